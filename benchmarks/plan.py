@@ -15,8 +15,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.peak import own_peak
 from budgets.book.book import Book, Entry
+from budgets.declaration.data import DescribedPool
 from budgets.declaration.declaration import Declaration
-from budgets.declaration.sections import Budget, DescribedPool, GridBlock, Training
+from budgets.declaration.sections import Budget, GridBlock, Training
 from budgets.planning.facts import EvaluationFacts, PoolFacts
 from budgets.planning.plan import Plan
 from budgets.planning.planner import make_plan

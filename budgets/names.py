@@ -1,4 +1,4 @@
-"""Names in texts: the error for an unknown one, and forms that terminals and spreadsheets only show."""
+"""Texts with names: the error for an unknown name, and forms that terminals and spreadsheets do not run."""
 
 import re
 from collections.abc import Iterable
@@ -22,11 +22,11 @@ def unknown(kind: str, found: str, allowed: Iterable[str], *, meant: str | None 
         kind: Kind of thing that is named, such as ``architecture``.
         found: The name as the user wrote it.
         allowed: Every valid name.
-        meant: The name that is looked up for the nearest; the found one by default.
+        meant: Name for which the nearest valid one is suggested (default: ``found``).
 
     Returns:
-        One line: ``unknown architecture 'ViT-B32'; did you mean 'ViT-B-32'? allowed: …``; of very many names,
-        the nearest.
+        One line: ``unknown architecture 'ViT-B32'; did you mean 'ViT-B-32'? allowed: …``. If there are very
+        many names, only the nearest are listed.
     """
     names = sorted(allowed)
     if not names:

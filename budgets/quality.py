@@ -1,8 +1,8 @@
 """Quality subsets of a pool.
 
-``all``; ``topN``, the best N % by the score in force; ``topN by SCORE``, by a named score, or by the
-expression that computed it; ``subset:NAME``, a named subset. Where a study mixes pools, ``mixture:NAME``
-stands in the place of a quality.
+``all``; ``topN``: the best N % by the score in force; ``topN by SCORE``: by a named score, or by the
+expression that computed it; ``subset:NAME``: a named subset. In a study that mixes pools, ``mixture:NAME``
+replaces the quality.
 """
 
 import re
@@ -41,7 +41,7 @@ def check_quality(quality: str) -> str:
     """Return the quality if it is well formed, an expression in its `plain` form.
 
     Raises:
-        ValueError: It is none of ``all``, ``top1`` to ``top99`` and ``subset:NAME``.
+        ValueError: The quality is not ``all``, ``top1`` to ``top99``, or ``subset:NAME``.
     """
     if not re.fullmatch(f"{NAMED}[A-Za-z0-9][A-Za-z0-9._-]*", quality):
         quality_percent(quality)

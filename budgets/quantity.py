@@ -5,7 +5,7 @@ declaration is kept as text and parsed here by one rule. Whole numbers are exact
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 
@@ -26,7 +26,7 @@ _BYTE_UNITS = {"": 1} | {
     for word, base in (("B", 1000), ("iB", 1024))
 }
 _SECOND_UNITS = {"": 1, "s": 1, "min": 60, "h": 3600, "d": 86400}
-_SHARE_UNITS = {"": Fraction(1), "%": Fraction(1, 100)}
+_SHARE_UNITS: dict[str, int | Fraction] = {"": 1, "%": Fraction(1, 100)}
 _TABLE_UNITS = {**_COUNT_UNITS, **_FLOP_UNITS, **_SHARE_UNITS}
 _DEVICE_TIME = re.compile(
     rf"\s*(?P<number>{_NUMBER})\s*(?:gpu|tpu|device)-(?P<span>hour|day|week)s?\s+of\s+(?P<device>\S+)"
@@ -95,10 +95,7 @@ def parse_share(text: str) -> float:
     Raises:
         ValueError: The text is not a number, has a unit other than ``%``, or lies outside 0 to 1.
     """
-    value, unit = _split(text, example="10%")
-    if unit not in _SHARE_UNITS:
-        raise ValueError(f"'{text}': {unknown('unit of a share', unit, filter(None, _SHARE_UNITS))}")
-    share = value * _SHARE_UNITS[unit]
+    share = _exact(text, _SHARE_UNITS, kind="unit of a share", example="10%")
     if not 0 <= share <= 1:
         raise ValueError(f"'{text}' is outside 0 to 1 (0% to 100%)")
     return float(share)
@@ -110,12 +107,10 @@ def parse_seconds(text: str) -> float:
     Raises:
         ValueError: The text is not a number, negative, or has another unit.
     """
-    value, unit = _split(text, example="30 s")
-    if unit not in _SECOND_UNITS:
-        raise ValueError(f"'{text}': {unknown('unit of time', unit, filter(None, _SECOND_UNITS))}")
-    if value < 0:
+    seconds = _exact(text, _SECOND_UNITS, kind="unit of time", example="30 s")
+    if seconds < 0:
         raise ValueError(f"'{text}' is negative")
-    return _float(value * _SECOND_UNITS[unit], text)
+    return _float(seconds, text)
 
 
 def parse_quantity(text: str) -> float:
@@ -124,14 +119,12 @@ def parse_quantity(text: str) -> float:
     Raises:
         ValueError: The text is not a number, is out of a float's range, or has another unit.
     """
-    value, unit = _split(text, example="15T, 900 GFLOP or 63.2%")
-    if unit not in _TABLE_UNITS:
-        raise ValueError(f"'{_short(text)}': {unknown('unit', unit, filter(None, _TABLE_UNITS))}")
-    return _float(value * _TABLE_UNITS[unit], text)
+    return _float(_exact(text, _TABLE_UNITS, kind="unit", example="15T, 900 GFLOP or 63.2%"), text)
 
 
 def divide(total: int, shares: Sequence[int]) -> tuple[int, ...]:
     """Divide a count by shares: exact up to rounding, and no part shrinks when the total grows."""
+    # Each part is its share of what the parts before it have left, so that all parts sum to the total.
     parts, left, rest = [], total, sum(shares)
     for share in shares:
         parts.append(left * share // max(rest, 1))
@@ -201,11 +194,17 @@ def _float(value: Fraction, text: str) -> float:
         raise ValueError(f"'{_short(text)}' is out of range") from None
 
 
-def _whole(text: str, units: dict[str, int], *, kind: str, example: str, most: int) -> int:
+def _exact(
+    text: str, units: Mapping[str, int] | Mapping[str, int | Fraction], *, kind: str, example: str
+) -> Fraction:
     value, unit = _split(text, example=example)
     if unit not in units:
-        raise ValueError(f"'{text}': {unknown(kind, unit, [name for name in units if name])}")
-    exact = value * units[unit]
+        raise ValueError(f"'{_short(text)}': {unknown(kind, unit, filter(None, units))}")
+    return value * Fraction(units[unit])
+
+
+def _whole(text: str, units: Mapping[str, int], *, kind: str, example: str, most: int) -> int:
+    exact = _exact(text, units, kind=kind, example=example)
     if exact < 0:
         raise ValueError(f"'{_short(text)}' is negative")
     if exact.denominator != 1:

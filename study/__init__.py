@@ -9,7 +9,7 @@ __all__ = ["Study"]
 
 
 def __getattr__(name: str) -> object:
-    """Import `Study` when it is first asked for, so that the command line starts without pandas."""
+    """Import `Study` at its first use, so that the command line starts without pandas."""
     if name == "Study":
         from study.show.opened import OpenedStudy  # noqa: PLC0415
 

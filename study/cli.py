@@ -64,9 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _leave_lost_cluster(error: ClusterLostError, *, once_more: bool) -> NoReturn:
-    """Replace this process by the same command if that was not done before; else end it with its exit code.
+    """Replace this process by the same command if ``once_more``, but only once; else exit with the exit code.
 
-    Nothing of the dead Ray is left then; at the usual exit its library would wait for its head for a minute.
+    Either way nothing of the dead Ray is left. At a normal exit, its library would wait a minute for its
+    head.
     """
     once_more = once_more and _ONCE_MORE not in os.environ
     follows = "Ray is started anew, once" if once_more else "run the same command again to continue"

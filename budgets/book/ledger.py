@@ -14,11 +14,9 @@ from dataclasses import asdict
 from operator import index
 from pathlib import Path
 
-from budgets.book.book import Book, Entry, EntryKind
+from budgets.book.book import Book, Entry
 from budgets.planning.plan import Plan
 from budgets.quantity import format_flops
-
-__all__ = ["Entry", "EntryKind", "Ledger", "read_entries", "readable_entries", "reserved", "spent_flops"]
 
 _DIGITS = 16  # of the SHA-256 of a line and all before it
 
@@ -100,9 +98,10 @@ class Ledger:
         self._append(Entry(entry="reserved", what=what, train_flops=train_flops))
 
     def renew(self, what: str, train_flops: int) -> None:
-        """Replace a started trial's open reservation where its cost has changed: it shares another trunk now.
+        """Replace a started trial's open reservation if its cost has changed, by sharing another trunk.
 
-        Nothing is reserved where the study budget has no room; the trial then waits like one not started.
+        If the study budget has no room for the new cost, nothing is reserved, and the trial waits like one
+        that was never started.
         """
         held = self._book.open.get(what)
         if held is None or held.reserved == train_flops:
@@ -115,7 +114,7 @@ class Ledger:
     def room_flops(self) -> int | None:
         """Training FLOPs of the study budget that are neither spent nor reserved; None without a budget.
 
-        Negative when crashes wasted more than was left.
+        Negative if crashes wasted more than was left.
         """
         if self.study_flops is None:
             return None
@@ -153,13 +152,13 @@ class Ledger:
         Raises:
             ValueError: More is spent than was reserved.
         """
-        # None if everything is settled already.
         held = self._book.open.get(what)
-        if held is None:
+        if held is None:  # everything is settled already
             return
         # `index` accepts numpy integers and rejects floats, which would not be exact.
         train_flops, evaluation_flops = index(train_flops), index(evaluation_flops)
         entries = []
+        # If a crash came between the two entries, the first one is in the book already.
         spent = held.spent
         if not held.has_spent and (train_flops or evaluation_flops):
             entries.append(

@@ -42,11 +42,7 @@ class Reconciliation:
 
 
 def reconcile(plan: Plan, entries: Sequence[Entry]) -> Reconciliation:
-    """Compare a plan with a book.
-
-    Args:
-        plan: The plan.
-        entries: The book's entries, in order.
+    """Compare a plan with the entries of a book, in their order.
 
     Raises:
         ValueError: An entry cannot follow those before it.
@@ -70,18 +66,18 @@ def reconcile(plan: Plan, entries: Sequence[Entry]) -> Reconciliation:
     paid = {
         what: [each for each in all_of_it if each.has_spent or each.left] for what, all_of_it in held.items()
     }
-    stands = [each for all_of_it in paid.values() for each in all_of_it]
+    counted = [each for all_of_it in paid.values() for each in all_of_it]
     found = Reconciliation(
         planned=plan.train_flops,
         charged=sum(charged.values()),
-        spent=sum(each.spent for each in stands),
-        reserved=sum(each.left for each in stands),
-        released=sum(each.released for each in stands),
+        spent=sum(each.spent for each in counted),
+        reserved=sum(each.left for each in counted),
+        released=sum(each.released for each in counted),
         waiting=sum(trial.paid_flops for trial in plan.all_trials if not paid.get(trial.trial_id))
         + sum(charge.train_flops for charge in plan.charges if charge.what not in charged),
         wasted=wasted,
         # Everything spent minus what belongs to the plan.
-        left_behind=book.spent_flops - sum(charged.values()) - sum(each.spent for each in stands) - wasted,
+        left_behind=book.spent_flops - sum(charged.values()) - sum(each.spent for each in counted) - wasted,
         differences=(
             *(
                 f"'{charge.what}' is charged {charged[charge.what]:,} FLOP, planned {charge.train_flops:,}"

@@ -198,7 +198,7 @@ class _ClosedForm:
 
 @cache
 def catalogue() -> tuple[str, ...]:
-    """Names of the architectures that come with the project, sorted."""
+    """Return the names of the architectures that come with the project, sorted."""
     return tuple(sorted(path.stem for path in _CATALOGUE.glob("*.json")))
 
 
@@ -215,7 +215,7 @@ def load_architecture(name: str, folder: Path | None = None) -> Architecture:
     """Load the architecture of a given name.
 
     Args:
-        name: Name of a JSON file, without its ending.
+        name: Name of a JSON file, without the suffix.
         folder: Folder of a user's own JSON files, searched before the catalogue and open_clip's own configs.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Costs of towers that torch counted on the meta device, where there is no closed form; kept in a cache file.
+"""Costs of towers without a closed form, as torch counted them on the meta device; kept in a cache file.
 
 `runners.models.count` counts a model once and writes the file; planning reads it and needs no torch. The
 file's name is a hash of the config and of the versions of open_clip and timm, which build the model.
@@ -93,10 +93,11 @@ def count_file(config: Mapping[str, Any]) -> Path:
 def read_count(config: Mapping[str, Any]) -> Count | None:
     """Read the count of a config; None if it was not counted on this machine."""
     try:
-        told = json.loads(count_file(config).read_text(encoding="utf-8"))
-        told["trunk_macs"] = {float(kept): macs for kept, macs in told["trunk_macs"].items()}
-        told["text_macs"] = {int(tokens): macs for tokens, macs in told["text_macs"].items()}
-        return Count(**told)
+        content = json.loads(count_file(config).read_text(encoding="utf-8"))
+        # JSON has text keys only.
+        content["trunk_macs"] = {float(kept): macs for kept, macs in content["trunk_macs"].items()}
+        content["text_macs"] = {int(tokens): macs for tokens, macs in content["text_macs"].items()}
+        return Count(**content)
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError):

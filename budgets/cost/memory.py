@@ -41,15 +41,7 @@ CHUNK_ENTRIES = 2**25
 def memory_bytes(
     architecture: Architecture, strategy: Strategy, recipe: Recipe, *, batch_size: int, devices: int
 ) -> int:
-    """Estimate the memory of each device, in bytes.
-
-    Args:
-        architecture: Both towers.
-        strategy: A strategy that applies to the architecture.
-        recipe: The optimisation settings.
-        batch_size: Pairs in the whole batch.
-        devices: Devices that share the batch.
-    """
+    """Estimate the memory of each of the devices that share a batch, in bytes."""
     cost = sample_cost(architecture, strategy, batch_size=batch_size)
     here = -(-batch_size // devices)
     image = _image_bytes_per_mac(architecture) * (cost.image_macs + cost.head_macs)
@@ -68,14 +60,17 @@ def memory_bytes(
 def _loss_bytes(
     architecture: Architecture, strategy: Strategy, recipe: Recipe, *, batch_size: int, here: int
 ) -> int:
-    """Estimate what the loss holds beside the towers' activations; ``here``: pairs of this device."""
+    """Estimate the bytes of the loss, beside the towers' activations, for ``here`` pairs on this device."""
     entries = batch_size**2
+    # The whole matrix at once; SimCLR's is (2 x batch)², so an entry of CLIP's counts for four of its own.
     if here == batch_size and recipe.accumulation == 1 and entries <= CHUNK_ENTRIES:
         bytes_per_entry = _LOGIT_BYTES["sigmoid" if strategy.sigmoid_loss else "softmax"]
         return entries * (bytes_per_entry + (_LOGIT_BYTES["simclr"] if strategy.self_supervised_head else 0))
+    # In chunks: as many rows of this device as fit into `CHUNK_ENTRIES`, each as long as the whole batch.
     rows = min(2 * here if strategy.self_supervised_head else here, max(1, CHUNK_ENTRIES // batch_size))
     widest = batch_size * (2 if strategy.self_supervised_head else 1)
     width = int(architecture.config["embed_dim"])
+    # Both towers, in fp32: the features of the whole batch, and this device's own with their gradients.
     features = 2 * (batch_size + 2 * here) * width * 4
     return _CHUNKS_AT_ONCE * min(rows * widest, CHUNK_ENTRIES) * 4 + features
 
@@ -87,4 +82,5 @@ def _image_bytes_per_mac(architecture: Architecture) -> float:
 
 
 def _transformer_bytes_per_mac(width: int) -> float:
+    # 34 bytes per token, width and layer over 12 x width² MACs per token and layer: 34 width / 12 width².
     return 34 / (12 * width)

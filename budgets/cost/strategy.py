@@ -24,7 +24,7 @@ class Strategy:
         image_fraction: Side of the images as a share of the full one, in (0, 1]; below 1, training starts
             on smaller images and ends on full ones.
         batch_factor: Ratio of the batch to the declared batch.
-        unmasked_tail: Share of the training in which its paper unmasks at the end; 0 if it doesn't mask.
+        unmasked_tail: Share of the training, at its end, that its paper leaves unmasked; 0 if it never masks.
         randaugment: True if images are augmented by RandAugment.
         self_supervised_head: True if a SimCLR head is trained on the two augmented views.
         sigmoid_loss: True for SigLIP's loss: one product of the embeddings instead of two, and a learned

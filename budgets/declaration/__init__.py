@@ -1,1 +1,1 @@
-"""What a researcher declares: sections, keys and values, as plain data."""
+"""Declarations of studies: sections, keys and values, as plain data."""

@@ -1,32 +1,33 @@
-"""A study as its researcher declares it: plain data, checked for what can be known without looking at a disk.
+"""A study as declared: plain data, with the checks that read no files.
 
-`study.declare.load` reads it from YAML. Its sections are in `sections.py`; here are the whole and the checks
-that span sections.
+`study.declare.load` reads it from YAML. Its sections are in `sections.py` and `data.py`; here
+are the whole and the checks that span sections.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from budgets.declaration import values
-from budgets.declaration.keys import RISING, At, Given
+from budgets.declaration.data import (
+    DeclaredPool,
+    DescribedPool,
+    EmbeddedPool,
+    EvaluationSet,
+    FolderPool,
+    MixedPool,
+)
+from budgets.declaration.keys import RISING, At, Clashes, Given
 from budgets.declaration.rules import Rule, TrialResources, settings
 from budgets.declaration.sections import (
     FARTHEST,
     Budget,
-    Clashes,
     Cluster,
-    DeclaredPool,
-    DescribedPool,
     Design,
-    EmbeddedPool,
-    EvaluationSet,
     Exclusion,
-    FolderPool,
     GridBlock,
     Limits,
     LoggerName,
-    MixedPool,
     Resources,
     Training,
     Tuning,
@@ -41,30 +42,30 @@ class Declaration:
     """A whole study as declared."""
 
     name: Annotated[str, values.name, At(name="study")]
-    """Its name, and that of its folder under ``results/``."""
+    """Name of the study, and of its folder below ``results/``."""
     catalogue: Annotated[str | None, values.path] = None
-    """Folder of the user's own architectures, one JSON file each. This path, like those of the pool and of
-    evaluation sets, is relative to the declaration's folder."""
+    """Folder of the user's own architectures, one JSON file each. Like the paths of pools and evaluation
+    sets, it is relative to the declaration's folder."""
     pool: (
         Annotated[EmbeddedPool, At(name="embedded")]
         | Annotated[FolderPool, At(name="")]
         | Annotated[DescribedPool, At(name="")]
         | None
     ) = None
-    """Where the pairs come from: ``embedded``, ``path``, or ``name``, ``pairs`` and ``scored`` of a pool that
-    is not here. A study has a ``pool``, or ``pools``."""
+    """Source of the pairs: ``embedded``, ``path``, or ``name``, ``pairs`` and ``scored`` of a pool that is
+    only described. A study has either ``pool`` or ``pools``."""
     pools: dict[
         Annotated[str, values.name],
         Annotated[EmbeddedPool, At(name="embedded")]
         | Annotated[FolderPool, At(name="")]
         | Annotated[DescribedPool, At(name="")],
     ] = field(default_factory=dict)
-    """Pools that are mixed, each a section like ``pool``, or its ``path`` alone."""
+    """Pools to mix, each a section like ``pool`` or only its ``path``."""
     mixtures: dict[Annotated[str, values.name], dict[str, MixedPool]] = field(default_factory=dict)
     """Mixtures of ``pools``, an axis of the grid ([mixtures](data.md#mixtures))."""
     storage: Annotated[str | None, values.storage] = None
-    """Folder that all nodes share, in which results and generated pools are kept, or an fsspec URL of what
-    they share instead; by default ``results`` and ``pools`` where the command runs."""
+    """Folder that all nodes share, for results and generated pools, or an fsspec URL in its place; by default
+    ``results`` and ``pools`` in the working directory."""
     metric: Annotated[str, values.metric] = "held-out/top1"
     """Metric that the analysis ranks by."""
     evaluation_sets: Annotated[dict[str, EvaluationSet], At(name="evaluation")] = field(default_factory=dict)
@@ -72,18 +73,18 @@ class Declaration:
     evaluate_at: Annotated[
         tuple[Annotated[float, values.share_within], ...], RISING, At(name="evaluation.at")
     ] = ()
-    """Shares of a trial's steps after which it is evaluated as well; beside the budget, like the last
-    evaluation."""
+    """Shares of a trial's steps after which it is also evaluated. Like the last evaluation, these are not
+    part of the budget."""
     budget: Budget = field(default_factory=Budget)
     """The compute that may be spent; ``fixed-compute`` blocks need it."""
     seeds: tuple[Annotated[int, values.positive_or_zero], ...] = (0,)
-    """Seeds of every cell, where a block names none."""
+    """Seeds of every cell; a block may name others."""
     grid: tuple[GridBlock, ...]
     """Blocks of cells."""
     exclude: tuple[Exclusion, ...] = ()
-    """Rules that leave cells of the grid out."""
+    """Rules that leave out cells of the grid."""
     design: Design = field(default_factory=Design)
-    """The choice of the trials that are run."""
+    """Choice of the trials to run."""
     tuning: Tuning | None = None
     """Numbers that are tuned before the grid runs."""
     training: Training
@@ -95,7 +96,7 @@ class Declaration:
     cluster: Cluster | None = None
     """The devices that the study is priced on."""
     loggers: tuple[LoggerName, ...] = ()
-    """Other tools that are written to ([watching](watching.md))."""
+    """Other tools that also record the study ([watching](watching.md))."""
 
     @property
     def sources(self) -> Mapping[str, DeclaredPool]:
@@ -114,12 +115,12 @@ class Declaration:
 
     @property
     def evaluation(self) -> dict[str, str]:
-        """Evaluation sets that are here: name → folder."""
+        """Evaluation sets with a folder: name → folder."""
         return {name: each.path for name, each in self.evaluation_sets.items() if each.path is not None}
 
     @property
     def probes(self) -> tuple[str, ...]:
-        """Evaluation sets to whose training split probes are fitted."""
+        """Evaluation sets with probes, which are fitted to the training split of the set."""
         return tuple(name for name, each in self.evaluation_sets.items() if each.probe)
 
     @property
@@ -131,8 +132,19 @@ class Declaration:
             if each.path is None
         }
 
+    def tuning_metric(self, available: Collection[str]) -> str:
+        """Return the metric that selects in tuning.
+
+        Args:
+            available: Metrics of the evaluation sets; the validation set's precedes the study's own.
+        """
+        if self.tuning is not None and self.tuning.metric is not None:
+            return self.tuning.metric
+        validation = f"validation/{self.metric.partition('/')[2]}"
+        return validation if validation in available else self.metric
+
     def clashes(self, given: Given) -> Clashes:
-        """Yield what one section has against another."""
+        """Yield keys that contradict another section, with the error."""
         levels = self.budget.levels
         levelled = any(block.regime == "fixed-compute" for block in self.grid)
         if levelled and not (levels or self.budget.study_flops):
@@ -154,17 +166,18 @@ class Declaration:
         yield from self._amounts()
         for number, block in enumerate(self.grid, start=1):
             yield from self._unlisted(f"grid[{number}].levels", block.levels)
-        lists: dict[str, tuple[Exclusion | Rule, ...]] = {"exclude": self.exclude, **self._rules}
-        for key, rules in lists.items():
-            for number, rule in enumerate(rules, start=1):
-                yield from self._unlisted(f"{key}[{number}].levels", rule.levels)
+        for at, rule in self._rules():
+            yield from self._unlisted(f"{at}.levels", rule.levels)
 
     def _design(self, levels: tuple[int, ...]) -> Clashes:
-        """Yield questions about levels that the study has not, and about a compute within them or too far."""
+        """Yield questions about unknown levels, and a forecast within the levels or too far beyond them."""
         strange = [level for level in self.design.best if levels and level not in levels]
         if strange:
             listed = ", ".join(map(format_flops, levels))
-            yield "design.best", f"design.best: {format_flops(strange[0])} is no level of the study: {listed}"
+            yield (
+                "design.best",
+                f"design.best: {format_flops(strange[0])} is not a level of the study: {listed}",
+            )
         far = self.design.forecast
         if far is not None and levels and not 1 < far / levels[-1] <= FARTHEST:
             yield (
@@ -190,7 +203,7 @@ class Declaration:
             yield from self._mixture(f"mixtures.{name}", parts)
 
     def _mixture(self, at: str, parts: Mapping[str, MixedPool]) -> Clashes:
-        """Yield what makes no mixture."""
+        """Yield errors of a mixture: no pools, unknown ones, or weights for only some of them."""
         if not parts:
             yield at, f"{at} names no pool"
         for pool in parts:
@@ -213,7 +226,7 @@ class Declaration:
             here = [name for name in counted if name in (block.mixtures or counted)]
             if here and block.sizes != (None,):
                 at = f"grid[{number}].sizes"
-                yield at, f"{at}: the mixture {here[0]} declares pairs of its pools, which only all goes with"
+                yield at, f"{at}: the mixture {here[0]} declares pairs of its pools, so only all is allowed"
         for number, rule in enumerate(self.exclude, start=1):
             yield from self._of_the_mixtures(f"exclude[{number}]", rule)
 
@@ -227,7 +240,7 @@ class Declaration:
             yield f"{at}.quality", f"{at}.quality: a mixture's pools have their own quality: {instead}"
 
     def _tuning(self, tuning: Tuning) -> Clashes:
-        """Yield what the tuning has against the rest: no budget, or places that the grid does not have."""
+        """Yield errors of the tuning: no study budget, or levels and sizes that the grid does not have."""
         if self.budget.study_flops is None:
             yield "tuning.share", "tuning.share is a share of the study budget: declare budget.study"
         yield from self._unlisted("tuning.levels", tuning.levels)
@@ -242,25 +255,24 @@ class Declaration:
         apart = self.tuning is not None and bool(self.tuning.levels)
         return self.training.recipe.schedule == "trunk" and not apart
 
-    @property
-    def _rules(self) -> dict[str, tuple[Rule, ...]]:
-        return {"resources.rules": self.resources.rules, "training.rules": self.training.rules}
+    def _rules(self) -> Iterator[tuple[str, Exclusion | Rule]]:
+        """Yield every rule with its key, such as ``exclude[2]``."""
+        lists: dict[str, tuple[Exclusion | Rule, ...]] = {
+            "exclude": self.exclude,
+            "resources.rules": self.resources.rules,
+            "training.rules": self.training.rules,
+        }
+        for key, rules in lists.items():
+            for number, rule in enumerate(rules, start=1):
+                yield f"{key}[{number}]", rule
 
     @property
     def ruled_by_level(self) -> bool:
         """True if trials of an architecture and a strategy may differ by level in more than length."""
-        return any(rule.levels for rules in self._rules.values() for rule in rules)
-
-    def resource_settings(self, architecture: str, strategy: str, level: int | None) -> Mapping[str, Any]:
-        """Return the keys of resources that rules set for a cell."""
-        return settings(self.resources.rules, architecture, strategy, level)
-
-    def training_settings(self, architecture: str, strategy: str, level: int | None) -> Mapping[str, Any]:
-        """Return the keys of training that rules set for a cell."""
-        return settings(self.training.rules, architecture, strategy, level)
+        return any(rule.levels for _, rule in self._rules() if not isinstance(rule, Exclusion))
 
     def trial_resources(self, ruled: Mapping[str, Any]) -> TrialResources:
-        """Return what a trial occupies, before the planner chooses: as declared, but for what rules set."""
+        """Return the declared resources of a trial, with those that rules set, before the planner chooses."""
         cluster, resources = self.cluster, self.resources
         gpus = ruled.get("gpus", resources.gpus)
         fewest = cluster.nodes_of(gpus) if cluster is not None and "gpus" in ruled else resources.nodes
@@ -272,7 +284,7 @@ class Declaration:
         return TrialResources(cpus=cpus, gpus=gpus, nodes=nodes, ranks=1 if gpus else resources.ranks)
 
     def _metrics(self, given: Given) -> Clashes:
-        """Yield a metric of a set that is not declared; the sets of a pool that is here are known later."""
+        """Yield metrics of undeclared sets, for described pools; other pools may bring sets of their own."""
         if not self.evaluation_counts or not self.described:
             return
         own = self.metric if given("metric") else None
@@ -285,7 +297,7 @@ class Declaration:
         """Yield the first trial whose amounts contradict each other, its batch, or the cluster."""
         levels = self.budget.levels if self.ruled_by_level else (None,)
         cells: dict[tuple[str, str, int | None], None] = {("", "", None): None}
-        if any(self._rules.values()):
+        if self.resources.rules or self.training.rules:
             cells = {
                 (architecture, strategy, level): None
                 for block in self.grid
@@ -300,8 +312,8 @@ class Declaration:
                 return
 
     def _problems(self, architecture: str, strategy: str, level: int | None) -> Clashes:
-        """Yield what contradicts itself in the settings of a cell; no names stand for one without rules."""
-        ruled = self.resource_settings(architecture, strategy, level)
+        """Yield contradictions in the settings of a cell; empty names mean a cell that no rule matches."""
+        ruled = settings(self.resources.rules, architecture, strategy, level)
         trial = self.trial_resources(ruled)
         where = f" ({architecture} {strategy})" if architecture else ""
         if ruled:
@@ -313,13 +325,12 @@ class Declaration:
         if self.evaluate_at and self.training.recipe.schedule == "trunk":
             why = "a trial that continues from its trunk has not been at the earlier shares"
             yield "evaluation.at", f"evaluation.at goes without training.schedule: trunk: {why}"
-        # A batch, of those that are tuned, too, must be shared evenly by its ranks and parts.
+        # Each batch, tuned or declared, must divide evenly into its ranks and parts.
         parts = ruled.get("accumulation", self.training.recipe.accumulation)
         shares = max(trial.gpus, trial.ranks) * parts
         tuned = () if self.tuning is None else self.tuning.fields.get("batch_size", ())
-        declared = self.training_settings(architecture, strategy, level).get(
-            "batch_size", self.training.batch_size
-        )
+        of_training = settings(self.training.rules, architecture, strategy, level)
+        declared = of_training.get("batch_size", self.training.batch_size)
         uneven = [size for size in tuned or (declared,) if size % shares]
         if uneven:
             size = f"{'tuning.fields' if tuned else 'training'}.batch_size = {uneven[0]:g}{where}"
@@ -335,19 +346,17 @@ class Declaration:
 
     def unmatched(self) -> Clashes:
         """Yield values of rules that no block of the grid has."""
-        axes = {"exclude": ("architectures", "strategies", "sizes", "quality", "mixtures", "regimes")}
-        lists: dict[str, tuple[Exclusion | Rule, ...]] = {"exclude": self.exclude, **self._rules}
-        for key, rules in lists.items():
-            for number, rule in enumerate(rules, start=1):
-                for axis in axes.get(key, ("architectures", "strategies")):
-                    # A block that names no mixtures has all of them.
-                    blocks = [
-                        (b.regime,) if axis == "regimes" else getattr(b, axis) or tuple(self.mixtures)
-                        for b in self.grid
-                    ]
-                    for value in sorted(set(getattr(rule, axis)).difference(*blocks), key=str):
-                        at, shown = f"{key}[{number}].{axis}", "all" if value is None else value
-                        yield at, f"{at}: no block of the grid has {shown}"
+        axes = "architectures", "strategies", "sizes", "quality", "mixtures", "regimes"
+        for at, rule in self._rules():
+            for axis in axes if isinstance(rule, Exclusion) else axes[:2]:
+                # A block that names no mixtures has all of them.
+                blocks = [
+                    (b.regime,) if axis == "regimes" else getattr(b, axis) or tuple(self.mixtures)
+                    for b in self.grid
+                ]
+                for value in sorted(set(getattr(rule, axis)).difference(*blocks), key=str):
+                    shown = "all" if value is None else value
+                    yield f"{at}.{axis}", f"{at}.{axis}: no block of the grid has {shown}"
 
 
 def require_runnable(declaration: Declaration) -> None:

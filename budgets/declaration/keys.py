@@ -1,7 +1,7 @@
-"""Keys of a declaration: the fields of its data classes, each with reader, default and words.
+"""Keys of a declaration: the fields of its data classes, each with reader, default and description.
 
-A key is one field: ``name: Annotated[TYPE, READER] = DEFAULT``, and its words as a docstring below it.
-Loading, dumping and docs/declaration.md follow from that. No reader is given where the type says all:
+A key is one field: ``name: Annotated[TYPE, READER] = DEFAULT``, with its description as a docstring below it.
+Loading, dumping and docs/declaration.md follow from that. No reader is needed if the type says everything:
 ``bool``, a ``Literal``, a data class (a section), a tuple of one (a list of sections), a dict of one.
 """
 
@@ -15,7 +15,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from budgets.names import unknown
 
 Given = Callable[[str], bool]
-"""Key → whether it was given in the file."""
+"""Returns whether a key was given in the file."""
+
+Clashes = Iterator[tuple[str, str]]
+"""Keys that contradict others, each with the error from the key on."""
 
 
 class DeclaredKeyError(ValueError):
@@ -52,7 +55,7 @@ class Reader:
         at_least: Lower bound.
         below: Exclusive upper bound.
         at_most: Upper bound.
-        word: A word that is taken as well, and the value that it stands for, such as ``off`` and None.
+        word: A further word that is allowed, and its value, such as ``off`` and None.
         why: The reason for the bounds, in words.
         usual: Lowest and highest value that needs no warning.
     """
@@ -83,7 +86,7 @@ class Reader:
         """Read a value.
 
         Raises:
-            ValueError: The text is no such value, or outside the bounds.
+            ValueError: The text can't be read, or the value is outside the bounds.
         """
         if self.word is not None and text == self.word[0]:
             return self.word[1]
@@ -114,8 +117,8 @@ class OneOf:
     """The reader of a name that is one of several.
 
     Attributes:
-        kind: What is named, such as ``strategy``.
-        allowed: All names; empty where only the loader knows them.
+        kind: Kind of thing that is named, such as ``strategy``.
+        allowed: All names; empty if only the loader knows them.
     """
 
     kind: str
@@ -125,7 +128,7 @@ class OneOf:
         """Return the name.
 
         Raises:
-            ValueError: It is not allowed.
+            ValueError: The name is not allowed.
         """
         if text not in self.allowed:
             raise ValueError(unknown(self.kind, text, self.allowed))
@@ -144,14 +147,14 @@ class OneOf:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class At:
-    """Mark of a field whose key has another name; without a name, its keys stand in the section around."""
+    """Mark of a field whose key has another name; if empty, its keys belong to the enclosing section."""
 
     name: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tuned:
-    """Mark of a field that can be tuned, with the reader of the values to try where it is not the field's."""
+    """Mark of a field that can be tuned, with the reader of the values to try if not the field's own."""
 
     read: Reader | None = None
 
@@ -173,15 +176,16 @@ class Key:
         field: The field. A unit at its end (``_s``, ``_flops``) is not part of the key.
         form: ``value``, ``list``, ``range`` (one value, or the lowest and the highest), ``mapping`` of names
             to values, ``section``, ``sections`` (a list of them), ``named`` (a section for each name),
-            ``inline`` (a section whose keys stand in the one around it), ``choice`` (a section of one kind of
-            several), ``special`` (read by a function of its own), or ``none`` (no key, but it can be tuned).
+            ``inline`` (a section whose keys belong to the enclosing one), ``choice`` (a section of one kind
+            of several), ``special`` (read by a function of its own), or ``none`` (no key, but it can be
+            tuned).
         read: The reader of a value, or of each value.
         read_name: The reader of a mapping's names.
         kind: The data class of a section.
         options: Of a choice, each kind as a key of the section, ``section`` or ``inline``.
-        default: The default; `dataclasses.MISSING` where the key is required.
-        tuned: The reader of values to try in tuning, or None where the field can't be tuned.
-        rising: Whether a list is sorted.
+        default: The default; `dataclasses.MISSING` if the key is required.
+        tuned: The reader of values to try in tuning; None if the field can't be tuned.
+        rising: True if a list is sorted.
     """
 
     name: str = ""
@@ -224,7 +228,7 @@ def tunable(kind: type) -> dict[str, Reader]:
 
 
 def unusual(value: object, around: str = "") -> Iterator[str]:
-    """Yield a warning for each number of a section, and of those inside it, that few can mean."""
+    """Yield a warning for each implausible number of a section and of the sections inside it."""
     for key in keys(type(value)):
         inside = getattr(value, key.field)
         at = f"{around}.{key.name}".strip(".")
@@ -243,7 +247,7 @@ def unusual(value: object, around: str = "") -> Iterator[str]:
                     )
 
 
-def clashes(value: object, given: Given) -> Iterator[tuple[str, str]]:
+def clashes(value: object, given: Given) -> Clashes:
     """Yield each key of a section that contradicts another, with the error from the key on."""
     check = getattr(value, "clashes", None)
     yield from () if check is None else check(given)
@@ -264,7 +268,7 @@ def _key(field: "Field[Any]") -> Key:
 
 
 def _typed(hint: Any, key: Key) -> Key:  # noqa: ANN401, PLR0911 - types have no common type; one a form
-    """Complete a key by what a type says of it."""
+    """Complete a key from its type."""
     origin, inner = get_origin(hint), [each for each in get_args(hint) if each is not NoneType]
     if origin is Annotated:
         key = _typed(inner[0], key)
@@ -291,12 +295,12 @@ def _typed(hint: Any, key: Key) -> Key:  # noqa: ANN401, PLR0911 - types have no
 
 
 def _marked(mark: object, key: Key) -> Key:
-    """Complete a key by what an annotation says of it."""
+    """Complete a key from a mark of its annotation."""
     if isinstance(mark, Reader | OneOf):
         return replace(key, read=mark)
     if isinstance(mark, Tuned):
         tuned = mark.read or key.read
-        assert isinstance(tuned, Reader), f"'{key.field}' is tuned, and has no reader of values to try"
+        assert isinstance(tuned, Reader), f"'{key.field}' is tuned, but has no reader of values to try"
         return replace(key, tuned=tuned, form="none" if key.read is None else key.form)
     if isinstance(mark, At):
         return replace(key, name=mark.name, form=key.form if mark.name else "inline")

@@ -1,12 +1,12 @@
 """Optimisation settings that all trials share, and the paper's settings as a preset."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Literal
 
 from budgets.declaration import values
-from budgets.declaration.keys import Given, Tuned
+from budgets.declaration.keys import Clashes, Given, Tuned
 
 LrRule = Literal["none", "linear", "sqrt"]
 LR_EXPONENTS: Mapping[LrRule, float] = MappingProxyType({"none": 0.0, "linear": 1.0, "sqrt": 0.5})
@@ -27,12 +27,12 @@ class Recipe:
     eps: Annotated[float, values.epsilon, Tuned()] = 1e-6
     """AdamW's epsilon."""
     warmup: Annotated[float, values.warmup, Tuned(read=values.share_below_one)] = 0.1
-    """Share of the steps in which the learning rate rises linearly to its peak, or the samples seen that it
-    takes, rounded up to whole batches."""
+    """Share of the steps, or number of samples, in which the learning rate rises linearly to its peak;
+    samples are rounded up to whole batches."""
     warmup_samples: Annotated[int | None, Tuned(read=values.positive)] = None
-    """The warm-up in samples seen, in place of ``warmup``, where it is declared so."""
+    """The warm-up in samples seen, if it was declared in samples; replaces ``warmup``."""
     gradient_clip: Annotated[float | None, values.norm_or_off, Tuned(read=values.norm)] = 1.0
-    """Greatest norm of the gradient; ``off`` (None) leaves it as it is."""
+    """Largest norm of the gradient; ``off`` (None) does not clip."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """``bf16`` autocast, ``fp16`` autocast with a loss scale, ``fp32``, or ``auto``: bf16 where the hardware
     has it, else fp16 on a GPU (V100, T4) and fp32 on a CPU."""
@@ -44,20 +44,22 @@ class Recipe:
     which ends in a linear fall to zero, or ``trunk``: the same, where all levels of a curve and seed share
     their steps before the cooldown, so that each level costs only what it adds."""
     cooldown: Annotated[float, values.positive_share, Tuned(read=values.share_below_one)] = 0.2
-    """Share of the steps that the fall takes."""
+    """Share of the steps, at the end, in which the learning rate falls to zero."""
     accumulation: Annotated[int, values.batch] = 1
-    """Parts that a batch is computed in. The loss is that of the whole batch: features of all parts first,
-    then each part once more for its gradients (Gao et al. 2021, arXiv 2101.06983). Batch norm alone sees
-    parts. The second forward pass is recomputation, which is not counted."""
+    """Parts in which a batch is computed. The loss is that of the whole batch: features of all
+    parts first, then each part once more for its gradients (Gao et al. 2021, arXiv 2101.06983). Only batch
+    norm
+    sees parts. The second forward pass is recomputation, which is not counted."""
     ema: Annotated[float, values.decay_or_off, Tuned(read=values.share_below_one)] = 0.0
     """Decay of the moving average of the weights that is evaluated; ``off`` (0) evaluates the weights."""
     unmasked_tail: Annotated[float | None, values.tail_or_strategys, Tuned(read=values.tail)] = 0.0
-    """Share of the steps, the last ones, in which strategies that mask see all tokens; ``strategy`` (None)
-    takes each strategy's own, as its paper has it (`budgets.cost.strategy`). Those on smaller images have it
-    at 0 as well."""
+    """Share of the steps, at the end, in which masking strategies see all tokens; ``strategy`` (None) takes
+    each strategy's own share from its paper (`budgets.cost.strategy`). Strategies on smaller images take
+    their
+    own share at 0 as well."""
     embedding_decay: bool = True
-    """Whether positions, class tokens and token embeddings have weight decay, as in open_clip and SLIP;
-    big_vision decays kernels alone."""
+    """Decay positions, class tokens and token embeddings too, as open_clip and SLIP do; big_vision decays
+    only kernels."""
     randaugment: Annotated[float, values.positive_share] = 1.0
     """Probability with which each of RandAugment's two operations is applied: 1 in big_vision, 0.5 in
     timm."""
@@ -65,15 +67,15 @@ class Recipe:
     """SLIP's views of an image: ``small`` for images of few pixels, or ``original`` as in SLIP's code, which
     also crops the image that CLIP sees. Images below 64 pixels always have the small ones."""
     gradient_checkpointing: bool = False
-    """Whether activations are recomputed in the backward pass, which is not counted; open_clip has it for all
-    towers but its ModifiedResNet."""
+    """Recompute activations in the backward pass, which is not counted; open_clip can do so for all towers
+    but its ModifiedResNet."""
     compile: bool = False
-    """Whether the towers are compiled by torch."""
+    """Compile the towers with torch."""
     diverged_after: Annotated[float | None, values.share_or_off] = 0.5
     """Share of the steps after which a trial whose loss stays no better than chance ends as diverged
     (`runners.training.divergence`); ``off`` (None) ends it only at a loss that is not a number."""
 
-    def clashes(self, given: Given) -> Iterator[tuple[str, str]]:
+    def clashes(self, given: Given) -> Clashes:
         """Yield each key that contradicts another, with the error."""
         if given("cooldown") and not self.cools_down:
             allowed = "schedule: constant-with-cooldown or trunk"
@@ -93,7 +95,7 @@ class Recipe:
         return 3 + (self.accumulation > 1) + self.gradient_checkpointing
 
     def warmup_steps(self, steps: int, batch_size: int) -> int:
-        """Steps of a run in which the learning rate rises."""
+        """Number of steps of a run in which the learning rate rises."""
         if self.warmup_samples is None:
             return round(self.warmup * steps)
         return -(-self.warmup_samples // batch_size)
@@ -104,16 +106,16 @@ class Recipe:
         return self.schedule in {"constant-with-cooldown", "trunk"}
 
     def cooldown_steps(self, steps: int) -> int:
-        """Steps of a run, its last ones, in which the learning rate falls to zero linearly."""
+        """Number of last steps of a run in which the learning rate falls linearly to zero."""
         return round(self.cooldown * steps) if self.cools_down else 0
 
     def tail_steps(self, steps: int) -> int:
-        """Steps of a run, its last ones, that see all tokens; a step more has none or one more of them."""
+        """Number of last steps of a run that see all tokens; one more step of the run adds at most one."""
         assert self.unmasked_tail is not None, "the planner takes the strategy's"
         return int(self.unmasked_tail * steps + 0.5)
 
     def trunk_steps(self, steps: int) -> int:
-        """Steps of a run, its first ones, that are those of a longer run as well; 0 without trunks.
+        """Number of first steps of a run that longer runs share; 0 without trunks.
 
         The rest is the run's branch: its cooldown, and its unmasked tail if that is longer.
         """
@@ -124,12 +126,12 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preset:
-    """Settings that a declaration takes over by a name; what it declares itself goes before them.
+    """Settings under a name; keys that a declaration gives override them.
 
     Attributes:
-        recipe: What all trials share.
+        recipe: Settings that all trials share.
         batch_size: Pairs in a batch of plain CLIP.
-        lr_peak: Peak learning rate of every architecture, or None where each must be declared.
+        lr_peak: Peak learning rate of every architecture; None if each must be declared.
         lr_rule: Growth of the peak learning rate with the batch.
     """
 
@@ -140,16 +142,18 @@ class Preset:
 
 
 FIRST_DEFAULTS: Mapping[str, float] = MappingProxyType({"randaugment": 0.5})
-"""Former defaults of fields that have another one now. A trial's id leaves such a field out where it has its
-former default, which it therefore also has in strategies that do not use it."""
+"""Former defaults of fields whose default has changed.
+
+A trial's id omits such a field at its former default. Strategies that do not use the field keep that value.
+"""
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "default": Preset(recipe=Recipe(), batch_size=64, lr_peak=None),
         # Li, Xie and Cubuk 2024, section 3: Adafactor, beta 0.9 and 0.999, weight decay 1e-4, peak 1e-3,
-        # cosine, batch 16k. It does not say warm-up, clipping and precision: these are the default's. It
-        # trained with big_vision, which decays kernels alone;
-        # FLIP's rate is linear in the batch and its end unmasked; SLIP's views are its own.
+        # cosine, batch 16k. Warm-up, clipping and precision are not given, so they are the defaults. The
+        # paper trained with big_vision, which decays only kernels. FLIP's rate is linear in the batch and its
+        # last steps are unmasked; SLIP's views are those of its own code.
         "paper": Preset(
             recipe=Recipe(
                 optimizer="adafactor",

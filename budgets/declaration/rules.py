@@ -1,16 +1,14 @@
-"""Rules of a declaration that give some trials other settings than the rest, and what a trial runs on."""
+"""Rules of a declaration that give some trials other settings than the rest; resources of a trial."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
 from budgets.declaration import values
-from budgets.declaration.keys import Given, keys
+from budgets.declaration.keys import Clashes, Given, keys
 
 _MOST_OF_A_NODE = 4096
 """More cores, and far more GPUs, than any machine has."""
-
-AXES = ("architectures", "strategies", "levels")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,7 +18,7 @@ class TrialResources:
     Attributes:
         cpus: Processor cores, over all of its nodes.
         gpus: GPUs, over all of its nodes; 0 trains on the processor.
-        nodes: Nodes that it is spread over in equal parts.
+        nodes: Nodes over which it is spread in equal parts.
         ranks: Processes without GPUs that train one model together.
     """
 
@@ -39,7 +37,7 @@ class TrialResources:
         """Processes on each node that train one model together."""
         return max(self.gpus, self.ranks) // self.nodes
 
-    def problems(self) -> Iterator[tuple[str, str]]:
+    def problems(self) -> Clashes:
         """Yield each amount that can't be spread over the nodes, with the error."""
         for key in ("cpus", "gpus") if self.gpus else ("cpus", "ranks"):
             amount = getattr(self, key)
@@ -50,58 +48,56 @@ class TrialResources:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ResourceRule:
+class Rule:
+    """A rule for the trials that it matches on every axis that it names."""
+
+    architectures: tuple[Annotated[str, values.architecture], ...] = ()
+    """Architectures that it matches; all by default."""
+    strategies: tuple[Annotated[str, values.strategy], ...] = ()
+    """Strategies that it matches; all by default."""
+    levels: tuple[Annotated[int, values.compute], ...] = ()
+    """Budget levels in training FLOPs; all by default."""
+
+    def clashes(self, given: Given) -> Clashes:
+        """Yield a rule that sets nothing."""
+        names = [key.name for key in keys(type(self)) if key.name not in _AXES]
+        if not any(map(given, names)):
+            yield "", f"sets nothing; give one of {', '.join(names)}"
+
+
+_AXES = {each.name for each in fields(Rule)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResourceRule(Rule):
     """A rule that gives other amounts to the trials that it matches on every axis that it names.
 
     Of several rules that match, the last that names a key sets it.
     """
 
-    architectures: tuple[Annotated[str, values.architecture], ...] = ()
-    """Architectures that it matches; all by default."""
-    strategies: tuple[Annotated[str, values.strategy], ...] = ()
-    """Strategies that it matches; all by default."""
-    levels: tuple[Annotated[int, values.compute], ...] = ()
-    """Budget levels in training FLOPs; all by default."""
     gpus: Annotated[int | None, values.devices_of_a_trial] = None
     """GPUs of a trial, over all of its nodes."""
     cpus: Annotated[int | None, values.device_count] = None
     """Processor cores of a trial, over all of its nodes."""
     nodes: Annotated[int | None, values.device_count] = None
-    """Nodes that a trial is spread over; with ``gpus``, by default as few as hold them."""
+    """Nodes over which a trial is spread; with ``gpus``, by default the fewest that hold them."""
     accumulation: Annotated[int | None, values.batch] = None
-    """Parts that a batch is computed in, in place of ``training.accumulation``."""
+    """Number of parts in which a batch is computed, in place of ``training.accumulation``."""
     gradient_checkpointing: bool | None = None
-    """Whether activations are recomputed, in place of ``training.gradient_checkpointing``."""
-
-    def clashes(self, given: Given) -> Iterator[tuple[str, str]]:
-        """Yield a rule that sets nothing."""
-        yield from _sets_nothing(ResourceRule, given)
+    """Recompute activations or not, in place of ``training.gradient_checkpointing``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainingRule:
+class TrainingRule(Rule):
     """A rule that gives another batch or rate to the trials that it matches on every axis that it names.
 
-    Of several rules that match, the last that names a key sets it; what is tuned goes before all.
+    Of several rules that match, the last that names a key sets it; tuned values override all.
     """
 
-    architectures: tuple[Annotated[str, values.architecture], ...] = ()
-    """Architectures that it matches; all by default."""
-    strategies: tuple[Annotated[str, values.strategy], ...] = ()
-    """Strategies that it matches; all by default."""
-    levels: tuple[Annotated[int, values.compute], ...] = ()
-    """Budget levels in training FLOPs; all by default."""
     batch_size: Annotated[int | None, values.batch] = None
     """Pairs in a batch of plain CLIP; a strategy may multiply it."""
     lr_peak: Annotated[float | None, values.rate] = None
     """Peak learning rate."""
-
-    def clashes(self, given: Given) -> Iterator[tuple[str, str]]:
-        """Yield a rule that sets nothing."""
-        yield from _sets_nothing(TrainingRule, given)
-
-
-Rule = ResourceRule | TrainingRule
 
 
 def settings(rules: Iterable[Rule], architecture: str, strategy: str, level: int | None) -> Mapping[str, Any]:
@@ -110,12 +106,6 @@ def settings(rules: Iterable[Rule], architecture: str, strategy: str, level: int
     for rule in rules:
         axes = ((rule.architectures, architecture), (rule.strategies, strategy), (rule.levels, level))
         if all(not allowed or value in allowed for allowed, value in axes):
-            named = ((each.name, getattr(rule, each.name)) for each in fields(rule) if each.name not in AXES)
+            named = ((each.name, getattr(rule, each.name)) for each in fields(rule) if each.name not in _AXES)
             found |= {name: value for name, value in named if value is not None}
     return found
-
-
-def _sets_nothing(kind: type, given: Given) -> Iterator[tuple[str, str]]:
-    names = [key.name for key in keys(kind) if key.name not in AXES]
-    if not any(map(given, names)):
-        yield "", f"sets nothing; give one of {', '.join(names)}"

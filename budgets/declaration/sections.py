@@ -1,15 +1,15 @@
 """Sections of a declaration: each class is a section of the YAML file, each field a key (`keys.py`).
 
-A new key is a new field, here or in `recipe.py`: loading, dumping, docs/declaration.md and the template
-follow. A class's ``clashes`` yields each key that contradicts another, with the error from the key on.
+A new key is a new field, here or in `data.py`, `recipe.py` or `rules.py`: loading, dumping,
+docs/declaration.md and the template follow. A class's ``clashes`` yields each key that contradicts another,
+with the error from the key on.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, get_args
 
 from budgets.declaration import values
-from budgets.declaration.keys import RISING, At, Given, OneOf, Tuned, keys
+from budgets.declaration.keys import RISING, At, Clashes, Given, OneOf, Tuned, keys
 from budgets.declaration.recipe import PRESETS, LrRule, Recipe
 from budgets.declaration.rules import ResourceRule, TrainingRule, TrialResources
 
@@ -17,94 +17,8 @@ Regime = Literal["fixed-compute", "one-epoch", "equal-samples"]
 LoggerName = Literal["tensorboard", "wandb"]
 LOGGERS: tuple[LoggerName, ...] = get_args(LoggerName)
 
-EMBEDDED_VERSION = 1
-"""Of the embedded pool's generator: raised whenever the same (seed, index) gives another pair than before."""
-
 FARTHEST = 30.0
 """Largest factor beyond the measured budgets at which an error is forecast."""
-
-Clashes = Iterator[tuple[str, str]]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EmbeddedPool:
-    """The pool that comes with the project: captioned emoji scenes, generated from a seed."""
-
-    pairs: Annotated[int, values.positive]
-    """Number of image-text pairs."""
-    seed: Annotated[int, values.positive_or_zero] = 0
-    """Which pairs; another seed gives other scenes of the same kind."""
-
-    @property
-    def name(self) -> str:
-        """A name that identifies the pool's content."""
-        return f"embedded-v{EMBEDDED_VERSION}-{self.pairs}-seed{self.seed}"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FolderPool:
-    """A pool of webdataset shards, in the layout that img2dataset writes, in a folder or below a URL."""
-
-    path: Annotated[str, values.place]
-    """The folder of a pool of webdataset shards, or the fsspec URL of one that has an index."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DescribedPool:
-    """A pool that is not here: enough to plan and price a study, not to run it."""
-
-    name: Annotated[str, values.name]
-    """Identifies the content of a pool that is only described; part of each trial's id."""
-    pairs: Annotated[int, values.positive]
-    """Number of its image-text pairs."""
-    scored: bool = False
-    """Whether its pairs have a quality score."""
-
-
-DeclaredPool = EmbeddedPool | FolderPool | DescribedPool
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MixedPool:
-    """A pool of a mixture; a number alone is its ``weight``.
-
-    All pools of a mixture have a weight, or none.
-    """
-
-    weight: Annotated[float | None, values.positive_number] = None
-    """Its share of the samples seen, relative to the other pools of the mixture; without weights each pair of
-    the mixture is seen equally often."""
-    quality: Annotated[str, values.quality] = "all"
-    """The quality that is taken of it."""
-    pairs: Annotated[int | None, values.pairs_or_all] = None
-    """How many of these pairs; ``all`` (None) takes all."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EvaluationSet:
-    """A set of the user's own; a folder alone stands for its ``path``.
-
-    A set of a described pool may be described as well: ``images`` and ``texts`` in place of ``path``.
-    """
-
-    path: Annotated[str | None, values.place] = None
-    """Its folder in CLIP_benchmark's webdataset layout, or an fsspec URL of one."""
-    probe: bool = False
-    """Whether linear and few-shot probes are fitted to its training split."""
-    images: Annotated[int | None, values.positive_or_zero] = None
-    """Its images, where the pool is only described."""
-    texts: Annotated[int | None, values.positive_or_zero] = None
-    """Its texts, where the pool is only described."""
-
-    def clashes(self, given: Given) -> Clashes:
-        """Yield what is missing, or in the way of another key."""
-        described = not (given("path") or self.probe)
-        for key in ("images", "texts") if described else ("path",):
-            if not given(key):
-                yield key, f"{key} is missing"
-        for key in () if described else ("images", "texts"):
-            if given(key):
-                yield key, f"{key} goes without path and probe: it describes a set that is not here"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,7 +28,7 @@ class Ladder:
     levels: Annotated[int, values.level_count] = 4
     """Number of levels."""
     ratio: Annotated[float, values.ratio] = 2.0
-    """Each level over the one below."""
+    """Ratio of each level to the one below."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,13 +44,13 @@ class Budget:
     study_flops: Annotated[int | None, values.compute] = None
     """Cap on the training FLOPs of the whole study."""
     ladder: Ladder = field(default_factory=Ladder)
-    """Choice of levels where none are declared."""
+    """Choice of levels if none are declared."""
     fit: Literal["refuse", "drop"] = "refuse"
-    """Answer to a grid over the study budget: ``refuse`` it, or ``drop`` trials until it fits, extra seeds of
-    the costliest cells first."""
+    """Response to a grid that exceeds the study budget: ``refuse`` it, or ``drop`` trials until it fits,
+    extra seeds of the costliest cells first."""
 
     def clashes(self, given: Given) -> Clashes:
-        """Yield keys that go with others only."""
+        """Yield keys that need or exclude another one."""
         if given("ladder") and given("levels"):
             yield "ladder", "ladder has the planner choose levels, budget.levels declares them: give one"
         for key in ("ladder", "fit"):
@@ -163,14 +77,14 @@ class GridBlock:
     mixtures: tuple[Annotated[str, values.name], ...] = ()
     """With ``pools``, in place of ``quality``: names of mixtures; all of the study's by default."""
     regime: Regime = "fixed-compute"
-    """How many samples a trial sees: ``fixed-compute`` as many as a level buys, ``one-epoch`` the subset
-    once, ``equal-samples`` as many as ``samples`` says."""
+    """Rule for the samples that a trial sees: as many as its level buys (``fixed-compute``), the subset once
+    (``one-epoch``), or ``samples`` (``equal-samples``)."""
     levels: tuple[Annotated[int, values.compute], ...] = ()
     """Training FLOPs of a trial; all of the study's levels by default."""
     seeds: tuple[Annotated[int, values.positive_or_zero], ...] = ()
     """Seeds; all of the study's by default."""
     samples: tuple[Annotated[int, values.positive], ...] = ()
-    """Samples seen of a trial, for ``equal-samples`` alone."""
+    """Samples that a trial sees, only for ``equal-samples``."""
 
     def clashes(self, given: Given) -> Clashes:
         """Yield keys that do not go with the regime."""
@@ -215,14 +129,14 @@ class Training:
     """
 
     preset: Annotated[str, OneOf(kind="preset", allowed=tuple(PRESETS))] = "default"
-    """[Settings](#presets) that are taken over; keys that are declared override them."""
+    """Named [settings](#presets); declared keys override them."""
     lr_peak: Annotated[dict[Annotated[str, values.architecture], Annotated[float, values.rate]], Tuned()]
     """Peak learning rate of each architecture; a preset or tuning may give it instead."""
     batch_size: Annotated[int, values.batch, Tuned()] = 64
     """Pairs in a batch of plain CLIP; a strategy may multiply it."""
     lr_rule: LrRule = "none"
-    """Growth of the peak learning rate with the batch, over that of ``batch_size``: ``linear`` as in FLIP,
-    ``sqrt``, or ``none``. Rates that are tuned or set by a rule stay as they are."""
+    """Scaling of the peak learning rate with the batch, relative to ``batch_size``: ``linear`` as in FLIP,
+    ``sqrt``, or ``none``. Rates that are tuned or set by a rule are not scaled."""
     rules: tuple[TrainingRule, ...] = ()
     """Rules that give some trials another batch or peak learning rate."""
     recipe: Annotated[Recipe, At(name="")] = field(default_factory=Recipe)
@@ -237,13 +151,13 @@ class Tuning:
     """
 
     share: Annotated[float, values.positive_share]
-    """Share of the study budget that is set aside for it."""
+    """Share of the study budget that is set aside for tuning."""
     fields: dict[str, tuple[float, ...]]
     """Field of ``training`` → the values to try, at least two ([which](#presets))."""
     seeds: tuple[Annotated[int, values.positive_or_zero], ...] = (1000,)
-    """Seeds of each value; apart from the grid's, so that a lucky seed is not carried into it."""
+    """Seeds of each value; different from the grid's, so that a lucky seed is not carried into it."""
     metric: Annotated[str | None, values.metric] = None
-    """Metric that selects; by default the validation set's where there is one, else the study's own."""
+    """Metric that selects; by default that of the validation set if there is one, else the study's own."""
     levels: Annotated[tuple[Annotated[int, values.compute], ...], RISING] = ()
     """Two levels at which the peak learning rate is tuned. It follows the line through both optima in
     logarithms at all others ([rates that move](declare.md#tuning))."""
@@ -252,7 +166,7 @@ class Tuning:
     family follows the line through both optima over training FLOPs per sample."""
     check: Annotated[float, values.share_of_the_check] = 0.0
     """Share of the study budget, beside ``share``, that tries the neighbours of the tuned peak learning rates
-    at a larger level; ``true`` stands for 10%. The report says where a tuned rate is not the best there
+    at a larger level; ``true`` means 10%. The report says where a tuned rate is not the best there
     ([what fits](declare.md#tuning))."""
 
     def clashes(self, given: Given) -> Clashes:
@@ -276,26 +190,26 @@ class Tuning:
 class Design:
     """The choice of the trials that are run: ``full`` runs the grid, ``adaptive`` chooses from it.
 
-    The word alone stands for ``adaptive: true`` or ``adaptive: false``. The other keys go with ``adaptive``.
+    The word alone means ``adaptive: true`` or ``adaptive: false``. The other keys go with ``adaptive``.
     """
 
     adaptive: bool = False
-    """Whether trials are chosen from the grid by what their results would tell, until the questions are
-    answered or the study budget is spent."""
+    """Choose trials from the grid by how much their results would help to answer the questions, until these
+    are answered or the study budget is spent."""
     best: Annotated[tuple[Annotated[int, values.compute], ...], RISING] = ()
-    """Levels at which the best configuration is asked for; by default all levels, or none with a forecast."""
+    """Levels at which to find the best configuration; by default all levels, or none with a forecast."""
     indifference: Annotated[float, values.share] = 0.01
     """Difference in error that counts as a tie."""
     forecast: Annotated[int | None, values.compute] = None
-    """Compute, at most 30 times the largest level, at which the error of the best configuration is to be
-    forecast."""
+    """Compute, at most 30 times the largest level, at which to forecast the error of the best
+    configuration."""
     width: Annotated[float, values.positive_share] = 0.02
     """Half of the 90 % interval that the forecast may have."""
     confidence: Annotated[float, values.share_below_one] = 0.925
     """Probability at which a question counts as answered."""
 
     def clashes(self, given: Given) -> Clashes:
-        """Yield keys of an adaptive design that a full one has no use for."""
+        """Yield keys that need an adaptive design."""
         for key in ("best", "indifference", "forecast", "width", "confidence"):
             if given(key) and not self.adaptive:
                 yield key, f"{key} goes with adaptive"
@@ -324,30 +238,30 @@ class Resources:
     """
 
     auto: bool = False
-    """Whether the planner chooses GPUs, nodes, accumulation and gradient checkpointing of each architecture,
-    strategy and batch, where no rule sets them; by default it does where a cluster and none of ``cpus``,
-    ``gpus``, ``nodes`` and ``ranks`` is declared."""
+    """Let the planner choose GPUs, nodes, accumulation and gradient checkpointing of each architecture,
+    strategy and batch, unless a rule sets them; the default if a cluster is declared and none of ``cpus``,
+    ``gpus``, ``nodes`` and ``ranks``."""
     hours_factor: Annotated[float, values.factor] = 1.25
     """With ``auto``: most GPU-hours of the study over the fewest possible, to end it sooner."""
     rules: tuple[ResourceRule, ...] = ()
     """Rules that give some trials other amounts than the rest."""
     cpus: Annotated[int | None, values.device_count] = None
     """Processor cores of a trial (one thread each), over all of its nodes; by default a share of the node for
-    each of its GPUs where ``cluster.node_cpus`` is declared, else one a node."""
+    each of its GPUs if ``cluster.node_cpus`` is declared, else one a node."""
     gpus: Annotated[int, values.devices_of_a_trial] = 0
     """GPUs of a trial, over all of its nodes, one a rank; 0 trains on the processor."""
     nodes: Annotated[int, values.device_count] = 1
-    """Nodes that a trial is spread over, in equal parts."""
+    """Nodes over which a trial is spread in equal parts."""
     ranks: Annotated[int, values.device_count] = 1
     """Processes without GPUs that train one model together, each on its part of every batch."""
     retries: Annotated[int, values.retries] = 3
-    """How often in a row a trial is started again, where it got no further than the time before."""
+    """Most restarts of a trial in a row without progress."""
     backoff_s: Annotated[float, values.pause] = 5.0
     """Time before the first retry; each further one waits four times as long."""
     checkpoint_s: Annotated[float, values.seconds] = 30.0
     """Time between checkpoints."""
     checkpoint_steps: Annotated[int, values.positive_or_zero] = 0
-    """Most steps between checkpoints; 0 leaves it to the time alone."""
+    """Most steps between checkpoints; 0 means no limit."""
     loader_memory: Annotated[int, values.memory] = 2 * 2**30
     """Memory of a rank that its loader workers fill with decoded pairs ahead of training."""
     custom: dict[Annotated[str, values.resource], Annotated[float, values.amount]] = field(
@@ -355,10 +269,10 @@ class Resources:
     )
     """A cluster's own resources that a trial occupies: name → amount."""
     wait_s: Annotated[float, values.seconds] = 0.0
-    """How long trials wait for a node that has room for them."""
+    """Longest wait of trials for a node that has room for them."""
 
     def clashes(self, given: Given) -> Clashes:
-        """Yield what can't be spread over the nodes, and amounts that are chosen."""
+        """Yield amounts that can't be spread over the nodes, and amounts that the planner chooses."""
         if self.gpus and self.ranks > 1:
             yield "ranks", "ranks goes without GPUs: each of resources.gpus has its rank"
         for key in ("cpus", "gpus", "nodes", "ranks") if self.auto else ():
@@ -366,12 +280,8 @@ class Resources:
                 yield key, f"{key} goes without auto, which chooses it; resources.rules may set it"
         if given("hours_factor") and not self.auto:
             yield "hours_factor", "hours_factor goes with auto"
-        yield from self.of_a_trial().problems()
-
-    def of_a_trial(self) -> TrialResources:
-        """Return the amounts of a trial that no rule matches, on a cluster whose nodes' cores are unknown."""
         cpus = self.nodes if self.cpus is None else self.cpus
-        return TrialResources(cpus=cpus, gpus=self.gpus, nodes=self.nodes, ranks=self.ranks)
+        yield from TrialResources(cpus=cpus, gpus=self.gpus, nodes=self.nodes, ranks=self.ranks).problems()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -387,22 +297,22 @@ class Cluster:
     node_cpus: Annotated[int | None, values.device_count] = None
     """Processor cores of one node, which its devices share."""
     scaling: Annotated[float, values.positive_share] = 0.97
-    """Share of each device's samples a second that is left when a trial has twice as many devices."""
+    """Share of each device's samples/s that remains if a trial has twice as many devices."""
     utilisation: (
         tuple[Annotated[float, values.share_of_the_peak], Annotated[float, values.share_of_the_peak]] | None
     ) = None
-    """Lowest and highest share of the device's peak that training reaches, where no throughput of the
-    architecture and strategy was measured; by default `budgets.hardware.devices.UTILISATION`."""
+    """Lowest and highest share of the device's peak that training reaches, if no throughput of the
+    architecture and strategy was measured; by default `budgets.hardware.devices.usual_utilisation`."""
     price_per_hour: Annotated[float | None, values.price] = None
     """Price of one device for an hour, in any currency."""
 
     @property
     def cpus_per_gpu(self) -> int | None:
-        """Cores of a node for each of its devices, or None where they are unknown."""
+        """Cores of a node for each of its devices; None if unknown."""
         return None if self.node_cpus is None else max(1, self.node_cpus // self.node_gpus)
 
     def nodes_of(self, gpus: int) -> int:
-        """Return the fewest nodes that hold so many devices in equal parts."""
+        """Return the fewest nodes that hold this number of devices in equal parts."""
         return next(
             nodes for nodes in range(max(1, -(-gpus // self.node_gpus)), gpus + 2) if gpus % nodes == 0
         )

@@ -4,13 +4,13 @@ import re
 from dataclasses import replace
 
 from budgets.declaration.keys import OneOf, Reader
-from budgets.hardware.devices import devices
+from budgets.hardware import devices
 from budgets.names import unknown
 from budgets.quality import check_quality
 from budgets.quantity import parse_bytes, parse_count, parse_flops, parse_number, parse_seconds, parse_share
 
 CHECK_SHARE = 0.1
-"""Share of the study budget that ``tuning.check: true`` stands for."""
+"""Share of the study budget that ``tuning.check: true`` means."""
 _LONGEST_PATH, _LONGEST_NAME = 4000, 255  # bytes, as Linux has it
 _MAX_BATCH, _MAX_DEVICES = 10**8, 10**6
 _READ_ONLY = {"http", "https", "data", "github", "git", "zip", "tar", "libarchive", "reference"}
@@ -27,7 +27,7 @@ def _name(text: str) -> str:
 
 def _resource(text: str) -> str:
     if text.lower() in {"cpu", "cpus", "gpu", "gpus", "memory", "object_store_memory"}:
-        raise ValueError(f"'{text}' is none of a cluster's own; cpus and gpus are keys of resources:")
+        raise ValueError(f"'{text}' is not a custom resource; cpus and gpus are keys of resources:")
     return text
 
 
@@ -82,9 +82,7 @@ def _storage(text: str) -> str:
         if scheme in _READ_ONLY:
             raise ValueError(f"'{text}' can't be written to: {scheme}:// only reads")
         if not rest.strip("/"):
-            raise ValueError(
-                f"'{text}' names no place: a bucket, perhaps with a folder in it, follows {scheme}://"
-            )
+            raise ValueError(f"'{text}' has no bucket; write {scheme}://BUCKET or {scheme}://BUCKET/FOLDER")
         return _path(text.rstrip("/"))
     found = _path(rest if separator else text)
     if found.startswith("/") and not found.strip("/."):
@@ -92,12 +90,6 @@ def _storage(text: str) -> str:
     if not found.startswith("/"):
         raise ValueError(f"'{text}' must be an absolute path, the same on every node")
     return found
-
-
-def _device(text: str) -> str:
-    if text.lower() not in devices():
-        raise ValueError(unknown("device", text, devices()))
-    return devices()[text.lower()].name
 
 
 positive = Reader(parse=parse_count, noun="a whole number", examples=("4096", "10M"), above=0)
@@ -190,7 +182,8 @@ storage = Reader(
     parse=_storage, noun="an absolute path, or an fsspec URL", examples=("/shared/clip", "s3://bucket/clip")
 )
 device = Reader(
-    parse=_device, noun=", ".join(f"`{each}`" for each in sorted({d.name for d in devices().values()}))
+    parse=lambda text: devices.device(text).name,
+    noun=", ".join(f"`{each}`" for each in sorted({d.name for d in devices.devices().values()})),
 )
 architecture = OneOf(kind="architecture")
 strategy = OneOf(kind="strategy")

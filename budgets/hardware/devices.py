@@ -25,22 +25,11 @@ class Device:
         name: Name in the table.
         peak_flops: Dense bf16 FLOPs a second according to its data sheet.
         memory_bytes: Memory of one device.
-        source: Source of the numbers.
     """
 
     name: str
     peak_flops: int
     memory_bytes: int
-    source: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Utilisation:
-    """Lowest and highest share of the peak that training reaches, and the source of the two numbers."""
-
-    low: float
-    high: float
-    source: str
 
 
 @cache
@@ -48,12 +37,7 @@ def devices() -> Mapping[str, Device]:
     """Return every device by its name and by its short names."""
     found: dict[str, Device] = {}
     for name, entry in _table()["devices"].items():
-        device = Device(
-            name=name,
-            peak_flops=entry["peak_flops"],
-            memory_bytes=entry["memory_bytes"],
-            source=entry["source"],
-        )
+        device = Device(name=name, peak_flops=entry["peak_flops"], memory_bytes=entry["memory_bytes"])
         found |= dict.fromkeys([name, *entry["also"]], device)
     return found
 
@@ -69,10 +53,10 @@ def device(name: str) -> Device:
     return devices()[name.lower()]
 
 
-@cache
-def usual_utilisation() -> Utilisation:
-    """Return the utilisation assumed where no throughput was measured."""
-    return Utilisation(**_table()["utilisation"])
+def usual_utilisation() -> tuple[float, float]:
+    """Return the lowest and highest share of the peak that is assumed where no throughput was measured."""
+    usual = _table()["utilisation"]
+    return usual["low"], usual["high"]
 
 
 @cache

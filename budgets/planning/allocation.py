@@ -1,4 +1,4 @@
-"""The trials of a plan with the resources that the planner chooses for their kinds."""
+"""Allocation: gives the trials of a plan the resources that the planner chooses for their kinds."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -7,7 +7,7 @@ from budgets.declaration.sections import Cluster
 from budgets.planning.grid import Grid
 from budgets.planning.plan import Chosen, Plan, Trial
 from budgets.planning.price import Speeds, relative_hours, training_hours
-from budgets.planning.resources import Choice, Kind, Option, choose
+from budgets.planning.resources import Kind, Option, choose
 
 _Key = tuple[str, str, int | None, int]
 
@@ -35,26 +35,33 @@ def allocate(plan: Plan, grid: Grid, own: Speeds) -> Plan:
     kinds = [Kind(options=ways[key], hours=tuple(hours[key])) for key in ways]
     choices = dict(zip(ways, choose(kinds, cluster, hours_factor=resources.hours_factor), strict=True))
 
-    def chosen(trial: Trial) -> Trial:
-        option = choices[_key(trial, grid)].option
-        if (trial.resources, trial.recipe.passes) == (option.resources, 3):
-            return trial
-        recipe = replace(
-            trial.recipe,
-            accumulation=option.recipe.accumulation,
-            gradient_checkpointing=option.recipe.gradient_checkpointing,
-        )
-        return replace(trial, recipe=recipe, resources=option.resources)
+    chosen: dict[str, Chosen] = {}
+
+    def allocated(trial: Trial) -> Trial:
+        choice = choices[_key(trial, grid)]
+        option = choice.option
+        # A trial that recomputes nothing and has the option's resources stays as it is, without a copy.
+        if (trial.resources, trial.recipe.passes) != (option.resources, 3):
+            recipe = replace(
+                trial.recipe,
+                accumulation=option.recipe.accumulation,
+                gradient_checkpointing=option.recipe.gradient_checkpointing,
+            )
+            trial = replace(trial, recipe=recipe, resources=option.resources)
+        chosen[trial.trial_id] = Chosen(words=option.words, why=choice.why)
+        return trial
 
     tuning = plan.tuning
     return replace(
         plan,
-        trials=tuple(map(chosen, plan.trials)),
+        trials=tuple(map(allocated, plan.trials)),
         tuning=tuning
         and replace(
-            tuning, trials=tuple(map(chosen, tuning.trials)), neighbours=tuple(map(chosen, tuning.neighbours))
+            tuning,
+            trials=tuple(map(allocated, tuning.trials)),
+            neighbours=tuple(map(allocated, tuning.neighbours)),
         ),
-        chosen=tuple(_facts(key, choice) for key, choice in choices.items()),
+        chosen=chosen,
     )
 
 
@@ -74,19 +81,7 @@ def _key(trial: Trial, grid: Grid) -> _Key:
 
 
 def _options(trial: Trial, grid: Grid, values: Mapping[str, float]) -> tuple[Option, ...]:
-    """Return the options of a trial; one of the tuning has values of its own."""
+    """Return the options of a trial; a trial of the tuning may have its own batch."""
     cell = trial.cell
     of = grid.tuned({(cell.architecture, cell.strategy, None): values}) if values else grid
     return of.setup(cell.architecture, cell.strategy, cell.level_flops).options
-
-
-def _facts(key: _Key, choice: Choice) -> Chosen:
-    architecture, strategy, level, batch_size = key
-    return Chosen(
-        architecture=architecture,
-        strategy=strategy,
-        level_flops=level,
-        batch_size=batch_size,
-        words=choice.option.words,
-        why=choice.why,
-    )

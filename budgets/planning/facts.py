@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from math import gcd, lcm
 
-from budgets.declaration.sections import MixedPool
+from budgets.declaration.data import MixedPool
 from budgets.quality import BY, MIXTURE, NAMED, available, score_of_quality
 from budgets.quantity import divide
 
 PERIOD = 4096
-"""Samples after which the shares of a mixture are exact, at least half of it, where weights declare them."""
+"""Longest period of a mixture with weights, in samples, unless the weights themselves need a longer one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,11 +18,11 @@ class Component:
     """A pool's part of the pairs that a trial trains on.
 
     Attributes:
-        name: Name of the pool in the declaration; empty for a study's single pool. No part of the trial's id.
+        name: Name of the pool in the declaration, not part of the trial's id; empty for a single pool.
         pool: Content id of the pool.
-        quality: The quality that is taken of it.
+        quality: Quality of its pairs.
         pairs: Number of its pairs.
-        share: Its samples in each period of the order of samples, which is the sum of all shares.
+        share: Samples from it in each period of the order of samples. A period is the sum of all shares long.
     """
 
     name: str
@@ -83,7 +83,7 @@ class PoolFacts:
         return available(self.pairs, quality)
 
     def id_of(self, quality: str) -> str:
-        """Return the content id that decides the pairs of a quality, and no more."""
+        """Return the content id that changes if, and only if, the pairs of a quality change."""
         score = score_of_quality(quality)
         if score is not None:
             return self.rankings[score].name
@@ -114,19 +114,22 @@ class MixtureFacts:
         return sum(pairs for _, _, pairs in self._parts(quality))
 
     def components(self, quality: str, size: int) -> tuple[Component, ...]:
-        """Return the components of a mixture, or of so many of its pairs.
+        """Return the components of a mixture, with ``size`` pairs in all.
 
-        A size is divided by the weights, or without weights by the pairs; so all of its pairs are seen
-        equally often. The order does not depend on names, so that it may decide the order of samples.
+        Pairs are divided in proportion to the weights; without weights, in proportion to the pairs of the
+        pools, so that every pair is seen equally often. Components are ordered by content, because the order
+        of samples depends on their order and must not depend on names.
         """
         parts = self._parts(quality)
         whole = [pairs for _, _, pairs in parts]
         weights = _whole_numbers([part.weight for _, part, _ in parts])
+        # The shares are the weights times the largest whole number with which a period has at most `PERIOD`
+        # samples.
         pairs, shares = whole, [each * max(1, PERIOD // sum(weights)) for each in weights] or whole
         if size != sum(whole):
             pairs = shares = list(divide(size, weights or whole))
         if len(parts) == 1:
-            shares = [1]
+            shares = [1]  # as a plain subset, which has the same id
         return tuple(
             Component(
                 name=name,

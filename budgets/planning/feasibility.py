@@ -21,10 +21,9 @@ def reasons(candidate: GridCell, grid: Grid) -> Iterator[str]:
 def lasting_reasons(candidate: GridCell, grid: Grid) -> Iterator[str]:
     """Yield the reasons against a cell that hold at every level."""
     cell, setup = candidate.cell, candidate.setup
-    if grid.declaration.exclude:
-        rule = grid.excluded_by(cell)
-        if rule is not None:
-            yield f"excluded by the declaration: exclude[{rule}]"
+    rule = grid.excluded_by(cell)
+    if rule is not None:
+        yield f"excluded by the declaration: exclude[{rule}]"
     if setup.inapplicable is not None:
         yield setup.inapplicable
     if setup.lr_peak is None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +14,7 @@ from budgets.cost.memory import memory_bytes
 from budgets.cost.strategy import Strategy, inapplicable, strategy
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.recipe import FIRST_DEFAULTS, LR_EXPONENTS, Recipe
-from budgets.declaration.rules import TrialResources
+from budgets.declaration.rules import TrialResources, settings
 from budgets.declaration.sections import Exclusion, GridBlock
 from budgets.hardware.devices import device
 from budgets.planning.facts import Component, EvaluationFacts, MixtureFacts, PoolFacts
@@ -42,12 +42,12 @@ class Combination:
         inapplicable: Reason why the strategy cannot train the architecture, or None.
         train_flops_per_sample: Training FLOPs of one pair; 0 if the strategy is inapplicable.
         tail_flops_per_sample: Training FLOPs of one pair in the unmasked tail; 0 without one.
-        recipe: The study's recipe; only masking strategies keep its unmasked tail.
+        recipe: The study's recipe, without settings that only other strategies use.
         evaluation_flops: Forward FLOPs of all evaluations of a trial.
         parameters: Trainable parameters.
         memory_bytes: Estimated memory needed on each device; 0 if no cluster is declared.
-        resources: What a trial occupies; of ``options``, the cheapest.
-        options: The ways to run it that fit, where the planner chooses.
+        resources: Resources of a trial: as declared, or the cheapest of ``options``.
+        options: Ways to run it that fit into memory; empty unless the planner chooses.
     """
 
     architecture: Architecture
@@ -133,8 +133,9 @@ class Grid:
         self.declaration, self.pool, self.evaluation = declaration, pool, evaluation
         self._tuned = tuned
         self._by_level = declaration.ruled_by_level or any(level is not None for *_, level in tuned)
-        self._setups: dict[tuple[str, str, int | None], Combination] = {}
-        self._components: dict[tuple[str, int], tuple[Component, ...]] = {}
+        # The cells of a large grid share few combinations and few subsets.
+        self._setup = cache(self._make_setup)
+        self._components = cache(pool.components)
 
     def candidates(self, levels: tuple[int, ...]) -> Iterator[GridCell]:
         """Yield the cells of all blocks in declared order, at each block's own levels or at ``levels``."""
@@ -151,7 +152,7 @@ class Grid:
         return GridCell(
             cell=cell,
             setup=setup,
-            components=self._components_of(cell.quality, cell.subset_size),
+            components=self._components(cell.quality, cell.subset_size),
             seeds=seeds,
             declared_samples=samples,
             samples=steps * setup.batch_size,
@@ -162,18 +163,13 @@ class Grid:
         return Grid(self.declaration, self.pool, self.evaluation, values)
 
     def setup(self, architecture: str, strategy: str, level_flops: int | None) -> Combination:
-        """Return the combination of an architecture and a strategy, the same at each level but for rules."""
-        key = architecture, strategy, level_flops if self._by_level else None
-        if key not in self._setups:
-            self._setups[key] = self._make_setup(*key)
-        return self._setups[key]
+        """Return the combination of an architecture and a strategy; it depends on the level only by rules."""
+        return self._setup(architecture, strategy, level_flops if self._by_level else None)
 
     def excluded_by(self, cell: Cell) -> int | None:
         """Return the number of the first rule that excludes the cell, counted from 1, or None."""
-        for number, rule in enumerate(self.declaration.exclude, start=1):
-            if self._matches(rule, cell):
-                return number
-        return None
+        rules = enumerate(self.declaration.exclude, start=1)
+        return next((number for number, rule in rules if self._matches(rule, cell)), None)
 
     @cached_property
     def device_bytes(self) -> int | None:
@@ -205,13 +201,6 @@ class Grid:
             resources=setup.resources,
         )
 
-    def _components_of(self, quality: str, size: int) -> tuple[Component, ...]:
-        """Return the pools' parts of a subset or mixture; the cells that have it share them."""
-        key = quality, size
-        if key not in self._components:
-            self._components[key] = self.pool.components(quality, size)
-        return self._components[key]
-
     def _points(self, block: GridBlock, levels: tuple[int, ...]) -> Iterator[tuple[Cell, int]]:
         """Yield a block's cells, each with its declared samples, or 0 if they follow from the level."""
         by_level = block.regime == "fixed-compute"
@@ -230,8 +219,8 @@ class Grid:
 
     def _make_setup(self, architecture_name: str, strategy_name: str, level: int | None) -> Combination:
         declaration = self.declaration
-        of_resources = declaration.resource_settings(architecture_name, strategy_name, level)
-        of_training = declaration.training_settings(architecture_name, strategy_name, level)
+        of_resources = settings(declaration.resources.rules, architecture_name, strategy_name, level)
+        of_training = settings(declaration.training.rules, architecture_name, strategy_name, level)
         resources = declaration.trial_resources(of_resources)
         folder = None if declaration.catalogue is None else Path(declaration.catalogue)
         architecture, how = load_architecture(architecture_name, folder), strategy(strategy_name)
@@ -248,9 +237,9 @@ class Grid:
             if hasattr(training.recipe, name)
         }
         recipe = replace(training.recipe, **of_recipe)
-        # Without masking there is nothing to unmask; settings of other strategies stay at their defaults, so
-        # that a trial's id does not depend on them.
-        # Nor can a model be evaluated at a resolution that it has never seen.
+        # Settings that the strategy does not use stay at their defaults, so that a trial's id does not depend
+        # on them: without masking there is no tail. With smaller images the tail can't be 0, because a model
+        # can't be evaluated at a resolution that it has never seen.
         own = recipe.unmasked_tail is None or (how.image_fraction < 1 and not recipe.unmasked_tail)
         tail = how.unmasked_tail if own else recipe.unmasked_tail
         recipe = replace(recipe, unmasked_tail=tail if how.masks else 0.0)
@@ -272,7 +261,7 @@ class Grid:
                 ruled=of_resources,
             )
         fitting = tuple(each for each in found if each.memory_bytes <= (self.device_bytes or 0))
-        if found:
+        if found:  # without a fitting option, the smallest: its memory is the reason against the cell
             first = min(fitting or found, key=lambda each: each.factor if fitting else each.memory_bytes)
             resources, recipe = first.resources, first.recipe
         flops = tail_flops = memory = 0
@@ -302,7 +291,10 @@ class Grid:
         )
 
     def _declared_lr_peak(self, architecture: str, batch_size: int) -> float | None:
-        """Return the declared peak learning rate, scaled to the batch, or the middle one that is tried."""
+        """Return the declared peak learning rate, scaled to the batch, else the middle one of the tuning.
+
+        The scaled rate is declared x (batch / declared batch) ^ exponent of the rule.
+        """
         tuning, training = self.declaration.tuning, self.declaration.training
         tried = () if tuning is None else tuning.fields.get("lr_peak", ())
         declared = training.lr_peak.get(architecture)

@@ -1,13 +1,13 @@
 """A trial's id: a hash of everything that decides its result, and of nothing else.
 
 The id of a trial that was already run must never change. So the fields of the first version always enter the
-hash, and a field that was added later enters it only where it differs from the default
-that it had then.
+hash, and a field that was added later enters it only if it differs from the default that it had when it was
+added.
 
-Devices, accumulation, gradient checkpointing and compilation change a result by rounding alone and are no
-part of the id: a trial may go on with others. Batch norm is the exception, because its statistics are those
-of a part of the batch, and recomputation updates its running ones twice: with it, accumulation and gradient
-checkpointing enter the id.
+Devices, accumulation, gradient checkpointing and compilation change a result only by rounding and are not
+part of the id: a trial may continue with others. Batch norm is the exception, because its statistics are
+those of a part of the batch, and recomputation updates its running statistics twice. With batch norm,
+accumulation and gradient checkpointing enter the id.
 """
 
 import hashlib
@@ -48,6 +48,8 @@ def trunk_id(trial: "Trial") -> str:
 
 
 def _digest(trial: "Trial", cell: str, samples: int) -> str:
+    # The text is what `_json` gives for the whole content, with sorted keys. It is put together from cached
+    # parts that trials share, because large grids have very many trials.
     config = _config(trial.cell.architecture, trial.architecture_config)
     parts = (
         f'"architecture_config":{config}',

@@ -51,9 +51,14 @@ class Cell:
     strategy: str
     level_flops: int | None
 
+    @property
+    def level(self) -> str:
+        """The budget level in words; the regime if there is none."""
+        return self.regime if self.level_flops is None else format_flops(self.level_flops)
+
     def __str__(self) -> str:
         """Return the cell on one line."""
-        buys = f"at {format_flops(self.level_flops)}" if self.level_flops is not None else f"({self.regime})"
+        buys = f"({self.level})" if self.level_flops is None else f"at {self.level}"
         subset = f"{format_count(self.subset_size)} pairs ({self.quality})"
         return f"{self.architecture} {self.strategy} on {subset} {buys}"
 
@@ -65,7 +70,7 @@ class Trial:
     Attributes:
         cell: The cell.
         seed: The seed; initial weights, order of samples and augmentation derive from it.
-        pool: Content id of the pool; those of a mixture's, joined by ``+``.
+        pool: Content id of the pool; for a mixture, those of its pools, joined by ``+``.
         evaluation_sets: Content ids of the evaluation sets.
         architecture_config: The architecture in open_clip's model-config form.
         samples_seen: Image-text pairs seen in training, in whole batches.
@@ -78,11 +83,11 @@ class Trial:
         evaluations: Evaluations: the last one, and those at shares of its steps.
         parameters: Trainable parameters, the strategy's head included.
         batch_norm: True if the model has batch norm, see `budgets.planning.identity`.
-        resources: What it runs on; no part of its result.
-        previous: Id of the next shorter trial of its trunk, whose milestone it continues from; empty without
-            one (`budgets.planning.levels.trunks`); no part of its result.
+        resources: Resources that it runs on; they do not change its result.
+        previous: Id of the next shorter trial of its trunk (`budgets.planning.levels.trunks`), whose
+            milestone it continues from; empty without one. It does not change the result.
         shared_samples: Samples up to that milestone, which the shorter trials pay for.
-        mixture: Of a mixture, the components; otherwise empty.
+        mixture: Components of a mixture; empty without one.
         trial_id: Identifies the trial in any study, see `budgets.planning.identity`.
     """
 
@@ -144,6 +149,7 @@ class Trial:
 
     def train_flops_after(self, samples: int) -> int:
         """Training FLOPs of the first ``samples`` samples."""
+        # The unmasked tail is the end of the run and has its own price per sample.
         tail = self.recipe.tail_steps(self.steps) * self.batch_size
         unmasked = max(0, samples - (self.samples_seen - tail))
         return (samples - unmasked) * self.train_flops_per_sample + unmasked * self.tail_flops_per_sample
@@ -242,7 +248,7 @@ class TuningPlan:
             pairs are waiting.
         check_flops: Training FLOPs of the study budget that are set aside for the check.
         checks: Results of the check so far.
-        left_out: What the check leaves out, with the reason, one sentence each.
+        left_out: Sentences about pairs that the check leaves out, each with the reason.
         unfinished: True if a trial of the tuning or the check has no result.
     """
 
@@ -268,21 +274,13 @@ class TuningPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chosen:
-    """Resources that the planner chose for a kind of trial.
+    """Resources that the planner chose for a trial.
 
     Attributes:
-        architecture: The architecture.
-        strategy: The strategy.
-        level_flops: The budget level where rules differ by level, else None.
-        batch_size: Pairs in a batch, the strategy's factor included.
-        words: GPUs, and accumulation and gradient checkpointing where there are any.
+        words: Number of GPUs, with accumulation and gradient checkpointing if they are used.
         why: The reason in a few words.
     """
 
-    architecture: str
-    strategy: str
-    level_flops: int | None
-    batch_size: int
     words: str
     why: str
 
@@ -299,7 +297,7 @@ class Plan:
         levels: Budget levels in training FLOPs, declared or chosen, rising.
         warnings: Conclusions that this plan cannot support, and decisions of the planner.
         tuning: The tuning that precedes the trials, or None.
-        chosen: Resources that were chosen, a kind of trial each; empty where they are declared.
+        chosen: Trial id → the resources that were chosen; empty if resources are declared.
     """
 
     trials: tuple[Trial, ...]
@@ -309,7 +307,7 @@ class Plan:
     levels: tuple[int, ...] = ()
     warnings: tuple[str, ...] = ()
     tuning: TuningPlan | None = None
-    chosen: tuple[Chosen, ...] = ()
+    chosen: Mapping[str, Chosen] = field(default_factory=dict)
 
     @property
     def all_trials(self) -> tuple[Trial, ...]:
@@ -326,9 +324,9 @@ class Plan:
 
     @property
     def most_flops(self) -> int:
-        """Training FLOPs that the study costs at most: an adaptive one may not pay for all its trials."""
+        """Most training FLOPs that the study costs; an adaptive one may not run all of its trials."""
         most, tuning = self.train_flops, self.tuning
-        if tuning is not None and tuning.waiting:  # its values may be widened
+        if tuning is not None and tuning.waiting:  # ranges of values may still be widened
             most += tuning.most_flops - sum(trial.paid_flops for trial in tuning.trials)
         return most if self.study_flops is None else min(most, self.study_flops)
 
@@ -337,16 +335,6 @@ class Plan:
         """Forward FLOPs of all evaluations and charges."""
         of_trials = sum(trial.evaluation_flops for trial in self.all_trials)
         return of_trials + sum(charge.evaluation_flops for charge in self.charges)
-
-    def chosen_for(self, trial: Trial) -> Chosen | None:
-        """Return the resources that were chosen for a trial, or None where they are declared."""
-        cell = trial.cell
-        key = cell.architecture, cell.strategy, trial.batch_size
-        for each in self.chosen:
-            same = (each.architecture, each.strategy, each.batch_size) == key
-            if same and each.level_flops in {None, cell.level_flops}:
-                return each
-        return None
 
     def train_flops_by(self, what: Callable[[Cell], str]) -> dict[str, int]:
         """Sum the FLOPs that the trials cost the study by a property of their cells, in the plan's order."""

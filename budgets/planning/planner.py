@@ -17,24 +17,24 @@ from budgets.planning.levels.ladder import choose_levels
 from budgets.planning.levels.trim import Trimmed, trim
 from budgets.planning.levels.trunks import share_trunks
 from budgets.planning.plan import Cell, Charge, LeftOut, Plan, Trial
-from budgets.planning.price import NOTHING, Speeds
+from budgets.planning.price import UNMEASURED, Speeds
 from budgets.planning.resources import CPUS_PER_GPU
 from budgets.planning.sanity import LEAST_LEVEL, warnings, without_unit
 from budgets.planning.tuned.tuning import Scores, plan_tuning, tuning_reserves
-from budgets.planning.tuned.winner import tuning_notes
+from budgets.planning.tuned.wording import tuning_notes
 from budgets.quantity import format_flops
 
 _MOST_SHOWN = 5
 
 
-def make_plan(  # noqa: PLR0913 - one a fact that a plan rests on
+def make_plan(  # noqa: PLR0913 - each argument is a fact that the plan depends on
     declaration: Declaration,
     *,
     pool: PoolFacts | MixtureFacts,
     evaluation: EvaluationFacts,
     charges: tuple[Charge, ...] = (),
     scores: Scores | None = None,
-    own: Speeds = NOTHING,
+    own: Speeds = UNMEASURED,
 ) -> Plan:
     """Plan a study.
 
@@ -43,7 +43,7 @@ def make_plan(  # noqa: PLR0913 - one a fact that a plan rests on
         pool: Facts about the pool, or about pools that are mixed.
         evaluation: Facts about the evaluation sets.
         charges: Compute that the study pays in addition to its trials.
-        scores: Results of the tuning's trials so far; None before any.
+        scores: Results of the tuning's trials so far; None before the first.
         own: The user's own measurements on the cluster's device, for resources that are chosen.
 
     Returns:
@@ -57,13 +57,10 @@ def make_plan(  # noqa: PLR0913 - one a fact that a plan rests on
     grid = Grid(declaration, pool, evaluation)
     notes: list[str] = []
     budget, levels = declaration.budget, declaration.budget.levels
-    reserve = sum(tuning_reserves(declaration))
-    # It stays set aside after tuning has ended: the grid must not depend on what tuning and check have cost.
-    beside = (
-        (*charges, Charge(what="tuning", train_flops=reserve, evaluation_flops=0)) if reserve else charges
-    )
-    chosen = not levels and any(block.regime == "fixed-compute" for block in declaration.grid)
-    if chosen:
+    # The reserve for tuning and check stays set aside after both have ended: the grid must not depend on what
+    # they have cost.
+    beside = sum(charge.train_flops for charge in charges) + sum(tuning_reserves(declaration))
+    if not levels and any(block.regime == "fixed-compute" for block in declaration.grid):
         if budget.study_flops is None:
             raise DeclaredKeyError(
                 "budget", "declare budget levels, or a study budget (budget.study) to choose them from"
@@ -73,10 +70,11 @@ def make_plan(  # noqa: PLR0913 - one a fact that a plan rests on
             f"levels chosen: the highest {len(levels)} at a ratio of {budget.ladder.ratio:g} whose grid "
             f"fits the study budget: {', '.join(map(format_flops, levels))}"
         )
+    # Tuning comes before the grid: its winners replace declared values, and so change the grid's trials.
     tuning = None
     if declaration.tuning is not None:
-        metric = declaration.tuning.metric or declaration.metric
-        tuning, tuned = plan_tuning(grid, levels, scores or Scores(metric=metric, of={}))
+        scores = scores or Scores(metric=declaration.tuning_metric(evaluation.metrics), of={})
+        tuning, tuned = plan_tuning(grid, levels, scores)
         grid = grid.tuned(tuned)
         notes.extend(tuning_notes(tuning, reported=declaration.metric))
     if declaration.training.recipe.schedule == "trunk" and not declaration.shares_trunks:
@@ -89,15 +87,15 @@ def make_plan(  # noqa: PLR0913 - one a fact that a plan rests on
         raise DeclaredKeyError("grid", _nothing(left_out, levels))
     _check_schedule(trials if tuning is None else (*tuning.trials, *trials))
     cap, adaptive = budget.study_flops, declaration.design.adaptive
-    if cap is not None and not adaptive and _cost(trials) > (room := cap - _sum(beside)):
-        fit = trim(trials, room)
+    if cap is not None and not adaptive and _cost(trials) > cap - beside:
+        fit = trim(trials, cap - beside)
         if budget.fit == "refuse" or fit is None:
             raise DeclaredKeyError("budget.study", _too_dear(trials, beside, cap, fit))
         notes.append(f"dropped to fit the study budget (budget.fit: drop): {fit.sentence()}")
         trials, left_out = fit.kept, left_out + fit.left_out()
-    least = _sum(beside) + min(trial.paid_flops for trial in trials)
+    least = beside + min(trial.paid_flops for trial in trials)
     if cap is not None and least > cap:
-        besides = f" with {format_flops(_sum(beside))} of charges and tuning" if beside else ""
+        besides = f" with {format_flops(beside)} of charges and tuning" if beside else ""
         raise DeclaredKeyError(
             "budget.study",
             f"the study budget of {format_flops(cap)} has no room for a trial: the cheapest one costs "
@@ -124,7 +122,7 @@ def make_plan(  # noqa: PLR0913 - one a fact that a plan rests on
         tuning=tuning,
     )
     plan = allocate(plan, grid, own)
-    # Anew, since resources enter the ids of trials with batch norm.
+    # Link the trunks again: resources enter the ids of trials with batch norm.
     plan = replace(plan, trials=_linked(plan.trials, declaration))
     return replace(plan, warnings=(*plan.warnings, *_cores(plan, declaration)))
 
@@ -202,9 +200,9 @@ def _nothing(left_out: tuple[LeftOut, ...], levels: tuple[int, ...]) -> str:
     return f"no cell of the grid can be run:\n{reasons}{more}{tiny}"
 
 
-def _too_dear(trials: tuple[Trial, ...], charges: tuple[Charge, ...], cap: int, fit: Trimmed | None) -> str:
-    cost = _cost(trials) + _sum(charges)
-    charged = f", and {format_flops(_sum(charges))} of charges" if charges else ""
+def _too_dear(trials: tuple[Trial, ...], beside: int, cap: int, fit: Trimmed | None) -> str:
+    cost = _cost(trials) + beside
+    charged = f", and {format_flops(beside)} of charges" if beside else ""
     text = (
         f"the grid costs {format_flops(cost)} ({len(trials):,} trials{charged}), but the study budget is "
         f"{format_flops(cap)}: {format_flops(cost - cap)} over. "
@@ -222,7 +220,3 @@ def _too_dear(trials: tuple[Trial, ...], charges: tuple[Charge, ...], cap: int, 
 
 def _cost(trials: tuple[Trial, ...]) -> int:
     return sum(trial.paid_flops for trial in trials)
-
-
-def _sum(charges: tuple[Charge, ...]) -> int:
-    return sum(charge.train_flops for charge in charges)

@@ -25,7 +25,8 @@ Speeds = Mapping[tuple[str, str, int], float]
 By (architecture, strategy, devices): those of all the devices of a trial together.
 """
 
-NOTHING: Speeds = MappingProxyType({})
+UNMEASURED: Speeds = MappingProxyType({})
+"""No measurements."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,34 +58,31 @@ class Price:
 
 def utilisation(cluster: Cluster) -> Range:
     """Return the utilisation range assumed without a measurement."""
-    if cluster.utilisation is not None:
-        return Range(low=cluster.utilisation[0], high=cluster.utilisation[1])
-    usual = usual_utilisation()
-    return Range(low=usual.low, high=usual.high)
+    low, high = cluster.utilisation or usual_utilisation()
+    return Range(low=low, high=high)
 
 
-def is_measured(trial: Trial, cluster: Cluster, own: Speeds = NOTHING) -> bool:
+def is_measured(trial: Trial, cluster: Cluster, own: Speeds = UNMEASURED) -> bool:
     """Return whether the trial's throughput was measured on the cluster's device."""
     return _speeds(trial, cluster, own) is not None
 
 
-def device_hours(trial: Trial, cluster: Cluster, own: Speeds = NOTHING) -> Range:
+def device_hours(trial: Trial, cluster: Cluster, own: Speeds = UNMEASURED) -> Range:
     """Device hours of a trial and its evaluation, summed over its devices.
 
     Recomputed forward passes take time, though they are not among the FLOPs that are booked. What is lost
-    over several devices is added to the user's own measurements, which are of one device; the usual
-    utilisation and others' measurements are of many.
+    over several devices is added to the user's own measurements, which are of one device.
     """
     training = training_hours(trial, cluster, own)
-    factor = trial.recipe.passes / 3
     pair = trial.cell.architecture, trial.cell.strategy
-    if (*pair, 1) in own:
-        factor /= kept_over(pair, trial.resources.devices, cluster, own)
+    # The usual utilisation, and others' measurements, already contain what is lost over several devices.
+    devices = trial.resources.devices if (*pair, 1) in own else 1
+    factor = relative_hours(trial.recipe, pair, devices, cluster, own)
     evaluation = _hours(trial.evaluation_flops, cluster)
     return Range(low=training.low * factor + evaluation.low, high=training.high * factor + evaluation.high)
 
 
-def training_hours(trial: Trial, cluster: Cluster, own: Speeds = NOTHING) -> Range:
+def training_hours(trial: Trial, cluster: Cluster, own: Speeds = UNMEASURED) -> Range:
     """Hours of a trial's training on one device that recomputes nothing."""
     speeds = _speeds(trial, cluster, own)
     if speeds is None:
@@ -94,11 +92,11 @@ def training_hours(trial: Trial, cluster: Cluster, own: Speeds = NOTHING) -> Ran
     return Range(low=samples / fast / _SECONDS_PER_HOUR, high=samples / slow / _SECONDS_PER_HOUR)
 
 
-def kept_over(pair: tuple[str, str], devices: int, cluster: Cluster, own: Speeds = NOTHING) -> float:
-    """Return the share of one device's samples a second that each of several keeps.
+def kept_over(pair: tuple[str, str], devices: int, cluster: Cluster, own: Speeds = UNMEASURED) -> float:
+    """Return the share of one device's samples a second that each of several devices keeps.
 
-    As measured, at this width or the next narrower one that was; each doubling beyond it keeps
-    ``cluster.scaling``.
+    It is measured at this width or at the widest measured one below; each doubling beyond that keeps the
+    share ``cluster.scaling``.
     """
     one = own.get((*pair, 1))
     width = devices if one is not None else 1
@@ -109,20 +107,14 @@ def kept_over(pair: tuple[str, str], devices: int, cluster: Cluster, own: Speeds
 
 
 def relative_hours(
-    recipe: Recipe, pair: tuple[str, str], devices: int, cluster: Cluster, own: Speeds = NOTHING
+    recipe: Recipe, pair: tuple[str, str], devices: int, cluster: Cluster, own: Speeds = UNMEASURED
 ) -> float:
     """Return the device hours of training over those of one device that recomputes nothing."""
     return recipe.passes / 3 / kept_over(pair, devices, cluster, own)
 
 
-def price(plan: Plan, cluster: Cluster, *, own: Speeds = NOTHING) -> Price:
-    """Price a plan.
-
-    Args:
-        plan: The plan.
-        cluster: The cluster.
-        own: The user's own measurements on the cluster's device.
-    """
+def price(plan: Plan, cluster: Cluster, *, own: Speeds = UNMEASURED) -> Price:
+    """Price a plan, given the user's own measurements on the cluster's device."""
     hours = [device_hours(trial, cluster, own) for trial in plan.all_trials]
     widths = [trial.resources.devices for trial in plan.all_trials]
     charges = _hours(sum(each.train_flops + each.evaluation_flops for each in plan.charges), cluster)
@@ -131,6 +123,7 @@ def price(plan: Plan, cluster: Cluster, *, own: Speeds = NOTHING) -> Price:
         high=sum(each.high for each in hours) + charges.high,
     )
 
+    # The later of two ends: of trials that share the devices, and of trials of a trunk, one after the other.
     def end(durations: list[float]) -> float:
         return max(makespan(durations, widths, cluster.count), _longest_trunk(plan.all_trials, durations))
 
@@ -154,12 +147,12 @@ def price(plan: Plan, cluster: Cluster, *, own: Speeds = NOTHING) -> Price:
 def makespan(durations: Sequence[float], widths: Sequence[int], count: int) -> float:
     """Time until the last trial ends if the trials start by falling duration × width, each when it has room.
 
-    A trial that has no room waits, those behind it do not. With equal widths, at most 4/3 of the optimum
-    (Graham 1969).
+    A trial that has no room waits; those behind it may start. With equal widths, the result is at most 4/3 of
+    the optimum (Graham 1969).
 
     Args:
-        durations: How long each trial takes.
-        widths: Devices of each.
+        durations: Duration of each trial.
+        widths: Devices of each trial.
         count: Devices of the cluster.
     """
     # One queue a width, longest first: if the first of a queue has no room, none of it has.
@@ -181,6 +174,8 @@ def makespan(durations: Sequence[float], widths: Sequence[int], count: int) -> f
 
 def _longest_trunk(trials: Sequence[Trial], durations: Sequence[float]) -> float:
     """Longest time from a trunk's start to the end of one of its trials, if no trial waits for devices."""
+    # A trial starts when the shorter one of its trunk reaches its milestone. It reaches its own milestone
+    # after this share of its duration: samples up to there over all samples that it sees itself.
     milestones: dict[str, float] = {}
     longest = 0.0
     for trial, duration in sorted(

@@ -25,7 +25,7 @@ CPUS_PER_GPU = 6
 """Cores of a GPU where those of a node are not declared; a share below it is warned about."""
 
 _FEWEST_PAIRS = 64
-"""Fewest pairs of a part on a GPU: fewer do not fill it, so wider or smaller parts are no option."""
+"""Fewest pairs of a part on a GPU; fewer do not fill the GPU."""
 _MOST_BOUNDS = 64  # longest trials that are tried
 _SIMULATED = 4  # choices whose makespan is simulated
 _MOST_SIMULATED = 20_000  # trials
@@ -36,7 +36,7 @@ class Option:
     """A way to run a kind of trial.
 
     Attributes:
-        resources: What a trial occupies.
+        resources: Resources of a trial.
         recipe: The recipe with its accumulation and gradient checkpointing.
         memory_bytes: Estimated memory needed on each GPU.
         factor: GPU hours over those of one GPU that recomputes nothing.
@@ -102,15 +102,16 @@ def options(  # noqa: PLR0913 - one a fact that the estimate needs
 ) -> tuple[Option, ...]:
     """Return an option for each width: the quickest settings that fit, else those with the least memory.
 
-    With batch norm, accumulation and gradient checkpointing would give another trial, and are not chosen.
+    With batch norm, accumulation and gradient checkpointing would give another trial; they are not chosen.
 
     Args:
         architecture: Both towers.
         strategy: The strategy, at its most memory.
-        recipe: The recipe as declared; accumulation and gradient checkpointing other than the defaults hold.
+        recipe: The recipe as declared; accumulation and gradient checkpointing are kept unless at the
+            defaults.
         batch_size: Pairs in the whole batch.
         declaration: The study, with a cluster.
-        ruled: Keys of resources that rules set; these hold.
+        ruled: Keys of resources that rules set; these are kept.
     """
     cluster = declaration.cluster
     assert cluster is not None, "resources are chosen for a cluster"
@@ -138,17 +139,12 @@ def options(  # noqa: PLR0913 - one a fact that the estimate needs
 
 
 def choose(kinds: Sequence[Kind], cluster: Cluster, *, hours_factor: float) -> tuple[Choice, ...]:
-    """Choose an option for each kind.
+    """Return a choice of options for each kind, with at most ``hours_factor`` times the fewest GPU hours.
 
-    Each bound on the longest trial gives one choice: of each kind, the cheapest option that stays within it.
-
-    Args:
-        kinds: The kinds of trials.
-        cluster: The cluster.
-        hours_factor: Most GPU hours of all trials over the fewest possible.
-
-    Returns:
-        The choices, in the order of the kinds.
+    Wider options are faster but cost more GPU hours. Each bound on the duration of the longest trial gives
+    one
+    choice: of each kind, the cheapest option within the bound. The choices are ranked by a lower bound of the
+    study's duration; the best few are simulated.
     """
     sums, longest = [sum(kind.hours) for kind in kinds], [max(kind.hours) for kind in kinds]
 
@@ -170,11 +166,13 @@ def choose(kinds: Sequence[Kind], cluster: Cluster, *, hours_factor: float) -> t
 
     def least(chosen: tuple[Option, ...]) -> float:
         spans = (_span(each, most) for each, most in zip(chosen, longest, strict=True))
+        # A study takes at least its GPU hours over all devices, and at least as long as its longest trial.
         return max(found[chosen] / cluster.count, *spans)
 
     best = sorted(found, key=lambda chosen: (least(chosen), found[chosen]))
     if sum(len(kind.hours) for kind in kinds) <= _MOST_SIMULATED:
         ends = {chosen: _end(kinds, chosen, cluster) for chosen in (*best[:_SIMULATED], cheapest)}
+        # Ends that differ beyond three digits are equal: then the cheaper choice wins.
         best = sorted(ends, key=lambda chosen: (float(f"{ends[chosen]:.3g}"), found[chosen]))
     return tuple(
         Choice(option=option, why=_why(kind, option)) for kind, option in zip(kinds, best[0], strict=True)
@@ -200,6 +198,7 @@ def _recipes(architecture: Architecture, recipe: Recipe, ruled: Mapping[str, Any
     parts, recomputed = recipe.accumulation, recipe.gradient_checkpointing
     every_part = [parts]
     if free and parts == 1 and "accumulation" not in ruled:
+        # Powers of two that divide the pairs and leave enough of them in a part.
         every_part = [
             1 << k for k in range(20) if here % (1 << k) == 0 and here >> k >= min(here, _FEWEST_PAIRS)
         ]

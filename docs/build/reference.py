@@ -1,7 +1,7 @@
 """Generator of docs/declaration.md, the template's last part, docs/dev/source-map.md and docs/results.md.
 
 Run it with ``python -m docs.build.reference``. Keys, values, defaults and descriptions come from the data
-classes (`budgets/declaration`): a class's docstring stands above its table, a field's docstring in its row.
+classes (`budgets/declaration`): a class's docstring is above its table, a field's docstring in its row.
 """
 
 import ast
@@ -38,7 +38,7 @@ This page is written by `python -m docs.build.reference` from the data classes; 
 
 Numbers are written as people do: `10M` or `1_000_000` pairs; `1e18`, `900 GFLOP`, `2 EFLOP` or
 `3 gpu-days of h100 at 40%` of compute; `10%` or `0.1` for a share; `30 s`, `2 min` or `1.5 h`. A single value
-stands for a list of one. The default `–` is: nothing.
+is read as a list of one. The default `–` means none.
 """
 
 
@@ -52,7 +52,7 @@ def reference() -> str:
     for path, kind, rows in sections():
         text = "" if kind in {Declaration, None} else (getdoc(kind) or "").replace("``", "`")
         lines = [f"| `{row.name}` | {words(row)} | {_takes(row.key)} | {_default(row)} |" for row in rows]
-        table = "\n".join(["| key | what it is | values | default |", "|---|---|---|---|", *lines])
+        table = "\n".join(["| key | meaning | values | default |", "|---|---|---|---|", *lines])
         heading = f"## `{path.removesuffix('[]')}`" if path else "## The file"
         parts.append("\n\n".join(filter(None, [heading, text, table])))
     parts += [_presets(), _strategies(), _architectures()]
@@ -111,12 +111,15 @@ def words(row: Row) -> str:
     """
     if row.key.kind is row.kind:
         return _markdown((getdoc(row.kind) or "").partition("\n\n")[0])
-    body = ast.parse(cleandoc(getsource(row.kind))).body[0]
-    assert isinstance(body, ast.ClassDef)
-    for field, below in pairwise(body.body):
-        match field, below:
-            case ast.AnnAssign(target=ast.Name(id=row.key.field)), ast.Expr(ast.Constant(value=str(text))):
-                return _markdown(text)
+    for kind in row.kind.__mro__[:-1]:  # without `object`
+        body = ast.parse(cleandoc(getsource(kind))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for field, below in pairwise(body.body):
+            match field, below:
+                case ast.AnnAssign(target=ast.Name(id=row.key.field)), ast.Expr(
+                    ast.Constant(value=str(text))
+                ):
+                    return _markdown(text)
     raise ValueError(f"{row.kind.__name__}.{row.key.field} has no docstring; write one below the field")
 
 
@@ -134,7 +137,7 @@ def _takes(key: Key) -> str:
         "range": f"one value, or the lowest and the highest: {read}",
         "mapping": f"names, each with {read}",
         "special": f"names, each with {_inside(key)}",
-        "named": f"names, each with a section, or its `{first}` alone",
+        "named": f"names, each with a section, or only its `{first}`",
         "sections": "a list of sections",
     }.get(key.form, read)
 
@@ -142,8 +145,8 @@ def _takes(key: Key) -> str:
 def _inside(key: Key) -> str:
     """Return what each name of a field with a reader of its own has."""
     if key.options:
-        return "a section like `pool`, or its `path` alone"
-    return f"pools, each with a section, or its `{keys(key.kind)[0].name}` alone" if key.kind else "a list"
+        return "a section like `pool`, or only its `path`"
+    return f"pools, each with a section, or only its `{keys(key.kind)[0].name}`" if key.kind else "a list"
 
 
 def _default(row: Row) -> str:

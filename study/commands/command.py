@@ -73,7 +73,7 @@ def add_study_options(parser: ArgumentParser, *, imported: bool = False) -> None
 
     Args:
         parser: The command's parser.
-        imported: Whether the study may be an imported one, or be left out.
+        imported: True if the study may be an imported one, or be left out.
     """
     parser.add_argument(
         "study",
@@ -99,7 +99,7 @@ def number(least: float, most: float, kind: type[int | float] = float) -> Callab
             value = kind(text)
         except ValueError:
             value = math.nan
-        if not least <= value <= most:  # not a number is in no bounds
+        if not least <= value <= most:  # NaN is never within bounds
             what = "a whole number" if kind is int else "a number"
             raise ArgumentTypeError(f"'{text}' must be {what} from {least:,} to {most:,}")
         return value
@@ -108,7 +108,7 @@ def number(least: float, most: float, kind: type[int | float] = float) -> Callab
 
 
 def output_file(text: str) -> Path:
-    """Return the path of a file to write, which must not be a device, a pipe or a folder: it is replaced."""
+    """Return the path of a file to write. It is replaced, so it must not be a device, a pipe or a folder."""
     path = Path(text)
     if path.exists() and not path.is_file():
         raise ArgumentTypeError(f"'{text}' exists and is not a plain file; name a file to write")
@@ -133,6 +133,22 @@ def add_worker_options(parser: ArgumentParser) -> None:
         metavar="ADDRESS",
         help="HOST:PORT of a running Ray cluster's head, whose nodes do the work (default: RAY_ADDRESS if "
         "set, else local: processes of this machine)",
+    )
+
+
+def add_backend_options(parser: ArgumentParser) -> None:
+    """Add the options for what runs trials."""
+    parser.add_argument(
+        "--address",
+        metavar="ADDRESS",
+        help="HOST:PORT of a running Ray cluster's head, or local to start Ray on this machine "
+        "(default: RAY_ADDRESS if set, else local)",
+    )
+    parser.add_argument(
+        "--backend",
+        choices=("ray", "local"),
+        default="ray",
+        help="run trials on Ray, or as plain local processes to debug (default: ray)",
     )
 
 
@@ -164,7 +180,7 @@ def refreshed_study(options: Namespace, *, needed: bool = False) -> "Study":
 
     Args:
         options: The command's options.
-        needed: Whether an unreachable storage is an error instead of a warning.
+        needed: True if an unreachable storage is an error instead of a warning.
 
     Raises:
         ValueError: As `declared_study`.
@@ -205,3 +221,9 @@ def open_console() -> "Console":
 def show(line: object) -> None:
     """Print a line now; control characters in it, such as the escape codes of a name, are written out."""
     print(printable(str(line)), flush=True)
+
+
+def show_all(lines: Iterable[str]) -> None:
+    """Print each line as soon as it comes."""
+    for line in lines:
+        show(line)

@@ -43,7 +43,7 @@ _study_complete() {
 }
 complete -o bashdefault -o default -F _study_complete python python3 scaling-study
 """
-"""Where there are no words to offer, such as for an option's value, bash completes file names."""
+"""If there are no words to offer, such as for an option's value, bash completes file names."""
 
 
 def add_options(_parser: ArgumentParser) -> None:

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from study.commands.command import show
+from study.commands.command import show_all
 
 NAME = "import"
 HELP = "import any table of results as a study to report, by a map of its columns"
@@ -33,6 +33,5 @@ def run(options: Namespace) -> int:
     from study.state.imports.import_study import import_study
 
     results = Path(options.results or "results")
-    for line in import_study(options.table, options.map, name=options.name, results=results):
-        show(line)
+    show_all(import_study(options.table, options.map, name=options.name, results=results))
     return 0

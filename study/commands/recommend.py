@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from study.commands.command import add_study_options, finished_study, number, show
+from study.commands.command import add_study_options, finished_study, number, show_all
 
 NAME = "recommend"
 HELP = "recommend a configuration for a compute and a data budget, with its uncertainty"
@@ -45,13 +45,14 @@ def run(options: Namespace) -> int:
     """Print the recommendation."""
     from study.show.study_recommendation import recommend_from
 
-    for line in recommend_from(
-        finished_study(options),
-        flops=options.flops,
-        pairs=options.pairs,
-        limit=options.limit,
-        prior=options.prior,
-        table=options.table,
-    ):
-        show(line)
+    show_all(
+        recommend_from(
+            finished_study(options),
+            flops=options.flops,
+            pairs=options.pairs,
+            limit=options.limit,
+            prior=options.prior,
+            table=options.table,
+        )
+    )
     return 0

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from budgets.quantity import parse_flops
-from study.commands.command import add_study_options, finished_study, open_console, show
+from study.commands.command import add_study_options, finished_study, open_console, show, show_all
 
 NAME = "report"
 HELP = "fit the laws, find the best configurations, write figures, tables and report.html"
@@ -64,11 +64,9 @@ def run(options: Namespace) -> int:
                 if isinstance(study, Imported)
                 else report_study(study, target_flops=target, progress=progress)
             )
-        for line in lines:
-            show(line)
+        show_all(lines)
     if options.paper:
-        for line in report_paper(Path(options.results or "results"), study):
-            show(line)
+        show_all(report_paper(Path(options.results or "results"), study))
     return 0
 
 
@@ -81,6 +79,5 @@ def _compare(options: Namespace) -> int:
     names = [options.study, *options.others]
     found = [finished_study(Namespace(**{**vars(options), "study": name})) for name in names]
     studies = [study for study in found if study is not None]
-    for line in report_comparison(studies, Path(options.results or "results"), name=options.name):
-        show(line)
+    show_all(report_comparison(studies, Path(options.results or "results"), name=options.name))
     return 0

@@ -19,7 +19,7 @@ def dump_declaration(declaration: Declaration) -> str:
 
 
 def plain(value: object) -> dict[str, Any]:
-    """Return a data class as a section with every default, without keys that would contradict others."""
+    """Return a data class as a section with every default, but without keys that contradict others."""
     content: dict[str, Any] = {}
     for key in keys(type(value)):
         found = _plain(key, getattr(value, key.field))
@@ -59,7 +59,7 @@ def _plain(key: Key, value: Any) -> Any:  # noqa: ANN401, PLR0911 - of the field
 
 
 def _special(key: Key, value: Any) -> Any:  # noqa: ANN401 - of the field's type
-    """Return one value of a field that has a reader of its own."""
+    """Return one value of a field with a reader of its own."""
     if key.options:
         return _chosen(key, value)
     return {name: plain(each) for name, each in value.items()} if key.kind else list(value)

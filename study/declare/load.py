@@ -8,10 +8,11 @@ from typing import Any
 from budgets.cost.architecture import catalogue, load_architecture, open_clip_configs
 from budgets.cost.strategy import STRATEGIES
 from budgets.declaration import values
+from budgets.declaration.data import DeclaredPool, FolderPool, MixedPool
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.keys import OneOf, keys, tunable
 from budgets.declaration.recipe import PRESETS, Recipe
-from budgets.declaration.sections import DeclaredPool, FolderPool, MixedPool, Resources, Training, Tuning
+from budgets.declaration.sections import Resources, Training, Tuning
 from budgets.names import unknown
 from study.declare.shipped import shipped_studies
 from study.declare.walk import Walk
@@ -46,7 +47,7 @@ def load_declaration(path: Path, folder: Path | None = None) -> Declaration:
 
     Args:
         path: The file.
-        folder: Folder that relative paths in it are relative to; by default its own. Those in the
+        folder: Folder that relative paths are relative to; by default that of the file. Paths in the
             ``study.yaml`` of a run are relative to the working directory.
 
     Raises:
@@ -79,7 +80,7 @@ def load_declaration(path: Path, folder: Path | None = None) -> Declaration:
 
 
 def _beside(declaration: Declaration, folder: Path) -> Declaration:
-    """Return a declaration whose relative paths are below the folder of its file."""
+    """Return a declaration with its relative paths below the folder of its file."""
 
     def below(text: str) -> str:
         return text if "://" in text else str(folder / text)
@@ -101,7 +102,7 @@ def _beside(declaration: Declaration, folder: Path) -> Declaration:
 
 
 def _architectures(root: Section, around: Path) -> tuple[str, ...]:
-    """Return every architecture that may be used: the catalogue's, open_clip's and the declared folder's."""
+    """Return the architectures that may be used: the catalogue's, open_clip's, the declared folder's."""
     folder = root.take("catalogue", values.path, "")
     own = {file.stem: file for file in sorted((around / folder).glob("*.json"))} if folder else {}
     if folder and not own:
@@ -136,7 +137,7 @@ def _mixtures(walk: Walk, root: Section, _: Mapping[str, Any]) -> dict[str, dict
     section, found = root.section("mixtures"), dict[str, dict[str, MixedPool]]()
     for name in () if section is None else _own_names(section):
         inner = None if section is None else section.section(name)
-        wrong = MixedPool(weight=1.0)  # its error is recorded
+        wrong = MixedPool(weight=1.0)  # in place of a pool with a recorded error
         found[name] = {
             pool: walk.one(inner, pool, MixedPool) or wrong for pool in (inner.names() if inner else ())
         }
@@ -154,7 +155,7 @@ def _own_names(section: Section) -> Iterator[str]:
 
 
 def _a_pool(walk: Walk, section: Section) -> DeclaredPool:
-    """Read a pool, whose kind follows from the keys that are given."""
+    """Read a pool; its kind follows from the given keys."""
     (key,) = [each for each in keys(Declaration) if each.field == "pool"]
     inside = {
         option.kind: [each.name for each in keys(option.kind)] if option.form == "inline" else [option.name]

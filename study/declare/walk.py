@@ -25,13 +25,7 @@ class Walk:
     special: Mapping[tuple[type, str], Special]
 
     def read(self, section: Section, kind: type[T], defaults: T | None = None) -> T:
-        """Read a section as its data class.
-
-        Args:
-            section: The section.
-            kind: The data class.
-            defaults: Values for keys that are not given, instead of the class's defaults.
-        """
+        """Read a section as its data class; ``defaults`` replace the class's defaults."""
         found: dict[str, Any] = {}
         for key in keys(kind):
             default = key.default if defaults is None else getattr(defaults, key.field)

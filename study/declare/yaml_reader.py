@@ -51,7 +51,7 @@ def errors_with_line(path: Path | None) -> Iterator[None]:
 
 
 def _line(path: Path, key: str) -> int:
-    """Return the line of a key such as ``grid[2].quality``, or of what is there on the way to it."""
+    """Return the line of a key such as ``grid[2].quality``, or of the last part of it that the file has."""
     node = yaml.compose(path.read_text(encoding="utf-8"), Loader=_Loader)
     line = 1
     for name, number in re.findall(r"(\w[\w-]*)(?:\[(\d+)\])?", key):
@@ -67,11 +67,7 @@ def _line(path: Path, key: str) -> int:
 
 
 class Problems:
-    """Collects the errors of a file.
-
-    Args:
-        path: The file, as named in errors.
-    """
+    """Collects the errors of a file, whose path they name."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -79,7 +75,7 @@ class Problems:
         self._lines: Counter[int] = Counter()
 
     def add(self, node: yaml.Node, message: str | Callable[[], str]) -> None:
-        """Record an error at a node; of a message that takes time, the function that writes it."""
+        """Record an error at a node; a message that takes time is given as a function."""
         line = node.start_mark.line + 1
         if len(self._first) < _MOST_SHOWN or line < self._first[-1][0]:
             error = line, message if isinstance(message, str) else message()
@@ -102,9 +98,9 @@ class Problems:
             DeclarationError: At least one error was recorded.
         """
         if self._first:
-            told = [f"{self.path}:{line}: {text}" for line, text in self._first]
-            more = self._lines.total() - len(told)
-            raise DeclarationError("\n".join([*told, *([f"and {more:,} more errors"] if more else [])]))
+            shown = [f"{self.path}:{line}: {text}" for line, text in self._first]
+            more = self._lines.total() - len(shown)
+            raise DeclarationError("\n".join([*shown, *([f"and {more:,} more errors"] if more else [])]))
 
 
 class Section:
@@ -174,7 +170,7 @@ class Section:
         return None if node is None else self._inside(key, node)
 
     def spell_out(self, key: str, *, a_list: str, words: Mapping[str, tuple[str, bool]]) -> None:
-        """Let a list stand for a section with that one key, and a word for one with a key on or off."""
+        """Replace a list by a section with that one key, and a word by a section with a key on or off."""
         node = self._values.get(key)
         name = a_list if isinstance(node, yaml.SequenceNode) else getattr(node, "value", None)
         if name == a_list or (isinstance(name, str) and name in words):

@@ -1,9 +1,8 @@
-"""The books of a run: each trial's result, failure and ledger entries, also those of runs before it."""
+"""The books of a run: result, failure and ledger entries of each trial, also from earlier runs."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from budgets.book.ledger import Ledger, drop_torn_line
@@ -22,7 +21,7 @@ from runners.trials.records.trial_files import (
 from study.run.site import Site
 from study.show.progress import Progress
 from study.state.agenda import Agenda, paid_again
-from study.state.bookkeeping import add_event, book_given_up, book_lost, book_outcome, paid_by, trial_folder
+from study.state.bookkeeping import Bookkeeper, add_event, paid_by
 from study.state.study import Study
 
 
@@ -31,14 +30,9 @@ class PaidBeforeError(ValueError):
 
 
 class Books(ABC):
-    """Results and failures of the trials of one part of a study, with ledger, events and other tools' logs.
+    """Results and failures of some trials of a study, with ledger, events and the logs of other tools.
 
-    Args:
-        study: The study, locked for this run.
-        plan: The study's plan.
-        trials: The part's trials.
-        progress: The view that shows progress.
-        site: Access to the backend and the storage.
+    The study must be locked for this run.
     """
 
     def __init__(
@@ -46,10 +40,11 @@ class Books(ABC):
     ) -> None:
         self.study, self.plan, self.progress, self.site = study, plan, progress, site
         self.ledger = Ledger(study.folder / "ledger.jsonl", plan.study_flops)
+        self.keeper = Bookkeeper(self.ledger, study, progress.say)
         self.trials = {trial.trial_id: trial for trial in trials}
         self.outcomes: dict[str, Outcome] = {}
         self.failures: dict[str, str] = {}
-        self.remaining: list[Trial] = []  # those that the budget had no room for
+        self.remaining: list[Trial] = []  # trials that the budget had no room for
         self.loggers = Loggers(study.declaration.loggers, study.folder, progress.say)
 
     @abstractmethod
@@ -72,11 +67,14 @@ class Books(ABC):
         for trial in self.trials.values():
             outcome = todo.finished.get(trial.trial_id)
             if outcome is None:
+                # The reservation is that of a run which ended before the trial: book its lost work, and set
+                # aside what the trial costs by the present plan.
                 if self.ledger.has_reserved(trial.trial_id):
                     self.book_lost(trial)
                     self.ledger.renew(trial.trial_id, trial.paid_flops)
                 continue
             drop_scaffolding(self.folder(trial.trial_id))
+            # An unbooked result needs a reservation; an open one is kept as it is.
             if not self.ledger.has_spent(trial.trial_id):
                 self.ledger.reserve(trial.trial_id, max(trial.paid_flops, paid_by(outcome, trial)))
             self.take(trial, outcome)
@@ -87,15 +85,15 @@ class Books(ABC):
 
     def event(self, event: str, **facts: object) -> None:
         """Append a line to ``events.jsonl``."""
-        self.site.with_storage(partial(add_event, self.study, event, **facts))
+        self.site.with_storage(add_event, self.study, event, **facts)
 
     def folder(self, trial_id: str) -> Path:
         """Return a trial's folder."""
-        return trial_folder(self.study, trial_id)
+        return self.study.trial_folder(trial_id)
 
     def give(self, trial_id: str) -> None:
-        """Make a decision on a trial visible to nodes: that it failed, or starts anew."""
-        self.site.with_storage(partial(self.study.storage.give, trial_id))
+        """Show nodes a decision on a trial: it has failed, or it starts again."""
+        self.site.with_storage(self.study.storage.give, trial_id)
 
     def take(self, trial: Trial, outcome: Outcome) -> None:
         """Book a trial's result."""
@@ -103,8 +101,7 @@ class Books(ABC):
         outcome = replace(outcome, row={**outcome.row, "quality": trial.cell.quality})
         self.outcomes[trial.trial_id] = outcome
         folder = self.folder(trial.trial_id)
-        book = partial(book_outcome, self.ledger, trial, folder, outcome, self.progress.say)
-        self.site.with_storage(book)
+        self.site.with_storage(self.keeper.outcome, trial, outcome)
         self.loggers.finish(outcome.row, folder / "curve.parquet")
         if trial.previous and milestone(folder) is not None:  # longer trials continue from this one
             drop_milestone(self.folder(trial.previous))
@@ -112,9 +109,7 @@ class Books(ABC):
 
     def book_lost(self, trial: Trial) -> None:
         """Book what a trial has lost since its last sound checkpoint."""
-        folder = self.folder(trial.trial_id)
-        book = partial(book_lost, self.ledger, trial, folder, self.progress.say)
-        for path in self.site.with_storage(book):
+        for path in self.site.with_storage(self.keeper.lost, trial):
             self.event("checkpoint-damaged", trial=trial.trial_id, file=path.name)
             self.progress.say(
                 f"{self.words(trial)}: {path} is damaged and was removed; using the checkpoint before it"
@@ -125,8 +120,8 @@ class Books(ABC):
         # Close the reservation first: if the driver dies before the failure is written, the trial runs again;
         # in the other order a failed trial would hold its reservation for good.
         if not keep:
-            self._book_given_up(trial)
-        self.site.with_storage(partial(write_failure, self.folder(trial.trial_id), reason))
+            self.site.with_storage(self.keeper.given_up, trial.trial_id)
+        self.site.with_storage(write_failure, self.folder(trial.trial_id), reason)
         self.give(trial.trial_id)
         self.event("trial-failed", **span, reason=reason)
         self.failures[trial.trial_id] = reason
@@ -134,8 +129,8 @@ class Books(ABC):
         self.progress.failed(trial, reason)
 
     def leave_out(self, trial: Trial, reason: str) -> None:
-        """Book a trial that the budget has no room for; a later run with a larger budget starts it anew."""
-        self._book_given_up(trial)
+        """Book a trial that the budget has no room for; a later run with a larger budget starts it again."""
+        self.site.with_storage(self.keeper.given_up, trial.trial_id)
         self.give(trial.trial_id)
         reason = f"{reason}; the budget has no room for it"
         self.event("trial-left-out", trial=trial.trial_id, reason=reason)
@@ -143,7 +138,7 @@ class Books(ABC):
         self.progress.left_out(trial, reason)
 
     def can_start(self, trial: Trial) -> bool:
-        """Return whether a trial needs no other one to run before it."""
+        """Return whether a trial can start now: it need not wait for a milestone of its trunk."""
         previous = self.trials.get(trial.previous)
         return (
             previous is None
@@ -151,12 +146,14 @@ class Books(ABC):
             or milestone(self.folder(previous.trial_id)) is not None
             or (
                 previous.trial_id in self.outcomes
-                and passed(previous, self.outcomes[previous.trial_id])  # lost: it is computed again
+                # The milestone existed and is lost: the trial computes its steps again.
+                and passed(previous, self.outcomes[previous.trial_id])
             )
         )
 
     def end_lost_branches(self, waiting: Sequence[Trial]) -> list[Trial]:
         """Return the trials that can run; the others wait for a trial that ended before its milestone."""
+        # By length, so that a trial whose shorter one can run is known to be able to run after it.
         runs, lost = dict[str, Trial](), dict[str, list[str]]()
         for trial in sorted(waiting, key=lambda each: each.samples_seen):
             if self.can_start(trial) or trial.previous in runs:
@@ -170,21 +167,16 @@ class Books(ABC):
         return [trial for trial in waiting if trial.trial_id in runs]
 
     def end_branches(self, trunk: str, branches: Sequence[str]) -> None:
-        """Record as failed the trials whose milestones a trial of their trunk did not reach; say it once."""
+        """Record trials as failed because a shorter trial of their trunk ended before its milestone."""
         outcome = self.outcomes.get(trunk)
         how = "failed" if outcome is None else "diverged"
         reason = f"its trunk ended: {self.words(self.trials[trunk])} {how} before its milestone"
         for trial_id in branches:
-            self.site.with_storage(partial(write_failure, self.folder(trial_id), reason))
+            self.site.with_storage(write_failure, self.folder(trial_id), reason)
             self.give(trial_id)
             self.failures[trial_id] = reason
         self.event("trunk-ended", trunk=trunk, branches=list(branches), reason=reason)
         self.progress.trunk_ended([self.trials[each] for each in branches], reason)
-
-    def _book_given_up(self, trial: Trial) -> None:
-        folder = self.folder(trial.trial_id)
-        book = partial(book_given_up, self.ledger, trial.trial_id, folder, self.progress.say)
-        self.site.with_storage(book)
 
     def _refuse_to_pay_again(self, todo: Agenda) -> None:
         paid = [trial for trial in todo.to_run if self.ledger.has_spent(trial.trial_id)]
@@ -196,5 +188,5 @@ class Books(ABC):
 
 
 def passed(trial: Trial, outcome: Outcome) -> bool:
-    """Return whether a trial with a result got as far as its milestone."""
+    """Return whether a trial with a result reached its milestone."""
     return int(outcome.row["steps"]) >= trial.milestone_step

@@ -1,4 +1,4 @@
-"""Chooses the trials of an adaptive study as its results come in (`analysis.design.adaptive`)."""
+"""Choice of the trials of an adaptive study as its results come in (`analysis.design.adaptive`)."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -11,17 +11,12 @@ from budgets.planning.plan import Plan, Trial
 from runners.results import RESULT_COLUMNS, to_frame
 from runners.trials.records.trial_files import Outcome
 from study.state.agenda import Agenda
-from study.state.design import ALL_SLOTS, asked, choices_of, chosen_trials
+from study.state.design import ALL_SLOTS, choices_of, chosen_trials, questions
 from study.state.study import Study
 
 
 class Chooser:
-    """The choices of one run.
-
-    Args:
-        study: The study.
-        plan: The study's plan.
-        todo: The trials that may be run, and those that have ended.
+    """The choices of one run among the trials of an agenda.
 
     Attributes:
         begun: Trials that earlier runs chose and that have no result yet.
@@ -54,8 +49,9 @@ class Chooser:
             failures: Failed trials.
             running: Trials that were chosen and have no result yet.
             slots: Number of trials that could start.
-            room_flops: FLOPs that are neither spent nor promised; None without a limit.
+            room_flops: FLOPs neither spent nor set aside for chosen trials; None without a limit.
         """
+        # A decision depends only on results and room: without a change it would find no trial again.
         state = len(outcomes), len(failures), len(running), -1 if room_flops is None else room_flops
         if state == self._state:
             return None
@@ -68,8 +64,8 @@ class Chooser:
             if trial in lost or any(each.trial_id in lost for each in before(planned, self._trials))
         }  # fmt: skip
         decision = decide(
-            trials, self._grid, ask=asked(self._study.declaration), running=running, ended=ended, slots=slots,
-            room_flops=room_flops,
+            trials, self._grid, ask=questions(self._study.declaration), running=running, ended=ended,
+            slots=slots, room_flops=room_flops,
         )  # fmt: skip
         if not decision.picks:
             self._state = state
@@ -81,13 +77,7 @@ class Chooser:
 
 
 def next_of_design(study: Study, plan: Plan, todo: Agenda) -> tuple[Agenda, str]:
-    """Return the agenda of what a design would run first, and a sentence about what follows; change nothing.
-
-    Args:
-        study: The study.
-        plan: The study's plan.
-        todo: The trials that may be run, and those that have ended.
-    """
+    """Return the agenda of the trials that a design would run first, and a sentence on what follows."""
     chooser = Chooser(study, plan, todo)
     first, follows = chooser.begun, "the design chooses further trials by the results of these"
     if not first:

@@ -8,7 +8,6 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 from budgets.planning.plan import Plan, Trial
@@ -30,12 +29,12 @@ from runners.trials.trial_job import run_trial, take_part
 from study.run.books import Books, passed
 from study.run.site import Site
 from study.show.progress import Progress
-from study.state.bookkeeping import needs, trial_job
+from study.state.jobs import needs, trial_job
 from study.state.planning.speeds import measured_throughput
 from study.state.study import Study
 
 _WAIT_S = 0.5
-_BACKOFF = 4
+_BACKOFF = 4  # factor between the waits before two retries
 _WRITE_TABLES_S = 5.0
 _TABLES_PAUSE = 20  # pause between writes, in multiples of the last write's duration: at most 5 % of the time
 
@@ -63,7 +62,7 @@ class Result:
 
 
 class Execution(Books):
-    """A run of the trials of one part of a study, its tuning or its grid; arguments are those of `Books`.
+    """A run of the trials of one part of a study: its tuning or its grid.
 
     Attributes:
         name: Name of the part in events.
@@ -105,6 +104,8 @@ class Execution(Books):
         Raises:
             ValueError: A trial does not fit on the nodes of the cluster.
         """
+        # Each round of the loop: choose further trials, carry out the schedule's decisions, look at the
+        # cluster, then wait for the backend. Ended trials are booked before the schedule decides again.
         waiting = self.end_lost_branches(waiting)
         ids = {trial.trial_id for trial in waiting}
         measured = measured_throughput(self.study, self.plan)
@@ -129,13 +130,13 @@ class Execution(Books):
             further = self._further(slots)
             ids.update(trial.trial_id for trial in further)
             self._schedule.add([scheduled(trial) for trial in further])
-            if not self._obey(backend):
+            if not self._carry_out(backend):
                 break
             here.look()
             if here.slots != slots:
                 slots = here.slots
                 self.event("slots-changed", slots=slots)
-            self._heed(backend)
+            self._stop_if_requested(backend)
             for ended in here.wait(_WAIT_S):
                 self._end(ended)
             for trial_id in [each for each, due in self._retry_at.items() if due <= time.monotonic()]:
@@ -151,12 +152,12 @@ class Execution(Books):
         drop_idle()
 
     def further(self, slots: int, waiting: Sequence[str], room_flops: int | None) -> Sequence[Trial]:  # noqa: ARG002
-        """Return trials to add to those that run and wait; none by default.
+        """Return trials to add to those that run or wait; none by default.
 
         Args:
             slots: Number of trials that could start.
-            waiting: Trials that have no result yet and are running or going to.
-            room_flops: FLOPs that are neither spent nor promised; None without a limit.
+            waiting: Trials that run or wait.
+            room_flops: FLOPs neither spent nor set aside for these trials; None without a limit.
         """
         return ()
 
@@ -168,28 +169,30 @@ class Execution(Books):
         )
 
     def _further(self, slots: int) -> Sequence[Trial]:
-        """Return trials to add where fewer wait or run than there are slots."""
+        """Return trials to add if fewer trials run or wait than there are slots."""
         waiting = self._schedule.unfinished()
+        # Trials that wait for a milestone do not take a slot yet.
         free = max(1, slots) - len(waiting) + self._schedule.count(State.BLOCKED)
         if free <= 0 or self._stopped:
             return ()
+        # Running trials have a reservation, which `room_flops` leaves out; waiting ones do not.
         room = self.room_flops
         promised = sum(task.train_flops for task in self._schedule.waiting())
         return self.further(free, waiting, None if room is None else room - promised)
 
-    def _heed(self, backend: Backend) -> None:
-        """Stop all running trials once the run was asked to stop."""
-        told = self.site.told()
-        if self._stopped or not told:
+    def _stop_if_requested(self, backend: Backend) -> None:
+        """Ask all running trials to stop if the run was asked to stop."""
+        source = self.site.stop_source()
+        if self._stopped or not source:
             return
-        self._stopped = told
+        self._stopped = source
         self._schedule.drain()
-        self.event("study-stopping", reason=told)
-        self.progress.say(f"stopped by {told}: running trials write a checkpoint and exit")
+        self.event("study-stopping", reason=source)
+        self.progress.say(f"stopped by {source}: running trials write a checkpoint and exit")
         for trial_id in self._started_at:
             backend.ask_to_leave(trial_id)
 
-    def _obey(self, backend: Backend) -> bool:
+    def _carry_out(self, backend: Backend) -> bool:
         """Carry out the schedule's instructions.
 
         Returns:
@@ -217,7 +220,8 @@ class Execution(Books):
         trial = self.trials[trial_id]
         # Reserve before the start: if the driver dies in between, the next run finds the reservation and
         # books the trial's FLOPs, so that no computed FLOP is missing from the ledger.
-        self.site.with_storage(partial(self.ledger.reserve, trial_id, trial.paid_flops))
+        self.site.with_storage(self.ledger.reserve, trial_id, trial.paid_flops)
+        # The lowest free number: events use it to show which trials ran one after the other.
         taken = {slot for slot, _ in self._started_at.values()}
         slot = next(number for number in range(len(taken) + 1) if number not in taken)
         self._started_at[trial_id] = (slot, time.monotonic())
@@ -240,10 +244,11 @@ class Execution(Books):
 
     def _end(self, ended: Ended) -> None:
         trial = self.trials[ended.trial]
+        # Fetch the trial's files first: result, meter and milestone are read from its folder.
         slot, started_at = self._started_at.pop(ended.trial)
         span = {"trial": ended.trial, "slot": slot, "wall_s": time.monotonic() - started_at}
         self._ends[ended.trial] = span, ended.reason
-        self.site.with_storage(partial(self.study.storage.fetch, ended.trial))
+        self.site.with_storage(self.study.storage.fetch, ended.trial)
         self._awaited([ended.trial])
         if ended.how == "finished":
             assert isinstance(ended.value, Outcome)
@@ -257,6 +262,7 @@ class Execution(Books):
         if ended.how == "failed":
             self._schedule.fail(ended.trial)
         elif ended.how == "crashed":
+            # Only crashes in a row without a newer checkpoint use up the retries.
             kept = kept_steps(self.folder(ended.trial))
             progressed = kept > self._kept.get(ended.trial, 0)
             self._kept[ended.trial] = kept
@@ -277,7 +283,7 @@ class Execution(Books):
         self._retry_at[trial.trial_id] = time.monotonic() + wait_s
 
     def _awaited(self, trials: Iterable[str]) -> list[str]:
-        """Return the trials whose milestones are still to come; tell the schedule those that are there."""
+        """Return the trials whose milestones are still missing; report those that exist to the schedule."""
         awaited = []
         for trial_id in trials:
             if self.trials[trial_id].milestone_step:

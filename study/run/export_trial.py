@@ -11,7 +11,6 @@ from runners.models.export import PIXELS, WEIGHTS, write_architecture, write_ori
 from runners.models.load_model import has_bias
 from runners.trials.records.trial_files import read_outcome
 from study.declare.load import load_declaration
-from study.state.bookkeeping import trial_folder
 from study.state.planning.plan_study import plan_study
 from study.state.selection import select_trials
 from study.state.study import Study, find_study
@@ -24,7 +23,7 @@ def export_trial(study: Study, trial: Trial, target: Path) -> None:
         ValueError: The trial has no weights.
     """
     trial_id = trial.trial_id
-    source = trial_folder(study, trial_id)
+    source = study.trial_folder(trial_id)
     study.storage.bring_weights(trial_id)
     outcome = read_outcome(source)
     weights = source / "weights.pt"

@@ -1,4 +1,4 @@
-"""Runs the grid of a study within its budget, keeps every result, and repeats no finished trial."""
+"""Runs the grid of a study within its budget; keeps every result and never repeats a finished trial."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,6 @@ from study.run.execution import Execution, Result
 from study.run.site import Site
 from study.show.progress import Progress
 from study.state.agenda import Agenda, agenda
-from study.state.bookkeeping import book_left_behind
 from study.state.design import course
 from study.state.environment import environment
 from study.state.planning.plan_study import plan_tables
@@ -40,15 +39,10 @@ if TYPE_CHECKING:
 
 
 class Run(Execution):
-    """One run of a study's grid.
+    """One run of a study's grid, whose tuning is done.
 
-    Args:
-        study: The study, locked for this run.
-        plan: The study's plan, with all tuning done.
-        progress: The view that shows progress.
-        site: Access to the backend and the storage.
-        only: The trials to run, by id or by words of their cells; empty for all.
-        retry_failed: Whether to run trials again that failed in an earlier run.
+    ``only`` selects trials by id or by words of their cells; with ``retry_failed``, trials that failed in an
+    earlier run are run again.
     """
 
     name = "study"
@@ -68,7 +62,7 @@ class Run(Execution):
         self._chooser: Chooser | None = None
 
     def execute(self) -> Result:
-        """Run every trial of the plan that has no result yet.
+        """Run every selected trial of the plan that has no result yet.
 
         Returns:
             The trials left without a result.
@@ -105,17 +99,17 @@ class Run(Execution):
         """Take over the results of earlier runs, also of trials that are no longer in the plan."""
         known = {trial.trial_id for trial in self.plan.all_trials}
         for trial_id in sorted(reserved(read_entries(self.ledger.path)).keys() - known):
-            book_left_behind(self.ledger, trial_id, self.folder(trial_id), self.progress.say)
+            self.keeper.left_behind(trial_id)
             self.give(trial_id)
         super().take_up(todo)
-        # Values that lost the tuning are trained no further.
+        # Values that lost the tuning are not trained any further: their milestones are not needed.
         for trial_id in known - self.trials.keys():
             if milestone(self.folder(trial_id)) is not None:
                 drop_milestone(self.folder(trial_id))
                 self.give(trial_id)
 
     def further(self, slots: int, waiting: Sequence[str], room_flops: int | None) -> Sequence[Trial]:
-        """Choose further trials of an adaptive study, and write down why."""
+        """Choose further trials of an adaptive study, and record the reasons as events."""
         if self._chooser is None:
             return ()
         decision = self._chooser.choose(
@@ -192,7 +186,7 @@ class Run(Execution):
             if entry.entry == "spent" and entry.what not in ids
         }
         ahead = sum(t.paid_flops for t in self.plan.trials if not self.ledger.has_spent(t.trial_id))
-        chosen = self.study.declaration.design.adaptive  # within what is left
+        chosen = self.study.declaration.design.adaptive  # it stays within what is left
         if cap is not None and others and not chosen and self.ledger.spent_flops + ahead > cap:
             raise ValueError(
                 f"{self.ledger.path} holds {format_flops(sum(others.values()))} of {len(others)} trials "

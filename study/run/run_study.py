@@ -1,4 +1,4 @@
-"""Runs a study, tuning first and then the grid, and lets only one run work on a study at a time."""
+"""Runs a study: its tuning, then its grid. Only one run of a study is active at a time."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -12,14 +12,14 @@ from runners.host.files import wait_until_free
 from runners.scheduling.ray_backend.address import cluster_address
 from runners.trials.records.loggers import Loggers
 from study.run.choosing import next_of_design
-from study.run.ensure_pools import ensure_pools
 from study.run.execution import Result
 from study.run.pipeline import Run
+from study.run.pools.ensure_pools import ensure_pools
 from study.run.run_tuning import tune_study
 from study.run.site import Site
 from study.show.progress import Progress
 from study.state.agenda import agenda, agenda_lines, tuning_agenda
-from study.state.bookkeeping import trial_folder, trial_job
+from study.state.jobs import trial_job
 from study.state.planning.pool_versions import keep_pool_versions
 from study.state.repair import repair_ledger, trial_folders
 from study.state.selection import select_trials
@@ -47,11 +47,11 @@ def run_study(  # noqa: PLR0913 - the options of a command
         plan: The study's plan.
         progress: The view that shows progress.
         address: The option ``--address``, or None.
-        local: Whether to run without Ray.
+        local: True to run without Ray.
         only: The trials to run, by id or by words of their cells; empty for all.
-        retry_failed: Whether to run trials again that failed in an earlier run.
-        pay_again: Whether to run trials again that were paid before, but have no result any more.
-        repair: Whether to rebuild a damaged ledger first.
+        retry_failed: True to run trials again that failed in an earlier run.
+        pay_again: True to run trials again that were paid for, but whose results are gone.
+        repair: True to rebuild a damaged ledger first.
 
     Raises:
         PaidBeforeError: Trials would be paid again without ``pay_again``.
@@ -112,20 +112,18 @@ def would_run(
 
 
 def _tunes(plan: Plan, only: Sequence[str]) -> bool:
-    """Return whether a run begins with the tuning or its check; one of chosen trials leaves the check out."""
+    """Return whether a run begins with the tuning or its check; a run of selected trials does not."""
     return plan.tuning is not None and plan.tuning.unfinished and not only
 
 
 def _outlast_workers(study: Study, *, every: bool) -> None:
     """Wait until the workers of a killed driver have exited, so that their FLOPs can be booked.
 
-    Args:
-        study: The study.
-        every: True to look at every trial, because the ledger may not name them.
+    With ``every``, wait for every trial, because a damaged ledger may not name those that were running.
     """
     deadline = time.monotonic() + _DYING_S
     held = () if every else reserved(read_entries(study.folder / "ledger.jsonl"))
-    for folder in trial_folders(study) if every else (trial_folder(study, trial_id) for trial_id in held):
+    for folder in trial_folders(study) if every else map(study.trial_folder, held):
         wait_until_free(folder / ".lock", deadline - time.monotonic())
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import cache
 
 from budgets.planning.plan import Plan, TuningPlan
-from budgets.planning.tuned.winner import words
+from budgets.planning.tuned.wording import words
 from budgets.quantity import format_flops
 from runners.host.files import new_file
 from study.declare.dump import dump_declaration
@@ -22,16 +22,9 @@ from study.state.study import Study
 def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retry_failed: bool) -> Result:
     """Run the trials of tuning and check that have no result yet.
 
-    Args:
-        study: The study, locked for this run.
-        plan: The study's plan, with a tuning.
-        progress: The view that shows progress.
-        site: Access to the backend and the storage.
-        retry_failed: Whether to run trials again that failed in an earlier run.
-
     Returns:
         The trials left without a result, and the plan with the winners' values. The grid does not depend on
-        the check: what it has no room for is said here and is not among the remaining trials.
+        the check: trials of the check that the budget has no room for are reported here, not returned.
 
     Raises:
         ValueError: A trial does not fit on any node.
@@ -42,8 +35,11 @@ def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retr
     found = Result(plan=plan, failures={}, remaining=(), stopped="")
     with ExitStack() as until_tuned:
         backend = cache(lambda: until_tuned.enter_context(site.tuning_backend()))
+        # Each round runs what the results so far ask for: the declared values, values beyond an edge, then
+        # the check. Planning again from the results gives the next round.
         while tuning is not None and tuning.unfinished and not found.unfinished:
-            write_winners(study.folder / "tuning.json", tuning)  # status tells check and tuning apart by it
+            # `status` needs the file to distinguish trials of the check from those of the tuning.
+            write_winners(study.folder / "tuning.json", tuning)
             todo = tuning_agenda(study, tuning, retry_failed=retry_failed)
             if todo.failed and (tuning.waiting or not todo.to_run):
                 _say_failed(tuning, todo, progress)

@@ -3,8 +3,7 @@
 import signal
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from functools import partial
-from typing import Self, TypeVar
+from typing import ParamSpec, Self, TypeVar
 
 from runners.host.faults import Notice, patiently
 from runners.scheduling.backend import Backend, ClusterLostError
@@ -20,6 +19,7 @@ _NOTICES = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 _PATIENCE_S = 300.0  # longest wait for storage that can't be reached
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class Site:
@@ -29,8 +29,8 @@ class Site:
         study: The study to run.
         progress: The view that shows progress.
         address: The option ``--address``, or None.
-        local: Whether to run without Ray.
-        pay_again: Whether trials may be run that were paid before, but have no result any more.
+        local: True to run without Ray.
+        pay_again: True if trials may be run that were paid for, but whose results are gone.
 
     Attributes:
         notice: The signal that asked the run to stop, if any.
@@ -78,7 +78,7 @@ class Site:
         return TuneBackend(self.backend)
 
     def look_around(self, schedule: Schedule, backend: Backend) -> LiveCluster:
-        """Tell the schedule the nodes of the cluster, and return the cluster.
+        """Return the cluster, with its nodes entered into the schedule.
 
         Every node must see the folders that trials read and write. A node that joins later and does not
         see them is left out.
@@ -103,30 +103,31 @@ class Site:
         self._found = found
         return here
 
-    def told(self) -> str:
+    def stop_source(self) -> str:
         """Return the source of a request to stop the run; empty if there was none.
 
         Raises:
             ValueError: Another run has taken the study over.
         """
-        said = self._study.storage.told()
-        return self.notice.by or ("`study stop`" if said else "")
+        requested = self._study.storage.stop_requested()
+        return self.notice.by or ("`study stop`" if requested else "")
 
-    def with_storage(self, do: Callable[[], T]) -> T:
+    def with_storage(self, do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function that uses the study's storage; retry while the storage can't be reached.
 
         Args:
             do: The function; it must be safe to call again after it failed halfway.
+            args: Positional arguments of the function.
+            kwargs: Keyword arguments of the function.
 
         Raises:
             OSError: The storage stays unreachable, or a signal to stop leaves no time to wait.
         """
 
         def look_and_do() -> T:
-            (
-                self._study.folder / "trials"
-            ).stat()  # fails if the storage is unreachable; else its files would look deleted
-            return do()
+            # Fails if the storage is unreachable; otherwise its files would look deleted.
+            (self._study.folder / "trials").stat()
+            return do(*args, **kwargs)
 
         return patiently(
             look_and_do, patience_s=_PATIENCE_S, say=self._progress.say, hurry=lambda: bool(self.notice.by)
@@ -142,24 +143,20 @@ class Site:
         return self._storage
 
     def _leave_out(self, node: str, why: str) -> None:
-        self.with_storage(partial(add_event, self._study, "node-left-out", node=node, reason=why))
+        self.with_storage(add_event, self._study, "node-left-out", node=node, reason=why)
         self._progress.say(f"{why}: it joined the cluster and is not used; the other nodes continue")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ClusterLostError) and self.told():
-            error.own = False  # a run that was asked to stop does not go on with another Ray
+        if isinstance(error, ClusterLostError) and self.stop_source():
+            error.own = False  # a run that was asked to stop does not continue with another Ray
         self._until_the_end.close()
 
 
 def open_backend(address: str | None, *, local: bool) -> Backend:
-    """Connect to what runs trials.
-
-    Args:
-        address: Value of ``--address``, or None.
-        local: True to run without Ray.
+    """Return the backend that runs trials: the Ray at an address, or without Ray this machine.
 
     Raises:
         ValueError: No cluster answers at the address.

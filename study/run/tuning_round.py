@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from budgets.planning.plan import Plan, Trial
-from budgets.planning.tuned.winner import words
+from budgets.planning.tuned.wording import words
 from budgets.quantity import format_flops
 from runners.results import PLAN_COLUMNS, plan_row, to_frame, write_table
 from runners.scheduling.backend import Backend
@@ -18,15 +18,7 @@ from study.state.study import Study
 
 
 class Round(Execution):
-    """One round of a tuning: the trials that the results so far ask for.
-
-    Args:
-        study: The study, locked for this run.
-        plan: The study's plan, with a tuning.
-        progress: The view that shows progress.
-        site: Access to the backend and the storage.
-        backend: Opens the backend of the trials.
-    """
+    """One round of a tuning: the trials that the results so far ask for; ``backend`` opens their backend."""
 
     name = "tuning"
 
@@ -39,13 +31,7 @@ class Round(Execution):
         self._what = "tuning" if plan.tuning.waiting else "check of the tuned rates"
 
     def execute(self, todo: Agenda) -> Result:
-        """Run the trials that have no result, and write the results of all.
-
-        Args:
-            todo: The trials to run and those that have ended.
-
-        Returns:
-            The trials left without a result.
+        """Run the trials of an agenda that have no result, and return those left without one.
 
         Raises:
             ValueError: A trial does not fit on the nodes.

@@ -1,4 +1,4 @@
-"""Console that shows texts and never runs the escape codes in them."""
+"""Console that never runs the escape codes in the texts that it shows."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from budgets.names import printable
 
 
 class PlainConsole(Console):
-    """Console whose terminal sees only rich's own codes: those in names and messages are written out."""
+    """Console that passes on only rich's own escape codes; those in names and messages are written out."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
         """Yield the pieces of a renderable."""

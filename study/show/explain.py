@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from analysis.labels import plural
 from budgets.cost.flops import SampleCost, parameters, sample_cost, text_tokens
 from budgets.cost.model_config import complete
 from budgets.cost.towers.vit import kept_patches
@@ -18,13 +19,13 @@ _MOST_SHOWN = 12
 
 
 def explain_lines(grid: Grid, plan: Plan, wanted: str, own: Speeds) -> Iterator[str]:
-    """Yield the arithmetic of a cell, or the reason why it is left out.
+    """Yield the arithmetic of a cell, or the reasons why it is left out.
 
     Args:
         grid: The study's grid.
         plan: The study's plan.
         wanted: A trial's id, or words of a cell such as ``ViT-B-32 slip top40``.
-        own: Throughput calibrated on the cluster's device.
+        own: Speeds calibrated on the cluster's device.
 
     Raises:
         ValueError: The words match no cell, or more than one.
@@ -96,13 +97,13 @@ def _sample(setup: Combination, cost: SampleCost) -> Iterator[str]:
         tokens = f", {kept:,} of {all_patches:,} patches kept and a class token"
     yield (
         f"image tower, {seen.image_size} x {seen.image_size} pixels{tokens}: "
-        f"{tower.trunk.macs:,} MACs x {_number(how.image_views, 'view')} "
+        f"{tower.trunk.macs:,} MACs x {plural(how.image_views, 'view')} "
         f"+ {tower.projection.macs:,} of its projection = {cost.image_macs:,}"
     )
     text = text_tokens(architecture, how)
     yield (
         f"text tower, {text} of {architecture.context_length} tokens: "
-        f"{cost.text_macs // how.text_views:,} MACs x {_number(how.text_views, 'view')} = {cost.text_macs:,}"
+        f"{cost.text_macs // how.text_views:,} MACs x {plural(how.text_views, 'view')} = {cost.text_macs:,}"
     )
     if how.self_supervised_head:
         yield f"self-supervised head on {how.image_views - 1} augmented views: {cost.head_macs:,} MACs"
@@ -165,7 +166,7 @@ def _trial(grid: Grid, candidate: GridCell) -> Iterator[str]:
 
 
 def _trunk(trial: Trial) -> Iterator[str]:
-    """Yield what a trial shares with the other levels of its trunk."""
+    """Yield lines on the steps that a trial shares with the other levels of its trunk."""
     branch = trial.steps - trial.milestone_step
     yield (
         f"trunk: longer trials continue from step {trial.milestone_step:,}; the branch, its cooldown and "
@@ -179,8 +180,8 @@ def _trunk(trial: Trial) -> Iterator[str]:
 
 
 def _chosen(grid: Grid, plan: Plan, trial: Trial, own: Speeds) -> Iterator[str]:
-    """Yield the ways to run a trial that fit, with the one that was chosen, where the planner chooses."""
-    chosen, cluster, cell = plan.chosen_for(trial), grid.declaration.cluster, trial.cell
+    """Yield the ways to run a trial that fit, and mark the chosen one, if the planner chooses."""
+    chosen, cluster, cell = plan.chosen.get(trial.trial_id), grid.declaration.cluster, trial.cell
     if chosen is None or cluster is None:
         return
     memory = f"{(grid.device_bytes or 0) / 1e9:,.0f} GB"
@@ -210,7 +211,3 @@ def _price(grid: Grid, trial: Trial, own: Speeds) -> Iterator[str]:
         else f"at {shares.low:.0%} to {shares.high:.0%} of the peak"
     )
     yield f"price: {hours.low:,.3g} to {hours.high:,.3g} hours of {cluster.device}, {basis}"
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"

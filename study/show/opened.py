@@ -1,4 +1,4 @@
-"""A finished or running study opened in Python, with its results and answers as frames and figures."""
+"""A finished or running study in Python, with its results and answers as frames and figures."""
 
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from study.state.study import find_study
 class OpenedStudy:
     """A study with its results and answers; ``from study import Study`` names this class.
 
-    The answers are computed once, when the first is asked for. docs/results.md lists the columns of every
+    The answers are computed once, when they are first needed. docs/results.md lists the columns of every
     frame with unit and meaning.
     """
 
@@ -79,7 +79,7 @@ class OpenedStudy:
 
     @cached_property
     def analysis(self) -> Analysis:
-        """Everything that the report is made from."""
+        """The analysis that the report shows."""
         return analyse(self._frames)
 
     @property
@@ -128,10 +128,7 @@ class OpenedStudy:
         return tuple(self._drawn)
 
     def figure(self, name: str) -> Figure:
-        """Draw a figure of the report, to restyle and save.
-
-        Args:
-            name: One of `figures`.
+        """Draw the report's figure of a given name, to restyle and save.
 
         Raises:
             ValueError: There is no such figure, or the data do not support it.
@@ -139,10 +136,7 @@ class OpenedStudy:
         return draw(self._data(name))
 
     def figure_data(self, name: str) -> pd.DataFrame:
-        """Return everything that a figure draws, a row per mark, as in its CSV.
-
-        Args:
-            name: One of `figures`.
+        """Return everything that a figure draws, one row per mark, as in its CSV.
 
         Raises:
             ValueError: There is no such figure, or the data do not support it.

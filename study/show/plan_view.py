@@ -1,4 +1,4 @@
-"""A plan as text that people read in a terminal."""
+"""A plan as text for a terminal."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
@@ -7,7 +7,7 @@ from typing import TypeVar
 from budgets.declaration.declaration import Declaration
 from budgets.planning.plan import Cell, Plan, Trial, TuningPlan
 from budgets.planning.price import Price, Range, Speeds, device_hours, price, utilisation
-from budgets.planning.tuned.winner import carried_words, check_words, words
+from budgets.planning.tuned.wording import carried_words, check_words, words
 from budgets.quantity import format_count, format_flops, format_seconds
 from study.show.text_table import text_table
 from study.state.planning.counted_models import counted_models
@@ -30,7 +30,7 @@ def plan_lines(
         plan: Its plan.
         seconds: Predicted wall time of a trial on this machine; used without a declared cluster.
         measured: Number of trials whose time is predicted from a measurement of their kind.
-        own: Speeds that were calibrated on the cluster's device.
+        own: Speeds calibrated on the cluster's device.
     """
     cells = [list(trials) for _, trials in groupby(sorted_by_cell(plan.trials), key=_cell_key)]
     several_sizes = len(cells) > _MOST_CELLS
@@ -67,7 +67,7 @@ def _cell_key(trial: Trial) -> tuple[Cell, int]:
 
 
 def _merged_sizes(cells: list[list[Trial]]) -> list[list[Trial]]:
-    """Joins cells that differ in the subset's size, and in what follows from it, alone."""
+    """Join cells that differ only in the subset's size and in quantities that follow from it."""
     rows: dict[tuple[object, ...], list[Trial]] = {}
     for trials in cells:
         cell = trials[0].cell
@@ -80,12 +80,12 @@ def _merged_sizes(cells: list[list[Trial]]) -> list[list[Trial]]:
 def _row(
     trials: list[Trial], declaration: Declaration, plan: Plan, seconds: Seconds, own: Speeds
 ) -> dict[str, str]:
-    """One row of the table, from its trials."""
+    """Return one row of the table, from its trials."""
     first = trials[0]
     cell = first.cell
     per_sample = format_flops(first.train_flops_per_sample)
     row = {
-        "level": cell.regime if cell.level_flops is None else format_flops(cell.level_flops),
+        "level": cell.level,
         "architecture": cell.architecture,
         "strategy": cell.strategy,
         "pairs": _span([trial.cell.subset_size for trial in trials], format_count),
@@ -105,13 +105,13 @@ def _row(
         return row | {"time": _span([seconds(trial) for trial in trials], format_seconds)}
     hours = [device_hours(trial, cluster, own) for trial in trials]
     total = Range(low=sum(each.low for each in hours), high=sum(each.high for each in hours))
-    chosen = plan.chosen_for(first)
+    chosen = plan.chosen.get(first.trial_id)
     gpus = {} if chosen is None else {"GPUs": chosen.words, "chosen for": chosen.why}
     return row | {"trials": f"{len(trials):,}", f"{cluster.device} hours": _range(total)} | gpus
 
 
 def _mixtures(plan: Plan) -> Iterator[str]:
-    """Yield each mixture's pools, with their shares of the samples and how often their pairs are seen."""
+    """Yield each mixture's pools, with their shares of the samples and their epochs."""
     of: dict[str, list[Trial]] = {}
     for trial in plan.trials:
         if trial.mixture:
@@ -229,7 +229,7 @@ def _totals(
 def plan_axes() -> dict[str, Callable[[Cell], str]]:
     """Return the ways to sum a plan's FLOPs: name → label of a cell."""
     return {
-        "level": lambda cell: cell.regime if cell.level_flops is None else format_flops(cell.level_flops),
+        "level": lambda cell: cell.level,
         "strategy": lambda cell: cell.strategy,
         "architecture": lambda cell: cell.architecture,
     }
@@ -237,7 +237,7 @@ def plan_axes() -> dict[str, Callable[[Cell], str]]:
 
 def _price(declaration: Declaration, plan: Plan, cost: Price) -> Iterator[str]:
     cluster = declaration.cluster
-    assert cluster is not None, "only what has a cluster has a price"
+    assert cluster is not None, "checked by the caller"
     shares = utilisation(cluster)
     basis = [f"{cost.measured:,} trials by measured throughput"] if cost.measured else []
     if cost.assumed:

@@ -1,7 +1,7 @@
 """Progress of a run: a live view in a terminal, one plain line per trial in a pipe."""
 
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,13 +14,13 @@ from rich.text import Text
 
 from budgets.planning.plan import Plan, Trial
 from budgets.planning.price import Range
-from budgets.planning.tuned.winner import words
+from budgets.planning.tuned.wording import words
 from budgets.quantity import format_count, format_flops
 from runners.trials.records.trial_files import Outcome
 from runners.trials.speed.throughput import Kind, kind, predict_s
 from study.show.view import level_table, range_words, running_lines
-from study.state.status.forecast import Ahead, time_left
-from study.state.status.running import Level, Running, running_trial
+from study.state.status.forecast import rest_of, time_left
+from study.state.status.running import Level, Running, count_levels, running_trial
 from study.state.trial_states import Stage, TrialState, trial_states
 
 _TICK_S = 0.5
@@ -33,7 +33,7 @@ class Progress:
     Args:
         metric: The metric to show for finished trials.
         console: The console to write to.
-        quiet: Whether to write only failures and notes.
+        quiet: True to write only failures and notes.
     """
 
     def __init__(self, metric: str, console: Console, *, quiet: bool = False) -> None:
@@ -58,11 +58,8 @@ class Progress:
     ) -> None:
         """Start to show a plan's trials, and print its size and warnings.
 
-        Args:
-            folder: The study's folder.
-            plan: The plan.
-            spent_flops: Training FLOPs spent so far.
-            chosen: The trials that an adaptive design has chosen so far; None to show all of the plan.
+        ``chosen`` are the trials that an adaptive design has chosen so far; None shows all trials of the
+        plan.
         """
         self.show(
             folder,
@@ -188,12 +185,10 @@ class Progress:
         return Group(*table, *(Text(line, overflow="ellipsis", no_wrap=True) for line in lines))
 
     def _levels(self) -> list[Level]:
-        counts: dict[str, Counter[str]] = {}
-        for trial_id, trial in self._trials.items():
-            cell = trial.cell
-            level = cell.regime if cell.level_flops is None else format_flops(cell.level_flops)
-            counts.setdefault(self._phase or level, Counter())[self._states[trial_id].column] += 1
-        return [Level(name=name, **of_state) for name, of_state in counts.items()]
+        return count_levels(
+            (self._phase or trial.cell.level, self._states[trial_id].column)
+            for trial_id, trial in self._trials.items()
+        )
 
     def _left(self, running: Collection[Running]) -> Range | None:
         seen = {each.trial: each.samples_seen for each in running}
@@ -205,10 +200,11 @@ class Progress:
         for trial_id, trial in self._trials.items():
             state = self._states[trial_id]
             if state.column in {"waiting", "running"}:
-                done = seen.get(trial_id, state.kept_steps * trial.batch_size)
-                samples = trial.samples_seen - max(done, trial.shared_samples)
-                planned = predict_s(trial, {}) * samples / (trial.samples_seen - trial.shared_samples)
-                ahead.append(Ahead(kind=kind(trial), samples=samples, predicted_s=planned))
+                ahead.append(rest_of(
+                    kind(trial), samples=trial.samples_seen, shared=trial.shared_samples,
+                    seen=seen.get(trial_id, state.kept_steps * trial.batch_size),
+                    predicted_s=predict_s(trial, {}),
+                ))  # fmt: skip
         return time_left(ahead, speeds, self._slots)
 
     def __enter__(self) -> Self:
@@ -226,7 +222,7 @@ class Progress:
 
 
 def remaining_text(remaining: Sequence[Trial], plan: Plan) -> list[str]:
-    """Return lines about the trials that the budget had no room for; empty if there are none."""
+    """Return lines about the trials that the budget had no room for."""
     if not remaining:
         return []
     values = {} if plan.tuning is None else plan.tuning.values

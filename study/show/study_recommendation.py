@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
-
 from analysis.answers.recommend.recommendation import recommend
 from analysis.answers.recommend.recommendation_text import recommendation_lines
 from analysis.cells.bootstrap import cell_draws
@@ -19,7 +17,7 @@ from study.state.imports.imported import Imported
 from study.state.study import Study
 
 
-def recommend_from(  # noqa: PLR0913 (one argument an option)
+def recommend_from(  # noqa: PLR0913 - the options of a command
     study: Study | Imported | None,
     *,
     flops: str,
@@ -48,8 +46,12 @@ def recommend_from(  # noqa: PLR0913 (one argument an option)
         if not value >= least:
             raise ValueError(f"{name} must be at least {least}; found {value:g}")
     if study is not None:
-        results, source = _results(study), str(study.folder)
-        metric = study.metric if isinstance(study, Imported) else study.declaration.metric
+        if isinstance(study, Imported):
+            results, metric = study.results(), study.metric
+        else:
+            study.require_run("results.parquet")
+            results, metric = read_table(study.folder / "results.parquet"), study.declaration.metric
+        source = str(study.folder)
     else:
         how = load_column_map(find_column_map(str(prior)))
         results = import_table(read_any_table(table or PAPER_FIGURES), how)
@@ -62,12 +64,3 @@ def recommend_from(  # noqa: PLR0913 (one argument an option)
     yield from recommendation_lines(
         found, flops=float(compute), pairs=float(pool), source=source, metric=metric
     )
-
-
-def _results(study: Study | Imported) -> pd.DataFrame:
-    if isinstance(study, Imported):
-        return study.results()
-    path = study.folder / "results.parquet"
-    if not path.exists():
-        raise ValueError(f"{study.folder} has no results; run `python -m study run {study.word}` first")
-    return read_table(path)

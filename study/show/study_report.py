@@ -1,4 +1,4 @@
-"""Reports of run and imported studies, and pages of the paper's figures, from files to `analysis`."""
+"""Reports of run and imported studies, and pages of the paper's figures: reads the files for `analysis`."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from analysis.report.report import write_report
 from analysis.report.study_frames import StudyFrames
 from budgets.book.ledger import read_entries, spent_flops
 from budgets.cost.flops import CONVENTION
-from budgets.declaration.sections import FolderPool
+from budgets.declaration.data import FolderPool
 from budgets.names import without_password
 from runners.results import (
     CURVE_COLUMNS,
@@ -35,11 +35,11 @@ from runners.results import (
 )
 from runners.trials.records.trial_files import MIDWAY
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
-from study.state.begun import begun
 from study.state.design import not_chosen
 from study.state.environment import own_version
 from study.state.imports.imported import Imported
 from study.state.planning.counted_models import counted_models
+from study.state.status.begun import begun
 from study.state.study import Study
 from study.storage.lock import running as running_now
 
@@ -63,7 +63,7 @@ def report_study(
         reload_s: Seconds after which the page reloads itself; None for never.
         target_flops: Compute to which the scaling panels extrapolate (default: that of the declared forecast,
             or ten times the largest).
-        progress: Takes the progress of the work.
+        progress: Called with the progress of the work.
 
     Raises:
         ValueError: The study has not been run.
@@ -99,11 +99,7 @@ def _written(  # noqa: PLR0913 - what is written, and how
 def watch_study(study: Study, say: Callable[[str], None]) -> None:
     """Rewrite a study's report as results come, until its run has ended.
 
-    The page reloads itself meanwhile; the last one, of the ended run, does not.
-
-    Args:
-        study: The study.
-        say: Takes a line about each page.
+    The page reloads itself until then; ``say`` is called with a line about each page.
 
     Raises:
         ValueError: The study has not been run.
@@ -120,7 +116,7 @@ def watch_study(study: Study, say: Callable[[str], None]) -> None:
             say(page if going else f"{page}; no run is active")
             seen = state
         if going:
-            # The report takes no more than a fifth of a core from the trials.
+            # The report takes at most a fifth of a core from the trials.
             time.sleep(max(_LOOK_S, 4 * (time.monotonic() - began)))
 
 
@@ -131,8 +127,7 @@ def study_frames(study: Study) -> StudyFrames:
         ValueError: The study has not been run.
     """
     folder = study.folder
-    if not (folder / "plan.parquet").exists():
-        raise ValueError(f"{folder} has no results; run `python -m study run {study.word}` first")
+    study.require_run("plan.parquet")
     planned = read_table(folder / "plan.parquet")
     plan = planned[~not_chosen(study.declaration, folder, planned)]
     results = _table_or_empty(study, "results.parquet", RESULT_COLUMNS)
@@ -168,7 +163,7 @@ def _provenance(study: Study, events: pd.DataFrame) -> dict[str, str]:
 
 
 def _evaluated(results: pd.DataFrame) -> dict[str, str]:
-    """Return how the trials were evaluated, where two versions of the evaluation did it."""
+    """Return the number of trials by version of the evaluation, if there are several versions."""
     versions = results["evaluation_version"].value_counts().sort_index()
     if len(versions) == 1:
         return {}
@@ -233,7 +228,7 @@ def report_comparison(
         name: Name of the comparison; None for ``A-vs-B``.
 
     Raises:
-        ValueError: The studies can't be compared, or the name is no folder's name.
+        ValueError: The studies can't be compared, or the name is not that of a folder.
     """
     frames = [imported_frames(one) if isinstance(one, Imported) else study_frames(one) for one in studies]
     named = name or "-vs-".join(each.name for each in frames)
@@ -284,17 +279,16 @@ def _environment(path: Path) -> dict[str, str]:
 
 def _tuned(study: Study) -> Tuned | None:
     """Return the results of the study's tuning so far, with the winners once ``tuning.json`` has them."""
-    tuning, own, path = study.declaration.tuning, study.declaration.metric, study.folder / "tuning.parquet"
-    if tuning is None or not path.exists():
+    path = study.folder / "tuning.parquet"
+    if study.declaration.tuning is None or not path.exists():
         return None
     tried, decided = read_table(path), study.folder / "tuning.json"
     known = json.loads(decided.read_text(encoding="utf-8")) if decided.exists() else {}
-    apart = f"validation/{own.partition('/')[2]}"
-    selects = tuning.metric or (apart if apart in tried else own)
+    metric = known.get("metric", study.declaration.tuning_metric(tried.columns))
     checked = {*known.get("neighbours", ())}
     paid = [each for each in read_entries(study.folder / "ledger.jsonl") if each.what in checked]
     return Tuned(
-        tried=tried, metric=known.get("metric", selects), winners=known.get("winners", ()),
+        tried=tried, metric=metric, winners=known.get("winners", ()),
         carried=known.get("carried", ()), checks=known.get("checks", ()),
         check_flops=known.get("check_flops", 0), left_out=known.get("left_out", ()),
         check_paid=spent_flops(paid),

@@ -28,7 +28,7 @@ def level_table(levels: Sequence[Level], *, bars: bool) -> Table:
 
     Args:
         levels: The levels.
-        bars: Whether each row has a progress bar, as in a terminal.
+        bars: True if each row has a progress bar, as in a terminal.
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
     names = ["done", "running", "failed", "waiting"]

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar in a terminal, a line each minute elsewhere, such as in a job's log."""
+"""Progress of long work: a bar in a terminal; elsewhere, such as in a job's log, a line each minute."""
 
 import time
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ _LINE_S = 60.0
 
 
 class Bars(Protocol):
-    """Takes a kind of work, its finished steps, all of them, and the pairs that the last step processed."""
+    """Draws the progress of a kind of work: finished steps, all steps, pairs of the last step."""
 
     def __call__(self, what: str, done: int, of: int, pairs: int = 0) -> None:
         """Draw the bar of the work."""
@@ -21,13 +21,13 @@ class Bars(Protocol):
 
 @dataclass(kw_only=True, slots=True)
 class _Task:
-    """A task since its first part was reported; parts of an earlier run come with the first report."""
+    """A task since its first report, which may already count parts of an earlier run."""
 
     shown: TaskID
     before: int
     pairs: int = 0
     began: float = field(default_factory=time.monotonic)
-    told: float = field(default_factory=time.monotonic)
+    printed_at: float = field(default_factory=time.monotonic)
 
 
 class WorkProgress:
@@ -56,9 +56,9 @@ class WorkProgress:
         took = now - task.began
         speed = f"{task.pairs / took:,.0f} pairs/s" if took and task.pairs else ""
         self._progress.update(task.shown, completed=done, speed=speed)
-        if self._console.is_terminal or now - task.told < _LINE_S:
+        if self._console.is_terminal or now - task.printed_at < _LINE_S:
             return
-        task.told = now
+        task.printed_at = now
         left = (
             f", {format_seconds((of - done) * took / (done - task.before))} left"
             if done > task.before

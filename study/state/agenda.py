@@ -1,12 +1,13 @@
-"""The trials that a run still has to do, from the results of earlier runs and the run's options."""
+"""Agenda of a run: the trials that it still has to run, by the results of earlier runs and its options."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from analysis.labels import plural
 from budgets.book.ledger import read_entries, reserved, spent_flops
 from budgets.planning.levels.trunks import before
 from budgets.planning.plan import Plan, Trial, TuningPlan
-from budgets.planning.tuned.winner import words
+from budgets.planning.tuned.wording import words
 from budgets.quantity import format_flops, format_seconds
 from runners.trials.records.trial_files import Outcome
 from runners.trials.speed.throughput import predict_s
@@ -20,10 +21,9 @@ _MOST_SHOWN = 20
 
 
 def paid_again(trials: Sequence[Trial]) -> str:
-    """Describe trials that would be run again although they were paid."""
+    """Describe trials that would be run again although they were paid for."""
     flops = format_flops(sum(trial.paid_flops for trial in trials))
-    what = "1 trial" if len(trials) == 1 else f"{len(trials):,} trials"
-    return f"{what} to run had finished before, and would cost {flops} again"
+    return f"{plural(len(trials), 'trial')} to run had finished before, and would cost {flops} again"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +66,7 @@ def agenda(study: Study, plan: Plan, *, only: Sequence[str] = (), retry_failed: 
         study: The study.
         plan: The study's plan.
         only: Trial ids or words of cells; empty for all trials.
-        retry_failed: Whether to run failed trials again.
+        retry_failed: True to run failed trials again.
 
     Raises:
         ValueError: An entry of ``only`` matches no trial, or a result is damaged.
@@ -75,17 +75,12 @@ def agenda(study: Study, plan: Plan, *, only: Sequence[str] = (), retry_failed: 
     known = {trial.trial_id: trial for trial in plan.trials}
     # A trial needs the milestones of the shorter ones of its trunk.
     chosen |= {each.trial_id for trial in chosen for each in before(known[trial], known)}
-    asked = [trial for trial in plan.trials if trial.trial_id in chosen]
-    return _sort(study, plan.trials, asked, retry_failed=retry_failed)
+    selected = [trial for trial in plan.trials if trial.trial_id in chosen]
+    return _sort(study, plan.trials, selected, retry_failed=retry_failed)
 
 
 def tuning_agenda(study: Study, tuning: TuningPlan, *, retry_failed: bool = False) -> Agenda:
-    """Return the agenda of a study's tuning; change nothing.
-
-    Args:
-        study: The study.
-        tuning: The study's tuning.
-        retry_failed: Whether to run failed trials again.
+    """Return the agenda of a study's tuning, as `agenda` does for the grid; change nothing.
 
     Raises:
         ValueError: A result is damaged.
@@ -93,25 +88,18 @@ def tuning_agenda(study: Study, tuning: TuningPlan, *, retry_failed: bool = Fals
     return _sort(study, tuning.ready, tuning.ready, retry_failed=retry_failed)
 
 
-def _sort(study: Study, trials: Sequence[Trial], asked: Sequence[Trial], *, retry_failed: bool) -> Agenda:
+def _sort(study: Study, trials: Sequence[Trial], selected: Sequence[Trial], *, retry_failed: bool) -> Agenda:
     states = trial_states(study.folder, [trial.trial_id for trial in trials])
     ended = {
         trial
         for trial, state in states.items()
         if state.outcome is not None or (state.stage is Stage.FAILED and not retry_failed)
     }
-    return Agenda(states=states, to_run=tuple(trial for trial in asked if trial.trial_id not in ended))
+    return Agenda(states=states, to_run=tuple(trial for trial in selected if trial.trial_id not in ended))
 
 
 def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None = None) -> Iterator[str]:
-    """Yield lines that describe what a run would do now.
-
-    Args:
-        study: The study.
-        plan: The study's plan.
-        todo: Agenda of the grid.
-        tuning: Agenda of the tuning; None if it is finished or there is none.
-    """
+    """Yield lines on a run that would start now, by the agendas of the grid and of an open tuning."""
     holder = running(study.folder)
     if holder is not None:
         yield f"a run is active: {holder}"
@@ -129,7 +117,7 @@ def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None =
     entries = read_entries(study.folder / "ledger.jsonl")
     spent = {entry.what for entry in entries if entry.entry == "spent"} - reserved(entries).keys()
     if paid := [trial for trial in to_run if trial.trial_id in spent]:
-        yield f"{paid_again(paid)}: `run` asks before, or needs --pay-again"
+        yield f"{paid_again(paid)}: `run` asks first, or needs --pay-again"
     if plan.study_flops is not None:
         left = plan.study_flops - spent_flops(entries)
         yield f"{format_flops(max(0, left))} of the study budget of {format_flops(plan.study_flops)} are left"

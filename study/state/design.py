@@ -1,4 +1,4 @@
-"""The adaptive design of a study, as its events record it: chosen trials, and the answers so far."""
+"""The adaptive design of a study: its questions, the trials that it chose, and its answers so far."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -25,9 +25,10 @@ _REHEARSALS = 8
 _MOST_REHEARSED = 2000  # trials of all rehearsals together
 
 
-def asked(declaration: Declaration) -> Ask:
+def questions(declaration: Declaration) -> Ask:
     """Return the questions of an adaptive study."""
     design = declaration.design
+    # For `Ask`, an empty tuple means every level, and None no level.
     best = design.best or (None if design.forecast else ())
     return Ask(
         best=best, indifference=design.indifference, forecast=design.forecast, width=design.width,
@@ -36,7 +37,7 @@ def asked(declaration: Declaration) -> Ask:
 
 
 def choices_of(trials: tuple[Trial, ...]) -> pd.DataFrame:
-    """Return trials as the grid of a decision."""
+    """Return trials as the grid from which a decision chooses."""
     return pd.DataFrame([plan_row(trial) for trial in trials]).astype({"level_flops": np.float64})
 
 
@@ -44,7 +45,7 @@ def first_round(declaration: Declaration, plan: Plan) -> Decision:
     """Return the trials that an adaptive study starts with."""
     nothing = tidy(to_frame([], RESULT_COLUMNS), metric=declaration.metric)
     return decide(
-        nothing, choices_of(plan.trials), ask=asked(declaration), slots=ALL_SLOTS, room_flops=_room(plan)
+        nothing, choices_of(plan.trials), ask=questions(declaration), slots=ALL_SLOTS, room_flops=_room(plan)
     )
 
 
@@ -52,7 +53,7 @@ def rehearsed(declaration: Declaration, plan: Plan) -> NDArray[np.float64]:
     """Return the FLOPs that an adaptive study spends in rehearsals; empty for a grid too large for them."""
     repeats = min(_REHEARSALS, _MOST_REHEARSED // max(1, len(plan.trials)))
     return _before(plan) + rehearse(
-        choices_of(plan.trials), metric=declaration.metric, ask=asked(declaration), repeats=repeats,
+        choices_of(plan.trials), metric=declaration.metric, ask=questions(declaration), repeats=repeats,
         room_flops=_room(plan),
     )  # fmt: skip
 

@@ -2,39 +2,27 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
-from budgets.book.ledger import Entry, Ledger, read_entries, readable_entries
+from budgets.book.book import Entry
+from budgets.book.ledger import Ledger, read_entries, readable_entries
 from budgets.planning.plan import Plan, Trial
 from budgets.quantity import format_flops
 from runners.results import read_json_lines
 from runners.trials.records.meter import read_count
 from runners.trials.records.trial_files import kept_steps, read_failure, read_outcome
-from study.state.bookkeeping import (
-    book_given_up,
-    book_left_behind,
-    book_lost,
-    book_outcome,
-    has_begun,
-    paid_by,
-)
+from study.state.bookkeeping import Bookkeeper, Say, has_begun, paid_by
 from study.state.study import Study
 
 _NAME = "ledger.jsonl"
-Say = Callable[[str], None]
 
 
 def repair_ledger(study: Study, plan: Plan, say: Say) -> None:
     """Rebuild the ledger of a study if it is damaged or contradicts a result; the damaged one is kept.
 
-    What trials spent follows from their results, and what they lost from their meters. For trials without
-    a folder, the lines that can be read count. The trials must not be running.
-
-    Args:
-        study: The study, locked for this run.
-        plan: The study's plan.
-        say: Called with lines about what was done.
+    The FLOPs that trials spent follow from their results, those that they lost from their meters. Trials
+    without a folder are booked by the lines that can be read. The study must be locked, and no trial may run.
 
     Raises:
         ValueError: A result is damaged; the message names it.
@@ -45,15 +33,21 @@ def repair_ledger(study: Study, plan: Plan, say: Say) -> None:
         say("the ledger is sound: nothing to repair")
         return
     say(f"repairing the ledger: {problem}")
+    # Build the new ledger beside the old one and replace it last: after a crash in between, the old one is
+    # there.
     new = path.with_name(f".{_NAME}.partial-repair")
     new.unlink(missing_ok=True)
     ledger = Ledger(new, None)
     ledger.charge(plan)
     folders, old = trial_folders(study), readable_entries(path)
     trials, starts = {trial.trial_id: trial for trial in plan.all_trials}, _starts(study)
+    keeper = Bookkeeper(ledger, study, say)
     for folder in folders:
         trial = trials.get(folder.name)
-        _book(ledger, folder, trial, old=old, starts=max(1, starts[folder.name]), say=say)
+        if trial is None:
+            _book_foreign(ledger, keeper, folder, old)
+        else:
+            _book(ledger, keeper, folder, trial, starts=max(1, starts[folder.name]))
     gone = _book_gone(ledger, old, {folder.name for folder in folders} | {each.what for each in plan.charges})
     if path.exists():
         kept = _free_name(path)
@@ -79,7 +73,7 @@ def _problem(path: Path, study: Study, plan: Plan) -> str:
     spent = {entry.what: entry.train_flops for entry in entries if entry.entry == "spent"}
     started = {entry.what for entry in entries}
     for trial in plan.all_trials:
-        folder = study.folder / "trials" / trial.trial_id
+        folder = study.trial_folder(trial.trial_id)
         outcome = read_outcome(folder)
         if outcome is None:
             if has_begun(folder) and trial.trial_id not in started:
@@ -91,26 +85,32 @@ def _problem(path: Path, study: Study, plan: Plan) -> str:
     return ""
 
 
-def _book(  # noqa: PLR0913 - a trial, and what is known of it
-    ledger: Ledger, folder: Path, trial: Trial | None, *, old: Iterable[Entry], starts: int, say: Say
-) -> None:
-    """Book a trial from the files in its folder; None for a trial that is not in the plan."""
-    name, outcome = folder.name, read_outcome(folder)
-    if outcome is None and not has_begun(folder) and read_count(folder) is None:
+def _computed_nothing(folder: Path) -> bool:
+    return not has_begun(folder) and read_count(folder) is None
+
+
+def _book(ledger: Ledger, keeper: Bookkeeper, folder: Path, trial: Trial, *, starts: int) -> None:
+    """Book a trial of the plan from the files in its folder."""
+    outcome = read_outcome(folder)
+    if outcome is None and _computed_nothing(folder):
         return
-    if trial is None:
-        before = [each.train_flops for each in old if each.what == name and each.entry == "reserved"]
-        spent = 0 if outcome is None else paid_by(outcome, None)
-        ledger.reserve(name, max([spent, *before]))
-        book_left_behind(ledger, name, folder, say)
-        return
-    ledger.reserve(name, max(trial.paid_flops, 0 if outcome is None else paid_by(outcome, trial)))
+    ledger.reserve(trial.trial_id, max(trial.paid_flops, 0 if outcome is None else paid_by(outcome, trial)))
     if outcome is not None:
-        book_outcome(ledger, trial, folder, outcome, say, starts=starts)
+        keeper.outcome(trial, outcome, starts=starts)
     elif read_failure(folder) is not None and not kept_steps(folder):
-        book_given_up(ledger, name, folder, say)
+        keeper.given_up(trial.trial_id)
     else:
-        book_lost(ledger, trial, folder, say)
+        keeper.lost(trial)
+
+
+def _book_foreign(ledger: Ledger, keeper: Bookkeeper, folder: Path, old: Iterable[Entry]) -> None:
+    """Book a trial that is not in the plan from the files in its folder, and from its old reservations."""
+    outcome = read_outcome(folder)
+    if outcome is None and _computed_nothing(folder):
+        return
+    before = [each.train_flops for each in old if each.what == folder.name and each.entry == "reserved"]
+    ledger.reserve(folder.name, max([0 if outcome is None else paid_by(outcome, None), *before]))
+    keeper.left_behind(folder.name)
 
 
 def _starts(study: Study) -> Counter[str]:

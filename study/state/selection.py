@@ -14,15 +14,10 @@ def cell_words(cell: Cell, samples: int) -> str:
 
 
 def meant(items: Iterable[T], wanted: str, text: Callable[[T], str]) -> list[T]:
-    """Return the items whose text contains all the words.
+    """Return the items whose text, as ``text`` returns it, contains all the wanted words.
 
     If some items contain all of them as whole words, only these are returned: ``clip`` selects clip, not
     clip-crop-flip.
-
-    Args:
-        items: Items to choose from.
-        wanted: The words.
-        text: Returns the text of an item.
     """
     words = wanted.lower().replace(",", "").split()
     found = [each for each in items if words and all(word in text(each).lower() for word in words)]

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from budgets.declaration.data import FolderPool
 from budgets.declaration.declaration import Declaration
-from budgets.declaration.sections import FolderPool
 from runners.data.places.copies import copy_name, is_url
 from runners.host.storage import cache_folder
 from study.declare.shipped import DECLARATIONS
@@ -18,7 +18,7 @@ class Study:
 
     Attributes:
         declaration: The declaration.
-        source: The declaration's file; None if it was made in code.
+        source: The declaration's file; None if the declaration was made in code.
         folder: ``results/<name>``.
         pools: Folder of generated pools.
         storage: The storage that nodes and drivers share.
@@ -56,6 +56,19 @@ class Study:
         return {path.name: path for path in own} | {
             name: self._here(path) for name, path in self.declaration.evaluation.items()
         }
+
+    def trial_folder(self, trial_id: str) -> Path:
+        """Return the folder of a trial."""
+        return self.folder / "trials" / trial_id
+
+    def require_run(self, *tables: str) -> None:
+        """Refuse a study that has none of these tables.
+
+        Raises:
+            ValueError: The study has not been run.
+        """
+        if not any((self.folder / table).exists() for table in tables):
+            raise ValueError(f"{self.folder} has no results; run `python -m study run {self.word}` first")
 
     def _here(self, place: str) -> Path:
         return self.pools / copy_name(place) if is_url(place) else Path(place)

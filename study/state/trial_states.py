@@ -1,9 +1,8 @@
 """State of each trial of a study, from the files on disk; all commands use this module.
 
-A trial's own folder decides first, because the ledger, the events and the tables are written after it: if the
-driver dies in between, they are out of date. The events add the facts that no folder holds: which trials are
-running, and which the budget had no room for. A study without trial folders, such as a published one, is read
-from its results.
+A trial's own folder comes first, because the ledger, the events and the tables are written after it: if the
+driver dies in between, they are out of date. Only the events tell which trials are running, and which the
+budget had no room for. A study without trial folders, such as a published one, is read from its results.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -25,7 +24,7 @@ from study.storage.lock import running as running_now
 class Stage(StrEnum):
     """Stage of a trial."""
 
-    WAITING = "waiting"  # never started, or to be started anew
+    WAITING = "waiting"  # never started, or starts again from step 0
     INTERRUPTED = "interrupted"  # started, but not running and without a result
     RUNNING = "running"
     FINISHED = "finished"
@@ -115,6 +114,7 @@ def _from_events(folder: Path) -> tuple[set[str], dict[str, str]]:
     events = read_json_lines(folder / "events.jsonl")
     if "trial" not in events:
         return set(), {}
+    # The last event of a trial decides; a trial that an earlier run started is not running.
     last = events[events["trial"].notna()].drop_duplicates("trial", keep="last")
     out = last[last["event"] == "trial-left-out"]
     starts = events.index[events["event"].isin(STARTS)]

@@ -33,6 +33,7 @@ def bring(storage: Storage, name: str, folder: Path, part: str = "") -> None:
         parts[where][file] = size
     own = {file: size for file, size in parts.pop("", {}).items() if file not in {LEASE, STOP}}
     storage.get(own, name, folder)
+    # Results never change: a trial with a result in both places is not downloaded again.
     new = {
         where: files
         for where, files in parts.items()
@@ -51,7 +52,7 @@ def bring(storage: Storage, name: str, folder: Path, part: str = "") -> None:
 
 
 def _is_finished(folder: Path, files: Mapping[str, int]) -> bool:
-    """Return whether both places have the trial's result, which never changes: no need to download."""
+    """Return whether both places have the trial's result."""
     return "result.json" in files and (folder / "result.json").exists()
 
 

@@ -52,7 +52,7 @@ class BucketStorage(FolderStorage):
         self._pushed: dict[str, tuple[int, int]] = {}
         self._watched: Collection[str] = ()
         self._awaited: Collection[str] = ()
-        self._told, self._lost = False, ""
+        self._stop_requested, self._lost = False, ""
 
     @cached_property
     def _objects(self) -> Storage:
@@ -147,11 +147,11 @@ class BucketStorage(FolderStorage):
         if (folder / FAILURE).exists():
             self._objects.put(folder / FAILURE, f"{name}/{FAILURE}")
 
-    def told(self) -> bool:
+    def stop_requested(self) -> bool:
         """Return whether the run was asked to stop, by the local file or by the object in the bucket."""
         if self._lost:
             raise ValueError(self._lost)
-        return self._told or super().told()
+        return self._stop_requested or super().stop_requested()
 
     def _trial(self, trial_id: str) -> tuple[Path, str]:
         return self._folder / "trials" / trial_id, f"{self._name}/trials/{trial_id}"
@@ -213,7 +213,9 @@ class BucketStorage(FolderStorage):
                     self._lost = str(error)
                     return
                 self._push()
-                self._told = self._told or self._objects.read(f"{self._name}/{STOP}") is not None
+                self._stop_requested = (
+                    self._stop_requested or self._objects.read(f"{self._name}/{STOP}") is not None
+                )
                 self._fetch_progress()
 
     def _push(self) -> None:

@@ -78,15 +78,15 @@ class FolderStorage:
         """Make the data that a trial reads visible to all nodes."""
 
     def watch(self, trials: Collection[str], milestones: Collection[str] = ()) -> None:
-        """Set the trials whose progress is kept up to date in the study's folder, or whose milestone is."""
+        """Set the trials whose progress, or whose milestone, is kept up to date in the study's folder."""
 
     def fetch(self, trial_id: str) -> None:
         """Update a trial's folder with what its node wrote: FLOP count, result, names of checkpoints."""
 
     def give(self, trial_id: str) -> None:
-        """Make the run's decision on a trial visible to nodes: that it failed, or starts anew."""
+        """Make the run's decision on a trial visible to nodes: it has failed, or it starts again."""
 
-    def told(self) -> bool:
+    def stop_requested(self) -> bool:
         """Return whether the run was asked to stop, from any machine.
 
         Raises:

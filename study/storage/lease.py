@@ -79,6 +79,8 @@ class Lease:
         Raises:
             ValueError: The other run is alive.
         """
+        # A live run changes the object at each renewal; so an object that stays the same belongs to a dead
+        # run.
         seen = found = self._storage.read(self._name)
         if seen is None:
             return

@@ -41,8 +41,8 @@ def only_run(
     """Context manager that holds a folder's lock; the system frees the lock when the process dies.
 
     Args:
-        folder: The folder, of a study if nothing else is said.
-        refusal: Returns the error if another process holds the lock.
+        folder: The folder.
+        refusal: Returns the error if another process holds the lock; by default for a study's folder.
 
     Yields:
         This run, and the run before it (None for the first), which has ended.
@@ -74,7 +74,7 @@ def only_run(
 
 
 def run_is_active(study: Path | str) -> Callable[[Holder], ValueError]:
-    """Return what makes the error that another run of a study is active, given the study's place."""
+    """Return the function that makes the error for another active run, given the study's folder or URL."""
     return lambda holder: ValueError(
         f"another run of {study} is active: {holder}. Watch it with `python -m study status`, stop it with "
         "`python -m study stop`"
@@ -86,7 +86,7 @@ def between_runs(folder: Path) -> Iterator[bool]:
     """Context manager that keeps runs out while the study's folder is changed.
 
     Yields:
-        Whether the lock was free; False if a run is active.
+        True if the lock was free; False if a run is active.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a+", encoding="utf-8") as file:
@@ -134,7 +134,7 @@ def stop_run(
     tell()
     yield f"asked {holder} to stop: its trials write checkpoints and exit"
     until = time.monotonic() + wait_s
-    while running() == holder:  # another holder is a new run: this one has ended
+    while running() == holder:  # with another holder, this run has ended and a new one has begun
         if time.monotonic() >= until:
             yield f"the run has not ended after {wait_s:.0f} s; the request to stop remains"
             return
@@ -152,7 +152,7 @@ def _read(lock: Path) -> Holder:
         found = _parse(lock.read_text(encoding="utf-8"))
         if found is not None:
             return found
-        time.sleep(0.1)  # its holder is just writing it
+        time.sleep(0.1)  # the holder has not finished writing it
     return Holder(host="a machine", pid=0, since="a moment ago")
 
 

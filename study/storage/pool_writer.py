@@ -1,4 +1,4 @@
-"""One command at a time that writes a pool below a URL, whatever machines the commands are on."""
+"""Lock of a pool below a URL: one command at a time writes it, from any machine."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ _BEAT_S = 3.0
 
 @contextmanager
 def only_writer(pool: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Context manager that keeps other commands from writing a pool below a URL; nothing for a folder.
+    """Context manager that keeps other commands from writing a pool below a URL; does nothing for a folder.
 
     Args:
         pool: The pool's path or URL.

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from budgets.declaration.data import DescribedPool
 from budgets.declaration.declaration import Declaration
-from budgets.declaration.sections import Budget, DescribedPool, GridBlock, Training
+from budgets.declaration.sections import Budget, GridBlock, Training
 from budgets.planning.facts import EvaluationFacts, PoolFacts
 from budgets.planning.plan import Charge, Plan
 from budgets.planning.planner import make_plan

@@ -8,7 +8,7 @@ import pandas as pd
 from analysis.charts.tuning_figures import Tuned, field_label
 from analysis.labels import axis_text, metric_text, percent, plural
 from analysis.report.tables.tables import Table
-from budgets.planning.tuned.winner import words
+from budgets.planning.tuned.wording import words
 from budgets.quantity import format_flops
 
 

@@ -36,9 +36,7 @@ def image_tower(config: Mapping[str, Any], embed_dim: int) -> ImageTower:
 
     Each stage halves the side; the first one only after a stem of patch size 2.
 
-    Args:
-        config: A complete ``vision_cfg``, including ``timm_model_kwargs``.
-        embed_dim: Width of the shared embedding.
+    ``config`` is a complete ``vision_cfg``, including ``timm_model_kwargs``.
     """
     model = config["timm_model_kwargs"]
     dims, patch = model["dims"], model["patch_size"]

@@ -23,9 +23,7 @@ def image_tower(config: Mapping[str, Any], embed_dim: int) -> ImageTower:
 
     A block has an MLP over the patches (hidden size width / 2) and one over the channels (4 x width).
 
-    Args:
-        config: A complete ``vision_cfg``, including ``timm_model_kwargs``.
-        embed_dim: Width of the shared embedding.
+    ``config`` is a complete ``vision_cfg``, including ``timm_model_kwargs``.
     """
     model = config["timm_model_kwargs"]
     patch, width = model["patch_size"], model["embed_dim"]

@@ -33,9 +33,7 @@ MODELS: Mapping[str, Mapping[str, Any]] = {
 def image_tower(config: Mapping[str, Any], embed_dim: int) -> ImageTower:
     """Cost of the patch embedding, four stages (patch merging before all but the first), norm and pooling.
 
-    Args:
-        config: A complete ``vision_cfg``, including ``timm_model_kwargs``.
-        embed_dim: Width of the shared embedding.
+    ``config`` is a complete ``vision_cfg``, including ``timm_model_kwargs``.
     """
     model = config["timm_model_kwargs"]
     patch, width = model["patch_size"], model["embed_dim"]
@@ -54,6 +52,7 @@ def image_tower(config: Mapping[str, Any], embed_dim: int) -> ImageTower:
 def _block(side: int, width: int, heads: int, window: int) -> TowerCost:
     """Windowed attention over a grid padded to whole windows (shifts cost nothing), then an unpadded MLP."""
     padded = -(-side // window) * window
+    # Each position attends to the window² positions of its window: two products of as many MACs as the width.
     positions = padded * padded
     in_windows = 2 * positions * window * window * width
     position_bias = heads * (2 * window - 1) ** 2

@@ -14,31 +14,29 @@ from budgets.declaration.keys import DeclaredKeyError
 from budgets.declaration.sections import Ladder
 from budgets.planning.feasibility import lasting_reasons
 from budgets.planning.grid import Combination, Grid
-from budgets.planning.plan import Charge
 from budgets.quantity import format_flops
 
 _DIGITS = 900  # three-digit numbers from 100 to 999 per power of ten
-_PLACEHOLDER = (1,)
+_PLACEHOLDER = (1,)  # any one level: the reasons that last and the seeds of a cell are the same at each
 
 
-def choose_levels(grid: Grid, charges: tuple[Charge, ...], study_flops: int) -> tuple[int, ...]:
-    """Choose the levels.
+def choose_levels(grid: Grid, beside: int, study_flops: int) -> tuple[int, ...]:
+    """Return the levels in training FLOPs, rising, of a grid that declares none.
 
     Args:
-        grid: A grid without declared levels.
-        charges: Compute that the study pays in addition to its trials.
+        grid: The grid.
+        beside: Training FLOPs that the study pays in addition to its trials.
         study_flops: The study budget.
-
-    Returns:
-        The levels in training FLOPs, rising.
 
     Raises:
         ValueError: Charges and trials without a level already cost the whole study budget.
     """
+    # The cost of a ladder depends on the cells only through their combinations: count the cells of each once,
+    # so that a step of the bisection costs one sum over combinations instead of a new grid.
     counts: Counter[int] = Counter()
     setups: dict[int, Combination] = {}
     seen = set()
-    rest = sum(charge.train_flops for charge in charges)
+    rest = beside
     for candidate in grid.candidates(_PLACEHOLDER):
         if next(lasting_reasons(candidate, grid), None) is not None:
             continue

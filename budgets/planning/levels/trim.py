@@ -62,17 +62,17 @@ class Trimmed:
 
 
 def trim(trials: Sequence[Trial], room: int) -> Trimmed | None:
-    """Drop trials until the rest costs no more than the room.
+    """Drop trials until the rest costs at most ``room`` training FLOPs.
 
     Args:
         trials: Trials, each cell's seeds in declared order.
         room: Training FLOPs that they may cost together.
 
     Returns:
-        The fit, or None if not even one seed of the lowest level fits.
+        The trials that fit; None if one seed of each cell of the lowest level costs too much.
     """
     levels = sorted({trial.cell.level_flops for trial in trials if trial.cell.level_flops is not None})
-    # Drop 0, 1, 2 … levels from the top until one seed of each remaining cell fits.
+    # Drop 0, 1, 2 … levels from the top until the first seed of each remaining cell fits.
     fewest = {(trial.cell, trial.samples_seen): trial for trial in reversed(trials)}.values()
     by_level: Counter[int | None] = Counter()
     for trial in fewest:

@@ -33,7 +33,7 @@ class CarriedRate:
         lr_peak: The rate.
         low: Lower end of its 90 % interval.
         high: Upper end of its 90 % interval.
-        tuned: Whether it was tuned there.
+        tuned: True if it was tuned there.
     """
 
     architecture: str
@@ -50,8 +50,8 @@ class Carried:
 
     Attributes:
         strategy: The strategy.
-        along: What the rates are carried along: ``levels`` or ``sizes`` (training FLOPs per sample).
-        exponent: Slope of ln rate over ln of it.
+        along: Axis of the line: ``levels`` or ``sizes`` (training FLOPs per sample).
+        exponent: Slope of ln rate over ln of that axis.
         low: Lower end of its 90 % interval.
         high: Upper end of its 90 % interval.
         rates: The rates.
@@ -66,17 +66,16 @@ class Carried:
 
 
 def optimum(values: Sequence[float], scores: Sequence[float], noises: Sequence[float]) -> Optimum:
-    """Return the optimum of the values tried.
+    """Return the optimum of at least two rising values, given their scores with standard errors.
 
-    Args:
-        values: At least two values, rising.
-        scores: Their scores, higher is better; -inf where training diverged, not everywhere.
-        noises: Standard errors of the scores.
+    A higher score is better; it is -inf where training diverged, which must not be everywhere.
     """
     logs = [math.log(value) for value in values]
     best = max(range(len(logs)), key=lambda place: scores[place])
     step = (logs[-1] - logs[0]) / (len(logs) - 1)
     around = range(best - 1, best + 2)
+    # At an edge, or beside a divergence, there is no parabola. A uniform distribution over a step to both
+    # sides has the standard deviation step / sqrt(3).
     if best in {0, len(logs) - 1} or any(math.isinf(scores[place]) for place in around):
         return Optimum(middle=logs[best], deviation=step / math.sqrt(3))
     at, score = [logs[place] for place in around], [scores[place] for place in around]
@@ -84,15 +83,18 @@ def optimum(values: Sequence[float], scores: Sequence[float], noises: Sequence[f
     moves = []
     for place, noise in zip(range(3), (noises[place] for place in around), strict=True):
         up, down = list(score), list(score)
-        # A thousandth of the noise: the derivative, times the noise.
+        # The derivative of the vertex by this score, times the score's noise: a central difference over a
+        # thousandth of the noise to both sides.
         up[place], down[place] = score[place] + noise / 1000, score[place] - noise / 1000
         moves.append(500 * (_vertex(at, up) - _vertex(at, down)))
-    widest = (at[2] - at[0]) / math.sqrt(12)
+    widest = (at[2] - at[0]) / math.sqrt(12)  # of a uniform distribution between the neighbours
     return Optimum(middle=middle, deviation=min(math.hypot(*moves), widest))
 
 
 def _vertex(at: Sequence[float], score: Sequence[float]) -> float:
     """Return the highest place of the parabola through three points whose middle one is highest."""
+    # With the slopes of the two chords, both towards the middle: x1 + (h2 left - h1 right) / 2 (left +
+    # right), where h1 and h2 are the distances of the outer points.
     left, right = (score[1] - score[0]) / (at[1] - at[0]), (score[1] - score[2]) / (at[2] - at[1])
     middle = at[1] + ((at[2] - at[1]) * left - (at[1] - at[0]) * right) / 2 / max(left + right, 1e-12)
     return min(max(middle, at[0]), at[2])
@@ -116,6 +118,7 @@ class Line:
     def at(self, place: float) -> tuple[float, float, float]:
         """Return the rate at a place with the ends of its 90 % interval, four digits each."""
         first, second = self.optima
+        # Linear in ln place. Beyond the two places the share is outside 0 to 1, and the interval widens.
         share = math.log(place / self.places[0]) / math.log(self.places[1] / self.places[0])
         middle = (1 - share) * first.middle + share * second.middle
         reach = Z90 * math.hypot((1 - share) * first.deviation, share * second.deviation)

@@ -1,4 +1,4 @@
-"""Where learning rates are tuned, where they are carried to, and where they are checked.
+"""Learning rates that move with level or size: the cells they are tuned on, carried to and checked on.
 
 A rate is tuned for each architecture and strategy on its cheapest cell, and holds at every level. With
 ``tuning.levels`` it is tuned at two levels, with ``tuning.sizes`` for two architectures of a family. The line
@@ -22,7 +22,7 @@ Values = dict[Place, dict[str, float] | None]
 def tuned_cells(grid: Grid, levels: tuple[int, ...]) -> dict[Place, GridCell]:
     """Return the cell of each place that is tuned, pairs in declared order."""
     tuning = grid.declaration.tuning
-    assert tuning is not None, "asked where something is tuned"
+    assert tuning is not None, "called only if something is tuned"
     if tuning.levels:
         at = {level: _cheapest(grid, levels, (level,)) for level in tuning.levels}
         return {
@@ -41,7 +41,7 @@ def tuned_cells(grid: Grid, levels: tuple[int, ...]) -> dict[Place, GridCell]:
 def trained_with(grid: Grid, on: GridCell, values: Mapping[str, float]) -> Tried | str:
     """Return a cell's trials with tuned values, one per tuned seed; the reason if it can't be trained."""
     tuning = grid.declaration.tuning
-    assert tuning is not None, "asked where something is tuned"
+    assert tuning is not None, "called only if something is tuned"
     cell = on.cell
     changed = grid.tuned({(cell.architecture, cell.strategy, None): values})
     candidate = changed.candidate(cell, on.declared_samples, tuning.seeds)
@@ -70,13 +70,14 @@ def carry(
         grid: The grid as declared.
         levels: Budget levels.
         best: The optimum of each tuned place where training did not always diverge.
-        tuned: Values of the tuned places; None where training diverged at all.
+        tuned: Values of the tuned places; None if training diverged at every value.
 
     Returns:
-        The lines, and the values of all places. Without one end, the other one's rate holds along the line.
+        The lines, and the values of all places. If one end has no optimum, the rate of the other holds
+        everywhere.
     """
     tuning = grid.declaration.tuning
-    assert tuning is not None, "asked where something is tuned"
+    assert tuning is not None, "called only if something is tuned"
     pairs = list(_cheapest(grid, levels, None))
     groups: dict[Pair, list[tuple[Place, float]]] = {}
     if tuning.levels:
@@ -133,7 +134,7 @@ def neighbours(
     Args:
         grid: The grid with the tuned values.
         levels: Budget levels.
-        tuned: The tuned values; rates that are not known yet are those of the grid.
+        tuned: The tuned values; rates that are still unknown are those of the grid.
         room: Training FLOPs that they may cost.
         largest: The largest level that was tuned at; they are tried above it.
 
@@ -142,6 +143,7 @@ def neighbours(
     """
     found: list[list[Tried]] = []
     every: list[list[Tried]] = []
+    # From the top down: a lower level is taken only if more pairs fit there.
     for level in sorted((each for each in levels if each > largest), reverse=True):
         every = [_around(grid, on, tuned) for on in _cheapest(grid, levels, (level,)).values()]
         fits, left = [], room
@@ -149,7 +151,7 @@ def neighbours(
             if cost_of(points) <= left:
                 fits.append(points)
                 left -= cost_of(points)
-        found = max(found, fits, key=len)  # of equal numbers, those of the larger level
+        found = max(found, fits, key=len)  # of equal lengths, `max` takes the first
     checked = set(map(pair_of, found))
     dear = [points for points in every if pair_of(points) not in checked]
     small = [pair for pair in _cheapest(grid, levels, None) if pair not in {*checked, *map(pair_of, dear)}]
@@ -168,7 +170,7 @@ def neighbours(
 
 def _around(grid: Grid, on: GridCell, tuned: Values) -> list[Tried]:
     """Return a cell's trials with its rate and its neighbours, a step of the values tried apart."""
-    assert grid.declaration.tuning is not None, "asked where something is tuned"
+    assert grid.declaration.tuning is not None, "called only if something is tuned"
     assert on.setup.lr_peak is not None, "a cell without a learning rate is left out"
     lowest, next_one, *_ = grid.declaration.tuning.fields["lr_peak"]
     pair = on.cell.architecture, on.cell.strategy

@@ -25,16 +25,8 @@ from budgets.planning.tuned.moving import (
     trained_with,
     tuned_cells,
 )
-from budgets.planning.tuned.winner import (
-    Score,
-    Tried,
-    best_first,
-    cost_of,
-    is_done,
-    step_beyond,
-    winner,
-    words,
-)
+from budgets.planning.tuned.winner import Score, Tried, best_first, cost_of, is_done, step_beyond, winner
+from budgets.planning.tuned.wording import words
 from budgets.quantity import format_flops
 
 Fields = Mapping[str, tuple[float, ...]]
@@ -82,7 +74,7 @@ def plan_tuning(
         ValueError: The declared values cost more than tuning's share, or one of them cannot be trained.
     """
     tuning = grid.declaration.tuning
-    assert tuning is not None, "asked where something is tuned"
+    assert tuning is not None, "called only if something is tuned"
     reserve, of_check = tuning_reserves(grid.declaration)
     cells = tuned_cells(grid, levels)
     first = {place: _tried(grid, on, tuning.fields) for place, on in cells.items()}
@@ -101,7 +93,7 @@ def plan_tuning(
         wide = _widened(tuning.fields, best_first(points, scores.of)[0].values)
         known = [point.values for point in points]
         further = [point for point in _tried(grid, cells[place], wide) if point.values not in known]
-        # Not enough of tuning's share is left: the winner stays at the edge, which is reported.
+        # If too little of tuning's share is left, the winner stays at the edge, which is reported.
         if cost_of(further) > left:
             further = []
         left -= cost_of(further)
@@ -169,7 +161,10 @@ def _widened(fields: Fields, best: Mapping[str, float]) -> dict[str, tuple[float
 
 
 def _most(points: Sequence[Tried], fields: Fields) -> int:
-    """Cost of a pair if every field is widened by one value."""
+    """Return the training FLOPs of a pair if every field is widened by one value.
+
+    All combinations cost the same on average: cost x product of (values + 1) / product of values.
+    """
     wide = math.prod(len(values) + 1 for values in fields.values())
     return math.ceil(cost_of(points) * wide / len(points))
 

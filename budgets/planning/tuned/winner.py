@@ -2,12 +2,11 @@
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from budgets.planning.plan import Cell, Check, Trial, TuningPlan, Winner
-from budgets.planning.tuned.line import Z90, Carried
-from budgets.quantity import format_flops
+from budgets.planning.plan import Cell, Trial, Winner
+from budgets.planning.tuned.line import Z90
 
 _NEAR_ONE = {"beta1", "beta2", "ema"}
 _BELOW_ONE = {*_NEAR_ONE, "warmup", "cooldown", "unmasked_tail"}
@@ -62,16 +61,9 @@ def best_first(points: Sequence[Tried], scores: Mapping[str, Score]) -> list[Tri
 def winner(
     cell: Cell, points: Sequence[Tried], scores: Mapping[str, Score], *, widened: tuple[str, ...]
 ) -> Winner | None:
-    """Return the winner of at least two combinations.
+    """Return the winner of at least two combinations on a cell; None if training diverged at each.
 
-    Args:
-        cell: The cell they were tried on.
-        points: The combinations.
-        scores: Trial id → score, for all their trials.
-        widened: Fields whose range was widened.
-
-    Returns:
-        The winner, or None if all combinations diverged.
+    ``widened`` are the fields whose range was widened.
     """
     best, second = best_first(points, scores)[:2]
     score, next_score = mean_of(best, scores), mean_of(second, scores)
@@ -99,12 +91,7 @@ def winner(
 
 
 def step_beyond(name: str, values: Sequence[float], best: float) -> float | None:
-    """Return the next value beyond an edge, continuing the ratio of the last two values.
-
-    Args:
-        name: The field.
-        values: The values tried, rising.
-        best: The winning value.
+    """Return the next value of a field beyond an edge, continuing the ratio of the last two rising values.
 
     Returns:
         The value; None if the best value is not at an edge, is the only one, or has no valid one beyond it.
@@ -122,65 +109,6 @@ def step_beyond(name: str, values: Sequence[float], best: float) -> float | None
     step = round(step) if name in _WHOLE else float(f"{step:.4g}")
     outside = step <= 0 or (name in _BELOW_ONE and step >= 1)
     return None if outside or step in values else step
-
-
-def tuning_notes(plan: TuningPlan, *, reported: str) -> Iterator[str]:
-    """Yield notes on the winners: ties, and optima that may lie beyond the values tried.
-
-    Args:
-        plan: The tuning.
-        reported: The metric that the study reports.
-    """
-    if plan.metric == reported:
-        yield (
-            f"tuning selects by {reported}, which the study also reports: the winners' values of it are "
-            "biased upwards; declare another set for selection (tuning.metric)"
-        )
-    for each in plan.winners:
-        name = f"tuning of {each.architecture} with {each.strategy}"
-        for field in each.at_edge:
-            yield (
-                f"{name}: {field} = {each.values[field]:g} won at the edge of the values tried; the optimum "
-                "may lie beyond; declare values further out"
-            )
-        if each.tie:
-            yield (
-                f"{name}: {words(each.values)} ({each.score:.1%}) ties with {words(each.runner_up)} "
-                f"({each.runner_up_score:.1%})"
-            )
-    for check in plan.checks:
-        if check.moved:
-            said = f"{check.cell}: {check_words(check)}"
-            yield f"tuned rates at a larger level: {said}; tune at two levels or sizes"
-    for said in plan.left_out:
-        yield f"tuned rates are not checked at a larger level: {said}"
-
-
-def words(values: Mapping[str, float]) -> str:
-    """Format a combination of values."""
-    return ", ".join(f"{name} {value:g}" for name, value in values.items())
-
-
-def carried_words(line: Carried) -> str:
-    """Format a line with its rates and their 90 % intervals."""
-    rates = ", ".join(
-        f"{each.architecture}{'' if each.level_flops is None else f' at {format_flops(each.level_flops)}'} "
-        f"{each.lr_peak:.3g}" + ("" if each.tuned else f" [{each.low:.2g}, {each.high:.2g}]")
-        for each in line.rates
-    )
-    return f"{line.strategy}: exponent {line.exponent:.2f} [{line.low:.2f}, {line.high:.2f}]: {rates}"
-
-
-def check_words(check: Check) -> str:
-    """Format what trying the neighbours of a tuned rate showed."""
-    best = check.winner
-    if best is None:
-        return f"training diverged at the tuned rate {check.lr_peak:g} and both neighbours"
-    if best.values["lr_peak"] == check.lr_peak:
-        return f"the tuned rate {check.lr_peak:g} is still the best ({check.score:.1%})"
-    said = "is better than" if check.moved else "ties with"
-    tuned = f"the tuned {check.lr_peak:g} ({'diverged' if math.isnan(check.score) else f'{check.score:.1%}'})"
-    return f"lr_peak {best.values['lr_peak']:g} ({best.score:.1%}) {said} {tuned}"
 
 
 def mean_of(point: Tried, scores: Mapping[str, Score]) -> float:

@@ -3,16 +3,17 @@
 import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from study.commands.command import add_pool_options, number, open_console, show
+from study.commands.command import add_pool_options, number, open_console, show, show_all
 
 if TYPE_CHECKING:
+    from runners.data.build.source import Columns
     from runners.data.places.shared_folder import SharedFolder
-    from study.run.pool_site import PoolSite
+    from study.run.pools.pool_site import PoolSite
 
 NAME = "build"
-HELP = "build a pool; the same command continues an interrupted build, and takes up later shards"
+HELP = "build a pool; the same command continues an interrupted build, and adds later shards"
 EXAMPLES: tuple[str, ...] = (
     "pools/icons --from icons.csv",
     "pools/web --from my-shards --without sets/imagenet",
@@ -94,7 +95,7 @@ def run(options: Namespace) -> int:
     from runners.data.places.copies import is_url
     from runners.data.places.shared_folder import open_shared
     from runners.data.pool.pool import Pool
-    from study.run.pool_site import PoolSite
+    from study.run.pools.pool_site import PoolSite
     from study.storage.pool_writer import only_writer
 
     source = options.source
@@ -114,8 +115,7 @@ def run(options: Namespace) -> int:
                 else:
                     _build_from(shared, Path(source or options.pool), options, site)
         pool = Pool.open(shared.path)
-        for line in unreadable_lines(pool):
-            show(line)
+        show_all(unreadable_lines(pool))
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in pool.left_out.items()) or "none"
         show(f"{options.pool}: {pool.count:,} pairs; left out: {reasons}")
     return 0
@@ -130,10 +130,7 @@ def _build_embedded(path: Path, pairs: str, seed: int) -> None:
 
 
 def _build_from_url(shared: "SharedFolder", url: str, options: Namespace, site: "PoolSite") -> None:
-    from runners.data.build.build_pool import Build, build_pool
-    from runners.data.build.source import Columns
     from runners.data.places.copies import copy_pool, listed
-    from study.show.work_progress import WorkProgress
 
     path = shared.path
     if options.in_place and url != shared.url and "pool.json" in listed("pool", url):
@@ -143,30 +140,16 @@ def _build_from_url(shared: "SharedFolder", url: str, options: Namespace, site: 
             raise ValueError(f"{options.pool} already exists; remove it or choose another path")
         copy_pool(url, path)
         return
-    build = Build(
-        source=path,
-        url=url,
-        to=shared.url,
-        columns=Columns(image=options.image, caption=options.caption, score=options.score),
-        evaluation=options.without,
-        workers=site.workers(written=shared.url or (path if options.in_place else path.parent)),
-        in_place=options.in_place,
-    )
-    with WorkProgress(open_console()) as report:
-        build_pool(path, build, report)
+    workers = site.workers(written=shared.url or (path if options.in_place else path.parent))
+    _build(shared, options, source=path, url=url, workers=workers)
 
 
 def _build_from(shared: "SharedFolder", source: Path, options: Namespace, site: "PoolSite") -> None:
-    from runners.data.build.build_pool import Build, build_pool
     from runners.data.build.download import Download, download
-    from runners.data.build.source import Columns, folders_of
+    from runners.data.build.source import folders_of
     from runners.data.build.table_file import table_columns
-    from runners.data.pool.damage import damage_table
-    from study.show.work_progress import WorkProgress
 
-    path = shared.path
-    left_out, provenance = damage_table([]), {}
-    shards = source
+    path, shards, of = shared.path, source, dict[str, Any]()
     if source.is_file() and source.suffix != ".tar" and options.url in table_columns(source):
         if shared.url:
             raise ValueError(
@@ -186,23 +169,31 @@ def _build_from(shared: "SharedFolder", source: Path, options: Namespace, site: 
             user_agent=options.user_agent,
             workers=options.workers or os.cpu_count() or 1,
         )
-        left_out = download(source, shards, how)
-        provenance = {"urls": str(source.resolve())}
-    columns = Columns(image=options.image, caption=options.caption, score=options.score)
-    seen = folders_of(shards, columns) if site.on_cluster else ()
-    build = Build(
-        source=shards,
-        columns=columns,
-        evaluation=options.without,
-        workers=site.workers(
-            *seen, written=shared.url or (path if options.in_place or path.exists() else path.parent)
-        ),
-        to=shared.url,
-        in_place=options.in_place,
-        provenance=provenance,
-        left_out=left_out,
-    )
-    with WorkProgress(open_console()) as report:
-        build_pool(path, build, report)
+        of = {"left_out": download(source, shards, how), "provenance": {"urls": str(source.resolve())}}
+    seen = folders_of(shards, _columns(options)) if site.on_cluster else ()
+    written = shared.url or (path if options.in_place or path.exists() else path.parent)
+    _build(shared, options, source=shards, workers=site.workers(*seen, written=written), **of)
     if shards != source:
         show(f"the downloaded shards stay in {shards}; delete them when they are no longer needed")
+
+
+def _build(shared: "SharedFolder", options: Namespace, **of: Any) -> None:  # noqa: ANN401 - as `Build` has them
+    """Build the pool from what the options and the further fields of `Build` say."""
+    from runners.data.build.build_pool import Build, build_pool
+    from study.show.work_progress import WorkProgress
+
+    build = Build(
+        to=shared.url,
+        columns=_columns(options),
+        evaluation=options.without,
+        in_place=options.in_place,
+        **of,
+    )
+    with WorkProgress(open_console()) as report:
+        build_pool(shared.path, build, report)
+
+
+def _columns(options: Namespace) -> "Columns":
+    from runners.data.build.source import Columns
+
+    return Columns(image=options.image, caption=options.caption, score=options.score)

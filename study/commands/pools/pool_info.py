@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from study.commands.command import add_pool_options, show
+from study.commands.command import add_pool_options, show, show_all
 
 NAME = "info"
 HELP = "show counts, sizes, scores and the pairs left out"
@@ -24,13 +24,12 @@ def run(options: Namespace) -> int:
 
     from runners.data.build.info import summarise
     from runners.data.places.copies import is_url
-    from study.run.pool_site import PoolSite
+    from study.run.pools.pool_site import PoolSite
 
     folders = [] if is_url(options.pool) else [Path(options.pool)]
     folders += [options.sheet.parent] if options.sheet else []
     with PoolSite(options, show) as site:
         task = partial(summarise, options.pool, options.sheet)
         for _, lines in site.one(*folders).map(task, range(1), lambda _item: options.pool):
-            for line in lines:
-                show(line)
+            show_all(lines)
     return 0

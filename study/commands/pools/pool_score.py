@@ -5,13 +5,13 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study.commands.command import add_pool_options, number, open_console, show
+from study.commands.command import add_pool_options, number, open_console, show, show_all
 
 if TYPE_CHECKING:
     from runners.data.places.shared_folder import SharedFolder
     from runners.data.pool.pool import Pool
     from runners.host.workers import Report
-    from study.run.pool_site import PoolSite
+    from study.run.pools.pool_site import PoolSite
 
 NAME = "score"
 HELP = "set the quality score of the pairs, or add a named subset"
@@ -57,7 +57,7 @@ def run(options: Namespace) -> int:
     from runners.data.build.rescore import rewrite_shards
     from runners.data.places.shared_folder import SCORING, open_shared
     from runners.data.pool.pool import Pool
-    from study.run.pool_site import PoolSite
+    from study.run.pools.pool_site import PoolSite
     from study.show.work_progress import WorkProgress
     from study.storage.pool_writer import only_writer
 
@@ -72,13 +72,12 @@ def run(options: Namespace) -> int:
             with PoolSite(options, show) as site, WorkProgress(open_console()) as report:
                 workers = site.workers(pool.path, written=pool.path.parent)
                 pool = rewrite_shards(pool, workers=workers, report=report)
-        for line in info_lines(pool):
-            show(line)
+        show_all(info_lines(pool))
     return 0
 
 
 def _scored_by_index(pool: "Pool", options: Namespace) -> "Pool | None":
-    """Return the pool with a score or subset that needs no pair; None if the pairs have to be read."""
+    """Return the pool with a score or subset that its index can give; None if the pairs have to be read."""
     from runners.data.build.known_scores import expression_scores, metadata_scores
     from runners.data.build.rescore import set_score, set_subset, use_score
     from runners.data.pool.pool import COMPUTED, Scorer
@@ -101,7 +100,7 @@ def _scored_by_index(pool: "Pool", options: Namespace) -> "Pool | None":
 
 
 def _scored_by_pairs(pool: "Pool", options: Namespace, shared: "SharedFolder") -> "Pool":
-    from study.run.pool_site import PoolSite
+    from study.run.pools.pool_site import PoolSite
     from study.show.work_progress import WorkProgress
 
     kind, _, name = options.scorer.partition(":")
@@ -170,7 +169,8 @@ def _exported(trial: Path, target: Path) -> Path:
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         export_from(trial, target)
-        # The time tells models of one name apart: a repeated scoring goes on with the parts of this one.
+        # The time distinguishes models of the same name: a repeated scoring continues with the parts of this
+        # one.
         time = (trial / "weights.pt").stat().st_mtime_ns
         os.utime(target, ns=(time, time))
     return target

@@ -1,1 +1,1 @@
-"""The commands that spend compute, and those that watch and stop them."""
+"""The commands that spend compute, watch it, and stop it."""

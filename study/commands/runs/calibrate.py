@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from study.commands.command import add_study_options, declared_study, number, show
+from study.commands.command import add_study_options, declared_study, number, show_all
 
 NAME = "calibrate"
 HELP = "measure each kind of trial on this machine, for prices and forecasts"
@@ -27,9 +27,8 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Measure, write ``throughput.json``, and print the measurements."""
-    from study.run.calibration import calibrate_study
+    from study.run.measure.calibration import calibrate_study
 
     study = declared_study(options)
-    for line in calibrate_study(study, device_name=options.device, seconds=options.seconds):
-        show(line)
+    show_all(calibrate_study(study, device_name=options.device, seconds=options.seconds))
     return 0

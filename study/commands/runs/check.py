@@ -1,8 +1,8 @@
-"""``python -m study check``: tries everything that a run will need, before it spends anything."""
+"""``python -m study check``: try everything that a run will need, before it spends anything."""
 
 from argparse import ArgumentParser, Namespace
 
-from study.commands.command import add_study_options, declared_study, show
+from study.commands.command import add_backend_options, add_study_options, declared_study, show
 
 NAME = "check"
 HELP = "try the cluster, its nodes and each kind of trial before a run spends anything"
@@ -14,17 +14,12 @@ EXIT_FAILED_CHECKS = 1
 def add_options(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
     add_study_options(parser)
-    parser.add_argument(
-        "--address", metavar="ADDRESS", help="as of `run`: HOST:PORT of a running Ray cluster"
-    )
-    parser.add_argument(
-        "--backend", choices=("ray", "local"), default="ray", help="as of `run`: with Ray, or without it"
-    )
-    parser.add_argument("--json", action="store_true", help="write one JSON object a check, for programs")
+    add_backend_options(parser)
+    parser.add_argument("--json", action="store_true", help="write one JSON object per check, for programs")
 
 
 def run(options: Namespace) -> int:
-    """Print one line a check; return 1 if one failed.
+    """Print one line per check; return 1 if one failed.
 
     Raises:
         ValueError: The study cannot be planned.
@@ -32,7 +27,7 @@ def run(options: Namespace) -> int:
     import json
     from dataclasses import asdict
 
-    from study.run.preflight import preflight
+    from study.run.measure.preflight import preflight
     from study.run.site import open_backend
 
     study, failed = declared_study(options), 0

@@ -4,7 +4,13 @@ import sys
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from study.commands.command import add_study_options, open_console, refreshed_study, show
+from study.commands.command import (
+    add_backend_options,
+    add_study_options,
+    open_console,
+    refreshed_study,
+    show_all,
+)
 
 if TYPE_CHECKING:
     from study.run.execution import Result
@@ -28,18 +34,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--quiet", action="store_true", help="print only notes and failures, without a live view"
     )
-    parser.add_argument(
-        "--address",
-        metavar="ADDRESS",
-        help="HOST:PORT of a running Ray cluster's head, or local to start Ray on this machine "
-        "(default: RAY_ADDRESS if set, else local)",
-    )
-    parser.add_argument(
-        "--backend",
-        choices=("ray", "local"),
-        default="ray",
-        help="run trials on Ray, or as plain local processes to debug (default: ray)",
-    )
+    add_backend_options(parser)
     parser.add_argument(
         "--only",
         action="append",
@@ -53,7 +48,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--pay-again",
         action="store_true",
-        help="run trials again that were paid before, but whose results are gone (default: ask)",
+        help="run trials again that were paid for, but whose results are gone (default: ask)",
     )
     parser.add_argument(
         "--repair", action="store_true", help="first rebuild a damaged ledger from results and meters"
@@ -76,8 +71,7 @@ def run(options: Namespace) -> int:
     study = refreshed_study(options, needed=True)
     plan, only, retry_failed = plan_study(study), options.only, options.retry_failed
     if options.dry_run:
-        for line in would_run(study, plan, only=only, retry_failed=retry_failed):
-            show(line)
+        show_all(would_run(study, plan, only=only, retry_failed=retry_failed))
         return 0
     console, local = open_console(), options.backend == "local"
 

@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from study.commands.command import add_study_options, declared_study, number, show
+from study.commands.command import add_study_options, declared_study, number, show_all
 
 NAME = "stop"
 HELP = "stop a run: its trials write checkpoints and exit; a later `run` continues them"
@@ -23,6 +23,5 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Ask the run to stop, and wait until it has ended."""
-    for line in declared_study(options).storage.stop(wait_s=options.wait):
-        show(line)
+    show_all(declared_study(options).storage.stop(wait_s=options.wait))
     return 0

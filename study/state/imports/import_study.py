@@ -1,4 +1,4 @@
-"""Import of a table, with a map of its columns, as the folder of a study."""
+"""Import of a table as the folder of a study, by a map of its columns."""
 
 import json
 import shutil

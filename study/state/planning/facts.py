@@ -3,9 +3,9 @@
 import sys
 from collections.abc import Iterator, Mapping
 
+from budgets.declaration.data import DeclaredPool, DescribedPool, EmbeddedPool
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.keys import DeclaredKeyError, at_key
-from budgets.declaration.sections import DeclaredPool, DescribedPool, EmbeddedPool
 from budgets.names import printable
 from budgets.planning.facts import EvaluationFacts, MixtureFacts, PoolFacts, Ranking
 from budgets.planning.plan import Charge
@@ -24,7 +24,7 @@ from study.state.study import Study, own_sets
 
 
 def study_facts(study: Study) -> tuple[PoolFacts | MixtureFacts, EvaluationFacts, tuple[Charge, ...]]:
-    """Return the facts of the pool or of the mixtures, of all evaluation sets, and what was paid before.
+    """Return the facts of the pool or of the mixtures, of all evaluation sets, and earlier charges.
 
     Raises:
         ValueError: A pool or a set can't be read, or is not what was declared.
@@ -56,7 +56,7 @@ def study_facts(study: Study) -> tuple[PoolFacts | MixtureFacts, EvaluationFacts
 
 
 def _charges(declaration: Declaration) -> tuple[Charge, ...]:
-    """Return what the scores of the embedded pools cost, as one charge."""
+    """Return the cost of the embedded pools' scores, as one charge."""
     paid = [scorer(pool.pairs) for pool in declaration.sources.values() if isinstance(pool, EmbeddedPool)]
     if not paid:
         return ()
@@ -103,7 +103,7 @@ def _pool_facts(study: Study, name: str, pool: DeclaredPool) -> PoolFacts:
 def _brought_sets(
     study: Study, pool: str, declared: Mapping[str, SetFacts]
 ) -> Iterator[tuple[str, SetFacts]]:
-    """Yield the evaluation sets that a pool brings; those of an embedded one may not be made yet."""
+    """Yield the evaluation sets that a pool brings; those of an embedded pool may not exist yet."""
     if isinstance(study.declaration.sources[pool], EmbeddedPool):
         for name, (images, texts) in evaluation_counts().items():
             metrics = RETRIEVAL_METRICS if name == "retrieval" else ZERO_SHOT_METRICS
@@ -133,7 +133,7 @@ def _declared_set(study: Study, name: str) -> SetFacts:
 
 
 def _evaluation(sets: Mapping[str, SetFacts]) -> EvaluationFacts:
-    """Return the facts of all sets; only those with a known content have it in their ids."""
+    """Return the facts of all sets; the id of a set contains its content if that is known."""
     return EvaluationFacts(
         names=tuple(f"{name}@{found.content}" if found.content else name for name, found in sets.items()),
         images=sum(found.images for found in sets.values()),

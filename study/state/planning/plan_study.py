@@ -97,7 +97,7 @@ def _plan(study: Study) -> Plan:
 
 
 def _usual(metric: str) -> str:
-    """Return a metric under its name here, if it has another usual one."""
+    """Return a metric by this project's name for it, if it was given by another usual one."""
     name, _, measured = metric.partition("/")
     return f"{name}/{_USUAL.get(measured.lower(), measured)}"
 
@@ -115,7 +115,7 @@ def _check_qualities(qualities: Iterable[str], pool: PoolFacts) -> None:
 
 
 def _check_twins(qualities: Iterable[str], pool: PoolFacts | MixtureFacts) -> None:
-    """Raise DeclaredKeyError for two qualities or mixtures that are the same pairs."""
+    """Raise DeclaredKeyError for two qualities or mixtures with the same pairs."""
     pairs: dict[tuple[Component, ...], str] = {}
     for quality in qualities:
         content = tuple(
@@ -140,12 +140,11 @@ def _scores(study: Study, metrics: tuple[str, ...]) -> Scores | None:
     Raises:
         ValueError: No evaluation set has the declared metric.
     """
-    tuning, own = study.declaration.tuning, study.declaration.metric
+    tuning = study.declaration.tuning
     if tuning is None:
         return None
     if tuning.metric is not None and metrics and tuning.metric not in metrics:
         message = unknown("metric", tuning.metric, metrics, meant=_usual(tuning.metric))
         raise DeclaredKeyError("tuning.metric", f"tuning.metric: {message}")
-    apart = f"validation/{own.partition('/')[2]}"
-    metric = tuning.metric or (apart if apart in metrics else own)
+    metric = study.declaration.tuning_metric(metrics)
     return Scores(metric=metric, of=read_scores(study.folder / "tuning.parquet", metric))

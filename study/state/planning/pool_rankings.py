@@ -1,10 +1,10 @@
-"""Rankings of pools: those that the last run of a study took ``topN`` by, compared with the present ones."""
+"""Rankings of pools: those by which the last run of a study took ``topN``, compared with the present ones."""
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from budgets.declaration.sections import FolderPool
+from budgets.declaration.data import FolderPool
 from budgets.planning.plan import Plan
 from budgets.quality import score_of_quality
 from runners.data.index.writing import VERSIONS
@@ -48,7 +48,7 @@ def ranked_anew(study: Study) -> set[str]:
 
 
 def _id_now(facts: Mapping[str, Any], quality: str, known: str) -> str:
-    """Return the content id that decides the pairs of a quality; the known one if nothing tells another."""
+    """Return the present content id of a quality's pairs; the known one if the pool's facts give none."""
     if not quality.startswith("top"):
         return known
     score = score_of_quality(quality)
@@ -57,7 +57,7 @@ def _id_now(facts: Mapping[str, Any], quality: str, known: str) -> str:
 
 
 def _facts(study: Study, name: str) -> Mapping[str, Any]:
-    """Return the facts of a pool in the version that the study holds; none if there is no such file."""
+    """Return the facts of a pool in the version that the study keeps to; empty without such a file."""
     if not isinstance(study.declaration.sources[name], FolderPool):
         return {}
     folder, version = study.pool_folders[name], pool_versions(study).get(name)
@@ -66,6 +66,6 @@ def _facts(study: Study, name: str) -> Mapping[str, Any]:
             facts: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
             if version in {None, facts.get("unranked", facts["fingerprint"])}:
                 return facts
-        except (OSError, ValueError, KeyError):  # `plan` says what is wrong with the pool
+        except (OSError, ValueError, KeyError):  # `plan` reports the error
             continue
     return {}

@@ -1,8 +1,8 @@
-"""Versions of the pools that a study was planned on; it goes on with them if shards are added."""
+"""Versions of the pools that a study was planned on; it keeps to them if shards are added."""
 
 import json
 
-from budgets.declaration.sections import FolderPool
+from budgets.declaration.data import FolderPool
 from runners.host.files import write_json
 from study.state.study import Study
 
@@ -23,7 +23,7 @@ def pool_versions(study: Study) -> dict[str, str]:
 
 
 def keep_pool_versions(study: Study) -> None:
-    """Record the present version of each pool, with which the study goes on if shards are added."""
+    """Record the present version of each pool; the study keeps to it if shards are added."""
     known, kept = pool_versions(study), dict[str, dict[str, str]]()
     for name, pool in study.declaration.sources.items():
         if isinstance(pool, FolderPool):

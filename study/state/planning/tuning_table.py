@@ -14,12 +14,9 @@ from runners.results import RESULT_COLUMNS, read_table, to_frame, write_table
 
 
 def write_tried(path: Path, plan: TuningPlan, rows: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the trials that have a result, in the plan's order.
+    """Write the result rows of a tuning's trials, by id, in the plan's order.
 
-    Args:
-        path: The file; its columns are those of the results and a ``tuned_<field>`` for each tuned field.
-        plan: The tuning.
-        rows: Trial id → result row.
+    The columns are those of the results and one ``tuned_<field>`` for each tuned field.
     """
     done = [trial.trial_id for trial in plan.ready if trial.trial_id in rows]
     fields = next(iter(plan.values.values()), {})
@@ -30,7 +27,7 @@ def write_tried(path: Path, plan: TuningPlan, rows: Mapping[str, Mapping[str, An
 
 
 def write_winners(path: Path, plan: TuningPlan) -> None:
-    """Write the decided winners, and the architectures and strategies that still wait for one."""
+    """Write the winners so far, and the architectures and strategies that still wait for one."""
     write_json(
         path,
         {

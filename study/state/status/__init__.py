@@ -1,1 +1,1 @@
-"""How far a study is, for people who watch it."""
+"""Status of a study, for people who watch it."""

@@ -26,6 +26,20 @@ class Ahead:
     predicted_s: float
 
 
+def rest_of(kind: Kind, *, samples: int, shared: int, seen: int, predicted_s: float) -> Ahead:
+    """Return the rest of a trial.
+
+    Args:
+        kind: Architecture and strategy.
+        samples: Samples that the trial sees in all.
+        shared: The first of them, which the shorter trials of its trunk see for it.
+        seen: Samples seen so far.
+        predicted_s: Planned seconds for those that the trial sees itself.
+    """
+    left = samples - max(seen, shared)
+    return Ahead(kind=kind, samples=left, predicted_s=predicted_s * left / (samples - shared))
+
+
 def time_left(ahead: Iterable[Ahead], speeds: Mapping[Kind, Sequence[float]], slots: int) -> Range | None:
     """Forecast the seconds until the last trial ends, if the longest starts first on the next free slot.
 

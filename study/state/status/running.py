@@ -1,7 +1,8 @@
 """Data of the status views: counts of trials by level, and the progress of running trials."""
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,8 @@ class Level:
         running: Running trials.
         failed: Trials that failed and run again only with ``--retry-failed``.
         waiting: All other trials.
-        left_out: Trials that the last run had no room for, in the study budget or the share of the tuning or
-            its check, and that have none now.
+        left_out: Trials for which the study budget, or the share of the tuning or its check, had no room in
+            the last run and has none now.
     """
 
     name: str
@@ -31,6 +32,14 @@ class Level:
     def total(self) -> int:
         """Number of trials in the level."""
         return self.done + self.running + self.failed + self.waiting + self.left_out
+
+
+def count_levels(trials: Iterable[tuple[str, str]]) -> list[Level]:
+    """Return the counts of trials, each given by the names of its level and of its state, in their order."""
+    counts: dict[str, Counter[str]] = {}
+    for level, state in trials:
+        counts.setdefault(level, Counter())[state] += 1
+    return [Level(name=name, **of_state) for name, of_state in counts.items()]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,13 +72,9 @@ class Running:
 
 
 def running_trial(trial: str, what: str, flops_per_sample: float, progress: Mapping[str, Any]) -> Running:
-    """Return the progress of a trial from its ``progress.json``, which it writes every second.
+    """Return the progress of a trial from the content of its ``progress.json``, which it writes every second.
 
-    Args:
-        trial: The trial's id.
-        what: Cell and seed in words.
-        flops_per_sample: Training FLOPs per pair, the mean over the trial.
-        progress: The content of ``progress.json``.
+    ``flops_per_sample`` is the mean over the trial; ``what`` is its cell and seed in words.
     """
     speed = progress.get("samples_per_s") or None
     left = progress["samples_planned"] - progress["samples_seen"]

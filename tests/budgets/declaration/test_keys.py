@@ -3,10 +3,11 @@
 import pytest
 
 from budgets.declaration import values
+from budgets.declaration.data import EvaluationSet
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.keys import Reader, clashes, keys, tunable
 from budgets.declaration.recipe import Recipe
-from budgets.declaration.sections import Budget, Cluster, EvaluationSet, GridBlock, Resources, Training
+from budgets.declaration.sections import Budget, Cluster, GridBlock, Resources, Training
 from budgets.quantity import parse_number
 from tests.budgets.plans import declare
 

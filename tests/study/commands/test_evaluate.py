@@ -25,7 +25,7 @@ from runners.embedded.embedded_pool import evaluation_set
 from runners.models.model import build_model
 from runners.trials.trial import run_trial
 from study.declare.load import load_declaration
-from study.state.bookkeeping import trial_job
+from study.state.jobs import trial_job
 from study.state.planning.plan_study import plan_study
 from tests.study import shown
 from tests.study.conftest import Run, study_in, write_declaration

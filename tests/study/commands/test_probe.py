@@ -13,7 +13,7 @@ from runners.embedded.embedded_pool import evaluation_set
 from runners.trials.trial import run_trial
 from study.declare.dump import dump_declaration
 from study.declare.load import load_declaration
-from study.state.bookkeeping import trial_job
+from study.state.jobs import trial_job
 from study.state.planning.plan_study import plan_study
 from study.state.study import Study
 from tests.study.conftest import study_in, write_declaration

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from budgets.declaration.data import DescribedPool, EmbeddedPool, FolderPool
 from budgets.declaration.recipe import Recipe
 from budgets.declaration.rules import ResourceRule, TrainingRule
-from budgets.declaration.sections import DescribedPool, EmbeddedPool, Exclusion, FolderPool, Ladder
+from budgets.declaration.sections import Exclusion, Ladder
 from study.declare.dump import dump_declaration
 from study.declare.load import find_declaration, load_declaration
 from study.declare.shipped import shipped_studies

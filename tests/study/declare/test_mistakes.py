@@ -83,7 +83,7 @@ RESOURCES = "{cpus: 2, gpus: 1, retries: 1, checkpoint: 2 min}"
         ("metric: imagenet/top1\n", "metric: imagenet/top1\nstorage: s4://bucket/x\n",
          "5: storage: unknown protocol 's4'; did you mean 's3'"),
         ("metric: imagenet/top1\n", "metric: imagenet/top1\nstorage: s3://\n",
-         "5: storage: 's3://' names no place"),
+         "5: storage: 's3://' has no bucket"),
         ("metric: imagenet/top1\n", "metric: imagenet/top1\nstorage: results\n",
          "5: storage: 'results' must be an absolute path, the same on every node"),
     ],

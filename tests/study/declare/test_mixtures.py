@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from budgets.declaration.sections import EmbeddedPool, FolderPool, MixedPool
+from budgets.declaration.data import EmbeddedPool, FolderPool, MixedPool
 from budgets.planning.facts import MixtureFacts, PoolFacts
 from study.declare.dump import dump_declaration
 from study.declare.load import load_declaration
@@ -66,7 +66,7 @@ def test_pools_and_mixtures_are_read_and_written_back(tmp_path: Path) -> None:
          ("11: grid[1].quality: a mixture's pools have their own quality: "
           "mixtures: {NAME: {POOL: {quality: top20}}}")),
         ("mixtures: [half]", "mixtures: [union]",
-         "11: grid[1].sizes: the mixture union declares pairs of its pools, which only all goes with"),
+         "11: grid[1].sizes: the mixture union declares pairs of its pools, so only all is allowed"),
         ("mixtures: [union]", "mixtures: [union], quality: [all]",
          ("14: exclude[1].quality: a mixture's pools have their own quality: "
           "mixtures: {NAME: {POOL: {quality: top20}}}")),

@@ -226,7 +226,7 @@ def test_keys_of_a_design_go_with_adaptive(declaration: Path, run: Run) -> None:
     declaration.write_text(
         text.replace("design: adaptive", "design: {adaptive: true, best: [7 GFLOP]}"), encoding="utf-8"
     )
-    assert "design.best: 7 GFLOP is no level of the study: 5 GFLOP, 10 GFLOP, 20 GFLOP" in run(
+    assert "design.best: 7 GFLOP is not a level of the study: 5 GFLOP, 10 GFLOP, 20 GFLOP" in run(
         f"plan {declaration}", code=2
     )
 

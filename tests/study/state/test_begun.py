@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from runners.host.files import write_json
-from study.state.begun import begun
+from study.state.status.begun import begun
 from study.storage.lock import only_run
 
 

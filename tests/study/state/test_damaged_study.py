@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from budgets.book.ledger import Ledger, read_entries, reserved, spent_flops
 from runners.trials.records.meter import FlopCount, read_count
 from study.cli import main
 from study.declare.load import load_declaration
-from study.state.bookkeeping import book_lost, trial_folder
+from study.state.bookkeeping import Bookkeeper
 from study.state.planning.plan_study import plan_study
 from study.state.study import find_study
 from tests.study.conftest import Run, write_declaration
@@ -57,7 +58,7 @@ def test_a_finished_trial_whose_folder_is_gone_is_paid_again_only_on_request(cop
     error = run(words(copy), code=2)
     assert "1 trial to run had finished before, and would cost 4.9" in error
     assert f"Restore the folders (such as {trial.name}), or use --pay-again" in error
-    assert "`run` asks before, or needs --pay-again" in run(words(copy, "--dry-run"))
+    assert "`run` asks first, or needs --pay-again" in run(words(copy, "--dry-run"))
 
     run(words(copy, "--pay-again"))
     assert tables(copy) == before
@@ -113,7 +114,7 @@ def test_without_its_meter_a_trial_is_charged_the_most_that_it_can_have_lost(
 ) -> None:
     study = find_study(load_declaration(copy / "tiny.yaml"), results=str(copy), pools=None)
     trial = plan_study(study).trials[0]
-    folder, said = trial_folder(study, trial.trial_id), list[str]()
+    folder, said = study.trial_folder(trial.trial_id), list[str]()
     (folder / "result.json").unlink()
     (folder / "progress.json").write_text('{"samples_seen": 16}')
     ledger = Ledger(copy / "new.jsonl", None)
@@ -129,7 +130,7 @@ def test_without_its_meter_a_trial_is_charged_the_most_that_it_can_have_lost(
     assert read_count(folder) is None
 
     for _ in range(2):
-        book_lost(ledger, trial, folder, said.append)
+        Bookkeeper(ledger, study, said.append).lost(trial)
 
     assert ledger.wasted_by(trial.trial_id) == 77 + trial.train_flops
     assert read_count(folder) == FlopCount(train_flops=77 + trial.train_flops)
@@ -141,12 +142,13 @@ def test_without_its_meter_a_trial_is_charged_the_most_that_it_can_have_lost(
 
 def test_an_empty_meter_of_a_trial_that_did_nothing_books_nothing(copy: Path) -> None:
     study = find_study(load_declaration(copy / "tiny.yaml"), results=str(copy), pools=None)
-    trial, folder = plan_study(study).trials[0], copy / "trials" / "0123456789ab"
+    trial, study = plan_study(study).trials[0], replace(study, folder=copy / "new")
+    folder = study.trial_folder(trial.trial_id)
     folder.mkdir(parents=True)
     (folder / "meter").touch()
     ledger = Ledger(copy / "new.jsonl", None)
     ledger.reserve(trial.trial_id, trial.train_flops)
-    book_lost(ledger, trial, folder, pytest.fail)
+    Bookkeeper(ledger, study, pytest.fail).lost(trial)
     assert ledger.spent_flops == 0
 
 

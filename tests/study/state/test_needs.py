@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from study.declare.load import load_declaration
-from study.state.bookkeeping import needs, trial_job
+from study.state.jobs import needs, trial_job
 from study.state.planning.plan_study import plan_study
 from study.state.study import find_study
 

@@ -19,7 +19,7 @@ from runners.trials.records.trial_files import forget_failure, read_failure, rea
 from runners.trials.trial import run_trial
 from runners.trials.trial_job import TrialJob
 from study.declare.load import load_declaration
-from study.state.bookkeeping import trial_folder, trial_job
+from study.state.jobs import trial_job
 from study.state.planning.plan_study import plan_study
 from study.state.study import Study, find_study
 from study.storage import bucket_storage
@@ -93,17 +93,17 @@ def test_a_stop_from_anywhere_reaches_only_the_active_run(machine: Machine) -> N
     with pytest.raises(ValueError, match=r"no run of .* is active"):
         list(elsewhere.storage.stop(wait_s=0))
     with here.storage.claim(say):
-        assert not here.storage.told()
+        assert not here.storage.stop_requested()
         told, waited = elsewhere.storage.stop(wait_s=0)
         assert told.startswith(f"asked {running(here.folder)} to stop")
         assert waited == "the run has not ended after 0 s; the request to stop remains"
         deadline = time.monotonic() + 20
-        while not here.storage.told():
+        while not here.storage.stop_requested():
             assert time.monotonic() < deadline, "it was not told"
             time.sleep(0.05)
     with elsewhere.storage.claim(say):
         time.sleep(0.5)  # a few looks
-        assert not elsewhere.storage.told()
+        assert not elsewhere.storage.stop_requested()
 
 
 def test_a_runs_files_are_seen_elsewhere_after_it_ended_even_by_an_error(machine: Machine) -> None:
@@ -136,10 +136,10 @@ def test_a_trial_gives_the_same_row_as_on_paths_and_its_weights_are_found_elsewh
     elsewhere.storage.bring_weights(trial.trial_id)
 
     for study in (here, elsewhere):
-        outcome = read_outcome(trial_folder(study, trial.trial_id))
+        outcome = read_outcome(study.trial_folder(trial.trial_id))
         assert outcome is not None
         assert json.dumps(outcome.row, sort_keys=True) == quiet
-    assert (trial_folder(elsewhere, trial.trial_id) / "weights.pt").stat().st_size > 100_000
+    assert (elsewhere.trial_folder(trial.trial_id) / "weights.pt").stat().st_size > 100_000
     assert not elsewhere.storage.bring_pool("pools/no-such-pool")
 
 
@@ -147,7 +147,7 @@ def test_failures_and_restarts_of_trials_are_seen_elsewhere(machine: Machine) ->
     here, elsewhere = machine("here"), machine("elsewhere")
     (trial,) = plan_study(here).trials
     job = trial_job(here, trial)
-    ours, theirs = (trial_folder(study, trial.trial_id) for study in (here, elsewhere))
+    ours, theirs = (study.trial_folder(trial.trial_id) for study in (here, elsewhere))
     with here.storage.claim(say):
         here.storage.share(job, say)
         here.storage.call(begin, job)()

@@ -24,7 +24,7 @@ from study.storage.folder_storage import FolderStorage
 from study.storage.lock import only_run
 with only_run(Path(sys.argv[1])):
     print("holds", flush=True)
-    while not FolderStorage(Path(sys.argv[1])).told():
+    while not FolderStorage(Path(sys.argv[1])).stop_requested():
         time.sleep(0.05)
 """
 
@@ -76,6 +76,6 @@ def test_a_request_to_stop_does_not_reach_the_next_run(tmp_path: Path) -> None:
         asked = threading.Thread(target=lambda: list(FolderStorage(tmp_path).stop(wait_s=0)))
         asked.start()
         asked.join()
-        assert FolderStorage(tmp_path).told()
+        assert FolderStorage(tmp_path).stop_requested()
     with only_run(tmp_path):
-        assert not FolderStorage(tmp_path).told()
+        assert not FolderStorage(tmp_path).stop_requested()

@@ -115,7 +115,7 @@ def test_the_second_driver_is_refused_and_can_stop_the_first_from_anywhere(
         assert f"another run of {bucket.url}/results/tiny is active: {holder}" in refused
         assert f"asked {holder} to stop" in run(f"stop {declaration} --results {tmp_path / 'third'} --wait 0")
         deadline = time.monotonic() + 20
-        while not study.storage.told():
+        while not study.storage.stop_requested():
             assert time.monotonic() < deadline, "it was not told"
             time.sleep(0.05)
 
@@ -123,7 +123,7 @@ def test_the_second_driver_is_refused_and_can_stop_the_first_from_anywhere(
         Lease(Storage(bucket.url), "results/tiny/run.json", OTHER, ValueError).claim(None, lambda _text: None)
         time.sleep(1)  # a few renewals
         with pytest.raises(ValueError, match="is active: process 1 on elsewhere"):
-            study.storage.told()
+            study.storage.stop_requested()
     told = run(f"stop {declaration} --results {tmp_path / 'third'} --wait 0")
     assert told.startswith(f"asked {OTHER} to stop"), "what is another's is left alone"
 

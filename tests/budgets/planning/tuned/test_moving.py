@@ -14,7 +14,8 @@ from budgets.planning.plan import Plan, Trial
 from budgets.planning.planner import make_plan
 from budgets.planning.tuned.line import Line, Optimum, optimum
 from budgets.planning.tuned.tuning import Scores
-from budgets.planning.tuned.winner import Score, tuning_notes
+from budgets.planning.tuned.winner import Score
+from budgets.planning.tuned.wording import tuning_notes
 from tests.budgets.plans import GFLOP, LADDER, NO_EVALUATION, declare
 
 RATES = (1e-3, 2e-3, 4e-3)

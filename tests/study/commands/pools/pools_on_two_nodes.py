@@ -35,7 +35,7 @@ from runners.evaluate import clip_score
 from runners.host.storage import Storage
 from runners.host.workers import Report
 from study.cli import main as study
-from study.run.pool_site import PoolSite
+from study.run.pools.pool_site import PoolSite
 from study.show.work_progress import WorkProgress
 from tests.runners.host.bucket import Bucket
 

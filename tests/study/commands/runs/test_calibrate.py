@@ -8,7 +8,7 @@ import pytest
 from runners.trials.speed.throughput import read_calibration
 from study.cli import main
 from study.declare.load import load_declaration
-from study.run.calibration import require_named
+from study.run.measure.calibration import require_named
 from study.state.planning.plan_study import plan_study
 from study.state.planning.speeds import device_throughput, measured_throughput
 from tests.study.conftest import study_in, write_declaration

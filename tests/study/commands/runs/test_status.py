@@ -20,7 +20,7 @@ from study.declare.load import load_declaration
 from study.show.progress import Progress
 from study.show.status_view import show_status, status_json
 from study.show.view import sparkline
-from study.state.bookkeeping import add_event, trial_folder
+from study.state.bookkeeping import add_event
 from study.state.planning.plan_study import plan_study, plan_tables
 from study.state.status.forecast import Ahead, time_left
 from study.state.study import Study
@@ -51,10 +51,10 @@ def started(pool: Path, tmp_path: Path) -> tuple[Study, Plan]:
     row = {"trial": done.trial_id, "status": "finished", "reason": "", "samples_seen": done.samples_seen}
     result = {"row": row, "timing": {"samples_per_s": 400.0}}
     for trial in (done, failed, runs):
-        trial_folder(study, trial.trial_id).mkdir(parents=True)
-    (trial_folder(study, done.trial_id) / "curve.parquet").touch()
-    write_json(trial_folder(study, done.trial_id) / "result.json", result)
-    write_failure(trial_folder(study, failed.trial_id), "ValueError: no image")
+        study.trial_folder(trial.trial_id).mkdir(parents=True)
+    (study.trial_folder(done.trial_id) / "curve.parquet").touch()
+    write_json(study.trial_folder(done.trial_id) / "result.json", result)
+    write_failure(study.trial_folder(failed.trial_id), "ValueError: no image")
     progress = {
         "samples_seen": runs.samples_seen // 2,
         "samples_planned": runs.samples_seen,
@@ -63,7 +63,7 @@ def started(pool: Path, tmp_path: Path) -> tuple[Study, Plan]:
         "losses": [3.0, 2.0, 1.0],
         "samples_per_s": 500.0,
     }
-    write_json(trial_folder(study, runs.trial_id) / "progress.json", progress)
+    write_json(study.trial_folder(runs.trial_id) / "progress.json", progress)
     return study, plan
 
 
@@ -101,7 +101,7 @@ def test_status_of_a_running_study_has_levels_trials_flops_and_time_left(started
 
 def test_interrupted_trials_count_as_waiting_without_an_active_run(started: tuple[Study, Plan]) -> None:
     study, plan = started
-    (trial_folder(study, plan.trials[2].trial_id) / "checkpoint-0000000010-0.pt").touch()
+    (study.trial_folder(plan.trials[2].trial_id) / "checkpoint-0000000010-0.pt").touch()
 
     content = json.loads(status_json(study))
 

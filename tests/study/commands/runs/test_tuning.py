@@ -12,7 +12,7 @@ import pytest
 
 from budgets.book.ledger import read_entries, reserved
 from budgets.book.reconcile import reconcile
-from budgets.planning.tuned.winner import words
+from budgets.planning.tuned.wording import words
 from runners.results import read_table
 from runners.trials.records.meter import read_count
 from study.cli import main

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,15 +12,16 @@ import pandas as pd
 from analysis.answers.cost import STARTS, run_time
 from budgets.book.book import Entry
 from budgets.book.ledger import read_entries, reserved, spent_flops
+from budgets.planning.plan import Cell
 from budgets.planning.price import Range
 from budgets.planning.tuned.tuning import tuning_reserves
-from budgets.quantity import format_count, format_flops
+from budgets.quantity import format_flops
 from runners.results import read_json_lines, read_table
 from study.state.design import answer_lines, not_chosen
 from study.state.planning.pool_rankings import ranked_anew
 from study.state.planning.tuning_table import read_neighbours
-from study.state.status.forecast import Ahead, time_left
-from study.state.status.running import Level, Running, running_trial
+from study.state.status.forecast import Ahead, rest_of, time_left
+from study.state.status.running import Level, Running, count_levels, running_trial
 from study.state.study import Study
 from study.state.trial_states import Stage, TrialState, trial_states
 from study.storage.lock import running as running_now
@@ -42,7 +43,7 @@ class Failure:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Standing:
+class StudyStatus:
     """Status of a study. FLOPs are training FLOPs (`budgets.cost.flops.CONVENTION`).
 
     Attributes:
@@ -51,8 +52,8 @@ class Standing:
         levels: Counts of trials by level and state.
         running: Progress of the running trials.
         interrupted: Number of waiting trials that continue from a checkpoint.
-        no_room: Number of waiting trials that cost more than is left of the study budget or of their share of
-            it.
+        no_room: Number of waiting trials that cost more than is left of the study budget, or of their share
+            of it.
         failures: The failed trials.
         planned_flops: FLOPs of all planned trials.
         spent_flops: FLOPs charged, spent and wasted.
@@ -63,10 +64,10 @@ class Standing:
         slots_busy: Share of the last run's slot time in use, up to now or to its last event; None before the
             first run.
         left_s: Forecast of the remaining seconds; None if no trial is left.
-        ranked_anew: Number of trials of the last run's plan in whose place the next run has others, because a
+        ranked_anew: Number of trials of the last run's plan that the next run replaces by others, because a
             score of their pool has changed.
-        design: Answers of an adaptive design so far and its open questions, one per line; its trials that
-            were not chosen are not counted in ``levels``.
+        design: Answers of an adaptive design so far and its open questions, one per line. Trials that it has
+            not chosen are not counted in ``levels``.
     """
 
     study: str
@@ -88,7 +89,7 @@ class Standing:
     design: tuple[str, ...]
 
 
-def read_standing(study: Study) -> Standing:
+def read_status(study: Study) -> StudyStatus:
     """Read the status of a study.
 
     Raises:
@@ -113,29 +114,32 @@ def read_standing(study: Study) -> Standing:
         if state.stage is Stage.RUNNING and state.progress is not None
     )
     held, cap = reserved(entries), study.declaration.budget.study_flops
-    homeless = _homeless(study, rows, states, entries)
+    without_room = _without_room(study, rows, states, entries)
     for trial, state in states.items():  # the budget may be larger than it was in the last run
-        if state.stage is Stage.LEFT_OUT and trial not in homeless:
+        if state.stage is Stage.LEFT_OUT and trial not in without_room:
             states[trial] = replace(state, stage=Stage.WAITING)
     waiting = {trial: state for trial, state in states.items() if state.column == "waiting"}
     seen = {each.trial: each.samples_seen for each in running}
-    ahead = {
-        trial: int(rows[trial]["samples_seen"])
-        - max(seen.get(trial, state.kept_steps * int(rows[trial]["batch_size"])), _shared(rows[trial]))
-        for trial, state in states.items()
-        if state.column in {"waiting", "running"} and trial not in homeless
-    }
+    ahead = [
+        rest_of(
+            (row["architecture"], row["strategy"]), samples=int(row["samples_seen"]), shared=_shared(row),
+            seen=seen.get(trial, states[trial].kept_steps * int(row["batch_size"])),
+            predicted_s=row["predicted_s"],
+        )
+        for trial, row in rows.items()
+        if states[trial].column in {"waiting", "running"} and trial not in without_room
+    ]  # fmt: skip
     slots = busy = None
     if this_run is not None:
         slots = int(this_run["slots"].dropna().iloc[-1])
         busy = run_time(this_run, now=None if holder is None else time.time()).busy
-    return Standing(
+    return StudyStatus(
         study=study.declaration.name,
         run=None if holder is None else str(holder),
         levels=tuple(_levels(plan, states)),
         running=running,
         interrupted=sum(state.kept_steps > 0 for state in waiting.values()),
-        no_room=len(homeless & waiting.keys()),
+        no_room=len(without_room & waiting.keys()),
         failures=tuple(
             Failure(trial=trial, what=words[trial], reason=state.reason)
             for trial, state in states.items()
@@ -156,33 +160,23 @@ def read_standing(study: Study) -> Standing:
 
 def _planned(study: Study) -> pd.DataFrame:
     """Return the planned trials, tuning first; the column ``phase`` is ``tuning`` or ``grid``."""
+    tables = {"tuning-plan.parquet": "tuning", "plan.parquet": "grid"}
+    study.require_run(*tables)
     parts = [
-        read_table(path).assign(phase=phase)
-        for phase, path in (
-            ("tuning", study.folder / "tuning-plan.parquet"),
-            ("grid", study.folder / "plan.parquet"),
-        )
-        if path.exists()
+        read_table(study.folder / name).assign(phase=phase)
+        for name, phase in tables.items()
+        if (study.folder / name).exists()
     ]
-    if not parts:
-        raise ValueError(f"{study.folder} has no results; run `python -m study run {study.word}` first")
     return pd.concat(parts, ignore_index=True).drop_duplicates("trial", ignore_index=True)
 
 
-def _homeless(
+def _without_room(
     study: Study,
     rows: Mapping[str, dict[str, Any]],
     states: Mapping[str, TrialState],
     entries: list[Entry],
 ) -> set[str]:
-    """Return the trials that can't start: the study budget or their share of it has no room for them.
-
-    Args:
-        study: The study.
-        rows: The planned trials.
-        states: Their states.
-        entries: The ledger.
-    """
+    """Return the trials that can't start: the study budget or their share of it has no room for them."""
     cap = study.declaration.budget.study_flops
     if cap is None:
         return set()
@@ -198,6 +192,7 @@ def _homeless(
     for trials, share in zip((tuned, near), tuning_reserves(study.declaration), strict=True):
         left = share - sum(taken[trial] for trial in trials)
         rooms |= dict.fromkeys(trials, min(room, left))
+    # By length, because a trial also has no room if a shorter one of its trunk has none.
     found, ended = set(), set()
     for trial, row in sorted(rows.items(), key=lambda item: item[1]["train_flops"]):
         open_ = states[trial].column in {"waiting", "left_out"} and trial not in held
@@ -219,16 +214,15 @@ def _levels(plan: pd.DataFrame, states: Mapping[str, TrialState]) -> list[Level]
     tuning = plan["phase"] == "tuning"
     names = plan["level_flops"].map(lambda flops: "no level" if pd.isna(flops) else format_flops(flops))
     order = plan["level_flops"].fillna(float("inf")).mask(tuning, -1.0)
-    counts: dict[str, Counter[str]] = {}
-    for position in order.sort_values(kind="stable").index:
-        name = "tuning" if tuning[position] else names[position]
-        counts.setdefault(name, Counter())[states[plan["trial"][position]].column] += 1
-    return [Level(name=name, **of_state) for name, of_state in counts.items()]
+    return count_levels(
+        ("tuning" if tuning[position] else names[position], states[plan["trial"][position]].column)
+        for position in order.sort_values(kind="stable").index
+    )
 
 
 def _left(
     rows: Mapping[str, dict[str, Any]],
-    ahead: Mapping[str, int],
+    ahead: Iterable[Ahead],
     events: pd.DataFrame,
     running: tuple[Running, ...],
     *,
@@ -238,7 +232,7 @@ def _left(
 
     Args:
         rows: The planned trials.
-        ahead: Trial id → samples still to be seen, for waiting and running trials.
+        ahead: The rest of each trial that waits or runs.
         events: The study's events.
         running: Progress of the running trials.
         slots: Number of trials that run at once.
@@ -251,26 +245,19 @@ def _left(
     for trial, speed in measured.items():
         if trial in rows and speed:
             speeds[rows[trial]["architecture"], rows[trial]["strategy"]].append(float(speed))
-    found = [
-        Ahead(
-            kind=(rows[trial]["architecture"], rows[trial]["strategy"]),
-            samples=samples,
-            predicted_s=rows[trial]["predicted_s"]
-            * samples
-            / (rows[trial]["samples_seen"] - _shared(rows[trial])),
-        )
-        for trial, samples in ahead.items()
-    ]
-    return time_left(found, speeds, slots)
+    return time_left(ahead, speeds, slots)
 
 
 def _shared(row: dict[str, Any]) -> int:
-    """Samples that the shorter trials of a planned trial's trunk see for it."""
+    """Return the samples that the shorter trials of a planned trial's trunk see for it."""
     return int((row["train_flops"] - row["paid_flops"]) // row["train_flops_per_sample"])
 
 
 def _words(row: dict[str, Any]) -> str:
-    level = float(row["level_flops"])
-    at = f"({row['regime']})" if math.isnan(level) else f"at {format_flops(level)}"
-    subset = f"{format_count(row['subset_size'])} pairs ({row['quality']})"
-    return f"{row['architecture']} {row['strategy']} on {subset} {at}, seed {row['seed']}"
+    level = row["level_flops"]
+    cell = Cell(
+        regime=row["regime"], subset_size=row["subset_size"], quality=row["quality"],
+        architecture=row["architecture"], strategy=row["strategy"],
+        level_flops=None if math.isnan(level) else level,
+    )  # fmt: skip
+    return f"{cell}, seed {row['seed']}"

@@ -1,9 +1,9 @@
-"""Embedded pools are built where a run finds none."""
+"""Builds the embedded pools that a run does not find."""
 
 import time
 from collections.abc import Callable
 
-from budgets.declaration.sections import EmbeddedPool
+from budgets.declaration.data import EmbeddedPool
 from study.state.study import Study
 
 

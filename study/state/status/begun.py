@@ -1,4 +1,4 @@
-"""Progress, in words for the report, of trials that have no row in the results yet."""
+"""Progress of trials that have no row in the results yet, in words for the report."""
 
 from collections.abc import Mapping
 from pathlib import Path

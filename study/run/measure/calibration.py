@@ -18,10 +18,10 @@ from budgets.planning.plan import Plan, Trial
 from runners.trials.speed.measure_speed import calibrate, gpu_count, gpu_name
 from runners.trials.speed.throughput import Calibration, Throughput, kind
 from runners.trials.trial_job import TrialJob
-from study.run.ensure_pools import ensure_pools
+from study.run.pools.ensure_pools import ensure_pools
 from study.show.text_table import text_table
-from study.state.bookkeeping import trial_job
 from study.state.environment import environment
+from study.state.jobs import trial_job
 from study.state.planning.plan_study import plan_study
 from study.state.study import Study
 
@@ -84,7 +84,7 @@ def one_of_each_kind(plan: Plan) -> list[Trial]:
 
 
 def _at_width(study: Study, gpus: int) -> Study:
-    """Return the study with so many GPUs a trial, if the planner chooses."""
+    """Return the study with a fixed number of GPUs a trial, if the planner would choose it."""
     declaration, resources = study.declaration, study.declaration.resources
     if not resources.auto or declaration.cluster is None:
         return study

@@ -1,4 +1,4 @@
-"""Preflight of a study: every node and every kind of trial is tried before anything is spent."""
+"""Preflight of a study: tries every node and every kind of trial before anything is spent."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,9 +24,9 @@ from runners.trials.speed.preflight_training import (
     check_ranks_over_nodes,
 )
 from runners.trials.speed.throughput import Calibration, Throughput, kind, read_calibration, slow_loading
-from study.run.calibration import estimated_memory, one_of_each_kind
-from study.run.ensure_pools import ensure_pools
-from study.state.bookkeeping import needs, trial_job
+from study.run.measure.calibration import estimated_memory, one_of_each_kind
+from study.run.pools.ensure_pools import ensure_pools
+from study.state.jobs import needs, trial_job
 from study.state.planning.plan_study import plan_study
 from study.state.study import Study
 
@@ -43,8 +43,8 @@ def preflight(
 
     Args:
         study: The study.
-        open_backend: Connects to what would run it.
-        where: Name of that, for the first check.
+        open_backend: Connects to the backend that would run it.
+        where: Name of the backend, for the first check.
 
     Raises:
         ValueError: The study cannot be planned or run.
@@ -115,6 +115,7 @@ def _failed(task: Job, reason: object) -> Check:
 
 def _clock(node: str, clock: float, began: float, ended: float) -> Check:
     """Compare a node's clock with the driver's, which read ``began`` before it and ``ended`` after it."""
+    # The node read its clock between the two times; only what lies outside of them is known to be skew.
     skew = max(began - clock, clock - ended, 0.0)
     problem = "synchronise the clocks (chrony, ntpd): times of events and leases compare them"
     found = f"within {max(skew, 0.1):.1f} s of the driver's"
@@ -177,24 +178,25 @@ _LOGS = "run it alone to see all of its output: study run --backend local --only
 
 def _speed(trial: Trial, kind_found: KindFound) -> Check:
     found, estimate = kind_found.speed, estimated_memory(trial, kind_found.speed)
-    # On a processor the process's whole resident set was measured, most of which is no part of the estimate.
+    # On a processor the process's whole resident set was measured, most of which the estimate does not
+    # include.
     over = bool(trial.resources.gpus) and found.memory_bytes > _MOST_OF_ESTIMATE * estimate
     advice = [f"takes over {_MOST_OF_ESTIMATE} times the estimated memory: leave room on devices"] * over
     advice += slow_loading([trial], Calibration(machine="", device=None, side_by_side=1, kinds=(found,)))
-    told = [
+    facts = [
         f"batch {found.batch_size:,} in {found.precision}: {found.samples_per_s:,.0f} samples/s",
         f"waits {found.waited:.0%} of the time for data",
         f"{found.memory_bytes / 2**20:,.0f} MiB, {estimate / 2**20:,.0f} MiB estimated",
     ]
     if size := kind_found.checkpoint_bytes:
         rates = f"written in {kind_found.write_s:.1f} s, read in {kind_found.read_s:.1f} s"
-        told.append(f"checkpoint of {size / 2**20:,.0f} MiB {rates}")
+        facts.append(f"checkpoint of {size / 2**20:,.0f} MiB {rates}")
         if size / max(kind_found.write_s, 1e-9) < SLOW_BYTES_PER_S and kind_found.write_s > 1:
             advice.append(
                 "checkpoints are written slowly: name a faster storage, or raise resources.checkpoint"
             )
     name = f"{found.architecture} {found.strategy}"
-    return replace(Check.of(name, "; ".join(advice), found=", ".join(told), verdict="slow"), node="")
+    return replace(Check.of(name, "; ".join(advice), found=", ".join(facts), verdict="slow"), node="")
 
 
 def _keep(study: Study, measured: list[Throughput]) -> None:
@@ -212,7 +214,7 @@ def run_tasks(
 ) -> Iterator[tuple[Job, object]]:
     """Run jobs, one at a time on each node; yield each with its value, or the reason why it has none.
 
-    Where none of the running ones ends for ``answer_s`` seconds, the rest is given up.
+    If no running job ends for ``answer_s`` seconds, the remaining ones are given up.
     """
     waiting, running = list(tasks), dict[str, Job]()
 

@@ -34,7 +34,7 @@ class PoolSite:
 
     @property
     def on_cluster(self) -> bool:
-        """Whether the workers are on a cluster."""
+        """True if the workers are on a cluster."""
         return self._address is not None
 
     def workers(self, *read: Path, written: str | Path | None = None) -> Workers:
@@ -52,7 +52,7 @@ class PoolSite:
         return self._on_cluster(_a_core_each, read, written, self._count)
 
     def one(self, *read: Path) -> Workers:
-        """Return a single worker for what is not shared out: this process, or one on the cluster."""
+        """Return a single worker, for work that can't be divided: this process, or one on the cluster."""
         return Processes() if self._address is None else self._on_cluster(_a_core_each, read, None, 1)
 
     def models(self, device: str | None, *read: Path, written: str | Path) -> Workers:
