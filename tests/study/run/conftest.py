@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.study.conftest import shared_server
+
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
@@ -13,11 +15,14 @@ def cluster() -> Iterator[Any]:
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     from ray.cluster_utils import Cluster  # noqa: PLC0415 - after the mode is set
 
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 0, "object_store_memory": 80_000_000, "include_dashboard": False},
-    )
-    try:
-        yield cluster
-    finally:
-        cluster.shutdown()
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in shared_server().items():
+            environment.setenv(name, value)
+        cluster = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 0, "object_store_memory": 80_000_000, "include_dashboard": False},
+        )
+        try:
+            yield cluster
+        finally:
+            cluster.shutdown()
