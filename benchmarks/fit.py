@@ -25,14 +25,13 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.optimize import OptimizeResult, minimize
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from analysis.arrays import Floats
 from analysis.laws.surfaces.surface import HUBER_DELTA, fit, fit_draws
 
-Floats = NDArray[np.float64]
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[1]

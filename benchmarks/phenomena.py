@@ -24,12 +24,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from analysis.answers.contrasts import Comparison, comparisons, densest
 from analysis.answers.quality_trade import quality_trades
+from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws, cell_draws
 from analysis.cells.family import family
 from analysis.cells.intervals import interval
@@ -43,7 +43,6 @@ from study.declare.load import find_declaration, load_declaration
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS, LEVELS, SIZES = 3, 2, 3
 REPEATED = 16  # epochs
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,15 +12,14 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.curves import X_COLUMNS, alike, curve_text
 from analysis.cells.intervals import COVERAGE, Interval, intervals
 from analysis.labels import axis_text
 from analysis.laws.laws import Law, pair
 
-Floats = NDArray[np.float64]
 Verdict = Literal["overtakes", "none within the data", "undecided"]
 
 _AXES = ("architecture", "strategy")

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.answers.read_off import curves, read
+from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws, stream
 from analysis.cells.intervals import Interval, intervals
 from analysis.cells.pareto import costs, undominated
@@ -22,8 +23,6 @@ from analysis.laws.form_choice import FormChoice
 from analysis.laws.forms import POWER, Form
 from analysis.laws.law_fit import LawFit, fit_laws, noise_sd
 from analysis.laws.least_squares import fit
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

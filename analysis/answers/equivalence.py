@@ -11,15 +11,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.curves import X_COLUMNS, alike, curve_text
 from analysis.cells.intervals import Interval, intervals
 from analysis.labels import strategy_text
 from analysis.laws.laws import Law, pair
-
-Floats = NDArray[np.float64]
 
 BASELINE = "clip"
 _POINTS = 300

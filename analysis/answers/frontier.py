@@ -18,9 +18,9 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from analysis.answers.read_off import at_compute
+from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.intervals import interval
 from analysis.cells.pareto import best_for_no_more, costs, undominated
@@ -28,7 +28,6 @@ from analysis.cells.table import CELL, CONFIGURATION, records
 from analysis.labels import budget_text, configuration_text, percent, plural
 from budgets.quantity import format_flops
 
-Floats = NDArray[np.float64]
 Verdict = Literal["clear", "tie", "undecided"]
 
 CLEAR = 0.925
@@ -49,7 +48,7 @@ class Choice:
         leader: Position of the lowest measured error.
         runner_up: Position of the second lowest, or None when there is one configuration.
         probability: Share of the draws in which each is best, shape (configurations,); NaN without draws.
-        members: Positions of the leader and the most probable others that together reach ``CLEAR``, and of
+        members: Indices of the leader and the most probable others that together reach ``CLEAR``, and of
             those whose distance to the leader has an interval that contains zero.
         verdict: ``clear``: the leader is the only member and the noise between seeds was measured; ``tie``:
             there are several members; ``undecided``: the data do not decide.

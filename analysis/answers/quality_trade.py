@@ -11,13 +11,12 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.intervals import COVERAGE, interval
 from analysis.labels import plural, quality_fraction
 
-Floats = NDArray[np.float64]
 Verdict = Literal["filter less", "filter more", "undecided"]
 
 _FEWEST = 2

@@ -12,13 +12,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Indices, Mask
 from analysis.cells.bootstrap import stream
 from analysis.cells.intervals import COVERAGE
 from analysis.cells.shared_noise import Trunks, find_trunks
 from analysis.cells.table import CELL, tidy
 from runners.evaluate.variants import MEANS, variant_sets
-
-Floats = NDArray[np.float64]
 
 BASELINE = "clip"
 FEWEST_CELLS = 4
@@ -36,7 +35,7 @@ class _Cells:
     runs: NDArray[np.int64]
     residuals: Floats  # (2, runs of cells with several), in units of √(p(1−p))
     freedom: int
-    place: NDArray[np.intp]  # cell of each run
+    place: Indices  # cell of each run
     trunks: Trunks | None
 
 
@@ -87,7 +86,7 @@ def _measured(results: pd.DataFrame, metric: str) -> Iterator[tuple[str, pd.Data
         yield name, both.dropna(subset=["shifted"])
 
 
-def _has_line(cells: _Cells, base: NDArray[np.bool_]) -> bool:
+def _has_line(cells: _Cells, base: Mask) -> bool:
     return bool(base.sum() >= FEWEST_CELLS and np.ptp(cells.accuracy[0, base]) > 0)
 
 
@@ -125,7 +124,7 @@ def _above_line(measured: pd.DataFrame, name: str) -> list[dict[str, object]]:
     return rows
 
 
-def _groups(cells: pd.DataFrame) -> Iterator[tuple[tuple[str, str], NDArray[np.bool_]]]:
+def _groups(cells: pd.DataFrame) -> Iterator[tuple[tuple[str, str], Mask]]:
     plain = cells["strategy"] == BASELINE
     for axis, among in (("architecture", plain), ("strategy", ~plain)):
         for value in sorted(set(cells.loc[among, axis])):
@@ -172,7 +171,7 @@ def _draw(cells: _Cells, name: str) -> Floats | None:
     return np.asarray(cells.accuracy + means * stretch * unit, dtype=np.float64)
 
 
-def _residuals(accuracy: Floats, base: NDArray[np.bool_]) -> tuple[float, float, Floats]:
+def _residuals(accuracy: Floats, base: Mask) -> tuple[float, float, Floats]:
     """Return slope and r² of the first draw's line, and the distance of all cells from each draw's line."""
     x, y = _logit(accuracy[:, 0]), _logit(accuracy[:, 1])
     x_base, y_base = x[:, base], y[:, base]

@@ -8,11 +8,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.arrays import Floats
 from analysis.cells.table import CELL, NUMBERS, READING_ERROR, REGIMES, TEXT, is_loss, levels
 from budgets.names import unknown
 from budgets.quantity import parse_quantity
-
-Floats = NDArray[np.float64]
 
 REQUIRED = ("regime", "subset_size", "quality", "architecture", "strategy", "samples_seen", "train_flops")
 OPTIONAL = (

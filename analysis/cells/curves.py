@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from analysis.arrays import Indices
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.table import CELL
 from analysis.labels import budget_text, held_text
-
-Floats = NDArray[np.float64]
 
 X_COLUMNS = {"compute": "train_flops", "data": "subset_size"}
 """Direction of a curve → the column of the cells that is its x."""
@@ -24,12 +22,12 @@ class Curve:
     Attributes:
         along: ``compute`` (x is training FLOPs) or ``data`` (x is unique pairs).
         identity: Cell columns that all its cells share, with their values.
-        positions: Positions of its cells in ``CellDraws.cells``, by rising x.
+        positions: Indices of its cells in ``CellDraws.cells``, by rising x.
     """
 
     along: str
     identity: Mapping[str, Any]
-    positions: NDArray[np.intp]
+    positions: Indices
 
 
 class _HasCurve(Protocol):

@@ -5,8 +5,8 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Mask
 from budgets.names import unknown
 
 CONFIGURATION = ("subset_size", "quality", "architecture", "strategy")
@@ -103,7 +103,7 @@ def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
     )
 
 
-def budgets(trials: pd.DataFrame) -> NDArray[np.float64]:
+def budgets(trials: pd.DataFrame) -> Floats:
     """Return the budget of each trial: FLOPs of its level under fixed compute, samples seen otherwise.
 
     Trials of one declared budget may stop at different whole batches; they still have one budget. A missing
@@ -124,7 +124,7 @@ def budgets(trials: pd.DataFrame) -> NDArray[np.float64]:
     return found
 
 
-def levels(values: NDArray[np.float64], step: NDArray[np.float64]) -> NDArray[np.float64]:
+def levels(values: Floats, step: Floats) -> Floats:
     """Return the level of each value: the largest of the values that it may have been rounded down from.
 
     Args:
@@ -170,7 +170,7 @@ def _dtype(name: str) -> type:
     return object if name in {*TEXT, "trunk"} else float
 
 
-def _numbers(frame: pd.DataFrame, column: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _numbers(frame: pd.DataFrame, column: str) -> Floats:
     try:
         return frame[column].to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError) as error:
@@ -201,8 +201,8 @@ def _check_columns(results: pd.DataFrame, metric: str) -> None:
 def _check_fraction(
     results: pd.DataFrame,
     metric: str,
-    value: np.ndarray[tuple[int], np.dtype[np.float64]],
-    measured: np.ndarray[tuple[int], np.dtype[np.bool_]],
+    value: Floats,
+    measured: Mask,
 ) -> None:
     outside = measured & ((value < 0) | (value > 1))
     if is_loss(metric):

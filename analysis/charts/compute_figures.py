@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from analysis.arrays import Indices
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.curves import X_COLUMNS
 from analysis.cells.table import CELL, CONFIGURATION, records
@@ -32,7 +32,6 @@ from analysis.labels import (
 )  # fmt: skip
 from analysis.laws.laws import Law
 
-Positions = NDArray[np.intp]
 _CUT = 0.3  # of a value: no interval of an excess error goes lower, since a logarithm has no zero
 _COSTS = {
     "train_flops": ("compute", "training compute", "training compute of one trial (FLOPs)"),
@@ -40,16 +39,16 @@ _COSTS = {
 }
 
 
-def slice_along(draws: CellDraws, axis: str) -> tuple[dict[str, Any], Positions]:
+def slice_along(draws: CellDraws, axis: str) -> tuple[dict[str, Any], Indices]:
     """Return the fixed parts under which most cells compare along an axis, and these cells."""
     others = ["regime", *(name for name in CONFIGURATION if name != axis)]
 
-    def worth(positions: Positions) -> tuple[int, int, float]:
+    def worth(positions: Indices) -> tuple[int, int, float]:
         budgets = Counter(draws.cells["budget"].to_numpy()[positions].tolist())
         comparable = sum(count for count in budgets.values() if count > 1)
         return comparable, len(positions), float(draws.cells["subset_size"].to_numpy()[positions].max())
 
-    groups: list[tuple[dict[str, Any], Positions]] = []
+    groups: list[tuple[dict[str, Any], Indices]] = []
     one_epoch = draws.cells["regime"].to_numpy(object) == "one-epoch"
     for kept in (np.flatnonzero(~one_epoch), np.flatnonzero(one_epoch)):
         # As in `curves`: in one epoch more compute means more pairs, so the subset size is not fixed.
@@ -175,7 +174,7 @@ def excess_over_compute(
 
 
 def curve_rows(
-    draws: CellDraws, laws: Sequence[Law], positions: Positions, *, axis: str, x: str
+    draws: CellDraws, laws: Sequence[Law], positions: Indices, *, axis: str, x: str
 ) -> list[dict[str, Any]]:
     """Return the marks of some cells by their value along an axis, with the given laws through them."""
     rows: list[dict[str, Any]] = []
@@ -200,7 +199,7 @@ def curve_marks(draws: CellDraws, law: Law, *, x: str, **fixed: object) -> list[
 
 def _cells(
     draws: CellDraws,
-    positions: Positions,
+    positions: Indices,
     x: str,
     lined: bool,  # noqa: FBT001 (private)
     **fixed: object,

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from analysis.answers.envelope import Envelope
+from analysis.arrays import Floats
 from analysis.cells.table import Trials, records
 from analysis.charts.figure_data import FRONTIER, FigureData, Missing, mark_frame, said_once
 from analysis.labels import budget_text, configuration_text, metric_text, percent, plural, sort_key
@@ -63,6 +63,6 @@ def pareto(trials: Trials, envelopes: Sequence[Envelope]) -> FigureData | Missin
     )
 
 
-def _compute(frame: pd.DataFrame) -> NDArray[np.float64]:
+def _compute(frame: pd.DataFrame) -> Floats:
     fixed = frame["regime"] == "fixed-compute"
     return np.where(fixed, frame["budget"], frame["train_flops"]).astype(np.float64)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.answers.cost import by_level
+from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.table import Trials, is_loss, records
 from analysis.charts.compute_figures import slice_along
@@ -101,9 +102,7 @@ def on_the_way(
     )
 
 
-def _thin(
-    x: np.ndarray[tuple[int], np.dtype[np.float64]], y: np.ndarray[tuple[int], np.dtype[np.float64]]
-) -> list[tuple[float, float]]:
+def _thin(x: Floats, y: Floats) -> list[tuple[float, float]]:
     """Return means over bins of equal width in log x."""
     good = np.isfinite(x) & np.isfinite(y) & (x > 0)
     x, y = x[good], y[good]

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats
 from analysis.cells.intervals import interval
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, Missing, mark_frame, said_once
@@ -14,8 +14,6 @@ from analysis.labels import count_text, plural
 from analysis.sizes.compute_optimal import Slope
 from analysis.sizes.scaling_exponents import APPROACHES, Growth, judged
 from budgets.quantity import format_flops
-
-Floats = NDArray[np.float64]
 
 _BEYOND = 10.0
 """Factor of compute by which the lines are drawn beyond the data, without a target."""

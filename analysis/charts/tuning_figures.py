@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.arrays import Floats
 from analysis.cells.intervals import COVERAGE
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, mark_frame
@@ -187,7 +188,7 @@ def _points(
     return points, lost
 
 
-def _noise(runs: pd.DataFrame, score: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
+def _noise(runs: pd.DataFrame, score: Floats) -> float:
     """Return the standard error of a mean over seeds evaluated on the same images; NaN when unknown."""
     counting = float(runs["counting"].max())
     seeds = float(score.std(ddof=1) / np.sqrt(len(score))) if len(score) > 1 else np.nan

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Indices, Mask
 from analysis.cells.bootstrap import stream
 from analysis.cells.table import Trials
 from analysis.design.belief import Belief, believe
@@ -31,10 +31,6 @@ from analysis.design.prices import Prices
 from analysis.design.questions import Answer, Ask, Goal, answers_of
 from analysis.labels import percent, plural
 from budgets.quantity import format_flops
-
-Floats = NDArray[np.float64]
-Indices = NDArray[np.intp]
-Mask = NDArray[np.bool_]
 
 WORTH = 0.25
 """Least gain of a run: the drop in probability (or in the share of variance) if the whole grid were spent at

@@ -30,11 +30,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Indices, Mask
 from analysis.cells.moderated import moderated
-
-Floats = NDArray[np.float64]
 
 SLOPES = np.geomspace(0.12, 1.2, 4)
 """Slopes of the power law at the middle of the grid's compute."""
@@ -160,7 +158,7 @@ def believe(measured: Measured, *, draws: int, generator: np.random.Generator, f
     return Belief(draws=np.clip(found, 0.0, measured.highest), noise=noise)
 
 
-def _weights(evidence: Floats, known: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+def _weights(evidence: Floats, known: Mask) -> tuple[Floats, Floats]:
     """Return the weights of the shapes for each s and curve, shape (s, shapes, curves), and those of s."""
     shapes = evidence.shape[1]
     top = evidence.max(axis=1, keepdims=True)
@@ -178,7 +176,7 @@ def _weights(evidence: Floats, known: NDArray[np.bool_]) -> tuple[Floats, Floats
     return each / total, by_sigma / by_sigma.sum()
 
 
-def _drawn(ahead: Floats, uniform: Floats) -> NDArray[np.intp]:
+def _drawn(ahead: Floats, uniform: Floats) -> Indices:
     """Return the shape that each uniform number draws, shape (draws, curves).
 
     Args:

@@ -15,10 +15,8 @@ in both.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Indices = NDArray[np.intp]
+from analysis.arrays import Floats, Indices
 
 _LEADERS = 3
 _TABLE = 65

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Indices
 from analysis.cells.bootstrap import curve_numbers
 from analysis.cells.chance import chance_error
 from analysis.cells.pareto import SAME_COST
@@ -14,9 +14,6 @@ from analysis.cells.table import CONFIGURATION, Trials, budgets, is_loss, record
 from analysis.design.belief import Measured
 from analysis.design.prices import trunks_of
 from analysis.labels import configuration_text
-
-Floats = NDArray[np.float64]
-Indices = NDArray[np.intp]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,11 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Indices = NDArray[np.intp]
-Mask = NDArray[np.bool_]
+from analysis.arrays import Floats, Indices, Mask
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,16 +10,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from analysis.answers.frontier import CLEAR
+from analysis.arrays import Floats, Indices
 from analysis.cells.intervals import interval
 from analysis.design.belief import Belief
 from analysis.design.gains import right
 from analysis.design.layout import Layout
-
-Floats = NDArray[np.float64]
-Indices = NDArray[np.intp]
 
 HOPELESS = 0.005
 

@@ -11,15 +11,13 @@ Runs have noise that differs from curve to curve, and half of its variance is sh
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats
 from analysis.cells.bootstrap import curve_numbers, stream
 from analysis.cells.table import budgets, is_loss, tidy
 from analysis.design.adaptive import decide
 from analysis.design.prices import trunks_of
 from analysis.design.questions import Ask
-
-Floats = NDArray[np.float64]
 
 _DRAWS = 250
 _DECISIONS = 24

@@ -13,14 +13,10 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Indices, Mask
 from analysis.laws.descent import descend
 from analysis.laws.varying import PRIOR, Places, VaryingLaw
-
-Floats = NDArray[np.float64]
-Indices = NDArray[np.intp]
-Mask = NDArray[np.bool_]
 
 # Standard deviations of the noise and of the discrepancy of ln y, and reach of the discrepancy in logarithms.
 _NOISES = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)

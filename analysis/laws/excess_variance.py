@@ -9,9 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from analysis.arrays import Floats
 
 _STEPS = 60
 _RANGE = 40.0  # width of the bisection in ln variance; after 60 halvings it is below 1e-16

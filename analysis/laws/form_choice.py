@@ -12,15 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Indices
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.curves import X_COLUMNS, Curve, by_length
 from analysis.labels import plural
 from analysis.laws.forms import FORMS, POWER, Form
 from analysis.laws.least_squares import fit
-
-Floats = NDArray[np.float64]
 
 HELD_SHARE = 0.25
 """Share of the levels of a curve that is held out; at least one level is."""
@@ -146,7 +144,7 @@ def root_mean_square(values: Floats) -> float:
     return float(np.sqrt(np.mean(values**2))) if len(values) else float("nan")
 
 
-def _cells(draws: CellDraws, family: Sequence[Curve]) -> tuple[NDArray[np.intp], Floats, Floats, Floats]:
+def _cells(draws: CellDraws, family: Sequence[Curve]) -> tuple[Indices, Floats, Floats, Floats]:
     """Return positions, x, errors and runs of curves of equal length, each of shape (curves, cells)."""
     positions = np.stack([curve.positions for curve in family])
     names = (X_COLUMNS[family[0].along], "error", "runs")

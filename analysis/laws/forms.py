@@ -16,9 +16,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from analysis.arrays import Floats, Mask
 
 SLOPE_BOUNDS = (0.02, 5.0)
 """Bounds of the slope −d ln(error − E)/d ln x at the geometric mean of x (of α in a bounded law)."""
@@ -82,7 +81,7 @@ class Curves:
     shift: Floats
     unit: Floats
     objective: Floats
-    at_bound: NDArray[np.bool_]
+    at_bound: Mask
 
     def __call__(self, x: Floats) -> Floats:
         """Return the laws at x, shape (points,) or (rows, points), as errors of shape (rows, points)."""

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.arrays import Floats
 from analysis.cells.bootstrap import Source
 from analysis.labels import percent, plural
 from analysis.laws.form_choice import MOST_MISSED
@@ -14,7 +15,6 @@ from analysis.laws.forms import Curves, Form, row
 from analysis.laws.least_squares import fit, restarts
 from analysis.laws.trend import LEVEL, chance_of_no_fall
 
-Floats = NDArray[np.float64]
 Status = Literal[
     "ok", "lack of fit", "untested", "floor undetermined", "saturated", "exponent at bound", "misfit",
     "no decrease", "too few levels",

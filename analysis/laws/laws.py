@@ -27,8 +27,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Indices
 from analysis.cells.bootstrap import REFITS, CellDraws, stream
 from analysis.cells.curves import X_COLUMNS, Curve, alike, by_length, curves
 from analysis.cells.interpolation import bends, straight_lines
@@ -38,8 +38,6 @@ from analysis.laws.form_choice import FormChoice, choose_form
 from analysis.laws.forms import Curves, Form
 from analysis.laws.law_fit import LawFit, fit_laws, noise_sd
 from analysis.laws.least_squares import fit
-
-Floats = NDArray[np.float64]
 
 _POINTS = 60
 
@@ -79,7 +77,7 @@ class Law:
     Attributes:
         along: ``compute`` (x is training FLOPs) or ``data`` (x is unique pairs).
         identity: Cell columns that all cells of the curve share, with their values.
-        positions: Positions of its cells in ``CellDraws.cells``, by rising x.
+        positions: Indices of its cells in ``CellDraws.cells``, by rising x.
         fit: The fitted law.
         choice: Choice of its form.
         discrepancy: Discrepancy of its family.
@@ -95,7 +93,7 @@ class Law:
 
     along: str
     identity: Mapping[str, Any]
-    positions: NDArray[np.intp]
+    positions: Indices
     fit: LawFit
     choice: FormChoice
     discrepancy: Excess

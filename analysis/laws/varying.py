@@ -10,11 +10,9 @@ means of what may be run, so that the parameters are nearly independent and have
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Indices
 from analysis.laws.surfaces.repeated import effective
-
-Floats = NDArray[np.float64]
 
 # Mean and standard deviation of u₀ less the mean of ln y; u₁, u₂; v₀ − u₀, v₁, v₂; w₀, w₁, w₂; r₀, r₁. Wide
 # enough for the published laws of language models and CLIP; R* is 15 in Muennighoff et al. 2023.
@@ -69,7 +67,7 @@ class VaryingLaw:
         unit_n, unit_d = (float(np.exp(np.log(axis).mean())) for axis in (places.n, places.seen))
         return cls(places=places, unit_n=unit_n, unit_d=unit_d)
 
-    def at(self, rows: NDArray[np.intp]) -> "VaryingLaw":
+    def at(self, rows: Indices) -> "VaryingLaw":
         """Return the same law at some of the places."""
         places = Places(n=self.places.n[rows], unique=self.places.unique[rows], seen=self.places.seen[rows])
         return replace(self, places=places)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Indices, Mask
 from analysis.cells.bootstrap import REFITS, CellDraws, stream
 from analysis.cells.interpolation import straight_lines
 from analysis.labels import plural
@@ -22,8 +22,6 @@ from analysis.laws.excess_variance import excess
 from analysis.laws.surfaces.repeated import RepeatedFit
 from analysis.laws.surfaces.surface import fit, fit_draws
 from analysis.sizes.size_profile import Measured, profiles
-
-Floats = NDArray[np.float64]
 
 _GRID = 60
 _SAME_SIZE = 0.03  # in ln N
@@ -145,7 +143,7 @@ def _joined(log_c: Floats, error: Floats, grid: Floats) -> Floats:
     return np.where((grid >= at[0]) & (grid <= at[-1]), lines, np.inf)
 
 
-def _lowest(curves: Floats) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+def _lowest(curves: Floats) -> tuple[Indices, Mask]:
     """Return the lowest of curves, shape (rows, sizes, grid), and whether it lies between other sizes."""
     # First and last size with a value at each compute: the best must lie strictly between them.
     there = np.isfinite(curves)
@@ -154,7 +152,7 @@ def _lowest(curves: Floats) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
     return best, there.any(axis=1) & (best > first) & (best < last)
 
 
-def _slopes(x: Floats, y: Floats, kept: NDArray[np.bool_]) -> Floats:
+def _slopes(x: Floats, y: Floats, kept: Mask) -> Floats:
     """Return the least-squares slope of each row of y over the kept x; NaN without two distinct x."""
     weight = kept.astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -164,7 +162,7 @@ def _slopes(x: Floats, y: Floats, kept: NDArray[np.bool_]) -> Floats:
         return np.asarray((apart * y).sum(axis=1) / (apart**2).sum(axis=1), dtype=np.float64)
 
 
-def _means(x: Floats, kept: NDArray[np.bool_]) -> Floats:
+def _means(x: Floats, kept: Mask) -> Floats:
     """Return the mean of the kept values of each row; NaN if none is kept."""
     with np.errstate(invalid="ignore"):
         return np.asarray(np.where(kept, x, 0.0).sum(axis=1) / kept.sum(axis=1), dtype=np.float64)
@@ -251,7 +249,7 @@ def _line(x: Floats, rows: Floats) -> Floats:
     return np.asarray((moved * root @ np.linalg.pinv(basis * root[:, None]).T), dtype=np.float64)
 
 
-def _slices(draws: CellDraws, n: Floats) -> list[NDArray[np.intp]]:
+def _slices(draws: CellDraws, n: Floats) -> list[Indices]:
     """Return groups of cells of one compute, by rising compute."""
     if (draws.cells["regime"] == "fixed-compute").all():
         found = [positions for _, positions in draws.groups(["budget"])]

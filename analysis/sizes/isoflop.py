@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from analysis.arrays import Indices
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.family import family
 from analysis.sizes.size_profile import Measured, Profile, profiles
@@ -18,14 +18,14 @@ class IsoFlopCurve:
 
     Attributes:
         identity: ``regime``, ``budget``, ``subset_size``, ``quality``, ``strategy``, ``family``.
-        positions: Positions of its cells in ``CellDraws.cells``, by rising training FLOPs per sample, the
+        positions: Indices of its cells in ``CellDraws.cells``, by rising training FLOPs per sample, the
             size on its axis.
         epochs: Epochs of the smallest and of the largest size.
         profile: The fitted profile.
     """
 
     identity: Mapping[str, Any]
-    positions: NDArray[np.intp]
+    positions: Indices
     epochs: tuple[float, float]
     profile: Profile
 
@@ -43,7 +43,7 @@ def curves(draws: CellDraws) -> list[IsoFlopCurve]:
     )
     columns = ["regime", "subset_size", "quality", "strategy", "family", "budget"]
     # Profiles of one family share a form error, so all its budgets are fitted together.
-    together: dict[tuple[Hashable, ...], list[tuple[dict[str, Any], NDArray[np.intp]]]] = {}
+    together: dict[tuple[Hashable, ...], list[tuple[dict[str, Any], Indices]]] = {}
     for key, positions in named.groups(columns):
         size = named.cells["train_flops_per_sample"].to_numpy(np.float64)[positions]
         if key[0] != "fixed-compute" or len(np.unique(size)) < 2:  # noqa: PLR2004 (one size is no profile)
@@ -56,7 +56,7 @@ def curves(draws: CellDraws) -> list[IsoFlopCurve]:
 
 
 def _curves(
-    draws: CellDraws, question: str, parts: Sequence[tuple[dict[str, Any], NDArray[np.intp]]]
+    draws: CellDraws, question: str, parts: Sequence[tuple[dict[str, Any], Indices]]
 ) -> list[IsoFlopCurve]:
     here = [draws.take(positions) for _, positions in parts]
     fitted = profiles(

@@ -12,16 +12,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Indices
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.intervals import COVERAGE, interval
 from analysis.cells.table import records
 from analysis.labels import axis_text, count_text
 from analysis.laws.surfaces.surface_forecast import FamilySurface, groups
 from analysis.sizes.compute_optimal import Slope, by_envelope, by_minima, by_surface
-
-Floats = NDArray[np.float64]
 
 COLUMNS = (
     "family", "held", "approach", "what", "exponent", "low", "high", "points", "status", "reason", "size",
@@ -167,7 +165,7 @@ def _text(row: Mapping[str, Any]) -> str:
     return f"{row['exponent']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 
-def _one_data_size(draws: CellDraws, regime: str) -> tuple[NDArray[np.intp], str]:
+def _one_data_size(draws: CellDraws, regime: str) -> tuple[Indices, str]:
     """Return the cells of the data size with the most cells; all cells in the one-epoch regime."""
     if regime == "one-epoch":
         return np.arange(len(draws.cells)), ""

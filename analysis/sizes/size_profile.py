@@ -15,13 +15,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Indices, Mask
 from analysis.cells.bootstrap import REFITS, CellDraws, Source, stream
 from analysis.cells.intervals import COVERAGE, Interval, intervals
 from analysis.labels import plural
 from analysis.sizes import valley
 from budgets.quantity import format_flops
 
-Floats = NDArray[np.float64]
 Status = Literal[
     "ok", "one seed", "unstable", "minimum at the edge", "concave", "above a measured size", "too few sizes"
 ]
@@ -195,7 +195,7 @@ def _fitted(  # noqa: PLR0913 (a profile and what its family shares)
     )
 
 
-def _minima(t: Floats, rows: Floats, variance: Floats, pull: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+def _minima(t: Floats, rows: Floats, variance: Floats, pull: Floats) -> tuple[Floats, Mask]:
     """Return each row's minimum in ln size, from the sizes near its lowest, and whether it is inside."""
     minima, inside = np.empty(len(rows)), np.empty(len(rows), dtype=np.bool_)
     places = rows.argmin(axis=1)
@@ -210,7 +210,7 @@ def _minima(t: Floats, rows: Floats, variance: Floats, pull: Floats) -> tuple[Fl
     return minima, inside
 
 
-def _judge(coefficients: Floats, t: Floats, used: NDArray[np.intp], minimum: float) -> tuple[Status, str]:
+def _judge(coefficients: Floats, t: Floats, used: Indices, minimum: float) -> tuple[Status, str]:
     _, c1, c2, _ = coefficients
     if c2 <= 0:
         return "concave", (
@@ -232,7 +232,7 @@ def _judge(coefficients: Floats, t: Floats, used: NDArray[np.intp], minimum: flo
     )
 
 
-def _height(measured: Measured, used: NDArray[np.intp], variance: Floats, refits: int) -> tuple[Status, str]:
+def _height(measured: Measured, used: Indices, variance: Floats, refits: int) -> tuple[Status, str]:
     """Judge whether the minimum lies above the lowest measured error by more than the noise of both."""
     t, rows = np.log(measured.size), measured.stack[: 1 + refits]
     lowest = int(rows[0].argmin())
@@ -263,7 +263,7 @@ def _chance(part: valley.Valley, freedom: int) -> float:
     return float(chdtrc(part.freedom, statistic))
 
 
-def _stability(inside: NDArray[np.bool_], source: Source) -> tuple[Status, str]:
+def _stability(inside: Mask, source: Source) -> tuple[Status, str]:
     """Judge whether the minimum stays between the sizes in the draws."""
     if source != "runs":
         return "one seed", "one seed per cell: the noise of the minimum is unknown, so it is not marked"

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Indices, Mask
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.interpolation import straight_lines
 from analysis.cells.intervals import COVERAGE
@@ -26,8 +26,6 @@ from analysis.laws.laws import Law
 from analysis.laws.surfaces.surface_forecast import SURFACES, Points, forecast, groups, key
 from budgets.quantity import format_flops
 
-Floats = NDArray[np.float64]
-
 _SAME_SIZE = 0.05
 
 
@@ -37,12 +35,12 @@ class Candidate:
 
     Attributes:
         identity: Columns that all its cells share, with their values.
-        positions: Positions of its cells, by rising compute.
+        positions: Indices of its cells, by rising compute.
         law: Law along them; None for a single cell.
     """
 
     identity: Mapping[str, Any]
-    positions: NDArray[np.intp]
+    positions: Indices
     law: Law | None
 
 
@@ -133,7 +131,7 @@ def read_at(
     return main or f"measured budgets end more than {limit:g} times from this one"
 
 
-def _same_level(flops: Floats, at: float) -> NDArray[np.bool_]:
+def _same_level(flops: Floats, at: float) -> Mask:
     return np.asarray(np.abs(np.log(flops / at)) <= np.log(SAME_COST))
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from analysis.answers.frontier import Choice, choose
 from analysis.answers.recommend.candidates import (
@@ -22,6 +21,7 @@ from analysis.answers.recommend.candidates import (
     read_by_surfaces,
     usable_flops,
 )
+from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.intervals import interval
 from analysis.cells.pareto import SAME_COST
@@ -31,8 +31,6 @@ from analysis.laws.holdout import Holdout
 from analysis.laws.laws import Law
 from budgets.declaration.sections import FARTHEST
 from budgets.quantity import format_flops
-
-Floats = NDArray[np.float64]
 
 _MOST_SEEDS = 30
 _QUANTILE = 1.645

@@ -20,13 +20,12 @@ from math import isfinite
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats
 from analysis.laws.descent import descend
 from analysis.laws.surfaces.surface import HUBER_DELTA, SurfaceFit, fit, fit_draws
 from analysis.laws.surfaces.surface_search import BOUNDS, SMALLEST
 
-Floats = NDArray[np.float64]
 Status = Literal["ok", "no repetition", "decay undetermined", "no surface"]
 
 DECAY_BOUNDS = (0.1, 1000.0)

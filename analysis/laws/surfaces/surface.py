@@ -13,12 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats
 from analysis.labels import plural
 from analysis.laws.surfaces.surface_search import BOUNDS, SMALLEST, Data, project, search
 
-Floats = NDArray[np.float64]
 Status = Literal["ok", "term undetermined", "exponent at bound", "restarts disagree", "too few points"]
 
 HUBER_DELTA = 1e-3

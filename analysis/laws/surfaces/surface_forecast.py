@@ -16,15 +16,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Indices, Mask
 from analysis.cells.bootstrap import CellDraws, stream
 from analysis.cells.family import family
 from analysis.cells.intervals import Interval, intervals
 from analysis.laws.surfaces.repeated import RepeatedFit, fit_repeated, once
 from analysis.laws.surfaces.surface import SurfaceDraws, fit, fit_draws
 
-Floats = NDArray[np.float64]
 Key = tuple[str, str, str, str]
 
 PLAIN, REPEATED = "surface in model size and data", "surface in model size and repeated data"
@@ -60,7 +59,7 @@ class Points:
         """Training FLOPs."""
         return self.n * self.seen
 
-    def take(self, kept: NDArray[np.bool_]) -> "Points":
+    def take(self, kept: Mask) -> "Points":
         """Return the selected points."""
         return Points(n=self.n[kept], unique=self.unique[kept], seen=self.seen[kept])
 
@@ -71,11 +70,11 @@ def key(cell: pd.Series | dict[str, object]) -> Key:
     return regime, quality, strategy, family(str(cell["architecture"]))
 
 
-def groups(draws: CellDraws) -> dict[Key, NDArray[np.intp]]:
+def groups(draws: CellDraws) -> dict[Key, Indices]:
     """Return the positions of the cells of each surface, by its key."""
     kept = draws.groups(["regime", "quality", "strategy", "architecture"])
     names = ("regime", "quality", "strategy", "architecture")
-    found: dict[Key, list[NDArray[np.intp]]] = {}
+    found: dict[Key, list[Indices]] = {}
     for values, positions in kept:
         found.setdefault(key(dict(zip(names, values, strict=True))), []).append(positions)
     return {name: np.sort(np.concatenate(parts)) for name, parts in sorted(found.items())}
