@@ -1,4 +1,4 @@
-"""Rehearsals of an adaptive design on made-up results: what a study will probably cost.
+"""Rehearsals of an adaptive design on made-up results, which estimate the cost of a study.
 
 The true errors are drawn from a prior. The curves of a grid resemble each other, as those of real studies do:
 a rehearsal draws a start, a floor, a slope and a shift, and each curve deviates from them, by about as much
