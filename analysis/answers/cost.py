@@ -12,7 +12,7 @@ GONE = ("charged", "spent", "wasted")
 _SPENDING = ("spent", "wasted", "evaluation", "hours")
 STARTS = ("study-started", "tuning-started")
 ENDS = ("trial-finished", "trial-retried", "trial-left", "trial-failed")
-_BESIDE = ("node-left-out",)  # it may come before a start
+_BESIDE = ("node-left-out",)  # may be recorded just before a start, and would lengthen the run before it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -192,7 +192,7 @@ def by_level(plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame | No
 
 
 def _planned(plan: pd.DataFrame) -> Floats:
-    """Return what each planned trial costs the study: not what its trunk shares."""
+    """Return the cost of each planned trial to the study, without the part that its trunk shares."""
     return _flops(plan, "paid_flops" if "paid_flops" in plan else "train_flops")
 
 

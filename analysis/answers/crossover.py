@@ -92,6 +92,8 @@ def cross(
 def _places(gap: Floats, at: Floats) -> Floats:
     """Return the last x at which the gap turns positive: 0 if it always is, infinite if it ends negative."""
     behind = gap <= 0
+    # The last point where the second curve is not ahead; the crossing lies between it and the next point,
+    # where the gap is zero on the straight line in ln x between the two.
     last = len(at) - 1 - behind[:, ::-1].argmax(axis=1)
     rows, left = np.arange(len(gap)), np.minimum(last, len(at) - 2)
     step = gap[rows, left] - gap[rows, left + 1]

@@ -48,7 +48,7 @@ class Choice:
         leader: Position of the lowest measured error.
         runner_up: Position of the second lowest, or None when there is one configuration.
         probability: Share of the draws in which each is best, shape (configurations,); NaN without draws.
-        members: Indices of the leader and the most probable others that together reach ``CLEAR``, and of
+        members: Positions of the leader and the most probable others that together reach ``CLEAR``, and of
             those whose distance to the leader has an interval that contains zero.
         verdict: ``clear``: the leader is the only member and the noise between seeds was measured; ``tie``:
             there are several members; ``undecided``: the data do not decide.
@@ -83,13 +83,9 @@ def choose(draws: CellDraws) -> Choice:
     members = _members(probability, draws.draws, leader) if len(draws.draws) else (leader,)
     verdict, reason = _judge(draws, leader, runner_up, members)
     return Choice(
-        leader=leader,
-        runner_up=runner_up,
-        probability=probability,
-        members=members,
-        verdict=verdict,
+        leader=leader, runner_up=runner_up, probability=probability, members=members, verdict=verdict,
         reason=reason,
-    )
+    )  # fmt: skip
 
 
 def _members(probability: Floats, draws: Floats, leader: int) -> tuple[int, ...]:

@@ -46,8 +46,8 @@ def with_scope(
         draws: Cells that it was made from.
         plan: Plan from ``missing.with_budgets``; planned combinations do not count as untried.
         left_out: Cells left out of the plan, with ``reason``.
-        rates: Architectures and strategies whose peak learning rate was tuned → the level at which it was
-            found not to be the best any more, infinite without; None when unknown.
+        rates: Architecture and strategy with a tuned peak learning rate → level at which another rate was
+            found to be better, infinite if none was; None when unknown.
 
     Returns:
         ``best`` with ``not_run``, the untried combinations of the leaders' parts (text, may be empty), and

@@ -110,24 +110,13 @@ class CellDraws:
         """Number of draws that fitted estimates are refitted to."""
         return len(self.draws[:REFITS])
 
-    def resampled(self, positions: Indices | None = None) -> Floats:
-        """Return the rows of `with_measured`, then the measured errors without each run, or trunk, in turn.
-
-        Args:
-            positions: Indices of the cells, in the order of the columns; all cells by default.
-        """
-        positions = np.arange(len(self.cells)) if positions is None else positions
-        place = np.full(len(self.cells), -1, dtype=np.intp)
-        place[positions] = np.arange(len(positions))
-        left = place[self.left_out]
-        kept = np.flatnonzero(left >= 0)
-        units, row = np.unique(self.unit[kept], return_inverse=True)
-        shown = 1 + self.refits
-        found = np.empty((shown + len(units), len(positions)))
-        found[0] = found[shown:] = self.cells["error"].to_numpy(np.float64)[positions]
-        found[1:shown] = self.draws[:REFITS, positions]
-        found[shown + row, left[kept]] = self.without[kept]
-        return found
+    def resampled(self) -> Floats:
+        """Return the rows of `with_measured`, then the measured errors without each run or trunk in turn."""
+        units, row = np.unique(self.unit, return_inverse=True)
+        shown = self.with_measured()
+        without = np.repeat(shown[:1], len(units), axis=0)
+        without[row, self.left_out] = self.without
+        return np.concatenate([shown, without])
 
     def curves(self) -> Indices:
         """Return the number of each cell's curve; see `curve_numbers`."""

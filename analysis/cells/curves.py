@@ -22,7 +22,7 @@ class Curve:
     Attributes:
         along: ``compute`` (x is training FLOPs) or ``data`` (x is unique pairs).
         identity: Cell columns that all its cells share, with their values.
-        positions: Indices of its cells in ``CellDraws.cells``, by rising x.
+        positions: Positions of its cells in ``CellDraws.cells``, by rising x.
     """
 
     along: str
@@ -77,7 +77,7 @@ def by_length(found: Sequence[Curve]) -> list[list[Curve]]:
 def curve_text(curve: _HasCurve, *, without: str = "") -> str:
     """Return the fixed parts of a curve in words, with its budget if that is fixed."""
     identity = curve.identity
-    held = {name: value for name, value in identity.items() if name not in ("regime", "budget", without)}
+    held = {name: value for name, value in identity.items() if name != without}
     if "budget" not in identity:
         return held_text(held)
     return f"{held_text(held)} at {budget_text(str(identity['regime']), identity['budget'])}"

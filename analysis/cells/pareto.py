@@ -11,7 +11,7 @@ SAME_COST = 1 + BATCH_ROUNDING
 
 
 def costs(cells: pd.DataFrame) -> Floats:
-    """Return the cost of each cell in training FLOPs of one trial.
+    """Return the cost of each cell, or trial, in training FLOPs of one trial.
 
     Cells of one declared level cost the same: rounding to whole batches (195.8 of 200 GFLOP) does not make
     one of them cheaper.

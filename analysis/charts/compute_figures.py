@@ -94,7 +94,6 @@ def over_compute(  # noqa: PLR0913 (what is compared, along what, and what is be
     others = cell_marks(draws, rest, x=x, mark="other", series="other configurations")
     best, ties = _best_rows(draws, frontier, axis, str(held["regime"]), x)
     lowest = "Lowest measured error: " + "; ".join(f"{mark['label']}, {mark['y']:.1f} %" for mark in best)
-    what = {name: value for name, value in held.items() if name != "regime"}
     return FigureData(
         name=f"error-{short}-{axis}",
         title=title,
@@ -103,7 +102,7 @@ def over_compute(  # noqa: PLR0913 (what is compared, along what, and what is be
         y_label=f"{metric_text(metric)} (%)",
         frame=mark_frame([*({**mark, "low": np.nan, "high": np.nan} for mark in others), *rows, *best]),
         caption=said_once(
-            f"{metric_text(metric)} against {cost} in one trial, by {word}. Fixed: {held_text(what)}",
+            f"{metric_text(metric)} against {cost} in one trial, by {word}. Fixed: {held_text(held)}",
             f"{runs_text(draws, positions)}; other configurations in grey",
             laws_text(drawn),
             f"Stars mark the best of all configurations at each budget{ties}",
@@ -162,8 +161,7 @@ def excess_over_compute(
         view_of=f"error-compute-{axis}",
         frame=mark_frame(rows),
         caption=said_once(
-            f"{metric_text(metric)} above the floor E of each curve's own law. Fixed: "
-            f"{held_text({name: value for name, value in held.items() if name != 'regime'})}",
+            f"{metric_text(metric)} above the floor E of each curve's own law. Fixed: {held_text(held)}",
             "; ".join(slopes),
             "Intervals and bands are those of the error, with E as fitted, cut below 30 % of the value",
             f"Not drawn: {plural(below, 'mark')} at or below E" if below else "",
@@ -187,25 +185,15 @@ def curve_rows(
             if law.identity[axis] == value
             for row in on_axis(law_rows(law, series=name), draws, law, x)
         ]
-        rows += [*lines, *_cells(draws, positions[values[positions] == value], x, bool(lines), series=name)]
+        mine = positions[values[positions] == value]
+        rows += [*lines, *cell_marks(draws, mine, x=x, line="" if lines else JOINED, series=name)]
     return rows
 
 
 def curve_marks(draws: CellDraws, law: Law, *, x: str, **fixed: object) -> list[dict[str, Any]]:
-    """Return the marks of one curve over a column of its cells: its supported law, and its cells."""
+    """Return the marks of one curve over a column of its cells: its law, or a thin line, and its cells."""
     lines = on_axis(law_rows(law, **fixed), draws, law, x)
-    return [*lines, *_cells(draws, law.positions, x, bool(lines), **fixed)]
-
-
-def _cells(
-    draws: CellDraws,
-    positions: Indices,
-    x: str,
-    lined: bool,  # noqa: FBT001 (private)
-    **fixed: object,
-) -> list[dict[str, Any]]:
-    """Return the points of a curve, joined by a thin line if no law is drawn."""
-    return cell_marks(draws, positions, x=x, line="" if lined else JOINED, **fixed)
+    return [*lines, *cell_marks(draws, law.positions, x=x, line="" if lines else JOINED, **fixed)]
 
 
 def on_axis(rows: list[dict[str, Any]], draws: CellDraws, law: Law, x: str) -> list[dict[str, Any]]:

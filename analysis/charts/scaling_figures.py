@@ -101,16 +101,9 @@ def _panel(
         lines = _converted(slope.log_n(log_c), log_c, one, what)
         for place, x in enumerate(np.exp(log_c).tolist()):
             below, above = interval(lines[1:, place]) if len(lines) > 1 else (np.nan, np.nan)
-            rows.append(
-                fixed
-                | {
-                    "mark": mark,
-                    "x": x,
-                    "y": float(lines[0, place]),
-                    "low": float(below),
-                    "high": float(above),
-                }
-            )
+            rows.append(fixed | {
+                "mark": mark, "x": x, "y": float(lines[0, place]), "low": float(below), "high": float(above),
+            })  # fmt: skip
     return rows + [fixed | _point(row, one, what) for row in records(_distinct(slope.line.points))]
 
 

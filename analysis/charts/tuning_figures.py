@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 
 from analysis.arrays import Floats
-from analysis.cells.intervals import COVERAGE
+from analysis.cells.intervals import COVERAGE, QUANTILE
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, mark_frame
 from analysis.labels import axis_text, capital, count_text, metric_text, percent, percent_interval, plural
 from budgets.quantity import format_flops
 
-_QUANTILE = 1.6448536269514722
 _WIDE = 4.0
 _PREFIX = "tuned_"
 _FIELDS = {
@@ -65,9 +64,9 @@ class Tuned:
 
     @property
     def rates(self) -> dict[tuple[str, str], float]:
-        """Architectures and strategies whose peak learning rate was tuned or carried on.
+        """Architecture and strategy with a tuned or carried peak learning rate → level at which it fails.
 
-        To each the level at which the check found another rate to be better; infinite without.
+        That is the level at which the check found another rate to be better; infinite if it found none.
         """
         pairs = [
             (str(won["architecture"]), str(won["strategy"]))
@@ -178,7 +177,7 @@ def _points(
             lost += 1
             continue
         error = 1 - float(score.mean())
-        reach = _QUANTILE * _noise(runs, score)
+        reach = QUANTILE * _noise(runs, score)
         low, high = error - reach, error + reach
         said = f"{percent(error)} % {percent_interval(low, high)}, {plural(len(runs), 'run')}"
         text = f"{field_label(field)} {value:g}: {said}"

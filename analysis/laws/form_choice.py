@@ -16,6 +16,7 @@ import pandas as pd
 from analysis.arrays import Floats, Indices
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.curves import X_COLUMNS, Curve, by_length
+from analysis.cells.intervals import half_width
 from analysis.labels import plural
 from analysis.laws.forms import FORMS, POWER, Form
 from analysis.laws.least_squares import fit
@@ -206,9 +207,7 @@ def _spread(draws: CellDraws, groups: Iterable[Sequence[Curve]], form: Form) -> 
             left_x, left_runs, left_y = (values[:, :cut] for values in whole)
             law = fit(form, left_x, left_y, weights=left_runs, chance=draws.chance)
             forecasts = law(whole[0][:, cut:]).reshape(len(rows), len(family), -1)
-            # Half of the central 68 % is a standard deviation that far outliers do not swell.
-            low, high = np.quantile(forecasts, [0.1587, 0.8413], axis=0)
-            found.append((((high - low) / 2) ** 2).ravel())
+            found.append((half_width(forecasts) ** 2).ravel())
     return float(np.concatenate(found).mean()) if found else 0.0
 
 

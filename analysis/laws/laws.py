@@ -77,7 +77,7 @@ class Law:
     Attributes:
         along: ``compute`` (x is training FLOPs) or ``data`` (x is unique pairs).
         identity: Cell columns that all cells of the curve share, with their values.
-        positions: Indices of its cells in ``CellDraws.cells``, by rising x.
+        positions: Positions of its cells in ``CellDraws.cells``, by rising x.
         fit: The fitted law.
         choice: Choice of its form.
         discrepancy: Discrepancy of its family.
@@ -149,7 +149,7 @@ def _lines(draws: CellDraws, law: Law, at: Floats) -> Floats:
     the two estimates of ``interpolation.bends``.
     """
     x = draws.cells[X_COLUMNS[law.along]].to_numpy(np.float64)[law.positions]
-    best = np.minimum.accumulate(draws.resampled(law.positions), axis=1)
+    best = np.minimum.accumulate(draws.take(law.positions).resampled(), axis=1)
     before, after = np.nan_to_num(bends(x, best[0], at))
     # Of the two estimates the larger in size, NaN counting as zero.
     bend = np.where(np.abs(before) > np.abs(after), before, after)
@@ -237,7 +237,7 @@ def _without_strategy(curve: Curve) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Moves:
-    """How the discrepancy of a family moves its curves in the draws.
+    """Moves of a family's curves by its discrepancy, in each draw.
 
     Attributes:
         sds: Standard deviation of each draw.
@@ -293,7 +293,7 @@ def _drawn(draws: CellDraws, curve: Curve, form: Form, moves: Moves) -> Drawn:
     """Refit a curve's law to its errors, which the discrepancy moves in the draws."""
     names = (X_COLUMNS[curve.along], "runs")
     x, runs = (draws.cells[name].to_numpy(np.float64)[curve.positions] for name in names)
-    rows = draws.resampled(curve.positions)
+    rows = draws.take(curve.positions).resampled()
     sds = moves.sds
     if not draws.refits and len(sds):  # no noise was measured, so the draws are of the discrepancy alone
         rows = np.concatenate([rows[:1], np.repeat(rows[:1], len(sds), axis=0), rows[1:]])

@@ -94,7 +94,7 @@ class NotDigitised:
     """Panels that are not in the tables.
 
     Attributes:
-        panels: Names of the panels; the number of a figure stands for all its panels.
+        panels: Names of the panels; the number of a figure means all its panels.
         shows: Content of the panels.
         kinds: Names of the report figures that show the same for a study.
     """

@@ -17,6 +17,7 @@ import pandas as pd
 from analysis.arrays import Floats, Indices, Mask
 from analysis.cells.bootstrap import REFITS, CellDraws, stream
 from analysis.cells.interpolation import straight_lines
+from analysis.cells.intervals import half_width
 from analysis.labels import plural
 from analysis.laws.excess_variance import excess
 from analysis.laws.surfaces.repeated import RepeatedFit
@@ -226,12 +227,10 @@ def _line(x: Floats, rows: Floats) -> Floats:
         rows: Points as measured and as drawn, shape (rows, points).
     """
     basis, draws = np.column_stack([np.ones_like(x), x - x.mean()]), len(rows) - 1
-    low, high = np.quantile(rows[1:], [0.1587, 0.8413], axis=0) if draws else np.zeros((2, len(x)))
-    # Half of the central 68 % is a standard deviation that far outliers do not swell.
-    variance = np.maximum(((high - low) / 2) ** 2, _LEAST)
+    variance = np.maximum(half_width(rows[1:]) ** 2 if draws else np.zeros(len(x)), _LEAST)
 
-    # χ² of the weighted residuals about the line, given an additive variance.
     def statistic(more: float) -> float:
+        """Return χ² of the weighted residuals about the line, given an additive variance."""
         root = 1 / np.sqrt(variance + more)
         residual = (
             rows[0] * root - basis * root[:, None] @ np.linalg.lstsq(basis * root[:, None], rows[0] * root)[0]

@@ -18,7 +18,7 @@ class IsoFlopCurve:
 
     Attributes:
         identity: ``regime``, ``budget``, ``subset_size``, ``quality``, ``strategy``, ``family``.
-        positions: Indices of its cells in ``CellDraws.cells``, by rising training FLOPs per sample, the
+        positions: Positions of its cells in ``CellDraws.cells``, by rising training FLOPs per sample, the
             size on its axis.
         epochs: Epochs of the smallest and of the largest size.
         profile: The fitted profile.

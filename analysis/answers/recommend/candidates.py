@@ -35,7 +35,7 @@ class Candidate:
 
     Attributes:
         identity: Columns that all its cells share, with their values.
-        positions: Indices of its cells, by rising compute.
+        positions: Positions of its cells, by rising compute.
         law: Law along them; None for a single cell.
     """
 

@@ -129,7 +129,7 @@ def _row(draws: CellDraws, one: Candidate, reading: Reading, at: float, flops: f
         "uses_up": at < flops / SAME_COST and reading.flops > at / SAME_COST,
         "runs": int(behind["runs"].min()), "diverged": int(behind["diverged"].sum()),
         "law": reading.by.law, "law_error": reading.by.error, "law_reason": reading.by.reason,
-        # The subset is ⌈fraction·pool⌉ pairs; this is the smallest pool that contains it.
+        # A pool of P pairs has a subset of s = ⌈fraction·P⌉; the smallest such P is ⌊(s − 1)/fraction⌋ + 1.
         "pool": np.floor((row["subset_size"] - 1) / kept_fraction(one)) + 1,
     }  # fmt: skip
 

@@ -1,7 +1,10 @@
 """Files of a report: tables as CSV, Markdown and LaTeX (booktabs), and the folder that is replaced."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from analysis.report.tables.latex import latex
 from analysis.report.tables.tables import Table
@@ -38,7 +41,18 @@ def _md(text: str) -> str:
     return re.sub(r"([\\`*_<>\[\]|~])", r"\\\1", text).replace("\n", " ")
 
 
-def put_in_place(new: Path, folder: Path) -> None:
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """Context manager of a new, empty folder; on success its files replace those of ``folder``."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        new = Path(scratch) / "new"
+        new.mkdir()
+        yield new
+        _put_in_place(new, folder)
+
+
+def _put_in_place(new: Path, folder: Path) -> None:
     """Replace the files of a folder by new ones, each at once and the page last, and remove all others.
 
     The page is there at every moment, so that an open one can reload itself.
