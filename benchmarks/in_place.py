@@ -16,7 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.peak import own_peak
+from benchmarks.measured import at_most, own_peak, verdict
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.pool.shards import close_shard, encode_image, write_sample
 
@@ -79,15 +79,11 @@ def main() -> int:
         index(options.index)
         return 0
     few, many = (measure(int(pairs), options.folder) for pairs in (options.pairs / 10, options.pairs))
-    results = [
-        ("in_place_growth_of_time", many[0] / few[0], 1.2),
-        ("in_place_growth_of_gib", many[2] - few[2], 1.5),
-        ("in_place_gib", many[2], 2.5),
-    ]
-    print()
-    for name, value, target in results:
-        print(f"{name} {value:.3g} {target:g} {'pass' if value <= target else 'fail'}")
-    return int(any(value > target for _, value, target in results))
+    return verdict([
+        at_most("in_place_growth_of_time", many[0] / few[0], 1.2),
+        at_most("in_place_growth_of_gib", many[2] - few[2], 1.5),
+        at_most("in_place_gib", many[2], 2.5),
+    ])  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from torchvision import transforms
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.measured import at_least, verdict
 from budgets.cost.architecture import load_architecture
 from budgets.declaration.recipe import Recipe
 from runners.data.build.in_place import open_pool
@@ -202,16 +203,14 @@ def main() -> int:
         waited = waits(Path(name))
     for each, pairs_per_s in best.items():
         print(f"{each}: {pairs_per_s:,.0f} pairs/s, best of {ROUNDS}")
-    results = [
-        ("loader_streamed_ratio", best["streamed"] / best["webdataset"], 1.0),
-        ("loader_cached_ratio", best["cached"] / best["webdataset"], 10.0),
-    ]
     cached_share, faster, by_clock = waited
-    print(f"streamed by a worker, the trainer waited {by_clock:.1%} of the wall-clock time\n")
-    results += [("loader_worker_faster", faster, 1.0), ("loader_ahead_cached", 1 - cached_share, 0.95)]
-    for line, value, target in results:
-        print(f"{line} {value:.3g} {target:g} {'pass' if value >= target else 'fail'}")
-    return int(any(value < target for _, value, target in results))
+    print(f"streamed by a worker, the trainer waited {by_clock:.1%} of the wall-clock time")
+    return verdict([
+        at_least("loader_streamed_ratio", best["streamed"] / best["webdataset"], 1.0),
+        at_least("loader_cached_ratio", best["cached"] / best["webdataset"], 10.0),
+        at_least("loader_worker_faster", faster, 1.0),
+        at_least("loader_ahead_cached", 1 - cached_share, 0.95),
+    ])  # fmt: skip
 
 
 if __name__ == "__main__":

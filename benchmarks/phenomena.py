@@ -5,9 +5,9 @@ Run ``python benchmarks/phenomena.py`` from the root of the checkout. It runs th
 small-full`` judges the shipped full grid in seconds. The effects:
 
 * more data helps at equal samples: the error on the smallest set minus that on the largest;
-* repeating a small set saturates: of the compute beyond the level at which the smallest set has been seen
-  sixteen times (Muennighoff et al. 2023: where repeated data lose their worth), the gain on the largest set
-  minus that on the smallest;
+* repeating a small set saturates: from the level at which the smallest set has been seen sixteen times
+  (Muennighoff et al. 2023: repeated data then lose their worth) to the largest level, the gain on the largest
+  set minus the gain on the smallest;
 * the best model size grows with the level: slope of ln(best size) over ln(level);
 * the quality trade moves with compute: slope of ln(best fraction of the pool) over ln(level).
 
@@ -69,7 +69,7 @@ class Judged:
 
     @property
     def holds(self) -> bool:
-        """Whether the interval is above zero and based on enough seeds."""
+        """True if the interval is above zero and based on enough seeds."""
         return self.low > 0 and self.runs >= SEEDS
 
 
@@ -124,8 +124,7 @@ def best_size(draws: CellDraws) -> Judged:
     table["best size"] = [format_flops(row[0]) for row in best]
     table["90 %"] = ["{} … {}".format(*map(format_flops, interval(row[1:]))) for row in best]
     positions = np.concatenate([c.positions for c in chosen])
-    held = {name: chosen[0].identity[name] for name in ("strategy", "subset_size", "quality")}
-    about = f"{family(str(names[positions[0]]))}, {held_text(held)}"
+    about = f"{family(str(names[positions[0]]))}, {held_text(chosen[0].identity)}"
     low, high = interval(_slopes(levels, best)[1:])
     return Judged(
         name="best_size_slope", about=about, table=table, effect=float(_slopes(levels, best)[0]), low=low,
@@ -179,8 +178,8 @@ def _judged(
     low, high = interval(effects[1:])
     ends = np.concatenate([each.positions for each in found])
     return Judged(
-        name=name, about=held_text({k: v for k, v in found[0].held.items() if k != "budget"}), table=table,
-        effect=float(effects[0]), low=low, high=high, runs=int(draws.cells["runs"].to_numpy()[ends].min()),
+        name=name, about=held_text(found[0].held), table=table, effect=float(effects[0]), low=low, high=high,
+        runs=int(draws.cells["runs"].to_numpy()[ends].min()),
     )  # fmt: skip
 
 
@@ -195,17 +194,8 @@ def results_of(study: str, results: Path, pools: Path) -> tuple[pd.DataFrame, st
     declaration = load_declaration(find_declaration(study))
     folder = results / declaration.name
     if not _finished(folder):
-        command = [
-            sys.executable,
-            "-m",
-            "study",
-            "run",
-            study,
-            "--results",
-            str(results),
-            "--pools",
-            str(pools),
-        ]
+        folders = ["--results", str(results), "--pools", str(pools)]
+        command = [sys.executable, "-m", "study", "run", study, *folders]
         if subprocess.run(command, cwd=ROOT, check=False).returncode:
             raise SystemExit(f"the run of {study} failed or is incomplete")
     return read_table(folder / "results.parquet"), declaration.metric

@@ -45,6 +45,7 @@ from werkzeug.serving import WSGIRequestHandler, run_simple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.loader import BATCH, SIZE, make_shards, tokens
+from benchmarks.measured import at_least, at_most, verdict
 from budgets.hardware.machine_cache import CACHE
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.pool.pool import Pool
@@ -67,9 +68,9 @@ def serve(port: int) -> None:
     def slow(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         if environ["PATH_INFO"] == "/counts":
             start("200 OK", [])
-            told = json.dumps(counts).encode()
+            answer = json.dumps(counts).encode()
             counts[:] = [0, 0]
-            return [told]
+            return [answer]
         if environ["REQUEST_METHOD"] != "GET":
             found: Iterable[bytes] = s3(environ, start)
             return found
@@ -223,18 +224,15 @@ def main() -> int:
     for kind, pairs_per_s in best.items():
         print(f"{kind}: {pairs_per_s:,.0f} pairs/s, best of {options.rounds}")
     results = [
-        ("streaming_over_webdataset", best["bucket"] / best["webdataset"], 1.0, True),
-        ("streaming_over_folder", best["bucket"] / best["folder"], 0.9, True),
-        ("streaming_cache_over_folder", best["cache"] / best["folder"], 0.9, True),
-        ("streaming_bytes_over_used", fetched / used, 1.1, False),
-        ("streaming_requests_per_pair", requests / seen, 0.05, False),
+        at_least("streaming_over_webdataset", best["bucket"] / best["webdataset"], 1.0),
+        at_least("streaming_over_folder", best["bucket"] / best["folder"], 0.9),
+        at_least("streaming_cache_over_folder", best["cache"] / best["folder"], 0.9),
+        at_most("streaming_bytes_over_used", fetched / used, 1.1),
+        at_most("streaming_requests_per_pair", requests / seen, 0.05),
     ]
     if options.mosaic:
-        results.append(("streaming_over_mosaic", best["bucket"] / best["mosaic"], 1.0, True))
-    passed = {line: (value >= target) == more for line, value, target, more in results}
-    for line, value, target, _ in results:
-        print(f"{line} {value:.3g} {target:g} {'pass' if passed[line] else 'fail'}")
-    return int(not all(passed.values()))
+        results.append(at_least("streaming_over_mosaic", best["bucket"] / best["mosaic"], 1.0))
+    return verdict(results)
 
 
 if __name__ == "__main__":

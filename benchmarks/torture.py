@@ -32,8 +32,11 @@ def main() -> int:
             stdout=subprocess.PIPE,
             text=True,
         )
-        told = json.loads(ended.stdout)
-        print(f"killed: {told['killed']}; {told['quiet_s']:.0f} s quiet, {told['tortured_s']:.0f} s tortured")
+        counts = json.loads(ended.stdout)
+        print(
+            f"killed: {counts['killed']}; {counts['quiet_s']:.0f} s quiet, "
+            f"{counts['tortured_s']:.0f} s tortured"
+        )
         tables = ("results.parquet", "curves.parquet")
         same = sum(
             (folder / "tortured" / t).read_bytes() == (folder / "quiet" / t).read_bytes() for t in tables
@@ -43,7 +46,7 @@ def main() -> int:
     step_flops = int((plan["batch_size"] * plan["train_flops_per_sample"]).unique().item())
     gone = sum(entry.train_flops for entry in entries if entry.entry in {"spent", "wasted"})
     wasted = sum(entry.train_flops for entry in entries if entry.entry == "wasted")
-    computed, announced = told["steps_computed"] * step_flops, told["steps_announced"] * step_flops
+    computed, announced = counts["steps_computed"] * step_flops, counts["steps_announced"] * step_flops
     print(f"{gone:,} FLOP booked, {wasted / gone:.1%} of them wasted; a witness counted {computed:,}")
     lines = (
         ("tables_equal_to_the_quiet_run", same, "2", same == len(tables)),
@@ -54,7 +57,7 @@ def main() -> int:
             computed <= gone <= announced,
         ),
         ("open_reservations", len(reserved(entries)), "0", not reserved(entries)),
-        ("processes_left_behind", len(told["left_behind"]), "0", not told["left_behind"]),
+        ("processes_left_behind", len(counts["left_behind"]), "0", not counts["left_behind"]),
     )
     for what, value, target, passed in lines:
         print(f"{what} {value} target {target} {'pass' if passed else 'fail'}")
