@@ -26,7 +26,7 @@ from runners.data.build import build_pool as build
 from runners.data.build.info import info_lines
 from runners.data.build.known_scores import expression_scores, metadata_scores
 from runners.data.build.rescore import set_score, set_subset, use_score
-from runners.data.build.source import parts_of
+from runners.data.build.sources.source import parts_of
 from runners.data.index import merge
 from runners.data.index import parts as index_parts
 from runners.data.index.writing import write_parts

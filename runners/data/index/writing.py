@@ -4,7 +4,7 @@ index/00000.parquet             the pairs of a group of shards: the columns of `
 index/00000.words.parquet       words of their captions, and the number of times that each occurs
 index/00000.added-1.parquet     a column that was added to the part
 index/manifest-….parquet        one row a part, with the shards and histograms; named by its content
-index/sources-….parquet         the source files of its own shards (``runners.data.build.source_record``)
+index/sources-….parquet         the source files of its shards (``runners.data.build.sources.source_record``)
 """
 
 import shutil

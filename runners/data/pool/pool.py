@@ -42,10 +42,10 @@ from runners.host.files import finish_files
 
 FORMAT = 2
 FIRST = "first"
-"""Name of a score whose scorer is not known, once there are others."""
+"""Name given to a score of an unknown scorer when further scores are added."""
 
 COMPUTED = "computed: "
-"""Begins the convention of a score that was computed from others; its expression follows."""
+"""Prefix of the convention of a score that was computed from others; its expression follows."""
 
 _ROWS_IN_MEMORY = 2_000_000
 
@@ -98,12 +98,12 @@ class Pool:
         left_out_files: Names of the tables of samples that are not pairs.
         left_out: Reason → number of samples that are not pairs.
         scorers: Name → scorer of each score with a column of its own; the one in ``origin`` ranks the pool.
-        unranked: The fingerprint that the pool had before further scores, which do not change it.
-        rankings: Name of a score → fingerprint that the pool has, and number of pairs with this score, when
-            it ranks the pool.
+        unranked: The fingerprint that the pool had before scores were added; adding scores keeps it.
+        rankings: Name of a score → fingerprint of the pool when this score ranks it, and number of pairs that
+            have the score.
         subsets: Number of pairs in each named subset.
         sources: Name of the record of the source files that were read into its own shards; empty if none.
-        copy_of: URL of the pool that this one is a copy of; empty if it is none.
+        copy_of: URL of the pool that this one is a copy of; empty if it is not a copy.
     """
 
     path: Path
@@ -189,7 +189,7 @@ class Pool:
         }  # fmt: skip
 
     def subset(self, *, size: int | None, quality: str) -> Subset:
-        """Return a subset as `select` does; that of a large pool is kept on this machine for all trials."""
+        """Return a subset as `select` does; a large pool's subset is kept on this machine for all trials."""
         score = score_of_quality(quality)
         if score is not None:
             top, name = quality.partition(BY)[0], self.computed.get(score, score)
@@ -198,10 +198,10 @@ class Pool:
         if self.count <= _ROWS_IN_MEMORY:
             return select(self.table, size=size, quality=quality)
         # Named subsets and scores may be replaced by others of the same name: their files then differ.
-        told = json.dumps(
+        identity = json.dumps(
             [self.unranked, self.fingerprint, self.table.added, self.table.named, size, quality]
         )
-        return kept_subset(told, lambda: select(self.table, size=size, quality=quality))
+        return kept_subset(identity, lambda: select(self.table, size=size, quality=quality))
 
     @cached_property
     def vocabulary(self) -> tuple[str, ...]:

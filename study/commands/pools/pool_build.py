@@ -131,7 +131,7 @@ def _build_embedded(path: Path, pairs: str, seed: int) -> None:
 
 def _build_from_url(shared: "SharedFolder", url: str, options: Namespace, site: "PoolSite") -> None:
     from runners.data.build.build_pool import Build, build_pool
-    from runners.data.build.source import Columns
+    from runners.data.build.sources.source import Columns
     from runners.data.places.copies import copy_pool, listed
     from study.show.work_progress import WorkProgress
 
@@ -158,9 +158,9 @@ def _build_from_url(shared: "SharedFolder", url: str, options: Namespace, site: 
 
 def _build_from(shared: "SharedFolder", source: Path, options: Namespace, site: "PoolSite") -> None:
     from runners.data.build.build_pool import Build, build_pool
-    from runners.data.build.download import Download, download
-    from runners.data.build.source import Columns, folders_of
-    from runners.data.build.table_file import table_columns
+    from runners.data.build.sources.download import Download, download
+    from runners.data.build.sources.source import Columns, folders_of
+    from runners.data.build.sources.table_file import table_columns
     from runners.data.pool.damage import damage_table
     from study.show.work_progress import WorkProgress
 
