@@ -56,7 +56,7 @@ def cross(
         first: Errors of the first curve, shape (rows, points): as measured, in each draw, without each run.
         second: Errors of the second curve.
         at: Rising x, shape (points,).
-        informed: Whether the draws carry the uncertainty, see ``laws.Law``.
+        informed: True if the draws carry the uncertainty, see ``laws.Law``.
         refits: Number of rows that are draws; by default all but the first.
     """
     gap = first - second

@@ -34,7 +34,7 @@ class QualityTrade:
         slope: Measured slope of ln fraction over ln x.
         slope_low: Lower end of its interval; NaN without draws of runs.
         slope_high: Upper end of its interval.
-        verdict: Whether to filter less or more as x grows.
+        verdict: Advice: filter less or more as x grows, or undecided.
         reason: The verdict in one sentence.
     """
 
@@ -51,7 +51,7 @@ class QualityTrade:
 def quality_trades(draws: CellDraws) -> tuple[QualityTrade, ...]:
     """Return every slice with at least two qualities at two budgets, or of two pools."""
     fraction = np.array([quality_fraction(str(name)) for name in draws.cells["quality"]])
-    # Named subsets and mixtures are no fractions of a pool.
+    # Named subsets and mixtures are not fractions of a pool.
     draws, fraction = draws.take(np.flatnonzero(fraction <= 1)), fraction[fraction <= 1]
     # Subsets of one pool have the same size / fraction up to rounding, so pools are told apart by 2^0.1.
     pool = draws.cells["subset_size"].to_numpy(np.float64) / fraction

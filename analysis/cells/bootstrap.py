@@ -219,7 +219,7 @@ def _resampled(  # noqa: PLR0913 (residuals, where they come from, and how they 
         freedom: Degrees of freedom of each curve from ``_freedom``.
         trunks: The units of the noise; None if every run is one.
         draws: Number of draws.
-        counted: Whether the unit is the counting noise; the noise is then at least one unit.
+        counted: True if the unit is the counting noise; the noise is then at least one unit.
         generator: Source of the draws.
     """
     runs, curve = cells["runs"].to_numpy(np.int64), curve_numbers(cells)

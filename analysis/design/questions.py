@@ -59,7 +59,7 @@ class Answer:
             tie of the leader alone means that it was not run there.
         chances: Probability of each of these that it is the best.
         dropped: Configurations that can no longer reach the best.
-        settled: Whether the question is answered.
+        settled: True if the question is answered.
         kind: ``best`` or ``forecast``.
     """
 

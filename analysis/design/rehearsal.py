@@ -33,7 +33,7 @@ def rehearse(
     Args:
         grid: All trials that may be run, with the columns of a plan.
         metric: The metric that ranks configurations.
-        ask: What is asked.
+        ask: The questions.
         repeats: Number of rehearsals.
         room_flops: FLOPs that may be spent; None without a limit.
     """

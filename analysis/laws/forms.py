@@ -33,9 +33,9 @@ class Form:
         name: Name in tables.
         formula: Error as a function of x, as captions print it.
         parameters: Number of fitted parameters.
-        floor: Whether E is fitted.
-        shift: Whether x₀ is fitted.
-        bounded: Whether the law rises to the error of chance at small x.
+        floor: True if E is fitted.
+        shift: True if x₀ is fitted.
+        bounded: True if the law rises to the error of chance at small x.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Curves:
         shift: x₀ ≥ 0, in units of x; in a bounded law the x half-way between chance and floor.
         unit: Geometric mean of the fitted x.
         objective: Σ w·r² at the optimum.
-        at_bound: Whether the slope ended at one of ``SLOPE_BOUNDS``.
+        at_bound: True if the slope ended at one of ``SLOPE_BOUNDS``.
     """
 
     form: Form

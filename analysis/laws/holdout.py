@@ -37,7 +37,7 @@ class Holdout:
         points: One row per law and held-out cell, see ``form_choice.FormChoice``.
         choices: Regime → the form of its curves.
         surfaces: Family of models → its surface, for the families that a surface forecasts better.
-        reason: Why nothing could be held out; empty if something was.
+        reason: Reason why nothing could be held out; empty if something was.
     """
 
     scores: pd.DataFrame

@@ -87,7 +87,7 @@ class Law:
             supported.
         drawn: The curve in every draw; None when the law is not supported.
         refits: Number of rows of ``drawn`` that are draws.
-        informed: Whether the draws carry the noise between seeds or the discrepancy; only then are there
+        informed: True if the draws carry the noise between seeds or the discrepancy; only then are there
             intervals.
     """
 
@@ -198,7 +198,7 @@ def _discrepancy(draws: CellDraws, family: Sequence[Curve], fits: Sequence[LawFi
     # Without seeds only the counting noise is known, a lower bound that cannot be subtracted as the noise.
     seeds = [noise_sd(draws.draws[:, curve.positions]) for curve, _ in kept if draws.source == "runs"]
     noise = float(np.mean(np.concatenate(seeds) ** 2)) if seeds else 0.0
-    # What a trunk's levels share moves its law as a whole and is no part of the misses.
+    # The noise that the levels of a trunk share moves its law as a whole and is not part of the misses.
     noise *= 1.0 - draws.shared
     return by_moments(squares, freedom=sum(found.freedom for _, found in kept), noise=noise)
 

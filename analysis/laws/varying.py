@@ -52,7 +52,7 @@ class VaryingLaw:
     """The logarithm of the surface at given places, as a function of its parameters.
 
     Attributes:
-        places: Where it is read.
+        places: Places at which it is read.
         unit_n: N₀.
         unit_d: D₀.
     """

@@ -38,7 +38,7 @@ class Panel:
     Attributes:
         reader: Name of the column map for its layout; panels of one reader form one table.
         metric: Metric of the panel, as a column of the results schema.
-        better: Whether it shows errors or accuracies.
+        better: Direction in which its values are better.
     """
 
     reader: str

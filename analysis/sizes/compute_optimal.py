@@ -60,7 +60,7 @@ class Slope:
         measured: a; NaN if it could not be estimated.
         drawn: a in each draw; empty if its uncertainty is unknown.
         points: Number of computes or cells behind it.
-        reason: What the exponent rests on, or why there is none.
+        reason: Data behind the exponent, or the reason why there is none.
         line: The line of that slope; None without a slope.
     """
 

@@ -42,7 +42,7 @@ class Growth:
     Attributes:
         family: Family of architectures.
         held: Regime, strategy and quality in words.
-        size: What N is, in words.
+        size: Quantity that N measures, in words.
         flops_per_size: Training FLOPs per sample ÷ N.
         slopes: Approach → slope of ln N over ln C.
     """

@@ -1,4 +1,4 @@
-"""Image-text similarity of a pool's pairs by a trained CLIP, named as `scoring_source` says."""
+"""Image-text similarity of a pool's pairs by a trained CLIP, which `scoring_source` names."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -124,7 +124,7 @@ def _shared_files(source: Source, shared: SharedFolder, below: str) -> tuple[Sou
         if not (shared.url and text and path.exists()):
             return text
         folder = path if path.is_dir() else path.parent
-        # The result beside a trial's weights tells that they are a trial's.
+        # A result.json beside weights marks them as those of a trial.
         files = path.rglob("*") if path.is_dir() else (path, folder / "result.json")
         for file in filter(Path.is_file, files):
             names.append(f"{below}{kind}/{file.relative_to(folder)}")

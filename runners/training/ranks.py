@@ -62,9 +62,9 @@ def decided_by_first(decide: Callable[[], T]) -> T:
     """Call ``decide`` on rank 0 alone; return its value on every rank, for example a choice among files."""
     if ranks() == 1:
         return decide()
-    told = [None if rank() else decide()]
-    dist.broadcast_object_list(told, src=0)
-    value: T = told[0]  # type: ignore[assignment] # rank 0's value has replaced None
+    shared = [None if rank() else decide()]
+    dist.broadcast_object_list(shared, src=0)
+    value: T = shared[0]  # type: ignore[assignment] # rank 0's value has replaced None
     return value
 
 

@@ -44,7 +44,7 @@ class SurfaceFit:
         objective: Σ w·Huber(residual of ln y) at the optimum.
         starts: Number of searches, each from other exponents.
         agreement: Number of these that ended at the same objective.
-        shared: Whether the two exponents were held equal.
+        shared: True if the two exponents were held equal.
     """
 
     floor: float

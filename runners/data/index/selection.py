@@ -1,7 +1,7 @@
 """Selection of a subset by size and quality, in a few passes over the columns of an index.
 
-Memory holds one bit a row, and the rows that tie where the subset ends. Histograms that the index has of its
-parts tell which parts a pass may skip. The selection is identical on every machine.
+Memory holds one bit per row, and the rows that tie at the end of the subset. A pass skips parts of the index
+that their histograms rule out. The selection is identical on every machine.
 """
 
 from collections.abc import Callable, Iterator

@@ -120,7 +120,7 @@ class _StoredBits:
 
     Args:
         path: The file; it may be removed while it is open.
-        start: Where the bits begin.
+        start: Offset of the bits.
     """
 
     nbytes = 0

@@ -152,7 +152,7 @@ def _decode(pool: Pool, image_size: int, path: Path, threads: int) -> None:
         )
         damage |= {start + place: each for place, each in found.items()}
     images.flush()
-    told = {row: asdict(each) for row, each in damage.items()}
-    path.with_suffix(".json").write_text(json.dumps(told), encoding="utf-8")
+    damaged = {row: asdict(each) for row, each in damage.items()}
+    path.with_suffix(".json").write_text(json.dumps(damaged), encoding="utf-8")
     # Last: a cache under its final name is complete, and its damage file already exists.
     partial.rename(path)

@@ -31,7 +31,7 @@ class Stretch:
         seed: Seed of the pool's order.
         start: First position in it.
         stop: One after the last position.
-        places: Where they stand among the samples of all pools, int64 (stop - start,).
+        places: Their positions among the samples of all pools, int64 (stop - start,).
     """
 
     seed: int

@@ -52,7 +52,7 @@ class RayBackend:
         modules: Modules imported before a job starts.
 
     Attributes:
-        lost: Whether the cluster has died.
+        lost: True if the cluster has died.
 
     Raises:
         ValueError: No cluster answers at the address.

@@ -30,7 +30,7 @@ _CHECKPOINT_PAIRS = 16  # the size of a checkpoint does not depend on the batch
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KindFound:
-    """What a few steps of a kind of trial showed.
+    """Measurements of a few steps of a kind of trial.
 
     Attributes:
         speed: Speed and memory.
