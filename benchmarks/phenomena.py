@@ -109,7 +109,7 @@ def best_size(draws: CellDraws) -> Judged:
             ways.setdefault(way, []).append(curve)
     chosen = max(ways.values(), key=lambda way: (len(way), sum(len(each.positions) for each in way)))
     assert len(chosen) >= LEVELS, "a study of several sizes has several levels"
-    sizes = draws.cells["train_flops_per_sample"].to_numpy(np.float64)
+    sizes = draws.column("train_flops_per_sample")
     error = draws.with_measured()
     best = np.stack([sizes[c.positions[error[:, c.positions].argmin(axis=1)]] for c in chosen])
     levels = [float(c.identity["budget"]) for c in chosen]

@@ -127,7 +127,7 @@ def crossovers(draws: CellDraws, laws: tuple[Law, ...], *, along: str) -> pd.Dat
 
 
 def _pair(draws: CellDraws, one: Law, other: Law, axis: str) -> dict[str, Any] | None:
-    ends = [draws.cells[X_COLUMNS[law.along]].to_numpy(np.float64)[law.positions] for law in (one, other)]
+    ends = [draws.column(X_COLUMNS[law.along])[law.positions] for law in (one, other)]
     low, high = max(x.min() for x in ends), min(x.max() for x in ends)
     if low >= high:
         return None

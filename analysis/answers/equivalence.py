@@ -79,7 +79,7 @@ def equivalences(draws: CellDraws, laws: tuple[Law, ...], *, along: str) -> pd.D
 
 def worth(draws: CellDraws, base: Law, law: Law) -> list[dict[str, Any]]:
     """Compare one curve with the baseline's at each of its measured x; see ``equivalences``."""
-    measured = draws.cells[X_COLUMNS[law.along]].to_numpy(np.float64)
+    measured = draws.column(X_COLUMNS[law.along])
     reach, places = measured[base.positions], measured[law.positions]
     every = np.unique(np.concatenate([np.geomspace(reach.min(), reach.max(), _POINTS), places]))
     *several, refits, informed = pair(draws, base, law, every)

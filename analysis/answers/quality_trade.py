@@ -54,7 +54,7 @@ def quality_trades(draws: CellDraws) -> tuple[QualityTrade, ...]:
     # Named subsets and mixtures are not fractions of a pool.
     draws, fraction = draws.take(np.flatnonzero(fraction <= 1)), fraction[fraction <= 1]
     # Subsets of one pool have the same size / fraction up to rounding, so pools are told apart by 2^0.1.
-    pool = draws.cells["subset_size"].to_numpy(np.float64) / fraction
+    pool = draws.column("subset_size") / fraction
     named = draws.cells.assign(pool=np.round(np.log2(pool), 1), fraction=fraction, pairs=pool)
     here = replace(draws, cells=named)
     found = []
@@ -67,8 +67,8 @@ def quality_trades(draws: CellDraws) -> tuple[QualityTrade, ...]:
 
 
 def _trade(draws: CellDraws, along: str, held: Mapping[str, Any]) -> QualityTrade | None:
-    error, fraction = draws.with_measured(), draws.cells["fraction"].to_numpy(np.float64)
-    pairs = draws.cells["pairs"].to_numpy(np.float64)
+    error, fraction = draws.with_measured(), draws.column("fraction")
+    pairs = draws.column("pairs")
     x, best = [], []
     for key, places in draws.groups([along]):
         if len(np.unique(fraction[places])) > 1:

@@ -57,7 +57,7 @@ def at_compute(draws: CellDraws, cost: Floats, flops: float) -> CellDraws:
     """
     rows, drawn = [], []
     at = np.array([flops])
-    generator = stream("read off", 0)
+    generator = stream("read off")
     for positions in curves(draws, cost):
         x = cost[positions]
         if x[0] > flops * SAME_COST:

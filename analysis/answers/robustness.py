@@ -148,7 +148,7 @@ def _draw(cells: _Cells, name: str) -> Floats | None:
     """Return draws of the cells, shape (draws, 2, cells); both accuracies of a run are drawn together."""
     if cells.freedom == 0:
         return None
-    rng = stream(f"robustness/{name}", 0)
+    rng = stream(f"robustness/{name}")
     pool = cells.residuals.shape[1]
     means = np.empty((_DRAWS, 2, len(cells.runs)))
     if cells.trunks is not None:
@@ -162,7 +162,7 @@ def _draw(cells: _Cells, name: str) -> Floats | None:
     # √(ν/χ²ν) as in `bootstrap`: few seeds give the wide intervals of Student's t.
     stretch = np.sqrt(cells.freedom / rng.chisquare(cells.freedom, size=(_DRAWS, 1, 1)))
     unit = np.sqrt(np.clip(cells.accuracy * (1 - cells.accuracy), 1e-6, None))
-    return np.asarray(cells.accuracy + means * stretch * unit, dtype=np.float64)
+    return cells.accuracy + means * stretch * unit
 
 
 def _residuals(accuracy: Floats, base: Mask) -> tuple[float, float, Floats]:
@@ -179,4 +179,4 @@ def _residuals(accuracy: Floats, base: Mask) -> tuple[float, float, Floats]:
 
 def _logit(share: Floats) -> Floats:
     inside = np.clip(share, 1e-4, 1 - 1e-4)
-    return np.asarray(np.log(inside / (1 - inside)), dtype=np.float64)
+    return np.log(inside / (1 - inside))

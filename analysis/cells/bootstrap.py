@@ -86,6 +86,10 @@ class CellDraws:
     chance: float
     explanation: str
 
+    def column(self, name: str) -> Floats:
+        """Return a column of numbers of the cells, shape (cells,)."""
+        return self.cells[name].to_numpy(np.float64)
+
     def take(self, positions: Indices) -> "CellDraws":
         """Return the draws of the cells at some positions, in that order."""
         place = np.full(len(self.cells), -1, dtype=np.intp)
@@ -102,7 +106,7 @@ class CellDraws:
 
     def with_measured(self) -> Floats:
         """Return the measured errors followed by the first draws, shape (1 + ``refits``, cells)."""
-        measured = self.cells["error"].to_numpy(np.float64)[None, :]
+        measured = self.column("error")[None, :]
         return np.concatenate([measured, self.draws[:REFITS]])
 
     @property
@@ -131,19 +135,18 @@ class CellDraws:
         ]
 
 
-def stream(question: str, seed: int) -> np.random.Generator:
+def stream(question: str, number: int = 0) -> np.random.Generator:
     """Return the random stream of one question; it does not depend on other questions or their order."""
-    return np.random.default_rng(int.from_bytes(sha256(f"{seed}/{question}".encode()).digest()[:16], "big"))
+    return np.random.default_rng(int.from_bytes(sha256(f"{number}/{question}".encode()).digest()[:16], "big"))
 
 
-def cell_draws(trials: Trials, *, question: str, draws: int = 2000, seed: int = 0) -> CellDraws:
+def cell_draws(trials: Trials, *, question: str, draws: int = 2000) -> CellDraws:
     """Group runs by cell and draw the error of each cell from the noise of the runs.
 
     Args:
         trials: Finished trials of a study.
         question: Name of the random stream.
         draws: Number of draws of the whole study.
-        seed: Seed of the analysis.
     """
     cells, position = _cells(trials)
     mean, runs = cells["error"].to_numpy(np.float64), cells["runs"].to_numpy(np.int64)
@@ -161,7 +164,7 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000, seed: int = 
     # Seeds that agree to the last digit, without a counting noise as lower bound, do not measure noise.
     measured = freedom > 0 and (counted or noise > 0)
     source: Source = "runs" if measured else ("evaluation" if counted else "none")
-    generator = stream(question, seed)
+    generator = stream(question)
     if source == "none":
         drawn = np.empty((0, len(cells)))
     elif source == "evaluation":

@@ -171,7 +171,7 @@ def _numbers(table: pd.DataFrame, column: Column, name: str, at: str) -> Floats:
     for other, power in ((column.by, 1), (column.over, -1)):
         if other is not None:
             values = values * _numbers(table, Column(source=other), name, at) ** power
-    return np.asarray(values, dtype=np.float64)
+    return values
 
 
 def _each(

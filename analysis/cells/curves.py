@@ -49,7 +49,7 @@ def curves(draws: CellDraws, *, along: str) -> list[Curve]:
     """
     left = "budget" if along == "compute" else "subset_size"
     regimes = draws.cells["regime"].to_numpy(object)
-    x = draws.cells[X_COLUMNS[along]].to_numpy(np.float64)
+    x = draws.column(X_COLUMNS[along])
     found = []
     for one_epoch in (False, True):
         # In one epoch each pair is seen once: more compute means more pairs, so both vary along the curve.

@@ -35,7 +35,7 @@ def straight_lines(x: Floats, error: Floats, at: Floats) -> Floats:
     """
     below, share = between(x, at)
     above = np.minimum(below + 1, len(x) - 1)
-    return np.asarray(error[:, below] + share * (error[:, above] - error[:, below]), dtype=np.float64)
+    return error[:, below] + share * (error[:, above] - error[:, below])
 
 
 def bends(x: Floats, error: Floats, at: Floats) -> Floats:

@@ -123,7 +123,7 @@ def _once(draws: CellDraws) -> list[_Group]:
             found.append((POOL, POOL, largest))
         ways.append([
             _Group(
-                label=label, held=held | {"subset_size": size}, positions=_ordered(draws, "quality", group)
+                label=label, held=held | {"subset_size": size}, positions=_by_quality(draws, group)
             )
             for label, size, group in found
             if len(group) > 1
@@ -131,9 +131,9 @@ def _once(draws: CellDraws) -> list[_Group]:
     return max(ways, key=lambda groups: sum(len(group.positions) for group in groups))
 
 
-def _ordered(draws: CellDraws, axis: str, positions: Indices) -> Indices:
-    values = draws.cells[axis].to_numpy(object)
-    return np.asarray(sorted(positions, key=lambda place: sort_key(axis, values[place])), dtype=np.intp)
+def _by_quality(draws: CellDraws, positions: Indices) -> Indices:
+    quality = draws.cells["quality"].to_numpy(object)
+    return np.asarray(sorted(positions, key=lambda place: sort_key("quality", quality[place])), dtype=np.intp)
 
 
 def _bars(  # noqa: PLR0913 (what is drawn, and its words)

@@ -28,7 +28,7 @@ def residuals(draws: CellDraws, laws: Sequence[Law], *, metric: str) -> FigureDa
         reason = "no law over compute is both supported and has more levels than parameters"
         return Missing(title=title, reason=reason)
     rows: list[dict[str, Any]] = []
-    x = draws.cells[X_COLUMNS["compute"]].to_numpy(np.float64)
+    x = draws.column(X_COLUMNS["compute"])
     for law in kept:
         series = str(law.identity["architecture"])
         marks = cell_marks(draws, law.positions, x=X_COLUMNS["compute"], series=series)

@@ -129,4 +129,4 @@ def _point(row: dict[str, Any], one: Growth, what: str) -> dict[str, Any]:
 
 def _converted(log_n: Floats, log_c: Floats, one: Growth, what: str) -> Floats:
     """Return N, or D = C ÷ (training FLOPs per sample of a model of size N)."""
-    return np.asarray(np.exp(log_c - np.log(one.flops_per_size) - log_n if what == "D" else log_n))
+    return np.exp(log_c - np.log(one.flops_per_size) - log_n if what == "D" else log_n)

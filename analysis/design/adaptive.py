@@ -1,6 +1,6 @@
 """The next trials of an adaptive study, chosen from the results so far.
 
-``decide`` is a pure function: the same results, running trials, free slots and seed give the same decision.
+``decide`` is a pure function: the same results, running trials and free slots give the same decision.
 It draws the true errors of all cells (``belief``), answers the questions (``questions``), and values further
 runs (``gains``):
 
@@ -108,9 +108,7 @@ def decide(  # noqa: PLR0913 (what is known, what may be run, and at what price)
     ended: Collection[str] = (),
     slots: int = 1,
     room_flops: float | None = None,
-    worth: float = WORTH,
     draws: int = DRAWS,
-    seed: int = 0,
 ) -> Decision:
     """Return the next trials of a study.
 
@@ -122,9 +120,7 @@ def decide(  # noqa: PLR0913 (what is known, what may be run, and at what price)
         ended: Trials without a result that are not run again: failed or diverged.
         slots: Largest number of trials to choose, besides the shorter trials of their trunks that they need.
         room_flops: FLOPs that may still be spent; None without a limit.
-        worth: Least gain of a run, see ``WORTH``.
         draws: Number of draws of the true errors.
-        seed: Seed of the draws.
     """
     known = grid["trial"].isin(set(trials.frame["trial"])).to_numpy(bool)
     waiting = grid["trial"].isin(set(running)).to_numpy(bool)
@@ -140,7 +136,7 @@ def decide(  # noqa: PLR0913 (what is known, what may be run, and at what price)
     if first:
         picks = _pick(first, grid, prices, taken, slots, room_flops)
         return Decision(picks=tuple(picks), answers=(), stop=_stop(picks, waiting, "budget"))
-    generator = stream(f"design/{int(known.sum())}/{int(waiting.sum())}", seed)
+    generator = stream(f"design/{int(known.sum())}/{int(waiting.sum())}")
     answers: list[Answer] = []
     options: list[_Option] = []
     for layout in families:
@@ -154,7 +150,7 @@ def decide(  # noqa: PLR0913 (what is known, what may be run, and at what price)
         return Decision(picks=(), answers=tuple(answers), stop=_stop([], waiting, "answered"))
     rate = np.array([option.gain / max(option.cost, 1.0) for option in options])
     order = np.argsort(-rate, kind="stable")
-    worthy = [options[place] for place in order if rate[place] * prices.paid.sum() >= worth]
+    worthy = [options[place] for place in order if rate[place] * prices.paid.sum() >= WORTH]
     picks = _pick(worthy, grid, prices, taken, slots, room_flops)
     why = "budget" if worthy else "worth"
     return Decision(picks=tuple(picks), answers=tuple(answers), stop=_stop(picks, waiting, why))

@@ -327,7 +327,7 @@ class _Shapes:
 
         def bounded(slope: float, half: float, floor: float) -> Floats:
             top = chance / scale
-            return np.asarray(floor + (top - floor) / (1 + (x / half) ** slope))
+            return floor + (top - floor) / (1 + (x / half) ** slope)
 
         for slope in SLOPES:
             for shift in (0.0, *_spaced(x, _SHIFTED, _SHIFTS)):

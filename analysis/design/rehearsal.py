@@ -67,7 +67,7 @@ def _made_up(grid: pd.DataFrame, metric: str, number: int) -> pd.DataFrame:
     def alike(low: float, high: float, spread: float) -> Floats:
         """Return a value for each curve: around one between bounds that all share."""
         drawn = generator.uniform(low, high) + spread * generator.standard_normal(int(curve.max()) + 1)
-        return np.asarray(drawn[curve])
+        return drawn[curve]
 
     start, floor = alike(0.7, 0.95, 0.03), alike(0.15, 0.45, 0.04)
     slope, shift = np.exp(alike(np.log(0.35), np.log(0.8), 0.12)), np.exp(alike(-2.0, 1.5, 0.25))

@@ -200,7 +200,7 @@ class _Fit:
         # 2006, eq. 5.12).
         variance = 1 / np.diag(inverse)
         excess = np.maximum((inverse @ off * variance) ** 2 - variance, 0.0) / scales.noise**2
-        return np.asarray(1 + excess / (_FREEDOM + 1))
+        return 1 + excess / (_FREEDOM + 1)
 
     def _linear(self, theta: Floats) -> tuple[Floats, Floats]:
         """Return the misses of the prior's law at the runs, and the law's covariance, linearised at θ."""
@@ -215,7 +215,7 @@ class _Fit:
         # If R·Rᵀ is the precision, R⁻ᵀ·z has the inverse of the precision as covariance.
         normal = generator.standard_normal((len(theta), _LAWS))
         drawn = theta + np.linalg.solve(np.linalg.cholesky(precision).T, normal).T
-        return np.asarray(np.clip(drawn, *self._bounds))
+        return np.clip(drawn, *self._bounds)
 
     @property
     def _bounds(self) -> tuple[Floats, Floats]:

@@ -108,10 +108,10 @@ def _logit(axis: Axis, set_scale: Callable[..., None], percent: Series) -> None:
 
     def forward(values: Floats) -> Floats:
         inside = np.clip(values, _EDGE, 100 - _EDGE)
-        return np.asarray(np.log(inside / (100 - inside)))
+        return np.log(inside / (100 - inside))
 
     def back(values: Floats) -> Floats:
-        return np.asarray(100 / (1 + np.exp(-values)))
+        return 100 / (1 + np.exp(-values))
 
     set_scale("function", functions=(forward, back))
     axis.set_major_locator(FixedLocator([tick for tick in _LOGIT_TICKS if low / 1.5 < tick < high + 5]))

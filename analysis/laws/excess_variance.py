@@ -41,7 +41,7 @@ class Excess:
             return np.zeros(draws)
         # s²·ν/χ²ν is a draw of the whole variance; less than the noise leaves no excess.
         whole = (self.variance + self.noise) * self.freedom / generator.chisquare(self.freedom, draws)
-        return np.asarray(np.sqrt(np.maximum(0.0, whole - self.noise)), dtype=np.float64)
+        return np.sqrt(np.maximum(0.0, whole - self.noise))
 
 
 def by_moments(squares: float, *, freedom: int, noise: float) -> Excess:

@@ -73,7 +73,7 @@ class FormChoice:
             return np.zeros(draws)
         # n·(mean square)/χ²ₙ: the variance that a mean square over n cells allows.
         missed = self.error**2 * len(mine) / generator.chisquare(len(mine), draws)
-        return np.asarray(np.maximum(0.0, missed - variance - self.spread) / distance, dtype=np.float64)
+        return np.maximum(0.0, missed - variance - self.spread) / distance
 
 
 def choose_form(draws: CellDraws, family: Sequence[Curve]) -> FormChoice:
@@ -149,7 +149,7 @@ def _cells(draws: CellDraws, family: Sequence[Curve]) -> tuple[Indices, Floats, 
     """Return positions, x, errors and runs of curves of equal length, each of shape (curves, cells)."""
     positions = np.stack([curve.positions for curve in family])
     names = (X_COLUMNS[family[0].along], "error", "runs")
-    x, y, runs = (draws.cells[name].to_numpy(np.float64)[positions] for name in names)
+    x, y, runs = (draws.column(name)[positions] for name in names)
     return positions, x, y, runs
 
 

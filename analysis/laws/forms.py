@@ -91,10 +91,10 @@ class Curves:
         if self.form.bounded:
             # q/(1 + q) with q = (x/x₀)^-α, as a logistic function of ln x.
             above = 1.0 / (1.0 + np.exp(-alpha * np.log(shift / x)))
-            return np.asarray(floor + (scale - floor) * above, dtype=np.float64)
+            return floor + (scale - floor) * above
         # The power is 1 at x = unit, so that ``scale`` is an error and does not depend on the unit of x.
         power = np.exp(-alpha * np.log((x + shift) / (unit + shift)))
-        return np.asarray(floor + scale * power, dtype=np.float64)
+        return floor + scale * power
 
 
 VALUES = ("floor", "scale", "alpha", "shift", "unit", "objective", "at_bound")

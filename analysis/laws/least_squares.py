@@ -314,7 +314,7 @@ def _near(value: Floats, change: Floats) -> Mask:
 def _solved(gram: Floats, ridge: Floats, gradient: Floats) -> Floats:
     """Solve (gram + ridge)·step = gradient for one or two parameters per row, by Cramer's rule."""
     if gradient.shape[1] == 1:
-        return np.asarray(gradient / (gram[:, 0] + ridge), dtype=np.float64)
+        return gradient / (gram[:, 0] + ridge)
     first, second, beside = gram[:, 0, 0] + ridge[:, 0], gram[:, 1, 1] + ridge[:, 1], gram[:, 0, 1]
     turned = [
         second * gradient[:, 0] - beside * gradient[:, 1],

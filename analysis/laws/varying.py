@@ -85,10 +85,10 @@ class VaryingLaw:
     def slopes(self, theta: Floats) -> Floats:
         """Return the derivatives of ln y by the parameters of one row, shape (places, parameters)."""
         step = _STEP * np.eye(len(theta))
-        return np.asarray((self(theta + step) - self(theta - step)).T / (2 * _STEP))
+        return (self(theta + step) - self(theta - step)).T / (2 * _STEP)
 
 
 def _bent(size: Floats, slope: Floats, bend: Floats) -> Floats:
     # ((N/N₀)^c₂ − 1)/c₂ without a gap at c₂ = 0.
     turn = bend * size + 1e-9
-    return np.asarray(slope * size * np.expm1(turn) / turn)
+    return slope * size * np.expm1(turn) / turn

@@ -114,7 +114,7 @@ def _differences(metric: str, draws: Mapping[str, CellDraws], shared: Mapping[st
         one, other = draws[first], draws[name]
         count = min(len(one.draws), len(other.draws))
         # Both studies were drawn from one stream; shuffled, their draws are independent.
-        order = stream(f"comparison/{name}", 0).permutation(count)
+        order = stream(f"comparison/{name}").permutation(count)
         for cell in records(cells):
             mine, theirs = int(cell["place_first"]), int(cell["place_other"])
             errors = (one.cells["error"].iloc[mine], other.cells["error"].iloc[theirs])

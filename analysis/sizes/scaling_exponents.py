@@ -74,7 +74,7 @@ def growths(draws: CellDraws, surfaces: Sequence[FamilySurface]) -> tuple[Growth
         slopes = (
             by_envelope(cells, n[inside]), by_minima(cells, n[inside]), by_surface(here, laws[key], n)
         )  # fmt: skip
-        flops = here.cells["train_flops_per_sample"].to_numpy(np.float64)
+        flops = here.column("train_flops_per_sample")
         found.append(
             Growth(
                 family=family,

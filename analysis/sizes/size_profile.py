@@ -106,7 +106,7 @@ def profiles(
         freedom: Degrees of freedom behind the noise; 0 if the noise is known.
         question: Name of the random stream.
     """
-    generator = stream(f"isoflop/{question}", 0)
+    generator = stream(f"isoflop/{question}")
     fitted = [one for one in several if len(np.unique(one.size)) >= _SIZES]
     noises = [_noise(one, refits) for one in fitted]
     valleys = [_valley(one, noise) for one, noise in zip(fitted, noises, strict=True)]

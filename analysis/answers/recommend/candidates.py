@@ -86,7 +86,7 @@ def kept_fraction(one: Candidate) -> float:
 
 
 def _per_sample(draws: CellDraws, one: Candidate) -> Floats:
-    return draws.cells["train_flops_per_sample"].to_numpy(np.float64)[one.positions]
+    return draws.column("train_flops_per_sample")[one.positions]
 
 
 def usable_flops(draws: CellDraws, one: Candidate, flops: float, pairs: float) -> float:
@@ -111,7 +111,7 @@ def read_at(
     if np.ptp(per_sample) > _SAME_SIZE * per_sample.mean():
         return "the cost per sample of its architecture varies, so it is not one configuration"
     here = draws.take(one.positions)
-    x, errors = here.cells["train_flops"].to_numpy(np.float64), here.with_measured()
+    x, errors = here.column("train_flops"), here.with_measured()
     nearest = int(np.abs(np.log(x / at)).argmin())
     main: Reading | None = None
     if _same_level(x, at).any():
@@ -155,7 +155,7 @@ def _by_curve(draws: CellDraws, one: Candidate, at: float) -> Reading | None:
         error = one.law.drawn(np.array([at]))[: 1 + one.law.refits, 0]
         return Reading(error=error, flops=at, read=by.law, by=by)
     here = draws.take(one.positions)
-    x = here.cells["train_flops"].to_numpy(np.float64)
+    x = here.column("train_flops")
     if not x.min() < at < x.max():
         return None
     lines = straight_lines(x, here.with_measured(), np.array([at]))[:, 0]
@@ -171,7 +171,7 @@ def read_by_surfaces(
     """
     readings: list[Reading | None] = [None] * len(found)
     families: dict[str, list[int]] = {}
-    x = draws.cells["train_flops"].to_numpy(np.float64)
+    x = draws.column("train_flops")
     for place, one in enumerate(found):
         if _same_level(x[one.positions], spent[place]).any():
             continue
@@ -197,7 +197,7 @@ def read_by_surfaces(
 
 def _needs_surface(draws: CellDraws, one: Candidate, held: Holdout, at: float) -> bool:
     """Return whether a compute is beyond a candidate's cells and no law of its own forecasts it better."""
-    x = draws.cells["train_flops"].to_numpy(np.float64)[one.positions]
+    x = draws.column("train_flops")[one.positions]
     if x.min() < at < x.max():
         return False
     return one.law is None or one.law.drawn is None or str(key(dict(one.identity))) in held.surfaces

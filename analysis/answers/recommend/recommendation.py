@@ -144,7 +144,7 @@ def _choose(
     longest = max(len(error) for _, error in fitting)
     fitting = [(row, error if len(error) > 1 else np.repeat(error, longest)) for row, error in fitting]
     fitting = sorted(fitting, key=lambda one: float(one[1][0]))
-    counted = bool(np.isfinite(draws.cells["images"].to_numpy(np.float64)).all())
+    counted = bool(np.isfinite(draws.column("images")).all())
     errors = np.clip(np.stack([error for _, error in fitting], axis=1), 0.0, 1.0 if counted else None)
     ends = [interval(column) for column in errors[1:].T]
     ends = [(low, high) if low < high else (np.nan, np.nan) for low, high in ends]
@@ -170,7 +170,7 @@ def _choose(
 def _largest_pool(draws: CellDraws) -> float:
     """Return the pairs of the largest measured pool before filtering."""
     share = np.array([min(quality_fraction(str(name)), 1.0) for name in draws.cells["quality"]])
-    return float((np.floor((draws.cells["subset_size"].to_numpy(np.float64) - 1) / share) + 1).max())
+    return float((np.floor((draws.column("subset_size") - 1) / share) + 1).max())
 
 
 def _better(too_large: list[tuple[dict[str, Any], Floats]], lowest: float) -> Mapping[str, Any] | None:
@@ -197,7 +197,7 @@ def _experiment(draws: CellDraws, candidates: pd.DataFrame, choice: Choice) -> s
     both = f"{configuration_text(first)} and {configuration_text(second)} at {where}"
     if draws.source != "runs":
         return f"run {both} with three seeds each: the noise between seeds was not measured"
-    noise = float((draws.draws.std(axis=0) * np.sqrt(draws.cells["runs"].to_numpy(np.float64))).mean())
+    noise = float((draws.draws.std(axis=0) * np.sqrt(draws.column("runs"))).mean())
     # A gap shows if it exceeds z·√(2/seeds)·noise, the noise of the difference of two means.
     seeds = int(np.ceil(2 * (_QUANTILE * noise / max(gap, 1e-12)) ** 2))
     if seeds > _MOST_SEEDS:

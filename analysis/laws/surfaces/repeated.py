@@ -94,7 +94,7 @@ def effective(unique: Floats, seen: Floats, decay: Floats | float) -> Floats:
     # R, and D' = min(D, U) + U·R*·(1 − e^(−R/R*)); expm1 keeps precision for small R.
     repeats = np.maximum(seen / unique - 1.0, 0.0)
     once = np.minimum(seen, unique)
-    return np.asarray(once - unique * decay * np.expm1(-repeats / decay), dtype=np.float64)
+    return once - unique * decay * np.expm1(-repeats / decay)
 
 
 def best_size(law: SurfaceFit, unique: Floats) -> Floats:

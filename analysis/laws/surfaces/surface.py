@@ -72,7 +72,7 @@ class SurfaceFit:
 
     def __call__(self, n: Floats, d: Floats) -> Floats:
         """Return the surface at model sizes and data."""
-        return np.asarray(self.floor + self.a * n**-self.alpha + self.b * d**-self.beta, dtype=np.float64)
+        return self.floor + self.a * n**-self.alpha + self.b * d**-self.beta
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +90,7 @@ class SurfaceDraws:
         """Return the surfaces at model sizes and data, shape (draws, points)."""
         of_size = self.a[:, None] * np.exp(-self.alpha[:, None] * np.log(n))
         of_data = self.b[:, None] * np.exp(-self.beta[:, None] * np.log(d))
-        return np.asarray(self.floor[:, None] + of_size + of_data, dtype=np.float64)
+        return self.floor[:, None] + of_size + of_data
 
     def one(self, draw: int, like: SurfaceFit) -> SurfaceFit:
         """Return the surface of one draw; status and the like are those of the fit ``like``."""

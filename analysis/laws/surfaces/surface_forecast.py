@@ -102,7 +102,7 @@ def family_surfaces(draws: CellDraws) -> tuple[FamilySurface, ...]:
     found = []
     for name, positions in groups(draws).items():
         here = draws.take(positions)
-        at, runs = Points.of(here.cells), here.cells["runs"].to_numpy(np.float64)
+        at, runs = Points.of(here.cells), here.column("runs")
         if len(np.unique(at.n)) < 2:  # noqa: PLR2004 (one size is no axis)
             continue
         error = np.maximum(here.resampled(), _LEAST)
@@ -167,8 +167,8 @@ def _moved(values: Floats, spread: Floats, question: str) -> Floats:
     """Return values with a draw of the discrepancy in every drawn row, that is all but the first."""
     shift = np.zeros_like(values)
     rows = slice(1, 1 + len(spread))
-    shift[rows] = spread * stream(f"surface/{question}", 0).standard_normal(shift[rows].shape)
-    return np.asarray(values * np.exp(shift), dtype=np.float64)
+    shift[rows] = spread * stream(f"surface/{question}").standard_normal(shift[rows].shape)
+    return values * np.exp(shift)
 
 
 def _mean_square(law: RepeatedFit, here: Points, error: Floats, freedom: int) -> float:
@@ -182,7 +182,7 @@ def _discrepancy(law: RepeatedFit, here: Points, error: Floats, draws: int) -> t
     freedom = len(here.n) - law.parameters
     noise = float(np.log(error[1 : 1 + draws]).var(axis=0).mean()) if draws else 0.0
     # Named after its degrees of freedom: surfaces with equal degrees of freedom share these draws.
-    chi = stream(f"surface/stretch/{freedom}", 0).chisquare(freedom, size=(draws, 1))
+    chi = stream(f"surface/stretch/{freedom}").chisquare(freedom, size=(draws, 1))
     variance = max(0.0, _mean_square(law, here, error[0], freedom) - noise)
     return variance, np.minimum(freedom / chi, _LARGEST_STRETCH)
 

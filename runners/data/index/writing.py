@@ -37,16 +37,15 @@ UNKNOWN = -1
 _DIGITS, _COUNTS = "digits:", "counts:"
 
 
-def write_parts(folder: Path, frames: Iterable[pd.DataFrame], *, first: int = 0) -> list[str]:
+def write_parts(folder: Path, frames: Iterable[pd.DataFrame]) -> list[str]:
     """Write an index in parts, and return their files as in `Part`.
 
     Args:
         folder: The pool's folder.
         frames: The pairs in their order, in tables that fit into memory.
-        first: Number of the first part.
     """
     files = []
-    for number, part in enumerate(_stretches(frames, ROWS_PER_PART), first):
+    for number, part in enumerate(_stretches(frames, ROWS_PER_PART)):
         files.append(f"{INDEX}{number:05d}")
         write_part(folder / files[-1], part)
     return files
