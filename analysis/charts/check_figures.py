@@ -47,7 +47,6 @@ def residuals(draws: CellDraws, laws: Sequence[Law], *, metric: str) -> FigureDa
     return FigureData(
         name="residuals",
         title=title,
-        kind="curves",
         x_scale="linear",
         x_label="error by the law (%)",
         y_label="measured − law (points)",
@@ -85,7 +84,6 @@ def forecasts(draws: CellDraws, found: Holdout, *, metric: str) -> FigureData | 
     return FigureData(
         name="forecasts",
         title=title,
-        kind="curves",
         x_scale="linear",
         x_label="measured (%)",
         y_label="forecast (%)",

@@ -97,7 +97,6 @@ def over_compute(  # noqa: PLR0913 (what is compared, along what, and what is be
     return FigureData(
         name=f"error-{short}-{axis}",
         title=title,
-        kind="curves",
         x_label=x_label,
         y_label=f"{metric_text(metric)} (%)",
         frame=mark_frame([*({**mark, "low": np.nan, "high": np.nan} for mark in others), *rows, *best]),
@@ -154,7 +153,6 @@ def excess_over_compute(
     return FigureData(
         name=f"error-compute-{axis}-excess",
         title=title,
-        kind="curves",
         x_label=_COSTS["train_flops"][2],
         y_label=f"{metric_text(metric)} above E (points)",
         y_scale="log",

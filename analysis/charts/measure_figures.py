@@ -48,7 +48,6 @@ def over_compute_of(
     return FigureData(
         name=name,
         title=title,
-        kind="curves",
         x_label="training compute of one trial (FLOPs)",
         y_label="error (%)",
         frame=mark_frame(rows),

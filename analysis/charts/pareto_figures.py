@@ -48,7 +48,6 @@ def pareto(trials: Trials, envelopes: Sequence[Envelope]) -> FigureData | Missin
     return FigureData(
         name="pareto",
         title=title,
-        kind="curves",
         x_label="training compute of one trial (FLOPs)",
         y_label=f"{metric_text(trials.metric)} (%)",
         frame=mark_frame(rows),

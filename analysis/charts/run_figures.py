@@ -41,7 +41,6 @@ def training_loss(trials: Trials, draws: CellDraws, curves: pd.DataFrame) -> Fig
     return FigureData(
         name="training-loss",
         title=title,
-        kind="curves",
         x_label="training compute spent (FLOPs)",
         y_label="training loss (nats)",
         frame=mark_frame(rows),
@@ -82,7 +81,6 @@ def on_the_way(
     return FigureData(
         name="on-the-way",
         title=title,
-        kind="curves",
         x_label="training compute spent (FLOPs)",
         y_label="loss" if is_loss(trials.metric) else "error (%)",
         frame=mark_frame(rows),

@@ -62,7 +62,6 @@ def scaling(found: Sequence[Growth], *, what: str, target_flops: float | None = 
     return FigureData(
         name=f"scaling-{short}",
         title=title,
-        kind="curves",
         x_label="training compute of one trial (FLOPs)",
         y_label="samples seen" if what == "D" else one.size,
         y_scale="log",

@@ -140,7 +140,6 @@ def _figure(tuned: Tuned, field: str) -> FigureData:
     return FigureData(
         name=f"tuning-{field.replace('_', '-')}",
         title=title,
-        kind="curves",
         x_label=field_label(field),
         y_label=f"{metric_text(tuned.metric)} (%)",
         frame=mark_frame(rows),

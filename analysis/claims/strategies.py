@@ -2,7 +2,6 @@
 
 from itertools import product
 
-import numpy as np
 import pandas as pd
 
 from analysis.claims.slice import (
@@ -59,20 +58,16 @@ def _c38(frame: pd.DataFrame) -> list[Effect]:
 
 
 def _slip_best(frame: pd.DataFrame, metrics: tuple[str, ...], regime: str) -> list[Effect]:
-    slices = [_strategies(frame, metric, regime) for metric in metrics]
-    return [effect for at in slices for size in at.rows for effect in at.best(size, SLIP)]
+    return [effect for metric in metrics for effect in _strategies(frame, metric, regime).leads(SLIP)]
 
 
 def _c39(frame: pd.DataFrame) -> list[Effect]:
     at = _strategies(frame, ZERO_SHOT, ONE_EPOCH)
-    early = [effect for size in at.rows if size < B for effect in at.best(size, SLIP)]
-    late = [effect for size in at.rows if size > B for effect in at.gap((size, SLIP), (size, CLIP))]
-    return early + late
+    return at.leads(SLIP, high=B - 1) + at.gaps(SLIP, CLIP, low=B + 1)
 
 
 def _c40(frame: pd.DataFrame) -> list[Effect]:
-    at = _strategies(frame, ZERO_SHOT, "fixed-compute")
-    return [effect for size in at.rows for effect in at.best(size, SLIP, sign=-1)]
+    return _strategies(frame, ZERO_SHOT, "fixed-compute").leads(SLIP, sign=-1)
 
 
 def _c41(frame: pd.DataFrame) -> list[Effect]:
@@ -89,20 +84,17 @@ def _c42(frame: pd.DataFrame) -> list[Effect]:
 
 
 def _c43(frame: pd.DataFrame) -> list[Effect]:
-    at = _strategies(frame, VARIANTS, EQUAL)
-    return [e for size in at.rows if size >= 200 * M for e in at.gap((size, SLIP), (size, CLIP))]
+    return _strategies(frame, VARIANTS, EQUAL).gaps(SLIP, CLIP, low=200 * M)
 
 
 def _augmented_best(frame: pd.DataFrame, metrics: tuple[str, ...]) -> list[Effect]:
     slices = [_strategies(frame, metric, EQUAL) for metric in metrics]
-    return [
-        e for at in slices for size in at.rows for name in _augmented(at)[-1:] for e in at.best(size, name)
-    ]
+    return [effect for at in slices for name in _augmented(at)[-1:] for effect in at.leads(name)]
 
 
 def _c48(frame: pd.DataFrame) -> list[Effect]:
     at = _strategies(frame, ZERO_SHOT, EQUAL)
-    sizes = [size for size in at.rows if 0.8 * B <= size < np.inf]
+    sizes = [size for size in at.rows if size >= 0.8 * B]
     return [effect for size in sizes for effect in at.within((size, SLIP), (size, CLIP), 1.3)]
 
 

@@ -279,7 +279,7 @@ class Schedule:
 
     def _over_budget(self, room_flops: int | None) -> list[_Story]:
         """Return the trials to give up: one if the budget is exceeded, or those that can never get room."""
-        # Without a running or delayed trial, nothing can release budget any more.
+        # Without a running or delayed trial, nothing can release budget.
         stuck = not self._counts[State.RUNNING] and not self._counts[State.DELAYED]
         if room_flops is None or (room_flops >= 0 and not stuck):
             return []

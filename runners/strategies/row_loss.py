@@ -118,7 +118,7 @@ def simclr_row_loss(
 
 
 def _chunks(own: Tensor, others: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield some rows' numbers and their cosines with all others, so many at a time as a chunk holds."""
+    """Yield row numbers and their cosines with all other rows, a chunk of rows at a time."""
     size = max(1, CHUNK_ENTRIES // len(others))
     for rows in torch.arange(len(own), device=own.device).split(size):
         yield rows, own[rows] @ others.T

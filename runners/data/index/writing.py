@@ -144,7 +144,7 @@ def index_of_files(files: Sequence[Path]) -> Index:
 
 
 def discard_index(folder: Path) -> None:
-    """Remove the index of a pool that has no ``pool.json`` any more, with its earlier versions."""
+    """Remove the index of a pool whose ``pool.json`` was deleted, with its earlier versions."""
     for name in (INDEX, VERSIONS):
         shutil.rmtree(folder / name, ignore_errors=True)
 

@@ -197,7 +197,7 @@ class UrlPlace:
             OSError: The place is still unreachable after ``patience_s`` seconds.
         """
         try:
-            return _range(self._storage(), shard, start, stop, patience_s)
+            return _range(self._of_this_process()[1], shard, start, stop, patience_s)
         except FileNotFoundError:
             self._missing[shard] = time.monotonic()
             raise
@@ -228,9 +228,6 @@ class UrlPlace:
 
     def _size(self, shard: str, piece: int) -> int:
         return min(PIECE, self._sizes[shard] - piece * PIECE)
-
-    def _storage(self) -> Storage:
-        return self._of_this_process()[1]
 
     def _of_this_process(self) -> tuple[int, Storage, SimpleQueue[Callable[[], None]]]:
         # A forked process has neither the threads nor the connections of its parent.
