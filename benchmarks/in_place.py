@@ -6,7 +6,6 @@ little. The last lines are name, value, target, and pass or fail; the exit code 
 """
 
 import argparse
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,7 +15,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measured import at_most, own_peak, verdict
+from benchmarks.measured import at_most, own_peak, printed, verdict
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.pool.shards import close_shard, encode_image, write_sample
 
@@ -56,10 +55,7 @@ def measure(pairs: int, place: Path | None) -> tuple[float, float, float]:
     """Return processor seconds of a million pairs, those after the scan, and the peak memory in GiB."""
     with tempfile.TemporaryDirectory(dir=place) as folder:
         make_shards(Path(folder), pairs)
-        indexed = subprocess.run(
-            [sys.executable, __file__, "--index", folder], stdout=subprocess.PIPE, check=True
-        )
-        *seconds, peak = map(float, indexed.stdout.split())
+        *seconds, peak = map(float, printed(Path(__file__).resolve(), "--index", folder).split())
         whole, merge = (each / pairs * 1e6 for each in seconds)
         print(
             f"{pairs:,} pairs: {whole:.0f} s a million, {merge:.1f} s after the scan, {peak:.2f} GiB",

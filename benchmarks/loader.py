@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -76,27 +76,31 @@ def tokens(texts: Sequence[str]) -> torch.Tensor:
     return torch.tensor([[len(text)] for text in texts])
 
 
-def reference(folder: Path, pairs: int) -> Iterator[Any]:
-    """Yield batches of webdataset's pipeline as open_clip uses it: shuffled, decoded by PIL, resized."""
-    resize = transforms.Compose(
-        [
-            transforms.Resize(SIZE, transforms.InterpolationMode.BICUBIC),
-            transforms.CenterCrop(SIZE),
-            lambda image: image.convert("RGB"),
-            transforms.PILToTensor(),
-        ]
-    )
-    shards = sorted(str(path) for path in folder.glob("*.tar"))
-    dataset = (
-        webdataset.WebDataset(shards, shardshuffle=len(shards), seed=0)
+def pipeline(shards: list[str], **how: object) -> Any:  # noqa: ANN401 - webdataset is not annotated
+    """Return webdataset's pipeline as open_clip uses it: shuffled, decoded by PIL, resized, batched."""
+    resize = transforms.Compose([
+        transforms.Resize(SIZE, transforms.InterpolationMode.BICUBIC), transforms.CenterCrop(SIZE),
+        transforms.PILToTensor(),
+    ])  # fmt: skip
+    return (
+        webdataset.WebDataset(shards, shardshuffle=len(shards), seed=0, **how)
         .shuffle(5000, initial=1000)
         .decode("pilrgb")
         .to_tuple("jpg", "txt")
         .map_tuple(resize, lambda text: text)
         .batched(BATCH, partial=False)
     )
-    for _, (images, texts) in zip(range(pairs // BATCH), dataset, strict=False):
+
+
+def some_of(batches: Iterable[Any], pairs: int) -> Iterator[Any]:
+    """Yield images and tokens of the first batches of webdataset, up to a number of pairs."""
+    for _, (images, texts) in zip(range(pairs // BATCH), batches, strict=False):
         yield images if isinstance(images, torch.Tensor) else torch.stack(list(images)), tokens(texts)
+
+
+def reference(folder: Path, pairs: int) -> Iterator[Any]:
+    """Return batches of webdataset's pipeline over a folder of shards."""
+    return some_of(pipeline(sorted(str(path) for path in folder.glob("*.tar"))), pairs)
 
 
 def speed(batches: Callable[[], Iterator[Any]]) -> float:

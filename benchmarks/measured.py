@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,6 +52,12 @@ def best_of(runs: int, command: Sequence[str]) -> tuple[float, float, str]:
             raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
         cpus.append(usage.ru_utime + usage.ru_stime)
     return min(walls), min(cpus), output
+
+
+def printed(*words: object) -> str:
+    """Run Python with some arguments, such as a script and its options, and return what it prints."""
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def own_peak() -> float:

@@ -10,7 +10,6 @@ a time. The last lines are name, value, target, and pass or fail; the exit code 
 
 import argparse
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measured import at_most, own_peak, verdict
+from benchmarks.measured import at_most, own_peak, printed, verdict
 from runners.data.build import build_pool as build
 from runners.data.build.info import info_lines
 from runners.data.build.known_scores import expression_scores, metadata_scores
@@ -122,9 +121,7 @@ def measure(what: str, pool: Path, *, held: bool) -> float:
     if what == "build":
         shutil.rmtree(pool.with_name("built"), ignore_errors=True)
         make_parts(pool, pool.with_name("built"))
-    command = [sys.executable, __file__, "--do", what, str(pool), *(["--held"] if held else [])]
-    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return float(said.stdout)
+    return float(printed(Path(__file__).resolve(), "--do", what, pool, *(["--held"] if held else [])))
 
 
 def main() -> int:

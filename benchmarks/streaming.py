@@ -39,12 +39,11 @@ import torch
 import webdataset
 from moto.server import DomainDispatcherApplication, create_backend_app
 from s3fs import S3FileSystem
-from torchvision import transforms
 from werkzeug.serving import WSGIRequestHandler, run_simple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.loader import BATCH, SIZE, make_shards, tokens
+from benchmarks.loader import BATCH, SIZE, make_shards, pipeline, some_of, tokens
 from benchmarks.measured import at_least, at_most, verdict
 from budgets.hardware.machine_cache import CACHE
 from runners.data.build.build_pool import Build, build_pool
@@ -116,26 +115,10 @@ def counted(port: int) -> tuple[int, int]:
 
 
 def from_webdataset(urls: list[str], pairs: int) -> Iterator[Any]:
-    """Yield batches of webdataset's pipeline, as open_clip uses it, over curl with its retries."""
-    resize = transforms.Compose(
-        [
-            transforms.Resize(SIZE, transforms.InterpolationMode.BICUBIC),
-            transforms.CenterCrop(SIZE),
-            transforms.PILToTensor(),
-        ]
-    )
+    """Return batches of webdataset's pipeline over curl with its retries."""
     shards = [f"pipe:curl -s -f --retry 8 --retry-delay 1 '{url}'" for url in urls]
-    dataset = (
-        webdataset.WebDataset(shards, shardshuffle=len(shards), seed=0, empty_check=False)
-        .shuffle(5000, initial=1000)
-        .decode("pilrgb")
-        .to_tuple("jpg", "txt")
-        .map_tuple(resize, lambda text: text)
-        .batched(BATCH, partial=False)
-    )
-    loader = webdataset.WebLoader(dataset, batch_size=None, num_workers=WORKERS)
-    for _, (images, texts) in zip(range(pairs // BATCH), loader, strict=False):
-        yield images if isinstance(images, torch.Tensor) else torch.stack(list(images)), tokens(texts)
+    batches = pipeline(shards, empty_check=False)
+    return some_of(webdataset.WebLoader(batches, batch_size=None, num_workers=WORKERS), pairs)
 
 
 def upload(files: S3FileSystem, folder: Path) -> None:

@@ -8,7 +8,6 @@ are name, value, target, and pass or fail; the exit code is 1 if one fails.
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,7 +20,7 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measured import Line, at_most, own_peak, verdict
+from benchmarks.measured import Line, at_most, own_peak, printed, verdict
 from runners.data.index.parts import ROWS_PER_GROUP, ROWS_PER_PART, Index, Part
 from runners.data.index.ranks import histogram_of_hashes, histogram_of_scores
 from runners.data.index.selection import select
@@ -131,10 +130,7 @@ def plan(folder: Path) -> None:
 
 def measure(*words: object) -> tuple[int, int, float, float, float]:
     """Run this script for one measurement; return what it printed, and its peak memory in GiB."""
-    done = subprocess.run(
-        [sys.executable, __file__, *map(str, words)], stdout=subprocess.PIPE, text=True, check=True
-    )
-    pairs, size, wall, cpu, peak = done.stdout.split()
+    pairs, size, wall, cpu, peak = printed(Path(__file__).resolve(), *words).split()
     print(f"  {float(wall):.2f} s wall, {float(cpu):.2f} s processor, {float(peak):.2f} GiB at most")
     return int(pairs), int(size), float(wall), float(cpu), float(peak)
 

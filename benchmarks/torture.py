@@ -6,7 +6,6 @@ pass or fail; the exit code is 1 if one fails.
 """
 
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -15,9 +14,8 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.measured import printed
 from budgets.book.ledger import read_entries, reserved
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> int:
@@ -25,14 +23,7 @@ def main() -> int:
     kills = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        ended = subprocess.run(
-            [sys.executable, "-m", "tests.study.run.torture", folder, str(kills)],
-            cwd=ROOT,
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        counts = json.loads(ended.stdout)
+        counts = json.loads(printed("-m", "tests.study.run.torture", folder, kills))
         print(
             f"killed: {counts['killed']}; {counts['quiet_s']:.0f} s quiet, "
             f"{counts['tortured_s']:.0f} s tortured"

@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws
-from analysis.cells.intervals import COVERAGE, interval
+from analysis.cells.intervals import COVERAGE, column_intervals, interval
 from analysis.labels import plural, quality_fraction
 
 Verdict = Literal["filter less", "filter more", "undecided"]
@@ -80,13 +80,11 @@ def _trade(draws: CellDraws, along: str, held: Mapping[str, Any]) -> QualityTrad
     centred = log_x - log_x.mean()
     slopes = np.log(chosen) @ centred / (centred @ centred)
     low = high = float("nan")
-    ends = [(low, high)] * len(x)
+    lows = highs = np.full(len(x), np.nan)
     if draws.source == "runs":
         low, high = interval(slopes[1:])
-        ends = [interval(column) for column in chosen[1:].T]
-    frame = pd.DataFrame({
-        "x": x, "fraction": chosen[0], "low": [end[0] for end in ends], "high": [end[1] for end in ends],
-    })  # fmt: skip
+        lows, highs = column_intervals(chosen[1:])
+    frame = pd.DataFrame({"x": x, "fraction": chosen[0], "low": lows, "high": highs})
     verdict, reason = _judge(slopes[1:], draws.source == "runs", len(x))
     return QualityTrade(
         along=along, held=held, best=frame, slope=float(slopes[0]), slope_low=low, slope_high=high,

@@ -134,14 +134,10 @@ def _cells(measured: pd.DataFrame) -> _Cells:
     unit = np.sqrt(np.clip(at * (1 - at), 1e-6, None))
     off = (measured[["plain", "shifted"]].to_numpy(np.float64) - at) / unit * spread[place, None]
     return _Cells(
-        frame=means,
-        accuracy=means[["plain", "shifted"]].to_numpy(np.float64).T,
-        runs=runs,
-        residuals=off[several].T,
-        freedom=int((runs - 1).sum()),
-        place=np.asarray(place, dtype=np.intp),
+        frame=means, accuracy=means[["plain", "shifted"]].to_numpy(np.float64).T, runs=runs,
+        residuals=off[several].T, freedom=int((runs - 1).sum()), place=place.astype(np.intp),
         trunks=find_trunks(measured, several),
-    )
+    )  # fmt: skip
 
 
 def _draw(cells: _Cells, name: str) -> Floats | None:

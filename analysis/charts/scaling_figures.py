@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.arrays import Floats
-from analysis.cells.intervals import interval
+from analysis.cells.intervals import column_intervals
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, Missing, mark_frame, said_once
 from analysis.labels import count_text, plural
@@ -98,10 +98,11 @@ def _panel(
     for mark, start, end in parts:
         log_c = np.linspace(start, end, 40)
         lines = _converted(slope.log_n(log_c), log_c, one, what)
+        below, above = column_intervals(lines[1:])
         for place, x in enumerate(np.exp(log_c).tolist()):
-            below, above = interval(lines[1:, place]) if len(lines) > 1 else (np.nan, np.nan)
             rows.append(fixed | {
-                "mark": mark, "x": x, "y": float(lines[0, place]), "low": float(below), "high": float(above),
+                "mark": mark, "x": x, "y": float(lines[0, place]), "low": float(below[place]),
+                "high": float(above[place]),
             })  # fmt: skip
     return rows + [fixed | _point(row, one, what) for row in records(_distinct(slope.line.points))]
 

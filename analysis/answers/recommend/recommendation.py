@@ -23,7 +23,7 @@ from analysis.answers.recommend.candidates import (
 )
 from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws
-from analysis.cells.intervals import interval
+from analysis.cells.intervals import column_intervals
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import records
 from analysis.labels import configuration_text, percent, plural, quality_fraction
@@ -146,11 +146,10 @@ def _choose(
     fitting = sorted(fitting, key=lambda one: float(one[1][0]))
     counted = bool(np.isfinite(draws.column("images")).all())
     errors = np.clip(np.stack([error for _, error in fitting], axis=1), 0.0, 1.0 if counted else None)
-    ends = [interval(column) for column in errors[1:].T]
-    ends = [(low, high) if low < high else (np.nan, np.nan) for low, high in ends]
-    cells = pd.DataFrame([row for row, _ in fitting]).assign(
-        error=errors[0], low=[end[0] for end in ends], high=[end[1] for end in ends]
-    )
+    low, high = column_intervals(errors[1:])
+    wide = low < high  # an interval without width is that of a single error, which was repeated
+    ends = {"low": np.where(wide, low, np.nan), "high": np.where(wide, high, np.nan)}
+    cells = pd.DataFrame([row for row, _ in fitting]).assign(error=errors[0], **ends)
     choice = choose(replace(draws, cells=cells, draws=errors[1:]))
     if choice.runner_up is None:
         of = f"only one of {plural(1 + len(left_out), 'configuration')} fits"
