@@ -25,7 +25,7 @@ from runners.host.process import TRIAL_MODULES, Exit, FreshProcess, load_ahead
 from runners.training.group_timeout import GROUP_TIMEOUT_S
 
 _LOOK_S = 0.1
-_LET_GO_S = 2.0  # time for other ranks to end from the same cause as the first
+_LET_GO_S = 2.0  # time in which other ranks may end from the same cause as the first
 INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
 T = TypeVar("T")

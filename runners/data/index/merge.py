@@ -183,6 +183,8 @@ def in_order(files: Sequence[Path], order: str, folder: Path, rows: int) -> Iter
 
 def order_of_shards(index: Index) -> str:
     """Return the order of a pool's shards (tenth of the score, hash) as SQL; pairs without score first."""
+    # The tenth of a pair is the number of borders between tenths that it lies behind: by its score, or, among
+    # pairs with the score of the border, by its hash.
     unscored = "coalesce(isnan(score), true)"
     behind = []
     for border in tenths(index, "score"):

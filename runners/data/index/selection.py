@@ -153,7 +153,11 @@ def nth_values(index: Index, column: str, numbers: list[int]) -> list[float]:
 def _ranks_of(
     index: Index, column: str, numbers: list[int], histograms: list[Histogram]
 ) -> Iterator[tuple[np.uint32, int, int]]:
-    """Yield the rank of the N-th best, its number among those of that rank, and how many these are."""
+    """Yield the rank of the N-th best, its number among those of that rank, and how many these are.
+
+    A radix selection: the histograms give the upper 16 bits of each rank; one pass over the parts that have
+    such pairs gives the lower 16 bits.
+    """
     total = np.zeros(RANK_DIGITS, np.int64)
     for digits, counts in histograms:
         total[digits] += counts
