@@ -62,7 +62,7 @@ class SetReader:
     Attributes:
         path: The set's folder.
         decode: Decoder of images; or the side S in pixels of the result, as in
-            ``runners.data.pool.reader.read_images``.
+            ``runners.data.pool.reader.decode_rows``.
         threads: Decoding threads.
         cache: Keeps decoded batches if ``decode`` is a size; None to decode each time.
     """

@@ -36,7 +36,7 @@ from runners.data.places.copies import SHARDS_AT, copied_from
 from runners.data.places.piece_cache import piece_cache
 from runners.data.places.place import FolderPlace, Place
 from runners.data.places.url_place import UrlPlace
-from runners.data.pool.damage import DAMAGE_TOLERANCE, damage_table
+from runners.data.pool.damage import DAMAGE_TOLERANCE
 from runners.data.pool.index import bins_of
 from runners.host.files import finish_files
 
@@ -161,11 +161,6 @@ class Pool:
     def parts(self, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
         """Yield the index, or some columns of it, row group by row group."""
         return self.table.frames(columns)
-
-    def left_out_table(self) -> pd.DataFrame:
-        """Return shard, key and reason of each sample that is not a pair."""
-        tables = [pd.read_parquet(self.path / name) for name in self.left_out_files]
-        return pd.concat(tables, ignore_index=True) if tables else damage_table([])
 
     def rows(self, rows: NDArray[np.int64], columns: Sequence[str], *, keep: bool = True) -> pd.DataFrame:
         """Return rows of the index in the requested order; of a large one, only their row groups are read.

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from runners.data.build.write import write_pool
 from runners.data.pool.damage import Damage
 from runners.data.pool.pool import Pool
-from runners.data.pool.reader import Pairs, read_images, read_pairs
+from runners.data.pool.reader import Pairs, read_pairs
 from runners.data.reading import in_memory_set, opening, streamed_set
 from runners.data.reading.cache import drop_idle, shared_images
 from runners.data.reading.in_memory_set import InMemorySet
@@ -29,6 +29,7 @@ from runners.data.reading.order import BLOCK, WINDOW, positions
 from runners.data.reading.streamed_set import StreamedSet, loading_ahead
 from runners.data.reading.training_data import Source
 from runners.embedded.embedded_pool import TrainingPairs
+from tests.runners.data.images import read_images
 from tests.runners.data.pool.test_damage import flip_byte
 
 ROOT = Path(__file__).resolve().parents[3]

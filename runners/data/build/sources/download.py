@@ -12,8 +12,6 @@ import pandas as pd
 
 from runners.data.build.sources.table_file import check_columns, table_columns
 
-RESIZE_MODES = ("no", "keep_ratio", "keep_ratio_largest", "center_crop", "border")
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Download:
@@ -24,7 +22,7 @@ class Download:
         url: Column of URLs.
         caption: Column of captions.
         image_size: Side in pixels that images are resized to.
-        resize_mode: One of ``RESIZE_MODES``.
+        resize_mode: One of img2dataset's modes.
         retries: Number of retries of a failed URL.
         timeout_s: Timeout of a server in seconds.
         user_agent: Name added to a browser's user agent.
