@@ -67,7 +67,9 @@ def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
     """
     if results.empty:
         return Trials(
-            frame=pd.DataFrame({name: pd.Series(dtype=_dtype(name)) for name in KEPT}),
+            frame=pd.DataFrame(
+                {name: pd.Series(dtype=object if name in {*TEXT, "trunk"} else float) for name in KEPT}
+            ),
             metric=metric,
             excluded=pd.DataFrame({name: pd.Series(dtype=object) for name in ("trial", "status", "reason")}),
         )
@@ -84,8 +86,7 @@ def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
         else f"{status}: {reason}".rstrip(": ")
         for status, reason in zip(excluded["status"], excluded["reason"], strict=True)
     ]
-    count = _count_column(metric)
-    reading = f"{metric.rpartition('/')[0]}/{READING_ERROR}"
+    count, reading = (f"{metric.rpartition('/')[0]}/{last}" for last in ("count", READING_ERROR))
     cells = results.assign(budget=budgets(results), diverged=results["status"] == "diverged")
     frame = cells.assign(
         diverged=cells.groupby(list(CELL), dropna=False)["diverged"].transform("sum").astype(np.float64),
@@ -160,14 +161,6 @@ def metrics(results: pd.DataFrame) -> tuple[str, ...]:
 def is_loss(metric: str) -> bool:
     """Return whether a metric is a loss, which is better when lower and need not be a fraction."""
     return metric.endswith("/loss")
-
-
-def _count_column(metric: str) -> str:
-    return f"{metric.rpartition('/')[0]}/count"
-
-
-def _dtype(name: str) -> type:
-    return object if name in {*TEXT, "trunk"} else float
 
 
 def _numbers(frame: pd.DataFrame, column: str) -> Floats:

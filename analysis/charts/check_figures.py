@@ -10,7 +10,7 @@ from analysis.cells.curves import X_COLUMNS
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, Missing, cell_marks, mark_frame, runs_text
 from analysis.labels import capital, configuration_text, listed, metric_text, percent, plural
-from analysis.laws.form_choice import LAST, FormChoice
+from analysis.laws.form_choice import LAST
 from analysis.laws.holdout import Holdout
 from analysis.laws.laws import Law
 
@@ -92,14 +92,10 @@ def forecasts(draws: CellDraws, found: Holdout, *, metric: str) -> FigureData | 
             f"{capital(metric_text(metric))} of {plural(held, 'cell')} at the largest budgets, as forecast "
             "by laws that were fitted without them, against the measured value; dashed: equality. Root mean "
             f"square miss in points on the cells that all laws forecast: {said}.{left} "
-            f"Chosen: {'; '.join(_chosen_text(choice) for choice in found.choices.values())}."
+            f"Chosen: {'; '.join(f'{one.form.name}, {one.reason}' for one in found.choices.values())}."
         ),
         alt=f"{title}: miss in points by law: {said}.",
     )
-
-
-def _chosen_text(choice: FormChoice) -> str:
-    return f"{choice.form.name}, {choice.reason}"
 
 
 def _forecast(draws: CellDraws, point: dict[str, Any]) -> dict[str, Any]:

@@ -47,10 +47,6 @@ def _largest_is(  # noqa: PLR0913 (which cells, and what is asked of them)
     return found
 
 
-def _c15(frame: pd.DataFrame) -> list[Effect]:
-    return _vits(frame, ZERO_SHOT, EQUAL)[0].falls_by_row(upto=200 * M)
-
-
 def _past_400m(at: Slice, columns: list[str], points: float, *, either_way: bool) -> list[Effect]:
     """Compare the gain of the largest set over 400M pairs with a number of points."""
     found: list[Effect] = []
@@ -191,7 +187,7 @@ MODELS = (
     ),
     Claim(
         name="C15", text="At equal samples a larger set is better, to 200M.", where="Sec 5, Fig 9a",
-        compare=_c15,
+        compare=lambda frame: _vits(frame, ZERO_SHOT, EQUAL)[0].falls_by_row(upto=200 * M),
     ),
     Claim(
         name="C16", text="No significant gain from more than 400M pairs at equal samples.",

@@ -228,10 +228,6 @@ def _levels(draws: CellDraws, curve: Curve) -> list[str]:
     return [f"{value:.6g}" for value in draws.column(column)[curve.positions]]
 
 
-def _without_strategy(curve: Curve) -> str:
-    return str(sorted((name, value) for name, value in curve.identity.items() if name != "strategy"))
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Moves:
     """Moves of a family's curves by its discrepancy, in each draw.
@@ -253,8 +249,9 @@ class Moves:
         moves = own.standard_normal((len(self.sds), len(places)))
         if not self.common:
             return moves
+        others = sorted((name, value) for name, value in curve.identity.items() if name != "strategy")
         shared = [
-            stream(f"common/{curve.along}/{_without_strategy(curve)}/{place}").standard_normal(len(self.sds))
+            stream(f"common/{curve.along}/{others}/{place}").standard_normal(len(self.sds))
             for place in places
         ]
         together = np.sqrt(self.common) * np.stack(shared, axis=1) + np.sqrt(1 - self.common) * moves

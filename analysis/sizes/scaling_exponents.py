@@ -102,10 +102,10 @@ def scaling_exponents(found: Sequence[Growth]) -> pd.DataFrame:
     for one in found:
         for approach, slope in one.slopes.items():
             identity = {"family": one.family, "held": one.held, "approach": approach, "size": one.size}
+            of_data = replace(slope, measured=1 - slope.measured, drawn=1 - slope.drawn)
             rows += [
-                identity | {"what": "N"} | judged(slope),
-                identity | {"what": "D"} | judged(_of_data(slope)),
-            ]
+                identity | {"what": "N"} | judged(slope), identity | {"what": "D"} | judged(of_data),
+            ]  # fmt: skip
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -172,10 +172,6 @@ def _one_data_size(draws: CellDraws, regime: str) -> tuple[Indices, str]:
     found = draws.groups(["subset_size"])
     (size,), positions = max(found, key=lambda one: (len(one[1]), float(str(one[0][0]))))
     return positions, f"; at {count_text(float(str(size)))} pairs"
-
-
-def _of_data(slope: Slope) -> Slope:
-    return replace(slope, measured=1 - slope.measured, drawn=1 - slope.drawn)
 
 
 def judged(slope: Slope) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Files of a report: tables as CSV, Markdown and LaTeX (booktabs), and the folder that is replaced."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,14 +25,10 @@ def markdown(table: Table) -> str:
         return "\n".join([*lines, "(nothing)", ""])
     header = [str(name) for name in table.frame.columns]
     lines += [_pipe(header), _pipe(["---"] * len(header))]
-    return "\n".join([*lines, *(_pipe(row) for row in _rows(table)), ""])
+    return "\n".join([*lines, *(_pipe(map(str, row)) for row in table.frame.to_numpy().tolist()), ""])
 
 
-def _rows(table: Table) -> list[list[str]]:
-    return [[str(value) for value in row] for row in table.frame.to_numpy().tolist()]
-
-
-def _pipe(texts: list[str]) -> str:
+def _pipe(texts: Iterable[str]) -> str:
     return "| " + " | ".join(map(_md, texts)) + " |"
 
 
