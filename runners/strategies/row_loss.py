@@ -45,7 +45,7 @@ def softmax_row_loss(image: Tensor, text: Tensor, scale: Tensor, gather: Gather,
 
     Args:
         image: This rank's normalised image features, (b, width).
-        text: Its text features, (b, width).
+        text: This rank's normalised text features, (b, width).
         scale: Factor of the cosines.
         gather: Joins what the ranks have.
         first: Number of this rank's first pair in the batch.
