@@ -107,9 +107,14 @@ def metric_text(metric: str) -> str:
     return f"{_METRICS.get(what, f'1 − {what}')} ({where})" if where else f"1 − {metric}"
 
 
+def value_text(metric: str, value: float) -> str:
+    """Return a measured value as text: ``20.8 %``, or ``2.077`` if the metric is a loss."""
+    return f"{value:.4g}" if metric.endswith("/loss") else f"{percent(value)} %"
+
+
 def measured_text(metric: str, value: float) -> str:
     """Return a measured value as text: ``error 20.8 %``, or ``loss 2.077`` if the metric is a loss."""
-    return f"loss {value:.4g}" if metric.endswith("/loss") else f"error {percent(value)} %"
+    return f"{'loss' if metric.endswith('/loss') else 'error'} {value_text(metric, value)}"
 
 
 def percent(fraction: float, digits: int = 1) -> str:
@@ -120,6 +125,11 @@ def percent(fraction: float, digits: int = 1) -> str:
 def percent_interval(low: float, high: float) -> str:
     """Return an interval of fractions in percent; empty for NaN."""
     return "" if isnan(low) or isnan(high) else f"[{percent(low)}, {percent(high)}]"
+
+
+def interval_text(low: float, high: float, form: str = ".2f") -> str:
+    """Return an interval of plain numbers; empty for NaN."""
+    return "" if isnan(low) or isnan(high) else f"[{low:{form}}, {high:{form}}]"
 
 
 def sort_key(axis: str, value: object) -> tuple[float, str]:
@@ -138,8 +148,8 @@ def sort_key(axis: str, value: object) -> tuple[float, str]:
 POOL = "largest subset of each quality"
 
 
-def held_text(held: dict[str, Any]) -> str:
-    """Return the fixed parts of a comparison in words, without its budget."""
+def held_text(held: Mapping[str, Any]) -> str:
+    """Return the fixed parts of a comparison in words, without its regime and budget."""
     order = ("architecture", "strategy", "subset_size", "quality")
     return ", ".join(
         POOL if held[name] == POOL else axis_text(name, held[name]) for name in order if name in held

@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from analysis.laws.laws import laws
+from benchmarks.measured import Line, verdict
 from tests.analysis.cells.test_moderated import share_of_clear
 from tests.analysis.made_up.coverage import NAMES, Held, ask, invented, share, surface
 from tests.analysis.made_up.valleys import KINDS, best_sizes
@@ -25,8 +26,6 @@ from tests.analysis.paper_curves import draws_of, families, left_out
 LOWEST, HIGHEST = 0.85, 0.95
 RIGHT, WRONG, INVENTED = 0.95, 0.10, 0.05
 RATIOS = (1.0, 2.0, 4.0)
-
-Line = tuple[str, float, str, bool]
 
 
 def main() -> int:
@@ -44,10 +43,7 @@ def main() -> int:
             f"{part.__name__.strip('_')}: {time.process_time() - began:.0f} s of processor time", flush=True
         )
     lines.append(_paper())
-    print()
-    for name, value, target, good in lines:
-        print(f"{name} {value:.3f} {target} {'pass' if good else 'fail'}")
-    return 0 if all(line[-1] for line in lines) else 1
+    return verdict(lines, ".3f")
 
 
 def _studies(studies: int) -> list[Line]:
@@ -103,15 +99,15 @@ def _paper() -> Line:
                     held += left_out(draws, [law], along, [place])
     print(f"the paper: {len(held)} cells left out in turn")
     value = share(held)
-    return "band_paper", value, f"{LOWEST}-{HIGHEST}", LOWEST <= value <= HIGHEST
+    return Line("band_paper", value, f"{LOWEST}-{HIGHEST}", LOWEST <= value <= HIGHEST)
 
 
 def _at_least(name: str, value: float, least: float) -> Line:
-    return name, value, f">={least}", value >= least
+    return Line(name, value, f">={least}", value >= least)
 
 
 def _at_most(name: str, value: float, most: float) -> Line:
-    return name, value, f"<={most}", value <= most
+    return Line(name, value, f"<={most}", value <= most)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from torchvision.io import decode_jpeg as torchvision_decode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.measured import at_most, verdict
 from runners.data.pool.reader import decode_image
 
 SIZE, ROUNDS, WORTH, SAME = 224, 5, 1.3, 0.5
@@ -112,11 +113,8 @@ def main() -> int:
             print(f"  {name}: {best[name]:,.0f} images/s, {apart.mean():.2f} apart, at most {apart.max()}")
             if name != "pillow" and apart.mean() < SAME:
                 others.append(best[name] / best["pillow"])
-        results.append((f"decode_other_over_pillow_{shorter}", max(others, default=0.0)))
-    print()
-    for name, value in results:
-        print(f"{name} {value:.3g} {WORTH:g} {'pass' if value < WORTH else 'fail'}")
-    return int(any(value >= WORTH for _, value in results))
+        results.append(at_most(f"decode_other_over_pillow_{shorter}", max(others, default=0.0), WORTH))
+    return verdict(results)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ version, and ``--only PART`` runs one part. Its parts:
   publishes. Random choice, with the same law, is beside it.
 * ``cost``: processor time of a decision over 100, 2,000 and 20,000 trials.
 
-The last lines are name, value, target, and pass or fail; the exit code is 1 if one fails.
+The last lines are name, value, target, and pass or fail; the exit code is 1 if one fails. A target ``told``
+means that the value is only reported.
 """
 
 import argparse
@@ -42,11 +43,11 @@ from analysis.design.questions import Ask
 from analysis.design.surface_design import SurfaceBelief, believe_surface, plan_runs
 from analysis.labels import configuration_text
 from analysis.laws.varying import Places
+from benchmarks.measured import ROOT, Line, verdict
 from tests.analysis.made_up.coverage import study
 from tests.analysis.made_up.designs import grid
 from tests.analysis.paper_curves import families
 
-ROOT = Path(__file__).resolve().parents[1]
 METRIC = "held-out/top1"
 COOLDOWN = 0.2
 SLOTS = 2
@@ -57,7 +58,6 @@ LEAST_ROUND = 5
 SHARED = {"trunks": 0.5, "near-trunks": 0.9, "apart-trunks": 0.0}
 """Simulated grids by trunks, with the correlation of a trunk's levels."""
 
-Line = tuple[str, float, str, bool]
 Truth = Callable[[Mapping[str, Any], float], float]
 
 
@@ -83,9 +83,7 @@ def main() -> int:
             began = time.process_time()
             lines += part()
             print(f"{name}: {time.process_time() - began:.0f} s of processor time\n", flush=True)
-    for name, value, target, good in lines:
-        print(f"{name} {value:.3f} {target} {'pass' if good else 'fail'}")
-    return 0 if all(line[-1] for line in lines) else 1
+    return verdict(lines, ".3f")
 
 
 def replay(results: pd.DataFrame, *, metric: str, ask: Ask) -> tuple[Decision, float, pd.DataFrame]:
@@ -131,10 +129,11 @@ def _small_full(repeats: int) -> list[Line]:
             same = [_same(row, decision) for row in full]
             agreed.append(all(same))
             print(f"  {name} {repeat}: {share:.0%} of the FLOPs, same verdicts {same}", flush=True)
+        share = float(np.mean(shares))
         lines += [
-            (f"full_{name}_share", float(np.mean(shares)), f"<={target}", float(np.mean(shares)) <= target),
-            (f"full_{name}_largest_share", max(shares), "told", True),
-            (f"full_{name}_same_verdicts", float(np.mean(agreed)), ">=1", all(agreed)),
+            Line(f"full_{name}_share", share, f"<={target}", share <= target),
+            Line(f"full_{name}_largest_share", max(shares), "told", good=True),
+            Line(f"full_{name}_same_verdicts", float(np.mean(agreed)), ">=1", all(agreed)),
         ]
     return lines
 
@@ -177,9 +176,9 @@ def _made_up(studies: int) -> list[Line]:
             flush=True,
         )
         lines += [
-            (f"clear_but_wrong_{kind}", wrong, "<=0.10", wrong <= 0.10),  # noqa: PLR2004
-            (f"interval_{kind}", held, ">=0.85", held >= 0.85),  # noqa: PLR2004
-            (f"forecast_{kind}", forecast, ">=0.85", forecast >= 0.85),  # noqa: PLR2004
+            Line(f"clear_but_wrong_{kind}", wrong, "<=0.10", wrong <= 0.10),  # noqa: PLR2004
+            Line(f"interval_{kind}", held, ">=0.85", held >= 0.85),  # noqa: PLR2004
+            Line(f"forecast_{kind}", forecast, ">=0.85", forecast >= 0.85),  # noqa: PLR2004
         ]
     return lines
 
@@ -225,8 +224,7 @@ def _paper() -> list[Line]:
         count, metric = f"{trials.metric.rpartition('/')[0]}/count", trials.metric
         results = frame.assign(**{metric: 1 - frame["error"], count: frame["images"]}).drop(columns="budget")
         ends = results.groupby("architecture")["train_flops"].agg(["min", "max"])
-        asked = tuple(np.geomspace(ends["min"].max(), ends["max"].max(), 6).tolist())
-        ask = Ask(best=asked)
+        ask = Ask(best=tuple(np.geomspace(ends["min"].max(), ends["max"].max(), 6).tolist()))
         everything = decide(tidy(results, metric=metric), results, ask=ask)
         decision, share, seen = replay(results, metric=metric, ask=ask)
         near = []
@@ -239,8 +237,8 @@ def _paper() -> list[Line]:
             )
         print(f"  {panel}: {share:.0%} of the FLOPs, {len(seen)} of {len(results)} cells", flush=True)
         lines += [
-            (f"paper_{panel}_share", share, "told", True),
-            (f"paper_{panel}_same_frontier", float(np.mean(near)), ">=1", all(near)),
+            Line(f"paper_{panel}_share", share, "told", good=True),
+            Line(f"paper_{panel}_same_frontier", float(np.mean(near)), ">=1", all(near)),
         ]
     return lines
 
@@ -262,9 +260,9 @@ def _scalebench(repeats: int) -> list[Line]:
             )
             for share, fit, theirs in zip(SHARES, fits.mean(axis=0), published, strict=True):
                 random = design == "random"
-                told = "told" if random else f">={theirs}"
+                target = "told" if random else f">={theirs}"
                 name = f"{task}_{'random_' if random else ''}r2_{share:.0%}"
-                lines.append((name, float(fit), told, random or bool(fit >= theirs)))
+                lines.append(Line(name, float(fit), target, random or bool(fit >= theirs)))
     return lines
 
 
@@ -319,10 +317,10 @@ class Region:
 
     def judged(self, belief: SurfaceBelief) -> tuple[float, float]:
         """Return R² of the target region and the error over the standard deviation, by root mean square."""
-        true, told = self.loss[self.candidates :], belief.mean[self.candidates :]
+        true, forecast = self.loss[self.candidates :], belief.mean[self.candidates :]
         spread = np.sqrt(np.diag(belief.covariance)[self.candidates :])
-        off = ((true - np.exp(told)) ** 2).sum() / ((true - true.mean()) ** 2).sum()
-        miss = ((np.log(true) - told) / spread) ** 2
+        off = ((true - np.exp(forecast)) ** 2).sum() / ((true - true.mean()) ** 2).sum()
+        miss = ((np.log(true) - forecast) / spread) ** 2
         return float(max(-1.0, 1 - off)), float(np.sqrt(miss.mean()))
 
 
@@ -337,10 +335,8 @@ def _cost() -> list[Line]:
             began = time.process_time()
             decide(trials, plan, ask=Ask(), slots=64)
             took.append(time.process_time() - began)
-        told = "told" if target is None else f"<={target}"
-        lines.append(
-            (f"decision_{count}_trials_cpu_s", min(took), told, target is None or min(took) <= target)
-        )
+        bound, good = ("told", True) if target is None else (f"<={target}", min(took) <= target)
+        lines.append(Line(f"decision_{count}_trials_cpu_s", min(took), bound, good))
     return lines
 
 

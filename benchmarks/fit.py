@@ -2,13 +2,12 @@
 
 Run ``python benchmarks/fit.py`` from the root of the checkout.
 
-Points are fitted by this project; by scipy's L-BFGS-B from 4,500 starts with finite differences, the way
-that is usually published; and by the public package ``chinchilla``, where it is installed (the extra
-``benchmark``; or name another Python that has it by ``--chinchilla PYTHON``). The points are the 240 of
-Hoffmann et al. 2022, figure 4, where ``--points CSV`` names them; else 240 that are simulated from the
-law that Besiroglu et al. 2024 fitted to those. Seconds are of the processor.
-Each of the last lines says what was measured, its value, the target, and pass or fail; the exit code is 1
-when one fails.
+Points are fitted by this project; by scipy's L-BFGS-B from 4,500 starts with finite differences, the usual
+way in publications; and by the public package ``chinchilla`` if it is installed (the extra ``benchmark``, or
+another Python given by ``--chinchilla PYTHON``). The points are the 240 of Hoffmann et al. 2022, figure 4, if
+``--points CSV`` names them; otherwise 240 points simulated from the law that Besiroglu et al. 2024 fitted to
+those. Seconds are processor time. The last lines are name, value, target, and pass or fail; the exit code is
+1 if one fails.
 """
 
 import argparse
@@ -21,21 +20,20 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.optimize import OptimizeResult, minimize
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from analysis.arrays import Floats
 from analysis.laws.surfaces.surface import HUBER_DELTA, fit, fit_draws
+from benchmarks.measured import ROOT, Line, at_least, at_most, verdict
 
-Floats = NDArray[np.float64]
 T = TypeVar("T")
 
-ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = (1.81722, 477.83, 2143.42, 0.34731, 0.36717, 0.001018274)
 DRAWS, SAMPLE, STARTS = 4000, 40, 100
 SAME = 1.000001  # to six digits
@@ -78,20 +76,6 @@ print(time.process_time() - began)
 """
 
 
-class Line(NamedTuple):
-    """One result: name, value, target, and whether more is better."""
-
-    name: str
-    value: float
-    target: float
-    more: bool = False
-
-    @property
-    def good(self) -> bool:
-        """True if the value reaches its target."""
-        return self.value >= self.target if self.more else self.value <= self.target
-
-
 def main() -> int:
     """Run the benchmark and return the exit code."""
     parser = argparse.ArgumentParser(description="Measure accuracy and speed of fitting.")
@@ -106,13 +90,10 @@ def main() -> int:
     points = _points(options.points) if options.points else _simulated()
     lines = [
         *_measure(points, options.starts, options.chinchilla, published=options.points is not None),
-        Line("import_s", min(_spent("import analysis.report.report")[0] for _ in range(3)), 1.0),
-        Line("analyse_10000_trials_s", float(_spent(WHOLE)[1]), 30.0),
+        at_most("import_s", min(_spent("import analysis.report.report")[0] for _ in range(3)), 1.0),
+        at_most("analyse_10000_trials_s", float(_spent(WHOLE)[1]), 30.0),
     ]
-    print()
-    for line in lines:
-        print(f"{line.name} {line.value:.6g} {line.target:g} {'pass' if line.good else 'fail'}")
-    return 0 if all(line.good for line in lines) else 1
+    return verdict(lines, ".6g")
 
 
 def _measure(
@@ -124,31 +105,31 @@ def _measure(
     print("this project:", " ".join(f"{value:.7g}" for value in values), f"in {seconds:.4f} s")
     exponents = np.exp(np.random.default_rng(0).uniform(np.log(0.03), np.log(3), (STARTS, 2)))
     lines = [
-        Line("fit_s", seconds, 0.05),
-        Line("random_starts_agreeing", fit(n, d, y, starts=exponents).agreement, STARTS, more=True),
+        at_most("fit_s", seconds, 0.05),
+        at_least("random_starts_agreeing", fit(n, d, y, starts=exponents).agreement, STARTS),
     ]
     if published:
         off = max(abs(v / t - 1) for v, t in zip(values, PUBLISHED, strict=True))
-        lines.append(Line("fit_off_published", off, 1e-5))
+        lines.append(at_most("fit_off_published", off, 1e-5))
     generator = np.random.default_rng(1)
     weights = generator.multinomial(len(y), np.full(len(y), 1 / len(y)), size=DRAWS).astype(np.float64)
     ours, drawn = _timed(lambda: fit_draws(n, d, y[None, :], weights=weights, around=found))
-    lines.append(Line("bootstrap_4000_s", ours, 2.0))
+    lines.append(at_most("bootstrap_4000_s", ours, 2.0))
 
     every = list(itertools.product(*GRID))
     tried = every[:: max(1, len(every) // starts)][:starts]
     once = np.ones(len(y))
     theirs, ends = _timed(lambda: [_search(points, np.array(x), once).fun for x in tried])
     print(f"scipy L-BFGS-B, {len(tried):,} starts: objective {min(ends):.9g} in {theirs:.1f} s")
-    lines.append(Line("scipy_seconds_over_ours", theirs / seconds, 1.0, more=True))
-    lines.append(Line("objective_over_scipys", found.objective / min(ends), SAME))
+    lines.append(at_least("scipy_seconds_over_ours", theirs / seconds, 1.0))
+    lines.append(at_most("objective_over_scipys", found.objective / min(ends), SAME))
 
     # The fastest way to resample with scipy: one search per draw, from the optimum of all data.
     start = np.array([*np.log(values[:3]), found.alpha, found.beta])
     each, lowest = _timed(lambda: [_search(points, start, weights[draw]).fun for draw in range(SAMPLE)])
     print(f"scipy, one start a draw: {each * DRAWS / SAMPLE:.0f} s for {DRAWS}, measured on {SAMPLE}")
-    lines.append(Line("scipy_bootstrap_seconds_over_ours", each * DRAWS / SAMPLE / ours, 20.0, more=True))
-    lines.append(Line("draw_over_scipys_at_most", float((drawn.objective[:SAMPLE] / lowest).max()), SAME))
+    lines.append(at_least("scipy_bootstrap_seconds_over_ours", each * DRAWS / SAMPLE / ours, 20.0))
+    lines.append(at_most("draw_over_scipys_at_most", float((drawn.objective[:SAMPLE] / lowest).max()), SAME))
     return lines + _package(package, points, seconds, found.objective)
 
 
@@ -205,8 +186,8 @@ def _package(
     value = _objective(np.array([*np.log(law[:3]), *law[3:]]), points, np.ones(len(points[0])))
     print("chinchilla, 32 starts:", " ".join(f"{v:.6g}" for v in (*law, value)), f"in {theirs:.2f} s")
     return [
-        Line("chinchilla_seconds_over_ours", theirs / seconds, 1.0, more=True),
-        Line("objective_over_chinchillas", objective / value, SAME),
+        at_least("chinchilla_seconds_over_ours", theirs / seconds, 1.0),
+        at_most("objective_over_chinchillas", objective / value, SAME),
     ]
 
 

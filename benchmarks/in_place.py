@@ -6,7 +6,6 @@ little. The last lines are name, value, target, and pass or fail; the exit code 
 """
 
 import argparse
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,7 +15,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.peak import own_peak
+from benchmarks.measured import at_most, own_peak, printed, verdict
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.pool.shards import close_shard, encode_image, write_sample
 
@@ -56,10 +55,7 @@ def measure(pairs: int, place: Path | None) -> tuple[float, float, float]:
     """Return processor seconds of a million pairs, those after the scan, and the peak memory in GiB."""
     with tempfile.TemporaryDirectory(dir=place) as folder:
         make_shards(Path(folder), pairs)
-        indexed = subprocess.run(
-            [sys.executable, __file__, "--index", folder], stdout=subprocess.PIPE, check=True
-        )
-        *seconds, peak = map(float, indexed.stdout.split())
+        *seconds, peak = map(float, printed(Path(__file__).resolve(), "--index", folder).split())
         whole, merge = (each / pairs * 1e6 for each in seconds)
         print(
             f"{pairs:,} pairs: {whole:.0f} s a million, {merge:.1f} s after the scan, {peak:.2f} GiB",
@@ -79,15 +75,11 @@ def main() -> int:
         index(options.index)
         return 0
     few, many = (measure(int(pairs), options.folder) for pairs in (options.pairs / 10, options.pairs))
-    results = [
-        ("in_place_growth_of_time", many[0] / few[0], 1.2),
-        ("in_place_growth_of_gib", many[2] - few[2], 1.5),
-        ("in_place_gib", many[2], 2.5),
-    ]
-    print()
-    for name, value, target in results:
-        print(f"{name} {value:.3g} {target:g} {'pass' if value <= target else 'fail'}")
-    return int(any(value > target for _, value, target in results))
+    return verdict([
+        at_most("in_place_growth_of_time", many[0] / few[0], 1.2),
+        at_most("in_place_growth_of_gib", many[2] - few[2], 1.5),
+        at_most("in_place_gib", many[2], 2.5),
+    ])  # fmt: skip
 
 
 if __name__ == "__main__":

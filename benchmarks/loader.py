@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -33,6 +33,7 @@ from torchvision import transforms
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.measured import at_least, verdict
 from budgets.cost.architecture import load_architecture
 from budgets.declaration.recipe import Recipe
 from runners.data.build.in_place import open_pool
@@ -75,27 +76,31 @@ def tokens(texts: Sequence[str]) -> torch.Tensor:
     return torch.tensor([[len(text)] for text in texts])
 
 
-def reference(folder: Path, pairs: int) -> Iterator[Any]:
-    """Yield batches of webdataset's pipeline as open_clip uses it: shuffled, decoded by PIL, resized."""
-    resize = transforms.Compose(
-        [
-            transforms.Resize(SIZE, transforms.InterpolationMode.BICUBIC),
-            transforms.CenterCrop(SIZE),
-            lambda image: image.convert("RGB"),
-            transforms.PILToTensor(),
-        ]
-    )
-    shards = sorted(str(path) for path in folder.glob("*.tar"))
-    dataset = (
-        webdataset.WebDataset(shards, shardshuffle=len(shards), seed=0)
+def pipeline(shards: list[str], **how: object) -> Any:  # noqa: ANN401 - webdataset is not annotated
+    """Return webdataset's pipeline as open_clip uses it: shuffled, decoded by PIL, resized, batched."""
+    resize = transforms.Compose([
+        transforms.Resize(SIZE, transforms.InterpolationMode.BICUBIC), transforms.CenterCrop(SIZE),
+        transforms.PILToTensor(),
+    ])  # fmt: skip
+    return (
+        webdataset.WebDataset(shards, shardshuffle=len(shards), seed=0, **how)
         .shuffle(5000, initial=1000)
         .decode("pilrgb")
         .to_tuple("jpg", "txt")
         .map_tuple(resize, lambda text: text)
         .batched(BATCH, partial=False)
     )
-    for _, (images, texts) in zip(range(pairs // BATCH), dataset, strict=False):
+
+
+def some_of(batches: Iterable[Any], pairs: int) -> Iterator[Any]:
+    """Yield images and tokens of the first batches of webdataset, up to a number of pairs."""
+    for _, (images, texts) in zip(range(pairs // BATCH), batches, strict=False):
         yield images if isinstance(images, torch.Tensor) else torch.stack(list(images)), tokens(texts)
+
+
+def reference(folder: Path, pairs: int) -> Iterator[Any]:
+    """Return batches of webdataset's pipeline over a folder of shards."""
+    return some_of(pipeline(sorted(str(path) for path in folder.glob("*.tar"))), pairs)
 
 
 def speed(batches: Callable[[], Iterator[Any]]) -> float:
@@ -202,16 +207,14 @@ def main() -> int:
         waited = waits(Path(name))
     for each, pairs_per_s in best.items():
         print(f"{each}: {pairs_per_s:,.0f} pairs/s, best of {ROUNDS}")
-    results = [
-        ("loader_streamed_ratio", best["streamed"] / best["webdataset"], 1.0),
-        ("loader_cached_ratio", best["cached"] / best["webdataset"], 10.0),
-    ]
     cached_share, faster, by_clock = waited
-    print(f"streamed by a worker, the trainer waited {by_clock:.1%} of the wall-clock time\n")
-    results += [("loader_worker_faster", faster, 1.0), ("loader_ahead_cached", 1 - cached_share, 0.95)]
-    for line, value, target in results:
-        print(f"{line} {value:.3g} {target:g} {'pass' if value >= target else 'fail'}")
-    return int(any(value < target for _, value, target in results))
+    print(f"streamed by a worker, the trainer waited {by_clock:.1%} of the wall-clock time")
+    return verdict([
+        at_least("loader_streamed_ratio", best["streamed"] / best["webdataset"], 1.0),
+        at_least("loader_cached_ratio", best["cached"] / best["webdataset"], 10.0),
+        at_least("loader_worker_faster", faster, 1.0),
+        at_least("loader_ahead_cached", 1 - cached_share, 0.95),
+    ])  # fmt: skip
 
 
 if __name__ == "__main__":

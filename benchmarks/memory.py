@@ -1,17 +1,15 @@
-"""Memory that the commands on pools need, and the bytes that it grows by with each pair.
+"""Peak memory of the commands on pools, and its growth with each pair, in bytes.
 
 Run ``python benchmarks/memory.py`` from the root of the checkout; ``--pairs N`` sets the number of pairs of
-the larger of two simulated indices, of which a quarter is the smaller one. Each command runs in its own
-process: on the larger index as users run it, which tells the peak; and on both with lower limits, which both
-reach, so that the difference tells the growth: a quarter of DuckDB's memory and of the pairs that it takes at
-once, and 4 open files of the index instead of 64. Images are not part of it, because they are read one by one
-or one shard at a time. The last lines are name, value, target, and pass or fail; the exit code is 1 if one
-fails.
+the larger of two simulated indices; the smaller one has a quarter of them. Each command runs in its own
+process. The peak is measured on the larger index, as users run the command. The growth is measured on both
+indices, with limits that both reach: a quarter of DuckDB's memory and of the pairs that it takes at once, and
+4 open files of the index instead of 64. Images are left out, because they are read one by one or one shard at
+a time. The last lines are name, value, target, and pass or fail; the exit code is 1 if one fails.
 """
 
 import argparse
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -22,12 +20,12 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.peak import own_peak
+from benchmarks.measured import at_most, own_peak, printed, verdict
 from runners.data.build import build_pool as build
 from runners.data.build.info import info_lines
 from runners.data.build.known_scores import expression_scores, metadata_scores
 from runners.data.build.rescore import set_score, set_subset, use_score
-from runners.data.build.source import parts_of
+from runners.data.build.sources.source import parts_of
 from runners.data.index import merge
 from runners.data.index import parts as index_parts
 from runners.data.index.writing import write_parts
@@ -123,9 +121,7 @@ def measure(what: str, pool: Path, *, held: bool) -> float:
     if what == "build":
         shutil.rmtree(pool.with_name("built"), ignore_errors=True)
         make_parts(pool, pool.with_name("built"))
-    command = [sys.executable, __file__, "--do", what, str(pool), *(["--held"] if held else [])]
-    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return float(said.stdout)
+    return float(printed(Path(__file__).resolve(), "--do", what, pool, *(["--held"] if held else [])))
 
 
 def main() -> int:
@@ -157,18 +153,15 @@ def main() -> int:
                 if rows == sizes[-1]:
                     peak[what] = measure(what, pool, held=False)
                     print(f"{what}: {rows:,} pairs, {peak[what]:.2f} GiB", flush=True)
-    print()
     results = []
     for what, (few, many) in held.items():
         name = what.replace(":NAME", "")
         growth = (many - few) * 2**30 / (sizes[1] - sizes[0])
         results += [
-            (f"memory_{name}_gib", peak[what], TARGET_GIB),
-            (f"memory_{name}_growth_bytes_a_pair", growth, TARGET_BYTES),
+            at_most(f"memory_{name}_gib", peak[what], TARGET_GIB),
+            at_most(f"memory_{name}_growth_bytes_a_pair", growth, TARGET_BYTES),
         ]
-    for name, value, target in results:
-        print(f"{name} {value:.3g} {target:g} {'pass' if value <= target else 'fail'}")
-    return int(any(value > target for _, value, target in results))
+    return verdict(results)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ Run ``python benchmarks/phenomena.py`` from the root of the checkout. It runs th
 small-full`` judges the shipped full grid in seconds. The effects:
 
 * more data helps at equal samples: the error on the smallest set minus that on the largest;
-* repeating a small set saturates: of the compute beyond the level at which the smallest set has been seen
-  sixteen times (Muennighoff et al. 2023: where repeated data lose their worth), the gain on the largest set
-  minus that on the smallest;
+* repeating a small set saturates: from the level at which the smallest set has been seen sixteen times
+  (Muennighoff et al. 2023: repeated data then lose their worth) to the largest level, the gain on the largest
+  set minus the gain on the smallest;
 * the best model size grows with the level: slope of ln(best size) over ln(level);
 * the quality trade moves with compute: slope of ln(best fraction of the pool) over ln(level).
 
@@ -24,12 +24,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from analysis.answers.contrasts import Comparison, comparisons, densest
 from analysis.answers.quality_trade import quality_trades
+from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws, cell_draws
 from analysis.cells.family import family
 from analysis.cells.intervals import interval
@@ -43,7 +43,6 @@ from study.declare.load import find_declaration, load_declaration
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS, LEVELS, SIZES = 3, 2, 3
 REPEATED = 16  # epochs
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +69,7 @@ class Judged:
 
     @property
     def holds(self) -> bool:
-        """Whether the interval is above zero and based on enough seeds."""
+        """True if the interval is above zero and based on enough seeds."""
         return self.low > 0 and self.runs >= SEEDS
 
 
@@ -110,7 +109,7 @@ def best_size(draws: CellDraws) -> Judged:
             ways.setdefault(way, []).append(curve)
     chosen = max(ways.values(), key=lambda way: (len(way), sum(len(each.positions) for each in way)))
     assert len(chosen) >= LEVELS, "a study of several sizes has several levels"
-    sizes = draws.cells["train_flops_per_sample"].to_numpy(np.float64)
+    sizes = draws.column("train_flops_per_sample")
     error = draws.with_measured()
     best = np.stack([sizes[c.positions[error[:, c.positions].argmin(axis=1)]] for c in chosen])
     levels = [float(c.identity["budget"]) for c in chosen]
@@ -125,8 +124,7 @@ def best_size(draws: CellDraws) -> Judged:
     table["best size"] = [format_flops(row[0]) for row in best]
     table["90 %"] = ["{} … {}".format(*map(format_flops, interval(row[1:]))) for row in best]
     positions = np.concatenate([c.positions for c in chosen])
-    held = {name: chosen[0].identity[name] for name in ("strategy", "subset_size", "quality")}
-    about = f"{family(str(names[positions[0]]))}, {held_text(held)}"
+    about = f"{family(str(names[positions[0]]))}, {held_text(chosen[0].identity)}"
     low, high = interval(_slopes(levels, best)[1:])
     return Judged(
         name="best_size_slope", about=about, table=table, effect=float(_slopes(levels, best)[0]), low=low,
@@ -180,8 +178,8 @@ def _judged(
     low, high = interval(effects[1:])
     ends = np.concatenate([each.positions for each in found])
     return Judged(
-        name=name, about=held_text({k: v for k, v in found[0].held.items() if k != "budget"}), table=table,
-        effect=float(effects[0]), low=low, high=high, runs=int(draws.cells["runs"].to_numpy()[ends].min()),
+        name=name, about=held_text(found[0].held), table=table, effect=float(effects[0]), low=low, high=high,
+        runs=int(draws.cells["runs"].to_numpy()[ends].min()),
     )  # fmt: skip
 
 
@@ -196,17 +194,8 @@ def results_of(study: str, results: Path, pools: Path) -> tuple[pd.DataFrame, st
     declaration = load_declaration(find_declaration(study))
     folder = results / declaration.name
     if not _finished(folder):
-        command = [
-            sys.executable,
-            "-m",
-            "study",
-            "run",
-            study,
-            "--results",
-            str(results),
-            "--pools",
-            str(pools),
-        ]
+        folders = ["--results", str(results), "--pools", str(pools)]
+        command = [sys.executable, "-m", "study", "run", study, *folders]
         if subprocess.run(command, cwd=ROOT, check=False).returncode:
             raise SystemExit(f"the run of {study} failed or is incomplete")
     return read_table(folder / "results.parquet"), declaration.metric

@@ -5,15 +5,13 @@ time is shown beside it, because it depends less on other load. The last lines a
 pass or fail; the exit code is 1 if one fails.
 """
 
-import os
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.peak import own_peak
+from benchmarks.measured import Line, at_most, best_of, own_peak, verdict
 from budgets.book.book import Book, Entry
 from budgets.declaration.data import DescribedPool
 from budgets.declaration.declaration import Declaration
@@ -22,7 +20,6 @@ from budgets.planning.facts import EvaluationFacts, PoolFacts
 from budgets.planning.plan import Plan
 from budgets.planning.planner import make_plan
 
-ROOT = Path(__file__).resolve().parents[1]
 RUNS = 5
 CELLS = 100_000
 
@@ -58,47 +55,25 @@ def main() -> int:
     if sys.argv[1:] == ["cells"]:
         return _plan_cells()
     results = [
-        ("plan_100000_cells_s", *_best([sys.executable, __file__, "cells"]), 2.0),
-        ("plan_paper_s", *_best([sys.executable, "-m", "study", "plan", "paper"]), 2.0),
-        ("help_s", *_best([sys.executable, "-m", "study", "--help"]), 0.5),
+        ("plan_100000_cells_s", *best_of(RUNS, [sys.executable, __file__, "cells"]), 2.0),
+        ("plan_paper_s", *best_of(RUNS, [sys.executable, "-m", "study", "plan", "paper"]), 2.0),
+        ("help_s", *best_of(RUNS, [sys.executable, "-m", "study", "--help"]), 0.5),
     ]
-    lines = [*_judged(results), ("booking_growth", _booking_growth(), 2.0)]
-    print()
-    passed = True
-    for name, value, target in lines:
-        passed &= value <= target
-        print(f"{name} {value:.3g} {target:g} {'pass' if value <= target else 'fail'}")
-    return 0 if passed else 1
+    return verdict([*_judged(results), at_most("booking_growth", _booking_growth(), 2.0)])
 
 
-def _judged(results: list[tuple[str, float, float, str, float]]) -> list[tuple[str, float, float]]:
+def _judged(results: list[tuple[str, float, float, str, float]]) -> list[Line]:
     lines = []
     for name, wall, cpu, output, target in results:
         print(f"{name}: best of {RUNS} {wall:.3f} s wall, {cpu:.3f} s processor")
-        lines.append((name, wall, target))
+        lines.append(at_most(name, wall, target))
         if name == "plan_100000_cells_s":
             planned, inner_wall, peak_gib = output.split()
             print(
                 f"  {int(planned):,} of {CELLS:,} cells became trials; without Python's start {inner_wall} s"
             )
-            lines.append(("plan_100000_cells_mib", float(peak_gib) * 1024, 500.0))
+            lines.append(at_most("plan_100000_cells_mib", float(peak_gib) * 1024, 500.0))
     return lines
-
-
-def _best(command: list[str]) -> tuple[float, float, str]:
-    """Run a process a few times; return best wall and processor seconds, and the last output."""
-    walls, cpus, output = [], [], ""
-    for _ in range(RUNS):
-        began = time.perf_counter()
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        output = process.stdout.read() if process.stdout is not None else ""
-        _, status, usage = os.wait4(process.pid, 0)
-        walls.append(time.perf_counter() - began)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
-        cpus.append(usage.ru_utime + usage.ru_stime)
-    return min(walls), min(cpus), output
 
 
 def _booking_growth() -> float:

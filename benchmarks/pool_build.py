@@ -28,6 +28,7 @@ os.environ |= {
 from ray.cluster_utils import Cluster
 
 from benchmarks.loader import make_shards
+from benchmarks.measured import at_least, verdict
 from budgets.hardware.machine_cache import CACHE
 from runners.evaluate import clip_score
 from runners.host.workers import Report
@@ -111,16 +112,13 @@ def main() -> int:
         cluster.shutdown()
     print(f"{pairs:,} pairs; with a node killed half-way the build took {killed_s:.1f} s")
     build_gain, score_gain = timed.speeds[2] / timed.speeds[0], timed.speeds[3] / timed.speeds[1]
-    lines = [
-        ("build_speedup_on_two_nodes", build_gain, FASTER, build_gain >= FASTER),
-        ("score_speedup_on_two_nodes", score_gain, FASTER, score_gain >= FASTER),
-        ("built_bytes_equal", int(same[0]), 1, same[0]),
-        ("scored_bytes_equal", int(same[1]), 1, same[1]),
-        ("killed_half_way_bytes_equal", int(same[2]), 1, same[2]),
-    ]
-    for what, value, target, passed in lines:
-        print(f"{what} {value:.3g} {target} {'pass' if passed else 'fail'}")
-    return int(not all(passed for *_, passed in lines))
+    return verdict([
+        at_least("build_speedup_on_two_nodes", build_gain, FASTER),
+        at_least("score_speedup_on_two_nodes", score_gain, FASTER),
+        at_least("built_bytes_equal", same[0], 1),
+        at_least("scored_bytes_equal", same[1], 1),
+        at_least("killed_half_way_bytes_equal", same[2], 1),
+    ])  # fmt: skip
 
 
 if __name__ == "__main__":

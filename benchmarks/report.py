@@ -8,10 +8,8 @@ lines are name, value, target, and pass or fail; the exit code is 1 if one fails
 
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import replace
 from itertools import islice, product
 from pathlib import Path
@@ -21,6 +19,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from analysis.report.report import write_report
+from benchmarks.measured import ROOT, at_most, best_of, verdict
 from tests.analysis.synthetic import (
     GIGA,
     PER_SAMPLE,
@@ -32,7 +31,6 @@ from tests.analysis.synthetic import (
     true_error,
 )
 
-ROOT = Path(__file__).resolve().parents[1]
 RUNS = 3
 LEVELS = tuple(200 * GIGA * 3**step for step in range(5))
 CONFIGURATIONS = 67
@@ -74,29 +72,11 @@ def main() -> int:
             ("embedded", embedded, "small-full/report/report.html", 10.0),
             ("1000_trials", big, "big/report.html", 20.0),
         ):
-            took = _best(command)
+            wall_s, cpu_s, _ = best_of(RUNS, command)
             size = (Path(scratch) / page).stat().st_size / 1e6
-            print(f"{name}: best of {RUNS} {took[0]:.1f} s wall, {took[1]:.1f} s processor; {size:.2f} MB")
-            results += [(f"report_{name}_s", took[0], target), (f"report_{name}_mb", size, 5.0)]
-    print()
-    for name, value, target in results:
-        print(f"{name} {value:.3g} {target:g} {'pass' if value <= target else 'fail'}")
-    return int(any(value > target for _, value, target in results))
-
-
-def _best(command: list[str]) -> tuple[float, float]:
-    """Run a process a few times; return best wall and processor seconds."""
-    walls, cpus = [], []
-    for _ in range(RUNS):
-        began = time.perf_counter()
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        walls.append(time.perf_counter() - began)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
-        cpus.append(usage.ru_utime + usage.ru_stime)
-    return min(walls), min(cpus)
+            print(f"{name}: best of {RUNS} {wall_s:.1f} s wall, {cpu_s:.1f} s processor; {size:.2f} MB")
+            results += [at_most(f"report_{name}_s", wall_s, target), at_most(f"report_{name}_mb", size, 5.0)]
+    return verdict(results)
 
 
 if __name__ == "__main__":

@@ -39,12 +39,12 @@ import torch
 import webdataset
 from moto.server import DomainDispatcherApplication, create_backend_app
 from s3fs import S3FileSystem
-from torchvision import transforms
 from werkzeug.serving import WSGIRequestHandler, run_simple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.loader import BATCH, SIZE, make_shards, tokens
+from benchmarks.loader import BATCH, SIZE, make_shards, pipeline, some_of, tokens
+from benchmarks.measured import at_least, at_most, verdict
 from budgets.hardware.machine_cache import CACHE
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.pool.pool import Pool
@@ -67,9 +67,9 @@ def serve(port: int) -> None:
     def slow(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         if environ["PATH_INFO"] == "/counts":
             start("200 OK", [])
-            told = json.dumps(counts).encode()
+            answer = json.dumps(counts).encode()
             counts[:] = [0, 0]
-            return [told]
+            return [answer]
         if environ["REQUEST_METHOD"] != "GET":
             found: Iterable[bytes] = s3(environ, start)
             return found
@@ -115,26 +115,10 @@ def counted(port: int) -> tuple[int, int]:
 
 
 def from_webdataset(urls: list[str], pairs: int) -> Iterator[Any]:
-    """Yield batches of webdataset's pipeline, as open_clip uses it, over curl with its retries."""
-    resize = transforms.Compose(
-        [
-            transforms.Resize(SIZE, transforms.InterpolationMode.BICUBIC),
-            transforms.CenterCrop(SIZE),
-            transforms.PILToTensor(),
-        ]
-    )
+    """Return batches of webdataset's pipeline over curl with its retries."""
     shards = [f"pipe:curl -s -f --retry 8 --retry-delay 1 '{url}'" for url in urls]
-    dataset = (
-        webdataset.WebDataset(shards, shardshuffle=len(shards), seed=0, empty_check=False)
-        .shuffle(5000, initial=1000)
-        .decode("pilrgb")
-        .to_tuple("jpg", "txt")
-        .map_tuple(resize, lambda text: text)
-        .batched(BATCH, partial=False)
-    )
-    loader = webdataset.WebLoader(dataset, batch_size=None, num_workers=WORKERS)
-    for _, (images, texts) in zip(range(pairs // BATCH), loader, strict=False):
-        yield images if isinstance(images, torch.Tensor) else torch.stack(list(images)), tokens(texts)
+    batches = pipeline(shards, empty_check=False)
+    return some_of(webdataset.WebLoader(batches, batch_size=None, num_workers=WORKERS), pairs)
 
 
 def upload(files: S3FileSystem, folder: Path) -> None:
@@ -223,18 +207,15 @@ def main() -> int:
     for kind, pairs_per_s in best.items():
         print(f"{kind}: {pairs_per_s:,.0f} pairs/s, best of {options.rounds}")
     results = [
-        ("streaming_over_webdataset", best["bucket"] / best["webdataset"], 1.0, True),
-        ("streaming_over_folder", best["bucket"] / best["folder"], 0.9, True),
-        ("streaming_cache_over_folder", best["cache"] / best["folder"], 0.9, True),
-        ("streaming_bytes_over_used", fetched / used, 1.1, False),
-        ("streaming_requests_per_pair", requests / seen, 0.05, False),
+        at_least("streaming_over_webdataset", best["bucket"] / best["webdataset"], 1.0),
+        at_least("streaming_over_folder", best["bucket"] / best["folder"], 0.9),
+        at_least("streaming_cache_over_folder", best["cache"] / best["folder"], 0.9),
+        at_most("streaming_bytes_over_used", fetched / used, 1.1),
+        at_most("streaming_requests_per_pair", requests / seen, 0.05),
     ]
     if options.mosaic:
-        results.append(("streaming_over_mosaic", best["bucket"] / best["mosaic"], 1.0, True))
-    passed = {line: (value >= target) == more for line, value, target, more in results}
-    for line, value, target, _ in results:
-        print(f"{line} {value:.3g} {target:g} {'pass' if passed[line] else 'fail'}")
-    return int(not all(passed.values()))
+        results.append(at_least("streaming_over_mosaic", best["bucket"] / best["mosaic"], 1.0))
+    return verdict(results)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ are name, value, target, and pass or fail; the exit code is 1 if one fails.
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,7 +20,7 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.peak import own_peak
+from benchmarks.measured import Line, at_most, own_peak, printed, verdict
 from runners.data.index.parts import ROWS_PER_GROUP, ROWS_PER_PART, Index, Part
 from runners.data.index.ranks import histogram_of_hashes, histogram_of_scores
 from runners.data.index.selection import select
@@ -89,13 +88,8 @@ def read(file: Path) -> None:
     step = 16 * 1024
     for start in range(0, WINDOWS * step, step):
         subset[positions(seed=0, count=len(subset), start=start, stop=start + step, windowed=True)]
-    print(
-        len(subset),
-        subset.bytes,
-        (time.perf_counter() - began) / WINDOWS,
-        time.process_time() - cpu,
-        own_peak(),
-    )
+    wall, cpu = (time.perf_counter() - began) / WINDOWS, time.process_time() - cpu
+    print(len(subset), subset.bytes, wall, cpu, own_peak())
 
 
 def make_planned(folder: Path) -> None:
@@ -136,10 +130,7 @@ def plan(folder: Path) -> None:
 
 def measure(*words: object) -> tuple[int, int, float, float, float]:
     """Run this script for one measurement; return what it printed, and its peak memory in GiB."""
-    done = subprocess.run(
-        [sys.executable, __file__, *map(str, words)], stdout=subprocess.PIPE, text=True, check=True
-    )
-    pairs, size, wall, cpu, peak = done.stdout.split()
+    pairs, size, wall, cpu, peak = printed(Path(__file__).resolve(), *words).split()
     print(f"  {float(wall):.2f} s wall, {float(cpu):.2f} s processor, {float(peak):.2f} GiB at most")
     return int(pairs), int(size), float(wall), float(cpu), float(peak)
 
@@ -167,7 +158,7 @@ def main() -> int:
 
 def run(rows: int, place: Path | None) -> int:
     """Measure everything, print the lines, and return the exit code."""
-    results: list[tuple[str, float, float]] = []
+    results: list[Line] = []
     processor: dict[tuple[str, int], float] = {}
     with tempfile.TemporaryDirectory(dir=place) as name:
         for count in (FEW, rows):
@@ -184,22 +175,19 @@ def run(rows: int, place: Path | None) -> int:
                 if count == rows:
                     print(f"  {found:,} pairs in {taken / 1e6:.1f} MB")
                     results += [
-                        (f"subset_{case}_s", wall, 600.0 * max(rows / 1e9, 0.05)),
-                        (f"subset_{case}_gib", peak, 4.0),
-                        (f"subset_{case}_growth", processor[case, rows] / processor[case, FEW], 1.3),
+                        at_most(f"subset_{case}_s", wall, 600.0 * max(rows / 1e9, 0.05)),
+                        at_most(f"subset_{case}_gib", peak, 4.0),
+                        at_most(f"subset_{case}_growth", processor[case, rows] / processor[case, FEW], 1.3),
                     ]
             print(f"windows of {case}:", flush=True)
             _, _, window, _, peak = measure("--read", folder / f"all-{int(0.25 * count)}.subset")
-        results += [("subset_window_s", window, 0.1), ("subset_trial_gib", peak, 0.3)]
+        results += [at_most("subset_window_s", window, 0.1), at_most("subset_trial_gib", peak, 0.3)]
     with tempfile.TemporaryDirectory(dir=place) as name:
         make_planned(Path(name))
         print(f"opening {PLANNED:,} pairs:", flush=True)
         _, _, wall, _, peak = measure("--plan", name)
-        results += [("pool_of_3.4e9_s", wall, 10.0), ("pool_of_3.4e9_gib", peak, 1.0)]
-    print()
-    for name, value, target in results:
-        print(f"{name} {value:.3g} {target:g} {'pass' if value <= target else 'fail'}")
-    return int(any(value > target for _, value, target in results))
+        results += [at_most("pool_of_3.4e9_s", wall, 10.0), at_most("pool_of_3.4e9_gib", peak, 1.0)]
+    return verdict(results)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ pass or fail; the exit code is 1 if one fails.
 """
 
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -15,9 +14,8 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.measured import printed
 from budgets.book.ledger import read_entries, reserved
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> int:
@@ -25,15 +23,11 @@ def main() -> int:
     kills = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        ended = subprocess.run(
-            [sys.executable, "-m", "tests.study.run.faults.torture", folder, str(kills)],
-            cwd=ROOT,
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
+        counts = json.loads(printed("-m", "tests.study.run.faults.torture", folder, kills))
+        print(
+            f"killed: {counts['killed']}; {counts['quiet_s']:.0f} s quiet, "
+            f"{counts['tortured_s']:.0f} s tortured"
         )
-        told = json.loads(ended.stdout)
-        print(f"killed: {told['killed']}; {told['quiet_s']:.0f} s quiet, {told['tortured_s']:.0f} s tortured")
         tables = ("results.parquet", "curves.parquet")
         same = sum(
             (folder / "tortured" / t).read_bytes() == (folder / "quiet" / t).read_bytes() for t in tables
@@ -43,7 +37,7 @@ def main() -> int:
     step_flops = int((plan["batch_size"] * plan["train_flops_per_sample"]).unique().item())
     gone = sum(entry.train_flops for entry in entries if entry.entry in {"spent", "wasted"})
     wasted = sum(entry.train_flops for entry in entries if entry.entry == "wasted")
-    computed, announced = told["steps_computed"] * step_flops, told["steps_announced"] * step_flops
+    computed, announced = counts["steps_computed"] * step_flops, counts["steps_announced"] * step_flops
     print(f"{gone:,} FLOP booked, {wasted / gone:.1%} of them wasted; a witness counted {computed:,}")
     lines = (
         ("tables_equal_to_the_quiet_run", same, "2", same == len(tables)),
@@ -54,7 +48,7 @@ def main() -> int:
             computed <= gone <= announced,
         ),
         ("open_reservations", len(reserved(entries)), "0", not reserved(entries)),
-        ("processes_left_behind", len(told["left_behind"]), "0", not told["left_behind"]),
+        ("processes_left_behind", len(counts["left_behind"]), "0", not counts["left_behind"]),
     )
     for what, value, target, passed in lines:
         print(f"{what} {value} target {target} {'pass' if passed else 'fail'}")

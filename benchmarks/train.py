@@ -43,6 +43,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.measured import at_least, verdict
 from budgets.cost.architecture import Architecture, load_architecture
 from budgets.cost.flops import sample_cost
 from budgets.cost.strategy import strategy
@@ -60,13 +61,9 @@ from runners.training.train import StepSchedule, to_float, train
 
 # Batch sizes of the shipped studies; larger for the largest model, so that its matrix products are large.
 LADDER = {
-    "mini-ViT-XXS-8": 64,
-    "mini-ViT-XS-8": 64,
-    "mini-ViT-S-8": 64,
-    "mini-ViT-M-8": 64,
-    "mini-ConvNeXt": 64,
+    "mini-ViT-XXS-8": 64, "mini-ViT-XS-8": 64, "mini-ViT-S-8": 64, "mini-ViT-M-8": 64, "mini-ConvNeXt": 64,
     "mini-ViT-L-8": 256,
-}
+}  # fmt: skip
 CLIP = strategy("clip")
 RECIPE = Recipe()
 LR_PEAK, SEED = 1e-3, 0
@@ -324,7 +321,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "pool"
         if on_gpu:
-            from loader import make_shards  # noqa: PLC0415 - benchmarks/loader.py, found when run as a script
+            from benchmarks.loader import make_shards  # noqa: PLC0415 (only a GPU needs it)
 
             make_shards(folder, 16_384)
         else:
@@ -339,13 +336,10 @@ def main() -> int:
                 workers=8 if on_gpu else 0,
             )
             ratio, share = measure(setting, options.turns)
-            lines.append((f"train_{model}_ratio", ratio, RATIO))
+            lines.append(at_least(f"train_{model}_ratio", ratio, RATIO))
             if model == (models[-1] if on_gpu else max(LADDER, key=LADDER.__getitem__)):
-                lines.append((f"train_{model}_matmul_share", share, SHARE))
-    print()
-    for line, value, target in lines:
-        print(f"{line} {value:.3g} {target:g} {'pass' if value >= target else 'fail'}")
-    return int(any(value < target for _, value, target in lines))
+                lines.append(at_least(f"train_{model}_matmul_share", share, SHARE))
+    return verdict(lines)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ EVALUATION_VERSION = 2
 """
 
 EVALUATION_PRECISION = "fp32"
-"""Precision in which trials are evaluated, and other models unless told otherwise."""
+"""Precision in which trials are evaluated, and the default for other models."""
 
 
 class TableColumn(NamedTuple):
@@ -39,7 +39,7 @@ class TableColumn(NamedTuple):
     Attributes:
         kind: Its pandas type.
         unit: Unit of its values; empty for names and ratios.
-        meaning: What docs/results.md says of it.
+        meaning: Its meaning, for docs/results.md.
     """
 
     kind: str

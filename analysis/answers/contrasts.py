@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from analysis.answers.frontier import choose, describe
+from analysis.arrays import Indices
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.table import CELL, CONFIGURATION, records
 from analysis.labels import POOL, are_mixed, axis_text, budget_text, held_text, percent, plural, sort_key
 
-Positions = NDArray[np.intp]
 Lacking = dict[Any, tuple[int, int]]
 
 
@@ -55,7 +54,7 @@ class Comparison:
 
     axis: str
     held: dict[str, Any]
-    positions: Positions
+    positions: Indices
 
 
 def comparisons(draws: CellDraws, axis: str) -> list[Comparison]:
@@ -71,7 +70,7 @@ def comparisons(draws: CellDraws, axis: str) -> list[Comparison]:
     return found
 
 
-def _compare(draws: CellDraws, axis: str, held: dict[str, Any], positions: Positions) -> Comparison:
+def _compare(draws: CellDraws, axis: str, held: dict[str, Any], positions: Indices) -> Comparison:
     values = draws.cells[axis].to_numpy()
     ordered = sorted(positions, key=lambda position: sort_key(axis, values[position]))
     return Comparison(axis=axis, held=held, positions=np.asarray(ordered, dtype=np.intp))

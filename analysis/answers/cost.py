@@ -5,13 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from analysis.arrays import Floats
 from analysis.labels import budget_text
 
 GONE = ("charged", "spent", "wasted")
 _SPENDING = ("spent", "wasted", "evaluation", "hours")
 STARTS = ("study-started", "tuning-started")
 ENDS = ("trial-finished", "trial-retried", "trial-left", "trial-failed")
-_BESIDE = ("node-left-out",)  # it may come before a start
+_BESIDE = ("node-left-out",)  # may be recorded just before a start, and would lengthen the run before it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,12 +191,12 @@ def by_level(plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame | No
     return pd.DataFrame(rows)
 
 
-def _planned(plan: pd.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Return what each planned trial costs the study: not what its trunk shares."""
+def _planned(plan: pd.DataFrame) -> Floats:
+    """Return the cost of each planned trial to the study, without the part that its trunk shares."""
     return _flops(plan, "paid_flops" if "paid_flops" in plan else "train_flops")
 
 
-def _flops(frame: pd.DataFrame, column: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _flops(frame: pd.DataFrame, column: str) -> Floats:
     return np.zeros(0) if frame.empty else np.asarray(frame[column].to_numpy(np.float64))
 
 

@@ -12,15 +12,14 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.curves import X_COLUMNS, alike, curve_text
 from analysis.cells.intervals import COVERAGE, Interval, intervals
 from analysis.labels import axis_text
 from analysis.laws.laws import Law, pair
 
-Floats = NDArray[np.float64]
 Verdict = Literal["overtakes", "none within the data", "undecided"]
 
 _AXES = ("architecture", "strategy")
@@ -57,7 +56,7 @@ def cross(
         first: Errors of the first curve, shape (rows, points): as measured, in each draw, without each run.
         second: Errors of the second curve.
         at: Rising x, shape (points,).
-        informed: Whether the draws carry the uncertainty, see ``laws.Law``.
+        informed: True if the draws carry the uncertainty, see ``laws.Law``.
         refits: Number of rows that are draws; by default all but the first.
     """
     gap = first - second
@@ -93,6 +92,8 @@ def cross(
 def _places(gap: Floats, at: Floats) -> Floats:
     """Return the last x at which the gap turns positive: 0 if it always is, infinite if it ends negative."""
     behind = gap <= 0
+    # The last point where the second curve is not ahead; the crossing lies between it and the next point,
+    # where the gap is zero on the straight line in ln x between the two.
     last = len(at) - 1 - behind[:, ::-1].argmax(axis=1)
     rows, left = np.arange(len(gap)), np.minimum(last, len(at) - 2)
     step = gap[rows, left] - gap[rows, left + 1]
@@ -126,7 +127,7 @@ def crossovers(draws: CellDraws, laws: tuple[Law, ...], *, along: str) -> pd.Dat
 
 
 def _pair(draws: CellDraws, one: Law, other: Law, axis: str) -> dict[str, Any] | None:
-    ends = [draws.cells[X_COLUMNS[law.along]].to_numpy(np.float64)[law.positions] for law in (one, other)]
+    ends = [draws.column(X_COLUMNS[law.along])[law.positions] for law in (one, other)]
     low, high = max(x.min() for x in ends), min(x.max() for x in ends)
     if low >= high:
         return None

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.answers.read_off import curves, read
+from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws, stream
 from analysis.cells.intervals import Interval, intervals
 from analysis.cells.pareto import costs, undominated
@@ -22,8 +23,6 @@ from analysis.laws.form_choice import FormChoice
 from analysis.laws.forms import POWER, Form
 from analysis.laws.law_fit import LawFit, fit_laws, noise_sd
 from analysis.laws.least_squares import fit
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +67,7 @@ def _envelope(regime: str, draws: CellDraws, form: Form) -> Envelope:
     share = kept[1:].mean(axis=0) if len(kept) > 1 else np.full(len(cost), np.nan)
     pareto = draws.cells.assign(probability=share)[kept[0]].sort_values("train_flops")
     grid = np.unique(cost[cost <= cost[kept[0]].max()])
-    x = np.array([draws.cells["train_flops"].to_numpy(np.float64)[cost == at].mean() for at in grid])
+    x = np.array([draws.column("train_flops")[cost == at].mean() for at in grid])
     y, runs = _lowest(draws, cost, grid)
     law, alpha, floor = _law(draws, form, x, y, runs)
     read_off = pd.DataFrame({"train_flops": x, "error": y[0], "runs": runs[0]})
@@ -110,7 +109,7 @@ def _law(
     )  # fmt: skip
     if not law.supported or draws.source != "runs":
         return law, Interval(), Interval()
-    generator, noise = stream("discrepancy/envelope", 0), float(np.mean(noise_sd(y[drawn]) ** 2))
+    generator, noise = stream("discrepancy/envelope"), float(np.mean(noise_sd(y[drawn]) ** 2))
     discrepancy = by_moments(law.miss**2 * len(x), freedom=law.freedom, noise=noise)
     moves = discrepancy.drawn(draws.refits, generator)[:, None] * generator.standard_normal(y[drawn].shape)
     y = np.concatenate([y[:1], y[drawn] + moves, y[1 + draws.refits :]])

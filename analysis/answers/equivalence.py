@@ -11,15 +11,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.curves import X_COLUMNS, alike, curve_text
 from analysis.cells.intervals import Interval, intervals
 from analysis.labels import strategy_text
 from analysis.laws.laws import Law, pair
-
-Floats = NDArray[np.float64]
 
 BASELINE = "clip"
 _POINTS = 300
@@ -47,6 +45,8 @@ def equivalent(error: Floats, baseline: Floats, at: Floats, *, x: float) -> Floa
 def _crossing(error: Floats, falling: Floats, at: Floats) -> Floats:
     """Return the first x at which a non-increasing curve is as low as an error, linearly in ln x."""
     rows, log_x = np.arange(len(error)), np.log(at)
+    # The curve does not increase, so the number of points above the error is the place of the first one that
+    # is not.
     right = np.clip((falling > error[:, None]).sum(axis=1), 0, len(at) - 1)
     left = np.maximum(right - 1, 0)
     high, low = falling[rows, left], falling[rows, right]
@@ -79,7 +79,7 @@ def equivalences(draws: CellDraws, laws: tuple[Law, ...], *, along: str) -> pd.D
 
 def worth(draws: CellDraws, base: Law, law: Law) -> list[dict[str, Any]]:
     """Compare one curve with the baseline's at each of its measured x; see ``equivalences``."""
-    measured = draws.cells[X_COLUMNS[law.along]].to_numpy(np.float64)
+    measured = draws.column(X_COLUMNS[law.along])
     reach, places = measured[base.positions], measured[law.positions]
     every = np.unique(np.concatenate([np.geomspace(reach.min(), reach.max(), _POINTS), places]))
     *several, refits, informed = pair(draws, base, law, every)

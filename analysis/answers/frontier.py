@@ -18,9 +18,9 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from analysis.answers.read_off import at_compute
+from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.intervals import interval
 from analysis.cells.pareto import best_for_no_more, costs, undominated
@@ -28,7 +28,6 @@ from analysis.cells.table import CELL, CONFIGURATION, records
 from analysis.labels import budget_text, configuration_text, percent, plural
 from budgets.quantity import format_flops
 
-Floats = NDArray[np.float64]
 Verdict = Literal["clear", "tie", "undecided"]
 
 CLEAR = 0.925
@@ -70,7 +69,7 @@ def choose(draws: CellDraws) -> Choice:
     Args:
         draws: One cell per configuration.
     """
-    error = draws.cells["error"].to_numpy(np.float64)
+    error = draws.column("error")
     order = np.argsort(error, kind="stable")
     leader = int(order[0])
     if len(draws.draws):
@@ -84,13 +83,9 @@ def choose(draws: CellDraws) -> Choice:
     members = _members(probability, draws.draws, leader) if len(draws.draws) else (leader,)
     verdict, reason = _judge(draws, leader, runner_up, members)
     return Choice(
-        leader=leader,
-        runner_up=runner_up,
-        probability=probability,
-        members=members,
-        verdict=verdict,
+        leader=leader, runner_up=runner_up, probability=probability, members=members, verdict=verdict,
         reason=reason,
-    )
+    )  # fmt: skip
 
 
 def _members(probability: Floats, draws: Floats, leader: int) -> tuple[int, ...]:
@@ -113,7 +108,7 @@ def _members(probability: Floats, draws: Floats, leader: int) -> tuple[int, ...]
 def _judge(
     draws: CellDraws, leader: int, runner_up: int | None, members: tuple[int, ...]
 ) -> tuple[Verdict, str]:
-    error, source = draws.cells["error"].to_numpy(np.float64), draws.source
+    error, source = draws.column("error"), draws.source
     if runner_up is None:
         return "undecided", "only one configuration was measured here, so there is nothing to compare it with"
     gap = percent(float(error[runner_up] - error[leader]))
@@ -201,7 +196,7 @@ def _choices(draws: CellDraws, cost: Floats) -> Iterator[tuple[float, int, CellD
                 choice = choose(here)
                 yield float(str(budget)), int(inside[positions[choice.leader]]), here, choice
             continue
-        error = of_regime.cells["error"].to_numpy(np.float64)
+        error = of_regime.column("error")
         kept = np.flatnonzero(undominated(own_cost, error[None, :])[0])
         for place in kept[np.argsort(own_cost[kept], kind="stable")]:
             here = at_compute(of_regime, own_cost, float(own_cost[place]))
@@ -234,7 +229,7 @@ def _only_for_less(here: CellDraws, choice: Choice, names: list[str]) -> dict[st
 
 def _beaten(draws: CellDraws, cost: Floats, place: int, reason: str) -> dict[str, str]:
     """Return the verdict if another trial beats the best of a budget; empty otherwise."""
-    error = draws.cells["error"].to_numpy(np.float64)
+    error = draws.column("error")
     other = best_for_no_more(cost, error, place)
     if error[other] >= error[place]:
         return {}
@@ -251,7 +246,7 @@ def _beaten(draws: CellDraws, cost: Floats, place: int, reason: str) -> dict[str
 
 def describe(draws: CellDraws, choice: Choice, names: list[str]) -> dict[str, object]:
     """Return a choice as columns that tables share; ``names`` are the texts of the cells."""
-    error = draws.cells["error"].to_numpy(np.float64)
+    error = draws.column("error")
     low, high = interval(draws.draws[:, choice.leader])
     row: dict[str, object] = {
         "error": float(error[choice.leader]), "low": low, "high": high,

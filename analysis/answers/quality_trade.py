@@ -11,13 +11,12 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws
-from analysis.cells.intervals import COVERAGE, interval
+from analysis.cells.intervals import COVERAGE, column_intervals, interval
 from analysis.labels import plural, quality_fraction
 
-Floats = NDArray[np.float64]
 Verdict = Literal["filter less", "filter more", "undecided"]
 
 _FEWEST = 2
@@ -35,7 +34,7 @@ class QualityTrade:
         slope: Measured slope of ln fraction over ln x.
         slope_low: Lower end of its interval; NaN without draws of runs.
         slope_high: Upper end of its interval.
-        verdict: Whether to filter less or more as x grows.
+        verdict: Advice: filter less or more as x grows, or undecided.
         reason: The verdict in one sentence.
     """
 
@@ -52,10 +51,10 @@ class QualityTrade:
 def quality_trades(draws: CellDraws) -> tuple[QualityTrade, ...]:
     """Return every slice with at least two qualities at two budgets, or of two pools."""
     fraction = np.array([quality_fraction(str(name)) for name in draws.cells["quality"]])
-    # Named subsets and mixtures are no fractions of a pool.
+    # Named subsets and mixtures are not fractions of a pool.
     draws, fraction = draws.take(np.flatnonzero(fraction <= 1)), fraction[fraction <= 1]
     # Subsets of one pool have the same size / fraction up to rounding, so pools are told apart by 2^0.1.
-    pool = draws.cells["subset_size"].to_numpy(np.float64) / fraction
+    pool = draws.column("subset_size") / fraction
     named = draws.cells.assign(pool=np.round(np.log2(pool), 1), fraction=fraction, pairs=pool)
     here = replace(draws, cells=named)
     found = []
@@ -68,8 +67,8 @@ def quality_trades(draws: CellDraws) -> tuple[QualityTrade, ...]:
 
 
 def _trade(draws: CellDraws, along: str, held: Mapping[str, Any]) -> QualityTrade | None:
-    error, fraction = draws.with_measured(), draws.cells["fraction"].to_numpy(np.float64)
-    pairs = draws.cells["pairs"].to_numpy(np.float64)
+    error, fraction = draws.with_measured(), draws.column("fraction")
+    pairs = draws.column("pairs")
     x, best = [], []
     for key, places in draws.groups([along]):
         if len(np.unique(fraction[places])) > 1:
@@ -81,13 +80,11 @@ def _trade(draws: CellDraws, along: str, held: Mapping[str, Any]) -> QualityTrad
     centred = log_x - log_x.mean()
     slopes = np.log(chosen) @ centred / (centred @ centred)
     low = high = float("nan")
-    ends = [(low, high)] * len(x)
+    lows = highs = np.full(len(x), np.nan)
     if draws.source == "runs":
         low, high = interval(slopes[1:])
-        ends = [interval(column) for column in chosen[1:].T]
-    frame = pd.DataFrame({
-        "x": x, "fraction": chosen[0], "low": [end[0] for end in ends], "high": [end[1] for end in ends],
-    })  # fmt: skip
+        lows, highs = column_intervals(chosen[1:])
+    frame = pd.DataFrame({"x": x, "fraction": chosen[0], "low": lows, "high": highs})
     verdict, reason = _judge(slopes[1:], draws.source == "runs", len(x))
     return QualityTrade(
         along=along, held=held, best=frame, slope=float(slopes[0]), slope_low=low, slope_high=high,

@@ -16,17 +16,14 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Indices
 from analysis.cells.bootstrap import CellDraws, stream
 from analysis.cells.interpolation import bends, between, straight_lines
 from analysis.cells.pareto import SAME_COST
 
-Floats = NDArray[np.float64]
-Positions = NDArray[np.intp]
 
-
-def curves(draws: CellDraws, cost: Floats) -> list[Positions]:
+def curves(draws: CellDraws, cost: Floats) -> list[Indices]:
     """Return the cells of each curve by rising cost."""
     number = draws.curves()
     order = np.lexsort((cost, number))
@@ -60,7 +57,7 @@ def at_compute(draws: CellDraws, cost: Floats, flops: float) -> CellDraws:
     """
     rows, drawn = [], []
     at = np.array([flops])
-    generator = stream("read off", 0)
+    generator = stream("read off")
     for positions in curves(draws, cost):
         x = cost[positions]
         if x[0] > flops * SAME_COST:

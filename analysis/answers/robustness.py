@@ -12,13 +12,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Indices, Mask
 from analysis.cells.bootstrap import stream
 from analysis.cells.intervals import COVERAGE
 from analysis.cells.shared_noise import Trunks, find_trunks
 from analysis.cells.table import CELL, tidy
 from runners.evaluate.variants import MEANS, variant_sets
-
-Floats = NDArray[np.float64]
 
 BASELINE = "clip"
 FEWEST_CELLS = 4
@@ -36,7 +35,7 @@ class _Cells:
     runs: NDArray[np.int64]
     residuals: Floats  # (2, runs of cells with several), in units of √(p(1−p))
     freedom: int
-    place: NDArray[np.intp]  # cell of each run
+    place: Indices  # cell of each run
     trunks: Trunks | None
 
 
@@ -54,7 +53,7 @@ def robustness(results: pd.DataFrame, *, metric: str) -> pd.DataFrame:
         ``above``, ``below`` or ``on`` the line, or ``undecided`` without an interval. Empty if the metric is
         not top-1 or fewer than four plain CLIP cells have both accuracies.
     """
-    rows = [row for name, both in _measured(results, metric) for row in _above_line(both, name)]
+    rows = [row for name, cells, base in _measured(results, metric) for row in _above_line(name, cells, base)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -66,17 +65,14 @@ def foretold(results: pd.DataFrame, *, metric: str) -> pd.DataFrame:
         shifted set that the line predicts (fractions). Empty without a line.
     """
     frames = []
-    for name, both in _measured(results, metric):
-        cells = _cells(both)
-        base = (cells.frame["strategy"] == BASELINE).to_numpy(bool)
-        if _has_line(cells, base):
-            above = _residuals(cells.accuracy[None], base)[2][0]
-            frames.append(cells.frame.assign(shifted_set=name, foretold=cells.accuracy[1] - above))
+    for name, cells, base in _measured(results, metric):
+        above = _residuals(cells.accuracy[None], base)[2][0]
+        frames.append(cells.frame.assign(shifted_set=name, foretold=cells.accuracy[1] - above))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
-def _measured(results: pd.DataFrame, metric: str) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield each shifted set's name, and the finished trials with their accuracies on both sets."""
+def _measured(results: pd.DataFrame, metric: str) -> Iterator[tuple[str, _Cells, Mask]]:
+    """Yield each shifted set that has a line: its name, the cells, and which of them are plain CLIP."""
     place, _, what = metric.rpartition("/")
     trials = tidy(results, metric=metric).frame
     if what != "top1" or trials.empty:
@@ -84,11 +80,10 @@ def _measured(results: pd.DataFrame, metric: str) -> Iterator[tuple[str, pd.Data
     for name, accuracy in _shifted(results.set_index("trial"), place):
         shifted = accuracy.reindex(trials["trial"]).to_numpy(np.float64)
         both = trials[["trial", "trunk", *CELL]].assign(plain=1 - trials["error"], shifted=shifted)
-        yield name, both.dropna(subset=["shifted"])
-
-
-def _has_line(cells: _Cells, base: NDArray[np.bool_]) -> bool:
-    return bool(base.sum() >= FEWEST_CELLS and np.ptp(cells.accuracy[0, base]) > 0)
+        cells = _cells(both.dropna(subset=["shifted"]))
+        base = (cells.frame["strategy"] == BASELINE).to_numpy(bool)
+        if base.sum() >= FEWEST_CELLS and np.ptp(cells.accuracy[0, base]) > 0:
+            yield name, cells, base
 
 
 def _shifted(results: pd.DataFrame, plain: str) -> Iterator[tuple[str, pd.Series]]:
@@ -103,18 +98,13 @@ def _shifted(results: pd.DataFrame, plain: str) -> Iterator[tuple[str, pd.Series
             yield mean, results[columns].mean(axis=1, skipna=False)
 
 
-def _above_line(measured: pd.DataFrame, name: str) -> list[dict[str, object]]:
-    cells = _cells(measured)
-    base = (cells.frame["strategy"] == BASELINE).to_numpy(bool)
-    if not _has_line(cells, base):
-        return []
-    groups = dict(_groups(cells.frame))
+def _above_line(name: str, cells: _Cells, base: Mask) -> list[dict[str, object]]:
     slope, r2, above = _residuals(cells.accuracy[None], base)
     draws = _draw(cells, name)
     drawn = _residuals(draws, base)[2] if draws is not None else np.full((1, len(base)), np.nan)
     tail = 100 * (1 - COVERAGE) / 2
     rows = []
-    for (axis, value), members in groups.items():
+    for (axis, value), members in _groups(cells.frame):
         low, high = np.percentile(drawn[:, members].mean(axis=1), [tail, 100 - tail])
         verdict = "undecided" if np.isnan(low) else "above" if low > 0 else "below" if high < 0 else "on"
         rows.append({
@@ -125,7 +115,7 @@ def _above_line(measured: pd.DataFrame, name: str) -> list[dict[str, object]]:
     return rows
 
 
-def _groups(cells: pd.DataFrame) -> Iterator[tuple[tuple[str, str], NDArray[np.bool_]]]:
+def _groups(cells: pd.DataFrame) -> Iterator[tuple[tuple[str, str], Mask]]:
     plain = cells["strategy"] == BASELINE
     for axis, among in (("architecture", plain), ("strategy", ~plain)):
         for value in sorted(set(cells.loc[among, axis])):
@@ -133,6 +123,8 @@ def _groups(cells: pd.DataFrame) -> Iterator[tuple[tuple[str, str], NDArray[np.b
 
 
 def _cells(measured: pd.DataFrame) -> _Cells:
+    # Residuals as in `bootstrap`: times √(n/(n−1)), in units of √(p(1−p)), the standard deviation of one
+    # answer; the number of images cancels out.
     grouped = measured.groupby(list(CELL), dropna=False)[["plain", "shifted"]]
     means = grouped.mean().reset_index()
     runs = np.asarray(grouped.size(), dtype=np.int64)
@@ -142,24 +134,21 @@ def _cells(measured: pd.DataFrame) -> _Cells:
     unit = np.sqrt(np.clip(at * (1 - at), 1e-6, None))
     off = (measured[["plain", "shifted"]].to_numpy(np.float64) - at) / unit * spread[place, None]
     return _Cells(
-        frame=means,
-        accuracy=means[["plain", "shifted"]].to_numpy(np.float64).T,
-        runs=runs,
-        residuals=off[several].T,
-        freedom=int((runs - 1).sum()),
-        place=np.asarray(place, dtype=np.intp),
+        frame=means, accuracy=means[["plain", "shifted"]].to_numpy(np.float64).T, runs=runs,
+        residuals=off[several].T, freedom=int((runs - 1).sum()), place=place.astype(np.intp),
         trunks=find_trunks(measured, several),
-    )
+    )  # fmt: skip
 
 
 def _draw(cells: _Cells, name: str) -> Floats | None:
     """Return draws of the cells, shape (draws, 2, cells); both accuracies of a run are drawn together."""
     if cells.freedom == 0:
         return None
-    rng = stream(f"robustness/{name}", 0)
+    rng = stream(f"robustness/{name}")
     pool = cells.residuals.shape[1]
     means = np.empty((_DRAWS, 2, len(cells.runs)))
     if cells.trunks is not None:
+        # Runs sorted by cell, so that `reduceat` sums each cell's runs.
         order, starts = np.argsort(cells.place, kind="stable"), np.cumsum(cells.runs) - cells.runs
         picked = cells.residuals[:, cells.trunks.picks(rng, _DRAWS)][:, :, order]
         means[:] = (np.add.reduceat(picked, starts, axis=2) / cells.runs).transpose(1, 0, 2)
@@ -169,10 +158,10 @@ def _draw(cells: _Cells, name: str) -> Floats | None:
     # √(ν/χ²ν) as in `bootstrap`: few seeds give the wide intervals of Student's t.
     stretch = np.sqrt(cells.freedom / rng.chisquare(cells.freedom, size=(_DRAWS, 1, 1)))
     unit = np.sqrt(np.clip(cells.accuracy * (1 - cells.accuracy), 1e-6, None))
-    return np.asarray(cells.accuracy + means * stretch * unit, dtype=np.float64)
+    return cells.accuracy + means * stretch * unit
 
 
-def _residuals(accuracy: Floats, base: NDArray[np.bool_]) -> tuple[float, float, Floats]:
+def _residuals(accuracy: Floats, base: Mask) -> tuple[float, float, Floats]:
     """Return slope and r² of the first draw's line, and the distance of all cells from each draw's line."""
     x, y = _logit(accuracy[:, 0]), _logit(accuracy[:, 1])
     x_base, y_base = x[:, base], y[:, base]
@@ -186,4 +175,4 @@ def _residuals(accuracy: Floats, base: NDArray[np.bool_]) -> tuple[float, float,
 
 def _logit(share: Floats) -> Floats:
     inside = np.clip(share, 1e-4, 1 - 1e-4)
-    return np.asarray(np.log(inside / (1 - inside)), dtype=np.float64)
+    return np.log(inside / (1 - inside))

@@ -46,8 +46,8 @@ def with_scope(
         draws: Cells that it was made from.
         plan: Plan from ``missing.with_budgets``; planned combinations do not count as untried.
         left_out: Cells left out of the plan, with ``reason``.
-        rates: Architectures and strategies whose peak learning rate was tuned → the level at which it was
-            found not to be the best any more, infinite without; None when unknown.
+        rates: Architecture and strategy with a tuned peak learning rate → level at which another rate was
+            found to be better, infinite if none was; None when unknown.
 
     Returns:
         ``best`` with ``not_run``, the untried combinations of the leaders' parts (text, may be empty), and
@@ -110,12 +110,10 @@ def _not_run(
     return f"{listed([*names, *more])} {'was' if len(absent) == 1 else 'were'} not run"
 
 
-def _options(
-    row: Mapping[str, Any], draws: CellDraws, compared: _Compared
-) -> tuple[Collection[str], Collection[str], Collection[_Data]]:
+def _options(row: Mapping[str, Any], draws: CellDraws, compared: _Compared) -> tuple[Collection[Any], ...]:
     """Return the parts that did well at a budget, the leader's first: architectures, strategies, data."""
     good = [_parts(cell, row["regime"]) for cell in row["leaders"]]
-    architectures, strategies, data = (dict.fromkeys(values) for values in zip(*good, strict=True))
+    options: list[dict[Any, None]] = [dict.fromkeys(values) for values in zip(*good, strict=True)]
     for axis, found in compared.items():
         here = [
             each.positions
@@ -125,13 +123,9 @@ def _options(
         if here:
             cells = draws.cells.iloc[max(here, key=len)]
             lowest = _parts(records(cells.nsmallest(1, "error"))[0], row["regime"])
-            if axis == "architecture":
-                architectures[lowest[0]] = None
-            elif axis == "strategy":
-                strategies[lowest[1]] = None
-            else:
-                data[lowest[2]] = None
-    return architectures, strategies, data
+            place = {"architecture": 0, "strategy": 1}.get(axis, 2)
+            options[place][lowest[place]] = None
+    return tuple(options)
 
 
 def _parts(cell: Mapping[str, Any], regime: str) -> _Parts:

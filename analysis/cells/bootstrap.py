@@ -33,13 +33,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Indices
 from analysis.cells.chance import chance_error
 from analysis.cells.intervals import COVERAGE
 from analysis.cells.moderated import moderated
 from analysis.cells.shared_noise import Trunks, find_trunks
 from analysis.cells.table import CELL, Trials, is_loss
 
-Floats = NDArray[np.float64]
 Source = Literal["runs", "evaluation", "none"]
 
 REFITS = 500
@@ -76,9 +76,9 @@ class CellDraws:
 
     cells: pd.DataFrame
     draws: Floats
-    left_out: NDArray[np.intp]
+    left_out: Indices
     without: Floats
-    unit: NDArray[np.intp]
+    unit: Indices
     source: Source
     freedom: int
     noise: float
@@ -86,7 +86,11 @@ class CellDraws:
     chance: float
     explanation: str
 
-    def take(self, positions: NDArray[np.intp]) -> "CellDraws":
+    def column(self, name: str) -> Floats:
+        """Return a column of numbers of the cells, shape (cells,)."""
+        return self.cells[name].to_numpy(np.float64)
+
+    def take(self, positions: Indices) -> "CellDraws":
         """Return the draws of the cells at some positions, in that order."""
         place = np.full(len(self.cells), -1, dtype=np.intp)
         place[positions] = np.arange(len(positions))
@@ -102,7 +106,7 @@ class CellDraws:
 
     def with_measured(self) -> Floats:
         """Return the measured errors followed by the first draws, shape (1 + ``refits``, cells)."""
-        measured = self.cells["error"].to_numpy(np.float64)[None, :]
+        measured = self.column("error")[None, :]
         return np.concatenate([measured, self.draws[:REFITS]])
 
     @property
@@ -110,30 +114,19 @@ class CellDraws:
         """Number of draws that fitted estimates are refitted to."""
         return len(self.draws[:REFITS])
 
-    def resampled(self, positions: NDArray[np.intp] | None = None) -> Floats:
-        """Return the rows of `with_measured`, then the measured errors without each run, or trunk, in turn.
+    def resampled(self) -> Floats:
+        """Return the rows of `with_measured`, then the measured errors without each run or trunk in turn."""
+        units, row = np.unique(self.unit, return_inverse=True)
+        shown = self.with_measured()
+        without = np.repeat(shown[:1], len(units), axis=0)
+        without[row, self.left_out] = self.without
+        return np.concatenate([shown, without])
 
-        Args:
-            positions: Positions of the cells, in the order of the columns; all cells by default.
-        """
-        positions = np.arange(len(self.cells)) if positions is None else positions
-        place = np.full(len(self.cells), -1, dtype=np.intp)
-        place[positions] = np.arange(len(positions))
-        left = place[self.left_out]
-        kept = np.flatnonzero(left >= 0)
-        units, row = np.unique(self.unit[kept], return_inverse=True)
-        shown = 1 + self.refits
-        found = np.empty((shown + len(units), len(positions)))
-        found[0] = found[shown:] = self.cells["error"].to_numpy(np.float64)[positions]
-        found[1:shown] = self.draws[:REFITS, positions]
-        found[shown + row, left[kept]] = self.without[kept]
-        return found
-
-    def curves(self) -> NDArray[np.intp]:
+    def curves(self) -> Indices:
         """Return the number of each cell's curve; see `curve_numbers`."""
         return curve_numbers(self.cells)
 
-    def groups(self, columns: list[str]) -> list[tuple[tuple[Hashable, ...], NDArray[np.intp]]]:
+    def groups(self, columns: list[str]) -> list[tuple[tuple[Hashable, ...], Indices]]:
         """Return each combination of values of the columns with its cells' positions, in sorted order."""
         found = self.cells.groupby(columns, sort=True).indices
         return [
@@ -142,19 +135,18 @@ class CellDraws:
         ]
 
 
-def stream(question: str, seed: int) -> np.random.Generator:
+def stream(question: str, number: int = 0) -> np.random.Generator:
     """Return the random stream of one question; it does not depend on other questions or their order."""
-    return np.random.default_rng(int.from_bytes(sha256(f"{seed}/{question}".encode()).digest()[:16], "big"))
+    return np.random.default_rng(int.from_bytes(sha256(f"{number}/{question}".encode()).digest()[:16], "big"))
 
 
-def cell_draws(trials: Trials, *, question: str, draws: int = 2000, seed: int = 0) -> CellDraws:
+def cell_draws(trials: Trials, *, question: str, draws: int = 2000) -> CellDraws:
     """Group runs by cell and draw the error of each cell from the noise of the runs.
 
     Args:
         trials: Finished trials of a study.
         question: Name of the random stream.
         draws: Number of draws of the whole study.
-        seed: Seed of the analysis.
     """
     cells, position = _cells(trials)
     mean, runs = cells["error"].to_numpy(np.float64), cells["runs"].to_numpy(np.int64)
@@ -172,7 +164,7 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000, seed: int = 
     # Seeds that agree to the last digit, without a counting noise as lower bound, do not measure noise.
     measured = freedom > 0 and (counted or noise > 0)
     source: Source = "runs" if measured else ("evaluation" if counted else "none")
-    generator = stream(question, seed)
+    generator = stream(question)
     if source == "none":
         drawn = np.empty((0, len(cells)))
     elif source == "evaluation":
@@ -200,7 +192,7 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000, seed: int = 
     )
 
 
-def curve_numbers(cells: pd.DataFrame) -> NDArray[np.intp]:
+def curve_numbers(cells: pd.DataFrame) -> Indices:
     """Return the number of each cell's curve: cells of one regime and configuration at any budget.
 
     In the one-epoch regime more compute means more pairs, so its curves span subset sizes.
@@ -212,7 +204,7 @@ def curve_numbers(cells: pd.DataFrame) -> NDArray[np.intp]:
 
 def _resampled(  # noqa: PLR0913 (residuals, where they come from, and how they are drawn)
     residuals: Floats,
-    position: NDArray[np.intp],
+    position: Indices,
     cells: pd.DataFrame,
     freedom: Floats,
     trunks: Trunks | None,
@@ -230,7 +222,7 @@ def _resampled(  # noqa: PLR0913 (residuals, where they come from, and how they 
         freedom: Degrees of freedom of each curve from ``_freedom``.
         trunks: The units of the noise; None if every run is one.
         draws: Number of draws.
-        counted: Whether the unit is the counting noise; the noise is then at least one unit.
+        counted: True if the unit is the counting noise; the noise is then at least one unit.
         generator: Source of the draws.
     """
     runs, curve = cells["runs"].to_numpy(np.int64), curve_numbers(cells)
@@ -279,7 +271,7 @@ def _freedom(cells: pd.DataFrame, shared: float) -> Floats:
     return np.asarray(found / (1.0 + np.maximum(levels - 1.0, 0.0) * shared**2), dtype=np.float64)
 
 
-def _cells(trials: Trials) -> tuple[pd.DataFrame, NDArray[np.intp]]:
+def _cells(trials: Trials) -> tuple[pd.DataFrame, Indices]:
     """Return the cells and the position of each run's cell."""
     grouped = trials.frame.groupby(list(CELL), sort=True)
     cells = grouped[["error", "images", "reading_error", *_MEANS]].mean()
@@ -311,9 +303,7 @@ def _read(reading: Floats) -> bool:
     return bool(len(reading)) and bool((reading > 0).all())
 
 
-def _jackknife(
-    trials: Trials, cells: pd.DataFrame, position: NDArray[np.intp]
-) -> tuple[NDArray[np.intp], Floats]:
+def _jackknife(trials: Trials, cells: pd.DataFrame, position: Indices) -> tuple[Indices, Floats]:
     """Return, for each run of a cell with at least two, that cell and its mean without the run."""
     runs, mean = (cells[name].to_numpy(np.float64)[position] for name in ("runs", "error"))
     several = runs > 1
@@ -322,7 +312,7 @@ def _jackknife(
     return position[several], np.asarray(left, dtype=np.float64)
 
 
-def _residuals(trials: Trials, cells: pd.DataFrame, position: NDArray[np.intp], unit: Floats) -> Floats:
+def _residuals(trials: Trials, cells: pd.DataFrame, position: Indices, unit: Floats) -> Floats:
     """Return standardised residuals, inflated by √(n/(n−1)), of the cells with at least two runs."""
     runs = cells["runs"].to_numpy(np.float64)[position]
     deviation = trials.frame["error"].to_numpy(np.float64) - cells["error"].to_numpy(np.float64)[position]

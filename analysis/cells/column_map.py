@@ -8,11 +8,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.arrays import Floats
 from analysis.cells.table import CELL, NUMBERS, READING_ERROR, REGIMES, TEXT, is_loss, levels
 from budgets.names import unknown
 from budgets.quantity import parse_quantity
-
-Floats = NDArray[np.float64]
 
 REQUIRED = ("regime", "subset_size", "quality", "architecture", "strategy", "samples_seen", "train_flops")
 OPTIONAL = (
@@ -172,7 +171,7 @@ def _numbers(table: pd.DataFrame, column: Column, name: str, at: str) -> Floats:
     for other, power in ((column.by, 1), (column.over, -1)):
         if other is not None:
             values = values * _numbers(table, Column(source=other), name, at) ** power
-    return np.asarray(values, dtype=np.float64)
+    return values
 
 
 def _each(

@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from analysis.arrays import Indices
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.table import CELL
 from analysis.labels import budget_text, held_text
-
-Floats = NDArray[np.float64]
 
 X_COLUMNS = {"compute": "train_flops", "data": "subset_size"}
 """Direction of a curve → the column of the cells that is its x."""
@@ -29,7 +27,7 @@ class Curve:
 
     along: str
     identity: Mapping[str, Any]
-    positions: NDArray[np.intp]
+    positions: Indices
 
 
 class _HasCurve(Protocol):
@@ -51,7 +49,7 @@ def curves(draws: CellDraws, *, along: str) -> list[Curve]:
     """
     left = "budget" if along == "compute" else "subset_size"
     regimes = draws.cells["regime"].to_numpy(object)
-    x = draws.cells[X_COLUMNS[along]].to_numpy(np.float64)
+    x = draws.column(X_COLUMNS[along])
     found = []
     for one_epoch in (False, True):
         # In one epoch each pair is seen once: more compute means more pairs, so both vary along the curve.
@@ -79,7 +77,7 @@ def by_length(found: Sequence[Curve]) -> list[list[Curve]]:
 def curve_text(curve: _HasCurve, *, without: str = "") -> str:
     """Return the fixed parts of a curve in words, with its budget if that is fixed."""
     identity = curve.identity
-    held = {name: value for name, value in identity.items() if name not in ("regime", "budget", without)}
+    held = {name: value for name, value in identity.items() if name != without}
     if "budget" not in identity:
         return held_text(held)
     return f"{held_text(held)} at {budget_text(str(identity['regime']), identity['budget'])}"

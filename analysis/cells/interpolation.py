@@ -1,15 +1,14 @@
 """Interpolation of a curve between its measured cells."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from analysis.arrays import Floats, Indices
 
 _SAME = 1e-9  # smallest step in ln x, so that cells of equal x do not divide by zero
 _STEEPEST = 2.0  # largest exponent: a curve that stops falling would need an infinite one
 
 
-def between(x: Floats, at: Floats) -> tuple[NDArray[np.intp], Floats]:
+def between(x: Floats, at: Floats) -> tuple[Indices, Floats]:
     """Return the last cell at or below each point, and the share of ln x from there to the next cell.
 
     Args:
@@ -36,7 +35,7 @@ def straight_lines(x: Floats, error: Floats, at: Floats) -> Floats:
     """
     below, share = between(x, at)
     above = np.minimum(below + 1, len(x) - 1)
-    return np.asarray(error[:, below] + share * (error[:, above] - error[:, below]), dtype=np.float64)
+    return error[:, below] + share * (error[:, above] - error[:, below])
 
 
 def bends(x: Floats, error: Floats, at: Floats) -> Floats:

@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from analysis.arrays import Floats
 
 _NORMAL = NormalDist()
 
 COVERAGE = 0.90
 """Probability of every interval of the analysis; intervals are central."""
+
+QUANTILE = 1.6448536269514722
+"""Normal quantile of ``COVERAGE``: an interval reaches this many standard deviations to either side."""
 
 FEWEST = 8
 """Fewest runs for a BCa interval: below, the jackknife does not show the skewness."""
@@ -56,6 +58,16 @@ def column_intervals(values: Floats) -> tuple[Floats, Floats]:
     last = len(ordered) - 1
     low, high = ((1 - COVERAGE) / 2 * last, (1 + COVERAGE) / 2 * last)
     return ordered[int(np.floor(low))], ordered[int(np.ceil(high))]
+
+
+def half_width(draws: Floats) -> Floats:
+    """Return half the width of the central 68 % of draws, along their first axis.
+
+    For normal draws it is their standard deviation. Draws from few degrees of freedom have long tails, which
+    inflate the ordinary standard deviation.
+    """
+    low, high = np.quantile(draws, [0.1587, 0.8413], axis=0)
+    return np.asarray((high - low) / 2, dtype=np.float64)
 
 
 def bca(values: Floats, estimate: float, jackknife: Floats) -> tuple[float, float]:

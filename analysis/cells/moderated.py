@@ -8,9 +8,8 @@ for a quiet one produces false winners, so the excess is taken at its upper ``LI
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from analysis.arrays import Floats
 
 LIMIT = 0.9
 """One-sided confidence limit at which the excess of the log variances is taken."""

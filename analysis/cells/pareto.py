@@ -2,18 +2,16 @@
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Mask
 from analysis.cells.table import BATCH_ROUNDING
-
-Floats = NDArray[np.float64]
 
 SAME_COST = 1 + BATCH_ROUNDING
 """Factor within which two trials count as equally expensive, since levels are rounded to whole batches."""
 
 
 def costs(cells: pd.DataFrame) -> Floats:
-    """Return the cost of each cell in training FLOPs of one trial.
+    """Return the cost of each cell, or trial, in training FLOPs of one trial.
 
     Cells of one declared level cost the same: rounding to whole batches (195.8 of 200 GFLOP) does not make
     one of them cheaper.
@@ -23,7 +21,7 @@ def costs(cells: pd.DataFrame) -> Floats:
     return np.where(fixed, budget, flops)
 
 
-def undominated(cost: Floats, error: Floats) -> NDArray[np.bool_]:
+def undominated(cost: Floats, error: Floats) -> Mask:
     """Return which cells are not beaten, that is by a lower error at no more cost or an equal one at less.
 
     Args:

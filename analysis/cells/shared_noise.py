@@ -9,10 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Places = NDArray[np.intp]
+from analysis.arrays import Floats, Indices, Mask
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,12 +24,12 @@ class Trunks:
         of: Unit of each residual.
     """
 
-    unit: Places
-    level: Places
-    donors: Places
-    of: Places
+    unit: Indices
+    level: Indices
+    donors: Indices
+    of: Indices
 
-    def picks(self, generator: np.random.Generator, draws: int) -> Places:
+    def picks(self, generator: np.random.Generator, draws: int) -> Indices:
         """Return the residual that each run gets in each draw, shape (draws, runs)."""
         chosen = generator.integers(len(self.donors), size=(draws, int(self.unit.max()) + 1))
         return self.donors[chosen[:, self.unit], self.level]
@@ -44,7 +42,7 @@ class Trunks:
         return float(np.clip((sums**2 - squares).sum() / pairs, 0.0, 1.0)) if pairs else 0.0
 
 
-def find_trunks(runs: pd.DataFrame, several: NDArray[np.bool_]) -> Trunks | None:
+def find_trunks(runs: pd.DataFrame, several: Mask) -> Trunks | None:
     """Return the units of a study's noise; None if no trunk with several levels has residuals.
 
     Args:

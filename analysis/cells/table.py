@@ -5,8 +5,8 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Mask
 from budgets.names import unknown
 
 CONFIGURATION = ("subset_size", "quality", "architecture", "strategy")
@@ -67,7 +67,9 @@ def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
     """
     if results.empty:
         return Trials(
-            frame=pd.DataFrame({name: pd.Series(dtype=_dtype(name)) for name in KEPT}),
+            frame=pd.DataFrame(
+                {name: pd.Series(dtype=object if name in {*TEXT, "trunk"} else float) for name in KEPT}
+            ),
             metric=metric,
             excluded=pd.DataFrame({name: pd.Series(dtype=object) for name in ("trial", "status", "reason")}),
         )
@@ -84,8 +86,7 @@ def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
         else f"{status}: {reason}".rstrip(": ")
         for status, reason in zip(excluded["status"], excluded["reason"], strict=True)
     ]
-    count = _count_column(metric)
-    reading = f"{metric.rpartition('/')[0]}/{READING_ERROR}"
+    count, reading = (f"{metric.rpartition('/')[0]}/{last}" for last in ("count", READING_ERROR))
     cells = results.assign(budget=budgets(results), diverged=results["status"] == "diverged")
     frame = cells.assign(
         diverged=cells.groupby(list(CELL), dropna=False)["diverged"].transform("sum").astype(np.float64),
@@ -103,7 +104,7 @@ def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
     )
 
 
-def budgets(trials: pd.DataFrame) -> NDArray[np.float64]:
+def budgets(trials: pd.DataFrame) -> Floats:
     """Return the budget of each trial: FLOPs of its level under fixed compute, samples seen otherwise.
 
     Trials of one declared budget may stop at different whole batches; they still have one budget. A missing
@@ -124,7 +125,7 @@ def budgets(trials: pd.DataFrame) -> NDArray[np.float64]:
     return found
 
 
-def levels(values: NDArray[np.float64], step: NDArray[np.float64]) -> NDArray[np.float64]:
+def levels(values: Floats, step: Floats) -> Floats:
     """Return the level of each value: the largest of the values that it may have been rounded down from.
 
     Args:
@@ -162,15 +163,7 @@ def is_loss(metric: str) -> bool:
     return metric.endswith("/loss")
 
 
-def _count_column(metric: str) -> str:
-    return f"{metric.rpartition('/')[0]}/count"
-
-
-def _dtype(name: str) -> type:
-    return object if name in {*TEXT, "trunk"} else float
-
-
-def _numbers(frame: pd.DataFrame, column: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _numbers(frame: pd.DataFrame, column: str) -> Floats:
     try:
         return frame[column].to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError) as error:
@@ -201,8 +194,8 @@ def _check_columns(results: pd.DataFrame, metric: str) -> None:
 def _check_fraction(
     results: pd.DataFrame,
     metric: str,
-    value: np.ndarray[tuple[int], np.dtype[np.float64]],
-    measured: np.ndarray[tuple[int], np.dtype[np.bool_]],
+    value: Floats,
+    measured: Mask,
 ) -> None:
     outside = measured & ((value < 0) | (value > 1))
     if is_loss(metric):

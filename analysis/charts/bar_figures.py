@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from analysis.answers.contrasts import comparisons, densest
 from analysis.answers.frontier import choose
+from analysis.arrays import Indices
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.pareto import costs, undominated
 from analysis.cells.table import REGIMES
@@ -28,7 +28,6 @@ from analysis.charts.figure_data import (
 from analysis.labels import POOL, are_mixed, axis_text, budget_text, held_text, listed, metric_text, sort_key
 from analysis.laws.measure import Measure
 
-Positions = NDArray[np.intp]
 _ONCE = "In one epoch a purer subset is smaller and costs less"
 
 
@@ -38,7 +37,7 @@ class _Group:
 
     label: str
     held: Mapping[str, Any]
-    positions: Positions
+    positions: Indices
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,7 +123,7 @@ def _once(draws: CellDraws) -> list[_Group]:
             found.append((POOL, POOL, largest))
         ways.append([
             _Group(
-                label=label, held=held | {"subset_size": size}, positions=_ordered(draws, "quality", group)
+                label=label, held=held | {"subset_size": size}, positions=_by_quality(draws, group)
             )
             for label, size, group in found
             if len(group) > 1
@@ -132,9 +131,9 @@ def _once(draws: CellDraws) -> list[_Group]:
     return max(ways, key=lambda groups: sum(len(group.positions) for group in groups))
 
 
-def _ordered(draws: CellDraws, axis: str, positions: Positions) -> Positions:
-    values = draws.cells[axis].to_numpy(object)
-    return np.asarray(sorted(positions, key=lambda place: sort_key(axis, values[place])), dtype=np.intp)
+def _by_quality(draws: CellDraws, positions: Indices) -> Indices:
+    quality = draws.cells["quality"].to_numpy(object)
+    return np.asarray(sorted(positions, key=lambda place: sort_key("quality", quality[place])), dtype=np.intp)
 
 
 def _bars(  # noqa: PLR0913 (what is drawn, and its words)

@@ -10,7 +10,7 @@ from analysis.cells.curves import X_COLUMNS
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, Missing, cell_marks, mark_frame, runs_text
 from analysis.labels import capital, configuration_text, listed, metric_text, percent, plural
-from analysis.laws.form_choice import LAST, FormChoice
+from analysis.laws.form_choice import LAST
 from analysis.laws.holdout import Holdout
 from analysis.laws.laws import Law
 
@@ -28,7 +28,7 @@ def residuals(draws: CellDraws, laws: Sequence[Law], *, metric: str) -> FigureDa
         reason = "no law over compute is both supported and has more levels than parameters"
         return Missing(title=title, reason=reason)
     rows: list[dict[str, Any]] = []
-    x = draws.cells[X_COLUMNS["compute"]].to_numpy(np.float64)
+    x = draws.column(X_COLUMNS["compute"])
     for law in kept:
         series = str(law.identity["architecture"])
         marks = cell_marks(draws, law.positions, x=X_COLUMNS["compute"], series=series)
@@ -47,7 +47,6 @@ def residuals(draws: CellDraws, laws: Sequence[Law], *, metric: str) -> FigureDa
     return FigureData(
         name="residuals",
         title=title,
-        kind="curves",
         x_scale="linear",
         x_label="error by the law (%)",
         y_label="measured − law (points)",
@@ -85,7 +84,6 @@ def forecasts(draws: CellDraws, found: Holdout, *, metric: str) -> FigureData | 
     return FigureData(
         name="forecasts",
         title=title,
-        kind="curves",
         x_scale="linear",
         x_label="measured (%)",
         y_label="forecast (%)",
@@ -94,14 +92,10 @@ def forecasts(draws: CellDraws, found: Holdout, *, metric: str) -> FigureData | 
             f"{capital(metric_text(metric))} of {plural(held, 'cell')} at the largest budgets, as forecast "
             "by laws that were fitted without them, against the measured value; dashed: equality. Root mean "
             f"square miss in points on the cells that all laws forecast: {said}.{left} "
-            f"Chosen: {'; '.join(_chosen_text(choice) for choice in found.choices.values())}."
+            f"Chosen: {'; '.join(f'{one.form.name}, {one.reason}' for one in found.choices.values())}."
         ),
         alt=f"{title}: miss in points by law: {said}.",
     )
-
-
-def _chosen_text(choice: FormChoice) -> str:
-    return f"{choice.form.name}, {choice.reason}"
 
 
 def _forecast(draws: CellDraws, point: dict[str, Any]) -> dict[str, Any]:

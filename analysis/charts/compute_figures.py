@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from analysis.arrays import Indices
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.curves import X_COLUMNS
 from analysis.cells.table import CELL, CONFIGURATION, records
@@ -32,7 +32,6 @@ from analysis.labels import (
 )  # fmt: skip
 from analysis.laws.laws import Law
 
-Positions = NDArray[np.intp]
 _CUT = 0.3  # of a value: no interval of an excess error goes lower, since a logarithm has no zero
 _COSTS = {
     "train_flops": ("compute", "training compute", "training compute of one trial (FLOPs)"),
@@ -40,16 +39,16 @@ _COSTS = {
 }
 
 
-def slice_along(draws: CellDraws, axis: str) -> tuple[dict[str, Any], Positions]:
+def slice_along(draws: CellDraws, axis: str) -> tuple[dict[str, Any], Indices]:
     """Return the fixed parts under which most cells compare along an axis, and these cells."""
     others = ["regime", *(name for name in CONFIGURATION if name != axis)]
 
-    def worth(positions: Positions) -> tuple[int, int, float]:
+    def worth(positions: Indices) -> tuple[int, int, float]:
         budgets = Counter(draws.cells["budget"].to_numpy()[positions].tolist())
         comparable = sum(count for count in budgets.values() if count > 1)
         return comparable, len(positions), float(draws.cells["subset_size"].to_numpy()[positions].max())
 
-    groups: list[tuple[dict[str, Any], Positions]] = []
+    groups: list[tuple[dict[str, Any], Indices]] = []
     one_epoch = draws.cells["regime"].to_numpy(object) == "one-epoch"
     for kept in (np.flatnonzero(~one_epoch), np.flatnonzero(one_epoch)):
         # As in `curves`: in one epoch more compute means more pairs, so the subset size is not fixed.
@@ -95,16 +94,14 @@ def over_compute(  # noqa: PLR0913 (what is compared, along what, and what is be
     others = cell_marks(draws, rest, x=x, mark="other", series="other configurations")
     best, ties = _best_rows(draws, frontier, axis, str(held["regime"]), x)
     lowest = "Lowest measured error: " + "; ".join(f"{mark['label']}, {mark['y']:.1f} %" for mark in best)
-    what = {name: value for name, value in held.items() if name != "regime"}
     return FigureData(
         name=f"error-{short}-{axis}",
         title=title,
-        kind="curves",
         x_label=x_label,
         y_label=f"{metric_text(metric)} (%)",
         frame=mark_frame([*({**mark, "low": np.nan, "high": np.nan} for mark in others), *rows, *best]),
         caption=said_once(
-            f"{metric_text(metric)} against {cost} in one trial, by {word}. Fixed: {held_text(what)}",
+            f"{metric_text(metric)} against {cost} in one trial, by {word}. Fixed: {held_text(held)}",
             f"{runs_text(draws, positions)}; other configurations in grey",
             laws_text(drawn),
             f"Stars mark the best of all configurations at each budget{ties}",
@@ -156,15 +153,13 @@ def excess_over_compute(
     return FigureData(
         name=f"error-compute-{axis}-excess",
         title=title,
-        kind="curves",
         x_label=_COSTS["train_flops"][2],
         y_label=f"{metric_text(metric)} above E (points)",
         y_scale="log",
         view_of=f"error-compute-{axis}",
         frame=mark_frame(rows),
         caption=said_once(
-            f"{metric_text(metric)} above the floor E of each curve's own law. Fixed: "
-            f"{held_text({name: value for name, value in held.items() if name != 'regime'})}",
+            f"{metric_text(metric)} above the floor E of each curve's own law. Fixed: {held_text(held)}",
             "; ".join(slopes),
             "Intervals and bands are those of the error, with E as fitted, cut below 30 % of the value",
             f"Not drawn: {plural(below, 'mark')} at or below E" if below else "",
@@ -175,7 +170,7 @@ def excess_over_compute(
 
 
 def curve_rows(
-    draws: CellDraws, laws: Sequence[Law], positions: Positions, *, axis: str, x: str
+    draws: CellDraws, laws: Sequence[Law], positions: Indices, *, axis: str, x: str
 ) -> list[dict[str, Any]]:
     """Return the marks of some cells by their value along an axis, with the given laws through them."""
     rows: list[dict[str, Any]] = []
@@ -188,25 +183,15 @@ def curve_rows(
             if law.identity[axis] == value
             for row in on_axis(law_rows(law, series=name), draws, law, x)
         ]
-        rows += [*lines, *_cells(draws, positions[values[positions] == value], x, bool(lines), series=name)]
+        mine = positions[values[positions] == value]
+        rows += [*lines, *cell_marks(draws, mine, x=x, line="" if lines else JOINED, series=name)]
     return rows
 
 
 def curve_marks(draws: CellDraws, law: Law, *, x: str, **fixed: object) -> list[dict[str, Any]]:
-    """Return the marks of one curve over a column of its cells: its supported law, and its cells."""
+    """Return the marks of one curve over a column of its cells: its law, or a thin line, and its cells."""
     lines = on_axis(law_rows(law, **fixed), draws, law, x)
-    return [*lines, *_cells(draws, law.positions, x, bool(lines), **fixed)]
-
-
-def _cells(
-    draws: CellDraws,
-    positions: Positions,
-    x: str,
-    lined: bool,  # noqa: FBT001 (private)
-    **fixed: object,
-) -> list[dict[str, Any]]:
-    """Return the points of a curve, joined by a thin line if no law is drawn."""
-    return cell_marks(draws, positions, x=x, line="" if lined else JOINED, **fixed)
+    return [*lines, *cell_marks(draws, law.positions, x=x, line="" if lines else JOINED, **fixed)]
 
 
 def on_axis(rows: list[dict[str, Any]], draws: CellDraws, law: Law, x: str) -> list[dict[str, Any]]:

@@ -190,7 +190,6 @@ def design_course(events: pd.DataFrame) -> tuple[FigureData, ...]:
         FigureData(
             name="design",
             title="Course of the adaptive design",
-            kind="curves",
             x_label="FLOPs spent (% of the grid's)",
             y_label="probability of being the best (%)",
             frame=mark_frame(rows),

@@ -47,16 +47,16 @@ class FigureData:
     Attributes:
         name: File name without suffix.
         title: Title for headings.
-        kind: Kind of drawing: ``curves`` (points whose ``line`` is ``JOINED`` are joined by a thin line);
-            ``columns`` (vertical bars in groups named by ``label``); ``bars`` (horizontal bars in groups
-            named by ``label``); ``grid`` (cells in rows named by ``label`` and columns named by ``line``);
-            ``spans`` (horizontal bars from ``low`` to x).
         x_label: Label of the x axis, with unit.
         y_label: Label of the y axis, with unit.
         frame: One row per mark, with columns ``COLUMNS``: everything that is drawn, and nothing else;
             ``text`` describes the mark in words.
         caption: Caption: the data, the laws and the intervals.
         alt: Text for readers who cannot see the figure.
+        kind: Kind of drawing: ``curves`` (points whose ``line`` is ``JOINED`` are joined by a thin line);
+            ``columns`` (vertical bars in groups named by ``label``); ``bars`` (horizontal bars in groups
+            named by ``label``); ``grid`` (cells in rows named by ``label`` and columns named by ``line``);
+            ``spans`` (horizontal bars from ``low`` to x).
         x_scale: Scale of x in ``curves``; ``logit`` is for percentages.
         y_scale: Scale of y in ``curves``.
         view_of: Name of the figure in whose card a page shows this one as a second view; empty for a card
@@ -65,12 +65,12 @@ class FigureData:
 
     name: str
     title: str
-    kind: Literal["curves", "columns", "bars", "grid", "spans"]
     x_label: str
     y_label: str
     frame: pd.DataFrame
     caption: str
     alt: str
+    kind: Literal["curves", "columns", "bars", "grid", "spans"] = "curves"
     x_scale: Literal["log", "linear", "logit"] = "log"
     y_scale: Literal["log", "linear", "logit"] = "linear"
     view_of: str = ""

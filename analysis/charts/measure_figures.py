@@ -42,13 +42,12 @@ def over_compute_of(
         marks = curve_rows(cut, mine, every, axis="architecture", x="train_flops")
         rows += [mark | {"panel": metric_text(metric)} for mark in marks]
         fitted += mine
-        held_words.append(held_text({key: value for key, value in held.items() if key != "regime"}))
+        held_words.append(held_text(held))
         counts.append(runs_text(draws, positions))
         several.append(draws)
     return FigureData(
         name=name,
         title=title,
-        kind="curves",
         x_label="training compute of one trial (FLOPs)",
         y_label="error (%)",
         frame=mark_frame(rows),

@@ -4,11 +4,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
-
 from analysis.answers.envelope import Envelope
+from analysis.cells.pareto import costs
 from analysis.cells.table import Trials, records
 from analysis.charts.figure_data import FRONTIER, FigureData, Missing, mark_frame, said_once
 from analysis.labels import budget_text, configuration_text, metric_text, percent, plural, sort_key
@@ -40,10 +37,10 @@ def pareto(trials: Trials, envelopes: Sequence[Envelope]) -> FigureData | Missin
                 "text": f"{configuration_text(row)}, {budget_text(row['regime'], row['budget'])}, seed "
                 f"{int(row['seed'])}: {percent(row['error'])} %",
             }
-            for row, x in zip(records(here), _compute(here).tolist(), strict=True)
+            for row, x in zip(records(here), costs(here).tolist(), strict=True)
         ]  # fmt: skip
     cells = one.pareto
-    steps = list(zip(_compute(cells).tolist(), (100 * cells["error"]).tolist(), strict=True))
+    steps = list(zip(costs(cells).tolist(), (100 * cells["error"]).tolist(), strict=True))
     stairs = [steps[0], *(corner for (_, y), (x, low) in pairwise(steps) for corner in ((x, y), (x, low)))]
     stairs.append((max(row["x"] for row in rows), steps[-1][1]))
     rows += [{"mark": "line", "series": FRONTIER, "line": FRONTIER, "x": x, "y": y} for x, y in stairs]
@@ -51,7 +48,6 @@ def pareto(trials: Trials, envelopes: Sequence[Envelope]) -> FigureData | Missin
     return FigureData(
         name="pareto",
         title=title,
-        kind="curves",
         x_label="training compute of one trial (FLOPs)",
         y_label=f"{metric_text(trials.metric)} (%)",
         frame=mark_frame(rows),
@@ -61,8 +57,3 @@ def pareto(trials: Trials, envelopes: Sequence[Envelope]) -> FigureData | Missin
         ),
         alt=f"{title}: {plural(len(mine), 'trial')}; on the frontier: {best}.",
     )
-
-
-def _compute(frame: pd.DataFrame) -> NDArray[np.float64]:
-    fixed = frame["regime"] == "fixed-compute"
-    return np.where(fixed, frame["budget"], frame["train_flops"]).astype(np.float64)

@@ -1,11 +1,13 @@
 """Data of the figures of training curves and of the ledger."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.answers.cost import by_level
+from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.table import Trials, is_loss, records
 from analysis.charts.compute_figures import slice_along
@@ -23,12 +25,8 @@ def training_loss(trials: Trials, draws: CellDraws, curves: pd.DataFrame) -> Fig
     held, positions = slice_along(draws, "architecture")
     if curves.empty or not len(positions):
         return Missing(title=title, reason="no training curves were recorded")
-    matching = trials.frame
-    for name, value in held.items():
-        matching = matching[matching[name] == value]
-    shown = sorted(matching["budget"].unique())[-_PANELS:]
-    matching = matching[matching["budget"].isin(shown)]
-    first = matching.sort_values("seed", kind="stable").drop_duplicates(["architecture", "budget"])
+    first = _lowest_seeds(trials, held)
+    first = first[first["budget"].isin(sorted(first["budget"].unique())[-_PANELS:])]
     rows: list[dict[str, Any]] = []
     lines = 0
     for trial in records(first.sort_values(["budget", "architecture"], kind="stable")):
@@ -40,18 +38,17 @@ def training_loss(trials: Trials, draws: CellDraws, curves: pd.DataFrame) -> Fig
         lines += bool(points)
     if not lines:
         return Missing(title=title, reason="no training curves were recorded")
-    held_words = held_text({name: value for name, value in held.items() if name != "regime"})
     return FigureData(
         name="training-loss",
         title=title,
-        kind="curves",
         x_label="training compute spent (FLOPs)",
         y_label="training loss (nats)",
         frame=mark_frame(rows),
         caption=(
             f"Training loss over the compute spent, a panel per level, one line a trial "
             f"({lines}, lowest seed of each cell; at most {_PANELS} largest levels). "
-            f"Fixed: {held_words}. Points are means over at most {_BINS} bins of equal width in log compute."
+            f"Fixed: {held_text(held)}. Points are means over at most {_BINS} bins of equal width in log "
+            "compute."
         ),
         alt=f"{title} falling over compute for {lines} trials.",
     )
@@ -67,10 +64,7 @@ def on_the_way(
         return Missing(
             title=title, reason=f"no trial was measured by {metric_text(trials.metric)} on the way"
         )
-    matching = trials.frame
-    for name, value in held.items():
-        matching = matching[matching[name] == value]
-    first = matching.sort_values("seed", kind="stable").drop_duplicates(["architecture", "budget"])
+    first = _lowest_seeds(trials, held)
     ends = results[results["trial"].isin(midway["trial"])]
     points = pd.concat([midway, ends], ignore_index=True)
     rows: list[dict[str, Any]] = []
@@ -84,26 +78,30 @@ def on_the_way(
     lines = len({row["line"] for row in rows})
     if not lines:
         return Missing(title=title, reason="no trial of the compared cells was measured on the way")
-    held_words = held_text({name: value for name, value in held.items() if name != "regime"})
     return FigureData(
         name="on-the-way",
         title=title,
-        kind="curves",
         x_label="training compute spent (FLOPs)",
         y_label="loss" if is_loss(trials.metric) else "error (%)",
         frame=mark_frame(rows),
         caption=(
             f"{capital(metric_text(trials.metric))} at shares of a trial and at its end, one line a trial "
-            f"({lines}, lowest seed of each cell). Fixed: {held_words}. The learning rate has not come down "
-            "yet before the end, so that only ends are points of a scaling curve."
+            f"({lines}, lowest seed of each cell). Fixed: {held_text(held)}. The learning rate has not come "
+            "down yet before the end, so that only ends are points of a scaling curve."
         ),
         alt=f"{title} over compute for {lines} trials.",
     )
 
 
-def _thin(
-    x: np.ndarray[tuple[int], np.dtype[np.float64]], y: np.ndarray[tuple[int], np.dtype[np.float64]]
-) -> list[tuple[float, float]]:
+def _lowest_seeds(trials: Trials, held: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the trial of the lowest seed of each architecture and budget, with the other parts fixed."""
+    kept = trials.frame
+    for name, value in held.items():
+        kept = kept[kept[name] == value]
+    return kept.sort_values("seed", kind="stable").drop_duplicates(["architecture", "budget"])
+
+
+def _thin(x: Floats, y: Floats) -> list[tuple[float, float]]:
     """Return means over bins of equal width in log x."""
     good = np.isfinite(x) & np.isfinite(y) & (x > 0)
     x, y = x[good], y[good]
@@ -126,16 +124,13 @@ def ledger_bars(plan: pd.DataFrame, ledger: pd.DataFrame) -> FigureData | Missin
     kinds = [kind for kind in ("planned", "spent", "wasted") if levels[kind].any()]
     rows = [
         {
-            "mark": "bar",
-            "series": kind,
-            "label": level["level"],
-            "x": float(level[kind]),
+            "mark": "bar", "series": kind, "label": level["level"], "x": float(level[kind]),
             "y": bar_place(group, bar, len(kinds)),
             "text": f"{level['level']}: {format_flops(level[kind])} {kind}",
         }
         for group, level in enumerate(records(levels))
         for bar, kind in enumerate(kinds)
-    ]
+    ]  # fmt: skip
     total = levels[["planned", "spent", "wasted"]].sum()
     return FigureData(
         name="ledger",

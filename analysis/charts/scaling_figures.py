@@ -5,17 +5,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from analysis.cells.intervals import interval
+from analysis.arrays import Floats
+from analysis.cells.intervals import column_intervals
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, Missing, mark_frame, said_once
 from analysis.labels import count_text, plural
 from analysis.sizes.compute_optimal import Slope
 from analysis.sizes.scaling_exponents import APPROACHES, Growth, judged
 from budgets.quantity import format_flops
-
-Floats = NDArray[np.float64]
 
 _BEYOND = 10.0
 """Factor of compute by which the lines are drawn beyond the data, without a target."""
@@ -64,7 +62,6 @@ def scaling(found: Sequence[Growth], *, what: str, target_flops: float | None = 
     return FigureData(
         name=f"scaling-{short}",
         title=title,
-        kind="curves",
         x_label="training compute of one trial (FLOPs)",
         y_label="samples seen" if what == "D" else one.size,
         y_scale="log",
@@ -101,18 +98,12 @@ def _panel(
     for mark, start, end in parts:
         log_c = np.linspace(start, end, 40)
         lines = _converted(slope.log_n(log_c), log_c, one, what)
+        below, above = column_intervals(lines[1:])
         for place, x in enumerate(np.exp(log_c).tolist()):
-            below, above = interval(lines[1:, place]) if len(lines) > 1 else (np.nan, np.nan)
-            rows.append(
-                fixed
-                | {
-                    "mark": mark,
-                    "x": x,
-                    "y": float(lines[0, place]),
-                    "low": float(below),
-                    "high": float(above),
-                }
-            )
+            rows.append(fixed | {
+                "mark": mark, "x": x, "y": float(lines[0, place]), "low": float(below[place]),
+                "high": float(above[place]),
+            })  # fmt: skip
     return rows + [fixed | _point(row, one, what) for row in records(_distinct(slope.line.points))]
 
 
@@ -138,4 +129,4 @@ def _point(row: dict[str, Any], one: Growth, what: str) -> dict[str, Any]:
 
 def _converted(log_n: Floats, log_c: Floats, one: Growth, what: str) -> Floats:
     """Return N, or D = C ÷ (training FLOPs per sample of a model of size N)."""
-    return np.asarray(np.exp(log_c - np.log(one.flops_per_size) - log_n if what == "D" else log_n))
+    return np.exp(log_c - np.log(one.flops_per_size) - log_n if what == "D" else log_n)

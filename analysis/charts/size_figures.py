@@ -56,7 +56,6 @@ def over_data(draws: CellDraws, laws: Sequence[Law], *, metric: str) -> FigureDa
     return FigureData(
         name="error-data",
         title=title,
-        kind="curves",
         x_label="unique image-text pairs",
         y_label=f"{metric_text(metric)} (%)",
         frame=mark_frame(rows),
@@ -167,7 +166,6 @@ def _drawn(  # noqa: PLR0913 (what is drawn, and its words)
     return FigureData(
         name=name,
         title=title,
-        kind="curves",
         x_label=x_label,
         y_label=error_label(metrics),
         frame=mark_frame(rows),
@@ -223,7 +221,6 @@ def isoflop(draws: CellDraws, curves: Sequence[IsoFlopCurve], *, metric: str) ->
     return FigureData(
         name="isoflop",
         title=title,
-        kind="curves",
         x_label="model size (training FLOPs per sample)",
         y_label=f"{metric_text(metric)} (%)",
         frame=mark_frame(rows),

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.cells.intervals import COVERAGE
+from analysis.arrays import Floats
+from analysis.cells.intervals import COVERAGE, QUANTILE
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, mark_frame
 from analysis.labels import axis_text, capital, count_text, metric_text, percent, percent_interval, plural
 from budgets.quantity import format_flops
 
-_QUANTILE = 1.6448536269514722
 _WIDE = 4.0
 _PREFIX = "tuned_"
 _FIELDS = {
@@ -64,9 +64,9 @@ class Tuned:
 
     @property
     def rates(self) -> dict[tuple[str, str], float]:
-        """Architectures and strategies whose peak learning rate was tuned or carried on.
+        """Architecture and strategy with a tuned or carried peak learning rate → level at which it fails.
 
-        To each the level at which the check found another rate to be better; infinite without.
+        That is the level at which the check found another rate to be better; infinite if it found none.
         """
         pairs = [
             (str(won["architecture"]), str(won["strategy"]))
@@ -140,7 +140,6 @@ def _figure(tuned: Tuned, field: str) -> FigureData:
     return FigureData(
         name=f"tuning-{field.replace('_', '-')}",
         title=title,
-        kind="curves",
         x_label=field_label(field),
         y_label=f"{metric_text(tuned.metric)} (%)",
         frame=mark_frame(rows),
@@ -177,7 +176,7 @@ def _points(
             lost += 1
             continue
         error = 1 - float(score.mean())
-        reach = _QUANTILE * _noise(runs, score)
+        reach = QUANTILE * _noise(runs, score)
         low, high = error - reach, error + reach
         said = f"{percent(error)} % {percent_interval(low, high)}, {plural(len(runs), 'run')}"
         text = f"{field_label(field)} {value:g}: {said}"
@@ -187,7 +186,7 @@ def _points(
     return points, lost
 
 
-def _noise(runs: pd.DataFrame, score: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
+def _noise(runs: pd.DataFrame, score: Floats) -> float:
     """Return the standard error of a mean over seeds evaluated on the same images; NaN when unknown."""
     counting = float(runs["counting"].max())
     seeds = float(score.std(ddof=1) / np.sqrt(len(score))) if len(score) > 1 else np.nan

@@ -43,7 +43,6 @@ def equivalence(draws: CellDraws, table: pd.DataFrame, *, along: str) -> FigureD
     return FigureData(
         name=f"equivalence-{along}",
         title=title,
-        kind="curves",
         x_label=_X_LABELS[along],
         y_label=f"times the {along} of plain CLIP",
         y_scale="log",
@@ -106,7 +105,6 @@ def shift(results: pd.DataFrame, *, metric: str, draws: CellDraws) -> FigureData
     return FigureData(
         name="shift",
         title=title,
-        kind="curves",
         x_scale="logit",
         y_scale="logit",
         x_label=f"zero-shot top-1 on {plain} (%)",

@@ -29,11 +29,10 @@ def _epochs(frame: pd.DataFrame, metric: str) -> Slice:
 
 def _quality(frame: pd.DataFrame, metric: str, regime: str) -> Slice:
     """Return the slice of one architecture (row) by kept fraction (columns)."""
-    kept = frame
     if regime == EQUAL:
-        return Slice(kept, "architecture", "quality", group="quality", metric=metric, regime=regime)
+        return Slice(frame, "architecture", "quality", group="quality", metric=metric, regime=regime)
     # One epoch of one pool: keep the largest subset of each quality.
-    mine = kept[(kept["group"] == "quality") & (kept["regime"] == regime)]
+    mine = frame[(frame["group"] == "quality") & (frame["regime"] == regime)]
     largest = mine.groupby(["metric", "quality"])["subset_size"].transform("max")
     return Slice(mine[mine["subset_size"] == largest], "architecture", "quality", metric=metric)
 

@@ -14,14 +14,13 @@ from typing import Literal, cast
 import numpy as np
 import pandas as pd
 
-from analysis.cells.intervals import COVERAGE
+from analysis.cells.intervals import COVERAGE, QUANTILE
 from analysis.claims.all import CLAIMS
 from analysis.claims.slice import Claim, Effect
 from analysis.labels import plural
 
 Verdict = Literal["supported", "contradicted", "undecided", "not testable"]
 
-_QUANTILE = 1.6448536269514722
 _HALF = 0.5
 _ROUNDING = 1e-9
 _NAMED = 4
@@ -74,7 +73,7 @@ def judge(claim: Claim, frame: pd.DataFrame, *, by_counts: bool = False) -> Find
     verdict, reason = _verdict(found, by_counts=by_counts)
     return Finding(
         claim=claim, verdict=verdict, supporting=supporting, tested=len(found), effect=mean,
-        low=mean - _QUANTILE * spread, high=mean + _QUANTILE * spread, reason=reason,
+        low=mean - QUANTILE * spread, high=mean + QUANTILE * spread, reason=reason,
     )  # fmt: skip
 
 
@@ -92,10 +91,10 @@ def _verdict(found: list[Effect], *, by_counts: bool) -> tuple[Verdict, str]:
     for verdict, those, others, word in (
         ("supported", support, against, "not"), ("contradicted", against, support, "only"),
     ):  # fmt: skip
-        clear = [one for one in those if by_counts or abs(one.value) > _QUANTILE * one.sd]
+        clear = [one for one in those if by_counts or abs(one.value) > QUANTILE * one.sd]
         if len(clear) > _HALF * len(found):
             return cast("Verdict", verdict), counts + (f"; {word} at {_places(others)}" if others else "")
-    clear = [one for one in found if by_counts or abs(one.value) > _QUANTILE * one.sd]
+    clear = [one for one in found if by_counts or abs(one.value) > QUANTILE * one.sd]
     return "undecided", f"{counts}; {len(clear)} of them outside the {COVERAGE:.0%} noise"
 
 

@@ -42,15 +42,9 @@ def _largest_is(  # noqa: PLR0913 (which cells, and what is asked of them)
     found: list[Effect] = []
     for metric in metrics:
         at, names = _vits(frame, metric, regime)
-        sizes = [size for size in at.rows if low <= size <= high]
-        found += [
-            e for size in sizes if len(names) > 1 for e in at.best(size, names[-1], sign=sign, slack=slack)
-        ]
+        if len(names) > 1:
+            found += at.leads(names[-1], low=low, high=high, sign=sign, slack=slack)
     return found
-
-
-def _c15(frame: pd.DataFrame) -> list[Effect]:
-    return _vits(frame, ZERO_SHOT, EQUAL)[0].falls_by_row(upto=200 * M)
 
 
 def _past_400m(at: Slice, columns: list[str], points: float, *, either_way: bool) -> list[Effect]:
@@ -125,9 +119,7 @@ def _c26(frame: pd.DataFrame) -> list[Effect]:
 
 
 def _pair(at: Slice, worse: str | None, better: str | None, *, low: float, high: float) -> list[Effect]:
-    if worse is None or better is None:
-        return []
-    return [e for size in at.rows if low <= size <= high for e in at.gap((size, worse), (size, better))]
+    return [] if worse is None or better is None else at.gaps(worse, better, low=low, high=high)
 
 
 def _c27(frame: pd.DataFrame) -> list[Effect]:
@@ -146,8 +138,7 @@ def _best(
     frame: pd.DataFrame, metric: str, family: str, *regimes: str, low: float, high: float
 ) -> list[Effect]:
     at, named = _nets(frame, metric, *regimes)
-    sizes = [size for size in at.rows if low <= size <= high]
-    return [e for size in sizes if family in named for e in at.best(size, named[family])]
+    return at.leads(named[family], low=low, high=high) if family in named else []
 
 
 def _c29(frame: pd.DataFrame) -> list[Effect]:
@@ -168,8 +159,7 @@ def _c35(frame: pd.DataFrame) -> list[Effect]:
         at, named = _nets(frame, metric, ONE_EPOCH)
         found += _pair(at, named.get("ResNet"), named.get("ViT"), low=_LARGE + 1, high=np.inf)
         equal, named = _nets(frame, metric, EQUAL)
-        mixer = named.get("Mixer")
-        found += [e for size in equal.rows if mixer for e in equal.best(size, mixer, sign=-1)]
+        found += equal.leads(named["Mixer"], sign=-1) if "Mixer" in named else []
     return found
 
 
@@ -197,7 +187,7 @@ MODELS = (
     ),
     Claim(
         name="C15", text="At equal samples a larger set is better, to 200M.", where="Sec 5, Fig 9a",
-        compare=_c15,
+        compare=lambda frame: _vits(frame, ZERO_SHOT, EQUAL)[0].falls_by_row(upto=200 * M),
     ),
     Claim(
         name="C16", text="No significant gain from more than 400M pairs at equal samples.",

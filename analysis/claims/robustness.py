@@ -4,11 +4,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats
 from analysis.claims.slice import VARIANT, ZERO_SHOT, Claim, Effect
-
-Floats = NDArray[np.float64]
 
 _KEYS = ["regime", "budget", "subset_size", "architecture"]
 _FEWEST = 5

@@ -114,6 +114,18 @@ class Slice:
         gap = self.gap((row, nearest), (row, column))[0]
         return [replace(gap, value=sign * gap.value + slack)]
 
+    def leads(
+        self, column: object, *, low: float = 0.0, high: float = np.inf, sign: float = 1.0, slack: float = 0.0
+    ) -> list[Effect]:
+        """Return `best` of a column in each row from ``low`` to ``high``."""
+        rows = [row for row in self.rows if low <= row <= high]
+        return [effect for row in rows for effect in self.best(row, column, sign=sign, slack=slack)]
+
+    def gaps(self, worse: object, better: object, *, low: float = 0.0, high: float = np.inf) -> list[Effect]:
+        """Return the `gap` of two columns in each row from ``low`` to ``high``."""
+        rows = [row for row in self.rows if low <= row <= high]
+        return [effect for row in rows for effect in self.gap((row, worse), (row, better))]
+
     def _place(self, worse: Key, better: Key) -> str:
         """Return what both cells share and how their rows differ, in words."""
         shared = [self._metric] if self._metric not in ("", ZERO_SHOT) else []

@@ -5,8 +5,6 @@ panels: the same model read off two panels differs by the reading error, and pan
 a study a group is a slice of the grid.
 """
 
-from collections.abc import Iterable
-
 import numpy as np
 import pandas as pd
 
@@ -63,7 +61,8 @@ def from_figures(figures: pd.DataFrame) -> pd.DataFrame:
         rows.append({
             "group": group, "metric": metric, "regime": _regime(str(row["regime"])), "budget": seen,
             "subset_size": unique, "quality": float(row["x"]) / 100 if by_quality else 1.0,
-            "architecture": architecture, "family": _paper_family(architecture),
+            "architecture": architecture,
+            "family": "Mixer" if "Mixer" in architecture else family(architecture),
             "size": _SIZES.get(architecture, 5.76), "strategy": strategy, "epochs": round(seen / unique, 3),
             "error": 100 - value if turned else value, "sd": float(row["precision"]) / _CLEAR_OF_NOISE,
         })  # fmt: skip
@@ -115,10 +114,6 @@ def _metric(name: str) -> tuple[str, bool]:
     raise ValueError(
         f"unknown metric '{name}' of a digitised figure; allowed prefixes: {', '.join(_METRICS)}"
     )
-
-
-def _paper_family(architecture: str) -> str:
-    return "Mixer" if "Mixer" in architecture else family(architecture)
 
 
 def _study_metric(name: str, declared: str) -> str:
@@ -173,10 +168,8 @@ def _slice(cells: pd.DataFrame, group: str) -> pd.DataFrame:
         # The claims are about many epochs, which the largest budget of each regime has most of.
         many = kept[kept["epochs"] >= _MANY_EPOCHS]
         kept = many[many["budget"] == many.groupby("regime")["budget"].transform("max")]
-    for held in _most_shared(kept, [name for name in ("architecture", "quality") if name not in varies]):
-        kept = kept[kept[held[0]] == held[1]]
+    if len(kept):
+        held = [name for name in ("architecture", "quality") if name not in varies]
+        most = {name: kept[name].value_counts().index[0] for name in held}
+        kept = kept[np.logical_and.reduce([kept[name] == value for name, value in most.items()])]
     return kept.assign(group=group)
-
-
-def _most_shared(cells: pd.DataFrame, names: Iterable[str]) -> list[tuple[str, object]]:
-    return [(name, cells[name].value_counts().index[0]) for name in names if len(cells)]

@@ -1,7 +1,7 @@
 """The next trials of an adaptive study, chosen from the results so far.
 
-``decide`` is a pure function: the same results, running trials, free slots and seed give the same decision.
-It draws the true errors of all cells (``belief``), answers what is asked (``questions``), and values further
+``decide`` is a pure function: the same results, running trials and free slots give the same decision.
+It draws the true errors of all cells (``belief``), answers the questions (``questions``), and values further
 runs (``gains``):
 
 1. First each curve is run once at its two smallest points and once more at the smallest, which shows its
@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Indices, Mask
 from analysis.cells.bootstrap import stream
 from analysis.cells.table import Trials
 from analysis.design.belief import Belief, believe
@@ -32,13 +32,8 @@ from analysis.design.questions import Answer, Ask, Goal, answers_of
 from analysis.labels import percent, plural
 from budgets.quantity import format_flops
 
-Floats = NDArray[np.float64]
-Indices = NDArray[np.intp]
-Mask = NDArray[np.bool_]
-
 WORTH = 0.25
-"""Least gain of a run: the drop in probability (or in the share of variance) if the whole grid were spent at
-its rate."""
+"""Least worth of an option: its gain per FLOP times the FLOPs of the whole grid."""
 DRAWS = 1000
 FIRST_ROUND = "first runs of each curve, for its shape and the noise between seeds"
 
@@ -85,8 +80,8 @@ class _Option:
         rows: The rows.
         cost: Their FLOPs.
         gain: Their expected gain; NaN in the first round.
-        curve: What they belong to, so that no curve is served twice before the others.
-        what: What would be run.
+        curve: Key of the curve that they belong to; no curve is served twice before the others.
+        what: The configuration and level that would be run, in words.
     """
 
     rows: Indices
@@ -113,23 +108,19 @@ def decide(  # noqa: PLR0913 (what is known, what may be run, and at what price)
     ended: Collection[str] = (),
     slots: int = 1,
     room_flops: float | None = None,
-    worth: float = WORTH,
     draws: int = DRAWS,
-    seed: int = 0,
 ) -> Decision:
     """Return the next trials of a study.
 
     Args:
         trials: Results so far, from ``tidy``.
         grid: All trials that may be run, with the columns of a plan.
-        ask: What is asked.
+        ask: The questions.
         running: Trials that run or wait to run.
-        ended: Trials without a result that are not to be run again: failed or diverged.
-        slots: Number of trials to choose at most; shorter trials of their trunks that they need come along.
+        ended: Trials without a result that are not run again: failed or diverged.
+        slots: Largest number of trials to choose, besides the shorter trials of their trunks that they need.
         room_flops: FLOPs that may still be spent; None without a limit.
-        worth: Least gain of a run, see ``WORTH``.
         draws: Number of draws of the true errors.
-        seed: Seed of the draws.
     """
     known = grid["trial"].isin(set(trials.frame["trial"])).to_numpy(bool)
     waiting = grid["trial"].isin(set(running)).to_numpy(bool)
@@ -145,7 +136,7 @@ def decide(  # noqa: PLR0913 (what is known, what may be run, and at what price)
     if first:
         picks = _pick(first, grid, prices, taken, slots, room_flops)
         return Decision(picks=tuple(picks), answers=(), stop=_stop(picks, waiting, "budget"))
-    generator = stream(f"design/{int(known.sum())}/{int(waiting.sum())}", seed)
+    generator = stream(f"design/{int(known.sum())}/{int(waiting.sum())}")
     answers: list[Answer] = []
     options: list[_Option] = []
     for layout in families:
@@ -159,7 +150,7 @@ def decide(  # noqa: PLR0913 (what is known, what may be run, and at what price)
         return Decision(picks=(), answers=tuple(answers), stop=_stop([], waiting, "answered"))
     rate = np.array([option.gain / max(option.cost, 1.0) for option in options])
     order = np.argsort(-rate, kind="stable")
-    worthy = [options[place] for place in order if rate[place] * prices.paid.sum() >= worth]
+    worthy = [options[place] for place in order if rate[place] * prices.paid.sum() >= WORTH]
     picks = _pick(worthy, grid, prices, taken, slots, room_flops)
     why = "budget" if worthy else "worth"
     return Decision(picks=tuple(picks), answers=tuple(answers), stop=_stop(picks, waiting, why))
@@ -169,6 +160,8 @@ def _first_round(layout: Layout, present: Mask, taken: Mask) -> list[int]:
     """Return the rows of the first round that are neither run nor waiting."""
     found = []
     here = present[layout.rows]
+    # `present` trials have a result or will have one; `taken` ones are those and the failed ones. A failed
+    # seed is replaced by the next free one of its cell.
     for curve in range(len(layout.names)):
         of_curve = layout.curve == curve
         points = np.unique(layout.point[of_curve])
@@ -185,7 +178,7 @@ def _first_round(layout: Layout, present: Mask, taken: Mask) -> list[int]:
 def _expect(
     layout: Layout, belief: Belief, runs: Floats, waiting: Mask, generator: np.random.Generator
 ) -> None:
-    """Narrow the draws by what the running trials will tell, and count their runs."""
+    """Narrow the draws as the results of the running trials will, and count their runs."""
     for row in np.flatnonzero(waiting[layout.rows]):
         curve, point = int(layout.curve[row]), int(layout.point[row])
         settle(belief.draws, curve, point, float(belief.noise[curve, point]), generator)
@@ -196,6 +189,7 @@ def _options(  # noqa: PLR0913, PLR0917 (a family, what is known of it, what is 
     layout: Layout, belief: Belief, runs: Floats, taken: Mask, goals: list[Goal], cost: Floats, ask: Ask
 ) -> list[_Option]:
     """Return the options of a family: one further run of each cell, and all that are left of it."""
+    # Free rows, sorted by cell and then by cost: a cell's further run is its cheapest free row.
     free = np.flatnonzero(~taken[layout.rows])
     key = layout.curve[free] * layout.x.shape[1] + layout.point[free]
     cheapest = np.lexsort((free, cost[layout.rows[free]], key))
@@ -209,6 +203,7 @@ def _options(  # noqa: PLR0913, PLR0917 (a family, what is known of it, what is 
             rows.append(layout.rows[free[begin : begin + count]])
             at.append(free[begin])
     curve, point = layout.curve[at], layout.point[at]
+    # The mean of n runs has 1/n of the variance of one.
     variance = belief.noise[curve, point] / np.array([len(each) for each in rows])
     gains = np.zeros(len(rows))
     for goal in goals:
@@ -217,10 +212,10 @@ def _options(  # noqa: PLR0913, PLR0917 (a family, what is known of it, what is 
             gains += forecast_gains(values.min(axis=1), belief.draws, variance, curve, point)
             continue
         gains += best_gains(values, belief.draws, variance, curve, point, indifference=goal.indifference)
-        # A leader is not named before it was run at the level that is asked for.
+        # A leader is not named before it was run at the level of the question.
         leader = int(right(values, goal.indifference)[0].argmax())
-        asked = (curve == leader) & (point == goal.columns[leader]) & (runs[curve, point] == 0)
-        gains[asked] = np.maximum(gains[asked], 1 - ask.confidence)
+        unconfirmed = (curve == leader) & (point == goal.columns[leader]) & (runs[curve, point] == 0)
+        gains[unconfirmed] = np.maximum(gains[unconfirmed], 1 - ask.confidence)
     return [
         _Option(
             rows=some, cost=float(cost[some].sum()), gain=gain, curve=(layout.regime, int(each)),
@@ -239,6 +234,8 @@ def _pick(  # noqa: PLR0913, PLR0917 (options by rank, and what limits them)
     picks: list[Pick] = []
     chosen = taken.copy()
     room = np.inf if room_flops is None else room_flops
+    # Rounds over the options by rank: in each round every curve gets at most one trial. Options that could
+    # not be served in a round, or have rows left, enter the next one.
     left = options
     while left and slots > 0:
         served: set[object] = set()
@@ -276,6 +273,6 @@ def _stop(picks: Sequence[Pick], waiting: Mask, why: str) -> str:
         return ""
     return {
         "answered": "every question is answered",
-        "worth": "no further trial would tell more than it costs",
+        "worth": "no further trial is worth its cost",
         "budget": "the budget has no room for a trial that is worth its cost",
     }[why]

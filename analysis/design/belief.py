@@ -30,18 +30,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Indices, Mask
 from analysis.cells.moderated import moderated
-
-Floats = NDArray[np.float64]
 
 SLOPES = np.geomspace(0.12, 1.2, 4)
 """Slopes of the power law at the middle of the grid's compute."""
 STEEPNESS = np.geomspace(0.4, 2.2, 4)
 """α of the bounded law."""
-# x₀ of the power law, besides 0, and of the bounded law: from and to so many times the smallest and the
-# largest x, in steps of at most so much.
+# x₀ of the power law (besides 0), then of the bounded law: its range as multiples of the smallest and of the
+# largest x, and the largest factor between neighbouring values.
 _SHIFTED, _SHIFTS = (1.0, 1 / 6), 4.2
 _MIDDLES, _MIDPOINTS = (1 / 20, 1.0), 5.0
 FLOORS = (0.15, 0.4, 0.65)
@@ -50,12 +48,14 @@ DISCREPANCIES = (0.004, 0.01, 0.02, 0.04)
 """Values of s, in units of the scale of the error."""
 _HEIGHT = (0.35, 0.30)  # mean and standard deviation of the prior of A, in units of the scale
 _KEPT_UNIFORM, _ROUNDS = 0.75, 6
-_FAR_UNIFORM = 0.3  # of the weights of s: smooth runs say little about a break beyond them
+_FAR_UNIFORM = 0.3  # share of the weights of s; smooth runs do not rule out a break beyond them
 _WHITE, _WALK = 0.5, 0.5
 _STEP_FLOOR, _STEP_SLOPE, _STEP_SHIFT = 0.13, 1.4, 2.0
-# Prior of the noise of a run: so many times the counting noise and at least so many parts of the scale.
+# Prior of the noise of a run: a multiple of the counting noise, at least this share of the scale, and the
+# degrees of freedom that the prior counts as.
 _PRIOR_NOISE, _PRIOR_SD, _PRIOR_FREEDOM = 1.5, 0.008, 4.0
-# Prior of the correlation between the levels of a trunk: its mean, the pairs of levels it counts as, a limit.
+# Prior of the correlation between the levels of a trunk: its mean, the pairs of levels that it counts as, and
+# the largest correlation.
 _PRIOR_SHARED, _PRIOR_PAIRS, _MOST_SHARED = 0.5, 10.0, 0.95
 
 
@@ -117,23 +117,26 @@ def believe(measured: Measured, *, draws: int, generator: np.random.Generator, f
     noise, freedom, shared = _noise(measured)
     shapes = _shapes(measured.x.tobytes(), measured.x.shape, measured.chance, measured.scale)
     seen = measured.runs > 0
-    told, apart = _told(measured, noise, shared)
-    residual = np.where(seen, told - shapes.middle, 0.0)
+    estimate, covariance = _estimated(measured, noise, shared)
+    residual = np.where(seen, estimate - shapes.middle, 0.0)
+    # Covariance of d in units of s². Axes below: h values of s, g shapes, c curves, p and q points, s draws.
     along = np.log(measured.x / measured.x.min())
     walked = np.minimum(along[:, :, None], along[:, None, :])
     beside = _WHITE * np.eye(along.shape[1]) + _WALK * walked
     sigmas = measured.scale * np.array(DISCREPANCIES)
     prior = shapes.law[None] + (sigmas**2)[:, None, None, None, None] * beside
-    inverse = np.linalg.inv(prior + apart)
+    inverse = np.linalg.inv(prior + covariance)
     pull = np.einsum("hgcpq,gcq->hgcp", inverse, residual)
-    # The determinant of the inverse is the inverse of the determinant.
+    # ln evidence = −½·ln|K| − ½·rᵀ·K⁻¹·r up to a constant, with K = prior + covariance and ln|K⁻¹| = −ln|K|.
     evidence = 0.5 * np.linalg.slogdet(inverse)[1] - 0.5 * (residual * pull).sum(axis=-1)
     weights, by_sigma = _weights(evidence, np.asarray(seen.any(axis=1)))
     if far:
         by_sigma = _FAR_UNIFORM / len(by_sigma) + (1 - _FAR_UNIFORM) * by_sigma
+    # Posterior mean of f for each s and shape: μ + G·r with the gain G = prior·K⁻¹.
     gains = (prior @ inverse) * seen[:, None, :]
     centre = shapes.middle + np.einsum("hgcpq,gcq->hgcp", gains, residual)
 
+    # Each draw has one s for the family and one shape for each curve, at the weights of the mixture.
     curves, points = measured.x.shape
     sigma = generator.choice(len(sigmas), size=draws, p=by_sigma)
     ahead = np.cumsum(weights, axis=1)
@@ -143,6 +146,8 @@ def believe(measured: Measured, *, draws: int, generator: np.random.Generator, f
         here = sigma == h
         chosen[here] = _drawn(ahead[h], uniform[here])
     chosen = np.minimum(chosen, len(shapes.middle) - 1)
+    # Matheron: a draw of the prior (law and discrepancy) and of the data around it; the draw of the
+    # posterior is the posterior mean plus prior draw − G·(drawn data).
     each = np.arange(curves)[None, :]
     path = np.einsum(
         "scpk,sck->scp", shapes.columns[chosen, each], generator.standard_normal((draws, curves, 4))
@@ -150,7 +155,7 @@ def believe(measured: Measured, *, draws: int, generator: np.random.Generator, f
     loose = np.einsum("cpq,scq->scp", np.linalg.cholesky(beside),
                       generator.standard_normal((draws, curves, points)))  # fmt: skip
     path += sigmas[sigma][:, None, None] * loose
-    of_runs = np.einsum("cpq,scq->scp", np.linalg.cholesky(apart),
+    of_runs = np.einsum("cpq,scq->scp", np.linalg.cholesky(covariance),
                         generator.standard_normal((draws, curves, points)))  # fmt: skip
     drawn = path + np.where(seen, of_runs, 0.0)
     here = sigma[:, None]
@@ -160,12 +165,18 @@ def believe(measured: Measured, *, draws: int, generator: np.random.Generator, f
     return Belief(draws=np.clip(found, 0.0, measured.highest), noise=noise)
 
 
-def _weights(evidence: Floats, known: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """Return the weights of the shapes for each s and curve, shape (s, shapes, curves), and those of s."""
+def _weights(evidence: Floats, known: Mask) -> tuple[Floats, Floats]:
+    """Return the weights of the shapes for each s and curve, shape (s, shapes, curves), and those of s.
+
+    Args:
+        evidence: ln evidence, shape (s, shapes, curves).
+        known: True for the curves with runs, shape (curves,).
+    """
     shapes = evidence.shape[1]
-    top = evidence.max(axis=1, keepdims=True)
+    top = evidence.max(axis=1, keepdims=True)  # subtracted before exp, so that nothing overflows
     likelihood = np.exp(evidence - top)
     shared = np.full((len(evidence), shapes, 1), 1 / shapes)
+    # Expectation maximisation: the weights of each curve given the shares, then the shares as their mean.
     for _ in range(_ROUNDS if known.any() else 0):
         each = shared * likelihood
         each /= each.sum(axis=1, keepdims=True)
@@ -173,12 +184,13 @@ def _weights(evidence: Floats, known: NDArray[np.bool_]) -> tuple[Floats, Floats
         shared = _KEPT_UNIFORM / shapes + (1 - _KEPT_UNIFORM) * mean
     each = shared * likelihood
     total = each.sum(axis=1, keepdims=True)
+    # Curves are independent given s: the evidence of s is the product over them.
     whole = (np.log(total) + top)[:, 0, :].sum(axis=1)
     by_sigma = np.exp(whole - whole.max())
     return each / total, by_sigma / by_sigma.sum()
 
 
-def _drawn(ahead: Floats, uniform: Floats) -> NDArray[np.intp]:
+def _drawn(ahead: Floats, uniform: Floats) -> Indices:
     """Return the shape that each uniform number draws, shape (draws, curves).
 
     Args:
@@ -188,8 +200,8 @@ def _drawn(ahead: Floats, uniform: Floats) -> NDArray[np.intp]:
     return np.stack(list(map(np.searchsorted, ahead.T, uniform.T)), axis=1)
 
 
-def _told(measured: Measured, noise: Floats, shared: float) -> tuple[Floats, Floats]:
-    """Return what the runs tell of the errors: estimates and their covariance.
+def _estimated(measured: Measured, noise: Floats, shared: float) -> tuple[Floats, Floats]:
+    """Return generalised least-squares estimates of the errors from the runs, and their covariance.
 
     Points without runs have a variance so large that they carry no information.
 
@@ -212,9 +224,9 @@ def _told(measured: Measured, noise: Floats, shared: float) -> tuple[Floats, Flo
     precision = (run.sum(axis=1)[:, None] * np.eye(run.shape[2])
                  - np.einsum("cup,cuq->cpq", weighted, run)) / (1 - shared)  # fmt: skip
     inverse = np.linalg.inv(precision + ~seen[:, None] * np.eye(run.shape[2]))
-    told = measured.mean + deviation * np.einsum("cpq,cq->cp", inverse, pull.sum(axis=1))
+    estimate = measured.mean + deviation * np.einsum("cpq,cq->cp", inverse, pull.sum(axis=1))
     deviation = np.where(seen, deviation, 1e2 * measured.scale)
-    return told, deviation[:, :, None] * inverse * deviation[:, None]
+    return estimate, deviation[:, :, None] * inverse * deviation[:, None]
 
 
 def _noise(measured: Measured) -> tuple[Floats, Floats, float]:
@@ -315,7 +327,7 @@ class _Shapes:
 
         def bounded(slope: float, half: float, floor: float) -> Floats:
             top = chance / scale
-            return np.asarray(floor + (top - floor) / (1 + (x / half) ** slope))
+            return floor + (top - floor) / (1 + (x / half) ** slope)
 
         for slope in SLOPES:
             for shift in (0.0, *_spaced(x, _SHIFTED, _SHIFTS)):
@@ -331,7 +343,7 @@ class _Shapes:
 
 @lru_cache(maxsize=4)
 def _shapes(x: bytes, shape: tuple[int, ...], chance: float, scale: float) -> _Shapes:
-    """Return the laws at computes, of which a study's decisions ask for the same ones."""
+    """Return the laws at some computes; cached, because every decision of a study uses the same ones."""
     return _Shapes.of(np.frombuffer(x).reshape(shape), chance=chance, scale=scale)
 
 

@@ -1,40 +1,40 @@
-"""Expected gains of further runs: how far they would lower the doubt about the best, or narrow a forecast.
+"""Expected gains of further runs: the drop in the doubt about the best, or in the variance of a forecast.
 
-The belief is given as joint draws of the true errors, curve by curve independent. A further run of one cell
-is told from them by linear regression: of the error t that is asked for on the mean y of the runs, normal
-in both.
+The belief is given as joint draws of the true errors; curves are independent. Let t be the error that a
+question is about, and y the mean of the further runs of one cell. A linear regression of t on y over the
+draws, with t and y taken as normal, gives the distribution of t after each result y.
 
-* ``best``: naming configuration k is right if no other is lower by more than the indifference. Whether the
-  curve of the run is right, and each of the likeliest others, depends on t alone, through functions that all
-  draws estimate. The gain is the mean over y of the largest probability of being right, less the largest mean
-  probability: the drop in the probability of naming a wrong best (the knowledge gradient, Frazier et al.
-  2008). It is flat where no single run can unseat the leader. There the gain is the drop in p(1 − p), p the
-  probability that the leader is right, which is the variance of p over y.
+* ``best``: naming configuration k is right if no other is lower by more than the indifference. The
+  probability that the curve of the run is right is a function of t alone, and so is that of each of the
+  likeliest other curves; all draws estimate these functions. The gain is the mean over y of the largest
+  probability, minus the largest mean probability: the drop in the probability of naming a wrong best (the
+  knowledge gradient, Frazier et al. 2008). It is zero if no single run can unseat the leader. The gain is
+  then the drop in p(1 − p), where p is the probability that the leader is right; this is the variance of p
+  over y.
 * ``forecast``: the share of the variance of the forecast that the run would remove, Cov²/(Var y · Var
   forecast).
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Indices = NDArray[np.intp]
+from analysis.arrays import Floats, Indices
 
 _LEADERS = 3
 _TABLE = 65
 _UNLIKELY = 1e-3
-# Results in standard deviations, with their weights: a doubtful configuration wins by a result far out.
+# Quadrature over y, in standard deviations. Its nodes reach far out, because only an extreme result lets a
+# doubtful configuration win.
 _OUTCOMES = np.linspace(-3.2, 3.2, 17)
 _WEIGHTS = np.exp(-(_OUTCOMES**2) / 2) / np.exp(-(_OUTCOMES**2) / 2).sum()
-_NODES, _SHARES = np.polynomial.hermite_e.hermegauss(5)
+_NODES, _SHARES = np.polynomial.hermite_e.hermegauss(5)  # quadrature over t given y
 
 
 def right(values: Floats, indifference: float) -> tuple[Floats, Floats]:
     """Return the probability that each curve is the best, and that it is so within the indifference.
 
     Args:
-        values: Draws of the error at the compute that is asked for, shape (draws, curves); infinite for
-            curves that do not reach it.
+        values: Draws of the error at the compute of the question, shape (draws, curves); infinite for curves
+            that do not reach it.
         indifference: Difference in error that does not matter.
     """
     best = np.bincount(values.argmin(axis=1), minlength=values.shape[1]) / len(values)
@@ -66,23 +66,27 @@ def best_gains(  # noqa: PLR0913 (a belief, options and what counts)
             continue
         others = np.where(first == each, second, lowest)
         here = np.flatnonzero(curve == each)
-        asked = _trimmed(values[:, each])
-        table = np.quantile(asked, np.linspace(0, 1, _TABLE))
-        # Right: the curve itself if the lowest other is not below t − indifference ...
+        target = _trimmed(values[:, each])
+        # Each function is tabulated at quantiles of t. The curve itself is right if the lowest other is not
+        # below t − indifference.
+        table = np.quantile(target, np.linspace(0, 1, _TABLE))
         functions = [1 - np.searchsorted(np.sort(others), table - indifference) / len(others)]
         for leader in leaders[leaders != each]:
             error = values[:, leader]
-            # ... and another if it is within the indifference of the lowest other and of t.
+            # Another is right if it is within the indifference of the lowest other and of t.
             error = np.sort(error[error <= others + indifference])
             functions.append(np.searchsorted(error - indifference, table, side="right") / len(others))
-        slope, left = _regress(asked, draws[:, each, :][:, point[here]], variance[here])
-        middle = asked.mean() + slope[:, None] * _OUTCOMES
-        at = middle[..., None] + left[:, None, None] * _NODES
-        told = np.array([np.interp(at, table, one) @ _SHARES for one in functions]) / _SHARES.sum()
-        mean = told @ _WEIGHTS
-        lead = told[0 if each == leaders[0] else 1]
+        slope, left = _regress(target, draws[:, each, :][:, point[here]], variance[here])
+        # E[t | y] at each outcome y, and t around it: shapes (options, outcomes) and (…, nodes).
+        posterior_mean = target.mean() + slope[:, None] * _OUTCOMES
+        at = posterior_mean[..., None] + left[:, None, None] * _NODES
+        # P(right | y) of each candidate, shape (candidates, options, outcomes).
+        right_after = np.array([np.interp(at, table, one) @ _SHARES for one in functions]) / _SHARES.sum()
+        mean = right_after @ _WEIGHTS
+        # The leader is the curve itself, or else the first of the others, which are in order of probability.
+        lead = right_after[0 if each == leaders[0] else 1]
         doubt = (lead - (lead @ _WEIGHTS)[:, None]) ** 2 @ _WEIGHTS
-        gains[here] = np.maximum(told.max(axis=0) @ _WEIGHTS - mean.max(axis=0), doubt)
+        gains[here] = np.maximum(right_after.max(axis=0) @ _WEIGHTS - mean.max(axis=0), doubt)
     return gains
 
 
@@ -93,35 +97,41 @@ def forecast_gains(
 
     The other arguments are those of ``best_gains``.
     """
-    asked = _trimmed(forecast)
-    told = asked - asked.mean()
-    spread = float(told.var())
+    target = _trimmed(forecast)
+    target = target - target.mean()
+    spread = float(target.var())
     if spread == 0:
         return np.zeros(len(curve))
-    middle = np.clip(draws, *np.quantile(draws, (0.005, 0.995), axis=0))
-    middle = middle - middle.mean(axis=0)
-    covariance = np.einsum("s,scp->cp", told, middle) / len(told)
-    # Chance correlations over n draws have a square of 1/n.
-    squared = covariance[curve, point] ** 2 / (middle.var(axis=0)[curve, point] + variance) / spread
-    return np.asarray(np.maximum(squared - 4 / len(told), 0.0), dtype=np.float64)
+    cells = np.clip(draws, *np.quantile(draws, (0.005, 0.995), axis=0))
+    cells = cells - cells.mean(axis=0)
+    covariance = np.einsum("s,scp->cp", target, cells) / len(target)
+    # Cov²/(Var y · Var t). Chance correlations over n draws have a mean square of 1/n: four times that is
+    # subtracted, so that cells unrelated to the forecast gain nothing.
+    squared = covariance[curve, point] ** 2 / (cells.var(axis=0)[curve, point] + variance) / spread
+    return np.asarray(np.maximum(squared - 4 / len(target), 0.0), dtype=np.float64)
 
 
 def settle(draws: Floats, curve: int, point: int, variance: float, generator: np.random.Generator) -> None:
-    """Narrow draws, in place, as the expected result of a run would; its value moves no mean."""
-    told = draws[:, curve, point]
-    seen = told + np.sqrt(variance) * generator.standard_normal(len(told))
-    off = _trimmed(seen) - seen.mean()
-    of = draws[:, curve] - draws[:, curve].mean(axis=0)
-    draws[:, curve] -= np.outer(off, off @ of / max(float(off @ off), 1e-300))
+    """Narrow the draws of a curve, in place, by a run whose result equals its expectation.
+
+    Each draw gets a simulated result y. The regression of the curve on y is subtracted, which leaves the
+    posterior spread of the curve around an unchanged mean (Matheron).
+    """
+    cell = draws[:, curve, point]
+    result = cell + np.sqrt(variance) * generator.standard_normal(len(cell))
+    off = _trimmed(result) - result.mean()
+    centred = draws[:, curve] - draws[:, curve].mean(axis=0)
+    draws[:, curve] -= np.outer(off, off @ centred / max(float(off @ off), 1e-300))
 
 
-def _regress(asked: Floats, cells: Floats, variance: Floats) -> tuple[Floats, Floats]:
-    """Return how far t moves per standard deviation of each y, and the deviation of t that is left."""
+def _regress(target: Floats, cells: Floats, variance: Floats) -> tuple[Floats, Floats]:
+    """Return the slope of t per standard deviation of each y, and the standard deviation of t given y."""
     cells = np.clip(cells, *np.quantile(cells, (0.005, 0.995), axis=0))
-    told = np.sqrt(cells.var(axis=0) + variance)
-    slope = (asked - asked.mean()) @ (cells - cells.mean(axis=0)) / len(asked) / told
-    return slope, np.sqrt(np.maximum(asked.var() - slope**2, 1e-12))
+    deviation = np.sqrt(cells.var(axis=0) + variance)
+    slope = (target - target.mean()) @ (cells - cells.mean(axis=0)) / len(target) / deviation
+    return slope, np.sqrt(np.maximum(target.var() - slope**2, 1e-12))
 
 
 def _trimmed(values: Floats) -> Floats:
+    """Return values clipped to their central 99 %, so that far draws do not set a variance."""
     return np.clip(values, *np.quantile(values, (0.005, 0.995)))

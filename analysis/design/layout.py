@@ -1,12 +1,12 @@
-"""The grid of a study as families of curves: the points that may be run and those that are asked about."""
+"""The grid of a study as families of curves: the points that may be run, and those of the questions."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Indices
 from analysis.cells.bootstrap import curve_numbers
 from analysis.cells.chance import chance_error
 from analysis.cells.pareto import SAME_COST
@@ -14,9 +14,6 @@ from analysis.cells.table import CONFIGURATION, Trials, budgets, is_loss, record
 from analysis.design.belief import Measured
 from analysis.design.prices import trunks_of
 from analysis.labels import configuration_text
-
-Floats = NDArray[np.float64]
-Indices = NDArray[np.intp]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,9 +27,9 @@ class Layout:
         rows: Rows of the grid that belong to the family.
         curve: Curve of each of these rows.
         point: Point of each of these rows.
-        asked: Computes at which the best is asked for, ascending.
+        computes: Computes of the questions about the best, ascending.
         columns: Point at which each curve is read for each of these; −1 if it does not take part, shape
-            (asked, curves).
+            (computes, curves).
         target: Point at which each curve is read for the forecast, −1 if there is none, shape (curves,).
     """
 
@@ -42,7 +39,7 @@ class Layout:
     rows: Indices
     curve: Indices
     point: Indices
-    asked: tuple[float, ...]
+    computes: tuple[float, ...]
     columns: Indices
     target: Indices
 
@@ -76,8 +73,8 @@ def layouts(grid: pd.DataFrame, *, best: Sequence[float] | None, forecast: float
 
     Args:
         grid: Planned trials, with the columns of a plan.
-        best: Computes at which the best is asked for; every level of the grid if empty; None if it is not
-            asked.
+        best: Computes of the questions about the best; every level of the grid if empty; None for no
+            question.
         forecast: Compute of the forecast; None without one.
     """
     cells = grid.assign(budget=budgets(grid))
@@ -102,7 +99,7 @@ def _levels(
     x = np.append(levels, [] if forecast is None else [forecast])
     return Layout(
         regime="fixed-compute", names=_names(here, curve), x=np.tile(x, (curves, 1)), rows=rows, curve=curve,
-        point=np.asarray(point, dtype=np.intp), asked=tuple(float(levels[place]) for place in places),
+        point=np.asarray(point, dtype=np.intp), computes=tuple(float(levels[place]) for place in places),
         columns=np.array([np.where(cell[:, place], place, -1) for place in places], dtype=np.intp).reshape(
             len(places), curves
         ),
@@ -115,7 +112,7 @@ def _computes(
 ) -> Layout:
     """Return a family whose curves have computes of their own; the best is asked for at given computes.
 
-    A curve that ends below a compute is read at its largest cell: more of it can't be spent.
+    A curve that ends below a compute is read at its largest cell, since it cannot spend more.
     """
     flops = here["train_flops"].to_numpy(np.float64)
     mean = pd.Series(flops).groupby([curve, here["budget"].to_numpy()]).mean()
@@ -125,20 +122,22 @@ def _computes(
         (each, budget): place for each, one in enumerate(own) for place, budget in enumerate(one.index)
     }
     point = np.array([place_of[key] for key in zip(curve, here["budget"], strict=True)], dtype=np.intp)
-    asked = np.array([] if best is None else sorted(best or np.unique(mean.to_numpy())))
-    at = np.append(asked, [] if forecast is None else [forecast])
+    computes = np.array([] if best is None else sorted(best or np.unique(mean.to_numpy())))
+    # The points of a curve: its own cells (the last repeated, so that all curves have as many), then the
+    # computes of the questions and of the forecast.
+    at = np.append(computes, [] if forecast is None else [forecast])
     x = np.array([np.concatenate([np.pad(one, (0, most - len(one)), mode="edge"), at]) for one in own])
     columns = np.full((len(at), len(own)), -1, dtype=np.intp)
     for each, one in enumerate(own):
         for row, compute in enumerate(at):
-            if compute >= one.iloc[-1] / SAME_COST and row < len(asked):
+            if compute >= one.iloc[-1] / SAME_COST and row < len(computes):
                 columns[row, each] = len(one) - 1
             elif compute >= one.iloc[0] / SAME_COST:
                 columns[row, each] = most + row
     return Layout(
         regime=str(here["regime"].iloc[0]), names=_names(here, curve), x=x, rows=rows, curve=curve,
-        point=point, asked=tuple(asked.tolist()), columns=columns[: len(asked)], target=columns[-1] if
-        forecast is not None else np.full(len(own), -1),
+        point=point, computes=tuple(computes.tolist()), columns=columns[: len(computes)],
+        target=np.full(len(own), -1) if forecast is None else columns[-1],
     )  # fmt: skip
 
 

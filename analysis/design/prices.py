@@ -1,15 +1,11 @@
-"""What further trials cost: a trial of a trunk brings the shorter ones that it continues from."""
+"""Costs of further trials: a trial of a trunk needs the shorter ones that it continues from."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Indices = NDArray[np.intp]
-Mask = NDArray[np.bool_]
+from analysis.arrays import Floats, Indices, Mask
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,9 +13,9 @@ class Prices:
     """The costs of a grid's trials.
 
     Attributes:
-        paid: FLOPs that each trial costs where those that it continues from were run, shape (trials,).
+        paid: FLOPs of each trial if the trials that it continues from were run, shape (trials,).
         order: Rows of the grid, trunk by trunk, the shortest first; shape (trials,).
-        start: Place in ``order`` where the trunk of each of its places begins, shape (trials,).
+        start: For each place in ``order``, the place where its trunk begins, shape (trials,).
     """
 
     paid: Floats
@@ -37,18 +33,23 @@ class Prices:
         return cls(paid=paid, order=order, start=start)
 
     def now(self, taken: Mask) -> Floats:
-        """Return what each trial costs with the shorter ones of its trunk that were not taken, (trials,)."""
+        """Return the cost of each trial with the missing shorter trials of its trunk, shape (trials,).
+
+        Args:
+            taken: True for trials that were run or chosen, shape (trials,).
+        """
         costs = np.where(taken, 0.0, self.paid)[self.order]
+        # The running sum over all trunks, minus its value just before the trunk of each trial.
         along = np.cumsum(costs)
         found = np.empty_like(self.paid)
         found[self.order] = along - (along - costs)[self.start]
         return np.where(taken, self.paid, found)
 
-    def brought(self, row: int, taken: Collection[bool] | Mask) -> list[int]:
-        """Return the rows that a trial needs and that were not taken, the shortest first, itself the last."""
+    def brought(self, row: int, taken: Mask) -> list[int]:
+        """Return the missing shorter trials of a trial's trunk, the shortest first, then the trial itself."""
         place = int(np.flatnonzero(self.order == row)[0])
         trunk = self.order[self.start[place] : place + 1]
-        return [int(each) for each in trunk if not np.asarray(taken)[each]]
+        return [int(each) for each in trunk[~taken[trunk]]]
 
 
 def trunks_of(grid: pd.DataFrame) -> Indices:

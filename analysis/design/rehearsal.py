@@ -1,4 +1,4 @@
-"""Rehearsals of an adaptive design on made-up results: what a study will probably cost.
+"""Rehearsals of an adaptive design on made-up results, which estimate the cost of a study.
 
 The true errors are drawn from a prior. The curves of a grid resemble each other, as those of real studies do:
 a rehearsal draws a start, a floor, a slope and a shift, and each curve deviates from them, by about as much
@@ -11,15 +11,13 @@ Runs have noise that differs from curve to curve, and half of its variance is sh
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats
 from analysis.cells.bootstrap import curve_numbers, stream
 from analysis.cells.table import budgets, is_loss, tidy
 from analysis.design.adaptive import decide
 from analysis.design.prices import trunks_of
 from analysis.design.questions import Ask
-
-Floats = NDArray[np.float64]
 
 _DRAWS = 250
 _DECISIONS = 24
@@ -35,7 +33,7 @@ def rehearse(
     Args:
         grid: All trials that may be run, with the columns of a plan.
         metric: The metric that ranks configurations.
-        ask: What is asked.
+        ask: The questions.
         repeats: Number of rehearsals.
         room_flops: FLOPs that may be spent; None without a limit.
     """
@@ -69,7 +67,7 @@ def _made_up(grid: pd.DataFrame, metric: str, number: int) -> pd.DataFrame:
     def alike(low: float, high: float, spread: float) -> Floats:
         """Return a value for each curve: around one between bounds that all share."""
         drawn = generator.uniform(low, high) + spread * generator.standard_normal(int(curve.max()) + 1)
-        return np.asarray(drawn[curve])
+        return drawn[curve]
 
     start, floor = alike(0.7, 0.95, 0.03), alike(0.15, 0.45, 0.04)
     slope, shift = np.exp(alike(np.log(0.35), np.log(0.8), 0.12)), np.exp(alike(-2.0, 1.5, 0.25))

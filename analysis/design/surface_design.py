@@ -1,26 +1,22 @@
-"""Runs chosen for the forecast of a surface at target places: which sizes and data to train within a budget.
+"""Choice of runs for the forecast of a surface at target places: which sizes and data to train.
 
 ln y is believed to be a law (`analysis.laws.varying`) plus a smooth discrepancy plus the noise of a run, all
 normal. The parameters of the law have priors; the scales of noise and discrepancy are those with the highest
-evidence. The covariance between places is that of the law, linearised at several laws that are still
-plausible and averaged, plus that of the discrepancy. It does not depend on the results to come, so the effect
-of runs on the variance at the targets is known before they are made. ``plan_runs`` adds the run that lowers
-it most per power of its cost until the room is spent, and takes the power whose plan ends lowest: gain per
-cost alone would spend the room on small runs.
+evidence. The covariance between places is that of the law, linearised at several plausible laws and averaged,
+plus that of the discrepancy. It does not depend on future results, so the effect of a run on the variance at
+the targets is known before the run. ``plan_runs`` repeatedly adds the run with the largest drop of that
+variance per cost to some power, until the budget is spent, and returns the plan of the power that leaves the
+least variance. The power 1, gain per cost, alone would spend the budget on small runs.
 """
 
 from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Indices, Mask
 from analysis.laws.descent import descend
 from analysis.laws.varying import PRIOR, Places, VaryingLaw
-
-Floats = NDArray[np.float64]
-Indices = NDArray[np.intp]
-Mask = NDArray[np.bool_]
 
 # Standard deviations of the noise and of the discrepancy of ln y, and reach of the discrepancy in logarithms.
 _NOISES = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
@@ -57,25 +53,28 @@ def believe_surface(
     """Return the belief about all places after some runs.
 
     Args:
-        places: What may be run and what is asked for.
+        places: Places that may be run, and the targets.
         runs: Places that were run.
-        y: Their loss or error, above zero.
+        y: Losses or errors of these runs, above zero.
         generator: Draws the starts of the fit and the plausible laws.
     """
-    law, logs, told = VaryingLaw.about(places), places.logs, np.log(y)
-    middle = PRIOR[0] + np.eye(PRIOR.shape[1])[0] * (told.mean() if len(told) else 0.0)
-    fit = _Fit(law=law.at(runs), told=told, logs=logs[runs], middle=middle, spread=PRIOR[1],
-               tails=np.ones(len(told)))  # fmt: skip
+    law, logs, log_y = VaryingLaw.about(places), places.logs, np.log(y)
+    # The prior of u₀ is relative to the mean of ln y.
+    middle = PRIOR[0] + np.eye(PRIOR.shape[1])[0] * (log_y.mean() if len(log_y) else 0.0)
+    fit = _Fit(law=law.at(runs), log_y=log_y, logs=logs[runs], middle=middle, spread=PRIOR[1],
+               tails=np.ones(len(log_y)))  # fmt: skip
     scales = _Scales(noise=_USUAL_NOISE, discrepancy=_USUAL_DISCREPANCY, reach=_REACHES[1])
     theta = middle
-    for _ in range(_ROUNDS if len(told) else 0):
+    # Parameters, scales and tails depend on one another, so each is updated in turn.
+    for _ in range(_ROUNDS if len(log_y) else 0):
         theta = fit.theta(scales, theta, generator)
         scales = fit.scales(theta)
         fit = replace(fit, tails=fit.longer_tails(scales, theta))
+    # Prior covariance: that of the laws, linearised at each plausible one and averaged, plus the discrepancy.
     slopes = np.stack([law.slopes(one) * fit.spread for one in fit.draws(scales, theta, generator)])
     prior = np.einsum("kpi,kqi->pq", slopes, slopes) / _LAWS + scales.between(logs, logs)
     gain = np.linalg.solve(prior[np.ix_(runs, runs)] + scales.noise**2 * np.diag(fit.tails), prior[runs])
-    off = np.linalg.solve(fit.rest(scales), told - fit.law(theta[None])[0])
+    off = np.linalg.solve(fit.rest(scales), log_y - fit.law(theta[None])[0])
     return SurfaceBelief(
         mean=law(theta[None])[0] + scales.between(logs, logs[runs]) @ off,
         covariance=prior - prior[:, runs] @ gain,
@@ -92,12 +91,12 @@ def plan_runs(  # noqa: PLR0913 (a belief, what may be run, and what for)
         belief: The belief so far.
         cost: Cost of a run at each place.
         free: Places that may be run.
-        target: Places that are asked for.
+        target: Places of the forecast.
         weights: Weight of the variance of ln y at each target.
         room: Most that the runs may cost together.
     """
     kept = np.union1d(np.flatnonzero(free & (cost <= room)), target)
-    asked = np.searchsorted(kept, target)
+    targets = np.searchsorted(kept, target)
 
     def plan(power: float) -> tuple[float, list[int]]:
         """Return the variance that is left, and the runs."""
@@ -106,14 +105,16 @@ def plan_runs(  # noqa: PLR0913 (a belief, what may be run, and what for)
         picks: list[int] = []
         while (able := np.flatnonzero(open_ & (price <= left))).size:
             variance = covariance[able, able] + belief.noise
-            drop = weights @ covariance[np.ix_(asked, able)] ** 2 / variance
+            # A run at place j lowers the variance at a target t by Cov(t, j)² / (Var(j) + noise).
+            drop = weights @ covariance[np.ix_(targets, able)] ** 2 / variance
             pick = int(able[np.argmax(drop / price[able] ** power)])
             picks.append(pick)
             open_[pick] = False
             left -= float(price[pick])
+            # The posterior covariance after that run; it does not depend on the run's result.
             row = covariance[pick] / np.sqrt(covariance[pick, pick] + belief.noise)
             covariance -= np.outer(row, row)
-        return float(weights @ covariance[asked, asked]), picks
+        return float(weights @ covariance[targets, targets]), picks
 
     return kept[np.array(min(map(plan, _POWERS))[1], dtype=np.intp)]
 
@@ -134,39 +135,47 @@ class _Scales:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Fit:
-    """A law at the runs, ln y and coordinates of these, and mean and deviation of the parameters' prior.
+    """Data and prior of a fit.
 
-    Some runs fail without a sign: the noise of each run has ``tails`` times the usual variance.
+    Attributes:
+        law: The law at the runs.
+        log_y: ln y of the runs.
+        logs: Coordinates of the runs, see ``Places.logs``.
+        middle: Prior mean of the parameters.
+        spread: Prior standard deviation of the parameters.
+        tails: Variance of each run's noise as a multiple of the usual one, since some runs fail unnoticed.
     """
 
     law: VaryingLaw
-    told: Floats
+    log_y: Floats
     logs: Floats
     middle: Floats
     spread: Floats
     tails: Floats
 
     def rest(self, scales: _Scales) -> Floats:
-        """Return the covariance of what a law leaves unexplained of the runs."""
+        """Return the covariance of the runs around the law: discrepancy and noise."""
         return scales.between(self.logs, self.logs) + scales.noise**2 * np.diag(self.tails)
 
     def theta(self, scales: _Scales, start: Floats, generator: np.random.Generator) -> Floats:
         """Return the likeliest parameters, searched from a start and from draws of the prior."""
+        # With K = L·Lᵀ, r·L⁻ᵀ has independent parts of variance 1. The squares of the whitened residuals and
+        # of the standardised parameters add up to −2·ln posterior.
         whiten = np.linalg.inv(np.linalg.cholesky(self.rest(scales))).T
 
         def residual(theta: Floats) -> Floats:
             of_prior = (theta - self.middle) / self.spread
-            return np.concatenate([(self.told - self.law(theta)) @ whiten, of_prior], axis=1)
+            return np.concatenate([(self.log_y - self.law(theta)) @ whiten, of_prior], axis=1)
 
         starts = self.middle + self.spread * generator.standard_normal((_STARTS, len(self.middle)))
         ends, objectives = descend(
-            residual, np.vstack([start, starts]), weights=np.ones(len(self.told) + len(self.middle)),
+            residual, np.vstack([start, starts]), weights=np.ones(len(self.log_y) + len(self.middle)),
             delta=np.inf, bounds=self._bounds,
         )  # fmt: skip
         return np.asarray(ends[int(objectives.argmin())])
 
     def scales(self, theta: Floats) -> _Scales:
-        """Return the scales with the highest evidence, the law linearised at its parameters."""
+        """Return the scales with the highest evidence times prior, with the law linearised at ``theta``."""
         off, of_law = self._linear(theta)
 
         def evidence(scales: _Scales) -> float:
@@ -180,33 +189,33 @@ class _Fit:
                    key=evidence)  # fmt: skip
 
     def longer_tails(self, scales: _Scales, theta: Floats) -> Floats:
-        """Return the tails that the runs show when the others forecast them.
+        """Return the tails of the runs, from the miss of each when the other runs forecast it.
 
-        A costly run alone in its corner would else be taken for discrepancy. The squared miss counts as far
-        as it exceeds the variance of the forecast.
+        Only the part of a squared miss above the variance of the forecast counts. Without that, the large
+        miss of a costly run that has no neighbours would count as noise.
         """
         off, of_law = self._linear(theta)
         inverse = np.linalg.inv(of_law + self.rest(scales))
-        # Without run i it is missed by (K⁻¹·off)ᵢ / K⁻¹ᵢᵢ, with the variance 1 / K⁻¹ᵢᵢ (Rasmussen and
-        # Williams 2006, eq. 5.12).
+        # The other runs miss run i by (K⁻¹·off)ᵢ / K⁻¹ᵢᵢ, with the variance 1 / K⁻¹ᵢᵢ (Rasmussen and Williams
+        # 2006, eq. 5.12).
         variance = 1 / np.diag(inverse)
         excess = np.maximum((inverse @ off * variance) ** 2 - variance, 0.0) / scales.noise**2
-        return np.asarray(1 + excess / (_FREEDOM + 1))
+        return 1 + excess / (_FREEDOM + 1)
 
     def _linear(self, theta: Floats) -> tuple[Floats, Floats]:
-        """Return what the prior's law misses of the runs, and the law's covariance, linearised at θ."""
+        """Return the misses of the prior's law at the runs, and the law's covariance, linearised at θ."""
         slopes = self.law.slopes(theta)
-        off = self.told - self.law(theta[None])[0] + slopes @ (theta - self.middle)
+        off = self.log_y - self.law(theta[None])[0] + slopes @ (theta - self.middle)
         return off, (slopes * self.spread) @ (slopes * self.spread).T
 
     def draws(self, scales: _Scales, theta: Floats, generator: np.random.Generator) -> Floats:
-        """Return laws that are plausible after the runs, shape (laws, parameters)."""
+        """Return draws of the parameters from their posterior (Laplace), shape (laws, parameters)."""
         slopes = self.law.slopes(theta)
-        told = slopes.T @ np.linalg.solve(self.rest(scales), slopes) + np.diag(self.spread**-2.0)
-        # With R·Rᵀ the precision, R⁻ᵀ·z has its inverse as covariance.
+        precision = slopes.T @ np.linalg.solve(self.rest(scales), slopes) + np.diag(self.spread**-2.0)
+        # If R·Rᵀ is the precision, R⁻ᵀ·z has the inverse of the precision as covariance.
         normal = generator.standard_normal((len(theta), _LAWS))
-        drawn = theta + np.linalg.solve(np.linalg.cholesky(told).T, normal).T
-        return np.asarray(np.clip(drawn, *self._bounds))
+        drawn = theta + np.linalg.solve(np.linalg.cholesky(precision).T, normal).T
+        return np.clip(drawn, *self._bounds)
 
     @property
     def _bounds(self) -> tuple[Floats, Floats]:

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
-from numpy.typing import NDArray
 from pandas import Series
 
+from analysis.arrays import Floats
 from analysis.charts.figure_data import FigureData
 from analysis.drawing.bars import columns, flops
 from analysis.drawing.dodge import dodged
@@ -106,12 +106,12 @@ def _logit(axis: Axis, set_scale: Callable[..., None], percent: Series) -> None:
     """Scale an axis of percentages by ln p/(100 − p), within the data."""
     low, high = (float(np.clip(end, _EDGE, 100 - _EDGE)) for end in (percent.min(), percent.max()))
 
-    def forward(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def forward(values: Floats) -> Floats:
         inside = np.clip(values, _EDGE, 100 - _EDGE)
-        return np.asarray(np.log(inside / (100 - inside)))
+        return np.log(inside / (100 - inside))
 
-    def back(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray(100 / (1 + np.exp(-values)))
+    def back(values: Floats) -> Floats:
+        return 100 / (1 + np.exp(-values))
 
     set_scale("function", functions=(forward, back))
     axis.set_major_locator(FixedLocator([tick for tick in _LOGIT_TICKS if low / 1.5 < tick < high + 5]))

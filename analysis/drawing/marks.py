@@ -12,7 +12,20 @@ from analysis.charts.figure_data import JOINED
 from analysis.drawing.style import OTHER, STAR, TENTATIVE, Look
 
 _STAR: dict[str, Any] = {"linestyle": "none", "marker": "*", "markersize": 9, "zorder": 6}
-_DROPPED: dict[str, Any] = {"linestyle": "none", "marker": "x", "markersize": 4, "zorder": 5}
+_OTHER: dict[str, Any] = {"linestyle": "none", "marker": OTHER.marker, "color": OTHER.colour}
+_DROPPED: dict[str, Any] = {
+    "linestyle": "none", "marker": "x", "markersize": 4, "zorder": 5, "color": "#555555",
+}  # fmt: skip
+_HOLLOW: dict[str, Any] = {"linestyle": "none", "markerfacecolor": "white", "color": "#555555"}
+_SPECIAL = {
+    "other": _OTHER | {"label": "other configurations"},
+    "dropped": _DROPPED | {"label": "dropped"},
+    "tentative law": {"linestyle": TENTATIVE, "color": "#555555", "label": "fit not tested"},
+    "extrapolation": {"linestyle": TENTATIVE, "color": "#555555", "label": "extrapolated"},
+    "undecided": _HOLLOW | {"marker": "o", "label": "undecided"},
+    "bound": _HOLLOW | {"marker": "$↑$", "label": "there or beyond"},
+}
+"""Mark → its handle in the legend, in the order of the legend."""
 STAR_FACES = {"best": "#555555", "best, not clear": "white", "minimum": "#555555"}
 """Fill colour of each kind of star in the legend."""
 
@@ -26,17 +39,9 @@ def draw_marks(axes: Axes, frame: DataFrame, looks: dict[str, Look]) -> None:
         looks: Series → its look.
     """
     other = frame[frame["mark"] == "other"]
-    axes.plot(
-        other["x"],
-        other["y"],
-        linestyle="none",
-        marker=OTHER.marker,
-        markersize=3,
-        color=OTHER.colour,
-        zorder=1,
-    )
+    axes.plot(other["x"], other["y"], markersize=3, zorder=1, **_OTHER)
     dropped = frame[frame["mark"] == "dropped"]
-    axes.plot(dropped["x"], dropped["y"], color="#555555", **_DROPPED)
+    axes.plot(dropped["x"], dropped["y"], **_DROPPED)
     for _, line in frame[frame["mark"] == "reference"].groupby("line", sort=False):
         axes.plot(line["x"], line["y"], color="#777777", linewidth=0.7, linestyle=(0, (4, 3)), zorder=1)
     for series, rows in frame.groupby("series", sort=False):
@@ -122,36 +127,7 @@ def legend_handles(frame: DataFrame, looks: dict[str, Look]) -> list[Line2D]:
         )
         for name, look in looks.items()
     ]  # fmt: skip
-    if "other" in marks:
-        handles.append(
-            Line2D(
-                [],
-                [],
-                color=OTHER.colour,
-                marker=OTHER.marker,
-                linestyle="none",
-                label="other configurations",
-            )
-        )
-    if "dropped" in marks:
-        handles.append(Line2D([], [], color="#555555", label="dropped", **_DROPPED))
-    if "tentative law" in marks:
-        handles.append(Line2D([], [], color="#555555", linestyle=TENTATIVE, label="fit not tested"))
-    if "extrapolation" in marks:
-        handles.append(Line2D([], [], color="#555555", linestyle=TENTATIVE, label="extrapolated"))
-    for mark, shape, label in (("undecided", "o", "undecided"), ("bound", "$↑$", "there or beyond")):
-        if mark in marks:
-            handles.append(
-                Line2D(
-                    [],
-                    [],
-                    marker=shape,
-                    color="#555555",
-                    markerfacecolor="white",
-                    linestyle="none",
-                    label=label,
-                )
-            )
+    handles += [Line2D([], [], **look) for mark, look in _SPECIAL.items() if mark in marks]
     return [*handles, *star_handles(marks)]
 
 

@@ -7,10 +7,10 @@ has its own damping and its own end; the searches still running are evaluated to
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Expand = Callable[[NDArray[np.intp], Floats], tuple[Floats, Floats, Floats, Floats]]
+from analysis.arrays import Floats, Indices
+
+Expand = Callable[[Indices, Floats], tuple[Floats, Floats, Floats, Floats]]
 """Numbers and parameters of some searches → objective, gradient, curvature and damping matrix of each."""
 
 _TRIES = 600
@@ -81,7 +81,7 @@ def descend(
         End of each search, in the shape of the starts, and its objective.
     """
 
-    def expand(_: NDArray[np.intp], theta: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    def expand(_: Indices, theta: Floats) -> tuple[Floats, Floats, Floats, Floats]:
         rows, parameters = theta.shape
         eye = np.eye(parameters)
         # The parameters themselves and forward differences of each, all at once.

@@ -9,9 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from analysis.arrays import Floats
 
 _STEPS = 60
 _RANGE = 40.0  # width of the bisection in ln variance; after 60 halvings it is below 1e-16
@@ -42,7 +41,7 @@ class Excess:
             return np.zeros(draws)
         # s²·ν/χ²ν is a draw of the whole variance; less than the noise leaves no excess.
         whole = (self.variance + self.noise) * self.freedom / generator.chisquare(self.freedom, draws)
-        return np.asarray(np.sqrt(np.maximum(0.0, whole - self.noise)), dtype=np.float64)
+        return np.sqrt(np.maximum(0.0, whole - self.noise))
 
 
 def by_moments(squares: float, *, freedom: int, noise: float) -> Excess:

@@ -12,15 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Indices
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.curves import X_COLUMNS, Curve, by_length
+from analysis.cells.intervals import half_width
 from analysis.labels import plural
 from analysis.laws.forms import FORMS, POWER, Form
 from analysis.laws.least_squares import fit
-
-Floats = NDArray[np.float64]
 
 HELD_SHARE = 0.25
 """Share of the levels of a curve that is held out; at least one level is."""
@@ -74,7 +73,7 @@ class FormChoice:
             return np.zeros(draws)
         # n·(mean square)/χ²ₙ: the variance that a mean square over n cells allows.
         missed = self.error**2 * len(mine) / generator.chisquare(len(mine), draws)
-        return np.asarray(np.maximum(0.0, missed - variance - self.spread) / distance, dtype=np.float64)
+        return np.maximum(0.0, missed - variance - self.spread) / distance
 
 
 def choose_form(draws: CellDraws, family: Sequence[Curve]) -> FormChoice:
@@ -146,11 +145,11 @@ def root_mean_square(values: Floats) -> float:
     return float(np.sqrt(np.mean(values**2))) if len(values) else float("nan")
 
 
-def _cells(draws: CellDraws, family: Sequence[Curve]) -> tuple[NDArray[np.intp], Floats, Floats, Floats]:
+def _cells(draws: CellDraws, family: Sequence[Curve]) -> tuple[Indices, Floats, Floats, Floats]:
     """Return positions, x, errors and runs of curves of equal length, each of shape (curves, cells)."""
     positions = np.stack([curve.positions for curve in family])
     names = (X_COLUMNS[family[0].along], "error", "runs")
-    x, y, runs = (draws.cells[name].to_numpy(np.float64)[positions] for name in names)
+    x, y, runs = (draws.column(name)[positions] for name in names)
     return positions, x, y, runs
 
 
@@ -208,9 +207,7 @@ def _spread(draws: CellDraws, groups: Iterable[Sequence[Curve]], form: Form) -> 
             left_x, left_runs, left_y = (values[:, :cut] for values in whole)
             law = fit(form, left_x, left_y, weights=left_runs, chance=draws.chance)
             forecasts = law(whole[0][:, cut:]).reshape(len(rows), len(family), -1)
-            # Half of the central 68 % is a standard deviation that far outliers do not swell.
-            low, high = np.quantile(forecasts, [0.1587, 0.8413], axis=0)
-            found.append((((high - low) / 2) ** 2).ravel())
+            found.append((half_width(forecasts) ** 2).ravel())
     return float(np.concatenate(found).mean()) if found else 0.0
 
 

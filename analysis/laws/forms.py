@@ -16,9 +16,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from analysis.arrays import Floats, Mask
 
 SLOPE_BOUNDS = (0.02, 5.0)
 """Bounds of the slope −d ln(error − E)/d ln x at the geometric mean of x (of α in a bounded law)."""
@@ -34,9 +33,9 @@ class Form:
         name: Name in tables.
         formula: Error as a function of x, as captions print it.
         parameters: Number of fitted parameters.
-        floor: Whether E is fitted.
-        shift: Whether x₀ is fitted.
-        bounded: Whether the law rises to the error of chance at small x.
+        floor: True if E is fitted.
+        shift: True if x₀ is fitted.
+        bounded: True if the law rises to the error of chance at small x.
     """
 
     name: str
@@ -72,7 +71,7 @@ class Curves:
         shift: x₀ ≥ 0, in units of x; in a bounded law the x half-way between chance and floor.
         unit: Geometric mean of the fitted x.
         objective: Σ w·r² at the optimum.
-        at_bound: Whether the slope ended at one of ``SLOPE_BOUNDS``.
+        at_bound: True if the slope ended at one of ``SLOPE_BOUNDS``.
     """
 
     form: Form
@@ -82,7 +81,7 @@ class Curves:
     shift: Floats
     unit: Floats
     objective: Floats
-    at_bound: NDArray[np.bool_]
+    at_bound: Mask
 
     def __call__(self, x: Floats) -> Floats:
         """Return the laws at x, shape (points,) or (rows, points), as errors of shape (rows, points)."""
@@ -92,10 +91,10 @@ class Curves:
         if self.form.bounded:
             # q/(1 + q) with q = (x/x₀)^-α, as a logistic function of ln x.
             above = 1.0 / (1.0 + np.exp(-alpha * np.log(shift / x)))
-            return np.asarray(floor + (scale - floor) * above, dtype=np.float64)
+            return floor + (scale - floor) * above
         # The power is 1 at x = unit, so that ``scale`` is an error and does not depend on the unit of x.
         power = np.exp(-alpha * np.log((x + shift) / (unit + shift)))
-        return np.asarray(floor + scale * power, dtype=np.float64)
+        return floor + scale * power
 
 
 VALUES = ("floor", "scale", "alpha", "shift", "unit", "objective", "at_bound")

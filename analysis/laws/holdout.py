@@ -37,7 +37,7 @@ class Holdout:
         points: One row per law and held-out cell, see ``form_choice.FormChoice``.
         choices: Regime → the form of its curves.
         surfaces: Family of models → its surface, for the families that a surface forecasts better.
-        reason: Why nothing could be held out; empty if something was.
+        reason: Reason why nothing could be held out; empty if something was.
     """
 
     scores: pd.DataFrame
@@ -80,8 +80,8 @@ def holdout(draws: CellDraws, laws: tuple[Law, ...]) -> Holdout:
 
 def _surface_points(draws: CellDraws, held: set[object]) -> list[dict[str, object]]:
     """Forecast the held-out cells by the surfaces of each family, fitted to the other cells."""
-    x = draws.cells[X_COLUMNS["compute"]].to_numpy(np.float64)
-    measured = draws.cells["error"].to_numpy(np.float64)
+    x = draws.column(X_COLUMNS["compute"])
+    measured = draws.column("error")
     rows: list[dict[str, object]] = []
     for name, found in groups(draws).items():
         out = np.array([position for position in found if int(position) in held], dtype=np.intp)

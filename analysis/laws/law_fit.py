@@ -7,14 +7,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.arrays import Floats
 from analysis.cells.bootstrap import Source
+from analysis.cells.intervals import half_width
 from analysis.labels import percent, plural
 from analysis.laws.form_choice import MOST_MISSED
 from analysis.laws.forms import Curves, Form, row
 from analysis.laws.least_squares import fit, restarts
 from analysis.laws.trend import LEVEL, chance_of_no_fall
 
-Floats = NDArray[np.float64]
 Status = Literal[
     "ok", "lack of fit", "untested", "floor undetermined", "saturated", "exponent at bound", "misfit",
     "no decrease", "too few levels",
@@ -178,7 +179,8 @@ def _judged(  # noqa: PLR0913 (a curve, its law, and its noise)
     # Misses in units of the noise give the lack-of-fit test; in points they are compared with MOST_MISSED.
     miss, sd = y - law(x)[0], noise_sd(draws)
     size = float(np.sqrt(np.mean(miss**2)))
-    lack = _lack_of_fit(miss / sd, levels - form.parameters, freedom) if len(draws) else float("nan")
+    squares = float(((miss / sd) ** 2).sum()) if len(draws) else 0.0
+    lack = lack_of_fit(squares, levels - form.parameters, freedom) if len(draws) else float("nan")
     status, reason = _judge(
         law, levels=levels, slope=float((np.log(x) - np.log(x).mean()) @ y), miss=size,
         carried=_carried(x, y), lack=lack, chance=chance_of_no_fall(x, y, draws=draws, source=source),
@@ -191,14 +193,8 @@ def _judged(  # noqa: PLR0913 (a curve, its law, and its noise)
 
 
 def noise_sd(draws: Floats) -> Floats:
-    """Return the standard deviation of each mean, shape (cells,), as half the width of the central 68 %.
-
-    Draws from few degrees of freedom have long tails, which inflate the ordinary standard deviation.
-    """
-    if not len(draws):
-        return np.zeros(draws.shape[1])
-    low, high = np.quantile(draws, [0.1587, 0.8413], axis=0)
-    return np.asarray(np.maximum((high - low) / 2, 1e-12), dtype=np.float64)
+    """Return the standard deviation of each mean, shape (cells,); zeros without draws."""
+    return np.maximum(half_width(draws), 1e-12) if len(draws) else np.zeros(draws.shape[1])
 
 
 def _carried(x: Floats, y: Floats) -> float:
@@ -206,14 +202,19 @@ def _carried(x: Floats, y: Floats) -> float:
     return float(np.sqrt(np.mean(np.diff(y[np.argsort(x, kind="stable")]) ** 2)))
 
 
-def _lack_of_fit(standardised: Floats, left: int, freedom: int) -> float:
-    """Return the p-value of Σ r²: F test with the degrees of freedom of the noise, χ² test if it is known."""
+def lack_of_fit(squares: float, left: int, freedom: int) -> float:
+    """Return the p-value of misses if noise were their only cause; NaN without spare levels.
+
+    Args:
+        squares: Σ r² of the misses in units of the noise.
+        left: Degrees of freedom of the misses.
+        freedom: Those behind the noise, for an F test; 0 if the noise is known, for a χ² test.
+    """
     if left < 1:
         return float("nan")
     from scipy.special import chdtrc, fdtrc  # noqa: PLC0415 (a fifth of the report's import)
 
-    total = float((standardised**2).sum())
-    return float(fdtrc(left, freedom, total / left) if freedom else chdtrc(left, total))
+    return float(fdtrc(left, freedom, squares / left) if freedom else chdtrc(left, squares))
 
 
 def _judge(  # noqa: PLR0913 (a law, and what it is judged by)

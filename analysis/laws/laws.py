@@ -27,8 +27,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Indices
 from analysis.cells.bootstrap import REFITS, CellDraws, stream
 from analysis.cells.curves import X_COLUMNS, Curve, alike, by_length, curves
 from analysis.cells.interpolation import bends, straight_lines
@@ -38,8 +38,6 @@ from analysis.laws.form_choice import FormChoice, choose_form
 from analysis.laws.forms import Curves, Form
 from analysis.laws.law_fit import LawFit, fit_laws, noise_sd
 from analysis.laws.least_squares import fit
-
-Floats = NDArray[np.float64]
 
 _POINTS = 60
 
@@ -89,13 +87,13 @@ class Law:
             supported.
         drawn: The curve in every draw; None when the law is not supported.
         refits: Number of rows of ``drawn`` that are draws.
-        informed: Whether the draws carry the noise between seeds or the discrepancy; only then are there
+        informed: True if the draws carry the noise between seeds or the discrepancy; only then are there
             intervals.
     """
 
     along: str
     identity: Mapping[str, Any]
-    positions: NDArray[np.intp]
+    positions: Indices
     fit: LawFit
     choice: FormChoice
     discrepancy: Excess
@@ -150,15 +148,15 @@ def _lines(draws: CellDraws, law: Law, at: Floats) -> Floats:
     Between cells the curve is unknown: the draws lie below the straight lines by 0 to 2 times the larger of
     the two estimates of ``interpolation.bends``.
     """
-    x = draws.cells[X_COLUMNS[law.along]].to_numpy(np.float64)[law.positions]
-    best = np.minimum.accumulate(draws.resampled(law.positions), axis=1)
+    x = draws.column(X_COLUMNS[law.along])[law.positions]
+    best = np.minimum.accumulate(draws.take(law.positions).resampled(), axis=1)
     before, after = np.nan_to_num(bends(x, best[0], at))
     # Of the two estimates the larger in size, NaN counting as zero.
     bend = np.where(np.abs(before) > np.abs(after), before, after)
     lines, shown = straight_lines(x, best, at), slice(1, 1 + draws.refits)
-    generator = stream(f"lines/{sorted(law.identity.items(), key=str)}", 0)
+    generator = stream(f"lines/{sorted(law.identity.items(), key=str)}")
     lines[shown] -= generator.uniform(0.0, 2.0, (draws.refits, 1)) * bend
-    return np.asarray(np.maximum(lines, 0.0), dtype=np.float64)
+    return np.maximum(lines, 0.0)
 
 
 def _family(draws: CellDraws, family: Sequence[Curve], name: str) -> list[Law]:
@@ -166,8 +164,8 @@ def _family(draws: CellDraws, family: Sequence[Curve], name: str) -> list[Law]:
     fits = _fits(draws, family, choice)
     discrepancy = _discrepancy(draws, family, fits)
     rows = draws.refits or (REFITS if discrepancy.freedom else 0)
-    sds = discrepancy.drawn(rows, stream(f"discrepancy/{name}", 0))
-    growth = choice.growth(discrepancy.variance + discrepancy.noise, rows, stream(f"growth/{name}", 0))
+    sds = discrepancy.drawn(rows, stream(f"discrepancy/{name}"))
+    growth = choice.growth(discrepancy.variance + discrepancy.noise, rows, stream(f"growth/{name}"))
     moves = Moves(sds=sds, growth=growth, common=_common(draws, family, fits, discrepancy))
     return [
         _law(draws, curve, found, choice=choice, discrepancy=discrepancy, moves=moves)
@@ -179,10 +177,7 @@ def _fits(draws: CellDraws, family: Sequence[Curve], choice: FormChoice) -> list
     found: dict[int, LawFit] = {}
     for curves_of_length in by_length(family):
         positions = np.stack([curve.positions for curve in curves_of_length])
-        x, y, runs = (
-            draws.cells[name].to_numpy(np.float64)[positions]
-            for name in (X_COLUMNS[family[0].along], "error", "runs")
-        )
+        x, y, runs = (draws.column(name)[positions] for name in (X_COLUMNS[family[0].along], "error", "runs"))
         fits = fit_laws(
             choice.form, x, y, runs=runs.astype(np.int64), draws=draws.draws[:, positions],
             source=draws.source, freedom=draws.freedom if draws.source == "runs" else 0, chance=draws.chance,
@@ -200,7 +195,7 @@ def _discrepancy(draws: CellDraws, family: Sequence[Curve], fits: Sequence[LawFi
     # Without seeds only the counting noise is known, a lower bound that cannot be subtracted as the noise.
     seeds = [noise_sd(draws.draws[:, curve.positions]) for curve, _ in kept if draws.source == "runs"]
     noise = float(np.mean(np.concatenate(seeds) ** 2)) if seeds else 0.0
-    # What a trunk's levels share moves its law as a whole and is no part of the misses.
+    # The noise that the levels of a trunk share moves its law as a whole and is not part of the misses.
     noise *= 1.0 - draws.shared
     return by_moments(squares, freedom=sum(found.freedom for _, found in kept), noise=noise)
 
@@ -230,16 +225,12 @@ def _misses(draws: CellDraws, curve: Curve, law: LawFit) -> dict[str, float]:
 def _levels(draws: CellDraws, curve: Curve) -> list[str]:
     """Return the names of a curve's levels, the same for all curves of a study."""
     column = "budget" if curve.along == "compute" else "subset_size"
-    return [f"{value:.6g}" for value in draws.cells[column].to_numpy(np.float64)[curve.positions]]
-
-
-def _without_strategy(curve: Curve) -> str:
-    return str(sorted((name, value) for name, value in curve.identity.items() if name != "strategy"))
+    return [f"{value:.6g}" for value in draws.column(column)[curve.positions]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Moves:
-    """How the discrepancy of a family moves its curves in the draws.
+    """Moves of a family's curves by its discrepancy, in each draw.
 
     Attributes:
         sds: Standard deviation of each draw.
@@ -254,14 +245,13 @@ class Moves:
     def of(self, draws: CellDraws, curve: Curve) -> Floats:
         """Return standard normal deviates of each level and of the curve as a whole, (draws, levels + 1)."""
         places = [*_levels(draws, curve), "curve"]
-        own = stream(f"discrepancy/{sorted(curve.identity.items(), key=str)}", 0)
+        own = stream(f"discrepancy/{sorted(curve.identity.items(), key=str)}")
         moves = own.standard_normal((len(self.sds), len(places)))
         if not self.common:
             return moves
+        others = sorted((name, value) for name, value in curve.identity.items() if name != "strategy")
         shared = [
-            stream(f"common/{curve.along}/{_without_strategy(curve)}/{place}", 0).standard_normal(
-                len(self.sds)
-            )
+            stream(f"common/{curve.along}/{others}/{place}").standard_normal(len(self.sds))
             for place in places
         ]
         together = np.sqrt(self.common) * np.stack(shared, axis=1) + np.sqrt(1 - self.common) * moves
@@ -294,8 +284,8 @@ def _law(  # noqa: PLR0913 (a curve, its law, and its family's)
 def _drawn(draws: CellDraws, curve: Curve, form: Form, moves: Moves) -> Drawn:
     """Refit a curve's law to its errors, which the discrepancy moves in the draws."""
     names = (X_COLUMNS[curve.along], "runs")
-    x, runs = (draws.cells[name].to_numpy(np.float64)[curve.positions] for name in names)
-    rows = draws.resampled(curve.positions)
+    x, runs = (draws.column(name)[curve.positions] for name in names)
+    rows = draws.take(curve.positions).resampled()
     sds = moves.sds
     if not draws.refits and len(sds):  # no noise was measured, so the draws are of the discrepancy alone
         rows = np.concatenate([rows[:1], np.repeat(rows[:1], len(sds), axis=0), rows[1:]])

@@ -10,11 +10,9 @@ with its number of runs.
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Indices, Mask
 from analysis.laws.forms import FLOOR, POWER, SHIFT_REACH, SLOPE_BOUNDS, VALUES, Curves, Form, joined
-
-Floats = NDArray[np.float64]
 
 # The same for the midpoint of a bounded law, which may lie far outside the measured x.
 _MIDPOINT_REACH = (1e-4, 1e4)
@@ -107,11 +105,11 @@ class _Data:
             unit=np.exp(np.log(x).mean(axis=1, keepdims=True)), lowest=lowest, highest=highest,
         )  # fmt: skip
 
-    def rows(self, values: Floats, rows: NDArray[np.intp]) -> Floats:
+    def rows(self, values: Floats, rows: Indices) -> Floats:
         """Return rows of an array, or the array itself if its one row is shared by all."""
         return values if len(values) == 1 else values[rows]
 
-    def columns(self, theta: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats]:
+    def columns(self, theta: Floats, rows: Indices) -> tuple[Floats, Floats]:
         """Return the fixed part of the law and the column v that A (in a bounded law E) multiplies.
 
         θ has shape (rows, θ); both results have shape (rows, cells). A bounded law is c·q/(1 + q) + E/(1 +
@@ -129,7 +127,7 @@ class _Data:
         alpha = slope * (1.0 + shift / unit)
         return np.zeros(1), np.exp(-alpha * np.log((x + shift) / (unit + shift)))
 
-    def turns(self, theta: Floats, v: Floats, rows: NDArray[np.intp]) -> Floats:
+    def turns(self, theta: Floats, v: Floats, rows: Indices) -> Floats:
         """Return the derivatives of the column v with respect to θ, shape (θ, rows, cells)."""
         x, unit = self.rows(self.x, rows), self.rows(self.unit, rows)
         slope = np.exp(theta[:, :1])
@@ -145,12 +143,12 @@ class _Data:
         by_shift = slope * shift / unit * log + alpha * (shift / (x + shift) - shift / (unit + shift))
         return np.stack([-alpha * log * v, -by_shift * v])
 
-    def project(self, theta: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats, Floats]:
+    def project(self, theta: Floats, rows: Indices) -> tuple[Floats, Floats, Floats]:
         """Return E, the coefficient of v and the residuals times √w, by non-negative least squares."""
         fixed, v = self.columns(theta, rows)
         return self._solve(fixed, v, rows)
 
-    def _solve(self, fixed: Floats, v: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats, Floats]:
+    def _solve(self, fixed: Floats, v: Floats, rows: Indices) -> tuple[Floats, Floats, Floats]:
         w, y = self.rows(self.weights, rows), self.y[rows] - fixed
         # Without a floor A = Σ w·v·y / Σ w·v². With one, A and E are the slope and the intercept of the
         # regression of y on v; if the intercept is negative, E = 0 and A is that without a floor.
@@ -167,7 +165,7 @@ class _Data:
             floor, scale = np.where(bottom >= 0, bottom, 0.0), np.where(bottom >= 0, free, scale)
         return floor, scale, (y - floor[:, None] - scale[:, None] * v) * np.sqrt(w)
 
-    def expand(self, theta: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats]:
+    def expand(self, theta: Floats, rows: Indices) -> tuple[Floats, Floats]:
         """Return the Gauss-Newton matrix and the gradient of ½Σ w·r², shapes (rows, θ, θ) and (rows, θ).
 
         The derivatives include the change of the linear part (E and A) with θ. They jump where E or A
@@ -218,7 +216,7 @@ class _Data:
             found[rows] = self._scan(int(one), rows)
         return found
 
-    def _scan(self, one: int, rows: NDArray[np.intp]) -> Floats:
+    def _scan(self, one: int, rows: Indices) -> Floats:
         """Return the best θ on a grid for rows that have the x and weights of row ``one``."""
         shares = [np.linspace(0, 1, _SLOPES)] + [np.linspace(0, 1, _SHIFTS)] * self.form.shift
         mesh = np.stack([axis.ravel() for axis in np.meshgrid(*shares, indexing="ij")], axis=1)
@@ -308,7 +306,7 @@ def _scale(w: Floats, v: Floats, y: Floats, turn: Floats, moved: Floats) -> tupl
     return scale, (pulled - 2.0 * scale * (w * v * turn).sum(axis=-1)) / square
 
 
-def _near(value: Floats, change: Floats) -> NDArray[np.bool_]:
+def _near(value: Floats, change: Floats) -> Mask:
     """Return whether a value may reach zero within two steps of the differences."""
     return np.asarray(np.abs(value) <= 2 * _DIFFERENCE * np.abs(change).max(axis=0))
 
@@ -316,7 +314,7 @@ def _near(value: Floats, change: Floats) -> NDArray[np.bool_]:
 def _solved(gram: Floats, ridge: Floats, gradient: Floats) -> Floats:
     """Solve (gram + ridge)·step = gradient for one or two parameters per row, by Cramer's rule."""
     if gradient.shape[1] == 1:
-        return np.asarray(gradient / (gram[:, 0] + ridge), dtype=np.float64)
+        return gradient / (gram[:, 0] + ridge)
     first, second, beside = gram[:, 0, 0] + ridge[:, 0], gram[:, 1, 1] + ridge[:, 1], gram[:, 0, 1]
     turned = [
         second * gradient[:, 0] - beside * gradient[:, 1],

@@ -10,11 +10,9 @@ from itertools import permutations
 from math import factorial
 
 import numpy as np
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Indices
 from analysis.cells.bootstrap import Source, stream
-
-Floats = NDArray[np.float64]
 
 LEVEL = 0.05
 """Level of the test: share of curves of pure noise that count as falling."""
@@ -47,7 +45,7 @@ def chance_of_no_fall(x: Floats, y: Floats, *, draws: Floats, source: Source) ->
 
 
 @cache
-def _orders(count: int) -> NDArray[np.intp]:
+def _orders(count: int) -> Indices:
     """Return permutations of ``count`` items, the identity first: all of them, or a random sample."""
     if factorial(count) <= _PERMUTATIONS:
         return np.array(list(permutations(range(count))), dtype=np.intp)

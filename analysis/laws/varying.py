@@ -10,11 +10,9 @@ means of what may be run, so that the parameters are nearly independent and have
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Indices
 from analysis.laws.surfaces.repeated import effective
-
-Floats = NDArray[np.float64]
 
 # Mean and standard deviation of u₀ less the mean of ln y; u₁, u₂; v₀ − u₀, v₁, v₂; w₀, w₁, w₂; r₀, r₁. Wide
 # enough for the published laws of language models and CLIP; R* is 15 in Muennighoff et al. 2023.
@@ -54,7 +52,7 @@ class VaryingLaw:
     """The logarithm of the surface at given places, as a function of its parameters.
 
     Attributes:
-        places: Where it is read.
+        places: Places at which it is read.
         unit_n: N₀.
         unit_d: D₀.
     """
@@ -69,7 +67,7 @@ class VaryingLaw:
         unit_n, unit_d = (float(np.exp(np.log(axis).mean())) for axis in (places.n, places.seen))
         return cls(places=places, unit_n=unit_n, unit_d=unit_d)
 
-    def at(self, rows: NDArray[np.intp]) -> "VaryingLaw":
+    def at(self, rows: Indices) -> "VaryingLaw":
         """Return the same law at some of the places."""
         places = Places(n=self.places.n[rows], unique=self.places.unique[rows], seen=self.places.seen[rows])
         return replace(self, places=places)
@@ -87,10 +85,10 @@ class VaryingLaw:
     def slopes(self, theta: Floats) -> Floats:
         """Return the derivatives of ln y by the parameters of one row, shape (places, parameters)."""
         step = _STEP * np.eye(len(theta))
-        return np.asarray((self(theta + step) - self(theta - step)).T / (2 * _STEP))
+        return (self(theta + step) - self(theta - step)).T / (2 * _STEP)
 
 
 def _bent(size: Floats, slope: Floats, bend: Floats) -> Floats:
     # ((N/N₀)^c₂ − 1)/c₂ without a gap at c₂ = 0.
     turn = bend * size + 1e-9
-    return np.asarray(slope * size * np.expm1(turn) / turn)
+    return slope * size * np.expm1(turn) / turn

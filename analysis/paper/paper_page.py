@@ -1,8 +1,6 @@
 """The paper's figures and a study's side by side: a folder with paper.html and the figures' files."""
 
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from analysis.paper.agreement import agreement_text
 from analysis.paper.paper_figures import PaperFigure
 from analysis.paper.paper_panels import NOT_DIGITISED, SOURCE, NotDigitised, panels_text
 from analysis.report.page import inline_svg
+from analysis.report.tables.table_files import replacing
 from analysis.report.templating import templates
 
 _PAPER = "The paper"
@@ -46,10 +45,8 @@ def write_paper_page(  # noqa: PLR0913 (the paper's side, and the study's)
     Returns:
         Path of the page.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-        new = Path(scratch) / "new"
-        (new / "figures").mkdir(parents=True)
+    with replacing(folder) as new:
+        (new / "figures").mkdir()
         with helpers(processes - 1) as pool:
             drawn = [figure.data for figure in figures if isinstance(figure.data, FigureData)]
             svgs = save_all(drawn, new / "figures", pool)
@@ -69,9 +66,6 @@ def write_paper_page(  # noqa: PLR0913 (the paper's side, and the study's)
             absent=[_absent(each, theirs) for each in NOT_DIGITISED],
         )
         (new / "paper.html").write_text(text, encoding="utf-8")
-        if folder.exists():
-            folder.rename(Path(scratch) / "old")
-        shutil.move(new, folder)
     return folder / "paper.html"
 
 

@@ -38,54 +38,49 @@ class Panel:
     Attributes:
         reader: Name of the column map for its layout; panels of one reader form one table.
         metric: Metric of the panel, as a column of the results schema.
-        better: Whether it shows errors or accuracies.
+        better: Direction in which its values are better.
     """
 
     reader: str
     metric: str
-    better: _Better = "lower"
+    better: _Better
 
 
-PANELS: Mapping[str, Panel] = {
-    "1b": Panel(reader="paper-augmentation", metric=ZERO_SHOT, better="higher"),
-    "2a": Panel(reader="paper-epochs", metric=ZERO_SHOT),
-    "2b": Panel(reader="paper-epochs", metric=SIX),
-    "3a": Panel(reader="paper-epochs", metric=FEW_SHOT[0]),
-    "3b": Panel(reader="paper-epochs", metric=FEW_SHOT[1]),
-    "4a": Panel(reader="paper-epochs", metric=RETRIEVAL[0]),
-    "4b": Panel(reader="paper-epochs", metric=RETRIEVAL[1]),
-    "5a": Panel(reader="paper-quality", metric=ZERO_SHOT),
-    "5b": Panel(reader="paper-quality", metric=ZERO_SHOT),
-    "6a": Panel(reader="paper-quality", metric=FEW_SHOT[0]),
-    "6b": Panel(reader="paper-quality", metric=FEW_SHOT[1]),
-    "6c": Panel(reader="paper-quality", metric=FEW_SHOT[0]),
-    "6d": Panel(reader="paper-quality", metric=FEW_SHOT[1]),
-    "7a": Panel(reader="paper-quality", metric=RETRIEVAL[0]),
-    "7b": Panel(reader="paper-quality", metric=RETRIEVAL[1]),
-    "7c": Panel(reader="paper-quality", metric=RETRIEVAL[0]),
-    "7d": Panel(reader="paper-quality", metric=RETRIEVAL[1]),
-    "8a": Panel(reader="paper-equal-samples", metric=ZERO_SHOT, better="higher"),
-    "8b": Panel(reader="paper-one-epoch", metric=ZERO_SHOT),
-    "9a": Panel(reader="paper-equal-samples", metric=ZERO_SHOT),
-    "9b": Panel(reader="paper-equal-samples", metric=SIX),
-    "10a": Panel(reader="paper-equal-samples", metric=PROBE),
-    "10b": Panel(reader="paper-equal-samples", metric=OTHER_PROBE),
-    "11a": Panel(reader="paper-equal-samples", metric=RETRIEVAL[0], better="higher"),
-    "11b": Panel(reader="paper-equal-samples", metric=RETRIEVAL[1], better="higher"),
-    "11c": Panel(reader="paper-equal-samples", metric=RETRIEVAL[0]),
-    "11d": Panel(reader="paper-equal-samples", metric=RETRIEVAL[1]),
-    "13a": Panel(reader="paper-architectures", metric=ZERO_SHOT),
-    "14a": Panel(reader="paper-architectures-probe", metric=PROBE),
-    "17a": Panel(reader="paper-strategies", metric=ZERO_SHOT),
-    "17b": Panel(reader="paper-strategies", metric=FIVE),
-    "18c": Panel(reader="paper-strategies", metric=RETRIEVAL[0]),
-    "18d": Panel(reader="paper-strategies", metric=RETRIEVAL[1]),
-    "19a": Panel(reader="paper-strategies", metric=PROBE),
-    "19b": Panel(reader="paper-strategies", metric=OTHER_PROBE),
+_READINGS: Mapping[str, Mapping[str, str]] = {
+    "paper-augmentation": {"1b": ZERO_SHOT},
+    "paper-epochs": {
+        "2a": ZERO_SHOT, "2b": SIX, "3a": FEW_SHOT[0], "3b": FEW_SHOT[1], "4a": RETRIEVAL[0],
+        "4b": RETRIEVAL[1],
+    },
+    "paper-quality": {
+        "5a": ZERO_SHOT, "5b": ZERO_SHOT, "6a": FEW_SHOT[0], "6b": FEW_SHOT[1], "6c": FEW_SHOT[0],
+        "6d": FEW_SHOT[1], "7a": RETRIEVAL[0], "7b": RETRIEVAL[1], "7c": RETRIEVAL[0], "7d": RETRIEVAL[1],
+    },
+    "paper-equal-samples": {
+        "8a": ZERO_SHOT, "9a": ZERO_SHOT, "9b": SIX, "10a": PROBE, "10b": OTHER_PROBE, "11a": RETRIEVAL[0],
+        "11b": RETRIEVAL[1], "11c": RETRIEVAL[0], "11d": RETRIEVAL[1],
+    },
+    "paper-one-epoch": {"8b": ZERO_SHOT},
+    "paper-architectures": {"13a": ZERO_SHOT},
+    "paper-architectures-probe": {"14a": PROBE},
+    "paper-strategies": {
+        "17a": ZERO_SHOT, "17b": FIVE, "18c": RETRIEVAL[0], "18d": RETRIEVAL[1], "19a": PROBE,
+        "19b": OTHER_PROBE,
+    },
+}  # fmt: skip
+"""Column map → panel → metric of the panel."""
+
+_ACCURACIES = ("1b", "8a", "11a", "11b")
+"""Panels that show accuracies instead of errors."""
+
+PANELS = {
+    panel: Panel(reader=reader, metric=metric, better="higher" if panel in _ACCURACIES else "lower")
+    for reader, panels in _READINGS.items()
+    for panel, metric in panels.items()
 }
 """Panels of the digitised tables."""
 
-READERS = tuple(dict.fromkeys(panel.reader for panel in PANELS.values()))
+READERS = tuple(_READINGS)
 """Names of the column maps that read the panels."""
 
 
@@ -94,7 +89,7 @@ class NotDigitised:
     """Panels that are not in the tables.
 
     Attributes:
-        panels: Names of the panels; the number of a figure stands for all its panels.
+        panels: Names of the panels; the number of a figure means all its panels.
         shows: Content of the panels.
         kinds: Names of the report figures that show the same for a study.
     """
@@ -111,8 +106,7 @@ NOT_DIGITISED = (
         kinds=("error-compute-architecture", "error-compute-strategy"),
     ),
     NotDigitised(
-        panels=("12a", "12b"),
-        shows="architectures in one epoch, against samples and against compute",
+        panels=("12a", "12b"), shows="architectures in one epoch, against samples and against compute",
         kinds=("error-compute-architecture",),
     ),
     NotDigitised(panels=("13b",), shows="architectures on ImageNet's variants", kinds=("shift",)),
@@ -121,18 +115,16 @@ NOT_DIGITISED = (
         panels=("15a", "15b", "15c", "15d"), shows="architectures by retrieval", kinds=("retrieval",)
     ),
     NotDigitised(
-        panels=("16a", "16b"),
+        panels=("16a", "16b"), kinds=("error-samples-strategy", "error-compute-strategy"),
         shows="training strategies in one epoch, against samples and against compute",
-        kinds=("error-samples-strategy", "error-compute-strategy"),
     ),
     NotDigitised(panels=("18a", "18b"), shows="training strategies by retrieval, in one epoch"),
     NotDigitised(
-        panels=("20", "21", "22", "23", "24", "26", "27"),
+        panels=("20", "21", "22", "23", "24", "26", "27"), kinds=("shift",),
         shows="ImageNet's variants one by one, and against ImageNet",
-        kinds=("shift",),
     ),
     NotDigitised(panels=("25",), shows="few-shot errors of the models", kinds=("probe",)),
-)
+)  # fmt: skip
 """Panels of which no image was available when the figures were read."""
 
 

@@ -4,7 +4,6 @@ The draws of two studies are independent, so a difference has the draws of one m
 other. Intervals are 90 %.
 """
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,14 @@ from analysis.labels import (
     budget_text,
     configuration_text,
     listed,
-    measured_text,
     metric_text,
     percent,
     percent_interval,
     plural,
+    value_text,
 )
 from analysis.report.study_frames import StudyFrames
-from analysis.report.tables.table_files import put_in_place, save
+from analysis.report.tables.table_files import replacing, save
 from analysis.report.tables.tables import Table
 from analysis.report.templating import templates
 
@@ -115,11 +114,11 @@ def _differences(metric: str, draws: Mapping[str, CellDraws], shared: Mapping[st
         one, other = draws[first], draws[name]
         count = min(len(one.draws), len(other.draws))
         # Both studies were drawn from one stream; shuffled, their draws are independent.
-        order = stream(f"comparison/{name}", 0).permutation(count)
+        order = stream(f"comparison/{name}").permutation(count)
         for cell in records(cells):
             mine, theirs = int(cell["place_first"]), int(cell["place_other"])
             errors = (one.cells["error"].iloc[mine], other.cells["error"].iloc[theirs])
-            said = [measured_text(metric, float(error)).partition(" ")[2] for error in errors]
+            said = [value_text(metric, float(error)) for error in errors]
             low, high = interval(other.draws[order, theirs] - one.draws[:count, mine])
             rows.append({
                 "Budget": budget_text(cell["regime"], cell["budget"]),
@@ -164,17 +163,14 @@ def write_comparison(folder: Path, studies: Sequence[StudyFrames], *, made: str)
     tables = compare(studies)
     environment = templates(Path(__file__).parent / "templates")
     names = [study.name for study in studies]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-        new = Path(scratch) / "new"
-        (new / "tables").mkdir(parents=True)
+    with replacing(folder) as new:
+        (new / "tables").mkdir()
         for table in tables:
             save(table, new / "tables")
         text = environment.get_template("comparison.html.j2").render(
             names=names, metric=metric_text(studies[0].metric), tables=tables, made=made
         )
         (new / "comparison.html").write_text(text, encoding="utf-8")
-        put_in_place(new, folder)
     answers, cells = tables
     lines = [f"{row['Budget']}: {row['Change']}: " + "; ".join(f"{name}: {row[name]}" for name in names)
              for row in records(answers.frame)]  # fmt: skip

@@ -20,11 +20,11 @@ from analysis.labels import (
     capital,
     configuration_text,
     count_text,
-    measured_text,
     metric_text,
     percent_interval,
     plural,
     quality_fraction,
+    value_text,
 )  # fmt: skip
 from analysis.report.analyse import Analysis, TrialCounts
 from analysis.report.first_screen import first_screen
@@ -202,7 +202,7 @@ def inline_svg(svg: str, name: str) -> Markup:
 
 def _card(row: Mapping[Any, Any], found: Analysis) -> dict[str, Any]:
     source = found.draws.source
-    what, _, value = measured_text(found.trials.metric, row["error"]).partition(" ")
+    metric = found.trials.metric
     probability = float(row["probability"])
     ends = percent_interval(row["low"], row["high"])
     return {
@@ -212,15 +212,15 @@ def _card(row: Mapping[Any, Any], found: Analysis) -> dict[str, Any]:
         "parts": [axis_text(axis, row[axis]) for axis in ("strategy", "subset_size", "quality")],
         "samples": count_text(row["samples_seen"]),
         "epochs": f"{row['epochs']:.1f}",
-        "measured": value,
-        "what": what,
+        "measured": value_text(metric, row["error"]),
+        "what": "loss" if is_loss(metric) else "error",
         "ends": ends,
         "ends_are": "90 % interval" if source == "runs" else "counting noise only, a lower bound",
         "share": share_text(probability),
         "width": 0.0 if pd.isna(probability) else 100 * probability,
         "share_is": "P(best)" if source == "runs" else "P(best) from counting noise alone",
         "runner_up": row["runner_up"],
-        "runner_up_error": measured_text(found.trials.metric, row["runner_up_error"]).partition(" ")[2],
+        "runner_up_error": value_text(metric, row["runner_up_error"]),
         "verdict": row["verdict"],
         "reason": row["reason"],
         "scope": row["scope"],

@@ -1,6 +1,5 @@
 """Writing of a study's report folder: report.html, figures/ and tables/."""
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +32,7 @@ from analysis.report.analyse import Analysis, Progress, analyse, no_progress
 from analysis.report.study_frames import StudyFrames
 from analysis.report.tables import law_tables, tables
 from analysis.report.tables.design_tables import design_tables
-from analysis.report.tables.table_files import put_in_place
+from analysis.report.tables.table_files import replacing
 from analysis.report.tables.table_files import save as save_table
 from analysis.report.tables.tuning_tables import tuning_tables
 from budgets.quantity import format_flops
@@ -91,10 +90,8 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
         if tuned is not None and len(tuned.tried):
             figures, shown = (*figures, *tuning_figures.figures(tuned)), (*shown, *tuning_tables(tuned))
         shown = (*shown, *design_tables(study.events))
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-            new = Path(scratch) / "new"
-            (new / "figures").mkdir(parents=True)
+        with replacing(folder) as new:
+            (new / "figures").mkdir()
             (new / "tables").mkdir()
             drawn = [data for data in figures if isinstance(data, FigureData)]
             svgs = save_all(drawn, new / "figures", pool, partial(progress, "figures"))
@@ -106,7 +103,6 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
                 made=made, reload_s=reload_s,
             )  # fmt: skip
             (new / "report.html").write_text(text, encoding="utf-8")
-            put_in_place(new, folder)
     return ReportSummary(
         page=folder / "report.html",
         planned=found.progress.planned,

@@ -53,7 +53,7 @@ class StudyFrames:
 
     @property
     def tuned_rates(self) -> dict[tuple[str, str], float] | None:
-        """Those whose peak learning rate was tuned, see `Tuned.rates`; None where that is not known."""
+        """Pairs of architecture and strategy with a tuned rate, see `Tuned.rates`; None when unknown."""
         if self.imported:
             return None
         return {} if self.tuned is None else self.tuned.rates

@@ -8,13 +8,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 def templates(folder: Path) -> Environment:
     """Return the environment of the templates in a folder; an unknown name in a template is an error."""
     return Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_unbroken,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+        loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, finalize=_unbroken,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
 
 
 def _unbroken(value: object) -> object:

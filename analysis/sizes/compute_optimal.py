@@ -13,17 +13,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Indices, Mask
 from analysis.cells.bootstrap import REFITS, CellDraws, stream
 from analysis.cells.interpolation import straight_lines
+from analysis.cells.intervals import half_width
 from analysis.labels import plural
 from analysis.laws.excess_variance import excess
 from analysis.laws.surfaces.repeated import RepeatedFit
 from analysis.laws.surfaces.surface import fit, fit_draws
 from analysis.sizes.size_profile import Measured, profiles
-
-Floats = NDArray[np.float64]
 
 _GRID = 60
 _SAME_SIZE = 0.03  # in ln N
@@ -61,7 +60,7 @@ class Slope:
         measured: a; NaN if it could not be estimated.
         drawn: a in each draw; empty if its uncertainty is unknown.
         points: Number of computes or cells behind it.
-        reason: What the exponent rests on, or why there is none.
+        reason: Data behind the exponent, or the reason why there is none.
         line: The line of that slope; None without a slope.
     """
 
@@ -75,7 +74,7 @@ class Slope:
         """Return ln N on the line at ln C, as measured and then in each draw, shape (1 + draws, points)."""
         assert self.line is not None, "only a slope has a line"
         slopes = np.concatenate([[self.measured], self.drawn])
-        return np.asarray(self.line.levels[:, None] + slopes[:, None] * (log_c - self.line.center))
+        return self.line.levels[:, None] + slopes[:, None] * (log_c - self.line.center)
 
 
 def _points(log_c: Floats, log_n: Floats, low: Floats | float, high: Floats | float) -> pd.DataFrame:
@@ -93,7 +92,7 @@ def by_envelope(draws: CellDraws, n: Floats) -> Slope:
         draws: Cells of one family.
         n: Their model sizes, shape (cells,).
     """
-    log_c = np.log(draws.cells["train_flops"].to_numpy(np.float64))
+    log_c = np.log(draws.column("train_flops"))
     order = np.argsort(n, kind="stable")
     # Sizes within 3 % of the next smaller one count as one size.
     steps = np.cumsum(np.diff(np.log(n[order]), prepend=np.log(n[order[0]])) > _SAME_SIZE)
@@ -105,7 +104,7 @@ def by_envelope(draws: CellDraws, n: Floats) -> Slope:
     error = draws.with_measured() if draws.source == "runs" else draws.with_measured()[:1]
     curves = np.stack([_joined(log_c[group], error[:, group], grid) for group in groups], axis=1)
     sizes = np.array([np.log(n[group]).mean() for group in groups])
-    generator = stream("envelope exponent", 0)
+    generator = stream("envelope exponent")
     # Without noise between seeds the sizes themselves are resampled: sizes not drawn are set to infinity.
     resampled = draws.source != "runs" and len(groups) >= _RESAMPLED
     if resampled:
@@ -145,7 +144,7 @@ def _joined(log_c: Floats, error: Floats, grid: Floats) -> Floats:
     return np.where((grid >= at[0]) & (grid <= at[-1]), lines, np.inf)
 
 
-def _lowest(curves: Floats) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+def _lowest(curves: Floats) -> tuple[Indices, Mask]:
     """Return the lowest of curves, shape (rows, sizes, grid), and whether it lies between other sizes."""
     # First and last size with a value at each compute: the best must lie strictly between them.
     there = np.isfinite(curves)
@@ -154,7 +153,7 @@ def _lowest(curves: Floats) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
     return best, there.any(axis=1) & (best > first) & (best < last)
 
 
-def _slopes(x: Floats, y: Floats, kept: NDArray[np.bool_]) -> Floats:
+def _slopes(x: Floats, y: Floats, kept: Mask) -> Floats:
     """Return the least-squares slope of each row of y over the kept x; NaN without two distinct x."""
     weight = kept.astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -164,7 +163,7 @@ def _slopes(x: Floats, y: Floats, kept: NDArray[np.bool_]) -> Floats:
         return np.asarray((apart * y).sum(axis=1) / (apart**2).sum(axis=1), dtype=np.float64)
 
 
-def _means(x: Floats, kept: NDArray[np.bool_]) -> Floats:
+def _means(x: Floats, kept: Mask) -> Floats:
     """Return the mean of the kept values of each row; NaN if none is kept."""
     with np.errstate(invalid="ignore"):
         return np.asarray(np.where(kept, x, 0.0).sum(axis=1) / kept.sum(axis=1), dtype=np.float64)
@@ -190,7 +189,7 @@ def by_minima(draws: CellDraws, n: Floats) -> Slope:
     fitted = profiles(
         several, refits=draws.refits, source=draws.source, freedom=draws.freedom, question="exponents"
     )
-    compute = draws.cells["train_flops"].to_numpy(np.float64)
+    compute = draws.column("train_flops")
     log_c = np.array([np.log(compute[positions]).mean() for positions in slices])
     # An unstable minimum is imprecise but not biased: the spread of its draws gives it little weight.
     kept = [place for place, one in enumerate(fitted) if one.status in ("ok", "unstable", "one seed")]
@@ -228,12 +227,10 @@ def _line(x: Floats, rows: Floats) -> Floats:
         rows: Points as measured and as drawn, shape (rows, points).
     """
     basis, draws = np.column_stack([np.ones_like(x), x - x.mean()]), len(rows) - 1
-    low, high = np.quantile(rows[1:], [0.1587, 0.8413], axis=0) if draws else np.zeros((2, len(x)))
-    # Half of the central 68 % is a standard deviation that far outliers do not swell.
-    variance = np.maximum(((high - low) / 2) ** 2, _LEAST)
+    variance = np.maximum(half_width(rows[1:]) ** 2 if draws else np.zeros(len(x)), _LEAST)
 
-    # χ² of the weighted residuals about the line, given an additive variance.
     def statistic(more: float) -> float:
+        """Return χ² of the weighted residuals about the line, given an additive variance."""
         root = 1 / np.sqrt(variance + more)
         residual = (
             rows[0] * root - basis * root[:, None] @ np.linalg.lstsq(basis * root[:, None], rows[0] * root)[0]
@@ -244,19 +241,19 @@ def _line(x: Floats, rows: Floats) -> Floats:
         statistic, freedom=len(x) - 2, noise=float(variance.mean()), highest=float(np.ptp(rows[0])) ** 2 + 1.0
     )
     root = 1 / np.sqrt(variance + about.variance)
-    generator = stream("minima exponent", 0)
+    generator = stream("minima exponent")
     moved = about.drawn(draws, generator)[:, None] * generator.standard_normal((draws, len(x)))
     # The draws move about the line as far as the scatter allows; the measured row stays.
     moved = np.concatenate([rows[:1], rows[1:] + moved])
-    return np.asarray((moved * root @ np.linalg.pinv(basis * root[:, None]).T), dtype=np.float64)
+    return moved * root @ np.linalg.pinv(basis * root[:, None]).T
 
 
-def _slices(draws: CellDraws, n: Floats) -> list[NDArray[np.intp]]:
+def _slices(draws: CellDraws, n: Floats) -> list[Indices]:
     """Return groups of cells of one compute, by rising compute."""
     if (draws.cells["regime"] == "fixed-compute").all():
         found = [positions for _, positions in draws.groups(["budget"])]
         return [positions for positions in found if len(np.unique(n[positions])) >= _FEWEST]
-    log_c = np.log(draws.cells["train_flops"].to_numpy(np.float64))
+    log_c = np.log(draws.column("train_flops"))
     # Greedy grouping: take the window of computes with the most sizes, remove its cells, repeat.
     left, found = np.argsort(log_c, kind="stable"), []
     while len(left):
@@ -281,7 +278,7 @@ def by_surface(draws: CellDraws, law: RepeatedFit, sizes: Floats) -> Slope:
         law: Law that gives effective data and sizes, so that the surface is that of data seen once.
     """
     columns = ("train_flops_per_sample", "subset_size", "samples_seen", "runs", "error")
-    n, unique, seen, runs, error = (draws.cells[name].to_numpy(np.float64) for name in columns)
+    n, unique, seen, runs, error = (draws.column(name) for name in columns)
     error = np.maximum(error, _LEAST)
     # In effective sizes and data the law has no decay, so α and β are those of data seen once.
     inside = law.effective(n, unique, seen)
@@ -289,13 +286,13 @@ def by_surface(draws: CellDraws, law: RepeatedFit, sizes: Floats) -> Slope:
     if surface.status != "ok":
         return _none(len(n), f"surface: {surface.reason}")
     fitted = surface(*inside)
-    generator = stream("surface exponent", 0)
+    generator = stream("surface exponent")
     residual, freedom = np.log(error / fitted) * np.sqrt(runs), len(n) - _PARAMETERS
     picked = residual[generator.integers(len(n), size=(REFITS, len(n)))] / np.sqrt(runs)
     # √(n/χ²) with n − 5 degrees of freedom: residuals of a fit are too small, and few make t intervals.
     picked *= np.sqrt(len(n) / generator.chisquare(freedom, size=(REFITS, 1)))
     drawn = fit_draws(*inside, fitted * np.exp(picked), weights=runs[None, :], around=surface)
-    log_c = np.log(draws.cells["train_flops"].to_numpy(np.float64))
+    log_c = np.log(draws.column("train_flops"))
     center, per_size = float(log_c.mean()), float((np.log(n) - np.log(sizes)).mean())
     measured = (surface.a, surface.b, surface.alpha, surface.beta)
     rows = (drawn.a, drawn.b, drawn.alpha, drawn.beta)

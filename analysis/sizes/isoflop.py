@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from analysis.arrays import Indices
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.family import family
 from analysis.sizes.size_profile import Measured, Profile, profiles
@@ -25,7 +25,7 @@ class IsoFlopCurve:
     """
 
     identity: Mapping[str, Any]
-    positions: NDArray[np.intp]
+    positions: Indices
     epochs: tuple[float, float]
     profile: Profile
 
@@ -43,9 +43,9 @@ def curves(draws: CellDraws) -> list[IsoFlopCurve]:
     )
     columns = ["regime", "subset_size", "quality", "strategy", "family", "budget"]
     # Profiles of one family share a form error, so all its budgets are fitted together.
-    together: dict[tuple[Hashable, ...], list[tuple[dict[str, Any], NDArray[np.intp]]]] = {}
+    together: dict[tuple[Hashable, ...], list[tuple[dict[str, Any], Indices]]] = {}
     for key, positions in named.groups(columns):
-        size = named.cells["train_flops_per_sample"].to_numpy(np.float64)[positions]
+        size = named.column("train_flops_per_sample")[positions]
         if key[0] != "fixed-compute" or len(np.unique(size)) < 2:  # noqa: PLR2004 (one size is no profile)
             continue
         ordered = positions[np.argsort(size, kind="stable")]
@@ -56,14 +56,14 @@ def curves(draws: CellDraws) -> list[IsoFlopCurve]:
 
 
 def _curves(
-    draws: CellDraws, question: str, parts: Sequence[tuple[dict[str, Any], NDArray[np.intp]]]
+    draws: CellDraws, question: str, parts: Sequence[tuple[dict[str, Any], Indices]]
 ) -> list[IsoFlopCurve]:
     here = [draws.take(positions) for _, positions in parts]
     fitted = profiles(
-        [Measured.of(one, one.cells["train_flops_per_sample"].to_numpy(np.float64)) for one in here],
+        [Measured.of(one, one.column("train_flops_per_sample")) for one in here],
         refits=draws.refits, source=draws.source, freedom=draws.freedom, question=question,
     )  # fmt: skip
-    epochs = [one.cells["epochs"].to_numpy(np.float64) for one in here]
+    epochs = [one.column("epochs") for one in here]
     return [
         IsoFlopCurve(
             identity=identity, positions=positions, epochs=(float(seen[0]), float(seen[-1])), profile=found

@@ -12,16 +12,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Indices
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.intervals import COVERAGE, interval
 from analysis.cells.table import records
 from analysis.labels import axis_text, count_text
 from analysis.laws.surfaces.surface_forecast import FamilySurface, groups
 from analysis.sizes.compute_optimal import Slope, by_envelope, by_minima, by_surface
-
-Floats = NDArray[np.float64]
 
 COLUMNS = (
     "family", "held", "approach", "what", "exponent", "low", "high", "points", "status", "reason", "size",
@@ -44,7 +42,7 @@ class Growth:
     Attributes:
         family: Family of architectures.
         held: Regime, strategy and quality in words.
-        size: What N is, in words.
+        size: Quantity that N measures, in words.
         flops_per_size: Training FLOPs per sample ÷ N.
         slopes: Approach → slope of ln N over ln C.
     """
@@ -76,7 +74,7 @@ def growths(draws: CellDraws, surfaces: Sequence[FamilySurface]) -> tuple[Growth
         slopes = (
             by_envelope(cells, n[inside]), by_minima(cells, n[inside]), by_surface(here, laws[key], n)
         )  # fmt: skip
-        flops = here.cells["train_flops_per_sample"].to_numpy(np.float64)
+        flops = here.column("train_flops_per_sample")
         found.append(
             Growth(
                 family=family,
@@ -104,10 +102,10 @@ def scaling_exponents(found: Sequence[Growth]) -> pd.DataFrame:
     for one in found:
         for approach, slope in one.slopes.items():
             identity = {"family": one.family, "held": one.held, "approach": approach, "size": one.size}
+            of_data = replace(slope, measured=1 - slope.measured, drawn=1 - slope.drawn)
             rows += [
-                identity | {"what": "N"} | judged(slope),
-                identity | {"what": "D"} | judged(_of_data(slope)),
-            ]
+                identity | {"what": "N"} | judged(slope), identity | {"what": "D"} | judged(of_data),
+            ]  # fmt: skip
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -167,17 +165,13 @@ def _text(row: Mapping[str, Any]) -> str:
     return f"{row['exponent']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 
-def _one_data_size(draws: CellDraws, regime: str) -> tuple[NDArray[np.intp], str]:
+def _one_data_size(draws: CellDraws, regime: str) -> tuple[Indices, str]:
     """Return the cells of the data size with the most cells; all cells in the one-epoch regime."""
     if regime == "one-epoch":
         return np.arange(len(draws.cells)), ""
     found = draws.groups(["subset_size"])
     (size,), positions = max(found, key=lambda one: (len(one[1]), float(str(one[0][0]))))
     return positions, f"; at {count_text(float(str(size)))} pairs"
-
-
-def _of_data(slope: Slope) -> Slope:
-    return replace(slope, measured=1 - slope.measured, drawn=1 - slope.drawn)
 
 
 def judged(slope: Slope) -> dict[str, Any]:

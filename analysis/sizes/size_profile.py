@@ -15,13 +15,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Indices, Mask
 from analysis.cells.bootstrap import REFITS, CellDraws, Source, stream
-from analysis.cells.intervals import COVERAGE, Interval, intervals
+from analysis.cells.intervals import COVERAGE, Interval, half_width, intervals
 from analysis.labels import plural
+from analysis.laws.law_fit import lack_of_fit
 from analysis.sizes import valley
 from budgets.quantity import format_flops
 
-Floats = NDArray[np.float64]
 Status = Literal[
     "ok", "one seed", "unstable", "minimum at the edge", "concave", "above a measured size", "too few sizes"
 ]
@@ -105,7 +106,7 @@ def profiles(
         freedom: Degrees of freedom behind the noise; 0 if the noise is known.
         question: Name of the random stream.
     """
-    generator = stream(f"isoflop/{question}", 0)
+    generator = stream(f"isoflop/{question}")
     fitted = [one for one in several if len(np.unique(one.size)) >= _SIZES]
     noises = [_noise(one, refits) for one in fitted]
     valleys = [_valley(one, noise) for one, noise in zip(fitted, noises, strict=True)]
@@ -130,11 +131,10 @@ def _too_few(sizes: int) -> Profile:
 
 
 def _noise(measured: Measured, refits: int) -> float:
-    """Return the variance of one run, from half the width of the central 68 % of each cell's draws."""
+    """Return the mean variance of one run; 0 without draws."""
     if not refits:
         return 0.0
-    low, high = np.quantile(measured.stack[1 : 1 + refits], [0.1587, 0.8413], axis=0)
-    return float(np.mean(((high - low) / 2) ** 2 * measured.runs))
+    return float(np.mean(half_width(measured.stack[1 : 1 + refits]) ** 2 * measured.runs))
 
 
 def _valley(measured: Measured, noise: float) -> valley.Valley:
@@ -180,6 +180,8 @@ def _fitted(  # noqa: PLR0913 (a profile and what its family shares)
         beyond = np.where(minima > place, np.inf, -np.inf)
         ends = intervals(np.exp(np.where(inside, minima, beyond)), draws)
     c0, c1, c2, c3 = (float(c) for c in coefficients[0])
+    points = _valley(measured, noise)
+    tested = refits and points.freedom > 0
     return Profile(
         coefficients=(c0, c1, c2, c3),
         unit=float(measured.size[lowest]),
@@ -189,13 +191,13 @@ def _fitted(  # noqa: PLR0913 (a profile and what its family shares)
         ends=ends,
         drawn=np.exp(minima[: 1 + draws]),
         form=form**0.5,
-        chance=_chance(_valley(measured, noise), freedom) if refits else float("nan"),
+        chance=lack_of_fit(points.statistic(0.0), points.freedom, freedom) if tested else float("nan"),
         status=status,
         reason=reason,
     )
 
 
-def _minima(t: Floats, rows: Floats, variance: Floats, pull: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+def _minima(t: Floats, rows: Floats, variance: Floats, pull: Floats) -> tuple[Floats, Mask]:
     """Return each row's minimum in ln size, from the sizes near its lowest, and whether it is inside."""
     minima, inside = np.empty(len(rows)), np.empty(len(rows), dtype=np.bool_)
     places = rows.argmin(axis=1)
@@ -210,7 +212,7 @@ def _minima(t: Floats, rows: Floats, variance: Floats, pull: Floats) -> tuple[Fl
     return minima, inside
 
 
-def _judge(coefficients: Floats, t: Floats, used: NDArray[np.intp], minimum: float) -> tuple[Status, str]:
+def _judge(coefficients: Floats, t: Floats, used: Indices, minimum: float) -> tuple[Status, str]:
     _, c1, c2, _ = coefficients
     if c2 <= 0:
         return "concave", (
@@ -232,7 +234,7 @@ def _judge(coefficients: Floats, t: Floats, used: NDArray[np.intp], minimum: flo
     )
 
 
-def _height(measured: Measured, used: NDArray[np.intp], variance: Floats, refits: int) -> tuple[Status, str]:
+def _height(measured: Measured, used: Indices, variance: Floats, refits: int) -> tuple[Status, str]:
     """Judge whether the minimum lies above the lowest measured error by more than the noise of both."""
     t, rows = np.log(measured.size), measured.stack[: 1 + refits]
     lowest = int(rows[0].argmin())
@@ -251,19 +253,7 @@ def _height(measured: Measured, used: NDArray[np.intp], variance: Floats, refits
     return "ok", "the minimum lies between the sizes tried"
 
 
-def _chance(part: valley.Valley, freedom: int) -> float:
-    """Return the p-value of the misses if noise were their only cause."""
-    if part.freedom <= 0:
-        return float("nan")
-    from scipy.special import chdtrc, fdtrc  # noqa: PLC0415 (a fifth of the report's import, for one number)
-
-    statistic = part.statistic(0.0)
-    if freedom:
-        return float(fdtrc(part.freedom, freedom, statistic / part.freedom))
-    return float(chdtrc(part.freedom, statistic))
-
-
-def _stability(inside: NDArray[np.bool_], source: Source) -> tuple[Status, str]:
+def _stability(inside: Mask, source: Source) -> tuple[Status, str]:
     """Judge whether the minimum stays between the sizes in the draws."""
     if source != "runs":
         return "one seed", "one seed per cell: the noise of the minimum is unknown, so it is not marked"

@@ -10,11 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Indices
 from analysis.laws.excess_variance import Excess, excess
-
-Floats = NDArray[np.float64]
 
 ASYMMETRY = 6**-0.5
 """Standard deviation of β − α for exponents that are independent and uniform on [0, 1], 1/√6."""
@@ -63,7 +61,7 @@ class Valley:
         return float(residual @ inverse @ residual)
 
 
-def near(t: Floats, lowest: int) -> NDArray[np.intp]:
+def near(t: Floats, lowest: int) -> Indices:
     """Return the positions of the sizes within ``NEIGHBOURS`` sizes of the lowest.
 
     Args:

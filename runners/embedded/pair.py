@@ -88,12 +88,12 @@ def _pair(stream: str, seed: int, index: int, bank: Bank) -> Pair:
         caption = vague_caption(bank, things[0], draw)
     elif kind == "near-miss":
         related = bank[things[0]].related
-        told = (related[int(concept_draws[2] * len(related))], *things[1:])
-        caption = full_caption(bank, told, said_tint, draw)
+        named = (related[int(concept_draws[2] * len(related))], *things[1:])
+        caption = full_caption(bank, named, said_tint, draw)
     elif kind == "swapped":
         others = [number for number in range(len(bank)) if number not in things]
-        told = (others[int(concept_draws[2] * len(others))],)
-        caption = full_caption(bank, told, _TINT_NAMES[int(concept_draws[3] * len(TINTS))], draw)
+        named = (others[int(concept_draws[2] * len(others))],)
+        caption = full_caption(bank, named, _TINT_NAMES[int(concept_draws[3] * len(TINTS))], draw)
     else:
         # Retrieval needs captions that distinguish scenes: the first half of the templates has the tint.
         caption = full_caption(bank, things, said_tint, draw / 2 if stream == "retrieval" else draw)

@@ -1,8 +1,7 @@
-"""Image-text similarity of a pool's pairs by a trained CLIP, named as `scoring_source` says."""
+"""Image-text similarity of a pool's pairs by a trained CLIP, which `scoring_source` names."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from hashlib import blake2b
@@ -24,6 +23,7 @@ from runners.data.places.shared_folder import SCORING, SharedFolder
 from runners.data.pool.damage import Damage
 from runners.data.pool.pool import Pool, Scorer
 from runners.data.pool.reader import READ_COLUMNS, decode_rows
+from runners.data.reading.ahead import ahead
 from runners.host.files import locked
 from runners.host.workers import Processes, Report, Workers
 from runners.models.count import ensure_counted
@@ -124,7 +124,7 @@ def _shared_files(source: Source, shared: SharedFolder, below: str) -> tuple[Sou
         if not (shared.url and text and path.exists()):
             return text
         folder = path if path.is_dir() else path.parent
-        # The result beside a trial's weights tells that they are a trial's.
+        # A result.json beside weights marks them as those of a trial.
         files = path.rglob("*") if path.is_dir() else (path, folder / "result.json")
         for file in filter(Path.is_file, files):
             names.append(f"{below}{kind}/{file.relative_to(folder)}")
@@ -235,14 +235,7 @@ def _decoded(pool: Pool, batches: Iterable[NDArray[np.int64]], side: int, thread
         frame = pool.rows(rows, READ_COLUMNS)
         return frame, *decode_rows(pool, frame, side, threads)
 
-    with ThreadPoolExecutor(1) as ahead:
-        following: Future[_Batch] | None = None
-        for rows in batches:
-            ready, following = following, ahead.submit(decode, rows)
-            if ready is not None:
-                yield ready.result()
-        if following is not None:
-            yield following.result()
+    return ahead(map(decode, batches))
 
 
 @torch.no_grad()

@@ -191,8 +191,8 @@ _listening: list[Notice] = []
 def shielded() -> Iterator[None]:
     """Context manager: processes that this thread starts have SIGTERM and SIGUSR1 blocked until they unblock.
 
-    ``timeout``, Slurm and a terminal signal every process of a run at once. What the run stands on must
-    survive until the driver has seen all checkpoints; the driver itself ends it.
+    ``timeout``, Slurm and a terminal signal every process of a run at once. Processes that the run needs,
+    such as Ray's daemons, must survive until the driver has seen all checkpoints; the driver then ends them.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOTICES)
     try:

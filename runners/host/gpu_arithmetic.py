@@ -4,7 +4,7 @@ FLOAT32_PRODUCTS = "TF32"
 """Products of fp32 matrices: 10 bits of mantissa, several times faster; ``full`` for 23."""
 
 CUDNN_BENCHMARK = True
-"""Whether cuDNN times its algorithms for each shape of a convolution and takes the fastest."""
+"""True if cuDNN times its algorithms for each shape of a convolution and takes the fastest."""
 
 
 def set_gpu_arithmetic(device_type: str) -> None:

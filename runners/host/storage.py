@@ -16,7 +16,7 @@ from budgets.names import without_password
 from runners.host.faults import words_of
 
 _STAMPS = ("ETag", "etag", "md5Hash", "content_md5", "LastModified", "updated", "last_modified", "mtime")
-"""What the protocols' packages call an object's hash or time."""
+"""Names of an object's hash or time in the packages of the protocols."""
 
 
 _NO_CREDENTIALS = (

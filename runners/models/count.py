@@ -62,10 +62,10 @@ def count_model(architecture: Architecture) -> Count:
             return _count(config, vision, text)
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        told = " ".join(lines[:2])[:300] or type(error).__name__
+        reason = " ".join(lines[:2])[:300] or type(error).__name__
         raise ValueError(
             f"{architecture.name} has no closed form ({architecture.why_counted}), "
-            f"and torch cannot count it: {told}"
+            f"and torch cannot count it: {reason}"
         ) from error
 
 

@@ -82,10 +82,10 @@ def read_architecture(folder: Path) -> dict[str, Any]:
     config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["model_cfg"]
     trunk = folder / "trunk" / "config.json"
     if trunk.is_file():
-        told = json.loads(trunk.read_text(encoding="utf-8"))
+        timm = json.loads(trunk.read_text(encoding="utf-8"))
         config["vision_cfg"] |= {
-            "timm_model_name": told["architecture"],
-            "timm_model_kwargs": told["model_args"],
+            "timm_model_name": timm["architecture"],
+            "timm_model_kwargs": timm["model_args"],
         }
     config.pop("init_logit_bias", None)
     if (folder / VOCABULARY).is_file():

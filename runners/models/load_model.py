@@ -1,12 +1,12 @@
 """Loading of open_clip models for evaluation: an exported folder, a checkpoint, or a known tag."""
 
 import json
-import pickle
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -124,27 +124,19 @@ def has_bias(weights: Path) -> bool:
     """Return whether a trial's weights belong to a model trained with SigLIP's loss."""
     try:
         return "logit_bias" in torch.load(weights, map_location="cpu", mmap=True, weights_only=True)
-    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+    except (RuntimeError, ValueError, EOFError, UnpicklingError):
         return False  # open_clip reports the problem when it loads the file
 
 
 def _load(name: str, tag: str | None, source: Source, device: torch.device) -> Loaded:
-    told = source.checkpoint + (f" as {source.model}" if source.model else "")
+    wanted = source.checkpoint + (f" as {source.model}" if source.model else "")
     try:
         model = open_clip.create_model(name, pretrained=tag, device=device).eval()
     except FileNotFoundError:
         raise
-    except (
-        RuntimeError,
-        OSError,
-        ValueError,
-        TypeError,
-        KeyError,
-        EOFError,
-        pickle.UnpicklingError,
-    ) as error:
+    except (RuntimeError, OSError, ValueError, TypeError, KeyError, EOFError, UnpicklingError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise ValueError(f"open_clip cannot load {told}: {' '.join(lines[:2])[:400]}") from error
+        raise ValueError(f"open_clip cannot load {wanted}: {' '.join(lines[:2])[:400]}") from error
     local = name.removeprefix(_LOCAL)
     config = open_clip.get_model_config(name) if local == name else read_architecture(Path(local))
     how = open_clip.get_model_preprocess_cfg(model)

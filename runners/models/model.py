@@ -60,9 +60,9 @@ def build_model(
 
 
 class DevicePatchDropout(PatchDropout):  # type: ignore[misc] # open_clip is not annotated
-    """open_clip's patch dropout, drawn on the images' device: its own draws on the CPU and waits for a copy.
+    """open_clip's patch dropout with draws on the images' device; open_clip draws on the CPU and copies.
 
-    On the CPU both keep the same patches. torch seeds all devices at once, so that both passes of an
+    On the CPU both versions keep the same patches. torch seeds all devices at once, so that both passes of an
     accumulated batch and a recomputed layer keep the same patches on a GPU too.
     """
 
@@ -113,10 +113,10 @@ def encode_text(model: open_clip.CLIP, tokens: Tensor) -> Tensor:
 
 @contextmanager
 def unprojected(visual: nn.Module) -> Iterator[None]:
-    """Context manager in which an image tower returns pooled features of tower width, without projection.
+    """Let an image tower return its pooled features without projection, inside a ``with`` block.
 
-    open_clip has no option for this, but skips a ViT's projection if it is None. A ModifiedResNet is not
-    changed: its attention pooling includes the projection.
+    open_clip has no option for this, but skips the projection of a ViT if ``proj`` is None. A
+    ModifiedResNet is not changed: its attention pooling includes the projection.
     """
     part = {"VisionTransformer": "proj", "TimmModel": "head"}.get(type(visual).__name__)
     if part is None:

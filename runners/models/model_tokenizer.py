@@ -28,9 +28,9 @@ def model_tokenizer(architecture: Architecture, words: Sequence[str]) -> Tokeniz
     try:
         theirs: Any = HFTokenizer(name, context_length=length, **(text.get("tokenizer_kwargs") or {}))
     except Exception as error:  # a missing package, a network that is down, a name that is not known
-        told = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error).split())[:300]
         raise ValueError(
-            f"{architecture.name}: text_cfg.hf_tokenizer_name {name} cannot be loaded: {told}. Install "
+            f"{architecture.name}: text_cfg.hf_tokenizer_name {name} cannot be loaded: {reason}. Install "
             "transformers and download it, or remove the setting to split texts into the pool's words"
         ) from error
 

@@ -57,7 +57,7 @@ class LiveCluster:
         self._backend.announce([(task.resources, task.nodes) for task in unfinished])
         needs = {(tuple(sorted(task.resources.items())), task.nodes) for task in waiting}
         too_wide = [need for need in sorted(needs) if not self._schedule.could_run(dict(need[0]), need[1])]
-        # The study goes on while any trial runs: the wait for nodes is timed from when none does.
+        # The study continues while any trial runs, so the wait for nodes starts when none does.
         if not too_wide or self._schedule.count(State.RUNNING):
             self._homeless_since = None
             return

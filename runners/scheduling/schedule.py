@@ -1,13 +1,13 @@
 """Pure state machine that decides which trial starts next and where; no Ray, no clock, no disk.
 
 Trials start longest first, by predicted time × width, so that the last ones are short and narrow; each on the
-nodes it fits best. A trial that fits nowhere now is skipped: others behind it do not wait. It cannot be
+nodes it fits best. A trial that fits nowhere now is skipped, and trials behind it may start. It cannot be
 skipped forever, because a study is finite; keeping a node free for it costs more than it gains
 (docs/dev/log.md).
 
-A trial that continues from another one's milestone waits until it is there, and then runs beside the other.
-It counts towards the length of the other, so that trunks, which others wait for, start first. A trial that
-ends without a milestone ends those that wait for it.
+A trial that continues from the milestone of another trial waits until the milestone exists, and then runs
+beside the other trial. Its length is added to that of the other, so that trunks start first. If a trial ends
+without a milestone, the trials that wait for the milestone end as well.
 
 A trial whose worker died is retried with its old priority until its retries are used up. A trial that failed
 by itself (bad data, a bug) would fail again and is given up at once. A node that died gets no trial until it
@@ -92,7 +92,7 @@ class Done:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EndBranches:
-    """The trial ended without a milestone: those that wait for it, directly or not, will have no result."""
+    """The trial ended without a milestone: trials that wait for it, directly or not, will have no result."""
 
     trial: str
     branches: tuple[str, ...]
@@ -103,6 +103,17 @@ Instruction = Start | Retry | GiveUp | EndBranches | Done
 
 @dataclass(kw_only=True, slots=True)
 class _Story:
+    """A trial in the schedule.
+
+    Attributes:
+        task: The trial.
+        state: Its state.
+        set_aside: True if its FLOPs are reserved.
+        ahead_s: Slot seconds of the trial and of those that wait for it, which set its priority.
+        crashes: Consecutive crashes without progress.
+        events: Its events in words, for error messages.
+    """
+
     task: ScheduledTrial
     state: State
     set_aside: bool
@@ -143,12 +154,12 @@ class Schedule:
 
     def add(self, tasks: Iterable[ScheduledTrial]) -> None:
         """Add trials to those that wait."""
-        told = {task.trial: task for task in tasks}
-        self._next |= {task.after: task.trial for task in told.values() if task.after}
-        for task in told.values():
+        added = {task.trial: task for task in tasks}
+        self._next |= {task.after: task.trial for task in added.values() if task.after}
+        for task in added.values():
             assert task.trial not in self._stories, "a trial is scheduled once"
             state = State.BLOCKED if task.after else State.WAITING
-            ahead_s = task.slot_s + sum(told[each].slot_s for each in self._following(task.trial))
+            ahead_s = task.slot_s + sum(added[each].slot_s for each in self._following(task.trial))
             story = _Story(task=task, state=state, set_aside=not task.train_flops, ahead_s=ahead_s)
             self._stories[task.trial] = story
             self._counts[state] += 1
@@ -160,7 +171,7 @@ class Schedule:
         self._nodes.see(nodes)
 
     def finish(self, trial: str, *, milestone: bool = True) -> None:
-        """Record that a running trial has its result; ``milestone`` is False if it diverged before it."""
+        """Record that a running trial has its result; ``milestone`` is False if it diverged too early."""
         self._leave(self._running(trial), State.DONE, "finished")
         if milestone:
             self.milestone(trial)
@@ -168,7 +179,7 @@ class Schedule:
             self._end_branches(trial)
 
     def milestone(self, trial: str) -> None:
-        """Record that a trial's milestone is there; may be repeated."""
+        """Record that a trial's milestone exists; may be repeated."""
         story = self._stories.get(self._next.get(trial, ""))
         if story is not None and story.state is State.BLOCKED:
             self._move(story, State.WAITING, "its milestone is there")
@@ -183,7 +194,7 @@ class Schedule:
 
         Args:
             trial: The trial.
-            progressed: True if it got further than before; its crashes are then counted from 1 again.
+            progressed: True if the trial got further than before; the count of its crashes then restarts.
             dead_nodes: The nodes that died.
         """
         story = self._running(trial)
@@ -268,16 +279,16 @@ class Schedule:
 
     def _over_budget(self, room_flops: int | None) -> list[_Story]:
         """Return the trials to give up: one if the budget is exceeded, or those that can never get room."""
-        # Without a running or delayed trial, nothing can release budget any more.
-        stands = not self._counts[State.RUNNING] and not self._counts[State.DELAYED]
-        if room_flops is None or (room_flops >= 0 and not stands):
+        # Without a running or delayed trial, nothing can release budget.
+        stuck = not self._counts[State.RUNNING] and not self._counts[State.DELAYED]
+        if room_flops is None or (room_flops >= 0 and not stuck):
             return []
         idle = [each for each in self._stories.values() if each.state in {State.WAITING, State.DELAYED}]
         # Only trials with a reservation free budget when they are given up; the shortest goes first.
         set_aside = sorted((each for each in idle if each.set_aside), key=lambda each: each.order)
         if room_flops < 0 and set_aside:
             return set_aside[-1:]  # one at a time: the ledger then knows how much room that makes
-        return [each for each in idle if each.cost > room_flops] if stands else []
+        return [each for each in idle if each.cost > room_flops] if stuck else []
 
     def _starts(self, room_flops: int | None) -> list[Instruction]:
         starts: list[Instruction] = []
@@ -362,8 +373,8 @@ class Schedule:
             raise ValueError(f"no trial {trial} in this schedule")
         story = self._stories[trial]
         if story.state is not state:
-            told = ", ".join(story.events) or "nothing yet"
-            raise ValueError(f"trial {trial} is {story.state}, not {state}; so far: {told}")
+            events = ", ".join(story.events) or "nothing yet"
+            raise ValueError(f"trial {trial} is {story.state}, not {state}; so far: {events}")
         return story
 
     def _move(self, story: _Story, state: State, event: str) -> None:

@@ -70,8 +70,8 @@ class Objects:
     """A storage in a bucket.
 
     Attributes:
-        url: Where it is.
-        read: Folders that nodes read beside it.
+        url: URL of the storage.
+        read: Folders that nodes read besides it.
     """
 
     url: str
@@ -104,11 +104,11 @@ class Objects:
 
 
 class SharedStorage:
-    """Test that each node sees a mark that was just written, and what trials read.
+    """Test that each node sees a mark that was just written, and the folders that trials read.
 
     Args:
         backend: The backend whose nodes are tested.
-        place: What the nodes must share.
+        place: Storage that the nodes must share.
         leave_out: Called with the id of each node that joins and fails the test, and the reason.
     """
 
@@ -123,7 +123,7 @@ class SharedStorage:
         self._why: dict[str, str] = {}  # node → reason why it is not used; empty if it passed
 
     def require(self) -> None:
-        """Wait until every present node has looked; one that goes meanwhile does not count.
+        """Wait until every present node has looked; a node that disappears meanwhile does not count.
 
         Raises:
             ValueError: A node does not see a folder; the message names the node and the path.

@@ -76,8 +76,9 @@ class Clipa(Clip):
 def _reduced(positions: Tensor, side: int) -> Tensor:
     """Return the embedding of the class token and of a grid of ``side`` x ``side`` patches.
 
-    A mean of four entries passes on a quarter of its gradient to each. AdamW's step does not depend on the
-    scale of the gradient, so that the mean moves as a position embedding of this size would.
+    Each entry of the smaller grid is a mean, of four entries for example; each of the four then gets a
+    quarter of its gradient. AdamW's step does not depend on the scale of the gradient, so that the mean
+    moves as a position embedding of this size would.
     """
     with full_precision(positions.device):
         means = functional.adaptive_avg_pool2d(_square(positions[1:]), side)

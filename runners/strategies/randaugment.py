@@ -121,7 +121,7 @@ def _enhanced(adjust: Callable[[Tensor, float], Tensor]) -> Operation:
 
 
 def _whole(operation: Callable[[Tensor], Tensor]) -> Operation:
-    """Build an operation from a function without direction."""
+    """Build an operation from a function that ignores the direction."""
     return lambda pixels, _direction: operation(pixels)
 
 

@@ -45,7 +45,7 @@ def softmax_row_loss(image: Tensor, text: Tensor, scale: Tensor, gather: Gather,
 
     Args:
         image: This rank's normalised image features, (b, width).
-        text: Its text features, (b, width).
+        text: This rank's normalised text features, (b, width).
         scale: Factor of the cosines.
         gather: Joins what the ranks have.
         first: Number of this rank's first pair in the batch.
@@ -118,7 +118,7 @@ def simclr_row_loss(
 
 
 def _chunks(own: Tensor, others: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield some rows' numbers and their cosines with all others, so many at a time as a chunk holds."""
+    """Yield row numbers and their cosines with all other rows, a chunk of rows at a time."""
     size = max(1, CHUNK_ENTRIES // len(others))
     for rows in torch.arange(len(own), device=own.device).split(size):
         yield rows, own[rows] @ others.T

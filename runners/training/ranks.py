@@ -25,7 +25,7 @@ from runners.host.process import TRIAL_MODULES, Exit, FreshProcess, load_ahead
 from runners.training.group_timeout import GROUP_TIMEOUT_S
 
 _LOOK_S = 0.1
-_LET_GO_S = 2.0  # time for other ranks to end from the same cause as the first
+_LET_GO_S = 2.0  # time in which other ranks may end from the same cause as the first
 INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
 T = TypeVar("T")
@@ -62,9 +62,9 @@ def decided_by_first(decide: Callable[[], T]) -> T:
     """Call ``decide`` on rank 0 alone; return its value on every rank, for example a choice among files."""
     if ranks() == 1:
         return decide()
-    told = [None if rank() else decide()]
-    dist.broadcast_object_list(told, src=0)
-    value: T = told[0]  # type: ignore[assignment] # rank 0's value has replaced None
+    shared = [None if rank() else decide()]
+    dist.broadcast_object_list(shared, src=0)
+    value: T = shared[0]  # type: ignore[assignment] # rank 0's value has replaced None
     return value
 
 

@@ -22,7 +22,7 @@ from runners.trials.records.meter import Meter
 _PROGRESS_S = 1.0
 _OUTLINE_POINTS = 24
 _SYNC_S = 10.0  # a sync waits for the disk
-_PATIENCE_S = 120.0  # with unreachable storage at the milestone, whose state does not come again
+_PATIENCE_S = 120.0  # with unreachable storage at the milestone: training goes on, so its state is lost
 
 
 class Watch:
@@ -95,16 +95,16 @@ class Watch:
         self._keep_milestone(done)
         now = time.monotonic()
         look = now - self._progress_at >= _PROGRESS_S
-        told = self._notice.by
-        if told or self._checkpoints.is_due(done):
+        asked_by = self._notice.by
+        if asked_by or self._checkpoints.is_due(done):
             self._checkpoints.write(done)
         elif not look and done < self._trial.steps:
             return
         self._progress_at = now
         self._write_progress(done)
-        if told:
+        if asked_by:
             self._checkpoints.settle()
-            raise Left(f"{told} after {done} of {self._trial.steps} steps")
+            raise Left(f"{asked_by} after {done} of {self._trial.steps} steps")
 
     def before_evaluation(self) -> None:
         """Write a last checkpoint if there was one before, and count the evaluation."""

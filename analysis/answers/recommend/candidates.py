@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Indices, Mask
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.interpolation import straight_lines
 from analysis.cells.intervals import COVERAGE
@@ -25,8 +25,6 @@ from analysis.laws.holdout import Forecaster, Holdout, own_forecaster
 from analysis.laws.laws import Law
 from analysis.laws.surfaces.surface_forecast import SURFACES, Points, forecast, groups, key
 from budgets.quantity import format_flops
-
-Floats = NDArray[np.float64]
 
 _SAME_SIZE = 0.05
 
@@ -42,7 +40,7 @@ class Candidate:
     """
 
     identity: Mapping[str, Any]
-    positions: NDArray[np.intp]
+    positions: Indices
     law: Law | None
 
 
@@ -88,7 +86,7 @@ def kept_fraction(one: Candidate) -> float:
 
 
 def _per_sample(draws: CellDraws, one: Candidate) -> Floats:
-    return draws.cells["train_flops_per_sample"].to_numpy(np.float64)[one.positions]
+    return draws.column("train_flops_per_sample")[one.positions]
 
 
 def usable_flops(draws: CellDraws, one: Candidate, flops: float, pairs: float) -> float:
@@ -113,7 +111,7 @@ def read_at(
     if np.ptp(per_sample) > _SAME_SIZE * per_sample.mean():
         return "the cost per sample of its architecture varies, so it is not one configuration"
     here = draws.take(one.positions)
-    x, errors = here.cells["train_flops"].to_numpy(np.float64), here.with_measured()
+    x, errors = here.column("train_flops"), here.with_measured()
     nearest = int(np.abs(np.log(x / at)).argmin())
     main: Reading | None = None
     if _same_level(x, at).any():
@@ -133,7 +131,7 @@ def read_at(
     return main or f"measured budgets end more than {limit:g} times from this one"
 
 
-def _same_level(flops: Floats, at: float) -> NDArray[np.bool_]:
+def _same_level(flops: Floats, at: float) -> Mask:
     return np.asarray(np.abs(np.log(flops / at)) <= np.log(SAME_COST))
 
 
@@ -157,7 +155,7 @@ def _by_curve(draws: CellDraws, one: Candidate, at: float) -> Reading | None:
         error = one.law.drawn(np.array([at]))[: 1 + one.law.refits, 0]
         return Reading(error=error, flops=at, read=by.law, by=by)
     here = draws.take(one.positions)
-    x = here.cells["train_flops"].to_numpy(np.float64)
+    x = here.column("train_flops")
     if not x.min() < at < x.max():
         return None
     lines = straight_lines(x, here.with_measured(), np.array([at]))[:, 0]
@@ -173,7 +171,7 @@ def read_by_surfaces(
     """
     readings: list[Reading | None] = [None] * len(found)
     families: dict[str, list[int]] = {}
-    x = draws.cells["train_flops"].to_numpy(np.float64)
+    x = draws.column("train_flops")
     for place, one in enumerate(found):
         if _same_level(x[one.positions], spent[place]).any():
             continue
@@ -199,7 +197,7 @@ def read_by_surfaces(
 
 def _needs_surface(draws: CellDraws, one: Candidate, held: Holdout, at: float) -> bool:
     """Return whether a compute is beyond a candidate's cells and no law of its own forecasts it better."""
-    x = draws.cells["train_flops"].to_numpy(np.float64)[one.positions]
+    x = draws.column("train_flops")[one.positions]
     if x.min() < at < x.max():
         return False
     return one.law is None or one.law.drawn is None or str(key(dict(one.identity))) in held.surfaces

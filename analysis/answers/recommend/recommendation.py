@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from analysis.answers.frontier import Choice, choose
 from analysis.answers.recommend.candidates import (
@@ -22,8 +21,9 @@ from analysis.answers.recommend.candidates import (
     read_by_surfaces,
     usable_flops,
 )
+from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws
-from analysis.cells.intervals import interval
+from analysis.cells.intervals import column_intervals
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import records
 from analysis.labels import configuration_text, percent, plural, quality_fraction
@@ -31,8 +31,6 @@ from analysis.laws.holdout import Holdout
 from analysis.laws.laws import Law
 from budgets.declaration.sections import FARTHEST
 from budgets.quantity import format_flops
-
-Floats = NDArray[np.float64]
 
 _MOST_SEEDS = 30
 _QUANTILE = 1.645
@@ -131,7 +129,7 @@ def _row(draws: CellDraws, one: Candidate, reading: Reading, at: float, flops: f
         "uses_up": at < flops / SAME_COST and reading.flops > at / SAME_COST,
         "runs": int(behind["runs"].min()), "diverged": int(behind["diverged"].sum()),
         "law": reading.by.law, "law_error": reading.by.error, "law_reason": reading.by.reason,
-        # The subset is ⌈fraction·pool⌉ pairs; this is the smallest pool that contains it.
+        # A pool of P pairs has a subset of s = ⌈fraction·P⌉; the smallest such P is ⌊(s − 1)/fraction⌋ + 1.
         "pool": np.floor((row["subset_size"] - 1) / kept_fraction(one)) + 1,
     }  # fmt: skip
 
@@ -146,13 +144,12 @@ def _choose(
     longest = max(len(error) for _, error in fitting)
     fitting = [(row, error if len(error) > 1 else np.repeat(error, longest)) for row, error in fitting]
     fitting = sorted(fitting, key=lambda one: float(one[1][0]))
-    counted = bool(np.isfinite(draws.cells["images"].to_numpy(np.float64)).all())
+    counted = bool(np.isfinite(draws.column("images")).all())
     errors = np.clip(np.stack([error for _, error in fitting], axis=1), 0.0, 1.0 if counted else None)
-    ends = [interval(column) for column in errors[1:].T]
-    ends = [(low, high) if low < high else (np.nan, np.nan) for low, high in ends]
-    cells = pd.DataFrame([row for row, _ in fitting]).assign(
-        error=errors[0], low=[end[0] for end in ends], high=[end[1] for end in ends]
-    )
+    low, high = column_intervals(errors[1:])
+    wide = low < high  # an interval without width is that of a single error, which was repeated
+    ends = {"low": np.where(wide, low, np.nan), "high": np.where(wide, high, np.nan)}
+    cells = pd.DataFrame([row for row, _ in fitting]).assign(error=errors[0], **ends)
     choice = choose(replace(draws, cells=cells, draws=errors[1:]))
     if choice.runner_up is None:
         of = f"only one of {plural(1 + len(left_out), 'configuration')} fits"
@@ -172,7 +169,7 @@ def _choose(
 def _largest_pool(draws: CellDraws) -> float:
     """Return the pairs of the largest measured pool before filtering."""
     share = np.array([min(quality_fraction(str(name)), 1.0) for name in draws.cells["quality"]])
-    return float((np.floor((draws.cells["subset_size"].to_numpy(np.float64) - 1) / share) + 1).max())
+    return float((np.floor((draws.column("subset_size") - 1) / share) + 1).max())
 
 
 def _better(too_large: list[tuple[dict[str, Any], Floats]], lowest: float) -> Mapping[str, Any] | None:
@@ -199,7 +196,7 @@ def _experiment(draws: CellDraws, candidates: pd.DataFrame, choice: Choice) -> s
     both = f"{configuration_text(first)} and {configuration_text(second)} at {where}"
     if draws.source != "runs":
         return f"run {both} with three seeds each: the noise between seeds was not measured"
-    noise = float((draws.draws.std(axis=0) * np.sqrt(draws.cells["runs"].to_numpy(np.float64))).mean())
+    noise = float((draws.draws.std(axis=0) * np.sqrt(draws.column("runs"))).mean())
     # A gap shows if it exceeds z·√(2/seeds)·noise, the noise of the difference of two means.
     seeds = int(np.ceil(2 * (_QUANTILE * noise / max(gap, 1e-12)) ** 2))
     if seeds > _MOST_SEEDS:

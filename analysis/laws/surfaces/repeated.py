@@ -20,13 +20,12 @@ from math import isfinite
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats
 from analysis.laws.descent import descend
 from analysis.laws.surfaces.surface import HUBER_DELTA, SurfaceFit, fit, fit_draws
 from analysis.laws.surfaces.surface_search import BOUNDS, SMALLEST
 
-Floats = NDArray[np.float64]
 Status = Literal["ok", "no repetition", "decay undetermined", "no surface"]
 
 DECAY_BOUNDS = (0.1, 1000.0)
@@ -95,7 +94,7 @@ def effective(unique: Floats, seen: Floats, decay: Floats | float) -> Floats:
     # R, and D' = min(D, U) + U·R*·(1 − e^(−R/R*)); expm1 keeps precision for small R.
     repeats = np.maximum(seen / unique - 1.0, 0.0)
     once = np.minimum(seen, unique)
-    return np.asarray(once - unique * decay * np.expm1(-repeats / decay), dtype=np.float64)
+    return once - unique * decay * np.expm1(-repeats / decay)
 
 
 def best_size(law: SurfaceFit, unique: Floats) -> Floats:

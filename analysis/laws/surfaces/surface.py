@@ -13,12 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats
 from analysis.labels import plural
 from analysis.laws.surfaces.surface_search import BOUNDS, SMALLEST, Data, project, search
 
-Floats = NDArray[np.float64]
 Status = Literal["ok", "term undetermined", "exponent at bound", "restarts disagree", "too few points"]
 
 HUBER_DELTA = 1e-3
@@ -45,7 +44,7 @@ class SurfaceFit:
         objective: Σ w·Huber(residual of ln y) at the optimum.
         starts: Number of searches, each from other exponents.
         agreement: Number of these that ended at the same objective.
-        shared: Whether the two exponents were held equal.
+        shared: True if the two exponents were held equal.
     """
 
     floor: float
@@ -73,7 +72,7 @@ class SurfaceFit:
 
     def __call__(self, n: Floats, d: Floats) -> Floats:
         """Return the surface at model sizes and data."""
-        return np.asarray(self.floor + self.a * n**-self.alpha + self.b * d**-self.beta, dtype=np.float64)
+        return self.floor + self.a * n**-self.alpha + self.b * d**-self.beta
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +90,7 @@ class SurfaceDraws:
         """Return the surfaces at model sizes and data, shape (draws, points)."""
         of_size = self.a[:, None] * np.exp(-self.alpha[:, None] * np.log(n))
         of_data = self.b[:, None] * np.exp(-self.beta[:, None] * np.log(d))
-        return np.asarray(self.floor[:, None] + of_size + of_data, dtype=np.float64)
+        return self.floor[:, None] + of_size + of_data
 
     def one(self, draw: int, like: SurfaceFit) -> SurfaceFit:
         """Return the surface of one draw; status and the like are those of the fit ``like``."""

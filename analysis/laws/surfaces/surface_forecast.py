@@ -16,15 +16,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Indices, Mask
 from analysis.cells.bootstrap import CellDraws, stream
 from analysis.cells.family import family
 from analysis.cells.intervals import Interval, intervals
 from analysis.laws.surfaces.repeated import RepeatedFit, fit_repeated, once
 from analysis.laws.surfaces.surface import SurfaceDraws, fit, fit_draws
 
-Floats = NDArray[np.float64]
 Key = tuple[str, str, str, str]
 
 PLAIN, REPEATED = "surface in model size and data", "surface in model size and repeated data"
@@ -60,7 +59,7 @@ class Points:
         """Training FLOPs."""
         return self.n * self.seen
 
-    def take(self, kept: NDArray[np.bool_]) -> "Points":
+    def take(self, kept: Mask) -> "Points":
         """Return the selected points."""
         return Points(n=self.n[kept], unique=self.unique[kept], seen=self.seen[kept])
 
@@ -71,11 +70,11 @@ def key(cell: pd.Series | dict[str, object]) -> Key:
     return regime, quality, strategy, family(str(cell["architecture"]))
 
 
-def groups(draws: CellDraws) -> dict[Key, NDArray[np.intp]]:
+def groups(draws: CellDraws) -> dict[Key, Indices]:
     """Return the positions of the cells of each surface, by its key."""
     kept = draws.groups(["regime", "quality", "strategy", "architecture"])
     names = ("regime", "quality", "strategy", "architecture")
-    found: dict[Key, list[NDArray[np.intp]]] = {}
+    found: dict[Key, list[Indices]] = {}
     for values, positions in kept:
         found.setdefault(key(dict(zip(names, values, strict=True))), []).append(positions)
     return {name: np.sort(np.concatenate(parts)) for name, parts in sorted(found.items())}
@@ -103,7 +102,7 @@ def family_surfaces(draws: CellDraws) -> tuple[FamilySurface, ...]:
     found = []
     for name, positions in groups(draws).items():
         here = draws.take(positions)
-        at, runs = Points.of(here.cells), here.cells["runs"].to_numpy(np.float64)
+        at, runs = Points.of(here.cells), here.column("runs")
         if len(np.unique(at.n)) < 2:  # noqa: PLR2004 (one size is no axis)
             continue
         error = np.maximum(here.resampled(), _LEAST)
@@ -168,8 +167,8 @@ def _moved(values: Floats, spread: Floats, question: str) -> Floats:
     """Return values with a draw of the discrepancy in every drawn row, that is all but the first."""
     shift = np.zeros_like(values)
     rows = slice(1, 1 + len(spread))
-    shift[rows] = spread * stream(f"surface/{question}", 0).standard_normal(shift[rows].shape)
-    return np.asarray(values * np.exp(shift), dtype=np.float64)
+    shift[rows] = spread * stream(f"surface/{question}").standard_normal(shift[rows].shape)
+    return values * np.exp(shift)
 
 
 def _mean_square(law: RepeatedFit, here: Points, error: Floats, freedom: int) -> float:
@@ -183,7 +182,7 @@ def _discrepancy(law: RepeatedFit, here: Points, error: Floats, draws: int) -> t
     freedom = len(here.n) - law.parameters
     noise = float(np.log(error[1 : 1 + draws]).var(axis=0).mean()) if draws else 0.0
     # Named after its degrees of freedom: surfaces with equal degrees of freedom share these draws.
-    chi = stream(f"surface/stretch/{freedom}", 0).chisquare(freedom, size=(draws, 1))
+    chi = stream(f"surface/stretch/{freedom}").chisquare(freedom, size=(draws, 1))
     variance = max(0.0, _mean_square(law, here, error[0], freedom) - noise)
     return variance, np.minimum(freedom / chi, _LARGEST_STRETCH)
 

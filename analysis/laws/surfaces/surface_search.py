@@ -4,11 +4,9 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats, Indices
 from analysis.laws import descent
-
-Floats = NDArray[np.float64]
 
 BOUNDS = (0.01, 5.0)
 """Bounds of both exponents."""
@@ -65,7 +63,7 @@ class Data:
             lowest=float(log_y.min()) + float(np.log(SMALLEST)), directions=_SHARED if shared else _FREE,
         )  # fmt: skip
 
-    def rows(self, positions: NDArray[np.intp]) -> tuple[Floats, Floats, Floats, Floats]:
+    def rows(self, positions: Indices) -> tuple[Floats, Floats, Floats, Floats]:
         """Return ln y, weights, ln D and moments of some draws."""
         own = self.log_d.ndim > 1
         return (
@@ -123,7 +121,7 @@ def search(data: Data, starts: Floats) -> tuple[Floats, Floats]:
     return ends, objectives
 
 
-def _search(data: Data, chunk: NDArray[np.intp], theta: Floats) -> tuple[Floats, Floats]:
+def _search(data: Data, chunk: Indices, theta: Floats) -> tuple[Floats, Floats]:
     bounds = np.array([[data.lowest, np.inf]] * 3 + [BOUNDS] * 2).T
     return descent.search(
         lambda searches, theta: _expand(data, chunk[searches], theta), theta,
@@ -131,7 +129,7 @@ def _search(data: Data, chunk: NDArray[np.intp], theta: Floats) -> tuple[Floats,
     )  # fmt: skip
 
 
-def _expand(data: Data, positions: NDArray[np.intp], theta: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+def _expand(data: Data, positions: Indices, theta: Floats) -> tuple[Floats, Floats, Floats, Floats]:
     """Return objective, gradient, Hessian and damping matrix along the free directions.
 
     The damping matrix is the reweighted Gauss-Newton matrix, which is positive definite; the Hessian need not

@@ -17,6 +17,7 @@ from analysis.labels import (
     capital,
     configuration_text,
     count_text,
+    interval_text,
     listed,
     percent,
     percent_interval,
@@ -24,7 +25,7 @@ from analysis.labels import (
 from analysis.laws.holdout import Holdout
 from analysis.laws.laws import Law
 from analysis.laws.surfaces.surface_forecast import FamilySurface
-from analysis.report.tables.tables import Table, share_text
+from analysis.report.tables.tables import Table, share_text, x_interval, x_text
 from analysis.sizes.scaling_exponents import differences
 from budgets.quantity import format_flops
 
@@ -47,8 +48,8 @@ def fits(laws: Sequence[Law]) -> Table:
             "at": x_text(law.along, fit.unit) if shown and not fit.form.bounded else "–",
             "Shift x₀": x_text(law.along, fit.shift) if shown and fit.form.shift else "–",
             "α": f"{fit.alpha:.3f}" if shown else "–",
-            "α interval": _ends(law.alpha.low, law.alpha.high),
-            "α BCa": _ends(law.alpha.bca_low, law.alpha.bca_high),
+            "α interval": interval_text(law.alpha.low, law.alpha.high),
+            "α BCa": interval_text(law.alpha.bca_low, law.alpha.bca_high),
             "Misses (points)": percent(fit.miss, 2) if fit.freedom else "–",
             "Noise (points)": percent(fit.noise, 2),
             "Lack of fit (p)": f"{fit.lack_of_fit:.2g}" if fit.lack_of_fit == fit.lack_of_fit else "–",
@@ -89,11 +90,11 @@ def surfaces(found: Sequence[FamilySurface]) -> Table:
             "Runs": str(law.rows),
             "E (%)": percent(law.floor) if shown else "–",
             "α": f"{law.alpha:.3f}" if shown else "–",
-            "α interval": _ends(one.alpha.low, one.alpha.high),
-            "α BCa": _ends(one.alpha.bca_low, one.alpha.bca_high),
+            "α interval": interval_text(one.alpha.low, one.alpha.high),
+            "α BCa": interval_text(one.alpha.bca_low, one.alpha.bca_high),
             "β": f"{law.beta:.3f}" if shown else "–",
-            "β interval": _ends(one.beta.low, one.beta.high),
-            "β BCa": _ends(one.beta.bca_low, one.beta.bca_high),
+            "β interval": interval_text(one.beta.low, one.beta.high),
+            "β BCa": interval_text(one.beta.bca_low, one.beta.bca_high),
             "R* of data": f"{one.fit.decay:.3g}" if one.fit.status == "ok" else "–",
             "R* of size": "–" if isinf(one.fit.size_decay) else f"{one.fit.size_decay:.3g}",
             "Starts agreeing": f"{law.agreement} of {law.starts}" if law.starts else "–",
@@ -169,8 +170,8 @@ def crossovers(found: pd.DataFrame) -> Table:
             "To": x_text(row["along"], row["x_high"]),
             "Verdict": row["verdict"],
             "Crossover": x_text(row["along"], row["x"]),
-            "Interval": _range(row["along"], row["low"], row["high"]),
-            "BCa": _range(row["along"], row["bca_low"], row["bca_high"]),
+            "Interval": x_interval(row["along"], row["low"], row["high"]),
+            "BCa": x_interval(row["along"], row["bca_low"], row["bca_high"]),
             "P(ahead) first": share_text(row["ahead_first"]),
             "P(ahead) last": share_text(row["ahead_last"]),
             "Reason": row["reason"],
@@ -231,7 +232,7 @@ def _envelope_text(one: Envelope) -> str:
     return (
         f"{capital(one.regime)}: the lowest curve at each compute follows "
         f"{100 * law.floor:.1f} + {100 * law.scale:.1f}·(C/{law.unit:.3g})^-α %, "
-        f"α = {law.alpha:.3f} {_ends(one.alpha.low, one.alpha.high)} ({law.status})."
+        f"α = {law.alpha:.3f} {interval_text(one.alpha.low, one.alpha.high)} ({law.status})."
     )
 
 
@@ -243,9 +244,9 @@ def exponents(found: pd.DataFrame) -> Table:
             "Held": size["held"],
             "Approach": size["approach"],
             "a (N ∝ C^a)": "–" if isnan(size["exponent"]) else f"{size['exponent']:.3f}",
-            "a interval": _thousandths(size),
+            "a interval": interval_text(size["low"], size["high"], ".3f"),
             "b (D ∝ C^b)": "–" if isnan(data["exponent"]) else f"{data['exponent']:.3f}",
-            "b interval": _thousandths(data),
+            "b interval": interval_text(data["low"], data["high"], ".3f"),
             "Points": str(size["points"]),
             "N is": size["size"],
             "Status": size["status"],
@@ -266,10 +267,6 @@ def exponents(found: pd.DataFrame) -> Table:
     )  # fmt: skip
 
 
-def _thousandths(row: dict[str, Any]) -> str:
-    return "" if isnan(row["low"]) else f"[{row['low']:.3f}, {row['high']:.3f}]"
-
-
 def quality_trades(found: Sequence[QualityTrade]) -> Table:
     """Return the change of the best kept fraction with the budget and with the pool."""
     rows = [
@@ -283,7 +280,7 @@ def quality_trades(found: Sequence[QualityTrade]) -> Table:
             ),
             "Best fraction": ", ".join(f"{row['fraction']:.0%}" for row in records(one.best)),
             "Slope": f"{one.slope:+.2f}",
-            "Interval": "" if isnan(one.slope_low) else f"[{one.slope_low:+.2f}, {one.slope_high:+.2f}]",
+            "Interval": interval_text(one.slope_low, one.slope_high, "+.2f"),
             "Verdict": one.verdict,
             "Reason": one.reason,
         }
@@ -291,23 +288,6 @@ def quality_trades(found: Sequence[QualityTrade]) -> Table:
     ]
     note = "slope: of the logarithm of the best fraction over the logarithm of the compute or of the pool"
     return Table(name="quality-trade", title="How much to filter", note=note, frame=pd.DataFrame(rows))
-
-
-def x_text(along: str, x: float) -> str:
-    """Return an x of a law with its unit; a dash for NaN."""
-    if isnan(x):
-        return "–"
-    return format_flops(x, digits=3) if along == "compute" else f"{count_text(x)} pairs"
-
-
-def _ends(low: float, high: float) -> str:
-    return "" if isnan(low) or isnan(high) else f"[{low:.2f}, {high:.2f}]"
-
-
-def _range(along: str, low: float, high: float) -> str:
-    if isnan(low) or isnan(high):
-        return ""
-    return f"[{'…' if low == 0 else x_text(along, low)}, {'…' if isinf(high) else x_text(along, high)}]"
 
 
 def _ratios(low: float, high: float, bound: tuple[float, float]) -> str:

@@ -1,7 +1,10 @@
 """Files of a report: tables as CSV, Markdown and LaTeX (booktabs), and the folder that is replaced."""
 
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from analysis.report.tables.latex import latex
 from analysis.report.tables.tables import Table
@@ -22,14 +25,10 @@ def markdown(table: Table) -> str:
         return "\n".join([*lines, "(nothing)", ""])
     header = [str(name) for name in table.frame.columns]
     lines += [_pipe(header), _pipe(["---"] * len(header))]
-    return "\n".join([*lines, *(_pipe(row) for row in _rows(table)), ""])
+    return "\n".join([*lines, *(_pipe(map(str, row)) for row in table.frame.to_numpy().tolist()), ""])
 
 
-def _rows(table: Table) -> list[list[str]]:
-    return [[str(value) for value in row] for row in table.frame.to_numpy().tolist()]
-
-
-def _pipe(texts: list[str]) -> str:
+def _pipe(texts: Iterable[str]) -> str:
     return "| " + " | ".join(map(_md, texts)) + " |"
 
 
@@ -38,7 +37,18 @@ def _md(text: str) -> str:
     return re.sub(r"([\\`*_<>\[\]|~])", r"\\\1", text).replace("\n", " ")
 
 
-def put_in_place(new: Path, folder: Path) -> None:
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """Context manager of a new, empty folder; on success its files replace those of ``folder``."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        new = Path(scratch) / "new"
+        new.mkdir()
+        yield new
+        _put_in_place(new, folder)
+
+
+def _put_in_place(new: Path, folder: Path) -> None:
     """Replace the files of a folder by new ones, each at once and the page last, and remove all others.
 
     The page is there at every moment, so that an open one can reload itself.

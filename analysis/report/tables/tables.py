@@ -16,6 +16,7 @@ from analysis.labels import (
     configuration_text,
     count_text,
     held_text,
+    interval_text,
     metric_text,
     percent,
     percent_interval,
@@ -85,14 +86,12 @@ def profiles(curves: Sequence[IsoFlopCurve]) -> Table:
         {
             "Budget": budget_text("fixed-compute", curve.identity["budget"]),
             "Family": str(curve.identity["family"]),
-            "Held": held_text(
-                {k: v for k, v in curve.identity.items() if k not in ("regime", "budget", "family")}
-            ),
+            "Held": held_text(curve.identity),
             "Sizes": f"{curve.profile.used} of {len(curve.positions)}",
             "Epochs": f"{curve.epochs[0]:.3g} → {curve.epochs[1]:.3g}",
-            "Best size": _size(curve.profile.size) or "–",
-            "Interval": _sizes(curve.profile.ends.low, curve.profile.ends.high),
-            "BCa": _sizes(curve.profile.ends.bca_low, curve.profile.ends.bca_high),
+            "Best size": x_text("compute", curve.profile.size),
+            "Interval": x_interval("compute", curve.profile.ends.low, curve.profile.ends.high),
+            "BCa": x_interval("compute", curve.profile.ends.bca_low, curve.profile.ends.bca_high),
             "Form error (points)": percent(curve.profile.form, 2),
             "Lack of fit (p)": share_text(curve.profile.chance),
             "Status": curve.profile.status,
@@ -111,14 +110,18 @@ def profiles(curves: Sequence[IsoFlopCurve]) -> Table:
     return Table(name="isoflop", title="IsoFLOP profiles", note=note, frame=pd.DataFrame(rows))
 
 
-def _size(flops_per_sample: float) -> str:
-    return "" if isnan(flops_per_sample) else format_flops(flops_per_sample, digits=3)
+def x_text(along: str, x: float) -> str:
+    """Return an x of a law with its unit; a dash for NaN."""
+    if isnan(x):
+        return "–"
+    return format_flops(x, digits=3) if along == "compute" else f"{count_text(x)} pairs"
 
 
-def _sizes(low: float, high: float) -> str:
+def x_interval(along: str, low: float, high: float) -> str:
+    """Return an interval of x with dots for open ends; empty for NaN."""
     if isnan(low) or isnan(high):
         return ""
-    return f"[{'…' if low == 0 else _size(low)}, {'…' if isinf(high) else _size(high)}]"
+    return f"[{'…' if low == 0 else x_text(along, low)}, {'…' if isinf(high) else x_text(along, high)}]"
 
 
 def contrasts(table: pd.DataFrame) -> Table:
@@ -266,7 +269,7 @@ def findings(found: Sequence[Finding], published: Sequence[Finding]) -> Table:
             "In the paper": theirs.get((finding.claim.name, finding.claim.part), "–"),
             "Comparisons": f"{finding.supporting} of {finding.tested}",
             "Effect (points)": f"{finding.effect:.2f}",
-            "Interval": "" if isnan(finding.low) else f"[{finding.low:.2f}, {finding.high:.2f}]",
+            "Interval": interval_text(finding.low, finding.high),
             "Reason": finding.reason,
         }
         for finding in found

@@ -18,8 +18,8 @@ from runners.data.build.in_place import name_in
 from runners.data.build.merge_parts import Merge, left_out_of, merge_parts
 from runners.data.build.new_shards import Folders, NewShards, number_of, write_new_shards
 from runners.data.build.scan import scan
-from runners.data.build.source import Columns, Part, parts_at, parts_of
-from runners.data.build.source_record import new_parts, write_record
+from runners.data.build.sources.source import Columns, Part, parts_at, parts_of
+from runners.data.build.sources.source_record import new_parts, write_record
 from runners.data.evaluation.look import Known
 from runners.data.index.merge import join
 from runners.data.index.selection import SCORE_PREFIX
@@ -45,14 +45,14 @@ class Build:
         source: A folder of tars, or a table of image paths and captions.
         columns: Names of the columns or fields.
         evaluation: Folders of evaluation sets; pairs with one of their images are left out.
-        workers: What reads the source and writes shards.
+        workers: Workers that read the source and write shards.
         in_place: True to index the source's tars without writing shards; the pool's folder is then the
             source, unless ``url`` is set.
         url: URL of tars, instead of ``source``.
         to: URL that the pool is written to; its folder is then a copy (`runners.data.places.shared_folder`).
         provenance: Additional facts to record about the source.
-        left_out: Samples that were left out before, for example because the download failed.
-        scores: Table of columns by ``hash``, which replace the source's.
+        left_out: Samples left out before the build, for example because the download failed.
+        scores: Table of columns by ``hash`` that replace the source's columns.
     """
 
     source: Path
@@ -68,14 +68,14 @@ class Build:
 
     @property
     def recorded(self) -> bool:
-        """True if the pool records the source's files, to take up later ones."""
+        """True if the pool records the source's files, so that a later build can add new ones."""
         return not self.in_place and self.scores is None and "urls" not in self.provenance
 
 
 def build_pool(path: Path, how: Build, report: Report) -> Pool:
     """Build a pool, or continue an interrupted build of the same pool from the same source.
 
-    A pool that exists takes up the shards that have come to its source since, as a new version.
+    To an existing pool it adds the shards that its source has gained since, as a new version of the pool.
 
     Args:
         path: Path of the pool.
@@ -103,9 +103,8 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
             parts = _new_in_source(how, parts, before)
         if not parts:
             return before
-    known = (
-        Known(how.evaluation) if how.evaluation else None
-    )  # first, to report unreadable sets before the work
+    # Read before the scan, so that an unreadable set is reported before the long work.
+    known = Known(how.evaluation) if how.evaluation else None
     with _working_folder(path, how, parts, before) as folders:
         files = scan(
             parts,
@@ -125,7 +124,7 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
 
 
 def _check_free(path: Path, how: Build) -> None:
-    """Raise ValueError if there is something else than a build that was interrupted."""
+    """Raise ValueError unless the path is free or holds an interrupted build."""
     if not how.to:
         free = not path.exists()
     else:
@@ -140,7 +139,7 @@ def _new_in_source(how: Build, parts: Sequence[Part], before: Pool) -> list[Part
     """Return the parts of its source that a pool has not read.
 
     Raises:
-        ValueError: The pool has another source, or does not know what it has read.
+        ValueError: The pool has another source, or has no record of what it has read.
     """
     place = before.copy_of or before.path
     if not before.sources or before.origin.provenance.get("source") != _source(how):
@@ -170,10 +169,10 @@ class _Built:
     Attributes:
         path: The pool's path.
         how: Source and options.
-        folders: Where it writes.
+        folders: Folders that it writes to.
         parts: The parts that were read.
-        files: Their tables.
-        before: The pool that takes them up; None for a new one.
+        files: Tables of these parts.
+        before: The pool that they are added to; None for a new pool.
     """
 
     path: Path
@@ -197,7 +196,10 @@ class _Built:
 
     @property
     def score(self) -> str:
-        """The index's column for scores of the source; after a rewrite ``score`` is another scorer's."""
+        """The index's column for scores of the source.
+
+        It is ``score`` unless the pool is ranked by another scorer, whose scores then are in that column.
+        """
         if self.before is None:
             return "score"
         named, scorer = self.before.table.named, self.before.origin.scorer
@@ -207,10 +209,10 @@ class _Built:
         return "score" if scorer is None or own == source else source
 
     def merged(self, merge: Merge, report: Report) -> list[Path]:
-        """Merge the tables, and return those that have pairs, without ``.parquet``.
+        """Merge the tables into parts of an index, and return the parts, without ``.parquet``.
 
         Raises:
-            ValueError: There is no pair, in the pool neither.
+            ValueError: Neither the source nor the pool has a pair.
         """
         before = self.before.table.files if self.before else []
         merge = replace(merge, work=f"{self.folders.work}merge/", before=before)
@@ -311,7 +313,7 @@ def _work(path: Path) -> str:
 def _working_folder(
     path: Path, how: Build, parts: Sequence[Part], before: Pool | None = None
 ) -> Iterator[Folders]:
-    """Context manager: hold this build's folder exclusively, and remove another source's files from it."""
+    """Context manager: lock this build's folder, and delete files in it that another source left."""
     work = _work(path)
     if how.in_place or how.to or before is not None:
         folders = Folders(shared=SharedFolder(path=path, url=how.to), work=work, pool="")
@@ -320,8 +322,8 @@ def _working_folder(
     shared = folders.shared
     facts = [_version(part, path) for part in parts]
     columns = [how.columns.image, how.columns.caption, how.columns.score]
-    told = json.dumps([facts, columns, bool(how.evaluation)])  # everything that the scan depends on
-    mark = blake2b(told.encode(), digest_size=16).hexdigest()
+    scanned = json.dumps([facts, columns, bool(how.evaluation)])  # everything that the scan depends on
+    mark = blake2b(scanned.encode(), digest_size=16).hexdigest()
     with locked(shared.file(f"{work}lock"), wait=False) as held:
         if not held:
             raise ValueError(f"another build of the same pool is running in {shared.path / work}")
@@ -345,7 +347,7 @@ def _names(path: Path, part: Part) -> tuple[str, str]:
 
 
 def _version(part: Part, path: Path) -> tuple[str, int, int | str]:
-    """Return what changes with a part's content."""
+    """Return values that change when a part's content does: its file, size and time or ETag."""
     if part.url:
         return part.name, part.size, part.stamp
     # A link that leads nowhere is left out later, as one of the shards.

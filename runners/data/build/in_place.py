@@ -49,15 +49,15 @@ def open_pool(
     if path.is_dir() and not (path / "pool.json").exists():
         shards = shards_of(path)
         size = sum(max(0, size_of(shard)) for shard in shards)
-        told = f"{len(shards):,} tars, {size / 1e6:,.0f} MB"
+        extent = f"{len(shards):,} tars, {size / 1e6:,.0f} MB"
         if size > LARGEST_UNASKED:
             workers = os.cpu_count() or 1
             takes = format_seconds(size / _INDEXED_PER_S / workers)
             raise ValueError(
-                f"{path} has no index ({told}). `python -m study data build {path} --in-place` writes it, in "
-                f"about {takes} with {workers} processes on this machine, and can be interrupted"
+                f"{path} has no index ({extent}). `python -m study data build {path} --in-place` writes it, "
+                f"in about {takes} with {workers} processes on this machine, and can be interrupted"
             )
-        say(f"{path} has no index yet: indexing it ({told}) …")
+        say(f"{path} has no index yet: indexing it ({extent}) …")
         return index_shards(path, tolerance=tolerance)
     return Pool.open(path, tolerance=tolerance, holding=holding)
 

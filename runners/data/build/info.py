@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from budgets.quality import available
@@ -27,9 +26,11 @@ _LINE = 16  # characters per line below a picture
 
 
 def summarise(place: str | Path, sheet: Path | None, _item: int) -> list[str]:
-    """Return the summary of a pool in a folder or below a URL; a task of workers.
+    """Return the summary of a pool in a folder or below a URL, as a task of workers.
 
-    Its contact sheet is drawn if one is wanted.
+    Args:
+        place: The folder or URL.
+        sheet: Path of a contact sheet to draw; None for none.
     """
     pool = Pool.open(pool_at(place))
     lines = list(info_lines(pool))
@@ -44,18 +45,18 @@ def info_lines(pool: Pool) -> Iterator[str]:
     size = sum(pool.shards.values())
     yield f"pool {pool.name}: {pool.count:,} pairs in {len(pool.shards):,} shards, {size / 1e6:,.1f} MB"
     yield f"fingerprint {pool.fingerprint}"
-    if told := not_indexed(pool):
-        yield told
+    if message := not_indexed(pool):
+        yield message
     for name, value in pool.origin.provenance.items():
         yield f"{name.replace('_', ' ')}: {value}"
     for what, unit in (("width", "pixels"), ("height", "pixels"), ("length", "bytes"), ("tokens", "tokens")):
         if what in pool.columns:
-            # The N-th highest of all: the lowest 5 % are the last ones.
+            # Quantiles as N-th highest values: the 5 % quantile is near the last of them.
             low, middle, high = nth_values(
                 pool.table, what, [1 + int((1 - share) * (pool.count - 1)) for share in (0.05, 0.5, 0.95)]
             )
-            told = {"length": "image file", "tokens": "caption"}.get(what, what)
-            yield f"{told}: median {middle:,.0f} {unit}, 90% within {low:,.0f} to {high:,.0f}"
+            label = {"length": "image file", "tokens": "caption"}.get(what, what)
+            yield f"{label}: median {middle:,.0f} {unit}, 90% within {low:,.0f} to {high:,.0f}"
     for reason, count in pool.left_out.items():
         yield f"left out: {count:,} {reason}"
     for name, count in pool.subsets.items():
@@ -83,9 +84,9 @@ def _scores(pool: Pool) -> Iterator[str]:
         yield "no quality scores: only quality 'all' can be used; add scores with `data score`"
         return
     ranking = pool.origin.scorer
-    told = ranking.name if ranking else "an unknown scorer"
+    ranked_by = ranking.name if ranking else "an unknown scorer"
     scored = count_scored(pool.table, "score")  # the earliest pools do not record it
-    yield f"ranked by the score of {told}; {scored:,} pairs have one:"
+    yield f"ranked by the score of {ranked_by}; {scored:,} pairs have one:"
     numbers = {
         quality: number
         for quality in ("top20", "top40", "top60", "top80")
@@ -99,7 +100,7 @@ def _scores(pool: Pool) -> Iterator[str]:
         counts += np.histogram(chunk[np.isfinite(chunk)], edges)[0]
     bars = np.clip(np.searchsorted(edges, list(cuts.values()), side="right") - 1, 0, _BARS - 1)
     for bar, (count, low, high) in enumerate(zip(counts, edges[:-1], edges[1:], strict=True)):
-        begin = ", ".join(quality for quality, its in zip(cuts, bars, strict=True) if its == bar)
+        begin = ", ".join(quality for quality, place in zip(cuts, bars, strict=True) if place == bar)
         drawn = "#" * round(_BAR_WIDTH * count / counts.max())
         yield f"  {low:8.4f} to {high:8.4f}  {count:>10,}  {drawn}{f'  < {begin} begins' if begin else ''}"
     for quality, cut in cuts.items():
@@ -107,7 +108,7 @@ def _scores(pool: Pool) -> Iterator[str]:
     others = {
         name: scorer
         for name, scorer in pool.scorers.items()
-        if SCORE_PREFIX + name in pool.columns and name != told
+        if SCORE_PREFIX + name in pool.columns and name != ranked_by
     }
     if others:
         yield f"other scores: {', '.join(others)}"
@@ -121,12 +122,13 @@ def _scores(pool: Pool) -> Iterator[str]:
 def contact_sheet(pool: Pool, path: Path) -> None:
     """Draw a PNG of ten rows of five pairs: one row per tenth of the pool, best first, or by hash.
 
-    Each pair of a pool with scores has the first of ``top10``, ``top20`` … that holds it, and its score.
+    In a pool with scores the text of each pair starts with its score and the smallest of ``top10``, ``top20``
+    … that contains the pair.
     """
     shown = _shown(pool)
     rows = shown["row"].to_numpy(np.int64)
     scores = pool.rows(rows, ["score"])["score"]
-    told = [
+    headings = [
         f"{f'top{10 * tenth + 10}' if tenth + 1 < BINS else 'all'} {score:.4f}\n" if pool.scored else ""
         for tenth, score in zip(shown["tenth"], scores, strict=True)
     ]
@@ -134,9 +136,9 @@ def contact_sheet(pool: Pool, path: Path) -> None:
     down = -(-len(rows) // _ACROSS)
     sheet = Image.new("RGB", (_ACROSS * (_TILE + 8) + 8, down * (_TILE + _TEXT + 8) + 8), "white")
     draw = ImageDraw.Draw(sheet)
-    for place, (image, caption, above) in enumerate(zip(pairs.images, pairs.captions, told, strict=True)):
+    for place, (image, caption, above) in enumerate(zip(pairs.images, pairs.captions, headings, strict=True)):
         x, y = 8 + place % _ACROSS * (_TILE + 8), 8 + place // _ACROSS * (_TILE + _TEXT + 8)
-        sheet.paste(_picture(image), (x, y))
+        sheet.paste(Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))), (x, y))
         draw.multiline_text(
             (x, y + _TILE),
             f"{above}{caption[:_LINE]}\n{caption[_LINE : 2 * _LINE]}",
@@ -152,17 +154,14 @@ def _shown(pool: Pool) -> pd.DataFrame:
     """Return ``tenth`` and ``row`` of the pairs with the lowest hashes of each tenth, by score or hash."""
     shown = pd.DataFrame()
     tenths = bins(pool.table, "score") if pool.scored else repeat(None)
-    for start, hashes, its in zip(
+    for start, hashes, scored in zip(
         pool.table.starts.tolist(), pool.table.chunks("hash"), tenths, strict=False
     ):
-        tenth = hashes // np.uint64(-(-(2**64) // BINS)) if its is None else its
+        # Without scores the range of the hashes is divided into ten equal parts.
+        tenth = hashes // np.uint64(-(-(2**64) // BINS)) if scored is None else scored
         mine = pd.DataFrame(
             {"tenth": tenth.astype(np.int8), "hash": hashes, "row": start + np.arange(len(hashes))}
         )
         lowest = pd.concat([shown, mine[mine["tenth"] >= 0]]).sort_values(["tenth", "hash", "row"])
         shown = lowest.groupby("tenth").head(_ACROSS)
     return shown
-
-
-def _picture(image: NDArray[np.uint8]) -> Image.Image:
-    return Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from runners.data.build.scan import run
-from runners.data.build.table_file import check_columns, table_columns
+from runners.data.build.sources.table_file import check_columns, table_columns
 from runners.data.index.merge import look_up
 from runners.data.index.selection import SCORE_PREFIX, SUBSET_PREFIX
 from runners.data.places.place import Place
@@ -43,7 +43,8 @@ def expression_scores(pool: Pool, text: str, metadata: Path | None = None) -> It
         float32 (some pairs,), NaN where one of the scores is missing or the condition is not met.
 
     Raises:
-        ValueError: The expression is not valid, names a score that the pool lacks, or is not a number a pair.
+        ValueError: The expression is not valid, names a score that the pool lacks, or does not give a number
+            for each pair.
     """
     names = {name.removeprefix(SCORE_PREFIX): name for name in pool.columns if name.startswith(SCORE_PREFIX)}
     if not names and pool.scored:
@@ -127,7 +128,7 @@ def _metadata_files(metadata: Path) -> tuple[list[Path], str]:
 
 
 def _as_scores(numbers: NDArray[np.float64]) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):  # numbers beyond float32 are no scores
+    with np.errstate(over="ignore"):  # numbers beyond float32 become infinite, which is not a score
         return numbers.astype(np.float32)
 
 
@@ -139,7 +140,7 @@ def column_scores(
     Args:
         pool: The pool.
         column: The field.
-        workers: What reads the shards.
+        workers: Workers that read the shards.
         report: Called after each shard.
         shared: The pool's folder, as the workers share it; by default all see it.
 
@@ -161,9 +162,9 @@ def column_scores(
     # Keys may repeat, offsets do not.
     for part in pool.parts(["shard", "offset"]):
         scores = np.full(len(part), np.nan, np.float32)
-        for place, (its, offset) in enumerate(zip(part["shard"], part["offset"], strict=True)):
-            if its != shard:
-                shard, known = its, dict(np.load(shared.path / files[its]).tolist())
+        for place, (name, offset) in enumerate(zip(part["shard"], part["offset"], strict=True)):
+            if name != shard:
+                shard, known = name, dict(np.load(shared.path / files[name]).tolist())
             scores[place] = known.get(offset, np.nan)
         yield scores
 

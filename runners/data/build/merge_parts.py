@@ -32,12 +32,13 @@ _REASONS = ("", "duplicate", ALIKE, SAME)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Merge:
-    """What becomes of the scan's tables; folders lie in the shared one, with ``/`` at the end.
+    """Options of merging the scan's tables; folders are below the shared one, with ``/`` at the end.
 
     Attributes:
         work: Folder for working files.
         parts: Folder of the parts.
-        names: Shard's name in each table of the scan, and in the index; none to keep names, and `WORKING`.
+        names: For each table of the scan, the name of its shard there and in the index; empty to keep the
+            names and the columns `WORKING`.
         first: Number of the first part.
         known: Images of evaluation sets to leave out.
         before: Tables with the ``hash`` of pairs that the pool already has.
@@ -60,9 +61,9 @@ def merge_parts(
 
     Args:
         files: The scan's tables, in the order of the source, in the shared folder.
-        how: Where to, and without what.
+        how: Options.
         shared: The folder that the workers share.
-        workers: What merges the groups.
+        workers: Workers that merge the groups.
         report: Called after each part.
     """
     duplicates = shared.file(f"{how.work}duplicates.parquet")
@@ -73,8 +74,8 @@ def merge_parts(
         with new_file(shared.file(how.work + _KNOWN)) as file:
             how.known.save(file)
     for number, mine in enumerate(groups):
-        # A task's input is in files, so that starting one takes the same time for any number of shards.
-        told = {
+        # The input of a group is in files, so that a task is small to send however many shards there are.
+        group = {
             "first": mine.start,
             "files": [file.relative_to(shared.path).as_posix() for file in files[mine.start : mine.stop]],
             "names": dict(how.names[mine.start : mine.stop]),
@@ -83,7 +84,7 @@ def merge_parts(
             "known": how.work + _KNOWN if how.known else "",
         }
         stem = f"{how.work}{number:05d}"
-        shared.file(f"{stem}.json").write_text(json.dumps(told), encoding="utf-8")
+        shared.file(f"{stem}.json").write_text(json.dumps(group), encoding="utf-8")
         within = [("part", ">=", mine.start), ("part", "<", mine.stop)]
         pq.write_table(pq.read_table(duplicates, filters=within), shared.file(f"{stem}.duplicates"))
         inputs += [f"{stem}.json", f"{stem}.duplicates"]
@@ -125,27 +126,28 @@ def _merge_group(shared: SharedFolder, work: str, number: int) -> int:
     with shared.here() as here:
         stem = f"{work}{number:05d}"
         here.fetch([f"{stem}.json", f"{stem}.duplicates"])
-        told = json.loads((here.path / f"{stem}.json").read_text(encoding="utf-8"))
-        files = [here.path / name for name in told["files"]]
+        group = json.loads((here.path / f"{stem}.json").read_text(encoding="utf-8"))
+        files = [here.path / name for name in group["files"]]
         here.fetch(
-            each for name in told["files"] for each in (name, f"{name.removesuffix('.parquet')}.jsonl")
+            each for name in group["files"] for each in (name, f"{name.removesuffix('.parquet')}.jsonl")
         )
         repeated = pq.read_table(here.path / f"{stem}.duplicates").to_pandas()
-        rows, without = _merged(files, told, repeated, _known_in(here, told["known"]))
+        rows, without = _merged(files, group, repeated, _known_in(here, group["known"]))
         with new_file(here.file(stem + _LEFT_OUT)) as target:
             without.to_parquet(target, index=False)
         here.keep(stem + _LEFT_OUT)
         if len(rows):
-            write_part(here.file(told["part"]), rows)
-            here.keep(f"{told['part']}.words.parquet", f"{told['part']}.parquet")
+            write_part(here.file(group["part"]), rows)
+            # The part last: `merge_parts` takes a group whose part exists for finished.
+            here.keep(f"{group['part']}.words.parquet", f"{group['part']}.parquet")
     return len(rows)
 
 
 def _merged(
-    files: Sequence[Path], told: Mapping[str, Any], repeated: pd.DataFrame, known: Known | None
+    files: Sequence[Path], group: Mapping[str, Any], repeated: pd.DataFrame, known: Known | None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the pairs of a group, and what is left out of it."""
-    first, names = told["first"], told["names"]
+    first, names = group["first"], group["names"]
     kept, left_out = [], []
     for place, file in enumerate(files, first):
         found = pd.read_parquet(file)
@@ -157,20 +159,20 @@ def _merged(
             )
             for reason in (2, 3):
                 out[alike == _REASONS[reason]] = reason
-        told_of = found[["shard", "key"]].assign(reason=np.array(_REASONS, object)[out])
-        left_out += [damage_of(file), told_of[out > 0]]
+        reasons = found[["shard", "key"]].assign(reason=np.array(_REASONS, object)[out])
+        left_out += [damage_of(file), reasons[out > 0]]
         kept.append(found[out == 0])
     rows = pd.concat(kept, ignore_index=True).drop(columns=OF_SCAN)
     without = pd.concat(left_out, ignore_index=True).astype("str")
     if names:
         rows = rows.assign(shard=rows["shard"].map(names).astype("str")).drop(columns=WORKING)
-        rows = with_scores_as(told["score"], rows)
+        rows = with_scores_as(group["score"], rows)
         without = without.assign(shard=without["shard"].map(names).astype("str"))
     return rows, without
 
 
 def with_scores_as(column: str, rows: pd.DataFrame) -> pd.DataFrame:
-    """Return pairs with their scores in another column than ``score``, where that is the scores of others."""
+    """Return pairs with their scores in a column; ``score`` is then empty unless it is that column."""
     if column != "score":
         rows = rows.copy()
         rows[column] = rows["score"]

@@ -37,7 +37,7 @@ _SHARD, _TABLE = re.compile(r"shards/(\d+)\.tar"), re.compile(r"\d+\.parquet")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Folders:
-    """Where a build writes.
+    """Folders that a build writes to.
 
     Attributes:
         shared: The folder that its workers share.
@@ -52,10 +52,10 @@ class Folders:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewShards:
-    """What is written.
+    """Options of writing shards.
 
     Attributes:
-        folders: Where it is written.
+        folders: Folders to write to.
         url: URL of the source's tars; empty if they are on this machine.
         first_shard: Number of the first shard.
         first_part: Number of the first part of the index.
@@ -70,7 +70,7 @@ class NewShards:
 
 
 def number_of(shard: str) -> int:
-    """Return the number of a shard by its name in the index; -1 for one that was not written here."""
+    """Return the number of a shard from its name in the index; -1 if it was not written by a build."""
     found = _SHARD.fullmatch(shard)
     return int(found[1]) if found else -1
 
@@ -79,9 +79,9 @@ def write_new_shards(tables: Sequence[Path], new: NewShards, workers: Workers, r
     """Write shards and the parts of their index, and return the parts' files as in `Part`.
 
     Args:
-        tables: The pairs; none if there is nothing to write.
-        new: What is written.
-        workers: What writes the shards.
+        tables: Tables of the pairs; empty if there is nothing to write.
+        new: Options.
+        workers: Workers that write the shards.
         report: Called after each shard and part.
     """
     _write_shards(tables, new, workers, report)

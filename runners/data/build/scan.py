@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from runners.data.build.source import Columns, Part, pairs_of
+from runners.data.build.sources.source import Columns, Part, pairs_of
 from runners.data.evaluation.look import Thumbnail, file_hash, look_of
 from runners.data.places.shared_folder import SharedFolder
 from runners.data.pool.damage import Damage
@@ -42,13 +42,13 @@ def scan(  # noqa: PLR0913 - independent options
         shared: The folder that the workers share.
         below: Folder for the tables of the parts in it.
         looking: True to make thumbnails, for comparison with evaluation sets.
-        recorded: True to hash the tars, which are read a second time for it.
-        workers: What reads the parts.
+        recorded: True to hash the tars, which reads them a second time.
+        workers: Workers that read the parts.
         report: Called after each part.
 
     Returns:
         A table for each part, in the order of the source: the columns of the index, those of `OF_SCAN`,
-        ``kind`` and ``facts`` (JSON). Its metadata have the ``digest`` of a tar that is hashed.
+        ``kind`` and ``facts`` (JSON). The metadata of a hashed tar's table have its ``digest``.
     """
     names = [f"{number:06d}.parquet" for number in range(len(parts))]
     done = shared.names(below)
@@ -73,15 +73,15 @@ def run(  # noqa: PLR0913 - what workers need, and options
     *,
     of: int = 0,
 ) -> None:
-    """Let workers call a task that returns numbers of pairs for each item; ``done`` as the end of `Report`.
+    """Let workers call a task for each item, and report progress.
 
     Args:
-        task: The task.
-        items: The items that are left.
+        task: The task; it returns a number of pairs.
+        items: Unfinished items.
         workers: The workers.
-        done: Called after each item.
-        name: Names of items in errors.
-        of: Number of items with those that were finished before; 0 if there are none.
+        done: Called after each item, with the arguments of a `Report` after its first.
+        name: Name of an item in errors.
+        of: Number of all items, including those that were finished before; by default that of ``items``.
 
     Raises:
         ValueError: As `Workers.map`.

@@ -74,7 +74,8 @@ def fill_pool(folder: Path, pairs: PairSource, scores: NDArray[np.float32] | Non
             f"a pool needs pairs, one score each; found {len(pairs)} pairs, scores of shape {scores.shape}"
         )
     scores = np.where(np.isfinite(scores), scores, np.nan).astype(np.float32)
-    hashes = np.array([_hash(pairs[place]) for place in range(len(pairs))], np.uint64)
+    every = (pairs[place] for place in range(len(pairs)))
+    hashes = np.array([content_hash(encode_image(pair.image), pair.caption) for pair in every], np.uint64)
     order = np.lexsort((hashes, bins_of(scores, hashes)))
     (folder / "shards").mkdir()
     entries: list[PairEntry] = []
@@ -86,10 +87,6 @@ def fill_pool(folder: Path, pairs: PairSource, scores: NDArray[np.float32] | Non
                 entries.append(_write_pair(file, shard, place, pairs[row], float(scores[row])))
             close_shard(file)
     describe_pool(folder, write_parts(folder, [frame_of(entries)]), origin)
-
-
-def _hash(pair: ImageText) -> int:
-    return content_hash(encode_image(pair.image), pair.caption)
 
 
 def _write_pair(file: IO[bytes], shard: str, key: str, pair: ImageText, score: float) -> PairEntry:

@@ -37,7 +37,7 @@ class SetFacts:
 
 
 def describe_evaluation_set(path: str | Path, *, probe: bool = False) -> SetFacts:
-    """Read a set through, without decoding its images; all that an evaluation would stumble on is an error.
+    """Read a whole set without decoding its images; whatever would stop an evaluation is an error.
 
     Args:
         path: The set's folder.

@@ -59,19 +59,19 @@ def check_sets(sets: Mapping[str, Path] | Mapping[str, str], workers: Workers) -
 
     Args:
         sets: Name → folder or URL; a set below a URL is copied into the cache of the machine that checks it.
-        workers: What reads the sets.
+        workers: Workers that read the sets.
     """
     names, sizes = list(sets), dict[str, int]()
     places: list[str | Path] = [*sets.values()]
-    found, told = dict[int, tuple[Checked, int]](), 0
+    found, reported = dict[int, tuple[Checked, int]](), 0
     for number, checked in workers.map(partial(_check, names, places), range(len(names)), names.__getitem__):
         found[number] = checked
-        while told in found:  # in their order
-            result, images = found[told]
+        while reported in found:  # workers finish in any order; results are reported in that of the sets
+            result, images = found[reported]
             yield result
             if result.good:
-                sizes[names[told]] = images
-            told += 1
+                sizes[names[reported]] = images
+            reported += 1
     for member in SUITE:
         present = [name for name in sizes if suite_title(name) == member.title]
         if not present:

@@ -62,7 +62,7 @@ class SetReader:
     Attributes:
         path: The set's folder.
         decode: Decoder of images; or the side S in pixels of the result, as in
-            ``runners.data.pool.reader.read_images``.
+            ``runners.data.pool.reader.decode_rows``.
         threads: Decoding threads.
         cache: Keeps decoded batches if ``decode`` is a size; None to decode each time.
     """
@@ -148,13 +148,16 @@ class SetReader:
         return Kept(batches=number + 1, all=True)
 
     def _batches(self, split: str) -> Iterator[tuple[Images, list[str]]]:
-        """Yield batches of images and their truths: from the cache, or decoded and kept.
+        """Yield batches of images and their truths, from the cache or decoded and kept.
 
-        It waits for no other process: one of low priority may be filling the cache for a trial in training.
+        It never waits for another process: a process of low priority may be filling the cache for a trial in
+        training.
         """
         cache, key = self.cache if isinstance(self.decode, int) else None, self._key(split)
         kept = None if cache is None else self._kept(cache, key)
-        source, at, first = self._undecoded(split), 0, 0  # first: batches in the cache without a gap
+        # ``at`` is the number of batches taken from ``source``; ``first`` that of batches in the cache
+        # without a gap.
+        source, at, first = self._undecoded(split), 0, 0
         for number in count():
             if kept is not None and kept.all and number == kept.batches:
                 return
@@ -162,7 +165,8 @@ class SetReader:
                 self._has_room(cache, number) if kept is None else number < kept.batches
             )
             found = _unpacked(cache.whole(f"{key} {number}")) if cache is not None and keeps else None
-            if found is None or kept is None:  # without a mark, only the shards show where the split ends
+            # Without a mark in the cache only the shards show where the split ends, so they are read as well.
+            if found is None or kept is None:
                 batch = next(islice(source, number - at, None), None)
                 if batch is None:
                     if cache is not None and kept is None:

@@ -13,16 +13,16 @@ from runners.host.files import locked
 _SUBSETS_KEPT = 64
 
 
-def kept_subset(told: str, choose: Callable[[], Subset]) -> Subset:
+def kept_subset(identity: str, choose: Callable[[], Subset]) -> Subset:
     """Return a subset that this machine keeps, or choose it; of several processes one chooses it.
 
     Args:
-        told: Everything that decides the subset.
+        identity: Everything that determines the subset.
         choose: Chooses it.
     """
     folder = machine_cache() / "subsets"
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / blake2b(told.encode(), digest_size=16).hexdigest()
+    file = folder / blake2b(identity.encode(), digest_size=16).hexdigest()
     with locked(file.with_name(f"{file.name}.lock")):
         with suppress(OSError, ValueError):  # there is none, or a power failure has cut it
             os.utime(file)

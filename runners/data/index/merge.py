@@ -32,12 +32,12 @@ def find_duplicates(files: Sequence[Path], known: Sequence[Path], target: Path) 
     """Write ``part`` and ``row`` of each pair that repeats an earlier one, in their order.
 
     Args:
-        files: Tables of pairs with ``hash`` and ``image_hash``; a part is a position in this list. By the
-            whole pair's hash and the image's: 128 bits make a false duplicate negligible.
+        files: Tables of pairs with ``hash`` (of the whole pair) and ``image_hash``; a part is a position in
+            this list. A duplicate has both hashes of an earlier pair: 128 bits, so false ones are negligible.
         known: Tables of pairs with ``hash``, which come before all of them.
         target: Parquet file to write.
     """
-    told = {"files": _paths(files), "known": _paths(known)}
+    tables = {"files": _paths(files), "known": _paths(known)}
     with _engine(target.parent) as engine, TemporaryDirectory(prefix=".merge-", dir=target.parent) as folder:
         for mine, part in _shares("hash", [*files, *known], Path(folder)):
             found = f"""
@@ -54,7 +54,7 @@ def find_duplicates(files: Sequence[Path], known: Sequence[Path], target: Path) 
                 """
             engine.execute(
                 f"COPY ({found}) TO {_text(part)} (FORMAT parquet)",
-                told if known else {"files": told["files"]},
+                tables if known else {"files": tables["files"]},
             )
         engine.execute(
             "COPY (SELECT part, row FROM read_parquet($parts) ORDER BY part, row) "
@@ -78,15 +78,15 @@ def most_frequent(files: Sequence[Path], most: int) -> list[str]:
     return [word for (word,) in found]
 
 
-def look_up(  # noqa: PLR0913 - two groups of tables, and what is asked
+def look_up(  # noqa: PLR0913 - two groups of tables, and the column
     files: Sequence[Path], by: str, others: Sequence[Path], column: str, folder: Path, *, text: bool = False
 ) -> Iterator[NDArray[Any]]:
     """Yield for each row of several tables, in their order, a value of the row of other tables with its id.
 
     Args:
         files: The tables.
-        by: Column of ids, in these and in the other tables; those of ``uid`` are compared in lower case. An
-            id that several rows of ``files`` have under another name does not tell whose number it is.
+        by: Column of ids in both groups of tables. Ids of a column ``uid`` are compared in lower case. In any
+            other column an id that several rows of ``files`` share is ambiguous, and finds nothing.
         others: The other tables; of rows with the same id the first counts.
         column: Column of the value.
         folder: Folder for temporary files.
@@ -183,6 +183,8 @@ def in_order(files: Sequence[Path], order: str, folder: Path, rows: int) -> Iter
 
 def order_of_shards(index: Index) -> str:
     """Return the order of a pool's shards (tenth of the score, hash) as SQL; pairs without score first."""
+    # The tenth of a pair is the number of borders between tenths that it lies behind: by its score, or, among
+    # pairs with the score of the border, by its hash.
     unscored = "coalesce(isnan(score), true)"
     behind = []
     for border in tenths(index, "score"):
@@ -193,9 +195,10 @@ def order_of_shards(index: Index) -> str:
 
 
 def _shares(by: str, tables: Sequence[Path], folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield conditions that divide the rows of tables by their id, and a file to write for each.
+    """Yield SQL conditions that divide the rows of tables by a hash of their id, and a file for each.
 
-    Windows and joins of DuckDB fail with too many rows for its memory, although they spill.
+    A window or join of DuckDB fails if its rows exceed the memory, although it spills. Rows of one id are in
+    one share, so windows and joins by the id may run share by share.
 
     Args:
         by: SQL expression of the id.

@@ -77,7 +77,7 @@ class Index:
         starts: First row of each part, and the number of pairs, int64 (parts + 1,).
     """
 
-    def __init__(  # noqa: PLR0913 - what a manifest says
+    def __init__(  # noqa: PLR0913 - the fields of a manifest
         self,
         folder: Path,
         parts: Sequence[Part],

@@ -1,7 +1,7 @@
 """Selection of a subset by size and quality, in a few passes over the columns of an index.
 
-Memory holds one bit a row, and the rows that tie where the subset ends. Histograms that the index has of its
-parts tell which parts a pass may skip. The selection is identical on every machine.
+Memory holds one bit per row, and the rows that tie at the end of the subset. A pass skips parts of the index
+that their histograms rule out. The selection is identical on every machine.
 """
 
 from collections.abc import Callable, Iterator
@@ -153,7 +153,11 @@ def nth_values(index: Index, column: str, numbers: list[int]) -> list[float]:
 def _ranks_of(
     index: Index, column: str, numbers: list[int], histograms: list[Histogram]
 ) -> Iterator[tuple[np.uint32, int, int]]:
-    """Yield the rank of the N-th best, its number among those of that rank, and how many these are."""
+    """Yield the rank of the N-th best, its number among those of that rank, and how many these are.
+
+    A radix selection: the histograms give the upper 16 bits of each rank; one pass over the parts that have
+    such pairs gives the lower 16 bits.
+    """
     total = np.zeros(RANK_DIGITS, np.int64)
     for digits, counts in histograms:
         total[digits] += counts

@@ -68,7 +68,7 @@ class Subset:
     def has(self, start: int, stop: int) -> bool | None:
         """Return True if the subset has all rows from ``start`` to ``stop``, False if none, else None.
 
-        It is also None where the blocks at the ends would have to be looked into.
+        It is also None if that depends on rows inside of the blocks at the ends.
         """
         blocks = slice(start // BLOCK, -(-stop // BLOCK))
         if not self._counts[blocks].any():
@@ -120,7 +120,7 @@ class _StoredBits:
 
     Args:
         path: The file; it may be removed while it is open.
-        start: Where the bits begin.
+        start: Offset of the bits.
     """
 
     nbytes = 0

@@ -4,7 +4,7 @@ index/00000.parquet             the pairs of a group of shards: the columns of `
 index/00000.words.parquet       words of their captions, and the number of times that each occurs
 index/00000.added-1.parquet     a column that was added to the part
 index/manifest-….parquet        one row a part, with the shards and histograms; named by its content
-index/sources-….parquet         the source files of its own shards (``runners.data.build.source_record``)
+index/sources-….parquet         the source files of its shards (``runners.data.build.sources.source_record``)
 """
 
 import shutil
@@ -37,16 +37,15 @@ UNKNOWN = -1
 _DIGITS, _COUNTS = "digits:", "counts:"
 
 
-def write_parts(folder: Path, frames: Iterable[pd.DataFrame], *, first: int = 0) -> list[str]:
+def write_parts(folder: Path, frames: Iterable[pd.DataFrame]) -> list[str]:
     """Write an index in parts, and return their files as in `Part`.
 
     Args:
         folder: The pool's folder.
         frames: The pairs in their order, in tables that fit into memory.
-        first: Number of the first part.
     """
     files = []
-    for number, part in enumerate(_stretches(frames, ROWS_PER_PART), first):
+    for number, part in enumerate(_stretches(frames, ROWS_PER_PART)):
         files.append(f"{INDEX}{number:05d}")
         write_part(folder / files[-1], part)
     return files
@@ -145,7 +144,7 @@ def index_of_files(files: Sequence[Path]) -> Index:
 
 
 def discard_index(folder: Path) -> None:
-    """Remove the index of a pool that has no ``pool.json`` any more, with its earlier versions."""
+    """Remove the index of a pool whose ``pool.json`` was deleted, with its earlier versions."""
     for name in (INDEX, VERSIONS):
         shutil.rmtree(folder / name, ignore_errors=True)
 

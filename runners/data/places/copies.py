@@ -1,13 +1,14 @@
-"""Copies of what is small below a URL: the description of a pool, and whole evaluation sets.
+"""Copies of small files below a URL: the description of a pool, and whole evaluation sets.
 
 A copy is compared with the URL by the names and sizes of its objects, and replaced as a whole.
 """
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from budgets.hardware.machine_cache import machine_cache
 from runners.host.faults import patiently
@@ -27,7 +28,10 @@ _COPIED = ".copied.json"
 _DESCRIPTION = ("pool.json", "versions/", "vocabulary", "left-out", f"{INDEX}manifest-", "index.parquet")
 """Beginnings of the names of files that describe a pool."""
 
-_PATIENCE_S = 600.0  # as with shards
+PATIENCE_S = 600.0
+"""Seconds to wait for an unreachable place; a trial then ends as crashed, and is retried."""
+
+T = TypeVar("T")
 
 
 def is_url(text: str) -> bool:
@@ -75,13 +79,13 @@ def begin_copy(url: str, folder: Path) -> list[str]:
 
 
 def copied_from(folder: Path) -> str:
-    """Return the URL of the pool that a folder is a copy of; empty if it is none."""
+    """Return the URL of the pool that a folder is a copy of; empty if it is not a copy."""
     file = folder / COPIED_FROM
     return str(json.loads(file.read_text(encoding="utf-8"))["url"]) if file.exists() else ""
 
 
 def pool_at(place: str | Path) -> Path:
-    """Return a pool's folder: the place itself, or this machine's copy of what is small below a URL.
+    """Return a pool's folder: the place itself, or this machine's copy of the small files below a URL.
 
     Raises:
         ValueError: As `copy_pool`.
@@ -117,7 +121,7 @@ def copy_set(url: str, folder: Path) -> Path:
 
 
 def something_at(what: str, url: str) -> Mapping[str, int]:
-    """Return what `listed` returns, if that is anything.
+    """Return everything below a URL that is not hidden, at least one object: name → bytes.
 
     Raises:
         ValueError: The URL can't be read, or nothing is below it: there may be no such bucket.
@@ -138,7 +142,7 @@ def listed(what: str, url: str) -> Mapping[str, int]:
 
 
 def objects_at(what: str, url: str) -> Mapping[str, tuple[int, str]]:
-    """Return everything below a URL that is not hidden: name → bytes, and what changes with the content.
+    """Return everything below a URL that is not hidden: name → bytes, and a hash or time of the content.
 
     Raises:
         ValueError: The URL can't be read, for example because a package or credentials are missing.
@@ -166,12 +170,22 @@ def fetched(path: Path, url: str, name: str) -> Path:
             def get() -> None:
                 storage.get({path.name: storage.size(name)}, name.rpartition("/")[0], path.parent)
 
-            patiently(get, patience_s=_PATIENCE_S, final=(FileNotFoundError,))
+            until_reached(get)
     return path
 
 
+def until_reached(do: Callable[[], T]) -> T:
+    """Call a function, and repeat it while the storage is unreachable.
+
+    Raises:
+        FileNotFoundError: A file does not exist.
+        OSError: The storage is still unreachable after ten minutes.
+    """
+    return patiently(do, patience_s=PATIENCE_S, final=(FileNotFoundError,))
+
+
 def _copied(storage: Storage, folder: Path, sizes: Mapping[str, int], added: Mapping[str, str]) -> Path:
-    """Bring the folder up to date, with some files of our own, and return it."""
+    """Bring a copy up to date, with some additional files, and return its folder."""
     mark = json.dumps([storage.url, dict(sizes), dict(added)], sort_keys=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.with_name(f".{folder.name}.lock")):

@@ -35,7 +35,7 @@ class PieceCache:
 
     Args:
         folder: Its folder.
-        limit: Bytes that it may take, about.
+        limit: Approximate limit of its size in bytes.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
@@ -79,6 +79,7 @@ class PieceCache:
             return False
         path = self._path(name)
         partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+        # One write in ``every`` makes room, so that about an eighth of a folder's share is written between.
         every, written = max(1, self._share // (_SLACK * max(1, len(content)))), True
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,31 +5,27 @@ The driver has a copy of the pool's description and index, which it uploads when
 """
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from budgets.hardware.machine_cache import machine_cache
-from runners.data.places.copies import COPIED_FROM, INDEX, begin_copy, copy_name, is_url
-from runners.host.faults import patiently
+from runners.data.places.copies import COPIED_FROM, INDEX, begin_copy, copy_name, is_url, until_reached
 from runners.host.files import new_file
 from runners.host.storage import Storage
 
 SCORING = ".scoring/"
 """Folder for the working files of scoring, below the pool."""
 
-_PATIENCE_S = 600.0  # as with shards
 _REQUESTS, _FILES_AT_ONCE = 16, 256
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +42,7 @@ class SharedFolder:
 
     @contextmanager
     def here(self) -> Iterator["SharedFolder"]:
-        """Context manager: the same for one task of a worker; with a URL, an empty folder of its machine."""
+        """Context manager: this folder for one task of a worker; with a URL, an empty one of its machine."""
         if not self.url:
             yield self
             return
@@ -62,14 +58,14 @@ class SharedFolder:
     def names(self, below: str) -> set[str]:
         """Return the names of the files in a folder, relative to it."""
         if self.url:
-            return set(_patiently(partial(Storage(self.url).list, below.rstrip("/"))))
+            return set(until_reached(partial(Storage(self.url).list, below.rstrip("/"))))
         folder = self.path / below
         return {path.name for path in folder.iterdir()} if folder.exists() else set()
 
     def text(self, name: str) -> str:
         """Return the content of a file; empty if there is none."""
         if self.url:
-            return (_patiently(partial(Storage(self.url).read, name)) or b"").decode()
+            return (until_reached(partial(Storage(self.url).read, name)) or b"").decode()
         path = self.path / name
         return path.read_text(encoding="utf-8") if path.exists() else ""
 
@@ -92,7 +88,7 @@ class SharedFolder:
         lacking = [name for name in names if not (self.path / name).exists()]
         storage = Storage(self.url)
         for start in range(0, len(lacking), _FILES_AT_ONCE):
-            _patiently(partial(self._get, storage, lacking[start : start + _FILES_AT_ONCE]))
+            until_reached(partial(self._get, storage, lacking[start : start + _FILES_AT_ONCE]))
 
     def _get(self, storage: Storage, names: Sequence[str]) -> None:
         storage.get(storage.sizes(names), "", self.path)
@@ -103,7 +99,7 @@ class SharedFolder:
             return
         storage = Storage(self.url)
         for name in names:
-            _patiently(partial(storage.put, self.path / name, name))
+            until_reached(partial(storage.put, self.path / name, name))
 
     def keep_all(self, names: Iterable[str]) -> None:
         """Upload files in any order; does nothing without a URL."""
@@ -121,18 +117,18 @@ class SharedFolder:
             else:
                 path.unlink(missing_ok=True)
             if storage is not None and name.endswith("/"):
-                there += [name + each for each in _patiently(partial(storage.list, name.rstrip("/")))]
+                there += [name + each for each in until_reached(partial(storage.list, name.rstrip("/")))]
             else:
                 there.append(name)
         if storage is not None:
             with ThreadPoolExecutor(_REQUESTS) as threads:
-                list(threads.map(lambda each: _patiently(partial(storage.delete, [each])), there))
+                list(threads.map(lambda each: until_reached(partial(storage.delete, [each])), there))
 
     def publish(self) -> None:
         """Upload a pool's description and index; ``pool.json``, which makes it the present version, last."""
         if not self.url:
             return
-        there = _patiently(partial(Storage(self.url).list, INDEX.rstrip("/")))
+        there = until_reached(partial(Storage(self.url).list, INDEX.rstrip("/")))
         files = {
             path.relative_to(self.path).as_posix(): path for path in self.path.rglob("*") if path.is_file()
         }
@@ -141,7 +137,7 @@ class SharedFolder:
             for name, path in files.items()
             if not any(part.startswith(".") for part in name.split("/"))
             and name not in {COPIED_FROM, "pool.json"}
-            # What was written to the index is never changed.
+            # A file of the index is never changed, so one of the same size below the URL is the same.
             and not (name.startswith(INDEX) and there.get(name.removeprefix(INDEX)) == path.stat().st_size)
         ]
         self.keep_all(sorted(new))
@@ -150,9 +146,9 @@ class SharedFolder:
 
 @contextmanager
 def open_shared(place: str) -> Iterator[SharedFolder]:
-    """Context manager: the folder of a pool that a command writes; below a URL, a copy that it publishes.
+    """Context manager: the folder of a pool that a command writes; for a URL, a copy that is published.
 
-    A single command at a time may write a pool.
+    Only one command at a time may write a pool.
 
     Args:
         place: The pool's path or URL; there may be no pool yet.
@@ -164,7 +160,7 @@ def open_shared(place: str) -> Iterator[SharedFolder]:
         yield SharedFolder(path=Path(place))
         return
     url = place.rstrip("/")
-    # Named as the pool, which takes its name from its folder.
+    # The folder has the pool's name, because a new pool takes its name from its folder.
     folder = machine_cache() / "written" / copy_name(url) / PurePosixPath(url).name
     folder.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder, ignore_errors=True)  # left by a killed command
@@ -174,13 +170,3 @@ def open_shared(place: str) -> Iterator[SharedFolder]:
         yield shared
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _patiently(do: Callable[[], T]) -> T:
-    """Call a function, and repeat it while the storage is unreachable.
-
-    Raises:
-        FileNotFoundError: A file does not exist.
-        OSError: The storage is still unreachable after ten minutes.
-    """
-    return patiently(do, patience_s=_PATIENCE_S, final=(FileNotFoundError,))

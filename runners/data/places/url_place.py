@@ -23,7 +23,7 @@ from threading import Thread
 import numpy as np
 
 from budgets.quantity import parse_bytes, parse_count
-from runners.data.places.copies import listed
+from runners.data.places.copies import PATIENCE_S, listed, until_reached
 from runners.data.places.piece_cache import PieceCache, set_by
 from runners.data.places.place import Read, Wanted
 from runners.host.faults import patiently
@@ -41,10 +41,9 @@ _PIECES_PER_REQUEST = 32
 _REQUESTS, _MOST_REQUESTS = 16, 256
 _MOST_LATELY = 2**16  # pieces: 16 GiB, remembered in some 10 MiB
 _AHEAD_BYTES = 256 * 2**20
-_PATIENCE_S = 600.0  # with an unreachable place; then the trial ends as crashed, and is retried
-_MISSING_S = 60.0  # a missing shard is not asked for again; a request for each of its pairs would take long
+_MISSING_S = 60.0  # until a missing shard is requested again; a request for each of its pairs would take long
 _LOOK_S = 0.01
-_LONGEST_FETCH_S = 120.0  # of another process; then this one fetches as well
+_LONGEST_FETCH_S = 120.0  # time that another process may take for a fetch before this one fetches as well
 
 
 class UrlPlace:
@@ -68,8 +67,8 @@ class UrlPlace:
         self.ahead_bytes = cache.limit // 4 if ahead is None else min(ahead, cache.limit // 2)
         self._most_lately = min(self.ahead_bytes // PIECE, _MOST_LATELY)
         self._in_turn_bytes = _AHEAD_BYTES if ahead is None else self.ahead_bytes
-        self._asked: dict[tuple[str, int], list[int]] = {}  # shard and request → pieces to fetch ahead
-        self._lately: dict[tuple[str, int], None] = {}  # shard and piece, of those last asked for
+        self._queued: dict[tuple[str, int], list[int]] = {}  # shard and request → pieces to fetch ahead
+        self._lately: dict[tuple[str, int], None] = {}  # shard and piece, of the latest ones queued
         self._missing: dict[str, float] = {}  # shard → when it was last found to be missing
         self._own: tuple[int, Storage, SimpleQueue[Callable[[], None]]] | None = None
 
@@ -98,16 +97,16 @@ class UrlPlace:
         """Fetch the missing pieces of ranges in the background."""
         for each in wanted:
             for number, pieces in _requests(each).items():
-                # Each batch asks for a part of the window that was asked for before: those pieces are in the
-                # cache or on their way. To look for each again would take a tenth of a worker's time.
+                # Each batch reads a part of a window that was queued before, so its pieces are in the cache
+                # or on their way. Looking for each in the cache again would take a tenth of a worker's time.
                 new = [piece for piece in pieces if (each.shard, piece) not in self._lately]
                 if new:
                     self._lately |= dict.fromkeys((each.shard, piece) for piece in new)
-                    self._asked[each.shard, number] = sorted(
-                        {*self._asked.get((each.shard, number), []), *new}
+                    self._queued[each.shard, number] = sorted(
+                        {*self._queued.get((each.shard, number), []), *new}
                     )
                     self._of_this_process()[2].put(partial(self._fetch_quietly, each.shard, number))
-        # Pieces from before may have made room for others.
+        # Forget the oldest: the cache may have removed them, so they may be queued again.
         for piece in [*islice(self._lately, max(0, len(self._lately) - self._most_lately))]:
             del self._lately[piece]
 
@@ -121,11 +120,11 @@ class UrlPlace:
         """Yield a reader for each shard; the next shards are fetched in the background meanwhile."""
         sizes = [int(each.lengths.sum()) for each in wanted]
         before = np.cumsum([0, *sizes])
-        asked = 0
+        queued = 0
         for number, each in enumerate(wanted):
-            while asked < len(wanted) and before[asked] - before[number] < self._in_turn_bytes:
-                self.ahead([wanted[asked]])
-                asked += 1
+            while queued < len(wanted) and before[queued] - before[number] < self._in_turn_bytes:
+                self.ahead([wanted[queued]])
+                queued += 1
             yield partial(self._read, each.shard)
 
     def _read(self, shard: str, offset: int, length: int, *, again: bool = False) -> bytes:
@@ -143,17 +142,19 @@ class UrlPlace:
             if piece not in fetched:
                 part = self._cache.read(self._name(shard, piece), self._size(shard, piece), start, stop)
             if part is None and piece not in fetched:
-                asked = self._asked.pop((shard, piece // _PIECES_PER_REQUEST), [])
-                fetched |= self._fetch(shard, asked if piece in asked else range(piece, last + 1))
+                # Take over the queued request, so that the background does not repeat it.
+                queued = self._queued.pop((shard, piece // _PIECES_PER_REQUEST), [])
+                fetched |= self._fetch(shard, queued if piece in queued else range(piece, last + 1))
                 part = self._cache.read(self._name(shard, piece), self._size(shard, piece), start, stop)
-                if part is None and piece not in fetched:  # it was fetched elsewhere, and had to make room
+                # Another process fetched the piece, and the cache has removed it since.
+                if part is None and piece not in fetched:
                     fetched |= self._fetch(shard, range(piece, piece + 1), again=True)
             content += fetched[piece][start:stop] if part is None else part
         return content
 
     def _fetch_quietly(self, shard: str, number: int) -> None:
         with suppress(OSError, ValueError):  # raised again where the pieces are needed
-            if pieces := self._asked.pop((shard, number), None):
+            if pieces := self._queued.pop((shard, number), None):
                 self._fetch(shard, pieces, wait=False)
 
     def _fetch(
@@ -179,7 +180,7 @@ class UrlPlace:
             for run in _runs(missing):
                 start = run.start * PIECE
                 stop = min(run.stop * PIECE, self._sizes[shard])
-                content = self._request(shard, start, stop, _PATIENCE_S if wait else 0)
+                content = self._request(shard, start, stop, PATIENCE_S if wait else 0)
                 for piece in run:
                     part = content[piece * PIECE - start : (piece + 1) * PIECE - start]
                     found[piece] = part
@@ -196,7 +197,7 @@ class UrlPlace:
             OSError: The place is still unreachable after ``patience_s`` seconds.
         """
         try:
-            return _range(self._storage(), shard, start, stop, patience_s)
+            return _range(self._of_this_process()[1], shard, start, stop, patience_s)
         except FileNotFoundError:
             self._missing[shard] = time.monotonic()
             raise
@@ -217,7 +218,8 @@ class UrlPlace:
                 mine = _try_lock(file)
             yield mine or wait
         finally:
-            # Not only closed: a process that was forked meanwhile has a copy of the open file.
+            # Closing is not enough: a process forked in the meantime has a copy of the open file, and with it
+            # the lock.
             fcntl.flock(file, fcntl.LOCK_UN)
             os.close(file)
 
@@ -226,9 +228,6 @@ class UrlPlace:
 
     def _size(self, shard: str, piece: int) -> int:
         return min(PIECE, self._sizes[shard] - piece * PIECE)
-
-    def _storage(self) -> Storage:
-        return self._of_this_process()[1]
 
     def _of_this_process(self) -> tuple[int, Storage, SimpleQueue[Callable[[], None]]]:
         # A forked process has neither the threads nor the connections of its parent.
@@ -252,7 +251,7 @@ def downloaded(url: str, shard: str, size: int) -> Iterator[Path]:
     with TemporaryDirectory() as folder:
         get = partial(storage.get, {shard: size}, "", Path(folder))
         try:
-            patiently(get, patience_s=_PATIENCE_S, final=(FileNotFoundError,))
+            until_reached(get)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{url}/{shard}") from error
         yield Path(folder) / shard
@@ -272,7 +271,7 @@ def ranges_at(url: str, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
 
     def read(shard: str, offset: int, length: int) -> bytes:
         try:
-            return _range(storage, shard, offset, offset + length, _PATIENCE_S)
+            return _range(storage, shard, offset, offset + length, PATIENCE_S)
         except FileNotFoundError:
             return b""
 

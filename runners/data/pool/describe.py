@@ -1,7 +1,7 @@
 """Description of a pool: the manifest of its index, the vocabulary, left-out samples, ``pool.json``.
 
-``pool.json`` is replaced last and names all other files, which no later description changes: a process that
-is killed leaves the pool as it was, or as it shall be.
+``pool.json`` names all other files and is replaced last. No later description changes these files, so a
+killed process leaves either the old or the new version of the pool.
 """
 
 import json
@@ -70,7 +70,7 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
         file.write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
     reasons = Counter(before.left_out if before else {})
     name = f"left-out-{number}.parquet" if before else "left-out.parquet"
-    told = _write_left_out(folder / name, left_out, reasons)
+    any_left_out = _write_left_out(folder / name, left_out, reasons)
     scorers = before.scorers if before else {}
     names = [column for column in table.columns if column.startswith(SCORE_PREFIX)]
     fingerprint, *others = fingerprints(table, ["score", *names])
@@ -97,7 +97,7 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
             unranked=fingerprint,
             table=table,
             vocabulary_file=vocabulary,
-            left_out_files=(*(before.left_out_files if before else ()), *((name,) if told else ())),
+            left_out_files=(*(before.left_out_files if before else ()), *((name,) if any_left_out else ())),
             left_out=dict(reasons.most_common()),
             scorers=scorers,
             rankings=rankings,
@@ -139,7 +139,7 @@ def write_facts(pool: Pool) -> None:
 def fingerprints(table: Index, columns: Sequence[str]) -> Iterator[str]:
     """Yield a pool's fingerprint in the order of each of some columns of scores.
 
-    It is a hash of content, score and tenth of every row: the same for the same pool at any location.
+    It is a hash of content, score and tenth of every row, so copies of a pool have the same one.
     """
     content = blake2b(digest_size=16)
     for chunk in table.chunks("hash"):

@@ -40,18 +40,15 @@ def frame_of(entries: Iterable[PairEntry]) -> pd.DataFrame:
     return frame.assign(tokens=caption_tokens(columns["caption"]))
 
 
-def by_quality(score: NDArray[np.float32], content: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Return rows from the best score to the worst, ties by hash; rows without a score (NaN) last."""
-    return np.lexsort((content, np.where(np.isnan(score), np.inf, -score)))
-
-
 def bins_of(score: NDArray[np.float32], content: NDArray[np.uint64]) -> NDArray[np.int8]:
     """Return deciles by rank: rank ``r`` (from 0) of ``n`` is in bin ``10 r // n``; -1 without a score.
 
     `runners.data.index.selection.bins` does the same for an index of any size.
     """
     bins = np.empty(len(score), np.int8)
-    bins[by_quality(score, content)] = np.arange(len(score)) * BINS // max(len(score), 1)
+    # From the best score to the worst, ties by hash; rows without a score (NaN) last.
+    order = np.lexsort((content, np.where(np.isnan(score), np.inf, -score)))
+    bins[order] = np.arange(len(score)) * BINS // max(len(score), 1)
     bins[np.isnan(score)] = UNSCORED
     return bins
 

@@ -36,16 +36,16 @@ from runners.data.places.copies import SHARDS_AT, copied_from
 from runners.data.places.piece_cache import piece_cache
 from runners.data.places.place import FolderPlace, Place
 from runners.data.places.url_place import UrlPlace
-from runners.data.pool.damage import DAMAGE_TOLERANCE, damage_table
+from runners.data.pool.damage import DAMAGE_TOLERANCE
 from runners.data.pool.index import bins_of
 from runners.host.files import finish_files
 
 FORMAT = 2
 FIRST = "first"
-"""Name of a score whose scorer is not known, once there are others."""
+"""Name given to a score of an unknown scorer when further scores are added."""
 
 COMPUTED = "computed: "
-"""Begins the convention of a score that was computed from others; its expression follows."""
+"""Prefix of the convention of a score that was computed from others; its expression follows."""
 
 _ROWS_IN_MEMORY = 2_000_000
 
@@ -98,12 +98,12 @@ class Pool:
         left_out_files: Names of the tables of samples that are not pairs.
         left_out: Reason → number of samples that are not pairs.
         scorers: Name → scorer of each score with a column of its own; the one in ``origin`` ranks the pool.
-        unranked: The fingerprint that the pool had before further scores, which do not change it.
-        rankings: Name of a score → fingerprint that the pool has, and number of pairs with this score, when
-            it ranks the pool.
+        unranked: The fingerprint that the pool had before scores were added; adding scores keeps it.
+        rankings: Name of a score → fingerprint of the pool when this score ranks it, and number of pairs that
+            have the score.
         subsets: Number of pairs in each named subset.
         sources: Name of the record of the source files that were read into its own shards; empty if none.
-        copy_of: URL of the pool that this one is a copy of; empty if it is none.
+        copy_of: URL of the pool that this one is a copy of; empty if it is not a copy.
     """
 
     path: Path
@@ -162,11 +162,6 @@ class Pool:
         """Yield the index, or some columns of it, row group by row group."""
         return self.table.frames(columns)
 
-    def left_out_table(self) -> pd.DataFrame:
-        """Return shard, key and reason of each sample that is not a pair."""
-        tables = [pd.read_parquet(self.path / name) for name in self.left_out_files]
-        return pd.concat(tables, ignore_index=True) if tables else damage_table([])
-
     def rows(self, rows: NDArray[np.int64], columns: Sequence[str], *, keep: bool = True) -> pd.DataFrame:
         """Return rows of the index in the requested order; of a large one, only their row groups are read.
 
@@ -189,7 +184,7 @@ class Pool:
         }  # fmt: skip
 
     def subset(self, *, size: int | None, quality: str) -> Subset:
-        """Return a subset as `select` does; that of a large pool is kept on this machine for all trials."""
+        """Return a subset as `select` does; a large pool's subset is kept on this machine for all trials."""
         score = score_of_quality(quality)
         if score is not None:
             top, name = quality.partition(BY)[0], self.computed.get(score, score)
@@ -198,10 +193,10 @@ class Pool:
         if self.count <= _ROWS_IN_MEMORY:
             return select(self.table, size=size, quality=quality)
         # Named subsets and scores may be replaced by others of the same name: their files then differ.
-        told = json.dumps(
+        identity = json.dumps(
             [self.unranked, self.fingerprint, self.table.added, self.table.named, size, quality]
         )
-        return kept_subset(told, lambda: select(self.table, size=size, quality=quality))
+        return kept_subset(identity, lambda: select(self.table, size=size, quality=quality))
 
     @cached_property
     def vocabulary(self) -> tuple[str, ...]:

@@ -58,8 +58,8 @@ def read_pairs(
         pool: The pool.
         subset: Positions in the pool's index, ascending.
         places: Positions in ``subset``, in any order, repeats allowed.
-        image_size: As in ``read_images``.
-        threads: As in ``read_images``.
+        image_size: As in ``decode_rows``.
+        threads: As in ``decode_rows``.
 
     Raises:
         ValueError: No pair of the subset can be read.
@@ -85,32 +85,6 @@ def read_pairs(
     return Pairs(images=images, captions=captions, damage=tuple(damage.values()))
 
 
-def read_images(
-    pool: Pool, rows: NDArray[np.int64], image_size: int, *, threads: int = 1
-) -> NDArray[np.uint8]:
-    """Decode images.
-
-    Args:
-        pool: The pool.
-        rows: Positions in the pool's index, in any order, repeats allowed.
-        image_size: Side S of the result in pixels. An image of another size is resized (bicubic) so that its
-            shorter side is S, and centre-cropped, as open_clip does for evaluation.
-        threads: Decoding threads; useful for large images (small ones mostly hold Python's lock).
-
-    Returns:
-        uint8 (rows, 3, S, S), RGB, in the order of ``rows``.
-
-    Raises:
-        ValueError: An image is damaged; the message names the shard and the key.
-    """
-    images, damage = decode_rows(pool, pool.rows(rows, READ_COLUMNS), image_size, threads)
-    for each in damage.values():
-        raise ValueError(
-            f"cannot decode image {each.key} of shard {pool.place.path(each.shard)}: {each.reason}"
-        )
-    return images
-
-
 def captions(pool: Pool, rows: NDArray[np.int64]) -> list[str]:
     """Return the captions of rows of the pool's index, in their order."""
     texts: list[str] = pool.rows(rows, ("caption",))["caption"].tolist()
@@ -118,7 +92,7 @@ def captions(pool: Pool, rows: NDArray[np.int64]) -> list[str]:
 
 
 def decode_image(payload: bytes, image_size: int) -> NDArray[np.uint8]:
-    """Decode one image file to uint8 (3, S, S), RGB; resized and cropped to S as in ``read_images``.
+    """Decode one image file to uint8 (3, S, S), RGB; resized and cropped to S as in ``decode_rows``.
 
     Raises:
         DecodeError: The image cannot be decoded, or is too large or too narrow.
@@ -148,8 +122,9 @@ def decode_rows(
     Args:
         pool: The pool.
         rows: ``READ_COLUMNS`` of the index.
-        image_size: As in ``read_images``.
-        threads: As in ``read_images``.
+        image_size: Side S of the result in pixels. An image of another size is resized (bicubic) so that its
+            shorter side is S, and centre-cropped, as open_clip does for evaluation.
+        threads: Decoding threads; useful for large images (small ones mostly hold Python's lock).
 
     Returns:
         uint8 (rows, 3, S, S), black where damaged, and the damage by position in ``rows``.

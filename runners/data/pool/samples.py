@@ -1,4 +1,4 @@
-"""Samples of a tar shard: members grouped by key, with what lies beside unreadable bytes told apart."""
+"""Samples of a tar shard: members grouped by key; samples beside unreadable bytes are marked."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -88,29 +88,30 @@ def read_samples(path: Path) -> Iterator[tuple[str, dict[str, tuple[int, bytes]]
 def walk_samples(path: Path) -> Iterator[Sample | Lost]:
     """Read a tar sample by sample, as webdataset groups its members, past everything that is damaged.
 
-    Two adjacent samples of one key are told apart by a member that repeats.
+    A member that repeats begins a new sample, so adjacent samples may have the same key.
     """
+    # ``now`` is the present sample; ``usual`` the members of the last sample that surely was whole.
     key, now, usual = "", Sample(key=""), frozenset[str]()
-    beside = False  # the present sample lies behind unreadable bytes
+    beside = False  # True if the present sample follows unreadable bytes, and may lack its first members
     try:
         for each in members_of(path):
-            its, ending = _key_of(each.name)
+            its_key, ending = _key_of(each.name)
             if isinstance(each, Gap):
                 # The member that begins the gap belongs to the present sample, or shows that it had ended.
-                ended = its != now.key if each.name else each.clean and _has_all(now, usual)
+                ended = its_key != now.key if each.name else each.clean and _has_all(now, usual)
                 if now.endings:
                     yield replace(now, whole=ended and (not beside or _has_all(now, usual)))
-                key = its or key
+                key = its_key or key
                 yield Lost(key=key, reason=each.reason)
                 now, beside = Sample(key=""), True
                 continue
-            key = its
-            if now.endings and (its != now.key or ending in now.members or ending in now.faults):
+            key = its_key
+            if now.endings and (key != now.key or ending in now.members or ending in now.faults):
                 yield replace(now, whole=not beside or _has_all(now, usual))
                 usual, beside = usual if beside else now.endings, False
-                now = Sample(key=its)
+                now = Sample(key=key)
             elif not now.endings:
-                now = Sample(key=its)
+                now = Sample(key=key)
             if each.fault:
                 now.faults[ending] = each.fault
             else:

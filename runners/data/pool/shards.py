@@ -99,10 +99,10 @@ def entries_of(
         inspect: Called with each decoded image, just before its pair is yielded.
 
     Yields:
-        An entry with its sample; damage for a sample that is not a pair, and for bytes that hold no sample.
-        Each sample once, also one whose members lie apart.
+        An entry with its sample; damage for a sample that is not a pair, and for bytes without a sample. A
+        sample whose members lie apart counts once.
     """
-    told: dict[str, list[frozenset[str]]] = {}  # key → members of each sample that was yielded
+    yielded: dict[str, list[frozenset[str]]] = {}  # key → members of each sample that was yielded
     pieces: list[tuple[str, frozenset[str], str]] = []
     some = False
     if printable(name) != name:
@@ -121,25 +121,29 @@ def entries_of(
         if isinstance(found, str) and (each.fault or found in (*_LACKING, INCOMPLETE)):
             pieces.append((each.key, each.endings, found))
             continue
-        told.setdefault(each.key, []).append(each.endings)
+        yielded.setdefault(each.key, []).append(each.endings)
         if isinstance(found, str):
             yield Damage(shard=name, key=printable(each.key), reason=found)
         else:
             yield found, each
-    for key, reason in _once(pieces, told):
+    for key, reason in _once(pieces, yielded):
         yield Damage(shard=name, key=printable(key), reason=reason)
     if not some:
         yield Damage(shard=name, key="", reason="shard without samples")
 
 
 def _once(
-    pieces: Sequence[tuple[str, frozenset[str], str]], told: dict[str, list[frozenset[str]]]
+    pieces: Sequence[tuple[str, frozenset[str], str]], yielded: dict[str, list[frozenset[str]]]
 ) -> Iterator[tuple[str, str]]:
-    """Yield the key and reason of incomplete samples, without other members of samples already counted."""
+    """Yield the key and reason of incomplete samples, each once.
+
+    Pieces of one key whose members differ are parts of one sample whose members lie apart. A piece that fits
+    a sample that was yielded already is not counted again.
+    """
     reasons: list[tuple[str, str]] = []
     counted: dict[tuple[str, int], int] = {}
     for key, endings, reason in pieces:
-        samples = told.setdefault(key, [])
+        samples = yielded.setdefault(key, [])
         place = next((n for n, sample in enumerate(samples) if not sample & endings), len(samples))
         if place == len(samples):
             samples.append(endings)
@@ -228,7 +232,7 @@ def image_size(image: bytes, *, decode: bool, inspect: Inspect | None = None) ->
 
 def score_of(value: object) -> float:
     """Return a finite number as a score, and NaN for everything else."""
-    # A boolean is an integer to Python, but no score.
+    # A boolean is an integer to Python, but not a score.
     try:
         number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
     except OverflowError:
@@ -237,7 +241,7 @@ def score_of(value: object) -> float:
 
 
 def printable(name: str) -> str:
-    """Return a name with what is not UTF-8 as an escape sequence, so that it can be stored."""
+    """Return a name with bytes that are not UTF-8 as escape sequences, so that it can be stored."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

@@ -21,7 +21,7 @@ def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]
     if device.type != "cuda":
         yield from batches
         return
-    # A thread starts on the first GPU: without its own one, each rank's would open a context there.
+    # A new thread uses the first GPU by default, so without this each rank would open a context there.
     for batch in ahead(_pinned(batches), before=partial(torch.cuda.set_device, device)):
         yield tuple(each.to(device, non_blocking=True) for each in batch)
 
@@ -42,7 +42,7 @@ def ahead(batches: Iterator[T], *, before: Callable[[], None] = lambda: None) ->
 
 
 def empty_for(device: torch.device) -> Callable[..., Tensor]:
-    """Return what makes memory for batches of a device: pinned for a GPU, so that nothing is copied twice."""
+    """Return a function that allocates batches for a device, pinned for a GPU to avoid a second copy."""
     return partial(torch.empty, pin_memory=True) if device.type == "cuda" else torch.empty
 
 

@@ -56,10 +56,10 @@ def shared_images(
         return None
     folder = _folder(memory)
     path = folder / f"{_key(pool, image_size)}.npy"
-    with closing(_lock(folder / "lock")):
+    with closing(_Lock(folder / "lock")):
         if not path.exists():
-            # First drop what is old, then, if that is not enough, everything unused; leave half of the memory
-            # free.
+            # Half of the memory stays free. Caches that were not used for an hour are dropped first; if that
+            # is not enough, all unused ones.
             _drop_idle(folder, unused_s=_IDLE_S)
             if need > shutil.disk_usage(memory).free // 2:
                 _drop_idle(folder)
@@ -69,7 +69,7 @@ def shared_images(
         os.utime(path)
         images = np.load(path, mmap_mode="c")
         # The shared lock marks the cache as used until this process ends.
-        _IN_USE.setdefault(path, _lock(path, fcntl.LOCK_SH))
+        _IN_USE.setdefault(path, _Lock(path, fcntl.LOCK_SH))
         found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     return SharedImages(images=images, damage={int(row): Damage(**each) for row, each in found.items()})
 
@@ -78,20 +78,20 @@ def drop_idle(*, memory: Path = SHARED_MEMORY) -> None:
     """Free the caches that no process uses; wait while another process decodes."""
     if os.access(memory, os.W_OK):
         folder = _folder(memory)
-        with closing(_lock(folder / "lock")):
+        with closing(_Lock(folder / "lock")):
             _drop_idle(folder)
 
 
 def _drop_idle(folder: Path, *, unused_s: float = 0.0) -> None:
     """Free unused caches not requested in the last ``unused_s`` seconds; the caller holds the folder's lock.
 
-    Without that lock, a cache could go between being listed and being locked.
+    Without that lock, another process could delete a cache after it is listed and before it is locked.
     """
     for path in folder.glob("*.npy"):
         if time.time() - path.stat().st_mtime < unused_s:
             continue
         try:
-            file = _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file = _Lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             continue
         with closing(file):
@@ -102,7 +102,7 @@ def _drop_idle(folder: Path, *, unused_s: float = 0.0) -> None:
 class _Lock:
     """A file lock, which the system releases when the process dies."""
 
-    def __init__(self, path: Path, kind: int) -> None:
+    def __init__(self, path: Path, kind: int = fcntl.LOCK_EX) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(self._file, kind)
@@ -116,10 +116,6 @@ class _Lock:
 
 # Locks of the caches that this process uses, held until it ends.
 _IN_USE: dict[Path, _Lock] = {}
-
-
-def _lock(path: Path, kind: int = fcntl.LOCK_EX) -> _Lock:
-    return _Lock(path, kind)
 
 
 def _key(pool: Pool, image_size: int) -> str:
@@ -152,7 +148,7 @@ def _decode(pool: Pool, image_size: int, path: Path, threads: int) -> None:
         )
         damage |= {start + place: each for place, each in found.items()}
     images.flush()
-    told = {row: asdict(each) for row, each in damage.items()}
-    path.with_suffix(".json").write_text(json.dumps(told), encoding="utf-8")
+    damaged = {row: asdict(each) for row, each in damage.items()}
+    path.with_suffix(".json").write_text(json.dumps(damaged), encoding="utf-8")
     # Last: a cache under its final name is complete, and its damage file already exists.
     partial.rename(path)

@@ -1,8 +1,8 @@
 """Order in which a trial sees the samples of several pools: a pure function of the seed and the position.
 
-Positions are dealt out to the pools in cycles: each cycle has as many positions of each pool as its share
-asks for, in random order. A pool's own samples come in an order of their own (`order`), which for a single
-pool is all there is.
+Positions are dealt out to the pools in cycles. Each cycle has as many positions of a pool as the share of the
+pool requires, in random order. The samples of a pool have an order of their own (`order`); with a single pool
+that is the whole order.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class Stretch:
         seed: Seed of the pool's order.
         start: First position in it.
         stop: One after the last position.
-        places: Where they stand among the samples of all pools, int64 (stop - start,).
+        places: Their positions among the samples of all pools, int64 (stop - start,).
     """
 
     seed: int
@@ -52,6 +52,8 @@ def stretches(*, seed: int, shares: Sequence[int], start: int, stop: int) -> lis
     found, seeds = tuple(shares), _seeds(seed, len(shares))
     if len(found) == 1:
         return [Stretch(seed=seed, start=start, stop=stop, places=np.arange(stop - start))]
+    # The first cycle begins at or before ``start``: cycles begin anew with each period. ``begun`` counts the
+    # positions that each pool has had before ``start``, which is where it continues in its own order.
     first = start - start % sum(found) % CYCLE
     begun = _before(found, first)
     begun += np.bincount(_cycle(seed, found, first)[: start - first], minlength=len(found))

@@ -54,9 +54,7 @@ def windows(*, seed: int, count: int, start: int, stop: int, more: int) -> list[
     found: list[tuple[int, int]] = []
     for epoch in range(start // count, -(-stop // count)):
         first, last = max(start - epoch * count, 0), min(stop - epoch * count, count)
-        starts = _window_starts(seed, count, epoch)
-        from_window, to_window = np.searchsorted(starts, [first, last - 1], side="right") - 1
-        found += [(epoch, window) for window in range(from_window, to_window + 1)]
+        found += [(epoch, window) for window in _windows_of(seed, count, epoch, first, last)]
     for _ in range(more):
         epoch, window = found[-1]
         ended = window + 1 == -(-count // (BLOCK * WINDOW))
@@ -82,11 +80,17 @@ def _permutation(seed: int, count: int, epoch: int) -> NDArray[np.int64]:
 def _windows(seed: int, count: int, epoch: int, first: int, last: int) -> list[NDArray[np.int64]]:
     """Return the rows at positions ``first`` to ``last`` of an epoch, window by window."""
     starts = _window_starts(seed, count, epoch)
-    from_window, to_window = np.searchsorted(starts, [first, last - 1], side="right") - 1
     return [
         _window(seed, count, epoch, window)[max(first - starts[window], 0) : last - starts[window]]
-        for window in range(from_window, to_window + 1)
+        for window in _windows_of(seed, count, epoch, first, last)
     ]
+
+
+def _windows_of(seed: int, count: int, epoch: int, first: int, last: int) -> range:
+    """Return the numbers of the windows that hold positions ``first`` to ``last`` of an epoch."""
+    starts = _window_starts(seed, count, epoch)
+    begin, end = np.searchsorted(starts, [first, last - 1], side="right") - 1
+    return range(begin, end + 1)
 
 
 @lru_cache(maxsize=8)

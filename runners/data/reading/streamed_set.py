@@ -22,7 +22,7 @@ LOADER_BYTES = 2 * 2**30
 
 _WINDOWS_REMEMBERED = 16
 _BATCHES_AHEAD = 4
-_PAIRS_AT_ONCE = 256  # what a worker hands over: a pair costs more than the hand-over, a batch may be huge
+_PAIRS_AT_ONCE = 256  # that a worker hands over: cheap beside decoding them, while a batch may be huge
 
 # Workers share the pool's index and the tokenizer with the rank, of which they need no copies; they never
 # touch the GPU. Named, because Python 3.14 has another default.
@@ -70,17 +70,17 @@ class StreamedSet:
         """
         mine = rank_slice(batch_size, self.rank, self.ranks)
         size = mine.stop - mine.start
-        ahead = loading_ahead(size, self.image_size, self.workers, self.loader_bytes)
-        parts = -(-size // ahead.pairs)
+        pairs, per_worker = loading_ahead(size, self.image_size, self.workers, self.loader_bytes)
+        parts = -(-size // pairs)
         # Read before the fork of the workers.
         for source in self.sources if self.workers else ():
             source.pool.warm()
         loader: Any = DataLoader(
-            _Parts(self, seed, batch_size, mine, ahead.pairs),
+            _Parts(self, seed, batch_size, mine, pairs),
             batch_size=None,
             sampler=range(first_step * parts, steps * parts),
             num_workers=self.workers,
-            prefetch_factor=ahead.parts_per_worker if self.workers else None,
+            prefetch_factor=per_worker if self.workers else None,
             multiprocessing_context=_WORKERS_START if self.workers else None,
         )
         with shielded():  # a signal to the whole run must not take the workers away before the checkpoint
@@ -88,7 +88,7 @@ class StreamedSet:
         for _ in range(first_step, steps):
             images = empty(size, 3, self.image_size, self.image_size, dtype=torch.uint8)
             tokens: list[Tensor] = []
-            for start in range(0, size, ahead.pairs):
+            for start in range(0, size, pairs):
                 decoded, ids, found = next(arrived)
                 images[start : start + len(decoded)] = decoded  # at once, to free the worker's shared memory
                 tokens.append(ids)
@@ -99,20 +99,7 @@ class StreamedSet:
             yield images, torch.cat(tokens)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LoadingAhead:
-    """Parts of batches that workers load ahead of training.
-
-    Attributes:
-        pairs: Pairs in a part.
-        parts_per_worker: Parts of each worker that training has not taken yet.
-    """
-
-    pairs: int
-    parts_per_worker: int
-
-
-def loading_ahead(size: int, image_size: int, workers: int, memory: int = LOADER_BYTES) -> LoadingAhead:
+def loading_ahead(size: int, image_size: int, workers: int, memory: int = LOADER_BYTES) -> tuple[int, int]:
     """Divide memory among workers, to load up to four batches ahead.
 
     Args:
@@ -120,12 +107,15 @@ def loading_ahead(size: int, image_size: int, workers: int, memory: int = LOADER
         image_size: Side in pixels.
         workers: Number of workers.
         memory: Bytes that all of them may fill; each has at least one pair.
+
+    Returns:
+        Pairs in a part of a batch, and number of parts that each worker loads ahead of training.
     """
     workers = max(1, workers)
     most = memory // (3 * image_size**2)  # pairs
     pairs = max(1, min(size, _PAIRS_AT_ONCE, most // workers))
     wanted = -(-_BATCHES_AHEAD * size // (pairs * workers))
-    return LoadingAhead(pairs=pairs, parts_per_worker=max(1, min(wanted, most // (pairs * workers))))
+    return pairs, max(1, min(wanted, most // (pairs * workers)))
 
 
 class _Parts(Dataset[Any]):
@@ -134,7 +124,7 @@ class _Parts(Dataset[Any]):
     def __init__(self, data: StreamedSet, seed: int, batch_size: int, mine: slice, pairs: int) -> None:
         self._data, self._seed, self._batch_size, self._mine = data, seed, batch_size, mine
         self._starts = range(mine.start, mine.stop, pairs)
-        self._asked: deque[tuple[int, int, int]] = deque(maxlen=_WINDOWS_REMEMBERED * len(data.sources))
+        self._queued: deque[tuple[int, int, int]] = deque(maxlen=_WINDOWS_REMEMBERED * len(data.sources))
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor, tuple[tuple[int, Damage], ...]]:
         data = self._data
@@ -164,19 +154,19 @@ class _Parts(Dataset[Any]):
         return read_pairs(source.pool, source.rows, places, self._data.image_size)
 
     def _fetch_ahead(self, part: int, own: Stretch) -> None:
-        """Ask for the shards' bytes of the windows of some positions, and of the window that follows."""
+        """Queue the shards' bytes of the windows of some positions, and of the window that follows."""
         source = self._data.sources[part]
         count, place = len(source.rows), source.pool.place
         for epoch, window in windows(seed=own.seed, count=count, start=own.start, stop=own.stop, more=1):
-            if (part, epoch, window) in self._asked:
+            if (part, epoch, window) in self._queued:
                 continue
-            self._asked.append((part, epoch, window))
+            self._queued.append((part, epoch, window))
             rows = source.rows[rows_of_window(seed=own.seed, count=count, epoch=epoch, window=window)]
             found = source.pool.rows(rows, ("shard", "offset", "length"), keep=False)
             _, wanted = in_shard_order(*(found[name].to_numpy() for name in found.columns))
             sizes = np.cumsum([int(each.lengths.sum()) for each in wanted])
             wanted = wanted[: int(np.searchsorted(sizes, place.ahead_bytes))]
-            # Each worker begins at another place; none fetches what another one is fetching.
+            # Each worker begins at another place, so that they rarely wait for each other's fetches.
             worker = get_worker_info()
             first = len(wanted) * worker.id // worker.num_workers if worker else 0
             place.ahead(wanted[first:] + wanted[:first])

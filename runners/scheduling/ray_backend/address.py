@@ -51,7 +51,7 @@ def require_cluster(address: str, *, patience_s: float = 15) -> frozenset[str]:
             "Without --address and RAY_ADDRESS a study runs on this machine"
         ) from None
     try:
-        asked = subprocess.run(  # noqa: S603 - this Python interpreter
+        checked = subprocess.run(  # noqa: S603 - this Python interpreter
             [sys.executable, "-c", _ASK, address],
             capture_output=True,
             text=True,
@@ -63,13 +63,13 @@ def require_cluster(address: str, *, patience_s: float = 15) -> frozenset[str]:
             f"the server at {address} does not answer like the head of a Ray cluster; its port is 6379 "
             "unless it was started with `ray start --head --port`"
         ) from None
-    if asked.returncode:
+    if checked.returncode:
         raise ValueError(
-            f"the Ray cluster at {address} rejects this process: {_reason(asked.stderr)}. Copy the cluster's "
-            "token (`ray get-auth-token` on its head) to this machine: it is read from RAY_AUTH_TOKEN, "
-            "RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token, see docs/cluster.md"
+            f"the Ray cluster at {address} rejects this process: {_reason(checked.stderr)}. Copy the "
+            "cluster's token (`ray get-auth-token` on its head) to this machine: it is read from "
+            "RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token, see docs/cluster.md"
         )
-    return frozenset(asked.stdout.split())
+    return frozenset(checked.stdout.split())
 
 
 def answers(address: str, *, patience_s: float) -> bool:
@@ -86,7 +86,7 @@ def answers(address: str, *, patience_s: float) -> bool:
 
 
 def _reason(output: str) -> str:
-    """Return the line that says what is wrong; Ray's library ends with a stack trace if there is no token."""
+    """Return the problem from the output of Ray's library, which prints a stack trace without a token."""
     if "couldn't find an authentication token" in output:
         return "it has no token"
     lines = [line.strip() for line in output.splitlines() if line.strip() and "[0x" not in line]
@@ -100,7 +100,7 @@ def guard_token(folder: Path | None = None) -> None:
         folder: The folder (default: ``~/.ray``); made if absent, so that Ray finds it closed.
     """
     folder = folder or Path.home() / ".ray"
-    with suppress(OSError):  # such as a home that is read-only: Ray itself says what it can't do
+    with suppress(OSError):  # for example a read-only home: Ray itself reports the problem
         folder.mkdir(mode=0o700, exist_ok=True)
     for path, mode in ((folder, 0o700), (folder / "auth_token", 0o600)):
         if path.exists() and path.stat().st_mode & 0o077 and path.stat().st_uid == os.getuid():

@@ -53,7 +53,7 @@ class RayBackend:
         modules: Modules imported before a job starts.
 
     Attributes:
-        lost: Whether the cluster has died.
+        lost: True if the cluster has died.
 
     Raises:
         ValueError: No cluster answers at the address.
@@ -111,7 +111,7 @@ class RayBackend:
         """Return the nodes that Ray considers alive: id → resources.
 
         Raises:
-            ClusterLostError: The head does not answer any more, or the Ray of this machine has no node left.
+            ClusterLostError: The head no longer answers, or the Ray of this machine has no node left.
         """
         # Asked first, because Ray itself would wait for its head for a minute and then end this process.
         self.lost = not answers(self._head, patience_s=_LOCAL_S if self.address is None else _HEAD_S)

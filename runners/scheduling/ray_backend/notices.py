@@ -14,24 +14,24 @@ class Notices:
     """Names of the processes that were asked to leave."""
 
     def __init__(self) -> None:
-        self._told: set[str] = set()
+        self._asked: set[str] = set()
         self._listening: set[str] = set()
 
-    def tell(self, who: str) -> None:
+    def ask(self, who: str) -> None:
         """Ask ``who`` to leave."""
-        self._told.add(who)
+        self._asked.add(who)
 
     def forget(self, who: str) -> None:
         """Withdraw the request for ``who``, which starts again."""
-        self._told.discard(who)
+        self._asked.discard(who)
 
-    def told(self, who: str) -> bool:
+    def asked(self, who: str) -> bool:
         """Return whether ``who`` was asked to leave, and note that it listens."""
         self._listening.add(who)
-        return who in self._told
+        return who in self._asked
 
     def listens(self, who: str) -> bool:
-        """Return whether ``who`` has ever called `told`."""
+        """Return whether ``who`` has ever called `asked`."""
         return who in self._listening
 
 

@@ -25,7 +25,7 @@ _RANKS = "ranks"
 
 
 class OverNodes:
-    """A call made by all ranks and, when they are through, once more without a process group.
+    """A call made by all ranks and, when they have ended, once more without a process group.
 
     Used like a `runners.host.process.FreshProcess`; returns the value of the last call.
 
@@ -69,7 +69,7 @@ class OverNodes:
 
     def ask_to_leave(self) -> None:
         """Make rank 0, which writes for all ranks, write a checkpoint and leave."""
-        self._notices.tell.remote(_RANKS)
+        self._notices.ask.remote(_RANKS)
         if not ray.get(self._notices.listens.remote(_RANKS)):  # it still waits for room, possibly forever
             self._end = Exit(how="left", reason="asked to leave before it began")
 
@@ -105,7 +105,7 @@ def _listen(notices: Any) -> None:  # noqa: ANN401 - a handle of `Notices`
     """Forward a request to leave to the rank, which Train runs in a thread that receives no signals."""
     with suppress(RayError):  # the driver is gone
         while True:
-            if ray.get(notices.told.remote(_RANKS)):
+            if ray.get(notices.asked.remote(_RANKS)):
                 tell_to_leave("request from the driver")  # repeated: the rank may not listen yet
             time.sleep(_LOOK_S)
 

@@ -70,7 +70,7 @@ class TuneBackend:
 
     def ask_to_leave(self, trial: str) -> None:
         """Send SIGTERM to a running job's process."""
-        self._desk.tell.remote(trial)
+        self._desk.ask.remote(trial)
 
     def wait(self, timeout_s: float) -> list[Ended]:
         """Wait until a job ends or the time is over; returns the jobs that ended."""
@@ -82,7 +82,7 @@ class TuneBackend:
         except Empty:
             pass
         if self._error is not None:
-            self._connection.nodes()  # says so if Ray itself has died
+            self._connection.nodes()  # raises ClusterLostError if Ray itself has died
             raise self._error
         return [*ended, *self._connection.wait(0)]  # jobs of the connection: storage checks on new nodes
 
@@ -204,8 +204,8 @@ class _Ends(_Here, tune.Callback):
     def on_trial_complete(self, iteration: int, trials: Sequence[Any], trial: Any, **_info: object) -> None:  # noqa: ANN401, ARG002
         end = trial.last_result
         if "how" in end:  # otherwise it was stopped at the end of the experiment
-            told = Exit(how=end["how"], reason=end["reason"], pickled=end["pickled"])
-            self._ended.put(ended_by(trial.config["trial"], told))
+            exit_ = Exit(how=end["how"], reason=end["reason"], pickled=end["pickled"])
+            self._ended.put(ended_by(trial.config["trial"], exit_))
 
     def on_trial_error(self, iteration: int, trials: Sequence[Any], trial: Any, **_info: object) -> None:  # noqa: ANN401, ARG002
         self._ended.put(Ended(trial=trial.config["trial"], how="crashed", reason=_reason(trial)))
@@ -238,12 +238,12 @@ def _placement(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
 def _train(config: Mapping[str, Any], desk: Any) -> dict[str, object]:  # noqa: ANN401 - a handle of `_Desk`
     trial = config["trial"]
     run = ray.get(desk.take.remote(trial))
-    if ray.get(desk.told.remote(trial)):
+    if ray.get(desk.asked.remote(trial)):
         return asdict(Exit(how="left", reason="asked to leave before it began"))
-    process, told = _start(run, config), False
+    process, asked = _start(run, config), False
     while not process.ended(_LOOK_S):
-        if not told and ray.get(desk.told.remote(trial)):
-            told = True
+        if not asked and ray.get(desk.asked.remote(trial)):
+            asked = True
             process.ask_to_leave()
     return asdict(process.wait())
 

@@ -161,9 +161,9 @@ def save(content: object, path: Path) -> str:
         cause = error if hashed is None or hashed.error is None else hashed.error
         why = getattr(cause, "strerror", None) or str(cause).splitlines()[0]
         needed, free = _bytes(content) / 1e6, shutil.disk_usage(path.parent).free / 1e6
-        told = OSError(f"cannot write {path}: it needs {needed:,.1f} MB, {free:,.1f} MB are free ({why})")
-        told.errno = getattr(cause, "errno", None)
-        raise told from error
+        full = OSError(f"cannot write {path}: it needs {needed:,.1f} MB, {free:,.1f} MB are free ({why})")
+        full.errno = getattr(cause, "errno", None)
+        raise full from error
 
 
 def _bytes(content: Any) -> int:  # noqa: ANN401 - nested as torch's state dicts

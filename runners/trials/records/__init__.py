@@ -1,1 +1,1 @@
-"""What trials leave behind: results, curves, counts of FLOPs, and logs."""
+"""Records that trials leave: results, curves, counts of FLOPs, and logs."""

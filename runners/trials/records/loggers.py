@@ -105,7 +105,11 @@ class Loggers:
                 shutil.rmtree(folder, ignore_errors=True)  # left by a killed driver
                 folder.mkdir(parents=True)
                 self._samples[key] = -1
-                self._open[key] = _begin(name, folder, self._folder.name, known)
+                self._open[key] = (
+                    _TensorBoard(folder, known)
+                    if name == "tensorboard"
+                    else _WandB(folder, self._folder.name, known)
+                )
             log = self._open[key]
             for point in points:
                 if point["samples_seen"] > self._samples[key]:
@@ -135,10 +139,6 @@ def _require(name: str) -> None:
         raise ValueError(
             f"loggers: {name} needs the package {name}: `pip install {name}`, or remove it from loggers"
         ) from None
-
-
-def _begin(name: str, folder: Path, study: str, known: Row) -> _Log:
-    return _TensorBoard(folder, known) if name == "tensorboard" else _WandB(folder, study, known)
 
 
 class _TensorBoard:

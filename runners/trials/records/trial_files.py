@@ -186,7 +186,7 @@ def kept_steps(folder: Path) -> int:
 
 
 def _step(name: str) -> int:
-    """Return the step in a checkpoint's name; 0 if the name is no checkpoint's."""
+    """Return the step in a checkpoint's name; 0 if it is not the name of a checkpoint."""
     found = _CHECKPOINT.fullmatch(name.removesuffix(".pt").removesuffix(_AWAY))
     return int(found["step"]) if found else 0
 

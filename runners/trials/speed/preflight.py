@@ -38,8 +38,8 @@ class Check:
         node: Host name of the node; by default this one.
         what: Name of the check.
         verdict: ``ok``, ``slow`` (trials run, but slower than they should) or ``failed``.
-        found: What was found.
-        advice: What to do; empty if ``ok``.
+        found: The finding, in words.
+        advice: Advice on the problem; empty if ``ok``.
     """
 
     node: str = field(default_factory=socket.gethostname)
@@ -50,7 +50,14 @@ class Check:
 
     @classmethod
     def of(cls, what: str, problem: str, *, found: str, verdict: Verdict = "failed") -> "Check":
-        """Return a check of this node that gave ``verdict`` if there is a problem, given as what to do."""
+        """Return a check of this node.
+
+        Args:
+            what: Name of the check.
+            problem: Advice on the problem; empty if there is none.
+            found: The finding, in words.
+            verdict: Verdict if there is a problem.
+        """
         return cls(what=what, verdict=verdict if problem else "ok", found=found, advice=problem)
 
 
@@ -59,7 +66,7 @@ class Expected:
     """Requirements that every node must meet.
 
     Attributes:
-        versions: Package → version on the driver; the key ``python`` stands for the interpreter.
+        versions: Package → version on the driver; the key ``python`` is the interpreter's version.
         gpus: GPUs that a trial takes on a node.
         shared_bytes: Bytes of shared memory that a trial's loader may use.
         folder: Folder that trials write to; None where the storage is a bucket.

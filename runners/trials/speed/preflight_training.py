@@ -30,7 +30,7 @@ _CHECKPOINT_PAIRS = 16  # the size of a checkpoint does not depend on the batch
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KindFound:
-    """What a few steps of a kind of trial showed.
+    """Measurements of a few steps of a kind of trial.
 
     Attributes:
         speed: Speed and memory.
@@ -129,7 +129,7 @@ def _pairs(count: int) -> tuple[Tensor, Tensor]:
 
 
 def _whole_loss(count: int) -> tuple[float, Tensor]:
-    """Return CLIP's loss of so many pairs and the gradient of their image features, by autograd."""
+    """Return CLIP's loss of some pairs and the gradient of their image features, by autograd."""
     image, text = _pairs(count)
     image.requires_grad_()
     logits = 10.0 * image @ text.T

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from study.commands.command import add_pool_options, number, open_console, show, show_all
 
 if TYPE_CHECKING:
-    from runners.data.build.source import Columns
+    from runners.data.build.sources.source import Columns
     from runners.data.places.shared_folder import SharedFolder
     from study.run.pools.pool_site import PoolSite
 
@@ -145,9 +145,9 @@ def _build_from_url(shared: "SharedFolder", url: str, options: Namespace, site: 
 
 
 def _build_from(shared: "SharedFolder", source: Path, options: Namespace, site: "PoolSite") -> None:
-    from runners.data.build.download import Download, download
-    from runners.data.build.source import folders_of
-    from runners.data.build.table_file import table_columns
+    from runners.data.build.sources.download import Download, download
+    from runners.data.build.sources.source import folders_of
+    from runners.data.build.sources.table_file import table_columns
 
     path, shards, of = shared.path, source, dict[str, Any]()
     if source.is_file() and source.suffix != ".tar" and options.url in table_columns(source):
@@ -194,6 +194,6 @@ def _build(shared: "SharedFolder", options: Namespace, **of: Any) -> None:  # no
 
 
 def _columns(options: Namespace) -> "Columns":
-    from runners.data.build.source import Columns
+    from runners.data.build.sources.source import Columns
 
     return Columns(image=options.image, caption=options.caption, score=options.score)

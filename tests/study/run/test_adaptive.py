@@ -128,7 +128,7 @@ def test_design_chooses_from_the_grid_until_its_questions_are_answered(
     assert 12 < len(results) < 36
     assert set(results["trial"]) == set(chosen(folder))
     last = events(folder, "design")[-1]
-    assert last["stop"] in {"every question is answered", "no further trial would tell more than it costs"}
+    assert last["stop"] in {"every question is answered", "no further trial is worth its cost"}
     spent = sum(
         entry.train_flops for entry in read_entries(folder / "ledger.jsonl") if entry.entry == "spent"
     )

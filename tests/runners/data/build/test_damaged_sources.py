@@ -34,7 +34,8 @@ def built(source: Path, **options: object) -> Pool:
 
 
 def left_out(pool: Pool) -> list[tuple[str, str, str]]:
-    rows = pool.left_out_table()[["shard", "key", "reason"]].itertuples(index=False)
+    tables = [pd.read_parquet(pool.path / name) for name in pool.left_out_files]
+    rows = (row for table in tables for row in table[["shard", "key", "reason"]].itertuples(index=False))
     return [(Path(shard).name, key, reason) for shard, key, reason in rows]
 
 

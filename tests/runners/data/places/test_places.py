@@ -23,7 +23,7 @@ from runners.data.places.copies import copy_name, copy_pool
 from runners.data.places.piece_cache import CACHE_SIZE, PieceCache
 from runners.data.places.url_place import PREFETCH_REQUESTS, PREFETCH_SIZE
 from runners.data.pool.pool import Pool
-from runners.data.pool.reader import read_images, read_pairs
+from runners.data.pool.reader import read_pairs
 from runners.data.pool.shards import close_shard, encode_image, write_sample
 from runners.data.reading import order
 from runners.data.reading.streamed_set import StreamedSet
@@ -31,6 +31,7 @@ from runners.data.reading.training_data import Source
 from runners.embedded.embedded_pool import TrainingPairs
 from runners.host import faults
 from runners.host.storage import Storage
+from tests.runners.data.images import read_images
 from tests.runners.host.bucket import Bucket
 
 pytestmark = pytest.mark.slow

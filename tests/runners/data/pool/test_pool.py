@@ -14,9 +14,10 @@ from runners.data.build.build_pool import Build, build_pool
 from runners.data.build.in_place import index_shards, not_indexed, open_pool
 from runners.data.build.write import write_pool
 from runners.data.pool.pool import Origin, Pool
-from runners.data.pool.reader import captions, read_images
+from runners.data.pool.reader import captions
 from runners.data.pool.shards import content_hash
 from runners.embedded.embedded_pool import TrainingPairs
+from tests.runners.data.images import read_images
 
 Sample = tuple[str, dict[str, bytes]]
 

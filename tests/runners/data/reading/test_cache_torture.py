@@ -19,10 +19,10 @@ from runners.data.build.build_pool import Build, build_pool
 from runners.data.places import piece_cache, url_place
 from runners.data.places.piece_cache import CACHE_SIZE
 from runners.data.pool.pool import Pool
-from runners.data.pool.reader import read_images
 from runners.data.pool.shards import close_shard, encode_image, write_sample
 from runners.embedded.embedded_pool import TrainingPairs
 from runners.host.storage import Storage
+from tests.runners.data.images import read_images
 from tests.runners.host.bucket import Bucket
 
 pytestmark = pytest.mark.slow

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from runners.data.build.write import write_pool
 from runners.data.pool.damage import Damage
 from runners.data.pool.pool import Pool
-from runners.data.pool.reader import Pairs, read_images, read_pairs
+from runners.data.pool.reader import Pairs, read_pairs
 from runners.data.reading import in_memory_set, opening, streamed_set
 from runners.data.reading.cache import drop_idle, shared_images
 from runners.data.reading.in_memory_set import InMemorySet
@@ -30,6 +30,7 @@ from runners.data.reading.streamed_set import StreamedSet, loading_ahead
 from runners.data.reading.training_data import Source
 from runners.embedded.embedded_pool import TrainingPairs
 from tests.root import ROOT
+from tests.runners.data.images import read_images
 from tests.runners.data.pool.test_damage import flip_byte
 
 BATCH = 64
@@ -151,11 +152,11 @@ def test_batches_in_small_parts_are_the_same(
 def test_loader_fills_at_most_two_gibibytes(
     size: int, image_size: int, workers: int, pairs: int, parts: int
 ) -> None:
-    ahead = loading_ahead(size, image_size, workers)
+    found = loading_ahead(size, image_size, workers)
 
-    assert (ahead.pairs, ahead.parts_per_worker) == (pairs, parts)
+    assert found == (pairs, parts)
     if pairs > 1:
-        assert ahead.pairs * ahead.parts_per_worker * workers * 3 * image_size**2 <= 2 * 2**30
+        assert found[0] * found[1] * workers * 3 * image_size**2 <= 2 * 2**30
 
 
 def test_workers_start_in_the_named_way(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,6 @@ from budgets.hardware.machine_cache import CACHE
 from runners.data.build.in_place import open_pool
 from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
 from runners.data.pool.pool import Pool
-from runners.data.pool.reader import read_images
 from runners.data.pool.samples import read_samples
 from runners.data.pool.shards import close_shard, write_sample
 from runners.embedded import scorer
@@ -34,6 +33,7 @@ from study.cli import main
 from study.declare.load import load_declaration
 from study.state.planning.plan_study import plan_study
 from tests.root import ROOT
+from tests.runners.data.images import read_images
 from tests.runners.host.bucket import Bucket
 from tests.study import shown
 from tests.study.conftest import Run, study_in

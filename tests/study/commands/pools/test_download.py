@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 
 from runners.data.pool.pool import Pool
-from runners.data.pool.reader import read_images
 from study.cli import main
 from tests.root import ROOT
+from tests.runners.data.images import read_images
 
 pytestmark = pytest.mark.slow
 

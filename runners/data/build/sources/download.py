@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from runners.data.build.table_file import check_columns, table_columns
-
-RESIZE_MODES = ("no", "keep_ratio", "keep_ratio_largest", "center_crop", "border")
+from runners.data.build.sources.table_file import check_columns, table_columns
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,7 +22,7 @@ class Download:
         url: Column of URLs.
         caption: Column of captions.
         image_size: Side in pixels that images are resized to.
-        resize_mode: One of ``RESIZE_MODES``.
+        resize_mode: One of img2dataset's modes.
         retries: Number of retries of a failed URL.
         timeout_s: Timeout of a server in seconds.
         user_agent: Name added to a browser's user agent.
@@ -58,9 +56,9 @@ def download(table: Path, folder: Path, how: Download) -> pd.DataFrame:
     Raises:
         ValueError: The table lacks a column, or img2dataset is not installed or fails.
     """
-    columns = table_columns(table)
-    check_columns(columns, table, how.url, how.caption)
-    others = [name for name in columns if name not in {how.url, how.caption, "key", "width", "height"}]
+    names = table_columns(table)
+    check_columns(names, table, how.url, how.caption)
+    others = [name for name in names if name not in {how.url, how.caption, "key", "width", "height"}]
     program = shutil.which(how.program) or shutil.which(how.program, path=str(Path(sys.executable).parent))
     if program is None:
         raise ValueError(
@@ -103,10 +101,9 @@ def download(table: Path, folder: Path, how: Download) -> pd.DataFrame:
     if ended.returncode or not done:
         last = (ended.stderr.strip().splitlines() or ["it wrote nothing"])[-1]
         raise ValueError(f"img2dataset failed: {last}; its full output is in {folder / 'img2dataset.log'}")
-    said = ["url", "key", "status", "error_message"]
-    failed = [
-        some[some["status"] != "success"] for some in (pd.read_parquet(path, columns=said) for path in done)
-    ]
-    told = pd.concat(failed, ignore_index=True).fillna("").astype("str")
-    reason = told["status"].str.replace("_", " ") + ": " + told["error_message"]
-    return pd.DataFrame({"shard": told["url"], "key": told["key"], "reason": reason}, dtype="str")
+    columns = ["url", "key", "status", "error_message"]
+    results = (pd.read_parquet(path, columns=columns) for path in done)
+    failures = [some[some["status"] != "success"] for some in results]
+    failed = pd.concat(failures, ignore_index=True).fillna("").astype("str")
+    reason = failed["status"].str.replace("_", " ") + ": " + failed["error_message"]
+    return pd.DataFrame({"shard": failed["url"], "key": failed["key"], "reason": reason}, dtype="str")

@@ -1,6 +1,6 @@
 """Record of the source files that a pool has read, kept beside the manifest of its index.
 
-A later build with the same command reads what is not in it. A file that has changed since is an error.
+A later build with the same command reads only files that the record lacks. A changed file is an error.
 """
 
 import json
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from runners.data.build.in_place import name_in
-from runners.data.build.source import Part
+from runners.data.build.sources.source import Part
 from runners.data.places.copies import INDEX
 from runners.host.files import new_file
 
@@ -64,7 +64,7 @@ def new_parts(record: Path, source: Path, parts: Sequence[Part], options: Mappin
             new.append(part)
         elif (now.size, now.stamp) != (was.size, was.stamp) and was.name not in touched:
             if now.size == was.size and was.digest and part.digest() == was.digest:
-                touched.add(was.name)  # or copied
+                touched.add(was.name)  # its time has changed, for example by a copy, but not its content
                 continue
             how = f"{was.size:,} bytes, now {now.size:,}" if now.size != was.size else "other content"
             raise ValueError(

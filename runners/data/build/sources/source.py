@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from runners.data.build.in_place import shards_at, shards_of
-from runners.data.build.table_file import NOT_UTF8, check_columns, count_rows, read_rows
+from runners.data.build.sources.table_file import NOT_UTF8, check_columns, count_rows, read_rows
 from runners.data.places.copies import objects_at
 from runners.data.places.url_place import downloaded
 from runners.data.pool.damage import Damage
@@ -59,7 +59,7 @@ class Part:
         stop: One after its last row; 0 for a tar.
         url: URL that the tar lies below; empty if ``file`` is on this machine.
         size: Bytes of a tar below a URL.
-        stamp: What changes with the content of a tar below a URL, such as its ETag.
+        stamp: Value that changes with the content of a tar below a URL, such as its ETag.
     """
 
     file: Path
@@ -70,7 +70,7 @@ class Part:
     stamp: str = ""
 
     def digest(self) -> str:
-        """Return a hash of the content of the file if it is on this machine, else nothing."""
+        """Return a hash of the file's content; empty if the file is not on this machine."""
         if self.url or not self.file.is_file():
             return ""
         with self.file.open("rb") as file:
@@ -136,7 +136,7 @@ def parts_at(url: str) -> list[Part]:
 
 
 def folders_of(source: Path, columns: Columns) -> tuple[Path, ...]:
-    """Return the folders that a process must see to read a source: with links followed, for example."""
+    """Return the folders that a process must see to read a source, with links followed."""
     parts = parts_of(source)
     if parts[0].stop == 0:
         return tuple(sorted({Path(os.path.realpath(part.file)).parent for part in parts}))

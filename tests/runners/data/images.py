@@ -1,0 +1,19 @@
+"""Images of a pool's rows, for tests that compare them."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runners.data.pool.pool import Pool
+from runners.data.pool.reader import READ_COLUMNS, decode_rows
+
+
+def read_images(
+    pool: Pool, rows: NDArray[np.int64], image_size: int, *, threads: int = 1
+) -> NDArray[np.uint8]:
+    """Decode images of a pool; a damaged one is an error that names its shard and key."""
+    images, damage = decode_rows(pool, pool.rows(rows, READ_COLUMNS), image_size, threads)
+    for each in damage.values():
+        raise ValueError(
+            f"cannot decode image {each.key} of shard {pool.place.path(each.shard)}: {each.reason}"
+        )
+    return images
