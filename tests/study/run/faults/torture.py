@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import suppress
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,9 @@ def _drive(context: Any, declaration: Path, folder: Path) -> BaseProcess:  # noq
 def _run(words: list[str], output: Path) -> None:
     from study.cli import main as command  # noqa: PLC0415
 
+    # Trials are forked from the server of this driver, whose address it has inherited.
+    server: Any = forkserver._forkserver  # noqa: SLF001 - has no public name
+    server.ensure_running = resource_tracker.ensure_running
     with output.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
