@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 OTHER = Holder(host="elsewhere", pid=1, since="2026-01-01 00:00:00+00:00")
 TABLES = ("results.parquet", "curves.parquet")
-LEVELS = ("10 GFLOP", "14 GFLOP", "20 GFLOP")
+LEVELS = ("4 GFLOP", "6 GFLOP", "8 GFLOP")
 
 
 def declare(folder: Path, pool: Path, bucket: Bucket, **changes: str) -> Path:
@@ -39,7 +39,7 @@ def declare(folder: Path, pool: Path, bucket: Bucket, **changes: str) -> Path:
 def test_another_machine_continues_a_dead_drivers_study_to_the_same_rows(
     pool: Path, tmp_path: Path, bucket: Bucket, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = {"levels": "5 GFLOP, 150 GFLOP"}
+    changes = {"levels": "5 GFLOP, 50 GFLOP"}
     paths = write_declaration(tmp_path, pool, **changes)
     run(f"run {paths} --results {tmp_path / 'paths'} --backend local")
     declaration, storage = declare(tmp_path, pool, bucket, **changes), Storage(bucket.url)
