@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 
 import pandas as pd
 
@@ -79,9 +79,13 @@ def paper_figures(figures: pd.DataFrame, maps: Mapping[str, ColumnMap]) -> tuple
     """
     tables = read_panels(figures, maps)
 
+    @cache  # several figures show one metric of one table
+    def measured(by: str, metric: str) -> Measure:
+        return measure(tables[by], metric, question=f"paper/{by}/{metric}")
+
     def measures(panels: Sequence[str]) -> list[Measure]:
         read = dict.fromkeys((PANELS[panel].reader, PANELS[panel].metric) for panel in panels)
-        return [measure(tables[by], metric, question=f"paper/{by}/{metric}") for by, metric in read]
+        return [measured(by, metric) for by, metric in read]
 
     drawn = []
     for said, subject, draw, kind in _FIGURES:

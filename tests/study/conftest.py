@@ -4,9 +4,10 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing import forkserver
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from budgets.declaration.declaration import Declaration
 from runners.embedded.embedded_pool import build_embedded_pool
 from runners.host.process import TRIAL_MODULES, load_ahead
 from study.cli import main
+from study.show import study_report
 from study.state.study import Study
 from study.storage.folder_storage import FolderStorage
 from tests.root import ROOT
@@ -45,6 +47,13 @@ resources: {{checkpoint: 0.2 s}}
 def _by_length(_images: NDArray[np.uint8], captions: list[str]) -> NDArray[np.float32]:
     """Score by length: full captions are longer."""
     return np.array([len(caption) for caption in captions], np.float32)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_drawing_process() -> Iterator[None]:
+    """Let reports draw in the process of the test: the cores are busy, and a helper takes 2 s to start."""
+    with patch.object(study_report, "_MOST_PROCESSES", 1):
+        yield
 
 
 @pytest.fixture(scope="session")

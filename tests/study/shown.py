@@ -2,6 +2,9 @@
 
 import re
 
+import pytest
+
+from analysis.paper import paper_figures
 from tests.root import ROOT
 
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -16,3 +19,9 @@ def commands(page: str) -> list[str]:
     text = (ROOT / page).read_text(encoding="utf-8")
     lines = re.findall(r"^(?:    )?python -m study (.+)$", text, re.MULTILINE)
     return [line.partition("  #")[0].rstrip() for line in lines]
+
+
+def draw_two_paper_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ``report --paper`` draw two of its figures; test_paper_report draws all."""
+    monkeypatch.setattr(paper_figures, "_FIGURES", paper_figures._FIGURES[:2])  # noqa: SLF001 - the tests' own choice
+    monkeypatch.setattr(paper_figures, "_SHIFTS", ())

@@ -19,10 +19,9 @@ PACKAGES = ("study", "analysis", "runners", "budgets")
 PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 FEW_PANELS = """
 import sys
+from analysis.paper import paper_figures
 from study.cli import main
-from study.show import study_report
-whole = study_report.paper_figures
-study_report.paper_figures = lambda *given: whole(*given)[:2]
+paper_figures._FIGURES, paper_figures._SHIFTS = paper_figures._FIGURES[:2], ()
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.paper.paper_figures import paper_figures
 from runners.results import read_table
 from study.cli import main
 from study.declare.shipped import shipped_studies
@@ -63,8 +62,7 @@ def test_documented_commands_run(
     (tmp_path / "results" / "paper").mkdir(parents=True)
     shutil.copy(PAPER, tmp_path / "results" / "paper" / "figures.csv")
     monkeypatch.chdir(tmp_path)
-    # Drawing all of the paper's figures takes a minute, and test_paper_report has it.
-    monkeypatch.setattr("study.show.study_report.paper_figures", lambda *given: paper_figures(*given)[:2])
+    shown.draw_two_paper_figures(monkeypatch)
     said = []
     for line in shown.commands("docs/import.md"):
         code = main(shlex.split(line))

@@ -63,6 +63,7 @@ def test_the_commands_of_the_tutorial_run_in_their_order(
     pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    shown.draw_two_paper_figures(monkeypatch)
     said = {}
     for line in shown.commands("docs/tutorial.md"):
         words = shlex.split(line.partition(" > ")[0])
