@@ -55,24 +55,6 @@ def check_ranks(count: int, *, gpus: bool) -> Check:
     return _judged(run_ranks(partial(_joint_loss, gpus=gpus), count=count, gpus=gpus), count, gpus=gpus)
 
 
-def check_ranks_over_nodes(count: int, folder: Path, *, gpus: bool) -> Check | None:
-    """Check the same of ranks on several nodes; called by each, and then once more without ranks.
-
-    Args:
-        count: Ranks of a trial.
-        folder: Folder that all nodes share, for what the first rank found.
-        gpus: As in `check_ranks`.
-    """
-    file = folder / "ranks.json"
-    if ranks() > 1:
-        summed, loss, gradient = _joint_loss(gpus=gpus)
-        if rank() == 0:
-            file.write_text(json.dumps([summed, loss, gradient.tolist()]), encoding="utf-8")
-        return None
-    summed, loss, rows = json.loads(file.read_text(encoding="utf-8"))
-    return _judged((summed, loss, torch.tensor(rows)), count, gpus=gpus)
-
-
 def check_kind(job: TrialJob) -> KindFound:
     """Train a few steps of a trial at its real batch, and write and read a checkpoint on its storage."""
     speed = measure(job, seconds=0.0, warm_steps=_WARM_STEPS, fewest_steps=_STEPS)
@@ -95,16 +77,29 @@ def check_kind(job: TrialJob) -> KindFound:
         )
 
 
-def check_kind_over_nodes(job: TrialJob) -> KindFound | None:
-    """Train a few steps over several nodes; called by each rank, and then once more without ranks.
+def check_kind_over_nodes(job: TrialJob, count: int, *, gpus: bool) -> tuple[Check, KindFound] | None:
+    """Check the ranks of a trial over several nodes, then train a few steps.
+
+    Called by each rank, and then once more without ranks: starting them takes longer than what they do.
 
     Args:
         job: The trial, with a folder for the check that all nodes share.
+        count: Ranks of the trial.
+        gpus: As in `check_ranks`.
     """
+    file = job.folder / "ranks.json"
+    if ranks() > 1:
+        summed, loss, gradient = _joint_loss(gpus=gpus)
+        if rank() == 0:
+            file.write_text(json.dumps([summed, loss, gradient.tolist()]), encoding="utf-8")
     outcome = None
     for steps in (_WARM_STEPS, _STEPS):
         outcome = take_part(some_steps(job, steps, job.folder / str(steps)))
-    return None if outcome is None else KindFound(speed=throughput_of(job.trial, outcome))
+    if outcome is None:
+        return None
+    summed, loss, rows = json.loads(file.read_text(encoding="utf-8"))
+    together = _judged((summed, loss, torch.tensor(rows)), count, gpus=gpus)
+    return together, KindFound(speed=throughput_of(job.trial, outcome))
 
 
 def _judged(found: tuple[float, float, Tensor], count: int, *, gpus: bool) -> Check:

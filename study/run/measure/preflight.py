@@ -21,7 +21,6 @@ from runners.trials.speed.preflight_training import (
     check_kind,
     check_kind_over_nodes,
     check_ranks,
-    check_ranks_over_nodes,
 )
 from runners.trials.speed.throughput import Calibration, Throughput, kind, read_calibration, slow_loading
 from study.run.measure.calibration import estimated_memory, one_of_each_kind
@@ -144,33 +143,33 @@ def _check_kinds(study: Study, plan: Plan, backend: Backend, nodes: list[str]) -
                 few = f"takes {trial.resources.nodes} nodes, the cluster has {len(nodes)}"
                 yield Check(node="all", what=name, verdict="failed", found=few, advice="add nodes")
             elif trial.resources.nodes > 1:
-                tasks += _over_nodes(study, name, trial, nodes, Path(folder).resolve())
-        for task, found in run_tasks(backend, tasks):
+                tasks.append(_over_nodes(study, name, trial, nodes, Path(folder).resolve()))
+        for task, value in run_tasks(backend, tasks):
+            found = value
+            if isinstance(found, tuple):
+                together, found = found
+                yield replace(together, what=f"ranks of {task.trial}")
             if isinstance(found, KindFound):
                 measured.append(found.speed)
                 yield _speed(kinds[task.trial], found)
-            elif isinstance(found, Check):
-                yield replace(found, what=task.trial)
             else:
                 yield _failed(task, found)
     _keep(study, measured)
 
 
-def _over_nodes(study: Study, name: str, trial: Trial, nodes: list[str], folder: Path) -> Iterator[Job]:
-    """Yield the tasks of a kind that takes several nodes: its ranks compute together, then they train."""
+def _over_nodes(study: Study, name: str, trial: Trial, nodes: list[str], folder: Path) -> Job:
+    """Return the task of a kind that takes several nodes: its ranks compute together, then they train."""
     resources, own = trial.resources, folder / trial.trial_id
     own.mkdir()
     count = resources.ranks_per_node * resources.nodes
-    joint = partial(check_ranks_over_nodes, count, own, gpus=bool(resources.gpus))
-    steps = partial(check_kind_over_nodes, replace(trial_job(study, trial), folder=own))
-    for what, run in ((f"ranks of {name}", joint), (name, steps)):
-        yield Job(
-            trial=what,
-            nodes=tuple(nodes[: resources.nodes]),
-            run=run,
-            resources=needs(study, trial),
-            ranks=resources.ranks_per_node,
-        )
+    job = replace(trial_job(study, trial), folder=own)
+    return Job(
+        trial=name,
+        nodes=tuple(nodes[: resources.nodes]),
+        run=partial(check_kind_over_nodes, job, count, gpus=bool(resources.gpus)),
+        resources=needs(study, trial),
+        ranks=resources.ranks_per_node,
+    )
 
 
 _LOGS = "run it alone to see all of its output: study run --backend local --only"
