@@ -182,7 +182,7 @@ class Books(ABC):
         paid = [trial for trial in todo.to_run if self.ledger.has_spent(trial.trial_id)]
         if paid and not self.site.pay_again:
             raise PaidBeforeError(
-                f"{paid_again(paid)}: their results are not in {self.study.folder / 'trials'} any more. "
+                f"{paid_again(paid)}: their results are no longer in {self.study.folder / 'trials'}. "
                 f"Restore the folders (such as {paid[0].trial_id}), or use --pay-again"
             )
 

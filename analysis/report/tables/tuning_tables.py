@@ -52,7 +52,7 @@ def _check_notes(tuned: Tuned) -> Iterator[str]:
         own = "diverged" if row["Its error (%)"] == "diverged" else f"one of {row['Its error (%)']} %"
         if row["Verdict"] == "moved":
             best = f"{row['Best of three']} has an error of {row['Error (%)']} %"
-            yield f"not the best any more for {where}: {best}, the tuned {row['Tuned']} {own}"
+            yield f"no longer the best for {where}: {best}, the tuned {row['Tuned']} {own}"
         elif row["Verdict"] == "diverged":
             yield f"training of {where} diverged at the tuned rate {row['Tuned']} and both neighbours"
     yield from (f"not checked: {said}" for said in tuned.left_out)

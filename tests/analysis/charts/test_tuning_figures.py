@@ -110,7 +110,7 @@ def test_rates_that_move_have_a_curve_at_each_level_and_tables_of_lines_and_chec
     assert checked.frame["Verdict"].tolist() == ["moved", "diverged"]
     assert checked.note.split("; ")[2:] == [
         "300 GFLOP of 1 TFLOP set aside were paid",
-        f"not the best any more for ViT-X with CLIP at 4 GFLOP: 0.001 {worse}",
+        f"no longer the best for ViT-X with CLIP at 4 GFLOP: 0.001 {worse}",
         "training of ViT-X with SLIP at 4 GFLOP diverged at the tuned rate 0.01 and both neighbours",
         "not checked: ViT-Y with clip: no room",
     ]

@@ -32,7 +32,7 @@ def test_exact_result_of_one_of_two_equal_configurations_gains_a_quarter() -> No
 def test_noisier_run_gains_less() -> None:
     values = normal((0.5, 0.1), (0.5, 0.1))
 
-    # Half of the variance is told: t given y has the mean y/2, and E max(Φ, 1 − Φ) is 1/2 + asin(1/2)/π.
+    # Half of the variance is explained: t given y has the mean y/2, and E max(Φ, 1 − Φ) is 1/2 + asin(1/2)/π.
     assert gains(values, 0.1**2) == pytest.approx([1 / 6, 1 / 6], abs=0.01)
 
 

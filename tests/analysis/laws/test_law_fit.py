@@ -103,7 +103,7 @@ def test_misses_beyond_the_noise_are_a_lack_of_fit_that_is_drawn() -> None:
     loud = fit_law(FLOOR, X, y, runs=ONCE, draws=draws(y, 0.012), source="runs", freedom=24)
     assert loud.status == "ok"
     assert loud.lack_of_fit > 0.1
-    # As many misses told by few seeds are no proof.
+    # The same misses of few seeds prove nothing.
     few = fit_law(FLOOR, X, y, runs=ONCE, draws=draws(y, 0.003), source="runs", freedom=2)
     assert few.lack_of_fit > found.lack_of_fit
 

@@ -17,7 +17,7 @@ from runners.models.model import build_model
 from runners.strategies.protocol import TrainingStrategy
 from runners.strategies.registry import build_strategy
 
-# Augmentation costs nothing that is counted: these stand for the strategies of equal cost (test_strategy.py).
+# Augmentation has no counted cost: each of these represents the strategies of equal cost (test_strategy.py).
 DISTINCT = ("clip", "flip-50", "flip-25", "slip", "siglip", "clipa", "clipa-resize")
 # What a strategy adds depends on the kind of image tower and on its number of patches; other widths and
 # depths are counted with CLIP alone.

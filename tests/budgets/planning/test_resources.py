@@ -1,4 +1,4 @@
-"""Which GPUs, parts and recomputation are chosen, and what rules fix: the arithmetic by hand."""
+"""Choice of GPUs, parts and recomputation, with and without rules: the arithmetic by hand."""
 
 from dataclasses import replace
 

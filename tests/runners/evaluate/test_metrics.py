@@ -59,8 +59,8 @@ def test_clustered_error_equals_spread_of_resampled_images() -> None:
 
     cluster = torch.arange(images).repeat_interleave(captions)
     spread = np.std([draw().double().mean() for _ in range(2000)])
-    told = np.mean([standard_error.of_clusters(draw(), cluster, images) for _ in range(20)])
-    assert told == pytest.approx(spread, rel=0.05)
+    estimated = np.mean([standard_error.of_clusters(draw(), cluster, images) for _ in range(20)])
+    assert estimated == pytest.approx(spread, rel=0.05)
     assert standard_error.of_mean(draw()) < 0.6 * spread
     alone = draw()
     assert standard_error.of_clusters(alone, torch.arange(len(alone)), len(alone)) == pytest.approx(
@@ -76,8 +76,8 @@ def test_crossed_error_equals_spread_of_resampled_draws_and_images() -> None:
         return torch.from_numpy(rng.random((3, 200)) < chance)
 
     spread = np.std([draw().double().mean() for _ in range(4000)])
-    told = np.sqrt(np.mean([standard_error.of_crossed(draw()) ** 2 for _ in range(4000)]))
-    assert told == pytest.approx(spread, rel=0.05)
+    estimated = np.sqrt(np.mean([standard_error.of_crossed(draw()) ** 2 for _ in range(4000)]))
+    assert estimated == pytest.approx(spread, rel=0.05)
 
 
 def test_probe_equals_scikit_learns_logistic_regression() -> None:

@@ -28,7 +28,7 @@ class OtherMachines:
         self, task: Callable[[int], T], items: Sequence[int], name: Name = part_name
     ) -> Iterator[tuple[int, T]]:
         """Call a task for each item; see `runners.host.workers.Workers`."""
-        told = pickle.dumps(task)
+        pickled = pickle.dumps(task)
         for item in items:
             self.calls.append(item)
             if len(self.calls) == self.fails_at:
@@ -36,7 +36,7 @@ class OtherMachines:
             away = self.driver.rename(self.driver.with_name("away"))
             os.environ[CACHE] = str(self.own)
             try:
-                result = pickle.loads(told)(item)  # noqa: S301 - our own
+                result = pickle.loads(pickled)(item)  # noqa: S301 - our own
             finally:
                 os.environ[CACHE] = str(self.driver)
                 assert not self.driver.exists(), "a worker wrote to the driver's folder"

@@ -49,7 +49,7 @@ def test_objects_are_whole_and_one_of_several_creates(bucket: Bucket, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "message"),
     [
         ("s3://no-such-bucket/x", "can't be used: The specified bucket does not exist"),
         ("gs://bucket/x", "needs a package that is not installed: .* gcsfs"),
@@ -57,8 +57,8 @@ def test_objects_are_whole_and_one_of_several_creates(bucket: Bucket, tmp_path: 
     ],
 )
 @pytest.mark.usefixtures("bucket")
-def test_a_storage_that_cannot_be_used_is_refused_with_the_reason(url: str, told: str) -> None:
-    with pytest.raises(ValueError, match=f"^storage {url} {told}"):
+def test_a_storage_that_cannot_be_used_is_refused_with_the_reason(url: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^storage {url} {message}"):
         Storage(url).require()
 
 

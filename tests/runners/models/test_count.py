@@ -56,10 +56,10 @@ def test_counts_equal_closed_forms(name: str) -> None:
     assert set(counted.trunk_macs) == ({1.0, 0.5, 0.25} if architecture.drops_patches else {1.0})
     for tokens in (16, 8):
         assert counted.text_tower(tokens) == architecture.text_tower(tokens)
-    told = ("family", "image_size", "context_length", "vocab_size", "text_width", "batch_norm")
-    same = {each: getattr(architecture, each) for each in told}
+    facts = ("family", "image_size", "context_length", "vocab_size", "text_width", "batch_norm")
+    same = {each: getattr(architecture, each) for each in facts}
     family = {"mini-ConvNeXt": "convnext", "mini-RN": "resnet"}.get(name, "vit")
-    assert {each: getattr(counted, each) for each in told} == same | {"family": family}
+    assert {each: getattr(counted, each) for each in facts} == same | {"family": family}
 
 
 def test_counted_model_is_counted_once_and_then_read(monkeypatch: pytest.MonkeyPatch) -> None:

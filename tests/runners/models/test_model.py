@@ -161,8 +161,8 @@ def test_gpu_arithmetic_is_that_of_open_clips_training(monkeypatch: pytest.Monke
         assert torch.backends.cuda.matmul.allow_tf32
     finally:
         torch.set_float32_matmul_precision(before)
-    told = environment()
-    assert (told["gpu fp32 products"], told["gpu cudnn benchmark"]) == ("TF32", "on")
+    found = environment()
+    assert (found["gpu fp32 products"], found["gpu cudnn benchmark"]) == ("TF32", "on")
 
 
 @pytest.mark.parametrize("class_token", [True, False])

@@ -193,8 +193,8 @@ def test_slots_are_counted_and_a_trial_wider_than_every_node_is_refused(backend:
     wide = Schedule(
         [ScheduledTrial(trial="x", predicted_s=1, resources={"cpus": 999, "licence": 1})], retries=0
     )
-    told = f"no node has room for a trial of 999 cpus, 1 licence; nodes have: {cores} cpus"
-    with pytest.raises(ValueError, match=f"{told}.* or name a larger cluster"):
+    message = f"no node has room for a trial of 999 cpus, 1 licence; nodes have: {cores} cpus"
+    with pytest.raises(ValueError, match=f"{message}.* or name a larger cluster"):
         LiveCluster(backend, wide, patience_s=None).look()
     with pytest.raises(ValueError, match=r"wait: \(now 0 s\) sets how long trials wait"):
         LiveCluster(backend, wide, patience_s=0).look()
@@ -216,9 +216,9 @@ def test_every_node_is_checked_for_access_to_the_storage(backend: Backend, tmp_p
 
     SharedStorage(backend, Folders(written=tmp_path, read=(tmp_path / "pool",))).require()
 
-    told = f"node .+ does not see {tmp_path / 'elsewhere'}, .* storage: in the declaration"
+    message = f"node .+ does not see {tmp_path / 'elsewhere'}, .* storage: in the declaration"
     folders = Folders(written=tmp_path, read=(tmp_path / "pool", tmp_path / "elsewhere"))
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         SharedStorage(backend, folders).require()
     assert [path.name for path in tmp_path.iterdir()] == ["pool"]
 
@@ -267,7 +267,7 @@ def test_joining_node_without_the_storage_is_not_used(tmp_path: Path) -> None:
     schedule = Schedule(tasks, retries=0)
     with WithABlindNode({"first": has}, folder) as backend:
         storage = SharedStorage(
-            backend, Folders(written=folder, read=()), lambda *told: left_out.append(told)
+            backend, Folders(written=folder, read=()), lambda *message: left_out.append(message)
         )
         storage.require()
         cluster = LiveCluster(backend, schedule, patience_s=0, storage=storage)

@@ -36,28 +36,28 @@ simulated = SimulatedCluster(initialize_head=True,
 first = simulated.add_node(num_cpus=1, resources={"licence": 1}, **memory)
 simulated.wait_for_nodes()
 needs = {"cpus": 1, "licence": 1}
-told = {}
+found = {}
 with RayBackend(simulated.address, modules=()) as backend:
     schedule = Schedule([ScheduledTrial(trial="x", predicted_s=9, resources=needs)], retries=1)
     storage = SharedStorage(backend, Folders(written=folder, read=(folder,)))
     storage.require()
     cluster = LiveCluster(backend, schedule, patience_s=99, storage=storage)
     cluster.look()
-    told["slots"] = cluster.slots
+    found["slots"] = cluster.slots
     (start,) = schedule.instructions(None)
     backend.start(Job(trial="x", run=partial(jobs.sleep, folder), nodes=start.nodes, resources=needs))
     while not list(folder.glob("began-*")):
         time.sleep(0.1)
-    told["announced"] = json.loads(_internal_kv_get("autoscaler_resource_request") or "null")
+    found["announced"] = json.loads(_internal_kv_get("autoscaler_resource_request") or "null")
     simulated.remove_node(first, allow_graceful=False)
     while not (ended := backend.wait(1)):
         pass
-    told |= {"how": ended[0].how, "died": ended[0].dead_nodes == start.nodes}
+    found |= {"how": ended[0].how, "died": ended[0].dead_nodes == start.nodes}
     schedule.crash("x", dead_nodes=ended[0].dead_nodes)
     schedule.instructions(None)
     schedule.retry("x")
     cluster.look()
-    told["while none fits"] = len(schedule.instructions(None))
+    found["while none fits"] = len(schedule.instructions(None))
     while cluster.slots:  # those of the dead one
         cluster.wait(0.2)
         cluster.look()
@@ -65,11 +65,11 @@ with RayBackend(simulated.address, modules=()) as backend:
     while not (starts := schedule.instructions(None)):
         cluster.wait(0.2)
         cluster.look()
-    told["asked before"] = storage.seen_by([joined.node_id]) == {joined.node_id}
+    found["asked before"] = storage.seen_by([joined.node_id]) == {joined.node_id}
     backend.start(Job(trial="x", run=jobs.process_id, nodes=starts[0].nodes, resources=needs))
     while not (ended := backend.wait(1)):
         pass
-    told |= {"then": ended[0].how, "elsewhere": starts[0].nodes != start.nodes}
+    found |= {"then": ended[0].how, "elsewhere": starts[0].nodes != start.nodes}
 
     tuned = folder / "tuned"
     tuned.mkdir()
@@ -85,9 +85,9 @@ with RayBackend(simulated.address, modules=()) as backend:
                 simulated.add_node(num_cpus=1, resources={"licence": 1}, **memory)
             while not (ended := tuning.wait(1)):
                 pass
-            told.setdefault("tuning", []).append(ended[0].how)
+            found.setdefault("tuning", []).append(ended[0].how)
 simulated.shutdown()
-print(json.dumps(told))
+print(json.dumps(found))
 """
 
 

@@ -132,17 +132,17 @@ def test_lost_connection_is_reported_after_its_cause() -> None:
 
 @pytest.mark.parametrize("gpus", [False, True])
 def test_process_group_has_the_declared_timeout(monkeypatch: pytest.MonkeyPatch, *, gpus: bool) -> None:
-    told: dict[str, object] = {}
-    monkeypatch.setattr(dist, "init_process_group", lambda backend, **how: told.update(how, backend=backend))
-    monkeypatch.setattr(torch.cuda, "set_device", lambda number: told.update(device=number))
+    given: dict[str, object] = {}
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **how: given.update(how, backend=backend))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: given.update(device=number))
     for name in ranks_module.INTERFACES:
         monkeypatch.setenv(name, "lo")
 
     ranks_module.join_group(Path("store"), 1, count=2, gpus=gpus)
 
-    assert told["timeout"] == timedelta(seconds=GROUP_TIMEOUT_S)
-    assert told["backend"] == ("nccl" if gpus else "gloo")
-    assert told.get("device") == (1 if gpus else None)
+    assert given["timeout"] == timedelta(seconds=GROUP_TIMEOUT_S)
+    assert given["backend"] == ("nccl" if gpus else "gloo")
+    assert given.get("device") == (1 if gpus else None)
 
 
 def _chosen(folder: Path) -> list[float]:
@@ -192,20 +192,20 @@ def test_failed_rank_reports_its_own_reason() -> None:
 def test_ranks_asked_to_leave_resume_together(jobs: Jobs) -> None:
     job = jobs("clip", Recipe(precision="fp32"), 2)
     job = replace(job, trial=replace(job.trial, samples_seen=2400))
-    quiet, told = run_trial(job), replace(job, folder=job.folder.with_name("told"))
+    quiet, left = run_trial(job), replace(job, folder=job.folder.with_name("left"))
 
     def tell() -> None:
-        while not list(told.folder.glob("progress.json")):
+        while not list(left.folder.glob("progress.json")):
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=tell).start()
     with pytest.raises(ProcessEnded, match="rank 0 of 2: Left: SIGTERM") as raised:
-        run_trial(told)
+        run_trial(left)
 
     assert raised.value.fault == "left"
-    assert list(told.folder.glob("checkpoint-*.pt"))
-    assert json.dumps(run_trial(told).row) == json.dumps(quiet.row)
+    assert list(left.folder.glob("checkpoint-*.pt"))
+    assert json.dumps(run_trial(left).row) == json.dumps(quiet.row)
 
 
 def test_batch_not_divisible_by_ranks_raises(jobs: Jobs) -> None:

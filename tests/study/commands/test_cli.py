@@ -150,8 +150,8 @@ def test_a_run_study_is_shown_and_reported(
     assert "slots busy" in shown
 
     assert main(["report", str(declaration), "--results", str(tmp_path)]) == 0
-    told = capsys.readouterr().out
-    assert "12 of 12 trials finished" in told
+    output = capsys.readouterr().out
+    assert "12 of 12 trials finished" in output
     report = tmp_path / "tiny" / "report"
     page = (report / "report.html").read_text()
     best = pd.read_csv(report / "tables" / "best.csv")

@@ -184,10 +184,10 @@ def test_a_trials_weights_give_the_trials_metrics(user: Path, pool: Path, run: R
     words = command("--pool").replace("TRIAL", name)
     run(f"{words} {pool}/evaluation/held-out --json own.json")
     row = json.loads((user / "results/my-study/trials" / name / "result.json").read_text())["row"]
-    told = json.loads((user / "own.json").read_text())
-    ours = told["metrics"]
-    assert (row["precision"], told["precision"]) == ("bf16", "fp32")
-    assert told["evaluation_version"] == row["evaluation_version"]
+    result = json.loads((user / "own.json").read_text())
+    ours = result["metrics"]
+    assert (row["precision"], result["precision"]) == ("bf16", "fp32")
+    assert result["evaluation_version"] == row["evaluation_version"]
     run(f"evaluate mini-ConvNeXt --sets {pool}/evaluation/held-out --json exported.json")
     again = json.loads((user / "exported.json").read_text())
     assert again["metrics"].items() <= ours.items()
@@ -203,14 +203,16 @@ def test_a_trials_weights_give_the_trials_metrics(user: Path, pool: Path, run: R
 def test_any_open_clip_checkpoint_is_evaluated_and_written_to_files(user: Path, run: Run) -> None:
     torch.save(open_clip.create_model("ViT-S-32-alt").state_dict(), user / "checkpoint.pt")
     run(command("mine.csv"))
-    told = json.loads((user / "mine.json").read_text())
+    result = json.loads((user / "mine.json").read_text())
     table = pd.read_csv(user / "mine.csv").set_index("metric")
     assert list(table.index) == [
         f"{way}_r{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)
     ]
-    assert table.loc["image_to_text_r5", "value"] == told["metrics"]["captions/image_to_text_r5"]
-    assert table.loc["image_to_text_r5", "standard_error"] == told["metrics"]["captions/image_to_text_r5_se"]
-    assert (told["images"], told["texts"], told["precision"]) == (PICTURES, 2 * PICTURES, "fp32")
+    assert table.loc["image_to_text_r5", "value"] == result["metrics"]["captions/image_to_text_r5"]
+    assert (
+        table.loc["image_to_text_r5", "standard_error"] == result["metrics"]["captions/image_to_text_r5_se"]
+    )
+    assert (result["images"], result["texts"], result["precision"]) == (PICTURES, 2 * PICTURES, "fp32")
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from tests.study.declared import FULL, changed, problems, write
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "message"),
     [
         ("mini-ViT-XXS-8: 2e-3", "mini-ViT-XXS-8: 1e308", "at most 10: a step of Adam moves each weight"),
         ("weight_decay: 0.1", "weight_decay: 1e300", "at most 1,000: it is multiplied by the learning rate"),
@@ -43,10 +43,10 @@ from tests.study.declared import FULL, changed, problems, write
     ],
 )  # fmt: skip
 def test_a_value_that_no_one_can_mean_is_refused_with_the_reason(
-    tmp_path: Path, old: str, new: str, told: str
+    tmp_path: Path, old: str, new: str, message: str
 ) -> None:
     found = problems(tmp_path, changed(old, new))
-    assert any(told in line for line in found), found
+    assert any(message in line for line in found), found
 
 
 def test_unusual_values_are_warned_about(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_file_that_is_no_declaration_is_refused_by_its_size(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ("recommend x --flops 1e18 --pairs 10M --limit nan", "'nan' must be a number from 1 to"),
         ("calibrate x --seconds nan", "'nan' must be a number from 1 to"),
@@ -93,12 +93,12 @@ def test_a_file_that_is_no_declaration_is_refused_by_its_size(tmp_path: Path) ->
     ],
 )
 def test_options_out_of_bounds_are_problems(
-    capsys: pytest.CaptureFixture[str], words: str, told: str
+    capsys: pytest.CaptureFixture[str], words: str, message: str
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         main(words.split())
     assert ended.value.code == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_passwords_of_urls_are_neither_printed_nor_written(
@@ -150,7 +150,7 @@ def test_tables_and_views_write_the_escape_codes_of_names_out(
     with Live(Text(evil), console=console, auto_refresh=False) as live:
         live.refresh()
     show(evil)
-    for told in (console.file.getvalue(), capsys.readouterr().out):  # type: ignore[attr-defined]
-        assert "name\\x1b[2J\\x9b3J" in told
-        assert "\x1b[2J" not in told
-        assert "\x9b" not in told
+    for message in (console.file.getvalue(), capsys.readouterr().out):  # type: ignore[attr-defined]
+        assert "name\\x1b[2J\\x9b3J" in message
+        assert "\x1b[2J" not in message
+        assert "\x9b" not in message

@@ -119,12 +119,12 @@ def test_design_chooses_from_the_grid_until_its_questions_are_answered(
     assert dry.startswith("36 trials: 24 not selected, 12 to run\n")
     assert dry.endswith("the design chooses further trials by the results of these\n")
 
-    told = run(f"run {declaration} --results {tmp_path} --backend local")
-    assert "\n[ 1/12] mini-ViT-XXS-8 " in told
+    output = run(f"run {declaration} --results {tmp_path} --backend local")
+    assert "\n[ 1/12] mini-ViT-XXS-8 " in output
 
     folder = tmp_path / "tiny"
     results = pd.read_parquet(folder / "results.parquet")
-    assert f"\n[{len(results)}/{len(results)}] mini-" in told
+    assert f"\n[{len(results)}/{len(results)}] mini-" in output
     assert 12 < len(results) < 36
     assert set(results["trial"]) == set(chosen(folder))
     last = events(folder, "design")[-1]

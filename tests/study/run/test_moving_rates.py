@@ -85,7 +85,7 @@ def test_rates_are_tuned_carried_on_checked_and_reported(
     page = " ".join((report / "report.html").read_text(encoding="utf-8").split())
     assert f"{level} of 1 TFLOP set aside were paid" in page
     worse = "0.001 has an error of 40.0 %, the tuned 0.002 one of 44.8 %"
-    moved = f"not the best any more for mini-ViT-XXS-8 with CLIP at 20 GFLOP: {worse}"
+    moved = f"no longer the best for mini-ViT-XXS-8 with CLIP at 20 GFLOP: {worse}"
     assert (moved in page) is not carried
     assert ("tuned for each (1 of them no longer the best at 20 GFLOP)" in page) is not carried
     verdict = pd.read_csv(report / "tables" / "checked-rates.csv")["Verdict"].tolist()
@@ -172,9 +172,9 @@ def test_check_pays_no_more_than_its_share_and_the_grid_goes_on_without_what_is_
     tuning, *_ = json.loads(run(f"status {path} --results {tmp_path} --json"))["levels"]
     assert left_out
     assert (tuning["name"], tuning["waiting"], tuning["left_out"]) == ("tuning", 0, len(left_out))
-    told = run(f"status {path} --results {tmp_path}").splitlines()
-    assert told[0].split() == ["level", "done", "running", "failed", "waiting", "left", "out"]
-    assert told[-1] == "no run is active, and no trial is waiting"
+    output = run(f"status {path} --results {tmp_path}").splitlines()
+    assert output[0].split() == ["level", "done", "running", "failed", "waiting", "left", "out"]
+    assert output[-1] == "no run is active, and no trial is waiting"
 
     text = path.read_text(encoding="utf-8")
     # The share of the tuning pays for no check; a larger share of the check does.

@@ -1,4 +1,4 @@
-"""What each trial occupies and is run with, where rules differ."""
+"""Resources and settings of each trial where rules differ."""
 
 from pathlib import Path
 

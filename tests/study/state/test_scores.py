@@ -132,7 +132,7 @@ def test_a_score_is_computed_from_others_and_named(scored: Pool, tmp_path: Path,
     kept = (other > 0) & (pairs["caption"].str.len() > 5) & (pairs["width"] < 3 * pairs["height"])
     assert 0 < kept.sum() < pool.count
     np.testing.assert_array_equal(pool.column("score:some"), np.where(kept, first, np.nan).astype(np.float32))
-    for words, told in {
+    for words, output in {
         "=first if other --name x": "score 'first if other': 'other' is not true or false for each pair",
         "=frst --name x": "name 'frst' is not defined; scores of the pool: first, other, both, some; ",
         "=first > 1 --name x": "score 'first > 1' is not a number for each pair",
@@ -140,7 +140,7 @@ def test_a_score_is_computed_from_others_and_named(scored: Pool, tmp_path: Path,
     }.items():
         expression, *rest = words.split(" --name ")
         name = f"--name {rest[0]}" if rest else ""
-        assert told in run(f"data score {scored.path} --with '{expression}' {name}", code=2)
+        assert output in run(f"data score {scored.path} --with '{expression}' {name}", code=2)
 
 
 def test_status_tells_of_a_ranking_that_has_changed_since_the_last_run(

@@ -94,8 +94,8 @@ def test_a_stop_from_anywhere_reaches_only_the_active_run(machine: Machine) -> N
         list(elsewhere.storage.stop(wait_s=0))
     with here.storage.claim(say):
         assert not here.storage.stop_requested()
-        told, waited = elsewhere.storage.stop(wait_s=0)
-        assert told.startswith(f"asked {running(here.folder)} to stop")
+        output, waited = elsewhere.storage.stop(wait_s=0)
+        assert output.startswith(f"asked {running(here.folder)} to stop")
         assert waited == "the run has not ended after 0 s; the request to stop remains"
         deadline = time.monotonic() + 20
         while not here.storage.stop_requested():

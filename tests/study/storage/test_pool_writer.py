@@ -66,14 +66,14 @@ def test_a_folder_needs_no_lease(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "message"),
     [
         ("s3://no-such-bucket/p", "storage s3://no-such-bucket/p can't be used: .*[Bb]ucket"),
         ("gs://bucket/p", "storage gs://bucket/p needs a package that is not installed: .*gcsfs"),
     ],
 )
 @pytest.mark.usefixtures("bucket")
-def test_a_url_that_cannot_be_written_is_one_line(url: str, told: str) -> None:
-    with pytest.raises(ValueError, match=f"^{told}") as found, only_writer(url, lambda _: None):
+def test_a_url_that_cannot_be_written_is_one_line(url: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}") as found, only_writer(url, lambda _: None):
         pass
     assert "\n" not in str(found.value)

@@ -153,8 +153,8 @@ def test_links_devices_and_sparse_members_are_refused_not_followed(tmp_path: Pat
         add_sample(tar, 2)
     pool = built(tmp_path / "x")
     assert sorted(pool.index["caption"]) == ["number 1", "number 2"]
-    told = {key: reason for _, key, reason in left_out(pool)}
-    assert told == dict.fromkeys("shi", "png is a link, which is not followed") | {
+    reasons = {key: reason for _, key, reason in left_out(pool)}
+    assert reasons == dict.fromkeys("shi", "png is a link, which is not followed") | {
         "f": "png is not a file",
         "z": "png is a sparse file",
     }

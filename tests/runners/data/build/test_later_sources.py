@@ -166,8 +166,8 @@ def test_another_source_or_other_options_are_refused(pool: Pool, source: Path, t
     with pytest.raises(ValueError, match=r"^the pool was built with --without none, not shapes"):
         build(pool.path, source, evaluation=[tmp_path / "shapes"])
     write_shards(tmp_path / "other", range(3))
-    told = rf"^{pool.path} already exists; .+ such as into {pool.path}/later, and run `.+ --in-place`"
-    with pytest.raises(ValueError, match=told):
+    message = rf"^{pool.path} already exists; .+ such as into {pool.path}/later, and run `.+ --in-place`"
+    with pytest.raises(ValueError, match=message):
         build(pool.path, tmp_path / "other")
 
 

@@ -248,12 +248,12 @@ def test_the_environment_sets_how_much_is_fetched_ahead(
     pool = Pool.open(away.path)
     assert np.array_equal(read_images(pool, ALL, 32), read_images(folder, ALL, 32))
     assert threading.active_count() - before <= 4  # the package's own thread is one of them
-    for variable, text, told in (
+    for variable, text, message in (
         (PREFETCH_SIZE, "3 pears", "STUDY_PREFETCH_SIZE: .*pears"),
         (PREFETCH_REQUESTS, "0", "STUDY_PREFETCH_REQUESTS: '0' must be from 1 to 256"),
     ):
         monkeypatch.setenv(variable, text)
-        with pytest.raises(ValueError, match=f"^{told}"):
+        with pytest.raises(ValueError, match=f"^{message}"):
             _ = Pool.open(away.path).place
 
 
@@ -336,13 +336,13 @@ def test_the_copy_of_a_pool_has_its_index_and_evaluation_sets_and_follows_it(
     storage.write("shards/new.tar", b"tar")
     storage.write("left-out.parquet", b"new")
     assert (copy_pool(url, copy) / "vocabulary.txt").exists()
-    told = not_indexed(Pool.open(copy))
-    assert told is not None
-    assert told.startswith(f"1 tars in {url}/ are not in its index, the first is shards/new.tar")
+    message = not_indexed(Pool.open(copy))
+    assert message is not None
+    assert message.startswith(f"1 tars in {url}/ are not in its index, the first is shards/new.tar")
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "message"),
     [
         ("gs://bucket/x", "pool gs://bucket/x can't be read: storage .* needs a package .* gcsfs"),
         (
@@ -352,8 +352,8 @@ def test_the_copy_of_a_pool_has_its_index_and_evaluation_sets_and_follows_it(
     ],
 )
 @pytest.mark.usefixtures("bucket")
-def test_a_pool_that_cannot_be_read_is_one_line(url: str, told: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"^{told}"):
+def test_a_pool_that_cannot_be_read_is_one_line(url: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
         copy_pool(url, tmp_path / "copy")
 
 

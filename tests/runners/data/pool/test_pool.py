@@ -191,9 +191,9 @@ def test_tars_added_after_indexing_are_reported_with_advice(folder: Path) -> Non
     assert not_indexed(pool) is None
     write_tar(folder / "more" / "00002.tar", [sample(20)])
     write_tar(folder / "evaluation" / "mine" / "test" / "0.tar", [sample(50)])
-    told = not_indexed(Pool.open(folder))
-    assert told is not None
-    assert told.startswith(f"1 tars in {folder} are not in its index, the first is more/00002.tar")
+    message = not_indexed(Pool.open(folder))
+    assert message is not None
+    assert message.startswith(f"1 tars in {folder} are not in its index, the first is more/00002.tar")
     (folder / "pool.json").unlink()
     assert open_pool(folder).count == 11
 

@@ -49,8 +49,8 @@ def test_fetching_thread_belongs_to_the_ranks_gpu(monkeypatch: pytest.MonkeyPatc
     ((moved,),) = batches
     arrived: object = moved
     assert arrived == (device, True)
-    (first, told), (second, _) = calls
-    assert told == device
+    (first, where), (second, _) = calls
+    assert where == device
     assert first == second != main_thread().name
 
 

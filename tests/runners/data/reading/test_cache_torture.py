@@ -83,19 +83,19 @@ def test_random_kills_and_failing_writes_give_the_same_samples_and_keep_the_limi
     readers = {study: start(study) for study in (0, 1)}
     for _ in range(KILLS):
         study = draw.randrange(2)
-        reader, told = readers[study]
-        assert told.recv(), "a reader got other samples"
+        reader, pipe = readers[study]
+        assert pipe.recv(), "a reader got other samples"
         time.sleep(draw.random() / 20)  # into the next block
         reader.kill()
         reader.join()
-        while told.poll():
+        while pipe.poll():
             try:
-                assert told.recv(), "a reader got other samples"
+                assert pipe.recv(), "a reader got other samples"
             except EOFError:
                 break
         readers[study] = start(study)
-    for reader, told in readers.values():
-        assert told.recv()
+    for reader, pipe in readers.values():
+        assert pipe.recv()
         reader.kill()
         reader.join()
 

@@ -160,15 +160,15 @@ def test_loader_fills_at_most_two_gibibytes(
 
 
 def test_workers_start_in_the_named_way(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: dict[str, object] = {}
+    options: dict[str, object] = {}
 
     def loader(data: Dataset[object], **how: object) -> DataLoader[object]:
-        told.update(how)
+        options.update(how)
         return DataLoader(data, **how)  # type: ignore[arg-type]
 
     monkeypatch.setattr(streamed_set, "DataLoader", loader)
     assert len(seen(streamed(pool, workers=2), 0, 2)) == 2 * BATCH
-    assert (told["multiprocessing_context"], told["num_workers"]) == ("fork", 2)
+    assert (options["multiprocessing_context"], options["num_workers"]) == ("fork", 2)
 
 
 @pytest.mark.slow

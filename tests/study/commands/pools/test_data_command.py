@@ -369,22 +369,22 @@ training: {batch_size: 16, lr_peak: {mini-ViT-XXS-8: 2e-3}}
 """
     (user / "icons.yaml").write_text(study, encoding="utf-8")
     declaration = load_declaration(user / "icons.yaml")
-    told = study_in(declaration=declaration, folder=user / "results", pools=user / "pools")
-    plan = plan_study(told)
+    declared = study_in(declaration=declaration, folder=user / "results", pools=user / "pools")
+    plan = plan_study(declared)
     assert [trial.cell.subset_size for trial in plan.trials] == [120, 300]
     late = user / "pools" / "icons" / "late.tar"
     shutil.copy(user / "sets" / "icons" / "00000.tar", late)
     with pytest.raises(
         ValueError, match=r"1 tars in .*pools/icons are not in its index, the first is late\.tar"
     ):
-        plan_study(told)
+        plan_study(declared)
     assert "late.tar; `python -m study data build pools/icons --in-place` takes" in run(command("data info"))
     late.unlink()
     trial = plan.trials[0]
     job = TrialJob(
         trial=trial,
-        pools=(told.pool_folders[""],),
-        evaluation=told.evaluation,
+        pools=(declared.pool_folders[""],),
+        evaluation=declared.evaluation,
         folder=user / "trial",
         cpus=1,
         gpus=0,
@@ -398,7 +398,7 @@ training: {batch_size: 16, lr_peak: {mini-ViT-XXS-8: 2e-3}}
     assert outcome.row["train_loss"] < np.log(16)  # better than chance among 16
     assert not (user / "trial" / "damage.jsonl").exists()
 
-    pool = Pool.open(told.pool_folders[""])
+    pool = Pool.open(declared.pool_folders[""])
     row = pool.index.iloc[pool.subset(size=None, quality="top40").rows()[7]]
     content = bytearray((pool.path / row["shard"]).read_bytes())
     content[row["offset"] + row["length"] // 2] ^= 1

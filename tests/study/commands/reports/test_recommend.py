@@ -93,9 +93,9 @@ def test_a_level_is_reached_with_tolerance(capsys: pytest.CaptureFixture[str]) -
 
 def test_a_pool_larger_than_any_measured_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     lines = said(capsys, "5.4e12", "--pairs", "10M")
-    told = [line for line in lines if line.startswith("  data: ")]
-    assert len(told) == 1
-    assert "305 times as large as the largest measured (32,768 pairs)" in told[0]
+    about_data = [line for line in lines if line.startswith("  data: ")]
+    assert len(about_data) == 1
+    assert "305 times as large as the largest measured (32,768 pairs)" in about_data[0]
     assert not any(line.startswith("  data: ") for line in said(capsys, "5.4e12", "--pairs", "32768"))
 
 

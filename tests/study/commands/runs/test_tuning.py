@@ -120,11 +120,11 @@ def test_the_pools_validation_set_selects_if_there_is_one(tmp_path: Path, run: R
         "grid: [{architectures: [mini-ViT-XXS-8]}]\ntraining: {batch_size: 16}\n" + TUNING
     )
 
-    told = run(f"plan {declaration} --results {tmp_path}")
+    printed = run(f"plan {declaration} --results {tmp_path}")
 
-    assert "tuning: 2 trials, 49.81 GFLOP, at most 74.72 GFLOP where values are widened" in told
-    assert "450 GFLOP of the study budget are set aside; validation/top1 selects" in told
-    assert "1 trials wait for it" in told
+    assert "tuning: 2 trials, 49.81 GFLOP, at most 74.72 GFLOP where values are widened" in printed
+    assert "450 GFLOP of the study budget are set aside; validation/top1 selects" in printed
+    assert "1 trials wait for it" in printed
 
 
 def declare(
@@ -161,11 +161,11 @@ def test_a_stopped_tuning_keeps_its_work_and_continues(
     assert said_events(folder)[-1] == "tuning-ended"
     assert at_work(folder), "it left a checkpoint"
     assert booked(folder, "wasted") == 0
-    told = run(f"run {declaration} --results {tmp_path} --dry-run")
-    assert "2 trials of the tuning: " in told
-    assert "at 60 GFLOP, lr_peak 1e-05, seed 1000: " in told
-    assert told.count("continues at") == len(at_work(folder))
-    assert "then the grid, with the winning values:\n1 trials: 1 to run" in told
+    printed = run(f"run {declaration} --results {tmp_path} --dry-run")
+    assert "2 trials of the tuning: " in printed
+    assert "at 60 GFLOP, lr_peak 1e-05, seed 1000: " in printed
+    assert printed.count("continues at") == len(at_work(folder))
+    assert "then the grid, with the winning values:\n1 trials: 1 to run" in printed
 
 
 def require_reconciled(declaration: Path) -> None:
@@ -193,7 +193,7 @@ def far_on(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("--backend", "local", "--address", "x:1"),
          "--address is for a Ray cluster and --backend local runs"),
@@ -201,11 +201,11 @@ def far_on(folder: Path) -> list[Path]:
     ],
 )  # fmt: skip
 def test_an_invalid_tuning_is_refused_before_anything_is_written(
-    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], told: str
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
 ) -> None:
     declaration = declare(tmp_path, pool)
 
     assert main(["run", str(declaration), "--results", str(tmp_path), *words]) == 2
 
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "tiny").exists()

@@ -119,9 +119,9 @@ def test_a_stopped_run_leaves_no_process_loses_nothing_and_continues_to_the_same
         assert len(marked(mark)) >= 3
         if how == "study stop":
             assert main(["stop", str(declaration), "--results", str(tmp_path)]) == 0
-            told = capsys.readouterr().out
-            assert told.startswith(f"asked process {process.pid} on ")
-            assert told.endswith("the run has ended; `run` continues it\n")
+            printed = capsys.readouterr().out
+            assert printed.startswith(f"asked process {process.pid} on ")
+            assert printed.endswith("the run has ended; `run` continues it\n")
         else:
             process.send_signal(signal.Signals[how])
         output, errors = process.communicate(timeout=120)

@@ -36,21 +36,21 @@ def tortured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 def test_a_tortured_study_gives_the_rows_of_the_quiet_one_bit_for_bit(
     tortured: tuple[Path, dict[str, object]],
 ) -> None:
-    folder, told = tortured
+    folder, output = tortured
 
-    killed = told["killed"]
+    killed = output["killed"]
     assert isinstance(killed, dict)
     assert sum(killed.values()) >= KILLS
     assert killed["driver"] >= 1
     for table in ("results.parquet", "curves.parquet"):
         assert (folder / "tortured" / table).read_bytes() == (folder / "quiet" / table).read_bytes()
-    assert told["left_behind"] == []
+    assert output["left_behind"] == []
 
 
 def test_its_ledger_agrees_to_the_flop_with_a_witness_of_every_step(
     tortured: tuple[Path, dict[str, object]],
 ) -> None:
-    folder, told = tortured
+    folder, output = tortured
     plan = pd.read_parquet(folder / "tortured" / "plan.parquet")
     step_flops = (plan["batch_size"] * plan["train_flops_per_sample"]).unique().item()
     entries = read_entries(folder / "tortured" / "ledger.jsonl")
@@ -63,7 +63,7 @@ def test_its_ledger_agrees_to_the_flop_with_a_witness_of_every_step(
     assert sums["wasted"] > 0
     assert reserved(entries) == {}
     # The meter runs an instant ahead: where a kill fell between the two, a step is announced, not computed.
-    computed, announced = told["steps_computed"], told["steps_announced"]
+    computed, announced = output["steps_computed"], output["steps_announced"]
     assert isinstance(computed, int)
     assert isinstance(announced, int)
     assert computed * step_flops <= sums["spent"] + sums["wasted"] <= announced * step_flops
