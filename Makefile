@@ -1,7 +1,8 @@
 # `make demo` and `make test` need Python 3.11 or later and git; each makes its environments by itself.
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name))))
 RUN = .venv/bin/python
-PYTEST = $(RUN) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+# Three processes on two cores: tests that wait for a process leave their core to another.
+PYTEST = $(RUN) -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: demo test check quick lint docs clean
 

@@ -5,6 +5,8 @@ import os
 import pytest
 from hypothesis import settings
 
+from tests.root import ROOT
+
 # The workers share the cores: more threads than one in each only wait for each other.
 for _library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
@@ -24,10 +26,11 @@ settings.load_profile("no deadline")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group the tests that must not run at the same time.
 
-    Those of a file, which share what it made; and all that start Ray: with two clusters on a machine, a test
-    of one minute took eight.
+    Those of a file, which share what it made; and those of a package that start Ray: more than two clusters
+    only wait for the cores.
     """
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)  # the longest row of them begins
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)  # the longest rows of them begin
     for item in items:
-        group = "ray" if item.get_closest_marker("ray") else str(item.path)
+        package = item.path.relative_to(ROOT / "tests").parts[0]
+        group = f"ray {package}" if item.get_closest_marker("ray") else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
