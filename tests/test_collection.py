@@ -11,7 +11,7 @@ def test_a_test_is_sent_to_the_worker_of_its_group(request: pytest.FixtureReques
     group = request.node.get_closest_marker("xdist_group")
 
     assert group is not None
-    # pytest-xdist reads the group from the end of a test's id; without it, all tests with Ray run side by side.
+    # pytest-xdist reads the group from the end of a test's id; without it, every test goes to any worker.
     if "PYTEST_XDIST_WORKER" in os.environ:
         assert request.node.nodeid.endswith(f"@{group.args[0]}")
 
