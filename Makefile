@@ -14,12 +14,12 @@ demo: .venv/installed
 test: lint .venv/tested .venv-img2dataset/installed
 	IMG2DATASET=$(CURDIR)/.venv-img2dataset/bin/img2dataset $(PYTEST)
 
-# Quick tests: those that start no Ray and take less than a third of a second.
+# Quick tests: those that start no Ray and take less than a third of a second. The checks run beside them.
 check: .venv/tested
 	$(MAKE) --jobs=2 --output-sync=target lint quick
 
 quick: .venv/tested
-	$(PYTEST) -m "not ray and not slow"
+	$(PYTEST) -n 2 -m "not ray and not slow"
 
 docs: .venv/tested
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build

@@ -13,8 +13,10 @@ from tests.study.conftest import shared_server
 def cluster() -> Iterator[Any]:
     """A cluster with a head that runs no trials; the tests of a file add nodes."""
     os.environ.setdefault("RAY_AUTH_MODE", "token")
-    from ray.cluster_utils import Cluster  # noqa: PLC0415 - after the mode is set
+    from ray._raylet import Config  # type: ignore[attr-defined]  # noqa: PLC0415 - after the mode is set
+    from ray.cluster_utils import Cluster  # noqa: PLC0415 - as above
 
+    Config.initialize("")  # other tests may have imported Ray, which read its configuration then
     with pytest.MonkeyPatch.context() as environment:
         for name, value in shared_server().items():
             environment.setenv(name, value)
