@@ -77,9 +77,15 @@ def write_declaration(folder: Path, pool: Path, name: str = "tiny", **changes: s
 
 def study(*words: object) -> subprocess.CompletedProcess[str]:
     """Run ``python -m study`` like a user."""
-    with start_study(*words) as process:
-        output, errors = process.communicate(timeout=300)
-    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+    return subprocess.run(
+        _command(words),
+        cwd=ROOT,
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
 
 
 def start_study(*words: object, alone: bool = False) -> subprocess.Popen[str]:
@@ -90,16 +96,23 @@ def start_study(*words: object, alone: bool = False) -> subprocess.Popen[str]:
         alone: True for a process group and a server of trials of its own, for tests that look for the
             processes it leaves; otherwise the trials are forked from the server of the tests.
     """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-m", "study", *map(str, words)],
+        _command(words),
         cwd=ROOT,
-        env=environment if alone else environment | shared_server(),
+        env=_environment(alone=alone),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=alone,
     )
+
+
+def _command(words: tuple[object, ...]) -> list[str]:
+    return [sys.executable, "-m", "study", *map(str, words)]
+
+
+def _environment(*, alone: bool = False) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"} | ({} if alone else shared_server())
 
 
 def shared_server() -> dict[str, str]:
