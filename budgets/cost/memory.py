@@ -41,7 +41,7 @@ CHUNK_ENTRIES = 2**25
 def memory_bytes(
     architecture: Architecture, strategy: Strategy, recipe: Recipe, *, batch_size: int, devices: int
 ) -> int:
-    """Estimate the memory of each of the devices that share a batch, in bytes."""
+    """Estimate the bytes on each of ``devices`` that share a whole batch of ``batch_size`` pairs."""
     cost = sample_cost(architecture, strategy, batch_size=batch_size)
     here = -(-batch_size // devices)
     image = _image_bytes_per_mac(architecture) * (cost.image_macs + cost.head_macs)

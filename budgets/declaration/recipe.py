@@ -46,17 +46,15 @@ class Recipe:
     cooldown: Annotated[float, values.positive_share, Tuned(read=values.share_below_one)] = 0.2
     """Share of the steps, at the end, in which the learning rate falls to zero."""
     accumulation: Annotated[int, values.batch] = 1
-    """Parts in which a batch is computed. The loss is that of the whole batch: features of all
-    parts first, then each part once more for its gradients (Gao et al. 2021, arXiv 2101.06983). Only batch
-    norm
-    sees parts. The second forward pass is recomputation, which is not counted."""
+    """Parts in which a batch is computed. The loss is that of the whole batch: features of all parts first,
+    then each part once more for its gradients (Gao et al. 2021, arXiv 2101.06983). Only batch norm sees
+    parts. The second forward pass is recomputation, which is not counted."""
     ema: Annotated[float, values.decay_or_off, Tuned(read=values.share_below_one)] = 0.0
     """Decay of the moving average of the weights that is evaluated; ``off`` (0) evaluates the weights."""
     unmasked_tail: Annotated[float | None, values.tail_or_strategys, Tuned(read=values.tail)] = 0.0
     """Share of the steps, at the end, in which masking strategies see all tokens; ``strategy`` (None) takes
     each strategy's own share from its paper (`budgets.cost.strategy`). Strategies on smaller images take
-    their
-    own share at 0 as well."""
+    their own share at 0 as well."""
     embedding_decay: bool = True
     """Decay positions, class tokens and token embeddings too, as open_clip and SLIP do; big_vision decays
     only kernels."""

@@ -142,9 +142,8 @@ def choose(kinds: Sequence[Kind], cluster: Cluster, *, hours_factor: float) -> t
     """Return a choice of options for each kind, with at most ``hours_factor`` times the fewest GPU hours.
 
     Wider options are faster but cost more GPU hours. Each bound on the duration of the longest trial gives
-    one
-    choice: of each kind, the cheapest option within the bound. The choices are ranked by a lower bound of the
-    study's duration; the best few are simulated.
+    one choice: of each kind, the cheapest option within the bound. The choices are ranked by a lower bound of
+    the study's duration; the best few are simulated.
     """
     sums, longest = [sum(kind.hours) for kind in kinds], [max(kind.hours) for kind in kinds]
 

@@ -112,8 +112,7 @@ def evaluation_set(name: str, size: int, *, seed: int = EVALUATION_SEED) -> Eval
     - ``seen``: the same, on training sprites in new scenes.
     - ``style``: the same, on sprites of a maker whose artwork never occurs in training.
     - ``validation``: for tuning. It shares the renditions and classes of ``held-out``, because each concept
-    has
-      only one held-out rendition; its scenes differ. Tuning on it is not blind to those drawings.
+      has only one held-out rendition; its scenes differ. Tuning on it is not blind to those drawings.
     - ``retrieval``: scenes as in training with full and true captions, all different in content.
 
     Args:

@@ -145,15 +145,14 @@ def _check_kinds(study: Study, plan: Plan, backend: Backend, nodes: list[str]) -
             elif trial.resources.nodes > 1:
                 tasks.append(_over_nodes(study, name, trial, nodes, Path(folder).resolve()))
         for task, value in run_tasks(backend, tasks):
-            found = value
-            if isinstance(found, tuple):
-                together, found = found
-                yield replace(together, what=f"ranks of {task.trial}")
-            if isinstance(found, KindFound):
-                measured.append(found.speed)
-                yield _speed(kinds[task.trial], found)
-            else:
-                yield _failed(task, found)
+            for found in value if isinstance(value, tuple) else (value,):
+                if isinstance(found, KindFound):
+                    measured.append(found.speed)
+                    yield _speed(kinds[task.trial], found)
+                elif isinstance(found, Check):
+                    yield replace(found, what=f"ranks of {task.trial}")
+                else:
+                    yield _failed(task, found)
     _keep(study, measured)
 
 
