@@ -9,7 +9,9 @@ A trial that continues from the milestone of another trial waits until the miles
 beside the other trial. Its length is added to that of the other, so that trunks start first. If a trial ends
 without a milestone, the trials that wait for the milestone end as well.
 
-A trial whose worker died is retried with its old priority until its retries are used up. A trial that failed
+A trial whose worker died is retried with its old priority until its retries are used up. If what crashes lost
+exceeds the study budget, a trial that was to be retried gives its reservation back and waits for room like one
+that never started; it is given up only if no running trial can make room. A trial that failed
 by itself (bad data, a bug) would fail again and is given up at once. A node that died gets no trial until it
 has disappeared from the cluster's list of nodes.
 """
@@ -44,7 +46,8 @@ class ScheduledTrial:
         predicted_s: Predicted duration in seconds.
         resources: Resources it occupies on each of its nodes.
         nodes: Number of nodes it runs on at once.
-        train_flops: Training FLOPs to reserve when it starts; 0 if an earlier run reserved them.
+        train_flops: Training FLOPs to reserve when it starts.
+        reserved: True if an earlier run reserved them.
         after: Trial whose milestone it waits for; empty if it can start at once.
     """
 
@@ -53,6 +56,7 @@ class ScheduledTrial:
     resources: Amounts
     nodes: int = 1
     train_flops: int = 0
+    reserved: bool = False
     after: str = ""
 
     @property
@@ -78,6 +82,13 @@ class Retry:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SetBack:
+    """Drop the trial's work and its reservation: crashes used up its room, and it waits for room again."""
+
+    trial: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class GiveUp:
     """The trial will have no result: it failed, its retries are used up, or the budget has no room for it."""
 
@@ -98,7 +109,7 @@ class EndBranches:
     branches: tuple[str, ...]
 
 
-Instruction = Start | Retry | GiveUp | EndBranches | Done
+Instruction = Start | Retry | SetBack | GiveUp | EndBranches | Done
 
 
 @dataclass(kw_only=True, slots=True)
@@ -160,7 +171,7 @@ class Schedule:
             assert task.trial not in self._stories, "a trial is scheduled once"
             state = State.BLOCKED if task.after else State.WAITING
             ahead_s = task.slot_s + sum(added[each].slot_s for each in self._following(task.trial))
-            story = _Story(task=task, state=state, set_aside=not task.train_flops, ahead_s=ahead_s)
+            story = _Story(task=task, state=state, set_aside=task.reserved, ahead_s=ahead_s)
             self._stories[task.trial] = story
             self._counts[state] += 1
             if not task.after:
@@ -228,13 +239,13 @@ class Schedule:
 
         Args:
             room_flops: Training FLOPs of the study budget that are neither spent nor reserved; None without a
-                budget. If below 0, because a crash lost work, one delayed or waiting trial is given up.
+                budget. If below 0, because a crash lost work, one delayed or waiting trial is set back.
 
         Returns:
             The instructions, in order. The FLOPs of all started trials together fit into the room.
         """
-        for story in self._over_budget(room_flops):
-            self._give_up(story, "budget", "no room in the budget")
+        if room_flops is not None:
+            self._keep_within(room_flops)
         given, self._pending = self._pending, []
         if not self._draining:
             given += self._starts(room_flops)
@@ -248,6 +259,11 @@ class Schedule:
         """Return the waiting trials, in the order in which they would start."""
         orders = sorted(order for queue in self._waiting.values() for order in queue)
         return [self._stories[trial].task for _, trial in orders]
+
+    @property
+    def promised_flops(self) -> int:
+        """Training FLOPs to reserve for the waiting trials."""
+        return sum(self._stories[task.trial].cost for task in self.waiting())
 
     def unfinished(self) -> list[str]:
         """Return the trials that wait, run, or wait before a retry."""
@@ -277,18 +293,18 @@ class Schedule:
         """Count the trials of a kind that fit at once on the living nodes."""
         return self._nodes.slots(task.resources, task.nodes)
 
-    def _over_budget(self, room_flops: int | None) -> list[_Story]:
-        """Return the trials to give up: one if the budget is exceeded, or those that can never get room."""
-        # Without a running or delayed trial, nothing can release budget.
-        stuck = not self._counts[State.RUNNING] and not self._counts[State.DELAYED]
-        if room_flops is None or (room_flops >= 0 and not stuck):
-            return []
+    def _keep_within(self, room_flops: int) -> None:
+        """Set back one trial if the budget is exceeded; give up the trials that can never get room."""
         idle = [each for each in self._stories.values() if each.state in {State.WAITING, State.DELAYED}]
-        # Only trials with a reservation free budget when they are given up; the shortest goes first.
-        set_aside = sorted((each for each in idle if each.set_aside), key=lambda each: each.order)
+        set_aside = [each for each in idle if each.set_aside]
         if room_flops < 0 and set_aside:
-            return set_aside[-1:]  # one at a time: the ledger then knows how much room that makes
-        return [each for each in idle if each.cost > room_flops] if stuck else []
+            # The shortest goes first; one at a time, because the ledger then knows how much room that makes.
+            self._set_back(max(set_aside, key=lambda each: each.order))
+        elif not self._counts[State.RUNNING] and not self._counts[State.DELAYED]:
+            # Nothing can release budget any more.
+            for story in idle:
+                if story.cost > room_flops:
+                    self._give_up(story, "budget", "no room in the budget")
 
     def _starts(self, room_flops: int | None) -> list[Instruction]:
         starts: list[Instruction] = []
@@ -323,12 +339,19 @@ class Schedule:
         self._nodes.give_back(story.task.trial)
         self._move(story, state, event)
 
+    def _set_back(self, story: _Story) -> None:
+        if story.state is State.DELAYED:
+            # The trial must not be retried by an instruction that is still pending.
+            retry = Retry(trial=story.task.trial, attempt=story.crashes)
+            self._pending = [each for each in self._pending if each != retry]
+            self._move(story, State.WAITING, "set back")
+            self._queue(story)
+        story.set_aside, story.crashes = False, 0
+        self._pending.append(SetBack(trial=story.task.trial))
+
     def _give_up(self, story: _Story, cause: Literal["failed", "crashed", "budget"], event: str) -> None:
         if story.state is State.WAITING:
             self._unqueue(story)
-        # A trial that is given up must not be retried by an instruction still pending.
-        retry = Retry(trial=story.task.trial, attempt=story.crashes)
-        self._pending = [each for each in self._pending if each != retry]
         self._leave(story, State.GIVEN_UP, event)
         self._pending.append(GiveUp(trial=story.task.trial, cause=cause))
         if cause != "budget":

@@ -128,8 +128,18 @@ class Books(ABC):
         self.loggers.leave(trial.trial_id)
         self.progress.failed(trial, reason)
 
+    def set_back(self, trial: Trial) -> None:
+        """Book all work of a trial that waits as lost, and close its reservation."""
+        self.site.with_storage(self.keeper.given_up, trial.trial_id)
+        self.give(trial.trial_id)
+        self.event("trial-set-back", trial=trial.trial_id)
+        self.progress.say(
+            f"{self.words(trial)}: what crashes lost leaves the budget no room to finish it; "
+            "its work is dropped, and it waits for room"
+        )
+
     def leave_out(self, trial: Trial, reason: str) -> None:
-        """Book a trial that the budget has no room for; a later run with a larger budget starts it again."""
+        """Book a trial that the budget has no room for; a later run with a larger budget starts it."""
         self.site.with_storage(self.keeper.given_up, trial.trial_id)
         self.give(trial.trial_id)
         reason = f"{reason}; the budget has no room for it"

@@ -20,6 +20,7 @@ from runners.scheduling.schedule import (
     Retry,
     Schedule,
     ScheduledTrial,
+    SetBack,
     Start,
     State,
 )
@@ -116,7 +117,8 @@ class Execution(Books):
                 predicted_s=predict_s(trial, measured),
                 resources=needs(self.study, trial),
                 nodes=trial.resources.nodes,
-                train_flops=0 if self.ledger.has_reserved(trial.trial_id) else trial.paid_flops,
+                train_flops=trial.paid_flops,
+                reserved=self.ledger.has_reserved(trial.trial_id),
                 after="" if self.can_start(trial) or trial.previous not in ids else trial.previous,
             )
 
@@ -177,8 +179,7 @@ class Execution(Books):
             return ()
         # Running trials have a reservation, which `room_flops` leaves out; waiting ones do not.
         room = self.room_flops
-        promised = sum(task.train_flops for task in self._schedule.waiting())
-        return self.further(free, waiting, None if room is None else room - promised)
+        return self.further(free, waiting, None if room is None else room - self._schedule.promised_flops)
 
     def _stop_if_requested(self, backend: Backend) -> None:
         """Ask all running trials to stop if the run was asked to stop."""
@@ -204,8 +205,10 @@ class Execution(Books):
                     self._start(trial_id, nodes, backend)
                 case Retry(trial=trial_id, attempt=attempt):
                     self._retry(self.trials[trial_id], attempt)
-                case GiveUp(trial=trial_id, cause="budget"):
+                case SetBack(trial=trial_id):
                     self._retry_at.pop(trial_id, None)
+                    self.set_back(self.trials[trial_id])
+                case GiveUp(trial=trial_id, cause="budget"):
                     _, reason = self._ends.get(trial_id, ({}, "not started"))
                     self.leave_out(self.trials[trial_id], reason)
                 case GiveUp(trial=trial_id, cause=cause):

@@ -14,6 +14,7 @@ from runners.scheduling.schedule import (
     Retry,
     Schedule,
     ScheduledTrial,
+    SetBack,
     Start,
     State,
 )
@@ -210,12 +211,28 @@ def test_trial_without_budget_waits_and_is_given_up_when_no_room_can_come() -> N
     assert schedule.instructions(30) == [GiveUp(trial="medium", cause="budget"), Done()]
 
 
-def test_crash_that_exceeds_the_budget_gives_up_the_crashed_trial() -> None:
+def test_crash_that_exceeds_the_budget_gives_up_the_crashed_trial_if_nothing_can_make_room() -> None:
     schedule = schedule_of(task("x", 3, train_flops=60), retries=5)
     schedule.instructions(60)
 
     schedule.crash("x")
-    assert schedule.instructions(-1) == [GiveUp(trial="x", cause="budget"), Done()]
+    assert schedule.instructions(-1) == [SetBack(trial="x")]
+    assert schedule.instructions(59) == [GiveUp(trial="x", cause="budget"), Done()]
+
+
+def test_crash_that_exceeds_the_budget_lets_the_trial_wait_for_room() -> None:
+    tasks = task("x", 3, train_flops=60), task("y", 2, train_flops=50)
+    schedule = schedule_of(*tasks, nodes={"n": {"cpus": 2}}, retries=5)
+    assert [trial for trial, _ in starts(schedule, 110)] == ["x", "y"]
+
+    schedule.crash("x")
+    assert schedule.instructions(-20) == [SetBack(trial="x")]
+    assert schedule.promised_flops == 60
+    assert schedule.instructions(40) == [], "y may leave room"
+    schedule.finish("y")  # it diverged early, and paid 20 of its 50
+    assert [trial for trial, _ in starts(schedule, 70)] == ["x"]
+    schedule.finish("x")
+    assert schedule.instructions(10) == [Done()]
 
 
 def test_impossible_event_raises_with_the_trials_history() -> None:
@@ -281,12 +298,16 @@ class Chance:
                 case Retry():
                     assert each.attempt == self.crashes[each.trial] <= self.retries
                     self.delayed.append(each.trial)
+                case SetBack():
+                    assert each.trial not in self.running
+                    self.held.pop(each.trial)
+                    self.crashes[each.trial] = 0
+                    if each.trial in self.delayed:
+                        self.delayed.remove(each.trial)
                 case GiveUp():
                     assert each.trial not in self.running
                     self.ended[each.trial] += 1
                     self.held.pop(each.trial, None)
-                    if each.trial in self.delayed:
-                        self.delayed.remove(each.trial)
                 case Done():
                     return True
         for node, has in self.nodes.items():
