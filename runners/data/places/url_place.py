@@ -260,23 +260,41 @@ def downloaded(url: str, shard: str, size: int) -> Iterator[Path]:
 def ranges_at(url: str, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
     """Return ranges of shards below a URL, without a cache; fewer bytes where a shard is shorter or missing.
 
+    Ranges with less than a piece between them are fetched by one request of up to 8 MiB.
+
     Args:
         url: The URL.
-        ranges: Shard, offset and length of each.
+        ranges: Shard, offset and length of each, in order of shard and offset.
 
     Raises:
         OSError: The place refuses, or is still unreachable after ten minutes.
     """
     storage = Storage(url)
 
-    def read(shard: str, offset: int, length: int) -> bytes:
+    def read(near: Sequence[tuple[str, int, int]]) -> list[bytes]:
+        (shard, start, _), (_, last, length) = near[0], near[-1]
         try:
-            return _range(storage, shard, offset, offset + length, PATIENCE_S)
+            content = _range(storage, shard, start, last + length, PATIENCE_S)
         except FileNotFoundError:
-            return b""
+            content = b""
+        return [content[offset - start : offset - start + length] for _, offset, length in near]
 
     with ThreadPoolExecutor(set_by(PREFETCH_REQUESTS, _parse_requests) or _REQUESTS) as threads:
-        return list(threads.map(read, *zip(*ranges, strict=True)))
+        return [each for contents in threads.map(read, _near(ranges)) for each in contents]
+
+
+def _near(ranges: Sequence[tuple[str, int, int]]) -> list[list[tuple[str, int, int]]]:
+    """Group ordered ranges that one request fetches."""
+    groups: list[list[tuple[str, int, int]]] = []
+    for shard, offset, length in ranges:
+        if groups:
+            (first, start, _), (_, last, bytes_of_last) = groups[-1][0], groups[-1][-1]
+            size, gap = offset + length - start, offset - last - bytes_of_last
+            if first == shard and gap < PIECE and size <= _PIECES_PER_REQUEST * PIECE:
+                groups[-1].append((shard, offset, length))
+                continue
+        groups.append([(shard, offset, length)])
+    return groups
 
 
 def _range(storage: Storage, shard: str, start: int, stop: int, patience_s: float) -> bytes:

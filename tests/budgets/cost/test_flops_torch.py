@@ -52,8 +52,9 @@ def train_forward(name: str, strategy_name: str, batch: int, device: str = "meta
     model, how = build(name, strategy_name, device)
     images = torch.zeros(batch, 3, architecture.image_size, architecture.image_size)
     texts = torch.zeros(batch, architecture.context_length, dtype=torch.long)
-    views = how.views(images, texts, torch.Generator())
-    how.loss(model, *how.features(model, *views))
+    with torch.no_grad():
+        views = how.views(images, texts, torch.Generator())
+        how.loss(model, *how.features(model, *views))
 
 
 def grid() -> list[Any]:
@@ -87,9 +88,9 @@ def test_an_evaluated_image_and_text_cost_what_torch_counts_and_the_parameters_a
     architecture = load_architecture(name)
     model, _ = build(name, "clip")
 
-    with FlopCounterMode(display=False) as of_images:
+    with torch.no_grad(), FlopCounterMode(display=False) as of_images:
         model.encode_image(torch.zeros(PAIRS, 3, architecture.image_size, architecture.image_size))
-    with FlopCounterMode(display=False) as of_texts:
+    with torch.no_grad(), FlopCounterMode(display=False) as of_texts:
         model.encode_text(torch.zeros(PAIRS, architecture.context_length, dtype=torch.long))
 
     assert of_images.get_total_flops() == 2 * PAIRS * image_forward_macs(architecture)
