@@ -1,6 +1,8 @@
 # `make demo` and `make test` need Python 3.11 or later and git; each makes its environments by itself.
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name))))
 RUN = .venv/bin/python
+# Tests start hundreds of processes, and each would compile the modules that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 # Three processes on two cores: tests that wait for a process leave their core to another.
 PYTEST = $(RUN) -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
