@@ -10,9 +10,9 @@ beside the other trial. Its length is added to that of the other, so that trunks
 without a milestone, the trials that wait for the milestone end as well.
 
 A trial whose worker died is retried with its old priority until its retries are used up. If what crashes
-lost exceeds the study budget, a trial that was to be retried gives its reservation back and waits for room as if
-it had never started; it is given up only if no running trial can make room. A trial that failed by itself
-(bad data, a bug) would fail again and is given up at once. A node that died gets no trial until it has
+lost exceeds the study budget, a trial that was to be retried gives its reservation back and waits for room,
+as if it had never started; it is given up only if no running trial can make room. A trial that failed by
+itself (bad data, a bug) would fail again and is given up at once. A node that died gets no trial until it has
 disappeared from the cluster's list of nodes.
 """
 
