@@ -161,7 +161,7 @@ def test_a_killed_worker_is_restarted_from_its_checkpoint(
 
 @pytest.mark.ray
 def test_a_ray_of_this_machine_that_dies_is_started_anew_once(pool: Path, tmp_path: Path) -> None:
-    declaration = write_declaration(tmp_path, pool, levels="600 GFLOP", seeds="0, 1")
+    declaration = write_declaration(tmp_path, pool, levels="600 GFLOP")
     folder = tmp_path / "tiny"
 
     def kept() -> int:

@@ -132,8 +132,13 @@ def test_info_prints_counts_scores_and_reasons_and_draws_a_sheet(user: Path, run
         assert len(sheet.getcolors(1 << 16) or []) > 50
 
 
-def test_a_pool_keeps_all_scores_and_the_chosen_one_ranks(user: Path, run: Run) -> None:
+def test_a_pool_keeps_all_scores_and_the_chosen_one_ranks(
+    user: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run(command("--from icons.csv"))
+    shallow = open_clip.get_model_config("ViT-S-32-alt")
+    shallow["vision_cfg"]["layers"] = shallow["text_cfg"]["layers"] = 1
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "ViT-S-32-alt", shallow)  # noqa: SLF001 - restored
     model = open_clip.create_model("ViT-S-32-alt")
     torch.save(model.state_dict(), user / "checkpoint.pt")
     run(command("checkpoint.pt"))
@@ -332,9 +337,7 @@ def test_several_workers_build_the_same_pool(user: Path, run: Run) -> None:
 
 
 def test_the_embedded_pool_is_built_by_command(user: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        scorer, "SAMPLES", 4096
-    )  # a tenth of its training: the scores themselves do not matter
+    monkeypatch.setattr(scorer, "SAMPLES", 1024)  # little training: the scores themselves do not matter
     said = run(command("embedded:256"))
     assert "256 pairs; left out: none" in said
     assert Pool.open(user / "pools" / "emoji").scored

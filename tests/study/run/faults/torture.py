@@ -139,7 +139,7 @@ class Torture:
 def _declare(folder: Path, name: str, kills: int) -> Path:
     path = folder / f"{name}.yaml"
     seeds = ", ".join(str(seed) for seed in range(max(4, kills // 4)))
-    path.write_text(STUDY.format(name=name, pool=folder / "pool", levels="16 GFLOP, 40 GFLOP", seeds=seeds))
+    path.write_text(STUDY.format(name=name, pool=folder / "pool", levels="8 GFLOP, 20 GFLOP", seeds=seeds))
     return path
 
 
