@@ -51,7 +51,7 @@ def test_every_strategy_learns_on_a_vit_and_on_a_cnn(pool: Path, tmp_path: Path)
     declaration = write_declaration(
         tmp_path,
         pool,
-        levels="25 GFLOP",
+        levels="15 GFLOP",
         architectures="mini-ViT-XXS-8, mini-ConvNeXt",
         strategies="clip, clip-crop-flip, flip-50, slip",
     )

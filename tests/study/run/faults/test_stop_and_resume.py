@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 wait_for = partial(waiting.wait_for, seconds=120)
 
-LONG = {"levels": "16 GFLOP", "seeds": "0, 1, 2"}
+LONG = {"levels": "10 GFLOP", "seeds": "0, 1, 2"}
 Said = pytest.CaptureFixture[str]
 
 
