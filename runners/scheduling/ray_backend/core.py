@@ -213,17 +213,20 @@ class RayBackend:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if not self.lost:
+        own = worker._global_node if self.address is None else None  # noqa: SLF001 - has no public name
+        if self.lost:
+            # Ray would wait for its head for a minute, and end this process with an exit code of its own.
+            atexit.unregister(worker.shutdown)
+        else:
             self.announce([])
+            if own is not None:
+                worker._global_node = None  # noqa: SLF001 - `shutdown` would wait a second for each of its processes
             ray.shutdown()
-            return
-        # Ray would wait for its head for a minute, and end this process with an exit code of its own.
-        atexit.unregister(worker.shutdown)
-        if self.address is None and worker._global_node is not None:  # noqa: SLF001 - has no public name
-            _kill(worker._global_node)  # noqa: SLF001
+        if own is not None:
+            kill_node(own)
 
 
-def _kill(node: Any) -> None:  # noqa: ANN401 - Ray's nodes have no public type
+def kill_node(node: Any) -> None:  # noqa: ANN401 - Ray's nodes have no public type
     """Kill the processes of a node and all that its raylet has started.
 
     Ray kills only the former; its agents would notice that the raylet is gone a minute later.

@@ -13,11 +13,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # all on loopback
-
-from ray.cluster_utils import Cluster
 
 from budgets.hardware.machine_cache import CACHE
 from runners.host.storage import Storage
@@ -28,34 +25,34 @@ from runners.trials.records.trial_files import kept_steps
 from runners.trials.trial import take_part
 from runners.trials.trial_job import TrialJob
 from study.storage.bucket_storage import BucketStorage
+from tests.runners.scheduling.simulated import SMALL, simulated_cluster
 
 
 def main(file: Path) -> None:
     job: TrialJob = pickle.loads(file.read_bytes())  # noqa: S301 - the test's own
-    memory: dict[str, Any] = {"object_store_memory": 80_000_000, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **memory})
-    for number in range(2):
-        cache = {CACHE: str(job.folder.with_name(f"cache{number}"))}
-        cluster.add_node(num_cpus=1, env_vars=cache, **memory)
-    cluster.wait_for_nodes()
-    with RayBackend(cluster.address) as backend:
-        finished = _run(backend, partial(take_part, job), job, job.folder.name, leave=False)
-        assert finished.how == "finished", finished
-        assert finished.value is not None
+    with simulated_cluster() as cluster:
+        for number in range(2):
+            cache = {CACHE: str(job.folder.with_name(f"cache{number}"))}
+            cluster.add_node(num_cpus=1, env_vars=cache, **SMALL)
+        cluster.wait_for_nodes()
+        with RayBackend(cluster.address) as backend:
+            finished = _run(backend, partial(take_part, job), job, job.folder.name, leave=False)
+            assert finished.how == "finished", finished
+            assert finished.value is not None
 
-        storage = Storage(f"file://{job.folder.with_name('bucket')}")
-        study = BucketStorage(storage.url, "study", job.folder.with_name("driver"))
-        study.share(job, lambda _line: None)
-        uploaded = job.folder.with_name("bucket") / "study" / "trials" / job.folder.name
-        copies = f"cache*/*/study/trials/{job.folder.name}"
-        call = study.call(take_part, job, nodes=2)
-        left = _run(backend, call, job, copies, leave=True)
-        assert left.how == "left", left
-        _check_count(job, uploaded)
-        finished = _run(backend, call, job, copies, leave=False)
-        assert finished.how == "finished", finished
-        assert not [path for path in uploaded.iterdir() if path.name.startswith("checkpoint-")]
-        shutil.copytree(uploaded, job.folder.with_name("by-url"))
+            storage = Storage(f"file://{job.folder.with_name('bucket')}")
+            study = BucketStorage(storage.url, "study", job.folder.with_name("driver"))
+            study.share(job, lambda _line: None)
+            uploaded = job.folder.with_name("bucket") / "study" / "trials" / job.folder.name
+            copies = f"cache*/*/study/trials/{job.folder.name}"
+            call = study.call(take_part, job, nodes=2)
+            left = _run(backend, call, job, copies, leave=True)
+            assert left.how == "left", left
+            _check_count(job, uploaded)
+            finished = _run(backend, call, job, copies, leave=False)
+            assert finished.how == "finished", finished
+            assert not [path for path in uploaded.iterdir() if path.name.startswith("checkpoint-")]
+            shutil.copytree(uploaded, job.folder.with_name("by-url"))
 
 
 def _check_count(job: TrialJob, folder: Path) -> None:

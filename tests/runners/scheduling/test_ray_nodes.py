@@ -26,67 +26,65 @@ from runners.scheduling.ray_backend.tune import TuneBackend
 from runners.scheduling.schedule import Schedule, ScheduledTrial, Start
 from runners.scheduling.shared_storage import Folders, SharedStorage
 from tests.runners.scheduling import jobs
+from tests.runners.scheduling.simulated import SMALL, simulated_cluster
 import ray
 from ray.experimental.internal_kv import _internal_kv_get
-from ray.cluster_utils import Cluster as SimulatedCluster
 
-folder, memory = Path(sys.argv[1]), {"object_store_memory": 80_000_000}
-simulated = SimulatedCluster(initialize_head=True,
-                             head_node_args={"num_cpus": 0, "include_dashboard": False, **memory})
-first = simulated.add_node(num_cpus=1, resources={"licence": 1}, **memory)
-simulated.wait_for_nodes()
-needs = {"cpus": 1, "licence": 1}
-found = {}
-with RayBackend(simulated.address, modules=()) as backend:
-    schedule = Schedule([ScheduledTrial(trial="x", predicted_s=9, resources=needs)], retries=1)
-    storage = SharedStorage(backend, Folders(written=folder, read=(folder,)))
-    storage.require()
-    cluster = LiveCluster(backend, schedule, patience_s=99, storage=storage)
-    cluster.look()
-    found["slots"] = cluster.slots
-    (start,) = schedule.instructions(None)
-    backend.start(Job(trial="x", run=partial(jobs.sleep, folder), nodes=start.nodes, resources=needs))
-    while not list(folder.glob("began-*")):
-        time.sleep(0.1)
-    found["announced"] = json.loads(_internal_kv_get("autoscaler_resource_request") or "null")
-    simulated.remove_node(first, allow_graceful=False)
-    while not (ended := backend.wait(1)):
-        pass
-    found |= {"how": ended[0].how, "died": ended[0].dead_nodes == start.nodes}
-    schedule.crash("x", dead_nodes=ended[0].dead_nodes)
-    schedule.instructions(None)
-    schedule.retry("x")
-    cluster.look()
-    found["while none fits"] = len(schedule.instructions(None))
-    while cluster.slots:  # those of the dead one
-        cluster.wait(0.2)
+folder = Path(sys.argv[1])
+with simulated_cluster() as simulated:
+    first = simulated.add_node(num_cpus=1, resources={"licence": 1}, **SMALL)
+    simulated.wait_for_nodes()
+    needs = {"cpus": 1, "licence": 1}
+    found = {}
+    with RayBackend(simulated.address, modules=()) as backend:
+        schedule = Schedule([ScheduledTrial(trial="x", predicted_s=9, resources=needs)], retries=1)
+        storage = SharedStorage(backend, Folders(written=folder, read=(folder,)))
+        storage.require()
+        cluster = LiveCluster(backend, schedule, patience_s=99, storage=storage)
         cluster.look()
-    joined = simulated.add_node(num_cpus=1, resources={"licence": 1}, **memory)
-    while not (starts := schedule.instructions(None)):
-        cluster.wait(0.2)
+        found["slots"] = cluster.slots
+        (start,) = schedule.instructions(None)
+        backend.start(Job(trial="x", run=partial(jobs.sleep, folder), nodes=start.nodes, resources=needs))
+        while not list(folder.glob("began-*")):
+            time.sleep(0.1)
+        found["announced"] = json.loads(_internal_kv_get("autoscaler_resource_request") or "null")
+        simulated.remove_node(first, allow_graceful=False)
+        while not (ended := backend.wait(1)):
+            pass
+        found |= {"how": ended[0].how, "died": ended[0].dead_nodes == start.nodes}
+        schedule.crash("x", dead_nodes=ended[0].dead_nodes)
+        schedule.instructions(None)
+        schedule.retry("x")
         cluster.look()
-    found["asked before"] = storage.seen_by([joined.node_id]) == {joined.node_id}
-    backend.start(Job(trial="x", run=jobs.process_id, nodes=starts[0].nodes, resources=needs))
-    while not (ended := backend.wait(1)):
-        pass
-    found |= {"then": ended[0].how, "elsewhere": starts[0].nodes != start.nodes}
+        found["while none fits"] = len(schedule.instructions(None))
+        while cluster.slots:  # those of the dead one
+            cluster.wait(0.2)
+            cluster.look()
+        joined = simulated.add_node(num_cpus=1, resources={"licence": 1}, **SMALL)
+        while not (starts := schedule.instructions(None)):
+            cluster.wait(0.2)
+            cluster.look()
+        found["asked before"] = storage.seen_by([joined.node_id]) == {joined.node_id}
+        backend.start(Job(trial="x", run=jobs.process_id, nodes=starts[0].nodes, resources=needs))
+        while not (ended := backend.wait(1)):
+            pass
+        found |= {"then": ended[0].how, "elsewhere": starts[0].nodes != start.nodes}
 
-    tuned = folder / "tuned"
-    tuned.mkdir()
-    with TuneBackend(backend) as tuning:
-        for run, node in ((partial(jobs.sleep, tuned), joined), (jobs.process_id, None)):
-            on = next(node for node, has in tuning.nodes().items() if has.get("licence"))
-            tuning.start(Job(trial="y", run=run, nodes=(on,), resources=needs))
-            if node is not None:
-                while not list(tuned.glob("began-*")):
-                    time.sleep(0.1)
-                simulated.remove_node(node, allow_graceful=False)
-                simulated.add_node(num_cpus=1, resources={"other": 1}, **memory)
-                simulated.add_node(num_cpus=1, resources={"licence": 1}, **memory)
-            while not (ended := tuning.wait(1)):
-                pass
-            found.setdefault("tuning", []).append(ended[0].how)
-simulated.shutdown()
+        tuned = folder / "tuned"
+        tuned.mkdir()
+        with TuneBackend(backend) as tuning:
+            for run, node in ((partial(jobs.sleep, tuned), joined), (jobs.process_id, None)):
+                on = next(node for node, has in tuning.nodes().items() if has.get("licence"))
+                tuning.start(Job(trial="y", run=run, nodes=(on,), resources=needs))
+                if node is not None:
+                    while not list(tuned.glob("began-*")):
+                        time.sleep(0.1)
+                    simulated.remove_node(node, allow_graceful=False)
+                    simulated.add_node(num_cpus=1, resources={"other": 1}, **SMALL)
+                    simulated.add_node(num_cpus=1, resources={"licence": 1}, **SMALL)
+                while not (ended := tuning.wait(1)):
+                    pass
+                found.setdefault("tuning", []).append(ended[0].how)
 print(json.dumps(found))
 """
 

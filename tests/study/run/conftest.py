@@ -14,17 +14,12 @@ def cluster() -> Iterator[Any]:
     """A cluster with a head that runs no trials; the tests of a file add nodes."""
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     from ray._raylet import Config  # type: ignore[attr-defined]  # noqa: PLC0415 - after the mode is set
-    from ray.cluster_utils import Cluster  # noqa: PLC0415 - as above
+
+    from tests.runners.scheduling.simulated import simulated_cluster  # noqa: PLC0415 - as above
 
     Config.initialize("")  # other tests may have imported Ray, which read its configuration then
     with pytest.MonkeyPatch.context() as environment:
         for name, value in shared_server().items():
             environment.setenv(name, value)
-        cluster = Cluster(
-            initialize_head=True,
-            head_node_args={"num_cpus": 0, "object_store_memory": 80_000_000, "include_dashboard": False},
-        )
-        try:
+        with simulated_cluster() as cluster:
             yield cluster
-        finally:
-            cluster.shutdown()

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # all on loopback
@@ -38,6 +37,7 @@ from study.cli import main as study
 from study.run.pools.pool_site import PoolSite
 from study.show.work_progress import WorkProgress
 from tests.runners.host.bucket import Bucket
+from tests.runners.scheduling.simulated import SMALL, simulated_cluster
 
 TARS, PAIRS = 6, 30
 BUCKET = "s3://pools"
@@ -180,24 +180,22 @@ def _in_folder(folder: Path) -> None:
     built = content(here)
     said, scored, looked = run(*score), content(here), run("info", "p")
 
-    small: dict[str, Any] = {"object_store_memory": 80_000_000, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
-    first, second = (cluster.add_node(num_cpus=1, **small) for _ in range(2))
-    cluster.wait_for_nodes()
-    of_the_workers(cluster, folder / "meet", here, looked)
-    there = ("--address", cluster.address)
+    with simulated_cluster() as cluster:
+        first, second = (cluster.add_node(num_cpus=1, **SMALL) for _ in range(2))
+        cluster.wait_for_nodes()
+        of_the_workers(cluster, folder / "meet", here, looked)
+        there = ("--address", cluster.address)
 
-    path = work_in(folder / "there")
-    with patch.object(WorkProgress, "__enter__", killing(cluster, second, "reading")):
-        nodes = run(*build, *there).splitlines()[0].rpartition(": ")[2]
-    tell(nodes=nodes, built=content(path) == built, left_reading=len(cluster.worker_nodes))
-    second = cluster.add_node(num_cpus=1, **small)
-    cluster.wait_for_nodes()
-    with patch.object(WorkProgress, "__enter__", killing(cluster, first, "scoring")):
-        tell(says=run(*score, *there).endswith(said))
-    tell(scored=content(path) == scored, left_scoring=len(cluster.worker_nodes))
-    below_a_url(cluster, folder, model, there)
-    cluster.shutdown()
+        path = work_in(folder / "there")
+        with patch.object(WorkProgress, "__enter__", killing(cluster, second, "reading")):
+            nodes = run(*build, *there).splitlines()[0].rpartition(": ")[2]
+        tell(nodes=nodes, built=content(path) == built, left_reading=len(cluster.worker_nodes))
+        second = cluster.add_node(num_cpus=1, **SMALL)
+        cluster.wait_for_nodes()
+        with patch.object(WorkProgress, "__enter__", killing(cluster, first, "scoring")):
+            tell(says=run(*score, *there).endswith(said))
+        tell(scored=content(path) == scored, left_scoring=len(cluster.worker_nodes))
+        below_a_url(cluster, folder, model, there)
 
 
 def below_a_url(cluster: Cluster, folder: Path, model: str, there: tuple[str, str]) -> None:
@@ -208,7 +206,7 @@ def below_a_url(cluster: Cluster, folder: Path, model: str, there: tuple[str, st
     run("build", "p", "--from", source, "--workers", 1)
     score = ("--with", model, "--name", "mine", "--device", "cpu")
     run("score", "p", *score)
-    node = cluster.add_node(num_cpus=1, object_store_memory=80_000_000, include_dashboard=False)
+    node = cluster.add_node(num_cpus=1, **SMALL)
     cluster.wait_for_nodes()
     url = f"{BUCKET}/p"
     with patch.object(WorkProgress, "__enter__", killing(cluster, node, "reading")):

@@ -1,0 +1,24 @@
+"""A Ray cluster of simulated nodes on this machine."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ray.cluster_utils import Cluster
+
+from runners.scheduling.ray_backend.core import kill_node
+
+SMALL: dict[str, Any] = {"object_store_memory": 80_000_000, "include_dashboard": False}
+"""Arguments of its nodes."""
+
+
+@contextmanager
+def simulated_cluster() -> Iterator[Cluster]:
+    """Context manager: a cluster with a head that has no cores; its nodes are dead after exit."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **SMALL})
+    try:
+        yield cluster
+    finally:
+        for node in cluster.list_all_nodes():  # `shutdown` alone would wait a second for each process
+            kill_node(node)
+        cluster.shutdown()
