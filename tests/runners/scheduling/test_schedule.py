@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -22,9 +23,9 @@ from runners.scheduling.schedule import (
 ONE_SLOT = {"here": {"cpus": 1.0}}
 
 
-def task(trial: str, predicted_s: float, gpus: int = 0, *, after: str = "", **more: int) -> ScheduledTrial:
+def task(trial: str, predicted_s: float, gpus: int = 0, **more: Any) -> ScheduledTrial:  # noqa: ANN401
     resources: Amounts = {"cpus": 1, "gpus": gpus} if gpus else {"cpus": 1}
-    return ScheduledTrial(trial=trial, predicted_s=predicted_s, resources=resources, after=after, **more)
+    return ScheduledTrial(trial=trial, predicted_s=predicted_s, resources=resources, **more)
 
 
 def schedule_of(
@@ -218,6 +219,12 @@ def test_crash_that_exceeds_the_budget_gives_up_the_crashed_trial_if_nothing_can
     schedule.crash("x")
     assert schedule.instructions(-1) == [SetBack(trial="x")]
     assert schedule.instructions(59) == [GiveUp(trial="x", cause="budget"), Done()]
+
+
+def test_trial_that_an_earlier_run_reserved_needs_no_room() -> None:
+    schedule = schedule_of(task("x", 3, train_flops=60, reserved=True), task("y", 2, train_flops=50))
+    assert schedule.promised_flops == 50
+    assert [trial for trial, _ in starts(schedule, 0)] == ["x"]
 
 
 def test_crash_that_exceeds_the_budget_lets_the_trial_wait_for_room() -> None:
