@@ -1,5 +1,6 @@
 """Settings for all tests."""
 
+import gc
 import os
 
 import pytest
@@ -34,3 +35,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         package = item.path.relative_to(ROOT / "tests").parts[0]
         group = f"ray {package}" if item.get_closest_marker("ray") else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_collection_finish() -> None:
+    """Leave the objects of all imported modules out of garbage collection, which would find none to free."""
+    gc.freeze()
