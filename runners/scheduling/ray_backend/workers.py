@@ -1,7 +1,7 @@
 """Workers on a Ray cluster: an actor per core or GPU of each node takes the next item when it is free.
 
 An item whose actor or node dies goes to another actor. A node that joins gets actors once it has seen the
-folders.
+folders. The actors of one task work on the next one: what a process imports takes seconds.
 """
 
 import os
@@ -47,39 +47,42 @@ class RayWorkers:
     ) -> None:
         self._backend, self._storage, self._parts, self._limit = backend, storage, parts, limit
         self._seen_by: set[str] = set()
+        self._crew = _Crew(os.getcwd())  # noqa: PTH109 - as the nodes change to it
 
     def map(
         self, task: Callable[[int], T], items: Sequence[int], name: Name = part_name
     ) -> Iterator[tuple[int, T]]:
         """Call a task for each item; see `runners.host.workers.Workers`."""
-        crew, todo = _Crew(ray.put(task), os.getcwd()), deque(items)  # noqa: PTH109 - as the nodes change to it
+        crew, todo = self._crew, deque(items)
+        crew.begin(task)
         died_on: dict[int, list[str]] = defaultdict(list)
         looked, alone_since, nodes = float("-inf"), time.monotonic(), dict[str, Amounts]()
-        try:
-            while todo or crew.at_work:
-                if time.monotonic() - looked > _LOOK_S:
-                    looked, nodes = time.monotonic(), self._nodes()
-                    self._hire(crew, nodes, len(todo) + crew.at_work)
-                    if crew.size or self._storage.looking:
-                        alone_since = looked
-                    elif looked - alone_since >= (_PATIENCE_S if died_on else 0):
-                        raise ValueError(
-                            f"no node of the {self._backend.name} has room for a worker{crew.why}; finished "
-                            "parts are kept"
-                        )
-                crew.give(todo)
-                for item, node, outcome in crew.wait(_LOOK_S):
-                    if not isinstance(outcome, _Died):
-                        yield item, outcome
-                        continue
-                    died_on[item].append(node)
-                    # Ray may list a dead node for some seconds: the last death counts at the next one.
-                    if sum(node in nodes for node in died_on[item]) >= _ATTEMPTS:
-                        raise outcome.error or killed(name(item), f"{_ATTEMPTS} times")
-                    todo.appendleft(item)
-        finally:
-            if not self._backend.lost:
-                crew.dismiss()
+        while todo or crew.at_work:
+            if time.monotonic() - looked > _LOOK_S:
+                looked, nodes = time.monotonic(), self._nodes()
+                self._hire(crew, nodes, len(todo) + crew.at_work)
+                if crew.size or self._storage.looking:
+                    alone_since = looked
+                elif looked - alone_since >= (_PATIENCE_S if died_on else 0):
+                    raise ValueError(
+                        f"no node of the {self._backend.name} has room for a worker{crew.why}; finished "
+                        "parts are kept"
+                    )
+            crew.give(todo)
+            for item, node, outcome in crew.wait(_LOOK_S):
+                if not isinstance(outcome, _Died):
+                    yield item, outcome
+                    continue
+                died_on[item].append(node)
+                # Ray may list a dead node for some seconds: the last death counts at the next one.
+                if sum(node in nodes for node in died_on[item]) >= _ATTEMPTS:
+                    raise outcome.error or killed(name(item), f"{_ATTEMPTS} times")
+                todo.appendleft(item)
+
+    def end(self) -> None:
+        """End the actors, which hold resources until then."""
+        if not self._backend.lost:
+            self._crew.dismiss()
 
     def _nodes(self) -> dict[str, Amounts]:
         """Return the nodes that share the folders; new ones are asked."""
@@ -118,8 +121,9 @@ class _Died:
 class _Crew:
     """The actors that work, wait for work, or have not started yet."""
 
-    def __init__(self, task: Any, folder: str) -> None:  # noqa: ANN401 - Ray's references have no public type
-        self._task, self._folder = task, folder
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._number, self._task = 0, list[Any]()
         self._node: dict[Any, str] = {}
         self._idle: list[Any] = []
         self._starting: dict[Any, Any] = {}
@@ -127,6 +131,14 @@ class _Crew:
         self._working: dict[Any, tuple[Any, int]] = {}
         self._failed_starts = Counter[str]()
         self.why = ""  # none starts
+
+    def begin(self, task: Callable[[int], object]) -> None:
+        """Begin with a task."""
+        if self._working:  # the task before ended early
+            self.dismiss()
+        # In a list: Ray would replace the reference itself by a new copy of the task in every call.
+        self._number, self._task = self._number + 1, [ray.put(task)]
+        self._failed_starts.clear()
 
     @property
     def size(self) -> int:
@@ -152,14 +164,14 @@ class _Crew:
             resources=resources,
             runtime_env={"env_vars": {"OMP_NUM_THREADS": str(max(1, int(cores)))}},
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
-        ).remote(self._task, self._folder)
+        ).remote(self._folder)
         self._node[actor] = node
         self._starting[actor.ready.remote()] = actor
 
     def give(self, todo: deque[int]) -> None:
         while todo and self._idle:
             actor, item = self._idle.pop(), todo.popleft()
-            self._working[actor.call.remote(item)] = actor, item
+            self._working[actor.call.remote(self._number, self._task, item)] = actor, item
 
     def wait(self, timeout_s: float) -> list[tuple[int, str, Any]]:
         """Wait for the end of an item; returns items with their nodes and results or deaths."""
@@ -201,6 +213,8 @@ class _Crew:
     def dismiss(self) -> None:
         for actor in self._node:
             ray.kill(actor)
+        for each in (self._node, self._idle, self._starting, self._asked, self._working):
+            each.clear()
 
 
 def _outcome(reference: Any) -> Any:  # noqa: ANN401 - Ray's references have no public type
@@ -216,15 +230,20 @@ def _outcome(reference: Any) -> Any:  # noqa: ANN401 - Ray's references have no 
 
 @ray.remote(max_restarts=0, max_task_retries=0)
 class _Worker:
-    """A process with its copy of the task."""
+    """A process with its copy of the task that it works on."""
 
-    def __init__(self, task: Callable[[int], object], folder: str) -> None:
+    def __init__(self, folder: str) -> None:
         with suppress(OSError):  # relative paths are those of the driver, if they exist here
             os.chdir(folder)
-        self._task = task
+        self._number = 0
+        self._task: Callable[[int], object] | None = None
 
     def ready(self) -> None:
         """Return once the process has started."""
 
-    def call(self, item: int) -> object:
+    def call(self, number: int, task: list[Any], item: int) -> object:
+        if number != self._number:
+            self._task = None  # its memory is free before the next one takes some
+            self._number, self._task = number, ray.get(task[0])
+        assert self._task is not None
         return self._task(item)

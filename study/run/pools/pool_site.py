@@ -14,12 +14,15 @@ from runners.scheduling.shared_storage import Folders, Objects, SharedStorage
 
 if TYPE_CHECKING:
     from runners.scheduling.ray_backend.core import RayBackend
+    from runners.scheduling.ray_backend.workers import RayWorkers
 
 _ADVICE = ": all nodes of the cluster must share it. Use a folder that they share, or leave out --address"
 
 
 class PoolSite:
     """Context manager; the connection to a cluster is opened at its first use and closed at exit.
+
+    Workers on a cluster keep their cores until other ones are asked for.
 
     Args:
         options: The command's options: ``address`` and ``workers``.
@@ -31,6 +34,7 @@ class PoolSite:
         self._count: int | None = options.workers
         self._say = say
         self._backend: RayBackend | None = None
+        self._at_work: RayWorkers | None = None
 
     @property
     def on_cluster(self) -> bool:
@@ -103,7 +107,10 @@ class PoolSite:
             place = Folders(written=folder, read=seen, advice=_ADVICE)
         storage = SharedStorage(backend, place, lambda _node, why: self._say(f"{why}: it is not used"))
         storage.require()
-        return RayWorkers(backend, storage, parts, limit)
+        if self._at_work is not None:
+            self._at_work.end()
+        self._at_work = RayWorkers(backend, storage, parts, limit)
+        return self._at_work
 
     def _opened(self, address: str) -> "RayBackend":
         if self._backend is None:

@@ -134,9 +134,9 @@ def of_the_workers(cluster: Cluster, folder: Path, pool: Path, looked: str) -> N
         tell(processes=len(set(found.values())), items=sorted(found))
         tell(unseen=reason(lambda: site.workers(folder / "nowhere")))
         tell(dies=reason(lambda: list(workers.map(die, range(1), "item {}".format))))
+        tell(passes=sorted(workers.map(partial(fail_once, folder), range(3))))
         summary = dict(site.one(pool).map(partial(summarise, pool, None), range(1)))
         tell(info=summary[0] == looked.splitlines())
-        tell(passes=sorted(workers.map(partial(fail_once, folder), range(3))))
 
 
 def killing(cluster: Cluster, node: Node, task: str) -> Callable[[WorkProgress], Report]:
