@@ -53,6 +53,7 @@ class RayBackend:
         modules: Modules imported before a job starts.
 
     Attributes:
+        modules: As given.
         lost: True if the cluster has died.
 
     Raises:
@@ -62,7 +63,7 @@ class RayBackend:
     binds = True
 
     def __init__(self, address: str | None = None, *, modules: Sequence[str] = TRIAL_MODULES) -> None:
-        self.address, self._modules = address, tuple(modules)
+        self.address, self.modules = address, tuple(modules)
         local: dict[str, Any] = {}
         if address is None or on_loopback(require_cluster(address)):
             # As Ray does on a desktop: every port of the cluster is bound to loopback. With a head on
@@ -148,7 +149,7 @@ class RayBackend:
                 num_gpus=amounts.get("GPU", 0),
                 resources=others,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(job.nodes[0], soft=False),
-            ).remote(run, self._modules)
+            ).remote(run, self.modules)
         self._running[reference] = job
 
     def ask_to_leave(self, trial: str) -> None:

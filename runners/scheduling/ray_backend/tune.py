@@ -21,7 +21,7 @@ from ray.exceptions import RayTaskError
 from ray.tune.search import Searcher
 
 from runners.host.faults import words_of
-from runners.host.process import TRIAL_MODULES, Exit, FreshProcess, load_ahead
+from runners.host.process import Exit, FreshProcess, load_ahead
 from runners.scheduling.backend import Ended, Job, ended_by
 from runners.scheduling.nodes import Amounts
 from runners.scheduling.ray_backend.core import RayBackend, by_rays_names
@@ -92,7 +92,8 @@ class TuneBackend:
 
     def _fit(self) -> None:
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # `wait` raises the errors
-        trainable = tune.with_resources(tune.with_parameters(_train, desk=self._desk), _placement)
+        train = tune.with_parameters(_train, desk=self._desk, modules=self._connection.modules)
+        trainable = tune.with_resources(train, _placement)
         try:
             tune.Tuner(
                 trainable,
@@ -235,12 +236,12 @@ def _placement(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
     )
 
 
-def _train(config: Mapping[str, Any], desk: Any) -> dict[str, object]:  # noqa: ANN401 - a handle of `_Desk`
+def _train(config: Mapping[str, Any], desk: Any, modules: Sequence[str]) -> dict[str, object]:  # noqa: ANN401 - a handle of `_Desk`
     trial = config["trial"]
     run = ray.get(desk.take.remote(trial))
     if ray.get(desk.asked.remote(trial)):
         return asdict(Exit(how="left", reason="asked to leave before it began"))
-    process, asked = _start(run, config), False
+    process, asked = _start(run, config, modules), False
     while not process.ended(_LOOK_S):
         if not asked and ray.get(desk.asked.remote(trial)):
             asked = True
@@ -248,9 +249,9 @@ def _train(config: Mapping[str, Any], desk: Any) -> dict[str, object]:  # noqa: 
     return asdict(process.wait())
 
 
-def _start(run: bytes, config: Mapping[str, Any]) -> "FreshProcess | OverNodes":
+def _start(run: bytes, config: Mapping[str, Any], modules: Sequence[str]) -> "FreshProcess | OverNodes":
     if len(config["nodes"]) == 1:
-        load_ahead(*TRIAL_MODULES, "ray")
+        load_ahead(*modules, "ray")
         return FreshProcess(run)  # a process beside Tune's worker, which imports no torch
     from runners.scheduling.ray_backend.over_nodes import OverNodes  # noqa: PLC0415 - Ray Train's import takes seconds
 
