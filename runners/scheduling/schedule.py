@@ -9,11 +9,11 @@ A trial that continues from the milestone of another trial waits until the miles
 beside the other trial. Its length is added to that of the other, so that trunks start first. If a trial ends
 without a milestone, the trials that wait for the milestone end as well.
 
-A trial whose worker died is retried with its old priority until its retries are used up. If what crashes
-lost exceeds the study budget, a trial that was to be retried gives its reservation back and waits for room,
-as if it had never started; it is given up only if no running trial can make room. A trial that failed by
-itself (bad data, a bug) would fail again and is given up at once. A node that died gets no trial until it has
-disappeared from the cluster's list of nodes.
+A trial whose worker died is retried with its old priority until its retries are used up. If crashes lost so
+much that the study budget is exceeded, and no running trial can leave room, the shortest trial with a
+reservation releases it and waits as if it had never started. A trial is given up only if no other can leave
+room for it. A trial that failed by itself (bad data, a bug) would fail again and is given up at once. A node
+that died gets no trial until it has disappeared from the cluster's list of nodes.
 """
 
 from bisect import insort
@@ -83,7 +83,7 @@ class Retry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SetBack:
-    """Drop the trial's work and its reservation: crashes used up its room, and it waits for room again."""
+    """Book the trial's work as lost and release its reservation: crashes exceeded the budget."""
 
     trial: str
 
@@ -239,12 +239,13 @@ class Schedule:
 
         Args:
             room_flops: Training FLOPs of the study budget that are neither spent nor reserved; None without a
-                budget. If below 0, because a crash lost work, one delayed or waiting trial is set back.
+                budget. If below 0, because crashes lost work, nothing starts until a running trial leaves
+                room; if none runs, one trial that waits with a reservation is set back.
 
         Returns:
             The instructions, in order. The FLOPs of all started trials together fit into the room.
         """
-        if room_flops is not None:
+        if room_flops is not None and not self._draining:
             self._keep_within(room_flops)
         given, self._pending = self._pending, []
         if not self._draining:
@@ -294,14 +295,15 @@ class Schedule:
         return self._nodes.slots(task.resources, task.nodes)
 
     def _keep_within(self, room_flops: int) -> None:
-        """Set back one trial if the budget is exceeded; give up the trials that can never get room."""
+        """Once nothing runs: set back one trial if the budget is exceeded, or give up those without room."""
+        if self._counts[State.RUNNING]:  # it may leave room
+            return
         idle = [each for each in self._stories.values() if each.state in {State.WAITING, State.DELAYED}]
         set_aside = [each for each in idle if each.set_aside]
         if room_flops < 0 and set_aside:
-            # The shortest goes first; one at a time, because the ledger then knows how much room that makes.
+            # The shortest; one at a time, because the ledger then knows how much room that makes.
             self._set_back(max(set_aside, key=lambda each: each.order))
-        elif not self._counts[State.RUNNING] and not self._counts[State.DELAYED]:
-            # Nothing can release budget any more.
+        elif not set_aside:
             for story in idle:
                 if story.cost > room_flops:
                     self._give_up(story, "budget", "no room in the budget")
@@ -341,9 +343,6 @@ class Schedule:
 
     def _set_back(self, story: _Story) -> None:
         if story.state is State.DELAYED:
-            # The trial must not be retried by an instruction that is still pending.
-            retry = Retry(trial=story.task.trial, attempt=story.crashes)
-            self._pending = [each for each in self._pending if each != retry]
             self._move(story, State.WAITING, "set back")
             self._queue(story)
         story.set_aside, story.crashes = False, 0

@@ -129,13 +129,13 @@ class Books(ABC):
         self.progress.failed(trial, reason)
 
     def set_back(self, trial: Trial) -> None:
-        """Book all work of a trial that waits as lost, and close its reservation."""
+        """Book all work of a waiting trial as lost, and release its reservation."""
         self.site.with_storage(self.keeper.given_up, trial.trial_id)
         self.give(trial.trial_id)
         self.event("trial-set-back", trial=trial.trial_id)
         self.progress.say(
-            f"{self.words(trial)}: what crashes lost leaves the budget no room to finish it; "
-            "its work is dropped, and it waits for room"
+            f"{self.words(trial)}: crashes lost so much that the budget has no room to finish it; "
+            "it starts again from step 0 if other trials leave room"
         )
 
     def leave_out(self, trial: Trial, reason: str) -> None:

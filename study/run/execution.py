@@ -207,6 +207,7 @@ class Execution(Books):
                     self._retry(self.trials[trial_id], attempt)
                 case SetBack(trial=trial_id):
                     self._retry_at.pop(trial_id, None)
+                    self._kept.pop(trial_id, None)
                     self.set_back(self.trials[trial_id])
                 case GiveUp(trial=trial_id, cause="budget"):
                     _, reason = self._ends.get(trial_id, ({}, "not started"))

@@ -260,11 +260,12 @@ def downloaded(url: str, shard: str, size: int) -> Iterator[Path]:
 def ranges_at(url: str, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
     """Return ranges of shards below a URL, without a cache; fewer bytes where a shard is shorter or missing.
 
-    Ranges with less than a piece between them are fetched by one request of up to 8 MiB.
+    Ranges with less than a piece between them are fetched by one request of up to 8 MiB, with what lies
+    between them: another request would take longer.
 
     Args:
         url: The URL.
-        ranges: Shard, offset and length of each, in order of shard and offset.
+        ranges: Shard, offset and length of each; only neighbours are fetched together.
 
     Raises:
         OSError: The place refuses, or is still unreachable after ten minutes.
@@ -272,9 +273,10 @@ def ranges_at(url: str, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
     storage = Storage(url)
 
     def read(near: Sequence[tuple[str, int, int]]) -> list[bytes]:
-        (shard, start, _), (_, last, length) = near[0], near[-1]
+        shard, start, _ = near[0]
+        stop = max(offset + length for _, offset, length in near)
         try:
-            content = _range(storage, shard, start, last + length, PATIENCE_S)
+            content = _range(storage, shard, start, stop, PATIENCE_S)
         except FileNotFoundError:
             content = b""
         return [content[offset - start : offset - start + length] for _, offset, length in near]
@@ -284,16 +286,18 @@ def ranges_at(url: str, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
 
 
 def _near(ranges: Sequence[tuple[str, int, int]]) -> list[list[tuple[str, int, int]]]:
-    """Group ordered ranges that one request fetches."""
+    """Group ranges that one request fetches."""
     groups: list[list[tuple[str, int, int]]] = []
+    stop = 0  # of the last group
     for shard, offset, length in ranges:
-        if groups:
-            (first, start, _), (_, last, bytes_of_last) = groups[-1][0], groups[-1][-1]
-            size, gap = offset + length - start, offset - last - bytes_of_last
-            if first == shard and gap < PIECE and size <= _PIECES_PER_REQUEST * PIECE:
-                groups[-1].append((shard, offset, length))
-                continue
-        groups.append([(shard, offset, length)])
+        first, start, _ = groups[-1][0] if groups else ("", 0, 0)
+        size = offset + length - start
+        if first == shard and start <= offset < stop + PIECE and size <= _PIECES_PER_REQUEST * PIECE:
+            groups[-1].append((shard, offset, length))
+            stop = max(stop, offset + length)
+        else:
+            groups.append([(shard, offset, length)])
+            stop = offset + length
     return groups
 
 

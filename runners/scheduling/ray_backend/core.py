@@ -221,10 +221,14 @@ class RayBackend:
         else:
             self.announce([])
             if own is not None:
+                own.destroy_external_storage()
                 worker._global_node = None  # noqa: SLF001 - `shutdown` would wait a second for each of its processes
-            ray.shutdown()
-        if own is not None:
-            kill_node(own)
+        try:
+            if not self.lost:
+                ray.shutdown()
+        finally:
+            if own is not None:
+                kill_node(own)
 
 
 def kill_node(node: Any) -> None:  # noqa: ANN401 - Ray's nodes have no public type

@@ -1,7 +1,7 @@
 """Workers on a Ray cluster: an actor per core or GPU of each node takes the next item when it is free.
 
 An item whose actor or node dies goes to another actor. A node that joins gets actors once it has seen the
-folders. The actors of one task work on the next one: what a process imports takes seconds.
+folders. Actors are kept for the next task, because imports take seconds.
 """
 
 import os
@@ -57,27 +57,31 @@ class RayWorkers:
         crew.begin(task)
         died_on: dict[int, list[str]] = defaultdict(list)
         looked, alone_since, nodes = float("-inf"), time.monotonic(), dict[str, Amounts]()
-        while todo or crew.at_work:
-            if time.monotonic() - looked > _LOOK_S:
-                looked, nodes = time.monotonic(), self._nodes()
-                self._hire(crew, nodes, len(todo) + crew.at_work)
-                if crew.size or self._storage.looking:
-                    alone_since = looked
-                elif looked - alone_since >= (_PATIENCE_S if died_on else 0):
-                    raise ValueError(
-                        f"no node of the {self._backend.name} has room for a worker{crew.why}; finished "
-                        "parts are kept"
-                    )
-            crew.give(todo)
-            for item, node, outcome in crew.wait(_LOOK_S):
-                if not isinstance(outcome, _Died):
-                    yield item, outcome
-                    continue
-                died_on[item].append(node)
-                # Ray may list a dead node for some seconds: the last death counts at the next one.
-                if sum(node in nodes for node in died_on[item]) >= _ATTEMPTS:
-                    raise outcome.error or killed(name(item), f"{_ATTEMPTS} times")
-                todo.appendleft(item)
+        try:
+            while todo or crew.at_work:
+                if time.monotonic() - looked > _LOOK_S:
+                    looked, nodes = time.monotonic(), self._nodes()
+                    self._hire(crew, nodes, len(todo) + crew.at_work)
+                    if crew.size or self._storage.looking:
+                        alone_since = looked
+                    elif looked - alone_since >= (_PATIENCE_S if died_on else 0):
+                        raise ValueError(
+                            f"no node of the {self._backend.name} has room for a worker{crew.why}; finished "
+                            "parts are kept"
+                        )
+                crew.give(todo)
+                for item, node, outcome in crew.wait(_LOOK_S):
+                    if not isinstance(outcome, _Died):
+                        yield item, outcome
+                        continue
+                    died_on[item].append(node)
+                    # Ray may list a dead node for some seconds: the last death counts at the next one.
+                    if sum(node in nodes for node in died_on[item]) >= _ATTEMPTS:
+                        raise outcome.error or killed(name(item), f"{_ATTEMPTS} times")
+                    todo.appendleft(item)
+        finally:
+            if crew.at_work and not self._backend.lost:  # it ends early
+                crew.dismiss()
 
     def end(self) -> None:
         """End the actors, which hold resources until then."""
@@ -123,7 +127,7 @@ class _Crew:
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
-        self._number, self._task = 0, list[Any]()
+        self._task: Any = None  # a reference
         self._node: dict[Any, str] = {}
         self._idle: list[Any] = []
         self._starting: dict[Any, Any] = {}
@@ -133,12 +137,12 @@ class _Crew:
         self.why = ""  # none starts
 
     def begin(self, task: Callable[[int], object]) -> None:
-        """Begin with a task."""
-        if self._working:  # the task before ended early
-            self.dismiss()
-        # In a list: Ray would replace the reference itself by a new copy of the task in every call.
-        self._number, self._task = self._number + 1, [ray.put(task)]
+        """Give all actors a new task; none of them is working."""
+        self._task = ray.put(task)
         self._failed_starts.clear()
+        self._idle.clear()
+        self._asked.clear()
+        self._starting = {actor.take.remote(self._task): actor for actor in self._node}
 
     @property
     def size(self) -> int:
@@ -166,12 +170,12 @@ class _Crew:
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         ).remote(self._folder)
         self._node[actor] = node
-        self._starting[actor.ready.remote()] = actor
+        self._starting[actor.take.remote(self._task)] = actor
 
     def give(self, todo: deque[int]) -> None:
         while todo and self._idle:
             actor, item = self._idle.pop(), todo.popleft()
-            self._working[actor.call.remote(self._number, self._task, item)] = actor, item
+            self._working[actor.call.remote(item)] = actor, item
 
     def wait(self, timeout_s: float) -> list[tuple[int, str, Any]]:
         """Wait for the end of an item; returns items with their nodes and results or deaths."""
@@ -235,15 +239,12 @@ class _Worker:
     def __init__(self, folder: str) -> None:
         with suppress(OSError):  # relative paths are those of the driver, if they exist here
             os.chdir(folder)
-        self._number = 0
-        self._task: Callable[[int], object] | None = None
+
+    def take(self, task: Callable[[int], object]) -> None:
+        self._task = task
 
     def ready(self) -> None:
-        """Return once the process has started."""
+        """Return if the process lives."""
 
-    def call(self, number: int, task: list[Any], item: int) -> object:
-        if number != self._number:
-            self._task = None  # its memory is free before the next one takes some
-            self._number, self._task = number, ray.get(task[0])
-        assert self._task is not None
+    def call(self, item: int) -> object:
         return self._task(item)

@@ -22,7 +22,7 @@ _ADVICE = ": all nodes of the cluster must share it. Use a folder that they shar
 class PoolSite:
     """Context manager; the connection to a cluster is opened at its first use and closed at exit.
 
-    Workers on a cluster keep their cores until other ones are asked for.
+    Workers on a cluster keep their cores until the next ones are requested.
 
     Args:
         options: The command's options: ``address`` and ``workers``.

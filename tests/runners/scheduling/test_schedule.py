@@ -212,34 +212,58 @@ def test_trial_without_budget_waits_and_is_given_up_when_no_room_can_come() -> N
     assert schedule.instructions(30) == [GiveUp(trial="medium", cause="budget"), Done()]
 
 
-def test_crash_that_exceeds_the_budget_gives_up_the_crashed_trial_if_nothing_can_make_room() -> None:
-    schedule = schedule_of(task("x", 3, train_flops=60), retries=5)
-    schedule.instructions(60)
-
-    schedule.crash("x")
-    assert schedule.instructions(-1) == [SetBack(trial="x")]
-    assert schedule.instructions(59) == [GiveUp(trial="x", cause="budget"), Done()]
-
-
 def test_trial_that_an_earlier_run_reserved_needs_no_room() -> None:
     schedule = schedule_of(task("x", 3, train_flops=60, reserved=True), task("y", 2, train_flops=50))
     assert schedule.promised_flops == 50
     assert [trial for trial, _ in starts(schedule, 0)] == ["x"]
+    schedule.finish("x")
+    assert [trial for trial, _ in starts(schedule, 50)] == ["y"], (
+        "y was not given up while x could leave room"
+    )
 
 
-def test_crash_that_exceeds_the_budget_lets_the_trial_wait_for_room() -> None:
+def crashed_beside_another() -> Schedule:
+    """Return a schedule of a budget of 110: x (60) has crashed and lost 20, y (50) is running."""
     tasks = task("x", 3, train_flops=60), task("y", 2, train_flops=50)
     schedule = schedule_of(*tasks, nodes={"n": {"cpus": 2}}, retries=5)
     assert [trial for trial, _ in starts(schedule, 110)] == ["x", "y"]
-
     schedule.crash("x")
+    assert schedule.instructions(-20) == [Retry(trial="x", attempt=1)]
+    schedule.retry("x")
+    assert schedule.instructions(-20) == []
+    return schedule
+
+
+def test_crashed_trial_that_exceeds_the_budget_goes_on_where_it_was_if_another_leaves_room() -> None:
+    schedule = crashed_beside_another()
+    schedule.finish("y")  # it diverged and paid 20 of its 50
+    assert [trial for trial, _ in starts(schedule, 10)] == ["x"]
+
+
+def test_crashed_trial_that_exceeds_the_budget_is_given_up_if_none_leaves_room() -> None:
+    schedule = crashed_beside_another()
+    schedule.finish("y")
     assert schedule.instructions(-20) == [SetBack(trial="x")]
     assert schedule.promised_flops == 60
-    assert schedule.instructions(40) == [], "y may leave room"
-    schedule.finish("y")  # it diverged early, and paid 20 of its 50
-    assert [trial for trial, _ in starts(schedule, 70)] == ["x"]
-    schedule.finish("x")
-    assert schedule.instructions(10) == [Done()]
+    assert schedule.instructions(40) == [GiveUp(trial="x", cause="budget"), Done()]
+
+
+def test_shortest_trial_is_set_back_for_the_others_and_starts_again_if_they_leave_room() -> None:
+    schedule = crashed_beside_another()
+    schedule.crash("y")
+    assert schedule.instructions(-30) == [Retry(trial="y", attempt=1), SetBack(trial="y")]
+    assert [trial for trial, _ in starts(schedule, 20)] == ["x"]
+    schedule.finish("x")  # it diverged and paid 10 of its 60
+    assert [trial for trial, _ in starts(schedule, 70)] == ["y"]
+    schedule.finish("y")
+    assert schedule.instructions(20) == [Done()]
+
+
+def test_stopped_run_sets_no_trial_back() -> None:
+    schedule = crashed_beside_another()
+    schedule.drain()
+    schedule.finish("y")
+    assert schedule.instructions(-20) == [Done()], "a later run may have a larger budget"
 
 
 def test_impossible_event_raises_with_the_trials_history() -> None:
@@ -313,6 +337,8 @@ class Chance:
                         self.delayed.remove(each.trial)
                 case GiveUp():
                     assert each.trial not in self.running
+                    waits = self.held.keys() - {each.trial}
+                    assert each.cause != "budget" or not waits, "another may yet leave room"
                     self.ended[each.trial] += 1
                     self.held.pop(each.trial, None)
                 case Done():

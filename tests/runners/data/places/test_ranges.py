@@ -69,3 +69,21 @@ def test_a_range_behind_the_end_of_a_shard_or_of_none_is_short(
 
     assert [len(each) for each in ranges_at(f"file://{tmp_path}", ranges)] == [10, 20, 0]
     assert len(requests) == 2
+
+
+def test_ranges_may_overlap_and_come_in_any_order(
+    tmp_path: Path, requests: list[tuple[str, int, int]]
+) -> None:
+    ranges = [
+        ("a.tar", 500, 1000),
+        ("a.tar", 600, 10),
+        ("a.tar", 500, 1000),
+        ("a.tar", 0, 7),
+        ("b.tar", 0, 0),
+    ]
+
+    read = ranges_at(f"file://{tmp_path}", ranges)
+
+    contents = {shard: (tmp_path / shard).read_bytes() for shard in ("a.tar", "b.tar")}
+    assert read == [contents[shard][offset : offset + length] for shard, offset, length in ranges]
+    assert sorted(requests) == [("a.tar", 0, 7), ("a.tar", 500, 1500), ("b.tar", 0, 0)]
