@@ -33,8 +33,9 @@ from ray.cluster_utils import Cluster as SimulatedCluster
 from budgets.book.ledger import Ledger
 from runners.scheduling.backend import Backend, Job
 from runners.scheduling.cluster import LiveCluster
+from runners.scheduling.instructions import Done, Start
 from runners.scheduling.ray_backend.core import RayBackend
-from runners.scheduling.schedule import Done, Schedule, ScheduledTrial, Start
+from runners.scheduling.schedule import Schedule, ScheduledTrial
 
 NODES, GPUS = 2, 4
 SLEEPS, SPREAD, SEED = 100, 30.0, 0

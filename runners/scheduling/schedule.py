@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
+from runners.scheduling.instructions import Done, EndBranches, GiveUp, Instruction, Retry, SetBack, Start
 from runners.scheduling.nodes import Amounts, Nodes
 
 
@@ -63,53 +64,6 @@ class ScheduledTrial:
     def slot_s(self) -> float:
         """Predicted seconds × width, in GPUs or, without any, cores."""
         return self.predicted_s * self.nodes * (self.resources.get("gpus") or self.resources.get("cpus", 1))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Start:
-    """Start the trial on these nodes and reserve its FLOPs."""
-
-    trial: str
-    nodes: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Retry:
-    """Wait, longer for a higher ``attempt`` (from 1), then call `Schedule.retry`."""
-
-    trial: str
-    attempt: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SetBack:
-    """Book the trial's work as lost and release its reservation: crashes exceeded the budget."""
-
-    trial: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GiveUp:
-    """The trial will have no result: it failed, its retries are used up, or the budget has no room for it."""
-
-    trial: str
-    cause: Literal["failed", "crashed", "budget"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Done:
-    """No trial is running, and none will start."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EndBranches:
-    """The trial ended without a milestone: trials that wait for it, directly or not, will have no result."""
-
-    trial: str
-    branches: tuple[str, ...]
-
-
-Instruction = Start | Retry | SetBack | GiveUp | EndBranches | Done
 
 
 @dataclass(kw_only=True, slots=True)

@@ -13,17 +13,8 @@ from typing import ClassVar
 from budgets.planning.plan import Plan, Trial
 from runners.data.reading.cache import drop_idle
 from runners.scheduling.backend import Backend, Ended, Job
-from runners.scheduling.schedule import (
-    Done,
-    EndBranches,
-    GiveUp,
-    Retry,
-    Schedule,
-    ScheduledTrial,
-    SetBack,
-    Start,
-    State,
-)
+from runners.scheduling.instructions import Done, EndBranches, GiveUp, Retry, SetBack, Start
+from runners.scheduling.schedule import Schedule, ScheduledTrial, State
 from runners.trials.records.trial_files import Outcome, kept_steps, milestone
 from runners.trials.speed.throughput import predict_s
 from runners.trials.trial_job import run_trial, take_part

@@ -19,12 +19,13 @@ from runners.host.process import Exit
 from runners.scheduling import local_backend
 from runners.scheduling.backend import Backend, Ended, Job
 from runners.scheduling.cluster import LiveCluster
+from runners.scheduling.instructions import Start
 from runners.scheduling.local_backend import LocalBackend
 from runners.scheduling.nodes import Amounts
 from runners.scheduling.ray_backend import core as ray_backend
 from runners.scheduling.ray_backend.core import RayBackend
 from runners.scheduling.ray_backend.tune import TuneBackend
-from runners.scheduling.schedule import Schedule, ScheduledTrial, Start
+from runners.scheduling.schedule import Schedule, ScheduledTrial
 from runners.scheduling.shared_storage import Folders, SharedStorage
 from tests.root import ROOT
 from tests.runners.scheduling import jobs

@@ -23,7 +23,8 @@ from runners.scheduling.backend import Job
 from runners.scheduling.cluster import LiveCluster
 from runners.scheduling.ray_backend.core import RayBackend
 from runners.scheduling.ray_backend.tune import TuneBackend
-from runners.scheduling.schedule import Schedule, ScheduledTrial, Start
+from runners.scheduling.instructions import Start
+from runners.scheduling.schedule import Schedule, ScheduledTrial
 from runners.scheduling.shared_storage import Folders, SharedStorage
 from tests.runners.scheduling import jobs
 from tests.runners.scheduling.simulated import SMALL, simulated_cluster

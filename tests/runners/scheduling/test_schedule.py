@@ -7,18 +7,9 @@ from typing import Any
 
 import pytest
 
+from runners.scheduling.instructions import Done, EndBranches, GiveUp, Retry, SetBack, Start
 from runners.scheduling.nodes import Amounts
-from runners.scheduling.schedule import (
-    Done,
-    EndBranches,
-    GiveUp,
-    Retry,
-    Schedule,
-    ScheduledTrial,
-    SetBack,
-    Start,
-    State,
-)
+from runners.scheduling.schedule import Schedule, ScheduledTrial, State
 
 ONE_SLOT = {"here": {"cpus": 1.0}}
 
