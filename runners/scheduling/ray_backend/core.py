@@ -215,17 +215,16 @@ class RayBackend:
 
     def __exit__(self, *error: object) -> None:
         own = worker._global_node if self.address is None else None  # noqa: SLF001 - has no public name
-        if self.lost:
-            # Ray would wait for its head for a minute, and end this process with an exit code of its own.
-            atexit.unregister(worker.shutdown)
-        else:
+        try:
+            if self.lost:
+                # Ray would wait for its head for a minute, and end this process with an exit code of its own.
+                atexit.unregister(worker.shutdown)
+                return
             self.announce([])
             if own is not None:
                 own.destroy_external_storage()
                 worker._global_node = None  # noqa: SLF001 - `shutdown` would wait a second for each of its processes
-        try:
-            if not self.lost:
-                ray.shutdown()
+            ray.shutdown()
         finally:
             if own is not None:
                 kill_node(own)
