@@ -218,7 +218,7 @@ class Schedule:
     @property
     def promised_flops(self) -> int:
         """Training FLOPs to reserve for the waiting trials."""
-        return sum(self._stories[task.trial].cost for task in self.waiting())
+        return sum(each.cost for each in self._stories.values() if each.state is State.WAITING)
 
     def unfinished(self) -> list[str]:
         """Return the trials that wait, run, or wait before a retry."""

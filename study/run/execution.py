@@ -168,7 +168,7 @@ class Execution(Books):
         free = max(1, slots) - len(waiting) + self._schedule.count(State.BLOCKED)
         if free <= 0 or self._stopped:
             return ()
-        # Running trials have a reservation, which `room_flops` leaves out; waiting ones do not.
+        # `room_flops` leaves out what is reserved, but not what waiting trials will reserve.
         room = self.room_flops
         return self.further(free, waiting, None if room is None else room - self._schedule.promised_flops)
 

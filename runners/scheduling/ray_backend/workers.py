@@ -80,8 +80,8 @@ class RayWorkers:
                         raise outcome.error or killed(name(item), f"{_ATTEMPTS} times")
                     todo.appendleft(item)
         finally:
-            if crew.at_work and not self._backend.lost:  # it ends early
-                crew.dismiss()
+            if crew.at_work:  # it ends early
+                self.end()
 
     def end(self) -> None:
         """End the actors, which hold resources until then."""
