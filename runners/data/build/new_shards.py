@@ -24,8 +24,8 @@ from runners.data.index.merge import in_order, order_of_shards
 from runners.data.index.parts import ROWS_PER_PART
 from runners.data.index.writing import index_of_files, write_part
 from runners.data.places.copies import INDEX
+from runners.data.places.ranges import ranges_at
 from runners.data.places.shared_folder import SharedFolder
-from runners.data.places.url_place import ranges_at
 from runners.data.pool.describe import fingerprints
 from runners.data.pool.shards import close_shard, write_sample
 from runners.host.files import new_file

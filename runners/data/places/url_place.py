@@ -11,34 +11,30 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
-from tempfile import TemporaryDirectory
 from threading import Thread
 
 import numpy as np
 
-from budgets.quantity import parse_bytes, parse_count
-from runners.data.places.copies import PATIENCE_S, listed, until_reached
+from budgets.quantity import parse_bytes
+from runners.data.places.copies import PATIENCE_S, listed
 from runners.data.places.piece_cache import PieceCache, set_by
 from runners.data.places.place import Read, Wanted
-from runners.host.faults import patiently
+from runners.data.places.ranges import LARGEST, downloaded, read_range, requests_at_once
 from runners.host.storage import Storage
 
 PIECE = 2**18
 """Bytes of a piece: what is cached, and what a range is rounded to."""
 
-PREFETCH_REQUESTS, PREFETCH_SIZE = "STUDY_PREFETCH_REQUESTS", "STUDY_PREFETCH_SIZE"
-"""Environment variables with the number of requests that a process makes at the same time (default: 16), and
-with the bytes that it fetches ahead (default: 256 MiB where shards are read one after the other, a quarter of
-the cache in training)."""
+PREFETCH_SIZE = "STUDY_PREFETCH_SIZE"
+"""Environment variable with the bytes that a process fetches ahead (default: 256 MiB where shards are read
+one after the other, a quarter of the cache in training)."""
 
-_PIECES_PER_REQUEST = 32
-_REQUESTS, _MOST_REQUESTS = 16, 256
+_PIECES_PER_REQUEST = LARGEST // PIECE
 _MOST_LATELY = 2**16  # pieces: 16 GiB, remembered in some 10 MiB
 _AHEAD_BYTES = 256 * 2**20
 _MISSING_S = 60.0  # until a missing shard is requested again; a request for each of its pairs would take long
@@ -61,7 +57,7 @@ class UrlPlace:
     def __init__(self, url: str, sizes: Mapping[str, int], cache: PieceCache) -> None:
         self.url = url.rstrip("/")
         self._sizes, self._cache = sizes, cache
-        self._requests = set_by(PREFETCH_REQUESTS, _parse_requests) or _REQUESTS
+        self._requests = requests_at_once()
         ahead = set_by(PREFETCH_SIZE, parse_bytes)
         # A quarter: two windows of samples, what they replace, and those of another trial.
         self.ahead_bytes = cache.limit // 4 if ahead is None else min(ahead, cache.limit // 2)
@@ -189,15 +185,9 @@ class UrlPlace:
         return found
 
     def _request(self, shard: str, start: int, stop: int, patience_s: float) -> bytes:
-        """Return a range of a shard, fewer bytes if the shard has become shorter.
-
-        Raises:
-            FileNotFoundError: There is no such shard.
-            PermissionError: The place refuses.
-            OSError: The place is still unreachable after ``patience_s`` seconds.
-        """
+        """Return a range of a shard, and remember a shard that is missing."""
         try:
-            return _range(self._of_this_process()[1], shard, start, stop, patience_s)
+            return read_range(self._of_this_process()[1], shard, start, stop, patience_s)
         except FileNotFoundError:
             self._missing[shard] = time.monotonic()
             raise
@@ -239,89 +229,6 @@ class UrlPlace:
         return self._own
 
 
-@contextmanager
-def downloaded(url: str, shard: str, size: int) -> Iterator[Path]:
-    """Context manager: a temporary copy of a whole shard.
-
-    Raises:
-        FileNotFoundError: There is no such shard.
-        OSError: The place is still unreachable after ten minutes, or the shard has another size.
-    """
-    storage = Storage(url)
-    with TemporaryDirectory() as folder:
-        get = partial(storage.get, {shard: size}, "", Path(folder))
-        try:
-            until_reached(get)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"{url}/{shard}") from error
-        yield Path(folder) / shard
-
-
-def ranges_at(url: str, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
-    """Return ranges of shards below a URL, without a cache; fewer bytes where a shard is shorter or missing.
-
-    Ranges with less than a piece between them are fetched by one request of up to 8 MiB, with what lies
-    between them: another request would take longer.
-
-    Args:
-        url: The URL.
-        ranges: Shard, offset and length of each; only neighbours are fetched together.
-
-    Raises:
-        OSError: The place refuses, or is still unreachable after ten minutes.
-    """
-    storage = Storage(url)
-
-    def read(near: Sequence[tuple[str, int, int]]) -> list[bytes]:
-        shard, start, _ = near[0]
-        stop = max(offset + length for _, offset, length in near)
-        try:
-            content = _range(storage, shard, start, stop, PATIENCE_S)
-        except FileNotFoundError:
-            content = b""
-        return [content[offset - start : offset - start + length] for _, offset, length in near]
-
-    with ThreadPoolExecutor(set_by(PREFETCH_REQUESTS, _parse_requests) or _REQUESTS) as threads:
-        return [each for contents in threads.map(read, _near(ranges)) for each in contents]
-
-
-def _near(ranges: Sequence[tuple[str, int, int]]) -> list[list[tuple[str, int, int]]]:
-    """Group ranges that one request fetches."""
-    groups: list[list[tuple[str, int, int]]] = []
-    stop = 0  # of the last group
-    for shard, offset, length in ranges:
-        first, start, _ = groups[-1][0] if groups else ("", 0, 0)
-        size = offset + length - start
-        if first == shard and start <= offset < stop + PIECE and size <= _PIECES_PER_REQUEST * PIECE:
-            groups[-1].append((shard, offset, length))
-            stop = max(stop, offset + length)
-        else:
-            groups.append([(shard, offset, length)])
-            stop = offset + length
-    return groups
-
-
-def _range(storage: Storage, shard: str, start: int, stop: int, patience_s: float) -> bytes:
-    """Return a range of a shard; errors are those of `UrlPlace`."""
-    final = (FileNotFoundError, PermissionError)
-
-    def request() -> bytes:
-        try:
-            content = storage.read_range(shard, start, stop)
-        except final:
-            raise
-        except OSError:
-            # A range behind the end of a shard is another error with each protocol.
-            if storage.size(shard) > start:
-                raise
-            content = b""
-        if len(content) < stop - start and storage.size(shard) >= stop:
-            raise OSError(f"{storage.url}/{shard} was cut short on its way")
-        return content
-
-    return patiently(request, patience_s=patience_s, final=final)
-
-
 def _work(tasks: SimpleQueue[Callable[[], None]]) -> None:
     while True:
         tasks.get()()
@@ -340,13 +247,6 @@ def _requests(wanted: Wanted) -> Mapping[int, list[int]]:
                     groups[each // _PIECES_PER_REQUEST].append(each)
             known = max(known, piece)
     return groups
-
-
-def _parse_requests(text: str) -> int:
-    count = parse_count(text)
-    if not 1 <= count <= _MOST_REQUESTS:
-        raise ValueError(f"'{text}' must be from 1 to {_MOST_REQUESTS}")
-    return count
 
 
 def _try_lock(file: int) -> bool:

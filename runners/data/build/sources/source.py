@@ -13,7 +13,7 @@ from typing import Any
 from runners.data.build.in_place import shards_at, shards_of
 from runners.data.build.sources.table_file import NOT_UTF8, check_columns, count_rows, read_rows
 from runners.data.places.copies import objects_at
-from runners.data.places.url_place import downloaded
+from runners.data.places.ranges import downloaded
 from runners.data.pool.damage import Damage
 from runners.data.pool.samples import IMAGE_KINDS
 from runners.data.pool.shards import (

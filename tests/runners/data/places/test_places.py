@@ -21,7 +21,8 @@ from runners.data.build.in_place import not_indexed
 from runners.data.places import piece_cache, url_place
 from runners.data.places.copies import copy_name, copy_pool
 from runners.data.places.piece_cache import CACHE_SIZE, PieceCache
-from runners.data.places.url_place import PREFETCH_REQUESTS, PREFETCH_SIZE
+from runners.data.places.ranges import PREFETCH_REQUESTS
+from runners.data.places.url_place import PREFETCH_SIZE
 from runners.data.pool.pool import Pool
 from runners.data.pool.reader import read_pairs
 from runners.data.pool.shards import close_shard, encode_image, write_sample

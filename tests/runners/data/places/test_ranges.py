@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runners.data.places.url_place import PIECE, ranges_at
+from runners.data.places.ranges import NEAR, ranges_at
 from runners.host.storage import Storage
 
 SIZE = 12 * 2**20
@@ -38,15 +38,15 @@ def test_ranges_with_less_than_a_piece_between_them_are_one_request(
     ranges = [
         ("a.tar", 100, 50),
         ("a.tar", 150, 10),
-        ("a.tar", 159 + PIECE, 7),
-        ("a.tar", 166 + 2 * PIECE, 9),
+        ("a.tar", 159 + NEAR, 7),
+        ("a.tar", 166 + 2 * NEAR, 9),
         ("b.tar", 400, 20),
     ]
 
     read = ranges_at(f"file://{tmp_path}", ranges)
 
     assert read == slices(tmp_path, ranges)
-    first, last = 166 + PIECE, 166 + 2 * PIECE
+    first, last = 166 + NEAR, 166 + 2 * NEAR
     assert sorted(requests) == [("a.tar", 100, first), ("a.tar", last, last + 9), ("b.tar", 400, 420)]
 
 
