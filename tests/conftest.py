@@ -2,10 +2,12 @@
 
 import gc
 import os
+from multiprocessing import forkserver
 
 import pytest
 from hypothesis import settings
 
+from runners.host.process import TRIAL_MODULES, load_ahead
 from tests.root import ROOT
 
 # The workers share the cores: more threads than one in each only wait for each other.
@@ -40,3 +42,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """Leave the objects of all imported modules out of garbage collection, which would find none to free."""
     gc.freeze()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Start the server that trials are forked from, with all that any of them needs.
+
+    Whatever starts it first decides what it loads: after a test that forks no trials, each trial would load
+    the rest by itself.
+    """
+    if item.get_closest_marker("ray") or item.get_closest_marker("slow"):
+        load_ahead(*TRIAL_MODULES, "ray")
+        forkserver.ensure_running()

@@ -102,8 +102,8 @@ class FreshProcess:
 
 
 def load_ahead(*modules: str) -> None:
-    """Set the modules that the server imports; must be called before this process makes its first call."""
-    _CONTEXT.set_forkserver_preload(list(modules))
+    """Set the modules that the fork server of this process imports; call it before the server is started."""
+    _CONTEXT.set_forkserver_preload(["runners.host.fork_server", *modules])
 
 
 def _call(run: bytes, sender: Connection, environment: Mapping[str, str]) -> None:

@@ -13,6 +13,8 @@ from multiprocessing import get_context, parent_process
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from runners.host.process import load_ahead
+
 if TYPE_CHECKING:
     from multiprocessing.queues import SimpleQueue
 
@@ -98,7 +100,7 @@ class Processes:
         # Counting tokens imports torch, which takes seconds: once, in the server that processes are forked
         # from.
         context = get_context("forkserver")
-        context.set_forkserver_preload(["open_clip.tokenizer"])
+        load_ahead("open_clip.tokenizer")
         devices = context.SimpleQueue()
         for device in self.devices:
             devices.put(device)

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from runners.host.seeds import derive_seed
+from runners.host.seeds import derive_seed, seed_global
 from runners.models.model import attention_context, full_precision
 from runners.training.learner import Learner
 from runners.training.ranks import gather, rank, ranks, total
@@ -60,7 +60,7 @@ def backward_in_parts(
 
     def features(part: int) -> tuple[Tensor, ...]:
         # Patch dropout draws from the global generator: the same seed gives the same patches in both passes.
-        torch.manual_seed(derive_seed(seed, "part", part))
+        seed_global(derive_seed(seed, "part", part))
         with context():
             return learner.features(*pieces[part])
 

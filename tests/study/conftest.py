@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from budgets.declaration.declaration import Declaration
 from runners.embedded.embedded_pool import build_embedded_pool
-from runners.host.process import TRIAL_MODULES, load_ahead
 from study.cli import main
 from study.show import study_report
 from study.state.study import Study
@@ -117,8 +116,6 @@ def _environment(*, alone: bool = False) -> dict[str, str]:
 
 def shared_server() -> dict[str, str]:
     """Return environment variables with which commands fork trials from the server of this process."""
-    load_ahead(*TRIAL_MODULES, "ray")
-    forkserver.ensure_running()
     address: str = forkserver._forkserver._forkserver_address  # type: ignore[attr-defined]  # noqa: SLF001
     return {"STUDY_TEST_SERVER": address, "PYTHONPATH": str(Path(__file__).with_name("shared_server"))}
 

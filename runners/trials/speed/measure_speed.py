@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from budgets.planning.plan import Trial
+from runners.host.process import load_ahead
 from runners.trials.records.trial_files import Outcome
 from runners.trials.speed.throughput import Throughput
 from runners.trials.trial import run_trial
@@ -32,7 +33,7 @@ def calibrate(jobs: Sequence[TrialJob], *, side_by_side: int, seconds: float) ->
     """
     context = get_context("forkserver")
     # Each process is forked from a server that has imported torch but not used it.
-    context.set_forkserver_preload([__name__])
+    load_ahead(__name__)
     with ProcessPoolExecutor(side_by_side, mp_context=context, max_tasks_per_child=1) as pool:
         futures = [pool.submit(measure, job, seconds) for job in jobs]
         for future in as_completed(futures):

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 
 from runners.host.faults import Left, fault_of, patiently, words_of
-from runners.host.process import TRIAL_MODULES, Exit, FreshProcess, load_ahead
+from runners.host.process import Exit, FreshProcess
 from runners.trials.records.meter import read_count
 from runners.trials.records.trial_files import Outcome, checkpoints, kept_steps
 from runners.trials.trial import run_trial
@@ -32,7 +32,6 @@ wait_for = partial(waiting.wait_for, seconds=60)
 
 STEPS, BATCH, FLOPS = 200, 16, 7
 ALL = STEPS * BATCH * FLOPS
-load_ahead(*TRIAL_MODULES)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from budgets.hardware.machine_cache import CACHE
-from runners.host.process import TRIAL_MODULES, FreshProcess, load_ahead
+from runners.host.process import FreshProcess
 from runners.host.storage import Storage, cache_folder
 from runners.host.trees import fetch_tree, share_tree
 from runners.scheduling.local_backend import LocalBackend
@@ -30,7 +30,6 @@ pytestmark = pytest.mark.slow
 wait_for = partial(waiting.wait_for, seconds=60)
 
 STEPS, BATCH, FLOPS = 200, 16, 7
-load_ahead(*TRIAL_MODULES)
 
 
 def test_objects_are_whole_and_one_of_several_creates(bucket: Bucket, tmp_path: Path) -> None:
