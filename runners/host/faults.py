@@ -52,11 +52,12 @@ class ProcessEnded(Exception):  # noqa: N818 - may be an outcome on request
 
     Attributes:
         fault: The consequence.
+        lost_peers: True if communication with other ranks broke.
     """
 
-    def __init__(self, fault: Fault, reason: str) -> None:
+    def __init__(self, fault: Fault, reason: str, *, lost_peers: bool = False) -> None:
         super().__init__(reason)
-        self.fault = fault
+        self.fault, self.lost_peers = fault, lost_peers
 
 
 def fault_of(error: BaseException) -> Fault:
@@ -83,6 +84,8 @@ def fault_of(error: BaseException) -> Fault:
 
 def lost_its_peers(error: BaseException) -> bool:
     """Return whether communication with other ranks broke; the cause may be the end of another rank."""
+    if isinstance(error, ProcessEnded):
+        return error.lost_peers
     if not isinstance(error, RuntimeError):
         return False
     # Compared by name, because this module is also used where torch is not loaded.

@@ -16,8 +16,8 @@ class Job:
 
     Attributes:
         trial: The trial's id.
-        run: The call; it and its return value are picklable. Over several nodes every rank makes the call;
-            afterwards it is made once more, without ranks, for its return value.
+        run: The call; it and its return value are picklable. Over several nodes every rank makes the call,
+            and the value of rank 0 counts.
         nodes: Ids of the nodes it runs on.
         resources: Resources it occupies on each node.
         ranks: Ranks on each of several nodes.

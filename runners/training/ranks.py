@@ -1,7 +1,6 @@
 """Data-parallel ranks: processes that train one model together, each on its part of every batch.
 
-Only rank 0 writes files. On one node the trial's own process starts and supervises its ranks; over several
-nodes Ray Train does.
+Only rank 0 writes files. On each node a process, the trial's own, starts and supervises the ranks.
 """
 
 import os
@@ -12,7 +11,6 @@ from datetime import timedelta
 from functools import partial
 from math import inf
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
@@ -22,7 +20,13 @@ from torch import Tensor
 
 from runners.host.faults import Notice, ProcessEnded
 from runners.host.process import TRIAL_MODULES, Exit, FreshProcess, load_ahead
-from runners.training.group_timeout import GROUP_TIMEOUT_S
+
+GROUP_TIMEOUT_S = 3600.0
+"""Longest time in seconds that a rank waits for the others in one operation.
+
+Rank 0 evaluates on the way and writes checkpoints while the others wait, which may take longer than NCCL's
+own ten minutes. The end of a rank is noticed by its process, long before this limit.
+"""
 
 _LOOK_S = 0.1
 _LET_GO_S = 2.0  # time in which other ranks may end from the same cause as the first
@@ -68,16 +72,21 @@ def decided_by_first(decide: Callable[[], T]) -> T:
     return value
 
 
-def run_ranks(run: Callable[[], T], *, count: int, gpus: bool) -> T:
-    """Run a call in ``count`` processes of this node that form a process group.
+def run_ranks(  # noqa: PLR0913 - the group's nodes
+    run: Callable[[], T], *, count: int, gpus: bool, node: int = 0, nodes: int = 1, address: str = ""
+) -> T:
+    """Run a call in ``count`` processes of this node that form a process group, perhaps with other nodes'.
 
     Args:
         run: The call, picklable; it learns its index from `rank`.
-        count: Number of ranks.
+        count: Number of ranks of a node.
         gpus: True if each rank uses its own GPU (NCCL); False for gloo on the CPU.
+        node: Place of this node among those of the group.
+        nodes: Number of nodes.
+        address: ``tcp://HOST:PORT`` on the first node, where ranks of several nodes meet.
 
     Returns:
-        The return value of rank 0.
+        The return value of this node's first rank.
 
     Raises:
         ProcessEnded: A rank did not finish; all other ranks have been ended.
@@ -88,15 +97,16 @@ def run_ranks(run: Callable[[], T], *, count: int, gpus: bool) -> T:
     load_ahead(*TRIAL_MODULES)
     notice = Notice()
     with TemporaryDirectory() as folder, notice.listening():
-        meet = partial(join_group, Path(folder) / "store", count=count, gpus=gpus)
-        processes = [
-            FreshProcess(pickle.dumps(partial(_take_part, meet, number, run)), fork=fork)
-            for number in range(count)
+        join = partial(join_group, address or f"file://{folder}/store", count=count * nodes, gpus=gpus)
+        parts = [
+            partial(_take_part, partial(join, node * count + place, place), run) for place in range(count)
         ]
-        ends = wait_for_ends(processes, notice)
-    for number, end in ends.items():
+        processes = [FreshProcess(pickle.dumps(part), fork=fork) for part in parts]
+        ends = wait_for_ends(processes, notice if node == 0 else Notice())
+    for place, end in ends.items():
         if end.how != "finished":
-            raise ProcessEnded(end.how, f"rank {number} of {count}: {end.reason}")
+            reason = f"rank {node * count + place} of {count * nodes}: {end.reason}"
+            raise ProcessEnded(end.how, reason, lost_peers=end.lost_peers)
     result: T = pickle.loads(ends[0].pickled)  # noqa: S301 - written by our own process
     return result
 
@@ -125,21 +135,23 @@ def wait_for_ends(processes: Sequence[FreshProcess], notice: Notice) -> dict[int
     return dict(sorted(ends.items(), key=lambda item: (item[1].lost_peers, item[1].how != "crashed")))
 
 
-def join_group(store: Path, number: int, *, count: int, gpus: bool) -> None:
-    """Join the group; ranks find each other through a file and communicate over loopback only."""
-    # gloo and NCCL would otherwise pick an interface by hostname, which may be unreachable.
-    os.environ.update(dict.fromkeys(INTERFACES, "lo"))
+def join_group(address: str, number: int, place: int, *, count: int, gpus: bool) -> None:
+    """Join the group as rank ``number`` of ``count``, which is rank ``place`` of its node."""
+    if address.startswith("file:"):
+        # All ranks are on this node. gloo and NCCL would pick an interface by hostname, which may be
+        # unreachable.
+        os.environ.update(dict.fromkeys(INTERFACES, "lo"))
     if gpus:
-        torch.cuda.set_device(number)
+        torch.cuda.set_device(place)
     dist.init_process_group(
         "nccl" if gpus else "gloo",
-        init_method=f"file://{store}",
+        init_method=address,
         rank=number,
         world_size=count,
         timeout=timedelta(seconds=GROUP_TIMEOUT_S),
     )
 
 
-def _take_part(meet: Callable[[int], None], number: int, run: Callable[[], object]) -> object:
-    meet(number)
+def _take_part(join: Callable[[], None], run: Callable[[], object]) -> object:
+    join()
     return run()

@@ -94,36 +94,28 @@ def take_part_on_copies(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -
     Args:
         url: URL of the storage.
         job: The trial, with paths relative to the URL.
-        run: Runs a trial whose paths are this node's own, as one of several ranks. Called after the ranks and
-            without them, it returns the result that they left.
+        run: Runs a trial whose paths are this node's own, as one of several ranks.
 
     Raises:
-        OSError: The storage is unreachable, or has no result after the ranks.
+        OSError: The storage is unreachable.
         ProcessEnded: Another process has taken the trial over.
     """
     # Imported here, so that a driver, which names this call alone, needs no torch.
-    from runners.training.ranks import decided_by_first, rank, ranks  # noqa: PLC0415 - as above
+    from runners.training.ranks import decided_by_first, rank  # noqa: PLC0415 - as above
 
     storage, name = Storage(url), job.folder.as_posix()
-    if ranks() == 1:
-        local = replace(job, folder=cache_folder(url) / job.folder)
-        local.folder.mkdir(parents=True, exist_ok=True)
-        found = storage.list(name)
-        if "result.json" not in found:
-            raise OSError(f"{url} has no result of {name}")
-        storage.get({each: found[each] for each in SMALL if each in found}, name, local.folder)
-        return run(local)
     local = _on_this_node(url, job)
     copy = _Copy(storage, name, local.folder)
     if rank() == 0:
-        with locked(local.folder.with_name(f".{local.folder.name}.lock")):
+        notice = Notice()  # requests to leave are repeated, also while the rest is uploaded
+        with notice.listening(), locked(local.folder.with_name(f".{local.folder.name}.lock")):
             decided_by_first(copy.take_over_for_all)
             _bring_milestone(storage, job, local)
             try:
                 with copy.following(taken=partial(os._exit, 1)):
                     result = run(local)
             finally:
-                patiently(copy.push_last, patience_s=_PATIENCE_S)
+                patiently(copy.push_last, patience_s=_PATIENCE_S, hurry=lambda: bool(notice.by))
             _drop_copies(local)
         return result
     owner, checkpoint = decided_by_first(copy.take_over_for_all)

@@ -8,40 +8,35 @@ import atexit
 import logging
 import os
 import pickle
-import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import ray
 import ray.exceptions
 from ray._private import ray_constants, worker
 from ray._raylet import Config  # type: ignore[attr-defined]  # of its compiled part
 from ray.autoscaler.sdk import request_resources
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from runners.host.faults import Notice, fault_of, shielded, words_of
-from runners.host.process import TRIAL_MODULES, Exit, FreshProcess, load_ahead
+from runners.host.faults import shielded
+from runners.host.process import TRIAL_MODULES
 from runners.scheduling.backend import ClusterLostError, Ended, Job, ended_by
 from runners.scheduling.nodes import Amounts
 from runners.scheduling.ray_backend.address import answers, guard_token, on_loopback, require_cluster
-
-if TYPE_CHECKING:
-    from runners.scheduling.ray_backend.over_nodes import OverNodes
+from runners.scheduling.ray_backend.over_nodes import run_over_nodes
+from runners.scheduling.ray_backend.tasks import NAMES, by_rays_names, end_of, on_node, run_in_fresh_process
 
 _OBJECT_STORE_BYTES = 100_000_000
 _ROOT = Path(__file__).resolve().parents[3]
-_NAMES = {"CPU": "cpus", "GPU": "gpus"}
 _NO_RESOURCE = ("node:", "memory", "object_store_memory")
-_CANCEL_S = 0.5
 _LOCAL_S, _HEAD_S = 3.0, 45.0  # time in which a head must answer; one on a cluster may be restarted
 _ASK_AGAIN_S = 2.0
 _LARGEST_DEMAND = 256
-_NODE_LOST = (ray.exceptions.NodeDiedError, ray.exceptions.LocalRayletDiedError)
 
 
 class RayBackend:
@@ -91,10 +86,8 @@ class RayBackend:
         self.lost = False
         # One name for all tasks: Ray keeps 22 KiB of metrics per name until it ends.
         task = partial(ray.remote, max_retries=0, name="trial")
-        self._task = task()(_run_in_fresh_process)
-        # A wide task holds no resources itself, its ranks do; max_calls=1 ends what Train started with its
-        # worker.
-        self._wide_task = task(max_calls=1, num_cpus=0)(_run_over_nodes)
+        self._task = task()(run_in_fresh_process)
+        self._wide_task = task(num_cpus=0)(run_over_nodes)  # the tasks of its nodes hold its resources
         self._running: dict[Any, Job] = {}
         self._asked_at: dict[Any, float] = {}
         self._announced: list[dict[str, float]] = []
@@ -128,7 +121,7 @@ class RayBackend:
     def _alive(self) -> dict[str, Amounts]:
         return {
             node["NodeID"]: {
-                _NAMES.get(name, name): amount
+                NAMES.get(name, name): amount
                 for name, amount in node["Resources"].items()
                 if not name.startswith(_NO_RESOURCE)
             }
@@ -141,15 +134,9 @@ class RayBackend:
         amounts = by_rays_names(job.resources)
         run = pickle.dumps(job.run)
         if len(job.nodes) > 1:
-            reference = self._wide_task.remote(run, job.nodes, job.ranks, amounts)
+            reference = self._wide_task.remote(run, job.nodes, job.ranks, amounts, self.modules)
         else:
-            others = {name: amount for name, amount in amounts.items() if name not in _NAMES}
-            reference = self._task.options(
-                num_cpus=amounts.get("CPU", 0),
-                num_gpus=amounts.get("GPU", 0),
-                resources=others,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(job.nodes[0], soft=False),
-            ).remote(run, self.modules)
+            reference = self._task.options(**on_node(job.nodes[0], amounts)).remote(run, self.modules)
         self._running[reference] = job
 
     def ask_to_leave(self, trial: str) -> None:
@@ -191,24 +178,8 @@ class RayBackend:
     def _end(self, reference: Any) -> Ended:  # noqa: ANN401 - Ray's references have no public type
         job = self._running.pop(reference)
         self._asked_at.pop(reference, None)
-        try:
-            end: Exit = ray.get(reference)
-        except ray.exceptions.TaskUnschedulableError:
-            return Ended(trial=job.trial, how="left", reason="its node was gone", dead_nodes=job.nodes)
-        except ray.exceptions.TaskCancelledError:
-            return Ended(trial=job.trial, how="left", reason="asked to leave before it began")
-        except ray.exceptions.RayTaskError as error:  # for example a value that cannot be pickled
-            return Ended(trial=job.trial, how=fault_of(error.cause), reason=words_of(error.cause))
-        except ray.exceptions.RayError as error:
-            lost = isinstance(error, _NODE_LOST)
-            why = "its node died" if lost else "its worker died"
-            return Ended(
-                trial=job.trial,
-                how="crashed",
-                reason=f"{why} ({type(error).__name__})",
-                dead_nodes=job.nodes if lost else (),
-            )
-        return ended_by(job.trial, end)
+        end, lost = end_of(reference)
+        return replace(ended_by(job.trial, end), dead_nodes=job.nodes if lost else ())
 
     def __enter__(self) -> Self:
         return self
@@ -252,36 +223,3 @@ def kill_node(node: Any) -> None:  # noqa: ANN401 - Ray's nodes have no public t
 def _python_path() -> str:
     """Return the search path of workers: this checkout before an installed package, then the driver's own."""
     return os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-
-
-def _run_in_fresh_process(run: bytes, modules: tuple[str, ...]) -> Exit:
-    """Run a job in a process beside the Ray worker; the worker imports no torch and keeps its fork server."""
-    load_ahead(*modules, "ray")  # ray: the worker's main module, which every new process imports, needs it
-    return _see_through(partial(FreshProcess, run))
-
-
-def _run_over_nodes(
-    run: bytes, nodes: Sequence[str], ranks_per_node: int, resources: Mapping[str, float]
-) -> Exit:
-    from runners.scheduling.ray_backend.over_nodes import OverNodes  # noqa: PLC0415 - Ray Train's import takes seconds
-
-    start = partial(OverNodes, run, nodes=nodes, ranks_per_node=ranks_per_node, resources=resources)
-    return _see_through(start)
-
-
-def _see_through(start: "Callable[[], FreshProcess | OverNodes]") -> Exit:
-    notice = Notice()
-    # Ray cancels with SIGINT; processes started by a script in the background inherit that it is ignored.
-    with notice.listening(signal.SIGINT):
-        process = start()
-        while not process.ended(_CANCEL_S):
-            if notice.by:
-                process.ask_to_leave()
-                notice.by = ""  # the request is repeated while the process still writes and uploads its state
-        return process.wait()
-
-
-def by_rays_names(resources: Amounts) -> dict[str, float]:
-    """Return resources under Ray's names."""
-    theirs = {ours: name for name, ours in _NAMES.items()}
-    return {theirs.get(name, name): amount for name, amount in resources.items()}

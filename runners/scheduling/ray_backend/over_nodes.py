@@ -1,126 +1,112 @@
-"""Jobs over several nodes: Ray Train starts the ranks and forms their process group."""
+"""Jobs over several nodes: a task on each starts the ranks of its node, which meet at the first."""
 
-import logging
 import pickle
-import threading
+import signal
+import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from math import inf
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
-from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
-from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
-from runners.host.faults import fault_of, lost_its_peers, tell_to_leave, words_of
+from runners.host.faults import Notice
 from runners.host.process import Exit
-from runners.scheduling.ray_backend.notices import Notices, actor_here
-from runners.scheduling.ray_backend.scratch import in_memory
-from runners.training.group_timeout import GROUP_TIMEOUT_S
+from runners.scheduling.nodes import Amounts
+from runners.scheduling.ray_backend.tasks import end_of, on_node, run_in_fresh_process, see_through
 
-_LOOK_S = 0.5
-_RANKS = "ranks"
+_LET_GO_S = 2.0  # time in which the ranks of other nodes may end from the same cause as the first
+_FAULTS = ("left", "crashed", "failed", "finished")
 
 
 class OverNodes:
-    """A call made by all ranks and, when they have ended, once more without a process group.
-
-    Used like a `runners.host.process.FreshProcess`; returns the value of the last call.
+    """A call made by all ranks of a job; returns the value of rank 0.
 
     Args:
         run: The call, pickled; each rank learns its index from `runners.training.ranks`.
         nodes: Ray's ids of the nodes.
         ranks_per_node: Ranks on each node.
         resources: Resources that the job occupies on each node, under Ray's names.
+        modules: Modules that the call needs, imported before the ranks start.
     """
 
     def __init__(
-        self, run: bytes, *, nodes: Sequence[str], ranks_per_node: int, resources: Mapping[str, float]
-    ) -> None:
-        self._run = run
-        self._notices = actor_here(Notices)
-        each = {name: amount / ranks_per_node for name, amount in resources.items()}
-        logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # `wait` returns the errors
-        self._trainer = TorchTrainer(
-            _take_part,
-            train_loop_config={"run": run, "notices": self._notices},
-            torch_config=TorchConfig(
-                backend="nccl" if each.get("GPU") else "gloo", timeout_s=int(GROUP_TIMEOUT_S)
-            ),
-            scaling_config=ScalingConfig(  # type: ignore[call-arg]  # the stubs are of an older version
-                num_workers=len(nodes) * ranks_per_node,
-                use_gpu=bool(each.get("GPU")),
-                resources_per_worker=each,
-                label_selector=[{"ray.io/node-id": node} for node in nodes for _ in range(ranks_per_node)],
-            ),
-            run_config=RunConfig(failure_config=FailureConfig(max_failures=0), **in_memory("train")),
-        )
-        self._end: Exit | None = None
-        # Not in the main thread: there, Train would handle the SIGINT with which Ray asks a task to leave.
-        self._thread = threading.Thread(target=self._fit, daemon=True)
-        self._thread.start()
+        self, run: bytes, *, nodes: Sequence[str], ranks_per_node: int, resources: Amounts,
+        modules: Sequence[str],
+    ) -> None:  # fmt: skip
+        self._ends: dict[int, Exit] = {}
+        self._tasks: list[Any] = []
+        self._let_go_at, self._let_go = inf, False
+        look: Any = ray.remote(_free_address)
+        found = look.options(**on_node(nodes[0], {})).remote()
+        try:
+            address = ray.get(found)
+        except RayError:  # the node is gone
+            self._ends[0] = end_of(found)[0]
+            return
+        task: Any = ray.remote(max_retries=0)(run_in_fresh_process)
+        for place, node in enumerate(nodes):
+            part = partial(
+                _run_ranks, run, count=ranks_per_node, gpus=bool(resources.get("GPU")), node=place,
+                nodes=len(nodes), address=address,
+            )  # fmt: skip
+            on = task.options(name="ranks", **on_node(node, resources))
+            self._tasks.append(on.remote(pickle.dumps(part), tuple(modules)))
 
     def ended(self, timeout_s: float) -> bool:
         """Wait at most ``timeout_s`` seconds for the call's end; returns whether it has ended."""
-        self._thread.join(timeout_s)
-        return self._end is not None
+        running = [task for place, task in enumerate(self._tasks) if place not in self._ends]
+        with suppress(KeyboardInterrupt):  # Ray interrupts its own waits too when this task is asked to leave
+            for task in ray.wait(running, timeout=timeout_s)[0] if running else ():
+                end, _ = end_of(task)
+                # Ranks that were let go are not the cause of the end.
+                self._ends[self._tasks.index(task)] = replace(end, lost_peers=True) if self._let_go else end
+                if end.how != "finished":
+                    self._let_go_at = min(self._let_go_at, time.monotonic() + _LET_GO_S)
+        if not self._let_go and time.monotonic() >= self._let_go_at:
+            self._let_go = True
+            for task in running:  # their ranks would wait forever for those that are gone
+                ray.cancel(task, force=True)
+        return len(self._ends) >= len(self._tasks)
 
     def ask_to_leave(self) -> None:
         """Make rank 0, which writes for all ranks, write a checkpoint and leave."""
-        self._notices.ask.remote(_RANKS)
-        if not ray.get(self._notices.listens.remote(_RANKS)):  # it still waits for room, possibly forever
-            self._end = Exit(how="left", reason="asked to leave before it began")
+        for task in self._tasks[:1]:
+            ray.cancel(task, force=False)
 
     def wait(self) -> Exit:
-        """Wait for the call's end."""
-        while self._end is None:
-            self._thread.join(_LOOK_S)
-        return self._end
-
-    def _fit(self) -> None:
-        try:
-            self._trainer.fit()
-            self._end = Exit(how="finished", pickled=pickle.dumps(pickle.loads(self._run)()))  # noqa: S301 - our own data
-        except WorkerGroupError as error:
-            self._end = _first_cause(error.worker_failures)
-        except (TrainingFailedError, RayError) as error:  # for example a node lost before its rank began
-            self._end = Exit(how="crashed", reason=words_of(error))
-        except Exception as error:  # noqa: BLE001 - any error of the call is its result
-            self._end = Exit(how=fault_of(error), reason=words_of(error))
+        """Wait for the call's end; of several faults, the first cause is returned."""
+        while not self.ended(_LET_GO_S):
+            pass
+        ends = [end for _, end in sorted(self._ends.items())]
+        if all(end.how == "finished" for end in ends):
+            return ends[0]
+        return min(ends, key=lambda end: (end.how == "finished", end.lost_peers, _FAULTS.index(end.how)))
 
 
-def _take_part(config: Mapping[str, Any]) -> None:
-    import torch  # noqa: PLC0415 - only ranks need it
-
-    if get_device().type == "cuda":
-        torch.cuda.set_device(get_device())
-    if get_context().get_world_rank() == 0:
-        threading.Thread(target=_listen, args=(config["notices"],), daemon=True).start()
-    pickle.loads(config["run"])()  # noqa: S301 - our own data
-
-
-def _listen(notices: Any) -> None:  # noqa: ANN401 - a handle of `Notices`
-    """Forward a request to leave to the rank, which Train runs in a thread that receives no signals."""
-    with suppress(RayError):  # the driver is gone
-        while True:
-            if ray.get(notices.asked.remote(_RANKS)):
-                tell_to_leave("request from the driver")  # repeated: the rank may not listen yet
-            time.sleep(_LOOK_S)
+def run_over_nodes(
+    run: bytes, nodes: Sequence[str], ranks_per_node: int, resources: Amounts, modules: Sequence[str]
+) -> Exit:
+    """Run a job over several nodes, as a Ray task that holds no resources itself."""
+    notice = Notice()
+    with notice.listening(signal.SIGINT):  # as `run_in_fresh_process`
+        call = OverNodes(
+            run, nodes=nodes, ranks_per_node=ranks_per_node, resources=resources, modules=modules
+        )
+        return see_through(call, notice)
 
 
-def _first_cause(failures: Mapping[int, Exception]) -> Exit:
-    """Return the first cause: ranks that lost their peers come last, then leaving, crashes and failures."""
-    ends = []
-    for rank, failure in sorted(failures.items()):
-        if isinstance(failure, RayError):
-            ends.append(
-                Exit(how="crashed", reason=f"rank {rank}: its process died ({type(failure).__name__})")
-            )
-        else:
-            cause = getattr(failure, "_base_exc", failure)
-            reason = f"rank {rank}: {words_of(cause)}"
-            ends.append(Exit(how=fault_of(cause), reason=reason, lost_peers=lost_its_peers(cause)))
-    # min keeps the first of equals: the lowest rank.
-    return min(ends, key=lambda end: (end.lost_peers, ("left", "crashed", "failed").index(end.how)))
+def _free_address() -> str:
+    with socket.socket() as free:
+        free.bind(("", 0))
+        return f"tcp://{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"
+
+
+def _run_ranks(run: bytes, **group: Any) -> object:  # noqa: ANN401 - arguments of `run_ranks`
+    from runners.training.ranks import run_ranks  # noqa: PLC0415 - it loads torch, which only ranks need
+
+    return run_ranks(pickle.loads(run), **group)  # noqa: S301 - our own data

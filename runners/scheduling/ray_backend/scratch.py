@@ -1,4 +1,4 @@
-"""In-memory storage for unused files of Ray Train and Tune; a killed driver leaves nothing behind."""
+"""In-memory storage for unused files of Ray Tune; a killed driver leaves nothing behind."""
 
 from typing import Any
 

@@ -13,23 +13,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import ray
 from ray import tune
 from ray.exceptions import RayTaskError
 from ray.tune.search import Searcher
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from runners.host.faults import words_of
 from runners.host.process import Exit, FreshProcess, load_ahead
 from runners.scheduling.backend import Ended, Job, ended_by
 from runners.scheduling.nodes import Amounts
-from runners.scheduling.ray_backend.core import RayBackend, by_rays_names
-from runners.scheduling.ray_backend.notices import Notices, actor_here
+from runners.scheduling.ray_backend.core import RayBackend
+from runners.scheduling.ray_backend.over_nodes import OverNodes
 from runners.scheduling.ray_backend.scratch import in_memory
-
-if TYPE_CHECKING:
-    from runners.scheduling.ray_backend.over_nodes import OverNodes
+from runners.scheduling.ray_backend.tasks import Call, by_rays_names
 
 _LOOK_S = 0.5
 _IDLE_S = 1.0  # as long as Tune sleeps when nothing is suggested and nothing runs
@@ -46,7 +45,8 @@ class TuneBackend:
 
     def __init__(self, connection: RayBackend) -> None:
         self._connection = connection
-        self._desk = actor_here(_Desk)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._desk: Any = ray.remote(num_cpus=0)(_Desk).options(scheduling_strategy=here).remote()
         self._ended: SimpleQueue[Ended] = SimpleQueue()
         self._search, self._over = _Search(), threading.Event()
         self._error: BaseException | None = None
@@ -124,19 +124,29 @@ class TuneBackend:
         ray.kill(self._desk)
 
 
-class _Desk(Notices):
-    """Calls of jobs, which are too large for Tune's own records, and requests to leave."""
+class _Desk:
+    """Calls of jobs, which are too large for Tune's own records, and requests to leave.
+
+    An actor on the driver's node. A file on shared storage would be too slow: NFS clients may cache its
+    absence for up to a minute, and by then a spot machine may be gone.
+    """
 
     def __init__(self) -> None:
-        super().__init__()
         self._runs: dict[str, bytes] = {}
+        self._asked: set[str] = set()
 
     def put(self, trial: str, run: bytes) -> None:
         self._runs[trial] = run
-        self.forget(trial)
+        self._asked.discard(trial)  # it may start again
 
     def take(self, trial: str) -> bytes:
         return self._runs.pop(trial)
+
+    def ask(self, trial: str) -> None:
+        self._asked.add(trial)
+
+    def asked(self, trial: str) -> bool:
+        return trial in self._asked
 
 
 class _Here:
@@ -249,12 +259,11 @@ def _train(config: Mapping[str, Any], desk: Any, modules: Sequence[str]) -> dict
     return asdict(process.wait())
 
 
-def _start(run: bytes, config: Mapping[str, Any], modules: Sequence[str]) -> "FreshProcess | OverNodes":
+def _start(run: bytes, config: Mapping[str, Any], modules: Sequence[str]) -> Call:
     if len(config["nodes"]) == 1:
         load_ahead(*modules, "ray")
         return FreshProcess(run)  # a process beside Tune's worker, which imports no torch
-    from runners.scheduling.ray_backend.over_nodes import OverNodes  # noqa: PLC0415 - Ray Train's import takes seconds
-
     return OverNodes(
-        run, nodes=config["nodes"], ranks_per_node=config["ranks"], resources=config["resources"]
-    )
+        run, nodes=config["nodes"], ranks_per_node=config["ranks"], resources=config["resources"],
+        modules=modules,
+    )  # fmt: skip

@@ -18,7 +18,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from runners.host.faults import fault_of, words_of
 from runners.host.workers import Name, killed, part_name
 from runners.scheduling.nodes import Amounts
-from runners.scheduling.ray_backend.core import RayBackend, by_rays_names
+from runners.scheduling.ray_backend.core import RayBackend
+from runners.scheduling.ray_backend.tasks import by_rays_names
 from runners.scheduling.shared_storage import SharedStorage
 
 _LOOK_S = 1.0

@@ -1,6 +1,5 @@
 """Preflight checks of training: the ranks of a trial compute together, each kind takes some steps."""
 
-import json
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -80,26 +79,19 @@ def check_kind(job: TrialJob) -> KindFound:
 def check_kind_over_nodes(job: TrialJob, count: int, *, gpus: bool) -> tuple[Check, KindFound] | None:
     """Check the ranks of a trial over several nodes, then train a few steps.
 
-    Called by each rank, and then once more without ranks: starting them takes longer than what they do.
+    Called by each rank; rank 0 returns what was found, the others None.
 
     Args:
         job: The trial, with a folder for the check that all nodes share.
         count: Ranks of the trial.
         gpus: As in `check_ranks`.
     """
-    file = job.folder / "ranks.json"
-    if ranks() > 1:
-        summed, loss, gradient = _joint_loss(gpus=gpus)
-        if rank() == 0:
-            file.write_text(json.dumps([summed, loss, gradient.tolist()]), encoding="utf-8")
-    outcome = None
+    found, outcome = _joint_loss(gpus=gpus), None
     for steps in (_WARM_STEPS, _STEPS):
         outcome = take_part(some_steps(job, steps, job.folder / str(steps)))
     if outcome is None:
         return None
-    summed, loss, rows = json.loads(file.read_text(encoding="utf-8"))
-    together = _judged((summed, loss, torch.tensor(rows)), count, gpus=gpus)
-    return together, KindFound(speed=throughput_of(job.trial, outcome))
+    return _judged(found, count, gpus=gpus), KindFound(speed=throughput_of(job.trial, outcome))
 
 
 def _judged(found: tuple[float, float, Tensor], count: int, *, gpus: bool) -> Check:

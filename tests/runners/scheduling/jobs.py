@@ -30,6 +30,20 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def place_among_ranks() -> tuple[int, int]:
+    """Return rank and number of ranks, once all ranks are there."""
+    from runners.training.ranks import decided_by_first, rank, ranks  # noqa: PLC0415 - it loads torch
+
+    return rank(), decided_by_first(ranks)
+
+
+def die_as_last_rank() -> None:
+    rank, ranks = place_among_ranks()
+    if rank == ranks - 1:
+        die()
+    time.sleep(300)  # like a rank that waits for the others
+
+
 def take_memory(megabytes: int) -> int:
     """Take memory; return the process's size before that."""
     before = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 2**20

@@ -20,11 +20,13 @@ from budgets.hardware.machine_cache import CACHE
 from runners.host.storage import Storage
 from runners.scheduling.backend import Ended, Job
 from runners.scheduling.ray_backend.core import RayBackend
+from runners.scheduling.ray_backend.tune import TuneBackend
 from runners.trials.records.meter import read_count
 from runners.trials.records.trial_files import kept_steps
 from runners.trials.trial import take_part
 from runners.trials.trial_job import TrialJob
 from study.storage.bucket_storage import BucketStorage
+from tests.runners.scheduling import jobs
 from tests.runners.scheduling.simulated import SMALL, simulated_cluster
 
 
@@ -36,7 +38,7 @@ def main(file: Path) -> None:
             cluster.add_node(num_cpus=1, env_vars=cache, **SMALL)
         cluster.wait_for_nodes()
         with RayBackend(cluster.address) as backend:
-            finished = _run(backend, partial(take_part, job), job, job.folder.name, leave=False)
+            finished = _run(backend, partial(take_part, job), job)
             assert finished.how == "finished", finished
             assert finished.value is not None
 
@@ -46,13 +48,18 @@ def main(file: Path) -> None:
             uploaded = job.folder.with_name("bucket") / "study" / "trials" / job.folder.name
             copies = f"cache*/*/study/trials/{job.folder.name}"
             call = study.call(take_part, job, nodes=2)
-            left = _run(backend, call, job, copies, leave=True)
+            left = _run(backend, call, job, copies)
             assert left.how == "left", left
             _check_count(job, uploaded)
-            finished = _run(backend, call, job, copies, leave=False)
+            finished = _run(backend, call, job)
             assert finished.how == "finished", finished
             assert not [path for path in uploaded.iterdir() if path.name.startswith("checkpoint-")]
             shutil.copytree(uploaded, job.folder.with_name("by-url"))
+
+            died = _run(backend, jobs.die_as_last_rank, job)
+            assert (died.how, died.reason) == ("crashed", "rank 1 of 2: the trial's process died by SIGKILL")
+            with TuneBackend(backend) as tune:
+                assert _run(tune, jobs.place_among_ranks, job).value == (0, 2)
 
 
 def _check_count(job: TrialJob, folder: Path) -> None:
@@ -67,13 +74,15 @@ def _has_begun(folder: Path) -> bool:
     return count is not None and count.train_flops > 0
 
 
-def _run(backend: RayBackend, run: Callable[[], object], job: TrialJob, writes: str, *, leave: bool) -> Ended:
-    """Run a job that writes to a folder beside the test's own, possibly until it has begun."""
+def _run(
+    backend: RayBackend | TuneBackend, run: Callable[[], object], job: TrialJob, leaves: str = ""
+) -> Ended:
+    """Run a job, or only until a folder beside the trial's, given as a pattern, holds its first step."""
     nodes = tuple(node for node, has in backend.nodes().items() if has.get("cpus"))
     assert len(nodes) == 2
     backend.start(Job(trial="wide", run=run, nodes=nodes, resources={"cpus": 1}))
-    if leave:
-        while not any(map(_has_begun, job.folder.parent.glob(writes))):  # until its first step
+    if leaves:
+        while not any(map(_has_begun, job.folder.parent.glob(leaves))):
             time.sleep(0.05)
         backend.ask_to_leave("wide")
     while not (ended := backend.wait(1)):

@@ -22,8 +22,8 @@ from runners.scheduling.cluster import LiveCluster
 from runners.scheduling.instructions import Start
 from runners.scheduling.local_backend import LocalBackend
 from runners.scheduling.nodes import Amounts
-from runners.scheduling.ray_backend import core as ray_backend
 from runners.scheduling.ray_backend.core import RayBackend
+from runners.scheduling.ray_backend.tasks import run_in_fresh_process
 from runners.scheduling.ray_backend.tune import TuneBackend
 from runners.scheduling.schedule import Schedule, ScheduledTrial
 from runners.scheduling.shared_storage import Folders, SharedStorage
@@ -173,7 +173,7 @@ def test_lost_request_to_leave_is_repeated(
 
     def begin_late(run: bytes, modules: tuple[str, ...]) -> Exit:
         jobs.sleep(tmp_path, 2.5)  # as while the worker still imports
-        return ray_backend._run_in_fresh_process(run, modules)  # noqa: SLF001 - late, and then as ever
+        return run_in_fresh_process(run, modules)  # late, and then as ever
 
     monkeypatch.setattr(ray, "_task", remote(max_retries=0)(begin_late))
     start(ray, partial(time.sleep, 60))

@@ -26,7 +26,6 @@ from budgets.declaration.recipe import Recipe
 from runners.host.faults import Notice, ProcessEnded
 from runners.host.process import Exit
 from runners.training import ranks as ranks_module
-from runners.training.group_timeout import GROUP_TIMEOUT_S
 from runners.training.ranks import decided_by_first, gather, rank, ranks, run_ranks
 from runners.trials.checkpoints import checkpoint
 from runners.trials.trial import run_trial
@@ -138,9 +137,9 @@ def test_process_group_has_the_declared_timeout(monkeypatch: pytest.MonkeyPatch,
     for name in ranks_module.INTERFACES:
         monkeypatch.setenv(name, "lo")
 
-    ranks_module.join_group(Path("store"), 1, count=2, gpus=gpus)
+    ranks_module.join_group("file://store", 3, 1, count=4, gpus=gpus)
 
-    assert given["timeout"] == timedelta(seconds=GROUP_TIMEOUT_S)
+    assert given["timeout"] == timedelta(seconds=ranks_module.GROUP_TIMEOUT_S)
     assert given["backend"] == ("nccl" if gpus else "gloo")
     assert given.get("device") == (1 if gpus else None)
 
