@@ -150,6 +150,7 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000) -> CellDraws
     """
     cells, position = _cells(trials)
     mean, runs = cells["error"].to_numpy(np.float64), cells["runs"].to_numpy(np.int64)
+    curve = curve_numbers(cells)
     loss = is_loss(trials.metric)
     images, reading = (cells[name].to_numpy(np.float64) for name in ("images", "reading_error"))
     unit, counted = _loss_units(mean, reading) if loss else _units(mean, images, reading)
@@ -158,7 +159,7 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000) -> CellDraws
     several = runs[position] > 1
     trunks = find_trunks(trials.frame, several)
     shared = 0.0 if trunks is None else trunks.correlation(residuals)
-    counts = _freedom(cells, shared)
+    counts = _freedom(runs, curve, shared)
     freedom = round(counts.sum())
     noise = float(np.sqrt(np.mean(residuals**2))) if freedom else float("nan")
     # Seeds that agree to the last digit, without a counting noise as lower bound, do not measure noise.
@@ -171,8 +172,9 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000) -> CellDraws
         drawn = generator.standard_normal((draws, len(cells))) / np.sqrt(runs)
     else:
         drawn = _resampled(
-            residuals, left_out, cells, counts, trunks, draws=draws, counted=counted, generator=generator
-        )
+            residuals, left_out, runs, curve, freedom=counts, trunks=trunks, draws=draws, counted=counted,
+            generator=generator,
+        )  # fmt: skip
     drawn *= unit
     drawn += mean
     return CellDraws(
@@ -205,10 +207,11 @@ def curve_numbers(cells: pd.DataFrame) -> Indices:
 def _resampled(  # noqa: PLR0913 (residuals, where they come from, and how they are drawn)
     residuals: Floats,
     position: Indices,
-    cells: pd.DataFrame,
+    runs: Indices,
+    curve: Indices,
+    *,
     freedom: Floats,
     trunks: Trunks | None,
-    *,
     draws: int,
     counted: bool,
     generator: np.random.Generator,
@@ -218,14 +221,14 @@ def _resampled(  # noqa: PLR0913 (residuals, where they come from, and how they 
     Args:
         residuals: Residuals from ``_residuals``.
         position: Cell of each residual.
-        cells: Cells from ``_cells``.
+        runs: Runs of each cell.
+        curve: Curve of each cell.
         freedom: Degrees of freedom of each curve from ``_freedom``.
         trunks: The units of the noise; None if every run is one.
         draws: Number of draws.
         counted: True if the unit is the counting noise; the noise is then at least one unit.
         generator: Source of the draws.
     """
-    runs, curve = cells["runs"].to_numpy(np.int64), curve_numbers(cells)
     # Residuals were inflated by √(n/(n−1)); the factor (n−1)/n takes that back for the sum of squares.
     squared = residuals**2 * (1.0 - 1.0 / runs[position])
     squares = np.bincount(curve[position], squared, minlength=len(freedom)).astype(np.float64)
@@ -263,9 +266,8 @@ def _resampled(  # noqa: PLR0913 (residuals, where they come from, and how they 
     return found
 
 
-def _freedom(cells: pd.DataFrame, shared: float) -> Floats:
+def _freedom(runs: Indices, curve: Indices, shared: float) -> Floats:
     """Return the degrees of freedom of each curve's noise: runs minus cells, fewer where trunks share it."""
-    runs, curve = cells["runs"].to_numpy(np.float64), curve_numbers(cells)
     found = np.bincount(curve, weights=runs - 1.0)
     levels = np.bincount(curve[runs > 1], minlength=len(found))
     return np.asarray(found / (1.0 + np.maximum(levels - 1.0, 0.0) * shared**2), dtype=np.float64)
