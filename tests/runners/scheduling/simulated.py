@@ -10,7 +10,10 @@ from ray.cluster_utils import Cluster
 
 from runners.scheduling.ray_backend.core import kill_node
 
-SMALL: dict[str, Any] = {"object_store_memory": 80_000_000, "include_dashboard": False}
+SMALL: dict[str, Any] = {
+    "object_store_memory": 80_000_000, "include_dashboard": False, "include_log_monitor": False,
+    "no_monitor": True,
+}  # fmt: skip
 """Arguments of its nodes."""
 
 _DEAD_NODES = {"RAY_health_check_period_ms": "500"}  # a dead node is noticed after a few of these
