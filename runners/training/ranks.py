@@ -12,7 +12,7 @@ from functools import partial
 from math import inf
 from multiprocessing.connection import Connection, wait
 from tempfile import TemporaryDirectory
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -28,6 +28,7 @@ Rank 0 evaluates on the way and writes checkpoints while the others wait, which 
 own ten minutes. The end of a rank is noticed by its process, long before this limit.
 """
 
+_JOIN_S = 600.0  # in which the ranks of several nodes must meet; a firewall may be between them
 _LOOK_S = 0.1
 _LET_GO_S = 2.0  # time in which other ranks may end from the same cause as the first
 INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
@@ -137,15 +138,21 @@ def wait_for_ends(processes: Sequence[FreshProcess], notice: Notice) -> dict[int
 
 def join_group(address: str, number: int, place: int, *, count: int, gpus: bool) -> None:
     """Join the group as rank ``number`` of ``count``, which is rank ``place`` of its node."""
-    if address.startswith("file:"):
+    if address.startswith("file://"):
         # All ranks are on this node. gloo and NCCL would pick an interface by hostname, which may be
         # unreachable.
         os.environ.update(dict.fromkeys(INTERFACES, "lo"))
+        store: Any = dist.FileStore(address.removeprefix("file://"), count)  # type: ignore[attr-defined]  # of its public names
+    else:
+        host, _, port = address.removeprefix("tcp://").rpartition(":")
+        limit = timedelta(seconds=_JOIN_S)
+        store = dist.TCPStore(host, int(port), count, number == 0, limit)  # type: ignore[attr-defined]  # as above
+    store.set_timeout(timedelta(seconds=GROUP_TIMEOUT_S))
     if gpus:
         torch.cuda.set_device(place)
     dist.init_process_group(
         "nccl" if gpus else "gloo",
-        init_method=address,
+        store=store,
         rank=number,
         world_size=count,
         timeout=timedelta(seconds=GROUP_TIMEOUT_S),

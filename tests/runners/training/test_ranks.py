@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 
 from budgets.declaration.recipe import Recipe
-from runners.host.faults import Notice, ProcessEnded
+from runners.host.faults import Notice, ProcessEnded, fault_of
 from runners.host.process import Exit
 from runners.training import ranks as ranks_module
 from runners.training.ranks import decided_by_first, gather, rank, ranks, run_ranks
@@ -130,18 +130,29 @@ def test_lost_connection_is_reported_after_its_cause() -> None:
 
 
 @pytest.mark.parametrize("gpus", [False, True])
-def test_process_group_has_the_declared_timeout(monkeypatch: pytest.MonkeyPatch, *, gpus: bool) -> None:
+def test_process_group_has_the_declared_timeout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, gpus: bool
+) -> None:
     given: dict[str, object] = {}
     monkeypatch.setattr(dist, "init_process_group", lambda backend, **how: given.update(how, backend=backend))
     monkeypatch.setattr(torch.cuda, "set_device", lambda number: given.update(device=number))
     for name in ranks_module.INTERFACES:
         monkeypatch.setenv(name, "lo")
 
-    ranks_module.join_group("file://store", 3, 1, count=4, gpus=gpus)
+    ranks_module.join_group(f"file://{tmp_path}/store", 3, 1, count=4, gpus=gpus)
 
     assert given["timeout"] == timedelta(seconds=ranks_module.GROUP_TIMEOUT_S)
     assert given["backend"] == ("nccl" if gpus else "gloo")
     assert given.get("device") == (1 if gpus else None)
+
+
+def test_ranks_of_nodes_that_do_not_reach_each_other_are_a_crash_and_not_an_endless_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ranks_module, "_JOIN_S", 0.2)
+    with pytest.raises(RuntimeError, match="1/2 clients joined") as error:
+        ranks_module.join_group("tcp://127.0.0.1:0", 0, 0, count=2, gpus=False)
+    assert fault_of(error.value) == "crashed"
 
 
 def _chosen(folder: Path) -> list[float]:
