@@ -158,18 +158,9 @@ class Notice:
     def listening(self, *signals: signal.Signals) -> Iterator[None]:
         """Context manager that takes signals (default: SIGTERM and SIGUSR1) as requests to leave.
 
-        A second SIGINT raises KeyboardInterrupt. Python can handle signals only in the main thread; in
-        another thread, only `tell_to_leave` is noticed.
+        A second SIGINT raises KeyboardInterrupt. Python can handle signals only in the main thread; another
+        thread notices none.
         """
-        _listening.append(self)
-        try:
-            with self._taking(*signals):
-                yield
-        finally:
-            _listening.remove(self)
-
-    @contextmanager
-    def _taking(self, *signals: signal.Signals) -> Iterator[None]:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -185,9 +176,6 @@ class Notice:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-_listening: list[Notice] = []
 
 
 @contextmanager
@@ -207,9 +195,3 @@ def shielded() -> Iterator[None]:
 def unshield() -> None:
     """Let this process take SIGTERM and SIGUSR1, although it was started by a shielded one."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _NOTICES)
-
-
-def tell_to_leave(by: str) -> None:
-    """Request every listener in this process to leave, where no signal can arrive."""
-    for notice in _listening:
-        notice.by = by
