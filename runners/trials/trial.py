@@ -33,7 +33,7 @@ from runners.results import (
     write_table,
 )
 from runners.training.divergence import Diverged
-from runners.training.ranks import rank, run_ranks
+from runners.training.ranks import decided_by_first, rank, run_ranks
 from runners.training.train import to_float, train
 from runners.trials.checkpoints.checkpoint import save
 from runners.trials.evaluation_data import EvaluationData
@@ -70,6 +70,8 @@ def take_part(job: TrialJob) -> Outcome | None:
     """Run a trial as one of several ranks; rank 0 returns its outcome, the others None."""
     if rank() == 0:
         return _run_first(job)
+    if decided_by_first(lambda: None) is not None:  # a result of an earlier attempt
+        return None
     setup = set_up(job)
     with suppress(Diverged):  # rank 0 reports it
         train(setup.learner, setup.data, setup.schedule, first_step=setup.first_step, context=setup.context)
@@ -83,7 +85,7 @@ def _run_first(job: TrialJob) -> Outcome:
         with locked(job.folder / ".lock"):
             for torn in job.folder.glob(".*.partial-*"):
                 torn.unlink()
-            finished = read_outcome(job.folder, job.trial.trial_id)
+            finished = decided_by_first(partial(read_outcome, job.folder, job.trial.trial_id))
             if finished is not None:
                 return finished
             try:

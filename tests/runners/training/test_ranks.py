@@ -218,6 +218,15 @@ def test_ranks_asked_to_leave_resume_together(jobs: Jobs) -> None:
     assert json.dumps(run_trial(left).row) == json.dumps(quiet.row)
 
 
+def test_trial_of_two_ranks_is_not_run_again_once_it_has_a_result(jobs: Jobs) -> None:
+    job = jobs("clip", Recipe(precision="fp32"), 2)
+    job = replace(job, trial=replace(job.trial, samples_seen=160))
+
+    found = run_trial(job)
+
+    assert run_trial(job).timing == found.timing  # measured, so never twice the same
+
+
 def test_batch_not_divisible_by_ranks_raises(jobs: Jobs) -> None:
     with pytest.raises(ProcessEnded, match="a batch of 16 cannot be split into 3 equal parts"):
         run_trial(jobs("clip", Recipe(precision="fp32"), 3))
