@@ -62,9 +62,10 @@ class OverNodes:
         running = [task for place, task in enumerate(self._tasks) if place not in self._ends]
         with suppress(KeyboardInterrupt):  # Ray interrupts its own waits too when this task is asked to leave
             for task in ray.wait(running, timeout=timeout_s)[0] if running else ():
-                end, _ = end_of(task)
-                # Ranks that were let go are not the cause of the end.
-                self._ends[self._tasks.index(task)] = replace(end, lost_peers=True) if self._let_go else end
+                end, node_lost = end_of(task)
+                if self._let_go and not node_lost:  # not the cause of the end
+                    end = replace(end, how="crashed", lost_peers=True)
+                self._ends[self._tasks.index(task)] = end
                 if end.how != "finished":
                     self._let_go_at = min(self._let_go_at, time.monotonic() + _LET_GO_S)
         if not self._let_go and time.monotonic() >= self._let_go_at:
@@ -82,9 +83,9 @@ class OverNodes:
         """Wait for the call's end; of several faults, the first cause is returned."""
         while not self.ended(_LET_GO_S):
             pass
-        ends = [end for _, end in sorted(self._ends.items())]
+        ends = self._ends.values()  # in the order in which they came
         if all(end.how == "finished" for end in ends):
-            return ends[0]
+            return self._ends[0]
         return min(ends, key=lambda end: (end.how == "finished", end.lost_peers, _FAULTS.index(end.how)))
 
 

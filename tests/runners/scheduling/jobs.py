@@ -37,10 +37,10 @@ def place_among_ranks() -> tuple[int, int]:
     return rank(), decided_by_first(ranks)
 
 
-def die_as_last_rank() -> None:
+def lose_peers_as_last_rank() -> None:
     rank, ranks = place_among_ranks()
     if rank == ranks - 1:
-        die()
+        raise RuntimeError("Connection closed by peer")
     time.sleep(300)  # like a rank that waits for the others
 
 
@@ -57,15 +57,15 @@ def sleep(folder: Path, seconds: float = 60) -> None:
     time.sleep(seconds)
 
 
-def leave_politely(folder: Path, writes_s: float = 0) -> str:
-    """Answer SIGTERM by returning, after some seconds as for writing a checkpoint."""
+def leave_politely(folder: Path, writes_s: float = 0) -> int:
+    """Answer SIGTERM by returning, after some seconds as for writing a checkpoint; returns how many came."""
     left: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _frame: left.append(number))
     (folder / f"began-{os.getpid()}").touch()
     while not left:
         time.sleep(0.01)
     time.sleep(writes_s)
-    return "left"
+    return len(left)
 
 
 def without(folder: Path, run: Callable[[], object]) -> object:

@@ -56,8 +56,9 @@ def main(file: Path) -> None:
             assert not [path for path in uploaded.iterdir() if path.name.startswith("checkpoint-")]
             shutil.copytree(uploaded, job.folder.with_name("by-url"))
 
-            died = _run(backend, jobs.die_as_last_rank, job)
-            assert (died.how, died.reason) == ("crashed", "rank 1 of 2: the trial's process died by SIGKILL")
+            lost = _run(backend, jobs.lose_peers_as_last_rank, job)
+            assert lost.how == "crashed", lost
+            assert lost.reason == "rank 1 of 2: RuntimeError: Connection closed by peer"
             with TuneBackend(backend) as tune:
                 assert _run(tune, jobs.place_among_ranks, job).value == (0, 2)
 
