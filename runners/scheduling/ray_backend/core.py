@@ -29,13 +29,19 @@ from runners.scheduling.backend import ClusterLostError, Ended, Job, ended_by
 from runners.scheduling.nodes import Amounts
 from runners.scheduling.ray_backend.address import answers, guard_token, on_loopback, require_cluster
 from runners.scheduling.ray_backend.over_nodes import run_over_nodes
-from runners.scheduling.ray_backend.tasks import NAMES, by_rays_names, end_of, on_node, run_in_fresh_process
+from runners.scheduling.ray_backend.tasks import (
+    ASK_AGAIN_S,
+    NAMES,
+    by_rays_names,
+    end_of,
+    on_node,
+    run_in_fresh_process,
+)
 
 _OBJECT_STORE_BYTES = 100_000_000
 _ROOT = Path(__file__).resolve().parents[3]
 _NO_RESOURCE = ("node:", "memory", "object_store_memory")
 _LOCAL_S, _HEAD_S = 3.0, 45.0  # time in which a head must answer; one on a cluster may be restarted
-_ASK_AGAIN_S = 2.0
 _LARGEST_DEMAND = 256
 
 
@@ -87,7 +93,9 @@ class RayBackend:
         # One name for all tasks: Ray keeps 22 KiB of metrics per name until it ends.
         task = partial(ray.remote, max_retries=0, name="trial")
         self._task = task()(run_in_fresh_process)
-        self._wide_task = task(num_cpus=0)(run_over_nodes)  # the tasks of its nodes hold its resources
+        # On the driver's node: no other node's death ends it. The tasks of its nodes hold its resources.
+        here = on_node(ray.get_runtime_context().get_node_id(), {})
+        self._wide_task = task(**here)(run_over_nodes)
         self._running: dict[Any, Job] = {}
         self._asked_at: dict[Any, float] = {}
         self._announced: list[dict[str, float]] = []
@@ -148,7 +156,7 @@ class RayBackend:
     def wait(self, timeout_s: float) -> list[Ended]:
         """Wait until a job ends or the time is over; returns the jobs that ended."""
         for reference, at in list(self._asked_at.items()):
-            if time.monotonic() - at > _ASK_AGAIN_S:
+            if time.monotonic() - at > ASK_AGAIN_S:
                 self._ask(reference)
         # ray.wait needs at least one reference.
         if not self._running:

@@ -20,6 +20,9 @@ from runners.host.process import Exit, FreshProcess, load_ahead
 from runners.scheduling.nodes import Amounts
 
 NAMES = {"CPU": "cpus", "GPU": "gpus"}
+ASK_AGAIN_S = 2.0
+"""Seconds after which a request to leave is repeated: one that arrives before a process listens is lost."""
+
 _CANCEL_S = 0.5
 _NODE_LOST = (NodeDiedError, LocalRayletDiedError)
 

@@ -9,8 +9,10 @@ trials' folders record what is done.
 import logging
 import pickle
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from math import inf
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Self
@@ -28,7 +30,7 @@ from runners.scheduling.nodes import Amounts
 from runners.scheduling.ray_backend.core import RayBackend
 from runners.scheduling.ray_backend.over_nodes import OverNodes
 from runners.scheduling.ray_backend.scratch import in_memory
-from runners.scheduling.ray_backend.tasks import Call, by_rays_names
+from runners.scheduling.ray_backend.tasks import ASK_AGAIN_S, Call, by_rays_names
 
 _LOOK_S = 0.5
 _IDLE_S = 1.0  # as long as Tune sleeps when nothing is suggested and nothing runs
@@ -251,10 +253,10 @@ def _train(config: Mapping[str, Any], desk: Any, modules: Sequence[str]) -> dict
     run = ray.get(desk.take.remote(trial))
     if ray.get(desk.asked.remote(trial)):
         return asdict(Exit(how="left", reason="asked to leave before it began"))
-    process, asked = _start(run, config, modules), False
+    process, asked_at = _start(run, config, modules), -inf
     while not process.ended(_LOOK_S):
-        if not asked and ray.get(desk.asked.remote(trial)):
-            asked = True
+        if time.monotonic() - asked_at > ASK_AGAIN_S and ray.get(desk.asked.remote(trial)):
+            asked_at = time.monotonic()
             process.ask_to_leave()
     return asdict(process.wait())
 

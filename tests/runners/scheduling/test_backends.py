@@ -154,7 +154,9 @@ def test_job_asked_to_leave_ends_with_its_own_result(backend: Backend, tmp_path:
     began(tmp_path)
     backend.ask_to_leave("trial")
     (ended,) = wait(backend)
-    assert (ended.how, ended.value) == ("finished", "left")
+    assert ended.how == "finished"
+    assert isinstance(ended.value, int)
+    assert ended.value >= (1 if isinstance(backend, LocalBackend) else 2)
 
 
 def test_job_asked_to_leave_before_it_began_has_left(backend: Backend, tmp_path: Path) -> None:
@@ -162,7 +164,7 @@ def test_job_asked_to_leave_before_it_began_has_left(backend: Backend, tmp_path:
     backend.ask_to_leave("trial")
     (ended,) = wait(backend)
     # Ray may have begun it before the request arrives: then it leaves by itself.
-    began_first = (ended.how, ended.value) == ("finished", "left")
+    began_first = ended.how == "finished"
     assert began_first or (ended.how, ended.reason) == ("left", "asked to leave before it began")
 
 
