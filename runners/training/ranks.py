@@ -137,7 +137,11 @@ def wait_for_ends(processes: Sequence[FreshProcess], notice: Notice) -> dict[int
 
 
 def join_group(address: str, number: int, place: int, *, count: int, gpus: bool) -> None:
-    """Join the group as rank ``number`` of ``count``, which is rank ``place`` of its node."""
+    """Join the group as rank ``number`` of ``count``, which is rank ``place`` of its node.
+
+    Raises:
+        TimeoutError: Ranks of other nodes are not reached.
+    """
     if address.startswith("file://"):
         # All ranks are on this node. gloo and NCCL would pick an interface by hostname, which may be
         # unreachable.
@@ -146,7 +150,13 @@ def join_group(address: str, number: int, place: int, *, count: int, gpus: bool)
     else:
         host, _, port = address.removeprefix("tcp://").rpartition(":")
         limit = timedelta(seconds=_JOIN_S)
-        store = dist.TCPStore(host, int(port), count, number == 0, limit)  # type: ignore[attr-defined]  # as above
+        try:
+            store = dist.TCPStore(host, int(port), count, number == 0, limit)  # type: ignore[attr-defined]  # as above
+        except dist.DistError as error:
+            advice = "let all ports through between the nodes"
+            raise TimeoutError(
+                f"the ranks did not meet at {host}:{port} within {_JOIN_S:.0f} s: {advice}"
+            ) from error
     store.set_timeout(timedelta(seconds=GROUP_TIMEOUT_S))
     if gpus:
         torch.cuda.set_device(place)
