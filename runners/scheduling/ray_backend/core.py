@@ -110,7 +110,7 @@ class RayBackend:
         return f"Ray cluster at {self.address}{open_to_all}"
 
     def nodes(self) -> dict[str, Amounts]:
-        """Return the nodes that Ray considers alive: id → resources.
+        """Return the nodes that Ray considers alive: id → resources; without a head that offers no cores.
 
         Raises:
             ClusterLostError: The head no longer answers, or the Ray of this machine has no node left.
@@ -134,7 +134,7 @@ class RayBackend:
                 if not name.startswith(_NO_RESOURCE)
             }
             for node in ray.nodes()
-            if node["Alive"]
+            if node["Alive"] and any(map(node["Resources"].get, NAMES))
         }
 
     def start(self, job: Job) -> None:

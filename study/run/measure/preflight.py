@@ -57,7 +57,7 @@ def preflight(
         yield Check(node="driver", what=where, verdict="failed", found=str(error), advice=advice)
         return
     with opened as backend:
-        nodes = {name: has for name, has in backend.nodes().items() if has.get("cpus")}
+        nodes = backend.nodes()
         yield Check(
             node="driver", what=where, verdict="ok", found=f"{backend.name}, {plural(len(nodes), 'node')}"
         )

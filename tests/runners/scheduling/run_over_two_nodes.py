@@ -79,8 +79,8 @@ def _run(
     backend: RayBackend | TuneBackend, run: Callable[[], object], job: TrialJob, leaves: str = ""
 ) -> Ended:
     """Run a job, or only until a folder beside the trial's, given as a pattern, holds its first step."""
-    nodes = tuple(node for node, has in backend.nodes().items() if has.get("cpus"))
-    assert len(nodes) == 2
+    nodes = tuple(backend.nodes())
+    assert len(nodes) == 2, "the head has no core to offer"
     backend.start(Job(trial="wide", run=run, nodes=nodes, resources={"cpus": 1}))
     if leaves:
         while not any(map(_has_begun, job.folder.parent.glob(leaves))):

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 wait_for = partial(waiting.wait_for, seconds=240)
 
 DETERMINISTIC = ("results.parquet", "curves.parquet")
-LONG = {"levels": "12 GFLOP", "seeds": "0, 1, 2"}
+LONG = {"levels": "20 GFLOP", "seeds": "0, 1, 2"}
 
 
 WITHOUT_RAY = ("--backend", "local")
