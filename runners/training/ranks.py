@@ -103,6 +103,7 @@ def run_ranks(  # noqa: PLR0913 - the group's nodes
             partial(_take_part, partial(join, node * count + place, place), run) for place in range(count)
         ]
         processes = [FreshProcess(pickle.dumps(part), fork=fork) for part in parts]
+        # A request to leave is for rank 0, on the first node; the others end when it is gone.
         ends = wait_for_ends(processes, notice if node == 0 else Notice())
     for place, end in ends.items():
         if end.how != "finished":
