@@ -3,12 +3,13 @@
 Without Ray, on a simulated clock (alone with ``--simulated``): 200 trials of 1 to 16 GPUs, 30× apart in
 length, on 4 and on 8 nodes of 8 GPUs. Then Ray on a simulated cluster of two nodes of 4 GPUs: 100 trials that
 sleep, 30× apart, a quarter of them on 4 GPUs, run in our order and first come, first served; then trials that
-do nothing. The last lines are name, value, target, and pass or fail; the exit code is 1 when one fails.
-Seconds are wall time: run it on a quiet machine.
+do nothing; then a call by a rank on each node, and the same with Ray Train. The last lines are name, value,
+target, and pass or fail; the exit code is 1 when one fails. Seconds are wall time: run it on a quiet machine.
 """
 
 import argparse
 import heapq
+import logging
 import math
 import os
 import random
@@ -17,6 +18,7 @@ import secrets
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -223,6 +225,9 @@ def over_ray(trials: int) -> list[tuple[str, float, str, float]]:
             assert ledger.spent_flops == trials, "each is booked once"
         print(f"{trials:,} of them: {wall:.0f} s; the driver takes {cpu:.1f} s of processor time and "
               f"{grown:.0f} MiB more memory")  # fmt: skip
+    (cold, own), (train_cold, train) = over_nodes(simulated.address)
+    print(f"call by a rank on each node: {own:.1f} s, the first {cold:.1f} s; with Ray Train {train:.1f} s, "
+          f"the first {train_cold:.1f} s")  # fmt: skip
     simulated.shutdown()
     return [
         ("slots_busy_ours", LOWER_BOUND_S / ours, ">=", 0.97),
@@ -230,7 +235,46 @@ def over_ray(trials: int) -> list[tuple[str, float, str, float]]:
         ("trial_fresh_process_ms", fresh * 1e3, "<=", 100.0),
         ("driver_cpu_ms_a_trial", cpu / trials * 1e3, "<=", 5.0),
         ("driver_kib_a_trial", grown * 1024 / trials, "<=", 20.0),
+        ("call_over_nodes_ray_train_seconds_over_ours", train / own, ">=", 5.0),
     ]
+
+
+def over_nodes(address: str) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return the seconds of a first and a second call by a rank on each node, ours and Ray Train's."""
+    # Here, because both load torch, whose memory is not the driver's.
+    from ray.train import RunConfig, ScalingConfig  # noqa: PLC0415
+    from ray.train.torch import TorchTrainer  # noqa: PLC0415
+
+    from runners.training.ranks import ranks  # noqa: PLC0415
+
+    logging.getLogger("ray.train").setLevel(logging.CRITICAL)
+
+    def ours() -> None:
+        nodes = tuple(backend.nodes())
+        backend.start(Job(trial="ranks", run=ranks, nodes=nodes, resources={"cpus": 1}))
+        while not (ended := backend.wait(1)):
+            pass
+        assert ended[0].value == NODES, ended
+
+    def with_train() -> None:
+        workers = ScalingConfig(num_workers=NODES, placement_strategy="STRICT_SPREAD")
+        with tempfile.TemporaryDirectory() as folder:
+            TorchTrainer(do_nothing, scaling_config=workers, run_config=RunConfig(storage_path=folder)).fit()
+
+    with RayBackend(address) as backend:
+        first, second, third, fourth = (seconds(do) for do in (ours, ours, with_train, with_train))
+    return (first, second), (third, fourth)
+
+
+def do_nothing() -> None:
+    """Do nothing, as a rank of Ray Train."""
+
+
+def seconds(do: Callable[[], None]) -> float:
+    """Return the wall time of a call."""
+    began = time.monotonic()
+    do()
+    return time.monotonic() - began
 
 
 def judge(results: list[tuple[str, float, str, float]]) -> int:
