@@ -70,7 +70,7 @@ def take_part(job: TrialJob) -> Outcome | None:
     """Run a trial as one of several ranks; rank 0 returns its outcome, the others None."""
     if rank() == 0:
         return _run_first(job)
-    if decided_by_first(lambda: None) is not None:  # a result of an earlier attempt
+    if _earlier_result(job) is not None:
         return None
     setup = set_up(job)
     with suppress(Diverged):  # rank 0 reports it
@@ -85,7 +85,7 @@ def _run_first(job: TrialJob) -> Outcome:
         with locked(job.folder / ".lock"):
             for torn in job.folder.glob(".*.partial-*"):
                 torn.unlink()
-            finished = decided_by_first(partial(read_outcome, job.folder, job.trial.trial_id))
+            finished = _earlier_result(job)
             if finished is not None:
                 return finished
             try:
@@ -96,6 +96,11 @@ def _run_first(job: TrialJob) -> Outcome:
                     if not place.exists():  # the storage is gone, its content is not at fault
                         raise FileNotFoundError(errno.ENOENT, "storage is unreachable", str(place)) from error
                 raise
+
+
+def _earlier_result(job: TrialJob) -> Outcome | None:
+    """Return the result of an earlier attempt, as rank 0 finds it."""
+    return decided_by_first(partial(read_outcome, job.folder, job.trial.trial_id))
 
 
 def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:

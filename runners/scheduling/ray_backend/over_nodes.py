@@ -1,7 +1,6 @@
 """Jobs over several nodes: a task on each starts the ranks of its node, which meet at the first."""
 
 import pickle
-import signal
 import socket
 import time
 from collections.abc import Sequence
@@ -14,13 +13,12 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from runners.host.faults import Notice
 from runners.host.process import Exit
 from runners.scheduling.nodes import Amounts
 from runners.scheduling.ray_backend.tasks import end_of, on_node, run_in_fresh_process, see_through
 
 _LET_GO_S = 2.0  # time in which the ranks of other nodes may end from the same cause as the first
-_FAULTS = ("left", "crashed", "failed", "finished")
+_FAULTS = ("left", "crashed", "failed")
 
 
 class OverNodes:
@@ -83,22 +81,23 @@ class OverNodes:
         """Wait for the call's end; of several faults, the first cause is returned."""
         while not self.ended(_LET_GO_S):
             pass
-        ends = self._ends.values()  # in the order in which they came
-        if all(end.how == "finished" for end in ends):
+        faults = [
+            end for end in self._ends.values() if end.how != "finished"
+        ]  # in the order in which they came
+        if not faults:
             return self._ends[0]
-        return min(ends, key=lambda end: (end.how == "finished", end.lost_peers, _FAULTS.index(end.how)))
+        return min(faults, key=lambda end: (end.lost_peers, _FAULTS.index(end.how)))
 
 
 def run_over_nodes(
     run: bytes, nodes: Sequence[str], ranks_per_node: int, resources: Amounts, modules: Sequence[str]
 ) -> Exit:
     """Run a job over several nodes, as a Ray task that holds no resources itself."""
-    notice = Notice()
-    with notice.listening(signal.SIGINT):  # as `run_in_fresh_process`
-        call = OverNodes(
-            run, nodes=nodes, ranks_per_node=ranks_per_node, resources=resources, modules=modules
+    return see_through(
+        partial(
+            OverNodes, run, nodes=nodes, ranks_per_node=ranks_per_node, resources=resources, modules=modules
         )
-        return see_through(call, notice)
+    )
 
 
 def _free_address() -> str:

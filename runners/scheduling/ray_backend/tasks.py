@@ -1,7 +1,8 @@
 """Ray tasks that run a job in a process beside their worker, and the ends of such tasks."""
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import ray
@@ -47,7 +48,7 @@ def by_rays_names(resources: Amounts) -> dict[str, float]:
 
 
 def on_node(node: str, amounts: Amounts) -> dict[str, Any]:
-    """Return the options of a task that occupies amounts, under Ray's names, of one node."""
+    """Return the options of a task or actor that occupies amounts, under Ray's names, of one node."""
     return {
         "num_cpus": amounts.get("CPU", 0),
         "num_gpus": amounts.get("GPU", 0),
@@ -59,19 +60,20 @@ def on_node(node: str, amounts: Amounts) -> dict[str, Any]:
 def run_in_fresh_process(run: bytes, modules: Sequence[str]) -> Exit:
     """Run a job in a process beside the Ray worker; the worker imports no torch and keeps its fork server."""
     load_ahead(*modules, "ray")  # ray: the worker's main module, which every new process imports, needs it
+    return see_through(partial(FreshProcess, run))
+
+
+def see_through(start: Callable[[], Call]) -> Exit:
+    """Start a call, forward requests to leave, and wait for its end."""
     notice = Notice()
     # Ray cancels with SIGINT; processes started by a script in the background inherit that it is ignored.
     with notice.listening(signal.SIGINT):
-        return see_through(FreshProcess(run), notice)
-
-
-def see_through(call: Call, notice: Notice) -> Exit:
-    """Wait for a call's end, and forward requests to leave."""
-    while not call.ended(_CANCEL_S):
-        if notice.by:
-            call.ask_to_leave()
-            notice.by = ""  # the request is repeated while the call still writes and uploads its state
-    return call.wait()
+        call = start()
+        while not call.ended(_CANCEL_S):
+            if notice.by:
+                call.ask_to_leave()
+                notice.by = ""  # the request is repeated while the call still writes and uploads its state
+        return call.wait()
 
 
 def end_of(task: Any) -> tuple[Exit, bool]:  # noqa: ANN401 - Ray's references have no public type

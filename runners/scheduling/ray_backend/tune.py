@@ -21,7 +21,6 @@ import ray
 from ray import tune
 from ray.exceptions import RayTaskError
 from ray.tune.search import Searcher
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from runners.host.faults import words_of
 from runners.host.process import Exit, FreshProcess, load_ahead
@@ -30,7 +29,7 @@ from runners.scheduling.nodes import Amounts
 from runners.scheduling.ray_backend.core import RayBackend
 from runners.scheduling.ray_backend.over_nodes import OverNodes
 from runners.scheduling.ray_backend.scratch import in_memory
-from runners.scheduling.ray_backend.tasks import ASK_AGAIN_S, Call, by_rays_names
+from runners.scheduling.ray_backend.tasks import ASK_AGAIN_S, Call, by_rays_names, on_node
 
 _LOOK_S = 0.5
 _IDLE_S = 1.0  # as long as Tune sleeps when nothing is suggested and nothing runs
@@ -47,8 +46,8 @@ class TuneBackend:
 
     def __init__(self, connection: RayBackend) -> None:
         self._connection = connection
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._desk: Any = ray.remote(num_cpus=0)(_Desk).options(scheduling_strategy=here).remote()
+        here = on_node(ray.get_runtime_context().get_node_id(), {})
+        self._desk: Any = ray.remote(_Desk).options(**here).remote()
         self._ended: SimpleQueue[Ended] = SimpleQueue()
         self._search, self._over = _Search(), threading.Event()
         self._error: BaseException | None = None

@@ -13,13 +13,12 @@ from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from runners.host.faults import fault_of, words_of
 from runners.host.workers import Name, killed, part_name
 from runners.scheduling.nodes import Amounts
 from runners.scheduling.ray_backend.core import RayBackend
-from runners.scheduling.ray_backend.tasks import by_rays_names
+from runners.scheduling.ray_backend.tasks import by_rays_names, on_node
 from runners.scheduling.shared_storage import SharedStorage
 
 _LOOK_S = 1.0
@@ -161,14 +160,9 @@ class _Crew:
         return self._failed_starts[node] < _ATTEMPTS
 
     def hire(self, node: str, amounts: Amounts) -> None:
-        resources = by_rays_names(amounts)
-        cores = resources.pop("CPU", 0)
+        threads = str(max(1, int(amounts.get("cpus", 0))))
         actor = _Worker.options(  # type: ignore[attr-defined]  # a class of Ray
-            num_cpus=cores,
-            num_gpus=resources.pop("GPU", 0),
-            resources=resources,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(max(1, int(cores)))}},
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": threads}}, **on_node(node, by_rays_names(amounts))
         ).remote(self._folder)
         self._node[actor] = node
         self._starting[actor.take.remote(self._task)] = actor
