@@ -32,6 +32,7 @@ os.environ |= {
 import ray
 from ray.cluster_utils import Cluster as SimulatedCluster
 
+from benchmarks.measured import Line, at_least, at_most, verdict
 from budgets.book.ledger import Ledger
 from runners.scheduling.backend import Backend, Job
 from runners.scheduling.cluster import LiveCluster
@@ -184,18 +185,17 @@ def main() -> int:
     parser.add_argument("--simulated", action="store_true", help="only what needs no Ray")
     options = parser.parse_args()
     mixed = [
-        (
+        at_least(
             f"slots_busy_mixed_widths_{nodes}_nodes",
             min(simulated_share(mixed_widths(seed), nodes) for seed in range(MIXED_DRAWS)),
-            ">=",
             0.97,
         )
         for nodes in (4, 8)
     ]
-    return judge(mixed if options.simulated else mixed + over_ray(options.trials))
+    return verdict(mixed if options.simulated else mixed + over_ray(options.trials))
 
 
-def over_ray(trials: int) -> list[tuple[str, float, str, float]]:
+def over_ray(trials: int) -> list[Line]:
     """Measure on a simulated cluster of Ray."""
     simulated = SimulatedCluster(
         initialize_head=True,
@@ -230,12 +230,12 @@ def over_ray(trials: int) -> list[tuple[str, float, str, float]]:
           f"the first {train_cold:.1f} s")  # fmt: skip
     simulated.shutdown()
     return [
-        ("slots_busy_ours", LOWER_BOUND_S / ours, ">=", 0.97),
-        ("slots_busy_ours_over_first_come", theirs / ours, ">=", 1.0),
-        ("trial_fresh_process_ms", fresh * 1e3, "<=", 100.0),
-        ("driver_cpu_ms_a_trial", cpu / trials * 1e3, "<=", 5.0),
-        ("driver_kib_a_trial", grown * 1024 / trials, "<=", 20.0),
-        ("call_over_nodes_ray_train_seconds_over_ours", train / own, ">=", 5.0),
+        at_least("slots_busy_ours", LOWER_BOUND_S / ours, 0.97),
+        at_least("slots_busy_ours_over_first_come", theirs / ours, 1.0),
+        at_most("trial_fresh_process_ms", fresh * 1e3, 100.0),
+        at_most("driver_cpu_ms_a_trial", cpu / trials * 1e3, 5.0),
+        at_most("driver_kib_a_trial", grown * 1024 / trials, 20.0),
+        at_least("call_over_nodes_ray_train_seconds_over_ours", train / own, 5.0),
     ]
 
 
@@ -275,15 +275,6 @@ def seconds(do: Callable[[], None]) -> float:
     began = time.monotonic()
     do()
     return time.monotonic() - began
-
-
-def judge(results: list[tuple[str, float, str, float]]) -> int:
-    """Print each value with its target and return the exit code."""
-    print()
-    passed = [value >= target if sign == ">=" else value <= target for _, value, sign, target in results]
-    for (name, value, sign, target), good in zip(results, passed, strict=True):
-        print(f"{name} {value:.3g} {sign} {target:g} {'pass' if good else 'fail'}")
-    return int(not all(passed))
 
 
 if __name__ == "__main__":

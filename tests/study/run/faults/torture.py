@@ -19,6 +19,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from runners.host.process import load_ahead
 from tests.root import ROOT
 
 WITNESS = Path(__file__).parent / "witness"
@@ -43,9 +44,7 @@ def main(words: list[str]) -> None:
     os.environ.update({"PYTHONPATH": f"{WITNESS}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"})
     context = multiprocessing.get_context("forkserver")
     os.environ["STUDY_WITNESS"] = str(folder / "witness")
-    context.set_forkserver_preload(
-        ["study.run.pipeline", "runners.trials.trial", "runners.scheduling.local_backend"]
-    )
+    load_ahead("study.run.pipeline", "runners.trials.trial", "runners.scheduling.local_backend")
     build = context.Process(target=_build, args=(folder / "pool",))
     build.start()
     build.join()
