@@ -16,79 +16,25 @@ the evidence and by shares that all curves of a family have in common:
 * The evidence of the whole family weighs the values of s; for a forecast some of it is kept uniform.
   Evidence is the product of the densities of each result given those before it, so cells without a run are
   as wide as forecasts of results have missed.
-* The noise of runs is measured between seeds in units of the counting noise, and shrunk towards the pooled
-  noise (``analysis.cells.moderated``) and a weak prior. Each draw stretches a curve by √(ν/χ²ν).
-* The levels of one trunk share their noise. All pairs of levels correlate alike; the correlation is measured
-  between seeds and shrunk towards a weak prior. The runs of a curve then tell its errors by generalised least
-  squares: a level with one seed is corrected by how this seed did at the other levels.
+* Estimates of the errors from runs, and the noise of runs, are those of ``analysis.design.measured``. Each
+  draw stretches a curve by √(ν/χ²ν), ν the degrees of freedom of its noise.
 
 The draws are Matheron's: a draw of the prior, moved by the gain times (data − drawn data).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
 from analysis.arrays import Floats, Indices, Mask
-from analysis.cells.moderated import moderated
+from analysis.design.law_grid import law_grid
+from analysis.design.measured import Measured, estimates, noise_of
 
-SLOPES = np.geomspace(0.12, 1.2, 4)
-"""Slopes of the power law at the middle of the grid's compute."""
-STEEPNESS = np.geomspace(0.4, 2.2, 4)
-"""α of the bounded law."""
-# x₀ of the power law (besides 0), then of the bounded law: its range as multiples of the smallest and of the
-# largest x, and the largest factor between neighbouring values.
-_SHIFTED, _SHIFTS = (1.0, 1 / 6), 4.2
-_MIDDLES, _MIDPOINTS = (1 / 20, 1.0), 5.0
-FLOORS = (0.15, 0.4, 0.65)
-"""Values of E, in units of the scale of the error."""
 DISCREPANCIES = (0.004, 0.01, 0.02, 0.04)
 """Values of s, in units of the scale of the error."""
-_HEIGHT = (0.35, 0.30)  # mean and standard deviation of the prior of A, in units of the scale
 _KEPT_UNIFORM, _ROUNDS = 0.75, 6
 _FAR_UNIFORM = 0.3  # share of the weights of s; smooth runs do not rule out a break beyond them
 _WHITE, _WALK = 0.5, 0.5
-_STEP_FLOOR, _STEP_SLOPE, _STEP_SHIFT = 0.13, 1.4, 2.0
-# Prior of the noise of a run: a multiple of the counting noise, at least this share of the scale, and the
-# degrees of freedom that the prior counts as.
-_PRIOR_NOISE, _PRIOR_SD, _PRIOR_FREEDOM = 1.5, 0.008, 4.0
-# Prior of the correlation between the levels of a trunk: its mean, the pairs of levels that it counts as, and
-# the largest correlation.
-_PRIOR_SHARED, _PRIOR_PAIRS, _MOST_SHARED = 0.5, 10.0, 0.95
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Measured:
-    """The runs of a family of curves at some points each.
-
-    Attributes:
-        x: Training FLOPs of the points, shape (curves, points).
-        errors: Errors of the runs, NaN without a run; a unit is a trunk, or a run without one; shape (curves,
-            units, points).
-        images: Images that the error is counted over; NaN if it counts none.
-        chance: Error of chance; NaN if unknown.
-        scale: Scale of the error: 1 for a fraction, or the largest loss.
-        highest: Highest possible error: 1 for a fraction, infinite for a loss.
-    """
-
-    x: Floats
-    errors: Floats
-    images: float
-    chance: float
-    scale: float
-    highest: float
-
-    @property
-    def runs(self) -> Floats:
-        """Number of runs, shape (curves, points)."""
-        return np.asarray(np.isfinite(self.errors).sum(axis=1), dtype=np.float64)
-
-    @property
-    def mean(self) -> Floats:
-        """Mean error of the runs; 0 without runs; shape (curves, points)."""
-        return np.asarray(np.nansum(self.errors, axis=1) / np.maximum(self.runs, 1.0))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,17 +60,17 @@ def believe(measured: Measured, *, draws: int, generator: np.random.Generator, f
         far: True if the draws are read beyond the levels that were run, where a law may break: some of the
             weights of s are then kept uniform.
     """
-    noise, freedom, shared = _noise(measured)
-    shapes = _shapes(measured.x.tobytes(), measured.x.shape, measured.chance, measured.scale)
+    noise, freedom, shared = noise_of(measured)
+    laws = law_grid(measured.x, chance=measured.chance, scale=measured.scale)
     seen = measured.runs > 0
-    estimate, covariance = _estimated(measured, noise, shared)
-    residual = np.where(seen, estimate - shapes.middle, 0.0)
+    estimate, covariance = estimates(measured, noise, shared)
+    residual = np.where(seen, estimate - laws.middle, 0.0)
     # Covariance of d in units of s². Axes below: h values of s, g shapes, c curves, p and q points, s draws.
     along = np.log(measured.x / measured.x.min())
     walked = np.minimum(along[:, :, None], along[:, None, :])
     beside = _WHITE * np.eye(along.shape[1]) + _WALK * walked
     sigmas = measured.scale * np.array(DISCREPANCIES)
-    prior = shapes.law[None] + (sigmas**2)[:, None, None, None, None] * beside
+    prior = laws.covariance[None] + (sigmas**2)[:, None, None, None, None] * beside
     inverse = np.linalg.inv(prior + covariance)
     pull = np.einsum("hgcpq,gcq->hgcp", inverse, residual)
     # ln evidence = −½·ln|K| − ½·rᵀ·K⁻¹·r up to a constant, with K = prior + covariance and ln|K⁻¹| = −ln|K|.
@@ -134,7 +80,7 @@ def believe(measured: Measured, *, draws: int, generator: np.random.Generator, f
         by_sigma = _FAR_UNIFORM / len(by_sigma) + (1 - _FAR_UNIFORM) * by_sigma
     # Posterior mean of f for each s and shape: μ + G·r with the gain G = prior·K⁻¹.
     gains = (prior @ inverse) * seen[:, None, :]
-    centre = shapes.middle + np.einsum("hgcpq,gcq->hgcp", gains, residual)
+    centre = laws.middle + np.einsum("hgcpq,gcq->hgcp", gains, residual)
 
     # Each draw has one s for the family and one shape for each curve, at the weights of the mixture.
     curves, points = measured.x.shape
@@ -145,12 +91,12 @@ def believe(measured: Measured, *, draws: int, generator: np.random.Generator, f
     for h in range(len(sigmas)):
         here = sigma == h
         chosen[here] = _drawn(ahead[h], uniform[here])
-    chosen = np.minimum(chosen, len(shapes.middle) - 1)
+    chosen = np.minimum(chosen, len(laws.middle) - 1)
     # Matheron: a draw of the prior (law and discrepancy) and of the data around it; the draw of the
     # posterior is the posterior mean plus prior draw − G·(drawn data).
     each = np.arange(curves)[None, :]
     path = np.einsum(
-        "scpk,sck->scp", shapes.columns[chosen, each], generator.standard_normal((draws, curves, 4))
+        "scpk,sck->scp", laws.columns[chosen, each], generator.standard_normal((draws, curves, 4))
     )
     loose = np.einsum("cpq,scq->scp", np.linalg.cholesky(beside),
                       generator.standard_normal((draws, curves, points)))  # fmt: skip
@@ -198,156 +144,3 @@ def _drawn(ahead: Floats, uniform: Floats) -> Indices:
         uniform: Numbers from 0 to 1, shape (draws, curves).
     """
     return np.stack(list(map(np.searchsorted, ahead.T, uniform.T)), axis=1)
-
-
-def _estimated(measured: Measured, noise: Floats, shared: float) -> tuple[Floats, Floats]:
-    """Return generalised least-squares estimates of the errors from the runs, and their covariance.
-
-    Points without runs have a variance so large that they carry no information.
-
-    Args:
-        measured: The runs.
-        noise: Variance of a run, shape (curves, points).
-        shared: Correlation between the levels of a unit.
-
-    Returns:
-        Estimates, shape (curves, points), and covariances, shape (curves, points, points).
-    """
-    run = np.isfinite(measured.errors)
-    seen, deviation = np.asarray(run.any(axis=1)), np.sqrt(noise)
-    levels = run.sum(axis=2, keepdims=True)
-    # The inverse of (1 − r)·I + r·11ᵀ over k levels is (I − r/(1 + (k − 1)r)·11ᵀ)/(1 − r).
-    weight = shared / (1 + np.maximum(levels - 1, 0) * shared)
-    off = np.where(run, (measured.errors - measured.mean[:, None]) / deviation[:, None], 0.0)
-    pull = (off - weight * off.sum(axis=2, keepdims=True)) * run / (1 - shared)
-    weighted = weight * run
-    precision = (run.sum(axis=1)[:, None] * np.eye(run.shape[2])
-                 - np.einsum("cup,cuq->cpq", weighted, run)) / (1 - shared)  # fmt: skip
-    inverse = np.linalg.inv(precision + ~seen[:, None] * np.eye(run.shape[2]))
-    estimate = measured.mean + deviation * np.einsum("cpq,cq->cp", inverse, pull.sum(axis=1))
-    deviation = np.where(seen, deviation, 1e2 * measured.scale)
-    return estimate, deviation[:, :, None] * inverse * deviation[:, None]
-
-
-def _noise(measured: Measured) -> tuple[Floats, Floats, float]:
-    """Return the noise of runs.
-
-    Returns:
-        Variance of a run, shape (curves, points); its degrees of freedom, shape (curves, 1); and the
-        correlation between the levels of a unit.
-    """
-    runs, seen = measured.runs, measured.runs > 0
-    typical = measured.mean[seen].mean() if seen.any() else measured.scale / 2
-    error = np.where(seen, measured.mean, typical)
-    if np.isfinite(measured.images):
-        # Two right and two wrong answers are added (Agresti and Coull 1998).
-        share = (error * measured.images + 2.0) / (measured.images + 4.0)
-        unit = share * (1.0 - share) / measured.images
-    else:
-        unit = np.full_like(error, (0.005 * measured.scale) ** 2)
-    expected = np.maximum(_PRIOR_NOISE**2, (_PRIOR_SD * measured.scale) ** 2 / unit.mean())
-    off = (measured.errors - measured.mean[:, None]) / np.sqrt(unit)[:, None]
-    off = np.where(np.isfinite(off) & (runs > 1)[:, None], off, np.nan)
-    shared, levels = _shared(off)
-    # As in `analysis.cells.bootstrap`: L levels of a unit count as L/(1 + (L − 1)r²) independent ones.
-    fewer = 1 + np.maximum(levels - 1.0, 0.0) * shared**2
-    squares = np.nansum(off**2, axis=(1, 2)) / fewer
-    freedom = np.maximum(runs - 1.0, 0.0).sum(axis=1) / fewer
-    total = freedom.sum()
-    ratio, degrees = np.full(len(runs), np.sqrt(expected)), np.full(len(runs), np.inf)
-    if total and squares.any():
-        ratio, degrees = moderated(squares, freedom)
-    degrees = np.minimum(degrees, total) + _PRIOR_FREEDOM
-    variance = (ratio**2 * (degrees - _PRIOR_FREEDOM) + expected * _PRIOR_FREEDOM) / degrees
-    if np.isfinite(measured.images):
-        variance = np.maximum(variance, 1.0)
-    return unit * variance[:, None], degrees, shared
-
-
-def _shared(off: Floats) -> tuple[float, Floats]:
-    """Return the correlation between the levels of a unit, and the mean number of levels of a curve's units.
-
-    Args:
-        off: Deviations of runs from the mean of their point, NaN without, shape (curves, units, points).
-    """
-    levels = np.isfinite(off).sum(axis=2)
-    squares = np.nansum(off**2, axis=2)
-    # Σ rᵢrⱼ over the pairs of each unit, over Σ (rᵢ² + rⱼ²)/2.
-    together = float((np.nansum(off, axis=2) ** 2 - squares).sum())
-    apart = float(((levels - 1.0) * squares)[levels > 1].sum())
-    pairs = float((levels * (levels - 1.0) / 2).sum())
-    measured = together / apart if apart else 0.0
-    shared = (pairs * measured + _PRIOR_PAIRS * _PRIOR_SHARED) / (pairs + _PRIOR_PAIRS)
-    units = np.maximum((levels > 0).sum(axis=1), 1)
-    return float(np.clip(shared, 0.0, _MOST_SHARED)), np.asarray(levels.sum(axis=1) / units)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Shapes:
-    """Laws of every form, slope, x₀ and E of the grid, and their derivatives times prior standard deviations.
-
-    Slope, x₀ and E deviate from the grid by about half its step, to first order, so the grid may be coarse.
-
-    Attributes:
-        middle: Prior mean of the law, shape (shapes, curves, points).
-        columns: Derivatives by A, E, slope and x₀ times the prior deviations, (shapes, curves, points, 4).
-        law: Prior covariance of the law, shape (shapes, curves, points, points).
-    """
-
-    middle: Floats
-    columns: Floats
-    law: Floats
-
-    @classmethod
-    def of(cls, x: Floats, *, chance: float, scale: float) -> "_Shapes":
-        unit = np.sqrt(x.min() * x.max())
-        middles, columns = [], []
-
-        def add(
-            law: Callable[[float, float, float], Floats], slope: float, shift: float, height: Floats
-        ) -> None:
-            # Differences by half a step of the grid, to both sides.
-            for floor in FLOORS:
-                middles.append(scale * law(slope, shift, floor))
-                by_floor = (
-                    law(slope, shift, floor + _STEP_FLOOR) - law(slope, shift, floor - _STEP_FLOOR)
-                ) / 2
-                by_slope = (
-                    law(slope * _STEP_SLOPE, shift, floor) - law(slope / _STEP_SLOPE, shift, floor)
-                ) / 2
-                by_shift = (
-                    law(slope, shift * _STEP_SHIFT, floor) - law(slope, shift / _STEP_SHIFT, floor)
-                ) / 2
-                columns.append(scale * np.stack([height, by_floor, by_slope, by_shift], axis=-1))
-
-        def power(slope: float, shift: float, floor: float) -> Floats:
-            # As in ``analysis.laws.forms``: α such that the slope at x = unit is the given one.
-            alpha = slope * (1 + shift / unit)
-            return np.asarray(floor + _HEIGHT[0] * ((x + shift) / (unit + shift)) ** -alpha)
-
-        def bounded(slope: float, half: float, floor: float) -> Floats:
-            top = chance / scale
-            return floor + (top - floor) / (1 + (x / half) ** slope)
-
-        for slope in SLOPES:
-            for shift in (0.0, *_spaced(x, _SHIFTED, _SHIFTS)):
-                height = (power(slope, shift, 0.0)) / _HEIGHT[0] * _HEIGHT[1]
-                add(power, slope, shift, height)
-        if np.isfinite(chance):
-            for slope in STEEPNESS:
-                for half in _spaced(x, _MIDDLES, _MIDPOINTS):
-                    add(bounded, slope, half, np.zeros_like(x))
-        by = np.array(columns)
-        return cls(middle=np.array(middles), columns=by, law=np.einsum("gcpk,gcqk->gcpq", by, by))
-
-
-@lru_cache(maxsize=4)
-def _shapes(x: bytes, shape: tuple[int, ...], chance: float, scale: float) -> _Shapes:
-    """Return the laws at some computes; cached, because every decision of a study uses the same ones."""
-    return _Shapes.of(np.frombuffer(x).reshape(shape), chance=chance, scale=scale)
-
-
-def _spaced(x: Floats, reach: tuple[float, float], step: float) -> list[float]:
-    low, high = float(x.min()) * reach[0], float(x.max()) * reach[1]
-    count = 1 + int(np.ceil(np.log(max(high / low, step)) / np.log(step)))
-    return [float(one) for one in np.geomspace(low, max(high, low * step), count)]

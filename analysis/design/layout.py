@@ -11,7 +11,7 @@ from analysis.cells.bootstrap import curve_numbers
 from analysis.cells.chance import chance_error
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import CONFIGURATION, Trials, budgets, is_loss, records
-from analysis.design.belief import Measured
+from analysis.design.measured import Measured
 from analysis.design.prices import trunks_of
 from analysis.labels import configuration_text
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from analysis.design.belief import Measured, believe
+from analysis.design.belief import believe
+from analysis.design.measured import Measured
 
 X = np.array([1e11, 3e11])
 LUCK = 0.03
