@@ -6,19 +6,23 @@ unexport PYTHONDONTWRITEBYTECODE
 # Three processes on two cores: tests that wait for a process leave their core to another.
 PYTEST = $(RUN) -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: demo test check quick lint docs clean
+.PHONY: demo test check whole quick lint docs clean
 
 demo: .venv/installed
 	$(RUN) -m study run demo
 	$(RUN) -m study report demo
 
-# img2dataset holds pandas below 3, so the tests of downloading run it from an environment of its own.
-test: lint .venv/tested .venv-img2dataset/installed
-	IMG2DATASET=$(CURDIR)/.venv-img2dataset/bin/img2dataset $(PYTEST)
+# All tests; the checks run beside them.
+test: .venv/tested .venv-img2dataset/installed
+	$(MAKE) --jobs=2 lint whole
 
-# Quick tests: those that start no Ray and take less than a third of a second. The checks run beside them.
+# Quick tests: those that start no Ray and take less than a third of a second.
 check: .venv/tested
 	$(MAKE) --jobs=2 --output-sync=target lint quick
+
+# img2dataset holds pandas below 3, so the tests of downloading run it from an environment of its own.
+whole: .venv/tested .venv-img2dataset/installed
+	IMG2DATASET=$(CURDIR)/.venv-img2dataset/bin/img2dataset $(PYTEST)
 
 quick: .venv/tested
 	$(PYTEST) -n 2 -m "not ray and not slow"

@@ -10,8 +10,8 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -79,10 +79,12 @@ class RayBackend:
             Config.initialize("")  # Ray read its configuration when it was imported
             local = {"object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
         guard_token()
-        with shielded():  # Ray's daemons, and the workers that they start
+        workers = {"PYTHONPATH": _python_path(), "OMP_NUM_THREADS": "1"}
+        # On this machine workers inherit them: Ray starts none ahead that has a runtime environment.
+        with shielded(), _environment({} if address else workers):  # Ray's daemons, and their workers
             ray.init(
                 address=address or "local",
-                runtime_env={"env_vars": {"PYTHONPATH": _python_path(), "OMP_NUM_THREADS": "1"}},
+                runtime_env={"env_vars": workers} if address else None,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 **local,
@@ -226,6 +228,20 @@ def kill_node(node: Any) -> None:  # noqa: ANN401 - Ray's nodes have no public t
     for process in started:
         with suppress(psutil.NoSuchProcess):
             process.kill()
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Context manager: processes that are started have some environment variables."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            del os.environ[name]
+            if value is not None:
+                os.environ[name] = value
 
 
 def _python_path() -> str:

@@ -1,11 +1,17 @@
 """A real S3 server on loopback with a bucket; it can be stopped and restarted with its content."""
 
-import logging
 import secrets
+import threading
 
 import pytest
-from moto.server import ThreadedMotoServer
+from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
 from s3fs import S3FileSystem
+from werkzeug.serving import make_server
+
+
+class _Quiet(MotoRequestHandler):
+    def log(self, *_words: object) -> None:
+        pass
 
 
 class Bucket:
@@ -20,7 +26,6 @@ class Bucket:
     """
 
     def __init__(self, environment: pytest.MonkeyPatch, name: str = "") -> None:
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self._port = 0
         self.come_back()
         environment.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{self._port}")
@@ -33,9 +38,13 @@ class Bucket:
         self.url = f"s3://{name}/clip"
 
     def come_back(self) -> None:
-        self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=self._port, verbose=False)
-        self._server.start()
-        _, self._port = self._server.get_host_and_port()
+        # S3 alone: moto's own server lists the folders of all its services at each request.
+        app = create_backend_app("s3")
+        self._server = make_server("127.0.0.1", self._port, app, threaded=True, request_handler=_Quiet)
+        self._port = self._server.port
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
 
     def go_away(self) -> None:
-        self._server.stop()
+        self._server.shutdown()
+        self._thread.join()
