@@ -134,7 +134,7 @@ def test_a_run_study_is_shown_and_reported(
     declaration = write_declaration(
         tmp_path,
         pool,
-        levels="5 GFLOP, 8 GFLOP, 12 GFLOP",
+        levels="5 GFLOP, 6 GFLOP, 8 GFLOP",
         architectures="mini-ViT-XXS-8, mini-ConvNeXt",
         seeds="0, 1",
     )

@@ -16,7 +16,7 @@ from tests.study.conftest import Run, write_declaration
 
 pytestmark = pytest.mark.slow
 
-LEVELS = "10 GFLOP, 14 GFLOP, 20 GFLOP"
+LEVELS = "5 GFLOP, 7 GFLOP, 10 GFLOP"
 
 
 def declare(folder: Path, pool: Path, name: str, levels: str = LEVELS, **changes: str) -> Path:

@@ -39,7 +39,7 @@ def declare(folder: Path, pool: Path, bucket: Bucket, **changes: str) -> Path:
 def test_another_machine_continues_a_dead_drivers_study_to_the_same_rows(
     pool: Path, tmp_path: Path, bucket: Bucket, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = {"levels": "5 GFLOP, 50 GFLOP"}
+    changes = {"levels": "4 GFLOP, 25 GFLOP"}
     paths = write_declaration(tmp_path, pool, **changes)
     run(f"run {paths} --results {tmp_path / 'paths'} --backend local")
     declaration, storage = declare(tmp_path, pool, bucket, **changes), Storage(bucket.url)

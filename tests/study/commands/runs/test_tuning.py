@@ -33,7 +33,7 @@ RANKS = "cpus: 2, ranks: 2, checkpoint: 0.1 s, backoff: 0.1 s"
 def test_tuning_widens_its_values_at_the_edge_outlives_its_worker_and_decides_the_grid(
     pool: Path, tmp_path: Path
 ) -> None:
-    declaration, folder = declare(tmp_path, pool, level="16 GFLOP", resources=RANKS), tmp_path / "tiny"
+    declaration, folder = declare(tmp_path, pool, level="10 GFLOP", resources=RANKS), tmp_path / "tiny"
     with start_study("run", declaration, "--results", tmp_path) as process:
         wait_for(lambda: at_work(folder))
         os.kill(json.loads((at_work(folder)[0] / "progress.json").read_text())["pid"], signal.SIGKILL)
@@ -47,7 +47,7 @@ def test_tuning_widens_its_values_at_the_edge_outlives_its_worker_and_decides_th
 
     tried = read_table(folder / "tuning.parquet")
     assert tried["tuned_lr_peak"].tolist() == [1e-5, 1e-3, 1e-1], "the higher one won at the edge"
-    assert set(tried["level_flops"]) == {16e9}
+    assert set(tried["level_flops"]) == {10e9}
     (winner,) = json.loads((folder / "tuning.json").read_text())["winners"]
     assert (winner["values"], winner["widened"], winner["at_edge"]) == ({"lr_peak": 1e-3}, ["lr_peak"], [])
     assert pd.read_parquet(folder / "results.parquet")["lr_peak"].tolist() == [1e-3]
@@ -59,7 +59,7 @@ def test_tuning_widens_its_values_at_the_edge_outlives_its_worker_and_decides_th
 def test_a_tuning_whose_driver_was_killed_continues_without_ray_and_repeats_nothing(
     pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    declaration, folder = declare(tmp_path, pool, level="16 GFLOP"), tmp_path / "tiny"
+    declaration, folder = declare(tmp_path, pool, level="10 GFLOP"), tmp_path / "tiny"
     scratch = Path(tempfile.mkdtemp(dir="/tmp"))  # Ray's sockets lie in it, whose paths must be short
     with monkeypatch.context() as environment:
         environment.setenv("TMPDIR", str(scratch))
@@ -83,7 +83,7 @@ def test_a_tuning_whose_share_was_used_up_by_crashes_lists_the_remaining_trials(
     pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     declaration, folder = declare(tmp_path, pool, resources="checkpoint: 1000 s"), tmp_path / "tiny"
-    declaration.write_text(declaration.read_text().replace("share: 5%", "share: 1.2%"))  # two trials, no more
+    declaration.write_text(declaration.read_text().replace("share: 5%", "share: 0.6%"))  # two trials, no more
     tuning = plan_study(loaded(declaration)).tuning
     assert tuning is not None
     # The slowest learner ends early as diverged, which would leave room for the other.
@@ -97,17 +97,17 @@ def test_a_tuning_whose_share_was_used_up_by_crashes_lists_the_remaining_trials(
     assert process.returncode == 3, output + errors
     *_, first, which = output.splitlines()
     assert first.startswith("1 of 2 trials of the tuning remain and need ")
-    assert "the share of 120 GFLOP has no room for them" in first
-    assert which.endswith(f" at 60 GFLOP, {words({'lr_peak': slowest.lr_peak})}, seed 1000")
+    assert "the share of 60 GFLOP has no room for them" in first
+    assert which.endswith(f" at 30 GFLOP, {words({'lr_peak': slowest.lr_peak})}, seed 1000")
     assert said_events(folder).count("trial-left-out") == 1
     assert "study-started" not in said_events(folder), "the grid waits"
-    assert booked(folder, "spent") + booked(folder, "wasted") <= 120e9
+    assert booked(folder, "spent") + booked(folder, "wasted") <= 60e9
 
     assert main(["run", str(declaration), "--results", str(tmp_path), "--dry-run"]) == 0
     assert "2 trials of the tuning: 1 finished, 1 to run" in capsys.readouterr().out
 
-    for share, left in (("1.2%", {"waiting": 0, "left_out": 1}), ("5%", {"waiting": 1, "left_out": 0})):
-        declaration.write_text(declaration.read_text().replace("share: 1.2%", f"share: {share}"))
+    for share, left in (("0.6%", {"waiting": 0, "left_out": 1}), ("5%", {"waiting": 1, "left_out": 0})):
+        declaration.write_text(declaration.read_text().replace("share: 0.6%", f"share: {share}"))
         assert main(["status", str(declaration), "--results", str(tmp_path), "--json"]) == 0
         level, *_ = json.loads(capsys.readouterr().out)["levels"]
         assert level == {"name": "tuning", "done": 1, "running": 0, "failed": 0} | left
@@ -128,7 +128,7 @@ def test_the_pools_validation_set_selects_if_there_is_one(tmp_path: Path, run: R
 
 
 def declare(
-    folder: Path, pool: Path, *, level: str = "60 GFLOP", resources: str = "checkpoint: 0.3 s"
+    folder: Path, pool: Path, *, level: str = "30 GFLOP", resources: str = "checkpoint: 0.3 s"
 ) -> Path:
     declaration = write_declaration(folder, pool, levels=level)
     text = declaration.read_text().replace("checkpoint: 0.2 s", resources)
@@ -163,7 +163,7 @@ def test_a_stopped_tuning_keeps_its_work_and_continues(
     assert booked(folder, "wasted") == 0
     printed = run(f"run {declaration} --results {tmp_path} --dry-run")
     assert "2 trials of the tuning: " in printed
-    assert "at 60 GFLOP, lr_peak 1e-05, seed 1000: " in printed
+    assert "at 30 GFLOP, lr_peak 1e-05, seed 1000: " in printed
     assert printed.count("continues at") == len(at_work(folder))
     assert "then the grid, with the winning values:\n1 trials: 1 to run" in printed
 

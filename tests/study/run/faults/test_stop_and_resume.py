@@ -205,21 +205,21 @@ def test_a_changed_declaration_runs_only_changed_trials_and_reports_the_old_ones
     first = finished(folder)
 
     # A level, a seed and a strategy more.
-    write_declaration(tmp_path, pool, seeds="0, 1, 2", levels="5 GFLOP, 8 GFLOP", strategies="clip, slip")
+    write_declaration(tmp_path, pool, seeds="0, 1, 2", levels="5 GFLOP, 6 GFLOP", strategies="clip, slip")
     capsys.readouterr()
     assert run(declaration, "--dry-run") == 0
     assert "12 trials: 2 finished, 10 to run" in capsys.readouterr().out
     assert run(declaration, "--only", "slipp") == 2
     assert "'slipp' matches no trial of this plan" in capsys.readouterr().err
     assert finished(folder) == first
-    assert run(declaration, "--only", "slip 8", "--only", "clip 5") == 0
+    assert run(declaration, "--only", "slip 6", "--only", "clip 5") == 0
     results = pd.read_parquet(folder / "results.parquet")
-    assert results.value_counts(["strategy", "level_flops"]).to_dict() == {("slip", 8e9): 3, ("clip", 5e9): 3}
+    assert results.value_counts(["strategy", "level_flops"]).to_dict() == {("slip", 6e9): 3, ("clip", 5e9): 3}
     assert {path: state for path, state in finished(folder).items() if path in first} == first
 
     # Another learning rate, and the second level gone: new trials, and old ones that no cell asks for.
     text = declaration.read_text().replace("ViT-XXS-8: 2e-3", "ViT-XXS-8: 3e-3")
-    declaration.write_text(text.replace("5 GFLOP, 8 GFLOP", "5 GFLOP"))
+    declaration.write_text(text.replace("5 GFLOP, 6 GFLOP", "5 GFLOP"))
     spent = booked(folder, "spent")
     capsys.readouterr()
     assert run(declaration, "--only", "clip") == 0
@@ -268,7 +268,7 @@ def test_a_failed_and_a_diverged_trial_do_not_stop_the_others(
 def test_a_trial_without_retries_left_keeps_checkpoint_and_log_for_retry_failed(
     pool: Path, tmp_path: Path
 ) -> None:
-    declaration, folder = write_declaration(tmp_path, pool, levels="60 GFLOP"), tmp_path / "tiny"
+    declaration, folder = write_declaration(tmp_path, pool, levels="25 GFLOP"), tmp_path / "tiny"
     text = declaration.read_text().replace("checkpoint: 0.2 s", "checkpoint: 0.1 s, retries: 0")
     declaration.write_text(text + "loggers: [tensorboard]\n")
     with start(declaration) as process:

@@ -105,7 +105,7 @@ class Torture:
         if found is None:  # nobody has begun yet: there is nothing to lose
             time.sleep(0.02)
             return
-        self._let_work(found, steps=self._draw.randrange(1, 80))
+        self._let_work(found, steps=self._draw.randrange(1, 50))
         if self._draw.random() < _DRIVER_SHARE:
             self.driver.kill()
             self.driver.join()
@@ -138,7 +138,7 @@ class Torture:
 def _declare(folder: Path, name: str, kills: int) -> Path:
     path = folder / f"{name}.yaml"
     seeds = ", ".join(str(seed) for seed in range(max(4, kills // 4)))
-    path.write_text(STUDY.format(name=name, pool=folder / "pool", levels="8 GFLOP, 20 GFLOP", seeds=seeds))
+    path.write_text(STUDY.format(name=name, pool=folder / "pool", levels="5 GFLOP, 12 GFLOP", seeds=seeds))
     return path
 
 
