@@ -2,13 +2,14 @@
 
 import os
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from study.commands.command import add_pool_options, number, open_console, show, show_all
 
 if TYPE_CHECKING:
-    from runners.data.build.sources.source import Columns
+    from runners.data.build.build_pool import Build
     from runners.data.places.shared_folder import SharedFolder
     from study.run.pools.pool_site import PoolSite
 
@@ -141,7 +142,7 @@ def _build_from_url(shared: "SharedFolder", url: str, options: Namespace, site: 
         copy_pool(url, path)
         return
     workers = site.workers(written=shared.url or (path if options.in_place else path.parent))
-    _build(shared, options, source=path, url=url, workers=workers)
+    _build(shared, replace(_described(shared, options, path), url=url, workers=workers))
 
 
 def _build_from(shared: "SharedFolder", source: Path, options: Namespace, site: "PoolSite") -> None:
@@ -149,7 +150,7 @@ def _build_from(shared: "SharedFolder", source: Path, options: Namespace, site: 
     from runners.data.build.sources.source import folders_of
     from runners.data.build.sources.table_file import table_columns
 
-    path, shards, of = shared.path, source, dict[str, Any]()
+    path, build = shared.path, _described(shared, options, source)
     if source.is_file() and source.suffix != ".tar" and options.url in table_columns(source):
         if shared.url:
             raise ValueError(
@@ -169,31 +170,36 @@ def _build_from(shared: "SharedFolder", source: Path, options: Namespace, site: 
             user_agent=options.user_agent,
             workers=options.workers or os.cpu_count() or 1,
         )
-        of = {"left_out": download(source, shards, how), "provenance": {"urls": str(source.resolve())}}
-    seen = folders_of(shards, _columns(options)) if site.on_cluster else ()
+        build = replace(
+            build,
+            source=shards,
+            left_out=download(source, shards, how),
+            provenance={"urls": str(source.resolve())},
+        )
+    seen = folders_of(build.source, build.columns) if site.on_cluster else ()
     written = shared.url or (path if options.in_place or path.exists() else path.parent)
-    _build(shared, options, source=shards, workers=site.workers(*seen, written=written), **of)
-    if shards != source:
-        show(f"the downloaded shards stay in {shards}; delete them when they are no longer needed")
+    _build(shared, replace(build, workers=site.workers(*seen, written=written)))
+    if build.source != source:
+        show(f"the downloaded shards stay in {build.source}; delete them when they are no longer needed")
 
 
-def _build(shared: "SharedFolder", options: Namespace, **of: Any) -> None:  # noqa: ANN401 - as `Build` has them
-    """Build the pool from what the options and the further fields of `Build` say."""
-    from runners.data.build.build_pool import Build, build_pool
-    from study.show.work_progress import WorkProgress
-
-    build = Build(
-        to=shared.url,
-        columns=_columns(options),
-        evaluation=options.without,
-        in_place=options.in_place,
-        **of,
-    )
-    with WorkProgress(open_console()) as report:
-        build_pool(shared.path, build, report)
-
-
-def _columns(options: Namespace) -> "Columns":
+def _described(shared: "SharedFolder", options: Namespace, source: Path) -> "Build":
+    """Return the build of a source with the command's options."""
+    from runners.data.build.build_pool import Build
     from runners.data.build.sources.source import Columns
 
-    return Columns(image=options.image, caption=options.caption, score=options.score)
+    return Build(
+        source=source,
+        to=shared.url,
+        columns=Columns(image=options.image, caption=options.caption, score=options.score),
+        evaluation=options.without,
+        in_place=options.in_place,
+    )
+
+
+def _build(shared: "SharedFolder", build: "Build") -> None:
+    from runners.data.build.build_pool import build_pool
+    from study.show.work_progress import WorkProgress
+
+    with WorkProgress(open_console()) as report:
+        build_pool(shared.path, build, report)

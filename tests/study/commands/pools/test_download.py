@@ -1,7 +1,6 @@
 """Real downloads by img2dataset from a server with good, slow, broken and forbidden images."""
 
 import os
-import re
 import shlex
 import shutil
 import threading
@@ -18,19 +17,16 @@ from PIL import Image
 
 from runners.data.pool.pool import Pool
 from study.cli import main
-from tests.root import ROOT
 from tests.runners.data.images import read_images
+from tests.study.commands.pools import documented
 
 pytestmark = pytest.mark.slow
 
-DOCS = ROOT / "docs" / "data.md"
-COMMANDS = re.findall(r"^    python -m study (.+)$", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
 PROGRAM = os.environ.get("IMG2DATASET") or shutil.which("img2dataset")
 
 
 def command(part: str) -> str:
-    (found,) = (each for each in COMMANDS if part in each)
-    return f"{found} --workers 1 --retries 1 --timeout 2 --img2dataset {PROGRAM}"
+    return f"{documented.command(part)} --retries 1 --timeout 2 --img2dataset {PROGRAM}"
 
 
 class Server(ThreadingHTTPServer):

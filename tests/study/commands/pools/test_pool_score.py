@@ -1,0 +1,82 @@
+"""``python -m study data info`` and ``data score`` on a real icon set."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+
+from runners.data.pool.pool import Pool
+from tests.runners.data.images import read_images
+from tests.study.commands.pools.conftest import PAIRS
+from tests.study.commands.pools.documented import command
+from tests.study.conftest import Run
+
+pytestmark = pytest.mark.slow
+
+
+def test_info_prints_counts_scores_and_reasons_and_draws_a_sheet(owner: Path, run: Run) -> None:
+    run(command("column:popularity"))
+    said = run(command("data info"))
+    assert "pool icons: 300 pairs in 1 shards" in said
+    assert "ranked by the score of popularity; 300 pairs have one:" in said
+    assert "left out: 1 unreadable image" in said
+    assert re.search(r"top20: 60 pairs from 8\d\.0000 up", said)
+    assert re.search(r" 7\d\.\d+ to  +8\d\.\d+ +\d+  #+  < top20 begins\n", said)
+    with Image.open(owner / "icons.png") as sheet:
+        assert sheet.size == (528, 1408)
+        assert len(sheet.getcolors(1 << 16) or []) > 50
+
+
+def test_a_pool_keeps_all_scores_and_the_chosen_one_ranks(
+    owner: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shallow = open_clip.get_model_config("ViT-S-32-alt")
+    shallow["vision_cfg"]["layers"] = shallow["text_cfg"]["layers"] = 1
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "ViT-S-32-alt", shallow)  # noqa: SLF001 - restored
+    model = open_clip.create_model("ViT-S-32-alt")
+    torch.save(model.state_dict(), owner / "checkpoint.pt")
+    run(command("checkpoint.pt"))
+    pool = Pool.open(owner / "pools" / "icons")
+    mine = pool.index.set_index("hash")["score"]
+    # The same similarity by open_clip's own preprocessing and tokenizer.
+    loaded, _, preprocess = open_clip.create_model_and_transforms(
+        "ViT-S-32-alt", pretrained=str(owner / "checkpoint.pt")
+    )
+    loaded.eval()
+    row = pool.index.iloc[5]
+    name = row["caption"].removeprefix("an icon of ").replace(" ", "-")
+    with Image.open(owner / "png" / f"{name}.png") as image, torch.no_grad():
+        one = loaded.encode_image(preprocess(image)[None], normalize=True)
+        text = loaded.encode_text(open_clip.get_tokenizer("ViT-S-32-alt")([row["caption"]]), normalize=True)
+    assert row["score"] == pytest.approx(float((one * text).sum()), abs=1e-5)
+
+    before = {path: path.stat().st_mtime_ns for path in pool.path.rglob("*.tar")}
+    assert "other scores: mine" in run(command("column:popularity").replace("--rewrite-shards", ""))
+    assert {path: path.stat().st_mtime_ns for path in pool.path.rglob("*.tar")} == before
+    popular = Pool.open(pool.path)
+    assert popular.origin.scorer is not None
+    assert popular.origin.scorer.name == "popularity"
+    assert popular.index["score"].max() == 100
+    assert popular.index["score:mine"].notna().all()
+
+    run(command("column:popularity"))  # with --rewrite-shards
+    rewritten = Pool.open(pool.path)
+    assert (np.diff(rewritten.index["bin"]) >= 0).all()
+    assert not (np.diff(popular.index["bin"]) >= 0).all()
+    assert sorted(rewritten.index["hash"]) == sorted(popular.index["hash"])
+    assert not list(pool.path.parent.glob(".*"))
+    assert rewritten.left_out == pool.left_out
+    assert len(read_images(rewritten, np.arange(PAIRS), 48)) == PAIRS  # held to their hashes
+
+    assert "ranked by the score of both; 300 pairs have one:" in run(command("popularity' --name both"))
+    large = run(command("caption.str.len() > 5' --name large"))
+    assert "computed: mine if width > 16" in large
+    run("data score pools/icons --with score:both")
+    run(command("score:mine"))
+    again = Pool.open(pool.path)
+    assert again.index.set_index("hash")["score"].to_dict() == mine.to_dict()
+    assert "score:popularity" in again.columns
