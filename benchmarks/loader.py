@@ -194,11 +194,11 @@ def main() -> int:
             rows=torch.from_numpy(rows),
         )
         cached = InMemorySet(parts=[held])
-        how = {"seed": 0, "batch_size": BATCH, "first_step": 0, "steps": count // BATCH}
+        steps = count // BATCH
         runs: dict[str, Callable[[], Iterator[Any]]] = {
             "webdataset": lambda: reference(folder, count),
-            "streamed": lambda: streamed.batches(**how),
-            "cached": lambda: cached.batches(**how),
+            "streamed": lambda: streamed.batches(seed=0, batch_size=BATCH, first_step=0, steps=steps),
+            "cached": lambda: cached.batches(seed=0, batch_size=BATCH, first_step=0, steps=steps),
         }
         best = dict.fromkeys(runs, 0.0)
         for _ in range(ROUNDS):

@@ -123,7 +123,7 @@ class Setting:
 
 def ours(setting: Setting) -> tuple[float, Tensor, float]:
     """Run our loop; return samples/s, the loss of each step, and the share of time it waited for data."""
-    data, marks = setting.data(), []
+    data, marks = setting.data(), list[float]()
     waited, ended, walls = 0.0, math.nan, list[float]()
     learner = make_learner(
         setting.model(),
@@ -160,7 +160,7 @@ def ours(setting: Setting) -> tuple[float, Tensor, float]:
 
 def reference(setting: Setting, precision: str, batches: Batches) -> tuple[float, Tensor]:
     """Run the reference loop; return samples/s and the loss of each step."""
-    model, marks, losses = setting.model().to(memory_format=torch.contiguous_format), [], []
+    model, marks, losses = setting.model().to(memory_format=torch.contiguous_format), list[float](), []
     model.train()
     plain = [p for name, p in model.named_parameters() if p.ndim < 2 or "logit_scale" in name]  # noqa: PLR2004
     decayed = [p for name, p in model.named_parameters() if p.ndim >= 2 and "logit_scale" not in name]  # noqa: PLR2004
@@ -171,6 +171,7 @@ def reference(setting: Setting, precision: str, batches: Batches) -> tuple[float
         eps=RECIPE.eps,
     )
     loss_of, schedule = open_clip.ClipLoss(cache_labels=True), setting.schedule
+    gradient_clip = RECIPE.gradient_clip or math.inf
     for step, (images, texts) in enumerate(islice(batches, setting.steps)):
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate(step)
@@ -179,7 +180,7 @@ def reference(setting: Setting, precision: str, batches: Batches) -> tuple[float
         with torch.autocast(setting.device.type, torch.bfloat16, enabled=precision == "bf16"):
             loss = loss_of(*model(*there))
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), RECIPE.gradient_clip)
+        nn.utils.clip_grad_norm_(model.parameters(), gradient_clip)
         optimizer.step()
         with torch.no_grad():
             model.logit_scale.clamp_(0, float(np.log(100)))
@@ -315,7 +316,7 @@ def main() -> int:
     warnings.simplefilter("ignore")
     device = torch.device(options.device)
     on_gpu = device.type == "cuda"
-    models = options.models or (("ViT-B-32",) if on_gpu else LADDER)
+    models = options.models or (("ViT-B-32",) if on_gpu else tuple(LADDER))
     torch.set_num_threads(1)
     lines = []
     with tempfile.TemporaryDirectory() as name:
@@ -337,7 +338,7 @@ def main() -> int:
             )
             ratio, share = measure(setting, options.turns)
             lines.append(at_least(f"train_{model}_ratio", ratio, RATIO))
-            if model == (models[-1] if on_gpu else max(LADDER, key=LADDER.__getitem__)):
+            if model == (models[-1] if on_gpu else max(LADDER, key=lambda name: LADDER[name])):
                 lines.append(at_least(f"train_{model}_matmul_share", share, SHARE))
     return verdict(lines)
 
