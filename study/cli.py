@@ -7,7 +7,7 @@ Exit codes:
 - 2: bad input, with one message.
 - 3: `run` left trials out because the study budget has no room for them.
 - 4: `run` was stopped before all trials had ended.
-- 5: the Ray that ran the trials has died (twice, if it is this machine's); the same command continues.
+- 5: the Ray cluster died (a local Ray is restarted once first); the same command continues.
 - 130: interrupted from the keyboard.
 """
 

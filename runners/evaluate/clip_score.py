@@ -27,7 +27,7 @@ from runners.data.reading.ahead import ahead
 from runners.host.files import locked
 from runners.host.workers import Processes, Report, Workers
 from runners.models.count import ensure_counted
-from runners.models.load_model import Loaded, Source, load_model
+from runners.models.load_model import LoadedModel, ModelSource, load_model
 
 _ROWS_PER_PART, _MOST_PARTS = 8192, 50_000
 _CONFIG = "model.json"
@@ -39,7 +39,7 @@ CONVENTION = (
 """Counting convention of the FLOPs of scoring."""
 
 
-def scoring_source(scorer: str, pool: Pool) -> Source:
+def scoring_source(scorer: str, pool: Pool) -> ModelSource:
     """Return the model that a scorer names.
 
     Args:
@@ -49,13 +49,13 @@ def scoring_source(scorer: str, pool: Pool) -> Source:
     """
     if not Path(scorer).is_dir():
         model, _, pretrained = scorer.partition(":")
-        return Source(checkpoint=pretrained, model=model, words=pool.vocabulary)
-    return Source(checkpoint=scorer)
+        return ModelSource(checkpoint=pretrained, model=model, words=pool.vocabulary)
+    return ModelSource(checkpoint=scorer)
 
 
 def clip_scores(  # noqa: PLR0913 - independent options
     pool: Pool,
-    source: Source,
+    source: ModelSource,
     *,
     batch_size: int = 256,
     device: str | None = None,
@@ -111,7 +111,7 @@ def clip_scores(  # noqa: PLR0913 - independent options
     return (np.load(shared.path / below / name) for name in names.values()), config
 
 
-def _shared_files(source: Source, shared: SharedFolder, below: str) -> tuple[Source, list[str]]:
+def _shared_files(source: ModelSource, shared: SharedFolder, below: str) -> tuple[ModelSource, list[str]]:
     """Upload the files of a model for workers that share a URL, and return its source with their names there.
 
     Returns:
@@ -158,7 +158,7 @@ class _Scoring:
     """
 
     pool: Pool
-    source: Source
+    source: ModelSource
     files: Sequence[str]
     shared: SharedFolder
     below: str
@@ -177,7 +177,7 @@ class _Scoring:
         return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
     @cached_property
-    def loaded(self) -> Loaded:
+    def loaded(self) -> LoadedModel:
         # One after the other: open_clip writes the weights that it downloads in place.
         machine_cache().mkdir(parents=True, exist_ok=True)
         with locked(machine_cache() / ".loading"), self.shared.here() as here:
@@ -240,7 +240,7 @@ def _decoded(pool: Pool, batches: Iterable[NDArray[np.int64]], side: int, thread
 
 @torch.no_grad()
 def _score(
-    loaded: Loaded,
+    loaded: LoadedModel,
     frame: pd.DataFrame,
     pixels: NDArray[np.uint8],
     damage: Mapping[int, Damage],

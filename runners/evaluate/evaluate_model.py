@@ -15,7 +15,7 @@ from runners.evaluate.evaluate import evaluate
 from runners.evaluate.features import Encoder, encode_set
 from runners.evaluate.variants import variant_means
 from runners.models.count import ensure_counted
-from runners.models.load_model import Loaded
+from runners.models.load_model import LoadedModel
 from runners.models.model import compute_context
 
 
@@ -37,7 +37,7 @@ def named_sets(folders: Sequence[Path]) -> dict[str, Path]:
 
 
 def evaluate_model(
-    loaded: Loaded,
+    loaded: LoadedModel,
     sets: Mapping[str, Path],
     facts: Mapping[str, SetFacts],
     *,
@@ -65,7 +65,7 @@ def evaluate_model(
     return metrics | variant_means(metrics)
 
 
-def forward_flops(loaded: Loaded, facts: Mapping[str, SetFacts]) -> int | None:
+def forward_flops(loaded: LoadedModel, facts: Mapping[str, SetFacts]) -> int | None:
     """Return the forward FLOPs of the evaluation; None where they cannot be counted."""
     try:
         architecture = ensure_counted(Architecture(name="the model", config=dict(loaded.config)))

@@ -23,7 +23,7 @@ _PASSING = (
     "cuDNN error",
     "NCCL error",
 )
-"""Beginnings of faults that may pass, of which torch has no class of their own."""
+"""Texts in the messages of errors that may pass; torch raises them as plain RuntimeErrors."""
 
 _OWN = (
     "device-side assert",  # an index out of range

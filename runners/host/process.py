@@ -9,7 +9,7 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Literal
@@ -38,6 +38,23 @@ class Exit:
     pickled: bytes = b""
     reason: str = ""
     lost_peers: bool = False
+
+
+LET_GO_S = 2.0
+"""Seconds in which other ranks of a trial may end from the same cause as the first; then they are killed."""
+
+
+def first_cause(ends: Iterable[Exit]) -> Exit | None:
+    """Return the end that caused the ends of the other ranks of a trial; None if all ranks finished.
+
+    Args:
+        ends: Ends of ranks, in the order in which they came.
+    """
+    # A rank that lost its peers ended because another one did. A rank that left was asked to and has kept its
+    # state. After a crash the trial is tried again; after a failure it is not.
+    order = ("left", "crashed", "failed")
+    faults = [end for end in ends if end.how != "finished"]
+    return min(faults, key=lambda end: (end.lost_peers, order.index(end.how)), default=None)
 
 
 class FreshProcess:

@@ -34,7 +34,7 @@ _LOCAL = "local-dir:"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Loaded:
+class LoadedModel:
     """A model with its preprocessing.
 
     Attributes:
@@ -53,7 +53,7 @@ class Loaded:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
+class ModelSource:
     """The model to load.
 
     Attributes:
@@ -71,7 +71,7 @@ class Source:
     std: tuple[float, ...] = ()
 
 
-def load_model(source: Source, device: torch.device) -> Loaded:
+def load_model(source: ModelSource, device: torch.device) -> LoadedModel:
     """Load a model.
 
     Raises:
@@ -112,7 +112,7 @@ def by_pool_words(model: str) -> bool:
     """Return whether a model splits its texts into the words of the pool that it was trained on.
 
     Args:
-        model: As in `Source`.
+        model: As in `ModelSource`.
 
     Raises:
         ValueError: There is no such model.
@@ -128,7 +128,7 @@ def has_bias(weights: Path) -> bool:
         return False  # open_clip reports the problem when it loads the file
 
 
-def _load(name: str, tag: str | None, source: Source, device: torch.device) -> Loaded:
+def _load(name: str, tag: str | None, source: ModelSource, device: torch.device) -> LoadedModel:
     wanted = source.checkpoint + (f" as {source.model}" if source.model else "")
     try:
         model = open_clip.create_model(name, pretrained=tag, device=device).eval()
@@ -142,7 +142,7 @@ def _load(name: str, tag: str | None, source: Source, device: torch.device) -> L
     how = open_clip.get_model_preprocess_cfg(model)
     how |= {key: value for key, value in (("mean", source.mean), ("std", source.std)) if value}
     mean, std = (torch.tensor(how[key], device=device).view(-1, 1, 1) for key in ("mean", "std"))
-    return Loaded(
+    return LoadedModel(
         model=model,
         config=config,
         decode=_decoder(how),
@@ -173,7 +173,7 @@ def _architecture(model: str) -> tuple[str, Mapping[str, Any], bool]:
     raise ValueError(unknown("model", model, {*known, *catalogue()}))
 
 
-def _check_tag(source: Source) -> None:
+def _check_tag(source: ModelSource) -> None:
     """Raise an error for a value that is neither a file nor a tag, before open_clip searches the network."""
     if source.model not in open_clip.list_models():
         _architecture(source.model)
@@ -204,7 +204,7 @@ def _by_pool_words(text: Mapping[str, Any]) -> bool:
     return text.get("vocab_size", BPE_VOCABULARY) != BPE_VOCABULARY and not text.get("hf_tokenizer_name")
 
 
-def _tokenizer(name: str, text: Mapping[str, Any], source: Source) -> Callable[[list[str]], Tensor]:
+def _tokenizer(name: str, text: Mapping[str, Any], source: ModelSource) -> Callable[[list[str]], Tensor]:
     size, length = text.get("vocab_size", BPE_VOCABULARY), text.get("context_length", 77)
     own = _by_pool_words(text)
     if source.words and own:

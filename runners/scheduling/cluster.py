@@ -7,7 +7,7 @@ from budgets.quantity import format_seconds
 from runners.scheduling.backend import Backend, Ended
 from runners.scheduling.nodes import Amounts
 from runners.scheduling.schedule import Schedule, State
-from runners.scheduling.shared_storage import SharedStorage
+from runners.scheduling.storage_check import StorageCheck
 
 _LOOK_S = 1.0
 _ANSWER_S = 120.0  # time that a node may take to check the storage
@@ -29,7 +29,7 @@ class LiveCluster:
         schedule: Schedule,
         *,
         patience_s: float | None,
-        storage: SharedStorage | None = None,
+        storage: StorageCheck | None = None,
     ) -> None:
         self._backend, self._schedule, self._patience_s = backend, schedule, patience_s
         self._storage = storage

@@ -47,7 +47,7 @@ class ScheduledTrial:
         predicted_s: Predicted duration in seconds.
         resources: Resources it occupies on each of its nodes.
         nodes: Number of nodes it runs on at once.
-        train_flops: Training FLOPs to reserve when it starts.
+        paid_flops: Training FLOPs to reserve when it starts.
         reserved: True if an earlier run reserved them.
         after: Trial whose milestone it waits for; empty if it can start at once.
     """
@@ -56,7 +56,7 @@ class ScheduledTrial:
     predicted_s: float
     resources: Amounts
     nodes: int = 1
-    train_flops: int = 0
+    paid_flops: int = 0
     reserved: bool = False
     after: str = ""
 
@@ -67,7 +67,7 @@ class ScheduledTrial:
 
 
 @dataclass(kw_only=True, slots=True)
-class _Story:
+class _Record:
     """A trial in the schedule.
 
     Attributes:
@@ -92,7 +92,7 @@ class _Story:
 
     @property
     def cost(self) -> int:
-        return 0 if self.set_aside else self.task.train_flops
+        return 0 if self.set_aside else self.task.paid_flops
 
 
 class Schedule:
@@ -107,7 +107,7 @@ class Schedule:
 
     def __init__(self, tasks: Iterable[ScheduledTrial], *, retries: int) -> None:
         self._next: dict[str, str] = {}  # trial → the one that waits for its milestone
-        self._stories: dict[str, _Story] = {}
+        self._records: dict[str, _Record] = {}
         self._retries = retries
         self._counts: Counter[State] = Counter()
         # Queues by resource need: if the first trial of a queue does not fit, none of the queue does.
@@ -122,14 +122,14 @@ class Schedule:
         added = {task.trial: task for task in tasks}
         self._next |= {task.after: task.trial for task in added.values() if task.after}
         for task in added.values():
-            assert task.trial not in self._stories, "a trial is scheduled once"
+            assert task.trial not in self._records, "a trial is scheduled once"
             state = State.BLOCKED if task.after else State.WAITING
             ahead_s = task.slot_s + sum(added[each].slot_s for each in self._following(task.trial))
-            story = _Story(task=task, state=state, set_aside=task.reserved, ahead_s=ahead_s)
-            self._stories[task.trial] = story
+            record = _Record(task=task, state=state, set_aside=task.reserved, ahead_s=ahead_s)
+            self._records[task.trial] = record
             self._counts[state] += 1
             if not task.after:
-                self._queue(story)
+                self._queue(record)
 
     def see_nodes(self, nodes: Mapping[str, Amounts]) -> None:
         """Replace the cluster's nodes and their total resources."""
@@ -145,10 +145,10 @@ class Schedule:
 
     def milestone(self, trial: str) -> None:
         """Record that a trial's milestone exists; may be repeated."""
-        story = self._stories.get(self._next.get(trial, ""))
-        if story is not None and story.state is State.BLOCKED:
-            self._move(story, State.WAITING, "its milestone is there")
-            self._queue(story)
+        record = self._records.get(self._next.get(trial, ""))
+        if record is not None and record.state is State.BLOCKED:
+            self._move(record, State.WAITING, "its milestone is there")
+            self._queue(record)
 
     def fail(self, trial: str) -> None:
         """Record that a running trial raised an error of its own, and give it up."""
@@ -162,27 +162,27 @@ class Schedule:
             progressed: True if the trial got further than before; the count of its crashes then restarts.
             dead_nodes: The nodes that died.
         """
-        story = self._running(trial)
+        record = self._running(trial)
         self._nodes.leave_out(dead_nodes)
-        story.crashes = 1 if progressed else story.crashes + 1
-        if story.crashes > self._retries:
-            self._give_up(story, "crashed", "crashed")
+        record.crashes = 1 if progressed else record.crashes + 1
+        if record.crashes > self._retries:
+            self._give_up(record, "crashed", "crashed")
         else:
-            self._leave(story, State.DELAYED, "crashed")
-            self._pending.append(Retry(trial=trial, attempt=story.crashes))
+            self._leave(record, State.DELAYED, "crashed")
+            self._pending.append(Retry(trial=trial, attempt=record.crashes))
 
     def retry(self, trial: str) -> None:
         """Record that the delay after a trial's crash is over."""
-        story = self._story(trial, State.DELAYED)
-        self._move(story, State.WAITING, "retried")
-        self._queue(story)
+        record = self._record(trial, State.DELAYED)
+        self._move(record, State.WAITING, "retried")
+        self._queue(record)
 
     def left(self, trial: str, *, dead_nodes: Collection[str] = ()) -> None:
         """Record that a running trial left through no fault of its own: its node was gone, for example."""
         self._nodes.leave_out(dead_nodes)
-        story = self._running(trial)
-        self._leave(story, State.WAITING, "left its nodes")
-        self._queue(story)
+        record = self._running(trial)
+        self._leave(record, State.WAITING, "left its nodes")
+        self._queue(record)
 
     def drain(self) -> None:
         """Start no more trials; running trials may end."""
@@ -213,25 +213,25 @@ class Schedule:
     def waiting(self) -> list[ScheduledTrial]:
         """Return the waiting trials, in the order in which they would start."""
         orders = sorted(order for queue in self._waiting.values() for order in queue)
-        return [self._stories[trial].task for _, trial in orders]
+        return [self._records[trial].task for _, trial in orders]
 
     @property
     def promised_flops(self) -> int:
         """Training FLOPs to reserve for the waiting trials."""
-        return sum(each.cost for each in self._stories.values() if each.state is State.WAITING)
+        return sum(each.cost for each in self._records.values() if each.state is State.WAITING)
 
     def unfinished(self) -> list[str]:
         """Return the trials that wait, run, or wait before a retry."""
         ended = State.DONE, State.GIVEN_UP
-        return [trial for trial, story in self._stories.items() if story.state not in ended]
+        return [trial for trial, record in self._records.items() if record.state not in ended]
 
     def running(self) -> list[ScheduledTrial]:
         """Return the running trials."""
-        return [self._stories[trial].task for trial in self._nodes.users]
+        return [self._records[trial].task for trial in self._nodes.users]
 
     def task(self, trial: str) -> ScheduledTrial:
         """Return a trial's task."""
-        return self._stories[trial].task
+        return self._records[trial].task
 
     @property
     def over(self) -> bool:
@@ -252,79 +252,79 @@ class Schedule:
         """Once nothing runs: set back one trial if the budget is exceeded, or give up those without room."""
         if self._counts[State.RUNNING]:  # it may leave room
             return
-        idle = [each for each in self._stories.values() if each.state in {State.WAITING, State.DELAYED}]
+        idle = [each for each in self._records.values() if each.state in {State.WAITING, State.DELAYED}]
         set_aside = [each for each in idle if each.set_aside]
         if room_flops < 0 and set_aside:
             # The shortest; one at a time, because the ledger then knows how much room that makes.
             self._set_back(max(set_aside, key=lambda each: each.order))
         elif not set_aside:
-            for story in idle:
-                if story.cost > room_flops:
-                    self._give_up(story, "budget", "no room in the budget")
+            for record in idle:
+                if record.cost > room_flops:
+                    self._give_up(record, "budget", "no room in the budget")
 
     def _starts(self, room_flops: int | None) -> list[Instruction]:
         starts: list[Instruction] = []
-        skipped: list[_Story] = []
+        skipped: list[_Record] = []
         # Only the head of each queue is tried: of equal needs, the longest comes first.
         queues = dict(self._waiting)
         while queues:
             need, queue = min(queues.items(), key=lambda item: item[1][0])
-            story = self._stories[queue[0][1]]
-            nodes = self._nodes.best_fit(story.task.resources, story.task.nodes)
+            record = self._records[queue[0][1]]
+            nodes = self._nodes.best_fit(record.task.resources, record.task.nodes)
             # Nothing else with this need fits either: skip the whole queue.
             if not nodes:
                 del queues[need]
                 continue
             del queue[0]
-            if room_flops is not None and story.cost > room_flops:
-                skipped.append(story)
+            if room_flops is not None and record.cost > room_flops:
+                skipped.append(record)
             else:
-                room_flops = None if room_flops is None else room_flops - story.cost
-                story.set_aside = True
-                self._move(story, State.RUNNING, f"started on {', '.join(nodes)}")
-                self._nodes.take(story.task.trial, nodes, story.task.resources)
-                starts.append(Start(trial=story.task.trial, nodes=nodes))
+                room_flops = None if room_flops is None else room_flops - record.cost
+                record.set_aside = True
+                self._move(record, State.RUNNING, f"started on {', '.join(nodes)}")
+                self._nodes.take(record.task.trial, nodes, record.task.resources)
+                starts.append(Start(trial=record.task.trial, nodes=nodes))
             if not queue:
                 del queues[need], self._waiting[need]
         # Skipped for lack of budget: they keep their place and wait for room.
-        for story in skipped:
-            self._queue(story)
+        for record in skipped:
+            self._queue(record)
         return starts
 
-    def _leave(self, story: _Story, state: State, event: str) -> None:
-        self._nodes.give_back(story.task.trial)
-        self._move(story, state, event)
+    def _leave(self, record: _Record, state: State, event: str) -> None:
+        self._nodes.give_back(record.task.trial)
+        self._move(record, state, event)
 
-    def _set_back(self, story: _Story) -> None:
-        if story.state is State.DELAYED:
-            self._move(story, State.WAITING, "set back")
-            self._queue(story)
-        story.set_aside, story.crashes = False, 0
-        self._pending.append(SetBack(trial=story.task.trial))
+    def _set_back(self, record: _Record) -> None:
+        if record.state is State.DELAYED:
+            self._move(record, State.WAITING, "set back")
+            self._queue(record)
+        record.set_aside, record.crashes = False, 0
+        self._pending.append(SetBack(trial=record.task.trial))
 
-    def _give_up(self, story: _Story, cause: Literal["failed", "crashed", "budget"], event: str) -> None:
-        if story.state is State.WAITING:
-            self._unqueue(story)
-        self._leave(story, State.GIVEN_UP, event)
-        self._pending.append(GiveUp(trial=story.task.trial, cause=cause))
+    def _give_up(self, record: _Record, cause: Literal["failed", "crashed", "budget"], event: str) -> None:
+        if record.state is State.WAITING:
+            self._unqueue(record)
+        self._leave(record, State.GIVEN_UP, event)
+        self._pending.append(GiveUp(trial=record.task.trial, cause=cause))
         if cause != "budget":
-            self._end_branches(story.task.trial)
+            self._end_branches(record.task.trial)
             return
-        for branch in self._blocked_behind(story.task.trial):
-            self._move(self._stories[branch], State.GIVEN_UP, event)
+        for branch in self._blocked_behind(record.task.trial):
+            self._move(self._records[branch], State.GIVEN_UP, event)
             self._pending.append(GiveUp(trial=branch, cause=cause))
 
     def _end_branches(self, trial: str) -> None:
         branches = self._blocked_behind(trial)
         for branch in branches:
-            self._move(self._stories[branch], State.GIVEN_UP, "its trunk ended")
+            self._move(self._records[branch], State.GIVEN_UP, "its trunk ended")
         if branches:
             self._pending.append(EndBranches(trial=trial, branches=branches))
 
     def _blocked_behind(self, trial: str) -> tuple[str, ...]:
         """Return the trials that wait for a trial's milestone, directly or not."""
         following = tuple(self._following(trial))
-        blocked = following and self._stories[following[0]].state is State.BLOCKED
+        blocked = following and self._records[following[0]].state is State.BLOCKED
         return following if blocked else ()
 
     def _following(self, trial: str) -> Iterator[str]:
@@ -332,32 +332,32 @@ class Schedule:
             trial = self._next[trial]
             yield trial
 
-    def _queue(self, story: _Story) -> None:
-        insort(self._waiting.setdefault(_need(story.task), []), story.order)
+    def _queue(self, record: _Record) -> None:
+        insort(self._waiting.setdefault(_need(record.task), []), record.order)
 
-    def _unqueue(self, story: _Story) -> None:
-        need = _need(story.task)
-        self._waiting[need].remove(story.order)
+    def _unqueue(self, record: _Record) -> None:
+        need = _need(record.task)
+        self._waiting[need].remove(record.order)
         if not self._waiting[need]:
             del self._waiting[need]
 
-    def _running(self, trial: str) -> _Story:
-        return self._story(trial, State.RUNNING)
+    def _running(self, trial: str) -> _Record:
+        return self._record(trial, State.RUNNING)
 
-    def _story(self, trial: str, state: State) -> _Story:
-        if trial not in self._stories:
+    def _record(self, trial: str, state: State) -> _Record:
+        if trial not in self._records:
             raise ValueError(f"no trial {trial} in this schedule")
-        story = self._stories[trial]
-        if story.state is not state:
-            events = ", ".join(story.events) or "nothing yet"
-            raise ValueError(f"trial {trial} is {story.state}, not {state}; so far: {events}")
-        return story
+        record = self._records[trial]
+        if record.state is not state:
+            events = ", ".join(record.events) or "nothing yet"
+            raise ValueError(f"trial {trial} is {record.state}, not {state}; so far: {events}")
+        return record
 
-    def _move(self, story: _Story, state: State, event: str) -> None:
-        story.events.append(event)
-        self._counts[story.state] -= 1
+    def _move(self, record: _Record, state: State, event: str) -> None:
+        record.events.append(event)
+        self._counts[record.state] -= 1
         self._counts[state] += 1
-        story.state = state
+        record.state = state
 
 
 def _need(task: ScheduledTrial) -> tuple[object, ...]:

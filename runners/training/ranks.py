@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from runners.host.faults import Notice, ProcessEnded
-from runners.host.process import TRIAL_MODULES, Exit, FreshProcess, load_ahead
+from runners.host.process import LET_GO_S, TRIAL_MODULES, Exit, FreshProcess, first_cause, load_ahead
 
 GROUP_TIMEOUT_S = 3600.0
 """Longest time in seconds that a rank waits for the others in one operation.
@@ -30,7 +30,6 @@ own ten minutes. The end of a rank is noticed by its process, long before this l
 
 _JOIN_S = 600.0  # in which the ranks of several nodes must meet; a firewall may be between them
 _LOOK_S = 0.1
-_LET_GO_S = 2.0  # time in which other ranks may end from the same cause as the first
 INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
 T = TypeVar("T")
@@ -105,16 +104,17 @@ def run_ranks(  # noqa: PLR0913 - the group's nodes
         processes = [FreshProcess(pickle.dumps(part), fork=fork) for part in parts]
         # A request to leave is for rank 0, on the first node; the others end when it is gone.
         ends = wait_for_ends(processes, notice if node == 0 else Notice())
-    for place, end in ends.items():
-        if end.how != "finished":
-            reason = f"rank {node * count + place} of {count * nodes}: {end.reason}"
-            raise ProcessEnded(end.how, reason, lost_peers=end.lost_peers)
+    cause = first_cause(ends.values())
+    if cause is not None and cause.how != "finished":
+        (place,) = (place for place, end in ends.items() if end is cause)
+        reason = f"rank {node * count + place} of {count * nodes}: {cause.reason}"
+        raise ProcessEnded(cause.how, reason, lost_peers=cause.lost_peers)
     result: T = pickle.loads(ends[0].pickled)  # noqa: S301 - written by our own process
     return result
 
 
 def wait_for_ends(processes: Sequence[FreshProcess], notice: Notice) -> dict[int, Exit]:
-    """Return each rank's end: of all of them, or of the first that failed and those that ended soon after."""
+    """Return the ranks' ends in their order: all, or that of the first failure and those soon after it."""
     # Wait for all ranks, or after the first failure only a short time: the others would wait forever in a
     # collective operation for the one that is gone.
     running = {process.connection: number for number, process in enumerate(processes)}
@@ -126,15 +126,14 @@ def wait_for_ends(processes: Sequence[FreshProcess], notice: Notice) -> dict[int
             number = running.pop(connection)
             ends[number] = processes[number].wait()
             if ends[number].how != "finished":
-                let_go_at = min(let_go_at, time.monotonic() + _LET_GO_S)
+                let_go_at = min(let_go_at, time.monotonic() + LET_GO_S)
         if notice.by and 0 in running.values():
             processes[0].ask_to_leave()  # rank 0 writes the checkpoint for all
             notice.by = ""
     for number in running.values():
         processes[number].kill()
         processes[number].wait()
-    # Ranks that lost their peers come last: the cause is another rank's end.
-    return dict(sorted(ends.items(), key=lambda item: (item[1].lost_peers, item[1].how != "crashed")))
+    return ends
 
 
 def join_group(address: str, number: int, place: int, *, count: int, gpus: bool) -> None:

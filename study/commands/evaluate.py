@@ -95,7 +95,7 @@ def run(options: Namespace) -> int:
     from runners.evaluate.evaluate_model import evaluate_model, forward_flops, named_sets
     from runners.host.files import new_file, write_json
     from runners.host.gpu_arithmetic import set_gpu_arithmetic
-    from runners.models.load_model import Source, load_model
+    from runners.models.load_model import ModelSource, load_model
     from runners.results import EVALUATION_PRECISION, EVALUATION_VERSION
 
     if options.threads:
@@ -107,7 +107,7 @@ def run(options: Namespace) -> int:
         for name, path in sets.items()
     }
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    source = Source(
+    source = ModelSource(
         checkpoint=options.checkpoint,
         model=options.model,
         words=open_pool(options.pool).vocabulary if options.pool else (),

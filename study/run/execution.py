@@ -32,7 +32,7 @@ _TABLES_PAUSE = 20  # pause between writes, in multiples of the last write's dur
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Result:
+class RunSummary:
     """The trials that a run left without a result.
 
     Attributes:
@@ -48,7 +48,7 @@ class Result:
     stopped: str
 
     @property
-    def unfinished(self) -> bool:
+    def incomplete(self) -> bool:
         """True if a trial is left without a result."""
         return bool(self.failures or self.remaining or self.stopped)
 
@@ -108,7 +108,7 @@ class Execution(Books):
                 predicted_s=predict_s(trial, measured),
                 resources=needs(self.study, trial),
                 nodes=trial.resources.nodes,
-                train_flops=trial.paid_flops,
+                paid_flops=trial.paid_flops,
                 reserved=self.ledger.has_reserved(trial.trial_id),
                 after="" if self.can_start(trial) or trial.previous not in ids else trial.previous,
             )
@@ -155,9 +155,9 @@ class Execution(Books):
         return ()
 
     @property
-    def result(self) -> Result:
+    def result(self) -> RunSummary:
         """The trials without a result so far."""
-        return Result(
+        return RunSummary(
             plan=self.plan, failures=self.failures, remaining=tuple(self.remaining), stopped=self._stopped
         )
 

@@ -24,7 +24,7 @@ from runners.scheduling.backend import Backend
 from runners.trials.records.trial_files import MIDWAY, Outcome, drop_milestone, milestone
 from study.declare.dump import dump_declaration
 from study.run.choosing import Chooser
-from study.run.execution import Execution, Result
+from study.run.execution import Execution, RunSummary
 from study.run.site import Site
 from study.show.progress import Progress
 from study.state.agenda import Agenda, agenda
@@ -61,7 +61,7 @@ class Run(Execution):
         self._only, self._retry_failed = only, retry_failed
         self._chooser: Chooser | None = None
 
-    def execute(self) -> Result:
+    def execute(self) -> RunSummary:
         """Run every selected trial of the plan that has no result yet.
 
         Returns:

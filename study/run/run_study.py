@@ -12,7 +12,7 @@ from runners.host.files import wait_until_free
 from runners.scheduling.ray_backend.address import cluster_address
 from runners.trials.records.loggers import Loggers
 from study.run.choosing import next_of_design
-from study.run.execution import Result
+from study.run.execution import RunSummary
 from study.run.pipeline import Run
 from study.run.pools.ensure_pools import ensure_pools
 from study.run.run_tuning import tune_study
@@ -39,7 +39,7 @@ def run_study(  # noqa: PLR0913 - the options of a command
     retry_failed: bool = False,
     pay_again: bool = False,
     repair: bool = False,
-) -> Result:
+) -> RunSummary:
     """Run every trial that has no result yet.
 
     Args:

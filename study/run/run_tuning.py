@@ -9,7 +9,7 @@ from budgets.planning.tuned.wording import words
 from budgets.quantity import format_flops
 from runners.host.files import new_file
 from study.declare.dump import dump_declaration
-from study.run.execution import Result
+from study.run.execution import RunSummary
 from study.run.site import Site
 from study.run.tuning_round import Round
 from study.show.progress import Progress
@@ -19,7 +19,7 @@ from study.state.planning.tuning_table import write_winners
 from study.state.study import Study
 
 
-def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retry_failed: bool) -> Result:
+def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retry_failed: bool) -> RunSummary:
     """Run the trials of tuning and check that have no result yet.
 
     Returns:
@@ -32,12 +32,12 @@ def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retr
     with new_file(study.folder / "study.yaml") as file:
         file.write_text(dump_declaration(study.declaration), encoding="utf-8")
     tuning = plan.tuning
-    found = Result(plan=plan, failures={}, remaining=(), stopped="")
+    found = RunSummary(plan=plan, failures={}, remaining=(), stopped="")
     with ExitStack() as until_tuned:
         backend = cache(lambda: until_tuned.enter_context(site.tuning_backend()))
         # Each round runs what the results so far ask for: the declared values, values beyond an edge, then
         # the check. Planning again from the results gives the next round.
-        while tuning is not None and tuning.unfinished and not found.unfinished:
+        while tuning is not None and tuning.unfinished and not found.incomplete:
             # `status` needs the file to distinguish trials of the check from those of the tuning.
             write_winners(study.folder / "tuning.json", tuning)
             todo = tuning_agenda(study, tuning, retry_failed=retry_failed)

@@ -10,7 +10,7 @@ from runners.scheduling.backend import Backend, ClusterLostError
 from runners.scheduling.cluster import LiveCluster
 from runners.scheduling.ray_backend.address import cluster_address
 from runners.scheduling.schedule import Schedule
-from runners.scheduling.shared_storage import SharedStorage
+from runners.scheduling.storage_check import StorageCheck
 from study.show.progress import Progress
 from study.state.bookkeeping import add_event
 from study.state.study import Study
@@ -49,7 +49,7 @@ class Site:
         self._study, self._progress = study, progress
         self._address, self._local = address, local
         self._backend: Backend | None = None
-        self._storage: SharedStorage | None = None
+        self._storage: StorageCheck | None = None
         self._found = ""
         self._until_the_end = ExitStack()
         self.notice = Notice()
@@ -133,13 +133,13 @@ class Site:
             look_and_do, patience_s=_PATIENCE_S, say=self._progress.say, hurry=lambda: bool(self.notice.by)
         )
 
-    def _shared_storage(self, backend: Backend) -> SharedStorage:
+    def _shared_storage(self, backend: Backend) -> StorageCheck:
         if self._storage is None:
             study = self._study
             read = tuple(
                 path.resolve() for path in (*study.pool_folders.values(), *study.evaluation.values())
             )
-            self._storage = SharedStorage(backend, study.storage.seen_by_nodes(read), self._leave_out)
+            self._storage = StorageCheck(backend, study.storage.seen_by_nodes(read), self._leave_out)
         return self._storage
 
     def _leave_out(self, node: str, why: str) -> None:

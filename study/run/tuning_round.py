@@ -9,7 +9,7 @@ from runners.results import PLAN_COLUMNS, plan_row, to_frame, write_table
 from runners.scheduling.backend import Backend
 from runners.trials.records.trial_files import Outcome
 from runners.trials.speed.throughput import predict_s
-from study.run.execution import Execution, Result
+from study.run.execution import Execution, RunSummary
 from study.run.site import Site
 from study.show.progress import Progress
 from study.state.agenda import Agenda
@@ -30,7 +30,7 @@ class Round(Execution):
         self._tuning, self._backend = plan.tuning, backend
         self._what = "tuning" if plan.tuning.waiting else "check of the tuned rates"
 
-    def execute(self, todo: Agenda) -> Result:
+    def execute(self, todo: Agenda) -> RunSummary:
         """Run the trials of an agenda that have no result, and return those left without one.
 
         Raises:

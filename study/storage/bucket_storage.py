@@ -19,7 +19,7 @@ from runners.host.faults import patiently
 from runners.host.files import new_file
 from runners.host.storage import Storage, cache_folder
 from runners.host.trees import fetch_tree, share_tree
-from runners.scheduling.shared_storage import Objects
+from runners.scheduling.storage_check import Objects
 from runners.trials.records.trial_files import FAILURE, is_checkpoint, is_milestone, milestone, stand_in
 from runners.trials.upload import run_on_copies, take_part_on_copies
 from study.storage.bring import LEASE, STOP, bring

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runners.scheduling.shared_storage import Folders, Objects
+from runners.scheduling.storage_check import Folders, Objects
 from study.storage.lock import only_run, running, stop_mark, stop_run
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ import pandas as pd
 
 from runners.data.build.in_place import name_in
 from runners.data.build.merge_parts import Merge, left_out_of, merge_parts
-from runners.data.build.new_shards import Folders, NewShards, number_of, write_new_shards
+from runners.data.build.new_shards import BuildFolders, NewShards, number_of, write_new_shards
 from runners.data.build.scan import scan
-from runners.data.build.sources.source import Columns, Part, parts_at, parts_of
+from runners.data.build.sources.source import Columns, SourcePart, parts_at, parts_of
 from runners.data.build.sources.source_record import new_parts, write_record
-from runners.data.evaluation.look import Known
+from runners.data.evaluation.thumbnail import EvaluationImages
 from runners.data.index.merge import join
 from runners.data.index.selection import SCORE_PREFIX
 from runners.data.index.writing import VERSIONS
@@ -30,7 +30,7 @@ from runners.data.places.url_place import UrlPlace
 from runners.data.pool.damage import damage_table
 from runners.data.pool.describe import describe_pool
 from runners.data.pool.pool import Origin, Pool, Scorer
-from runners.data.pool.shards import printable
+from runners.data.pool.shards import as_utf8
 from runners.host.files import locked
 from runners.host.workers import Processes, Report, Workers
 
@@ -104,14 +104,14 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
         if not parts:
             return before
     # Read before the scan, so that an unreadable set is reported before the long work.
-    known = Known(how.evaluation) if how.evaluation else None
+    known = EvaluationImages(how.evaluation) if how.evaluation else None
     with _working_folder(path, how, parts, before) as folders:
         files = scan(
             parts,
             how.columns,
             folders.shared,
             f"{folders.work}parts/",
-            looking=known is not None,
+            thumbnails=known is not None,
             recorded=how.recorded,
             workers=how.workers,
             report=report,
@@ -135,7 +135,7 @@ def _check_free(path: Path, how: Build) -> None:
         raise ValueError(f"{how.to or path} already exists; remove it or choose another path")
 
 
-def _new_in_source(how: Build, parts: Sequence[Part], before: Pool) -> list[Part]:
+def _new_in_source(how: Build, parts: Sequence[SourcePart], before: Pool) -> list[SourcePart]:
     """Return the parts of its source that a pool has not read.
 
     Raises:
@@ -177,8 +177,8 @@ class _Built:
 
     path: Path
     how: Build
-    folders: Folders
-    parts: Sequence[Part]
+    folders: BuildFolders
+    parts: Sequence[SourcePart]
     files: Sequence[Path]
     before: Pool | None
 
@@ -230,7 +230,7 @@ class _Built:
         yield from left_out_of(self.folders.shared.path / self.folders.work / "merge")
 
 
-def _index_in_place(built: _Built, known: Known | None, report: Report) -> None:
+def _index_in_place(built: _Built, known: EvaluationImages | None, report: Report) -> None:
     path, how, before = built.path, built.how, built.before
     names = [_names(path, part) for part in built.parts]
     if before is None:
@@ -248,7 +248,7 @@ def _index_in_place(built: _Built, known: Known | None, report: Report) -> None:
     )
 
 
-def _write_new(built: _Built, known: Known | None, report: Report) -> None:
+def _write_new(built: _Built, known: EvaluationImages | None, report: Report) -> None:
     folders, how, before = built.folders, built.how, built.before
     shared, pool = folders.shared, folders.shared.path / folders.pool
     kept = built.merged(Merge(work="", parts=f"{folders.work}kept/", known=known), report)
@@ -311,14 +311,14 @@ def _work(path: Path) -> str:
 
 @contextmanager
 def _working_folder(
-    path: Path, how: Build, parts: Sequence[Part], before: Pool | None = None
-) -> Iterator[Folders]:
+    path: Path, how: Build, parts: Sequence[SourcePart], before: Pool | None = None
+) -> Iterator[BuildFolders]:
     """Context manager: lock this build's folder, and delete files in it that another source left."""
     work = _work(path)
     if how.in_place or how.to or before is not None:
-        folders = Folders(shared=SharedFolder(path=path, url=how.to), work=work, pool="")
+        folders = BuildFolders(shared=SharedFolder(path=path, url=how.to), work=work, pool="")
     else:
-        folders = Folders(shared=SharedFolder(path=path.parent), work=work, pool=f"{work}pool/")
+        folders = BuildFolders(shared=SharedFolder(path=path.parent), work=work, pool=f"{work}pool/")
     shared = folders.shared
     facts = [_version(part, path) for part in parts]
     columns = [how.columns.image, how.columns.caption, how.columns.score]
@@ -338,15 +338,15 @@ def _working_folder(
             raise
 
 
-def _names(path: Path, part: Part) -> tuple[str, str]:
+def _names(path: Path, part: SourcePart) -> tuple[str, str]:
     """Return a shard's name in the tables of the scan, and in the index."""
     if part.url:
         return str(part.file), str(part.file)
     # A shard may be a link to a file elsewhere.
-    return printable(os.path.realpath(part.file)), name_in(path, part.file)
+    return as_utf8(os.path.realpath(part.file)), name_in(path, part.file)
 
 
-def _version(part: Part, path: Path) -> tuple[str, int, int | str]:
+def _version(part: SourcePart, path: Path) -> tuple[str, int, int | str]:
     """Return values that change when a part's content does: its file, size and time or ETag."""
     if part.url:
         return part.name, part.size, part.stamp

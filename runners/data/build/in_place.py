@@ -14,7 +14,7 @@ from runners.data.pool.describe import describe_pool
 from runners.data.pool.index import frame_of
 from runners.data.pool.pool import Origin, Pool, Scorer
 from runners.data.pool.samples import IMAGE_KINDS, ShardError
-from runners.data.pool.shards import PairEntry, entries_of, printable
+from runners.data.pool.shards import PairEntry, as_utf8, entries_of
 from runners.host.files import finish_files
 
 LARGEST_UNASKED = 2 * 10**9
@@ -151,7 +151,7 @@ def shards_at(found: Iterable[str]) -> list[str]:
 
 def name_in(path: Path, shard: Path) -> str:
     """Return a shard's name in the index of a pool."""
-    return printable(shard.relative_to(path).as_posix())
+    return as_utf8(shard.relative_to(path).as_posix())
 
 
 def _tars(path: Path) -> Iterator[Path]:

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from runners.data.build.scan import OF_SCAN, damage_of, run
-from runners.data.evaluation.look import ALIKE, SAME, Known
+from runners.data.evaluation.thumbnail import ALIKE, SAME, EvaluationImages
 from runners.data.index.merge import find_duplicates
 from runners.data.index.parts import ROWS_PER_PART
 from runners.data.index.writing import write_part
@@ -49,7 +49,7 @@ class Merge:
     parts: str
     names: Sequence[tuple[str, str]] = ()
     first: int = 0
-    known: Known | None = None
+    known: EvaluationImages | None = None
     before: Sequence[Path] = ()
     score: str = "score"
 
@@ -144,7 +144,7 @@ def _merge_group(shared: SharedFolder, work: str, number: int) -> int:
 
 
 def _merged(
-    files: Sequence[Path], group: Mapping[str, Any], repeated: pd.DataFrame, known: Known | None
+    files: Sequence[Path], group: Mapping[str, Any], repeated: pd.DataFrame, known: EvaluationImages | None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the pairs of a group, and what is left out of it."""
     first, names = group["first"], group["names"]
@@ -180,7 +180,7 @@ def with_scores_as(column: str, rows: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
-def _known_in(here: SharedFolder, name: str) -> Known | None:
+def _known_in(here: SharedFolder, name: str) -> EvaluationImages | None:
     if not name:
         return None
     here.fetch([name])
@@ -189,5 +189,5 @@ def _known_in(here: SharedFolder, name: str) -> Known | None:
 
 # A process works on many groups with the same sets.
 @lru_cache(maxsize=1)
-def _known(path: Path, _changed_ns: int) -> Known:
-    return Known.load(path)
+def _known(path: Path, _changed_ns: int) -> EvaluationImages:
+    return EvaluationImages.load(path)

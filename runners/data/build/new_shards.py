@@ -36,7 +36,7 @@ _SHARD, _TABLE = re.compile(r"shards/(\d+)\.tar"), re.compile(r"\d+\.parquet")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Folders:
+class BuildFolders:
     """Folders that a build writes to.
 
     Attributes:
@@ -62,7 +62,7 @@ class NewShards:
         score: Column of the index for the scores of the source.
     """
 
-    folders: Folders
+    folders: BuildFolders
     url: str
     first_shard: int
     first_part: int
@@ -132,7 +132,9 @@ def _write_index(new: NewShards, workers: Workers, report: Report) -> list[str]:
     return files
 
 
-def _write_index_part(folders: Folders, tables: Mapping[int, Sequence[str]], score: str, number: int) -> int:
+def _write_index_part(
+    folders: BuildFolders, tables: Mapping[int, Sequence[str]], score: str, number: int
+) -> int:
     with folders.shared.here() as here:
         names = [f"{folders.work}index/{name}" for name in tables[number]]
         here.fetch(names)
@@ -143,7 +145,7 @@ def _write_index_part(folders: Folders, tables: Mapping[int, Sequence[str]], sco
     return len(rows)
 
 
-def _write_shard(folders: Folders, url: str, most: int, number: int) -> int:
+def _write_shard(folders: BuildFolders, url: str, most: int, number: int) -> int:
     name, table = f"shards/{number:05d}.tar", f"{folders.work}index/{number:05d}"
     with folders.shared.here() as here:
         here.fetch([f"{table}.todo.parquet"])

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from runners.data.build.sources.source import Columns, Part, pairs_of
-from runners.data.evaluation.look import Thumbnail, file_hash, look_of
+from runners.data.build.sources.source import Columns, SourcePart, pairs_of
+from runners.data.evaluation.thumbnail import Thumbnail, file_hash, thumbnail_of
 from runners.data.places.shared_folder import SharedFolder
 from runners.data.pool.damage import Damage
 from runners.data.pool.index import frame_of
@@ -24,12 +24,12 @@ OF_SCAN = ["image_hash", "pixels", "thumbnail"]
 
 
 def scan(  # noqa: PLR0913 - independent options
-    parts: Sequence[Part],
+    parts: Sequence[SourcePart],
     columns: Columns,
     shared: SharedFolder,
     below: str,
     *,
-    looking: bool,
+    thumbnails: bool,
     recorded: bool,
     workers: Workers,
     report: Report,
@@ -41,7 +41,7 @@ def scan(  # noqa: PLR0913 - independent options
         columns: Names of the columns or fields.
         shared: The folder that the workers share.
         below: Folder for the tables of the parts in it.
-        looking: True to make thumbnails, for comparison with evaluation sets.
+        thumbnails: True to make thumbnails, for comparison with evaluation sets.
         recorded: True to hash the tars, which reads them a second time.
         workers: Workers that read the parts.
         report: Called after each part.
@@ -53,7 +53,7 @@ def scan(  # noqa: PLR0913 - independent options
     names = [f"{number:06d}.parquet" for number in range(len(parts))]
     done = shared.names(below)
     run(
-        partial(_scan_part, parts, columns, shared, below, looking, recorded),
+        partial(_scan_part, parts, columns, shared, below, thumbnails, recorded),
         [number for number, name in enumerate(names) if name not in done],
         workers,
         partial(report, "reading"),
@@ -92,24 +92,24 @@ def run(  # noqa: PLR0913 - what workers need, and options
 
 
 def _scan_part(  # noqa: PLR0913, PLR0917 - what a scan needs
-    parts: Sequence[Part],
+    parts: Sequence[SourcePart],
     columns: Columns,
     shared: SharedFolder,
     below: str,
-    looking: bool,  # noqa: FBT001 - private
+    thumbnails: bool,  # noqa: FBT001 - private
     recorded: bool,  # noqa: FBT001 - as above
     number: int,
 ) -> int:
     part, entries, kinds, facts, hashes = parts[number], [], [], [], []
     left_out: list[Damage] = []
-    looks: list[Thumbnail] = []
+    made: list[Thumbnail] = []
     last = Thumbnail(pixels=0, thumbnail=b"")
 
-    def look(image: Image.Image) -> None:
+    def inspect(image: Image.Image) -> None:
         nonlocal last
-        last = look_of(image)
+        last = thumbnail_of(image)
 
-    for each in pairs_of(part, columns, look if looking else None):
+    for each in pairs_of(part, columns, inspect if thumbnails else None):
         if isinstance(each, Damage):
             left_out.append(each)
             continue
@@ -117,13 +117,13 @@ def _scan_part(  # noqa: PLR0913, PLR0917 - what a scan needs
         kinds.append(each.kind)
         facts.append(_json(each.facts))
         hashes.append(file_hash(each.image))
-        looks.append(last)
+        made.append(last)
     frame = frame_of(entries).assign(
         kind=pd.Series(kinds, dtype="str"),
         facts=pd.Series(facts, dtype="str"),
         image_hash=pd.Series(hashes, dtype="uint64"),
-        pixels=pd.Series([each.pixels for each in looks], dtype="uint64"),
-        thumbnail=pd.Series([each.thumbnail for each in looks], dtype="object"),
+        pixels=pd.Series([each.pixels for each in made], dtype="uint64"),
+        thumbnail=pd.Series([each.thumbnail for each in made], dtype="object"),
     )
     table = pa.Table.from_pandas(frame, preserve_index=False)
     digest = part.digest() if recorded and not part.stop else ""

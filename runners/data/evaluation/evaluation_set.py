@@ -85,7 +85,7 @@ def image_files(path: str | Path) -> Iterator[bytes]:
     Raises:
         ValueError: The set does not exist, or one of its shards cannot be read.
     """
-    for shard in shards_of(Path(path), "test"):
+    for shard in split_shards(Path(path), "test"):
         for _, members in read_samples(shard):
             yield from (members[kind][1] for kind in IMAGE_KINDS if kind in members)
 
@@ -122,7 +122,7 @@ def samples(path: Path, split: str, truth_ending: str) -> Iterator[tuple[str, by
     Raises:
         ValueError: The set or split does not exist, or one of its shards or samples is not valid.
     """
-    for shard in shards_of(path, split):
+    for shard in split_shards(path, split):
         for key, members in read_samples(shard):
             ending = next((kind for kind in IMAGE_KINDS if kind in members), None)
             if ending is None or truth_ending not in members:
@@ -172,7 +172,7 @@ def read_templates(path: Path) -> tuple[str, ...]:
     return templates
 
 
-def shards_of(path: Path, split: str) -> list[Path]:
+def split_shards(path: Path, split: str) -> list[Path]:
     """Return the shards of a split, in their order.
 
     Raises:

@@ -12,7 +12,7 @@ from runners.host.workers import Workers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Checked:
+class SetCheck:
     """Result of checking one set.
 
     Attributes:
@@ -54,7 +54,7 @@ def _name(path: PurePath) -> str:
     return path.as_posix().replace("wds_", "").replace("/", "_")
 
 
-def check_sets(sets: Mapping[str, Path] | Mapping[str, str], workers: Workers) -> Iterator[Checked]:
+def check_sets(sets: Mapping[str, Path] | Mapping[str, str], workers: Workers) -> Iterator[SetCheck]:
     """Read each set and decode its images, then report what is missing of the paper's suite.
 
     Args:
@@ -63,7 +63,7 @@ def check_sets(sets: Mapping[str, Path] | Mapping[str, str], workers: Workers) -
     """
     names, sizes = list(sets), dict[str, int]()
     places: list[str | Path] = [*sets.values()]
-    found, reported = dict[int, tuple[Checked, int]](), 0
+    found, reported = dict[int, tuple[SetCheck, int]](), 0
     for number, checked in workers.map(partial(_check, names, places), range(len(names)), names.__getitem__):
         found[number] = checked
         while reported in found:  # workers finish in any order; results are reported in that of the sets
@@ -75,19 +75,21 @@ def check_sets(sets: Mapping[str, Path] | Mapping[str, str], workers: Workers) -
     for member in SUITE:
         present = [name for name in sizes if suite_title(name) == member.title]
         if not present:
-            yield Checked(line=f"missing of the paper's suite: {member.title} ({member.names[0]})", good=True)
+            yield SetCheck(
+                line=f"missing of the paper's suite: {member.title} ({member.names[0]})", good=True
+            )
         for name in present:
             if sizes[name] != member.images:
                 line = f"{name} has {sizes[name]:,} images; the full {member.title} has {member.images:,}"
-                yield Checked(line=line, good=True)
+                yield SetCheck(line=line, good=True)
 
 
-def _check(names: Sequence[str], places: Sequence[str | Path], number: int) -> tuple[Checked, int]:
+def _check(names: Sequence[str], places: Sequence[str | Path], number: int) -> tuple[SetCheck, int]:
     """Return the result for a set, and its number of images."""
     name, place = names[number], places[number]
     try:
         kind, images, texts = check_evaluation_set(set_at(place))
     except ValueError as error:
-        return Checked(line=f"{name}: {error}", good=False), 0
+        return SetCheck(line=f"{name}: {error}", good=False), 0
     line = f"{name}: {kind}, {images:,} images, {texts:,} texts, in {place}"
-    return Checked(line=line, good=True), images
+    return SetCheck(line=line, good=True), images

@@ -24,7 +24,7 @@ from runners.data.evaluation.evaluation_set import (
     read_lines,
     read_templates,
     samples,
-    shards_of,
+    split_shards,
 )
 from runners.data.places.piece_cache import PieceCache
 from runners.data.pool.reader import DECODING, decode_image
@@ -37,7 +37,7 @@ _LARGEST_SHARE = 2  # a split takes at most half of the cache
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Kept:
+class CachedBatches:
     """The batches of a split that the cache keeps.
 
     Attributes:
@@ -49,7 +49,7 @@ class Kept:
     all: bool
 
 
-Sample = tuple[str, bytes, str]
+_Undecoded = tuple[str, bytes, str]
 """A sample's location in words, its image's bytes and its truth."""
 
 Images = NDArray[np.uint8]
@@ -110,7 +110,7 @@ class SetReader:
         """Return whether some process has filled the cache with a split."""
         return self.cache is not None and self._kept(self.cache, self._key(split)) is not None
 
-    def fill(self, split: str = "test", *, wait: bool = True) -> Kept:
+    def fill(self, split: str = "test", *, wait: bool = True) -> CachedBatches:
         """Decode a split into the cache, unless it is there; a killed process leaves whole batches.
 
         Args:
@@ -120,7 +120,7 @@ class SetReader:
         Raises:
             ValueError: As ``labelled``.
         """
-        nothing = Kept(batches=0, all=False)
+        nothing = CachedBatches(batches=0, all=False)
         if self.cache is None or not isinstance(self.decode, int):
             return nothing
         key, classes, _ = self._key(split), len(self.classnames), self.templates
@@ -134,7 +134,7 @@ class SetReader:
                 self._mark(self.cache, key, kept)
         return kept
 
-    def _fill(self, cache: PieceCache, key: str, split: str, classes: int) -> Kept:
+    def _fill(self, cache: PieceCache, key: str, split: str, classes: int) -> CachedBatches:
         number = 0
         for number, batch in enumerate(self._undecoded(split)):
             truths = [truth for _, _, truth in batch]
@@ -144,8 +144,8 @@ class SetReader:
             if not self._has_room(cache, number) or not (
                 cache.has(name) or cache.write(name, _packed(self._decoded(batch), truths))
             ):
-                return Kept(batches=number, all=False)
-        return Kept(batches=number + 1, all=True)
+                return CachedBatches(batches=number, all=False)
+        return CachedBatches(batches=number + 1, all=True)
 
     def _batches(self, split: str) -> Iterator[tuple[Images, list[str]]]:
         """Yield batches of images and their truths, from the cache or decoded and kept.
@@ -170,7 +170,7 @@ class SetReader:
                 batch = next(islice(source, number - at, None), None)
                 if batch is None:
                     if cache is not None and kept is None:
-                        self._mark(cache, key, Kept(batches=first, all=first == number))
+                        self._mark(cache, key, CachedBatches(batches=first, all=first == number))
                     return
                 at = number + 1
                 if found is None:
@@ -185,7 +185,7 @@ class SetReader:
         assert isinstance(self.decode, int)
         return 3 * self.decode**2 * BATCH * (number + 1) * _LARGEST_SHARE <= cache.limit
 
-    def _undecoded(self, split: str) -> Iterator[list[Sample]]:
+    def _undecoded(self, split: str) -> Iterator[list[_Undecoded]]:
         """Yield a split's samples in batches."""
         source, some = samples(self.path, split, "txt" if self.is_retrieval else "cls"), False
         while batch := list(islice(source, BATCH)):
@@ -194,10 +194,10 @@ class SetReader:
         if not some:
             raise ValueError(f"evaluation set {self.path} holds no images")
 
-    def _decoded(self, batch: Sequence[Sample]) -> Images:
+    def _decoded(self, batch: Sequence[_Undecoded]) -> Images:
         how = partial(decode_image, image_size=self.decode) if isinstance(self.decode, int) else self.decode
 
-        def decoded(sample: Sample) -> Images:
+        def decoded(sample: _Undecoded) -> Images:
             try:
                 return how(sample[1])
             except Exception as error:  # decoders raise many types of errors
@@ -216,24 +216,24 @@ class SetReader:
         """Return the name of a split's batches; it changes with its shards and the way of decoding."""
         shards = [
             (shard.name, facts.st_size, facts.st_mtime_ns)
-            for shard in shards_of(self.path, split)
+            for shard in split_shards(self.path, split)
             for facts in [shard.stat()]
         ]
         how = f"{self.decode} {PIL.__version__} {DECODING} {BATCH}"
         return blake2b(f"{self.path.resolve()} {split} {how} {shards}".encode(), digest_size=16).hexdigest()
 
     @staticmethod
-    def _mark(cache: PieceCache, key: str, kept: Kept) -> None:
+    def _mark(cache: PieceCache, key: str, kept: CachedBatches) -> None:
         cache.write(key, json.dumps([kept.batches, kept.all]).encode())
 
     @staticmethod
-    def _kept(cache: PieceCache, key: str) -> Kept | None:
+    def _kept(cache: PieceCache, key: str) -> CachedBatches | None:
         """Return what a process that filled the cache kept; None before."""
         try:
             batches, whole = json.loads(cache.whole(key) or b"")
         except (ValueError, TypeError):
             return None
-        return Kept(batches=batches, all=whole)
+        return CachedBatches(batches=batches, all=whole)
 
 
 def _packed(images: Images, truths: Sequence[str]) -> bytes:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from runners.data.index.parts import Index
-from runners.data.index.ranks import UNSCORED, score_of
+from runners.data.index.ranks import UNSCORED, score_of_rank
 from runners.data.index.selection import tenths
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def order_of_shards(index: Index) -> str:
     unscored = "coalesce(isnan(score), true)"
     behind = []
     for border in tenths(index, "score"):
-        score = f"{float(score_of(border.rank))!r}::FLOAT"
+        score = f"{float(score_of_rank(border.rank))!r}::FLOAT"
         ties = "" if border.all_ties else f" OR (score = {score} AND hash > {border.hash})"
         behind.append("0" if border.rank == UNSCORED else f"(score < {score}{ties})::INT")
     return f"CASE WHEN {unscored} THEN -1 ELSE {' + '.join(['0', *behind])} END, hash"

@@ -28,7 +28,7 @@ def ranks(scores: NDArray[Any]) -> NDArray[np.uint32]:
     return np.where(np.isnan(score), UNSCORED, falling)
 
 
-def score_of(rank: np.uint32) -> np.float32:
+def score_of_rank(rank: np.uint32) -> np.float32:
     """Return the score of a rank."""
     inverted = ~np.uint32(rank)
     bits = np.uint32(rank) if rank >> np.uint32(31) else inverted & np.uint32(0x7FFFFFFF)

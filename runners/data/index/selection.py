@@ -21,7 +21,7 @@ from runners.data.index.ranks import (
     Histogram,
     hash_digits,
     ranks,
-    score_of,
+    score_of_rank,
 )
 from runners.data.index.subset import Subset, subset_of, whole
 
@@ -147,7 +147,7 @@ def borders(index: Index, column: str, numbers: list[int]) -> list[Border]:
 def nth_values(index: Index, column: str, numbers: list[int]) -> list[float]:
     """Return the N-th highest value of a column of numbers for each of several N, to 24 bits."""
     histograms = [index.score_histogram(part, column) for part in index.parts]
-    return [float(score_of(value)) for value, _, _ in _ranks_of(index, column, numbers, histograms)]
+    return [float(score_of_rank(value)) for value, _, _ in _ranks_of(index, column, numbers, histograms)]
 
 
 def _ranks_of(

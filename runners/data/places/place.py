@@ -18,7 +18,7 @@ Raises FileNotFoundError if the shard is missing, and another OSError if the pla
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Wanted:
+class ShardRanges:
     """Ranges of a shard that are read together.
 
     Attributes:
@@ -50,7 +50,7 @@ class Place(Protocol):
     def versions(self, shards: Sequence[str]) -> list[int]:
         """Return numbers that change when a shard is replaced or repaired."""
 
-    def ahead(self, wanted: Sequence[Wanted]) -> None:
+    def ahead(self, wanted: Sequence[ShardRanges]) -> None:
         """Fetch ranges in the background, if that makes reading them faster."""
 
     def whole(self, shard: str) -> AbstractContextManager[Path]:
@@ -60,7 +60,7 @@ class Place(Protocol):
             FileNotFoundError: There is no such shard.
         """
 
-    def reading(self, wanted: Sequence[Wanted]) -> Iterator[Read]:
+    def reading(self, wanted: Sequence[ShardRanges]) -> Iterator[Read]:
         """Yield a reader for each shard, valid until the next one."""
 
 
@@ -90,14 +90,14 @@ class FolderPlace:
         paths = [self._folder / shard for shard in shards]
         return [path.stat().st_mtime_ns if path.exists() else 0 for path in paths]
 
-    def ahead(self, wanted: Sequence[Wanted]) -> None:
+    def ahead(self, wanted: Sequence[ShardRanges]) -> None:
         """Do nothing: the system reads files ahead."""
 
     def whole(self, shard: str) -> AbstractContextManager[Path]:
         """Context manager: a shard as a file."""
         return nullcontext(self._folder / shard)
 
-    def reading(self, wanted: Sequence[Wanted]) -> Iterator[Read]:
+    def reading(self, wanted: Sequence[ShardRanges]) -> Iterator[Read]:
         """Yield a reader for each shard, valid until the next one."""
         for each in wanted:
             file = None

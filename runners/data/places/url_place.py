@@ -23,7 +23,7 @@ import numpy as np
 from budgets.quantity import parse_bytes
 from runners.data.places.copies import PATIENCE_S, listed
 from runners.data.places.piece_cache import PieceCache, set_by
-from runners.data.places.place import Read, Wanted
+from runners.data.places.place import Read, ShardRanges
 from runners.data.places.ranges import LARGEST, downloaded, read_range, requests_at_once
 from runners.host.storage import Storage
 
@@ -89,7 +89,7 @@ class UrlPlace:
         """Return the size of each shard; what is decoded is checked against the hashes of the index."""
         return [self._sizes[shard] for shard in shards]
 
-    def ahead(self, wanted: Sequence[Wanted]) -> None:
+    def ahead(self, wanted: Sequence[ShardRanges]) -> None:
         """Fetch the missing pieces of ranges in the background."""
         for each in wanted:
             for number, pieces in _requests(each).items():
@@ -112,7 +112,7 @@ class UrlPlace:
         with downloaded(self.url, shard, self._sizes[shard]) as path:
             yield path
 
-    def reading(self, wanted: Sequence[Wanted]) -> Iterator[Read]:
+    def reading(self, wanted: Sequence[ShardRanges]) -> Iterator[Read]:
         """Yield a reader for each shard; the next shards are fetched in the background meanwhile."""
         sizes = [int(each.lengths.sum()) for each in wanted]
         before = np.cumsum([0, *sizes])
@@ -234,7 +234,7 @@ def _work(tasks: SimpleQueue[Callable[[], None]]) -> None:
         tasks.get()()
 
 
-def _requests(wanted: Wanted) -> Mapping[int, list[int]]:
+def _requests(wanted: ShardRanges) -> Mapping[int, list[int]]:
     """Group the pieces of ranges by request: number of the request in the shard → pieces."""
     firsts, lasts = wanted.offsets // PIECE, (wanted.offsets + wanted.lengths - 1) // PIECE
     groups: dict[int, list[int]] = defaultdict(list)

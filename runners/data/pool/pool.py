@@ -26,11 +26,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from budgets.quality import BY, plain, score_of_quality
-from runners.data.index.kept import kept_subset
 from runners.data.index.opening import in_one_file, in_parts
 from runners.data.index.parts import Index
 from runners.data.index.selection import SUBSET_PREFIX, select
 from runners.data.index.subset import Subset
+from runners.data.index.subset_cache import kept_subset
 from runners.data.index.writing import VERSIONS
 from runners.data.places.copies import SHARDS_AT, copied_from
 from runners.data.places.piece_cache import piece_cache

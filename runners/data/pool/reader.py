@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from runners.data.index.subset import Subset
-from runners.data.places.place import Read, Wanted
+from runners.data.places.place import Read, ShardRanges
 from runners.data.pool.damage import Damage
 from runners.data.pool.pictures import DecodeError, open_image, to_rgb
 from runners.data.pool.pool import Pool
@@ -160,7 +160,7 @@ def decode_rows(
 
 def in_shard_order(
     shards: NDArray[np.object_], offsets: NDArray[np.int64], lengths: NDArray[np.int64]
-) -> tuple[list[NDArray[np.int64]], list[Wanted]]:
+) -> tuple[list[NDArray[np.int64]], list[ShardRanges]]:
     """Group ranges by shard, front to back: few open files, long sequential reads.
 
     Returns:
@@ -170,7 +170,8 @@ def in_shard_order(
     ends = [*np.flatnonzero(shards[order][1:] != shards[order][:-1]) + 1, len(order)]
     groups = [order[start:end] for start, end in pairwise([0, *ends])] if len(order) else []
     return groups, [
-        Wanted(shard=shards[places[0]], offsets=offsets[places], lengths=lengths[places]) for places in groups
+        ShardRanges(shard=shards[places[0]], offsets=offsets[places], lengths=lengths[places])
+        for places in groups
     ]
 
 

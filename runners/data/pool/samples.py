@@ -40,7 +40,7 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Lost:
+class UnreadableRange:
     """A range of a shard's bytes that holds no readable sample.
 
     Attributes:
@@ -76,7 +76,7 @@ def read_samples(path: Path) -> Iterator[tuple[str, dict[str, tuple[int, bytes]]
         ShardError: The file is missing, is not a tar, or some of its bytes hold no sample.
     """
     for each in walk_samples(path):
-        if isinstance(each, Lost):
+        if isinstance(each, UnreadableRange):
             raise ShardError(path, each.key, each.reason)
         if not each.whole:
             continue  # the unreadable bytes beside it are an error
@@ -85,7 +85,7 @@ def read_samples(path: Path) -> Iterator[tuple[str, dict[str, tuple[int, bytes]]
         yield each.key, each.members
 
 
-def walk_samples(path: Path) -> Iterator[Sample | Lost]:
+def walk_samples(path: Path) -> Iterator[Sample | UnreadableRange]:
     """Read a tar sample by sample, as webdataset groups its members, past everything that is damaged.
 
     A member that repeats begins a new sample, so adjacent samples may have the same key.
@@ -102,7 +102,7 @@ def walk_samples(path: Path) -> Iterator[Sample | Lost]:
                 if now.endings:
                     yield replace(now, whole=ended and (not beside or _has_all(now, usual)))
                 key = its_key or key
-                yield Lost(key=key, reason=each.reason)
+                yield UnreadableRange(key=key, reason=each.reason)
                 now, beside = Sample(key=""), True
                 continue
             key = its_key
@@ -119,7 +119,7 @@ def walk_samples(path: Path) -> Iterator[Sample | Lost]:
     except OSError as error:
         if now.endings:
             yield replace(now, whole=False)
-        yield Lost(key=key, reason=error.strerror or str(error))
+        yield UnreadableRange(key=key, reason=error.strerror or str(error))
         return
     if now.endings:
         yield replace(now, whole=not beside or _has_all(now, usual))

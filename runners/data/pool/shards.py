@@ -17,7 +17,7 @@ from PIL import Image
 
 from runners.data.pool.damage import NOT_READABLE, Damage
 from runners.data.pool.pictures import DecodeError, load, open_image
-from runners.data.pool.samples import IMAGE_KINDS, INCOMPLETE, Lost, Sample, walk_samples
+from runners.data.pool.samples import IMAGE_KINDS, INCOMPLETE, Sample, UnreadableRange, walk_samples
 
 _LACKING = ("no image", "no caption")
 
@@ -105,13 +105,13 @@ def entries_of(
     yielded: dict[str, list[frozenset[str]]] = {}  # key → members of each sample that was yielded
     pieces: list[tuple[str, frozenset[str], str]] = []
     some = False
-    if printable(name) != name:
-        yield Damage(shard=printable(name), key="", reason="name is not UTF-8")
+    if as_utf8(name) != name:
+        yield Damage(shard=as_utf8(name), key="", reason="name is not UTF-8")
         return
     for each in walk_samples(path):
         some = True
-        if isinstance(each, Lost):
-            yield Damage(shard=name, key=printable(each.key), reason=f"{NOT_READABLE}: {each.reason}")
+        if isinstance(each, UnreadableRange):
+            yield Damage(shard=name, key=as_utf8(each.key), reason=f"{NOT_READABLE}: {each.reason}")
             continue
         found = (
             describe(each, name, score_field=score_field, decode=decode, inspect=inspect)
@@ -123,11 +123,11 @@ def entries_of(
             continue
         yielded.setdefault(each.key, []).append(each.endings)
         if isinstance(found, str):
-            yield Damage(shard=name, key=printable(each.key), reason=found)
+            yield Damage(shard=name, key=as_utf8(each.key), reason=found)
         else:
             yield found, each
     for key, reason in _once(pieces, yielded):
-        yield Damage(shard=name, key=printable(key), reason=reason)
+        yield Damage(shard=name, key=as_utf8(key), reason=reason)
     if not some:
         yield Damage(shard=name, key="", reason="shard without samples")
 
@@ -164,7 +164,7 @@ def describe(
     ending = image_kind(members)
     facts = facts_of(members)
     caption = _caption(members, facts)
-    if sample.fault or printable(sample.key) != sample.key:
+    if sample.fault or as_utf8(sample.key) != sample.key:
         return sample.fault or "name is not UTF-8"
     if ending is None or caption is None:
         return "no image" if ending is None else "no caption"
@@ -184,7 +184,7 @@ def describe(
         height=size[1],
         hash=content_hash(image, caption),
         score=score_of(facts.get(score_field)),
-        uid=printable(str(facts.get("uid") or "")),
+        uid=as_utf8(str(facts.get("uid") or "")),
     )
 
 
@@ -240,14 +240,14 @@ def score_of(value: object) -> float:
     return number if math.isfinite(number) else math.nan
 
 
-def printable(name: str) -> str:
+def as_utf8(name: str) -> str:
     """Return a name with bytes that are not UTF-8 as escape sequences, so that it can be stored."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def not_text(caption: str) -> str | None:
     """Return the reason why a caption cannot be stored, or None."""
-    if printable(caption) != caption:
+    if as_utf8(caption) != caption:
         return "caption is not UTF-8"
     return "caption with a NUL character" if "\0" in caption else None
 

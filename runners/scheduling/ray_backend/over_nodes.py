@@ -13,12 +13,9 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from runners.host.process import Exit
+from runners.host.process import LET_GO_S, Exit, first_cause
 from runners.scheduling.nodes import Amounts
 from runners.scheduling.ray_backend.tasks import end_of, on_node, run_in_fresh_process, see_through
-
-_LET_GO_S = 2.0  # time in which the ranks of other nodes may end from the same cause as the first
-_FAULTS = ("left", "crashed", "failed")
 
 
 class OverNodes:
@@ -65,7 +62,7 @@ class OverNodes:
                     end = replace(end, how="crashed", lost_peers=True)
                 self._ends[self._tasks.index(task)] = end
                 if end.how != "finished":
-                    self._let_go_at = min(self._let_go_at, time.monotonic() + _LET_GO_S)
+                    self._let_go_at = min(self._let_go_at, time.monotonic() + LET_GO_S)
         if not self._let_go and time.monotonic() >= self._let_go_at:
             self._let_go = True
             for task in running:  # their ranks would wait forever for those that are gone
@@ -79,14 +76,9 @@ class OverNodes:
 
     def wait(self) -> Exit:
         """Wait for the call's end; of several faults, the first cause is returned."""
-        while not self.ended(_LET_GO_S):
+        while not self.ended(LET_GO_S):
             pass
-        faults = [
-            end for end in self._ends.values() if end.how != "finished"
-        ]  # in the order in which they came
-        if not faults:
-            return self._ends[0]
-        return min(faults, key=lambda end: (end.lost_peers, _FAULTS.index(end.how)))
+        return first_cause(self._ends.values()) or self._ends[0]
 
 
 def run_over_nodes(

@@ -47,7 +47,7 @@ class TuneBackend:
     def __init__(self, connection: RayBackend) -> None:
         self._connection = connection
         here = on_node(ray.get_runtime_context().get_node_id(), {})
-        self._desk: Any = ray.remote(_Desk).options(**here).remote()
+        self._job_store: Any = ray.remote(_JobStore).options(**here).remote()
         self._ended: SimpleQueue[Ended] = SimpleQueue()
         self._search, self._over = _Search(), threading.Event()
         self._error: BaseException | None = None
@@ -66,12 +66,12 @@ class TuneBackend:
 
     def start(self, job: Job) -> None:
         """Make Tune run a job next."""
-        ray.get(self._desk.put.remote(job.trial, pickle.dumps(job.run)))
+        ray.get(self._job_store.put.remote(job.trial, pickle.dumps(job.run)))
         self._search.jobs.put(job)
 
     def ask_to_leave(self, trial: str) -> None:
         """Send SIGTERM to a running job's process."""
-        self._desk.ask.remote(trial)
+        self._job_store.ask.remote(trial)
 
     def wait(self, timeout_s: float) -> list[Ended]:
         """Wait until a job ends or the time is over; returns the jobs that ended."""
@@ -93,7 +93,7 @@ class TuneBackend:
 
     def _fit(self) -> None:
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # `wait` raises the errors
-        train = tune.with_parameters(_train, desk=self._desk, modules=self._connection.modules)
+        train = tune.with_parameters(_train, job_store=self._job_store, modules=self._connection.modules)
         trainable = tune.with_resources(train, _placement)
         try:
             tune.Tuner(
@@ -117,15 +117,15 @@ class TuneBackend:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._connection.lost:  # Tune's thread and the desk wait for a head that is gone
+        if self._connection.lost:  # Tune's thread and the job store wait for a head that is gone
             return
         self._over.set()
         self._search.jobs.put(None)
         self._thread.join()
-        ray.kill(self._desk)
+        ray.kill(self._job_store)
 
 
-class _Desk:
+class _JobStore:
     """Calls of jobs, which are too large for Tune's own records, and requests to leave.
 
     An actor on the driver's node. A file on shared storage would be too slow: NFS clients may cache its
@@ -247,14 +247,14 @@ def _placement(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
     )
 
 
-def _train(config: Mapping[str, Any], desk: Any, modules: Sequence[str]) -> dict[str, object]:  # noqa: ANN401 - a handle of `_Desk`
+def _train(config: Mapping[str, Any], job_store: Any, modules: Sequence[str]) -> dict[str, object]:  # noqa: ANN401 - a handle of `_JobStore`
     trial = config["trial"]
-    run = ray.get(desk.take.remote(trial))
-    if ray.get(desk.asked.remote(trial)):
+    run = ray.get(job_store.take.remote(trial))
+    if ray.get(job_store.asked.remote(trial)):
         return asdict(Exit(how="left", reason="asked to leave before it began"))
     process, asked_at = _start(run, config, modules), -inf
     while not process.ended(_LOOK_S):
-        if time.monotonic() - asked_at > ASK_AGAIN_S and ray.get(desk.asked.remote(trial)):
+        if time.monotonic() - asked_at > ASK_AGAIN_S and ray.get(job_store.asked.remote(trial)):
             asked_at = time.monotonic()
             process.ask_to_leave()
     return asdict(process.wait())

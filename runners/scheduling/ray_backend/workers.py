@@ -19,7 +19,7 @@ from runners.host.workers import Name, killed, part_name
 from runners.scheduling.nodes import Amounts
 from runners.scheduling.ray_backend.core import RayBackend
 from runners.scheduling.ray_backend.tasks import by_rays_names, on_node
-from runners.scheduling.shared_storage import SharedStorage
+from runners.scheduling.storage_check import StorageCheck
 
 _LOOK_S = 1.0
 _PATIENCE_S = 600.0  # without any node that has room
@@ -41,36 +41,36 @@ class RayWorkers:
     def __init__(
         self,
         backend: RayBackend,
-        storage: SharedStorage,
+        storage: StorageCheck,
         parts: Callable[[Amounts], list[Amounts]],
         limit: int | None = None,
     ) -> None:
         self._backend, self._storage, self._parts, self._limit = backend, storage, parts, limit
         self._seen_by: set[str] = set()
-        self._crew = _Crew(os.getcwd())  # noqa: PTH109 - as the nodes change to it
+        self._actors = _Actors(os.getcwd())  # noqa: PTH109 - as the nodes change to it
 
     def map(
         self, task: Callable[[int], T], items: Sequence[int], name: Name = part_name
     ) -> Iterator[tuple[int, T]]:
         """Call a task for each item; see `runners.host.workers.Workers`."""
-        crew, todo = self._crew, deque(items)
-        crew.begin(task)
+        actors, todo = self._actors, deque(items)
+        actors.begin(task)
         died_on: dict[int, list[str]] = defaultdict(list)
         looked, alone_since, nodes = float("-inf"), time.monotonic(), dict[str, Amounts]()
         try:
-            while todo or crew.at_work:
+            while todo or actors.at_work:
                 if time.monotonic() - looked > _LOOK_S:
                     looked, nodes = time.monotonic(), self._nodes()
-                    self._hire(crew, nodes, len(todo) + crew.at_work)
-                    if crew.size or self._storage.looking:
+                    self._hire(actors, nodes, len(todo) + actors.at_work)
+                    if actors.size or self._storage.looking:
                         alone_since = looked
                     elif looked - alone_since >= (_PATIENCE_S if died_on else 0):
                         raise ValueError(
-                            f"no node of the {self._backend.name} has room for a worker{crew.why}; finished "
-                            "parts are kept"
+                            f"no node of the {self._backend.name} has room for a worker{actors.why}; "
+                            "finished parts are kept"
                         )
-                crew.give(todo)
-                for item, node, outcome in crew.wait(_LOOK_S):
+                actors.give(todo)
+                for item, node, outcome in actors.wait(_LOOK_S):
                     if not isinstance(outcome, _Died):
                         yield item, outcome
                         continue
@@ -80,13 +80,13 @@ class RayWorkers:
                         raise outcome.error or killed(name(item), f"{_ATTEMPTS} times")
                     todo.appendleft(item)
         finally:
-            if crew.at_work:  # it ends early
+            if actors.at_work:  # it ends early
                 self.end()
 
     def end(self) -> None:
         """End the actors, which hold resources until then."""
         if not self._backend.lost:
-            self._crew.dismiss()
+            self._actors.dismiss()
 
     def _nodes(self) -> dict[str, Amounts]:
         """Return the nodes that share the folders; new ones are asked."""
@@ -97,17 +97,17 @@ class RayWorkers:
             self._seen_by = self._storage.seen_by(nodes)
         return {node: has for node, has in nodes.items() if node in self._seen_by}
 
-    def _hire(self, crew: "_Crew", nodes: dict[str, Amounts], wanted: int) -> None:
-        here = crew.by_node()
+    def _hire(self, actors: "_Actors", nodes: dict[str, Amounts], wanted: int) -> None:
+        here = actors.by_node()
         vacant = [
             (node, amounts)
             for node, has in nodes.items()
-            if crew.starts(node)
+            if actors.starts(node)
             for amounts in self._parts(has)[here[node] :]
         ]
         most = min(wanted, wanted if self._limit is None else self._limit)
-        for node, amounts in vacant[: max(0, most - crew.size)]:
-            crew.hire(node, amounts)
+        for node, amounts in vacant[: max(0, most - actors.size)]:
+            actors.hire(node, amounts)
 
 
 class _Died:
@@ -122,7 +122,7 @@ class _Died:
         self.error, self.reason = error, reason
 
 
-class _Crew:
+class _Actors:
     """The actors that work, wait for work, or have not started yet."""
 
     def __init__(self, folder: str) -> None:

@@ -31,7 +31,7 @@ Verdict = Literal["ok", "slow", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Check:
+class PreflightCheck:
     """One checked thing.
 
     Attributes:
@@ -49,7 +49,7 @@ class Check:
     advice: str = ""
 
     @classmethod
-    def of(cls, what: str, problem: str, *, found: str, verdict: Verdict = "failed") -> "Check":
+    def of(cls, what: str, problem: str, *, found: str, verdict: Verdict = "failed") -> "PreflightCheck":
         """Return a check of this node.
 
         Args:
@@ -89,7 +89,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def check_node(expected: Expected) -> tuple[float, list[Check]]:
+def check_node(expected: Expected) -> tuple[float, list[PreflightCheck]]:
     """Check versions, GPUs, shared memory and the storage's speed.
 
     Returns:
@@ -104,36 +104,38 @@ def check_node(expected: Expected) -> tuple[float, list[Check]]:
     ]
 
 
-def _versions(expected: Mapping[str, str]) -> Check:
+def _versions(expected: Mapping[str, str]) -> PreflightCheck:
     here = versions()
     other = {name: has for name, has in here.items() if expected.get(name, has) != has}
     theirs = "the driver has " + ", ".join(f"{name} {expected[name]}" for name in other) if other else ""
     found = ", ".join(f"{name} {has}" for name, has in (other or here).items())
-    return Check.of("versions", theirs, found=found)
+    return PreflightCheck.of("versions", theirs, found=found)
 
 
-def _gpus(wanted: int) -> Check:
+def _gpus(wanted: int) -> PreflightCheck:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count < wanted:
         problem = "check the driver, CUDA_VISIBLE_DEVICES and that torch's wheel is one for CUDA"
-        return Check.of("GPUs", problem, found=f"torch sees {count}, a trial takes {wanted}")
+        return PreflightCheck.of("GPUs", problem, found=f"torch sees {count}, a trial takes {wanted}")
     if not wanted:
-        return Check.of("GPUs", "", found="none needed; trials run on the processor")
+        return PreflightCheck.of("GPUs", "", found="none needed; trials run on the processor")
     facts = torch.cuda.get_device_properties(0)
     torch.ones(8, 8, device="cuda").sum().item()  # in the forked process, as a trial computes
     precision = resolve_precision("auto", torch.device("cuda"))
     memory = f"{facts.total_memory / 2**30:.0f} GiB"
-    return Check.of("GPUs", "", found=f"{count} x {facts.name}, {memory}, precision: auto is {precision}")
+    return PreflightCheck.of(
+        "GPUs", "", found=f"{count} x {facts.name}, {memory}, precision: auto is {precision}"
+    )
 
 
-def _shared_memory(needed: int) -> Check:
+def _shared_memory(needed: int) -> PreflightCheck:
     free = shutil.disk_usage(_SHARED_MEMORY).free if _SHARED_MEMORY.exists() else 0
     found = f"{free / 2**20:,.0f} MiB free in {_SHARED_MEMORY}, {needed / 2**20:,.0f} MiB needed"
     problem = f"enlarge {_SHARED_MEMORY} (docker: --shm-size), or lower resources.loader_memory"
-    return Check.of("shared memory", problem if free < needed else "", found=found)
+    return PreflightCheck.of("shared memory", problem if free < needed else "", found=found)
 
 
-def _storage(folder: Path) -> Check:
+def _storage(folder: Path) -> PreflightCheck:
     content = os.urandom(_STORAGE_BYTES)
     path = folder / f".preflight-{socket.gethostname()}-{os.getpid()}"
     try:
@@ -147,12 +149,16 @@ def _storage(folder: Path) -> Check:
         read = time.perf_counter()
     except OSError as error:
         problem = "all nodes must share this folder and may write to it; name one as storage:"
-        return Check.of("storage", problem, found=f"{folder}: {error.strerror or error}")
+        return PreflightCheck.of("storage", problem, found=f"{folder}: {error.strerror or error}")
     finally:
         path.unlink(missing_ok=True)
     rates = [_STORAGE_BYTES / max(1e-9, seconds) for seconds in (wrote - began, read - wrote)]
     found = f"{folder}: writes {rates[0] / 1e6:,.0f} MB/s, reads {rates[1] / 1e6:,.0f} MB/s"
     if not same:
-        return Check.of("storage", "the folder gives back other bytes than were written", found=found)
+        return PreflightCheck.of(
+            "storage", "the folder gives back other bytes than were written", found=found
+        )
     problem = f"below {SLOW_BYTES_PER_S / 1e6:.0f} MB/s, checkpoints will hold trials up"
-    return Check.of("storage", problem if min(rates) < SLOW_BYTES_PER_S else "", found=found, verdict="slow")
+    return PreflightCheck.of(
+        "storage", problem if min(rates) < SLOW_BYTES_PER_S else "", found=found, verdict="slow"
+    )

@@ -15,7 +15,7 @@ from runners.training.ranks import gather, rank, ranks, run_ranks, total
 from runners.training.train import train
 from runners.trials.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from runners.trials.speed.measure_speed import measure, some_steps, throughput_of
-from runners.trials.speed.preflight import Check
+from runners.trials.speed.preflight import PreflightCheck
 from runners.trials.speed.throughput import Throughput
 from runners.trials.trial import take_part
 from runners.trials.trial_job import TrialJob
@@ -44,7 +44,7 @@ class KindFound:
     read_s: float = 0.0
 
 
-def check_ranks(count: int, *, gpus: bool) -> Check:
+def check_ranks(count: int, *, gpus: bool) -> PreflightCheck:
     """Check that the ranks of a trial add up numbers, and that their loss is that of one rank.
 
     Args:
@@ -76,7 +76,9 @@ def check_kind(job: TrialJob) -> KindFound:
         )
 
 
-def check_kind_over_nodes(job: TrialJob, count: int, *, gpus: bool) -> tuple[Check, KindFound] | None:
+def check_kind_over_nodes(
+    job: TrialJob, count: int, *, gpus: bool
+) -> tuple[PreflightCheck, KindFound] | None:
     """Check the ranks of a trial over several nodes, then train a few steps.
 
     Called by each rank; rank 0 returns what was found, the others None.
@@ -94,7 +96,7 @@ def check_kind_over_nodes(job: TrialJob, count: int, *, gpus: bool) -> tuple[Che
     return _judged(found, count, gpus=gpus), KindFound(speed=throughput_of(job.trial, outcome))
 
 
-def _judged(found: tuple[float, float, Tensor], count: int, *, gpus: bool) -> Check:
+def _judged(found: tuple[float, float, Tensor], count: int, *, gpus: bool) -> PreflightCheck:
     """Compare what the ranks computed with one rank's."""
     backend, (summed, loss, gradient) = "NCCL" if gpus else "gloo", found
     expected_loss, expected_gradient = _whole_loss(count * _PAIRS_EACH)
@@ -105,7 +107,7 @@ def _judged(found: tuple[float, float, Tensor], count: int, *, gpus: bool) -> Ch
     right = summed == count * (count - 1) / 2 and error < _EXACT
     found_here = f"{count} over {backend}: sum {summed:g}, loss within {error:.0e} of one rank's"
     problem = f"{backend} computes wrong sums here: test its drivers and network"
-    return Check.of("ranks", "" if right else problem, found=found_here)
+    return PreflightCheck.of("ranks", "" if right else problem, found=found_here)
 
 
 def _pairs(count: int) -> tuple[Tensor, Tensor]:

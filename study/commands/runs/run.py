@@ -13,7 +13,7 @@ from study.commands.command import (
 )
 
 if TYPE_CHECKING:
-    from study.run.execution import Result
+    from study.run.execution import RunSummary
 
 NAME = "run"
 HELP = "run the trials on Ray; finished trials are never run again"
@@ -75,7 +75,7 @@ def run(options: Namespace) -> int:
         return 0
     console, local = open_console(), options.backend == "local"
 
-    def execute(*, pay_again: bool) -> "Result":
+    def execute(*, pay_again: bool) -> "RunSummary":
         with Progress(study.declaration.metric, console, quiet=options.quiet) as progress:
             return run_study(
                 study,

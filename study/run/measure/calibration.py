@@ -40,8 +40,6 @@ def calibrate_study(study: Study, *, device_name: str | None, seconds: float) ->
         ValueError: The study can't be run, or this machine does not have the device.
     """
     require_runnable(study.declaration)
-    if seconds <= 0:
-        raise ValueError(f"--seconds must be above 0, not {seconds:g}")
     plan = plan_study(_at_width(study, 1))
     resources = plan.trials[0].resources
     if any(trial.resources.ranks_per_node * trial.resources.nodes > 1 for trial in plan.trials):
@@ -51,23 +49,22 @@ def calibrate_study(study: Study, *, device_name: str | None, seconds: float) ->
     jobs = _jobs(study, plan)
     # Trials that share a processor slow each other, so as many run at once as in a study.
     at_once = 1 if resources.gpus else max(1, min((os.cpu_count() or 1) // resources.cpus, len(jobs)))
-    yield f"{len(jobs)} kinds of trials on {machine}, {at_once} at once, in about {seconds:g} s"
     for width in _further_widths(study):
         with suppress(ValueError):  # no trial fits this width
             jobs += _jobs(study, plan_study(_at_width(study, width)))
-    each = max(0.5, seconds * at_once / len(jobs) - _START_S)
-    measured = {
-        (*found.kind, found.gpus): found for found in calibrate(jobs, side_by_side=at_once, seconds=each)
-    }
-    found = Calibration(
+    yield f"{len(jobs)} kinds of trials on {machine}, {at_once} at once, in about {seconds:g} s"
+    seconds_each = max(0.5, seconds * at_once / len(jobs) - _START_S)
+    speeds = calibrate(jobs, side_by_side=at_once, seconds=seconds_each)
+    measured = {(*speed.kind, speed.gpus): speed for speed in speeds}
+    calibration = Calibration(
         machine=machine,
         device=named,
         side_by_side=at_once,
         kinds=tuple(measured[*kind(job.trial), job.trial.resources.devices] for job in jobs),
     )
     study.folder.mkdir(parents=True, exist_ok=True)
-    found.write(study.calibration)
-    rows = [_row(job.trial, each) for job, each in zip(jobs, found.kinds, strict=True)]
+    calibration.write(study.calibration)
+    rows = [_row(job.trial, speed) for job, speed in zip(jobs, calibration.kinds, strict=True)]
     yield from text_table(rows, left_aligned=("architecture", "strategy", "precision"))
     yield f"written to {study.calibration}; plan and run use it from now on"
 

@@ -14,8 +14,8 @@ from budgets.declaration.declaration import require_runnable
 from budgets.planning.plan import Plan, Trial
 from runners.scheduling.backend import Backend, Job
 from runners.scheduling.nodes import Amounts
-from runners.scheduling.shared_storage import Folders, SharedStorage
-from runners.trials.speed.preflight import SLOW_BYTES_PER_S, Check, Expected, check_node, versions
+from runners.scheduling.storage_check import Folders, StorageCheck
+from runners.trials.speed.preflight import SLOW_BYTES_PER_S, Expected, PreflightCheck, check_node, versions
 from runners.trials.speed.preflight_training import (
     KindFound,
     check_kind,
@@ -37,7 +37,7 @@ _SKEW_S = 2.0  # clocks that differ by more muddle events and leases
 
 def preflight(
     study: Study, open_backend: Callable[[], AbstractContextManager[Backend]], *, where: str
-) -> Iterator[Check]:
+) -> Iterator[PreflightCheck]:
     """Yield the checks of a study as they are done: the backend, each node, each kind of trial.
 
     Args:
@@ -54,11 +54,11 @@ def preflight(
         opened = open_backend()
     except ValueError as error:
         advice = "start the cluster, and give its address and RAY_AUTH_TOKEN as docs/cluster.md says"
-        yield Check(node="driver", what=where, verdict="failed", found=str(error), advice=advice)
+        yield PreflightCheck(node="driver", what=where, verdict="failed", found=str(error), advice=advice)
         return
     with opened as backend:
         nodes = backend.nodes()
-        yield Check(
+        yield PreflightCheck(
             node="driver", what=where, verdict="ok", found=f"{backend.name}, {plural(len(nodes), 'node')}"
         )
         ensure_pools(study, lambda _line: None)
@@ -67,15 +67,17 @@ def preflight(
         yield from _check_kinds(study, plan, backend, list(nodes))
 
 
-def _check_nodes(study: Study, plan: Plan, backend: Backend, nodes: Mapping[str, Amounts]) -> Iterator[Check]:
+def _check_nodes(
+    study: Study, plan: Plan, backend: Backend, nodes: Mapping[str, Amounts]
+) -> Iterator[PreflightCheck]:
     widest = max(plan.trials, key=lambda trial: trial.resources.ranks_per_node)
     resources = widest.resources
     shared = study.storage.seen_by_nodes(tuple(path.resolve() for path in study.pool_folders.values()))
-    storage = SharedStorage(backend, shared)
+    storage = StorageCheck(backend, shared)
     try:
         storage.require()
     except ValueError as error:
-        yield Check(node="all", what="storage", verdict="failed", found=str(error))
+        yield PreflightCheck(node="all", what="storage", verdict="failed", found=str(error))
         return
     expected = Expected(
         versions=versions(),
@@ -97,7 +99,7 @@ def _check_nodes(study: Study, plan: Plan, backend: Backend, nodes: Mapping[str,
         ]
     began = time.time()
     for task, found in run_tasks(backend, tasks, answer_s=_NODE_ANSWERS_S):
-        if isinstance(found, Check):
+        if isinstance(found, PreflightCheck):
             yield found
         elif isinstance(found, tuple):
             clock, checks = found
@@ -107,23 +109,23 @@ def _check_nodes(study: Study, plan: Plan, backend: Backend, nodes: Mapping[str,
             yield _failed(task, found)
 
 
-def _failed(task: Job, reason: object) -> Check:
+def _failed(task: Job, reason: object, advice: str = "") -> PreflightCheck:
     where = ", ".join(node[:8] for node in task.nodes)
-    return Check(node=where, what=task.trial, verdict="failed", found=str(reason), advice=_LOGS)
+    return PreflightCheck(node=where, what=task.trial, verdict="failed", found=str(reason), advice=advice)
 
 
-def _clock(node: str, clock: float, began: float, ended: float) -> Check:
+def _clock(node: str, clock: float, began: float, ended: float) -> PreflightCheck:
     """Compare a node's clock with the driver's, which read ``began`` before it and ``ended`` after it."""
     # The node read its clock between the two times; only what lies outside of them is known to be skew.
     skew = max(began - clock, clock - ended, 0.0)
     problem = "synchronise the clocks (chrony, ntpd): times of events and leases compare them"
     found = f"within {max(skew, 0.1):.1f} s of the driver's"
     return replace(
-        Check.of("clock", problem if skew > _SKEW_S else "", found=found, verdict="slow"), node=node
+        PreflightCheck.of("clock", problem if skew > _SKEW_S else "", found=found, verdict="slow"), node=node
     )
 
 
-def _check_kinds(study: Study, plan: Plan, backend: Backend, nodes: list[str]) -> Iterator[Check]:
+def _check_kinds(study: Study, plan: Plan, backend: Backend, nodes: list[str]) -> Iterator[PreflightCheck]:
     """Train a few steps of each kind, on the nodes in turn, and keep the speeds that were not calibrated."""
     kinds = {" ".join(kind(trial)): trial for trial in one_of_each_kind(plan)}
     tasks = [
@@ -141,7 +143,7 @@ def _check_kinds(study: Study, plan: Plan, backend: Backend, nodes: list[str]) -
         for name, trial in kinds.items():
             if trial.resources.nodes > len(nodes):
                 few = f"takes {trial.resources.nodes} nodes, the cluster has {len(nodes)}"
-                yield Check(node="all", what=name, verdict="failed", found=few, advice="add nodes")
+                yield PreflightCheck(node="all", what=name, verdict="failed", found=few, advice="add nodes")
             elif trial.resources.nodes > 1:
                 tasks.append(_over_nodes(study, name, trial, nodes, Path(folder).resolve()))
         for task, value in run_tasks(backend, tasks):
@@ -149,10 +151,11 @@ def _check_kinds(study: Study, plan: Plan, backend: Backend, nodes: list[str]) -
                 if isinstance(found, KindFound):
                     measured.append(found.speed)
                     yield _speed(kinds[task.trial], found)
-                elif isinstance(found, Check):
+                elif isinstance(found, PreflightCheck):
                     yield replace(found, what=f"ranks of {task.trial}")
                 else:
-                    yield _failed(task, found)
+                    alone = f"python -m study run {study.word} --backend local --only '{task.trial}'"
+                    yield _failed(task, found, f"for all of its output: {alone}")
     _keep(study, measured)
 
 
@@ -171,10 +174,7 @@ def _over_nodes(study: Study, name: str, trial: Trial, nodes: list[str], folder:
     )
 
 
-_LOGS = "run it alone to see all of its output: study run --backend local --only"
-
-
-def _speed(trial: Trial, kind_found: KindFound) -> Check:
+def _speed(trial: Trial, kind_found: KindFound) -> PreflightCheck:
     found, estimate = kind_found.speed, estimated_memory(trial, kind_found.speed)
     # On a processor the process's whole resident set was measured, most of which the estimate does not
     # include.
@@ -194,7 +194,9 @@ def _speed(trial: Trial, kind_found: KindFound) -> Check:
                 "checkpoints are written slowly: name a faster storage, or raise resources.checkpoint"
             )
     name = f"{found.architecture} {found.strategy}"
-    return replace(Check.of(name, "; ".join(advice), found=", ".join(facts), verdict="slow"), node="")
+    return replace(
+        PreflightCheck.of(name, "; ".join(advice), found=", ".join(facts), verdict="slow"), node=""
+    )
 
 
 def _keep(study: Study, measured: list[Throughput]) -> None:

@@ -10,7 +10,7 @@ from runners.data.places.copies import is_url
 from runners.host.workers import Processes, Workers
 from runners.scheduling.nodes import Amounts
 from runners.scheduling.ray_backend.address import cluster_address
-from runners.scheduling.shared_storage import Folders, Objects, SharedStorage
+from runners.scheduling.storage_check import Folders, Objects, StorageCheck
 
 if TYPE_CHECKING:
     from runners.scheduling.ray_backend.core import RayBackend
@@ -105,7 +105,7 @@ class PoolSite:
             if folder is not None:
                 folder.mkdir(parents=True, exist_ok=True)
             place = Folders(written=folder, read=seen, advice=_ADVICE)
-        storage = SharedStorage(backend, place, lambda _node, why: self._say(f"{why}: it is not used"))
+        storage = StorageCheck(backend, place, lambda _node, why: self._say(f"{why}: it is not used"))
         storage.require()
         if self._at_work is not None:
             self._at_work.end()

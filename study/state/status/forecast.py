@@ -12,7 +12,7 @@ _SPREAD_UNMEASURED = 2.0  # the same without any
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ahead:
+class RemainingTrial:
     """The rest of a trial.
 
     Attributes:
@@ -26,7 +26,7 @@ class Ahead:
     predicted_s: float
 
 
-def rest_of(kind: Kind, *, samples: int, shared: int, seen: int, predicted_s: float) -> Ahead:
+def rest_of(kind: Kind, *, samples: int, shared: int, seen: int, predicted_s: float) -> RemainingTrial:
     """Return the rest of a trial.
 
     Args:
@@ -37,10 +37,12 @@ def rest_of(kind: Kind, *, samples: int, shared: int, seen: int, predicted_s: fl
         predicted_s: Planned seconds for those that the trial sees itself.
     """
     left = samples - max(seen, shared)
-    return Ahead(kind=kind, samples=left, predicted_s=predicted_s * left / (samples - shared))
+    return RemainingTrial(kind=kind, samples=left, predicted_s=predicted_s * left / (samples - shared))
 
 
-def time_left(ahead: Iterable[Ahead], speeds: Mapping[Kind, Sequence[float]], slots: int) -> Range | None:
+def time_left(
+    ahead: Iterable[RemainingTrial], speeds: Mapping[Kind, Sequence[float]], slots: int
+) -> Range | None:
     """Forecast the seconds until the last trial ends, if the longest starts first on the next free slot.
 
     Args:

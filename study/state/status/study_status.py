@@ -20,7 +20,7 @@ from runners.results import read_json_lines, read_table
 from study.state.design import answer_lines, not_chosen
 from study.state.planning.pool_rankings import ranked_anew
 from study.state.planning.tuning_table import read_neighbours
-from study.state.status.forecast import Ahead, rest_of, time_left
+from study.state.status.forecast import RemainingTrial, rest_of, time_left
 from study.state.status.running import Level, Running, count_levels, running_trial
 from study.state.study import Study
 from study.state.trial_states import Stage, TrialState, trial_states
@@ -222,7 +222,7 @@ def _levels(plan: pd.DataFrame, states: Mapping[str, TrialState]) -> list[Level]
 
 def _left(
     rows: Mapping[str, dict[str, Any]],
-    ahead: Iterable[Ahead],
+    ahead: Iterable[RemainingTrial],
     events: pd.DataFrame,
     running: tuple[Running, ...],
     *,

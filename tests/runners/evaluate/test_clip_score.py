@@ -22,7 +22,7 @@ from runners.embedded.embedded_pool import TrainingPairs
 from runners.evaluate import clip_score
 from runners.evaluate.clip_score import clip_scorer, clip_scores, scoring_source
 from runners.host.storage import Storage
-from runners.models.load_model import Source
+from runners.models.load_model import ModelSource
 from runners.trials.trial import run_trial
 from tests.runners.host.bucket import Bucket
 from tests.runners.host.other_machines import OtherMachines
@@ -63,7 +63,7 @@ def address(weights: Path) -> Iterator[str]:
 
 
 def score(pool: Pool, pretrained: str) -> Any:  # noqa: ANN401 - an array
-    source = Source(checkpoint=pretrained, model=MODEL)
+    source = ModelSource(checkpoint=pretrained, model=MODEL)
     return np.concatenate([*clip_scores(pool, source, device="cpu", report=lambda *_: None)[0]])
 
 

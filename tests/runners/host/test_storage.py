@@ -15,7 +15,7 @@ from runners.host.process import FreshProcess
 from runners.host.storage import Storage, cache_folder
 from runners.host.trees import fetch_tree, share_tree
 from runners.scheduling.local_backend import LocalBackend
-from runners.scheduling.shared_storage import Objects, SharedStorage
+from runners.scheduling.storage_check import Objects, StorageCheck
 from runners.trials import upload
 from runners.trials.records.meter import read_count
 from runners.trials.records.trial_files import Outcome, kept_steps
@@ -65,13 +65,13 @@ def test_a_node_that_does_not_see_what_the_driver_wrote_or_may_not_enter_is_name
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with LocalBackend() as backend:
-        SharedStorage(backend, Objects(url=bucket.url)).require()
+        StorageCheck(backend, Objects(url=bucket.url)).require()
         with pytest.raises(ValueError, match=r"node \S+: memory://x is another storage than the driver's"):
-            SharedStorage(backend, Objects(url="memory://x")).require()
+            StorageCheck(backend, Objects(url="memory://x")).require()
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         with pytest.raises(ValueError, match=r"node \S+: storage \S+ can't be used: .* credentials"):
-            SharedStorage(backend, Objects(url=bucket.url)).require()
+            StorageCheck(backend, Objects(url=bucket.url)).require()
 
 
 def test_a_folder_is_fetched_whole_once_a_node_hidden_files_left_out(bucket: Bucket, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from budgets.cost.architecture import catalogue, load_architecture
 from budgets.cost.strategy import strategy
 from budgets.declaration.recipe import Recipe
 from runners.host.gpu_arithmetic import set_gpu_arithmetic
-from runners.models.load_model import Source, by_pool_words, has_bias, load_model
+from runners.models.load_model import ModelSource, by_pool_words, has_bias, load_model
 from runners.models.model import DevicePatchDropout, build_model, clamp_logit_scale, resolve_precision
 from runners.strategies.registry import build_strategy
 from runners.training import learner
@@ -236,7 +236,7 @@ def test_a_model_with_a_tokenizer_of_its_own_does_not_take_the_words_of_a_pool(
     theirs = torch.tensor([[7]])
     monkeypatch.setattr(open_clip, "get_tokenizer", lambda _name: lambda _texts: theirs)
     model = str(tmp_path / "own.json")
-    source = Source(checkpoint=str(tmp_path / "weights.pt"), model=model, words=("red", "ball"))
+    source = ModelSource(checkpoint=str(tmp_path / "weights.pt"), model=model, words=("red", "ball"))
 
     loaded = load_model(source, torch.device("cpu"))
 

@@ -26,7 +26,7 @@ from runners.scheduling.ray_backend.core import RayBackend
 from runners.scheduling.ray_backend.tasks import run_in_fresh_process
 from runners.scheduling.ray_backend.tune import TuneBackend
 from runners.scheduling.schedule import Schedule, ScheduledTrial
-from runners.scheduling.shared_storage import Folders, SharedStorage
+from runners.scheduling.storage_check import Folders, StorageCheck
 from tests.root import ROOT
 from tests.runners.scheduling import jobs
 
@@ -217,12 +217,12 @@ def test_slots_are_summed_node_by_node() -> None:
 def test_every_node_is_checked_for_access_to_the_storage(backend: Backend, tmp_path: Path) -> None:
     (tmp_path / "pool").mkdir()
 
-    SharedStorage(backend, Folders(written=tmp_path, read=(tmp_path / "pool",))).require()
+    StorageCheck(backend, Folders(written=tmp_path, read=(tmp_path / "pool",))).require()
 
     message = f"node .+ does not see {tmp_path / 'elsewhere'}, .* storage: in the declaration"
     folders = Folders(written=tmp_path, read=(tmp_path / "pool", tmp_path / "elsewhere"))
     with pytest.raises(ValueError, match=message):
-        SharedStorage(backend, folders).require()
+        StorageCheck(backend, folders).require()
     assert [path.name for path in tmp_path.iterdir()] == ["pool"]
 
 
@@ -253,7 +253,7 @@ class WithADeadNode(LocalBackend):
 def test_node_that_died_does_not_need_to_see_the_storage(tmp_path: Path) -> None:
     has = {"cpus": 1.0}
     with WithADeadNode({"first": has, "dead": has}, modules=()) as backend:
-        storage = SharedStorage(backend, Folders(written=tmp_path, read=()))
+        storage = StorageCheck(backend, Folders(written=tmp_path, read=()))
 
         storage.require()
 
@@ -269,7 +269,7 @@ def test_joining_node_without_the_storage_is_not_used(tmp_path: Path) -> None:
     tasks = [ScheduledTrial(trial=trial, predicted_s=1, resources=has) for trial in ("a", "b", "c")]
     schedule = Schedule(tasks, retries=0)
     with WithABlindNode({"first": has}, folder) as backend:
-        storage = SharedStorage(
+        storage = StorageCheck(
             backend, Folders(written=folder, read=()), lambda *message: left_out.append(message)
         )
         storage.require()

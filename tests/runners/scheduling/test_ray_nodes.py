@@ -25,7 +25,7 @@ from runners.scheduling.ray_backend.core import RayBackend
 from runners.scheduling.ray_backend.tune import TuneBackend
 from runners.scheduling.instructions import Start
 from runners.scheduling.schedule import Schedule, ScheduledTrial
-from runners.scheduling.shared_storage import Folders, SharedStorage
+from runners.scheduling.storage_check import Folders, StorageCheck
 from tests.runners.scheduling import jobs
 from tests.runners.scheduling.simulated import SMALL, simulated_cluster
 import ray
@@ -39,7 +39,7 @@ with simulated_cluster() as simulated:
     found = {}
     with RayBackend(simulated.address, modules=()) as backend:
         schedule = Schedule([ScheduledTrial(trial="x", predicted_s=9, resources=needs)], retries=1)
-        storage = SharedStorage(backend, Folders(written=folder, read=(folder,)))
+        storage = StorageCheck(backend, Folders(written=folder, read=(folder,)))
         storage.require()
         cluster = LiveCluster(backend, schedule, patience_s=99, storage=storage)
         cluster.look()

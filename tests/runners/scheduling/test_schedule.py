@@ -61,7 +61,7 @@ def test_a_trunk_goes_before_longer_trials_and_its_branches_start_at_their_miles
 
 
 def test_a_trunk_that_ends_before_its_milestone_ends_its_branches_once() -> None:
-    chain = task("a", 4, train_flops=5), task("b", 4, after="a", train_flops=5), task("c", 4, after="b")
+    chain = task("a", 4, paid_flops=5), task("b", 4, after="a", paid_flops=5), task("c", 4, after="b")
     schedule = schedule_of(*chain)
     starts(schedule)
     schedule.finish("a", milestone=False)
@@ -193,7 +193,7 @@ def test_drained_schedule_ends_after_its_running_trials() -> None:
 
 
 def test_trial_without_budget_waits_and_is_given_up_when_no_room_can_come() -> None:
-    tasks = task("large", 9, train_flops=60), task("medium", 5, train_flops=50), task("x", 1, train_flops=10)
+    tasks = task("large", 9, paid_flops=60), task("medium", 5, paid_flops=50), task("x", 1, paid_flops=10)
     schedule = schedule_of(*tasks, nodes={"n": {"cpus": 3}})
 
     assert [trial for trial, _ in starts(schedule, 100)] == ["large", "x"]
@@ -204,7 +204,7 @@ def test_trial_without_budget_waits_and_is_given_up_when_no_room_can_come() -> N
 
 
 def test_trial_that_an_earlier_run_reserved_needs_no_room() -> None:
-    schedule = schedule_of(task("x", 3, train_flops=60, reserved=True), task("y", 2, train_flops=50))
+    schedule = schedule_of(task("x", 3, paid_flops=60, reserved=True), task("y", 2, paid_flops=50))
     assert schedule.promised_flops == 50
     assert [trial for trial, _ in starts(schedule, 0)] == ["x"]
     schedule.finish("x")
@@ -215,7 +215,7 @@ def test_trial_that_an_earlier_run_reserved_needs_no_room() -> None:
 
 def crashed_beside_another() -> Schedule:
     """Return a schedule of a budget of 110: x (60) has crashed and lost 20, y (50) is running."""
-    tasks = task("x", 3, train_flops=60), task("y", 2, train_flops=50)
+    tasks = task("x", 3, paid_flops=60), task("y", 2, paid_flops=50)
     schedule = schedule_of(*tasks, nodes={"n": {"cpus": 2}}, retries=5)
     assert [trial for trial, _ in starts(schedule, 110)] == ["x", "y"]
     schedule.crash("x")
@@ -281,7 +281,7 @@ class Chance:
         self.tasks = {f"t{number}": self._task(f"t{number}") for number in range(self.draw.randint(1, 9))}
         self.retries = self.draw.randint(0, 3)
         self.schedule = Schedule(self.tasks.values(), retries=self.retries)
-        total = sum(each.train_flops for each in self.tasks.values())
+        total = sum(each.paid_flops for each in self.tasks.values())
         self.cap = self.draw.choice([None, total, self.draw.randint(0, 2 * total)])
         self.joined = self.gone = 0
         self.held: dict[str, int] = {}
@@ -300,7 +300,7 @@ class Chance:
             predicted_s=self.draw.random(),
             resources={"cpus": 1, "gpus": gpus},
             nodes=nodes,
-            train_flops=self.draw.randint(1, 100),
+            paid_flops=self.draw.randint(1, 100),
         )
 
     @property
@@ -315,7 +315,7 @@ class Chance:
                     assert each.trial not in self.running
                     assert not self.ended[each.trial]
                     self.running[each.trial] = each.nodes
-                    self.held.setdefault(each.trial, self.tasks[each.trial].train_flops)
+                    self.held.setdefault(each.trial, self.tasks[each.trial].paid_flops)
                     assert self.room is None or self.room >= 0
                 case Retry():
                     assert each.attempt == self.crashes[each.trial] <= self.retries

@@ -24,7 +24,7 @@ import torch.distributed as dist
 
 from budgets.declaration.recipe import Recipe
 from runners.host.faults import Notice, ProcessEnded, fault_of
-from runners.host.process import Exit
+from runners.host.process import Exit, first_cause
 from runners.training import ranks as ranks_module
 from runners.training.ranks import decided_by_first, gather, rank, ranks, run_ranks
 from runners.trials.checkpoints import checkpoint
@@ -126,7 +126,14 @@ def test_lost_connection_is_reported_after_its_cause() -> None:
             self.wait = lambda: end
 
     found = ranks_module.wait_for_ends([Ended(lost), Ended(failed)], Notice())  # type: ignore[list-item]
-    assert list(found.values()) == [failed, lost]
+    assert first_cause(found.values()) == failed
+
+
+def test_a_rank_that_left_comes_before_one_that_crashed_and_a_crash_before_a_failure() -> None:
+    left, crashed, failed = (Exit(how=how, reason="") for how in ("left", "crashed", "failed"))
+    assert first_cause([failed, crashed, left]) == left
+    assert first_cause([failed, crashed]) == crashed
+    assert first_cause([Exit(how="finished")]) is None
 
 
 @pytest.mark.parametrize("gpus", [False, True])

@@ -13,7 +13,7 @@ import pytest
 
 from budgets.hardware.machine_cache import CACHE
 from runners.scheduling.local_backend import LocalBackend
-from runners.scheduling.shared_storage import SharedStorage
+from runners.scheduling.storage_check import StorageCheck
 from runners.trials.records.meter import FlopCount, Meter, read_count
 from runners.trials.records.trial_files import forget_failure, read_failure, read_outcome, write_failure
 from runners.trials.trial import run_trial
@@ -128,7 +128,7 @@ def test_a_trial_gives_the_same_row_as_on_paths_and_its_weights_are_found_elsewh
         here.storage.share(job, say)
         with LocalBackend() as backend:
             read = (*job.pools, *job.evaluation.values())
-            SharedStorage(backend, here.storage.seen_by_nodes(read)).require()
+            StorageCheck(backend, here.storage.seen_by_nodes(read)).require()
         here.storage.call(run_trial, job)()
         here.storage.fetch(trial.trial_id)
     elsewhere = machine("elsewhere")

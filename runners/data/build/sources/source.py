@@ -19,6 +19,7 @@ from runners.data.pool.samples import IMAGE_KINDS
 from runners.data.pool.shards import (
     Inspect,
     PairEntry,
+    as_utf8,
     clean_caption,
     content_hash,
     entries_of,
@@ -26,7 +27,6 @@ from runners.data.pool.shards import (
     image_kind,
     image_size,
     not_text,
-    printable,
     score_of,
 )
 from runners.data.pool.tar_members import LARGEST_MEMBER
@@ -50,7 +50,7 @@ class Columns:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
+class SourcePart:
     """A piece of a source that is read by one process: a tar, or some rows of a table.
 
     Attributes:
@@ -85,7 +85,7 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
+class SourcePair:
     """A pair of a source; ``entry.shard``, ``offset`` and ``length`` locate the image's bytes.
 
     Attributes:
@@ -101,28 +101,28 @@ class Found:
     facts: Mapping[str, Any]
 
 
-def parts_of(source: Path) -> list[Part]:
+def parts_of(source: Path) -> list[SourcePart]:
     """Split a source into parts, always the same ones.
 
     Raises:
         ValueError: The source is neither a tar, a folder of tars, nor a table.
     """
     if source.is_dir():
-        return [Part(file=shard) for shard in shards_of(source)]
+        return [SourcePart(file=shard) for shard in shards_of(source)]
     if not source.is_file():
         raise ValueError(f"no such source: {source}")
     if source.suffix.lower() == ".tar":
-        return [Part(file=source)]
+        return [SourcePart(file=source)]
     count = count_rows(source)
     if not count:
         raise ValueError(f"table {source} has no rows")
     return [
-        Part(file=source, start=start, stop=min(start + _ROWS_PER_PART, count))
+        SourcePart(file=source, start=start, stop=min(start + _ROWS_PER_PART, count))
         for start in range(0, count, _ROWS_PER_PART)
     ]
 
 
-def parts_at(url: str) -> list[Part]:
+def parts_at(url: str) -> list[SourcePart]:
     """Return the tars below a URL.
 
     Raises:
@@ -132,7 +132,9 @@ def parts_at(url: str) -> list[Part]:
     shards = shards_at(found)
     if not shards:
         raise ValueError(f"{url} holds no .tar shard")
-    return [Part(file=Path(shard), url=url, size=found[shard][0], stamp=found[shard][1]) for shard in shards]
+    return [
+        SourcePart(file=Path(shard), url=url, size=found[shard][0], stamp=found[shard][1]) for shard in shards
+    ]
 
 
 def folders_of(source: Path, columns: Columns) -> tuple[Path, ...]:
@@ -145,7 +147,9 @@ def folders_of(source: Path, columns: Columns) -> tuple[Path, ...]:
     return source.parent.absolute(), (source.parent / str(first.iloc[0][columns.image])).parent.absolute()
 
 
-def pairs_of(part: Part, columns: Columns, inspect: Inspect | None = None) -> Iterator[Found | Damage]:
+def pairs_of(
+    part: SourcePart, columns: Columns, inspect: Inspect | None = None
+) -> Iterator[SourcePair | Damage]:
     """Read a part; every image is decoded once.
 
     Args:
@@ -165,7 +169,9 @@ def pairs_of(part: Part, columns: Columns, inspect: Inspect | None = None) -> It
         yield from _pairs_in(part.file, os.path.realpath(part.file), columns, inspect)
 
 
-def _pairs_in(file: Path, name: str, columns: Columns, inspect: Inspect | None) -> Iterator[Found | Damage]:
+def _pairs_in(
+    file: Path, name: str, columns: Columns, inspect: Inspect | None
+) -> Iterator[SourcePair | Damage]:
     for each in entries_of(file, name, score_field=columns.score, decode=True, inspect=inspect):
         if isinstance(each, Damage):
             yield each
@@ -174,10 +180,12 @@ def _pairs_in(file: Path, name: str, columns: Columns, inspect: Inspect | None) 
         kind = image_kind(sample.members)
         assert kind is not None, "described as a pair"
         facts = facts_of(sample.members)
-        yield Found(entry=entry, image=sample.members[kind][1], kind=kind, facts=facts)
+        yield SourcePair(entry=entry, image=sample.members[kind][1], kind=kind, facts=facts)
 
 
-def _table_pairs(part: Part, columns: Columns, inspect: Inspect | None) -> Iterator[Found | Damage]:
+def _table_pairs(
+    part: SourcePart, columns: Columns, inspect: Inspect | None
+) -> Iterator[SourcePair | Damage]:
     table = read_rows(part.file, part.start, part.stop)
     check_columns(table.columns, part.file, columns.image, columns.caption)
     rows: list[dict[str, Any]] = json.loads(table.to_json(orient="records"))  # missing values are null
@@ -197,7 +205,7 @@ def _table_pairs(part: Part, columns: Columns, inspect: Inspect | None) -> Itera
             odd = "caption is not UTF-8" if NOT_UTF8 in caption else not_text(caption)
             size = odd or image_size(image, decode=True, inspect=inspect)
         if isinstance(image, str) or isinstance(size, str):
-            yield Damage(shard=printable(str(path)), key=key, reason=str(size))
+            yield Damage(shard=as_utf8(str(path)), key=key, reason=str(size))
             continue
         entry = PairEntry(
             key=f"{number:09d}",
@@ -209,15 +217,15 @@ def _table_pairs(part: Part, columns: Columns, inspect: Inspect | None) -> Itera
             height=size[1],
             hash=content_hash(image, caption),
             score=score_of(row.get(columns.score)),
-            uid=printable(str(row.get("uid") or "")),
+            uid=as_utf8(str(row.get("uid") or "")),
         )
-        yield Found(entry=entry, image=image, kind=kind, facts=row)
+        yield SourcePair(entry=entry, image=image, kind=kind, facts=row)
 
 
 def _image_file(path: Path) -> bytes | str:
     """Return an image file's bytes, or the reason why it cannot be read."""
     try:
-        if NOT_UTF8 in str(path) or printable(os.path.realpath(path)) != os.path.realpath(path):
+        if NOT_UTF8 in str(path) or as_utf8(os.path.realpath(path)) != os.path.realpath(path):
             return "name is not UTF-8"
         facts = path.stat()
         if not stat.S_ISREG(facts.st_mode):  # reading a pipe would wait for a writer

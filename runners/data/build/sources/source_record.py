@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from runners.data.build.in_place import name_in
-from runners.data.build.sources.source import Part
+from runners.data.build.sources.source import SourcePart
 from runners.data.places.copies import INDEX
 from runners.host.files import new_file
 
@@ -37,7 +37,9 @@ class SourceFile:
     digest: str = ""
 
 
-def new_parts(record: Path, source: Path, parts: Sequence[Part], options: Mapping[str, object]) -> list[Part]:
+def new_parts(
+    record: Path, source: Path, parts: Sequence[SourcePart], options: Mapping[str, object]
+) -> list[SourcePart]:
     """Return the parts of a source that a pool has not read yet.
 
     Args:
@@ -57,7 +59,7 @@ def new_parts(record: Path, source: Path, parts: Sequence[Part], options: Mappin
                 "repeat the first command, or build another pool"
             )
     known = {file.name: file for file in _read(record)}
-    new, touched = list[Part](), set[str]()
+    new, touched = list[SourcePart](), set[str]()
     for part in parts:
         was, now = known.get(_name(source, part)), _file_of(source, part)
         if was is None:
@@ -77,7 +79,7 @@ def new_parts(record: Path, source: Path, parts: Sequence[Part], options: Mappin
 def write_record(  # noqa: PLR0913, PLR0917 - what a record has
     folder: Path,
     source: Path,
-    parts: Sequence[Part],
+    parts: Sequence[SourcePart],
     tables: Sequence[Path],
     options: Mapping[str, object],
     before: Path | None,
@@ -113,7 +115,7 @@ def _read(record: Path) -> Iterator[SourceFile]:
     return (SourceFile(**row) for row in pq.read_table(record).to_pylist())
 
 
-def _file_of(source: Path, part: Part, digest: str = "") -> SourceFile:
+def _file_of(source: Path, part: SourcePart, digest: str = "") -> SourceFile:
     name = _name(source, part)
     if part.url:
         return SourceFile(name=name, size=part.size, stamp=part.stamp)
@@ -122,7 +124,7 @@ def _file_of(source: Path, part: Part, digest: str = "") -> SourceFile:
     return SourceFile(name=name, size=facts.st_size, stamp=str(facts.st_mtime_ns), digest=digest)
 
 
-def _name(source: Path, part: Part) -> str:
+def _name(source: Path, part: SourcePart) -> str:
     if part.url:
         return str(part.file)
     return name_in(source, part.file) if source.is_dir() else part.file.name

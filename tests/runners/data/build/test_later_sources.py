@@ -12,7 +12,7 @@ from runners.data.build import new_shards
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.build.in_place import not_indexed
 from runners.data.build.rescore import rewrite_shards, set_score, use_score
-from runners.data.build.sources.source import Columns, Part
+from runners.data.build.sources.source import Columns, SourcePart
 from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
 from runners.data.pool.pool import Pool, Scorer
 from runners.data.pool.reader import read_pairs
@@ -40,13 +40,13 @@ def test_shards_that_are_indexed_in_place_are_not_read_again_for_a_hash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed: list[str] = []
-    digest = Part.digest
+    digest = SourcePart.digest
 
-    def counted(part: Part) -> str:
+    def counted(part: SourcePart) -> str:
         hashed.append(part.name)
         return digest(part)
 
-    monkeypatch.setattr(Part, "digest", counted)
+    monkeypatch.setattr(SourcePart, "digest", counted)
     write_shards(tmp_path / "theirs", range(2))
 
     in_place(tmp_path / "theirs")

@@ -16,7 +16,7 @@ import pytest
 
 from runners.data.evaluation import set_reader
 from runners.data.evaluation.evaluation_set import EvaluationSet, Labelled, write_evaluation_set
-from runners.data.evaluation.set_reader import BATCH, Kept, SetReader
+from runners.data.evaluation.set_reader import BATCH, CachedBatches, SetReader
 from runners.data.places.piece_cache import EVALUATION_CACHE_SIZE, PieceCache, decoded_sets
 
 COUNT = 2 * BATCH + 40
@@ -136,7 +136,7 @@ def test_of_a_split_larger_than_half_of_the_cache_the_first_part_is_kept(
     small = replace(reader, cache=PieceCache(tmp_path / "small", 4 * batch))
     expected = read(replace(reader, cache=None))
     for _ in range(2):
-        assert small.fill() == Kept(batches=2, all=False)
+        assert small.fill() == CachedBatches(batches=2, all=False)
         assert read(small) == expected
     assert len(files(small)) == 2
 
@@ -172,7 +172,7 @@ def test_a_killed_process_leaves_whole_batches_with_which_the_next_goes_on(reade
         process.join()
         for cache in (folder / f"round {kill}").iterdir():
             again = replace(reader, cache=PieceCache(cache, 10**9))
-            assert again.fill() == Kept(batches=3, all=True)
+            assert again.fill() == CachedBatches(batches=3, all=True)
             assert read(again) == expected
 
 
@@ -181,7 +181,7 @@ def test_a_split_that_another_process_decodes_is_waited_for_or_left_to_it(reader
     assert reader.cache is not None
     with reader.cache.lock_file(reader._key("test")).open("w") as file:  # noqa: SLF001 - as that process holds it
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert reader.fill(wait=False) == Kept(batches=0, all=False)
+        assert reader.fill(wait=False) == CachedBatches(batches=0, all=False)
         assert not files(reader)
         process = get_context("fork").Process(target=reader.fill)
         process.start()

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from runners.trials.speed.preflight import Check, Expected, check_node, versions
+from runners.trials.speed.preflight import Expected, PreflightCheck, check_node, versions
 from runners.trials.speed.preflight_training import check_ranks
 
 
-def found(tmp_path: Path, **changes: object) -> dict[str, Check]:
+def found(tmp_path: Path, **changes: object) -> dict[str, PreflightCheck]:
     expected = {"versions": versions(), "gpus": 0, "shared_bytes": 2**20, "folder": tmp_path} | changes
     _, checks = check_node(Expected(**expected))  # type: ignore[arg-type]
     return {each.what: each for each in checks}

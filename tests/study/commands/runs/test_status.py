@@ -22,7 +22,7 @@ from study.show.status_view import show_status, status_json
 from study.show.view import sparkline
 from study.state.bookkeeping import add_event
 from study.state.planning.plan_study import plan_study, plan_tables
-from study.state.status.forecast import Ahead, time_left
+from study.state.status.forecast import RemainingTrial, time_left
 from study.state.study import Study
 from study.storage.lock import only_run
 from tests.study.conftest import study_in, write_declaration
@@ -211,7 +211,7 @@ def test_a_quiet_run_prints_only_failures(started: tuple[Study, Plan]) -> None:
 
 
 def test_the_forecast_ranges_over_the_measured_speeds_of_a_kind() -> None:
-    ahead = [Ahead(kind=KIND, samples=1_000, predicted_s=5.0)] * 4
+    ahead = [RemainingTrial(kind=KIND, samples=1_000, predicted_s=5.0)] * 4
 
     assert time_left(ahead, {KIND: [100, 200, 250]}, slots=2) == Range(low=8.0, high=20.0)
     assert time_left(ahead, {}, slots=4) == Range(low=2.5, high=10.0)

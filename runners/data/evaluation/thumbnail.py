@@ -41,7 +41,7 @@ class Thumbnail:
     thumbnail: bytes
 
 
-def look_of(image: Image.Image) -> Thumbnail:
+def thumbnail_of(image: Image.Image) -> Thumbnail:
     """Compute the thumbnail of a decoded image."""
     rgb = to_rgb(image)
     pixels = np.asarray(rgb)
@@ -58,7 +58,7 @@ def file_hash(image: bytes) -> int:
     return int.from_bytes(blake2b(image, digest_size=8).digest(), "little")
 
 
-class Known:
+class EvaluationImages:
     """The images of evaluation sets.
 
     Args:
@@ -75,11 +75,11 @@ class Known:
                 files.add(file_hash(image))
                 try:
                     with open_image(image) as opened:
-                        look = look_of(opened)
+                        thumbnail = thumbnail_of(opened)
                 except DecodeError:
                     continue  # `data eval-sets` reports it; the hash of the file still finds exact copies
-                pixels.add(look.pixels)
-                thumbnails.append(look.thumbnail)
+                pixels.add(thumbnail.pixels)
+                thumbnails.append(thumbnail.thumbnail)
         self._take(np.array(sorted(files), np.uint64), np.array(sorted(pixels), np.uint64), _rows(thumbnails))
 
     def _take(

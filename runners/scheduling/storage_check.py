@@ -103,7 +103,7 @@ class Objects:
         return "" if found == token.encode() else f": {self} is another storage than the driver's"
 
 
-class SharedStorage:
+class StorageCheck:
     """Test that each node sees a mark that was just written, and the folders that trials read.
 
     Args:
