@@ -132,6 +132,11 @@ def wait_until_free(path: Path, seconds: float) -> None:
                 return
 
 
+def is_hidden(name: str) -> bool:
+    """Return whether a relative path has a part that begins with a dot."""
+    return any(part.startswith(".") for part in name.split("/"))
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -124,15 +124,9 @@ def load_ahead(*modules: str) -> None:
 
 
 def _call(run: bytes, sender: Connection, environment: Mapping[str, str]) -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    # A thread of its own, because the main thread is busy with the call.
-    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    begin_child(environment)
     unshield()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the driver, which then asks to leave
-    # The fork server's environment is that of its start, not that of the caller.
-    os.environ.clear()
-    os.environ.update(environment)
     try:
         ended = Exit(how="finished", pickled=pickle.dumps(pickle.loads(run)()))  # noqa: S301 - our own data
     except Exception as error:  # noqa: BLE001 - any error of a trial is its result
@@ -140,7 +134,17 @@ def _call(run: bytes, sender: Connection, environment: Mapping[str, str]) -> Non
     sender.send(ended)
 
 
-def _follow(parent: multiprocessing.process.BaseProcess) -> None:
-    """Kill this process when its parent ends, even if the parent was killed."""
-    parent.join()
-    os.kill(os.getpid(), signal.SIGKILL)
+def begin_child(environment: Mapping[str, str]) -> None:
+    """Give a forked process the environment of its parent, and kill it when the parent ends or is killed."""
+    # The fork server's environment is that of its start, not that of the caller.
+    os.environ.clear()
+    os.environ.update(environment)
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "it was started by another process"
+
+    def follow() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    # A thread of its own, because the main thread is busy with the call.
+    threading.Thread(target=follow, daemon=True).start()

@@ -7,7 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
-from runners.host.files import locked, new_folder
+from runners.host.files import is_hidden, locked, new_folder
 from runners.host.storage import Storage
 
 
@@ -27,7 +27,7 @@ def share_tree(storage: Storage, folder: Path, name: str) -> bool:
     files = {
         path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
     }
-    seen = {each: path for each, path in files.items() if not any(p.startswith(".") for p in each.split("/"))}
+    seen = {each: path for each, path in files.items() if not is_hidden(each)}
     for each, path in seen.items():
         storage.put(path, f"{name}/{each}")
     sizes = {each: path.stat().st_size for each, path in seen.items()}

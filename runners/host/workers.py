@@ -1,7 +1,7 @@
 """Workers: processes that call one task for many items, on this machine or on a cluster.
 
-A task gives the same result wherever and however often it is called for an item, and leaves what it finished
-where the next run finds it.
+A task must be deterministic and repeatable for each item, and must store finished results where the next run
+finds them.
 """
 
 import os
@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
-from threading import Thread
+from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from runners.host.process import load_ahead
+from runners.host.process import begin_child, load_ahead
 
 if TYPE_CHECKING:
     from multiprocessing.queues import SimpleQueue
@@ -83,7 +82,7 @@ class Processes:
                         del left[futures[future]]
                         yield futures[future], result
             except BrokenProcessPool:
-                # Which item it was is not known: each that may have run is repeated alone, with all memory.
+                # The killed item is unknown, so each item that may have been running is repeated alone.
                 for item in list(left)[: self.count + 1]:
                     yield item, self._alone(task, item, name)
                     del left[item]
@@ -124,19 +123,9 @@ def _begin(
 ) -> None:
     """Prepare a process for its task; it ends when its parent is killed, instead of waiting forever."""
     _tasks.append(task)
-    # The fork server's environment is that of its start, not that of the caller.
-    os.environ.clear()
-    os.environ.update(environment)
+    begin_child(environment)
     if devices is not None:
         os.environ[VISIBLE_DEVICES] = devices.get()
-    parent = parent_process()
-    assert parent is not None, "it was started by another process"
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    Thread(target=watch, daemon=True).start()
 
 
 def _call(item: int) -> Any:  # noqa: ANN401 - what the task returns

@@ -140,7 +140,6 @@ class Watch:
                 {
                     "samples_seen": done * batch_size,
                     "samples_planned": self._trial.samples_seen,
-                    "checkpoint_samples": self._checkpoints.step * batch_size,
                     "train_flops": self._trial.train_flops_after(done * batch_size),
                     "loss": self._learner.losses[done - 1].item() if done else None,
                     "losses": _outline(losses),

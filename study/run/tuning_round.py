@@ -5,14 +5,14 @@ from collections.abc import Callable
 from budgets.planning.plan import Plan, Trial
 from budgets.planning.tuned.wording import words
 from budgets.quantity import format_flops
-from runners.results import PLAN_COLUMNS, plan_row, to_frame, write_table
+from runners.results import write_table
 from runners.scheduling.backend import Backend
 from runners.trials.records.trial_files import Outcome
-from runners.trials.speed.throughput import predict_s
 from study.run.execution import Execution, RunSummary
 from study.run.site import Site
 from study.show.progress import Progress
 from study.state.agenda import Agenda
+from study.state.planning.plan_study import planned_frame
 from study.state.planning.tuning_table import write_tried
 from study.state.study import Study
 
@@ -49,8 +49,7 @@ class Round(Execution):
             cost = format_flops(sum(trial.paid_flops for trial in todo.to_run))
             said = f"{len(todo.to_run)} trials, {cost}; {self._tuning.metric} selects"
             self.progress.tell(f"{self._what}: {said}")
-            rows = [{**plan_row(trial), "predicted_s": predict_s(trial, {})} for trial in trials]
-            write_table(self.study.folder / "tuning-plan.parquet", to_frame(rows, PLAN_COLUMNS))
+            write_table(self.study.folder / "tuning-plan.parquet", planned_frame(trials))
             self.run(todo.to_run)
         self.site.with_storage(self.write_tables)
         return self.result

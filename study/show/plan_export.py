@@ -16,7 +16,7 @@ from budgets.planning.price import Speeds, device_hours, price
 from runners.results import LEFT_OUT_COLUMNS, PLAN_COLUMNS, left_out_row, plan_row, to_frame, write_table
 from study.show.plan_view import plan_axes
 from study.state.planning.counted_models import counted_models
-from study.state.planning.tuning_table import check_facts, winner_facts
+from study.state.planning.tuning_table import tuning_facts
 
 _ON_A_CLUSTER = {
     "device_hours_low": "float64",
@@ -115,18 +115,7 @@ def _tuning(tuning: TuningPlan) -> dict[str, object]:
         | {"train_flops": trial.train_flops}
         for trial in (*tuning.trials, *tuning.neighbours)
     ]
-    return {
-        "metric": tuning.metric,
-        "reserve_flops": tuning.reserve_flops,
-        "most_flops": tuning.most_flops,
-        "check_flops": tuning.check_flops,
-        "neighbours": [trial.trial_id for trial in tuning.neighbours],
-        "waiting": tuning.waiting,
-        "winners": [winner_facts(winner) for winner in tuning.winners],
-        "carried": [asdict(line) for line in tuning.carried],
-        "checks": [check_facts(each) for each in tuning.checks],
-        "trials": tried,
-    }
+    return tuning_facts(tuning) | {"most_flops": tuning.most_flops, "trials": tried}
 
 
 def _is_nan(value: object) -> bool:

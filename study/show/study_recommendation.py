@@ -42,9 +42,9 @@ def recommend_from(  # noqa: PLR0913 - the options of a command
     if (study is None) == (prior is None):
         raise ValueError("give either a study or --prior MAP, not both or neither")
     compute, pool = parse_flops(flops), parse_count(pairs)
-    for name, value, least in (("--flops", compute, 1), ("--pairs", pool, 1), ("--limit", limit, 1)):
-        if not value >= least:
-            raise ValueError(f"{name} must be at least {least}; found {value:g}")
+    for name, value in (("--flops", compute), ("--pairs", pool), ("--limit", limit)):
+        if not value >= 1:
+            raise ValueError(f"{name} must be at least 1; found {value:g}")
     if study is not None:
         if isinstance(study, Imported):
             results, metric = study.results(), study.metric

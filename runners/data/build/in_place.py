@@ -15,7 +15,7 @@ from runners.data.pool.index import frame_of
 from runners.data.pool.pool import Origin, Pool, Scorer
 from runners.data.pool.samples import IMAGE_KINDS, ShardError
 from runners.data.pool.shards import PairEntry, as_utf8, entries_of
-from runners.host.files import finish_files
+from runners.host.files import finish_files, is_hidden
 
 LARGEST_UNASKED = 2 * 10**9
 """Bytes of shards up to which a folder is indexed when it is opened."""
@@ -204,4 +204,4 @@ def _entries(
 
 
 def _is_training(folder: PurePath) -> bool:
-    return folder.parts[0] != "evaluation" and not any(part.startswith(".") for part in folder.parts)
+    return folder.parts[0] != "evaluation" and not is_hidden(folder.as_posix())

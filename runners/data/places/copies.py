@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from budgets.hardware.machine_cache import machine_cache
 from runners.host.faults import patiently
-from runners.host.files import locked, new_folder
+from runners.host.files import is_hidden, locked, new_folder
 from runners.host.storage import Storage
 
 SHARDS_AT = "shards_at"
@@ -151,7 +151,7 @@ def objects_at(what: str, url: str) -> Mapping[str, tuple[int, str]]:
         found = Storage(url).objects()
     except (OSError, ValueError) as error:
         raise ValueError(f"{what} {url} can't be read: {error}") from error
-    return {name: facts for name, facts in found.items() if not name.startswith(".") and "/." not in name}
+    return {name: facts for name, facts in found.items() if not is_hidden(name)}
 
 
 def fetched(path: Path, url: str, name: str) -> Path:

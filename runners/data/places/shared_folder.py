@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from budgets.hardware.machine_cache import machine_cache
 from runners.data.places.copies import COPIED_FROM, INDEX, begin_copy, copy_name, is_url, until_reached
-from runners.host.files import new_file
+from runners.host.files import is_hidden, new_file
 from runners.host.storage import Storage
 
 SCORING = ".scoring/"
@@ -135,7 +135,7 @@ class SharedFolder:
         new = [
             name
             for name, path in files.items()
-            if not any(part.startswith(".") for part in name.split("/"))
+            if not is_hidden(name)
             and name not in {COPIED_FROM, "pool.json"}
             # A file of the index is never changed, so one of the same size below the URL is the same.
             and not (name.startswith(INDEX) and there.get(name.removeprefix(INDEX)) == path.stat().st_size)

@@ -72,7 +72,7 @@ def throughput_of(trial: Trial, outcome: Outcome, *, worker_samples_per_s: float
         samples_per_s=outcome.timing["samples_per_s"],
         memory_bytes=int(outcome.timing["memory_bytes"]),
         passes=trial.recipe.passes,
-        gpus=max(1, trial.resources.gpus),
+        gpus=trial.resources.devices,
         worker_samples_per_s=worker_samples_per_s,
         waited=outcome.timing["waited_s"] / max(outcome.timing["train_s"], 1e-9),
     )

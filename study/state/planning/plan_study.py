@@ -1,6 +1,6 @@
 """Plans and grids of studies, and the plan as tables."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import pandas as pd
@@ -9,7 +9,7 @@ from budgets.declaration.keys import DeclaredKeyError, at_key
 from budgets.names import unknown
 from budgets.planning.facts import Component, MixtureFacts, PoolFacts
 from budgets.planning.grid import Grid
-from budgets.planning.plan import Plan
+from budgets.planning.plan import Plan, Trial
 from budgets.planning.planner import make_plan
 from budgets.planning.tuned.tuning import Scores
 from budgets.quality import BY, MIXTURE, NAMED, is_expression, score_of_quality
@@ -59,8 +59,13 @@ def plan_tables(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     Therefore the predicted seconds do not use the study's own measurements (`measured_throughput`).
     """
-    rows = [{**plan_row(trial), "predicted_s": predict_s(trial, {})} for trial in plan.trials]
-    return to_frame(rows, PLAN_COLUMNS), to_frame(map(left_out_row, plan.left_out), LEFT_OUT_COLUMNS)
+    return planned_frame(plan.trials), to_frame(map(left_out_row, plan.left_out), LEFT_OUT_COLUMNS)
+
+
+def planned_frame(trials: Sequence[Trial]) -> pd.DataFrame:
+    """Return planned trials as a table."""
+    rows = [{**plan_row(trial), "predicted_s": predict_s(trial, {})} for trial in trials]
+    return to_frame(rows, PLAN_COLUMNS)
 
 
 def _plan(study: Study) -> Plan:

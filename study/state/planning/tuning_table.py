@@ -28,20 +28,21 @@ def write_tried(path: Path, plan: TuningPlan, rows: Mapping[str, Mapping[str, An
 
 def write_winners(path: Path, plan: TuningPlan) -> None:
     """Write the winners so far, and the architectures and strategies that still wait for one."""
-    write_json(
-        path,
-        {
-            "metric": plan.metric,
-            "reserve_flops": plan.reserve_flops,
-            "winners": [winner_facts(winner) for winner in plan.winners],
-            "waiting": plan.waiting,
-            "carried": [asdict(line) for line in plan.carried],
-            "check_flops": plan.check_flops,
-            "neighbours": [trial.trial_id for trial in plan.neighbours],
-            "checks": [check_facts(each) for each in plan.checks],
-            "left_out": plan.left_out,
-        },
-    )
+    write_json(path, tuning_facts(plan) | {"left_out": plan.left_out})
+
+
+def tuning_facts(plan: TuningPlan) -> dict[str, Any]:
+    """Return the winners of a tuning, and what it waits for, checks and reserves, as plain data."""
+    return {
+        "metric": plan.metric,
+        "reserve_flops": plan.reserve_flops,
+        "winners": [_winner_facts(winner) for winner in plan.winners],
+        "waiting": plan.waiting,
+        "carried": [asdict(line) for line in plan.carried],
+        "check_flops": plan.check_flops,
+        "neighbours": [trial.trial_id for trial in plan.neighbours],
+        "checks": [_check_facts(each) for each in plan.checks],
+    }
 
 
 def read_neighbours(path: Path) -> set[str]:
@@ -51,16 +52,16 @@ def read_neighbours(path: Path) -> set[str]:
     return set(json.loads(path.read_text(encoding="utf-8")).get("neighbours", ()))
 
 
-def winner_facts(winner: Winner) -> dict[str, Any]:
+def _winner_facts(winner: Winner) -> dict[str, Any]:
     """Return a winner as plain data."""
     runner_up = None if math.isnan(winner.runner_up_score) else winner.runner_up_score
     return asdict(winner) | {"runner_up_score": runner_up}
 
 
-def check_facts(check: Check) -> dict[str, Any]:
+def _check_facts(check: Check) -> dict[str, Any]:
     """Return the check of a tuned rate as plain data."""
     score = None if math.isnan(check.score) else check.score
-    best = None if check.winner is None else winner_facts(check.winner)
+    best = None if check.winner is None else _winner_facts(check.winner)
     return asdict(check) | {"winner": best, "score": score}
 
 

@@ -9,7 +9,7 @@ from study.storage.lock import only_run
 
 def left(folder: Path, *, kept: int) -> None:
     folder.mkdir(parents=True)
-    progress = {"samples_seen": 500, "samples_planned": 1000, "checkpoint_samples": kept}
+    progress = {"samples_seen": 500, "samples_planned": 1000}
     write_json(folder / "progress.json", progress)
     if kept:
         (folder / f"checkpoint-{kept // 10:010d}-0.pt").touch()

@@ -29,15 +29,15 @@ class Download:
         workers: Number of processes.
     """
 
-    program: str = "img2dataset"
-    url: str = "url"
-    caption: str = "caption"
-    image_size: int = 256
-    resize_mode: str = "keep_ratio"
-    retries: int = 2
-    timeout_s: int = 10
-    user_agent: str = "clip-scaling-study"
-    workers: int = 1
+    program: str
+    url: str
+    caption: str
+    image_size: int
+    resize_mode: str
+    retries: int
+    timeout_s: int
+    user_agent: str
+    workers: int
 
 
 def download(table: Path, folder: Path, how: Download) -> pd.DataFrame:
