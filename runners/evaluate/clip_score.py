@@ -112,10 +112,11 @@ def clip_scores(  # noqa: PLR0913 - independent options
 
 
 def _shared_files(source: ModelSource, shared: SharedFolder, below: str) -> tuple[ModelSource, list[str]]:
-    """Upload the files of a model for workers that share a URL, and return its source with their names there.
+    """Upload the files of a model for workers that share a URL.
 
     Returns:
-        The source, and the names of its files; without a URL the source as it is, and none.
+        The source with the names of the uploaded files, and these names; without a URL the unchanged source
+        and an empty list.
     """
     names: list[str] = []
 

@@ -92,6 +92,8 @@ def load_model(source: ModelSource, device: torch.device) -> LoadedModel:
         _check_tag(source)
         return _load(source.model, source.checkpoint, source, device)
     name, config, known = _architecture(source.model)
+    # Weights of trials, and of architectures that only this project trains, expect pixels from -1 to 1; other
+    # checkpoints keep open_clip's mean and standard deviation.
     ours = (path.parent / "result.json").is_file() or not known
     weights = WEIGHTS if path.suffix != ".safetensors" else Path(WEIGHTS).with_suffix(path.suffix).name
     with tempfile.TemporaryDirectory(prefix="model-") as scratch:

@@ -235,7 +235,7 @@ def _done(trial: Trial, steps: int, metered: int) -> dict[str, float]:
         "samples_seen": samples,
         "epochs": samples / trial.cell.subset_size,
         "train_flops": float(trial.train_flops_after(samples)),
-        # A whole number, exact in the ledger as well. Less was computed where the trial began at the
-        # milestone of a trial that has left the plan since.
+        # An integer, so that the ledger stays exact. The meter is lower if the trial started from a milestone
+        # whose trial is no longer in the plan.
         "paid_flops": min(trial.paid_flops_after(samples), metered),
     }

@@ -1,9 +1,8 @@
 """Preparation of a trial before its first step: data, model and last checkpoint, on each rank."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from runners.data.pool.tokenizer import mixed_words
 from runners.data.reading.in_memory_set import InMemorySet
 from runners.data.reading.opening import open_data
 from runners.data.reading.streamed_set import StreamedSet
-from runners.data.reading.training_data import Source
+from runners.data.reading.training_data import Source, Tokens
 from runners.host.gpu_arithmetic import set_gpu_arithmetic
 from runners.host.seeds import derive_seed
 from runners.models.count import ensure_counted
@@ -52,7 +51,7 @@ class RankTraining:
     first_step: int
     context: Context
     precision: str
-    tokenize: Callable[[Sequence[str]], Tensor]
+    tokenize: Tokens
 
 
 def set_up(job: TrialJob) -> RankTraining:
@@ -103,8 +102,12 @@ def architecture_of(trial: Trial) -> Architecture:
     return ensure_counted(Architecture(name=trial.cell.architecture, config=trial.architecture_config))
 
 
-def load_subset(job: TrialJob) -> tuple[InMemorySet | StreamedSet, Any]:
-    """Open a trial's pairs and build its tokenizer."""
+def load_subset(job: TrialJob) -> tuple[InMemorySet | StreamedSet, Tokens]:
+    """Open a trial's pairs and build its tokenizer.
+
+    Raises:
+        ValueError: A pool can't be read, or more pairs are damaged than the study tolerates.
+    """
     trial, architecture = job.trial, architecture_of(job.trial)
     pools = [
         open_pool(path, tolerance=job.damage_tolerance, holding=component.pool)

@@ -29,7 +29,9 @@ class Walk:
         found: dict[str, Any] = {}
         for key in keys(kind):
             default = key.default if defaults is None else getattr(defaults, key.field)
-            apart = [
+            # A dotted key such as `evaluation.at` lies in another key's section, which must not read it as
+            # one of the user's names.
+            dotted_inside = [
                 each.name.partition(".")[2] for each in keys(kind) if each.name.startswith(f"{key.name}.")
             ]
             special = self.special.get((kind, key.field))
@@ -40,15 +42,15 @@ class Walk:
             elif place is None:
                 found[key.field] = default
             else:
-                found[key.field] = self._value(place, replace(key, name=last, default=default), apart)
+                found[key.field] = self._value(place, replace(key, name=last, default=default), dotted_inside)
         value = kind(**found)
         for at, message in clashes(value, section.has):
             around = f"{section.name}{'.' if at else ' '}" if section.name else ""
             section.error(f"{around}{message}", at or None)
         return value
 
-    def _value(self, section: Section, key: Key, apart: Sequence[str]) -> Any:  # noqa: ANN401, PLR0911 - of the field's type; one a form
-        """Read the value of a key; ``apart`` are names inside its section that are keys of their own."""
+    def _value(self, section: Section, key: Key, dotted_inside: Sequence[str]) -> Any:  # noqa: ANN401, PLR0911 - of the field's type; one a form
+        """Read the value of a key; ``dotted_inside``: keys of their own inside its section."""
         required = key.default is MISSING
         read, read_name = self._named(key.read), self._named(key.read_name)
         match key.form:
@@ -71,7 +73,7 @@ class Walk:
                 return tuple(self.read(each, key.kind) for each in inside)
             case "named":
                 inner = section.section(key.name)
-                names = () if inner is None else [name for name in inner.names() if name not in apart]
+                names = () if inner is None else [name for name in inner.names() if name not in dotted_inside]
                 return {name: each for name in names if (each := self.one(inner, name, key.kind)) is not None}
         raise TypeError(f"no reader for '{key.field}' of form {key.form}")
 

@@ -186,9 +186,9 @@ def _chosen(grid: Grid, plan: Plan, trial: Trial, own: Speeds) -> Iterator[str]:
         return
     memory = f"{(grid.device_bytes or 0) / 1e9:,.0f} GB"
     yield (
-        f"GPU hours over those of one {cluster.device} that recomputes nothing, within its {memory}: "
-        f"passes of a step (3, and 1 for each that is recomputed) / 3 / "
-        f"the share that each GPU keeps, measured or {cluster.scaling:g} ^ log2(GPUs)"
+        f"relative GPU hours (1 = one {cluster.device} without recomputation) = passes per step / 3 / "
+        f"scaling efficiency. Passes: 3, plus 1 per recomputed forward pass. Efficiency: measured, otherwise "
+        f"{cluster.scaling:g} ^ log2(GPUs). Memory limit: {memory}"
     )
     found = grid.setup(cell.architecture, cell.strategy, cell.level_flops).options
     for option in priced(found, trial, cluster, own):
@@ -197,7 +197,7 @@ def _chosen(grid: Grid, plan: Plan, trial: Trial, own: Speeds) -> Iterator[str]:
         yield (
             f"  GPUs {option.words}: about {option.memory_bytes / 1e9:,.1f} GB on each; "
             f"{option.recipe.passes} / 3 / {kept:.3f} = {option.factor:.2f}, "
-            f"from start to end {option.factor / option.resources.devices:.3f}{mark}"
+            f"relative wall time {option.factor / option.resources.devices:.3f}{mark}"
         )
 
 

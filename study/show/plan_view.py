@@ -136,7 +136,7 @@ def _left_out(plan: Plan) -> Iterator[str]:
         yield f"left out: {item.cell}: {item.reason}"
     more = len(plan.left_out) - _MOST_LEFT_OUT
     if more > 0:
-        yield f"left out: {more:,} cells more; --format csv lists them all"
+        yield f"left out: {more:,} more cells; --format csv lists them all"
 
 
 def _design(declaration: Declaration, plan: Plan) -> Iterator[str]:
@@ -152,12 +152,12 @@ def _design(declaration: Declaration, plan: Plan) -> Iterator[str]:
         f"adaptive design: the first round has {len(picks):,} trials, "
         f"{format_flops(sum(pick.cost_flops for pick in picks))}; "
         f"the study costs {format_flops(plan.most_flops)} at most. "
-        "Further trials of the grid are chosen by what their results would tell"
+        "Each further trial is the one expected to settle most per FLOP"
     )
     if len(costs := sorted(rehearsed(declaration, plan))):
         middle, least, most = (format_flops(float(costs[at])) for at in (len(costs) // 2, 0, -1))
         yield (
-            f"it will probably cost {middle}: {len(costs)} rehearsals with made-up curves cost {least} to "
+            f"it will probably cost {middle}: {len(costs)} rehearsals on simulated curves cost {least} to "
             f"{most}; all trials of the grid cost {format_flops(plan.train_flops)}"
         )
 
@@ -213,7 +213,7 @@ def _totals(
         yield f"{declaration.name}: {total}; no study budget"
     else:
         over = plan.train_flops - plan.study_flops
-        left = f"{format_flops(over)} less" if over > 0 else f"{format_flops(-over)} left"
+        left = f"exceeded by {format_flops(over)}" if over > 0 else f"{format_flops(-over)} left"
         yield f"{declaration.name}: {total}; study budget {format_flops(plan.study_flops)}, {left}"
     evaluation = f"evaluation, beside the budget: {format_flops(plan.evaluation_flops)}"
     if declaration.cluster is None:

@@ -97,7 +97,7 @@ def _next_run(status: StudyStatus, left: str) -> Iterator[str]:
     """Yield lines on the trials of the next run; ``left`` is the remaining time in words."""
     if status.ranked_anew:
         yield (
-            "a score has changed the pool's ranking since the last run: the next run has others in place of "
+            "a score has changed the pool's ranking since the last run: the next run replaces "
             f"{plural(status.ranked_anew, 'trial')}; `run --dry-run` lists them"
         )
     waiting = sum(level.waiting for level in status.levels)

@@ -70,7 +70,7 @@ class Bookkeeper:
         Args:
             trial: The trial.
             outcome: Its result.
-            starts: Most starts of the trial of which no lost work is booked yet.
+            starts: Upper bound on the starts whose lost work is not booked yet.
 
         Raises:
             ValueError: The ledger has another number of FLOPs as spent.

@@ -1,8 +1,8 @@
 """State of each trial of a study, from the files on disk; all commands use this module.
 
 A trial's own folder comes first, because the ledger, the events and the tables are written after it: if the
-driver dies in between, they are out of date. Only the events tell which trials are running, and which the
-budget had no room for. A study without trial folders, such as a published one, is read from its results.
+driver dies in between, they are out of date. Only the events show which trials are running, and which were
+left out for lack of budget. A study without trial folders, such as a published one, is read from its results.
 """
 
 from collections.abc import Collection, Iterable, Mapping

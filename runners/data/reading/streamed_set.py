@@ -24,8 +24,8 @@ _WINDOWS_REMEMBERED = 16
 _BATCHES_AHEAD = 4
 _PAIRS_AT_ONCE = 256  # that a worker hands over: cheap beside decoding them, while a batch may be huge
 
-# Workers share the pool's index and the tokenizer with the rank, of which they need no copies; they never
-# touch the GPU. Named, because Python 3.14 has another default.
+# Forked workers share the rank's index and tokenizer without copying them; they never touch the GPU. Named,
+# because Python 3.14 has another default.
 _WORKERS_START = "fork"
 
 

@@ -17,7 +17,7 @@ def mean_losses(losses: "Tensor", *, steps: int, first: int = 0) -> list[float]:
     """Average the losses of each complete interval.
 
     Args:
-        losses: Loss of each step so far, of shape [steps done].
+        losses: Loss of each step so far, shape (steps done,).
         steps: Total steps of the curve, which decide the interval length.
         first: Number of intervals to skip.
 

@@ -157,9 +157,9 @@ def is_checkpoint(name: str) -> bool:
 
 
 def milestone(folder: Path) -> Path | None:
-    """Return the state of a trial at which longer trials of its trunk continue, or None if it has none.
+    """Return the file of a trial's milestone, from which longer trials of its trunk continue, or None.
 
-    For a driver whose study is in a bucket it is the empty file that represents the state.
+    For the driver of a study in a bucket, it is an empty file that represents the milestone.
     """
     return next(iter(sorted(path for path in folder.glob(f"{_MILESTONE}*") if is_milestone(path.name))), None)
 

@@ -107,7 +107,9 @@ def run(options: Namespace) -> int:
     with only_writer(options.pool, show), open_shared(options.pool) as shared:
         if source is not None and source.startswith("embedded:"):
             if shared.url:
-                raise ValueError(f"{source} is built into a folder, which you may upload to {shared.url}")
+                raise ValueError(
+                    f"{source} can only be built in a folder; upload that folder to {shared.url} afterwards"
+                )
             _build_embedded(shared.path, source.removeprefix("embedded:"), options.seed)
         else:
             with PoolSite(options, show) as site:
@@ -136,7 +138,7 @@ def _build_from_url(shared: "SharedFolder", url: str, options: Namespace, site: 
     path = shared.path
     if options.in_place and url != shared.url and "pool.json" in listed("pool", url):
         if shared.url:
-            raise ValueError(f"{url} is a pool that has its index; declare it, or score it, as it is")
+            raise ValueError(f"{url} is already an indexed pool; declare or score it without `data build`")
         if (path / "pool.json").exists():
             raise ValueError(f"{options.pool} already exists; remove it or choose another path")
         copy_pool(url, path)

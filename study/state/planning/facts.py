@@ -49,7 +49,7 @@ def study_facts(study: Study) -> tuple[PoolFacts | MixtureFacts, EvaluationFacts
             if sets.setdefault(name, found) != found and name not in declared:
                 raise DeclaredKeyError(
                     "pools",
-                    f"the pools bring different evaluation sets named {name}; declare the one that is meant: "
+                    f"the pools contain different evaluation sets named {name}; declare which to use: "
                     f"evaluation: {{{name}: {study.pool_folders[pool] / 'evaluation' / name}}}",
                 )
     return facts, _evaluation(sets | declared), _charges(declaration)
@@ -80,8 +80,8 @@ def _pool_facts(study: Study, name: str, pool: DeclaredPool) -> PoolFacts:
     if version and opened.unranked != version:
         raise DeclaredKeyError(
             key,
-            f"{folder} no longer has the version {version} of its index that {study.declaration.name} "
-            f"was planned on; restore it, or give a study on the present one a new name (study:)",
+            f"{folder} no longer has index version {version}, on which {study.declaration.name} was planned. "
+            "Restore that version, or change study: to start a new study on the present index",
         )
     if not version and (problem := not_indexed(opened)):
         raise DeclaredKeyError(key, problem)

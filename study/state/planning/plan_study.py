@@ -102,7 +102,7 @@ def _plan(study: Study) -> Plan:
 
 
 def _usual(metric: str) -> str:
-    """Return a metric by this project's name for it, if it was given by another usual one."""
+    """Return a metric with a common synonym (`acc1`) replaced by this project's name (`top1`)."""
     name, _, measured = metric.partition("/")
     return f"{name}/{_USUAL.get(measured.lower(), measured)}"
 
@@ -130,7 +130,7 @@ def _check_twins(qualities: Iterable[str], pool: PoolFacts | MixtureFacts) -> No
         same = pairs.setdefault(content, quality)
         if same != quality:
             what = "" if quality.startswith(MIXTURE) else "quality "
-            message = f"{what}{quality} is the same pairs as {same}; declare one of them"
+            message = f"{what}{quality} and {same} select the same pairs; declare only one"
             raise DeclaredKeyError("grid", message)
 
 

@@ -113,7 +113,7 @@ def test_design_chooses_from_the_grid_until_its_questions_are_answered(
     planned = run(f"plan {declaration} --results {tmp_path}")
     assert "adaptive design: the first round has 12 trials, " in planned
     assert "it will probably cost " in planned
-    assert "8 rehearsals with made-up curves cost " in planned
+    assert "8 rehearsals on simulated curves cost " in planned
 
     dry = run(f"run {declaration} --results {tmp_path} --dry-run")
     assert dry.startswith("36 trials: 24 not selected, 12 to run\n")

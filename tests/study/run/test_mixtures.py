@@ -142,13 +142,11 @@ def test_what_the_pools_lack_is_said_with_file_and_line(
         "small: 1", "small: {weight: 1, quality: top20 by mine}"
     )
     same = said("half: {small: 1, other: 1}", "half: {small: {quality: top50, weight: 2}}")
-    assert "mixture:half is the same pairs as mixture:alone; declare one of them" in same
+    assert "mixture:half and mixture:alone select the same pairs; declare only one" in same
     (tmp_path / "theirs").symlink_to(tmp_path / "copied")
     build_embedded_pool(
         tmp_path / "copied", pairs=64, seed=1, score=None, evaluation_sizes={"held-out": 100, "retrieval": 32}
     )
     different = said(f"path: {other}", f"path: {tmp_path / 'theirs'}")
-    assert (
-        "the pools bring different evaluation sets named held-out; declare the one that is meant" in different
-    )
+    assert "the pools contain different evaluation sets named held-out; declare which to use" in different
     assert "evaluation: {held-out:" in different

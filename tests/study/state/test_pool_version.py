@@ -84,7 +84,7 @@ def test_a_version_that_is_gone_is_one_clear_error(growing: Path, tmp_path: Path
     shutil.copytree(growing / "evaluation" / "retrieval" / "test", growing / "more")
     (growing / "pool.json").unlink()
     index(growing)
-    with pytest.raises(ValueError, match=r"no longer has the version \w+ of its index that tiny was planned"):
+    with pytest.raises(ValueError, match=r"no longer has index version \w+, on which tiny was planned"):
         plan_study(study)
     (study.folder / POOL_VERSION).write_text("[]")
     with pytest.raises(ValueError, match=r"pool-version\.json does not name the version of a pool"):

@@ -70,7 +70,7 @@ def test_a_score_that_the_pool_lacks_and_one_pair_of_names_for_the_same_pairs_ar
     other = set_score(scored, np.arange(scored.count, dtype=np.float32), Scorer(name="other"))
     with pytest.raises(ValueError, match="quality top50 by othr: unknown score 'othr'; did you mean 'other'"):
         ids(other.path, tmp_path, "top50 by othr")
-    with pytest.raises(ValueError, match="quality top50 by other is the same pairs as top50"):
+    with pytest.raises(ValueError, match="quality top50 by other and top50 select the same pairs"):
         ids(other.path, tmp_path, "top50", "top50 by other")
     with pytest.raises(ValueError, match="quality subset:basic: the pool has no named subset; add it with"):
         ids(other.path, tmp_path, "subset:basic")
@@ -153,7 +153,7 @@ def test_status_tells_of_a_ranking_that_has_changed_since_the_last_run(
 
     assert run(f"run {words} --dry-run").startswith("1 trials: 1 to run")
     assert (
-        "a score has changed the pool's ranking since the last run: the next run has others in place of "
+        "a score has changed the pool's ranking since the last run: the next run replaces "
         "1 trial; `run --dry-run` lists them\n"
     ) in run(f"status {words}")
 
