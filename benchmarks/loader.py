@@ -190,7 +190,7 @@ def main() -> int:
             raise SystemExit("not enough shared memory for the cache; use fewer --pairs")
         held = InMemory(
             images=torch.from_numpy(shared.images),
-            tokens=tokens(pool.index["caption"].tolist()),
+            tokens=tokens(pool.frame["caption"].tolist()),
             rows=torch.from_numpy(rows),
         )
         cached = InMemorySet(parts=[held])

@@ -69,7 +69,7 @@ def make_pool(folder: Path, rows: int) -> None:
         with (folder / f"{number:05d}.tar").open("wb") as file:
             file.truncate(PER_SHARD * LENGTH)
     describe_pool(folder, write_parts(folder, made_up(rows)), Origin(name="made up"))
-    uids = pd.concat([part["uid"] for part in Pool.open(folder).parts(["uid"])], ignore_index=True)
+    uids = pd.concat([part["uid"] for part in Pool.open(folder).row_groups(["uid"])], ignore_index=True)
     metadata = folder.with_name("metadata.parquet")
     pd.DataFrame({"uid": uids, "clip": np.arange(rows, dtype=np.float32)}).to_parquet(metadata)
     some = np.array([(int(uid[:16], 16), int(uid[16:], 16)) for uid in uids[::3]], "u8,u8")

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from budgets.cost.architecture import load_architecture
-from runners.data.pool.index import vocabulary_of
 from runners.data.pool.pool import Pool
+from runners.data.pool.rows import vocabulary_of
 from runners.data.pool.tokenizer import tokenizer
 from runners.data.reading.in_memory_set import InMemory, InMemorySet
 from runners.embedded.embedded_pool import Score, TrainingPairs, build_embedded_pool

@@ -185,7 +185,7 @@ class _Built:
     @property
     def first_part(self) -> int:
         """Number of the first new part of the index."""
-        old = [part.file for part in self.before.table.parts] if self.before else []
+        old = [part.file for part in self.before.index.parts] if self.before else []
         numbers = (int(file.removeprefix(INDEX)) for file in old if file.startswith(INDEX))
         return 1 + max(numbers, default=-1)
 
@@ -202,7 +202,7 @@ class _Built:
         """
         if self.before is None:
             return "score"
-        named, scorer = self.before.table.named, self.before.origin.scorer
+        named, scorer = self.before.index.named, self.before.origin.scorer
         in_force = SCORE_PREFIX + scorer.name if scorer and "score" not in named else ""
         own = next((name for name, column in named.items() if column == "score"), in_force)
         source = SCORE_PREFIX + self.how.columns.score
@@ -214,7 +214,7 @@ class _Built:
         Raises:
             ValueError: Neither the source nor the pool has a pair.
         """
-        before = self.before.table.files if self.before else []
+        before = self.before.index.files if self.before else []
         merge = replace(merge, work=f"{self.folders.work}merge/", before=before)
         found = merge_parts(self.files, merge, self.folders.shared, self.how.workers, report)
         if not found and not before:

@@ -53,7 +53,7 @@ def info_lines(pool: Pool) -> Iterator[str]:
         if what in pool.columns:
             # Quantiles as N-th highest values: the 5 % quantile is near the last of them.
             low, middle, high = nth_values(
-                pool.table, what, [1 + int((1 - share) * (pool.count - 1)) for share in (0.05, 0.5, 0.95)]
+                pool.index, what, [1 + int((1 - share) * (pool.count - 1)) for share in (0.05, 0.5, 0.95)]
             )
             label = {"length": "image file", "tokens": "caption"}.get(what, what)
             yield f"{label}: median {middle:,.0f} {unit}, 90% within {low:,.0f} to {high:,.0f}"
@@ -85,18 +85,18 @@ def _scores(pool: Pool) -> Iterator[str]:
         return
     ranking = pool.origin.scorer
     ranked_by = ranking.name if ranking else "an unknown scorer"
-    scored = count_scored(pool.table, "score")  # the earliest pools do not record it
+    scored = count_scored(pool.index, "score")  # the earliest pools do not record it
     yield f"ranked by the score of {ranked_by}; {scored:,} pairs have one:"
     numbers = {
         quality: number
         for quality in ("top20", "top40", "top60", "top80")
         if (number := available(pool.count, quality)) <= scored
     }
-    best, worst, *borders = nth_values(pool.table, "score", [1, scored, *numbers.values()])
+    best, worst, *borders = nth_values(pool.index, "score", [1, scored, *numbers.values()])
     cuts = dict(zip(numbers, borders, strict=True))
     edges = np.histogram_bin_edges(np.array([worst, best]), _BARS)
     counts = np.zeros(_BARS, np.int64)
-    for chunk in pool.table.chunks("score"):
+    for chunk in pool.index.chunks("score"):
         counts += np.histogram(chunk[np.isfinite(chunk)], edges)[0]
     bars = np.clip(np.searchsorted(edges, list(cuts.values()), side="right") - 1, 0, _BARS - 1)
     for bar, (count, low, high) in enumerate(zip(counts, edges[:-1], edges[1:], strict=True)):
@@ -153,9 +153,9 @@ def contact_sheet(pool: Pool, path: Path) -> None:
 def _shown(pool: Pool) -> pd.DataFrame:
     """Return ``tenth`` and ``row`` of the pairs with the lowest hashes of each tenth, by score or hash."""
     shown = pd.DataFrame()
-    tenths = bins(pool.table, "score") if pool.scored else repeat(None)
+    tenths = bins(pool.index, "score") if pool.scored else repeat(None)
     for start, hashes, scored in zip(
-        pool.table.starts.tolist(), pool.table.chunks("hash"), tenths, strict=False
+        pool.index.starts.tolist(), pool.index.chunks("hash"), tenths, strict=False
     ):
         # Without scores the range of the hashes is divided into ten equal parts.
         tenth = hashes // np.uint64(-(-(2**64) // BINS)) if scored is None else scored

@@ -52,7 +52,7 @@ def expression_scores(pool: Pool, text: str, metadata: Path | None = None) -> It
     subsets = {name: SUBSET_PREFIX + name for name in pool.subsets if name not in names}
     value, _, condition = text.partition(" if ")
     brought = {} if metadata is None else _brought(pool, text, metadata, {*names, *subsets, *_OF_PAIR})
-    for part in pool.parts([*names.values(), *subsets.values(), *_OF_PAIR]):
+    for part in pool.row_groups([*names.values(), *subsets.values(), *_OF_PAIR]):
         frame = pd.DataFrame({name: part[column].astype(np.float64) for name, column in names.items()})
         for name, column in subsets.items():
             frame[name] = part[column].astype(np.bool_)
@@ -79,8 +79,8 @@ def _brought(
     for field in pq.read_schema(files[0]):
         if field.name not in known and re.search(rf"\b{re.escape(field.name)}\b", text):
             is_text = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
-            values = look_up(pool.table.files, by, files, field.name, pool.path, text=is_text)
-            found[field.name] = pool.table.cut(values, by_group=True)
+            values = look_up(pool.index.files, by, files, field.name, pool.path, text=is_text)
+            found[field.name] = pool.index.cut(values, by_group=True)
     return found
 
 
@@ -116,7 +116,7 @@ def metadata_scores(pool: Pool, column: str, metadata: Path) -> Iterator[NDArray
         kind = pq.read_schema(file).field(column).type
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
             raise ValueError(f"{file}: column {column} holds {kind}, not numbers")
-    return map(_as_scores, look_up(pool.table.files, by, files, column, pool.path))
+    return map(_as_scores, look_up(pool.index.files, by, files, column, pool.path))
 
 
 def _metadata_files(metadata: Path) -> tuple[list[Path], str]:
@@ -160,7 +160,7 @@ def column_scores(
     shard, known = "", dict[int, float]()
     # The pairs of a shard are adjacent in the index, so each shard is read once.
     # Keys may repeat, offsets do not.
-    for part in pool.parts(["shard", "offset"]):
+    for part in pool.row_groups(["shard", "offset"]):
         scores = np.full(len(part), np.nan, np.float32)
         for place, (name, offset) in enumerate(zip(part["shard"], part["offset"], strict=True)):
             if name != shard:

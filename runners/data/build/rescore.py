@@ -48,20 +48,20 @@ def set_score(
     stretches = [scores] if isinstance(scores, np.ndarray) else scores
     finite = (np.where(np.isfinite(each), each, np.nan).astype(np.float32) for each in stretches)
     column = SCORE_PREFIX + scorer.name
-    table = _with_column(pool.table, column, finite)
-    if not count_scored(table, column):
+    index = _with_column(pool.index, column, finite)
+    if not count_scored(index, column):
         raise ValueError(f"{scorer.name} has no finite score for any pair of {pool.copy_of or pool.path}")
     scorers, rankings = dict(pool.scorers), dict(pool.rankings)
     if pool.scored and not any(name.startswith(SCORE_PREFIX) for name in pool.columns):
         first = pool.origin.scorer or Scorer(name=FIRST)
-        table.named[SCORE_PREFIX + first.name] = "score"
+        index.named[SCORE_PREFIX + first.name] = "score"
         scorers[first.name] = first
         rankings[first.name] = pool.fingerprint, pool.scored
     scorers[scorer.name] = scorer
     for name in [name for name in scorers if name not in rankings or name == scorer.name]:
         column = SCORE_PREFIX + name
-        rankings[name] = next(fingerprints(table, [column])), count_scored(table, column)
-    return _in_force(replace(pool, table=table, scorers=scorers, rankings=rankings), scorer.name)
+        rankings[name] = next(fingerprints(index, [column])), count_scored(index, column)
+    return _in_force(replace(pool, index=index, scorers=scorers, rankings=rankings), scorer.name)
 
 
 def use_score(pool: Pool, name: str) -> Pool:
@@ -81,25 +81,25 @@ def use_score(pool: Pool, name: str) -> Pool:
 
 def _in_force(pool: Pool, name: str) -> Pool:
     """Rank a pool by one of its scores."""
-    own = pool.table
+    own = pool.index
     column = SCORE_PREFIX + name
     named = own.named | {"score": own.named.get(column, column)}
     if named["score"] == "score":
         del named["score"]
-    table = Index(own.folder, own.parts, own.stored, added=own.added, named=named)
+    index = Index(own.folder, own.parts, own.stored, added=own.added, named=named)
     fingerprint, scored = pool.rankings[name]
     origin = replace(pool.origin, scorer=pool.scorers[name])
-    write_facts(replace(pool, origin=origin, table=table, fingerprint=fingerprint, scored=scored))
+    write_facts(replace(pool, origin=origin, index=index, fingerprint=fingerprint, scored=scored))
     return Pool.open(pool.path)
 
 
-def _with_column(table: Index, name: str, values: Iterable[NDArray[Any]]) -> Index:
+def _with_column(index: Index, name: str, values: Iterable[NDArray[Any]]) -> Index:
     """Add a column to an index, or replace an added one; the former files stay until the next build."""
-    numbers = [int(suffix.removeprefix(_ADDED)) for suffix in table.added.values()]
+    numbers = [int(suffix.removeprefix(_ADDED)) for suffix in index.added.values()]
     suffix = f"{_ADDED}{max(numbers, default=0) + 1}"
-    parts = add_column(table, name, suffix, table.cut(values))
-    named = {each: of for each, of in table.named.items() if each != name}
-    return Index(table.folder, parts, table.stored, added=table.added | {name: suffix}, named=named)
+    parts = add_column(index, name, suffix, index.cut(values))
+    named = {each: of for each, of in index.named.items() if each != name}
+    return Index(index.folder, parts, index.stored, added=index.added | {name: suffix}, named=named)
 
 
 def set_subset(pool: Pool, name: str, uids: Path) -> Pool:
@@ -118,16 +118,16 @@ def set_subset(pool: Pool, name: str, uids: Path) -> Pool:
 
     def inside(folder: Path) -> Iterator[NDArray[np.bool_]]:
         """Yield for each pair whether it is in the subset."""
-        for found in look_up(pool.table.files, "uid", [_uid_table(uids, wanted, folder)], "inside", folder):
+        for found in look_up(pool.index.files, "uid", [_uid_table(uids, wanted, folder)], "inside", folder):
             counts.append(int(np.count_nonzero(found == 1)))
             yield found == 1
 
     if "uid" in pool.columns:
         with TemporaryDirectory(prefix=".uids-", dir=pool.path) as folder:
-            table = _with_column(pool.table, SUBSET_PREFIX + name, inside(Path(folder)))
+            index = _with_column(pool.index, SUBSET_PREFIX + name, inside(Path(folder)))
     if not sum(counts):
         raise ValueError(f"none of the {len(wanted):,} uids in {uids} is in {pool.copy_of or pool.path}")
-    write_facts(replace(pool, table=table, subsets={**pool.subsets, name: sum(counts)}))
+    write_facts(replace(pool, index=index, subsets={**pool.subsets, name: sum(counts)}))
     return Pool.open(pool.path)
 
 
@@ -174,8 +174,10 @@ def rewrite_shards(pool: Pool, *, workers: Workers, report: Report) -> Pool:
     shutil.rmtree(new, ignore_errors=True)
     with TemporaryDirectory(prefix=f".{path.name}.columns-", dir=path.parent) as folder:
         columns = Path(folder) / "columns.parquet"
-        with pq.ParquetWriter(columns, pa.Schema.from_pandas(next(pool.parts(["hash", *carry])))) as writer:
-            for part in pool.parts(["hash", *carry]):
+        with pq.ParquetWriter(
+            columns, pa.Schema.from_pandas(next(pool.row_groups(["hash", *carry])))
+        ) as writer:
+            for part in pool.row_groups(["hash", *carry]):
                 writer.write_table(pa.Table.from_pandas(part, writer.schema, preserve_index=False))
         written = build_pool(new, Build(source=path, workers=workers, scores=columns), report)
     for file in (*pool.left_out_files, *([pool.sources] if pool.sources else ())):
@@ -197,4 +199,4 @@ def rewrite_shards(pool: Pool, *, workers: Workers, report: Report) -> Pool:
 
 
 def _count(pool: Pool, column: str) -> int:
-    return sum(int(np.count_nonzero(chunk)) for chunk in pool.table.chunks(column))
+    return sum(int(np.count_nonzero(chunk)) for chunk in pool.index.chunks(column))

@@ -15,7 +15,7 @@ from runners.data.build.sources.source import Columns, SourcePart, pairs_of
 from runners.data.evaluation.thumbnail import Thumbnail, file_hash, thumbnail_of
 from runners.data.places.shared_folder import SharedFolder
 from runners.data.pool.damage import Damage
-from runners.data.pool.index import frame_of
+from runners.data.pool.rows import frame_of
 from runners.host.files import new_file
 from runners.host.workers import Report, Workers, part_name
 

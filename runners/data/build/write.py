@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from runners.data.build.in_place import SCORE_FIELD
 from runners.data.index.writing import write_parts
 from runners.data.pool.describe import describe_pool
-from runners.data.pool.index import bins_of, frame_of
 from runners.data.pool.pool import Origin, Pool
+from runners.data.pool.rows import bins_of, frame_of
 from runners.data.pool.shards import PairEntry, close_shard, content_hash, encode_image, write_sample
 from runners.host.files import new_folder
 

@@ -1,6 +1,6 @@
 """Writing of the parts of an index, of columns that are added to them, and of the manifest that lists them.
 
-index/00000.parquet             the pairs of a group of shards: the columns of ``runners.data.pool.index``
+index/00000.parquet             the pairs of a group of shards: the columns of ``runners.data.pool.rows``
 index/00000.words.parquet       words of their captions, and the number of times that each occurs
 index/00000.added-1.parquet     a column that was added to the part
 index/manifest-….parquet        one row a part, with the shards and histograms; named by its content

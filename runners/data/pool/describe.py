@@ -22,8 +22,8 @@ from runners.data.index.selection import SCORE_PREFIX, bins, count_scored
 from runners.data.index.writing import UNKNOWN, VERSIONS, read_part, write_manifest, write_words
 from runners.data.places.place import FolderPlace
 from runners.data.pool.damage import damage_table
-from runners.data.pool.index import VOCABULARY_LIMIT
 from runners.data.pool.pool import FORMAT, Origin, Pool
+from runners.data.pool.rows import VOCABULARY_LIMIT
 from runners.host.files import new_file
 
 _RANGE = r"bytes [\d,]+ to [\d,]+ (are \w+)"
@@ -53,10 +53,10 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
         sources: As in `Pool`; by default that of the version before.
     """
     found = [read_part(folder, file) for file in files]
-    old = before.table if before else None
+    old = before.index if before else None
     parts = [*(old.parts if old else ()), *(part for part, _ in found)]
     assert parts, "a pool has pairs"
-    table = Index(
+    index = Index(
         folder,
         _with_sizes(parts, list(shards), sizes or FolderPlace(folder).sizes),
         old.stored if old else found[-1][1],
@@ -65,16 +65,16 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
     )
     number = 2 + len(list((folder / VERSIONS).glob("*.json")))
     vocabulary = f"vocabulary-{number}.txt" if before else "vocabulary.txt"
-    words = most_frequent(_words(table), VOCABULARY_LIMIT)
+    words = most_frequent(_words(index), VOCABULARY_LIMIT)
     with new_file(folder / vocabulary) as file:
         file.write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
     reasons = Counter(before.left_out if before else {})
     name = f"left-out-{number}.parquet" if before else "left-out.parquet"
     any_left_out = _write_left_out(folder / name, left_out, reasons)
     scorers = before.scorers if before else {}
-    names = [column for column in table.columns if column.startswith(SCORE_PREFIX)]
-    fingerprint, *others = fingerprints(table, ["score", *names])
-    scored = {column: count_scored(table, column) for column in ("score", *names)}
+    names = [column for column in index.columns if column.startswith(SCORE_PREFIX)]
+    fingerprint, *others = fingerprints(index, ["score", *names])
+    scored = {column: count_scored(index, column) for column in ("score", *names)}
     if not scored["score"]:
         origin = replace(origin, scorer=None)
     rankings = {
@@ -91,11 +91,11 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
         Pool(
             path=folder,
             origin=origin,
-            count=table.count,
+            count=index.count,
             scored=scored["score"],
             fingerprint=fingerprint,
             unranked=fingerprint,
-            table=table,
+            index=index,
             vocabulary_file=vocabulary,
             left_out_files=(*(before.left_out_files if before else ()), *((name,) if any_left_out else ())),
             left_out=dict(reasons.most_common()),
@@ -127,28 +127,28 @@ def write_facts(pool: Pool) -> None:
         "subsets": dict(pool.subsets),
         "vocabulary": pool.vocabulary_file,
         "sources": pool.sources,
-        "manifest": write_manifest(pool.path, pool.table.parts),
-        "columns": pool.table.stored,
-        "added": pool.table.added,
-        "named": pool.table.named,
+        "manifest": write_manifest(pool.path, pool.index.parts),
+        "columns": pool.index.stored,
+        "added": pool.index.added,
+        "named": pool.index.named,
     }
     with new_file(pool.path / "pool.json") as file:
         file.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def fingerprints(table: Index, columns: Sequence[str]) -> Iterator[str]:
+def fingerprints(index: Index, columns: Sequence[str]) -> Iterator[str]:
     """Yield a pool's fingerprint in the order of each of some columns of scores.
 
     It is a hash of content, score and tenth of every row, so copies of a pool have the same one.
     """
     content = blake2b(digest_size=16)
-    for chunk in table.chunks("hash"):
+    for chunk in index.chunks("hash"):
         content.update(np.ascontiguousarray(chunk).tobytes())
     for column in columns:
         digest = content.copy()
-        for chunk in table.chunks(column):
+        for chunk in index.chunks(column):
             digest.update(np.ascontiguousarray(chunk, np.float32).tobytes())
-        for tenths in bins(table, column):
+        for tenths in bins(index, column):
             digest.update(tenths.tobytes())
         yield digest.hexdigest()
 
@@ -173,16 +173,16 @@ def _with_sizes(
     ]
 
 
-def _words(table: Index) -> list[Path]:
+def _words(index: Index) -> list[Path]:
     """Return the words of the parts' files, those of an index of one file after counting them."""
     found = {}
-    for part in table.parts:
-        path = table.folder / part.file
+    for part in index.parts:
+        path = index.folder / part.file
         found[path] = path.with_name(f"{path.name}.words.parquet")
         if not found[path].exists():
             write_words(
                 path,
-                (text for frame in table.frames(["caption"], file=part.file) for text in frame["caption"]),
+                (text for frame in index.frames(["caption"], file=part.file) for text in frame["caption"]),
             )
     return list(found.values())
 

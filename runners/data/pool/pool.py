@@ -37,7 +37,7 @@ from runners.data.places.piece_cache import piece_cache
 from runners.data.places.place import FolderPlace, Place
 from runners.data.places.url_place import UrlPlace
 from runners.data.pool.damage import DAMAGE_TOLERANCE
-from runners.data.pool.index import bins_of
+from runners.data.pool.rows import bins_of
 from runners.host.files import finish_files
 
 FORMAT = 2
@@ -93,7 +93,7 @@ class Pool:
         count: Number of pairs.
         scored: Number of pairs with a quality score.
         fingerprint: A hash of all pairs, scores and their order.
-        table: The parts of the index.
+        index: The parts of the index.
         vocabulary_file: Name of the file of the vocabulary.
         left_out_files: Names of the tables of samples that are not pairs.
         left_out: Reason → number of samples that are not pairs.
@@ -111,7 +111,7 @@ class Pool:
     count: int
     scored: int
     fingerprint: str
-    table: Index
+    index: Index
     vocabulary_file: str = "vocabulary.txt"
     left_out_files: tuple[str, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
@@ -130,7 +130,7 @@ class Pool:
     @cached_property
     def shards(self) -> Mapping[str, int]:
         """Path below the folder → bytes of the shard."""
-        return {shard: size for part in self.table.parts for shard, size in part.shards.items()}
+        return {shard: size for part in self.index.parts for shard, size in part.shards.items()}
 
     @cached_property
     def place(self) -> Place:
@@ -139,28 +139,28 @@ class Pool:
         return UrlPlace(url, self.shards, piece_cache()) if url else FolderPlace(self.path)
 
     @cached_property
-    def index(self) -> pd.DataFrame:
-        """One row per pair, and ``bin``, its tenth; for up to some million pairs."""
-        frame = pd.concat(self.parts(), ignore_index=True)
+    def frame(self) -> pd.DataFrame:
+        """The index with one row per pair, and ``bin``, its tenth; for up to some million pairs."""
+        frame = pd.concat(self.index.frames(), ignore_index=True)
         return frame.assign(bin=bins_of(frame["score"].to_numpy(), frame["hash"].to_numpy()))
 
     def warm(self) -> None:
         """Read the index of a small pool now, so that forked processes share it."""
         if self.count <= _ROWS_IN_MEMORY:
-            _ = self.index
+            _ = self.frame
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The index's columns."""
-        return self.table.columns
+        return self.index.columns
 
     def column(self, name: str) -> NDArray[Any]:
         """Return a whole column of numbers."""
-        return np.concatenate([*self.table.chunks(name)])
+        return np.concatenate([*self.index.chunks(name)])
 
-    def parts(self, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
+    def row_groups(self, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
         """Yield the index, or some columns of it, row group by row group."""
-        return self.table.frames(columns)
+        return self.index.frames(columns)
 
     def rows(self, rows: NDArray[np.int64], columns: Sequence[str], *, keep: bool = True) -> pd.DataFrame:
         """Return rows of the index in the requested order; of a large one, only their row groups are read.
@@ -171,9 +171,9 @@ class Pool:
             keep: False if these columns of the row groups are not soon needed again.
         """
         if self.count <= _ROWS_IN_MEMORY:
-            frame: pd.DataFrame = self.index[list(columns)].iloc[rows]
+            frame: pd.DataFrame = self.frame[list(columns)].iloc[rows]
             return frame
-        return self.table.rows(rows, columns, keep=keep)
+        return self.index.rows(rows, columns, keep=keep)
 
     @property
     def computed(self) -> dict[str, str]:
@@ -191,12 +191,12 @@ class Pool:
             in_force = self.origin.scorer is not None and name == self.origin.scorer.name
             quality = top if in_force else top + BY + name  # the score in force may have no column of its own
         if self.count <= _ROWS_IN_MEMORY:
-            return select(self.table, size=size, quality=quality)
+            return select(self.index, size=size, quality=quality)
         # Named subsets and scores may be replaced by others of the same name: their files then differ.
         identity = json.dumps(
-            [self.unranked, self.fingerprint, self.table.added, self.table.named, size, quality]
+            [self.unranked, self.fingerprint, self.index.added, self.index.named, size, quality]
         )
-        return kept_subset(identity, lambda: select(self.table, size=size, quality=quality))
+        return kept_subset(identity, lambda: select(self.index, size=size, quality=quality))
 
     @cached_property
     def vocabulary(self) -> tuple[str, ...]:
@@ -256,20 +256,20 @@ def _read(path: Path, file: Path) -> Pool:
 def _described(path: Path, name: str, facts: Mapping[str, Any]) -> Pool:
     """Return the pool that the facts of a file describe."""
     found = facts["format"]
-    table = in_one_file(path, facts) if found == 1 else in_parts(path, facts)
-    if table.count != facts["count"]:
-        raise ValueError(f"the index of {path} has {table.count} rows, {name} says {facts['count']}")
-    named = [name for name in table.columns if name.startswith(SUBSET_PREFIX)] if found == 1 else []
+    index = in_one_file(path, facts) if found == 1 else in_parts(path, facts)
+    if index.count != facts["count"]:
+        raise ValueError(f"the index of {path} has {index.count} rows, {name} says {facts['count']}")
+    named = [name for name in index.columns if name.startswith(SUBSET_PREFIX)] if found == 1 else []
     left_out = [each for each in ("left-out.parquet",) if found == 1 and (path / each).exists()]
     scorer = Scorer(**facts["scorer"]) if facts["scorer"] else None
     return Pool(
         path=path,
         origin=Origin(name=facts["name"], scorer=scorer, provenance=facts["provenance"]),
-        count=table.count,
+        count=index.count,
         # The earliest pools record only whether there are scores.
-        scored=facts.get("scored_pairs", table.count if facts["scored"] else 0),
+        scored=facts.get("scored_pairs", index.count if facts["scored"] else 0),
         fingerprint=facts["fingerprint"],
-        table=table,
+        index=index,
         sources=facts.get("sources", ""),
         copy_of=copied_from(path),
         vocabulary_file=facts.get("vocabulary", "vocabulary.txt"),
@@ -285,7 +285,7 @@ def _described(path: Path, name: str, facts: Mapping[str, Any]) -> Pool:
         subsets=facts.get(
             "subsets",
             {
-                name.removeprefix(SUBSET_PREFIX): sum(map(np.count_nonzero, table.chunks(name)))
+                name.removeprefix(SUBSET_PREFIX): sum(map(np.count_nonzero, index.chunks(name)))
                 for name in named
             },
         ),
@@ -299,7 +299,7 @@ def _check_shards(pool: Pool, tolerance: float) -> None:
     if not changed:
         return
     lost = sum(
-        int(part["shard"].isin(changed).sum()) for part in pool.table.frames(["shard"], having=changed)
+        int(part["shard"].isin(changed).sum()) for part in pool.index.frames(["shard"], having=changed)
     )
     if lost > tolerance * pool.count:
         first = next(shard for shard in pool.shards if shard in changed)

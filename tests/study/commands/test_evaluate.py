@@ -276,7 +276,7 @@ def test_the_exported_tokenizer_gives_the_ids_of_training(user: Path, pool: Path
     theirs.enable_truncation(16)
     theirs.enable_padding(length=16, pad_id=0, pad_token="[padding]")  # noqa: S106 - no secret
     opened = open_pool(pool)
-    texts = [*opened.index["caption"][:200], "A Dog, on_red!", "straße 日本語 ÜBER don't", "", "a " * 40]
+    texts = [*opened.frame["caption"][:200], "A Dog, on_red!", "straße 日本語 ÜBER don't", "", "a " * 40]
     expected = tokenizer(1024, 16, opened.vocabulary)(texts)
     assert [each.ids for each in theirs.encode_batch(texts)] == expected.tolist()
     config = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]

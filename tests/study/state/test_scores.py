@@ -128,7 +128,7 @@ def test_a_score_is_computed_from_others_and_named(scored: Pool, tmp_path: Path,
     cut = "other > 0 and caption.str.len() > 5 and width < 3 * height"
     run(f"data score {scored.path} --with '=first if {cut}' --name some --workers 1")
     pool = Pool.open(scored.path)
-    pairs = next(pool.parts(["width", "height", "caption"]))
+    pairs = next(pool.row_groups(["width", "height", "caption"]))
     kept = (other > 0) & (pairs["caption"].str.len() > 5) & (pairs["width"] < 3 * pairs["height"])
     assert 0 < kept.sum() < pool.count
     np.testing.assert_array_equal(pool.column("score:some"), np.where(kept, first, np.nan).astype(np.float32))

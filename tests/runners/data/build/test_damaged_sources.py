@@ -68,7 +68,7 @@ def test_samples_behind_a_hole_are_used_and_the_hole_is_counted_as_a_range(tmp_p
     shard.write_bytes(content)
     pool = built(tmp_path / "x")
     captions = {f"number {n}" for n in (*range(50), *range(80, 100))}
-    assert set(pool.index["caption"]) == captions
+    assert set(pool.frame["caption"]) == captions
     reason = f"{NOT_READABLE}: bytes {start:,} to {stop:,} are zeros"
     assert left_out(pool) == [("0.tar", NAMES[49], reason)]
     assert pool.left_out == {f"{NOT_READABLE}: are zeros": 1}
@@ -108,13 +108,13 @@ def test_upper_case_endings_and_linked_folders_belong_to_a_source(tmp_path: Path
     (tmp_path / "x" / "again").symlink_to(tmp_path / "x")
     (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "elsewhere")
     pool = built(tmp_path / "x")
-    assert (sorted(pool.index["caption"]), pool.left_out) == (["a", "number 1"], {})
+    assert (sorted(pool.frame["caption"]), pool.left_out) == (["a", "number 1"], {})
 
 
 def test_adjacent_samples_of_one_key_are_two_samples(tmp_path: Path) -> None:
     samples = [("k", {"png": encoded(8, 8, "PNG", n), "txt": f"n{n}".encode()}) for n in range(3)]
     write_tar(tmp_path / "x" / "0.tar", samples)
-    assert sorted(built(tmp_path / "x").index["caption"]) == ["n0", "n1", "n2"]
+    assert sorted(built(tmp_path / "x").frame["caption"]) == ["n0", "n1", "n2"]
 
 
 def test_a_member_given_twice_side_by_side_ends_in_one_account_of_each_image(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_member_given_twice_side_by_side_ends_in_one_account_of_each_image(tmp
         add(tar, "k.txt", b"words")
         add_sample(tar, 3)
     pool = built(tmp_path / "x")
-    assert sorted(pool.index["caption"]) == ["number 3", "words"]
+    assert sorted(pool.frame["caption"]) == ["number 3", "words"]
     assert pool.left_out == {"no caption": 1}
 
 
@@ -152,7 +152,7 @@ def test_links_devices_and_sparse_members_are_refused_not_followed(tmp_path: Pat
         add(tar, "z.txt", b"words")
         add_sample(tar, 2)
     pool = built(tmp_path / "x")
-    assert sorted(pool.index["caption"]) == ["number 1", "number 2"]
+    assert sorted(pool.frame["caption"]) == ["number 1", "number 2"]
     reasons = {key: reason for _, key, reason in left_out(pool)}
     assert reasons == dict.fromkeys("shi", "png is a link, which is not followed") | {
         "f": "png is not a file",
@@ -168,7 +168,7 @@ def test_pax_headers_are_read_and_broken_ones_counted(tmp_path: Path) -> None:
             add(tar, f"{key}.png", small(number)[1]["png"], pax_headers={"size": "-5"} if number == 3 else {})
             add(tar, f"{key}.txt", f"number {number}".encode())
     pool = built(tmp_path / "x")
-    assert sorted(pool.index["caption"]) == ["number 1", "number 2", "number 4"]
+    assert sorted(pool.frame["caption"]) == ["number 1", "number 2", "number 4"]
     assert any(reason.startswith(NOT_READABLE) for _, _, reason in left_out(pool))
 
 
@@ -294,7 +294,7 @@ def test_rows_of_a_table_that_cannot_be_used_are_left_out_alone(tmp_path: Path) 
     lines += [b"zero.png,four", b"loop.png,five", b"c.png,six"]
     (tmp_path / "t" / "t.csv").write_bytes(b"\n".join(lines) + b"\n")
     pool = built(tmp_path / "t" / "t.csv")
-    assert sorted(pool.index["caption"]) == ["one", "six"]
+    assert sorted(pool.frame["caption"]) == ["one", "six"]
     assert [each[1:] for each in left_out(pool)] == [
         ("row 1", "caption is not UTF-8"),
         ("row 2", "name is not UTF-8"),

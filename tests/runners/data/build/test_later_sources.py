@@ -86,15 +86,15 @@ def test_the_same_command_takes_up_what_is_new_and_leaves_the_rest(
 
     assert written(grown).items() >= before.items()
     assert grown.count == 3 * EACH
-    assert grown.index["hash"].is_unique
-    assert grown.index["key"].is_unique
+    assert grown.frame["hash"].is_unique
+    assert grown.frame["key"].is_unique
     assert grown.left_out == {"duplicate": EACH}
     whole = build(tmp_path / "whole", source)
-    assert sorted(grown.index["hash"]) == sorted(whole.index["hash"])
+    assert sorted(grown.frame["hash"]) == sorted(whole.frame["hash"])
     assert [len(found.shards) for found in (pool, grown)] == [4, 6]
     for quality in ("all", "top20"):
         ours, theirs = (
-            set(each.index["hash"].iloc[each.subset(size=None, quality=quality).rows()])
+            set(each.frame["hash"].iloc[each.subset(size=None, quality=quality).rows()])
             for each in (grown, whole)
         )
         assert ours == theirs
@@ -180,8 +180,8 @@ def test_scores_and_rewritten_shards_go_with_later_shards(pool: Pool, source: Pa
     assert build(rewritten.path, source).count == 3 * EACH
     write_shards(source, range(4))
     again = build(rewritten.path, source)
-    assert sorted(again.index["hash"]) == sorted(build(tmp_path / "whole", source).index["hash"])
-    assert again.index["key"].is_unique
+    assert sorted(again.frame["hash"]) == sorted(build(tmp_path / "whole", source).frame["hash"])
+    assert again.frame["key"].is_unique
     assert (again.scored, again.count) == (2 * EACH, 4 * EACH), (
         "a score of the shards is not one of the model"
     )

@@ -33,15 +33,15 @@ def test_two_builds_give_the_same_bytes_in_every_file(
 
 
 def test_rows_are_sorted_by_quality_bin_then_hash(pool: Pool) -> None:
-    bins, hashes = pool.index["bin"].to_numpy(), pool.index["hash"].to_numpy()
+    bins, hashes = pool.frame["bin"].to_numpy(), pool.frame["hash"].to_numpy()
     assert np.array_equal(np.lexsort((hashes, bins)), np.arange(503))
     assert np.bincount(bins).tolist() == [51, 50, 50, 51, 50, 50, 51, 50, 50, 50]
-    best_of_next = pool.index.groupby("bin")["score"].max()[1:].to_numpy()
-    assert (pool.index.groupby("bin")["score"].min()[:-1].to_numpy() >= best_of_next).all()
+    best_of_next = pool.frame.groupby("bin")["score"].max()[1:].to_numpy()
+    assert (pool.frame.groupby("bin")["score"].min()[:-1].to_numpy() >= best_of_next).all()
 
 
 def test_index_offsets_agree_with_tarfile(pool: Pool) -> None:
-    for shard, rows in pool.index.groupby("shard"):
+    for shard, rows in pool.frame.groupby("shard"):
         with tarfile.open(pool.path / str(shard)) as tar:
             members = {member.name: member for member in tar}
         for row in rows.itertuples():
@@ -56,13 +56,13 @@ def test_webdataset_reads_the_shards_as_img2dataset_writes_them(pool: Pool) -> N
     shards = sorted(str(path) for path in (pool.path / "shards").glob("*.tar"))
     dataset = webdataset.WebDataset(shards, shardshuffle=False).decode("pil")
     samples = list(dataset)
-    assert [sample["__key__"] for sample in samples] == pool.index["key"].tolist()
-    assert [sample["txt"] for sample in samples] == pool.index["caption"].tolist()
+    assert [sample["__key__"] for sample in samples] == pool.frame["key"].tolist()
+    assert [sample["txt"] for sample in samples] == pool.frame["caption"].tolist()
     first = samples[0]
     assert isinstance(first["png"], Image.Image)
     assert first["json"]["caption"] == first["txt"]
     assert first["json"]["kind"] in {"full", "medium", "vague", "near-miss", "swapped"}
-    assert first["json"]["similarity"] == pytest.approx(pool.index["score"].iloc[0])
+    assert first["json"]["similarity"] == pytest.approx(pool.frame["score"].iloc[0])
 
 
 def test_recorded_scorer_and_source_are_read_back(tmp_path: Path) -> None:
@@ -89,8 +89,8 @@ def test_the_fingerprint_follows_content_and_scores(tmp_path: Path) -> None:
 def test_a_pool_spans_shards_of_4096_pairs(tmp_path: Path) -> None:
     one = TrainingPairs(seed=0, count=1)[0]
     pool = write_pool(tmp_path / "p", [one] * 4100, None)
-    assert pool.index["shard"].value_counts().to_dict() == {"shards/00000.tar": 4096, "shards/00001.tar": 4}
-    assert pool.index["key"].iloc[[0, 4096]].tolist() == ["000000000", "000004096"]
+    assert pool.frame["shard"].value_counts().to_dict() == {"shards/00000.tar": 4096, "shards/00001.tar": 4}
+    assert pool.frame["key"].iloc[[0, 4096]].tolist() == ["000000000", "000004096"]
 
 
 def test_a_build_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:

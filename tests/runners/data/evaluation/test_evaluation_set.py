@@ -76,7 +76,7 @@ def test_folder_of_captioned_shards_is_a_retrieval_set(pool: Pool) -> None:
 
     assert data.labels is None
     assert data.captions is not None
-    assert [captions[0] for captions in data.captions] == pool.index["caption"].tolist()
+    assert [captions[0] for captions in data.captions] == pool.frame["caption"].tolist()
     facts = describe_evaluation_set(pool.path / "shards")
     assert (facts.images, facts.texts) == (pool.count, pool.count)
 

@@ -18,8 +18,8 @@ from runners.data.index import opening, parts, writing
 from runners.data.index.selection import nth_values
 from runners.data.index.subset import BLOCK, Subset, subset_of
 from runners.data.pool import pool as pool_file
-from runners.data.pool.index import vocabulary_of
 from runners.data.pool.pool import Pool, Scorer
+from runners.data.pool.rows import vocabulary_of
 from runners.data.pool.shards import close_shard, encode_image, write_sample
 from runners.embedded.embedded_pool import TrainingPairs
 from runners.host.files import finish_files
@@ -75,16 +75,16 @@ def divided(tmp_path: Path, small_parts: None, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_pool_in_parts_is_the_pool_in_one(whole: Pool, divided: Pool, tmp_path: Path) -> None:
-    assert len(whole.table.parts) == 1
-    assert [part.rows for part in divided.table.parts] == [100, 100, 100]
+    assert len(whole.index.parts) == 1
+    assert [part.rows for part in divided.index.parts] == [100, 100, 100]
     assert divided.fingerprint == whole.fingerprint
-    assert divided.vocabulary == whole.vocabulary == tuple(vocabulary_of(whole.index["caption"]))
+    assert divided.vocabulary == whole.vocabulary == tuple(vocabulary_of(whole.frame["caption"]))
     assert divided.shards == whole.shards
-    assert divided.index.equals(whole.index)
+    assert divided.frame.equals(whole.frame)
     rows = np.random.default_rng(0).integers(0, whole.count, 90)
     columns = ["key", "caption", "score"]
     found = divided.rows(rows, columns).reset_index(drop=True)
-    assert found.equals(whole.index[columns].iloc[rows].reset_index(drop=True))
+    assert found.equals(whole.frame[columns].iloc[rows].reset_index(drop=True))
     for quality, size in (("all", 70), ("top37", None), ("top60", 31)):
         subset = divided.subset(size=size, quality=quality)
         assert np.array_equal(subset.rows(), whole.subset(size=size, quality=quality).rows())
@@ -112,7 +112,7 @@ def test_a_damaged_part_is_one_clear_error(divided: Pool) -> None:
     content[100] ^= 1  # in the first page, whose checksum tells
     part.write_bytes(content)
     with pytest.raises(ValueError, match=r"00001\.parquet, a part of the pool's index, is damaged .*restore"):
-        divided.column("hash"), [*divided.parts(["key"])]
+        divided.column("hash"), [*divided.row_groups(["key"])]
     part.write_bytes(content[:200])
     with pytest.raises(ValueError, match=r"00001\.parquet, a part of the pool's index, is damaged"):
         Pool.open(divided.path).column("hash")
@@ -122,7 +122,7 @@ def test_a_damaged_part_is_one_clear_error(divided: Pool) -> None:
 
 
 def test_a_computed_score_may_use_columns_of_metadata_also_texts(divided: Pool, tmp_path: Path) -> None:
-    keys = [*pd.concat(divided.parts(["key"]))["key"]]
+    keys = [*pd.concat(divided.row_groups(["key"]))["key"]]
     table = pd.DataFrame({
         "key": keys[::-1], "lang": ["en" if n % 3 == 0 else "de" for n in range(len(keys))][::-1],
         "aesthetic": np.arange(len(keys), dtype=np.float64)[::-1],
@@ -180,7 +180,7 @@ def test_later_shards_make_a_new_version_and_the_earlier_one_stays(
     second = in_place(folder)
 
     assert second.count == whole.count
-    assert sorted(second.index["hash"]) == sorted(whole.index["hash"])
+    assert sorted(second.frame["hash"]) == sorted(whole.frame["hash"])
     assert second.fingerprint == whole.fingerprint
     assert second.vocabulary == whole.vocabulary
     assert second.left_out == {"duplicate": EACH}
@@ -199,7 +199,7 @@ def test_later_shards_make_a_new_version_and_the_earlier_one_stays(
     third = in_place(folder)
     for each in (first, second, third):
         found = Pool.open(folder, holding=each.unranked)
-        assert found.vocabulary == tuple(vocabulary_of(found.index["caption"]))
+        assert found.vocabulary == tuple(vocabulary_of(found.frame["caption"]))
         assert sum(len(pd.read_parquet(found.path / name)) for name in found.left_out_files) == sum(
             found.left_out.values()
         )
@@ -247,7 +247,7 @@ def test_a_pool_written_from_a_source_takes_up_later_shards_in_a_folder_of_its_o
     second = in_place(path)
 
     assert second.left_out == {"duplicate": EACH}
-    assert sorted(second.index["hash"]) == sorted(whole.index["hash"])
+    assert sorted(second.frame["hash"]) == sorted(whole.frame["hash"])
     assert {shard.split("/")[0] for shard in second.shards} == {"shards", "later"}
     assert (second.origin, in_place(path).unranked) == (first.origin, second.unranked)
     best = second.rows(second.subset(size=30, quality="top40").rows(), ["hash"])["hash"]
@@ -266,7 +266,7 @@ def as_format_1(pool: Pool, folder: Path) -> Path:
     """Return a copy of a pool with the files of format 1."""
     shutil.copytree(pool.path, folder)
     shutil.rmtree(folder / "index")
-    pool.index.to_parquet(folder / "index.parquet", row_group_size=70, index=False)
+    pool.frame.to_parquet(folder / "index.parquet", row_group_size=70, index=False)
     facts = json.loads((folder / "pool.json").read_text())
     for name in ("manifest", "columns", "added", "named", "vocabulary", "left_out_files", "subsets"):
         del facts[name]
@@ -280,8 +280,8 @@ def test_a_pool_of_format_1_reads_and_grows_like_any(
     monkeypatch.setattr(opening, "GROUPS_PER_PART", 2)
     folder = as_format_1(whole, tmp_path / "old")
     old = Pool.open(folder)
-    assert len(old.table.parts) == 3
-    assert old.index.equals(whole.index)
+    assert len(old.index.parts) == 3
+    assert old.frame.equals(whole.frame)
     assert (old.unranked, old.shards, old.rankings) == (whole.unranked, whole.shards, whole.rankings)
     for quality in ("top30", "all", "top30 by similarity"):
         expected = whole.subset(size=50, quality=quality.removesuffix(" by similarity")).rows()
@@ -295,7 +295,7 @@ def test_a_pool_of_format_1_reads_and_grows_like_any(
     shutil.copy(tmp_path / "more" / "1.tar", folder / "7.tar")
     grown = in_place(folder)
     assert grown.count == 7 * EACH
-    assert grown.vocabulary == tuple(vocabulary_of(grown.index["caption"]))
+    assert grown.vocabulary == tuple(vocabulary_of(grown.frame["caption"]))
     assert Pool.open(folder, holding=whole.unranked).count == whole.count
     second = set_score(grown, -np.arange(grown.count, dtype=np.float32), Scorer(name="second"))
     assert second.subset(size=None, quality="top10").rows().tolist() == list(range(35))
@@ -305,7 +305,7 @@ def test_a_pool_of_format_1_reads_and_grows_like_any(
     np.save(tmp_path / "uids.npy", np.array([(0, uid) for uid in (3, 150, 299)], "u8,u8"))
     assert set_subset(mine, "few", tmp_path / "uids.npy").subset(
         size=None, quality="few"
-    ).rows().tolist() == [row for row, uid in enumerate(grown.index["uid"]) if int(uid, 16) in {3, 150, 299}]
+    ).rows().tolist() == [row for row, uid in enumerate(grown.frame["uid"]) if int(uid, 16) in {3, 150, 299}]
     assert f": {grown.count:,} pairs" in next(iter(info_lines(Pool.open(folder))))
 
 
@@ -313,14 +313,14 @@ def test_values_in_order_and_cut_columns_are_those_of_whole_columns(divided: Poo
     lengths = divided.column("length")
     numbers = [1, 2, 150, 299, 300]
     expected = np.sort(lengths)[::-1][[number - 1 for number in numbers]]
-    assert nth_values(divided.table, "length", numbers) == expected.tolist()
+    assert nth_values(divided.index, "length", numbers) == expected.tolist()
     column = np.arange(divided.count)
-    cut = [*divided.table.cut(iter(np.array_split(column, 7)))]
-    assert [len(each) for each in cut] == [part.rows for part in divided.table.parts]
+    cut = [*divided.index.cut(iter(np.array_split(column, 7)))]
+    assert [len(each) for each in cut] == [part.rows for part in divided.index.parts]
     assert np.array_equal(np.concatenate(cut), column)
     for wrong, message in ((column[:-1], "there are fewer"), (np.append(column, 0), "there are more")):
         with pytest.raises(ValueError, match=message):
-            list(divided.table.cut([wrong]))
+            list(divided.index.cut([wrong]))
 
 
 def test_a_kept_subset_reads_its_bits_when_they_are_asked_for(tmp_path: Path) -> None:
@@ -371,7 +371,7 @@ def test_a_build_that_is_killed_before_its_last_file_leaves_the_pool_as_it_was(
         with pytest.raises(RuntimeError, match="stopped"):
             in_place(folder)
     finish_files(folder)
-    assert Pool.open(folder).index.equals(first.index)
+    assert Pool.open(folder).frame.equals(first.frame)
     assert in_place(folder).count == 3 * EACH
 
 
@@ -381,5 +381,5 @@ def _stop(*_words: object) -> None:
 
 def test_row_groups_have_their_declared_size(divided: Pool) -> None:
     assert parts.ROWS_PER_PART == 64 * parts.ROWS_PER_GROUP
-    assert divided.table.parts[0].group_rows == (40, 40, 20)
-    assert isinstance(next(divided.parts(["key"])), pd.DataFrame)
+    assert divided.index.parts[0].group_rows == (40, 40, 20)
+    assert isinstance(next(divided.row_groups(["key"])), pd.DataFrame)

@@ -8,7 +8,7 @@ import pytest
 
 from budgets.quality import available, quality_percent
 from runners.data.index.selection import bins, select
-from runners.data.pool.index import bins_of
+from runners.data.pool.rows import bins_of
 from tests.runners.data.indexed import in_one_file, in_parts, rows_of
 
 COUNT = 1037

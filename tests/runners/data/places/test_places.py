@@ -115,7 +115,7 @@ class Requests:
 
 def test_the_index_is_the_same_and_the_shards_stay_away(away: Pool, folder: Pool) -> None:
     assert away.fingerprint == folder.fingerprint
-    assert away.index.equals(folder.index)
+    assert away.frame.equals(folder.frame)
     assert away.shards == folder.shards
     assert not list(away.path.rglob("*.tar"))
     assert not_indexed(away) is None
@@ -173,7 +173,7 @@ def test_missing_and_changed_shards_are_damage_and_counted(away: Pool, uploaded:
     storage = Storage(uploaded)
     content = (folder.path / "1.tar").read_bytes()
     other = bytearray(content)
-    other[folder.index["offset"][EACH + 7] + 100] ^= 1
+    other[folder.frame["offset"][EACH + 7] + 100] ^= 1
     try:
         storage.write("1.tar", bytes(other))
         storage.delete(["2.tar"])
@@ -187,7 +187,7 @@ def test_missing_and_changed_shards_are_damage_and_counted(away: Pool, uploaded:
         }
         assert len(found) == 1 + EACH
         storage.write("2.tar", b"")
-        storage.write("1.tar", content[: folder.index["offset"][EACH + 90] + 5])
+        storage.write("1.tar", content[: folder.frame["offset"][EACH + 90] + 5])
         shutil.rmtree(os.environ[CACHE])
         pool = Pool.open(away.path, tolerance=1)
         cut = {(each.shard, each.reason) for each in read_pairs(pool, ALL, ALL, 32).damage}

@@ -38,12 +38,12 @@ def shard_of(pool: Pool) -> Path:
 def flip_byte(pool: Pool, *rows: int) -> None:
     content = bytearray(shard_of(pool).read_bytes())
     for row in rows:
-        content[pool.index["offset"][row] + pool.index["length"][row] - 40] ^= 1
+        content[pool.frame["offset"][row] + pool.frame["length"][row] - 40] ^= 1
     shard_of(pool).write_bytes(content)
 
 
 def cut(pool: Pool, row: int) -> None:
-    shard_of(pool).write_bytes(shard_of(pool).read_bytes()[: pool.index["offset"][row] + 5])
+    shard_of(pool).write_bytes(shard_of(pool).read_bytes()[: pool.frame["offset"][row] + 5])
 
 
 def test_a_flipped_byte_is_noticed_even_where_the_image_still_decodes(pool: Pool) -> None:
@@ -175,7 +175,7 @@ def test_samples_around_tolerated_damage_in_a_tar_are_kept(tmp_path: Path, where
         index_shards(tmp_path / "strict")
     pool = index_shards(folder, tolerance=1.0)
     kept = [0, 1, 2, 3, 4, 5] + ([7, 8, 9] if where == "in a header" else [])
-    assert pool.index["key"].tolist() == [f"{n:09d}" for n in kept]
+    assert pool.frame["key"].tolist() == [f"{n:09d}" for n in kept]
     left_out = pd.read_parquet(pool.path / "left-out.parquet")
     assert set(left_out["shard"]) == {"0.tar"}
     if where == "in a header":

@@ -59,11 +59,11 @@ def test_folder_of_shards_is_indexed_in_place_on_opening(folder: Path) -> None:
     pool = open_pool(folder)
     assert {path: path.read_bytes() for path in folder.rglob("*.tar")} == before
     assert (pool.name, pool.count, pool.scored) == ("web", 10, 10)
-    row = pool.index.iloc[7]
+    row = pool.frame.iloc[7]
     assert (row["key"], row["shard"], row["caption"]) == ("000000007", "more/00001.tar", "Number 7!")
     assert (row["width"], row["height"]) == (47, 30)
     assert row["hash"] == content_hash(encoded(47, 30, colour=70), "Number 7!")
-    assert pool.index["bin"].tolist() == [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
+    assert pool.frame["bin"].tolist() == [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
     assert pool.vocabulary[0] == "number"
 
 
@@ -88,14 +88,14 @@ def test_another_field_can_hold_the_score(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", [sample(n, clip=float(9 - n), similarity=float(n)) for n in range(5)])
     pool = index_shards(tmp_path, score_field="clip", origin=Origin(name="mine"))
     assert pool.name == "mine"
-    assert pool.index["score"].tolist() == [9, 8, 7, 6, 5]
+    assert pool.frame["score"].tolist() == [9, 8, 7, 6, 5]
 
 
 def test_without_scores_only_quality_all_is_offered(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", [sample(n) for n in range(5)])
     pool = open_pool(tmp_path)
     assert not pool.scored
-    assert set(pool.index["bin"]) == {-1}
+    assert set(pool.frame["bin"]) == {-1}
     assert len(pool.subset(size=None, quality="all")) == 5
     with pytest.raises(ValueError, match=r"'top20' needs scores, but 0 of the pool's 5 pairs have one"):
         pool.subset(size=1, quality="top20")
@@ -114,7 +114,7 @@ def test_png_webp_and_captions_in_json_alone_count_as_pairs(tmp_path: Path) -> N
         ("c", {"jpeg": encoded(8, 8), "json": b"not json", "txt": b"three"}),
     ]
     write_tar(tmp_path / "0.tar", samples)
-    assert open_pool(tmp_path).index["caption"].tolist() == ["one", "from json", "three"]
+    assert open_pool(tmp_path).frame["caption"].tolist() == ["one", "from json", "three"]
 
 
 def test_samples_that_are_not_pairs_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_indexing_a_written_pool_anew_gives_the_same_pool(tmp_path: Path) -> Non
     (written.path / "pool.json").unlink()
     indexed = index_shards(written.path)
     assert indexed.fingerprint == written.fingerprint
-    assert indexed.index.equals(written.index)
+    assert indexed.frame.equals(written.frame)
     assert indexed.vocabulary == written.vocabulary
 
 
@@ -205,7 +205,7 @@ def test_built_index_includes_tars_without_pairs_and_links(folder: Path) -> None
     (folder / "00000.tar").symlink_to(folder.parent / "elsewhere.tar")
     pool = build_pool(folder, Build(source=folder, in_place=True), lambda *_: None)
     assert not_indexed(pool) is None
-    assert set(pool.index["shard"]) == {"00000.tar", "more/00001.tar"}
+    assert set(pool.frame["shard"]) == {"00000.tar", "more/00001.tar"}
     assert read_images(pool, np.arange(10), 24).shape == (10, 3, 24, 24)
 
 

@@ -33,7 +33,7 @@ def test_rows_keep_the_requested_order_and_repeats(pool: Pool) -> None:
     alone = np.concatenate([read_images(pool, rows[[place]], 32) for place in range(5)])
     assert together.shape == (5, 3, 32, 32)
     assert np.array_equal(together, alone)
-    assert captions(pool, rows) == pool.index["caption"].iloc[rows].tolist()
+    assert captions(pool, rows) == pool.frame["caption"].iloc[rows].tolist()
 
 
 def test_threads_change_nothing(pool: Pool) -> None:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from runners.data.pool.index import vocabulary_of
 from runners.data.pool.pool import Pool
+from runners.data.pool.rows import vocabulary_of
 from runners.data.pool.tokenizer import tokenizer
 
 WORDS = ("a", "dog", "red", "cat")
@@ -41,7 +41,7 @@ def test_the_vocabulary_is_by_falling_frequency_then_by_alphabet() -> None:
 
 
 def test_the_embedded_pool_fits_into_512_ids_and_16_tokens(pool: Pool) -> None:
-    texts = pool.index["caption"].tolist()
+    texts = pool.frame["caption"].tolist()
     assert len(pool.vocabulary) <= 509
     tokens = tokenizer(512, 16, pool.vocabulary)(texts)
     assert (tokens != 510).all()

@@ -170,9 +170,9 @@ def test_damage_counts_against_the_pool_that_has_it(pool: Pool, tmp_path: Path) 
     damaged = build_embedded_pool(
         tmp_path / "damaged", pairs=100, seed=1, score=None, evaluation_sizes={"held-out": 100}
     )
-    shard = damaged.path / damaged.index["shard"][0]
+    shard = damaged.path / damaged.frame["shard"][0]
     content = bytearray(shard.read_bytes())
-    content[damaged.index["offset"][10] + 60] ^= 255
+    content[damaged.frame["offset"][10] + 60] ^= 255
     shard.write_bytes(content)
     sources = [
         Source(pool=pool, rows=np.arange(pool.count), share=1),

@@ -76,7 +76,7 @@ def opened(kind: str, pool: Pool, **how: int) -> StreamedSet | InMemorySet:
 def list_keys(kind: str, path: str, first_step: int, workers: int) -> None:
     """Print the keys of each step's pairs until killed."""
     pool = Pool.open(path)
-    keys = dict(zip(map(bytes, read_images(pool, np.arange(pool.count), 32)), pool.index["key"], strict=True))
+    keys = dict(zip(map(bytes, read_images(pool, np.arange(pool.count), 32)), pool.frame["key"], strict=True))
     data = opened(kind, pool, workers=workers)
     for images, _ in data.batches(seed=5, batch_size=BATCH, first_step=first_step, steps=10**9):
         print(*(keys[image.numpy().tobytes()] for image in images), flush=True)  # noqa: T201 - to be read
@@ -86,13 +86,13 @@ def planned(kind: str, pool: Pool, steps: int) -> list[str]:
     """Return the keys in the planned order, from the start."""
     rows = np.arange(0, pool.count, 2)
     order = positions(seed=5, count=len(rows), start=0, stop=steps * BATCH, windowed=kind == "streamed")
-    keys: list[str] = pool.index["key"].iloc[rows[order]].tolist()
+    keys: list[str] = pool.frame["key"].iloc[rows[order]].tolist()
     return keys
 
 
 def keys_seen(kind: str, pool: Pool, first_step: int, steps: int, *, workers: int, ranks: int) -> list[str]:
     """Return the keys that all ranks together see, step by step."""
-    keys = dict(zip(map(bytes, read_images(pool, np.arange(pool.count), 32)), pool.index["key"], strict=True))
+    keys = dict(zip(map(bytes, read_images(pool, np.arange(pool.count), 32)), pool.frame["key"], strict=True))
     parts = [
         seen(opened(kind, pool, workers=workers, rank=rank, ranks=ranks), first_step, steps)
         for rank in range(ranks)
@@ -196,7 +196,7 @@ def test_batch_that_cannot_be_split_equally_raises(pool: Pool, kind: str) -> Non
 
 def test_images_and_tokens_belong_together(pool: Pool) -> None:
     by_image = dict(
-        zip(map(bytes, read_images(pool, np.arange(pool.count), 32)), pool.index["caption"], strict=True)
+        zip(map(bytes, read_images(pool, np.arange(pool.count), 32)), pool.frame["caption"], strict=True)
     )
     for batch, tokens in streamed(pool).batches(seed=1, batch_size=32, first_step=2, steps=4):
         assert [len(by_image[image.numpy().tobytes()]) for image in batch] == tokens[:, 0].tolist()

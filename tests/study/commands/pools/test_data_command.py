@@ -79,7 +79,7 @@ training: {batch_size: 16, lr_peak: {mini-ViT-XXS-8: 2e-3}}
     assert not (owner / "trial" / "damage.jsonl").exists()
 
     pool = Pool.open(declared.pool_folders[""])
-    row = pool.index.iloc[pool.subset(size=None, quality="top40").rows()[7]]
+    row = pool.frame.iloc[pool.subset(size=None, quality="top40").rows()[7]]
     content = bytearray((pool.path / row["shard"]).read_bytes())
     content[row["offset"] + row["length"] // 2] ^= 1
     (pool.path / row["shard"]).write_bytes(content)

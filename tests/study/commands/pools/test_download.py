@@ -83,10 +83,10 @@ def test_a_table_of_urls_becomes_a_pool_and_failed_downloads_are_counted(
 
     said = capsys.readouterr().out
     pool = Pool.open("pools/downloaded")
-    assert sorted(pool.index["caption"]) == ["a flaky/7", *(f"a good/{n}" for n in range(6))]
+    assert sorted(pool.frame["caption"]) == ["a flaky/7", *(f"a good/{n}" for n in range(6))]
     assert pool.scored
-    assert pool.index["score"].max() == pytest.approx(0.6)
-    assert {(row.width, row.height) for row in pool.index.itertuples()} == {(85, 64)}
+    assert pool.frame["score"].max() == pytest.approx(0.6)
+    assert {(row.width, row.height) for row in pool.frame.itertuples()} == {(85, 64)}
     assert read_images(pool, np.arange(7), 64).shape == (7, 3, 64, 64)
     reasons = pd.read_parquet("pools/downloaded/left-out.parquet").set_index("shard")["reason"]
     assert "timed out" in reasons[f"{host}/slow/8"]

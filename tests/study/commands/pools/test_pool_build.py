@@ -36,12 +36,12 @@ def test_a_folder_of_images_becomes_a_pool_and_invalid_files_are_counted(user: P
     )
     pool = Pool.open(user / "pools" / "icons")
     assert pool.count == PAIRS
-    first = pool.index.iloc[0]
+    first = pool.frame.iloc[0]
     source = user / "png" / f"{first['caption'].removeprefix('an icon of ').replace(' ', '-')}.png"
     with Image.open(source) as image:
         expected = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
     assert np.array_equal(read_images(pool, np.array([0]), 48)[0], expected)
-    assert (np.diff(pool.index["hash"].to_numpy().astype(object)) > 0).all()
+    assert (np.diff(pool.frame["hash"].to_numpy().astype(object)) > 0).all()
     left_out = pd.read_parquet(pool.path / "left-out.parquet").set_index("reason")
     assert str(left_out.loc["no such image file", "shard"]).endswith("nowhere.png")
     assert not list((user / "pools").glob(".*"))
@@ -52,7 +52,7 @@ def test_a_folder_of_images_becomes_a_pool_and_invalid_files_are_counted(user: P
 def test_webdataset_reads_what_was_built(owner: Path) -> None:
     shards = [str(path) for path in (owner / "pools" / "icons" / "shards").glob("*.tar")]
     samples = list(webdataset.WebDataset(shards, shardshuffle=False).decode("pil"))
-    assert [each["txt"] for each in samples] == Pool.open(owner / "pools" / "icons").index["caption"].tolist()
+    assert [each["txt"] for each in samples] == Pool.open(owner / "pools" / "icons").frame["caption"].tolist()
     assert all(each["json"]["popularity"] >= 0 for each in samples)
 
 
@@ -67,11 +67,11 @@ def test_rebuilt_shards_leave_out_images_of_evaluation_sets(owner: Path, run: Ru
     out = pd.read_parquet(owner / "pools" / "web" / "left-out.parquet").set_index("key")["reason"]
     assert out[[f"{n:09d}" for n in range(20)]].unique().tolist() == ["in an evaluation set"]
 
-    uids = sorted(int(uid, 16) for uid in Pool.open(owner / "pools" / "web").index["uid"])[:25]
+    uids = sorted(int(uid, 16) for uid in Pool.open(owner / "pools" / "web").frame["uid"])[:25]
     np.save(owner / "subset.npy", np.array([(0, uid) for uid in uids], np.dtype("u8,u8")))
     assert "named subset basic: 25 pairs" in run(command("subset.npy"))
     rows = Pool.open(owner / "pools" / "web").subset(size=None, quality="basic").rows()
-    found = Pool.open(owner / "pools" / "web").index["uid"].iloc[rows]
+    found = Pool.open(owner / "pools" / "web").frame["uid"].iloc[rows]
     assert sorted(int(uid, 16) for uid in found) == uids
 
     before = (owner / "my-shards" / "00000.tar").read_bytes()

@@ -41,13 +41,13 @@ def test_a_pool_keeps_all_scores_and_the_chosen_one_ranks(
     torch.save(model.state_dict(), owner / "checkpoint.pt")
     run(command("checkpoint.pt"))
     pool = Pool.open(owner / "pools" / "icons")
-    mine = pool.index.set_index("hash")["score"]
+    mine = pool.frame.set_index("hash")["score"]
     # The same similarity by open_clip's own preprocessing and tokenizer.
     loaded, _, preprocess = open_clip.create_model_and_transforms(
         "ViT-S-32-alt", pretrained=str(owner / "checkpoint.pt")
     )
     loaded.eval()
-    row = pool.index.iloc[5]
+    row = pool.frame.iloc[5]
     name = row["caption"].removeprefix("an icon of ").replace(" ", "-")
     with Image.open(owner / "png" / f"{name}.png") as image, torch.no_grad():
         one = loaded.encode_image(preprocess(image)[None], normalize=True)
@@ -60,14 +60,14 @@ def test_a_pool_keeps_all_scores_and_the_chosen_one_ranks(
     popular = Pool.open(pool.path)
     assert popular.origin.scorer is not None
     assert popular.origin.scorer.name == "popularity"
-    assert popular.index["score"].max() == 100
-    assert popular.index["score:mine"].notna().all()
+    assert popular.frame["score"].max() == 100
+    assert popular.frame["score:mine"].notna().all()
 
     run(command("column:popularity"))  # with --rewrite-shards
     rewritten = Pool.open(pool.path)
-    assert (np.diff(rewritten.index["bin"]) >= 0).all()
-    assert not (np.diff(popular.index["bin"]) >= 0).all()
-    assert sorted(rewritten.index["hash"]) == sorted(popular.index["hash"])
+    assert (np.diff(rewritten.frame["bin"]) >= 0).all()
+    assert not (np.diff(popular.frame["bin"]) >= 0).all()
+    assert sorted(rewritten.frame["hash"]) == sorted(popular.frame["hash"])
     assert not list(pool.path.parent.glob(".*"))
     assert rewritten.left_out == pool.left_out
     assert len(read_images(rewritten, np.arange(PAIRS), 48)) == PAIRS  # held to their hashes
@@ -78,5 +78,5 @@ def test_a_pool_keeps_all_scores_and_the_chosen_one_ranks(
     run("data score pools/icons --with score:both")
     run(command("score:mine"))
     again = Pool.open(pool.path)
-    assert again.index.set_index("hash")["score"].to_dict() == mine.to_dict()
+    assert again.frame.set_index("hash")["score"].to_dict() == mine.to_dict()
     assert "score:popularity" in again.columns
