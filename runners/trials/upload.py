@@ -24,7 +24,7 @@ from runners.host.files import locked
 from runners.host.process import FreshProcess
 from runners.host.storage import Storage, cache_folder
 from runners.host.trees import fetch_tree
-from runners.trials.records.meter import METER, FlopCount, count_text, read_count
+from runners.trials.records.meter import METER, FlopCount, meter_text, read_meter
 from runners.trials.records.trial_files import (
     MIDWAY,
     SMALL,
@@ -210,7 +210,7 @@ class _Copy:
                 path.unlink()
             self._fetch(found)
         mark.write_bytes(self._token)
-        self._begun = read_count(self._folder) or FlopCount()
+        self._begun = read_meter(self._folder) or FlopCount()
 
     def take_over_for_all(self) -> tuple[bytes, dict[str, int]]:
         """Take the trial over; return the mark of this node's copy, and name and bytes of its checkpoint."""
@@ -266,7 +266,7 @@ class _Copy:
         self._push_milestone()
         if not done:
             self._push_checkpoint()
-        self._storage.write(self._object(METER), count_text(read_count(self._folder) or FlopCount()))
+        self._storage.write(self._object(METER), meter_text(read_meter(self._folder) or FlopCount()))
         if not done:
             return
         for path in (self._folder / name for name in _RESULT):
@@ -280,12 +280,12 @@ class _Copy:
         If the node dies before the next upload, its own count is lost with it.
         """
         self._require_ours()
-        now = read_count(self._folder) or FlopCount()
+        now = read_meter(self._folder) or FlopCount()
         if time.monotonic() - self._begun_at >= _PUSH_S:
             self._ahead = now.train_flops - self._begun.train_flops
             self._begun, self._begun_at = now, time.monotonic()
         count = FlopCount(train_flops=now.train_flops + self._ahead, evaluation_flops=now.evaluation_flops)
-        self._storage.write(self._object(METER), count_text(count))
+        self._storage.write(self._object(METER), meter_text(count))
         progress = self._folder / "progress.json"
         if progress.exists():
             self._storage.put(progress, self._object(progress.name))

@@ -51,7 +51,7 @@ class Books(ABC):
     def words(self, trial: Trial) -> str:
         """Return a readable name of a trial."""
 
-    def take_up(self, todo: Agenda) -> None:
+    def resume(self, todo: Agenda) -> None:
         """Take over the results of earlier runs, and book what a crashed driver could not book.
 
         A trial writes its folder before the driver books it, so after a crash of the driver the ledger may
@@ -77,11 +77,11 @@ class Books(ABC):
             # An unbooked result needs a reservation; an open one is kept as it is.
             if not self.ledger.has_spent(trial.trial_id):
                 self.ledger.reserve(trial.trial_id, max(trial.paid_flops, paid_by(outcome, trial)))
-            self.take(trial, outcome)
+            self.book_outcome(trial, outcome)
         self.failures.update(todo.failed)
         for trial in todo.to_run:
             if forget_failure(self.folder(trial.trial_id)):
-                self.give(trial.trial_id)
+                self.publish(trial.trial_id)
 
     def event(self, event: str, **facts: object) -> None:
         """Append a line to ``events.jsonl``."""
@@ -91,11 +91,11 @@ class Books(ABC):
         """Return a trial's folder."""
         return self.study.trial_folder(trial_id)
 
-    def give(self, trial_id: str) -> None:
+    def publish(self, trial_id: str) -> None:
         """Show nodes a decision on a trial: it has failed, or it starts again."""
-        self.site.with_storage(self.study.storage.give, trial_id)
+        self.site.with_storage(self.study.storage.publish, trial_id)
 
-    def take(self, trial: Trial, outcome: Outcome) -> None:
+    def book_outcome(self, trial: Trial, outcome: Outcome) -> None:
         """Book a trial's result."""
         # It may have been trained under another name of the same pairs (`budgets.planning.identity`).
         outcome = replace(outcome, row={**outcome.row, "quality": trial.cell.quality})
@@ -105,7 +105,7 @@ class Books(ABC):
         self.loggers.finish(outcome.row, folder / "curve.parquet")
         if trial.previous and milestone(folder) is not None:  # longer trials continue from this one
             drop_milestone(self.folder(trial.previous))
-            self.give(trial.previous)
+            self.publish(trial.previous)
 
     def book_lost(self, trial: Trial) -> None:
         """Book what a trial has lost since its last sound checkpoint."""
@@ -122,7 +122,7 @@ class Books(ABC):
         if not keep:
             self.site.with_storage(self.keeper.given_up, trial.trial_id)
         self.site.with_storage(write_failure, self.folder(trial.trial_id), reason)
-        self.give(trial.trial_id)
+        self.publish(trial.trial_id)
         self.event("trial-failed", **span, reason=reason)
         self.failures[trial.trial_id] = reason
         self.loggers.leave(trial.trial_id)
@@ -131,7 +131,7 @@ class Books(ABC):
     def set_back(self, trial: Trial) -> None:
         """Book all work of a waiting trial as lost, and release its reservation."""
         self.site.with_storage(self.keeper.given_up, trial.trial_id)
-        self.give(trial.trial_id)
+        self.publish(trial.trial_id)
         self.event("trial-set-back", trial=trial.trial_id)
         self.progress.say(
             f"{self.words(trial)}: crashes lost so much that the budget has no room to finish it; "
@@ -141,7 +141,7 @@ class Books(ABC):
     def leave_out(self, trial: Trial, reason: str) -> None:
         """Book a trial that the budget has no room for; a later run with a larger budget starts it."""
         self.site.with_storage(self.keeper.given_up, trial.trial_id)
-        self.give(trial.trial_id)
+        self.publish(trial.trial_id)
         reason = f"{reason}; the budget has no room for it"
         self.event("trial-left-out", trial=trial.trial_id, reason=reason)
         self.remaining.append(trial)
@@ -183,7 +183,7 @@ class Books(ABC):
         reason = f"its trunk ended: {self.words(self.trials[trunk])} {how} before its milestone"
         for trial_id in branches:
             self.site.with_storage(write_failure, self.folder(trial_id), reason)
-            self.give(trial_id)
+            self.publish(trial_id)
             self.failures[trial_id] = reason
         self.event("trunk-ended", trunk=trunk, branches=list(branches), reason=reason)
         self.progress.trunk_ended([self.trials[each] for each in branches], reason)

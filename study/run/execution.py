@@ -250,7 +250,7 @@ class Execution(Books):
             self._schedule.finish(ended.trial, milestone=passed(trial, ended.value))
             timing = {name: value for name, value in ended.value.timing.items() if name != "wall_s"}
             self.event("trial-finished", **span, **timing)
-            self.take(trial, ended.value)
+            self.book_outcome(trial, ended.value)
             self.show(trial, ended.value)
             return
         self.book_lost(trial)

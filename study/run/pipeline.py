@@ -73,7 +73,7 @@ class Run(Execution):
         todo = agenda(self.study, self.plan, only=self._only, retry_failed=self._retry_failed)
         self._check_book()
         self._write_inputs()
-        self.take_up(todo)
+        self.resume(todo)
         chosen: Sequence[Trial] | None = None
         if self.study.declaration.design.adaptive:
             self._chooser = Chooser(self.study, self.plan, todo)
@@ -95,18 +95,18 @@ class Run(Execution):
         self._say_differences()
         return self.result
 
-    def take_up(self, todo: Agenda) -> None:
+    def resume(self, todo: Agenda) -> None:
         """Take over the results of earlier runs, also of trials that are no longer in the plan."""
         known = {trial.trial_id for trial in self.plan.all_trials}
         for trial_id in sorted(reserved(read_entries(self.ledger.path)).keys() - known):
             self.keeper.left_behind(trial_id)
-            self.give(trial_id)
-        super().take_up(todo)
+            self.publish(trial_id)
+        super().resume(todo)
         # Values that lost the tuning are not trained any further: their milestones are not needed.
         for trial_id in known - self.trials.keys():
             if milestone(self.folder(trial_id)) is not None:
                 drop_milestone(self.folder(trial_id))
-                self.give(trial_id)
+                self.publish(trial_id)
 
     def further(self, slots: int, waiting: Sequence[str], room_flops: int | None) -> Sequence[Trial]:
         """Choose further trials of an adaptive study, and record the reasons as events."""

@@ -72,14 +72,14 @@ def run_study(  # noqa: PLR0913 - the options of a command
         )
         if not local and cluster_address(address) is not None:
             _ = site.backend  # a wrong address is refused before a pool is built
-        ensure_pools(study, progress.tell)
+        ensure_pools(study, progress.detail)
         keep_pool_versions(study)
         for trial in {trial.pool: trial for trial in plan.all_trials}.values():  # all read the same sets
             study.storage.share(trial_job(study, trial), progress.say)
         (study.folder / "trials").mkdir(exist_ok=True)
         _outlast_workers(study, every=repair)
         if repair:
-            repair_ledger(study, plan, progress.tell)
+            repair_ledger(study, plan, progress.detail)
         failures: dict[str, str] = {}
         if _tunes(plan, only):
             tuned = tune_study(study, plan, progress, site, retry_failed=retry_failed)

@@ -51,7 +51,7 @@ def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retr
     assert tuning is not None, "planned again from the same declaration"
     write_winners(study.folder / "tuning.json", tuning)
     for winner in tuning.winners:
-        progress.tell(
+        progress.detail(
             f"tuned {winner.architecture} {winner.strategy}: {words(winner.values)} ({winner.score:.1%})"
         )
     if tuning.waiting or not found.remaining:

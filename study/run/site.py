@@ -99,7 +99,7 @@ class Site:
         here.look()
         found = f"{backend.name}: {here.describe()}"
         if found != self._found:  # print it once for tuning and grid
-            self._progress.tell(found)
+            self._progress.detail(found)
         self._found = found
         return here
 

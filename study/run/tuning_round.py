@@ -36,7 +36,7 @@ class Round(Execution):
         Raises:
             ValueError: A trial does not fit on the nodes.
         """
-        self.take_up(todo)
+        self.resume(todo)
         trials = self._tuning.ready
         self.progress.show(
             self.study.folder,
@@ -48,7 +48,7 @@ class Round(Execution):
         if todo.to_run:
             cost = format_flops(sum(trial.paid_flops for trial in todo.to_run))
             said = f"{len(todo.to_run)} trials, {cost}; {self._tuning.metric} selects"
-            self.progress.tell(f"{self._what}: {said}")
+            self.progress.detail(f"{self._what}: {said}")
             write_table(self.study.folder / "tuning-plan.parquet", planned_frame(trials))
             self.run(todo.to_run)
         self.site.with_storage(self.write_tables)
@@ -80,7 +80,7 @@ class Round(Execution):
         found = outcome.row["status"] if value is None else f"{self._tuning.metric} {value:.1%}"
         done = f"{len(self.outcomes)}/{len(self.trials)}"
         values = words(self._tuning.values[trial.trial_id])
-        self.progress.tell(f"[{self._what} {done}] {trial.cell}, {values}, seed {trial.seed}: {found}")
+        self.progress.detail(f"[{self._what} {done}] {trial.cell}, {values}, seed {trial.seed}: {found}")
 
     def write_tables(self) -> None:
         """Write the trials that have a result; the next round is planned from them."""

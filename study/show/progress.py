@@ -72,7 +72,7 @@ class Progress:
             self._budget = f" (study budget {format_flops(plan.study_flops)})"
         for warning in plan.warnings:
             self.say(f"note: {warning}")
-        self.tell(f"{len(plan.trials)} trials, {format_flops(plan.train_flops)}{self._budget}{done}")
+        self.detail(f"{len(plan.trials)} trials, {format_flops(plan.train_flops)}{self._budget}{done}")
 
     def show(
         self, folder: Path, trials: Sequence[Trial], *, planned_flops: int, spent_flops: int, phase: str = ""
@@ -101,7 +101,7 @@ class Progress:
         row, timing = outcome.row, outcome.timing
         value = f"{self._metric} {row[self._metric]:.1%}" if self._metric in row else row["status"]
         total = len(self._trials)
-        self.tell(
+        self.detail(
             f"[{self._done:>{len(str(total))}}/{total}] {trial.cell}, seed {trial.seed}: {value}, "
             f"{timing['wall_s']:.0f} s, {format_count(timing['samples_per_s'])} samples/s; "
             f"{format_flops(self._spent)} of {format_flops(self._planned)} spent"
@@ -130,7 +130,7 @@ class Progress:
         """Print a line above the live view, even if the view is quiet."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def tell(self, text: str) -> None:
+    def detail(self, text: str) -> None:
         """Print a line above the live view, unless the view is quiet."""
         if not self._quiet:
             self.say(text)

@@ -9,7 +9,7 @@ from budgets.book.ledger import Ledger, append_whole
 from budgets.planning.plan import Trial
 from budgets.quantity import format_flops
 from runners.host.progress_file import read_progress
-from runners.trials.records.meter import METER, FlopCount, read_count, write_count
+from runners.trials.records.meter import METER, FlopCount, read_meter, write_meter
 from runners.trials.records.trial_files import (
     Outcome,
     drop_damaged,
@@ -129,7 +129,7 @@ class Bookkeeper:
             most: If the meter can't be read, most training FLOPs that were lost since the last booking.
         """
         folder, ledger = self._study.trial_folder(trial_id), self._ledger
-        count = read_count(folder)
+        count = read_meter(folder)
         if count is None and _is_lost(folder) and ledger.has_reserved(trial_id):
             self._say(
                 f"the meter of trial {trial_id} is missing or damaged; {format_flops(most)} are booked as "
@@ -137,7 +137,7 @@ class Bookkeeper:
             )
             lost = ledger.wasted_by(trial_id) + most
             count = FlopCount(train_flops=kept.train_flops + lost, evaluation_flops=kept.evaluation_flops)
-            write_count(folder, count)  # the next start counts on from here
+            write_meter(folder, count)  # the next start counts on from here
         if count is not None:
             ledger.waste(
                 trial_id,

@@ -10,7 +10,7 @@ from budgets.book.ledger import Ledger, read_entries, readable_entries
 from budgets.planning.plan import Plan, Trial
 from budgets.quantity import format_flops
 from runners.results import read_json_lines
-from runners.trials.records.meter import read_count
+from runners.trials.records.meter import read_meter
 from runners.trials.records.trial_files import kept_steps, read_failure, read_outcome
 from study.state.bookkeeping import Bookkeeper, Say, has_begun, paid_by
 from study.state.study import Study
@@ -86,7 +86,7 @@ def _problem(path: Path, study: Study, plan: Plan) -> str:
 
 
 def _computed_nothing(folder: Path) -> bool:
-    return not has_begun(folder) and read_count(folder) is None
+    return not has_begun(folder) and read_meter(folder) is None
 
 
 def _book(ledger: Ledger, keeper: Bookkeeper, folder: Path, trial: Trial, *, starts: int) -> None:

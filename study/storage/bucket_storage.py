@@ -79,8 +79,8 @@ class BucketStorage(FolderStorage):
         """Ask the run to stop: by the file ``stop`` on this machine, else by an object in the bucket."""
         if running(self._folder) is not None:
             return super().stop(wait_s=wait_s)
-        tell = partial(self._objects.write, f"{self._name}/{STOP}", b"stop")
-        return stop_run(f"{without_password(self._url)}/{self._name}", self._holder, tell, wait_s=wait_s)
+        request = partial(self._objects.write, f"{self._name}/{STOP}", b"stop")
+        return stop_run(f"{without_password(self._url)}/{self._name}", self._holder, request, wait_s=wait_s)
 
     @contextmanager
     def claim(self, say: Callable[[str], None]) -> Iterator[None]:
@@ -134,7 +134,7 @@ class BucketStorage(FolderStorage):
         """Download a trial, without weights and checkpoints."""
         bring(self._objects, self._name, self._folder, f"trials/{trial_id}")
 
-    def give(self, trial_id: str) -> None:
+    def publish(self, trial_id: str) -> None:
         """Upload a trial's failure, and delete from the bucket the trial's files that were deleted here."""
         folder, name = self._trial(trial_id)
         left = set() if (folder / FAILURE).exists() else {FAILURE}

@@ -42,8 +42,8 @@ class FolderStorage:
         Raises:
             ValueError: No run of the study is active.
         """
-        tell = stop_mark(self._folder).touch
-        return stop_run(str(self._folder), partial(running, self._folder), tell, wait_s=wait_s)
+        request = stop_mark(self._folder).touch
+        return stop_run(str(self._folder), partial(running, self._folder), request, wait_s=wait_s)
 
     @contextmanager
     def claim(self, say: Callable[[str], None]) -> Iterator[None]:  # noqa: ARG002 - nothing to wait for
@@ -83,7 +83,7 @@ class FolderStorage:
     def fetch(self, trial_id: str) -> None:
         """Update a trial's folder with what its node wrote: FLOP count, result, names of checkpoints."""
 
-    def give(self, trial_id: str) -> None:
+    def publish(self, trial_id: str) -> None:
         """Make the run's decision on a trial visible to nodes: it has failed, or it starts again."""
 
     def stop_requested(self) -> bool:

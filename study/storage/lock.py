@@ -112,14 +112,14 @@ def running(folder: Path) -> Holder | None:
 
 
 def stop_run(
-    where: str, running: Callable[[], Holder | None], tell: Callable[[], object], *, wait_s: float
+    where: str, running: Callable[[], Holder | None], request: Callable[[], object], *, wait_s: float
 ) -> Iterator[str]:
     """Ask a run to stop, and wait until it has ended.
 
     Args:
         where: Folder or URL of the study, for messages.
         running: Returns the active run.
-        tell: Leaves the request to stop.
+        request: Leaves the request to stop.
         wait_s: Longest wait in seconds.
 
     Yields:
@@ -131,7 +131,7 @@ def stop_run(
     holder = running()
     if holder is None:
         raise ValueError(f"no run of {where} is active")
-    tell()
+    request()
     yield f"asked {holder} to stop: its trials write checkpoints and exit"
     until = time.monotonic() + wait_s
     while running() == holder:  # with another holder, this run has ended and a new one has begun

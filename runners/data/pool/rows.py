@@ -12,7 +12,7 @@ from runners.data.index.words import split_words
 from runners.data.pool.shards import PairEntry
 from runners.data.pool.tokenizer import caption_tokens
 
-UNSCORED = -1
+_NO_BIN = -1
 VOCABULARY_LIMIT = 100_000
 
 DTYPES = {
@@ -49,7 +49,7 @@ def bins_of(score: NDArray[np.float32], content: NDArray[np.uint64]) -> NDArray[
     # From the best score to the worst, ties by hash; rows without a score (NaN) last.
     order = np.lexsort((content, np.where(np.isnan(score), np.inf, -score)))
     bins[order] = np.arange(len(score)) * BINS // max(len(score), 1)
-    bins[np.isnan(score)] = UNSCORED
+    bins[np.isnan(score)] = _NO_BIN
     return bins
 
 

@@ -41,7 +41,7 @@ class Meter:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.count = read_count(folder) or FlopCount()
+        self.count = read_meter(folder) or FlopCount()
         self._file = os.open(folder / METER, os.O_WRONLY | os.O_CREAT, 0o666)
 
     def add(self, *, train_flops: int = 0, evaluation_flops: int = 0) -> None:
@@ -50,7 +50,7 @@ class Meter:
         evaluation_flops += self.count.evaluation_flops
         count = FlopCount(train_flops=train_flops, evaluation_flops=evaluation_flops)
         # One write at offset 0: a kill leaves the old count or the new one.
-        os.pwrite(self._file, count_text(count), 0)
+        os.pwrite(self._file, meter_text(count), 0)
         self.count = count
 
     def sync(self) -> None:
@@ -64,7 +64,7 @@ class Meter:
         os.close(self._file)
 
 
-def count_text(count: FlopCount) -> bytes:
+def meter_text(count: FlopCount) -> bytes:
     """Format a count at constant length, so that overwriting leaves no digits of a longer text.
 
     Its CRC-32 shows a digit that was changed.
@@ -73,7 +73,7 @@ def count_text(count: FlopCount) -> bytes:
     return b"%s %08x\n" % (numbers, zlib.crc32(numbers))
 
 
-def read_count(folder: Path) -> FlopCount | None:
+def read_meter(folder: Path) -> FlopCount | None:
     """Read a trial's count, or return None if there is none: it never started, or the file is damaged."""
     for look in range(_LOOKS):
         # A read beside a write can see a part of both counts; a damaged file still is so a moment later.
@@ -86,12 +86,12 @@ def read_count(folder: Path) -> FlopCount | None:
                 return None
             train, evaluation, *check = text.split()  # counts of earlier versions have no CRC
             count = FlopCount(train_flops=int(train), evaluation_flops=int(evaluation))
-            if not check or text == count_text(count):
+            if not check or text == meter_text(count):
                 return count
     return None
 
 
-def write_count(folder: Path, count: FlopCount) -> None:
+def write_meter(folder: Path, count: FlopCount) -> None:
     """Replace a trial's count, while no process of the trial is running."""
     with new_file(folder / METER) as file:
-        file.write_bytes(count_text(count))
+        file.write_bytes(meter_text(count))

@@ -19,7 +19,7 @@ import torch.distributed as dist
 
 from runners.host.faults import Left, fault_of, patiently, words_of
 from runners.host.process import Exit, FreshProcess
-from runners.trials.records.meter import read_count
+from runners.trials.records.meter import read_meter
 from runners.trials.records.trial_files import Outcome, checkpoints, kept_steps
 from runners.trials.trial import run_trial
 from runners.trials.trial_job import TrialJob
@@ -75,7 +75,7 @@ def pid_of(job: TrialJob) -> int:
 
 
 def counted(folder: Path) -> int:
-    count = read_count(folder)
+    count = read_meter(folder)
     assert count is not None
     return count.train_flops
 

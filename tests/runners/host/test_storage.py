@@ -17,7 +17,7 @@ from runners.host.trees import fetch_tree, share_tree
 from runners.scheduling.local_backend import LocalBackend
 from runners.scheduling.storage_check import Objects, StorageCheck
 from runners.trials import upload
-from runners.trials.records.meter import read_count
+from runners.trials.records.meter import read_meter
 from runners.trials.records.trial_files import Outcome, kept_steps
 from runners.trials.trial import run_trial
 from runners.trials.trial_job import TrialJob
@@ -158,7 +158,7 @@ def counted(job: InBucket, folder: Path) -> int:
     found = Storage(job.url).read(f"{job.folder}/meter")
     assert found is not None
     (folder / "meter").write_bytes(found)
-    count = read_count(folder)
+    count = read_meter(folder)
     assert count is not None
     return count.train_flops
 
@@ -175,7 +175,7 @@ def test_a_killed_trial_goes_on_on_another_node_from_the_storage_and_every_step_
     wait_for(lambda: kept_steps(folder) >= 60)
     os.kill(json.loads((folder / "progress.json").read_text())["pid"], signal.SIGKILL)
     end = process.wait()
-    begun, kept = read_count(folder), kept_steps(folder)
+    begun, kept = read_meter(folder), kept_steps(folder)
 
     assert (end.how, end.reason) == ("crashed", "the trial's process died by SIGKILL")
     assert begun is not None

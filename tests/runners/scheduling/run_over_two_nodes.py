@@ -21,7 +21,7 @@ from runners.host.storage import Storage
 from runners.scheduling.backend import Ended, Job
 from runners.scheduling.ray_backend.core import RayBackend
 from runners.scheduling.ray_backend.tune import TuneBackend
-from runners.trials.records.meter import read_count
+from runners.trials.records.meter import read_meter
 from runners.trials.records.trial_files import kept_steps
 from runners.trials.trial import take_part
 from runners.trials.trial_job import TrialJob
@@ -64,14 +64,14 @@ def main(file: Path) -> None:
 
 
 def _check_count(job: TrialJob, folder: Path) -> None:
-    steps, count = kept_steps(folder), read_count(folder)
+    steps, count = kept_steps(folder), read_meter(folder)
     assert 0 < steps < job.trial.steps, steps
     assert count is not None
     assert count.train_flops == job.trial.train_flops_after(steps * job.trial.batch_size), "it lost work"
 
 
 def _has_begun(folder: Path) -> bool:
-    count = read_count(folder)
+    count = read_meter(folder)
     return count is not None and count.train_flops > 0
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from budgets.hardware.machine_cache import CACHE
 from runners.trials.evaluation_data import EvaluationData
-from runners.trials.records.meter import FlopCount, read_count
+from runners.trials.records.meter import FlopCount, read_meter
 from runners.trials.trial import run_trial
 from runners.trials.trial_job import TrialJob
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
@@ -70,7 +70,7 @@ def test_on_the_processor_it_ends_the_trial_before_its_first_step(job: TrialJob)
     damage(job)
     with pytest.raises(ValueError, match="cannot decode image 000000000 of"):
         run_trial(replace(job, gpus=0))
-    assert (read_count(job.folder) or FlopCount()).train_flops == 0
+    assert (read_meter(job.folder) or FlopCount()).train_flops == 0
 
 
 def test_a_row_is_the_same_with_and_without_decoded_sets(

@@ -13,7 +13,7 @@ import torch
 
 from budgets.declaration.recipe import Recipe
 from runners.results import RESULT_COLUMNS, to_frame
-from runners.trials.records.meter import FlopCount, read_count
+from runners.trials.records.meter import FlopCount, read_meter
 from runners.trials.records.trial_files import kept_steps, read_outcome
 from runners.trials.trial import run_trial
 from runners.trials.trial_job import TrialJob
@@ -126,7 +126,7 @@ def test_killed_trial_resumes_to_the_same_row_and_files(job: TrialJob, tmp_path:
     assert midway["step"].tolist() == [8, 15, 27]
     assert midway["train_flops"].tolist() == [16 * 8 * 7, 16 * 15 * 7, 16 * (24 * 7 + 3 * 9)]
     assert midway["held-out/top5"].between(0, 1).all()
-    assert (read_count(killed.folder) or FlopCount()).evaluation_flops == 4 * 11
+    assert (read_meter(killed.folder) or FlopCount()).evaluation_flops == 4 * 11
     one, other = (torch.load(tmp_path / name / "weights.pt") for name in ("whole", "killed"))
     assert all(torch.equal(other[name], value) for name, value in one.items())
 

@@ -17,7 +17,7 @@ from budgets.planning.levels.trunks import share_trunks
 from budgets.planning.plan import Trial
 from runners.host.faults import Left
 from runners.training.ranks import rank, run_ranks
-from runners.trials.records.meter import read_count
+from runners.trials.records.meter import read_meter
 from runners.trials.records.trial_files import Outcome, drop_milestone, milestone
 from runners.trials.trial import run_trial, take_part
 from runners.trials.watch import Watch
@@ -86,7 +86,7 @@ def test_each_trial_of_a_trunk_equals_the_trial_run_alone(
     assert metrics_of(outcome) == metrics_of(expected)
     assert expected.row["paid_flops"] == third.train_flops == outcome.row["train_flops"]
     assert outcome.row["paid_flops"] == third.train_flops - second.milestone_step * STEP
-    count = read_count(shared / third.trial_id)
+    count = read_meter(shared / third.trial_id)
     assert count is not None
     assert count.train_flops == third.paid_flops
 
@@ -106,7 +106,7 @@ def test_a_trial_leaves_one_milestone_and_takes_the_longest_sound_one(pool: Path
     outcome = run(third, pool, tmp_path, second, first)
 
     # The damaged milestone is computed again, from the one before it, and is no part of what was paid.
-    count = read_count(tmp_path / third.trial_id)
+    count = read_meter(tmp_path / third.trial_id)
     assert count is not None
     assert count.train_flops == (40 - first.milestone_step) * STEP
     assert outcome.row["paid_flops"] == (40 - second.milestone_step) * STEP
@@ -135,7 +135,7 @@ def test_a_trial_stopped_around_its_milestone_goes_on_and_keeps_it(
     if at == 12:
         drop_milestone(tmp_path / first.trial_id)  # as if it had been killed before it was there
     run(first, pool, tmp_path)
-    count = read_count(tmp_path / first.trial_id)
+    count = read_meter(tmp_path / first.trial_id)
     assert count is not None
     assert count.train_flops == 15 * STEP
 
@@ -163,7 +163,7 @@ def test_nodes_with_copies_of_their_own_continue_from_the_milestone_below_a_url(
 
     run_ranks(partial(on_own_node, tmp_path / "nodes", call), count=2, gpus=False)
 
-    count = read_count(there / "trials" / second.trial_id)
+    count = read_meter(there / "trials" / second.trial_id)
     assert count is not None
     assert count.train_flops == second.paid_flops < second.train_flops
     run(first, pool, tmp_path / "shared")

@@ -10,7 +10,7 @@ import pytest
 from budgets.book.ledger import read_entries, reserved
 from budgets.quantity import format_flops
 from runners.scheduling.backend import Ended
-from runners.trials.records.meter import FlopCount, read_count, write_count
+from runners.trials.records.meter import FlopCount, read_meter, write_meter
 from runners.trials.records.trial_files import Outcome
 from runners.trials.trial_job import TrialJob
 from study.run import execution, site
@@ -109,12 +109,12 @@ class DiesAtTheTop(BestRateFalls):
     def __call__(self, job: TrialJob) -> Outcome:
         trial = job.trial
         job.folder.mkdir(parents=True, exist_ok=True)
-        lost = read_count(job.folder) or FlopCount()
+        lost = read_meter(job.folder) or FlopCount()
         if trial.seed == TUNING_SEED and trial.cell.level_flops == TOP and trial.trial_id not in self.died:
             self.died.add(trial.trial_id)
-            write_count(job.folder, FlopCount(train_flops=LOST))
+            write_meter(job.folder, FlopCount(train_flops=LOST))
             raise DiedError
-        write_count(job.folder, FlopCount(train_flops=lost.train_flops + trial.train_flops))
+        write_meter(job.folder, FlopCount(train_flops=lost.train_flops + trial.train_flops))
         return super().__call__(job)
 
 
@@ -215,7 +215,7 @@ def test_rates_of_levels_with_the_schedule_of_a_trunk_train_and_pay_each_level_a
     entries = read_entries(folder / "ledger.jsonl")
     spent = {each.what: each.train_flops for each in entries if each.entry == "spent"}
     assert spent == dict(zip(both["trial"], both["train_flops"].astype(int), strict=True))
-    counted = {name: read_count(folder / "trials" / name) for name in spent}
+    counted = {name: read_meter(folder / "trials" / name) for name in spent}
     assert {name: count and count.train_flops for name, count in counted.items()} == spent
     assert f"{format_flops(sum(spent.values()))} of training in all" in run(
         f"plan {path} --results {tmp_path}"

@@ -10,7 +10,7 @@ import pytest
 from analysis.answers.cost import totals
 from budgets.book.ledger import read_entries, reserved, spent_flops
 from runners.results import read_json_lines, read_table
-from runners.trials.records.meter import read_count
+from runners.trials.records.meter import read_meter
 from runners.trials.records.trial_files import milestone
 from tests.study.conftest import Run, write_declaration
 
@@ -32,7 +32,7 @@ def declare(folder: Path, pool: Path, name: str, levels: str = LEVELS, **changes
 
 
 def metered(folder: Path) -> int:
-    counts = [read_count(each) for each in (folder / "trials").iterdir()]
+    counts = [read_meter(each) for each in (folder / "trials").iterdir()]
     return sum(each.train_flops for each in counts if each is not None)
 
 

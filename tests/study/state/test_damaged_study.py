@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from budgets.book.ledger import Ledger, read_entries, reserved, spent_flops
-from runners.trials.records.meter import FlopCount, read_count
+from runners.trials.records.meter import FlopCount, read_meter
 from study.cli import main
 from study.declare.load import load_declaration
 from study.state.bookkeeping import Bookkeeper
@@ -127,13 +127,13 @@ def test_without_its_meter_a_trial_is_charged_the_most_that_it_can_have_lost(
         path.write_bytes(meter)
     else:
         path.write_text(path.read_text().replace("4", "5", 1))
-    assert read_count(folder) is None
+    assert read_meter(folder) is None
 
     for _ in range(2):
         Bookkeeper(ledger, study, said.append).lost(trial)
 
     assert ledger.wasted_by(trial.trial_id) == 77 + trial.train_flops
-    assert read_count(folder) == FlopCount(train_flops=77 + trial.train_flops)
+    assert read_meter(folder) == FlopCount(train_flops=77 + trial.train_flops)
     (line,) = said
     assert line.startswith(
         f"the meter of trial {trial.trial_id} is missing or damaged; 4.914 GFLOP are booked"

@@ -14,7 +14,7 @@ import pytest
 from budgets.hardware.machine_cache import CACHE
 from runners.scheduling.local_backend import LocalBackend
 from runners.scheduling.storage_check import StorageCheck
-from runners.trials.records.meter import FlopCount, Meter, read_count
+from runners.trials.records.meter import FlopCount, Meter, read_meter
 from runners.trials.records.trial_files import forget_failure, read_failure, read_outcome, write_failure
 from runners.trials.trial import run_trial
 from runners.trials.trial_job import TrialJob
@@ -152,15 +152,15 @@ def test_failures_and_restarts_of_trials_are_seen_elsewhere(machine: Machine) ->
         here.storage.share(job, say)
         here.storage.call(begin, job)()
         here.storage.fetch(trial.trial_id)
-        assert read_count(ours) == FlopCount(train_flops=7)
+        assert read_meter(ours) == FlopCount(train_flops=7)
         write_failure(ours, "TypeError: no")
-        here.storage.give(trial.trial_id)
+        here.storage.publish(trial.trial_id)
     elsewhere.storage.refresh()
     assert read_failure(theirs) == "TypeError: no"
-    assert read_count(theirs) == FlopCount(train_flops=7)
+    assert read_meter(theirs) == FlopCount(train_flops=7)
 
     with here.storage.claim(say):
         assert forget_failure(ours)
-        here.storage.give(trial.trial_id)
+        here.storage.publish(trial.trial_id)
     elsewhere.storage.refresh()
     assert read_failure(theirs) is None

@@ -183,8 +183,8 @@ def test_the_milestone_of_a_trial_that_runs_is_seen_and_can_be_deleted(
             time.sleep(0.05)
         study.storage.watch(["0123"])
         time.sleep(0.5)  # a round that has begun
-        study.storage.give("0123")
+        study.storage.publish("0123")
         assert name in Storage(bucket.url).list("results/tiny/trials/0123")
         drop_milestone(folder)
-        study.storage.give("0123")
+        study.storage.publish("0123")
         assert name not in Storage(bucket.url).list("results/tiny/trials/0123")

@@ -27,7 +27,7 @@ from runners.trials.checkpoints import checkpoint, checkpoint_writer
 from runners.trials.checkpoints.checkpoint import load_checkpoint, save, save_checkpoint, write_checkpoint
 from runners.trials.checkpoints.checkpoint_writer import CheckpointWriter
 from runners.trials.records import trial_files
-from runners.trials.records.meter import FlopCount, Meter, count_text, read_count
+from runners.trials.records.meter import FlopCount, Meter, meter_text, read_meter
 from runners.trials.records.trial_files import checkpoints, drop_damaged, kept_steps
 from tests.root import ROOT
 
@@ -220,28 +220,28 @@ def test_flop_count_is_exact_after_any_end_and_continues(tmp_path: Path) -> None
         "for _ in range(1234): meter.add(train_flops=7)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    assert read_count(tmp_path) is None
+    assert read_meter(tmp_path) is None
     for _ in range(2):
         ended = subprocess.run([sys.executable, "-c", counting, tmp_path], cwd=ROOT, check=False)
         assert ended.returncode == -signal.SIGKILL
     with Meter(tmp_path) as meter:
         meter.add(evaluation_flops=3)
 
-    assert read_count(tmp_path) == FlopCount(train_flops=2 * 1234 * 7, evaluation_flops=3)
+    assert read_meter(tmp_path) == FlopCount(train_flops=2 * 1234 * 7, evaluation_flops=3)
     os.truncate(tmp_path / "meter", 0)
-    assert read_count(tmp_path) is None
+    assert read_meter(tmp_path) is None
 
 
 def test_count_read_in_the_middle_of_a_write_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old, new = count_text(FlopCount(train_flops=699)), count_text(FlopCount(train_flops=706))
-    assert read_count(tmp_path) is None
+    old, new = meter_text(FlopCount(train_flops=699)), meter_text(FlopCount(train_flops=706))
+    assert read_meter(tmp_path) is None
     (tmp_path / "meter").write_bytes(new)
     reads = iter([new[:29] + old[29:], new])
     monkeypatch.setattr(Path, "read_bytes", lambda _: next(reads))
 
-    assert read_count(tmp_path) == FlopCount(train_flops=706)
+    assert read_meter(tmp_path) == FlopCount(train_flops=706)
 
 
 def test_a_file_over_the_limit_says_which_file_needs_how_much_and_is_not_retried(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from budgets.book.ledger import read_entries, reserved
 from budgets.book.reconcile import reconcile
 from budgets.planning.tuned.wording import words
 from runners.results import read_table
-from runners.trials.records.meter import read_count
+from runners.trials.records.meter import read_meter
 from study.cli import main
 from study.declare.load import load_declaration
 from study.state.planning.plan_study import plan_study
@@ -175,7 +175,7 @@ def require_reconciled(declaration: Path) -> None:
     assert reserved(entries) == {}
     spent = [entry.what for entry in entries if entry.entry == "spent"]
     assert len(spent) == len(set(spent)) == 4
-    counted = [read_count(trial) for trial in folder.glob("trials/*")]
+    counted = [read_meter(trial) for trial in folder.glob("trials/*")]
     done = sum(count.train_flops for count in counted if count is not None)
     assert done == booked(folder, "spent") + booked(folder, "wasted")
     assert reconcile(plan_study(loaded(declaration)), entries).holds
@@ -188,7 +188,7 @@ def loaded(declaration: Path) -> Study:
 
 def far_on(folder: Path) -> list[Path]:
     """Return the trials that have computed more than a few steps."""
-    counts = {trial: read_count(trial) for trial in folder.glob("trials/*")}
+    counts = {trial: read_meter(trial) for trial in folder.glob("trials/*")}
     return [trial for trial, count in counts.items() if count is not None and count.train_flops > 3e9]
 
 
