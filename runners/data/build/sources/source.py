@@ -10,7 +10,7 @@ from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any
 
-from runners.data.build.in_place import shards_at, shards_of
+from runners.data.build.in_place import SCORE_FIELD, shards_at, shards_of
 from runners.data.build.sources.table_file import NOT_UTF8, check_columns, count_rows, read_rows
 from runners.data.places.copies import objects_at
 from runners.data.places.ranges import downloaded
@@ -46,7 +46,7 @@ class Columns:
 
     image: str = "image"
     caption: str = "caption"
-    score: str = "similarity"
+    score: str = SCORE_FIELD
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
