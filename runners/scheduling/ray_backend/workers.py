@@ -160,10 +160,9 @@ class _Actors:
         return self._failed_starts[node] < _ATTEMPTS
 
     def hire(self, node: str, amounts: Amounts) -> None:
-        threads = str(max(1, int(amounts.get("cpus", 0))))
-        actor = _Worker.options(  # type: ignore[attr-defined]  # a class of Ray
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": threads}}, **on_node(node, by_rays_names(amounts))
-        ).remote(self._folder)
+        options = on_node(node, by_rays_names(amounts))
+        threads = max(1, int(amounts.get("cpus", 0)))
+        actor = _Worker.options(**options).remote(self._folder, threads)  # type: ignore[attr-defined]  # a class of Ray
         self._node[actor] = node
         self._starting[actor.take.remote(self._task)] = actor
 
@@ -231,7 +230,9 @@ def _outcome(reference: Any) -> Any:  # noqa: ANN401 - Ray's references have no 
 class _Worker:
     """A process with its copy of the task that it works on."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, threads: int) -> None:
+        # Not in a runtime environment of the actor, for which Ray would start another process.
+        os.environ["OMP_NUM_THREADS"] = str(threads)
         with suppress(OSError):  # relative paths are those of the driver, if they exist here
             os.chdir(folder)
 
