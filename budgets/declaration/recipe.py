@@ -12,6 +12,9 @@ LrRule = Literal["none", "linear", "sqrt"]
 LR_EXPONENTS: Mapping[LrRule, float] = MappingProxyType({"none": 0.0, "linear": 1.0, "sqrt": 0.5})
 """Rule → exponent of the batch in the peak learning rate."""
 
+PLAIN_PASSES = 3
+"""Time of a step without recomputation, in forward passes: its own and the backward pass of two."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
@@ -86,11 +89,13 @@ class Recipe:
 
     @property
     def passes(self) -> int:
-        """Time of a step in forward passes: its own, the backward pass of two, and each recomputed one.
+        """Time of a step in forward passes; accumulation and gradient checkpointing recompute one each."""
+        return PLAIN_PASSES + (self.accumulation > 1) + self.gradient_checkpointing
 
-        Accumulation and gradient checkpointing recompute one each.
-        """
-        return 3 + (self.accumulation > 1) + self.gradient_checkpointing
+    @property
+    def slowdown(self) -> float:
+        """Time of a step over that of one without recomputation."""
+        return self.passes / PLAIN_PASSES
 
     def warmup_steps(self, steps: int, batch_size: int) -> int:
         """Number of steps of a run in which the learning rate rises."""

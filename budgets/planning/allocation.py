@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+from budgets.declaration.recipe import PLAIN_PASSES
 from budgets.declaration.sections import Cluster
 from budgets.planning.grid import Grid
 from budgets.planning.plan import Chosen, Plan, Trial
@@ -41,7 +42,7 @@ def allocate(plan: Plan, grid: Grid, own: Speeds) -> Plan:
         choice = choices[_key(trial, grid)]
         option = choice.option
         # A trial that recomputes nothing and has the option's resources stays as it is, without a copy.
-        if (trial.resources, trial.recipe.passes) != (option.resources, 3):
+        if (trial.resources, trial.recipe.passes) != (option.resources, PLAIN_PASSES):
             recipe = replace(
                 trial.recipe,
                 accumulation=option.recipe.accumulation,

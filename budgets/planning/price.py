@@ -110,7 +110,7 @@ def relative_hours(
     recipe: Recipe, pair: tuple[str, str], devices: int, cluster: Cluster, own: Speeds = UNMEASURED
 ) -> float:
     """Return the device hours of training over those of one device that recomputes nothing."""
-    return recipe.passes / 3 / kept_over(pair, devices, cluster, own)
+    return recipe.slowdown / kept_over(pair, devices, cluster, own)
 
 
 def price(plan: Plan, cluster: Cluster, *, own: Speeds = UNMEASURED) -> Price:

@@ -6,6 +6,7 @@ from analysis.labels import plural
 from budgets.cost.flops import SampleCost, parameters, sample_cost, text_tokens
 from budgets.cost.model_config import complete
 from budgets.cost.towers.vit import kept_patches
+from budgets.declaration.recipe import PLAIN_PASSES
 from budgets.planning.allocation import priced
 from budgets.planning.feasibility import reasons
 from budgets.planning.grid import Combination, Grid, GridCell
@@ -186,9 +187,9 @@ def _chosen(grid: Grid, plan: Plan, trial: Trial, own: Speeds) -> Iterator[str]:
         return
     memory = f"{(grid.device_bytes or 0) / 1e9:,.0f} GB"
     yield (
-        f"relative GPU hours (1 = one {cluster.device} without recomputation) = passes per step / 3 / "
-        f"scaling efficiency. Passes: 3, plus 1 per recomputed forward pass. Efficiency: measured, otherwise "
-        f"{cluster.scaling:g} ^ log2(GPUs). Memory limit: {memory}"
+        f"relative GPU hours (1 = one {cluster.device} without recomputation) = passes per step / "
+        f"{PLAIN_PASSES} / scaling efficiency. Passes: {PLAIN_PASSES}, plus 1 per recomputed forward pass. "
+        f"Efficiency: measured, otherwise {cluster.scaling:g} ^ log2(GPUs). Memory limit: {memory}"
     )
     found = grid.setup(cell.architecture, cell.strategy, cell.level_flops).options
     for option in priced(found, trial, cluster, own):
@@ -196,7 +197,7 @@ def _chosen(grid: Grid, plan: Plan, trial: Trial, own: Speeds) -> Iterator[str]:
         mark = f", chosen ({chosen.why})" if option.words == chosen.words else ""
         yield (
             f"  GPUs {option.words}: about {option.memory_bytes / 1e9:,.1f} GB on each; "
-            f"{option.recipe.passes} / 3 / {kept:.3f} = {option.factor:.2f}, "
+            f"{option.recipe.passes} / {PLAIN_PASSES} / {kept:.3f} = {option.factor:.2f}, "
             f"relative wall time {option.factor / option.resources.devices:.3f}{mark}"
         )
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from budgets.declaration.recipe import PLAIN_PASSES
 from budgets.planning.plan import Trial
 from runners.host.files import write_json
 
@@ -33,7 +34,7 @@ class Throughput:
         samples_per_s: Samples a second of one trial, with others beside it as in a run.
         memory_bytes: Peak memory of the first rank: allocated by torch on its GPU, or the resident set of its
             process.
-        passes: Time of a step in forward passes, 3 without recomputation (`Recipe.passes`).
+        passes: Time of a step in forward passes (`Recipe.passes`).
         gpus: GPUs that the trial had together, at least one; 1 on the processor.
         worker_samples_per_s: Samples a second that one loader worker reads and decodes; 0 if not measured, as
             on the processor, where training has no loader workers.
@@ -47,7 +48,7 @@ class Throughput:
     steps: int
     samples_per_s: float
     memory_bytes: int
-    passes: int = 3
+    passes: int = PLAIN_PASSES
     gpus: int = 1
     worker_samples_per_s: float = 0.0
     waited: float = 0.0
@@ -77,12 +78,18 @@ class Calibration:
     @property
     def speeds(self) -> dict[Kind, float]:
         """Samples a second of each kind on one device, without recomputation."""
-        return {each.kind: each.samples_per_s * each.passes / 3 for each in self.kinds if each.gpus == 1}
+        return {
+            each.kind: each.samples_per_s * each.passes / PLAIN_PASSES
+            for each in self.kinds
+            if each.gpus == 1
+        }
 
     @property
     def by_width(self) -> dict[tuple[str, str, int], float]:
         """Samples a second of each kind on one or several GPUs together, without recomputation."""
-        return {(*each.kind, each.gpus): each.samples_per_s * each.passes / 3 for each in self.kinds}
+        return {
+            (*each.kind, each.gpus): each.samples_per_s * each.passes / PLAIN_PASSES for each in self.kinds
+        }
 
     def write(self, path: Path) -> None:
         """Write the measurements as JSON."""
@@ -114,8 +121,8 @@ def slow_loading(trials: Iterable[Trial], found: Calibration | None) -> Iterator
     workers = {each.kind: each.worker_samples_per_s for each in found.kinds}
     for trial in {kind(each): each for each in trials}.values():
         resources = trial.resources
-        alone = found.speeds.get(kind(trial), 0.0) * 3 / trial.recipe.passes * resources.devices
-        needed = found.by_width.get((*kind(trial), resources.devices), 0.0) * 3 / trial.recipe.passes or alone
+        alone = found.speeds.get(kind(trial), 0.0) / trial.recipe.slowdown * resources.devices
+        needed = found.by_width.get((*kind(trial), resources.devices), 0.0) / trial.recipe.slowdown or alone
         loaded = workers.get(kind(trial), 0.0) * resources.cpus
         if resources.gpus and 0 < loaded < _LOADER_MARGIN * needed:
             yield (
@@ -132,7 +139,7 @@ def kind(trial: Trial) -> Kind:
 
 def plain_speed(trial: Trial, samples_per_s: float) -> float:
     """Return the speed of a trial of this kind on one device, without recomputation, from this one's."""
-    return samples_per_s * trial.recipe.passes / 3 / trial.resources.devices
+    return samples_per_s * trial.recipe.slowdown / trial.resources.devices
 
 
 def predict_s(trial: Trial, measured: Mapping[Kind, float]) -> float:
@@ -148,4 +155,4 @@ def predict_s(trial: Trial, measured: Mapping[Kind, float]) -> float:
     else:
         per_sample = _SECONDS_PER_SAMPLE + trial.train_flops_per_sample / _FLOPS_PER_SECOND
         train_s = samples * per_sample
-    return _START_S + train_s * trial.recipe.passes / 3 / trial.resources.devices
+    return _START_S + train_s * trial.recipe.slowdown / trial.resources.devices
