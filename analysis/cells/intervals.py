@@ -18,7 +18,7 @@ _NORMAL = NormalDist()
 COVERAGE = 0.90
 """Probability of every interval of the analysis; intervals are central."""
 
-QUANTILE = 1.6448536269514722
+QUANTILE = _NORMAL.inv_cdf((1 + COVERAGE) / 2)
 """Normal quantile of ``COVERAGE``: an interval reaches this many standard deviations to either side."""
 
 FEWEST = 8

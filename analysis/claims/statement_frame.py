@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.cells.bootstrap import cell_draws
 from analysis.cells.family import family
+from analysis.cells.intervals import QUANTILE
 from analysis.cells.table import CELL, metrics, tidy
 from analysis.claims.slice import VARIANT, VARIANTS
 from analysis.labels import quality_fraction
@@ -38,7 +39,6 @@ _STRATEGIES = {
     "Crop&Flip": "clip-crop-flip", "RandAug": "clip-randaugment", "Stacked RA": "clip-stacked-randaugment",
 }  # fmt: skip
 _SIZES = {"ViT-Ti/16": 2.65, "ViT-S/16": 6.03, "ViT-B/32": 5.76, "ViT-B/16": 19.1, "ViT-L/16": 63.3}
-_CLEAR_OF_NOISE = 1.645
 _MANY_EPOCHS = 10
 
 
@@ -64,7 +64,7 @@ def from_figures(figures: pd.DataFrame) -> pd.DataFrame:
             "architecture": architecture,
             "family": "Mixer" if "Mixer" in architecture else family(architecture),
             "size": _SIZES.get(architecture, 5.76), "strategy": strategy, "epochs": round(seen / unique, 3),
-            "error": 100 - value if turned else value, "sd": float(row["precision"]) / _CLEAR_OF_NOISE,
+            "error": 100 - value if turned else value, "sd": float(row["precision"]) / QUANTILE,
         })  # fmt: skip
     return pd.DataFrame(rows, columns=list(COLUMNS))
 

@@ -23,7 +23,7 @@ from analysis.answers.recommend.candidates import (
 )
 from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws
-from analysis.cells.intervals import column_intervals
+from analysis.cells.intervals import QUANTILE, column_intervals
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import records
 from analysis.labels import configuration_text, percent, plural, quality_fraction
@@ -33,7 +33,6 @@ from budgets.declaration.sections import FARTHEST
 from budgets.quantity import format_flops
 
 _MOST_SEEDS = 30
-_QUANTILE = 1.645
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -198,7 +197,7 @@ def _experiment(draws: CellDraws, candidates: pd.DataFrame, choice: Choice) -> s
         return f"run {both} with three seeds each: the noise between seeds was not measured"
     noise = float((draws.draws.std(axis=0) * np.sqrt(draws.column("runs"))).mean())
     # A gap shows if it exceeds z·√(2/seeds)·noise, the noise of the difference of two means.
-    seeds = int(np.ceil(2 * (_QUANTILE * noise / max(gap, 1e-12)) ** 2))
+    seeds = int(np.ceil(2 * (QUANTILE * noise / max(gap, 1e-12)) ** 2))
     if seeds > _MOST_SEEDS:
         return (
             f"a gap of {percent(gap, 2)} points with a noise of {percent(noise, 2)} would need more than "
