@@ -9,8 +9,8 @@ simplejpeg can also decode at any eighth of the size, such as 7/8 of 256, which 
 Images are soft noise with grain of 341 x 256 pixels, as img2dataset stores them, and of 1365 x 1024, as they
 come from the web. Speeds are images per second of processor time, the best of several rounds in turns.
 
-The last lines are name, value, target, and pass or fail: the speed of the fastest other decoder with the same
-pixels over Pillow's. Above 1.3 it would be worth a second path; then the exit code is 1.
+The last lines are name, value, upper limit, and pass or fail: the speed of the fastest other decoder with the
+same pixels over Pillow's. Above 1.3 it would be worth a second path; then the exit code is 1.
 """
 
 import argparse

@@ -7,7 +7,7 @@ way in publications; and by the public package ``chinchilla`` if it is installed
 another Python given by ``--chinchilla PYTHON``). The points are the 240 of Hoffmann et al. 2022, figure 4, if
 ``--points CSV`` names them; otherwise 240 points simulated from the law that Besiroglu et al. 2024 fitted to
 those. Seconds are processor time. The last lines are name, value, target, and pass or fail; the exit code is
-1 if one fails.
+1 if one fails. Agreement and ``_over_ours`` must reach their target; the others must not exceed it.
 """
 
 import argparse

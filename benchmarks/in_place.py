@@ -1,8 +1,8 @@
 """Time and memory of indexing tiny pairs in place, at two sizes of the folder.
 
-Run ``python benchmarks/in_place.py`` from the root of the checkout; ``--pairs N`` sets the larger number, of
-which a tenth is the smaller one. Every pair is a PNG of 8 x 8 pixels with a caption, so that decoding takes
-little. The last lines are name, value, target, and pass or fail; the exit code is 1 if one fails.
+Run ``python benchmarks/in_place.py`` from the root of the checkout; ``--pairs N`` sets the larger number; the
+smaller is a tenth of it. Every pair is a PNG of 8 x 8 pixels with a caption, so that decoding takes little.
+The last lines are name, value, upper limit, and pass or fail; the exit code is 1 if one fails.
 """
 
 import argparse

@@ -11,7 +11,7 @@ spent waiting. With streamed data it is the speed of one worker process divided 
 processor time of each: above 1, the worker keeps ahead. The share by wall clock is printed as well, but on a
 busy machine it depends mostly on the other load.
 
-The last lines are name, value, target, and pass or fail; the exit code is 1 if one fails.
+The last lines are name, value, lower limit, and pass or fail; the exit code is 1 if one fails.
 """
 
 import argparse

@@ -30,6 +30,11 @@ def at_least(name: str, value: float, target: float) -> Line:
     return Line(name, value, f"{target:g}", value >= target)
 
 
+def reported(name: str, value: float) -> Line:
+    """Return the line of a value without a target."""
+    return Line(name, value, "none", good=True)
+
+
 def verdict(lines: Sequence[Line], form: str = ".3g") -> int:
     """Print the lines, with values in a format, and return the exit code: 1 if one fails."""
     print()

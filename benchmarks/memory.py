@@ -1,11 +1,11 @@
 """Peak memory of the commands on pools, and its growth with each pair, in bytes.
 
-Run ``python benchmarks/memory.py`` from the root of the checkout; ``--pairs N`` sets the number of pairs of
-the larger of two simulated indices; the smaller one has a quarter of them. Each command runs in its own
-process. The peak is measured on the larger index, as users run the command. The growth is measured on both
-indices, with limits that both reach: a quarter of DuckDB's memory and of the pairs that it takes at once, and
-4 open files of the index instead of 64. Images are left out, because they are read one by one or one shard at
-a time. The last lines are name, value, target, and pass or fail; the exit code is 1 if one fails.
+Run ``python benchmarks/memory.py`` from the root of the checkout. Two simulated indices are measured: one of
+``--pairs N`` pairs and one of a quarter of them. Each command runs in its own process. The peak is measured
+on the larger index, as users run the command. The growth is measured on both indices, with limits that both
+reach: a quarter of DuckDB's memory and of the pairs that it takes at once, and 4 open files of the index
+instead of 64. Images are left out, because they are read one by one or one shard at a time. The last lines
+are name, value, upper limit, and pass or fail; the exit code is 1 if one fails.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from runners.data.pool.describe import describe_pool
 from runners.data.pool.pool import Origin, Pool, Scorer
 
 TARGET_GIB, TARGET_BYTES = 2.0, 1.0
-HELD = "250MB"
+LIMIT = "250MB"
 PER_SHARD, LENGTH = 10_000, 64
 WORDS = 9
 WHAT = ("column:NAME", "score:NAME", "uids", "expression", "info", "build")
@@ -116,31 +116,31 @@ def work(what: str, pool: str) -> None:
         set_subset(opened, "basic", folder.with_name("uids.npy"))
 
 
-def measure(what: str, pool: Path, *, held: bool) -> float:
+def measure(what: str, pool: Path, *, limited: bool) -> float:
     """Run one command in its own process, perhaps with less memory for DuckDB; return its peak in GiB."""
     if what == "build":
         shutil.rmtree(pool.with_name("built"), ignore_errors=True)
         make_parts(pool, pool.with_name("built"))
-    return float(printed(Path(__file__).resolve(), "--do", what, pool, *(["--held"] if held else [])))
+    return float(printed(Path(__file__).resolve(), "--do", what, pool, *(["--limited"] if limited else [])))
 
 
 def main() -> int:
     """Run the benchmark and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--do", nargs=2)
-    parser.add_argument("--held", action="store_true")
+    parser.add_argument("--limited", action="store_true")
     parser.add_argument("--pairs", type=float, default=32e6)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--what", nargs="+", default=WHAT)
     options = parser.parse_args()
     if options.do:
-        if options.held:
-            merge._MEMORY, merge._ROWS_AT_ONCE = HELD, merge._ROWS_AT_ONCE // 4  # noqa: SLF001 - as documented
+        if options.limited:
+            merge._MEMORY, merge._ROWS_AT_ONCE = LIMIT, merge._ROWS_AT_ONCE // 4  # noqa: SLF001 - as documented
             index_parts._FILES_OPEN = 4  # noqa: SLF001 - as well
         work(*options.do)
         print(own_peak())
         return 0
-    held: dict[str, list[float]] = {}
+    limited: dict[str, list[float]] = {}
     peak: dict[str, float] = {}
     sizes = [int(options.pairs / 4) // PER_SHARD * PER_SHARD, int(options.pairs) // PER_SHARD * PER_SHARD]
     for rows in sizes:
@@ -148,13 +148,15 @@ def main() -> int:
             pool = Path(name) / "pool"
             make_pool(pool, rows)
             for what in options.what:
-                held.setdefault(what, []).append(measure(what, pool, held=True))
-                print(f"{what}: {rows:,} pairs, {held[what][-1]:.2f} GiB with {HELD} for DuckDB", flush=True)
+                limited.setdefault(what, []).append(measure(what, pool, limited=True))
+                print(
+                    f"{what}: {rows:,} pairs, {limited[what][-1]:.2f} GiB with {LIMIT} for DuckDB", flush=True
+                )
                 if rows == sizes[-1]:
-                    peak[what] = measure(what, pool, held=False)
+                    peak[what] = measure(what, pool, limited=False)
                     print(f"{what}: {rows:,} pairs, {peak[what]:.2f} GiB", flush=True)
     results = []
-    for what, (few, many) in held.items():
+    for what, (few, many) in limited.items():
         name = what.replace(":NAME", "")
         growth = (many - few) * 2**30 / (sizes[1] - sizes[0])
         results += [

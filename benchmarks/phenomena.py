@@ -36,11 +36,11 @@ from analysis.cells.intervals import interval
 from analysis.cells.table import tidy
 from analysis.labels import held_text
 from analysis.sizes import isoflop
+from benchmarks.measured import ROOT, Line, verdict
 from budgets.quantity import format_flops
 from runners.results import read_table
 from study.declare.load import find_declaration, load_declaration
 
-ROOT = Path(__file__).resolve().parents[1]
 SEEDS, LEVELS, SIZES = 3, 2, 3
 REPEATED = 16  # epochs
 
@@ -223,10 +223,7 @@ def main() -> int:
     for each in judged:
         print(f"\n{each.name}: {each.about}\n{each.table.to_string(float_format='{:.1f}'.format)}")
         print(f"effect {each.effect:.3g} [{each.low:.3g}, {each.high:.3g}], {each.runs} seeds a cell")
-    print()
-    for each in judged:
-        print(f"{each.name} {each.effect:.3g} >0 {'pass' if each.holds else 'fail'}")
-    return int(not all(each.holds for each in judged))
+    return verdict([Line(each.name, each.effect, "0", each.holds) for each in judged])
 
 
 if __name__ == "__main__":

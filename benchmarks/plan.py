@@ -1,8 +1,8 @@
 """Time and memory of planning 100,000 cells, the paper's grid, of ``--help``, and of booking 40,000 trials.
 
 Run ``python benchmarks/plan.py`` from the root of the checkout. A time is the best of a few runs; processor
-time is shown beside it, because it depends less on other load. The last lines are name, value, target, and
-pass or fail; the exit code is 1 if one fails.
+time is shown beside it, because it depends less on other load. The last lines are name, value, upper limit,
+and pass or fail; the exit code is 1 if one fails.
 """
 
 import sys

@@ -4,7 +4,7 @@ Run ``python benchmarks/pool_build.py [--pairs N]`` from the root of the checkou
 least two cores (default: 12,000 JPEGs). The nodes have a core each, on loopback. Speeds are parts per second
 from the first finished part to the last, so that they leave out the connection to the cluster and the start
 of its processes, whose seconds are printed. The node is killed when half of the parts were read. The last
-lines are name, value, target, and pass or fail; the exit code is 1 if one fails.
+lines are name, value, lower limit, and pass or fail; the exit code is 1 if one fails.
 """
 
 import argparse

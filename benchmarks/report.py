@@ -3,7 +3,7 @@
 Run ``python benchmarks/report.py`` from the root of the checkout. The simulated study has 67 configurations,
 5 levels and 3 seeds. Each report is written in its own process. A time is the best of a few runs; the
 processor time beside it depends less on other load, and excludes the processes that draw figures. The last
-lines are name, value, target, and pass or fail; the exit code is 1 if one fails.
+lines are name, value, upper limit, and pass or fail; the exit code is 1 if one fails.
 """
 
 import os

@@ -5,6 +5,7 @@ length, on 4 and on 8 nodes of 8 GPUs. Then Ray on a simulated cluster of two no
 sleep, 30× apart, a quarter of them on 4 GPUs, run in our order and first come, first served; then trials that
 do nothing; then a call by a rank on each node, and the same with Ray Train. The last lines are name, value,
 target, and pass or fail; the exit code is 1 when one fails. Seconds are wall time: run it on a quiet machine.
+``slots_busy`` and ``_over_ours`` must reach their target; the others must not exceed it.
 """
 
 import argparse

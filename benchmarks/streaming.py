@@ -16,7 +16,8 @@ dependencies exclude versions that this project's need.
 The server counts the requests and bytes of a ``top20`` of a pool that `data build` wrote, whose pairs are
 neighbours. Bytes used are those of its images.
 
-The last lines are name, value, target, and pass or fail; the exit code is 1 if one fails.
+The last lines are name, value, target, and pass or fail; the exit code is 1 if one fails. Bytes and requests
+must not exceed their target; the others must reach it.
 """
 
 import argparse

@@ -3,7 +3,7 @@
 Run ``python benchmarks/subset.py`` from the root of the checkout; ``--rows N`` takes another number of pairs,
 with 12 bytes of disk each, and ``--folder`` another place for them. Each subset is chosen in its own process,
 from ten million pairs first and then from all, to see that the time of a pair does not grow. The last lines
-are name, value, target, and pass or fail; the exit code is 1 if one fails.
+are name, value, upper limit, and pass or fail; the exit code is 1 if one fails.
 """
 
 import argparse

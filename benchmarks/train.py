@@ -15,7 +15,7 @@ the reference in fp32; in the timed turns, where the orders differ, the last los
 
 With ``--device cuda`` the model is ViT-B/32 with batches of 1,024 simulated JPEGs, timed by wall clock, with
 eight loader processes, and both loops read the same batches in the same way; `benchmarks/loader.py` compares
-the ways of reading. The last lines are name, value, target, and pass or fail; the exit code is 1 if one
+the ways of reading. The last lines are name, value, lower limit, and pass or fail; the exit code is 1 if one
 fails.
 """
 
