@@ -35,7 +35,7 @@ from analysis.cells.family import family
 from analysis.cells.intervals import interval
 from analysis.cells.table import tidy
 from analysis.labels import held_text
-from analysis.sizes import isoflop
+from analysis.sizes.isoflop import IsoFlopCurve, isoflop_curves
 from benchmarks.measured import ROOT, Line, verdict
 from budgets.quantity import format_flops
 from runners.results import read_table
@@ -102,8 +102,8 @@ def saturation(draws: CellDraws) -> Judged:
 
 def best_size(draws: CellDraws) -> Judged:
     """Measure the growth of the best model size of one family with the level, on the same data."""
-    ways: dict[str, list[isoflop.IsoFlopCurve]] = {}
-    for curve in isoflop.curves(draws):
+    ways: dict[str, list[IsoFlopCurve]] = {}
+    for curve in isoflop_curves(draws):
         if len(curve.positions) >= SIZES:
             way = str([value for name, value in curve.identity.items() if name != "budget"])
             ways.setdefault(way, []).append(curve)

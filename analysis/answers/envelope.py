@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.answers.read_off import curves, read
+from analysis.answers.read_off import cells_by_curve, read
 from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws, stream
 from analysis.cells.intervals import Interval, intervals
@@ -81,7 +81,7 @@ def _lowest(draws: CellDraws, cost: Floats, grid: Floats) -> tuple[Floats, NDArr
     stack, runs = draws.resampled(), draws.cells["runs"].to_numpy(np.int64)
     y = np.full((len(stack), len(grid)), np.inf)
     behind = np.zeros(y.shape, dtype=np.int64)
-    for positions in curves(draws, cost):
+    for positions in cells_by_curve(draws, cost):
         x = cost[positions]
         found = read(x, stack[:, positions], grid)
         places = runs[positions][np.clip(np.searchsorted(x, grid), 0, len(x) - 1)]

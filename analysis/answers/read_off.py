@@ -18,14 +18,14 @@ import numpy as np
 import pandas as pd
 
 from analysis.arrays import Floats, Indices
-from analysis.cells.bootstrap import CellDraws, stream
+from analysis.cells.bootstrap import CellDraws, curve_numbers, stream
 from analysis.cells.interpolation import bends, between, straight_lines
 from analysis.cells.pareto import SAME_COST
 
 
-def curves(draws: CellDraws, cost: Floats) -> list[Indices]:
+def cells_by_curve(draws: CellDraws, cost: Floats) -> list[Indices]:
     """Return the cells of each curve by rising cost."""
-    number = draws.curves()
+    number = curve_numbers(draws.cells)
     order = np.lexsort((cost, number))
     return np.split(order, np.flatnonzero(np.diff(number[order])) + 1) if len(order) else []
 
@@ -58,7 +58,7 @@ def at_compute(draws: CellDraws, cost: Floats, flops: float) -> CellDraws:
     rows, drawn = [], []
     at = np.array([flops])
     generator = stream("read off")
-    for positions in curves(draws, cost):
+    for positions in cells_by_curve(draws, cost):
         x = cost[positions]
         if x[0] > flops * SAME_COST:
             continue

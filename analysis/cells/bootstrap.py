@@ -122,10 +122,6 @@ class CellDraws:
         without[row, self.left_out] = self.without
         return np.concatenate([shown, without])
 
-    def curves(self) -> Indices:
-        """Return the number of each cell's curve; see `curve_numbers`."""
-        return curve_numbers(self.cells)
-
     def groups(self, columns: list[str]) -> list[tuple[tuple[Hashable, ...], Indices]]:
         """Return each combination of values of the columns with its cells' positions, in sorted order."""
         found = self.cells.groupby(columns, sort=True).indices

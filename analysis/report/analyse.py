@@ -29,7 +29,7 @@ from analysis.laws.holdout import Holdout, holdout
 from analysis.laws.laws import Law, laws
 from analysis.laws.surfaces.surface_forecast import FamilySurface, family_surfaces
 from analysis.report.study_frames import StudyFrames
-from analysis.sizes import isoflop
+from analysis.sizes.isoflop import IsoFlopCurve, isoflop_curves
 from analysis.sizes.scaling_exponents import Growth, growths, scaling_exponents
 
 Progress = Callable[[str, int, int], None]
@@ -95,7 +95,7 @@ class Analysis:
     contrasts: pd.DataFrame
     statements: tuple[Statement, ...]
     laws: tuple[Law, ...]
-    profiles: tuple[isoflop.IsoFlopCurve, ...]
+    profiles: tuple[IsoFlopCurve, ...]
     growths: tuple[Growth, ...]
     exponents: pd.DataFrame
     crossovers: pd.DataFrame
@@ -148,7 +148,7 @@ def analyse(study: StudyFrames, progress: Progress = no_progress) -> Analysis:
         contrasts=table,
         statements=statements(draws, table, planned),
         laws=fitted,
-        profiles=tuple(isoflop.curves(size_draws)),
+        profiles=tuple(isoflop_curves(size_draws)),
         growths=grown,
         exponents=scaling_exponents(grown),
         crossovers=pd.concat([crossovers(law_draws, fitted, along=along) for along in X_COLUMNS]),

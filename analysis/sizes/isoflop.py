@@ -35,7 +35,7 @@ class IsoFlopCurve:
         return max(self.epochs) > 1
 
 
-def curves(draws: CellDraws) -> list[IsoFlopCurve]:
+def isoflop_curves(draws: CellDraws) -> list[IsoFlopCurve]:
     """Fit the profiles of all fixed-compute budgets with at least two sizes of a family."""
     families = {str(name): family(str(name)) for name in set(draws.cells["architecture"])}
     named = replace(

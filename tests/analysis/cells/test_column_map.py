@@ -11,7 +11,7 @@ from analysis.cells.column_map import Column, ColumnMap, import_table, unselecte
 from analysis.cells.family import family
 from analysis.cells.table import tidy
 from analysis.labels import count_text, metric_text, sort_key
-from analysis.sizes.isoflop import curves
+from analysis.sizes.isoflop import isoflop_curves
 
 TABLE = pd.DataFrame(
     {
@@ -217,7 +217,9 @@ def test_sizes_at_three_budgets_without_levels_give_three_profiles_of_model_size
     how = replace(
         HOW, rows={}, columns=columns, metric="text/loss", metric_column=Column(source="loss"), images=0
     )
-    profiles = curves(cell_draws(tidy(import_table(table, how), metric="text/loss"), question="isoflop"))
+    profiles = isoflop_curves(
+        cell_draws(tidy(import_table(table, how), metric="text/loss"), question="isoflop")
+    )
     assert [len(each.positions) for each in profiles] == [7, 7, 7]
     assert [each.identity["family"] for each in profiles] == ["model"] * 3
     np.testing.assert_allclose([each.identity["budget"] for each in profiles], [1e20, 3e20, 9e20], rtol=0.03)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from analysis.cells.bootstrap import CellDraws, cell_draws, stream
 from analysis.cells.table import tidy
-from analysis.sizes.isoflop import IsoFlopCurve, curves
+from analysis.sizes.isoflop import IsoFlopCurve, isoflop_curves
 
 Floats = NDArray[np.float64]
 Kind = Literal["floor", "broken", "shifted"]
@@ -120,7 +120,7 @@ def study(kind: Kind, number: int, *, noise: float = 1.0, draws: int = 500) -> t
 def best_sizes(kind: Kind, number: int, *, noise: float = 1.0, draws: int = 500) -> list[Best]:
     """Return the best size of each budget's profile."""
     cells, truth = study(kind, number, noise=noise, draws=draws)
-    return [_best(curve, size) for curve, size in zip(curves(cells), truth, strict=True)]
+    return [_best(curve, size) for curve, size in zip(isoflop_curves(cells), truth, strict=True)]
 
 
 def _best(curve: IsoFlopCurve, truth: float) -> Best:

@@ -15,7 +15,7 @@ from analysis.charts.figure_data import FigureData
 from analysis.charts.size_figures import isoflop
 from analysis.labels import budget_text
 from analysis.report.tables.tables import profiles as table
-from analysis.sizes.isoflop import curves
+from analysis.sizes.isoflop import isoflop_curves
 from analysis.sizes.size_profile import Measured, Profile, profiles
 from tests.analysis.made_up.valleys import KINDS, Kind, best_sizes
 
@@ -205,7 +205,7 @@ def test_the_interval_of_the_best_size_covers_it_for_any_true_form(kind: Kind) -
 def test_the_small_study_stars_no_beaten_size_and_its_caption_gives_the_epochs() -> None:
     results = pd.read_parquet("results/small-full/results.parquet")
     draws = cell_draws(tidy(results, metric="held-out/top1"), question="isoflop")
-    found = curves(draws)
+    found = isoflop_curves(draws)
     for curve in found:
         if curve.profile.status == "ok":
             errors = draws.cells["error"].to_numpy()[curve.positions]
