@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from analysis.laws.laws import laws
-from benchmarks.measured import Line, at_least, at_most, verdict
+from benchmarks.measured import Result, at_least, at_most, verdict
 from tests.analysis.cells.test_moderated import share_of_clear
 from tests.analysis.made_up.coverage import NAMES, Held, ask, invented, share, surface
 from tests.analysis.made_up.valleys import KINDS, best_sizes
@@ -36,7 +36,7 @@ def main() -> int:
         "--studies", type=int, default=300, help="simulated studies of each form (default: 300)"
     )
     studies = parser.parse_args().studies
-    lines: list[Line] = []
+    lines: list[Result] = []
     for part in (_studies, _sizes, _equal, _noise, _surfaces):
         began = time.process_time()
         lines += part(studies)
@@ -47,7 +47,7 @@ def main() -> int:
     return verdict(lines, ".3f")
 
 
-def _studies(studies: int) -> list[Line]:
+def _studies(studies: int) -> list[Result]:
     lines = []
     for kind in KINDS:
         held: Held = defaultdict(list)
@@ -63,7 +63,7 @@ def _studies(studies: int) -> list[Line]:
     return lines
 
 
-def _sizes(studies: int) -> list[Line]:
+def _sizes(studies: int) -> list[Result]:
     lines = []
     for kind in KINDS:
         # Four budgets a study, with the noise of a third of the counting noise.
@@ -74,23 +74,23 @@ def _sizes(studies: int) -> list[Line]:
     return lines
 
 
-def _equal(studies: int) -> list[Line]:
+def _equal(studies: int) -> list[Result]:
     return [
         at_most(f"clear_of_equal_noise_ratio_{ratio:.0f}", share_of_clear(ratio, repeats=studies), WRONG)
         for ratio in RATIOS
     ]
 
 
-def _noise(studies: int) -> list[Line]:
+def _noise(studies: int) -> list[Result]:
     return [at_most("laws_invented", share(invented(number) for number in range(studies)), INVENTED)]
 
 
-def _surfaces(studies: int) -> list[Line]:
+def _surfaces(studies: int) -> list[Result]:
     found = [surface(number) for number in range(studies)]
     return [at_least(name, share(one[name] for one in found), LOWEST) for name in found[0]]
 
 
-def _paper() -> Line:
+def _paper() -> Result:
     held = []
     for _, along, trials in families():
         draws = draws_of(trials)
@@ -100,7 +100,7 @@ def _paper() -> Line:
                     held += left_out(draws, [law], along, [place])
     print(f"the paper: {len(held)} cells left out in turn")
     value = share(held)
-    return Line("band_paper", value, f"{LOWEST}-{HIGHEST}", LOWEST <= value <= HIGHEST)
+    return Result("band_paper", value, f"{LOWEST}-{HIGHEST}", LOWEST <= value <= HIGHEST)
 
 
 if __name__ == "__main__":

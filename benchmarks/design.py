@@ -44,7 +44,7 @@ from analysis.design.questions import Ask
 from analysis.design.surface_design import SurfaceBelief, believe_surface, plan_runs
 from analysis.labels import configuration_text
 from analysis.laws.varying import Places
-from benchmarks.measured import ROOT, Line, at_least, at_most, reported, verdict
+from benchmarks.measured import ROOT, Result, at_least, at_most, reported, verdict
 from tests.analysis.made_up.coverage import study
 from tests.analysis.made_up.designs import grid
 from tests.analysis.paper_curves import families
@@ -71,14 +71,14 @@ def main() -> int:
         "--only", choices=["small-full", "made-up", "paper", "scalebench", "cost"], help="run one part"
     )
     options = parser.parse_args()
-    parts: dict[str, Callable[[], list[Line]]] = {
+    parts: dict[str, Callable[[], list[Result]]] = {
         "small-full": lambda: _small_full(options.repeats),
         "made-up": lambda: _made_up(options.studies),
         "paper": _paper,
         "scalebench": lambda: _scalebench(min(options.repeats, 10)),
         "cost": _cost,
     }
-    lines: list[Line] = []
+    lines: list[Result] = []
     for name, part in parts.items():
         if options.only in (None, name):
             began = time.process_time()
@@ -116,7 +116,7 @@ def with_trunks(results: pd.DataFrame) -> pd.DataFrame:
     return results.assign(trunk=trunk, paid_flops=flops - (1 - COOLDOWN) * shorter)
 
 
-def _small_full(repeats: int) -> list[Line]:
+def _small_full(repeats: int) -> list[Result]:
     results = pd.read_parquet(ROOT / "results" / "small-full" / "results.parquet")
     full = records(frontier(cell_draws(tidy(results, metric=METRIC), question="best")))
     lines = []
@@ -156,7 +156,7 @@ def _same(row: Mapping[str, Any], decision: Decision) -> bool:
     return answer.verdict == "tie" and leader in answer.tied and answer.leader in str(row["tied"]).split("; ")
 
 
-def _made_up(studies: int) -> list[Line]:
+def _made_up(studies: int) -> list[Result]:
     lines = []
     for kind in ("designs", "floor", "broken", "shifted", *SHARED):
         found = defaultdict[str, list[float]](list)
@@ -215,7 +215,7 @@ def _forecast(results: pd.DataFrame, truth: Truth, found: dict[str, list[float]]
     found["forecast"].append(answer.low <= best <= answer.high)
 
 
-def _paper() -> list[Line]:
+def _paper() -> list[Result]:
     lines = []
     for panel, _, trials in families():
         if panel not in ("8b", "14a"):
@@ -243,7 +243,7 @@ def _paper() -> list[Line]:
     return lines
 
 
-def _scalebench(repeats: int) -> list[Line]:
+def _scalebench(repeats: int) -> list[Result]:
     lines = []
     for task, published in SCALEBENCH.items():
         region = Region.of(task)
@@ -324,7 +324,7 @@ class Region:
         return float(max(-1.0, 1 - off)), float(np.sqrt(miss.mean()))
 
 
-def _cost() -> list[Line]:
+def _cost() -> list[Result]:
     lines = []
     for count, target in ((100, 0.5), (2000, 0.5), (20_000, None)):
         plan = _big(count)

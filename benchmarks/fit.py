@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from analysis.arrays import Floats
 from analysis.laws.surfaces.surface import HUBER_DELTA, fit, fit_draws
-from benchmarks.measured import ROOT, Line, at_least, at_most, verdict
+from benchmarks.measured import ROOT, Result, at_least, at_most, verdict
 
 T = TypeVar("T")
 
@@ -98,7 +98,7 @@ def main() -> int:
 
 def _measure(
     points: tuple[Floats, Floats, Floats], starts: int, package: str, *, published: bool
-) -> list[Line]:
+) -> list[Result]:
     n, d, y = points
     seconds, found = min((_timed(lambda: fit(n, d, y)) for _ in range(5)), key=lambda run: run[0])
     values = (found.floor, found.a, found.b, found.alpha, found.beta, found.objective)
@@ -173,7 +173,7 @@ def _search(points: tuple[Floats, Floats, Floats], start: Floats, weights: Float
 
 def _package(
     python: str, points: tuple[Floats, Floats, Floats], seconds: float, objective: float
-) -> list[Line]:
+) -> list[Result]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "points.json"
         path.write_text(json.dumps(np.stack(points, axis=1).tolist()), encoding="utf-8")

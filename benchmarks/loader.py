@@ -112,7 +112,7 @@ def speed(batches: Callable[[], Iterator[Any]]) -> float:
     return seen / (time.process_time() - began)
 
 
-class Timed:
+class TimedData:
     """A training set that measures the time until each batch is ready."""
 
     def __init__(self, data: InMemorySet | StreamedSet, clock: Callable[[], float]) -> None:
@@ -134,7 +134,7 @@ class Timed:
 
 def waiting(data: InMemorySet | StreamedSet, clock: Callable[[], float]) -> tuple[float, float]:
     """Train; return the time of training, and the part of it spent waiting for batches."""
-    recipe, timed = Recipe(), Timed(data, clock)
+    recipe, timed = Recipe(), TimedData(data, clock)
     model = build_model(load_architecture(FASTEST).config)
     device = torch.device("cpu")
     context = partial(compute_context, resolve_precision(recipe.precision, device), device)

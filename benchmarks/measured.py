@@ -11,7 +11,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 
 
-class Line(NamedTuple):
+class Result(NamedTuple):
     """A measured value with its target, as printed, and whether it reaches the target."""
 
     name: str
@@ -20,22 +20,22 @@ class Line(NamedTuple):
     good: bool
 
 
-def at_most(name: str, value: float, target: float) -> Line:
+def at_most(name: str, value: float, target: float) -> Result:
     """Return the line of a value that must not exceed its target."""
-    return Line(name, value, f"{target:g}", value <= target)
+    return Result(name, value, f"{target:g}", value <= target)
 
 
-def at_least(name: str, value: float, target: float) -> Line:
+def at_least(name: str, value: float, target: float) -> Result:
     """Return the line of a value that must reach its target."""
-    return Line(name, value, f"{target:g}", value >= target)
+    return Result(name, value, f"{target:g}", value >= target)
 
 
-def reported(name: str, value: float) -> Line:
+def reported(name: str, value: float) -> Result:
     """Return the line of a value without a target."""
-    return Line(name, value, "none", good=True)
+    return Result(name, value, "none", good=True)
 
 
-def verdict(lines: Sequence[Line], form: str = ".3g") -> int:
+def verdict(lines: Sequence[Result], form: str = ".3g") -> int:
     """Print the lines, with values in a format, and return the exit code: 1 if one fails."""
     print()
     for line in lines:

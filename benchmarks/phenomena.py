@@ -36,7 +36,7 @@ from analysis.cells.intervals import interval
 from analysis.cells.table import tidy
 from analysis.labels import held_text
 from analysis.sizes.isoflop import IsoFlopCurve, isoflop_curves
-from benchmarks.measured import ROOT, Line, verdict
+from benchmarks.measured import ROOT, Result, verdict
 from budgets.quantity import format_flops
 from runners.results import read_table
 from study.declare.load import find_declaration, load_declaration
@@ -223,7 +223,7 @@ def main() -> int:
     for each in judged:
         print(f"\n{each.name}: {each.about}\n{each.table.to_string(float_format='{:.1f}'.format)}")
         print(f"effect {each.effect:.3g} [{each.low:.3g}, {each.high:.3g}], {each.runs} seeds a cell")
-    return verdict([Line(each.name, each.effect, "0", each.holds) for each in judged])
+    return verdict([Result(each.name, each.effect, "0", each.holds) for each in judged])
 
 
 if __name__ == "__main__":

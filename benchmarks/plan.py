@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measured import Line, at_most, best_of, own_peak, verdict
+from benchmarks.measured import Result, at_most, best_of, own_peak, verdict
 from budgets.book.book import Book, Entry
 from budgets.declaration.data import DescribedPool
 from budgets.declaration.declaration import Declaration
@@ -62,7 +62,7 @@ def main() -> int:
     return verdict([*_judged(results), at_most("booking_growth", _booking_growth(), 2.0)])
 
 
-def _judged(results: list[tuple[str, float, float, str, float]]) -> list[Line]:
+def _judged(results: list[tuple[str, float, float, str, float]]) -> list[Result]:
     lines = []
     for name, wall, cpu, output, target in results:
         print(f"{name}: best of {RUNS} {wall:.3f} s wall, {cpu:.3f} s processor")

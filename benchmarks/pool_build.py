@@ -39,7 +39,7 @@ FASTER = 1.4
 MEMORY: dict[str, Any] = {"object_store_memory": 80_000_000, "include_dashboard": False}
 
 
-class Timed:
+class TimedCommands:
     """Runs commands and measures them.
 
     Attributes:
@@ -88,7 +88,7 @@ def main() -> int:
         score = ("score", "p", "--with", model, "--name", "mine", "--device", "cpu")
 
         here = work_in(folder / "here")
-        timed = Timed()
+        timed = TimedCommands()
         timed.run(*build, "--workers", 1)
         built = content(here)
         timed.run(*score, "--workers", 1)

@@ -33,7 +33,7 @@ os.environ |= {
 import ray
 from ray.cluster_utils import Cluster as SimulatedCluster
 
-from benchmarks.measured import Line, at_least, at_most, verdict
+from benchmarks.measured import Result, at_least, at_most, verdict
 from budgets.book.ledger import Ledger
 from runners.scheduling.backend import Backend, Job
 from runners.scheduling.cluster import LiveCluster
@@ -196,7 +196,7 @@ def main() -> int:
     return verdict(mixed if options.simulated else mixed + over_ray(options.trials))
 
 
-def over_ray(trials: int) -> list[Line]:
+def over_ray(trials: int) -> list[Result]:
     """Measure on a simulated cluster of Ray."""
     simulated = SimulatedCluster(
         initialize_head=True,

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measured import Line, at_most, own_peak, printed, verdict
+from benchmarks.measured import Result, at_most, own_peak, printed, verdict
 from runners.data.index.parts import ROWS_PER_GROUP, ROWS_PER_PART, Index, Part
 from runners.data.index.ranks import histogram_of_hashes, histogram_of_scores
 from runners.data.index.selection import select
@@ -158,7 +158,7 @@ def main() -> int:
 
 def run(rows: int, place: Path | None) -> int:
     """Measure everything, print the lines, and return the exit code."""
-    results: list[Line] = []
+    results: list[Result] = []
     processor: dict[tuple[str, int], float] = {}
     with tempfile.TemporaryDirectory(dir=place) as name:
         for count in (FEW, rows):

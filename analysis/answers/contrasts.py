@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.answers.frontier import choose, describe
+from analysis.answers.frontier import choice_columns, choose
 from analysis.arrays import Indices
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.table import CELL, CONFIGURATION, records
@@ -171,7 +171,7 @@ def contrasts(draws: CellDraws, plan: pd.DataFrame | None = None) -> pd.DataFram
     Returns:
         One row per comparison: ``axis``, ``regime``, ``budget``, ``held`` (text), ``values`` (texts along the
         axis), ``best`` (text), ``place`` of the best along the axis (``first``, ``middle``, ``last``), the
-        columns of ``frontier.describe``, and ``lacking`` (planned runs without a result, as text).
+        columns of ``frontier.choice_columns``, and ``lacking`` (planned runs without a result, as text).
     """
     rows = []
     for axis in CONFIGURATION:
@@ -185,7 +185,7 @@ def contrasts(draws: CellDraws, plan: pd.DataFrame | None = None) -> pd.DataFram
                 "axis": axis, "regime": comparison.held["regime"], "budget": comparison.held["budget"],
                 "held": held_text(comparison.held), "values": " · ".join(names),
                 "best": names[choice.leader], "place": place,
-            } | describe(here, choice, names)  # fmt: skip
+            } | choice_columns(here, choice, names)  # fmt: skip
             lacks = planned.get(_key(comparison.held), {})
             open_side = any(left == of for left, of in lacks.values())
             own, _ = lacks.get(here.cells[axis].iloc[choice.leader], (0, 0))

@@ -155,7 +155,7 @@ def frontier(draws: CellDraws) -> pd.DataFrame:
         leaders = [choice.leader, *(choice.members if choice.verdict == "tie" else ())]
         row["leaders"] = tuple({name: cells[each][name] for name in CONFIGURATION} for each in leaders)
         shown = (*CONFIGURATION, "runs", "diverged", "train_flops", "parameters", "samples_seen", "epochs")
-        row |= {name: cells[choice.leader][name] for name in shown} | describe(here, choice, names)
+        row |= {name: cells[choice.leader][name] for name in shown} | choice_columns(here, choice, names)
         if row["regime"] != "fixed-compute":
             row |= _only_for_less(here, choice, names)
         rows.append(row | _beaten(draws, cost, place, str(row["reason"])))
@@ -244,7 +244,7 @@ def _beaten(draws: CellDraws, cost: Floats, place: int, reason: str) -> dict[str
     return {"verdict": "beaten", "tied": "", "reason": said}
 
 
-def describe(draws: CellDraws, choice: Choice, names: list[str]) -> dict[str, object]:
+def choice_columns(draws: CellDraws, choice: Choice, names: list[str]) -> dict[str, object]:
     """Return a choice as columns that tables share; ``names`` are the texts of the cells."""
     error = draws.column("error")
     low, high = interval(draws.draws[:, choice.leader])

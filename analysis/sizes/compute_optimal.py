@@ -22,7 +22,7 @@ from analysis.labels import plural
 from analysis.laws.excess_variance import excess
 from analysis.laws.surfaces.repeated import RepeatedFit
 from analysis.laws.surfaces.surface import fit, fit_draws
-from analysis.sizes.size_profile import Measured, profiles
+from analysis.sizes.size_profile import ProfileData, profiles
 
 _GRID = 60
 _SAME_SIZE = 0.03  # in ln N
@@ -35,7 +35,7 @@ _LEAST = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Line:
+class GrowthLine:
     """The line ln N = level + a·(ln C − center), and the points that it was fitted to.
 
     Attributes:
@@ -68,7 +68,7 @@ class Slope:
     drawn: Floats
     points: int
     reason: str
-    line: Line | None = None
+    line: GrowthLine | None = None
 
     def log_n(self, log_c: Floats) -> Floats:
         """Return ln N on the line at ln C, as measured and then in each draw, shape (1 + draws, points)."""
@@ -125,7 +125,7 @@ def by_envelope(draws: CellDraws, n: Floats) -> Slope:
     if len(slopes) == 1:
         how = f"{plural(won, 'size')} on the envelope; one seed per cell and too few sizes for an interval"
     center = float(grid[inside[0]].mean())
-    line = Line(
+    line = GrowthLine(
         center=center,
         levels=_means(sizes[best], inside) + slopes * (center - _means(grid, inside)),
         points=_points(grid[inside[0]], sizes[best[0]][inside[0]], np.nan, np.nan),
@@ -185,7 +185,7 @@ def by_minima(draws: CellDraws, n: Floats) -> Slope:
     several = []
     for positions in slices:
         ordered = positions[np.argsort(n[positions], kind="stable")]
-        several.append(Measured.of(draws.take(ordered), n[ordered]))
+        several.append(ProfileData.of(draws.take(ordered), n[ordered]))
     fitted = profiles(
         several, refits=draws.refits, source=draws.source, freedom=draws.freedom, question="exponents"
     )
@@ -205,7 +205,7 @@ def by_minima(draws: CellDraws, n: Floats) -> Slope:
         how = "interval from their noise, the form error and their scatter about the line"
     levels, slopes = _line(log_c[kept], drawn).T
     ends = np.quantile(drawn[1:], [0.05, 0.95], axis=0) if len(drawn) > 1 else np.full((2, len(kept)), np.nan)
-    line = Line(
+    line = GrowthLine(
         center=float(log_c[kept].mean()),
         levels=levels,
         points=_points(log_c[kept], drawn[0], *ends),
@@ -299,7 +299,7 @@ def by_surface(draws: CellDraws, law: RepeatedFit, sizes: Floats) -> Slope:
     size, data, alpha, beta = (np.append(one, several) for one, several in zip(measured, rows, strict=True))
     with np.errstate(divide="ignore"):
         level = (np.log(alpha * size) - np.log(beta * data) + beta * center) / (alpha + beta) - per_size
-    line = Line(
+    line = GrowthLine(
         center=center,
         levels=level,
         points=_points(np.empty(0), np.empty(0), np.nan, np.nan),

@@ -9,7 +9,7 @@ import numpy as np
 from analysis.arrays import Indices
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.family import family
-from analysis.sizes.size_profile import Measured, Profile, profiles
+from analysis.sizes.size_profile import Profile, ProfileData, profiles
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +60,7 @@ def _curves(
 ) -> list[IsoFlopCurve]:
     here = [draws.take(positions) for _, positions in parts]
     fitted = profiles(
-        [Measured.of(one, one.column("train_flops_per_sample")) for one in here],
+        [ProfileData.of(one, one.column("train_flops_per_sample")) for one in here],
         refits=draws.refits, source=draws.source, freedom=draws.freedom, question=question,
     )  # fmt: skip
     epochs = [one.column("epochs") for one in here]

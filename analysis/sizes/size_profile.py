@@ -72,7 +72,7 @@ class Profile:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Measured:
+class ProfileData:
     """The data of one profile.
 
     Attributes:
@@ -86,13 +86,13 @@ class Measured:
     runs: NDArray[np.int64]
 
     @classmethod
-    def of(cls, draws: CellDraws, size: Floats) -> "Measured":
+    def of(cls, draws: CellDraws, size: Floats) -> "ProfileData":
         """Return the data of cells that are sorted by size."""
         return cls(size=size, stack=draws.resampled(), runs=draws.cells["runs"].to_numpy(np.int64))
 
 
 def profiles(
-    several: Sequence[Measured], *, refits: int, source: Source, freedom: int = 0, question: str = ""
+    several: Sequence[ProfileData], *, refits: int, source: Source, freedom: int = 0, question: str = ""
 ) -> list[Profile]:
     """Fit the profiles of one family, which share one form error.
 
@@ -130,14 +130,14 @@ def _too_few(sizes: int) -> Profile:
     return Profile(status="too few sizes", reason=reason)
 
 
-def _noise(measured: Measured, refits: int) -> float:
+def _noise(measured: ProfileData, refits: int) -> float:
     """Return the mean variance of one run; 0 without draws."""
     if not refits:
         return 0.0
     return float(np.mean(half_width(measured.stack[1 : 1 + refits]) ** 2 * measured.runs))
 
 
-def _valley(measured: Measured, noise: float) -> valley.Valley:
+def _valley(measured: ProfileData, noise: float) -> valley.Valley:
     t, error = np.log(measured.size), measured.stack[0]
     used = valley.near(t, int(error.argmin()))
     variance = valley.resolvable(noise / measured.runs, error)
@@ -145,7 +145,7 @@ def _valley(measured: Measured, noise: float) -> valley.Valley:
 
 
 def _fitted(  # noqa: PLR0913 (a profile and what its family shares)
-    measured: Measured,
+    measured: ProfileData,
     noise: float,
     form: float,
     spread: Floats,
@@ -234,7 +234,7 @@ def _judge(coefficients: Floats, t: Floats, used: Indices, minimum: float) -> tu
     )
 
 
-def _height(measured: Measured, used: Indices, variance: Floats, refits: int) -> tuple[Status, str]:
+def _height(measured: ProfileData, used: Indices, variance: Floats, refits: int) -> tuple[Status, str]:
     """Judge whether the minimum lies above the lowest measured error by more than the noise of both."""
     t, rows = np.log(measured.size), measured.stack[: 1 + refits]
     lowest = int(rows[0].argmin())

@@ -153,7 +153,7 @@ class At:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tuned:
+class Tunable:
     """Mark of a field that can be tuned, with the reader of the values to try if not the field's own."""
 
     read: Reader | None = None
@@ -298,7 +298,7 @@ def _marked(mark: object, key: Key) -> Key:
     """Complete a key from a mark of its annotation."""
     if isinstance(mark, Reader | OneOf):
         return replace(key, read=mark)
-    if isinstance(mark, Tuned):
+    if isinstance(mark, Tunable):
         tuned = mark.read or key.read
         assert isinstance(tuned, Reader), f"'{key.field}' is tuned, but has no reader of values to try"
         return replace(key, tuned=tuned, form="none" if key.read is None else key.form)

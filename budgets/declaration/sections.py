@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal, get_args
 
 from budgets.declaration import values
-from budgets.declaration.keys import RISING, At, Clashes, Given, OneOf, Tuned, keys
+from budgets.declaration.keys import RISING, At, Clashes, Given, OneOf, Tunable, keys
 from budgets.declaration.recipe import PRESETS, LrRule, Recipe
 from budgets.declaration.rules import ResourceRule, TrainingRule, TrialResources
 
@@ -130,9 +130,9 @@ class Training:
 
     preset: Annotated[str, OneOf(kind="preset", allowed=tuple(PRESETS))] = "default"
     """Named [settings](#presets); declared keys override them."""
-    lr_peak: Annotated[dict[Annotated[str, values.architecture], Annotated[float, values.rate]], Tuned()]
+    lr_peak: Annotated[dict[Annotated[str, values.architecture], Annotated[float, values.rate]], Tunable()]
     """Peak learning rate of each architecture; a preset or tuning may give it instead."""
-    batch_size: Annotated[int, values.batch, Tuned()] = 64
+    batch_size: Annotated[int, values.batch, Tunable()] = 64
     """Pairs in a batch of plain CLIP; a strategy may multiply it."""
     lr_rule: LrRule = "none"
     """Scaling of the peak learning rate with the batch, relative to ``batch_size``: ``linear`` as in FLIP,

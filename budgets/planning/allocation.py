@@ -8,7 +8,7 @@ from budgets.declaration.sections import Cluster
 from budgets.planning.grid import Grid
 from budgets.planning.plan import Chosen, Plan, Trial
 from budgets.planning.price import Speeds, relative_hours, training_hours
-from budgets.planning.resources import Kind, Option, choose
+from budgets.planning.resources import Kind, Option, choose_resources
 
 _Key = tuple[str, str, int | None, int]
 
@@ -34,7 +34,9 @@ def allocate(plan: Plan, grid: Grid, own: Speeds) -> Plan:
         span = training_hours(trial, cluster, own)
         hours.setdefault(key, []).append((span.low + span.high) / 2)
     kinds = [Kind(options=ways[key], hours=tuple(hours[key])) for key in ways]
-    choices = dict(zip(ways, choose(kinds, cluster, hours_factor=resources.hours_factor), strict=True))
+    choices = dict(
+        zip(ways, choose_resources(kinds, cluster, hours_factor=resources.hours_factor), strict=True)
+    )
 
     chosen: dict[str, Chosen] = {}
 

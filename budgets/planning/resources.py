@@ -79,7 +79,7 @@ class Kind:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Choice:
+class ResourceChoice:
     """An option that was chosen.
 
     Attributes:
@@ -138,7 +138,9 @@ def options(  # noqa: PLR0913 - one a fact that the estimate needs
     return tuple(found)
 
 
-def choose(kinds: Sequence[Kind], cluster: Cluster, *, hours_factor: float) -> tuple[Choice, ...]:
+def choose_resources(
+    kinds: Sequence[Kind], cluster: Cluster, *, hours_factor: float
+) -> tuple[ResourceChoice, ...]:
     """Return a choice of options for each kind, with at most ``hours_factor`` times the fewest GPU hours.
 
     Wider options are faster but cost more GPU hours. Each bound on the duration of the longest trial gives
@@ -174,7 +176,8 @@ def choose(kinds: Sequence[Kind], cluster: Cluster, *, hours_factor: float) -> t
         # Ends that differ beyond three digits are equal: then the cheaper choice wins.
         best = sorted(ends, key=lambda chosen: (float(f"{ends[chosen]:.3g}"), found[chosen]))
     return tuple(
-        Choice(option=option, why=_why(kind, option)) for kind, option in zip(kinds, best[0], strict=True)
+        ResourceChoice(option=option, why=_why(kind, option))
+        for kind, option in zip(kinds, best[0], strict=True)
     )
 
 

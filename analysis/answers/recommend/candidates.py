@@ -96,7 +96,7 @@ def usable_flops(draws: CellDraws, one: Candidate, flops: float, pairs: float) -
     return min(flops, pairs * kept_fraction(one) * float(_per_sample(draws, one).mean()))
 
 
-def described(draws: CellDraws, one: Candidate, flops: float) -> dict[str, Any]:
+def candidate_columns(draws: CellDraws, one: Candidate, flops: float) -> dict[str, Any]:
     """Return the columns of a candidate; in one epoch the pairs are those that the compute covers."""
     names = ("regime", "architecture", "strategy", "quality")
     size = one.identity.get("subset_size", flops / float(_per_sample(draws, one).mean()))
@@ -187,7 +187,7 @@ def read_by_surfaces(
             continue
         here = draws.take(positions)
         n = np.array([_per_sample(draws, found[place]).mean() for place in places])
-        unique = [described(draws, found[place], spent[place])["subset_size"] for place in places]
+        unique = [candidate_columns(draws, found[place], spent[place])["subset_size"] for place in places]
         at = Points(n=n, unique=np.array(unique), seen=spent[places] / n)
         errors = forecast(by.law, here.cells, here.with_measured(), at)
         for place, error in zip(places, [] if errors is None else errors.T, strict=errors is not None):

@@ -14,7 +14,7 @@ from analysis.answers.frontier import Choice, choose
 from analysis.answers.recommend.candidates import (
     Candidate,
     Reading,
-    described,
+    candidate_columns,
     every_candidate,
     kept_fraction,
     read_at,
@@ -96,7 +96,7 @@ def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
     surfaces = read_by_surfaces(draws, found, held, spent)
     for one, at, surface in zip(found, spent, surfaces, strict=True):
         reading = read_at(draws, one, surface, at=float(at), limit=limit)
-        name = configuration_text(described(draws, one, float(at)))
+        name = configuration_text(candidate_columns(draws, one, float(at)))
         if isinstance(reading, str):
             left_out.append({"curve": name, "reason": reading})
             continue
@@ -120,7 +120,7 @@ def _row(draws: CellDraws, one: Candidate, reading: Reading, at: float, flops: f
     x = cells["train_flops"].to_numpy(np.float64)
     factor = max(reading.flops / x.max(), x.min() / reading.flops)
     behind = cells if reading.cell is None else cells.iloc[[reading.cell]]
-    row = described(draws, one, reading.flops)
+    row = candidate_columns(draws, one, reading.flops)
     return row | {
         "flops": reading.flops, "read": reading.read, "measured": reading.cell is not None,
         "factor": factor if factor > 1 else reading.flops / x.max(), "beyond": factor > SAME_COST,

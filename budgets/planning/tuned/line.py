@@ -101,7 +101,7 @@ def _vertex(at: Sequence[float], score: Sequence[float]) -> float:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Line:
+class RateLine:
     """The line through two optima over the logarithm of a place: FLOPs of a level, or of a sample."""
 
     places: tuple[float, float]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from budgets.planning.feasibility import reason_against
 from budgets.planning.grid import Grid, GridCell, Pair, Place
 from budgets.planning.plan import Check
-from budgets.planning.tuned.line import Z90, Carried, CarriedRate, Line, Optimum, optimum
+from budgets.planning.tuned.line import Z90, Carried, CarriedRate, Optimum, RateLine, optimum
 from budgets.planning.tuned.winner import Score, Tried, cost_of, is_done, mean_of, noise_of, winner
 from budgets.quantity import format_flops
 
@@ -98,7 +98,7 @@ def carry(
             values |= {place: kept for place, _ in members}
             continue
         (first, low), (second, high) = ends
-        line = Line(places=(low, high), optima=(best[first], best[second]))
+        line = RateLine(places=(low, high), optima=(best[first], best[second]))
         rates = []
         for (architecture, of, level), at in sorted(members, key=lambda member: member[1]):
             rate, least, most = line.at(at)

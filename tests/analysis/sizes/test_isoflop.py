@@ -16,7 +16,7 @@ from analysis.charts.size_figures import isoflop
 from analysis.labels import budget_text
 from analysis.report.tables.tables import profiles as table
 from analysis.sizes.isoflop import isoflop_curves
-from analysis.sizes.size_profile import Measured, Profile, profiles
+from analysis.sizes.size_profile import Profile, ProfileData, profiles
 from tests.analysis.made_up.valleys import KINDS, Kind, best_sizes
 
 SIZES = np.array([13e6, 25e6, 39e6, 72e6, 140e6])
@@ -38,7 +38,7 @@ def profile(
     source: Source,
 ) -> Profile:
     """Fit the profile of one budget alone."""
-    return profiles([Measured(size=size, stack=stack, runs=runs)], refits=refits, source=source)[0]
+    return profiles([ProfileData(size=size, stack=stack, runs=runs)], refits=refits, source=source)[0]
 
 
 def parabola(minimum: float, curvature: float) -> NDArray[np.float64]:
@@ -108,7 +108,7 @@ def several(errors: list[NDArray[np.float64]], *, noise: float, source: Source =
     for error in errors:
         draws = error + noise * generator.standard_normal((500 if noise else 0, len(error)))
         stack = np.concatenate([error[None, :], draws])
-        parts.append(Measured(size=SIZES, stack=stack, runs=np.full(len(error), 3)))
+        parts.append(ProfileData(size=SIZES, stack=stack, runs=np.full(len(error), 3)))
     return profiles(parts, refits=500 if noise else 0, source=source)
 
 

@@ -16,7 +16,7 @@ from budgets.declaration.sections import Cluster, GridBlock, Limits, Resources, 
 from budgets.hardware.devices import device
 from budgets.planning.plan import Trial
 from budgets.planning.price import device_hours, makespan, price, training_hours
-from budgets.planning.resources import Kind, Option, choose, options
+from budgets.planning.resources import Kind, Option, choose_resources, options
 from tests.budgets.plans import declare, plan_of
 
 NAMES = ("ViT-B-32", "ViT-L-14", "RN50")
@@ -156,7 +156,9 @@ def test_one_long_trial_is_widened_as_far_as_the_hours_allow() -> None:
     kind = Kind(options=tuple(option(2**k, 1.1**k) for k in range(4)), hours=(100.0,))
 
     widths = [
-        choose([kind], Cluster(device="h100", count=8), hours_factor=factor)[0].option.resources.gpus
+        choose_resources([kind], Cluster(device="h100", count=8), hours_factor=factor)[
+            0
+        ].option.resources.gpus
         for factor in (1.0, 1.15, 1.25, 1.4)
     ]
 
@@ -166,7 +168,7 @@ def test_one_long_trial_is_widened_as_far_as_the_hours_allow() -> None:
 def test_many_short_trials_stay_narrow_beside_a_long_one_that_is_widened() -> None:
     each = tuple(option(2**k, 1.05**k) for k in range(4))
     short, long = Kind(options=each, hours=(1.0,) * 80), Kind(options=each, hours=(40.0,))
-    chosen = choose([short, long], Cluster(device="h100", count=8), hours_factor=1.25)
+    chosen = choose_resources([short, long], Cluster(device="h100", count=8), hours_factor=1.25)
 
     # On 8 GPUs the long one ends after 5.8 hours and ten rounds of short ones follow; on 4 it ends after 11,
     # with 44 short ones beside it, and five rounds follow; on one it would take 40.
@@ -199,7 +201,9 @@ def test_choice_stays_within_its_hours_and_never_ends_later_than_the_cheapest(
         hours = sum(span * gpus for span, gpus in spans)
         return hours, makespan([s for s, _ in spans], [g for _, g in spans], 8)
 
-    chosen = [each.option for each in choose(kinds, Cluster(device="h100", count=8), hours_factor=factor)]
+    chosen = [
+        each.option for each in choose_resources(kinds, Cluster(device="h100", count=8), hours_factor=factor)
+    ]
     hours, ends = end(chosen)
     fewest, cheapest_ends = end([kind.cheapest for kind in kinds])
 

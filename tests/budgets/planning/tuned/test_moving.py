@@ -12,7 +12,7 @@ from budgets.declaration.sections import GridBlock, Training, Tuning
 from budgets.planning.facts import PoolFacts
 from budgets.planning.plan import Plan, Trial
 from budgets.planning.planner import make_plan
-from budgets.planning.tuned.line import Line, Optimum, optimum
+from budgets.planning.tuned.line import Optimum, RateLine, optimum
 from budgets.planning.tuned.tuning import Scores
 from budgets.planning.tuned.winner import Score
 from budgets.planning.tuned.wording import tuning_notes
@@ -68,7 +68,7 @@ def test_optimum_is_the_vertex_of_a_parabola_and_as_wide_as_the_noise() -> None:
 
 
 def test_line_is_exact_at_its_ends_and_widens_beyond_them() -> None:
-    line = Line(
+    line = RateLine(
         places=(1e9, 4e9), optima=(Optimum(middle=math.log(4e-3), deviation=0.1),
                                    Optimum(middle=math.log(2e-3), deviation=0.1))
     )  # fmt: skip
