@@ -11,7 +11,8 @@ from typing import Any
 from budgets.cost.architecture import Architecture, load_architecture
 from budgets.cost.flops import image_forward_macs, parameters, sample_cost, text_forward_macs
 from budgets.cost.memory import memory_bytes
-from budgets.cost.strategy import Strategy, inapplicable, strategy
+from budgets.cost.strategy import Strategy, inapplicable
+from budgets.cost.strategy import strategy as find_strategy
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.recipe import FIRST_DEFAULTS, LR_EXPONENTS, Recipe
 from budgets.declaration.rules import TrialResources, settings
@@ -31,7 +32,7 @@ Place = tuple[str, str, int | None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Combination:
+class Setup:
     """An architecture with a strategy: the settings and costs that all their cells share.
 
     Attributes:
@@ -105,7 +106,7 @@ class GridCell:
     """
 
     cell: Cell
-    setup: Combination
+    setup: Setup
     components: tuple[Component, ...]
     seeds: tuple[int, ...]
     declared_samples: int
@@ -133,7 +134,7 @@ class Grid:
         self.declaration, self.pool, self.evaluation = declaration, pool, evaluation
         self._tuned = tuned
         self._by_level = declaration.ruled_by_level or any(level is not None for *_, level in tuned)
-        # The cells of a large grid share few combinations and few subsets.
+        # The cells of a large grid share few setups and few subsets.
         self._setup = cache(self._make_setup)
         self._components = cache(pool.components)
 
@@ -162,8 +163,8 @@ class Grid:
         """Return the same grid with tuned values instead of the declared ones."""
         return Grid(self.declaration, self.pool, self.evaluation, values)
 
-    def setup(self, architecture: str, strategy: str, level_flops: int | None) -> Combination:
-        """Return the combination of an architecture and a strategy; it depends on the level only by rules."""
+    def setup(self, architecture: str, strategy: str, level_flops: int | None) -> Setup:
+        """Return the setup of an architecture with a strategy; it depends on the level only by rules."""
         return self._setup(architecture, strategy, level_flops if self._by_level else None)
 
     def excluded_by(self, cell: Cell) -> int | None:
@@ -217,20 +218,20 @@ class Grid:
                 )  # fmt: skip
                 yield cell, pairs if block.regime == "one-epoch" else samples
 
-    def _make_setup(self, architecture_name: str, strategy_name: str, level: int | None) -> Combination:
+    def _make_setup(self, architecture_name: str, strategy_name: str, level: int | None) -> Setup:
         declaration = self.declaration
         of_resources = settings(declaration.resources.rules, architecture_name, strategy_name, level)
         of_training = settings(declaration.training.rules, architecture_name, strategy_name, level)
         resources = declaration.trial_resources(of_resources)
         folder = None if declaration.catalogue is None else Path(declaration.catalogue)
-        architecture, how = load_architecture(architecture_name, folder), strategy(strategy_name)
-        training, reason = declaration.training, inapplicable(how, architecture)
+        architecture, strategy = load_architecture(architecture_name, folder), find_strategy(strategy_name)
+        training, reason = declaration.training, inapplicable(strategy, architecture)
         pair = architecture_name, strategy_name
         values = self._tuned.get((*pair, level), self._tuned.get((*pair, None), {}))
         if values is None:
             values, reason = {}, "tuning: training diverged at every value tried"
         declared = of_training.get("batch_size", training.batch_size)
-        batch_size = int(values.get("batch_size", declared)) * how.batch_factor
+        batch_size = int(values.get("batch_size", declared)) * strategy.batch_factor
         of_recipe: dict[str, Any] = {
             name: value
             for name, value in (*of_resources.items(), *values.items())
@@ -240,17 +241,17 @@ class Grid:
         # Settings that the strategy does not use stay at their defaults, so that a trial's id does not depend
         # on them: without masking there is no tail. With smaller images the tail can't be 0, because a model
         # can't be evaluated at a resolution that it has never seen.
-        own = recipe.unmasked_tail is None or (how.image_fraction < 1 and not recipe.unmasked_tail)
-        tail = how.unmasked_tail if own else recipe.unmasked_tail
-        recipe = replace(recipe, unmasked_tail=tail if how.masks else 0.0)
-        if not how.randaugment:
+        own = recipe.unmasked_tail is None or (strategy.image_fraction < 1 and not recipe.unmasked_tail)
+        tail = strategy.unmasked_tail if own else recipe.unmasked_tail
+        recipe = replace(recipe, unmasked_tail=tail if strategy.masks else 0.0)
+        if not strategy.randaugment:
             recipe = replace(recipe, randaugment=FIRST_DEFAULTS["randaugment"])
-        if not how.self_supervised_head or architecture.image_size < _ORIGINAL_VIEWS_FROM:
+        if not strategy.self_supervised_head or architecture.image_size < _ORIGINAL_VIEWS_FROM:
             recipe = replace(recipe, slip_views=Recipe().slip_views)
         images, texts = self.evaluation.images, self.evaluation.texts
         evaluation_macs = images * image_forward_macs(architecture) + texts * text_forward_macs(architecture)
         # The unmasked tail needs the most memory.
-        widest, found = how.unmasked if recipe.unmasked_tail else how, tuple[Option, ...]()
+        widest, found = strategy.unmasked if recipe.unmasked_tail else strategy, tuple[Option, ...]()
         if reason is None and declaration.resources.auto:
             found = options(
                 architecture,
@@ -266,17 +267,17 @@ class Grid:
             resources, recipe = first.resources, first.recipe
         flops = tail_flops = memory = 0
         if reason is None:
-            flops = sample_cost(architecture, how, batch_size=batch_size).train_flops
+            flops = sample_cost(architecture, strategy, batch_size=batch_size).train_flops
             if recipe.unmasked_tail:
-                tail_flops = sample_cost(architecture, how.unmasked, batch_size=batch_size).train_flops
+                tail_flops = sample_cost(architecture, strategy.unmasked, batch_size=batch_size).train_flops
             if declaration.cluster is not None:
                 memory = memory_bytes(
                     architecture, widest, recipe, batch_size=batch_size, devices=resources.devices
                 )
         lr_peak = of_training.get("lr_peak", self._declared_lr_peak(architecture_name, batch_size))
-        return Combination(
+        return Setup(
             architecture=architecture,
-            strategy=how,
+            strategy=strategy,
             batch_size=batch_size,
             lr_peak=values.get("lr_peak", lr_peak),
             inapplicable=reason,
@@ -284,7 +285,7 @@ class Grid:
             tail_flops_per_sample=tail_flops,
             recipe=recipe,
             evaluation_flops=2 * evaluation_macs * (1 + len(declaration.evaluate_at)),
-            parameters=parameters(architecture, how).total,
+            parameters=parameters(architecture, strategy).total,
             memory_bytes=memory,
             resources=resources,
             options=fitting,

@@ -9,7 +9,7 @@ from budgets.cost.towers.vit import kept_patches
 from budgets.declaration.recipe import PLAIN_PASSES
 from budgets.planning.allocation import priced
 from budgets.planning.feasibility import reasons
-from budgets.planning.grid import Combination, Grid, GridCell
+from budgets.planning.grid import Grid, GridCell, Setup
 from budgets.planning.plan import Plan, Trial
 from budgets.planning.price import Speeds, device_hours, is_measured, kept_over, utilisation
 from budgets.quality import MIXTURE
@@ -84,7 +84,7 @@ def _left_out(grid: Grid, plan: Plan, candidate: GridCell, trials: list[Trial]) 
                 yield f"left out: {item.reason}"
 
 
-def _sample(setup: Combination, cost: SampleCost) -> Iterator[str]:
+def _sample(setup: Setup, cost: SampleCost) -> Iterator[str]:
     how, architecture = setup.strategy, setup.architecture
     seen = architecture.smaller(how.image_fraction)
     tower = seen.image_tower(how.kept_fraction)

@@ -13,7 +13,7 @@ from fractions import Fraction
 from budgets.declaration.keys import DeclaredKeyError
 from budgets.declaration.sections import Ladder
 from budgets.planning.feasibility import lasting_reasons
-from budgets.planning.grid import Combination, Grid
+from budgets.planning.grid import Grid, Setup
 from budgets.quantity import format_flops
 
 _DIGITS = 900  # three-digit numbers from 100 to 999 per power of ten
@@ -31,10 +31,10 @@ def choose_levels(grid: Grid, beside: int, study_flops: int) -> tuple[int, ...]:
     Raises:
         ValueError: Charges and trials without a level already cost the whole study budget.
     """
-    # The cost of a ladder depends on the cells only through their combinations: count the cells of each once,
-    # so that a step of the bisection costs one sum over combinations instead of a new grid.
+    # The cost of a ladder depends on the cells only through their setups: count the cells of each once,
+    # so that a step of the bisection costs one sum over setups instead of a new grid.
     counts: Counter[int] = Counter()
-    setups: dict[int, Combination] = {}
+    setups: dict[int, Setup] = {}
     seen = set()
     rest = beside
     for candidate in grid.candidates(_PLACEHOLDER):

@@ -25,7 +25,7 @@ class Optimum:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CarriedRate:
-    """The peak learning rate of one place on a line.
+    """The peak learning rate at one point of a line.
 
     Attributes:
         architecture: The architecture.
@@ -71,28 +71,28 @@ def optimum(values: Sequence[float], scores: Sequence[float], noises: Sequence[f
     A higher score is better; it is -inf where training diverged, which must not be everywhere.
     """
     logs = [math.log(value) for value in values]
-    best = max(range(len(logs)), key=lambda place: scores[place])
+    best = max(range(len(logs)), key=lambda index: scores[index])
     step = (logs[-1] - logs[0]) / (len(logs) - 1)
     around = range(best - 1, best + 2)
     # At an edge, or beside a divergence, there is no parabola. A uniform distribution over a step to both
     # sides has the standard deviation step / sqrt(3).
-    if best in {0, len(logs) - 1} or any(math.isinf(scores[place]) for place in around):
+    if best in {0, len(logs) - 1} or any(math.isinf(scores[index]) for index in around):
         return Optimum(middle=logs[best], deviation=step / math.sqrt(3))
-    at, score = [logs[place] for place in around], [scores[place] for place in around]
+    at, score = [logs[index] for index in around], [scores[index] for index in around]
     middle = _vertex(at, score)
     moves = []
-    for place, noise in zip(range(3), (noises[place] for place in around), strict=True):
+    for index, noise in enumerate(noises[best - 1 : best + 2]):
         up, down = list(score), list(score)
         # The derivative of the vertex by this score, times the score's noise: a central difference over a
         # thousandth of the noise to both sides.
-        up[place], down[place] = score[place] + noise / 1000, score[place] - noise / 1000
+        up[index], down[index] = score[index] + noise / 1000, score[index] - noise / 1000
         moves.append(500 * (_vertex(at, up) - _vertex(at, down)))
     widest = (at[2] - at[0]) / math.sqrt(12)  # of a uniform distribution between the neighbours
     return Optimum(middle=middle, deviation=min(math.hypot(*moves), widest))
 
 
 def _vertex(at: Sequence[float], score: Sequence[float]) -> float:
-    """Return the highest place of the parabola through three points whose middle one is highest."""
+    """Return the position of the maximum of the parabola through three points whose middle one is highest."""
     # With the slopes of the two chords, both towards the middle: x1 + (h2 left - h1 right) / 2 (left +
     # right), where h1 and h2 are the distances of the outer points.
     left, right = (score[1] - score[0]) / (at[1] - at[0]), (score[1] - score[2]) / (at[2] - at[1])
@@ -102,24 +102,24 @@ def _vertex(at: Sequence[float], score: Sequence[float]) -> float:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RateLine:
-    """The line through two optima over the logarithm of a place: FLOPs of a level, or of a sample."""
+    """The line through two optima over the logarithm of training FLOPs: of a level, or of a sample."""
 
-    places: tuple[float, float]
+    flops: tuple[float, float]
     optima: tuple[Optimum, Optimum]
 
     def slope(self) -> tuple[float, float, float]:
         """Return the slope with the ends of its 90 % interval."""
         first, second = self.optima
-        across = math.log(self.places[1] / self.places[0])
+        across = math.log(self.flops[1] / self.flops[0])
         slope = (second.middle - first.middle) / across
         reach = Z90 * math.hypot(first.deviation, second.deviation) / across
         return slope, slope - reach, slope + reach
 
-    def at(self, place: float) -> tuple[float, float, float]:
-        """Return the rate at a place with the ends of its 90 % interval, four digits each."""
+    def at(self, flops: float) -> tuple[float, float, float]:
+        """Return the rate at a level or size with the ends of its 90 % interval, four digits each."""
         first, second = self.optima
-        # Linear in ln place. Beyond the two places the share is outside 0 to 1, and the interval widens.
-        share = math.log(place / self.places[0]) / math.log(self.places[1] / self.places[0])
+        # Linear in ln FLOPs. Beyond the two optima the share is outside 0 to 1, and the interval widens.
+        share = math.log(flops / self.flops[0]) / math.log(self.flops[1] / self.flops[0])
         middle = (1 - share) * first.middle + share * second.middle
         reach = Z90 * math.hypot((1 - share) * first.deviation, share * second.deviation)
         found = (math.exp(middle + sign * reach) for sign in (0, -1, 1))

@@ -98,7 +98,7 @@ def carry(
             values |= {place: kept for place, _ in members}
             continue
         (first, low), (second, high) = ends
-        line = RateLine(places=(low, high), optima=(best[first], best[second]))
+        line = RateLine(flops=(low, high), optima=(best[first], best[second]))
         rates = []
         for (architecture, of, level), at in sorted(members, key=lambda member: member[1]):
             rate, least, most = line.at(at)
@@ -207,7 +207,7 @@ def check(points: Sequence[Tried], scores: Mapping[str, Score]) -> Check | None:
 
 
 def pair_of(points: Sequence[Tried]) -> Pair:
-    """Return the architecture and strategy of combinations."""
+    """Return the architecture and strategy that some combinations of values were tried for."""
     cell = points[0].trials[0].cell
     return cell.architecture, cell.strategy
 

@@ -69,12 +69,12 @@ def test_optimum_is_the_vertex_of_a_parabola_and_as_wide_as_the_noise() -> None:
 
 def test_line_is_exact_at_its_ends_and_widens_beyond_them() -> None:
     line = RateLine(
-        places=(1e9, 4e9), optima=(Optimum(middle=math.log(4e-3), deviation=0.1),
+        flops=(1e9, 4e9), optima=(Optimum(middle=math.log(4e-3), deviation=0.1),
                                    Optimum(middle=math.log(2e-3), deviation=0.1))
     )  # fmt: skip
 
     assert line.slope()[0] == pytest.approx(-0.5)
-    assert [line.at(place)[0] for place in (1e9, 4e9, 16e9)] == pytest.approx([4e-3, 2e-3, 1e-3])
+    assert [line.at(flops)[0] for flops in (1e9, 4e9, 16e9)] == pytest.approx([4e-3, 2e-3, 1e-3])
     rate, low, high = line.at(16e9)
     # At twice the distance: −1 times one optimum and 2 times the other.
     assert high / rate == pytest.approx(rate / low, rel=1e-3)
