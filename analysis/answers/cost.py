@@ -7,9 +7,9 @@ import pandas as pd
 
 from analysis.arrays import Floats
 from analysis.labels import budget_text
+from budgets.book.book import SPENDING
 
-GONE = ("charged", "spent", "wasted")
-_SPENDING = ("spent", "wasted", "evaluation", "hours")
+_SPENT_COLUMNS = ("spent", "wasted", "evaluation", "hours")
 STARTS = ("study-started", "tuning-started")
 ENDS = ("trial-finished", "trial-retried", "trial-left", "trial-failed")
 _BESIDE = ("node-left-out",)  # may be recorded just before a start, and would lengthen the run before it
@@ -83,9 +83,9 @@ def totals(
     hours = sum(trial_hours(events).values()) if len(events) else float("nan")
     return Cost(
         planned_flops=float(_planned(plan).sum()) + _sum(ledger, ("charged",), "train_flops"),
-        spent_flops=_sum(ledger, GONE, "train_flops"),
+        spent_flops=_sum(ledger, SPENDING, "train_flops"),
         wasted_flops=_sum(ledger, ("wasted",), "train_flops"),
-        evaluation_flops=_sum(ledger, GONE, "evaluation_flops"),
+        evaluation_flops=_sum(ledger, SPENDING, "evaluation_flops"),
         budget_flops=float(budget_flops) if budget_flops is not None else float("nan"),
         device_hours=hours,
         price=float("nan") if price_per_hour is None else hours * price_per_hour,
@@ -156,7 +156,7 @@ def by_level(plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame | No
         ``evaluation`` (forward FLOPs) and ``hours`` (of devices). They sum to `totals`.
     """
     if plan.empty:
-        return pd.DataFrame({name: [] for name in ("level", "trials", "planned", *_SPENDING)})
+        return pd.DataFrame({name: [] for name in ("level", "trials", "planned", *_SPENT_COLUMNS)})
     fixed = (plan["regime"] == "fixed-compute").to_numpy(bool)
     budget = np.where(
         fixed, plan["level_flops"].to_numpy(np.float64), plan["samples_seen"].to_numpy(np.float64)
@@ -176,7 +176,7 @@ def by_level(plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame | No
         planned[kind] = planned["trial"].map(known).fillna(0.0)
     rows = []
     for (regime, level), group in planned.groupby(["regime", "budget"], sort=True):
-        sums = {kind: float(group[kind].sum()) for kind in ("planned", *_SPENDING)}
+        sums = {kind: float(group[kind].sum()) for kind in ("planned", *_SPENT_COLUMNS)}
         rows.append({"level": budget_text(str(regime), float(str(level))), "trials": len(group)} | sums)
     tuned = {trial for known in of_trial.values() for trial in known} - set(plan["trial"])
     if tuned:

@@ -13,6 +13,8 @@ from typing import Literal, get_args
 from budgets.cost.flops import CONVENTION_NAME
 
 EntryKind = Literal["charged", "reserved", "spent", "released", "wasted"]
+SPENDING: tuple[EntryKind, ...] = ("charged", "spent", "wasted")
+"""Kinds of entries whose FLOPs are spent."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,8 +53,8 @@ class Entry:
 
 
 @dataclass(kw_only=True, slots=True)
-class Held:
-    """An open reservation.
+class Reservation:
+    """A reservation and what became of it.
 
     Attributes:
         reserved: Training FLOPs set aside.
@@ -87,7 +89,7 @@ class Book:
         reserved_flops: Training FLOPs in open reservations.
     """
 
-    open: dict[str, Held] = field(default_factory=dict)
+    open: dict[str, Reservation] = field(default_factory=dict)
     finished: dict[str, int] = field(default_factory=dict)
     charged: set[str] = field(default_factory=set)
     known: set[str] = field(default_factory=set)
@@ -130,7 +132,7 @@ class Book:
                 raise ValueError(f"trial {what} is reserved twice")
             self.known.add(what)
             self.finished.pop(what, None)  # it is paid again
-            self.open[what] = Held(reserved=flops)
+            self.open[what] = Reservation(reserved=flops)
             self.reserved_flops += flops
             self.taken[what] += flops
         elif entry.entry == "wasted":
@@ -143,7 +145,7 @@ class Book:
         else:
             self._settle(entry, held)
 
-    def _settle(self, entry: Entry, held: Held | None) -> None:
+    def _settle(self, entry: Entry, held: Reservation | None) -> None:
         what, flops = entry.what, entry.train_flops
         if held is None:
             raise ValueError(f"trial {what} {entry.entry} {flops:,} FLOP without an open reservation")

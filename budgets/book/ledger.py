@@ -14,7 +14,7 @@ from dataclasses import asdict
 from operator import index
 from pathlib import Path
 
-from budgets.book.book import Book, Entry
+from budgets.book.book import SPENDING, Book, Entry
 from budgets.planning.plan import Plan
 from budgets.quantity import format_flops
 
@@ -232,7 +232,7 @@ def _linked(chain: "hashlib._Hash", entry: Entry) -> str:
 
 def spent_flops(entries: list[Entry]) -> int:
     """Sum the training FLOPs charged, spent and wasted."""
-    return sum(entry.train_flops for entry in entries if entry.entry in {"charged", "spent", "wasted"})
+    return sum(entry.train_flops for entry in entries if entry.entry in SPENDING)
 
 
 def reserved(entries: list[Entry]) -> dict[str, int]:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from budgets.book.book import Book, Entry, Held
+from budgets.book.book import Book, Entry, Reservation
 from budgets.planning.plan import Plan, Trial
 
 
@@ -49,7 +49,7 @@ def reconcile(plan: Plan, entries: Sequence[Entry]) -> Reconciliation:
     """
     book = Book()
     charged: dict[str, int] = {}
-    held: dict[str, list[Held]] = defaultdict(list)
+    held: dict[str, list[Reservation]] = defaultdict(list)
     wasted = 0
     names = {trial.trial_id for trial in plan.all_trials} | {charge.what for charge in plan.charges}
     for entry in entries:
@@ -64,9 +64,10 @@ def reconcile(plan: Plan, entries: Sequence[Entry]) -> Reconciliation:
             wasted += entry.train_flops
     # A reservation that was released in whole does not count: its trial is started again.
     paid = {
-        what: [each for each in all_of_it if each.has_spent or each.left] for what, all_of_it in held.items()
+        what: [one for one in reservations if one.has_spent or one.left]
+        for what, reservations in held.items()
     }
-    counted = [each for all_of_it in paid.values() for each in all_of_it]
+    counted = [one for reservations in paid.values() for one in reservations]
     found = Reconciliation(
         planned=plan.train_flops,
         charged=sum(charged.values()),
@@ -101,7 +102,7 @@ def reconcile(plan: Plan, entries: Sequence[Entry]) -> Reconciliation:
     return found
 
 
-def _differences(trial: Trial, held: Sequence[Held]) -> list[str]:
+def _differences(trial: Trial, held: Sequence[Reservation]) -> list[str]:
     name = f"trial {trial.trial_id} ({trial.cell}, seed {trial.seed})"
     if len(held) > 1:
         return [f"{name} was reserved and paid {len(held)} times"]
