@@ -52,7 +52,7 @@ class Finding:
 
 
 def judge(claim: Claim, frame: pd.DataFrame, *, by_counts: bool = False) -> Finding:
-    """Judge one claim on a frame of `statement_frame`.
+    """Judge one claim on a frame of `claim_frame`.
 
     Args:
         claim: The claim.

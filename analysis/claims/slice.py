@@ -46,7 +46,7 @@ class Claim:
         text: The claim in one sentence.
         part: Part of the claim, if its parts have separate verdicts.
         where: Section and figure.
-        compare: Function from a frame of `statement_frame` to its comparisons for the claim.
+        compare: Function from a frame of `claim_frame` to its comparisons for the claim.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Slice:
     """A table of errors and their noise, from the rows of one group, metric and regime.
 
     Args:
-        frame: Frame of `statement_frame`.
+        frame: Frame of `claim_frame`.
         row: Column whose values label the rows, such as ``subset_size``.
         column: Column whose values label the columns, such as ``architecture``.
         where: Column → value to keep. In regimes that compare at one budget, only the largest is kept.

@@ -21,8 +21,8 @@ from analysis.cells.curves import X_COLUMNS
 from analysis.cells.missing import missing, with_budgets
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import CELL, Trials, records, tidy
+from analysis.claims.claim_frame import from_figures, from_study
 from analysis.claims.findings import Finding, findings
-from analysis.claims.statement_frame import from_figures, from_study
 from analysis.design.course import by_design
 from analysis.labels import plural
 from analysis.laws.holdout import Holdout, holdout

@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.charts.tuning_figures import Tuned
+from analysis.claims.claim_frame import from_figures, from_study
 from analysis.claims.findings import findings
-from analysis.claims.statement_frame import from_figures, from_study
 from analysis.labels import plural
 from analysis.paper.paper_figures import paper_figures
 from analysis.paper.paper_page import write_paper_page
