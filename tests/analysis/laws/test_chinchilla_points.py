@@ -60,13 +60,6 @@ def test_each_of_4000_refits_is_at_its_optimum(chinchilla: tuple[Floats, Floats,
         assert drawn.objective[draw] == pytest.approx(lowest, rel=1e-9)
 
 
-def test_the_optimal_model_size_has_the_published_exponent(chinchilla: tuple[Floats, Floats, Floats]) -> None:
-    n, d, y = chinchilla
-    drawn = fit_draws(n, d, y[None, :], weights=np.ones((1, len(y))), around=fit(n, d, y))
-    exponent = float((drawn.beta / (drawn.alpha + drawn.beta))[0])
-    assert exponent == pytest.approx(0.367172 / (0.347310 + 0.367172), abs=1e-5)
-
-
 def test_the_chinchilla_points_come_through_their_map_to_the_published_optimum() -> None:
     how = load_column_map(find_column_map("chinchilla"))
     trials = tidy(import_table(read_any_table(CHINCHILLA), how), metric=how.metric)

@@ -165,7 +165,7 @@ def test_the_contents_follow_the_scroll(opened: Opened) -> None:
     wait_for(lambda: page.evaluate(here), seconds=30)  # the page's policy forbids playwright's own waiting
 
 
-def test_printed_there_are_no_controls_and_nothing_is_closed(opened: Opened) -> None:
+def test_printed_page_hides_controls_and_opens_all_details(opened: Opened) -> None:
     page = opened.page
     page.emulate_media(media="print")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")

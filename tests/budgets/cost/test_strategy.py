@@ -32,14 +32,6 @@ def test_flip_grows_the_batch_by_the_share_it_masks(name: str, kept: float, fact
     assert kept * factor == 1
 
 
-def test_slip_costs_the_clip_view_and_two_more_images() -> None:
-    slip = strategy("slip")
-
-    assert slip.image_views == 3
-    assert slip.text_views == 1
-    assert slip.self_supervised_head
-
-
 def test_slip_costs_about_twice_as_much_as_clip_on_a_vit_b_with_a_text_tower_of_its_size() -> None:
     architecture = load_architecture("paper-ViT-B-32")
 

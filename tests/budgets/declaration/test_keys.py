@@ -73,7 +73,7 @@ def test_numbers_of_the_training_are_tuned_by_the_readers_of_their_keys() -> Non
     assert "warmup_samples" not in {key.name for key in keys(Recipe)}
 
 
-def test_keys_that_contradict_each_other_are_told_without_a_file() -> None:
+def test_contradicting_keys_are_reported_without_a_file() -> None:
     def of(value: object, *given: str) -> dict[str, str]:
         return dict(clashes(value, given.__contains__))
 

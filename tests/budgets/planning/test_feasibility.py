@@ -72,9 +72,8 @@ def test_warmup_in_samples_longer_than_runs_raises_and_names_them() -> None:
         "training.warmup = 20,000 samples takes 313 of 222 steps: no step is left after it"
     )
     assert len(others) == 3
-    assert plan_of(
-        declare(training=training, levels=(300 * GFLOP,), grid=(GridBlock(architectures=LADDER[:1]),))
-    )
+    block = GridBlock(architectures=LADDER[:1])
+    assert len(plan_of(declare(training=training, levels=(300 * GFLOP,), grid=(block,))).trials) == 1
 
 
 def test_cooldown_must_begin_after_warmup() -> None:

@@ -87,7 +87,7 @@ def test_slips_original_views_are_part_of_the_ids_of_larger_images_alone() -> No
     assert recipes(Recipe(slip_views="original"), LADDER[0]) == recipes(Recipe(), LADDER[0])
 
 
-def test_randaugment_applies_both_operations_and_trials_from_when_it_did_not_keep_their_ids() -> None:
+def test_trials_with_randaugments_former_default_keep_their_ids() -> None:
     block = GridBlock(architectures=LADDER[:1], strategies=("clip-randaugment",))
     now, timms = (
         plan_of(declare(block, training=Training(lr_peak={LADDER[0]: 1e-3}, recipe=recipe))).trials[0]

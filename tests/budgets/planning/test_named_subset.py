@@ -23,7 +23,8 @@ def test_named_subset_is_planned_at_its_size_and_rejects_larger() -> None:
 
 
 def test_quality_is_all_a_percentage_or_a_named_subset() -> None:
-    assert [check_quality(text) for text in ("all", "top40", "subset:data-comp_1.b")]
+    allowed = ["all", "top40", "subset:data-comp_1.b"]
+    assert [check_quality(text) for text in allowed] == allowed
     for wrong in ("basic", "subset:", "top0", "top100", "subset:a b"):
         with pytest.raises(ValueError, match=f"unknown quality '{wrong}'; allowed: 'all', 'top1' to 'top99'"):
             check_quality(wrong)

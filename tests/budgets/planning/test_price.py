@@ -75,7 +75,7 @@ def test_users_measurement_takes_precedence_over_the_table() -> None:
     assert price(big_plan(), cluster, own={("ViT-B-32", "slip", 1): 1.0}).measured == 3
 
 
-def test_what_several_gpus_keep_is_as_measured_and_assumed_beyond() -> None:
+def test_scaling_is_measured_up_to_the_widest_run_and_assumed_beyond() -> None:
     cluster = Cluster(device="h100-sxm", count=64, scaling=0.9)
     pair = ("ViT-B-32", "clip")
     own = {(*pair, 1): 1000.0, (*pair, 2): 1900.0, (*pair, 4): 3200.0}

@@ -114,7 +114,7 @@ def test_a_mistake_gives_file_line_what_was_found_and_what_is_allowed(
         ("automatic", "36: resources must be a mapping (key: value)"),
     ],
 )  # fmt: skip
-def test_a_wrong_rule_is_told_with_its_line(tmp_path: Path, resources: str, expected: str) -> None:
+def test_wrong_rule_is_reported_with_its_line(tmp_path: Path, resources: str, expected: str) -> None:
     text = changed(RESOURCES, resources).replace("fields: {lr_peak: [1e-3, 2e-3], beta2", "fields: {beta2")
 
     found = problems(tmp_path, text)
