@@ -195,11 +195,11 @@ def design_course(events: pd.DataFrame) -> tuple[FigureData, ...]:
             frame=mark_frame(rows),
             caption=(
                 f"Probability that a configuration is the best, at {plural(len(decisions), 'decision')}, "
-                "from joint draws of the errors of all configurations, run or not. It is drawn while the "
-                f"configuration is among those that are the best with {CLEAR:.1%} together; lines are those "
-                "that led at some time. Crosses: configurations dropped, as they are best within the "
-                "indifference in fewer than one of 200 draws, even by the laws that fall fastest "
-                f"({dropped}).{ended}"
+                "from joint draws of the errors of all configurations, run or not. A configuration is "
+                "shown while it belongs to the likeliest ones, which together are the best with "
+                f"{CLEAR:.1%}. Lines: configurations that led at some time. Crosses: configurations dropped "
+                "because they are within the indifference of the best in fewer than 1 of 200 draws, even by "
+                f"the laws that fall fastest ({dropped}).{ended}"
             ),
             alt=f"Course of the adaptive design over {plural(len(decisions), 'decision')}.{ended}",
             x_scale="linear",

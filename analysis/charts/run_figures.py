@@ -45,24 +45,23 @@ def training_loss(trials: Trials, draws: CellDraws, curves: pd.DataFrame) -> Fig
         y_label="training loss (nats)",
         frame=mark_frame(rows),
         caption=(
-            f"Training loss over the compute spent, a panel per level, one line a trial "
-            f"({lines}, lowest seed of each cell; at most {_PANELS} largest levels). "
-            f"Fixed: {held_text(held)}. Points are means over at most {_BINS} bins of equal width in log "
-            "compute."
+            f"Training loss over the compute spent, one panel per level (at most the {_PANELS} largest), one "
+            f"line per trial ({lines}; the lowest seed of each cell). Fixed: {held_text(held)}. Points are "
+            f"means over at most {_BINS} bins of equal width in log compute."
         ),
         alt=f"{title} falling over compute for {lines} trials.",
     )
 
 
-def on_the_way(
+def midway_errors(
     trials: Trials, draws: CellDraws, midway: pd.DataFrame, results: pd.DataFrame
 ) -> FigureData | Missing:
     """Return the figure of error at shares of a trial, by architecture, for the lowest seed of each cell."""
-    title = "Error on the way"
+    title = "Error during training"
     held, positions = slice_along(draws, "architecture")
     if trials.metric not in midway or not len(positions):
         return Missing(
-            title=title, reason=f"no trial was measured by {metric_text(trials.metric)} on the way"
+            title=title, reason=f"no trial was measured by {metric_text(trials.metric)} during training"
         )
     first = _lowest_seeds(trials, held)
     ends = results[results["trial"].isin(midway["trial"])]
@@ -77,17 +76,17 @@ def on_the_way(
         rows += [fixed | {"x": x, "y": y} for x, y in zip(places, errors, strict=True) if np.isfinite(y)]
     lines = len({row["line"] for row in rows})
     if not lines:
-        return Missing(title=title, reason="no trial of the compared cells was measured on the way")
+        return Missing(title=title, reason="no trial of the compared cells was measured during training")
     return FigureData(
-        name="on-the-way",
+        name="midway",
         title=title,
         x_label="training compute spent (FLOPs)",
         y_label="loss" if is_loss(trials.metric) else "error (%)",
         frame=mark_frame(rows),
         caption=(
-            f"{capital(metric_text(trials.metric))} at shares of a trial and at its end, one line a trial "
-            f"({lines}, lowest seed of each cell). Fixed: {held_text(held)}. The learning rate has not come "
-            "down yet before the end, so that only ends are points of a scaling curve."
+            f"{capital(metric_text(trials.metric))} at shares of a trial and at its end, one line per trial "
+            f"({lines}; the lowest seed of each cell). Fixed: {held_text(held)}. Before the end the "
+            "learning rate is still high, so only the end points belong on a scaling curve."
         ),
         alt=f"{title} over compute for {lines} trials.",
     )

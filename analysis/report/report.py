@@ -86,7 +86,7 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
     tuned = study.tuned
     with helpers(processes - 1) as pool:
         found = analyse(study, progress)
-        figures, shown = draw_data(found, study), report_tables(found, study)
+        figures, shown = report_figures(found, study), report_tables(found, study)
         if tuned is not None and len(tuned.tried):
             figures, shown = (*figures, *tuning_figures.figures(tuned)), (*shown, *tuning_tables(tuned))
         shown = (*shown, *design_tables(study.events))
@@ -112,7 +112,7 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
     )
 
 
-def draw_data(found: Analysis, study: StudyFrames) -> tuple[FigureData | Missing, ...]:
+def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Missing, ...]:
     """Return the report's figures in their order, as data; unsupported ones as ``Missing`` with the reason.
 
     Args:
@@ -129,7 +129,7 @@ def draw_data(found: Analysis, study: StudyFrames) -> tuple[FigureData | Missing
         *(
             ()
             if study.midway.empty
-            else (run_figures.on_the_way(found.trials, draws, study.midway, study.results),)
+            else (run_figures.midway_errors(found.trials, draws, study.midway, study.results),)
         ),
         course_figures.plan_grid(study.plan, left_out, study.results),
         run_figures.ledger_bars(study.plan, study.ledger),
@@ -206,7 +206,7 @@ def report_tables(found: Analysis, study: StudyFrames) -> tuple[tables.Table, ..
         tables.findings(found.findings, found.published),
         *(() if found.imported else (tables.cost(found.levels, found.cost),)),
         tables.trials(found.trials, study.results),
-        tables.left_aside(left_out) if found.imported else tables.left_out(left_out),
+        tables.unread_rows(left_out) if found.imported else tables.left_out(left_out),
         tables.missing(found.missing),
     )
 

@@ -10,7 +10,7 @@ from analysis.charts.figure_data import FigureData, Missing
 from analysis.drawing.draw import draw
 from analysis.report.analyse import Analysis, analyse
 from analysis.report.answer_frames import answer_frame
-from analysis.report.report import draw_data, report_tables
+from analysis.report.report import report_figures, report_tables
 from analysis.report.study_frames import StudyFrames
 from budgets.names import unknown
 from study.declare.load import find_declaration, load_declaration
@@ -145,7 +145,7 @@ class OpenedStudy:
 
     @cached_property
     def _all_figures(self) -> tuple[FigureData | Missing, ...]:
-        return draw_data(self.analysis, self._frames)
+        return report_figures(self.analysis, self._frames)
 
     @cached_property
     def _drawn(self) -> dict[str, FigureData]:

@@ -86,7 +86,7 @@ def surfaces(found: Sequence[FamilySurface]) -> Table:
         regime, quality, strategy, family = one.key
         rows.append({
             "Family": family,
-            "Held": f"{regime}, {axis_text('strategy', strategy)}, {axis_text('quality', quality)}",
+            "Fixed": f"{regime}, {axis_text('strategy', strategy)}, {axis_text('quality', quality)}",
             "Runs": str(law.rows),
             "E (%)": percent(law.floor) if shown else "–",
             "α": f"{law.alpha:.3f}" if shown else "–",
@@ -163,7 +163,7 @@ def crossovers(found: pd.DataFrame) -> Table:
     rows = [
         {
             "Along": row["along"],
-            "Held": row["held"],
+            "Fixed": row["held"],
             "Behind at the end": row["behind"],
             "Ahead at the end": row["ahead"],
             "From": x_text(row["along"], row["x_low"]),
@@ -190,7 +190,7 @@ def equivalences(found: pd.DataFrame) -> Table:
     rows = [
         {
             "Along": row["along"],
-            "Held": row["held"],
+            "Fixed": row["held"],
             "Strategy": row["strategy"],
             "At": x_text(row["along"], row["x"]),
             "Worth": _ratio(row["ratio"], row["bound"]),
@@ -241,7 +241,7 @@ def exponents(found: pd.DataFrame) -> Table:
     rows = [
         {
             "Family": size["family"],
-            "Held": size["held"],
+            "Fixed": size["held"],
             "Approach": size["approach"],
             "a (N ∝ C^a)": "–" if isnan(size["exponent"]) else f"{size['exponent']:.3f}",
             "a interval": interval_text(size["low"], size["high"], ".3f"),
@@ -272,7 +272,7 @@ def quality_trades(found: Sequence[QualityTrade]) -> Table:
     rows = [
         {
             "As this grows": "compute" if one.along == "budget" else "the pool",
-            "Held": f"{one.held['architecture']}, {axis_text('strategy', one.held['strategy'])}, "
+            "Fixed": f"{one.held['architecture']}, {axis_text('strategy', one.held['strategy'])}, "
             + (
                 budget_text(str(one.held["regime"]), one.held["budget"])
                 if one.along == "pool"

@@ -71,11 +71,11 @@ def best(frontier: pd.DataFrame, *, metric: str, explanation: str) -> Table:
     note = (
         f"{capital(metric_text(metric))}. P(best) is the share of draws in which the configuration has the "
         f"lowest error of its budget. {capital(explanation)}. "
-        "An interval is that of the configuration alone; the lowest of many is also low by luck. Clear: best "
-        "in nine of ten draws, and ahead of each other configuration by more than the noise; each budget is "
-        "judged by itself. Beaten: another trial is lower at no higher cost. Tried: configurations compared; "
-        "not run: combinations of the leaders' parts without a trial. Means exclude diverged runs: a leader "
-        "with diverged runs is not called clear."
+        "Each interval is of one configuration; the winner's error is biased low, because it is the lowest "
+        "of many. Clear: best in nine of ten draws, and ahead of each other configuration by more than the "
+        "noise; each budget is judged by itself. Beaten: another trial is lower at no higher cost. Tried: "
+        "configurations compared; not run: combinations of the leaders' parts without a trial. Means exclude "
+        "diverged runs: a leader with diverged runs is not called clear."
     )
     return Table(name="best", title="Best configuration at each budget", note=note, frame=pd.DataFrame(rows))
 
@@ -86,7 +86,7 @@ def profiles(curves: Sequence[IsoFlopCurve]) -> Table:
         {
             "Budget": budget_text("fixed-compute", curve.identity["budget"]),
             "Family": str(curve.identity["family"]),
-            "Held": held_text(curve.identity),
+            "Fixed": held_text(curve.identity),
             "Sizes": f"{curve.profile.used} of {len(curve.positions)}",
             "Epochs": f"{curve.epochs[0]:.3g} → {curve.epochs[1]:.3g}",
             "Best size": x_text("compute", curve.profile.size),
@@ -131,7 +131,7 @@ def contrasts(table: pd.DataFrame) -> Table:
         {
             "Axis": _AXES[row["axis"]],
             "Budget": budget_text(row["regime"], row["budget"]),
-            "Held": row["held"],
+            "Fixed": row["held"],
             "Compared": row["values"],
             "Lowest error": row["best"],
             "Error (%)": percent(row["error"]),
@@ -316,7 +316,7 @@ def left_out(cells: pd.DataFrame) -> Table:
     )
 
 
-def left_aside(rows: pd.DataFrame) -> Table:
+def unread_rows(rows: pd.DataFrame) -> Table:
     """Return the rows of an imported table that were not read, counted by reason."""
     counts = rows["reason"].value_counts()
     frame = pd.DataFrame({"Rows": [f"{count:,}" for count in counts], "Reason": list(counts.index)})

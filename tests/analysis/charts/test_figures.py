@@ -14,7 +14,7 @@ from analysis.drawing.draw import draw
 from analysis.drawing.save import save
 from analysis.drawing.save_all import helpers, save_all
 from analysis.report.analyse import analyse
-from analysis.report.report import draw_data
+from analysis.report.report import report_figures
 from analysis.report.study_frames import StudyFrames
 from tests.analysis.synthetic import study, trial_row
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 NAMES = [
     "error-compute-architecture", "error-compute-strategy", "error-samples-strategy", "pareto", "error-data",
     "error-epochs", "quality", "equivalence-compute", "shift", "isoflop", "residuals", "forecasts",
-    "training-loss", "on-the-way", "plan", "ledger", "schedule",
+    "training-loss", "midway", "plan", "ledger", "schedule",
 ]  # fmt: skip
 
 
@@ -31,7 +31,7 @@ LOST = {"entry": "wasted", "what": "lost", "train_flops": 1e11, "evaluation_flop
 
 
 def figures_of(frames: StudyFrames) -> tuple[FigureData | Missing, ...]:
-    return draw_data(analyse(frames), frames)
+    return report_figures(analyse(frames), frames)
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +46,8 @@ def test_a_full_study_supports_every_figure(drawn: dict[str, FigureData]) -> Non
     assert set().union(*(data.frame["mark"] for data in drawn.values())) <= set(MARKS)
 
 
-def test_error_on_the_way_ends_at_the_result(drawn: dict[str, FigureData], frames: StudyFrames) -> None:
-    lines = drawn["on-the-way"].frame
+def test_error_during_training_ends_at_the_result(drawn: dict[str, FigureData], frames: StudyFrames) -> None:
+    lines = drawn["midway"].frame
     ends = frames.results.set_index("trial")
 
     for trial, line in lines.groupby("line"):
@@ -194,7 +194,7 @@ def test_a_half_finished_study_has_no_filled_star(frames: StudyFrames) -> None:
     assert "best" not in set(data.frame["mark"])
 
 
-def test_plan_and_ledger_are_drawn_only_where_something_went_otherwise(frames: StudyFrames) -> None:
+def test_plan_and_ledger_are_drawn_only_if_the_run_differed_from_the_plan(frames: StudyFrames) -> None:
     names = {
         data.name
         for data in figures_of(replace(frames, left_out=frames.left_out[:0]))
