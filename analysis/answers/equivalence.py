@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.answers.robustness import BASELINE
 from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.curves import X_COLUMNS, alike, curve_text
@@ -19,7 +20,6 @@ from analysis.cells.intervals import Interval, intervals
 from analysis.labels import strategy_text
 from analysis.laws.laws import Law, pair
 
-BASELINE = "clip"
 _POINTS = 300
 _SAME = 1e-9
 

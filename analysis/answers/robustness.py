@@ -57,17 +57,17 @@ def robustness(results: pd.DataFrame, *, metric: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def foretold(results: pd.DataFrame, *, metric: str) -> pd.DataFrame:
+def line_predictions(results: pd.DataFrame, *, metric: str) -> pd.DataFrame:
     """Return the accuracy of every cell on the plain and each shifted set, and the line's prediction.
 
     Returns:
-        The columns of ``CELL``, ``shifted_set``, ``plain``, ``shifted`` and ``foretold``, the accuracy on the
-        shifted set that the line predicts (fractions). Empty without a line.
+        The columns of ``CELL``, ``shifted_set``, ``plain``, ``shifted`` and ``predicted``, the accuracy on
+        the shifted set by the line (fractions). Empty without a line.
     """
     frames = []
     for name, cells, base in _measured(results, metric):
         above = _residuals(cells.accuracy[None], base)[2][0]
-        frames.append(cells.frame.assign(shifted_set=name, foretold=cells.accuracy[1] - above))
+        frames.append(cells.frame.assign(shifted_set=name, predicted=cells.accuracy[1] - above))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
@@ -168,9 +168,9 @@ def _residuals(accuracy: Floats, base: Mask) -> tuple[float, float, Floats]:
     x_mean, y_mean = x_base.mean(axis=1, keepdims=True), y_base.mean(axis=1, keepdims=True)
     together = ((x_base - x_mean) * (y_base - y_mean)).sum(axis=1, keepdims=True)
     slope = together / np.square(x_base - x_mean).sum(axis=1, keepdims=True)
-    foretold = 1 / (1 + np.exp(-(y_mean + slope * (x - x_mean))))
+    predicted = 1 / (1 + np.exp(-(y_mean + slope * (x - x_mean))))
     r2 = float(np.corrcoef(x_base[0], y_base[0])[0, 1] ** 2) if np.ptp(y_base[0]) > 0 else float("nan")
-    return float(slope[0, 0]), r2, np.asarray(accuracy[:, 1] - foretold, dtype=np.float64)
+    return float(slope[0, 0]), r2, np.asarray(accuracy[:, 1] - predicted, dtype=np.float64)
 
 
 def _logit(share: Floats) -> Floats:

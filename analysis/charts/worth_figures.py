@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.answers.robustness import BASELINE, foretold
+from analysis.answers.robustness import BASELINE, line_predictions
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, Missing, mark_frame, said_once
@@ -77,7 +77,7 @@ def _ratio(row: dict[str, Any]) -> dict[str, Any]:
 def shift(results: pd.DataFrame, *, metric: str, draws: CellDraws) -> FigureData | Missing:
     """Return the figure of accuracy on shifted against plain images, with the line of plain CLIP."""
     title = "Accuracy under shift against plain accuracy"
-    cells = foretold(results, metric=metric)
+    cells = line_predictions(results, metric=metric)
     if cells.empty:
         reason = "fewer than four plain CLIP cells also have zero-shot top-1 on a shifted set"
         return Missing(title=title, reason=reason)
@@ -87,7 +87,7 @@ def shift(results: pd.DataFrame, *, metric: str, draws: CellDraws) -> FigureData
     for name in names[:_PANELS]:
         here = cells[cells["shifted_set"] == name].sort_values("plain")
         fixed = {"panel": name, "mark": "reference", "line": name}
-        rows += [fixed | {"x": 100 * row["plain"], "y": 100 * row["foretold"]} for row in records(here)]
+        rows += [fixed | {"x": 100 * row["plain"], "y": 100 * row["predicted"]} for row in records(here)]
         ends = (100 * here["plain"].min(), 100 * here["plain"].max())
         rows += [
             {"panel": name, "mark": "reference", "line": f"{name}: equal", "x": end, "y": end} for end in ends
@@ -99,7 +99,7 @@ def shift(results: pd.DataFrame, *, metric: str, draws: CellDraws) -> FigureData
                 "y": 100 * row["shifted"],
                 "text": f"{configuration_text(row)}, {budget_text(row['regime'], row['budget'])}: "
                 f"{percent(row['shifted'])} % on {name}, {percent(row['plain'])} % on {plain}, "
-                f"{100 * (row['shifted'] - row['foretold']):+.1f} points from the line",
+                f"{100 * (row['shifted'] - row['predicted']):+.1f} points from the line",
             })  # fmt: skip
     left = len(names) - _PANELS
     return FigureData(
