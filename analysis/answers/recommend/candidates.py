@@ -80,9 +80,15 @@ def every_candidate(draws: CellDraws, laws: Iterable[Law]) -> list[Candidate]:
     return found
 
 
-def kept_fraction(one: Candidate) -> float:
-    """Return the share of its pool that a candidate trains on."""
-    return min(quality_fraction(str(one.identity["quality"])), 1.0)
+def kept_fraction(quality: str) -> float:
+    """Return the share of its pool that a quality keeps."""
+    return min(quality_fraction(quality), 1.0)
+
+
+def smallest_pool(subset_size: float, quality: str) -> float:
+    """Return the pairs of the smallest pool that has a subset of a size and quality."""
+    # A pool of P pairs has a subset of s = ⌈fraction·P⌉; the smallest such P is ⌊(s − 1)/fraction⌋ + 1.
+    return float(np.floor((subset_size - 1) / kept_fraction(quality))) + 1
 
 
 def _per_sample(draws: CellDraws, one: Candidate) -> Floats:
@@ -93,7 +99,7 @@ def usable_flops(draws: CellDraws, one: Candidate, flops: float, pairs: float) -
     """Return the compute that a candidate can use; in one epoch the pairs limit it."""
     if "subset_size" in one.identity:
         return flops
-    return min(flops, pairs * kept_fraction(one) * float(_per_sample(draws, one).mean()))
+    return min(flops, pairs * kept_fraction(one.identity["quality"]) * float(_per_sample(draws, one).mean()))
 
 
 def candidate_columns(draws: CellDraws, one: Candidate, flops: float) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from analysis.answers.recommend.candidates import (
     Reading,
     candidate_columns,
     every_candidate,
-    kept_fraction,
     read_at,
     read_by_surfaces,
+    smallest_pool,
     usable_flops,
 )
 from analysis.arrays import Floats
@@ -26,7 +26,7 @@ from analysis.cells.bootstrap import CellDraws
 from analysis.cells.intervals import QUANTILE, column_intervals
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import records
-from analysis.labels import configuration_text, percent, plural, quality_fraction
+from analysis.labels import configuration_text, percent, plural
 from analysis.laws.holdout import Holdout
 from analysis.laws.laws import Law
 from budgets.declaration.sections import FARTHEST
@@ -128,8 +128,7 @@ def _row(draws: CellDraws, one: Candidate, reading: Reading, at: float, flops: f
         "uses_up": at < flops / SAME_COST and reading.flops > at / SAME_COST,
         "runs": int(behind["runs"].min()), "diverged": int(behind["diverged"].sum()),
         "law": reading.by.law, "law_error": reading.by.error, "law_reason": reading.by.reason,
-        # A pool of P pairs has a subset of s = ⌈fraction·P⌉; the smallest such P is ⌊(s − 1)/fraction⌋ + 1.
-        "pool": np.floor((row["subset_size"] - 1) / kept_fraction(one)) + 1,
+        "pool": smallest_pool(row["subset_size"], row["quality"]),
     }  # fmt: skip
 
 
@@ -167,8 +166,8 @@ def _choose(
 
 def _largest_pool(draws: CellDraws) -> float:
     """Return the pairs of the largest measured pool before filtering."""
-    share = np.array([min(quality_fraction(str(name)), 1.0) for name in draws.cells["quality"]])
-    return float((np.floor((draws.column("subset_size") - 1) / share) + 1).max())
+    sizes = draws.column("subset_size").tolist()
+    return max(map(smallest_pool, sizes, draws.cells["quality"]))
 
 
 def _better(too_large: list[tuple[dict[str, Any], Floats]], lowest: float) -> Mapping[str, Any] | None:
