@@ -1,12 +1,13 @@
 """Validation of a results table into tidy trials, which the rest of the analysis reads."""
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import pandas as pd
 
 from analysis.arrays import Floats, Mask
+from budgets.declaration.sections import Regime
 from budgets.names import unknown
 
 CONFIGURATION = ("subset_size", "quality", "architecture", "strategy")
@@ -20,7 +21,7 @@ NUMBERS = (
     "subset_size", "level_flops", "seed", "train_flops", "train_flops_per_sample", "evaluation_flops",
     "samples_seen", "epochs", "parameters", "train_loss",
 )  # fmt: skip
-REGIMES = ("fixed-compute", "one-epoch", "equal-samples")
+REGIMES: tuple[str, ...] = get_args(Regime)
 BATCH_ROUNDING = 0.03
 """Largest relative difference between trials of one level, used where the batch size is unknown."""
 READING_ERROR = "reading_error"

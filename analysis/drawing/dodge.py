@@ -6,7 +6,8 @@ import pandas as pd
 from analysis.charts.figure_data import FigureData
 
 _MOVED = ("point", "best", "best, not clear")
-_SAME = 0.05  # in ln x: trials of one level stop at different whole batches
+ONE_LEVEL = 0.05
+"""Points this close in ln x are of one level: its trials stop at different whole batches."""
 _STEP, _WIDEST = 0.012, 0.07  # shares of the range of ln x
 
 
@@ -30,7 +31,7 @@ def _shared(points: pd.DataFrame) -> bool:
     """Return True if two series of a panel have points at the same x."""
     for _, panel in points.groupby("panel", sort=False):
         at = panel.sort_values("x")
-        near = np.diff(np.log(at["x"].to_numpy(np.float64))) < _SAME
+        near = np.diff(np.log(at["x"].to_numpy(np.float64))) < ONE_LEVEL
         if (near & (at["series"].to_numpy()[1:] != at["series"].to_numpy()[:-1])).any():
             return True
     return False

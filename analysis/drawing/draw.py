@@ -15,7 +15,7 @@ from pandas import Series
 from analysis.arrays import Floats
 from analysis.charts.figure_data import FigureData
 from analysis.drawing.bars import columns, flops
-from analysis.drawing.dodge import dodged
+from analysis.drawing.dodge import ONE_LEVEL, dodged
 from analysis.drawing.legend import legend
 from analysis.drawing.marks import draw_marks, legend_handles
 from analysis.drawing.panels import panels
@@ -25,7 +25,6 @@ from analysis.labels import count_text
 from budgets.quantity import format_flops
 
 _MEASURED = ("point", "undecided", "bound", "best", "best, not clear", "other")
-_ONE_LEVEL = 0.05  # in ln x
 _MOST_TICKS = 5
 _APART = 0.15  # least distance of two ticks in ln x, for each of them
 _EDGE = 0.1
@@ -92,7 +91,7 @@ def _level_ticks(axes: Axes, data: FigureData) -> bool:
         return False
     at = np.sort(points["x"].to_numpy(np.float64))
     # Trials of one level stop at different whole batches.
-    ends = np.append(np.flatnonzero(np.diff(np.log(at)) > _ONE_LEVEL), len(at) - 1)
+    ends = np.append(np.flatnonzero(np.diff(np.log(at)) > ONE_LEVEL), len(at) - 1)
     levels = at[ends]
     if not 1 < len(levels) <= _MOST_TICKS or np.diff(np.log(levels)).min() < _APART * len(levels):
         return False

@@ -31,7 +31,9 @@ _EMA_BYTES = 4
 _CHECKPOINTED = 2 / 34
 _BYTES_PER_MAC_OF_STAGES = 0.012
 _TRANSFORMERS = frozenset({"vit", "mixer", "eva"})
-_LOGIT_BYTES = {"softmax": 16, "sigmoid": 20, "simclr": 48}  # an entry of the batch's own matrix
+# Bytes per entry of the batch's own matrix: four or five fp32 matrices at once. SimCLR's loss holds three,
+# each with four times as many entries.
+_LOGIT_BYTES = {"softmax": 16, "sigmoid": 20, "simclr": 4 * 12}
 _CHUNKS_AT_ONCE = 5
 
 CHUNK_ENTRIES = 2**25
@@ -69,7 +71,7 @@ def _loss_bytes(
     # In chunks: as many rows of this device as fit into `CHUNK_ENTRIES`, each as long as the whole batch.
     rows = min(2 * here if strategy.self_supervised_head else here, max(1, CHUNK_ENTRIES // batch_size))
     widest = batch_size * (2 if strategy.self_supervised_head else 1)
-    width = int(architecture.config["embed_dim"])
+    width = architecture.embed_dim
     # Both towers, in fp32: the features of the whole batch, and this device's own with their gradients.
     features = 2 * (batch_size + 2 * here) * width * 4
     return _CHUNKS_AT_ONCE * min(rows * widest, CHUNK_ENTRIES) * 4 + features

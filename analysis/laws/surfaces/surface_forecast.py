@@ -21,6 +21,8 @@ from analysis.arrays import Floats, Indices, Mask
 from analysis.cells.bootstrap import CellDraws, stream
 from analysis.cells.family import family
 from analysis.cells.intervals import Interval, intervals
+from analysis.cells.pareto import SAME_COST
+from analysis.laws.form_choice import HELD_SHARE
 from analysis.laws.surfaces.repeated import RepeatedFit, fit_repeated, once
 from analysis.laws.surfaces.surface import SurfaceDraws, fit, fit_draws
 
@@ -34,9 +36,6 @@ _LEAST = 1e-6
 """Smallest error, since zero has no logarithm."""
 _LARGEST_STRETCH = 100.0
 """Largest factor of the discrepancy in a draw; rarer ones do not affect the shown percentiles."""
-_HELD_SHARE = 0.25
-_BELOW = 0.97
-"""Cells within 3 % of a level's compute belong to the level."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -193,8 +192,8 @@ def _growth(law: str, here: Points, error: Floats, runs: Floats, found: Repeated
     The misses of a law are smooth in compute: within the data they alternate, beyond them they add up.
     """
     # Hold out the cells from the largest quarter of the compute on, with all cells of the level at the cut.
-    cut = np.sort(here.flops)[-max(1, int(len(here.n) * _HELD_SHARE))]
-    left = here.flops < cut * _BELOW
+    cut = np.sort(here.flops)[-max(1, int(len(here.n) * HELD_SHARE))]
+    left = here.flops < cut / SAME_COST
     without = _fit(law, here.take(left), error[left], runs[left]) if left.any() else None
     if without is None:
         return 0.0
