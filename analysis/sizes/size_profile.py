@@ -107,21 +107,21 @@ def profiles(
         question: Name of the random stream.
     """
     generator = stream(f"isoflop/{question}")
-    fitted = [one for one in several if len(np.unique(one.size)) >= _SIZES]
-    noises = [_noise(one, refits) for one in fitted]
-    valleys = [_valley(one, noise) for one, noise in zip(fitted, noises, strict=True)]
+    sizes = [len(np.unique(one.size)) for one in several]
+    noises = {k: _noise(several[k], refits) for k, count in enumerate(sizes) if count >= _SIZES}
+    valleys = [_valley(several[k], noise) for k, noise in noises.items()]
     # One form error for the family; enough degrees of freedom let it replace unmeasured noise.
     form = valley.form_error(valleys)
     enough = form.freedom >= _FREEDOM
     spread = form.drawn(refits or (REFITS if enough else 0), generator)
     known: Source = "runs" if enough else source
-    found = iter([
-        _fitted(one, each, form.variance, spread, generator, refits=refits, source=known, freedom=freedom)
-        for one, each in zip(fitted, noises, strict=True)
-    ])  # fmt: skip
     return [
-        next(found) if len(np.unique(one.size)) >= _SIZES else _too_few(len(np.unique(one.size)))
-        for one in several
+        _fitted(
+            one, noises[k], form.variance, spread, generator, refits=refits, source=known, freedom=freedom
+        )
+        if k in noises
+        else _too_few(sizes[k])
+        for k, one in enumerate(several)
     ]
 
 
