@@ -204,10 +204,8 @@ def _by_what(ledger: pd.DataFrame, entries: tuple[str, ...], column: str) -> dic
     if ledger.empty:
         return {}
     chosen = ledger[ledger["entry"].isin(entries)]
-    sums: dict[str, float] = {}
-    for what, flops in zip(chosen["what"].astype(str), _flops(chosen, column), strict=True):
-        sums[what] = sums.get(what, 0.0) + float(flops)
-    return sums
+    sums = pd.Series(_flops(chosen, column)).groupby(chosen["what"].to_numpy(), sort=False).sum()
+    return {str(what): float(flops) for what, flops in sums.items()}
 
 
 def _sum(ledger: pd.DataFrame, entries: tuple[str, ...], column: str) -> float:

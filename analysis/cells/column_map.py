@@ -277,8 +277,8 @@ def _complete(frame: pd.DataFrame, how: ColumnMap) -> pd.DataFrame:
     frame["train_flops_per_sample"] = frame.get(
         "train_flops_per_sample", frame["train_flops"] / frame["samples_seen"]
     )
-    for name, value in (("seed", 0.0), ("evaluation_flops", 0.0)):
-        frame[name] = frame.get(name, pd.Series(value, index=frame.index))
+    for name in ("seed", "evaluation_flops"):
+        frame[name] = frame.get(name, pd.Series(0.0, index=frame.index))
     for name in NUMBERS:
         frame[name] = frame.get(name, pd.Series(np.nan, index=frame.index))
     frame["reason"] = _reasons(frame, how)

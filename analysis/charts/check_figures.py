@@ -10,7 +10,7 @@ from analysis.cells.curves import X_COLUMNS
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, Missing, cell_marks, mark_frame, runs_text
 from analysis.labels import capital, configuration_text, listed, metric_text, percent, plural
-from analysis.laws.form_choice import LAST
+from analysis.laws.form_choice import LAST, root_mean_square
 from analysis.laws.holdout import Holdout
 from analysis.laws.laws import Law
 
@@ -42,7 +42,7 @@ def residuals(draws: CellDraws, laws: Sequence[Law], *, metric: str) -> FigureDa
         rows = [row | {"low": np.nan, "high": np.nan} for row in rows]
     ends = (min(row["x"] for row in rows), max(row["x"] for row in rows))
     zero = [{"mark": "reference", "line": "zero", "x": end, "y": 0.0} for end in ends]
-    size = float(np.sqrt(np.mean([row["y"] ** 2 for row in rows])))
+    size = root_mean_square(np.array([row["y"] for row in rows]))
     positions = [position for law in kept for position in law.positions]
     return FigureData(
         name="residuals",

@@ -30,6 +30,7 @@ from analysis.labels import (
     plural,
     sort_key,
 )  # fmt: skip
+from analysis.laws.form_choice import root_mean_square
 from analysis.laws.laws import Law
 
 _CUT = 0.3  # of a value: no interval of an excess error goes lower, since a logarithm has no zero
@@ -261,8 +262,8 @@ def _misses_text(drawn: Sequence[Law]) -> str:
     tested = [law.fit for law in drawn if law.fit.freedom]
     if not tested:
         return ""
-    miss = percent(float(np.sqrt(np.mean([fit.miss**2 for fit in tested]))), 2)
-    noise = float(np.sqrt(np.mean([fit.noise**2 for fit in tested])))
+    miss = percent(root_mean_square(np.array([fit.miss for fit in tested])), 2)
+    noise = root_mean_square(np.array([fit.noise for fit in tested]))
     said = f", {percent(noise, 2)} points of noise" if noise > 0 else ""
     lacking = sum(fit.status == "lack of fit" for fit in tested)
     more = f"; {lacking} of them by more than the noise allows" if lacking else ""

@@ -108,7 +108,7 @@ def _panel(
 
 
 def _distinct(points: pd.DataFrame) -> pd.DataFrame:
-    """Return the points, and of computes in a row with one best size the middle one alone."""
+    """Return the points; without intervals, neighbouring computes with one best size become their mean."""
     if points["low"].notna().any():
         return points
     runs = (points["log_n"].diff().abs() > 1e-9).cumsum()  # noqa: PLR2004 (the same size)

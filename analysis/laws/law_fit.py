@@ -11,7 +11,7 @@ from analysis.arrays import Floats
 from analysis.cells.bootstrap import Source
 from analysis.cells.intervals import half_width
 from analysis.labels import percent, plural
-from analysis.laws.form_choice import MOST_MISSED
+from analysis.laws.form_choice import MOST_MISSED, root_mean_square
 from analysis.laws.forms import Curves, Form, row
 from analysis.laws.least_squares import fit, restarts
 from analysis.laws.trend import LEVEL, chance_of_no_fall
@@ -178,7 +178,7 @@ def _judged(  # noqa: PLR0913 (a curve, its law, and its noise)
     tolerance = 1e-6 * objective + 1e-12 * float(runs @ y**2)
     # Misses in units of the noise give the lack-of-fit test; in points they are compared with MOST_MISSED.
     miss, sd = y - law(x)[0], noise_sd(draws)
-    size = float(np.sqrt(np.mean(miss**2)))
+    size = root_mean_square(miss)
     squares = float(((miss / sd) ** 2).sum()) if len(draws) else 0.0
     lack = lack_of_fit(squares, levels - form.parameters, freedom) if len(draws) else float("nan")
     status, reason = _judge(
@@ -188,7 +188,7 @@ def _judged(  # noqa: PLR0913 (a curve, its law, and its noise)
     return LawFit(
         law=law, form=form, status=status, reason=reason, rows=int(runs.sum()), levels=levels,
         starts=len(ends), agreement=int((np.abs(ends - objective) <= tolerance).sum()), miss=size,
-        noise=float(np.sqrt(np.mean(sd**2))) if len(draws) else float("nan"), lack_of_fit=lack,
+        noise=root_mean_square(sd) if len(draws) else float("nan"), lack_of_fit=lack,
     )  # fmt: skip
 
 
@@ -199,7 +199,7 @@ def noise_sd(draws: Floats) -> Floats:
 
 def _carried(x: Floats, y: Floats) -> float:
     """Return the root mean square miss of a forecast that carries each level on to the next."""
-    return float(np.sqrt(np.mean(np.diff(y[np.argsort(x, kind="stable")]) ** 2)))
+    return root_mean_square(np.diff(y[np.argsort(x, kind="stable")]))
 
 
 def lack_of_fit(squares: float, left: int, freedom: int) -> float:

@@ -4,8 +4,9 @@ import re
 from collections.abc import Sequence
 
 from analysis.claims.findings import Finding
-from analysis.labels import plural
+from analysis.labels import capital, plural
 
+_DECIDED = ("supported", "contradicted")
 _FIGURE = re.compile(r"Fig (\d+)(?:([a-z])(?:-([a-z]))?)?")
 
 
@@ -31,14 +32,10 @@ def agreement_text(panels: Sequence[str], ours: Sequence[Finding], theirs: Seque
         if one.verdict != verdict and verdict in _DECIDED
     ]
     parts = [f"agrees: {', '.join(same)}"] if same else []
-    parts += [f"doesn't agree: {', '.join(apart)}"] if apart else []
+    parts += [f"disagrees: {', '.join(apart)}"] if apart else []
     left = len(here) - len(same) - len(apart)
     parts += [f"not tested or not decided: {plural(left, 'claim')}"] if left else []
-    said = "; ".join(parts)
-    return f"{said[0].upper()}{said[1:]}."
-
-
-_DECIDED = ("supported", "contradicted")
+    return f"{capital('; '.join(parts))}."
 
 
 def _said(one: Finding) -> str:

@@ -128,7 +128,7 @@ def test_a_pair_of_figures_says_what_agrees_and_what_does_not() -> None:
     ]  # fmt: skip
     theirs = [replace(one, verdict="supported") for one in ours]
     assert agreement_text(("6d", "6c"), ours, theirs) == (
-        "Agrees: “Claim A”; doesn't agree: “Claim B” (contradicted here, supported in the paper); "
+        "Agrees: “Claim A”; disagrees: “Claim B” (contradicted here, supported in the paper); "
         "not tested or not decided: 1 claim."
     )
     assert agreement_text(("16a",), ours, theirs) == "No claim of the paper rests on this figure alone."
