@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from analysis.laws.laws import laws
 from benchmarks.measured import Result, at_least, at_most, verdict
-from tests.analysis.cells.test_moderated import share_of_clear
 from tests.analysis.made_up.coverage import NAMES, Held, ask, invented, share, surface
+from tests.analysis.made_up.two_configurations import share_of_clear
 from tests.analysis.made_up.valleys import KINDS, best_sizes
 from tests.analysis.paper_curves import draws_of, families, left_out
 

@@ -11,7 +11,7 @@ from analysis.laws.surfaces.surface import fit, fit_draws
 from analysis.laws.surfaces.surface_search import Data, project, search
 from analysis.sizes.scaling_exponents import differences
 from study.declare.column_maps import find_column_map, load_column_map, read_any_table
-from tests.analysis.sizes.test_scaling_exponents import exponents_of, found_in, language_models
+from tests.analysis.language_models import exponents_of, found_in, language_models
 from tests.published import CHINCHILLA
 
 if not CHINCHILLA.exists():

@@ -25,7 +25,7 @@ def answers() -> dict[Kind, Held]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_intervals_cover_the_truth_at_their_nominal_rate(name: str, answers: dict[Kind, Held]) -> None:
-    # Those of a study hang together: a share over a dozen studies of each form is a rough one.
+    # Intervals of one study are correlated, so a share over a dozen studies of each form is a rough one.
     held = [one for kind in KINDS for one in answers[kind][name]]
     assert len(held) >= 20
     assert np.mean(held) >= 0.82

@@ -37,7 +37,7 @@ Held = dict[str, list[bool]]
 FIRST = 2e11
 PAIRS = 8192
 NAMES = ("band", "crossover", "worth", "exponent", "forecast", "recommendation")
-"""What gives an interval in a study."""
+"""Answers that have an interval."""
 NOISE, SEEDS, IMAGES = 0.008, 3, 50_000.0
 SIZES, DATA = (g.ravel() for g in np.meshgrid(np.geomspace(1e6, 1e9, 10), np.geomspace(1e7, 1e10, 6)))
 SURFACE_ALPHA, COMPUTE = 0.35, 1e18
@@ -119,8 +119,8 @@ def ask(kind: Kind, number: int, *, draws: int = 400, shared: float = 0.0) -> He
     """Analyse one study and compare every answer with the true value.
 
     Returns:
-        Of each of ``NAMES`` whether an interval holds the truth, as often as one is given; ``right or tied``
-        and ``clear but wrong`` of every choice of the best that is called so.
+        For each of ``NAMES``, one bool per interval: True if it contains the truth. ``right or tied`` and
+        ``clear but wrong``: one bool per choice of the best, True if it is so.
     """
     made = study(kind, number, shared=shared)
     found = cell_draws(tidy(made.results, metric="held-out/top1"), question="laws", draws=draws)

@@ -33,8 +33,8 @@ class Best:
     """The best size of one profile, with its interval and the true value.
 
     Attributes:
-        given: Whether a minimum was marked.
-        held: Whether its interval holds the truth.
+        given: True if a minimum was marked.
+        held: True if its interval contains the truth.
         width: Upper over lower end of the interval; infinite where it is open.
     """
 
@@ -77,10 +77,10 @@ def study(kind: Kind, number: int, *, noise: float = 1.0, draws: int = 500) -> t
 
     Args:
         kind: Form of the truth.
-        number: Which study.
-        noise: Of a run, in units of what counting the answers of 1,600 images leaves, before it differs from
-            cell to cell.
-        draws: Of the study.
+        number: Number of the study.
+        noise: Noise of a run before it differs from cell to cell, in units of the noise of counting the
+            answers of 1,600 images.
+        draws: Number of draws.
     """
     generator = stream(f"valleys/{kind}/{number}", 0)
     compute = BUDGETS / np.sqrt(BUDGETS[0] * BUDGETS[-1])

@@ -3,7 +3,6 @@
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.cells.bootstrap import CellDraws, cell_draws
-from analysis.cells.table import records, tidy
+from analysis.cells.bootstrap import cell_draws
+from analysis.cells.table import tidy
 from analysis.charts.figure_data import FigureData
 from analysis.charts.scaling_figures import scaling
 from analysis.laws.surfaces.surface_forecast import family_surfaces
@@ -22,37 +21,13 @@ from analysis.sizes.scaling_exponents import (
     differences,
     growths,
     model_sizes,
-    scaling_exponents,
     undecided,
 )
+from tests.analysis.language_models import exponents_of, found_in, language_models
 
 pytestmark = pytest.mark.slow
 
 PORIAN = Path("tests/data/porian_2024/isoflops.csv")
-
-
-def language_models(frame: pd.DataFrame, *, seeds: int = 1, metric: str = "text/loss") -> CellDraws:
-    """Return cells from columns of parameters, tokens and loss, each token seen once."""
-    compute = 6.0 * frame["parameters"] * frame["tokens"]
-    rows = pd.DataFrame({
-        "trial": [f"row-{place}" for place in range(len(frame))], "regime": "one-epoch",
-        "subset_size": frame["tokens"], "quality": "all", "strategy": "language-model",
-        "architecture": [f"transformer-{size:.6g}" for size in frame["parameters"]],
-        "level_flops": np.nan, "seed": np.arange(len(frame)) % seeds, "train_flops": compute,
-        "train_flops_per_sample": 6.0 * frame["parameters"], "evaluation_flops": 0.0,
-        "samples_seen": frame["tokens"], "epochs": 1.0, "parameters": frame["parameters"].astype(float),
-        "train_loss": frame["loss"], "status": "finished", "reason": "", metric: frame["loss"],
-    })  # fmt: skip
-    return cell_draws(tidy(rows, metric=metric), question="laws")
-
-
-def found_in(draws: CellDraws) -> pd.DataFrame:
-    return scaling_exponents(growths(draws, family_surfaces(draws)))
-
-
-def exponents_of(what: str, table: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Return the rows of N or D by approach."""
-    return {str(row["approach"]): row for row in records(table[table["what"] == what])}
 
 
 @pytest.mark.parametrize(

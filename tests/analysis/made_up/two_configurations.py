@@ -1,0 +1,37 @@
+"""Simulated studies of two configurations of unequal noise, a known distance apart."""
+
+import numpy as np
+import pandas as pd
+
+from analysis.answers.frontier import choose
+from analysis.cells.bootstrap import cell_draws
+from analysis.cells.table import tidy
+from tests.analysis.synthetic import trial_row
+
+LEVELS = np.geomspace(2e11, 5.4e12, 4)
+TWO = pd.DataFrame([
+    trial_row((1024, "all", architecture, "clip"), float(level), seed, 0.5)
+    for architecture in ("ViT-X", "ViT-S")
+    for level in LEVELS
+    for seed in range(3)
+]).assign(**{"held-out/count": 1e6})  # fmt: skip
+NOISE = 0.01
+
+
+def share_of_clear(ratio: float, *, gap: float = 0.0, repeats: int = 100) -> float:
+    """Return how often one of two configurations, ``gap`` times the noise apart, is clear at a level.
+
+    Args:
+        ratio: Noise of one of them, in units of that of the other.
+        gap: In the same units.
+        repeats: Studies of four levels and three seeds.
+    """
+    generator = np.random.default_rng(int(10 * ratio))
+    first = (TWO["architecture"] == "ViT-X").to_numpy(bool)
+    clear = []
+    for repeat in range(repeats):
+        noise = NOISE * np.where(first, ratio, 1.0) * generator.standard_normal(len(TWO))
+        results = TWO.assign(**{"held-out/top1": 0.5 - np.where(first, 0.0, gap * NOISE) + noise})
+        draws = cell_draws(tidy(results, metric="held-out/top1"), question=str(repeat), draws=500)
+        clear += [choose(draws.take(places)).verdict == "clear" for _, places in draws.groups(["budget"])]
+    return float(np.mean(clear))
