@@ -37,7 +37,7 @@ from analysis.arrays import Floats, Indices
 from analysis.cells.chance import chance_error
 from analysis.cells.intervals import COVERAGE
 from analysis.cells.moderated import moderated
-from analysis.cells.shared_noise import Trunks, find_trunks
+from analysis.cells.shared_noise import Trunks, find_trunks, level_excess
 from analysis.cells.table import CELL, Trials, is_loss
 
 Source = Literal["runs", "evaluation", "none"]
@@ -266,7 +266,7 @@ def _freedom(runs: Indices, curve: Indices, shared: float) -> Floats:
     """Return the degrees of freedom of each curve's noise: runs minus cells, fewer where trunks share it."""
     found = np.bincount(curve, weights=runs - 1.0)
     levels = np.bincount(curve[runs > 1], minlength=len(found))
-    return np.asarray(found / (1.0 + np.maximum(levels - 1.0, 0.0) * shared**2), dtype=np.float64)
+    return np.asarray(found / level_excess(levels, shared), dtype=np.float64)
 
 
 def _cells(trials: Trials) -> tuple[pd.DataFrame, Indices]:
@@ -285,10 +285,14 @@ def _units(error: Floats, images: Floats, reading: Floats) -> tuple[Floats, bool
     if read and not counted:
         return reading, True
     count = images if counted else np.full_like(error, 100.0)
-    # Two right and two wrong answers are added (Agresti and Coull 1998), so that p = 0 still has noise.
-    proportion = (error * count + 2.0) / (count + 4.0)
+    proportion = agresti_coull(error, count)
     counting = np.sqrt(proportion * (1.0 - proportion) / (count if counted else 1.0))
     return (np.hypot(counting, reading) if counted else counting), counted
+
+
+def agresti_coull(error: Floats, images: Floats | float) -> Floats:
+    """Return an error with two right and two wrong answers added (Agresti and Coull 1998): 0 has noise."""
+    return (error * images + 2.0) / (images + 4.0)
 
 
 def _loss_units(loss: Floats, reading: Floats) -> tuple[Floats, bool]:

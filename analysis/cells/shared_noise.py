@@ -42,6 +42,11 @@ class Trunks:
         return float(np.clip((sums**2 - squares).sum() / pairs, 0.0, 1.0)) if pairs else 0.0
 
 
+def level_excess(levels: Floats | Indices, shared: float) -> Floats:
+    """Return 1 + (L − 1)r²: levels of a unit over the independent ones that their squared noise counts as."""
+    return 1.0 + np.maximum(levels - 1.0, 0.0) * shared**2
+
+
 def find_trunks(runs: pd.DataFrame, several: Mask) -> Trunks | None:
     """Return the units of a study's noise; None if no trunk with several levels has residuals.
 

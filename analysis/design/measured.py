@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.arrays import Floats
+from analysis.cells.bootstrap import agresti_coull
 from analysis.cells.moderated import moderated
+from analysis.cells.shared_noise import level_excess
 
 # Prior of the noise of a run: a multiple of the counting noise, at least this share of the scale, and the
 # degrees of freedom that the prior counts as.
@@ -65,8 +67,7 @@ def noise_of(measured: Measured) -> tuple[Floats, Floats, float]:
     typical = measured.mean[seen].mean() if seen.any() else measured.scale / 2
     error = np.where(seen, measured.mean, typical)
     if np.isfinite(measured.images):
-        # Two right and two wrong answers are added (Agresti and Coull 1998).
-        share = (error * measured.images + 2.0) / (measured.images + 4.0)
+        share = agresti_coull(error, measured.images)
         unit = share * (1.0 - share) / measured.images
     else:
         unit = np.full_like(error, (0.005 * measured.scale) ** 2)
@@ -74,8 +75,7 @@ def noise_of(measured: Measured) -> tuple[Floats, Floats, float]:
     off = (measured.errors - measured.mean[:, None]) / np.sqrt(unit)[:, None]
     off = np.where(np.isfinite(off) & (runs > 1)[:, None], off, np.nan)
     shared, levels = _shared(off)
-    # As in `analysis.cells.bootstrap`: L levels of a unit count as L/(1 + (L − 1)r²) independent ones.
-    fewer = 1 + np.maximum(levels - 1.0, 0.0) * shared**2
+    fewer = level_excess(levels, shared)
     squares = np.nansum(off**2, axis=(1, 2)) / fewer
     freedom = np.maximum(runs - 1.0, 0.0).sum(axis=1) / fewer
     total = freedom.sum()
