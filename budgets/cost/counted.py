@@ -104,7 +104,7 @@ def read_count(config: Mapping[str, Any]) -> Count | None:
         return None  # a damaged file is counted again
 
 
-def count_text(count: Count) -> str:
+def count_json(count: Count) -> str:
     """Return the content of a count's file."""
     return json.dumps(asdict(count), indent=2) + "\n"
 

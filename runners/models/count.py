@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 from budgets.cost.architecture import Architecture
-from budgets.cost.counted import Count, builders, count_file, count_text, read_count
+from budgets.cost.counted import Count, builders, count_file, count_json, read_count
 from budgets.cost.strategy import STRATEGIES
 from budgets.names import unknown
 from runners.host.files import new_file
@@ -38,7 +38,7 @@ def ensure_counted(architecture: Architecture) -> Architecture:
         path = count_file(architecture.config)
         path.parent.mkdir(parents=True, exist_ok=True)
         with new_file(path) as file:
-            file.write_text(count_text(counted), encoding="utf-8")
+            file.write_text(count_json(counted), encoding="utf-8")
     return architecture
 
 
