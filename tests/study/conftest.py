@@ -38,6 +38,7 @@ grid:
     quality: [top50]
 training:
   batch_size: 16
+  precision: fp32
   lr_peak: {{mini-ViT-XXS-8: 2e-3, mini-ViT-XS-8: 1.5e-3, mini-ConvNeXt: 2e-3, mini-RN: 1e-3}}
 resources: {{checkpoint: 0.2 s}}
 """

@@ -41,6 +41,7 @@ def user(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a user's folder: a study with a trained ViT and ConvNeXt, and evaluation sets."""
     folder = tmp_path_factory.mktemp("user")
     declaration = write_declaration(folder, pool, "my-study", architectures="mini-ViT-XXS-8, mini-ConvNeXt")
+    declaration.write_text(declaration.read_text().replace("precision: fp32", "precision: bf16"))
     study = study_in(
         declaration=load_declaration(declaration), folder=folder / "results" / "my-study", pools=folder
     )

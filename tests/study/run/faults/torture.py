@@ -31,7 +31,8 @@ budget: {{levels: [{levels}], study: 1 PFLOP}}
 seeds: [{seeds}]
 grid: [{{architectures: [mini-ViT-XXS-8], strategies: [clip]}}]
 training:
-  {{batch_size: 16, lr_peak: {{mini-ViT-XXS-8: 2e-3}}, schedule: trunk, warmup: 320 samples, cooldown: 20%}}
+  {{batch_size: 16, precision: fp32, lr_peak: {{mini-ViT-XXS-8: 2e-3}}, schedule: trunk, warmup: 320 samples,
+    cooldown: 20%}}
 resources: {{retries: 20, backoff: 0.05 s, checkpoint: 0.2 s}}
 """
 _DRIVER_SHARE = 0.15
