@@ -15,7 +15,7 @@ class Job:
     """A call to be made in a process of its own.
 
     Attributes:
-        trial: The trial's id.
+        trial: The trial's id; a check of a node or of ranks has a name of its own.
         run: The call; it and its return value are picklable. Over several nodes every rank makes the call,
             and the value of rank 0 counts.
         nodes: Ids of the nodes it runs on.
@@ -35,7 +35,7 @@ class Ended:
     """End of a job.
 
     Attributes:
-        trial: The trial's id.
+        trial: As in `Job`.
         how: ``finished`` with a value, or the fault (`runners.host.faults`). A job that never started because
             its node was gone has ``left``.
         value: Return value of the job, if finished.

@@ -9,7 +9,7 @@ from budgets.planning.plan import Plan
 from budgets.quality import score_of_quality
 from runners.data.index.writing import VERSIONS
 from runners.host.files import write_json
-from study.state.planning.pool_versions import pool_versions
+from study.state.planning.pool_versions import pool_versions, version_of
 from study.state.study import Study
 
 _RANKINGS = "rankings.json"
@@ -64,7 +64,7 @@ def _facts(study: Study, name: str) -> Mapping[str, Any]:
     for file in (folder / "pool.json", *sorted((folder / VERSIONS).glob("*.json"))):
         try:
             facts: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            if version in {None, facts.get("unranked", facts["fingerprint"])}:
+            if version in {None, version_of(facts)}:
                 return facts
         except (OSError, ValueError, KeyError):  # `plan` reports the error
             continue

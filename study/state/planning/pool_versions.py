@@ -1,6 +1,8 @@
 """Versions of the pools that a study was planned on; it keeps to them if shards are added."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from budgets.declaration.data import FolderPool
 from runners.host.files import write_json
@@ -22,13 +24,18 @@ def pool_versions(study: Study) -> dict[str, str]:
         raise ValueError(f"{file} does not name the version of a pool: {error!r}") from error
 
 
+def version_of(facts: Mapping[str, Any]) -> str:
+    """Return the version of a pool, from the facts in its ``pool.json``; added scores keep it."""
+    return str(facts.get("unranked", facts["fingerprint"]))
+
+
 def keep_pool_versions(study: Study) -> None:
     """Record the present version of each pool; the study keeps to it if shards are added."""
     known, kept = pool_versions(study), dict[str, dict[str, str]]()
     for name, pool in study.declaration.sources.items():
         if isinstance(pool, FolderPool):
             facts = json.loads((study.pool_folders[name] / "pool.json").read_text(encoding="utf-8"))
-            version = known.get(name) or facts.get("unranked", facts["fingerprint"])
+            version = known.get(name) or version_of(facts)
             kept[name] = {"pool": pool.path, "version": version}
     if kept.keys() - known.keys():
         write_json(study.folder / POOL_VERSION, kept.get("", {"pools": kept}))
