@@ -21,6 +21,9 @@ def share_tree(storage: Storage, folder: Path, name: str) -> bool:
 
     Returns:
         True if it was uploaded.
+
+    Raises:
+        OSError: The storage is unreachable.
     """
     if storage.read(_list_of(name)) is not None:
         return False
