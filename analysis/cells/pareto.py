@@ -22,7 +22,9 @@ def costs(cells: pd.DataFrame) -> Floats:
 
 
 def undominated(cost: Floats, error: Floats) -> Mask:
-    """Return which cells are not beaten, that is by a lower error at no more cost or an equal one at less.
+    """Return a mask, shape (draws, cells), of the cells that no other beats.
+
+    Another cell beats one by a lower error at no higher cost, or by an equal error at a lower cost.
 
     Args:
         cost: Shape (cells,). Costs within ``SAME_COST`` count as the same.

@@ -74,7 +74,7 @@ class Decision:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Option:
-    """Rows of the grid to run together, the first of which is started first.
+    """Rows of the grid to run together, started in their order.
 
     Attributes:
         rows: The rows.

@@ -125,7 +125,7 @@ NOT_DIGITISED = (
     ),
     NotDigitised(panels=("25",), shows="few-shot errors of the models", kinds=("probe",)),
 )  # fmt: skip
-"""Panels of which no image was available when the figures were read."""
+"""Panels without an image when the figures were read."""
 
 
 def read_panels(figures: pd.DataFrame, maps: Mapping[str, ColumnMap]) -> dict[str, pd.DataFrame]:

@@ -31,7 +31,7 @@ class DecodeError(OSError):
 
 @contextmanager
 def open_image(content: bytes) -> Iterator[Image.Image]:
-    """Context manager: an image file of which only the header has been read.
+    """Context manager: an image file whose header alone has been read.
 
     Raises:
         DecodeError: It is not an image, or is too large or too narrow.

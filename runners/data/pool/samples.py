@@ -9,7 +9,7 @@ from runners.data.pool.tar_members import Gap, members_of
 IMAGE_KINDS = ("jpg", "jpeg", "png", "webp")
 
 INCOMPLETE = "incomplete beside unreadable bytes"
-"""Reason for a sample of which a part may lie in bytes that cannot be read."""
+"""Reason for a sample that may have a part in unreadable bytes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
