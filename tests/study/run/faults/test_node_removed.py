@@ -15,7 +15,7 @@ from tests.study.conftest import start_study, write_declaration
 
 pytestmark = pytest.mark.ray
 
-LONG = {"levels": "15 GFLOP", "seeds": "0, 1"}
+LONG = {"levels": "30 GFLOP", "seeds": "0, 1"}
 
 
 def test_the_trials_of_a_removed_node_continue_elsewhere(pool: Path, tmp_path: Path, cluster: Any) -> None:  # noqa: ANN401 - Ray's has no type

@@ -106,7 +106,7 @@ class Torture:
         if found is None:  # nobody has begun yet: there is nothing to lose
             time.sleep(0.02)
             return
-        self._let_work(found, steps=self._draw.randrange(1, 50))
+        self._let_work(found, steps=self._draw.randrange(1, 35))
         if self._draw.random() < _DRIVER_SHARE:
             self.driver.kill()
             self.driver.join()
