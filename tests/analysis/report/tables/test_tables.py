@@ -106,11 +106,11 @@ def test_a_study_that_has_not_begun_costs_nothing(frames: StudyFrames) -> None:
 
 
 def test_a_printed_table_has_signs_powers_and_numbers_on_the_right() -> None:
-    numbers = {"RemainingTrial by": ["-0.6", "12.1"], "r²": ["7.1e-06", "–"]}
+    numbers = {"Ahead by": ["-0.6", "12.1"], "r²": ["7.1e-06", "–"]}
     frame = pd.DataFrame({"Model": ["mini-ViT-S-8", "ViT-X"], **numbers})
     text = latex(replace(ODD, note="E·x^-α", frame=frame))
     assert r"\begin{tabular}{lrr}" in text
-    assert r"\shortstack[r]{RemainingTrial\\by}" in text
+    assert r"\shortstack[r]{Ahead\\by}" in text
     assert r"\mbox{mini-ViT-S-8} & $-$0.6 & $7.1\cdot10^{-6}$ \\" in text
     assert r"E$\cdot$x$^{-\alpha}$" in text
 
