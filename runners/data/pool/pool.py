@@ -276,8 +276,7 @@ def _described(path: Path, name: str, facts: Mapping[str, Any]) -> Pool:
         left_out_files=tuple(facts.get("left_out_files", left_out)),
         left_out=facts["left_out"],
         scorers={name: Scorer(**scorer) for name, scorer in facts.get("scorers", {}).items()},
-        # The earliest pools know only the order in force.
-        unranked=facts.get("unranked", facts["fingerprint"]),
+        unranked=version_of(facts),
         rankings={
             name: (each["fingerprint"], each["scored_pairs"])
             for name, each in facts.get("rankings", {}).items()
@@ -313,6 +312,11 @@ def _check_shards(pool: Pool, tolerance: float) -> None:
         )
 
 
+def version_of(facts: Mapping[str, Any]) -> str:
+    """Return the fingerprint that a pool had before scores were added, from the facts in ``pool.json``."""
+    return str(facts.get("unranked", facts["fingerprint"]))  # the earliest pools know only the order in force
+
+
 def tree_name(path: Path, declared: str) -> str:
     """Return a name for copies of a pool, which differs between copies with different scores.
 
@@ -322,6 +326,6 @@ def tree_name(path: Path, declared: str) -> str:
     """
     facts = json.loads((path / "pool.json").read_text(encoding="utf-8"))
     names, found = sorted(facts.get("rankings", {})), facts["fingerprint"]
-    if len(names) <= 1 and facts.get("unranked", found) == found:
+    if len(names) <= 1 and version_of(facts) == found:
         return declared
     return f"{found}-{blake2b(json.dumps(names).encode(), digest_size=4).hexdigest()}"

@@ -8,8 +8,9 @@ from budgets.declaration.data import FolderPool
 from budgets.planning.plan import Plan
 from budgets.quality import score_of_quality
 from runners.data.index.writing import VERSIONS
+from runners.data.pool.pool import version_of
 from runners.host.files import write_json
-from study.state.planning.pool_versions import pool_versions, version_of
+from study.state.planning.pool_versions import pool_versions
 from study.state.study import Study
 
 _RANKINGS = "rankings.json"

@@ -1,10 +1,9 @@
 """Versions of the pools that a study was planned on; it keeps to them if shards are added."""
 
 import json
-from collections.abc import Mapping
-from typing import Any
 
 from budgets.declaration.data import FolderPool
+from runners.data.pool.pool import version_of
 from runners.host.files import write_json
 from study.state.study import Study
 
@@ -22,11 +21,6 @@ def pool_versions(study: Study) -> dict[str, str]:
         return {name: str(each["version"]) for name, each in facts.get("pools", {"": facts}).items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} does not name the version of a pool: {error!r}") from error
-
-
-def version_of(facts: Mapping[str, Any]) -> str:
-    """Return the version of a pool, from the facts in its ``pool.json``; added scores keep it."""
-    return str(facts.get("unranked", facts["fingerprint"]))
 
 
 def keep_pool_versions(study: Study) -> None:
