@@ -20,7 +20,7 @@ class LiveCluster:
         backend: The backend.
         schedule: The schedule.
         patience_s: Seconds that trials may wait for a node with room for them; None if no node can join.
-        storage: Storage that a node must see before anything runs on it; None if all nodes see it.
+        storage_check: Check that a node must pass before it runs anything; None if all nodes see the storage.
     """
 
     def __init__(
@@ -29,10 +29,10 @@ class LiveCluster:
         schedule: Schedule,
         *,
         patience_s: float | None,
-        storage: StorageCheck | None = None,
+        storage_check: StorageCheck | None = None,
     ) -> None:
         self._backend, self._schedule, self._patience_s = backend, schedule, patience_s
-        self._storage = storage
+        self._storage_check = storage_check
         self._nodes: dict[str, Amounts] = {}
         self._blind = 0  # number of nodes that have not seen the storage
         self._slots = 0
@@ -64,7 +64,7 @@ class LiveCluster:
         self._homeless_since = now if self._homeless_since is None else self._homeless_since
         patience_s = self._patience_s or 0.0
         # New nodes are still being asked whether they see the storage.
-        if self._storage is not None and self._storage.looking:
+        if self._storage_check is not None and self._storage_check.looking:
             patience_s = max(patience_s, _ANSWER_S)
         if now - self._homeless_since >= patience_s:
             resources, count = too_wide[0]
@@ -77,7 +77,7 @@ class LiveCluster:
     def wait(self, timeout_s: float) -> list[Ended]:
         """Wait until a trial ends or the time is over; returns the trials that ended."""
         ended = self._backend.wait(timeout_s)
-        return [each for each in ended if self._storage is None or not self._storage.take(each)]
+        return [each for each in ended if self._storage_check is None or not self._storage_check.take(each)]
 
     @property
     def slots(self) -> int:
@@ -92,11 +92,11 @@ class LiveCluster:
 
     def _see_nodes(self) -> None:
         nodes = self._backend.nodes()
-        if self._storage is not None:
+        if self._storage_check is not None:
             # Fallback if the storage cannot be written now: keep the nodes that have seen it before.
             seen_by = self._nodes.keys() & nodes.keys()
             with suppress(OSError):  # storage unreachable: new nodes are asked at the next look
-                seen_by = self._storage.seen_by(nodes)
+                seen_by = self._storage_check.seen_by(nodes)
             self._blind = len(nodes) - len(seen_by)
             nodes = {node: has for node, has in nodes.items() if node in seen_by}
         self._nodes = nodes

@@ -49,7 +49,7 @@ class Site:
         self._study, self._progress = study, progress
         self._address, self._local = address, local
         self._backend: Backend | None = None
-        self._storage: StorageCheck | None = None
+        self._storage_check: StorageCheck | None = None
         self._found = ""
         self._until_the_end = ExitStack()
         self.notice = Notice()
@@ -92,10 +92,12 @@ class Site:
         """
         resources = self._study.declaration.resources
         grows = not self._local and cluster_address(self._address) is not None
-        storage = self._shared_storage(self.backend) if grows else None
-        if storage is not None:
-            storage.require()
-        here = LiveCluster(backend, schedule, patience_s=resources.wait_s if grows else None, storage=storage)
+        check = self._node_check(self.backend) if grows else None
+        if check is not None:
+            check.require()
+        here = LiveCluster(
+            backend, schedule, patience_s=resources.wait_s if grows else None, storage_check=check
+        )
         here.look()
         found = f"{backend.name}: {here.describe()}"
         if found != self._found:  # print it once for tuning and grid
@@ -133,14 +135,14 @@ class Site:
             look_and_do, patience_s=_PATIENCE_S, say=self._progress.say, hurry=lambda: bool(self.notice.by)
         )
 
-    def _shared_storage(self, backend: Backend) -> StorageCheck:
-        if self._storage is None:
+    def _node_check(self, backend: Backend) -> StorageCheck:
+        if self._storage_check is None:
             study = self._study
             read = tuple(
                 path.resolve() for path in (*study.pool_folders.values(), *study.evaluation.values())
             )
-            self._storage = StorageCheck(backend, study.storage.seen_by_nodes(read), self._leave_out)
-        return self._storage
+            self._storage_check = StorageCheck(backend, study.storage.seen_by_nodes(read), self._leave_out)
+        return self._storage_check
 
     def _leave_out(self, node: str, why: str) -> None:
         self.with_storage(add_event, self._study, "node-left-out", node=node, reason=why)

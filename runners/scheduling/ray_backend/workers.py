@@ -33,7 +33,7 @@ class RayWorkers:
 
     Args:
         backend: The connection to the cluster.
-        storage: The test that nodes share the folders of the work.
+        storage_check: The check that nodes share the folders of the work.
         parts: Resources of a node → those of each worker on it.
         limit: Largest number of workers.
     """
@@ -41,11 +41,11 @@ class RayWorkers:
     def __init__(
         self,
         backend: RayBackend,
-        storage: StorageCheck,
+        storage_check: StorageCheck,
         parts: Callable[[Amounts], list[Amounts]],
         limit: int | None = None,
     ) -> None:
-        self._backend, self._storage, self._parts, self._limit = backend, storage, parts, limit
+        self._backend, self._storage_check, self._parts, self._limit = backend, storage_check, parts, limit
         self._seen_by: set[str] = set()
         self._actors = _Actors(os.getcwd())  # noqa: PTH109 - as the nodes change to it
 
@@ -62,7 +62,7 @@ class RayWorkers:
                 if time.monotonic() - looked > _LOOK_S:
                     looked, nodes = time.monotonic(), self._nodes()
                     self._hire(actors, nodes, len(todo) + actors.at_work)
-                    if actors.size or self._storage.looking:
+                    if actors.size or self._storage_check.looking:
                         alone_since = looked
                     elif looked - alone_since >= (_PATIENCE_S if died_on else 0):
                         raise ValueError(
@@ -92,9 +92,9 @@ class RayWorkers:
         """Return the nodes that share the folders; new ones are asked."""
         nodes = self._backend.nodes()
         for ended in self._backend.wait(0):
-            self._storage.take(ended)
+            self._storage_check.take(ended)
         with suppress(OSError):  # the folders are away for now: new nodes are asked at the next look
-            self._seen_by = self._storage.seen_by(nodes)
+            self._seen_by = self._storage_check.seen_by(nodes)
         return {node: has for node, has in nodes.items() if node in self._seen_by}
 
     def _hire(self, actors: "_Actors", nodes: dict[str, Amounts], wanted: int) -> None:

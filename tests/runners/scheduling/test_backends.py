@@ -273,7 +273,7 @@ def test_joining_node_without_the_storage_is_not_used(tmp_path: Path) -> None:
             backend, Folders(written=folder, read=()), lambda *message: left_out.append(message)
         )
         storage.require()
-        cluster = LiveCluster(backend, schedule, patience_s=0, storage=storage)
+        cluster = LiveCluster(backend, schedule, patience_s=0, storage_check=storage)
         cluster.look()
         assert schedule.instructions(None) == [Start(trial="a", nodes=("first",))]
 

@@ -41,7 +41,7 @@ with simulated_cluster() as simulated:
         schedule = Schedule([ScheduledTrial(trial="x", predicted_s=9, resources=needs)], retries=1)
         storage = StorageCheck(backend, Folders(written=folder, read=(folder,)))
         storage.require()
-        cluster = LiveCluster(backend, schedule, patience_s=99, storage=storage)
+        cluster = LiveCluster(backend, schedule, patience_s=99, storage_check=storage)
         cluster.look()
         found["slots"] = cluster.slots
         (start,) = schedule.instructions(None)
