@@ -1,4 +1,4 @@
-"""The runs of a family of curves, the noise of a run, and the errors as the runs alone tell them.
+"""The runs of a family of curves, the noise of a run, and the errors estimated from the runs alone.
 
 The noise is measured between seeds in units of the counting noise, and shrunk towards the pooled noise
 (``analysis.cells.moderated``) and a weak prior. The levels of one trunk share their noise: all pairs of

@@ -232,7 +232,7 @@ def kill_node(node: Any) -> None:  # noqa: ANN401 - Ray's nodes have no public t
 
 @contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Context manager: processes that are started have some environment variables."""
+    """Context manager: processes that start inside it get these environment variables."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
