@@ -18,6 +18,7 @@ from budgets.declaration.data import (
     MixedPool,
 )
 from budgets.declaration.keys import RISING, At, Clashes, Given
+from budgets.declaration.mixtures import mixture_clashes, pool_clashes
 from budgets.declaration.rules import Rule, TrialResources, settings
 from budgets.declaration.sections import (
     FARTHEST,
@@ -157,8 +158,8 @@ class Declaration:
             yield from self._tuning(self.tuning)
         if self.resources.auto and self.cluster is None:
             yield "resources.auto", "resources.auto chooses for a cluster: declare cluster"
-        yield from self._pools()
-        yield from self._mixtures()
+        yield from pool_clashes(self.pool, self.pools, self.mixtures)
+        yield from mixture_clashes(self.mixtures, self.grid, self.exclude)
         if not self.described:
             for key in (f"evaluation.{name}" for name in self.evaluation_counts):
                 yield key, f"{key} needs a folder; images and texts alone go with a described pool"
@@ -187,57 +188,6 @@ class Declaration:
                     f"{format_flops(levels[-1])}, and at most {FARTHEST:g} times that"
                 ),
             )
-
-    def _pools(self) -> Clashes:
-        """Yield pools without mixtures, mixtures without pools, and pools that can't be mixed."""
-        if self.pool is not None:
-            for key in ("pools", "mixtures"):
-                if getattr(self, key):
-                    yield key, f"{key} goes without pool: name each pool under pools"
-        elif not (self.pools and self.mixtures):
-            missing = "mixtures" if self.pools else "pools" if self.mixtures else "pool"
-            yield missing, f"{missing} is missing: declare a pool, or pools and mixtures of them"
-        if self.described and not all(isinstance(pool, DescribedPool) for pool in self.sources.values()):
-            yield "pools", "pools: either all of them are described (name, pairs, scored), or none"
-        for name, parts in self.mixtures.items():
-            yield from self._mixture(f"mixtures.{name}", parts)
-
-    def _mixture(self, at: str, parts: Mapping[str, MixedPool]) -> Clashes:
-        """Yield errors of a mixture: no pools, unknown ones, or weights for only some of them."""
-        if not parts:
-            yield at, f"{at} names no pool"
-        for pool in parts:
-            if pool not in self.pools:
-                yield f"{at}.{pool}", f"{at}: {unknown('pool', pool, self.pools)}"
-        bare = [pool for pool, part in parts.items() if part.weight is None]
-        if bare and len(bare) < len(parts):
-            said = "weight is missing: give each pool of the mixture one, or none of them"
-            yield f"{at}.{bare[0]}", f"{at}.{bare[0]}.{said}"
-
-    def _mixtures(self) -> Clashes:
-        """Yield blocks and rules of the grid that contradict the mixtures."""
-        counted = [
-            name
-            for name, parts in self.mixtures.items()
-            if any(part.pairs is not None for part in parts.values())
-        ]
-        for number, block in enumerate(self.grid, start=1):
-            yield from self._of_the_mixtures(f"grid[{number}]", block)
-            here = [name for name in counted if name in (block.mixtures or counted)]
-            if here and block.sizes != (None,):
-                at = f"grid[{number}].sizes"
-                yield at, f"{at}: the mixture {here[0]} declares pairs of its pools, so only all is allowed"
-        for number, rule in enumerate(self.exclude, start=1):
-            yield from self._of_the_mixtures(f"exclude[{number}]", rule)
-
-    def _of_the_mixtures(self, at: str, of: GridBlock | Exclusion) -> Clashes:
-        """Yield mixtures that are not declared, and a quality beside mixtures."""
-        for name in of.mixtures:
-            if name not in self.mixtures:
-                yield f"{at}.mixtures", f"{at}.mixtures: {unknown('mixture', name, self.mixtures)}"
-        if self.mixtures and of.quality != (() if isinstance(of, Exclusion) else ("all",)):
-            instead = "mixtures: {NAME: {POOL: {quality: top20}}}"
-            yield f"{at}.quality", f"{at}.quality: a mixture's pools have their own quality: {instead}"
 
     def _tuning(self, tuning: Tuning) -> Clashes:
         """Yield errors of the tuning: no study budget, or levels and sizes that the grid does not have."""
