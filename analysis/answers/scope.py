@@ -20,12 +20,12 @@ from budgets.quantity import format_flops
 _NAMED = 3
 
 
-class _Data(NamedTuple):
+class _Subset(NamedTuple):
     subset_size: float
     quality: str
 
 
-_Parts = tuple[str, str, _Data]
+_Parts = tuple[str, str, _Subset]
 """Architecture, strategy and data: a purer subset is a smaller one, so size and quality go together."""
 _Compared = Mapping[str, list[Comparison]]
 """The comparisons along each axis."""
@@ -131,7 +131,7 @@ def _options(row: Mapping[str, Any], draws: CellDraws, compared: _Compared) -> t
 def _parts(cell: Mapping[str, Any], regime: str) -> _Parts:
     # In one epoch compute determines the number of pairs, so it is not part of the choice.
     size = 0.0 if regime == "one-epoch" else float(cell["subset_size"])
-    return str(cell["architecture"]), str(cell["strategy"]), _Data(size, str(cell["quality"]))
+    return str(cell["architecture"]), str(cell["strategy"]), _Subset(size, str(cell["quality"]))
 
 
 def _same_level(level: object, row: Mapping[str, Any]) -> bool:

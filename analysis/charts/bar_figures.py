@@ -41,7 +41,7 @@ class _Group:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Panel:
+class _BarPanel:
     measure: Measure
     regime: str
     groups: Sequence[_Group]
@@ -57,7 +57,7 @@ def quality_bars(measures: Sequence[Measure], *, waiting: pd.DataFrame | None = 
     mixed = any(are_mixed(measure.draws.cells["quality"]) for measure in measures)
     title = f"{'Mixtures of pools' if mixed else 'Quality of the data'} at each budget"
     panels = [
-        _Panel(measure=measure, regime=regime, groups=groups)
+        _BarPanel(measure=measure, regime=regime, groups=groups)
         for measure in measures
         for regime in REGIMES
         if (groups := _quality_groups(measure.draws, regime))
@@ -88,7 +88,7 @@ def strategy_bars(measures: Sequence[Measure]) -> FigureData | Missing:
                 for each in sorted(compared, key=lambda each: float(each.held["subset_size"]))
                 if each.held["regime"] == regime
             ]
-            panels += [_Panel(measure=measure, regime=regime, groups=groups)] if groups else []
+            panels += [_BarPanel(measure=measure, regime=regime, groups=groups)] if groups else []
     if not panels:
         return Missing(title=title, reason="no two finished trials differ only in training strategy")
     return _bars(panels, axis="strategy", name="strategy", title=title, x_label="unique image-text pairs")
@@ -137,7 +137,7 @@ def _by_quality(draws: CellDraws, positions: Indices) -> Indices:
 
 
 def _bars(  # noqa: PLR0913 (what is drawn, and its words)
-    panels: Sequence[_Panel],
+    panels: Sequence[_BarPanel],
     *,
     axis: str,
     name: str,
@@ -194,7 +194,7 @@ def _bars(  # noqa: PLR0913 (what is drawn, and its words)
     )
 
 
-def _titles(panels: Sequence[_Panel]) -> list[str]:
+def _titles(panels: Sequence[_BarPanel]) -> list[str]:
     metrics = {panel.measure.metric for panel in panels}
     regimes = {panel.regime for panel in panels}
     return [
@@ -203,11 +203,11 @@ def _titles(panels: Sequence[_Panel]) -> list[str]:
     ]
 
 
-def _places(panel: _Panel) -> list[int]:
+def _places(panel: _BarPanel) -> list[int]:
     return [place for group in panel.groups for place in group.positions.tolist()]
 
 
-def _beaten(panel: _Panel, group: _Group) -> set[int]:
+def _beaten(panel: _BarPanel, group: _Group) -> set[int]:
     """Return the places of a group's bars that another bar of the panel beats at no higher cost."""
     places = np.asarray(_places(panel), dtype=np.intp)
     cells = panel.measure.draws.cells.iloc[places]

@@ -71,7 +71,7 @@ def over_data(draws: CellDraws, laws: Sequence[Law], *, metric: str) -> FigureDa
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Panel:
+class _LawPanel:
     """Curves of one measure and regime that differ only along one axis, over a column of their cells."""
 
     measure: Measure
@@ -93,7 +93,7 @@ def over_pairs(measures: Sequence[Measure], *, axis: str) -> FigureData | Missin
     # In one epoch a law over compute is also one over pairs: every sample is a new pair of equal cost.
     ways = (("equal-samples", "data"), ("one-epoch", "compute"))
     panels = [
-        _Panel(measure=measure, regime=regime, laws=laws, x="subset_size")
+        _LawPanel(measure=measure, regime=regime, laws=laws, x="subset_size")
         for measure in measures
         for regime, along in ways
         if (laws := _most(measure, along=along, axis=axis, regimes=(regime,)))
@@ -113,7 +113,7 @@ def over_epochs(measures: Sequence[Measure]) -> FigureData | Missing:
     """Return the figure of error against epochs, one curve per data size, one panel per measure."""
     title = "Error against epochs, by data size"
     panels = [
-        _Panel(measure=measure, regime=str(laws[0].identity["regime"]), laws=laws, x="epochs")
+        _LawPanel(measure=measure, regime=str(laws[0].identity["regime"]), laws=laws, x="epochs")
         for measure in measures
         if (
             laws := _most(
@@ -149,7 +149,7 @@ def _cells_of(laws: Sequence[Law]) -> list[int]:
 
 
 def _drawn(  # noqa: PLR0913 (what is drawn, and its words)
-    panels: Sequence[_Panel], *, axis: str, name: str, title: str, x_label: str, against: str
+    panels: Sequence[_LawPanel], *, axis: str, name: str, title: str, x_label: str, against: str
 ) -> FigureData:
     metrics = list(dict.fromkeys(panel.measure.metric for panel in panels))
     by_regime = axis != "subset_size"

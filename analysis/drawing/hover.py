@@ -41,7 +41,7 @@ class Target:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
+class LegendEntry:
     """The entry of a series in a legend, by which a page hides and shows the series.
 
     Attributes:
@@ -74,7 +74,7 @@ def targets(figure: Figure, data: FigureData) -> list[Target]:
     return found
 
 
-def entries(figure: Figure, data: FigureData) -> list[Entry]:
+def entries(figure: Figure, data: FigureData) -> list[LegendEntry]:
     """Return the legend's entries of the series of a figure whose layout is final and that was drawn."""
     names, found = set(data.frame["series"]), []
     scale, height = _POINTS_PER_INCH / figure.dpi, figure.get_figheight() * _POINTS_PER_INCH
@@ -83,7 +83,7 @@ def entries(figure: Figure, data: FigureData) -> list[Entry]:
             box = text.get_window_extent()
             left = box.x0 * scale - _HANDLE
             found.append(
-                Entry(
+                LegendEntry(
                     x=round(left, 1), y=round(height - box.y1 * scale - _PAD, 1),
                     width=round(box.x1 * scale - left + _PAD, 1),
                     height=round(box.height * scale + 2 * _PAD, 1), series=text.get_text(),
@@ -102,7 +102,9 @@ def _place(figure: Figure, axes: Axes, row: dict[str, Any]) -> tuple[float, floa
     return round(float(right * width), 2), round(float((1 - up) * height), 2)
 
 
-def with_targets(svg: str, marks: Sequence[Target], legend: Sequence[Entry], series: Sequence[str]) -> str:
+def with_targets(
+    svg: str, marks: Sequence[Target], legend: Sequence[LegendEntry], series: Sequence[str]
+) -> str:
     """Return the SVG for a page.
 
     Over each mark lies an invisible circle whose title is the text of the mark, over each entry of the legend

@@ -41,7 +41,7 @@ _BY_VALUE = ("Learning rate", "Batch")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Section:
+class PageSection:
     """A section of the page, rendered by ``templates/section_NAME.html.j2``; left out if that is blank.
 
     The template is given all that `render` is given, the `Analysis` as ``found``. To add a section, write its
@@ -59,13 +59,13 @@ class Section:
 
 
 SECTIONS = (
-    Section(name="answers", title="What to train at each budget", menu="Answers"),
-    Section(name="choices", title="One choice at a time", menu="Choices"),
-    Section(name="figures", title="Figures", menu="Figures"),
-    Section(name="tables", title="Tables", menu="Tables"),
-    Section(name="all-trials", title="All finished trials", menu="Trials"),
-    Section(name="open", title="What this page can't say", menu="Not decided"),
-    Section(name="provenance", title="Provenance", menu="Provenance"),
+    PageSection(name="answers", title="What to train at each budget", menu="Answers"),
+    PageSection(name="choices", title="One choice at a time", menu="Choices"),
+    PageSection(name="figures", title="Figures", menu="Figures"),
+    PageSection(name="tables", title="Tables", menu="Tables"),
+    PageSection(name="all-trials", title="All finished trials", menu="Trials"),
+    PageSection(name="open", title="What this page can't say", menu="Not decided"),
+    PageSection(name="provenance", title="Provenance", menu="Provenance"),
 )
 """Sections in their order."""
 

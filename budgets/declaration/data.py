@@ -65,7 +65,7 @@ class MixedPool:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EvaluationSet:
+class DeclaredSet:
     """An evaluation set of the user's own; a folder alone is its ``path``.
 
     A set of a described pool may be described as well: ``images`` and ``texts`` in place of ``path``.

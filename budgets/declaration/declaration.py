@@ -11,9 +11,9 @@ from typing import Annotated, Any
 from budgets.declaration import values
 from budgets.declaration.data import (
     DeclaredPool,
+    DeclaredSet,
     DescribedPool,
     EmbeddedPool,
-    EvaluationSet,
     FolderPool,
     MixedPool,
 )
@@ -69,7 +69,7 @@ class Declaration:
     ``results`` and ``pools`` in the working directory."""
     metric: Annotated[str, values.metric] = "held-out/top1"
     """Metric that the analysis ranks by."""
-    evaluation_sets: Annotated[dict[str, EvaluationSet], At(name="evaluation")] = field(default_factory=dict)
+    evaluation_sets: Annotated[dict[str, DeclaredSet], At(name="evaluation")] = field(default_factory=dict)
     """Further evaluation sets."""
     evaluate_at: Annotated[
         tuple[Annotated[float, values.share_within], ...], RISING, At(name="evaluation.at")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Member:
+class PaperSet:
     """A set of the paper's suite.
 
     Attributes:
@@ -19,14 +19,14 @@ class Member:
 
 
 SUITE = (
-    Member(title="ImageNet", images=50_000, names=("imagenet1k", "imagenet", "imagenet-1k")),
-    Member(title="ImageNet-A", images=7_500, names=("imagenet-a", "imagenet_a")),
-    Member(title="ImageNet-R", images=30_000, names=("imagenet-r", "imagenet_r")),
-    Member(title="ImageNet-Sketch", images=50_889, names=("imagenet_sketch", "imagenet-sketch")),
-    Member(title="ImageNet-V2", images=10_000, names=("imagenetv2", "imagenet-v2", "imagenet_v2")),
-    Member(title="ImageNet-ReaL", images=50_000, names=("imagenet-real", "imagenet_real", "real")),
-    Member(title="ObjectNet", images=18_574, names=("objectnet",)),
-    Member(title="MSCOCO retrieval", images=5_000, names=("mscoco_captions", "mscoco", "coco")),
+    PaperSet(title="ImageNet", images=50_000, names=("imagenet1k", "imagenet", "imagenet-1k")),
+    PaperSet(title="ImageNet-A", images=7_500, names=("imagenet-a", "imagenet_a")),
+    PaperSet(title="ImageNet-R", images=30_000, names=("imagenet-r", "imagenet_r")),
+    PaperSet(title="ImageNet-Sketch", images=50_889, names=("imagenet_sketch", "imagenet-sketch")),
+    PaperSet(title="ImageNet-V2", images=10_000, names=("imagenetv2", "imagenet-v2", "imagenet_v2")),
+    PaperSet(title="ImageNet-ReaL", images=50_000, names=("imagenet-real", "imagenet_real", "real")),
+    PaperSet(title="ObjectNet", images=18_574, names=("objectnet",)),
+    PaperSet(title="MSCOCO retrieval", images=5_000, names=("mscoco_captions", "mscoco", "coco")),
 )
 """Section 3.2 of the paper; CLIP_benchmark's name of each set first."""
 

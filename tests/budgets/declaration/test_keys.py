@@ -3,7 +3,7 @@
 import pytest
 
 from budgets.declaration import values
-from budgets.declaration.data import EvaluationSet
+from budgets.declaration.data import DeclaredSet
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.keys import Reader, clashes, keys, tunable
 from budgets.declaration.recipe import Recipe
@@ -85,6 +85,6 @@ def test_contradicting_keys_are_reported_without_a_file() -> None:
     assert of(Resources(nodes=2, cpus=2, ranks=3)) == {
         "ranks": "ranks = 3 can't be spread evenly over resources.nodes = 2"
     }
-    assert set(of(EvaluationSet(probe=True), "probe", "images")) == {"path", "images"}
+    assert set(of(DeclaredSet(probe=True), "probe", "images")) == {"path", "images"}
     block = GridBlock(architectures=("RN50",), levels=(7,))
     assert of(declare(block, levels=(10**9,)))["grid[1].levels"].endswith("(1 GFLOP); 7 FLOP is not")
