@@ -20,7 +20,8 @@ _METRICS = {
     **{f"few_shot_{shots}_top1": f"{shots}-shot error" for shots in (5, 10)},
 }
 _STRATEGIES = {
-    "clip": "CLIP", "slip": "SLIP", "clip-crop-flip": "CLIP + crop and flip",
+    "clip": "CLIP", "slip": "SLIP", "siglip": "SigLIP", "clipa": "CLIPA",
+    "clip-crop-flip": "CLIP + crop and flip",
     "clip-randaugment": "CLIP + RandAugment", "clip-stacked-randaugment": "CLIP + stacked RandAugment",
     "clip-random-crop": "CLIP + random crop", "clip-augmented": "CLIP + augmentation",
     "clipa-resize": "CLIPA in two resolutions",

@@ -83,7 +83,7 @@ class Recipe:
             yield "cooldown", f"cooldown goes with {allowed}, found {self.schedule}"
         # While a declaration is loaded, ``warmup`` itself holds samples, as a whole number.
         if self.schedule == "trunk" and self.warmup_samples is None and not isinstance(self.warmup, int):
-            yield "warmup", "with schedule: trunk, warmup must be in samples, such as warmup: 10k samples"
+            yield "warmup", "warmup must be in samples with schedule: trunk, such as warmup: 10k samples"
         if given("eps") and self.optimizer != "adamw":
             yield "eps", f"eps is AdamW's, the optimizer is {self.optimizer}"
 

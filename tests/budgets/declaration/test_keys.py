@@ -81,6 +81,9 @@ def test_contradicting_keys_are_reported_without_a_file() -> None:
         "cooldown": "cooldown goes with schedule: constant-with-cooldown or trunk, found cosine"
     }
     assert of(Recipe(schedule="constant-with-cooldown"), "cooldown", "eps") == {}
+    assert of(Recipe(schedule="trunk")) == {
+        "warmup": "warmup must be in samples with schedule: trunk, such as warmup: 10k samples"
+    }
     assert set(of(Budget(levels=(1,)), "levels", "ladder", "fit")) == {"ladder", "fit"}
     assert of(Resources(nodes=2, cpus=2, ranks=3)) == {
         "ranks": "ranks = 3 can't be spread evenly over resources.nodes = 2"

@@ -1,0 +1,12 @@
+"""Texts of the report: every strategy has its usual name."""
+
+from analysis.labels import strategy_text
+from budgets.cost.strategy import STRATEGIES
+
+
+def test_every_strategy_is_called_as_its_authors_call_it() -> None:
+    names = {name: strategy_text(name) for name in STRATEGIES}
+
+    assert not [name for name, text in names.items() if text == name]
+    assert len(set(names.values())) == len(names)
+    assert (names["siglip"], names["clipa"], names["flip-25"]) == ("SigLIP", "CLIPA", "FLIP (25 %)")
