@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import NoReturn
 
 from budgets.names import printable, without_password
@@ -45,6 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     options = make_parser().parse_args(arguments)
+    # New processes would import it: a script that calls this would begin anew in each, and one read from
+    # stdin would not be found.
+    main_module = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
     try:
         return {each.NAME: each for each in COMMANDS}[options.command].run(options)
     except BrokenPipeError:  # a reader such as `head` closed the pipe
@@ -61,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return EXIT_INTERRUPTED
+    finally:
+        sys.modules["__main__"] = main_module
 
 
 def _leave_lost_cluster(error: ClusterLostError, *, once_more: bool) -> NoReturn:

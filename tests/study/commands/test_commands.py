@@ -85,11 +85,17 @@ def test_plan_and_report_need_neither_torch_nor_ray(tmp_path: Path, words: str) 
 
 
 @pytest.mark.slow
-def test_the_driver_of_a_run_needs_no_torch(tmp_path: Path, pool: Path) -> None:
+def test_a_script_that_runs_a_study_needs_no_torch_and_no_guard(tmp_path: Path, pool: Path) -> None:
     declaration = write_declaration(tmp_path, pool)
     words = ["run", str(declaration), "--results", str(tmp_path), "--backend", "local"]
-    asked = f"import sys; from study import cli; cli.main({words}); print(*sys.modules)"
-    found = said(asked)
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import sys; print('begun'); from study import cli; cli.main({words}); print(*sys.modules)"
+    )
+
+    found = said(f"import runpy; runpy.run_path({str(script)!r}, run_name='__main__')")
+
+    assert found.count("begun") == 1, "its processes do not run it again"
     assert "[1/1] mini-ViT-XXS-8 clip on 512 pairs" in found
     assert not {"torch", "open_clip", "timm", "ray"} & set(found.splitlines()[-1].split())
 
