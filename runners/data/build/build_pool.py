@@ -324,8 +324,8 @@ def _working_folder(
     columns = [how.columns.image, how.columns.caption, how.columns.score]
     scanned = json.dumps([facts, columns, bool(how.evaluation)])  # everything that the scan depends on
     mark = blake2b(scanned.encode(), digest_size=16).hexdigest()
-    with locked(shared.file(f"{work}lock"), wait=False) as held:
-        if not held:
+    with locked(shared.file(f"{work}lock"), wait_s=0) as held:
+        if held is None:
             raise ValueError(f"another build of the same pool is running in {shared.path / work}")
         if shared.text(f"{work}source") != mark:
             shared.delete(*(f"{work}{name}" for name in _WORKING_FILES))

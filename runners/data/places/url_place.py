@@ -5,7 +5,6 @@ of several processes that need the same pieces, one fetches them. The caller che
 of each pair; a range that fails the check is read again with ``again=True``, past the cache.
 """
 
-import fcntl
 import math
 import os
 import time
@@ -38,7 +37,6 @@ _PIECES_PER_REQUEST = LARGEST // PIECE
 _MOST_LATELY = 2**16  # pieces: 16 GiB, remembered in some 10 MiB
 _AHEAD_BYTES = 256 * 2**20
 _MISSING_S = 60.0  # until a missing shard is requested again; a request for each of its pairs would take long
-_LOOK_S = 0.01
 _LONGEST_FETCH_S = 120.0  # time that another process may take for a fetch before this one fetches as well
 
 
@@ -165,8 +163,12 @@ class UrlPlace:
             again: True to fetch what is in the cache, too.
         """
         found: dict[int, bytes] = {}
-        with self._turn(f"{self.path(shard)} {pieces[0] // _PIECES_PER_REQUEST}", wait=wait) as mine:
-            if not mine:
+        name, wait_s = (
+            f"{self.path(shard)} {pieces[0] // _PIECES_PER_REQUEST}",
+            _LONGEST_FETCH_S if wait else 0,
+        )
+        with self._cache.turn(name, wait_s=wait_s) as mine:
+            if not mine and not wait:
                 return found
             missing = [
                 piece
@@ -191,27 +193,6 @@ class UrlPlace:
         except FileNotFoundError:
             self._missing[shard] = time.monotonic()
             raise
-
-    @contextmanager
-    def _turn(self, name: str, *, wait: bool) -> Iterator[bool]:
-        """Context manager: True if no other process or thread fetches the same, after waiting for it."""
-        try:
-            file = os.open(self._cache.lock_file(name), os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError:  # no cache
-            yield True
-            return
-        try:
-            deadline = time.monotonic() + (_LONGEST_FETCH_S if wait else 0)
-            mine = _try_lock(file)
-            while not mine and time.monotonic() < deadline:
-                time.sleep(_LOOK_S)
-                mine = _try_lock(file)
-            yield mine or wait
-        finally:
-            # Closing is not enough: a process forked in the meantime has a copy of the open file, and with it
-            # the lock.
-            fcntl.flock(file, fcntl.LOCK_UN)
-            os.close(file)
 
     def _name(self, shard: str, piece: int) -> str:
         return f"{self.path(shard)} {self._sizes[shard]} {piece}"
@@ -247,14 +228,6 @@ def _requests(wanted: ShardRanges) -> Mapping[int, list[int]]:
                     groups[each // _PIECES_PER_REQUEST].append(each)
             known = max(known, piece)
     return groups
-
-
-def _try_lock(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _runs(numbers: Sequence[int]) -> Iterator[range]:

@@ -6,10 +6,10 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import PIL
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from runners.data.pool.damage import Damage
 from runners.data.pool.pool import Pool
 from runners.data.pool.reader import DECODING, READ_COLUMNS, decode_rows
+from runners.host.files import locked
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - its contents are checked for their owner by the mode
 LARGEST_CACHE_BYTES = 8 * 2**30
@@ -56,7 +57,7 @@ def shared_images(
         return None
     folder = _folder(memory)
     path = folder / f"{_key(pool, image_size)}.npy"
-    with closing(_Lock(folder / "lock")):
+    with locked(folder / "lock"):
         if not path.exists():
             # Half of the memory stays free. Caches that were not used for an hour are dropped first; if that
             # is not enough, all unused ones.
@@ -68,8 +69,9 @@ def shared_images(
             _decode(pool, image_size, path, threads)
         os.utime(path)
         images = np.load(path, mmap_mode="c")
-        # The shared lock marks the cache as used until this process ends.
-        _IN_USE.setdefault(path, _Lock(path, fcntl.LOCK_SH))
+        file = path.open("rb")
+        fcntl.flock(file, fcntl.LOCK_SH)
+        _IN_USE[path] = file
         found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     return SharedImages(images=images, damage={int(row): Damage(**each) for row, each in found.items()})
 
@@ -78,7 +80,7 @@ def drop_idle(*, memory: Path = SHARED_MEMORY) -> None:
     """Free the caches that no process uses; wait while another process decodes."""
     if os.access(memory, os.W_OK):
         folder = _folder(memory)
-        with closing(_Lock(folder / "lock")):
+        with locked(folder / "lock"):
             _drop_idle(folder)
 
 
@@ -90,32 +92,14 @@ def _drop_idle(folder: Path, *, unused_s: float = 0.0) -> None:
     for path in folder.glob("*.npy"):
         if time.time() - path.stat().st_mtime < unused_s:
             continue
-        try:
-            file = _Lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            continue
-        with closing(file):
-            path.unlink()
-            path.with_suffix(".json").unlink(missing_ok=True)
+        with locked(path, wait_s=0) as free:
+            if free is not None:
+                path.unlink()
+                path.with_suffix(".json").unlink(missing_ok=True)
 
 
-class _Lock:
-    """A file lock, which the system releases when the process dies."""
-
-    def __init__(self, path: Path, kind: int = fcntl.LOCK_EX) -> None:
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._file, kind)
-        except BlockingIOError:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        os.close(self._file)
-
-
-# Locks of the caches that this process uses, held until it ends.
-_IN_USE: dict[Path, _Lock] = {}
+# Caches that this process uses: a shared lock of the open file marks them until the process ends.
+_IN_USE: dict[Path, IO[bytes]] = {}
 
 
 def _key(pool: Pool, image_size: int) -> str:
