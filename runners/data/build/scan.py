@@ -15,6 +15,7 @@ from runners.data.build.sources.source import Columns, SourcePart, pairs_of
 from runners.data.evaluation.thumbnail import Thumbnail, file_hash, thumbnail_of
 from runners.data.places.shared_folder import SharedFolder
 from runners.data.pool.damage import Damage
+from runners.data.pool.pictures import load
 from runners.data.pool.rows import frame_of
 from runners.host.files import new_file
 from runners.host.workers import Report, Workers, part_name
@@ -109,7 +110,7 @@ def _scan_part(  # noqa: PLR0913, PLR0917 - what a scan needs
         nonlocal last
         last = thumbnail_of(image)
 
-    for each in pairs_of(part, columns, inspect if thumbnails else None):
+    for each in pairs_of(part, columns, inspect if thumbnails else load):
         if isinstance(each, Damage):
             left_out.append(each)
             continue

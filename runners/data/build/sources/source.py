@@ -20,14 +20,10 @@ from runners.data.pool.shards import (
     Inspect,
     PairEntry,
     as_utf8,
-    clean_caption,
-    content_hash,
     entries_of,
+    entry_of,
     facts_of,
     image_kind,
-    image_size,
-    not_text,
-    score_of,
 )
 from runners.data.pool.tar_members import LARGEST_MEMBER
 
@@ -147,15 +143,13 @@ def folders_of(source: Path, columns: Columns) -> tuple[Path, ...]:
     return source.parent.absolute(), (source.parent / str(first.iloc[0][columns.image])).parent.absolute()
 
 
-def pairs_of(
-    part: SourcePart, columns: Columns, inspect: Inspect | None = None
-) -> Iterator[SourcePair | Damage]:
+def pairs_of(part: SourcePart, columns: Columns, inspect: Inspect) -> Iterator[SourcePair | Damage]:
     """Read a part; every image is decoded once.
 
     Args:
         part: The part.
         columns: Names of the columns or fields.
-        inspect: Called with each decoded image, just before its pair is yielded.
+        inspect: Called with each opened image, to decode it, just before its pair is yielded.
 
     Yields:
         Each pair, or the damage of a sample that is not a pair. A truncated tar ends with its damage.
@@ -169,10 +163,8 @@ def pairs_of(
         yield from _pairs_in(part.file, os.path.realpath(part.file), columns, inspect)
 
 
-def _pairs_in(
-    file: Path, name: str, columns: Columns, inspect: Inspect | None
-) -> Iterator[SourcePair | Damage]:
-    for each in entries_of(file, name, score_field=columns.score, decode=True, inspect=inspect):
+def _pairs_in(file: Path, name: str, columns: Columns, inspect: Inspect) -> Iterator[SourcePair | Damage]:
+    for each in entries_of(file, name, score_field=columns.score, inspect=inspect):
         if isinstance(each, Damage):
             yield each
             continue
@@ -183,43 +175,28 @@ def _pairs_in(
         yield SourcePair(entry=entry, image=sample.members[kind][1], kind=kind, facts=facts)
 
 
-def _table_pairs(
-    part: SourcePart, columns: Columns, inspect: Inspect | None
-) -> Iterator[SourcePair | Damage]:
+def _table_pairs(part: SourcePart, columns: Columns, inspect: Inspect) -> Iterator[SourcePair | Damage]:
     table = read_rows(part.file, part.start, part.stop)
     check_columns(table.columns, part.file, columns.image, columns.caption)
     rows: list[dict[str, Any]] = json.loads(table.to_json(orient="records"))  # missing values are null
     for number, row in enumerate(rows, part.start):
-        path, key = part.file.parent / str(row[columns.image]), f"row {number}"
-        caption = clean_caption(str(row[columns.caption] or ""))
+        path, caption = part.file.parent / str(row[columns.image]), row[columns.caption]
         kind = path.suffix[1:].lower()
         image = _image_file(path)
-        size: tuple[int, int] | str
+        found: PairEntry | str
         if isinstance(image, str):
-            size = image
+            found = image
         elif kind not in IMAGE_KINDS:
-            size = f"no {', '.join(IMAGE_KINDS)} file"
-        elif not caption:
-            size = "no caption"
+            found = f"no {', '.join(IMAGE_KINDS)} file"
+        elif NOT_UTF8 in str(caption):
+            found = "caption is not UTF-8"
         else:
-            odd = "caption is not UTF-8" if NOT_UTF8 in caption else not_text(caption)
-            size = odd or image_size(image, decode=True, inspect=inspect)
-        if isinstance(image, str) or isinstance(size, str):
-            yield Damage(shard=as_utf8(str(path)), key=key, reason=str(size))
-            continue
-        entry = PairEntry(
-            key=f"{number:09d}",
-            shard=os.path.realpath(path),
-            offset=0,
-            length=len(image),
-            caption=caption,
-            width=size[0],
-            height=size[1],
-            hash=content_hash(image, caption),
-            score=score_of(row.get(columns.score)),
-            uid=as_utf8(str(row.get("uid") or "")),
-        )
-        yield SourcePair(entry=entry, image=image, kind=kind, facts=row)
+            key, shard = f"{number:09d}", os.path.realpath(path)
+            found = entry_of(key, shard, (0, image), caption, row, score_field=columns.score, inspect=inspect)
+        if isinstance(image, str) or isinstance(found, str):
+            yield Damage(shard=as_utf8(str(path)), key=f"row {number}", reason=str(found))
+        else:
+            yield SourcePair(entry=found, image=image, kind=kind, facts=row)
 
 
 def _image_file(path: Path) -> bytes | str:
