@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import PIL
@@ -69,8 +68,10 @@ def shared_images(
             _decode(pool, image_size, path, threads)
         os.utime(path)
         images = np.load(path, mmap_mode="c")
-        file = path.open("rb")
+        file = os.open(path, os.O_RDONLY)
         fcntl.flock(file, fcntl.LOCK_SH)
+        if path in _IN_USE:
+            os.close(_IN_USE[path])
         _IN_USE[path] = file
         found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     return SharedImages(images=images, damage={int(row): Damage(**each) for row, each in found.items()})
@@ -99,7 +100,7 @@ def _drop_idle(folder: Path, *, unused_s: float = 0.0) -> None:
 
 
 # Caches that this process uses: a shared lock of the open file marks them until the process ends.
-_IN_USE: dict[Path, IO[bytes]] = {}
+_IN_USE: dict[Path, int] = {}
 
 
 def _key(pool: Pool, image_size: int) -> str:
