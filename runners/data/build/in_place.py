@@ -6,7 +6,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from budgets.quantity import format_seconds
 from runners.data.index.writing import discard_index, write_parts
-from runners.data.places.copies import SHARDS_AT
+from runners.data.places.copies import SHARDS_AT, listed
 from runners.data.places.place import size_of
 from runners.data.places.url_place import UrlPlace
 from runners.data.pool.damage import DAMAGE_TOLERANCE, NOT_READABLE, Damage, damage_table
@@ -65,7 +65,7 @@ def open_pool(
 def not_indexed(pool: Pool) -> str | None:
     """Return a message if the pool's place has tars that its index does not contain, else None."""
     if isinstance(pool.place, UrlPlace):
-        names = shards_at(pool.place.listed())
+        names = shards_at(listed("pool", pool.place.url))
     else:
         names = [name_in(pool.path, shard) for shard in shards_of(pool.path)]
     # A build that is adding shards of its own has not described them yet.
@@ -112,7 +112,7 @@ def index_shards(
         discard_index(path)
         describe_pool(
             path,
-            write_parts(path, [frame]),
+            write_parts(path, frame),
             origin or Origin(name=path.resolve().name, scorer=own),
             [damage_table(damage)],
             shards=(name_in(path, shard) for shard in shards),

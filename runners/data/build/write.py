@@ -86,7 +86,7 @@ def fill_pool(folder: Path, pairs: PairSource, scores: NDArray[np.float32] | Non
                 place = f"{len(entries):09d}"
                 entries.append(_write_pair(file, shard, place, pairs[row], float(scores[row])))
             close_shard(file)
-    describe_pool(folder, write_parts(folder, [frame_of(entries)]), origin)
+    describe_pool(folder, write_parts(folder, frame_of(entries)), origin)
 
 
 def _write_pair(file: IO[bytes], shard: str, key: str, pair: ImageText, score: float) -> PairEntry:

@@ -37,17 +37,17 @@ UNKNOWN = -1
 _DIGITS, _COUNTS = "digits:", "counts:"
 
 
-def write_parts(folder: Path, frames: Iterable[pd.DataFrame]) -> list[str]:
+def write_parts(folder: Path, frame: pd.DataFrame) -> list[str]:
     """Write an index in parts, and return their files as in `Part`.
 
     Args:
         folder: The pool's folder.
-        frames: The pairs in their order, in tables that fit into memory.
+        frame: The pairs in their order.
     """
     files = []
-    for number, part in enumerate(_stretches(frames, ROWS_PER_PART)):
-        files.append(f"{INDEX}{number:05d}")
-        write_part(folder / files[-1], part)
+    for start in range(0, len(frame), ROWS_PER_PART):
+        files.append(f"{INDEX}{len(files):05d}")
+        write_part(folder / files[-1], frame.iloc[start : start + ROWS_PER_PART])
     return files
 
 
@@ -164,11 +164,16 @@ def write_manifest(folder: Path, parts: Sequence[Part]) -> str:
         found = [part.scores.get(name) for part in parts]
         columns[_DIGITS + name] = [None if each is None else each[0] for each in found]
         columns[_COUNTS + name] = [None if each is None else each[1] for each in found]
+    return write_table(folder, "manifest", pa.table(columns))
+
+
+def write_table(folder: Path, kind: str, table: pa.Table) -> str:
+    """Write a table of some kind, named by its content, and return its name below the folder."""
     file = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns), file, write_page_checksum=True)
+    pq.write_table(table, file, write_page_checksum=True)
     content = file.getvalue()
-    name = f"{INDEX}manifest-{blake2b(content, digest_size=8).hexdigest()}.parquet"
-    (folder / INDEX).mkdir(exist_ok=True)
+    name = f"{INDEX}{kind}-{blake2b(content, digest_size=8).hexdigest()}.parquet"
+    (folder / INDEX).mkdir(parents=True, exist_ok=True)
     with new_file(folder / name) as partial:
         partial.write_bytes(content)
     return name
@@ -190,47 +195,22 @@ def read_manifest(path: Path) -> list[Part]:
     scores = [name.removeprefix(_DIGITS) for name in table.column_names if name.startswith(_DIGITS)]
     return [
         Part(
-            file=row.file,
-            group_rows=tuple(row.group_rows.tolist()),
-            first_group=row.first_group,
-            shards=dict(zip(row.shards, row.sizes.tolist(), strict=True)),
-            hashes=row.hashes,
+            file=row["file"],
+            group_rows=tuple(row["group_rows"].tolist()),
+            first_group=row["first_group"],
+            shards=dict(zip(row["shards"], row["sizes"].tolist(), strict=True)),
+            hashes=row["hashes"],
             scores={
-                name: (digits, counts)
-                for name, (digits, counts) in zip(scores, histograms, strict=True)
-                if digits is not None
-            },
-            added=frozenset(row.added),
-        )
-        for row, *histograms in zip(
-            table.select(["file", "group_rows", "first_group", "shards", "sizes", "hashes", "added"])
-            .to_pandas()
-            .itertuples(),
-            *(
-                zip(table[_DIGITS + name].to_pandas(), table[_COUNTS + name].to_pandas(), strict=True)
+                name: (row[_DIGITS + name], row[_COUNTS + name])
                 for name in scores
-            ),
-            strict=True,
+                if row[_DIGITS + name] is not None
+            },
+            added=frozenset(row["added"]),
         )
+        for row in table.to_pandas().to_dict("records")
     ]
 
 
 def _write(path: Path, table: pa.Table) -> None:
     with new_file(path) as partial:
         pq.write_table(table, partial, row_group_size=ROWS_PER_GROUP, write_page_checksum=True)
-
-
-def _stretches(frames: Iterable[pd.DataFrame], rows: int) -> Iterator[pd.DataFrame]:
-    """Yield the rows of tables in stretches of some length; the last may be shorter."""
-    waiting: list[pd.DataFrame] = []
-    count = 0
-    for frame in frames:
-        waiting.append(frame)
-        count += len(frame)
-        while count >= rows:
-            joined = pd.concat(waiting, ignore_index=True)
-            yield joined.iloc[:rows]
-            waiting = [joined.iloc[rows:]]
-            count -= rows
-    if count:
-        yield pd.concat(waiting, ignore_index=True)

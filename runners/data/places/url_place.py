@@ -72,16 +72,8 @@ class UrlPlace:
 
     def sizes(self, shards: Sequence[str]) -> Mapping[str, int]:
         """Return the bytes of each shard; -1 if there is none."""
-        found = self.listed()
+        found = listed("pool", self.url)
         return {shard: found.get(shard, -1) for shard in shards}
-
-    def listed(self) -> Mapping[str, int]:
-        """Return everything below the URL: name → bytes.
-
-        Raises:
-            ValueError: The place can't be read, for example because there are no credentials.
-        """
-        return listed("pool", self.url)
 
     def versions(self, shards: Sequence[str]) -> list[int]:
         """Return the size of each shard; what is decoded is checked against the hashes of the index."""

@@ -6,7 +6,6 @@ A later build with the same command reads only files that the record lacks. A ch
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from hashlib import blake2b
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,8 +13,7 @@ import pyarrow.parquet as pq
 
 from runners.data.build.in_place import name_in
 from runners.data.build.sources.source import SourcePart
-from runners.data.places.copies import INDEX
-from runners.host.files import new_file
+from runners.data.index.writing import write_table
 
 _OPTIONS = b"options"
 
@@ -102,13 +100,7 @@ def write_record(  # noqa: PLR0913, PLR0917 - what a record has
             files[file.name] = file
     columns = [asdict(file) for file in files.values()]
     table = pa.Table.from_pylist(columns).replace_schema_metadata({_OPTIONS: json.dumps(options)})
-    written = pa.BufferOutputStream()
-    pq.write_table(table, written, write_page_checksum=True)
-    name = f"{INDEX}sources-{blake2b(written.getvalue(), digest_size=8).hexdigest()}.parquet"
-    (folder / INDEX).mkdir(parents=True, exist_ok=True)
-    with new_file(folder / name) as partial:
-        partial.write_bytes(written.getvalue())
-    return name
+    return write_table(folder, "sources", table)
 
 
 def _read(record: Path) -> Iterator[SourceFile]:
