@@ -3,12 +3,15 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePosixPath
 
+from budgets.hardware.machine_cache import machine_cache
 from runners.data.evaluation.evaluation_facts import check_evaluation_set
 from runners.data.evaluation.paper_suite import SUITE, suite_title
-from runners.data.places.copies import set_at, something_at
+from runners.data.places.copies import copy_name, copy_set, is_url, something_at
 from runners.host.workers import Workers
+
+_MARKS = ("test/nshards.txt", "test/0.tar")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,45 +27,40 @@ class SetCheck:
     good: bool
 
 
-def found_sets(folder: Path) -> dict[str, Path]:
-    """Find the evaluation sets in a folder, including subfolders; the prefix ``wds_`` is removed from names.
+def found_sets(place: str) -> dict[str, str]:
+    """Find the evaluation sets in a folder, including subfolders, or below a URL.
+
+    Returns:
+        Name, without the prefix ``wds_`` → folder or URL.
 
     Raises:
-        ValueError: The folder does not exist.
+        ValueError: The folder does not exist; or the URL can't be read, or nothing is below it.
     """
-    if not folder.is_dir():
-        raise ValueError(f"no folder of evaluation sets at {folder}")
-    marks = {*folder.rglob("test/nshards.txt"), *folder.rglob("test/0.tar")}
-    tests = sorted({mark.parents[1] for mark in marks})
-    return {_name(path.relative_to(folder)): path for path in tests}
+    if is_url(place):
+        found = [PurePosixPath(name) for name in something_at("folder of evaluation sets", place)]
+    elif Path(place).is_dir():
+        found = [
+            PurePosixPath(file.relative_to(place)) for mark in _MARKS for file in Path(place).rglob(mark)
+        ]
+    else:
+        raise ValueError(f"no folder of evaluation sets at {place}")
+    tests = sorted({file.parents[1] for file in found if any(map(file.match, _MARKS))})
+    return {
+        test.as_posix().replace("wds_", "").replace("/", "_"): (
+            f"{place.rstrip('/')}/{test}" if is_url(place) else str(Path(place) / test)
+        )
+        for test in tests
+    }
 
 
-def sets_at(url: str) -> dict[str, str]:
-    """Find the evaluation sets below a URL, as `found_sets` does in a folder.
-
-    Raises:
-        ValueError: The URL can't be read, or nothing is below it.
-    """
-    found = map(PurePosixPath, something_at("folder of evaluation sets", url))
-    tests = sorted(
-        {file.parents[1] for file in found if file.match("test/nshards.txt") or file.match("test/0.tar")}
-    )
-    return {_name(path): f"{url.rstrip('/')}/{path}" for path in tests}
-
-
-def _name(path: PurePath) -> str:
-    return path.as_posix().replace("wds_", "").replace("/", "_")
-
-
-def check_sets(sets: Mapping[str, Path] | Mapping[str, str], workers: Workers) -> Iterator[SetCheck]:
+def check_sets(sets: Mapping[str, str], workers: Workers) -> Iterator[SetCheck]:
     """Read each set and decode its images, then report what is missing of the paper's suite.
 
     Args:
         sets: Name → folder or URL; a set below a URL is copied into the cache of the machine that checks it.
         workers: Workers that read the sets.
     """
-    names, sizes = list(sets), dict[str, int]()
-    places: list[str | Path] = [*sets.values()]
+    names, places, sizes = list(sets), list(sets.values()), dict[str, int]()
     found, reported = dict[int, tuple[SetCheck, int]](), 0
     for number, checked in workers.map(partial(_check, names, places), range(len(names)), names.__getitem__):
         found[number] = checked
@@ -84,11 +82,13 @@ def check_sets(sets: Mapping[str, Path] | Mapping[str, str], workers: Workers) -
                 yield SetCheck(line=line, good=True)
 
 
-def _check(names: Sequence[str], places: Sequence[str | Path], number: int) -> tuple[SetCheck, int]:
+def _check(names: Sequence[str], places: Sequence[str], number: int) -> tuple[SetCheck, int]:
     """Return the result for a set, and its number of images."""
     name, place = names[number], places[number]
     try:
-        kind, images, texts = check_evaluation_set(set_at(place))
+        # This machine's copy of a set below a URL.
+        copy = machine_cache() / "sets" / copy_name(place)
+        kind, images, texts = check_evaluation_set(copy_set(place, copy) if is_url(place) else place)
     except ValueError as error:
         return SetCheck(line=f"{name}: {error}", good=False), 0
     line = f"{name}: {kind}, {images:,} images, {texts:,} texts, in {place}"
