@@ -76,7 +76,7 @@ def make_pool(folder: Path, rows: int) -> None:
         files.append(f"{INDEX}{len(files):05d}")
         write_part(folder / files[-1], pd.concat(some, ignore_index=True))
     describe_pool(folder, files, Origin(name="made up"))
-    uids = pd.concat([part["uid"] for part in Pool.open(folder).row_groups(["uid"])], ignore_index=True)
+    uids = pd.concat([part["uid"] for part in Pool.open(folder).index.frames(["uid"])], ignore_index=True)
     metadata = folder.with_name("metadata.parquet")
     pd.DataFrame({"uid": uids, "clip": np.arange(rows, dtype=np.float32)}).to_parquet(metadata)
     some = np.array([(int(uid[:16], 16), int(uid[16:], 16)) for uid in uids[::3]], "u8,u8")

@@ -16,7 +16,7 @@ import pandas as pd
 
 from runners.data.build.in_place import name_in
 from runners.data.build.merge_parts import Merge, left_out_of, merge_parts
-from runners.data.build.new_shards import BuildFolders, NewShards, number_of, write_new_shards
+from runners.data.build.new_shards import BuildFolders, number_of, write_index, write_shards
 from runners.data.build.scan import scan
 from runners.data.build.sources.source import Columns, SourcePart, parts_at, parts_of
 from runners.data.build.sources.source_record import new_parts, write_record
@@ -257,14 +257,10 @@ def _write_new(built: _Built, known: EvaluationImages | None, report: Report) ->
         tables = [join(tables, how.scores, shared.path / folders.work / "kept" / "joined.parquet")]
     if before is None:
         shared.delete(f"{folders.pool}{INDEX}", f"{folders.pool}{VERSIONS}/")
-    new = NewShards(
-        folders=folders,
-        url=how.url,
-        first_shard=built.first_shard,
-        first_part=built.first_part,
-        score=built.score,
+    write_shards(tables, folders, url=how.url, first=built.first_shard, workers=how.workers, report=report)
+    files = write_index(
+        folders, first=built.first_part, score=built.score, workers=how.workers, report=report
     )
-    files = write_new_shards(tables, new, how.workers, report)
     sources = (
         write_record(
             pool,

@@ -50,7 +50,7 @@ def info_lines(pool: Pool) -> Iterator[str]:
     for name, value in pool.origin.provenance.items():
         yield f"{name.replace('_', ' ')}: {value}"
     for what, unit in (("width", "pixels"), ("height", "pixels"), ("length", "bytes"), ("tokens", "tokens")):
-        if what in pool.columns:
+        if what in pool.index.columns:
             # Quantiles as N-th highest values: the 5 % quantile is near the last of them.
             low, middle, high = nth_values(
                 pool.index, what, [1 + int((1 - share) * (pool.count - 1)) for share in (0.05, 0.5, 0.95)]
@@ -108,7 +108,7 @@ def _scores(pool: Pool) -> Iterator[str]:
     others = {
         name: scorer
         for name, scorer in pool.scorers.items()
-        if SCORE_PREFIX + name in pool.columns and name != ranked_by
+        if SCORE_PREFIX + name in pool.index.columns and name != ranked_by
     }
     if others:
         yield f"other scores: {', '.join(others)}"

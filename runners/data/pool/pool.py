@@ -14,7 +14,7 @@ Existing shards are indexed in place, in their own order (`runners.data.build.in
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
@@ -29,8 +29,7 @@ from budgets.quality import BY, plain, score_of_quality
 from runners.data.index.opening import in_one_file, in_parts
 from runners.data.index.parts import Index
 from runners.data.index.selection import SUBSET_PREFIX, select
-from runners.data.index.subset import Subset
-from runners.data.index.subset_cache import kept_subset
+from runners.data.index.subset import Subset, kept_subset
 from runners.data.index.writing import VERSIONS
 from runners.data.places.copies import SHARDS_AT, copied_from
 from runners.data.places.piece_cache import piece_cache
@@ -148,19 +147,6 @@ class Pool:
         """Read the index of a small pool now, so that forked processes share it."""
         if self.count <= _ROWS_IN_MEMORY:
             _ = self.frame
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The index's columns."""
-        return self.index.columns
-
-    def column(self, name: str) -> NDArray[Any]:
-        """Return a whole column of numbers."""
-        return np.concatenate([*self.index.chunks(name)])
-
-    def row_groups(self, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
-        """Yield the index, or some columns of it, row group by row group."""
-        return self.index.frames(columns)
 
     def rows(self, rows: NDArray[np.int64], columns: Sequence[str], *, keep: bool = True) -> pd.DataFrame:
         """Return rows of the index in the requested order; of a large one, only their row groups are read.

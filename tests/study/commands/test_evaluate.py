@@ -27,6 +27,7 @@ from runners.trials.trial import run_trial
 from study.declare.load import load_declaration
 from study.state.jobs import trial_job
 from study.state.planning.plan_study import plan_study
+from tests.runners.data.indexed import column
 from tests.study import shown
 from tests.study.conftest import Run, study_in, write_declaration
 
@@ -258,7 +259,7 @@ def test_a_trials_folder_scores_any_pool_with_the_words_of_its_own(user: Path, r
     said = run(f"data score other --with mini-ConvNeXt:{trial}/weights.pt --name weights --workers 1")
     assert said.startswith(f"note: texts are split into the {len(words)} words of other; weights that were")
     scored = Pool.open(other)
-    assert np.array_equal(scored.column("score:trial"), scored.column("score:exported"))
+    assert np.array_equal(column(scored, "score:trial"), column(scored, "score:exported"))
     assert not (other / ".scoring").exists()
 
 
