@@ -42,8 +42,8 @@ def summarise(place: str | Path, sheet: Path | None, _item: int) -> list[str]:
 
 def info_lines(pool: Pool) -> Iterator[str]:
     """Yield a summary of a pool, line by line."""
-    size = sum(pool.shards.values())
-    yield f"pool {pool.name}: {pool.count:,} pairs in {len(pool.shards):,} shards, {size / 1e6:,.1f} MB"
+    name, size = pool.origin.name, sum(pool.shards.values())
+    yield f"pool {name}: {pool.count:,} pairs in {len(pool.shards):,} shards, {size / 1e6:,.1f} MB"
     yield f"fingerprint {pool.fingerprint}"
     if message := not_indexed(pool):
         yield message

@@ -1,7 +1,6 @@
 """Check of evaluation sets, including what is missing of the suite of "Scaling (Down) CLIP"."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -12,19 +11,6 @@ from runners.data.places.copies import copy_name, copy_set, is_url, something_at
 from runners.host.workers import Workers
 
 _MARKS = ("test/nshards.txt", "test/0.tar")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SetCheck:
-    """Result of checking one set.
-
-    Attributes:
-        line: Message to print.
-        good: True if the set can be used.
-    """
-
-    line: str
-    good: bool
 
 
 def found_sets(place: str) -> dict[str, str]:
@@ -53,43 +39,45 @@ def found_sets(place: str) -> dict[str, str]:
     }
 
 
-def check_sets(sets: Mapping[str, str], workers: Workers) -> Iterator[SetCheck]:
+def check_sets(sets: Mapping[str, str], workers: Workers) -> Iterator[tuple[str, bool]]:
     """Read each set and decode its images, then report what is missing of the paper's suite.
 
     Args:
         sets: Name → folder or URL; a set below a URL is copied into the cache of the machine that checks it.
         workers: Workers that read the sets.
+
+    Yields:
+        A line to print, and False if it is about a set that can't be used.
     """
     names, places, sizes = list(sets), list(sets.values()), dict[str, int]()
-    found, reported = dict[int, tuple[SetCheck, int]](), 0
+    found, reported = dict[int, tuple[str, int | None]](), 0
     for number, checked in workers.map(partial(_check, names, places), range(len(names)), names.__getitem__):
         found[number] = checked
         while reported in found:  # workers finish in any order; results are reported in that of the sets
-            result, images = found[reported]
-            yield result
-            if result.good:
+            line, images = found[reported]
+            yield line, images is not None
+            if images is not None:
                 sizes[names[reported]] = images
             reported += 1
     for member in SUITE:
         present = [name for name in sizes if suite_title(name) == member.title]
         if not present:
-            yield SetCheck(
-                line=f"missing of the paper's suite: {member.title} ({member.names[0]})", good=True
-            )
+            yield f"missing of the paper's suite: {member.title} ({member.names[0]})", True
         for name in present:
             if sizes[name] != member.images:
-                line = f"{name} has {sizes[name]:,} images; the full {member.title} has {member.images:,}"
-                yield SetCheck(line=line, good=True)
+                yield (
+                    f"{name} has {sizes[name]:,} images; the full {member.title} has {member.images:,}",
+                    True,
+                )
 
 
-def _check(names: Sequence[str], places: Sequence[str], number: int) -> tuple[SetCheck, int]:
-    """Return the result for a set, and its number of images."""
+def _check(names: Sequence[str], places: Sequence[str], number: int) -> tuple[str, int | None]:
+    """Return the line for a set, and its number of images; None if it can't be used."""
     name, place = names[number], places[number]
     try:
         # This machine's copy of a set below a URL.
         copy = machine_cache() / "sets" / copy_name(place)
         kind, images, texts = check_evaluation_set(copy_set(place, copy) if is_url(place) else place)
     except ValueError as error:
-        return SetCheck(line=f"{name}: {error}", good=False), 0
-    line = f"{name}: {kind}, {images:,} images, {texts:,} texts, in {place}"
-    return SetCheck(line=line, good=True), images
+        return f"{name}: {error}", None
+    return f"{name}: {kind}, {images:,} images, {texts:,} texts, in {place}", images

@@ -10,7 +10,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -96,11 +96,9 @@ class UrlPlace:
         for piece in [*islice(self._lately, max(0, len(self._lately) - self._most_lately))]:
             del self._lately[piece]
 
-    @contextmanager
-    def whole(self, shard: str) -> Iterator[Path]:
+    def whole(self, shard: str) -> AbstractContextManager[Path]:
         """Context manager: a copy of a shard as a file."""
-        with downloaded(self.url, shard, self._sizes[shard]) as path:
-            yield path
+        return downloaded(self.url, shard, self._sizes[shard])
 
     def reading(self, wanted: Sequence[ShardRanges]) -> Iterator[Read]:
         """Yield a reader for each shard; the next shards are fetched in the background meanwhile."""
@@ -170,21 +168,19 @@ class UrlPlace:
             for run in _runs(missing):
                 start = run.start * PIECE
                 stop = min(run.stop * PIECE, self._sizes[shard])
-                content = self._request(shard, start, stop, PATIENCE_S if wait else 0)
+                try:
+                    content = read_range(
+                        self._of_this_process()[1], shard, start, stop, PATIENCE_S if wait else 0
+                    )
+                except FileNotFoundError:
+                    self._missing[shard] = time.monotonic()
+                    raise
                 for piece in run:
                     part = content[piece * PIECE - start : (piece + 1) * PIECE - start]
                     found[piece] = part
                     if len(part) == self._size(shard, piece):
                         self._cache.write(self._name(shard, piece), part)
         return found
-
-    def _request(self, shard: str, start: int, stop: int, patience_s: float) -> bytes:
-        """Return a range of a shard, and remember a shard that is missing."""
-        try:
-            return read_range(self._of_this_process()[1], shard, start, stop, patience_s)
-        except FileNotFoundError:
-            self._missing[shard] = time.monotonic()
-            raise
 
     def _name(self, shard: str, piece: int) -> str:
         return f"{self.path(shard)} {self._sizes[shard]} {piece}"

@@ -26,11 +26,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from budgets.quality import BY, plain, score_of_quality
-from runners.data.index.opening import in_one_file, in_parts
 from runners.data.index.parts import Index
 from runners.data.index.selection import SUBSET_PREFIX, select
 from runners.data.index.subset import Subset, kept_subset
-from runners.data.index.writing import VERSIONS
+from runners.data.index.writing import VERSIONS, index_of_pool
 from runners.data.places.copies import SHARDS_AT, copied_from
 from runners.data.places.piece_cache import piece_cache
 from runners.data.places.place import FolderPlace, Place
@@ -120,11 +119,6 @@ class Pool:
     subsets: Mapping[str, int] = field(default_factory=dict)
     sources: str = ""
     copy_of: str = ""
-
-    @property
-    def name(self) -> str:
-        """Name in reports."""
-        return self.origin.name
 
     @cached_property
     def shards(self) -> Mapping[str, int]:
@@ -242,7 +236,7 @@ def _read(path: Path, file: Path) -> Pool:
 def _described(path: Path, name: str, facts: Mapping[str, Any]) -> Pool:
     """Return the pool that the facts of a file describe."""
     found = facts["format"]
-    index = in_one_file(path, facts) if found == 1 else in_parts(path, facts)
+    index = index_of_pool(path, facts)
     if index.count != facts["count"]:
         raise ValueError(f"the index of {path} has {index.count} rows, {name} says {facts['count']}")
     named = [name for name in index.columns if name.startswith(SUBSET_PREFIX)] if found == 1 else []

@@ -27,7 +27,7 @@ def run(options: Namespace) -> int:
     folders = [] if is_url(options.folder) else [Path(options.folder)]
     sets, good = found_sets(options.folder), True
     with PoolSite(options, show) as site:
-        for each in check_sets(sets, site.workers(*folders)):
-            show(each.line)
-            good = good and each.good
+        for line, usable in check_sets(sets, site.workers(*folders)):
+            show(line)
+            good = good and usable
     return 0 if good else EXIT_UNUSABLE

@@ -18,7 +18,7 @@ from budgets.cost.architecture import load_architecture
 from budgets.cost.flops import image_forward_macs, text_forward_macs
 from budgets.quantity import format_flops
 from runners.data.build.in_place import open_pool
-from runners.data.evaluation.evaluation_set import EvaluationSet, Labelled, write_evaluation_set
+from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
 from runners.data.pool.pool import Pool
 from runners.data.pool.tokenizer import tokenizer
 from runners.embedded.embedded_pool import evaluation_set
@@ -28,6 +28,7 @@ from study.declare.load import load_declaration
 from study.state.jobs import trial_job
 from study.state.planning.plan_study import plan_study
 from tests.runners.data.indexed import column
+from tests.runners.data.whole_set import write_training_split
 from tests.study import shown
 from tests.study.conftest import Run, study_in, write_declaration
 
@@ -52,11 +53,9 @@ def user(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     data = evaluation_set("seen", TRAIN + TEST)
     assert data.labels is not None
-    write_evaluation_set(
-        folder / "sets" / "seen",
-        replace(data, images=data.images[TRAIN:], labels=data.labels[TRAIN:]),
-        Labelled(images=data.images[:TRAIN], labels=data.labels[:TRAIN]),
-    )
+    seen = folder / "sets" / "seen"
+    write_evaluation_set(seen, replace(data, images=data.images[TRAIN:], labels=data.labels[TRAIN:]))
+    write_training_split(seen, data.images[:TRAIN], data.labels[:TRAIN])
     texts = evaluation_set("retrieval", PICTURES)
     assert texts.captions is not None
     captions = tuple(

@@ -71,7 +71,6 @@ def test_recorded_scorer_and_source_are_read_back(tmp_path: Path) -> None:
     pairs = TrainingPairs(seed=0, count=10)
     pool = write_pool(tmp_path / "p", pairs, np.arange(10, dtype=np.float32), origin)
     assert pool.origin == origin
-    assert pool.name == "mine"
     assert pool.scored
 
 

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from runners.data.evaluation import set_reader
-from runners.data.evaluation.evaluation_set import EvaluationSet, Labelled, write_evaluation_set
+from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
 from runners.data.evaluation.set_reader import BATCH, SetReader
 from runners.data.places.piece_cache import EVALUATION_CACHE_SIZE, PieceCache, decoded_sets
+from tests.runners.data.whole_set import write_training_split
 
 COUNT = 2 * BATCH + 40
 SIZE = 12  # in the files; 16 when they are read, so that every image is resized
@@ -34,8 +35,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         EvaluationSet(
             images=images[:COUNT], labels=labels[:COUNT], classnames=tuple("abcdefg"), templates=("a {c}",)
         ),
-        Labelled(images=images[COUNT:], labels=labels[COUNT:]),
     )
+    write_training_split(path, images[COUNT:], labels[COUNT:])
     return path
 
 
@@ -229,15 +230,14 @@ print(images, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1
 def test_memory_does_not_grow_with_a_set(tmp_path: Path, cache: str) -> None:
     """2,048 images of 224 pixels are 294 MiB decoded, a batch is 36.75."""
     images = np.zeros((8 * BATCH, 3, 2, 2), np.uint8)
-    one = Labelled(images=images[:1], labels=np.zeros(1, np.int64))
     path = tmp_path / "set"
     write_evaluation_set(
         path,
         EvaluationSet(
             images=images, labels=np.zeros(len(images), np.int64), classnames=("x",), templates=("{c}",)
         ),
-        one,
     )
+    write_training_split(path, images[:1], np.zeros(1, np.int64))
     command = [sys.executable, "-c", READ_ALL, str(path), str(tmp_path / cache) if cache else ""]
     read_images, mebibytes = map(int, subprocess.check_output(command).split())
     assert read_images == 2 * len(images)

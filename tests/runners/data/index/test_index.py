@@ -14,7 +14,7 @@ from runners.data.build.build_pool import Build, build_pool
 from runners.data.build.info import info_lines
 from runners.data.build.known_scores import expression_scores
 from runners.data.build.rescore import rewrite_shards, set_score, set_subset, use_score
-from runners.data.index import opening, parts, writing
+from runners.data.index import parts, writing
 from runners.data.index.selection import nth_values
 from runners.data.index.subset import BLOCK, Subset, subset_of
 from runners.data.pool import pool as pool_file
@@ -278,7 +278,7 @@ def as_format_1(pool: Pool, folder: Path) -> Path:
 def test_a_pool_of_format_1_reads_and_grows_like_any(
     whole: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opening, "GROUPS_PER_PART", 2)
+    monkeypatch.setattr(writing, "GROUPS_PER_PART", 2)
     folder = as_format_1(whole, tmp_path / "old")
     old = Pool.open(folder)
     assert len(old.index.parts) == 3
