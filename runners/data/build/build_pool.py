@@ -316,7 +316,9 @@ def _working_folder(
     else:
         folders = BuildFolders(shared=SharedFolder(path=path.parent), work=work, pool=f"{work}pool/")
     shared = folders.shared
-    facts = [_version(part, path) for part in parts]
+    facts = [
+        (part.name if part.url else os.path.realpath(part.file), part.size, part.stamp) for part in parts
+    ]
     columns = [how.columns.image, how.columns.caption, how.columns.score]
     scanned = json.dumps([facts, columns, bool(how.evaluation)])  # everything that the scan depends on
     mark = blake2b(scanned.encode(), digest_size=16).hexdigest()
@@ -340,12 +342,3 @@ def _names(path: Path, part: SourcePart) -> tuple[str, str]:
         return str(part.file), str(part.file)
     # A shard may be a link to a file elsewhere.
     return as_utf8(os.path.realpath(part.file)), name_in(path, part.file)
-
-
-def _version(part: SourcePart, path: Path) -> tuple[str, int, int | str]:
-    """Return values that change when a part's content does: its file, size and time or ETag."""
-    if part.url:
-        return part.name, part.size, part.stamp
-    # A link that leads nowhere is left out later, as one of the shards.
-    facts = (part.file if part.file.exists() else path.parent).stat()
-    return os.path.realpath(part.file), facts.st_size, facts.st_mtime_ns

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from runners.data.pool.damage import Damage, check_tolerance
-from runners.data.pool.reader import captions, read_pairs
+from runners.data.pool.reader import read_pairs
 from runners.data.reading.cache import shared_images
 from runners.data.reading.mixing import mixed_positions
 from runners.data.reading.training_data import Batches, Empty, Source, Tokens, rank_slice
@@ -122,7 +122,7 @@ def decode(source: Source, image_size: int, tokens: Tokens, threads: int, tolera
     chosen = rows[stand_in[np.searchsorted(stand_in, np.arange(len(rows))) % len(stand_in)]]
     return InMemory(
         images=torch.from_numpy(shared.images),
-        tokens=tokens(captions(pool, chosen)),
+        tokens=tokens(pool.rows(chosen, ("caption",))["caption"].tolist()),
         rows=torch.from_numpy(chosen),
         share=source.share,
         damage=damage,

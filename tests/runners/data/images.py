@@ -17,3 +17,9 @@ def read_images(
             f"cannot decode image {each.key} of shard {pool.place.path(each.shard)}: {each.reason}"
         )
     return images
+
+
+def captions(pool: Pool, rows: NDArray[np.int64]) -> list[str]:
+    """Return the captions of rows of a pool's index, in their order."""
+    texts: list[str] = pool.rows(rows, ("caption",))["caption"].tolist()
+    return texts

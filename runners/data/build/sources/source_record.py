@@ -59,14 +59,14 @@ def new_parts(
     known = {file.name: file for file in _read(record)}
     new, touched = list[SourcePart](), set[str]()
     for part in parts:
-        was, now = known.get(_name(source, part)), _file_of(source, part)
+        was = known.get(_name(source, part))
         if was is None:
             new.append(part)
-        elif (now.size, now.stamp) != (was.size, was.stamp) and was.name not in touched:
-            if now.size == was.size and was.digest and part.digest() == was.digest:
+        elif (part.size, part.stamp) != (was.size, was.stamp) and was.name not in touched:
+            if part.size == was.size and was.digest and part.digest() == was.digest:
                 touched.add(was.name)  # its time has changed, for example by a copy, but not its content
                 continue
-            how = f"{was.size:,} bytes, now {now.size:,}" if now.size != was.size else "other content"
+            how = f"{was.size:,} bytes, now {part.size:,}" if part.size != was.size else "other content"
             raise ValueError(
                 f"{part.name if part.url else part.file} has changed since the pool read it ({how}). New "
                 "pairs must come in further tars: restore this file, or build another pool"
@@ -96,8 +96,8 @@ def write_record(  # noqa: PLR0913, PLR0917 - what a record has
     for part, table in zip(parts, tables, strict=True):
         if part.start == 0:
             kept = pq.read_schema(table).metadata.get(b"digest", b"").decode()
-            file = _file_of(source, part, part.digest() if part.stop else kept)
-            files[file.name] = file
+            name, digest = _name(source, part), part.digest() if part.stop else kept
+            files[name] = SourceFile(name=name, size=part.size, stamp=part.stamp, digest=digest)
     columns = [asdict(file) for file in files.values()]
     table = pa.Table.from_pylist(columns).replace_schema_metadata({_OPTIONS: json.dumps(options)})
     return write_table(folder, "sources", table)
@@ -105,15 +105,6 @@ def write_record(  # noqa: PLR0913, PLR0917 - what a record has
 
 def _read(record: Path) -> Iterator[SourceFile]:
     return (SourceFile(**row) for row in pq.read_table(record).to_pylist())
-
-
-def _file_of(source: Path, part: SourcePart, digest: str = "") -> SourceFile:
-    name = _name(source, part)
-    if part.url:
-        return SourceFile(name=name, size=part.size, stamp=part.stamp)
-    # A link that leads nowhere is left out by the build.
-    facts = part.file.stat() if part.file.exists() else part.file.lstat()
-    return SourceFile(name=name, size=facts.st_size, stamp=str(facts.st_mtime_ns), digest=digest)
 
 
 def _name(source: Path, part: SourcePart) -> str:
