@@ -135,7 +135,7 @@ def _as_scores(numbers: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 def column_scores(
-    pool: Pool, column: str, workers: Workers, report: Report, *, shared: SharedFolder | None = None
+    pool: Pool, column: str, workers: Workers, report: Report, shared: SharedFolder
 ) -> Iterator[NDArray[np.float32]]:
     """Yield existing scores from each sample's json; shards that were read before are not read again.
 
@@ -144,14 +144,13 @@ def column_scores(
         column: The field.
         workers: Workers that read the shards.
         report: Called after each shard.
-        shared: The pool's folder, as the workers share it; by default all see it.
+        shared: The pool's folder, as the workers share it.
 
     Yields:
         float32 (some pairs,), NaN where there is none.
     """
     shards = list(pool.shards)
     facts = json.dumps([column, shards, pool.place.versions(shards)])
-    shared = shared or SharedFolder(path=pool.path)
     below = f"{SCORING}{blake2b(facts.encode(), digest_size=8).hexdigest()}/"
     files = {shard: f"{below}{number:06d}.npy" for number, shard in enumerate(shards)}
     done = shared.names(below)

@@ -44,7 +44,7 @@ def write_parts(folder: Path, frame: pd.DataFrame) -> list[str]:
         folder: The pool's folder.
         frame: The pairs in their order.
     """
-    files = []
+    files: list[str] = []
     for start in range(0, len(frame), ROWS_PER_PART):
         files.append(f"{INDEX}{len(files):05d}")
         write_part(folder / files[-1], frame.iloc[start : start + ROWS_PER_PART])

@@ -5,8 +5,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
 
@@ -26,30 +25,17 @@ _DECODED_AT_ONCE = 4096
 _IDLE_S = 3600.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SharedImages:
-    """A pool's decoded images.
-
-    Attributes:
-        images: uint8 (pairs, 3, S, S), RGB, in the order of the index; black where damaged. Writing to it
-            changes a private copy.
-        damage: Row → damage of a pair that could not be read.
-    """
-
-    images: NDArray[np.uint8]
-    damage: Mapping[int, Damage]
-
-
 def shared_images(
     pool: Pool, image_size: int, *, threads: int = 1, memory: Path = SHARED_MEMORY
-) -> SharedImages | None:
+) -> tuple[NDArray[np.uint8], dict[int, Damage]] | None:
     """Return a pool's images at a size, decoded by the first process that asks while others wait.
 
     They stay until the machine restarts, or until no process uses them and another pool needs the room or
     ``drop_idle`` is called.
 
     Returns:
-        The images, or ``None`` if the pool is too large or shared memory has no room.
+        uint8 (pairs, 3, S, S), RGB, in the order of the index, black where damaged, a write to which changes
+        a private copy; and the damage by row. ``None`` if the pool is too large or shared memory has no room.
     """
     need = pool.count * 3 * image_size**2
     if need > LARGEST_CACHE_BYTES or not os.access(memory, os.W_OK):
@@ -74,7 +60,7 @@ def shared_images(
             os.close(_IN_USE[path])
         _IN_USE[path] = file
         found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    return SharedImages(images=images, damage={int(row): Damage(**each) for row, each in found.items()})
+    return images, {int(row): Damage(**each) for row, each in found.items()}
 
 
 def drop_idle(*, memory: Path = SHARED_MEMORY) -> None:

@@ -112,8 +112,9 @@ def decode(source: Source, image_size: int, tokens: Tokens, threads: int, tolera
             share=source.share,
             damage=pairs.damage,
         )
-    sound = np.array([row not in shared.damage for row in rows.tolist()], bool)
-    damage = [shared.damage[row] for row in rows[~sound].tolist()]
+    images, damaged = shared
+    sound = np.array([row not in damaged for row in rows.tolist()], bool)
+    damage = [damaged[row] for row in rows[~sound].tolist()]
     check_tolerance(damage, of=len(rows), tolerance=tolerance)
     if not sound.any():
         raise ValueError(f"no pair of the subset can be read; {damage[0]}")
@@ -121,7 +122,7 @@ def decode(source: Source, image_size: int, tokens: Tokens, threads: int, tolera
     stand_in = np.flatnonzero(sound)
     chosen = rows[stand_in[np.searchsorted(stand_in, np.arange(len(rows))) % len(stand_in)]]
     return InMemory(
-        images=torch.from_numpy(shared.images),
+        images=torch.from_numpy(images),
         tokens=tokens(pool.rows(chosen, ("caption",))["caption"].tolist()),
         rows=torch.from_numpy(chosen),
         share=source.share,

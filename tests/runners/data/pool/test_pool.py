@@ -12,11 +12,10 @@ from PIL import Image
 
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.build.in_place import index_shards, not_indexed, open_pool
-from runners.data.build.write import write_pool
 from runners.data.pool.pool import Pool
 from runners.data.pool.shards import content_hash
 from runners.embedded.embedded_pool import TrainingPairs
-from tests.runners.data.images import captions, read_images
+from tests.runners.data.images import captions, read_images, write_pool
 
 Sample = tuple[str, dict[str, bytes]]
 
