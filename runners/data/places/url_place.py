@@ -153,11 +153,9 @@ class UrlPlace:
             again: True to fetch what is in the cache, too.
         """
         found: dict[int, bytes] = {}
-        name, wait_s = (
-            f"{self.path(shard)} {pieces[0] // _PIECES_PER_REQUEST}",
-            _LONGEST_FETCH_S if wait else 0,
-        )
-        with self._cache.turn(name, wait_s=wait_s) as mine:
+        longest_s, patience_s = (_LONGEST_FETCH_S, PATIENCE_S) if wait else (0.0, 0.0)
+        name = f"{self.path(shard)} {pieces[0] // _PIECES_PER_REQUEST}"
+        with self._cache.turn(name, wait_s=longest_s) as mine:
             if not mine and not wait:
                 return found
             missing = [
@@ -168,10 +166,9 @@ class UrlPlace:
             for run in _runs(missing):
                 start = run.start * PIECE
                 stop = min(run.stop * PIECE, self._sizes[shard])
+                storage = self._of_this_process()[1]
                 try:
-                    content = read_range(
-                        self._of_this_process()[1], shard, start, stop, PATIENCE_S if wait else 0
-                    )
+                    content = read_range(storage, shard, start, stop, patience_s)
                 except FileNotFoundError:
                     self._missing[shard] = time.monotonic()
                     raise
