@@ -37,7 +37,6 @@ from benchmarks.measured import at_least, verdict
 from budgets.cost.architecture import load_architecture
 from budgets.declaration.recipe import Recipe
 from runners.data.build.in_place import open_pool
-from runners.data.build.write import write_pool
 from runners.data.pool.shards import close_shard, write_sample
 from runners.data.pool.tokenizer import tokenizer
 from runners.data.reading.cache import shared_images
@@ -45,7 +44,7 @@ from runners.data.reading.in_memory_set import InMemory, InMemorySet
 from runners.data.reading.opening import open_data
 from runners.data.reading.streamed_set import StreamedSet
 from runners.data.reading.training_data import Batches, Empty, Source
-from runners.embedded.embedded_pool import TrainingPairs
+from runners.embedded.embedded_pool import build_embedded_pool
 from runners.models.model import build_model, compute_context, resolve_precision
 from runners.strategies.clip import Clip
 from runners.training.learner import make_learner
@@ -152,7 +151,7 @@ def waiting(data: InMemorySet | StreamedSet, clock: Callable[[], float]) -> tupl
 
 def waits(folder: Path) -> tuple[float, float, float]:
     """Return the share waited with cached data, the worker's relative speed, and the share by wall clock."""
-    pool = write_pool(folder / "scenes", TrainingPairs(seed=0, count=PAIRS), None)
+    pool = build_embedded_pool(folder / "scenes", pairs=PAIRS, seed=0, score=None, evaluation_sizes={})
     text = load_architecture(FASTEST).config["text_cfg"]
     to_ids = tokenizer(text["vocab_size"], text["context_length"], pool.vocabulary)
     rows = np.arange(pool.count)
@@ -189,7 +188,7 @@ def main() -> int:
         if shared is None:
             raise SystemExit("not enough shared memory for the cache; use fewer --pairs")
         held = InMemory(
-            images=torch.from_numpy(shared.images),
+            images=torch.from_numpy(shared[0]),
             tokens=tokens(pool.frame["caption"].tolist()),
             rows=torch.from_numpy(rows),
         )

@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,9 @@ from runners.data.build.rescore import set_score, set_subset, use_score
 from runners.data.build.sources.source import parts_of
 from runners.data.index import merge
 from runners.data.index import parts as index_parts
-from runners.data.index.writing import write_parts
+from runners.data.index.parts import ROWS_PER_PART
+from runners.data.index.writing import write_part
+from runners.data.places.copies import INDEX
 from runners.data.pool.describe import describe_pool
 from runners.data.pool.pool import Origin, Pool, Scorer
 
@@ -68,8 +71,12 @@ def make_pool(folder: Path, rows: int) -> None:
     for number in range(rows // PER_SHARD):
         with (folder / f"{number:05d}.tar").open("wb") as file:
             file.truncate(PER_SHARD * LENGTH)
-    describe_pool(folder, write_parts(folder, made_up(rows)), Origin(name="made up"))
-    uids = pd.concat([part["uid"] for part in Pool.open(folder).row_groups(["uid"])], ignore_index=True)
+    frames, files = made_up(rows), list[str]()
+    while some := list(islice(frames, ROWS_PER_PART // PER_SHARD)):
+        files.append(f"{INDEX}{len(files):05d}")
+        write_part(folder / files[-1], pd.concat(some, ignore_index=True))
+    describe_pool(folder, files, Origin(name="made up"))
+    uids = pd.concat([part["uid"] for part in Pool.open(folder).index.frames(["uid"])], ignore_index=True)
     metadata = folder.with_name("metadata.parquet")
     pd.DataFrame({"uid": uids, "clip": np.arange(rows, dtype=np.float32)}).to_parquet(metadata)
     some = np.array([(int(uid[:16], 16), int(uid[16:], 16)) for uid in uids[::3]], "u8,u8")

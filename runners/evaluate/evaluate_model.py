@@ -28,11 +28,11 @@ def named_sets(folders: Sequence[Path]) -> dict[str, Path]:
     sets: dict[str, Path] = {}
     for folder in folders:
         single = (folder / "test").is_dir() or (folder / "dataset_type.txt").is_file()
-        found = {folder.resolve().name: folder} if single else found_sets(folder)
-        for name, path in (found or {folder.resolve().name: folder}).items():
+        own = {folder.resolve().name: str(folder)}
+        for name, path in (own if single else found_sets(str(folder)) or own).items():
             if name in sets:
                 raise ValueError(f"--sets: {sets[name]} and {path} are both called '{name}'")
-            sets[name] = path
+            sets[name] = Path(path)
     return sets
 
 

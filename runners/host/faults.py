@@ -130,18 +130,18 @@ def patiently(
         OSError: The storage is still unreachable, or the error is final.
     """
     began = time.monotonic()
-    for attempt in range(10**9):
+    attempt = 0
+    while True:
         try:
             return do()
-        except final:
-            raise
         except OSError as error:
-            if time.monotonic() - began >= patience_s or hurry() or error.errno == errno.EFBIG:
+            ended = time.monotonic() - began >= patience_s or hurry()
+            if ended or isinstance(error, final) or error.errno == errno.EFBIG:
                 raise
             if attempt == 0:
                 say(f"{without_password(str(error))}; trying again for up to {patience_s:.0f} s")
         time.sleep(_PAUSES_S[min(attempt, len(_PAUSES_S) - 1)])
-    raise AssertionError("unreachable: 10**9 attempts")
+        attempt += 1
 
 
 class Notice:

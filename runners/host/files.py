@@ -2,16 +2,17 @@
 
 import fcntl
 import json
+import math
 import os
 import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
-_LOOK_S = 0.05
+_LOOK_S = 0.01
 
 
 @contextmanager
@@ -26,15 +27,10 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     if path.exists():
         raise ValueError(f"{path} already exists; remove it or choose another path")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
+    partial = _partial(path)
+    partial.mkdir(parents=True)
     try:
         yield partial
-        # mkdtemp gives access to the owner only: set the permissions of an ordinary folder.
-        # os.umask can only be read by setting it.
-        umask = os.umask(0)
-        os.umask(umask)
-        partial.chmod(0o777 & ~umask)
         try:
             partial.rename(path)
         except OSError as error:
@@ -51,8 +47,7 @@ def new_file(path: Path, *, sync: bool = True) -> Iterator[Path]:
         path: The file.
         sync: False not to wait for the disk; a power cut may then leave the file empty.
     """
-    # Not by process ids, which nodes that share a folder may both use.
-    partial = path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
+    partial = _partial(path)
     try:
         yield partial
         if sync:
@@ -103,38 +98,46 @@ def write_json(path: Path, content: Mapping[str, object], *, sync: bool = True) 
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+def locked(path: Path, *, wait_s: float = math.inf) -> Iterator[IO[str] | None]:
     """Context manager that holds a file lock, which the system releases when the process dies.
 
-    Its value is True; without waiting, False if another process holds the lock.
+    Its value is the open file; None if another process or thread still holds the lock after ``wait_s``.
     """
-    with path.open("w") as file:
+    until = time.monotonic() + wait_s
+    with path.open("a") as file:
+        while not (held := _try_lock(file, wait=wait_s == math.inf)) and time.monotonic() < until:
+            time.sleep(_LOOK_S)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+            yield file if held else None
+        finally:
+            # Closing is not enough: a process forked in the meantime has a copy of the open file, and with it
+            # the lock.
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _try_lock(file: IO[str], *, wait: bool) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def wait_until_free(path: Path, seconds: float) -> None:
     """Wait until no process holds the lock, at most ``seconds`` seconds."""
-    if not path.exists():
-        return
-    deadline = time.monotonic() + seconds
-    with path.open() as file:
-        while time.monotonic() < deadline:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                time.sleep(_LOOK_S)
-            else:
-                return
+    if path.exists():
+        with locked(path, wait_s=seconds):
+            pass
 
 
 def is_hidden(name: str) -> bool:
     """Return whether a relative path has a part that begins with a dot."""
     return any(part.startswith(".") for part in name.split("/"))
+
+
+def _partial(path: Path) -> Path:
+    # Not by process ids, which nodes that share a folder may both use.
+    return path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
 
 
 def _sync(path: Path) -> None:

@@ -7,13 +7,14 @@ s3://.
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from hashlib import blake2b
 from pathlib import Path
 
 from budgets.hardware.machine_cache import machine_cache
 from budgets.names import without_password
 from runners.host.faults import words_of
+from runners.host.files import new_file
 
 _STAMPS = ("ETag", "etag", "md5Hash", "content_md5", "LastModified", "updated", "last_modified", "mtime")
 """Names of an object's hash or time in the packages of the protocols."""
@@ -205,23 +206,17 @@ class Storage:
         """
         if not sizes:
             return
-        partial = {name: _partial(folder / name) for name in sizes}
-        for path in partial.values():
-            path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        for each in {(folder / name).parent for name in sizes}:
+            each.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as files:
+            partial = [files.enter_context(new_file(folder / name, sync=False)) for name in sizes]
             with self._doing():
                 self._fs.invalidate_cache()
-                self._fs.get(
-                    [self._path(f"{below}/{name}".lstrip("/")) for name in sizes],
-                    list(map(str, partial.values())),
-                )
-            for name, path in partial.items():
-                if path.stat().st_size != sizes[name]:
+                theirs = [self._path(f"{below}/{name}".lstrip("/")) for name in sizes]
+                self._fs.get(theirs, list(map(str, partial)))
+            for path, (name, size) in zip(partial, sizes.items(), strict=True):
+                if path.stat().st_size != size:
                     raise OSError(f"{self.url}/{below}/{name} was cut short on its way")
-                path.replace(folder / name)
-        finally:
-            for path in partial.values():
-                path.unlink(missing_ok=True)
 
     def delete(self, names: Iterable[str]) -> None:
         """Remove objects; missing ones are ignored."""
@@ -253,7 +248,3 @@ class Storage:
 def cache_folder(url: str) -> Path:
     """Return this node's folder for downloads from a storage."""
     return machine_cache() / blake2b(url.rstrip("/").encode(), digest_size=6).hexdigest()
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial-{os.getpid()}-{threading.get_ident()}")

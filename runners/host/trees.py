@@ -27,13 +27,12 @@ def share_tree(storage: Storage, folder: Path, name: str) -> bool:
     """
     if storage.read(_list_of(name)) is not None:
         return False
-    files = {
-        path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
-    }
-    seen = {each: path for each, path in files.items() if not is_hidden(each)}
-    for each, path in seen.items():
-        storage.put(path, f"{name}/{each}")
-    sizes = {each: path.stat().st_size for each, path in seen.items()}
+    sizes = {}
+    for path in sorted(folder.rglob("*")):
+        each = path.relative_to(folder).as_posix()
+        if path.is_file() and not is_hidden(each):
+            storage.put(path, f"{name}/{each}")
+            sizes[each] = path.stat().st_size
     storage.write(_list_of(name), json.dumps(sizes).encode())
     return True
 

@@ -16,7 +16,7 @@ import pandas as pd
 
 from runners.data.build.in_place import name_in
 from runners.data.build.merge_parts import Merge, left_out_of, merge_parts
-from runners.data.build.new_shards import BuildFolders, NewShards, number_of, write_new_shards
+from runners.data.build.new_shards import BuildFolders, number_of, write_index, write_shards
 from runners.data.build.scan import scan
 from runners.data.build.sources.source import Columns, SourcePart, parts_at, parts_of
 from runners.data.build.sources.source_record import new_parts, write_record
@@ -257,14 +257,10 @@ def _write_new(built: _Built, known: EvaluationImages | None, report: Report) ->
         tables = [join(tables, how.scores, shared.path / folders.work / "kept" / "joined.parquet")]
     if before is None:
         shared.delete(f"{folders.pool}{INDEX}", f"{folders.pool}{VERSIONS}/")
-    new = NewShards(
-        folders=folders,
-        url=how.url,
-        first_shard=built.first_shard,
-        first_part=built.first_part,
-        score=built.score,
+    write_shards(tables, folders, url=how.url, first=built.first_shard, workers=how.workers, report=report)
+    files = write_index(
+        folders, first=built.first_part, score=built.score, workers=how.workers, report=report
     )
-    files = write_new_shards(tables, new, how.workers, report)
     sources = (
         write_record(
             pool,
@@ -320,12 +316,14 @@ def _working_folder(
     else:
         folders = BuildFolders(shared=SharedFolder(path=path.parent), work=work, pool=f"{work}pool/")
     shared = folders.shared
-    facts = [_version(part, path) for part in parts]
+    facts = [
+        (part.name if part.url else os.path.realpath(part.file), part.size, part.stamp) for part in parts
+    ]
     columns = [how.columns.image, how.columns.caption, how.columns.score]
     scanned = json.dumps([facts, columns, bool(how.evaluation)])  # everything that the scan depends on
     mark = blake2b(scanned.encode(), digest_size=16).hexdigest()
-    with locked(shared.file(f"{work}lock"), wait=False) as held:
-        if not held:
+    with locked(shared.file(f"{work}lock"), wait_s=0) as held:
+        if held is None:
             raise ValueError(f"another build of the same pool is running in {shared.path / work}")
         if shared.text(f"{work}source") != mark:
             shared.delete(*(f"{work}{name}" for name in _WORKING_FILES))
@@ -344,12 +342,3 @@ def _names(path: Path, part: SourcePart) -> tuple[str, str]:
         return str(part.file), str(part.file)
     # A shard may be a link to a file elsewhere.
     return as_utf8(os.path.realpath(part.file)), name_in(path, part.file)
-
-
-def _version(part: SourcePart, path: Path) -> tuple[str, int, int | str]:
-    """Return values that change when a part's content does: its file, size and time or ETag."""
-    if part.url:
-        return part.name, part.size, part.stamp
-    # A link that leads nowhere is left out later, as one of the shards.
-    facts = (part.file if part.file.exists() else path.parent).stat()
-    return os.path.realpath(part.file), facts.st_size, facts.st_mtime_ns

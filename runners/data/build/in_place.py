@@ -6,7 +6,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from budgets.quantity import format_seconds
 from runners.data.index.writing import discard_index, write_parts
-from runners.data.places.copies import SHARDS_AT
+from runners.data.places.copies import SHARDS_AT, listed
 from runners.data.places.place import size_of
 from runners.data.places.url_place import UrlPlace
 from runners.data.pool.damage import DAMAGE_TOLERANCE, NOT_READABLE, Damage, damage_table
@@ -65,7 +65,7 @@ def open_pool(
 def not_indexed(pool: Pool) -> str | None:
     """Return a message if the pool's place has tars that its index does not contain, else None."""
     if isinstance(pool.place, UrlPlace):
-        names = shards_at(pool.place.listed())
+        names = shards_at(listed("pool", pool.place.url))
     else:
         names = [name_in(pool.path, shard) for shard in shards_of(pool.path)]
     # A build that is adding shards of its own has not described them yet.
@@ -82,21 +82,13 @@ def not_indexed(pool: Pool) -> str | None:
     )
 
 
-def index_shards(
-    path: str | Path,
-    *,
-    score_field: str = SCORE_FIELD,
-    origin: Origin | None = None,
-    tolerance: float = DAMAGE_TOLERANCE,
-) -> Pool:
+def index_shards(path: str | Path, *, tolerance: float = DAMAGE_TOLERANCE) -> Pool:
     """Index a folder of tars. Samples that are not pairs are left out, counted and listed by shard and key.
 
     Only the headers of images are checked; ``runners.data.build.build_pool`` decodes them.
 
     Args:
         path: The folder, including subfolders except ``evaluation/`` and hidden ones.
-        score_field: Field of a sample's json with the quality score, if there is one.
-        origin: Origin to record; by default only the folder's name.
         tolerance: Share of the shards that may be truncated; samples before the damage are indexed.
 
     Raises:
@@ -106,14 +98,14 @@ def index_shards(
     path = Path(path)
     damage: list[Damage] = []
     shards = shards_of(path)
-    frame = frame_of(_entries(path, shards, score_field, tolerance, damage))
-    own = Scorer(name=score_field) if frame["score"].notna().any() else None
+    frame = frame_of(_entries(path, shards, tolerance, damage))
+    scorer = Scorer(name=SCORE_FIELD) if frame["score"].notna().any() else None
     try:
         discard_index(path)
         describe_pool(
             path,
-            write_parts(path, [frame]),
-            origin or Origin(name=path.resolve().name, scorer=own),
+            write_parts(path, frame),
+            Origin(name=path.resolve().name, scorer=scorer),
             [damage_table(damage)],
             shards=(name_in(path, shard) for shard in shards),
         )
@@ -174,22 +166,12 @@ def _tars(path: Path) -> Iterator[Path]:
         yield from (here / each for each in files if each.lower().endswith(".tar"))
 
 
-def no_pair(shard: Path) -> ValueError:
-    """Return the error for a shard without any pair."""
-    return ValueError(
-        f"shard {shard} holds no pair: each sample needs an image ({', '.join(IMAGE_KINDS)}) "
-        "and a caption (txt, or 'caption' in its json) under one key"
-    )
-
-
-def _entries(
-    path: Path, shards: list[Path], score_field: str, tolerance: float, damage: list[Damage]
-) -> Iterator[PairEntry]:
+def _entries(path: Path, shards: list[Path], tolerance: float, damage: list[Damage]) -> Iterator[PairEntry]:
     """Yield pairs, and append everything else to ``damage``."""
     cut = 0
     for shard in shards:
         name, any_pair, unreadable = name_in(path, shard), False, False
-        for found in entries_of(shard, name, score_field=score_field):
+        for found in entries_of(shard, name, score_field=SCORE_FIELD):
             if not isinstance(found, Damage):
                 any_pair = True
                 yield found[0]
@@ -200,7 +182,10 @@ def _entries(
                 if cut > tolerance * len(shards):
                     raise ShardError(shard, found.key, found.reason.removeprefix(f"{NOT_READABLE}: "))
         if not any_pair and not unreadable:
-            raise no_pair(shard)
+            raise ValueError(
+                f"shard {shard} holds no pair: each sample needs an image ({', '.join(IMAGE_KINDS)}) "
+                "and a caption (txt, or 'caption' in its json) under one key"
+            )
 
 
 def _is_training(folder: PurePath) -> bool:

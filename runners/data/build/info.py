@@ -42,15 +42,15 @@ def summarise(place: str | Path, sheet: Path | None, _item: int) -> list[str]:
 
 def info_lines(pool: Pool) -> Iterator[str]:
     """Yield a summary of a pool, line by line."""
-    size = sum(pool.shards.values())
-    yield f"pool {pool.name}: {pool.count:,} pairs in {len(pool.shards):,} shards, {size / 1e6:,.1f} MB"
+    name, size = pool.origin.name, sum(pool.shards.values())
+    yield f"pool {name}: {pool.count:,} pairs in {len(pool.shards):,} shards, {size / 1e6:,.1f} MB"
     yield f"fingerprint {pool.fingerprint}"
     if message := not_indexed(pool):
         yield message
     for name, value in pool.origin.provenance.items():
         yield f"{name.replace('_', ' ')}: {value}"
     for what, unit in (("width", "pixels"), ("height", "pixels"), ("length", "bytes"), ("tokens", "tokens")):
-        if what in pool.columns:
+        if what in pool.index.columns:
             # Quantiles as N-th highest values: the 5 % quantile is near the last of them.
             low, middle, high = nth_values(
                 pool.index, what, [1 + int((1 - share) * (pool.count - 1)) for share in (0.05, 0.5, 0.95)]
@@ -108,7 +108,7 @@ def _scores(pool: Pool) -> Iterator[str]:
     others = {
         name: scorer
         for name, scorer in pool.scorers.items()
-        if SCORE_PREFIX + name in pool.columns and name != ranked_by
+        if SCORE_PREFIX + name in pool.index.columns and name != ranked_by
     }
     if others:
         yield f"other scores: {', '.join(others)}"

@@ -46,13 +46,15 @@ def expression_scores(pool: Pool, text: str, metadata: Path | None = None) -> It
         ValueError: The expression is not valid, names a score that the pool lacks, or does not give a number
             for each pair.
     """
-    names = {name.removeprefix(SCORE_PREFIX): name for name in pool.columns if name.startswith(SCORE_PREFIX)}
+    names = {
+        name.removeprefix(SCORE_PREFIX): name for name in pool.index.columns if name.startswith(SCORE_PREFIX)
+    }
     if not names and pool.scored:
         names = {pool.origin.scorer.name if pool.origin.scorer else FIRST: "score"}
     subsets = {name: SUBSET_PREFIX + name for name in pool.subsets if name not in names}
     value, _, condition = text.partition(" if ")
     brought = {} if metadata is None else _brought(pool, text, metadata, {*names, *subsets, *_OF_PAIR})
-    for part in pool.row_groups([*names.values(), *subsets.values(), *_OF_PAIR]):
+    for part in pool.index.frames([*names.values(), *subsets.values(), *_OF_PAIR]):
         frame = pd.DataFrame({name: part[column].astype(np.float64) for name, column in names.items()})
         for name, column in subsets.items():
             frame[name] = part[column].astype(np.bool_)
@@ -133,7 +135,7 @@ def _as_scores(numbers: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 def column_scores(
-    pool: Pool, column: str, workers: Workers, report: Report, *, shared: SharedFolder | None = None
+    pool: Pool, column: str, workers: Workers, report: Report, shared: SharedFolder
 ) -> Iterator[NDArray[np.float32]]:
     """Yield existing scores from each sample's json; shards that were read before are not read again.
 
@@ -142,14 +144,13 @@ def column_scores(
         column: The field.
         workers: Workers that read the shards.
         report: Called after each shard.
-        shared: The pool's folder, as the workers share it; by default all see it.
+        shared: The pool's folder, as the workers share it.
 
     Yields:
         float32 (some pairs,), NaN where there is none.
     """
     shards = list(pool.shards)
     facts = json.dumps([column, shards, pool.place.versions(shards)])
-    shared = shared or SharedFolder(path=pool.path)
     below = f"{SCORING}{blake2b(facts.encode(), digest_size=8).hexdigest()}/"
     files = {shard: f"{below}{number:06d}.npy" for number, shard in enumerate(shards)}
     done = shared.names(below)
@@ -160,7 +161,7 @@ def column_scores(
     shard, known = "", dict[int, float]()
     # The pairs of a shard are adjacent in the index, so each shard is read once.
     # Keys may repeat, offsets do not.
-    for part in pool.row_groups(["shard", "offset"]):
+    for part in pool.index.frames(["shard", "offset"]):
         scores = np.full(len(part), np.nan, np.float32)
         for place, (name, offset) in enumerate(zip(part["shard"], part["offset"], strict=True)):
             if name != shard:

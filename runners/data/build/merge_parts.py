@@ -132,7 +132,12 @@ def _merge_group(shared: SharedFolder, work: str, number: int) -> int:
             each for name in group["files"] for each in (name, f"{name.removesuffix('.parquet')}.jsonl")
         )
         repeated = pq.read_table(here.path / f"{stem}.duplicates").to_pandas()
-        rows, without = _merged(files, group, repeated, _known_in(here, group["known"]))
+        known = None
+        if group["known"]:
+            here.fetch([group["known"]])
+            images = here.path / group["known"]
+            known = _known(images, images.stat().st_mtime_ns)
+        rows, without = _merged(files, group, repeated, known)
         with new_file(here.file(stem + _LEFT_OUT)) as target:
             without.to_parquet(target, index=False)
         here.keep(stem + _LEFT_OUT)
@@ -178,13 +183,6 @@ def with_scores_as(column: str, rows: pd.DataFrame) -> pd.DataFrame:
         rows[column] = rows["score"]
         rows["score"] = np.full(len(rows), np.nan, np.float32)
     return rows
-
-
-def _known_in(here: SharedFolder, name: str) -> EvaluationImages | None:
-    if not name:
-        return None
-    here.fetch([name])
-    return _known(here.path / name, (here.path / name).stat().st_mtime_ns)
 
 
 # A process works on many groups with the same sets.

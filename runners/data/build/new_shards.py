@@ -50,52 +50,31 @@ class BuildFolders:
     pool: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NewShards:
-    """Options of writing shards.
-
-    Attributes:
-        folders: Folders to write to.
-        url: URL of the source's tars; empty if they are on this machine.
-        first_shard: Number of the first shard.
-        first_part: Number of the first part of the index.
-        score: Column of the index for the scores of the source.
-    """
-
-    folders: BuildFolders
-    url: str
-    first_shard: int
-    first_part: int
-    score: str
-
-
 def number_of(shard: str) -> int:
     """Return the number of a shard from its name in the index; -1 if it was not written by a build."""
     found = _SHARD.fullmatch(shard)
     return int(found[1]) if found else -1
 
 
-def write_new_shards(tables: Sequence[Path], new: NewShards, workers: Workers, report: Report) -> list[str]:
-    """Write shards and the parts of their index, and return the parts' files as in `Part`.
+def write_shards(  # noqa: PLR0913 - independent options
+    tables: Sequence[Path], folders: BuildFolders, *, url: str, first: int, workers: Workers, report: Report
+) -> None:
+    """Write shards, and tables of their pairs for `write_index`.
 
     Args:
         tables: Tables of the pairs; empty if there is nothing to write.
-        new: Options.
+        folders: Folders to write to.
+        url: URL of the source's tars; empty if they are on this machine.
+        first: Number of the first shard.
         workers: Workers that write the shards.
-        report: Called after each shard and part.
+        report: Called after each shard.
     """
-    _write_shards(tables, new, workers, report)
-    return _write_index(new, workers, report)
-
-
-def _write_shards(tables: Sequence[Path], new: NewShards, workers: Workers, report: Report) -> None:
-    folders = new.folders
     shared, work, shards = folders.shared, folders.work, f"{folders.pool}shards/"
     todo = f"{work}index/"
     table = index_of_files(tables) if tables else None
     # The pairs and their order decide the content of each shard: shards of other pairs cannot be kept.
     mark = "" if table is None else next(fingerprints(table, ["score"]))
-    written = {name for name in shared.names(shards) if number_of(f"shards/{name}") >= new.first_shard}
+    written = {name for name in shared.names(shards) if number_of(f"shards/{name}") >= first}
     if shared.text(f"{work}order") != mark:
         shared.delete(todo, *(shards + name for name in written))
         written.clear()
@@ -103,14 +82,14 @@ def _write_shards(tables: Sequence[Path], new: NewShards, workers: Workers, repo
     shared.file(f"{shards}x")
     if table is None:
         return
-    numbers = range(new.first_shard, new.first_shard - (-table.count // PAIRS_PER_SHARD))
+    numbers = range(first, first - (-table.count // PAIRS_PER_SHARD))
     rows = in_order(tables, order_of_shards(table), shared.path / work, PAIRS_PER_SHARD)
     for number, mine in zip(numbers, rows, strict=True):
         pq.write_table(mine, shared.file(f"{todo}{number:05d}.todo.parquet"))
     shared.keep_all(f"{todo}{number:05d}.todo.parquet" for number in numbers)
     done = shared.names(todo)
     run(
-        partial(_write_shard, folders, new.url, PAIRS_PER_SHARD),
+        partial(_write_shard, folders, url, PAIRS_PER_SHARD),
         [n for n in numbers if f"{n:05d}.parquet" not in done or f"{n:05d}.tar" not in written],
         workers,
         partial(report, "writing"),
@@ -119,12 +98,22 @@ def _write_shards(tables: Sequence[Path], new: NewShards, workers: Workers, repo
     )
 
 
-def _write_index(new: NewShards, workers: Workers, report: Report) -> list[str]:
-    folders, first = new.folders, new.first_part
+def write_index(
+    folders: BuildFolders, *, first: int, score: str, workers: Workers, report: Report
+) -> list[str]:
+    """Write the parts of the index of new shards, and return the parts' files as in `Part`.
+
+    Args:
+        folders: Folders that the shards were written to.
+        first: Number of the first part.
+        score: Column of the index for the scores of the source.
+        workers: Workers that write the parts.
+        report: Called after each part.
+    """
     tables = sorted(name for name in folders.shared.names(f"{folders.work}index/") if _TABLE.fullmatch(name))
     numbers = range(first, first - (-len(tables) * PAIRS_PER_SHARD // ROWS_PER_PART))
     starts = {number: tables[(number - first) * _SHARDS_PER_PART :][:_SHARDS_PER_PART] for number in numbers}
-    run(partial(_write_index_part, folders, starts, new.score), numbers, workers, partial(report, "indexing"))
+    run(partial(_write_index_part, folders, starts, score), numbers, workers, partial(report, "indexing"))
     files = [f"{INDEX}{number:05d}" for number in numbers]
     folders.shared.fetch(
         f"{folders.pool}{file}{end}" for file in files for end in (".parquet", ".words.parquet")

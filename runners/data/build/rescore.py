@@ -52,7 +52,7 @@ def set_score(
     if not count_scored(index, column):
         raise ValueError(f"{scorer.name} has no finite score for any pair of {pool.copy_of or pool.path}")
     scorers, rankings = dict(pool.scorers), dict(pool.rankings)
-    if pool.scored and not any(name.startswith(SCORE_PREFIX) for name in pool.columns):
+    if pool.scored and not any(name.startswith(SCORE_PREFIX) for name in pool.index.columns):
         first = pool.origin.scorer or Scorer(name=FIRST)
         index.named[SCORE_PREFIX + first.name] = "score"
         scorers[first.name] = first
@@ -122,7 +122,7 @@ def set_subset(pool: Pool, name: str, uids: Path) -> Pool:
             counts.append(int(np.count_nonzero(found == 1)))
             yield found == 1
 
-    if "uid" in pool.columns:
+    if "uid" in pool.index.columns:
         with TemporaryDirectory(prefix=".uids-", dir=pool.path) as folder:
             index = _with_column(pool.index, SUBSET_PREFIX + name, inside(Path(folder)))
     if not sum(counts):
@@ -169,15 +169,17 @@ def rewrite_shards(pool: Pool, *, workers: Workers, report: Report) -> Pool:
         )
     path, new = pool.path, pool.path.with_name(f".{pool.path.name}.rewritten")
     carry = [
-        name for name in pool.columns if name.startswith((SCORE_PREFIX, SUBSET_PREFIX)) or name == "score"
+        name
+        for name in pool.index.columns
+        if name.startswith((SCORE_PREFIX, SUBSET_PREFIX)) or name == "score"
     ]
     shutil.rmtree(new, ignore_errors=True)
     with TemporaryDirectory(prefix=f".{path.name}.columns-", dir=path.parent) as folder:
         columns = Path(folder) / "columns.parquet"
         with pq.ParquetWriter(
-            columns, pa.Schema.from_pandas(next(pool.row_groups(["hash", *carry])))
+            columns, pa.Schema.from_pandas(next(pool.index.frames(["hash", *carry])))
         ) as writer:
-            for part in pool.row_groups(["hash", *carry]):
+            for part in pool.index.frames(["hash", *carry]):
                 writer.write_table(pa.Table.from_pandas(part, writer.schema, preserve_index=False))
         written = build_pool(new, Build(source=path, workers=workers, scores=columns), report)
     for file in (*pool.left_out_files, *([pool.sources] if pool.sources else ())):
@@ -190,13 +192,12 @@ def rewrite_shards(pool: Pool, *, workers: Workers, report: Report) -> Pool:
             left_out=pool.left_out,
             left_out_files=pool.left_out_files,
             sources=pool.sources,
-            subsets={name: _count(written, SUBSET_PREFIX + name) for name in pool.subsets},
+            subsets={
+                name: sum(map(np.count_nonzero, written.index.chunks(SUBSET_PREFIX + name)))
+                for name in pool.subsets
+            },
         )
     )
     shutil.rmtree(path / VERSIONS, ignore_errors=True)  # of the shards that are replaced
     commit_files(new, path)
     return Pool.open(path)
-
-
-def _count(pool: Pool, column: str) -> int:
-    return sum(int(np.count_nonzero(chunk)) for chunk in pool.index.chunks(column))

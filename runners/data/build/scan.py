@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from runners.data.build.sources.source import Columns, SourcePart, pairs_of
-from runners.data.evaluation.thumbnail import Thumbnail, file_hash, thumbnail_of
+from runners.data.evaluation.thumbnail import file_hash, thumbnail_of
 from runners.data.places.shared_folder import SharedFolder
 from runners.data.pool.damage import Damage
+from runners.data.pool.pictures import load
 from runners.data.pool.rows import frame_of
 from runners.host.files import new_file
 from runners.host.workers import Report, Workers, part_name
@@ -102,14 +103,14 @@ def _scan_part(  # noqa: PLR0913, PLR0917 - what a scan needs
 ) -> int:
     part, entries, kinds, facts, hashes = parts[number], [], [], [], []
     left_out: list[Damage] = []
-    made: list[Thumbnail] = []
-    last = Thumbnail(pixels=0, thumbnail=b"")
+    made: list[tuple[int, bytes]] = []
+    last = 0, b""
 
     def inspect(image: Image.Image) -> None:
         nonlocal last
         last = thumbnail_of(image)
 
-    for each in pairs_of(part, columns, inspect if thumbnails else None):
+    for each in pairs_of(part, columns, inspect if thumbnails else load):
         if isinstance(each, Damage):
             left_out.append(each)
             continue
@@ -122,8 +123,8 @@ def _scan_part(  # noqa: PLR0913, PLR0917 - what a scan needs
         kind=pd.Series(kinds, dtype="str"),
         facts=pd.Series(facts, dtype="str"),
         image_hash=pd.Series(hashes, dtype="uint64"),
-        pixels=pd.Series([each.pixels for each in made], dtype="uint64"),
-        thumbnail=pd.Series([each.thumbnail for each in made], dtype="object"),
+        pixels=pd.Series([pixels for pixels, _ in made], dtype="uint64"),
+        thumbnail=pd.Series([thumbnail for _, thumbnail in made], dtype="object"),
     )
     table = pa.Table.from_pandas(frame, preserve_index=False)
     digest = part.digest() if recorded and not part.stop else ""

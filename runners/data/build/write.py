@@ -11,16 +11,15 @@ from numpy.typing import NDArray
 from runners.data.build.in_place import SCORE_FIELD
 from runners.data.index.writing import write_parts
 from runners.data.pool.describe import describe_pool
-from runners.data.pool.pool import Origin, Pool
+from runners.data.pool.pool import Origin
 from runners.data.pool.rows import bins_of, frame_of
 from runners.data.pool.shards import PairEntry, close_shard, content_hash, encode_image, write_sample
-from runners.host.files import new_folder
 
 PAIRS_PER_SHARD = 4096
 
 
 class ImageText(Protocol):
-    """Properties of a pair that ``write_pool`` needs."""
+    """Properties of a pair that ``fill_pool`` needs."""
 
     @property
     def image(self) -> NDArray[np.uint8]:
@@ -45,28 +44,18 @@ class PairSource(Protocol):
         """Return the pair at an index."""
 
 
-def write_pool(
-    path: str | Path, pairs: PairSource, scores: NDArray[np.float32] | None, origin: Origin | None = None
-) -> Pool:
-    """Write a new pool atomically, best pairs first.
+def fill_pool(folder: Path, pairs: PairSource, scores: NDArray[np.float32] | None, origin: Origin) -> None:
+    """Write a new pool, best pairs first, into an empty folder that the caller moves to its final path.
 
     Args:
-        path: Path of the new pool; must not exist.
+        folder: The folder.
         pairs: The pairs; each is requested twice, so a lazy sequence keeps memory small.
         scores: One quality score per pair, higher is better, shape (pairs,); ``None`` for none.
-        origin: Origin to record; by default only the folder's name.
+        origin: Origin to record.
 
     Raises:
-        ValueError: ``path`` exists, there are no pairs, or the number of scores is not that of the pairs.
+        ValueError: There are no pairs, or the number of scores is not that of the pairs.
     """
-    path = Path(path)
-    with new_folder(path) as partial:
-        fill_pool(partial, pairs, scores, origin or Origin(name=path.name))
-    return Pool.open(path)
-
-
-def fill_pool(folder: Path, pairs: PairSource, scores: NDArray[np.float32] | None, origin: Origin) -> None:
-    """Write a pool as ``write_pool`` does, into an empty folder that the caller moves to its final path."""
     if scores is None:
         scores = np.full(len(pairs), np.nan, np.float32)
     if len(pairs) == 0 or scores.shape != (len(pairs),):
@@ -86,7 +75,7 @@ def fill_pool(folder: Path, pairs: PairSource, scores: NDArray[np.float32] | Non
                 place = f"{len(entries):09d}"
                 entries.append(_write_pair(file, shard, place, pairs[row], float(scores[row])))
             close_shard(file)
-    describe_pool(folder, write_parts(folder, [frame_of(entries)]), origin)
+    describe_pool(folder, write_parts(folder, frame_of(entries)), origin)
 
 
 def _write_pair(file: IO[bytes], shard: str, key: str, pair: ImageText, score: float) -> PairEntry:

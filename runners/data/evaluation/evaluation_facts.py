@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runners.data.evaluation.evaluation_set import is_retrieval, read_lines, read_templates, samples
+from runners.data.pool.pictures import load
 from runners.data.pool.shards import image_size
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def _training_counts(path: Path, classes: int, content: "Hash") -> list[int]:
 
 
 def _check_image(path: Path, where: str, image: bytes, *, decode: bool) -> None:
-    size = image_size(image, decode=decode)
+    size = image_size(image, load if decode else None)
     if isinstance(size, str):
         raise ValueError(f"image {where} of {path}: {size}")  # noqa: TRY004 - a reason, not a type
 

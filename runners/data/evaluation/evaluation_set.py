@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runners.data.pool.samples import IMAGE_KINDS, read_samples
-from runners.data.pool.shards import close_shard, encode_image, write_sample
+from runners.data.pool.shards import close_shard, encode_image, image_kind, write_sample
 from runners.host.files import new_folder
 
 Decode = Callable[[bytes], NDArray[np.uint8]]
@@ -43,40 +43,28 @@ class EvaluationSet:
     captions: tuple[tuple[str, ...], ...] | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Labelled:
-    """Images of a training split with their classes.
-
-    Attributes:
-        images: uint8 (n, 3, S, S), RGB.
-        labels: int64 (n,), indices into the set's ``classnames``.
-    """
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-
-
-def write_evaluation_set(path: str | Path, data: EvaluationSet, train: Labelled | None = None) -> None:
-    """Write a set atomically, as one shard of PNGs per split.
+def write_evaluation_set(path: str | Path, data: EvaluationSet) -> None:
+    """Write a set atomically, as one shard of PNGs.
 
     Args:
         path: Folder of the set.
         data: The test split.
-        train: The training split, if there is one.
 
     Raises:
-        ValueError: ``path`` already exists.
+        ValueError: ``path`` already exists, or there are neither labels nor captions.
     """
+    if data.captions is not None:
+        kind, truths = "retrieval", [{"txt": "\n".join(each).encode()} for each in data.captions]
+    elif data.labels is not None:
+        kind, truths = "classification", [{"cls": str(label).encode()} for label in data.labels]
+    else:
+        raise ValueError("an evaluation set needs labels or captions")
     with new_folder(Path(path)) as folder:
-        kind = "classification" if data.captions is None else "retrieval"
         (folder / "dataset_type.txt").write_text(kind + "\n", encoding="utf-8")
         if data.captions is None:
             _write_lines(folder / "classnames.txt", data.classnames)
             _write_lines(folder / "zeroshot_classification_templates.txt", data.templates)
-        _write_split(folder / "test", data.images, [_truth(data, place) for place in range(len(data.images))])
-        if train is not None:
-            truths = [{"cls": str(label).encode()} for label in train.labels]
-            _write_split(folder / "train", train.images, truths)
+        write_split(folder / "test", data.images, truths)
 
 
 def image_files(path: str | Path) -> Iterator[bytes]:
@@ -90,7 +78,8 @@ def image_files(path: str | Path) -> Iterator[bytes]:
             yield from (members[kind][1] for kind in IMAGE_KINDS if kind in members)
 
 
-def _write_split(folder: Path, images: NDArray[np.uint8], truths: Sequence[dict[str, bytes]]) -> None:
+def write_split(folder: Path, images: NDArray[np.uint8], truths: Sequence[dict[str, bytes]]) -> None:
+    """Write a split: images, uint8 (n, 3, S, S), and the contents of their ``cls`` or ``txt`` by ending."""
     folder.mkdir()
     (folder / "nshards.txt").write_text("1\n", encoding="utf-8")
     with (folder / "0.tar").open("wb") as file:
@@ -98,14 +87,6 @@ def _write_split(folder: Path, images: NDArray[np.uint8], truths: Sequence[dict[
             png = encode_image(np.ascontiguousarray(image.transpose(1, 2, 0)))
             write_sample(file, f"{place:09d}", {"png": png} | truth)
         close_shard(file)
-
-
-def _truth(data: EvaluationSet, place: int) -> dict[str, bytes]:
-    if data.captions is not None:
-        return {"txt": "\n".join(data.captions[place]).encode()}
-    if data.labels is not None:
-        return {"cls": str(data.labels[place]).encode()}
-    raise ValueError("an evaluation set needs labels or captions")
 
 
 def is_retrieval(path: Path) -> bool:
@@ -124,7 +105,7 @@ def samples(path: Path, split: str, truth_ending: str) -> Iterator[tuple[str, by
     """
     for shard in split_shards(path, split):
         for key, members in read_samples(shard):
-            ending = next((kind for kind in IMAGE_KINDS if kind in members), None)
+            ending = image_kind(members)
             if ending is None or truth_ending not in members:
                 raise ValueError(f"sample {key} of {shard} lacks an image or its .{truth_ending}")
             try:

@@ -1,95 +1,83 @@
 """Check of evaluation sets, including what is missing of the suite of "Scaling (Down) CLIP"."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePosixPath
 
+from budgets.hardware.machine_cache import machine_cache
 from runners.data.evaluation.evaluation_facts import check_evaluation_set
 from runners.data.evaluation.paper_suite import SUITE, suite_title
-from runners.data.places.copies import set_at, something_at
+from runners.data.places.copies import copy_name, copy_set, is_url, something_at
 from runners.host.workers import Workers
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SetCheck:
-    """Result of checking one set.
-
-    Attributes:
-        line: Message to print.
-        good: True if the set can be used.
-    """
-
-    line: str
-    good: bool
+_MARKS = ("test/nshards.txt", "test/0.tar")
 
 
-def found_sets(folder: Path) -> dict[str, Path]:
-    """Find the evaluation sets in a folder, including subfolders; the prefix ``wds_`` is removed from names.
+def found_sets(place: str) -> dict[str, str]:
+    """Find the evaluation sets in a folder, including subfolders, or below a URL.
+
+    Returns:
+        Name, without the prefix ``wds_`` → folder or URL.
 
     Raises:
-        ValueError: The folder does not exist.
+        ValueError: The folder does not exist; or the URL can't be read, or nothing is below it.
     """
-    if not folder.is_dir():
-        raise ValueError(f"no folder of evaluation sets at {folder}")
-    marks = {*folder.rglob("test/nshards.txt"), *folder.rglob("test/0.tar")}
-    tests = sorted({mark.parents[1] for mark in marks})
-    return {_name(path.relative_to(folder)): path for path in tests}
+    if is_url(place):
+        found = [PurePosixPath(name) for name in something_at("folder of evaluation sets", place)]
+    elif Path(place).is_dir():
+        found = [
+            PurePosixPath(file.relative_to(place)) for mark in _MARKS for file in Path(place).rglob(mark)
+        ]
+    else:
+        raise ValueError(f"no folder of evaluation sets at {place}")
+    tests = sorted({file.parents[1] for file in found if any(map(file.match, _MARKS))})
+    return {
+        test.as_posix().replace("wds_", "").replace("/", "_"): (
+            f"{place.rstrip('/')}/{test}" if is_url(place) else str(Path(place) / test)
+        )
+        for test in tests
+    }
 
 
-def sets_at(url: str) -> dict[str, str]:
-    """Find the evaluation sets below a URL, as `found_sets` does in a folder.
-
-    Raises:
-        ValueError: The URL can't be read, or nothing is below it.
-    """
-    found = map(PurePosixPath, something_at("folder of evaluation sets", url))
-    tests = sorted(
-        {file.parents[1] for file in found if file.match("test/nshards.txt") or file.match("test/0.tar")}
-    )
-    return {_name(path): f"{url.rstrip('/')}/{path}" for path in tests}
-
-
-def _name(path: PurePath) -> str:
-    return path.as_posix().replace("wds_", "").replace("/", "_")
-
-
-def check_sets(sets: Mapping[str, Path] | Mapping[str, str], workers: Workers) -> Iterator[SetCheck]:
+def check_sets(sets: Mapping[str, str], workers: Workers) -> Iterator[tuple[str, bool]]:
     """Read each set and decode its images, then report what is missing of the paper's suite.
 
     Args:
         sets: Name → folder or URL; a set below a URL is copied into the cache of the machine that checks it.
         workers: Workers that read the sets.
+
+    Yields:
+        A line to print, and False if it is about a set that can't be used.
     """
-    names, sizes = list(sets), dict[str, int]()
-    places: list[str | Path] = [*sets.values()]
-    found, reported = dict[int, tuple[SetCheck, int]](), 0
+    names, places, sizes = list(sets), list(sets.values()), dict[str, int]()
+    found, reported = dict[int, tuple[str, int | None]](), 0
     for number, checked in workers.map(partial(_check, names, places), range(len(names)), names.__getitem__):
         found[number] = checked
         while reported in found:  # workers finish in any order; results are reported in that of the sets
-            result, images = found[reported]
-            yield result
-            if result.good:
+            line, images = found[reported]
+            yield line, images is not None
+            if images is not None:
                 sizes[names[reported]] = images
             reported += 1
     for member in SUITE:
         present = [name for name in sizes if suite_title(name) == member.title]
         if not present:
-            yield SetCheck(
-                line=f"missing of the paper's suite: {member.title} ({member.names[0]})", good=True
-            )
+            yield f"missing of the paper's suite: {member.title} ({member.names[0]})", True
         for name in present:
             if sizes[name] != member.images:
-                line = f"{name} has {sizes[name]:,} images; the full {member.title} has {member.images:,}"
-                yield SetCheck(line=line, good=True)
+                yield (
+                    f"{name} has {sizes[name]:,} images; the full {member.title} has {member.images:,}",
+                    True,
+                )
 
 
-def _check(names: Sequence[str], places: Sequence[str | Path], number: int) -> tuple[SetCheck, int]:
-    """Return the result for a set, and its number of images."""
+def _check(names: Sequence[str], places: Sequence[str], number: int) -> tuple[str, int | None]:
+    """Return the line for a set, and its number of images; None if it can't be used."""
     name, place = names[number], places[number]
     try:
-        kind, images, texts = check_evaluation_set(set_at(place))
+        # This machine's copy of a set below a URL.
+        copy = machine_cache() / "sets" / copy_name(place)
+        kind, images, texts = check_evaluation_set(copy_set(place, copy) if is_url(place) else place)
     except ValueError as error:
-        return SetCheck(line=f"{name}: {error}", good=False), 0
-    line = f"{name}: {kind}, {images:,} images, {texts:,} texts, in {place}"
-    return SetCheck(line=line, good=True), images
+        return f"{name}: {error}", None
+    return f"{name}: {kind}, {images:,} images, {texts:,} texts, in {place}", images

@@ -5,9 +5,10 @@ of the cache, the first part is kept and the rest is decoded each time.
 """
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
@@ -28,7 +29,6 @@ from runners.data.evaluation.evaluation_set import (
 )
 from runners.data.places.piece_cache import PieceCache
 from runners.data.pool.reader import DECODING, decode_image
-from runners.host.files import locked
 
 BATCH = 256
 """Images that are decoded, kept and encoded at once; rows of features depend on it in their last bits."""
@@ -36,18 +36,8 @@ BATCH = 256
 _LARGEST_SHARE = 2  # a split takes at most half of the cache
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CachedBatches:
-    """The batches of a split that the cache keeps.
-
-    Attributes:
-        batches: Their number, from the first on.
-        all: True if these are all batches of the split.
-    """
-
-    batches: int
-    all: bool
-
+_Kept = tuple[int, bool]
+"""Number of a split's batches that the cache keeps, from the first on, and True if these are all."""
 
 _Undecoded = tuple[str, bytes, str]
 """A sample's location in words, its image's bytes and its truth."""
@@ -110,7 +100,7 @@ class SetReader:
         """Return whether some process has filled the cache with a split."""
         return self.cache is not None and self._kept(self.cache, self._key(split)) is not None
 
-    def fill(self, split: str = "test", *, wait: bool = True) -> CachedBatches:
+    def fill(self, split: str = "test", *, wait: bool = True) -> None:
         """Decode a split into the cache, unless it is there; a killed process leaves whole batches.
 
         Args:
@@ -120,21 +110,14 @@ class SetReader:
         Raises:
             ValueError: As ``labelled``.
         """
-        nothing = CachedBatches(batches=0, all=False)
         if self.cache is None or not isinstance(self.decode, int):
-            return nothing
+            return
         key, classes, _ = self._key(split), len(self.classnames), self.templates
-        if (kept := self._kept(self.cache, key)) is not None:
-            return kept
-        with _lock(self.cache, key, wait=wait) as got:
-            if not got:
-                return nothing
-            if (kept := self._kept(self.cache, key)) is None:
-                kept = self._fill(self.cache, key, split, classes)
-                self._mark(self.cache, key, kept)
-        return kept
+        with self.cache.turn(key, wait_s=math.inf if wait else 0) as mine:
+            if mine and self._kept(self.cache, key) is None:
+                self.cache.write(key, json.dumps(self._fill(self.cache, key, split, classes)).encode())
 
-    def _fill(self, cache: PieceCache, key: str, split: str, classes: int) -> CachedBatches:
+    def _fill(self, cache: PieceCache, key: str, split: str, classes: int) -> _Kept:
         number = 0
         for number, batch in enumerate(self._undecoded(split)):
             truths = [truth for _, _, truth in batch]
@@ -144,8 +127,8 @@ class SetReader:
             if not self._has_room(cache, number) or not (
                 cache.has(name) or cache.write(name, _packed(self._decoded(batch), truths))
             ):
-                return CachedBatches(batches=number, all=False)
-        return CachedBatches(batches=number + 1, all=True)
+                return number, False
+        return number + 1, True
 
     def _batches(self, split: str) -> Iterator[tuple[Images, list[str]]]:
         """Yield batches of images and their truths, from the cache or decoded and kept.
@@ -159,10 +142,10 @@ class SetReader:
         # without a gap.
         source, at, first = self._undecoded(split), 0, 0
         for number in count():
-            if kept is not None and kept.all and number == kept.batches:
+            if kept == (number, True):
                 return
             keeps = cache is not None and (
-                self._has_room(cache, number) if kept is None else number < kept.batches
+                self._has_room(cache, number) if kept is None else number < kept[0]
             )
             found = _unpacked(cache.whole(f"{key} {number}")) if cache is not None and keeps else None
             # Without a mark in the cache only the shards show where the split ends, so they are read as well.
@@ -170,7 +153,7 @@ class SetReader:
                 batch = next(islice(source, number - at, None), None)
                 if batch is None:
                     if cache is not None and kept is None:
-                        self._mark(cache, key, CachedBatches(batches=first, all=first == number))
+                        cache.write(key, json.dumps([first, first == number]).encode())
                     return
                 at = number + 1
                 if found is None:
@@ -223,17 +206,13 @@ class SetReader:
         return blake2b(f"{self.path.resolve()} {split} {how} {shards}".encode(), digest_size=16).hexdigest()
 
     @staticmethod
-    def _mark(cache: PieceCache, key: str, kept: CachedBatches) -> None:
-        cache.write(key, json.dumps([kept.batches, kept.all]).encode())
-
-    @staticmethod
-    def _kept(cache: PieceCache, key: str) -> CachedBatches | None:
+    def _kept(cache: PieceCache, key: str) -> _Kept | None:
         """Return what a process that filled the cache kept; None before."""
         try:
             batches, whole = json.loads(cache.whole(key) or b"")
         except (ValueError, TypeError):
             return None
-        return CachedBatches(batches=batches, all=whole)
+        return batches, whole
 
 
 def _packed(images: Images, truths: Sequence[str]) -> bytes:
@@ -251,16 +230,3 @@ def _unpacked(content: bytearray | None) -> tuple[Images, list[str]] | None:
         return np.frombuffer(content, np.uint8, offset=line + 1).reshape(shape), truths
     except (ValueError, TypeError):
         return None
-
-
-@contextmanager
-def _lock(cache: PieceCache, name: str, *, wait: bool) -> Iterator[bool]:
-    """Context manager that holds a lock of the node; yields False if another process has it."""
-    try:
-        file = cache.lock_file(name)
-        file.touch()
-    except OSError:  # nothing is kept in a cache that can't be written
-        yield True
-        return
-    with locked(file, wait=wait) as held:
-        yield held

@@ -1,7 +1,6 @@
 """Perceptual comparison of images, to recognise images of evaluation sets in other files."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Self
@@ -28,21 +27,11 @@ Measured: 600 icons, re-encoded as JPEG of quality 60 to 90 or WebP or resized b
 _SIDE = 8
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Thumbnail:
-    """A compact description of a decoded image.
+def thumbnail_of(image: Image.Image) -> tuple[int, bytes]:
+    """Return a hash of an image's pixels in RGB, and its thumbnail: 8 x 8 pixels in RGB, 192 bytes.
 
-    Attributes:
-        pixels: A hash of its pixels in RGB, the same in every lossless file format.
-        thumbnail: Its 8 x 8 pixels in RGB, 192 bytes.
+    The hash is the same in every lossless file format.
     """
-
-    pixels: int
-    thumbnail: bytes
-
-
-def thumbnail_of(image: Image.Image) -> Thumbnail:
-    """Compute the thumbnail of a decoded image."""
     rgb = to_rgb(image)
     pixels = np.asarray(rgb)
     digest = blake2b(repr(pixels.shape).encode(), digest_size=8)
@@ -50,7 +39,7 @@ def thumbnail_of(image: Image.Image) -> Thumbnail:
     # PIL's bilinear filter averages over all pixels when it shrinks an image; on icons it keeps re-encoded
     # images closer together than box averages do.
     small = rgb.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
-    return Thumbnail(pixels=int.from_bytes(digest.digest(), "little"), thumbnail=small.tobytes())
+    return int.from_bytes(digest.digest(), "little"), small.tobytes()
 
 
 def file_hash(image: bytes) -> int:
@@ -75,11 +64,11 @@ class EvaluationImages:
                 files.add(file_hash(image))
                 try:
                     with open_image(image) as opened:
-                        thumbnail = thumbnail_of(opened)
+                        pixel_hash, thumbnail = thumbnail_of(opened)
                 except DecodeError:
                     continue  # `data eval-sets` reports it; the hash of the file still finds exact copies
-                pixels.add(thumbnail.pixels)
-                thumbnails.append(thumbnail.thumbnail)
+                pixels.add(pixel_hash)
+                thumbnails.append(thumbnail)
         self._take(np.array(sorted(files), np.uint64), np.array(sorted(pixels), np.uint64), _rows(thumbnails))
 
     def _take(
@@ -108,8 +97,8 @@ class EvaluationImages:
 
         Args:
             files: ``file_hash`` of each.
-            pixels: ``Thumbnail.pixels`` of each.
-            thumbnails: ``Thumbnail.thumbnail`` of each.
+            pixels: Hash of the pixels of each, by ``thumbnail_of``.
+            thumbnails: Thumbnail of each.
         """
         found = np.full(len(files), "", object)
         if self._tree is not None and len(files):

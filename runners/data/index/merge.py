@@ -4,7 +4,7 @@ DuckDB holds at most a gigabyte in memory and the rest in files of a working fol
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,30 +37,20 @@ def find_duplicates(files: Sequence[Path], known: Sequence[Path], target: Path) 
         known: Tables of pairs with ``hash``, which come before all of them.
         target: Parquet file to write.
     """
-    tables = {"files": _paths(files), "known": _paths(known)}
-    with _engine(target.parent) as engine, TemporaryDirectory(prefix=".merge-", dir=target.parent) as folder:
-        for mine, part in _shares("hash", [*files, *known], Path(folder)):
-            found = f"""
-                SELECT file_index AS part, file_row_number AS row FROM (
-                    SELECT file_index, file_row_number, row_number() OVER (
-                        PARTITION BY hash, image_hash ORDER BY file_index, file_row_number
-                    ) AS number FROM read_parquet($files) WHERE {mine}
-                ) WHERE number > 1
+
+    def repeated(mine: str) -> str:
+        found = f"""
+            SELECT file_index AS part, file_row_number AS row FROM read_parquet($files) WHERE {mine}
+            QUALIFY row_number() OVER (PARTITION BY hash, image_hash ORDER BY part, row) > 1
+        """
+        if known:
+            found += f"""
+                UNION SELECT file_index, file_row_number FROM read_parquet($files)
+                WHERE {mine} AND hash IN (SELECT hash FROM read_parquet($known) WHERE {mine})
             """
-            if known:
-                found += f"""
-                    UNION SELECT file_index, file_row_number FROM read_parquet($files)
-                    WHERE {mine} AND hash IN (SELECT hash FROM read_parquet($known) WHERE {mine})
-                """
-            engine.execute(
-                f"COPY ({found}) TO {_text(part)} (FORMAT parquet)",
-                tables if known else {"files": tables["files"]},
-            )
-        engine.execute(
-            "COPY (SELECT part, row FROM read_parquet($parts) ORDER BY part, row) "
-            f"TO {_text(target)} (FORMAT parquet)",
-            {"parts": _paths([*Path(folder).iterdir()])},
-        )
+        return found
+
+    _by_shares(repeated, "hash", {"files": files, "known": known}, target, "part, row")
 
 
 def most_frequent(files: Sequence[Path], most: int) -> list[str]:
@@ -98,31 +88,27 @@ def look_up(  # noqa: PLR0913 - two groups of tables, and the column
     name = _quoted([by])
     known = f"lower(CAST({name} AS VARCHAR))" if by == "uid" else f"CAST({name} AS VARCHAR)"
     kind = "VARCHAR" if text else "DOUBLE"
-    clear = "TRUE" if by == "uid" else "count(*) OVER (PARTITION BY id) = 1"
+    clear = "TRUE" if by == "uid" else f"count(*) OVER (PARTITION BY {known}) = 1"
+
+    def values(mine: str) -> str:
+        return f"""
+            SELECT part, row, CASE WHEN own.clear THEN other.value END AS value FROM (
+                SELECT {known} AS id, file_index AS part, file_row_number AS row, {clear} AS clear
+                FROM read_parquet($files) WHERE {mine}
+            ) AS own LEFT JOIN (
+                SELECT {known} AS id, CAST({_quoted([column])} AS {kind}) AS value
+                FROM read_parquet($others) WHERE {mine}
+                QUALIFY row_number() OVER (PARTITION BY {known} ORDER BY file_index, file_row_number) = 1
+            ) AS other USING (id)
+        """
+
     with TemporaryDirectory(prefix=".merge-", dir=folder) as temporary:
-        target, shares = Path(temporary) / "found.parquet", Path(temporary) / "shares"
-        shares.mkdir()
-        with _engine(folder) as engine:
-            for mine, share in _shares(known, [*files, *others], shares):
-                engine.execute(
-                    "COPY (SELECT part, row, CASE WHEN own.clear THEN other.value END AS value FROM ("
-                    f"SELECT id, part, row, {clear} AS clear FROM (SELECT {known} AS id, file_index AS part, "
-                    f"file_row_number AS row FROM read_parquet($files) WHERE {mine})) AS own LEFT JOIN ("
-                    f"SELECT {known} AS id, CAST({_quoted([column])} AS {kind}) AS value "
-                    f"FROM read_parquet($others) WHERE {mine} QUALIFY row_number() OVER "
-                    f"(PARTITION BY {known} ORDER BY file_index, file_row_number) = 1"
-                    f") AS other USING (id)) TO {_text(share)} (FORMAT parquet)",
-                    {"files": _paths(files), "others": _paths(others)},
-                )
-            engine.execute(
-                "COPY (SELECT value FROM read_parquet($shares) ORDER BY part, row) "
-                f"TO {_text(target)} (FORMAT parquet)",
-                {"shares": _paths([*shares.iterdir()])},
-            )
+        target = Path(temporary) / "found.parquet"
+        _by_shares(values, known, {"files": files, "others": others}, target, "value")
         found = pq.ParquetFile(target, pre_buffer=False)
         for group in range(found.num_row_groups):  # batches would read ahead
-            values = found.read_row_group(group)["value"].to_numpy()
-            yield values if text else values.astype(np.float64)
+            some = found.read_row_group(group)["value"].to_numpy()
+            yield some if text else some.astype(np.float64)
 
 
 def join(files: Sequence[Path], columns: Path, target: Path) -> Path:
@@ -135,21 +121,18 @@ def join(files: Sequence[Path], columns: Path, target: Path) -> Path:
     """
     names = [name for name in pq.read_schema(columns).names if name != "hash"]
     own = [name for name in pq.read_schema(files[0]).names if name in names]
-    with _engine(target.parent) as engine, TemporaryDirectory(prefix=".merge-", dir=target.parent) as folder:
-        for mine, share in _shares("hash", [*files, columns], Path(folder)):
-            engine.execute(
-                f"COPY (SELECT own.* EXCLUDE ({_quoted(own)}), other.* EXCLUDE (hash) FROM "
-                "(SELECT *, file_index AS part, file_row_number AS row FROM read_parquet($files) "
-                f"WHERE {mine}) AS own LEFT JOIN (SELECT DISTINCT ON (hash) * FROM read_parquet($columns) "
-                f"WHERE {mine} ORDER BY hash, file_row_number) AS other USING (hash)) "
-                f"TO {_text(share)} (FORMAT parquet)",
-                {"files": _paths(files), "columns": _paths([columns])},
-            )
-        engine.execute(
-            "COPY (SELECT * EXCLUDE (part, row) FROM read_parquet($shares) ORDER BY part, row) "
-            f"TO {_text(target)} (FORMAT parquet)",
-            {"shares": _paths([*Path(folder).iterdir()])},
-        )
+
+    def joined(mine: str) -> str:
+        return f"""
+            SELECT own.* EXCLUDE ({_quoted(own)}), other.* EXCLUDE (hash) FROM (
+                SELECT *, file_index AS part, file_row_number AS row FROM read_parquet($files) WHERE {mine}
+            ) AS own LEFT JOIN (
+                SELECT DISTINCT ON (hash) * FROM read_parquet($columns) WHERE {mine}
+                ORDER BY hash, file_row_number
+            ) AS other USING (hash)
+        """
+
+    _by_shares(joined, "hash", {"files": files, "columns": [columns]}, target, "* EXCLUDE (part, row)")
     return target
 
 
@@ -194,21 +177,34 @@ def order_of_shards(index: Index) -> str:
     return f"CASE WHEN {unscored} THEN -1 ELSE {' + '.join(['0', *behind])} END, hash"
 
 
-def _shares(by: str, tables: Sequence[Path], folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield SQL conditions that divide the rows of tables by a hash of their id, and a file for each.
+def _by_shares(
+    query: Callable[[str], str], by: str, tables: Mapping[str, Sequence[Path]], target: Path, columns: str
+) -> None:
+    """Write the rows of a query in the order of ``part`` and ``row``, after running it share by share.
 
     A window or join of DuckDB fails if its rows exceed the memory, although it spills. Rows of one id are in
     one share, so windows and joins by the id may run share by share.
 
     Args:
+        query: SQL condition that rows are in the share → the query.
         by: SQL expression of the id.
-        tables: The tables.
-        folder: Folder of the files.
+        tables: Parameter of the query → tables.
+        target: Parquet file to write.
+        columns: Columns of the result to write.
     """
-    rows = sum(pq.read_metadata(table).num_rows for table in tables)
+    rows = sum(pq.read_metadata(table).num_rows for some in tables.values() for table in some)
     count = max(1, -(-rows // _ROWS_AT_ONCE))
-    for number in range(count):
-        yield f"coalesce(hash({by}), 0) % {count} = {number}", folder / f"{number:06d}.parquet"
+    paths = {name: _paths(some) for name, some in tables.items() if some}
+    with _engine(target.parent) as engine, TemporaryDirectory(prefix=".merge-", dir=target.parent) as folder:
+        for number in range(count):
+            found = query(f"coalesce(hash({by}), 0) % {count} = {number}")
+            share = Path(folder) / f"{number:06d}.parquet"
+            engine.execute(f"COPY ({found}) TO {_text(share)} (FORMAT parquet)", paths)
+        engine.execute(
+            f"COPY (SELECT {columns} FROM read_parquet($shares) ORDER BY part, row) "
+            f"TO {_text(target)} (FORMAT parquet)",
+            {"shares": _paths([*Path(folder).iterdir()])},
+        )
 
 
 def _paths(files: Sequence[Path]) -> list[str]:

@@ -4,9 +4,9 @@ A column that was added later, such as a further score, is a file of its own bes
 written is never changed. Parts of a pool below a URL are fetched when they are first read.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -96,21 +96,13 @@ class Index:
         ]
         self._groups = np.array(groups, np.int64).reshape(-1, 2)
         self._group_starts = np.cumsum([0, *(rows for part in parts for rows in part.group_rows)])
-        self._forget()
-
-    def _forget(self) -> None:
-        """Start without open files and kept row groups."""
         self._file = lru_cache(maxsize=_FILES_OPEN)(self._open)
         self._kept_group = lru_cache(maxsize=_GROUPS_KEPT)(self._frame)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what another process needs: all but open files and kept row groups."""
-        return {name: value for name, value in vars(self).items() if name not in {"_file", "_kept_group"}}
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        """Take what `__getstate__` returned."""
-        vars(self).update(state)
-        self._forget()
+    def __reduce__(self) -> tuple[Callable[..., "Index"], tuple[object, ...]]:
+        # Another process starts without open files and kept row groups.
+        index = partial(Index, added=self.added, named=self.named, url=self._url)
+        return index, (self.folder, self.parts, self.stored)
 
     @property
     def count(self) -> int:

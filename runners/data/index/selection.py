@@ -20,6 +20,7 @@ from runners.data.index.ranks import (
     UNSCORED,
     Histogram,
     hash_digits,
+    histogram_of_hashes,
     ranks,
     score_of_rank,
 )
@@ -204,7 +205,7 @@ def _nth_hash(chosen: _Hashes, number: int, counts: NDArray[np.int64] | None = N
     if counts is None:
         counts = np.zeros(HASH_DIGITS, np.int64)
         for _, _, hashes in chosen():
-            counts += np.bincount(hash_digits(hashes), minlength=HASH_DIGITS)
+            counts += histogram_of_hashes(hashes)
     digit, number = _digit(counts, number)
     rows, few = [], []
     for start, inside, hashes in chosen():
@@ -244,7 +245,7 @@ def _lowest(index: Index, chosen: Subset, size: int) -> Subset:
             counts += index.hash_histogram(part)
         elif has is None:
             mine = index.read(part, "hash")[chosen.mask(start, stop)]
-            counts += np.bincount(hash_digits(mine), minlength=HASH_DIGITS)
+            counts += histogram_of_hashes(mine)
     content, row = _nth_hash(hashes, size, counts)
     last = np.uint64(content)
 

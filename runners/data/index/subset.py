@@ -2,19 +2,22 @@
 
 import os
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from runners.host.files import new_file
+from budgets.hardware.machine_cache import machine_cache
+from runners.host.files import locked, new_file
 
 BLOCK = 65_536
 """Rows of a block, so that a row within it takes 16 bits."""
 
-_BLOCKS_KEPT = 256
+_BLOCKS_KEPT, _SUBSETS_KEPT = 256, 64
 
 
 class Subset:
@@ -172,3 +175,33 @@ def _blocks(masks: Iterable[NDArray[np.bool_]]) -> Iterator[NDArray[np.bool_]]:
         left = left[full:]
     if len(left):
         yield left
+
+
+def kept_subset(identity: str, choose: Callable[[], Subset]) -> Subset:
+    """Return a subset that this machine keeps, or choose it; of several processes one chooses it.
+
+    Args:
+        identity: Everything that determines the subset.
+        choose: Chooses it.
+    """
+    folder = machine_cache() / "subsets"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / blake2b(identity.encode(), digest_size=16).hexdigest()
+    with locked(file.with_name(f"{file.name}.lock")):
+        with suppress(OSError, ValueError):  # there is none, or a power failure has cut it
+            os.utime(file)
+            return Subset.load(file)
+        found = choose()
+        try:
+            found.save(file)
+        except OSError:  # the disk is full
+            return found
+        _drop_unused(folder)
+        return Subset.load(file)
+
+
+def _drop_unused(folder: Path) -> None:
+    """Remove all but the subsets that were used last."""
+    files = [path for path in folder.iterdir() if path.suffix != ".lock"]
+    for path in sorted(files, key=lambda each: each.stat().st_mtime_ns)[:-_SUBSETS_KEPT]:
+        path.unlink(missing_ok=True)

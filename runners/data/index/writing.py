@@ -1,4 +1,4 @@
-"""Writing of the parts of an index, of columns that are added to them, and of the manifest that lists them.
+"""Writing of the parts of an index, of added columns and of the manifest that lists them; their opening.
 
 index/00000.parquet             the pairs of a group of shards: the columns of ``runners.data.pool.rows``
 index/00000.words.parquet       words of their captions, and the number of times that each occurs
@@ -9,7 +9,7 @@ index/sources-….parquet         the source files of its shards (``runners.data
 
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from itertools import groupby
@@ -22,10 +22,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from runners.data.index.parts import ROWS_PER_GROUP, ROWS_PER_PART, Index, Part
+from runners.data.index.parts import GROUPS_PER_PART, ROWS_PER_GROUP, ROWS_PER_PART, Index, Part
 from runners.data.index.ranks import histogram_of_hashes, histogram_of_scores
 from runners.data.index.words import split_words
-from runners.data.places.copies import INDEX
+from runners.data.places.copies import INDEX, SHARDS_AT, copied_from
 from runners.host.files import new_file
 
 VERSIONS = "versions"
@@ -37,17 +37,17 @@ UNKNOWN = -1
 _DIGITS, _COUNTS = "digits:", "counts:"
 
 
-def write_parts(folder: Path, frames: Iterable[pd.DataFrame]) -> list[str]:
+def write_parts(folder: Path, frame: pd.DataFrame) -> list[str]:
     """Write an index in parts, and return their files as in `Part`.
 
     Args:
         folder: The pool's folder.
-        frames: The pairs in their order, in tables that fit into memory.
+        frame: The pairs in their order.
     """
-    files = []
-    for number, part in enumerate(_stretches(frames, ROWS_PER_PART)):
-        files.append(f"{INDEX}{number:05d}")
-        write_part(folder / files[-1], part)
+    files: list[str] = []
+    for start in range(0, len(frame), ROWS_PER_PART):
+        files.append(f"{INDEX}{len(files):05d}")
+        write_part(folder / files[-1], frame.iloc[start : start + ROWS_PER_PART])
     return files
 
 
@@ -116,12 +116,12 @@ def read_part(folder: Path, file: str) -> tuple[Part, list[str]]:
         file: The part's file, without ``.parquet``.
     """
     opened = pq.ParquetFile(folder / f"{file}.parquet")
-    facts, columns = opened.metadata, list(opened.schema_arrow.names)
+    columns = list(opened.schema_arrow.names)
     scores = [name for name in columns if name.startswith("score")]
     table = opened.read(["shard", "hash", *scores], use_threads=False)
     part = Part(
         file=file,
-        group_rows=tuple(facts.row_group(group).num_rows for group in range(facts.num_row_groups)),
+        group_rows=_group_rows(opened.metadata),
         shards=dict.fromkeys(table["shard"].unique().to_pylist(), UNKNOWN),
         hashes=histogram_of_hashes(table["hash"].to_numpy()),
         scores={name: histogram_of_scores(table[name].to_numpy()) for name in scores},
@@ -131,16 +131,49 @@ def read_part(folder: Path, file: str) -> tuple[Part, list[str]]:
 
 def index_of_files(files: Sequence[Path]) -> Index:
     """Return tables of pairs with ``hash`` and ``score`` in one folder as an index."""
-    folder = files[0].parent
-    parts = []
-    for file in files:
-        facts = pq.read_metadata(file)
-        groups = [facts.row_group(group).num_rows for group in range(facts.num_row_groups)]
-        # Row groups of other writers may be large: some at a time.
-        parts += [
-            Part(file=file.stem, group_rows=(rows,), first_group=group) for group, rows in enumerate(groups)
-        ]
-    return Index(folder, parts, ["hash", "score"])
+    # Row groups of other writers may be large: some at a time.
+    parts = [part for file in files for part in _parts_in(pq.read_metadata(file), file.stem, 1)]
+    return Index(files[0].parent, parts, ["hash", "score"])
+
+
+def index_of_pool(path: Path, facts: Mapping[str, Any]) -> Index:
+    """Return the index of a pool: in parts or, in format 1, in one file.
+
+    Args:
+        path: The pool's folder.
+        facts: Its ``pool.json``.
+
+    Raises:
+        ValueError: The manifest or the file is missing or damaged.
+    """
+    if facts["format"] > 1:
+        oldest_first = sorted(facts["added"].items(), key=lambda each: (len(each[1]), each[1]))
+        return Index(
+            path,
+            read_manifest(path / facts["manifest"]),
+            facts["columns"],
+            added=dict(oldest_first),
+            named=facts["named"],
+            url=copied_from(path) or facts["provenance"].get(SHARDS_AT, ""),
+        )
+    try:
+        file = pq.ParquetFile(path / "index.parquet")
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"the index of pool {path} can't be read: {error}") from error
+    first, *others = _parts_in(file.metadata, "index", GROUPS_PER_PART)
+    columns = [name for name in file.schema_arrow.names if name != "bin"]
+    return Index(path, [replace(first, shards=facts["shards"]), *others], columns)
+
+
+def _parts_in(facts: pq.FileMetaData, name: str, most: int) -> Iterator[Part]:
+    """Yield the row groups of a file, up to ``most`` at a time, as parts."""
+    rows = _group_rows(facts)
+    for start in range(0, len(rows), most):
+        yield Part(file=name, group_rows=rows[start : start + most], first_group=start)
+
+
+def _group_rows(facts: pq.FileMetaData) -> tuple[int, ...]:
+    return tuple(facts.row_group(group).num_rows for group in range(facts.num_row_groups))
 
 
 def discard_index(folder: Path) -> None:
@@ -164,11 +197,16 @@ def write_manifest(folder: Path, parts: Sequence[Part]) -> str:
         found = [part.scores.get(name) for part in parts]
         columns[_DIGITS + name] = [None if each is None else each[0] for each in found]
         columns[_COUNTS + name] = [None if each is None else each[1] for each in found]
+    return write_table(folder, "manifest", pa.table(columns))
+
+
+def write_table(folder: Path, kind: str, table: pa.Table) -> str:
+    """Write a table of some kind, named by its content, and return its name below the folder."""
     file = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns), file, write_page_checksum=True)
+    pq.write_table(table, file, write_page_checksum=True)
     content = file.getvalue()
-    name = f"{INDEX}manifest-{blake2b(content, digest_size=8).hexdigest()}.parquet"
-    (folder / INDEX).mkdir(exist_ok=True)
+    name = f"{INDEX}{kind}-{blake2b(content, digest_size=8).hexdigest()}.parquet"
+    (folder / INDEX).mkdir(parents=True, exist_ok=True)
     with new_file(folder / name) as partial:
         partial.write_bytes(content)
     return name
@@ -190,47 +228,22 @@ def read_manifest(path: Path) -> list[Part]:
     scores = [name.removeprefix(_DIGITS) for name in table.column_names if name.startswith(_DIGITS)]
     return [
         Part(
-            file=row.file,
-            group_rows=tuple(row.group_rows.tolist()),
-            first_group=row.first_group,
-            shards=dict(zip(row.shards, row.sizes.tolist(), strict=True)),
-            hashes=row.hashes,
+            file=row["file"],
+            group_rows=tuple(row["group_rows"].tolist()),
+            first_group=row["first_group"],
+            shards=dict(zip(row["shards"], row["sizes"].tolist(), strict=True)),
+            hashes=row["hashes"],
             scores={
-                name: (digits, counts)
-                for name, (digits, counts) in zip(scores, histograms, strict=True)
-                if digits is not None
-            },
-            added=frozenset(row.added),
-        )
-        for row, *histograms in zip(
-            table.select(["file", "group_rows", "first_group", "shards", "sizes", "hashes", "added"])
-            .to_pandas()
-            .itertuples(),
-            *(
-                zip(table[_DIGITS + name].to_pandas(), table[_COUNTS + name].to_pandas(), strict=True)
+                name: (row[_DIGITS + name], row[_COUNTS + name])
                 for name in scores
-            ),
-            strict=True,
+                if row[_DIGITS + name] is not None
+            },
+            added=frozenset(row["added"]),
         )
+        for row in table.to_pandas().to_dict("records")
     ]
 
 
 def _write(path: Path, table: pa.Table) -> None:
     with new_file(path) as partial:
         pq.write_table(table, partial, row_group_size=ROWS_PER_GROUP, write_page_checksum=True)
-
-
-def _stretches(frames: Iterable[pd.DataFrame], rows: int) -> Iterator[pd.DataFrame]:
-    """Yield the rows of tables in stretches of some length; the last may be shorter."""
-    waiting: list[pd.DataFrame] = []
-    count = 0
-    for frame in frames:
-        waiting.append(frame)
-        count += len(frame)
-        while count >= rows:
-            joined = pd.concat(waiting, ignore_index=True)
-            yield joined.iloc[:rows]
-            waiting = [joined.iloc[rows:]]
-            count -= rows
-    if count:
-        yield pd.concat(waiting, ignore_index=True)

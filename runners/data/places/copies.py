@@ -95,17 +95,6 @@ def pool_at(place: str | Path) -> Path:
     return copy_pool(str(place), machine_cache() / "pools" / copy_name(str(place)))
 
 
-def set_at(place: str | Path) -> Path:
-    """Return an evaluation set's folder: the place itself, or this machine's copy of a URL.
-
-    Raises:
-        ValueError: As `copy_set`.
-    """
-    if not is_url(str(place)):
-        return Path(place)
-    return copy_set(str(place), machine_cache() / "sets" / copy_name(str(place)))
-
-
 def _origin(url: str) -> str:
     return json.dumps({"url": url.rstrip("/")}) + "\n"
 

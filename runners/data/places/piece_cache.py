@@ -8,14 +8,14 @@ folder and removes the pieces that were unused for the longest time. Hence no pr
 
 import os
 import shutil
-import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 
 from budgets.hardware.machine_cache import machine_cache
 from budgets.quantity import parse_bytes
+from runners.host.files import locked, new_file
 
 CACHE_SIZE = "STUDY_CACHE_SIZE"
 """Environment variable with the largest size of a node's cache of remote shards, such as ``500 GB``."""
@@ -78,29 +78,37 @@ class PieceCache:
         if len(content) > self._share:
             return False
         path = self._path(name)
-        partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
         # One write in ``every`` makes room, so that about an eighth of a folder's share is written between.
         every, written = max(1, self._share // (_SLACK * max(1, len(content)))), True
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(content)
-            partial.replace(path)
+            with new_file(path, sync=False) as partial:
+                partial.write_bytes(content)
         except FileNotFoundError:  # removed by another process that made room
             return False
         except OSError:  # the disk is full, or may not be written to: reading works without the cache
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
             every, written = 1, False
         if int(path.name[2:10], 16) % every == 0:
             with suppress(OSError):
                 self._make_room(path.parent)
         return written
 
-    def lock_file(self, name: str) -> Path:
-        """Return the file whose lock keeps processes from fetching the same pieces at the same time."""
-        folder = self._folder / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"{blake2b(name.encode(), digest_size=2).hexdigest()}"
+    @contextmanager
+    def turn(self, name: str, *, wait_s: float) -> Iterator[bool]:
+        """Context manager that keeps processes and threads from making the same pieces at the same time.
+
+        Its value is False if another one still has the turn after ``wait_s`` seconds. Where nothing can be
+        written, everyone has it.
+        """
+        file = self._folder / "locks" / blake2b(name.encode(), digest_size=2).hexdigest()
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+        except OSError:
+            yield True
+            return
+        with locked(file, wait_s=wait_s) as held:
+            yield held is not None
 
     def _make_room(self, folder: Path) -> None:
         """Remove the pieces of a folder that were unused for the longest time, down to its share."""

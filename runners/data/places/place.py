@@ -5,6 +5,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -106,7 +107,7 @@ class FolderPlace:
             if file is None and not self._folder.exists():  # unreachable; the shard is not damaged
                 raise FileNotFoundError(f"{self._folder} is unreachable")
             try:
-                yield _missing if file is None else _reader(file)
+                yield partial(_read, file)
             finally:
                 if file is not None:
                     os.close(file)
@@ -121,12 +122,7 @@ def size_of(path: Path | str) -> int:
     return facts.st_size if stat.S_ISREG(facts.st_mode) else -1
 
 
-def _reader(file: int) -> Read:
-    def read(offset: int, length: int, *, again: bool = False) -> bytes:  # noqa: ARG001 - there is no cache
-        return os.pread(file, length, offset)
-
-    return read
-
-
-def _missing(offset: int, length: int, *, again: bool = False) -> bytes:  # noqa: ARG001 - there is nothing
-    raise FileNotFoundError
+def _read(file: int | None, offset: int, length: int, *, again: bool = False) -> bytes:  # noqa: ARG001 - no cache
+    if file is None:
+        raise FileNotFoundError
+    return os.pread(file, length, offset)

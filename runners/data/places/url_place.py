@@ -5,13 +5,12 @@ of several processes that need the same pieces, one fetches them. The caller che
 of each pair; a range that fails the check is read again with ``again=True``, past the cache.
 """
 
-import fcntl
 import math
 import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -38,7 +37,6 @@ _PIECES_PER_REQUEST = LARGEST // PIECE
 _MOST_LATELY = 2**16  # pieces: 16 GiB, remembered in some 10 MiB
 _AHEAD_BYTES = 256 * 2**20
 _MISSING_S = 60.0  # until a missing shard is requested again; a request for each of its pairs would take long
-_LOOK_S = 0.01
 _LONGEST_FETCH_S = 120.0  # time that another process may take for a fetch before this one fetches as well
 
 
@@ -74,16 +72,8 @@ class UrlPlace:
 
     def sizes(self, shards: Sequence[str]) -> Mapping[str, int]:
         """Return the bytes of each shard; -1 if there is none."""
-        found = self.listed()
+        found = listed("pool", self.url)
         return {shard: found.get(shard, -1) for shard in shards}
-
-    def listed(self) -> Mapping[str, int]:
-        """Return everything below the URL: name → bytes.
-
-        Raises:
-            ValueError: The place can't be read, for example because there are no credentials.
-        """
-        return listed("pool", self.url)
 
     def versions(self, shards: Sequence[str]) -> list[int]:
         """Return the size of each shard; what is decoded is checked against the hashes of the index."""
@@ -106,11 +96,9 @@ class UrlPlace:
         for piece in [*islice(self._lately, max(0, len(self._lately) - self._most_lately))]:
             del self._lately[piece]
 
-    @contextmanager
-    def whole(self, shard: str) -> Iterator[Path]:
+    def whole(self, shard: str) -> AbstractContextManager[Path]:
         """Context manager: a copy of a shard as a file."""
-        with downloaded(self.url, shard, self._sizes[shard]) as path:
-            yield path
+        return downloaded(self.url, shard, self._sizes[shard])
 
     def reading(self, wanted: Sequence[ShardRanges]) -> Iterator[Read]:
         """Yield a reader for each shard; the next shards are fetched in the background meanwhile."""
@@ -165,8 +153,10 @@ class UrlPlace:
             again: True to fetch what is in the cache, too.
         """
         found: dict[int, bytes] = {}
-        with self._turn(f"{self.path(shard)} {pieces[0] // _PIECES_PER_REQUEST}", wait=wait) as mine:
-            if not mine:
+        longest_s, patience_s = (_LONGEST_FETCH_S, PATIENCE_S) if wait else (0.0, 0.0)
+        name = f"{self.path(shard)} {pieces[0] // _PIECES_PER_REQUEST}"
+        with self._cache.turn(name, wait_s=longest_s) as mine:
+            if not mine and not wait:
                 return found
             missing = [
                 piece
@@ -176,42 +166,18 @@ class UrlPlace:
             for run in _runs(missing):
                 start = run.start * PIECE
                 stop = min(run.stop * PIECE, self._sizes[shard])
-                content = self._request(shard, start, stop, PATIENCE_S if wait else 0)
+                storage = self._of_this_process()[1]
+                try:
+                    content = read_range(storage, shard, start, stop, patience_s)
+                except FileNotFoundError:
+                    self._missing[shard] = time.monotonic()
+                    raise
                 for piece in run:
                     part = content[piece * PIECE - start : (piece + 1) * PIECE - start]
                     found[piece] = part
                     if len(part) == self._size(shard, piece):
                         self._cache.write(self._name(shard, piece), part)
         return found
-
-    def _request(self, shard: str, start: int, stop: int, patience_s: float) -> bytes:
-        """Return a range of a shard, and remember a shard that is missing."""
-        try:
-            return read_range(self._of_this_process()[1], shard, start, stop, patience_s)
-        except FileNotFoundError:
-            self._missing[shard] = time.monotonic()
-            raise
-
-    @contextmanager
-    def _turn(self, name: str, *, wait: bool) -> Iterator[bool]:
-        """Context manager: True if no other process or thread fetches the same, after waiting for it."""
-        try:
-            file = os.open(self._cache.lock_file(name), os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError:  # no cache
-            yield True
-            return
-        try:
-            deadline = time.monotonic() + (_LONGEST_FETCH_S if wait else 0)
-            mine = _try_lock(file)
-            while not mine and time.monotonic() < deadline:
-                time.sleep(_LOOK_S)
-                mine = _try_lock(file)
-            yield mine or wait
-        finally:
-            # Closing is not enough: a process forked in the meantime has a copy of the open file, and with it
-            # the lock.
-            fcntl.flock(file, fcntl.LOCK_UN)
-            os.close(file)
 
     def _name(self, shard: str, piece: int) -> str:
         return f"{self.path(shard)} {self._sizes[shard]} {piece}"
@@ -247,14 +213,6 @@ def _requests(wanted: ShardRanges) -> Mapping[int, list[int]]:
                     groups[each // _PIECES_PER_REQUEST].append(each)
             known = max(known, piece)
     return groups
-
-
-def _try_lock(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _runs(numbers: Sequence[int]) -> Iterator[range]:

@@ -31,10 +31,10 @@ class DecodeError(OSError):
 
 @contextmanager
 def open_image(content: bytes) -> Iterator[Image.Image]:
-    """Context manager: an image file whose header alone has been read.
+    """Context manager: an image file whose header alone has been read, to decode it within.
 
     Raises:
-        DecodeError: It is not an image, or is too large or too narrow.
+        DecodeError: It is not an image, is too large or too narrow, or cannot be decoded.
     """
     try:
         image = Image.open(io.BytesIO(content))
@@ -47,19 +47,15 @@ def open_image(content: bytes) -> Iterator[Image.Image]:
             raise DecodeError("image too large")
         if max(image.size) > MAX_ASPECT * min(image.size):
             raise DecodeError("image too narrow")
-        yield image
+        try:
+            yield image
+        except Exception as error:  # decoders raise many types of errors
+            raise DecodeError("unreadable image", str(error)) from error
 
 
 def load(image: Image.Image) -> None:
-    """Decode an opened image.
-
-    Raises:
-        DecodeError: It cannot be decoded; decoders raise many types of errors.
-    """
-    try:
-        image.load()
-    except Exception as error:
-        raise DecodeError("unreadable image", str(error)) from error
+    """Decode an opened image."""
+    image.load()
 
 
 def to_rgb(image: Image.Image, smallest: int | None = None) -> Image.Image:
@@ -69,16 +65,10 @@ def to_rgb(image: Image.Image, smallest: int | None = None) -> Image.Image:
         image: The image.
         smallest: Side in pixels that suffices: a JPEG is decoded at half or a quarter of its size, in a
             fraction of the time.
-
-    Raises:
-        DecodeError: As ``load``.
     """
-    try:
-        if smallest is not None:
-            image.draft("RGB", (smallest, smallest))
-        image.load()
-        if image.mode in _DEEP_GREY:  # PIL would cut all above 255 to white
-            return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)).convert("RGB")
-        return image.convert("RGB")
-    except Exception as error:
-        raise DecodeError("unreadable image", str(error)) from error
+    if smallest is not None:
+        image.draft("RGB", (smallest, smallest))
+    image.load()
+    if image.mode in _DEEP_GREY:  # PIL would cut all above 255 to white
+        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")

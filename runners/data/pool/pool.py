@@ -14,7 +14,7 @@ Existing shards are indexed in place, in their own order (`runners.data.build.in
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
@@ -26,12 +26,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from budgets.quality import BY, plain, score_of_quality
-from runners.data.index.opening import in_one_file, in_parts
 from runners.data.index.parts import Index
 from runners.data.index.selection import SUBSET_PREFIX, select
-from runners.data.index.subset import Subset
-from runners.data.index.subset_cache import kept_subset
-from runners.data.index.writing import VERSIONS
+from runners.data.index.subset import Subset, kept_subset
+from runners.data.index.writing import VERSIONS, index_of_pool
 from runners.data.places.copies import SHARDS_AT, copied_from
 from runners.data.places.piece_cache import piece_cache
 from runners.data.places.place import FolderPlace, Place
@@ -122,11 +120,6 @@ class Pool:
     sources: str = ""
     copy_of: str = ""
 
-    @property
-    def name(self) -> str:
-        """Name in reports."""
-        return self.origin.name
-
     @cached_property
     def shards(self) -> Mapping[str, int]:
         """Path below the folder → bytes of the shard."""
@@ -148,19 +141,6 @@ class Pool:
         """Read the index of a small pool now, so that forked processes share it."""
         if self.count <= _ROWS_IN_MEMORY:
             _ = self.frame
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The index's columns."""
-        return self.index.columns
-
-    def column(self, name: str) -> NDArray[Any]:
-        """Return a whole column of numbers."""
-        return np.concatenate([*self.index.chunks(name)])
-
-    def row_groups(self, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
-        """Yield the index, or some columns of it, row group by row group."""
-        return self.index.frames(columns)
 
     def rows(self, rows: NDArray[np.int64], columns: Sequence[str], *, keep: bool = True) -> pd.DataFrame:
         """Return rows of the index in the requested order; of a large one, only their row groups are read.
@@ -256,7 +236,7 @@ def _read(path: Path, file: Path) -> Pool:
 def _described(path: Path, name: str, facts: Mapping[str, Any]) -> Pool:
     """Return the pool that the facts of a file describe."""
     found = facts["format"]
-    index = in_one_file(path, facts) if found == 1 else in_parts(path, facts)
+    index = index_of_pool(path, facts)
     if index.count != facts["count"]:
         raise ValueError(f"the index of {path} has {index.count} rows, {name} says {facts['count']}")
     named = [name for name in index.columns if name.startswith(SUBSET_PREFIX)] if found == 1 else []

@@ -85,12 +85,6 @@ def read_pairs(
     return Pairs(images=images, captions=captions, damage=tuple(damage.values()))
 
 
-def captions(pool: Pool, rows: NDArray[np.int64]) -> list[str]:
-    """Return the captions of rows of the pool's index, in their order."""
-    texts: list[str] = pool.rows(rows, ("caption",))["caption"].tolist()
-    return texts
-
-
 def decode_image(payload: bytes, image_size: int) -> NDArray[np.uint8]:
     """Decode one image file to uint8 (3, S, S), RGB; resized and cropped to S as in ``decode_rows``.
 

@@ -12,7 +12,6 @@ from runners.data.index.words import split_words
 from runners.data.pool.shards import PairEntry
 from runners.data.pool.tokenizer import caption_tokens
 
-_NO_BIN = -1
 VOCABULARY_LIMIT = 100_000
 
 DTYPES = {
@@ -49,7 +48,7 @@ def bins_of(score: NDArray[np.float32], content: NDArray[np.uint64]) -> NDArray[
     # From the best score to the worst, ties by hash; rows without a score (NaN) last.
     order = np.lexsort((content, np.where(np.isnan(score), np.inf, -score)))
     bins[order] = np.arange(len(score)) * BINS // max(len(score), 1)
-    bins[np.isnan(score)] = _NO_BIN
+    bins[np.isnan(score)] = -1
     return bins
 
 

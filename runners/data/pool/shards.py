@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from runners.data.pool.damage import NOT_READABLE, Damage
-from runners.data.pool.pictures import DecodeError, load, open_image
+from runners.data.pool.pictures import DecodeError, open_image
 from runners.data.pool.samples import IMAGE_KINDS, INCOMPLETE, Sample, UnreadableRange, walk_samples
 
 _LACKING = ("no image", "no caption")
 
-Inspect = Callable[[Image.Image], None]
-"""Called with each decoded image."""
+Inspect = Callable[[Image.Image], object]
+"""Called with each opened image, to decode it, for example `runners.data.pool.pictures.load`."""
 
 _BLOCK = tarfile.BLOCKSIZE
 
@@ -36,7 +36,7 @@ class PairEntry:
         shard: The shard's path below the pool.
         offset: Offset of the image's bytes in the shard.
         length: Number of the image's bytes.
-        caption: The text, white space at its ends removed.
+        caption: The text on one line, with white space collapsed.
         width: Width of the image in pixels.
         height: Height of the image in pixels.
         hash: 64-bit hash of the image's bytes and the caption.
@@ -87,7 +87,7 @@ def close_shard(file: IO[bytes]) -> None:
 
 
 def entries_of(
-    path: Path, name: str, *, score_field: str, decode: bool = False, inspect: Inspect | None = None
+    path: Path, name: str, *, score_field: str, inspect: Inspect | None = None
 ) -> Iterator[tuple[PairEntry, Sample] | Damage]:
     """Describe each sample of a shard.
 
@@ -95,8 +95,7 @@ def entries_of(
         path: The shard.
         name: The shard's name in the index.
         score_field: Field of a sample's json that holds its score.
-        decode: True to decode whole images, False to read only their headers.
-        inspect: Called with each decoded image, just before its pair is yielded.
+        inspect: Called with each opened image, just before its pair is yielded; None to read only headers.
 
     Yields:
         An entry with its sample; damage for a sample that is not a pair, and for bytes without a sample. A
@@ -113,11 +112,7 @@ def entries_of(
         if isinstance(each, UnreadableRange):
             yield Damage(shard=name, key=as_utf8(each.key), reason=f"{NOT_READABLE}: {each.reason}")
             continue
-        found = (
-            describe(each, name, score_field=score_field, decode=decode, inspect=inspect)
-            if each.whole
-            else INCOMPLETE
-        )
+        found = describe(each, name, score_field=score_field, inspect=inspect) if each.whole else INCOMPLETE
         if isinstance(found, str) and (each.fault or found in (*_LACKING, INCOMPLETE)):
             pieces.append((each.key, each.endings, found))
             continue
@@ -156,33 +151,52 @@ def _once(
     yield from reasons
 
 
-def describe(
-    sample: Sample, name: str, *, score_field: str, decode: bool, inspect: Inspect | None = None
-) -> PairEntry | str:
+def describe(sample: Sample, name: str, *, score_field: str, inspect: Inspect | None) -> PairEntry | str:
     """Describe one sample of a shard, or return the reason why it is not a pair (see ``entries_of``)."""
     members = sample.members
     ending = image_kind(members)
-    facts = facts_of(members)
-    caption = _caption(members, facts)
     if sample.fault or as_utf8(sample.key) != sample.key:
         return sample.fault or "name is not UTF-8"
-    if ending is None or caption is None:
-        return "no image" if ending is None else "no caption"
-    if (reason := not_text(caption)) is not None:
-        return reason
-    offset, image = members[ending]
-    size = image_size(image, decode=decode, inspect=inspect)
+    if ending is None:
+        return "no image"
+    facts = facts_of(members)
+    caption = members["txt"][1].decode("utf-8", "replace") if "txt" in members else facts.get("caption")
+    return entry_of(
+        sample.key, name, members[ending], caption, facts, score_field=score_field, inspect=inspect
+    )
+
+
+def entry_of(  # noqa: PLR0913 - what is known about a pair, and options
+    key: str,
+    shard: str,
+    image: tuple[int, bytes],
+    caption: object,
+    facts: Mapping[str, object],
+    *,
+    score_field: str,
+    inspect: Inspect | None,
+) -> PairEntry | str:
+    """Describe a pair by its image (offset and bytes), caption and other fields, or return why it is none."""
+    text = " ".join(str(caption or "").split())
+    if not text:
+        return "no caption"
+    if as_utf8(text) != text:
+        return "caption is not UTF-8"
+    if "\0" in text:
+        return "caption with a NUL character"
+    offset, content = image
+    size = image_size(content, inspect)
     if isinstance(size, str):
         return size
     return PairEntry(
-        key=sample.key,
-        shard=name,
+        key=key,
+        shard=shard,
         offset=offset,
-        length=len(image),
-        caption=caption,
+        length=len(content),
+        caption=text,
         width=size[0],
         height=size[1],
-        hash=content_hash(image, caption),
+        hash=content_hash(content, text),
         score=score_of(facts.get(score_field)),
         uid=as_utf8(str(facts.get("uid") or "")),
     )
@@ -202,18 +216,12 @@ def facts_of(members: Mapping[str, tuple[int, bytes]]) -> dict[str, object]:
     return facts if isinstance(facts, dict) else {}
 
 
-def clean_caption(text: str) -> str:
-    """Return a caption on one line, with white space collapsed."""
-    return " ".join(text.split())
-
-
-def image_size(image: bytes, *, decode: bool, inspect: Inspect | None = None) -> tuple[int, int] | str:
+def image_size(image: bytes, inspect: Inspect | None = None) -> tuple[int, int] | str:
     """Return width and height of an image file in pixels, or the reason why it is not an image.
 
     Args:
         image: The file's bytes.
-        decode: True to decode the whole image, False to read only its header.
-        inspect: Called with the image after decoding.
+        inspect: Called with the opened image; None to read only its header.
     """
     if not image:
         return "empty image file"
@@ -221,10 +229,8 @@ def image_size(image: bytes, *, decode: bool, inspect: Inspect | None = None) ->
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PIL warns about large images and unusual metadata
             with open_image(image) as opened:
-                if decode:
-                    load(opened)
-                    if inspect:
-                        inspect(opened)
+                if inspect:
+                    inspect(opened)
                 return opened.size
     except DecodeError as error:
         return error.reason
@@ -243,21 +249,6 @@ def score_of(value: object) -> float:
 def as_utf8(name: str) -> str:
     """Return a name with bytes that are not UTF-8 as escape sequences, so that it can be stored."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def not_text(caption: str) -> str | None:
-    """Return the reason why a caption cannot be stored, or None."""
-    if as_utf8(caption) != caption:
-        return "caption is not UTF-8"
-    return "caption with a NUL character" if "\0" in caption else None
-
-
-def _caption(members: Mapping[str, tuple[int, bytes]], facts: Mapping[str, object]) -> str | None:
-    if "txt" in members:
-        text = members["txt"][1].decode("utf-8", "replace")
-    else:
-        text = str(facts.get("caption") or "")
-    return clean_caption(text) or None
 
 
 def encode_image(image: NDArray[np.uint8]) -> bytes:

@@ -76,7 +76,7 @@ def members_of(path: Path) -> Iterator[Member | Gap]:
             start, at = at, _zeros_end(file, at, size)
             gap = at > start and not _ends_archive(start - archive, at - start, final=at == size)
             # A header with a valid checksum that tarfile could not use is passed over as well.
-            if at < size and (at == start or cut is not None or not _is_header(_block(file, at), at, size)):
+            if at < size and (at == start or cut is not None or not _is_header(_block(file, at))):
                 gap, at = True, _next_header(file, at + _BLOCK, size)
             elif at <= start:  # the end of the file, without the mark of an end
                 gap = True
@@ -139,15 +139,15 @@ def _swallows(content: bytes, name: str) -> bool:
     place = content.find(_MAGIC, _MAGIC_AT)
     while place >= 0:
         start = place - _MAGIC_AT
-        if start % _BLOCK == 0 and _is_header(content[start : start + _BLOCK], 0, 0):
+        if start % _BLOCK == 0 and _is_header(content[start : start + _BLOCK]):
             return True
         place = content.find(_MAGIC, place + 1)
     return False
 
 
-def _is_header(block: bytes, at: int, size: int) -> bool:
-    """Return whether a block is a header by its checksum, other than at the end of the file."""
-    if len(block) < _BLOCK or (size and at >= size) or not set(block[148:156]) <= set(b"01234567 \0"):
+def _is_header(block: bytes) -> bool:
+    """Return whether a block is a header by its checksum."""
+    if len(block) < _BLOCK or not set(block[148:156]) <= set(b"01234567 \0"):
         return False
     try:
         tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
@@ -164,7 +164,7 @@ def _next_header(file: IO[bytes], at: int, size: int) -> int:
         if not chunk:
             return size
         for place in range(0, len(chunk), _BLOCK):
-            if chunk[place] and _is_header(chunk[place : place + _BLOCK], 0, 0):
+            if chunk[place] and _is_header(chunk[place : place + _BLOCK]):
                 return at + place
         at += len(chunk)
     return size

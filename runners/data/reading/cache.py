@@ -5,9 +5,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
-from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 from runners.data.pool.damage import Damage
 from runners.data.pool.pool import Pool
 from runners.data.pool.reader import DECODING, READ_COLUMNS, decode_rows
+from runners.host.files import locked
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - its contents are checked for their owner by the mode
 LARGEST_CACHE_BYTES = 8 * 2**30
@@ -26,37 +25,24 @@ _DECODED_AT_ONCE = 4096
 _IDLE_S = 3600.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SharedImages:
-    """A pool's decoded images.
-
-    Attributes:
-        images: uint8 (pairs, 3, S, S), RGB, in the order of the index; black where damaged. Writing to it
-            changes a private copy.
-        damage: Row → damage of a pair that could not be read.
-    """
-
-    images: NDArray[np.uint8]
-    damage: Mapping[int, Damage]
-
-
 def shared_images(
     pool: Pool, image_size: int, *, threads: int = 1, memory: Path = SHARED_MEMORY
-) -> SharedImages | None:
+) -> tuple[NDArray[np.uint8], dict[int, Damage]] | None:
     """Return a pool's images at a size, decoded by the first process that asks while others wait.
 
     They stay until the machine restarts, or until no process uses them and another pool needs the room or
     ``drop_idle`` is called.
 
     Returns:
-        The images, or ``None`` if the pool is too large or shared memory has no room.
+        uint8 (pairs, 3, S, S), RGB, in the order of the index, black where damaged, a write to which changes
+        a private copy; and the damage by row. ``None`` if the pool is too large or shared memory has no room.
     """
     need = pool.count * 3 * image_size**2
     if need > LARGEST_CACHE_BYTES or not os.access(memory, os.W_OK):
         return None
     folder = _folder(memory)
     path = folder / f"{_key(pool, image_size)}.npy"
-    with closing(_Lock(folder / "lock")):
+    with locked(folder / "lock"):
         if not path.exists():
             # Half of the memory stays free. Caches that were not used for an hour are dropped first; if that
             # is not enough, all unused ones.
@@ -68,17 +54,20 @@ def shared_images(
             _decode(pool, image_size, path, threads)
         os.utime(path)
         images = np.load(path, mmap_mode="c")
-        # The shared lock marks the cache as used until this process ends.
-        _IN_USE.setdefault(path, _Lock(path, fcntl.LOCK_SH))
+        file = os.open(path, os.O_RDONLY)
+        fcntl.flock(file, fcntl.LOCK_SH)
+        if path in _IN_USE:
+            os.close(_IN_USE[path])
+        _IN_USE[path] = file
         found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    return SharedImages(images=images, damage={int(row): Damage(**each) for row, each in found.items()})
+    return images, {int(row): Damage(**each) for row, each in found.items()}
 
 
 def drop_idle(*, memory: Path = SHARED_MEMORY) -> None:
     """Free the caches that no process uses; wait while another process decodes."""
     if os.access(memory, os.W_OK):
         folder = _folder(memory)
-        with closing(_Lock(folder / "lock")):
+        with locked(folder / "lock"):
             _drop_idle(folder)
 
 
@@ -90,32 +79,14 @@ def _drop_idle(folder: Path, *, unused_s: float = 0.0) -> None:
     for path in folder.glob("*.npy"):
         if time.time() - path.stat().st_mtime < unused_s:
             continue
-        try:
-            file = _Lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            continue
-        with closing(file):
-            path.unlink()
-            path.with_suffix(".json").unlink(missing_ok=True)
+        with locked(path, wait_s=0) as free:
+            if free is not None:
+                path.unlink()
+                path.with_suffix(".json").unlink(missing_ok=True)
 
 
-class _Lock:
-    """A file lock, which the system releases when the process dies."""
-
-    def __init__(self, path: Path, kind: int = fcntl.LOCK_EX) -> None:
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._file, kind)
-        except BlockingIOError:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        os.close(self._file)
-
-
-# Locks of the caches that this process uses, held until it ends.
-_IN_USE: dict[Path, _Lock] = {}
+# Caches that this process uses: a shared lock of the open file marks them until the process ends.
+_IN_USE: dict[Path, int] = {}
 
 
 def _key(pool: Pool, image_size: int) -> str:

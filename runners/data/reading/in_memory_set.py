@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from runners.data.pool.damage import Damage, check_tolerance
-from runners.data.pool.reader import captions, read_pairs
+from runners.data.pool.reader import read_pairs
 from runners.data.reading.cache import shared_images
 from runners.data.reading.mixing import mixed_positions
 from runners.data.reading.training_data import Batches, Empty, Source, Tokens, rank_slice
@@ -112,8 +112,9 @@ def decode(source: Source, image_size: int, tokens: Tokens, threads: int, tolera
             share=source.share,
             damage=pairs.damage,
         )
-    sound = np.array([row not in shared.damage for row in rows.tolist()], bool)
-    damage = [shared.damage[row] for row in rows[~sound].tolist()]
+    images, damaged = shared
+    sound = np.array([row not in damaged for row in rows.tolist()], bool)
+    damage = [damaged[row] for row in rows[~sound].tolist()]
     check_tolerance(damage, of=len(rows), tolerance=tolerance)
     if not sound.any():
         raise ValueError(f"no pair of the subset can be read; {damage[0]}")
@@ -121,8 +122,8 @@ def decode(source: Source, image_size: int, tokens: Tokens, threads: int, tolera
     stand_in = np.flatnonzero(sound)
     chosen = rows[stand_in[np.searchsorted(stand_in, np.arange(len(rows))) % len(stand_in)]]
     return InMemory(
-        images=torch.from_numpy(shared.images),
-        tokens=tokens(captions(pool, chosen)),
+        images=torch.from_numpy(images),
+        tokens=tokens(pool.rows(chosen, ("caption",))["caption"].tolist()),
         rows=torch.from_numpy(chosen),
         share=source.share,
         damage=damage,

@@ -49,7 +49,9 @@ def stretches(*, seed: int, shares: Sequence[int], start: int, stop: int) -> lis
         start: First position, counted in samples from the start of training.
         stop: One after the last position.
     """
-    found, seeds = tuple(shares), _seeds(seed, len(shares))
+    found = tuple(shares)
+    # Two pools of one size have different orders.
+    seeds = [seed, *(derive_seed(seed, "pool of a mixture", number) for number in range(1, len(found)))]
     if len(found) == 1:
         return [Stretch(seed=seed, start=start, stop=stop, places=np.arange(stop - start))]
     # The first cycle begins at or before ``start``: cycles begin anew with each period. ``begun`` counts the
@@ -98,11 +100,6 @@ def mixed_positions(
         found[own.places] = before + rows
         before += count
     return found
-
-
-def _seeds(seed: int, pools: int) -> list[int]:
-    """Return the seed of each pool's order; two pools of one size have different orders."""
-    return [seed, *(derive_seed(seed, "pool of a mixture", number) for number in range(1, pools))]
 
 
 def _before(shares: tuple[int, ...], position: int) -> NDArray[np.int64]:

@@ -39,14 +39,18 @@ def positions(*, seed: int, count: int, start: int, stop: int, windowed: bool = 
     for epoch in range(start // count, -(-stop // count)):
         first, last = max(start - epoch * count, 0), min(stop - epoch * count, count)
         if windowed:
-            parts += _windows(seed, count, epoch, first, last)
+            starts = _window_starts(seed, count, epoch)
+            parts += [
+                _window(seed, count, epoch, window)[max(first - starts[window], 0) : last - starts[window]]
+                for window in _windows_of(seed, count, epoch, first, last)
+            ]
         else:
             parts.append(_permutation(seed, count, epoch)[first:last])
     return np.concatenate(parts)
 
 
-def windows(*, seed: int, count: int, start: int, stop: int, more: int) -> list[tuple[int, int]]:
-    """Return the windows that positions ``start`` to ``stop`` lie in, and ``more`` that follow.
+def windows(*, seed: int, count: int, start: int, stop: int) -> list[tuple[int, int]]:
+    """Return the windows that positions ``start`` to ``stop`` lie in, and the one that follows.
 
     Returns:
         Epoch and number of each window within it.
@@ -55,11 +59,9 @@ def windows(*, seed: int, count: int, start: int, stop: int, more: int) -> list[
     for epoch in range(start // count, -(-stop // count)):
         first, last = max(start - epoch * count, 0), min(stop - epoch * count, count)
         found += [(epoch, window) for window in _windows_of(seed, count, epoch, first, last)]
-    for _ in range(more):
-        epoch, window = found[-1]
-        ended = window + 1 == -(-count // (BLOCK * WINDOW))
-        found.append((epoch + 1, 0) if ended else (epoch, window + 1))
-    return found
+    epoch, window = found[-1]
+    ended = window + 1 == -(-count // (BLOCK * WINDOW))
+    return [*found, (epoch + 1, 0) if ended else (epoch, window + 1)]
 
 
 def rows_of_window(*, seed: int, count: int, epoch: int, window: int) -> NDArray[np.int64]:
@@ -75,15 +77,6 @@ def _permutation(seed: int, count: int, epoch: int) -> NDArray[np.int64]:
     order = np.random.default_rng((_STREAM, seed, epoch)).permutation(count)
     order.setflags(write=False)
     return order
-
-
-def _windows(seed: int, count: int, epoch: int, first: int, last: int) -> list[NDArray[np.int64]]:
-    """Return the rows at positions ``first`` to ``last`` of an epoch, window by window."""
-    starts = _window_starts(seed, count, epoch)
-    return [
-        _window(seed, count, epoch, window)[max(first - starts[window], 0) : last - starts[window]]
-        for window in _windows_of(seed, count, epoch, first, last)
-    ]
 
 
 def _windows_of(seed: int, count: int, epoch: int, first: int, last: int) -> range:

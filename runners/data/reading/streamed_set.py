@@ -157,7 +157,7 @@ class _Parts(Dataset[Any]):
         """Queue the shards' bytes of the windows of some positions, and of the window that follows."""
         source = self._data.sources[part]
         count, place = len(source.rows), source.pool.place
-        for epoch, window in windows(seed=own.seed, count=count, start=own.start, stop=own.stop, more=1):
+        for epoch, window in windows(seed=own.seed, count=count, start=own.start, stop=own.stop):
             if (part, epoch, window) in self._queued:
                 continue
             self._queued.append((part, epoch, window))

@@ -20,15 +20,14 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Print one line per set; return 1 if any set can't be used."""
-    from runners.data.evaluation.evaluation_suite import check_sets, found_sets, sets_at
+    from runners.data.evaluation.evaluation_suite import check_sets, found_sets
     from runners.data.places.copies import is_url
     from study.run.pools.pool_site import PoolSite
 
     folders = [] if is_url(options.folder) else [Path(options.folder)]
-    sets = found_sets(*folders) if folders else sets_at(options.folder)
-    good = True
+    sets, good = found_sets(options.folder), True
     with PoolSite(options, show) as site:
-        for each in check_sets(sets, site.workers(*folders)):
-            show(each.line)
-            good = good and each.good
+        for line, usable in check_sets(sets, site.workers(*folders)):
+            show(line)
+            good = good and usable
     return 0 if good else EXIT_UNUSABLE

@@ -123,7 +123,7 @@ def _scored_by_column(
 
     name = options.scorer.removeprefix("column:")
     workers = site.workers(written=shared.url or pool.path)
-    scores = column_scores(pool, name, workers, report, shared=shared)
+    scores = column_scores(pool, name, workers, report, shared)
     return set_score(pool, scores, Scorer(name=options.name or name))
 
 

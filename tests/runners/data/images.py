@@ -1,10 +1,14 @@
-"""Images of a pool's rows, for tests that compare them."""
+"""Pools of given pairs, and images of a pool's rows, for tests that compare them."""
+
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from runners.data.pool.pool import Pool
+from runners.data.build.write import PairSource, fill_pool
+from runners.data.pool.pool import Origin, Pool
 from runners.data.pool.reader import READ_COLUMNS, decode_rows
+from runners.host.files import new_folder
 
 
 def read_images(
@@ -17,3 +21,18 @@ def read_images(
             f"cannot decode image {each.key} of shard {pool.place.path(each.shard)}: {each.reason}"
         )
     return images
+
+
+def captions(pool: Pool, rows: NDArray[np.int64]) -> list[str]:
+    """Return the captions of rows of a pool's index, in their order."""
+    texts: list[str] = pool.rows(rows, ("caption",))["caption"].tolist()
+    return texts
+
+
+def write_pool(
+    path: Path, pairs: PairSource, scores: NDArray[np.float32] | None, origin: Origin | None = None
+) -> Pool:
+    """Write a new pool, named after its folder unless it has an origin."""
+    with new_folder(path) as folder:
+        fill_pool(folder, pairs, scores, origin or Origin(name=path.name))
+    return Pool.open(path)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from runners.data.index.parts import Index, Part
 from runners.data.index.selection import select
 from runners.data.index.writing import read_part
+from runners.data.pool.pool import Pool
 
 
 def in_parts(frame: pd.DataFrame, rows: int = 300, group: int = 100) -> Index:
@@ -40,3 +42,8 @@ def in_one_file(frame: pd.DataFrame, group: int = 100) -> Index:
 def rows_of(frame: pd.DataFrame, *, size: int | None, quality: str) -> NDArray[np.int64]:
     """Return the rows of a subset of a table."""
     return select(in_parts(frame), size=size, quality=quality).rows()
+
+
+def column(pool: Pool, name: str) -> NDArray[Any]:
+    """Return a whole column of numbers of a pool's index."""
+    return np.concatenate([*pool.index.chunks(name)])

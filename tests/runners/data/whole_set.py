@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from runners.data.evaluation.evaluation_set import EvaluationSet
+from runners.data.evaluation.evaluation_set import EvaluationSet, write_split
 from runners.data.evaluation.set_reader import SetReader
 
 
@@ -19,3 +20,8 @@ def whole_set(path: Path, size: int) -> EvaluationSet:
     return EvaluationSet(
         images=images, labels=labels, classnames=reader.classnames, templates=reader.templates
     )
+
+
+def write_training_split(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
+    """Write a training split beside the test split of a set."""
+    write_split(path / "train", images, [{"cls": str(label).encode()} for label in labels])

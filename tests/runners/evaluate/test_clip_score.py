@@ -15,7 +15,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from budgets.hardware.machine_cache import CACHE
-from runners.data.build.write import write_pool
 from runners.data.places.shared_folder import open_shared
 from runners.data.pool.pool import Pool
 from runners.embedded.embedded_pool import TrainingPairs
@@ -24,6 +23,7 @@ from runners.evaluate.clip_score import clip_scorer, clip_scores, scoring_source
 from runners.host.storage import Storage
 from runners.models.load_model import ModelSource
 from runners.trials.trial import run_trial
+from tests.runners.data.images import write_pool
 from tests.runners.host.bucket import Bucket
 from tests.runners.host.other_machines import OtherMachines
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial

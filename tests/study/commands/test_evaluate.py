@@ -18,7 +18,7 @@ from budgets.cost.architecture import load_architecture
 from budgets.cost.flops import image_forward_macs, text_forward_macs
 from budgets.quantity import format_flops
 from runners.data.build.in_place import open_pool
-from runners.data.evaluation.evaluation_set import EvaluationSet, Labelled, write_evaluation_set
+from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
 from runners.data.pool.pool import Pool
 from runners.data.pool.tokenizer import tokenizer
 from runners.embedded.embedded_pool import evaluation_set
@@ -27,6 +27,8 @@ from runners.trials.trial import run_trial
 from study.declare.load import load_declaration
 from study.state.jobs import trial_job
 from study.state.planning.plan_study import plan_study
+from tests.runners.data.indexed import column
+from tests.runners.data.whole_set import write_training_split
 from tests.study import shown
 from tests.study.conftest import Run, study_in, write_declaration
 
@@ -51,11 +53,9 @@ def user(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     data = evaluation_set("seen", TRAIN + TEST)
     assert data.labels is not None
-    write_evaluation_set(
-        folder / "sets" / "seen",
-        replace(data, images=data.images[TRAIN:], labels=data.labels[TRAIN:]),
-        Labelled(images=data.images[:TRAIN], labels=data.labels[:TRAIN]),
-    )
+    seen = folder / "sets" / "seen"
+    write_evaluation_set(seen, replace(data, images=data.images[TRAIN:], labels=data.labels[TRAIN:]))
+    write_training_split(seen, data.images[:TRAIN], data.labels[:TRAIN])
     texts = evaluation_set("retrieval", PICTURES)
     assert texts.captions is not None
     captions = tuple(
@@ -258,7 +258,7 @@ def test_a_trials_folder_scores_any_pool_with_the_words_of_its_own(user: Path, r
     said = run(f"data score other --with mini-ConvNeXt:{trial}/weights.pt --name weights --workers 1")
     assert said.startswith(f"note: texts are split into the {len(words)} words of other; weights that were")
     scored = Pool.open(other)
-    assert np.array_equal(scored.column("score:trial"), scored.column("score:exported"))
+    assert np.array_equal(column(scored, "score:trial"), column(scored, "score:exported"))
     assert not (other / ".scoring").exists()
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from budgets.cost.architecture import load_architecture
 from budgets.cost.flops import image_forward_macs, text_forward_macs
-from runners.data.evaluation.evaluation_set import Labelled, write_evaluation_set
+from runners.data.evaluation.evaluation_set import write_evaluation_set
 from runners.embedded.embedded_pool import evaluation_set
 from runners.trials.trial import run_trial
 from study.declare.dump import dump_declaration
@@ -16,6 +16,7 @@ from study.declare.load import load_declaration
 from study.state.jobs import trial_job
 from study.state.planning.plan_study import plan_study
 from study.state.study import Study
+from tests.runners.data.whole_set import write_training_split
 from tests.study.conftest import study_in, write_declaration
 
 TRAIN, TEST = 500, 100
@@ -27,11 +28,8 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sets") / "seen"
     data = evaluation_set("seen", TRAIN + TEST)
     assert data.labels is not None
-    write_evaluation_set(
-        path,
-        replace(data, images=data.images[TRAIN:], labels=data.labels[TRAIN:]),
-        Labelled(images=data.images[:TRAIN], labels=data.labels[:TRAIN]),
-    )
+    write_evaluation_set(path, replace(data, images=data.images[TRAIN:], labels=data.labels[TRAIN:]))
+    write_training_split(path, data.images[:TRAIN], data.labels[:TRAIN])
     return path
 
 

@@ -15,6 +15,7 @@ from runners.data.pool.pool import Pool, Scorer, tree_name
 from study.declare.load import load_declaration
 from study.state.planning.plan_study import plan_study
 from study.state.study import find_study
+from tests.runners.data.indexed import column
 from tests.study.conftest import Run, write_declaration
 
 pytestmark = pytest.mark.slow
@@ -104,11 +105,11 @@ def test_a_large_folder_is_not_indexed_unasked_and_a_small_one_is_announced(
 
 def test_a_score_is_computed_from_others_and_named(scored: Pool, tmp_path: Path, run: Run) -> None:
     other = np.random.default_rng(0).normal(size=scored.count).astype(np.float32)
-    first = scored.column("score")
+    first = column(scored, "score")
     set_score(scored, other, Scorer(name="other"))
     said = run(f"data score {scored.path} --with '=0.25*first - other' --name both --workers 1")
     assert "computed: 0.25*first - other" in said
-    found = Pool.open(scored.path).column("score:both")
+    found = column(Pool.open(scored.path), "score:both")
     assert np.allclose(found, 0.25 * first - other, atol=1e-6)
     assert set(ids(scored.path, tmp_path, "top50 by both", "top50 by other")) == {
         "top50 by both",
@@ -128,10 +129,12 @@ def test_a_score_is_computed_from_others_and_named(scored: Pool, tmp_path: Path,
     cut = "other > 0 and caption.str.len() > 5 and width < 3 * height"
     run(f"data score {scored.path} --with '=first if {cut}' --name some --workers 1")
     pool = Pool.open(scored.path)
-    pairs = next(pool.row_groups(["width", "height", "caption"]))
+    pairs = next(pool.index.frames(["width", "height", "caption"]))
     kept = (other > 0) & (pairs["caption"].str.len() > 5) & (pairs["width"] < 3 * pairs["height"])
     assert 0 < kept.sum() < pool.count
-    np.testing.assert_array_equal(pool.column("score:some"), np.where(kept, first, np.nan).astype(np.float32))
+    np.testing.assert_array_equal(
+        column(pool, "score:some"), np.where(kept, first, np.nan).astype(np.float32)
+    )
     for words, output in {
         "=first if other --name x": "score 'first if other': 'other' is not true or false for each pair",
         "=frst --name x": "name 'frst' is not defined; scores of the pool: first, other, both, some; ",

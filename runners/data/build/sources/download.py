@@ -1,6 +1,5 @@
 """Download of the images of a table of URLs, by img2dataset in a process of its own."""
 
-import fcntl
 import json
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from runners.data.build.sources.table_file import check_columns, table_columns
+from runners.host.files import locked
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,13 +85,9 @@ def download(table: Path, folder: Path, how: Download) -> pd.DataFrame:
     }
     folder.mkdir(parents=True, exist_ok=True)
     command = [program, *(f"--{name}={value}" for name, value in options.items())]
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"an earlier download into {folder} is still running; wait for it, or end it"
-            ) from None
+    with locked(folder / ".lock", wait_s=0) as lock:
+        if lock is None:
+            raise ValueError(f"an earlier download into {folder} is still running; wait for it, or end it")
         # img2dataset inherits the lock, because it may outlive this process.
         ended = subprocess.run(  # noqa: S603 - the user's own command
             command, check=False, capture_output=True, text=True, pass_fds=[lock.fileno()]

@@ -20,14 +20,10 @@ from runners.data.pool.shards import (
     Inspect,
     PairEntry,
     as_utf8,
-    clean_caption,
-    content_hash,
     entries_of,
+    entry_of,
     facts_of,
     image_kind,
-    image_size,
-    not_text,
-    score_of,
 )
 from runners.data.pool.tar_members import LARGEST_MEMBER
 
@@ -58,16 +54,16 @@ class SourcePart:
         start: First row of the table.
         stop: One after its last row; 0 for a tar.
         url: URL that the tar lies below; empty if ``file`` is on this machine.
-        size: Bytes of a tar below a URL.
-        stamp: Value that changes with the content of a tar below a URL, such as its ETag.
+        size: The file's bytes.
+        stamp: Time of its last change in nanoseconds; of a tar below a URL its ETag, hash or time.
     """
 
     file: Path
     start: int = 0
     stop: int = 0
     url: str = ""
-    size: int = 0
-    stamp: str = ""
+    size: int
+    stamp: str
 
     def digest(self) -> str:
         """Return a hash of the file's content; empty if the file is not on this machine."""
@@ -108,18 +104,23 @@ def parts_of(source: Path) -> list[SourcePart]:
         ValueError: The source is neither a tar, a folder of tars, nor a table.
     """
     if source.is_dir():
-        return [SourcePart(file=shard) for shard in shards_of(source)]
+        return [_part(shard) for shard in shards_of(source)]
     if not source.is_file():
         raise ValueError(f"no such source: {source}")
     if source.suffix.lower() == ".tar":
-        return [SourcePart(file=source)]
+        return [_part(source)]
     count = count_rows(source)
     if not count:
         raise ValueError(f"table {source} has no rows")
     return [
-        SourcePart(file=source, start=start, stop=min(start + _ROWS_PER_PART, count))
-        for start in range(0, count, _ROWS_PER_PART)
+        _part(source, start, min(start + _ROWS_PER_PART, count)) for start in range(0, count, _ROWS_PER_PART)
     ]
+
+
+def _part(file: Path, start: int = 0, stop: int = 0) -> SourcePart:
+    # A link that leads nowhere is left out by the build.
+    facts = file.stat() if file.exists() else file.lstat()
+    return SourcePart(file=file, start=start, stop=stop, size=facts.st_size, stamp=str(facts.st_mtime_ns))
 
 
 def parts_at(url: str) -> list[SourcePart]:
@@ -147,15 +148,13 @@ def folders_of(source: Path, columns: Columns) -> tuple[Path, ...]:
     return source.parent.absolute(), (source.parent / str(first.iloc[0][columns.image])).parent.absolute()
 
 
-def pairs_of(
-    part: SourcePart, columns: Columns, inspect: Inspect | None = None
-) -> Iterator[SourcePair | Damage]:
+def pairs_of(part: SourcePart, columns: Columns, inspect: Inspect) -> Iterator[SourcePair | Damage]:
     """Read a part; every image is decoded once.
 
     Args:
         part: The part.
         columns: Names of the columns or fields.
-        inspect: Called with each decoded image, just before its pair is yielded.
+        inspect: Called with each opened image, to decode it, just before its pair is yielded.
 
     Yields:
         Each pair, or the damage of a sample that is not a pair. A truncated tar ends with its damage.
@@ -169,10 +168,8 @@ def pairs_of(
         yield from _pairs_in(part.file, os.path.realpath(part.file), columns, inspect)
 
 
-def _pairs_in(
-    file: Path, name: str, columns: Columns, inspect: Inspect | None
-) -> Iterator[SourcePair | Damage]:
-    for each in entries_of(file, name, score_field=columns.score, decode=True, inspect=inspect):
+def _pairs_in(file: Path, name: str, columns: Columns, inspect: Inspect) -> Iterator[SourcePair | Damage]:
+    for each in entries_of(file, name, score_field=columns.score, inspect=inspect):
         if isinstance(each, Damage):
             yield each
             continue
@@ -183,43 +180,28 @@ def _pairs_in(
         yield SourcePair(entry=entry, image=sample.members[kind][1], kind=kind, facts=facts)
 
 
-def _table_pairs(
-    part: SourcePart, columns: Columns, inspect: Inspect | None
-) -> Iterator[SourcePair | Damage]:
+def _table_pairs(part: SourcePart, columns: Columns, inspect: Inspect) -> Iterator[SourcePair | Damage]:
     table = read_rows(part.file, part.start, part.stop)
     check_columns(table.columns, part.file, columns.image, columns.caption)
     rows: list[dict[str, Any]] = json.loads(table.to_json(orient="records"))  # missing values are null
     for number, row in enumerate(rows, part.start):
-        path, key = part.file.parent / str(row[columns.image]), f"row {number}"
-        caption = clean_caption(str(row[columns.caption] or ""))
+        path, caption = part.file.parent / str(row[columns.image]), row[columns.caption]
         kind = path.suffix[1:].lower()
         image = _image_file(path)
-        size: tuple[int, int] | str
+        found: PairEntry | str
         if isinstance(image, str):
-            size = image
+            found = image
         elif kind not in IMAGE_KINDS:
-            size = f"no {', '.join(IMAGE_KINDS)} file"
-        elif not caption:
-            size = "no caption"
+            found = f"no {', '.join(IMAGE_KINDS)} file"
+        elif NOT_UTF8 in str(caption):
+            found = "caption is not UTF-8"
         else:
-            odd = "caption is not UTF-8" if NOT_UTF8 in caption else not_text(caption)
-            size = odd or image_size(image, decode=True, inspect=inspect)
-        if isinstance(image, str) or isinstance(size, str):
-            yield Damage(shard=as_utf8(str(path)), key=key, reason=str(size))
-            continue
-        entry = PairEntry(
-            key=f"{number:09d}",
-            shard=os.path.realpath(path),
-            offset=0,
-            length=len(image),
-            caption=caption,
-            width=size[0],
-            height=size[1],
-            hash=content_hash(image, caption),
-            score=score_of(row.get(columns.score)),
-            uid=as_utf8(str(row.get("uid") or "")),
-        )
-        yield SourcePair(entry=entry, image=image, kind=kind, facts=row)
+            key, shard = f"{number:09d}", os.path.realpath(path)
+            found = entry_of(key, shard, (0, image), caption, row, score_field=columns.score, inspect=inspect)
+        if isinstance(image, str) or isinstance(found, str):
+            yield Damage(shard=as_utf8(str(path)), key=f"row {number}", reason=str(found))
+        else:
+            yield SourcePair(entry=found, image=image, kind=kind, facts=row)
 
 
 def _image_file(path: Path) -> bytes | str:

@@ -6,7 +6,6 @@ A later build with the same command reads only files that the record lacks. A ch
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from hashlib import blake2b
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,8 +13,7 @@ import pyarrow.parquet as pq
 
 from runners.data.build.in_place import name_in
 from runners.data.build.sources.source import SourcePart
-from runners.data.places.copies import INDEX
-from runners.host.files import new_file
+from runners.data.index.writing import write_table
 
 _OPTIONS = b"options"
 
@@ -61,14 +59,14 @@ def new_parts(
     known = {file.name: file for file in _read(record)}
     new, touched = list[SourcePart](), set[str]()
     for part in parts:
-        was, now = known.get(_name(source, part)), _file_of(source, part)
+        was = known.get(_name(source, part))
         if was is None:
             new.append(part)
-        elif (now.size, now.stamp) != (was.size, was.stamp) and was.name not in touched:
-            if now.size == was.size and was.digest and part.digest() == was.digest:
+        elif (part.size, part.stamp) != (was.size, was.stamp) and was.name not in touched:
+            if part.size == was.size and was.digest and part.digest() == was.digest:
                 touched.add(was.name)  # its time has changed, for example by a copy, but not its content
                 continue
-            how = f"{was.size:,} bytes, now {now.size:,}" if now.size != was.size else "other content"
+            how = f"{was.size:,} bytes, now {part.size:,}" if part.size != was.size else "other content"
             raise ValueError(
                 f"{part.name if part.url else part.file} has changed since the pool read it ({how}). New "
                 "pairs must come in further tars: restore this file, or build another pool"
@@ -98,30 +96,15 @@ def write_record(  # noqa: PLR0913, PLR0917 - what a record has
     for part, table in zip(parts, tables, strict=True):
         if part.start == 0:
             kept = pq.read_schema(table).metadata.get(b"digest", b"").decode()
-            file = _file_of(source, part, part.digest() if part.stop else kept)
-            files[file.name] = file
+            name, digest = _name(source, part), part.digest() if part.stop else kept
+            files[name] = SourceFile(name=name, size=part.size, stamp=part.stamp, digest=digest)
     columns = [asdict(file) for file in files.values()]
     table = pa.Table.from_pylist(columns).replace_schema_metadata({_OPTIONS: json.dumps(options)})
-    written = pa.BufferOutputStream()
-    pq.write_table(table, written, write_page_checksum=True)
-    name = f"{INDEX}sources-{blake2b(written.getvalue(), digest_size=8).hexdigest()}.parquet"
-    (folder / INDEX).mkdir(parents=True, exist_ok=True)
-    with new_file(folder / name) as partial:
-        partial.write_bytes(written.getvalue())
-    return name
+    return write_table(folder, "sources", table)
 
 
 def _read(record: Path) -> Iterator[SourceFile]:
     return (SourceFile(**row) for row in pq.read_table(record).to_pylist())
-
-
-def _file_of(source: Path, part: SourcePart, digest: str = "") -> SourceFile:
-    name = _name(source, part)
-    if part.url:
-        return SourceFile(name=name, size=part.size, stamp=part.stamp)
-    # A link that leads nowhere is left out by the build.
-    facts = part.file.stat() if part.file.exists() else part.file.lstat()
-    return SourceFile(name=name, size=facts.st_size, stamp=str(facts.st_mtime_ns), digest=digest)
 
 
 def _name(source: Path, part: SourcePart) -> str:

@@ -16,13 +16,15 @@ from PIL import Image
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.build.in_place import index_shards, open_pool
 from runners.data.build.known_scores import column_scores, metadata_scores
-from runners.data.build.write import write_pool
+from runners.data.places.shared_folder import SharedFolder
 from runners.data.pool.damage import NOT_READABLE
+from runners.data.pool.pictures import load
 from runners.data.pool.pool import Pool
 from runners.data.pool.reader import decode_image, read_pairs
 from runners.data.pool.shards import image_size, score_of
 from runners.embedded.embedded_pool import TrainingPairs
 from runners.host.workers import Processes
+from tests.runners.data.images import write_pool
 from tests.runners.data.pool.test_pool import Sample, encoded, sample, write_tar
 
 NAMES = [f"{n:09d}" for n in range(100)]
@@ -220,7 +222,7 @@ def dds(width: int = 8, height: int = 8) -> bytes:
 def test_cut_avif_and_unknown_dds_are_unreadable(tmp_path: Path) -> None:
     avif = encoded(64, 64, "AVIF")
     for content in (avif[: len(avif) // 2], avif[:-9], dds()):
-        assert image_size(content, decode=True) == "unreadable image"
+        assert image_size(content, load) == "unreadable image"
         with pytest.raises(OSError, match="unreadable image"):
             decode_image(content, 32)
     write_tar(tmp_path / "x" / "0.tar", [small(1), ("d", {"png": dds(), "txt": b"words"})])
@@ -237,7 +239,7 @@ def test_sixteen_bit_grey_keeps_its_shades() -> None:
 
 
 def test_strips_are_left_out_and_long_images_cropped_before_they_are_enlarged() -> None:
-    assert image_size(encoded(20_000, 1, "PNG"), decode=True) == "image too narrow"
+    assert image_size(encoded(20_000, 1, "PNG"), load) == "image too narrow"
     with pytest.raises(OSError, match="image too narrow"):
         decode_image(encoded(20_000, 1, "PNG"), 224)
     long = decode_image(encoded(900, 1, "PNG"), 224)
@@ -332,12 +334,8 @@ def test_scores_of_repeated_keys_go_to_their_own_pairs(tmp_path: Path) -> None:
     ]
     write_tar(tmp_path / "x" / "0.tar", samples)
     pool = open_pool(tmp_path / "x")
-    assert np.concatenate([*column_scores(pool, "mine", Processes(), lambda *_: None)]).tolist() == [
-        0,
-        1,
-        2,
-        3,
-    ]
+    scores = column_scores(pool, "mine", Processes(), lambda *_: None, SharedFolder(path=pool.path))
+    assert np.concatenate([*scores]).tolist() == [0, 1, 2, 3]
 
 
 def test_shard_cut_short_is_scored_up_to_there(tmp_path: Path) -> None:
@@ -348,12 +346,8 @@ def test_shard_cut_short_is_scored_up_to_there(tmp_path: Path) -> None:
     os.truncate(folder / "0.tar", end)
     pool = index_shards(folder, tolerance=1.0)
     assert pool.count == 4
-    assert np.concatenate([*column_scores(pool, "mine", Processes(), lambda *_: None)]).tolist() == [
-        0,
-        1,
-        2,
-        3,
-    ]
+    scores = column_scores(pool, "mine", Processes(), lambda *_: None, SharedFolder(path=pool.path))
+    assert np.concatenate([*scores]).tolist() == [0, 1, 2, 3]
 
 
 def test_metadata_by_a_repeated_key_or_of_booleans_scores_no_pair(tmp_path: Path) -> None:

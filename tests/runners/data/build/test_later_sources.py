@@ -20,6 +20,7 @@ from runners.data.pool.shards import close_shard, encode_image, write_sample
 from runners.embedded.embedded_pool import TrainingPairs
 from runners.host.workers import Processes
 from tests.runners.data.index.test_index import EACH, in_place, write_shards
+from tests.runners.data.indexed import column
 
 pytestmark = pytest.mark.slow
 
@@ -186,7 +187,7 @@ def test_scores_and_rewritten_shards_go_with_later_shards(pool: Pool, source: Pa
         "a score of the shards is not one of the model"
     )
     similar = use_score(again, "similarity")
-    assert np.isfinite(similar.column("score")).sum() == 4 * EACH
+    assert np.isfinite(column(similar, "score")).sum() == 4 * EACH
     write_shards(again.path / "later", range(4, 5))
     assert (in_place(again.path).count, in_place(again.path).scored) == (5 * EACH, 5 * EACH)
     assert use_score(in_place(again.path), "mine").scored == 2 * EACH

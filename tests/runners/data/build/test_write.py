@@ -13,10 +13,10 @@ import webdataset
 from numpy.typing import NDArray
 from PIL import Image
 
-from runners.data.build.write import write_pool
 from runners.data.pool.pool import Origin, Pool, Scorer
 from runners.embedded.embedded_pool import TrainingPairs, build_embedded_pool
 from runners.host.files import new_folder
+from tests.runners.data.images import write_pool
 
 pytestmark = pytest.mark.slow
 
@@ -71,7 +71,6 @@ def test_recorded_scorer_and_source_are_read_back(tmp_path: Path) -> None:
     pairs = TrainingPairs(seed=0, count=10)
     pool = write_pool(tmp_path / "p", pairs, np.arange(10, dtype=np.float32), origin)
     assert pool.origin == origin
-    assert pool.name == "mine"
     assert pool.scored
 
 
@@ -105,14 +104,14 @@ def test_a_build_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_a_build_that_is_killed_leaves_no_pool_and_can_be_repeated(tmp_path: Path) -> None:
     path = tmp_path / "p"
     script = (
-        "import os, sys\n"
+        "import os, sys\nfrom pathlib import Path\n"
         "from runners.embedded.embedded_pool import TrainingPairs\n"
-        "from runners.data.build.write import write_pool\n"
+        "from tests.runners.data.images import write_pool\n"
         "class Dies(TrainingPairs):\n"
         "    def __getitem__(self, index):\n"
         "        if (self.count, index) == (30, 29): os._exit(9)\n"
         "        return super(Dies, self).__getitem__(index)\n"
-        "write_pool(sys.argv[1], Dies(seed=0, count=30), None)\n"
+        "write_pool(Path(sys.argv[1]), Dies(seed=0, count=30), None)\n"
     )
     ended = subprocess.run([sys.executable, "-c", script, str(path)], check=False)
     assert ended.returncode == 9

@@ -1,6 +1,5 @@
 """Evaluation sets are decoded once on a node, in bounded memory and disk, to the same pixels as each time."""
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -15,9 +14,10 @@ import numpy as np
 import pytest
 
 from runners.data.evaluation import set_reader
-from runners.data.evaluation.evaluation_set import EvaluationSet, Labelled, write_evaluation_set
-from runners.data.evaluation.set_reader import BATCH, CachedBatches, SetReader
+from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
+from runners.data.evaluation.set_reader import BATCH, SetReader
 from runners.data.places.piece_cache import EVALUATION_CACHE_SIZE, PieceCache, decoded_sets
+from tests.runners.data.whole_set import write_training_split
 
 COUNT = 2 * BATCH + 40
 SIZE = 12  # in the files; 16 when they are read, so that every image is resized
@@ -35,8 +35,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         EvaluationSet(
             images=images[:COUNT], labels=labels[:COUNT], classnames=tuple("abcdefg"), templates=("a {c}",)
         ),
-        Labelled(images=images[COUNT:], labels=labels[COUNT:]),
     )
+    write_training_split(path, images[COUNT:], labels[COUNT:])
     return path
 
 
@@ -61,6 +61,12 @@ def files(reader: SetReader) -> list[Path]:
     assert reader.cache is not None
     folder = reader.cache._folder  # noqa: SLF001 - a test of what is on the disk
     return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size > 1000]
+
+
+def kept(reader: SetReader) -> tuple[int, bool] | None:
+    """Return the number of batches in the cache, and True if these are all."""
+    assert reader.cache is not None
+    return reader._kept(reader.cache, reader._key("test"))  # noqa: SLF001 - as above
 
 
 @pytest.mark.parametrize("split", ["test", "train"])
@@ -136,7 +142,8 @@ def test_of_a_split_larger_than_half_of_the_cache_the_first_part_is_kept(
     small = replace(reader, cache=PieceCache(tmp_path / "small", 4 * batch))
     expected = read(replace(reader, cache=None))
     for _ in range(2):
-        assert small.fill() == CachedBatches(batches=2, all=False)
+        small.fill()
+        assert kept(small) == (2, False)
         assert read(small) == expected
     assert len(files(small)) == 2
 
@@ -172,16 +179,18 @@ def test_a_killed_process_leaves_whole_batches_with_which_the_next_goes_on(reade
         process.join()
         for cache in (folder / f"round {kill}").iterdir():
             again = replace(reader, cache=PieceCache(cache, 10**9))
-            assert again.fill() == CachedBatches(batches=3, all=True)
+            again.fill()
+            assert kept(again) == (3, True)
             assert read(again) == expected
 
 
 @pytest.mark.slow
 def test_a_split_that_another_process_decodes_is_waited_for_or_left_to_it(reader: SetReader) -> None:
     assert reader.cache is not None
-    with reader.cache.lock_file(reader._key("test")).open("w") as file:  # noqa: SLF001 - as that process holds it
-        fcntl.flock(file, fcntl.LOCK_EX)
-        assert reader.fill(wait=False) == CachedBatches(batches=0, all=False)
+    with reader.cache.turn(reader._key("test"), wait_s=0) as mine:  # noqa: SLF001 - as that process holds it
+        assert mine
+        reader.fill(wait=False)
+        assert not reader.is_filled()
         assert not files(reader)
         process = get_context("fork").Process(target=reader.fill)
         process.start()
@@ -189,8 +198,7 @@ def test_a_split_that_another_process_decodes_is_waited_for_or_left_to_it(reader
         assert process.is_alive()
         assert not files(reader)
         assert read(reader) == read(replace(reader, cache=None)), "an evaluation waits for nobody"
-        fcntl.flock(file, fcntl.LOCK_UN)
-        process.join(60)
+    process.join(60)
     assert reader.is_filled()
 
 
@@ -222,15 +230,14 @@ print(images, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1
 def test_memory_does_not_grow_with_a_set(tmp_path: Path, cache: str) -> None:
     """2,048 images of 224 pixels are 294 MiB decoded, a batch is 36.75."""
     images = np.zeros((8 * BATCH, 3, 2, 2), np.uint8)
-    one = Labelled(images=images[:1], labels=np.zeros(1, np.int64))
     path = tmp_path / "set"
     write_evaluation_set(
         path,
         EvaluationSet(
             images=images, labels=np.zeros(len(images), np.int64), classnames=("x",), templates=("{c}",)
         ),
-        one,
     )
+    write_training_split(path, images[:1], np.zeros(1, np.int64))
     command = [sys.executable, "-c", READ_ALL, str(path), str(tmp_path / cache) if cache else ""]
     read_images, mebibytes = map(int, subprocess.check_output(command).split())
     assert read_images == 2 * len(images)

@@ -14,7 +14,7 @@ from runners.data.build.build_pool import Build, build_pool
 from runners.data.build.info import info_lines
 from runners.data.build.known_scores import expression_scores
 from runners.data.build.rescore import rewrite_shards, set_score, set_subset, use_score
-from runners.data.index import opening, parts, writing
+from runners.data.index import parts, writing
 from runners.data.index.selection import nth_values
 from runners.data.index.subset import BLOCK, Subset, subset_of
 from runners.data.pool import pool as pool_file
@@ -24,6 +24,7 @@ from runners.data.pool.shards import close_shard, encode_image, write_sample
 from runners.embedded.embedded_pool import TrainingPairs
 from runners.host.files import finish_files
 from runners.host.workers import Processes
+from tests.runners.data.indexed import column
 
 pytestmark = pytest.mark.slow
 
@@ -112,17 +113,17 @@ def test_a_damaged_part_is_one_clear_error(divided: Pool) -> None:
     content[100] ^= 1  # in the first page, whose checksum tells
     part.write_bytes(content)
     with pytest.raises(ValueError, match=r"00001\.parquet, a part of the pool's index, is damaged .*restore"):
-        divided.column("hash"), [*divided.row_groups(["key"])]
+        column(divided, "hash"), [*divided.index.frames(["key"])]
     part.write_bytes(content[:200])
     with pytest.raises(ValueError, match=r"00001\.parquet, a part of the pool's index, is damaged"):
-        Pool.open(divided.path).column("hash")
+        column(Pool.open(divided.path), "hash")
     (divided.path / json.loads((divided.path / "pool.json").read_text())["manifest"]).unlink()
     with pytest.raises(ValueError, match=r"which lists the parts of the pool's index, can't be read"):
         Pool.open(divided.path)
 
 
 def test_a_computed_score_may_use_columns_of_metadata_also_texts(divided: Pool, tmp_path: Path) -> None:
-    keys = [*pd.concat(divided.row_groups(["key"]))["key"]]
+    keys = [*pd.concat(divided.index.frames(["key"]))["key"]]
     table = pd.DataFrame({
         "key": keys[::-1], "lang": ["en" if n % 3 == 0 else "de" for n in range(len(keys))][::-1],
         "aesthetic": np.arange(len(keys), dtype=np.float64)[::-1],
@@ -134,7 +135,7 @@ def test_a_computed_score_may_use_columns_of_metadata_also_texts(divided: Pool, 
 
     english = np.setdiff1d(np.arange(0, 100, 3), [6])
     assert np.flatnonzero(np.isfinite(found)).tolist() == english.tolist()
-    own = divided.column("score")
+    own = column(divided, "score")
     assert np.allclose(found[english], own[english] + 2 * english)
     with pytest.raises(ValueError, match=r"name 'en' is not defined; .* also .*lang; quote texts"):
         next(expression_scores(divided, "similarity if lang == en", tmp_path / "facts.parquet"))
@@ -146,7 +147,7 @@ def test_scores_and_subsets_are_added_beside_the_parts(divided: Pool, tmp_path: 
     mine[:20] = np.nan
     scored = set_score(divided, mine, Scorer(name="mine"))
     assert {path: path.read_bytes() for path in before} == before
-    assert np.array_equal(scored.column("score"), mine, equal_nan=True)
+    assert np.array_equal(column(scored, "score"), mine, equal_nan=True)
     assert scored.subset(size=None, quality="top10").rows().tolist() == list(range(20, 50))
     first = scored.subset(size=None, quality="top10 by similarity").rows()
     assert np.array_equal(first, divided.subset(size=None, quality="top10").rows())
@@ -212,7 +213,7 @@ def test_a_score_of_an_earlier_version_is_missing_for_later_pairs(tmp_path: Path
     write_shards(folder, range(3))
     grown = in_place(folder)
     assert (grown.count, grown.scored) == (3 * EACH, 2 * EACH)
-    assert np.isnan(grown.column("score")[2 * EACH :]).all()
+    assert np.isnan(column(grown, "score")[2 * EACH :]).all()
     assert grown.rankings["similarity"][1] == 3 * EACH
     assert len(grown.subset(size=None, quality="top90 by similarity")) == 135
 
@@ -277,7 +278,7 @@ def as_format_1(pool: Pool, folder: Path) -> Path:
 def test_a_pool_of_format_1_reads_and_grows_like_any(
     whole: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opening, "GROUPS_PER_PART", 2)
+    monkeypatch.setattr(writing, "GROUPS_PER_PART", 2)
     folder = as_format_1(whole, tmp_path / "old")
     old = Pool.open(folder)
     assert len(old.index.parts) == 3
@@ -310,15 +311,15 @@ def test_a_pool_of_format_1_reads_and_grows_like_any(
 
 
 def test_values_in_order_and_cut_columns_are_those_of_whole_columns(divided: Pool) -> None:
-    lengths = divided.column("length")
+    lengths = column(divided, "length")
     numbers = [1, 2, 150, 299, 300]
     expected = np.sort(lengths)[::-1][[number - 1 for number in numbers]]
     assert nth_values(divided.index, "length", numbers) == expected.tolist()
-    column = np.arange(divided.count)
-    cut = [*divided.index.cut(iter(np.array_split(column, 7)))]
+    values = np.arange(divided.count)
+    cut = [*divided.index.cut(iter(np.array_split(values, 7)))]
     assert [len(each) for each in cut] == [part.rows for part in divided.index.parts]
-    assert np.array_equal(np.concatenate(cut), column)
-    for wrong, message in ((column[:-1], "there are fewer"), (np.append(column, 0), "there are more")):
+    assert np.array_equal(np.concatenate(cut), values)
+    for wrong, message in ((values[:-1], "there are fewer"), (np.append(values, 0), "there are more")):
         with pytest.raises(ValueError, match=message):
             list(divided.index.cut([wrong]))
 
@@ -382,4 +383,4 @@ def _stop(*_words: object) -> None:
 def test_row_groups_have_their_declared_size(divided: Pool) -> None:
     assert parts.ROWS_PER_PART == 64 * parts.ROWS_PER_GROUP
     assert divided.index.parts[0].group_rows == (40, 40, 20)
-    assert isinstance(next(divided.row_groups(["key"])), pd.DataFrame)
+    assert isinstance(next(divided.index.frames(["key"])), pd.DataFrame)

@@ -12,7 +12,7 @@ from runners.data.build.build_pool import Build, build_pool
 from runners.data.build.known_scores import column_scores
 from runners.data.build.rescore import rewrite_shards, set_score
 from runners.data.places.copies import pool_at
-from runners.data.places.shared_folder import SCORING, open_shared
+from runners.data.places.shared_folder import SCORING, SharedFolder, open_shared
 from runners.data.pool.pool import Pool, Scorer
 from runners.data.pool.reader import read_pairs
 from runners.host.storage import Storage
@@ -69,7 +69,7 @@ def build(to: str, source: str, machines: OtherMachines, report: Report = silent
 
 def score(to: str, machines: OtherMachines) -> None:
     with open_shared(to) as shared:
-        scores = column_scores(Pool.open(shared.path), "similarity", machines, silent, shared=shared)
+        scores = column_scores(Pool.open(shared.path), "similarity", machines, silent, shared)
         set_score(Pool.open(shared.path), scores, Scorer(name="mine"))
         shared.publish()
         shared.delete(SCORING)
@@ -167,7 +167,8 @@ def test_a_pool_below_a_url_is_scored_there_and_a_stopped_scoring_goes_on(
     machines.calls.clear()
     score(f"{url}/p", machines)
     assert machines.calls == [3, 4]
-    scored = set_score(folder, column_scores(folder, "similarity", Processes(), silent), Scorer(name="mine"))
+    scores = column_scores(folder, "similarity", Processes(), silent, SharedFolder(path=folder.path))
+    scored = set_score(folder, scores, Scorer(name="mine"))
     assert below(f"{url}/p") == {
         name: text for name, text in content(scored.path).items() if not name.startswith(SCORING)
     }

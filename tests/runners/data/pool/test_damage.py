@@ -15,12 +15,11 @@ from PIL import Image
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.build.in_place import index_shards, not_indexed, open_pool
 from runners.data.build.info import unreadable_lines
-from runners.data.build.write import write_pool
 from runners.data.pool.damage import Damage, check_tolerance
 from runners.data.pool.pool import Pool
-from runners.data.pool.reader import captions, read_pairs
+from runners.data.pool.reader import read_pairs
 from runners.embedded.embedded_pool import TrainingPairs
-from tests.runners.data.images import read_images
+from tests.runners.data.images import captions, read_images, write_pool
 from tests.runners.data.pool.test_pool import encoded, sample, write_tar
 
 ALL = np.arange(60)

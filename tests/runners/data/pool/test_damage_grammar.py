@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from runners.data.pool.damage import NOT_READABLE, Damage
+from runners.data.pool.pictures import load
 from runners.data.pool.reader import decode_image
 from runners.data.pool.shards import entries_of, image_size
 from tests.runners.data.pool.test_pool import encoded
@@ -54,7 +55,7 @@ def accounts_of(content: bytes) -> tuple[Counter[str], Counter[str], list[tuple[
     with TemporaryDirectory() as folder:
         path = Path(folder) / "0.tar"
         path.write_bytes(content)
-        for found in entries_of(path, "0.tar", score_field="similarity", decode=True):
+        for found in entries_of(path, "0.tar", score_field="similarity", inspect=load):
             if not isinstance(found, Damage):
                 assert found[0].score == 0.5
                 assert found[0].caption == f"number {int(found[0].key)}"
@@ -167,7 +168,7 @@ def test_members_in_any_order_and_links_count_each_sample_once(
     with TemporaryDirectory() as folder:
         path = Path(folder) / "0.tar"
         path.write_bytes(file.getvalue())
-        found = list(entries_of(path, "0.tar", score_field="similarity", decode=True))
+        found = list(entries_of(path, "0.tar", score_field="similarity", inspect=load))
     keys = Counter(each.key if isinstance(each, Damage) else each[0].key for each in found)
     assert keys == {f"{key:06d}": 1 for key in range(4)}
 
@@ -185,7 +186,7 @@ def test_damaged_images_have_a_size_or_a_reason(
     for at, value in edits:
         changed[int(at * len(changed))] ^= value
     content = bytes(changed[: math.ceil(kept * len(changed))])
-    found = image_size(content, decode=True)
+    found = image_size(content, load)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

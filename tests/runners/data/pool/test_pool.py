@@ -12,12 +12,10 @@ from PIL import Image
 
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.build.in_place import index_shards, not_indexed, open_pool
-from runners.data.build.write import write_pool
-from runners.data.pool.pool import Origin, Pool
-from runners.data.pool.reader import captions
+from runners.data.pool.pool import Pool
 from runners.data.pool.shards import content_hash
 from runners.embedded.embedded_pool import TrainingPairs
-from tests.runners.data.images import read_images
+from tests.runners.data.images import captions, read_images, write_pool
 
 Sample = tuple[str, dict[str, bytes]]
 
@@ -58,7 +56,7 @@ def test_folder_of_shards_is_indexed_in_place_on_opening(folder: Path) -> None:
     before = {path: path.read_bytes() for path in folder.rglob("*.tar")}
     pool = open_pool(folder)
     assert {path: path.read_bytes() for path in folder.rglob("*.tar")} == before
-    assert (pool.name, pool.count, pool.scored) == ("web", 10, 10)
+    assert (pool.origin.name, pool.count, pool.scored) == ("web", 10, 10)
     row = pool.frame.iloc[7]
     assert (row["key"], row["shard"], row["caption"]) == ("000000007", "more/00001.tar", "Number 7!")
     assert (row["width"], row["height"]) == (47, 30)
@@ -82,13 +80,6 @@ def test_opening_again_does_not_index_again(folder: Path) -> None:
     open_pool(folder)
     assert (folder / "index/00000.parquet").stat().st_mtime_ns == stamp
     assert not [path for path in folder.iterdir() if "partial" in path.name]
-
-
-def test_another_field_can_hold_the_score(tmp_path: Path) -> None:
-    write_tar(tmp_path / "0.tar", [sample(n, clip=float(9 - n), similarity=float(n)) for n in range(5)])
-    pool = index_shards(tmp_path, score_field="clip", origin=Origin(name="mine"))
-    assert pool.name == "mine"
-    assert pool.frame["score"].tolist() == [9, 8, 7, 6, 5]
 
 
 def test_without_scores_only_quality_all_is_offered(tmp_path: Path) -> None:

@@ -11,11 +11,10 @@ from PIL import Image
 from torchvision import transforms
 
 from runners.data.build.in_place import open_pool
-from runners.data.build.write import write_pool
 from runners.data.pool.pool import Pool
-from runners.data.pool.reader import captions, decode_image
+from runners.data.pool.reader import decode_image
 from runners.embedded.embedded_pool import TrainingPairs
-from tests.runners.data.images import read_images
+from tests.runners.data.images import captions, read_images, write_pool
 
 
 def test_images_and_captions_are_those_that_were_written(tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from runners.data.build.write import write_pool
 from runners.data.pool.damage import Damage
 from runners.data.pool.pool import Pool
 from runners.data.pool.reader import Pairs, read_pairs
@@ -30,7 +29,7 @@ from runners.data.reading.streamed_set import StreamedSet, loading_ahead
 from runners.data.reading.training_data import Source
 from runners.embedded.embedded_pool import TrainingPairs
 from tests.root import ROOT
-from tests.runners.data.images import read_images
+from tests.runners.data.images import read_images, write_pool
 from tests.runners.data.pool.test_damage import flip_byte
 
 BATCH = 64

@@ -79,4 +79,4 @@ def test_a_pool_keeps_all_scores_and_the_chosen_one_ranks(
     run(command("score:mine"))
     again = Pool.open(pool.path)
     assert again.frame.set_index("hash")["score"].to_dict() == mine.to_dict()
-    assert "score:popularity" in again.columns
+    assert "score:popularity" in again.index.columns
