@@ -1,8 +1,7 @@
 """Status of a study, read from its files during a run or afterwards."""
 
-import math
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,16 +11,16 @@ import pandas as pd
 from analysis.answers.cost import STARTS, run_time
 from budgets.book.book import Entry
 from budgets.book.ledger import read_entries, reserved, spent_flops
-from budgets.planning.plan import Cell
 from budgets.planning.price import Range
 from budgets.planning.tuned.tuning import tuning_reserves
 from budgets.quantity import format_flops
 from runners.results import read_json_lines, read_table
+from runners.trials.speed.throughput import Kind
 from study.state.design import answer_lines, not_chosen
 from study.state.planning.pool_rankings import ranked_anew
 from study.state.planning.tuning_table import read_neighbours
-from study.state.status.forecast import RemainingTrial, rest_of, time_left
-from study.state.status.running import Level, Running, count_levels, running_trial
+from study.state.status.forecast import time_left
+from study.state.status.running import Level, Running, count_levels, running_trials, words
 from study.state.study import Study
 from study.state.trial_states import Stage, TrialState, trial_states
 from study.storage.lock import running as running_now
@@ -104,31 +103,15 @@ def read_status(study: Study) -> StudyStatus:
     holder = running_now(folder)
     this_run = _last_run(events)
     rows: dict[str, dict[str, Any]] = {str(row["trial"]): row for row in plan.to_dict("records")}  # type: ignore[misc]
-    words = {trial: _words(row) for trial, row in rows.items()}
     states = trial_states(folder, rows)
-    running = tuple(
-        running_trial(
-            trial, words[trial], rows[trial]["train_flops"] / rows[trial]["samples_seen"], state.progress
-        )
-        for trial, state in sorted(states.items())
-        if state.stage is Stage.RUNNING and state.progress is not None
-    )
+    running = running_trials(rows, states)
     held, cap = reserved(entries), study.declaration.budget.study_flops
     without_room = _without_room(study, rows, states, entries)
     for trial, state in states.items():  # the budget may be larger than it was in the last run
         if state.stage is Stage.LEFT_OUT and trial not in without_room:
             states[trial] = replace(state, stage=Stage.WAITING)
     waiting = {trial: state for trial, state in states.items() if state.column == "waiting"}
-    seen = {each.trial: each.samples_seen for each in running}
-    ahead = [
-        rest_of(
-            (row["architecture"], row["strategy"]), samples=int(row["samples_seen"]), shared=_shared(row),
-            seen=seen.get(trial, states[trial].kept_steps * int(row["batch_size"])),
-            predicted_s=row["predicted_s"],
-        )
-        for trial, row in rows.items()
-        if states[trial].column in {"waiting", "running"} and trial not in without_room
-    ]  # fmt: skip
+    ahead = {trial: row for trial, row in rows.items() if trial not in without_room}
     slots = busy = None
     if this_run is not None:
         slots = int(this_run["slots"].dropna().iloc[-1])
@@ -141,7 +124,7 @@ def read_status(study: Study) -> StudyStatus:
         interrupted=sum(state.kept_steps > 0 for state in waiting.values()),
         no_room=len(without_room & waiting.keys()),
         failures=tuple(
-            Failure(trial=trial, what=words[trial], reason=state.reason)
+            Failure(trial=trial, what=words(rows[trial]), reason=state.reason)
             for trial, state in states.items()
             if state.stage is Stage.FAILED
         ),
@@ -152,7 +135,7 @@ def read_status(study: Study) -> StudyStatus:
         study_flops=cap,
         slots=slots,
         slots_busy=busy,
-        left_s=_left(rows, ahead, events, running, slots=slots or 1),
+        left_s=time_left(ahead, states, running, _measured(rows, events, running), slots=slots or 1),
         ranked_anew=int(plan["quality"].isin(ranked_anew(study)).sum()),
         design=tuple(answer_lines(events, planned[apart])),
     )
@@ -220,44 +203,16 @@ def _levels(plan: pd.DataFrame, states: Mapping[str, TrialState]) -> list[Level]
     )
 
 
-def _left(
-    rows: Mapping[str, dict[str, Any]],
-    ahead: Iterable[RemainingTrial],
-    events: pd.DataFrame,
-    running: tuple[Running, ...],
-    *,
-    slots: int,
-) -> Range | None:
-    """Forecast the remaining time, from the speeds of finished and running trials, else from the plan.
-
-    Args:
-        rows: The planned trials.
-        ahead: The rest of each trial that waits or runs.
-        events: The study's events.
-        running: Progress of the running trials.
-        slots: Number of trials that run at once.
-    """
-    speeds: dict[tuple[str, str], list[float]] = defaultdict(list)
-    measured = {each.trial: each.samples_per_s for each in running if each.samples_per_s is not None}
+def _measured(
+    rows: Mapping[str, dict[str, Any]], events: pd.DataFrame, running: Iterable[Running]
+) -> list[tuple[Kind, float]]:
+    """Return the kinds of running and finished trials with their samples/s."""
+    speeds = {each.trial: each.samples_per_s for each in running}
     if "samples_per_s" in events:
         finished = events.dropna(subset=["samples_per_s"])
-        measured |= dict(zip(finished["trial"].astype(str), finished["samples_per_s"], strict=True))
-    for trial, speed in measured.items():
-        if trial in rows and speed:
-            speeds[rows[trial]["architecture"], rows[trial]["strategy"]].append(float(speed))
-    return time_left(ahead, speeds, slots)
-
-
-def _shared(row: dict[str, Any]) -> int:
-    """Return the samples that the shorter trials of a planned trial's trunk see for it."""
-    return int((row["train_flops"] - row["paid_flops"]) // row["train_flops_per_sample"])
-
-
-def _words(row: dict[str, Any]) -> str:
-    level = row["level_flops"]
-    cell = Cell(
-        regime=row["regime"], subset_size=row["subset_size"], quality=row["quality"],
-        architecture=row["architecture"], strategy=row["strategy"],
-        level_flops=None if math.isnan(level) else level,
-    )  # fmt: skip
-    return f"{cell}, seed {row['seed']}"
+        speeds |= dict(zip(finished["trial"].astype(str), finished["samples_per_s"], strict=True))
+    return [
+        ((rows[trial]["architecture"], rows[trial]["strategy"]), float(speed))
+        for trial, speed in speeds.items()
+        if trial in rows and speed
+    ]
