@@ -30,7 +30,19 @@ class Uncounted(ValueError):  # noqa: N818 - reads as the state that it reports
 
 
 class Costs(Protocol):
-    """Costs and sizes of a model, in closed form or counted by torch."""
+    """Costs and sizes of a model, in closed form or counted by torch.
+
+    Attributes:
+        family: Kind of image tower: ``vit``, ``resnet``, ``convnext``, ``swin``, ``mixer`` or a module of
+            timm.
+        drops_patches: True if image patches can be dropped.
+        shortens_texts: True if training can read fewer tokens than the context has.
+        batch_norm: True if the model has batch norm, whose statistics depend on how a batch is split.
+        image_size: Side of the square input image, in pixels.
+        context_length: Length of a text, in tokens.
+        vocab_size: Number of distinct tokens.
+        text_width: Width of the text tower.
+    """
 
     family: str
     drops_patches: bool
@@ -45,7 +57,7 @@ class Costs(Protocol):
         """Return the cost of one image."""
 
     def text_tower(self, tokens: int) -> TowerCost:
-        """Return the cost of one text."""
+        """Return the cost of one text of ``tokens`` tokens through its tower and projection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,16 +69,17 @@ class Architecture:
         config: The JSON content, which is what ``open_clip.CLIP`` takes: ``embed_dim``, ``vision_cfg`` and
             ``text_cfg``. One key is this project's own, ``vision_cfg.timm_model_kwargs``; the model builder
             removes it. Must not be modified.
+        why_counted: The setting that has no closed form; empty if all have one.
 
     Raises:
-        ValueError: A setting is unknown or has the wrong type. Any property but ``embed_dim`` and
-            ``closed_form`` raises `Uncounted` if the model has no closed form and was not counted yet.
+        ValueError: A setting is unknown or has the wrong type. Costs and sizes raise `Uncounted` if the model
+            has no closed form and was not counted yet.
     """
 
     name: str
     config: Mapping[str, Any] = field(hash=False)
+    why_counted: str = field(init=False, repr=False, compare=False)
     _costs: Costs | None = field(init=False, repr=False, compare=False)
-    _why_counted: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check and complete the config."""
@@ -76,7 +89,7 @@ class Architecture:
         except NoClosedForm as error:
             why = str(error)
         object.__setattr__(self, "_costs", costs)
-        object.__setattr__(self, "_why_counted", why)
+        object.__setattr__(self, "why_counted", why)
 
     @property
     def costs(self) -> Costs:
@@ -84,58 +97,13 @@ class Architecture:
         if self._costs is None:
             object.__setattr__(self, "_costs", read_count(self.config))
         if self._costs is None:
-            raise Uncounted(f"{self._why_counted}, and torch has not counted the model on this machine yet")
+            raise Uncounted(f"{self.why_counted}, and torch has not counted the model on this machine yet")
         return self._costs
 
     @property
     def closed_form(self) -> bool:
         """True if the costs are in closed form; otherwise torch counts them."""
-        return not self._why_counted
-
-    @property
-    def why_counted(self) -> str:
-        """The setting that has no closed form; empty if all have one."""
-        return self._why_counted
-
-    @property
-    def family(self) -> str:
-        """Kind of image tower: ``vit``, ``resnet``, ``convnext``, ``swin``, ``mixer`` or a module of timm."""
-        return self.costs.family
-
-    @property
-    def drops_patches(self) -> bool:
-        """True if image patches can be dropped."""
-        return self.costs.drops_patches
-
-    @property
-    def shortens_texts(self) -> bool:
-        """True if training can read fewer tokens than the context has."""
-        return self.costs.shortens_texts
-
-    @property
-    def batch_norm(self) -> bool:
-        """True if the model has batch norm, whose statistics depend on how a batch is split."""
-        return self.costs.batch_norm
-
-    @property
-    def image_size(self) -> int:
-        """Side of the square input image, in pixels."""
-        return self.costs.image_size
-
-    @property
-    def context_length(self) -> int:
-        """Length of a text, in tokens."""
-        return self.costs.context_length
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of distinct tokens."""
-        return self.costs.vocab_size
-
-    @property
-    def text_width(self) -> int:
-        """Width of the text tower."""
-        return self.costs.text_width
+        return not self.why_counted
 
     @property
     def embed_dim(self) -> int:
@@ -151,8 +119,8 @@ class Architecture:
         Raises:
             ValueError: Patches would be dropped, but the tower is not a ViT.
         """
-        if kept_fraction != 1 and not self.drops_patches:
-            raise ValueError(f"patch dropout needs a ViT; {self.name} is a {self.family}")
+        if kept_fraction != 1 and not self.costs.drops_patches:
+            raise ValueError(f"patch dropout needs a ViT; {self.name} is a {self.costs.family}")
         return self.costs.image_tower(kept_fraction)
 
     def smaller(self, image_fraction: float) -> "Architecture":
@@ -160,13 +128,9 @@ class Architecture:
         if image_fraction == 1:
             return self
         vision = model_config.complete(self.config).vision
-        patches = math.ceil(self.image_size // vision["patch_size"] * image_fraction)
+        patches = math.ceil(self.costs.image_size // vision["patch_size"] * image_fraction)
         size = {"image_size": patches * vision["patch_size"]}
         return replace(self, config={**self.config, "vision_cfg": {**self.config["vision_cfg"], **size}})
-
-    def text_tower(self, tokens: int) -> TowerCost:
-        """Cost of one text of ``tokens`` tokens through its tower and projection."""
-        return self.costs.text_tower(tokens)
 
 
 class _ClosedForm:

@@ -196,7 +196,7 @@ def _widths(declaration: Declaration, cluster: Cluster) -> Iterator[int]:
 
 def _recipes(architecture: Architecture, recipe: Recipe, ruled: Mapping[str, Any], here: int) -> list[Recipe]:
     """Return the recipes to try for ``here`` pairs on a GPU, the quickest first."""
-    free = not architecture.batch_norm
+    free = not architecture.costs.batch_norm
     parts, recomputed = recipe.accumulation, recipe.gradient_checkpointing
     every_part = [parts]
     if free and parts == 1 and "accumulation" not in ruled:

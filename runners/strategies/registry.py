@@ -22,7 +22,7 @@ def build_strategy(
     if strategy.sigmoid_loss:
         return SigLip()
     if strategy.text_fraction < 1:
-        side = architecture.smaller(strategy.image_fraction).image_size
+        side = architecture.smaller(strategy.image_fraction).costs.image_size
         return Clipa(text_tokens(architecture, strategy), None if strategy.image_fraction == 1 else side)
     if strategy.name in AUGMENTATIONS:
         augment = AUGMENTATIONS[strategy.name]

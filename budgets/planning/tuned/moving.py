@@ -226,4 +226,4 @@ def _cheapest(grid: Grid, levels: tuple[int, ...], among: tuple[int, ...] | None
 
 
 def _family(grid: Grid, pair: Pair) -> str:
-    return grid.setup(*pair, None).architecture.family
+    return grid.setup(*pair, None).architecture.costs.family

@@ -41,8 +41,8 @@ def build(architecture_name: str, name: str) -> tuple[open_clip.CLIP, TrainingSt
 def test_forward_pass_of_a_strategy_equals_the_budgets_flops(architecture_name: str, name: str) -> None:
     architecture, cost = load_architecture(architecture_name), strategy(name)
     model, how = build(architecture_name, name)
-    images = torch.randn(BATCH, 3, architecture.image_size, architecture.image_size)
-    tokens = torch.randint(1, architecture.vocab_size - 1, (BATCH, architecture.context_length))
+    images = torch.randn(BATCH, 3, architecture.costs.image_size, architecture.costs.image_size)
+    tokens = torch.randint(1, architecture.costs.vocab_size - 1, (BATCH, architecture.costs.context_length))
 
     # Making the views runs no model and is no part of the convention: RandAugment's two rotations compute
     # grids that are 0.5 % of the smallest model's pass.
