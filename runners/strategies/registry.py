@@ -7,14 +7,11 @@ from budgets.declaration.recipe import Recipe
 from runners.strategies.clip import Clip
 from runners.strategies.clip_augmented import AUGMENTATIONS, ClipAugmented
 from runners.strategies.clipa import Clipa
-from runners.strategies.protocol import TrainingStrategy
 from runners.strategies.siglip import SigLip
 from runners.strategies.slip import Slip
 
 
-def build_strategy(
-    strategy: Strategy, architecture: Architecture, recipe: Recipe | None = None
-) -> TrainingStrategy:
+def build_strategy(strategy: Strategy, architecture: Architecture, recipe: Recipe | None = None) -> Clip:
     """Build the training side of a strategy; its masking and its bias are part of the model."""
     recipe = recipe or Recipe()
     if strategy.self_supervised_head:

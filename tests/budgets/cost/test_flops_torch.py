@@ -14,7 +14,7 @@ from budgets.cost.architecture import catalogue, load_architecture
 from budgets.cost.flops import image_forward_macs, parameters, sample_cost, text_forward_macs
 from budgets.cost.strategy import inapplicable, strategy
 from runners.models.model import build_model
-from runners.strategies.protocol import TrainingStrategy
+from runners.strategies.clip import Clip
 from runners.strategies.registry import build_strategy
 
 # Augmentation has no counted cost: each of these represents the strategies of equal cost (test_strategy.py).
@@ -36,7 +36,7 @@ def on_no_device() -> Iterator[None]:
 
 
 @cache
-def build(name: str, strategy_name: str, device: str = "meta") -> tuple[open_clip.CLIP, TrainingStrategy]:
+def build(name: str, strategy_name: str, device: str = "meta") -> tuple[open_clip.CLIP, Clip]:
     """Build model and strategy as a trial does."""
     architecture, cost = load_architecture(name), strategy(strategy_name)
     with torch.device(device):
