@@ -7,7 +7,7 @@ import pandas as pd
 
 from analysis.design.course import CHOSEN, COURSE
 from budgets.book.ledger import read_entries, reserved
-from budgets.book.reconcile import reconcile
+from budgets.book.reconcile import left_behind, reconcile
 from budgets.planning.plan import Plan, Trial
 from budgets.quantity import format_flops
 from runners.host.files import new_file, write_json
@@ -164,13 +164,13 @@ class Run(Execution):
             write_table(self.study.folder / MIDWAY, pd.concat(midway, ignore_index=True))
 
     def _say_differences(self) -> None:
-        found = reconcile(self.plan, read_entries(self.ledger.path))
-        if found.left_behind:
+        entries = read_entries(self.ledger.path)
+        if others := left_behind(self.plan, entries):
             self.progress.say(
-                f"note: {format_flops(found.left_behind)} in the ledger belong to trials that are not in "
+                f"note: {format_flops(others)} in the ledger belong to trials that are not in "
                 "this declaration; they count against the study budget"
             )
-        for difference in found.differences:
+        for difference in reconcile(self.plan, entries):
             self.progress.say(f"note: the ledger and the plan differ: {difference}")
 
     def _check_book(self) -> None:
