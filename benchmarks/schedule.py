@@ -223,7 +223,7 @@ def over_ray(trials: int) -> list[Result]:
             before, cpu = memory_mib(), time.process_time()
             wall = run(backend, nothing(trials, "nothing"), ledger)
             cpu, grown = time.process_time() - cpu, memory_mib() - before
-            assert ledger.spent_flops == trials, "each is booked once"
+            assert ledger.book.spent_flops == trials, "each is booked once"
         print(f"{trials:,} of them: {wall:.0f} s; the driver takes {cpu:.1f} s of processor time and "
               f"{grown:.0f} MiB more memory")  # fmt: skip
     (cold, own), (train_cold, train) = over_nodes(simulated.address)

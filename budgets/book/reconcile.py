@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from budgets.book.book import Book, Entry, Reservation
-from budgets.book.ledger import spent_flops
 from budgets.planning.plan import Plan, Trial
 
 
@@ -44,7 +43,7 @@ def reconcile(plan: Plan, entries: Sequence[Entry]) -> list[str]:
 def left_behind(plan: Plan, entries: Sequence[Entry]) -> int:
     """Sum the training FLOPs of trials that are not in the plan, such as those of an earlier declaration."""
     names = {trial.trial_id for trial in plan.all_trials} | {charge.what for charge in plan.charges}
-    return spent_flops([entry for entry in entries if entry.what not in names])
+    return Book.of(entry for entry in entries if entry.what not in names).spent_flops
 
 
 def _differences(trial: Trial, held: Sequence[Reservation]) -> list[str]:

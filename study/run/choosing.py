@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from analysis.cells.table import tidy
 from analysis.design.adaptive import Decision, decide
-from budgets.book.ledger import read_entries, reserved, spent_flops
+from budgets.book.book import Book
+from budgets.book.ledger import read_entries
 from budgets.planning.levels.trunks import before
 from budgets.planning.plan import Plan, Trial
 from runners.results import RESULT_COLUMNS, to_frame
@@ -81,8 +82,8 @@ def next_of_design(study: Study, plan: Plan, todo: Agenda) -> tuple[Agenda, str]
     chooser = Chooser(study, plan, todo)
     first, follows = chooser.begun, "the design chooses further trials by the results of these"
     if not first:
-        entries = read_entries(study.folder / "ledger.jsonl")
-        held = spent_flops(entries) + sum(reserved(entries).values())
+        book = Book.of(read_entries(study.folder / "ledger.jsonl"))
+        held = book.spent_flops + book.reserved_flops
         decision = chooser.choose(
             todo.finished, todo.failed, (), slots=chooser.first_slots,
             room_flops=None if plan.study_flops is None else plan.study_flops - held,

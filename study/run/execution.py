@@ -109,7 +109,7 @@ class Execution(Books):
                 resources=needs(self.study, trial),
                 nodes=trial.resources.nodes,
                 paid_flops=trial.paid_flops,
-                reserved=self.ledger.has_reserved(trial.trial_id),
+                reserved=trial.trial_id in self.ledger.book.open,
                 after="" if self.can_start(trial) or trial.previous not in ids else trial.previous,
             )
 

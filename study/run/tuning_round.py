@@ -42,7 +42,7 @@ class Round(Execution):
             self.study.folder,
             trials,
             planned_flops=sum(trial.paid_flops for trial in trials),
-            spent_flops=self.ledger.spent_flops,
+            spent_flops=self.ledger.book.spent_flops,
             phase="tuning",
         )
         if todo.to_run:
@@ -65,7 +65,7 @@ class Round(Execution):
         share, trials = tuning.reserve_flops, tuning.trials
         if not tuning.waiting:
             share, trials = tuning.check_flops, tuning.neighbours
-        share -= self.ledger.taken_flops(trial.trial_id for trial in trials)
+        share -= sum(self.ledger.book.taken[trial.trial_id] for trial in trials)
         room = self.ledger.room_flops
         return share if room is None else min(share, room)
 
@@ -75,7 +75,7 @@ class Round(Execution):
 
     def show(self, trial: Trial, outcome: Outcome) -> None:
         """Show a trial that has just ended with a result."""
-        self.progress.count(trial, outcome, spent_flops=self.ledger.spent_flops)
+        self.progress.count(trial, outcome, spent_flops=self.ledger.book.spent_flops)
         value = outcome.row.get(self._tuning.metric)
         found = outcome.row["status"] if value is None else f"{self._tuning.metric} {value:.1%}"
         done = f"{len(self.outcomes)}/{len(self.trials)}"

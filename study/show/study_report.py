@@ -21,7 +21,8 @@ from analysis.report.analyse import Progress, no_progress
 from analysis.report.comparison import write_comparison
 from analysis.report.report import write_report
 from analysis.report.study_frames import StudyFrames
-from budgets.book.ledger import read_entries, spent_flops
+from budgets.book.book import Book
+from budgets.book.ledger import read_entries
 from budgets.cost.flops import CONVENTION
 from budgets.declaration.data import FolderPool
 from budgets.names import without_password
@@ -291,7 +292,7 @@ def _tuned(study: Study) -> Tuned | None:
         tried=tried, metric=metric, winners=known.get("winners", ()),
         carried=known.get("carried", ()), checks=known.get("checks", ()),
         check_flops=known.get("check_flops", 0), left_out=known.get("left_out", ()),
-        check_paid=spent_flops(paid),
+        check_paid=Book.of(paid).spent_flops,
     )  # fmt: skip
 
 

@@ -1,7 +1,6 @@
 """Status of a study, read from its files during a run or afterwards."""
 
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.answers.cost import STARTS, run_time
-from budgets.book.book import Entry
-from budgets.book.ledger import read_entries, reserved, spent_flops
+from budgets.book.book import Book
+from budgets.book.ledger import read_entries
 from budgets.planning.price import Range
 from budgets.planning.tuned.tuning import tuning_reserves
 from budgets.quantity import format_flops
@@ -99,14 +98,13 @@ def read_status(study: Study) -> StudyStatus:
     events = read_json_lines(folder / "events.jsonl")
     apart = not_chosen(study.declaration, folder, planned)
     plan = planned[~apart].reset_index(drop=True)
-    entries = read_entries(folder / "ledger.jsonl")
+    book = Book.of(read_entries(folder / "ledger.jsonl"))
     holder = running_now(folder)
     this_run = _last_run(events)
     rows: dict[str, dict[str, Any]] = {str(row["trial"]): row for row in plan.to_dict("records")}  # type: ignore[misc]
     states = trial_states(folder, rows)
     running = running_trials(rows, states)
-    held, cap = reserved(entries), study.declaration.budget.study_flops
-    without_room = _without_room(study, rows, states, entries)
+    without_room = _without_room(study, rows, states, book)
     for trial, state in states.items():  # the budget may be larger than it was in the last run
         if state.stage is Stage.LEFT_OUT and trial not in without_room:
             states[trial] = replace(state, stage=Stage.WAITING)
@@ -129,10 +127,10 @@ def read_status(study: Study) -> StudyStatus:
             if state.stage is Stage.FAILED
         ),
         planned_flops=sum(map(int, planned["paid_flops"])),
-        spent_flops=spent_flops(entries),
-        reserved_flops=sum(held.values()),
-        wasted_flops=sum(entry.train_flops for entry in entries if entry.entry == "wasted"),
-        study_flops=cap,
+        spent_flops=book.spent_flops,
+        reserved_flops=book.reserved_flops,
+        wasted_flops=sum(train for train, _ in book.wasted.values()),
+        study_flops=study.declaration.budget.study_flops,
         slots=slots,
         slots_busy=busy,
         left_s=time_left(ahead, states, running, _measured(rows, events, running), slots=slots or 1),
@@ -157,28 +155,23 @@ def _without_room(
     study: Study,
     rows: Mapping[str, dict[str, Any]],
     states: Mapping[str, TrialState],
-    entries: list[Entry],
+    book: Book,
 ) -> set[str]:
     """Return the trials that can't start: the study budget or their share of it has no room for them."""
     cap = study.declaration.budget.study_flops
     if cap is None:
         return set()
-    held = reserved(entries)
-    room = cap - spent_flops(entries) - sum(held.values())
-    taken = Counter(held)
-    for entry in entries:
-        if entry.entry in {"spent", "wasted"}:
-            taken[entry.what] += entry.train_flops
+    room = cap - book.spent_flops - book.reserved_flops
     near = read_neighbours(study.folder / "tuning.json")
     tuned = {trial for trial, row in rows.items() if row["phase"] == "tuning"} - near
     rooms = dict.fromkeys(rows, room)
     for trials, share in zip((tuned, near), tuning_reserves(study.declaration), strict=True):
-        left = share - sum(taken[trial] for trial in trials)
+        left = share - sum(book.taken[trial] for trial in trials)
         rooms |= dict.fromkeys(trials, min(room, left))
     # By length, because a trial also has no room if a shorter one of its trunk has none.
     found, ended = set(), set()
     for trial, row in sorted(rows.items(), key=lambda item: item[1]["train_flops"]):
-        open_ = states[trial].column in {"waiting", "left_out"} and trial not in held
+        open_ = states[trial].column in {"waiting", "left_out"} and trial not in book.open
         if open_ and (row["paid_flops"] > rooms[trial] or row["trunk"] in ended):
             found.add(trial)
             ended |= {row["trunk"]} - {""}  # longer trials continue from this one
