@@ -7,7 +7,7 @@ file's name is a hash of the config and of the versions of open_clip and timm, w
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -102,11 +102,6 @@ def read_count(config: Mapping[str, Any]) -> Count | None:
         return None
     except (ValueError, KeyError, TypeError, AttributeError):
         return None  # a damaged file is counted again
-
-
-def count_json(count: Count) -> str:
-    """Return the content of a count's file."""
-    return json.dumps(asdict(count), indent=2) + "\n"
 
 
 def _installed(name: str) -> str:
