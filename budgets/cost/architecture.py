@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from budgets.cost import model_config
-from budgets.cost.counted import read_count
+from budgets.cost.counted import Count, read_count
 from budgets.cost.model_config import ModelConfig, NoClosedForm
 from budgets.cost.towers import convnext, mixer, resnet, swin, text, vit
 from budgets.cost.towers.count import ImageTower, TowerCost
@@ -29,35 +29,31 @@ class Uncounted(ValueError):  # noqa: N818 - reads as the state that it reports
     """An architecture has no closed form, and torch has not counted it on this machine yet."""
 
 
-class Costs(Protocol):
-    """Costs and sizes of a model, in closed form or counted by torch.
+class ClosedForm:
+    """Costs and sizes in closed form of a complete config; see `budgets.cost.counted.Count` for each."""
 
-    Attributes:
-        family: Kind of image tower: ``vit``, ``resnet``, ``convnext``, ``swin``, ``mixer`` or a module of
-            timm.
-        drops_patches: True if image patches can be dropped.
-        shortens_texts: True if training can read fewer tokens than the context has.
-        batch_norm: True if the model has batch norm, whose statistics depend on how a batch is split.
-        image_size: Side of the square input image, in pixels.
-        context_length: Length of a text, in tokens.
-        vocab_size: Number of distinct tokens.
-        text_width: Width of the text tower.
-    """
+    shortens_texts = True
 
-    family: str
-    drops_patches: bool
-    shortens_texts: bool
-    batch_norm: bool
-    image_size: int
-    context_length: int
-    vocab_size: int
-    text_width: int
+    def __init__(self, config: ModelConfig) -> None:
+        self._config = config
+        self.family = config.family
+        self.drops_patches = config.family == "vit"
+        self.batch_norm = config.family == "resnet"
+        self.image_size = int(config.vision["image_size"])
+        self.context_length = int(config.text["context_length"])
+        self.vocab_size = int(config.text["vocab_size"])
+        self.text_width = int(config.text["width"])
 
     def image_tower(self, kept_fraction: float) -> ImageTower:
-        """Return the cost of one image."""
+        """Cost of one image."""
+        vision, embed_dim = self._config.vision, self._config.embed_dim
+        if self.family == "vit":
+            return vit.image_tower(vision, embed_dim, kept_fraction)
+        return _WHOLE_IMAGE_TOWERS[self.family](vision, embed_dim)
 
     def text_tower(self, tokens: int) -> TowerCost:
-        """Return the cost of one text of ``tokens`` tokens through its tower and projection."""
+        """Cost of one text of ``tokens`` tokens through its tower and projection."""
+        return text.text_tower(self._config.text, self._config.embed_dim, tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,20 +75,20 @@ class Architecture:
     name: str
     config: Mapping[str, Any] = field(hash=False)
     why_counted: str = field(init=False, repr=False, compare=False)
-    _costs: Costs | None = field(init=False, repr=False, compare=False)
+    _costs: ClosedForm | Count | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check and complete the config."""
         costs, why = None, ""
         try:
-            costs = _ClosedForm(model_config.complete(self.config))
+            costs = ClosedForm(model_config.complete(self.config))
         except NoClosedForm as error:
             why = str(error)
         object.__setattr__(self, "_costs", costs)
         object.__setattr__(self, "why_counted", why)
 
     @property
-    def costs(self) -> Costs:
+    def costs(self) -> ClosedForm | Count:
         """Costs in closed form, or as torch counted them."""
         if self._costs is None:
             object.__setattr__(self, "_costs", read_count(self.config))
@@ -131,33 +127,6 @@ class Architecture:
         patches = math.ceil(self.costs.image_size // vision["patch_size"] * image_fraction)
         size = {"image_size": patches * vision["patch_size"]}
         return replace(self, config={**self.config, "vision_cfg": {**self.config["vision_cfg"], **size}})
-
-
-class _ClosedForm:
-    """Costs in closed form of a complete config."""
-
-    shortens_texts = True
-
-    def __init__(self, config: ModelConfig) -> None:
-        self._config = config
-        self.family = config.family
-        self.drops_patches = config.family == "vit"
-        self.batch_norm = config.family == "resnet"
-        self.image_size = int(config.vision["image_size"])
-        self.context_length = int(config.text["context_length"])
-        self.vocab_size = int(config.text["vocab_size"])
-        self.text_width = int(config.text["width"])
-
-    def image_tower(self, kept_fraction: float) -> ImageTower:
-        """Cost of one image."""
-        vision, embed_dim = self._config.vision, self._config.embed_dim
-        if self.family == "vit":
-            return vit.image_tower(vision, embed_dim, kept_fraction)
-        return _WHOLE_IMAGE_TOWERS[self.family](vision, embed_dim)
-
-    def text_tower(self, tokens: int) -> TowerCost:
-        """Cost of one text."""
-        return text.text_tower(self._config.text, self._config.embed_dim, tokens)
 
 
 @cache

@@ -24,7 +24,7 @@ class Count:
     """Costs of a model, counted by torch.
 
     Attributes:
-        family: ``vit``, ``resnet``, or the module of timm that defines the image tower.
+        family: Kind of image tower: ``vit``, ``resnet``, or the module of timm that defines it.
         image_size: Side of the square input image, in pixels.
         context_length: Length of a text, in tokens.
         vocab_size: Number of distinct tokens.
@@ -36,7 +36,7 @@ class Count:
         projection_parameters: Parameters of the image projection.
         text_macs: Tokens → MACs of a text; the whole context alone if texts cannot be shortened.
         text_parameters: Parameters of the text tower with its projection.
-        batch_norm: True if a tower has batch norm.
+        batch_norm: True if a tower has batch norm, whose statistics depend on how a batch is split.
         counted_by: The packages whose model was counted, with their versions.
     """
 

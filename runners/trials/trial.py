@@ -132,7 +132,11 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
         try:
             # Evaluation has batches of many sizes, for which compiling does not pay off.
             with torch.compiler.set_stance("force_eager") if trial.recipe.compile else nullcontext():
-                return _evaluate(job, encoder, sets)
+                features = {
+                    name: encode_set(encoder, data, probe=name in job.probes)
+                    for name, data in sets.readers.items()
+                }
+                return evaluate(features, context=encoder.context)
         finally:
             learner.model.train()
 
@@ -201,13 +205,6 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
 
     patiently(write, patience_s=_PATIENCE_S, hurry=lambda: bool(notice.by))
     return outcome
-
-
-def _evaluate(job: TrialJob, encoder: Encoder, sets: EvaluationData) -> dict[str, float]:
-    features = {
-        name: encode_set(encoder, data, probe=name in job.probes) for name, data in sets.readers.items()
-    }
-    return evaluate(features, context=encoder.context)
 
 
 def _peak_memory(job: TrialJob) -> int:

@@ -31,7 +31,7 @@ from study.state.agenda import Agenda, agenda
 from study.state.design import course
 from study.state.environment import environment
 from study.state.planning.plan_study import plan_tables
-from study.state.planning.pool_rankings import keep_rankings
+from study.state.planning.pool_versions import keep_rankings
 from study.state.study import Study
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from budgets.quantity import format_flops
 from runners.results import read_json_lines, read_table
 from runners.trials.speed.throughput import Kind
 from study.state.design import answer_lines, not_chosen
-from study.state.planning.pool_rankings import ranked_anew
+from study.state.planning.pool_versions import ranked_anew
 from study.state.planning.tuning_table import read_neighbours
 from study.state.status.forecast import time_left
 from study.state.status.running import Level, Running, count_levels, running_trials, words
