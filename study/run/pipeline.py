@@ -123,7 +123,7 @@ class Run(Execution):
             self.event(COURSE, **course(decision, self.ledger.book.spent_flops, self.plan.train_flops))
         if decision.stop:
             self.progress.say(f"no further trial is chosen: {decision.stop}")
-        trials = [self._chooser.planned(pick.trial) for pick in decision.picks]
+        trials = [self._chooser.trials[pick.trial] for pick in decision.picks]
         self.progress.add(trials)
         return trials
 
