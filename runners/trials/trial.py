@@ -209,11 +209,9 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
 
 def _peak_memory(job: TrialJob) -> int:
     """Return the most bytes that torch had allocated on the GPU, or that this process had in memory."""
-    return (
-        torch.cuda.max_memory_allocated()
-        if job.gpus
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    )
+    if job.gpus:
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _write_damage(path: Path, damage: Sequence[Damage]) -> None:
