@@ -1,6 +1,6 @@
 """The loop that runs trials: follows the schedule, starts and stops trials, retries them, writes tables.
 
-`study.run.pipeline.Run` (the grid) and `study.run.tuning_round.Round` (the tuning) build on it. They differ
+`study.run.pipeline.Run` (the grid) and `study.run.run_tuning.Round` (the tuning) build on it. They differ
 in the names of their trials, in the budget they may use, and in the tables they write.
 """
 
