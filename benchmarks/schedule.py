@@ -37,7 +37,7 @@ from benchmarks.measured import Result, at_least, at_most, verdict
 from budgets.book.ledger import Ledger
 from runners.scheduling.backend import Backend, Job
 from runners.scheduling.cluster import LiveCluster
-from runners.scheduling.instructions import Done, Start
+from runners.scheduling.instructions import Start
 from runners.scheduling.ray_backend.core import RayBackend
 from runners.scheduling.schedule import Schedule, ScheduledTrial
 
@@ -84,8 +84,8 @@ def simulated_share(tasks: list[ScheduledTrial], nodes: int) -> float:
     schedule = Schedule(tasks, retries=0)
     schedule.see_nodes({f"node{number}": {"cpus": 64, "gpus": NODE_GPUS} for number in range(nodes)})
     now, ends = 0.0, list[tuple[float, str]]()
-    while not isinstance((given := schedule.instructions(None) or [None])[-1], Done):
-        for each in given:
+    while not schedule.over:
+        for each in schedule.instructions(None):
             if isinstance(each, Start):
                 heapq.heappush(ends, (now + schedule.task(each.trial).predicted_s, each.trial))
         now, ended = heapq.heappop(ends)
@@ -109,8 +109,8 @@ def run(backend: Backend, tasks: list[ScheduledTrial], ledger: Ledger | None = N
                         ledger.reserve(trial, task.train_flops)
                     call = partial(time.sleep, task.predicted_s) if task.predicted_s else DO_NOTHING
                     backend.start(Job(trial=trial, run=call, nodes=nodes, resources=task.resources))
-                case Done():
-                    return time.perf_counter() - began
+        if schedule.over:
+            return time.perf_counter() - began
         for ended in backend.wait(0.5):
             assert ended.how == "finished", ended.reason
             schedule.finish(ended.trial)
@@ -223,7 +223,7 @@ def over_ray(trials: int) -> list[Result]:
             before, cpu = memory_mib(), time.process_time()
             wall = run(backend, nothing(trials, "nothing"), ledger)
             cpu, grown = time.process_time() - cpu, memory_mib() - before
-            assert ledger.spent_flops == trials, "each is booked once"
+            assert ledger.book.spent_flops == trials, "each is booked once"
         print(f"{trials:,} of them: {wall:.0f} s; the driver takes {cpu:.1f} s of processor time and "
               f"{grown:.0f} MiB more memory")  # fmt: skip
     (cold, own), (train_cold, train) = over_nodes(simulated.address)

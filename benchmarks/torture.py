@@ -15,7 +15,8 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measured import at_least, at_most, printed, verdict
-from budgets.book.ledger import read_entries, reserved
+from budgets.book.book import Book
+from budgets.book.ledger import read_entries
 
 
 def main() -> int:
@@ -42,7 +43,7 @@ def main() -> int:
     return verdict([
         at_least("tables_equal_to_the_quiet_run", same, len(tables)),
         at_most("flop_beside_the_witness", max(0, booked - announced, computed - booked), 0),
-        at_most("open_reservations", len(reserved(entries)), 0),
+        at_most("open_reservations", len(Book.of(entries).open), 0),
         at_most("processes_left_behind", len(counts["left_behind"]), 0),
     ])  # fmt: skip
 

@@ -115,7 +115,7 @@ class Setting:
     def data(self) -> Any:  # noqa: ANN401 - either kind of training data
         """Open the data of our loop, decoded before the timing starts, as in a study's trials."""
         pool = open_pool(self.folder)
-        size = self.architecture.image_size
+        size = self.architecture.costs.image_size
         return open_data(
             [Source(pool=pool, rows=np.arange(pool.count))], size, self.tokens, workers=self.workers
         )
@@ -193,7 +193,7 @@ def reference(setting: Setting, precision: str, batches: Batches) -> tuple[float
 def usual_batches(setting: Setting) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield batches as open_clip reads them, with its evaluation transform: ours does not augment either."""
     transform = open_clip.image_transform(
-        setting.architecture.image_size, is_train=False, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
+        setting.architecture.costs.image_size, is_train=False, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
     )
     text: Any = setting.architecture.config["text_cfg"]
     ids = tokenizer(text["vocab_size"], text["context_length"], open_pool(setting.folder).vocabulary)

@@ -19,7 +19,7 @@ def family(architecture: str) -> str:
     try:
         found = load_architecture(architecture)
         if found.closed_form:
-            return _FAMILIES[found.family]
+            return _FAMILIES[found.costs.family]
     except ValueError:
         pass
     match = re.match(r"[A-Za-z]+", architecture)

@@ -6,7 +6,7 @@ as wasted: it was not reserved itself, but belongs to a trial that has been rese
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
@@ -97,6 +97,18 @@ class Book:
     taken: Counter[str] = field(default_factory=Counter)
     spent_flops: int = 0
     reserved_flops: int = 0
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry]) -> "Book":
+        """Return the book after some entries.
+
+        Raises:
+            ValueError: An entry cannot follow those before it.
+        """
+        book = cls()
+        for entry in entries:
+            book.add(entry)
+        return book
 
     def check(self, entries: Sequence[Entry]) -> None:
         """Check entries of one trial or charge without adding them.

@@ -8,13 +8,12 @@ line that was changed, lost or moved is found; books of earlier versions begin w
 import hashlib
 import json
 import os
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict
 from operator import index
 from pathlib import Path
 
-from budgets.book.book import SPENDING, Book, Entry
+from budgets.book.book import Book, Entry
 from budgets.planning.plan import Plan
 from budgets.quantity import format_flops
 
@@ -28,6 +27,11 @@ class Ledger:
         path: The file; created if absent.
         study_flops: The study's cap in training FLOPs, or None.
 
+    Attributes:
+        path: As given.
+        study_flops: As given.
+        book: The book so far; only the methods of the ledger add to it.
+
     Raises:
         ValueError: A line cannot be read or cannot follow the lines before it; the message names the line. A
             torn last line is dropped instead.
@@ -36,50 +40,15 @@ class Ledger:
     def __init__(self, path: Path, study_flops: int | None) -> None:
         self.path = path
         self.study_flops = study_flops
-        self._book = Book()
         entries, self._chain = _read(path)
-        for entry in entries:
-            self._book.add(entry)
+        self.book = Book.of(entries)
         drop_torn_line(path)
-
-    @property
-    def spent_flops(self) -> int:
-        """Training FLOPs charged, spent and wasted."""
-        return self._book.spent_flops
-
-    @property
-    def reserved_flops(self) -> int:
-        """Training FLOPs in open reservations."""
-        return self._book.reserved_flops
-
-    def has_spent(self, what: str) -> bool:
-        """Return whether a trial is booked as spent."""
-        return what in self._book.finished
-
-    def spent_by(self, what: str) -> int | None:
-        """Return the training FLOPs booked as spent by a trial, or None if it is not booked as spent."""
-        return self._book.finished.get(what)
-
-    def reserved_by(self, what: str) -> int:
-        """Return the training FLOPs that a trial's open reservation set aside; 0 without one."""
-        return self._book.open[what].reserved if what in self._book.open else 0
-
-    def wasted_by(self, what: str) -> int:
-        """Return the training FLOPs that a trial has lost so far."""
-        return self._book.wasted.get(what, (0, 0))[0]
 
     def charge(self, plan: Plan) -> None:
         """Book the plan's charges that are not booked yet."""
         for charge in plan.charges:
-            if charge.what not in self._book.charged:
-                self._append(
-                    Entry(
-                        entry="charged",
-                        what=charge.what,
-                        train_flops=charge.train_flops,
-                        evaluation_flops=charge.evaluation_flops,
-                    )
-                )
+            if charge.what not in self.book.charged:
+                self._append(Entry(entry="charged", **asdict(charge)))
 
     def reserve(self, what: str, train_flops: int) -> None:
         """Reserve a trial's FLOPs before it starts; an open reservation is kept as it is.
@@ -87,7 +56,7 @@ class Ledger:
         Raises:
             ValueError: The reservation would exceed the study budget.
         """
-        if what in self._book.open:
+        if what in self.book.open:
             return
         room = self.room_flops
         if room is not None and train_flops > room:
@@ -103,7 +72,7 @@ class Ledger:
         If the study budget has no room for the new cost, nothing is reserved, and the trial waits like one
         that was never started.
         """
-        held = self._book.open.get(what)
+        held = self.book.open.get(what)
         if held is None or held.reserved == train_flops:
             return
         self.settle(what, train_flops=0, evaluation_flops=0)
@@ -118,15 +87,7 @@ class Ledger:
         """
         if self.study_flops is None:
             return None
-        return self.study_flops - self.spent_flops - self.reserved_flops
-
-    def taken_flops(self, trials: Iterable[str]) -> int:
-        """Sum the training FLOPs spent, wasted or still reserved of some trials."""
-        return sum(map(self._book.taken.__getitem__, trials))
-
-    def has_reserved(self, what: str) -> bool:
-        """Return whether a trial has an open reservation."""
-        return what in self._book.open
+        return self.study_flops - self.book.spent_flops - self.book.reserved_flops
 
     def waste(self, what: str, train_flops: int, evaluation_flops: int = 0) -> None:
         """Book a trial's lost work: the difference between the given totals and those already booked.
@@ -138,7 +99,7 @@ class Ledger:
             train_flops: Total training FLOPs that the trial has lost so far.
             evaluation_flops: Total evaluation FLOPs that the trial has lost so far.
         """
-        booked = self._book.wasted.get(what, (0, 0))
+        booked = self.book.wasted.get(what, (0, 0))
         train = max(0, index(train_flops) - booked[0])
         evaluation = max(0, index(evaluation_flops) - booked[1])
         if train or evaluation:
@@ -152,7 +113,7 @@ class Ledger:
         Raises:
             ValueError: More is spent than was reserved.
         """
-        held = self._book.open.get(what)
+        held = self.book.open.get(what)
         if held is None:  # everything is settled already
             return
         # `index` accepts numpy integers and rejects floats, which would not be exact.
@@ -171,13 +132,13 @@ class Ledger:
 
     def _append(self, *entries: Entry) -> None:
         """Check the entries, write them in one piece, and only then add them to the book in memory."""
-        self._book.check(entries)
+        self.book.check(entries)
         chain = self._chain.copy()
         lines = [json.dumps(asdict(entry) | {"digest": _linked(chain, entry)}) + "\n" for entry in entries]
         append_whole(self.path, "".join(lines))
         self._chain = chain
         for entry in entries:
-            self._book.add(entry)
+            self.book.add(entry)
 
 
 def read_entries(path: Path) -> list[Entry]:
@@ -228,19 +189,6 @@ def _linked(chain: "hashlib._Hash", entry: Entry) -> str:
     """Add an entry to the hash of all before it, and return the digest of its line."""
     chain.update(json.dumps(asdict(entry)).encode() + b"\n")
     return chain.hexdigest()[:_DIGITS]
-
-
-def spent_flops(entries: list[Entry]) -> int:
-    """Sum the training FLOPs charged, spent and wasted."""
-    return sum(entry.train_flops for entry in entries if entry.entry in SPENDING)
-
-
-def reserved(entries: list[Entry]) -> dict[str, int]:
-    """Return the open reservations: trial id → training FLOPs still reserved."""
-    book = Book()
-    for entry in entries:
-        book.add(entry)
-    return {what: held.left for what, held in book.open.items()}
 
 
 def _entry(line: bytes) -> tuple[Entry, str | None]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from budgets.cost import model_config
-from budgets.cost.counted import read_count
+from budgets.cost.counted import Count, read_count
 from budgets.cost.model_config import ModelConfig, NoClosedForm
 from budgets.cost.towers import convnext, mixer, resnet, swin, text, vit
 from budgets.cost.towers.count import ImageTower, TowerCost
@@ -29,148 +29,8 @@ class Uncounted(ValueError):  # noqa: N818 - reads as the state that it reports
     """An architecture has no closed form, and torch has not counted it on this machine yet."""
 
 
-class Costs(Protocol):
-    """Costs and sizes of a model, in closed form or counted by torch."""
-
-    family: str
-    drops_patches: bool
-    shortens_texts: bool
-    batch_norm: bool
-    image_size: int
-    context_length: int
-    vocab_size: int
-    text_width: int
-
-    def image_tower(self, kept_fraction: float) -> ImageTower:
-        """Return the cost of one image."""
-
-    def text_tower(self, tokens: int) -> TowerCost:
-        """Return the cost of one text."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Architecture:
-    """An image tower and a text tower.
-
-    Attributes:
-        name: Name in a declaration.
-        config: The JSON content, which is what ``open_clip.CLIP`` takes: ``embed_dim``, ``vision_cfg`` and
-            ``text_cfg``. One key is this project's own, ``vision_cfg.timm_model_kwargs``; the model builder
-            removes it. Must not be modified.
-
-    Raises:
-        ValueError: A setting is unknown or has the wrong type. Any property but ``embed_dim`` and
-            ``closed_form`` raises `Uncounted` if the model has no closed form and was not counted yet.
-    """
-
-    name: str
-    config: Mapping[str, Any] = field(hash=False)
-    _costs: Costs | None = field(init=False, repr=False, compare=False)
-    _why_counted: str = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        """Check and complete the config."""
-        costs, why = None, ""
-        try:
-            costs = _ClosedForm(model_config.complete(self.config))
-        except NoClosedForm as error:
-            why = str(error)
-        object.__setattr__(self, "_costs", costs)
-        object.__setattr__(self, "_why_counted", why)
-
-    @property
-    def costs(self) -> Costs:
-        """Costs in closed form, or as torch counted them."""
-        if self._costs is None:
-            object.__setattr__(self, "_costs", read_count(self.config))
-        if self._costs is None:
-            raise Uncounted(f"{self._why_counted}, and torch has not counted the model on this machine yet")
-        return self._costs
-
-    @property
-    def closed_form(self) -> bool:
-        """True if the costs are in closed form; otherwise torch counts them."""
-        return not self._why_counted
-
-    @property
-    def why_counted(self) -> str:
-        """The setting that has no closed form; empty if all have one."""
-        return self._why_counted
-
-    @property
-    def family(self) -> str:
-        """Kind of image tower: ``vit``, ``resnet``, ``convnext``, ``swin``, ``mixer`` or a module of timm."""
-        return self.costs.family
-
-    @property
-    def drops_patches(self) -> bool:
-        """True if image patches can be dropped."""
-        return self.costs.drops_patches
-
-    @property
-    def shortens_texts(self) -> bool:
-        """True if training can read fewer tokens than the context has."""
-        return self.costs.shortens_texts
-
-    @property
-    def batch_norm(self) -> bool:
-        """True if the model has batch norm, whose statistics depend on how a batch is split."""
-        return self.costs.batch_norm
-
-    @property
-    def image_size(self) -> int:
-        """Side of the square input image, in pixels."""
-        return self.costs.image_size
-
-    @property
-    def context_length(self) -> int:
-        """Length of a text, in tokens."""
-        return self.costs.context_length
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of distinct tokens."""
-        return self.costs.vocab_size
-
-    @property
-    def text_width(self) -> int:
-        """Width of the text tower."""
-        return self.costs.text_width
-
-    @property
-    def embed_dim(self) -> int:
-        """Width of the shared embedding."""
-        return int(self.config["embed_dim"])
-
-    def image_tower(self, kept_fraction: float) -> ImageTower:
-        """Cost of one image through its tower.
-
-        Args:
-            kept_fraction: Share of the patches that are kept, in (0, 1]; with a counted model, a strategy's.
-
-        Raises:
-            ValueError: Patches would be dropped, but the tower is not a ViT.
-        """
-        if kept_fraction != 1 and not self.drops_patches:
-            raise ValueError(f"patch dropout needs a ViT; {self.name} is a {self.family}")
-        return self.costs.image_tower(kept_fraction)
-
-    def smaller(self, image_fraction: float) -> "Architecture":
-        """Return the same ViT on images of a share of its side, rounded up to whole patches."""
-        if image_fraction == 1:
-            return self
-        vision = model_config.complete(self.config).vision
-        patches = math.ceil(self.image_size // vision["patch_size"] * image_fraction)
-        size = {"image_size": patches * vision["patch_size"]}
-        return replace(self, config={**self.config, "vision_cfg": {**self.config["vision_cfg"], **size}})
-
-    def text_tower(self, tokens: int) -> TowerCost:
-        """Cost of one text of ``tokens`` tokens through its tower and projection."""
-        return self.costs.text_tower(tokens)
-
-
-class _ClosedForm:
-    """Costs in closed form of a complete config."""
+class ClosedForm:
+    """Costs and sizes in closed form of a complete config; see `budgets.cost.counted.Count` for each."""
 
     shortens_texts = True
 
@@ -192,8 +52,81 @@ class _ClosedForm:
         return _WHOLE_IMAGE_TOWERS[self.family](vision, embed_dim)
 
     def text_tower(self, tokens: int) -> TowerCost:
-        """Cost of one text."""
+        """Cost of one text of ``tokens`` tokens through its tower and projection."""
         return text.text_tower(self._config.text, self._config.embed_dim, tokens)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """An image tower and a text tower.
+
+    Attributes:
+        name: Name in a declaration.
+        config: The JSON content, which is what ``open_clip.CLIP`` takes: ``embed_dim``, ``vision_cfg`` and
+            ``text_cfg``. One key is this project's own, ``vision_cfg.timm_model_kwargs``; the model builder
+            removes it. Must not be modified.
+        why_counted: The setting that has no closed form; empty if all have one.
+
+    Raises:
+        ValueError: A setting is unknown or has the wrong type. Costs and sizes raise `Uncounted` if the model
+            has no closed form and was not counted yet.
+    """
+
+    name: str
+    config: Mapping[str, Any] = field(hash=False)
+    why_counted: str = field(init=False, repr=False, compare=False)
+    _costs: ClosedForm | Count | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Check and complete the config."""
+        costs, why = None, ""
+        try:
+            costs = ClosedForm(model_config.complete(self.config))
+        except NoClosedForm as error:
+            why = str(error)
+        object.__setattr__(self, "_costs", costs)
+        object.__setattr__(self, "why_counted", why)
+
+    @property
+    def costs(self) -> ClosedForm | Count:
+        """Costs in closed form, or as torch counted them."""
+        if self._costs is None:
+            object.__setattr__(self, "_costs", read_count(self.config))
+        if self._costs is None:
+            raise Uncounted(f"{self.why_counted}, and torch has not counted the model on this machine yet")
+        return self._costs
+
+    @property
+    def closed_form(self) -> bool:
+        """True if the costs are in closed form; otherwise torch counts them."""
+        return not self.why_counted
+
+    @property
+    def embed_dim(self) -> int:
+        """Width of the shared embedding."""
+        return int(self.config["embed_dim"])
+
+    def image_tower(self, kept_fraction: float) -> ImageTower:
+        """Cost of one image through its tower.
+
+        Args:
+            kept_fraction: Share of the patches that are kept, in (0, 1]; with a counted model, a strategy's.
+
+        Raises:
+            ValueError: Patches would be dropped, but the tower is not a ViT.
+        """
+        if kept_fraction != 1 and not self.costs.drops_patches:
+            raise ValueError(f"patch dropout needs a ViT; {self.name} is a {self.costs.family}")
+        return self.costs.image_tower(kept_fraction)
+
+    def smaller(self, image_fraction: float) -> "Architecture":
+        """Return the same ViT on images of a share of its side, rounded up to whole patches."""
+        if image_fraction == 1:
+            return self
+        vision = model_config.complete(self.config).vision
+        patches = math.ceil(self.costs.image_size // vision["patch_size"] * image_fraction)
+        size = {"image_size": patches * vision["patch_size"]}
+        return replace(self, config={**self.config, "vision_cfg": {**self.config["vision_cfg"], **size}})
 
 
 @cache

@@ -7,7 +7,7 @@ file's name is a hash of the config and of the versions of open_clip and timm, w
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ class Count:
     """Costs of a model, counted by torch.
 
     Attributes:
-        family: ``vit``, ``resnet``, or the module of timm that defines the image tower.
+        family: Kind of image tower: ``vit``, ``resnet``, or the module of timm that defines it.
         image_size: Side of the square input image, in pixels.
         context_length: Length of a text, in tokens.
         vocab_size: Number of distinct tokens.
@@ -36,7 +36,7 @@ class Count:
         projection_parameters: Parameters of the image projection.
         text_macs: Tokens → MACs of a text; the whole context alone if texts cannot be shortened.
         text_parameters: Parameters of the text tower with its projection.
-        batch_norm: True if a tower has batch norm.
+        batch_norm: True if a tower has batch norm, whose statistics depend on how a batch is split.
         counted_by: The packages whose model was counted, with their versions.
     """
 
@@ -102,11 +102,6 @@ def read_count(config: Mapping[str, Any]) -> Count | None:
         return None
     except (ValueError, KeyError, TypeError, AttributeError):
         return None  # a damaged file is counted again
-
-
-def count_json(count: Count) -> str:
-    """Return the content of a count's file."""
-    return json.dumps(asdict(count), indent=2) + "\n"
 
 
 def _installed(name: str) -> str:

@@ -89,7 +89,7 @@ def sample_cost(architecture: Architecture, strategy: Strategy, *, batch_size: i
         Forward multiply-accumulates per sample.
     """
     tower = architecture.smaller(strategy.image_fraction).image_tower(strategy.kept_fraction)
-    text = architecture.text_tower(text_tokens(architecture, strategy))
+    text = architecture.costs.text_tower(text_tokens(architecture, strategy))
     augmented_views = strategy.image_views - 1
     similarity = (1 if strategy.sigmoid_loss else 2) * batch_size * architecture.embed_dim
     head = TowerCost()
@@ -114,12 +114,12 @@ def image_forward_macs(architecture: Architecture) -> int:
 
 def text_forward_macs(architecture: Architecture) -> int:
     """Multiply-accumulates of one text through its tower and projection at the full context length."""
-    return architecture.text_tower(architecture.context_length).macs
+    return architecture.costs.text_tower(architecture.costs.context_length).macs
 
 
 def text_tokens(architecture: Architecture, strategy: Strategy) -> int:
     """Length of the texts that a strategy trains on, in tokens."""
-    return max(1, int(architecture.context_length * strategy.text_fraction))
+    return max(1, int(architecture.costs.context_length * strategy.text_fraction))
 
 
 def slip_head_dims(architecture: Architecture) -> tuple[int, int, int]:
@@ -141,7 +141,7 @@ def parameters(architecture: Architecture, strategy: Strategy) -> Parameters:
         head += _slip_head(architecture).parameters
     return Parameters(
         image=tower.trunk.parameters + tower.projection.parameters,
-        text=architecture.text_tower(architecture.context_length).parameters,
+        text=architecture.costs.text_tower(architecture.costs.context_length).parameters,
         head=head,
     )
 

@@ -47,10 +47,10 @@ def memory_bytes(
     cost = sample_cost(architecture, strategy, batch_size=batch_size)
     here = -(-batch_size // devices)
     image = _image_bytes_per_mac(architecture) * (cost.image_macs + cost.head_macs)
-    text = _transformer_bytes_per_mac(architecture.text_width) * cost.text_macs
+    text = _transformer_bytes_per_mac(architecture.costs.text_width) * cost.text_macs
     if recipe.gradient_checkpointing:
         text *= _CHECKPOINTED
-        image *= _CHECKPOINTED if architecture.family in _TRANSFORMERS else 1
+        image *= _CHECKPOINTED if architecture.costs.family in _TRANSFORMERS else 1
     per_parameter = _WEIGHT_BYTES + _OPTIMIZER_BYTES[recipe.optimizer] + (_EMA_BYTES if recipe.ema else 0)
     return int(
         per_parameter * parameters(architecture, strategy).total
@@ -78,7 +78,7 @@ def _loss_bytes(
 
 
 def _image_bytes_per_mac(architecture: Architecture) -> float:
-    if architecture.family in _TRANSFORMERS:
+    if architecture.costs.family in _TRANSFORMERS:
         return _transformer_bytes_per_mac(architecture.image_tower(1.0).width)
     return _BYTES_PER_MAC_OF_STAGES
 

@@ -99,15 +99,16 @@ def strategy(name: str) -> Strategy:
 
 def inapplicable(strategy: Strategy, architecture: Architecture) -> str | None:
     """Return the reason why the strategy cannot train the architecture, or None if it can."""
-    if strategy.kept_fraction < 1 and not architecture.drops_patches:
+    if strategy.kept_fraction < 1 and not architecture.costs.drops_patches:
         return (
-            f"patch dropout needs a ViT, but {architecture.name} is a {architecture.family} ({strategy.name})"
+            f"patch dropout needs a ViT, but {architecture.name} is a {architecture.costs.family} "
+            f"({strategy.name})"
         )
-    if strategy.image_fraction < 1 and not (architecture.closed_form and architecture.family == "vit"):
+    if strategy.image_fraction < 1 and not (architecture.closed_form and architecture.costs.family == "vit"):
         return (
             f"smaller images need open_clip's plain ViT, but {architecture.name} is another tower "
             f"({strategy.name})"
         )
-    if strategy.text_fraction < 1 and not architecture.shortens_texts:
+    if strategy.text_fraction < 1 and not architecture.costs.shortens_texts:
         return f"the text tower of {architecture.name} cannot read shortened texts ({strategy.name})"
     return None

@@ -41,8 +41,7 @@ def allocate(plan: Plan, grid: Grid, own: Speeds) -> Plan:
     chosen: dict[str, Chosen] = {}
 
     def allocated(trial: Trial) -> Trial:
-        choice = choices[_key(trial, grid)]
-        option = choice.option
+        option, why = choices[_key(trial, grid)]
         # A trial that recomputes nothing and has the option's resources stays as it is, without a copy.
         if (trial.resources, trial.recipe.passes) != (option.resources, PLAIN_PASSES):
             recipe = replace(
@@ -51,7 +50,7 @@ def allocate(plan: Plan, grid: Grid, own: Speeds) -> Plan:
                 gradient_checkpointing=option.recipe.gradient_checkpointing,
             )
             trial = replace(trial, recipe=recipe, resources=option.resources)
-        chosen[trial.trial_id] = Chosen(words=option.words, why=choice.why)
+        chosen[trial.trial_id] = Chosen(words=option.words, why=why)
         return trial
 
     tuning = plan.tuning

@@ -189,7 +189,7 @@ class Grid:
             mixture=candidate.components if self.declaration.mixtures else (),
             evaluation_sets=self.evaluation.names,
             architecture_config=setup.architecture.config,
-            batch_norm=setup.architecture.batch_norm,
+            batch_norm=setup.architecture.costs.batch_norm,
             samples_seen=candidate.samples,
             batch_size=setup.batch_size,
             lr_peak=setup.lr_peak,
@@ -246,7 +246,7 @@ class Grid:
         recipe = replace(recipe, unmasked_tail=tail if strategy.masks else 0.0)
         if not strategy.randaugment:
             recipe = replace(recipe, randaugment=FIRST_DEFAULTS["randaugment"])
-        if not strategy.self_supervised_head or architecture.image_size < _ORIGINAL_VIEWS_FROM:
+        if not strategy.self_supervised_head or architecture.costs.image_size < _ORIGINAL_VIEWS_FROM:
             recipe = replace(recipe, slip_views=Recipe().slip_views)
         images, texts = self.evaluation.images, self.evaluation.texts
         evaluation_macs = images * image_forward_macs(architecture) + texts * text_forward_macs(architecture)

@@ -55,7 +55,7 @@ def _digest(trial: "Trial", cell: str, samples: int) -> str:
         f'"architecture_config":{config}',
         f'"batch_size":{trial.batch_size}',
         f'"cell":{cell}',
-        f'"evaluation_sets":{_names(trial.evaluation_sets)}',
+        f'"evaluation_sets":{_text(trial.evaluation_sets)}',
         f'"lr_peak":{trial.lr_peak!r}',
         f'"pool":{_text(trial.pool)}',
         f'"recipe":{_recipe(trial.recipe, trial.batch_norm)}',
@@ -111,15 +111,8 @@ def _recipe(recipe: Recipe, batch_norm: bool) -> str:  # noqa: FBT001 - cached b
     )
 
 
-@cache
-def _names(names: tuple[str, ...]) -> str:
-    return _json(names)
-
-
-@cache
-def _text(text: str) -> str:
-    return _json(text)
-
-
 def _json(content: object) -> str:
     return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+
+_text = cache(_json)

@@ -78,19 +78,6 @@ class Kind:
         return min(self.options, key=lambda each: (each.factor, each.resources.devices))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ResourceChoice:
-    """An option that was chosen.
-
-    Attributes:
-        option: The option.
-        why: The reason in a few words.
-    """
-
-    option: Option
-    why: str
-
-
 def options(  # noqa: PLR0913 - one a fact that the estimate needs
     architecture: Architecture,
     strategy: Strategy,
@@ -140,8 +127,8 @@ def options(  # noqa: PLR0913 - one a fact that the estimate needs
 
 def choose_resources(
     kinds: Sequence[Kind], cluster: Cluster, *, hours_factor: float
-) -> tuple[ResourceChoice, ...]:
-    """Return a choice of options for each kind, with at most ``hours_factor`` times the fewest GPU hours.
+) -> tuple[tuple[Option, str], ...]:
+    """Return each kind's option and why, in a few words; at most ``hours_factor`` times the fewest GPU hours.
 
     Wider options are faster but cost more GPU hours. Each bound on the duration of the longest trial gives
     one choice: of each kind, the cheapest option within the bound. The choices are ranked by a lower bound of
@@ -175,10 +162,7 @@ def choose_resources(
         ends = {chosen: _end(kinds, chosen, cluster) for chosen in (*best[:_SIMULATED], cheapest)}
         # Ends that differ beyond three digits are equal: then the cheaper choice wins.
         best = sorted(ends, key=lambda chosen: (float(f"{ends[chosen]:.3g}"), found[chosen]))
-    return tuple(
-        ResourceChoice(option=option, why=_why(kind, option))
-        for kind, option in zip(kinds, best[0], strict=True)
-    )
+    return tuple((option, _why(kind, option)) for kind, option in zip(kinds, best[0], strict=True))
 
 
 def _widths(declaration: Declaration, cluster: Cluster) -> Iterator[int]:
@@ -196,7 +180,7 @@ def _widths(declaration: Declaration, cluster: Cluster) -> Iterator[int]:
 
 def _recipes(architecture: Architecture, recipe: Recipe, ruled: Mapping[str, Any], here: int) -> list[Recipe]:
     """Return the recipes to try for ``here`` pairs on a GPU, the quickest first."""
-    free = not architecture.batch_norm
+    free = not architecture.costs.batch_norm
     parts, recomputed = recipe.accumulation, recipe.gradient_checkpointing
     every_part = [parts]
     if free and parts == 1 and "accumulation" not in ruled:

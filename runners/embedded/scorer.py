@@ -74,7 +74,6 @@ def train_scorer() -> Score:
             StepSchedule(seed=SEED, steps=steps, batch_size=BATCH, lr_peak=LR_PEAK, recipe=RECIPE),
             first_step=0,
             context=context,
-            after_step=lambda _done: None,
         )
     model.eval()
 

@@ -146,16 +146,11 @@ def _shared_files(source: ModelSource, shared: SharedFolder, below: str) -> tupl
 class _Scoring:
     """Scores the part of a pool that begins at a row; each process loads the model at its first call.
 
-    Attributes:
-        pool: The pool.
+    Attributes: as in `clip_scores`, except:
         source: The model; the names of files in the shared folder are relative.
         files: Those files.
-        shared: The pool's folder, as the processes share it.
-        below: Folder in it for the scores of each part, and for the model's config.
+        below: Folder in the shared one for the scores of each part, and for the model's config.
         size: Pairs of a part.
-        batch_size: Pairs per batch.
-        device: Device to compute on; by default a GPU if there is one.
-        threads: Decoding threads; by default as many as torch computes with.
     """
 
     pool: Pool

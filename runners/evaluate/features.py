@@ -5,13 +5,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
+import open_clip
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from runners.data.evaluation.set_reader import BATCH, SetReader
 from runners.data.reading.ahead import ahead
-from runners.evaluate.zero_shot import build_classifier
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,15 +49,21 @@ class Encoder:
 
     @torch.no_grad()
     def classifier(self, classnames: tuple[str, ...], templates: tuple[str, ...]) -> Tensor:
-        """Return zero-shot weights of the classes, float32 (D, classes)."""
+        """Return the classes' normalised mean prompts, the weights of zero-shot; float32 (D, classes).
+
+        Args:
+            classnames: Names of the classes.
+            templates: Prompts with ``{c}`` where the class name goes, as CLIP_benchmark writes them.
+        """
         with self.context():
-            return build_classifier(
+            weights: Tensor = open_clip.build_zero_shot_classifier(
                 self.model,
+                tokenizer=self.tokenize,
                 classnames=classnames,
-                templates=templates,
-                tokenize=self.tokenize,
+                templates=[template.replace("{c}", "{}") for template in templates],
                 device=self.device,
             )
+            return weights.float()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

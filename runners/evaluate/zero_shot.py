@@ -1,42 +1,8 @@
 """Zero-shot classification: top-1, top-5 and mean per class, by cosine to each class's mean prompt."""
 
-from collections.abc import Callable, Sequence
-
-import open_clip
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from runners.evaluate import standard_error
-
-
-def build_classifier(
-    model: nn.Module,
-    *,
-    classnames: Sequence[str],
-    templates: Sequence[str],
-    tokenize: Callable[[list[str]], Tensor],
-    device: torch.device,
-) -> Tensor:
-    """Encode each class's prompts and normalise their mean.
-
-    Args:
-        model: The model in evaluation mode.
-        classnames: Names of the classes.
-        templates: Prompts with ``{c}`` where the class name goes, as CLIP_benchmark writes them.
-        tokenize: Turns texts into token ids.
-        device: Device of the model.
-
-    Returns:
-        float32 (D, classes).
-    """
-    classifier: Tensor = open_clip.build_zero_shot_classifier(
-        model,
-        tokenizer=tokenize,
-        classnames=classnames,
-        templates=[template.replace("{c}", "{}") for template in templates],
-        device=device,
-    )
-    return classifier.float()
 
 
 def zero_shot(image_features: Tensor, labels: Tensor, classifier: Tensor) -> dict[str, float]:
@@ -45,7 +11,7 @@ def zero_shot(image_features: Tensor, labels: Tensor, classifier: Tensor) -> dic
     Args:
         image_features: Normalised features of the set's images, (N, D).
         labels: Class of each image, (N,).
-        classifier: Weights from `build_classifier`, (D, classes).
+        classifier: Weights of the classes, float32 (D, classes).
 
     Returns:
         ``top1`` and ``top5`` as shares of the images; ``mean_per_class``, the mean over classes of the share

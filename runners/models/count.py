@@ -4,6 +4,7 @@ The convention is that of `budgets.cost.flops`: products and convolutions of a f
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import open_clip
@@ -16,10 +17,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 from budgets.cost.architecture import Architecture
-from budgets.cost.counted import Count, builders, count_file, count_json, read_count
+from budgets.cost.counted import Count, builders, count_file, read_count
 from budgets.cost.strategy import STRATEGIES
 from budgets.names import unknown
-from runners.host.files import new_file
+from runners.host.files import write_json
 from runners.models.model import build_model, encode_text, unprojected
 
 _PAIRS = 2  # batch norm in training needs two samples
@@ -37,8 +38,7 @@ def ensure_counted(architecture: Architecture) -> Architecture:
         counted = count_model(architecture)
         path = count_file(architecture.config)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with new_file(path) as file:
-            file.write_text(count_json(counted), encoding="utf-8")
+        write_json(path, asdict(counted))
     return architecture
 
 

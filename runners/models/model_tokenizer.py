@@ -22,9 +22,9 @@ def model_tokenizer(architecture: Architecture, words: Sequence[str]) -> Tokeniz
         ValueError: The named tokenizer cannot be loaded, or the vocabulary has no room for a word.
     """
     text = architecture.config["text_cfg"]
-    name, length = text.get("hf_tokenizer_name"), architecture.context_length
+    name, length = text.get("hf_tokenizer_name"), architecture.costs.context_length
     if not name:
-        return tokenizer(architecture.vocab_size, length, words)
+        return tokenizer(architecture.costs.vocab_size, length, words)
     try:
         theirs: Any = HFTokenizer(name, context_length=length, **(text.get("tokenizer_kwargs") or {}))
     except Exception as error:  # a missing package, a network that is down, a name that is not known

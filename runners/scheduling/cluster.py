@@ -21,6 +21,9 @@ class LiveCluster:
         schedule: The schedule.
         patience_s: Seconds that trials may wait for a node with room for them; None if no node can join.
         storage_check: Check that a node must pass before it runs anything; None if all nodes see the storage.
+
+    Attributes:
+        slots: Number of trials like the next one that fit on the nodes at once, as of the last look.
     """
 
     def __init__(
@@ -35,7 +38,7 @@ class LiveCluster:
         self._storage_check = storage_check
         self._nodes: dict[str, Amounts] = {}
         self._blind = 0  # number of nodes that have not seen the storage
-        self._slots = 0
+        self.slots = 0
         self._looked_at = float("-inf")
         self._homeless_since: float | None = None
 
@@ -53,7 +56,7 @@ class LiveCluster:
         waiting = self._schedule.waiting()
         unfinished = [*self._schedule.running(), *waiting]
         if unfinished:
-            self._slots = self._schedule.slots(unfinished[0])
+            self.slots = self._schedule.slots(unfinished[0])
         self._backend.announce([(task.resources, task.nodes) for task in unfinished])
         needs = {(tuple(sorted(task.resources.items())), task.nodes) for task in waiting}
         too_wide = [need for need in sorted(needs) if not self._schedule.could_run(dict(need[0]), need[1])]
@@ -78,11 +81,6 @@ class LiveCluster:
         """Wait until a trial ends or the time is over; returns the trials that ended."""
         ended = self._backend.wait(timeout_s)
         return [each for each in ended if self._storage_check is None or not self._storage_check.take(each)]
-
-    @property
-    def slots(self) -> int:
-        """Number of trials like the next one that fit on the nodes at once, as of the last look."""
-        return self._slots
 
     def describe(self) -> str:
         """Describe how many trials run at once, and on which nodes."""

@@ -36,11 +36,6 @@ class GiveUp:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Done:
-    """No trial is running, and none will start."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class EndBranches:
     """The trial ended without a milestone: trials that wait for it, directly or not, will have no result."""
 
@@ -48,4 +43,4 @@ class EndBranches:
     branches: tuple[str, ...]
 
 
-Instruction = Start | Retry | SetBack | GiveUp | EndBranches | Done
+Instruction = Start | Retry | SetBack | GiveUp | EndBranches

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
-from runners.scheduling.instructions import Done, EndBranches, GiveUp, Instruction, Retry, SetBack, Start
+from runners.scheduling.instructions import EndBranches, GiveUp, Instruction, Retry, SetBack, Start
 from runners.scheduling.nodes import Amounts, Nodes
 
 
@@ -202,9 +202,7 @@ class Schedule:
         if room_flops is not None and not self._draining:
             self._keep_within(room_flops)
         given, self._pending = self._pending, []
-        if not self._draining:
-            given += self._starts(room_flops)
-        return [*given, Done()] if self.over else given
+        return given if self._draining else given + self._starts(room_flops)
 
     def count(self, state: State) -> int:
         """Count the trials in a state."""

@@ -1,5 +1,9 @@
 """CLIP: the symmetric contrastive loss of image and text (arXiv 2103.00020), without augmentation.
 
+A strategy goes from a batch of images and texts to a loss in three steps, between which the batch can be
+split: features of its parts are computed separately (accumulation, several devices), and the loss takes the
+features of all. `budgets.cost.strategy` holds the costs; a test compares them with this code.
+
 FLIP (arXiv 2212.00794) uses this loss too; its patch dropout is part of the model, its larger batch of the
 trial.
 """
@@ -17,40 +21,67 @@ from runners.strategies.row_loss import Gather, RowLoss, softmax_row_loss
 
 
 class Clip:
-    """The plain strategy, base class of the others."""
+    """The plain strategy, base class of the others.
+
+    Attributes:
+        head: Trainable parameters beyond the model's own, or None.
+    """
 
     def __init__(self) -> None:
         self.head: nn.Module | None = None
         self._loss = open_clip.ClipLoss()
 
     def views(self, images: Tensor, tokens: Tensor, _generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Return images and texts unchanged."""
+        """Return the inputs of the towers for a batch: images and texts unchanged.
+
+        Args:
+            images: Float images in [-1, 1], (N, 3, H, W).
+            tokens: Token ids, (N, context length).
+            _generator: Source of the step's augmentation, on the CPU.
+
+        Returns:
+            Tensors whose first dimension is the batch's N pairs.
+        """
         return images, tokens
 
     def features(self, model: open_clip.CLIP, *views: Tensor) -> tuple[Tensor, ...]:
-        """Return the normalised features of images and texts, (pairs, embedding) each."""
+        """Return features, each (pairs, width), of the views of some pairs; towers in training mode.
+
+        Here they are the normalised features of images and texts.
+        """
         images, tokens = views
         return model.encode_image(images, normalize=True), encode_text(model, tokens)
 
     def loss(self, model: open_clip.CLIP, *features: Tensor) -> Tensor:
-        """Return open_clip's contrastive loss of image and text features."""
+        """Return the loss of the whole batch, a scalar, from the features of all its pairs."""
         loss: Tensor = self._loss(*features, model.logit_scale.exp())
         return loss
 
     def row_loss(self, model: open_clip.CLIP, own: Sequence[Tensor], gather: Gather, first: int) -> RowLoss:
-        """Return the same loss by this rank's rows."""
+        """Compute this rank's share of the same loss, and its features' gradients, without the whole matrix.
+
+        Args:
+            model: The model.
+            own: Features of this rank's pairs.
+            gather: Joins tensors of all ranks.
+            first: Number of this rank's first pair in the batch.
+        """
         image, text = (each.float() for each in own)
         return softmax_row_loss(image, text, model.logit_scale.exp(), gather, first)
 
     def chance(self, batch_size: int) -> float:
-        """Return the cross-entropy of a uniform choice among the batch."""
+        """Return the loss of features without information: the cross-entropy of a uniform choice."""
         return math.log(batch_size)
 
     def enlarge(self, model: open_clip.CLIP) -> None:
-        """Leave the model as it is: its images have one size."""
+        """Prepare a model that saw smaller images for full ones; here all images have one size.
+
+        Called once, before the tail's first step. All state of this change is in the weights, so that a
+        checkpoint of the tail needs nothing else.
+        """
 
     def unmask(self, model: open_clip.CLIP) -> None:
-        """Switch off patch dropout."""
+        """Use all tokens from now on, as in the unmasked tail of FLIP: switch off patch dropout."""
         for module in model.visual.modules():
             if isinstance(module, PatchDropout):
                 module.prob = 0.0

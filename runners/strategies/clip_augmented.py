@@ -5,6 +5,7 @@ crop & flip followed by RandAugment.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 
 import torch
@@ -27,23 +28,13 @@ Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 """Float images in [-1, 1], (N, 3, H, W), and the step's random generator → images of the same shape."""
 
 
-def _crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    return crop_and_flip(images, generator, least_area=LEAST_AREA)
-
-
-def _random_crop(images: Tensor, generator: torch.Generator) -> Tensor:
-    return crop_and_flip(images, generator, least_area=LEAST_AREA_OF_CLIP, flip=False)
-
-
-def _unchanged(images: Tensor, _generator: torch.Generator) -> Tensor:
-    return images
-
+_crop_flip = partial(crop_and_flip, least_area=LEAST_AREA)
 
 AUGMENTATIONS: Mapping[str, Augmentation] = MappingProxyType(
     {
         "clip-crop-flip": _crop_flip,
-        "clip-random-crop": _random_crop,
-        "clip-randaugment": _unchanged,
+        "clip-random-crop": partial(crop_and_flip, least_area=LEAST_AREA_OF_CLIP, flip=False),
+        "clip-randaugment": lambda images, _generator: images,
         "clip-stacked-randaugment": _crop_flip,
     }
 )

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from budgets.declaration.recipe import Recipe
-from runners.strategies.protocol import TrainingStrategy
+from runners.strategies.clip import Clip
 from runners.training.optimizer import make_optimizer
 from runners.training.ranks import ranks
 
@@ -34,7 +34,7 @@ class Learner:
     """
 
     model: open_clip.CLIP
-    strategy: TrainingStrategy
+    strategy: Clip
     modules: nn.ModuleDict
     optimizer: torch.optim.Optimizer
     scaler: GradScaler | None
@@ -79,7 +79,7 @@ class Learner:
 
 def make_learner(  # noqa: PLR0913 - the parts of a run
     model: open_clip.CLIP,
-    strategy: TrainingStrategy,
+    strategy: Clip,
     *,
     recipe: Recipe,
     lr_peak: float,
@@ -137,7 +137,7 @@ def make_learner(  # noqa: PLR0913 - the parts of a run
 class _Towers(nn.Module):
     """The strategy's forward pass as a module, as DistributedDataParallel requires."""
 
-    def __init__(self, strategy: TrainingStrategy, modules: nn.ModuleDict) -> None:
+    def __init__(self, strategy: Clip, modules: nn.ModuleDict) -> None:
         super().__init__()
         self.modules_trained = modules
         self._strategy = strategy

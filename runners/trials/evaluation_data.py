@@ -29,7 +29,7 @@ class EvaluationData:
     """
 
     def __init__(self, job: TrialJob) -> None:
-        size, cache = architecture_of(job.trial).image_size, decoded_sets()
+        size, cache = architecture_of(job.trial).costs.image_size, decoded_sets()
         self.readers = {
             name: SetReader(path=path, decode=size, threads=max(1, job.cpus), cache=cache)
             for name, path in job.evaluation.items()

@@ -13,11 +13,6 @@ from runners.trials.records.meter import Meter
 from runners.trials.records.trial_files import MIDWAY
 
 
-def midway_steps(shares: Sequence[float], steps: int) -> tuple[int, ...]:
-    """Return the steps after which a run of ``steps`` steps is evaluated, before its end."""
-    return tuple(sorted({step for share in shares if 0 < (step := math.ceil(share * steps)) < steps}))
-
-
 class Midway:
     """Evaluates at shares of a run, and keeps the metrics in the trial's folder, one row an evaluation.
 
@@ -26,7 +21,7 @@ class Midway:
     Args:
         folder: The trial's folder.
         trial: The trial; its evaluation FLOPs are those of all its evaluations.
-        shares: Shares of the steps.
+        shares: Shares of the steps; one that is rounded to the end of the run has no evaluation of its own.
         first_step: Steps done before this process took over.
         measure: Evaluates the model as it is.
         meter: Counts the compute.
@@ -43,7 +38,7 @@ class Midway:
         meter: Meter,
     ) -> None:
         self._path, self._trial, self._measure, self._meter = folder / MIDWAY, trial, measure, meter
-        self._steps = midway_steps(shares, trial.steps)
+        self._steps = {math.ceil(share * trial.steps) for share in shares} - {trial.steps}
         self._rows: list[dict[str, Any]] = []
         if self._path.exists():
             kept = read_table(self._path)

@@ -132,7 +132,11 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
         try:
             # Evaluation has batches of many sizes, for which compiling does not pay off.
             with torch.compiler.set_stance("force_eager") if trial.recipe.compile else nullcontext():
-                return _evaluate(job, encoder, sets)
+                features = {
+                    name: encode_set(encoder, data, probe=name in job.probes)
+                    for name, data in sets.readers.items()
+                }
+                return evaluate(features, context=encoder.context)
         finally:
             learner.model.train()
 
@@ -203,20 +207,11 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
     return outcome
 
 
-def _evaluate(job: TrialJob, encoder: Encoder, sets: EvaluationData) -> dict[str, float]:
-    features = {
-        name: encode_set(encoder, data, probe=name in job.probes) for name, data in sets.readers.items()
-    }
-    return evaluate(features, context=encoder.context)
-
-
 def _peak_memory(job: TrialJob) -> int:
     """Return the most bytes that torch had allocated on the GPU, or that this process had in memory."""
-    return (
-        torch.cuda.max_memory_allocated()
-        if job.gpus
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    )
+    if job.gpus:
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _write_damage(path: Path, damage: Sequence[Damage]) -> None:

@@ -128,7 +128,7 @@ def load_subset(job: TrialJob) -> tuple[InMemorySet | StreamedSet, Tokens]:
 
     data = open_data(
         sources,
-        architecture.image_size,
+        architecture.costs.image_size,
         tokenize,
         threads=job.cpus,
         workers=job.cpus // job.ranks if job.gpus else 0,

@@ -40,7 +40,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Write the pages and print the findings."""
-    from study.show.study_report import report_imported, report_paper, report_study, watch_study
+    from study.show.study_report import report_paper, report_study, watch_study
     from study.show.work_progress import WorkProgress
     from study.state.imports.imported import Imported
 
@@ -59,11 +59,7 @@ def run(options: Namespace) -> int:
     if study is not None:
         target = None if options.target is None else parse_flops(options.target)
         with WorkProgress(open_console()) as progress:
-            lines = list(
-                report_imported(study, target_flops=target, progress=progress)
-                if isinstance(study, Imported)
-                else report_study(study, target_flops=target, progress=progress)
-            )
+            lines = list(report_study(study, target_flops=target, progress=progress))
         show_all(lines)
     if options.paper:
         show_all(report_paper(Path(options.results or "results"), study))

@@ -286,15 +286,11 @@ def read_root(path: Path) -> tuple[Section, Problems]:
             )
         node = yaml.compose(content.decode("utf-8"), Loader=_Loader)
     except yaml.MarkedYAMLError as error:
+        # An error at the file's end is reported on its last line.
         found_at = error.problem_mark.line + 1 if error.problem_mark else 1
-        line = min(
-            found_at, len(content.splitlines()) or 1
-        )  # report an error at the file's end on its last line
-        tab = (
-            "; indent with spaces, not tabs"
-            if b"\t" in b"".join(content.split(b"\n")[line - 1 : line])
-            else ""
-        )
+        line = min(found_at, len(content.splitlines()) or 1)
+        tabbed = b"\t" in b"".join(content.split(b"\n")[line - 1 : line])
+        tab = "; indent with spaces, not tabs" if tabbed else ""
         raise DeclarationError(
             f"{path}:{line}: not valid YAML: {error.problem or error.context}{tab}"
         ) from None

@@ -69,13 +69,13 @@ class Books(ABC):
             if outcome is None:
                 # The reservation is that of a run which ended before the trial: book its lost work, and set
                 # aside what the trial costs by the present plan.
-                if self.ledger.has_reserved(trial.trial_id):
+                if trial.trial_id in self.ledger.book.open:
                     self.book_lost(trial)
                     self.ledger.renew(trial.trial_id, trial.paid_flops)
                 continue
             drop_scaffolding(self.folder(trial.trial_id))
             # An unbooked result needs a reservation; an open one is kept as it is.
-            if not self.ledger.has_spent(trial.trial_id):
+            if trial.trial_id not in self.ledger.book.finished:
                 self.ledger.reserve(trial.trial_id, max(trial.paid_flops, paid_by(outcome, trial)))
             self.book_outcome(trial, outcome)
         self.failures.update(todo.failed)
@@ -189,7 +189,7 @@ class Books(ABC):
         self.progress.trunk_ended([self.trials[each] for each in branches], reason)
 
     def _refuse_to_pay_again(self, todo: Agenda) -> None:
-        paid = [trial for trial in todo.to_run if self.ledger.has_spent(trial.trial_id)]
+        paid = [trial for trial in todo.to_run if trial.trial_id in self.ledger.book.finished]
         if paid and not self.site.pay_again:
             raise PaidBeforeError(
                 f"{paid_again(paid)}: their results are no longer in {self.study.folder / 'trials'}. "

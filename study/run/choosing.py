@@ -5,9 +5,10 @@ from dataclasses import replace
 
 from analysis.cells.table import tidy
 from analysis.design.adaptive import Decision, decide
-from budgets.book.ledger import read_entries, reserved, spent_flops
+from budgets.book.book import Book
+from budgets.book.ledger import read_entries
 from budgets.planning.levels.trunks import before
-from budgets.planning.plan import Plan, Trial
+from budgets.planning.plan import Plan
 from runners.results import RESULT_COLUMNS, to_frame
 from runners.trials.records.trial_files import Outcome
 from study.state.agenda import Agenda
@@ -19,6 +20,7 @@ class Chooser:
     """The choices of one run among the trials of an agenda.
 
     Attributes:
+        trials: Trials of the agenda by id, those that have ended included.
         begun: Trials that earlier runs chose and that have no result yet.
         first_slots: Number of trials to choose before the slots are known: the first round, or one.
     """
@@ -26,8 +28,8 @@ class Chooser:
     def __init__(self, study: Study, plan: Plan, todo: Agenda) -> None:
         self._study = study
         known = {*todo.finished, *todo.failed, *(trial.trial_id for trial in todo.to_run)}
-        self._trials = {trial.trial_id: trial for trial in plan.trials if trial.trial_id in known}
-        self._grid = choices_of(tuple(self._trials.values()))
+        self.trials = {trial.trial_id: trial for trial in plan.trials if trial.trial_id in known}
+        self._grid = choices_of(tuple(self.trials.values()))
         self._state: tuple[int, ...] = ()
         chosen = chosen_trials(study.folder)
         self.begun = [trial for trial in todo.to_run if trial.trial_id in chosen]
@@ -55,13 +57,13 @@ class Chooser:
         state = len(outcomes), len(failures), len(running), -1 if room_flops is None else room_flops
         if state == self._state:
             return None
-        rows = [outcome.row for trial, outcome in outcomes.items() if trial in self._trials]
+        rows = [outcome.row for trial, outcome in outcomes.items() if trial in self.trials]
         trials = tidy(to_frame(rows, RESULT_COLUMNS), metric=self._study.declaration.metric)
         lost = {*failures, *outcomes} - set(trials.frame["trial"])
         # A trunk that failed or diverged has no longer trials.
         ended = {
-            trial for trial, planned in self._trials.items()
-            if trial in lost or any(each.trial_id in lost for each in before(planned, self._trials))
+            trial for trial, planned in self.trials.items()
+            if trial in lost or any(each.trial_id in lost for each in before(planned, self.trials))
         }  # fmt: skip
         decision = decide(
             trials, self._grid, ask=questions(self._study.declaration), running=running, ended=ended,
@@ -71,24 +73,20 @@ class Chooser:
             self._state = state
         return decision
 
-    def planned(self, trial_id: str) -> Trial:
-        """Return a trial by its id."""
-        return self._trials[trial_id]
-
 
 def next_of_design(study: Study, plan: Plan, todo: Agenda) -> tuple[Agenda, str]:
     """Return the agenda of the trials that a design would run first, and a sentence on what follows."""
     chooser = Chooser(study, plan, todo)
     first, follows = chooser.begun, "the design chooses further trials by the results of these"
     if not first:
-        entries = read_entries(study.folder / "ledger.jsonl")
-        held = spent_flops(entries) + sum(reserved(entries).values())
+        book = Book.of(read_entries(study.folder / "ledger.jsonl"))
+        held = book.spent_flops + book.reserved_flops
         decision = chooser.choose(
             todo.finished, todo.failed, (), slots=chooser.first_slots,
             room_flops=None if plan.study_flops is None else plan.study_flops - held,
         )  # fmt: skip
         assert decision is not None, "the first decision of a chooser"
-        first = [chooser.planned(pick.trial) for pick in decision.picks]
+        first = [chooser.trials[pick.trial] for pick in decision.picks]
         if decision.stop:
             follows = f"no further trial is chosen: {decision.stop}"
     return replace(todo, to_run=tuple(first)), follows

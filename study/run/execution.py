@@ -1,6 +1,6 @@
 """The loop that runs trials: follows the schedule, starts and stops trials, retries them, writes tables.
 
-`study.run.pipeline.Run` (the grid) and `study.run.tuning_round.Round` (the tuning) build on it. They differ
+`study.run.pipeline.Run` (the grid) and `study.run.run_tuning.Round` (the tuning) build on it. They differ
 in the names of their trials, in the budget they may use, and in the tables they write.
 """
 
@@ -13,7 +13,7 @@ from typing import ClassVar
 from budgets.planning.plan import Plan, Trial
 from runners.data.reading.cache import drop_idle
 from runners.scheduling.backend import Backend, Ended, Job
-from runners.scheduling.instructions import Done, EndBranches, GiveUp, Retry, SetBack, Start
+from runners.scheduling.instructions import EndBranches, GiveUp, Retry, SetBack, Start
 from runners.scheduling.schedule import Schedule, ScheduledTrial, State
 from runners.trials.records.trial_files import Outcome, kept_steps, milestone
 from runners.trials.speed.throughput import predict_s
@@ -109,7 +109,7 @@ class Execution(Books):
                 resources=needs(self.study, trial),
                 nodes=trial.resources.nodes,
                 paid_flops=trial.paid_flops,
-                reserved=self.ledger.has_reserved(trial.trial_id),
+                reserved=trial.trial_id in self.ledger.book.open,
                 after="" if self.can_start(trial) or trial.previous not in ids else trial.previous,
             )
 
@@ -123,7 +123,8 @@ class Execution(Books):
             further = self._further(slots)
             ids.update(trial.trial_id for trial in further)
             self._schedule.add([scheduled(trial) for trial in further])
-            if not self._carry_out(backend):
+            self._carry_out(backend)
+            if self._schedule.over:
                 break
             here.look()
             if here.slots != slots:
@@ -184,12 +185,8 @@ class Execution(Books):
         for trial_id in self._started_at:
             backend.ask_to_leave(trial_id)
 
-    def _carry_out(self, backend: Backend) -> bool:
-        """Carry out the schedule's instructions.
-
-        Returns:
-            False once the schedule is done.
-        """
+    def _carry_out(self, backend: Backend) -> None:
+        """Carry out the schedule's instructions."""
         for each in self._schedule.instructions(self.room_flops):
             match each:
                 case Start(trial=trial_id, nodes=nodes):
@@ -207,9 +204,6 @@ class Execution(Books):
                     self.give_up(self.trials[trial_id], *self._ends[trial_id], keep=cause == "crashed")
                 case EndBranches(trial=trial_id, branches=branches):
                     self.end_branches(trial_id, branches)
-                case Done():
-                    return False
-        return True
 
     def _start(self, trial_id: str, nodes: tuple[str, ...], backend: Backend) -> None:
         trial = self.trials[trial_id]

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from analysis.design.course import CHOSEN, COURSE
-from budgets.book.ledger import read_entries, reserved
-from budgets.book.reconcile import reconcile
+from budgets.book.ledger import read_entries
+from budgets.book.reconcile import left_behind, reconcile
 from budgets.planning.plan import Plan, Trial
 from budgets.quantity import format_flops
 from runners.host.files import new_file, write_json
@@ -31,7 +31,7 @@ from study.state.agenda import Agenda, agenda
 from study.state.design import course
 from study.state.environment import environment
 from study.state.planning.plan_study import plan_tables
-from study.state.planning.pool_rankings import keep_rankings
+from study.state.planning.pool_versions import keep_rankings
 from study.state.study import Study
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Run(Execution):
             self._chooser = Chooser(self.study, self.plan, todo)
             ended = [trial for trial in self.plan.trials if trial.trial_id in {*todo.finished, *todo.failed}]
             chosen = [*ended, *self._chooser.begun]
-        spent = self.ledger.spent_flops
+        spent = self.ledger.book.spent_flops
         self.progress.begin(self.study.folder, self.plan, spent_flops=spent, chosen=chosen)
         if todo.failed:
             self.progress.say(
@@ -98,7 +98,7 @@ class Run(Execution):
     def resume(self, todo: Agenda) -> None:
         """Take over the results of earlier runs, also of trials that are no longer in the plan."""
         known = {trial.trial_id for trial in self.plan.all_trials}
-        for trial_id in sorted(reserved(read_entries(self.ledger.path)).keys() - known):
+        for trial_id in sorted(self.ledger.book.open.keys() - known):
             self.keeper.left_behind(trial_id)
             self.publish(trial_id)
         super().resume(todo)
@@ -120,10 +120,10 @@ class Run(Execution):
         for pick in decision.picks:
             self.event(CHOSEN, trial=pick.trial, cost_flops=pick.cost_flops, reason=pick.reason)
         if decision.answers:
-            self.event(COURSE, **course(decision, self.ledger.spent_flops, self.plan.train_flops))
+            self.event(COURSE, **course(decision, self.ledger.book.spent_flops, self.plan.train_flops))
         if decision.stop:
             self.progress.say(f"no further trial is chosen: {decision.stop}")
-        trials = [self._chooser.planned(pick.trial) for pick in decision.picks]
+        trials = [self._chooser.trials[pick.trial] for pick in decision.picks]
         self.progress.add(trials)
         return trials
 
@@ -142,7 +142,7 @@ class Run(Execution):
 
     def show(self, trial: Trial, outcome: Outcome) -> None:
         """Show a trial that has just ended with a result."""
-        self.progress.finished(trial, outcome, spent_flops=self.ledger.spent_flops)
+        self.progress.finished(trial, outcome, spent_flops=self.ledger.book.spent_flops)
 
     def write_tables(self) -> None:
         """Rewrite results and curves in the plan's order, so that the same trials give the same bytes."""
@@ -164,13 +164,13 @@ class Run(Execution):
             write_table(self.study.folder / MIDWAY, pd.concat(midway, ignore_index=True))
 
     def _say_differences(self) -> None:
-        found = reconcile(self.plan, read_entries(self.ledger.path))
-        if found.left_behind:
+        entries = read_entries(self.ledger.path)
+        if others := left_behind(self.plan, entries):
             self.progress.say(
-                f"note: {format_flops(found.left_behind)} in the ledger belong to trials that are not in "
+                f"note: {format_flops(others)} in the ledger belong to trials that are not in "
                 "this declaration; they count against the study budget"
             )
-        for difference in found.differences:
+        for difference in reconcile(self.plan, entries):
             self.progress.say(f"note: the ledger and the plan differ: {difference}")
 
     def _check_book(self) -> None:
@@ -185,9 +185,9 @@ class Run(Execution):
             for entry in read_entries(self.ledger.path)
             if entry.entry == "spent" and entry.what not in ids
         }
-        ahead = sum(t.paid_flops for t in self.plan.trials if not self.ledger.has_spent(t.trial_id))
+        ahead = sum(t.paid_flops for t in self.plan.trials if t.trial_id not in self.ledger.book.finished)
         chosen = self.study.declaration.design.adaptive  # it stays within what is left
-        if cap is not None and others and not chosen and self.ledger.spent_flops + ahead > cap:
+        if cap is not None and others and not chosen and self.ledger.book.spent_flops + ahead > cap:
             raise ValueError(
                 f"{self.ledger.path} holds {format_flops(sum(others.values()))} of {len(others)} trials "
                 f"that are not in this declaration, and {format_flops(ahead)} are still to run: more than "

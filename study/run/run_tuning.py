@@ -1,21 +1,24 @@
 """Runs a study's tuning in rounds until the best values are known, then the check of its rates."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache
 
-from budgets.planning.plan import Plan, TuningPlan
+from budgets.planning.plan import Plan, Trial, TuningPlan
 from budgets.planning.tuned.wording import words
 from budgets.quantity import format_flops
 from runners.host.files import new_file
+from runners.results import write_table
+from runners.scheduling.backend import Backend
+from runners.trials.records.trial_files import Outcome
 from study.declare.dump import dump_declaration
-from study.run.execution import RunSummary
+from study.run.execution import Execution, RunSummary
 from study.run.site import Site
-from study.run.tuning_round import Round
 from study.show.progress import Progress
 from study.state.agenda import Agenda, tuning_agenda
-from study.state.planning.plan_study import plan_study
-from study.state.planning.tuning_table import write_winners
+from study.state.planning.plan_study import plan_study, planned_frame
+from study.state.planning.tuning_table import write_tried, write_winners
 from study.state.study import Study
 
 
@@ -73,3 +76,74 @@ def _say_failed(tuning: TuningPlan, todo: Agenda, progress: Progress) -> None:
         f"note: {len(todo.failed):,} of the tuning failed in an earlier run{waits}; "
         "--retry-failed runs them again"
     )
+
+
+class Round(Execution):
+    """One round of a tuning: the trials that the results so far ask for; ``backend`` opens their backend."""
+
+    name = "tuning"
+
+    def __init__(
+        self, study: Study, plan: Plan, progress: Progress, site: Site, *, backend: Callable[[], Backend]
+    ) -> None:
+        assert plan.tuning is not None, "created only for plans with a tuning"
+        super().__init__(study, plan, plan.tuning.ready, progress, site)
+        self._tuning, self._backend = plan.tuning, backend
+        self._what = "tuning" if plan.tuning.waiting else "check of the tuned rates"
+
+    def execute(self, todo: Agenda) -> RunSummary:
+        """Run the trials of an agenda that have no result, and return those left without one.
+
+        Raises:
+            ValueError: A trial does not fit on the nodes.
+        """
+        self.resume(todo)
+        trials = self._tuning.ready
+        self.progress.show(
+            self.study.folder,
+            trials,
+            planned_flops=sum(trial.paid_flops for trial in trials),
+            spent_flops=self.ledger.book.spent_flops,
+            phase="tuning",
+        )
+        if todo.to_run:
+            cost = format_flops(sum(trial.paid_flops for trial in todo.to_run))
+            said = f"{len(todo.to_run)} trials, {cost}; {self._tuning.metric} selects"
+            self.progress.detail(f"{self._what}: {said}")
+            write_table(self.study.folder / "tuning-plan.parquet", planned_frame(trials))
+            self.run(todo.to_run)
+        self.site.with_storage(self.write_tables)
+        return self.result
+
+    def backend(self) -> Backend:
+        """Return the tuning's backend, the same for all its rounds."""
+        return self._backend()
+
+    @property
+    def room_flops(self) -> int:
+        """Training FLOPs left of the share of tuning or check, or of the study budget if that is less."""
+        tuning = self._tuning
+        share, trials = tuning.reserve_flops, tuning.trials
+        if not tuning.waiting:
+            share, trials = tuning.check_flops, tuning.neighbours
+        share -= sum(self.ledger.book.taken[trial.trial_id] for trial in trials)
+        room = self.ledger.room_flops
+        return share if room is None else min(share, room)
+
+    def words(self, trial: Trial) -> str:
+        """Return the trial's cell and its tuned values."""
+        return f"{self._what}, {trial.cell}, {words(self._tuning.values[trial.trial_id])}"
+
+    def show(self, trial: Trial, outcome: Outcome) -> None:
+        """Show a trial that has just ended with a result."""
+        self.progress.count(trial, outcome, spent_flops=self.ledger.book.spent_flops)
+        value = outcome.row.get(self._tuning.metric)
+        found = outcome.row["status"] if value is None else f"{self._tuning.metric} {value:.1%}"
+        done = f"{len(self.outcomes)}/{len(self.trials)}"
+        values = words(self._tuning.values[trial.trial_id])
+        self.progress.detail(f"[{self._what} {done}] {trial.cell}, {values}, seed {trial.seed}: {found}")
+
+    def write_tables(self) -> None:
+        """Write the trials that have a result; the next round is planned from them."""
+        rows = {trial_id: outcome.row for trial_id, outcome in self.outcomes.items()}
+        write_tried(self.study.folder / "tuning.parquet", self._tuning, rows)

@@ -91,19 +91,19 @@ def _sample(setup: Setup, cost: SampleCost) -> Iterator[str]:
     tokens = ""
     if not architecture.closed_form:
         yield f"{architecture.name} is counted by torch on the meta device: {architecture.why_counted}"
-    elif architecture.drops_patches:
+    elif architecture.costs.drops_patches:
         config = complete(seen.config)
         all_patches = kept_patches(config.vision, 1)
         kept = kept_patches(config.vision, how.kept_fraction)
         tokens = f", {kept:,} of {all_patches:,} patches kept and a class token"
     yield (
-        f"image tower, {seen.image_size} x {seen.image_size} pixels{tokens}: "
+        f"image tower, {seen.costs.image_size} x {seen.costs.image_size} pixels{tokens}: "
         f"{tower.trunk.macs:,} MACs x {plural(how.image_views, 'view')} "
         f"+ {tower.projection.macs:,} of its projection = {cost.image_macs:,}"
     )
     text = text_tokens(architecture, how)
     yield (
-        f"text tower, {text} of {architecture.context_length} tokens: "
+        f"text tower, {text} of {architecture.costs.context_length} tokens: "
         f"{cost.text_macs // how.text_views:,} MACs x {plural(how.text_views, 'view')} = {cost.text_macs:,}"
     )
     if how.self_supervised_head:

@@ -14,7 +14,7 @@ from analysis.report.report import report_figures, report_tables
 from analysis.report.study_frames import StudyFrames
 from budgets.names import unknown
 from study.declare.load import find_declaration, load_declaration
-from study.show.study_report import imported_frames, study_frames
+from study.show.study_report import study_frames
 from study.state.imports.imported import find_imported, imported_names
 from study.state.study import find_study
 
@@ -43,7 +43,7 @@ class OpenedStudy:
         """
         folder = Path(results)
         if (imported := find_imported(name, folder)) is not None:
-            return cls(imported_frames(imported))
+            return cls(study_frames(imported))
         own = folder / name / "study.yaml"
         path = own if own.is_file() else find_declaration(name, imported=imported_names(folder))
         return cls(study_frames(find_study(load_declaration(path), results=str(results), pools=None)))

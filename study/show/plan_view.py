@@ -1,7 +1,6 @@
 """A plan as text for a terminal."""
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
 from typing import TypeVar
 
 from budgets.declaration.declaration import Declaration
@@ -32,7 +31,10 @@ def plan_lines(
         measured: Number of trials whose time is predicted from a measurement of their kind.
         own: Speeds calibrated on the cluster's device.
     """
-    cells = [list(trials) for _, trials in groupby(sorted_by_cell(plan.trials), key=_cell_key)]
+    by_cell: dict[tuple[Cell, int], list[Trial]] = {}
+    for trial in plan.trials:
+        by_cell.setdefault((trial.cell, trial.samples_seen), []).append(trial)
+    cells = list(by_cell.values())
     several_sizes = len(cells) > _MOST_CELLS
     if several_sizes:
         cells = _merged_sizes(cells)
@@ -52,18 +54,6 @@ def plan_lines(
         yield f"measured by torch's FLOP counter, without closed form: {counted}"
     for warning in plan.warnings:
         yield f"note: {warning}"
-
-
-def sorted_by_cell(trials: Sequence[Trial]) -> list[Trial]:
-    """Return the trials grouped by cell, cells in the plan's order."""
-    first: dict[tuple[Cell, int], int] = {}
-    for position, trial in enumerate(trials):
-        first.setdefault(_cell_key(trial), position)
-    return sorted(trials, key=lambda trial: first[_cell_key(trial)])
-
-
-def _cell_key(trial: Trial) -> tuple[Cell, int]:
-    return trial.cell, trial.samples_seen
 
 
 def _merged_sizes(cells: list[list[Trial]]) -> list[list[Trial]]:

@@ -1,7 +1,6 @@
 """Progress of a run: a live view in a terminal, one plain line per trial in a pipe."""
 
 import time
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,15 +12,15 @@ from rich.live import Live
 from rich.text import Text
 
 from budgets.planning.plan import Plan, Trial
-from budgets.planning.price import Range
 from budgets.planning.tuned.wording import words
 from budgets.quantity import format_count, format_flops
 from runners.trials.records.trial_files import Outcome
-from runners.trials.speed.throughput import Kind, kind, predict_s
+from runners.trials.speed.throughput import Kind, kind
 from study.show.view import level_table, range_words, running_lines
-from study.state.status.forecast import rest_of, time_left
-from study.state.status.running import Level, Running, count_levels, running_trial
-from study.state.trial_states import Stage, TrialState, trial_states
+from study.state.planning.plan_study import planned_row
+from study.state.status.forecast import time_left
+from study.state.status.running import Level, count_levels, running_trials
+from study.state.trial_states import TrialState, trial_states
 
 _TICK_S = 0.5
 _FAILURES_SHOWN = 3
@@ -47,11 +46,12 @@ class Progress:
         self._phase = ""
         self._folder = Path()
         self._trials: dict[str, Trial] = {}
+        self._rows: dict[str, dict[str, object]] = {}
         self._states: dict[str, TrialState] = {}
         self._running: tuple[str, ...] = ()
         self._failed: dict[str, str] = {}
         self._left_out: dict[str, str] = {}
-        self._speeds: dict[Kind, list[float]] = defaultdict(list)
+        self._speeds: list[tuple[Kind, float]] = []
 
     def begin(
         self, folder: Path, plan: Plan, *, spent_flops: int, chosen: Sequence[Trial] | None = None
@@ -79,13 +79,14 @@ class Progress:
     ) -> None:
         """Show these trials in the live view: one row per level, or one row named ``phase`` if given."""
         self._folder, self._phase, self._running = folder, phase, ()
-        self._trials = {trial.trial_id: trial for trial in trials}
-        self._states = trial_states(folder, self._trials, running=())
+        self._trials, self._rows, self._states = {}, {}, {}
         self._planned, self._spent = planned_flops, spent_flops
+        self.add(trials)
 
     def add(self, trials: Sequence[Trial]) -> None:
         """Show further trials: an adaptive design has chosen them."""
         self._trials |= {trial.trial_id: trial for trial in trials}
+        self._rows |= {trial.trial_id: planned_row(trial) for trial in trials}
         self._states |= trial_states(self._folder, [trial.trial_id for trial in trials], running=())
 
     def count(self, trial: Trial, outcome: Outcome, *, spent_flops: int) -> None:
@@ -93,7 +94,7 @@ class Progress:
         self._look([trial.trial_id])
         self._failed.pop(trial.trial_id, None)
         self._spent = spent_flops
-        self._speeds[kind(trial)].append(outcome.timing["samples_per_s"])
+        self._speeds.append((kind(trial), outcome.timing["samples_per_s"]))
 
     def finished(self, trial: Trial, outcome: Outcome, *, spent_flops: int) -> None:
         """Show a finished trial."""
@@ -159,27 +160,19 @@ class Progress:
     def _done(self) -> int:
         return sum(state.column == "done" for state in self._states.values())
 
-    def _at_work(self) -> list[Running]:
-        found = []
-        for trial_id in sorted(self._running):
-            state, trial = self._states[trial_id], self._trials[trial_id]
-            if state.stage is Stage.RUNNING and state.progress is not None:
-                per_sample = trial.train_flops / trial.samples_seen
-                what = f"{trial.cell}, seed {trial.seed}"
-                found.append(running_trial(trial_id, what, per_sample, state.progress))
-        return found
-
     def _view(self) -> RenderableType:
-        running = self._at_work()
+        running = running_trials(self._rows, {trial: self._states[trial] for trial in self._running})
         spent = self._spent + sum(each.train_flops for each in running)
-        left = self._left(running)
+        at_work = [(kind(self._trials[each.trial]), each.samples_per_s) for each in running]
+        measured = (*self._speeds, *((which, speed) for which, speed in at_work if speed is not None))
+        left = time_left(self._rows, self._states, running, measured, slots=self._slots)
         ahead = "" if left is None else f", about {range_words(left)} to go"
         summary = (
             f"{format_flops(spent)} of {format_flops(self._planned)} spent{self._budget}, "
             f"{self._done} of {len(self._trials)} trials{ahead}"
         )
         failures = list(self._failed.values())[-_FAILURES_SHOWN:]
-        lines = [*running_lines(tuple(running)), *failures, summary]
+        lines = [*running_lines(running), *failures, summary]
         levels = self._levels()
         table = [level_table(levels, bars=True)] if levels else []
         return Group(*table, *(Text(line, overflow="ellipsis", no_wrap=True) for line in lines))
@@ -189,23 +182,6 @@ class Progress:
             (self._phase or trial.cell.level, self._states[trial_id].column)
             for trial_id, trial in self._trials.items()
         )
-
-    def _left(self, running: Collection[Running]) -> Range | None:
-        seen = {each.trial: each.samples_seen for each in running}
-        speeds = {which: list(found) for which, found in self._speeds.items()}
-        for each in running:
-            if each.samples_per_s is not None:
-                speeds.setdefault(kind(self._trials[each.trial]), []).append(each.samples_per_s)
-        ahead = []
-        for trial_id, trial in self._trials.items():
-            state = self._states[trial_id]
-            if state.column in {"waiting", "running"}:
-                ahead.append(rest_of(
-                    kind(trial), samples=trial.samples_seen, shared=trial.shared_samples,
-                    seen=seen.get(trial_id, state.kept_steps * trial.batch_size),
-                    predicted_s=predict_s(trial, {}),
-                ))  # fmt: skip
-        return time_left(ahead, speeds, self._slots)
 
     def __enter__(self) -> Self:
         if self._live is not None:

@@ -107,11 +107,8 @@ def _next_run(status: StudyStatus, left: str) -> Iterator[str]:
         yield "no run is active" + ("" if waiting else ", and no trial is waiting")
     else:
         begun = status.interrupted
-        goes_on = (
-            f", {begun} of them from {'its checkpoint' if begun == 1 else 'their checkpoints'}"
-            if begun
-            else ""
-        )
+        state = "its checkpoint" if begun == 1 else "their checkpoints"
+        goes_on = f", {begun} of them from {state}" if begun else ""
         able = plural(waiting - status.no_room, "trial")
         yield (
             f"no run is active: `run` continues with {able}{goes_on}, "

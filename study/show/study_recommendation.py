@@ -46,11 +46,10 @@ def recommend_from(  # noqa: PLR0913 - the options of a command
         if not value >= 1:
             raise ValueError(f"{name} must be at least 1; found {value:g}")
     if study is not None:
-        if isinstance(study, Imported):
-            results, metric = study.results(), study.metric
-        else:
+        if isinstance(study, Study):
             study.require_run("results.parquet")
-            results, metric = read_table(study.folder / "results.parquet"), study.declaration.metric
+        results = read_table(study.folder / "results.parquet")
+        metric = study.metric if isinstance(study, Imported) else study.declaration.metric
         source = str(study.folder)
     else:
         how = load_column_map(find_column_map(str(prior)))

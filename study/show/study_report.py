@@ -21,7 +21,8 @@ from analysis.report.analyse import Progress, no_progress
 from analysis.report.comparison import write_comparison
 from analysis.report.report import write_report
 from analysis.report.study_frames import StudyFrames
-from budgets.book.ledger import read_entries, spent_flops
+from budgets.book.book import Book
+from budgets.book.ledger import read_entries
 from budgets.cost.flops import CONVENTION
 from budgets.declaration.data import FolderPool
 from budgets.names import without_password
@@ -50,7 +51,7 @@ _MOST_PROCESSES = 4
 
 
 def report_study(
-    study: Study,
+    study: Study | Imported,
     *,
     reload_s: int | None = None,
     target_flops: float | None = None,
@@ -66,31 +67,15 @@ def report_study(
         progress: Called with the progress of the work.
 
     Raises:
-        ValueError: The study has not been run.
+        ValueError: The study has not been run, or the folder of an imported one can't be read.
     """
-    folder, frames = study.folder, study_frames(study)
+    frames = study_frames(study)
     frames = frames if target_flops is None else replace(frames, target_flops=target_flops)
-    environment = _environment(folder / "environment.json")
-    counted = counted_models(study.declaration)
-    measured = f" Measured by torch's FLOP counter, without closed form: {counted}." if counted else ""
-    provenance = {
-        **_provenance(study, frames.events),
-        **_evaluated(frames.results),
-        **{f"Trained with: {key}" if key == "version" else key: text for key, text in environment.items()},
-        "FLOPs": CONVENTION + measured,
-    }
-    text = without_password((folder / "study.yaml").read_text(encoding="utf-8"))
-    yield from _written(folder, frames, text, provenance, reload_s=reload_s, progress=progress)
-
-
-def _written(  # noqa: PLR0913 - what is written, and how
-    folder: Path, frames: StudyFrames, text: str, provenance: dict[str, str], *,
-    progress: Progress, reload_s: int | None = None,
-) -> Iterator[str]:  # fmt: skip
-    """Write a report and yield its lines, given the declaration's text, or the map's."""
+    origin = study.folder / ("map.yaml" if isinstance(study, Imported) else "study.yaml")
     summary = write_report(
-        folder / "report", frames, declaration_text=text, provenance=provenance, processes=_processes(),
-        made=_now(), reload_s=reload_s, progress=progress,
+        study.folder / "report", frames, provenance=_provenance(study, frames), processes=_processes(),
+        declaration_text=without_password(origin.read_text(encoding="utf-8")), made=_now(),
+        reload_s=reload_s, progress=progress,
     )  # fmt: skip
     yield from summary.lines
     yield f"report: {summary.page}"
@@ -120,12 +105,14 @@ def watch_study(study: Study, say: Callable[[str], None]) -> None:
             time.sleep(max(_LOOK_S, 4 * (time.monotonic() - began)))
 
 
-def study_frames(study: Study) -> StudyFrames:
+def study_frames(study: Study | Imported) -> StudyFrames:
     """Read the frames of a study, finished or not.
 
     Raises:
-        ValueError: The study has not been run.
+        ValueError: The study has not been run, or the folder of an imported one can't be read.
     """
+    if isinstance(study, Imported):
+        return _imported_frames(study)
     folder = study.folder
     study.require_run("plan.parquet")
     planned = read_table(folder / "plan.parquet")
@@ -152,14 +139,48 @@ def study_frames(study: Study) -> StudyFrames:
     )
 
 
-def _provenance(study: Study, events: pd.DataFrame) -> dict[str, str]:
+def _imported_frames(study: Imported) -> StudyFrames:
+    record, dropped = study.record, read_table(study.folder / "dropped.parquet")
+    return StudyFrames(
+        name=study.name,
+        metric=study.metric,
+        results=read_table(study.folder / "results.parquet"),
+        left_out=dropped,
+        published=read_any_table(PAPER_FIGURES),
+        imported=f"{record['rows'] - len(dropped):,} of {record['rows']:,} "
+        f"rows of {record['table']}, imported",
+    )
+
+
+def _provenance(study: Study | Imported, frames: StudyFrames) -> dict[str, str]:
     """Return the dates, versions and data behind a report, as shown at its end."""
+    made = {"Report made": _now(), "Report made with": own_version()}
+    if isinstance(study, Imported):
+        record = study.record
+        return {
+            "Table": record["title"],
+            "File": f"{record['table']}, {record['rows']:,} rows, SHA-256 {record['sha256']}",
+            "Map": record["map"],
+            "FLOPs": "computed from the table by the map",
+            **made,
+        }
+    environment = _environment(study.folder / "environment.json")
+    counted = counted_models(study.declaration)
+    measured = f" Measured by torch's FLOP counter, without closed form: {counted}." if counted else ""
     name = ", ".join(
         pool.path if isinstance(pool, FolderPool) else pool.name
         for pool in study.declaration.sources.values()
     )
+    events = frames.events
     last = {} if events.empty else {"Last event of the runs": _date(float(events["time"].max()))}
-    return {"Report made": _now(), "Report made with": own_version()} | last | {"Pool": name}
+    return {
+        **made,
+        **last,
+        "Pool": name,
+        **_evaluated(frames.results),
+        **{f"Trained with: {key}" if key == "version" else key: text for key, text in environment.items()},
+        "FLOPs": CONVENTION + measured,
+    }
 
 
 def _evaluated(results: pd.DataFrame) -> dict[str, str]:
@@ -179,44 +200,6 @@ def _date(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="seconds")
 
 
-def report_imported(
-    study: Imported, *, target_flops: float | None = None, progress: Progress = no_progress
-) -> Iterator[str]:
-    """Write the report of an imported study, like `report_study`.
-
-    Raises:
-        ValueError: Its folder can't be read.
-    """
-    record, frames = study.record, replace(imported_frames(study), target_flops=target_flops)
-    provenance = {
-        "Table": record["title"],
-        "File": f"{record['table']}, {record['rows']:,} rows, SHA-256 {record['sha256']}",
-        "Map": record["map"],
-        "FLOPs": "computed from the table by the map",
-        "Report made": _now(),
-        "Report made with": own_version(),
-    }
-    yield from _written(study.folder, frames, study.map_text, provenance, progress=progress)
-
-
-def imported_frames(study: Imported) -> StudyFrames:
-    """Read the frames of an imported study.
-
-    Raises:
-        ValueError: Its folder can't be read.
-    """
-    record, dropped = study.record, study.dropped()
-    return StudyFrames(
-        name=study.name,
-        metric=study.metric,
-        results=study.results(),
-        left_out=dropped,
-        published=read_any_table(PAPER_FIGURES),
-        imported=f"{record['rows'] - len(dropped):,} of {record['rows']:,} "
-        f"rows of {record['table']}, imported",
-    )
-
-
 def report_comparison(
     studies: Sequence[Study | Imported], results: Path, *, name: str | None
 ) -> Iterator[str]:
@@ -230,7 +213,7 @@ def report_comparison(
     Raises:
         ValueError: The studies can't be compared, or the name is not that of a folder.
     """
-    frames = [imported_frames(one) if isinstance(one, Imported) else study_frames(one) for one in studies]
+    frames = [study_frames(one) for one in studies]
     named = name or "-vs-".join(each.name for each in frames)
     if Path(named).name != named:
         raise ValueError(f"--name {named}: not the name of a folder; leave out any path")
@@ -255,7 +238,7 @@ def report_paper(results: Path, study: Study | Imported | None) -> Iterator[str]
         page = write_paper_page(results / "paper-figures", figures, processes=_processes())
     else:
         report = study.folder / "report"
-        frames = imported_frames(study) if isinstance(study, Imported) else study_frames(study)
+        frames = study_frames(study)
         page = write_paper_page(
             report / "paper", figures, study=study.folder.name, theirs=report / "figures",
             ours=findings(from_study(frames.results, metric=frames.metric)),
@@ -291,7 +274,7 @@ def _tuned(study: Study) -> Tuned | None:
         tried=tried, metric=metric, winners=known.get("winners", ()),
         carried=known.get("carried", ()), checks=known.get("checks", ()),
         check_flops=known.get("check_flops", 0), left_out=known.get("left_out", ()),
-        check_paid=spent_flops(paid),
+        check_paid=Book.of(paid).spent_flops,
     )  # fmt: skip
 
 

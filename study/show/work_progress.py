@@ -59,9 +59,6 @@ class WorkProgress:
         if self._console.is_terminal or now - task.printed_at < _LINE_S:
             return
         task.printed_at = now
-        left = (
-            f", {format_seconds((of - done) * took / (done - task.before))} left"
-            if done > task.before
-            else ""
-        )
+        new = done - task.before
+        left = f", {format_seconds((of - done) * took / new)} left" if new > 0 else ""
         self._console.print(f"{what}: {done:,} of {of:,} parts, {speed or 'none new'}{left}")

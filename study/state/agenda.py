@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from analysis.labels import plural
-from budgets.book.ledger import read_entries, reserved, spent_flops
+from budgets.book.book import Book
+from budgets.book.ledger import read_entries
 from budgets.planning.levels.trunks import before
 from budgets.planning.plan import Plan, Trial, TuningPlan
 from budgets.planning.tuned.wording import words
@@ -114,12 +115,12 @@ def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None =
     measured = measured_throughput(study, plan)
     seconds = sum(predict_s(trial, measured) for trial in to_run)
     yield f"{format_flops(flops)} to run, about {format_seconds(seconds)} on one slot"
-    entries = read_entries(study.folder / "ledger.jsonl")
-    spent = {entry.what for entry in entries if entry.entry == "spent"} - reserved(entries).keys()
-    if paid := [trial for trial in to_run if trial.trial_id in spent]:
+    book = Book.of(read_entries(study.folder / "ledger.jsonl"))
+    ended = book.finished.keys() - book.open.keys()
+    if paid := [trial for trial in to_run if trial.trial_id in ended]:
         yield f"{paid_again(paid)}: `run` asks first, or needs --pay-again"
     if plan.study_flops is not None:
-        left = plan.study_flops - spent_flops(entries)
+        left = plan.study_flops - book.spent_flops
         yield f"{format_flops(max(0, left))} of the study budget of {format_flops(plan.study_flops)} are left"
 
 

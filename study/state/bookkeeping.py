@@ -75,7 +75,7 @@ class Bookkeeper:
         Raises:
             ValueError: The ledger has another number of FLOPs as spent.
         """
-        spent, booked = paid_by(outcome, trial), self._ledger.spent_by(trial.trial_id)
+        spent, booked = paid_by(outcome, trial), self._ledger.book.finished.get(trial.trial_id)
         if booked not in {None, spent}:
             result = self._study.trial_folder(trial.trial_id) / "result.json"
             raise ValueError(
@@ -100,7 +100,8 @@ class Bookkeeper:
 
     def given_up(self, trial_id: str) -> None:
         """Book all compute of a trial as wasted and close its reservation; a later run starts at step 0."""
-        self._waste(trial_id, FlopCount(), most=self._ledger.reserved_by(trial_id))
+        held = self._ledger.book.open.get(trial_id)
+        self._waste(trial_id, FlopCount(), most=0 if held is None else held.reserved)
         drop_scaffolding(self._study.trial_folder(trial_id))
         self._ledger.settle(trial_id, train_flops=0, evaluation_flops=0)
 
@@ -130,12 +131,12 @@ class Bookkeeper:
         """
         folder, ledger = self._study.trial_folder(trial_id), self._ledger
         count = read_meter(folder)
-        if count is None and _is_lost(folder) and ledger.has_reserved(trial_id):
+        if count is None and _is_lost(folder) and trial_id in ledger.book.open:
             self._say(
                 f"the meter of trial {trial_id} is missing or damaged; {format_flops(most)} are booked as "
                 "wasted, the most that it can have lost since the last booking"
             )
-            lost = ledger.wasted_by(trial_id) + most
+            lost = ledger.book.wasted.get(trial_id, (0, 0))[0] + most
             count = FlopCount(train_flops=kept.train_flops + lost, evaluation_flops=kept.evaluation_flops)
             write_meter(folder, count)  # the next start counts on from here
         if count is not None:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -32,13 +33,8 @@ def environment() -> dict[str, str]:
     """Return versions and hardware by name, as written to ``environment.json``."""
     processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [
-            line.split(":", 1)[1].strip()
-            for line in cpuinfo.read_text().splitlines()
-            if line.startswith("model name")
-        ]
-        processor = names[0] if names else processor
+    if cpuinfo.exists() and (named := re.search("^model name.*?:(.*)", cpuinfo.read_text(), re.MULTILINE)):
+        processor = named[1].strip()
     return {
         "version": own_version(),
         "python": platform.python_version(),

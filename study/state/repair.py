@@ -56,7 +56,7 @@ def repair_ledger(study: Study, plan: Plan, say: Say) -> None:
     new.replace(path)
     if gone:
         say(f"trials without a folder, booked by the lines that could be read: {', '.join(gone[:5])}")
-    say(f"rebuilt {path} from {len(folders)} trials: {format_flops(ledger.spent_flops)} are spent")
+    say(f"rebuilt {path} from {len(folders)} trials: {format_flops(ledger.book.spent_flops)} are spent")
 
 
 def trial_folders(study: Study) -> list[Path]:

@@ -37,7 +37,8 @@ def bring(storage: Storage, name: str, folder: Path, part: str = "") -> None:
     new = {
         where: files
         for where, files in parts.items()
-        if where.startswith("trials/") and not _is_finished(folder / where, files)
+        if where.startswith("trials/")
+        and not ("result.json" in files and (folder / where / "result.json").exists())
     }
     small = {
         f"{where}/{file}": files[file]
@@ -49,11 +50,6 @@ def bring(storage: Storage, name: str, folder: Path, part: str = "") -> None:
     for where, files in parts.items():
         if where.startswith("trials/"):
             _agree(folder / where, files)
-
-
-def _is_finished(folder: Path, files: Mapping[str, int]) -> bool:
-    """Return whether both places have the trial's result."""
-    return "result.json" in files and (folder / "result.json").exists()
 
 
 def _agree(folder: Path, files: Mapping[str, int]) -> None:

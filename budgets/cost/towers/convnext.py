@@ -11,8 +11,8 @@ from budgets.cost.towers.count import (
     linear,
     mlp,
     norm,
+    timm_projection,
 )
-from budgets.cost.towers.timm_projection import projection
 
 MODELS: Mapping[str, Mapping[str, Any]] = {
     "convnext_atto": {"depths": (2, 2, 6, 2), "dims": (40, 80, 160, 320), "patch_size": 4},
@@ -50,7 +50,7 @@ def image_tower(config: Mapping[str, Any], embed_dim: int) -> ImageTower:
         trunk += _block(side, width) * depth
         inputs = width
     trunk += norm(inputs)
-    return ImageTower(trunk=trunk, projection=projection(config, inputs, embed_dim), width=inputs)
+    return ImageTower(trunk=trunk, projection=timm_projection(config, inputs, embed_dim), width=inputs)
 
 
 def _block(side: int, width: int) -> TowerCost:

@@ -5,7 +5,9 @@ products and convolutions are counted (padding included, as torch counts them). 
 softmax, pooling, residual sums and embedding look-ups may have parameters but count no multiply-accumulates.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +81,17 @@ def transformer_block(tokens: int, width: int, mlp_width: int, *, layer_scale: b
         + mlp(tokens, width, mlp_width, width)
         + TowerCost(0, 2 * width * layer_scale)
     )
+
+
+def timm_projection(config: Mapping[str, Any], width: int, embed_dim: int) -> TowerCost:
+    """The projection that open_clip puts on a timm trunk: linear or an MLP of hidden width 2 x ``embed_dim``.
+
+    Args:
+        config: A complete ``vision_cfg``; ``timm_proj`` is ``linear`` or ``mlp``.
+        width: Number of features that the trunk outputs.
+        embed_dim: Width of the shared embedding.
+    """
+    bias = config["timm_proj_bias"]
+    if config["timm_proj"] == "linear":
+        return linear(1, width, embed_dim, bias=bias)
+    return linear(1, width, 2 * embed_dim) + linear(1, 2 * embed_dim, embed_dim, bias=bias)

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from budgets.cost.towers.count import ImageTower, linear, mlp, norm
-from budgets.cost.towers.timm_projection import projection
+from budgets.cost.towers.count import ImageTower, linear, mlp, norm, timm_projection
 
 MODELS: Mapping[str, Mapping[str, Any]] = {
     f"mixer_{size}{patch}_224": {
@@ -30,4 +29,4 @@ def image_tower(config: Mapping[str, Any], embed_dim: int) -> ImageTower:
     patches = (config["image_size"] // patch) ** 2
     block = norm(width) * 2 + mlp(width, patches, width // 2, patches) + mlp(patches, width, 4 * width, width)
     trunk = linear(patches, 3 * patch * patch, width) + block * model["num_blocks"] + norm(width)
-    return ImageTower(trunk=trunk, projection=projection(config, width, embed_dim), width=width)
+    return ImageTower(trunk=trunk, projection=timm_projection(config, width, embed_dim), width=width)

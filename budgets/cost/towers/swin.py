@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from budgets.cost.towers.count import ImageTower, TowerCost, linear, mlp, norm
-from budgets.cost.towers.timm_projection import projection
+from budgets.cost.towers.count import ImageTower, TowerCost, linear, mlp, norm, timm_projection
 
 
 def _model(
@@ -46,7 +45,7 @@ def image_tower(config: Mapping[str, Any], embed_dim: int) -> ImageTower:
             width *= 2
         trunk += _block(side, width, heads, min(side, model["window_size"])) * depth
     trunk += norm(width)
-    return ImageTower(trunk=trunk, projection=projection(config, width, embed_dim), width=width)
+    return ImageTower(trunk=trunk, projection=timm_projection(config, width, embed_dim), width=width)
 
 
 def _block(side: int, width: int, heads: int, window: int) -> TowerCost:

@@ -121,13 +121,8 @@ def carry(
     return tuple(lines), values
 
 
-def largest_level(cells: Mapping[Place, GridCell]) -> int:
-    """Return the largest level of cells; 0 without one."""
-    return max((cell.cell.level_flops or 0 for cell in cells.values()), default=0)
-
-
 def neighbours(
-    grid: Grid, levels: tuple[int, ...], tuned: Values, room: int, *, largest: int
+    grid: Grid, levels: tuple[int, ...], tuned: Values, room: int, *, cells: Iterable[GridCell]
 ) -> tuple[list[list[Tried]], list[str]]:
     """Return the tuned rate of each pair with its neighbours, at the larger level where most pairs fit.
 
@@ -136,11 +131,12 @@ def neighbours(
         levels: Budget levels.
         tuned: The tuned values; rates that are still unknown are those of the grid.
         room: Training FLOPs that they may cost.
-        largest: The largest level that was tuned at; they are tried above it.
+        cells: The cells that were tuned on; the rates are tried above their levels.
 
     Returns:
         Three rates for each pair, the tuned one in the middle; and sentences about pairs that are left out.
     """
+    largest = max((on.cell.level_flops or 0 for on in cells), default=0)
     found: list[list[Tried]] = []
     every: list[list[Tried]] = []
     # From the top down: a lower level is taken only if more pairs fit there.
@@ -226,4 +222,4 @@ def _cheapest(grid: Grid, levels: tuple[int, ...], among: tuple[int, ...] | None
 
 
 def _family(grid: Grid, pair: Pair) -> str:
-    return grid.setup(*pair, None).architecture.family
+    return grid.setup(*pair, None).architecture.costs.family

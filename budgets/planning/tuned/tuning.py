@@ -19,7 +19,6 @@ from budgets.planning.plan import TuningPlan, Winner
 from budgets.planning.tuned.moving import (
     carry,
     check,
-    largest_level,
     neighbours,
     optimum_of,
     trained_with,
@@ -108,9 +107,7 @@ def plan_tuning(
     checked: list[list[Tried]] = []
     left_out: list[str] = []
     if tuning.check:
-        checked, left_out = neighbours(
-            grid.tuned(tuned), levels, tuned, of_check, largest=largest_level(cells)
-        )
+        checked, left_out = neighbours(grid.tuned(tuned), levels, tuned, of_check, cells=cells.values())
     values = [point for points in tried.values() for point in points]
     near = [point for points in checked for point in points]
     pairs = dict.fromkeys((architecture, strategy) for architecture, strategy, _ in cells)

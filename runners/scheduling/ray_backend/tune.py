@@ -17,7 +17,9 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Self
 
+import fsspec
 import ray
+from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray import tune
 from ray.exceptions import RayTaskError
 from ray.tune.search import Searcher
@@ -28,7 +30,6 @@ from runners.scheduling.backend import Ended, Job, ended_by
 from runners.scheduling.nodes import Amounts
 from runners.scheduling.ray_backend.core import RayBackend
 from runners.scheduling.ray_backend.over_nodes import OverNodes
-from runners.scheduling.ray_backend.scratch import in_memory
 from runners.scheduling.ray_backend.tasks import ASK_AGAIN_S, Call, by_rays_names, on_node
 
 _LOOK_S = 0.5
@@ -106,7 +107,12 @@ class TuneBackend:
                     trial_dirname_creator=_name,
                 ),
                 run_config=tune.RunConfig(
-                    **in_memory("tune"), verbose=0, stop=_Over(self._over), callbacks=[_Ends(self._ended)]
+                    # In memory, each process its own: a killed driver leaves nothing behind.
+                    storage_path="tune",
+                    storage_filesystem=PyFileSystem(FSSpecHandler(fsspec.filesystem("memory"))),
+                    verbose=0,
+                    stop=_Over(self._over),
+                    callbacks=[_Ends(self._ended)],
                 ),
             ).fit()
         except BaseException as error:  # noqa: BLE001 - raised by `wait`

@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 
@@ -25,19 +25,6 @@ _LOOK_S = 2.0
 _WHOLE = "whole"  # marker file: the trial's result is in its log
 
 Row = Mapping[str, Any]
-
-
-class _Log(Protocol):
-    """A trial's log in one of the tools."""
-
-    def add(self, samples: int, values: Mapping[str, float]) -> None:
-        """Add a point; its samples seen must exceed those of the point before."""
-
-    def show(self) -> None:
-        """Make the added points visible."""
-
-    def close(self, row: Row | None) -> None:
-        """Add the trial's row of `runners.results.RESULT_COLUMNS` if it has a result, and close the log."""
 
 
 class Loggers:
@@ -56,7 +43,7 @@ class Loggers:
         for name in names:
             _require(name)
         self._names, self._folder, self._say = names, folder, say
-        self._open: dict[tuple[str, str], _Log] = {}  # key: (logger, trial), here and below
+        self._open: dict[tuple[str, str], _TensorBoard | _WandB] = {}  # key: (logger, trial), here and below
         self._samples: dict[tuple[str, str], int] = {}  # samples seen at the last point
         self._troubled: set[tuple[str, str]] = set()
         self._due = 0.0
@@ -142,6 +129,8 @@ def _require(name: str) -> None:
 
 
 class _TensorBoard:
+    """A trial's log as a run of TensorBoard."""
+
     def __init__(self, folder: Path, known: Row) -> None:
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - needs a package that may be absent
 
@@ -149,13 +138,16 @@ class _TensorBoard:
         self._describe(known, 0)
 
     def add(self, samples: int, values: Mapping[str, float]) -> None:
+        """Add a point; its samples seen must exceed those of the point before."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, samples)
 
     def show(self) -> None:
+        """Make the added points visible."""
         self._writer.flush()
 
     def close(self, row: Row | None) -> None:
+        """Add the trial's row of `runners.results.RESULT_COLUMNS` if it has a result, and close the log."""
         if row is not None:
             settings, metrics = _split(row)
             self._describe(settings, row["samples_seen"])
@@ -169,7 +161,7 @@ class _TensorBoard:
 
 
 class _WandB:
-    """A run of a project named like the study; offline unless WANDB_MODE is set."""
+    """The same as a run of a W&B project named like the study; offline unless WANDB_MODE is set."""
 
     def __init__(self, folder: Path, study: str, known: Row) -> None:
         import wandb  # noqa: PLC0415 - an optional package

@@ -8,8 +8,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
-import torch
-
 from budgets.planning.plan import Trial
 from runners.host.process import load_ahead
 from runners.trials.records.trial_files import Outcome
@@ -106,13 +104,3 @@ def loading_speed(job: TrialJob, seconds: float) -> float:
         if took >= seconds:
             break
     return seen / took / max(1, job.cpus // job.ranks if job.gpus else 1)
-
-
-def gpu_name() -> str | None:
-    """Return the GPU's name as its driver reports it, or None if torch finds no GPU."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
-
-
-def gpu_count() -> int:
-    """Return the number of GPUs that torch finds on this machine."""
-    return torch.cuda.device_count()

@@ -61,23 +61,6 @@ class PreflightCheck:
         return cls(what=what, verdict=verdict if problem else "ok", found=found, advice=problem)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Expected:
-    """Requirements that every node must meet.
-
-    Attributes:
-        versions: Package → version on the driver; the key ``python`` is the interpreter's version.
-        gpus: GPUs that a trial takes on a node.
-        shared_bytes: Bytes of shared memory that a trial's loader may use.
-        folder: Folder that trials write to; None where the storage is a bucket.
-    """
-
-    versions: Mapping[str, str]
-    gpus: int
-    shared_bytes: int
-    folder: Path | None
-
-
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that decide a trial's result."""
     found = {"python": platform.python_version()}
@@ -89,18 +72,26 @@ def versions() -> dict[str, str]:
     return found
 
 
-def check_node(expected: Expected) -> tuple[float, list[PreflightCheck]]:
+def check_node(
+    *, expected: Mapping[str, str], gpus: int, shared_bytes: int, folder: Path | None
+) -> tuple[float, list[PreflightCheck]]:
     """Check versions, GPUs, shared memory and the storage's speed.
+
+    Args:
+        expected: The driver's `versions`.
+        gpus: GPUs that a trial takes on a node.
+        shared_bytes: Bytes of shared memory that a trial's loader may use.
+        folder: Folder that trials write to; None where the storage is a bucket.
 
     Returns:
         The node's clock in seconds, and the checks.
     """
     clock = time.time()
     return clock, [
-        _versions(expected.versions),
-        _gpus(expected.gpus),
-        _shared_memory(expected.shared_bytes),
-        *([] if expected.folder is None else [_storage(expected.folder)]),
+        _versions(expected),
+        _gpus(gpus),
+        _shared_memory(shared_bytes),
+        *([] if folder is None else [_storage(folder)]),
     ]
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 
+import torch
+
 from budgets.cost.architecture import Architecture
 from budgets.cost.memory import memory_bytes
 from budgets.cost.strategy import strategy
@@ -15,7 +17,7 @@ from budgets.declaration.declaration import require_runnable
 from budgets.declaration.rules import ResourceRule
 from budgets.hardware.devices import device
 from budgets.planning.plan import Plan, Trial
-from runners.trials.speed.measure_speed import calibrate, gpu_count, gpu_name
+from runners.trials.speed.measure_speed import calibrate
 from runners.trials.speed.throughput import Calibration, Throughput, kind
 from runners.trials.trial_job import TrialJob
 from study.run.pools.ensure_pools import ensure_pools
@@ -98,7 +100,7 @@ def _at_width(study: Study, gpus: int) -> Study:
 def _further_widths(study: Study) -> Iterator[int]:
     """Yield the other widths that this machine has GPUs for, if the planner chooses."""
     width = 2
-    while study.declaration.resources.auto and width <= gpu_count():
+    while study.declaration.resources.auto and width <= torch.cuda.device_count():
         yield width
         width *= 2
 
@@ -112,9 +114,9 @@ def _device(study: Study, gpus: int, wanted: str | None) -> tuple[str | None, st
                 f"--device {wanted} needs a GPU, but resources.gpus is 0: trials run on the processor"
             )
         return None, environment()["processor"]
-    found = gpu_name()
-    if found is None:
+    if not torch.cuda.is_available():
         raise ValueError("resources.gpus is 1, but torch sees no GPU on this machine")
+    found = torch.cuda.get_device_name()
     name = wanted or (cluster and cluster.device)
     if not name:
         raise ValueError(f"no device name for this machine's {found}: use --device NAME, or declare cluster:")

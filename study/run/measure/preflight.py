@@ -15,7 +15,7 @@ from budgets.planning.plan import Plan, Trial
 from runners.scheduling.backend import Backend, Job
 from runners.scheduling.nodes import Amounts
 from runners.scheduling.storage_check import Folders, StorageCheck
-from runners.trials.speed.preflight import SLOW_BYTES_PER_S, Expected, PreflightCheck, check_node, versions
+from runners.trials.speed.preflight import SLOW_BYTES_PER_S, PreflightCheck, check_node, versions
 from runners.trials.speed.preflight_training import (
     KindFound,
     check_kind,
@@ -79,8 +79,9 @@ def _check_nodes(
     except ValueError as error:
         yield PreflightCheck(node="all", what="storage", verdict="failed", found=str(error))
         return
-    expected = Expected(
-        versions=versions(),
+    check = partial(
+        check_node,
+        expected=versions(),
         gpus=resources.gpus // resources.nodes,
         shared_bytes=resources.ranks_per_node * study.declaration.resources.loader_memory
         if resources.gpus
@@ -88,10 +89,7 @@ def _check_nodes(
         folder=shared.written if isinstance(shared, Folders) else None,
     )
     ranks = partial(check_ranks, resources.ranks_per_node, gpus=bool(resources.gpus))
-    tasks = [
-        Job(trial=f"node {node}", nodes=(node,), run=partial(check_node, expected), resources={})
-        for node in nodes
-    ]
+    tasks = [Job(trial=f"node {node}", nodes=(node,), run=check, resources={}) for node in nodes]
     if resources.ranks_per_node > 1:
         tasks += [
             Job(trial=f"ranks {node}", nodes=(node,), run=ranks, resources=needs(study, widest))

@@ -5,10 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from runners.results import read_table
-
 RECORD = "import.json"
 """The file that marks the folder of an imported study; it holds the origin of its results."""
 
@@ -16,6 +12,9 @@ RECORD = "import.json"
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Imported:
     """An imported study.
+
+    Its folder has ``map.yaml``, ``results.parquet``, and ``dropped.parquet``: ``trial`` (such as ``row-7``)
+    and ``reason`` of each row of the table that was dropped.
 
     Attributes:
         name: The study's name.
@@ -32,27 +31,6 @@ class Imported:
     def metric(self) -> str:
         """The metric of its results."""
         return str(self.record["metric"])
-
-    @property
-    def map_text(self) -> str:
-        """The text of its column map."""
-        return (self.folder / "map.yaml").read_text(encoding="utf-8")
-
-    def results(self) -> pd.DataFrame:
-        """Return its results, one row per trial.
-
-        Raises:
-            ValueError: The file can't be read.
-        """
-        return read_table(self.folder / "results.parquet")
-
-    def dropped(self) -> pd.DataFrame:
-        """Return the dropped rows of the table: ``trial`` (such as ``row-7``) and ``reason``.
-
-        Raises:
-            ValueError: The file can't be read.
-        """
-        return read_table(self.folder / "dropped.parquet")
 
 
 def find_imported(name: str, results: Path) -> Imported | None:

@@ -64,8 +64,12 @@ def plan_tables(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def planned_frame(trials: Sequence[Trial]) -> pd.DataFrame:
     """Return planned trials as a table."""
-    rows = [{**plan_row(trial), "predicted_s": predict_s(trial, {})} for trial in trials]
-    return to_frame(rows, PLAN_COLUMNS)
+    return to_frame(map(planned_row, trials), PLAN_COLUMNS)
+
+
+def planned_row(trial: Trial) -> dict[str, object]:
+    """Return a planned trial's row of `PLAN_COLUMNS`."""
+    return {**plan_row(trial), "predicted_s": predict_s(trial, {})}
 
 
 def _plan(study: Study) -> Plan:

@@ -36,12 +36,12 @@ def tuning_facts(plan: TuningPlan) -> dict[str, Any]:
     return {
         "metric": plan.metric,
         "reserve_flops": plan.reserve_flops,
-        "winners": [_winner_facts(winner) for winner in plan.winners],
+        "winners": [_facts(winner) for winner in plan.winners],
         "waiting": plan.waiting,
         "carried": [asdict(line) for line in plan.carried],
         "check_flops": plan.check_flops,
         "neighbours": [trial.trial_id for trial in plan.neighbours],
-        "checks": [_check_facts(each) for each in plan.checks],
+        "checks": [_facts(each) for each in plan.checks],
     }
 
 
@@ -52,17 +52,14 @@ def read_neighbours(path: Path) -> set[str]:
     return set(json.loads(path.read_text(encoding="utf-8")).get("neighbours", ()))
 
 
-def _winner_facts(winner: Winner) -> dict[str, Any]:
-    """Return a winner as plain data."""
-    runner_up = None if math.isnan(winner.runner_up_score) else winner.runner_up_score
-    return asdict(winner) | {"runner_up_score": runner_up}
+def _facts(of: Winner | Check) -> dict[str, Any]:
+    """Return a winner or a check as plain data, with None in place of NaN."""
 
+    def without_nan(facts: list[tuple[str, Any]]) -> dict[str, Any]:
+        nan = (name for name, value in facts if isinstance(value, float) and math.isnan(value))
+        return dict(facts) | dict.fromkeys(nan)
 
-def _check_facts(check: Check) -> dict[str, Any]:
-    """Return the check of a tuned rate as plain data."""
-    score = None if math.isnan(check.score) else check.score
-    best = None if check.winner is None else _winner_facts(check.winner)
-    return asdict(check) | {"winner": best, "score": score}
+    return asdict(of, dict_factory=without_nan)
 
 
 def read_scores(path: Path, metric: str) -> dict[str, Score]:

@@ -1,69 +1,62 @@
 """Forecast of a study's remaining time as a range, from the measured speeds of its kinds of trials."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from budgets.planning.price import Range, makespan
 from runners.trials.speed.throughput import Kind
+from study.state.status.running import Running
+from study.state.trial_states import TrialState
 
 _FEW = 3  # measurements from which their own range is used
 _SPREAD_OF_FEW = 1.25  # factor of uncertainty for fewer measurements
 _SPREAD_UNMEASURED = 2.0  # the same without any
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RemainingTrial:
-    """The rest of a trial.
-
-    Attributes:
-        kind: Architecture and strategy.
-        samples: Samples still to be seen.
-        predicted_s: Planned seconds for them, used if the kind was not measured.
-    """
-
-    kind: Kind
-    samples: int
-    predicted_s: float
-
-
-def rest_of(kind: Kind, *, samples: int, shared: int, seen: int, predicted_s: float) -> RemainingTrial:
-    """Return the rest of a trial.
-
-    Args:
-        kind: Architecture and strategy.
-        samples: Samples that the trial sees in all.
-        shared: The first of them, which the shorter trials of its trunk see for it.
-        seen: Samples seen so far.
-        predicted_s: Planned seconds for those that the trial sees itself.
-    """
-    left = samples - max(seen, shared)
-    return RemainingTrial(kind=kind, samples=left, predicted_s=predicted_s * left / (samples - shared))
-
-
 def time_left(
-    ahead: Iterable[RemainingTrial], speeds: Mapping[Kind, Sequence[float]], slots: int
+    rows: Mapping[str, Mapping[str, Any]],
+    states: Mapping[str, TrialState],
+    running: Iterable[Running],
+    measured: Iterable[tuple[Kind, float]],
+    *,
+    slots: int,
 ) -> Range | None:
     """Forecast the seconds until the last trial ends, if the longest starts first on the next free slot.
 
     Args:
-        ahead: The rest of each trial.
-        speeds: Measured samples/s of each kind of trial.
+        rows: Trial id → its row of `runners.results.PLAN_COLUMNS`.
+        states: The trials' states; those that wait or run are ahead.
+        running: Progress of the running trials.
+        measured: Kinds of trials with samples/s that were measured.
         slots: Number of trials that run at once.
 
     Returns:
         The range from each kind's highest to its lowest measured speed; widened by a factor of 1.25 each way
-        for kinds with one or two measurements, and of 2 for kinds without any. None if no trial is left.
+        for kinds with one or two measurements, and of 2 around the planned time for kinds without any. None
+        if no trial is left.
     """
+    speeds: dict[Kind, list[float]] = defaultdict(list)
+    for kind, speed in measured:
+        speeds[kind].append(speed)
+    seen = {each.trial: each.samples_seen for each in running}
     low, high = [], []
-    for each in ahead:
-        found = sorted(speeds.get(each.kind, ()))
+    for trial, row in rows.items():
+        if states[trial].column not in {"waiting", "running"}:
+            continue
+        # The shorter trials of its trunk see the first samples for it.
+        shared = (row["train_flops"] - row["paid_flops"]) // row["train_flops_per_sample"]
+        done = seen.get(trial, states[trial].kept_steps * row["batch_size"])
+        left = row["samples_seen"] - max(done, shared)
+        found = sorted(speeds[row["architecture"], row["strategy"]])
         if found:
             spread = 1.0 if len(found) >= _FEW else _SPREAD_OF_FEW
-            low.append(each.samples / found[-1] / spread)
-            high.append(each.samples / found[0] * spread)
+            low.append(left / found[-1] / spread)
+            high.append(left / found[0] * spread)
         else:
-            low.append(each.predicted_s / _SPREAD_UNMEASURED)
-            high.append(each.predicted_s * _SPREAD_UNMEASURED)
+            predicted_s = row["predicted_s"] * left / (row["samples_seen"] - shared)
+            low.append(predicted_s / _SPREAD_UNMEASURED)
+            high.append(predicted_s * _SPREAD_UNMEASURED)
     if not low:
         return None
     widths, slots = [1] * len(low), max(1, slots)

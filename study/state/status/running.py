@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from budgets.planning.plan import Cell
+from study.state.trial_states import Stage, TrialState
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Level:
@@ -71,25 +74,49 @@ class Running:
     left_s: float | None
 
 
-def running_trial(trial: str, what: str, flops_per_sample: float, progress: Mapping[str, Any]) -> Running:
-    """Return the progress of a trial from the content of its ``progress.json``, which it writes every second.
+def running_trials(
+    rows: Mapping[str, Mapping[str, Any]], states: Mapping[str, TrialState]
+) -> tuple[Running, ...]:
+    """Return the progress of the running trials, by id, from the ``progress.json`` that each writes.
 
-    ``flops_per_sample`` is the mean over the trial; ``what`` is its cell and seed in words.
+    Args:
+        rows: Trial id → its row of `runners.results.PLAN_COLUMNS`.
+        states: The trials' states.
     """
+    return tuple(
+        _running(trial, rows[trial], state.progress)
+        for trial, state in sorted(states.items())
+        if state.stage is Stage.RUNNING and state.progress is not None
+    )
+
+
+def _running(trial: str, row: Mapping[str, Any], progress: Mapping[str, Any]) -> Running:
     speed = progress.get("samples_per_s") or None
     left = progress["samples_planned"] - progress["samples_seen"]
     return Running(
         trial=trial,
-        what=what,
+        what=words(row),
         samples_seen=progress["samples_seen"],
         samples_planned=progress["samples_planned"],
         train_flops=progress["train_flops"],
         loss=_finite(progress["loss"]),
         losses=tuple(loss for loss in progress.get("losses", ()) if math.isfinite(loss)),
         samples_per_s=speed,
-        flops_per_s=None if speed is None else speed * flops_per_sample,
+        # The mean over the trial, whose unmasked tail costs more.
+        flops_per_s=None if speed is None else speed * (row["train_flops"] / row["samples_seen"]),
         left_s=None if speed is None else left / speed,
     )
+
+
+def words(row: Mapping[str, Any]) -> str:
+    """Return the cell and seed of a planned trial in words."""
+    level = row["level_flops"]
+    cell = Cell(
+        regime=row["regime"], subset_size=row["subset_size"], quality=row["quality"],
+        architecture=row["architecture"], strategy=row["strategy"],
+        level_flops=None if math.isnan(level) else level,
+    )  # fmt: skip
+    return f"{cell}, seed {row['seed']}"
 
 
 def _finite(value: float | None) -> float | None:

@@ -1,8 +1,6 @@
 """Status of a study, read from its files during a run or afterwards."""
 
-import math
 import time
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,18 +8,18 @@ from typing import Any
 import pandas as pd
 
 from analysis.answers.cost import STARTS, run_time
-from budgets.book.book import Entry
-from budgets.book.ledger import read_entries, reserved, spent_flops
-from budgets.planning.plan import Cell
+from budgets.book.book import Book
+from budgets.book.ledger import read_entries
 from budgets.planning.price import Range
 from budgets.planning.tuned.tuning import tuning_reserves
 from budgets.quantity import format_flops
 from runners.results import read_json_lines, read_table
+from runners.trials.speed.throughput import Kind
 from study.state.design import answer_lines, not_chosen
-from study.state.planning.pool_rankings import ranked_anew
+from study.state.planning.pool_versions import ranked_anew
 from study.state.planning.tuning_table import read_neighbours
-from study.state.status.forecast import RemainingTrial, rest_of, time_left
-from study.state.status.running import Level, Running, count_levels, running_trial
+from study.state.status.forecast import time_left
+from study.state.status.running import Level, Running, count_levels, running_trials, words
 from study.state.study import Study
 from study.state.trial_states import Stage, TrialState, trial_states
 from study.storage.lock import running as running_now
@@ -100,35 +98,18 @@ def read_status(study: Study) -> StudyStatus:
     events = read_json_lines(folder / "events.jsonl")
     apart = not_chosen(study.declaration, folder, planned)
     plan = planned[~apart].reset_index(drop=True)
-    entries = read_entries(folder / "ledger.jsonl")
+    book = Book.of(read_entries(folder / "ledger.jsonl"))
     holder = running_now(folder)
     this_run = _last_run(events)
     rows: dict[str, dict[str, Any]] = {str(row["trial"]): row for row in plan.to_dict("records")}  # type: ignore[misc]
-    words = {trial: _words(row) for trial, row in rows.items()}
     states = trial_states(folder, rows)
-    running = tuple(
-        running_trial(
-            trial, words[trial], rows[trial]["train_flops"] / rows[trial]["samples_seen"], state.progress
-        )
-        for trial, state in sorted(states.items())
-        if state.stage is Stage.RUNNING and state.progress is not None
-    )
-    held, cap = reserved(entries), study.declaration.budget.study_flops
-    without_room = _without_room(study, rows, states, entries)
+    running = running_trials(rows, states)
+    without_room = _without_room(study, rows, states, book)
     for trial, state in states.items():  # the budget may be larger than it was in the last run
         if state.stage is Stage.LEFT_OUT and trial not in without_room:
             states[trial] = replace(state, stage=Stage.WAITING)
     waiting = {trial: state for trial, state in states.items() if state.column == "waiting"}
-    seen = {each.trial: each.samples_seen for each in running}
-    ahead = [
-        rest_of(
-            (row["architecture"], row["strategy"]), samples=int(row["samples_seen"]), shared=_shared(row),
-            seen=seen.get(trial, states[trial].kept_steps * int(row["batch_size"])),
-            predicted_s=row["predicted_s"],
-        )
-        for trial, row in rows.items()
-        if states[trial].column in {"waiting", "running"} and trial not in without_room
-    ]  # fmt: skip
+    ahead = {trial: row for trial, row in rows.items() if trial not in without_room}
     slots = busy = None
     if this_run is not None:
         slots = int(this_run["slots"].dropna().iloc[-1])
@@ -141,18 +122,18 @@ def read_status(study: Study) -> StudyStatus:
         interrupted=sum(state.kept_steps > 0 for state in waiting.values()),
         no_room=len(without_room & waiting.keys()),
         failures=tuple(
-            Failure(trial=trial, what=words[trial], reason=state.reason)
+            Failure(trial=trial, what=words(rows[trial]), reason=state.reason)
             for trial, state in states.items()
             if state.stage is Stage.FAILED
         ),
         planned_flops=sum(map(int, planned["paid_flops"])),
-        spent_flops=spent_flops(entries),
-        reserved_flops=sum(held.values()),
-        wasted_flops=sum(entry.train_flops for entry in entries if entry.entry == "wasted"),
-        study_flops=cap,
+        spent_flops=book.spent_flops,
+        reserved_flops=book.reserved_flops,
+        wasted_flops=sum(train for train, _ in book.wasted.values()),
+        study_flops=study.declaration.budget.study_flops,
         slots=slots,
         slots_busy=busy,
-        left_s=_left(rows, ahead, events, running, slots=slots or 1),
+        left_s=time_left(ahead, states, running, _measured(rows, events, running), slots=slots or 1),
         ranked_anew=int(plan["quality"].isin(ranked_anew(study)).sum()),
         design=tuple(answer_lines(events, planned[apart])),
     )
@@ -174,28 +155,23 @@ def _without_room(
     study: Study,
     rows: Mapping[str, dict[str, Any]],
     states: Mapping[str, TrialState],
-    entries: list[Entry],
+    book: Book,
 ) -> set[str]:
     """Return the trials that can't start: the study budget or their share of it has no room for them."""
     cap = study.declaration.budget.study_flops
     if cap is None:
         return set()
-    held = reserved(entries)
-    room = cap - spent_flops(entries) - sum(held.values())
-    taken = Counter(held)
-    for entry in entries:
-        if entry.entry in {"spent", "wasted"}:
-            taken[entry.what] += entry.train_flops
+    room = cap - book.spent_flops - book.reserved_flops
     near = read_neighbours(study.folder / "tuning.json")
     tuned = {trial for trial, row in rows.items() if row["phase"] == "tuning"} - near
     rooms = dict.fromkeys(rows, room)
     for trials, share in zip((tuned, near), tuning_reserves(study.declaration), strict=True):
-        left = share - sum(taken[trial] for trial in trials)
+        left = share - sum(book.taken[trial] for trial in trials)
         rooms |= dict.fromkeys(trials, min(room, left))
     # By length, because a trial also has no room if a shorter one of its trunk has none.
     found, ended = set(), set()
     for trial, row in sorted(rows.items(), key=lambda item: item[1]["train_flops"]):
-        open_ = states[trial].column in {"waiting", "left_out"} and trial not in held
+        open_ = states[trial].column in {"waiting", "left_out"} and trial not in book.open
         if open_ and (row["paid_flops"] > rooms[trial] or row["trunk"] in ended):
             found.add(trial)
             ended |= {row["trunk"]} - {""}  # longer trials continue from this one
@@ -220,44 +196,16 @@ def _levels(plan: pd.DataFrame, states: Mapping[str, TrialState]) -> list[Level]
     )
 
 
-def _left(
-    rows: Mapping[str, dict[str, Any]],
-    ahead: Iterable[RemainingTrial],
-    events: pd.DataFrame,
-    running: tuple[Running, ...],
-    *,
-    slots: int,
-) -> Range | None:
-    """Forecast the remaining time, from the speeds of finished and running trials, else from the plan.
-
-    Args:
-        rows: The planned trials.
-        ahead: The rest of each trial that waits or runs.
-        events: The study's events.
-        running: Progress of the running trials.
-        slots: Number of trials that run at once.
-    """
-    speeds: dict[tuple[str, str], list[float]] = defaultdict(list)
-    measured = {each.trial: each.samples_per_s for each in running if each.samples_per_s is not None}
+def _measured(
+    rows: Mapping[str, dict[str, Any]], events: pd.DataFrame, running: Iterable[Running]
+) -> list[tuple[Kind, float]]:
+    """Return the kinds of running and finished trials with their samples/s."""
+    speeds = {each.trial: each.samples_per_s for each in running}
     if "samples_per_s" in events:
         finished = events.dropna(subset=["samples_per_s"])
-        measured |= dict(zip(finished["trial"].astype(str), finished["samples_per_s"], strict=True))
-    for trial, speed in measured.items():
-        if trial in rows and speed:
-            speeds[rows[trial]["architecture"], rows[trial]["strategy"]].append(float(speed))
-    return time_left(ahead, speeds, slots)
-
-
-def _shared(row: dict[str, Any]) -> int:
-    """Return the samples that the shorter trials of a planned trial's trunk see for it."""
-    return int((row["train_flops"] - row["paid_flops"]) // row["train_flops_per_sample"])
-
-
-def _words(row: dict[str, Any]) -> str:
-    level = row["level_flops"]
-    cell = Cell(
-        regime=row["regime"], subset_size=row["subset_size"], quality=row["quality"],
-        architecture=row["architecture"], strategy=row["strategy"],
-        level_flops=None if math.isnan(level) else level,
-    )  # fmt: skip
-    return f"{cell}, seed {row['seed']}"
+        speeds |= dict(zip(finished["trial"].astype(str), finished["samples_per_s"], strict=True))
+    return [
+        ((rows[trial]["architecture"], rows[trial]["strategy"]), float(speed))
+        for trial, speed in speeds.items()
+        if trial in rows and speed
+    ]

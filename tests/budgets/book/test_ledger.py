@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budgets.book.ledger import Ledger, read_entries, readable_entries, reserved, spent_flops
-from budgets.book.reconcile import reconcile
+from budgets.book.book import Book
+from budgets.book.ledger import Ledger, read_entries, readable_entries
+from budgets.book.reconcile import left_behind, reconcile
 from budgets.cost.flops import CONVENTION_NAME
 from budgets.planning.plan import Charge
 from tests.budgets.plans import declare, plan_of
@@ -31,9 +32,9 @@ def test_reservation_is_spent_or_released(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl", 1_000)
     ledger.reserve("a", 600)
     ledger.waste("a", 30)
-    assert ledger.taken_flops(["a", "b"]) == 630
+    assert ledger.book.taken.total() == 630
     ledger.settle("a", train_flops=450, evaluation_flops=7)
-    assert ledger.taken_flops(["a", "b"]) == 480
+    assert ledger.book.taken.total() == 480
 
     assert [(e.entry, e.train_flops) for e in read_entries(ledger.path)] == [
         ("reserved", 600),
@@ -41,7 +42,7 @@ def test_reservation_is_spent_or_released(tmp_path: Path) -> None:
         ("spent", 450),
         ("released", 150),
     ]
-    assert (ledger.spent_flops, ledger.reserved_flops) == (480, 0)
+    assert (ledger.book.spent_flops, ledger.book.reserved_flops) == (480, 0)
 
 
 def test_reservation_over_the_study_budget_raises_and_is_not_booked(tmp_path: Path) -> None:
@@ -54,7 +55,7 @@ def test_reservation_over_the_study_budget_raises_and_is_not_booked(tmp_path: Pa
         ledger.reserve("b", 401)
 
     ledger.reserve("b", 400)
-    assert reserved(read_entries(ledger.path)) == {"a": 600, "b": 400}
+    assert {name: held.left for name, held in ledger.book.open.items()} == {"a": 600, "b": 400}
 
 
 def test_wasted_work_counts_against_the_study_budget(tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_charges_are_booked_once_over_any_number_of_runs(tmp_path: Path) -> None
     for _ in range(3):
         Ledger(tmp_path / "ledger.jsonl", None).charge(plan)
 
-    assert spent_flops(read_entries(tmp_path / "ledger.jsonl")) == 1_000
+    assert Book.of(read_entries(tmp_path / "ledger.jsonl")).spent_flops == 1_000
 
 
 @pytest.mark.parametrize("kept_bytes", range(1, 90, 7))
@@ -161,15 +162,13 @@ def test_plan_and_book_reconcile_to_the_flop_at_every_step(tmp_path: Path) -> No
     ledger.charge(plan)
     for number, trial in enumerate(plan.trials):
         ledger.reserve(trial.trial_id, trial.train_flops)
-        half_way = reconcile(plan, read_entries(ledger.path))
+        assert not reconcile(plan, read_entries(ledger.path))
+        assert ledger.book.reserved_flops == trial.train_flops
+
         ledger.settle(trial.trial_id, train_flops=trial.train_flops, evaluation_flops=1)
-        found = reconcile(plan, read_entries(ledger.path))
-
-        assert (half_way.holds, half_way.reserved) == (True, trial.train_flops)
-        assert (found.holds, found.reserved) == (True, 0)
-        assert found.waiting == sum(each.train_flops for each in plan.trials[number + 1 :])
-
-    assert ledger.spent_flops == plan.train_flops == found.charged + found.spent
+        waiting = sum(each.train_flops for each in plan.trials[number + 1 :])
+        assert not reconcile(plan, read_entries(ledger.path))
+        assert (ledger.book.spent_flops, ledger.book.reserved_flops) == (plan.train_flops - waiting, 0)
 
 
 def test_differences_between_plan_and_book_are_listed(tmp_path: Path) -> None:
@@ -182,7 +181,7 @@ def test_differences_between_plan_and_book_are_listed(tmp_path: Path) -> None:
         line("spent", first.trial_id, first.train_flops - 1),
         line("reserved", "stranger", 1),
     )
-    differences = reconcile(plan, read_entries(path)).differences
+    differences = reconcile(plan, read_entries(path))
 
     assert differences[0] == "'quality scorer' is charged 999 FLOP, planned 1,000"
     assert differences[1].startswith(f"trial {first.trial_id} (mini-ViT-XXS-8 clip on ")
@@ -200,12 +199,10 @@ def test_a_trial_that_ended_early_or_failed_reconciles_too(tmp_path: Path) -> No
         ledger.waste(trial.trial_id, wasted)
         ledger.settle(trial.trial_id, train_flops=spent, evaluation_flops=0)
     ledger.reserve(third.trial_id, third.train_flops)
-    found = reconcile(plan, read_entries(ledger.path))
 
-    assert found.holds
-    assert (found.spent, found.wasted) == (1_000 + second.train_flops, 154)
-    assert (found.released, found.reserved) == (first.train_flops - 1_000, third.train_flops)
-    assert found.waiting == sum(trial.train_flops for trial in plan.trials[3:])
+    assert not reconcile(plan, read_entries(ledger.path))
+    assert ledger.book.spent_flops == 1_000 + second.train_flops + 154
+    assert ledger.book.reserved_flops == third.train_flops
 
 
 def test_trial_paid_twice_is_listed_as_difference(tmp_path: Path) -> None:
@@ -215,9 +212,7 @@ def test_trial_paid_twice_is_listed_as_difference(tmp_path: Path) -> None:
         ledger.reserve(plan.trials[0].trial_id, plan.trials[0].train_flops)
         ledger.settle(plan.trials[0].trial_id, train_flops=plan.trials[0].train_flops, evaluation_flops=0)
 
-    assert (
-        "seed 0) was reserved and paid 2 times" in reconcile(plan, read_entries(ledger.path)).differences[0]
-    )
+    assert "seed 0) was reserved and paid 2 times" in reconcile(plan, read_entries(ledger.path))[0]
 
 
 operations = st.lists(
@@ -240,13 +235,13 @@ def test_random_entries_keep_the_sums_and_the_cap(
     ledger = Ledger(path, cap)
     for step, what, flops, share in steps:
         if step == "reserve":
-            before = ledger.spent_flops + ledger.reserved_flops
+            before = ledger.book.spent_flops + ledger.book.reserved_flops
             try:
                 ledger.reserve(what, flops)
             except ValueError:
                 assert before + flops > cap
         elif step == "settle":
-            held = reserved(read_entries(ledger.path)).get(what, 0)
+            held = ledger.book.open[what].left if what in ledger.book.open else 0
             ledger.settle(what, train_flops=held * share // 100, evaluation_flops=0)
         else:
             ledger = Ledger(path, cap)
@@ -256,10 +251,10 @@ def test_random_entries_keep_the_sums_and_the_cap(
         kind: sum(e.train_flops for e in entries if e.entry == kind)
         for kind in ("reserved", "spent", "released")
     }
-    assert ledger.spent_flops == spent_flops(entries) == sums["spent"]
-    assert ledger.reserved_flops == sum(reserved(entries).values())
-    assert sums["reserved"] == sums["spent"] + sums["released"] + ledger.reserved_flops
-    assert ledger.spent_flops + ledger.reserved_flops <= cap
+    assert ledger.book.spent_flops == sums["spent"]
+    assert ledger.book == Book.of(entries)
+    assert sums["reserved"] == sums["spent"] + sums["released"] + ledger.book.reserved_flops
+    assert ledger.book.spent_flops + ledger.book.reserved_flops <= cap
 
 
 def test_every_line_has_its_flop_convention(tmp_path: Path) -> None:
@@ -281,7 +276,7 @@ def test_wasted_work_is_booked_up_to_its_total_and_never_twice(tmp_path: Path) -
 
     booked = [(each.train_flops, each.evaluation_flops) for each in read_entries(path)[1:]]
     assert booked == [(30, 0), (20, 7)]
-    assert Ledger(path, None).spent_flops == 50
+    assert Ledger(path, None).book.spent_flops == 50
 
 
 def test_entry_cut_by_a_full_disk_leaves_the_file_unchanged(tmp_path: Path) -> None:
@@ -309,10 +304,10 @@ def test_flops_of_an_earlier_declaration_are_reported_separately(tmp_path: Path)
         ledger.reserve(what, spent)
         ledger.waste(what, wasted)
         ledger.settle(what, train_flops=spent, evaluation_flops=0)
-    found = reconcile(plan, read_entries(ledger.path))
+    entries = read_entries(ledger.path)
 
-    assert found.holds
-    assert (found.left_behind, found.wasted, found.spent) == (73, 5, plan.trials[0].train_flops)
+    assert not reconcile(plan, entries)
+    assert left_behind(plan, entries) == 73
 
 
 def booked(path: Path) -> list[str]:
@@ -351,7 +346,7 @@ def test_a_ledger_of_an_earlier_version_is_continued_with_digests(tmp_path: Path
     path = write(tmp_path / "ledger.jsonl", line("reserved", "a", 5), line("spent", "a", 5))
     Ledger(path, None).reserve("b", 7)
     assert [entry.what for entry in read_entries(path)] == ["a", "a", "b"]
-    assert (Ledger(path, None).spent_by("a"), Ledger(path, None).spent_by("b")) == (5, None)
+    assert Ledger(path, None).book.finished == {"a": 5}
 
     path.write_text(path.read_text().replace('"train_flops": 5', '"train_flops": 4'))
     with pytest.raises(ValueError, match=r"ledger.jsonl:3: the digest does not fit"):

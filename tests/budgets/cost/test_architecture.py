@@ -62,19 +62,16 @@ def test_the_catalogue_has_the_field_s_architectures_the_paper_s_and_a_small_lad
 def test_config_decides_the_image_towers_family(name: str, family: str) -> None:
     architecture = load_architecture(name)
 
-    assert architecture.family == family
-    assert architecture.drops_patches == (family == "vit")
+    assert architecture.costs.family == family
+    assert architecture.costs.drops_patches == (family == "vit")
 
 
 def test_the_paper_s_text_tower_reads_16_tokens_of_32000_words_in_12_layers_of_width_768() -> None:
     for name in catalogue():
         if name.startswith("paper-"):
             architecture = load_architecture(name)
-            assert (architecture.image_size, architecture.context_length, architecture.vocab_size) == (
-                224,
-                16,
-                32_000,
-            )
+            sizes = architecture.costs
+            assert (sizes.image_size, sizes.context_length, sizes.vocab_size) == (224, 16, 32_000)
             assert architecture.config["text_cfg"]["width"] == 768
             assert architecture.config["text_cfg"]["layers"] == 12
 
@@ -83,22 +80,16 @@ def test_the_small_ladder_takes_32_pixels_and_a_small_vocabulary() -> None:
     for name in catalogue():
         if name.startswith("mini-"):
             architecture = load_architecture(name)
-            assert (architecture.image_size, architecture.context_length, architecture.vocab_size) == (
-                32,
-                16,
-                1024,
-            )
+            sizes = architecture.costs
+            assert (sizes.image_size, sizes.context_length, sizes.vocab_size) == (32, 16, 1024)
             assert architecture.embed_dim == 64
 
 
 def test_missing_settings_default_to_open_clips() -> None:
     architecture = Architecture(name="defaults", config={"embed_dim": 512, "vision_cfg": {}, "text_cfg": {}})
 
-    assert (architecture.image_size, architecture.context_length, architecture.vocab_size) == (
-        224,
-        77,
-        49_408,
-    )
+    sizes = architecture.costs
+    assert (sizes.image_size, sizes.context_length, sizes.vocab_size) == (224, 77, 49_408)
     assert architecture.image_tower(1.0) == load_architecture("ViT-B-16").image_tower(1.0)
 
 
@@ -106,9 +97,9 @@ def test_users_file_takes_precedence_over_the_catalogue(tmp_path: Path) -> None:
     (tmp_path / "mine.json").write_text(json.dumps(VIT))
     (tmp_path / "ViT-B-32.json").write_text(json.dumps(VIT))
 
-    assert load_architecture("mine", tmp_path).image_size == 32
-    assert load_architecture("ViT-B-32", tmp_path).image_size == 32
-    assert load_architecture("ViT-B-16", tmp_path).image_size == 224
+    assert load_architecture("mine", tmp_path).costs.image_size == 32
+    assert load_architecture("ViT-B-32", tmp_path).costs.image_size == 32
+    assert load_architecture("ViT-B-16", tmp_path).costs.image_size == 224
 
 
 def test_unknown_architecture_raises_with_nearest_name(tmp_path: Path) -> None:
@@ -224,7 +215,7 @@ def test_timm_model_accepts_other_sizes() -> None:
     }
 
     assert Architecture(name="smaller", config=smaller).image_tower(1.0).width == 64
-    assert Architecture(name="m", config={**CONVNEXT, "vision_cfg": larger_image}).image_size == 64
+    assert Architecture(name="m", config={**CONVNEXT, "vision_cfg": larger_image}).costs.image_size == 64
 
 
 def test_only_a_vit_can_drop_patches() -> None:

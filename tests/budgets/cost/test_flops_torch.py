@@ -14,7 +14,7 @@ from budgets.cost.architecture import catalogue, load_architecture
 from budgets.cost.flops import image_forward_macs, parameters, sample_cost, text_forward_macs
 from budgets.cost.strategy import inapplicable, strategy
 from runners.models.model import build_model
-from runners.strategies.protocol import TrainingStrategy
+from runners.strategies.clip import Clip
 from runners.strategies.registry import build_strategy
 
 # Augmentation has no counted cost: each of these represents the strategies of equal cost (test_strategy.py).
@@ -36,7 +36,7 @@ def on_no_device() -> Iterator[None]:
 
 
 @cache
-def build(name: str, strategy_name: str, device: str = "meta") -> tuple[open_clip.CLIP, TrainingStrategy]:
+def build(name: str, strategy_name: str, device: str = "meta") -> tuple[open_clip.CLIP, Clip]:
     """Build model and strategy as a trial does."""
     architecture, cost = load_architecture(name), strategy(strategy_name)
     with torch.device(device):
@@ -50,8 +50,8 @@ def train_forward(name: str, strategy_name: str, batch: int, device: str = "meta
     """Run the forward pass of a training step, loss included."""
     architecture = load_architecture(name)
     model, how = build(name, strategy_name, device)
-    images = torch.zeros(batch, 3, architecture.image_size, architecture.image_size)
-    texts = torch.zeros(batch, architecture.context_length, dtype=torch.long)
+    images = torch.zeros(batch, 3, architecture.costs.image_size, architecture.costs.image_size)
+    texts = torch.zeros(batch, architecture.costs.context_length, dtype=torch.long)
     with torch.no_grad():
         views = how.views(images, texts, torch.Generator())
         how.loss(model, *how.features(model, *views))
@@ -89,9 +89,11 @@ def test_an_evaluated_image_and_text_cost_what_torch_counts_and_the_parameters_a
     model, _ = build(name, "clip")
 
     with torch.no_grad(), FlopCounterMode(display=False) as of_images:
-        model.encode_image(torch.zeros(PAIRS, 3, architecture.image_size, architecture.image_size))
+        model.encode_image(
+            torch.zeros(PAIRS, 3, architecture.costs.image_size, architecture.costs.image_size)
+        )
     with torch.no_grad(), FlopCounterMode(display=False) as of_texts:
-        model.encode_text(torch.zeros(PAIRS, architecture.context_length, dtype=torch.long))
+        model.encode_text(torch.zeros(PAIRS, architecture.costs.context_length, dtype=torch.long))
 
     assert of_images.get_total_flops() == 2 * PAIRS * image_forward_macs(architecture)
     assert of_texts.get_total_flops() == 2 * PAIRS * text_forward_macs(architecture)

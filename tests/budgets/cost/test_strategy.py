@@ -55,7 +55,7 @@ def test_clipa_on_smaller_images_trains_on_half_the_side_in_whole_patches() -> N
 
     for name, side in sides.items():
         architecture = load_architecture(name)
-        assert architecture.smaller(resized.image_fraction).image_size == side
+        assert architecture.smaller(resized.image_fraction).costs.image_size == side
     # 50 of 197 tokens; embedding the patches and attention cost less than in proportion.
     whole, small = (
         sample_cost(load_architecture("ViT-B-16"), how, batch_size=64) for how in (resized.unmasked, resized)

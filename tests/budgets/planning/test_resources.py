@@ -156,9 +156,7 @@ def test_one_long_trial_is_widened_as_far_as_the_hours_allow() -> None:
     kind = Kind(options=tuple(option(2**k, 1.1**k) for k in range(4)), hours=(100.0,))
 
     widths = [
-        choose_resources([kind], Cluster(device="h100", count=8), hours_factor=factor)[
-            0
-        ].option.resources.gpus
+        choose_resources([kind], Cluster(device="h100", count=8), hours_factor=factor)[0][0].resources.gpus
         for factor in (1.0, 1.15, 1.25, 1.4)
     ]
 
@@ -172,8 +170,8 @@ def test_many_short_trials_stay_narrow_beside_a_long_one_that_is_widened() -> No
 
     # On 8 GPUs the long one ends after 5.8 hours and ten rounds of short ones follow; on 4 it ends after 11,
     # with 44 short ones beside it, and five rounds follow; on one it would take 40.
-    assert [each.option.resources.gpus for each in chosen] == [1, 8]
-    assert [each.why for each in chosen] == ["fewest hours", "ends sooner, +16% hours"]
+    assert [option.resources.gpus for option, _ in chosen] == [1, 8]
+    assert [why for _, why in chosen] == ["fewest hours", "ends sooner, +16% hours"]
 
 
 @given(
@@ -202,7 +200,7 @@ def test_choice_stays_within_its_hours_and_never_ends_later_than_the_cheapest(
         return hours, makespan([s for s, _ in spans], [g for _, g in spans], 8)
 
     chosen = [
-        each.option for each in choose_resources(kinds, Cluster(device="h100", count=8), hours_factor=factor)
+        option for option, _ in choose_resources(kinds, Cluster(device="h100", count=8), hours_factor=factor)
     ]
     hours, ends = end(chosen)
     fewest, cheapest_ends = end([kind.cheapest for kind in kinds])

@@ -53,11 +53,11 @@ def test_counts_equal_closed_forms(name: str) -> None:
 
     for kept in counted.trunk_macs:
         assert counted.image_tower(kept) == architecture.image_tower(kept)
-    assert set(counted.trunk_macs) == ({1.0, 0.5, 0.25} if architecture.drops_patches else {1.0})
+    assert set(counted.trunk_macs) == ({1.0, 0.5, 0.25} if architecture.costs.drops_patches else {1.0})
     for tokens in (16, 8):
-        assert counted.text_tower(tokens) == architecture.text_tower(tokens)
+        assert counted.text_tower(tokens) == architecture.costs.text_tower(tokens)
     facts = ("family", "image_size", "context_length", "vocab_size", "text_width", "batch_norm")
-    same = {each: getattr(architecture, each) for each in facts}
+    same = {each: getattr(architecture.costs, each) for each in facts}
     family = {"mini-ConvNeXt": "convnext", "mini-RN": "resnet"}.get(name, "vit")
     assert {each: getattr(counted, each) for each in facts} == same | {"family": family}
 
@@ -70,7 +70,7 @@ def test_counted_model_is_counted_once_and_then_read(monkeypatch: pytest.MonkeyP
     found = read_count(SIGLIP)
     assert found is not None
     assert found.counted_by.startswith("torch ")
-    assert (architecture.family, architecture.image_size, architecture.batch_norm) == ("vit", 32, False)
+    assert (architecture.costs.family, found.image_size, found.batch_norm) == ("vit", 32, False)
     # 16 patches without class token: embedding, 2 blocks, then MAP: queries 1, keys and values 16, MLP of 4.
     blocks = 16 * 192 * 64 + 2 * (12 * 16 * 64**2 + 2 * 16**2 * 64)
     pooling = 64**2 + 16 * 2 * 64**2 + 2 * 16 * 64 + 64**2 + 8 * 64**2
@@ -85,7 +85,7 @@ def test_damaged_count_is_made_again() -> None:
     count_file(SIGLIP).write_text("{")
 
     assert read_count(SIGLIP) is None
-    assert ensure_counted(Architecture(name="siglip", config=SIGLIP)).image_size == 32
+    assert ensure_counted(Architecture(name="siglip", config=SIGLIP)).costs.image_size == 32
 
 
 @pytest.mark.parametrize(

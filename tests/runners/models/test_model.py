@@ -63,7 +63,7 @@ def test_every_architecture_reads_224_pixels_or_the_embedded_pools_32_and_16_or_
         architecture = load_architecture(name)
         kind = name.split("-")[0] if name.startswith(("mini", "paper")) else "open_clip"
         shapes.setdefault(kind, set()).add(
-            (architecture.image_size, architecture.context_length, architecture.vocab_size)
+            (architecture.costs.image_size, architecture.costs.context_length, architecture.costs.vocab_size)
         )
 
     assert shapes == {

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from runners.scheduling.instructions import Done, EndBranches, GiveUp, Retry, SetBack, Start
+from runners.scheduling.instructions import EndBranches, GiveUp, Retry, SetBack, Start
 from runners.scheduling.nodes import Amounts
 from runners.scheduling.schedule import Schedule, ScheduledTrial
 
@@ -63,7 +63,8 @@ def test_a_trunk_that_ends_before_its_milestone_ends_its_branches_once() -> None
     schedule = schedule_of(*chain)
     starts(schedule)
     schedule.finish("a", milestone=False)
-    assert schedule.instructions(None) == [EndBranches(trial="a", branches=("b", "c")), Done()]
+    assert schedule.instructions(None) == [EndBranches(trial="a", branches=("b", "c"))]
+    assert schedule.over
 
     schedule = schedule_of(*chain)
     starts(schedule)
@@ -77,11 +78,12 @@ def test_a_trunk_that_ends_before_its_milestone_ends_its_branches_once() -> None
     assert schedule.instructions(None) == [
         GiveUp(trial="b", cause="crashed"),
         EndBranches(trial="b", branches=("c",)),
-        Done(),
     ]
+    assert schedule.over
 
     schedule = schedule_of(*chain)
-    assert schedule.instructions(4) == [*(GiveUp(trial=each, cause="budget") for each in "abc"), Done()]
+    assert schedule.instructions(4) == [*(GiveUp(trial=each, cause="budget") for each in "abc")]
+    assert schedule.over
 
 
 def test_wide_trial_ranks_by_time_times_gpus_and_takes_the_best_fit() -> None:
@@ -152,7 +154,8 @@ def test_failed_trial_is_not_retried() -> None:
 
     schedule.fail("only")
 
-    assert schedule.instructions(None) == [GiveUp(trial="only", cause="failed"), Done()]
+    assert schedule.instructions(None) == [GiveUp(trial="only", cause="failed")]
+    assert schedule.over
 
 
 def test_dead_node_gets_no_trial_until_the_cluster_drops_it() -> None:
@@ -186,7 +189,8 @@ def test_drained_schedule_ends_after_its_running_trials() -> None:
     schedule.drain()
     assert schedule.instructions(None) == []
     schedule.finish("x")
-    assert schedule.instructions(None) == [Done()]
+    assert schedule.instructions(None) == []
+    assert schedule.over
     assert [each.trial for each in schedule.waiting()] == ["y"]
 
 
@@ -198,7 +202,8 @@ def test_trial_without_budget_waits_and_is_given_up_when_no_room_can_come() -> N
     assert schedule.instructions(30) == []
     schedule.finish("large")
     schedule.finish("x")
-    assert schedule.instructions(30) == [GiveUp(trial="medium", cause="budget"), Done()]
+    assert schedule.instructions(30) == [GiveUp(trial="medium", cause="budget")]
+    assert schedule.over
 
 
 def test_trial_that_an_earlier_run_reserved_needs_no_room() -> None:
@@ -234,7 +239,8 @@ def test_crashed_trial_that_exceeds_the_budget_is_given_up_if_none_leaves_room()
     schedule.finish("y")
     assert schedule.instructions(-20) == [SetBack(trial="x")]
     assert schedule.promised_flops == 60
-    assert schedule.instructions(40) == [GiveUp(trial="x", cause="budget"), Done()]
+    assert schedule.instructions(40) == [GiveUp(trial="x", cause="budget")]
+    assert schedule.over
 
 
 def test_shortest_trial_is_set_back_for_the_others_and_starts_again_if_they_leave_room() -> None:
@@ -245,14 +251,16 @@ def test_shortest_trial_is_set_back_for_the_others_and_starts_again_if_they_leav
     schedule.finish("x")  # it diverged and paid 10 of its 60
     assert [trial for trial, _ in starts(schedule, 70)] == ["y"]
     schedule.finish("y")
-    assert schedule.instructions(20) == [Done()]
+    assert schedule.instructions(20) == []
+    assert schedule.over
 
 
 def test_stopped_run_sets_no_trial_back() -> None:
     schedule = crashed_beside_another()
     schedule.drain()
     schedule.finish("y")
-    assert schedule.instructions(-20) == [Done()], "a later run may have a larger budget"
+    assert schedule.instructions(-20) == []
+    assert schedule.over, "a later run may have a larger budget"
 
 
 def test_impossible_event_raises_with_the_trials_history() -> None:

@@ -15,8 +15,8 @@ from budgets.cost.flops import sample_cost
 from budgets.cost.strategy import STRATEGIES, inapplicable, strategy
 from budgets.declaration.recipe import Recipe
 from runners.models.model import build_model, encode_text, unprojected
+from runners.strategies.clip import Clip
 from runners.strategies.clipa import cut
-from runners.strategies.protocol import TrainingStrategy
 from runners.strategies.registry import build_strategy
 from runners.strategies.slip import simclr_loss
 from runners.training.optimizer import make_optimizer
@@ -31,7 +31,7 @@ PAIRS = [
 ]
 
 
-def build(architecture_name: str, name: str) -> tuple[open_clip.CLIP, TrainingStrategy]:
+def build(architecture_name: str, name: str) -> tuple[open_clip.CLIP, Clip]:
     architecture, cost = load_architecture(architecture_name), strategy(name)
     model = build_model(architecture.config, kept_fraction=cost.kept_fraction, sigmoid_loss=cost.sigmoid_loss)
     return model.train(), build_strategy(cost, architecture)
@@ -41,8 +41,8 @@ def build(architecture_name: str, name: str) -> tuple[open_clip.CLIP, TrainingSt
 def test_forward_pass_of_a_strategy_equals_the_budgets_flops(architecture_name: str, name: str) -> None:
     architecture, cost = load_architecture(architecture_name), strategy(name)
     model, how = build(architecture_name, name)
-    images = torch.randn(BATCH, 3, architecture.image_size, architecture.image_size)
-    tokens = torch.randint(1, architecture.vocab_size - 1, (BATCH, architecture.context_length))
+    images = torch.randn(BATCH, 3, architecture.costs.image_size, architecture.costs.image_size)
+    tokens = torch.randint(1, architecture.costs.vocab_size - 1, (BATCH, architecture.costs.context_length))
 
     # Making the views runs no model and is no part of the convention: RandAugment's two rotations compute
     # grids that are 0.5 % of the smallest model's pass.

@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from budgets.book.ledger import read_entries, reserved
+from budgets.book.book import Book
+from budgets.book.ledger import read_entries
 from budgets.quantity import format_flops
 from runners.scheduling.backend import Ended
 from runners.trials.records.meter import FlopCount, read_meter, write_meter
@@ -167,7 +168,7 @@ def test_check_pays_no_more_than_its_share_and_the_grid_goes_on_without_what_is_
             said.count("of the check of the tuned rates are left out, since crashes used up its share") == 1
         )
     assert len(pd.read_parquet(folder / "results.parquet")) == 2
-    assert reserved(entries) == {}
+    assert not Book.of(entries).open
     left_out = [each for each in ids if not (folder / "trials" / each / "result.json").exists()]
     tuning, *_ = json.loads(run(f"status {path} --results {tmp_path} --json"))["levels"]
     assert left_out

@@ -12,7 +12,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from budgets.book.ledger import read_entries, reserved, spent_flops
+from budgets.book.book import Book
+from budgets.book.ledger import read_entries
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS
 from runners.trials.records.trial_files import kept_steps
 from study.cli import main
@@ -87,8 +88,8 @@ def test_every_strategy_learns_on_a_vit_and_on_a_cnn(pool: Path, tmp_path: Path)
     plan = pd.read_parquet(folder / "plan.parquet")
     entries = read_entries(folder / "ledger.jsonl")
     exact = plan["samples_seen"] * plan["train_flops_per_sample"]
-    assert spent_flops(entries) == exact.sum()
-    assert reserved(entries) == {}
+    assert Book.of(entries).spent_flops == exact.sum()
+    assert not Book.of(entries).open
     assert "[7/7]" in output
 
 
@@ -261,7 +262,7 @@ def test_a_trial_that_fails_by_itself_is_reported_and_the_others_finish(pool: Pa
     results = pd.read_parquet(tmp_path / "tiny" / "results.parquet")
     assert results["status"].tolist() == ["finished", "finished", "failed"]
     entries = read_entries(tmp_path / "tiny" / "ledger.jsonl")
-    assert reserved(entries) == {}
+    assert not Book.of(entries).open
 
 
 def test_work_lost_to_a_crash_is_booked_and_the_budget_never_exceeded(pool: Path, tmp_path: Path) -> None:
@@ -280,7 +281,7 @@ def test_work_lost_to_a_crash_is_booked_and_the_budget_never_exceeded(pool: Path
     assert "mini-ViT-XXS-8 clip on 512 pairs (top50) at 15 GFLOP, seed 0" in output
     entries = read_entries(folder / "ledger.jsonl")
     assert [entry.entry for entry in entries] == ["reserved", "wasted", "released"]
-    assert 0 < spent_flops(entries) <= 15e9
+    assert 0 < Book.of(entries).spent_flops <= 15e9
     assert [each for each in events(folder) if "back" in each or "out" in each] == [
         "trial-set-back",
         "trial-left-out",

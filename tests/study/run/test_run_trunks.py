@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from analysis.answers.cost import totals
-from budgets.book.ledger import read_entries, reserved, spent_flops
+from budgets.book.book import Book
+from budgets.book.ledger import read_entries
 from runners.results import read_json_lines, read_table
 from runners.trials.records.meter import read_meter
 from runners.trials.records.trial_files import milestone
@@ -38,7 +39,7 @@ def metered(folder: Path) -> int:
 
 def booked(folder: Path) -> dict[str, int]:
     entries = read_entries(folder / "ledger.jsonl")
-    assert reserved(entries) == {}
+    assert not Book.of(entries).open
     return {
         kind: sum(entry.train_flops for entry in entries if entry.entry == kind)
         for kind in ("spent", "wasted")
@@ -131,7 +132,7 @@ def test_a_trunk_that_diverges_ends_its_longer_trials_once(pool: Path, tmp_path:
     results = read_table(folder / "results.parquet")
     assert results["status"].tolist() == ["diverged", "failed", "failed"]
     assert results["reason"].str.contains("its trunk ended").tolist() == [False, True, True]
-    assert spent_flops(read_entries(folder / "ledger.jsonl")) == metered(folder)
+    assert Book.of(read_entries(folder / "ledger.jsonl")).spent_flops == metered(folder)
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     assert [len(each["branches"]) for each in events if each["event"] == "trunk-ended"] == [2]
     assert len(re.findall("its trunk ended", said)) <= 1

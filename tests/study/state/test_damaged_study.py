@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from budgets.book.ledger import Ledger, read_entries, reserved, spent_flops
+from budgets.book.book import Book
+from budgets.book.ledger import Ledger, read_entries
 from runners.trials.records.meter import FlopCount, read_meter
 from study.cli import main
 from study.declare.load import load_declaration
@@ -86,8 +87,8 @@ def test_a_damaged_ledger_is_rebuilt_from_results_and_meters(copy: Path, run: Ru
     assert ("rebuilt" in said) == (damage != "gone")
     assert tables(copy) == before
     entries = read_entries(path)
-    assert spent_flops(entries) == spent_flops(sound)
-    assert reserved(entries) == {}
+    assert Book.of(entries).spent_flops == Book.of(sound).spent_flops
+    assert not Book.of(entries).open
     assert path.with_name("ledger.jsonl.damaged-1").exists() == (damage != "gone")
     assert "the ledger is sound" in run(words(copy, "--repair"))
 
@@ -132,7 +133,7 @@ def test_without_its_meter_a_trial_is_charged_the_most_that_it_can_have_lost(
     for _ in range(2):
         Bookkeeper(ledger, study, said.append).lost(trial)
 
-    assert ledger.wasted_by(trial.trial_id) == 77 + trial.train_flops
+    assert ledger.book.wasted[trial.trial_id][0] == 77 + trial.train_flops
     assert read_meter(folder) == FlopCount(train_flops=77 + trial.train_flops)
     (line,) = said
     assert line.startswith(
@@ -149,7 +150,7 @@ def test_an_empty_meter_of_a_trial_that_did_nothing_books_nothing(copy: Path) ->
     ledger = Ledger(copy / "new.jsonl", None)
     ledger.reserve(trial.trial_id, trial.train_flops)
     Bookkeeper(ledger, study, pytest.fail).lost(trial)
-    assert ledger.spent_flops == 0
+    assert ledger.book.spent_flops == 0
 
 
 def _flip(content: bytes, at: int, bit: int) -> bytes:
@@ -203,14 +204,14 @@ def test_an_edit_of_any_file_leaves_the_right_tables_or_a_refusal_that_names_a_f
         elif path.exists():
             at, bit = data.draw(st.integers(0, 10**6)), data.draw(st.integers(0, 7))
             path.write_bytes(EDITS[how](path.read_bytes(), at, bit))
-    spent = spent_flops(read_entries(done / "tiny" / "ledger.jsonl"))
+    spent = Book.of(read_entries(done / "tiny" / "ledger.jsonl")).spent_flops
 
     code = main(words(copy).split())
     said = capsys.readouterr()
 
     if code == 0:
         assert tables(copy) == tables(done)
-        assert spent_flops(read_entries(copy / "tiny" / "ledger.jsonl")) >= spent
+        assert Book.of(read_entries(copy / "tiny" / "ledger.jsonl")).spent_flops >= spent
     else:
         assert code == 2
         assert any(path.name in said.err for path in files) or "--pay-again" in said.err

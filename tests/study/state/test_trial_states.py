@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from budgets.book.ledger import Ledger, read_entries, readable_entries, reserved
+from budgets.book.book import Book
+from budgets.book.ledger import Ledger, read_entries, readable_entries
 from runners.host.files import write_json
 from runners.results import write_table
 from runners.trials.records.trial_files import write_failure
@@ -56,7 +57,7 @@ def test_an_unbooked_result_is_finished_for_every_command(pool: Path, tmp_path: 
     plan = plan_study(study)
     first, second = plan.trials
     unbook(folder, second.trial_id)
-    assert list(reserved(read_entries(folder / "ledger.jsonl"))) == [second.trial_id]
+    assert list(Book.of(read_entries(folder / "ledger.jsonl")).open) == [second.trial_id]
 
     assert run(f"run {words} --dry-run").startswith("2 trials: 2 finished, 0 to run")
     (level,) = json.loads(run(f"status {words} --json"))["levels"]
@@ -72,7 +73,7 @@ def test_an_unbooked_result_is_finished_for_every_command(pool: Path, tmp_path: 
     run(f"run {words} --backend local")
     assert {name: (folder / name).read_bytes() for name in tables} == tables
     entries = read_entries(folder / "ledger.jsonl")
-    assert reserved(entries) == {}
+    assert not Book.of(entries).open
     spent = {entry.what: entry.train_flops for entry in entries if entry.entry == "spent"}
     assert spent == {trial.trial_id: trial.train_flops for trial in (first, second)}
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from budgets.book.ledger import read_entries, reserved
+from budgets.book.book import Book
+from budgets.book.ledger import read_entries
 from budgets.hardware.machine_cache import CACHE
 from runners.host.storage import Storage
 from runners.results import read_json_lines, read_table
@@ -65,7 +66,7 @@ def test_another_machine_continues_a_dead_drivers_study_to_the_same_rows(
     assert "checking whether it is still alive" in said
     for table in TABLES:
         assert (second / table).read_bytes() == (tmp_path / "paths" / "tiny" / table).read_bytes()
-    assert reserved(read_entries(second / "ledger.jsonl")) == {}
+    assert not Book.of(read_entries(second / "ledger.jsonl")).open
     starts = read_json_lines(second / "events.jsonl").query("event == 'trial-started'")["trial"]
     assert len(starts.unique()) == 2, "the first driver's events are there"
     assert len(starts) <= 3, "what was finished was not started again"

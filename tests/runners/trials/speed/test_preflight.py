@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from runners.trials.speed.preflight import Expected, PreflightCheck, check_node, versions
+from runners.trials.speed.preflight import PreflightCheck, check_node, versions
 from runners.trials.speed.preflight_training import check_ranks
 
 
 def found(tmp_path: Path, **changes: object) -> dict[str, PreflightCheck]:
-    expected = {"versions": versions(), "gpus": 0, "shared_bytes": 2**20, "folder": tmp_path} | changes
-    _, checks = check_node(Expected(**expected))  # type: ignore[arg-type]
+    needed = {"expected": versions(), "gpus": 0, "shared_bytes": 2**20, "folder": tmp_path} | changes
+    _, checks = check_node(**needed)  # type: ignore[arg-type]
     return {each.what: each for each in checks}
 
 
@@ -24,7 +24,7 @@ def test_sound_node_passes_every_check(tmp_path: Path) -> None:
 
 
 def test_other_torch_than_the_drivers_is_named(tmp_path: Path) -> None:
-    check = found(tmp_path, versions=versions() | {"torch": "2.6.0"})["versions"]
+    check = found(tmp_path, expected=versions() | {"torch": "2.6.0"})["versions"]
 
     assert (check.verdict, check.advice) == ("failed", "the driver has torch 2.6.0")
     assert check.found == f"torch {versions()['torch']}"

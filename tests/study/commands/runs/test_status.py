@@ -22,8 +22,9 @@ from study.show.status_view import show_status, status_json
 from study.show.view import sparkline
 from study.state.bookkeeping import add_event
 from study.state.planning.plan_study import plan_study, plan_tables
-from study.state.status.forecast import RemainingTrial, time_left
+from study.state.status.forecast import time_left
 from study.state.study import Study
+from study.state.trial_states import Stage, TrialState
 from study.storage.lock import only_run
 from tests.study.conftest import study_in, write_declaration
 
@@ -211,11 +212,20 @@ def test_a_quiet_run_prints_only_failures(started: tuple[Study, Plan]) -> None:
 
 
 def test_the_forecast_ranges_over_the_measured_speeds_of_a_kind() -> None:
-    ahead = [RemainingTrial(kind=KIND, samples=1_000, predicted_s=5.0)] * 4
+    row = {
+        "architecture": KIND[0], "strategy": KIND[1], "samples_seen": 3_000, "batch_size": 10,
+        "train_flops": 6_000, "paid_flops": 4_000, "train_flops_per_sample": 2, "predicted_s": 10.0,
+    }  # fmt: skip
+    rows = dict.fromkeys("abcd", row)
+    # A trunk's shorter trial has seen 1,000 samples for each, and 1,000 of its own are in a checkpoint.
+    states = dict.fromkeys(rows, TrialState(stage=Stage.INTERRUPTED, kept_steps=200))
 
-    assert time_left(ahead, {KIND: [100, 200, 250]}, slots=2) == Range(low=8.0, high=20.0)
-    assert time_left(ahead, {}, slots=4) == Range(low=2.5, high=10.0)
-    assert time_left([], {KIND: [100]}, slots=2) is None
+    assert time_left(rows, states, (), [(KIND, each) for each in (100, 200, 250)], slots=2) == Range(
+        low=8.0, high=20.0
+    )
+    assert time_left(rows, states, (), (), slots=4) == Range(low=2.5, high=10.0)
+    done = dict.fromkeys(rows, TrialState(stage=Stage.FINISHED))
+    assert time_left(rows, done, (), [(KIND, 100)], slots=2) is None
 
 
 def test_a_sparkline_goes_from_the_lowest_to_the_highest_value() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from budgets.book.ledger import read_entries, reserved
+from budgets.book.book import Book
+from budgets.book.ledger import read_entries
 from runners.results import read_json_lines
 from runners.trials.records.trial_files import checkpoints
 from study.cli import main
@@ -46,7 +47,7 @@ def test_the_trials_of_a_removed_node_continue_elsewhere(pool: Path, tmp_path: P
     again = events[(events["event"] == "trial-started") & events["trial"].duplicated()]
     assert victim not in {node for each in again["nodes"].iloc[1:] for node in each}
     entries = read_entries(folder / "ledger.jsonl")
-    assert reserved(entries) == {}
+    assert not Book.of(entries).open
     spent = sum(entry.train_flops for entry in entries if entry.entry == "spent")
     plan = pd.read_parquet(folder / "plan.parquet")
     assert spent == (plan["samples_seen"] * plan["train_flops_per_sample"]).sum()

@@ -14,7 +14,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from budgets.book.ledger import read_entries, reserved
+from budgets.book.book import Book
+from budgets.book.ledger import read_entries
 from runners.trials.records.trial_files import checkpoints
 from study.cli import main
 from tests import waiting
@@ -138,7 +139,7 @@ def test_a_stopped_run_leaves_no_process_loses_nothing_and_continues_to_the_same
 
     assert tables(folder) == quiet
     assert {path: state for path, state in finished(folder).items() if path in before} == before
-    assert reserved(read_entries(folder / "ledger.jsonl")) == {}
+    assert not Book.of(read_entries(folder / "ledger.jsonl")).open
     assert booked(folder, "wasted") == 0
 
 
@@ -191,7 +192,7 @@ def test_unreachable_or_full_storage_delays_a_study_and_loses_nothing(
 
         assert process.returncode == 0, output + errors
         assert tables(folder) == quiet
-        assert reserved(read_entries(folder / "ledger.jsonl")) == {}
+        assert not Book.of(read_entries(folder / "ledger.jsonl")).open
     finally:
         if not mounted.returncode:
             subprocess.run(["umount", "--lazy", results], check=True)  # noqa: S607
@@ -251,7 +252,7 @@ def test_a_failed_and_a_diverged_trial_do_not_stop_the_others(
     assert "TypeError" in reasons["buggy"]
     assert "the loss is not finite" in reasons["mini-ViT-XXS-8"]
     first, entries = finished(folder), read_entries(folder / "ledger.jsonl")
-    assert reserved(entries) == {}
+    assert not Book.of(entries).open
 
     assert run(declaration) == 1
     assert "1 failed in an earlier run; --retry-failed runs them again" in capsys.readouterr().out
@@ -280,13 +281,13 @@ def test_a_trial_without_retries_left_keeps_checkpoint_and_log_for_retry_failed(
     assert process.returncode == 1, output + errors
     assert statuses(folder) == {"mini-ViT-XXS-8": "failed"}
     lost, entries = booked(folder, "wasted"), read_entries(folder / "ledger.jsonl")
-    assert list(reserved(entries)) == [trial.name]
+    assert list(Book.of(entries).open) == [trial.name]
     kept = logged(folder)
 
     assert run(declaration, "--retry-failed") == 0
     assert statuses(folder) == {"mini-ViT-XXS-8": "finished"}
     assert booked(folder, "wasted") == lost
-    assert booked(folder, "spent") == reserved(entries)[trial.name]
+    assert booked(folder, "spent") == Book.of(entries).open[trial.name].left
     curve = pd.read_parquet(folder / "curves.parquet")
     assert logged(folder) == pytest.approx(dict(zip(curve["samples_seen"], curve["loss"], strict=True)))
     assert kept.items() <= logged(folder).items()
