@@ -79,8 +79,8 @@ def make_pool(folder: Path, rows: int) -> None:
     uids = pd.concat([part["uid"] for part in Pool.open(folder).index.frames(["uid"])], ignore_index=True)
     metadata = folder.with_name("metadata.parquet")
     pd.DataFrame({"uid": uids, "clip": np.arange(rows, dtype=np.float32)}).to_parquet(metadata)
-    some = np.array([(int(uid[:16], 16), int(uid[16:], 16)) for uid in uids[::3]], "u8,u8")
-    np.save(folder.with_name("uids.npy"), np.sort(some))
+    known = np.array([(int(uid[:16], 16), int(uid[16:], 16)) for uid in uids[::3]], "u8,u8")
+    np.save(folder.with_name("uids.npy"), np.sort(known))
 
 
 def make_parts(folder: Path, path: Path) -> None:

@@ -106,7 +106,7 @@ def run(backend: Backend, tasks: list[ScheduledTrial], ledger: Ledger | None = N
                 case Start(trial=trial, nodes=nodes):
                     task = schedule.task(trial)
                     if ledger:
-                        ledger.reserve(trial, task.train_flops)
+                        ledger.reserve(trial, task.paid_flops)
                     call = partial(time.sleep, task.predicted_s) if task.predicted_s else DO_NOTHING
                     backend.start(Job(trial=trial, run=call, nodes=nodes, resources=task.resources))
         if schedule.over:
@@ -146,7 +146,7 @@ def nothing(count: int, name: str) -> list[ScheduledTrial]:
     """Return trials that do nothing."""
     needs = {"cpus": 1, "gpus": 1}
     return [
-        ScheduledTrial(trial=f"{name}{number:05}", predicted_s=0, resources=needs, train_flops=1)
+        ScheduledTrial(trial=f"{name}{number:05}", predicted_s=0, resources=needs, paid_flops=1)
         for number in range(count)
     ]
 

@@ -32,13 +32,14 @@ import urllib.request
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import webdataset
-from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from s3fs import S3FileSystem
 from werkzeug.serving import WSGIRequestHandler, run_simple
 
@@ -186,20 +187,23 @@ def main() -> int:
             os.environ[CACHE] = str(Path(name) / f"cache {number}")
             return Pool.open(index)
 
+        def from_bucket(number: int) -> Iterator[Any]:
+            return ours(emptied(number), count)
+
         counted(options.port)
         seen = sum(len(images) for images, _ in ours(emptied(-1), few))
         requests, fetched = counted(options.port)
-        used = int(away.index["length"][:few].sum())
+        used = int(away.frame["length"][:few].sum())
         print(
             f"top20: {seen:,} pairs by {requests} requests, {fetched / 1e6:.1f} MB of {used / 1e6:.1f} used"
         )
         best: dict[str, float] = {}
         for number in range(options.rounds):
             for kind, batches in {
-                "webdataset": lambda: from_webdataset(urls, count),
-                "bucket": lambda number=number: ours(emptied(number), count),
-                "cache": lambda number=number: ours(emptied(number), count),
-                "folder": lambda: ours(near, count),
+                "webdataset": partial(from_webdataset, urls, count),
+                "bucket": partial(from_bucket, number),
+                "cache": partial(from_bucket, number),
+                "folder": partial(ours, near, count),
             }.items():
                 best[kind] = max(best.get(kind, 0.0), speed(batches()))
             if options.mosaic:

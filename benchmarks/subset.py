@@ -38,7 +38,7 @@ PLANNED, PER_SHARD, WINDOWS = 3_400_000_000, 10_000, 20
 def make_index(folder: Path, rows: int) -> None:
     """Write an index like a pool's, without the string columns, which are not read for a subset."""
     rng = np.random.default_rng(0)
-    parts = []
+    parts: list[Part] = []
     (folder / "index").mkdir(parents=True)
     for start in range(0, rows, ROWS_PER_PART):
         count = min(ROWS_PER_PART, rows - start)
@@ -116,7 +116,7 @@ def make_planned(folder: Path) -> None:
         count=PLANNED,
         scored=PLANNED,
         fingerprint="none",
-        table=Index(folder, parts, ["hash", "score"]),
+        index=Index(folder, parts, ["hash", "score"]),
     )
     write_facts(pool)
 
