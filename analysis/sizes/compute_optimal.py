@@ -20,7 +20,7 @@ from analysis.cells.interpolation import straight_lines
 from analysis.cells.intervals import half_width
 from analysis.labels import plural
 from analysis.laws.excess_variance import excess
-from analysis.laws.surfaces.repeated import RepeatedFit
+from analysis.laws.surfaces.repeated import Points, RepeatedFit
 from analysis.laws.surfaces.surface import fit, fit_draws
 from analysis.sizes.size_profile import ProfileData, profiles
 
@@ -81,6 +81,22 @@ def _points(log_c: Floats, log_n: Floats, low: Floats | float, high: Floats | fl
     return pd.DataFrame({"log_c": log_c, "log_n": log_n, "low": low, "high": high})
 
 
+def _slope(  # noqa: PLR0913 (a slope and its line)
+    slopes: Floats,
+    reason: str,
+    *,
+    count: int,
+    center: float,
+    levels: Floats,
+    points: pd.DataFrame,
+    log_c: Floats,
+) -> Slope:
+    """Return a slope from its rows, as measured and then in each draw, with its line over the cells' ln C."""
+    within = (float(log_c.min()), float(log_c.max()))
+    line = GrowthLine(center=center, levels=levels, points=points, within=within)
+    return Slope(measured=float(slopes[0]), drawn=slopes[1:], points=count, reason=reason, line=line)
+
+
 def _none(points: int, reason: str) -> Slope:
     return Slope(drawn=np.empty(0), points=points, reason=reason)
 
@@ -124,16 +140,13 @@ def by_envelope(draws: CellDraws, n: Floats) -> Slope:
     how = f"{plural(won, 'size')} on the envelope; interval from {what}"
     if len(slopes) == 1:
         how = f"{plural(won, 'size')} on the envelope; one seed per cell and too few sizes for an interval"
-    center = float(grid[inside[0]].mean())
-    line = GrowthLine(
-        center=center,
+    used = inside[0]
+    center = float(grid[used].mean())
+    return _slope(
+        slopes, how, count=int(used.sum()), center=center, log_c=log_c,
         levels=_means(sizes[best], inside) + slopes * (center - _means(grid, inside)),
-        points=_points(grid[inside[0]], sizes[best[0]][inside[0]], np.nan, np.nan),
-        within=(float(log_c.min()), float(log_c.max())),
-    )
-    return Slope(
-        measured=float(slopes[0]), drawn=slopes[1:], points=int(inside[0].sum()), reason=how, line=line
-    )
+        points=_points(grid[used], sizes[best[0]][used], np.nan, np.nan),
+    )  # fmt: skip
 
 
 def _joined(log_c: Floats, error: Floats, grid: Floats) -> Floats:
@@ -205,15 +218,10 @@ def by_minima(draws: CellDraws, n: Floats) -> Slope:
         how = "interval from their noise, the form error and their scatter about the line"
     levels, slopes = _line(log_c[kept], drawn).T
     ends = np.quantile(drawn[1:], [0.05, 0.95], axis=0) if len(drawn) > 1 else np.full((2, len(kept)), np.nan)
-    line = GrowthLine(
-        center=float(log_c[kept].mean()),
-        levels=levels,
-        points=_points(log_c[kept], drawn[0], *ends),
-        within=(float(np.log(compute).min()), float(np.log(compute).max())),
-    )
-    return Slope(
-        measured=float(slopes[0]), drawn=slopes[1:], points=len(kept), reason=f"{where}; {how}", line=line
-    )
+    return _slope(
+        slopes, f"{where}; {how}", count=len(kept), center=float(log_c[kept].mean()), levels=levels,
+        points=_points(log_c[kept], drawn[0], *ends), log_c=np.log(compute),
+    )  # fmt: skip
 
 
 def _line(x: Floats, rows: Floats) -> Floats:
@@ -277,11 +285,10 @@ def by_surface(draws: CellDraws, law: RepeatedFit, sizes: Floats) -> Slope:
         sizes: Their model sizes, proportional to the training FLOPs per sample that the surface is in.
         law: Law that gives effective data and sizes, so that the surface is that of data seen once.
     """
-    columns = ("train_flops_per_sample", "subset_size", "samples_seen", "runs", "error")
-    n, unique, seen, runs, error = (draws.column(name) for name in columns)
-    error = np.maximum(error, _LEAST)
+    at, runs = Points.of(draws.cells), draws.column("runs")
+    n, error = at.n, np.maximum(draws.column("error"), _LEAST)
     # In effective sizes and data the law has no decay, so α and β are those of data seen once.
-    inside = law.effective(n, unique, seen)
+    inside = law.effective(at)
     surface = fit(*inside, error, weights=runs)
     if surface.status != "ok":
         return _none(len(n), f"surface: {surface.reason}")
@@ -299,17 +306,9 @@ def by_surface(draws: CellDraws, law: RepeatedFit, sizes: Floats) -> Slope:
     size, data, alpha, beta = (np.append(one, several) for one, several in zip(measured, rows, strict=True))
     with np.errstate(divide="ignore"):
         level = (np.log(alpha * size) - np.log(beta * data) + beta * center) / (alpha + beta) - per_size
-    line = GrowthLine(
-        center=center,
-        levels=level,
+    repeated = ", for data seen once" if (at.seen > at.unique).any() else ""
+    reason = f"α {surface.alpha:.3f}, β {surface.beta:.3f}{repeated}; interval from resampled residuals"
+    return _slope(
+        beta / (alpha + beta), reason, count=len(n), center=center, levels=level, log_c=log_c,
         points=_points(np.empty(0), np.empty(0), np.nan, np.nan),
-        within=(float(log_c.min()), float(log_c.max())),
-    )
-    repeated = ", for data seen once" if (seen > unique).any() else ""
-    return Slope(
-        measured=surface.beta / (surface.alpha + surface.beta),
-        drawn=drawn.beta / (drawn.alpha + drawn.beta),
-        points=len(n),
-        reason=f"α {surface.alpha:.3f}, β {surface.beta:.3f}{repeated}; interval from resampled residuals",
-        line=line,
-    )
+    )  # fmt: skip

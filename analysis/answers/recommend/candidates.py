@@ -23,7 +23,8 @@ from analysis.cells.table import records
 from analysis.labels import plural, quality_fraction
 from analysis.laws.holdout import Forecaster, Holdout, own_forecaster
 from analysis.laws.laws import Law
-from analysis.laws.surfaces.surface_forecast import SURFACES, Points, forecast, groups, key
+from analysis.laws.surfaces.repeated import Points
+from analysis.laws.surfaces.surface_forecast import SURFACES, forecast, groups, key
 from budgets.quantity import format_flops
 
 _SAME_SIZE = 0.05

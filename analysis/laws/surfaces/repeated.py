@@ -20,8 +20,9 @@ from math import isfinite
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 
-from analysis.arrays import Floats
+from analysis.arrays import Floats, Indices, Mask
 from analysis.laws.descent import descend
 from analysis.laws.surfaces.surface import HUBER_DELTA, SurfaceFit, fit, fit_draws
 from analysis.laws.surfaces.surface_search import BOUNDS, SMALLEST
@@ -38,6 +39,26 @@ _PARAMETERS = 7
 _LEVEL = 0.95
 _EDGE = 1e-3
 _ENDLESS = 300.0  # bound of ln N_opt, beyond any model size
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Points:
+    """Points of a surface: model sizes, unique pairs and samples seen, each of shape (points,)."""
+
+    n: Floats
+    unique: Floats
+    seen: Floats
+
+    @classmethod
+    def of(cls, cells: pd.DataFrame) -> "Points":
+        """Return the points of cells, whose model size is training FLOPs per sample."""
+        columns = ("train_flops_per_sample", "subset_size", "samples_seen")
+        n, unique, seen = (cells[name].to_numpy(np.float64) for name in columns)
+        return cls(n=n, unique=unique, seen=seen)
+
+    def take(self, kept: Mask | Indices) -> "Points":
+        """Return the selected points."""
+        return Points(n=self.n[kept], unique=self.unique[kept], seen=self.seen[kept])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,16 +88,16 @@ class RepeatedFit:
         """Number of fitted parameters."""
         return self.surface.parameters + sum(map(isfinite, (self.decay, self.size_decay)))
 
-    def effective(self, n: Floats, unique: Floats, seen: Floats) -> tuple[Floats, Floats]:
+    def effective(self, at: Points) -> tuple[Floats, Floats]:
         """Return effective model sizes and effective data."""
         return (
-            effective(best_size(self.base, unique), n, self.size_decay),
-            effective(unique, seen, self.decay),
+            effective(best_size(self.base, at.unique), at.n, self.size_decay),
+            effective(at.unique, at.seen, self.decay),
         )
 
-    def __call__(self, n: Floats, unique: Floats, seen: Floats) -> Floats:
-        """Return the law at model sizes, unique pairs and samples seen."""
-        return self.surface(*self.effective(n, unique, seen))
+    def __call__(self, at: Points) -> Floats:
+        """Return the law at some points."""
+        return self.surface(*self.effective(at))
 
 
 def once(surface: SurfaceFit) -> RepeatedFit:
