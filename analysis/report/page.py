@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,34 +39,20 @@ _SORT_COLUMNS = {
 _BY_VALUE = ("Learning rate", "Batch")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Section:
-    """A section of the page, rendered by ``templates/section_NAME.html.j2``; left out if that is blank.
+SECTIONS = {
+    "answers": ("What to train at each budget", "Answers"),
+    "choices": ("One choice at a time", "Choices"),
+    "figures": ("Figures", "Figures"),
+    "tables": ("Tables", "Tables"),
+    "all-trials": ("All finished trials", "Trials"),
+    "open": ("What this page can't say", "Not decided"),
+    "provenance": ("Provenance", "Provenance"),
+}
+"""Sections in their order: name → heading, and entry in the contents.
 
-    The template is given all that `render` is given, the `Analysis` as ``found``. To add a section, write its
-    template and an entry of `SECTIONS`.
-
-    Attributes:
-        name: Id of the section.
-        title: Heading.
-        menu: Entry in the contents.
-    """
-
-    name: str
-    title: str
-    menu: str
-
-
-SECTIONS = (
-    Section(name="answers", title="What to train at each budget", menu="Answers"),
-    Section(name="choices", title="One choice at a time", menu="Choices"),
-    Section(name="figures", title="Figures", menu="Figures"),
-    Section(name="tables", title="Tables", menu="Tables"),
-    Section(name="all-trials", title="All finished trials", menu="Trials"),
-    Section(name="open", title="What this page can't say", menu="Not decided"),
-    Section(name="provenance", title="Provenance", menu="Provenance"),
-)
-"""Sections in their order."""
+A section is rendered by ``templates/section_NAME.html.j2``, which is given all that `render` is given, the
+`Analysis` as ``found``. It is left out if that is blank. The name is its id in the page.
+"""
 
 FIGURE_GROUPS = {
     "Error against compute": ("error-compute-", "error-samples-", "pareto"),
@@ -121,7 +106,6 @@ def render(  # noqa: PLR0913 (a page shows as many things)
     context = {
         "found": found,
         "name": study.name,
-        "imported": found.imported,
         "metric": metric_text(found.trials.metric),
         "unfinished": _unfinished(found.progress),
         "loss": is_loss(found.trials.metric),
@@ -133,8 +117,6 @@ def render(  # noqa: PLR0913 (a page shows as many things)
         ),
         "cards": [_card(row, found) | {"id": f"best-{n}"} for n, row in enumerate(records(shown), 1)],
         "card_figure": next((each["data"].name for group in groups for each in group["figures"]), ""),
-        "explanation": found.draws.explanation,
-        "statements": found.statements,
         "figure_groups": groups,
         "tables": tables,
         "shown_tables": shown_tables,
@@ -153,12 +135,11 @@ def render(  # noqa: PLR0913 (a page shows as many things)
         "tables": [(f"table-{table.name}", table.title) for table in shown_tables],
     }
     sections = []
-    for section in SECTIONS:
-        html = environment.get_template(f"section_{section.name}.html.j2").render(context)
+    for name, (title, menu) in SECTIONS.items():
+        html = environment.get_template(f"section_{name}.html.j2").render(context)
         if html.strip():
-            about = {"name": section.name, "title": section.title, "menu": section.menu}
-            # Rendered by the environment above, which escapes.
-            sections.append(about | {"html": Markup(html), "entries": entries.get(section.name, ())})  # noqa: S704
+            about = {"name": name, "title": title, "menu": menu, "entries": entries.get(name, ())}
+            sections.append(about | {"html": Markup(html)})  # noqa: S704 (the environment above escapes)
     return environment.get_template("page.html.j2").render(context, sections=sections)
 
 
