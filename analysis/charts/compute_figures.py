@@ -119,12 +119,6 @@ def excess_over_compute(
 
     A law E + A·C^−α is a straight line there, whose slope is −α. Only curves with a law that is drawn have a
     known floor; cells at or below it are left out.
-
-    Args:
-        draws: Cells of the study.
-        laws: Laws along compute.
-        axis: ``architecture`` or ``strategy``.
-        metric: Declared metric, for the labels.
     """
     held, _ = slice_along(draws, axis)
     drawn = [
@@ -177,36 +171,33 @@ def curve_rows(
     rows: list[dict[str, Any]] = []
     values = draws.cells[axis].to_numpy(object)
     for value in sorted(set(values[positions]), key=lambda value: sort_key(axis, value)):
-        name = axis_text(axis, value)
-        lines = [
-            row
-            for law in laws
-            if law.identity[axis] == value
-            for row in on_axis(law_rows(law, series=name), draws, law, x)
-        ]
         mine = positions[values[positions] == value]
-        rows += [*lines, *cell_marks(draws, mine, x=x, line="" if lines else JOINED, series=name)]
+        along = [law for law in laws if law.identity[axis] == value]
+        rows += _marks(draws, along, mine, x=x, series=axis_text(axis, value))
     return rows
 
 
 def curve_marks(draws: CellDraws, law: Law, *, x: str, **fixed: object) -> list[dict[str, Any]]:
     """Return the marks of one curve over a column of its cells: its law, or a thin line, and its cells."""
-    lines = on_axis(law_rows(law, **fixed), draws, law, x)
-    return [*lines, *cell_marks(draws, law.positions, x=x, line="" if lines else JOINED, **fixed)]
+    return _marks(draws, [law], law.positions, x=x, **fixed)
 
 
-def on_axis(rows: list[dict[str, Any]], draws: CellDraws, law: Law, x: str) -> list[dict[str, Any]]:
-    """Return the points of a law over another column that is proportional to its own along the curve."""
-    cells = draws.cells.iloc[law.positions]
+def _marks(
+    draws: CellDraws, laws: Sequence[Law], positions: Indices, *, x: str, **fixed: object
+) -> list[dict[str, Any]]:
+    lines = [row for law in laws for row in _law_rows(draws, law, x=x, **fixed)]
+    return [*lines, *cell_marks(draws, positions, x=x, line="" if lines else JOINED, **fixed)]
+
+
+def _law_rows(draws: CellDraws, law: Law, *, x: str, **fixed: object) -> list[dict[str, Any]]:
+    """Return the drawn points of a supported law in percent; ``tentative law`` if it cannot be tested.
+
+    The column of the cells for x is proportional to the law's own x along the curve.
+    """
+    cells, mark = draws.cells.iloc[law.positions], "law" if law.fit.tested else "tentative law"
     ratio = float((cells[x] / cells[X_COLUMNS[law.along]]).mean())
-    return [row | {"x": row["x"] * ratio} for row in rows]
-
-
-def law_rows(law: Law, **fixed: object) -> list[dict[str, Any]]:
-    """Return the drawn points of a supported law in percent; ``tentative law`` if it cannot be tested."""
-    mark = "law" if law.fit.tested else "tentative law"
     band = 100 * law.band[["y", "low", "high"]].assign(x=law.band["x"] / 100)
-    return [{"mark": mark} | point | fixed for point in records(band)]
+    return [{"mark": mark} | point | fixed | {"x": point["x"] * ratio} for point in records(band)]
 
 
 def _best_rows(
