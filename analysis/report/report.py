@@ -1,7 +1,6 @@
 """Writing of a study's report folder: report.html, figures/ and tables/."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -38,25 +37,6 @@ from analysis.report.tables.tuning_tables import tuning_tables
 from budgets.quantity import format_flops
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ReportSummary:
-    """The summary of a report for the command line.
-
-    Attributes:
-        page: Path of report.html.
-        planned: Number of planned trials.
-        finished: Number of finished trials.
-        lines: Finished trials, then the best configuration at each budget, one per line.
-        frontier: Best configurations as a frame, see ``frontier.frontier``.
-    """
-
-    page: Path
-    planned: int
-    finished: int
-    lines: tuple[str, ...]
-    frontier: pd.DataFrame
-
-
 def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page says of itself)
     folder: Path,
     study: StudyFrames,
@@ -67,7 +47,7 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
     made: str = "",
     reload_s: int | None = None,
     progress: Progress = no_progress,
-) -> ReportSummary:
+) -> tuple[str, ...]:
     """Analyse a study, finished or not, and write its report.
 
     Args:
@@ -79,6 +59,9 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
         made: Time of the page in ISO format; empty leaves it out.
         reload_s: Seconds after which the page reloads itself; None for never.
         progress: Takes the progress of the work.
+
+    Returns:
+        The answers as the command line prints them: finished trials, then the best at each budget.
 
     Raises:
         ValueError: A frame does not match its schema; see ``table.tidy``.
@@ -103,13 +86,7 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
                 made=made, reload_s=reload_s,
             )  # fmt: skip
             (new / "report.html").write_text(text, encoding="utf-8")
-    return ReportSummary(
-        page=folder / "report.html",
-        planned=found.progress.planned,
-        finished=found.progress.finished,
-        lines=summary_lines(found),
-        frontier=found.frontier,
-    )
+    return summary_lines(found)
 
 
 def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Missing, ...]:

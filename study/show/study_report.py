@@ -88,12 +88,11 @@ def _written(  # noqa: PLR0913 - what is written, and how
     progress: Progress, reload_s: int | None = None,
 ) -> Iterator[str]:  # fmt: skip
     """Write a report and yield its lines, given the declaration's text, or the map's."""
-    summary = write_report(
+    yield from write_report(
         folder / "report", frames, declaration_text=text, provenance=provenance, processes=_processes(),
         made=_now(), reload_s=reload_s, progress=progress,
     )  # fmt: skip
-    yield from summary.lines
-    yield f"report: {summary.page}"
+    yield f"report: {folder / 'report' / 'report.html'}"
 
 
 def watch_study(study: Study, say: Callable[[str], None]) -> None:
