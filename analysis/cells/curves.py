@@ -1,13 +1,14 @@
 """The curves of a study: cells that differ only in compute, or only in the number of pairs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
 from analysis.arrays import Indices
 from analysis.cells.bootstrap import CellDraws
+from analysis.cells.family import family
 from analysis.cells.table import CELL
 from analysis.labels import budget_text, held_text
 
@@ -30,14 +31,7 @@ class Curve:
     positions: Indices
 
 
-class _HasCurve(Protocol):
-    @property
-    def along(self) -> str: ...
-    @property
-    def identity(self) -> Mapping[str, Any]: ...
-
-
-C = TypeVar("C", bound=_HasCurve)
+C = TypeVar("C", bound=Curve)
 
 
 def curves(draws: CellDraws, *, along: str) -> list[Curve]:
@@ -66,6 +60,12 @@ def curves(draws: CellDraws, *, along: str) -> list[Curve]:
     return found
 
 
+def with_families(draws: CellDraws) -> CellDraws:
+    """Return the same cells with a column ``family``, that of their architecture."""
+    families = [family(str(name)) for name in draws.cells["architecture"]]
+    return replace(draws, cells=draws.cells.assign(family=families))
+
+
 def by_length(found: Sequence[Curve]) -> list[list[Curve]]:
     """Group curves by number of cells, since curves of one length are fitted together."""
     groups: dict[int, list[Curve]] = {}
@@ -74,7 +74,7 @@ def by_length(found: Sequence[Curve]) -> list[list[Curve]]:
     return list(groups.values())
 
 
-def curve_text(curve: _HasCurve, *, without: str = "") -> str:
+def curve_text(curve: Curve, *, without: str = "") -> str:
     """Return the fixed parts of a curve in words, with its budget if that is fixed."""
     identity = curve.identity
     held = {name: value for name, value in identity.items() if name != without}

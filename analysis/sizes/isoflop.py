@@ -1,14 +1,14 @@
 """IsoFLOP profiles of a study: error against model size at each budget (Hoffmann et al. 2022, §3.2)."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from analysis.arrays import Indices
 from analysis.cells.bootstrap import CellDraws
-from analysis.cells.family import family
+from analysis.cells.curves import with_families
 from analysis.sizes.size_profile import Profile, ProfileData, profiles
 
 
@@ -37,10 +37,7 @@ class IsoFlopCurve:
 
 def isoflop_curves(draws: CellDraws) -> list[IsoFlopCurve]:
     """Fit the profiles of all fixed-compute budgets with at least two sizes of a family."""
-    families = {str(name): family(str(name)) for name in set(draws.cells["architecture"])}
-    named = replace(
-        draws, cells=draws.cells.assign(family=[families[str(name)] for name in draws.cells["architecture"]])
-    )
+    named = with_families(draws)
     columns = ["regime", "subset_size", "quality", "strategy", "family", "budget"]
     # Profiles of one family share a form error, so all its budgets are fitted together.
     together: dict[tuple[Hashable, ...], list[tuple[dict[str, Any], Indices]]] = {}

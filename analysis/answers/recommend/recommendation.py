@@ -12,7 +12,6 @@ import pandas as pd
 
 from analysis.answers.frontier import Choice, choose
 from analysis.answers.recommend.candidates import (
-    Candidate,
     Reading,
     candidate_columns,
     every_candidate,
@@ -23,6 +22,7 @@ from analysis.answers.recommend.candidates import (
 )
 from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws
+from analysis.cells.curves import Curve
 from analysis.cells.intervals import QUANTILE, column_intervals
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import records
@@ -115,7 +115,7 @@ def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
     return _choose(draws, fitting, too_large, pd.DataFrame(left_out, columns=["curve", "reason"]))
 
 
-def _row(draws: CellDraws, one: Candidate, reading: Reading, at: float, flops: float) -> dict[str, Any]:
+def _row(draws: CellDraws, one: Curve, reading: Reading, at: float, flops: float) -> dict[str, Any]:
     cells = draws.cells.iloc[one.positions]
     x = cells["train_flops"].to_numpy(np.float64)
     factor = max(reading.flops / x.max(), x.min() / reading.flops)

@@ -19,6 +19,7 @@ import pandas as pd
 
 from analysis.arrays import Floats, Indices
 from analysis.cells.bootstrap import CellDraws, stream
+from analysis.cells.curves import with_families
 from analysis.cells.family import family
 from analysis.cells.intervals import Interval, intervals
 from analysis.cells.pareto import SAME_COST
@@ -46,12 +47,11 @@ def key(cell: pd.Series | dict[str, object]) -> Key:
 
 def groups(draws: CellDraws) -> dict[Key, Indices]:
     """Return the positions of the cells of each surface, by its key."""
-    kept = draws.groups(["regime", "quality", "strategy", "architecture"])
-    names = ("regime", "quality", "strategy", "architecture")
-    found: dict[Key, list[Indices]] = {}
-    for values, positions in kept:
-        found.setdefault(key(dict(zip(names, values, strict=True))), []).append(positions)
-    return {name: np.sort(np.concatenate(parts)) for name, parts in sorted(found.items())}
+    kept = with_families(draws).groups(["regime", "quality", "strategy", "family"])
+    return {
+        (str(regime), str(quality), str(strategy), str(name)): positions
+        for (regime, quality, strategy, name), positions in kept
+    }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
