@@ -1,6 +1,6 @@
 """The curves of a study: cells that differ only in compute, or only in the number of pairs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -41,23 +41,23 @@ def curves(draws: CellDraws, *, along: str) -> list[Curve]:
         draws: Cells of the study.
         along: ``compute`` for cells that differ only in budget, ``data`` for those that differ only in size.
     """
-    left = "budget" if along == "compute" else "subset_size"
-    regimes = draws.cells["regime"].to_numpy(object)
-    x = draws.column(X_COLUMNS[along])
-    found = []
-    for one_epoch in (False, True):
-        # In one epoch each pair is seen once: more compute means more pairs, so both vary along the curve.
-        free = {"budget", "subset_size"} if one_epoch and along == "compute" else {left}
-        identity = [name for name in CELL if name not in free]
-        kept = np.flatnonzero((regimes == "one-epoch") == one_epoch)
-        for key, places in draws.take(kept).groups(identity):
-            positions = kept[places]
-            if len(positions) < 2:  # noqa: PLR2004 (one cell is no curve)
-                continue
+    x, found = draws.column(X_COLUMNS[along]), []
+    for held, positions in differing(draws, "budget" if along == "compute" else "subset_size"):
+        if len(positions) > 1:
             ordered = positions[np.argsort(x[positions], kind="stable")]
-            held = dict(zip(identity, key, strict=True))
             found.append(Curve(along=along, identity=held, positions=ordered))
     return found
+
+
+def differing(draws: CellDraws, *columns: str) -> Iterator[tuple[dict[str, Any], Indices]]:
+    """Yield each group of cells that differ in some columns alone: what they share, and their positions."""
+    one_epoch = draws.cells["regime"].to_numpy(object) == "one-epoch"
+    for kept in (np.flatnonzero(~one_epoch), np.flatnonzero(one_epoch)):
+        # In one epoch each pair is seen once: more compute means more pairs, so both vary together.
+        together = {"subset_size"} if "budget" in columns and one_epoch[kept].any() else set()
+        shared = [name for name in CELL if name not in {*columns, *together}]
+        for key, places in draws.take(kept).groups(shared):
+            yield dict(zip(shared, key, strict=True)), kept[places]
 
 
 def with_families(draws: CellDraws) -> CellDraws:

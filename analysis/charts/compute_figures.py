@@ -1,7 +1,7 @@
 """Data of the figures of error over compute."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,8 +9,8 @@ import pandas as pd
 
 from analysis.arrays import Indices
 from analysis.cells.bootstrap import CellDraws
-from analysis.cells.curves import X_COLUMNS
-from analysis.cells.table import CELL, CONFIGURATION, records
+from analysis.cells.curves import X_COLUMNS, differing
+from analysis.cells.table import CELL, records
 from analysis.charts.figure_data import (
     AXIS_WORDS,
     JOINED,
@@ -32,6 +32,7 @@ from analysis.labels import (
 )  # fmt: skip
 from analysis.laws.form_choice import root_mean_square
 from analysis.laws.laws import Law
+from analysis.laws.measure import Measure
 
 _CUT = 0.3  # of a value: no interval of an excess error goes lower, since a logarithm has no zero
 _COSTS = {
@@ -42,52 +43,38 @@ _COSTS = {
 
 def slice_along(draws: CellDraws, axis: str) -> tuple[dict[str, Any], Indices]:
     """Return the fixed parts under which most cells compare along an axis, and these cells."""
-    others = ["regime", *(name for name in CONFIGURATION if name != axis)]
 
     def worth(positions: Indices) -> tuple[int, int, float]:
         budgets = Counter(draws.cells["budget"].to_numpy()[positions].tolist())
         comparable = sum(count for count in budgets.values() if count > 1)
         return comparable, len(positions), float(draws.cells["subset_size"].to_numpy()[positions].max())
 
-    groups: list[tuple[dict[str, Any], Indices]] = []
-    one_epoch = draws.cells["regime"].to_numpy(object) == "one-epoch"
-    for kept in (np.flatnonzero(~one_epoch), np.flatnonzero(one_epoch)):
-        # As in `curves`: in one epoch more compute means more pairs, so the subset size is not fixed.
-        held = [name for name in others if name != "subset_size" or not one_epoch[kept].any()]
-        for key, places in draws.take(kept).groups(held):
-            groups.append((dict(zip(held, key, strict=True)), kept[places]))
+    groups = differing(draws, "budget", axis)
     return max(groups, key=lambda group: worth(group[1]), default=({}, np.empty(0, dtype=np.intp)))
 
 
-def over_compute(  # noqa: PLR0913 (what is compared, along what, and what is best)
-    draws: CellDraws,
-    laws: Sequence[Law],
-    frontier: pd.DataFrame,
-    *,
-    axis: str,
-    metric: str,
-    x: str = "train_flops",
+def over_compute(
+    measure: Measure, frontier: pd.DataFrame, *, axis: str, x: str = "train_flops"
 ) -> FigureData | Missing:
     """Return the figure of error against cost, one curve per architecture or strategy, with the best marked.
 
     Args:
-        draws: Cells of the study.
-        laws: Laws along compute.
+        measure: Declared metric of a study.
         frontier: Best configuration at each budget, with its verdict.
         axis: ``architecture`` or ``strategy``.
-        metric: Declared metric, for the labels.
         x: Cost: ``train_flops`` or ``samples_seen``.
     """
     word = AXIS_WORDS[axis]
     short, cost, x_label = _COSTS[x]
     title = f"Error against {short}, by {word}"
+    draws, metric = measure.draws, measure.metric
     held, positions = slice_along(draws, axis)
     series = sorted(
         {str(value) for value in draws.cells[axis].iloc[positions]}, key=lambda value: sort_key(axis, value)
     )
     if not series or (axis == "strategy" and len(series) < 2):  # noqa: PLR2004 (two are compared)
         return Missing(title=title, reason=f"no two finished trials differ only in {word}")
-    drawn = [law for law in laws if all(law.identity.get(name) == value for name, value in held.items())]
+    drawn = _of_slice(measure, held)
     rows = curve_rows(draws, drawn, positions, axis=axis, x=x)
     shown = set(positions.tolist())
     regime = draws.cells["regime"].to_numpy()
@@ -112,20 +99,15 @@ def over_compute(  # noqa: PLR0913 (what is compared, along what, and what is be
     )
 
 
-def excess_over_compute(
-    draws: CellDraws, laws: Sequence[Law], *, axis: str, metric: str
-) -> FigureData | None:
+def excess_over_compute(measure: Measure, *, axis: str) -> FigureData | None:
     """Return the view of `over_compute` above each law's floor E, in log-log; None if no law has a floor.
 
     A law E + A·C^−α is a straight line there, whose slope is −α. Only curves with a law that is drawn have a
     known floor; cells at or below it are left out.
     """
+    draws, metric = measure.draws, measure.metric
     held, _ = slice_along(draws, axis)
-    drawn = [
-        law
-        for law in laws
-        if law.fit.supported and all(law.identity.get(name) == value for name, value in held.items())
-    ]
+    drawn = [law for law in _of_slice(measure, held) if law.fit.supported]
     if not any(law.fit.floor > 0 for law in drawn):
         return None
     rows, below, slopes = [], 0, []
@@ -162,6 +144,15 @@ def excess_over_compute(
         ),
         alt=f"{title}: {'; '.join(slopes)}.",
     )
+
+
+def _of_slice(measure: Measure, held: Mapping[str, Any]) -> list[Law]:
+    """Return the laws along compute of the curves with the given fixed parts."""
+    return [
+        law
+        for law in measure.along("compute")
+        if all(law.identity.get(name) == value for name, value in held.items())
+    ]
 
 
 def curve_rows(

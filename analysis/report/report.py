@@ -97,8 +97,6 @@ def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Mi
         study: Frames that the analysis was made from.
     """
     metric, draws, best = found.trials.metric, found.draws, found.frontier
-    compute = [law for law in found.laws if law.along == "compute"]
-    data = [law for law in found.laws if law.along == "data"]
     measured = Measure(metric=metric, draws=draws, laws=found.laws)
     left_out = pd.DataFrame() if found.imported else study.left_out
     course: tuple[FigureData | Missing, ...] = (
@@ -117,16 +115,16 @@ def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Mi
         why = "the study was imported from a table, which does not record how it was run"
         course = tuple(Missing(title=each.title, reason=why) for each in course)
     return (
-        compute_figures.over_compute(draws, compute, best, axis="architecture", metric=metric),
-        compute_figures.over_compute(draws, compute, best, axis="strategy", metric=metric),
-        compute_figures.over_compute(draws, compute, best, axis="strategy", metric=metric, x="samples_seen"),
+        compute_figures.over_compute(measured, best, axis="architecture"),
+        compute_figures.over_compute(measured, best, axis="strategy"),
+        compute_figures.over_compute(measured, best, axis="strategy", x="samples_seen"),
         *(
             view
             for axis in ("architecture", "strategy")
-            if (view := compute_figures.excess_over_compute(draws, compute, axis=axis, metric=metric))
+            if (view := compute_figures.excess_over_compute(measured, axis=axis))
         ),
         pareto_figures.pareto(found.trials, found.envelopes),
-        size_figures.over_data(draws, data, metric=metric),
+        size_figures.over_data(measured),
         size_figures.over_epochs([measured]),
         *(size_figures.over_pairs([measured], axis=axis) for axis in ("architecture", "strategy")),
         bar_figures.quality_bars([measured], waiting=found.missing),
@@ -146,7 +144,7 @@ def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Mi
         ),
         size_figures.isoflop(draws, found.profiles, metric=metric),
         *scaling_figures.scaling_panels(found.growths, target_flops=study.target_flops),
-        check_figures.residuals(draws, compute, metric=metric),
+        check_figures.residuals(measured),
         check_figures.forecasts(draws, found.holdout, metric=metric),
         *(each for each in course if not _as_planned(each)),
     )
