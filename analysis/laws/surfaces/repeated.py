@@ -156,15 +156,11 @@ def fit_repeated(  # noqa: PLR0913 (three axes and a value)
     """
     weights = np.ones(len(y)) if weights is None else weights
     plain = fit(n, seen, y, weights=weights, delta=delta)
-    none = RepeatedFit(
-        surface=plain, decay=float("nan"), status="no surface", reason=plain.reason, size_decay=float("inf"),
-        size_reason=_UNDECIDED, base=plain,
-    )  # fmt: skip
+    none = once(plain)
     if not plain.starts:
-        return none
+        return replace(none, decay=float("nan"), status="no surface", reason=plain.reason)
     if (seen <= unique).all():
-        reason = "no pair is seen twice, so the worth of repetition is unknown"
-        return replace(none, decay=float("inf"), status="no repetition", reason=reason)
+        return replace(none, reason="no pair is seen twice, so the worth of repetition is unknown")
 
     def lowest(decays: Floats, around: SurfaceFit) -> tuple[Floats, SurfaceFit]:
         """Return the objective at each decay, and the surface at the lowest."""
