@@ -142,7 +142,8 @@ def _at(cells: pd.DataFrame, row: Mapping[str, Any], *, level: str = "budget") -
         return cells
     fixed = row["regime"] == "fixed-compute"
     same = (cells["regime"] == row["regime"]) & ((cells[level] == row["budget"]) | (not fixed))
-    return cells[same]
+    here: pd.DataFrame = cells[same]
+    return here
 
 
 def _text(parts: _Parts, leader: _Parts, regime: str) -> str:

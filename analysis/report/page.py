@@ -182,14 +182,13 @@ def inline_svg(svg: str, name: str) -> Markup:
 
 
 def _card(row: Mapping[Any, Any], found: Analysis) -> dict[str, Any]:
+    """Return a row of the best configurations with the texts of its card."""
     source = found.draws.source
     metric = found.trials.metric
     probability = float(row["probability"])
     ends = percent_interval(row["low"], row["high"])
     return {
-        "budget": row["at"],
-        "regime": row["regime"],
-        "architecture": row["architecture"],
+        **row,
         "parts": [axis_text(axis, row[axis]) for axis in ("strategy", "subset_size", "quality")],
         "samples": count_text(row["samples_seen"]),
         "epochs": f"{row['epochs']:.1f}",
@@ -200,11 +199,7 @@ def _card(row: Mapping[Any, Any], found: Analysis) -> dict[str, Any]:
         "share": share_text(probability),
         "width": 0.0 if pd.isna(probability) else 100 * probability,
         "share_is": "P(best)" if source == "runs" else "P(best) from counting noise alone",
-        "runner_up": row["runner_up"],
         "runner_up_error": value_text(metric, row["runner_up_error"]),
-        "verdict": row["verdict"],
-        "reason": row["reason"],
-        "scope": row["scope"],
         "tied": [text for text in row["tied"].split("; ") if text],
         "runs": int(row["runs"]),
         "trials": budget_text(row["regime"], row["budget"]),
