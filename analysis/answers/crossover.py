@@ -129,11 +129,10 @@ def _pair(draws: CellDraws, one: Law, other: Law, axis: str) -> dict[str, Any] |
     names = [axis_text(axis, law.identity[axis]) for law in (one, other)]
     if first[0, -1] < second[0, -1]:
         first, second, names = second, first, names[::-1]
-    found = cross(first, second, at, informed=informed, refits=refits)
+    found = asdict(cross(first, second, at, informed=informed, refits=refits))
+    interval: dict[str, Any] = found.pop("ends")
     return {
         "along": one.along, "axis": axis, "held": curve_text(one, without=axis),
         "behind": names[0], "ahead": names[1],
-        "x_low": float(low), "x_high": float(high), "verdict": found.verdict, "reason": found.reason,
-        "ahead_first": found.ahead_first, "ahead_last": found.ahead_last,
-        "x": found.x,
-    } | asdict(found.ends)  # fmt: skip
+        "x_low": float(low), "x_high": float(high),
+    } | found | interval  # fmt: skip

@@ -127,14 +127,12 @@ def profiles(
             one, noises[k], form.variance, spread, generator, refits=refits, source=known, freedom=freedom
         )
         if k in noises
-        else _too_few(sizes[k])
+        else Profile(
+            status="too few sizes",
+            reason=f"{plural(sizes[k], 'model size')}; a minimum needs at least {_SIZES}",
+        )
         for k, one in enumerate(several)
     ]
-
-
-def _too_few(sizes: int) -> Profile:
-    reason = f"{plural(sizes, 'model size')}; a minimum needs at least {_SIZES}"
-    return Profile(status="too few sizes", reason=reason)
 
 
 def _noise(measured: ProfileData, refits: int) -> float:

@@ -157,17 +157,13 @@ def _choose(
     explanation = draws.explanation
     if (~candidates["measured"] & candidates["low"].notna()).any():
         explanation += "; that of a law includes the discrepancy of the laws"
+    sizes = draws.column("subset_size").tolist()
     return Recommendation(
-        candidates=candidates, choice=choice, left_out=left_out, pool=_largest_pool(draws),
+        candidates=candidates, choice=choice, left_out=left_out,
+        pool=max(map(smallest_pool, sizes, draws.cells["quality"])),
         better=_better(too_large, float(errors[0, 0])), experiment=_experiment(draws, candidates, choice),
         explanation=explanation,
     )  # fmt: skip
-
-
-def _largest_pool(draws: CellDraws) -> float:
-    """Return the pairs of the largest measured pool before filtering."""
-    sizes = draws.column("subset_size").tolist()
-    return max(map(smallest_pool, sizes, draws.cells["quality"]))
 
 
 def _better(too_large: list[tuple[dict[str, Any], Floats]], lowest: float) -> Mapping[str, Any] | None:
