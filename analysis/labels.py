@@ -9,6 +9,7 @@ from budgets.quality import MIXTURE
 from budgets.quantity import format_flops
 
 _WRITTEN_OUT = 100_000
+_ORDER = ("architecture", "strategy", "subset_size", "quality")
 _TOP = re.compile(r"top(\d+(?:\.\d+)?)( by .+)?")
 _METRICS = {
     "top1": "zero-shot top-1 error",
@@ -96,8 +97,7 @@ def axis_text(axis: str, value: object) -> str:
 
 def configuration_text(cell: Mapping[str, Any], *, without: str = "") -> str:
     """Return a configuration as text: architecture, strategy, pairs and quality, in that order."""
-    order = ("architecture", "strategy", "subset_size", "quality")
-    return ", ".join(axis_text(axis, cell[axis]) for axis in order if axis != without)
+    return held_text({axis: cell[axis] for axis in _ORDER if axis != without})
 
 
 def metric_text(metric: str) -> str:
@@ -125,7 +125,7 @@ def percent(fraction: float, digits: int = 1) -> str:
 
 def percent_interval(low: float, high: float) -> str:
     """Return an interval of fractions in percent; empty for NaN."""
-    return "" if isnan(low) or isnan(high) else f"[{percent(low)}, {percent(high)}]"
+    return interval_text(100 * low, 100 * high, ".1f")
 
 
 def interval_text(low: float, high: float, form: str = ".2f") -> str:
@@ -151,7 +151,6 @@ POOL = "largest subset of each quality"
 
 def held_text(held: Mapping[str, Any]) -> str:
     """Return the fixed parts of a comparison in words, without its regime and budget."""
-    order = ("architecture", "strategy", "subset_size", "quality")
     return ", ".join(
-        POOL if held[name] == POOL else axis_text(name, held[name]) for name in order if name in held
+        POOL if held[name] == POOL else axis_text(name, held[name]) for name in _ORDER if name in held
     )

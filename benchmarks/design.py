@@ -43,7 +43,7 @@ from analysis.design.adaptive import Decision, decide
 from analysis.design.questions import Ask
 from analysis.design.surface_design import SurfaceBelief, believe_surface, plan_runs
 from analysis.labels import configuration_text
-from analysis.laws.varying import Places
+from analysis.laws.surfaces.repeated import Points
 from benchmarks.measured import ROOT, Result, at_least, at_most, reported, verdict
 from tests.analysis.made_up.coverage import study
 from tests.analysis.made_up.designs import grid
@@ -270,7 +270,7 @@ def _scalebench(repeats: int) -> list[Result]:
 class Region:
     """A task of ScaleBench: candidates, then the target region, and the loss of each."""
 
-    places: Places
+    places: Points
     loss: np.ndarray
     candidates: int
 
@@ -284,7 +284,7 @@ class Region:
         both = pd.concat(parts).rename(columns={"N": "params", "D": "tokens"})
         seen = both["tokens"].to_numpy(np.float64)
         unique = both["unique_tokens"].to_numpy(np.float64) if "unique_tokens" in both else seen
-        places = Places(n=both["params"].to_numpy(np.float64), unique=unique, seen=seen)
+        places = Points(n=both["params"].to_numpy(np.float64), unique=unique, seen=seen)
         return cls(places=places, loss=both["loss"].to_numpy(np.float64), candidates=len(parts[0]))
 
     def beliefs(self, seed: int, *, random: bool) -> Iterator[SurfaceBelief]:

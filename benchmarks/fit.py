@@ -13,7 +13,6 @@ those. Seconds are processor time. The last lines are name, value, target, and p
 import argparse
 import itertools
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -30,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from analysis.arrays import Floats
 from analysis.laws.surfaces.surface import HUBER_DELTA, fit, fit_draws
-from benchmarks.measured import ROOT, Result, at_least, at_most, verdict
+from benchmarks.measured import Result, at_least, at_most, best_of, printed, verdict
 
 T = TypeVar("T")
 
@@ -90,8 +89,8 @@ def main() -> int:
     points = _points(options.points) if options.points else _simulated()
     lines = [
         *_measure(points, options.starts, options.chinchilla, published=options.points is not None),
-        at_most("import_s", min(_spent("import analysis.report.report")[0] for _ in range(3)), 1.0),
-        at_most("analyse_10000_trials_s", float(_spent(WHOLE)[1]), 30.0),
+        at_most("import_s", best_of(3, [sys.executable, "-c", "import analysis.report.report"])[1], 1.0),
+        at_most("analyse_10000_trials_s", float(printed("-c", WHOLE)), 30.0),
     ]
     return verdict(lines, ".6g")
 
@@ -189,15 +188,6 @@ def _package(
         at_least("chinchilla_seconds_over_ours", theirs / seconds, 1.0),
         at_most("objective_over_chinchillas", objective / value, SAME),
     ]
-
-
-def _spent(code: str) -> tuple[float, str]:
-    """Run code in a fresh Python; return its processor seconds and its output."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    words = [sys.executable, "-c", code]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout
 
 
 if __name__ == "__main__":

@@ -54,26 +54,20 @@ def main() -> int:
     """Run the benchmark and return the exit code."""
     if sys.argv[1:] == ["cells"]:
         return _plan_cells()
-    results = [
-        ("plan_100000_cells_s", *best_of(RUNS, [sys.executable, __file__, "cells"]), 2.0),
-        ("plan_paper_s", *best_of(RUNS, [sys.executable, "-m", "study", "plan", "paper"]), 2.0),
-        ("help_s", *best_of(RUNS, [sys.executable, "-m", "study", "--help"]), 0.5),
-    ]
-    return verdict([*_judged(results), at_most("booking_growth", _booking_growth(), 2.0)])
+    cells, output = _timed("plan_100000_cells_s", 2.0, __file__, "cells")
+    planned, inner_wall, peak_gib = output.split()
+    print(f"  {int(planned):,} of {CELLS:,} cells became trials; without Python's start {inner_wall} s")
+    memory = at_most("plan_100000_cells_mib", float(peak_gib) * 1024, 500.0)
+    paper, _ = _timed("plan_paper_s", 2.0, "-m", "study", "plan", "paper")
+    helped, _ = _timed("help_s", 0.5, "-m", "study", "--help")
+    return verdict([cells, memory, paper, helped, at_most("booking_growth", _booking_growth(), 2.0)])
 
 
-def _judged(results: list[tuple[str, float, float, str, float]]) -> list[Result]:
-    lines = []
-    for name, wall, cpu, output, target in results:
-        print(f"{name}: best of {RUNS} {wall:.3f} s wall, {cpu:.3f} s processor")
-        lines.append(at_most(name, wall, target))
-        if name == "plan_100000_cells_s":
-            planned, inner_wall, peak_gib = output.split()
-            print(
-                f"  {int(planned):,} of {CELLS:,} cells became trials; without Python's start {inner_wall} s"
-            )
-            lines.append(at_most("plan_100000_cells_mib", float(peak_gib) * 1024, 500.0))
-    return lines
+def _timed(name: str, target: float, *words: str) -> tuple[Result, str]:
+    """Return the line of the wall time that Python takes with some arguments, and what it prints."""
+    wall, cpu, output = best_of(RUNS, [sys.executable, *words])
+    print(f"{name}: best of {RUNS} {wall:.3f} s wall, {cpu:.3f} s processor")
+    return at_most(name, wall, target), output
 
 
 def _booking_growth() -> float:

@@ -47,12 +47,10 @@ class Comparison:
     """Cells that differ only along one axis.
 
     Attributes:
-        axis: Column of ``CONFIGURATION`` that varies.
         held: Other columns of the cell, ``budget`` included, with their values.
         positions: The cells, ordered along the axis.
     """
 
-    axis: str
     held: dict[str, Any]
     positions: Indices
 
@@ -61,7 +59,10 @@ def comparisons(draws: CellDraws, axis: str) -> list[Comparison]:
     """Return every group of at least two cells that differ only along one axis, at one budget."""
     others = [name for name in CONFIGURATION if name != axis]
     found = [
-        _compare(draws, axis, dict(zip(["regime", "budget", *others], key, strict=True)), positions)
+        Comparison(
+            held=dict(zip(["regime", "budget", *others], key, strict=True)),
+            positions=along_axis(draws, axis, positions),
+        )
         for key, positions in draws.groups(["regime", "budget", *others])
         if len(positions) > 1
     ]
@@ -70,10 +71,11 @@ def comparisons(draws: CellDraws, axis: str) -> list[Comparison]:
     return found
 
 
-def _compare(draws: CellDraws, axis: str, held: dict[str, Any], positions: Indices) -> Comparison:
+def along_axis(draws: CellDraws, axis: str, positions: Indices) -> Indices:
+    """Return positions of cells, ordered along an axis."""
     values = draws.cells[axis].to_numpy()
     ordered = sorted(positions, key=lambda position: sort_key(axis, values[position]))
-    return Comparison(axis=axis, held=held, positions=np.asarray(ordered, dtype=np.intp))
+    return np.asarray(ordered, dtype=np.intp)
 
 
 def _pool_comparisons(draws: CellDraws) -> list[Comparison]:
@@ -85,7 +87,8 @@ def _pool_comparisons(draws: CellDraws) -> list[Comparison]:
         sizes = draws.cells["subset_size"].to_numpy()[largest]
         if len(largest) > 1 and len(np.unique(sizes)) > 1:
             held = {"regime": regime, "budget": budget, "architecture": architecture, "strategy": strategy}
-            found.append(_compare(draws, "quality", held | {"subset_size": POOL}, largest))
+            ordered = along_axis(draws, "quality", largest)
+            found.append(Comparison(held=held | {"subset_size": POOL}, positions=ordered))
     return found
 
 

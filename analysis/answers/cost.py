@@ -193,18 +193,16 @@ def by_level(plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame | No
 
 def _planned(plan: pd.DataFrame) -> Floats:
     """Return the cost of each planned trial to the study, without the part that its trunk shares."""
-    return _flops(plan, "paid_flops" if "paid_flops" in plan else "train_flops")
-
-
-def _flops(frame: pd.DataFrame, column: str) -> Floats:
-    return np.zeros(0) if frame.empty else np.asarray(frame[column].to_numpy(np.float64))
+    if plan.empty:
+        return np.zeros(0)
+    return plan["paid_flops" if "paid_flops" in plan else "train_flops"].to_numpy(np.float64)
 
 
 def _by_what(ledger: pd.DataFrame, entries: tuple[str, ...], column: str) -> dict[str, float]:
     if ledger.empty:
         return {}
     chosen = ledger[ledger["entry"].isin(entries)]
-    sums = pd.Series(_flops(chosen, column)).groupby(chosen["what"].to_numpy(), sort=False).sum()
+    sums = chosen[column].astype(np.float64).groupby(chosen["what"], sort=False).sum()
     return {str(what): float(flops) for what, flops in sums.items()}
 
 

@@ -6,7 +6,7 @@ counts as a crossover before the first or after the last x, so that an interval 
 there.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any, Literal
 
@@ -43,8 +43,8 @@ class Crossing:
     reason: str
     ahead_first: float
     ahead_last: float
-    x: float = float("nan")
-    ends: Interval = field(default_factory=Interval)
+    x: float
+    ends: Interval
 
 
 def cross(
@@ -63,30 +63,23 @@ def cross(
     refits = len(gap) - 1 if refits is None else refits
     ahead = (gap > 0)[1 : 1 + refits]
     start, end = (float(ahead[:, side].mean()) if refits else float("nan") for side in (0, -1))
-    if not informed:
-        reason = "neither the noise between seeds nor the discrepancy of the laws was measured"
-        return Crossing(verdict="undecided", reason=reason, ahead_first=start, ahead_last=end)
-    overtaking = (~ahead[:, 0] & ahead[:, -1]).mean()
-    behind = (gap < 0)[1 : 1 + refits]  # a draw with equal curves counts for neither side
-    steady = [float(side.all(axis=1).mean()) for side in (behind, ahead)]
-    if overtaking >= COVERAGE:
-        places = _places(gap, at)
-        return Crossing(
-            verdict="overtakes",
-            reason=f"in {overtaking:.0%} of the draws it starts behind and ends ahead",
-            ahead_first=start,
-            ahead_last=end,
-            x=float(places[0]),
-            ends=intervals(np.clip(places, at[0], at[-1]), refits).open_at(at[0], at[-1]),
-        )
-    if max(steady) >= COVERAGE:
-        reason = f"one is ahead throughout in {max(steady):.0%} of the draws"
-        return Crossing(verdict="none within the data", reason=reason, ahead_first=start, ahead_last=end)
-    reason = (
-        f"in {overtaking:.0%} of the draws it starts behind and ends ahead; "
-        f"in {max(steady):.0%} one is ahead throughout"
-    )
-    return Crossing(verdict="undecided", reason=reason, ahead_first=start, ahead_last=end)
+    verdict: Verdict = "undecided"
+    reason = "neither the noise between seeds nor the discrepancy of the laws was measured"
+    x, ends = float("nan"), Interval()
+    if informed:
+        overtaking = (~ahead[:, 0] & ahead[:, -1]).mean()
+        behind = (gap < 0)[1 : 1 + refits]  # a draw with equal curves counts for neither side
+        steady = max(float(side.all(axis=1).mean()) for side in (behind, ahead))
+        reason = f"in {overtaking:.0%} of the draws it starts behind and ends ahead"
+        if overtaking >= COVERAGE:
+            verdict, places = "overtakes", _places(gap, at)
+            x = float(places[0])
+            ends = intervals(np.clip(places, at[0], at[-1]), refits).open_at(at[0], at[-1])
+        elif steady >= COVERAGE:
+            verdict, reason = "none within the data", f"one is ahead throughout in {steady:.0%} of the draws"
+        else:
+            reason += f"; in {steady:.0%} one is ahead throughout"
+    return Crossing(verdict=verdict, reason=reason, ahead_first=start, ahead_last=end, x=x, ends=ends)
 
 
 def _places(gap: Floats, at: Floats) -> Floats:
@@ -136,11 +129,10 @@ def _pair(draws: CellDraws, one: Law, other: Law, axis: str) -> dict[str, Any] |
     names = [axis_text(axis, law.identity[axis]) for law in (one, other)]
     if first[0, -1] < second[0, -1]:
         first, second, names = second, first, names[::-1]
-    found = cross(first, second, at, informed=informed, refits=refits)
+    found = asdict(cross(first, second, at, informed=informed, refits=refits))
+    interval: dict[str, Any] = found.pop("ends")
     return {
         "along": one.along, "axis": axis, "held": curve_text(one, without=axis),
         "behind": names[0], "ahead": names[1],
-        "x_low": float(low), "x_high": float(high), "verdict": found.verdict, "reason": found.reason,
-        "ahead_first": found.ahead_first, "ahead_last": found.ahead_last,
-        "x": found.x,
-    } | asdict(found.ends)  # fmt: skip
+        "x_low": float(low), "x_high": float(high),
+    } | found | interval  # fmt: skip

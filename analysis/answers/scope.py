@@ -72,9 +72,7 @@ def _tried(count: int) -> str:
 def _rates(row: Mapping[str, Any], draws: CellDraws, rates: Mapping[tuple[str, str], float] | None) -> str:
     if rates is None:
         return ""
-    here = draws.cells[draws.cells["regime"] == row["regime"]]
-    if row["regime"] == "fixed-compute":
-        here = here[here["budget"] == row["budget"]]
+    here = _at(draws.cells, row)
     pairs = set(zip(here["architecture"], here["strategy"], strict=True))
     tuned = len(pairs & {*rates})
     if not tuned:
@@ -92,11 +90,15 @@ def _not_run(
 ) -> str:
     """Return the combinations of the leaders' parts that were neither run nor planned, in words."""
     leader = _parts(row["leaders"][0], row["regime"])
-    run = _known(draws.cells, row) | _known(plan, row)
+    run = {
+        _parts(cell, row["regime"])
+        for cells in (draws.cells, plan)
+        if not cells.empty
+        for cell in records(_at(cells, row)[[*CONFIGURATION]].drop_duplicates())
+    }
     reasons = {
         _parts(cell, row["regime"]): str(cell["reason"])
-        for cell in records(left_out)
-        if cell["regime"] == row["regime"] and _same_level(cell["level_flops"], row)
+        for cell in records(_at(left_out, row, level="level_flops"))
     }
     absent = [parts for parts in product(*_options(row, draws, compared)) if parts not in run]
     absent.sort(key=lambda parts: sum(one != other for one, other in zip(parts, leader, strict=True)))
@@ -134,20 +136,14 @@ def _parts(cell: Mapping[str, Any], regime: str) -> _Parts:
     return str(cell["architecture"]), str(cell["strategy"]), _Subset(size, str(cell["quality"]))
 
 
-def _same_level(level: object, row: Mapping[str, Any]) -> bool:
-    return bool(row["regime"] != "fixed-compute" or level == row["budget"])
-
-
-def _known(cells: pd.DataFrame, row: Mapping[str, Any]) -> set[_Parts]:
-    """Return what was run or planned at a row's budget; outside fixed compute, at any budget."""
+def _at(cells: pd.DataFrame, row: Mapping[str, Any], *, level: str = "budget") -> pd.DataFrame:
+    """Return the rows of a frame at a row's budget; outside fixed compute, at any budget."""
     if cells.empty:
-        return set()
-    same = cells["regime"] == row["regime"]
-    if row["regime"] == "fixed-compute":
-        same &= cells["budget"] == row["budget"]
-    return {
-        _parts(cell, row["regime"]) for cell in records(cells.loc[same, [*CONFIGURATION]].drop_duplicates())
-    }
+        return cells
+    fixed = row["regime"] == "fixed-compute"
+    same = (cells["regime"] == row["regime"]) & ((cells[level] == row["budget"]) | (not fixed))
+    here: pd.DataFrame = cells[same]
+    return here
 
 
 def _text(parts: _Parts, leader: _Parts, regime: str) -> str:

@@ -149,10 +149,14 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000) -> CellDraws
     curve = curve_numbers(cells)
     loss = is_loss(trials.metric)
     images, reading = (cells[name].to_numpy(np.float64) for name in ("images", "reading_error"))
-    unit, counted = _loss_units(mean, reading) if loss else _units(mean, images, reading)
-    residuals = _residuals(trials, cells, position, unit)
-    left_out, without = _jackknife(trials, cells, position)
+    unit, counted = _units(mean, images, reading, loss=loss)
+    # Runs of cells with at least two: the cell of each, its mean without the run, and the run's residual.
     several = runs[position] > 1
+    left_out = position[several]
+    deviation = (trials.frame["error"].to_numpy(np.float64) - mean[position])[several]
+    without = mean[left_out] - deviation / (runs[left_out] - 1.0)
+    residuals = deviation * np.sqrt(runs[left_out] / (runs[left_out] - 1.0))
+    residuals /= np.maximum(unit[left_out], _LEAST)
     trunks = find_trunks(trials.frame, several)
     shared = 0.0 if trunks is None else trunks.correlation(residuals)
     counts = _freedom(runs, curve, shared)
@@ -215,7 +219,7 @@ def _resampled(  # noqa: PLR0913 (residuals, where they come from, and how they 
     """Return deviations of the cells' means in units of the counting noise, shape (draws, cells).
 
     Args:
-        residuals: Residuals from ``_residuals``.
+        residuals: Residuals in units of the counting noise, inflated by √(n/(n−1)).
         position: Cell of each residual.
         runs: Runs of each cell.
         curve: Curve of each cell.
@@ -278,12 +282,17 @@ def _cells(trials: Trials) -> tuple[pd.DataFrame, Indices]:
     return cells.reset_index(), np.asarray(grouped.ngroup(), dtype=np.intp)
 
 
-def _units(error: Floats, images: Floats, reading: Floats) -> tuple[Floats, bool]:
-    """Return the counting noise of one run per cell, joined by its reading error, and whether it is known."""
-    read = _read(reading)
-    counted = bool(len(images)) and bool(np.isfinite(images).all()) and bool((images > 0).all())
+def _units(error: Floats, images: Floats, reading: Floats, *, loss: bool) -> tuple[Floats, bool]:
+    """Return the counting noise of one run per cell, joined by its reading error, and whether it is known.
+
+    A loss counts no answers: its unit is its reading error, or else the loss itself.
+    """
+    read = len(reading) > 0 and bool((reading > 0).all())
+    counted = not loss and len(images) > 0 and bool((np.isfinite(images) & (images > 0)).all())
     if read and not counted:
         return reading, True
+    if loss:
+        return np.abs(error), False
     count = images if counted else np.full_like(error, 100.0)
     proportion = agresti_coull(error, count)
     counting = np.sqrt(proportion * (1.0 - proportion) / (count if counted else 1.0))
@@ -293,35 +302,6 @@ def _units(error: Floats, images: Floats, reading: Floats) -> tuple[Floats, bool
 def agresti_coull(error: Floats, images: Floats | float) -> Floats:
     """Return an error with two right and two wrong answers added (Agresti and Coull 1998): 0 has noise."""
     return (error * images + 2.0) / (images + 4.0)
-
-
-def _loss_units(loss: Floats, reading: Floats) -> tuple[Floats, bool]:
-    """Return the unit of a loss, which counts no answers: its reading error, or else the loss itself."""
-    return (reading, True) if _read(reading) else (np.abs(loss), False)
-
-
-def _read(reading: Floats) -> bool:
-    """Return whether every cell has a reading error above zero."""
-    return bool(len(reading)) and bool((reading > 0).all())
-
-
-def _jackknife(trials: Trials, cells: pd.DataFrame, position: Indices) -> tuple[Indices, Floats]:
-    """Return, for each run of a cell with at least two, that cell and its mean without the run."""
-    runs, mean = (cells[name].to_numpy(np.float64)[position] for name in ("runs", "error"))
-    several = runs > 1
-    error = trials.frame["error"].to_numpy(np.float64)[several]
-    left = mean[several] - (error - mean[several]) / (runs[several] - 1.0)
-    return position[several], np.asarray(left, dtype=np.float64)
-
-
-def _residuals(trials: Trials, cells: pd.DataFrame, position: Indices, unit: Floats) -> Floats:
-    """Return standardised residuals, inflated by √(n/(n−1)), of the cells with at least two runs."""
-    runs = cells["runs"].to_numpy(np.float64)[position]
-    deviation = trials.frame["error"].to_numpy(np.float64) - cells["error"].to_numpy(np.float64)[position]
-    several = runs > 1
-    inflated = deviation[several] * np.sqrt(runs[several] / (runs[several] - 1.0))
-    inflated = inflated / np.maximum(unit[position][several], _LEAST)
-    return np.asarray(inflated, dtype=np.float64)
 
 
 def _explain(source: Source, freedom: int, noise: float | None, runs: NDArray[np.int64]) -> str:

@@ -151,8 +151,7 @@ def _column(table: pd.DataFrame, name: str, column: Column, how: ColumnMap) -> N
     if column.source is None:
         return np.full(len(table), column.value, dtype=object)
     _check(table, column.source, at)
-    read = _reader(column, name)
-    return _each(table, column.source, read, lambda column: f"{at}column '{column}'").astype(object)
+    return _each(table, column.source, _reader(column, name), f"{at}column '{column.source}'")
 
 
 def _numbers(table: pd.DataFrame, column: Column, name: str, at: str) -> Floats:
@@ -165,7 +164,7 @@ def _numbers(table: pd.DataFrame, column: Column, name: str, at: str) -> Floats:
             table,
             column.source,
             lambda value: _number(value if named is None else named(value)),
-            lambda column: f"{at}column '{column}' must hold numbers for {name}",
+            f"{at}column '{column.source}' must hold numbers for {name}",
         ).astype(np.float64)
     values = values * column.times
     for other, power in ((column.by, 1), (column.over, -1)):
@@ -175,7 +174,7 @@ def _numbers(table: pd.DataFrame, column: Column, name: str, at: str) -> Floats:
 
 
 def _each(
-    table: pd.DataFrame, source: str, read: Callable[[object], object], where: Callable[[str], str]
+    table: pd.DataFrame, source: str, read: Callable[[object], object], where: str
 ) -> NDArray[np.object_]:
     """Read a column value by value; an error names the column and the row."""
     found = np.empty(len(table), dtype=object)
@@ -183,7 +182,7 @@ def _each(
         try:
             found[place] = read(value)
         except ValueError as error:
-            raise ValueError(f"{where(source)}; row {table.index[place] + 1}: {error}") from None
+            raise ValueError(f"{where}; row {table.index[place] + 1}: {error}") from None
     return found
 
 

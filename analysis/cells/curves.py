@@ -1,13 +1,14 @@
 """The curves of a study: cells that differ only in compute, or only in the number of pairs."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
 from analysis.arrays import Indices
 from analysis.cells.bootstrap import CellDraws
+from analysis.cells.family import family
 from analysis.cells.table import CELL
 from analysis.labels import budget_text, held_text
 
@@ -30,14 +31,7 @@ class Curve:
     positions: Indices
 
 
-class _HasCurve(Protocol):
-    @property
-    def along(self) -> str: ...
-    @property
-    def identity(self) -> Mapping[str, Any]: ...
-
-
-C = TypeVar("C", bound=_HasCurve)
+C = TypeVar("C", bound=Curve)
 
 
 def curves(draws: CellDraws, *, along: str) -> list[Curve]:
@@ -47,23 +41,29 @@ def curves(draws: CellDraws, *, along: str) -> list[Curve]:
         draws: Cells of the study.
         along: ``compute`` for cells that differ only in budget, ``data`` for those that differ only in size.
     """
-    left = "budget" if along == "compute" else "subset_size"
-    regimes = draws.cells["regime"].to_numpy(object)
-    x = draws.column(X_COLUMNS[along])
-    found = []
-    for one_epoch in (False, True):
-        # In one epoch each pair is seen once: more compute means more pairs, so both vary along the curve.
-        free = {"budget", "subset_size"} if one_epoch and along == "compute" else {left}
-        identity = [name for name in CELL if name not in free]
-        kept = np.flatnonzero((regimes == "one-epoch") == one_epoch)
-        for key, places in draws.take(kept).groups(identity):
-            positions = kept[places]
-            if len(positions) < 2:  # noqa: PLR2004 (one cell is no curve)
-                continue
+    x, found = draws.column(X_COLUMNS[along]), []
+    for held, positions in differing(draws, "budget" if along == "compute" else "subset_size"):
+        if len(positions) > 1:
             ordered = positions[np.argsort(x[positions], kind="stable")]
-            held = dict(zip(identity, key, strict=True))
             found.append(Curve(along=along, identity=held, positions=ordered))
     return found
+
+
+def differing(draws: CellDraws, *columns: str) -> Iterator[tuple[dict[str, Any], Indices]]:
+    """Yield each group of cells that differ in some columns alone: what they share, and their positions."""
+    one_epoch = draws.cells["regime"].to_numpy(object) == "one-epoch"
+    for kept in (np.flatnonzero(~one_epoch), np.flatnonzero(one_epoch)):
+        # In one epoch each pair is seen once: more compute means more pairs, so both vary together.
+        together = {"subset_size"} if "budget" in columns and one_epoch[kept].any() else set()
+        shared = [name for name in CELL if name not in {*columns, *together}]
+        for key, places in draws.take(kept).groups(shared):
+            yield dict(zip(shared, key, strict=True)), kept[places]
+
+
+def with_families(draws: CellDraws) -> CellDraws:
+    """Return the same cells with a column ``family``, that of their architecture."""
+    families = [family(str(name)) for name in draws.cells["architecture"]]
+    return replace(draws, cells=draws.cells.assign(family=families))
 
 
 def by_length(found: Sequence[Curve]) -> list[list[Curve]]:
@@ -74,7 +74,7 @@ def by_length(found: Sequence[Curve]) -> list[list[Curve]]:
     return list(groups.values())
 
 
-def curve_text(curve: _HasCurve, *, without: str = "") -> str:
+def curve_text(curve: Curve, *, without: str = "") -> str:
     """Return the fixed parts of a curve in words, with its budget if that is fixed."""
     identity = curve.identity
     held = {name: value for name, value in identity.items() if name != without}

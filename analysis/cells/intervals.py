@@ -114,8 +114,7 @@ def intervals(stack: Floats, draws: int) -> Interval:
 
 def _between(values: Floats, low: float, high: float) -> tuple[float, float]:
     """Return the values at two shares of their sorted order, rounded outwards."""
-    ordered = np.sort(values[~np.isnan(values)])
-    if not len(ordered):
+    known = values[~np.isnan(values)]
+    if not len(known):
         return float("nan"), float("nan")
-    last = len(ordered) - 1
-    return float(ordered[int(np.floor(low * last))]), float(ordered[int(np.ceil(high * last))])
+    return float(np.quantile(known, low, method="lower")), float(np.quantile(known, high, method="higher"))

@@ -78,7 +78,8 @@ def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
     finished = (results["status"] == "finished").to_numpy(bool)
     value = _numbers(results, metric)
     measured = finished & np.isfinite(value)
-    _check_fraction(results, metric, value, measured)
+    if not is_loss(metric):
+        _check_fraction(results, metric, value, measured)
 
     excluded = results.loc[~measured, ["trial", "status", "reason"]]
     reasons = [
@@ -192,20 +193,12 @@ def _check_columns(results: pd.DataFrame, metric: str) -> None:
         _numbers(results, name)
 
 
-def _check_fraction(
-    results: pd.DataFrame,
-    metric: str,
-    value: Floats,
-    measured: Mask,
-) -> None:
-    outside = measured & ((value < 0) | (value > 1))
-    if is_loss(metric):
-        return
-    if outside.any():
-        row = int(np.flatnonzero(outside)[0])
+def _check_fraction(results: pd.DataFrame, metric: str, value: Floats, measured: Mask) -> None:
+    outside = np.flatnonzero(measured & ((value < 0) | (value > 1)))
+    if len(outside):
         raise ValueError(
             f"results column '{metric}' must hold fractions in [0, 1]; "
-            f"found {value[row]:g} in trial '{results['trial'].iloc[row]}'"
+            f"found {value[outside[0]]:g} in trial '{results['trial'].iloc[outside[0]]}'"
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.answers.contrasts import comparisons, densest
+from analysis.answers.contrasts import along_axis, comparisons, densest
 from analysis.answers.frontier import choose
 from analysis.arrays import Indices
 from analysis.cells.bootstrap import CellDraws
@@ -123,17 +123,13 @@ def _once(draws: CellDraws) -> list[_Group]:
             found.append((POOL, POOL, largest))
         ways.append([
             _Group(
-                label=label, held=held | {"subset_size": size}, positions=_by_quality(draws, group)
+                label=label, held=held | {"subset_size": size},
+                positions=along_axis(draws, "quality", group),
             )
             for label, size, group in found
             if len(group) > 1
         ])  # fmt: skip
     return max(ways, key=lambda groups: sum(len(group.positions) for group in groups))
-
-
-def _by_quality(draws: CellDraws, positions: Indices) -> Indices:
-    quality = draws.cells["quality"].to_numpy(object)
-    return np.asarray(sorted(positions, key=lambda place: sort_key("quality", quality[place])), dtype=np.intp)
 
 
 def _bars(  # noqa: PLR0913 (what is drawn, and its words)

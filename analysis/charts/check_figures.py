@@ -1,6 +1,5 @@
 """Data of the figures that check the laws: residuals and held-out forecasts."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from analysis.charts.figure_data import FigureData, Missing, cell_marks, mark_fr
 from analysis.labels import capital, configuration_text, listed, metric_text, percent, plural
 from analysis.laws.form_choice import LAST, root_mean_square
 from analysis.laws.holdout import Holdout
-from analysis.laws.laws import Law
+from analysis.laws.measure import Measure
 
 _MOST_BARS = 60
 _BARS = "Bars: interval of the cell."
@@ -20,9 +19,10 @@ _NO_BARS = "Intervals are not drawn for so many cells."
 _LAWS = 4
 
 
-def residuals(draws: CellDraws, laws: Sequence[Law], *, metric: str) -> FigureData | Missing:
+def residuals(measure: Measure) -> FigureData | Missing:
     """Return the figure of measured error minus law, for supported laws over compute with spare levels."""
     title = "Residuals of the laws over compute"
+    draws, laws = measure.draws, measure.along("compute")
     kept = [law for law in laws if law.fit.supported and law.fit.freedom]
     if not kept:
         reason = "no law over compute is both supported and has more levels than parameters"
@@ -52,7 +52,7 @@ def residuals(draws: CellDraws, laws: Sequence[Law], *, metric: str) -> FigureDa
         y_label="measured − law (points)",
         frame=mark_frame([*zero, *rows]),
         caption=(
-            f"{capital(metric_text(metric))} minus the law of its curve "
+            f"{capital(metric_text(measure.metric))} minus the law of its curve "
             f"({listed([*dict.fromkeys(law.fit.form.name for law in kept)])}), in points: "
             f"{plural(len(kept), 'supported law')} with levels to spare, of {plural(len(laws), 'curve')}, "
             f"{runs_text(draws, positions)}. Root mean square {size:.2f} points. "

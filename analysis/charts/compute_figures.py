@@ -1,7 +1,7 @@
 """Data of the figures of error over compute."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,8 +9,8 @@ import pandas as pd
 
 from analysis.arrays import Indices
 from analysis.cells.bootstrap import CellDraws
-from analysis.cells.curves import X_COLUMNS
-from analysis.cells.table import CELL, CONFIGURATION, records
+from analysis.cells.curves import X_COLUMNS, differing
+from analysis.cells.table import CELL, records
 from analysis.charts.figure_data import (
     AXIS_WORDS,
     JOINED,
@@ -32,6 +32,7 @@ from analysis.labels import (
 )  # fmt: skip
 from analysis.laws.form_choice import root_mean_square
 from analysis.laws.laws import Law
+from analysis.laws.measure import Measure
 
 _CUT = 0.3  # of a value: no interval of an excess error goes lower, since a logarithm has no zero
 _COSTS = {
@@ -42,52 +43,38 @@ _COSTS = {
 
 def slice_along(draws: CellDraws, axis: str) -> tuple[dict[str, Any], Indices]:
     """Return the fixed parts under which most cells compare along an axis, and these cells."""
-    others = ["regime", *(name for name in CONFIGURATION if name != axis)]
 
     def worth(positions: Indices) -> tuple[int, int, float]:
         budgets = Counter(draws.cells["budget"].to_numpy()[positions].tolist())
         comparable = sum(count for count in budgets.values() if count > 1)
         return comparable, len(positions), float(draws.cells["subset_size"].to_numpy()[positions].max())
 
-    groups: list[tuple[dict[str, Any], Indices]] = []
-    one_epoch = draws.cells["regime"].to_numpy(object) == "one-epoch"
-    for kept in (np.flatnonzero(~one_epoch), np.flatnonzero(one_epoch)):
-        # As in `curves`: in one epoch more compute means more pairs, so the subset size is not fixed.
-        held = [name for name in others if name != "subset_size" or not one_epoch[kept].any()]
-        for key, places in draws.take(kept).groups(held):
-            groups.append((dict(zip(held, key, strict=True)), kept[places]))
+    groups = differing(draws, "budget", axis)
     return max(groups, key=lambda group: worth(group[1]), default=({}, np.empty(0, dtype=np.intp)))
 
 
-def over_compute(  # noqa: PLR0913 (what is compared, along what, and what is best)
-    draws: CellDraws,
-    laws: Sequence[Law],
-    frontier: pd.DataFrame,
-    *,
-    axis: str,
-    metric: str,
-    x: str = "train_flops",
+def over_compute(
+    measure: Measure, frontier: pd.DataFrame, *, axis: str, x: str = "train_flops"
 ) -> FigureData | Missing:
     """Return the figure of error against cost, one curve per architecture or strategy, with the best marked.
 
     Args:
-        draws: Cells of the study.
-        laws: Laws along compute.
+        measure: Declared metric of a study.
         frontier: Best configuration at each budget, with its verdict.
         axis: ``architecture`` or ``strategy``.
-        metric: Declared metric, for the labels.
         x: Cost: ``train_flops`` or ``samples_seen``.
     """
     word = AXIS_WORDS[axis]
     short, cost, x_label = _COSTS[x]
     title = f"Error against {short}, by {word}"
+    draws, metric = measure.draws, measure.metric
     held, positions = slice_along(draws, axis)
     series = sorted(
         {str(value) for value in draws.cells[axis].iloc[positions]}, key=lambda value: sort_key(axis, value)
     )
     if not series or (axis == "strategy" and len(series) < 2):  # noqa: PLR2004 (two are compared)
         return Missing(title=title, reason=f"no two finished trials differ only in {word}")
-    drawn = [law for law in laws if all(law.identity.get(name) == value for name, value in held.items())]
+    drawn = _of_slice(measure, held)
     rows = curve_rows(draws, drawn, positions, axis=axis, x=x)
     shown = set(positions.tolist())
     regime = draws.cells["regime"].to_numpy()
@@ -112,26 +99,15 @@ def over_compute(  # noqa: PLR0913 (what is compared, along what, and what is be
     )
 
 
-def excess_over_compute(
-    draws: CellDraws, laws: Sequence[Law], *, axis: str, metric: str
-) -> FigureData | None:
+def excess_over_compute(measure: Measure, *, axis: str) -> FigureData | None:
     """Return the view of `over_compute` above each law's floor E, in log-log; None if no law has a floor.
 
     A law E + A·C^−α is a straight line there, whose slope is −α. Only curves with a law that is drawn have a
     known floor; cells at or below it are left out.
-
-    Args:
-        draws: Cells of the study.
-        laws: Laws along compute.
-        axis: ``architecture`` or ``strategy``.
-        metric: Declared metric, for the labels.
     """
+    draws, metric = measure.draws, measure.metric
     held, _ = slice_along(draws, axis)
-    drawn = [
-        law
-        for law in laws
-        if law.fit.supported and all(law.identity.get(name) == value for name, value in held.items())
-    ]
+    drawn = [law for law in _of_slice(measure, held) if law.fit.supported]
     if not any(law.fit.floor > 0 for law in drawn):
         return None
     rows, below, slopes = [], 0, []
@@ -170,6 +146,15 @@ def excess_over_compute(
     )
 
 
+def _of_slice(measure: Measure, held: Mapping[str, Any]) -> list[Law]:
+    """Return the laws along compute of the curves with the given fixed parts."""
+    return [
+        law
+        for law in measure.along("compute")
+        if all(law.identity.get(name) == value for name, value in held.items())
+    ]
+
+
 def curve_rows(
     draws: CellDraws, laws: Sequence[Law], positions: Indices, *, axis: str, x: str
 ) -> list[dict[str, Any]]:
@@ -177,36 +162,33 @@ def curve_rows(
     rows: list[dict[str, Any]] = []
     values = draws.cells[axis].to_numpy(object)
     for value in sorted(set(values[positions]), key=lambda value: sort_key(axis, value)):
-        name = axis_text(axis, value)
-        lines = [
-            row
-            for law in laws
-            if law.identity[axis] == value
-            for row in on_axis(law_rows(law, series=name), draws, law, x)
-        ]
         mine = positions[values[positions] == value]
-        rows += [*lines, *cell_marks(draws, mine, x=x, line="" if lines else JOINED, series=name)]
+        along = [law for law in laws if law.identity[axis] == value]
+        rows += _marks(draws, along, mine, x=x, series=axis_text(axis, value))
     return rows
 
 
 def curve_marks(draws: CellDraws, law: Law, *, x: str, **fixed: object) -> list[dict[str, Any]]:
     """Return the marks of one curve over a column of its cells: its law, or a thin line, and its cells."""
-    lines = on_axis(law_rows(law, **fixed), draws, law, x)
-    return [*lines, *cell_marks(draws, law.positions, x=x, line="" if lines else JOINED, **fixed)]
+    return _marks(draws, [law], law.positions, x=x, **fixed)
 
 
-def on_axis(rows: list[dict[str, Any]], draws: CellDraws, law: Law, x: str) -> list[dict[str, Any]]:
-    """Return the points of a law over another column that is proportional to its own along the curve."""
-    cells = draws.cells.iloc[law.positions]
+def _marks(
+    draws: CellDraws, laws: Sequence[Law], positions: Indices, *, x: str, **fixed: object
+) -> list[dict[str, Any]]:
+    lines = [row for law in laws for row in _law_rows(draws, law, x=x, **fixed)]
+    return [*lines, *cell_marks(draws, positions, x=x, line="" if lines else JOINED, **fixed)]
+
+
+def _law_rows(draws: CellDraws, law: Law, *, x: str, **fixed: object) -> list[dict[str, Any]]:
+    """Return the drawn points of a supported law in percent; ``tentative law`` if it cannot be tested.
+
+    The column of the cells for x is proportional to the law's own x along the curve.
+    """
+    cells, mark = draws.cells.iloc[law.positions], "law" if law.fit.tested else "tentative law"
     ratio = float((cells[x] / cells[X_COLUMNS[law.along]]).mean())
-    return [row | {"x": row["x"] * ratio} for row in rows]
-
-
-def law_rows(law: Law, **fixed: object) -> list[dict[str, Any]]:
-    """Return the drawn points of a supported law in percent; ``tentative law`` if it cannot be tested."""
-    mark = "law" if law.fit.tested else "tentative law"
     band = 100 * law.band[["y", "low", "high"]].assign(x=law.band["x"] / 100)
-    return [{"mark": mark} | point | fixed for point in records(band)]
+    return [{"mark": mark} | point | fixed | {"x": point["x"] * ratio} for point in records(band)]
 
 
 def _best_rows(

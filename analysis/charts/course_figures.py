@@ -9,7 +9,7 @@ from analysis.answers.frontier import CLEAR
 from analysis.cells.table import CONFIGURATION, records
 from analysis.charts.figure_data import JOINED, FigureData, Missing, mark_frame
 from analysis.design.course import COURSE
-from analysis.labels import axis_text, budget_text, configuration_text, count_text, plural
+from analysis.labels import budget_text, configuration_text, count_text, held_text, plural
 from budgets.quantity import format_flops
 
 _MOST_ROWS = 40
@@ -32,7 +32,7 @@ def plan_grid(plan: pd.DataFrame, left_out: pd.DataFrame, results: pd.DataFrame)
     cells = cells.assign(
         level=[_level_text(row) for row in records(cells)],
         order=cells["level_flops"].fillna(cells["samples_seen"]) if "samples_seen" in cells else 0.0,
-        row=[_row_text(row, parts) for row in records(cells)],
+        row=[held_text({part: row[part] for part in parts}) for row in records(cells)],
     )
     cells = cells.sort_values(["regime", "order"], kind="stable")
     levels = {str(name): float(place) for place, name in enumerate(dict.fromkeys(cells["level"]))}
@@ -74,12 +74,6 @@ def _level_text(row: dict[str, Any]) -> str:
         about = float(f"{row['samples_seen']:.2g}")
         return f"{count_text(about)} samples"
     return str(row["regime"]).replace("-", " ")
-
-
-def _row_text(row: dict[str, Any], parts: list[str]) -> str:
-    if len(parts) == len(CONFIGURATION):
-        return configuration_text(row)
-    return ", ".join(axis_text(part, row[part]) for part in parts)
 
 
 def _cell(group: pd.DataFrame, row: str, level: str) -> dict[str, Any]:

@@ -42,8 +42,8 @@ def scaling(found: Sequence[Growth], *, what: str, target_flops: float | None = 
     title = f"Best {word} against compute, by three approaches"
     if not found:
         return Missing(title=title, reason="no family has three model sizes")
-    one = max(found, key=lambda growth: sum(slope.line is not None for slope in growth.slopes.values()))
-    drawn = {approach: slope for approach, slope in one.slopes.items() if slope.line is not None}
+    one = max(found, key=lambda growth: sum(len(slope.levels) > 0 for slope in growth.slopes.values()))
+    drawn = {approach: slope for approach, slope in one.slopes.items() if len(slope.levels)}
     absent = [
         f"{approach}: {one.slopes[approach].reason}" for approach in APPROACHES if approach not in drawn
     ]
@@ -84,14 +84,13 @@ def scaling(found: Sequence[Growth], *, what: str, target_flops: float | None = 
 def _panel(
     one: Growth, approach: str, slope: Slope, what: str, target_flops: float | None
 ) -> list[dict[str, Any]]:
-    assert slope.line is not None, "only approaches with a line are drawn"
     found = judged(slope)
     exponent, ends = float(found["exponent"]), (float(found["low"]), float(found["high"]))
     if what == "D":
         exponent, ends = 1 - exponent, (1 - ends[1], 1 - ends[0])
     bracket = "" if np.isnan(ends[0]) else f" [{ends[0]:.2f}, {ends[1]:.2f}]"
     fixed = {"panel": f"{approach}, {what} ∝ C^{exponent:.2f}{bracket}", "series": one.family}
-    low, high = slope.line.within
+    low, high = slope.within
     rows: list[dict[str, Any]] = []
     beyond = high + np.log(_BEYOND) if target_flops is None else np.log(target_flops)
     parts = [("law", low, high), *([("extrapolation", high, beyond)] if beyond > high else [])]
@@ -104,7 +103,7 @@ def _panel(
                 "mark": mark, "x": x, "y": float(lines[0, place]), "low": float(below[place]),
                 "high": float(above[place]),
             })  # fmt: skip
-    return rows + [fixed | _point(row, one, what) for row in records(_distinct(slope.line.points))]
+    return rows + [fixed | _point(row, one, what) for row in records(_distinct(slope.behind))]
 
 
 def _distinct(points: pd.DataFrame) -> pd.DataFrame:

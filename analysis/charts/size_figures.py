@@ -32,14 +32,15 @@ from budgets.quantity import format_flops
 _PANELS = 3
 
 
-def over_data(draws: CellDraws, laws: Sequence[Law], *, metric: str) -> FigureData | Missing:
+def over_data(measure: Measure) -> FigureData | Missing:
     """Return the figure of error against unique pairs, one curve per budget.
 
     There is a panel per architecture, quality and strategy.
     """
     title = "Error against data size"
+    draws, metric = measure.draws, measure.metric
     groups: dict[tuple[Any, ...], list[Law]] = {}
-    for law in laws:
+    for law in measure.along("data"):
         key = tuple(law.identity[name] for name in ("regime", "architecture", "quality", "strategy"))
         groups.setdefault(key, []).append(law)
     if not groups:
@@ -230,7 +231,7 @@ def isoflop(draws: CellDraws, curves: Sequence[IsoFlopCurve], *, metric: str) ->
             "are parabolas of bounded asymmetry in the logarithm of the size, drawn over the fitted sizes if "
             "the minimum lies between these; the minimum is marked if the draws agree on it",
             *verdicts,
-            _repetition_text([curve for curve in group if curve.repeated]),
+            _repetition_text([curve for curve in group if max(curve.epochs) > 1]),
             runs_text(draws, [place for curve in group for place in curve.positions]),
             draws.explanation,
         ),

@@ -92,9 +92,7 @@ def from_study(results: pd.DataFrame, *, metric: str) -> pd.DataFrame:
         for kind, columns in names.items()
         if kind
     ]
-    if not frames:
-        return pd.DataFrame(columns=list(COLUMNS))
-    cells = pd.concat(frames, ignore_index=True)
+    cells = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
     if cells.empty:
         return pd.DataFrame(columns=list(COLUMNS))
     return pd.concat([_slice(cells, group) for group in GROUPS], ignore_index=True)[list(COLUMNS)]

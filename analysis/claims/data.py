@@ -1,7 +1,7 @@
 """Claims on data: number of pairs, epochs and quality (section 4 of the paper)."""
 
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 
 import pandas as pd
 
@@ -38,12 +38,12 @@ def _quality(frame: pd.DataFrame, metric: str, regime: str) -> Slice:
 
 
 def _larger_is_better(frame: pd.DataFrame, metrics: tuple[str, ...]) -> list[Effect]:
-    found: list[Effect] = []
-    for metric in metrics:
-        at = _epochs(frame, metric)
-        for epochs, (small, large) in product(at.rows, zip(at.columns[:-1], at.columns[1:], strict=True)):
-            found += at.gap((epochs, small), (epochs, large))
-    return found
+    return [
+        effect
+        for at in (_epochs(frame, metric) for metric in metrics)
+        for epochs, (small, large) in product(at.rows, pairwise(at.columns))
+        for effect in at.gap((epochs, small), (epochs, large))
+    ]
 
 
 def _c02(frame: pd.DataFrame) -> list[Effect]:
@@ -64,22 +64,19 @@ def _c05(frame: pd.DataFrame) -> list[Effect]:
 
 
 def _c07(frame: pd.DataFrame) -> list[Effect]:
-    found: list[Effect] = []
-    for metric in RETRIEVAL:
-        at = _epochs(frame, metric)
-        for size in at.columns:
-            found += [replace(gap, value=1.1 - gap.value) for gap in at.gap((8.0, size), (32.0, size))]
-    return found
+    slices = [_epochs(frame, metric) for metric in RETRIEVAL]
+    gaps = [gap for at in slices for size in at.columns for gap in at.gap((8.0, size), (32.0, size))]
+    return [replace(gap, value=1.1 - gap.value) for gap in gaps]
 
 
 def _filtered(frame: pd.DataFrame, metrics: tuple[str, ...], qualities: tuple[float, ...]) -> list[Effect]:
     """Compare each filtered subset with the full set in one epoch."""
-    found: list[Effect] = []
-    for metric in metrics:
-        at = _quality(frame, metric, ONE_EPOCH)
-        for row, quality in product(at.rows, qualities):
-            found += at.gap((row, FULL), (row, quality))
-    return found
+    return [
+        effect
+        for at in (_quality(frame, metric, ONE_EPOCH) for metric in metrics)
+        for row, quality in product(at.rows, qualities)
+        for effect in at.gap((row, FULL), (row, quality))
+    ]
 
 
 def _c09(frame: pd.DataFrame) -> list[Effect]:
@@ -88,12 +85,12 @@ def _c09(frame: pd.DataFrame) -> list[Effect]:
 
 
 def _c10(frame: pd.DataFrame) -> list[Effect]:
-    found: list[Effect] = []
-    for metric in FEW_SHOT:
-        at = _quality(frame, metric, EQUAL)
-        for row, (pure, dirty) in product(at.rows, zip(at.columns[:-1], at.columns[1:], strict=True)):
-            found += at.gap((row, dirty), (row, pure))
-    return found
+    return [
+        effect
+        for at in (_quality(frame, metric, EQUAL) for metric in FEW_SHOT)
+        for row, (pure, dirty) in product(at.rows, pairwise(at.columns))
+        for effect in at.gap((row, dirty), (row, pure))
+    ]
 
 
 def _c12(frame: pd.DataFrame) -> list[Effect]:

@@ -35,6 +35,7 @@ from budgets.quantity import format_flops
 WORTH = 0.25
 """Least worth of an option: its gain per FLOP times the FLOPs of the whole grid."""
 DRAWS = 1000
+_NO_ROOM = "the budget has no room for a trial that is worth its cost"
 FIRST_ROUND = "first runs of each curve, for its shape and the noise between seeds"
 
 _FIRST = ((0, 0), (0, 1), (1, 0))  # place among a curve's points, place among that cell's seeds
@@ -135,7 +136,7 @@ def decide(  # noqa: PLR0913 (what is known, what may be run, and at what price)
     ]
     if first:
         picks = _pick(first, grid, prices, taken, slots, room_flops)
-        return Decision(picks=tuple(picks), answers=(), stop=_stop(picks, waiting, "budget"))
+        return _decision(picks, (), waiting, _NO_ROOM)
     generator = stream(f"design/{int(known.sum())}/{int(waiting.sum())}")
     answers: list[Answer] = []
     options: list[_Option] = []
@@ -147,13 +148,12 @@ def decide(  # noqa: PLR0913 (what is known, what may be run, and at what price)
         _expect(layout, belief, measured.runs, waiting, generator)
         options += _options(layout, belief, measured.runs, taken, goals, now, ask)
     if all(answer.settled for answer in answers):
-        return Decision(picks=(), answers=tuple(answers), stop=_stop([], waiting, "answered"))
+        return _decision((), answers, waiting, "every question is answered")
     rate = np.array([option.gain / max(option.cost, 1.0) for option in options])
     order = np.argsort(-rate, kind="stable")
     worthy = [options[place] for place in order if rate[place] * prices.paid.sum() >= WORTH]
     picks = _pick(worthy, grid, prices, taken, slots, room_flops)
-    why = "budget" if worthy else "worth"
-    return Decision(picks=tuple(picks), answers=tuple(answers), stop=_stop(picks, waiting, why))
+    return _decision(picks, answers, waiting, _NO_ROOM if worthy else "no further trial is worth its cost")
 
 
 def _first_round(layout: Layout, present: Mask, taken: Mask) -> list[int]:
@@ -268,11 +268,6 @@ def _pick(  # noqa: PLR0913, PLR0917 (options by rank, and what limits them)
     return picks
 
 
-def _stop(picks: Sequence[Pick], waiting: Mask, why: str) -> str:
-    if picks or waiting.any():
-        return ""
-    return {
-        "answered": "every question is answered",
-        "worth": "no further trial is worth its cost",
-        "budget": "the budget has no room for a trial that is worth its cost",
-    }[why]
+def _decision(picks: Sequence[Pick], answers: Sequence[Answer], waiting: Mask, why: str) -> Decision:
+    """Return a decision, which stops if no trial was picked and none is waited for."""
+    return Decision(picks=tuple(picks), answers=tuple(answers), stop="" if picks or waiting.any() else why)

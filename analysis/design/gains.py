@@ -102,7 +102,7 @@ def forecast_gains(
     spread = float(target.var())
     if spread == 0:
         return np.zeros(len(curve))
-    cells = np.clip(draws, *np.quantile(draws, (0.005, 0.995), axis=0))
+    cells = _trimmed(draws)
     cells = cells - cells.mean(axis=0)
     covariance = np.einsum("s,scp->cp", target, cells) / len(target)
     # Cov²/(Var y · Var t). Chance correlations over n draws have a mean square of 1/n: four times that is
@@ -126,12 +126,12 @@ def settle(draws: Floats, curve: int, point: int, variance: float, generator: np
 
 def _regress(target: Floats, cells: Floats, variance: Floats) -> tuple[Floats, Floats]:
     """Return the slope of t per standard deviation of each y, and the standard deviation of t given y."""
-    cells = np.clip(cells, *np.quantile(cells, (0.005, 0.995), axis=0))
+    cells = _trimmed(cells)
     deviation = np.sqrt(cells.var(axis=0) + variance)
     slope = (target - target.mean()) @ (cells - cells.mean(axis=0)) / len(target) / deviation
     return slope, np.sqrt(np.maximum(target.var() - slope**2, 1e-12))
 
 
 def _trimmed(values: Floats) -> Floats:
-    """Return values clipped to their central 99 %, so that far draws do not set a variance."""
-    return np.clip(values, *np.quantile(values, (0.005, 0.995)))
+    """Return draws, along the first axis, clipped to their central 99 %: far ones do not set a variance."""
+    return np.clip(values, *np.quantile(values, (0.005, 0.995), axis=0))

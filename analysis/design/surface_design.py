@@ -16,7 +16,8 @@ import numpy as np
 
 from analysis.arrays import Floats, Indices, Mask
 from analysis.laws.descent import descend
-from analysis.laws.varying import PRIOR, Places, VaryingLaw
+from analysis.laws.surfaces.repeated import Points
+from analysis.laws.varying import PRIOR, VaryingLaw
 
 # Standard deviations of the noise and of the discrepancy of ln y, and reach of the discrepancy in logarithms.
 _NOISES = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
@@ -48,7 +49,7 @@ class SurfaceBelief:
 
 
 def believe_surface(
-    places: Places, runs: Indices, y: Floats, *, generator: np.random.Generator
+    places: Points, runs: Indices, y: Floats, *, generator: np.random.Generator
 ) -> SurfaceBelief:
     """Return the belief about all places after some runs.
 
@@ -58,7 +59,9 @@ def believe_surface(
         y: Losses or errors of these runs, above zero.
         generator: Draws the starts of the fit and the plausible laws.
     """
-    law, logs, log_y = VaryingLaw.about(places), places.logs, np.log(y)
+    # Coordinates of the discrepancy: ln N, ln D and ln of the epochs.
+    axes = [places.n, places.seen, np.maximum(places.seen / places.unique, 1.0)]
+    law, logs, log_y = VaryingLaw.about(places), np.log(np.stack(axes, axis=1)), np.log(y)
     # The prior of u₀ is relative to the mean of ln y.
     middle = PRIOR[0] + np.eye(PRIOR.shape[1])[0] * (log_y.mean() if len(log_y) else 0.0)
     fit = _Fit(law=law.at(runs), log_y=log_y, logs=logs[runs], middle=middle, spread=PRIOR[1],
@@ -140,7 +143,7 @@ class _Fit:
     Attributes:
         law: The law at the runs.
         log_y: ln y of the runs.
-        logs: Coordinates of the runs, see ``Places.logs``.
+        logs: Coordinates of the runs in the covariance of the discrepancy, shape (runs, 3).
         middle: Prior mean of the parameters.
         spread: Prior standard deviation of the parameters.
         tails: Variance of each run's noise as a multiple of the usual one, since some runs fail unnoticed.

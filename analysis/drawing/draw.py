@@ -121,20 +121,16 @@ def _logit(axis: Axis, set_scale: Callable[..., None], percent: Series) -> None:
 def _log_ticks(axes: Axes) -> None:
     """Set ticks at decades if the axis spans two of them, otherwise at 1, 2 and 5 within each decade."""
     low, high = axes.get_xlim()
-    if log10(high / low) > _DECADES:
-        axes.xaxis.set_major_locator(LogLocator(numticks=8))
-        if high < _WRITTEN_OUT:
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        return
+    wide = log10(high / low) > _DECADES
     ticks = [
         factor * _DECADE**exponent
         for exponent in range(floor(log10(low)), floor(log10(high)) + 1)
         for factor in (1, 2, 5)
         if low <= factor * _DECADE**exponent <= high
     ]
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    axes.xaxis.set_major_locator(LogLocator(numticks=8) if wide else FixedLocator(ticks))
+    if not wide or high < _WRITTEN_OUT:
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 

@@ -1,8 +1,7 @@
 """Positions and texts of the marks of a drawn figure, which a page shows under the pointer."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from html import escape
 from math import isfinite
 from typing import Any
@@ -23,113 +22,63 @@ _PAD = 1.0
 _POINTS_PER_INCH = 72
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Target:
-    """A mark with its position and text.
+def with_targets(svg: str, figure: Figure, data: FigureData, series: Sequence[str]) -> str:
+    """Return the SVG of a figure for a page.
 
-    Attributes:
-        x: In points from the left edge of the figure, as in its SVG.
-        y: In points from the top.
-        text: Text of the mark.
-        series: Series of the mark.
+    Over each mark lies an invisible circle whose title is the text of the mark, over each entry of the legend
+    an invisible button that hides and shows its series, and what belongs to a series carries its name.
+
+    Args:
+        svg: The drawn figure.
+        figure: The same, with its final layout.
+        data: Its marks, at the places where they were drawn.
+        series: Its series, in the order of the numbers in the ids of what was drawn.
     """
-
-    x: float
-    y: float
-    text: str
-    series: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LegendEntry:
-    """The entry of a series in a legend, by which a page hides and shows the series.
-
-    Attributes:
-        x: Left edge, in points from the left edge of the figure.
-        y: Upper edge, in points from the top.
-        width: In points.
-        height: In points.
-        series: Series of the entry.
-    """
-
-    x: float
-    y: float
-    width: float
-    height: float
-    series: str
+    named = re.sub(
+        r'id="series-(\d+)-\d+"', lambda found: f'data-series="{escape(series[int(found[1])])}"', svg
+    )
+    over = "".join([*_circles(figure, data), *_buttons(figure, data)])
+    return named.replace("</svg>", f'<g class="marks" fill="none" pointer-events="all">{over}</g></svg>')
 
 
-def targets(figure: Figure, data: FigureData) -> list[Target]:
-    """Return the marks of a figure whose layout is final, from left to right in each panel."""
+def _circles(figure: Figure, data: FigureData) -> Iterator[str]:
+    """Yield a circle for each mark with a text, from left to right in each panel."""
     panels = dict(zip(dict.fromkeys(data.frame["panel"]), figure.axes, strict=True))
-    found = []
     for panel, axes in panels.items():
         rows = data.frame[(data.frame["panel"] == panel) & data.frame["mark"].isin(_HOVERED)]
         here = {_place(figure, axes, row): (row["text"], row["series"]) for row in records(rows)}
-        found += [
-            Target(x=x, y=y, text=text, series=series)
-            for (x, y), (text, series) in sorted(here.items())
-            if text
-        ]
-    return found
+        for (x, y), (text, series) in sorted(here.items()):
+            if text:
+                yield (
+                    f'<circle cx="{x:g}" cy="{y:g}" r="{_RADIUS:g}" data-series="{escape(series)}">'
+                    f"<title>{escape(text)}</title></circle>"
+                )
 
 
-def entries(figure: Figure, data: FigureData) -> list[LegendEntry]:
-    """Return the legend's entries of the series of a figure whose layout is final and that was drawn."""
-    names, found = set(data.frame["series"]), []
+def _buttons(figure: Figure, data: FigureData) -> Iterator[str]:
+    """Yield a button over each entry of a series in the legend."""
+    names = set(data.frame["series"])
     scale, height = _POINTS_PER_INCH / figure.dpi, figure.get_figheight() * _POINTS_PER_INCH
     for text in (text for legend in figure.legends for text in legend.get_texts()):
         if text.get_text() in names:
-            box = text.get_window_extent()
+            box, name = text.get_window_extent(), escape(text.get_text())
             left = box.x0 * scale - _HANDLE
-            found.append(
-                LegendEntry(
-                    x=round(left, 1), y=round(height - box.y1 * scale - _PAD, 1),
-                    width=round(box.x1 * scale - left + _PAD, 1),
-                    height=round(box.height * scale + 2 * _PAD, 1), series=text.get_text(),
-                )
-            )  # fmt: skip
-    return found
+            wide, high = round(box.x1 * scale - left + _PAD, 1), round(box.height * scale + 2 * _PAD, 1)
+            yield (
+                f'<rect class="toggle" role="button" tabindex="0" aria-pressed="true" data-series="{name}" '
+                f'aria-label="{name}: show" x="{round(left, 1):g}" '
+                f'y="{round(height - box.y1 * scale - _PAD, 1):g}" width="{wide:g}" height="{high:g}"/>'
+            )
 
 
 def _place(figure: Figure, axes: Axes, row: dict[str, Any]) -> tuple[float, float]:
-    """Return the position of a mark; that of a bar, which starts at ``low`` or zero, is its middle."""
+    """Return the position of a mark, in points from the left and upper edge of its figure, as in the SVG.
+
+    That of a bar, which starts at ``low`` or zero, is its middle.
+    """
     x = float(row["x"])
     if row["mark"] in ("bar", "span"):
         x = (x + (float(row["low"]) if isfinite(row["low"]) else 0.0)) / 2
     right, up = figure.transFigure.inverted().transform(axes.transData.transform((x, float(row["y"]))))
     width, height = figure.get_size_inches() * _POINTS_PER_INCH
     return round(float(right * width), 2), round(float((1 - up) * height), 2)
-
-
-def with_targets(
-    svg: str, marks: Sequence[Target], legend: Sequence[LegendEntry], series: Sequence[str]
-) -> str:
-    """Return the SVG for a page.
-
-    Over each mark lies an invisible circle whose title is the text of the mark, over each entry of the legend
-    an invisible button, and what belongs to a series carries its name.
-
-    Args:
-        svg: The drawn figure.
-        marks: Its marks.
-        legend: Entries of its legend.
-        series: Its series, in the order of the numbers in the ids of what was drawn.
-    """
-    circles = "".join(
-        f'<circle cx="{mark.x:g}" cy="{mark.y:g}" r="{_RADIUS:g}" data-series="{escape(mark.series)}">'
-        f"<title>{escape(mark.text)}</title></circle>"
-        for mark in marks
-    )
-    buttons = "".join(
-        f'<rect class="toggle" role="button" tabindex="0" aria-pressed="true" '
-        f'data-series="{escape(one.series)}" '
-        f'aria-label="{escape(one.series)}: show" x="{one.x:g}" y="{one.y:g}" width="{one.width:g}" '
-        f'height="{one.height:g}"/>'
-        for one in legend
-    )
-    named = re.sub(
-        r'id="series-(\d+)-\d+"', lambda found: f'data-series="{escape(series[int(found[1])])}"', svg
-    )
-    over = f'<g class="marks" fill="none" pointer-events="all">{circles}{buttons}</g></svg>'
-    return named.replace("</svg>", over)

@@ -11,7 +11,6 @@ from pandas import DataFrame
 from analysis.charts.figure_data import JOINED
 from analysis.drawing.style import OTHER, STAR, TENTATIVE, Look
 
-_STAR: dict[str, Any] = {"linestyle": "none", "marker": "*", "markersize": 9, "zorder": 6}
 _OTHER: dict[str, Any] = {"linestyle": "none", "marker": OTHER.marker, "color": OTHER.colour}
 _DROPPED: dict[str, Any] = {
     "linestyle": "none", "marker": "x", "markersize": 4, "zorder": 5, "color": "#555555",
@@ -101,18 +100,13 @@ def _draw_points(axes: Axes, points: DataFrame, look: Look, *, face: str) -> Non
 
 
 def _draw_stars(axes: Axes, rows: DataFrame, look: Look) -> None:
-    for mark, face in (("best", look.colour), ("best, not clear", "white")):
-        best = rows[rows["mark"] == mark]
-        axes.vlines(best["x"], best["low"], best["high"], color=look.colour, linewidth=1.6, zorder=5)
-        axes.plot(
-            best["x"], best["y"], color=look.colour, markerfacecolor=face, markeredgecolor="black",
-            markeredgewidth=0.6, **_STAR,
-        )  # fmt: skip
-    minimum = rows[rows["mark"] == "minimum"]
-    axes.hlines(minimum["y"], minimum["low"], minimum["high"], color=look.colour, linewidth=1.6, zorder=5)
-    axes.plot(
-        minimum["x"], minimum["y"], color=look.colour, markeredgecolor="black", markeredgewidth=0.6, **_STAR
-    )
+    for mark, face in (("best", look.colour), ("best, not clear", "white"), ("minimum", look.colour)):
+        stars = rows[rows["mark"] == mark]
+        # The interval of a minimum is one of x.
+        lines, at = (axes.hlines, stars["y"]) if mark == "minimum" else (axes.vlines, stars["x"])
+        lines(at, stars["low"], stars["high"], color=look.colour, linewidth=1.6, zorder=5)
+        own = {"markersize": 9, "zorder": 6, "color": look.colour, "markerfacecolor": face}
+        axes.plot(stars["x"], stars["y"], **STAR | own)
 
 
 def legend_handles(frame: DataFrame, looks: dict[str, Look]) -> list[Line2D]:

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from analysis.charts.figure_data import FigureData
 from analysis.drawing.dodge import dodged
 from analysis.drawing.draw import draw, series_of
-from analysis.drawing.hover import entries, targets, with_targets
+from analysis.drawing.hover import with_targets
 from analysis.drawing.style import STYLE
 from budgets.names import neutral
 
@@ -47,4 +47,4 @@ def save(data: FigureData, folder: Path) -> str:
     data.frame.map(neutral).to_csv(folder / f"{data.name}.csv", index=False)
     (folder / f"{data.name}.txt").write_text(data.caption + "\n", encoding="utf-8")
     shown = replace(data, frame=dodged(data))
-    return with_targets(svg.getvalue(), targets(figure, shown), entries(figure, shown), series_of(shown))
+    return with_targets(svg.getvalue(), figure, shown, series_of(shown))

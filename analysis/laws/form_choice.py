@@ -43,7 +43,6 @@ class FormChoice:
         error: Root mean square miss on held-out cells, a fraction; NaN without held-out cells.
         spread: Part of the squared ``error`` that comes from the noise of the fitted cells, a variance.
         reason: Reason for the form, or why none could be tested.
-        scores: Scores of all forms, see ``scores``.
         points: One row per law and held-out cell: ``law``, ``curve``, ``position``, ``x``, ``measured``,
             ``forecast``, ``factor`` (x over the largest x that was kept).
     """
@@ -52,7 +51,6 @@ class FormChoice:
     error: float
     spread: float
     reason: str
-    scores: pd.DataFrame
     points: pd.DataFrame
 
     @property
@@ -89,9 +87,7 @@ def choose_form(draws: CellDraws, family: Sequence[Curve]) -> FormChoice:
     laws = found[found["compared"] & found["law"].isin(FORMS)]
     if laws.empty:
         reason = "the curves have too few levels to hold any out: two must remain"
-        return FormChoice(
-            form=POWER, error=float("nan"), spread=0.0, reason=reason, scores=found, points=points
-        )
+        return FormChoice(form=POWER, error=float("nan"), spread=0.0, reason=reason, points=points)
     # Prefer forms that would be drawn; among these the list is already sorted by held-out error.
     near = _near({law: misses[law] for law in laws["law"] if law in misses})
     best = laws[laws["law"].isin(near)].iloc[0] if near else laws.iloc[0]
@@ -105,7 +101,7 @@ def choose_form(draws: CellDraws, family: Sequence[Curve]) -> FormChoice:
         reason += "; so few cells hardly distinguish the laws"
     return FormChoice(
         form=form, error=float(best["error"]), spread=_spread(draws, lengths, form), reason=reason,
-        scores=found, points=points,
+        points=points,
     )  # fmt: skip
 
 

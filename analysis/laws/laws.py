@@ -20,15 +20,14 @@ over the pairs of such curves at their shared levels r, r' is part of the draws:
 comparison alike does not widen it. The noise of different curves is independent and needs no correction.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.arrays import Floats, Indices
+from analysis.arrays import Floats
 from analysis.cells.bootstrap import REFITS, CellDraws, stream
 from analysis.cells.curves import X_COLUMNS, Curve, alike, by_length, curves
 from analysis.cells.interpolation import bends, straight_lines
@@ -71,13 +70,10 @@ class Drawn:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Law:
+class Law(Curve):
     """One curve with its law.
 
     Attributes:
-        along: ``compute`` (x is training FLOPs) or ``data`` (x is unique pairs).
-        identity: Cell columns that all cells of the curve share, with their values.
-        positions: Positions of its cells in ``CellDraws.cells``, by rising x.
         fit: The fitted law.
         choice: Choice of its form.
         discrepancy: Discrepancy of its family.
@@ -91,9 +87,6 @@ class Law:
             intervals.
     """
 
-    along: str
-    identity: Mapping[str, Any]
-    positions: Indices
     fit: LawFit
     choice: FormChoice
     discrepancy: Excess

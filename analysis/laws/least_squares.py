@@ -58,12 +58,7 @@ def fit(form: Form, x: Floats, y: Floats, *, weights: Floats, chance: float = np
 def restarts(form: Form, x: Floats, y: Floats, *, weights: Floats, chance: float = np.nan) -> Floats:
     """Return the objectives of searches from other starts, shape (rows, starts).
 
-    Args:
-        form: As in ``fit``.
-        x: Shape (rows, cells).
-        y: Shape (rows, cells).
-        weights: Shape (rows, cells).
-        chance: As in ``fit``.
+    The arguments are those of ``fit``, with x, y and weights of shape (rows, cells).
     """
     starts = np.array(_RESTARTS)
     x, y, runs = (np.repeat(values, len(starts), axis=0) for values in (x, y, weights))

@@ -25,6 +25,10 @@ class Measure:
     draws: CellDraws
     laws: Sequence[Law] = ()
 
+    def along(self, along: str) -> list[Law]:
+        """Return the laws along ``compute`` or ``data``."""
+        return [law for law in self.laws if law.along == along]
+
 
 def measure(results: pd.DataFrame, metric: str, *, question: str) -> Measure:
     """Read one metric of a results table and fit every law.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from analysis.arrays import Floats, Indices
-from analysis.laws.surfaces.repeated import effective
+from analysis.laws.surfaces.repeated import Points, effective
 
 # Mean and standard deviation of u₀ less the mean of ln y; u₁, u₂; v₀ − u₀, v₁, v₂; w₀, w₁, w₂; r₀, r₁. Wide
 # enough for the published laws of language models and CLIP; R* is 15 in Muennighoff et al. 2023.
@@ -27,27 +27,6 @@ _STEP = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Places:
-    """Places on a surface.
-
-    Attributes:
-        n: Model sizes, shape (places,).
-        unique: Unique pairs.
-        seen: Samples seen.
-    """
-
-    n: Floats
-    unique: Floats
-    seen: Floats
-
-    @property
-    def logs(self) -> Floats:
-        """Coordinates ln N, ln D and ln of the epochs, shape (places, 3)."""
-        axes = [self.n, self.seen, np.maximum(self.seen / self.unique, 1.0)]
-        return np.asarray(np.log(np.stack(axes, axis=1)), dtype=np.float64)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class VaryingLaw:
     """The logarithm of the surface at given places, as a function of its parameters.
 
@@ -57,20 +36,19 @@ class VaryingLaw:
         unit_d: D₀.
     """
 
-    places: Places
+    places: Points
     unit_n: float
     unit_d: float
 
     @classmethod
-    def about(cls, places: Places) -> "VaryingLaw":
+    def about(cls, places: Points) -> "VaryingLaw":
         """Return the law in the units of all places."""
         unit_n, unit_d = (float(np.exp(np.log(axis).mean())) for axis in (places.n, places.seen))
         return cls(places=places, unit_n=unit_n, unit_d=unit_d)
 
     def at(self, rows: Indices) -> "VaryingLaw":
         """Return the same law at some of the places."""
-        places = Places(n=self.places.n[rows], unique=self.places.unique[rows], seen=self.places.seen[rows])
-        return replace(self, places=places)
+        return replace(self, places=self.places.take(rows))
 
     def __call__(self, theta: Floats) -> Floats:
         """Return ln y of each row of parameters, shape (rows, places)."""

@@ -46,7 +46,7 @@ def _said(one: Finding) -> str:
 def _shows(where: str, panel: str) -> bool:
     """Return whether a place in the paper, such as ``Sec 4, Fig 6c-d``, includes a panel."""
     number, letter = re.fullmatch(r"(\d+)([a-z]?)", panel).groups()  # type: ignore[union-attr]
-    for figure, first, last in _FIGURE.findall(where):
-        if figure == number and (not first or first <= letter <= (last or first)):
-            return True
-    return False
+    return any(
+        figure == number and (not first or first <= letter <= (last or first))
+        for figure, first, last in _FIGURE.findall(where)
+    )

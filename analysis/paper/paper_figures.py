@@ -36,9 +36,7 @@ class PaperFigure:
 
 def _compute(measures: Sequence[Measure]) -> FigureData | Missing:
     (mine,) = measures
-    along = [law for law in mine.laws if law.along == "compute"]
-    best = frontier(mine.draws)
-    return over_compute(mine.draws, along, best, axis="architecture", metric=mine.metric)
+    return over_compute(mine, frontier(mine.draws), axis="architecture")
 
 
 def _worth(measures: Sequence[Measure]) -> FigureData | Missing:

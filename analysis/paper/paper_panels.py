@@ -28,7 +28,6 @@ RETRIEVAL = ("coco/image_to_text_r1", "coco/text_to_image_r1")
 _IMAGES = {
     "imagenet": 50_000, "coco": 5_000, "variants-6": 99_600, "variants-5": 73_500, "other-sets": 73_500,
 }  # fmt: skip
-_Better = Literal["lower", "higher"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +42,7 @@ class Panel:
 
     reader: str
     metric: str
-    better: _Better
+    better: Literal["lower", "higher"]
 
 
 _READINGS: Mapping[str, Mapping[str, str]] = {

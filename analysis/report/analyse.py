@@ -180,7 +180,7 @@ def _so_far(best: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
     for row in records(best):
         missing = row["planned"] - row["configurations"]
         here = _planned_here(plan, row)
-        own = _of_configuration(here, row)
+        own = here if here.empty else here[(here[[*CELL]] == [row[name] for name in CELL]).all(axis=1)]
         left, seeds = (int((~rows["ended"]).sum()) if len(rows) else 0 for rows in (here, own))
         notes = []
         if missing > 0:
@@ -203,10 +203,6 @@ def _planned_here(plan: pd.DataFrame, row: Mapping[str, Any]) -> pd.DataFrame:
     same = plan["budget"] == row["budget"] if fixed else plan["train_flops"] <= row["flops"] * SAME_COST
     here: pd.DataFrame = plan[(plan["regime"] == row["regime"]) & same]
     return here
-
-
-def _of_configuration(plan: pd.DataFrame, row: Mapping[str, Any]) -> pd.DataFrame:
-    return plan if plan.empty else plan[(plan[[*CELL[1:]]] == [row[name] for name in CELL[1:]]).all(axis=1)]
 
 
 def _planned_configurations(best: pd.DataFrame, plan: pd.DataFrame) -> list[int]:

@@ -8,11 +8,9 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from analysis.answers.cost import by_level
 from analysis.cells.table import CONFIGURATION
 from analysis.laws.laws import Law
 from analysis.report.analyse import Analysis
-from analysis.report.study_frames import StudyFrames
 
 Columns = Mapping[str, tuple[str, str]]
 """Column → its meaning and its unit."""
@@ -152,14 +150,8 @@ FRAMES: Mapping[str, tuple[str, Columns]] = {
 """Name → content and columns of each frame."""
 
 
-def answer_frame(name: str, found: Analysis, study: StudyFrames) -> pd.DataFrame:
-    """Return one of `FRAMES` with exactly its documented columns.
-
-    Args:
-        name: Name of the frame.
-        found: Analysis of the study.
-        study: Frames that the analysis was made from.
-    """
+def answer_frame(name: str, found: Analysis) -> pd.DataFrame:
+    """Return the frame of a name in `FRAMES`, with exactly its documented columns."""
     columns = list(FRAMES[name][1])
     frame: pd.DataFrame = {
         "trials": lambda: found.trials.frame,
@@ -168,7 +160,7 @@ def answer_frame(name: str, found: Analysis, study: StudyFrames) -> pd.DataFrame
         "laws": lambda: pd.DataFrame([_law(law) for law in found.laws]),
         "pareto": lambda: pd.concat([each.pareto for each in found.envelopes] or [pd.DataFrame()]),
         "exponents": lambda: found.exponents,
-        "cost": lambda: by_level(study.plan, study.ledger, study.events),
+        "cost": lambda: found.levels,
     }[name]()
     return frame.reindex(columns=columns).reset_index(drop=True)
 

@@ -1,7 +1,6 @@
 """The first screen of a page: the answer in one sentence, the budgets, the cost, and what was not tried."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import isnan
 from typing import Any
 
@@ -18,28 +17,9 @@ from budgets.quantity import format_flops
 _NAMED = 3
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FirstScreen:
-    """The texts of the first screen.
-
-    Attributes:
-        answer: What to train at the largest budget, in one sentence; empty without a result.
-        budgets: A row per budget: heading → text, the same headings in each.
-        more: Number of budgets that are not shown, in words; may be empty.
-        cost: Name → text of what the study cost.
-        not_tried: What was not tried, a sentence each.
-    """
-
-    answer: str
-    budgets: tuple[Mapping[str, str], ...]
-    more: str
-    cost: Mapping[str, str]
-    not_tried: tuple[str, ...]
-
-
 def first_screen(
     found: Analysis, left_out: pd.DataFrame, *, hours: Mapping[str, float], price_per_hour: float | None
-) -> FirstScreen:
+) -> dict[str, Any]:
     """Return the texts of the first screen.
 
     Args:
@@ -47,16 +27,22 @@ def first_screen(
         left_out: Cells left out of the plan; empty for an imported study.
         hours: Device hours of each trial.
         price_per_hour: Declared price of one device for an hour.
+
+    Returns:
+        ``answer``, what to train at the largest budget, in one sentence, empty without a result; ``budgets``,
+        a row per budget: heading → text, the same headings in each; ``more``, the number of budgets that are
+        not shown, in words, may be empty; ``cost``, name → text of what the study cost; ``not_tried``, what
+        was not tried, a sentence each.
     """
     shown, more = turns(found.frontier)
     rows = records(shown)
-    return FirstScreen(
-        answer=answer(rows[-1]) if rows else "",
-        budgets=tuple(_budget(row, found, hours, price_per_hour) for row in rows),
-        more=more,
-        cost={} if found.imported else cost_texts(found),
-        not_tried=tuple(_not_tried(rows, found, left_out)),
-    )
+    return {
+        "answer": answer(rows[-1]) if rows else "",
+        "budgets": [_budget(row, found, hours, price_per_hour) for row in rows],
+        "more": more,
+        "cost": {} if found.imported else cost_texts(found),
+        "not_tried": _not_tried(rows, found, left_out),
+    }
 
 
 def answer(row: Mapping[str, Any]) -> str:

@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,34 +39,20 @@ _SORT_COLUMNS = {
 _BY_VALUE = ("Learning rate", "Batch")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PageSection:
-    """A section of the page, rendered by ``templates/section_NAME.html.j2``; left out if that is blank.
+SECTIONS = {
+    "answers": ("What to train at each budget", "Answers"),
+    "choices": ("One choice at a time", "Choices"),
+    "figures": ("Figures", "Figures"),
+    "tables": ("Tables", "Tables"),
+    "all-trials": ("All finished trials", "Trials"),
+    "open": ("What this page can't say", "Not decided"),
+    "provenance": ("Provenance", "Provenance"),
+}
+"""Sections in their order: name → heading, and entry in the contents.
 
-    The template is given all that `render` is given, the `Analysis` as ``found``. To add a section, write its
-    template and an entry of `SECTIONS`.
-
-    Attributes:
-        name: Id of the section.
-        title: Heading.
-        menu: Entry in the contents.
-    """
-
-    name: str
-    title: str
-    menu: str
-
-
-SECTIONS = (
-    PageSection(name="answers", title="What to train at each budget", menu="Answers"),
-    PageSection(name="choices", title="One choice at a time", menu="Choices"),
-    PageSection(name="figures", title="Figures", menu="Figures"),
-    PageSection(name="tables", title="Tables", menu="Tables"),
-    PageSection(name="all-trials", title="All finished trials", menu="Trials"),
-    PageSection(name="open", title="What this page can't say", menu="Not decided"),
-    PageSection(name="provenance", title="Provenance", menu="Provenance"),
-)
-"""Sections in their order."""
+A section is rendered by ``templates/section_NAME.html.j2``, which is given all that `render` is given, the
+`Analysis` as ``found``. It is left out if that is blank. The name is its id in the page.
+"""
 
 FIGURE_GROUPS = {
     "Error against compute": ("error-compute-", "error-samples-", "pareto"),
@@ -121,7 +106,6 @@ def render(  # noqa: PLR0913 (a page shows as many things)
     context = {
         "found": found,
         "name": study.name,
-        "imported": found.imported,
         "metric": metric_text(found.trials.metric),
         "unfinished": _unfinished(found.progress),
         "loss": is_loss(found.trials.metric),
@@ -133,8 +117,6 @@ def render(  # noqa: PLR0913 (a page shows as many things)
         ),
         "cards": [_card(row, found) | {"id": f"best-{n}"} for n, row in enumerate(records(shown), 1)],
         "card_figure": next((each["data"].name for group in groups for each in group["figures"]), ""),
-        "explanation": found.draws.explanation,
-        "statements": found.statements,
         "figure_groups": groups,
         "tables": tables,
         "shown_tables": shown_tables,
@@ -153,12 +135,11 @@ def render(  # noqa: PLR0913 (a page shows as many things)
         "tables": [(f"table-{table.name}", table.title) for table in shown_tables],
     }
     sections = []
-    for section in SECTIONS:
-        html = environment.get_template(f"section_{section.name}.html.j2").render(context)
+    for name, (title, menu) in SECTIONS.items():
+        html = environment.get_template(f"section_{name}.html.j2").render(context)
         if html.strip():
-            about = {"name": section.name, "title": section.title, "menu": section.menu}
-            # Rendered by the environment above, which escapes.
-            sections.append(about | {"html": Markup(html), "entries": entries.get(section.name, ())})  # noqa: S704
+            about = {"name": name, "title": title, "menu": menu, "entries": entries.get(name, ())}
+            sections.append(about | {"html": Markup(html)})  # noqa: S704 (the environment above escapes)
     return environment.get_template("page.html.j2").render(context, sections=sections)
 
 
@@ -201,14 +182,13 @@ def inline_svg(svg: str, name: str) -> Markup:
 
 
 def _card(row: Mapping[Any, Any], found: Analysis) -> dict[str, Any]:
+    """Return a row of the best configurations with the texts of its card."""
     source = found.draws.source
     metric = found.trials.metric
     probability = float(row["probability"])
     ends = percent_interval(row["low"], row["high"])
     return {
-        "budget": row["at"],
-        "regime": row["regime"],
-        "architecture": row["architecture"],
+        **row,
         "parts": [axis_text(axis, row[axis]) for axis in ("strategy", "subset_size", "quality")],
         "samples": count_text(row["samples_seen"]),
         "epochs": f"{row['epochs']:.1f}",
@@ -219,11 +199,7 @@ def _card(row: Mapping[Any, Any], found: Analysis) -> dict[str, Any]:
         "share": share_text(probability),
         "width": 0.0 if pd.isna(probability) else 100 * probability,
         "share_is": "P(best)" if source == "runs" else "P(best) from counting noise alone",
-        "runner_up": row["runner_up"],
         "runner_up_error": value_text(metric, row["runner_up_error"]),
-        "verdict": row["verdict"],
-        "reason": row["reason"],
-        "scope": row["scope"],
         "tied": [text for text in row["tied"].split("; ") if text],
         "runs": int(row["runs"]),
         "trials": budget_text(row["regime"], row["budget"]),

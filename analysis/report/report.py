@@ -1,7 +1,6 @@
 """Writing of a study's report folder: report.html, figures/ and tables/."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -38,25 +37,6 @@ from analysis.report.tables.tuning_tables import tuning_tables
 from budgets.quantity import format_flops
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ReportSummary:
-    """The summary of a report for the command line.
-
-    Attributes:
-        page: Path of report.html.
-        planned: Number of planned trials.
-        finished: Number of finished trials.
-        lines: Finished trials, then the best configuration at each budget, one per line.
-        frontier: Best configurations as a frame, see ``frontier.frontier``.
-    """
-
-    page: Path
-    planned: int
-    finished: int
-    lines: tuple[str, ...]
-    frontier: pd.DataFrame
-
-
 def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page says of itself)
     folder: Path,
     study: StudyFrames,
@@ -67,7 +47,7 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
     made: str = "",
     reload_s: int | None = None,
     progress: Progress = no_progress,
-) -> ReportSummary:
+) -> tuple[str, ...]:
     """Analyse a study, finished or not, and write its report.
 
     Args:
@@ -79,6 +59,9 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
         made: Time of the page in ISO format; empty leaves it out.
         reload_s: Seconds after which the page reloads itself; None for never.
         progress: Takes the progress of the work.
+
+    Returns:
+        The answers as the command line prints them: finished trials, then the best at each budget.
 
     Raises:
         ValueError: A frame does not match its schema; see ``table.tidy``.
@@ -103,13 +86,7 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
                 made=made, reload_s=reload_s,
             )  # fmt: skip
             (new / "report.html").write_text(text, encoding="utf-8")
-    return ReportSummary(
-        page=folder / "report.html",
-        planned=found.progress.planned,
-        finished=found.progress.finished,
-        lines=summary_lines(found),
-        frontier=found.frontier,
-    )
+    return summary_lines(found)
 
 
 def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Missing, ...]:
@@ -120,8 +97,6 @@ def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Mi
         study: Frames that the analysis was made from.
     """
     metric, draws, best = found.trials.metric, found.draws, found.frontier
-    compute = [law for law in found.laws if law.along == "compute"]
-    data = [law for law in found.laws if law.along == "data"]
     measured = Measure(metric=metric, draws=draws, laws=found.laws)
     left_out = pd.DataFrame() if found.imported else study.left_out
     course: tuple[FigureData | Missing, ...] = (
@@ -140,16 +115,16 @@ def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Mi
         why = "the study was imported from a table, which does not record how it was run"
         course = tuple(Missing(title=each.title, reason=why) for each in course)
     return (
-        compute_figures.over_compute(draws, compute, best, axis="architecture", metric=metric),
-        compute_figures.over_compute(draws, compute, best, axis="strategy", metric=metric),
-        compute_figures.over_compute(draws, compute, best, axis="strategy", metric=metric, x="samples_seen"),
+        compute_figures.over_compute(measured, best, axis="architecture"),
+        compute_figures.over_compute(measured, best, axis="strategy"),
+        compute_figures.over_compute(measured, best, axis="strategy", x="samples_seen"),
         *(
             view
             for axis in ("architecture", "strategy")
-            if (view := compute_figures.excess_over_compute(draws, compute, axis=axis, metric=metric))
+            if (view := compute_figures.excess_over_compute(measured, axis=axis))
         ),
         pareto_figures.pareto(found.trials, found.envelopes),
-        size_figures.over_data(draws, data, metric=metric),
+        size_figures.over_data(measured),
         size_figures.over_epochs([measured]),
         *(size_figures.over_pairs([measured], axis=axis) for axis in ("architecture", "strategy")),
         bar_figures.quality_bars([measured], waiting=found.missing),
@@ -169,7 +144,7 @@ def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Mi
         ),
         size_figures.isoflop(draws, found.profiles, metric=metric),
         *scaling_figures.scaling_panels(found.growths, target_flops=study.target_flops),
-        check_figures.residuals(draws, compute, metric=metric),
+        check_figures.residuals(measured),
         check_figures.forecasts(draws, found.holdout, metric=metric),
         *(each for each in course if not _as_planned(each)),
     )

@@ -9,7 +9,7 @@
 Every approach returns the measured slope and the slope in each draw.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -20,9 +20,9 @@ from analysis.cells.interpolation import straight_lines
 from analysis.cells.intervals import half_width
 from analysis.labels import plural
 from analysis.laws.excess_variance import excess
-from analysis.laws.surfaces.repeated import RepeatedFit
+from analysis.laws.surfaces.repeated import Points, RepeatedFit
 from analysis.laws.surfaces.surface import fit, fit_draws
-from analysis.sizes.size_profile import ProfileData, profiles
+from analysis.sizes.size_profile import profiles_of
 
 _GRID = 60
 _SAME_SIZE = 0.03  # in ln N
@@ -35,54 +35,42 @@ _LEAST = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GrowthLine:
-    """The line ln N = level + a·(ln C − center), and the points that it was fitted to.
-
-    Attributes:
-        center: ln C at which the levels are given.
-        levels: Levels as measured and then in each draw, in the order of the slopes.
-        points: Columns ``log_c``, ``log_n``, ``low``, ``high`` (interval of ln N, NaN when unknown); no rows
-            for a surface, which is fitted to errors.
-        within: Smallest and largest ln C of the cells.
-    """
-
-    center: float
-    levels: Floats
-    points: pd.DataFrame
-    within: tuple[float, float]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Slope:
-    """The exponent of model size by one approach.
+    """The exponent of model size by one approach: the slope of the line ln N = level + a·(ln C − center).
 
     Attributes:
         measured: a; NaN if it could not be estimated.
         drawn: a in each draw; empty if its uncertainty is unknown.
         points: Number of computes or cells behind it.
         reason: Data behind the exponent, or the reason why there is none.
-        line: The line of that slope; None without a slope.
+        center: ln C at which the levels are given.
+        levels: Levels as measured and then in each draw; empty without a slope.
+        behind: Points that the line was fitted to: columns ``log_c``, ``log_n``, ``low``, ``high`` (interval
+            of ln N, NaN when unknown); no rows for a surface, which is fitted to errors.
+        within: Smallest and largest ln C of the cells.
     """
 
     measured: float = float("nan")
-    drawn: Floats
+    drawn: Floats = field(default_factory=lambda: np.empty(0))
     points: int
     reason: str
-    line: GrowthLine | None = None
+    center: float = float("nan")
+    levels: Floats = field(default_factory=lambda: np.empty(0))
+    behind: pd.DataFrame = field(default_factory=pd.DataFrame)
+    within: tuple[float, float] = (float("nan"),) * 2
 
     def log_n(self, log_c: Floats) -> Floats:
         """Return ln N on the line at ln C, as measured and then in each draw, shape (1 + draws, points)."""
-        assert self.line is not None, "only a slope has a line"
         slopes = np.concatenate([[self.measured], self.drawn])
-        return self.line.levels[:, None] + slopes[:, None] * (log_c - self.line.center)
+        return self.levels[:, None] + slopes[:, None] * (log_c - self.center)
 
 
 def _points(log_c: Floats, log_n: Floats, low: Floats | float, high: Floats | float) -> pd.DataFrame:
     return pd.DataFrame({"log_c": log_c, "log_n": log_n, "low": low, "high": high})
 
 
-def _none(points: int, reason: str) -> Slope:
-    return Slope(drawn=np.empty(0), points=points, reason=reason)
+def _ends(log_c: Floats) -> tuple[float, float]:
+    return float(log_c.min()), float(log_c.max())
 
 
 def by_envelope(draws: CellDraws, n: Floats) -> Slope:
@@ -99,7 +87,8 @@ def by_envelope(draws: CellDraws, n: Floats) -> Slope:
     groups = [order[steps == step] for step in np.unique(steps)]
     groups = [group for group in groups if len(np.unique(log_c[group])) > 1]
     if len(groups) < _FEWEST:
-        return _none(0, f"{plural(len(groups), 'model size')} at two computes or more; three are needed")
+        reason = f"{plural(len(groups), 'model size')} at two computes or more; three are needed"
+        return Slope(points=0, reason=reason)
     grid = np.linspace(log_c.min(), log_c.max(), _GRID)
     error = draws.with_measured() if draws.source == "runs" else draws.with_measured()[:1]
     curves = np.stack([_joined(log_c[group], error[:, group], grid) for group in groups], axis=1)
@@ -115,25 +104,22 @@ def by_envelope(draws: CellDraws, n: Floats) -> Slope:
     best, inside = _lowest(curves)
     won = len(np.unique(best[0][inside[0]]))
     if won < _FEWEST:
-        return _none(
-            int(inside[0].sum()),
-            f"{plural(won, 'size')} with a smaller and a larger one is the best somewhere; three are needed",
+        reason = (
+            f"{plural(won, 'size')} with a smaller and a larger one is the best somewhere; three are needed"
         )
+        return Slope(points=int(inside[0].sum()), reason=reason)
     slopes = _slopes(grid, sizes[best], inside)
     what = "the runs' noise" if draws.source == "runs" else "resampled model sizes"
     how = f"{plural(won, 'size')} on the envelope; interval from {what}"
     if len(slopes) == 1:
         how = f"{plural(won, 'size')} on the envelope; one seed per cell and too few sizes for an interval"
-    center = float(grid[inside[0]].mean())
-    line = GrowthLine(
-        center=center,
-        levels=_means(sizes[best], inside) + slopes * (center - _means(grid, inside)),
-        points=_points(grid[inside[0]], sizes[best[0]][inside[0]], np.nan, np.nan),
-        within=(float(log_c.min()), float(log_c.max())),
-    )
+    used = inside[0]
+    center = float(grid[used].mean())
     return Slope(
-        measured=float(slopes[0]), drawn=slopes[1:], points=int(inside[0].sum()), reason=how, line=line
-    )
+        measured=float(slopes[0]), drawn=slopes[1:], points=int(used.sum()), reason=how, center=center,
+        levels=_means(sizes[best], inside) + slopes * (center - _means(grid, inside)),
+        behind=_points(grid[used], sizes[best[0]][used], np.nan, np.nan), within=_ends(log_c),
+    )  # fmt: skip
 
 
 def _joined(log_c: Floats, error: Floats, grid: Floats) -> Floats:
@@ -181,22 +167,16 @@ def by_minima(draws: CellDraws, n: Floats) -> Slope:
     slices = _slices(draws, n)
     if len(slices) < _FEWEST:
         reason = f"{plural(len(slices), 'compute')} with enough sizes for a profile; three are needed"
-        return _none(len(slices), reason)
-    several = []
-    for positions in slices:
-        ordered = positions[np.argsort(n[positions], kind="stable")]
-        several.append(ProfileData.of(draws.take(ordered), n[ordered]))
-    fitted = profiles(
-        several, refits=draws.refits, source=draws.source, freedom=draws.freedom, question="exponents"
-    )
+        return Slope(points=len(slices), reason=reason)
+    ordered = [positions[np.argsort(n[positions], kind="stable")] for positions in slices]
+    fitted = profiles_of(draws, n, ordered, question="exponents")
     compute = draws.column("train_flops")
     log_c = np.array([np.log(compute[positions]).mean() for positions in slices])
     # An unstable minimum is imprecise but not biased: the spread of its draws gives it little weight.
     kept = [place for place, one in enumerate(fitted) if one.status in ("ok", "unstable", "one seed")]
     if len(kept) < _FEWEST:
-        return _none(
-            len(kept), f"{len(kept)} of {plural(len(slices), 'profile')} have a minimum; three are needed"
-        )
+        reason = f"{len(kept)} of {plural(len(slices), 'profile')} have a minimum; three are needed"
+        return Slope(points=len(kept), reason=reason)
     drawn = np.log(np.stack([fitted[place].drawn for place in kept], axis=1))
     where = f"minima at {len(kept)} of {plural(len(slices), 'compute')}"
     if any(fitted[place].status == "one seed" for place in kept):
@@ -205,15 +185,11 @@ def by_minima(draws: CellDraws, n: Floats) -> Slope:
         how = "interval from their noise, the form error and their scatter about the line"
     levels, slopes = _line(log_c[kept], drawn).T
     ends = np.quantile(drawn[1:], [0.05, 0.95], axis=0) if len(drawn) > 1 else np.full((2, len(kept)), np.nan)
-    line = GrowthLine(
-        center=float(log_c[kept].mean()),
-        levels=levels,
-        points=_points(log_c[kept], drawn[0], *ends),
-        within=(float(np.log(compute).min()), float(np.log(compute).max())),
-    )
     return Slope(
-        measured=float(slopes[0]), drawn=slopes[1:], points=len(kept), reason=f"{where}; {how}", line=line
-    )
+        measured=float(slopes[0]), drawn=slopes[1:], points=len(kept), reason=f"{where}; {how}",
+        center=float(log_c[kept].mean()), levels=levels, behind=_points(log_c[kept], drawn[0], *ends),
+        within=_ends(np.log(compute)),
+    )  # fmt: skip
 
 
 def _line(x: Floats, rows: Floats) -> Floats:
@@ -277,14 +253,13 @@ def by_surface(draws: CellDraws, law: RepeatedFit, sizes: Floats) -> Slope:
         sizes: Their model sizes, proportional to the training FLOPs per sample that the surface is in.
         law: Law that gives effective data and sizes, so that the surface is that of data seen once.
     """
-    columns = ("train_flops_per_sample", "subset_size", "samples_seen", "runs", "error")
-    n, unique, seen, runs, error = (draws.column(name) for name in columns)
-    error = np.maximum(error, _LEAST)
+    at, runs = Points.of(draws.cells), draws.column("runs")
+    n, error = at.n, np.maximum(draws.column("error"), _LEAST)
     # In effective sizes and data the law has no decay, so α and β are those of data seen once.
-    inside = law.effective(n, unique, seen)
+    inside = law.effective(at)
     surface = fit(*inside, error, weights=runs)
     if surface.status != "ok":
-        return _none(len(n), f"surface: {surface.reason}")
+        return Slope(points=len(n), reason=f"surface: {surface.reason}")
     fitted = surface(*inside)
     generator = stream("surface exponent")
     residual, freedom = np.log(error / fitted) * np.sqrt(runs), len(n) - _PARAMETERS
@@ -299,17 +274,10 @@ def by_surface(draws: CellDraws, law: RepeatedFit, sizes: Floats) -> Slope:
     size, data, alpha, beta = (np.append(one, several) for one, several in zip(measured, rows, strict=True))
     with np.errstate(divide="ignore"):
         level = (np.log(alpha * size) - np.log(beta * data) + beta * center) / (alpha + beta) - per_size
-    line = GrowthLine(
-        center=center,
-        levels=level,
-        points=_points(np.empty(0), np.empty(0), np.nan, np.nan),
-        within=(float(log_c.min()), float(log_c.max())),
-    )
-    repeated = ", for data seen once" if (seen > unique).any() else ""
+    repeated = ", for data seen once" if (at.seen > at.unique).any() else ""
+    slopes, nothing = beta / (alpha + beta), np.empty(0)
     return Slope(
-        measured=surface.beta / (surface.alpha + surface.beta),
-        drawn=drawn.beta / (drawn.alpha + drawn.beta),
-        points=len(n),
+        measured=float(slopes[0]), drawn=slopes[1:], points=len(n), center=center, levels=level,
         reason=f"α {surface.alpha:.3f}, β {surface.beta:.3f}{repeated}; interval from resampled residuals",
-        line=line,
-    )
+        behind=_points(nothing, nothing, np.nan, np.nan), within=_ends(log_c),
+    )  # fmt: skip

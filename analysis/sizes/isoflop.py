@@ -1,15 +1,15 @@
 """IsoFLOP profiles of a study: error against model size at each budget (Hoffmann et al. 2022, §3.2)."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from analysis.arrays import Indices
 from analysis.cells.bootstrap import CellDraws
-from analysis.cells.family import family
-from analysis.sizes.size_profile import Profile, ProfileData, profiles
+from analysis.cells.curves import with_families
+from analysis.sizes.size_profile import Profile, profiles_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,18 +29,10 @@ class IsoFlopCurve:
     epochs: tuple[float, float]
     profile: Profile
 
-    @property
-    def repeated(self) -> bool:
-        """True if any of its models sees a pair twice."""
-        return max(self.epochs) > 1
-
 
 def isoflop_curves(draws: CellDraws) -> list[IsoFlopCurve]:
     """Fit the profiles of all fixed-compute budgets with at least two sizes of a family."""
-    families = {str(name): family(str(name)) for name in set(draws.cells["architecture"])}
-    named = replace(
-        draws, cells=draws.cells.assign(family=[families[str(name)] for name in draws.cells["architecture"]])
-    )
+    named = with_families(draws)
     columns = ["regime", "subset_size", "quality", "strategy", "family", "budget"]
     # Profiles of one family share a form error, so all its budgets are fitted together.
     together: dict[tuple[Hashable, ...], list[tuple[dict[str, Any], Indices]]] = {}
@@ -58,15 +50,12 @@ def isoflop_curves(draws: CellDraws) -> list[IsoFlopCurve]:
 def _curves(
     draws: CellDraws, question: str, parts: Sequence[tuple[dict[str, Any], Indices]]
 ) -> list[IsoFlopCurve]:
-    here = [draws.take(positions) for _, positions in parts]
-    fitted = profiles(
-        [ProfileData.of(one, one.column("train_flops_per_sample")) for one in here],
-        refits=draws.refits, source=draws.source, freedom=draws.freedom, question=question,
-    )  # fmt: skip
-    epochs = [one.column("epochs") for one in here]
+    groups, size = [positions for _, positions in parts], draws.column("train_flops_per_sample")
+    fitted, epochs = profiles_of(draws, size, groups, question=question), draws.column("epochs")
     return [
         IsoFlopCurve(
-            identity=identity, positions=positions, epochs=(float(seen[0]), float(seen[-1])), profile=found
+            identity=identity, positions=positions, profile=found,
+            epochs=(float(epochs[positions[0]]), float(epochs[positions[-1]])),
         )
-        for (identity, positions), seen, found in zip(parts, epochs, fitted, strict=True)
-    ]
+        for (identity, positions), found in zip(parts, fitted, strict=True)
+    ]  # fmt: skip

@@ -85,10 +85,17 @@ class ProfileData:
     stack: Floats
     runs: NDArray[np.int64]
 
-    @classmethod
-    def of(cls, draws: CellDraws, size: Floats) -> "ProfileData":
-        """Return the data of cells that are sorted by size."""
-        return cls(size=size, stack=draws.resampled(), runs=draws.cells["runs"].to_numpy(np.int64))
+
+def profiles_of(draws: CellDraws, size: Floats, groups: Sequence[Indices], *, question: str) -> list[Profile]:
+    """Fit the profiles of groups of one family's cells, each in the order of rising size."""
+    here = [draws.take(positions) for positions in groups]
+    several = [
+        ProfileData(size=size[positions], stack=one.resampled(), runs=one.cells["runs"].to_numpy(np.int64))
+        for positions, one in zip(groups, here, strict=True)
+    ]
+    return profiles(
+        several, refits=draws.refits, source=draws.source, freedom=draws.freedom, question=question
+    )
 
 
 def profiles(
@@ -120,14 +127,12 @@ def profiles(
             one, noises[k], form.variance, spread, generator, refits=refits, source=known, freedom=freedom
         )
         if k in noises
-        else _too_few(sizes[k])
+        else Profile(
+            status="too few sizes",
+            reason=f"{plural(sizes[k], 'model size')}; a minimum needs at least {_SIZES}",
+        )
         for k, one in enumerate(several)
     ]
-
-
-def _too_few(sizes: int) -> Profile:
-    reason = f"{plural(sizes, 'model size')}; a minimum needs at least {_SIZES}"
-    return Profile(status="too few sizes", reason=reason)
 
 
 def _noise(measured: ProfileData, refits: int) -> float:

@@ -162,4 +162,4 @@ class OpenedStudy:
         )
 
     def _answers(self, name: str) -> pd.DataFrame:
-        return answer_frame(name, self.analysis, self._frames)
+        return answer_frame(name, self.analysis)

@@ -72,13 +72,12 @@ def report_study(
     frames = study_frames(study)
     frames = frames if target_flops is None else replace(frames, target_flops=target_flops)
     origin = study.folder / ("map.yaml" if isinstance(study, Imported) else "study.yaml")
-    summary = write_report(
+    yield from write_report(
         study.folder / "report", frames, provenance=_provenance(study, frames), processes=_processes(),
         declaration_text=without_password(origin.read_text(encoding="utf-8")), made=_now(),
         reload_s=reload_s, progress=progress,
     )  # fmt: skip
-    yield from summary.lines
-    yield f"report: {summary.page}"
+    yield f"report: {study.folder / 'report' / 'report.html'}"
 
 
 def watch_study(study: Study, say: Callable[[str], None]) -> None:

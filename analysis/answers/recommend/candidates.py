@@ -8,14 +8,15 @@ be read. Nothing is read below the measured budgets, or beyond them by more than
 pairs is not extrapolated, except in one epoch, where compute buys pairs.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from analysis.arrays import Floats, Indices, Mask
+from analysis.arrays import Floats, Mask
 from analysis.cells.bootstrap import CellDraws
+from analysis.cells.curves import Curve
 from analysis.cells.interpolation import straight_lines
 from analysis.cells.intervals import COVERAGE
 from analysis.cells.pareto import SAME_COST
@@ -23,25 +24,11 @@ from analysis.cells.table import records
 from analysis.labels import plural, quality_fraction
 from analysis.laws.holdout import Forecaster, Holdout, own_forecaster
 from analysis.laws.laws import Law
-from analysis.laws.surfaces.surface_forecast import SURFACES, Points, forecast, groups, key
+from analysis.laws.surfaces.repeated import Points
+from analysis.laws.surfaces.surface_forecast import SURFACES, forecast, groups, key
 from budgets.quantity import format_flops
 
 _SAME_SIZE = 0.05
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Candidate:
-    """A configuration that can be recommended: cells that differ only in compute.
-
-    Attributes:
-        identity: Columns that all its cells share, with their values.
-        positions: Positions of its cells, by rising compute.
-        law: Law along them; None for a single cell.
-    """
-
-    identity: Mapping[str, Any]
-    positions: Indices
-    law: Law | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,20 +50,16 @@ class Reading:
     cell: int | None = None
 
 
-def every_candidate(draws: CellDraws, laws: Iterable[Law]) -> list[Candidate]:
-    """Return every curve along compute, and every cell that is on no such curve."""
-    found = [
-        Candidate(identity=law.identity, positions=law.positions, law=law)
-        for law in laws
-        if law.along == "compute"
-    ]
+def every_candidate(draws: CellDraws, laws: Iterable[Law]) -> list[Curve]:
+    """Return the configurations that can be recommended: curves along compute, and cells on no such curve."""
+    found: list[Curve] = [law for law in laws if law.along == "compute"]
     on_curves = {int(position) for one in found for position in one.positions}
     for position, cell in enumerate(records(draws.cells)):
         if position not in on_curves:
             free = {"subset_size"} if cell["regime"] == "one-epoch" else set()
             names = {"regime", "architecture", "strategy", "quality", "subset_size"} - free
             identity = {name: cell[name] for name in names}
-            found.append(Candidate(identity=identity, positions=np.array([position]), law=None))
+            found.append(Curve(along="compute", identity=identity, positions=np.array([position])))
     return found
 
 
@@ -91,18 +74,18 @@ def smallest_pool(subset_size: float, quality: str) -> float:
     return float(np.floor((subset_size - 1) / kept_fraction(quality))) + 1
 
 
-def _per_sample(draws: CellDraws, one: Candidate) -> Floats:
+def _per_sample(draws: CellDraws, one: Curve) -> Floats:
     return draws.column("train_flops_per_sample")[one.positions]
 
 
-def usable_flops(draws: CellDraws, one: Candidate, flops: float, pairs: float) -> float:
+def usable_flops(draws: CellDraws, one: Curve, flops: float, pairs: float) -> float:
     """Return the compute that a candidate can use; in one epoch the pairs limit it."""
     if "subset_size" in one.identity:
         return flops
     return min(flops, pairs * kept_fraction(one.identity["quality"]) * float(_per_sample(draws, one).mean()))
 
 
-def candidate_columns(draws: CellDraws, one: Candidate, flops: float) -> dict[str, Any]:
+def candidate_columns(draws: CellDraws, one: Curve, flops: float) -> dict[str, Any]:
     """Return the columns of a candidate; in one epoch the pairs are those that the compute covers."""
     names = ("regime", "architecture", "strategy", "quality")
     size = one.identity.get("subset_size", flops / float(_per_sample(draws, one).mean()))
@@ -110,7 +93,7 @@ def candidate_columns(draws: CellDraws, one: Candidate, flops: float) -> dict[st
 
 
 def read_at(
-    draws: CellDraws, one: Candidate, surface: Reading | None, *, at: float, limit: float
+    draws: CellDraws, one: Curve, surface: Reading | None, *, at: float, limit: float
 ) -> Reading | str:
     """Return the reading of a candidate at a compute, or why it cannot be read there."""
     per_sample = _per_sample(draws, one)
@@ -152,13 +135,11 @@ def _lower(one: Floats, other: Floats, *, chance: bool) -> bool:
     return bool(gap[0] > 0 and not by_chance)
 
 
-def _by_curve(draws: CellDraws, one: Candidate, at: float) -> Reading | None:
+def _by_curve(draws: CellDraws, one: Curve, at: float) -> Reading | None:
     """Read a candidate by its law, or by straight lines between its levels if it has no drawn law."""
-    if one.law is None:
-        return None
-    if one.law.drawn is not None:
-        by = own_forecaster(one.law)
-        error = one.law.drawn(np.array([at]))[: 1 + one.law.refits, 0]
+    if isinstance(one, Law) and one.drawn is not None:
+        by = own_forecaster(one)
+        error = one.drawn(np.array([at]))[: 1 + one.refits, 0]
         return Reading(error=error, flops=at, read=by.law, by=by)
     here = draws.take(one.positions)
     x = here.column("train_flops")
@@ -169,7 +150,7 @@ def _by_curve(draws: CellDraws, one: Candidate, at: float) -> Reading | None:
 
 
 def read_by_surfaces(
-    draws: CellDraws, found: list[Candidate], held: Holdout, spent: Floats
+    draws: CellDraws, found: list[Curve], held: Holdout, spent: Floats
 ) -> list[Reading | None]:
     """Read each candidate that was not measured at its compute by the surface of its family.
 
@@ -201,12 +182,13 @@ def read_by_surfaces(
     return readings
 
 
-def _needs_surface(draws: CellDraws, one: Candidate, held: Holdout, at: float) -> bool:
+def _needs_surface(draws: CellDraws, one: Curve, held: Holdout, at: float) -> bool:
     """Return whether a compute is beyond a candidate's cells and no law of its own forecasts it better."""
     x = draws.column("train_flops")[one.positions]
     if x.min() < at < x.max():
         return False
-    return one.law is None or one.law.drawn is None or str(key(dict(one.identity))) in held.surfaces
+    lawless = not isinstance(one, Law) or one.drawn is None
+    return lawless or str(key(dict(one.identity))) in held.surfaces
 
 
 def _scored(held: Holdout, family: str) -> Forecaster | None:

@@ -12,7 +12,6 @@ import pandas as pd
 
 from analysis.answers.frontier import Choice, choose
 from analysis.answers.recommend.candidates import (
-    Candidate,
     Reading,
     candidate_columns,
     every_candidate,
@@ -23,6 +22,7 @@ from analysis.answers.recommend.candidates import (
 )
 from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws
+from analysis.cells.curves import Curve
 from analysis.cells.intervals import QUANTILE, column_intervals
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import records
@@ -115,7 +115,7 @@ def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
     return _choose(draws, fitting, too_large, pd.DataFrame(left_out, columns=["curve", "reason"]))
 
 
-def _row(draws: CellDraws, one: Candidate, reading: Reading, at: float, flops: float) -> dict[str, Any]:
+def _row(draws: CellDraws, one: Curve, reading: Reading, at: float, flops: float) -> dict[str, Any]:
     cells = draws.cells.iloc[one.positions]
     x = cells["train_flops"].to_numpy(np.float64)
     factor = max(reading.flops / x.max(), x.min() / reading.flops)
@@ -157,17 +157,13 @@ def _choose(
     explanation = draws.explanation
     if (~candidates["measured"] & candidates["low"].notna()).any():
         explanation += "; that of a law includes the discrepancy of the laws"
+    sizes = draws.column("subset_size").tolist()
     return Recommendation(
-        candidates=candidates, choice=choice, left_out=left_out, pool=_largest_pool(draws),
+        candidates=candidates, choice=choice, left_out=left_out,
+        pool=max(map(smallest_pool, sizes, draws.cells["quality"])),
         better=_better(too_large, float(errors[0, 0])), experiment=_experiment(draws, candidates, choice),
         explanation=explanation,
     )  # fmt: skip
-
-
-def _largest_pool(draws: CellDraws) -> float:
-    """Return the pairs of the largest measured pool before filtering."""
-    sizes = draws.column("subset_size").tolist()
-    return max(map(smallest_pool, sizes, draws.cells["quality"]))
 
 
 def _better(too_large: list[tuple[dict[str, Any], Floats]], lowest: float) -> Mapping[str, Any] | None:

@@ -20,8 +20,9 @@ from math import isfinite
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 
-from analysis.arrays import Floats
+from analysis.arrays import Floats, Indices, Mask
 from analysis.laws.descent import descend
 from analysis.laws.surfaces.surface import HUBER_DELTA, SurfaceFit, fit, fit_draws
 from analysis.laws.surfaces.surface_search import BOUNDS, SMALLEST
@@ -38,6 +39,26 @@ _PARAMETERS = 7
 _LEVEL = 0.95
 _EDGE = 1e-3
 _ENDLESS = 300.0  # bound of ln N_opt, beyond any model size
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Points:
+    """Points of a surface: model sizes, unique pairs and samples seen, each of shape (points,)."""
+
+    n: Floats
+    unique: Floats
+    seen: Floats
+
+    @classmethod
+    def of(cls, cells: pd.DataFrame) -> "Points":
+        """Return the points of cells, whose model size is training FLOPs per sample."""
+        columns = ("train_flops_per_sample", "subset_size", "samples_seen")
+        n, unique, seen = (cells[name].to_numpy(np.float64) for name in columns)
+        return cls(n=n, unique=unique, seen=seen)
+
+    def take(self, kept: Mask | Indices) -> "Points":
+        """Return the selected points."""
+        return Points(n=self.n[kept], unique=self.unique[kept], seen=self.seen[kept])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,16 +88,16 @@ class RepeatedFit:
         """Number of fitted parameters."""
         return self.surface.parameters + sum(map(isfinite, (self.decay, self.size_decay)))
 
-    def effective(self, n: Floats, unique: Floats, seen: Floats) -> tuple[Floats, Floats]:
+    def effective(self, at: Points) -> tuple[Floats, Floats]:
         """Return effective model sizes and effective data."""
         return (
-            effective(best_size(self.base, unique), n, self.size_decay),
-            effective(unique, seen, self.decay),
+            effective(best_size(self.base, at.unique), at.n, self.size_decay),
+            effective(at.unique, at.seen, self.decay),
         )
 
-    def __call__(self, n: Floats, unique: Floats, seen: Floats) -> Floats:
-        """Return the law at model sizes, unique pairs and samples seen."""
-        return self.surface(*self.effective(n, unique, seen))
+    def __call__(self, at: Points) -> Floats:
+        """Return the law at some points."""
+        return self.surface(*self.effective(at))
 
 
 def once(surface: SurfaceFit) -> RepeatedFit:
@@ -135,15 +156,11 @@ def fit_repeated(  # noqa: PLR0913 (three axes and a value)
     """
     weights = np.ones(len(y)) if weights is None else weights
     plain = fit(n, seen, y, weights=weights, delta=delta)
-    none = RepeatedFit(
-        surface=plain, decay=float("nan"), status="no surface", reason=plain.reason, size_decay=float("inf"),
-        size_reason=_UNDECIDED, base=plain,
-    )  # fmt: skip
+    none = once(plain)
     if not plain.starts:
-        return none
+        return replace(none, decay=float("nan"), status="no surface", reason=plain.reason)
     if (seen <= unique).all():
-        reason = "no pair is seen twice, so the worth of repetition is unknown"
-        return replace(none, decay=float("inf"), status="no repetition", reason=reason)
+        return replace(none, reason="no pair is seen twice, so the worth of repetition is unknown")
 
     def lowest(decays: Floats, around: SurfaceFit) -> tuple[Floats, SurfaceFit]:
         """Return the objective at each decay, and the surface at the lowest."""

@@ -47,17 +47,17 @@ class SurfaceFit:
         shared: True if the two exponents were held equal.
     """
 
-    floor: float
-    a: float
-    b: float
-    alpha: float
-    beta: float
+    floor: float = float("nan")
+    a: float = float("nan")
+    b: float = float("nan")
+    alpha: float = float("nan")
+    beta: float = float("nan")
     status: Status
     reason: str
     rows: int
-    objective: float
-    starts: int
-    agreement: int
+    objective: float = float("nan")
+    starts: int = 0
+    agreement: int = 0
     shared: bool = False
 
     @property
@@ -132,28 +132,22 @@ def fit(  # noqa: PLR0913 (a surface has two axes)
     rows = int(weights.sum())
     parameters = _parameters(shared=shared)
     if len(y) <= parameters or sizes < _SIZES:
-        nan = float("nan")
         reason = (
             f"{plural(len(y), 'point')}, {sizes} different sizes of model or data; {parameters} parameters "
             f"need at least {parameters + 1} points and {_SIZES} of each"
         )
-        return SurfaceFit(
-            floor=nan, a=nan, b=nan, alpha=nan, beta=nan, status="too few points", reason=reason, rows=rows,
-            objective=nan, starts=0, agreement=0, shared=shared,
-        )  # fmt: skip
+        return SurfaceFit(status="too few points", reason=reason, rows=rows, shared=shared)
     data = Data.of(n, d, y[None, :], weights[None, :], delta, shared=shared)
     starts = starts if starts is not None else (_SHARED_STARTS if shared else _STARTS)
     ends, objectives = search(data, project(data, starts))
     best = int(objectives.argmin())
     # Searches that end within rounding of the best objective found the same optimum.
     agreement = int((objectives <= objectives[best] * (1 + _SAME) + 1e-15).sum())
-    found = _natural(data, ends[[best]], objectives[[best]])
     status, reason = _judge(data, ends[best], agreement)
-    return SurfaceFit(
-        floor=float(found.floor[0]), a=float(found.a[0]), b=float(found.b[0]), alpha=float(found.alpha[0]),
-        beta=float(found.beta[0]), status=status, reason=reason, rows=rows,
-        objective=float(objectives[best]), starts=len(objectives), agreement=agreement, shared=shared,
-    )  # fmt: skip
+    judged = SurfaceFit(
+        status=status, reason=reason, rows=rows, starts=len(objectives), agreement=agreement, shared=shared
+    )
+    return _natural(data, ends, objectives).one(best, judged)
 
 
 def fit_draws(  # noqa: PLR0913 (a surface has two axes)

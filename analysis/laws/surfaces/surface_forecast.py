@@ -17,13 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.arrays import Floats, Indices, Mask
+from analysis.arrays import Floats, Indices
 from analysis.cells.bootstrap import CellDraws, stream
+from analysis.cells.curves import with_families
 from analysis.cells.family import family
 from analysis.cells.intervals import Interval, intervals
 from analysis.cells.pareto import SAME_COST
 from analysis.laws.form_choice import HELD_SHARE
-from analysis.laws.surfaces.repeated import RepeatedFit, fit_repeated, once
+from analysis.laws.surfaces.repeated import Points, RepeatedFit, fit_repeated, once
 from analysis.laws.surfaces.surface import SurfaceDraws, fit, fit_draws
 
 Key = tuple[str, str, str, str]
@@ -38,31 +39,6 @@ _LARGEST_STRETCH = 100.0
 """Largest factor of the discrepancy in a draw; rarer ones do not affect the shown percentiles."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Points:
-    """Points of a surface: model sizes, unique pairs and samples seen, each of shape (points,)."""
-
-    n: Floats
-    unique: Floats
-    seen: Floats
-
-    @classmethod
-    def of(cls, cells: pd.DataFrame) -> "Points":
-        """Return the points of cells."""
-        columns = ("train_flops_per_sample", "subset_size", "samples_seen")
-        n, unique, seen = (cells[name].to_numpy(np.float64) for name in columns)
-        return cls(n=n, unique=unique, seen=seen)
-
-    @property
-    def flops(self) -> Floats:
-        """Training FLOPs."""
-        return self.n * self.seen
-
-    def take(self, kept: Mask) -> "Points":
-        """Return the selected points."""
-        return Points(n=self.n[kept], unique=self.unique[kept], seen=self.seen[kept])
-
-
 def key(cell: pd.Series | dict[str, object]) -> Key:
     """Return the key of a cell's surface: regime, quality, strategy and family of architectures."""
     regime, quality, strategy = (str(cell[name]) for name in ("regime", "quality", "strategy"))
@@ -71,12 +47,11 @@ def key(cell: pd.Series | dict[str, object]) -> Key:
 
 def groups(draws: CellDraws) -> dict[Key, Indices]:
     """Return the positions of the cells of each surface, by its key."""
-    kept = draws.groups(["regime", "quality", "strategy", "architecture"])
-    names = ("regime", "quality", "strategy", "architecture")
-    found: dict[Key, list[Indices]] = {}
-    for values, positions in kept:
-        found.setdefault(key(dict(zip(names, values, strict=True))), []).append(positions)
-    return {name: np.sort(np.concatenate(parts)) for name, parts in sorted(found.items())}
+    kept = with_families(draws).groups(["regime", "quality", "strategy", "family"])
+    return {
+        (str(regime), str(quality), str(strategy), str(name)): positions
+        for (regime, quality, strategy, name), positions in kept
+    }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,11 +110,9 @@ def forecast(law: str, cells: pd.DataFrame, error: Floats, at: Points) -> Floats
     if found is None:
         return None
     variance, stretch = _discrepancy(found, here, error, len(error) - 1)
-    forecasts = _refit(found, here, error, runs, np.sqrt(variance * stretch))(
-        *found.effective(at.n, at.unique, at.seen)
-    )
+    forecasts = _refit(found, here, error, runs, np.sqrt(variance * stretch))(*found.effective(at))
     # Distance beyond the fitted range in ln compute; the growth of the variance is only needed there.
-    beyond = np.maximum(np.log(at.flops / here.flops.max()), 0.0)
+    beyond = np.maximum(np.log(at.n * at.seen / (here.n * here.seen).max()), 0.0)
     growth = 0.0
     if len(stretch) and beyond.any():
         growth = _growth(law, here, error[0], runs, found)
@@ -158,8 +131,9 @@ def _fit(law: str, here: Points, error: Floats, runs: Floats) -> RepeatedFit | N
 
 def _refit(law: RepeatedFit, here: Points, error: Floats, runs: Floats, spread: Floats) -> SurfaceDraws:
     """Refit the surface to each row, with fixed decays."""
-    inside = law.effective(here.n, here.unique, here.seen)
-    return fit_draws(*inside, _moved(error, spread, "refit"), weights=runs[None, :], around=law.surface)
+    return fit_draws(
+        *law.effective(here), _moved(error, spread, "refit"), weights=runs[None, :], around=law.surface
+    )
 
 
 def _moved(values: Floats, spread: Floats, question: str) -> Floats:
@@ -172,7 +146,7 @@ def _moved(values: Floats, spread: Floats, question: str) -> Floats:
 
 def _mean_square(law: RepeatedFit, here: Points, error: Floats, freedom: int) -> float:
     """Return the mean square miss of a law in ln y, over the given degrees of freedom."""
-    miss = np.log(error / law(here.n, here.unique, here.seen))
+    miss = np.log(error / law(here))
     return float((miss**2).sum()) / freedom
 
 
@@ -192,13 +166,13 @@ def _growth(law: str, here: Points, error: Floats, runs: Floats, found: Repeated
     The misses of a law are smooth in compute: within the data they alternate, beyond them they add up.
     """
     # Hold out the cells from the largest quarter of the compute on, with all cells of the level at the cut.
-    cut = np.sort(here.flops)[-max(1, int(len(here.n) * HELD_SHARE))]
-    left = here.flops < cut / SAME_COST
+    flops = here.n * here.seen
+    left = flops < np.sort(flops)[-max(1, int(len(flops) * HELD_SHARE))] / SAME_COST
     without = _fit(law, here.take(left), error[left], runs[left]) if left.any() else None
     if without is None:
         return 0.0
     out = here.take(~left)
     # Mean distance of the held-out cells from the fitted range, in ln compute.
-    far = float(np.log(out.flops / here.flops[left].max()).mean())
+    far = float(np.log(flops[~left] / flops[left].max()).mean())
     missed = _mean_square(without, out, error[~left], len(out.n))
     return max(0.0, missed - _mean_square(found, here, error, len(here.n) - found.parameters)) / far

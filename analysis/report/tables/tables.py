@@ -1,6 +1,6 @@
 """The tables of a report: answers, trials and cost."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isinf, isnan
 
@@ -209,9 +209,9 @@ def trials(trials: Trials, results: pd.DataFrame) -> Table:
             "Pairs": count_text(row["subset_size"]),
             "Quality": axis_text("quality", row["quality"]),
             "Seed": str(int(row["seed"])),
-            "Learning rate": _number(settings[row["trial"]].get("lr_peak")),
-            "Batch": _number(settings[row["trial"]].get("batch_size")),
-            "Parameters": _count(row.get("parameters")),
+            "Learning rate": _known(settings[row["trial"]].get("lr_peak"), "{:g}".format),
+            "Batch": _known(settings[row["trial"]].get("batch_size"), "{:g}".format),
+            "Parameters": _known(row.get("parameters"), count_text),
             "Loss": f"{row['train_loss']:.3f}",
             "Samples": count_text(row["samples_seen"]),
             "Epochs": f"{row['epochs']:.1f}",
@@ -224,12 +224,8 @@ def trials(trials: Trials, results: pd.DataFrame) -> Table:
     return Table(name="trials", title="All finished trials", note=note, frame=pd.DataFrame(rows))
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None or isnan(value) else f"{value:g}"
-
-
-def _count(value: float | None) -> str:
-    return "–" if value is None or isnan(value) else count_text(value)
+def _known(value: float | None, text: Callable[[float], str]) -> str:
+    return "–" if value is None or isnan(value) else text(value)
 
 
 def robustness(found: pd.DataFrame) -> Table:

@@ -13,7 +13,7 @@ from analysis.charts.bar_figures import quality_bars, strategy_bars
 from analysis.charts.compute_figures import over_compute
 from analysis.charts.figure_data import FigureData
 from analysis.labels import POOL
-from analysis.laws.measure import measure
+from analysis.laws.measure import Measure, measure
 from analysis.paper.paper_panels import PANELS, READERS, ZERO_SHOT, read_panels
 from analysis.report.study_frames import StudyFrames
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
@@ -203,7 +203,7 @@ def test_no_star_of_a_paper_panel_is_on_a_beaten_point(
     best = frontier(draws)
     assert len(best)
     assert dominated(best, draws.cells) == []
-    figure = over_compute(draws, (), best, axis="architecture", metric=metric)
+    figure = over_compute(Measure(metric=metric, draws=draws), best, axis="architecture")
     assert isinstance(figure, FigureData)
     stars = figure.frame[figure.frame["mark"].str.startswith("best")]
     for star in records(stars):
@@ -221,7 +221,8 @@ def test_a_level_whose_best_a_cheaper_trial_beats_has_no_star_and_says_so() -> N
     assert best["verdict"].tolist() == ["clear", "beaten"]
     reason = best["reason"].iloc[1]
     assert reason.startswith("ViT-X, CLIP, 1,024 pairs, all at 200 GFLOP has 60.0 %, lower at no higher cost")
-    figure = over_compute(draws, (), best, axis="architecture", metric="held-out/top1")
+    measured = Measure(metric="held-out/top1", draws=draws)
+    figure = over_compute(measured, best, axis="architecture")
     assert isinstance(figure, FigureData)
     assert figure.frame["mark"].str.startswith("best").sum() == 1
     assert "none at 1 budget where a cheaper trial is lower" in figure.caption

@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 
 from analysis.cells.table import records
-from analysis.claims.all import CLAIMS
 from analysis.claims.claim_frame import COLUMNS, from_figures, from_study
-from analysis.claims.findings import Finding, findings, judge
+from analysis.claims.findings import CLAIMS, Finding, findings, judge
 from analysis.report.study_frames import StudyFrames
 from tests.analysis.synthetic import trial_row
 

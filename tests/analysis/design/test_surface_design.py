@@ -4,24 +4,24 @@ import numpy as np
 import pytest
 
 from analysis.design.surface_design import SurfaceBelief, believe_surface, plan_runs
-from analysis.laws.surfaces.repeated import effective
-from analysis.laws.varying import PRIOR, Places, VaryingLaw
+from analysis.laws.surfaces.repeated import Points, effective
+from analysis.laws.varying import PRIOR, VaryingLaw
 
 NOISE = 0.002
 
 
-def grid() -> Places:
+def grid() -> Points:
     """Return 48 places of eight sizes, up to eight epochs, then two that cost four times the dearest."""
     axes = np.meshgrid(np.geomspace(1e7, 1e9, 8), [1.0, 8.0], [1e9, 4e9, 1.6e10], indexing="ij")
     n, epochs, unique = (axis.ravel() for axis in axes)
-    return Places(
+    return Points(
         n=np.append(n, [4e9, 1e9]),
         unique=np.append(unique, [6.4e10, 6.4e10]),
         seen=np.append(unique * epochs, [1.28e11, 5.12e11]),
     )
 
 
-def chinchilla(places: Places) -> np.ndarray:
+def chinchilla(places: Points) -> np.ndarray:
     data = effective(places.unique, places.seen, 15.0)
     return np.asarray(1.8 + 480 * places.n**-0.35 + 2100 * data**-0.37)
 

@@ -13,7 +13,7 @@ from analysis.cells.table import CONFIGURATION, Trials, tidy
 from analysis.charts.figure_data import FigureData
 from analysis.charts.size_figures import over_epochs
 from analysis.laws.excess_variance import by_moments
-from analysis.laws.form_choice import MOST_MISSED
+from analysis.laws.form_choice import MOST_MISSED, scores
 from analysis.laws.forms import FORMS
 from analysis.laws.laws import Law, laws
 from analysis.laws.least_squares import fit
@@ -57,9 +57,10 @@ def test_a_family_has_one_form(paper: list[Family]) -> None:
 def test_no_form_that_fits_had_a_lower_held_out_error(paper: list[Family]) -> None:
     for along, trials, draws, fitted in paper:
         choice = fitted[0].choice
-        scores = choice.scores[choice.scores["compared"]].set_index("law")["error"]
+        found = scores(choice.points)
+        errors = found[found["compared"]].set_index("law")["error"]
         for form in FORMS:
-            if form in scores and scores[form] < choice.error:
+            if form in errors and errors[form] < choice.error:
                 x, y = (draws.cells[name].to_numpy(np.float64) for name in (X_COLUMNS[along], "error"))
                 longest = [law.positions for law in fitted if len(law.positions) > FORMS[form].parameters]
                 misses = [

@@ -3,15 +3,23 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from analysis.charts.figure_data import FigureData
 from analysis.report import report
-from analysis.report.report import ReportSummary, write_report
+from analysis.report.report import write_report
 from analysis.report.study_frames import StudyFrames
 
 HOSTILE = "<script>alert('caption')</script>"
+
+
+class Written(NamedTuple):
+    """The page of a report, and the lines that the command line prints."""
+
+    page: Path
+    lines: tuple[str, ...]
 
 
 def leave_undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,7 +33,8 @@ def leave_undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def write(
     folder: Path, frames: StudyFrames, *, name: str = "made-up", text: str = "name: made-up\n"
-) -> ReportSummary:
+) -> Written:
     provenance = {"convention": "6 × forward MACs", "hardware": "2 cores", "seeds": "0, 1, 2"}
     study = replace(frames, name=name, budget_flops=4e14)
-    return write_report(folder, study, declaration_text=text, provenance=provenance)
+    lines = write_report(folder, study, declaration_text=text, provenance=provenance)
+    return Written(folder / "report.html", lines)

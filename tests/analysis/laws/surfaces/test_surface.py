@@ -6,9 +6,9 @@ import pytest
 from numpy.typing import NDArray
 
 from analysis.cells.intervals import bca, interval
-from analysis.laws.surfaces.repeated import best_size, effective, fit_repeated
+from analysis.laws.surfaces.repeated import Points, best_size, effective, fit_repeated
 from analysis.laws.surfaces.surface import fit, fit_draws
-from analysis.laws.surfaces.surface_forecast import PLAIN, SHARED, Points, forecast
+from analysis.laws.surfaces.surface_forecast import PLAIN, SHARED, forecast
 from tests.published import DATA
 
 Floats = NDArray[np.float64]
@@ -186,7 +186,7 @@ def test_the_simulated_decay_of_repetition_is_recovered() -> None:
     found = fit_repeated(n, unique, seen, y)
     assert found.status == "ok"
     assert found.decay == pytest.approx(15.4, rel=1e-3)
-    np.testing.assert_allclose(found(n, unique, seen), y, rtol=1e-5)
+    np.testing.assert_allclose(found(Points(n=n, unique=unique, seen=seen)), y, rtol=1e-5)
 
 
 def repeated_grid(sizes: int) -> tuple[Floats, Floats, Floats]:
@@ -204,7 +204,7 @@ def test_the_simulated_decay_of_parameters_is_recovered_if_the_data_determine_it
     found = fit_repeated(n, unique, seen, y, delta=np.inf)
     assert (found.decay, found.size_decay) == pytest.approx((15.4, 5.3), rel=1e-3)
     assert found.surface.alpha == pytest.approx(law.alpha, rel=1e-3)
-    np.testing.assert_allclose(found(n, unique, seen), y, rtol=1e-5)
+    np.testing.assert_allclose(found(Points(n=n, unique=unique, seen=seen)), y, rtol=1e-5)
     noise = np.exp(0.03 * np.random.default_rng(0).standard_normal(len(y)))
     vague = fit_repeated(n, unique, seen, law(n, effective(unique, seen, 15.4)) * noise, delta=np.inf)
     assert vague.decay == pytest.approx(15.4, rel=0.2)

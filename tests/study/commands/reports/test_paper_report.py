@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis.charts.figure_data import FigureData
-from analysis.claims.all import CLAIMS
-from analysis.claims.findings import Finding, Verdict
+from analysis.claims.findings import CLAIMS, Finding, Verdict
 from analysis.paper.agreement import agreement_text
 from analysis.paper.paper_figures import PaperFigure, paper_figures
 from analysis.paper.paper_page import write_paper_page
