@@ -170,7 +170,7 @@ def test_a_killed_process_leaves_whole_batches_with_which_the_next_goes_on(reade
     folder = reader.cache._folder  # noqa: SLF001
     for kill in range(3):
         begun = replace(reader, cache=PieceCache(folder / f"round {kill}", 10**9))
-        process = get_context("fork").Process(target=fill_forever, args=(begun,))
+        process = get_context("forkserver").Process(target=fill_forever, args=(begun,))
         process.start()
         while not files(begun):
             time.sleep(0.001)
@@ -192,7 +192,7 @@ def test_a_split_that_another_process_decodes_is_waited_for_or_left_to_it(reader
         reader.fill(wait=False)
         assert not reader.is_filled()
         assert not files(reader)
-        process = get_context("fork").Process(target=reader.fill)
+        process = get_context("forkserver").Process(target=reader.fill)
         process.start()
         time.sleep(0.3)
         assert process.is_alive()

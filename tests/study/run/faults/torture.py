@@ -107,7 +107,8 @@ class Torture:
             time.sleep(0.02)
             return
         self._let_work(found, steps=self._draw.randrange(1, 35))
-        if self._draw.random() < _DRIVER_SHARE:
+        without_driver = self.kills >= wanted // 2 and not self.killed["driver"]
+        if self._draw.random() < _DRIVER_SHARE or without_driver:
             self.driver.kill()
             self.driver.join()
             self.killed["driver"] += 1
