@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 
 from analysis.cells.intervals import COVERAGE, QUANTILE
-from analysis.claims.data import DATA
-from analysis.claims.models import MODELS
-from analysis.claims.robustness import ROBUSTNESS
+from analysis.claims.data_claims import DATA
+from analysis.claims.model_claims import MODELS
+from analysis.claims.robustness_claims import ROBUSTNESS
 from analysis.claims.slice import Claim, Effect
-from analysis.claims.strategies import STRATEGIES
+from analysis.claims.strategy_claims import STRATEGIES
 from analysis.labels import plural
 
 CLAIMS = tuple(sorted((*DATA, *MODELS, *ROBUSTNESS, *STRATEGIES), key=lambda claim: claim.name))

@@ -18,8 +18,8 @@ from analysis.drawing.bars import columns, flops
 from analysis.drawing.dodge import ONE_LEVEL, dodged
 from analysis.drawing.legend import legend
 from analysis.drawing.marks import draw_marks, legend_handles
+from analysis.drawing.named_rows import grid, spans
 from analysis.drawing.panels import panels
-from analysis.drawing.rows import grid, spans
 from analysis.drawing.style import STYLE, looks
 from analysis.labels import count_text
 from budgets.quantity import format_flops

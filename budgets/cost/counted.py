@@ -1,7 +1,7 @@
 """Costs of towers without a closed form, as torch counted them on the meta device; kept in a cache file.
 
-`runners.models.count` counts a model once and writes the file; planning reads it and needs no torch. The
-file's name is a hash of the config and of the versions of open_clip and timm, which build the model.
+`runners.models.count_by_torch` counts a model once and writes the file; planning reads it and needs no torch.
+The file's name is a hash of the config and of the versions of open_clip and timm, which build the model.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """open_clip's model config, checked and completed with open_clip's own defaults.
 
 Only settings whose cost is known in closed form (or zero) are accepted; any other raises `NoClosedForm`, so
-that no trial is planned with a wrong FLOP count: `runners.models.count` counts such a model with torch. One
-key is this project's own: ``timm_model_kwargs``, the arguments of timm's constructor.
+that no trial is planned with a wrong FLOP count: `runners.models.count_by_torch` counts such a model. One key
+is this project's own: ``timm_model_kwargs``, the arguments of timm's constructor.
 """
 
 import math

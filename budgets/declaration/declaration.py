@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from budgets.declaration import values
-from budgets.declaration.data import (
+from budgets.declaration.data_sections import (
     DeclaredPool,
     DeclaredSet,
     DescribedPool,

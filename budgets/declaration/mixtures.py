@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from budgets.declaration.data import DeclaredPool, DescribedPool, MixedPool
+from budgets.declaration.data_sections import DeclaredPool, DescribedPool, MixedPool
 from budgets.declaration.keys import Clashes
 from budgets.declaration.sections import Exclusion, GridBlock
 from budgets.names import unknown

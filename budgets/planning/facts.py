@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from math import gcd, lcm
 
-from budgets.declaration.data import MixedPool
+from budgets.declaration.data_sections import MixedPool
 from budgets.quality import BY, MIXTURE, NAMED, available, score_of_quality
 from budgets.quantity import divide
 

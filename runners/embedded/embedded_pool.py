@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from budgets.declaration.data import EMBEDDED_VERSION
+from budgets.declaration.data_sections import EMBEDDED_VERSION
 from runners.data.build.write import fill_pool
 from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
 from runners.data.pool.pool import Origin, Pool, Scorer

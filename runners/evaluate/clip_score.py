@@ -26,7 +26,7 @@ from runners.data.pool.reader import READ_COLUMNS, decode_rows
 from runners.data.reading.ahead import ahead
 from runners.host.files import locked
 from runners.host.workers import Processes, Report, Workers
-from runners.models.count import ensure_counted
+from runners.models.count_by_torch import ensure_counted
 from runners.models.load_model import LoadedModel, ModelSource, load_model
 
 _ROWS_PER_PART, _MOST_PARTS = 8192, 50_000

@@ -14,7 +14,7 @@ from runners.data.evaluation.set_reader import SetReader
 from runners.evaluate.evaluate import evaluate
 from runners.evaluate.features import Encoder, encode_set
 from runners.evaluate.variants import variant_means
-from runners.models.count import ensure_counted
+from runners.models.count_by_torch import ensure_counted
 from runners.models.load_model import LoadedModel
 from runners.models.model import compute_context
 

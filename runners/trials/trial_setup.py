@@ -19,7 +19,7 @@ from runners.data.reading.streamed_set import StreamedSet
 from runners.data.reading.training_data import Source, Tokens
 from runners.host.gpu_arithmetic import set_gpu_arithmetic
 from runners.host.seeds import derive_seed
-from runners.models.count import ensure_counted
+from runners.models.count_by_torch import ensure_counted
 from runners.models.model import build_model, compute_context, resolve_precision
 from runners.models.model_tokenizer import model_tokenizer
 from runners.strategies.registry import build_strategy

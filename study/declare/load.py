@@ -8,7 +8,7 @@ from typing import Any
 from budgets.cost.architecture import catalogue, load_architecture, open_clip_configs
 from budgets.cost.strategy import STRATEGIES
 from budgets.declaration import values
-from budgets.declaration.data import DeclaredPool, FolderPool, MixedPool
+from budgets.declaration.data_sections import DeclaredPool, FolderPool, MixedPool
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.keys import OneOf, keys, tunable
 from budgets.declaration.recipe import PRESETS, Recipe

@@ -11,8 +11,8 @@ from runners.models.export import PIXELS, WEIGHTS, write_architecture, write_ori
 from runners.models.load_model import has_bias
 from runners.trials.records.trial_files import read_outcome
 from study.declare.load import load_declaration
+from study.state.cell_selection import select_trials
 from study.state.planning.plan_study import plan_study
-from study.state.selection import select_trials
 from study.state.study import Study, find_study
 
 

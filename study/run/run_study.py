@@ -20,10 +20,10 @@ from study.run.run_tuning import tune_study
 from study.run.site import Site
 from study.show.progress import Progress
 from study.state.agenda import agenda, agenda_lines, tuning_agenda
+from study.state.cell_selection import select_trials
 from study.state.jobs import trial_job
 from study.state.planning.pool_versions import keep_pool_versions
 from study.state.repair import repair_ledger, trial_folders
-from study.state.selection import select_trials
 from study.state.study import Study
 
 _DYING_S = 30.0  # time for a killed driver's workers to notice and exit

@@ -14,7 +14,7 @@ from budgets.planning.plan import Plan, Trial
 from budgets.planning.price import Speeds, device_hours, is_measured, kept_over, utilisation
 from budgets.quality import MIXTURE
 from budgets.quantity import format_flops
-from study.state.selection import cell_words, meant
+from study.state.cell_selection import cell_words, meant
 
 _MOST_SHOWN = 12
 

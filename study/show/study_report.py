@@ -24,7 +24,7 @@ from analysis.report.study_frames import StudyFrames
 from budgets.book.book import Book
 from budgets.book.ledger import read_entries
 from budgets.cost.flops import CONVENTION
-from budgets.declaration.data import FolderPool
+from budgets.declaration.data_sections import FolderPool
 from budgets.names import without_password
 from runners.results import (
     CURVE_COLUMNS,

@@ -12,8 +12,8 @@ from budgets.planning.tuned.wording import words
 from budgets.quantity import format_flops, format_seconds
 from runners.trials.records.trial_files import Outcome
 from runners.trials.speed.throughput import predict_s
+from study.state.cell_selection import select_trials
 from study.state.planning.speeds import measured_throughput
-from study.state.selection import select_trials
 from study.state.study import Study
 from study.state.trial_states import Stage, TrialState, trial_states
 from study.storage.lock import running

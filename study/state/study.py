@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from budgets.declaration.data import FolderPool
+from budgets.declaration.data_sections import FolderPool
 from budgets.declaration.declaration import Declaration
 from runners.data.places.copies import copy_name, is_url
 from runners.host.storage import cache_folder

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from budgets.declaration.data import DescribedPool
+from budgets.declaration.data_sections import DescribedPool
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.sections import Budget, GridBlock, Training
 from budgets.planning.facts import EvaluationFacts, PoolFacts

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from runners.data.index.parts import Index
-from runners.data.index.ranks import UNSCORED, score_of_rank
+from runners.data.index.score_ranks import UNSCORED, score_of_rank
 from runners.data.index.selection import tenths
 
 if TYPE_CHECKING:

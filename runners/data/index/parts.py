@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from runners.data.index.ranks import Histogram, histogram_of_hashes, histogram_of_scores
+from runners.data.index.score_ranks import Histogram, histogram_of_hashes, histogram_of_scores
 from runners.data.places.copies import fetched
 
 ROWS_PER_GROUP = 16_384

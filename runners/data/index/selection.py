@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from budgets.quality import available, score_of_quality
 from runners.data.index.parts import Index
-from runners.data.index.ranks import (
+from runners.data.index.score_ranks import (
     HASH_DIGITS,
     RANK_DIGITS,
     UNSCORED,

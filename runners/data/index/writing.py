@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from runners.data.index.parts import GROUPS_PER_PART, ROWS_PER_GROUP, ROWS_PER_PART, Index, Part
-from runners.data.index.ranks import histogram_of_hashes, histogram_of_scores
+from runners.data.index.score_ranks import histogram_of_hashes, histogram_of_scores
 from runners.data.index.words import split_words
 from runners.data.places.copies import INDEX, SHARDS_AT, copied_from
 from runners.host.files import new_file

@@ -27,7 +27,7 @@ def run(options: Namespace) -> int:
     import json
     from dataclasses import asdict
 
-    from study.run.measure.preflight import preflight
+    from study.run.measure.study_preflight import preflight
     from study.run.site import open_backend
 
     study, failed = declared_study(options), 0

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from budgets.declaration.data import EmbeddedPool
+from budgets.declaration.data_sections import EmbeddedPool
 from study.state.study import Study
 
 

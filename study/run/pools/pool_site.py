@@ -14,7 +14,7 @@ from runners.scheduling.storage_check import Folders, Objects, StorageCheck
 
 if TYPE_CHECKING:
     from runners.scheduling.ray_backend.core import RayBackend
-    from runners.scheduling.ray_backend.workers import RayWorkers
+    from runners.scheduling.ray_backend.ray_workers import RayWorkers
 
 _ADVICE = ": all nodes of the cluster must share it. Use a folder that they share, or leave out --address"
 
@@ -92,7 +92,7 @@ class PoolSite:
         written: str | Path | None,
         limit: int | None,
     ) -> Workers:
-        from runners.scheduling.ray_backend.workers import RayWorkers  # noqa: PLC0415 - Ray's import takes seconds
+        from runners.scheduling.ray_backend.ray_workers import RayWorkers  # noqa: PLC0415 - Ray's import takes seconds
 
         assert self._address is not None
         backend = self._opened(self._address)

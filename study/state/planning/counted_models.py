@@ -16,7 +16,7 @@ def count_models(declaration: Declaration) -> None:
     """
     for architecture in _without_closed_form(declaration):
         if read_count(architecture.config) is None:
-            from runners.models.count import ensure_counted  # noqa: PLC0415 - torch takes seconds
+            from runners.models.count_by_torch import ensure_counted  # noqa: PLC0415 - torch takes seconds
 
             ensure_counted(architecture)
 

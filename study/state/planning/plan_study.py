@@ -17,7 +17,7 @@ from runners.results import LEFT_OUT_COLUMNS, PLAN_COLUMNS, left_out_row, plan_r
 from runners.trials.speed.throughput import predict_s, read_calibration, slow_loading
 from study.declare.yaml_reader import errors_with_line
 from study.state.planning.counted_models import count_models
-from study.state.planning.facts import study_facts
+from study.state.planning.read_facts import study_facts
 from study.state.planning.speeds import device_throughput
 from study.state.planning.tuning_table import read_scores
 from study.state.study import Study

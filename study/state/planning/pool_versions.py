@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from budgets.declaration.data import FolderPool
+from budgets.declaration.data_sections import FolderPool
 from budgets.planning.plan import Plan
 from budgets.quality import score_of_quality
 from runners.data.index.writing import VERSIONS

@@ -3,7 +3,7 @@
 import pytest
 
 from budgets.declaration import values
-from budgets.declaration.data import DeclaredSet
+from budgets.declaration.data_sections import DeclaredSet
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.keys import Reader, clashes, keys, tunable
 from budgets.declaration.recipe import Recipe

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from budgets.declaration.data import DescribedPool, MixedPool
+from budgets.declaration.data_sections import DescribedPool, MixedPool
 from budgets.declaration.sections import Exclusion, GridBlock
 from budgets.planning.facts import Component, MixtureFacts, PoolFacts, Ranking
 from budgets.planning.identity import trunk_id

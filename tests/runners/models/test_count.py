@@ -12,8 +12,8 @@ from budgets.cost.counted import count_file, read_count
 from budgets.cost.flops import parameters, sample_cost
 from budgets.cost.strategy import inapplicable, strategy
 from budgets.hardware.machine_cache import CACHE
-from runners.models import count
-from runners.models.count import count_model, ensure_counted
+from runners.models import count_by_torch
+from runners.models.count_by_torch import count_model, ensure_counted
 from runners.models.model import build_model
 from runners.trials.trial import run_trial
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
@@ -64,7 +64,7 @@ def test_counts_equal_closed_forms(name: str) -> None:
 
 def test_counted_model_is_counted_once_and_then_read(monkeypatch: pytest.MonkeyPatch) -> None:
     architecture = ensure_counted(Architecture(name="siglip", config=SIGLIP))
-    monkeypatch.setattr(count, "count_model", lambda _: pytest.fail("counted twice"))
+    monkeypatch.setattr(count_by_torch, "count_model", lambda _: pytest.fail("counted twice"))
     ensure_counted(Architecture(name="siglip", config=json.loads(json.dumps(SIGLIP))))
 
     found = read_count(SIGLIP)

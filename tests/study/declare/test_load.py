@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from budgets.declaration.data import DescribedPool, EmbeddedPool, FolderPool
+from budgets.declaration.data_sections import DescribedPool, EmbeddedPool, FolderPool
 from budgets.declaration.recipe import Recipe
 from budgets.declaration.rules import ResourceRule, TrainingRule
 from budgets.declaration.sections import Exclusion, Ladder

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from budgets.declaration.data import EmbeddedPool, FolderPool, MixedPool
+from budgets.declaration.data_sections import EmbeddedPool, FolderPool, MixedPool
 from budgets.planning.facts import MixtureFacts, PoolFacts
 from study.declare.dump import dump_declaration
 from study.declare.load import load_declaration

@@ -13,7 +13,7 @@ from runners.scheduling.backend import Job
 from runners.scheduling.local_backend import LocalBackend
 from runners.trials.speed.throughput import Calibration, Throughput, read_calibration
 from study.cli import main
-from study.run.measure.preflight import run_tasks
+from study.run.measure.study_preflight import run_tasks
 from tests.study.conftest import write_declaration
 
 pytestmark = pytest.mark.slow

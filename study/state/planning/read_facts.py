@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator, Mapping
 
-from budgets.declaration.data import DeclaredPool, DescribedPool, EmbeddedPool
+from budgets.declaration.data_sections import DeclaredPool, DescribedPool, EmbeddedPool
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.keys import DeclaredKeyError, at_key
 from budgets.names import printable
