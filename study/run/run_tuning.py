@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache
 
+from analysis.labels import plural
 from budgets.planning.plan import Plan, Trial, TuningPlan
 from budgets.planning.tuned.wording import words
 from budgets.quantity import format_flops
@@ -108,7 +109,7 @@ class Round(Execution):
         )
         if todo.to_run:
             cost = format_flops(sum(trial.paid_flops for trial in todo.to_run))
-            said = f"{len(todo.to_run)} trials, {cost}; {self._tuning.metric} selects"
+            said = f"{plural(len(todo.to_run), 'trial')}, {cost}; {self._tuning.metric} selects"
             self.progress.detail(f"{self._what}: {said}")
             write_table(self.study.folder / "tuning-plan.parquet", planned_frame(trials))
             self.run(todo.to_run)

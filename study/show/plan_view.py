@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
+from analysis.labels import plural
 from budgets.declaration.declaration import Declaration
 from budgets.planning.plan import Cell, Plan, Trial, TuningPlan
 from budgets.planning.price import Price, Range, Speeds, device_hours, price, utilisation
@@ -139,7 +140,7 @@ def _design(declaration: Declaration, plan: Plan) -> Iterator[str]:
 
     picks = first_round(declaration, plan).picks
     yield (
-        f"adaptive design: the first round has {len(picks):,} trials, "
+        f"adaptive design: the first round has {plural(len(picks), 'trial')}, "
         f"{format_flops(sum(pick.cost_flops for pick in picks))}; "
         f"the study costs {format_flops(plan.most_flops)} at most. "
         "Each further trial is the one expected to settle most per FLOP"
@@ -198,7 +199,7 @@ def _totals(
             yield f"trials by {axis}: " + ", ".join(
                 f"{name} {format_flops(flops)}" for name, flops in sums.items()
             )
-    total = f"{len(plan.trials):,} trials, {format_flops(plan.train_flops)} of training in all"
+    total = f"{plural(len(plan.trials), 'trial')}, {format_flops(plan.train_flops)} of training in all"
     if plan.study_flops is None:
         yield f"{declaration.name}: {total}; no study budget"
     else:
@@ -208,7 +209,7 @@ def _totals(
     evaluation = f"evaluation, beside the budget: {format_flops(plan.evaluation_flops)}"
     if declaration.cluster is None:
         slot = format_seconds(sum(seconds(trial) for trial in plan.trials))
-        basis = f"{measured:,} of {len(plan.trials):,} trials by measured throughput"
+        basis = f"{measured:,} of {plural(len(plan.trials), 'trial')} by measured throughput"
         yield f"{evaluation}; about {slot} of one slot ({basis})"
     else:
         yield evaluation

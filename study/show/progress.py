@@ -11,6 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from analysis.labels import plural
 from budgets.planning.plan import Plan, Trial
 from budgets.planning.tuned.wording import words
 from budgets.quantity import format_count, format_flops
@@ -72,7 +73,9 @@ class Progress:
             self._budget = f" (study budget {format_flops(plan.study_flops)})"
         for warning in plan.warnings:
             self.say(f"note: {warning}")
-        self.detail(f"{len(plan.trials)} trials, {format_flops(plan.train_flops)}{self._budget}{done}")
+        self.detail(
+            f"{plural(len(plan.trials), 'trial')}, {format_flops(plan.train_flops)}{self._budget}{done}"
+        )
 
     def show(
         self, folder: Path, trials: Sequence[Trial], *, planned_flops: int, spent_flops: int, phase: str = ""

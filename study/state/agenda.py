@@ -107,9 +107,9 @@ def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None =
     if tuning is not None:
         assert plan.tuning is not None, "it has an agenda"
         values = {trial: f", {words(tried)}" for trial, tried in plan.tuning.values.items()}
-        yield from _trials(study, "trials of the tuning", tuning, values)
+        yield from _trials(study, " of the tuning", tuning, values)
         yield "then the grid, with the winning values:"
-    yield from _trials(study, "trials", todo, {})
+    yield from _trials(study, "", todo, {})
     to_run = [*(() if tuning is None else tuning.to_run), *todo.to_run]
     flops = sum(trial.paid_flops for trial in to_run)
     measured = measured_throughput(study, plan)
@@ -124,13 +124,14 @@ def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None =
         yield f"{format_flops(max(0, left))} of the study budget of {format_flops(plan.study_flops)} are left"
 
 
-def _trials(study: Study, what: str, todo: Agenda, values: Mapping[str, str]) -> Iterator[str]:
+def _trials(study: Study, of: str, todo: Agenda, values: Mapping[str, str]) -> Iterator[str]:
     parts = [f"{len(todo.finished):,} finished"] if todo.finished else []
     if todo.failed:
         parts.append(f"{len(todo.failed):,} failed in an earlier run (--retry-failed runs them again)")
     if todo.left_alone:
         parts.append(f"{todo.left_alone:,} not selected")
-    yield f"{len(todo.states):,} {what}: {', '.join([*parts, f'{len(todo.to_run):,} to run'])}"
+    parts.append(f"{len(todo.to_run):,} to run")
+    yield f"{plural(len(todo.states), 'trial')}{of}: {', '.join(parts)}"
     away = sum(todo.states[trial.trial_id].stage in {Stage.FINISHED, Stage.DIVERGED} for trial in todo.to_run)
     if away:
         yield f"{away:,} of them have a row in {study.folder / 'results.parquet'} but no folder in trials/"

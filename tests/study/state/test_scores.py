@@ -154,12 +154,12 @@ def test_status_tells_of_a_ranking_that_has_changed_since_the_last_run(
     assert "ranking" not in run(f"status {words}")
     set_score(scored, np.arange(scored.count, dtype=np.float32), Scorer(name="other"))
 
-    assert run(f"run {words} --dry-run").startswith("1 trials: 1 to run")
+    assert run(f"run {words} --dry-run").startswith("1 trial: 1 to run")
     assert (
         "a score has changed the pool's ranking since the last run: the next run replaces "
         "1 trial; `run --dry-run` lists them\n"
     ) in run(f"status {words}")
 
     use_score(Pool.open(scored.path), "first")
-    assert run(f"run {words} --dry-run").startswith("1 trials: 1 finished, 0 to run")
+    assert run(f"run {words} --dry-run").startswith("1 trial: 1 finished, 0 to run")
     assert json.loads(run(f"status {words} --json"))["ranked_anew"] == 0

@@ -166,7 +166,7 @@ def test_a_stopped_tuning_keeps_its_work_and_continues(
     assert "2 trials of the tuning: " in printed
     assert "at 30 GFLOP, lr_peak 1e-05, seed 1000: " in printed
     assert printed.count("continues at") == len(at_work(folder))
-    assert "then the grid, with the winning values:\n1 trials: 1 to run" in printed
+    assert "then the grid, with the winning values:\n1 trial: 1 to run" in printed
 
 
 def require_reconciled(declaration: Path) -> None:

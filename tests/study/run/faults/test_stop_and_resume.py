@@ -155,7 +155,7 @@ def test_every_command_of_the_page_on_faults_does_what_it_says(
         said.append((code, out + err))
 
     assert [code for code, _ in said] == [0, 0, 0, 2]
-    assert "1 trials: 1 to run" in said[0][1]
+    assert "1 trial: 1 to run" in said[0][1]
     assert "[1/1] mini-ViT-XXS-8 clip" in said[1][1]
     assert "1 of them already finished" in said[2][1]
     assert "no run of " in said[3][1], "nothing runs that could be told to stop"
