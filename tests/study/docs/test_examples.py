@@ -53,8 +53,10 @@ def batch_job(tmp_path: Path, code: int) -> list[str]:
         "scontrol": 'if [ "$1" = show ]; then echo localhost; else echo "scontrol $*" >> $CALLED; fi',
         "srun": "exit 0",
         "python": 'case "$*" in\n'
-        f'  *" run "*) echo run >> $CALLED; trap "exit {code}" USR1; kill -USR1 $PPID; '
-        "while :; do sleep 0.1; done ;;\n"
+        f'  *" run "*) echo run >> $CALLED; trap "exit {code}" USR1; '
+        # The limit is never near before the script listens: it catches USR1, bit 9 of the mask.
+        'until grep -q "SigCgt:.*[2367abef]..$" /proc/$PPID/status; do sleep 0.05; done; '
+        "kill -USR1 $PPID; while :; do sleep 0.1; done ;;\n"
         '  "-m study"*) echo "$3" >> $CALLED ;;\n'
         "  *) exit 0 ;;\nesac",
     }
