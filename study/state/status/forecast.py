@@ -39,6 +39,10 @@ def time_left(
     speeds: dict[Kind, list[float]] = defaultdict(list)
     for kind, speed in measured:
         speeds[kind].append(speed)
+    ranges = {
+        kind: (min(found), max(found), 1.0 if len(found) >= _FEW else _SPREAD_OF_FEW)
+        for kind, found in speeds.items()
+    }
     seen = {each.trial: each.samples_seen for each in running}
     low, high = [], []
     for trial, row in rows.items():
@@ -48,11 +52,11 @@ def time_left(
         shared = (row["train_flops"] - row["paid_flops"]) // row["train_flops_per_sample"]
         done = seen.get(trial, states[trial].kept_steps * row["batch_size"])
         left = row["samples_seen"] - max(done, shared)
-        found = sorted(speeds[row["architecture"], row["strategy"]])
-        if found:
-            spread = 1.0 if len(found) >= _FEW else _SPREAD_OF_FEW
-            low.append(left / found[-1] / spread)
-            high.append(left / found[0] * spread)
+        found = ranges.get((row["architecture"], row["strategy"]))
+        if found is not None:
+            slowest, fastest, spread = found
+            low.append(left / fastest / spread)
+            high.append(left / slowest * spread)
         else:
             predicted_s = row["predicted_s"] * left / (row["samples_seen"] - shared)
             low.append(predicted_s / _SPREAD_UNMEASURED)
