@@ -1,4 +1,4 @@
-"""Damped Newton search (Levenberg 1944, Marquardt 1963), many searches at once.
+"""Damped Newton search (Levenberg 1944, Marquardt 1963) between bounds (Bertsekas 1982), many at once.
 
 A law gives its own curvature, or has it by differences where its analytic derivatives are long. Each search
 has its own damping and its own end; the searches still running are evaluated together.
@@ -30,8 +30,8 @@ def search(
             the curvature need not be.
         starts: Logarithms and exponents, shape (searches, parameters).
         bounds: Lowest and highest parameters, each of shape (parameters,).
-        directions: Directions in which the parameters may move, shape (parameters, directions); by default
-            each moves by itself.
+        directions: Directions in which the parameters may move, non-negative, shape (parameters, directions);
+            by default each moves by itself.
 
     Returns:
         End of each search, in the shape of the starts, and its objective, shape (searches,).
@@ -44,7 +44,16 @@ def search(
     for _ in range(_TRIES):
         # The curvature plus damping times a positive definite matrix turns Newton into short descent.
         matrix = curvature[active] + damping[active, None, None] * damper[active]
-        step = np.linalg.solve(matrix, gradient[active][:, :, None])[:, :, 0] @ along.T
+        slope = gradient[active]
+        # A parameter at its bound that would leave it rests, and the others go to their optimum beside it.
+        # A step of all of them, cut at the bound, would not: it gains nothing, or creeps.
+        below, above = (theta[active] <= bounds[0]) @ along, (theta[active] >= bounds[1]) @ along
+        rests = ((below > 0) & (slope > 0)) | ((above > 0) & (slope < 0))
+        matrix[rests], slope[rests] = 0.0, 0.0
+        matrix.swapaxes(1, 2)[rests] = 0.0
+        search_of, direction = np.nonzero(rests)
+        matrix[search_of, direction, direction] = 1.0
+        step = np.linalg.solve(matrix, slope[:, :, None])[:, :, 0] @ along.T
         # A step beyond 1 leaves the range of the quadratic approximation.
         tried = np.clip(theta[active] - np.clip(step, -1.0, 1.0), *bounds)
         new = expand(active, tried)
