@@ -1,7 +1,9 @@
-"""A name of a module or a class has one meaning in all packages."""
+"""A name of a module or a class has one meaning in all packages, and docstrings refer to names that exist."""
 
 import ast
+import re
 from collections import Counter
+from pathlib import Path
 
 from tests.root import ROOT
 
@@ -29,3 +31,36 @@ def test_no_two_modules_share_a_name_except_a_command_and_its_subject() -> None:
     )
     assert len(modules) > 300
     assert not [name for name, count in modules.items() if count > 1]
+
+
+def test_docstrings_refer_to_what_exists() -> None:
+    referred = {
+        (path.relative_to(ROOT), name)
+        for path in [*FILES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
+        for name in re.findall(r"(?<!`)`([a-z_]+(?:\.\w+)+)`(?!`)", path.read_text(encoding="utf-8"))
+    }
+    packages = {path.relative_to(ROOT).parts[0] for path in FILES}
+    ours = [(path, name) for path, name in referred if name.split(".")[0] in packages]
+    files = [(path, name) for path, name in referred if name.endswith(".py")]
+
+    assert len(ours) > 50
+    assert not [(path, name) for path, name in ours if not defined(name)]
+    assert files
+    assert not [(path, name) for path, name in files if not (ROOT / path).with_name(name).exists()]
+
+
+def defined(name: str) -> bool:
+    """Return whether a dotted name is that of a module or a folder, or of a definition in a module."""
+    path, parts = ROOT, name.split(".")
+    while parts and (path / parts[0]).is_dir():
+        path /= parts.pop(0)
+    if not parts:
+        return True
+    module = path / f"{parts[0]}.py"
+    return module.exists() and {*parts[1:]} <= names_in(module)
+
+
+def names_in(module: Path) -> set[str]:
+    """Return the names in the code of a module, without those in its docstrings."""
+    nodes = list(ast.walk(ast.parse(module.read_bytes())))
+    return {str(getattr(node, key)) for node in nodes for key in ("name", "id", "attr") if hasattr(node, key)}

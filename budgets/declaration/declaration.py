@@ -1,6 +1,6 @@
 """A study as declared: plain data, with the checks that read no files.
 
-`study.declare.load` reads it from YAML. Its sections are in `sections.py` and `data.py`; here
+`study.declare.load` reads it from YAML. Its sections are in `sections.py` and `data_sections.py`; here
 are the whole and the checks that span sections.
 """
 

@@ -1,6 +1,6 @@
 """Sections of a declaration: each class is a section of the YAML file, each field a key (`keys.py`).
 
-A new key is a new field, here or in `data.py`, `recipe.py` or `rules.py`: loading, dumping,
+A new key is a new field, here or in `data_sections.py`, `recipe.py` or `rules.py`: loading, dumping,
 docs/declaration.md and the template follow. A class's ``clashes`` yields each key that contradicts another,
 with the error from the key on.
 """

@@ -31,7 +31,7 @@ class Loggers:
     """The declared loggers of a study. Their errors never end the study.
 
     Args:
-        names: Names in `budgets.declaration.declaration.LOGGERS`, which are also the names of their packages.
+        names: Names in `budgets.declaration.sections.LOGGERS`, which are also the names of their packages.
         folder: The study's folder; each logger has a folder in it, with one folder per trial.
         say: Called with a message about a trial that could not be written.
 
