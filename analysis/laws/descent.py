@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from analysis.arrays import Floats, Indices
+from analysis.arrays import Floats, Indices, Mask
 
 Expand = Callable[[Indices, Floats], tuple[Floats, Floats, Floats, Floats]]
 """Numbers and parameters of some searches → objective, gradient, curvature and damping matrix of each."""
@@ -44,15 +44,8 @@ def search(
     for _ in range(_TRIES):
         # The curvature plus damping times a positive definite matrix turns Newton into short descent.
         matrix = curvature[active] + damping[active, None, None] * damper[active]
-        slope = gradient[active]
-        # A parameter at its bound that would leave it rests, and the others go to their optimum beside it.
-        # A step of all of them, cut at the bound, would not: it gains nothing, or creeps.
-        below, above = (theta[active] <= bounds[0]) @ along, (theta[active] >= bounds[1]) @ along
-        rests = ((below > 0) & (slope > 0)) | ((above > 0) & (slope < 0))
-        matrix[rests], slope[rests] = 0.0, 0.0
-        matrix.swapaxes(1, 2)[rests] = 0.0
-        search_of, direction = np.nonzero(rests)
-        matrix[search_of, direction, direction] = 1.0
+        lowest, highest = ((theta[active] == bound) @ along > 0 for bound in bounds)
+        matrix, slope = resting(matrix, gradient[active], lowest, highest)
         step = np.linalg.solve(matrix, slope[:, :, None])[:, :, 0] @ along.T
         # A step beyond 1 leaves the range of the quadratic approximation.
         tried = np.clip(theta[active] - np.clip(step, -1.0, 1.0), *bounds)
@@ -71,6 +64,23 @@ def search(
         if not len(active):
             break
     return theta, value
+
+
+def resting(matrix: Floats, gradient: Floats, lowest: Mask, highest: Mask) -> tuple[Floats, Floats]:
+    """Return the equations of a step in which a parameter at its bound that would leave it rests.
+
+    The others then go to their optimum beside it. A step of all, cut at the bound, would not: it gains
+    nothing, or creeps.
+
+    Args:
+        matrix: Shape (searches, parameters, parameters).
+        gradient: Shape (searches, parameters).
+        lowest: True where a parameter is at its lower bound, in the shape of the gradient.
+        highest: The same for the upper bound.
+    """
+    rests = (lowest & (gradient > 0)) | (highest & (gradient < 0))
+    crossed = rests[:, :, None] | rests[:, None, :]
+    return np.where(crossed, np.eye(gradient.shape[1]), matrix), np.where(rests, 0.0, gradient)
 
 
 def descend(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from analysis.arrays import Floats, Indices, Mask
+from analysis.laws.descent import resting
 from analysis.laws.forms import FLOOR, POWER, SHIFT_REACH, SLOPE_BOUNDS, VALUES, Curves, Form, joined
 
 # The same for the midpoint of a bounded law, which may lie far outside the measured x.
@@ -266,11 +267,10 @@ def _descend(data: _Data, theta: Floats) -> tuple[Floats, Floats]:
         diagonal = np.diagonal(gram[active], axis1=1, axis2=2)
         # Marquardt's scaling, and a little more so that a direction without slope can be solved for.
         ridge = damping[active, None] * diagonal + 1e-12 * diagonal.sum(axis=1, keepdims=True) + 1e-300
-        move = _solved(gram[active], ridge, gradient[active])
-        tried = np.clip(
-            theta[active] - np.clip(move, -1.0, 1.0), data.rows(data.lowest, active),
-            data.rows(data.highest, active),
-        )  # fmt: skip
+        lowest, highest = data.rows(data.lowest, active), data.rows(data.highest, active)
+        at_bounds = theta[active] == lowest, theta[active] == highest
+        move = _solved(*resting(gram[active], gradient[active], *at_bounds), ridge)
+        tried = np.clip(theta[active] - np.clip(move, -1.0, 1.0), lowest, highest)
         new = data.project(tried, active)[2]
         gained = value[active] - (new * new).sum(axis=1)
         better = gained > 0
@@ -306,7 +306,7 @@ def _near(value: Floats, change: Floats) -> Mask:
     return np.asarray(np.abs(value) <= 2 * _DIFFERENCE * np.abs(change).max(axis=0))
 
 
-def _solved(gram: Floats, ridge: Floats, gradient: Floats) -> Floats:
+def _solved(gram: Floats, gradient: Floats, ridge: Floats) -> Floats:
     """Solve (gram + ridge)·step = gradient for one or two parameters per row, by Cramer's rule."""
     if gradient.shape[1] == 1:
         return gradient / (gram[:, 0] + ridge)

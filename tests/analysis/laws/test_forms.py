@@ -4,9 +4,20 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
 
-from analysis.laws.forms import BOUNDED, FLOOR, FLOOR_SHIFT, FORMS, POWER, SHIFT, Curves, Form
+from analysis.laws.forms import (
+    BOUNDED,
+    FLOOR,
+    FLOOR_SHIFT,
+    FORMS,
+    POWER,
+    SHIFT,
+    SHIFT_REACH,
+    SLOPE_BOUNDS,
+    Curves,
+    Form,
+)
 from analysis.laws.least_squares import fit, restarts
 
 Floats = NDArray[np.float64]
@@ -131,3 +142,25 @@ def test_a_point_of_four_runs_weighs_as_the_point_four_times(form: Form) -> None
     repeated = one(form, np.repeat(X, runs), np.repeat(y, runs))
     assert weighted.alpha[0] == pytest.approx(repeated.alpha[0], rel=1e-5)
     np.testing.assert_allclose(weighted(X), repeated(X), rtol=1e-6)
+
+
+def test_the_shift_is_at_its_optimum_where_the_slope_is_at_its_bound() -> None:
+    rng, x = np.random.default_rng(0), np.geomspace(1e11, 1e13, 7)
+    y = 0.6 * (x / 1e12) ** -0.01 + rng.normal(0, 0.02, (60, len(x)))  # flatter than the lowest slope
+
+    found = fit(SHIFT, x, y, weights=np.ones(len(x)))
+
+    unit, least = np.exp(np.log(x).mean()), SLOPE_BOUNDS[0]
+    rows = np.flatnonzero(found.at_bound & (found.shift > 0))
+    assert len(rows) > 30
+    for row in rows:
+
+        def objective(log_shift: float, y: Floats = y[row]) -> float:
+            shift = np.exp(log_shift)
+            v = ((x + shift) / (unit + shift)) ** -(least * (1 + shift / unit))
+            return float(((y - v * (v @ y) / (v @ v)) ** 2).sum())
+
+        near = np.log(found.shift[row]) + np.array([-1.0, 1.0])
+        lowest, highest = np.log([x[0] * SHIFT_REACH[0], x[-1] * SHIFT_REACH[1]])
+        best = minimize_scalar(objective, bounds=np.clip(near, lowest, highest), method="bounded")
+        assert found.objective[row] <= best.fun * (1 + 2e-6)
