@@ -1,4 +1,4 @@
-"""Damped Newton search (Levenberg 1944, Marquardt 1963) between bounds (Bertsekas 1982), many at once.
+"""Damped Newton search (Marquardt 1963, Fletcher 1971) between bounds (Bertsekas 1982), many at once.
 
 A law gives its own curvature, or has it by differences where its analytic derivatives are long. Each search
 has its own damping and its own end; the searches still running are evaluated together.
@@ -17,6 +17,7 @@ _TRIES = 600
 _FLAT = 1e-11  # relative gain of a quiet step
 _QUIET = 2
 _DAMPING = (1e-6, 1e6)
+_NEAR, _FAR = 0.75, 0.25  # gain of a step by that of the quadratic approximation
 _STEP = 1e-6  # of the differences
 
 
@@ -46,12 +47,18 @@ def search(
         matrix = curvature[active] + damping[active, None, None] * damper[active]
         lowest, highest = ((theta[active] == bound) @ along > 0 for bound in bounds)
         matrix, slope = resting(matrix, gradient[active], lowest, highest)
-        step = np.linalg.solve(matrix, slope[:, :, None])[:, :, 0] @ along.T
+        move = np.linalg.solve(matrix, slope[:, :, None])[:, :, 0]
         # A step beyond 1 leaves the range of the quadratic approximation.
-        tried = np.clip(theta[active] - np.clip(step, -1.0, 1.0), *bounds)
+        tried = np.clip(theta[active] - np.clip(move @ along.T, -1.0, 1.0), *bounds)
         new = expand(active, tried)
         gained = value[active] - new[0]
         better = gained > 0
+        # Damping falls where the gain is near that of the quadratic approximation, g·s − s·H·s/2, and rises
+        # where it is far from it: such a step may lead into the valley of a worse optimum (Fletcher 1971).
+        bend = np.einsum("ri,rij,rj->r", move, curvature[active], move)
+        expected = np.einsum("ri,ri->r", gradient[active], move) - bend / 2
+        ratio = gained / np.where(expected > 0, expected, np.inf)
+        factor = np.select([~better, ratio > _NEAR, ratio < _FAR], [8.0, 1 / 4, 2.0], 1.0)
         # A search ends after two quiet steps: small gains, or no gain at the strongest damping.
         damped = damping[active] >= _DAMPING[1]
         quiet[active] = np.where(gained > _FLAT * value[active], 0, quiet[active] + (better | damped))
@@ -59,7 +66,7 @@ def search(
         theta[moved] = tried[better]
         for held, found in zip((value, gradient, curvature, damper), new, strict=True):
             held[moved] = found[better]
-        damping[active] = np.clip(damping[active] * np.where(better, 1 / 4, 8.0), *_DAMPING)
+        damping[active] = np.clip(damping[active] * factor, *_DAMPING)
         active = active[quiet[active] < _QUIET]
         if not len(active):
             break

@@ -29,6 +29,21 @@ def test_a_surface_without_noise_is_found_again_under_either_loss(delta: float) 
     )
 
 
+@pytest.mark.slow
+def test_each_draw_of_a_surface_without_a_floor_ends_where_many_starts_end() -> None:
+    n, d = (grid.ravel() for grid in np.meshgrid(np.geomspace(1e6, 1e8, 4), np.geomspace(1e6, 1e8, 6)))
+    rng = np.random.default_rng(6)
+    alpha, beta = rng.uniform(0.1, 0.6, 2)
+    law = 0.3 * (n / 1e7) ** -alpha + 0.3 * (d / 1e7) ** -beta
+    y = law * np.exp(rng.normal(0, 0.02, len(n)))
+    draws = y * np.exp(rng.normal(0, 0.03, (60, len(n))))
+
+    drawn = fit_draws(n, d, draws, weights=np.ones((1, len(n))), around=fit(n, d, y))
+
+    best = np.array([fit(n, d, draw).objective for draw in draws])
+    assert (drawn.objective <= best * (1 + 1e-6)).all()
+
+
 def test_the_derivatives_are_those_of_the_objective() -> None:
     n, d, y = made_up(noise=0.05)
     drawn = fit_draws(n, d, y[None, :], weights=np.ones((1, len(y))), around=fit(n, d, y), delta=np.inf)
