@@ -44,7 +44,8 @@ def search(
     damping, quiet = np.full(len(theta), 1e-2), np.zeros(len(theta), dtype=np.int64)
     for _ in range(_TRIES):
         # The curvature plus damping times a positive definite matrix turns Newton into short descent.
-        matrix = curvature[active] + damping[active, None, None] * damper[active]
+        hessian = curvature[active]
+        matrix = hessian + damping[active, None, None] * damper[active]
         lowest, highest = ((theta[active] == bound) @ along > 0 for bound in bounds)
         matrix, slope = resting(matrix, gradient[active], lowest, highest)
         move = np.linalg.solve(matrix, slope[:, :, None])[:, :, 0]
@@ -55,8 +56,7 @@ def search(
         better = gained > 0
         # Damping falls where the gain is near that of the quadratic approximation, g·s − s·H·s/2, and rises
         # where it is far from it: such a step may lead into the valley of a worse optimum (Fletcher 1971).
-        bend = np.einsum("ri,rij,rj->r", move, curvature[active], move)
-        expected = np.einsum("ri,ri->r", gradient[active], move) - bend / 2
+        expected = np.einsum("ri,ri->r", slope, move) - np.einsum("ri,rij,rj->r", move, hessian, move) / 2
         ratio = gained / np.where(expected > 0, expected, np.inf)
         factor = np.select([~better, ratio > _NEAR, ratio < _FAR], [8.0, 1 / 4, 2.0], 1.0)
         # A search ends after two quiet steps: small gains, or no gain at the strongest damping.
