@@ -12,8 +12,9 @@ demo: .venv/installed
 	$(RUN) -m study run demo
 	$(RUN) -m study report demo
 
-# All tests; the checks run beside them.
-test: .venv/tested .venv-img2dataset/installed
+# All tests; the checks run beside them, and the two environments are made beside each other.
+test:
+	$(MAKE) --jobs=2 .venv/tested .venv-img2dataset/installed
 	$(MAKE) --jobs=2 lint whole
 
 # Quick tests: those that start no Ray and take less than a third of a second.

@@ -46,6 +46,7 @@ def die_at_three(folder: Path, item: int) -> int:
     return item
 
 
+@pytest.mark.slow
 def test_item_whose_worker_was_killed_is_repeated(tmp_path: Path) -> None:
     found = Processes(count=2).map(partial(die_at_three, tmp_path), range(6))
     assert sorted(found) == [(item, item) for item in range(6)]

@@ -204,6 +204,7 @@ def test_patches_are_drawn_on_the_images_device() -> None:
     assert set(devices) == {"meta"}, "what is made on the CPU would have to be copied"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # torch._dynamo imports it
 def test_compiled_model_keeps_weight_names_and_outputs() -> None:
     architecture = load_architecture("mini-ViT-XXS-8")
