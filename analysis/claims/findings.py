@@ -106,7 +106,7 @@ def _verdict(found: list[Effect], *, by_counts: bool) -> tuple[Verdict, str]:
         if len(clear) > _HALF * len(found):
             return cast("Verdict", verdict), counts + (f"; {word} at {_places(others)}" if others else "")
     clear = [one for one in found if by_counts or abs(one.value) > QUANTILE * one.sd]
-    return "undecided", f"{counts}; {len(clear)} of them outside the {COVERAGE:.0%} noise"
+    return "undecided", f"{counts}; {len(clear)} of all {len(found)} outside the {COVERAGE:.0%} noise"
 
 
 def _places(found: list[Effect]) -> str:

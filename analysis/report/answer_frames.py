@@ -37,7 +37,7 @@ _VERDICT: Columns = {
     "gap": ("Error of the runner-up minus error of the best", "fraction"),
     "gap_low": ("Lower end of the interval of the gap", "fraction"),
     "gap_high": ("Upper end of the interval of the gap", "fraction"),
-    "verdict": ("`clear`, `tie`, `undecided` or `beaten`", ""),
+    "verdict": ("`clear`, `tie` or `undecided`", ""),
     "reason": ("Reason of the verdict, in words", ""),
 }
 _SIZES: Columns = {
@@ -71,6 +71,7 @@ FRAMES: Mapping[str, tuple[str, Columns]] = {
             **_ERROR,
             "configurations": ("Number of configurations compared", ""),
             **_VERDICT,
+            "verdict": ("`clear`, `tie`, `undecided` or `beaten`", ""),
             "not_run": ("Untried combinations of the leaders' parts, in words", ""),
         },
     ),
@@ -97,8 +98,12 @@ FRAMES: Mapping[str, tuple[str, Columns]] = {
             "floor": ("E: error at infinite x", "fraction"),
             "floor_low": ("Lower end of the interval of E", "fraction"),
             "floor_high": ("Upper end of the interval of E", "fraction"),
-            "scale": ("A: error above E at x = `unit`", "fraction"),
+            "scale": ("A: error above E at x = `unit`; in a bounded law the error of chance", "fraction"),
             "unit": ("The x at which A is given", "FLOPs or pairs"),
+            "shift": (
+                "x₀, added to x (0 in a form without it); in a bounded law the x half-way between A and E",
+                "FLOPs or pairs",
+            ),
             "alpha": ("Exponent α", ""),
             "alpha_low": ("Lower end of the interval of α", ""),
             "alpha_high": ("Upper end of the interval of α", ""),
@@ -172,7 +177,7 @@ def _law(law: Law) -> dict[str, object]:
         **{name: identity.get(name) for name in ("regime", "budget", *CONFIGURATION)},
         "form": fit.form.name, "status": fit.status,
         "floor": fit.floor, "floor_low": law.floor.low, "floor_high": law.floor.high,
-        "scale": fit.scale, "unit": fit.unit,
+        "scale": fit.scale, "unit": fit.unit, "shift": fit.shift,
         "alpha": fit.alpha, "alpha_low": law.alpha.low, "alpha_high": law.alpha.high,
         "miss": fit.miss, "levels": fit.levels, "runs": fit.rows,
     }  # fmt: skip

@@ -11,7 +11,7 @@ hand: ConvNeXt-T 0.0124, Swin-T 0.0117, ResNet-50 0.011).
 
 The loss of one device without accumulation holds similarity matrices of the batch against itself: 16 bytes an
 entry in CLIP, 20 in SigLIP, and SimCLR's matrix is twice as high and wide. Beyond `CHUNK_ENTRIES` entries,
-with accumulation and over several devices, the loss is computed in chunks of that many entries
+with accumulation, or over several devices, the loss is computed in chunks of that many entries
 (`runners.strategies.row_loss`), of which five are in memory at once, beside the features of the whole batch
 in fp32 and the gradients of the device's own.
 

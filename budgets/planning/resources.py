@@ -212,7 +212,7 @@ def _end(kinds: Sequence[Kind], chosen: Sequence[Option], cluster: Cluster) -> f
 
 def _why(kind: Kind, option: Option) -> str:
     if len(kind.options) == 1:
-        return "no other fits"
+        return "the only option"
     if option.factor == kind.cheapest.factor:
         return "fewest hours"
     return f"ends sooner, +{option.factor / kind.cheapest.factor - 1:.0%} hours"

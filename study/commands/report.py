@@ -44,20 +44,22 @@ def run(options: Namespace) -> int:
     from study.show.work_progress import WorkProgress
     from study.state.imports.imported import Imported
 
+    target = None if options.target is None else parse_flops(options.target)
     if options.others:
         return _compare(options)
     study = finished_study(options)
     if options.name:
         raise ValueError("--name goes with two studies or more")
-    if study is None and not options.paper:
-        raise ValueError("no study given: name a declaration, or use --paper for the paper's own figures")
+    if study is None and (options.target or not options.paper):
+        raise ValueError(
+            "no study given: name a declaration, or use --paper alone for the paper's own figures"
+        )
     if options.watch:
-        if study is None or isinstance(study, Imported) or options.paper:
-            raise ValueError("--watch takes a study that runs here, without --paper")
+        if study is None or isinstance(study, Imported) or options.paper or options.target:
+            raise ValueError("--watch takes a study that runs here, without --paper and --target")
         watch_study(study, show)
         return 0
     if study is not None:
-        target = None if options.target is None else parse_flops(options.target)
         with WorkProgress(open_console()) as progress:
             lines = list(report_study(study, target_flops=target, progress=progress))
         show_all(lines)
@@ -70,8 +72,8 @@ def _compare(options: Namespace) -> int:
     """Write the page of a comparison and print what changed."""
     from study.show.study_report import report_comparison
 
-    if options.watch or options.paper:
-        raise ValueError("--watch and --paper go with one study")
+    if options.watch or options.paper or options.target:
+        raise ValueError("--watch, --paper and --target go with one study")
     names = [options.study, *options.others]
     found = [finished_study(Namespace(**{**vars(options), "study": name})) for name in names]
     studies = [study for study in found if study is not None]

@@ -183,9 +183,10 @@ def _provenance(study: Study | Imported, frames: StudyFrames) -> dict[str, str]:
 
 
 def _evaluated(results: pd.DataFrame) -> dict[str, str]:
-    """Return the number of trials by version of the evaluation, if there are several versions."""
-    versions = results["evaluation_version"].value_counts().sort_index()
-    if len(versions) == 1:
+    """Return the number of finished trials by version of the evaluation, if there are several versions."""
+    finished = results.loc[results["status"] == "finished", "evaluation_version"]
+    versions = finished.value_counts().sort_index()
+    if len(versions) <= 1:
         return {}
     said = ", ".join(f"{plural(count, 'trial')} by version {version}" for version, count in versions.items())
     return {"Evaluation": f"{said}; their metrics differ by rounding"}

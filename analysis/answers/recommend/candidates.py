@@ -68,10 +68,11 @@ def kept_fraction(quality: str) -> float:
     return min(quality_fraction(quality), 1.0)
 
 
-def smallest_pool(subset_size: float, quality: str) -> float:
+def smallest_pool(subset_size: float, quality: str) -> int:
     """Return the pairs of the smallest pool that has a subset of a size and quality."""
-    # A pool of P pairs has a subset of s = ⌈fraction·P⌉; the smallest such P is ⌊(s − 1)/fraction⌋ + 1.
-    return float(np.floor((subset_size - 1) / kept_fraction(quality))) + 1
+    # A pool of P pairs has a subset of s = ⌈percent·P/100⌉; the smallest such P is ⌊100·(s − 1)/percent⌋ + 1,
+    # in integers: 7/0.07 is below 100.
+    return (int(subset_size) - 1) * 100 // round(100 * kept_fraction(quality)) + 1
 
 
 def _per_sample(draws: CellDraws, one: Curve) -> Floats:

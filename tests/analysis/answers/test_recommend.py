@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.answers.recommend.candidates import smallest_pool
 from analysis.answers.recommend.recommendation import Recommendation, recommend
 from analysis.answers.recommend.recommendation_text import recommendation_lines
 from analysis.cells.bootstrap import CellDraws, cell_draws
@@ -11,6 +12,7 @@ from analysis.cells.table import tidy
 from analysis.laws.holdout import Holdout, holdout
 from analysis.laws.laws import Law, laws
 from analysis.laws.surfaces.surface_forecast import SURFACES
+from budgets.quality import available
 from tests.analysis.synthetic import study, trial_row
 from tests.root import ROOT
 
@@ -86,6 +88,13 @@ def test_a_subset_that_the_pool_does_not_hold_is_not_recommended() -> None:
     less = recommended(results, 5e12, pairs=2600)
     assert set(less.candidates["subset_size"]) == {512.0, 1024.0}
     assert (less.left_out["reason"] == "needs a pool of about 8,190 pairs").sum() > 0
+
+
+@pytest.mark.parametrize("quality", ["all", "top7", "top29", "top57 by clip"])
+def test_the_smallest_pool_of_a_subset_holds_it_and_one_pair_less_does_not(quality: str) -> None:
+    for size in range(1, 400):
+        pool = smallest_pool(size, quality)
+        assert available(pool - 1, quality) < size <= available(pool, quality)
 
 
 def test_in_one_epoch_the_pairs_limit_the_compute_of_a_model() -> None:

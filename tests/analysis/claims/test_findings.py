@@ -90,7 +90,10 @@ def test_the_same_claim_is_contradicted_where_augmentation_gains_nothing() -> No
 
 def test_an_effect_within_the_noise_is_undecided() -> None:
     frame = from_study(equal_samples(0.002, noise=0.03), metric="held-out/top1")
-    assert judge(BY_NAME["C44ImageNet"], frame).verdict == "undecided"
+    found = judge(BY_NAME["C44ImageNet"], frame)
+    assert found.verdict == "undecided"
+    assert f"of {found.tested} comparisons in support; " in found.reason
+    assert f"of all {found.tested} outside the 90% noise" in found.reason
 
 
 def test_one_seed_leaves_every_claim_undecided_or_not_testable() -> None:

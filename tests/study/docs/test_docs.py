@@ -6,9 +6,13 @@ import subprocess
 from importlib import import_module
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
+from budgets.book.book import Book
+from budgets.book.ledger import read_entries
+from budgets.quantity import format_flops
 from study.cli import main
 from study.declare.load import load_declaration
 from tests.root import ROOT
@@ -123,6 +127,20 @@ def test_the_costs_of_the_readme_are_those_of_the_plans(capsys: pytest.CaptureFi
         assert f"{name}: {trials} trials, {flops} of training in all" in planned
         if "H100" in time:
             assert f"{time.partition(' H100')[0]} hours of h100" in planned
+
+
+def test_the_readme_says_what_the_shipped_studies_spent() -> None:
+    spent = {
+        name: Book.of(read_entries(ROOT / "results" / name / "ledger.jsonl")).spent_flops
+        for name in ("small", "small-full")
+    }
+    trials = len(pd.read_parquet(ROOT / "results" / "small" / "results.parquet"))
+    share = f"{100 * spent['small'] / spent['small-full']:.0f} %"
+    assert f"| {trials} of 156 | {format_flops(spent['small'])} ({share} of `small-full`) |" in README
+    assert f"| {format_flops(spent['small-full'])} |" in README
+    plan = pd.read_parquet(ROOT / "results" / "small" / "plan.parquet")
+    paid = plan["paid_flops"].sum() / plan["train_flops"].sum()
+    assert f"share a trunk (`schedule: trunk`), which takes {100 * paid:.0f} % of" in README
 
 
 def test_a_new_study_is_planned_as_the_page_on_declaring_says(

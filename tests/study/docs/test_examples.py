@@ -38,6 +38,9 @@ def test_the_plan_at_real_scale_is_the_one_that_the_tutorial_shows(tmp_path: Pat
     page = (ROOT / TUTORIAL).read_text(encoding="utf-8")
     (block,) = re.findall(r"```\n(vit-s-to-l: .+?)\n```", page, re.DOTALL)
     assert set(block.splitlines()) <= set(planned)
+    (explain,) = [line for line in shown.commands(TUTORIAL) if "--explain" in line]
+    explained = run(explain.replace("my-study.yaml", str(tmp_path / "big.yaml")))
+    assert explained.startswith("ViT-L-16 clip on 40M pairs (top40) at 30 EFLOP\n")
 
 
 @pytest.mark.parametrize("line", shown.commands(TUTORIAL))

@@ -114,6 +114,20 @@ def test_a_report_without_a_study_is_refused(capsys: pytest.CaptureFixture[str])
     assert "no study given: name a declaration, or use --paper" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("small --target far", "'far' is not a number"),
+        ("--paper --target 3e18", "or use --paper alone"),
+        ("small small-full --target 3e18", "--watch, --paper and --target go with one study"),
+        ("small --watch --target 3e18", "without --paper and --target"),
+    ],
+)
+def test_a_target_goes_with_one_study(words: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", *words.split()]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_a_pair_of_figures_says_what_agrees_and_what_does_not() -> None:
     def finding(name: str, where: str, verdict: Verdict) -> Finding:
         claim = replace(CLAIMS[0], name=name, text=f"Claim {name}.", part="", where=where)

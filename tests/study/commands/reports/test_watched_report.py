@@ -6,10 +6,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from runners.results import read_table, write_table
+from runners.results import RESULT_COLUMNS, read_table, to_frame, write_table
 from study.cli import main
 from study.show import study_report
 from tests.root import ROOT
+from tests.study.conftest import Run
 
 pytestmark = pytest.mark.slow
 
@@ -54,6 +55,19 @@ def test_a_watched_page_follows_the_results_and_reloads_itself_until_the_run_has
     assert 'http-equiv="refresh"' not in last
     assert 'id="made" data-made="20' in last
     assert capsys.readouterr().out.splitlines()[-1].endswith("report.html; no run is active")
+
+
+def test_before_the_first_result_a_report_names_no_version_of_the_evaluation(
+    tmp_path: Path, run: Run
+) -> None:
+    folder = tmp_path / "small"
+    shutil.copytree(ROOT / "results" / "small", folder, ignore=shutil.ignore_patterns("report"))
+    write_table(folder / "results.parquet", to_frame([], RESULT_COLUMNS))
+
+    said = run(f"report small --results {tmp_path}")
+
+    assert "no trial has finished" in said
+    assert "differ by rounding" not in (folder / "report" / "report.html").read_text(encoding="utf-8")
 
 
 def test_watching_without_a_study_that_runs_here_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
