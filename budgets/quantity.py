@@ -60,7 +60,7 @@ def parse_count(text: str) -> int:
 
     Raises:
         ValueError: The text is not a number, not whole, negative, above `MAX_COUNT`, or its unit is not one
-            of k, M, B.
+            of k, K, M, B, G, T.
     """
     return _whole(text, _COUNT_UNITS, kind="unit of a count", example="10M", most=MAX_COUNT)
 

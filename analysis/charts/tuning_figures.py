@@ -150,7 +150,7 @@ def _figure(tuned: Tuned, field: str) -> FigureData:
             f"winners, hollow if the runner-up ties: {'; '.join(said)}.{diverged}"
         ),
         alt=f"{title}. Winners: {'; '.join(said)}.",
-        x_scale="log" if min(values) > 0 and max(values) / min(values) > _WIDE else "linear",
+        x_scale="log" if values and min(values) > 0 and max(values) / min(values) > _WIDE else "linear",
     )
 
 

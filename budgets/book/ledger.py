@@ -126,7 +126,7 @@ class Ledger:
                 Entry(entry="spent", what=what, train_flops=train_flops, evaluation_flops=evaluation_flops)
             )
             spent = train_flops
-        if spent < held.reserved:
+        if spent < held.reserved or not entries:  # a reservation of 0 FLOPs is closed by a release of 0
             entries.append(Entry(entry="released", what=what, train_flops=held.reserved - spent))
         self._append(*entries)
 

@@ -71,7 +71,9 @@ def _room(plan: Plan) -> int | None:
 def chosen_trials(folder: Path) -> set[str]:
     """Return the trials that the runs of a study chose."""
     events = read_json_lines(folder / "events.jsonl")
-    return set() if events.empty else set(events.loc[events["event"] == CHOSEN, "trial"].astype(str))
+    if "trial" not in events:  # no trial has begun or been chosen
+        return set()
+    return set(events.loc[events["event"] == CHOSEN, "trial"].astype(str))
 
 
 def not_chosen(declaration: Declaration, folder: Path, plan: pd.DataFrame) -> pd.Series:

@@ -76,7 +76,8 @@ def unreadable_lines(pool: Pool) -> Iterator[str]:
                 shown.append(f"{each['shard']}{last}: {each['reason']}")
     yield from shown
     if count > len(shown):
-        yield f"and {count - len(shown):,} more; {pool.path / pool.left_out_files[-1]} lists all"
+        files = ", ".join(str(pool.path / name) for name in pool.left_out_files)
+        yield f"and {count - len(shown):,} more, listed in {files}"
 
 
 def _scores(pool: Pool) -> Iterator[str]:

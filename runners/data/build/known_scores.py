@@ -62,8 +62,9 @@ def expression_scores(pool: Pool, text: str, metadata: Path | None = None) -> It
         for name, stretches in brought.items():
             frame[name] = next(stretches)
         found = _evaluated(frame, value, text, names)
-        if not pd.api.types.is_float_dtype(found):
+        if not pd.api.types.is_numeric_dtype(found) or pd.api.types.is_bool_dtype(found):
             raise ValueError(f"score '{text}' is not a number for each pair")
+        found = found.astype(np.float64)
         if condition:
             kept = _evaluated(frame, condition, text, names)
             if not pd.api.types.is_bool_dtype(kept):

@@ -122,9 +122,12 @@ def set_subset(pool: Pool, name: str, uids: Path) -> Pool:
             counts.append(int(np.count_nonzero(found == 1)))
             yield found == 1
 
-    if "uid" in pool.index.columns:
-        with TemporaryDirectory(prefix=".uids-", dir=pool.path) as folder:
-            index = _with_column(pool.index, SUBSET_PREFIX + name, inside(Path(folder)))
+    if "uid" not in pool.index.columns:
+        raise ValueError(
+            f"the pairs of {pool.copy_of or pool.path} have no uids, by which {uids} selects them"
+        )
+    with TemporaryDirectory(prefix=".uids-", dir=pool.path) as folder:
+        index = _with_column(pool.index, SUBSET_PREFIX + name, inside(Path(folder)))
     if not sum(counts):
         raise ValueError(f"none of the {len(wanted):,} uids in {uids} is in {pool.copy_of or pool.path}")
     write_facts(replace(pool, index=index, subsets={**pool.subsets, name: sum(counts)}))

@@ -104,8 +104,13 @@ def run(options: Namespace) -> int:
         raise ValueError(
             "no source given: use --from SOURCE, or --in-place to index the folder's own tar shards"
         )
+    embedded = source is not None and source.startswith("embedded:")
+    if embedded and (options.in_place or options.without):
+        raise ValueError(
+            f"{source} has no shards and holds no evaluation images: leave out --in-place and --without"
+        )
     with only_writer(options.pool, show), open_shared(options.pool) as shared:
-        if source is not None and source.startswith("embedded:"):
+        if source is not None and embedded:
             if shared.url:
                 raise ValueError(
                     f"{source} can only be built in a folder; upload that folder to {shared.url} afterwards"
@@ -141,6 +146,8 @@ def _build_from_url(shared: "SharedFolder", url: str, options: Namespace, site: 
             raise ValueError(f"{url} is already an indexed pool; declare or score it without `data build`")
         if (path / "pool.json").exists():
             raise ValueError(f"{options.pool} already exists; remove it or choose another path")
+        if options.without:
+            raise ValueError(f"{url} is already an indexed pool, whose pairs stay: leave out --without")
         copy_pool(url, path)
         return
     workers = site.workers(written=shared.url or (path if options.in_place else path.parent))
@@ -153,7 +160,11 @@ def _build_from(shared: "SharedFolder", source: Path, options: Namespace, site: 
     from runners.data.build.sources.table_file import table_columns
 
     path, build = shared.path, _described(shared, options, source)
-    if source.is_file() and source.suffix != ".tar" and options.url in table_columns(source):
+    if source.is_file() and source.suffix.lower() != ".tar" and options.url in table_columns(source):
+        if options.in_place:
+            raise ValueError(
+                f"{source} names URLs of images, which have to be downloaded: leave out --in-place"
+            )
         if shared.url:
             raise ValueError(
                 f"{source} names URLs of images, which are downloaded into a folder beside the pool; build "

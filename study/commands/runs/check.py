@@ -28,10 +28,11 @@ def run(options: Namespace) -> int:
     from dataclasses import asdict
 
     from study.run.measure.study_preflight import preflight
-    from study.run.site import open_backend
+    from study.run.site import open_backend, require_one_backend
 
-    study, failed = declared_study(options), 0
     local = options.backend == "local"
+    require_one_backend(options.address, local=local)
+    study, failed = declared_study(options), 0
     where = "backend" if local else "Ray"
     for check in preflight(study, lambda: open_backend(options.address, local=local), where=where):
         failed += check.verdict == "failed"

@@ -65,15 +65,18 @@ def run(options: Namespace) -> int:
     """
     from study.run.books import PaidBeforeError
     from study.run.run_study import run_study, would_run
+    from study.run.site import require_one_backend
     from study.show.progress import Progress, remaining_text
     from study.state.planning.plan_study import plan_study
 
+    local = options.backend == "local"
+    require_one_backend(options.address, local=local)
     study = refreshed_study(options, needed=True)
     plan, only, retry_failed = plan_study(study), options.only, options.retry_failed
     if options.dry_run:
         show_all(would_run(study, plan, only=only, retry_failed=retry_failed))
         return 0
-    console, local = open_console(), options.backend == "local"
+    console = open_console()
 
     def execute(*, pay_again: bool) -> "RunSummary":
         with Progress(study.declaration.metric, console, quiet=options.quiet) as progress:
@@ -92,7 +95,7 @@ def run(options: Namespace) -> int:
     try:
         result = execute(pay_again=options.pay_again)
     except PaidBeforeError as error:
-        if not sys.stdin.isatty() or input(f"study: {error}\nPay them again? [y/N] ").lower() != "y":
+        if not sys.stdin.isatty() or not _agrees(f"study: {error}\nPay them again? [y/N] "):
             raise
         result = execute(pay_again=True)
     if not options.quiet:
@@ -104,3 +107,11 @@ def run(options: Namespace) -> int:
     if result.remaining:
         return EXIT_OVER_BUDGET
     return EXIT_FAILED_TRIALS if result.failures else 0
+
+
+def _agrees(question: str) -> bool:
+    """Return whether the user answers with ``y``."""
+    try:
+        return input(question).lower() == "y"
+    except EOFError:  # Ctrl-D
+        return False

@@ -58,6 +58,13 @@ def test_an_undecided_tuning_has_no_star_and_the_caption_says_so() -> None:
     assert tuning(Tuned(tried=tried(SCORES), metric="validation/top1", winners=[])).frame.empty
 
 
+def test_a_tuning_of_which_all_has_diverged_so_far_is_drawn_without_a_point() -> None:
+    rate, _ = figures(Tuned(tried=tried(dict.fromkeys(SCORES, np.nan)), metric="validation/top1", winners=[]))
+
+    assert rate.frame.empty
+    assert "not drawn: training diverged." in rate.caption
+
+
 def test_the_table_shows_winner_runner_up_and_edge() -> None:
     found = tuning(Tuned(tried=tried(SCORES), metric="validation/top1", winners=[WON])).frame.iloc[0]
 

@@ -45,6 +45,19 @@ def test_reservation_is_spent_or_released(tmp_path: Path) -> None:
     assert (ledger.book.spent_flops, ledger.book.reserved_flops) == (480, 0)
 
 
+def test_a_reservation_of_nothing_is_closed_and_the_trial_can_be_paid_again(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl", 1_000)
+    ledger.reserve("a", 0)
+    ledger.waste("a", 30)
+    ledger.settle("a", train_flops=0, evaluation_flops=0)
+    assert not ledger.book.open
+
+    again = Ledger(ledger.path, 1_000)
+    again.reserve("a", 100)
+    again.settle("a", train_flops=100, evaluation_flops=0)
+    assert (again.book.spent_flops, again.book.reserved_flops) == (130, 0)
+
+
 def test_reservation_over_the_study_budget_raises_and_is_not_booked(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl", 1_000)
     ledger.reserve("a", 600)

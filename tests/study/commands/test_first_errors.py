@@ -53,6 +53,31 @@ def test_an_error_of_the_plan_names_file_and_line(
     assert words in said
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("run first.yaml --backend local --address h:1", "use only one of them"),
+        ("run first.yaml --backend local --address h:1 --dry-run", "use only one of them"),
+        ("check first.yaml --backend local --address h:1", "use only one of them"),
+        ("recommend small --flops 1e12 --pairs 8192 --table t.csv", "--table goes with --prior MAP"),
+        ("data build p --from embedded:64 --without sets/a", "leave out --in-place and --without"),
+        ("data build p --from embedded:64 --in-place", "leave out --in-place and --without"),
+        ("data build p --from urls.csv --in-place", "have to be downloaded: leave out --in-place"),
+    ],
+)
+def test_an_option_that_would_have_no_effect_is_refused(
+    template: Path, run: Run, words: str, message: str
+) -> None:
+    template.with_name("urls.csv").write_text("url,caption\nhttp://127.0.0.1:9/a.jpg,a\n")
+    assert message in run(words, code=2)
+
+
+def test_a_single_shard_is_read_whatever_the_case_of_its_ending(template: Path, run: Run, pool: Path) -> None:
+    shard = template.with_name("SHARD.TAR")
+    shutil.copy(next(pool.rglob("*.tar")), shard)
+    assert "pairs; left out: none" in run(f"data build p --from {shard} --workers 1")
+
+
 def test_paths_are_relative_to_the_declaration(
     template: Path, run: Run, pool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ from runners.scheduling.nodes import Amounts
 from runners.trials.records.trial_files import Outcome
 from runners.trials.trial_job import TrialJob
 from study.run import execution, site
+from study.state.design import chosen_trials
 from tests.study.conftest import Run, write_declaration
 
 pytestmark = pytest.mark.slow
@@ -151,6 +152,11 @@ def test_design_chooses_from_the_grid_until_its_questions_are_answered(
     assert pd.read_csv(report / "tables" / "choices.csv")["Trial"].tolist() == chosen(folder)
     assert "Course of the adaptive design" in (report / "report.html").read_text(encoding="utf-8")
     assert not (report / "tables" / "missing.csv").read_text(encoding="utf-8").strip()
+
+
+def test_a_design_whose_tuning_has_just_begun_has_chosen_no_trial(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").write_text('{"time": 0.0, "event": "tuning-started", "slots": 0}\n')
+    assert chosen_trials(tmp_path) == set()
 
 
 def test_design_with_a_forecast_alone_asks_for_nothing_else(

@@ -140,10 +140,13 @@ def test_a_score_is_computed_from_others_and_named(scored: Pool, tmp_path: Path,
         "=frst --name x": "name 'frst' is not defined; scores of the pool: first, other, both, some; ",
         "=first > 1 --name x": "score 'first > 1' is not a number for each pair",
         "=first": "a computed score needs --name",
+        "score:first --name x": "--name names a new score: leave it out with --with score:NAME",
+        "score:first --metadata m.parquet": "--metadata goes with --with column:NAME or --with =EXPRESSION",
     }.items():
-        expression, *rest = words.split(" --name ")
-        name = f"--name {rest[0]}" if rest else ""
-        assert output in run(f"data score {scored.path} --with '{expression}' {name}", code=2)
+        expression, option, rest = words.partition(" --")
+        assert output in run(f"data score {scored.path} --with '{expression}' {option}{rest}", code=2)
+    run(f"data score {scored.path} --with '=width * 2' --name wide --workers 1")
+    assert (column(Pool.open(scored.path), "score:wide") == 2 * column(scored, "width")).all()
 
 
 def test_status_tells_of_a_ranking_that_has_changed_since_the_last_run(
