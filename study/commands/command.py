@@ -152,6 +152,20 @@ def add_backend_options(parser: ArgumentParser) -> None:
     )
 
 
+def without_ray(options: Namespace) -> bool:
+    """Return whether trials run without Ray.
+
+    Raises:
+        ValueError: There is the address of a cluster, too.
+    """
+    local: bool = options.backend == "local"
+    if local and options.address is not None:
+        raise ValueError(
+            "--address is for a Ray cluster and --backend local runs without Ray: use only one of them"
+        )
+    return local
+
+
 def declared_study(options: Namespace) -> "Study":
     """Return the declared study that the options name.
 

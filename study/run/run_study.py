@@ -17,7 +17,7 @@ from study.run.execution import RunSummary
 from study.run.pipeline import Run
 from study.run.pools.ensure_pools import ensure_pools
 from study.run.run_tuning import tune_study
-from study.run.site import Site, require_one_backend
+from study.run.site import Site
 from study.show.progress import Progress
 from study.state.agenda import agenda, agenda_lines, tuning_agenda
 from study.state.cell_selection import select_trials
@@ -58,7 +58,6 @@ def run_study(  # noqa: PLR0913 - the options of a command
         PaidBeforeError: Trials would be paid again without ``pay_again``.
         ValueError: The study can't be run, or another run of it is active.
     """
-    require_one_backend(address, local=local)
     _check(study, plan, progress, only=only)
     study.folder.mkdir(parents=True, exist_ok=True)
     # The order matters: take the lock before anything is written; build the pool before nodes read it;

@@ -157,14 +157,6 @@ class Site:
         self._until_the_end.close()
 
 
-def require_one_backend(address: str | None, *, local: bool) -> None:
-    """Raise a `ValueError` if an address is given for runs without Ray."""
-    if local and address is not None:
-        raise ValueError(
-            "--address is for a Ray cluster and --backend local runs without Ray: use only one of them"
-        )
-
-
 def open_backend(address: str | None, *, local: bool) -> Backend:
     """Return the backend that runs trials: the Ray at an address, or without Ray this machine.
 

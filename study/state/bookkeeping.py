@@ -9,6 +9,7 @@ from budgets.book.ledger import Ledger, append_whole
 from budgets.planning.plan import Trial
 from budgets.quantity import format_flops
 from runners.host.progress_file import read_progress
+from runners.results import read_json_lines
 from runners.trials.records.meter import METER, FlopCount, read_meter, write_meter
 from runners.trials.records.trial_files import (
     Outcome,
@@ -26,6 +27,14 @@ def add_event(study: Study, event: str, **facts: object) -> None:
     """Append a line to the study's ``events.jsonl``."""
     line = json.dumps({"time": time.time(), "event": event, **facts}) + "\n"
     append_whole(study.folder / "events.jsonl", line)
+
+
+def trials_of(folder: Path, event: str) -> list[str]:
+    """Return the trial of each event of a name, in the order in which they happened."""
+    events = read_json_lines(folder / "events.jsonl")
+    if "trial" not in events:  # no event of a trial so far
+        return []
+    return events.loc[events["event"] == event, "trial"].astype(str).tolist()
 
 
 def paid_by(outcome: Outcome, trial: Trial | None) -> int:

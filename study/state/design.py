@@ -18,7 +18,8 @@ from analysis.labels import percent, percent_interval
 from budgets.declaration.declaration import Declaration
 from budgets.planning.plan import Plan, Trial
 from budgets.quantity import format_flops
-from runners.results import RESULT_COLUMNS, plan_row, read_json_lines, to_frame
+from runners.results import RESULT_COLUMNS, plan_row, to_frame
+from study.state.bookkeeping import trials_of
 
 ALL_SLOTS = 10**9
 _REHEARSALS = 8
@@ -70,10 +71,7 @@ def _room(plan: Plan) -> int | None:
 
 def chosen_trials(folder: Path) -> set[str]:
     """Return the trials that the runs of a study chose."""
-    events = read_json_lines(folder / "events.jsonl")
-    if "trial" not in events:  # no trial has begun or been chosen
-        return set()
-    return set(events.loc[events["event"] == CHOSEN, "trial"].astype(str))
+    return set(trials_of(folder, CHOSEN))
 
 
 def not_chosen(declaration: Declaration, folder: Path, plan: pd.DataFrame) -> pd.Series:

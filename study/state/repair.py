@@ -9,10 +9,9 @@ from budgets.book.book import Entry
 from budgets.book.ledger import Ledger, read_entries, readable_entries
 from budgets.planning.plan import Plan, Trial
 from budgets.quantity import format_flops
-from runners.results import read_json_lines
 from runners.trials.records.meter import read_meter
 from runners.trials.records.trial_files import kept_steps, read_failure, read_outcome
-from study.state.bookkeeping import Bookkeeper, Say, has_begun, paid_by
+from study.state.bookkeeping import Bookkeeper, Say, has_begun, paid_by, trials_of
 from study.state.study import Study
 
 _NAME = "ledger.jsonl"
@@ -40,7 +39,8 @@ def repair_ledger(study: Study, plan: Plan, say: Say) -> None:
     ledger = Ledger(new, None)
     ledger.charge(plan)
     folders, old = trial_folders(study), readable_entries(path)
-    trials, starts = {trial.trial_id: trial for trial in plan.all_trials}, _starts(study)
+    trials = {trial.trial_id: trial for trial in plan.all_trials}
+    starts = Counter(trials_of(study.folder, "trial-started"))
     keeper = Bookkeeper(ledger, study, say)
     for folder in folders:
         trial = trials.get(folder.name)
@@ -111,14 +111,6 @@ def _book_foreign(ledger: Ledger, keeper: Bookkeeper, folder: Path, old: Iterabl
     before = [each.train_flops for each in old if each.what == folder.name and each.entry == "reserved"]
     ledger.reserve(folder.name, max([0 if outcome is None else paid_by(outcome, None), *before]))
     keeper.left_behind(folder.name)
-
-
-def _starts(study: Study) -> Counter[str]:
-    """Count the starts of each trial by the study's events."""
-    events = read_json_lines(study.folder / "events.jsonl")
-    if "trial" not in events:
-        return Counter()
-    return Counter(events.loc[events["event"] == "trial-started", "trial"])
 
 
 def _book_gone(ledger: Ledger, old: Iterable[Entry], known: set[str]) -> list[str]:

@@ -104,13 +104,13 @@ def run(options: Namespace) -> int:
         raise ValueError(
             "no source given: use --from SOURCE, or --in-place to index the folder's own tar shards"
         )
-    embedded = source is not None and source.startswith("embedded:")
+    embedded = (source or "").startswith("embedded:")
     if embedded and (options.in_place or options.without):
         raise ValueError(
             f"{source} has no shards and holds no evaluation images: leave out --in-place and --without"
         )
     with only_writer(options.pool, show), open_shared(options.pool) as shared:
-        if source is not None and embedded:
+        if embedded:
             if shared.url:
                 raise ValueError(
                     f"{source} can only be built in a folder; upload that folder to {shared.url} afterwards"

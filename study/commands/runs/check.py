@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from study.commands.command import add_backend_options, add_study_options, declared_study, show
+from study.commands.command import add_backend_options, add_study_options, declared_study, show, without_ray
 
 NAME = "check"
 HELP = "try the cluster, its nodes and each kind of trial before a run spends anything"
@@ -28,11 +28,9 @@ def run(options: Namespace) -> int:
     from dataclasses import asdict
 
     from study.run.measure.study_preflight import preflight
-    from study.run.site import open_backend, require_one_backend
+    from study.run.site import open_backend
 
-    local = options.backend == "local"
-    require_one_backend(options.address, local=local)
-    study, failed = declared_study(options), 0
+    local, study, failed = without_ray(options), declared_study(options), 0
     where = "backend" if local else "Ray"
     for check in preflight(study, lambda: open_backend(options.address, local=local), where=where):
         failed += check.verdict == "failed"

@@ -10,6 +10,7 @@ from study.commands.command import (
     open_console,
     refreshed_study,
     show_all,
+    without_ray,
 )
 
 if TYPE_CHECKING:
@@ -65,12 +66,10 @@ def run(options: Namespace) -> int:
     """
     from study.run.books import PaidBeforeError
     from study.run.run_study import run_study, would_run
-    from study.run.site import require_one_backend
     from study.show.progress import Progress, remaining_text
     from study.state.planning.plan_study import plan_study
 
-    local = options.backend == "local"
-    require_one_backend(options.address, local=local)
+    local = without_ray(options)
     study = refreshed_study(options, needed=True)
     plan, only, retry_failed = plan_study(study), options.only, options.retry_failed
     if options.dry_run:
