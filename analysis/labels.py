@@ -108,26 +108,6 @@ def metric_text(metric: str) -> str:
     return f"{_METRICS.get(what, f'1 − {what}')} ({where})" if where else f"1 − {metric}"
 
 
-def value_text(metric: str, value: float) -> str:
-    """Return a measured value as text: ``20.8 %``, or ``2.077`` if the metric is a loss."""
-    return f"{value:.4g}" if metric.endswith("/loss") else f"{percent(value)} %"
-
-
-def measured_text(metric: str, value: float) -> str:
-    """Return a measured value as text: ``error 20.8 %``, or ``loss 2.077`` if the metric is a loss."""
-    return f"{'loss' if metric.endswith('/loss') else 'error'} {value_text(metric, value)}"
-
-
-def percent(fraction: float, digits: int = 1) -> str:
-    """Return a fraction in percent, without the sign; a dash for NaN."""
-    return "–" if isnan(fraction) else f"{100 * fraction:.{digits}f}"
-
-
-def percent_interval(low: float, high: float) -> str:
-    """Return an interval of fractions in percent; empty for NaN."""
-    return interval_text(100 * low, 100 * high, ".1f")
-
-
 def interval_text(low: float, high: float, form: str = ".2f") -> str:
     """Return an interval of plain numbers; empty for NaN."""
     return "" if isnan(low) or isnan(high) else f"[{low:{form}}, {high:{form}}]"

@@ -30,7 +30,7 @@ def unknown(kind: str, found: str, allowed: Iterable[str], *, meant: str | None 
     """
     names = sorted(allowed)
     if not names:
-        return f"unknown {kind} '{found}'; there is none"
+        return f"unknown {kind} '{found}'; no {kind} is defined"
     if len(names) > _MOST_SHOWN:
         near = get_close_matches(found, names, n=_NEAREST_SHOWN, cutoff=0) or names[:_NEAREST_SHOWN]
         shown = f"{', '.join(near)} and {len(names) - len(near):,} more"

@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Those of a file, which share what it made; and those of a package that start Ray: more than two clusters
     only wait for the cores.
     """
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)  # the longest rows of them begin
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)  # Ray first: the longest groups
     for item in items:
         package = item.path.relative_to(ROOT / "tests").parts[0]
         group = f"ray {package}" if item.get_closest_marker("ray") else str(item.path)

@@ -8,7 +8,7 @@ def wait_for(condition: Callable[[], object], seconds: float) -> None:
     """Wait until a condition holds.
 
     Raises:
-        AssertionError: It does not within so many seconds.
+        AssertionError: The condition does not hold within ``seconds`` seconds.
     """
     deadline = time.monotonic() + seconds
     while not condition():

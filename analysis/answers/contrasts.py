@@ -18,7 +18,8 @@ from analysis.answers.frontier import choice_columns, choose
 from analysis.arrays import Indices
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.table import CELL, CONFIGURATION, records
-from analysis.labels import POOL, are_mixed, axis_text, budget_text, held_text, percent, plural, sort_key
+from analysis.error_unit import ErrorUnit
+from analysis.labels import POOL, are_mixed, axis_text, budget_text, held_text, plural, sort_key
 
 Lacking = dict[Any, tuple[int, int]]
 
@@ -240,7 +241,7 @@ def _state(draws: CellDraws, table: pd.DataFrame, axis: str, planned: int) -> St
     held = held_text(dense[0].held)
     shown = [row for row in rows if row["held"] == held and row["regime"] == dense[0].held["regime"]]
     steps = tuple(
-        f"{budget_text(row['regime'], row['budget'])}: {row['best']} ({_confidence(row)})"
+        f"{budget_text(row['regime'], row['budget'])}: {row['best']} ({_confidence(row, draws.error_unit)})"
         for row in sorted(shown, key=lambda row: row["budget"])
     )
     clear = sum(row["verdict"] == "clear" for row in rows)
@@ -259,9 +260,9 @@ def _state(draws: CellDraws, table: pd.DataFrame, axis: str, planned: int) -> St
     return Statement(title=_title(draws, axis), verdict=verdict, held=held, steps=steps, text=f"{text}.")
 
 
-def _confidence(row: dict[str, Any]) -> str:
+def _confidence(row: dict[str, Any], error_unit: ErrorUnit) -> str:
     if row["verdict"] == "tie":
         said = "a tie with " + ", ".join(name for name in row["tied"].split("; ") if name != row["best"])
     else:
-        said = f"{row['verdict']}: {percent(row['gap'])} points ahead of {row['runner_up']}"
+        said = f"{row['verdict']}: {error_unit.gap(row['gap'])} ahead of {row['runner_up']}"
     return f"so far {said}; {row['lacking']}" if row["lacking"] else said

@@ -105,7 +105,7 @@ def _law(
     drawn = slice(1, 1 + draws.refits)
     (law,) = fit_laws(
         form, x[None], y[:1], runs=runs[:1], draws=y[drawn, None], source=draws.source,
-        freedom=draws.freedom, chance=draws.chance,
+        freedom=draws.freedom, chance=draws.chance, error_unit=draws.error_unit,
     )  # fmt: skip
     if not law.supported or draws.source != "runs":
         return law, Interval(), Interval()

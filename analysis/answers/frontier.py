@@ -25,7 +25,7 @@ from analysis.cells.bootstrap import CellDraws
 from analysis.cells.intervals import interval
 from analysis.cells.pareto import best_for_no_more, costs, undominated
 from analysis.cells.table import CELL, CONFIGURATION, records
-from analysis.labels import budget_text, configuration_text, percent, plural
+from analysis.labels import budget_text, configuration_text, plural
 from budgets.quantity import format_flops
 
 Verdict = Literal["clear", "tie", "undecided"]
@@ -111,9 +111,9 @@ def _judge(
     error, source = draws.column("error"), draws.source
     if runner_up is None:
         return "undecided", "only one configuration was measured here, so there is nothing to compare it with"
-    gap = percent(float(error[runner_up] - error[leader]))
+    gap = draws.error_unit.gap(float(error[runner_up] - error[leader]))
     if source == "none":
-        return "undecided", f"ahead by {gap} points, but no noise was measured"
+        return "undecided", f"ahead by {gap}, but no noise was measured"
     diverged = int(draws.cells["diverged"].iloc[leader])
     lost = f"{plural(diverged, 'run')} of it diverged, which its mean excludes" if diverged else ""
     if len(members) > 1:
@@ -122,14 +122,14 @@ def _judge(
         return "tie", f"{said}; of the lowest, {lost}" if lost else said
     if source == "evaluation":
         return "undecided", (
-            f"ahead by {gap} points, more than the counting noise of the evaluation, "
+            f"ahead by {gap}, more than the counting noise of the evaluation, "
             "but with one seed per cell the noise between seeds is unknown"
         )
     if lost:
-        return "undecided", f"ahead by {gap} points, but {lost}"
+        return "undecided", f"ahead by {gap}, but {lost}"
     single = draws.cells["runs"].to_numpy(np.int64)[[leader, runner_up]].min() == 1
     borrowed = " as measured on other cells, since one of the two has a single run" if single else ""
-    return "clear", f"ahead by {gap} points, outside the noise between seeds{borrowed}"
+    return "clear", f"ahead by {gap}, outside the noise between seeds{borrowed}"
 
 
 def frontier(draws: CellDraws) -> pd.DataFrame:
@@ -224,7 +224,7 @@ def _only_for_less(here: CellDraws, choice: Choice, names: list[str]) -> dict[st
     if not short or choice.verdict != "clear":
         return {}
     most = f"{short[0]} and {len(short) - 1} more were" if len(short) > 1 else f"{short[0]} was"
-    return {"verdict": "undecided", "reason": f"{choice.reason}, but {most} run only once, at less compute"}
+    return {"verdict": "undecided", "reason": f"{choice.reason}, but {most} run at only one, lower compute"}
 
 
 def _beaten(draws: CellDraws, cost: Floats, place: int, reason: str) -> dict[str, str]:
@@ -238,8 +238,9 @@ def _beaten(draws: CellDraws, cost: Floats, place: int, reason: str) -> dict[str
     lower = draws.draws[:, other] < draws.draws[:, place]
     often = f", in {lower.mean():.0%} of the draws" if len(lower) else ""
     said = (
-        f"{configuration_text(cell)} at {_at(cell['regime'], cost[other])} has {percent(error[other])} %, "
-        f"lower at no higher cost{often}; within its own {own}: {reason}"
+        f"{configuration_text(cell)} at {_at(cell['regime'], cost[other])} has "
+        f"{draws.error_unit.text(error[other])}, lower at no higher cost{often}; "
+        f"within its own {own}: {reason}"
     )
     return {"verdict": "beaten", "tied": "", "reason": said}
 

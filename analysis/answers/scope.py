@@ -26,7 +26,7 @@ class _Subset(NamedTuple):
 
 
 _Parts = tuple[str, str, _Subset]
-"""Architecture, strategy and data: a purer subset is a smaller one, so size and quality go together."""
+"""Architecture, strategy and data: a purer subset is a smaller one, so size and quality change together."""
 _Compared = Mapping[str, list[Comparison]]
 """The comparisons along each axis."""
 

@@ -38,7 +38,8 @@ from analysis.cells.chance import chance_error
 from analysis.cells.intervals import COVERAGE
 from analysis.cells.moderated import moderated
 from analysis.cells.shared_noise import Trunks, find_trunks, level_excess
-from analysis.cells.table import CELL, Trials, is_loss
+from analysis.cells.table import CELL, Trials
+from analysis.error_unit import ErrorUnit, is_loss
 
 Source = Literal["runs", "evaluation", "none"]
 
@@ -71,6 +72,7 @@ class CellDraws:
         noise: Standard deviation of a run in units of the counting noise; NaN when it was not measured.
         shared: Correlation of the noise of one trunk's levels; 0 without trunks.
         chance: Error of a model that guesses; NaN when unknown.
+        error_unit: Unit that errors are shown in.
         explanation: Source of the intervals in one sentence, or the reason why there are none.
     """
 
@@ -84,6 +86,7 @@ class CellDraws:
     noise: float
     shared: float
     chance: float
+    error_unit: ErrorUnit
     explanation: str
 
     def column(self, name: str) -> Floats:
@@ -188,6 +191,7 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000) -> CellDraws
         noise=noise,
         shared=shared,
         chance=chance_error(trials.metric),
+        error_unit=ErrorUnit.of(trials.metric),
         explanation=_explain(source, freedom, noise if counted else None, runs)
         + ("" if trunks is None else f"; whole trunks are resampled, whose levels correlate at {shared:.2f}")
         + ("; values read off a figure include their reading error" if reading.any() else ""),

@@ -9,7 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.arrays import Floats
-from analysis.cells.table import CELL, NUMBERS, READING_ERROR, REGIMES, TEXT, is_loss, levels
+from analysis.cells.table import CELL, NUMBERS, READING_ERROR, REGIMES, TEXT, levels
+from analysis.error_unit import is_loss
 from budgets.names import unknown
 from budgets.quantity import parse_quantity
 
@@ -140,7 +141,7 @@ def _unselected(table: pd.DataFrame, how: ColumnMap) -> "pd.Series[str]":
             raise ValueError(
                 f"{how.at(f'rows.{name}')}no row has {name} {' or '.join(allowed)}; found: {there[:400]}"
             )
-        reasons[left & ~chosen] = f"not selected: its {name} is none of those under rows:"
+        reasons[left & ~chosen] = f"not selected: its {name} is not listed under rows:"
     return reasons
 
 

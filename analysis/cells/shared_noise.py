@@ -43,7 +43,7 @@ class Trunks:
 
 
 def level_excess(levels: Floats | Indices, shared: float) -> Floats:
-    """Return 1 + (L − 1)r²: levels of a unit over the independent ones that their squared noise counts as."""
+    """Return 1 + (L − 1)r²: a unit's levels over the number of independent ones they are worth."""
     return 1.0 + np.maximum(levels - 1.0, 0.0) * shared**2
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.arrays import Floats, Mask
+from analysis.error_unit import is_loss
 from budgets.declaration.sections import Regime
 from budgets.names import unknown
 
@@ -158,11 +159,6 @@ def metrics(results: pd.DataFrame) -> tuple[str, ...]:
     """
     beside = ("/count", "_se", f"/{READING_ERROR}")
     return tuple(name for name in map(str, results.columns) if "/" in name and not name.endswith(beside))
-
-
-def is_loss(metric: str) -> bool:
-    """Return whether a metric is a loss, which is better when lower and need not be a fraction."""
-    return metric.endswith("/loss")
 
 
 def _numbers(frame: pd.DataFrame, column: str) -> Floats:

@@ -175,7 +175,7 @@ def _bars(  # noqa: PLR0913 (what is drawn, and its words)
         title=title,
         kind="columns",
         x_label=x_label,
-        y_label=error_label(metrics),
+        y_label=error_label(*metrics),
         frame=mark_frame(rows),
         caption=said_once(
             f"{listed([*map(metric_text, metrics)])} by {words}, in groups with the rest fixed: "

@@ -17,16 +17,17 @@ from analysis.charts.figure_data import (
     FigureData,
     Missing,
     cell_marks,
+    error_label,
     mark_frame,
     runs_text,
     said_once,
 )
+from analysis.error_unit import ErrorUnit
 from analysis.labels import (
     axis_text,
     configuration_text,
     held_text,
     metric_text,
-    percent,
     plural,
     sort_key,
 )  # fmt: skip
@@ -67,7 +68,7 @@ def over_compute(
     word = AXIS_WORDS[axis]
     short, cost, x_label = _COSTS[x]
     title = f"Error against {short}, by {word}"
-    draws, metric = measure.draws, measure.metric
+    draws, metric, unit = measure.draws, measure.metric, measure.draws.error_unit
     held, positions = slice_along(draws, axis)
     series = sorted(
         {str(value) for value in draws.cells[axis].iloc[positions]}, key=lambda value: sort_key(axis, value)
@@ -81,17 +82,19 @@ def over_compute(
     rest = [place for place in range(len(regime)) if regime[place] == held["regime"] and place not in shown]
     others = cell_marks(draws, rest, x=x, mark="other", series="other configurations")
     best, ties = _best_rows(draws, frontier, axis, str(held["regime"]), x)
-    lowest = "Lowest measured error: " + "; ".join(f"{mark['label']}, {mark['y']:.1f} %" for mark in best)
+    lowest = "Lowest measured error: " + "; ".join(
+        f"{mark['label']}, {mark['y']:.{unit.digits}f}{unit.sign}" for mark in best
+    )
     return FigureData(
         name=f"error-{short}-{axis}",
         title=title,
         x_label=x_label,
-        y_label=f"{metric_text(metric)} (%)",
+        y_label=error_label(metric),
         frame=mark_frame([*({**mark, "low": np.nan, "high": np.nan} for mark in others), *rows, *best]),
         caption=said_once(
             f"{metric_text(metric)} against {cost} in one trial, by {word}. Fixed: {held_text(held)}",
             f"{runs_text(draws, positions)}; other configurations in grey",
-            laws_text(drawn),
+            laws_text(drawn, unit),
             f"Stars mark the best of all configurations at each budget{ties}",
             draws.explanation,
         ),
@@ -105,14 +108,14 @@ def excess_over_compute(measure: Measure, *, axis: str) -> FigureData | None:
     A law E + A·C^−α is a straight line there, whose slope is −α. Only curves with a law that is drawn have a
     known floor; cells at or below it are left out.
     """
-    draws, metric = measure.draws, measure.metric
+    draws, metric, unit = measure.draws, measure.metric, measure.draws.error_unit
     held, _ = slice_along(draws, axis)
     drawn = [law for law in _of_slice(measure, held) if law.fit.supported]
     if not any(law.fit.floor > 0 for law in drawn):
         return None
     rows, below, slopes = [], 0, []
     for law in sorted(drawn, key=lambda law: sort_key(axis, law.identity[axis])):
-        floor, name = 100 * law.fit.floor, axis_text(axis, law.identity[axis])
+        floor, name = unit.factor * law.fit.floor, axis_text(axis, law.identity[axis])
         marks = curve_marks(draws, law, x="train_flops", series=name)
         above = [mark for mark in marks if mark["y"] > floor]
         below += len(marks) - len(above)
@@ -120,18 +123,19 @@ def excess_over_compute(measure: Measure, *, axis: str) -> FigureData | None:
             mark | {
                 "y": mark["y"] - floor, "high": mark["high"] - floor,
                 "low": max(mark["low"] - floor, _CUT * (mark["y"] - floor)),
-                "text": mark.get("text", "") and f"{mark['text']}; {mark['y'] - floor:.1f} above E",
+                "text": mark.get("text", "")
+                and f"{mark['text']}; {mark['y'] - floor:.{unit.digits}f} above E",
             }
             for mark in above
         ]  # fmt: skip
-        slopes.append(f"{name}: E = {floor:.1f} %, α = {law.fit.alpha:.2f}")
+        slopes.append(f"{name}: E = {unit.text(law.fit.floor)}, α = {law.fit.alpha:.2f}")
     word = AXIS_WORDS[axis]
     title = f"Excess error against compute, by {word}"
     return FigureData(
         name=f"error-compute-{axis}-excess",
         title=title,
         x_label=_COSTS["train_flops"][2],
-        y_label=f"{metric_text(metric)} above E (points)",
+        y_label=unit.gap_heading_of(f"{metric_text(metric)} above E"),
         y_scale="log",
         view_of=f"error-compute-{axis}",
         frame=mark_frame(rows),
@@ -181,14 +185,14 @@ def _marks(
 
 
 def _law_rows(draws: CellDraws, law: Law, *, x: str, **fixed: object) -> list[dict[str, Any]]:
-    """Return the drawn points of a supported law in percent; ``tentative law`` if it cannot be tested.
+    """Return the drawn points of a supported law in the unit of errors; ``tentative law`` if untested.
 
     The column of the cells for x is proportional to the law's own x along the curve.
     """
     cells, mark = draws.cells.iloc[law.positions], "law" if law.fit.tested else "tentative law"
     ratio = float((cells[x] / cells[X_COLUMNS[law.along]]).mean())
-    band = 100 * law.band[["y", "low", "high"]].assign(x=law.band["x"] / 100)
-    return [{"mark": mark} | point | fixed | {"x": point["x"] * ratio} for point in records(band)]
+    factor = dict.fromkeys(("y", "low", "high"), draws.error_unit.factor) | {"x": ratio}
+    return [{"mark": mark} | point | fixed for point in records(law.band[list(factor)] * pd.Series(factor))]
 
 
 def _best_rows(
@@ -221,7 +225,7 @@ def _best_rows(
     )
 
 
-def laws_text(drawn: Sequence[Law], x: str = "C") -> str:
+def laws_text(drawn: Sequence[Law], unit: ErrorUnit, x: str = "C") -> str:
     """Return a caption text: which laws over x are drawn, their misses, and why others are not drawn."""
     if not drawn:
         return "no law is drawn, since no curve has two levels"
@@ -230,23 +234,22 @@ def laws_text(drawn: Sequence[Law], x: str = "C") -> str:
     said = []
     for form in dict.fromkeys(law.fit.form for law in shown):
         mine = [law for law in shown if law.fit.form == form]
-        said.append(
-            f"{plural(len(mine), 'law')} {form.formula.replace('x', x)} ({form.name}){_misses_text(mine)}"
-        )
+        formula = f"{form.formula.replace('x', x)} ({form.name})"
+        said.append(f"{plural(len(mine), 'law')} {formula}{_misses_text(mine, unit)}")
     untested = sum(not law.fit.tested for law in shown)
     said += [f"{untested} of them have four levels or fewer and are not tested (dashed)"] if untested else []
     said += [f"{count} not drawn ({status}); thin lines join their cells" for status, count in left.items()]
     return "; ".join(said)
 
 
-def _misses_text(drawn: Sequence[Law]) -> str:
+def _misses_text(drawn: Sequence[Law], unit: ErrorUnit) -> str:
     """Return a caption text: the misses of the laws that have spare levels, and the part that is noise."""
     tested = [law.fit for law in drawn if law.fit.freedom]
     if not tested:
         return ""
-    miss = percent(root_mean_square(np.array([fit.miss for fit in tested])), 2)
+    miss = unit.gap(root_mean_square(np.array([fit.miss for fit in tested])), fine=True)
     noise = root_mean_square(np.array([fit.noise for fit in tested]))
-    said = f", {percent(noise, 2)} points of noise" if noise > 0 else ""
+    said = f", {unit.gap(noise, fine=True)} of noise" if noise > 0 else ""
     lacking = sum(fit.status == "lack of fit" for fit in tested)
     more = f"; {lacking} of them by more than the noise allows" if lacking else ""
-    return f" with misses of {miss} points (root mean square{said}{more})"
+    return f" with misses of {miss} (root mean square{said}{more})"

@@ -10,14 +10,13 @@ import pandas as pd
 
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.intervals import interval
+from analysis.error_unit import ErrorUnit
 from analysis.labels import (
     budget_text,
     capital,
     configuration_text,
     listed,
     metric_text,
-    percent,
-    percent_interval,
     plural,
 )  # fmt: skip
 
@@ -108,7 +107,7 @@ def bar_place(group: int, bar: int, bars: int) -> float:
 def cell_marks(
     draws: CellDraws, positions: Iterable[int], *, x: str, **fixed: object
 ) -> list[dict[str, Any]]:
-    """Return a ``point`` per cell: its error in percent, the interval of its draws, and its text.
+    """Return a ``point`` per cell: its error in its unit, the interval of its draws, and its text.
 
     Args:
         draws: Cells of the study.
@@ -116,20 +115,21 @@ def cell_marks(
         x: Column of the cells for the x axis.
         fixed: Columns that all marks share.
     """
-    marks = []
+    marks, unit = [], draws.error_unit
     for position in positions:
         low, high = interval(draws.draws[:, position])
         cell = draws.cells.iloc[position]
-        mark = {"x": float(cell[x]), "y": 100 * float(cell["error"]), "low": 100 * low, "high": 100 * high}
-        marks.append({"mark": "point", "text": _cell_text(cell, low, high)} | mark | fixed)
+        ends = {"low": unit.factor * low, "high": unit.factor * high}
+        mark = {"x": float(cell[x]), "y": unit.factor * float(cell["error"])} | ends
+        marks.append({"mark": "point", "text": _cell_text(cell, low, high, unit)} | mark | fixed)
     return marks
 
 
-def _cell_text(cell: "pd.Series[Any]", low: float, high: float) -> str:
-    ends = f" {percent_interval(low, high)}" if isfinite(low) else ""
+def _cell_text(cell: "pd.Series[Any]", low: float, high: float, unit: ErrorUnit) -> str:
+    ends = f" {unit.interval(low, high)}" if isfinite(low) else ""
     where = budget_text(str(cell["regime"]), float(cell["budget"]))
     runs = plural(int(cell["runs"]), "run")
-    return f"{configuration_text(cast('Any', cell))}, {where}: {percent(cell['error'])} %{ends}, {runs}"
+    return f"{configuration_text(cast('Any', cell))}, {where}: {unit.text(cell['error'])}{ends}, {runs}"
 
 
 def panel_text(metric: str, regime: str) -> str:
@@ -167,6 +167,7 @@ def runs_texts(panels: Iterable[tuple[CellDraws, Iterable[int]]]) -> list[str]:
     return [runs_text(draws, positions) for draws, positions in behind.values()]
 
 
-def error_label(metrics: Sequence[str]) -> str:
-    """Return the label of a y axis that panels share."""
-    return f"{metric_text(metrics[0])} (%)" if len(set(metrics)) == 1 else "error (%)"
+def error_label(*metrics: str) -> str:
+    """Return the label of an axis of errors by one metric, or by several that panels share."""
+    unit = ErrorUnit.of(metrics[0])
+    return unit.heading_of(metric_text(metrics[0]) if len(set(metrics)) == 1 else unit.word)

@@ -8,7 +8,15 @@ import pandas as pd
 from analysis.cells.bootstrap import cell_draws
 from analysis.cells.table import metrics, tidy
 from analysis.charts.compute_figures import curve_rows, laws_text, slice_along
-from analysis.charts.figure_data import FigureData, Missing, intervals_text, mark_frame, runs_text, said_once
+from analysis.charts.figure_data import (
+    FigureData,
+    Missing,
+    error_label,
+    intervals_text,
+    mark_frame,
+    runs_text,
+    said_once,
+)  # fmt: skip
 from analysis.labels import held_text, metric_text
 from analysis.laws.laws import Law, laws
 
@@ -49,13 +57,13 @@ def over_compute_of(
         name=name,
         title=title,
         x_label="training compute of one trial (FLOPs)",
-        y_label="error (%)",
+        y_label=error_label(*found[:_PANELS]),
         frame=mark_frame(rows),
         caption=said_once(
             f"{', '.join(map(metric_text, found[:_PANELS]))} against compute, by architecture. Fixed: "
             f"{'; '.join(dict.fromkeys(held_words))}",
             *counts,
-            laws_text(fitted),
+            laws_text(fitted, several[0].error_unit),
             f"Not drawn: {', '.join(map(metric_text, found[_PANELS:]))}" if found[_PANELS:] else "",
             intervals_text(several),
         ),

@@ -7,8 +7,9 @@ from typing import Any
 from analysis.answers.envelope import Envelope
 from analysis.cells.pareto import costs
 from analysis.cells.table import Trials, records
-from analysis.charts.figure_data import FRONTIER, FigureData, Missing, mark_frame, said_once
-from analysis.labels import budget_text, configuration_text, metric_text, percent, plural, sort_key
+from analysis.charts.figure_data import FRONTIER, FigureData, Missing, error_label, mark_frame, said_once
+from analysis.error_unit import ErrorUnit
+from analysis.labels import budget_text, configuration_text, metric_text, plural, sort_key
 
 
 def pareto(trials: Trials, envelopes: Sequence[Envelope]) -> FigureData | Missing:
@@ -24,6 +25,7 @@ def pareto(trials: Trials, envelopes: Sequence[Envelope]) -> FigureData | Missin
     title = "All trials and the Pareto frontier"
     if not envelopes:
         return Missing(title=title, reason="no trial has finished")
+    unit = ErrorUnit.of(trials.metric)
     counts = trials.frame["regime"].value_counts()
     one = max(envelopes, key=lambda envelope: int(counts.get(envelope.regime, 0)))
     mine = trials.frame[trials.frame["regime"] == one.regime]
@@ -33,14 +35,14 @@ def pareto(trials: Trials, envelopes: Sequence[Envelope]) -> FigureData | Missin
         here = mine[mine["architecture"] == name]
         rows += [
             {
-                "mark": "point", "series": str(name), "x": x, "y": 100 * row["error"],
+                "mark": "point", "series": str(name), "x": x, "y": unit.factor * row["error"],
                 "text": f"{configuration_text(row)}, {budget_text(row['regime'], row['budget'])}, seed "
-                f"{int(row['seed'])}: {percent(row['error'])} %",
+                f"{int(row['seed'])}: {unit.text(row['error'])}",
             }
             for row, x in zip(records(here), costs(here).tolist(), strict=True)
         ]  # fmt: skip
     cells = one.pareto
-    steps = list(zip(costs(cells).tolist(), (100 * cells["error"]).tolist(), strict=True))
+    steps = list(zip(costs(cells).tolist(), (unit.factor * cells["error"]).tolist(), strict=True))
     stairs = [steps[0], *(corner for (_, y), (x, low) in pairwise(steps) for corner in ((x, y), (x, low)))]
     stairs.append((max(row["x"] for row in rows), steps[-1][1]))
     rows += [{"mark": "line", "series": FRONTIER, "line": FRONTIER, "x": x, "y": y} for x, y in stairs]
@@ -49,7 +51,7 @@ def pareto(trials: Trials, envelopes: Sequence[Envelope]) -> FigureData | Missin
         name="pareto",
         title=title,
         x_label="training compute of one trial (FLOPs)",
-        y_label=f"{metric_text(trials.metric)} (%)",
+        y_label=error_label(trials.metric),
         frame=mark_frame(rows),
         caption=said_once(
             f"{metric_text(trials.metric)} of {plural(len(mine), 'finished trial')}, by architecture. "

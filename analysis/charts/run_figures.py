@@ -9,9 +9,10 @@ import pandas as pd
 from analysis.answers.cost import by_level
 from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws
-from analysis.cells.table import Trials, is_loss, records
+from analysis.cells.table import Trials, records
 from analysis.charts.compute_figures import slice_along
 from analysis.charts.figure_data import FigureData, Missing, bar_place, mark_frame
+from analysis.error_unit import is_loss
 from analysis.labels import budget_text, capital, held_text, metric_text
 from budgets.quantity import format_flops
 
@@ -63,14 +64,14 @@ def midway_errors(
         return Missing(
             title=title, reason=f"no trial was measured by {metric_text(trials.metric)} during training"
         )
-    first = _lowest_seeds(trials, held)
+    first, unit = _lowest_seeds(trials, held), draws.error_unit
     ends = results[results["trial"].isin(midway["trial"])]
     points = pd.concat([midway, ends], ignore_index=True)
     rows: list[dict[str, Any]] = []
     for trial in records(first.sort_values(["architecture", "budget"], kind="stable")):
         curve = points[points["trial"] == trial["trial"]].sort_values("train_flops")
         values = curve[trials.metric].to_numpy(np.float64)
-        errors = values if is_loss(trials.metric) else 100 * (1 - values)
+        errors = unit.factor * (values if is_loss(trials.metric) else 1 - values)
         fixed = {"mark": "line", "series": str(trial["architecture"]), "line": trial["trial"]}
         places = curve["train_flops"].to_numpy(np.float64)
         rows += [fixed | {"x": x, "y": y} for x, y in zip(places, errors, strict=True) if np.isfinite(y)]
@@ -81,7 +82,7 @@ def midway_errors(
         name="midway",
         title=title,
         x_label="training compute spent (FLOPs)",
-        y_label="loss" if is_loss(trials.metric) else "error (%)",
+        y_label=unit.heading_of(unit.word),
         frame=mark_frame(rows),
         caption=(
             f"{capital(metric_text(trials.metric))} at shares of a trial and at its end, one line per trial "

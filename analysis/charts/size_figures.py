@@ -58,12 +58,12 @@ def over_data(measure: Measure) -> FigureData | Missing:
         name="error-data",
         title=title,
         x_label="unique image-text pairs",
-        y_label=f"{metric_text(metric)} (%)",
+        y_label=error_label(metric),
         frame=mark_frame(rows),
         caption=said_once(
             f"{metric_text(metric)} against the number of unique pairs at each budget",
             runs_text(draws, _cells_of(used)),
-            laws_text(used, "D"),
+            laws_text(used, draws.error_unit, "D"),
             f"Not drawn, in the table of fits: {plural(left, 'further panel')}" if left > 0 else "",
             draws.explanation,
         ),
@@ -168,13 +168,13 @@ def _drawn(  # noqa: PLR0913 (what is drawn, and its words)
         name=name,
         title=title,
         x_label=x_label,
-        y_label=error_label(metrics),
+        y_label=error_label(*metrics),
         frame=mark_frame(rows),
         caption=said_once(
             f"{', '.join(map(metric_text, metrics))} against {against}, by {AXIS_WORDS[axis]}. Fixed: "
             f"{'; '.join(held)}",
             *runs_texts((panel.measure.draws, _cells_of(panel.laws)) for panel in panels),
-            laws_text(used, "C" if axis == "subset_size" else "D"),
+            laws_text(used, panels[0].measure.draws.error_unit, "C" if axis == "subset_size" else "D"),
             intervals_text([panel.measure.draws for panel in panels]),
         ),
         alt=f"{title}: {len(used)} curves. " + _ends_alt(rows),
@@ -223,7 +223,7 @@ def isoflop(draws: CellDraws, curves: Sequence[IsoFlopCurve], *, metric: str) ->
         name="isoflop",
         title=title,
         x_label="model size (training FLOPs per sample)",
-        y_label=f"{metric_text(metric)} (%)",
+        y_label=error_label(metric),
         frame=mark_frame(rows),
         caption=said_once(
             f"{metric_text(metric)} against model size at each budget: {name} family, "
@@ -256,12 +256,12 @@ def _repetition_text(group: Sequence[IsoFlopCurve]) -> str:
 
 def _profile_rows(draws: CellDraws, curve: IsoFlopCurve, series: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    profile = curve.profile
+    profile, factor = curve.profile, draws.error_unit.factor
     if profile.status in ("ok", "one seed", "unstable"):
         mark = "law" if profile.status == "ok" else "tentative law"
         at = np.geomspace(*profile.sizes, 60)
         rows += [
-            {"mark": mark, "series": series, "x": float(size), "y": 100 * float(error)}
+            {"mark": mark, "series": series, "x": float(size), "y": factor * float(error)}
             for size, error in zip(at, profile(at), strict=True)
         ]
     rows += cell_marks(draws, curve.positions, x="train_flops_per_sample", series=series)
@@ -275,7 +275,7 @@ def _profile_rows(draws: CellDraws, curve: IsoFlopCurve, series: str) -> list[di
             f"{format_flops(high)}{' or more' if high == last else ''}",
         )
         rows.append({
-            "mark": "minimum", "series": series, "x": profile.size, "y": 100 * lowest,
+            "mark": "minimum", "series": series, "x": profile.size, "y": factor * lowest,
             "low": low, "high": high,
             "text": f"{series}: lowest at {format_flops(profile.size)} per sample, [{ends[0]}, {ends[1]}]",
         })  # fmt: skip

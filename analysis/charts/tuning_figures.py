@@ -12,7 +12,8 @@ from analysis.arrays import Floats
 from analysis.cells.intervals import COVERAGE, QUANTILE
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, mark_frame
-from analysis.labels import axis_text, capital, count_text, metric_text, percent, percent_interval, plural
+from analysis.error_unit import PERCENT
+from analysis.labels import axis_text, capital, count_text, metric_text, plural
 from budgets.quantity import format_flops
 
 _WIDE = 4.0
@@ -178,7 +179,7 @@ def _points(
         error = 1 - float(score.mean())
         reach = QUANTILE * _noise(runs, score)
         low, high = error - reach, error + reach
-        said = f"{percent(error)} % {percent_interval(low, high)}, {plural(len(runs), 'run')}"
+        said = f"{PERCENT.text(error)} {PERCENT.interval(low, high)}, {plural(len(runs), 'run')}"
         text = f"{field_label(field)} {value:g}: {said}"
         points.append(
             {"x": float(str(value)), "y": 100 * error, "low": 100 * low, "high": 100 * high, "text": text}

@@ -9,7 +9,8 @@ from analysis.answers.robustness import BASELINE, line_predictions
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, Missing, mark_frame, said_once
-from analysis.labels import axis_text, budget_text, configuration_text, count_text, percent, plural
+from analysis.error_unit import PERCENT
+from analysis.labels import axis_text, budget_text, configuration_text, count_text, plural
 from budgets.quantity import format_flops
 
 _PANELS = 3
@@ -98,7 +99,7 @@ def shift(results: pd.DataFrame, *, metric: str, draws: CellDraws) -> FigureData
                 "panel": name, "mark": "point", "series": axis_text(axis, row[axis]), "x": 100 * row["plain"],
                 "y": 100 * row["shifted"],
                 "text": f"{configuration_text(row)}, {budget_text(row['regime'], row['budget'])}: "
-                f"{percent(row['shifted'])} % on {name}, {percent(row['plain'])} % on {plain}, "
+                f"{PERCENT.text(row['shifted'])} on {name}, {PERCENT.text(row['plain'])} on {plain}, "
                 f"{100 * (row['shifted'] - row['predicted']):+.1f} points from the line",
             })  # fmt: skip
     left = len(names) - _PANELS

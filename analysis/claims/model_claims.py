@@ -48,7 +48,7 @@ def _largest_is(  # noqa: PLR0913 (which cells, and what is asked of them)
 
 
 def _past_400m(at: Slice, columns: list[str], points: float, *, either_way: bool) -> list[Effect]:
-    """Compare the gain of the largest set over 400M pairs with a number of points."""
+    """Return ``points`` minus the gain from 400M pairs to the largest set (``either_way``: its size)."""
     found: list[Effect] = []
     for name in columns:
         if not at.rows or at.rows[-1] <= _LARGE:

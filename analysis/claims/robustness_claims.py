@@ -41,7 +41,7 @@ def _noise(of: Callable[[Floats, Floats], float], cells: pd.DataFrame) -> float:
 
 
 def _linearity(x: Floats, y: Floats) -> float:
-    """Return by how much the variance explained by a line exceeds 95 %, in percent."""
+    """Return the share of the variance that a line explains minus 95 %, in percentage points."""
     return float(100 * (np.corrcoef(x, y)[0, 1] ** 2 - _LINEAR))
 
 

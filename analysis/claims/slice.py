@@ -102,11 +102,11 @@ class Slice:
         return [Effect(value=high - low + slack, sd=float(np.hypot(high_sd, low_sd)), at=at)]
 
     def within(self, one: Key, other: Key, points: float) -> list[Effect]:
-        """Return by how much the distance of two cells stays below ``points``."""
+        """Return ``points`` minus the absolute difference of two cells' errors."""
         return [replace(gap, value=points - abs(gap.value)) for gap in self.gap(one, other)]
 
     def best(self, row: object, column: object, *, sign: float = 1.0, slack: float = 0.0) -> list[Effect]:
-        """Return by how much a column has the lowest error of its row (the highest with ``sign`` −1)."""
+        """Return how far a column lies below the lowest other of its row (``sign`` −1: above the highest)."""
         others = [name for name in self.columns if name != column and self.has((row, name))]
         if not others or not self.has((row, column)):
             return []

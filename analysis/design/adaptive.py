@@ -29,7 +29,8 @@ from analysis.design.gains import best_gains, forecast_gains, right, settle
 from analysis.design.layout import Layout, layouts
 from analysis.design.prices import Prices
 from analysis.design.questions import Answer, Ask, Goal, answers_of
-from analysis.labels import percent, plural
+from analysis.error_unit import PERCENT
+from analysis.labels import plural
 from budgets.quantity import format_flops
 
 WORTH = 0.25
@@ -97,7 +98,7 @@ class _Option:
         if np.isnan(self.gain):
             return self.what
         runs, cost = plural(len(self.rows), "run"), format_flops(self.cost, digits=3)
-        return f"{self.what}: {runs} would lower the doubt by {percent(self.gain)} points for {cost}"
+        return f"{self.what}: {runs} would lower the doubt by {PERCENT.gap(self.gain)} for {cost}"
 
 
 def decide(  # noqa: PLR0913 (what is known, what may be run, and at what price)

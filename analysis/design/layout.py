@@ -10,9 +10,10 @@ from analysis.arrays import Floats, Indices
 from analysis.cells.bootstrap import curve_numbers
 from analysis.cells.chance import chance_error
 from analysis.cells.pareto import SAME_COST
-from analysis.cells.table import CONFIGURATION, Trials, budgets, is_loss, records
+from analysis.cells.table import CONFIGURATION, Trials, budgets, records
 from analysis.design.measured import Measured
 from analysis.design.prices import trunks_of
+from analysis.error_unit import is_loss
 from analysis.labels import configuration_text
 
 

@@ -14,10 +14,11 @@ import pandas as pd
 
 from analysis.arrays import Floats
 from analysis.cells.bootstrap import curve_numbers, stream
-from analysis.cells.table import budgets, is_loss, tidy
+from analysis.cells.table import budgets, tidy
 from analysis.design.adaptive import decide
 from analysis.design.prices import trunks_of
 from analysis.design.questions import Ask
+from analysis.error_unit import is_loss
 
 _DRAWS = 250
 _DECISIONS = 24

@@ -25,8 +25,8 @@ _POINTS_PER_INCH = 72
 def with_targets(svg: str, figure: Figure, data: FigureData, series: Sequence[str]) -> str:
     """Return the SVG of a figure for a page.
 
-    Over each mark lies an invisible circle whose title is the text of the mark, over each entry of the legend
-    an invisible button that hides and shows its series, and what belongs to a series carries its name.
+    Each mark gets an invisible circle whose title is the mark's text. Each entry of the legend gets an
+    invisible button that hides and shows its series. Everything that belongs to a series carries its name.
 
     Args:
         svg: The drawn figure.

@@ -74,10 +74,10 @@ def search(
 
 
 def resting(matrix: Floats, gradient: Floats, lowest: Mask, highest: Mask) -> tuple[Floats, Floats]:
-    """Return the equations of a step in which a parameter at its bound that would leave it rests.
+    """Return the equations of a step that holds each parameter that is at a bound and would cross it.
 
-    The others then go to their optimum beside it. A step of all, cut at the bound, would not: it gains
-    nothing, or creeps.
+    The other parameters then move to their optimum given the held ones. A full step that is cut at the bound
+    would not: it gains nothing, or only creeps forward.
 
     Args:
         matrix: Shape (searches, parameters, parameters).

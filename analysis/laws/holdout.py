@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.curves import X_COLUMNS
-from analysis.labels import percent
+from analysis.error_unit import ErrorUnit
 from analysis.laws.form_choice import COLUMNS, FEWEST_POINTS, FormChoice, root_mean_square, scores
 from analysis.laws.laws import Law
 from analysis.laws.surfaces.repeated import Points
@@ -71,7 +71,7 @@ def holdout(draws: CellDraws, laws: tuple[Law, ...]) -> Holdout:
     points = pd.concat([curves, pd.DataFrame(rows, columns=list(COLUMNS))]) if rows else curves
     tested = [choice.form.name for choice in choices.values() if choice.tested]
     reason = "" if tested else next(iter(choices.values())).reason
-    surfaces = [_surfaces(points, choice.form.name) for choice in choices.values()]
+    surfaces = [_surfaces(points, choice.form.name, draws.error_unit) for choice in choices.values()]
     return Holdout(
         scores=scores(points), points=points.reset_index(drop=True), choices=choices,
         surfaces={name: one for each in surfaces for name, one in each.items()} if tested else {},
@@ -105,7 +105,7 @@ def _surface_points(draws: CellDraws, held: set[object]) -> list[dict[str, objec
     return rows
 
 
-def _surfaces(points: pd.DataFrame, best: str) -> dict[str, Forecaster]:
+def _surfaces(points: pd.DataFrame, best: str, error_unit: ErrorUnit) -> dict[str, Forecaster]:
     """Return the families whose held-out cells a surface forecasts better than the law of their curves."""
     curves = points[points["law"] == best].set_index("position")
     found: dict[str, Forecaster] = {}
@@ -120,7 +120,7 @@ def _surfaces(points: pd.DataFrame, best: str) -> dict[str, Forecaster]:
         if _error(mine) < limit:
             reason = (
                 f"lowest error on {len(mine)} held-out cells of its family, where the {best} misses by "
-                f"{percent(_error(theirs), 2)} points"
+                f"{error_unit.gap(_error(theirs), fine=True)}"
             )
             found[str(family)] = Forecaster(law=str(law), error=_error(mine), reason=reason)
     return found

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from analysis.arrays import Floats
 from analysis.cells.bootstrap import Source
 from analysis.cells.intervals import half_width
-from analysis.labels import percent, plural
+from analysis.error_unit import PERCENT, ErrorUnit
+from analysis.labels import plural
 from analysis.laws.form_choice import MOST_MISSED, root_mean_square
 from analysis.laws.forms import Curves, Form, row
 from analysis.laws.least_squares import fit, restarts
@@ -45,7 +46,7 @@ class LawFit:
         levels: Number of distinct x.
         starts: Number of searches from other starts.
         agreement: Number of these that ended at the same objective.
-        miss: Root mean square of measured minus law, a fraction.
+        miss: Root mean square of measured minus law.
         noise: Root mean square noise of the cell means; NaN if it was not measured.
         lack_of_fit: Probability of misses this large from noise alone (p-value); NaN when unknown.
     """
@@ -121,6 +122,7 @@ def fit_laws(  # noqa: PLR0913 (curves, their noise, and what is known of the fo
     source: Source = "none",
     freedom: int = 0,
     chance: float = float("nan"),
+    error_unit: ErrorUnit = PERCENT,
 ) -> list[LawFit]:
     """Fit curves of equal length in a given form, and judge the laws.
 
@@ -133,6 +135,7 @@ def fit_laws(  # noqa: PLR0913 (curves, their noise, and what is known of the fo
         source: Source of the draws, see ``bootstrap``.
         freedom: Residual degrees of freedom behind the draws.
         chance: Error of chance, for a bounded law.
+        error_unit: Unit of errors in reasons.
 
     Raises:
         ValueError: A value is not finite, or an x is not above zero.
@@ -157,7 +160,7 @@ def fit_laws(  # noqa: PLR0913 (curves, their noise, and what is known of the fo
     for place, curve in enumerate(kept.tolist()):
         found[curve] = _judged(
             row(laws, place), ends[place], x[curve], y[curve], runs=runs[curve], draws=draws[:, curve],
-            source=source, freedom=freedom,
+            source=source, freedom=freedom, error_unit=error_unit,
         )  # fmt: skip
     return found
 
@@ -172,6 +175,7 @@ def _judged(  # noqa: PLR0913 (a curve, its law, and its noise)
     draws: Floats,
     source: Source,
     freedom: int,
+    error_unit: ErrorUnit,
 ) -> LawFit:
     form, levels, objective = law.form, len(np.unique(x)), float(law.objective[0])
     # Σ w·r² is rounded by about Σ w·y²·1e-16; smaller differences do not mean another optimum.
@@ -184,6 +188,7 @@ def _judged(  # noqa: PLR0913 (a curve, its law, and its noise)
     status, reason = _judge(
         law, levels=levels, slope=float((np.log(x) - np.log(x).mean()) @ y), miss=size,
         carried=_carried(x, y), lack=lack, chance=chance_of_no_fall(x, y, draws=draws, source=source),
+        gap=error_unit.gap,
     )  # fmt: skip
     return LawFit(
         law=law, form=form, status=status, reason=reason, rows=int(runs.sum()), levels=levels,
@@ -218,7 +223,15 @@ def lack_of_fit(squares: float, left: int, freedom: int) -> float:
 
 
 def _judge(  # noqa: PLR0913 (a law, and what it is judged by)
-    law: Curves, *, levels: int, slope: float, miss: float, carried: float, lack: float, chance: float
+    law: Curves,
+    *,
+    levels: int,
+    slope: float,
+    miss: float,
+    carried: float,
+    lack: float,
+    chance: float,
+    gap: Callable[[float], str],
 ) -> tuple[Status, str]:
     form = law.form
     # A bounded law falls if chance (its ``scale``) lies above its floor; the others if A is positive.
@@ -230,13 +243,13 @@ def _judge(  # noqa: PLR0913 (a law, and what it is judged by)
          "the slope ended at a bound of the search, so the data do not show this law"),
         (chance > LEVEL, "no decrease",
          f"the fall is within the noise: errors without any trend fall as far with chance {chance:.0%}"),
-        (miss > MOST_MISSED, "misfit", f"the law misses its points by {percent(miss)} points"),
+        (miss > MOST_MISSED, "misfit", f"the law misses its points by {gap(miss)}"),
         (miss > carried, "misfit",
-         f"misses of {percent(miss)} points; carrying each level forward misses by {percent(carried)}"),
+         f"misses of {gap(miss)}; carrying each level forward misses by {gap(carried)}"),
         (levels == form.parameters, "saturated",
          f"{levels} levels for as many parameters: the law passes through them and cannot be tested"),
         (lack < LACK, "lack of fit",
-         f"misses of {percent(miss)} points, more than the noise (p = {lack:.2g}); intervals include them"),
+         f"misses of {gap(miss)}, more than the noise (p = {lack:.2g}); intervals include them"),
         (form.floor and law.floor[0] <= 0, "floor undetermined",
          "the floor ended at zero: these levels do not show a floor"),
         (levels <= UNTESTED_LEVELS, "untested", f"{levels} levels, too few to test the law of one curve"),

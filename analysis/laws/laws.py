@@ -174,6 +174,7 @@ def _fits(draws: CellDraws, family: Sequence[Curve], choice: FormChoice) -> list
         fits = fit_laws(
             choice.form, x, y, runs=runs.astype(np.int64), draws=draws.draws[:, positions],
             source=draws.source, freedom=draws.freedom if draws.source == "runs" else 0, chance=draws.chance,
+            error_unit=draws.error_unit,
         )  # fmt: skip
         found |= {id(curve): fitted for curve, fitted in zip(curves_of_length, fits, strict=True)}
     return [found[id(curve)] for curve in family]

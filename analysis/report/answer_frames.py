@@ -32,7 +32,7 @@ _ERROR: Columns = {
 }
 _VERDICT: Columns = {
     "probability": ("Share of the draws in which it has the lowest error", ""),
-    "runner_up": ("What has the second lowest error, in words", ""),
+    "runner_up": ("Configuration or value with the second lowest error, in words", ""),
     "runner_up_error": ("Error of the runner-up", "fraction"),
     "gap": ("Error of the runner-up minus error of the best", "fraction"),
     "gap_low": ("Lower end of the interval of the gap", "fraction"),

@@ -15,15 +15,13 @@ from analysis.answers.frontier import frontier
 from analysis.cells.bootstrap import CellDraws, cell_draws, stream
 from analysis.cells.intervals import interval
 from analysis.cells.table import CELL, CONFIGURATION, records, tidy
+from analysis.error_unit import ErrorUnit
 from analysis.labels import (
     budget_text,
     configuration_text,
     listed,
     metric_text,
-    percent,
-    percent_interval,
     plural,
-    value_text,
 )
 from analysis.report.study_frames import StudyFrames
 from analysis.report.tables.table_files import replacing, save
@@ -108,7 +106,7 @@ def _change(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 
 
 def _differences(metric: str, draws: Mapping[str, CellDraws], shared: Mapping[str, pd.DataFrame]) -> Table:
-    first = next(iter(draws))
+    first, unit = next(iter(draws)), ErrorUnit.of(metric)
     rows = []
     for name, cells in shared.items():
         one, other = draws[first], draws[name]
@@ -118,16 +116,16 @@ def _differences(metric: str, draws: Mapping[str, CellDraws], shared: Mapping[st
         for cell in records(cells):
             mine, theirs = int(cell["place_first"]), int(cell["place_other"])
             errors = (one.cells["error"].iloc[mine], other.cells["error"].iloc[theirs])
-            said = [value_text(metric, float(error)) for error in errors]
+            said = [unit.text(float(error)) for error in errors]
             low, high = interval(other.draws[order, theirs] - one.draws[:count, mine])
             rows.append({
                 "Budget": budget_text(cell["regime"], cell["budget"]),
                 "Configuration": configuration_text(cell),
                 first: said[0],
                 "Study": name,
-                "Its error": said[1],
-                "Difference (points)": percent(float(errors[1] - errors[0])),
-                "Interval": percent_interval(low, high) or "–",
+                f"Its {unit.word}": said[1],
+                unit.gap_heading_of("Difference"): unit.number(float(errors[1] - errors[0])),
+                "Interval": unit.interval(low, high) or "–",
                 "Verdict": _verdict(low, high),
             })  # fmt: skip
     apart = sum(row["Verdict"] in ("lower", "higher") for row in rows)

@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.answers.cost import Cost
 from analysis.answers.frontier import turns
 from analysis.cells.table import CELL, CONFIGURATION, records
-from analysis.labels import axis_text, configuration_text, count_text, percent_interval, plural, value_text
+from analysis.labels import axis_text, configuration_text, count_text, plural
 from analysis.report.analyse import Analysis
 from analysis.report.tables.tables import duration_text, share_text
 from budgets.quantity import format_flops
@@ -77,21 +77,21 @@ def _either(leaders: Sequence[Mapping[str, Any]]) -> str:
 def _budget(
     row: Mapping[str, Any], found: Analysis, hours: Mapping[str, float], price_per_hour: float | None
 ) -> dict[str, str]:
-    metric, source = found.trials.metric, found.draws.source
-    ends = percent_interval(row["low"], row["high"])
+    source, unit = found.draws.source, found.draws.error_unit
+    ends = unit.interval(row["low"], row["high"])
     share = share_text(float(row["probability"]))
     sure = str(row["verdict"])
     if share != "–" and row["runner_up"]:
         sure += f", P(best) {share}{'' if source == 'runs' else ' from counting noise alone'}"
     second = row["runner_up"]
     if second:
-        second += f": {value_text(metric, row['runner_up_error'])}"
+        second += f": {unit.text(row['runner_up_error'])}"
     data = f"{axis_text('subset_size', row['subset_size'])}, {axis_text('quality', row['quality'])}"
     texts = {
         "Budget": str(row["at"]),
         "Train": f"{row['architecture']}, {axis_text('strategy', row['strategy'])}, {data}",
         "Samples": f"{count_text(row['samples_seen'])}, {row['epochs']:.1f} epochs",
-        "Error": f"{value_text(metric, row['error'])} {ends}".strip(),
+        unit.word.capitalize(): f"{unit.text(row['error'])} {ends}".strip(),
         "How sure": sure,
         "Runner-up": second or "–",
     }

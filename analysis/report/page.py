@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 from analysis.answers.cost import trial_hours
 from analysis.answers.frontier import turns
-from analysis.cells.table import is_loss, records
+from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, Missing
 from analysis.labels import (
     axis_text,
@@ -20,11 +20,10 @@ from analysis.labels import (
     configuration_text,
     count_text,
     metric_text,
-    percent_interval,
     plural,
     quality_fraction,
-    value_text,
 )  # fmt: skip
+from analysis.laws.form_choice import MOST_MISSED
 from analysis.report.analyse import Analysis, TrialCounts
 from analysis.report.first_screen import first_screen
 from analysis.report.study_frames import StudyFrames
@@ -33,7 +32,7 @@ from analysis.report.templating import templates
 from analysis.sizes.scaling_exponents import undecided
 
 _SORT_COLUMNS = {
-    "Budget": "budget", "Pairs": "subset_size", "Seed": "seed", "Error (%)": "error", "Loss": "train_loss",
+    "Budget": "budget", "Pairs": "subset_size", "Seed": "seed", "Training loss": "train_loss",
     "Samples": "samples_seen", "Epochs": "epochs", "FLOPs": "train_flops", "Parameters": "parameters",
 }  # fmt: skip
 _BY_VALUE = ("Learning rate", "Batch")
@@ -108,7 +107,6 @@ def render(  # noqa: PLR0913 (a page shows as many things)
         "name": study.name,
         "metric": metric_text(found.trials.metric),
         "unfinished": _unfinished(found.progress),
-        "loss": is_loss(found.trials.metric),
         "first": first_screen(
             found,
             pd.DataFrame() if found.imported else study.left_out,
@@ -120,7 +118,7 @@ def render(  # noqa: PLR0913 (a page shows as many things)
         "figure_groups": groups,
         "tables": tables,
         "shown_tables": shown_tables,
-        "trial_keys": _sort_keys(found.trials.frame, tables["trials"]),
+        "trial_keys": _sort_keys(found, tables["trials"]),
         "open_questions": open_questions(found, figures),
         "excluded": records(found.trials.excluded),
         "seeds": ", ".join(str(int(seed)) for seed in sorted(found.trials.frame["seed"].unique()))
@@ -183,23 +181,22 @@ def inline_svg(svg: str, name: str) -> Markup:
 
 def _card(row: Mapping[Any, Any], found: Analysis) -> dict[str, Any]:
     """Return a row of the best configurations with the texts of its card."""
-    source = found.draws.source
-    metric = found.trials.metric
+    source, unit = found.draws.source, found.draws.error_unit
     probability = float(row["probability"])
-    ends = percent_interval(row["low"], row["high"])
+    ends = unit.interval(row["low"], row["high"])
     return {
         **row,
         "parts": [axis_text(axis, row[axis]) for axis in ("strategy", "subset_size", "quality")],
         "samples": count_text(row["samples_seen"]),
         "epochs": f"{row['epochs']:.1f}",
-        "measured": value_text(metric, row["error"]),
-        "what": "loss" if is_loss(metric) else "error",
+        "measured": unit.text(row["error"]),
+        "what": unit.word,
         "ends": ends,
         "ends_are": "90 % interval" if source == "runs" else "counting noise only, a lower bound",
         "share": share_text(probability),
         "width": 0.0 if pd.isna(probability) else 100 * probability,
         "share_is": "P(best)" if source == "runs" else "P(best) from counting noise alone",
-        "runner_up_error": value_text(metric, row["runner_up_error"]),
+        "runner_up_error": unit.text(row["runner_up_error"]),
         "tied": [text for text in row["tied"].split("; ") if text],
         "runs": int(row["runs"]),
         "trials": budget_text(row["regime"], row["budget"]),
@@ -214,13 +211,14 @@ def _unfinished(progress: TrialCounts) -> str:
     return f"{progress.finished:,} of {plural(progress.planned, 'trial')} have a result{begun}"
 
 
-def _sort_keys(frame: pd.DataFrame, table: Table) -> list[dict[str, float]]:
+def _sort_keys(found: Analysis, table: Table) -> list[dict[str, float]]:
     """Return the sort keys of each trial, in row order, for columns whose text does not sort by value."""
+    columns = _SORT_COLUMNS | {found.draws.error_unit.heading: "error"}
     return [
-        {head: float(row[column]) for head, column in _SORT_COLUMNS.items()}
+        {head: float(row[column]) for head, column in columns.items()}
         | {"Quality": quality_fraction(str(row["quality"]))}
         | {head: float(shown[head]) for head in _BY_VALUE if shown[head] != "–"}
-        for row, shown in zip(records(frame), records(table.frame), strict=True)
+        for row, shown in zip(records(found.trials.frame), records(table.frame), strict=True)
     ]
 
 
@@ -239,10 +237,12 @@ def open_questions(found: Analysis, figures: Sequence[FigureData | Missing]) -> 
         for missing in figures
         if isinstance(missing, Missing)
     ]
+    most = found.draws.error_unit.gap(MOST_MISSED)
     for along, word in (("compute", "over compute"), ("data", "over data")):
         statuses = Counter(law.fit.status for law in found.laws if law.along == along)
         said += [
-            f"Laws {word}: {count} of {plural(statuses.total(), 'curve')} {_LAW_WORDS[status]}."
+            f"Laws {word}: {count} of {plural(statuses.total(), 'curve')} "
+            f"{_LAW_WORDS[status].format(most=most)}."
             for status, count in statuses.items()
             if status in _LAW_WORDS
         ]
@@ -270,6 +270,6 @@ _LAW_WORDS = {
     "floor undetermined": "show no floor",
     "exponent at bound": "follow no power law with an exponent within the bounds",
     "no decrease": "do not fall",
-    "misfit": "have a law that misses by over two points, or by more than each level carried forward",
+    "misfit": "have a law that misses by more than {most}, or by more than each level carried forward",
     "too few levels": "have fewer than three levels and no law",
 }

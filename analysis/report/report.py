@@ -24,7 +24,7 @@ from analysis.charts import (
 )
 from analysis.charts.figure_data import FigureData, Missing
 from analysis.drawing.save_all import helpers, save_all
-from analysis.labels import budget_text, configuration_text, measured_text, percent_interval, plural
+from analysis.labels import budget_text, configuration_text, plural
 from analysis.laws.measure import Measure
 from analysis.report import page
 from analysis.report.analyse import Analysis, Progress, analyse, no_progress
@@ -164,18 +164,18 @@ def _as_planned(each: FigureData | Missing) -> bool:
 
 def report_tables(found: Analysis, study: StudyFrames) -> tuple[tables.Table, ...]:
     """Return the tables of a report."""
-    left_out = study.left_out
+    left_out, unit = study.left_out, found.draws.error_unit
     return (
         tables.best(found.frontier, metric=found.trials.metric, explanation=found.draws.explanation),
-        tables.contrasts(found.contrasts),
-        law_tables.fits(found.laws),
-        tables.profiles(found.profiles),
+        tables.contrasts(found.contrasts, unit),
+        law_tables.fits(found.laws, unit),
+        tables.profiles(found.profiles, unit),
         law_tables.crossovers(found.crossovers),
         law_tables.equivalences(found.equivalences),
-        law_tables.holdout(found.holdout),
-        law_tables.surfaces(found.surfaces),
+        law_tables.holdout(found.holdout, unit),
+        law_tables.surfaces(found.surfaces, unit),
         law_tables.exponents(found.exponents),
-        law_tables.envelope(found.envelopes),
+        law_tables.envelope(found.envelopes, unit),
         law_tables.quality_trades(found.quality_trades),
         tables.robustness(found.robustness),
         tables.findings(found.findings, found.published),
@@ -188,18 +188,18 @@ def report_tables(found: Analysis, study: StudyFrames) -> tuple[tables.Table, ..
 
 def summary_lines(found: Analysis) -> tuple[str, ...]:
     """Return the answers as the command line prints them."""
-    progress = found.progress
+    progress, unit = found.progress, found.draws.error_unit
     unfinished = f", {progress.excluded} failed or diverged" if progress.excluded else ""
     spent = format_flops(found.cost.spent_flops)
     ran = f"{progress.finished} of {progress.planned} trials finished{unfinished}; {spent} spent"
     lines = [found.imported or ran]
     shown, more = turns(found.frontier)
     for row in records(shown):
-        ends = percent_interval(row["low"], row["high"]) if found.draws.source == "runs" else ""
+        ends = unit.interval(row["low"], row["high"]) if found.draws.source == "runs" else ""
         tied = f" ({row['tied']})" if row["verdict"] == "tie" else ""
         lines.append(
             f"{row['at']}: {configuration_text(row)}: "
-            f"{measured_text(found.trials.metric, row['error'])}{' ' if ends else ''}{ends}, "
+            f"{unit.named(row['error'])}{' ' if ends else ''}{ends}, "
             f"{row['verdict']}: {row['reason']}{tied}; {row['scope']}"
         )
     lines += [f"{more}: tables/best.md"] if more else []

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from analysis.arrays import Floats, Indices, Mask
 from analysis.cells.bootstrap import REFITS, CellDraws, Source, stream
 from analysis.cells.intervals import COVERAGE, Interval, half_width, intervals
+from analysis.error_unit import PERCENT, ErrorUnit
 from analysis.labels import plural
 from analysis.laws.law_fit import lack_of_fit
 from analysis.sizes import valley
@@ -79,18 +80,25 @@ class ProfileData:
         size: Size of each cell, above zero, rising, shape (cells,).
         stack: Errors, shape (rows, cells): as measured, as drawn, without each run in turn.
         runs: Number of runs behind each mean.
+        error_unit: Unit of errors in reasons.
     """
 
     size: Floats
     stack: Floats
     runs: NDArray[np.int64]
+    error_unit: ErrorUnit = PERCENT
 
 
 def profiles_of(draws: CellDraws, size: Floats, groups: Sequence[Indices], *, question: str) -> list[Profile]:
     """Fit the profiles of groups of one family's cells, each in the order of rising size."""
     here = [draws.take(positions) for positions in groups]
     several = [
-        ProfileData(size=size[positions], stack=one.resampled(), runs=one.cells["runs"].to_numpy(np.int64))
+        ProfileData(
+            size=size[positions],
+            stack=one.resampled(),
+            runs=one.cells["runs"].to_numpy(np.int64),
+            error_unit=draws.error_unit,
+        )
         for positions, one in zip(groups, here, strict=True)
     ]
     return profiles(
@@ -248,12 +256,12 @@ def _height(measured: ProfileData, used: Indices, variance: Floats, refits: int)
     # Height of each row's minimum above that row's error at the lowest size; the draws give its noise.
     heights = valley.value(several, valley.lowest(several, from_lowest[0], from_lowest[-1]))
     above = heights - rows[:, lowest]
-    noise = float(above[1:].std())
+    noise, gap = float(above[1:].std()), measured.error_unit.gap
     if above[0] > max(noise, _ROUNDING * rows[0, lowest]):
         return "above a measured size", (
-            f"the minimum of the curve lies {100 * above[0]:.1f} points above the error measured at "
-            f"{format_flops(measured.size[lowest])} per sample, more than the noise ({100 * noise:.1f}), so "
-            "it is not marked"
+            f"the minimum of the curve lies {gap(above[0])} above the error measured at "
+            f"{format_flops(measured.size[lowest])} per sample, more than the noise ({gap(noise)}), so it "
+            "is not marked"
         )
     return "ok", "the minimum lies between the sizes tried"
 

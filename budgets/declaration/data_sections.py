@@ -88,4 +88,4 @@ class DeclaredSet:
                 yield key, f"{key} is missing"
         for key in () if described else ("images", "texts"):
             if given(key):
-                yield key, f"{key} goes without path and probe: it is for a set that is only described"
+                yield key, f"{key} is not allowed with path or probe: it is for a set that is only described"

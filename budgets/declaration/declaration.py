@@ -162,7 +162,7 @@ class Declaration:
         yield from mixture_clashes(self.mixtures, self.grid, self.exclude)
         if not self.described:
             for key in (f"evaluation.{name}" for name in self.evaluation_counts):
-                yield key, f"{key} needs a folder; images and texts alone go with a described pool"
+                yield key, f"{key} needs a folder; images and texts without a folder need a described pool"
         yield from self._metrics(given)
         yield from self._amounts()
         for number, block in enumerate(self.grid, start=1):
@@ -274,7 +274,7 @@ class Declaration:
             yield "cluster.count", f"{count} is fewer than resources.gpus = {trial.gpus} of one trial{where}"
         if self.evaluate_at and self.training.recipe.schedule == "trunk":
             why = "a trial that continues from its trunk has not been at the earlier shares"
-            yield "evaluation.at", f"evaluation.at goes without training.schedule: trunk: {why}"
+            yield "evaluation.at", f"evaluation.at is not allowed with training.schedule: trunk: {why}"
         # Each batch, tuned or declared, must divide evenly into its ranks and parts.
         parts = ruled.get("accumulation", self.training.recipe.accumulation)
         shares = max(trial.gpus, trial.ranks) * parts

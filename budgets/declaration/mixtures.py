@@ -16,7 +16,7 @@ def pool_clashes(pool: DeclaredPool | None, pools: Mapping[str, DeclaredPool], m
     if pool is not None:
         for key, given in (("pools", pools), ("mixtures", mixtures)):
             if given:
-                yield key, f"{key} goes without pool: name each pool under pools"
+                yield key, f"{key} is not allowed with pool: name each pool under pools"
     elif not (pools and mixtures):
         missing = "mixtures" if pools else "pools" if mixtures else "pool"
         yield missing, f"{missing} is missing: declare a pool, or pools and mixtures of them"

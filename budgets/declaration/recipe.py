@@ -56,8 +56,8 @@ class Recipe:
     """Decay of the moving average of the weights that is evaluated; ``off`` (0) evaluates the weights."""
     unmasked_tail: Annotated[float | None, values.tail_or_strategys, Tunable(read=values.tail)] = 0.0
     """Share of the steps, at the end, in which masking strategies see all tokens; ``strategy`` (None) takes
-    each strategy's own share from its paper (`budgets.cost.strategy`). Strategies on smaller images take
-    their own share at 0 as well."""
+    each strategy's own share from its paper (`budgets.cost.strategy`). Strategies that train on smaller
+    images use their own share even if this is 0."""
     embedding_decay: bool = True
     """Decay positions, class tokens and token embeddings too, as open_clip and SLIP do; big_vision decays
     only kernels."""
@@ -80,7 +80,7 @@ class Recipe:
         """Yield each key that contradicts another, with the error."""
         if given("cooldown") and not self.cools_down:
             allowed = "schedule: constant-with-cooldown or trunk"
-            yield "cooldown", f"cooldown goes with {allowed}, found {self.schedule}"
+            yield "cooldown", f"cooldown needs {allowed}, found {self.schedule}"
         # While a declaration is loaded, ``warmup`` itself holds samples, as a whole number.
         if self.schedule == "trunk" and self.warmup_samples is None and not isinstance(self.warmup, int):
             yield "warmup", "warmup must be in samples with schedule: trunk, such as warmup: 10k samples"

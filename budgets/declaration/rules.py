@@ -72,7 +72,7 @@ _AXES = {each.name for each in fields(Rule)}
 class ResourceRule(Rule):
     """A rule that gives other amounts to the trials that it matches on every axis that it names.
 
-    Of several rules that match, the last that names a key sets it.
+    If several matching rules set a key, the last one wins.
     """
 
     gpus: Annotated[int | None, values.devices_of_a_trial] = None
@@ -91,7 +91,7 @@ class ResourceRule(Rule):
 class TrainingRule(Rule):
     """A rule that gives another batch or rate to the trials that it matches on every axis that it names.
 
-    Of several rules that match, the last that names a key sets it; tuned values override all.
+    If several matching rules set a key, the last one wins; tuned values override all.
     """
 
     batch_size: Annotated[int | None, values.batch] = None

@@ -35,7 +35,7 @@ class Ladder:
 class Budget:
     """The compute that may be spent: ``levels``, ``study``, or both.
 
-    ``ladder`` and ``fit`` go with ``study``.
+    ``ladder`` and ``fit`` need ``study``.
     """
 
     levels: Annotated[tuple[Annotated[int, values.compute], ...], RISING] = ()
@@ -52,18 +52,18 @@ class Budget:
     def clashes(self, given: Given) -> Clashes:
         """Yield keys that need or exclude another one."""
         if given("ladder") and given("levels"):
-            yield "ladder", "ladder has the planner choose levels, budget.levels declares them: give one"
+            yield "ladder", "ladder lets the planner choose levels, budget.levels declares them: give one"
         for key in ("ladder", "fit"):
             if given(key) and not given("study"):
-                yield key, f"{key} goes with budget.study, the cap on the whole study"
+                yield key, f"{key} needs budget.study, the cap on the whole study"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GridBlock:
     """One block of the grid: the product of its lists. A study's cells are the union of its blocks.
 
-    ``levels`` goes with ``regime: fixed-compute`` alone, ``samples`` with ``regime: equal-samples``, which
-    needs it.
+    ``levels`` is allowed only with ``regime: fixed-compute``, and ``samples`` only with ``regime:
+    equal-samples``, which needs it.
     """
 
     architectures: tuple[Annotated[str, values.architecture], ...]
@@ -87,16 +87,16 @@ class GridBlock:
     """Samples that a trial sees, only for ``equal-samples``."""
 
     def clashes(self, given: Given) -> Clashes:
-        """Yield keys that do not go with the regime."""
+        """Yield keys that the regime needs or excludes."""
         if (self.regime == "equal-samples") != given("samples"):
-            yield "samples", "samples goes with regime: equal-samples, and that regime needs it"
+            yield "samples", "samples is required with regime: equal-samples, and allowed only there"
         if self.regime != "fixed-compute" and self.levels:
-            yield "levels", "levels goes with regime: fixed-compute alone"
+            yield "levels", "levels is allowed only with regime: fixed-compute"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Exclusion:
-    """A rule that leaves cells out: those that it matches on every axis that it names, at least one."""
+    """A rule that leaves out the cells that match on every axis that it names (at least one)."""
 
     architectures: tuple[Annotated[str, values.architecture], ...] = ()
     """Architectures that it matches."""
@@ -123,7 +123,7 @@ class Exclusion:
 class Training:
     """The training of all trials.
 
-    ``cooldown`` goes with ``schedule: constant-with-cooldown`` or ``trunk``, ``eps`` with
+    ``cooldown`` needs ``schedule: constant-with-cooldown`` or ``trunk``, ``eps`` with
     ``optimizer: adamw``; ``trunk`` needs ``warmup`` in samples. A batch must be a multiple of ranks times
     ``accumulation``.
     """
@@ -165,21 +165,21 @@ class Tuning:
     """Two architectures of one family whose peak learning rate is tuned with each strategy. The rest of the
     family follows the line through both optima over training FLOPs per sample."""
     check: Annotated[float, values.share_of_the_check] = 0.0
-    """Share of the study budget, beside ``share``, that tries the neighbours of the tuned peak learning rates
-    at a larger level; ``true`` means 10%. The report says where a tuned rate is not the best there
-    ([what fits](declare.md#tuning))."""
+    """Share of the study budget, in addition to ``share``, for trying the neighbours of the tuned peak
+    learning rates at a larger level; ``true`` means 10%. The report says where a tuned rate is not the best
+    there ([what fits](declare.md#tuning))."""
 
     def clashes(self, given: Given) -> Clashes:
-        """Yield keys that do not go together."""
+        """Yield keys that exclude or need each other."""
         if given("levels") and given("sizes"):
             yield "levels", "levels and sizes exclude each other: a rate is carried along one of them"
         for key, names in (("levels", self.levels), ("sizes", self.sizes)):
             if given(key) and len(set(names)) != 2:  # noqa: PLR2004 (a line through two points)
                 yield key, f"{key} needs two of them, found {len(set(names))}"
             if given(key) and set(self.fields) - {"lr_peak"}:
-                yield key, f"{key} goes with lr_peak as the only field, found {', '.join(self.fields)}"
+                yield key, f"{key} needs lr_peak as the only field, found {', '.join(self.fields)}"
         if self.check and "lr_peak" not in self.fields:
-            yield "check", "check goes with lr_peak among the fields"
+            yield "check", "check needs lr_peak among tuning.fields"
         # A share that could not be read is None here.
         if self.share and (most := round(1 - self.share, 9)) < self.check:
             said = f"check = {self.check:g} is more of the study budget than share = {self.share:g} leaves"
@@ -190,7 +190,8 @@ class Tuning:
 class Design:
     """The choice of the trials that are run: ``full`` runs the grid, ``adaptive`` chooses from it.
 
-    The word alone means ``adaptive: true`` or ``adaptive: false``. The other keys go with ``adaptive``.
+    ``design: adaptive`` is short for ``adaptive: true``, ``design: full`` for ``adaptive: false``. The other
+    keys need ``adaptive``.
     """
 
     adaptive: bool = False
@@ -212,9 +213,9 @@ class Design:
         """Yield keys that need an adaptive design."""
         for key in ("best", "indifference", "forecast", "width", "confidence"):
             if given(key) and not self.adaptive:
-                yield key, f"{key} goes with adaptive"
+                yield key, f"{key} needs adaptive"
         if given("width") and not given("forecast"):
-            yield "width", "width goes with forecast"
+            yield "width", "width needs forecast"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -242,7 +243,7 @@ class Resources:
     strategy and batch, unless a rule sets them; the default if a cluster is declared and none of ``cpus``,
     ``gpus``, ``nodes`` and ``ranks``."""
     hours_factor: Annotated[float, values.factor] = 1.25
-    """With ``auto``: most GPU-hours of the study over the fewest possible, to end it sooner."""
+    """With ``auto``: GPU-hours allowed for ending the study sooner, over the fewest possible."""
     rules: tuple[ResourceRule, ...] = ()
     """Rules that give some trials other amounts than the rest."""
     cpus: Annotated[int | None, values.device_count] = None
@@ -274,12 +275,12 @@ class Resources:
     def clashes(self, given: Given) -> Clashes:
         """Yield amounts that can't be spread over the nodes, and amounts that the planner chooses."""
         if self.gpus and self.ranks > 1:
-            yield "ranks", "ranks goes without GPUs: each of resources.gpus has its rank"
+            yield "ranks", "ranks is not allowed with GPUs: each of resources.gpus is one rank"
         for key in ("cpus", "gpus", "nodes", "ranks") if self.auto else ():
             if given(key):
-                yield key, f"{key} goes without auto, which chooses it; resources.rules may set it"
+                yield key, f"{key} is not allowed with auto, which chooses it; resources.rules may set it"
         if given("hours_factor") and not self.auto:
-            yield "hours_factor", "hours_factor goes with auto"
+            yield "hours_factor", "hours_factor needs auto"
         cpus = self.nodes if self.cpus is None else self.cpus
         yield from TrialResources(cpus=cpus, gpus=self.gpus, nodes=self.nodes, ranks=self.ranks).problems()
 

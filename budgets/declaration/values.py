@@ -80,7 +80,7 @@ def _storage(text: str) -> str:
         if scheme not in available_protocols():
             raise ValueError(unknown("protocol", scheme, available_protocols()))
         if scheme in _READ_ONLY:
-            raise ValueError(f"'{text}' can't be written to: {scheme}:// only reads")
+            raise ValueError(f"'{text}' can't be written to: {scheme}:// is read-only")
         if not rest.strip("/"):
             raise ValueError(f"'{text}' has no bucket; write {scheme}://BUCKET or {scheme}://BUCKET/FOLDER")
         return _path(text.rstrip("/"))

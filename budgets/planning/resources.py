@@ -93,7 +93,7 @@ def options(  # noqa: PLR0913 - one a fact that the estimate needs
 
     Args:
         architecture: Both towers.
-        strategy: The strategy, at its most memory.
+        strategy: The strategy, in the phase that needs the most memory.
         recipe: The recipe as declared; accumulation and gradient checkpointing are kept unless at the
             defaults.
         batch_size: Pairs in the whole batch.

@@ -23,8 +23,8 @@ LEAST_LEVEL = 10**6
 def without_unit(level: int) -> str:
     """Return the warning for a level that was probably meant with a unit."""
     return (
-        f"a level of {format_flops(level)} is less than one image through a small model: a number without a "
-        f"unit is FLOPs; {level} GFLOP is another level"
+        f"a level of {format_flops(level)} is less than one image costs in a small model: a number without "
+        f"a unit is in FLOPs; write {level} GFLOP if you meant that"
     )
 
 

@@ -242,7 +242,7 @@ class Storage:
             except Exception as error:  # each protocol's package has errors of its own
                 if "Credentials" in type(error).__name__:  # botocore's and Google's
                     raise OSError(f"storage {self.url}: {_NO_CREDENTIALS} ({words_of(error)})") from error
-                raise OSError(f"storage {self.url} is away: {words_of(error)}") from error
+                raise OSError(f"storage {self.url} is unreachable: {words_of(error)}") from error
 
 
 def cache_folder(url: str) -> Path:

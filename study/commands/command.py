@@ -78,7 +78,7 @@ def add_study_options(parser: ArgumentParser, *, imported: bool = False) -> None
     parser.add_argument(
         "study",
         nargs="?" if imported else None,
-        help=f"a declaration file, or a study that is shipped: {', '.join(shipped_studies())}"
+        help=f"a declaration file, or the name of a shipped study: {', '.join(shipped_studies())}"
         + ("; or the name of an imported study" if imported else ""),
     )
     parser.add_argument(
@@ -87,7 +87,7 @@ def add_study_options(parser: ArgumentParser, *, imported: bool = False) -> None
     parser.add_argument(
         "--pools",
         metavar="FOLDER",
-        help="folder of generated pools (default: pools, below storage: likewise)",
+        help="folder of generated pools (default: pools, below storage: if declared)",
     )
 
 
@@ -126,7 +126,7 @@ def add_worker_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--workers",
         type=number(1, 65_536, int),
-        help="number of processes (default: one per processor, with --address of all nodes)",
+        help="number of processes (default: one per core; with --address, one per core of all nodes)",
     )
     parser.add_argument(
         "--address",

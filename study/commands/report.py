@@ -49,7 +49,7 @@ def run(options: Namespace) -> int:
         return _compare(options)
     study = finished_study(options)
     if options.name:
-        raise ValueError("--name goes with two studies or more")
+        raise ValueError("--name needs two studies or more")
     if study is None and (options.target or not options.paper):
         raise ValueError(
             "no study given: name a declaration, or use --paper alone for the paper's own figures"
@@ -73,7 +73,7 @@ def _compare(options: Namespace) -> int:
     from study.show.study_report import report_comparison
 
     if options.watch or options.paper or options.target:
-        raise ValueError("--watch, --paper and --target go with one study")
+        raise ValueError("--watch, --paper and --target take one study")
     names = [options.study, *options.others]
     found = [finished_study(Namespace(**{**vars(options), "study": name})) for name in names]
     studies = [study for study in found if study is not None]

@@ -180,7 +180,7 @@ def _seeds(_: Walk, root: Section, __: Mapping[str, Any]) -> tuple[int, ...]:
     seeds = root.take_list("seeds", values.positive_or_zero, (0,))
     if root.is_value("seeds") and seeds and seeds[0] > 1:
         root.error(
-            f"seeds: {seeds[0]} is one seed, number {seeds[0]}: write [{seeds[0]}] for it, "
+            f"seeds: {seeds[0]} is ambiguous: write [{seeds[0]}] for the single seed {seeds[0]}, "
             f"or list {seeds[0]:,} seeds, such as [0, 1, …]",
             "seeds",
         )

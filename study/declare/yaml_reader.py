@@ -170,7 +170,7 @@ class Section:
         return None if node is None else self._inside(key, node)
 
     def spell_out(self, key: str, *, a_list: str, words: Mapping[str, tuple[str, bool]]) -> None:
-        """Replace a list by a section with that one key, and a word by a section with a key on or off."""
+        """Spell out a short form: a list becomes the key ``a_list``, a word turns a key on or off."""
         node = self._values.get(key)
         name = a_list if isinstance(node, yaml.SequenceNode) else getattr(node, "value", None)
         if name == a_list or (isinstance(name, str) and name in words):
@@ -282,7 +282,7 @@ def read_root(path: Path) -> tuple[Section, Problems]:
             content = file.read(_LARGEST_BYTES + 1)
         if len(content) > _LARGEST_BYTES:
             raise DeclarationError(
-                f"{path}: larger than {_LARGEST_BYTES // 10**6} MB, which no declaration is"
+                f"{path}: larger than {_LARGEST_BYTES // 10**6} MB, the limit for a declaration"
             )
         node = yaml.compose(content.decode("utf-8"), Loader=_Loader)
     except yaml.MarkedYAMLError as error:

@@ -67,8 +67,8 @@ class Books(ABC):
         for trial in self.trials.values():
             outcome = todo.finished.get(trial.trial_id)
             if outcome is None:
-                # The reservation is that of a run which ended before the trial: book its lost work, and set
-                # aside what the trial costs by the present plan.
+                # An earlier run left the reservation open: book the lost work, and reserve the trial's cost
+                # by the present plan.
                 if trial.trial_id in self.ledger.book.open:
                     self.book_lost(trial)
                     self.ledger.renew(trial.trial_id, trial.paid_flops)
@@ -163,7 +163,7 @@ class Books(ABC):
 
     def end_lost_branches(self, waiting: Sequence[Trial]) -> list[Trial]:
         """Return the trials that can run; the others wait for a trial that ended before its milestone."""
-        # By length, so that a trial whose shorter one can run is known to be able to run after it.
+        # Shortest first: a trial can run if the next shorter one of its trunk can.
         runs, lost = dict[str, Trial](), dict[str, list[str]]()
         for trial in sorted(waiting, key=lambda each: each.samples_seen):
             if self.can_start(trial) or trial.previous in runs:

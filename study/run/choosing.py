@@ -60,7 +60,7 @@ class Chooser:
         rows = [outcome.row for trial, outcome in outcomes.items() if trial in self.trials]
         trials = tidy(to_frame(rows, RESULT_COLUMNS), metric=self._study.declaration.metric)
         lost = {*failures, *outcomes} - set(trials.frame["trial"])
-        # A trunk that failed or diverged has no longer trials.
+        # If a trial of a trunk failed or diverged, the trunk's longer trials can't run either.
         ended = {
             trial for trial, planned in self.trials.items()
             if trial in lost or any(each.trial_id in lost for each in before(planned, self.trials))

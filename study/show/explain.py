@@ -156,7 +156,7 @@ def _trial(grid: Grid, candidate: GridCell) -> Iterator[str]:
     on_the_way = len(grid.declaration.evaluate_at)
     times = f" x {1 + on_the_way} times" if on_the_way else ""
     yield (
-        f"its evaluation, beside the budget: {images:,} images and {texts:,} texts forward{times} = "
+        f"its evaluation, outside the budget: {images:,} images and {texts:,} texts forward{times} = "
         f"{setup.evaluation_flops:,} FLOP"
     )
     if grid.device_bytes is not None and not grid.declaration.resources.auto:

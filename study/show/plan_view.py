@@ -43,7 +43,7 @@ def plan_lines(
         [_row(trials, declaration, plan, seconds, own) for trials in cells], left_aligned=_TEXT_COLUMNS
     )
     if several_sizes:
-        yield "cells that differ in size alone share a row; --format csv lists all, --explain CELL shows one"
+        yield "cells that differ only in size share a row; --format csv lists all, --explain CELL shows one"
     yield from _mixtures(plan)
     yield from _left_out(plan)
     yield from _design(declaration, plan)
@@ -160,7 +160,7 @@ def _tuning(plan: Plan) -> Iterator[str]:
     cost = format_flops(sum(trial.train_flops for trial in tuning.trials))
     yield (
         f"tuning: {len(tuning.trials):,} trials, {cost}, at most {format_flops(tuning.most_flops)} "
-        f"where values are widened; {format_flops(tuning.reserve_flops)} of the study budget are set aside; "
+        f"if all ranges are widened; {format_flops(tuning.reserve_flops)} of the study budget are set aside; "
         f"{tuning.metric} selects"
     )
     if tuning.check_flops:
@@ -169,7 +169,10 @@ def _tuning(plan: Plan) -> Iterator[str]:
         trial for trial in plan.trials if (trial.cell.architecture, trial.cell.strategy) in tuning.waiting
     ]
     if waiting:
-        yield f"{len(waiting):,} trials wait for it; till then their tuned values and ids are provisional"
+        yield (
+            f"{len(waiting):,} trials wait for the tuning; until it ends, their tuned values and ids are "
+            "provisional"
+        )
     for winner in tuning.winners:
         yield (
             f"tuned: {winner.architecture} {winner.strategy}: {words(winner.values)}, {winner.score:.1%}; "
@@ -206,7 +209,7 @@ def _totals(
         over = plan.train_flops - plan.study_flops
         left = f"exceeded by {format_flops(over)}" if over > 0 else f"{format_flops(-over)} left"
         yield f"{declaration.name}: {total}; study budget {format_flops(plan.study_flops)}, {left}"
-    evaluation = f"evaluation, beside the budget: {format_flops(plan.evaluation_flops)}"
+    evaluation = f"evaluation, outside the budget: {format_flops(plan.evaluation_flops)}"
     if declaration.cluster is None:
         slot = format_seconds(sum(seconds(trial) for trial in plan.trials))
         basis = f"{measured:,} of {plural(len(plan.trials), 'trial')} by measured throughput"

@@ -42,7 +42,7 @@ def recommend_from(  # noqa: PLR0913 - the options of a command
     if (study is None) == (prior is None):
         raise ValueError("give either a study or --prior MAP, not both or neither")
     if prior is None and table is not None:
-        raise ValueError("--table goes with --prior MAP")
+        raise ValueError("--table needs --prior MAP")
     compute, pool = parse_flops(flops), parse_count(pairs)
     for name, value in (("--flops", compute), ("--pairs", pool), ("--limit", limit)):
         if not value >= 1:

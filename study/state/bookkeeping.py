@@ -131,7 +131,7 @@ class Bookkeeper:
         self._ledger.settle(trial_id, train_flops=train_flops, evaluation_flops=evaluation_flops)
 
     def _waste(self, trial_id: str, kept: FlopCount, *, most: int) -> None:
-        """Book all compute of a trial that is not kept as wasted.
+        """Book as wasted all compute of a trial except what is kept.
 
         Args:
             trial_id: The trial's id.

@@ -14,7 +14,7 @@ from analysis.design.adaptive import Decision, decide
 from analysis.design.course import CHOSEN, COURSE, last_answers
 from analysis.design.questions import Ask
 from analysis.design.rehearsal import rehearse
-from analysis.labels import percent, percent_interval
+from analysis.error_unit import PERCENT
 from budgets.declaration.declaration import Declaration
 from budgets.planning.plan import Plan, Trial
 from budgets.quantity import format_flops
@@ -75,7 +75,7 @@ def chosen_trials(folder: Path) -> set[str]:
 
 
 def not_chosen(declaration: Declaration, folder: Path, plan: pd.DataFrame) -> pd.Series:
-    """Return for each row of a plan whether an adaptive design has not chosen it so far; shape (trials,)."""
+    """Return a mask of the plan's trials that an adaptive design has not chosen so far; shape (trials,)."""
     if not declaration.design.adaptive:
         return pd.Series(data=False, index=plan.index)
     begun = {path.name for path in (folder / "trials").glob("*")}
@@ -103,10 +103,10 @@ def answer_lines(events: pd.DataFrame, left: pd.DataFrame) -> list[str]:
     for one in last_answers(events):
         state = "answered" if one["settled"] else "open"
         if one["kind"] == "forecast":
-            state += f": error {percent(one['error'])} % {percent_interval(one['low'], one['high'])}"
+            state += f": {PERCENT.named(one['error'])} {PERCENT.interval(one['low'], one['high'])}"
         lines.append(
             f"{one['kind']} at {format_flops(one['flops'])}: {state}: {one['leader']}, "
-            f"best with probability {percent(one['probability'], 0)} %, {_verdict(one)}"
+            f"best with probability {100 * one['probability']:.0f} %, {_verdict(one)}"
         )
     if lines and (stop := events.loc[events["event"] == COURSE, "stop"].iloc[-1]):
         lines.append(f"the design stopped: {stop}")

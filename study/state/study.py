@@ -38,7 +38,7 @@ class Study:
 
     @property
     def pool_folders(self) -> dict[str, Path]:
-        """Each pool's folder by name; for a pool below a URL, that of the copy of its description."""
+        """Folder of each pool, by name; for a pool below a URL, the folder of its description's copy."""
         return {
             name: self._here(pool.path) if isinstance(pool, FolderPool) else self.pools / pool.name
             for name, pool in self.declaration.sources.items()

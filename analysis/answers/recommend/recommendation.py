@@ -26,7 +26,7 @@ from analysis.cells.curves import Curve
 from analysis.cells.intervals import QUANTILE, column_intervals
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import records
-from analysis.labels import configuration_text, percent, plural
+from analysis.labels import configuration_text, plural
 from analysis.laws.holdout import Holdout
 from analysis.laws.laws import Law
 from budgets.declaration.sections import FARTHEST
@@ -185,7 +185,7 @@ def _experiment(draws: CellDraws, candidates: pd.DataFrame, choice: Choice) -> s
             return "nothing: it was measured and leads by more than the noise"
         return f"to confirm, run {configuration_text(first)} at {where}"
     second = records(candidates)[choice.runner_up]
-    gap = second["error"] - first["error"]
+    gap, unit = second["error"] - first["error"], draws.error_unit
     where = format_flops(max(first["flops"], second["flops"]))
     both = f"{configuration_text(first)} and {configuration_text(second)} at {where}"
     if draws.source != "runs":
@@ -195,9 +195,7 @@ def _experiment(draws: CellDraws, candidates: pd.DataFrame, choice: Choice) -> s
     seeds = int(np.ceil(2 * (QUANTILE * noise / max(gap, 1e-12)) ** 2))
     if seeds > _MOST_SEEDS:
         return (
-            f"a gap of {percent(gap, 2)} points with a noise of {percent(noise, 2)} would need more than "
-            f"{_MOST_SEEDS} seeds each: take the cheaper of {both}"
+            f"a gap of {unit.gap(gap, fine=True)} with a noise of {unit.number(noise, fine=True)} would need "
+            f"more than {_MOST_SEEDS} seeds each: take the cheaper of {both}"
         )
-    return (
-        f"run {both} with {plural(max(seeds, 2), 'seed')} each, enough to show a gap of {percent(gap)} points"
-    )
+    return f"run {both} with {plural(max(seeds, 2), 'seed')} each, enough to show a gap of {unit.gap(gap)}"

@@ -1,13 +1,13 @@
 """A recommendation as the command line prints it."""
 
 from collections.abc import Mapping
-from math import isnan
 from typing import Any
 
 from analysis.answers.recommend.recommendation import Recommendation
 from analysis.cells.pareto import SAME_COST
-from analysis.cells.table import is_loss, records
-from analysis.labels import configuration_text, percent, percent_interval, plural
+from analysis.cells.table import records
+from analysis.error_unit import ErrorUnit
+from analysis.labels import configuration_text, plural
 from budgets.quantity import format_flops
 
 _MOST_LISTED = 12
@@ -17,14 +17,14 @@ def recommendation_lines(
     found: Recommendation, *, flops: float, pairs: float, source: str, metric: str
 ) -> tuple[str, ...]:
     """Return what to train, the error to expect, how sure that is, and what to run next."""
-    loss = is_loss(metric)
+    unit = ErrorUnit.of(metric)
     rows = records(found.candidates)
     first, choice = rows[0], found.choice
     tied = f" (tied with {plural(len(choice.members) - 1, 'other')})" if choice.verdict == "tie" else ""
     ends = f"; its data are used up at {100 * first['share']:.2g} % of the budget" if first["uses_up"] else ""
     known = [
-        f"  {_error_text(first, loss=loss)}, {_known_text(first)}",
-        *([f"  law: {_law_text(first)}", f"    ({first['law_reason']})"] if first["law"] else []),
+        f"  {_error_text(first, unit)}, {_known_text(first)}",
+        *([f"  law: {_law_text(first, unit)}", f"    ({first['law_reason']})"] if first["law"] else []),
     ]
     if choice.verdict == "undecided":
         lines = [
@@ -37,19 +37,18 @@ def recommendation_lines(
             f"  {choice.verdict}: {choice.reason}", f"  next: {found.experiment}",
         ]  # fmt: skip
     lines = [f"{format_flops(flops)} and a pool of {pairs:,.0f} pairs, from {source}:", *lines]
-    lines += _data_lines(found, pairs, loss=loss)
+    lines += _data_lines(found, pairs, unit)
     for place, row in enumerate(rows[1 : 1 + _MOST_LISTED]):
         how = f"by {row['read']}, {_known_text(row)}" if row["law"] else _known_text(row)
         lines.append(
             f"  {'also' if place else 'runner-up'}: {configuration_text(row)}, "
-            f"{_error_text(row, loss=loss)}, {how}"
+            f"{_error_text(row, unit)}, {how}"
         )
     if len(rows) > 1 + _MOST_LISTED:
         lines.append(f"  also: {plural(len(rows) - 1 - _MOST_LISTED, 'other configuration')}")
     others = {row["law"]: row for row in reversed(rows) if row["law"] not in ("", first["law"])}
-    lines += [f"    {_law_text(row)}" for row in others.values()]
+    lines += [f"    {_law_text(row, unit)}" for row in others.values()]
     lines.append(f"  intervals: {found.explanation}")
-    lines += ["  points: hundredths of the loss"] if loss else []
     if len(found.left_out):
         lines += [
             f"  not read: {plural(int(count), 'configuration')}: {reason}"
@@ -58,7 +57,7 @@ def recommendation_lines(
     return tuple(lines)
 
 
-def _data_lines(found: Recommendation, pairs: float, *, loss: bool) -> list[str]:
+def _data_lines(found: Recommendation, pairs: float, unit: ErrorUnit) -> list[str]:
     """Return lines that compare the pool with the measured pools."""
     lines = []
     first = records(found.candidates)[0]
@@ -75,7 +74,7 @@ def _data_lines(found: Recommendation, pairs: float, *, loss: bool) -> list[str]
     if found.better is not None:
         lines.append(
             f"  data: a pool of {found.better['pool']:,.0f} pairs would allow "
-            f"{configuration_text(found.better)}: {_value_text(found.better['error'], loss=loss)}"
+            f"{configuration_text(found.better)}: {unit.named(found.better['error'])}"
         )
     return lines
 
@@ -89,15 +88,10 @@ def _known_text(row: Mapping[Any, Any]) -> str:
     return f"{'' if row['law'] else row['read'] + ', '}{where} the measured budgets"
 
 
-def _law_text(row: Mapping[Any, Any]) -> str:
-    return f"{row['law']}; it missed held-out budgets by {percent(row['law_error'], 2)} points"
+def _law_text(row: Mapping[Any, Any], unit: ErrorUnit) -> str:
+    return f"{row['law']}; it missed held-out budgets by {unit.gap(row['law_error'], fine=True)}"
 
 
-def _value_text(error: float, *, loss: bool) -> str:
-    return f"loss {error:.3f}" if loss else f"error {percent(error)} %"
-
-
-def _error_text(row: Mapping[Any, Any], *, loss: bool) -> str:
-    ends = f"[{row['low']:.3f}, {row['high']:.3f}]" if loss else percent_interval(row["low"], row["high"])
-    value = f"{_value_text(row['error'], loss=loss)} {'' if isnan(row['low']) else ends}".rstrip()
+def _error_text(row: Mapping[Any, Any], unit: ErrorUnit) -> str:
+    value = f"{unit.named(row['error'])} {unit.interval(row['low'], row['high'])}".rstrip()
     return value if row["measured"] else f"predicted {value}"

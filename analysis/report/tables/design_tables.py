@@ -6,7 +6,7 @@ import pandas as pd
 
 from analysis.cells.table import records
 from analysis.design.course import CHOSEN, COURSE
-from analysis.labels import percent, percent_interval
+from analysis.error_unit import PERCENT
 from analysis.report.tables.tables import Table
 from budgets.quantity import format_flops
 
@@ -25,7 +25,7 @@ def design_tables(events: pd.DataFrame) -> Iterator[Table]:
             rows.append({
                 "Spent": format_flops(decision["spent_flops"]), "Asked": f"{one['kind']} at "
                 f"{format_flops(one['flops'])}", "Leader": one["leader"],
-                "Error (%)": f"{percent(one['error'])} {percent_interval(one['low'], one['high'])}",
+                "Error (%)": f"{PERCENT.number(one['error'])} {PERCENT.interval(one['low'], one['high'])}",
                 "P(best)": f"{one['probability']:.2f}", "Verdict": one["verdict"],
                 "Answered": "yes" if one["settled"] else "no", "Dropped now": "; ".join(new) or "–",
             })  # fmt: skip

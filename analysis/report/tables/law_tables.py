@@ -11,6 +11,7 @@ from analysis.answers.quality_trade import QualityTrade
 from analysis.cells.curves import curve_text
 from analysis.cells.intervals import FEWEST
 from analysis.cells.table import records
+from analysis.error_unit import ErrorUnit
 from analysis.labels import (
     axis_text,
     budget_text,
@@ -19,8 +20,6 @@ from analysis.labels import (
     count_text,
     interval_text,
     listed,
-    percent,
-    percent_interval,
 )  # fmt: skip
 from analysis.laws.holdout import Holdout
 from analysis.laws.laws import Law
@@ -30,7 +29,7 @@ from analysis.sizes.scaling_exponents import differences
 from budgets.quantity import format_flops
 
 
-def fits(laws: Sequence[Law]) -> Table:
+def fits(laws: Sequence[Law], unit: ErrorUnit) -> Table:
     """Return every curve with its law, or why it has none."""
     rows = []
     for law in laws:
@@ -41,19 +40,19 @@ def fits(laws: Sequence[Law]) -> Table:
             "Runs": str(fit.rows),
             "Levels": str(fit.levels),
             "Form": fit.form.name,
-            "E (%)": percent(fit.floor) if shown else "–",
-            "E interval": percent_interval(law.floor.low, law.floor.high),
-            "E BCa": percent_interval(law.floor.bca_low, law.floor.bca_high),
-            "A (%)": percent(fit.scale) if shown else "–",
+            unit.heading_of("E"): unit.number(fit.floor) if shown else "–",
+            "E interval": unit.interval(law.floor.low, law.floor.high),
+            "E BCa": unit.interval(law.floor.bca_low, law.floor.bca_high),
+            unit.heading_of("A"): unit.number(fit.scale) if shown else "–",
             "at": x_text(law.along, fit.unit) if shown and not fit.form.bounded else "–",
             "Shift x₀": x_text(law.along, fit.shift) if shown and fit.form.shift else "–",
             "α": f"{fit.alpha:.3f}" if shown else "–",
             "α interval": interval_text(law.alpha.low, law.alpha.high),
             "α BCa": interval_text(law.alpha.bca_low, law.alpha.bca_high),
-            "Misses (points)": percent(fit.miss, 2) if fit.freedom else "–",
-            "Noise (points)": percent(fit.noise, 2),
+            unit.gap_heading_of("Misses"): unit.number(fit.miss, fine=True) if fit.freedom else "–",
+            unit.gap_heading_of("Noise"): unit.number(fit.noise, fine=True),
             "Lack of fit (p)": f"{fit.lack_of_fit:.2g}" if fit.lack_of_fit == fit.lack_of_fit else "–",
-            "Discrepancy (points)": percent(law.discrepancy.sd, 2),
+            unit.gap_heading_of("Discrepancy"): unit.number(law.discrepancy.sd, fine=True),
             "Starts agreeing": f"{fit.agreement} of {fit.starts}" if fit.starts else "–",
             "Status": fit.status,
         })  # fmt: skip
@@ -62,15 +61,16 @@ def fits(laws: Sequence[Law]) -> Table:
         "a bounded law the error of chance. Least squares of the error, weighted by runs. Misses: root mean "
         "square of measured minus law. Lack of fit: p-value of the misses if noise were their only cause. "
         "Discrepancy: misses of a family's laws beyond the noise; part of every interval. Intervals: "
-        f"percentile, and bias-corrected and accelerated (BCa, from {FEWEST} runs on). {_held_text(laws)}"
+        f"percentile, and bias-corrected and accelerated (BCa, from {FEWEST} runs on). "
+        f"{_held_text(laws, unit)}"
     )
     return Table(name="fits", title="Fitted laws", note=note, frame=pd.DataFrame(rows))
 
 
-def _held_text(laws: Sequence[Law]) -> str:
+def _held_text(laws: Sequence[Law], unit: ErrorUnit) -> str:
     families = {(law.along, str(law.identity["regime"])): law.choice for law in laws}
     said = [
-        f"over {along}, {regime}: {choice.form.name}, with a held-out error of {percent(choice.error)} points"
+        f"over {along}, {regime}: {choice.form.name}, with a held-out error of {unit.gap(choice.error)}"
         if choice.tested
         else f"over {along}, {regime}: {choice.form.name}; {choice.reason}"
         for (along, regime), choice in families.items()
@@ -78,7 +78,7 @@ def _held_text(laws: Sequence[Law]) -> str:
     return f"Each family of curves has one form, chosen by held-out error: {'; '.join(said)}" if said else ""
 
 
-def surfaces(found: Sequence[FamilySurface]) -> Table:
+def surfaces(found: Sequence[FamilySurface], unit: ErrorUnit) -> Table:
     """Return the surface of each family with its decays, or what the data do not determine."""
     rows = []
     for one in found:
@@ -88,7 +88,7 @@ def surfaces(found: Sequence[FamilySurface]) -> Table:
             "Family": family,
             "Fixed": f"{regime}, {axis_text('strategy', strategy)}, {axis_text('quality', quality)}",
             "Runs": str(law.rows),
-            "E (%)": percent(law.floor) if shown else "–",
+            unit.heading_of("E"): unit.number(law.floor) if shown else "–",
             "α": f"{law.alpha:.3f}" if shown else "–",
             "α interval": interval_text(one.alpha.low, one.alpha.high),
             "α BCa": interval_text(one.alpha.bca_low, one.alpha.bca_high),
@@ -119,16 +119,16 @@ def _surface_reason(one: FamilySurface) -> str:
     return "; ".join(said)
 
 
-def holdout(held: Holdout) -> Table:
+def holdout(held: Holdout, unit: ErrorUnit) -> Table:
     """Return the held-out forecasts of every law."""
     rows = [
         {
             "Law": row["law"],
             "Curves": str(row["curves"]),
             "Held-out cells": str(row["points"]),
-            "Error (points)": percent(row["error"], 2),
-            "Bias (points)": percent(row["bias"], 2),
-            "Use": _forecasts(held, row),
+            unit.gap_heading_of("Error"): unit.number(row["error"], fine=True),
+            unit.gap_heading_of("Bias"): unit.number(row["bias"], fine=True),
+            "Use": _forecasts(held, row, unit),
         }
         for row in records(held.scores)
     ]
@@ -147,14 +147,14 @@ def _chosen_text(held: Holdout) -> str:
     )
 
 
-def _forecasts(held: Holdout, row: dict[str, Any]) -> str:
+def _forecasts(held: Holdout, row: dict[str, Any], unit: ErrorUnit) -> str:
     regimes = [regime for regime, choice in held.choices.items() if choice.form.name == row["law"]]
     if regimes:
         return f"form of the curves: {listed(regimes)}"
     families = [one for one in held.surfaces.values() if one.law == row["law"]]
     if families:
-        errors = ", ".join(percent(one.error, 2) for one in families)
-        return f"forecasts {len(families)} of the families with lower error than the curves: {errors} points"
+        errors = ", ".join(unit.gap(one.error, fine=True) for one in families)
+        return f"forecasts {len(families)} of the families with lower error than the curves: {errors}"
     return "" if row["compared"] else "too few cells to compare"
 
 
@@ -208,31 +208,32 @@ def equivalences(found: pd.DataFrame) -> Table:
     return Table(name="equivalence", title="What a strategy is worth", note=note, frame=pd.DataFrame(rows))
 
 
-def envelope(found: Sequence[Envelope]) -> Table:
+def envelope(found: Sequence[Envelope], unit: ErrorUnit) -> Table:
     """Return the Pareto frontier over compute, with the law of the envelope."""
     rows = [
         {
             "FLOPs": format_flops(row["train_flops"]),
             "Configuration": configuration_text(row),
-            "Error (%)": percent(row["error"]),
+            unit.heading: unit.number(row["error"]),
             "P(on the frontier)": share_text(row["probability"]),
         }
         for one in found
         for row in records(one.pareto)
     ]
-    said = [_envelope_text(one) for one in found]
+    said = [_envelope_text(one, unit) for one in found]
     note = f"cells that no other cell beats at equal or lower cost. {' '.join(said)}".strip()
     return Table(name="envelope", title="Pareto frontier over compute", note=note, frame=pd.DataFrame(rows))
 
 
-def _envelope_text(one: Envelope) -> str:
+def _envelope_text(one: Envelope, unit: ErrorUnit) -> str:
     law = one.fit
     if not law.supported:
         return f"{capital(one.regime)}: no law of the envelope: {law.reason}."
+    ends = interval_text(one.alpha.low, one.alpha.high)
     return (
         f"{capital(one.regime)}: the lowest curve at each compute follows "
-        f"{100 * law.floor:.1f} + {100 * law.scale:.1f}·(C/{law.unit:.3g})^-α %, "
-        f"α = {law.alpha:.3f} {interval_text(one.alpha.low, one.alpha.high)} ({law.status})."
+        f"{unit.number(law.floor)} + {unit.number(law.scale)}·(C/{law.unit:.3g})^-α{unit.sign}, "
+        f"α = {law.alpha:.3f} {ends and ends + ' '}({law.status})."
     )
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 from analysis.answers.cost import Cost
 from analysis.cells.table import Trials, records
 from analysis.claims.findings import Finding
+from analysis.error_unit import PERCENT, ErrorUnit
 from analysis.labels import (
     axis_text,
     budget_text,
@@ -18,8 +19,6 @@ from analysis.labels import (
     held_text,
     interval_text,
     metric_text,
-    percent,
-    percent_interval,
     plural,
 )  # fmt: skip
 from analysis.sizes.isoflop import IsoFlopCurve
@@ -49,6 +48,7 @@ class Table:
 
 def best(frontier: pd.DataFrame, *, metric: str, explanation: str) -> Table:
     """Return the best configuration at each budget, from the table of ``frontier``."""
+    unit = ErrorUnit.of(metric)
     rows = [
         {
             "Budget": row["at"],
@@ -57,11 +57,11 @@ def best(frontier: pd.DataFrame, *, metric: str, explanation: str) -> Table:
             "Pairs": count_text(row["subset_size"]),
             "Quality": axis_text("quality", row["quality"]),
             "Epochs": f"{row['epochs']:.1f}",
-            "Error (%)": percent(row["error"]),
-            "Interval": percent_interval(row["low"], row["high"]),
+            unit.heading: unit.number(row["error"]),
+            "Interval": unit.interval(row["low"], row["high"]),
             "P(best)": share_text(row["probability"]),
             "Runner-up": row["runner_up"] or "–",
-            "Its error (%)": percent(row["runner_up_error"]),
+            f"Its {unit.heading.lower()}": unit.number(row["runner_up_error"]),
             "Verdict": row["verdict"],
             "Tried": str(row["configurations"]),
             "Not run": row["not_run"].removesuffix(" was not run").removesuffix(" were not run") or "–",
@@ -70,17 +70,17 @@ def best(frontier: pd.DataFrame, *, metric: str, explanation: str) -> Table:
     ]
     note = (
         f"{capital(metric_text(metric))}. P(best) is the share of draws in which the configuration has the "
-        f"lowest error of its budget. {capital(explanation)}. "
-        "Each interval is of one configuration; the winner's error is biased low, because it is the lowest "
-        "of many. Clear: best in nine of ten draws, and ahead of each other configuration by more than the "
-        "noise; each budget is judged by itself. Beaten: another trial is lower at no higher cost. Tried: "
-        "configurations compared; not run: combinations of the leaders' parts without a trial. Means exclude "
-        "diverged runs: a leader with diverged runs is not called clear."
+        f"lowest {unit.word} of its budget. {capital(explanation)}. "
+        f"Each interval is of one configuration; the winner's {unit.word} is biased low, because it is the "
+        "lowest of many. Clear: best in nine of ten draws, and ahead of each other configuration by more "
+        "than the noise; each budget is judged by itself. Beaten: another trial is lower at no higher cost. "
+        "Tried: configurations compared; not run: combinations of the leaders' parts without a trial. Means "
+        "exclude diverged runs: a leader with diverged runs is not called clear."
     )
     return Table(name="best", title="Best configuration at each budget", note=note, frame=pd.DataFrame(rows))
 
 
-def profiles(curves: Sequence[IsoFlopCurve]) -> Table:
+def profiles(curves: Sequence[IsoFlopCurve], unit: ErrorUnit) -> Table:
     """Return every IsoFLOP profile with its minimum, or why none is marked."""
     rows = [
         {
@@ -92,7 +92,7 @@ def profiles(curves: Sequence[IsoFlopCurve]) -> Table:
             "Best size": x_text("compute", curve.profile.size),
             "Interval": x_interval("compute", curve.profile.ends.low, curve.profile.ends.high),
             "BCa": x_interval("compute", curve.profile.ends.bca_low, curve.profile.ends.bca_high),
-            "Form error (points)": percent(curve.profile.form, 2),
+            unit.gap_heading_of("Form error"): unit.number(curve.profile.form, fine=True),
             "Lack of fit (p)": share_text(curve.profile.chance),
             "Status": curve.profile.status,
             "Reason": curve.profile.reason,
@@ -124,7 +124,7 @@ def x_interval(along: str, low: float, high: float) -> str:
     return f"[{'…' if low == 0 else x_text(along, low)}, {'…' if isinf(high) else x_text(along, high)}]"
 
 
-def contrasts(table: pd.DataFrame) -> Table:
+def contrasts(table: pd.DataFrame, unit: ErrorUnit) -> Table:
     """Return every comparison along one axis, from the table of ``contrasts``."""
     unfinished = len(table) > 0 and table["lacking"].any()
     rows = [
@@ -133,10 +133,10 @@ def contrasts(table: pd.DataFrame) -> Table:
             "Budget": budget_text(row["regime"], row["budget"]),
             "Fixed": row["held"],
             "Compared": row["values"],
-            "Lowest error": row["best"],
-            "Error (%)": percent(row["error"]),
-            "Ahead by": percent(row["gap"]),
-            "Interval": percent_interval(row["gap_low"], row["gap_high"]),
+            f"Lowest {unit.word}": row["best"],
+            unit.heading: unit.number(row["error"]),
+            unit.gap_heading_of("Ahead by"): unit.number(row["gap"]),
+            "Interval": unit.interval(row["gap_low"], row["gap_high"]),
             "P(best)": share_text(row["probability"]),
             "Verdict": row["verdict"],
         }
@@ -144,8 +144,8 @@ def contrasts(table: pd.DataFrame) -> Table:
         for row in records(table)
     ]
     note = (
-        "ahead by: points of error between the lowest and the second lowest. A verdict accounts for the "
-        f"configurations of its own comparison, but not for the number of comparisons, {len(rows):,}"
+        f"ahead by: difference between the lowest and the second lowest {unit.word}. A verdict accounts for "
+        f"the configurations of its own comparison, but not for the number of comparisons, {len(rows):,}"
     )
     if unfinished:
         note += "; none is clear while a side of it, or a seed of the lowest, has no result"
@@ -199,10 +199,10 @@ def trials(trials: Trials, results: pd.DataFrame) -> Table:
         trials: Finished trials.
         results: Results that they were read from, for the settings of each.
     """
-    settings = {row["trial"]: row for row in records(results)}
+    settings, unit = {row["trial"]: row for row in records(results)}, ErrorUnit.of(trials.metric)
     rows = [
         {
-            "Error (%)": percent(row["error"]),
+            unit.heading: unit.number(row["error"]),
             "Budget": budget_text(row["regime"], row["budget"]),
             "Architecture": row["architecture"],
             "Strategy": axis_text("strategy", row["strategy"]),
@@ -212,7 +212,7 @@ def trials(trials: Trials, results: pd.DataFrame) -> Table:
             "Learning rate": _known(settings[row["trial"]].get("lr_peak"), "{:g}".format),
             "Batch": _known(settings[row["trial"]].get("batch_size"), "{:g}".format),
             "Parameters": _known(row.get("parameters"), count_text),
-            "Loss": f"{row['train_loss']:.3f}",
+            "Training loss": _known(row["train_loss"], "{:.3f}".format),
             "Samples": count_text(row["samples_seen"]),
             "Epochs": f"{row['epochs']:.1f}",
             "FLOPs": format_flops(row["train_flops"]),
@@ -220,7 +220,7 @@ def trials(trials: Trials, results: pd.DataFrame) -> Table:
         }
         for row in records(trials.frame)
     ]
-    note = f"{metric_text(trials.metric)}; loss: mean of the last tenth of the training"
+    note = f"{metric_text(trials.metric)}; training loss: mean of the last tenth of the training"
     return Table(name="trials", title="All finished trials", note=note, frame=pd.DataFrame(rows))
 
 
@@ -236,8 +236,8 @@ def robustness(found: pd.DataFrame) -> Table:
             "Line through plain CLIP": f"slope {row['slope']:.2f}, r² {row['r2']:.2f}",
             "Of": axis_text(row["axis"], row["value"]),
             "Cells": str(row["cells"]),
-            "Above the line by": percent(row["points"]),
-            "Interval": percent_interval(row["low"], row["high"]),
+            "Above the line by": PERCENT.number(row["points"]),
+            "Interval": PERCENT.interval(row["low"], row["high"]),
             "Verdict": row["verdict"],
         }
         for row in records(found)

@@ -6,7 +6,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.charts.tuning_figures import Tuned, field_label
-from analysis.labels import axis_text, metric_text, percent, plural
+from analysis.error_unit import PERCENT
+from analysis.labels import axis_text, metric_text, plural
 from analysis.report.tables.tables import Table
 from budgets.planning.tuned.wording import words
 from budgets.quantity import format_flops
@@ -63,13 +64,13 @@ def _checked(check: Mapping[str, Any]) -> dict[str, str]:
     row = {
         "Architecture": cell["architecture"], "Strategy": axis_text("strategy", cell["strategy"]),
         "Level": format_flops(cell["level_flops"]), "Tuned": f"{check['lr_peak']:g}",
-        "Its error (%)": "diverged" if check["score"] is None else percent(1 - check["score"]),
+        "Its error (%)": "diverged" if check["score"] is None else PERCENT.number(1 - check["score"]),
     }  # fmt: skip
     if won is None:
         return row | {"Best of three": "–", "Error (%)": "diverged", "Verdict": "diverged"}
     still = won["values"]["lr_peak"] == check["lr_peak"]
     return row | {
-        "Best of three": f"{won['values']['lr_peak']:g}", "Error (%)": percent(1 - won["score"]),
+        "Best of three": f"{won['values']['lr_peak']:g}", "Error (%)": PERCENT.number(1 - won["score"]),
         "Verdict": "still the best" if still else "moved" if check["moved"] else "tie",
     }  # fmt: skip
 
@@ -81,11 +82,11 @@ def tuning(tuned: Tuned) -> Table:
             "Architecture": won["architecture"],
             "Strategy": axis_text("strategy", won["strategy"]),
             "Winner": words(won["values"]),
-            "Error (%)": percent(1 - won["score"]),
+            "Error (%)": PERCENT.number(1 - won["score"]),
             "Runner-up": words(won["runner_up"]),
             "Its error (%)": "diverged"
             if won["runner_up_score"] is None
-            else percent(1 - won["runner_up_score"]),
+            else PERCENT.number(1 - won["runner_up_score"]),
             "Verdict": "tie" if won["tie"] else "clear",
             "Note": "; ".join(_tuning_notes(won)) or "–",
         }

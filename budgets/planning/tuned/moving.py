@@ -151,13 +151,13 @@ def neighbours(
     checked = set(map(pair_of, found))
     dear = [points for points in every if pair_of(points) not in checked]
     small = [pair for pair in _cheapest(grid, levels, None) if pair not in {*checked, *map(pair_of, dear)}]
-    said = [f"{_named(small)}: no cell of a level above those tuned at"] if small else []
+    said = [f"{_named(small)}: no cell at a level above those used for tuning"] if small else []
     if dear:
         assert grid.declaration.budget.study_flops is not None, "the room is a share of it"
         cost = sum(map(cost_of, every))
         share = math.ceil(1000 * cost / grid.declaration.budget.study_flops) / 10
         said.append(
-            f"{_named(map(pair_of, dear))}: tuning.check sets {format_flops(room)} aside; all at "
+            f"{_named(map(pair_of, dear))}: tuning.check sets {format_flops(room)} aside, but all pairs at "
             f"{format_flops(every[0][0].trials[0].cell.level_flops or 0)} cost {format_flops(cost)}: "
             f"raise it to at least {share:g}%"
         )

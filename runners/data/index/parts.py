@@ -227,7 +227,8 @@ class Index:
 
     def _open(self, name: str) -> pq.ParquetFile:
         path = fetched(self.folder / name, self._url, name)
-        # Neither mapped, which counts as memory of each process, nor buffered for as long as it is open.
+        # Not memory-mapped: mapped pages count as memory of each process. Not pre-buffered: the buffers
+        # would stay as long as the file is open.
         return pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
 
 

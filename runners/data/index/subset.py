@@ -1,4 +1,4 @@
-"""A subset of a pool's rows: whole blocks where it has whole blocks, one bit a row elsewhere."""
+"""A subset of a pool's rows: four bytes for a block that is entirely in or out, else one bit per row."""
 
 import os
 import weakref

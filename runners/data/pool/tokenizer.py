@@ -69,7 +69,7 @@ def tokenizer(vocab_size: int, context_length: int, words: Sequence[str]) -> Tok
 
 
 def mixed_words(pools: Sequence[Sequence[str]]) -> Sequence[str]:
-    """Return the words of several pools as of one: by their best rank in any, then alphabetically."""
+    """Return the words of several pools in one list: by their best rank in any pool, then alphabetically."""
     best: dict[str, int] = {}
     for words in pools:
         for rank, word in enumerate(words):

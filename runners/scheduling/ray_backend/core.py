@@ -80,7 +80,7 @@ class RayBackend:
             local = {"object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
         guard_token()
         workers = {"PYTHONPATH": _python_path(), "OMP_NUM_THREADS": "1"}
-        # On this machine workers inherit them: Ray starts none ahead that has a runtime environment.
+        # On this machine workers inherit these: Ray prestarts no worker with a runtime environment.
         with shielded(), _environment({} if address else workers):  # Ray's daemons, and their workers
             ray.init(
                 address=address or "local",

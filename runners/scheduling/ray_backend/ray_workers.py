@@ -198,9 +198,9 @@ class _Actors:
         return ended
 
     def _drop(self, actor: Any) -> None:  # noqa: ANN401 - Ray's handles have no public type
-        """Forget a dead actor, which the next look replaces, and ask the idle ones of its node, if they live.
+        """Forget a dead actor and check whether the idle actors of its node still live.
 
-        An item would otherwise die with one after the other.
+        The next look replaces dead actors. Unchecked, an item could be given to one dead actor after another.
         """
         node = self._node.pop(actor)
         ray.kill(actor)

@@ -76,7 +76,7 @@ def meter_text(count: FlopCount) -> bytes:
 def read_meter(folder: Path) -> FlopCount | None:
     """Read a trial's count, or return None if there is none: it never started, or the file is damaged."""
     for look in range(_LOOKS):
-        # A read beside a write can see a part of both counts; a damaged file still is so a moment later.
+        # A read during a write can mix both counts, so look again: a damaged file stays damaged.
         if look:
             time.sleep(_LOOK_S)
         with suppress(ValueError):

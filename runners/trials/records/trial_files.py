@@ -85,7 +85,7 @@ def _checked(content: Mapping[str, Any], trial_id: str) -> tuple[Outcome, str | 
     """Return a result and the digest of its curve, if its own digest fits and it is the trial's.
 
     Raises:
-        ValueError, LookupError, TypeError, AttributeError: It is not.
+        ValueError, LookupError, TypeError, AttributeError: The result is damaged or of another trial.
     """
     # A result from before trunks paid for all of its training; the evaluation's version came later.
     before = {"trunk": "", "paid_flops": content["row"].get("train_flops"), "evaluation_version": 1}

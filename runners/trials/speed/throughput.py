@@ -127,8 +127,8 @@ def slow_loading(trials: Iterable[Trial], found: Calibration | None) -> Iterator
         if resources.gpus and 0 < loaded < _LOADER_MARGIN * needed:
             yield (
                 f"{' '.join(kind(trial))}: {resources.cpus:,} loader workers load about {loaded:,.0f} "
-                f"samples/s, training was measured at {needed:,.0f}: more CPUs a trial (resources: cpus), or "
-                "images stored smaller, would make it faster"
+                f"samples/s, training was measured at {needed:,.0f}: to speed it up, give each "
+                "trial more CPUs (resources: cpus) or store smaller images"
             )
 
 

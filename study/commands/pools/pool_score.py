@@ -84,7 +84,7 @@ def _scored_by_index(pool: "Pool", options: Namespace) -> "Pool | None":
 
     kind, _, name = options.scorer.partition(":")
     if options.metadata and kind != "column" and not options.scorer.startswith("="):
-        raise ValueError("--metadata goes with --with column:NAME or --with =EXPRESSION")
+        raise ValueError("--metadata needs --with column:NAME or --with =EXPRESSION")
     if options.name and kind == "score":
         raise ValueError("--name names a new score: leave it out with --with score:NAME")
     if options.scorer.endswith(".npy"):

@@ -87,7 +87,7 @@ def test_a_configuration_run_only_at_less_compute_leaves_the_best_undecided() ->
     kept = (results["architecture"] == "ViT-S") | (results["samples_seen"] < 3e3)
     last = frontier(drawn(results[kept])).iloc[-1]
     assert (last["architecture"], last["verdict"]) == ("ViT-S", "undecided")
-    assert last["reason"].endswith(", but ViT-X, CLIP, all was run only once, at less compute")
+    assert last["reason"].endswith(", but ViT-X, CLIP, all was run at only one, lower compute")
 
 
 def test_the_draws_of_a_reading_lie_below_the_straight_line() -> None:

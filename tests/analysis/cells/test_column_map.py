@@ -190,7 +190,7 @@ def test_a_row_without_a_name_or_a_number_fails_with_the_reason() -> None:
     ]
     left = unselected(table, HOW)
     assert left.to_dict("records") == [
-        {"trial": "row-5", "reason": "not selected: its task is none of those under rows:"}
+        {"trial": "row-5", "reason": "not selected: its task is not listed under rows:"}
     ]
 
 

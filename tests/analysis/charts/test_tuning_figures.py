@@ -58,7 +58,7 @@ def test_an_undecided_tuning_has_no_star_and_the_caption_says_so() -> None:
     assert tuning(Tuned(tried=tried(SCORES), metric="validation/top1", winners=[])).frame.empty
 
 
-def test_a_tuning_of_which_all_has_diverged_so_far_is_drawn_without_a_point() -> None:
+def test_a_tuning_whose_trials_all_diverged_is_drawn_without_points() -> None:
     rate, _ = figures(Tuned(tried=tried(dict.fromkeys(SCORES, np.nan)), metric="validation/top1", winners=[]))
 
     assert rate.frame.empty

@@ -13,6 +13,7 @@ from analysis.cells.family import family
 from analysis.cells.table import tidy
 from analysis.charts.figure_data import FigureData
 from analysis.charts.size_figures import isoflop
+from analysis.error_unit import PERCENT
 from analysis.labels import budget_text
 from analysis.report.tables.tables import profiles as table
 from analysis.sizes.isoflop import isoflop_curves
@@ -219,4 +220,4 @@ def test_the_small_study_stars_no_beaten_size_and_its_caption_gives_the_epochs()
         drawn = laws[laws["series"] == budget_text("fixed-compute", curve.identity["budget"])]["x"]
         if len(drawn):
             assert (drawn.min(), drawn.max()) == pytest.approx(curve.profile.sizes)
-    assert "58.7 → 5.39" in set(table(found).frame["Epochs"])
+    assert "58.7 → 5.39" in set(table(found, PERCENT).frame["Epochs"])

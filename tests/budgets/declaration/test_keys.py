@@ -78,7 +78,7 @@ def test_contradicting_keys_are_reported_without_a_file() -> None:
         return dict(clashes(value, given.__contains__))
 
     assert of(Recipe(), "cooldown") == {
-        "cooldown": "cooldown goes with schedule: constant-with-cooldown or trunk, found cosine"
+        "cooldown": "cooldown needs schedule: constant-with-cooldown or trunk, found cosine"
     }
     assert of(Recipe(schedule="constant-with-cooldown"), "cooldown", "eps") == {}
     assert of(Recipe(schedule="trunk")) == {

@@ -186,7 +186,7 @@ def test_a_killed_trial_goes_on_on_another_node_from_the_storage_and_every_step_
     assert not folder_on(second, job).exists()
 
 
-def test_storage_that_is_away_stops_no_training_and_what_left_goes_on_where_it_was(
+def test_unreachable_storage_does_not_stop_training_and_a_trial_that_left_resumes(
     job: InBucket, quiet: TrialJob, bucket: Bucket, tmp_path: Path
 ) -> None:
     process, folder = start(job, tmp_path), folder_on(tmp_path, job)
@@ -207,7 +207,7 @@ def test_storage_that_is_away_stops_no_training_and_what_left_goes_on_where_it_w
     assert counted(job, tmp_path) == STEPS * BATCH * FLOPS
 
 
-def test_a_process_whose_trial_another_took_over_stops_and_leaves_the_storage_to_that(
+def test_a_process_whose_trial_was_taken_over_stops_and_uploads_no_result(
     job: InBucket, tmp_path: Path
 ) -> None:
     process = start(job, tmp_path)

@@ -37,7 +37,7 @@ WITH_RAY = pytest.param("Ray", marks=pytest.mark.ray)
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[RayBackend]:
-    # As a shell script's `&` starts a driver; all that it starts is born so.
+    # A driver started with `&` in a shell script ignores SIGINT, and so does all that it starts.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     with RayBackend(modules=()) as running:  # the jobs need none
         signal.signal(signal.SIGINT, before)
@@ -175,7 +175,7 @@ def test_lost_request_to_leave_is_repeated(
 
     def begin_late(run: bytes, modules: tuple[str, ...]) -> Exit:
         jobs.sleep(tmp_path, 2.5)  # as while the worker still imports
-        return run_in_fresh_process(run, modules)  # late, and then as ever
+        return run_in_fresh_process(run, modules)  # the delay is over: run as usual
 
     monkeypatch.setattr(ray, "_task", remote(max_retries=0)(begin_late))
     start(ray, partial(time.sleep, 60))

@@ -66,7 +66,7 @@ def test_an_image_that_cannot_be_decoded_ends_a_training_on_a_gpu_early(job: Tri
         train()
 
 
-def test_on_the_processor_it_ends_the_trial_before_its_first_step(job: TrialJob) -> None:
+def test_an_undecodable_image_ends_a_trial_on_the_processor_before_its_first_step(job: TrialJob) -> None:
     damage(job)
     with pytest.raises(ValueError, match="cannot decode image 000000000 of"):
         run_trial(replace(job, gpus=0))

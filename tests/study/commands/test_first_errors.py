@@ -31,7 +31,7 @@ def line_of(path: Path, start: str) -> int:
         ("study: 15 TFLOP", "study: 1 TFLOP", "  study: 1 TFLOP", "the grid costs 11.49 TFLOP (42 trials"),
         ("embedded: {pairs: 8192}", "path: nowhere", "  path: nowhere", "nowhere is not a folder"),
         ("[60 GFLOP, 180 GFLOP, 540 GFLOP]", "[60, 180, 540]", "grid:", "a number without a unit is FLOPs"),
-        ("seeds: [0, 1]", "seeds: 3", "seeds:", "seeds: 3 is one seed, number 3: write [3] for it"),
+        ("seeds: [0, 1]", "seeds: 3", "seeds:", "seeds: 3 is ambiguous: write [3] for the single seed 3"),
         (
             "# evaluation:\n#   imagenet: /d",
             "evaluation:\n  imagenet: /d",
@@ -59,7 +59,7 @@ def test_an_error_of_the_plan_names_file_and_line(
         ("run first.yaml --backend local --address h:1", "use only one of them"),
         ("run first.yaml --backend local --address h:1 --dry-run", "use only one of them"),
         ("check first.yaml --backend local --address h:1", "use only one of them"),
-        ("recommend small --flops 1e12 --pairs 8192 --table t.csv", "--table goes with --prior MAP"),
+        ("recommend small --flops 1e12 --pairs 8192 --table t.csv", "--table needs --prior MAP"),
         ("data build p --from embedded:64 --without sets/a", "leave out --in-place and --without"),
         ("data build p --from embedded:64 --in-place", "leave out --in-place and --without"),
         ("data build p --from urls.csv --in-place", "have to be downloaded: leave out --in-place"),
@@ -101,7 +101,7 @@ def test_a_level_read_without_its_unit_is_warned_of(template: Path, run: Run) ->
     text = template.read_text().replace("levels: [60 GFLOP, ", "levels: [60, ")
     template.write_text(text)
     said = run("plan first.yaml")
-    assert "note: a level of 60 FLOP is less than one image through a small model" in said
+    assert "note: a level of 60 FLOP is less than one image costs in a small model" in said
 
 
 def test_a_warning_about_several_levels_is_given_once(template: Path, run: Run) -> None:

@@ -85,7 +85,7 @@ def test_dropped_rows_are_counted_and_listed_with_their_reason(
     folder = tmp_path / "results" / "mine"
     assert capsys.readouterr().out.splitlines() == [
         "mine: 6 of 10 rows of table.csv, imagenet/top1",
-        "  dropped: 1 row: not selected: its task is none of those under rows:",
+        "  dropped: 1 row: not selected: its task is not listed under rows:",
         "  dropped: 1 row: duplicate of an earlier row",
         "  dropped: 1 row: the metric imagenet/top1 is not a finite number",
         "  dropped: 1 row: no architecture",

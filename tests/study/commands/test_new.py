@@ -60,7 +60,7 @@ def test_every_commented_line_of_a_new_declaration_is_valid(folder: Path) -> Non
         ("../mine", "names a folder: up to 100 letters"),
     ],
 )
-def test_it_never_overwrites(
+def test_new_never_overwrites_a_file(
     folder: Path, capsys: pytest.CaptureFixture[str], name: str, message: str
 ) -> None:
     (folder / "mine.yaml").write_text("study: mine\n")

@@ -192,7 +192,7 @@ def test_check_has_a_share_of_its_own(tmp_path: Path, check: str, share: float) 
     assert again.tuning == declaration.tuning
 
 
-def test_a_study_needs_levels_or_a_study_budget_unless_no_block_asks_for_them(tmp_path: Path) -> None:
+def test_only_fixed_compute_blocks_need_levels_or_a_study_budget(tmp_path: Path) -> None:
     text = "study: a\npool: {path: b}\ngrid: [{architectures: [RN50]}]\ntraining: {lr_peak: {RN50: 1e-3}}\n"
 
     assert problems(tmp_path, text)[0].startswith("1: budget needs levels")

@@ -29,7 +29,7 @@ RESOURCES = "{cpus: 2, gpus: 1, retries: 1, checkpoint: 2 min}"
         ("    levels: [300 GFLOP]", "    levels: [301 GFLOP]",
          "18: grid[2].levels must be among budget.levels (100 GFLOP, 300 GFLOP, 900 GFLOP); 301 GFLOP"),
         ("regime: one-epoch", "regime: one-epoch, samples: 3",
-         "20: grid[3].samples goes with regime: equal-samples"),
+         "20: grid[3].samples is required with regime: equal-samples"),
         ("regime: one-epoch", "regime: two-epoch",
          "20: grid[3].regime: unknown regime 'two-epoch'; did you mean 'one-epoch'?"),
         ("quality: [all]}", "quality: [top7]}", "23: exclude[1].quality: no block of the grid has top7"),
@@ -49,21 +49,22 @@ RESOURCES = "{cpus: 2, gpus: 1, retries: 1, checkpoint: 2 min}"
          "37: cluster.utilisation is one share of the peak, or the lowest and the highest"),
         ("gpus: 1", "gpus: 1, nodes: 2",
          "36: resources.gpus = 1 can't be spread evenly over resources.nodes = 2"),
-        ("gpus: 1", "gpus: 1, ranks: 2", "36: resources.ranks goes without GPUs"),
+        ("gpus: 1", "gpus: 1, ranks: 2", "36: resources.ranks is not allowed with GPUs"),
         ("gpus: 1", "gpus: 3", "25: training.batch_size = 64 can't be cut into 3 equal parts"),
         ("gpus: 1", "gpus: 16", "37: cluster.count = 8 is fewer than resources.gpus = 16 of one trial"),
         ("scored: true", "scored: maybe", "3: pool.scored: 'maybe' is not true or false"),
         ("scored: true}", "path: here}",
          "3: pool needs one of embedded: {pairs, seed}, path: FOLDER, or name: NAME"),
         ("images: 5k", "image: 5k", "6: evaluation.imagenet.images is missing"),
-        ("images: 5k", "path: here, images: 5k", "6: evaluation.imagenet.images goes without path and probe"),
+        ("images: 5k", "path: here, images: 5k",
+         "6: evaluation.imagenet.images is not allowed with path or probe"),
         ("scored: true", "scored: true, scord: true",
          "3: unknown key 'pool.scord'; did you mean 'pool.scored'? allowed: pool.embedded, pool.name"),
         ("study: full", "study: my study", "2: study: 'my study' names a folder: up to 100 letters"),
         ("metric: imagenet/top1", "metric: top1", "4: metric: 'top1' is not <evaluation set>/<metric>"),
         ("fit: drop", "fit: drop\n  ladder: {levels: 3}",
-         "11: budget.ladder has the planner choose levels, budget.levels declares"),
-        ("  study: 50 TFLOP\n", "", "9: budget.fit goes with budget.study"),
+         "11: budget.ladder lets the planner choose levels, budget.levels declares"),
+        ("  study: 50 TFLOP\n", "", "9: budget.fit needs budget.study"),
         ("beta2: [0.95, 98%]", "beta3: [0.95, 98%]",
          "40: tuning.fields: unknown field 'beta3'; did you mean"),
         ("beta2: [0.95, 98%]", "beta2: [0.95]", "40: tuning.fields.beta2 needs at least two values"),
@@ -76,7 +77,7 @@ RESOURCES = "{cpus: 2, gpus: 1, retries: 1, checkpoint: 2 min}"
         ("precision: bf16", "precision: bf16\n  schedule: wsd",
          "35: training.schedule: unknown schedule 'wsd'; allowed: constant, constant-with-"),
         ("precision: bf16", "precision: bf16\n  cooldown: 10%",
-         "35: training.cooldown goes with schedule: constant-with-cooldown or trunk, found cosine"),
+         "35: training.cooldown needs schedule: constant-with-cooldown or trunk, found cosine"),
         ("precision: bf16", "precision: bf16\n  ema: 1", "35: training.ema: '1' must be 0 or more, below 1"),
         ("precision: bf16", "precision: bf16\n  acumulation: 2",
          "35: unknown key 'training.acumulation'; did you mean 'training.accumulation'?"),
@@ -108,8 +109,8 @@ def test_a_mistake_gives_file_line_what_was_found_and_what_is_allowed(
         ("[{gpus: 16}]", "37: cluster.count = 8 is fewer than resources.gpus = 16 of one trial (mini-"),
         ("[{gpus: 4, nodes: 3}]", "36: resources.gpus (mini-ViT-XXS-8 clip): gpus = 4 can't be spread"),
         ("[{gpus: 4, accumulation: 3}]", "25: training.batch_size = 64 (mini-ViT-XXS-8 clip) can't be cut"),
-        ("{auto: true, gpus: 1}", "36: resources.gpus goes without auto, which chooses it"),
-        ("{gpus: 1, hours_factor: 2}", "36: resources.hours_factor goes with auto"),
+        ("{auto: true, gpus: 1}", "36: resources.gpus is not allowed with auto, which chooses it"),
+        ("{gpus: 1, hours_factor: 2}", "36: resources.hours_factor needs auto"),
         ("{hours_factor: 0.5}", "36: resources.hours_factor: '0.5' must be 1 or more, at most 100"),
         ("automatic", "36: resources must be a mapping (key: value)"),
     ],
@@ -159,7 +160,7 @@ def test_a_tuned_batch_must_be_divisible_by_the_ranks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        (", beta2: [0.95, 98%]", ", beta2: [0.95, 98%]", "41: tuning.levels goes with lr_peak as the only"),
+        (", beta2: [0.95, 98%]", ", beta2: [0.95, 98%]", "41: tuning.levels needs lr_peak as the only"),
         ("levels: [100 GFLOP, 300 GFLOP]", "levels: [100 GFLOP]", "41: tuning.levels needs two of them"),
         ("levels: [100 GFLOP, 300 GFLOP]", "levels: [100 GFLOP, 200 GFLOP]",
          "41: tuning.levels must be among budget.levels (100 GFLOP, 300 GFLOP, 900 GFLOP); 200 GFLOP is not"),
@@ -210,7 +211,9 @@ def test_a_trunk_is_not_evaluated_on_the_way(tmp_path: Path) -> None:
         "training: {lr_peak: {RN50: 1e-3}, schedule: trunk, warmup: 64 samples}\n"
     )
     (found,) = problems(tmp_path, text)
-    assert found.startswith("3: evaluation.at goes without training.schedule: trunk: a trial that continues")
+    assert found.startswith(
+        "3: evaluation.at is not allowed with training.schedule: trunk: a trial that continues"
+    )
 
 
 @pytest.mark.parametrize(

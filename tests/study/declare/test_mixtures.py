@@ -72,8 +72,8 @@ def test_pools_and_mixtures_are_read_and_written_back(tmp_path: Path) -> None:
           "mixtures: {NAME: {POOL: {quality: top20}}}")),
         ("  half: {web: 0.5, icons: {weight: 0.5}}", "  half: {}", "8: mixtures.half names no pool"),
         ("pools:", "pool: {path: pools/web}\npools:",
-         ("4: pools goes without pool: name each pool under pools\n"
-          "7: mixtures goes without pool: name each pool under pools")),
+         ("4: pools is not allowed with pool: name each pool under pools\n"
+          "7: mixtures is not allowed with pool: name each pool under pools")),
         ("web: pools/web", "web: {name: web, pairs: 10M}",
          "3: pools: either all of them are described (name, pairs, scored), or none"),
         ("web: pools/web", "web: {path: web, name: web}",
@@ -82,9 +82,7 @@ def test_pools_and_mixtures_are_read_and_written_back(tmp_path: Path) -> None:
         ("web: pools/web", "we b: pools/web", "4: pools: 'we b' names a folder"),
     ],
 )  # fmt: skip
-def test_what_makes_no_mixture_is_refused_with_its_line(
-    tmp_path: Path, old: str, new: str, said: str
-) -> None:
+def test_an_invalid_mixture_is_refused_with_its_line(tmp_path: Path, old: str, new: str, said: str) -> None:
     assert MIXED.count(old) == 1
     assert "\n".join(problems(tmp_path, MIXED.replace(old, new))).startswith(said)
 

@@ -36,7 +36,7 @@ from tests.study.declared import FULL, changed, problems, write
         ("cpus: 2, gpus: 1", "cpus: 1000000", "cpus = 1,000,000 on resources.nodes = 1: no node has so many"),
         ("[20%, 50%]", "[40%, 10%]", "cluster.utilisation: the lowest comes first, found 0.4 before 0.1"),
         ("study: full", "study: full\nstorage: /", "'/' is the top of the file system"),
-        ("study: full", "study: full\nstorage: https://a.b/c", "can't be written to: https:// only reads"),
+        ("study: full", "study: full\nstorage: https://a.b/c", "can't be written to: https:// is read-only"),
         ("metric: imagenet/top1", "metric: imagnet/top1",
          "metric: unknown evaluation set 'imagnet'; did you"),
         ("price_per_hour: 2.5", "price_per_hour: 1e300", "at most 1,000,000,000"),
@@ -76,7 +76,7 @@ def test_of_many_errors_the_first_twenty_and_a_count_are_given(tmp_path: Path) -
 
 def test_a_file_that_is_no_declaration_is_refused_by_its_size(tmp_path: Path) -> None:
     (found,) = problems(tmp_path, FULL + "#" * 4_000_000)
-    assert found.endswith("larger than 4 MB, which no declaration is")
+    assert found.endswith("larger than 4 MB, the limit for a declaration")
 
 
 @pytest.mark.parametrize(

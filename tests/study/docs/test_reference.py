@@ -78,7 +78,7 @@ def test_the_examples_of_values_are_read() -> None:
             assert read(example) is not None
 
 
-def test_it_has_every_key_of_a_declaration_that_has_every_key() -> None:
+def test_the_reference_lists_every_key_that_a_declaration_can_have() -> None:
     known = {row.name for _, _, rows in page.sections() for row in rows} | {"evaluation.NAME"}
     assert {path for path in paths("", full()) if not path.startswith("tuning.fields.")} <= known
 

@@ -227,7 +227,7 @@ def test_design_whose_budget_pays_for_no_trial_is_refused(declaration: Path, run
 def test_keys_of_a_design_go_with_adaptive(declaration: Path, run: Run) -> None:
     text = declaration.read_text(encoding="utf-8")
     declaration.write_text(text.replace("design: adaptive", "design: {best: [20 GFLOP]}"), encoding="utf-8")
-    assert "design.best goes with adaptive" in run(f"plan {declaration}", code=2)
+    assert "design.best needs adaptive" in run(f"plan {declaration}", code=2)
 
     declaration.write_text(
         text.replace("design: adaptive", "design: {adaptive: true, best: [7 GFLOP]}"), encoding="utf-8"

@@ -191,7 +191,7 @@ def near(folder: Path) -> set[str]:
     return {*json.loads((folder / "tuning.json").read_text(encoding="utf-8"))["neighbours"]}
 
 
-def test_rates_of_levels_with_the_schedule_of_a_trunk_train_and_pay_each_level_alone(
+def test_rates_tuned_per_level_train_and_pay_each_level_without_a_trunk(
     pool: Path, tmp_path: Path, run: Run
 ) -> None:
     path = write_declaration(tmp_path, pool, levels="2 GFLOP, 3 GFLOP, 4 GFLOP")

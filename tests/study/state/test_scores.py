@@ -141,7 +141,7 @@ def test_a_score_is_computed_from_others_and_named(scored: Pool, tmp_path: Path,
         "=first > 1 --name x": "score 'first > 1' is not a number for each pair",
         "=first": "a computed score needs --name",
         "score:first --name x": "--name names a new score: leave it out with --with score:NAME",
-        "score:first --metadata m.parquet": "--metadata goes with --with column:NAME or --with =EXPRESSION",
+        "score:first --metadata m.parquet": "--metadata needs --with column:NAME or --with =EXPRESSION",
     }.items():
         expression, option, rest = words.partition(" --")
         assert output in run(f"data score {scored.path} --with '{expression}' {option}{rest}", code=2)

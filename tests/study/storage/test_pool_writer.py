@@ -39,7 +39,7 @@ def test_two_machines_do_not_write_one_pool(
     assert Storage(bucket.url).read(LEASE) is None
 
 
-def test_a_killed_command_on_another_machine_is_succeeded_and_learns_of_it_if_it_was_alive(
+def test_a_dead_writer_is_replaced_and_a_writer_that_lost_its_lease_fails(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, storage = f"{bucket.url}/p", Storage(bucket.url)

@@ -197,7 +197,7 @@ def test_missing_and_changed_shards_are_damage_and_counted(away: Pool, uploaded:
             storage.put(folder.path / shard, shard)
 
 
-def test_batches_do_not_look_again_for_what_their_window_asked_for(
+def test_batches_do_not_look_up_pieces_that_their_window_has_queued(
     away: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[str] = []

@@ -29,7 +29,7 @@ def test_the_plan_names_kinds_whose_loader_workers_are_no_faster_than_their_trai
     (note,) = notes(130.0, 8)
     assert note == (
         "mini-ViT-XXS-8 clip: 8 loader workers load about 1,040 samples/s, training was measured at 1,000: "
-        "more CPUs a trial (resources: cpus), or images stored smaller, would make it faster"
+        "to speed it up, give each trial more CPUs (resources: cpus) or store smaller images"
     )
     assert notes(140.0, 8) == []
     assert len(notes(140.0, 8, devices=2)) == 1

@@ -119,7 +119,7 @@ def test_a_report_without_a_study_is_refused(capsys: pytest.CaptureFixture[str])
     [
         ("small --target far", "'far' is not a number"),
         ("--paper --target 3e18", "or use --paper alone"),
-        ("small small-full --target 3e18", "--watch, --paper and --target go with one study"),
+        ("small small-full --target 3e18", "--watch, --paper and --target take one study"),
         ("small --watch --target 3e18", "without --paper and --target"),
     ],
 )

@@ -48,7 +48,7 @@ def test_a_tortured_study_gives_the_rows_of_the_quiet_one_bit_for_bit(
     assert output["left_behind"] == []
 
 
-def test_its_ledger_agrees_to_the_flop_with_a_witness_of_every_step(
+def test_the_ledger_of_a_tortured_study_agrees_with_an_independent_count_of_every_step(
     tortured: tuple[Path, dict[str, object]],
 ) -> None:
     folder, output = tortured

@@ -1,0 +1,75 @@
+"""The unit in which errors are shown: percent, or the loss itself."""
+
+from dataclasses import dataclass
+from math import isnan
+
+from analysis.labels import interval_text
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ErrorUnit:
+    """The unit that errors by one metric are shown in: percent, or nothing if the metric is a loss.
+
+    Attributes:
+        word: ``error`` or ``loss``.
+        factor: Shown number per unit of error.
+        digits: Digits after the point.
+        sign: Ending of a shown value.
+        points: Ending of a shown difference.
+    """
+
+    word: str
+    factor: float
+    digits: int
+    sign: str
+    points: str
+
+    @classmethod
+    def of(cls, metric: str) -> "ErrorUnit":
+        """Return the unit of a metric, ``<evaluation set>/<metric>``."""
+        return LOSS if is_loss(metric) else PERCENT
+
+    def number(self, value: float, *, fine: bool = False) -> str:
+        """Return an error without its sign: ``20.8``, or ``2.077`` of a loss; with a digit more if fine.
+
+        A dash for NaN.
+        """
+        return "–" if isnan(value) else f"{self.factor * value:.{self.digits + fine}f}"
+
+    def interval(self, low: float, high: float) -> str:
+        """Return an interval of errors without the sign: ``[19.2, 22.4]``; empty for NaN."""
+        return interval_text(self.factor * low, self.factor * high, f".{self.digits}f")
+
+    def text(self, value: float) -> str:
+        """Return an error: ``20.8 %``, or ``2.077``."""
+        return f"{self.number(value)}{self.sign}"
+
+    def named(self, value: float) -> str:
+        """Return an error with its word: ``error 20.8 %``, or ``loss 2.077``."""
+        return f"{self.word} {self.text(value)}"
+
+    def gap(self, value: float, *, fine: bool = False) -> str:
+        """Return a difference of errors: ``3.1 points``, with a digit more if fine; ``0.031`` of losses."""
+        return f"{self.number(value, fine=fine)}{self.points}"
+
+    @property
+    def heading(self) -> str:
+        """Heading of errors in a table: ``Error (%)``, or ``Loss``."""
+        return self.heading_of(self.word.capitalize())
+
+    def heading_of(self, text: str) -> str:
+        """Return a heading or an axis label with its unit: ``E (%)``; ``E`` of a loss."""
+        return f"{text}{self.sign and ' (%)'}"
+
+    def gap_heading_of(self, text: str) -> str:
+        """Return a heading or label of differences: ``Misses (points)``; ``Misses`` of losses."""
+        return f"{text}{self.points and ' (points)'}"
+
+
+PERCENT = ErrorUnit(word="error", factor=100, digits=1, sign=" %", points=" points")
+LOSS = ErrorUnit(word="loss", factor=1, digits=3, sign="", points="")
+
+
+def is_loss(metric: str) -> bool:
+    """Return whether a metric is a loss, which is better when lower and need not be a fraction."""
+    return metric.endswith("/loss")

@@ -1,0 +1,79 @@
+"""The report of a study by a loss shows losses, with no percent sign and no points."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from analysis.charts.figure_data import FigureData
+from analysis.labels import count_text
+from analysis.report.analyse import Analysis, analyse
+from analysis.report.page import open_questions
+from analysis.report.report import report_figures, report_tables, summary_lines
+from analysis.report.study_frames import StudyFrames
+
+pytestmark = pytest.mark.slow
+
+SCALE = 3.0  # nats per unit of error
+
+
+@pytest.fixture(scope="module")
+def by_loss(frames: StudyFrames) -> StudyFrames:
+    """The simulated study, its errors turned into losses."""
+    names = [name for name in frames.results if "/" in str(name)]
+    results, midway = (
+        table.drop(columns=names, errors="ignore").assign(
+            **{"text/loss": SCALE * (1 - table["held-out/top1"])}
+        )
+        for table in (frames.results, frames.midway)
+    )
+    return replace(frames, metric="text/loss", results=results, midway=midway)
+
+
+@pytest.fixture(scope="module")
+def found(by_loss: StudyFrames) -> Analysis:
+    return analyse(by_loss)
+
+
+def test_every_table_of_a_loss_shows_the_measured_losses(found: Analysis, by_loss: StudyFrames) -> None:
+    tables = {table.name: table for table in report_tables(found, by_loss)}
+
+    trials = tables["trials"].frame
+    assert trials["Loss"].tolist() == [f"{loss:.3f}" for loss in found.trials.frame["error"]]
+    assert tables["best"].frame["Loss"].tolist() == [f"{loss:.3f}" for loss in found.frontier["error"]]
+    floors = [f"{law.fit.floor:.3f}" for law in found.laws if law.fit.supported]
+    assert [text for text in tables["fits"].frame["E"] if text != "–"] == floors
+    gaps = [f"{gap:.3f}" for gap in found.contrasts["gap"]]
+    assert tables["contrasts"].frame["Ahead by"].tolist() == gaps
+    for table in tables.values():
+        shares = {"Strategy", "Configuration", "Quality", "Fixed", "Runner-up", "Best fraction", "Compared"}
+        numbers = table.frame.drop(columns=shares, errors="ignore")
+        said = " ".join([*numbers.columns, *numbers.astype(str).to_numpy().ravel()])
+        assert " points" not in said, table.name
+        assert "(%)" not in said, table.name
+
+
+def test_every_figure_of_a_loss_is_drawn_in_losses(found: Analysis, by_loss: StudyFrames) -> None:
+    figures = [each for each in report_figures(found, by_loss) if isinstance(each, FigureData)]
+    losses = found.trials.frame["error"]
+    drawn = {figure.name: figure for figure in figures}
+    assert {"error-compute-architecture", "pareto", "residuals", "forecasts", "midway"} <= set(drawn)
+    for figure in figures:
+        said = f"{figure.x_label} {figure.y_label} {figure.caption} {figure.alt}"
+        assert "(%)" not in said, figure.name
+        assert " points" not in said.replace("end points", ""), figure.name
+    for name in ("error-compute-architecture", "pareto", "forecasts", "midway"):
+        points = drawn[name].frame.loc[drawn[name].frame["mark"].isin(["point", "line"]), "y"]
+        assert points.between(0.5 * losses.min(), SCALE).all(), name
+    best = drawn["error-compute-architecture"].frame.query("mark == 'best'")
+    assert set(np.round(best["y"], 9)) <= set(np.round(found.draws.cells["error"], 9))
+
+
+def test_answers_by_a_loss_name_losses(found: Analysis, by_loss: StudyFrames) -> None:
+    lines = summary_lines(found)
+    row = found.frontier.iloc[-1]
+    answer = next(line for line in lines if line.startswith(f"{row['at']}: {row['architecture']}"))
+    assert f"{count_text(row['subset_size'])} pairs" in answer
+    assert f": loss {row['error']:.3f} [{row['low']:.3f}, {row['high']:.3f}], " in answer
+    said = " ".join([*lines, *open_questions(found, report_figures(found, by_loss))])
+    assert " points" not in said.replace("their points", "")
