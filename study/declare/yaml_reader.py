@@ -119,7 +119,7 @@ class Section:
         self._asked: set[str] = set()
         self._inner: dict[str, Section] = {}
         if not isinstance(node, yaml.MappingNode):
-            problems.add(node, f"{name or 'the file'} must be a mapping (key: value)")
+            problems.add(node, f"{name} must be a mapping (key: value)")
             return
         for key, value in node.value:
             text = key.value if isinstance(key, yaml.ScalarNode) else "?"
@@ -274,7 +274,7 @@ def read_root(path: Path) -> tuple[Section, Problems]:
     """Parse a YAML file whose top is a mapping.
 
     Raises:
-        DeclarationError: The file can't be read or is not YAML.
+        DeclarationError: The file can't be read or is not YAML, or its top is not a mapping.
     """
     problems = Problems(path)
     try:
@@ -290,10 +290,11 @@ def read_root(path: Path) -> tuple[Section, Problems]:
         found_at = error.problem_mark.line + 1 if error.problem_mark else 1
         line = min(found_at, len(content.splitlines()) or 1)
         tabbed = b"\t" in b"".join(content.split(b"\n")[line - 1 : line])
+        said = error.problem or error.context or ""
+        if said.startswith("but "):  # the rest of a sentence
+            said = f"{error.context}, {said}"
         tab = "; indent with spaces, not tabs" if tabbed else ""
-        raise DeclarationError(
-            f"{path}:{line}: not valid YAML: {error.problem or error.context}{tab}"
-        ) from None
+        raise DeclarationError(f"{path}:{line}: not valid YAML: {said}{tab}") from None
     except yaml.reader.ReaderError as error:
         line = content[: error.position].count(b"\n") + 1
         raise DeclarationError(
@@ -310,4 +311,6 @@ def read_root(path: Path) -> tuple[Section, Problems]:
         raise DeclarationError(
             f"{path}:1: the file is empty; `python -m study new NAME` writes a commented one"
         )
+    if not isinstance(node, yaml.MappingNode):
+        raise DeclarationError(f"{path}:{node.start_mark.line + 1}: the file must be a mapping (key: value)")
     return Section(node, "", problems), problems

@@ -1,8 +1,9 @@
-"""Lock of a pool below a URL: one command at a time writes it, from any machine."""
+"""Lock of a pool: one command at a time writes it; below a URL, from any machine."""
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 
 from budgets.hardware.machine_cache import machine_cache
 from runners.data.places.copies import copy_name, is_url
@@ -16,7 +17,7 @@ _BEAT_S = 3.0
 
 @contextmanager
 def only_writer(pool: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Context manager that keeps other commands from writing a pool below a URL; does nothing for a folder.
+    """Context manager that keeps other commands from writing a pool.
 
     Args:
         pool: The pool's path or URL.
@@ -27,17 +28,19 @@ def only_writer(pool: str, say: Callable[[str], None]) -> Iterator[None]:
             suspended for more than a minute.
         OSError: The storage can't be reached.
     """
+
+    def refusal(writer: Holder) -> ValueError:
+        return ValueError(f"another command is writing {pool}: {writer}. Wait until it has ended")
+
     if not is_url(pool):
-        yield
+        # A new pool has no folder yet; a build locks its own working folder.
+        with only_run(Path(pool), refusal) if Path(pool).is_dir() else nullcontext():
+            yield
         return
     storage = Storage(pool)
     storage.require()
     here = machine_cache() / "written" / copy_name(pool)
     here.mkdir(parents=True, exist_ok=True)
-
-    def refusal(writer: Holder) -> ValueError:
-        return ValueError(f"another command is writing {storage.url}: {writer}. Wait until it has ended")
-
     with only_run(here, refusal) as (holder, before):
         lease = Lease(storage, _LEASE, holder, refusal)
         lease.claim(before, say)

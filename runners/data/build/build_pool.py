@@ -25,6 +25,7 @@ from runners.data.index.merge import join
 from runners.data.index.selection import SCORE_PREFIX
 from runners.data.index.writing import VERSIONS
 from runners.data.places.copies import INDEX, SHARDS_AT, listed
+from runners.data.places.place import size_of
 from runners.data.places.shared_folder import SharedFolder
 from runners.data.places.url_place import UrlPlace
 from runners.data.pool.damage import damage_table
@@ -89,6 +90,8 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
     here = before.place if before is not None else None
     if how.in_place and here is not None and (here.url if isinstance(here, UrlPlace) else "") != how.url:
         raise ValueError(f"{how.to or path} is the index of other shards; choose another path")
+    if how.in_place and not how.url and how.source.is_file():
+        raise ValueError(f"--in-place indexes a folder of tar shards; {how.source} is a file")
     if how.in_place and not how.url and how.source.resolve() != path.resolve():
         raise ValueError(
             f"--in-place indexes {how.to or path} itself; leave out --from, or copy the shards there"
@@ -97,11 +100,9 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
         _check_free(path, how)
     parts = parts_at(how.url) if how.url else parts_of(path if how.in_place else how.source)
     if before is not None:
-        if how.in_place:
-            parts = [part for part in parts if _names(path, part)[1] not in before.shards]
-        else:
-            parts = _new_in_source(how, parts, before)
+        parts = _new_in_place(path, parts, before) if how.in_place else _new_in_source(how, parts, before)
         if not parts:
+            _delete_leftovers(path, how)
             return before
     # Read before the scan, so that an unreadable set is reported before the long work.
     known = EvaluationImages(how.evaluation) if how.evaluation else None
@@ -133,6 +134,28 @@ def _check_free(path: Path, how: Build) -> None:
         )
     if not free:
         raise ValueError(f"{how.to or path} already exists; remove it or choose another path")
+
+
+def _delete_leftovers(path: Path, how: Build) -> None:
+    """Delete the working folder of a build that was killed when all but that was done."""
+    if not how.in_place and not how.to and (path.parent / _work(path)).is_dir():
+        shared = SharedFolder(path=path.parent)
+        with locked(shared.file(f"{_work(path)}lock"), wait_s=0) as held:
+            if held is not None:
+                shared.delete(_work(path))
+
+
+def _new_in_place(path: Path, parts: Sequence[SourcePart], before: Pool) -> list[SourcePart]:
+    """Return the shards that a pool has not read, or read without finding a pair before they changed."""
+    named = {_names(path, part)[1]: part for part in parts}
+    changed = {
+        name
+        for name, part in named.items()
+        if before.shards.get(name, part.size) != (part.size if part.url else size_of(part.file))
+    }
+    with_pairs = before.index.frames(["shard"], having=changed) if changed else ()
+    changed -= {str(shard) for frame in with_pairs for shard in frame["shard"].unique()}
+    return [part for name, part in named.items() if name not in before.shards or name in changed]
 
 
 def _new_in_source(how: Build, parts: Sequence[SourcePart], before: Pool) -> list[SourcePart]:
@@ -219,6 +242,7 @@ class _Built:
         found = merge_parts(self.files, merge, self.folders.shared, self.how.workers, report)
         if not found and not before:
             reasons = sorted({reason for table in self.left_out() for reason in table["reason"].unique()})
+            self.folders.shared.delete(self.folders.work)
             raise ValueError(
                 f"{self.how.url or self.how.source} holds no pair: {', '.join(reasons) or 'it is empty'}"
             )

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePath, PurePosixPath
 
 from budgets.quantity import format_seconds
@@ -15,7 +16,7 @@ from runners.data.pool.pool import Origin, Pool, Scorer
 from runners.data.pool.rows import frame_of
 from runners.data.pool.samples import IMAGE_KINDS, ShardError
 from runners.data.pool.shards import PairEntry, as_utf8, entries_of
-from runners.host.files import finish_files, is_hidden
+from runners.host.files import finish_files, is_hidden, locked
 
 LARGEST_UNASKED = 2 * 10**9
 """Bytes of shards up to which a folder is indexed when it is opened."""
@@ -58,7 +59,9 @@ def open_pool(
                 f"in about {takes} with {workers} processes on this machine, and can be interrupted"
             )
         say(f"{path} has no index yet: indexing it ({extent}) …")
-        return index_shards(path, tolerance=tolerance)
+        with _writing_beside(path), locked(path / ".indexing"):
+            if not (path / "pool.json").exists():  # else another process has indexed it meanwhile
+                return index_shards(path, tolerance=tolerance)
     return Pool.open(path, tolerance=tolerance, holding=holding)
 
 
@@ -95,12 +98,11 @@ def index_shards(path: str | Path, *, tolerance: float = DAMAGE_TOLERANCE) -> Po
         ValueError: The folder does not exist, has no tars or cannot be written to; too many tars are damaged;
             or one holds no pair.
     """
-    path = Path(path)
-    damage: list[Damage] = []
+    path, damage = Path(path), list[Damage]()
     shards = shards_of(path)
     frame = frame_of(_entries(path, shards, tolerance, damage))
     scorer = Scorer(name=SCORE_FIELD) if frame["score"].notna().any() else None
-    try:
+    with _writing_beside(path):
         discard_index(path)
         describe_pool(
             path,
@@ -109,9 +111,15 @@ def index_shards(path: str | Path, *, tolerance: float = DAMAGE_TOLERANCE) -> Po
             [damage_table(damage)],
             shards=(name_in(path, shard) for shard in shards),
         )
+    return Pool.open(path)
+
+
+@contextmanager
+def _writing_beside(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ValueError(f"cannot write the index of {path} beside its shards: {error}") from error
-    return Pool.open(path)
 
 
 def shards_of(path: Path) -> list[Path]:
@@ -122,10 +130,12 @@ def shards_of(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         raise ValueError(f"no such pool: {path} is not a folder")
-    shards = sorted(_tars(path))
+    shards = dict[str, Path]()
+    for shard in sorted(_tars(path), key=lambda each: (each.is_symlink(), each)):
+        shards.setdefault(os.path.realpath(shard), shard)  # a file and a link to it hold the same pairs
     if not shards:
         raise ValueError(f"{path} is not a pool: it has neither a pool.json nor any .tar shard")
-    return shards
+    return sorted(shards.values())
 
 
 def shards_at(found: Iterable[str]) -> list[str]:

@@ -26,7 +26,8 @@ from runners.data.pool.samples import Sample, walk_samples
 from runners.data.pool.shards import facts_of, image_kind, score_of
 from runners.host.workers import Report, Workers
 
-_OF_PAIR = ("width", "height", "tokens", "caption")
+OF_PAIR = ("width", "height", "tokens", "caption")
+"""What an expression can use of each pair besides its scores and subsets."""
 
 
 def expression_scores(pool: Pool, text: str, metadata: Path | None = None) -> Iterator[NDArray[np.float32]]:
@@ -53,12 +54,12 @@ def expression_scores(pool: Pool, text: str, metadata: Path | None = None) -> It
         names = {pool.origin.scorer.name if pool.origin.scorer else FIRST: "score"}
     subsets = {name: SUBSET_PREFIX + name for name in pool.subsets if name not in names}
     value, _, condition = text.partition(" if ")
-    brought = {} if metadata is None else _brought(pool, text, metadata, {*names, *subsets, *_OF_PAIR})
-    for part in pool.index.frames([*names.values(), *subsets.values(), *_OF_PAIR]):
+    brought = {} if metadata is None else _brought(pool, text, metadata, {*names, *subsets, *OF_PAIR})
+    for part in pool.index.frames([*names.values(), *subsets.values(), *OF_PAIR]):
         frame = pd.DataFrame({name: part[column].astype(np.float64) for name, column in names.items()})
         for name, column in subsets.items():
             frame[name] = part[column].astype(np.bool_)
-        frame[list(_OF_PAIR)] = part[list(_OF_PAIR)]
+        frame[list(OF_PAIR)] = part[list(OF_PAIR)]
         for name, stretches in brought.items():
             frame[name] = next(stretches)
         found = _evaluated(frame, value, text, names)
@@ -82,6 +83,10 @@ def _brought(
     for field in pq.read_schema(files[0]):
         if field.name not in known and re.search(rf"\b{re.escape(field.name)}\b", text):
             is_text = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+            if not is_text and not pa.types.is_boolean(field.type):
+                _require_numbers(files[0], field.name)
+            for file in files:
+                _require_columns(file, by, field.name)
             values = look_up(pool.index.files, by, files, field.name, pool.path, text=is_text)
             found[field.name] = pool.index.cut(values, by_group=True)
     return found
@@ -115,11 +120,27 @@ def metadata_scores(pool: Pool, column: str, metadata: Path) -> Iterator[NDArray
     """
     files, by = _metadata_files(metadata)
     for file in files:
-        check_columns(table_columns(file), file, by, column)
-        kind = pq.read_schema(file).field(column).type
-        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-            raise ValueError(f"{file}: column {column} holds {kind}, not numbers")
+        _require_columns(file, by, column)
+        _require_numbers(file, column)
     return map(_as_scores, look_up(pool.index.files, by, files, column, pool.path))
+
+
+def _require_columns(file: Path, *names: str) -> None:
+    """Raise ValueError if a column is missing, or named like another one in another case.
+
+    DuckDB, which joins the tables, does not tell such columns apart.
+    """
+    columns = table_columns(file)
+    check_columns(columns, file, *names)
+    for name in names:
+        if other := next((each for each in columns if each != name and each.lower() == name.lower()), None):
+            raise ValueError(f"{file}: columns {name} and {other} differ only in case; rename one of them")
+
+
+def _require_numbers(file: Path, column: str) -> None:
+    kind = pq.read_schema(file).field(column).type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        raise ValueError(f"{file}: column {column} holds {kind}, not numbers")
 
 
 def _metadata_files(metadata: Path) -> tuple[list[Path], str]:

@@ -27,6 +27,8 @@ WORKING = ["kind", "facts"]
 """Columns of the scan that an index does not have."""
 
 _KNOWN, _LEFT_OUT = "known.npz", ".left-out.parquet"
+_PART = (".words.parquet", ".parquet")
+"""Endings of a part's files."""
 _REASONS = ("", "duplicate", ALIKE, SAME)
 
 
@@ -89,6 +91,9 @@ def merge_parts(
         pq.write_table(pq.read_table(duplicates, filters=within), shared.file(f"{stem}.duplicates"))
         inputs += [f"{stem}.json", f"{stem}.duplicates"]
     shared.keep_all(inputs)
+    numbers = [f"{how.first + number:05d}" for number in range(len(groups))]
+    # A group without pairs writes no part: one that a killed build left there would enter the pool.
+    shared.delete(*(f"{how.parts}{number}{end}" for number in numbers for end in _PART))
     run(
         partial(_merge_group, shared, how.work),
         range(len(groups)),
@@ -97,9 +102,8 @@ def merge_parts(
         "part {} of the index".format,
     )
     there = shared.names(how.parts)
-    numbers = [f"{how.first + number:05d}" for number in range(len(groups))]
     found = [number for number in numbers if f"{number}.parquet" in there]
-    shared.fetch(f"{how.parts}{name}{end}" for name in found for end in (".parquet", ".words.parquet"))
+    shared.fetch(f"{how.parts}{name}{end}" for name in found for end in _PART)
     shared.fetch(f"{how.work}{number:05d}{_LEFT_OUT}" for number in range(len(groups)))
     return [shared.path / how.parts / name for name in found]
 
@@ -143,8 +147,7 @@ def _merge_group(shared: SharedFolder, work: str, number: int) -> int:
         here.keep(stem + _LEFT_OUT)
         if len(rows):
             write_part(here.file(group["part"]), rows)
-            # The part last: `merge_parts` takes a group whose part exists for finished.
-            here.keep(f"{group['part']}.words.parquet", f"{group['part']}.parquet")
+            here.keep(*(group["part"] + end for end in _PART))
     return len(rows)
 
 

@@ -8,25 +8,23 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from hashlib import blake2b
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from runners.data.build.in_place import SCORE_FIELD
 from runners.data.build.merge_parts import WORKING, with_scores_as
 from runners.data.build.scan import run
 from runners.data.build.write import PAIRS_PER_SHARD
 from runners.data.index.merge import in_order, order_of_shards
-from runners.data.index.parts import ROWS_PER_PART
+from runners.data.index.parts import ROWS_PER_PART, Index
 from runners.data.index.writing import index_of_files, write_part
 from runners.data.places.copies import INDEX
 from runners.data.places.ranges import ranges_at
 from runners.data.places.shared_folder import SharedFolder
-from runners.data.pool.describe import fingerprints
 from runners.data.pool.shards import close_shard, write_sample
 from runners.host.files import new_file
 from runners.host.workers import Report, Workers
@@ -72,8 +70,7 @@ def write_shards(  # noqa: PLR0913 - independent options
     shared, work, shards = folders.shared, folders.work, f"{folders.pool}shards/"
     todo = f"{work}index/"
     table = index_of_files(tables) if tables else None
-    # The pairs and their order decide the content of each shard: shards of other pairs cannot be kept.
-    mark = "" if table is None else next(fingerprints(table, ["score"]))
+    mark = "" if table is None else _mark(table)
     written = {name for name in shared.names(shards) if number_of(f"shards/{name}") >= first}
     if shared.text(f"{work}order") != mark:
         shared.delete(todo, *(shards + name for name in written))
@@ -96,6 +93,16 @@ def write_shards(  # noqa: PLR0913 - independent options
         "new shard {}".format,
         of=len(numbers),
     )
+
+
+def _mark(table: Index) -> str:
+    """Return a hash of everything that is written besides the samples: shards of another are not kept."""
+    digest = blake2b(digest_size=16)
+    for name in table.columns:
+        digest.update(name.encode())
+        for chunk in table.chunks(name):
+            digest.update(pd.Series(chunk, dtype=None if name == "hash" else "float64").to_numpy().tobytes())
+    return digest.hexdigest()
 
 
 def write_index(
@@ -156,8 +163,6 @@ def _write_tar(path: Path, rows: pd.DataFrame, url: str, first_key: int) -> pd.D
         for place, row in enumerate(rows.to_dict("records")):
             key = f"{first_key + place:09d}"
             facts = {"key": key, **{name: row[name] for name in ("caption", "width", "height")}}
-            if not np.isnan(row["score"]):
-                facts[SCORE_FIELD] = row["score"]
             members = {
                 row["kind"]: images[place],
                 "txt": row["caption"].encode(),

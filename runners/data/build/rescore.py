@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from budgets.names import unknown
 from runners.data.build.build_pool import Build, build_pool
+from runners.data.build.known_scores import OF_PAIR
 from runners.data.index.merge import look_up
 from runners.data.index.parts import Index
 from runners.data.index.selection import SCORE_PREFIX, SUBSET_PREFIX, count_scored
@@ -43,8 +44,10 @@ def set_score(
         scorer: The scorer.
 
     Raises:
-        ValueError: The number of scores is not that of the pairs, or all scores are NaN.
+        ValueError: The number of scores is not that of the pairs, all scores are NaN, or the name is that
+            of a fact of each pair, or differs from another score's only in case.
     """
+    _require_apart(scorer.name, pool.scorers)
     stretches = [scores] if isinstance(scores, np.ndarray) else scores
     finite = (np.where(np.isfinite(each), each, np.nan).astype(np.float32) for each in stretches)
     column = SCORE_PREFIX + scorer.name
@@ -62,6 +65,14 @@ def set_score(
         column = SCORE_PREFIX + name
         rankings[name] = next(fingerprints(index, [column])), count_scored(index, column)
     return _in_force(replace(pool, index=index, scorers=scorers, rankings=rankings), scorer.name)
+
+
+def _require_apart(name: str, names: Iterable[str]) -> None:
+    """Raise ValueError if expressions or DuckDB, which ignores case, could not tell a name from others."""
+    if name in OF_PAIR:
+        raise ValueError(f"{name} names a fact of each pair in expressions; choose another --name")
+    if other := next((each for each in names if each != name and each.lower() == name.lower()), None):
+        raise ValueError(f"{name} differs from the pool's {other} only in case; choose another --name")
 
 
 def use_score(pool: Pool, name: str) -> Pool:
@@ -112,8 +123,10 @@ def set_subset(pool: Pool, name: str, uids: Path) -> Pool:
         wanted = np.load(uids, mmap_mode="r")
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read uids from {uids}: {error}") from error
-    if wanted.dtype != np.dtype("u8,u8"):
-        raise ValueError(f"{uids} has type {wanted.dtype}, not pairs of u8 as DataComp's subset files")
+    if not isinstance(wanted, np.memmap) or wanted.dtype != np.dtype("u8,u8") or wanted.ndim != 1:
+        found = f"{wanted.dtype} of shape {wanted.shape}" if isinstance(wanted, np.ndarray) else "an archive"
+        raise ValueError(f"{uids} holds {found}, not a list of pairs of u8 as DataComp's subset files")
+    _require_apart(name, pool.subsets)
     counts = []
 
     def inside(folder: Path) -> Iterator[NDArray[np.bool_]]:

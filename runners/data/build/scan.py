@@ -3,9 +3,11 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -141,9 +143,16 @@ def _scan_part(  # noqa: PLR0913, PLR0917 - what a scan needs
 
 def _json(facts: Mapping[str, object]) -> str:
     try:
-        return json.dumps(dict(facts))
+        return json.dumps(dict(facts), default=_plain)
     except RecursionError:  # nested almost too deeply to be read
         return "{}"
+
+
+def _plain(value: object) -> object:
+    """Return a value of a parquet file as JSON has it: bytes are left out, dates and the like are texts."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return None if isinstance(value, bytes) else float(value) if isinstance(value, Decimal) else str(value)
 
 
 def damage_of(file: Path) -> pd.DataFrame:

@@ -40,13 +40,13 @@ def find_duplicates(files: Sequence[Path], known: Sequence[Path], target: Path) 
 
     def repeated(mine: str) -> str:
         found = f"""
-            SELECT file_index AS part, file_row_number AS row FROM read_parquet($files) WHERE {mine}
+            SELECT file_index AS part, file_row_number AS row FROM {_read("files")} WHERE {mine}
             QUALIFY row_number() OVER (PARTITION BY hash, image_hash ORDER BY part, row) > 1
         """
         if known:
             found += f"""
-                UNION SELECT file_index, file_row_number FROM read_parquet($files)
-                WHERE {mine} AND hash IN (SELECT hash FROM read_parquet($known) WHERE {mine})
+                UNION SELECT file_index, file_row_number FROM {_read("files")}
+                WHERE {mine} AND hash IN (SELECT hash FROM {_read("known")} WHERE {mine})
             """
         return found
 
@@ -62,7 +62,7 @@ def most_frequent(files: Sequence[Path], most: int) -> list[str]:
     """
     with _engine(files[0].parent) as engine:
         found = engine.execute(
-            "SELECT word FROM read_parquet($files) GROUP BY word ORDER BY sum(count) DESC, word LIMIT $most",
+            f"SELECT word FROM {_read('files')} GROUP BY word ORDER BY sum(count) DESC, word LIMIT $most",
             {"files": _paths(files), "most": most},
         ).fetchall()
     return [word for (word,) in found]
@@ -76,7 +76,8 @@ def look_up(  # noqa: PLR0913 - two groups of tables, and the column
     Args:
         files: The tables.
         by: Column of ids in both groups of tables. Ids of a column ``uid`` are compared in lower case. In any
-            other column an id that several rows of ``files`` share is ambiguous, and finds nothing.
+            other column an id that several rows of ``files`` share is ambiguous, and finds nothing. An empty
+            id finds nothing either.
         others: The other tables; of rows with the same id the first counts.
         column: Column of the value.
         folder: Folder for temporary files.
@@ -86,7 +87,8 @@ def look_up(  # noqa: PLR0913 - two groups of tables, and the column
         (rows,), some rows at a time: float64, NaN where there is none; or objects, texts and None.
     """
     name = _quoted([by])
-    known = f"lower(CAST({name} AS VARCHAR))" if by == "uid" else f"CAST({name} AS VARCHAR)"
+    known = f"nullif(CAST({name} AS VARCHAR), '')"
+    known = f"lower({known})" if by == "uid" else known
     kind = "VARCHAR" if text else "DOUBLE"
     clear = "TRUE" if by == "uid" else f"count(*) OVER (PARTITION BY {known}) = 1"
 
@@ -94,10 +96,10 @@ def look_up(  # noqa: PLR0913 - two groups of tables, and the column
         return f"""
             SELECT part, row, CASE WHEN own.clear THEN other.value END AS value FROM (
                 SELECT {known} AS id, file_index AS part, file_row_number AS row, {clear} AS clear
-                FROM read_parquet($files) WHERE {mine}
+                FROM {_read("files")} WHERE {mine}
             ) AS own LEFT JOIN (
                 SELECT {known} AS id, CAST({_quoted([column])} AS {kind}) AS value
-                FROM read_parquet($others) WHERE {mine}
+                FROM {_read("others")} WHERE {mine}
                 QUALIFY row_number() OVER (PARTITION BY {known} ORDER BY file_index, file_row_number) = 1
             ) AS other USING (id)
         """
@@ -125,9 +127,9 @@ def join(files: Sequence[Path], columns: Path, target: Path) -> Path:
     def joined(mine: str) -> str:
         return f"""
             SELECT own.* EXCLUDE ({_quoted(own)}), other.* EXCLUDE (hash) FROM (
-                SELECT *, file_index AS part, file_row_number AS row FROM read_parquet($files) WHERE {mine}
+                SELECT *, file_index AS part, file_row_number AS row FROM {_read("files")} WHERE {mine}
             ) AS own LEFT JOIN (
-                SELECT DISTINCT ON (hash) * FROM read_parquet($columns) WHERE {mine}
+                SELECT DISTINCT ON (hash) * FROM {_read("columns")} WHERE {mine}
                 ORDER BY hash, file_row_number
             ) AS other USING (hash)
         """
@@ -149,7 +151,7 @@ def in_order(files: Sequence[Path], order: str, folder: Path, rows: int) -> Iter
         target = Path(temporary) / "sorted.parquet"
         with _engine(folder) as engine:
             engine.execute(
-                f"COPY (SELECT * FROM read_parquet($files) ORDER BY {order}, file_index, file_row_number) "
+                f"COPY (SELECT * FROM {_read('files')} ORDER BY {order}, file_index, file_row_number) "
                 f"TO {_text(target)} (FORMAT parquet)",
                 {"files": _paths(files)},
             )
@@ -201,10 +203,18 @@ def _by_shares(
             share = Path(folder) / f"{number:06d}.parquet"
             engine.execute(f"COPY ({found}) TO {_text(share)} (FORMAT parquet)", paths)
         engine.execute(
-            f"COPY (SELECT {columns} FROM read_parquet($shares) ORDER BY part, row) "
+            f"COPY (SELECT {columns} FROM {_read('shares')} ORDER BY part, row) "
             f"TO {_text(target)} (FORMAT parquet)",
             {"shares": _paths([*Path(folder).iterdir()])},
         )
+
+
+def _read(parameter: str) -> str:
+    """Return the SQL that reads tables whose paths are a parameter.
+
+    DuckDB would take a folder called ``score=9`` for a column.
+    """
+    return f"read_parquet(${parameter}, hive_partitioning = false)"
 
 
 def _paths(files: Sequence[Path]) -> list[str]:
@@ -222,7 +232,11 @@ def _quoted(names: Sequence[str]) -> str:
 
 @contextmanager
 def _engine(folder: Path) -> Iterator["DuckDBPyConnection"]:
-    """Context manager: a connection with a temporary folder below the given one."""
+    """Context manager: a connection with a temporary folder below the given one.
+
+    Raises:
+        ValueError: A table holds other values than expected, or the memory or disk is too small.
+    """
     import duckdb  # noqa: PLC0415 - trials do not need it
 
     with TemporaryDirectory(prefix=".merge-", dir=folder) as spilled:
@@ -233,4 +247,7 @@ def _engine(folder: Path) -> Iterator["DuckDBPyConnection"]:
         }
         with duckdb.connect(config=settings) as engine:
             engine.execute("SET enable_progress_bar = false")  # it would go to the command's output
-            yield engine
+            try:
+                yield engine
+            except duckdb.Error as error:
+                raise ValueError(f"can't merge tables in {folder}: {str(error).splitlines()[0]}") from error

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from runners.data.index.parts import GROUPS_PER_PART, ROWS_PER_GROUP, ROWS_PER_PART, Index, Part
 from runners.data.index.score_ranks import histogram_of_hashes, histogram_of_scores
+from runners.data.index.selection import SCORE_PREFIX, SUBSET_PREFIX
 from runners.data.index.words import split_words
 from runners.data.places.copies import INDEX, SHARDS_AT, copied_from
 from runners.host.files import new_file
@@ -130,10 +131,12 @@ def read_part(folder: Path, file: str) -> tuple[Part, list[str]]:
 
 
 def index_of_files(files: Sequence[Path]) -> Index:
-    """Return tables of pairs with ``hash`` and ``score`` in one folder as an index."""
+    """Return tables of pairs in one folder as an index of their ``hash``, scores and named subsets."""
     # Row groups of other writers may be large: some at a time.
     parts = [part for file in files for part in _parts_in(pq.read_metadata(file), file.stem, 1)]
-    return Index(files[0].parent, parts, ["hash", "score"])
+    carried = ("hash", "score", SCORE_PREFIX, SUBSET_PREFIX)
+    names = [name for name in pq.read_schema(files[0]).names if name.startswith(carried)]
+    return Index(files[0].parent, parts, names)
 
 
 def index_of_pool(path: Path, facts: Mapping[str, Any]) -> Index:

@@ -6,7 +6,7 @@ killed process leaves either the old or the new version of the pool.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -58,7 +58,7 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
     assert parts, "a pool has pairs"
     index = Index(
         folder,
-        _with_sizes(parts, list(shards), folder, sizes),
+        _with_sizes(parts, {shard for part, _ in found for shard in part.shards}, shards, folder, sizes),
         old.stored if old else found[-1][1],
         added=old.added if old else {},
         named=old.named if old else {},
@@ -154,11 +154,14 @@ def fingerprints(index: Index, columns: Sequence[str]) -> Iterator[str]:
 
 
 def _with_sizes(
-    parts: Sequence[Part], shards: Sequence[str], folder: Path, sizes: Mapping[str, int] | None
+    parts: Sequence[Part],
+    with_pairs: Collection[str],
+    shards: Iterable[str],
+    folder: Path,
+    sizes: Mapping[str, int] | None,
 ) -> list[Part]:
     """Return the parts with the sizes of their shards; the last one also has the shards without pairs."""
-    known = {shard for part in parts for shard in part.shards}
-    last = dict.fromkeys((shard for shard in shards if shard not in known), UNKNOWN)
+    last = dict.fromkeys((shard for shard in shards if shard not in with_pairs), UNKNOWN)
     parts = [*parts[:-1], replace(parts[-1], shards={**parts[-1].shards, **last})]
     wanted = [shard for part in parts for shard, size in part.shards.items() if size == UNKNOWN]
     found = sizes or FolderPlace(folder).sizes(wanted)

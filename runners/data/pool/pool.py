@@ -223,7 +223,7 @@ def _read(path: Path, file: Path) -> Pool:
         raise ValueError(f"{path} is not a pool: it has no pool.json") from None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} does not describe a pool: {error!r}") from error
-    if found not in {1, FORMAT}:
+    if found not in (1, FORMAT):
         raise ValueError(
             f"{path} is a pool of format {found}; this version reads formats 1 and {FORMAT}: use a later one"
         )
@@ -254,19 +254,21 @@ def _described(path: Path, name: str, facts: Mapping[str, Any]) -> Pool:
         copy_of=copied_from(path),
         vocabulary_file=facts.get("vocabulary", "vocabulary.txt"),
         left_out_files=tuple(facts.get("left_out_files", left_out)),
-        left_out=facts["left_out"],
+        left_out=dict(facts["left_out"]),
         scorers={name: Scorer(**scorer) for name, scorer in facts.get("scorers", {}).items()},
         unranked=version_of(facts),
         rankings={
             name: (each["fingerprint"], each["scored_pairs"])
             for name, each in facts.get("rankings", {}).items()
         },
-        subsets=facts.get(
-            "subsets",
-            {
-                name.removeprefix(SUBSET_PREFIX): sum(map(np.count_nonzero, index.chunks(name)))
-                for name in named
-            },
+        subsets=dict(
+            facts.get(
+                "subsets",
+                {
+                    name.removeprefix(SUBSET_PREFIX): sum(map(np.count_nonzero, index.chunks(name)))
+                    for name in named
+                },
+            )
         ),
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from runners.data.pool.tar_members import Gap, members_of
+from runners.data.pool.tar_members import Gap, Member, members_of
 
 IMAGE_KINDS = ("jpg", "jpeg", "png", "webp")
 
@@ -88,13 +88,14 @@ def read_samples(path: Path) -> Iterator[tuple[str, dict[str, tuple[int, bytes]]
 def walk_samples(path: Path) -> Iterator[Sample | UnreadableRange]:
     """Read a tar sample by sample, as webdataset groups its members, past everything that is damaged.
 
-    A member that repeats begins a new sample, so adjacent samples may have the same key.
+    A member that repeats begins a new sample, so adjacent samples may have the same key. A member without a
+    stem or an ending belongs to no sample.
     """
     # ``now`` is the present sample; ``usual`` the members of the last sample that surely was whole.
     key, now, usual = "", Sample(key=""), frozenset[str]()
     beside = False  # True if the present sample follows unreadable bytes, and may lack its first members
     try:
-        for each in members_of(path):
+        for each in _members_of_samples(path):
             its_key, ending = _key_of(each.name)
             if isinstance(each, Gap):
                 # The member that begins the gap belongs to the present sample, or shows that it had ended.
@@ -123,6 +124,15 @@ def walk_samples(path: Path) -> Iterator[Sample | UnreadableRange]:
         return
     if now.endings:
         yield replace(now, whole=not beside or _has_all(now, usual))
+
+
+def _members_of_samples(path: Path) -> Iterator[Member | Gap]:
+    """Yield a tar's members and gaps without the members that belong to no sample."""
+    for each in members_of(path):
+        key, ending = _key_of(each.name)
+        # Such as README, and the ``._a.png`` that macOS puts beside each file.
+        if isinstance(each, Gap) or (ending and key and not key.endswith("/")):
+            yield each
 
 
 def _key_of(name: str) -> tuple[str, str]:

@@ -7,6 +7,7 @@ import tarfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO
@@ -160,7 +161,10 @@ def describe(sample: Sample, name: str, *, score_field: str, inspect: Inspect | 
     if ending is None:
         return "no image"
     facts = facts_of(members)
-    caption = members["txt"][1].decode("utf-8", "replace") if "txt" in members else facts.get("caption")
+    try:
+        caption = members["txt"][1].decode("utf-8-sig") if "txt" in members else facts.get("caption")
+    except UnicodeDecodeError:
+        return "caption is not UTF-8"
     return entry_of(
         sample.key, name, members[ending], caption, facts, score_field=score_field, inspect=inspect
     )
@@ -177,7 +181,9 @@ def entry_of(  # noqa: PLR0913 - what is known about a pair, and options
     inspect: Inspect | None,
 ) -> PairEntry | str:
     """Describe a pair by its image (offset and bytes), caption and other fields, or return why it is none."""
-    text = " ".join(str(caption or "").split())
+    if isinstance(caption, bool) or not isinstance(caption, str | int | float | None):
+        return "caption is not text"
+    text = "" if caption is None else " ".join(str(caption).split())
     if not text:
         return "no caption"
     if as_utf8(text) != text:
@@ -239,8 +245,10 @@ def image_size(image: bytes, inspect: Inspect | None = None) -> tuple[int, int] 
 def score_of(value: object) -> float:
     """Return a finite number as a score, and NaN for everything else."""
     # A boolean is an integer to Python, but not a score.
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        return math.nan
     try:
-        number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+        number = float(value)
     except OverflowError:
         return math.nan
     return number if math.isfinite(number) else math.nan

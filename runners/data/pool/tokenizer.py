@@ -1,5 +1,6 @@
 """Tokenizers: captions to ids of a pool's most frequent words, or open_clip's byte-pair encoding."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,6 +13,9 @@ from runners.data.index.words import split_words
 
 BPE_VOCABULARY = 49408
 """Vocabulary size of CLIP's byte-pair encoding, which models of this size use."""
+
+_PIECE = re.compile(r"\S{256}(?=\S)")
+_MOST_KEPT = 200_000
 
 Tokenize = Callable[[Sequence[str]], NDArray[np.int64]]
 """Texts → token ids, int64 (texts, context length)."""
@@ -78,10 +82,16 @@ def mixed_words(pools: Sequence[Sequence[str]]) -> Sequence[str]:
 
 
 def caption_tokens(texts: Sequence[str]) -> NDArray[np.int16]:
-    """Count the tokens of each text in CLIP's byte-pair encoding, without start and end, int16 (texts,)."""
-    encode = _encoder().encode
-    most = np.iinfo(np.int16).max
-    return np.array([min(len(encode(text)), most) for text in texts], np.int16)
+    """Count the tokens of each text in CLIP's byte-pair encoding, without start and end, int16 (texts,).
+
+    Longer words than any of a language are counted in pieces: the time of one grows with its length squared.
+    """
+    encoder, most = _encoder(), np.iinfo(np.int16).max
+    counts = [min(len(encoder.encode(_PIECE.sub(r"\g<0> ", text))), most) for text in texts]
+    if len(encoder.cache) > _MOST_KEPT:  # open_clip keeps each word for good
+        special = [encoder.decoder[number] for number in encoder.all_special_ids]
+        encoder.cache = {word: word for word in special}
+    return np.array(counts, np.int16)
 
 
 @lru_cache(maxsize=1)

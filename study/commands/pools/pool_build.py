@@ -2,6 +2,7 @@
 
 import os
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,14 @@ EXAMPLES: tuple[str, ...] = (
     "pools/emoji --from embedded:256",
 )
 
+_OF_EMBEDDED = {"seed": 0}
+_OF_TABLES = {"image": "image", "url": "url", "caption": "caption"}
+_OF_DOWNLOADS = {
+    "img2dataset": "img2dataset", "image_size": 256, "resize_mode": "keep_ratio", "retries": 2, "timeout": 10,
+    "user_agent": "clip-scaling-study",
+}  # fmt: skip
+"""Options that have an effect on one kind of source alone, with their defaults."""
+
 _RESIZE_MODES = ("no", "keep_ratio", "keep_ratio_largest", "center_crop", "border")  # of img2dataset
 
 
@@ -42,9 +51,11 @@ def add_options(parser: ArgumentParser) -> None:
         action="store_true",
         help="index the tar shards where they are, in the folder itself or below the URL; write no shards",
     )
-    parser.add_argument("--image", default="image", help="column of image paths (default: image)")
-    parser.add_argument("--url", default="url", help="column of URLs (default: url)")
-    parser.add_argument("--caption", default="caption", help="column of captions (default: caption)")
+    parser.add_argument("--image", default=_OF_TABLES["image"], help="column of image paths (default: image)")
+    parser.add_argument("--url", default=_OF_TABLES["url"], help="column of URLs (default: url)")
+    parser.add_argument(
+        "--caption", default=_OF_TABLES["caption"], help="column of captions (default: caption)"
+    )
     parser.add_argument(
         "--score", default="similarity", help="column of quality scores (default: similarity)"
     )
@@ -57,35 +68,44 @@ def add_options(parser: ArgumentParser) -> None:
         help="evaluation sets whose images are left out",
     )
     parser.add_argument(
-        "--seed", type=number(0, 2**32 - 1, int), default=0, help="seed of the embedded pool (default: 0)"
+        "--seed",
+        type=number(0, 2**32 - 1, int),
+        default=_OF_EMBEDDED["seed"],
+        help="seed of the embedded pool (default: 0)",
     )
     parser.add_argument(
         "--img2dataset",
-        default="img2dataset",
+        default=_OF_DOWNLOADS["img2dataset"],
         metavar="COMMAND",
         help="command that downloads (default: img2dataset)",
     )
     parser.add_argument(
         "--image-size",
         type=number(8, 8192, int),
-        default=256,
+        default=_OF_DOWNLOADS["image_size"],
         help="side of downloaded images in pixels (default: 256)",
     )
     parser.add_argument(
         "--resize-mode",
         choices=_RESIZE_MODES,
-        default="keep_ratio",
+        default=_OF_DOWNLOADS["resize_mode"],
         help="img2dataset's resize mode (default: keep_ratio)",
     )
     parser.add_argument(
-        "--retries", type=number(0, 1000, int), default=2, help="retries of a failed URL (default: 2)"
+        "--retries",
+        type=number(0, 1000, int),
+        default=_OF_DOWNLOADS["retries"],
+        help="retries of a failed URL (default: 2)",
     )
     parser.add_argument(
-        "--timeout", type=number(1, 3600, int), default=10, help="seconds to wait for a server (default: 10)"
+        "--timeout",
+        type=number(1, 3600, int),
+        default=_OF_DOWNLOADS["timeout"],
+        help="seconds to wait for a server (default: 10)",
     )
     parser.add_argument(
         "--user-agent",
-        default="clip-scaling-study",
+        default=_OF_DOWNLOADS["user_agent"],
         help="user agent sent to servers (default: clip-scaling-study)",
     )
 
@@ -115,6 +135,7 @@ def run(options: Namespace) -> int:
                 raise ValueError(
                     f"{source} can only be built in a folder; upload that folder to {shared.url} afterwards"
                 )
+            _refuse(options, _OF_TABLES | _OF_DOWNLOADS | {"score": "similarity"}, source)
             _build_embedded(shared.path, source.removeprefix("embedded:"), options.seed)
         else:
             with PoolSite(options, show) as site:
@@ -129,6 +150,13 @@ def run(options: Namespace) -> int:
     return 0
 
 
+def _refuse(options: Namespace, without_effect: Mapping[str, object], source: object) -> None:
+    """Raise ValueError if an option is given that has no effect on a source."""
+    for name, default in without_effect.items():
+        if getattr(options, name) != default:
+            raise ValueError(f"--{name.replace('_', '-')} has no effect on {source}: leave it out")
+
+
 def _build_embedded(path: Path, pairs: str, seed: int) -> None:
     if not pairs.isdigit() or pairs == "0":
         raise ValueError(f"embedded:{pairs} needs a number of pairs, such as embedded:8192")
@@ -141,6 +169,7 @@ def _build_from_url(shared: "SharedFolder", url: str, options: Namespace, site: 
     from runners.data.places.copies import copy_pool, listed
 
     path = shared.path
+    _refuse(options, _OF_TABLES | _OF_DOWNLOADS | _OF_EMBEDDED, url)
     if options.in_place and url != shared.url and "pool.json" in listed("pool", url):
         if shared.url:
             raise ValueError(f"{url} is already an indexed pool; declare or score it without `data build`")
@@ -160,7 +189,11 @@ def _build_from(shared: "SharedFolder", source: Path, options: Namespace, site: 
     from runners.data.build.sources.table_file import table_columns
 
     path, build = shared.path, _described(shared, options, source)
-    if source.is_file() and source.suffix.lower() != ".tar" and options.url in table_columns(source):
+    is_table = source.is_file() and source.suffix.lower() != ".tar"
+    is_of_urls = is_table and options.url in table_columns(source)
+    without_effect: dict[str, object] = {**_OF_EMBEDDED, **({} if is_table else _OF_TABLES)}
+    _refuse(options, without_effect | ({"image": "image"} if is_of_urls else _OF_DOWNLOADS), source)
+    if is_of_urls:
         if options.in_place:
             raise ValueError(
                 f"{source} names URLs of images, which have to be downloaded: leave out --in-place"

@@ -1,6 +1,7 @@
 """``python -m study data score``: score a pool's pairs, or name a subset of them."""
 
 import os
+import re
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,12 +84,19 @@ def _scored_by_index(pool: "Pool", options: Namespace) -> "Pool | None":
     from runners.data.pool.pool import COMPUTED, Scorer
 
     kind, _, name = options.scorer.partition(":")
+    is_subset = options.scorer.endswith(".npy")
+    named = options.name or (Path(options.scorer).stem if is_subset else None)
+    if named is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}", named):
+        raise ValueError(
+            f"--name {named[:100]}: names of scores and subsets have up to 100 letters, digits, '.', '_', "
+            "'-' and ':', and start with a letter or digit"
+        )
     if options.metadata and kind != "column" and not options.scorer.startswith("="):
         raise ValueError("--metadata needs --with column:NAME or --with =EXPRESSION")
     if options.name and kind == "score":
         raise ValueError("--name names a new score: leave it out with --with score:NAME")
-    if options.scorer.endswith(".npy"):
-        return set_subset(pool, options.name or Path(options.scorer).stem, Path(options.scorer))
+    if is_subset:
+        return set_subset(pool, str(named), Path(options.scorer))
     if options.scorer.startswith("="):
         if not options.name:
             raise ValueError("a computed score needs --name, by which declarations and reports call it")

@@ -30,7 +30,12 @@ def line_of(path: Path, start: str) -> int:
         ("metric: held-out/top1", "metric: heldout/top5", "metric:", "did you mean 'held-out/top5'?"),
         ("study: 15 TFLOP", "study: 1 TFLOP", "  study: 1 TFLOP", "the grid costs 11.49 TFLOP (42 trials"),
         ("embedded: {pairs: 8192}", "path: nowhere", "  path: nowhere", "nowhere is not a folder"),
-        ("[60 GFLOP, 180 GFLOP, 540 GFLOP]", "[60, 180, 540]", "grid:", "a number without a unit is FLOPs"),
+        (
+            "[60 GFLOP, 180 GFLOP, 540 GFLOP]",
+            "[60, 180, 540]",
+            "grid:",
+            "a number without a unit is in FLOPs",
+        ),
         ("seeds: [0, 1]", "seeds: 3", "seeds:", "seeds: 3 is ambiguous: write [3] for the single seed 3"),
         (
             "# evaluation:\n#   imagenet: /d",

@@ -140,7 +140,7 @@ def test_the_readme_says_what_the_shipped_studies_spent() -> None:
     assert f"| {format_flops(spent['small-full'])} |" in README
     plan = pd.read_parquet(ROOT / "results" / "small" / "plan.parquet")
     paid = plan["paid_flops"].sum() / plan["train_flops"].sum()
-    assert f"share a trunk (`schedule: trunk`), which takes {100 * paid:.0f} % of" in README
+    assert f"share a trunk (`schedule: trunk`) and cost {100 * paid:.0f} % of" in README
 
 
 def test_a_new_study_is_planned_as_the_page_on_declaring_says(

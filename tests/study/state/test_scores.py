@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from budgets.quality import check_quality
@@ -142,6 +143,9 @@ def test_a_score_is_computed_from_others_and_named(scored: Pool, tmp_path: Path,
         "=first": "a computed score needs --name",
         "score:first --name x": "--name names a new score: leave it out with --with score:NAME",
         "score:first --metadata m.parquet": "--metadata needs --with column:NAME or --with =EXPRESSION",
+        "=first --name First": "First differs from the pool's first only in case; choose another --name",
+        "=first --name width": "width names a fact of each pair in expressions; choose another --name",
+        "=first --name x/y": "--name x/y: names of scores and subsets have up to 100 letters, digits, '.'",
     }.items():
         expression, option, rest = words.partition(" --")
         assert output in run(f"data score {scored.path} --with '{expression}' {option}{rest}", code=2)
@@ -166,3 +170,24 @@ def test_status_tells_of_a_ranking_that_has_changed_since_the_last_run(
     use_score(Pool.open(scored.path), "first")
     assert run(f"run {words} --dry-run").startswith("1 trial: 1 finished, 0 to run")
     assert json.loads(run(f"status {words} --json"))["ranked_anew"] == 0
+
+
+def test_metadata_and_uid_files_that_are_ambiguous_or_of_another_kind_are_refused(
+    scored: Pool, tmp_path: Path, run: Run
+) -> None:
+    keys = [key for frame in scored.index.frames(["key"]) for key in frame["key"]]
+    table = pd.DataFrame({"key": keys, "CLIP": 1.0, "clip": 2.0, "when": pd.Timestamp("2024-01-01")})
+    table.to_parquet(tmp_path / "m.parquet")
+    np.save(tmp_path / "scalar.npy", np.zeros((), "u8,u8"))
+    np.save(tmp_path / "table.npy", np.zeros((2, 2), "u8,u8"))
+    np.savez(tmp_path / "archive.npz", uids=np.zeros(2, "u8,u8"))
+    (tmp_path / "archive.npz").rename(tmp_path / "archive.npy")
+    for words, output in {
+        f"column:clip --metadata {tmp_path}/m.parquet": "columns clip and CLIP differ only in case",
+        f"=when --metadata {tmp_path}/m.parquet --name x": "m.parquet: column when holds timestamp[",
+        f"{tmp_path}/scalar.npy": "not a list of pairs of u8 as DataComp's subset files",
+        f"{tmp_path}/table.npy": "holds [('f0', '<u8'), ('f1', '<u8')] of shape (2, 2), not a list of",
+        f"{tmp_path}/archive.npy": "archive.npy holds an archive, not a list of pairs of u8",
+    }.items():
+        assert output in run(f"data score {scored.path} --with {words}", code=2)
+    assert set(Pool.open(scored.path).scorers) <= {"first"}

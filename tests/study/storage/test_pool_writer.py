@@ -1,4 +1,4 @@
-"""One writer at a time of a pool below a URL, from whatever machine."""
+"""One writer at a time of a pool in a folder, and of one below a URL from whatever machine."""
 
 import json
 import os
@@ -17,6 +17,19 @@ from tests.runners.host.bucket import Bucket
 pytestmark = pytest.mark.slow
 
 LEASE = "p/.writing.json"
+
+
+def test_two_commands_do_not_write_one_folder(tmp_path: Path) -> None:
+    refused = rf"^another command is writing {tmp_path}: process {os.getpid()} on .*, since .*\. Wait until"
+    with (
+        only_writer(str(tmp_path), print),
+        pytest.raises(ValueError, match=refused),
+        only_writer(str(tmp_path), print),
+    ):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"], "a folder needs no lease"
+    with only_writer(str(tmp_path), print), only_writer(str(tmp_path / "new"), print):
+        pass
 
 
 def test_two_machines_do_not_write_one_pool(
@@ -58,11 +71,6 @@ def test_a_dead_writer_is_replaced_and_a_writer_that_lost_its_lease_fails(
         write_until_the_other_goes_on()
     assert storage.read(LEASE) == other.encode(), "what is another's is left alone"
     storage.delete([LEASE])
-
-
-def test_a_folder_needs_no_lease(tmp_path: Path) -> None:
-    with only_writer(str(tmp_path), lambda _: None):
-        assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

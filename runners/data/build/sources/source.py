@@ -1,6 +1,5 @@
 """Sources of pools, read part by part: tars of samples, or a table of image paths and captions."""
 
-import json
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -8,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b, file_digest
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from runners.data.build.in_place import SCORE_FIELD, shards_at, shards_of
 from runners.data.build.sources.table_file import NOT_UTF8, check_columns, count_rows, read_rows
@@ -32,7 +31,7 @@ _ROWS_PER_PART = 2048
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Columns:
-    """Names of the columns of a table, or of the fields of a sample's json.
+    """Names of the columns of a table; of the score also the name of the field of a sample's json.
 
     Attributes:
         image: The image's path, absolute or relative to the table's folder.
@@ -181,13 +180,14 @@ def _pairs_in(file: Path, name: str, columns: Columns, inspect: Inspect) -> Iter
 
 
 def _table_pairs(part: SourcePart, columns: Columns, inspect: Inspect) -> Iterator[SourcePair | Damage]:
-    table = read_rows(part.file, part.start, part.stop)
+    table = read_rows(part.file, part.start, part.stop, (columns.image, columns.caption, "uid"))
     check_columns(table.columns, part.file, columns.image, columns.caption)
-    rows: list[dict[str, Any]] = json.loads(table.to_json(orient="records"))  # missing values are null
-    for number, row in enumerate(rows, part.start):
-        path, caption = part.file.parent / str(row[columns.image]), row[columns.caption]
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    for number, row in enumerate(cast("list[dict[str, Any]]", rows), part.start):
+        name, caption = row[columns.image], row[columns.caption]
+        path = part.file.parent / str(name)
         kind = path.suffix[1:].lower()
-        image = _image_file(path)
+        image = _image_file(path) if name else "no image"
         found: PairEntry | str
         if isinstance(image, str):
             found = image

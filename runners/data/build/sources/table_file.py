@@ -1,8 +1,9 @@
 """Tables in files: parquet, csv, tsv and jsonl, read whole or some rows at a time."""
 
 import codecs
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ NOT_UTF8 = "\ufdd0"
 """Character that replaces bytes that are not UTF-8; no text contains it."""
 
 _MARKING = "mark-not-utf8"
+_ZERO_FIRST = r"[-+]?0\d"
 
 
 def count_rows(path: Path) -> int:
@@ -44,8 +46,12 @@ def table_columns(path: Path) -> list[str]:
         return list(pq.read_schema(path).names)
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, texts: Sequence[str] = ()) -> pd.DataFrame:
     """Read a table.
+
+    Args:
+        path: The table.
+        texts: Columns of a csv or tsv file that hold texts, even if all of them look like numbers.
 
     Raises:
         ValueError: The file is not a table, or cannot be read.
@@ -55,20 +61,32 @@ def read_table(path: Path) -> pd.DataFrame:
             return pd.read_parquet(path)
         if path.suffix in {".csv", ".tsv", ".jsonl"}:
             try:
-                return _read_text(path, "strict")
+                return _read_text(path, texts, "strict")
             except UnicodeDecodeError:
-                return _read_text(path, _MARKING)
+                return _read_text(path, texts, _MARKING)
     raise ValueError(
         f"{path} is not a valid source; use a folder of .tar shards, or a table ({', '.join(_ENDINGS)})"
     )
 
 
-def _read_text(path: Path, errors: Any) -> pd.DataFrame:  # noqa: ANN401 - a handler that we registered
-    if path.suffix != ".jsonl":
-        return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", encoding_errors=errors)
-    table = pd.read_json(path, lines=True, encoding_errors=errors)
-    if not isinstance(table, pd.DataFrame) or not all(isinstance(name, str) for name in table.columns):
-        raise ValueError("each line must be a JSON object")
+def _read_text(
+    path: Path,
+    texts: Sequence[str],
+    errors: Any,  # noqa: ANN401 - a handler that we registered
+) -> pd.DataFrame:
+    """Read a table with its texts as they are: ``NA``, ``007`` and ``true`` may be captions or ids."""
+    if path.suffix == ".jsonl":
+        with path.open(encoding="utf-8-sig", errors=errors) as file:
+            rows = [json.loads(line) for line in file if line.strip()]
+        if not all(isinstance(row, dict) for row in rows):
+            raise ValueError("each line must be a JSON object")
+        return pd.DataFrame(rows, dtype=object)
+    how = {"sep": "\t" if path.suffix == ".tsv" else ",", "encoding_errors": errors}
+    table: pd.DataFrame = pd.read_csv(path, **how, dtype=str, keep_default_na=False)
+    for name in table.columns.difference(list(texts)):
+        if not table[name].str.match(_ZERO_FIRST).any():
+            with suppress(ValueError):
+                table[name] = pd.to_numeric(table[name])
     return table
 
 
@@ -96,11 +114,18 @@ def check_columns(columns: Iterable[str], path: Path, *names: str) -> None:
             raise ValueError(f"{path}: {unknown('column', name, columns)}")
 
 
-def read_rows(path: Path, start: int, stop: int) -> pd.DataFrame:
-    """Read some rows; a parquet file is read by row group, because it may exceed the memory."""
+def read_rows(path: Path, start: int, stop: int, texts: tuple[str, ...] = ()) -> pd.DataFrame:
+    """Read some rows; a parquet file is read by row group, because it may exceed the memory.
+
+    Args:
+        path: The table.
+        start: The first row.
+        stop: One after the last row.
+        texts: As in `read_table`.
+    """
     changed = path.stat().st_mtime_ns
     if path.suffix != ".parquet":
-        return _kept_table(path, changed).iloc[start:stop]
+        return _kept_table(path, changed, texts).iloc[start:stop]
     groups, begin = [], 0
     for group, count in enumerate(_group_sizes(path, changed)):
         first, last = max(start - begin, 0), min(stop - begin, count)
@@ -112,8 +137,8 @@ def read_rows(path: Path, start: int, stop: int) -> pd.DataFrame:
 
 # A process reads the parts of a table one after the other.
 @lru_cache(maxsize=1)
-def _kept_table(path: Path, _changed_ns: int) -> pd.DataFrame:
-    return read_table(path)
+def _kept_table(path: Path, _changed_ns: int, texts: tuple[str, ...]) -> pd.DataFrame:
+    return read_table(path, texts)
 
 
 @lru_cache(maxsize=1)

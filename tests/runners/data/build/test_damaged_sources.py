@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import multiprocessing
 import os
 import struct
 import tarfile
@@ -11,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import webdataset
 from PIL import Image
 
+from runners.data.build import build_pool as module
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.build.in_place import index_shards, open_pool
 from runners.data.build.known_scores import column_scores, metadata_scores
@@ -363,3 +366,107 @@ def test_metadata_by_a_repeated_key_or_of_booleans_scores_no_pair(tmp_path: Path
     )
     with pytest.raises(ValueError, match=r"column truth holds bool, not numbers"):
         metadata_scores(pool, "truth", tmp_path / "m.parquet")
+
+
+# webdataset leaves its shards to the garbage collector to close.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_members_without_a_stem_or_ending_are_passed_over_as_by_webdataset(tmp_path: Path) -> None:
+    shard = tmp_path / "x" / "0.tar"
+    shard.parent.mkdir()
+    with tarfile.open(shard, "w") as tar:
+        for number in range(3):
+            key, members = small(number)
+            for ending, content in members.items():
+                add(tar, f"._{key}.{ending}", b"AppleDouble")
+                add(tar, "README", b"about")
+                add(tar, f"{key}.{ending}", content)
+
+    pool = built(tmp_path / "x")
+
+    theirs = [each["txt"].decode() for each in webdataset.WebDataset([str(shard)], shardshuffle=False)]
+    assert sorted(pool.frame["caption"]) == sorted(theirs) == ["number 0", "number 1", "number 2"]
+    assert left_out(pool) == []
+
+
+def test_captions_in_a_txt_that_are_not_utf8_are_left_out_and_a_byte_order_mark_is_not_kept(
+    tmp_path: Path,
+) -> None:
+    texts = [b"caf\xe9", b"\xef\xbb\xbfmarked", b"\xef\xbb\xbf"]
+    samples = [(NAMES[n], {"png": encoded(8, 8, "PNG", n), "txt": text}) for n, text in enumerate(texts)]
+    write_tar(tmp_path / "x" / "0.tar", samples)
+    pool = built(tmp_path / "x")
+    assert pool.frame["caption"].tolist() == ["marked"]
+    assert pool.left_out == {"caption is not UTF-8": 1, "no caption": 1}
+
+
+def test_pairs_of_a_linked_tar_belong_to_the_file_and_not_to_the_link(tmp_path: Path) -> None:
+    write_tar(tmp_path / "x" / "b.tar", [small(0), small(1)])
+    (tmp_path / "x" / "a.tar").symlink_to("b.tar")
+    pool = build_pool(tmp_path / "x", Build(source=tmp_path / "x", in_place=True), lambda *_: None)
+    assert set(pool.frame["shard"]) == {"b.tar"}
+    (tmp_path / "x" / "a.tar").unlink()
+    assert Pool.open(tmp_path / "x").count == 2
+
+
+def test_a_shard_that_was_still_empty_when_it_was_indexed_is_read_when_it_is_complete(tmp_path: Path) -> None:
+    folder, how = tmp_path / "x", Build(source=tmp_path / "x", in_place=True)
+    write_tar(folder / "a.tar", [small(0), small(1)])
+    (folder / "b.tar").touch()
+    assert build_pool(folder, how, lambda *_: None).count == 2
+    assert build_pool(folder, how, lambda *_: None).count == 2
+    assert not list((folder / "versions").glob("*")), "nothing was new"
+
+    write_tar(folder / "b.tar", [small(2), small(3)])
+
+    pool = build_pool(folder, how, lambda *_: None)
+    assert sorted(pool.frame["caption"]) == [f"number {n}" for n in range(4)]
+    assert pool.shards["b.tar"] == (folder / "b.tar").stat().st_size
+
+
+def test_a_part_that_a_killed_build_left_does_not_enter_the_pool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, how = tmp_path / "x", Build(source=tmp_path / "x", in_place=True)
+    write_tar(folder / "a.tar", [small(0), small(1)])
+    build_pool(folder, how, lambda *_: None)
+    write_tar(folder / "b.tar", [small(2), small(3)])
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "describe_pool", fail)
+        with pytest.raises(RuntimeError, match="killed"):
+            build_pool(folder, how, lambda *_: None)
+    (folder / "b.tar").unlink()
+    write_tar(folder / "c.tar", [small(0), small(1)])  # duplicates alone
+
+    pool = build_pool(folder, how, lambda *_: None)
+
+    assert set(pool.frame["shard"]) == {"a.tar"}
+    assert set(pool.shards) == {"a.tar", "c.tar"}
+
+
+def fail(*_: object, **__: object) -> None:
+    raise RuntimeError("killed")
+
+
+def test_a_build_that_finds_no_pair_leaves_no_files(tmp_path: Path) -> None:
+    write_tar(tmp_path / "x" / "0.tar", [("a", {"png": b"no image", "txt": b"text"})])
+    with pytest.raises(ValueError, match="holds no pair"):
+        build_pool(tmp_path / "new", Build(source=tmp_path / "x"), lambda *_: None)
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_file_is_not_indexed_in_place(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", [small(0)])
+    how = Build(source=tmp_path / "0.tar", in_place=True)
+    with pytest.raises(ValueError, match=r"^--in-place indexes a folder of tar shards; .*0\.tar is a file$"):
+        build_pool(tmp_path / "0.tar", how, lambda *_: None)
+
+
+def test_processes_that_open_a_folder_without_an_index_wait_for_each_other(tmp_path: Path) -> None:
+    write_tar(tmp_path / "x" / "0.tar", [small(n) for n in range(50)])
+    with multiprocessing.get_context("forkserver").Pool(4) as processes:
+        counts = processes.map(count_of, [tmp_path / "x"] * 8, chunksize=1)
+    assert counts == [50] * 8
+
+
+def count_of(folder: Path) -> int:
+    return open_pool(folder).count

@@ -193,6 +193,24 @@ def test_scores_and_rewritten_shards_go_with_later_shards(pool: Pool, source: Pa
     assert use_score(in_place(again.path), "mine").scored == 2 * EACH
 
 
+def test_an_interrupted_rewriting_of_shards_loses_no_score_that_was_added_since(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = set_score(pool, np.arange(pool.count, dtype=np.float32), Scorer(name="first"))
+    with monkeypatch.context() as patch:
+        patch.setattr("runners.data.build.build_pool.write_index", _stop)
+        with pytest.raises(RuntimeError, match="stopped"):
+            rewrite_shards(first, workers=Processes(), report=lambda *_: None)
+    set_score(first, -np.arange(pool.count, dtype=np.float32), Scorer(name="second"))
+    again = use_score(Pool.open(pool.path), "first")
+
+    rewritten = rewrite_shards(again, workers=Processes(), report=lambda *_: None)
+
+    scores = dict(zip(again.frame["hash"], -np.arange(pool.count, dtype=np.float32), strict=True))
+    found = use_score(rewritten, "second").frame
+    assert found["score"].tolist() == [scores[each] for each in found["hash"]]
+
+
 def test_a_table_that_was_touched_is_the_same_and_one_with_other_rows_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     for number, pair in enumerate(TrainingPairs(seed=3, count=4)):

@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -82,6 +83,24 @@ def test_rebuilt_shards_leave_out_images_of_evaluation_sets(owner: Path, run: Ru
     said = run("data score my-shards --with column:popularity --rewrite-shards", code=2)
     assert "shards in my-shards were not written by `data build`" in said
     assert (owner / "my-shards" / "00000.tar").read_bytes() == before
+
+
+def test_options_without_effect_on_the_source_are_refused(user: Path, run: Run) -> None:
+    (user / "my-shards").mkdir()
+    with tarfile.open(user / "my-shards" / "0.tar", "w"):
+        pass
+    for source, words in {
+        "my-shards": ("pools/x --from my-shards --caption alt", "my-shards --in-place --image photo",
+                      "pools/x --from my-shards --seed 5"),
+        "icons.csv": ("pools/x --from icons.csv --retries 5", "pools/x --from icons.csv --seed 5"),
+        "embedded:64": ("pools/x --from embedded:64 --score mine",
+                        "pools/x --from embedded:64 --image-size 64"),
+    }.items():  # fmt: skip
+        for each in words:
+            option = each.split()[-2]
+            said = run(f"data build {each}", code=2)
+            assert said == f"study: {option} has no effect on {source}: leave it out\n"
+    assert not (user / "pools" / "x").exists()
 
 
 def test_a_stopped_build_continues_and_gives_the_same_bytes(user: Path, run: Run) -> None:

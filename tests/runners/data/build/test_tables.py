@@ -1,0 +1,117 @@
+"""Texts and numbers of a table reach the pool as they are."""
+
+import datetime as dt
+import json
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from runners.data.build.build_pool import Build, build_pool
+from runners.data.build.known_scores import column_scores
+from runners.data.build.sources.source import Columns
+from runners.data.places.shared_folder import SharedFolder
+from runners.data.pool.pool import Pool
+from runners.data.pool.samples import read_samples
+from runners.host.workers import Processes
+from tests.runners.data.pool.test_pool import encoded
+
+pytestmark = pytest.mark.slow
+
+ODD = ["NA", "null", "nan", "None", "000", "007", "true", "false", "1.50", "1e3"]
+
+
+def built(table: Path) -> Pool:
+    return build_pool(table.with_suffix(""), Build(source=table), lambda *_: None)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[str]:
+    """Names of images beside the table, one for each odd caption."""
+    names = [f"{n}.png" for n in range(len(ODD))]
+    for n, name in enumerate(names):
+        (tmp_path / name).write_bytes(encoded(8, 8, "PNG", n))
+    return names
+
+
+def facts(pool: Pool) -> list[dict[str, object]]:
+    shards = sorted((pool.path / "shards").glob("*.tar"))
+    found = [json.loads(members["json"][1]) for shard in shards for _, members in read_samples(shard)]
+    return sorted(found, key=lambda each: ODD.index(str(each["caption"])))
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl"])
+def test_captions_and_ids_that_look_like_something_else_stay_texts(
+    tmp_path: Path, images: list[str], ending: str
+) -> None:
+    uids = [f"{n:032d}" for n in range(len(ODD))]
+    table = pd.DataFrame({
+        "image": images, "caption": ODD, "uid": uids, "popularity": range(10), "created_at": "1700000000",
+        "code": [f"{n:03d}" for n in range(10)], "similarity": np.arange(10) * 1e-12,
+    })  # fmt: skip
+    file = tmp_path / f"t.{ending}"
+    if ending == "jsonl":
+        table.to_json(file, orient="records", lines=True, double_precision=15)
+    else:
+        table.to_csv(file, sep="\t" if ending == "tsv" else ",", index=False)
+
+    pool = built(file)
+
+    by_caption = pool.frame.set_index("caption").loc[ODD]
+    assert by_caption["uid"].tolist() == uids
+    np.testing.assert_allclose(by_caption["score"], table["similarity"].astype(np.float32))
+    found = facts(pool)
+    assert [each["popularity"] for each in found] == list(range(10))
+    assert [each["code"] for each in found] == table["code"].tolist()
+    assert all(str(each["created_at"]) == "1700000000" for each in found)
+
+
+def test_columns_of_bytes_and_dates_do_not_stop_a_build(tmp_path: Path, images: list[str]) -> None:
+    pd.DataFrame({
+        "image": images, "caption": ODD, "similarity": [Decimal(f"{n}.5") for n in range(10)],
+        "preview": [b"\xff\xfe"] * 10, "painted": [dt.date(1600, 1, 1)] * 10,
+        "words": [["a", "b"]] * 10, "rating": [None, *map(float, range(9))],
+    }).to_parquet(tmp_path / "t.parquet")  # fmt: skip
+
+    pool = built(tmp_path / "t.parquet")
+
+    assert pool.frame.set_index("caption").loc[ODD, "score"].tolist() == [n + 0.5 for n in range(10)]
+    first = facts(pool)[0]
+    assert (first["preview"], first["painted"], first["words"]) == (None, "1600-01-01", ["a", "b"])
+    shared = SharedFolder(path=pool.path)
+    ratings = np.concatenate([*column_scores(pool, "rating", Processes(), lambda *_: None, shared)])
+    assert sorted(ratings[np.isfinite(ratings)].tolist()) == list(range(9))
+
+
+def test_a_score_by_another_name_leaves_the_similarity_of_the_samples_alone(
+    tmp_path: Path, images: list[str]
+) -> None:
+    table = pd.DataFrame({"image": images, "caption": ODD, "similarity": 0.25, "aesthetic": range(10)})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    how = Build(source=tmp_path / "t.csv", columns=Columns(score="aesthetic"))
+    pool = build_pool(tmp_path / "t", how, lambda *_: None)
+
+    assert pool.frame.set_index("caption").loc[ODD, "score"].tolist() == list(range(10))
+    assert [(each["similarity"], each["aesthetic"]) for each in facts(pool)] == [(0.25, n) for n in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("caption", "reason"),
+    [
+        (["one", "two"], "caption is not text"), ({"en": "x"}, "caption is not text"),
+        (True, "caption is not text"), (None, "no caption"), ("x\ud800", "caption is not UTF-8"),
+    ],
+)  # fmt: skip
+def test_captions_that_are_not_text_are_left_out(
+    tmp_path: Path, images: list[str], caption: object, reason: str
+) -> None:
+    rows = [{"image": images[0], "caption": "a text"}, {"image": images[1], "caption": caption}]
+    rows.append({"image": "", "caption": "no file"})
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    pool = built(tmp_path / "t.jsonl")
+
+    assert pool.frame["caption"].tolist() == ["a text"]
+    assert pool.left_out == {reason: 1, "no image": 1}
