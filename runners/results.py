@@ -257,6 +257,6 @@ def read_json_lines(path: Path) -> pd.DataFrame:
             rows.append(dict(json.loads(line)))
         except (ValueError, TypeError, RecursionError) as error:
             if number < len(lines) or line.endswith(b"\n"):
-                why = f"{path}:{number}: not a JSON object ({error}); delete the line to go on without it"
+                why = f"{path}:{number}: not a JSON object ({error}); delete the line to continue without it"
                 raise ValueError(why) from None
     return pd.DataFrame(rows)

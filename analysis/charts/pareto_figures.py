@@ -15,8 +15,8 @@ from analysis.labels import budget_text, configuration_text, metric_text, plural
 def pareto(trials: Trials, envelopes: Sequence[Envelope]) -> FigureData | Missing:
     """Return the figure of every trial's error against compute, with the frontier of the cells' means.
 
-    Of several regimes the one with the most trials is drawn. Under fixed compute a trial lies at its level,
-    not at the whole batches below it.
+    If there are several regimes, the one with the most trials is drawn. Under fixed compute a trial lies at
+    its level, not at the whole batches below it.
 
     Args:
         trials: Finished trials.

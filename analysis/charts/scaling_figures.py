@@ -31,7 +31,7 @@ def scaling_panels(
 def scaling(found: Sequence[Growth], *, what: str, target_flops: float | None = None) -> FigureData | Missing:
     """Return the figure of the best model size (N) or its samples (D) against compute, a panel per approach.
 
-    Of several families the one with the most exponents is drawn.
+    If there are several families, the one with the most exponents is drawn.
 
     Args:
         found: Growth of each family.

@@ -22,7 +22,7 @@ from runners.trials.records.meter import Meter
 _PROGRESS_S = 1.0
 _OUTLINE_POINTS = 24
 _SYNC_S = 10.0  # a sync waits for the disk
-_PATIENCE_S = 120.0  # with unreachable storage at the milestone: training goes on, so its state is lost
+_PATIENCE_S = 120.0  # with unreachable storage at the milestone: training continues, so its state is lost
 
 
 class Watch:

@@ -93,7 +93,7 @@ class RayWorkers:
         nodes = self._backend.nodes()
         for ended in self._backend.wait(0):
             self._storage_check.take(ended)
-        with suppress(OSError):  # the folders are away for now: new nodes are asked at the next look
+        with suppress(OSError):  # the folders are unreachable for now: new nodes are asked at the next look
             self._seen_by = self._storage_check.seen_by(nodes)
         return {node: has for node, has in nodes.items() if node in self._seen_by}
 
