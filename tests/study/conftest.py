@@ -5,7 +5,6 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from multiprocessing import forkserver
 from pathlib import Path
 from unittest.mock import patch
 
@@ -20,6 +19,7 @@ from study.show import study_report
 from study.state.study import Study
 from study.storage.folder_storage import FolderStorage
 from tests.root import ROOT
+from tests.shared_server import shared_server
 
 Run = Callable[..., str]
 """Words of a command line, and perhaps the exit code that is expected → what it said."""
@@ -113,12 +113,6 @@ def _command(words: tuple[object, ...]) -> list[str]:
 
 def _environment(*, alone: bool = False) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1"} | ({} if alone else shared_server())
-
-
-def shared_server() -> dict[str, str]:
-    """Return environment variables with which commands fork trials from the server of this process."""
-    address: str = forkserver._forkserver._forkserver_address  # type: ignore[attr-defined]  # noqa: SLF001
-    return {"STUDY_TEST_SERVER": address, "PYTHONPATH": str(Path(__file__).with_name("shared_server"))}
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from runners.scheduling.cluster import LiveCluster
 from runners.scheduling.instructions import Start
 from runners.scheduling.local_backend import LocalBackend
 from runners.scheduling.nodes import Amounts
+from runners.scheduling.ray_backend import address
 from runners.scheduling.ray_backend.core import RayBackend
 from runners.scheduling.ray_backend.tasks import run_in_fresh_process
 from runners.scheduling.ray_backend.tune import TuneBackend
@@ -29,8 +31,12 @@ from runners.scheduling.schedule import Schedule, ScheduledTrial
 from runners.scheduling.storage_check import Folders, StorageCheck
 from tests.root import ROOT
 from tests.runners.scheduling import jobs
+from tests.runners.scheduling.simulated import rays_environment
 
 pytestmark = pytest.mark.slow
+
+OPEN = {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
+"""Settings of a user whose Ray anybody may use."""
 
 WITH_RAY = pytest.param("Ray", marks=pytest.mark.ray)
 
@@ -39,7 +45,7 @@ WITH_RAY = pytest.param("Ray", marks=pytest.mark.ray)
 def ray() -> Iterator[RayBackend]:
     # A driver started with `&` in a shell script ignores SIGINT, and so does all that it starts.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with RayBackend(modules=()) as running:  # the jobs need none
+    with rays_environment(OPEN), RayBackend(modules=()) as running:  # the jobs need none
         signal.signal(signal.SIGINT, before)
         yield running
 
@@ -168,6 +174,7 @@ def test_job_asked_to_leave_before_it_began_has_left(backend: Backend, tmp_path:
     assert began_first or (ended.how, ended.reason) == ("left", "asked to leave before it began")
 
 
+@pytest.mark.ray
 def test_lost_request_to_leave_is_repeated(
     ray: RayBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +190,35 @@ def test_lost_request_to_leave_is_repeated(
     ray.ask_to_leave("trial")
     (ended,) = wait(ray)
     assert ended.how == "left", ended
+
+
+@pytest.mark.ray
+def test_local_ray_listens_on_loopback_only_and_requires_its_token(ray: RayBackend) -> None:
+    start(ray, jobs.process_id)  # in a worker, which listens, too
+    wait(ray)
+
+    found = set(listening())
+
+    assert {"gcs_server", "raylet"} < {process for process, _ in found}
+    assert {address for _, address in found} <= {"127.0.0.1", "::ffff:127.0.0.1"}, found
+    ask = [sys.executable, "-c", address._ASK, ray._head]  # noqa: SLF001 - as the backend asks a cluster
+    known, unknown = (
+        subprocess.run(ask, env={**os.environ, "RAY_AUTH_MODE": mode}, capture_output=True, check=False)
+        for mode in ("token", "disabled")
+    )
+    assert (known.returncode, known.stdout) == (0, b"127.0.0.1\n")
+    assert unknown.returncode != 0, "one who does not know the token"
+
+
+def listening() -> Iterator[tuple[str, str]]:
+    """Yield the names and addresses of this process and its children that accept connections."""
+    import psutil  # type: ignore[import-untyped]  # noqa: PLC0415 - Ray brings it along
+
+    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            for connection in process.net_connections("tcp"):
+                if connection.status == psutil.CONN_LISTEN:
+                    yield process.name(), connection.laddr.ip
 
 
 def test_slots_are_counted_and_a_trial_wider_than_every_node_is_refused(backend: Backend) -> None:

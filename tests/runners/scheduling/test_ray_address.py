@@ -1,10 +1,6 @@
-"""Choice of the Ray cluster, unreachable addresses, and listening ports."""
+"""Choice of the Ray cluster, and unreachable addresses."""
 
-import os
-import secrets
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,49 +14,8 @@ from runners.scheduling.ray_backend.address import (
     guard_token,
     require_cluster,
 )
-from tests.root import ROOT
 
 pytestmark = pytest.mark.ray
-
-
-# In a process of its own: Ray's settings for the cluster of one machine hold for the whole process.
-LISTENING = """
-import os, subprocess, sys
-from pathlib import Path
-from functools import partial
-from runners.scheduling.ray_backend import address
-from runners.scheduling.backend import Job
-from runners.scheduling.ray_backend.core import RayBackend
-import ray
-
-mark = "STUDY_TEST_MARK=" + os.environ["STUDY_TEST_MARK"]
-
-def sockets():
-    ours = {}
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark in (process / "environ").read_text(errors="replace").split("\\0"):
-                name = (process / "comm").read_text().strip().replace(" ", "_")
-                ours |= {os.readlink(file): name for file in (process / "fd").iterdir()}
-        except OSError:
-            continue  # it has just ended, or a file of it was closed
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for line in Path(table).read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A" and f"socket:[{fields[9]}]" in ours:
-                yield ours[f"socket:[{fields[9]}]"] + "@" + fields[1].partition(":")[0]
-
-with RayBackend(modules=()) as backend:
-    (node,) = backend.nodes()
-    backend.start(Job(trial="x", run=os.getpid, nodes=(node,), resources={"cpus": 1}))
-    while not backend.wait(1):
-        pass
-    print(" ".join(sockets()))
-    ask = [sys.executable, "-c", address._ASK, ray.get_runtime_context().gcs_address]
-    print(*(not subprocess.run(ask, env={**os.environ, "RAY_AUTH_MODE": mode}, capture_output=True).returncode
-            for mode in ("token", "disabled")))
-"""
-LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}
 
 
 @pytest.mark.parametrize(
@@ -94,26 +49,6 @@ def test_dead_or_wrong_address_raises_within_seconds(listener: str) -> None:
     with pytest.raises(ValueError, match=f"the server at {listener} does not answer like the head"):
         require_cluster(listener, patience_s=2)
     assert time.monotonic() - before < 15
-
-
-def test_local_ray_listens_on_loopback_only_and_requires_its_token() -> None:
-    others = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    ended = subprocess.run(
-        [sys.executable, "-c", LISTENING],
-        cwd=ROOT,
-        env={**others, "RAY_AUTH_MODE": "disabled", "STUDY_TEST_MARK": secrets.token_hex(16)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-
-    assert ended.returncode == 0, ended.stderr
-    sockets, answered = ended.stdout.splitlines()
-    listening = [socket.split("@") for socket in sockets.split()]
-    assert {"gcs_server", "raylet"} < {process for process, _ in listening}
-    assert {address for _, address in listening} <= LOOPBACK, sockets
-    assert answered == "True False", "one who knows the token, and one who does not"
 
 
 def test_a_refusal_says_what_to_do_without_addresses_of_a_stack() -> None:

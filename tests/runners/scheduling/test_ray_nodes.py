@@ -1,121 +1,168 @@
-"""Nodes come and go: trials of a dead node are reported as lost, a joining node is used."""
+"""Nodes that die and join: a trial is reported as lost and restarts on another; trials over two nodes."""
 
 import json
-import os
-import secrets
-import subprocess
-import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
+from ray.experimental.internal_kv import _internal_kv_get
 
-from tests.root import ROOT
+from budgets.hardware.machine_cache import CACHE
+from runners.host.storage import Storage
+from runners.scheduling.backend import Backend, Ended, Job
+from runners.scheduling.cluster import LiveCluster
+from runners.scheduling.instructions import Start
+from runners.scheduling.ray_backend.core import RayBackend
+from runners.scheduling.ray_backend.tune import TuneBackend
+from runners.scheduling.schedule import Schedule, ScheduledTrial
+from runners.scheduling.storage_check import Folders, StorageCheck
+from runners.trials.records.meter import read_meter
+from runners.trials.records.trial_files import kept_steps
+from runners.trials.trial import run_trial, take_part
+from study.storage.bucket_storage import BucketStorage
+from tests.runners.scheduling import jobs
+from tests.runners.scheduling.simulated import SMALL, simulated_cluster
+from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
+from tests.shared_server import shared_server
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.ray
 
 
-# In a process of its own, which leaves no cluster behind in the tests' process.
-SCRIPT = """
-import json, sys, time
-from functools import partial
-from pathlib import Path
-from runners.scheduling.backend import Job
-from runners.scheduling.cluster import LiveCluster
-from runners.scheduling.ray_backend.core import RayBackend
-from runners.scheduling.ray_backend.tune import TuneBackend
-from runners.scheduling.instructions import Start
-from runners.scheduling.schedule import Schedule, ScheduledTrial
-from runners.scheduling.storage_check import Folders, StorageCheck
-from tests.runners.scheduling import jobs
-from tests.runners.scheduling.simulated import SMALL, simulated_cluster
-import ray
-from ray.experimental.internal_kv import _internal_kv_get
+@pytest.fixture(scope="module")
+def head() -> Iterator[Any]:
+    """A cluster with a head that has no cores; trials are forked from the server of the tests."""
+    with simulated_cluster(shared_server()) as found:
+        yield found
 
-folder = Path(sys.argv[1])
-with simulated_cluster() as simulated:
-    first = simulated.add_node(num_cpus=1, resources={"licence": 1}, **SMALL)
-    simulated.wait_for_nodes()
+
+@pytest.fixture
+def cluster(head: Any) -> Iterator[Any]:  # noqa: ANN401 - Ray's has no type
+    """Return that cluster for a test to add nodes, which are removed after it."""
+    yield head
+    for node in list(head.worker_nodes):
+        head.remove_node(node, allow_graceful=False)
+
+
+def end(backend: Backend) -> Ended:
+    while not (ended := backend.wait(1)):
+        pass
+    (only,) = ended
+    return only
+
+
+def test_trial_of_a_dead_node_restarts_on_a_joining_node(cluster: Any, tmp_path: Path) -> None:  # noqa: ANN401 - as above
     needs = {"cpus": 1, "licence": 1}
-    found = {}
-    with RayBackend(simulated.address, modules=()) as backend:
-        schedule = Schedule([ScheduledTrial(trial="x", predicted_s=9, resources=needs)], retries=1)
-        storage = StorageCheck(backend, Folders(written=folder, read=(folder,)))
+    schedule = Schedule([ScheduledTrial(trial="x", predicted_s=9, resources=needs)], retries=1)
+    first = cluster.add_node(num_cpus=1, resources={"licence": 1}, **SMALL)
+    cluster.wait_for_nodes()
+    with RayBackend(cluster.address, modules=()) as backend:
+        storage = StorageCheck(backend, Folders(written=tmp_path, read=(tmp_path,)))
         storage.require()
-        cluster = LiveCluster(backend, schedule, patience_s=99, storage_check=storage)
-        cluster.look()
-        found["slots"] = cluster.slots
+        live = LiveCluster(backend, schedule, patience_s=99, storage_check=storage)
+        live.look()
+        assert live.slots == 1
         (start,) = schedule.instructions(None)
-        backend.start(Job(trial="x", run=partial(jobs.sleep, folder), nodes=start.nodes, resources=needs))
-        while not list(folder.glob("began-*")):
-            time.sleep(0.1)
-        found["announced"] = json.loads(_internal_kv_get("autoscaler_resource_request") or "null")
-        simulated.remove_node(first, allow_graceful=False)
-        while not (ended := backend.wait(1)):
-            pass
-        found |= {"how": ended[0].how, "died": ended[0].dead_nodes == start.nodes}
-        schedule.crash("x", dead_nodes=ended[0].dead_nodes)
+        assert isinstance(start, Start)
+        sleep = partial(jobs.sleep, tmp_path)
+        backend.start(Job(trial="x", run=sleep, nodes=start.nodes, resources=needs))
+        wait_for(lambda: list(tmp_path.glob("began-*")), seconds=60)
+        announced = _internal_kv_get("autoscaler_resource_request")
+        assert json.loads(announced) == [{"CPU": 1.0, "licence": 1.0}]
+
+        cluster.remove_node(first, allow_graceful=False)
+        ended = end(backend)
+        assert (ended.how, ended.dead_nodes) == ("crashed", start.nodes)
+        schedule.crash("x", dead_nodes=ended.dead_nodes)
         schedule.instructions(None)
         schedule.retry("x")
-        cluster.look()
-        found["while none fits"] = len(schedule.instructions(None))
-        while cluster.slots:  # those of the dead one
-            cluster.wait(0.2)
-            cluster.look()
-        joined = simulated.add_node(num_cpus=1, resources={"licence": 1}, **SMALL)
-        while not (starts := schedule.instructions(None)):
-            cluster.wait(0.2)
-            cluster.look()
-        found["asked before"] = storage.seen_by([joined.node_id]) == {joined.node_id}
-        backend.start(Job(trial="x", run=jobs.process_id, nodes=starts[0].nodes, resources=needs))
-        while not (ended := backend.wait(1)):
-            pass
-        found |= {"then": ended[0].how, "elsewhere": starts[0].nodes != start.nodes}
+        live.look()
+        assert not schedule.instructions(None), "none fits"
+        while live.slots:  # those of the dead one
+            live.wait(0.2)
+            live.look()
 
-        tuned = folder / "tuned"
+        joined = cluster.add_node(num_cpus=1, resources={"licence": 1}, **SMALL)
+        while not (starts := schedule.instructions(None)):
+            live.wait(0.2)
+            live.look()
+        assert starts == [Start(trial="x", nodes=(joined.node_id,))]
+        assert storage.seen_by([joined.node_id]) == {joined.node_id}, "it was asked before"
+        backend.start(Job(trial="x", run=jobs.process_id, nodes=(joined.node_id,), resources=needs))
+        assert end(backend).how == "finished"
+
+        tuned = tmp_path / "tuned"
         tuned.mkdir()
         with TuneBackend(backend) as tuning:
-            for run, node in ((partial(jobs.sleep, tuned), joined), (jobs.process_id, None)):
-                on = next(node for node, has in tuning.nodes().items() if has.get("licence"))
-                tuning.start(Job(trial="y", run=run, nodes=(on,), resources=needs))
-                if node is not None:
-                    while not list(tuned.glob("began-*")):
-                        time.sleep(0.1)
-                    simulated.remove_node(node, allow_graceful=False)
-                    simulated.add_node(num_cpus=1, resources={"other": 1}, **SMALL)
-                    simulated.add_node(num_cpus=1, resources={"licence": 1}, **SMALL)
-                while not (ended := tuning.wait(1)):
-                    pass
-                found.setdefault("tuning", []).append(ended[0].how)
-print(json.dumps(found))
-"""
+            sleep = partial(jobs.sleep, tuned)
+            tuning.start(Job(trial="y", run=sleep, nodes=(joined.node_id,), resources=needs))
+            wait_for(lambda: list(tuned.glob("began-*")), seconds=60)
+            cluster.remove_node(joined, allow_graceful=False)
+            cluster.add_node(num_cpus=1, resources={"other": 1}, **SMALL)
+            third = cluster.add_node(num_cpus=1, resources={"licence": 1}, **SMALL)
+            assert end(tuning).how == "crashed"
+            tuning.start(Job(trial="y", run=jobs.process_id, nodes=(third.node_id,), resources=needs))
+            assert end(tuning).how == "finished"
 
 
-def test_trial_of_a_dead_node_restarts_on_a_joining_node(tmp_path: Path) -> None:
-    environment = {
-        **os.environ,
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-    }
-    ended = subprocess.run(
-        [sys.executable, "-c", SCRIPT, tmp_path],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
+def test_trial_over_two_nodes_equals_one_process_after_leaving(cluster: Any, tmp_path: Path) -> None:  # noqa: ANN401 - as above
+    for number in range(2):
+        cluster.add_node(num_cpus=1, env_vars={CACHE: str(tmp_path / f"cache{number}")}, **SMALL)
+    trial = tiny_trial(steps=60)
+    one = tiny_job(trial, tiny_pool(tmp_path / "tiny"), tmp_path / "one")
+    job = replace(one, folder=tmp_path / "wide")
+    bucket = Storage(f"file://{tmp_path / 'bucket'}")
+    uploaded = tmp_path / "bucket" / "study" / "trials" / "wide"
+    alone = run_trial(one)
 
-    assert ended.returncode == 0, ended.stderr
-    assert json.loads(ended.stdout.splitlines()[-1]) == {
-        "slots": 1,
-        "announced": [{"CPU": 1.0, "licence": 1.0}],
-        "how": "crashed",
-        "died": True,
-        "while none fits": 0,
-        "asked before": True,
-        "then": "finished",
-        "elsewhere": True,
-        "tuning": ["crashed", "finished"],
-    }
+    cluster.wait_for_nodes()
+    with RayBackend(cluster.address) as backend:
+        assert wide(backend, partial(take_part, job)).how == "finished"  # in a folder that the nodes share
+
+        study = BucketStorage(bucket.url, "study", tmp_path / "driver")  # with copies on each node
+        study.share(job, lambda _line: None)
+        call = study.call(take_part, job, nodes=2)
+        assert wide(backend, call, until=lambda: begun(tmp_path)).how == "left"
+        steps, count = kept_steps(uploaded), read_meter(uploaded)
+        assert 0 < steps < trial.steps
+        assert count is not None
+        assert count.train_flops == trial.train_flops_after(steps * trial.batch_size), "it lost work"
+        assert wide(backend, call).how == "finished"
+        assert not list(uploaded.glob("checkpoint-*"))
+
+        lost = wide(backend, jobs.lose_peers_as_last_rank)
+        assert (lost.how, lost.reason) == ("crashed", "rank 1 of 2: RuntimeError: Connection closed by peer")
+        with TuneBackend(backend) as tune:
+            assert wide(tune, jobs.place_among_ranks).value == (0, 2)
+
+    losses = pd.read_parquet(one.folder / "curve.parquet")["loss"].to_numpy()
+    for folder in (job.folder, uploaded):
+        found = pd.read_parquet(folder / "curve.parquet")["loss"].to_numpy()
+        assert found == pytest.approx(losses, rel=1e-4)
+        row = json.loads((folder / "result.json").read_text())["row"]
+        assert row["held-out/count"] == alone.row["held-out/count"]
+
+
+def wide(
+    backend: RayBackend | TuneBackend,
+    run: Callable[[], object],
+    until: Callable[[], object] | None = None,
+) -> Ended:
+    """Run a job on both nodes, perhaps until a condition holds: then it is asked to leave."""
+    nodes = tuple(backend.nodes())
+    assert len(nodes) == 2, "the head has no core to offer"
+    backend.start(Job(trial="wide", run=run, nodes=nodes, resources={"cpus": 1}))
+    if until is not None:
+        wait_for(until, seconds=120)
+        backend.ask_to_leave("wide")
+    return end(backend)
+
+
+def begun(folder: Path) -> bool:
+    """Return whether the copy of a node holds the trial's first step."""
+    counts = map(read_meter, folder.glob("cache*/*/study/trials/wide"))
+    return any(count is not None and count.train_flops > 0 for count in counts)

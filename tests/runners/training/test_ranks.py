@@ -4,11 +4,7 @@ import hashlib
 import json
 import multiprocessing
 import os
-import pickle
-import secrets
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -242,29 +238,3 @@ def test_batch_not_divisible_by_ranks_raises(jobs: Jobs) -> None:
 def test_batch_norm_over_ranks_needs_gpus(jobs: Jobs) -> None:
     with pytest.raises(ProcessEnded, match="batch norm over several ranks needs GPUs"):
         run_trial(jobs("slip", Recipe(precision="fp32"), 2))
-
-
-@pytest.mark.ray
-def test_trial_over_two_nodes_equals_one_process_after_leaving(jobs: Jobs) -> None:
-    one = jobs("clip", Recipe(precision="fp32"), 1)
-    one = replace(one, trial=replace(one.trial, samples_seen=960))
-    wide = replace(one, folder=one.folder.with_name("wide"))
-    alone = run_trial(one)
-
-    with wide.folder.with_suffix(".job").open("wb") as file:
-        pickle.dump(wide, file)
-    ended = subprocess.run(  # a cluster's token must be known before Ray is imported
-        [sys.executable, "-m", "tests.runners.scheduling.run_over_two_nodes", file.name],
-        check=False,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)},
-    )
-
-    assert ended.returncode == 0, ended.stderr
-    losses = pd.read_parquet(one.folder / "curve.parquet")["loss"].to_numpy()
-    for folder in (wide.folder, wide.folder.with_name("by-url")):  # shared, and with copies on each node
-        found = pd.read_parquet(folder / "curve.parquet")["loss"].to_numpy()
-        assert found == pytest.approx(losses, rel=1e-4)
-        row = json.loads((folder / "result.json").read_text())["row"]
-        assert row["held-out/count"] == alone.row["held-out/count"]

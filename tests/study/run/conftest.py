@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.study.conftest import shared_server
+from tests.shared_server import shared_server
 
 
 @pytest.fixture(scope="module")
