@@ -5,7 +5,9 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 import numpy as np
@@ -20,6 +22,9 @@ from study.state.study import Study
 from study.storage.folder_storage import FolderStorage
 from tests.root import ROOT
 from tests.shared_server import shared_server
+
+if TYPE_CHECKING:
+    from tests.study.ray_head import Head
 
 Run = Callable[..., str]
 """Words of a command line, and perhaps the exit code that is expected → what it said."""
@@ -127,6 +132,34 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
         return said.err if code else said.out
 
     return run
+
+
+_WHILE_RAY_IS_SHARED = ExitStack()
+
+
+@pytest.fixture(scope="session")
+def head() -> "Iterator[Head]":
+    """Start a Ray for the tests that are not about the start of one, which takes long."""
+    from tests.study.ray_head import running_head  # noqa: PLC0415 - Ray's import takes seconds
+
+    with _WHILE_RAY_IS_SHARED:
+        yield _WHILE_RAY_IS_SHARED.enter_context(running_head())
+
+
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    """End that Ray after the last test with Ray in this package: idle, it takes 5 % of a core."""
+    here = Path(__file__).parent
+    if nextitem is None or not (nextitem.get_closest_marker("ray") and nextitem.path.is_relative_to(here)):
+        _WHILE_RAY_IS_SHARED.close()
+
+
+@pytest.fixture
+def on_ray(head: "Head") -> "Iterator[Head]":
+    """Let the commands of a test use that Ray unless they name another."""
+    from tests.runners.scheduling.simulated import rays_environment  # noqa: PLC0415 - as above
+
+    with rays_environment({**head.environment, "RAY_ADDRESS": head.address}):
+        yield head
 
 
 def study_in(folder: Path, declaration: Declaration, pools: Path) -> Study:

@@ -3,9 +3,9 @@
 import json
 import re
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,6 +15,7 @@ from runners.trials.speed.throughput import Calibration, Throughput, read_calibr
 from study.cli import main
 from study.run.measure.study_preflight import run_tasks
 from tests.study.conftest import write_declaration
+from tests.study.ray_head import Head
 
 pytestmark = pytest.mark.slow
 
@@ -24,13 +25,10 @@ def checks_of(capsys: pytest.CaptureFixture[str]) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def two_nodes(cluster: Any) -> str:  # noqa: ANN401 - Ray's has no type
-    """Start two nodes of one core; return the cluster's address."""
-    for _ in range(2):
-        cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
-    cluster.wait_for_nodes()
-    address: str = cluster.address
-    return address
+def two_nodes(head: Head) -> Iterator[str]:
+    """Let a second node join; return the cluster's address."""
+    with head.joined():
+        yield head.address
 
 
 def over_two_nodes(folder: Path, pool: Path) -> Path:
@@ -43,6 +41,7 @@ def over_two_nodes(folder: Path, pool: Path) -> Path:
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("on_ray")
 def test_two_sound_nodes_pass_and_their_speeds_are_kept(
     pool: Path, tmp_path: Path, two_nodes: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -70,6 +69,7 @@ def test_two_sound_nodes_pass_and_their_speeds_are_kept(
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("on_ray")
 def test_kind_that_takes_two_nodes_computes_over_both(
     pool: Path, tmp_path: Path, two_nodes: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

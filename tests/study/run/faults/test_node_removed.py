@@ -2,7 +2,6 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -10,31 +9,29 @@ import pytest
 from budgets.book.book import Book
 from budgets.book.ledger import read_entries
 from runners.results import read_json_lines
+from runners.scheduling.ray_backend.core import kill_node
 from runners.trials.records.trial_files import checkpoints
 from study.cli import main
 from tests.study.conftest import start_study, write_declaration
+from tests.study.ray_head import Head
 
 pytestmark = pytest.mark.ray
 
 LONG = {"levels": "30 GFLOP", "seeds": "0, 1"}
 
 
-def test_the_trials_of_a_removed_node_continue_elsewhere(pool: Path, tmp_path: Path, cluster: Any) -> None:  # noqa: ANN401 - Ray's has no type
-    nodes = {
-        node.node_id: node
-        for node in (cluster.add_node(num_cpus=1, object_store_memory=80_000_000) for _ in range(2))
-    }
-    cluster.wait_for_nodes()
+def test_the_trials_of_a_removed_node_continue_elsewhere(pool: Path, tmp_path: Path, on_ray: Head) -> None:
     declaration, folder = write_declaration(tmp_path, pool, **LONG), tmp_path / "tiny"
-    with start_study("run", declaration, "--results", tmp_path, "--address", cluster.address) as process:
+    with on_ray.joined() as node, start_study("run", declaration, "--results", tmp_path) as process:
         deadline = time.monotonic() + 120
         while sum(bool(checkpoints(path)) for path in folder.glob("trials/*")) < 2:
             assert process.poll() is None
             assert time.monotonic() < deadline, "no trial began"
             time.sleep(0.05)
         started = read_json_lines(folder / "events.jsonl").dropna(subset=["nodes"])
-        victim = started["nodes"].iloc[0][0]
-        cluster.remove_node(nodes[victim], allow_graceful=False)
+        victim = node.node_id
+        assert [victim] in started["nodes"].tolist()
+        kill_node(node)
         output, errors = process.communicate(timeout=200)
 
     assert process.returncode == 0, output + errors

@@ -1,0 +1,97 @@
+"""A Ray of this machine, started like the head of a cluster, that tests of commands share."""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ray._private.node import Node
+from ray._private.parameter import RayParams
+
+from runners.scheduling.ray_backend.core import kill_node
+from tests.runners.scheduling.simulated import CLUSTER, SMALL, rays_environment
+from tests.shared_server import shared_server
+
+RAY = Path(sys.executable).with_name("ray")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Head:
+    """A head with two cores, on loopback.
+
+    Attributes:
+        address: Its ``HOST:PORT``.
+        dashboard: URL of its dashboard, which takes jobs.
+        environment: Environment variables of its clients, such as its token.
+    """
+
+    address: str
+    dashboard: str
+    environment: dict[str, str]
+
+    @contextmanager
+    def joined(self) -> Iterator[Node]:
+        """Context manager: a node with one core joins; it is dead after exit."""
+        with rays_environment(self.environment):
+            one_core = RayParams(
+                gcs_address=self.address, num_cpus=1, num_gpus=0, node_manager_port=0, min_worker_port=0,
+                max_worker_port=0, **SMALL,
+            )  # fmt: skip
+            node = Node(one_core, head=False, shutdown_at_exit=False, spawn_reaper=False)
+            try:
+                yield node
+            finally:
+                kill_node(node)
+
+
+@contextmanager
+def running_head() -> Iterator[Head]:
+    """Context manager: a head that was started as in docs/cluster.md; all of it is dead after exit."""
+    port, dashboard = _free_port(), _free_port()
+    environment = {
+        **CLUSTER,
+        **shared_server(),
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "OMP_NUM_THREADS": "1",
+    }
+    # Sockets lie in it, whose paths must be short.
+    folder = Path("/tmp") / f"ray-{port}"  # noqa: S108 - as above
+    options = (
+        f"--head --block --port {port} --dashboard-port {dashboard} --temp-dir {folder} --num-cpus 2 "
+        # Its default is one fixed port, which the daemons of a Ray that was killed may still hold.
+        f"--dashboard-agent-listen-port {_free_port()} --object-store-memory 100000000"
+    )
+    with subprocess.Popen(
+        [RAY, "start", *options.split()],
+        # Its workers have the path of their driver. The dashboard needs a fork server of its own.
+        env={name: value for name, value in (os.environ | environment).items() if name != "PYTHONPATH"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert any("Ray runtime started" in line for line in process.stdout)
+            yield Head(
+                address=f"127.0.0.1:{port}",
+                dashboard=f"http://127.0.0.1:{dashboard}",
+                environment=environment,
+            )
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
