@@ -51,7 +51,7 @@ class Installed:
 
     def __init__(self, site: Path, folder: Path) -> None:
         self._folder, self._script = folder, site / "bin" / "scaling-study"
-        self._environment = os.environ | {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+        self._of_wheel = {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
 
     def __call__(self, *words: object, code: int = 0) -> str:
         """Run ``scaling-study`` and return its output."""
@@ -61,7 +61,7 @@ class Installed:
         found = subprocess.run(
             [sys.executable, *map(str, words)],
             cwd=self._folder,
-            env=self._environment,
+            env=os.environ | self._of_wheel,
             capture_output=True,
             text=True,
             check=False,
@@ -111,12 +111,13 @@ def test_the_console_script_is_the_module(installed: Installed) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("on_ray")
 def test_a_study_goes_from_new_to_recommend(installed: Installed, pool: Path, tmp_path: Path) -> None:
     assert "first.yaml written" in installed("new", "first")
     assert "study budget 15 TFLOP" in installed("plan", "first.yaml")
     tiny = write_declaration(tmp_path, pool, architectures="mini-ViT-XXS-8, mini-ConvNeXt")
 
-    ran = installed("run", tiny, "--only", "mini-ViT-XXS-8", "--address", "local")
+    ran = installed("run", tiny, "--only", "mini-ViT-XXS-8")
     assert "[1/2] mini-ViT-XXS-8 clip" in ran
     reported = installed("report", tiny).splitlines()
     assert reported[0].startswith("1 of 2 trials finished")

@@ -37,7 +37,8 @@ def test_a_job_that_is_submitted_to_a_cluster_runs_the_study_on_it(
     with declaration.open("a") as file:
         file.write(f"storage: {tmp_path / 'shared'}\n")
     submit = [RAY, "job", "submit", "--address", head.dashboard, "--", "bash", "-c"]
-    command = f"cd {shlex.quote(str(ROOT))} && {sys.executable} -m study run {declaration}"
+    path = head.environment["PYTHONPATH"]  # of the fork server of the tests
+    command = f"cd {shlex.quote(str(ROOT))} && PYTHONPATH={path} {sys.executable} -m study run {declaration}"
 
     until = time.monotonic() + 120
     while True:

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import uuid
 from contextlib import redirect_stdout, suppress
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from runners.trials.records.trial_files import kept_steps
 from study.cli import main
 from tests import waiting
 from tests.study.conftest import start_study, study, write_declaration
+from tests.study.run.faults.test_stop_and_resume import marked
 
 pytestmark = pytest.mark.slow
 
@@ -94,15 +96,26 @@ def test_every_strategy_learns_on_a_vit_and_on_a_cnn(pool: Path, tmp_path: Path)
 
 
 @pytest.mark.ray
-def test_the_same_declaration_gives_the_same_rows_with_ray_and_without(pool: Path, tmp_path: Path) -> None:
+def test_the_same_declaration_gives_the_same_rows_with_a_ray_of_this_machine_and_without(
+    pool: Path, tmp_path: Path, mark: str
+) -> None:
     declaration = write_declaration(
         tmp_path, pool, architectures="mini-ViT-XXS-8, mini-ConvNeXt", strategies="clip, slip"
     )
 
-    run(declaration, tmp_path / "with")
+    output = run(declaration, tmp_path / "with")
+    wait_for(lambda: not marked(mark))  # the Ray that it started has ended
     run_here(declaration, tmp_path / "without")
 
+    assert "Ray on this machine: " in output
     assert bytes_of(tmp_path / "with" / "tiny") == bytes_of(tmp_path / "without" / "tiny")
+
+
+@pytest.fixture
+def mark(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return a mark in the environment of the processes that the test starts."""
+    monkeypatch.setenv("STUDY_TEST_MARK", uuid.uuid4().hex)
+    return os.environ["STUDY_TEST_MARK"]
 
 
 @pytest.fixture(scope="module")
@@ -114,12 +127,13 @@ def undisturbed(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("on_ray")
 def test_a_killed_driver_continues_and_gives_the_same_rows(
     pool: Path, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
     declaration = write_declaration(tmp_path, pool, **LONG)
     folder = tmp_path / "tiny"
-    with start_study("run", declaration, "--results", tmp_path) as first:
+    with start_study("run", declaration, "--results", tmp_path, "--address", "local") as first:
         wait_for(
             lambda: (
                 list(folder.glob("trials/*/result.json")) and list(folder.glob("trials/*/checkpoint-*.pt"))
@@ -141,6 +155,7 @@ def test_a_killed_driver_continues_and_gives_the_same_rows(
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("on_ray")
 def test_a_killed_worker_is_restarted_from_its_checkpoint(
     pool: Path, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
@@ -161,19 +176,21 @@ def test_a_killed_worker_is_restarted_from_its_checkpoint(
 
 
 @pytest.mark.ray
-def test_a_ray_of_this_machine_that_dies_is_started_anew_once(pool: Path, tmp_path: Path) -> None:
+def test_a_ray_of_this_machine_that_dies_is_started_anew_once(pool: Path, tmp_path: Path, mark: str) -> None:
     declaration = write_declaration(tmp_path, pool, levels="600 GFLOP")
     folder = tmp_path / "tiny"
 
     def kept() -> int:
         return max(map(kept_steps, folder.glob("trials/*")), default=0)
 
-    with start_study("run", declaration, "--results", tmp_path, alone=True) as process:
-        wait_for(kept)
+    with start_study("run", declaration, "--results", tmp_path) as process:
+        wait_for(lambda: kept() and at_work(folder))
+        workers = at_work(folder)
         kill_gcs(process.pid)
         wait_for(lambda: events(folder).count("study-started") == 2)
         first = kept()
-        wait_for(lambda: kept() > first)
+        wait_for(lambda: kept() > first and at_work(folder) != workers)
+        workers += at_work(folder)
         kill_gcs(process.pid)
         output, errors = process.communicate(timeout=120)
 
@@ -184,7 +201,12 @@ def test_a_ray_of_this_machine_that_dies_is_started_anew_once(pool: Path, tmp_pa
     assert twice.endswith("are kept; run the same command again to continue")
     assert kept() > first
     assert "trial-failed" not in events(folder)
-    waiting.wait_for(lambda: not in_session(process.pid), seconds=20)
+    waiting.wait_for(lambda: not (marked(mark) or any(map(Path.exists, workers))), seconds=20)
+
+
+def at_work(folder: Path) -> list[Path]:
+    """Return the processes of trials that have begun."""
+    return [Path("/proc") / str(json.loads(path.read_text())["pid"]) for path in progress_of(folder)]
 
 
 def events(folder: Path) -> list[str]:

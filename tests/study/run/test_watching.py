@@ -30,6 +30,7 @@ def test_every_event_is_documented_with_its_fields() -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("on_ray")
 def test_documented_commands_run_verbatim(
     pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,9 +2,7 @@
 
 import json
 import os
-import shutil
 import signal
-import tempfile
 from pathlib import Path
 
 import pandas as pd
@@ -31,6 +29,7 @@ RANKS = "cpus: 2, ranks: 2, checkpoint: 0.1 s, backoff: 0.1 s"
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("on_ray")
 def test_tuning_widens_its_values_at_the_edge_outlives_its_worker_and_decides_the_grid(
     pool: Path, tmp_path: Path
 ) -> None:
@@ -57,11 +56,13 @@ def test_tuning_widens_its_values_at_the_edge_outlives_its_worker_and_decides_th
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("on_ray")
 def test_a_tuning_whose_driver_was_killed_continues_without_ray_and_repeats_nothing(
     pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     declaration, folder = declare(tmp_path, pool, level="10 GFLOP"), tmp_path / "tiny"
-    scratch = Path(tempfile.mkdtemp(dir="/tmp"))  # Ray's sockets lie in it, whose paths must be short
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
     with monkeypatch.context() as environment:
         environment.setenv("TMPDIR", str(scratch))
         first = start_study("run", declaration, "--results", tmp_path)
@@ -71,7 +72,6 @@ def test_a_tuning_whose_driver_was_killed_continues_without_ray_and_repeats_noth
     finished = {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/result.json")}
     assert finished
     assert not list(scratch.glob("tun*")), "Tune's records are in memory and in Ray's own session"
-    shutil.rmtree(scratch, ignore_errors=True)
 
     assert main(["run", str(declaration), "--results", str(tmp_path), "--backend", "local"]) == 0
 
@@ -144,10 +144,12 @@ def said_events(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("how", [pytest.param("SIGUSR1", marks=pytest.mark.ray), "study stop"])
 def test_a_stopped_tuning_keeps_its_work_and_continues(
-    pool: Path, tmp_path: Path, run: Run, how: str
+    pool: Path, tmp_path: Path, run: Run, how: str, request: pytest.FixtureRequest
 ) -> None:
     declaration, folder = declare(tmp_path, pool), tmp_path / "tiny"
     by_signal = how == "SIGUSR1"  # which Ray Tune would take for itself
+    if by_signal:
+        request.getfixturevalue("on_ray")
     backend = "ray" if by_signal else "local"
     with start_study("run", declaration, "--results", tmp_path, "--backend", backend) as process:
         wait_for(lambda: at_work(folder))
