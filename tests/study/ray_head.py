@@ -67,7 +67,8 @@ def running_head() -> Iterator[Head]:
     options = (
         f"--head --block --port {port} --dashboard-port {dashboard} --temp-dir {folder} --num-cpus 2 "
         # Its default is one fixed port, which the daemons of a Ray that was killed may still hold.
-        f"--dashboard-agent-listen-port {_free_port()} --object-store-memory 100000000"
+        f"--dashboard-agent-listen-port {_free_port()} --object-store-memory 100000000 "
+        "--include-log-monitor false --no-monitor"
     )
     with subprocess.Popen(
         [RAY, "start", *options.split()],

@@ -75,3 +75,23 @@ def without(folder: Path, run: Callable[[], object]) -> object:
         return run()
     finally:
         away.rename(folder)
+
+
+def process_of(folder: Path, item: int) -> int:
+    """Return the process that works on an item, once two of them do."""
+    (folder / str(os.getpid())).touch()
+    while len(list(folder.iterdir())) < 2:
+        time.sleep(0.01)
+    return os.getpid() + 0 * item
+
+
+def die_of(_item: int) -> None:
+    die()
+
+
+def fail_once(folder: Path, item: int) -> int:
+    """Fail like a disk that is full for a moment."""
+    if not (folder / str(item)).exists():
+        (folder / str(item)).touch()
+        raise OSError(28, "No space left on device")
+    return item
