@@ -146,6 +146,7 @@ def head() -> "Iterator[Head]":
         yield _WHILE_RAY_IS_SHARED.enter_context(running_head())
 
 
+@pytest.hookimpl(trylast=True)  # after that of pytest, which ends the fixtures that use it
 def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
     """End that Ray after the last test with Ray in this package: idle, it takes 5 % of a core."""
     here = Path(__file__).parent

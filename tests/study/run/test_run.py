@@ -222,6 +222,7 @@ def kill_gcs(driver: int) -> None:
                 os.kill(int(path.parent.name), signal.SIGKILL)
 
 
+@pytest.mark.ray
 def test_sigterm_to_the_process_group_keeps_every_checkpoint_and_leaves_no_process(
     pool: Path, tmp_path: Path
 ) -> None:
