@@ -127,13 +127,12 @@ def undisturbed(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 
 @pytest.mark.ray
-@pytest.mark.usefixtures("on_ray")
 def test_a_killed_driver_continues_and_gives_the_same_rows(
     pool: Path, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
     declaration = write_declaration(tmp_path, pool, **LONG)
     folder = tmp_path / "tiny"
-    with start_study("run", declaration, "--results", tmp_path, "--address", "local") as first:
+    with start_study("run", declaration, "--results", tmp_path) as first:
         wait_for(
             lambda: (
                 list(folder.glob("trials/*/result.json")) and list(folder.glob("trials/*/checkpoint-*.pt"))
@@ -143,7 +142,7 @@ def test_a_killed_driver_continues_and_gives_the_same_rows(
     finished = {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/result.json")}
     assert 0 < len(finished) < 3
 
-    output = run(declaration, tmp_path)
+    output = run_here(declaration, tmp_path)
 
     assert "already finished" in output
     assert bytes_of(folder) == undisturbed

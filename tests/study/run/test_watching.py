@@ -29,14 +29,14 @@ def test_every_event_is_documented_with_its_fields() -> None:
     assert {"trial-started", "node-left-out"} <= written() <= set(documented())
 
 
-@pytest.mark.ray
-@pytest.mark.usefixtures("on_ray")
+@pytest.mark.slow
 def test_documented_commands_run_verbatim(
     pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     conftest.write_declaration(tmp_path, pool, name="my-study")
     for command in COMMANDS:
         words = [str(tmp_path / word) if word.endswith(".yaml") else word for word in shlex.split(command)]
+        words += ["--backend", "local"] if words[0] == "run" else []
 
         assert main([*words, "--results", str(tmp_path)]) == 0, command
 
