@@ -16,7 +16,7 @@ from budgets.cost.towers.count import ImageTower, TowerCost
 from budgets.hardware.machine_cache import machine_cache
 
 _BUILDERS = ("open_clip_torch", "timm")
-_VERSION = 1  # of the counting and of the file
+_VERSION = 2  # of the counting and of the file
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

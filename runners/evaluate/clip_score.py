@@ -27,7 +27,7 @@ from runners.data.reading.ahead import ahead
 from runners.host.files import locked
 from runners.host.workers import Processes, Report, Workers
 from runners.models.count_by_torch import ensure_counted
-from runners.models.load_model import LoadedModel, ModelSource, load_model
+from runners.models.load_model import LoadedModel, ModelSource, device_named, load_model
 
 _ROWS_PER_PART, _MOST_PARTS = 8192, 50_000
 _CONFIG = "model.json"
@@ -170,7 +170,7 @@ class _Scoring:
 
     @cached_property
     def where(self) -> torch.device:
-        return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return device_named(self.device)
 
     @cached_property
     def loaded(self) -> LoadedModel:

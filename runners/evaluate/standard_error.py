@@ -37,9 +37,14 @@ def of_crossed(hits: Tensor) -> float:
     residual, which both contain (Cornfield and Tukey 1956).
 
     Args:
-        hits: Values, (draws, images), at least two of each.
+        hits: Values, (draws, images).
+
+    Returns:
+        NaN for fewer than two draws or images.
     """
     values = hits.double()
+    if min(values.shape) < 2:  # noqa: PLR2004 - a spread needs two
+        return float("nan")
     draws, images = values.shape
     by_draw, by_image = values.mean(1, keepdim=True), values.mean(0, keepdim=True)
     rest = (values - by_draw - by_image + values.mean()).square().sum() / ((draws - 1) * (images - 1))

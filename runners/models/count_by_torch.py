@@ -21,7 +21,7 @@ from budgets.cost.counted import Count, builders, count_file, read_count
 from budgets.cost.strategy import STRATEGIES
 from budgets.names import unknown
 from runners.host.files import write_json
-from runners.models.model import build_model, encode_text, unprojected
+from runners.models.model import build_model, encode_text, patch_dropouts, unprojected
 
 _PAIRS = 2  # batch norm in training needs two samples
 _FLOPS_PER_MAC = 2
@@ -84,7 +84,9 @@ def _count(config: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[s
             trunk[kept] = found
     tower = getattr(model, "text", None)
     lengths = {length}
-    if tower is None or (isinstance(tower, TextTransformer) and tower.cls_emb is None):
+    # Another tokenizer's end of text need not have the highest id, by which CLIPA's cut finds it.
+    shortens = tower is None or (isinstance(tower, TextTransformer) and tower.cls_emb is None)
+    if shortens and not text.get("hf_tokenizer_name"):
         lengths |= {max(1, int(length * each.text_fraction)) for each in STRATEGIES.values()}
     texts = {}
     for tokens in sorted(lengths):
@@ -134,7 +136,7 @@ def _masked(config: Mapping[str, Any], kept: float, images: Tensor) -> int | Non
         model = build_model(config, kept_fraction=kept).train()
     except (TypeError, AssertionError, RuntimeError, ValueError):
         return None
-    if not any("PatchDropout" in type(each).__name__ for each in model.modules()):
+    if not patch_dropouts(model):
         return None
     return _trunk(model, images)[0]
 

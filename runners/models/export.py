@@ -96,7 +96,10 @@ def read_architecture(folder: Path) -> dict[str, Any]:
 def read_vocabulary(folder: Path) -> tuple[str, ...]:
     """Read the words of an exported model's vocabulary; empty if it has CLIP's byte-pair encoding."""
     path = folder / VOCABULARY
-    return tuple(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else ()
+    try:
+        return tuple(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else ()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8") from None
 
 
 def write_origin(folder: Path, *, trial: str, precision: str) -> None:

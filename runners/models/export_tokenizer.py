@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+_FINAL_SIGMA = {"type": "Replace", "pattern": {"Regex": r"(?<=\p{L})Σ(?!\p{L})"}, "content": "ς"}
+"""Python lowers a Greek word's last letter so; `Lowercase` lowers each letter by itself."""
+
 PAD, UNKNOWN, END = "[padding]", "[unknown]", "[end of text]"
 
 
@@ -26,10 +29,10 @@ def tokenizer_files(vocab_size: int, context_length: int, words: Sequence[str]) 
             | dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
             for token, place in special.items()
         ],
-        "normalizer": {"type": "Lowercase"},
+        "normalizer": {"type": "Sequence", "normalizers": [_FINAL_SIGMA, {"type": "Lowercase"}]},
         "pre_tokenizer": {
             "type": "Split",
-            "pattern": {"Regex": r"\w+"},
+            "pattern": {"Regex": r"[\p{L}\p{N}_]+"},  # Python's \w: without the marks of other scripts
             "behavior": "Removed",
             "invert": True,
         },

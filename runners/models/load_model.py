@@ -1,12 +1,12 @@
 """Loading of open_clip models for evaluation: an exported folder, a checkpoint, or a known tag."""
 
 import json
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from budgets.cost.architecture import catalogue, load_architecture
 from budgets.names import unknown
 from runners.data.evaluation.evaluation_set import Decode
 from runners.data.pool.tokenizer import BPE_VOCABULARY, tokenizer
+from runners.host.faults import words_of
 from runners.models.export import (
     CONFIG,
     PIXELS,
@@ -30,7 +31,7 @@ from runners.models.export import (
     write_architecture,
 )
 
-_LOCAL = "local-dir:"
+_LOCAL, _TOWERS = "local-dir:", ("vision_cfg", "text_cfg")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,6 +86,8 @@ def load_model(source: ModelSource, device: torch.device) -> LoadedModel:
             )
         if not (path / CONFIG).is_file():
             raise ValueError(f"{path} is not an exported model: {path / CONFIG} is missing")
+        if not [*path.glob("*.bin"), *path.glob("*.safetensors")]:
+            raise ValueError(f"{path} has no weights: {path / WEIGHTS} is missing")
         return _load(f"{_LOCAL}{path}", None, replace(source, words=read_vocabulary(path)), device)
     if not source.model:
         raise ValueError("--model is missing: name the architecture, such as ViT-B-32, or a JSON file")
@@ -110,6 +113,22 @@ def load_model(source: ModelSource, device: torch.device) -> LoadedModel:
         return _load(f"{_LOCAL}{folder}", None, source, device)
 
 
+def device_named(name: str | None) -> torch.device:
+    """Return a device of this machine by its name; None for the first GPU, or the processor without one.
+
+    Raises:
+        ValueError: There is no such device.
+    """
+    gpus = torch.cuda.device_count()
+    if name is None:
+        return torch.device("cuda" if gpus else "cpu")
+    found = re.fullmatch(r"cuda(?::(\d{1,4}))?", name)
+    if name != "cpu" and (found is None or int(found[1] or 0) >= gpus):
+        known = ", ".join(["cpu", *(["cuda"] if gpus else []), *(f"cuda:{gpu}" for gpu in range(gpus))])
+        raise ValueError(f"--device {name}: this machine has {known}")
+    return torch.device(name)
+
+
 def by_pool_words(model: str) -> bool:
     """Return whether a model splits its texts into the words of the pool that it was trained on.
 
@@ -123,26 +142,47 @@ def by_pool_words(model: str) -> bool:
 
 
 def has_bias(weights: Path) -> bool:
-    """Return whether a trial's weights belong to a model trained with SigLIP's loss."""
+    """Return whether weights belong to a model trained with SigLIP's loss; False if they can't be read."""
     try:
-        return "logit_bias" in torch.load(weights, map_location="cpu", mmap=True, weights_only=True)
-    except (RuntimeError, ValueError, EOFError, UnpicklingError):
+        names = weight_names(weights)
+    except ValueError:
         return False  # open_clip reports the problem when it loads the file
+    return "logit_bias" in names
+
+
+def weight_names(weights: Path) -> set[str]:
+    """Return the names of a checkpoint's weights, also of one of open_clip's own training.
+
+    Raises:
+        ValueError: The file is damaged, or holds no weights.
+    """
+    try:
+        content = torch.load(weights, map_location="cpu", mmap=True, weights_only=True)
+        state = content.get("state_dict", content)
+        return {str(name).removeprefix("module.") for name in state.keys()}  # noqa: SIM118 - of a mapping
+    except Exception as error:  # readers of damaged files raise many types of errors
+        raise ValueError(f"{weights} is not a checkpoint, or is damaged ({words_of(error)})") from error
 
 
 def _load(name: str, tag: str | None, source: ModelSource, device: torch.device) -> LoadedModel:
     wanted = source.checkpoint + (f" as {source.model}" if source.model else "")
     try:
-        model = open_clip.create_model(name, pretrained=tag, device=device).eval()
+        model = open_clip.create_model(
+            name, pretrained=tag, device=device, require_pretrained=name.startswith(_LOCAL)
+        ).eval()
     except FileNotFoundError:
         raise
-    except (RuntimeError, OSError, ValueError, TypeError, KeyError, EOFError, UnpicklingError) as error:
+    except Exception as error:  # of damaged files and odd configs many types of errors
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise ValueError(f"open_clip cannot load {wanted}: {' '.join(lines[:2])[:400]}") from error
+        reason = " ".join(lines[:2])[:400] or type(error).__name__
+        raise ValueError(f"open_clip cannot load {wanted}: {reason}") from error
     local = name.removeprefix(_LOCAL)
     config = open_clip.get_model_config(name) if local == name else read_architecture(Path(local))
     how = open_clip.get_model_preprocess_cfg(model)
     how |= {key: value for key, value in (("mean", source.mean), ("std", source.std)) if value}
+    for key in ("mean", "std"):
+        if not isinstance(how[key], list | tuple) or [*map(_is_number, how[key])] != [True] * 3:
+            raise ValueError(f"{wanted}: preprocess_cfg.{key} must be three numbers; found {how[key]!r}")
     mean, std = (torch.tensor(how[key], device=device).view(-1, 1, 1) for key in ("mean", "std"))
     return LoadedModel(
         model=model,
@@ -151,6 +191,10 @@ def _load(name: str, tag: str | None, source: ModelSource, device: torch.device)
         normalise=lambda images: images.float().div_(255).sub_(mean).div_(std),
         tokenize=_tokenizer(name, config["text_cfg"], source),
     )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _architecture(model: str) -> tuple[str, Mapping[str, Any], bool]:
@@ -163,7 +207,10 @@ def _architecture(model: str) -> tuple[str, Mapping[str, Any], bool]:
             config = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{path} is not valid JSON: {error}") from error
+        if not isinstance(config, dict):
+            raise ValueError(f"{path} is not an open_clip model config: it must be a JSON object")
         missing = [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in config]
+        missing += [f"{key} as an object" for key in _TOWERS if not isinstance(config.get(key, {}), dict)]
         if missing:
             raise ValueError(f"{path} is not an open_clip model config: it lacks {', '.join(missing)}")
         return path.stem, config, True

@@ -13,6 +13,7 @@ import open_clip
 import timm
 import torch
 from open_clip.transformer import PatchDropout, VisionTransformer, text_global_pool
+from timm.layers.patch_dropout import PatchDropout as TimmPatchDropout
 from torch import Tensor, nn
 from torch.amp import is_autocast_available
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -57,6 +58,11 @@ def build_model(
     return (
         model if isinstance(model.visual, VisionTransformer) else model.to(memory_format=torch.channels_last)
     )
+
+
+def patch_dropouts(model: nn.Module) -> list[nn.Module]:
+    """Return the layers that drop image patches in training: open_clip's, or timm's in a timm tower."""
+    return [each for each in model.modules() if isinstance(each, PatchDropout | TimmPatchDropout)]
 
 
 class DevicePatchDropout(PatchDropout):  # type: ignore[misc] # open_clip is not annotated

@@ -13,10 +13,9 @@ from collections.abc import Sequence
 
 import open_clip
 import torch
-from open_clip.transformer import PatchDropout
 from torch import Tensor, nn
 
-from runners.models.model import encode_text
+from runners.models.model import encode_text, patch_dropouts
 from runners.strategies.row_loss import Gather, RowLoss, softmax_row_loss
 
 
@@ -82,6 +81,5 @@ class Clip:
 
     def unmask(self, model: open_clip.CLIP) -> None:
         """Use all tokens from now on, as in the unmasked tail of FLIP: switch off patch dropout."""
-        for module in model.visual.modules():
-            if isinstance(module, PatchDropout):
-                module.prob = 0.0
+        for layer in patch_dropouts(model.visual):
+            layer.prob = 0.0  # type: ignore[assignment] # a number, not a module

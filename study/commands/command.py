@@ -112,6 +112,8 @@ def output_file(text: str) -> Path:
     path = Path(text)
     if path.exists() and not path.is_file():
         raise ArgumentTypeError(f"'{text}' exists and is not a plain file; name a file to write")
+    if not path.parent.is_dir():
+        raise ArgumentTypeError(f"'{text}' is in a folder that does not exist: {path.parent}")
     return path
 
 

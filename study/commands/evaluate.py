@@ -92,21 +92,26 @@ def run(options: Namespace) -> int:
     from budgets.quantity import format_flops
     from runners.data.build.in_place import open_pool
     from runners.data.evaluation.evaluation_facts import describe_evaluation_set
+    from runners.data.evaluation.evaluation_set import is_retrieval
     from runners.evaluate.evaluate_model import evaluate_model, forward_flops, named_sets
     from runners.host.files import new_file, write_json
     from runners.host.gpu_arithmetic import set_gpu_arithmetic
-    from runners.models.load_model import ModelSource, load_model
+    from runners.models.load_model import ModelSource, device_named, load_model
     from runners.results import EVALUATION_PRECISION, EVALUATION_VERSION
 
     if options.threads:
         torch.set_num_threads(options.threads)
+    if options.csv is not None and options.csv == options.json:
+        raise ValueError(f"--csv and --json both name {options.csv}; name two files")
     # Check the sets before the slow step of loading a model.
     sets = named_sets(options.sets)
     facts = {
-        name: describe_evaluation_set(path, probe=options.probe and (path / "train").is_dir())
+        name: describe_evaluation_set(
+            path, probe=options.probe and (path / "train").is_dir() and not is_retrieval(path)
+        )
         for name, path in sets.items()
     }
-    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = device_named(options.device)
     source = ModelSource(
         checkpoint=options.checkpoint,
         model=options.model,

@@ -8,7 +8,7 @@ from runners.data.build.in_place import open_pool
 from runners.data.pool.tokenizer import mixed_words
 from runners.host.files import new_folder
 from runners.models.export import PIXELS, WEIGHTS, write_architecture, write_origin
-from runners.models.load_model import has_bias
+from runners.models.load_model import weight_names
 from runners.trials.records.trial_files import read_outcome
 from study.declare.load import load_declaration
 from study.state.cell_selection import select_trials
@@ -20,7 +20,7 @@ def export_trial(study: Study, trial: Trial, target: Path) -> None:
     """Write a trial's model to a new folder.
 
     Raises:
-        ValueError: The trial has no weights.
+        ValueError: The trial has no weights, or they are damaged.
     """
     trial_id = trial.trial_id
     source = study.trial_folder(trial_id)
@@ -33,6 +33,7 @@ def export_trial(study: Study, trial: Trial, target: Path) -> None:
         raise ValueError(
             f"trial {trial_id} can't be exported: {outcome.row['status']}, {outcome.row['reason']}"
         )
+    biased = "logit_bias" in weight_names(weights)
     with new_folder(target) as folder:
         write_architecture(
             folder,
@@ -45,7 +46,7 @@ def export_trial(study: Study, trial: Trial, target: Path) -> None:
                     for each in trial.components
                 ]
             ),
-            sigmoid_bias=has_bias(weights),
+            sigmoid_bias=biased,
             final=target,
         )
         write_origin(folder, trial=trial_id, precision=outcome.row["precision"])

@@ -18,6 +18,7 @@ ZERO_SHOT_METRICS = ("top1", "top5", "mean_per_class")
 RETRIEVAL_METRICS = tuple(f"{way}_r{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10))
 SHOTS = (5, 10)
 """Images per class that few-shot probes are fitted to."""
+_LONGEST_LABEL = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,5 +126,7 @@ def _check_image(path: Path, where: str, image: bytes, *, decode: bool) -> None:
 
 
 def _check_label(path: Path, where: str, truth: str, classes: int) -> None:
-    if not (truth.strip().isdecimal() and int(truth) < classes):
-        raise ValueError(f"{path}: label '{truth}' of {where} is outside the {classes} classes")
+    label = truth.strip()
+    if not (label.isdecimal() and len(label) < _LONGEST_LABEL and int(label) < classes):
+        found = f"label '{label[:_LONGEST_LABEL]}' of {where}"
+        raise ValueError(f"{path}: {found} is outside the {classes} classes")

@@ -16,9 +16,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from budgets.names import unknown
 from runners.data.pool.samples import IMAGE_KINDS, read_samples
 from runners.data.pool.shards import close_shard, encode_image, image_kind, write_sample
 from runners.host.files import new_folder
+
+_TYPES = ("classification", "retrieval")
 
 Decode = Callable[[bytes], NDArray[np.uint8]]
 """Image file → uint8 (3, S, S), RGB; raises OSError if it cannot be decoded."""
@@ -90,10 +93,17 @@ def write_split(folder: Path, images: NDArray[np.uint8], truths: Sequence[dict[s
 
 
 def is_retrieval(path: Path) -> bool:
-    """Return whether a set is for retrieval, with captions as truth."""
-    kind = path / "dataset_type.txt"
-    if kind.is_file():
-        return kind.read_text(encoding="utf-8").strip().lower() == "retrieval"
+    """Return whether a set is for retrieval, with captions as truth.
+
+    Raises:
+        ValueError: Its file of the type holds another word.
+    """
+    file = path / "dataset_type.txt"
+    if file.is_file():
+        kind = file.read_text(encoding="utf-8-sig", errors="replace").strip().lower()
+        if kind not in _TYPES:
+            raise ValueError(f"{file}: {unknown('type', kind, _TYPES)}")
+        return kind == "retrieval"
     return not (path / "test").is_dir()
 
 
@@ -124,7 +134,7 @@ def read_lines(path: Path) -> tuple[str, ...]:
     if not path.is_file():
         raise ValueError(f"an evaluation set for classification needs {path}, which is missing")
     try:
-        lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+        lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not UTF-8") from None
     found = tuple(line for line in lines if line)

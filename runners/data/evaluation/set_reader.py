@@ -202,7 +202,8 @@ class SetReader:
             for shard in split_shards(self.path, split)
             for facts in [shard.stat()]
         ]
-        how = f"{self.decode} {PIL.__version__} {DECODING} {BATCH}"
+        truth = "captions" if self.is_retrieval else "labels"
+        how = f"{self.decode} {PIL.__version__} {DECODING} {BATCH} {truth}"
         return blake2b(f"{self.path.resolve()} {split} {how} {shards}".encode(), digest_size=16).hexdigest()
 
     @staticmethod

@@ -9,6 +9,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from budgets.planning.plan import Trial
+from runners.host.faults import words_of
 from runners.host.process import load_ahead
 from runners.trials.records.trial_files import Outcome
 from runners.trials.speed.throughput import Throughput
@@ -21,8 +22,10 @@ _FEWEST_STEPS = 10
 _LOADING_S = 2.0
 
 
-def calibrate(jobs: Sequence[TrialJob], *, side_by_side: int, seconds: float) -> Iterator[Throughput]:
-    """Yield a measurement for each job, in order of completion.
+def calibrate(
+    jobs: Sequence[TrialJob], *, side_by_side: int, seconds: float
+) -> Iterator[tuple[TrialJob, Throughput | str]]:
+    """Yield a measurement of each job, or the reason why there is none, in order of completion.
 
     Args:
         jobs: A trial of each kind; their folders and evaluation sets are not used.
@@ -33,9 +36,12 @@ def calibrate(jobs: Sequence[TrialJob], *, side_by_side: int, seconds: float) ->
     # Each process is forked from a server that has imported torch but not used it.
     load_ahead(__name__)
     with ProcessPoolExecutor(side_by_side, mp_context=context, max_tasks_per_child=1) as pool:
-        futures = [pool.submit(measure, job, seconds) for job in jobs]
+        futures = {pool.submit(measure, job, seconds): job for job in jobs}
         for future in as_completed(futures):
-            yield future.result()
+            try:
+                yield futures[future], future.result()
+            except (RuntimeError, EOFError) as error:  # a GPU is full, or a process was killed
+                yield futures[future], words_of(error)
 
 
 def measure(

@@ -56,19 +56,28 @@ def calibrate_study(study: Study, *, device_name: str | None, seconds: float) ->
             jobs += _jobs(study, plan_study(_at_width(study, width)))
     yield f"{len(jobs)} kinds of trials on {machine}, {at_once} at once, in about {seconds:g} s"
     seconds_each = max(0.5, seconds * at_once / len(jobs) - _START_S)
-    speeds = calibrate(jobs, side_by_side=at_once, seconds=seconds_each)
-    measured = {(*speed.kind, speed.gpus): speed for speed in speeds}
-    calibration = Calibration(
-        machine=machine,
-        device=named,
-        side_by_side=at_once,
-        kinds=tuple(measured[*kind(job.trial), job.trial.resources.devices] for job in jobs),
-    )
+    measured, failed = dict[tuple[object, ...], Throughput](), list[str]()
+    for job, found in calibrate(jobs, side_by_side=at_once, seconds=seconds_each):
+        if isinstance(found, str):
+            failed.append(f"{' '.join(kind(job.trial))}: {found}")
+        else:
+            measured[_kind_and_width(job.trial)] = found
+    done = [job.trial for job in jobs if _kind_and_width(job.trial) in measured]
+    if not done:
+        raise ValueError(f"not measured: {'; '.join(failed)}")
+    kinds = tuple(measured[_kind_and_width(trial)] for trial in done)
+    calibration = Calibration(machine=machine, device=named, side_by_side=at_once, kinds=kinds)
     study.folder.mkdir(parents=True, exist_ok=True)
     calibration.write(study.calibration)
-    rows = [_row(job.trial, speed) for job, speed in zip(jobs, calibration.kinds, strict=True)]
+    rows = [_row(trial, speed) for trial, speed in zip(done, kinds, strict=True)]
     yield from text_table(rows, left_aligned=("architecture", "strategy", "precision"))
     yield f"written to {study.calibration}; plan and run use it from now on"
+    if failed:
+        raise ValueError(f"not measured: {'; '.join(failed)}")
+
+
+def _kind_and_width(trial: Trial) -> tuple[object, ...]:
+    return (*kind(trial), trial.resources.devices)
 
 
 def _jobs(study: Study, plan: Plan) -> list[TrialJob]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from budgets.cost.architecture import Architecture, load_architecture
 from budgets.cost.counted import count_file, read_count
@@ -15,6 +16,7 @@ from budgets.hardware.machine_cache import CACHE
 from runners.models import count_by_torch
 from runners.models.count_by_torch import count_model, ensure_counted
 from runners.models.model import build_model
+from runners.strategies.clip import Clip
 from runners.trials.trial import run_trial
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
 
@@ -123,3 +125,26 @@ def test_trial_of_a_counted_model_trains_as_costed(tmp_path: Path) -> None:
 
     assert row["status"] == "finished"
     assert row["train_flops"] == 3 * 16 * cost
+
+
+def test_the_unmasked_tail_switches_off_the_patch_dropout_of_a_timm_tower() -> None:
+    model = build_model(SIGLIP, kept_fraction=0.5).train()
+    seen: list[int] = []
+    model.visual.trunk.blocks[0].register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
+    images = torch.zeros(2, 3, 32, 32)
+
+    model.encode_image(images)
+    Clip().unmask(model)
+    model.encode_image(images)
+
+    assert seen == [8, 16]
+
+
+def test_texts_of_another_tokenizer_are_not_cut() -> None:
+    plain = {**SIGLIP["text_cfg"], "no_causal_mask": False}
+    named = {**plain, "hf_tokenizer_name": "any/tokenizer"}
+    tokens = [
+        set(count_model(Architecture(name="x", config={**SIGLIP, "text_cfg": each})).text_macs)
+        for each in (plain, named)
+    ]
+    assert tokens == [{8, 16}, {16}]

@@ -19,9 +19,11 @@ from budgets.cost.flops import image_forward_macs, text_forward_macs
 from budgets.quantity import format_flops
 from runners.data.build.in_place import open_pool
 from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
+from runners.data.index.words import split_words
 from runners.data.pool.pool import Pool
 from runners.data.pool.tokenizer import tokenizer
 from runners.embedded.embedded_pool import evaluation_set
+from runners.models.export_tokenizer import tokenizer_files
 from runners.models.model import build_model
 from runners.trials.trial import run_trial
 from study.declare.load import load_declaration
@@ -233,12 +235,29 @@ def test_any_open_clip_checkpoint_is_evaluated_and_written_to_files(user: Path, 
         ("sets", "sets is not an exported model: sets/open_clip_config.json is missing"),
         ("other.pt --model mini-ViT-XS-8", "open_clip cannot load other.pt as mini-ViT-XS-8"),
         ("other.pt --model mini-ViT-XXS-8", "name the pool with --pool FOLDER"),
+        ("list.pt --model ViT-S-32-alt", "open_clip cannot load list.pt as ViT-S-32-alt: "),
+        ("cut.safetensors --model ViT-S-32-alt", "open_clip cannot load cut.safetensors as ViT-S-32-alt: "),
+        ("bad.pt --model five.json", "five.json is not an open_clip model config: it must be a JSON object"),
+        (
+            "bad.pt --model towers.json",
+            "towers.json is not an open_clip model config: it lacks vision_cfg as",
+        ),
+        ("empty --device cuda:99", "--device cuda:99: this machine has cpu"),
+        ("other.pt --model mini-ViT-XXS-8 --device meta", "--device meta: this machine has cpu"),
+        ("empty", "empty has no weights: empty/open_clip_pytorch_model.bin is missing"),
+        ("bad.pt --json one --csv one", "--csv and --json both name one; name two files"),
     ],
 )
 def test_invalid_evaluations_give_one_line_errors(user: Path, run: Run, words: str, expected: str) -> None:
     (user / "checkpoint.pt").unlink(missing_ok=True)
     (user / "bad.pt").write_bytes(b"no weights")
     torch.save(build_model(load_architecture("mini-ViT-XXS-8").config).state_dict(), user / "other.pt")
+    torch.save([1, 2], user / "list.pt")
+    (user / "cut.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
+    (user / "five.json").write_text("5")
+    (user / "towers.json").write_text('{"embed_dim": 8, "vision_cfg": 5, "text_cfg": {}}')
+    (user / "empty").mkdir(exist_ok=True)
+    (user / "empty" / "open_clip_config.json").write_text("{}")
     said = run(f"evaluate {words} --sets sets/seen", code=2)
     assert expected in said
     assert said.startswith("study: ")
@@ -265,6 +284,19 @@ def test_a_trials_folder_scores_any_pool_with_the_words_of_its_own(user: Path, r
     assert not (other / ".scoring").exists()
 
 
+def test_export_refuses_damaged_weights(user: Path, run: Run) -> None:
+    trial = Path((exported(user, run, "mini-ConvNeXt") / "trial").read_text())
+    weights = user / "results" / "my-study" / "trials" / trial / "weights.pt"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    try:
+        said = run(f"export my-study.yaml {trial} out", code=2)
+    finally:
+        weights.write_bytes(whole)
+    assert "weights.pt is not a checkpoint, or is damaged (" in said
+    assert not (user / "out").exists()
+
+
 def test_export_refuses_an_unknown_trial_and_an_existing_folder(user: Path, run: Run) -> None:
     assert "'abc' matches no trial of this plan" in run("export my-study.yaml abc out", code=2)
     folder = exported(user, run, "mini-ConvNeXt")
@@ -276,19 +308,33 @@ def test_export_refuses_an_unknown_trial_and_an_existing_folder(user: Path, run:
 def test_the_exported_tokenizer_gives_the_ids_of_training(user: Path, pool: Path, run: Run) -> None:
     tokenizers: Any = pytest.importorskip("tokenizers", reason="a test dependency")
     folder = exported(user, run, "mini-ConvNeXt")
+    opened = open_pool(pool)
+    texts = [*opened.frame["caption"][:200], "A Dog, on_red!", "straße 日本語 ÜBER don't", "", "a " * 40]
+    texts += ["नमस्ते दुनिया", "ภาษาไทย ดี", "ΔΡΟΜΟΣ, ΣΟΦΟΣ ς Σ"]
+    # As if the pool had such captions: otherwise their words are all unknown.
+    words = [*opened.vocabulary[:200], *split_words(" ".join(texts[-3:]))]
+    files = tokenizer_files(1024, 16, words)
+    theirs = tokenizers.Tokenizer.from_str(json.dumps(files["tokenizer.json"]))
+    theirs.enable_truncation(16)
+    theirs.enable_padding(length=16, pad_id=0, pad_token="[padding]")  # noqa: S106 - no secret
+    expected = tokenizer(1024, 16, words)(texts)
+    assert [each.ids for each in theirs.encode_batch(texts)] == expected.tolist()
+
     theirs = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     theirs.enable_truncation(16)
     theirs.enable_padding(length=16, pad_id=0, pad_token="[padding]")  # noqa: S106 - no secret
-    opened = open_pool(pool)
-    texts = [*opened.frame["caption"][:200], "A Dog, on_red!", "straße 日本語 ÜBER don't", "", "a " * 40]
     expected = tokenizer(1024, 16, opened.vocabulary)(texts)
     assert [each.ids for each in theirs.encode_batch(texts)] == expected.tolist()
     config = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
     assert config["text_cfg"]["hf_tokenizer_name"] == str(folder)
 
 
-def test_a_siglip_model_is_loaded_with_its_bias(user: Path, pool: Path, run: Run) -> None:
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_siglip_model_is_loaded_with_its_bias(user: Path, pool: Path, run: Run, *, wrapped: bool) -> None:
     model = build_model(load_architecture("mini-ViT-XXS-8").config, sigmoid_loss=True)
-    torch.save(model.state_dict(), user / "siglip.pt")
+    content = model.state_dict()
+    if wrapped:  # as open_clip's own training with several GPUs writes it
+        content = {"epoch": 1, "state_dict": {f"module.{name}": each for name, each in content.items()}}
+    torch.save(content, user / "siglip.pt")
     said = run(f"evaluate siglip.pt --model mini-ViT-XXS-8 --pool {pool} --sets sets/captions")
     assert "image to text R@1" in said

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from runners.data.evaluation import set_reader
-from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
+from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set, write_split
 from runners.data.evaluation.set_reader import BATCH, SetReader
 from runners.data.places.piece_cache import EVALUATION_CACHE_SIZE, PieceCache, decoded_sets
 from tests.runners.data.whole_set import write_training_split
@@ -95,6 +95,29 @@ def test_captions_are_kept_with_their_images(tmp_path: Path) -> None:
         ((pixels, texts),) = reader.captioned()
         assert np.array_equal(pixels, images)
         assert texts == [("one", "two words"), ("três",), ("x",)]
+
+
+def test_labels_in_the_cache_are_not_taken_for_captions(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8), dtype=np.uint8)
+    folder = tmp_path / "set"
+    folder.mkdir()
+    write_split(folder / "test", images, [{"cls": b"1", "txt": b"a cat"}, {"cls": b"0", "txt": b"a dog"}])
+    (folder / "classnames.txt").write_text("\ufeffdog\ncat\n", encoding="utf-8")
+    (folder / "zeroshot_classification_templates.txt").write_text("{c}\n", encoding="utf-8")
+    cache = PieceCache(tmp_path / "cache", 10**9)
+    labelled = SetReader(path=folder, decode=8, cache=cache)
+    assert labelled.classnames == ("dog", "cat"), "without the byte-order mark"
+    ((_, labels),) = labelled.labelled()
+    assert labels.tolist() == [1, 0]
+
+    (folder / "dataset_type.txt").write_text("retrieval", encoding="utf-8")
+    ((_, captions),) = SetReader(path=folder, decode=8, cache=cache).captioned()
+    assert captions == [("a cat",), ("a dog",)]
+
+    (folder / "dataset_type.txt").write_text("retreival", encoding="utf-8")
+    message = r"dataset_type\.txt: unknown type 'retreival'; did you mean 'retrieval'"
+    with pytest.raises(ValueError, match=message):
+        next(SetReader(path=folder, decode=8, cache=cache).captioned())
 
 
 def test_a_set_that_changed_is_decoded_again(written: Path, tmp_path: Path) -> None:

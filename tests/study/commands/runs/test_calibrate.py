@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from runners.trials.speed.throughput import read_calibration
+from runners.trials.speed import measure_speed
+from runners.trials.speed.throughput import Throughput, read_calibration
+from runners.trials.trial_job import TrialJob
 from study.cli import main
 from study.declare.load import load_declaration
 from study.run.measure.calibration import require_named
@@ -44,6 +46,30 @@ def test_the_plan_uses_the_measured_speed_of_every_kind_of_trial(
     assert device_throughput(on_cluster) == {}
     replace(found, device="h100-sxm").write(here.calibration)
     assert device_throughput(on_cluster) == {(*pair, 1): speed for pair, speed in found.speeds.items()}
+
+
+def test_a_kind_that_cannot_be_measured_is_named_and_the_others_are_kept(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declaration = write_declaration(tmp_path, pool, strategies="clip, flip-50")
+    monkeypatch.setattr(measure_speed, "measure", fail_for_flip)
+
+    assert main(["calibrate", str(declaration), "--seconds", "1", "--results", str(tmp_path)]) == 2
+
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == "study: not measured: mini-ViT-XXS-8 flip-50: RuntimeError: the device is full"
+    found = read_calibration(tmp_path / "tiny" / "throughput.json")
+    assert found is not None
+    assert [each.kind for each in found.kinds] == [("mini-ViT-XXS-8", "clip")]
+
+
+def fail_for_flip(job: TrialJob, _seconds: float) -> Throughput:
+    if job.trial.cell.strategy != "clip":
+        raise RuntimeError("the device is full")
+    return Throughput(
+        architecture="mini-ViT-XXS-8", strategy="clip", batch_size=16, precision="bf16", steps=10,
+        samples_per_s=1000.0, memory_bytes=1, gpus=1,
+    )  # fmt: skip
 
 
 def test_a_damaged_measurement_is_named(
