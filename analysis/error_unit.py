@@ -13,14 +13,16 @@ class ErrorUnit:
     Attributes:
         word: ``error`` or ``loss``.
         factor: Shown number per unit of error.
-        digits: Digits after the point.
+        form: Format of a shown value: digits after the point, or significant digits of a loss.
+        fine: Format with a digit more.
         sign: Ending of a shown value.
         points: Ending of a shown difference.
     """
 
     word: str
     factor: float
-    digits: int
+    form: str
+    fine: str
     sign: str
     points: str
 
@@ -34,11 +36,11 @@ class ErrorUnit:
 
         A dash for NaN.
         """
-        return "–" if isnan(value) else f"{self.factor * value:.{self.digits + fine}f}"
+        return "–" if isnan(value) else f"{self.factor * value:{self.fine if fine else self.form}}"
 
     def interval(self, low: float, high: float) -> str:
         """Return an interval of errors without the sign: ``[19.2, 22.4]``; empty for NaN."""
-        return interval_text(self.factor * low, self.factor * high, f".{self.digits}f")
+        return interval_text(self.factor * low, self.factor * high, self.form)
 
     def text(self, value: float) -> str:
         """Return an error: ``20.8 %``, or ``2.077``."""
@@ -66,8 +68,8 @@ class ErrorUnit:
         return f"{text}{self.points and ' (points)'}"
 
 
-PERCENT = ErrorUnit(word="error", factor=100, digits=1, sign=" %", points=" points")
-LOSS = ErrorUnit(word="loss", factor=1, digits=3, sign="", points="")
+PERCENT = ErrorUnit(word="error", factor=100, form=".1f", fine=".2f", sign=" %", points=" points")
+LOSS = ErrorUnit(word="loss", factor=1, form=".4g", fine=".5g", sign="", points="")
 
 
 def is_loss(metric: str) -> bool:

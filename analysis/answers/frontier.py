@@ -173,7 +173,9 @@ def turns(best: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """
     if best.empty:
         return best, ""
-    leader = best[["regime", "architecture", "strategy", "quality"]]
+    # In one epoch more compute means more pairs, of the same leader.
+    pairs = best["subset_size"].where(best["regime"] != "one-epoch", 0)
+    leader = best[["regime", "architecture", "strategy", "quality"]].assign(pairs=pairs)
     changes = (leader != leader.shift()).any(axis=1)
     last = best["regime"] != best["regime"].shift(-1)
     kept = best[changes | last | (best["regime"] == "fixed-compute")]

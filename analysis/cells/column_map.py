@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from analysis.arrays import Floats
 from analysis.cells.table import CELL, NUMBERS, READING_ERROR, REGIMES, TEXT, levels
 from analysis.error_unit import is_loss
+from analysis.labels import quality_fraction
 from budgets.names import unknown
 from budgets.quantity import parse_quantity
 
@@ -103,7 +104,9 @@ def import_table(table: pd.DataFrame, how: ColumnMap) -> pd.DataFrame:
     found = {name: _column(kept, name, column, how) for name, column in how.columns.items()}
     frame = pd.DataFrame(found, index=kept.index)
     value = _numbers(kept, how.metric_column, how.metric, how.at("metric"))
-    if not is_loss(how.metric):
+    if is_loss(how.metric):
+        _check_loss(value, kept, how)
+    else:
         _check_fraction(value, kept, how)
     frame[how.metric] = 1.0 - value if how.better == "lower" and not is_loss(how.metric) else value
     evaluated = how.metric.rpartition("/")[0]
@@ -170,7 +173,8 @@ def _numbers(table: pd.DataFrame, column: Column, name: str, at: str) -> Floats:
     values = values * column.times
     for other, power in ((column.by, 1), (column.over, -1)):
         if other is not None:
-            values = values * _numbers(table, Column(source=other), name, at) ** power
+            with np.errstate(divide="ignore"):  # the row of an infinite value is dropped
+                values = values * _numbers(table, Column(source=other), name, at) ** power
     return values
 
 
@@ -248,6 +252,13 @@ def _check(table: pd.DataFrame, name: str, at: str) -> None:
         raise ValueError(at + unknown("column", name, map(str, table.columns)))
 
 
+def _check_loss(value: Floats, table: pd.DataFrame, how: ColumnMap) -> None:
+    below = np.flatnonzero(value < 0)
+    if len(below):
+        row, found = table.index[below[0]] + 1, value[below[0]]
+        raise ValueError(f"{how.at('metric')}row {row}: {how.metric} must be 0 or more; found {found:g}")
+
+
 def _check_fraction(value: Floats, table: pd.DataFrame, how: ColumnMap) -> None:
     finite = np.isfinite(value)
     outside = np.flatnonzero(finite & ((value < 0) | (value > 1)))
@@ -266,7 +277,7 @@ def _check_fraction(value: Floats, table: pd.DataFrame, how: ColumnMap) -> None:
 def _complete(frame: pd.DataFrame, how: ColumnMap) -> pd.DataFrame:
     """Fill in derived columns, NaN for unknown ones, and the reason of rows that cannot be fitted."""
     for trial, regime in zip(frame["trial"], frame["regime"], strict=True):
-        if regime not in REGIMES:
+        if not _absent(regime) and regime not in REGIMES:
             raise ValueError(f"{how.at('columns.regime')}{trial}: {unknown('regime', str(regime), REGIMES)}")
     once = (frame["regime"] == "one-epoch").to_numpy(bool)
     pairs = frame["subset_size"].to_numpy(np.float64, copy=True)
@@ -291,6 +302,8 @@ def _reasons(frame: pd.DataFrame, how: ColumnMap) -> "pd.Series[str]":
     reasons = pd.Series("", index=frame.index, dtype=object)
     for name in (name for name in TEXT if name in how.columns):
         reasons[frame[name].isna() & (reasons == "")] = f"no {name}"
+    empty = frame["quality"].map(str).map(quality_fraction) == 0
+    reasons[empty & (reasons == "")] = "its quality keeps no pair"
     fixed = frame["regime"] == "fixed-compute"
     needed = {
         "subset_size": frame["subset_size"],

@@ -207,9 +207,11 @@ def _check_budget(frame: pd.DataFrame) -> None:
 
 
 def _check_seeds(frame: pd.DataFrame) -> None:
-    repeated = frame.loc[frame.duplicated([*CELL, "seed"], keep=False), "trial"]
+    names = [*CELL, "seed"]
+    repeated = frame[frame.duplicated(names, keep=False)]
     if len(repeated):
+        first, second, *_ = repeated.loc[(repeated[names] == repeated[names].iloc[0]).all(axis=1), "trial"]
         raise ValueError(
-            f"trials '{repeated.iloc[0]}' and '{repeated.iloc[1]}' have the same cell and seed; "
+            f"trials '{first}' and '{second}' have the same cell and seed; "
             "remove one of them or give it another seed"
         )

@@ -34,7 +34,7 @@ def residuals(measure: Measure) -> FigureData | Missing:
         marks = cell_marks(draws, law.positions, x=X_COLUMNS["compute"], series=series)
         for mark, line in zip(marks, (unit.factor * law.fit(x[law.positions])).tolist(), strict=True):
             above = {name: mark[name] - line for name in ("y", "low", "high")}
-            text = f"{mark['text']}; {above['y']:+.{unit.digits + 1}f}{unit.points} from its law"
+            text = f"{mark['text']}; {above['y']:+{unit.fine}}{unit.points} from its law"
             rows.append(mark | above | {"x": line, "text": text})
     rows.sort(key=lambda row: row["series"])
     barred = len(rows) <= _MOST_BARS

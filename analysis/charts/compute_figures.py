@@ -82,8 +82,8 @@ def over_compute(
     rest = [place for place in range(len(regime)) if regime[place] == held["regime"] and place not in shown]
     others = cell_marks(draws, rest, x=x, mark="other", series="other configurations")
     best, ties = _best_rows(draws, frontier, axis, str(held["regime"]), x)
-    lowest = "Lowest measured error: " + "; ".join(
-        f"{mark['label']}, {mark['y']:.{unit.digits}f}{unit.sign}" for mark in best
+    lowest = f"Lowest measured {unit.word}: " + "; ".join(
+        f"{mark['label']}, {mark['y']:{unit.form}}{unit.sign}" for mark in best
     )
     return FigureData(
         name=f"error-{short}-{axis}",
@@ -124,7 +124,7 @@ def excess_over_compute(measure: Measure, *, axis: str) -> FigureData | None:
                 "y": mark["y"] - floor, "high": mark["high"] - floor,
                 "low": max(mark["low"] - floor, _CUT * (mark["y"] - floor)),
                 "text": mark.get("text", "")
-                and f"{mark['text']}; {mark['y'] - floor:.{unit.digits}f} above E",
+                and f"{mark['text']}; {mark['y'] - floor:{unit.form}} above E",
             }
             for mark in above
         ]  # fmt: skip

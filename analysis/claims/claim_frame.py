@@ -13,6 +13,7 @@ from analysis.cells.family import family
 from analysis.cells.intervals import QUANTILE
 from analysis.cells.table import CELL, metrics, tidy
 from analysis.claims.slice import VARIANT, VARIANTS
+from analysis.error_unit import is_loss
 from analysis.labels import quality_fraction
 from runners.evaluate.variants import variant_sets
 
@@ -76,8 +77,10 @@ def from_study(results: pd.DataFrame, *, metric: str) -> pd.DataFrame:
         results: Results in the results schema.
         metric: Declared metric. Its evaluation set takes the part of ImageNet. The ``top1`` of the other sets
             appear one by one and averaged as the variants; if shifted versions of ImageNet were evaluated,
-            only these do.
+            only these do. A loss tests no claim: all are about errors.
     """
+    if is_loss(metric):
+        return pd.DataFrame(columns=list(COLUMNS))
     names: dict[str, list[str]] = {}
     variants = variant_sets(name.rpartition("/")[0] for name in metrics(results)).values()
     for name in metrics(results):

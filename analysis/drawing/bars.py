@@ -41,7 +41,7 @@ def columns(data: FigureData) -> Figure:
                 linewidth=0.4, zorder=2,
             )  # fmt: skip
             if numbered:
-                _numbers(axes, mine, look.colour, 1 if "%" in data.y_label else 3)
+                _numbers(axes, mine, look.colour, ".1f" if "%" in data.y_label else ".4g")
             name_series(axes, before, list(looks).index(str(series)))
         axes.vlines(bars["x"], bars["low"], bars["high"], color=_INK, linewidth=0.8, zorder=4)
         for star in records(rows[rows["mark"] != "column"]):
@@ -61,10 +61,10 @@ def columns(data: FigureData) -> Figure:
     return figure
 
 
-def _numbers(axes: Axes, bars: DataFrame, colour: str, digits: int) -> None:
+def _numbers(axes: Axes, bars: DataFrame, colour: str, form: str) -> None:
     for x, y in zip(bars["x"], bars["y"], strict=True):
         axes.annotate(
-            f"{y:.{digits}f}", (x, 0), (0, 3), textcoords="offset points", rotation=90,
+            f"{y:{form}}", (x, 0), (0, 3), textcoords="offset points", rotation=90,
             ha="center", va="bottom", fontsize=5.5, color=_INK, zorder=3,
             bbox={"boxstyle": "square,pad=0.3", "facecolor": colour, "edgecolor": "none"},
         )  # fmt: skip

@@ -28,6 +28,9 @@ from analysis.report.tables.table_files import replacing, save
 from analysis.report.tables.tables import Table
 from analysis.report.templating import templates
 
+_UNKNOWN = "unknown noise"
+"""Verdict where the noise between seeds was not measured in both studies."""
+
 
 def compare(studies: Sequence[StudyFrames]) -> tuple[Table, Table]:
     """Return the answers of studies side by side, and the differences of their shared cells from the first.
@@ -117,7 +120,8 @@ def _differences(metric: str, draws: Mapping[str, CellDraws], shared: Mapping[st
             mine, theirs = int(cell["place_first"]), int(cell["place_other"])
             errors = (one.cells["error"].iloc[mine], other.cells["error"].iloc[theirs])
             said = [unit.text(float(error)) for error in errors]
-            low, high = interval(other.draws[order, theirs] - one.draws[:count, mine])
+            gaps = other.draws[order, theirs] - one.draws[:count, mine]
+            low, high = interval(gaps) if one.source == other.source == "runs" else (np.nan, np.nan)
             rows.append({
                 "Budget": budget_text(cell["regime"], cell["budget"]),
                 "Configuration": configuration_text(cell),
@@ -129,18 +133,18 @@ def _differences(metric: str, draws: Mapping[str, CellDraws], shared: Mapping[st
                 "Verdict": _verdict(low, high),
             })  # fmt: skip
     apart = sum(row["Verdict"] in ("lower", "higher") for row in rows)
-    expected = round(0.1 * len(rows), 1)
+    judged = sum(row["Verdict"] != _UNKNOWN for row in rows)
+    expected = f"; about {0.1 * judged:.2g} of equal studies would" if judged else ""
     note = (
-        f"{metric_text(metric)}. Difference: its error minus that of {first}. {apart} of "
-        f"{plural(len(rows), 'cell')} differ by more than the noise; about {expected:g} of equal "
-        "studies would"
+        f"{metric_text(metric)}. Difference: its {unit.word} minus that of {first}. {apart} of "
+        f"{plural(len(rows), 'cell')} differ by more than the noise between seeds{expected}"
     )
     return Table(name="cells", title="Cell by cell", note=note, frame=pd.DataFrame(rows))
 
 
 def _verdict(low: float, high: float) -> str:
     if np.isnan(low):
-        return "unknown noise"
+        return _UNKNOWN
     return "lower" if high < 0 else "higher" if low > 0 else "no difference seen"
 
 

@@ -58,9 +58,11 @@ def answer(row: Mapping[str, Any]) -> str:
     return f"At {row['at']} {pick} has the lowest error so far; undecided: {row['reason']}; {tried}."
 
 
-def _pick(cell: Mapping[str, Any]) -> str:
+def _pick(cell: Mapping[str, Any], strategies: Sequence[str] = ()) -> str:
+    """Return a configuration, or several that differ only in their strategy."""
     data = f"{axis_text('subset_size', cell['subset_size'])} ({axis_text('quality', cell['quality'])})"
-    return f"{cell['architecture']} with {axis_text('strategy', cell['strategy'])} on {data}"
+    strategies = strategies or [axis_text("strategy", cell["strategy"])]
+    return f"{cell['architecture']} with {' or '.join(strategies)} on {data}"
 
 
 def _either(leaders: Sequence[Mapping[str, Any]]) -> str:
@@ -69,7 +71,7 @@ def _either(leaders: Sequence[Mapping[str, Any]]) -> str:
     strategies = list(dict.fromkeys(axis_text("strategy", cell["strategy"]) for cell in cells))
     others = {_pick({**cell, "strategy": ""}) for cell in cells}
     if len(others) == 1:
-        return _pick(cells[0]).replace(strategies[0], " or ".join(strategies), 1)
+        return _pick(cells[0], strategies)
     more = f" or one of {len(cells) - _NAMED} more" if len(cells) > _NAMED else ""
     return " or ".join(_pick(cell) for cell in cells[:_NAMED]) + more
 
@@ -78,7 +80,7 @@ def _budget(
     row: Mapping[str, Any], found: Analysis, hours: Mapping[str, float], price_per_hour: float | None
 ) -> dict[str, str]:
     source, unit = found.draws.source, found.draws.error_unit
-    ends = unit.interval(row["low"], row["high"])
+    ends = unit.interval(row["low"], row["high"]) if source == "runs" else ""
     share = share_text(float(row["probability"]))
     sure = str(row["verdict"])
     if share != "–" and row["runner_up"]:

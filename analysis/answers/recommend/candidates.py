@@ -10,14 +10,15 @@ pairs is not extrapolated, except in one epoch, where compute buys pairs.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from analysis.arrays import Floats, Mask
-from analysis.cells.bootstrap import CellDraws
+from analysis.cells.bootstrap import CellDraws, stream
 from analysis.cells.curves import Curve
-from analysis.cells.interpolation import straight_lines
+from analysis.cells.interpolation import bends, straight_lines
 from analysis.cells.intervals import COVERAGE
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import records
@@ -70,9 +71,9 @@ def kept_fraction(quality: str) -> float:
 
 def smallest_pool(subset_size: float, quality: str) -> int:
     """Return the pairs of the smallest pool that has a subset of a size and quality."""
-    # A pool of P pairs has a subset of s = ⌈percent·P/100⌉; the smallest such P is ⌊100·(s − 1)/percent⌋ + 1,
-    # in integers: 7/0.07 is below 100.
-    return (int(subset_size) - 1) * 100 // round(100 * kept_fraction(quality)) + 1
+    # A pool of P pairs has a subset of s = ⌈share·P⌉; the smallest such P is ⌊(s − 1)/share⌋ + 1, in exact
+    # arithmetic: as floats 7/0.07 is below 100.
+    return int((int(subset_size) - 1) // Fraction(str(kept_fraction(quality)))) + 1
 
 
 def _per_sample(draws: CellDraws, one: Curve) -> Floats:
@@ -146,7 +147,12 @@ def _by_curve(draws: CellDraws, one: Curve, at: float) -> Reading | None:
     x = here.column("train_flops")
     if not x.min() < at < x.max():
         return None
-    lines = straight_lines(x, here.with_measured(), np.array([at]))[:, 0]
+    errors, here_at = here.with_measured(), np.array([at])
+    lines = straight_lines(x, errors, here_at)[:, 0]
+    # A falling, flattening curve lies below the line by an unknown part of its bend, as in ``read_off``.
+    bend = max(0.0, float(np.nan_to_num(bends(x, errors[0], here_at)).max()))
+    generator = stream(f"interpolated/{sorted(one.identity.items(), key=str)}")
+    lines[1:] = np.maximum(lines[1:] - bend * generator.uniform(0.0, 2.0, len(lines) - 1), 0.0)
     return Reading(error=lines, flops=at, read="interpolated between two measured budgets")
 
 

@@ -277,7 +277,7 @@ def quality_trades(found: Sequence[QualityTrade]) -> Table:
             + (
                 budget_text(str(one.held["regime"]), one.held["budget"])
                 if one.along == "pool"
-                else f"a pool of {count_text(2.0 ** one.held['pool'])} pairs"
+                else f"a pool of about {count_text(_two_digits(2.0 ** one.held['pool']))} pairs"
             ),
             "Best fraction": ", ".join(f"{row['fraction']:.0%}" for row in records(one.best)),
             "Slope": f"{one.slope:+.2f}",
@@ -289,6 +289,11 @@ def quality_trades(found: Sequence[QualityTrade]) -> Table:
     ]
     note = "slope: of the logarithm of the best fraction over the logarithm of the compute or of the pool"
     return Table(name="quality-trade", title="How much to filter", note=note, frame=pd.DataFrame(rows))
+
+
+def _two_digits(count: float) -> float:
+    """Return a count as exact as pools are told apart, see `quality_trade`."""
+    return float(f"{count:.2g}")
 
 
 def _ratios(low: float, high: float, bound: tuple[float, float]) -> str:

@@ -72,7 +72,7 @@ def best(frontier: pd.DataFrame, *, metric: str, explanation: str) -> Table:
         f"{capital(metric_text(metric))}. P(best) is the share of draws in which the configuration has the "
         f"lowest {unit.word} of its budget. {capital(explanation)}. "
         f"Each interval is of one configuration; the winner's {unit.word} is biased low, because it is the "
-        "lowest of many. Clear: best in nine of ten draws, and ahead of each other configuration by more "
+        "lowest of many. Clear: best in 92.5 % of the draws, and ahead of each other configuration by more "
         "than the noise; each budget is judged by itself. Beaten: another trial is lower at no higher cost. "
         "Tried: configurations compared; not run: combinations of the leaders' parts without a trial. Means "
         "exclude diverged runs: a leader with diverged runs is not called clear."

@@ -224,7 +224,7 @@ def test_a_recommendation_by_loss_prints_losses() -> None:
     lines = recommendation_lines(found, flops=8e12, pairs=POOL, source="x", metric="text/loss")
     assert lines[2].startswith(f"  predicted loss {3 * large(8e12):.2f}")
     (law,) = [line for line in lines if "held-out budgets" in line][:1]
-    assert law.endswith(f"; it missed held-out budgets by {found.candidates['law_error'].iloc[0]:.4f}")
+    assert law.endswith(f"; it missed held-out budgets by {found.candidates['law_error'].iloc[0]:.5g}")
     assert "points" not in " ".join(lines)
 
 
@@ -274,3 +274,35 @@ def test_the_lines_name_law_error_distance_and_runner_up() -> None:
     assert "6 times beyond the measured budgets" in text
     assert "it missed held-out budgets by" in text
     assert "runner-up: ViT-X" in text
+
+
+@pytest.mark.parametrize(
+    ("quality", "pool"), [("top2.5", 39_961), ("top0.5", 199_801), ("top7", 14_272), ("all", 1000)]
+)
+def test_the_smallest_pool_of_a_fractional_quality_is_exact(quality: str, pool: int) -> None:
+    assert smallest_pool(1000, quality) == pool
+
+
+def test_a_loss_with_a_known_number_of_images_is_not_cut_at_one() -> None:
+    results = crossing().drop(columns=["held-out/top1", "style/top1"])
+    results["text/loss"], results["text/count"] = 5 * (1 - crossing()["held-out/top1"]), 1000
+    draws = cell_draws(tidy(results, metric="text/loss"), question="laws")
+    fitted = tuple(laws(draws, along="compute"))
+    found = recommend(draws, fitted, holdout(draws, fitted), flops=1e13, pairs=POOL)
+    assert found.candidates["error"].min() == pytest.approx(5 * large(1e13), abs=0.05)
+
+
+def test_a_configuration_without_a_cell_at_the_compute_is_not_beaten_by_the_sag_of_its_curve() -> None:
+    noise = np.random.default_rng(1).standard_normal((2, 3, 3))
+    rows = []
+    for which, architecture in enumerate(("ViT-X", "ViT-M")):
+        for place, level in enumerate((1e12, 4e12, 16e12)):
+            if architecture == "ViT-X" and place == 1:
+                continue
+            error = 0.2 + 0.5 * (level / 1e12) ** -0.4
+            rows += [
+                trial_row((8192, "all", architecture, "clip"), level, seed, error + 0.001 * float(shift))
+                for seed, shift in enumerate(noise[which, place])
+            ]
+    found = recommended(pd.DataFrame(rows), 4e12)
+    assert found.choice.verdict == "tie"

@@ -75,8 +75,9 @@ def test_rows_that_are_not_finite_or_duplicated_are_excluded_and_counted() -> No
 
 
 def test_two_different_values_of_one_cell_and_seed_are_refused() -> None:
-    table = pd.concat([TABLE, TABLE.iloc[[0]].assign(acc=41.0)])
-    with pytest.raises(ValueError, match="have the same cell and seed"):
+    twins = TABLE.iloc[[1, 0]].assign(acc=41.0)  # two pairs of them
+    table = pd.concat([TABLE, twins], ignore_index=True)
+    with pytest.raises(ValueError, match="trials 'row-1' and 'row-7' have the same cell and seed"):
         tidy(import_table(table, HOW), metric=HOW.metric)
 
 
@@ -223,3 +224,18 @@ def test_sizes_at_three_budgets_without_levels_give_three_profiles_of_model_size
     assert [len(each.positions) for each in profiles] == [7, 7, 7]
     assert [each.identity["family"] for each in profiles] == ["model"] * 3
     np.testing.assert_allclose([each.identity["budget"] for each in profiles], [1e20, 3e20, 9e20], rtol=0.03)
+
+
+def test_a_loss_below_zero_is_refused() -> None:
+    how = replace(HOW, metric="text/loss", better="lower", images=0, metric_column=Column(source="acc"))
+    with pytest.raises(ValueError, match=r"row 2: text/loss must be 0 or more; found -1"):
+        import_table(TABLE.assign(acc=[2.0, -1.0, 2.0, 2.0, 2.0]), how)
+
+
+def test_a_row_without_a_regime_and_one_of_no_pairs_are_dropped() -> None:
+    table = TABLE.assign(regime=["", *["one-epoch"] * 4])
+    regime = Column(source="regime")
+    found = import_table(table, replace(HOW, columns={**HOW.columns, "regime": regime}))
+    assert found["reason"].iloc[0] == "no regime"
+    none = {**HOW.columns, "quality": Column(value="top0")}
+    assert set(import_table(TABLE, replace(HOW, columns=none))["reason"]) == {"its quality keeps no pair"}

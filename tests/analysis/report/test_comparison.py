@@ -40,6 +40,16 @@ def test_a_shift_of_one_architecture_is_found_cell_by_cell_and_changes_the_answe
     assert "changed" in set(answers.frame["Change"])
 
 
+def test_studies_of_one_seed_are_not_judged_by_the_counting_of_answers_alone(frames: StudyFrames) -> None:
+    single = replace(frames, results=frames.results[frames.results["seed"] == 0])
+    other = shifted(frames, 25.0)
+    other = replace(other, results=other.results[other.results["seed"] == 0])
+    _, cells = compare([single, other])
+    assert set(cells.frame["Verdict"]) == {"unknown noise"}
+    assert set(cells.frame["Interval"]) == {"–"}
+    assert cells.note.endswith("0 of 33 cells differ by more than the noise between seeds")
+
+
 def test_what_cannot_be_compared_is_refused_with_the_reason(frames: StudyFrames) -> None:
     other = replace(frames, name="other")
     with pytest.raises(ValueError, match=r"made-up measures held-out/top1, other measures style/top1"):

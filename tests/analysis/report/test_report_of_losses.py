@@ -39,11 +39,11 @@ def test_every_table_of_a_loss_shows_the_measured_losses(found: Analysis, by_los
     tables = {table.name: table for table in report_tables(found, by_loss)}
 
     trials = tables["trials"].frame
-    assert trials["Loss"].tolist() == [f"{loss:.3f}" for loss in found.trials.frame["error"]]
-    assert tables["best"].frame["Loss"].tolist() == [f"{loss:.3f}" for loss in found.frontier["error"]]
-    floors = [f"{law.fit.floor:.3f}" for law in found.laws if law.fit.supported]
+    assert trials["Loss"].tolist() == [f"{loss:.4g}" for loss in found.trials.frame["error"]]
+    assert tables["best"].frame["Loss"].tolist() == [f"{loss:.4g}" for loss in found.frontier["error"]]
+    floors = [f"{law.fit.floor:.4g}" for law in found.laws if law.fit.supported]
     assert [text for text in tables["fits"].frame["E"] if text != "–"] == floors
-    gaps = [f"{gap:.3f}" for gap in found.contrasts["gap"]]
+    gaps = [f"{gap:.4g}" for gap in found.contrasts["gap"]]
     assert tables["contrasts"].frame["Ahead by"].tolist() == gaps
     for table in tables.values():
         shares = {"Strategy", "Configuration", "Quality", "Fixed", "Runner-up", "Best fraction", "Compared"}
@@ -74,6 +74,10 @@ def test_answers_by_a_loss_name_losses(found: Analysis, by_loss: StudyFrames) ->
     row = found.frontier.iloc[-1]
     answer = next(line for line in lines if line.startswith(f"{row['at']}: {row['architecture']}"))
     assert f"{count_text(row['subset_size'])} pairs" in answer
-    assert f": loss {row['error']:.3f} [{row['low']:.3f}, {row['high']:.3f}], " in answer
+    assert f": loss {row['error']:.4g} [{row['low']:.4g}, {row['high']:.4g}], " in answer
     said = " ".join([*lines, *open_questions(found, report_figures(found, by_loss))])
     assert " points" not in said.replace("their points", "")
+
+
+def test_claims_about_errors_are_not_tested_on_losses(found: Analysis) -> None:
+    assert not any(finding.tested for finding in found.findings)
