@@ -67,6 +67,7 @@ LADDER = {
 CLIP = strategy("clip")
 RECIPE = Recipe()
 LR_PEAK, SEED = 1e-3, 0
+_LONG_PRODUCT_S = 0.1
 WARM = 8  # warm-up steps of each turn, not timed
 SAME_CURVE, SAME_LAST = 0.01, 0.05  # of the loss; bf16 rounds to 0.4 %
 RATIO, SHARE = 1.5, 0.5
@@ -230,14 +231,26 @@ def our_batches(setting: Setting) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def matmul_peak(setting: Setting) -> float:
-    """Measure the FLOP/s of a product of square matrices in bf16."""
-    side, times = (8192, 30) if setting.device.type == "cuda" else (2048, 12)
-    left = torch.randn(side, side, device=setting.device).bfloat16()
-    left @ left
-    began = setting.now()
-    for _ in range(times):
+    """Measure the FLOP/s of products of square matrices in bf16.
+
+    On a processor the matrices grow until a product takes a tenth of a second: one without instructions for
+    bf16 computes a single GFLOP in a second.
+    """
+    best = 0.0
+    for side in (8192,) if setting.device.type == "cuda" else (256, 512, 1024, 2048):
+        left = torch.randn(side, side, device=setting.device).bfloat16()
         left @ left
-    return times * 2 * side**3 / (setting.now() - began)
+        began = setting.now()
+        left @ left
+        times = max(1, min(30, int(0.3 / (setting.now() - began))))
+        began = setting.now()
+        for _ in range(times):
+            left @ left
+        seconds = (setting.now() - began) / times
+        best = max(best, 2 * side**3 / seconds)
+        if seconds > _LONG_PRODUCT_S:
+            break
+    return best
 
 
 def _speed(setting: Setting, marks: list[float]) -> float:

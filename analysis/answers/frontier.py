@@ -145,20 +145,20 @@ def frontier(draws: CellDraws) -> pd.DataFrame:
         ``gap_high``; ``verdict`` (of ``Verdict``, or ``beaten``: another trial is lower at no higher cost),
         ``tied`` (texts of the members, joined by "; "), ``reason``. Errors are fractions.
     """
-    cost = costs(draws.cells)
+    cost, several = costs(draws.cells), len(draws.cells["regime"].unique()) > 1
     rows = []
     for flops, place, here, choice in _choices(draws, cost):
         cells = records(here.cells)
         names = [_name(cell, own=position == choice.leader) for position, cell in enumerate(cells)]
         row = {"regime": cells[0]["regime"], "budget": cells[choice.leader]["budget"]}
-        row |= {"flops": flops, "at": _at(str(row["regime"]), flops), "configurations": len(cells)}
+        row |= {"flops": flops, "at": _at(row["regime"], flops, named=several), "configurations": len(cells)}
         leaders = [choice.leader, *(choice.members if choice.verdict == "tie" else ())]
         row["leaders"] = tuple({name: cells[each][name] for name in CONFIGURATION} for each in leaders)
         shown = (*CONFIGURATION, "runs", "diverged", "train_flops", "parameters", "samples_seen", "epochs")
         row |= {name: cells[choice.leader][name] for name in shown} | choice_columns(here, choice, names)
         if row["regime"] != "fixed-compute":
             row |= _only_for_less(here, choice, names)
-        rows.append(row | _beaten(draws, cost, place, str(row["reason"])))
+        rows.append(row | _beaten(draws, cost, place, str(row["reason"]), named=several))
     return pd.DataFrame(rows)
 
 
@@ -207,9 +207,16 @@ def _choices(draws: CellDraws, cost: Floats) -> Iterator[tuple[float, int, CellD
                 yield float(own_cost[place]), int(inside[place]), here, choice
 
 
-def _at(regime: str, flops: float) -> str:
-    """Return a compute as text; outside fixed compute, where it was not declared, with three digits."""
-    return budget_text(regime, flops) if regime == "fixed-compute" else format_flops(flops, digits=3)
+def _at(regime: str, flops: float, *, named: bool) -> str:
+    """Return a compute as text; outside fixed compute, where it was not declared, with three digits.
+
+    Args:
+        regime: The regime.
+        flops: The compute.
+        named: True to name the regime, where a study has several.
+    """
+    said = budget_text(regime, flops) if regime == "fixed-compute" else format_flops(flops, digits=3)
+    return f"{said} ({regime.replace('-', ' ')})" if named else said
 
 
 def _name(cell: dict[str, Any], *, own: bool) -> str:
@@ -229,7 +236,7 @@ def _only_for_less(here: CellDraws, choice: Choice, names: list[str]) -> dict[st
     return {"verdict": "undecided", "reason": f"{choice.reason}, but {most} run at only one, lower compute"}
 
 
-def _beaten(draws: CellDraws, cost: Floats, place: int, reason: str) -> dict[str, str]:
+def _beaten(draws: CellDraws, cost: Floats, place: int, reason: str, *, named: bool) -> dict[str, str]:
     """Return the verdict if another trial beats the best of a budget; empty otherwise."""
     error = draws.column("error")
     other = best_for_no_more(cost, error, place)
@@ -240,7 +247,7 @@ def _beaten(draws: CellDraws, cost: Floats, place: int, reason: str) -> dict[str
     lower = draws.draws[:, other] < draws.draws[:, place]
     often = f", in {lower.mean():.0%} of the draws" if len(lower) else ""
     said = (
-        f"{configuration_text(cell)} at {_at(cell['regime'], cost[other])} has "
+        f"{configuration_text(cell)} at {_at(cell['regime'], cost[other], named=named)} has "
         f"{draws.error_unit.text(error[other])}, lower at no higher cost{often}; "
         f"within its own {own}: {reason}"
     )

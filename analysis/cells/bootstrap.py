@@ -192,7 +192,7 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000) -> CellDraws
         shared=shared,
         chance=chance_error(trials.metric),
         error_unit=ErrorUnit.of(trials.metric),
-        explanation=_explain(source, freedom, noise if counted else None, runs)
+        explanation=_explain(source, freedom, noise if counted else None, runs, images)
         + ("" if trunks is None else f"; whole trunks are resampled, whose levels correlate at {shared:.2f}")
         + ("; values read off a figure include their reading error" if reading.any() else ""),
     )
@@ -308,11 +308,13 @@ def agresti_coull(error: Floats, images: Floats | float) -> Floats:
     return (error * images + 2.0) / (images + 4.0)
 
 
-def _explain(source: Source, freedom: int, noise: float | None, runs: NDArray[np.int64]) -> str:
+def _explain(
+    source: Source, freedom: int, noise: float | None, runs: NDArray[np.int64], images: Floats
+) -> str:
+    counts = bool(np.isfinite(images).all())
     if source == "runs":
-        size = (
-            "" if noise is None else f"; runs vary {noise:.2f} times as much as the counting of answers alone"
-        )
+        alone = "the counting of answers alone" if counts else "the reading error alone"
+        size = "" if noise is None else f"; runs vary {noise:.2f} times as much as {alone}"
         single = int((runs == 1).sum())
         borrowed = (
             f"; {single} of {len(runs)} cells have one run and use the noise of the other cells"
@@ -327,6 +329,7 @@ def _explain(source: Source, freedom: int, noise: float | None, runs: NDArray[np
     if source == "evaluation":
         return (
             "one seed per cell: the noise between seeds was not measured, so there is no interval; bars show "
-            f"the counting noise of the evaluation ({COVERAGE:.0%}), a lower bound"
+            f"{'the counting noise of the evaluation' if counts else 'the reading error'} ({COVERAGE:.0%}), "
+            "a lower bound"
         )
     return "no intervals: neither the noise between seeds nor the number of evaluation images is known"

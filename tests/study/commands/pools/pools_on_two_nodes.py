@@ -68,7 +68,9 @@ def work_in(folder: Path) -> Path:
 
 
 def content(pool: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(pool)): path.read_bytes() for path in pool.rglob("*") if path.is_file()}
+    """Return a pool's files without the one that names the last writer."""
+    files = (path for path in pool.rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(path.relative_to(pool)): path.read_bytes() for path in files}
 
 
 def killing(cluster: Cluster, node: Node, task: str) -> Callable[[WorkProgress], Report]:

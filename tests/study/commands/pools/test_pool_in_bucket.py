@@ -32,7 +32,8 @@ def test_shards_in_a_bucket_are_indexed_scored_and_shown(
         theirs = Pool.open(owner / "pools" / "theirs")
         assert theirs.shards == {"00000.tar": built.shards["shards/00000.tar"]}
         assert sorted(theirs.frame["hash"]) == sorted(built.frame["hash"])
-        assert sorted(path.name for path in theirs.path.iterdir()) == ["index", "pool.json", "vocabulary.txt"]
+        files = sorted(path.name for path in theirs.path.iterdir())
+        assert files == [".lock", "index", "pool.json", "vocabulary.txt"]
         refused = run("data score pools/theirs --with column:popularity --rewrite-shards", code=2)
         assert "were not written by `data build` and are not rewritten" in refused
         assert "holds no .tar shard" in run("data build pools/x --from s3://bucket/no --in-place", code=2)
