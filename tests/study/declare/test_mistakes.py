@@ -226,7 +226,10 @@ def test_a_trunk_is_not_evaluated_on_the_way(tmp_path: Path) -> None:
             "2: not valid YAML: found a tab character that violates indentation; indent with spaces",
         ),
         (b"a: *nowhere\n", "1: not valid YAML: found undefined alias"),
-        (b"study: a\n--- \nstudy: b\n", "2: not valid YAML: but found another document"),
+        (
+            b"study: a\n--- \nstudy: b\n",
+            "2: not valid YAML: expected a single document in the stream, but found another document",
+        ),
         (b"study: caf\xe9\n", "1: not UTF-8: byte 0xe9"),
         (b"study: a\nmetric: \x07\n", "2: not valid YAML: the character #x0007 is not allowed"),
         (b"- 1\n- 2\n", "1: the file must be a mapping (key: value)"),

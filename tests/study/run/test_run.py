@@ -175,21 +175,19 @@ def test_a_killed_worker_is_restarted_from_its_checkpoint(
 
 
 @pytest.mark.ray
-def test_a_ray_of_this_machine_that_dies_is_started_anew_once(pool: Path, tmp_path: Path, mark: str) -> None:
+def test_a_ray_of_this_machine_that_dies_is_started_anew_once(pool: Path, tmp_path: Path) -> None:
     declaration = write_declaration(tmp_path, pool, levels="600 GFLOP")
     folder = tmp_path / "tiny"
 
     def kept() -> int:
         return max(map(kept_steps, folder.glob("trials/*")), default=0)
 
-    with start_study("run", declaration, "--results", tmp_path) as process:
-        wait_for(lambda: kept() and at_work(folder))
-        workers = at_work(folder)
+    with start_study("run", declaration, "--results", tmp_path, alone=True) as process:
+        wait_for(kept)
         kill_gcs(process.pid)
         wait_for(lambda: events(folder).count("study-started") == 2)
         first = kept()
-        wait_for(lambda: kept() > first and at_work(folder) != workers)
-        workers += at_work(folder)
+        wait_for(lambda: kept() > first)
         kill_gcs(process.pid)
         output, errors = process.communicate(timeout=120)
 
@@ -200,12 +198,7 @@ def test_a_ray_of_this_machine_that_dies_is_started_anew_once(pool: Path, tmp_pa
     assert twice.endswith("are kept; run the same command again to continue")
     assert kept() > first
     assert "trial-failed" not in events(folder)
-    waiting.wait_for(lambda: not (marked(mark) or any(map(Path.exists, workers))), seconds=20)
-
-
-def at_work(folder: Path) -> list[Path]:
-    """Return the processes of trials that have begun."""
-    return [Path("/proc") / str(json.loads(path.read_text())["pid"]) for path in progress_of(folder)]
+    waiting.wait_for(lambda: not in_session(process.pid), seconds=20)
 
 
 def events(folder: Path) -> list[str]:
