@@ -19,7 +19,7 @@ import pandas as pd
 
 from analysis.arrays import Floats, Indices
 from analysis.cells.bootstrap import CellDraws, curve_numbers, stream
-from analysis.cells.interpolation import bends, between, straight_lines
+from analysis.cells.interpolation import between, sags, straight_lines
 from analysis.cells.pareto import SAME_COST
 
 
@@ -77,8 +77,7 @@ def at_compute(draws: CellDraws, cost: Floats, flops: float) -> CellDraws:
         if beyond:
             open_below = _fall_beyond(x, line, flops) * generator.random(len(line))
         else:
-            bend = max(0.0, float(np.nanmax(bends(x, error, at)[:, 0])))
-            open_below = bend * generator.uniform(0.0, 2.0, len(line))
+            open_below = sags(x, error, flops, len(line), generator)
         drawn.append(np.maximum(read(x, line, at)[:, 0] - open_below, 0.0))
     nothing = np.empty(0, dtype=np.intp)
     return replace(

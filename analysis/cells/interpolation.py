@@ -75,3 +75,20 @@ def bends(x: Floats, error: Floats, at: Floats) -> Floats:
     fallen = np.expm1(-alpha * width * share) / np.expm1(-alpha * width)
     law = np.maximum(error[right - 1] - error[right], 0.0) * (fallen - share)
     return np.asarray([curvature[right - 1] * reach, law], dtype=np.float64)
+
+
+def sags(x: Floats, error: Floats, at: float, draws: int, generator: np.random.Generator) -> Floats:
+    """Draw how far a falling, flattening curve lies below its straight line: 0 to 2 times its bend.
+
+    Args:
+        x: Rising, shape (cells,).
+        error: Shape (cells,).
+        at: Point between the cells, or at one.
+        draws: Number of draws.
+        generator: Source of the draws.
+
+    Returns:
+        Shape (draws,), with the larger estimate of `bends`, at least zero.
+    """
+    bend = max(0.0, float(np.nan_to_num(bends(x, error, np.array([at]))).max()))
+    return bend * generator.uniform(0.0, 2.0, draws)

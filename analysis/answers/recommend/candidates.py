@@ -18,7 +18,7 @@ import numpy as np
 from analysis.arrays import Floats, Mask
 from analysis.cells.bootstrap import CellDraws, stream
 from analysis.cells.curves import Curve
-from analysis.cells.interpolation import bends, straight_lines
+from analysis.cells.interpolation import sags, straight_lines
 from analysis.cells.intervals import COVERAGE
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import records
@@ -147,12 +147,11 @@ def _by_curve(draws: CellDraws, one: Curve, at: float) -> Reading | None:
     x = here.column("train_flops")
     if not x.min() < at < x.max():
         return None
-    errors, here_at = here.with_measured(), np.array([at])
-    lines = straight_lines(x, errors, here_at)[:, 0]
-    # A falling, flattening curve lies below the line by an unknown part of its bend, as in ``read_off``.
-    bend = max(0.0, float(np.nan_to_num(bends(x, errors[0], here_at)).max()))
+    errors = here.with_measured()
+    lines = straight_lines(x, errors, np.array([at]))[:, 0]
     generator = stream(f"interpolated/{sorted(one.identity.items(), key=str)}")
-    lines[1:] = np.maximum(lines[1:] - bend * generator.uniform(0.0, 2.0, len(lines) - 1), 0.0)
+    below = sags(x, errors[0], at, len(lines) - 1, generator)
+    lines[1:] = np.maximum(lines[1:] - below, 0.0)
     return Reading(error=lines, flops=at, read="interpolated between two measured budgets")
 
 

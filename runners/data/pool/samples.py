@@ -95,8 +95,7 @@ def walk_samples(path: Path) -> Iterator[Sample | UnreadableRange]:
     key, now, usual = "", Sample(key=""), frozenset[str]()
     beside = False  # True if the present sample follows unreadable bytes, and may lack its first members
     try:
-        for each in _members_of_samples(path):
-            its_key, ending = _key_of(each.name)
+        for its_key, ending, each in _members_of_samples(path):
             if isinstance(each, Gap):
                 # The member that begins the gap belongs to the present sample, or shows that it had ended.
                 ended = its_key != now.key if each.name else each.clean and _has_all(now, usual)
@@ -126,13 +125,13 @@ def walk_samples(path: Path) -> Iterator[Sample | UnreadableRange]:
         yield replace(now, whole=not beside or _has_all(now, usual))
 
 
-def _members_of_samples(path: Path) -> Iterator[Member | Gap]:
-    """Yield a tar's members and gaps without the members that belong to no sample."""
+def _members_of_samples(path: Path) -> Iterator[tuple[str, str, Member | Gap]]:
+    """Yield key, ending and member, or gap, of a tar, without the members that belong to no sample."""
     for each in members_of(path):
         key, ending = _key_of(each.name)
         # Such as README, and the ``._a.png`` that macOS puts beside each file.
         if isinstance(each, Gap) or (ending and key and not key.endswith("/")):
-            yield each
+            yield key, ending, each
 
 
 def _key_of(name: str) -> tuple[str, str]:

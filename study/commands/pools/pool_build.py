@@ -192,7 +192,9 @@ def _build_from(shared: "SharedFolder", source: Path, options: Namespace, site: 
     is_table = source.is_file() and source.suffix.lower() != ".tar"
     is_of_urls = is_table and options.url in table_columns(source)
     without_effect: dict[str, object] = {**_OF_EMBEDDED, **({} if is_table else _OF_TABLES)}
-    _refuse(options, without_effect | ({"image": "image"} if is_of_urls else _OF_DOWNLOADS), source)
+    _refuse(
+        options, without_effect | ({"image": _OF_TABLES["image"]} if is_of_urls else _OF_DOWNLOADS), source
+    )
     if is_of_urls:
         if options.in_place:
             raise ValueError(
