@@ -55,9 +55,14 @@ class ErrorUnit:
         return f"{self.number(value, fine=fine)}{self.points}"
 
     @property
+    def title(self) -> str:
+        """The word as a title begins with it: ``Error`` or ``Loss``."""
+        return self.word.capitalize()
+
+    @property
     def heading(self) -> str:
         """Heading of errors in a table: ``Error (%)``, or ``Loss``."""
-        return self.heading_of(self.word.capitalize())
+        return self.heading_of(self.title)
 
     def heading_of(self, text: str) -> str:
         """Return a heading or an axis label with its unit: ``E (%)``; ``E`` of a loss."""

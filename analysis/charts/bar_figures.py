@@ -186,7 +186,7 @@ def _bars(  # noqa: PLR0913 (what is drawn, and its words)
             *said,
             intervals_text([panel.measure.draws for panel in panels]),
         ),
-        alt=f"{title}. Lowest error: {'. '.join(said)}.",
+        alt=f"{title}. Lowest: {'. '.join(said)}.",
     )
 
 

@@ -67,8 +67,8 @@ def over_compute(
     """
     word = AXIS_WORDS[axis]
     short, cost, x_label = _COSTS[x]
-    title = f"Error against {short}, by {word}"
     draws, metric, unit = measure.draws, measure.metric, measure.draws.error_unit
+    title = f"{unit.title} against {short}, by {word}"
     held, positions = slice_along(draws, axis)
     series = sorted(
         {str(value) for value in draws.cells[axis].iloc[positions]}, key=lambda value: sort_key(axis, value)
@@ -130,7 +130,7 @@ def excess_over_compute(measure: Measure, *, axis: str) -> FigureData | None:
         ]  # fmt: skip
         slopes.append(f"{name}: E = {unit.text(law.fit.floor)}, α = {law.fit.alpha:.2f}")
     word = AXIS_WORDS[axis]
-    title = f"Excess error against compute, by {word}"
+    title = f"Excess {unit.word} against compute, by {word}"
     return FigureData(
         name=f"error-compute-{axis}-excess",
         title=title,
@@ -142,7 +142,8 @@ def excess_over_compute(measure: Measure, *, axis: str) -> FigureData | None:
         caption=said_once(
             f"{metric_text(metric)} above the floor E of each curve's own law. Fixed: {held_text(held)}",
             "; ".join(slopes),
-            "Intervals and bands are those of the error, with E as fitted, cut below 30 % of the value",
+            f"Intervals and bands are those of the {unit.word}, with E as fitted, cut below 30 % of the "
+            "value",
             f"Not drawn: {plural(below, 'mark')} at or below E" if below else "",
             draws.explanation,
         ),

@@ -58,7 +58,7 @@ def midway_errors(
     trials: Trials, draws: CellDraws, midway: pd.DataFrame, results: pd.DataFrame
 ) -> FigureData | Missing:
     """Return the figure of error at shares of a trial, by architecture, for the lowest seed of each cell."""
-    title = "Error during training"
+    title = f"{draws.error_unit.title} during training"
     held, positions = slice_along(draws, "architecture")
     if trials.metric not in midway or not len(positions):
         return Missing(

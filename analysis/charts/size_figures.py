@@ -23,6 +23,7 @@ from analysis.charts.figure_data import (
     runs_texts,
     said_once,
 )  # fmt: skip
+from analysis.error_unit import ErrorUnit
 from analysis.labels import axis_text, budget_text, held_text, metric_text, plural, sort_key
 from analysis.laws.laws import Law
 from analysis.laws.measure import Measure
@@ -37,8 +38,8 @@ def over_data(measure: Measure) -> FigureData | Missing:
 
     There is a panel per architecture, quality and strategy.
     """
-    title = "Error against data size"
-    draws, metric = measure.draws, measure.metric
+    draws, metric, unit = measure.draws, measure.metric, measure.draws.error_unit
+    title = f"{unit.title} against data size"
     groups: dict[tuple[Any, ...], list[Law]] = {}
     for law in measure.along("data"):
         key = tuple(law.identity[name] for name in ("regime", "architecture", "quality", "strategy"))
@@ -63,11 +64,11 @@ def over_data(measure: Measure) -> FigureData | Missing:
         caption=said_once(
             f"{metric_text(metric)} against the number of unique pairs at each budget",
             runs_text(draws, _cells_of(used)),
-            laws_text(used, draws.error_unit, "D"),
+            laws_text(used, unit, "D"),
             f"Not drawn, in the table of fits: {plural(left, 'further panel')}" if left > 0 else "",
             draws.explanation,
         ),
-        alt=f"{title}: {len(used)} curves. " + _ends_alt(rows),
+        alt=f"{title}: {len(used)} curves. " + _ends_alt(rows, unit),
     )
 
 
@@ -87,10 +88,10 @@ def over_pairs(measures: Sequence[Measure], *, axis: str) -> FigureData | Missin
     There is a panel per measure at equal samples, and one per measure over one epoch.
 
     Args:
-        measures: Measures of one study, with laws along compute and along data.
+        measures: Measures of one study, at least one, with laws along compute and along data.
         axis: ``architecture`` or ``strategy``.
     """
-    title = f"Error against data size, by {AXIS_WORDS[axis]}"
+    title = f"{measures[0].draws.error_unit.title} against data size, by {AXIS_WORDS[axis]}"
     # In one epoch a law over compute is also one over pairs: every sample is a new pair of equal cost.
     ways = (("equal-samples", "data"), ("one-epoch", "compute"))
     panels = [
@@ -111,8 +112,11 @@ def over_pairs(measures: Sequence[Measure], *, axis: str) -> FigureData | Missin
 
 
 def over_epochs(measures: Sequence[Measure]) -> FigureData | Missing:
-    """Return the figure of error against epochs, one curve per data size, one panel per measure."""
-    title = "Error against epochs, by data size"
+    """Return the figure of error against epochs, one curve per data size.
+
+    There is a panel per measure, of at least one.
+    """
+    title = f"{measures[0].draws.error_unit.title} against epochs, by data size"
     panels = [
         _LawPanel(measure=measure, regime=str(laws[0].identity["regime"]), laws=laws, x="epochs")
         for measure in measures
@@ -163,6 +167,7 @@ def _drawn(  # noqa: PLR0913 (what is drawn, and its words)
             series = axis_text(axis, law.identity[axis])
             rows += curve_marks(panel.measure.draws, law, x=panel.x, series=series, panel=where)
     used = [law for panel in panels for law in panel.laws]
+    unit = panels[0].measure.draws.error_unit
     held = dict.fromkeys(curve_text(panel.laws[0], without=axis) for panel in panels)
     return FigureData(
         name=name,
@@ -174,26 +179,26 @@ def _drawn(  # noqa: PLR0913 (what is drawn, and its words)
             f"{', '.join(map(metric_text, metrics))} against {against}, by {AXIS_WORDS[axis]}. Fixed: "
             f"{'; '.join(held)}",
             *runs_texts((panel.measure.draws, _cells_of(panel.laws)) for panel in panels),
-            laws_text(used, panels[0].measure.draws.error_unit, "C" if axis == "subset_size" else "D"),
+            laws_text(used, unit, "C" if axis == "subset_size" else "D"),
             intervals_text([panel.measure.draws for panel in panels]),
         ),
-        alt=f"{title}: {len(used)} curves. " + _ends_alt(rows),
+        alt=f"{title}: {len(used)} curves. " + _ends_alt(rows, unit),
     )
 
 
-def _ends_alt(rows: list[dict[str, Any]]) -> str:
+def _ends_alt(rows: list[dict[str, Any]], unit: ErrorUnit) -> str:
     points = pd.DataFrame([row for row in rows if row["mark"] == "point"])
     parts = []
     for (panel, series), group in points.groupby(["panel", "series"], sort=False):
         first, last = group.iloc[0], group.iloc[-1]
-        ends = f"{first['y']:.1f} % at {first['x']:g}, {last['y']:.1f} % at {last['x']:g}"
+        ends = ", ".join(f"{end['y']:{unit.form}}{unit.sign} at {end['x']:g}" for end in (first, last))
         parts.append(f"{panel and f'{panel}, '}{series}: {ends}")
     return "; ".join(parts) + "."
 
 
 def isoflop(draws: CellDraws, curves: Sequence[IsoFlopCurve], *, metric: str) -> FigureData | Missing:
     """Return the figure of the IsoFLOP profiles of the slice with the most sizes."""
-    title = "IsoFLOP profiles: error against model size"
+    title = f"IsoFLOP profiles: {draws.error_unit.word} against model size"
     groups: dict[tuple[Any, ...], list[IsoFlopCurve]] = {}
     for curve in curves:
         key = tuple(curve.identity[name] for name in ("family", "strategy", "subset_size", "quality"))

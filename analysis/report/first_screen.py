@@ -37,7 +37,7 @@ def first_screen(
     shown, more = turns(found.frontier)
     rows = records(shown)
     return {
-        "answer": answer(rows[-1]) if rows else "",
+        "answer": answer(rows[-1], found.draws.error_unit.word) if rows else "",
         "budgets": [_budget(row, found, hours, price_per_hour) for row in rows],
         "more": more,
         "cost": {} if found.imported else cost_texts(found),
@@ -45,8 +45,13 @@ def first_screen(
     }
 
 
-def answer(row: Mapping[str, Any]) -> str:
-    """Return what to train at a budget, and how sure that is, in one sentence."""
+def answer(row: Mapping[str, Any], word: str) -> str:
+    """Return what to train at a budget, and how sure that is, in one sentence.
+
+    Args:
+        row: Row of the frontier.
+        word: ``error`` or ``loss``.
+    """
     tried = str(row["scope"]).partition(";")[0]
     if row["verdict"] == "tie":
         return f"At {row['at']} train {_either(row['leaders'])}; the data can't tell them apart; {tried}."
@@ -54,8 +59,8 @@ def answer(row: Mapping[str, Any]) -> str:
     if row["verdict"] == "clear":
         return f"At {row['at']} train {pick}; {row['reason']}; {tried}."
     if row["verdict"] == "beaten":
-        return f"At {row['at']} the lowest error is that of {pick}, but {row['reason']}; {tried}."
-    return f"At {row['at']} {pick} has the lowest error so far; undecided: {row['reason']}; {tried}."
+        return f"At {row['at']} the lowest {word} is that of {pick}, but {row['reason']}; {tried}."
+    return f"At {row['at']} {pick} has the lowest {word} so far; undecided: {row['reason']}; {tried}."
 
 
 def _pick(cell: Mapping[str, Any], strategies: Sequence[str] = ()) -> str:
@@ -93,7 +98,7 @@ def _budget(
         "Budget": str(row["at"]),
         "Train": f"{row['architecture']}, {axis_text('strategy', row['strategy'])}, {data}",
         "Samples": f"{count_text(row['samples_seen'])}, {row['epochs']:.1f} epochs",
-        unit.word.capitalize(): f"{unit.text(row['error'])} {ends}".strip(),
+        unit.title: f"{unit.text(row['error'])} {ends}".strip(),
         "How sure": sure,
         "Runner-up": second or "–",
     }

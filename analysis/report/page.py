@@ -54,7 +54,7 @@ A section is rendered by ``templates/section_NAME.html.j2``, which is given all 
 """
 
 FIGURE_GROUPS = {
-    "Error against compute": ("error-compute-", "error-samples-", "pareto"),
+    "Against compute": ("error-compute-", "error-samples-", "pareto"),
     "Data": ("error-data", "error-epochs", "quality"),
     "Model size": ("scaling", "isoflop"),
     "What a strategy is worth, and other measures": ("equivalence-", "shift", "retrieval", "probe"),

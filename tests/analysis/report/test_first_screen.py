@@ -10,7 +10,7 @@ def test_configurations_that_tie_in_their_strategy_share_their_other_parts() -> 
     parts = {"architecture": "EVA-CLIP-B", "subset_size": 1e6, "quality": "all"}
     leaders = [parts | {"strategy": "clip"}, parts | {"strategy": "slip"}]
     row = {"at": "1 TFLOP", "verdict": "tie", "leaders": leaders, "scope": "2 of 2 tried; more"}
-    assert answer(row) == (
+    assert answer(row, "error") == (
         "At 1 TFLOP train EVA-CLIP-B with CLIP or SLIP on 1M pairs (all); the data can't tell them apart; "
         "2 of 2 tried."
     )

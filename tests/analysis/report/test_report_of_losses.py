@@ -1,14 +1,17 @@
 """The report of a study by a loss shows losses, with no percent sign and no points."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData
 from analysis.labels import count_text
 from analysis.report.analyse import Analysis, analyse
-from analysis.report.page import open_questions
+from analysis.report.first_screen import answer
+from analysis.report.page import open_questions, render
 from analysis.report.report import report_figures, report_tables, summary_lines
 from analysis.report.study_frames import StudyFrames
 
@@ -59,8 +62,10 @@ def test_every_figure_of_a_loss_is_drawn_in_losses(found: Analysis, by_loss: Stu
     drawn = {figure.name: figure for figure in figures}
     assert {"error-compute-architecture", "pareto", "residuals", "forecasts", "midway"} <= set(drawn)
     for figure in figures:
-        said = f"{figure.x_label} {figure.y_label} {figure.caption} {figure.alt}"
+        said = f"{figure.title} {figure.x_label} {figure.y_label} {figure.caption} {figure.alt}"
         assert "(%)" not in said, figure.name
+        assert not re.search(r"(?<!top )(?<![\d.(])[\d.]+ %", figure.alt), figure.name
+        assert not re.search("(^error|excess error)", figure.title, re.IGNORECASE), figure.name
         assert " points" not in said.replace("end points", ""), figure.name
     for name in ("error-compute-architecture", "pareto", "forecasts", "midway"):
         points = drawn[name].frame.loc[drawn[name].frame["mark"].isin(["point", "line"]), "y"]
@@ -77,6 +82,18 @@ def test_answers_by_a_loss_name_losses(found: Analysis, by_loss: StudyFrames) ->
     assert f": loss {row['error']:.4g} [{row['low']:.4g}, {row['high']:.4g}], " in answer
     said = " ".join([*lines, *open_questions(found, report_figures(found, by_loss))])
     assert " points" not in said.replace("their points", "")
+
+
+def test_the_page_of_a_loss_names_losses(found: Analysis, by_loss: StudyFrames) -> None:
+    (row,) = records(found.frontier.tail(1).assign(verdict="undecided"))
+    assert f"{row['architecture']} with" in answer(row, found.draws.error_unit.word)
+    assert "has the lowest loss so far" in answer(row, found.draws.error_unit.word)
+    tables = {table.name: table for table in report_tables(found, by_loss)}
+    page = render(
+        found, study=by_loss, declaration_text="", figures=(), svgs={}, tables=tables, provenance={}
+    )
+    assert "its loss is their mean" in page
+    assert "the winner's loss is biased low" in page
 
 
 def test_claims_about_errors_are_not_tested_on_losses(found: Analysis) -> None:
