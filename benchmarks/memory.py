@@ -22,11 +22,13 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measured import at_most, own_peak, printed, verdict
-from runners.data.build import build_pool as build
+from runners.data.build.build import Build
+from runners.data.build.build_pool import build_pool
 from runners.data.build.info import info_lines
 from runners.data.build.known_scores import expression_scores, metadata_scores
 from runners.data.build.rescore import set_score, set_subset, use_score
 from runners.data.build.sources.source import parts_of
+from runners.data.build.working_folder import working_folder
 from runners.data.index import merge
 from runners.data.index import parts as index_parts
 from runners.data.index.parts import ROWS_PER_PART
@@ -85,9 +87,9 @@ def make_pool(folder: Path, rows: int) -> None:
 
 def make_parts(folder: Path, path: Path) -> None:
     """Write the intermediate files of a build, as if its source had just been read."""
-    how = build.Build(source=folder)
+    how = Build(source=folder)
     count = len(list(folder.glob("*.tar")))
-    with build._working_folder(path, how, parts_of(folder)) as folders:  # noqa: SLF001 - of the build to measure
+    with working_folder(path, how, parts_of(folder)) as folders:
         parts = folders.shared.path / folders.work / "parts"
         parts.mkdir()
         for number, part in enumerate(made_up(count * PER_SHARD)):
@@ -107,7 +109,7 @@ def work(what: str, pool: str) -> None:
     """Run one command on a pool."""
     folder = Path(pool)
     if what == "build":
-        build.build_pool(folder.with_name("built"), build.Build(source=folder), lambda *_: None)
+        build_pool(folder.with_name("built"), Build(source=folder), lambda *_: None)
         return
     opened = Pool.open(folder)
     if what == "info":

@@ -1,76 +1,34 @@
 """Building of a pool from shards or a table: read and checked part by part, then written best first.
 
-Finished work is kept in a hidden folder beside the pool until the pool is complete: a build that was stopped
-at any point continues there.
+A build that was stopped at any point continues where it stopped (`runners.data.build.working_folder`).
 """
 
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from hashlib import blake2b
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
+from runners.data.build.build import Build
 from runners.data.build.in_place import name_in
 from runners.data.build.merge_parts import Merge, left_out_of, merge_parts
-from runners.data.build.new_shards import BuildFolders, number_of, write_index, write_shards
+from runners.data.build.new_shards import number_of, write_index, write_shards
 from runners.data.build.scan import scan
-from runners.data.build.sources.source import Columns, SourcePart, parts_at, parts_of
+from runners.data.build.sources.source import SourcePart, parts_at, parts_of
 from runners.data.build.sources.source_record import new_parts, write_record
+from runners.data.build.working_folder import BuildFolders, check_free, delete_leftovers, working_folder
 from runners.data.evaluation.thumbnail import EvaluationImages
 from runners.data.index.merge import join
 from runners.data.index.selection import SCORE_PREFIX
 from runners.data.index.writing import VERSIONS
 from runners.data.places.copies import INDEX, SHARDS_AT, listed
 from runners.data.places.place import size_of
-from runners.data.places.shared_folder import SharedFolder
 from runners.data.places.url_place import UrlPlace
-from runners.data.pool.damage import damage_table
 from runners.data.pool.describe import describe_pool
 from runners.data.pool.pool import Origin, Pool, Scorer
 from runners.data.pool.shards import as_utf8
-from runners.host.files import locked
-from runners.host.workers import Processes, Report, Workers
-
-_WORKING_FILES = ("source", "order", "parts/", "merge/", "kept/", "index/", "pool/")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Build:
-    """Source of a pool, and options of building it.
-
-    Attributes:
-        source: A folder of tars, or a table of image paths and captions.
-        columns: Names of the columns or fields.
-        evaluation: Folders of evaluation sets; pairs with one of their images are left out.
-        workers: Workers that read the source and write shards.
-        in_place: True to index the source's tars without writing shards; the pool's folder is then the
-            source, unless ``url`` is set.
-        url: URL of tars, instead of ``source``.
-        to: URL that the pool is written to; its folder is then a copy (`runners.data.places.shared_folder`).
-        provenance: Additional facts to record about the source.
-        left_out: Samples left out before the build, for example because the download failed.
-        scores: Table of columns by ``hash`` that replace the source's columns.
-    """
-
-    source: Path
-    columns: Columns = field(default_factory=Columns)
-    evaluation: Sequence[Path] = ()
-    workers: Workers = field(default_factory=Processes)
-    in_place: bool = False
-    url: str = ""
-    to: str = ""
-    provenance: Mapping[str, object] = field(default_factory=dict)
-    left_out: pd.DataFrame = field(default_factory=lambda: damage_table([]))
-    scores: Path | None = None
-
-    @property
-    def recorded(self) -> bool:
-        """True if the pool records the source's files, so that a later build can add new ones."""
-        return not self.in_place and self.scores is None and "urls" not in self.provenance
+from runners.host.workers import Report
 
 
 def build_pool(path: Path, how: Build, report: Report) -> Pool:
@@ -97,16 +55,16 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
             f"--in-place indexes {how.to or path} itself; leave out --from, or copy the shards there"
         )
     if not how.in_place and before is None:
-        _check_free(path, how)
+        check_free(path, how)
     parts = parts_at(how.url) if how.url else parts_of(path if how.in_place else how.source)
     if before is not None:
         parts = _new_in_place(path, parts, before) if how.in_place else _new_in_source(how, parts, before)
         if not parts:
-            _delete_leftovers(path, how)
+            delete_leftovers(path, how)
             return before
     # Read before the scan, so that an unreadable set is reported before the long work.
     known = EvaluationImages(how.evaluation) if how.evaluation else None
-    with _working_folder(path, how, parts, before) as folders:
+    with working_folder(path, how, parts, before) as folders:
         files = scan(
             parts,
             how.columns,
@@ -122,27 +80,6 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
         folders.shared.publish()
         folders.shared.delete(folders.work)
     return Pool.open(path)
-
-
-def _check_free(path: Path, how: Build) -> None:
-    """Raise ValueError unless the path is free or holds an interrupted build."""
-    if not how.to:
-        free = not path.exists()
-    else:
-        free = not listed("pool", how.to) or bool(
-            SharedFolder(path=path, url=how.to).text(_work(path) + "source")
-        )
-    if not free:
-        raise ValueError(f"{how.to or path} already exists; remove it or choose another path")
-
-
-def _delete_leftovers(path: Path, how: Build) -> None:
-    """Delete the working folder of a build that was killed when all but that was done."""
-    if not how.in_place and not how.to and (path.parent / _work(path)).is_dir():
-        shared = SharedFolder(path=path.parent)
-        with locked(shared.file(f"{_work(path)}lock"), wait_s=0) as held:
-            if held is not None:
-                shared.delete(_work(path))
 
 
 def _new_in_place(path: Path, parts: Sequence[SourcePart], before: Pool) -> list[SourcePart]:
@@ -165,24 +102,14 @@ def _new_in_source(how: Build, parts: Sequence[SourcePart], before: Pool) -> lis
         ValueError: The pool has another source, or has no record of what it has read.
     """
     place = before.copy_of or before.path
-    if not before.sources or before.origin.provenance.get("source") != _source(how):
+    if not before.sources or before.origin.provenance.get("source") != how.source_text:
         raise ValueError(
             f"{place} already exists"
             + ("" if before.sources else ", and does not record which shards it has read")
             + f"; to add later shards to this pool, put them below it, such as into {place}/later, and run "
             f"`python -m study data build {place} --in-place`; otherwise remove it or choose another path"
         )
-    return new_parts(before.path / before.sources, how.source, parts, _options(how))
-
-
-def _source(how: Build) -> str:
-    return how.url or str(how.source.resolve())
-
-
-def _options(how: Build) -> dict[str, object]:
-    """Return the options that decide which pairs a part of the source has."""
-    columns = {f"--{name}": value for name, value in asdict(how.columns).items()}
-    return {**columns, "--without": sorted(path.resolve().name for path in how.evaluation)}
+    return new_parts(before.path / before.sources, how.source, parts, how.options)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -291,7 +218,7 @@ def _write_new(built: _Built, known: EvaluationImages | None, report: Report) ->
             how.source,
             built.parts,
             built.files,
-            _options(how),
+            how.options,
             before.path / before.sources if before else None,
         )
         if how.recorded
@@ -317,47 +244,12 @@ def _origin(path: Path, how: Build) -> Origin:
         name=path.resolve().name,
         scorer=Scorer(name=how.columns.score),
         provenance={
-            "source": _source(how),
+            "source": how.source_text,
             **({"in_place": True} if how.in_place else {}),
             **({SHARDS_AT: how.url} if how.in_place and how.url != how.to else {}),
             **how.provenance,
         },
     )
-
-
-def _work(path: Path) -> str:
-    return f".{path.resolve().name}.building/"
-
-
-@contextmanager
-def _working_folder(
-    path: Path, how: Build, parts: Sequence[SourcePart], before: Pool | None = None
-) -> Iterator[BuildFolders]:
-    """Context manager: lock this build's folder, and delete files in it that another source left."""
-    work = _work(path)
-    if how.in_place or how.to or before is not None:
-        folders = BuildFolders(shared=SharedFolder(path=path, url=how.to), work=work, pool="")
-    else:
-        folders = BuildFolders(shared=SharedFolder(path=path.parent), work=work, pool=f"{work}pool/")
-    shared = folders.shared
-    facts = [
-        (part.name if part.url else os.path.realpath(part.file), part.size, part.stamp) for part in parts
-    ]
-    columns = [how.columns.image, how.columns.caption, how.columns.score]
-    scanned = json.dumps([facts, columns, bool(how.evaluation)])  # everything that the scan depends on
-    mark = blake2b(scanned.encode(), digest_size=16).hexdigest()
-    with locked(shared.file(f"{work}lock"), wait_s=0) as held:
-        if held is None:
-            raise ValueError(f"another build of the same pool is running in {shared.path / work}")
-        if shared.text(f"{work}source") != mark:
-            shared.delete(*(f"{work}{name}" for name in _WORKING_FILES))
-            shared.write(f"{work}source", mark)
-        try:
-            yield folders
-        except ValueError:
-            if not any(name.endswith(".parquet") for name in shared.names(f"{work}parts/")):
-                shared.delete(work)  # an error before any work
-            raise
 
 
 def _names(path: Path, part: SourcePart) -> tuple[str, str]:

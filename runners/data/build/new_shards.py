@@ -6,7 +6,6 @@ Each image's bytes are read from the source again.
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from itertools import groupby
@@ -18,34 +17,19 @@ import pyarrow.parquet as pq
 
 from runners.data.build.merge_parts import WORKING, with_scores_as
 from runners.data.build.scan import run
+from runners.data.build.working_folder import BuildFolders
 from runners.data.build.write import PAIRS_PER_SHARD
 from runners.data.index.merge import in_order, order_of_shards
 from runners.data.index.parts import ROWS_PER_PART, Index
 from runners.data.index.writing import index_of_files, write_part
 from runners.data.places.copies import INDEX
 from runners.data.places.ranges import ranges_at
-from runners.data.places.shared_folder import SharedFolder
 from runners.data.pool.shards import close_shard, write_sample
 from runners.host.files import new_file
 from runners.host.workers import Report, Workers
 
 _SHARDS_PER_PART = ROWS_PER_PART // PAIRS_PER_SHARD
 _SHARD, _TABLE = re.compile(r"shards/(\d+)\.tar"), re.compile(r"\d+\.parquet")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BuildFolders:
-    """Folders that a build writes to.
-
-    Attributes:
-        shared: The folder that its workers share.
-        work: Folder for working files in it, with ``/`` at the end.
-        pool: Folder in it that becomes the pool or, if empty, is the pool.
-    """
-
-    shared: SharedFolder
-    work: str
-    pool: str
 
 
 def number_of(shard: str) -> int:

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from budgets.names import unknown
-from runners.data.build.build_pool import Build, build_pool
+from runners.data.build.build import Build
+from runners.data.build.build_pool import build_pool
 from runners.data.build.known_scores import OF_PAIR
 from runners.data.index.merge import look_up
 from runners.data.index.parts import Index

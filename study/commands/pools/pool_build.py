@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from study.commands.command import add_pool_options, number, open_console, show, show_all
 
 if TYPE_CHECKING:
-    from runners.data.build.build_pool import Build
+    from runners.data.build.build import Build
     from runners.data.places.shared_folder import SharedFolder
     from study.run.pools.pool_site import PoolSite
 
@@ -233,7 +233,7 @@ def _build_from(shared: "SharedFolder", source: Path, options: Namespace, site: 
 
 def _described(shared: "SharedFolder", options: Namespace, source: Path) -> "Build":
     """Return the build of a source with the command's options."""
-    from runners.data.build.build_pool import Build
+    from runners.data.build.build import Build
     from runners.data.build.sources.source import Columns
 
     return Build(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from runners.data.build.build_pool import Build, build_pool
+from runners.data.build.build import Build
+from runners.data.build.build_pool import build_pool
 from runners.data.pool.pool import Pool
 from runners.data.reading.in_memory_set import InMemorySet
 from runners.trials.trial_job import TrialJob

@@ -3,7 +3,6 @@
 import gzip
 import io
 import json
-import multiprocessing
 import os
 import struct
 import tarfile
@@ -15,20 +14,16 @@ import pytest
 import webdataset
 from PIL import Image
 
-from runners.data.build import build_pool as module
-from runners.data.build.build_pool import Build, build_pool
-from runners.data.build.in_place import index_shards, open_pool
-from runners.data.build.known_scores import column_scores, metadata_scores
-from runners.data.places.shared_folder import SharedFolder
+from runners.data.build.build import Build
+from runners.data.build.build_pool import build_pool
 from runners.data.pool.damage import NOT_READABLE
 from runners.data.pool.pictures import load
 from runners.data.pool.pool import Pool
 from runners.data.pool.reader import decode_image, read_pairs
 from runners.data.pool.shards import image_size, score_of
 from runners.embedded.embedded_pool import TrainingPairs
-from runners.host.workers import Processes
 from tests.runners.data.images import write_pool
-from tests.runners.data.pool.test_pool import Sample, encoded, sample, write_tar
+from tests.runners.data.pool.test_pool import Sample, encoded, write_tar
 
 NAMES = [f"{n:09d}" for n in range(100)]
 
@@ -265,29 +260,6 @@ def test_names_and_captions_that_are_not_utf8_leave_out_their_sample_alone(tmp_p
     ]
 
 
-@pytest.mark.slow
-def test_links_to_nowhere_and_pipes_among_shards_are_left_out(tmp_path: Path) -> None:
-    folder = tmp_path / "x"
-    write_tar(folder / "0.tar", [small(1), small(2)])
-    (folder / "1.tar").symlink_to(folder / "gone.tar")
-    (folder / "2.tar").symlink_to(folder / "2.tar")
-    os.mkfifo(folder / "3.tar")
-    (folder / "4.tar").symlink_to("/dev/zero")
-    expected = [
-        (f"{NOT_READABLE}: No such file or directory"),
-        (f"{NOT_READABLE}: Too many levels of symbolic links"),
-        (f"{NOT_READABLE}: not a regular file"),
-        (f"{NOT_READABLE}: not a regular file"),
-    ]
-    assert [reason for _, _, reason in left_out(built(folder))] == expected
-    pool = build_pool(folder, Build(source=folder, in_place=True), lambda *_: None)
-    assert pool.count == 2
-    assert [reason for _, _, reason in left_out(pool)] == expected
-    assert Pool.open(folder).count == 2
-    (folder / "pool.json").unlink()
-    assert index_shards(folder, tolerance=1.0).count == 2
-
-
 def test_rows_of_a_table_that_cannot_be_used_are_left_out_alone(tmp_path: Path) -> None:
     (tmp_path / "t").mkdir()
     for name in ("a.PNG", "b.png", "c.png"):
@@ -330,44 +302,6 @@ def test_tables_without_rows_are_one_clear_error(
         built(tmp_path / name)
 
 
-def test_scores_of_repeated_keys_go_to_their_own_pairs(tmp_path: Path) -> None:
-    samples = [
-        ("k", {"png": encoded(8, 8, "PNG", n), "txt": f"n{n}".encode(), "json": b'{"mine": %d}' % n})
-        for n in range(4)
-    ]
-    write_tar(tmp_path / "x" / "0.tar", samples)
-    pool = open_pool(tmp_path / "x")
-    scores = column_scores(pool, "mine", Processes(), lambda *_: None, SharedFolder(path=pool.path))
-    assert np.concatenate([*scores]).tolist() == [0, 1, 2, 3]
-
-
-def test_shard_cut_short_is_scored_up_to_there(tmp_path: Path) -> None:
-    folder = tmp_path / "x"
-    write_tar(folder / "0.tar", [sample(n, mine=n) for n in range(6)])
-    with tarfile.open(folder / "0.tar") as tar:
-        end = tar.getmember(f"{NAMES[4]}.jpg").offset_data + 9
-    os.truncate(folder / "0.tar", end)
-    pool = index_shards(folder, tolerance=1.0)
-    assert pool.count == 4
-    scores = column_scores(pool, "mine", Processes(), lambda *_: None, SharedFolder(path=pool.path))
-    assert np.concatenate([*scores]).tolist() == [0, 1, 2, 3]
-
-
-def test_metadata_by_a_repeated_key_or_of_booleans_scores_no_pair(tmp_path: Path) -> None:
-    samples: list[Sample] = [
-        (key, {"png": encoded(8, 8, "PNG", n), "txt": f"n{n}".encode()}) for n, key in enumerate("aba")
-    ]
-    write_tar(tmp_path / "x" / "0.tar", samples)
-    table = pd.DataFrame({"key": ["a", "b"], "mine": [0.5, 0.25], "truth": [True, False]})
-    table.to_parquet(tmp_path / "m.parquet")
-    pool = open_pool(tmp_path / "x")
-    assert np.concatenate([*metadata_scores(pool, "mine", tmp_path / "m.parquet")]).tolist() == pytest.approx(
-        [np.nan, 0.25, np.nan], nan_ok=True
-    )
-    with pytest.raises(ValueError, match=r"column truth holds bool, not numbers"):
-        metadata_scores(pool, "truth", tmp_path / "m.parquet")
-
-
 # webdataset leaves its shards to the garbage collector to close.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_members_without_a_stem_or_ending_are_passed_over_as_by_webdataset(tmp_path: Path) -> None:
@@ -399,74 +333,8 @@ def test_captions_in_a_txt_that_are_not_utf8_are_left_out_and_a_byte_order_mark_
     assert pool.left_out == {"caption is not UTF-8": 1, "no caption": 1}
 
 
-def test_pairs_of_a_linked_tar_belong_to_the_file_and_not_to_the_link(tmp_path: Path) -> None:
-    write_tar(tmp_path / "x" / "b.tar", [small(0), small(1)])
-    (tmp_path / "x" / "a.tar").symlink_to("b.tar")
-    pool = build_pool(tmp_path / "x", Build(source=tmp_path / "x", in_place=True), lambda *_: None)
-    assert set(pool.frame["shard"]) == {"b.tar"}
-    (tmp_path / "x" / "a.tar").unlink()
-    assert Pool.open(tmp_path / "x").count == 2
-
-
-def test_a_shard_that_was_still_empty_when_it_was_indexed_is_read_when_it_is_complete(tmp_path: Path) -> None:
-    folder, how = tmp_path / "x", Build(source=tmp_path / "x", in_place=True)
-    write_tar(folder / "a.tar", [small(0), small(1)])
-    (folder / "b.tar").touch()
-    assert build_pool(folder, how, lambda *_: None).count == 2
-    assert build_pool(folder, how, lambda *_: None).count == 2
-    assert not list((folder / "versions").glob("*")), "nothing was new"
-
-    write_tar(folder / "b.tar", [small(2), small(3)])
-
-    pool = build_pool(folder, how, lambda *_: None)
-    assert sorted(pool.frame["caption"]) == [f"number {n}" for n in range(4)]
-    assert pool.shards["b.tar"] == (folder / "b.tar").stat().st_size
-
-
-def test_a_part_that_a_killed_build_left_does_not_enter_the_pool(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, how = tmp_path / "x", Build(source=tmp_path / "x", in_place=True)
-    write_tar(folder / "a.tar", [small(0), small(1)])
-    build_pool(folder, how, lambda *_: None)
-    write_tar(folder / "b.tar", [small(2), small(3)])
-    with monkeypatch.context() as patched:
-        patched.setattr(module, "describe_pool", fail)
-        with pytest.raises(RuntimeError, match="killed"):
-            build_pool(folder, how, lambda *_: None)
-    (folder / "b.tar").unlink()
-    write_tar(folder / "c.tar", [small(0), small(1)])  # duplicates alone
-
-    pool = build_pool(folder, how, lambda *_: None)
-
-    assert set(pool.frame["shard"]) == {"a.tar"}
-    assert set(pool.shards) == {"a.tar", "c.tar"}
-
-
-def fail(*_: object, **__: object) -> None:
-    raise RuntimeError("killed")
-
-
 def test_a_build_that_finds_no_pair_leaves_no_files(tmp_path: Path) -> None:
     write_tar(tmp_path / "x" / "0.tar", [("a", {"png": b"no image", "txt": b"text"})])
     with pytest.raises(ValueError, match="holds no pair"):
         build_pool(tmp_path / "new", Build(source=tmp_path / "x"), lambda *_: None)
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
-
-
-def test_a_file_is_not_indexed_in_place(tmp_path: Path) -> None:
-    write_tar(tmp_path / "0.tar", [small(0)])
-    how = Build(source=tmp_path / "0.tar", in_place=True)
-    with pytest.raises(ValueError, match=r"^--in-place indexes a folder of tar shards; .*0\.tar is a file$"):
-        build_pool(tmp_path / "0.tar", how, lambda *_: None)
-
-
-def test_processes_that_open_a_folder_without_an_index_wait_for_each_other(tmp_path: Path) -> None:
-    write_tar(tmp_path / "x" / "0.tar", [small(n) for n in range(50)])
-    with multiprocessing.get_context("forkserver").Pool(4) as processes:
-        counts = processes.map(count_of, [tmp_path / "x"] * 8, chunksize=1)
-    assert counts == [50] * 8
-
-
-def count_of(folder: Path) -> int:
-    return open_pool(folder).count

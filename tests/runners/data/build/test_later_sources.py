@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from runners.data.build import new_shards
-from runners.data.build.build_pool import Build, build_pool
+from runners.data.build.build import Build
+from runners.data.build.build_pool import build_pool
 from runners.data.build.in_place import not_indexed
 from runners.data.build.rescore import rewrite_shards, set_score, use_score
 from runners.data.build.sources.source import Columns, SourcePart

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from runners.data.build.build_pool import Build, build_pool
+from runners.data.build.build import Build
+from runners.data.build.build_pool import build_pool
 from tests.runners.data.pool.test_pool import sample, write_tar
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from runners.data.build.build_pool import Build, build_pool
+from runners.data.build.build import Build
+from runners.data.build.build_pool import build_pool
 from runners.data.build.known_scores import column_scores
 from runners.data.build.sources.source import Columns
 from runners.data.places.shared_folder import SharedFolder

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from runners.data.build import merge_parts
-from runners.data.build.build_pool import Build, build_pool
+from runners.data.build.build import Build
+from runners.data.build.build_pool import build_pool
 from runners.data.build.info import info_lines
 from runners.data.build.known_scores import expression_scores
 from runners.data.build.rescore import rewrite_shards, set_score, set_subset, use_score

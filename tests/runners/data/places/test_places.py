@@ -16,7 +16,8 @@ from s3fs import S3FileSystem
 from torch import Tensor
 
 from budgets.hardware.machine_cache import CACHE
-from runners.data.build.build_pool import Build, build_pool
+from runners.data.build.build import Build
+from runners.data.build.build_pool import build_pool
 from runners.data.build.in_place import not_indexed
 from runners.data.places import piece_cache, url_place
 from runners.data.places.copies import copy_name, copy_pool

@@ -8,7 +8,8 @@ import pytest
 
 from budgets.hardware.machine_cache import CACHE
 from runners.data.build import merge_parts, new_shards
-from runners.data.build.build_pool import Build, build_pool
+from runners.data.build.build import Build
+from runners.data.build.build_pool import build_pool
 from runners.data.build.known_scores import column_scores
 from runners.data.build.rescore import rewrite_shards, set_score
 from runners.data.places.copies import pool_at

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from runners.data.build.build_pool import Build, build_pool
+from runners.data.build.build import Build
+from runners.data.build.build_pool import build_pool
 from runners.data.build.in_place import index_shards, not_indexed, open_pool
 from runners.data.build.info import unreadable_lines
 from runners.data.pool.damage import Damage, check_tolerance

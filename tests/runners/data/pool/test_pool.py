@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runners.data.build.build_pool import Build, build_pool
+from runners.data.build.build import Build
+from runners.data.build.build_pool import build_pool
 from runners.data.build.in_place import index_shards, not_indexed, open_pool
 from runners.data.pool.pool import Pool
 from runners.data.pool.shards import content_hash

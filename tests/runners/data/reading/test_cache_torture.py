@@ -15,7 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 from budgets.hardware.machine_cache import CACHE
-from runners.data.build.build_pool import Build, build_pool
+from runners.data.build.build import Build
+from runners.data.build.build_pool import build_pool
 from runners.data.places import piece_cache, url_place
 from runners.data.places.piece_cache import CACHE_SIZE
 from runners.data.pool.pool import Pool

@@ -1,0 +1,105 @@
+"""Indexing of tars where they lie: links, tars that change, builds that were killed."""
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+
+from runners.data.build import build_pool as module
+from runners.data.build.build import Build
+from runners.data.build.build_pool import build_pool
+from runners.data.build.in_place import index_shards, open_pool
+from runners.data.pool.damage import NOT_READABLE
+from runners.data.pool.pool import Pool
+from tests.runners.data.build.test_damaged_sources import built, left_out, small
+from tests.runners.data.pool.test_pool import write_tar
+
+
+@pytest.mark.slow
+def test_links_to_nowhere_and_pipes_among_shards_are_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "x"
+    write_tar(folder / "0.tar", [small(1), small(2)])
+    (folder / "1.tar").symlink_to(folder / "gone.tar")
+    (folder / "2.tar").symlink_to(folder / "2.tar")
+    os.mkfifo(folder / "3.tar")
+    (folder / "4.tar").symlink_to("/dev/zero")
+    expected = [
+        (f"{NOT_READABLE}: No such file or directory"),
+        (f"{NOT_READABLE}: Too many levels of symbolic links"),
+        (f"{NOT_READABLE}: not a regular file"),
+        (f"{NOT_READABLE}: not a regular file"),
+    ]
+    assert [reason for _, _, reason in left_out(built(folder))] == expected
+    pool = build_pool(folder, Build(source=folder, in_place=True), lambda *_: None)
+    assert pool.count == 2
+    assert [reason for _, _, reason in left_out(pool)] == expected
+    assert Pool.open(folder).count == 2
+    (folder / "pool.json").unlink()
+    assert index_shards(folder, tolerance=1.0).count == 2
+
+
+def test_pairs_of_a_linked_tar_belong_to_the_file_and_not_to_the_link(tmp_path: Path) -> None:
+    write_tar(tmp_path / "x" / "b.tar", [small(0), small(1)])
+    (tmp_path / "x" / "a.tar").symlink_to("b.tar")
+    pool = build_pool(tmp_path / "x", Build(source=tmp_path / "x", in_place=True), lambda *_: None)
+    assert set(pool.frame["shard"]) == {"b.tar"}
+    (tmp_path / "x" / "a.tar").unlink()
+    assert Pool.open(tmp_path / "x").count == 2
+
+
+def test_a_shard_that_was_still_empty_when_it_was_indexed_is_read_when_it_is_complete(tmp_path: Path) -> None:
+    folder, how = tmp_path / "x", Build(source=tmp_path / "x", in_place=True)
+    write_tar(folder / "a.tar", [small(0), small(1)])
+    (folder / "b.tar").touch()
+    assert build_pool(folder, how, lambda *_: None).count == 2
+    assert build_pool(folder, how, lambda *_: None).count == 2
+    assert not list((folder / "versions").glob("*")), "nothing was new"
+
+    write_tar(folder / "b.tar", [small(2), small(3)])
+
+    pool = build_pool(folder, how, lambda *_: None)
+    assert sorted(pool.frame["caption"]) == [f"number {n}" for n in range(4)]
+    assert pool.shards["b.tar"] == (folder / "b.tar").stat().st_size
+
+
+def test_a_part_that_a_killed_build_left_does_not_enter_the_pool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, how = tmp_path / "x", Build(source=tmp_path / "x", in_place=True)
+    write_tar(folder / "a.tar", [small(0), small(1)])
+    build_pool(folder, how, lambda *_: None)
+    write_tar(folder / "b.tar", [small(2), small(3)])
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "describe_pool", fail)
+        with pytest.raises(RuntimeError, match="killed"):
+            build_pool(folder, how, lambda *_: None)
+    (folder / "b.tar").unlink()
+    write_tar(folder / "c.tar", [small(0), small(1)])  # duplicates alone
+
+    pool = build_pool(folder, how, lambda *_: None)
+
+    assert set(pool.frame["shard"]) == {"a.tar"}
+    assert set(pool.shards) == {"a.tar", "c.tar"}
+
+
+def fail(*_: object, **__: object) -> None:
+    raise RuntimeError("killed")
+
+
+def test_a_file_is_not_indexed_in_place(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", [small(0)])
+    how = Build(source=tmp_path / "0.tar", in_place=True)
+    with pytest.raises(ValueError, match=r"^--in-place indexes a folder of tar shards; .*0\.tar is a file$"):
+        build_pool(tmp_path / "0.tar", how, lambda *_: None)
+
+
+def test_processes_that_open_a_folder_without_an_index_wait_for_each_other(tmp_path: Path) -> None:
+    write_tar(tmp_path / "x" / "0.tar", [small(n) for n in range(50)])
+    with multiprocessing.get_context("forkserver").Pool(4) as processes:
+        counts = processes.map(count_of, [tmp_path / "x"] * 8, chunksize=1)
+    assert counts == [50] * 8
+
+
+def count_of(folder: Path) -> int:
+    return open_pool(folder).count
