@@ -1,7 +1,7 @@
 """The unit in which errors are shown: percent, or the loss itself."""
 
 from dataclasses import dataclass
-from math import isnan
+from math import inf, isnan
 
 from analysis.labels import interval_text
 
@@ -17,6 +17,7 @@ class ErrorUnit:
         fine: Format with a digit more.
         sign: Ending of a shown value.
         points: Ending of a shown difference.
+        most: Largest possible error.
     """
 
     word: str
@@ -25,6 +26,7 @@ class ErrorUnit:
     fine: str
     sign: str
     points: str
+    most: float
 
     @classmethod
     def of(cls, metric: str) -> "ErrorUnit":
@@ -73,8 +75,8 @@ class ErrorUnit:
         return f"{text}{self.points and ' (points)'}"
 
 
-PERCENT = ErrorUnit(word="error", factor=100, form=".1f", fine=".2f", sign=" %", points=" points")
-LOSS = ErrorUnit(word="loss", factor=1, form=".4g", fine=".5g", sign="", points="")
+PERCENT = ErrorUnit(word="error", factor=100, form=".1f", fine=".2f", sign=" %", points=" points", most=1)
+LOSS = ErrorUnit(word="loss", factor=1, form=".4g", fine=".5g", sign="", points="", most=inf)
 
 
 def is_loss(metric: str) -> bool:

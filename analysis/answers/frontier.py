@@ -8,12 +8,13 @@ seeds favours its configuration, which is then not called clear.
 
 Under fixed compute a budget is a declared level, and the cells of that level are compared. In the other
 regimes configurations are compared by compute: at the compute of each cell that no other trial beats, every
-configuration is read off its own curve, see ``read_off``. If a cheaper trial beats the best of a level, that
-best is ``beaten``.
+configuration is read off its own curve, see ``read_off``. A configuration that ties only because its curve
+may fall on beyond its last cell is not called tied: it makes the best undecided. If a cheaper trial beats the
+best of a level, that best is ``beaten``.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -38,6 +39,7 @@ two equal configurations, one of them 1 / 2 / 4 times as noisy, was clear in 8.5
 budgets, and in up to 11.2 % of samples of 1,200, above the allowed 10 %. With this value: 6.4 / 6.8 / 7.3 %.
 """
 _SAME = 1e-12
+_SMALL = 1e-3  # an error that is shown with a digit more
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,7 +113,8 @@ def _judge(
     error, source = draws.column("error"), draws.source
     if runner_up is None:
         return "undecided", "only one configuration was measured here, so there is nothing to compare it with"
-    gap = draws.error_unit.gap(float(error[runner_up] - error[leader]))
+    ahead = float(error[runner_up] - error[leader])
+    gap = draws.error_unit.gap(ahead, fine=ahead < _SMALL)
     if source == "none":
         return "undecided", f"ahead by {gap}, but no noise was measured"
     diverged = int(draws.cells["diverged"].iloc[leader])
@@ -202,9 +205,30 @@ def _choices(draws: CellDraws, cost: Floats) -> Iterator[tuple[float, int, CellD
         kept = np.flatnonzero(undominated(own_cost, error[None, :])[0])
         for place in kept[np.argsort(own_cost[kept], kind="stable")]:
             here = at_compute(of_regime, own_cost, float(own_cost[place]))
-            choice = choose(here)
+            kept_values = at_compute(of_regime, own_cost, float(own_cost[place]), falling=False)
+            choice = _of_measured(here, choose(here), choose(kept_values))
             if (here.cells.iloc[choice.leader][[*CELL]] == of_regime.cells.iloc[place][[*CELL]]).all():
                 yield float(own_cost[place]), int(inside[place]), here, choice
+
+
+def _of_measured(here: CellDraws, choice: Choice, measured: Choice) -> Choice:
+    """Return a choice without ties that hold only if curves fall on beyond their last cells.
+
+    Args:
+        here: Configurations as they would be at a compute.
+        choice: The choice among them.
+        measured: The choice if curves keep their last values beyond their last cells.
+    """
+    beyond = here.cells["beyond"].to_numpy(bool)
+    falling = [each for each in choice.members if beyond[each] and each not in measured.members]
+    if not falling:
+        return choice
+    names = [_name(cell, own=False) for cell in records(here.cells.iloc[falling])]
+    return replace(
+        measured,
+        verdict="undecided" if measured.verdict == "clear" else measured.verdict,
+        reason=f"{measured.reason}; {_and_more(names)} run at less compute only and might be lower here",
+    )
 
 
 def _at(regime: str, flops: float, *, named: bool) -> str:
@@ -232,8 +256,12 @@ def _only_for_less(here: CellDraws, choice: Choice, names: list[str]) -> dict[st
     short = [name for name, is_short in zip(names, here.cells["short"], strict=True) if is_short]
     if not short or choice.verdict != "clear":
         return {}
-    most = f"{short[0]} and {len(short) - 1} more were" if len(short) > 1 else f"{short[0]} was"
-    return {"verdict": "undecided", "reason": f"{choice.reason}, but {most} run at only one, lower compute"}
+    said = f"{choice.reason}, but {_and_more(short)} run at only one, lower compute"
+    return {"verdict": "undecided", "reason": said}
+
+
+def _and_more(names: list[str]) -> str:
+    return f"{names[0]} and {len(names) - 1} more were" if len(names) > 1 else f"{names[0]} was"
 
 
 def _beaten(draws: CellDraws, cost: Floats, place: int, reason: str, *, named: bool) -> dict[str, str]:

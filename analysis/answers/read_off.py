@@ -42,18 +42,19 @@ def read(cost: Floats, error: Floats, at: Floats) -> Floats:
     return np.where(at * SAME_COST < cost[0], np.inf, found)
 
 
-def at_compute(draws: CellDraws, cost: Floats, flops: float) -> CellDraws:
+def at_compute(draws: CellDraws, cost: Floats, flops: float, *, falling: bool = True) -> CellDraws:
     """Return one cell per configuration, as it would be at a compute.
 
     Args:
         draws: Cells of one regime.
         cost: Cost of each cell, see ``pareto.costs``.
         flops: Compute to read the curves at.
+        falling: False to let curves keep their last value in the draws, too.
 
     Returns:
         For each configuration with a cell at that compute or below: the columns of its nearest cell, with the
         interpolated ``error``, the smaller ``runs`` and the summed ``diverged`` of the two cells around it,
-        and ``short``, whether its only cell is at less compute.
+        ``beyond``, whether its last cell is at less compute, and ``short``, whether that is its only cell.
     """
     rows, drawn = [], []
     at = np.array([flops])
@@ -71,11 +72,11 @@ def at_compute(draws: CellDraws, cost: Floats, flops: float) -> CellDraws:
         rows.append(
             cells.iloc[int(below + round(share))].to_dict()
             | {"error": value, "runs": sides["runs"].min(), "diverged": sides["diverged"].sum()}
-            | {"short": beyond and len(x) == 1}
+            | {"beyond": beyond, "short": beyond and len(x) == 1}
         )
         line = draws.draws[:, positions]
         if beyond:
-            open_below = _fall_beyond(x, line, flops) * generator.random(len(line))
+            open_below = falling * _fall_beyond(x, line, flops) * generator.random(len(line))
         else:
             open_below = sags(x, error, flops, len(line), generator)
         drawn.append(np.maximum(read(x, line, at)[:, 0] - open_below, 0.0))

@@ -39,7 +39,7 @@ from analysis.cells.intervals import COVERAGE
 from analysis.cells.moderated import moderated
 from analysis.cells.shared_noise import Trunks, find_trunks, level_excess
 from analysis.cells.table import CELL, Trials
-from analysis.error_unit import ErrorUnit, is_loss
+from analysis.error_unit import LOSS, ErrorUnit
 
 Source = Literal["runs", "evaluation", "none"]
 
@@ -150,9 +150,9 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000) -> CellDraws
     cells, position = _cells(trials)
     mean, runs = cells["error"].to_numpy(np.float64), cells["runs"].to_numpy(np.int64)
     curve = curve_numbers(cells)
-    loss = is_loss(trials.metric)
+    error_unit = ErrorUnit.of(trials.metric)
     images, reading = (cells[name].to_numpy(np.float64) for name in ("images", "reading_error"))
-    unit, counted = _units(mean, images, reading, loss=loss)
+    unit, counted = _units(mean, images, reading, loss=error_unit == LOSS)
     # Runs of cells with at least two: the cell of each, its mean without the run, and the run's residual.
     several = runs[position] > 1
     left_out = position[several]
@@ -182,7 +182,7 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000) -> CellDraws
     drawn += mean
     return CellDraws(
         cells=cells,
-        draws=np.clip(drawn, 0.0, None if loss else 1.0, out=drawn),
+        draws=np.clip(drawn, 0.0, error_unit.most, out=drawn),
         left_out=left_out,
         without=without,
         unit=np.arange(len(left_out)) if trunks is None else trunks.of,
@@ -191,7 +191,7 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000) -> CellDraws
         noise=noise,
         shared=shared,
         chance=chance_error(trials.metric),
-        error_unit=ErrorUnit.of(trials.metric),
+        error_unit=error_unit,
         explanation=_explain(source, freedom, noise if counted else None, runs, images)
         + ("" if trunks is None else f"; whole trunks are resampled, whose levels correlate at {shared:.2f}")
         + ("; values read off a figure include their reading error" if reading.any() else ""),

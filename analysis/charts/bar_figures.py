@@ -11,7 +11,7 @@ from analysis.answers.contrasts import along_axis, comparisons, densest
 from analysis.answers.frontier import choose
 from analysis.arrays import Indices
 from analysis.cells.bootstrap import CellDraws
-from analysis.cells.pareto import costs, undominated
+from analysis.cells.pareto import SAME_COST, costs
 from analysis.cells.table import REGIMES
 from analysis.charts.figure_data import (
     FigureData,
@@ -204,11 +204,15 @@ def _places(panel: _BarPanel) -> list[int]:
 
 
 def _beaten(panel: _BarPanel, group: _Group) -> set[int]:
-    """Return the places of a group's bars that another bar of the panel beats at no higher cost."""
-    places = np.asarray(_places(panel), dtype=np.intp)
-    cells = panel.measure.draws.cells.iloc[places]
-    kept = undominated(costs(cells), cells["error"].to_numpy(np.float64)[None, :])[0]
-    return {bar for bar, place in enumerate(group.positions) if place in places[~kept]}
+    """Return the places of a group's bars that a bar of another group beats at no higher cost."""
+    cells = panel.measure.draws.cells
+    cost, error = costs(cells), cells["error"].to_numpy(np.float64)
+    others = np.setdiff1d(np.asarray(_places(panel), dtype=np.intp), group.positions)
+    return {
+        bar
+        for bar, place in enumerate(group.positions)
+        if ((cost[others] <= cost[place] * SAME_COST) & (error[others] < error[place])).any()
+    }
 
 
 def _shared(groups: Sequence[_Group]) -> dict[str, Any]:

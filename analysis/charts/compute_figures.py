@@ -192,8 +192,10 @@ def _law_rows(draws: CellDraws, law: Law, *, x: str, **fixed: object) -> list[di
     """
     cells, mark = draws.cells.iloc[law.positions], "law" if law.fit.tested else "tentative law"
     ratio = float((cells[x] / cells[X_COLUMNS[law.along]]).mean())
-    factor = dict.fromkeys(("y", "low", "high"), draws.error_unit.factor) | {"x": ratio}
-    return [{"mark": mark} | point | fixed for point in records(law.band[list(factor)] * pd.Series(factor))]
+    unit, ends = draws.error_unit, ["low", "high"]
+    band = law.band.assign(**law.band[ends].clip(0.0, unit.most))
+    factor = dict.fromkeys(("y", *ends), unit.factor) | {"x": ratio}
+    return [{"mark": mark} | point | fixed for point in records(band[list(factor)] * pd.Series(factor))]
 
 
 def _best_rows(

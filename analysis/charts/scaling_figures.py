@@ -55,6 +55,7 @@ def scaling(found: Sequence[Growth], *, what: str, target_flops: float | None = 
         row for approach, slope in drawn.items() for row in _panel(one, approach, slope, what, target_flops)
     ]
     said = [row["panel"] for row in rows if row["mark"] == "law"]
+    marks = {row["mark"] for row in rows}
     formulas = "; ".join(dict.fromkeys(said))
     left = len(found) - 1
     to = f"{_BEYOND:g} times the largest compute" if target_flops is None else format_flops(target_flops)
@@ -72,6 +73,7 @@ def scaling(found: Sequence[Growth], *, what: str, target_flops: float | None = 
             "IsoFLOP profiles, and the surface, which is fitted to errors and so has no points here",
             f"Solid: {formulas}; bands and brackets are 90 % intervals",
             f"Dashed: extrapolated to {to}",
+            "Hollow: the draws do not agree on the minimum" if "undecided" in marks else "",
             size,
             f"Not drawn: {'; '.join(absent)}" if absent else "",
             f"Not drawn, in the table: {plural(left, 'further family')}" if left == 1 else "",
@@ -120,9 +122,10 @@ def _point(row: dict[str, Any], one: Growth, what: str) -> dict[str, Any]:
         float(_converted(np.array([row[name]]), log_c, one, what)[0]) for name in ("log_n", "low", "high")
     )
     value = f"{count_text(y)} samples" if what == "D" else f"{count_text(y)} ({one.size})"
+    compute = float(np.exp(row["log_c"]))
     return {
-        "mark": "point", "x": float(np.exp(row["log_c"])), "y": y, "low": min(low, high),
-        "high": max(low, high), "text": f"{format_flops(float(np.exp(row['log_c'])))}: {value}",
+        "mark": "point" if row["stable"] else "undecided", "x": compute, "y": y,
+        "low": min(low, high), "high": max(low, high), "text": f"{format_flops(compute)}: {value}",
     }  # fmt: skip
 
 

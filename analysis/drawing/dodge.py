@@ -1,37 +1,54 @@
-"""Points of several series at one x, drawn beside each other so that none hides another."""
+"""Points of several series that would hide each other, drawn beside each other."""
 
 import numpy as np
 import pandas as pd
+from scipy.sparse.csgraph import connected_components
 
-from analysis.charts.figure_data import FigureData
+from analysis.arrays import Floats, Indices
+from analysis.charts.figure_data import FRONTIER, FigureData
 
-_MOVED = ("point", "best", "best, not clear")
+_MOVED = ("point", "undecided", "bound", "best", "best, not clear")
 ONE_LEVEL = 0.05
 """Points this close in ln x are of one level: its trials stop at different whole batches."""
-_STEP, _WIDEST = 0.012, 0.07  # shares of the range of ln x
+_STEP, _WIDEST = 0.012, 0.06  # shares of the range of ln x: about the width of a marker, and of five
+_LEAST = 1e-300  # in a logarithm, for ends at zero
+_MARKER = 0.02  # share of the range of y: about the height of a marker
 
 
 def dodged(data: FigureData) -> pd.DataFrame:
-    """Return the marks of a figure with its points moved sideways, by a constant factor of x per series.
+    """Return the marks of a figure with points that would hide each other moved sideways.
 
-    Only points of figures over a logarithmic x move, and only if several series have points at one x: each by
-    at most 3.5 % of the range of ln x. Laws, lines and the figure's own data stay as they are.
+    Points of different series move apart if their markers or intervals overlap: each by about the width of a
+    marker, and by at most 3 % of the range of ln x. They move only over a logarithmic x, and not around a
+    Pareto frontier, where their place to it counts. Laws and lines stay as they are.
     """
     frame, points = data.frame, data.frame["mark"].isin(_MOVED)
-    if data.kind != "curves" or data.x_scale != "log" or not _shared(frame[points]):
+    on_curves = data.kind == "curves" and data.x_scale == "log" and FRONTIER not in set(frame["series"])
+    if not on_curves or frame.loc[points, "series"].nunique() < 2:  # noqa: PLR2004 (two hide each other)
         return frame
-    series = list(dict.fromkeys(frame.loc[points, "series"]))
-    range_of_log_x = np.log(frame.loc[points, "x"].max() / frame.loc[points, "x"].min())
-    step = min(_STEP, _WIDEST / (len(series) - 1)) * range_of_log_x
-    factors = {name: np.exp(step * (k - (len(series) - 1) / 2)) for k, name in enumerate(series)}
-    return frame.assign(x=frame["x"].where(~points, frame["x"] * frame["series"].map(factors)))
+    moved = frame[points]
+    at = np.log(moved["x"].to_numpy(np.float64))
+    wide = float(np.ptp(at))
+    rank = moved["series"].map({name: n for n, name in enumerate(dict.fromkeys(moved["series"]))})
+    shift = np.zeros(len(at))
+    for together in _overlapping(moved, at, _STEP * wide, log_y=data.y_scale == "log"):
+        series, place = np.unique(rank.to_numpy()[together], return_inverse=True)
+        if len(series) > 1:
+            step = min(_STEP, _WIDEST / (len(series) - 1)) * wide
+            shift[together] = step * (place - (len(series) - 1) / 2)
+    x = frame["x"].to_numpy(np.float64, copy=True)
+    x[points.to_numpy()] = np.exp(at + shift)
+    return frame.assign(x=np.where(points, x, frame["x"]))
 
 
-def _shared(points: pd.DataFrame) -> bool:
-    """Return True if two series of a panel have points at the same x."""
-    for _, panel in points.groupby("panel", sort=False):
-        at = panel.sort_values("x")
-        near = np.diff(np.log(at["x"].to_numpy(np.float64))) < ONE_LEVEL
-        if (near & (at["series"].to_numpy()[1:] != at["series"].to_numpy()[:-1])).any():
-            return True
-    return False
+def _overlapping(points: pd.DataFrame, at: Floats, width: float, *, log_y: bool) -> list[Indices]:
+    """Return groups of points that overlap, each directly or through others of its group."""
+    ends = points[["y", "low", "high"]].to_numpy(np.float64)
+    ends = np.log(np.maximum(ends, _LEAST)) if log_y else ends
+    pad = _MARKER * float(np.ptp(ends[:, 0])) / 2
+    low = np.fmin(ends[:, 0] - pad, ends[:, 1])
+    high = np.fmax(ends[:, 0] + pad, ends[:, 2])
+    panel = points["panel"].to_numpy()
+    near = (np.abs(at[:, None] - at) < width) & (panel[:, None] == panel)
+    _, group = connected_components(near & (low[:, None] < high) & (low < high[:, None]), directed=False)
+    return [np.flatnonzero(group == n) for n in np.unique(group)]

@@ -21,6 +21,7 @@ from analysis.drawing.marks import draw_marks, legend_handles
 from analysis.drawing.named_rows import grid, spans
 from analysis.drawing.panels import panels
 from analysis.drawing.style import STYLE, looks
+from analysis.drawing.text import with_drawable_texts
 from analysis.labels import count_text
 from budgets.quantity import format_flops
 
@@ -39,7 +40,7 @@ def draw(data: FigureData) -> Figure:
     """Draw the marks of a figure in the style of the project."""
     with rc_context(fname=STYLE):
         kinds = {"curves": _curves, "columns": columns, "bars": flops, "grid": grid, "spans": spans}
-        return kinds[data.kind](data)
+        return kinds[data.kind](with_drawable_texts(data))
 
 
 def _curves(data: FigureData) -> Figure:

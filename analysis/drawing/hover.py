@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData
+from analysis.drawing.text import drawable
 
 _HOVERED = (
     "other", "point", "best", "best, not clear", "minimum", "undecided", "bound", "bar",
@@ -57,11 +58,11 @@ def _circles(figure: Figure, data: FigureData) -> Iterator[str]:
 
 def _buttons(figure: Figure, data: FigureData) -> Iterator[str]:
     """Yield a button over each entry of a series in the legend."""
-    names = set(data.frame["series"])
+    names = {_joined(drawable(name)): name for name in data.frame["series"].unique()}
     scale, height = _POINTS_PER_INCH / figure.dpi, figure.get_figheight() * _POINTS_PER_INCH
     for text in (text for legend in figure.legends for text in legend.get_texts()):
-        if text.get_text() in names:
-            box, name = text.get_window_extent(), escape(text.get_text())
+        if (shown := _joined(text.get_text())) in names:
+            box, name = text.get_window_extent(), escape(names[shown])
             left = box.x0 * scale - _HANDLE
             wide, high = round(box.x1 * scale - left + _PAD, 1), round(box.height * scale + 2 * _PAD, 1)
             yield (
@@ -69,6 +70,11 @@ def _buttons(figure: Figure, data: FigureData) -> Iterator[str]:
                 f'aria-label="{name}: show" x="{round(left, 1):g}" '
                 f'y="{round(height - box.y1 * scale - _PAD, 1):g}" width="{wide:g}" height="{high:g}"/>'
             )
+
+
+def _joined(label: str) -> str:
+    """Return a label without spaces, since a legend may break it into lines."""
+    return "".join(label.split())
 
 
 def _place(figure: Figure, axes: Axes, row: dict[str, Any]) -> tuple[float, float]:

@@ -105,7 +105,8 @@ def _draw_stars(axes: Axes, rows: DataFrame, look: Look) -> None:
         # The interval of a minimum is one of x.
         lines, at = (axes.hlines, stars["y"]) if mark == "minimum" else (axes.vlines, stars["x"])
         lines(at, stars["low"], stars["high"], color=look.colour, linewidth=1.6, zorder=5)
-        own = {"markersize": 9, "zorder": 6, "color": look.colour, "markerfacecolor": face}
+        edge = look.colour if face == "white" else "black"
+        own = {"markersize": 9, "zorder": 6, "markerfacecolor": face, "markeredgecolor": edge}
         axes.plot(stars["x"], stars["y"], **STAR | own)
 
 
@@ -128,8 +129,8 @@ def legend_handles(frame: DataFrame, looks: dict[str, Look]) -> list[Line2D]:
 def _shapes(rows: DataFrame) -> set[str]:
     """Return whether a series has points and a solid or thin line."""
     marks = set(rows["mark"])
-    lines = bool(marks & {"law", "line"}) or JOINED in set(rows["line"])
-    points = bool(marks & {"point", "undecided", "bound"})
+    lines = bool(marks & {"law", "line"}) or (rows["line"] == JOINED).sum() > 1
+    points = bool(marks & {"point", "undecided", "bound", "best", "best, not clear"})
     return {name for name, there in (("line", lines), ("point", points)) if there}
 
 

@@ -71,14 +71,14 @@ def fills(series: list[str]) -> dict[str, Fill]:
 
 
 def looks(series: list[str]) -> dict[str, Look]:
-    """Return a look per series, by position; looks repeat after eight. The frontier is black."""
+    """Return a look per series, by position; no two of the first 64 are alike. The frontier is black."""
     return {
         name: Look(colour="#000000", marker="", dashes="-")
         if name == FRONTIER
         else Look(
             colour=_COLOURS[place % len(_COLOURS)],
-            marker=_MARKERS[place % len(_MARKERS)],
-            dashes=_DASHES[place % len(_DASHES)],
+            marker=_MARKERS[(place + place // len(_COLOURS)) % len(_MARKERS)],
+            dashes=_DASHES[(place + place // len(_COLOURS)) % len(_DASHES)],
         )
         for place, name in enumerate(series)
     }

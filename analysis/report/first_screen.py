@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.answers.cost import Cost
 from analysis.answers.frontier import turns
-from analysis.cells.table import CELL, CONFIGURATION, records
+from analysis.cells.table import CELL, records
 from analysis.labels import axis_text, configuration_text, count_text, plural
 from analysis.report.analyse import Analysis
 from analysis.report.tables.tables import duration_text, share_text
@@ -54,7 +54,8 @@ def answer(row: Mapping[str, Any], word: str) -> str:
     """
     tried = str(row["scope"]).partition(";")[0]
     if row["verdict"] == "tie":
-        return f"At {row['at']} train {_either(row['leaders'])}; the data can't tell them apart; {tried}."
+        leaders = _either(row["leaders"], one_epoch=row["regime"] == "one-epoch")
+        return f"At {row['at']} train {leaders}; the data can't tell them apart; {tried}."
     pick = _pick(row)
     if row["verdict"] == "clear":
         return f"At {row['at']} train {pick}; {row['reason']}; {tried}."
@@ -63,22 +64,25 @@ def answer(row: Mapping[str, Any], word: str) -> str:
     return f"At {row['at']} {pick} has the lowest {word} so far; undecided: {row['reason']}; {tried}."
 
 
-def _pick(cell: Mapping[str, Any], strategies: Sequence[str] = ()) -> str:
-    """Return a configuration, or several that differ only in their strategy."""
-    data = f"{axis_text('subset_size', cell['subset_size'])} ({axis_text('quality', cell['quality'])})"
+def _pick(cell: Mapping[str, Any], strategies: Sequence[str] = (), *, pairs: str = "") -> str:
+    """Return a configuration, or several that differ only in their strategy; ``pairs`` replaces its own."""
+    pairs = pairs or axis_text("subset_size", cell["subset_size"])
     strategies = strategies or [axis_text("strategy", cell["strategy"])]
-    return f"{cell['architecture']} with {' or '.join(strategies)} on {data}"
+    quality = axis_text("quality", cell["quality"])
+    return f"{cell['architecture']} with {' or '.join(strategies)} on {pairs} ({quality})"
 
 
-def _either(leaders: Sequence[Mapping[str, Any]]) -> str:
+def _either(leaders: Sequence[Mapping[str, Any]], *, one_epoch: bool) -> str:
     """Return tied configurations; if they differ in one part, this part alone is listed."""
-    cells = list({tuple(cell[name] for name in CONFIGURATION): cell for cell in leaders}.values())
+    # Read between one-epoch cells, a configuration has the pairs of none of them.
+    pairs = "one epoch of new pairs" if one_epoch else ""
+    cells = list({_pick(cell, pairs=pairs): cell for cell in leaders}.values())
     strategies = list(dict.fromkeys(axis_text("strategy", cell["strategy"]) for cell in cells))
-    others = {_pick({**cell, "strategy": ""}) for cell in cells}
+    others = {_pick({**cell, "strategy": ""}, pairs=pairs) for cell in cells}
     if len(others) == 1:
-        return _pick(cells[0], strategies)
+        return _pick(cells[0], strategies, pairs=pairs)
     more = f" or one of {len(cells) - _NAMED} more" if len(cells) > _NAMED else ""
-    return " or ".join(_pick(cell) for cell in cells[:_NAMED]) + more
+    return " or ".join(_pick(cell, pairs=pairs) for cell in cells[:_NAMED]) + more
 
 
 def _budget(

@@ -46,7 +46,8 @@ class Slope:
         center: ln C at which the levels are given.
         levels: Levels as measured and then in each draw; empty without a slope.
         behind: Points that the line was fitted to: columns ``log_c``, ``log_n``, ``low``, ``high`` (interval
-            of ln N, NaN when unknown); no rows for a surface, which is fitted to errors.
+            of ln N, NaN when unknown) and ``stable`` (False if the draws do not agree on a minimum); no rows
+            for a surface, which is fitted to errors.
         within: Smallest and largest ln C of the cells.
     """
 
@@ -65,8 +66,10 @@ class Slope:
         return self.levels[:, None] + slopes[:, None] * (log_c - self.center)
 
 
-def _points(log_c: Floats, log_n: Floats, low: Floats | float, high: Floats | float) -> pd.DataFrame:
-    return pd.DataFrame({"log_c": log_c, "log_n": log_n, "low": low, "high": high})
+def _points(
+    log_c: Floats, log_n: Floats, low: Floats | float, high: Floats | float, *, stable: Mask | bool = True
+) -> pd.DataFrame:
+    return pd.DataFrame({"log_c": log_c, "log_n": log_n, "low": low, "high": high, "stable": stable})
 
 
 def _ends(log_c: Floats) -> tuple[float, float]:
@@ -105,7 +108,8 @@ def by_envelope(draws: CellDraws, n: Floats) -> Slope:
     won = len(np.unique(best[0][inside[0]]))
     if won < _FEWEST:
         reason = (
-            f"{plural(won, 'size')} with a smaller and a larger one is the best somewhere; three are needed"
+            f"{plural(won, 'size')} between a smaller and a larger one had the lowest error somewhere; three "
+            "are needed"
         )
         return Slope(points=int(inside[0].sum()), reason=reason)
     slopes = _slopes(grid, sizes[best], inside)
@@ -187,8 +191,11 @@ def by_minima(draws: CellDraws, n: Floats) -> Slope:
     ends = np.quantile(drawn[1:], [0.05, 0.95], axis=0) if len(drawn) > 1 else np.full((2, len(kept)), np.nan)
     return Slope(
         measured=float(slopes[0]), drawn=slopes[1:], points=len(kept), reason=f"{where}; {how}",
-        center=float(log_c[kept].mean()), levels=levels, behind=_points(log_c[kept], drawn[0], *ends),
-        within=_ends(np.log(compute)),
+        center=float(log_c[kept].mean()), levels=levels, within=_ends(np.log(compute)),
+        behind=_points(
+            log_c[kept], drawn[0], *ends,
+            stable=np.array([fitted[place].status != "unstable" for place in kept]),
+        ),
     )  # fmt: skip
 
 
@@ -259,7 +266,7 @@ def by_surface(draws: CellDraws, law: RepeatedFit, sizes: Floats) -> Slope:
     inside = law.effective(at)
     surface = fit(*inside, error, weights=runs)
     if surface.status != "ok":
-        return Slope(points=len(n), reason=f"surface: {surface.reason}")
+        return Slope(points=len(n), reason=surface.reason)
     fitted = surface(*inside)
     generator = stream("surface exponent")
     residual, freedom = np.log(error / fitted) * np.sqrt(runs), len(n) - _PARAMETERS

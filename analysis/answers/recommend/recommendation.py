@@ -26,7 +26,6 @@ from analysis.cells.curves import Curve
 from analysis.cells.intervals import QUANTILE, column_intervals
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import records
-from analysis.error_unit import LOSS
 from analysis.labels import configuration_text, plural
 from analysis.laws.holdout import Holdout
 from analysis.laws.laws import Law
@@ -143,8 +142,7 @@ def _choose(
     longest = max(len(error) for _, error in fitting)
     fitting = [(row, error if len(error) > 1 else np.repeat(error, longest)) for row, error in fitting]
     fitting = sorted(fitting, key=lambda one: float(one[1][0]))
-    most = None if draws.error_unit == LOSS else 1.0
-    errors = np.clip(np.stack([error for _, error in fitting], axis=1), 0.0, most)
+    errors = np.clip(np.stack([error for _, error in fitting], axis=1), 0.0, draws.error_unit.most)
     low, high = column_intervals(errors[1:])
     wide = low < high  # an interval without width is that of a single error, which was repeated
     ends = {"low": np.where(wide, low, np.nan), "high": np.where(wide, high, np.nan)}

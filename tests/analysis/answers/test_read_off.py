@@ -102,3 +102,13 @@ def test_the_draws_of_a_reading_lie_below_the_straight_line() -> None:
     low, high = np.quantile(here.draws[:, other], (0.05, 0.95))
     assert low < truth < high < line + 0.001
     assert here.cells["error"].iloc[1 - other] == pytest.approx(truth, abs=0.001)
+
+
+def test_a_curve_that_ties_only_by_falling_on_is_named_and_makes_the_best_undecided() -> None:
+    results = once((2e3, 6e3, 18e3, 54e3), noise=0.002, gap=0.05)
+    near = results[(results["architecture"] == "ViT-X") | (results["samples_seen"] < 7e3)]
+    last = frontier(drawn(near)).iloc[-1]
+    assert (last["architecture"], last["verdict"]) == ("ViT-X", "undecided")
+    assert last["reason"].endswith("; ViT-S, CLIP, all was run at less compute only and might be lower here")
+    assert len(last["leaders"]) == 1
+    assert set(frontier(drawn(results))["verdict"].iloc[1:]) == {"clear"}

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.charts.figure_data import MARKS, FigureData, Missing
+from analysis.charts.figure_data import FRONTIER, MARKS, FigureData, Missing, mark_frame
 from analysis.drawing.dodge import dodged
 from analysis.drawing.draw import draw
 from analysis.drawing.save import save
@@ -70,16 +70,30 @@ def test_what_is_drawn_is_what_the_csv_holds(name: str, drawn: dict[str, FigureD
     assert {tuple(point) for point in seen.round(9)} == {tuple(point) for point in held.round(9)}
 
 
-def test_points_of_several_series_at_one_level_lie_beside_each_other(drawn: dict[str, FigureData]) -> None:
-    data = drawn["error-compute-architecture"]
-    moved, points = dodged(data), data.frame["mark"].isin(["point", "best", "best, not clear"])
-    shift = pd.Series(np.log(moved["x"] / data.frame["x"]))
-    width = np.log(data.frame["x"].max() / data.frame["x"].min())
-    assert (shift[~points] == 0).all()
-    assert 0 < shift[points].abs().max() <= 0.035 * width
-    by_series = shift[points].groupby(data.frame.loc[points, "series"])
-    assert by_series.std().fillna(0).max() < 1e-9
-    assert by_series.first().nunique() == by_series.ngroups
+def test_points_that_hide_each_other_are_drawn_apart_and_all_others_in_place() -> None:
+    marks = [
+        {"mark": "point", "series": series, "x": x, "y": y, "low": y - 1, "high": y + 1}
+        for series, x, y in (
+            ("A", 1e12, 50.0), ("B", 1e12, 50.5), ("C", 1.01e12, 51.5), ("D", 1e12, 70.0), ("A", 1e14, 30.0),
+            ("B", 1e14, 20.0), ("C", 1e13, 40.0), ("D", 1.5e13, 40.0),
+        )
+    ]  # fmt: skip
+    star = {"mark": "best", "series": "A", "x": 1e12, "y": 50.0}
+    law = {"mark": "law", "series": "A", "x": 1e12, "y": 50.0}
+    data = FigureData(
+        name="apart",
+        title="",
+        x_label="",
+        y_label="",
+        caption="",
+        alt="",
+        frame=mark_frame([*marks, star, law]),
+    )
+    shift = np.log(dodged(data)["x"] / data.frame["x"]) / np.log(100)
+    np.testing.assert_allclose(shift, [-0.012, 0, 0.012, *[0] * 5, -0.012, 0], atol=1e-9)
+    dashes = {"mark": "line", "series": FRONTIER, "line": FRONTIER, "x": 1e12, "y": 40.0}
+    with_frontier = replace(data, frame=mark_frame([*marks, dashes]))
+    pd.testing.assert_frame_equal(dodged(with_frontier), with_frontier.frame)
 
 
 def test_excess_error_is_the_error_above_the_floor_of_each_law() -> None:

@@ -148,7 +148,7 @@ def test_a_study_of_few_sizes_says_why_it_has_no_exponent() -> None:
     assert {row["status"] for row in found.values()} == {"none"}
     assert found["lower envelope"]["reason"].endswith("three are needed; at 13,108 pairs")
     assert found["IsoFLOP minima"]["reason"].endswith("three are needed; at 13,108 pairs")
-    assert found["surface"]["reason"].startswith("surface: ")
+    assert found["surface"]["reason"].startswith("the floor ended at zero")
     assert found["lower envelope"]["held"] == "fixed-compute, CLIP, top 40 %"
     assert exponents_table(table).frame["a (N ∝ C^a)"].tolist() == ["–"] * 3
     assert undecided(table)[0].startswith(
