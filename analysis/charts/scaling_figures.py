@@ -72,7 +72,7 @@ def scaling(found: Sequence[Growth], *, what: str, target_flops: float | None = 
             "approaches of Hoffmann et al. 2022, §3: the lower envelope of the curves, the minima of the "
             "IsoFLOP profiles, and the surface, which is fitted to errors and so has no points here",
             f"Solid: {formulas}; bands and brackets are 90 % intervals",
-            f"Dashed: extrapolated to {to}",
+            f"Dashed: extrapolated to {to}" if "extrapolation" in marks else "",
             "Hollow: the draws do not agree on the minimum" if "undecided" in marks else "",
             size,
             f"Not drawn: {'; '.join(absent)}" if absent else "",

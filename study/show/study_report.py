@@ -26,6 +26,7 @@ from budgets.book.ledger import read_entries
 from budgets.cost.flops import CONVENTION
 from budgets.declaration.data_sections import FolderPool
 from budgets.names import without_password
+from budgets.quantity import format_flops
 from runners.results import (
     CURVE_COLUMNS,
     MIDWAY_COLUMNS,
@@ -67,17 +68,28 @@ def report_study(
         progress: Called with the progress of the work.
 
     Raises:
-        ValueError: The study has not been run, or the folder of an imported one can't be read.
+        ValueError: The study has not been run, the folder of an imported one can't be read, or the target is
+            not beyond its trials.
     """
     frames = study_frames(study)
-    frames = frames if target_flops is None else replace(frames, target_flops=target_flops)
+    if target_flops is not None:
+        largest = frames.results["train_flops"].max()
+        if target_flops <= largest:
+            raise ValueError(
+                f"--target {format_flops(target_flops)} is not beyond the study's largest trial, "
+                f"{format_flops(largest)}"
+            )
+        frames = replace(frames, target_flops=target_flops)
     origin = study.folder / ("map.yaml" if isinstance(study, Imported) else "study.yaml")
     yield from write_report(
         study.folder / "report", frames, provenance=_provenance(study, frames), processes=_processes(),
         declaration_text=without_password(origin.read_text(encoding="utf-8")), made=_now(),
         reload_s=reload_s, progress=progress,
     )  # fmt: skip
-    yield f"report: {study.folder / 'report' / 'report.html'}"
+    page = study.folder / "report" / "report.html"
+    if target_flops is not None and not (page.parent / "figures" / "scaling-model-size.svg").exists():
+        yield "--target has no effect: no scaling panel could be drawn; the report says why"
+    yield f"report: {page}"
 
 
 def watch_study(study: Study, say: Callable[[str], None]) -> None:

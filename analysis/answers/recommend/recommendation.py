@@ -32,6 +32,7 @@ from analysis.laws.laws import Law
 from budgets.declaration.sections import FARTHEST
 from budgets.quantity import format_flops
 
+_NAMED = 3  # reasons in an error
 _MOST_SEEDS = 30
 
 
@@ -98,7 +99,8 @@ def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
         reading = read_at(draws, one, surface, at=float(at), limit=limit)
         name = configuration_text(candidate_columns(draws, one, float(at)))
         if isinstance(reading, str):
-            left_out.append({"curve": name, "reason": reading})
+            limit_of_pool = ", one epoch of the pool" if at < flops / SAME_COST else ""
+            left_out.append({"curve": name, "reason": f"{reading}{limit_of_pool}"})
             continue
         row = _row(draws, one, reading, float(at), flops)
         # In one epoch an unmeasured candidate is read at the compute that the pairs allow, so it always fits.
@@ -106,12 +108,15 @@ def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
         if bought or row["pool"] <= np.ceil(pairs):
             fitting.append((row, reading.error))
             continue
-        need = float(f"{row['pool']:.3g}")
-        left_out.append({"curve": name, "reason": f"needs a pool of about {need:,.0f} pairs"})
+        left_out.append({"curve": name, "reason": f"needs a pool of {row['pool']:,} pairs"})
         too_large.append((row, reading.error))
     if not fitting:
-        why = "; ".join(sorted({row["reason"] for row in left_out})) or "nothing was measured"
-        raise ValueError(f"no curve can be forecast at {format_flops(flops)}: {why}")
+        why = [f"{row['curve']}: {row['reason']}" for row in left_out]
+        more = f"; and {len(why) - _NAMED} more" if len(why) > _NAMED else ""
+        raise ValueError(
+            f"no curve can be forecast at {format_flops(flops)}: "
+            f"{'; '.join(why[:_NAMED]) or 'nothing was measured'}{more}"
+        )
     return _choose(draws, fitting, too_large, pd.DataFrame(left_out, columns=["curve", "reason"]))
 
 

@@ -1,6 +1,8 @@
 """Figures draw exactly their data frame, and the CSV holds the same frame."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from analysis.drawing.dodge import dodged
 from analysis.drawing.draw import draw
 from analysis.drawing.save import save
 from analysis.drawing.save_all import helpers, save_all
+from analysis.drawing.style import COLUMN_IN, looks
 from analysis.report.analyse import analyse
 from analysis.report.report import report_figures
 from analysis.report.study_frames import StudyFrames
@@ -94,6 +97,32 @@ def test_points_that_hide_each_other_are_drawn_apart_and_all_others_in_place() -
     dashes = {"mark": "line", "series": FRONTIER, "line": FRONTIER, "x": 1e12, "y": 40.0}
     with_frontier = replace(data, frame=mark_frame([*marks, dashes]))
     pd.testing.assert_frame_equal(dodged(with_frontier), with_frontier.frame)
+
+
+@pytest.mark.parametrize(
+    "names", [("cost $\\frac$ US", "🚀 α_β^2 $x$", "<b>&"), [f"arch-{n}" for n in range(25)]]
+)
+def test_names_of_any_text_and_number_fit_a_figure_of_a_columns_width(
+    names: Sequence[str], tmp_path: Path
+) -> None:
+    marks = [
+        {"mark": "point", "series": name, "x": 10.0**n, "y": 50.0 + n, "text": name}
+        for n, name in enumerate(names)
+    ]
+    data = FigureData(
+        name="named", title="", x_label="x", y_label="y", caption="", alt="", frame=mark_frame(marks)
+    )
+    svg = save(data, tmp_path)
+    figure = draw(data)
+    assert figure.get_figwidth() == COLUMN_IN
+    figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0
+    assert box.y0 >= 0
+    assert box.x1 <= figure.bbox.x1
+    assert len({(str(look.colour), look.marker) for look in looks([*names]).values()}) == len(names)
+    for name in names:
+        assert f'data-series="{escape(name)}" aria-label="{escape(name)}: show"' in svg
 
 
 def test_excess_error_is_the_error_above_the_floor_of_each_law() -> None:

@@ -191,3 +191,15 @@ def test_the_scaling_panels_draw_each_line_through_the_true_best_sizes() -> None
     assert isinstance(d, FigureData)
     law = n.frame["mark"] == "law"
     np.testing.assert_allclose(6 * n.frame.loc[law, "y"] * d.frame.loc[law, "y"], n.frame.loc[law, "x"])
+
+
+def test_minima_that_the_draws_disagree_on_are_hollow() -> None:
+    results = pd.read_parquet("results/small/results.parquet")
+    draws = cell_draws(tidy(results, metric="held-out/top1"), question="laws")
+    found = growths(draws, family_surfaces(draws))
+    data = scaling(found, what="N", target_flops=1e12)
+    assert isinstance(data, FigureData)
+    minima = data.frame[data.frame["panel"].str.startswith("IsoFLOP") & (data.frame["text"] != "")]
+    assert set(minima["mark"]) == {"undecided"}
+    assert "Hollow: the draws do not agree on the minimum" in data.caption
+    assert "extrapolat" not in data.caption, "the target lies within the data"
