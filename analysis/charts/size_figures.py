@@ -180,6 +180,7 @@ def _drawn(  # noqa: PLR0913 (what is drawn, and its words)
             f"{'; '.join(held)}",
             *runs_texts((panel.measure.draws, _cells_of(panel.laws)) for panel in panels),
             laws_text(used, unit, "C" if axis == "subset_size" else "D"),
+            "C is compute, in proportion to a curve's epochs" if axis == "subset_size" else "",
             intervals_text([panel.measure.draws for panel in panels]),
         ),
         alt=f"{title}: {len(used)} curves. " + _ends_alt(rows, unit),
