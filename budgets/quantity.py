@@ -140,6 +140,11 @@ def format_count(count: float) -> str:
     return f"{count:,.0f}"
 
 
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun: ``1 run``, ``3 runs``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def format_flops(flops: float, *, digits: int = 4) -> str:
     """Write an amount of compute with its SI prefix: 9e11 → ``900 GFLOP``, 1.29e21 → ``1.29 ZFLOP``."""
     rounded = float(f"{flops:.{digits}g}")

@@ -13,6 +13,7 @@ from budgets.planning.allocation import allocate
 from budgets.planning.facts import EvaluationFacts, MixtureFacts, PoolFacts
 from budgets.planning.feasibility import reason_against
 from budgets.planning.grid import Grid
+from budgets.planning.levels.copies import without_copies
 from budgets.planning.levels.ladder import choose_levels
 from budgets.planning.levels.trim import Trimmed, trim
 from budgets.planning.levels.trunks import share_trunks
@@ -155,7 +156,8 @@ def _trials(grid: Grid, levels: tuple[int, ...]) -> tuple[tuple[Trial, ...], tup
             if key not in trials:
                 trials[key] = grid.trial(candidate, seed)
     ordered = sorted(trials.values(), key=lambda trial: trial.cell.level_flops or 0)
-    return _linked(ordered, grid.declaration), tuple(left_out.values())
+    kept, copies = without_copies(ordered)
+    return _linked(kept, grid.declaration), (*left_out.values(), *copies)
 
 
 def _linked(trials: Sequence[Trial], declaration: Declaration) -> tuple[Trial, ...]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from budgets.cost.architecture import Architecture
 from budgets.planning.plan import Cell, Trial
-from budgets.quantity import format_flops
+from budgets.quantity import format_flops, plural
 
 _Groups = dict[tuple[object, ...], set[int]]
 
@@ -57,12 +57,12 @@ def _profiles(cells: Mapping[Cell, Trial], architectures: Mapping[str, Architect
         few = [key for key, each in groups.items() if 1 < len(each) < MIN_SIZES]
         if most < MIN_SIZES:
             found[
-                f"{_number(most, 'model size')} per family on the same subset with the same strategy: "
+                f"{plural(most, 'model size')} per family on the same subset with the same strategy: "
                 f"{MIN_SIZES} are needed to bracket the best size"
             ].append(level)
         elif few:
             found[
-                f"{_number(len(few), 'profile')} of {len(groups)} have fewer than {MIN_SIZES} model sizes, "
+                f"{plural(len(few), 'profile')} of {len(groups)} have fewer than {MIN_SIZES} model sizes, "
                 f"too few to bracket the best: {_examples(few)}"
             ].append(level)
     for warning, levels in found.items():
@@ -82,20 +82,16 @@ def _curves(cells: Mapping[Cell, Trial]) -> Iterator[str]:
         most = max(len(found) for found in groups.values())
         if most < MIN_POINTS:
             yield (
-                f"no {regime} curve has more than {_number(most, along)}: {MIN_POINTS} are needed to fit a "
+                f"no {regime} curve has more than {plural(most, along)}: {MIN_POINTS} are needed to fit a "
                 "power law with a floor"
             )
             continue
         few = [key for key, found in groups.items() if 1 < len(found) < MIN_POINTS]
         if few:
             yield (
-                f"{_number(len(few), f'{regime} curve')} of {len(groups)} have fewer than {MIN_POINTS} "
+                f"{plural(len(few), f'{regime} curve')} of {len(groups)} have fewer than {MIN_POINTS} "
                 f"{along}s, too few to fit a power law with a floor: {_examples(few)}"
             )
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _examples(groups: Sequence[tuple[object, ...]]) -> str:

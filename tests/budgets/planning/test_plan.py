@@ -9,6 +9,7 @@ from budgets.cost.architecture import load_architecture
 from budgets.cost.flops import sample_cost
 from budgets.cost.strategy import strategy
 from budgets.declaration.recipe import Recipe
+from budgets.declaration.rules import TrainingRule
 from budgets.declaration.sections import GridBlock, Training
 from budgets.planning.facts import EvaluationFacts, PoolFacts
 from budgets.planning.planner import make_plan
@@ -36,6 +37,24 @@ def test_level_is_spent_in_whole_batches() -> None:
 
     assert trial.samples_seen == 100 * GFLOP // cost // 64 * 64
     assert trial.train_flops <= 100 * GFLOP < trial.train_flops + 64 * cost
+
+
+def test_levels_that_buy_the_same_steps_run_once() -> None:
+    levels = (60 * GFLOP, 60_010 * 10**6, 60_020 * 10**6)
+    block = GridBlock(architectures=LADDER[:1])
+    plan = plan_of(declare(block, levels=levels, seeds=(0, 1)))
+
+    assert [(trial.cell.level_flops, trial.seed) for trial in plan.trials] == [(levels[0], 0), (levels[0], 1)]
+    assert [(item.cell.level_flops, item.reason) for item in plan.left_out] == [
+        (level, "the same 133 steps as at 60 GFLOP") for level in levels[1:]
+    ]
+    # A rule that changes the upper level makes it a trial of its own.
+    rule = TrainingRule(levels=levels[2:], lr_peak=2e-3)
+    training = Training(lr_peak={LADDER[0]: 1e-3}, rules=(rule,))
+    assert [trial.lr_peak for trial in plan_of(declare(block, levels=levels, training=training)).trials] == [
+        1e-3,
+        2e-3,
+    ]
 
 
 def test_the_three_regimes_are_planned_and_costed_in_one_study() -> None:

@@ -1,0 +1,29 @@
+"""Copies: trials of a level that take the same steps as those of a lower one.
+
+A level is spent in whole batches, so levels closer together than the cost of a batch can buy the same steps.
+Such trials would have the same result bit for bit, and each would be paid in full.
+"""
+
+from collections.abc import Iterable
+
+from budgets.planning.plan import LeftOut, Trial
+from budgets.quantity import plural
+
+
+def without_copies(trials: Iterable[Trial]) -> tuple[list[Trial], list[LeftOut]]:
+    """Divide trials, levels rising, into those to run and the cells of the copies."""
+    first: dict[tuple[object, ...], Trial] = {}
+    kept: list[Trial] = []
+    copies: dict[object, LeftOut] = {}
+    for trial in trials:
+        cell = trial.cell
+        # Rules may give each level a batch, a rate and a recipe of its own.
+        settings = trial.batch_size, trial.lr_peak, trial.recipe
+        what = cell.architecture, cell.strategy, cell.subset_size, cell.quality
+        same = first.setdefault((*what, *settings, trial.samples_seen, trial.seed, cell.regime), trial)
+        if same is trial:
+            kept.append(trial)
+        else:
+            reason = f"the same {plural(trial.steps, 'step')} as at {same.cell.level}"
+            copies[cell] = LeftOut(cell=cell, reason=reason)
+    return kept, list(copies.values())
