@@ -89,6 +89,6 @@ def _lines(study: "Study", plan: "Plan", *, form: str, cell: str | None) -> Iter
         study.declaration,
         plan,
         lambda trial: predict_s(trial, measured),
-        measured=sum(kind(trial) in measured for trial in plan.trials),
+        measured=sum(kind(trial) in measured for trial in plan.all_trials),
         own=own,
     )

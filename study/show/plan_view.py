@@ -202,22 +202,29 @@ def _totals(
             yield f"trials by {axis}: " + ", ".join(
                 f"{name} {format_flops(flops)}" for name, flops in sums.items()
             )
-    total = f"{plural(len(plan.trials), 'trial')}, {format_flops(plan.train_flops)} of training in all"
+    total = f"{trials_words(plan)}, {format_flops(plan.train_flops)} of training in all"
     if plan.study_flops is None:
         yield f"{declaration.name}: {total}; no study budget"
+    elif plan.train_flops > plan.study_flops:  # the grid of an adaptive design
+        yield f"{declaration.name}: {total}; at most {format_flops(plan.study_flops)}, the study budget, is spent"
     else:
-        over = plan.train_flops - plan.study_flops
-        left = f"exceeded by {format_flops(over)}" if over > 0 else f"{format_flops(-over)} left"
-        yield f"{declaration.name}: {total}; study budget {format_flops(plan.study_flops)}, {left}"
+        left = format_flops(plan.study_flops - plan.train_flops)
+        yield f"{declaration.name}: {total}; study budget {format_flops(plan.study_flops)}, {left} left"
     evaluation = f"evaluation, outside the budget: {format_flops(plan.evaluation_flops)}"
     if declaration.cluster is None:
-        slot = format_seconds(sum(seconds(trial) for trial in plan.trials))
-        basis = f"{measured:,} of {plural(len(plan.trials), 'trial')} by measured throughput"
+        slot = format_seconds(sum(map(seconds, plan.all_trials)))
+        basis = f"{measured:,} of {plural(len(plan.all_trials), 'trial')} by measured throughput"
         yield f"{evaluation}; about {slot} of one slot ({basis})"
     else:
         yield evaluation
         yield from _price(declaration, plan, price(plan, declaration.cluster, own=own))
     yield "FLOPs are 3 x 2 x forward multiply-adds of all that a sample passes through (budgets.cost.flops)"
+
+
+def trials_words(plan: Plan) -> str:
+    """Return the number of a plan's trials, such as ``42 trials and 6 of the tuning``."""
+    of_tuning = len(plan.all_trials) - len(plan.trials)
+    return plural(len(plan.trials), "trial") + (f" and {of_tuning:,} of the tuning" if of_tuning else "")
 
 
 def plan_axes() -> dict[str, Callable[[Cell], str]]:

@@ -11,12 +11,12 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from analysis.labels import plural
 from budgets.planning.plan import Plan, Trial
 from budgets.planning.tuned.wording import words
 from budgets.quantity import format_count, format_flops
 from runners.trials.records.trial_files import Outcome
 from runners.trials.speed.throughput import Kind, kind
+from study.show.plan_view import trials_words
 from study.show.view import level_table, range_words, running_lines
 from study.state.planning.plan_study import planned_row
 from study.state.status.forecast import time_left
@@ -73,9 +73,7 @@ class Progress:
             self._budget = f" (study budget {format_flops(plan.study_flops)})"
         for warning in plan.warnings:
             self.say(f"note: {warning}")
-        self.detail(
-            f"{plural(len(plan.trials), 'trial')}, {format_flops(plan.train_flops)}{self._budget}{done}"
-        )
+        self.detail(f"{trials_words(plan)}, {format_flops(plan.train_flops)}{self._budget}{done}")
 
     def show(
         self, folder: Path, trials: Sequence[Trial], *, planned_flops: int, spent_flops: int, phase: str = ""

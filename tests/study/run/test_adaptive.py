@@ -201,7 +201,9 @@ def test_design_stays_within_the_study_budget_of_a_grid_that_costs_more(
 ) -> None:
     text = declaration.read_text(encoding="utf-8")
     declaration.write_text(text.replace("study: 10 TFLOP", "study: 130 GFLOP"), encoding="utf-8")
-    assert "the study costs 130 GFLOP at most" in run(f"plan {declaration} --results {tmp_path}")
+    planned = run(f"plan {declaration} --results {tmp_path}")
+    assert "the study costs 130 GFLOP at most" in planned
+    assert " of training in all; at most 130 GFLOP, the study budget, is spent" in planned
     declaration.write_text(text.replace("study: 10 TFLOP", "study: 30 GFLOP"), encoding="utf-8")
     assert "the first round has 6 trials, 29." in run(f"plan {declaration} --results {tmp_path}")
     declaration.write_text(text.replace("study: 10 TFLOP", "study: 130 GFLOP"), encoding="utf-8")

@@ -125,7 +125,8 @@ def test_the_pools_validation_set_selects_if_there_is_one(tmp_path: Path, run: R
 
     assert "tuning: 2 trials, 49.81 GFLOP, at most 74.72 GFLOP if all ranges are widened" in printed
     assert "450 GFLOP of the study budget are set aside; validation/top1 selects" in printed
-    assert "1 trials wait for the tuning" in printed
+    assert "1 trial and 2 of the tuning, " in printed
+    assert "of one slot (0 of 3 trials by measured throughput)" in printed
 
 
 def declare(
