@@ -16,6 +16,7 @@ _NUMBER = r"[+-]?(?:\d[\d_]*\.?[\d_]*|\.\d+)(?:[eE][+-]?\d+)?"
 _QUANTITY = re.compile(rf"\s*({_NUMBER})\s*([^\s\d].*?)?\s*")
 
 _COUNT_UNITS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9, "T": 10**12}
+_LARGE = ("T", 10**12), ("B", 10**9), ("M", 10**6)
 _SI_PREFIXES = {"": 0, "k": 3, "K": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18, "Z": 21, "Y": 24}
 _FLOP_UNITS = {
     f"{prefix}{word}": 10**power for prefix, power in _SI_PREFIXES.items() for word in ("FLOP", "FLOPs")
@@ -134,15 +135,21 @@ def divide(total: int, shares: Sequence[int]) -> tuple[int, ...]:
 
 def format_count(count: float) -> str:
     """Write a count shortly: 1024 → ``1,024``, 25000000 → ``25M``, 3.4e9 → ``3.4B``."""
-    for unit, size in (("B", 10**9), ("M", 10**6)):
-        if count >= size:
-            return f"{count / size:.4g}{unit}"
-    return f"{count:,.0f}"
+    if count < 10**6:
+        return f"{count:,.0f}"
+    rounded = float(f"{count:.4g}")  # 999,999,999 is 1B, not 1000M
+    unit, size = next((unit, size) for unit, size in _LARGE if rounded >= size)
+    return f"{rounded / size:.4g}{unit}"
 
 
 def plural(count: int, noun: str) -> str:
     """Return a count with its noun: ``1 run``, ``3 runs``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def between(low: str, high: str) -> str:
+    """Return a range of written values: ``3 to 5``, or ``3`` if both ends read the same."""
+    return low if low == high else f"{low} to {high}"
 
 
 def format_flops(flops: float, *, digits: int = 4) -> str:
@@ -162,7 +169,7 @@ def format_seconds(seconds: float) -> str:
         return f"{seconds / 60:.0f} min"
     if seconds < 100 * 3600:
         return f"{seconds / 3600:.3g} h"
-    if seconds < 1000 * 86400:
+    if seconds < 999.5 * 86400:
         return f"{seconds / 86400:.3g} d"
     return f"{float(f'{seconds / (365.25 * 86400):.3g}'):,.12g} years"
 

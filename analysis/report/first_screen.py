@@ -101,7 +101,7 @@ def _budget(
     texts = {
         "Budget": str(row["at"]),
         "Train": f"{row['architecture']}, {axis_text('strategy', row['strategy'])}, {data}",
-        "Samples": f"{count_text(row['samples_seen'])}, {row['epochs']:.1f} epochs",
+        "Samples": f"{count_text(row['samples_seen'])}, {row['epochs']:,.1f} epochs",
         unit.title: f"{unit.text(row['error'])} {ends}".strip(),
         "How sure": sure,
         "Runner-up": second or "–",

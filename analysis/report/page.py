@@ -188,7 +188,7 @@ def _card(row: Mapping[Any, Any], found: Analysis) -> dict[str, Any]:
         **row,
         "parts": [axis_text(axis, row[axis]) for axis in ("strategy", "subset_size", "quality")],
         "samples": count_text(row["samples_seen"]),
-        "epochs": f"{row['epochs']:.1f}",
+        "epochs": f"{row['epochs']:,.1f}",
         "measured": unit.text(row["error"]),
         "what": unit.word,
         "ends": ends,

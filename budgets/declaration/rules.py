@@ -33,6 +33,11 @@ class TrialResources:
         return max(1, self.gpus)
 
     @property
+    def each_device(self) -> str:
+        """The devices in words: ``one device``, or ``each of 4 devices``."""
+        return "one device" if self.devices == 1 else f"each of {self.devices:,} devices"
+
+    @property
     def ranks_per_node(self) -> int:
         """Processes on each node that train one model together."""
         return max(self.gpus, self.ranks) // self.nodes

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from budgets.planning.facts import Component, PoolFacts
 from budgets.planning.grid import Grid, GridCell
-from budgets.quantity import MAX_COUNT, format_flops
+from budgets.quantity import MAX_COUNT, format_flops, plural
 
 
 def reason_against(candidate: GridCell, grid: Grid) -> str | None:
@@ -32,10 +32,10 @@ def lasting_reasons(candidate: GridCell, grid: Grid) -> Iterator[str]:
         yield from _reasons_of_the_pool(component, grid.pool.of_component(component.name))
     yield from _reasons_of_the_batch(candidate)
     if grid.device_bytes is not None and setup.memory_bytes > grid.device_bytes:
-        cluster, share = grid.declaration.cluster, setup.resources.devices
+        cluster = grid.declaration.cluster
         assert cluster is not None
         yield (
-            f"about {setup.memory_bytes / 1e9:,.0f} GB on each of {share} devices for a batch of "
+            f"about {setup.memory_bytes / 1e9:,.0f} GB on {setup.resources.each_device} for a batch of "
             f"{setup.batch_size:,}, but {cluster.device} has {grid.device_bytes / 1e9:,.0f} GB"
         )
 
@@ -55,7 +55,7 @@ def _reasons_of_the_pool(component: Component, pool: PoolFacts) -> Iterator[str]
             f"needs {most:,}; score the whole pool"
         )
     if pairs > most:
-        yield f"{pairs:,} pairs requested, but the {named} holds {most:,} of quality {quality}"
+        yield f"{plural(pairs, 'pair')} requested, but the {named} holds {most:,} of quality {quality}"
     if pairs == 0:
         yield f"its size leaves no pair of the {named}"
 
@@ -66,7 +66,7 @@ def _reasons_of_the_batch(candidate: GridCell) -> Iterator[str]:
     if parts > batch_size:
         yield f"training.accumulation = {parts:,} parts, but a batch has only {batch_size:,} pairs"
     if batch_size > pairs:
-        yield f"a batch of {batch_size:,} is larger than the subset of {pairs:,} pairs"
+        yield f"a batch of {batch_size:,} is larger than the subset of {plural(pairs, 'pair')}"
 
 
 def _reasons_of_length(candidate: GridCell, grid: Grid) -> Iterator[str]:
@@ -77,7 +77,7 @@ def _reasons_of_length(candidate: GridCell, grid: Grid) -> Iterator[str]:
         if cell.level_flops is not None:
             bought = cell.level_flops // setup.train_flops_per_sample
             yield (
-                f"{format_flops(cell.level_flops)} buys {bought:,} samples of "
+                f"{format_flops(cell.level_flops)} buys {plural(bought, 'sample')} of "
                 f"{format_flops(setup.train_flops_per_sample)}, less than one batch of {batch_size:,}"
             )
         else:
@@ -85,7 +85,10 @@ def _reasons_of_length(candidate: GridCell, grid: Grid) -> Iterator[str]:
     if samples > MAX_COUNT:
         yield f"{samples:.3e} samples are more than the maximum of {MAX_COUNT:.0e}"
     if steps < limits.min_steps:
-        yield f"{steps:,} steps of {batch_size:,} pairs, fewer than limits.min_steps = {limits.min_steps:,}"
+        yield (
+            f"{plural(steps, 'step')} of {plural(batch_size, 'pair')}, fewer than limits.min_steps = "
+            f"{limits.min_steps:,}"
+        )
     components = candidate.components
     period = sum(each.share for each in components) if len(components) > 1 else 1
     for component in components:

@@ -23,7 +23,7 @@ from budgets.planning.resources import CPUS_PER_GPU
 from budgets.planning.sanity import LEAST_LEVEL, warnings, without_unit
 from budgets.planning.tuned.tuning import Scores, plan_tuning, tuning_reserves
 from budgets.planning.tuned.wording import tuning_notes
-from budgets.quantity import format_flops
+from budgets.quantity import format_flops, plural
 
 _MOST_SHOWN = 5
 
@@ -206,8 +206,8 @@ def _too_dear(trials: tuple[Trial, ...], beside: int, cap: int, fit: Trimmed | N
     cost = _cost(trials) + beside
     charged = f", and {format_flops(beside)} of charges" if beside else ""
     text = (
-        f"the grid costs {format_flops(cost)} ({len(trials):,} trials{charged}), but the study budget is "
-        f"{format_flops(cap)}: {format_flops(cost - cap)} over. "
+        f"the grid costs {format_flops(cost)} ({plural(len(trials), 'trial')}{charged}), but the study "
+        f"budget is {format_flops(cap)}: {format_flops(cost - cap)} over. "
     )
     if fit is None:
         return text + (

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from budgets.cost.architecture import Architecture
 from budgets.planning.plan import Cell, Trial
-from budgets.quantity import format_flops, plural
+from budgets.quantity import format_count, format_flops, plural
 
 _Groups = dict[tuple[object, ...], set[int]]
 
@@ -94,6 +94,10 @@ def _curves(cells: Mapping[Cell, Trial]) -> Iterator[str]:
             )
 
 
+def _value(value: object) -> str:
+    return format_count(value) if isinstance(value, int) else str(value)
+
+
 def _examples(groups: Sequence[tuple[object, ...]]) -> str:
-    shown = "; ".join(" ".join(map(str, group)) for group in groups[:3])
+    shown = "; ".join(" ".join(map(_value, group)) for group in groups[:3])
     return shown + (" …" if len(groups) > 3 else "")  # noqa: PLR2004 - examples, not a list

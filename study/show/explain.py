@@ -14,6 +14,7 @@ from budgets.planning.plan import Plan, Trial
 from budgets.planning.price import Speeds, device_hours, is_measured, kept_over, utilisation
 from budgets.quality import MIXTURE
 from budgets.quantity import format_flops
+from study.show.plan_view import figure_range, share_range
 from study.state.cell_selection import cell_words, meant
 
 _MOST_SHOWN = 12
@@ -135,13 +136,13 @@ def _trial(grid: Grid, candidate: GridCell) -> Iterator[str]:
         source = "as declared"
     yield f"samples seen: {source}, in whole batches of {batch:,}: {candidate.samples:,} in {steps:,} steps"
     epochs = candidate.samples / cell.subset_size
-    yield f"epochs: {candidate.samples:,} / {cell.subset_size:,} pairs = {epochs:.3f}"
+    yield f"epochs: {candidate.samples:,} / {cell.subset_size:,} pairs = {epochs:,.3f}"
     components = candidate.components
     for each in components if cell.quality.startswith(MIXTURE) else ():
         share = each.share / sum(other.share for other in components)
         yield (
             f"  {share:.2%} of the samples from {each.pairs:,} pairs of {each.name} ({each.quality}): "
-            f"{candidate.samples * share / each.pairs:.3f} epochs"
+            f"{candidate.samples * share / each.pairs:,.3f} epochs"
         )
     total = setup.train_flops(steps)
     product = f"{(steps - tail) * batch:,} x {setup.train_flops_per_sample:,}"
@@ -161,8 +162,8 @@ def _trial(grid: Grid, candidate: GridCell) -> Iterator[str]:
     )
     if grid.device_bytes is not None and not grid.declaration.resources.auto:
         yield (
-            f"memory, estimated: {setup.memory_bytes / 1e9:,.1f} GB on each of "
-            f"{setup.resources.devices} devices of {grid.device_bytes / 1e9:,.0f} GB"
+            f"memory, estimated: {setup.memory_bytes / 1e9:,.1f} GB on "
+            f"{setup.resources.each_device} of {grid.device_bytes / 1e9:,.0f} GB"
         )
 
 
@@ -209,6 +210,6 @@ def _price(grid: Grid, trial: Trial, own: Speeds) -> Iterator[str]:
     basis = (
         "by measured throughput"
         if is_measured(trial, cluster, own)
-        else f"at {shares.low:.0%} to {shares.high:.0%} of the peak"
+        else f"at {share_range(shares)} of the peak"
     )
-    yield f"price: {hours.low:,.3g} to {hours.high:,.3g} hours of {cluster.device}, {basis}"
+    yield f"price: {figure_range(hours)} hours of {cluster.device}, {basis}"

@@ -8,7 +8,7 @@ from budgets.declaration.declaration import Declaration
 from budgets.planning.plan import Cell, Plan, Trial, TuningPlan
 from budgets.planning.price import Price, Range, Speeds, device_hours, price, utilisation
 from budgets.planning.tuned.wording import carried_words, check_words, words
-from budgets.quantity import format_count, format_flops, format_seconds
+from budgets.quantity import between, format_count, format_flops, format_seconds
 from study.show.text_table import text_table
 from study.state.planning.counted_models import counted_models
 
@@ -98,7 +98,7 @@ def _row(
     total = Range(low=sum(each.low for each in hours), high=sum(each.high for each in hours))
     chosen = plan.chosen.get(first.trial_id)
     gpus = {} if chosen is None else {"GPUs": chosen.words, "chosen for": chosen.why}
-    return row | {"trials": f"{len(trials):,}", f"{cluster.device} hours": _range(total)} | gpus
+    return row | {"trials": f"{len(trials):,}", f"{cluster.device} hours": figure_range(total)} | gpus
 
 
 def _mixtures(plan: Plan) -> Iterator[str]:
@@ -148,8 +148,8 @@ def _design(declaration: Declaration, plan: Plan) -> Iterator[str]:
     if len(costs := sorted(rehearsed(declaration, plan))):
         middle, least, most = (format_flops(float(costs[at])) for at in (len(costs) // 2, 0, -1))
         yield (
-            f"it will probably cost {middle}: {len(costs)} rehearsals on simulated curves cost {least} to "
-            f"{most}; all trials of the grid cost {format_flops(plan.train_flops)}"
+            f"it will probably cost {middle}: {len(costs)} rehearsals on simulated curves cost "
+            f"{between(least, most)}; all trials of the grid cost {format_flops(plan.train_flops)}"
         )
 
 
@@ -159,7 +159,7 @@ def _tuning(plan: Plan) -> Iterator[str]:
         return
     cost = format_flops(sum(trial.train_flops for trial in tuning.trials))
     yield (
-        f"tuning: {len(tuning.trials):,} trials, {cost}, at most {format_flops(tuning.most_flops)} "
+        f"tuning: {plural(len(tuning.trials), 'trial')}, {cost}, at most {format_flops(tuning.most_flops)} "
         f"if all ranges are widened; {format_flops(tuning.reserve_flops)} of the study budget are set aside; "
         f"{tuning.metric} selects"
     )
@@ -170,8 +170,8 @@ def _tuning(plan: Plan) -> Iterator[str]:
     ]
     if waiting:
         yield (
-            f"{len(waiting):,} trials wait for the tuning; until it ends, their tuned values and ids are "
-            "provisional"
+            f"waiting for the tuning: {plural(len(waiting), 'trial')}; until it ends, tuned values and ids "
+            "are provisional"
         )
     for winner in tuning.winners:
         yield (
@@ -189,8 +189,8 @@ def _check(tuning: TuningPlan) -> str:
     if not near:
         return f"check of the tuned rates: no trials; {aside}"
     level = format_flops(near[0].cell.level_flops or 0)
-    cost = format_flops(sum(trial.train_flops for trial in near))
-    return f"check of the tuned rates and their neighbours at {level}: {len(near):,} trials, {cost}; {aside}"
+    cost = f"{plural(len(near), 'trial')}, {format_flops(sum(trial.train_flops for trial in near))}"
+    return f"check of the tuned rates and their neighbours at {level}: {cost}; {aside}"
 
 
 def _totals(
@@ -206,7 +206,8 @@ def _totals(
     if plan.study_flops is None:
         yield f"{declaration.name}: {total}; no study budget"
     elif plan.train_flops > plan.study_flops:  # the grid of an adaptive design
-        yield f"{declaration.name}: {total}; at most {format_flops(plan.study_flops)}, the study budget, is spent"
+        most = format_flops(plan.study_flops)
+        yield f"{declaration.name}: {total}; at most {most}, the study budget, is spent"
     else:
         left = format_flops(plan.study_flops - plan.train_flops)
         yield f"{declaration.name}: {total}; study budget {format_flops(plan.study_flops)}, {left} left"
@@ -240,23 +241,29 @@ def _price(declaration: Declaration, plan: Plan, cost: Price) -> Iterator[str]:
     cluster = declaration.cluster
     assert cluster is not None, "checked by the caller"
     shares = utilisation(cluster)
-    basis = [f"{cost.measured:,} trials by measured throughput"] if cost.measured else []
+    basis = [f"{plural(cost.measured, 'trial')} by measured throughput"] if cost.measured else []
     if cost.assumed:
-        basis.append(f"{cost.assumed:,} at {shares.low:.0%} to {shares.high:.0%} of the peak")
-    yield f"{_range(cost.device_hours)} hours of {cluster.device} ({', '.join(basis)})"
+        basis.append(f"{cost.assumed:,} at {share_range(shares)} of the peak")
+    yield f"{figure_range(cost.device_hours)} hours of {cluster.device} ({', '.join(basis)})"
     span = cost.makespan_hours
+    ends = between(format_seconds(span.low * 3600), format_seconds(span.high * 3600))
     widths = _span([trial.resources.devices for trial in plan.all_trials], lambda width: f"{width:,}")
     yield (
-        f"{format_seconds(span.low * 3600)} to {format_seconds(span.high * 3600)} from start to end on "
-        f"{cluster.count:,} devices, {widths} a trial, longest trials first"
+        f"{ends} from start to end on {plural(cluster.count, 'device')}, {widths} a trial, "
+        "longest trials first"
     )
     if cost.money is not None:
-        yield f"{_range(cost.money)} in money, at {cluster.price_per_hour:g} an hour of one device"
+        yield f"{figure_range(cost.money)} in money, at {cluster.price_per_hour:g} an hour of one device"
 
 
-def _range(of: Range) -> str:
-    low, high = _figure(of.low), _figure(of.high)
-    return low if low == high else f"{low} to {high}"
+def figure_range(of: Range) -> str:
+    """Return a range of hours or money as text."""
+    return between(_figure(of.low), _figure(of.high))
+
+
+def share_range(of: Range) -> str:
+    """Return a range of shares as text."""
+    return between(f"{of.low:.0%}", f"{of.high:.0%}")
 
 
 def _figure(value: float) -> str:

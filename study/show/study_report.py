@@ -158,8 +158,8 @@ def _imported_frames(study: Imported) -> StudyFrames:
         results=read_table(study.folder / "results.parquet"),
         left_out=dropped,
         published=read_any_table(PAPER_FIGURES),
-        imported=f"{record['rows'] - len(dropped):,} of {record['rows']:,} "
-        f"rows of {record['table']}, imported",
+        imported=f"{record['rows'] - len(dropped):,} of {plural(record['rows'], 'row')} "
+        f"of {record['table']}, imported",
     )
 
 
@@ -170,7 +170,7 @@ def _provenance(study: Study | Imported, frames: StudyFrames) -> dict[str, str]:
         record = study.record
         return {
             "Table": record["title"],
-            "File": f"{record['table']}, {record['rows']:,} rows, SHA-256 {record['sha256']}",
+            "File": f"{record['table']}, {plural(record['rows'], 'row')}, SHA-256 {record['sha256']}",
             "Map": record["map"],
             "FLOPs": "computed from the table by the map",
             **made,

@@ -6,7 +6,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from budgets.planning.price import Range
-from budgets.quantity import format_count, format_flops, format_seconds
+from budgets.quantity import between, format_count, format_flops, format_seconds
 from study.state.status.running import Level, Running
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -63,5 +63,4 @@ def running_lines(running: Sequence[Running]) -> Iterator[str]:
 
 def range_words(left: Range) -> str:
     """Return a forecast in seconds as words."""
-    low, high = format_seconds(left.low), format_seconds(left.high)
-    return low if low == high else f"{low} to {high}"
+    return between(format_seconds(left.low), format_seconds(left.high))

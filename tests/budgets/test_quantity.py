@@ -120,12 +120,17 @@ def test_whole_number_parses_to_itself(number: int) -> None:
         (format_count(1024), "1,024"),
         (format_count(25_000_000), "25M"),
         (format_count(3.4e9), "3.4B"),
+        (format_count(999_999), "999,999"),
+        (format_count(999_999_999), "1B"),
+        (format_count(10**13), "10T"),
         (format_flops(9e11), "900 GFLOP"),
         (format_flops(1.29e21), "1.29 ZFLOP"),
         (format_seconds(42), "42 s"),
         (format_seconds(7 * 60), "7 min"),
         (format_seconds(4 * 3600), "4 h"),
         (format_seconds(30 * 86400), "30 d"),
+        (format_seconds(999.4 * 86400), "999 d"),
+        (format_seconds(86_391_360), "2.74 years"),
     ],
 )
 def test_formatting_of_counts_flops_and_seconds(written: str, expected: str) -> None:

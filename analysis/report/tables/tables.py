@@ -56,7 +56,7 @@ def best(frontier: pd.DataFrame, *, metric: str, explanation: str) -> Table:
             "Strategy": axis_text("strategy", row["strategy"]),
             "Pairs": count_text(row["subset_size"]),
             "Quality": axis_text("quality", row["quality"]),
-            "Epochs": f"{row['epochs']:.1f}",
+            "Epochs": f"{row['epochs']:,.1f}",
             unit.heading: unit.number(row["error"]),
             "Interval": unit.interval(row["low"], row["high"]),
             "P(best)": share_text(row["probability"]),
@@ -214,7 +214,7 @@ def trials(trials: Trials, results: pd.DataFrame) -> Table:
             "Parameters": _known(row.get("parameters"), count_text),
             "Training loss": _known(row["train_loss"], "{:.3f}".format),
             "Samples": count_text(row["samples_seen"]),
-            "Epochs": f"{row['epochs']:.1f}",
+            "Epochs": f"{row['epochs']:,.1f}",
             "FLOPs": format_flops(row["train_flops"]),
             "Trial": row["trial"],
         }

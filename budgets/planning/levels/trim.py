@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from budgets.planning.plan import LeftOut, Trial
-from budgets.quantity import format_flops
+from budgets.quantity import format_flops, plural
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,11 +33,11 @@ class Trimmed:
         extra = Counter(_cost_rank(trial) for trial in self.dropped if not self._of_dropped_level(trial))
         parts = [f"the whole level {format_flops(level)}" for level in self.whole_levels]
         parts += [
-            f"{number} extra seed{'s' if number > 1 else ''} at {format_flops(rank)}"
+            f"{plural(number, 'extra seed')} at {format_flops(rank)}"
             for rank, number in sorted(extra.items(), reverse=True)
         ]
         saved = format_flops(sum(trial.paid_flops for trial in self.dropped))
-        return f"{', '.join(parts)}: {len(self.dropped)} trials, {saved}"
+        return f"{', '.join(parts)}: {plural(len(self.dropped), 'trial')}, {saved}"
 
     def left_out(self) -> tuple[LeftOut, ...]:
         """Return one entry for each cell that lost trials."""

@@ -26,7 +26,7 @@ from budgets.planning.tuned.moving import (
 )
 from budgets.planning.tuned.winner import Score, Tried, best_first, cost_of, is_done, step_beyond, winner
 from budgets.planning.tuned.wording import words
-from budgets.quantity import format_flops
+from budgets.quantity import format_flops, plural
 
 Fields = Mapping[str, tuple[float, ...]]
 
@@ -174,7 +174,7 @@ def _too_dear(declaration: Declaration, reserve: int, first: Mapping[Place, Sequ
     where = "" if declaration.tuning.levels else ", each at its smallest level"
     pairs = len({place[:2] for place in first})
     return (
-        f"tuning costs {format_flops(cost)} ({trials} trials over {pairs} pairs of architecture and strategy"
-        f"{where}), but its share of the study budget is {format_flops(reserve)}: "
+        f"tuning costs {format_flops(cost)} ({plural(trials, 'trial')} over {plural(pairs, 'pair')} of "
+        f"architecture and strategy{where}), but its share of the study budget is {format_flops(reserve)}: "
         f"raise tuning.share to at least {share:g}%, or try fewer values"
     )

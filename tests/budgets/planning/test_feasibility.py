@@ -29,6 +29,7 @@ def reasons(plan: Plan) -> list[str]:
         ({}, {"sizes": (32,)}, "a batch of 64 is larger than the subset of 32 pairs"),
         ({"levels": (GFLOP // 10,)}, {},
          "100 MFLOP buys 14 samples of 7.017 MFLOP, less than one batch of 64"),
+        ({"levels": (GFLOP // 2,)}, {}, "1 step of 64 pairs, fewer than limits.min_steps = 20"),
         ({"levels": (2 * GFLOP,)}, {}, "4 steps of 64 pairs, fewer than limits.min_steps = 20"),
         ({"limits": Limits(max_epochs=3.0)}, {"levels": (300 * GFLOP,)},
          "4.3 epochs over 10,000 pairs, more than limits.max_epochs = 3"),
@@ -141,6 +142,8 @@ def test_cell_exceeding_device_memory_is_left_out_unless_more_devices_share_it()
         "GB on each of 4 devices for a batch of 4,096, but a100-sxm-80gb has 80 GB"
     )
     assert len(many.trials) == 2
+    with pytest.raises(ValueError, match="GB on one device for a batch of 4,096"):
+        plan(1)
 
 
 def test_the_memory_estimate_is_weights_gradients_moments_and_activations() -> None:

@@ -41,6 +41,14 @@ def test_size_left_out_at_one_level_is_warned_about_only_there() -> None:
     assert [text.split(": ")[0] for text in warnings] == ["30 GFLOP"]
 
 
+def test_examples_write_large_subsets_shortly() -> None:
+    two = GridBlock(architectures=LADDER[:2], sizes=(2_000_000,))
+    declaration = declare(GridBlock(architectures=LADDER), two, levels=LEVELS, seeds=(0, 1))
+
+    (warning,) = plan_of(declaration, pairs=5_000_000).warnings
+    assert warning.endswith("too few to bracket the best: vit clip 2M all")
+
+
 def test_two_levels_are_too_few_for_a_curve() -> None:
     warnings = plan_of(declare(seeds=(0, 1))).warnings
 

@@ -228,6 +228,16 @@ def test_the_planners_own_choices_are_noted(run: Run, tmp_path: Path) -> None:
     assert "20 extra seeds at 900 GFLOP, " in text
 
 
+def test_range_with_equal_ends_is_one_number(run: Run, tmp_path: Path) -> None:
+    cluster = "cluster: {device: H100, count: 1, utilisation: [40%, 40%]}"
+    path = write(tmp_path, re.sub(r"(?m)^cluster: .+$", cluster, FULL))
+
+    text = run(str(path))
+    assert " at 40% of the peak)" in text
+    assert "\n0 s from start to end on 1 device, 1 a trial" in text
+    assert " hours of h100-sxm, at 40% of the peak" in run(str(path), "--explain", "mini-ViT-S-8 one-epoch")
+
+
 @pytest.mark.slow
 def test_a_closed_pipe_gives_no_traceback() -> None:
     command = f"{sys.executable} -m study plan paper --format csv | head -1"

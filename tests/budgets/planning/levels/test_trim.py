@@ -94,6 +94,7 @@ def test_nothing_more_is_dropped_than_needed() -> None:
     plan = plan_of(three_seeds(3_300 * GFLOP))
 
     assert len(plan.trials) == 17
+    assert "1 extra seed at 300 GFLOP: 1 trial, 298.4 GFLOP" in plan.warnings[0]
     assert plan.left_out[0].cell.architecture == LADDER[-1]
 
 
