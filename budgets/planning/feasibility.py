@@ -40,6 +40,17 @@ def lasting_reasons(candidate: GridCell, grid: Grid) -> Iterator[str]:
         )
 
 
+def most_samples(candidate: GridCell, grid: Grid) -> int:
+    """Return the most samples that keep a cell within ``limits.max_epochs`` of each of its pools."""
+    epochs, period = grid.declaration.limits.max_epochs, _period(candidate)
+    return int(min(epochs * each.pairs * period / each.share for each in candidate.components))
+
+
+def _period(candidate: GridCell) -> int:
+    components = candidate.components
+    return sum(each.share for each in components) if len(components) > 1 else 1
+
+
 def _reasons_of_the_pool(component: Component, pool: PoolFacts) -> Iterator[str]:
     pairs, quality, most = component.pairs, component.quality, pool.available(component.quality)
     ranked = quality.startswith("top")
@@ -89,10 +100,8 @@ def _reasons_of_length(candidate: GridCell, grid: Grid) -> Iterator[str]:
             f"{plural(steps, 'step')} of {plural(batch_size, 'pair')}, fewer than limits.min_steps = "
             f"{limits.min_steps:,}"
         )
-    components = candidate.components
-    period = sum(each.share for each in components) if len(components) > 1 else 1
-    for component in components:
-        seen = samples * component.share / period
+    for component in candidate.components:
+        seen = samples * component.share / _period(candidate)
         if seen > limits.max_epochs * component.pairs:
             of = f" of the pool {component.name}" if component.name else ""
             yield (

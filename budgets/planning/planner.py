@@ -14,7 +14,7 @@ from budgets.planning.facts import EvaluationFacts, MixtureFacts, PoolFacts
 from budgets.planning.feasibility import reason_against
 from budgets.planning.grid import Grid
 from budgets.planning.levels.copies import without_copies
-from budgets.planning.levels.ladder import choose_levels
+from budgets.planning.levels.ladder import choose_levels, unspent
 from budgets.planning.levels.trim import Trimmed, trim
 from budgets.planning.levels.trunks import share_trunks
 from budgets.planning.plan import Cell, Charge, LeftOut, Plan, Trial
@@ -26,6 +26,7 @@ from budgets.planning.tuned.wording import tuning_notes
 from budgets.quantity import format_flops, plural
 
 _MOST_SHOWN = 5
+_MUCH_UNSPENT = 0.1
 
 
 def make_plan(  # noqa: PLR0913 - each argument is a fact that the plan depends on
@@ -61,7 +62,8 @@ def make_plan(  # noqa: PLR0913 - each argument is a fact that the plan depends 
     # The reserve for tuning and check stays set aside after both have ended: the grid must not depend on what
     # they have cost.
     beside = sum(charge.train_flops for charge in charges) + sum(tuning_reserves(declaration))
-    if not levels and any(block.regime == "fixed-compute" for block in declaration.grid):
+    chosen = not levels and any(block.regime == "fixed-compute" for block in declaration.grid)
+    if chosen:
         if budget.study_flops is None:
             raise DeclaredKeyError(
                 "budget", "declare budget levels, or a study budget (budget.study) to choose them from"
@@ -85,9 +87,11 @@ def make_plan(  # noqa: PLR0913 - each argument is a fact that the plan depends 
         )
     trials, left_out = _trials(grid, levels)
     if not trials:
-        raise DeclaredKeyError("grid", _nothing(left_out, levels))
+        raise DeclaredKeyError("grid", _nothing(left_out, levels, chosen=chosen))
     _check_schedule(trials if tuning is None else (*tuning.trials, *trials))
     cap, adaptive = budget.study_flops, declaration.design.adaptive
+    if chosen and cap and (share := 1 - (beside + _cost(trials)) / cap) > _MUCH_UNSPENT:
+        notes.append(unspent(grid, levels, trials, share))
     if cap is not None and not adaptive and _cost(trials) > cap - beside:
         fit = trim(trials, cap - beside)
         if budget.fit == "refuse" or fit is None:
@@ -195,11 +199,12 @@ def _no_room(trial: Trial) -> str | None:
     )
 
 
-def _nothing(left_out: tuple[LeftOut, ...], levels: tuple[int, ...]) -> str:
+def _nothing(left_out: tuple[LeftOut, ...], levels: tuple[int, ...], *, chosen: bool) -> str:
     reasons = "\n".join(f"  {item.cell}: {item.reason}" for item in left_out[:_MOST_SHOWN])
     more = f"\n  and {len(left_out) - _MOST_SHOWN:,} more" if len(left_out) > _MOST_SHOWN else ""
     tiny = f"\n{without_unit(levels[0])}" if levels and levels[0] < LEAST_LEVEL else ""
-    return f"no cell of the grid can be run:\n{reasons}{more}{tiny}"
+    own = "\nThe levels were chosen from budget.study: change it, or declare budget.levels" if chosen else ""
+    return f"no cell of the grid can be run:\n{reasons}{more}{tiny}{own}"
 
 
 def _too_dear(trials: tuple[Trial, ...], beside: int, cap: int, fit: Trimmed | None) -> str:

@@ -1,19 +1,21 @@
 """Budget levels from a study budget alone: the highest geometric ladder whose whole grid fits.
 
 The top level is rounded to three digits for readability: the highest such number at which all trials of the
-grid, plus charges and trials without a level, cost at most the study budget. Cells that a level leaves out
-(too few steps, too many epochs) count as if they ran, so that losing cells never raises the ladder. Another
-grid gets another ladder, and thereby other trial ids; declare the levels to keep them.
+grid, plus charges and trials without a level, cost at most the study budget, and at which some cell stays
+within ``limits.max_epochs``. Cells that a level leaves out (too few steps, too many epochs) count as if they
+ran, so that losing cells never raises the ladder. Another grid gets another ladder, and thereby other trial
+ids; declare the levels to keep them.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from budgets.declaration.keys import DeclaredKeyError
 from budgets.declaration.sections import Ladder
-from budgets.planning.feasibility import lasting_reasons
+from budgets.planning.feasibility import lasting_reasons, most_samples
 from budgets.planning.grid import Grid, Setup
+from budgets.planning.plan import Trial
 from budgets.quantity import format_flops
 
 _DIGITS = 900  # three-digit numbers from 100 to 999 per power of ten
@@ -36,7 +38,7 @@ def choose_levels(grid: Grid, beside: int, study_flops: int) -> tuple[int, ...]:
     counts: Counter[int] = Counter()
     setups: dict[int, Setup] = {}
     seen = set()
-    rest = beside
+    rest, longest = beside, 0
     for candidate in grid.candidates(_PLACEHOLDER):
         if next(lasting_reasons(candidate, grid), None) is not None:
             continue
@@ -51,6 +53,8 @@ def choose_levels(grid: Grid, beside: int, study_flops: int) -> tuple[int, ...]:
                 rest += setup.train_flops(candidate.samples // setup.batch_size)
             else:
                 counts[id(setup)] += 1
+                steps = most_samples(candidate, grid) // setup.batch_size
+                longest = max(longest, setup.train_flops(steps + 1) - 1)
     # `rest` does not depend on the levels; the ladder gets what remains.
     if rest >= study_flops:
         raise DeclaredKeyError(
@@ -64,8 +68,26 @@ def choose_levels(grid: Grid, beside: int, study_flops: int) -> tuple[int, ...]:
         levels = _levels(top, ladder)
         return sum(number * setups[key].curve_flops(levels) for key, number in counts.items())
 
-    top = _highest(lambda top: cost(top) <= study_flops - rest, study_flops)
+    most = min(longest, study_flops) if counts else study_flops
+    top = _highest(lambda top: cost(top) <= study_flops - rest, most)
     return _levels(top, ladder)
+
+
+def unspent(grid: Grid, levels: tuple[int, ...], trials: Sequence[Trial], share: float) -> str:
+    """Return a note on a share of the study budget that chosen levels leave unspent."""
+    cells = {
+        candidate.cell
+        for candidate in grid.candidates(levels)
+        if candidate.cell.level_flops is not None and next(lasting_reasons(candidate, grid), None) is None
+    }
+    lost = len(cells - {trial.cell for trial in trials})
+    why = "higher levels would exceed limits.max_epochs"
+    if lost:
+        why = f"of the cells of the chosen levels, {lost:,} of {len(cells):,} are left out"
+    return (
+        f"{100 * share:.3g}% of the study budget stays unspent: {why}. To spend more, declare "
+        "budget.levels, more pairs or a higher limits.max_epochs"
+    )
 
 
 def _levels(top: int, ladder: Ladder) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.sections import GridBlock, Ladder
-from budgets.planning.plan import Charge
+from budgets.planning.plan import Charge, Plan
 from tests.budgets.plans import GFLOP, LADDER, declare, plan_of
 
 CHARGE = Charge(what="quality scorer", train_flops=100 * GFLOP, evaluation_flops=0)
@@ -47,6 +47,33 @@ def test_cells_lost_to_the_epochs_cap_do_not_raise_the_ladder() -> None:
 
     assert capped.levels[-1] < plain.levels[-1]
     assert any("max_epochs" in item.reason for item in capped.left_out)
+
+
+def test_ladder_ends_where_every_cell_exceeds_the_epochs_cap_and_tells_what_stays_unspent() -> None:
+    def few_pairs(*architectures: str) -> Plan:
+        block = GridBlock(architectures=architectures)
+        return plan_of(declare(block, levels=(), study_flops=200_000 * GFLOP), pairs=1_024)
+
+    one, three = few_pairs(LADDER[0]), few_pairs(*LADDER)
+
+    # 1,000 epochs over 1,024 pairs cost 7.186 TFLOP: levels of three digits up to it.
+    assert one.levels == tuple(7_180 * GFLOP * 10**3 // 2**k // 10**3 for k in (3, 2, 1, 0))
+    assert [trial.cell.level_flops for trial in one.trials] == list(one.levels)
+    assert one.warnings[1] == (
+        "93.3% of the study budget stays unspent: higher levels would exceed limits.max_epochs. To spend "
+        "more, declare budget.levels, more pairs or a higher limits.max_epochs"
+    )
+    assert three.warnings[1].startswith(
+        "57.8% of the study budget stays unspent: of the cells of the chosen levels, 5 of 12 are left out. "
+    )
+    with pytest.raises(
+        ValueError, match=r"no cell .*\n.*\nThe levels were chosen from budget\.study: change it"
+    ):
+        plan_of(
+            declare(
+                GridBlock(architectures=LADDER[:1]), levels=(), study_flops=GFLOP, ladder=Ladder(levels=1)
+            )
+        )
 
 
 def test_trials_without_a_level_are_paid_before_the_ladder() -> None:
