@@ -102,9 +102,10 @@ class Books(ABC):
         self.outcomes[trial.trial_id] = outcome
         folder = self.folder(trial.trial_id)
         self.site.with_storage(self.keeper.outcome, trial, outcome)
-        self.loggers.finish(outcome.row, folder / "curve.parquet")
-        if trial.previous and milestone(folder) is not None:  # longer trials continue from this one
-            drop_milestone(self.folder(trial.previous))
+        self.site.with_storage(self.loggers.finish, outcome.row, folder / "curve.parquet")
+        # Longer trials continue from this one.
+        if trial.previous and self.site.with_storage(milestone, folder) is not None:
+            self.site.with_storage(drop_milestone, self.folder(trial.previous))
             self.publish(trial.previous)
 
     def book_lost(self, trial: Trial) -> None:
@@ -149,6 +150,9 @@ class Books(ABC):
 
     def can_start(self, trial: Trial) -> bool:
         """Return whether a trial can start now: it need not wait for a milestone of its trunk."""
+        return self.site.with_storage(self._can_start, trial)
+
+    def _can_start(self, trial: Trial) -> bool:
         previous = self.trials.get(trial.previous)
         return (
             previous is None

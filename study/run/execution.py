@@ -222,7 +222,7 @@ class Execution(Books):
                 trial=trial_id,
                 run=self.study.storage.call(
                     run_trial if len(nodes) == 1 else take_part,
-                    trial_job(self.study, trial, self.trials),
+                    self.site.with_storage(trial_job, self.study, trial, self.trials),
                     nodes=len(nodes),
                 ),
                 nodes=nodes,
@@ -252,7 +252,7 @@ class Execution(Books):
             self._schedule.fail(ended.trial)
         elif ended.how == "crashed":
             # Only crashes in a row without a newer checkpoint use up the retries.
-            kept = kept_steps(self.folder(ended.trial))
+            kept = self.site.with_storage(kept_steps, self.folder(ended.trial))
             progressed = kept > self._kept.get(ended.trial, 0)
             self._kept[ended.trial] = kept
             self._schedule.crash(ended.trial, progressed=progressed, dead_nodes=ended.dead_nodes)
@@ -276,7 +276,7 @@ class Execution(Books):
         awaited = []
         for trial_id in trials:
             if self.trials[trial_id].milestone_step:
-                if milestone(self.folder(trial_id)) is None:
+                if self.site.with_storage(milestone, self.folder(trial_id)) is None:
                     awaited.append(trial_id)
                 else:
                     self._schedule.milestone(trial_id)

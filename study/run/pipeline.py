@@ -91,8 +91,8 @@ class Run(Execution):
             to_run = self._chooser.begun or self.further(first, (), self.room_flops)
         if to_run:
             self.run(to_run)
-        self.write_tables()
-        self._say_differences()
+        self.site.with_storage(self.write_tables)
+        self.site.with_storage(self._say_differences)
         return self.result
 
     def resume(self, todo: Agenda) -> None:
@@ -124,7 +124,7 @@ class Run(Execution):
         if decision.stop:
             self.progress.say(f"no further trial is chosen: {decision.stop}")
         trials = [self._chooser.trials[pick.trial] for pick in decision.picks]
-        self.progress.add(trials)
+        self.site.with_storage(self.progress.add, trials)
         return trials
 
     def backend(self) -> Backend:

@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from typing import ParamSpec, Self, TypeVar
 
 from runners.host.faults import Notice, patiently
@@ -111,7 +111,9 @@ class Site:
         Raises:
             ValueError: Another run has taken the study over.
         """
-        requested = self._study.storage.stop_requested()
+        requested = False
+        with suppress(OSError):  # unreachable storage: the run looks again in the next round
+            requested = self._study.storage.stop_requested()
         return self.notice.by or ("`study stop`" if requested else "")
 
     def with_storage(self, do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

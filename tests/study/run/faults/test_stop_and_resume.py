@@ -1,5 +1,7 @@
 """Stopped runs continue; changed declarations run only what changed; finished trials stay untouched."""
 
+import errno
+import io
 import json
 import os
 import shlex
@@ -7,6 +9,7 @@ import signal
 import subprocess
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -16,12 +19,14 @@ import pytest
 
 from budgets.book.book import Book
 from budgets.book.ledger import read_entries
+from runners.host import faults
 from runners.trials.records.trial_files import checkpoints
 from study.cli import main
 from tests import waiting
 from tests.runners.host.test_faults import fill
 from tests.study import shown
 from tests.study.conftest import start_study, write_declaration
+from tests.study.run.test_run_trunks import declare as declare_trunks
 
 pytestmark = pytest.mark.slow
 
@@ -196,6 +201,41 @@ def test_unreachable_or_full_storage_delays_a_study_and_loses_nothing(
     finally:
         if not mounted.returncode:
             subprocess.run(["umount", "--lazy", results], check=True)  # noqa: S607
+
+
+def test_stale_handles_in_the_driver_delay_a_study_and_lose_nothing(
+    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Said
+) -> None:
+    declaration = declare_trunks(tmp_path, pool, "tiny")
+    folder, seen = tmp_path / "tiny", set[tuple[str, str]]()
+    monkeypatch.setattr(faults, "_PAUSES_S", (0.01,))
+
+    def stale_once(name: str, do: Callable[..., object]) -> Callable[..., object]:
+        """Let the first access to each path of the study fail once its trials run, as on NFS."""
+
+        def call(path: object = ".", *args: object, **options: object) -> object:
+            if isinstance(path, str | Path) and Path(path).is_relative_to(folder):
+                access = name, str(path)
+                # Names of partial files are random, so each attempt would be a first access.
+                new = access not in seen and ".partial-" not in str(path)
+                if new and (seen or access == ("stat", str(folder / "stop"))):
+                    seen.add(access)
+                    raise OSError(errno.ESTALE, "Stale file handle", str(path))
+            return do(path, *args, **options)
+
+        return call
+
+    with monkeypatch.context() as storage:
+        for module, name in ((os, "stat"), (os, "scandir"), (os, "open"), (io, "open")):
+            storage.setattr(module, name, stale_once(name, getattr(module, name)))
+        code = run(declaration)
+    said = capsys.readouterr()
+
+    assert code == 0, said
+    assert "Stale file handle" in said.out
+    assert len(seen) > 20
+    assert set(pd.read_parquet(folder / "results.parquet")["status"]) == {"finished"}
+    assert booked(folder, "wasted") == 0
 
 
 def test_a_changed_declaration_runs_only_changed_trials_and_reports_the_old_ones(
