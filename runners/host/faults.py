@@ -40,7 +40,8 @@ _BETWEEN_RANKS = {"DistBackendError", "DistNetworkError", "DistStoreError"}
 _BY_GLOO = ("gloo/", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
 
 _PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # the last one is repeated
-_NOTICES = (signal.SIGTERM, signal.SIGUSR1)  # sent when a spot machine is reclaimed; by Slurm's --signal
+# Sent when a spot machine is reclaimed; by Slurm's --signal; when a terminal is closed.
+_NOTICES = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 class Left(Exception):  # noqa: N818 - an outcome on request, not an error
@@ -156,10 +157,10 @@ class Notice:
 
     @contextmanager
     def listening(self, *signals: signal.Signals) -> Iterator[None]:
-        """Context manager that takes signals (default: SIGTERM and SIGUSR1) as requests to leave.
+        """Context manager that takes signals (default: SIGTERM, SIGUSR1 and SIGHUP) as requests to leave.
 
-        A second SIGINT raises KeyboardInterrupt. Python can handle signals only in the main thread; another
-        thread notices none.
+        A second SIGINT raises KeyboardInterrupt. SIGHUP stays ignored under ``nohup``. Python can handle
+        signals only in the main thread; another thread notices none.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -170,7 +171,11 @@ class Notice:
                 raise KeyboardInterrupt
             self.by = signal.Signals(number).name
 
-        before = {number: signal.signal(number, take) for number in signals or _NOTICES}
+        before = {
+            number: signal.signal(number, take)
+            for number in signals or _NOTICES
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
+        }
         try:
             yield
         finally:
@@ -180,7 +185,7 @@ class Notice:
 
 @contextmanager
 def shielded() -> Iterator[None]:
-    """Context manager: processes that this thread starts have SIGTERM and SIGUSR1 blocked until they unblock.
+    """Context manager: processes that this thread starts have `_NOTICES` blocked until they unblock them.
 
     ``timeout``, Slurm and a terminal signal every process of a run at once. Processes that the run needs,
     such as Ray's daemons, must survive until the driver has seen all checkpoints; the driver then ends them.
@@ -193,5 +198,5 @@ def shielded() -> Iterator[None]:
 
 
 def unshield() -> None:
-    """Let this process take SIGTERM and SIGUSR1, although it was started by a shielded one."""
+    """Let this process take `_NOTICES`, although it was started by a shielded one."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _NOTICES)

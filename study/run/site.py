@@ -15,7 +15,7 @@ from study.show.progress import Progress
 from study.state.bookkeeping import add_event
 from study.state.study import Study
 
-_NOTICES = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+_NOTICES = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
 _PATIENCE_S = 300.0  # longest wait for storage that can't be reached
 
 T = TypeVar("T")

@@ -15,3 +15,7 @@ class PlainConsole(Console):
         """Yield the pieces of a renderable."""
         for piece in super().render(renderable, options):
             yield piece if piece.control else Segment(printable(piece.text), piece.style)
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error, as for any other stream; rich would exit."""
+        raise BrokenPipeError

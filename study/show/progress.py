@@ -1,8 +1,9 @@
 """Progress of a run: a live view in a terminal, one plain line per trial in a pipe."""
 
+import os
 import time
-from collections.abc import Collection, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -130,7 +131,8 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Print a line above the live view, even if the view is quiet."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        with self._tolerantly():
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def detail(self, text: str) -> None:
         """Print a line above the live view, unless the view is quiet."""
@@ -150,7 +152,19 @@ class Progress:
         before, self._running = self._running, tuple(running_ids)
         self._slots = max(slots, len(self._running))
         self._look({*before, *self._running})
-        self._live.update(self._view(), refresh=True)
+        with self._tolerantly():
+            self._live.update(self._view(), refresh=True)
+
+    @contextmanager
+    def _tolerantly(self) -> Iterator[None]:
+        """Context manager that goes on in silence if the terminal or the reader of the output is gone."""
+        try:
+            yield
+        except OSError:
+            self._console.quiet = True
+            # What is still buffered must not fail at exit.
+            with suppress(OSError), Path(os.devnull).open("w") as nowhere:
+                os.dup2(nowhere.fileno(), self._console.file.fileno())
 
     def _look(self, trials: Collection[str]) -> None:
         """Update the states of these trials; unreachable storage leaves the view as it is."""
@@ -186,7 +200,8 @@ class Progress:
 
     def __enter__(self) -> Self:
         if self._live is not None:
-            self._live.__enter__()
+            with self._tolerantly():
+                self._live.__enter__()
         return self
 
     def __exit__(
@@ -194,8 +209,10 @@ class Progress:
     ) -> None:
         if self._live is not None:
             self._running = ()
-            self._live.update(self._view() if self._trials else "", refresh=True)
-            self._live.__exit__(what, error, trace)
+            with self._tolerantly():
+                self._live.update(self._view() if self._trials else "", refresh=True)
+            with self._tolerantly():
+                self._live.__exit__(what, error, trace)
 
 
 def remaining_text(remaining: Sequence[Trial], plan: Plan) -> list[str]:

@@ -17,7 +17,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from runners.host.faults import Left, fault_of, patiently, words_of
+from runners.host.faults import Left, Notice, fault_of, patiently, words_of
 from runners.host.process import Exit, FreshProcess
 from runners.trials.records.meter import read_meter
 from runners.trials.records.trial_files import Outcome, checkpoints, kept_steps
@@ -98,6 +98,18 @@ def test_trial_asked_to_leave_keeps_its_work_and_resumes_to_the_same_row(
     assert lost_flops(job, kept_steps(job.folder)) == 0
     assert row_of(start(job).wait()) == quiet_row(quiet)
     assert lost_flops(job) == 0
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_closed_terminal_is_a_notice_unless_it_is_ignored(ignored: bool) -> None:  # noqa: FBT001 - a parameter
+    notice, before = Notice(), signal.getsignal(signal.SIGHUP)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)  # as `nohup` does
+    try:
+        with notice.listening():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert notice.by == ("" if ignored else "SIGHUP")
 
 
 def test_killed_trial_resumes_from_its_last_undamaged_checkpoint_and_counts_the_loss(

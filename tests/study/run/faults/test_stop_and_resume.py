@@ -4,9 +4,11 @@ import errno
 import io
 import json
 import os
+import pty
 import shlex
 import signal
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -23,6 +25,7 @@ from runners.host import faults
 from runners.trials.records.trial_files import checkpoints
 from study.cli import main
 from tests import waiting
+from tests.root import ROOT
 from tests.runners.host.test_faults import fill
 from tests.study import shown
 from tests.study.conftest import start_study, write_declaration
@@ -145,6 +148,30 @@ def test_a_stopped_run_leaves_no_process_loses_nothing_and_continues_to_the_same
     assert tables(folder) == quiet
     assert {path: state for path, state in finished(folder).items() if path in before} == before
     assert not Book.of(read_entries(folder / "ledger.jsonl")).open
+    assert booked(folder, "wasted") == 0
+
+
+def test_a_closed_terminal_stops_a_run_with_checkpoints(
+    pool: Path, tmp_path: Path, quiet: dict[str, bytes]
+) -> None:
+    declaration, folder, mark = (
+        write_declaration(tmp_path, pool, **LONG),
+        tmp_path / "tiny",
+        f"{uuid.uuid4()}",
+    )
+    words = ["run", str(declaration), "--results", str(tmp_path), "--backend", "local"]
+    process, terminal = pty.fork()
+    if process == 0:
+        os.chdir(ROOT)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "STUDY_TEST_MARK": mark}
+        os.execve(sys.executable, [sys.executable, "-m", "study", *words], environment)  # noqa: S606
+    wait_for(lambda: os.read(terminal, 65_536) and at_work(folder))
+    os.close(terminal)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 4
+    wait_for(lambda: not marked(mark), seconds=20)
+    assert run(declaration) == 0
+    assert tables(folder) == quiet
     assert booked(folder, "wasted") == 0
 
 
