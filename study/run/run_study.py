@@ -23,7 +23,7 @@ from study.state.agenda import agenda, agenda_lines, tuning_agenda
 from study.state.cell_selection import select_trials
 from study.state.jobs import trial_job
 from study.state.planning.pool_versions import keep_pool_versions
-from study.state.repair import repair_ledger, trial_folders
+from study.state.repair import repair_ledger, require_booked, trial_folders
 from study.state.study import Study
 
 _DYING_S = 30.0  # time for a killed driver's workers to notice and exit
@@ -77,6 +77,7 @@ def run_study(  # noqa: PLR0913 - the options of a command
         _outlast_workers(study, every=repair)
         if repair:
             repair_ledger(study, plan, progress.detail)
+        require_booked(study)
         failures: dict[str, str] = {}
         if _tunes(plan, only):
             tuned = tune_study(study, plan, progress, site, retry_failed=retry_failed)

@@ -1,13 +1,14 @@
 """Repair of a study's ledger: rebuilt from the trials' results, checkpoints and meters."""
 
 import os
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from budgets.book.book import Entry
+from budgets.book.book import Book, Entry
 from budgets.book.ledger import Ledger, read_entries, readable_entries
-from budgets.planning.plan import Plan, Trial
+from budgets.planning.plan import Charge, Plan, Trial
 from budgets.quantity import format_flops
 from runners.trials.records.meter import read_meter
 from runners.trials.records.trial_files import kept_steps, read_failure, read_outcome
@@ -17,11 +18,30 @@ from study.state.study import Study
 _NAME = "ledger.jsonl"
 
 
+def require_booked(study: Study) -> None:
+    """Refuse a study whose ledger was deleted or cut: it lacks trials that have computed something.
+
+    Raises:
+        ValueError: It lacks a trial; the message names it.
+    """
+    path = study.folder / _NAME
+    book = Book.of(read_entries(path))
+    # Of a driver that died, the ledger in a bucket may lack the last seconds: the next run books from meters.
+    if book.known and study.storage.lags:
+        return
+    if missing := _unbooked(study, book):
+        raise ValueError(
+            f"{path} was deleted or cut: it lacks {len(missing):,} of the trials that have computed "
+            f"something, such as {missing[0]}. `run --repair` rebuilds the ledger from results and meters"
+        )
+
+
 def repair_ledger(study: Study, plan: Plan, say: Say) -> None:
     """Rebuild the ledger of a study if it is damaged or contradicts a result; the damaged one is kept.
 
-    The FLOPs that trials spent follow from their results, those that they lost from their meters. Trials
-    without a folder are booked by the lines that can be read. The study must be locked, and no trial may run.
+    The FLOPs that trials spent follow from their results, those that they lost from their meters. The lines
+    that can be read tell what trials without files have spent, what trials were paid before `--pay-again`,
+    and the charges that the plan lacks. The study must be locked, and no trial may run.
 
     Raises:
         ValueError: A result is damaged; the message names it.
@@ -36,26 +56,30 @@ def repair_ledger(study: Study, plan: Plan, say: Say) -> None:
     # there.
     new = path.with_name(f".{_NAME}.partial-repair")
     new.unlink(missing_ok=True)
-    ledger = Ledger(new, None)
-    ledger.charge(plan)
-    folders, old = trial_folders(study), readable_entries(path)
+    ledger, old = Ledger(new, None), defaultdict[str, list[Entry]](list)
+    for entry in readable_entries(path):
+        old[entry.what].append(entry)
+    charges = {each.what: each for each in (*_charges(old.values()), *plan.charges)}
+    ledger.charge(replace(plan, charges=tuple(charges.values())))
+    folders = [folder for folder in trial_folders(study) if not _computed_nothing(folder)]
     trials = {trial.trial_id: trial for trial in plan.all_trials}
     starts = Counter(trials_of(study.folder, "trial-started"))
     keeper = Bookkeeper(ledger, study, say)
     for folder in folders:
+        _book_earlier(ledger, old[folder.name])
         trial = trials.get(folder.name)
         if trial is None:
-            _book_foreign(ledger, keeper, folder, old)
+            _book_foreign(ledger, keeper, folder, old[folder.name])
         else:
             _book(ledger, keeper, folder, trial, starts=max(1, starts[folder.name]))
-    gone = _book_gone(ledger, old, {folder.name for folder in folders} | {each.what for each in plan.charges})
+    gone = [what for what, own in old.items() if what not in ledger.book.known and _book_lines(ledger, own)]
     if path.exists():
         kept = _free_name(path)
         os.link(path, kept)
         say(f"the damaged ledger is kept as {kept}")
     new.replace(path)
     if gone:
-        say(f"trials without a folder, booked by the lines that could be read: {', '.join(gone[:5])}")
+        say(f"trials without files, booked by the lines that could be read: {', '.join(gone[:5])}")
     say(f"rebuilt {path} from {len(folders)} trials: {format_flops(ledger.book.spent_flops)} are spent")
 
 
@@ -71,18 +95,22 @@ def _problem(path: Path, study: Study, plan: Plan) -> str:
     except ValueError as error:
         return str(error).partition("; ")[0]
     spent = {entry.what: entry.train_flops for entry in entries if entry.entry == "spent"}
-    started = {entry.what for entry in entries}
+    if missing := _unbooked(study, Book.of(entries)):
+        return f"{path} lacks the trial {missing[0]}"
     for trial in plan.all_trials:
-        folder = study.trial_folder(trial.trial_id)
-        outcome = read_outcome(folder)
+        outcome = read_outcome(study.trial_folder(trial.trial_id))
         if outcome is None:
-            if has_begun(folder) and trial.trial_id not in started:
-                return f"{path} lacks the trial {trial.trial_id}"
             continue
         by_result = paid_by(outcome, trial)
         if spent.get(trial.trial_id, by_result) != by_result:
             return f"{path} has {spent[trial.trial_id]:,} FLOP spent by {trial.trial_id}, not {by_result:,}"
     return ""
+
+
+def _unbooked(study: Study, book: Book) -> list[str]:
+    """Return the trials, also those of earlier plans, that have computed something and are not in a book."""
+    new = (folder for folder in trial_folders(study) if folder.name not in book.known)
+    return [folder.name for folder in new if not _computed_nothing(folder)]
 
 
 def _computed_nothing(folder: Path) -> bool:
@@ -92,8 +120,6 @@ def _computed_nothing(folder: Path) -> bool:
 def _book(ledger: Ledger, keeper: Bookkeeper, folder: Path, trial: Trial, *, starts: int) -> None:
     """Book a trial of the plan from the files in its folder."""
     outcome = read_outcome(folder)
-    if outcome is None and _computed_nothing(folder):
-        return
     ledger.reserve(trial.trial_id, max(trial.paid_flops, 0 if outcome is None else paid_by(outcome, trial)))
     if outcome is not None:
         keeper.outcome(trial, outcome, starts=starts)
@@ -106,27 +132,43 @@ def _book(ledger: Ledger, keeper: Bookkeeper, folder: Path, trial: Trial, *, sta
 def _book_foreign(ledger: Ledger, keeper: Bookkeeper, folder: Path, old: Iterable[Entry]) -> None:
     """Book a trial that is not in the plan from the files in its folder, and from its old reservations."""
     outcome = read_outcome(folder)
-    if outcome is None and _computed_nothing(folder):
-        return
-    before = [each.train_flops for each in old if each.what == folder.name and each.entry == "reserved"]
+    before = [each.train_flops for each in old if each.entry == "reserved"]
     ledger.reserve(folder.name, max([0 if outcome is None else paid_by(outcome, None), *before]))
     keeper.left_behind(folder.name)
 
 
-def _book_gone(ledger: Ledger, old: Iterable[Entry], known: set[str]) -> list[str]:
-    """Book trials whose folders are gone by the damaged ledger's readable lines, and return their ids."""
-    spent: Counter[str] = Counter()
-    wasted: Counter[str] = Counter()
-    for entry in old:
-        if entry.what not in known:
-            spent[entry.what] += entry.train_flops if entry.entry == "spent" else 0
-            wasted[entry.what] += entry.train_flops if entry.entry == "wasted" else 0
-    gone = [name for name in spent if spent[name] or wasted[name]]
-    for name in gone:
-        ledger.reserve(name, spent[name])
-        ledger.waste(name, wasted[name])
-        ledger.settle(name, train_flops=spent[name], evaluation_flops=0)
-    return gone
+def _charges(old: Iterable[Sequence[Entry]]) -> list[Charge]:
+    """Return the charges among the readable lines."""
+    return [
+        Charge(what=each.what, train_flops=each.train_flops, evaluation_flops=each.evaluation_flops)
+        for own in old
+        for each in own
+        if each.entry == "charged"
+    ]
+
+
+def _book_earlier(ledger: Ledger, old: Sequence[Entry]) -> None:
+    """Book what a trial was paid before it was run again, by its lines before its last reservation."""
+    again = max((at for at, entry in enumerate(old) if entry.entry == "reserved"), default=0)
+    if any(entry.entry == "spent" for entry in old[:again]):
+        _book_lines(ledger, old[:again])
+
+
+def _book_lines(ledger: Ledger, old: Iterable[Entry]) -> bool:
+    """Book what a trial spent and lost by its readable lines; return True if there are any."""
+    spent, wasted = ([each for each in old if each.entry == kind] for kind in ("spent", "wasted"))
+    own = [*spent, *wasted]
+    if own:
+        paid = sum(each.train_flops for each in spent)
+        ledger.reserve(own[0].what, paid)
+        ledger.waste(
+            own[0].what,
+            sum(each.train_flops for each in wasted),
+            sum(each.evaluation_flops for each in wasted),
+        )
+        evaluation = sum(each.evaluation_flops for each in spent)
+        ledger.settle(own[0].what, train_flops=paid, evaluation_flops=evaluation)
+    return bool(own)
 
 
 def _free_name(path: Path) -> Path:

@@ -46,6 +46,8 @@ class BucketStorage(FolderStorage):
         folder: The driver's local folder of the study.
     """
 
+    lags = True
+
     def __init__(self, url: str, name: str, folder: Path) -> None:
         super().__init__(folder)
         self._url, self._name = url, name

@@ -21,7 +21,12 @@ class FolderStorage:
 
     Args:
         folder: The study's folder on this machine.
+
+    Attributes:
+        lags: True if the storage may lack what a driver that died wrote in its last seconds.
     """
+
+    lags = False
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

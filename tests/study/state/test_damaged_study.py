@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from budgets.book.book import Book
 from budgets.book.ledger import Ledger, read_entries
+from budgets.planning.plan import Charge
 from runners.trials.records.meter import FlopCount, read_meter
 from study.cli import main
 from study.declare.load import load_declaration
@@ -77,20 +78,59 @@ def test_a_damaged_ledger_is_rebuilt_from_results_and_meters(copy: Path, run: Ru
         "gone": "",
     }[damage]
     path.write_text(text)
-    if damage != "gone":  # without a single line, the next run books the results anew
-        assert "ledger.jsonl:" in run(words(copy), code=2)
+    said = run(words(copy), code=2)
+    assert "ledger.jsonl" in said
+    assert "`run --repair` rebuilds the ledger" in said
+    if damage != "gone":
         assert "`run --repair`" in run(f"status {copy}/tiny.yaml --results {copy}", code=2)
 
     before = tables(copy)
     said = run(words(copy, "--repair"))
 
-    assert ("rebuilt" in said) == (damage != "gone")
+    assert "rebuilt" in said
     assert tables(copy) == before
     entries = read_entries(path)
     assert Book.of(entries).spent_flops == Book.of(sound).spent_flops
     assert not Book.of(entries).open
-    assert path.with_name("ledger.jsonl.damaged-1").exists() == (damage != "gone")
+    assert path.with_name("ledger.jsonl.damaged-1").read_text() == text
     assert "the ledger is sound" in run(words(copy, "--repair"))
+
+
+def test_a_deleted_ledger_is_rebuilt_with_trials_that_are_no_longer_declared(copy: Path, run: Run) -> None:
+    path, declaration = copy / "tiny" / "ledger.jsonl", copy / "tiny.yaml"
+    sound = Book.of(read_entries(path))
+    declaration.write_text(declaration.read_text().replace("seeds: [0, 1]", "seeds: [0]"))
+    path.unlink()
+
+    assert "was deleted or cut: it lacks 2 of the trials that have computed something, such as" in run(
+        words(copy), code=2
+    )
+    run(words(copy, "--repair"))
+    assert Book.of(read_entries(path)).spent_flops == sound.spent_flops
+
+
+def test_a_rebuilt_ledger_keeps_what_only_lines_tell(copy: Path, run: Run) -> None:
+    path, (again, gone) = copy / "tiny" / "ledger.jsonl", trials(copy)
+    shutil.rmtree(again)
+    run(words(copy, "--pay-again"))
+    plan = plan_study(find_study(load_declaration(copy / "tiny.yaml"), results=str(copy), pools=None))
+    charge = Charge(what="scores of a pool that is no longer declared", train_flops=11, evaluation_flops=7)
+    Ledger(path, None).charge(replace(plan, charges=(charge,)))
+    sound = read_entries(path)
+    shutil.rmtree(gone)
+    path.write_text(path.read_text() + "damage\n")
+
+    run(words(copy, "--repair", "--only", again.name))
+
+    entries = read_entries(path)
+    for kind in ("charged", "spent", "wasted"):
+        of_kind, expected = ([each for each in book if each.entry == kind] for book in (entries, sound))
+        assert sum(each.train_flops for each in of_kind) == sum(each.train_flops for each in expected)
+        assert sum(each.evaluation_flops for each in of_kind) == sum(
+            each.evaluation_flops for each in expected
+        )
+    assert [entry.what for entry in entries if entry.entry == "spent"].count(again.name) == 2
+    assert not Book.of(entries).open
 
 
 def test_a_ledger_without_digests_that_contradicts_a_result_is_refused(copy: Path, run: Run) -> None:
