@@ -1,0 +1,55 @@
+"""Embedded pools of a run: built once, also if several runs need the same one."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from budgets.declaration.data_sections import EmbeddedPool
+from runners.embedded import scorer
+from study.declare.load import load_declaration
+from study.run.pools.ensure_pools import ensure_pools
+from tests import waiting
+from tests.study.conftest import study_in
+
+STUDY = """
+study: tiny
+pool: {embedded: {pairs: 512, seed: 3}}
+metric: held-out/top1
+budget: {levels: [5 GFLOP], study: 10 TFLOP}
+seeds: [0]
+grid: [{architectures: [mini-ViT-XXS-8]}]
+training: {batch_size: 16, lr_peak: {mini-ViT-XXS-8: 2e-3}}
+"""
+
+
+def test_a_second_run_waits_for_the_pool_that_the_first_one_builds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(STUDY)
+    declaration = load_declaration(tmp_path / "tiny.yaml")
+    study = study_in(declaration=declaration, folder=tmp_path / "tiny", pools=tmp_path / "pools")
+    (pool,) = declaration.sources.values()
+    assert isinstance(pool, EmbeddedPool)
+    building, go_on = threading.Event(), threading.Event()
+
+    def build(folder: Path, **_options: int) -> None:
+        assert not building.is_set(), "built twice"
+        building.set()
+        assert go_on.wait(60)
+        folder.mkdir()
+        (folder / "pool.json").touch()
+
+    monkeypatch.setattr(scorer, "build_scored_pool", build)
+    said: tuple[list[str], list[str]] = ([], [])
+    runs = [threading.Thread(target=ensure_pools, args=(study, each.append)) for each in said]
+    runs[0].start()
+    assert building.wait(60)
+    runs[1].start()
+    waiting.wait_for(lambda: said[1], seconds=60)
+    go_on.set()
+    for each in runs:
+        each.join()
+
+    assert said[1] == [f"another run is building the pool {pool.name}; waiting for it"]
+    assert "building the pool" in said[0][0]
