@@ -230,8 +230,8 @@ def open_console() -> "Console":
     """Return the console; a pipe, which has no width, gets 160 columns for whole tables."""
     from study.show.console import PlainConsole
 
-    console = PlainConsole(soft_wrap=True)
-    return console if console.is_terminal else PlainConsole(soft_wrap=True, width=160)
+    console = PlainConsole()
+    return console if console.is_terminal else PlainConsole(width=160)
 
 
 def show(line: object) -> None:

@@ -98,9 +98,9 @@ def run(options: Namespace) -> int:
             raise
         result = execute(pay_again=True)
     if not options.quiet:
-        console.print(f"results in {study.folder}", highlight=False)
+        console.print(f"results in {study.folder}")
     for line in remaining_text(result.remaining, result.plan):
-        console.print(line, highlight=False, markup=False)
+        console.print(line)
     if result.stopped:
         return EXIT_STOPPED
     if result.remaining:
