@@ -1,6 +1,7 @@
 """Runs the grid of a study within its budget; keeps every result and never repeats a finished trial."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -65,7 +66,7 @@ class Run(Execution):
         """Run every selected trial of the plan that has no result yet.
 
         Returns:
-            The trials left without a result.
+            The selected trials left without a result.
 
         Raises:
             ValueError: The plan does not fit in the rest of the budget, or a trial does not fit on the nodes.
@@ -81,9 +82,9 @@ class Run(Execution):
             chosen = [*ended, *self._chooser.begun]
         spent = self.ledger.book.spent_flops
         self.progress.begin(self.study.folder, self.plan, spent_flops=spent, chosen=chosen)
-        if todo.failed:
+        if todo.failed_of_selected:
             self.progress.say(
-                f"note: {len(todo.failed):,} failed in an earlier run; --retry-failed runs them again"
+                f"note: {todo.failed_of_selected:,} failed in an earlier run; --retry-failed runs them again"
             )
         to_run: Sequence[Trial] = todo.to_run
         if to_run and self._chooser is not None:
@@ -93,7 +94,9 @@ class Run(Execution):
             self.run(to_run)
         self.site.with_storage(self.write_tables)
         self.site.with_storage(self._say_differences)
-        return self.result
+        # The exit code tells of the selected trials, the tables of all.
+        failures = {trial: why for trial, why in self.failures.items() if trial in todo.selected}
+        return replace(self.result, failures=failures)
 
     def resume(self, todo: Agenda) -> None:
         """Take over the results of earlier runs, also of trials that are no longer in the plan."""

@@ -34,10 +34,12 @@ class Agenda:
     Attributes:
         states: State of each trial of the plan.
         to_run: Trials to run, in the plan's order.
+        selected: Ids of the trials that `--only` selects, and of those that they continue from.
     """
 
     states: dict[str, TrialState]
     to_run: tuple[Trial, ...]
+    selected: frozenset[str]
 
     @property
     def finished(self) -> dict[str, Outcome]:
@@ -55,9 +57,14 @@ class Agenda:
         }
 
     @property
+    def failed_of_selected(self) -> int:
+        """Number of selected trials that failed in earlier runs and are not run again."""
+        return len(self.failed.keys() & self.selected)
+
+    @property
     def left_alone(self) -> int:
         """Number of trials without a result that were not selected."""
-        return len(self.states) - len(self.finished) - len(self.failed) - len(self.to_run)
+        return len(self.states) - len(self.finished) - self.failed_of_selected - len(self.to_run)
 
 
 def agenda(study: Study, plan: Plan, *, only: Sequence[str] = (), retry_failed: bool = False) -> Agenda:
@@ -96,7 +103,11 @@ def _sort(study: Study, trials: Sequence[Trial], selected: Sequence[Trial], *, r
         for trial, state in states.items()
         if state.outcome is not None or (state.stage is Stage.FAILED and not retry_failed)
     }
-    return Agenda(states=states, to_run=tuple(trial for trial in selected if trial.trial_id not in ended))
+    return Agenda(
+        states=states,
+        to_run=tuple(trial for trial in selected if trial.trial_id not in ended),
+        selected=frozenset(trial.trial_id for trial in selected),
+    )
 
 
 def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None = None) -> Iterator[str]:
@@ -126,8 +137,8 @@ def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None =
 
 def _trials(study: Study, of: str, todo: Agenda, values: Mapping[str, str]) -> Iterator[str]:
     parts = [f"{len(todo.finished):,} finished"] if todo.finished else []
-    if todo.failed:
-        parts.append(f"{len(todo.failed):,} failed in an earlier run (--retry-failed runs them again)")
+    if todo.failed_of_selected:
+        parts.append(f"{todo.failed_of_selected:,} failed in an earlier run (--retry-failed runs them again)")
     if todo.left_alone:
         parts.append(f"{todo.left_alone:,} not selected")
     parts.append(f"{len(todo.to_run):,} to run")

@@ -325,6 +325,10 @@ def test_a_failed_and_a_diverged_trial_do_not_stop_the_others(
     assert "1 failed in an earlier run; --retry-failed runs them again" in capsys.readouterr().out
     assert read_entries(folder / "ledger.jsonl") == entries
 
+    assert run(declaration, "--only", "mini-ViT-XS-8") == 0, "the failed trial is not selected"
+    assert "--retry-failed" not in capsys.readouterr().out
+    assert statuses(folder) == expected
+
     assert run(declaration, "--retry-failed") == 1
     assert statuses(folder) == expected
     assert finished(folder) == first
