@@ -12,6 +12,7 @@ Exit codes:
 """
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -45,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an encoding without … or × must not end a run
     options = make_parser().parse_args(arguments)
     # New processes would import it: a script that calls this would begin anew in each, and one read from
     # stdin would not be found.

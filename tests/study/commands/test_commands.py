@@ -1,6 +1,7 @@
 """Every command has the same interface, examples in its help, and a fast start."""
 
 import argparse
+import io
 import pkgutil
 import re
 import shlex
@@ -16,6 +17,7 @@ import pytest
 from study import cli, commands
 from study.cli import main, make_parser
 from study.commands import pools, runs
+from study.commands.command import show
 from study.commands.pools import data
 from tests.root import ROOT
 from tests.study.conftest import write_declaration
@@ -122,6 +124,17 @@ def test_the_console_script_names_itself_in_its_help(
 def test_the_command_line_documents_every_exit_code() -> None:
     codes = re.findall(r"^- (\d+):", cli.__doc__ or "", re.MULTILINE)
     assert [int(code) for code in codes] == [0, 1, 2, 3, 4, 5, 130]
+
+
+def test_output_in_an_encoding_without_all_characters_writes_the_others_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr("sys.stdout", output)
+    monkeypatch.setattr("study.commands.new.run", lambda _options: show("2 × 3 …"))
+    main(["new", "first"])
+    output.seek(0)
+    assert output.read() == "2 × 3 \\u2026\n"
 
 
 def test_an_interrupted_command_says_how_to_continue(
