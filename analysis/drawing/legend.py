@@ -23,8 +23,12 @@ def legend(figure: Figure, handles: Sequence[Artist | Container]) -> None:
     columns = max((n for n in range(1, len(handles) + 1) if _legend_width_in(handles, n) <= width), default=1)
     rows = max(sum(map(_lines, column)) for column in _columns(handles, columns))
     figure.set_figheight(figure.get_figheight() + rows * _ROW_IN)
-    place = "upper" if rows <= _ROWS else "lower"
-    figure.legend(handles=handles, loc=f"outside {place} center", ncols=columns, columnspacing=1.2)
+    figure.legend(
+        handles=handles,
+        loc="outside upper center" if rows <= _ROWS else "outside lower center",
+        ncols=columns,
+        columnspacing=1.2,
+    )
 
 
 def _legend_width_in(handles: Sequence[Artist | Container], columns: int) -> float:
