@@ -56,11 +56,6 @@ def listed(texts: Sequence[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def plural(count: int, noun: str) -> str:
-    """Return a count with its noun: ``1 run``, ``3 runs``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def quality_fraction(quality: str) -> float:
     """Return the kept fraction of a quality: ``top20`` → 0.2, ``all`` → 1; others 2, to sort last."""
     match = _TOP.fullmatch(quality)

@@ -19,7 +19,8 @@ from analysis.arrays import Indices
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.table import CELL, CONFIGURATION, records
 from analysis.error_unit import ErrorUnit
-from analysis.labels import POOL, are_mixed, axis_text, budget_text, held_text, plural, sort_key
+from analysis.labels import POOL, are_mixed, axis_text, budget_text, held_text, sort_key
+from budgets.quantity import plural
 
 Lacking = dict[Any, tuple[int, int]]
 

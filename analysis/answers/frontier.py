@@ -26,8 +26,8 @@ from analysis.cells.bootstrap import CellDraws
 from analysis.cells.intervals import interval
 from analysis.cells.pareto import best_for_no_more, costs, undominated
 from analysis.cells.table import CELL, CONFIGURATION, records
-from analysis.labels import budget_text, configuration_text, plural
-from budgets.quantity import format_flops
+from analysis.labels import budget_text, configuration_text
+from budgets.quantity import format_flops, plural
 
 Verdict = Literal["clear", "tie", "undecided"]
 

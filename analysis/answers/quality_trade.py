@@ -15,7 +15,8 @@ import pandas as pd
 from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.intervals import COVERAGE, column_intervals, interval
-from analysis.labels import plural, quality_fraction
+from analysis.labels import quality_fraction
+from budgets.quantity import plural
 
 Verdict = Literal["filter less", "filter more", "undecided"]
 

@@ -14,8 +14,8 @@ import pandas as pd
 from analysis.answers.contrasts import Comparison, comparisons
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.table import CONFIGURATION, records
-from analysis.labels import axis_text, listed, plural
-from budgets.quantity import format_flops
+from analysis.labels import axis_text, listed
+from budgets.quantity import format_flops, plural
 
 _NAMED = 3
 

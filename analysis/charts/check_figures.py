@@ -8,10 +8,11 @@ from analysis.cells.bootstrap import CellDraws
 from analysis.cells.curves import X_COLUMNS
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, Missing, cell_marks, mark_frame, runs_text
-from analysis.labels import capital, configuration_text, listed, metric_text, plural
+from analysis.labels import capital, configuration_text, listed, metric_text
 from analysis.laws.form_choice import LAST, root_mean_square
 from analysis.laws.holdout import Holdout
 from analysis.laws.measure import Measure
+from budgets.quantity import plural
 
 _MOST_BARS = 60
 _BARS = "Bars: interval of the cell."

@@ -9,8 +9,8 @@ from analysis.answers.frontier import CLEAR
 from analysis.cells.table import CONFIGURATION, records
 from analysis.charts.figure_data import JOINED, FigureData, Missing, mark_frame
 from analysis.design.course import COURSE
-from analysis.labels import budget_text, configuration_text, count_text, held_text, plural
-from budgets.quantity import format_flops
+from analysis.labels import budget_text, configuration_text, count_text, held_text
+from budgets.quantity import format_flops, plural
 
 _MOST_ROWS = 40
 

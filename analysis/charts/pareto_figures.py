@@ -9,7 +9,8 @@ from analysis.cells.pareto import costs
 from analysis.cells.table import Trials, records
 from analysis.charts.figure_data import FRONTIER, FigureData, Missing, error_label, mark_frame, said_once
 from analysis.error_unit import ErrorUnit
-from analysis.labels import budget_text, configuration_text, metric_text, plural, sort_key
+from analysis.labels import budget_text, configuration_text, metric_text, sort_key
+from budgets.quantity import plural
 
 
 def pareto(trials: Trials, envelopes: Sequence[Envelope]) -> FigureData | Missing:

@@ -10,10 +10,10 @@ from analysis.arrays import Floats
 from analysis.cells.intervals import column_intervals
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, Missing, mark_frame, said_once
-from analysis.labels import count_text, plural
+from analysis.labels import count_text
 from analysis.sizes.compute_optimal import Slope
 from analysis.sizes.scaling_exponents import APPROACHES, Growth, judged
-from budgets.quantity import format_flops
+from budgets.quantity import format_flops, plural
 
 _BEYOND = 10.0
 """Factor of compute by which the lines are drawn beyond the data, without a target."""

@@ -24,11 +24,11 @@ from analysis.charts.figure_data import (
     said_once,
 )  # fmt: skip
 from analysis.error_unit import ErrorUnit
-from analysis.labels import axis_text, budget_text, held_text, metric_text, plural, sort_key
+from analysis.labels import axis_text, budget_text, held_text, metric_text, sort_key
 from analysis.laws.laws import Law
 from analysis.laws.measure import Measure
 from analysis.sizes.isoflop import IsoFlopCurve
-from budgets.quantity import format_flops
+from budgets.quantity import format_flops, plural
 
 _PANELS = 3
 

@@ -13,8 +13,8 @@ from analysis.cells.intervals import COVERAGE, QUANTILE
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, mark_frame
 from analysis.error_unit import PERCENT
-from analysis.labels import axis_text, capital, count_text, metric_text, plural
-from budgets.quantity import format_flops
+from analysis.labels import axis_text, capital, count_text, metric_text
+from budgets.quantity import format_flops, plural
 
 _WIDE = 4.0
 _PREFIX = "tuned_"

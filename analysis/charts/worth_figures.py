@@ -10,8 +10,8 @@ from analysis.cells.bootstrap import CellDraws
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, Missing, mark_frame, said_once
 from analysis.error_unit import PERCENT
-from analysis.labels import axis_text, budget_text, configuration_text, count_text, plural
-from budgets.quantity import format_flops
+from analysis.labels import axis_text, budget_text, configuration_text, count_text
+from budgets.quantity import format_flops, plural
 
 _PANELS = 3
 _X_LABELS = {"compute": "training compute of one trial (FLOPs)", "data": "unique image-text pairs"}

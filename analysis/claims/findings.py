@@ -20,7 +20,7 @@ from analysis.claims.model_claims import MODELS
 from analysis.claims.robustness_claims import ROBUSTNESS
 from analysis.claims.slice import Claim, Effect
 from analysis.claims.strategy_claims import STRATEGIES
-from analysis.labels import plural
+from budgets.quantity import plural
 
 CLAIMS = tuple(sorted((*DATA, *MODELS, *ROBUSTNESS, *STRATEGIES), key=lambda claim: claim.name))
 """Claims of "Scaling (Down) CLIP" (Li et al. 2024, arXiv 2404.08197), in the order of the paper.

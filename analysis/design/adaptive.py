@@ -30,8 +30,7 @@ from analysis.design.layout import Layout, layouts
 from analysis.design.prices import Prices
 from analysis.design.questions import Answer, Ask, Goal, answers_of
 from analysis.error_unit import PERCENT
-from analysis.labels import plural
-from budgets.quantity import format_flops
+from budgets.quantity import format_flops, plural
 
 WORTH = 0.25
 """Least worth of an option: its gain per FLOP times the FLOPs of the whole grid."""

@@ -17,9 +17,9 @@ from analysis.arrays import Floats, Indices
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.curves import X_COLUMNS, Curve, by_length
 from analysis.cells.intervals import half_width
-from analysis.labels import plural
 from analysis.laws.forms import FORMS, POWER, Form
 from analysis.laws.least_squares import fit
+from budgets.quantity import plural
 
 HELD_SHARE = 0.25
 """Share of the levels of a curve that is held out; at least one level is."""

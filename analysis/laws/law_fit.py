@@ -11,11 +11,11 @@ from analysis.arrays import Floats
 from analysis.cells.bootstrap import Source
 from analysis.cells.intervals import half_width
 from analysis.error_unit import PERCENT, ErrorUnit
-from analysis.labels import plural
 from analysis.laws.form_choice import MOST_MISSED, root_mean_square
 from analysis.laws.forms import Curves, Form, row
 from analysis.laws.least_squares import fit, restarts
 from analysis.laws.trend import LEVEL, chance_of_no_fall
+from budgets.quantity import plural
 
 Status = Literal[
     "ok", "lack of fit", "untested", "floor undetermined", "saturated", "exponent at bound", "misfit",

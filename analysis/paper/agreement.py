@@ -4,7 +4,8 @@ import re
 from collections.abc import Sequence
 
 from analysis.claims.findings import Finding
-from analysis.labels import capital, plural
+from analysis.labels import capital
+from budgets.quantity import plural
 
 _DECIDED = ("supported", "contradicted")
 _FIGURE = re.compile(r"Fig (\d+)(?:([a-z])(?:-([a-z]))?)?")

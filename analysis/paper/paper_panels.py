@@ -10,7 +10,8 @@ import pandas as pd
 
 from analysis.cells.column_map import ColumnMap, import_table
 from analysis.cells.table import CELL
-from analysis.labels import listed, plural
+from analysis.labels import listed
+from budgets.quantity import plural
 
 SOURCE = "Li, Xie and Cubuk 2024 (arXiv 2404.08197)"
 """Source of the digitised figures."""

@@ -24,13 +24,13 @@ from analysis.cells.table import CELL, Trials, records, tidy
 from analysis.claims.claim_frame import from_figures, from_study
 from analysis.claims.findings import Finding, findings
 from analysis.design.course import by_design
-from analysis.labels import plural
 from analysis.laws.holdout import Holdout, holdout
 from analysis.laws.laws import Law, laws
 from analysis.laws.surfaces.surface_forecast import FamilySurface, family_surfaces
 from analysis.report.study_frames import StudyFrames
 from analysis.sizes.isoflop import IsoFlopCurve, isoflop_curves
 from analysis.sizes.scaling_exponents import Growth, growths, scaling_exponents
+from budgets.quantity import plural
 
 Progress = Callable[[str, int, int], None]
 """Takes a kind of work, the number of its steps that are done, and the number of all."""

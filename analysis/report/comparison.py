@@ -16,17 +16,12 @@ from analysis.cells.bootstrap import CellDraws, cell_draws, stream
 from analysis.cells.intervals import interval
 from analysis.cells.table import CELL, CONFIGURATION, records, tidy
 from analysis.error_unit import ErrorUnit
-from analysis.labels import (
-    budget_text,
-    configuration_text,
-    listed,
-    metric_text,
-    plural,
-)
+from analysis.labels import budget_text, configuration_text, listed, metric_text
 from analysis.report.study_frames import StudyFrames
 from analysis.report.tables.table_files import replacing, save
 from analysis.report.tables.tables import Table
 from analysis.report.templating import templates
+from budgets.quantity import plural
 
 _UNKNOWN = "unknown noise"
 """Verdict where the noise between seeds was not measured in both studies."""

@@ -9,10 +9,10 @@ import pandas as pd
 from analysis.answers.cost import Cost
 from analysis.answers.frontier import turns
 from analysis.cells.table import CELL, records
-from analysis.labels import axis_text, configuration_text, count_text, plural
+from analysis.labels import axis_text, configuration_text, count_text
 from analysis.report.analyse import Analysis
 from analysis.report.tables.tables import duration_text, share_text
-from budgets.quantity import format_flops
+from budgets.quantity import format_flops, plural
 
 _NAMED = 3
 

@@ -24,7 +24,7 @@ from analysis.charts import (
 )
 from analysis.charts.figure_data import FigureData, Missing
 from analysis.drawing.save_all import helpers, save_all
-from analysis.labels import budget_text, configuration_text, plural
+from analysis.labels import budget_text, configuration_text
 from analysis.laws.measure import Measure
 from analysis.report import page
 from analysis.report.analyse import Analysis, Progress, analyse, no_progress
@@ -34,7 +34,7 @@ from analysis.report.tables.design_tables import design_tables
 from analysis.report.tables.table_files import replacing
 from analysis.report.tables.table_files import save as save_table
 from analysis.report.tables.tuning_tables import tuning_tables
-from budgets.quantity import format_flops
+from budgets.quantity import format_flops, plural
 
 
 def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page says of itself)

@@ -18,11 +18,11 @@ from analysis.arrays import Floats, Indices, Mask
 from analysis.cells.bootstrap import REFITS, CellDraws, stream
 from analysis.cells.interpolation import straight_lines
 from analysis.cells.intervals import half_width
-from analysis.labels import plural
 from analysis.laws.excess_variance import excess
 from analysis.laws.surfaces.repeated import Points, RepeatedFit
 from analysis.laws.surfaces.surface import fit, fit_draws
 from analysis.sizes.size_profile import profiles_of
+from budgets.quantity import plural
 
 _GRID = 60
 _SAME_SIZE = 0.03  # in ln N

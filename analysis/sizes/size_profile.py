@@ -19,10 +19,9 @@ from analysis.arrays import Floats, Indices, Mask
 from analysis.cells.bootstrap import REFITS, CellDraws, Source, stream
 from analysis.cells.intervals import COVERAGE, Interval, half_width, intervals
 from analysis.error_unit import PERCENT, ErrorUnit
-from analysis.labels import plural
 from analysis.laws.law_fit import lack_of_fit
 from analysis.sizes import valley
-from budgets.quantity import format_flops
+from budgets.quantity import format_flops, plural
 
 Status = Literal[
     "ok", "one seed", "unstable", "minimum at the edge", "concave", "above a measured size", "too few sizes"

@@ -5,10 +5,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache
 
-from analysis.labels import plural
 from budgets.planning.plan import Plan, Trial, TuningPlan
 from budgets.planning.tuned.wording import words
-from budgets.quantity import format_flops
+from budgets.quantity import format_flops, plural
 from runners.host.files import new_file
 from runners.results import write_table
 from runners.scheduling.backend import Backend

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from analysis.labels import plural
 from budgets.cost.flops import SampleCost, parameters, sample_cost, text_tokens
 from budgets.cost.model_config import complete
 from budgets.cost.towers.vit import kept_patches
@@ -13,7 +12,7 @@ from budgets.planning.grid import Grid, GridCell, Setup
 from budgets.planning.plan import Plan, Trial
 from budgets.planning.price import Speeds, device_hours, is_measured, kept_over, utilisation
 from budgets.quality import MIXTURE
-from budgets.quantity import format_flops
+from budgets.quantity import format_flops, plural
 from study.show.plan_view import figure_range, share_range
 from study.state.cell_selection import cell_words, meant
 

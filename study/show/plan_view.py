@@ -3,12 +3,11 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from analysis.labels import plural
 from budgets.declaration.declaration import Declaration
 from budgets.planning.plan import Cell, Plan, Trial, TuningPlan
 from budgets.planning.price import Price, Range, Speeds, device_hours, price, utilisation
 from budgets.planning.tuned.wording import carried_words, check_words, words
-from budgets.quantity import between, format_count, format_flops, format_seconds
+from budgets.quantity import between, format_count, format_flops, format_seconds, plural
 from study.show.text_table import text_table
 from study.state.planning.counted_models import counted_models
 

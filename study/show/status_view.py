@@ -9,9 +9,8 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from analysis.labels import plural
 from budgets.cost.flops import CONVENTION
-from budgets.quantity import format_flops
+from budgets.quantity import format_flops, plural
 from study.show.view import level_table, range_words, running_lines
 from study.state.status.study_status import StudyStatus, read_status
 from study.state.study import Study

@@ -13,7 +13,6 @@ import pandas as pd
 from analysis.charts.tuning_figures import Tuned
 from analysis.claims.claim_frame import from_figures, from_study
 from analysis.claims.findings import findings
-from analysis.labels import plural
 from analysis.paper.paper_figures import paper_figures
 from analysis.paper.paper_page import write_paper_page
 from analysis.paper.paper_panels import READERS
@@ -26,7 +25,7 @@ from budgets.book.ledger import read_entries
 from budgets.cost.flops import CONVENTION
 from budgets.declaration.data_sections import FolderPool
 from budgets.names import without_password
-from budgets.quantity import format_flops
+from budgets.quantity import format_flops, plural
 from runners.results import (
     CURVE_COLUMNS,
     MIDWAY_COLUMNS,

@@ -3,13 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from analysis.labels import plural
 from budgets.book.book import Book
 from budgets.book.ledger import read_entries
 from budgets.planning.levels.trunks import before
 from budgets.planning.plan import Plan, Trial, TuningPlan
 from budgets.planning.tuned.wording import words
-from budgets.quantity import format_flops, format_seconds
+from budgets.quantity import format_flops, format_seconds, plural
 from runners.trials.records.trial_files import Outcome
 from runners.trials.speed.throughput import predict_s
 from study.state.cell_selection import select_trials

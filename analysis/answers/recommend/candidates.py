@@ -22,12 +22,12 @@ from analysis.cells.interpolation import sags, straight_lines
 from analysis.cells.intervals import COVERAGE
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import records
-from analysis.labels import plural, quality_fraction
+from analysis.labels import quality_fraction
 from analysis.laws.holdout import Forecaster, Holdout, own_forecaster
 from analysis.laws.laws import Law
 from analysis.laws.surfaces.repeated import Points
 from analysis.laws.surfaces.surface_forecast import SURFACES, forecast, groups, key
-from budgets.quantity import format_flops
+from budgets.quantity import format_flops, plural
 
 _SAME_SIZE = 0.05
 

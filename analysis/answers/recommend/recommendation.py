@@ -26,11 +26,11 @@ from analysis.cells.curves import Curve
 from analysis.cells.intervals import QUANTILE, column_intervals
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import records
-from analysis.labels import configuration_text, plural
+from analysis.labels import configuration_text
 from analysis.laws.holdout import Holdout
 from analysis.laws.laws import Law
 from budgets.declaration.sections import FARTHEST
-from budgets.quantity import format_flops
+from budgets.quantity import format_flops, plural
 
 _NAMED = 3  # reasons in an error
 _MOST_SEEDS = 30

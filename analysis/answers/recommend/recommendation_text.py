@@ -7,8 +7,8 @@ from analysis.answers.recommend.recommendation import Recommendation
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import records
 from analysis.error_unit import ErrorUnit
-from analysis.labels import configuration_text, plural
-from budgets.quantity import format_flops
+from analysis.labels import configuration_text
+from budgets.quantity import format_flops, plural
 
 _MOST_LISTED = 12
 

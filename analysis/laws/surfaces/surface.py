@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 
 from analysis.arrays import Floats
-from analysis.labels import plural
 from analysis.laws.surfaces.surface_search import BOUNDS, SMALLEST, Data, project, search
+from budgets.quantity import plural
 
 Status = Literal["ok", "term undetermined", "exponent at bound", "restarts disagree", "too few points"]
 

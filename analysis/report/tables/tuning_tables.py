@@ -7,10 +7,10 @@ import pandas as pd
 
 from analysis.charts.tuning_figures import Tuned, field_label
 from analysis.error_unit import PERCENT
-from analysis.labels import axis_text, metric_text, plural
+from analysis.labels import axis_text, metric_text
 from analysis.report.tables.tables import Table
 from budgets.planning.tuned.wording import words
-from budgets.quantity import format_flops
+from budgets.quantity import format_flops, plural
 
 
 def tuning_tables(tuned: Tuned) -> Iterator[Table]:

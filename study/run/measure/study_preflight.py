@@ -9,9 +9,9 @@ from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from analysis.labels import plural
 from budgets.declaration.declaration import require_runnable
 from budgets.planning.plan import Plan, Trial
+from budgets.quantity import plural
 from runners.scheduling.backend import Backend, Job
 from runners.scheduling.nodes import Amounts
 from runners.scheduling.storage_check import Folders, StorageCheck

@@ -11,8 +11,8 @@ import pandas as pd
 
 from analysis.cells.column_map import import_table, unselected
 from analysis.cells.table import tidy
-from analysis.labels import plural
 from budgets.declaration import values
+from budgets.quantity import plural
 from runners.results import write_table
 from study.declare.column_maps import find_column_map, load_column_map, read_any_table
 from study.declare.shipped import shipped_studies
