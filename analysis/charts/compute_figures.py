@@ -28,12 +28,12 @@ from analysis.labels import (
     configuration_text,
     held_text,
     metric_text,
-    plural,
     sort_key,
 )  # fmt: skip
 from analysis.laws.form_choice import root_mean_square
 from analysis.laws.laws import Law
 from analysis.laws.measure import Measure
+from budgets.quantity import plural
 
 _CUT = 0.3  # of a value: no interval of an excess error goes lower, since a logarithm has no zero
 _COSTS = {

@@ -17,8 +17,8 @@ from analysis.labels import (
     configuration_text,
     listed,
     metric_text,
-    plural,
 )  # fmt: skip
+from budgets.quantity import plural
 
 MARKS = (
     "other", "reference", "point", "undecided", "bound", "law", "tentative law", "extrapolation", "best",

@@ -11,11 +11,11 @@ from pandas import DataFrame
 
 from analysis.cells.table import records
 from analysis.charts.figure_data import GROUP_WIDTH, FigureData
+from analysis.drawing.drawable_text import wrapped
 from analysis.drawing.legend import legend
 from analysis.drawing.marks import STAR_FACES, name_series, star_handles
 from analysis.drawing.panels import panels
 from analysis.drawing.style import COLUMN_IN, STAR, fills
-from analysis.drawing.text import wrapped
 from budgets.quantity import format_flops
 
 _FLOPS = {"planned": ("#d4d4d4", ""), "spent": ("#0072B2", ""), "wasted": ("#D55E00", "//////")}

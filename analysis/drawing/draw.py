@@ -16,12 +16,12 @@ from analysis.arrays import Floats
 from analysis.charts.figure_data import FigureData
 from analysis.drawing.bars import columns, flops
 from analysis.drawing.dodge import ONE_LEVEL, dodged
+from analysis.drawing.drawable_text import with_drawable_texts
 from analysis.drawing.legend import legend
 from analysis.drawing.marks import draw_marks, legend_handles
 from analysis.drawing.named_rows import grid, spans
 from analysis.drawing.panels import panels
 from analysis.drawing.style import STYLE, looks
-from analysis.drawing.text import with_drawable_texts
 from analysis.labels import count_text
 from budgets.quantity import format_flops
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData
-from analysis.drawing.text import drawable
+from analysis.drawing.drawable_text import drawable
 
 _HOVERED = (
     "other", "point", "best", "best, not clear", "minimum", "undecided", "bound", "bar",

@@ -20,7 +20,6 @@ from analysis.labels import (
     configuration_text,
     count_text,
     metric_text,
-    plural,
     quality_fraction,
 )  # fmt: skip
 from analysis.laws.form_choice import MOST_MISSED
@@ -30,6 +29,7 @@ from analysis.report.study_frames import StudyFrames
 from analysis.report.tables.tables import Table, share_text
 from analysis.report.templating import templates
 from analysis.sizes.scaling_exponents import undecided
+from budgets.quantity import plural
 
 _SORT_COLUMNS = {
     "Budget": "budget", "Pairs": "subset_size", "Seed": "seed", "Training loss": "train_loss",

@@ -13,8 +13,8 @@ from budgets.planning.allocation import allocate
 from budgets.planning.facts import EvaluationFacts, MixtureFacts, PoolFacts
 from budgets.planning.feasibility import reason_against
 from budgets.planning.grid import Grid
-from budgets.planning.levels.copies import without_copies
 from budgets.planning.levels.ladder import choose_levels, unspent
+from budgets.planning.levels.repeated_levels import without_copies
 from budgets.planning.levels.trim import Trimmed, trim
 from budgets.planning.levels.trunks import share_trunks
 from budgets.planning.plan import Cell, Charge, LeftOut, Plan, Trial

@@ -19,10 +19,9 @@ from analysis.labels import (
     held_text,
     interval_text,
     metric_text,
-    plural,
 )  # fmt: skip
 from analysis.sizes.isoflop import IsoFlopCurve
-from budgets.quantity import format_flops
+from budgets.quantity import format_flops, plural
 
 _AXES = {
     "quality": "quality", "subset_size": "data size", "architecture": "architecture", "strategy": "strategy",
