@@ -12,7 +12,7 @@ from fractions import Fraction
 from budgets.hardware.devices import device
 from budgets.names import unknown
 
-_NUMBER = r"[+-]?(?:\d[\d_]*\.?[\d_]*|\.\d+)(?:[eE][+-]?\d+)?"
+_NUMBER = r"[+-]?(?:\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d[\d_]*\.?[\d_]*|\.\d+)(?:[eE][+-]?\d+)?"
 _QUANTITY = re.compile(rf"\s*({_NUMBER})\s*([^\s\d].*?)?\s*")
 
 _COUNT_UNITS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9, "T": 10**12}
@@ -57,7 +57,7 @@ def parse_number(text: str) -> float:
 
 
 def parse_count(text: str) -> int:
-    """Read a whole number of things: ``4096``, ``10M``, ``1_000_000``, ``1e9``.
+    """Read a whole number of things: ``4096``, ``10M``, ``1_000_000``, ``1,000``, ``1e9``.
 
     Raises:
         ValueError: The text is not a number, not whole, negative, above `MAX_COUNT`, or its unit is not one
@@ -191,7 +191,7 @@ def _split(text: str, *, example: str) -> tuple[Fraction, str]:
     if match is None:
         raise ValueError(f"'{_short(text)}' is not a number; write it like {example}")
     try:
-        value = Decimal(match[1].replace("_", ""))
+        value = Decimal(re.sub("[_,]", "", match[1]))
     except InvalidOperation:
         raise ValueError(f"'{_short(text)}' is not a number; write it like {example}") from None
     if value and value.adjusted() not in _EXPONENTS:
