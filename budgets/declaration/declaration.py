@@ -148,7 +148,8 @@ class Declaration:
         """Yield keys that contradict another section, with the error."""
         levels = self.budget.levels
         levelled = any(block.regime == "fixed-compute" for block in self.grid)
-        if levelled and not (levels or self.budget.study_flops):
+        declared = levels or self.budget.study_flops or given("budget.levels") or given("budget.study")
+        if levelled and not declared:  # a faulty value has its own error
             wanted = (
                 "levels (training FLOPs of a trial), a study budget (study:) to choose them from, or both"
             )

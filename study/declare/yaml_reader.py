@@ -194,8 +194,9 @@ class Section:
             yield self._inside(f"{key}[{number}]", item)
 
     def has(self, key: str) -> bool:
-        """Return whether the section has a key."""
-        return key in self._values
+        """Return whether the section has a key, or an inner section has it (``budget.levels``)."""
+        around, _, rest = key.partition(".")
+        return key in self._values or (around in self._inner and self._inner[around].has(rest))
 
     def names(self) -> tuple[str, ...]:
         """Return the section's keys, for sections whose keys are names chosen by the user."""

@@ -196,6 +196,8 @@ def test_only_fixed_compute_blocks_need_levels_or_a_study_budget(tmp_path: Path)
     text = "study: a\npool: {path: b}\ngrid: [{architectures: [RN50]}]\ntraining: {lr_peak: {RN50: 1e-3}}\n"
 
     assert problems(tmp_path, text)[0].startswith("1: budget needs levels")
+    faulty = problems(tmp_path, f"budget: {{levels: [-5 GFLOP, nan]}}\n{text}")
+    assert [line.partition("'")[0] for line in faulty] == ["1: budget.levels: "] * 2
     assert (
         load_declaration(write(tmp_path, text.replace("]}]", "], regime: one-epoch}]"))).budget.levels == ()
     )
