@@ -92,7 +92,7 @@ def _reasons_of_length(candidate: GridCell, grid: Grid) -> Iterator[str]:
                 f"{format_flops(setup.train_flops_per_sample)}, less than one batch of {batch_size:,}"
             )
         else:
-            yield f"its samples are fewer than one batch of {batch_size:,}"
+            yield f"less than one batch of {batch_size:,}"
     if samples > MAX_COUNT:
         yield f"{samples:.3e} samples are more than the maximum of {MAX_COUNT:.0e}"
     if steps < limits.min_steps:

@@ -153,7 +153,9 @@ def _trials(grid: Grid, levels: tuple[int, ...]) -> tuple[tuple[Trial, ...], tup
         cell, samples = candidate.cell, candidate.samples
         reason = reason_against(candidate, grid)
         if reason is not None:
-            left_out[cell, samples] = LeftOut(cell=cell, reason=reason)
+            if cell.regime == "equal-samples":
+                reason = f"{plural(candidate.declared_samples, 'sample')}: {reason}"
+            left_out[cell, candidate.declared_samples] = LeftOut(cell=cell, reason=reason)
             continue
         for seed in candidate.seeds:
             key = cell, samples, seed

@@ -53,6 +53,19 @@ def test_infeasible_cell_is_left_out_with_its_numbers(
     assert any(found.startswith(reason) for found in reasons(plan))
 
 
+def test_samples_of_a_left_out_cell_are_named() -> None:
+    block = GridBlock(
+        architectures=LADDER[:1], sizes=(640,), regime="equal-samples", samples=(10, 63, 64, 1_280, 10**7)
+    )
+
+    assert reasons(plan_of(declare(block))) == [
+        "10 samples: less than one batch of 64",
+        "63 samples: less than one batch of 64",
+        "64 samples: 1 step of 64 pairs, fewer than limits.min_steps = 20",
+        "10,000,000 samples: 15,625.0 epochs over 640 pairs, more than limits.max_epochs = 1000",
+    ]
+
+
 def test_warmup_must_end_before_the_run() -> None:
     training = Training(lr_peak=dict.fromkeys(LADDER, 1e-3), recipe=Recipe(warmup=1.0))
 
