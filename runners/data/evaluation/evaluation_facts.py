@@ -18,6 +18,10 @@ ZERO_SHOT_METRICS = ("top1", "top5", "mean_per_class")
 RETRIEVAL_METRICS = tuple(f"{way}_r{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10))
 SHOTS = (5, 10)
 """Images per class that few-shot probes are fitted to."""
+METRICS = (
+    *ZERO_SHOT_METRICS, *RETRIEVAL_METRICS, "probe_top1", *(f"few_shot_{shots}_top1" for shots in SHOTS)
+)  # fmt: skip
+"""Every metric that a set may have."""
 _LONGEST_LABEL = 20
 
 

@@ -5,14 +5,16 @@ from dataclasses import replace
 
 import pandas as pd
 
+from budgets.declaration.declaration import Declaration
 from budgets.declaration.keys import DeclaredKeyError, at_key
 from budgets.names import unknown
-from budgets.planning.facts import Component, MixtureFacts, PoolFacts
+from budgets.planning.facts import Component, EvaluationFacts, MixtureFacts, PoolFacts
 from budgets.planning.grid import Grid
 from budgets.planning.plan import Plan, Trial
 from budgets.planning.planner import make_plan
 from budgets.planning.tuned.tuning import Scores
 from budgets.quality import BY, MIXTURE, NAMED, is_expression, score_of_quality
+from runners.data.evaluation.evaluation_facts import METRICS
 from runners.results import LEFT_OUT_COLUMNS, PLAN_COLUMNS, left_out_row, plan_row, to_frame
 from runners.trials.speed.throughput import predict_s, read_calibration, slow_loading
 from study.declare.yaml_reader import errors_with_line
@@ -87,22 +89,28 @@ def _plan(study: Study) -> Plan:
                     _check_qualities([mixed.quality], pool.pools[part])
     names = dict.fromkeys(each for block in declaration.grid for each in declaration.qualities(block))
     _check_twins(names, pool)
-    metric = declaration.metric
-    if metric not in evaluation.metrics and not declaration.described:
-        message = unknown("metric", metric, evaluation.metrics, meant=_usual(metric))
-        raise DeclaredKeyError(
-            "metric", f"{message}. Declare your own evaluation sets under evaluation: as NAME: FOLDER"
-        )
+    metric, allowed = declaration.metric, _metrics(declaration.metric, declaration, evaluation)
+    if metric not in allowed:
+        message = unknown("metric", metric, allowed, meant=_usual(metric))
+        advice = ". Declare your own evaluation sets under evaluation: as NAME: FOLDER"
+        raise DeclaredKeyError("metric", message + ("" if declaration.described else advice))
     plan = make_plan(
         study.declaration,
         pool=pool,
         evaluation=evaluation,
         charges=charges,
-        scores=_scores(study, evaluation.metrics),
+        scores=_scores(study, evaluation),
         own=device_throughput(study),
     )
     slow = slow_loading(plan.trials, read_calibration(study.calibration))
     return replace(plan, warnings=(*plan.warnings, *slow))
+
+
+def _metrics(metric: str, declaration: Declaration, evaluation: EvaluationFacts) -> tuple[str, ...]:
+    """Return the metrics that a metric must be among: of a described pool, all that its set may have."""
+    if declaration.described:
+        return tuple(f"{metric.partition('/')[0]}/{name}" for name in METRICS)
+    return evaluation.metrics
 
 
 def _usual(metric: str) -> str:
@@ -143,7 +151,7 @@ def _unknown_or_none(kind: str, found: str, allowed: Iterable[str]) -> str:
     return unknown(kind, found, names) if names else f"the pool has no {kind}; add it with `data score`"
 
 
-def _scores(study: Study, metrics: tuple[str, ...]) -> Scores | None:
+def _scores(study: Study, evaluation: EvaluationFacts) -> Scores | None:
     """Read the scores of the study's tuning so far, on the pool's validation set if it has one.
 
     Raises:
@@ -152,8 +160,10 @@ def _scores(study: Study, metrics: tuple[str, ...]) -> Scores | None:
     tuning = study.declaration.tuning
     if tuning is None:
         return None
-    if tuning.metric is not None and metrics and tuning.metric not in metrics:
-        message = unknown("metric", tuning.metric, metrics, meant=_usual(tuning.metric))
-        raise DeclaredKeyError("tuning.metric", f"tuning.metric: {message}")
-    metric = study.declaration.tuning_metric(metrics)
+    if tuning.metric is not None:
+        allowed = _metrics(tuning.metric, study.declaration, evaluation)
+        if tuning.metric not in allowed:
+            message = unknown("metric", tuning.metric, allowed, meant=_usual(tuning.metric))
+            raise DeclaredKeyError("tuning.metric", f"tuning.metric: {message}")
+    metric = study.declaration.tuning_metric(evaluation.metrics)
     return Scores(metric=metric, of=read_scores(study.folder / "tuning.parquet", metric))

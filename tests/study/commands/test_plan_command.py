@@ -213,6 +213,16 @@ def test_a_described_pool_is_planned_but_never_run(run: Run, tmp_path: Path) -> 
     require_runnable(load_declaration(find_declaration("demo")))
 
 
+def test_metric_of_a_described_pool_is_checked_without_its_sets(run: Run, tmp_path: Path) -> None:
+    text = FULL.replace("{at: [25%, 50%], imagenet: {images: 5k, texts: 8k}}", "{at: [25%, 50%]}")
+
+    run(str(write(tmp_path, text)))
+    for key, right, wrong in (("metric", "top1", "tpo1"), ("tuning.metric", "top5", "topp5")):
+        said = run(str(write(tmp_path, text.replace(f"imagenet/{right}", f"imagenet/{wrong}"))), code=2)
+        assert f"unknown metric 'imagenet/{wrong}'; did you mean 'imagenet/{right}'?" in said
+        assert key in said
+
+
 def test_a_grid_over_the_budget_gives_one_message_and_exit_code_2(run: Run, tmp_path: Path) -> None:
     path = write(tmp_path, FULL.replace("  fit: drop\n", ""))
     message = run(str(path), code=2)
