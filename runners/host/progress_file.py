@@ -1,7 +1,7 @@
 """Progress files: the state that each running trial writes every second."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,17 @@ def read_progress(folder: Path, running_ids: Iterable[str]) -> dict[str, dict[st
             progress = json.loads((folder / "trials" / trial / "progress.json").read_bytes())
         except (OSError, ValueError, RecursionError):
             continue
-        if isinstance(progress, dict) and isinstance(progress.get("samples_seen"), int):
+        if isinstance(progress, dict) and _is_whole(progress):
             found[trial] = progress
     return found
+
+
+def _is_whole(progress: Mapping[str, Any]) -> bool:
+    counts = (progress.get(key) for key in ("samples_seen", "samples_planned", "train_flops"))
+    measured = (progress.get(key, "missing") for key in ("loss", "samples_per_s"))
+    lists = (progress.get(key) for key in ("losses", "curve"))
+    return (
+        all(isinstance(count, int) for count in counts)
+        and all(isinstance(value, int | float | None) for value in measured)
+        and all(isinstance(each, list) and all(isinstance(x, int | float) for x in each) for each in lists)
+    )

@@ -91,7 +91,7 @@ def running_trials(
 
 
 def _running(trial: str, row: Mapping[str, Any], progress: Mapping[str, Any]) -> Running:
-    speed = progress.get("samples_per_s") or None
+    speed = progress["samples_per_s"] or None
     left = progress["samples_planned"] - progress["samples_seen"]
     return Running(
         trial=trial,
@@ -100,7 +100,7 @@ def _running(trial: str, row: Mapping[str, Any], progress: Mapping[str, Any]) ->
         samples_planned=progress["samples_planned"],
         train_flops=progress["train_flops"],
         loss=_finite(progress["loss"]),
-        losses=tuple(loss for loss in progress.get("losses", ()) if math.isfinite(loss)),
+        losses=tuple(loss for loss in progress["losses"] if math.isfinite(loss)),
         samples_per_s=speed,
         # The mean over the trial, whose unmasked tail costs more.
         flops_per_s=None if speed is None else speed * (row["train_flops"] / row["samples_seen"]),

@@ -5,12 +5,12 @@ from pathlib import Path
 from runners.host.files import write_json
 from study.state.status.begun import begun
 from study.storage.lock import only_run
+from tests.progress import progress
 
 
 def left(folder: Path, *, kept: int) -> None:
     folder.mkdir(parents=True)
-    progress = {"samples_seen": 500, "samples_planned": 1000}
-    write_json(folder / "progress.json", progress)
+    write_json(folder / "progress.json", progress(500))
     if kept:
         (folder / f"checkpoint-{kept // 10:010d}-0.pt").touch()
 

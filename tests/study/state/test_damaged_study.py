@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from budgets.book.book import Book
 from budgets.book.ledger import Ledger, read_entries
 from budgets.planning.plan import Charge
+from runners.host.files import write_json
 from runners.trials.records.meter import FlopCount, read_meter
 from study.cli import main
 from study.declare.load import load_declaration
 from study.state.bookkeeping import Bookkeeper
 from study.state.planning.plan_study import plan_study
 from study.state.study import find_study
+from tests.progress import progress
 from tests.study.conftest import Run, write_declaration
 
 pytestmark = pytest.mark.slow
@@ -157,7 +159,7 @@ def test_without_its_meter_a_trial_is_charged_the_most_that_it_can_have_lost(
     trial = plan_study(study).trials[0]
     folder, said = study.trial_folder(trial.trial_id), list[str]()
     (folder / "result.json").unlink()
-    (folder / "progress.json").write_text('{"samples_seen": 16}')
+    write_json(folder / "progress.json", progress(16))
     ledger = Ledger(copy / "new.jsonl", None)
     ledger.reserve(trial.trial_id, trial.train_flops)
     ledger.waste(trial.trial_id, 77)  # of an earlier start

@@ -19,6 +19,7 @@ from study.state.planning.plan_study import plan_study
 from study.state.study import find_study
 from study.state.trial_states import Stage, trial_states
 from study.storage.lock import only_run
+from tests.progress import progress
 from tests.study.conftest import Run, write_declaration
 
 EVENTS = (
@@ -91,7 +92,7 @@ def test_every_stage_is_recognised(tmp_path: Path) -> None:
         write_json(trials / name / "result.json", {"row": row | known, "timing": {}})
     write_failure(trials / "failed", "TypeError: no")
     for name in ("runs", "crashed-run"):
-        write_json(trials / name / "progress.json", {"samples_seen": 10})
+        write_json(trials / name / "progress.json", progress(10))
     for step in (20, 30):
         (trials / "kept" / f"checkpoint-{step:010d}-0.pt").touch()
     (tmp_path / "events.jsonl").write_text("".join(f"{json.dumps(event)}\n" for event in EVENTS))

@@ -11,6 +11,7 @@ from runners.host.files import write_json
 from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
 from runners.trials.records.curve import curve_rows
 from runners.trials.records.loggers import Loggers
+from tests.progress import progress
 from tests.runners.tiny import tiny_trial
 
 TRIAL = tiny_trial(steps=4)
@@ -32,7 +33,7 @@ class Driver:
         (self._folder / "trials" / NAME).mkdir(parents=True, exist_ok=True)
         write_json(
             self._folder / "trials" / NAME / "progress.json",
-            {"samples_seen": 16 * steps, "curve": LOSSES[:steps]},
+            progress(16 * steps, curve=LOSSES[:steps]),
         )
         self._loggers._due = 0.0  # noqa: SLF001 - it looks every few seconds
         self._loggers.follow({NAME: TRIAL}, [NAME])

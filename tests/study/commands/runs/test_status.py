@@ -26,6 +26,7 @@ from study.state.status.forecast import time_left
 from study.state.study import Study
 from study.state.trial_states import Stage, TrialState
 from study.storage.lock import only_run
+from tests.progress import progress
 from tests.study.conftest import study_in, write_declaration
 
 KIND = ("mini-ViT-XXS-8", "clip")
@@ -56,15 +57,10 @@ def started(pool: Path, tmp_path: Path) -> tuple[Study, Plan]:
     (study.trial_folder(done.trial_id) / "curve.parquet").touch()
     write_json(study.trial_folder(done.trial_id) / "result.json", result)
     write_failure(study.trial_folder(failed.trial_id), "ValueError: no image")
-    progress = {
-        "samples_seen": runs.samples_seen // 2,
-        "samples_planned": runs.samples_seen,
-        "train_flops": runs.train_flops // 2,
-        "loss": 1.25,
-        "losses": [3.0, 2.0, 1.0],
-        "samples_per_s": 500.0,
-    }
-    write_json(study.trial_folder(runs.trial_id) / "progress.json", progress)
+    content = progress(
+        runs.samples_seen // 2, samples_planned=runs.samples_seen, train_flops=runs.train_flops // 2
+    )
+    write_json(study.trial_folder(runs.trial_id) / "progress.json", content)
     return study, plan
 
 
@@ -98,6 +94,15 @@ def test_status_of_a_running_study_has_levels_trials_flops_and_time_left(started
     # Trials of its kind ran at 400 and 500 samples a second; two are too few to trust that range.
     longest = waits.samples_seen
     assert content["left_s"] == pytest.approx({"low": longest / 500 / 1.25, "high": longest / 400 * 1.25})
+
+
+@pytest.mark.parametrize("key", ["samples_planned", "train_flops", "loss", "losses", "curve"])
+def test_a_damaged_progress_file_is_left_aside(started: tuple[Study, Plan], key: str) -> None:
+    study, plan = started
+    path = study.trial_folder(plan.trials[2].trial_id) / "progress.json"
+    write_json(path, {name: value for name, value in json.loads(path.read_text()).items() if name != key})
+    with only_run(study.folder):
+        assert "1 trial just started" in shown(study)
 
 
 def test_interrupted_trials_count_as_waiting_without_an_active_run(started: tuple[Study, Plan]) -> None:
