@@ -70,6 +70,8 @@ def run(options: Namespace) -> int:
     from study.state.planning.plan_study import plan_study
 
     local = without_ray(options)
+    if options.dry_run and (options.repair or options.pay_again):
+        raise ValueError("--dry-run changes nothing: it can't be combined with --repair or --pay-again")
     study = refreshed_study(options, needed=True)
     plan, only, retry_failed = plan_study(study), options.only, options.retry_failed
     if options.dry_run:

@@ -63,6 +63,9 @@ def test_a_finished_trial_whose_folder_is_gone_is_paid_again_only_on_request(cop
     assert "1 trial to run had finished before, and would cost 4.9" in error
     assert f"Restore the folders (such as {trial.name}), or use --pay-again" in error
     assert "`run` asks first, or needs --pay-again" in run(words(copy, "--dry-run"))
+    for option in ("--pay-again", "--repair"):
+        refused = run(words(copy, "--dry-run", option), code=2)
+        assert "--dry-run changes nothing: it can't be combined with --repair or --pay-again" in refused
 
     run(words(copy, "--pay-again"))
     assert tables(copy) == before
