@@ -116,9 +116,11 @@ class Execution(Books):
         retries = self.study.declaration.resources.retries
         self._schedule = Schedule(map(scheduled, waiting), retries=retries)
         backend = self.backend()
+        self.site.listen()
         here = self.site.look_around(self._schedule, backend)
         slots = here.slots
         self.event(f"{self.name}-started", slots=slots, trials=len(waiting))
+        self._stop_if_requested(backend)  # perhaps while the pool was built
         while True:
             further = self._further(slots)
             ids.update(trial.trial_id for trial in further)

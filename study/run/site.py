@@ -51,21 +51,29 @@ class Site:
         self._backend: Backend | None = None
         self._storage_check: StorageCheck | None = None
         self._found = ""
+        self._listens = False
         self._until_the_end = ExitStack()
         self.notice = Notice()
 
     @property
     def backend(self) -> Backend:
-        """The backend. Once it is open, signals such as SIGTERM are requests to stop.
+        """The backend.
 
         Raises:
             ValueError: No cluster answers at the address.
         """
         if self._backend is None:
             self._backend = self._until_the_end.enter_context(open_backend(self._address, local=self._local))
-            # After the backend's start: Ray installs its own handler of SIGTERM when it starts.
-            self._until_the_end.enter_context(self.notice.listening(*_NOTICES))
         return self._backend
+
+    def listen(self) -> None:
+        """Take signals such as SIGTERM as requests to stop from now on.
+
+        Call it once the backend is open: Ray installs its own handler of SIGTERM when it starts.
+        """
+        if not self._listens:
+            self._until_the_end.enter_context(self.notice.listening(*_NOTICES))
+        self._listens = True
 
     def tuning_backend(self) -> AbstractContextManager[Backend]:
         """Return the backend of tuning trials: Ray Tune, or without Ray the same as for the grid."""

@@ -22,8 +22,12 @@ import pytest
 from budgets.book.book import Book
 from budgets.book.ledger import read_entries
 from runners.host import faults
+from runners.scheduling.local_backend import LocalBackend
 from runners.trials.records.trial_files import checkpoints
 from study.cli import main
+from study.run import run_study, site
+from study.state.study import Study
+from study.storage.lock import stop_mark
 from tests import waiting
 from tests.root import ROOT
 from tests.runners.host.test_faults import fill
@@ -173,6 +177,24 @@ def test_a_closed_terminal_stops_a_run_with_checkpoints(
     assert run(declaration) == 0
     assert tables(folder) == quiet
     assert booked(folder, "wasted") == 0
+
+
+@pytest.mark.parametrize(("by", "code"), [("study stop", 4), ("SIGINT", 130)])
+def test_a_run_that_is_stopped_while_it_builds_its_pool_starts_no_trial(
+    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str, code: int
+) -> None:
+    def build(study: Study, _say: object) -> None:
+        if by == "SIGINT":
+            signal.raise_signal(signal.SIGINT)
+        stop_mark(study.folder).touch()
+
+    declaration, folder = write_declaration(tmp_path, pool), tmp_path / "tiny"
+    monkeypatch.setattr(run_study, "ensure_pools", build)
+    monkeypatch.setattr(run_study, "cluster_address", lambda _address: "a cluster")
+    monkeypatch.setattr(site, "open_backend", lambda *_address, local: LocalBackend())  # noqa: ARG005
+
+    assert main(["run", str(declaration), "--results", str(tmp_path)]) == code
+    assert not list(folder.glob("trials/*"))
 
 
 def test_every_command_of_the_page_on_faults_does_what_it_says(
