@@ -24,7 +24,7 @@ from runners.trials.records.trial_files import FAILURE, is_checkpoint, is_milest
 from runners.trials.upload import run_on_copies, take_part_on_copies
 from study.storage.bring import LEASE, STOP, bring
 from study.storage.folder_storage import FolderStorage
-from study.storage.lease import Lease, read_holder
+from study.storage.lease import Lease, holder_of
 from study.storage.lock import Holder, between_runs, only_run, run_is_active, running, stop_run
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ class BucketStorage(FolderStorage):
 
     def _holder(self) -> Holder | None:
         found = self._objects.read(f"{self._name}/{LEASE}")
-        return None if found is None else read_holder(found)
+        return None if found is None else holder_of(found)
 
     @contextmanager
     def _following(self, lease: Lease, say: Callable[[str], None]) -> Iterator[None]:

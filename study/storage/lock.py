@@ -34,6 +34,10 @@ class Holder:
         return f"process {self.pid} on {self.host}, since {self.since}"
 
 
+UNKNOWN = Holder(host="a machine", pid=0, since="a moment ago")
+"""The holder of a lock or a lease whose content can't be read."""
+
+
 @contextmanager
 def only_run(
     folder: Path, refusal: Callable[[Holder], ValueError] | None = None
@@ -66,7 +70,7 @@ def only_run(
         # The file is overwritten in place: the lock belongs to this open file, so it can't be replaced by a
         # rename. A reader that finds it half written tries again (`_read`).
         file.seek(0)
-        before = _parse(file.read())
+        before = parse_holder(file.read())
         file.truncate(0)
         json.dump(asdict(holder), file)
         file.flush()
@@ -149,15 +153,17 @@ def stop_mark(folder: Path) -> Path:
 
 def _read(lock: Path) -> Holder:
     for _ in range(_LOCK_ATTEMPTS):
-        found = _parse(lock.read_text(encoding="utf-8"))
+        found = parse_holder(lock.read_text(encoding="utf-8"))
         if found is not None:
             return found
         time.sleep(0.1)  # the holder has not finished writing it
-    return Holder(host="a machine", pid=0, since="a moment ago")
+    return UNKNOWN
 
 
-def _parse(text: str) -> Holder | None:
+def parse_holder(text: str | bytes) -> Holder | None:
+    """Return the holder of a lock or a lease, given its content; None if that is damaged."""
     try:
-        return Holder(**json.loads(text))
-    except (ValueError, TypeError):
+        found = json.loads(text)
+        return Holder(host=found["host"], pid=found["pid"], since=found["since"])
+    except (ValueError, TypeError, KeyError):
         return None

@@ -11,6 +11,8 @@ import pytest
 from budgets.hardware.machine_cache import CACHE
 from runners.host.storage import Storage
 from study.storage import lease, pool_writer
+from study.storage.lease import holder_of
+from study.storage.lock import UNKNOWN
 from study.storage.pool_writer import only_writer
 from tests.runners.host.bucket import Bucket
 
@@ -71,6 +73,19 @@ def test_a_dead_writer_is_replaced_and_a_writer_that_lost_its_lease_fails(
         write_until_the_other_goes_on()
     assert storage.read(LEASE) == other.encode(), "what is another's is left alone"
     storage.delete([LEASE])
+
+
+@pytest.mark.parametrize("content", [b"", b'{"host": "elsewh', b"[]", b"\xff"], ids=str)
+def test_a_lease_that_cannot_be_read_is_taken_over_like_that_of_a_dead_writer(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    url, storage, said = f"{bucket.url}/p", Storage(bucket.url), list[str]()
+    monkeypatch.setenv(CACHE, str(tmp_path))
+    monkeypatch.setattr(lease, "_DEAD_S", 0.5)
+    storage.write(LEASE, content)
+    with only_writer(url, said.append):
+        assert holder_of(storage.read(LEASE) or b"").pid == os.getpid()
+    assert said == [f"{UNKNOWN} holds {url}; checking whether it is still alive"]
 
 
 @pytest.mark.parametrize(
