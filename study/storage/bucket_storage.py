@@ -7,7 +7,7 @@ downloads the small files of each trial.
 
 import threading
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,7 +25,15 @@ from runners.trials.upload import run_on_copies, take_part_on_copies
 from study.storage.bring import LEASE, STOP, bring
 from study.storage.folder_storage import FolderStorage
 from study.storage.lease import Lease, holder_of
-from study.storage.lock import Holder, between_runs, only_run, run_is_active, running, stop_run
+from study.storage.lock import (
+    Holder,
+    after_downloads,
+    between_runs,
+    only_run,
+    run_is_active,
+    running,
+    stop_run,
+)
 
 if TYPE_CHECKING:
     from runners.trials.trial_job import TrialJob
@@ -87,7 +95,9 @@ class BucketStorage(FolderStorage):
     @contextmanager
     def claim(self, say: Callable[[str], None]) -> Iterator[None]:
         """Context manager that holds the folder's lock and the bucket's lease, and keeps both in step."""
-        with only_run(self._folder) as (holder, before):
+        with ExitStack() as until_the_end:
+            with after_downloads(self._folder):
+                holder, before = until_the_end.enter_context(only_run(self._folder))
             self._objects.require()
             refusal = run_is_active(f"{self._objects.url}/{self._name}")
             lease = Lease(self._objects, f"{self._name}/{LEASE}", holder, refusal)

@@ -11,9 +11,12 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
+from runners.host.files import locked
+
 _LOCK_ATTEMPTS = 5
 _STOP = "stop"
 _LOOK_S = 0.2
+_DOWNLOAD_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,19 +90,23 @@ def run_is_active(study: Path | str) -> Callable[[Holder], ValueError]:
 
 @contextmanager
 def between_runs(folder: Path) -> Iterator[bool]:
-    """Context manager that keeps runs out while the study's folder is changed.
+    """Context manager that keeps other downloads out, and runs that begin `after_downloads`.
+
+    The lock is not that of a run: a download must not look like one.
 
     Yields:
-        True if the lock was free; False if a run is active.
+        True if the study's folder may be changed; False if a run is active.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+    with after_downloads(folder) as free:
+        yield free and running(folder) is None
+
+
+@contextmanager
+def after_downloads(folder: Path) -> Iterator[bool]:
+    """Context manager that waits for a download into a folder; its value is False if that takes a minute."""
+    with locked(folder / ".download.lock", wait_s=_DOWNLOAD_S) as held:
+        yield held is not None
 
 
 def running(folder: Path) -> Holder | None:

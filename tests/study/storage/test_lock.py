@@ -6,13 +6,14 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from study.storage.folder_storage import FolderStorage
-from study.storage.lock import only_run, running
+from study.storage.lock import between_runs, only_run, running
 from tests.root import ROOT
 
 pytestmark = pytest.mark.slow
@@ -58,6 +59,27 @@ def test_the_second_run_is_refused_with_the_firsts_host_process_and_start(tmp_pa
         holder = running(tmp_path)
         assert holder is not None
         assert holder.pid == os.getpid()
+
+
+def test_a_download_does_not_look_like_a_run_and_others_wait_for_it(tmp_path: Path) -> None:
+    with only_run(tmp_path), between_runs(tmp_path) as free:
+        assert not free
+    order = list[str]()
+
+    def download() -> None:
+        with between_runs(tmp_path) as free:
+            assert free
+            order.append("second")
+
+    with between_runs(tmp_path) as free:
+        assert free
+        assert running(tmp_path) is None
+        other = threading.Thread(target=download)
+        other.start()
+        time.sleep(0.2)
+        order.append("first")
+    other.join()
+    assert order == ["first", "second"]
 
 
 def test_stop_waits_for_the_runs_end(tmp_path: Path) -> None:
