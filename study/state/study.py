@@ -10,6 +10,7 @@ from runners.host.storage import cache_folder
 from study.declare.shipped import DECLARATIONS
 from study.storage.bucket_storage import BucketStorage
 from study.storage.folder_storage import FolderStorage
+from study.storage.lock import running
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,9 +66,14 @@ class Study:
         """Refuse a study that has none of these tables.
 
         Raises:
-            ValueError: The study has not been run.
+            ValueError: The study has not been run, or its first run is still preparing.
         """
         if not any((self.folder / table).exists() for table in tables):
+            if (holder := running(self.folder)) is not None:
+                raise ValueError(
+                    f"{self.folder} has no results yet: its run is preparing, and may be building a pool "
+                    f"({holder}). Try again later"
+                )
             raise ValueError(f"{self.folder} has no results; run `python -m study run {self.word}` first")
 
     def _here(self, place: str) -> Path:

@@ -141,7 +141,9 @@ def read_status(study: Study) -> StudyStatus:
 
 def _planned(study: Study) -> pd.DataFrame:
     """Return the planned trials, tuning first; the column ``phase`` is ``tuning`` or ``grid``."""
-    tables = {"tuning-plan.parquet": "tuning", "plan.parquet": "grid"}
+    # An earlier declaration may have had a tuning, whose table stays.
+    tables = {"tuning-plan.parquet": "tuning"} if study.declaration.tuning is not None else {}
+    tables["plan.parquet"] = "grid"
     study.require_run(*tables)
     parts = [
         read_table(study.folder / name).assign(phase=phase)

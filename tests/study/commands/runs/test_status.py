@@ -96,6 +96,22 @@ def test_status_of_a_running_study_has_levels_trials_flops_and_time_left(started
     assert content["left_s"] == pytest.approx({"low": longest / 500 / 1.25, "high": longest / 400 * 1.25})
 
 
+def test_a_tuning_that_is_no_longer_declared_is_not_shown(started: tuple[Study, Plan]) -> None:
+    study, plan = started
+    left = plan_tables(plan)[0]
+    write_table(study.folder / "tuning-plan.parquet", left.assign(trial=left["trial"].str[::-1]))
+    assert [level["name"] for level in json.loads(status_json(study))["levels"]] == ["5 GFLOP", "20 GFLOP"]
+
+
+def test_a_first_run_without_a_plan_is_preparing(started: tuple[Study, Plan]) -> None:
+    study, _ = started
+    (study.folder / "plan.parquet").unlink()
+    with pytest.raises(ValueError, match=r"has no results; run `python -m study run"):
+        status_json(study)
+    with only_run(study.folder), pytest.raises(ValueError, match=r"its run is preparing, .* \(process"):
+        status_json(study)
+
+
 @pytest.mark.parametrize("key", ["samples_planned", "train_flops", "loss", "losses", "curve"])
 def test_a_damaged_progress_file_is_left_aside(started: tuple[Study, Plan], key: str) -> None:
     study, plan = started
