@@ -107,7 +107,7 @@ class Progress:
         self.detail(
             f"[{self._done:>{len(str(total))}}/{total}] {trial.cell}, seed {trial.seed}: {value}, "
             f"{timing['wall_s']:.0f} s, {format_count(timing['samples_per_s'])} samples/s; "
-            f"{format_flops(self._spent)} of {format_flops(self._planned)} spent"
+            f"{self._sums(self._spent)}"
         )
 
     def failed(self, trial: Trial, reason: str) -> None:
@@ -182,15 +182,16 @@ class Progress:
         measured = (*self._speeds, *((which, speed) for which, speed in at_work if speed is not None))
         left = time_left(self._rows, self._states, running, measured, slots=self._slots)
         ahead = "" if left is None else f", about {range_words(left)} to go"
-        summary = (
-            f"{format_flops(spent)} of {format_flops(self._planned)} spent{self._budget}, "
-            f"{self._done} of {len(self._trials)} trials{ahead}"
-        )
+        summary = f"{self._sums(spent)}{self._budget}, {self._done} of {len(self._trials)} trials{ahead}"
         failures = list(self._failed.values())[-_FAILURES_SHOWN:]
         lines = [*running_lines(running), *failures, summary]
         levels = self._levels()
         table = [level_table(levels, bars=True)] if levels else []
         return Group(*table, *(Text(line, overflow="ellipsis", no_wrap=True) for line in lines))
+
+    def _sums(self, spent: int) -> str:
+        # Not one of the other: lost work and trials of earlier declarations are spent, too.
+        return f"{format_flops(spent)} spent, {format_flops(self._planned)} planned"
 
     def _levels(self) -> list[Level]:
         return count_levels(

@@ -209,7 +209,7 @@ def test_design_stays_within_the_study_budget_of_a_grid_that_costs_more(
     declaration.write_text(text.replace("study: 10 TFLOP", "study: 130 GFLOP"), encoding="utf-8")
 
     said = run(f"run {declaration} --results {tmp_path} --backend local")
-    assert " of 130 GFLOP spent\n" in said
+    assert " spent, 130 GFLOP planned\n" in said
 
     results = pd.read_parquet(tmp_path / "tiny" / "results.parquet")
     assert 100e9 < results["train_flops"].sum() <= 130e9

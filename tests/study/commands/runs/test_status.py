@@ -216,7 +216,7 @@ def test_a_terminal_shows_bars_running_trials_failures_and_flops_spent(started: 
     assert re.search(r"20 GFLOP +0 +1 +0 +1\n", frame), "rich draws a bar of no colour as blanks"
     spent = format_flops(done.train_flops + runs.train_flops // 2)
     planned = format_flops(plan.train_flops)
-    assert f"{spent} of {planned} spent (study budget 10 TFLOP), 1 of 4 trials, about" in frame
+    assert f"{spent} spent, {planned} planned (study budget 10 TFLOP), 1 of 4 trials, about" in frame
 
 
 def test_a_quiet_run_prints_only_failures(started: tuple[Study, Plan]) -> None:
