@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from budgets.cost.architecture import load_architecture
+from budgets.cost.flops import image_forward_macs, text_forward_macs
 from budgets.cost.memory import memory_bytes
 from budgets.cost.strategy import strategy
 from budgets.declaration.recipe import Recipe
@@ -169,6 +170,29 @@ def test_the_memory_estimate_is_weights_gradients_moments_and_activations() -> N
     found = memory_bytes(architecture, strategy("clip"), Recipe(), batch_size=4096, devices=64)
 
     assert found == pytest.approx(expected, rel=0.06)  # attention and projections have MACs too
+
+
+@pytest.mark.parametrize(
+    ("name", "bytes_per_mac", "kept"),
+    [
+        ("ViT-B-32", 34 / 12 / 768, 2 / 34),
+        ("convnext_tiny", 0.012, 0.3),
+        ("Swin-T", 0.012, 0.3),
+        ("RN50", 0.012, 1),
+    ],
+)
+def test_gradient_checkpointing_keeps_a_share_of_the_activations(
+    name: str, bytes_per_mac: float, kept: float
+) -> None:
+    architecture = load_architecture(name)
+    plain, recomputed = (
+        memory_bytes(architecture, strategy("clip"), recipe, batch_size=4096, devices=64)
+        for recipe in (Recipe(), Recipe(gradient_checkpointing=True))
+    )
+    text = 32 / 12 / architecture.costs.text_width * text_forward_macs(architecture)
+    image = (1 - kept) * bytes_per_mac * image_forward_macs(architecture)
+
+    assert plain - recomputed == pytest.approx(64 * (image + text), abs=2)
 
 
 def test_exclusion_rule_matches_on_every_axis_it_names() -> None:
