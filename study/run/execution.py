@@ -6,13 +6,14 @@ in the names of their trials, in the budget they may use, and in the tables they
 
 import time
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
 from budgets.planning.plan import Plan, Trial
 from runners.data.reading.cache import drop_idle
-from runners.scheduling.backend import Backend, Ended, Job
+from runners.scheduling.backend import Backend, ClusterLostError, Ended, Job
 from runners.scheduling.instructions import EndBranches, GiveUp, Retry, SetBack, Start
 from runners.scheduling.schedule import Schedule, ScheduledTrial, State
 from runners.trials.records.trial_files import Outcome, kept_steps, milestone
@@ -26,6 +27,7 @@ from study.state.planning.speeds import measured_throughput
 from study.state.study import Study
 
 _WAIT_S = 0.5
+_LEAVE_S = 120.0  # time in which trials may leave before an error ends the run
 _BACKOFF = 4  # factor between the waits before two retries
 _WRITE_TABLES_S = 5.0
 _TABLES_PAUSE = 20  # pause between writes, in multiples of the last write's duration: at most 5 % of the time
@@ -120,32 +122,52 @@ class Execution(Books):
         here = self.site.look_around(self._schedule, backend)
         slots = here.slots
         self.event(f"{self.name}-started", slots=slots, trials=len(waiting))
-        self._stop_if_requested(backend)  # perhaps while the pool was built
-        while True:
-            further = self._further(slots)
-            ids.update(trial.trial_id for trial in further)
-            self._schedule.add([scheduled(trial) for trial in further])
-            self._carry_out(backend)
-            if self._schedule.over:
-                break
-            here.look()
-            if here.slots != slots:
-                slots = here.slots
-                self.event("slots-changed", slots=slots)
-            self._stop_if_requested(backend)
-            for ended in here.wait(_WAIT_S):
-                self._end(ended)
-            for trial_id in [each for each, due in self._retry_at.items() if due <= time.monotonic()]:
-                del self._retry_at[trial_id]
-                self._schedule.retry(trial_id)
-            self.study.storage.watch(self._started_at, self._awaited(self._started_at))
-            self.progress.tick(self._started_at, slots=slots)
-            self.loggers.follow(self.trials, self._started_at)
-            if time.monotonic() > self._tables_due:
-                self._write_tables()
+        with self._left_on_error(backend):
+            self._stop_if_requested(backend)  # perhaps while the pool was built
+            while True:
+                further = self._further(slots)
+                ids.update(trial.trial_id for trial in further)
+                self._schedule.add([scheduled(trial) for trial in further])
+                self._carry_out(backend)
+                if self._schedule.over:
+                    break
+                here.look()
+                if here.slots != slots:
+                    slots = here.slots
+                    self.event("slots-changed", slots=slots)
+                self._stop_if_requested(backend)
+                for ended in here.wait(_WAIT_S):
+                    self._end(ended)
+                for trial_id in [each for each, due in self._retry_at.items() if due <= time.monotonic()]:
+                    del self._retry_at[trial_id]
+                    self._schedule.retry(trial_id)
+                self.study.storage.watch(self._started_at, self._awaited(self._started_at))
+                self.progress.tick(self._started_at, slots=slots)
+                self.loggers.follow(self.trials, self._started_at)
+                if time.monotonic() > self._tables_due:
+                    self._write_tables()
         self.event(f"{self.name}-ended")
         self.loggers.close()
         drop_idle()
+
+    @contextmanager
+    def _left_on_error(self, backend: Backend) -> Iterator[None]:
+        """Context manager: before an error is raised, running trials write a checkpoint and leave."""
+        try:
+            yield
+        except ClusterLostError:
+            raise
+        except Exception:
+            left = set(self._started_at)
+            if left:
+                self.progress.say("the run ends with an error: running trials write a checkpoint and exit")
+            with suppress(Exception):  # must not hide the first one
+                for trial_id in left:
+                    backend.ask_to_leave(trial_id)
+                until = time.monotonic() + _LEAVE_S
+                while left and time.monotonic() < until:
+                    left -= {ended.trial for ended in backend.wait(_WAIT_S)}
+            raise
 
     def further(self, slots: int, waiting: Sequence[str], room_flops: int | None) -> Sequence[Trial]:  # noqa: ARG002
         """Return trials to add to those that run or wait; none by default.
@@ -215,7 +237,6 @@ class Execution(Books):
         # The lowest free number: events use it to show which trials ran one after the other.
         taken = {slot for slot, _ in self._started_at.values()}
         slot = next(number for number in range(len(taken) + 1) if number not in taken)
-        self._started_at[trial_id] = (slot, time.monotonic())
         where = {"nodes": nodes} if backend.binds else {}
         devices = trial.resources.devices
         self.event("trial-started", trial=trial_id, slot=slot, devices=devices, **where)
@@ -232,6 +253,7 @@ class Execution(Books):
                 ranks=trial.resources.ranks_per_node,
             )
         )
+        self._started_at[trial_id] = (slot, time.monotonic())
 
     def _end(self, ended: Ended) -> None:
         trial = self.trials[ended.trial]

@@ -25,7 +25,8 @@ from runners.host import faults
 from runners.scheduling.local_backend import LocalBackend
 from runners.trials.records.trial_files import checkpoints
 from study.cli import main
-from study.run import run_study, site
+from study.run import execution, run_study, site
+from study.run.pipeline import Run
 from study.state.study import Study
 from study.storage.lock import stop_mark
 from tests import waiting
@@ -195,6 +196,33 @@ def test_a_run_that_is_stopped_while_it_builds_its_pool_starts_no_trial(
 
     assert main(["run", str(declaration), "--results", str(tmp_path)]) == code
     assert not list(folder.glob("trials/*"))
+
+
+def test_trials_keep_their_work_when_an_error_ends_the_run(
+    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Said
+) -> None:
+    declaration, folder = write_declaration(tmp_path, pool, levels="25 GFLOP"), tmp_path / "tiny"
+    declaration.write_text(declaration.read_text().replace("checkpoint: 0.2 s", "checkpoint: 1 h"))
+    write_tables = Run.write_tables
+
+    def fail_once_trials_train(run: Run) -> None:
+        if any(
+            json.loads(path.read_text())["samples_seen"] for path in folder.glob("trials/*/progress.json")
+        ):
+            raise ValueError("a table is damaged")
+        write_tables(run)
+
+    with monkeypatch.context() as trouble:
+        trouble.setattr(execution, "_WRITE_TABLES_S", 0.0)
+        trouble.setattr(Run, "write_tables", fail_once_trials_train)
+        assert run(declaration) == 2
+    said = capsys.readouterr()
+    assert "the run ends with an error: running trials write a checkpoint and exit" in said.out
+    assert said.err == "study: a table is damaged\n"
+    assert at_work(folder)
+
+    assert run(declaration) == 0
+    assert booked(folder, "wasted") == 0
 
 
 def test_every_command_of_the_page_on_faults_does_what_it_says(
