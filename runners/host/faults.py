@@ -6,9 +6,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal, TypeVar
 
 from budgets.names import without_password
+from runners.host.files import locked
 
 Fault = Literal["left", "crashed", "failed"]
 """Consequence of an early end: ``left`` (stopped on request, state kept), ``crashed`` (the cause may be
@@ -181,6 +183,19 @@ class Notice:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+@contextmanager
+def owned(lock: Path, notice: Notice) -> Iterator[None]:
+    """Context manager that holds a trial's lock; a notice ends the wait for another process.
+
+    Raises:
+        Left: The notice came first.
+    """
+    with locked(lock, given_up=lambda: bool(notice.by)) as held:
+        if held is None:
+            raise Left(f"{notice.by} while another process had {lock}")
+        yield
 
 
 @contextmanager

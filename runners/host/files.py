@@ -7,12 +7,12 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-_LOOK_S = 0.01
+_LOOK_S = 0.05
 
 
 @contextmanager
@@ -98,14 +98,20 @@ def write_json(path: Path, content: Mapping[str, object], *, sync: bool = True) 
 
 
 @contextmanager
-def locked(path: Path, *, wait_s: float = math.inf) -> Iterator[IO[str] | None]:
+def locked(
+    path: Path, *, wait_s: float = math.inf, given_up: Callable[[], bool] | None = None
+) -> Iterator[IO[str] | None]:
     """Context manager that holds a file lock, which the system releases when the process dies.
 
-    Its value is the open file; None if another process or thread still holds the lock after ``wait_s``.
+    Its value is the open file; None if another process or thread still holds the lock after ``wait_s``, or
+    when ``given_up`` returns True.
     """
     until = time.monotonic() + wait_s
+    wait = wait_s == math.inf and given_up is None
     with path.open("a") as file:
-        while not (held := _try_lock(file, wait=wait_s == math.inf)) and time.monotonic() < until:
+        while not (held := _try_lock(file, wait=wait)) and time.monotonic() < until:
+            if given_up is not None and given_up():
+                break
             time.sleep(_LOOK_S)
         try:
             yield file if held else None

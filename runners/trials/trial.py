@@ -21,8 +21,8 @@ from budgets.planning.plan import Trial
 from runners.data.pool.damage import Damage
 from runners.evaluate.evaluate import evaluate
 from runners.evaluate.features import Encoder, encode_set
-from runners.host.faults import Notice, patiently
-from runners.host.files import locked, new_file
+from runners.host.faults import Notice, owned, patiently
+from runners.host.files import new_file
 from runners.models.model import compute_context
 from runners.results import (
     CURVE_COLUMNS,
@@ -82,7 +82,7 @@ def _run_first(job: TrialJob) -> Outcome:
     notice = Notice()
     with notice.listening():
         job.folder.mkdir(exist_ok=True)
-        with locked(job.folder / ".lock"):
+        with owned(job.folder / ".lock", notice):
             for torn in job.folder.glob(".*.partial-*"):
                 torn.unlink()
             finished = _earlier_result(job)

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from runners.host.faults import Notice, ProcessEnded, patiently
+from runners.host.faults import Notice, ProcessEnded, owned, patiently
 from runners.host.files import locked
 from runners.host.process import FreshProcess
 from runners.host.storage import Storage, cache_folder
@@ -64,7 +64,7 @@ def run_on_copies(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
     storage = Storage(url)
     with notice.listening():
         local = _on_this_node(url, job)
-        with locked(local.folder.with_name(f".{local.folder.name}.lock")):
+        with owned(local.folder.with_name(f".{local.folder.name}.lock"), notice):
             copy = _Copy(storage, job.folder.as_posix(), local.folder)
             copy.take_over()
             _bring_milestone(storage, job, local)
@@ -108,7 +108,7 @@ def take_part_on_copies(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -
     copy = _Copy(storage, name, local.folder)
     if rank() == 0:
         notice = Notice()  # requests to leave are repeated, also while the rest is uploaded
-        with notice.listening(), locked(local.folder.with_name(f".{local.folder.name}.lock")):
+        with notice.listening(), owned(local.folder.with_name(f".{local.folder.name}.lock"), notice):
             decided_by_first(copy.take_over_for_all)
             _bring_milestone(storage, job, local)
             try:

@@ -6,6 +6,7 @@ import pickle
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -18,6 +19,7 @@ import torch
 import torch.distributed as dist
 
 from runners.host.faults import Left, Notice, fault_of, patiently, words_of
+from runners.host.files import locked
 from runners.host.process import Exit, FreshProcess
 from runners.trials.records.meter import read_meter
 from runners.trials.records.trial_files import Outcome, checkpoints, kept_steps
@@ -110,6 +112,14 @@ def test_a_closed_terminal_is_a_notice_unless_it_is_ignored(ignored: bool) -> No
     finally:
         signal.signal(signal.SIGHUP, before)
     assert notice.by == ("" if ignored else "SIGHUP")
+
+
+def test_trial_that_waits_for_another_process_of_it_can_be_asked_to_leave(job: TrialJob) -> None:
+    job.folder.mkdir()
+    with locked(job.folder / ".lock"):
+        threading.Timer(0.3, signal.raise_signal, [signal.SIGTERM]).start()
+        with pytest.raises(Left, match=r"SIGTERM while another process had .*\.lock"):
+            run_trial(job)
 
 
 def test_killed_trial_resumes_from_its_last_undamaged_checkpoint_and_counts_the_loss(
