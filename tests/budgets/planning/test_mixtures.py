@@ -96,7 +96,7 @@ def test_the_pool_that_is_repeated_most_is_held_to_the_epochs() -> None:
     plan = planned(few, samples)
     assert [trial.cell.quality for trial in plan.trials] == ["mixture:union"]
     assert [item.reason for item in plan.left_out] == [
-        "1,500.0 epochs over 64 pairs of the pool icons, more than limits.max_epochs = 1000"
+        "192,000 samples: 1,500.0 epochs over 64 pairs of the pool icons, more than limits.max_epochs = 1000"
     ]
 
 
