@@ -17,8 +17,8 @@ in fp32 and the gradients of the device's own.
 
 With accumulation, only one part of the batch has activations in memory. With gradient checkpointing, a
 transformer layer keeps only its input, 2 of the 34 bytes, and one layer of about twelve is recomputed at a
-time: 0.14 of the activations. A tower of stages keeps 0.3 of them. Peaks measured in bf16 (torch's MemTracker)
-are 0.16 of the plain ones for ViT-B/32, 0.29 for ConvNeXt-T and Swin-T, 0.22 for ConvNeXt-B, 0.18 for Swin-B.
+time: 0.14 of the activations. A tower of stages keeps 0.3. Peaks measured in bf16 (torch's MemTracker) are
+0.16 of the plain ones for ViT-B/32, 0.29 for ConvNeXt-T and Swin-T, 0.22 for ConvNeXt-B, 0.18 for Swin-B.
 open_clip's ModifiedResNet cannot recompute. Fragmentation, input images and communication buffers are not
 counted, so a trial close to the limit may still not fit.
 """
