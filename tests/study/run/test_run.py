@@ -215,18 +215,19 @@ def kill_gcs(driver: int) -> None:
 
 
 @pytest.mark.ray
-def test_sigterm_to_the_process_group_keeps_every_checkpoint_and_leaves_no_process(
-    pool: Path, tmp_path: Path
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_process_group_keeps_every_checkpoint_and_leaves_no_process(
+    pool: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
     folder = tmp_path / "tiny"
     declaration = write_declaration(tmp_path, pool, levels="600 GFLOP", seeds="0, 1")
     with start_study("run", declaration, "--results", tmp_path, alone=True) as process:
         wait_for(lambda: list(folder.glob("trials/*/checkpoint-*.pt")))
-        os.killpg(process.pid, signal.SIGTERM)  # as `timeout`, a terminal and Slurm send it
+        os.killpg(process.pid, how)  # as `timeout`, a terminal and Slurm send it
         output, errors = process.communicate(timeout=120)
 
     assert process.returncode == 4, output + errors
-    assert "stopped by SIGTERM" in output
+    assert f"stopped by {how.name}" in output
     begun = [path.parent for path in folder.glob("trials/*/progress.json")]
     assert begun
     for trial in begun:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from runners.host.files import write_json
 from runners.results import write_table
 from runners.trials.records.trial_files import write_failure
 from study.declare.load import load_declaration
+from study.show.console import PlainConsole
 from study.show.progress import Progress
 from study.show.status_view import show_status, status_json
 from study.show.view import sparkline
@@ -230,6 +232,22 @@ def test_a_quiet_run_prints_only_failures(started: tuple[Study, Plan]) -> None:
     assert [line for line in lines if not line.startswith("note: ")] == [
         f"FAILED {plan.trials[0].cell}, seed 0: ValueError: no image"
     ]
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_run_goes_on_in_silence_without_a_reader(
+    started: tuple[Study, Plan],
+    live: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    study, plan = started
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as file:
+        console = PlainConsole(file=file, force_terminal=live, width=160)
+        with Progress("held-out/top1", console) as progress:
+            progress.begin(study.folder, plan, spent_flops=0)
+            progress.tick([plan.trials[2].trial_id], slots=2)
+        assert console.quiet
 
 
 def test_the_forecast_ranges_over_the_measured_speeds_of_a_kind() -> None:
