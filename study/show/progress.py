@@ -212,7 +212,7 @@ class Progress:
             self._running = ()
             with self._tolerantly():
                 self._live.update(self._view() if self._trials else "", refresh=True)
-            with self._tolerantly():
+            with suppress(IndexError), self._tolerantly():  # rich's, if there was no terminal at its start
                 self._live.__exit__(what, error, trace)
 
 
