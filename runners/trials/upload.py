@@ -133,6 +133,24 @@ def take_part_on_copies(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -
     return result
 
 
+def upload_left(url: str, trials: Path) -> None:
+    """Upload what trials that were killed with their uploads left on this node.
+
+    Args:
+        url: URL of the storage.
+        trials: Folder of a study's trials below the URL.
+
+    Raises:
+        OSError: The storage is unreachable.
+    """
+    storage = Storage(url)
+    for mark in sorted((cache_folder(url) / trials).glob(f"*/.{_OWNER}")):
+        folder = mark.parent
+        with locked(folder.with_name(f".{folder.name}.lock"), wait_s=0) as held:
+            if held is not None:  # else a process still uploads it
+                _Copy(storage, (trials / folder.name).as_posix(), folder).push_left()
+
+
 def _on_this_node(url: str, job: TrialJob) -> TrialJob:
     """Return a job with this node's paths, after the data was downloaded once for all trials of the node."""
     storage, here = Storage(url), cache_folder(url)
@@ -202,9 +220,7 @@ class _Copy:
         owner, mark = self._storage.read(self._object(_OWNER)), self._folder / f".{_OWNER}"
         ours = alone and owner is not None and self.is_at(owner)
         self._storage.write(self._object(_OWNER), self._token)
-        found = self._storage.list(self._name)
-        self._there = sorted(filter(is_checkpoint, found), reverse=True)
-        self._has_milestone = any(map(is_milestone, found))
+        found = self._look()
         if not ours:  # else only this node worked on it, and holds what could not be uploaded
             for path in self._folder.iterdir():
                 path.unlink()
@@ -216,6 +232,21 @@ class _Copy:
         """Take the trial over; return the mark of this node's copy, and name and bytes of its checkpoint."""
         self.take_over(alone=False)
         return self._token, {path.name: path.stat().st_size for path in checkpoints(self._folder)[:1]}
+
+    def push_left(self) -> None:
+        """Upload the rest if the last process that took the trial over was on this node."""
+        owner = self._storage.read(self._object(_OWNER))
+        if owner is not None and self.is_at(owner):
+            self._token = owner
+            self._look()
+            self.push_last()
+
+    def _look(self) -> dict[str, int]:
+        """Return the trial's objects, after noting its checkpoints and milestone."""
+        found = self._storage.list(self._name)
+        self._there = sorted(filter(is_checkpoint, found), reverse=True)
+        self._has_milestone = any(map(is_milestone, found))
+        return found
 
     def is_at(self, owner: bytes) -> bool:
         """Return whether the copy is on the node of the process that has this mark."""

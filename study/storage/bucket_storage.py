@@ -21,7 +21,7 @@ from runners.host.storage import Storage, cache_folder
 from runners.host.trees import fetch_tree, share_tree
 from runners.scheduling.storage_check import Objects
 from runners.trials.records.trial_files import FAILURE, is_checkpoint, is_milestone, milestone, stand_in
-from runners.trials.upload import run_on_copies, take_part_on_copies
+from runners.trials.upload import run_on_copies, take_part_on_copies, upload_left
 from study.storage.bring import LEASE, STOP, bring
 from study.storage.folder_storage import FolderStorage
 from study.storage.lease import Lease, holder_of
@@ -105,6 +105,8 @@ class BucketStorage(FolderStorage):
             try:
                 # A request to stop that is older than this run was meant for an earlier run.
                 self._objects.delete([f"{self._name}/{STOP}"])
+                # What a run that was killed on this machine had not uploaded is not lost.
+                upload_left(self._url, Path(self._name, "trials"))
                 bring(self._objects, self._name, self._folder)
                 with self._following(lease, say):
                     yield

@@ -186,6 +186,31 @@ def test_a_killed_trial_goes_on_on_another_node_from_the_storage_and_every_step_
     assert not folder_on(second, job).exists()
 
 
+def test_what_a_killed_node_kept_is_uploaded_when_a_run_begins_there(
+    job: InBucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE, str(tmp_path))
+    process, folder = start(job, tmp_path), folder_on(tmp_path, job)
+    wait_for(lambda: any(name.startswith("checkpoint") for name in names(job)))
+    uploaded = max(name for name in names(job) if name.startswith("checkpoint"))
+    Storage(job.url).delete([f"{job.folder}/{uploaded}"])  # as if its upload had not ended
+    pid = json.loads((folder / "progress.json").read_text())["pid"]
+    process.kill()
+    process.wait()
+    wait_for(lambda: not Path(f"/proc/{pid}").exists())
+    begun = read_meter(folder)
+    assert begun is not None
+
+    upload.upload_left(job.url, job.folder.parent)
+
+    assert counted(job, tmp_path) == begun.train_flops
+    assert any(f"checkpoint-{kept_steps(folder):010}" in name for name in names(job))
+    Storage(job.url).write(f"{job.folder}/owner", b"another")
+    Storage(job.url).write(f"{job.folder}/meter", b"of another")
+    upload.upload_left(job.url, job.folder.parent)
+    assert Storage(job.url).read(f"{job.folder}/meter") == b"of another"
+
+
 def test_unreachable_storage_does_not_stop_training_and_a_trial_that_left_resumes(
     job: InBucket, quiet: TrialJob, bucket: Bucket, tmp_path: Path
 ) -> None:
