@@ -1,8 +1,9 @@
 """Download of a study from a bucket into the driver's own folder.
 
 The bucket's version of a file replaces the local one, because a driver on another machine may have continued
-the study. Weights, checkpoints and milestones are not downloaded; an empty local file marks each checkpoint
-and milestone.
+the study. A local ledger or list of events stays if it only has further lines: a run that was killed on this
+machine had not uploaded them. Weights, checkpoints and milestones are not downloaded; an empty local file
+marks each checkpoint and milestone.
 """
 
 from collections import defaultdict
@@ -16,6 +17,7 @@ LEASE = "run.json"
 """Name of the object that the active run of a study keeps renewing (`study.storage.lease`)."""
 STOP = "stop"
 """Name of the object whose existence asks the run to stop."""
+_APPENDED = {"ledger.jsonl", "events.jsonl"}
 
 
 def bring(storage: Storage, name: str, folder: Path, part: str = "") -> None:
@@ -32,6 +34,10 @@ def bring(storage: Storage, name: str, folder: Path, part: str = "") -> None:
         where, _, file = f"{part}/{path}".lstrip("/").rpartition("/")
         parts[where][file] = size
     own = {file: size for file, size in parts.pop("", {}).items() if file not in {LEASE, STOP}}
+    for file in own.keys() & _APPENDED:
+        there = storage.read(f"{name}/{file}")
+        if there is not None and (folder / file).exists() and (folder / file).read_bytes().startswith(there):
+            del own[file]
     storage.get(own, name, folder)
     # Results never change: a trial with a result in both places is not downloaded again.
     new = {

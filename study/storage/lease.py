@@ -12,7 +12,7 @@ from study.storage.lock import UNKNOWN, Holder, parse_holder
 
 _DEAD_S = 60.0  # a lease that is not renewed for so long belongs to a dead run
 _LOOK_S = 1.0
-_SETTLE_S = 2.0  # without exclusive creation: time for a concurrent writer's object to become visible
+_SETTLE_S = 2.0  # time in which what a concurrent run does to the lease becomes visible
 
 
 class Lease:
@@ -50,9 +50,13 @@ class Lease:
             ValueError: Another run has the lease; the message names it.
             OSError: The storage can't be reached.
         """
+        settle = not self._storage.exclusive(self._name)
         while not self._storage.create(self._name, self._text()):
             self._bury(dead, say)
-        if not self._storage.exclusive(self._name):
+            settle = (
+                True  # another run may be about to delete the dead run's lease, and would delete this one
+            )
+        if settle:
             time.sleep(_SETTLE_S)
         self._require_ours()
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import threading
 import time
 from pathlib import Path
 
@@ -11,8 +12,8 @@ import pytest
 from budgets.hardware.machine_cache import CACHE
 from runners.host.storage import Storage
 from study.storage import lease, pool_writer
-from study.storage.lease import holder_of
-from study.storage.lock import UNKNOWN
+from study.storage.lease import Lease, holder_of
+from study.storage.lock import UNKNOWN, Holder
 from study.storage.pool_writer import only_writer
 from tests.runners.host.bucket import Bucket
 
@@ -86,6 +87,31 @@ def test_a_lease_that_cannot_be_read_is_taken_over_like_that_of_a_dead_writer(
     with only_writer(url, said.append):
         assert holder_of(storage.read(LEASE) or b"").pid == os.getpid()
     assert said == [f"{UNKNOWN} holds {url}; checking whether it is still alive"]
+
+
+def test_a_lease_that_another_run_takes_over_at_the_same_time_is_given_up_at_once(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "_DEAD_S", 0.1)
+    storage, create = Storage(bucket.url), Storage(bucket.url).create
+    dead, other = (
+        json.dumps({"host": host, "pid": 1, "since": "now", "token": host}).encode()
+        for host in ("dead", "other")
+    )
+    storage.write(LEASE, dead)
+
+    def create_before_the_other_deletes(name: str, content: bytes) -> bool:
+        created = create(name, content)
+        if created:
+            threading.Timer(0.3, storage.write, (name, other)).start()
+        return created
+
+    monkeypatch.setattr(storage, "create", create_before_the_other_deletes)
+    mine = Lease(
+        storage, LEASE, Holder(host="here", pid=2, since="now"), lambda holder: ValueError(holder.host)
+    )
+    with pytest.raises(ValueError, match=r"^other$"):
+        mine.claim(None, lambda _: None)
 
 
 @pytest.mark.parametrize(

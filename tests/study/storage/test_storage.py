@@ -16,6 +16,7 @@ from runners.trials.records.trial_files import drop_milestone, is_milestone, mil
 from study.declare.load import load_declaration
 from study.state.study import find_study
 from study.storage import bucket_storage, lease
+from study.storage.bring import bring
 from study.storage.lease import Lease
 from study.storage.lock import Holder, running
 from tests.runners.host.bucket import Bucket
@@ -73,6 +74,17 @@ def test_another_machine_continues_a_dead_drivers_study_to_the_same_rows(
     elsewhere = f"{declaration} --results {tmp_path / 'third'}"
     assert "all     2        0" in run(f"status {elsewhere}")
     assert "2 of 2 trials finished" in run(f"report {elsewhere}")
+
+
+def test_lines_that_a_killed_run_had_not_uploaded_stay_and_those_of_another_machine_come(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    storage, ledger = Storage(bucket.url), tmp_path / "ledger.jsonl"
+    storage.write("results/tiny/ledger.jsonl", b"1\n2\n")
+    for here, kept in ((b"1\n", b"1\n2\n"), (b"1\n2\n3\n", b"1\n2\n3\n"), (b"1\n4\n5\n", b"1\n2\n")):
+        ledger.write_bytes(here)
+        bring(storage, "results/tiny", tmp_path)
+        assert ledger.read_bytes() == kept
 
 
 def test_pool_and_evaluation_set_below_a_url_give_the_rows_of_a_folder(
