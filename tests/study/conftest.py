@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -166,3 +167,13 @@ def on_ray(head: "Head") -> "Iterator[Head]":
 def study_in(folder: Path, declaration: Declaration, pools: Path) -> Study:
     """Return a study whose folder is the given one."""
     return Study(declaration=declaration, folder=folder, pools=pools, storage=FolderStorage(folder))
+
+
+@pytest.fixture
+def default_signals() -> Iterator[None]:
+    """Handle SIGHUP and SIGINT by default, also in tests that run under `nohup` or in the background."""
+    hang_up = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGHUP, hang_up)
+    signal.signal(signal.SIGINT, interrupt)

@@ -215,6 +215,7 @@ def kill_gcs(driver: int) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_the_process_group_keeps_every_checkpoint_and_leaves_no_process(
     pool: Path, tmp_path: Path, how: signal.Signals

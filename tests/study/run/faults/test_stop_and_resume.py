@@ -156,6 +156,7 @@ def test_a_stopped_run_leaves_no_process_loses_nothing_and_continues_to_the_same
     assert booked(folder, "wasted") == 0
 
 
+@pytest.mark.usefixtures("default_signals")
 def test_a_closed_terminal_stops_a_run_with_checkpoints(
     pool: Path, tmp_path: Path, quiet: dict[str, bytes]
 ) -> None:
@@ -180,6 +181,7 @@ def test_a_closed_terminal_stops_a_run_with_checkpoints(
     assert booked(folder, "wasted") == 0
 
 
+@pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize(("by", "code"), [("study stop", 4), ("SIGINT", 130)])
 def test_a_run_that_is_stopped_while_it_builds_its_pool_starts_no_trial(
     pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str, code: int
