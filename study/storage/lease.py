@@ -50,13 +50,12 @@ class Lease:
             ValueError: Another run has the lease; the message names it.
             OSError: The storage can't be reached.
         """
-        settle = not self._storage.exclusive(self._name)
+        buried = False
         while not self._storage.create(self._name, self._text()):
             self._bury(dead, say)
-            settle = (
-                True  # another run may be about to delete the dead run's lease, and would delete this one
-            )
-        if settle:
+            buried = True
+        # A run that buries the same lease at the same time would delete this one.
+        if buried or not self._storage.exclusive(self._name):
             time.sleep(_SETTLE_S)
         self._require_ours()
 

@@ -89,6 +89,14 @@ def test_a_lease_that_cannot_be_read_is_taken_over_like_that_of_a_dead_writer(
     assert said == [f"{UNKNOWN} holds {url}; checking whether it is still alive"]
 
 
+def test_a_free_lease_is_taken_without_a_wait(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = list[float]()
+    monkeypatch.setattr(time, "sleep", waits.append)
+    holder = Holder(host="here", pid=2, since="now")
+    Lease(Storage(bucket.url), LEASE, holder, lambda _: ValueError()).claim(None, lambda _: None)
+    assert not waits
+
+
 def test_a_lease_that_another_run_takes_over_at_the_same_time_is_given_up_at_once(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
