@@ -204,11 +204,15 @@ def _choices(draws: CellDraws, cost: Floats) -> Iterator[tuple[float, int, CellD
         error = of_regime.column("error")
         kept = np.flatnonzero(undominated(own_cost, error[None, :])[0])
         for place in kept[np.argsort(own_cost[kept], kind="stable")]:
-            here = at_compute(of_regime, own_cost, float(own_cost[place]))
-            kept_values = at_compute(of_regime, own_cost, float(own_cost[place]), falling=False)
-            choice = _of_measured(here, choose(here), choose(kept_values))
+            flops = float(own_cost[place])
+            here = at_compute(of_regime, own_cost, flops)
+            choice = choose(here)
             if (here.cells.iloc[choice.leader][[*CELL]] == of_regime.cells.iloc[place][[*CELL]]).all():
-                yield float(own_cost[place]), int(inside[place]), here, choice
+                beyond = np.flatnonzero(here.cells["beyond"].to_numpy(bool))
+                if not set(choice.members).isdisjoint(beyond.tolist()):
+                    kept_values = at_compute(of_regime, own_cost, flops, falling=False)
+                    choice = _of_measured(here, choice, choose(kept_values))
+                yield flops, int(inside[place]), here, choice
 
 
 def _of_measured(here: CellDraws, choice: Choice, measured: Choice) -> Choice:

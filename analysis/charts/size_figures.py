@@ -179,8 +179,8 @@ def _drawn(  # noqa: PLR0913 (what is drawn, and its words)
             f"{', '.join(map(metric_text, metrics))} against {against}, by {AXIS_WORDS[axis]}. Fixed: "
             f"{'; '.join(held)}",
             *runs_texts((panel.measure.draws, _cells_of(panel.laws)) for panel in panels),
-            laws_text(used, unit, "C" if axis == "subset_size" else "D"),
-            "C is compute, in proportion to a curve's epochs" if axis == "subset_size" else "",
+            laws_text(used, unit, "D" if by_regime else "C"),
+            "" if by_regime else "C is compute, in proportion to a curve's epochs",
             intervals_text([panel.measure.draws for panel in panels]),
         ),
         alt=f"{title}: {len(used)} curves. " + _ends_alt(rows, unit),

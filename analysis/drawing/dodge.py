@@ -37,8 +37,8 @@ def dodged(data: FigureData) -> pd.DataFrame:
             step = min(_STEP, _WIDEST / (len(series) - 1)) * wide
             shift[together] = step * (place - (len(series) - 1) / 2)
     x = frame["x"].to_numpy(np.float64, copy=True)
-    x[points.to_numpy()] = np.exp(at + shift)
-    return frame.assign(x=np.where(points, x, frame["x"]))
+    x[points.to_numpy()] *= np.exp(shift)
+    return frame.assign(x=x)
 
 
 def _overlapping(points: pd.DataFrame, at: Floats, width: float, *, log_y: bool) -> list[Indices]:

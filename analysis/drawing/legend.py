@@ -39,8 +39,8 @@ def _legend_width_in(handles: Sequence[Artist | Container], columns: int) -> flo
 
 def _columns(handles: Sequence[Artist | Container], columns: int) -> list[list[str]]:
     """Return the labels of each column of a legend."""
-    labels = np.array([str(handle.get_label()) for handle in handles], dtype=object)
-    return [[*map(str, column)] for column in np.array_split(labels, columns)]
+    labels = np.array([str(handle.get_label()) for handle in handles])
+    return [column.tolist() for column in np.array_split(labels, columns)]
 
 
 def _letters(label: str) -> int:

@@ -43,7 +43,8 @@ _BY_GLOO = ("gloo/", "Connection closed by peer", "Connection reset by peer", "B
 
 _PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # the last one is repeated
 # Sent when a spot machine is reclaimed; by Slurm's --signal; when a terminal is closed.
-_NOTICES = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+NOTICES = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+"""Signals that ask a process to leave."""
 
 
 class Left(Exception):  # noqa: N818 - an outcome on request, not an error
@@ -175,7 +176,7 @@ class Notice:
 
         before = {
             number: signal.signal(number, take)
-            for number in signals or _NOTICES
+            for number in signals or NOTICES
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
         }
         try:
@@ -200,12 +201,12 @@ def owned(lock: Path, notice: Notice) -> Iterator[None]:
 
 @contextmanager
 def shielded() -> Iterator[None]:
-    """Context manager: processes that this thread starts have `_NOTICES` blocked until they unblock them.
+    """Context manager: processes that this thread starts have `NOTICES` blocked until they unblock them.
 
     ``timeout``, Slurm and a terminal signal every process of a run at once. Processes that the run needs,
     such as Ray's daemons, must survive until the driver has seen all checkpoints; the driver then ends them.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOTICES)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, NOTICES)
     try:
         yield
     finally:
@@ -213,5 +214,5 @@ def shielded() -> Iterator[None]:
 
 
 def unshield() -> None:
-    """Let this process take `_NOTICES`, although it was started by a shielded one."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _NOTICES)
+    """Let this process take `NOTICES`, although it was started by a shielded one."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, NOTICES)

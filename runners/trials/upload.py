@@ -64,7 +64,7 @@ def run_on_copies(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
     storage = Storage(url)
     with notice.listening():
         local = _on_this_node(url, job)
-        with owned(local.folder.with_name(f".{local.folder.name}.lock"), notice):
+        with owned(_lock_of(local.folder), notice):
             copy = _Copy(storage, job.folder.as_posix(), local.folder)
             copy.take_over()
             _bring_milestone(storage, job, local)
@@ -108,7 +108,7 @@ def take_part_on_copies(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -
     copy = _Copy(storage, name, local.folder)
     if rank() == 0:
         notice = Notice()  # requests to leave are repeated, also while the rest is uploaded
-        with notice.listening(), owned(local.folder.with_name(f".{local.folder.name}.lock"), notice):
+        with notice.listening(), owned(_lock_of(local.folder), notice):
             decided_by_first(copy.take_over_for_all)
             _bring_milestone(storage, job, local)
             try:
@@ -146,9 +146,14 @@ def upload_left(url: str, trials: Path) -> None:
     storage = Storage(url)
     for mark in sorted((cache_folder(url) / trials).glob(f"*/.{_OWNER}")):
         folder = mark.parent
-        with locked(folder.with_name(f".{folder.name}.lock"), wait_s=0) as held:
+        with locked(_lock_of(folder), wait_s=0) as held:
             if held is not None:  # else a process still uploads it
                 _Copy(storage, (trials / folder.name).as_posix(), folder).push_left()
+
+
+def _lock_of(folder: Path) -> Path:
+    """Return the lock of a copy: beside it, because taking a trial over empties its folder."""
+    return folder.with_name(f".{folder.name}.lock")
 
 
 def _on_this_node(url: str, job: TrialJob) -> TrialJob:

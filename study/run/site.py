@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from typing import ParamSpec, Self, TypeVar
 
-from runners.host.faults import Notice, patiently
+from runners.host.faults import NOTICES, Notice, patiently
 from runners.scheduling.backend import Backend, ClusterLostError
 from runners.scheduling.cluster import LiveCluster
 from runners.scheduling.ray_backend.address import cluster_address
@@ -15,7 +15,6 @@ from study.show.progress import Progress
 from study.state.bookkeeping import add_event
 from study.state.study import Study
 
-_NOTICES = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
 _PATIENCE_S = 300.0  # longest wait for storage that can't be reached
 
 T = TypeVar("T")
@@ -72,7 +71,7 @@ class Site:
         Call it once the backend is open: Ray installs its own handler of SIGTERM when it starts.
         """
         if not self._listens:
-            self._until_the_end.enter_context(self.notice.listening(*_NOTICES))
+            self._until_the_end.enter_context(self.notice.listening(*NOTICES, signal.SIGINT))
         self._listens = True
 
     def tuning_backend(self) -> AbstractContextManager[Backend]:

@@ -35,8 +35,9 @@ def bring(storage: Storage, name: str, folder: Path, part: str = "") -> None:
         parts[where][file] = size
     own = {file: size for file, size in parts.pop("", {}).items() if file not in {LEASE, STOP}}
     for file in own.keys() & _APPENDED:
-        there = storage.read(f"{name}/{file}")
-        if there is not None and (folder / file).exists() and (folder / file).read_bytes().startswith(there):
+        here = folder / file
+        there = storage.read(f"{name}/{file}") if here.exists() else None
+        if there is not None and here.read_bytes().startswith(there):
             del own[file]
     storage.get(own, name, folder)
     # Results never change: a trial with a result in both places is not downloaded again.

@@ -6,6 +6,7 @@ Such trials would have the same result bit for bit, and each would be paid in fu
 
 from collections.abc import Iterable
 
+from budgets.planning.identity import trunk_id
 from budgets.planning.plan import LeftOut, Trial
 from budgets.quantity import plural
 
@@ -17,10 +18,9 @@ def without_copies(trials: Iterable[Trial]) -> tuple[list[Trial], list[LeftOut]]
     copies: dict[object, LeftOut] = {}
     for trial in trials:
         cell = trial.cell
-        # Rules may give each level a batch, a rate and a recipe of its own.
-        settings = trial.batch_size, trial.lr_peak, trial.recipe
-        what = cell.architecture, cell.strategy, cell.subset_size, cell.quality
-        same = first.setdefault((*what, *settings, trial.samples_seen, trial.seed, cell.regime), trial)
+        # The trunk's id has the batch, the rate and the recipe, which rules may give each level. A mixture of
+        # one pool has the id of the pool, but is a cell of its own.
+        same = first.setdefault((trunk_id(trial), cell.quality, cell.regime, trial.samples_seen), trial)
         if same is trial:
             kept.append(trial)
         else:

@@ -18,9 +18,13 @@ ZERO_SHOT_METRICS = ("top1", "top5", "mean_per_class")
 RETRIEVAL_METRICS = tuple(f"{way}_r{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10))
 SHOTS = (5, 10)
 """Images per class that few-shot probes are fitted to."""
-METRICS = (
-    *ZERO_SHOT_METRICS, *RETRIEVAL_METRICS, "probe_top1", *(f"few_shot_{shots}_top1" for shots in SHOTS)
-)  # fmt: skip
+
+
+def _probe_metrics(*, most_shots: int) -> tuple[str, ...]:
+    return "probe_top1", *(f"few_shot_{shots}_top1" for shots in SHOTS if shots <= most_shots)
+
+
+METRICS = (*ZERO_SHOT_METRICS, *RETRIEVAL_METRICS, *_probe_metrics(most_shots=max(SHOTS)))
 """Every metric that a set may have."""
 _LONGEST_LABEL = 20
 
@@ -74,7 +78,7 @@ def describe_evaluation_set(path: str | Path, *, probe: bool = False) -> SetFact
     if probe:
         counts = _training_counts(path, len(classnames), content)
         images += sum(counts)
-        metrics += ("probe_top1", *(f"few_shot_{k}_top1" for k in SHOTS if k <= min(counts)))
+        metrics += _probe_metrics(most_shots=min(counts))
     return SetFacts(
         images=images,
         texts=captions if retrieval else len(classnames) * len(templates),
