@@ -83,7 +83,8 @@ class Book:
         finished: Trial id → FLOPs of its ``spent`` entry, unless it was reserved again since.
         charged: Charges that were paid.
         known: Trials that were ever reserved.
-        wasted: Trial id → (training FLOPs, evaluation FLOPs) lost.
+        wasted: Trial id → (training FLOPs, evaluation FLOPs) lost; a trial that is paid again starts at 0.
+        wasted_flops: Training FLOPs wasted by all trials.
         taken: Trial id → training FLOPs spent, wasted or still reserved.
         spent_flops: Training FLOPs charged, spent and wasted.
         reserved_flops: Training FLOPs in open reservations.
@@ -95,6 +96,7 @@ class Book:
     known: set[str] = field(default_factory=set)
     wasted: dict[str, tuple[int, int]] = field(default_factory=dict)
     taken: Counter[str] = field(default_factory=Counter)
+    wasted_flops: int = 0
     spent_flops: int = 0
     reserved_flops: int = 0
 
@@ -143,7 +145,8 @@ class Book:
             if held is not None:
                 raise ValueError(f"trial {what} is reserved twice")
             self.known.add(what)
-            self.finished.pop(what, None)  # it is paid again
+            if self.finished.pop(what, None) is not None:  # it is paid again, and its meter starts at 0
+                self.wasted.pop(what, None)
             self.open[what] = Reservation(reserved=flops)
             self.reserved_flops += flops
             self.taken[what] += flops
@@ -152,6 +155,7 @@ class Book:
                 raise ValueError(f"trial {what} wasted FLOPs, but was never reserved")
             train, evaluation = self.wasted.get(what, (0, 0))
             self.wasted[what] = train + flops, evaluation + entry.evaluation_flops
+            self.wasted_flops += flops
             self.spent_flops += flops
             self.taken[what] += flops
         else:

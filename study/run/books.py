@@ -9,6 +9,7 @@ from budgets.book.ledger import Ledger, drop_torn_line
 from budgets.planning.levels.trunks import before
 from budgets.planning.plan import Plan, Trial
 from runners.trials.records.loggers import Loggers
+from runners.trials.records.meter import METER
 from runners.trials.records.trial_files import (
     Outcome,
     drop_milestone,
@@ -80,6 +81,8 @@ class Books(ABC):
             self.book_outcome(trial, outcome)
         self.failures.update(todo.failed)
         for trial in todo.to_run:
+            if trial.trial_id in self.ledger.book.finished:  # paid again: its meter counts from 0
+                (self.folder(trial.trial_id) / METER).unlink(missing_ok=True)
             if forget_failure(self.folder(trial.trial_id)):
                 self.publish(trial.trial_id)
 

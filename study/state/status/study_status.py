@@ -129,7 +129,7 @@ def read_status(study: Study) -> StudyStatus:
         planned_flops=sum(map(int, planned["paid_flops"])),
         spent_flops=book.spent_flops,
         reserved_flops=book.reserved_flops,
-        wasted_flops=sum(train for train, _ in book.wasted.values()),
+        wasted_flops=book.wasted_flops,
         study_flops=study.declaration.budget.study_flops,
         slots=slots,
         slots_busy=busy,

@@ -58,6 +58,18 @@ def test_a_reservation_of_nothing_is_closed_and_the_trial_can_be_paid_again(tmp_
     assert (again.book.spent_flops, again.book.reserved_flops) == (130, 0)
 
 
+def test_losses_of_a_trial_that_is_paid_again_are_added_to_those_of_its_first_run(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl", None)
+    for _ in range(2):
+        ledger.reserve("a", 100)
+        ledger.waste("a", 30)
+        ledger.waste("a", 40)  # the total of this run so far
+        ledger.settle("a", train_flops=100, evaluation_flops=0)
+
+    for book in (ledger.book, Book.of(read_entries(ledger.path))):
+        assert (book.spent_flops, book.wasted_flops) == (2 * 140, 2 * 40)
+
+
 def test_reservation_over_the_study_budget_raises_and_is_not_booked(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl", 1_000)
     ledger.reserve("a", 600)

@@ -1,6 +1,7 @@
 """A study's files after edits and damage: the right table, or a refusal that names the file."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -55,13 +56,15 @@ def trials(copy: Path) -> list[Path]:
     return sorted((copy / "tiny" / "trials").glob("*"))
 
 
-def test_a_finished_trial_whose_folder_is_gone_is_paid_again_only_on_request(copy: Path, run: Run) -> None:
-    before, trial = tables(copy), trials(copy)[0]
+def test_finished_trials_without_results_are_paid_again_only_on_request(copy: Path, run: Run) -> None:
+    before, (trial, other) = tables(copy), trials(copy)
+    sound = Book.of(read_entries(copy / "tiny" / "ledger.jsonl"))
     shutil.rmtree(trial)
+    (other / "result.json").unlink()
 
     error = run(words(copy), code=2)
-    assert "1 trial to run had finished before, and would cost 4.9" in error
-    assert f"Restore the folders (such as {trial.name}), or use --pay-again" in error
+    assert "2 trials to run had finished before, and would cost 9.8" in error
+    assert re.search(r"Restore the folders \(such as [0-9a-f]{12}\), or use --pay-again", error)
     assert "`run` asks first, or needs --pay-again" in run(words(copy, "--dry-run"))
     for option in ("--pay-again", "--repair"):
         refused = run(words(copy, "--dry-run", option), code=2)
@@ -71,6 +74,7 @@ def test_a_finished_trial_whose_folder_is_gone_is_paid_again_only_on_request(cop
     assert tables(copy) == before
     entries = read_entries(copy / "tiny" / "ledger.jsonl")
     assert [entry.what for entry in entries if entry.entry == "spent"].count(trial.name) == 2
+    assert Book.of(entries).spent_flops == 2 * sound.spent_flops
 
 
 @pytest.mark.parametrize("damage", ["half", "digit", "gone"])
