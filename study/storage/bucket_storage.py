@@ -1,8 +1,8 @@
 """Storage of a study in a bucket, for nodes and drivers that share no folder.
 
 A driver works in a local folder of the study. A background thread uploads the files that the driver writes
-there (ledger, events, tables) within seconds. Nodes upload their trials (`runners.trials.upload`); the driver
-downloads the small files of each trial.
+there (ledger, events, tables) within seconds. Nodes upload their trials (`runners.trials.run_on_copies`);
+the driver downloads the small files of each trial.
 """
 
 import threading
@@ -21,7 +21,7 @@ from runners.host.storage import Storage, cache_folder
 from runners.host.trees import fetch_tree, share_tree
 from runners.scheduling.storage_check import Objects
 from runners.trials.records.trial_files import FAILURE, is_checkpoint, is_milestone, milestone, stand_in
-from runners.trials.upload import run_on_copies, take_part_on_copies, upload_left
+from runners.trials.run_on_copies import run_on_copies, take_part_on_copies, upload_left
 from study.storage.bring import LEASE, STOP, bring
 from study.storage.folder_storage import FolderStorage
 from study.storage.lease import Lease, holder_of

@@ -16,9 +16,10 @@ from runners.host.storage import Storage, cache_folder
 from runners.host.trees import fetch_tree, share_tree
 from runners.scheduling.local_backend import LocalBackend
 from runners.scheduling.storage_check import Objects, StorageCheck
-from runners.trials import upload
+from runners.trials import trial_copy
 from runners.trials.records.meter import read_meter
 from runners.trials.records.trial_files import Outcome, kept_steps
+from runners.trials.run_on_copies import run_on_copies, upload_left
 from runners.trials.trial import run_trial
 from runners.trials.trial_job import TrialJob
 from tests import waiting
@@ -127,8 +128,8 @@ def job(quiet: TrialJob, bucket: Bucket, request: pytest.FixtureRequest) -> InBu
 
 
 def run_and_push_often(job: InBucket) -> Outcome:
-    upload._PUSH_S = 0.1  # noqa: SLF001 - what takes a node minutes is to take seconds here
-    return upload.run_on_copies(job.url, job.job, run_trial)
+    trial_copy._PUSH_S = 0.1  # noqa: SLF001 - what takes a node minutes is to take seconds here
+    return run_on_copies(job.url, job.job, run_trial)
 
 
 def start(job: InBucket, node: Path) -> FreshProcess:
@@ -201,13 +202,13 @@ def test_what_a_killed_node_kept_is_uploaded_when_a_run_begins_there(
     begun = read_meter(folder)
     assert begun is not None
 
-    upload.upload_left(job.url, job.folder.parent)
+    upload_left(job.url, job.folder.parent)
 
     assert counted(job, tmp_path) == begun.train_flops
     assert any(f"checkpoint-{kept_steps(folder):010}" in name for name in names(job))
     Storage(job.url).write(f"{job.folder}/owner", b"another")
     Storage(job.url).write(f"{job.folder}/meter", b"of another")
-    upload.upload_left(job.url, job.folder.parent)
+    upload_left(job.url, job.folder.parent)
     assert Storage(job.url).read(f"{job.folder}/meter") == b"of another"
 
 
