@@ -12,7 +12,7 @@ from budgets.book.book import SPENDING
 _SPENT_COLUMNS = ("spent", "wasted", "evaluation", "hours")
 STARTS = ("study-started", "tuning-started")
 ENDS = ("trial-finished", "trial-retried", "trial-left", "trial-failed")
-_BESIDE = ("node-left-out",)  # may be recorded just before a start, and would lengthen the run before it
+_BESIDE = ("node-left-out",)  # recorded just before a run starts; counting it would lengthen the run before
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,8 +148,7 @@ def _busy_s(phase: pd.DataFrame, last: float) -> float:
 def by_level(plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return training FLOPs and hours by budget level.
 
-    Charges for other work have rows of their own, as planned and spent. So have the trials outside the plan,
-    which belong to the tuning.
+    Charges for other work, and tuning trials (which are not in the plan), have rows of their own.
 
     Returns:
         Columns ``level`` (text), ``trials``, ``planned``, ``spent`` (waste included), ``wasted``,

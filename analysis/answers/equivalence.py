@@ -45,8 +45,7 @@ def equivalent(error: Floats, baseline: Floats, at: Floats, *, x: float) -> Floa
 def _crossing(error: Floats, falling: Floats, at: Floats) -> Floats:
     """Return the first x at which a non-increasing curve is as low as an error, linearly in ln x."""
     rows, log_x = np.arange(len(error)), np.log(at)
-    # The curve does not increase, so the number of points above the error is the place of the first one that
-    # is not.
+    # The curve does not increase, so as many points lie above the error as before the first other one.
     right = np.clip((falling > error[:, None]).sum(axis=1), 0, len(at) - 1)
     left = np.maximum(right - 1, 0)
     high, low = falling[rows, left], falling[rows, right]

@@ -254,7 +254,7 @@ def _name(cell: dict[str, Any], *, own: bool) -> str:
 
 
 def _only_for_less(here: CellDraws, choice: Choice, names: list[str]) -> dict[str, str]:
-    """Return the verdict if the others lack a run at this compute or below, or were run only once, below."""
+    """Return the verdict if others lack runs at this compute or below, or have one below it alone."""
     if choice.runner_up is None:
         return {"reason": "no other configuration was run at this compute or below"}
     short = [name for name, is_short in zip(names, here.cells["short"], strict=True) if is_short]

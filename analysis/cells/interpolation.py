@@ -41,8 +41,8 @@ def straight_lines(x: Floats, error: Floats, at: Floats) -> Floats:
 def bends(x: Floats, error: Floats, at: Floats) -> Floats:
     """Return two estimates of how far a curve lies below the straight lines between its cells.
 
-    Each uses a third cell beside the pair. A parabola alone would not do: through two flatter cells it stays
-    above a steep first step (at x^-1 and steps of 5 the law lies 1.9 times as far below the line).
+    Each uses a third cell beside the pair. One parabola is not enough: where the next two cells are flatter,
+    it lies above a steep first step (at x^-1 and steps of 5 the law lies 1.9 times as far below the line).
 
     Args:
         x: Rising, shape (cells,).

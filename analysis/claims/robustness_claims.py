@@ -46,7 +46,7 @@ def _linearity(x: Floats, y: Floats) -> float:
 
 
 def _late_gain(x: Floats, y: Floats) -> float:
-    """Return how far the error lies above its chord half-way, in points: a slow start and a late rise."""
+    """Return by how many points the middle of the error lies above its chord: positive for a late fall."""
     middle, half = (x.max() + x.min()) / 2, (x.max() - x.min()) / 2
     curve = np.polynomial.polynomial.polyfit((x - middle) / half, y, 2)
     return float(-curve[2])

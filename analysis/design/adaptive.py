@@ -207,12 +207,12 @@ def _options(  # noqa: PLR0913, PLR0917 (a family, what is known of it, what is 
     variance = belief.noise[curve, point] / np.array([len(each) for each in rows])
     gains = np.zeros(len(rows))
     for goal in goals:
-        values = layout.values(belief.draws, goal.columns)  # as the running trials will have narrowed them
+        values = layout.values(belief.draws, goal.columns)  # as known once the running trials end
         if np.isnan(goal.indifference):
             gains += forecast_gains(values.min(axis=1), belief.draws, variance, curve, point)
             continue
         gains += best_gains(values, belief.draws, variance, curve, point, indifference=goal.indifference)
-        # A leader is not named before it was run at the level of the question.
+        # A leader is named only once it has a run at the level of the question.
         leader = int(right(values, goal.indifference)[0].argmax())
         unconfirmed = (curve == leader) & (point == goal.columns[leader]) & (runs[curve, point] == 0)
         gains[unconfirmed] = np.maximum(gains[unconfirmed], 1 - ask.confidence)

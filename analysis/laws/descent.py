@@ -1,6 +1,6 @@
 """Damped Newton search (Marquardt 1963, Fletcher 1971) between bounds (Bertsekas 1982), many at once.
 
-A law gives its own curvature, or has it by differences where its analytic derivatives are long. Each search
+A law supplies its curvature by formulas, or by finite differences where the formulas are long. Each search
 has its own damping and its own end; the searches still running are evaluated together.
 """
 
@@ -76,8 +76,8 @@ def search(
 def resting(matrix: Floats, gradient: Floats, lowest: Mask, highest: Mask) -> tuple[Floats, Floats]:
     """Return the equations of a step that holds each parameter that is at a bound and would cross it.
 
-    The other parameters then move to their optimum given the held ones. A full step that is cut at the bound
-    would not: it gains nothing, or only creeps forward.
+    The other parameters then move to their optimum given the held ones. Cutting a full step at the bound
+    would gain little or nothing.
 
     Args:
         matrix: Shape (searches, parameters, parameters).

@@ -196,7 +196,7 @@ def _timm(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
 
 def _checked(section: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Return the defaults overridden by the given settings, each checked against its default's type."""
-    uncounted = ""  # raised last, so that a wrong setting is found even beside one without a closed form
+    uncounted = ""  # raised last: a wrong setting is reported before one without a closed form
     for key, value in given.items():
         if (section, key) in _NOT_OURS:
             raise ValueError(f"{section}{key}: {_NOT_OURS[section, key]}")

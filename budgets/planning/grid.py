@@ -85,7 +85,7 @@ class Setup:
             return 0
         steps = train_flops // (self.train_flops_per_sample * self.batch_size)
         # Tail steps cost more, so the first guess may be too high: step down by a lower bound of the excess
-        # until the run fits. Each correction is too small rather than too large, so no step is lost.
+        # until the run fits. No correction goes too far, so the result is the most steps.
         dearest = self.batch_size * max(self.train_flops_per_sample, self.tail_flops_per_sample)
         while (over := self.train_flops(steps) - train_flops) > 0:
             steps -= -(-over // dearest)

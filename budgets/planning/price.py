@@ -70,8 +70,8 @@ def is_measured(trial: Trial, cluster: Cluster, own: Speeds = UNMEASURED) -> boo
 def device_hours(trial: Trial, cluster: Cluster, own: Speeds = UNMEASURED) -> Range:
     """Device hours of a trial and its evaluation, summed over its devices.
 
-    Recomputed forward passes take time, though they are not among the FLOPs that are booked. What is lost
-    over several devices is added to the user's own measurements, which are of one device.
+    Recomputed forward passes take time, though they are not among the FLOPs that are booked. The user's own
+    measurements are of one device, so the loss over several devices is added to them.
     """
     training = training_hours(trial, cluster, own)
     pair = trial.cell.architecture, trial.cell.strategy

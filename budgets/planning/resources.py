@@ -2,8 +2,8 @@
 
 A kind is an architecture with a strategy and a batch. For each width (1, 2, 4 … GPUs, then 1, 2, 4 … whole
 nodes) that divides the batch, the quickest of the settings that fit the memory of a GPU is an option. Its GPU
-hours are those of one GPU that recomputes nothing, times the passes that are recomputed (`Recipe.passes`),
-over what several GPUs keep (`cluster.scaling`). Of the choices whose GPU hours stay within
+hours are the hours on one GPU without recomputation, times the extra passes (`Recipe.passes`), divided by the
+scaling efficiency of several GPUs (`cluster.scaling`). Of the choices whose GPU hours stay within
 ``resources.hours_factor`` of the cheapest, the one that ends the whole study first is taken.
 """
 

@@ -14,7 +14,7 @@ CLEAN_PAIRS = 2048
 SAMPLES = 40_960
 BATCH = 64
 LR_PEAK = 1e-3
-SEED = 7919  # of the clean pairs and the training; no study's pool uses this stream of pairs
+SEED = 7919  # of the clean pairs and the training; no pool of a study has pairs of this seed
 RECIPE = Recipe()
 SCORER_NAME = f"{ARCHITECTURE} trained on {CLEAN_PAIRS:,} clean pairs for {SAMPLES:,} samples"
 

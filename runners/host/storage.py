@@ -174,7 +174,7 @@ class Storage:
         return self.read(name) is None and self._create(name, content)
 
     def exclusive(self, name: str) -> bool:
-        """Return True if the storage refuses to create an object again that `create` has just made."""
+        """Return whether the storage refuses a second `create` of an object just created."""
         content = self.read(name)
         return self._creates and content is not None and not self._create(name, content)
 

@@ -190,7 +190,7 @@ class Progress:
         return Group(*table, *(Text(line, overflow="ellipsis", no_wrap=True) for line in lines))
 
     def _sums(self, spent: int) -> str:
-        # Not one of the other: lost work and trials of earlier declarations are spent, too.
+        # Not `x of y`: lost work and trials of earlier declarations also count as spent.
         return f"{format_flops(spent)} spent, {format_flops(self._planned)} planned"
 
     def _levels(self) -> list[Level]:

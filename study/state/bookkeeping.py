@@ -157,6 +157,6 @@ class Bookkeeper:
 
 
 def _is_lost(folder: Path) -> bool:
-    """Return whether a meter that can't be read held a count: an empty one without work did not."""
+    """Return whether an unreadable meter has lost a count; an empty one of a trial without work has not."""
     meter = folder / METER
     return has_begun(folder) or (meter.exists() and meter.stat().st_size > 0)

@@ -104,7 +104,7 @@ def between_runs(folder: Path) -> Iterator[bool]:
 
 @contextmanager
 def after_downloads(folder: Path) -> Iterator[bool]:
-    """Context manager that waits for a download into a folder; its value is False if that takes a minute."""
+    """Context manager that waits for a download into a folder; False if it has not ended after a minute."""
     with locked(folder / ".download.lock", wait_s=_DOWNLOAD_S) as held:
         yield held is not None
 

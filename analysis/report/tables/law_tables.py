@@ -292,7 +292,7 @@ def quality_trades(found: Sequence[QualityTrade]) -> Table:
 
 
 def _two_digits(count: float) -> float:
-    """Return a count as exact as pools are told apart, see `quality_trade`."""
+    """Return a count of two digits: pools that differ by less count as one, see `quality_trade`."""
     return float(f"{count:.2g}")
 
 

@@ -19,7 +19,7 @@ from budgets.planning.plan import Trial
 from budgets.quantity import format_flops
 
 _DIGITS = 900  # three-digit numbers from 100 to 999 per power of ten
-_PLACEHOLDER = (1,)  # any one level: the reasons that last and the seeds of a cell are the same at each
+_PLACEHOLDER = (1,)  # any level will do: lasting reasons and seeds do not depend on it
 
 
 def choose_levels(grid: Grid, beside: int, study_flops: int) -> tuple[int, ...]:

@@ -93,8 +93,8 @@ def optimum(values: Sequence[float], scores: Sequence[float], noises: Sequence[f
 
 def _vertex(at: Sequence[float], score: Sequence[float]) -> float:
     """Return the position of the maximum of the parabola through three points whose middle one is highest."""
-    # With the slopes of the two chords, both towards the middle: x1 + (h2 left - h1 right) / 2 (left +
-    # right), where h1 and h2 are the distances of the outer points.
+    # By the slopes of the two chords towards the middle, and the distances h0 and h2 of the outer points:
+    # x1 + (h2·left − h0·right) / (2·(left + right)).
     left, right = (score[1] - score[0]) / (at[1] - at[0]), (score[1] - score[2]) / (at[2] - at[1])
     middle = at[1] + ((at[2] - at[1]) * left - (at[1] - at[0]) * right) / 2 / max(left + right, 1e-12)
     return min(max(middle, at[0]), at[2])

@@ -71,7 +71,7 @@ def most_frequent(files: Sequence[Path], most: int) -> list[str]:
 def look_up(  # noqa: PLR0913 - two groups of tables, and the column
     files: Sequence[Path], by: str, others: Sequence[Path], column: str, folder: Path, *, text: bool = False
 ) -> Iterator[NDArray[Any]]:
-    """Yield for each row of several tables, in their order, a value of the row of other tables with its id.
+    """Yield for each row of some tables, in order, the value of a column in the row of others with its id.
 
     Args:
         files: The tables.

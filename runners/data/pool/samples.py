@@ -91,7 +91,7 @@ def walk_samples(path: Path) -> Iterator[Sample | UnreadableRange]:
     A member that repeats begins a new sample, so adjacent samples may have the same key. A member without a
     stem or an ending belongs to no sample.
     """
-    # ``now`` is the present sample; ``usual`` the members of the last sample that surely was whole.
+    # ``now`` is the present sample; ``usual``, the members of the last sample known to be whole.
     key, now, usual = "", Sample(key=""), frozenset[str]()
     beside = False  # True if the present sample follows unreadable bytes, and may lack its first members
     try:

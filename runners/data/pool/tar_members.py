@@ -44,7 +44,7 @@ class Gap:
     Attributes:
         reason: The problem, with the range.
         name: Name of the member that begins the gap, if its header can be read.
-        clean: True if the member before the gap surely ends there.
+        clean: True if the member before the gap is known to end there.
     """
 
     reason: str
@@ -185,7 +185,7 @@ def _zeros_end(file: IO[bytes], at: int, size: int) -> int:
 def _ends_archive(length: int, zeros: int, *, final: bool) -> bool:
     """Return whether empty blocks are the end of an archive of some length, not a hole.
 
-    Written are two blocks, or as many as fill a record of 20 blocks; some writers leave out the second one.
+    Writers append two empty blocks, or fill the last record of 20 blocks; some append only one.
     """
     to_record = -(length + 2 * _BLOCK) % tarfile.RECORDSIZE + 2 * _BLOCK
     return zeros in {2 * _BLOCK, to_record} or (final and zeros <= _BLOCK)

@@ -16,8 +16,8 @@ _AGAIN_S = 10.0  # delay after a checkpoint that could not be written
 class CheckpointWriter:
     """Writer of checkpoints that are due after some seconds or steps.
 
-    On a GPU, training stops only for the copy to main memory. On a CPU a write in the background would take
-    its time from the training's own cores, and the copy would add to it.
+    On a GPU, training stops only for the copy to main memory. On a CPU a write in the background would
+    compete with the training for cores and need a copy too, so the training writes.
 
     Args:
         folder: The trial's folder.

@@ -16,7 +16,7 @@ from runners.host.files import write_json
 _SECONDS_PER_SAMPLE = 60e-6
 _FLOPS_PER_SECOND = 150e9
 _START_S = 1.0
-_LOADER_MARGIN = 1.1  # a loader that is hardly faster than training was probably what limited it
+_LOADER_MARGIN = 1.1  # a loader less than 10 % faster than training was probably the bottleneck
 
 Kind = tuple[str, str]
 

@@ -32,7 +32,7 @@ from study.state.study import Study
 _WAIT_S = 1.0
 _MOST_OF_ESTIMATE = 1.2  # of memory: beyond it, a choice of devices by the estimate may not fit
 _NODE_ANSWERS_S = 180.0  # its first process imports torch, perhaps over a network
-_SKEW_S = 2.0  # clocks that differ by more muddle events and leases
+_SKEW_S = 2.0  # larger differences of clocks make times of events and leases unreliable
 
 
 def preflight(
