@@ -37,6 +37,12 @@ from budgets.names import unknown
 from budgets.quality import MIXTURE
 from budgets.quantity import format_flops
 
+_Pool = (
+    Annotated[EmbeddedPool, At(name="embedded")]
+    | Annotated[FolderPool, At(name="")]
+    | Annotated[DescribedPool, At(name="")]
+)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Declaration:
@@ -47,20 +53,10 @@ class Declaration:
     catalogue: Annotated[str | None, values.path] = None
     """Folder of the user's own architectures, one JSON file each. Like the paths of pools and evaluation
     sets, it is relative to the declaration's folder."""
-    pool: (
-        Annotated[EmbeddedPool, At(name="embedded")]
-        | Annotated[FolderPool, At(name="")]
-        | Annotated[DescribedPool, At(name="")]
-        | None
-    ) = None
+    pool: _Pool | None = None
     """Source of the pairs: ``embedded``, ``path``, or ``name``, ``pairs`` and ``scored`` of a pool that is
     only described. A study has either ``pool`` or ``pools``."""
-    pools: dict[
-        Annotated[str, values.name],
-        Annotated[EmbeddedPool, At(name="embedded")]
-        | Annotated[FolderPool, At(name="")]
-        | Annotated[DescribedPool, At(name="")],
-    ] = field(default_factory=dict)
+    pools: dict[Annotated[str, values.name], _Pool] = field(default_factory=dict)
     """Pools to mix, each a section like ``pool`` or only its ``path``."""
     mixtures: dict[Annotated[str, values.name], dict[str, MixedPool]] = field(default_factory=dict)
     """Mixtures of ``pools``, an axis of the grid ([mixtures](data.md#mixtures))."""
@@ -317,9 +313,8 @@ def require_runnable(declaration: Declaration) -> None:
         ValueError: The pool is only described.
     """
     for pool in declaration.sources.values():
-        if not isinstance(pool, DescribedPool):
-            continue
-        raise ValueError(
-            f"the pool {pool.name} is only described (name, pairs, scored): the study can be "
-            "planned and priced, not run; to run it, give pool: {path: FOLDER} or pool: {embedded: {…}}"
-        )
+        if isinstance(pool, DescribedPool):
+            raise ValueError(  # noqa: TRY004 - of a declaration
+                f"the pool {pool.name} is only described (name, pairs, scored): the study can be "
+                "planned and priced, not run; to run it, give pool: {path: FOLDER} or pool: {embedded: {…}}"
+            )

@@ -11,6 +11,7 @@ from runners.host.faults import ProcessEnded
 from runners.host.storage import Storage
 from runners.trials.records.meter import METER, FlopCount, meter_text, read_meter
 from runners.trials.records.trial_files import (
+    CHECKPOINTS_KEPT,
     MIDWAY,
     SMALL,
     checkpoints,
@@ -25,7 +26,6 @@ OWNER = "owner"
 
 # In the order of upload: result.json comes last, and implies that the others are there.
 _RESULT = ("curve.parquet", MIDWAY, "damage.jsonl", "weights.pt", "result.json")
-_KEPT = 2  # checkpoints, as in a folder
 _PUSH_S = 5.0
 
 
@@ -158,8 +158,8 @@ class TrialCopy:
                     self._storage.put(self._folder / MIDWAY, self._object(MIDWAY))
                 self._storage.put(path, self._object(path.name))
                 self._there.insert(0, path.name)
-        self._storage.delete(map(self._object, self._there[_KEPT:]))
-        del self._there[_KEPT:]
+        self._storage.delete(map(self._object, self._there[CHECKPOINTS_KEPT:]))
+        del self._there[CHECKPOINTS_KEPT:]
 
     def _push_milestone(self) -> None:
         path = milestone(self._folder)

@@ -27,21 +27,18 @@ def show_status(console: Console, study: Study, *, watch: bool = False) -> None:
         ValueError: The study has not been run.
     """
     status = read_status(study)
-    if not watch:
-        console.print(_view(status, bars=console.is_terminal))
+    if watch and console.is_terminal:
+        with Live(_view(status, bars=True), console=console, auto_refresh=False) as live:
+            while status.run is not None:
+                time.sleep(_LOOK_S)
+                status = read_status(study)
+                live.update(_view(status, bars=True), refresh=True)
         return
-    if not console.is_terminal:
-        console.print(_view(status, bars=False))
-        while status.run is not None:
-            time.sleep(_LOOK_S)
-            status = read_status(study)
-            console.print(Text("\n"), _view(status, bars=False), sep="", end="")
-        return
-    with Live(_view(status, bars=True), console=console, auto_refresh=False) as live:
-        while status.run is not None:
-            time.sleep(_LOOK_S)
-            status = read_status(study)
-            live.update(_view(status, bars=True), refresh=True)
+    console.print(_view(status, bars=console.is_terminal))
+    while watch and status.run is not None:
+        time.sleep(_LOOK_S)
+        status = read_status(study)
+        console.print(Text("\n"), _view(status, bars=False), sep="", end="")
 
 
 def status_json(study: Study) -> str:

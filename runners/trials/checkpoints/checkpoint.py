@@ -6,6 +6,7 @@ name. The last two are kept, so that one damaged file costs only the steps betwe
 
 import hashlib
 import os
+import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -19,6 +20,7 @@ from runners.host.files import put
 from runners.training.learner import Learner
 from runners.training.ranks import decided_by_first
 from runners.trials.records.trial_files import (
+    CHECKPOINTS_KEPT,
     DIGITS,
     checkpoints,
     drop_damaged,
@@ -27,8 +29,6 @@ from runners.trials.records.trial_files import (
     milestone,
     milestone_name,
 )
-
-_KEPT = 2
 
 
 def save_checkpoint(folder: Path, learner: Learner, *, step: int) -> None:
@@ -50,12 +50,12 @@ def copied_state(learner: Learner, *, step: int) -> dict[str, Any]:
 
 def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     """Write a state as `save_checkpoint` does."""
-    partial = folder / f".checkpoint.partial-{os.getpid()}"
+    partial = folder / f".checkpoint.partial-{secrets.token_hex(4)}"
     try:
         put(partial, folder / _name(state["step"], save(state, partial)))
     finally:
         partial.unlink(missing_ok=True)
-    for old in checkpoints(folder)[_KEPT:]:
+    for old in checkpoints(folder)[CHECKPOINTS_KEPT:]:
         old.unlink(missing_ok=True)
 
 
@@ -63,7 +63,7 @@ def save_milestone(folder: Path, learner: Learner, *, step: int) -> None:
     """Write a trial's state at its milestone, and keep it as a checkpoint as well; one that exists stays."""
     if milestone(folder) is not None:
         return
-    partial = folder / f".milestone.partial-{os.getpid()}"
+    partial = folder / f".milestone.partial-{secrets.token_hex(4)}"
     try:
         written = save(_state(learner, step), partial)
         with suppress(OSError):  # without hard links the trial continues from an earlier checkpoint

@@ -24,6 +24,7 @@ MIDWAY = "midway.parquet"
 SMALL = (METER, "curve.parquet", MIDWAY, "damage.jsonl", "result.json")
 """Small files of a trial, which the driver downloads from a bucket."""
 
+CHECKPOINTS_KEPT = 2
 DIGITS = 16  # of the content's SHA-256
 _AWAY = ".away"
 _CHECKPOINT = re.compile(r"checkpoint-(?P<step>[0-9]+)-[0-9a-f]+")
