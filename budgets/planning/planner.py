@@ -58,20 +58,16 @@ def make_plan(  # noqa: PLR0913 - each argument is a fact that the plan depends 
     """
     grid = Grid(declaration, pool, evaluation)
     notes: list[str] = []
-    budget, levels = declaration.budget, declaration.budget.levels
     # The reserve for tuning and check stays set aside after both have ended: the grid must not depend on what
     # they have cost.
     beside = sum(charge.train_flops for charge in charges) + sum(tuning_reserves(declaration))
+    levels, cap = declaration.budget.levels, declaration.budget.study_flops
     chosen = not levels and any(block.regime == "fixed-compute" for block in declaration.grid)
     if chosen:
-        if budget.study_flops is None:
-            raise DeclaredKeyError(
-                "budget", "declare budget levels, or a study budget (budget.study) to choose them from"
-            )
-        levels = choose_levels(grid, beside, budget.study_flops)
+        levels = _chosen_levels(grid, beside)
         notes.append(
-            f"levels chosen: the highest {len(levels)} at a ratio of {budget.ladder.ratio:g} whose grid "
-            f"fits the study budget: {', '.join(map(format_flops, levels))}"
+            f"levels chosen: the highest {len(levels)} at a ratio of {declaration.budget.ladder.ratio:g} "
+            f"whose grid fits the study budget: {', '.join(map(format_flops, levels))}"
         )
     # Tuning comes before the grid: its winners replace declared values, and so change the grid's trials.
     tuning = None
@@ -89,23 +85,11 @@ def make_plan(  # noqa: PLR0913 - each argument is a fact that the plan depends 
     if not trials:
         raise DeclaredKeyError("grid", _nothing(left_out, levels, chosen=chosen))
     _check_schedule(trials if tuning is None else (*tuning.trials, *trials))
-    cap, adaptive = budget.study_flops, declaration.design.adaptive
     if chosen and cap and (share := 1 - (beside + _cost(trials)) / cap) > _MUCH_UNSPENT:
         notes.append(unspent(grid, levels, trials, share))
-    if cap is not None and not adaptive and _cost(trials) > cap - beside:
-        fit = trim(trials, cap - beside)
-        if budget.fit == "refuse" or fit is None:
-            raise DeclaredKeyError("budget.study", _too_dear(trials, beside, cap, fit))
+    if cap is not None and (fit := _fitted(trials, beside, cap, declaration)) is not None:
         notes.append(f"dropped to fit the study budget (budget.fit: drop): {fit.sentence()}")
         trials, left_out = fit.kept, left_out + fit.left_out()
-    least = beside + min(trial.paid_flops for trial in trials)
-    if cap is not None and least > cap:
-        besides = f" with {format_flops(beside)} of charges and tuning" if beside else ""
-        raise DeclaredKeyError(
-            "budget.study",
-            f"the study budget of {format_flops(cap)} has no room for a trial: the cheapest one costs "
-            f"{format_flops(least)}{besides}. Raise budget.study",
-        )
     architectures = {
         trial.cell.architecture: grid.setup(
             trial.cell.architecture, trial.cell.strategy, trial.cell.level_flops
@@ -130,6 +114,47 @@ def make_plan(  # noqa: PLR0913 - each argument is a fact that the plan depends 
     # Link the trunks again: resources enter the ids of trials with batch norm.
     plan = replace(plan, trials=_linked(plan.trials, declaration))
     return replace(plan, warnings=(*plan.warnings, *_cores(plan, declaration)))
+
+
+def _chosen_levels(grid: Grid, beside: int) -> tuple[int, ...]:
+    """Return the levels of a grid that declares none.
+
+    Raises:
+        ValueError: There is no study budget to choose them from.
+    """
+    cap = grid.declaration.budget.study_flops
+    if cap is None:
+        raise DeclaredKeyError(
+            "budget", "declare budget levels, or a study budget (budget.study) to choose them from"
+        )
+    return choose_levels(grid, beside, cap)
+
+
+def _fitted(trials: tuple[Trial, ...], beside: int, cap: int, declaration: Declaration) -> Trimmed | None:
+    """Return the trials that the study budget has room for; None if it has room for all.
+
+    An adaptive design chooses among all of them, and stays within the budget by itself.
+
+    Raises:
+        ValueError: The declaration does not allow dropping some (``fit: drop``), or that is not enough; or an
+            adaptive design has no room for any trial.
+    """
+    if declaration.design.adaptive:
+        least = beside + min(trial.paid_flops for trial in trials)
+        if least > cap:
+            besides = f" with {format_flops(beside)} of charges and tuning" if beside else ""
+            raise DeclaredKeyError(
+                "budget.study",
+                f"the study budget of {format_flops(cap)} has no room for a trial: the cheapest one costs "
+                f"{format_flops(least)}{besides}. Raise budget.study",
+            )
+        return None
+    if beside + _cost(trials) <= cap:
+        return None
+    fit = trim(trials, cap - beside)
+    if declaration.budget.fit == "refuse" or fit is None:
+        raise DeclaredKeyError("budget.study", _too_dear(trials, beside, cap, fit))
+    return fit
 
 
 def _cores(plan: Plan, declaration: Declaration) -> Iterator[str]:

@@ -40,7 +40,7 @@ class Books(ABC):
         self, study: Study, plan: Plan, trials: Sequence[Trial], progress: Progress, site: Site
     ) -> None:
         self.study, self.plan, self.progress, self.site = study, plan, progress, site
-        self.ledger = Ledger(study.folder / "ledger.jsonl", plan.study_flops)
+        self.ledger = Ledger(study.ledger, plan.study_flops)
         self.keeper = Bookkeeper(self.ledger, study, progress.say)
         self.trials = {trial.trial_id: trial for trial in trials}
         self.outcomes: dict[str, Outcome] = {}

@@ -5,8 +5,6 @@ from dataclasses import replace
 
 from analysis.cells.table import tidy
 from analysis.design.adaptive import Decision, decide
-from budgets.book.book import Book
-from budgets.book.ledger import read_entries
 from budgets.planning.levels.trunks import before
 from budgets.planning.plan import Plan
 from runners.results import RESULT_COLUMNS, to_frame
@@ -79,7 +77,7 @@ def next_of_design(study: Study, plan: Plan, todo: Agenda) -> tuple[Agenda, str]
     chooser = Chooser(study, plan, todo)
     first, follows = chooser.begun, "the design chooses further trials by the results of these"
     if not first:
-        book = Book.of(read_entries(study.folder / "ledger.jsonl"))
+        book = study.book()
         held = book.spent_flops + book.reserved_flops
         decision = chooser.choose(
             todo.finished, todo.failed, (), slots=chooser.first_slots,

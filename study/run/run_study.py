@@ -5,8 +5,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
-from budgets.book.book import Book
-from budgets.book.ledger import read_entries
 from budgets.declaration.declaration import require_runnable
 from budgets.planning.plan import Plan
 from runners.host.files import wait_until_free
@@ -120,7 +118,7 @@ def _outlast_workers(study: Study, *, every: bool) -> None:
     With ``every``, wait for every trial, because a damaged ledger may not name those that were running.
     """
     deadline = time.monotonic() + _DYING_S
-    held = () if every else Book.of(read_entries(study.folder / "ledger.jsonl")).open
+    held = () if every else study.book().open
     for folder in trial_folders(study) if every else map(study.trial_folder, held):
         wait_until_free(folder / ".lock", deadline - time.monotonic())
 

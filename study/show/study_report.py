@@ -40,6 +40,7 @@ from study.state.design import not_chosen
 from study.state.environment import own_version
 from study.state.imports.imported import Imported
 from study.state.planning.counted_models import counted_models
+from study.state.planning.tuning_table import read_winners
 from study.state.status.begun import begun
 from study.state.study import Study
 from study.storage.lock import running as running_now
@@ -141,7 +142,7 @@ def study_frames(study: Study | Imported) -> StudyFrames:
         midway=_table_or_empty(study, MIDWAY, MIDWAY_COLUMNS),
         plan=plan,
         left_out=read_table(folder / "left-out.parquet"),
-        ledger=pd.DataFrame(map(asdict, read_entries(folder / "ledger.jsonl"))),
+        ledger=pd.DataFrame(map(asdict, read_entries(study.ledger))),
         events=read_json_lines(folder / "events.jsonl"),
         begun=begun(folder, dict(zip(missing["trial"], missing["steps"], strict=True))),
         tuned=_tuned(study),
@@ -276,11 +277,10 @@ def _tuned(study: Study) -> Tuned | None:
     path = study.folder / "tuning.parquet"
     if study.declaration.tuning is None or not path.exists():
         return None
-    tried, decided = read_table(path), study.folder / "tuning.json"
-    known = json.loads(decided.read_text(encoding="utf-8")) if decided.exists() else {}
+    tried, known = read_table(path), read_winners(study.folder / "tuning.json")
     metric = known.get("metric", study.declaration.tuning_metric(tried.columns))
     checked = {*known.get("neighbours", ())}
-    paid = [each for each in read_entries(study.folder / "ledger.jsonl") if each.what in checked]
+    paid = [each for each in read_entries(study.ledger) if each.what in checked]
     return Tuned(
         tried=tried, metric=metric, winners=known.get("winners", ()),
         carried=known.get("carried", ()), checks=known.get("checks", ()),

@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from budgets.book.book import Book
-from budgets.book.ledger import read_entries
 from budgets.planning.levels.trunks import before
 from budgets.planning.plan import Plan, Trial, TuningPlan
 from budgets.planning.tuned.wording import words
@@ -125,7 +123,7 @@ def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None =
     measured = measured_throughput(study, plan)
     seconds = sum(predict_s(trial, measured) for trial in to_run)
     yield f"{format_flops(flops)} to run, about {format_seconds(seconds)} on one slot"
-    book = Book.of(read_entries(study.folder / "ledger.jsonl"))
+    book = study.book()
     ended = book.finished.keys() - book.open.keys()
     if paid := [trial for trial in to_run if trial.trial_id in ended]:
         yield f"{paid_again(paid)}: `run` asks first, or needs --pay-again"

@@ -15,8 +15,6 @@ from runners.trials.records.trial_files import kept_steps, read_failure, read_ou
 from study.state.bookkeeping import Bookkeeper, Say, has_begun, paid_by, trials_of
 from study.state.study import Study
 
-_NAME = "ledger.jsonl"
-
 
 def require_booked(study: Study) -> None:
     """Refuse a study whose ledger was deleted or cut: it lacks trials that have computed something.
@@ -24,14 +22,13 @@ def require_booked(study: Study) -> None:
     Raises:
         ValueError: It lacks a trial; the message names it.
     """
-    path = study.folder / _NAME
-    book = Book.of(read_entries(path))
+    book = study.book()
     # Of a driver that died, the ledger in a bucket may lack the last seconds: the next run books from meters.
     if book.known and study.storage.lags:
         return
     if missing := _unbooked(study, book):
         raise ValueError(
-            f"{path} was deleted or cut: it lacks {len(missing):,} of the trials that have computed "
+            f"{study.ledger} was deleted or cut: it lacks {len(missing):,} of the trials that have computed "
             f"something, such as {missing[0]}. `run --repair` rebuilds the ledger from results and meters"
         )
 
@@ -46,7 +43,7 @@ def repair_ledger(study: Study, plan: Plan, say: Say) -> None:
     Raises:
         ValueError: A result is damaged; the message names it.
     """
-    path = study.folder / _NAME
+    path = study.ledger
     problem = _problem(path, study, plan)
     if not problem:
         say("the ledger is sound: nothing to repair")
@@ -54,7 +51,7 @@ def repair_ledger(study: Study, plan: Plan, say: Say) -> None:
     say(f"repairing the ledger: {problem}")
     # Build the new ledger beside the old one and replace it last: after a crash in between, the old one is
     # there.
-    new = path.with_name(f".{_NAME}.partial-repair")
+    new = path.with_name(f".{path.name}.partial-repair")
     new.unlink(missing_ok=True)
     ledger, old = Ledger(new, None), defaultdict[str, list[Entry]](list)
     for entry in readable_entries(path):

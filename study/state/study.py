@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from budgets.book.book import Book
+from budgets.book.ledger import read_entries
 from budgets.declaration.data_sections import FolderPool
 from budgets.declaration.declaration import Declaration
 from runners.data.places.copies import copy_name, is_url
@@ -58,6 +60,19 @@ class Study:
             name: self._here(path) for name, path in self.declaration.evaluation.items()
         }
 
+    @property
+    def ledger(self) -> Path:
+        """The file of the FLOP book."""
+        return self.folder / "ledger.jsonl"
+
+    def book(self) -> Book:
+        """Return the FLOP book so far.
+
+        Raises:
+            ValueError: A line of the ledger can't be read; the message names it.
+        """
+        return Book.of(read_entries(self.ledger))
+
     def trial_folder(self, trial_id: str) -> Path:
         """Return the folder of a trial."""
         return self.folder / "trials" / trial_id
@@ -98,7 +113,7 @@ def find_study(
         source: The declaration's file.
     """
     place = declaration.storage or ""
-    away = "://" in place
+    away = is_url(place)
     shared = Path("" if away else place)
     folder = Path(results or shared / "results") / declaration.name
     return Study(

@@ -16,7 +16,7 @@ from PIL import Image
 from runners.data.build.sources.source import Columns, SourcePart, pairs_of
 from runners.data.evaluation.thumbnail import file_hash, thumbnail_of
 from runners.data.places.shared_folder import SharedFolder
-from runners.data.pool.damage import Damage
+from runners.data.pool.damage import Damage, damage_table
 from runners.data.pool.pictures import load
 from runners.data.pool.rows import frame_of
 from runners.host.files import new_file
@@ -158,4 +158,4 @@ def _plain(value: object) -> object:
 def damage_of(file: Path) -> pd.DataFrame:
     """Return shard, key and reason of the samples of a part that are not pairs."""
     lines = file.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()
-    return pd.DataFrame(map(json.loads, lines), columns=["shard", "key", "reason"], dtype="str")
+    return damage_table(Damage(**json.loads(line)) for line in lines)

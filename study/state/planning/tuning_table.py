@@ -45,11 +45,10 @@ def tuning_facts(plan: TuningPlan) -> dict[str, Any]:
     }
 
 
-def read_neighbours(path: Path) -> set[str]:
-    """Return the trials of the check in a ``tuning.json``; empty if the file does not exist."""
-    if not path.exists():
-        return set()
-    return set(json.loads(path.read_text(encoding="utf-8")).get("neighbours", ()))
+def read_winners(path: Path) -> dict[str, Any]:
+    """Read what `write_winners` wrote; empty if the file does not exist."""
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
 
 
 def _facts(of: Winner | Check) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import pandas as pd
 
 from analysis.answers.cost import STARTS, run_time
 from budgets.book.book import Book
-from budgets.book.ledger import read_entries
 from budgets.planning.price import Range
 from budgets.planning.tuned.tuning import tuning_reserves
 from budgets.quantity import format_flops
@@ -17,7 +16,7 @@ from runners.results import read_json_lines, read_table
 from runners.trials.speed.throughput import Kind
 from study.state.design import answer_lines, not_chosen
 from study.state.planning.pool_versions import ranked_anew
-from study.state.planning.tuning_table import read_neighbours
+from study.state.planning.tuning_table import read_winners
 from study.state.status.forecast import time_left
 from study.state.status.running import Level, Running, count_levels, running_trials, words
 from study.state.study import Study
@@ -98,7 +97,7 @@ def read_status(study: Study) -> StudyStatus:
     events = read_json_lines(folder / "events.jsonl")
     apart = not_chosen(study.declaration, folder, planned)
     plan = planned[~apart].reset_index(drop=True)
-    book = Book.of(read_entries(folder / "ledger.jsonl"))
+    book = study.book()
     holder = running_now(folder)
     this_run = _last_run(events)
     rows: dict[str, dict[str, Any]] = {str(row["trial"]): row for row in plan.to_dict("records")}  # type: ignore[misc]
@@ -164,7 +163,7 @@ def _without_room(
     if cap is None:
         return set()
     room = cap - book.spent_flops - book.reserved_flops
-    near = read_neighbours(study.folder / "tuning.json")
+    near = {*read_winners(study.folder / "tuning.json").get("neighbours", ())}
     tuned = {trial for trial, row in rows.items() if row["phase"] == "tuning"} - near
     rooms = dict.fromkeys(rows, room)
     for trials, share in zip((tuned, near), tuning_reserves(study.declaration), strict=True):
