@@ -5,7 +5,6 @@ there (ledger, events, tables) within seconds. Nodes upload their trials (`runne
 the driver downloads the small files of each trial.
 """
 
-import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
 
 _HERE_ALONE = {"throughput.json", STOP}  # about this machine only; never uploaded
 _WEIGHTS = "weights.pt"
-_BEAT_S = 3.0  # interval of the background thread: renew the lease, upload, download progress
 _PATIENCE_S = 300.0  # longest wait for an unreachable bucket at the end of a run
 _LOOK_PATIENCE_S = 10.0  # the same for commands that only read
 
@@ -62,7 +60,8 @@ class BucketStorage(FolderStorage):
         self._pushed: dict[str, tuple[int, int]] = {}
         self._watched: Collection[str] = ()
         self._awaited: Collection[str] = ()
-        self._stop_requested, self._lost = False, ""
+        self._lease: Lease | None = None
+        self._stop_requested = False
 
     @cached_property
     def _objects(self) -> Storage:
@@ -100,7 +99,7 @@ class BucketStorage(FolderStorage):
                 holder, before = until_the_end.enter_context(only_run(self._folder))
             self._objects.require()
             refusal = run_is_active(f"{self._objects.url}/{self._name}")
-            lease = Lease(self._objects, f"{self._name}/{LEASE}", holder, refusal)
+            lease = self._lease = Lease(self._objects, f"{self._name}/{LEASE}", holder, refusal)
             lease.claim(before, say)
             try:
                 # A request to stop that is older than this run was meant for an earlier run.
@@ -111,8 +110,7 @@ class BucketStorage(FolderStorage):
                 with self._following(lease, say):
                     yield
             finally:
-                if not self._lost:
-                    lease.release()
+                lease.release()
 
     def seen_by_nodes(self, read: tuple[Path, ...]) -> Objects:  # noqa: ARG002 - trials read copies from the bucket
         """Return the bucket, which every node must reach."""
@@ -163,8 +161,8 @@ class BucketStorage(FolderStorage):
 
     def stop_requested(self) -> bool:
         """Return whether the run was asked to stop, by the local file or by the object in the bucket."""
-        if self._lost:
-            raise ValueError(self._lost)
+        if self._lease is not None and self._lease.lost is not None:
+            raise self._lease.lost
         return self._stop_requested or super().stop_requested()
 
     def _trial(self, trial_id: str) -> tuple[Path, str]:
@@ -200,37 +198,27 @@ class BucketStorage(FolderStorage):
 
     @contextmanager
     def _following(self, lease: Lease, say: Callable[[str], None]) -> Iterator[None]:
-        """Context manager that runs the background thread, and uploads the last changes at exit."""
-        over, failed = threading.Event(), True
-        thread = threading.Thread(target=self._follow, args=(lease, over), daemon=True)
-        thread.start()
+        """Context manager that follows the bucket after each renewal, and uploads the last changes at exit.
+
+        While the bucket can't be reached, the run itself waits, and then fails, where it can't continue
+        without it (`Site.with_storage`).
+        """
+        failed = True
         try:
-            yield
+            with lease.kept(self._follow):
+                yield
             failed = False
         finally:
-            over.set()
-            thread.join()
-            if not self._lost:
+            # A run that lost its lease must not overwrite files of the run that took over.
+            if lease.lost is None:
                 # If the run ends with an error, that error must not be hidden by one of the last upload.
                 with suppress(OSError) if failed else nullcontext():
                     patiently(self._push, patience_s=0 if failed else _PATIENCE_S, say=say)
 
-    def _follow(self, lease: Lease, over: threading.Event) -> None:
-        while not over.wait(_BEAT_S):
-            # An unreachable bucket is tried again in the next round. The run itself waits, and then fails,
-            # where it can't continue without the bucket (`Site.with_storage`).
-            with suppress(OSError):
-                # Renew first: a run that lost its lease must not overwrite files of the run that took over.
-                try:
-                    lease.renew()
-                except ValueError as error:
-                    self._lost = str(error)
-                    return
-                self._push()
-                self._stop_requested = (
-                    self._stop_requested or self._objects.read(f"{self._name}/{STOP}") is not None
-                )
-                self._fetch_progress()
+    def _follow(self) -> None:
+        self._push()
+        self._stop_requested = self._stop_requested or self._objects.read(f"{self._name}/{STOP}") is not None
+        self._fetch_progress()
 
     def _push(self) -> None:
         """Upload the driver's files that have changed since their last upload."""

@@ -2,15 +2,17 @@
 
 import json
 import secrets
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 
 from runners.host.storage import Storage
 from study.storage.lock import UNKNOWN, Holder, parse_holder
 
 _DEAD_S = 60.0  # a lease that is not renewed for so long belongs to a dead run
+_BEAT_S = 3.0  # interval of the renewals
 _LOOK_S = 1.0
 _SETTLE_S = 2.0  # time in which what a concurrent run does to the lease becomes visible
 
@@ -30,6 +32,9 @@ class Lease:
         name: Name of the object.
         holder: This run.
         refusal: Returns the error if another run has the lease.
+
+    Attributes:
+        lost: The error of a renewal that found another run's lease; None while the lease is held.
     """
 
     def __init__(
@@ -38,6 +43,7 @@ class Lease:
         self._refusal = refusal
         self._storage, self._name, self._holder = storage, name, holder
         self._token, self._renewed = secrets.token_hex(8), 0
+        self.lost: ValueError | None = None
 
     def claim(self, dead: Holder | None, say: Callable[[str], None]) -> None:
         """Take the lease.
@@ -59,16 +65,34 @@ class Lease:
             time.sleep(_SETTLE_S)
         self._require_ours()
 
-    def renew(self) -> None:
-        """Renew the lease, as a sign that this run is alive.
+    @contextmanager
+    def kept(self, also: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Context manager that renews the lease in a thread, as a sign that this run is alive.
 
-        Raises:
-            ValueError: Another run has taken the lease over.
-            OSError: The storage can't be reached.
+        If the storage can't be reached, the next round tries again. The thread ends once the lease is lost.
+
+        Args:
+            also: Called after each renewal, in the thread; may raise OSError.
         """
-        self._require_ours()
-        self._renewed += 1
-        self._storage.write(self._name, self._text())
+        over = threading.Event()
+
+        def beat() -> None:
+            while self.lost is None and not over.wait(_BEAT_S):
+                with suppress(OSError):
+                    try:
+                        self._renew()
+                    except ValueError as error:
+                        self.lost = error
+                    else:
+                        also()
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def release(self) -> None:
         """Delete the lease; if the storage can't be reached it stays, and expires like that of a dead run."""
@@ -97,6 +121,11 @@ class Lease:
             self._storage.delete([self._name])
         elif found is not None:
             raise self._refusal(holder_of(found))
+
+    def _renew(self) -> None:
+        self._require_ours()
+        self._renewed += 1
+        self._storage.write(self._name, self._text())
 
     def _require_ours(self) -> None:
         found = self._storage.read(self._name)

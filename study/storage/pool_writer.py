@@ -1,8 +1,7 @@
 """Lock of a pool: one command at a time writes it; below a URL, from any machine."""
 
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from budgets.hardware.machine_cache import machine_cache
@@ -12,7 +11,6 @@ from study.storage.lease import Lease
 from study.storage.lock import Holder, only_run
 
 _LEASE = ".writing.json"
-_BEAT_S = 3.0
 
 
 @contextmanager
@@ -44,23 +42,10 @@ def only_writer(pool: str, say: Callable[[str], None]) -> Iterator[None]:
     with only_run(here, refusal) as (holder, before):
         lease = Lease(storage, _LEASE, holder, refusal)
         lease.claim(before, say)
-        over, lost = threading.Event(), list[ValueError]()
-
-        def renew() -> None:
-            while not lost and not over.wait(_BEAT_S):
-                with suppress(OSError):  # an unreachable storage is tried again in the next round
-                    try:
-                        lease.renew()
-                    except ValueError as error:
-                        lost.append(error)
-
-        thread = threading.Thread(target=renew, daemon=True)
-        thread.start()
         try:
-            yield
+            with lease.kept():
+                yield
         finally:
-            over.set()
-            thread.join()
             lease.release()
-        if lost:
-            raise lost[0]
+        if lease.lost is not None:
+            raise lease.lost

@@ -22,7 +22,7 @@ from study.declare.load import load_declaration
 from study.state.jobs import trial_job
 from study.state.planning.plan_study import plan_study
 from study.state.study import Study, find_study
-from study.storage import bucket_storage
+from study.storage import lease
 from study.storage.lock import running
 from tests.runners.host.bucket import Bucket
 from tests.study.conftest import write_declaration
@@ -48,7 +48,7 @@ def machine(request: pytest.FixtureRequest, pool: Path, tmp_path: Path) -> Itera
     """Yield machines that share a folder, or only the URL of a bucket."""
     path = write_declaration(tmp_path, pool)
     with pytest.MonkeyPatch.context() as environment:
-        environment.setattr(bucket_storage, "_BEAT_S", 0.2)
+        environment.setattr(lease, "_BEAT_S", 0.2)
         bucket = Bucket(environment) if request.param == "bucket" else None
         with path.open("a") as file:
             file.write(f"storage: {tmp_path / 'shared' if bucket is None else bucket.url}\n")

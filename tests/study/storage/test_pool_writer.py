@@ -11,7 +11,7 @@ import pytest
 
 from budgets.hardware.machine_cache import CACHE
 from runners.host.storage import Storage
-from study.storage import lease, pool_writer
+from study.storage import lease
 from study.storage.lease import Lease, holder_of
 from study.storage.lock import UNKNOWN, Holder
 from study.storage.pool_writer import only_writer
@@ -39,7 +39,7 @@ def test_two_machines_do_not_write_one_pool(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, said = f"{bucket.url}/p", list[str]()
-    monkeypatch.setattr(pool_writer, "_BEAT_S", 0.2)
+    monkeypatch.setattr(lease, "_BEAT_S", 0.2)
     monkeypatch.setenv(CACHE, str(tmp_path / "first"))
     with only_writer(url, said.append):
         refused = rf"^another command is writing {url}: process {os.getpid()} on .*, since .*\. Wait until"
@@ -60,7 +60,7 @@ def test_a_dead_writer_is_replaced_and_a_writer_that_lost_its_lease_fails(
 ) -> None:
     url, storage = f"{bucket.url}/p", Storage(bucket.url)
     monkeypatch.setenv(CACHE, str(tmp_path))
-    monkeypatch.setattr(pool_writer, "_BEAT_S", 0.1)
+    monkeypatch.setattr(lease, "_BEAT_S", 0.1)
     monkeypatch.setattr(lease, "_DEAD_S", 0.5)
     other = json.dumps({"host": "elsewhere", "pid": 1, "since": "yesterday", "token": "x", "renewed": 3})
     storage.write(LEASE, other.encode())

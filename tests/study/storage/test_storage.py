@@ -15,7 +15,7 @@ from runners.results import read_json_lines, read_table
 from runners.trials.records.trial_files import drop_milestone, is_milestone, milestone
 from study.declare.load import load_declaration
 from study.state.study import find_study
-from study.storage import bucket_storage, lease
+from study.storage import lease
 from study.storage.bring import bring
 from study.storage.lease import Lease
 from study.storage.lock import Holder, running
@@ -121,7 +121,7 @@ def test_the_second_driver_is_refused_and_can_stop_the_first_from_anywhere(
     declaration = declare(tmp_path, pool, bucket)
     study = find_study(load_declaration(declaration), results=str(tmp_path / "first"), pools=None)
     study.folder.mkdir(parents=True)
-    monkeypatch.setattr(bucket_storage, "_BEAT_S", 0.2)
+    monkeypatch.setattr(lease, "_BEAT_S", 0.2)
     with study.storage.claim(lambda _text: None):
         holder = running(study.folder)
         refused = run(f"run {declaration} --results {tmp_path / 'second'}", code=2)
@@ -186,7 +186,7 @@ def test_the_milestone_of_a_trial_that_runs_is_seen_and_can_be_deleted(
     study = find_study(declaration, results=str(tmp_path / "first"), pools=None)
     folder, name = study.folder / "trials" / "0123", "milestone-0000000012-0123456789abcdef.pt"
     folder.mkdir(parents=True)
-    monkeypatch.setattr(bucket_storage, "_BEAT_S", 0.2)
+    monkeypatch.setattr(lease, "_BEAT_S", 0.2)
     with study.storage.claim(lambda _text: None):
         study.storage.watch(["0123"], ["0123"])
         Storage(bucket.url).write(f"results/tiny/trials/0123/{name}", b"state")
