@@ -1,5 +1,6 @@
 """Data of the figures of a study's course: its plan, its schedule, and the choices of a design."""
 
+from collections import Counter
 from typing import Any
 
 import pandas as pd
@@ -8,7 +9,7 @@ from analysis.answers.cost import ENDS, STARTS, run_time
 from analysis.answers.frontier import CLEAR
 from analysis.cells.table import CONFIGURATION, records
 from analysis.charts.figure_data import JOINED, FigureData, Missing, mark_frame
-from analysis.design.course import COURSE
+from analysis.design.course import answers, decisions
 from analysis.labels import budget_text, configuration_text, count_text, held_text
 from budgets.quantity import format_flops, plural
 
@@ -149,37 +150,35 @@ def design_course(events: pd.DataFrame) -> tuple[FigureData, ...]:
     Args:
         events: Events of the study's runs. Without decisions of a design there is no figure.
     """
-    decisions = [] if "answers" not in events else records(events[events["event"] == COURSE])
-    if not decisions:
+    made = decisions(events)
+    if not made:
         return ()
-    leaders = {str(one["leader"]) for decision in decisions for one in decision["answers"]}
-    grid = float(decisions[-1]["grid_flops"])
+    leaders = {str(one["leader"]) for decision in made for one in decision["answers"]}
+    grid = float(made[-1]["grid_flops"])
     rows: list[dict[str, Any]] = []
-    gone: dict[str, set[str]] = {}
-    for last, decision in zip([*[False] * (len(decisions) - 1), True], decisions, strict=True):
+    gone = Counter[str]()
+    for decision, one, new in answers(made):
         spent = 100 * float(decision["spent_flops"]) / grid
-        for one in decision["answers"]:
-            panel = f"{one['kind']} at {format_flops(one['flops'])}"
-            where = f"{panel}, {format_flops(decision['spent_flops'])} spent"
-            for name, chance in zip(one["tied"], one["chances"], strict=True):
-                mark = {
-                    "panel": panel, "series": name, "mark": "point" if name in leaders else "other",
-                    "line": JOINED, "x": spent, "y": 100 * chance,
-                    "text": f"{name}: best with probability {chance:.0%}; {where}",
-                }  # fmt: skip
-                rows.append(mark)
-                if last and name == one["leader"]:
-                    rows.append(mark | {"mark": "best" if one["verdict"] == "clear" else "best, not clear"})
-            known = gone.setdefault(panel, set())
-            if new := [name for name in one["dropped"] if name not in known]:
-                known |= set(new)
-                rows.append({
-                    "panel": panel, "mark": "dropped", "x": spent, "y": 0.0, "label": str(len(new)),
-                    "text": f"dropped: {'; '.join(new)}; {where}",
-                })  # fmt: skip
-    stop = str(decisions[-1]["stop"])
+        panel = f"{one['kind']} at {format_flops(one['flops'])}"
+        where = f"{panel}, {format_flops(decision['spent_flops'])} spent"
+        for name, chance in zip(one["tied"], one["chances"], strict=True):
+            mark = {
+                "panel": panel, "series": name, "mark": "point" if name in leaders else "other",
+                "line": JOINED, "x": spent, "y": 100 * chance,
+                "text": f"{name}: best with probability {chance:.0%}; {where}",
+            }  # fmt: skip
+            rows.append(mark)
+            if decision is made[-1] and name == one["leader"]:
+                rows.append(mark | {"mark": "best" if one["verdict"] == "clear" else "best, not clear"})
+        gone[panel] += len(new)
+        if new:
+            rows.append({
+                "panel": panel, "mark": "dropped", "x": spent, "y": 0.0, "label": str(len(new)),
+                "text": f"dropped: {'; '.join(new)}; {where}",
+            })  # fmt: skip
+    stop = str(made[-1]["stop"])
     ended = f" The design stopped: {stop}." if stop else ""
-    dropped = "; ".join(f"{panel}: {len(names)}" for panel, names in gone.items())
+    dropped = "; ".join(f"{panel}: {count}" for panel, count in gone.items())
     return (
         FigureData(
             name="design",
@@ -188,14 +187,14 @@ def design_course(events: pd.DataFrame) -> tuple[FigureData, ...]:
             y_label="probability of being the best (%)",
             frame=mark_frame(rows),
             caption=(
-                f"Probability that a configuration is the best, at {plural(len(decisions), 'decision')}, "
+                f"Probability that a configuration is the best, at {plural(len(made), 'decision')}, "
                 "from joint draws of the errors of all configurations, run or not. A configuration is "
                 "shown while it belongs to the likeliest ones, which together are the best with "
                 f"{CLEAR:.1%}. Lines: configurations that led at some time. Crosses: configurations dropped "
                 "because they are within the indifference of the best in fewer than 1 of 200 draws, even by "
                 f"the laws that fall fastest ({dropped}).{ended}"
             ),
-            alt=f"Course of the adaptive design over {plural(len(decisions), 'decision')}.{ended}",
+            alt=f"Course of the adaptive design over {plural(len(made), 'decision')}.{ended}",
             x_scale="linear",
         ),
     )

@@ -122,8 +122,7 @@ def analyse(study: StudyFrames, progress: Progress = no_progress) -> Analysis:
     if len(best):
         best = by_design(best, study.events)
         best = _so_far(best.assign(planned=_planned_configurations(best, planned)), planned)
-        left_out = pd.DataFrame() if study.imported else study.left_out
-        best = with_scope(best, draws, plan=planned, left_out=left_out, rates=study.tuned_rates)
+        best = with_scope(best, draws, plan=planned, left_out=study.left_out, rates=study.tuned_rates)
     progress("analysis", 1, _STEPS)
     table = contrasts(draws, planned)
     law_draws = cell_draws(trials, question="laws")

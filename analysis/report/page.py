@@ -109,7 +109,7 @@ def render(  # noqa: PLR0913 (a page shows as many things)
         "unfinished": _unfinished(found.progress),
         "first": first_screen(
             found,
-            pd.DataFrame() if found.imported else study.left_out,
+            study.left_out,
             hours=trial_hours(study.events),
             price_per_hour=study.price_per_hour,
         ),

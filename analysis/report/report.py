@@ -98,7 +98,6 @@ def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Mi
     """
     metric, draws, best = found.trials.metric, found.draws, found.frontier
     measured = Measure(metric=metric, draws=draws, laws=found.laws)
-    left_out = pd.DataFrame() if found.imported else study.left_out
     course: tuple[FigureData | Missing, ...] = (
         run_figures.training_loss(found.trials, draws, study.curves),
         *(
@@ -106,7 +105,7 @@ def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Mi
             if study.midway.empty
             else (run_figures.midway_errors(found.trials, draws, study.midway, study.results),)
         ),
-        course_figures.plan_grid(study.plan, left_out, study.results),
+        course_figures.plan_grid(study.plan, study.left_out, study.results),
         run_figures.ledger_bars(study.plan, study.ledger),
         course_figures.schedule(study.plan, study.events),
         *course_figures.design_course(study.events),
@@ -164,7 +163,7 @@ def _as_planned(each: FigureData | Missing) -> bool:
 
 def report_tables(found: Analysis, study: StudyFrames) -> tuple[tables.Table, ...]:
     """Return the tables of a report."""
-    left_out, unit = study.left_out, found.draws.error_unit
+    unit = found.draws.error_unit
     return (
         tables.best(found.frontier, metric=found.trials.metric, explanation=found.draws.explanation),
         tables.contrasts(found.contrasts, unit),
@@ -181,7 +180,7 @@ def report_tables(found: Analysis, study: StudyFrames) -> tuple[tables.Table, ..
         tables.findings(found.findings, found.published),
         *(() if found.imported else (tables.cost(found.levels, found.cost),)),
         tables.trials(found.trials, study.results),
-        tables.unread_rows(left_out) if found.imported else tables.left_out(left_out),
+        tables.unread_rows(study.unread) if found.imported else tables.left_out(study.left_out),
         tables.missing(found.missing),
     )
 

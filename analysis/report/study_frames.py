@@ -23,8 +23,8 @@ class StudyFrames:
         curves: Training curves.
         midway: Metrics of trials at shares of their steps, one row an evaluation.
         plan: One row per planned trial.
-        left_out: Cells left out of the plan, with ``reason``; for an imported study, the table rows that were
-            not read.
+        left_out: Cells left out of the plan, with ``reason``.
+        unread: For an imported study, the rows of its table that were not read, with ``reason``.
         ledger: FLOPs reserved, spent, wasted and charged, one row per entry.
         events: Events of the study's runs, in order.
         begun: Trial → its progress in words, for trials that were begun and have no row in ``results``.
@@ -44,6 +44,7 @@ class StudyFrames:
     midway: pd.DataFrame = field(default_factory=pd.DataFrame)
     plan: pd.DataFrame = field(default_factory=pd.DataFrame)
     left_out: pd.DataFrame = field(default_factory=pd.DataFrame)
+    unread: pd.DataFrame = field(default_factory=pd.DataFrame)
     ledger: pd.DataFrame = field(default_factory=pd.DataFrame)
     events: pd.DataFrame = field(default_factory=pd.DataFrame)
     begun: Mapping[str, str] = field(default_factory=dict)

@@ -156,7 +156,7 @@ def _imported_frames(study: Imported) -> StudyFrames:
         name=study.name,
         metric=study.metric,
         results=read_table(study.folder / "results.parquet"),
-        left_out=dropped,
+        unread=dropped,
         published=read_any_table(PAPER_FIGURES),
         imported=f"{record['rows'] - len(dropped):,} of {plural(record['rows'], 'row')} "
         f"of {record['table']}, imported",

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from analysis.cells.table import tidy
 from analysis.design.adaptive import Decision, decide
-from analysis.design.course import CHOSEN, COURSE, last_answers
+from analysis.design.course import CHOSEN, decisions
 from analysis.design.questions import Ask
 from analysis.design.rehearsal import rehearse
 from analysis.error_unit import PERCENT
 from budgets.declaration.declaration import Declaration
 from budgets.planning.plan import Plan, Trial
-from budgets.quantity import format_flops
+from budgets.quantity import format_flops, plural
 from runners.results import RESULT_COLUMNS, plan_row, to_frame
 from study.state.bookkeeping import trials_of
 
@@ -99,8 +99,8 @@ def _verdict(answer: Mapping[str, Any]) -> str:
 
 def answer_lines(events: pd.DataFrame, left: pd.DataFrame) -> list[str]:
     """Return the answers of the last decision, and the trials that were not chosen, in words."""
-    lines = []
-    for one in last_answers(events):
+    lines, last = [], decisions(events)[-1:]
+    for one in (answer for decision in last for answer in decision["answers"]):
         state = "answered" if one["settled"] else "open"
         if one["kind"] == "forecast":
             state += f": {PERCENT.named(one['error'])} {PERCENT.interval(one['low'], one['high'])}"
@@ -108,8 +108,8 @@ def answer_lines(events: pd.DataFrame, left: pd.DataFrame) -> list[str]:
             f"{one['kind']} at {format_flops(one['flops'])}: {state}: {one['leader']}, "
             f"best with probability {100 * one['probability']:.0f} %, {_verdict(one)}"
         )
-    if lines and (stop := events.loc[events["event"] == COURSE, "stop"].iloc[-1]):
-        lines.append(f"the design stopped: {stop}")
+    lines.extend(f"the design stopped: {decision['stop']}" for decision in last if decision["stop"])
     if len(left):
-        lines.append(f"not chosen: {len(left):,} trials, {format_flops(int(left['paid_flops'].sum()))}")
+        flops = format_flops(int(left["paid_flops"].sum()))
+        lines.append(f"not chosen: {plural(len(left), 'trial')}, {flops}")
     return lines

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analysis.cells.table import records
-from analysis.design.course import CHOSEN, COURSE
+from analysis.design.course import CHOSEN, answers, decisions
 from analysis.error_unit import PERCENT
 from analysis.report.tables.tables import Table
 from budgets.quantity import format_flops
@@ -15,20 +15,19 @@ def design_tables(events: pd.DataFrame) -> Iterator[Table]:
     """Yield the course of a design and its choices; nothing for a study without one."""
     if events.empty or not (events["event"] == CHOSEN).any():
         return
-    decisions = [] if "answers" not in events else records(events[events["event"] == COURSE])
-    rows, gone = [], dict[tuple[str, float], set[str]]()
-    for decision in decisions:
-        for one in decision["answers"]:
-            known = gone.setdefault((one["kind"], one["flops"]), set())
-            new = [name for name in one["dropped"] if name not in known]
-            known |= set(new)
-            rows.append({
-                "Spent": format_flops(decision["spent_flops"]), "Asked": f"{one['kind']} at "
-                f"{format_flops(one['flops'])}", "Leader": one["leader"],
-                "Error (%)": f"{PERCENT.number(one['error'])} {PERCENT.interval(one['low'], one['high'])}",
-                "P(best)": f"{one['probability']:.2f}", "Verdict": one["verdict"],
-                "Answered": "yes" if one["settled"] else "no", "Dropped now": "; ".join(new) or "–",
-            })  # fmt: skip
+    rows = [
+        {
+            "Spent": format_flops(decision["spent_flops"]),
+            "Asked": f"{one['kind']} at {format_flops(one['flops'])}",
+            "Leader": one["leader"],
+            "Error (%)": f"{PERCENT.number(one['error'])} {PERCENT.interval(one['low'], one['high'])}",
+            "P(best)": f"{one['probability']:.2f}",
+            "Verdict": one["verdict"],
+            "Answered": "yes" if one["settled"] else "no",
+            "Dropped now": "; ".join(new) or "–",
+        }
+        for decision, one, new in answers(decisions(events))
+    ]
     yield Table(
         name="design",
         title="Course of the adaptive design",
