@@ -232,22 +232,7 @@ class Grid:
             values, reason = {}, "tuning: training diverged at every value tried"
         declared = of_training.get("batch_size", training.batch_size)
         batch_size = int(values.get("batch_size", declared)) * strategy.batch_factor
-        of_recipe: dict[str, Any] = {
-            name: value
-            for name, value in (*of_resources.items(), *values.items())
-            if hasattr(training.recipe, name)
-        }
-        recipe = replace(training.recipe, **of_recipe)
-        # Settings that the strategy does not use stay at their defaults, so that a trial's id does not depend
-        # on them: without masking there is no tail. With smaller images the tail can't be 0, because a model
-        # can't be evaluated at a resolution that it has never seen.
-        own = recipe.unmasked_tail is None or (strategy.image_fraction < 1 and not recipe.unmasked_tail)
-        tail = strategy.unmasked_tail if own else recipe.unmasked_tail
-        recipe = replace(recipe, unmasked_tail=tail if strategy.masks else 0.0)
-        if not strategy.randaugment:
-            recipe = replace(recipe, randaugment=FIRST_DEFAULTS["randaugment"])
-        if not strategy.self_supervised_head or architecture.costs.image_size < _ORIGINAL_VIEWS_FROM:
-            recipe = replace(recipe, slip_views=Recipe().slip_views)
+        recipe = _recipe_of(training.recipe, {**of_resources, **values}, architecture, strategy)
         images, texts = self.evaluation.images, self.evaluation.texts
         evaluation_macs = images * image_forward_macs(architecture) + texts * text_forward_macs(architecture)
         # The unmasked tail needs the most memory.
@@ -320,3 +305,24 @@ class Grid:
                 (rule.regimes, cell.regime),
             )
         )
+
+
+def _recipe_of(
+    declared: Recipe, values: Mapping[str, Any], architecture: Architecture, strategy: Strategy
+) -> Recipe:
+    """Return the recipe of a setup: as declared, with the fields that rules and tuning set.
+
+    Settings that the strategy does not use stay at their defaults, so that a trial's id does not depend on
+    them.
+    """
+    recipe = replace(declared, **{name: value for name, value in values.items() if hasattr(declared, name)})
+    # Without masking there is no tail. With smaller images the tail can't be 0, because a model can't be
+    # evaluated at a resolution that it has never seen.
+    own = recipe.unmasked_tail is None or (strategy.image_fraction < 1 and not recipe.unmasked_tail)
+    tail = strategy.unmasked_tail if own else recipe.unmasked_tail
+    recipe = replace(recipe, unmasked_tail=tail if strategy.masks else 0.0)
+    if not strategy.randaugment:
+        recipe = replace(recipe, randaugment=FIRST_DEFAULTS["randaugment"])
+    if not strategy.self_supervised_head or architecture.costs.image_size < _ORIGINAL_VIEWS_FROM:
+        recipe = replace(recipe, slip_views=Recipe().slip_views)
+    return recipe

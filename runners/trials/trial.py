@@ -42,7 +42,7 @@ from runners.trials.records.curve import curve_rows, mean_losses
 from runners.trials.records.meter import Meter
 from runners.trials.records.trial_files import Outcome, drop_scaffolding, read_outcome, write_outcome
 from runners.trials.trial_job import TrialJob
-from runners.trials.trial_setup import set_up
+from runners.trials.trial_setup import RankTraining, set_up
 from runners.trials.watch import Watch
 
 _PATIENCE_S = 120.0  # waiting time for unreachable storage when the result is written
@@ -120,26 +120,7 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
         notice=notice,
     )
     steps, status, reason, metrics = trial.steps, "finished", "", {}
-
-    def measure() -> dict[str, float]:
-        encoder = Encoder(
-            model=learner.evaluated.eval(),
-            tokenize=setup.tokenize,
-            normalise=to_float,
-            device=learner.losses.device,
-            context=partial(compute_context, EVALUATION_PRECISION, learner.losses.device),
-        )
-        try:
-            # Evaluation has batches of many sizes, for which compiling does not pay off.
-            with torch.compiler.set_stance("force_eager") if trial.recipe.compile else nullcontext():
-                features = {
-                    name: encode_set(encoder, data, probe=name in job.probes)
-                    for name, data in sets.readers.items()
-                }
-                return evaluate(features, context=encoder.context)
-        finally:
-            learner.model.train()
-
+    measure = partial(_evaluate, job, setup, sets)
     midway = Midway(
         job.folder, trial, job.evaluate_at, first_step=setup.first_step, measure=measure, meter=meter
     )
@@ -190,21 +171,45 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
             "damaged_pairs": len(setup.data.damage),
         },
     )
-
-    def write() -> None:
-        _write_damage(job.folder / "damage.jsonl", setup.data.damage)
-        losses = mean_losses(learner.losses[:steps].cpu(), steps=steps)
-        curve = curve_rows(trial, losses, steps=steps)
-        write_table(job.folder / "curve.parquet", to_frame(curve, CURVE_COLUMNS))
-        with new_file(job.folder / "weights.pt") as file:
-            # From the CPU, so that a machine without GPU can read them.
-            save({name: value.cpu() for name, value in learner.evaluated.state_dict().items()}, file)
-        # Last of the result files: a folder with result.json is complete.
-        write_outcome(job.folder, outcome)
-        drop_scaffolding(job.folder)
-
+    write = partial(_write_result, job, setup, outcome, steps=steps)
     patiently(write, patience_s=_PATIENCE_S, hurry=lambda: bool(notice.by))
     return outcome
+
+
+def _evaluate(job: TrialJob, setup: RankTraining, sets: EvaluationData) -> dict[str, float]:
+    """Return the metrics of the model as trained so far."""
+    learner = setup.learner
+    encoder = Encoder(
+        model=learner.evaluated.eval(),
+        tokenize=setup.tokenize,
+        normalise=to_float,
+        device=learner.losses.device,
+        context=partial(compute_context, EVALUATION_PRECISION, learner.losses.device),
+    )
+    try:
+        # Evaluation has batches of many sizes, for which compiling does not pay off.
+        with torch.compiler.set_stance("force_eager") if job.trial.recipe.compile else nullcontext():
+            features = {
+                name: encode_set(encoder, data, probe=name in job.probes)
+                for name, data in sets.readers.items()
+            }
+            return evaluate(features, context=encoder.context)
+    finally:
+        learner.model.train()
+
+
+def _write_result(job: TrialJob, setup: RankTraining, outcome: Outcome, *, steps: int) -> None:
+    """Write the result files of a trial after ``steps`` steps."""
+    _write_damage(job.folder / "damage.jsonl", setup.data.damage)
+    losses = mean_losses(setup.learner.losses[:steps].cpu(), steps=steps)
+    curve = curve_rows(job.trial, losses, steps=steps)
+    write_table(job.folder / "curve.parquet", to_frame(curve, CURVE_COLUMNS))
+    with new_file(job.folder / "weights.pt") as file:
+        # From the CPU, so that a machine without GPU can read them.
+        save({name: value.cpu() for name, value in setup.learner.evaluated.state_dict().items()}, file)
+    # Last of the result files: a folder with result.json is complete.
+    write_outcome(job.folder, outcome)
+    drop_scaffolding(job.folder)
 
 
 def _peak_memory(job: TrialJob) -> int:
