@@ -20,7 +20,7 @@ from analysis.cells.intervals import COVERAGE, Interval, intervals
 from analysis.labels import axis_text
 from analysis.laws.laws import Law, pair
 
-Verdict = Literal["overtakes", "none within the data", "undecided"]
+CrossoverVerdict = Literal["overtakes", "none within the data", "undecided"]
 
 _AXES = ("architecture", "strategy")
 _POINTS = 120
@@ -39,7 +39,7 @@ class Crossing:
         ends: Intervals of ``x``, with open ends at 0 and infinity; NaN unless ``verdict`` is ``overtakes``.
     """
 
-    verdict: Verdict
+    verdict: CrossoverVerdict
     reason: str
     ahead_first: float
     ahead_last: float
@@ -63,7 +63,7 @@ def cross(
     refits = len(gap) - 1 if refits is None else refits
     ahead = (gap > 0)[1 : 1 + refits]
     start, end = (float(ahead[:, side].mean()) if refits else float("nan") for side in (0, -1))
-    verdict: Verdict = "undecided"
+    verdict: CrossoverVerdict = "undecided"
     reason = "neither the noise between seeds nor the discrepancy of the laws was measured"
     x, ends = float("nan"), Interval()
     if informed:

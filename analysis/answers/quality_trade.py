@@ -18,7 +18,7 @@ from analysis.cells.intervals import COVERAGE, column_intervals, interval
 from analysis.labels import quality_fraction
 from budgets.quantity import plural
 
-Verdict = Literal["filter less", "filter more", "undecided"]
+TradeVerdict = Literal["filter less", "filter more", "undecided"]
 
 _FEWEST = 2
 _FLAT = 1e-9
@@ -45,7 +45,7 @@ class QualityTrade:
     slope: float
     slope_low: float
     slope_high: float
-    verdict: Verdict
+    verdict: TradeVerdict
     reason: str
 
 
@@ -93,11 +93,11 @@ def _trade(draws: CellDraws, along: str, held: Mapping[str, Any]) -> QualityTrad
     )  # fmt: skip
 
 
-def _judge(slopes: Floats, measured: bool, points: int) -> tuple[Verdict, str]:  # noqa: FBT001 (private)
+def _judge(slopes: Floats, measured: bool, points: int) -> tuple[TradeVerdict, str]:  # noqa: FBT001 (private)
     if not measured:
         return "undecided", "the noise between seeds was not measured"
     rising, falling = float((slopes > _FLAT).mean()), float((slopes < -_FLAT).mean())
     if max(rising, falling) < COVERAGE:
         return "undecided", f"the best fraction rises in {rising:.0%} of the draws and falls in {falling:.0%}"
-    verdict: Verdict = "filter less" if rising > falling else "filter more"
+    verdict: TradeVerdict = "filter less" if rising > falling else "filter more"
     return verdict, f"in {max(rising, falling):.0%} of the draws, over {plural(points, 'point')}"

@@ -41,7 +41,7 @@ from analysis.cells.shared_noise import Trunks, find_trunks, level_excess
 from analysis.cells.table import CELL, Trials
 from analysis.error_unit import LOSS, ErrorUnit
 
-Source = Literal["runs", "evaluation", "none"]
+NoiseSource = Literal["runs", "evaluation", "none"]
 
 REFITS = 500
 """Draws that a law is refitted to; more move the 5th and 95th percentiles by less than a line's width."""
@@ -81,7 +81,7 @@ class CellDraws:
     left_out: Indices
     without: Floats
     unit: Indices
-    source: Source
+    source: NoiseSource
     freedom: int
     noise: float
     shared: float
@@ -167,7 +167,7 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000) -> CellDraws
     noise = float(np.sqrt(np.mean(residuals**2))) if freedom else float("nan")
     # Seeds that agree to the last digit, without a counting noise as lower bound, do not measure noise.
     measured = freedom > 0 and (counted or noise > 0)
-    source: Source = "runs" if measured else ("evaluation" if counted else "none")
+    source: NoiseSource = "runs" if measured else ("evaluation" if counted else "none")
     generator = stream(question)
     if source == "none":
         drawn = np.empty((0, len(cells)))
@@ -309,7 +309,7 @@ def agresti_coull(error: Floats, images: Floats | float) -> Floats:
 
 
 def _explain(
-    source: Source, freedom: int, noise: float | None, runs: NDArray[np.int64], images: Floats
+    source: NoiseSource, freedom: int, noise: float | None, runs: NDArray[np.int64], images: Floats
 ) -> str:
     counts = bool(np.isfinite(images).all())
     if source == "runs":

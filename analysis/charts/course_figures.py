@@ -9,7 +9,7 @@ from analysis.answers.cost import ENDS, STARTS, run_time
 from analysis.answers.frontier import CLEAR
 from analysis.cells.table import CONFIGURATION, records
 from analysis.charts.figure_data import JOINED, FigureData, Missing, mark_frame
-from analysis.design.course import answers, decisions
+from analysis.design.course import decisions, each_answer
 from analysis.labels import budget_text, configuration_text, count_text, held_text
 from budgets.quantity import format_flops, plural
 
@@ -157,7 +157,7 @@ def design_course(events: pd.DataFrame) -> tuple[FigureData, ...]:
     grid = float(made[-1]["grid_flops"])
     rows: list[dict[str, Any]] = []
     gone = Counter[str]()
-    for decision, one, new in answers(made):
+    for decision, one, new in each_answer(made):
         spent = 100 * float(decision["spent_flops"]) / grid
         panel = f"{one['kind']} at {format_flops(one['flops'])}"
         where = f"{panel}, {format_flops(decision['spent_flops'])} spent"

@@ -30,7 +30,7 @@ sizes that a study does not have is not testable there. A claim whose parts diff
 paper's own figures is judged part by part.
 """
 
-Verdict = Literal["supported", "contradicted", "undecided", "not testable"]
+ClaimVerdict = Literal["supported", "contradicted", "undecided", "not testable"]
 
 _HALF = 0.5
 _ROUNDING = 1e-9
@@ -53,7 +53,7 @@ class Finding:
     """
 
     claim: Claim
-    verdict: Verdict
+    verdict: ClaimVerdict
     supporting: int
     tested: int
     effect: float
@@ -93,7 +93,7 @@ def findings(frame: pd.DataFrame, *, by_counts: bool = False) -> tuple[Finding, 
     return tuple(judge(claim, frame, by_counts=by_counts) for claim in CLAIMS)
 
 
-def _verdict(found: list[Effect], *, by_counts: bool) -> tuple[Verdict, str]:
+def _verdict(found: list[Effect], *, by_counts: bool) -> tuple[ClaimVerdict, str]:
     support = [one for one in found if one.value >= -_ROUNDING]
     against = [one for one in found if one.value < -_ROUNDING]
     counts = f"{len(support)} of {plural(len(found), 'comparison')} in support"
@@ -104,7 +104,9 @@ def _verdict(found: list[Effect], *, by_counts: bool) -> tuple[Verdict, str]:
     ):  # fmt: skip
         clear = [one for one in those if by_counts or abs(one.value) > QUANTILE * one.sd]
         if len(clear) > _HALF * len(found):
-            return cast("Verdict", verdict), counts + (f"; {word} at {_places(others)}" if others else "")
+            return cast("ClaimVerdict", verdict), counts + (
+                f"; {word} at {_places(others)}" if others else ""
+            )
     clear = [one for one in found if by_counts or abs(one.value) > QUANTILE * one.sd]
     return "undecided", f"{counts}; {len(clear)} of all {len(found)} outside the {COVERAGE:.0%} noise"
 

@@ -19,7 +19,7 @@ FEW_SHOT = ("5-shot", "10-shot")
 RETRIEVAL = ("image to text", "text to image")
 ONE_EPOCH, EQUAL = "one-epoch", "equal-samples"
 
-Key = tuple[Any, Any]
+SliceKey = tuple[Any, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,15 +85,15 @@ class Slice:
         self.rows = sorted(set(kept[row]))
         self.columns = sorted(set(kept[column]))
         keys = zip(kept[row], kept[column], strict=True)
-        self._cells: dict[Key, tuple[float, float]] = dict(
+        self._cells: dict[SliceKey, tuple[float, float]] = dict(
             zip(keys, zip(kept["error"], kept["sd"], strict=True), strict=True)
         )
 
-    def has(self, *keys: Key) -> bool:
+    def has(self, *keys: SliceKey) -> bool:
         """Return whether all cells were measured."""
         return all(key in self._cells for key in keys)
 
-    def gap(self, worse: Key, better: Key, slack: float = 0.0) -> list[Effect]:
+    def gap(self, worse: SliceKey, better: SliceKey, slack: float = 0.0) -> list[Effect]:
         """Return error of ``worse`` − error of ``better`` + slack; empty if one was not measured."""
         if not self.has(worse, better):
             return []
@@ -101,7 +101,7 @@ class Slice:
         at = self._place(worse, better)
         return [Effect(value=high - low + slack, sd=float(np.hypot(high_sd, low_sd)), at=at)]
 
-    def within(self, one: Key, other: Key, points: float) -> list[Effect]:
+    def within(self, one: SliceKey, other: SliceKey, points: float) -> list[Effect]:
         """Return ``points`` minus the absolute difference of two cells' errors."""
         return [replace(gap, value=points - abs(gap.value)) for gap in self.gap(one, other)]
 
@@ -126,7 +126,7 @@ class Slice:
         rows = [row for row in self.rows if low <= row <= high]
         return [effect for row in rows for effect in self.gap((row, worse), (row, better))]
 
-    def _place(self, worse: Key, better: Key) -> str:
+    def _place(self, worse: SliceKey, better: SliceKey) -> str:
         """Return what both cells share and how their rows differ, in words."""
         shared = [self._metric] if self._metric not in ("", ZERO_SHOT) else []
         for name, before, after in zip(self._names, worse, better, strict=True):

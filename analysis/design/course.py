@@ -17,7 +17,7 @@ def decisions(events: pd.DataFrame) -> list[dict[str, Any]]:
     return [] if "answers" not in events else records(events[events["event"] == COURSE])
 
 
-def answers(made: Iterable[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, Any], list[str]]]:
+def each_answer(made: Iterable[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, Any], list[str]]]:
     """Yield each decision with each of its answers and the configurations that this answer drops.
 
     An answer has the fields of ``questions.Answer``; ``dropped`` there also lists what was dropped before.

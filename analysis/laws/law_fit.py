@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.arrays import Floats
-from analysis.cells.bootstrap import Source
+from analysis.cells.bootstrap import NoiseSource
 from analysis.cells.intervals import half_width
 from analysis.error_unit import PERCENT, ErrorUnit
 from analysis.laws.form_choice import MOST_MISSED, root_mean_square
@@ -17,7 +17,7 @@ from analysis.laws.least_squares import fit, restarts
 from analysis.laws.trend import LEVEL, chance_of_no_fall
 from budgets.quantity import plural
 
-Status = Literal[
+LawStatus = Literal[
     "ok", "lack of fit", "untested", "floor undetermined", "saturated", "exponent at bound", "misfit",
     "no decrease", "too few levels",
 ]  # fmt: skip
@@ -28,7 +28,7 @@ LACK = 0.05
 """p-value of the lack-of-fit test below which a law lacks fit."""
 
 _FEWEST_LEVELS = 3
-_DRAWN: frozenset[Status] = frozenset({"ok", "lack of fit", "untested", "floor undetermined", "saturated"})
+_DRAWN: frozenset[LawStatus] = frozenset({"ok", "lack of fit", "untested", "floor undetermined", "saturated"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +53,7 @@ class LawFit:
 
     law: Curves | None
     form: Form
-    status: Status
+    status: LawStatus
     reason: str
     rows: int
     levels: int
@@ -119,7 +119,7 @@ def fit_laws(  # noqa: PLR0913 (curves, their noise, and what is known of the fo
     *,
     runs: NDArray[np.int64],
     draws: Floats | None = None,
-    source: Source = "none",
+    source: NoiseSource = "none",
     freedom: int = 0,
     chance: float = float("nan"),
     error_unit: ErrorUnit = PERCENT,
@@ -173,7 +173,7 @@ def _judged(  # noqa: PLR0913 (a curve, its law, and its noise)
     *,
     runs: NDArray[np.int64],
     draws: Floats,
-    source: Source,
+    source: NoiseSource,
     freedom: int,
     error_unit: ErrorUnit,
 ) -> LawFit:
@@ -232,12 +232,12 @@ def _judge(  # noqa: PLR0913 (a law, and what it is judged by)
     lack: float,
     chance: float,
     gap: Callable[[float], str],
-) -> tuple[Status, str]:
+) -> tuple[LawStatus, str]:
     form = law.form
     # A bounded law falls if chance (its ``scale``) lies above its floor; the others if A is positive.
     falls = slope < 0 and law.scale[0] > (law.floor[0] if form.bounded else 0)
     # The first condition that holds is the status: reasons not to draw the law come before its weaknesses.
-    found: tuple[tuple[bool, Status, str], ...] = (
+    found: tuple[tuple[bool, LawStatus, str], ...] = (
         (not falls, "no decrease", "the error does not fall along the curve"),
         (bool(law.at_bound[0]), "exponent at bound",
          "the slope ended at a bound of the search, so the data do not show this law"),

@@ -12,7 +12,7 @@ from math import factorial
 import numpy as np
 
 from analysis.arrays import Floats, Indices
-from analysis.cells.bootstrap import Source, stream
+from analysis.cells.bootstrap import NoiseSource, stream
 
 LEVEL = 0.05
 """Level of the test: share of curves of pure noise that count as falling."""
@@ -21,7 +21,7 @@ _FEWEST = 4
 _SAME = 1e-9
 
 
-def chance_of_no_fall(x: Floats, y: Floats, *, draws: Floats, source: Source) -> float:
+def chance_of_no_fall(x: Floats, y: Floats, *, draws: Floats, source: NoiseSource) -> float:
     """Return the probability of a slope this far below zero if the error did not depend on x (p-value).
 
     Args:

@@ -32,7 +32,7 @@ from analysis.sizes.isoflop import IsoFlopCurve, isoflop_curves
 from analysis.sizes.scaling_exponents import Growth, growths, scaling_exponents
 from budgets.quantity import plural
 
-Progress = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 """Takes a kind of work, the number of its steps that are done, and the number of all."""
 _STEPS = 5
 
@@ -112,7 +112,7 @@ class Analysis:
     imported: str
 
 
-def analyse(study: StudyFrames, progress: Progress = no_progress) -> Analysis:
+def analyse(study: StudyFrames, progress: OnProgress = no_progress) -> Analysis:
     """Compute everything that a report says of a study, and report progress after each long step."""
     results, plan = study.results, study.plan
     trials = tidy(results, metric=study.metric)

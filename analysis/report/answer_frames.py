@@ -12,25 +12,25 @@ from analysis.cells.table import CONFIGURATION
 from analysis.laws.laws import Law
 from analysis.report.analyse import Analysis
 
-Columns = Mapping[str, tuple[str, str]]
+ColumnMeanings = Mapping[str, tuple[str, str]]
 """Column → its meaning and its unit."""
 
-_CONFIGURATION: Columns = {
+_CONFIGURATION: ColumnMeanings = {
     "subset_size": ("Size of the training subset", "pairs"),
     "quality": ("Quality filter of the subset", ""),
     "architecture": ("Architecture, by its catalogue name", ""),
     "strategy": ("Training strategy, by its name", ""),
 }
-_BUDGET: Columns = {
+_BUDGET: ColumnMeanings = {
     "regime": ("`fixed-compute`, `one-epoch` or `equal-samples`", ""),
     "budget": ("Budget level", "FLOPs or samples"),
 }
-_ERROR: Columns = {
+_ERROR: ColumnMeanings = {
     "error": ("Mean error of its runs", "fraction"),
     "low": ("Lower end of its interval", "fraction"),
     "high": ("Upper end of its interval", "fraction"),
 }
-_VERDICT: Columns = {
+_VERDICT: ColumnMeanings = {
     "probability": ("Share of the draws in which it has the lowest error", ""),
     "runner_up": ("Configuration or value with the second lowest error, in words", ""),
     "runner_up_error": ("Error of the runner-up", "fraction"),
@@ -40,7 +40,7 @@ _VERDICT: Columns = {
     "verdict": ("`clear`, `tie` or `undecided`", ""),
     "reason": ("Reason of the verdict, in words", ""),
 }
-_SIZES: Columns = {
+_SIZES: ColumnMeanings = {
     "train_flops": ("Training FLOPs of the whole trial", "FLOPs"),
     "train_flops_per_sample": ("Training FLOPs of one pair", "FLOPs"),
     "samples_seen": ("Pairs that pass through training, repeats included", "pairs"),
@@ -48,7 +48,7 @@ _SIZES: Columns = {
     "parameters": ("Trainable parameters", "parameters"),
 }
 
-FRAMES: Mapping[str, tuple[str, Columns]] = {
+FRAMES: Mapping[str, tuple[str, ColumnMeanings]] = {
     "trials": (
         "One row per finished trial with the metric.",
         {

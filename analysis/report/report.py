@@ -27,7 +27,7 @@ from analysis.drawing.save_all import helpers, save_all
 from analysis.labels import budget_text, configuration_text
 from analysis.laws.measure import Measure
 from analysis.report import page
-from analysis.report.analyse import Analysis, Progress, analyse, no_progress
+from analysis.report.analyse import Analysis, OnProgress, analyse, no_progress
 from analysis.report.study_frames import StudyFrames
 from analysis.report.tables import law_tables, tables
 from analysis.report.tables.design_tables import design_tables
@@ -46,7 +46,7 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
     processes: int = 1,
     made: str = "",
     reload_s: int | None = None,
-    progress: Progress = no_progress,
+    progress: OnProgress = no_progress,
 ) -> tuple[str, ...]:
     """Analyse a study, finished or not, and write its report.
 

@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.arrays import Floats, Indices, Mask
-from analysis.cells.bootstrap import REFITS, CellDraws, Source, stream
+from analysis.cells.bootstrap import REFITS, CellDraws, NoiseSource, stream
 from analysis.cells.intervals import COVERAGE, Interval, half_width, intervals
 from analysis.error_unit import PERCENT, ErrorUnit
 from analysis.laws.law_fit import lack_of_fit
 from analysis.sizes import valley
 from budgets.quantity import format_flops, plural
 
-Status = Literal[
+ProfileStatus = Literal[
     "ok", "one seed", "unstable", "minimum at the edge", "concave", "above a measured size", "too few sizes"
 ]
 
@@ -62,7 +62,7 @@ class Profile:
     drawn: Floats = field(default_factory=lambda: np.empty(0))
     form: float = float("nan")
     chance: float = float("nan")
-    status: Status
+    status: ProfileStatus
     reason: str
 
     def __call__(self, size: Floats) -> Floats:
@@ -106,7 +106,7 @@ def profiles_of(draws: CellDraws, size: Floats, groups: Sequence[Indices], *, qu
 
 
 def profiles(
-    several: Sequence[ProfileData], *, refits: int, source: Source, freedom: int = 0, question: str = ""
+    several: Sequence[ProfileData], *, refits: int, source: NoiseSource, freedom: int = 0, question: str = ""
 ) -> list[Profile]:
     """Fit the profiles of one family, which share one form error.
 
@@ -128,7 +128,7 @@ def profiles(
     form = valley.form_error(valleys)
     enough = form.freedom >= _FREEDOM
     spread = form.drawn(refits or (REFITS if enough else 0), generator)
-    known: Source = "runs" if enough else source
+    known: NoiseSource = "runs" if enough else source
     return [
         _fitted(
             one, noises[k], form.variance, spread, generator, refits=refits, source=known, freedom=freedom
@@ -164,7 +164,7 @@ def _fitted(  # noqa: PLR0913 (a profile and what its family shares)
     generator: np.random.Generator,
     *,
     refits: int,
-    source: Source,
+    source: NoiseSource,
     freedom: int,
 ) -> Profile:
     t, error, draws = np.log(measured.size), measured.stack[0], len(spread)
@@ -224,7 +224,7 @@ def _minima(t: Floats, rows: Floats, variance: Floats, pull: Floats) -> tuple[Fl
     return minima, inside
 
 
-def _judge(coefficients: Floats, t: Floats, used: Indices, minimum: float) -> tuple[Status, str]:
+def _judge(coefficients: Floats, t: Floats, used: Indices, minimum: float) -> tuple[ProfileStatus, str]:
     _, c1, c2, _ = coefficients
     if c2 <= 0:
         return "concave", (
@@ -246,7 +246,7 @@ def _judge(coefficients: Floats, t: Floats, used: Indices, minimum: float) -> tu
     )
 
 
-def _height(measured: ProfileData, used: Indices, variance: Floats, refits: int) -> tuple[Status, str]:
+def _height(measured: ProfileData, used: Indices, variance: Floats, refits: int) -> tuple[ProfileStatus, str]:
     """Judge whether the minimum lies above the lowest measured error by more than the noise of both."""
     t, rows = np.log(measured.size), measured.stack[: 1 + refits]
     lowest = int(rows[0].argmin())
@@ -265,7 +265,7 @@ def _height(measured: ProfileData, used: Indices, variance: Floats, refits: int)
     return "ok", "the minimum lies between the sizes tried"
 
 
-def _stability(inside: Mask, source: Source) -> tuple[Status, str]:
+def _stability(inside: Mask, source: NoiseSource) -> tuple[ProfileStatus, str]:
     """Judge whether the minimum stays between the sizes in the draws."""
     if source != "runs":
         return "one seed", "one seed per cell: the noise of the minimum is unknown, so it is not marked"

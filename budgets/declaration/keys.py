@@ -162,7 +162,7 @@ class Tunable:
 RISING = object()
 """Mark of a list whose values are sorted."""
 
-Form = Literal[
+KeyForm = Literal[
     "value", "list", "range", "mapping", "section", "sections", "named", "inline", "choice", "special", "none"
 ]
 
@@ -190,7 +190,7 @@ class Key:
 
     name: str = ""
     field: str = ""
-    form: Form = "none"
+    form: KeyForm = "none"
     read: Reader | OneOf | None = None
     read_name: Reader | OneOf | None = None
     kind: Any = None
@@ -284,7 +284,7 @@ def _typed(hint: Any, key: Key) -> Key:  # noqa: ANN401, PLR0911 - types have no
         return replace(inside, form="sections" if inside.kind else "list" if Ellipsis in inner else "range")
     if origin is dict:
         inside = _typed(inner[1], key)
-        kinds: dict[Form, Form] = {"section": "named", "value": "mapping"}
+        kinds: dict[KeyForm, KeyForm] = {"section": "named", "value": "mapping"}
         form = kinds.get(inside.form, "special")
         return replace(inside, form=form, read_name=_typed(inner[0], key).read)
     if origin is Literal:

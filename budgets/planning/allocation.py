@@ -69,7 +69,7 @@ def allocate(plan: Plan, grid: Grid, own: Speeds) -> Plan:
 
 def priced(options: tuple[Option, ...], trial: Trial, cluster: Cluster, own: Speeds) -> tuple[Option, ...]:
     """Return a trial's options with the hours that follow from what was measured at each width."""
-    pair = trial.cell.architecture, trial.cell.strategy
+    pair = trial.cell.combination
     return tuple(
         replace(each, factor=relative_hours(each.recipe, pair, each.resources.devices, cluster, own))
         for each in options
@@ -79,11 +79,11 @@ def priced(options: tuple[Option, ...], trial: Trial, cluster: Cluster, own: Spe
 def _key(trial: Trial, grid: Grid) -> _Key:
     cell = trial.cell
     level = cell.level_flops if grid.declaration.ruled_by_level else None
-    return cell.architecture, cell.strategy, level, trial.batch_size
+    return *cell.combination, level, trial.batch_size
 
 
 def _options(trial: Trial, grid: Grid, values: Mapping[str, float]) -> tuple[Option, ...]:
     """Return the options of a trial; a trial of the tuning may have its own batch."""
     cell = trial.cell
-    of = grid.tuned({(cell.architecture, cell.strategy, None): values}) if values else grid
-    return of.setup(cell.architecture, cell.strategy, cell.level_flops).options
+    of = grid.tuned({(*cell.combination, None): values}) if values else grid
+    return of.setup(*cell.combination, cell.level_flops).options

@@ -25,9 +25,7 @@ from budgets.quality import MIXTURE
 
 _ORIGINAL_VIEWS_FROM = 64  # pixels; SLIP's blur and its crops of 8 % would leave little of smaller images
 
-Pair = tuple[str, str]
-"""An architecture and a strategy."""
-Place = tuple[str, str, int | None]
+TuningPoint = tuple[str, str, int | None]
 """An architecture and a strategy at a budget level; None for all levels."""
 
 
@@ -129,7 +127,7 @@ class Grid:
         declaration: Declaration,
         pool: PoolFacts | MixtureFacts,
         evaluation: EvaluationFacts,
-        tuned: Mapping[Place, Mapping[str, float] | None] = MappingProxyType({}),
+        tuned: Mapping[TuningPoint, Mapping[str, float] | None] = MappingProxyType({}),
     ) -> None:
         self.declaration, self.pool, self.evaluation = declaration, pool, evaluation
         self._tuned = tuned
@@ -146,7 +144,7 @@ class Grid:
 
     def candidate(self, cell: Cell, samples: int, seeds: tuple[int, ...]) -> GridCell:
         """Return a cell as a candidate; ``samples`` is ignored if the cell has a level."""
-        setup = self.setup(cell.architecture, cell.strategy, cell.level_flops)
+        setup = self.setup(*cell.combination, cell.level_flops)
         steps = samples // setup.batch_size
         if cell.level_flops is not None:
             steps = setup.steps_within(cell.level_flops)
@@ -159,7 +157,7 @@ class Grid:
             samples=steps * setup.batch_size,
         )
 
-    def tuned(self, values: Mapping[Place, Mapping[str, float] | None]) -> "Grid":
+    def tuned(self, values: Mapping[TuningPoint, Mapping[str, float] | None]) -> "Grid":
         """Return the same grid with tuned values instead of the declared ones."""
         return Grid(self.declaration, self.pool, self.evaluation, values)
 

@@ -15,6 +15,9 @@ from budgets.planning.identity import trial_id
 from budgets.planning.tuned.line import Carried
 from budgets.quantity import format_count, format_flops
 
+Combination = tuple[str, str]
+"""Names of an architecture and of a strategy that trains it."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Charge:
@@ -50,6 +53,11 @@ class Cell:
     architecture: str
     strategy: str
     level_flops: int | None
+
+    @property
+    def combination(self) -> Combination:
+        """Architecture and strategy, which decide the samples a second of a trial on its device."""
+        return self.architecture, self.strategy
 
     @property
     def level(self) -> str:

@@ -74,7 +74,7 @@ def device_hours(trial: Trial, cluster: Cluster, own: Speeds = UNMEASURED) -> Ra
     measurements are of one device, so the loss over several devices is added to them.
     """
     training = training_hours(trial, cluster, own)
-    pair = trial.cell.architecture, trial.cell.strategy
+    pair = trial.cell.combination
     # The usual utilisation, and others' measurements, already contain what is lost over several devices.
     devices = trial.resources.devices if (*pair, 1) in own else 1
     factor = relative_hours(trial.recipe, pair, devices, cluster, own)
@@ -191,7 +191,7 @@ def _longest_trunk(trials: Sequence[Trial], durations: Sequence[float]) -> float
 
 
 def _speeds(trial: Trial, cluster: Cluster, own: Speeds) -> tuple[float, float] | None:
-    kind = trial.cell.architecture, trial.cell.strategy
+    kind = trial.cell.combination
     if (*kind, 1) in own:
         return own[*kind, 1], own[*kind, 1]
     return measured_samples_per_s().get((device(cluster.device).name, *kind))

@@ -24,7 +24,7 @@ EVALUATION_SIZES = {"held-out": 2000, "seen": 2000, "style": 2000, "validation":
 
 EVALUATION_SEED = 0
 
-Score = Callable[[NDArray[np.uint8], list[str]], NDArray[np.float32]]
+ScorePairs = Callable[[NDArray[np.uint8], list[str]], NDArray[np.float32]]
 """Images uint8 (n, 3, 32, 32) and their n captions → a quality score for each, float32 (n,)."""
 
 _SCORED_AT_ONCE = 4096
@@ -62,7 +62,7 @@ def build_embedded_pool(  # noqa: PLR0913 (independent options)
     *,
     pairs: int,
     seed: int,
-    score: Score | None,
+    score: ScorePairs | None,
     scorer: Scorer | None = None,
     evaluation_sizes: Mapping[str, int] = EVALUATION_SIZES,
 ) -> Pool:
@@ -146,7 +146,7 @@ def _retrieval(size: int, seed: int, bank: Bank) -> EvaluationSet:
     )
 
 
-def _scores(score: Score, pairs: TrainingPairs) -> NDArray[np.float32]:
+def _scores(score: ScorePairs, pairs: TrainingPairs) -> NDArray[np.float32]:
     scores = []
     for start in range(0, len(pairs), _SCORED_AT_ONCE):
         some = [pairs[place] for place in range(start, min(start + _SCORED_AT_ONCE, len(pairs)))]

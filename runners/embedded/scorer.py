@@ -14,7 +14,7 @@ from runners.data.pool.pool import Pool
 from runners.data.pool.rows import vocabulary_of
 from runners.data.pool.tokenizer import tokenizer
 from runners.data.reading.in_memory_set import InMemory, InMemorySet
-from runners.embedded.embedded_pool import Score, TrainingPairs, build_embedded_pool
+from runners.embedded.embedded_pool import ScorePairs, TrainingPairs, build_embedded_pool
 from runners.embedded.scorer_cost import (
     ARCHITECTURE,
     BATCH,
@@ -43,7 +43,7 @@ def build_scored_pool(path: Path, *, pairs: int, seed: int) -> Pool:
     return build_embedded_pool(path, pairs=pairs, seed=seed, score=train_scorer(), scorer=scorer(pairs))
 
 
-def train_scorer() -> Score:
+def train_scorer() -> ScorePairs:
     """Train the scorer, on one thread so that a pool's scores do not depend on the number of cores.
 
     Returns:

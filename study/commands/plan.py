@@ -70,7 +70,7 @@ def run(options: Namespace) -> int:
 
 
 def _lines(study: "Study", plan: "Plan", *, form: str, cell: str | None) -> Iterator[str]:
-    from runners.trials.speed.throughput import kind, predict_s
+    from runners.trials.speed.throughput import predict_s
     from study.show.explain import explain_lines
     from study.show.plan_export import plan_csv, plan_json
     from study.show.plan_view import plan_lines
@@ -89,6 +89,6 @@ def _lines(study: "Study", plan: "Plan", *, form: str, cell: str | None) -> Iter
         study.declaration,
         plan,
         lambda trial: predict_s(trial, measured),
-        measured=sum(kind(trial) in measured for trial in plan.all_trials),
+        measured=sum(trial.cell.combination in measured for trial in plan.all_trials),
         own=own,
     )

@@ -191,9 +191,9 @@ def _chosen(grid: Grid, plan: Plan, trial: Trial, own: Speeds) -> Iterator[str]:
         f"{PLAIN_PASSES} / scaling efficiency. Passes: {PLAIN_PASSES}, plus 1 per recomputed forward pass. "
         f"Efficiency: measured, otherwise {cluster.scaling:g} ^ log2(GPUs). Memory limit: {memory}"
     )
-    found = grid.setup(cell.architecture, cell.strategy, cell.level_flops).options
+    found = grid.setup(*cell.combination, cell.level_flops).options
     for option in priced(found, trial, cluster, own):
-        kept = kept_over((cell.architecture, cell.strategy), option.resources.devices, cluster, own)
+        kept = kept_over(cell.combination, option.resources.devices, cluster, own)
         mark = f", chosen ({chosen.why})" if option.words == chosen.words else ""
         yield (
             f"  GPUs {option.words}: about {option.memory_bytes / 1e9:,.1f} GB on each; "

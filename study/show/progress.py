@@ -12,11 +12,10 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from budgets.planning.plan import Plan, Trial
+from budgets.planning.plan import Combination, Plan, Trial
 from budgets.planning.tuned.wording import words
 from budgets.quantity import format_count, format_flops
 from runners.trials.records.trial_files import Outcome
-from runners.trials.speed.throughput import Kind, kind
 from study.show.plan_view import trials_words
 from study.show.view import level_table, range_words, running_lines
 from study.state.planning.plan_study import planned_row
@@ -53,7 +52,7 @@ class Progress:
         self._running: tuple[str, ...] = ()
         self._failed: dict[str, str] = {}
         self._left_out: dict[str, str] = {}
-        self._speeds: list[tuple[Kind, float]] = []
+        self._speeds: list[tuple[Combination, float]] = []
 
     def begin(
         self, folder: Path, plan: Plan, *, spent_flops: int, chosen: Sequence[Trial] | None = None
@@ -96,7 +95,7 @@ class Progress:
         self._look([trial.trial_id])
         self._failed.pop(trial.trial_id, None)
         self._spent = spent_flops
-        self._speeds.append((kind(trial), outcome.timing["samples_per_s"]))
+        self._speeds.append((trial.cell.combination, outcome.timing["samples_per_s"]))
 
     def finished(self, trial: Trial, outcome: Outcome, *, spent_flops: int) -> None:
         """Show a finished trial."""
@@ -178,7 +177,7 @@ class Progress:
     def _view(self) -> RenderableType:
         running = running_trials(self._rows, {trial: self._states[trial] for trial in self._running})
         spent = self._spent + sum(each.train_flops for each in running)
-        at_work = [(kind(self._trials[each.trial]), each.samples_per_s) for each in running]
+        at_work = [(self._trials[each.trial].cell.combination, each.samples_per_s) for each in running]
         measured = (*self._speeds, *((which, speed) for which, speed in at_work if speed is not None))
         left = time_left(self._rows, self._states, running, measured, slots=self._slots)
         ahead = "" if left is None else f", about {range_words(left)} to go"

@@ -16,7 +16,7 @@ from analysis.claims.findings import findings
 from analysis.paper.paper_figures import paper_figures
 from analysis.paper.paper_page import write_paper_page
 from analysis.paper.paper_panels import READERS
-from analysis.report.analyse import Progress, no_progress
+from analysis.report.analyse import OnProgress, no_progress
 from analysis.report.comparison import write_comparison
 from analysis.report.report import write_report
 from analysis.report.study_frames import StudyFrames
@@ -56,7 +56,7 @@ def report_study(
     *,
     reload_s: int | None = None,
     target_flops: float | None = None,
-    progress: Progress = no_progress,
+    progress: OnProgress = no_progress,
 ) -> Iterator[str]:
     """Write ``results/<study>/report/`` and yield the lines of the findings.
 

@@ -27,7 +27,7 @@ from analysis.laws.descent import descend
 from analysis.laws.surfaces.surface import HUBER_DELTA, SurfaceFit, fit, fit_draws
 from analysis.laws.surfaces.surface_search import BOUNDS, SMALLEST
 
-Status = Literal["ok", "no repetition", "decay undetermined", "no surface"]
+RepeatedStatus = Literal["ok", "no repetition", "decay undetermined", "no surface"]
 
 DECAY_BOUNDS = (0.1, 1000.0)
 _UNDECIDED = "undecided: it does not improve the fit by more than chance would"
@@ -77,7 +77,7 @@ class RepeatedFit:
 
     surface: SurfaceFit
     decay: float
-    status: Status
+    status: RepeatedStatus
     reason: str
     size_decay: float
     size_reason: str

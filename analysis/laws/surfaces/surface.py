@@ -18,7 +18,7 @@ from analysis.arrays import Floats
 from analysis.laws.surfaces.surface_search import BOUNDS, SMALLEST, Data, project, search
 from budgets.quantity import plural
 
-Status = Literal["ok", "term undetermined", "exponent at bound", "restarts disagree", "too few points"]
+SurfaceStatus = Literal["ok", "term undetermined", "exponent at bound", "restarts disagree", "too few points"]
 
 HUBER_DELTA = 1e-3
 # Exponents to start from; published ones lie between 0.1 and 1.2.
@@ -52,7 +52,7 @@ class SurfaceFit:
     b: float = float("nan")
     alpha: float = float("nan")
     beta: float = float("nan")
-    status: Status
+    status: SurfaceStatus
     reason: str
     rows: int
     objective: float = float("nan")
@@ -188,7 +188,7 @@ def _natural(data: Data, ends: Floats, objectives: Floats) -> SurfaceDraws:
     )  # fmt: skip
 
 
-def _judge(data: Data, end: Floats, agreement: int) -> tuple[Status, str]:
+def _judge(data: Data, end: Floats, agreement: int) -> tuple[SurfaceStatus, str]:
     low, high = BOUNDS
     names = ("the floor", "the term of model size", "the term of data")
     # A term counts as zero half-way (in logarithms) down to the smallest followed one.

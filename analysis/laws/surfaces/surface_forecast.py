@@ -27,7 +27,7 @@ from analysis.laws.form_choice import HELD_SHARE
 from analysis.laws.surfaces.repeated import Points, RepeatedFit, fit_repeated, once
 from analysis.laws.surfaces.surface import SurfaceDraws, fit, fit_draws
 
-Key = tuple[str, str, str, str]
+FamilyKey = tuple[str, str, str, str]
 
 PLAIN, REPEATED = "surface in model size and data", "surface in model size and repeated data"
 SHARED = "surface with one exponent"
@@ -39,13 +39,13 @@ _LARGEST_STRETCH = 100.0
 """Largest factor of the discrepancy in a draw; rarer ones do not affect the shown percentiles."""
 
 
-def key(cell: pd.Series | dict[str, object]) -> Key:
+def key(cell: pd.Series | dict[str, object]) -> FamilyKey:
     """Return the key of a cell's surface: regime, quality, strategy and family of architectures."""
     regime, quality, strategy = (str(cell[name]) for name in ("regime", "quality", "strategy"))
     return regime, quality, strategy, family(str(cell["architecture"]))
 
 
-def groups(draws: CellDraws) -> dict[Key, Indices]:
+def groups(draws: CellDraws) -> dict[FamilyKey, Indices]:
     """Return the positions of the cells of each surface, by its key."""
     kept = with_families(draws).groups(["regime", "quality", "strategy", "family"])
     return {
@@ -65,7 +65,7 @@ class FamilySurface:
         beta: Intervals of the exponent of data.
     """
 
-    key: Key
+    key: FamilyKey
     fit: RepeatedFit
     alpha: Interval
     beta: Interval

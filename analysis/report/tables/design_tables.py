@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analysis.cells.table import records
-from analysis.design.course import CHOSEN, answers, decisions
+from analysis.design.course import CHOSEN, decisions, each_answer
 from analysis.error_unit import PERCENT
 from analysis.report.tables.tables import Table
 from budgets.quantity import format_flops
@@ -26,7 +26,7 @@ def design_tables(events: pd.DataFrame) -> Iterator[Table]:
             "Answered": "yes" if one["settled"] else "no",
             "Dropped now": "; ".join(new) or "–",
         }
-        for decision, one, new in answers(decisions(events))
+        for decision, one, new in each_answer(decisions(events))
     ]
     yield Table(
         name="design",

@@ -10,16 +10,16 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from budgets.planning.feasibility import reason_against
-from budgets.planning.grid import Grid, GridCell, Pair, Place
-from budgets.planning.plan import Check
+from budgets.planning.grid import Grid, GridCell, TuningPoint
+from budgets.planning.plan import Check, Combination
 from budgets.planning.tuned.line import Z90, Carried, CarriedRate, Optimum, RateLine, optimum
 from budgets.planning.tuned.winner import Score, Tried, cost_of, is_done, mean_of, noise_of, winner
 from budgets.quantity import format_flops
 
-Values = dict[Place, dict[str, float] | None]
+Values = dict[TuningPoint, dict[str, float] | None]
 
 
-def tuned_cells(grid: Grid, levels: tuple[int, ...]) -> dict[Place, GridCell]:
+def tuned_cells(grid: Grid, levels: tuple[int, ...]) -> dict[TuningPoint, GridCell]:
     """Return the cell of each place that is tuned, pairs in declared order."""
     tuning = grid.declaration.tuning
     assert tuning is not None, "called only if something is tuned"
@@ -43,7 +43,7 @@ def trained_with(grid: Grid, on: GridCell, values: Mapping[str, float]) -> Tried
     tuning = grid.declaration.tuning
     assert tuning is not None, "called only if something is tuned"
     cell = on.cell
-    changed = grid.tuned({(cell.architecture, cell.strategy, None): values})
+    changed = grid.tuned({(*cell.combination, None): values})
     candidate = changed.candidate(cell, on.declared_samples, tuning.seeds)
     reason = reason_against(candidate, changed)
     if reason is not None:
@@ -62,7 +62,7 @@ def optimum_of(points: Sequence[Tried], scores: Mapping[str, Score]) -> Optimum:
 
 
 def carry(
-    grid: Grid, levels: tuple[int, ...], best: Mapping[Place, Optimum], tuned: Values
+    grid: Grid, levels: tuple[int, ...], best: Mapping[TuningPoint, Optimum], tuned: Values
 ) -> tuple[tuple[Carried, ...], Values]:
     """Carry rates on along levels or sizes.
 
@@ -79,7 +79,7 @@ def carry(
     tuning = grid.declaration.tuning
     assert tuning is not None, "called only if something is tuned"
     pairs = list(_cheapest(grid, levels, None))
-    groups: dict[Pair, list[tuple[Place, float]]] = {}
+    groups: dict[Combination, list[tuple[TuningPoint, float]]] = {}
     if tuning.levels:
         everywhere = sorted({*levels, *(level for block in grid.declaration.grid for level in block.levels)})
         for pair in pairs:
@@ -169,7 +169,7 @@ def _around(grid: Grid, on: GridCell, tuned: Values) -> list[Tried]:
     assert grid.declaration.tuning is not None, "called only if something is tuned"
     assert on.setup.lr_peak is not None, "a cell without a learning rate is left out"
     lowest, next_one, *_ = grid.declaration.tuning.fields["lr_peak"]
-    pair = on.cell.architecture, on.cell.strategy
+    pair = on.cell.combination
     values = tuned.get((*pair, on.cell.level_flops), tuned.get((*pair, None))) or {}
     found = []
     for factor in (lowest / next_one, 1.0, next_one / lowest):
@@ -179,7 +179,7 @@ def _around(grid: Grid, on: GridCell, tuned: Values) -> list[Tried]:
     return found
 
 
-def _named(pairs: Iterable[Pair]) -> str:
+def _named(pairs: Iterable[Combination]) -> str:
     return ", ".join(f"{architecture} with {strategy}" for architecture, strategy in pairs)
 
 
@@ -202,24 +202,26 @@ def check(points: Sequence[Tried], scores: Mapping[str, Score]) -> Check | None:
     return Check(cell=cell, winner=best, lr_peak=rate, score=known, moved=moved)
 
 
-def pair_of(points: Sequence[Tried]) -> Pair:
+def pair_of(points: Sequence[Tried]) -> Combination:
     """Return the architecture and strategy that some combinations of values were tried for."""
     cell = points[0].trials[0].cell
     return cell.architecture, cell.strategy
 
 
-def _cheapest(grid: Grid, levels: tuple[int, ...], among: tuple[int, ...] | None) -> dict[Pair, GridCell]:
+def _cheapest(
+    grid: Grid, levels: tuple[int, ...], among: tuple[int, ...] | None
+) -> dict[Combination, GridCell]:
     """Return the cheapest cell of each pair, or that at one of some levels, pairs in declared order."""
-    cells: dict[Pair, tuple[tuple[int, int], GridCell]] = {}
+    cells: dict[Combination, tuple[tuple[int, int], GridCell]] = {}
     for candidate in grid.candidates(levels):
         cell, flops = candidate.cell, candidate.setup.train_flops_per_sample
         if (among is None or cell.level_flops in among) and reason_against(candidate, grid) is None:
             level = cell.level_flops if cell.level_flops is not None else candidate.samples * flops
-            pair, rank = (cell.architecture, cell.strategy), (level, -cell.subset_size)
+            pair, rank = cell.combination, (level, -cell.subset_size)
             if pair not in cells or rank < cells[pair][0]:
                 cells[pair] = rank, candidate
     return {pair: candidate for pair, (_, candidate) in cells.items()}
 
 
-def _family(grid: Grid, pair: Pair) -> str:
+def _family(grid: Grid, pair: Combination) -> str:
     return grid.setup(*pair, None).architecture.costs.family

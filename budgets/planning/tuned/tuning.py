@@ -14,7 +14,7 @@ from itertools import product
 
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.keys import DeclaredKeyError
-from budgets.planning.grid import Grid, GridCell, Place
+from budgets.planning.grid import Grid, GridCell, TuningPoint
 from budgets.planning.plan import TuningPlan, Winner
 from budgets.planning.tuned.moving import (
     carry,
@@ -63,7 +63,7 @@ def tuning_reserves(declaration: Declaration) -> tuple[int, int]:
 
 def plan_tuning(
     grid: Grid, levels: tuple[int, ...], scores: Scores
-) -> tuple[TuningPlan, dict[Place, dict[str, float] | None]]:
+) -> tuple[TuningPlan, dict[TuningPoint, dict[str, float] | None]]:
     """Plan the tuning as far as the results so far decide it.
 
     Returns:
@@ -80,8 +80,8 @@ def plan_tuning(
     left = reserve - sum(map(cost_of, first.values()))
     if left < 0:
         raise DeclaredKeyError("tuning.share", _too_dear(grid.declaration, reserve, first))
-    tried: dict[Place, list[Tried]] = {}
-    won: dict[Place, Winner | None] = {}
+    tried: dict[TuningPoint, list[Tried]] = {}
+    won: dict[TuningPoint, Winner | None] = {}
     # Values beyond the edges are chosen only when all results are known, so that the order of results
     # does not decide which place gets what is left of the share.
     complete = all(is_done(points, scores.of) for points in first.values())
@@ -114,9 +114,7 @@ def plan_tuning(
     open_ = {place[:2] for place in cells if place not in won}
     if open_ and moving:
         # A line needs both of its ends.
-        pairs = dict.fromkeys(
-            (each.cell.architecture, each.cell.strategy) for each in grid.candidates(levels)
-        )
+        pairs = dict.fromkeys(each.cell.combination for each in grid.candidates(levels))
         open_ = set(pairs)
     plan = TuningPlan(
         trials=tuple(trial for point in values for trial in point.trials),
@@ -166,7 +164,7 @@ def _most(points: Sequence[Tried], fields: Fields) -> int:
     return math.ceil(cost_of(points) * wide / len(points))
 
 
-def _too_dear(declaration: Declaration, reserve: int, first: Mapping[Place, Sequence[Tried]]) -> str:
+def _too_dear(declaration: Declaration, reserve: int, first: Mapping[TuningPoint, Sequence[Tried]]) -> str:
     assert declaration.tuning is not None and declaration.budget.study_flops, "as checked before"  # noqa: PT018
     cost = sum(map(cost_of, first.values()))
     trials = sum(len(point.trials) for points in first.values() for point in points)

@@ -27,7 +27,7 @@ _STORAGE_BYTES = 2**24
 SLOW_BYTES_PER_S = 2**24
 """Rate of a storage below which checkpoints hold trials up."""
 
-Verdict = Literal["ok", "slow", "failed"]
+NodeVerdict = Literal["ok", "slow", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,12 +44,12 @@ class PreflightCheck:
 
     node: str = field(default_factory=socket.gethostname)
     what: str
-    verdict: Verdict
+    verdict: NodeVerdict
     found: str
     advice: str = ""
 
     @classmethod
-    def of(cls, what: str, problem: str, *, found: str, verdict: Verdict = "failed") -> "PreflightCheck":
+    def of(cls, what: str, problem: str, *, found: str, verdict: NodeVerdict = "failed") -> "PreflightCheck":
         """Return a check of this node.
 
         Args:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from budgets.declaration.recipe import PLAIN_PASSES
-from budgets.planning.plan import Trial
+from budgets.planning.plan import Combination, Trial
 from runners.host.files import write_json
 
 # Measured on a CPU core with small models: a cost per sample and a cost per FLOP.
@@ -17,8 +17,6 @@ _SECONDS_PER_SAMPLE = 60e-6
 _FLOPS_PER_SECOND = 150e9
 _START_S = 1.0
 _LOADER_MARGIN = 1.1  # a loader less than 10 % faster than training was probably the bottleneck
-
-Kind = tuple[str, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,8 +52,8 @@ class Throughput:
     waited: float = 0.0
 
     @property
-    def kind(self) -> Kind:
-        """Kind of trial that was measured."""
+    def combination(self) -> Combination:
+        """Architecture and strategy that were measured together."""
         return self.architecture, self.strategy
 
 
@@ -76,10 +74,10 @@ class Calibration:
     kinds: tuple[Throughput, ...]
 
     @property
-    def speeds(self) -> dict[Kind, float]:
+    def speeds(self) -> dict[Combination, float]:
         """Samples a second of each kind on one device, without recomputation."""
         return {
-            each.kind: each.samples_per_s * each.passes / PLAIN_PASSES
+            each.combination: each.samples_per_s * each.passes / PLAIN_PASSES
             for each in self.kinds
             if each.gpus == 1
         }
@@ -88,7 +86,8 @@ class Calibration:
     def by_width(self) -> dict[tuple[str, str, int], float]:
         """Samples a second of each kind on one or several GPUs together, without recomputation."""
         return {
-            (*each.kind, each.gpus): each.samples_per_s * each.passes / PLAIN_PASSES for each in self.kinds
+            (*each.combination, each.gpus): each.samples_per_s * each.passes / PLAIN_PASSES
+            for each in self.kinds
         }
 
     def write(self, path: Path) -> None:
@@ -118,23 +117,21 @@ def slow_loading(trials: Iterable[Trial], found: Calibration | None) -> Iterator
     """Yield a note for each kind of trial on GPUs whose loader workers are no faster than its training."""
     if found is None:
         return
-    workers = {each.kind: each.worker_samples_per_s for each in found.kinds}
-    for trial in {kind(each): each for each in trials}.values():
+    workers = {each.combination: each.worker_samples_per_s for each in found.kinds}
+    for trial in {each.cell.combination: each for each in trials}.values():
         resources = trial.resources
-        alone = found.speeds.get(kind(trial), 0.0) / trial.recipe.slowdown * resources.devices
-        needed = found.by_width.get((*kind(trial), resources.devices), 0.0) / trial.recipe.slowdown or alone
-        loaded = workers.get(kind(trial), 0.0) * resources.cpus
+        alone = found.speeds.get(trial.cell.combination, 0.0) / trial.recipe.slowdown * resources.devices
+        needed = (
+            found.by_width.get((*trial.cell.combination, resources.devices), 0.0) / trial.recipe.slowdown
+            or alone
+        )
+        loaded = workers.get(trial.cell.combination, 0.0) * resources.cpus
         if resources.gpus and 0 < loaded < _LOADER_MARGIN * needed:
             yield (
-                f"{' '.join(kind(trial))}: {resources.cpus:,} loader workers load about {loaded:,.0f} "
-                f"samples/s, training was measured at {needed:,.0f}: to speed it up, give each "
+                f"{' '.join(trial.cell.combination)}: {resources.cpus:,} loader workers load about "
+                f"{loaded:,.0f} samples/s, training was measured at {needed:,.0f}: to speed it up, give each "
                 "trial more CPUs (resources: cpus) or store smaller images"
             )
-
-
-def kind(trial: Trial) -> Kind:
-    """Return the (architecture, strategy) of a trial, which decides its samples a second."""
-    return trial.cell.architecture, trial.cell.strategy
 
 
 def plain_speed(trial: Trial, samples_per_s: float) -> float:
@@ -142,7 +139,7 @@ def plain_speed(trial: Trial, samples_per_s: float) -> float:
     return samples_per_s * trial.recipe.slowdown / trial.resources.devices
 
 
-def predict_s(trial: Trial, measured: Mapping[Kind, float]) -> float:
+def predict_s(trial: Trial, measured: Mapping[Combination, float]) -> float:
     """Predict a trial's wall time in seconds; several devices share it without loss.
 
     Args:
@@ -150,8 +147,8 @@ def predict_s(trial: Trial, measured: Mapping[Kind, float]) -> float:
         measured: Measured samples a second by kind of trial, each as `plain_speed`.
     """
     samples = trial.samples_seen - trial.shared_samples
-    if kind(trial) in measured:
-        train_s = samples / measured[kind(trial)]
+    if trial.cell.combination in measured:
+        train_s = samples / measured[trial.cell.combination]
     else:
         per_sample = _SECONDS_PER_SAMPLE + trial.train_flops_per_sample / _FLOPS_PER_SECOND
         train_s = samples * per_sample

@@ -18,7 +18,7 @@ from budgets.declaration.rules import ResourceRule
 from budgets.hardware.devices import device
 from budgets.planning.plan import Plan, Trial
 from runners.trials.speed.measure_speed import calibrate
-from runners.trials.speed.throughput import Calibration, Throughput, kind
+from runners.trials.speed.throughput import Calibration, Throughput
 from runners.trials.trial_job import TrialJob
 from study.run.pools.ensure_pools import ensure_pools
 from study.show.text_table import text_table
@@ -59,7 +59,7 @@ def calibrate_study(study: Study, *, device_name: str | None, seconds: float) ->
     measured, failed = dict[tuple[object, ...], Throughput](), list[str]()
     for job, found in calibrate(jobs, side_by_side=at_once, seconds=seconds_each):
         if isinstance(found, str):
-            failed.append(f"{' '.join(kind(job.trial))}: {found}")
+            failed.append(f"{' '.join(job.trial.cell.combination)}: {found}")
         else:
             measured[_kind_and_width(job.trial)] = found
     done = [job.trial for job in jobs if _kind_and_width(job.trial) in measured]
@@ -77,7 +77,7 @@ def calibrate_study(study: Study, *, device_name: str | None, seconds: float) ->
 
 
 def _kind_and_width(trial: Trial) -> tuple[object, ...]:
-    return (*kind(trial), trial.resources.devices)
+    return (*trial.cell.combination, trial.resources.devices)
 
 
 def _jobs(study: Study, plan: Plan) -> list[TrialJob]:
@@ -87,7 +87,7 @@ def _jobs(study: Study, plan: Plan) -> list[TrialJob]:
 
 def one_of_each_kind(plan: Plan) -> list[Trial]:
     """Return the first trial of each kind of a plan."""
-    kinds = {kind(trial): trial for trial in reversed(plan.trials)}
+    kinds = {trial.cell.combination: trial for trial in reversed(plan.trials)}
     return list(reversed(kinds.values()))
 
 

@@ -22,7 +22,7 @@ from runners.trials.speed.preflight_training import (
     check_kind_over_nodes,
     check_ranks,
 )
-from runners.trials.speed.throughput import Calibration, Throughput, kind, read_calibration, slow_loading
+from runners.trials.speed.throughput import Calibration, Throughput, read_calibration, slow_loading
 from study.run.measure.calibration import estimated_memory, one_of_each_kind
 from study.run.pools.ensure_pools import ensure_pools
 from study.state.jobs import needs, trial_job
@@ -125,7 +125,7 @@ def _clock(node: str, clock: float, began: float, ended: float) -> PreflightChec
 
 def _check_kinds(study: Study, plan: Plan, backend: Backend, nodes: list[str]) -> Iterator[PreflightCheck]:
     """Train a few steps of each kind, on the nodes in turn, and keep the speeds that were not calibrated."""
-    kinds = {" ".join(kind(trial)): trial for trial in one_of_each_kind(plan)}
+    kinds = {" ".join(trial.cell.combination): trial for trial in one_of_each_kind(plan)}
     tasks = [
         Job(
             trial=name,
@@ -202,8 +202,8 @@ def _keep(study: Study, measured: list[Throughput]) -> None:
     known = read_calibration(study.calibration)
     if known is None:
         known = Calibration(machine="preflight", device=None, side_by_side=1, kinds=())
-    before = {each.kind for each in known.kinds}
-    if new := [each for each in measured if each.kind not in before]:
+    before = {each.combination for each in known.kinds}
+    if new := [each for each in measured if each.combination not in before]:
         replace(known, kinds=(*known.kinds, *new)).write(study.calibration)
 
 

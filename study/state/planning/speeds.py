@@ -1,14 +1,14 @@
 """Samples/s of a study's kinds of trials, as its own runs or ``calibrate`` measured them."""
 
 from budgets.hardware.devices import device
-from budgets.planning.plan import Plan
+from budgets.planning.plan import Combination, Plan
 from budgets.planning.price import Speeds
 from runners.results import read_json_lines
-from runners.trials.speed.throughput import Kind, kind, plain_speed, read_calibration
+from runners.trials.speed.throughput import plain_speed, read_calibration
 from study.state.study import Study
 
 
-def measured_throughput(study: Study, plan: Plan) -> dict[Kind, float]:
+def measured_throughput(study: Study, plan: Plan) -> dict[Combination, float]:
     """Return samples/s on one device by kind of trial: of the last finished one here, else calibrated.
 
     Raises:
@@ -21,7 +21,7 @@ def measured_throughput(study: Study, plan: Plan) -> dict[Kind, float]:
         return calibrated
     speeds = events.dropna(subset=["samples_per_s"]).set_index("trial")["samples_per_s"].to_dict()
     return calibrated | {
-        kind(trial): plain_speed(trial, speeds[trial.trial_id])
+        trial.cell.combination: plain_speed(trial, speeds[trial.trial_id])
         for trial in plan.all_trials
         if speeds.get(trial.trial_id)
     }

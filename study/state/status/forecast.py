@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from budgets.planning.plan import Combination
 from budgets.planning.price import Range, makespan
-from runners.trials.speed.throughput import Kind
 from study.state.status.running import Running
 from study.state.trial_states import TrialState
 
@@ -18,7 +18,7 @@ def time_left(
     rows: Mapping[str, Mapping[str, Any]],
     states: Mapping[str, TrialState],
     running: Iterable[Running],
-    measured: Iterable[tuple[Kind, float]],
+    measured: Iterable[tuple[Combination, float]],
     *,
     slots: int,
 ) -> Range | None:
@@ -36,7 +36,7 @@ def time_left(
         for kinds with one or two measurements, and of 2 around the planned time for kinds without any. None
         if no trial is left.
     """
-    speeds: dict[Kind, list[float]] = defaultdict(list)
+    speeds: dict[Combination, list[float]] = defaultdict(list)
     for kind, speed in measured:
         speeds[kind].append(speed)
     ranges = {

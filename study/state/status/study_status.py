@@ -9,11 +9,11 @@ import pandas as pd
 
 from analysis.answers.cost import STARTS, run_time
 from budgets.book.book import Book
+from budgets.planning.plan import Combination
 from budgets.planning.price import Range
 from budgets.planning.tuned.tuning import tuning_reserves
 from budgets.quantity import format_flops
 from runners.results import read_json_lines, read_table
-from runners.trials.speed.throughput import Kind
 from study.state.design import answer_lines, not_chosen
 from study.state.planning.pool_versions import ranked_anew
 from study.state.planning.tuning_table import read_winners
@@ -199,7 +199,7 @@ def _levels(plan: pd.DataFrame, states: Mapping[str, TrialState]) -> list[Level]
 
 def _measured(
     rows: Mapping[str, dict[str, Any]], events: pd.DataFrame, running: Iterable[Running]
-) -> list[tuple[Kind, float]]:
+) -> list[tuple[Combination, float]]:
     """Return the kinds of running and finished trials with their samples/s."""
     speeds = {each.trial: each.samples_per_s for each in running}
     if "samples_per_s" in events:

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from analysis.laws.forms import BOUNDED, FLOOR, POWER, SHIFT, Form
-from analysis.laws.law_fit import LawFit, Status, fit_laws
+from analysis.laws.law_fit import LawFit, LawStatus, fit_laws
 
 Floats = NDArray[np.float64]
 
@@ -68,7 +68,9 @@ def test_four_levels_are_drawn_as_untested() -> None:
         ([0.9, 0.4, 0.4, 0.4, 0.4, 0.4], "exponent at bound"),
     ],
 )
-def test_curves_without_a_law_with_floor_get_the_status_that_says_why(y: list[float], status: Status) -> None:
+def test_curves_without_a_law_with_floor_get_the_status_that_says_why(
+    y: list[float], status: LawStatus
+) -> None:
     assert fitted(y).status == status
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from analysis.cells.bootstrap import Source, cell_draws
+from analysis.cells.bootstrap import NoiseSource, cell_draws
 from analysis.cells.family import family
 from analysis.cells.table import tidy
 from analysis.charts.figure_data import FigureData
@@ -23,7 +23,7 @@ from tests.analysis.made_up.valleys import KINDS, Kind, best_sizes
 SIZES = np.array([13e6, 25e6, 39e6, 72e6, 140e6])
 
 
-def fitted(error: NDArray[np.float64], *, noise: float = 0.002, source: Source = "runs") -> Profile:
+def fitted(error: NDArray[np.float64], *, noise: float = 0.002, source: NoiseSource = "runs") -> Profile:
     shifts = noise * np.random.default_rng(0).standard_normal((1000, len(error)))
     stack = np.concatenate([error[None, :], error + shifts, error + shifts[:12]])
     runs = np.full(len(error), 3)
@@ -36,7 +36,7 @@ def profile(
     *,
     refits: int,
     runs: NDArray[np.int64],
-    source: Source,
+    source: NoiseSource,
 ) -> Profile:
     """Fit the profile of one budget alone."""
     return profiles([ProfileData(size=size, stack=stack, runs=runs)], refits=refits, source=source)[0]
@@ -103,7 +103,9 @@ def test_a_family_is_the_catalogues_or_the_letters_a_name_begins_with(name: str,
     assert family(name) == expected
 
 
-def several(errors: list[NDArray[np.float64]], *, noise: float, source: Source = "runs") -> list[Profile]:
+def several(
+    errors: list[NDArray[np.float64]], *, noise: float, source: NoiseSource = "runs"
+) -> list[Profile]:
     """Return the profiles of a family; without draws if there is no noise."""
     generator, parts = np.random.default_rng(0), []
     for error in errors:

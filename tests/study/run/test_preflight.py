@@ -63,7 +63,10 @@ def test_two_sound_nodes_pass_and_their_speeds_are_kept(
     )
     kept = read_calibration(tmp_path / "tiny" / "throughput.json")
     assert kept is not None
-    assert {each.kind for each in kept.kinds} == {("mini-ViT-XXS-8", "clip"), ("mini-ViT-XXS-8", "siglip")}
+    assert {each.combination for each in kept.kinds} == {
+        ("mini-ViT-XXS-8", "clip"),
+        ("mini-ViT-XXS-8", "siglip"),
+    }
     assert not (tmp_path / "tiny" / "trials").exists(), "nothing was run"
     assert not list((tmp_path / "tiny").glob(".preflight*"))
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis.charts.figure_data import FigureData
-from analysis.claims.findings import CLAIMS, Finding, Verdict
+from analysis.claims.findings import CLAIMS, ClaimVerdict, Finding
 from analysis.paper.agreement import agreement_text
 from analysis.paper.paper_figures import PaperFigure, paper_figures
 from analysis.paper.paper_page import write_paper_page
@@ -130,7 +130,7 @@ def test_a_target_goes_with_one_study(words: str, said: str, capsys: pytest.Capt
 
 
 def test_a_pair_of_figures_says_what_agrees_and_what_does_not() -> None:
-    def finding(name: str, where: str, verdict: Verdict) -> Finding:
+    def finding(name: str, where: str, verdict: ClaimVerdict) -> Finding:
         claim = replace(CLAIMS[0], name=name, text=f"Claim {name}.", part="", where=where)
         return Finding(
             claim=claim, verdict=verdict, supporting=1, tested=1, effect=1.0, low=0.5, high=1.5, reason=""

@@ -29,7 +29,10 @@ def test_the_plan_uses_the_measured_speed_of_every_kind_of_trial(
     here = study_in(declaration=declared, folder=tmp_path / "tiny", pools=tmp_path)
     found = read_calibration(here.calibration)
     assert found is not None
-    assert [each.kind for each in found.kinds] == [("mini-ViT-XXS-8", "clip"), ("mini-ViT-XXS-8", "flip-50")]
+    assert [each.combination for each in found.kinds] == [
+        ("mini-ViT-XXS-8", "clip"),
+        ("mini-ViT-XXS-8", "flip-50"),
+    ]
     assert [each.batch_size for each in found.kinds] == [16, 32]
     # A process that has imported torch holds 200 MB and this small model hardly more.
     assert all(each.steps >= 10 and 2e8 < each.memory_bytes < 2e9 for each in found.kinds)
@@ -60,7 +63,7 @@ def test_a_kind_that_cannot_be_measured_is_named_and_the_others_are_kept(
     assert error == "study: not measured: mini-ViT-XXS-8 flip-50: RuntimeError: the device is full"
     found = read_calibration(tmp_path / "tiny" / "throughput.json")
     assert found is not None
-    assert [each.kind for each in found.kinds] == [("mini-ViT-XXS-8", "clip")]
+    assert [each.combination for each in found.kinds] == [("mini-ViT-XXS-8", "clip")]
 
 
 def fail_for_flip(job: TrialJob, _seconds: float) -> Throughput:
