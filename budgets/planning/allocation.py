@@ -69,9 +69,9 @@ def allocate(plan: Plan, grid: Grid, own: Speeds) -> Plan:
 
 def priced(options: tuple[Option, ...], trial: Trial, cluster: Cluster, own: Speeds) -> tuple[Option, ...]:
     """Return a trial's options with the hours that follow from what was measured at each width."""
-    pair = trial.cell.combination
+    combination = trial.cell.combination
     return tuple(
-        replace(each, factor=relative_hours(each.recipe, pair, each.resources.devices, cluster, own))
+        replace(each, factor=relative_hours(each.recipe, combination, each.resources.devices, cluster, own))
         for each in options
     )
 

@@ -224,8 +224,8 @@ class Grid:
         folder = None if declaration.catalogue is None else Path(declaration.catalogue)
         architecture, strategy = load_architecture(architecture_name, folder), find_strategy(strategy_name)
         training, reason = declaration.training, inapplicable(strategy, architecture)
-        pair = architecture_name, strategy_name
-        values = self._tuned.get((*pair, level), self._tuned.get((*pair, None), {}))
+        combination = architecture_name, strategy_name
+        values = self._tuned.get((*combination, level), self._tuned.get((*combination, None), {}))
         if values is None:
             values, reason = {}, "tuning: training diverged at every value tried"
         declared = of_training.get("batch_size", training.batch_size)

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from budgets.declaration.recipe import Recipe
 from budgets.declaration.sections import Cluster
 from budgets.hardware.devices import device, measured_samples_per_s, usual_utilisation
-from budgets.planning.plan import Plan, Trial
+from budgets.planning.plan import Combination, Plan, Trial
 
 _SECONDS_PER_HOUR = 3600
 
@@ -74,10 +74,10 @@ def device_hours(trial: Trial, cluster: Cluster, own: Speeds = UNMEASURED) -> Ra
     measurements are of one device, so the loss over several devices is added to them.
     """
     training = training_hours(trial, cluster, own)
-    pair = trial.cell.combination
+    combination = trial.cell.combination
     # The usual utilisation, and others' measurements, already contain what is lost over several devices.
-    devices = trial.resources.devices if (*pair, 1) in own else 1
-    factor = relative_hours(trial.recipe, pair, devices, cluster, own)
+    devices = trial.resources.devices if (*combination, 1) in own else 1
+    factor = relative_hours(trial.recipe, combination, devices, cluster, own)
     evaluation = _hours(trial.evaluation_flops, cluster)
     return Range(low=training.low * factor + evaluation.low, high=training.high * factor + evaluation.high)
 
@@ -92,25 +92,25 @@ def training_hours(trial: Trial, cluster: Cluster, own: Speeds = UNMEASURED) -> 
     return Range(low=samples / fast / _SECONDS_PER_HOUR, high=samples / slow / _SECONDS_PER_HOUR)
 
 
-def kept_over(pair: tuple[str, str], devices: int, cluster: Cluster, own: Speeds = UNMEASURED) -> float:
+def kept_over(combination: Combination, devices: int, cluster: Cluster, own: Speeds = UNMEASURED) -> float:
     """Return the share of one device's samples a second that each of several devices keeps.
 
     It is measured at this width or at the widest measured one below; each doubling beyond that keeps the
     share ``cluster.scaling``.
     """
-    one = own.get((*pair, 1))
+    one = own.get((*combination, 1))
     width = devices if one is not None else 1
-    while width > 1 and (*pair, width) not in own:
+    while width > 1 and (*combination, width) not in own:
         width //= 2
-    kept = 1.0 if one is None else own[*pair, width] / width / one
+    kept = 1.0 if one is None else own[*combination, width] / width / one
     return kept * float(cluster.scaling ** math.log2(devices / width))
 
 
 def relative_hours(
-    recipe: Recipe, pair: tuple[str, str], devices: int, cluster: Cluster, own: Speeds = UNMEASURED
+    recipe: Recipe, combination: Combination, devices: int, cluster: Cluster, own: Speeds = UNMEASURED
 ) -> float:
     """Return the device hours of training over those of one device that recomputes nothing."""
-    return recipe.slowdown / kept_over(pair, devices, cluster, own)
+    return recipe.slowdown / kept_over(combination, devices, cluster, own)
 
 
 def price(plan: Plan, cluster: Cluster, *, own: Speeds = UNMEASURED) -> Price:

@@ -20,21 +20,23 @@ Values = dict[TuningPoint, dict[str, float] | None]
 
 
 def tuned_cells(grid: Grid, levels: tuple[int, ...]) -> dict[TuningPoint, GridCell]:
-    """Return the cell of each place that is tuned, pairs in declared order."""
+    """Return the cell of each place that is tuned, combinations in declared order."""
     tuning = grid.declaration.tuning
     assert tuning is not None, "called only if something is tuned"
     if tuning.levels:
         at = {level: _cheapest(grid, levels, (level,)) for level in tuning.levels}
         return {
-            (*pair, level): found[pair]
-            for pair in _cheapest(grid, levels, levels) for level, found in at.items() if pair in found
-        }  # fmt: skip
+            (*combination, level): found[combination]
+            for combination in _cheapest(grid, levels, levels)
+            for level, found in at.items()
+            if combination in found
+        }
     cells = _cheapest(grid, levels, None)
-    families = {_family(grid, pair) for pair in cells if pair[0] in tuning.sizes}
+    families = {_family(grid, combination) for combination in cells if combination[0] in tuning.sizes}
     return {
-        (*pair, None): found
-        for pair, found in cells.items()
-        if pair[0] in tuning.sizes or _family(grid, pair) not in families
+        (*combination, None): found
+        for combination, found in cells.items()
+        if combination[0] in tuning.sizes or _family(grid, combination) not in families
     }
 
 
@@ -78,18 +80,20 @@ def carry(
     """
     tuning = grid.declaration.tuning
     assert tuning is not None, "called only if something is tuned"
-    pairs = list(_cheapest(grid, levels, None))
+    combinations = list(_cheapest(grid, levels, None))
     groups: dict[Combination, list[tuple[TuningPoint, float]]] = {}
     if tuning.levels:
         everywhere = sorted({*levels, *(level for block in grid.declaration.grid for level in block.levels)})
-        for pair in pairs:
-            groups[pair] = [((*pair, level), float(level)) for level in everywhere]
+        for combination in combinations:
+            groups[combination] = [((*combination, level), float(level)) for level in everywhere]
     else:
-        families = {_family(grid, pair) for pair in pairs if pair[0] in tuning.sizes}
-        for pair in pairs:
-            if (family := _family(grid, pair)) in families:
-                size = float(grid.setup(*pair, None).train_flops_per_sample)
-                groups.setdefault((family, pair[1]), []).append(((*pair, None), size))
+        families = {
+            _family(grid, combination) for combination in combinations if combination[0] in tuning.sizes
+        }
+        for combination in combinations:
+            if (family := _family(grid, combination)) in families:
+                size = float(grid.setup(*combination, None).train_flops_per_sample)
+                groups.setdefault((family, combination[1]), []).append(((*combination, None), size))
     lines, values = [], dict(tuned)
     for (_, strategy), members in groups.items():
         ends = [(place, at) for place, at in members if place in best]
@@ -114,17 +118,19 @@ def carry(
         ))  # fmt: skip
     if tuning.levels:  # cells outside fixed compute have no level
         lowest = {
-            pair: next((values[*pair, at] for at in tuning.levels if (*pair, at) in tuned), None)
-            for pair in pairs
+            combination: next(
+                (values[*combination, at] for at in tuning.levels if (*combination, at) in tuned), None
+            )
+            for combination in combinations
         }
-        values |= {(*pair, None): found for pair, found in lowest.items()}
+        values |= {(*combination, None): found for combination, found in lowest.items()}
     return tuple(lines), values
 
 
 def neighbours(
     grid: Grid, levels: tuple[int, ...], tuned: Values, room: int, *, cells: Iterable[GridCell]
 ) -> tuple[list[list[Tried]], list[str]]:
-    """Return the tuned rate of each pair with its neighbours, at the larger level where most pairs fit.
+    """Return each combination's tuned rate with its neighbours, at the larger level where most of them fit.
 
     Args:
         grid: The grid with the tuned values.
@@ -134,12 +140,12 @@ def neighbours(
         cells: The cells that were tuned on; the rates are tried above their levels.
 
     Returns:
-        Three rates for each pair, the tuned one in the middle; and sentences about pairs that are left out.
+        Three rates for each combination, the tuned one in the middle; and sentences about those left out.
     """
     largest = max((on.cell.level_flops or 0 for on in cells), default=0)
     found: list[list[Tried]] = []
     every: list[list[Tried]] = []
-    # From the top down: a lower level is taken only if more pairs fit there.
+    # From the top down: a lower level is taken only if more combinations fit there.
     for level in sorted((each for each in levels if each > largest), reverse=True):
         every = [_around(grid, on, tuned) for on in _cheapest(grid, levels, (level,)).values()]
         fits, left = [], room
@@ -148,16 +154,21 @@ def neighbours(
                 fits.append(points)
                 left -= cost_of(points)
         found = max(found, fits, key=len)  # of equal lengths, `max` takes the first
-    checked = set(map(pair_of, found))
-    dear = [points for points in every if pair_of(points) not in checked]
-    small = [pair for pair in _cheapest(grid, levels, None) if pair not in {*checked, *map(pair_of, dear)}]
+    checked = set(map(combination_of, found))
+    dear = [points for points in every if combination_of(points) not in checked]
+    small = [
+        combination
+        for combination in _cheapest(grid, levels, None)
+        if combination not in {*checked, *map(combination_of, dear)}
+    ]
     said = [f"{_named(small)}: no cell at a level above those used for tuning"] if small else []
     if dear:
         assert grid.declaration.budget.study_flops is not None, "the room is a share of it"
         cost = sum(map(cost_of, every))
         share = math.ceil(1000 * cost / grid.declaration.budget.study_flops) / 10
         said.append(
-            f"{_named(map(pair_of, dear))}: tuning.check sets {format_flops(room)} aside, but all pairs at "
+            f"{_named(map(combination_of, dear))}: tuning.check sets {format_flops(room)} aside, but all "
+            "combinations at "
             f"{format_flops(every[0][0].trials[0].cell.level_flops or 0)} cost {format_flops(cost)}: "
             f"raise it to at least {share:g}%"
         )
@@ -169,8 +180,8 @@ def _around(grid: Grid, on: GridCell, tuned: Values) -> list[Tried]:
     assert grid.declaration.tuning is not None, "called only if something is tuned"
     assert on.setup.lr_peak is not None, "a cell without a learning rate is left out"
     lowest, next_one, *_ = grid.declaration.tuning.fields["lr_peak"]
-    pair = on.cell.combination
-    values = tuned.get((*pair, on.cell.level_flops), tuned.get((*pair, None))) or {}
+    combination = on.cell.combination
+    values = tuned.get((*combination, on.cell.level_flops), tuned.get((*combination, None))) or {}
     found = []
     for factor in (lowest / next_one, 1.0, next_one / lowest):
         point = trained_with(grid, on, {**values, "lr_peak": float(f"{on.setup.lr_peak * factor:.4g}")})
@@ -179,8 +190,8 @@ def _around(grid: Grid, on: GridCell, tuned: Values) -> list[Tried]:
     return found
 
 
-def _named(pairs: Iterable[Combination]) -> str:
-    return ", ".join(f"{architecture} with {strategy}" for architecture, strategy in pairs)
+def _named(combinations: Iterable[Combination]) -> str:
+    return ", ".join(f"{architecture} with {strategy}" for architecture, strategy in combinations)
 
 
 def check(points: Sequence[Tried], scores: Mapping[str, Score]) -> Check | None:
@@ -202,26 +213,25 @@ def check(points: Sequence[Tried], scores: Mapping[str, Score]) -> Check | None:
     return Check(cell=cell, winner=best, lr_peak=rate, score=known, moved=moved)
 
 
-def pair_of(points: Sequence[Tried]) -> Combination:
-    """Return the architecture and strategy that some combinations of values were tried for."""
-    cell = points[0].trials[0].cell
-    return cell.architecture, cell.strategy
+def combination_of(points: Sequence[Tried]) -> Combination:
+    """Return the architecture and strategy for which some values were tried."""
+    return points[0].trials[0].cell.combination
 
 
 def _cheapest(
     grid: Grid, levels: tuple[int, ...], among: tuple[int, ...] | None
 ) -> dict[Combination, GridCell]:
-    """Return the cheapest cell of each pair, or that at one of some levels, pairs in declared order."""
+    """Return the cheapest cell of each combination, in declared order, or that at one of some levels."""
     cells: dict[Combination, tuple[tuple[int, int], GridCell]] = {}
     for candidate in grid.candidates(levels):
         cell, flops = candidate.cell, candidate.setup.train_flops_per_sample
         if (among is None or cell.level_flops in among) and reason_against(candidate, grid) is None:
             level = cell.level_flops if cell.level_flops is not None else candidate.samples * flops
-            pair, rank = cell.combination, (level, -cell.subset_size)
-            if pair not in cells or rank < cells[pair][0]:
-                cells[pair] = rank, candidate
-    return {pair: candidate for pair, (_, candidate) in cells.items()}
+            combination, rank = cell.combination, (level, -cell.subset_size)
+            if combination not in cells or rank < cells[combination][0]:
+                cells[combination] = rank, candidate
+    return {combination: candidate for combination, (_, candidate) in cells.items()}
 
 
-def _family(grid: Grid, pair: Combination) -> str:
-    return grid.setup(*pair, None).architecture.costs.family
+def _family(grid: Grid, combination: Combination) -> str:
+    return grid.setup(*combination, None).architecture.costs.family

@@ -1,6 +1,6 @@
 """Tuning: the values tried for each architecture and strategy, within shares of the budget.
 
-Each pair of architecture and strategy is tuned on its cheapest cell; among equally cheap ones, on that with
+Each architecture is tuned with each strategy on their cheapest cell; among equally cheap ones, on that with
 most pairs. Learning rates that move are tuned at two levels or sizes (`budgets.planning.tuned.moving`). Every
 combination of the declared values is tried. If the winner lies at the edge of a field's values, the range is
 widened by one step, once. The choice follows from results alone, so a study that was stopped continues
@@ -110,12 +110,12 @@ def plan_tuning(
         checked, left_out = neighbours(grid.tuned(tuned), levels, tuned, of_check, cells=cells.values())
     values = [point for points in tried.values() for point in points]
     near = [point for points in checked for point in points]
-    pairs = dict.fromkeys((architecture, strategy) for architecture, strategy, _ in cells)
+    combinations = dict.fromkeys((architecture, strategy) for architecture, strategy, _ in cells)
     open_ = {place[:2] for place in cells if place not in won}
     if open_ and moving:
         # A line needs both of its ends.
-        pairs = dict.fromkeys(each.cell.combination for each in grid.candidates(levels))
-        open_ = set(pairs)
+        combinations = dict.fromkeys(each.cell.combination for each in grid.candidates(levels))
+        open_ = set(combinations)
     plan = TuningPlan(
         trials=tuple(trial for point in values for trial in point.trials),
         values={trial.trial_id: point.values for point in (*values, *near) for trial in point.trials},
@@ -123,7 +123,7 @@ def plan_tuning(
         most_flops=min(reserve, sum(_most(points, tuning.fields) for points in first.values())),
         metric=scores.metric,
         winners=tuple(found for found in won.values() if found is not None),
-        waiting=tuple(pair for pair in pairs if pair in open_),
+        waiting=tuple(combination for combination in combinations if combination in open_),
         carried=lines,
         neighbours=tuple(trial for point in near for trial in point.trials),
         check_flops=of_check,
@@ -156,7 +156,7 @@ def _widened(fields: Fields, best: Mapping[str, float]) -> dict[str, tuple[float
 
 
 def _most(points: Sequence[Tried], fields: Fields) -> int:
-    """Return the training FLOPs of a pair if every field is widened by one value.
+    """Return the training FLOPs of a combination if every field is widened by one value.
 
     All combinations cost the same on average: cost x product of (values + 1) / product of values.
     """
@@ -170,9 +170,9 @@ def _too_dear(declaration: Declaration, reserve: int, first: Mapping[TuningPoint
     trials = sum(len(point.trials) for points in first.values() for point in points)
     share = math.ceil(1000 * cost / declaration.budget.study_flops) / 10
     where = "" if declaration.tuning.levels else ", each at its smallest level"
-    pairs = len({place[:2] for place in first})
+    pairs = plural(len({place[:2] for place in first}), "pair")
     return (
-        f"tuning costs {format_flops(cost)} ({plural(trials, 'trial')} over {plural(pairs, 'pair')} of "
-        f"architecture and strategy{where}), but its share of the study budget is {format_flops(reserve)}: "
-        f"raise tuning.share to at least {share:g}%, or try fewer values"
+        f"tuning costs {format_flops(cost)} ({plural(trials, 'trial')} over {pairs} of architecture and "
+        f"strategy{where}), but its share of the study budget is {format_flops(reserve)}: raise "
+        f"tuning.share to at least {share:g}%, or try fewer values"
     )

@@ -199,7 +199,9 @@ def test_check_leaves_out_the_neighbours_that_do_not_fit_its_share_and_says_so_o
         assert len(said) == (1 if left_out else 0)
         for note in said:
             assert f"larger level: {left_out}: tuning.check sets " in note
-            assert note.endswith("but all pairs at 200 GFLOP cost 1.798 TFLOP: raise it to at least 9%")
+            assert note.endswith(
+                "but all combinations at 200 GFLOP cost 1.798 TFLOP: raise it to at least 9%"
+            )
 
 
 def test_check_keeps_the_other_tuned_fields_and_needs_a_larger_level() -> None:
