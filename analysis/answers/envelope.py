@@ -78,7 +78,7 @@ def _envelope(regime: str, draws: CellDraws, form: Form) -> Envelope:
 
 def _lowest(draws: CellDraws, cost: Floats, grid: Floats) -> tuple[Floats, NDArray[np.int64]]:
     """Return the lowest curve at each compute and the runs of its cell there, for each row of the stack."""
-    stack, runs = draws.resampled(), draws.cells["runs"].to_numpy(np.int64)
+    stack, runs = draws.stacked(), draws.cells["runs"].to_numpy(np.int64)
     y = np.full((len(stack), len(grid)), np.inf)
     behind = np.zeros(y.shape, dtype=np.int64)
     for positions in cells_by_curve(draws, cost):
@@ -99,7 +99,7 @@ def _law(
         draws: Cells of the regime.
         form: Form of the law.
         x: Training FLOPs.
-        y: Envelope of each row of the stack (``CellDraws.resampled``).
+        y: Envelope of each row of the stack (``CellDraws.stacked``).
         runs: Weights, in the shape of ``y``.
     """
     drawn = slice(1, 1 + draws.refits)

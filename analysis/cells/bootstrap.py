@@ -117,7 +117,7 @@ class CellDraws:
         """Number of draws that fitted estimates are refitted to."""
         return len(self.draws[:REFITS])
 
-    def resampled(self) -> Floats:
+    def stacked(self) -> Floats:
         """Return the rows of `with_measured`, then the measured errors without each run or trunk in turn."""
         units, row = np.unique(self.unit, return_inverse=True)
         shown = self.with_measured()
@@ -262,11 +262,11 @@ def _resampled(  # noqa: PLR0913 (residuals, where they come from, and how they 
             picks = trunks.picks(generator, rows.stop - low)
         picked = pool[picks]
         # Sum each cell's runs column by column: first run, second run and so on.
-        total = picked[:, ends - runs]
+        sums = picked[:, ends - runs]
         for place in range(1, int(runs.max())):
             several = np.flatnonzero(runs > place)
-            total[:, several] += picked[:, (ends - runs)[several] + place]
-        found[rows] = total / runs * factor[rows]
+            sums[:, several] += picked[:, (ends - runs)[several] + place]
+        found[rows] = sums / runs * factor[rows]
     return found
 
 

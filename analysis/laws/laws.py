@@ -142,7 +142,7 @@ def _lines(draws: CellDraws, law: Law, at: Floats) -> Floats:
     the two estimates of ``interpolation.bends``.
     """
     x = draws.column(X_COLUMNS[law.along])[law.positions]
-    best = np.minimum.accumulate(draws.take(law.positions).resampled(), axis=1)
+    best = np.minimum.accumulate(draws.take(law.positions).stacked(), axis=1)
     before, after = np.nan_to_num(bends(x, best[0], at))
     # Of the two estimates the larger in size, NaN counting as zero.
     bend = np.where(np.abs(before) > np.abs(after), before, after)
@@ -279,7 +279,7 @@ def _drawn(draws: CellDraws, curve: Curve, form: Form, moves: Moves) -> Drawn:
     """Refit a curve's law to its errors, which the discrepancy moves in the draws."""
     names = (X_COLUMNS[curve.along], "runs")
     x, runs = (draws.column(name)[curve.positions] for name in names)
-    rows = draws.take(curve.positions).resampled()
+    rows = draws.take(curve.positions).stacked()
     sds = moves.sds
     if not draws.refits and len(sds):  # no noise was measured, so the draws are of the discrepancy alone
         rows = np.concatenate([rows[:1], np.repeat(rows[:1], len(sds), axis=0), rows[1:]])

@@ -94,7 +94,7 @@ def profiles_of(draws: CellDraws, size: Floats, groups: Sequence[Indices], *, qu
     several = [
         ProfileData(
             size=size[positions],
-            stack=one.resampled(),
+            stack=one.stacked(),
             runs=one.cells["runs"].to_numpy(np.int64),
             error_unit=draws.error_unit,
         )

@@ -79,7 +79,7 @@ def family_surfaces(draws: CellDraws) -> tuple[FamilySurface, ...]:
         at, runs = Points.of(here.cells), here.column("runs")
         if len(np.unique(at.n)) < 2:  # noqa: PLR2004 (one size is no axis)
             continue
-        error = np.maximum(here.resampled(), _LEAST)
+        error = np.maximum(here.stacked(), _LEAST)
         law = fit_repeated(at.n, at.unique, at.seen, error[0], weights=runs)
         alpha = beta = Interval()
         if law.surface.supported and len(at.n) > law.parameters and draws.source == "runs":

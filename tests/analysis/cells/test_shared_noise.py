@@ -22,10 +22,10 @@ def test_trunks_are_resampled_whole_and_left_out_whole() -> None:
     assert 0.6 < whole.shared <= 1
     assert whole.freedom < 0.6 * alone.freedom
     trunks = made.groupby("trunk")["level_flops"].nunique()
-    assert len(whole.resampled()) == 1 + whole.refits + len(trunks)
-    assert len(alone.resampled()) == 1 + alone.refits + len(made)
+    assert len(whole.stacked()) == 1 + whole.refits + len(trunks)
+    assert len(alone.stacked()) == 1 + alone.refits + len(made)
     # Without a trunk every level of its curve moves; the other curves stay.
-    rows = whole.resampled()[1 + whole.refits :] != whole.cells["error"].to_numpy()
+    rows = whole.stacked()[1 + whole.refits :] != whole.cells["error"].to_numpy()
     assert sorted(rows.sum(axis=1)) == sorted(trunks)
     numbers = curve_numbers(whole.cells)
     curve = np.flatnonzero(numbers == numbers[0])
