@@ -20,7 +20,7 @@ from runners.trials.records.trial_files import kept_steps
 from study.cli import main
 from tests import waiting
 from tests.study.conftest import start_study, study, write_declaration
-from tests.study.run.faults.test_stop_and_resume import marked
+from tests.study.run.faults.local_study import marked
 
 pytestmark = pytest.mark.slow
 

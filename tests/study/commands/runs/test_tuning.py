@@ -20,7 +20,7 @@ from study.state.planning.plan_study import plan_study
 from study.state.study import Study
 from tests.study.conftest import Run, start_study, study_in, write_declaration
 from tests.study.events import require_documented
-from tests.study.run.faults.test_stop_and_resume import at_work, booked, wait_for
+from tests.study.run.faults.local_study import at_work, booked, wait_for
 
 pytestmark = pytest.mark.slow
 
