@@ -6,7 +6,7 @@ from math import isnan
 from typing import Any
 
 from budgets.quality import MIXTURE
-from budgets.quantity import format_flops
+from budgets.quantity import format_count, format_flops
 
 _WRITTEN_OUT = 100_000
 _ORDER = ("architecture", "strategy", "subset_size", "quality")
@@ -30,14 +30,8 @@ _STRATEGIES = {
 
 
 def count_text(count: float) -> str:
-    """Return a count as text: ``4096`` → ``4,096``; ``12800000`` → ``12.8M``."""
-    if count < _WRITTEN_OUT:
-        return f"{round(count):,}"
-    for size, prefix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        rounded = float(f"{count:.3g}")  # 999.97M is 1B, not 1e+03M
-        if rounded >= size:
-            return f"{rounded / size:.3g}{prefix}"
-    raise AssertionError("a count of at least 100,000 has a prefix")
+    """Return a count with three digits: ``4096`` → ``4,096``; ``12800000`` → ``12.8M``."""
+    return format_count(count, digits=3, from_=_WRITTEN_OUT)
 
 
 def budget_text(regime: str, budget: float) -> str:

@@ -16,7 +16,7 @@ _NUMBER = r"[+-]?(?:\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d[\d_]*\.?[\d_]*|\.\d+)(?:[eE]
 _QUANTITY = re.compile(rf"\s*({_NUMBER})\s*([^\s\d].*?)?\s*")
 
 _COUNT_UNITS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9, "T": 10**12}
-_LARGE = ("T", 10**12), ("B", 10**9), ("M", 10**6)
+_LARGE = ("T", 10**12), ("B", 10**9), ("M", 10**6), ("k", 10**3)
 _SI_PREFIXES = {"": 0, "k": 3, "K": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18, "Z": 21, "Y": 24}
 _FLOP_UNITS = {
     f"{prefix}{word}": 10**power for prefix, power in _SI_PREFIXES.items() for word in ("FLOP", "FLOPs")
@@ -133,13 +133,19 @@ def divide(total: int, shares: Sequence[int]) -> tuple[int, ...]:
     return tuple(parts)
 
 
-def format_count(count: float) -> str:
-    """Write a count shortly: 1024 → ``1,024``, 25000000 → ``25M``, 3.4e9 → ``3.4B``."""
-    if count < 10**6:
+def format_count(count: float, *, digits: int = 4, from_: int = 10**6) -> str:
+    """Write a count shortly: 1024 → ``1,024``, 25000000 → ``25M``, 3.4e9 → ``3.4B``.
+
+    Args:
+        count: The count.
+        digits: Digits to round to.
+        from_: Smallest count with a unit; at least 1,000.
+    """
+    if count < from_:
         return f"{count:,.0f}"
-    rounded = float(f"{count:.4g}")  # 999,999,999 is 1B, not 1000M
+    rounded = float(f"{count:.{digits}g}")  # 999,999,999 is 1B, not 1000M
     unit, size = next((unit, size) for unit, size in _LARGE if rounded >= size)
-    return f"{rounded / size:.4g}{unit}"
+    return f"{rounded / size:.{digits}g}{unit}"
 
 
 def plural(count: int, noun: str) -> str:
