@@ -6,6 +6,7 @@ s3://.
 
 import os
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from hashlib import blake2b
@@ -147,6 +148,19 @@ class Storage:
         with self._doing():
             self._fs.invalidate_cache()
             return int(self._fs.size(self._path(name)))
+
+    def age_s(self, name: str) -> float | None:
+        """Return the seconds since an object was written; None if there is none, or the storage can't tell.
+
+        The time is the storage's, now is this machine's: clocks that differ add to it.
+        """
+        with self._doing():
+            self._fs.invalidate_cache()
+            try:
+                written = self._fs.modified(self._path(name))
+            except (FileNotFoundError, NotImplementedError):
+                return None
+        return float(time.time() - written.timestamp())
 
     def sizes(self, names: Sequence[str]) -> dict[str, int]:
         """Return the bytes of objects by name.

@@ -30,15 +30,19 @@ def show_status(console: Console, study: Study, *, watch: bool = False) -> None:
     if watch and console.is_terminal:
         with Live(_view(status, bars=True), console=console, auto_refresh=False) as live:
             while status.run is not None:
-                time.sleep(_LOOK_S)
-                status = read_status(study)
+                status = _next_status(study)
                 live.update(_view(status, bars=True), refresh=True)
         return
     console.print(_view(status, bars=console.is_terminal))
     while watch and status.run is not None:
-        time.sleep(_LOOK_S)
-        status = read_status(study)
+        status = _next_status(study)
         console.print(Text("\n"), _view(status, bars=False), sep="", end="")
+
+
+def _next_status(study: Study) -> StudyStatus:
+    time.sleep(_LOOK_S)
+    study.storage.refresh()
+    return read_status(study)
 
 
 def status_json(study: Study) -> str:

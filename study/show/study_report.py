@@ -103,6 +103,7 @@ def watch_study(study: Study, say: Callable[[str], None]) -> None:
     seen: tuple[int, bool] | None = None
     going = True
     while going:
+        study.storage.refresh()
         going = running_now(study.folder) is not None
         table = study.folder / "results.parquet"
         state = (table.stat().st_mtime_ns if table.exists() else 0, going)

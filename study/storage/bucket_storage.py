@@ -23,14 +23,15 @@ from runners.trials.records.trial_files import FAILURE, is_checkpoint, is_milest
 from runners.trials.run_on_copies import run_on_copies, take_part_on_copies, upload_left
 from study.storage.bring import LEASE, STOP, bring
 from study.storage.folder_storage import FolderStorage
-from study.storage.lease import Lease, holder_of
+from study.storage.lease import Lease, holder_of, live_holder
 from study.storage.lock import (
     Holder,
     after_downloads,
     between_runs,
+    note_elsewhere,
     only_run,
     run_is_active,
-    running,
+    running_here,
     stop_run,
 )
 
@@ -69,9 +70,14 @@ class BucketStorage(FolderStorage):
 
     def refresh(self) -> None:
         """Download the study without weights and checkpoints, unless a run on this machine is active."""
+
+        def look() -> None:
+            bring(self._objects, self._name, self._folder)
+            note_elsewhere(self._folder, live_holder(self._objects, f"{self._name}/{LEASE}"))
+
         with between_runs(self._folder) as free:
             if free:  # a list of objects is stale if a driver writes meanwhile; so retry
-                patiently(lambda: bring(self._objects, self._name, self._folder), patience_s=_LOOK_PATIENCE_S)
+                patiently(look, patience_s=_LOOK_PATIENCE_S)
 
     def bring_weights(self, trial_id: str) -> None:
         """Download a trial's weights."""
@@ -86,7 +92,7 @@ class BucketStorage(FolderStorage):
 
     def stop(self, *, wait_s: float) -> Iterator[str]:
         """Ask the run to stop: by the file ``stop`` on this machine, else by an object in the bucket."""
-        if running(self._folder) is not None:
+        if running_here(self._folder) is not None:
             return super().stop(wait_s=wait_s)
         request = partial(self._objects.write, f"{self._name}/{STOP}", b"stop")
         return stop_run(f"{without_password(self._url)}/{self._name}", self._holder, request, wait_s=wait_s)
@@ -101,6 +107,7 @@ class BucketStorage(FolderStorage):
             refusal = run_is_active(f"{self._objects.url}/{self._name}")
             lease = self._lease = Lease(self._objects, f"{self._name}/{LEASE}", holder, refusal)
             lease.claim(before, say)
+            note_elsewhere(self._folder, None)
             try:
                 # A request to stop that is older than this run was meant for an earlier run.
                 self._objects.delete([f"{self._name}/{STOP}"])

@@ -141,6 +141,12 @@ class Lease:
         return json.dumps(content).encode()
 
 
+def live_holder(storage: Storage, name: str) -> Holder | None:
+    """Return the holder of a lease that was renewed in the last minute, or None."""
+    found, age_s = storage.read(name), storage.age_s(name)
+    return holder_of(found) if found is not None and age_s is not None and age_s < _DEAD_S else None
+
+
 def holder_of(content: bytes) -> Holder:
     """Return the holder of a lease, given the object's content; `UNKNOWN` if that is damaged."""
     return parse_holder(content) or UNKNOWN

@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from runners.host.files import locked
+from runners.host.files import locked, write_json
 
 _LOCK_ATTEMPTS = 5
-_STOP = "stop"
+_STOP, _ELSEWHERE = "stop", ".elsewhere.json"
+_ELSEWHERE_S = 60.0  # time after which a run that was seen elsewhere may have ended
 _LOOK_S = 0.2
 _DOWNLOAD_S = 60.0
 
@@ -99,7 +100,7 @@ def between_runs(folder: Path) -> Iterator[bool]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with after_downloads(folder) as free:
-        yield free and running(folder) is None
+        yield free and running_here(folder) is None
 
 
 @contextmanager
@@ -110,7 +111,24 @@ def after_downloads(folder: Path) -> Iterator[bool]:
 
 
 def running(folder: Path) -> Holder | None:
-    """Return the active run of the study, if any."""
+    """Return the active run of the study, if any, here or on another machine with the same bucket."""
+    mark = folder / _ELSEWHERE
+    if (here := running_here(folder)) is not None or not mark.exists():
+        return here
+    return parse_holder(mark.read_bytes()) if time.time() - mark.stat().st_mtime < _ELSEWHERE_S else None
+
+
+def note_elsewhere(folder: Path, holder: Holder | None) -> None:
+    """Record the run that was just seen on another machine, or that there is none, for `running`."""
+    mark = folder / _ELSEWHERE
+    if holder is None:
+        mark.unlink(missing_ok=True)
+    else:
+        write_json(mark, asdict(holder))
+
+
+def running_here(folder: Path) -> Holder | None:
+    """Return the active run that holds the lock of the study's folder, if any."""
     lock = folder / ".lock"
     if not lock.exists():
         return None

@@ -88,6 +88,23 @@ def test_one_run_at_a_time(machine: Machine) -> None:
         assert running(elsewhere.folder) is not None
 
 
+def test_an_active_run_is_seen_from_anywhere(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, elsewhere = machine("here"), machine("elsewhere")
+    with here.storage.claim(say):
+        elsewhere.storage.refresh()
+        holder = running(elsewhere.folder)
+        assert holder is not None
+        assert holder == running(here.folder)
+        if elsewhere.folder != here.folder:
+            os.utime(elsewhere.folder / ".elsewhere.json", (0, 0))
+            assert running(elsewhere.folder) is None, "what was seen long ago says nothing of now"
+            monkeypatch.setattr(lease, "_DEAD_S", -60)
+            elsewhere.storage.refresh()
+            assert running(elsewhere.folder) is None, "a run that no longer renews its lease has died"
+    elsewhere.storage.refresh()
+    assert running(elsewhere.folder) is None
+
+
 def test_a_stop_from_anywhere_reaches_only_the_active_run(machine: Machine) -> None:
     here, elsewhere = machine("here"), machine("elsewhere")
     with pytest.raises(ValueError, match=r"no run of .* is active"):
