@@ -12,7 +12,7 @@ from analysis.cells.bootstrap import cell_draws
 from analysis.cells.family import family
 from analysis.cells.intervals import QUANTILE
 from analysis.cells.table import CELL, metrics, tidy
-from analysis.claims.slice import VARIANT, VARIANTS
+from analysis.claims.slice import VARIANT, VARIANTS, at_fullest_budget
 from analysis.error_unit import is_loss
 from analysis.labels import quality_fraction
 from runners.evaluate.variants import variant_sets
@@ -41,6 +41,7 @@ _STRATEGIES = {
 }  # fmt: skip
 _SIZES = {"ViT-Ti/16": 2.65, "ViT-S/16": 6.03, "ViT-B/32": 5.76, "ViT-B/16": 19.1, "ViT-L/16": 63.3}
 _MANY_EPOCHS = 10
+_BATCH_OF_EPOCHS = 0.01  # share of the epochs that rounding to whole batches may take
 
 
 def from_figures(figures: pd.DataFrame) -> pd.DataFrame:
@@ -139,7 +140,13 @@ def _cells(results: pd.DataFrame, column: str) -> pd.DataFrame:
         error=100 * cells["error"], sd=100 * np.asarray(sd), quality_text=cells["quality"],
         quality=[quality_fraction(str(name)) for name in cells["quality"]],
         family=[family(str(name)) for name in cells["architecture"]], size=cells["train_flops_per_sample"],
+        epochs=[_whole(epochs) for epochs in cells["epochs"]],
     )  # fmt: skip
+
+
+def _whole(epochs: float) -> float:
+    """Return a number of epochs without what rounding to whole batches took from a whole number."""
+    return float(round(epochs)) if abs(epochs - round(epochs)) <= _BATCH_OF_EPOCHS * epochs else epochs
 
 
 def _average(frames: list[pd.DataFrame]) -> pd.DataFrame:
@@ -166,9 +173,9 @@ def _slice(cells: pd.DataFrame, group: str) -> pd.DataFrame:
     if group == "vits":
         kept = kept[kept["family"] == "ViT"]
     if group == "augmentation":
-        # The claims are about many epochs, which the largest budget of each regime has most of.
-        many = kept[kept["epochs"] >= _MANY_EPOCHS]
-        kept = many[many["budget"] == many.groupby("regime")["budget"].transform("max")]
+        many = kept[kept["epochs"] >= _MANY_EPOCHS]  # the claims are about many epochs
+        by_regime = [at_fullest_budget(each) for _, each in many.groupby("regime")]
+        kept = pd.concat(by_regime) if by_regime else many
     if len(kept):
         held = [name for name in ("architecture", "quality") if name not in varies]
         most = {name: kept[name].value_counts().index[0] for name in held}

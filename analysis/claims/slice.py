@@ -64,6 +64,16 @@ def _text(name: str, value: object) -> str:
     return f"{value:.0%}" if name == "quality" else str(value)
 
 
+def at_fullest_budget(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the cells of the budget with the most cells, of several the largest.
+
+    The largest budget alone may have a single cell, such as many epochs of the largest set.
+    """
+    counts = cells["budget"].value_counts()
+    fullest = float(counts[counts == counts.max()].index.max())
+    return cells[cells["budget"] == fullest]
+
+
 class Slice:
     """A table of errors and their noise, from the rows of one group, metric and regime.
 
@@ -71,15 +81,16 @@ class Slice:
         frame: Frame of `claim_frame`.
         row: Column whose values label the rows, such as ``subset_size``.
         column: Column whose values label the columns, such as ``architecture``.
-        where: Column → value to keep. In regimes that compare at one budget, only the largest is kept.
+        where: Column → value to keep. In regimes that compare at one budget, only that with the most cells is
+            kept, of several the largest.
     """
 
     def __init__(self, frame: pd.DataFrame, row: str, column: str, **where: object) -> None:
         kept = frame
         for name, value in where.items():
             kept = kept[kept[name] == value]
-        if where.get("regime") in (EQUAL, "fixed-compute") and len(kept):
-            kept = kept[kept["budget"] == kept["budget"].max()]
+        if where.get("regime") in (EQUAL, "fixed-compute"):
+            kept = at_fullest_budget(kept)
         self._names = (row, column)
         self._metric = str(where.get("metric", ""))
         self.rows = sorted(set(kept[row]))

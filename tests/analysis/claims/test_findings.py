@@ -157,3 +157,55 @@ def test_without_results_no_claim_is_testable() -> None:
     assert {one.verdict for one in findings(from_study(pd.DataFrame(), metric="held-out/top1"))} == {
         "not testable"
     }
+
+
+def test_a_single_cell_at_the_largest_budget_does_not_hide_the_comparisons_below_it() -> None:
+    rows = equal_samples(0.2)
+    longest = rows.iloc[[-1]].assign(trial="longest", samples_seen=10 * 10**9)
+    found = judge(BY_NAME["C38"], from_study(pd.concat([rows, longest]), metric="held-out/top1"))
+    assert (found.verdict, found.tested) == ("supported", 3)
+
+
+def test_augmentation_is_compared_within_a_regime() -> None:
+    rows = equal_samples(0.2).assign(epochs=30.0)
+    bought = rows[rows["strategy"] == "clip"].assign(regime="fixed-compute", samples_seen=4 * 10**9)
+    bought["trial"] += " bought"
+    bought["held-out/top1"] = 0.99  # of four times the samples
+    found = judge(BY_NAME["C36"], from_study(pd.concat([rows, bought]), metric="held-out/top1"))
+    assert (found.verdict, found.supporting, found.tested) == ("supported", 4, 4)
+
+
+def test_epochs_that_lack_part_of_a_batch_are_whole() -> None:
+    rows = [
+        trial_row((25_000_000, "all", "ViT-X", "clip"), 2e11, seed, error + 0.001 * seed)
+        | {
+            "trial": f"{epochs}-{seed}",
+            "regime": "equal-samples",
+            "samples_seen": seen,
+            "epochs": seen / 25e6,
+        }
+        for epochs, seen, error in ((16, 399_998_976, 0.5), (32, 799_997_952, 0.45))
+        for seed in range(3)
+    ]
+    found = judge(BY_NAME["C02"], from_study(pd.DataFrame(rows), metric="held-out/top1"))
+    assert (found.verdict, found.tested) == ("contradicted", 1)
+    assert found.effect == pytest.approx(0.5 - 5.0)
+
+
+@pytest.mark.parametrize("sizes", [(10**7, 10**8, 10**9), (10**8,)])
+def test_each_half_of_a_claim_has_a_verdict_of_its_own(sizes: tuple[int, ...]) -> None:
+    rows = [
+        trial_row((size, "all", "ViT-X", "clip"), 2e11, seed, error - 1e-10 * size + 0.001 * seed)
+        | {
+            "trial": f"{name}-{size}-{seed}",
+            "regime": "one-epoch",
+            "architecture": name,
+            "samples_seen": size,
+        }
+        for name, error in (("RN50", 0.4), ("ViT-B-32", 0.5))
+        for size in sizes
+        for seed in range(3)
+    ]
+    frame = from_study(pd.DataFrame(rows), metric="held-out/top1")
+    verdicts = [judge(BY_NAME[f"C27{part}"], frame).verdict for part in ("few", "many")]
+    assert verdicts == (["supported", "contradicted"] if len(sizes) > 1 else ["not testable"] * 2)
