@@ -211,15 +211,15 @@ def _choices(draws: CellDraws, cost: Floats) -> Iterator[tuple[float, int, CellD
                 beyond = np.flatnonzero(here.cells["beyond"].to_numpy(bool))
                 if not set(choice.members).isdisjoint(beyond.tolist()):
                     kept_values = at_compute(of_regime, own_cost, flops, falling=False)
-                    choice = _of_measured(here, choice, choose(kept_values))
+                    choice = of_measured(here, choice, choose(kept_values))
                 yield flops, int(inside[place]), here, choice
 
 
-def _of_measured(here: CellDraws, choice: Choice, measured: Choice) -> Choice:
+def of_measured(here: CellDraws, choice: Choice, measured: Choice) -> Choice:
     """Return a choice without ties that hold only if curves fall on beyond their last cells.
 
     Args:
-        here: Configurations as they would be at a compute.
+        here: Configurations as they would be at a compute, with ``beyond``, whether it is beyond their cells.
         choice: The choice among them.
         measured: The choice if curves keep their last values beyond their last cells.
     """

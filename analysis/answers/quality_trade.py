@@ -5,14 +5,16 @@ budget. Its logarithm is regressed on the logarithm of the budget (or of the poo
 its probability are the answer: filter less, or more, as the budget grows.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from analysis.arrays import Floats
+from analysis.arrays import Floats, Indices
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.intervals import COVERAGE, column_intervals, interval
 from analysis.labels import quality_fraction
@@ -50,7 +52,7 @@ class QualityTrade:
 
 
 def quality_trades(draws: CellDraws) -> tuple[QualityTrade, ...]:
-    """Return every slice with at least two qualities at two budgets, or of two pools."""
+    """Return every slice with the same two qualities at two budgets, or of two pools."""
     fraction = np.array([quality_fraction(str(name)) for name in draws.cells["quality"]])
     # Named subsets and mixtures are not fractions of a pool.
     draws, fraction = draws.take(np.flatnonzero(fraction <= 1)), fraction[fraction <= 1]
@@ -70,13 +72,14 @@ def quality_trades(draws: CellDraws) -> tuple[QualityTrade, ...]:
 def _trade(draws: CellDraws, along: str, held: Mapping[str, Any]) -> QualityTrade | None:
     error, fraction = draws.with_measured(), draws.column("fraction")
     pairs = draws.column("pairs")
-    x, best = [], []
-    for key, places in draws.groups([along]):
-        if len(np.unique(fraction[places])) > 1:
-            x.append(float(str(key[0])) if along == "budget" else float(pairs[places].mean()))
-            best.append(fraction[places[error[:, places].argmin(axis=1)]])
-    if len(x) < _FEWEST:
+    points, compared = _comparable([(key[0], places) for key, places in draws.groups([along])], fraction)
+    if len(points) < _FEWEST:
         return None
+    x, best = [], []
+    for value, inside in points:
+        places = inside[np.isin(fraction[inside], compared)]
+        x.append(float(str(value)) if along == "budget" else float(pairs[places].mean()))
+        best.append(fraction[places[error[:, places].argmin(axis=1)]])
     chosen, log_x = np.stack(best, axis=1), np.log(x)
     centred = log_x - log_x.mean()
     slopes = np.log(chosen) @ centred / (centred @ centred)
@@ -91,6 +94,22 @@ def _trade(draws: CellDraws, along: str, held: Mapping[str, Any]) -> QualityTrad
         along=along, held=held, best=frame, slope=float(slopes[0]), slope_low=low, slope_high=high,
         verdict=verdict, reason=reason,
     )  # fmt: skip
+
+
+def _comparable(
+    points: Sequence[tuple[Hashable, Indices]], fraction: Floats
+) -> tuple[list[tuple[Hashable, Indices]], list[float]]:
+    """Return the points that share two fractions, as many as possible, and the fractions that all have.
+
+    Among other fractions the best would differ between the points because the fractions tried do.
+    """
+    tried = [set(fraction[places].tolist()) for _, places in points]
+    counts = Counter(pair for each in tried for pair in combinations(sorted(each), 2))
+    if not counts:
+        return [], []
+    kept = max((set(pair) for pair in counts), key=lambda pair: counts[min(pair), max(pair)])
+    shared = [place for place, each in enumerate(tried) if kept <= each]
+    return [points[place] for place in shared], sorted(set.intersection(*(tried[each] for each in shared)))
 
 
 def _judge(slopes: Floats, measured: bool, points: int) -> tuple[TradeVerdict, str]:  # noqa: FBT001 (private)

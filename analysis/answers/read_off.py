@@ -76,7 +76,7 @@ def at_compute(draws: CellDraws, cost: Floats, flops: float, *, falling: bool = 
         )
         line = draws.draws[:, positions]
         if beyond:
-            open_below = falling * _fall_beyond(x, line, flops) * generator.random(len(line))
+            open_below = falling * fall_beyond(x, line, flops) * generator.random(len(line))
         else:
             open_below = sags(x, error, flops, len(line), generator)
         drawn.append(np.maximum(read(x, line, at)[:, 0] - open_below, 0.0))
@@ -90,7 +90,7 @@ def at_compute(draws: CellDraws, cost: Floats, flops: float, *, falling: bool = 
     )
 
 
-def _fall_beyond(cost: Floats, error: Floats, flops: float) -> Floats:
+def fall_beyond(cost: Floats, error: Floats, flops: float) -> Floats:
     """Return the fall of each row from its last cell to a compute beyond it, along the last line."""
     if len(cost) == 1:
         return np.zeros(len(error))

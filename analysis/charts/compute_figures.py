@@ -111,7 +111,8 @@ def excess_over_compute(measure: Measure, *, axis: str) -> FigureData | None:
     draws, metric, unit = measure.draws, measure.metric, measure.draws.error_unit
     held, _ = slice_along(draws, axis)
     drawn = [law for law in _of_slice(measure, held) if law.fit.supported]
-    if not any(law.fit.floor > 0 for law in drawn):
+    alone = axis == "strategy" and len({law.identity[axis] for law in drawn}) < 2  # noqa: PLR2004 (as above)
+    if alone or not any(law.fit.floor > 0 for law in drawn):
         return None
     rows, below, slopes = [], 0, []
     for law in sorted(drawn, key=lambda law: sort_key(axis, law.identity[axis])):
@@ -240,7 +241,8 @@ def laws_text(drawn: Sequence[Law], unit: ErrorUnit, x: str = "C") -> str:
         formula = f"{form.formula.replace('x', x)} ({form.name})"
         said.append(f"{plural(len(mine), 'law')} {formula}{_misses_text(mine, unit)}")
     untested = sum(not law.fit.tested for law in shown)
-    said += [f"{untested} of them have four levels or fewer and are not tested (dashed)"] if untested else []
+    have = "has four levels or fewer and is" if untested == 1 else "have four levels or fewer and are"
+    said += [f"{untested} of them {have} not tested (dashed)"] if untested else []
     said += [f"{count} not drawn ({status}); thin lines join their cells" for status, count in left.items()]
     return "; ".join(said)
 

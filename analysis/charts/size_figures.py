@@ -105,6 +105,8 @@ def over_pairs(measures: Sequence[Measure], *, axis: str) -> FigureData | Missin
             title=title,
             reason="no curve over pairs at equal samples or over one epoch has two finished cells",
         )
+    if axis == "strategy" and len({law.identity[axis] for panel in panels for law in panel.laws}) < 2:  # noqa: PLR2004 (two are compared)
+        return Missing(title=title, reason=f"no two finished trials differ only in {AXIS_WORDS[axis]}")
     return _drawn(
         panels, axis=axis, name=f"error-data-{axis}", title=title, x_label="unique image-text pairs",
         against="the number of unique pairs",

@@ -48,7 +48,7 @@ def search(
         matrix = hessian + damping[active, None, None] * damper[active]
         lowest, highest = ((theta[active] == bound) @ along > 0 for bound in bounds)
         matrix, slope = resting(matrix, gradient[active], lowest, highest)
-        move = np.linalg.solve(matrix, slope[:, :, None])[:, :, 0]
+        move = _solved(matrix, slope)
         # A step beyond 1 leaves the range of the quadratic approximation.
         tried = np.clip(theta[active] - np.clip(move @ along.T, -1.0, 1.0), *bounds)
         new = expand(active, tried)
@@ -71,6 +71,14 @@ def search(
         if not len(active):
             break
     return theta, value
+
+
+def _solved(matrix: Floats, slope: Floats) -> Floats:
+    """Return the step of each search, none along a parameter without effect."""
+    try:
+        return np.asarray(np.linalg.solve(matrix, slope[:, :, None])[:, :, 0])
+    except np.linalg.LinAlgError:  # its damping is below rounding beside the other entries
+        return np.asarray((np.linalg.pinv(matrix, hermitian=True) @ slope[:, :, None])[:, :, 0])
 
 
 def resting(matrix: Floats, gradient: Floats, lowest: Mask, highest: Mask) -> tuple[Floats, Floats]:

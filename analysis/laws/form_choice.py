@@ -91,11 +91,15 @@ def choose_form(draws: CellDraws, family: Sequence[Curve]) -> FormChoice:
     # Prefer forms that would be drawn; among these the list is already sorted by held-out error.
     near = _near({law: misses[law] for law in laws["law"] if law in misses})
     best = laws[laws["law"].isin(near)].iloc[0] if near else laws.iloc[0]
+    whose = "" if best["law"] == laws["law"].iloc[0] else " of the laws that pass near their cells"
     reason = (
-        f"lowest error on {plural(int(best['points']), 'held-out cell')} of "
+        f"lowest error{whose} on {plural(int(best['points']), 'held-out cell')} of "
         f"{plural(int(best['curves']), 'curve')}, at most {points['factor'].max():.3g} times beyond the "
         "fitted levels"
     )
+    carried = found.loc[found["law"] == LAST, "error"]
+    if (carried < best["error"]).any():
+        reason += ", though the last level carried on misses them by less"
     form = FORMS[str(best["law"])]
     if best["points"] < FEWEST_POINTS:
         reason += "; so few cells hardly distinguish the laws"

@@ -70,7 +70,8 @@ def _shared(first: CellDraws, other: CellDraws) -> pd.DataFrame:
 
 def _answers(draws: Mapping[str, CellDraws]) -> Table:
     best = {
-        name: {(row["regime"], row["at"]): row for row in records(frontier(mine))}
+        # Without the regime, which a study with several adds.
+        name: {(row["regime"], row["at"].partition(" (")[0]): row for row in records(frontier(mine))}
         for name, mine in draws.items()
     }
     first, *others = best
@@ -78,7 +79,7 @@ def _answers(draws: Mapping[str, CellDraws]) -> Table:
     for key in best[first]:
         if not any(key in best[name] for name in others):
             continue
-        row = {"Budget": key[1]}
+        row = {"Budget": best[first][key]["at"]}
         for name, mine in best.items():
             found = mine.get(key)
             row[name] = "–" if found is None else f"{configuration_text(found)} ({found['verdict']})"
@@ -100,6 +101,8 @@ def _change(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     leaders = [tuple(row[name] for name in CONFIGURATION) for row in (one, other)]
     if leaders[0] == leaders[1]:
         return "same"
+    if one["verdict"] == other["verdict"] == "undecided":
+        return "undecided in both"
     return "within the tie" if leaders[0] in theirs or leaders[1] in mine else "changed"
 
 

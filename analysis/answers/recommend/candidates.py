@@ -4,17 +4,19 @@ A configuration measured within 3 % of the budget is read as measured. Any other
 curve, if that is drawn. Beyond its cells it is read by the surface of its family, if that forecasts held-out
 budgets better than the law. A curve without a law is read by straight lines in ln x if the budget lies
 between two of its levels. A cheaper measured cell replaces the reading if it is lower or if nothing else can
-be read. Nothing is read below the measured budgets, or beyond them by more than a given factor. The number of
-pairs is not extrapolated, except in one epoch, where compute buys pairs.
+be read; beyond the last cell its curve may fall on. Nothing is read below the measured budgets, or forecast
+beyond them by more than a given factor. The number of pairs is not extrapolated, except in one epoch, where
+compute buys pairs.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
+from analysis.answers.read_off import fall_beyond
 from analysis.arrays import Floats, Mask
 from analysis.cells.bootstrap import CellDraws, stream
 from analysis.cells.curves import Curve
@@ -42,6 +44,9 @@ class Reading:
         read: Source of the error, in words.
         by: Law that it was read by; without a name if there was none.
         cell: Place of the measured cell among the candidate's; None if it was not measured.
+        falling: For the last cell of a curve that ends before the compute, the error with draws that fall on
+            as in `analysis.answers.read_off.at_compute`; otherwise None.
+        far: True for a cell whose compute times the limit of extrapolation is below the budget.
     """
 
     error: Floats
@@ -49,6 +54,8 @@ class Reading:
     read: str
     by: Forecaster = field(default_factory=lambda: Forecaster(law="", error=float("nan"), reason=""))
     cell: int | None = None
+    falling: Floats | None = None
+    far: bool = False
 
 
 def every_candidate(draws: CellDraws, laws: Iterable[Law]) -> list[Curve]:
@@ -106,28 +113,32 @@ def read_at(
     nearest = int(np.abs(np.log(x / at)).argmin())
     main: Reading | None = None
     if _same_level(x, at).any():
-        main = _measured(x, errors, nearest)
+        main = _measured(x, errors, nearest, at)
     elif x.min() < at <= limit * x.max():
         main = surface or _by_curve(draws, one, at)
-    cheaper = np.flatnonzero((x <= at * SAME_COST) & (x >= at / limit))
+    cheaper = np.flatnonzero(x <= at * SAME_COST)
     if len(cheaper):
         lowest = int(cheaper[errors[0, cheaper].argmin()])
         # The lowest of many cells is low by luck as well, so it must beat the reading by more than the noise.
         # A forecast beyond the data, however, must itself be lower than any cheaper cell.
         beyond = main is not None and main.cell is None and at > x.max()
         if main is None or _lower(errors[:, lowest], main.error, chance=not beyond):
-            return _measured(x, errors, lowest)
-    if main is None and x.min() > at:
-        return f"all its budgets are above {format_flops(at)}"
-    return main or f"measured budgets end more than {limit:g} times from this one"
+            return replace(_measured(x, errors, lowest, at), far=main is None and x.max() < at / limit)
+    return main or f"all its budgets are above {format_flops(at)}"
 
 
 def _same_level(flops: Floats, at: float) -> Mask:
     return np.asarray(np.abs(np.log(flops / at)) <= np.log(SAME_COST))
 
 
-def _measured(x: Floats, errors: Floats, place: int) -> Reading:
-    return Reading(error=errors[:, place], flops=float(x[place]), read="measured", cell=place)
+def _measured(x: Floats, errors: Floats, place: int, at: float) -> Reading:
+    found = Reading(error=errors[:, place], flops=float(x[place]), read="measured", cell=place)
+    order = np.argsort(x)
+    if place != order[-1] or x[place] * SAME_COST >= at:
+        return found
+    falls = fall_beyond(x[order], errors[:, order], at)
+    falls *= np.append(0.0, stream("recommended beyond").random(len(errors) - 1))
+    return replace(found, falling=np.maximum(errors[:, place] - falls, 0.0))
 
 
 def _lower(one: Floats, other: Floats, *, chance: bool) -> bool:

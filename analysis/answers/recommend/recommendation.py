@@ -3,14 +3,14 @@
 Every configuration is read at the budget, see ``candidates``, and the best of those that fit is chosen.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.answers.frontier import Choice, choose
+from analysis.answers.frontier import Choice, choose, of_measured
 from analysis.answers.recommend.candidates import (
     Reading,
     candidate_columns,
@@ -89,8 +89,9 @@ def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
     Raises:
         ValueError: No configuration can be read within the limit.
     """
-    fitting: list[tuple[dict[str, Any], Floats]] = []
-    too_large: list[tuple[dict[str, Any], Floats]] = []
+    fitting: list[tuple[dict[str, Any], Reading]] = []
+    far: list[tuple[dict[str, Any], Reading]] = []
+    too_large: list[tuple[dict[str, Any], Reading]] = []
     left_out: list[dict[str, str]] = []
     found = every_candidate(draws, laws)
     spent = np.array([usable_flops(draws, one, flops, pairs) for one in found])
@@ -106,10 +107,18 @@ def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
         # In one epoch an unmeasured candidate is read at the compute that the pairs allow, so it always fits.
         bought = "subset_size" not in one.identity and reading.cell is None
         if bought or row["pool"] <= np.ceil(pairs):
-            fitting.append((row, reading.error))
+            (far if reading.far else fitting).append((row, reading))
             continue
         left_out.append({"curve": name, "reason": f"needs a pool of {row['pool']:,} pairs"})
-        too_large.append((row, reading.error))
+        too_large.append((row, reading))
+    # A cell far below the budget says little of the budget, unless it is lower than all that was read there.
+    lowest = min((reading.error[0] for _, reading in fitting), default=-np.inf)
+    for row, reading in far:
+        if reading.error[0] < lowest:
+            fitting.append((row, reading))
+        else:
+            reason = f"measured budgets end more than {limit:g} times from this one"
+            left_out.append({"curve": configuration_text(row), "reason": reason})
     if not fitting:
         why = [f"{row['curve']}: {row['reason']}" for row in left_out]
         more = f"; and {len(why) - _NAMED} more" if len(why) > _NAMED else ""
@@ -129,7 +138,7 @@ def _row(draws: CellDraws, one: Curve, reading: Reading, at: float, flops: float
     return row | {
         "flops": reading.flops, "read": reading.read, "measured": reading.cell is not None,
         "factor": factor if factor > 1 else reading.flops / x.max(), "beyond": factor > SAME_COST,
-        "share": reading.flops / flops,
+        "share": reading.flops / flops, "usable": at, "ends": reading.falling is not None,
         "uses_up": at < flops / SAME_COST and reading.flops > at / SAME_COST,
         "runs": int(behind["runs"].min()), "diverged": int(behind["diverged"].sum()),
         "law": reading.by.law, "law_error": reading.by.error, "law_reason": reading.by.reason,
@@ -139,20 +148,23 @@ def _row(draws: CellDraws, one: Curve, reading: Reading, at: float, flops: float
 
 def _choose(
     draws: CellDraws,
-    fitting: list[tuple[dict[str, Any], Floats]],
-    too_large: list[tuple[dict[str, Any], Floats]],
+    fitting: list[tuple[dict[str, Any], Reading]],
+    too_large: list[tuple[dict[str, Any], Reading]],
     left_out: pd.DataFrame,
 ) -> Recommendation:
-    # Without measured noise a cell has a single error, while a law still has draws of its discrepancy.
-    longest = max(len(error) for _, error in fitting)
-    fitting = [(row, error if len(error) > 1 else np.repeat(error, longest)) for row, error in fitting]
-    fitting = sorted(fitting, key=lambda one: float(one[1][0]))
-    errors = np.clip(np.stack([error for _, error in fitting], axis=1), 0.0, draws.error_unit.most)
+    fitting = sorted(fitting, key=lambda one: float(one[1].error[0]))
+    errors = _stacked([reading.error for _, reading in fitting], draws)
     low, high = column_intervals(errors[1:])
     wide = low < high  # an interval without width is that of a single error, which was repeated
     ends = {"low": np.where(wide, low, np.nan), "high": np.where(wide, high, np.nan)}
     cells = pd.DataFrame([row for row, _ in fitting]).assign(error=errors[0], **ends)
     choice = choose(replace(draws, cells=cells, draws=errors[1:]))
+    if cells["ends"].any():
+        ends_before = replace(draws, cells=cells.assign(beyond=cells["ends"]))
+        falling = [reading.error if reading.falling is None else reading.falling for _, reading in fitting]
+        choice = of_measured(
+            ends_before, choose(replace(ends_before, draws=_stacked(falling, draws)[1:])), choice
+        )
     if choice.runner_up is None:
         of = f"only one of {plural(1 + len(left_out), 'configuration')} fits"
         alone = of if len(left_out) else "there is only one configuration"
@@ -170,8 +182,18 @@ def _choose(
     )  # fmt: skip
 
 
-def _better(too_large: list[tuple[dict[str, Any], Floats]], lowest: float) -> Mapping[str, Any] | None:
-    better = [row | {"error": float(error[0])} for row, error in too_large if error[0] < lowest]
+def _stacked(errors: Sequence[Floats], draws: CellDraws) -> Floats:
+    """Return the errors of all candidates, shape (rows, candidates)."""
+    # Without measured noise a cell has a single error, while a law still has draws of its discrepancy.
+    longest = max(map(len, errors))
+    alike = [error if len(error) > 1 else np.repeat(error, longest) for error in errors]
+    return np.clip(np.stack(alike, axis=1), 0.0, draws.error_unit.most)
+
+
+def _better(too_large: list[tuple[dict[str, Any], Reading]], lowest: float) -> Mapping[str, Any] | None:
+    better = [
+        row | {"error": float(reading.error[0])} for row, reading in too_large if reading.error[0] < lowest
+    ]
     if not better:
         return None
     next_larger = min(row["pool"] for row in better) * SAME_COST
@@ -190,8 +212,11 @@ def _experiment(draws: CellDraws, candidates: pd.DataFrame, choice: Choice) -> s
         return f"to confirm, run {configuration_text(first)} at {where}"
     second = records(candidates)[choice.runner_up]
     gap, unit = second["error"] - first["error"], draws.error_unit
-    where = format_flops(max(first["flops"], second["flops"]))
-    both = f"{configuration_text(first)} and {configuration_text(second)} at {where}"
+    most = max(row["usable"] if row["ends"] else row["flops"] for row in (first, second))
+    # In one epoch the pairs may limit one of them to less compute.
+    at = [format_flops(min(most, row["usable"])) for row in (first, second)]
+    both = f"{configuration_text(first)}{'' if at[0] == at[1] else ' at ' + at[0]} and "
+    both += f"{configuration_text(second)} at {at[1]}"
     if draws.source != "runs":
         return f"run {both} with three seeds each: the noise between seeds was not measured"
     noise = float((draws.draws.std(axis=0) * np.sqrt(draws.column("runs"))).mean())

@@ -9,6 +9,7 @@ from analysis.answers.quality_trade import quality_trades
 from analysis.cells.bootstrap import CellDraws, cell_draws
 from analysis.cells.pareto import undominated
 from analysis.cells.table import tidy
+from analysis.labels import quality_fraction
 from analysis.laws.holdout import holdout
 from analysis.laws.laws import laws
 from analysis.report.study_frames import StudyFrames
@@ -156,3 +157,14 @@ def test_the_envelope_runs_along_the_lines_between_the_cells_of_a_curve() -> Non
     law = 0.3 + 0.5 * (found.read["train_flops"] / 2e11) ** -0.35
     np.testing.assert_allclose(found.read["error"], law, atol=0.01)
     assert len(found.read) > len(found.pareto)
+
+
+def test_fractions_that_were_not_tried_everywhere_make_no_trend() -> None:
+    rows = pools(8192, turn=0.0)
+    late = rows["level_flops"] > rows["level_flops"].median()
+    purest = rows["quality"].map(quality_fraction) == rows["quality"].map(quality_fraction).min()
+    # The purest is always the best, and was not run at the higher levels.
+    accuracy = rows["held-out/top1"].where(~purest, 0.9)
+    (found,) = quality_trades(drawn(rows.assign(**{"held-out/top1": accuracy})[~(late & purest)]))
+    assert found.verdict == "undecided"
+    assert found.slope == pytest.approx(0.0, abs=0.05)

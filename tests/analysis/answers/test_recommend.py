@@ -314,3 +314,41 @@ def test_a_configuration_without_a_cell_at_the_compute_is_not_beaten_by_the_sag_
             ]
     found = recommended(pd.DataFrame(rows), 4e12)
     assert found.choice.verdict == "tie"
+
+
+def at_levels(**errors: dict[float, float]) -> pd.DataFrame:
+    """Return three seeds of each architecture at some levels, given their errors."""
+    return pd.DataFrame([
+        trial_row((8192, "all", name.replace("_", "-"), "clip"), level, seed, error + 0.003 * (seed - 1))
+        for name, by_level in errors.items()
+        for level, error in by_level.items()
+        for seed in range(3)
+    ])  # fmt: skip
+
+
+def test_a_curve_that_ends_below_the_budget_may_fall_on_and_leaves_the_choice_undecided() -> None:
+    results = at_levels(ViT_X={2e11: 0.5, 6e11: 0.42}, ViT_M={2e11: 0.8, 6e11: 0.46})
+    found = recommended(results, 1.2e13)
+    assert (found.choice.verdict, found.candidates["architecture"][0]) == ("undecided", "ViT-X")
+    assert "ViT-M" in found.choice.reason
+    assert "run at less compute only and might be lower here" in found.choice.reason
+    assert found.experiment.endswith(" seeds each, enough to show a gap of 4.0 points")
+    assert " at 12 TFLOP with " in found.experiment, "neither was measured at the budget"
+    here = recommended(results, 6e11)
+    assert (here.choice.verdict, here.experiment[:8]) == ("clear", "nothing:")
+
+
+def test_a_measured_cell_is_recommended_however_much_cheaper_it_is() -> None:
+    rising = at_levels(ViT_X={2e11: 0.40, 1e12: 0.45, 1e13: 0.50}, ViT_M={2e11: 0.45, 1e12: 0.50, 1e13: 0.55})
+    for flops in (2e12, 1e13):
+        row = recommended(rising, flops).candidates.iloc[0]
+        assert (row["flops"], row["error"]) == (pytest.approx(2e11, rel=0.01), pytest.approx(0.40))
+
+
+def test_a_cell_beyond_the_limit_is_read_only_if_it_is_the_lowest() -> None:
+    later = {1e12: 0.40, 3e12: 0.35, 1e13: 0.30}
+    low = recommended(at_levels(ViT_M={2e11: 0.2}, ViT_X=later), 1e13)
+    assert (low.candidates["architecture"][0], len(low.left_out)) == ("ViT-M", 0)
+    high = recommended(at_levels(ViT_M={2e11: 0.6}, ViT_X=later), 1e13)
+    assert set(high.candidates["architecture"]) == {"ViT-X"}
+    assert high.left_out["reason"].tolist() == ["measured budgets end more than 30 times from this one"]

@@ -72,3 +72,15 @@ def test_a_search_with_differences_ends_no_higher_than_scipys_at_a_bound() -> No
     assert ends[0, 0] == 0.0
     assert objectives[0] <= found.fun * (1 + 1e-9)
     assert ends[0] == pytest.approx(found.x, abs=1e-5)
+
+
+def test_a_parameter_without_effect_stays_and_the_others_reach_their_optimum() -> None:
+    def expand(_: Indices, theta: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+        off = theta * np.array([1.0, 0.0]) - np.array([2.0, 0.0])
+        matrix = np.tile(np.diag([2.0, 0.0]), (len(theta), 1, 1))
+        return 1 + (off**2).sum(axis=1), 2 * off, matrix, matrix
+
+    ends, values = search(expand, np.array([[0.5, 0.25], [4.0, 1.0]]), bounds=BOUNDS)
+
+    assert ends == pytest.approx(np.array([[2.0, 0.25], [2.0, 1.0]]), abs=1e-6)
+    assert values == pytest.approx(1.0)

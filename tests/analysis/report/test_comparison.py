@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis.report.comparison import compare, write_comparison
@@ -74,3 +75,19 @@ def test_the_page_of_a_comparison_is_one_file_with_both_tables(frames: StudyFram
     assert {path.name for path in (tmp_path / "both" / "tables").iterdir()} == {
         f"{name}.{suffix}" for name in ("answers", "cells") for suffix in ("csv", "md", "tex")
     }
+
+
+def test_a_study_with_a_second_regime_is_compared_at_the_shared_budgets(frames: StudyFrames) -> None:
+    some = frames.results[frames.results["level_flops"] == frames.results["level_flops"].max()]
+    more = some.assign(regime="equal-samples", trial=some["trial"] + "-more", level_flops=np.nan)
+    two = replace(frames, name="two", results=pd.concat([frames.results, more], ignore_index=True))
+    answers, _ = compare([frames, two])
+    assert answers.frame["Budget"].tolist() == ["200 GFLOP", "900 GFLOP", "3.6 TFLOP"]
+    assert set(answers.frame["Change"]) == {"same"}
+
+
+def test_leaders_that_are_undecided_in_both_studies_have_not_changed(frames: StudyFrames) -> None:
+    single = replace(frames, results=frames.results[frames.results["seed"] == 0])
+    worse, better = (replace(shifted(single, by), name=f"by {by}") for by in (-5.0, 25.0))
+    answers, _ = compare([worse, better])
+    assert set(answers.frame["Change"]) == {"undecided in both"}
