@@ -82,6 +82,7 @@ class Book:
         open: Trial id → open reservation.
         finished: Trial id → FLOPs of its ``spent`` entry, unless it was reserved again since.
         charged: Charges that were paid.
+        charged_flops: Their training FLOPs.
         known: Trials that were ever reserved.
         wasted: Trial id → (training FLOPs, evaluation FLOPs) lost; a trial that is paid again starts at 0.
         wasted_flops: Training FLOPs wasted by all trials.
@@ -97,6 +98,7 @@ class Book:
     wasted: dict[str, tuple[int, int]] = field(default_factory=dict)
     taken: Counter[str] = field(default_factory=Counter)
     wasted_flops: int = 0
+    charged_flops: int = 0
     spent_flops: int = 0
     reserved_flops: int = 0
 
@@ -140,6 +142,7 @@ class Book:
             if what in self.charged:
                 raise ValueError(f"'{what}' is charged twice")
             self.charged.add(what)
+            self.charged_flops += flops
             self.spent_flops += flops
         elif entry.entry == "reserved":
             if held is not None:

@@ -96,6 +96,7 @@ _CHOICES: Mapping[str, tuple[object, ...]] = {
     "vision_cfg.timm_proj": ("linear", "mlp"),
     "text_cfg.pool_type": ("argmax", "first", "last", "eos"),
 }
+_SMALLEST_VOCABULARY = 4
 _MAY_BE_ZERO = ("pad_id", "eos_id", "timm_drop")
 _TIMM_MODELS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     name: (family, model)
@@ -142,6 +143,17 @@ def complete(config: Mapping[str, Any]) -> ModelConfig:
     text = _checked("text_cfg.", config["text_cfg"], _TEXT)
     if text["width"] % text["heads"]:
         raise ValueError(f"text_cfg: width {text['width']} cannot be split into {text['heads']} heads")
+    if text["vocab_size"] < _SMALLEST_VOCABULARY:
+        raise ValueError(
+            f"text_cfg.vocab_size: found {text['vocab_size']}; allowed: at least {_SMALLEST_VOCABULARY}, "
+            "padding, end of text, unknown words and a word"
+        )
+    own = not text["hf_tokenizer_name"]  # of this project, or CLIP's
+    if own and text["pool_type"] == "eos" and text["eos_id"] != text["vocab_size"] - 1:
+        raise ValueError(
+            f"text_cfg.eos_id: found {text['eos_id']}; texts end with token {text['vocab_size'] - 1}, from "
+            'which pool_type "eos" reads the features'
+        )
     family, vision = _vision(config["vision_cfg"])
     return ModelConfig(family=family, embed_dim=top["embed_dim"], vision=vision, text=text)
 
@@ -167,6 +179,10 @@ def _vision(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     if not heads or vision["width"] % heads:
         raise ValueError(
             f"vision_cfg: width {vision['width']} cannot be split into heads of {vision['head_width']}"
+        )
+    if vision["pos_embed_type"] == "sin_cos_2d" and vision["width"] % 4:
+        raise ValueError(
+            f"vision_cfg: sin_cos_2d needs a width that is a multiple of 4; found {vision['width']}"
         )
     return "vit", vision
 
@@ -219,6 +235,7 @@ def _problem(value: object, default: object, *, zero: bool) -> str | None:
     """Return a description of the allowed values if ``value`` is not one of them, else None."""
     least = 0 if zero else 1
     number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    number = number if math.isfinite(number) else math.nan
     items = value if isinstance(value, list | tuple) else ()
     length = len(default) if isinstance(default, tuple) else 0
     kinds: Mapping[type, tuple[bool, str]] = {

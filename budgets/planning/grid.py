@@ -19,7 +19,7 @@ from budgets.declaration.rules import TrialResources, settings
 from budgets.declaration.sections import Exclusion, GridBlock
 from budgets.hardware.devices import device
 from budgets.planning.facts import Component, EvaluationFacts, MixtureFacts, PoolFacts
-from budgets.planning.plan import Cell, Trial
+from budgets.planning.plan import Cell, Trial, evaluated_steps
 from budgets.planning.resources import Option, options
 from budgets.quality import MIXTURE
 
@@ -42,7 +42,7 @@ class Setup:
         train_flops_per_sample: Training FLOPs of one pair; 0 if the strategy is inapplicable.
         tail_flops_per_sample: Training FLOPs of one pair in the unmasked tail; 0 without one.
         recipe: The study's recipe, without settings that only other strategies use.
-        evaluation_flops: Forward FLOPs of all evaluations of a trial.
+        flops_per_evaluation: Forward FLOPs of one evaluation of a trial.
         parameters: Trainable parameters.
         memory_bytes: Estimated memory needed on each device; 0 if no cluster is declared.
         resources: Resources of a trial: as declared, or the cheapest of ``options``.
@@ -57,7 +57,7 @@ class Setup:
     train_flops_per_sample: int
     tail_flops_per_sample: int
     recipe: Recipe
-    evaluation_flops: int
+    flops_per_evaluation: int
     parameters: int
     memory_bytes: int
     resources: TrialResources
@@ -180,6 +180,8 @@ class Grid:
         """Build a trial of a feasible cell."""
         setup = candidate.setup
         assert setup.lr_peak is not None, "a cell without a learning rate is left out"
+        steps = candidate.samples // setup.batch_size
+        evaluations = 1 + len(evaluated_steps(self.declaration.evaluate_at, steps))
         return Trial(
             cell=candidate.cell,
             seed=seed,
@@ -194,8 +196,8 @@ class Grid:
             recipe=setup.recipe,
             train_flops_per_sample=setup.train_flops_per_sample,
             tail_flops_per_sample=setup.tail_flops_per_sample,
-            evaluation_flops=setup.evaluation_flops,
-            evaluations=1 + len(self.declaration.evaluate_at),
+            evaluation_flops=evaluations * setup.flops_per_evaluation,
+            evaluations=evaluations,
             parameters=setup.parameters,
             resources=setup.resources,
         )
@@ -267,7 +269,7 @@ class Grid:
             train_flops_per_sample=flops,
             tail_flops_per_sample=tail_flops,
             recipe=recipe,
-            evaluation_flops=2 * evaluation_macs * (1 + len(declaration.evaluate_at)),
+            flops_per_evaluation=2 * evaluation_macs,
             parameters=parameters(architecture, strategy).total,
             memory_bytes=memory,
             resources=resources,

@@ -3,8 +3,9 @@
 `budgets.planning.planner` builds it from a declaration.
 """
 
+import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from budgets.declaration.recipe import Recipe
@@ -14,6 +15,15 @@ from budgets.planning.facts import Component
 from budgets.planning.identity import trial_id
 from budgets.planning.tuned.line import Carried
 from budgets.quantity import format_count, format_flops
+
+
+def evaluated_steps(shares: Iterable[float], steps: int) -> set[int]:
+    """Return the steps after which a trial is evaluated on the way, at some shares of its steps.
+
+    Shares that are rounded to the same step, or to the end, have no evaluation of their own.
+    """
+    return {math.ceil(share * steps) for share in shares} - {steps}
+
 
 Combination = tuple[str, str]
 """Names of an architecture and of a strategy that trains it."""

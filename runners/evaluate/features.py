@@ -14,6 +14,10 @@ from runners.data.evaluation.set_reader import BATCH, SetReader
 from runners.data.reading.ahead import ahead
 
 
+class NotFiniteError(ValueError):
+    """A model gives features that are NaN or infinite, which no metric can be computed from."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Encoder:
     """A model with its preprocessing and precision.
@@ -37,7 +41,7 @@ class Encoder:
         """Return normalised features (n, D) of a batch of uint8 images (n, 3, S, S)."""
         encode: Callable[..., Tensor] = self.model.encode_image  # type: ignore[assignment]
         with self.context():
-            return encode(self.normalise(torch.from_numpy(images).to(self.device)), normalize=True)
+            return _finite(encode(self.normalise(torch.from_numpy(images).to(self.device)), normalize=True))
 
     @torch.no_grad()
     def texts(self, texts: list[str]) -> Tensor:
@@ -45,7 +49,7 @@ class Encoder:
         encode: Callable[..., Tensor] = self.model.encode_text  # type: ignore[assignment]
         with self.context():
             tokens = self.tokenize(texts).to(self.device).split(BATCH)
-            return torch.cat([encode(part, normalize=True) for part in tokens])
+            return _finite(torch.cat([encode(part, normalize=True) for part in tokens]))
 
     @torch.no_grad()
     def classifier(self, classnames: tuple[str, ...], templates: tuple[str, ...]) -> Tensor:
@@ -63,7 +67,13 @@ class Encoder:
                 templates=[template.replace("{c}", "{}") for template in templates],
                 device=self.device,
             )
-            return weights.float()
+            return _finite(weights.float())
+
+
+def _finite(features: Tensor) -> Tensor:
+    if not torch.isfinite(features).all():
+        raise NotFiniteError("the model's features are not finite: its weights are NaN or too large")
+    return features
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

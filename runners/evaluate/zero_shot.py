@@ -1,5 +1,8 @@
 """Zero-shot classification: top-1, top-5 and mean per class, by cosine to each class's mean prompt."""
 
+import math
+
+import torch
 from torch import Tensor
 
 from runners.evaluate import standard_error
@@ -37,6 +40,9 @@ def _mean_per_class(right: Tensor, labels: Tensor) -> tuple[float, float]:
     images = labels.bincount()
     recall = (labels.bincount(right.double()) / images)[images > 0]
     images = images[images > 0]
-    # Unbiased variance of each class's recall; classes are independent, so variances of the mean add up.
-    variance = recall * (1 - recall) / (images - 1).clamp(min=1)
+    # Unbiased variance of each class's recall; classes are independent, so variances of the mean add up. A
+    # class with a single image has no variance of its own: it takes that of one of all images.
+    overall = right.double().mean()
+    of_one = overall * (1 - overall) * len(right) / (len(right) - 1) if len(right) > 1 else math.nan
+    variance = torch.where(images > 1, recall * (1 - recall) / (images - 1).clamp(min=1), of_one)
     return recall.mean().item(), variance.sum().sqrt().item() / len(images)

@@ -78,7 +78,7 @@ def commit_files(staged: Path, folder: Path) -> None:
 def finish_files(folder: Path) -> None:
     """Complete a move that ``commit_files`` began before it was killed; does nothing if there is none."""
     staged, old = folder / ".next", folder / ".old"
-    with suppress(FileNotFoundError):  # another process completes the same move
+    with suppress(FileNotFoundError, NotADirectoryError):  # another process completes the same move
         # Each file is moved by one rename, so a repeated call continues where a killed one stopped.
         for path in sorted(staged.iterdir()):
             place = folder / path.name

@@ -1,13 +1,13 @@
 """Metrics of a model that is still in training, at declared shares of its steps."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from budgets.planning.plan import Trial
+from budgets.planning.plan import Trial, evaluated_steps
+from runners.evaluate.features import NotFiniteError
 from runners.results import MIDWAY_COLUMNS, read_table, step_row, to_frame, write_table
 from runners.trials.records.meter import Meter
 from runners.trials.records.trial_files import MIDWAY
@@ -38,7 +38,7 @@ class Midway:
         meter: Meter,
     ) -> None:
         self._path, self._trial, self._measure, self._meter = folder / MIDWAY, trial, measure, meter
-        self._steps = {math.ceil(share * trial.steps) for share in shares} - {trial.steps}
+        self._steps = evaluated_steps(shares, trial.steps)
         self._rows: list[dict[str, Any]] = []
         if self._path.exists():
             kept = read_table(self._path)
@@ -50,7 +50,10 @@ class Midway:
         if done not in self._steps or any(row["step"] == done for row in self._rows):
             return
         self._meter.add(evaluation_flops=self._trial.flops_per_evaluation)
-        with torch.random.fork_rng():  # the training must not depend on its evaluations
-            metrics = self._measure()
+        try:
+            with torch.random.fork_rng():  # the training must not depend on its evaluations
+                metrics = self._measure()
+        except NotFiniteError:  # the next loss shows that the trial has diverged
+            return
         self._rows.append({**step_row(self._trial, done), **metrics})
         write_table(self._path, to_frame(self._rows, MIDWAY_COLUMNS))

@@ -20,7 +20,7 @@ import torch
 from budgets.planning.plan import Trial
 from runners.data.pool.damage import Damage
 from runners.evaluate.evaluate import evaluate
-from runners.evaluate.features import Encoder, encode_set
+from runners.evaluate.features import Encoder, NotFiniteError, encode_set
 from runners.host.faults import Notice, owned, patiently
 from runners.host.files import new_file
 from runners.models.model import compute_context
@@ -149,7 +149,10 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
         train_s = time.monotonic() - trained
         if status == "finished":
             watch.before_evaluation()
-            metrics = measure()
+            try:
+                metrics = measure()
+            except NotFiniteError as error:  # by the last step, after the loss that would have shown it
+                status, reason = "diverged", str(error)
     row = {
         **plan_row(trial),
         **_done(trial, steps, meter.count.train_flops),

@@ -9,7 +9,7 @@ from budgets.declaration.recipe import PLAIN_PASSES
 from budgets.planning.allocation import priced
 from budgets.planning.feasibility import reasons
 from budgets.planning.grid import Grid, GridCell, Setup
-from budgets.planning.plan import Plan, Trial
+from budgets.planning.plan import Plan, Trial, evaluated_steps
 from budgets.planning.price import Speeds, device_hours, is_measured, kept_over, utilisation
 from budgets.quality import MIXTURE
 from budgets.quantity import format_flops, plural
@@ -153,11 +153,11 @@ def _trial(grid: Grid, candidate: GridCell) -> Iterator[str]:
         product += f" + {tail * batch:,} x {setup.tail_flops_per_sample:,}"
     yield f"a trial: {product} = {total:,} FLOP ({format_flops(total)})"
     images, texts = grid.evaluation.images, grid.evaluation.texts
-    on_the_way = len(grid.declaration.evaluate_at)
-    times = f" x {1 + on_the_way} times" if on_the_way else ""
+    evaluations = 1 + len(evaluated_steps(grid.declaration.evaluate_at, steps))
+    times = f" x {evaluations} times" if evaluations > 1 else ""
     yield (
         f"its evaluation, outside the budget: {images:,} images and {texts:,} texts forward{times} = "
-        f"{setup.evaluation_flops:,} FLOP"
+        f"{evaluations * setup.flops_per_evaluation:,} FLOP"
     )
     if grid.device_bytes is not None and not grid.declaration.resources.auto:
         yield (

@@ -1,5 +1,6 @@
 """Additional scores of a pool: stored beside the existing ones, or used to rank its pairs."""
 
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -22,7 +23,7 @@ from runners.data.index.selection import SCORE_PREFIX, SUBSET_PREFIX, count_scor
 from runners.data.index.writing import VERSIONS, add_column
 from runners.data.places.copies import SHARDS_AT
 from runners.data.pool.describe import fingerprints, write_facts
-from runners.data.pool.pool import FIRST, Pool, Scorer
+from runners.data.pool.pool import COMPUTED, FIRST, Pool, Scorer
 from runners.host.files import commit_files
 from runners.host.workers import Report, Workers
 
@@ -35,6 +36,8 @@ def set_score(
     pool: Pool, scores: NDArray[np.float32] | Iterable[NDArray[np.float32]], scorer: Scorer
 ) -> Pool:
     """Rank a pool by a new score; older scores are kept in columns of their own.
+
+    Scores computed from an older score of this name stay, but no longer stand for their expressions.
 
     The shards are not changed: subsets are read by offset, in longer runs after ``rewrite_shards``.
 
@@ -61,6 +64,13 @@ def set_score(
         index.named[SCORE_PREFIX + first.name] = "score"
         scorers[first.name] = first
         rankings[first.name] = pool.fingerprint, pool.scored
+    if scorer.name in scorers:
+        used = re.compile(rf"\b{re.escape(scorer.name)}\b")
+        scorers |= {
+            name: replace(each, convention=each.convention.replace(COMPUTED, "computed from older scores: "))
+            for name, each in scorers.items()
+            if each.convention.startswith(COMPUTED) and used.search(each.convention.removeprefix(COMPUTED))
+        }
     scorers[scorer.name] = scorer
     for name in [name for name in scorers if name not in rankings or name == scorer.name]:
         column = SCORE_PREFIX + name

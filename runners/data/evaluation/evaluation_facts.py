@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runners.data.evaluation.evaluation_set import is_retrieval, read_lines, read_templates, samples
+from runners.data.evaluation.evaluation_set import is_retrieval, read_classnames, read_templates, samples
 from runners.data.pool.pictures import load
 from runners.data.pool.shards import image_size
 
@@ -59,7 +59,7 @@ def describe_evaluation_set(path: str | Path, *, probe: bool = False) -> SetFact
     """
     path = Path(path)
     retrieval = is_retrieval(path)
-    classnames = () if retrieval else read_lines(path / "classnames.txt")
+    classnames = () if retrieval else read_classnames(path)
     templates = () if retrieval else read_templates(path)
     content = sha256(json.dumps([classnames, templates]).encode())
     images = captions = 0
@@ -102,7 +102,7 @@ def check_evaluation_set(path: str | Path) -> tuple[str, int, int]:
     retrieval = is_retrieval(path)
     splits = ["test"]
     if not retrieval and (path / "train").is_dir():
-        _training_counts(path, len(read_lines(path / "classnames.txt")), sha256())
+        _training_counts(path, len(read_classnames(path)), sha256())
         splits.append("train")
     for split in splits:
         for where, image, _ in samples(path, split, "txt" if retrieval else "cls"):

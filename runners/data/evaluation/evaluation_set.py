@@ -143,6 +143,20 @@ def read_lines(path: Path) -> tuple[str, ...]:
     return found
 
 
+def read_classnames(path: Path) -> tuple[str, ...]:
+    """Return the class names of a set in its folder, by label.
+
+    Raises:
+        ValueError: As `read_lines`; or a line between others is empty, which would shift the labels.
+    """
+    file = path / "classnames.txt"
+    found = read_lines(file)
+    for number, line in enumerate(file.read_text(encoding="utf-8-sig").rstrip().splitlines(), start=1):
+        if not line.strip():
+            raise ValueError(f"{file}:{number}: the line is empty; label {number - 1} needs a name")
+    return found
+
+
 def read_templates(path: Path) -> tuple[str, ...]:
     """Return the prompt templates of a set for classification.
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from runners.data.evaluation.evaluation_set import (
     Decode,
     is_retrieval,
-    read_lines,
+    read_classnames,
     read_templates,
     samples,
     split_shards,
@@ -70,7 +70,7 @@ class SetReader:
     @property
     def classnames(self) -> tuple[str, ...]:
         """Names of the classes; empty for retrieval."""
-        return () if self.is_retrieval else read_lines(self.path / "classnames.txt")
+        return () if self.is_retrieval else read_classnames(self.path)
 
     @property
     def templates(self) -> tuple[str, ...]:

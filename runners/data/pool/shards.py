@@ -243,13 +243,13 @@ def image_size(image: bytes, inspect: Inspect | None = None) -> tuple[int, int] 
 
 
 def score_of(value: object) -> float:
-    """Return a finite number as a score, and NaN for everything else."""
+    """Return a finite number, also one that is written as a text, as a score; NaN for everything else."""
     # A boolean is an integer to Python, but not a score.
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
         return math.nan
     try:
         number = float(value)
-    except OverflowError:
+    except (OverflowError, ValueError):
         return math.nan
     return number if math.isfinite(number) else math.nan
 

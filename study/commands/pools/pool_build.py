@@ -147,6 +147,8 @@ def run(options: Namespace) -> int:
         show_all(unreadable_lines(pool))
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in pool.left_out.items()) or "none"
         show(f"{options.pool}: {pool.count:,} pairs; left out: {reasons}")
+        if 0 < pool.scored < pool.count:
+            show(f"{pool.scored:,} of the pairs have a score")
     return 0
 
 

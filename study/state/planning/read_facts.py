@@ -56,8 +56,9 @@ def study_facts(study: Study) -> tuple[PoolFacts | MixtureFacts, EvaluationFacts
 
 
 def _charges(declaration: Declaration) -> tuple[Charge, ...]:
-    """Return the cost of the embedded pools' scores, as one charge."""
-    paid = [scorer(pool.pairs) for pool in declaration.sources.values() if isinstance(pool, EmbeddedPool)]
+    """Return the cost of the embedded pools' scores, as one charge; a pool with two names is scored once."""
+    pools = dict.fromkeys(pool for pool in declaration.sources.values() if isinstance(pool, EmbeddedPool))
+    paid = [scorer(pool.pairs) for pool in pools]
     if not paid:
         return ()
     training, scoring = sum(each.train_flops for each in paid), sum(each.scoring_flops for each in paid)

@@ -125,7 +125,7 @@ def read_status(study: Study) -> StudyStatus:
             for trial, state in states.items()
             if state.stage is Stage.FAILED
         ),
-        planned_flops=sum(map(int, planned["paid_flops"])),
+        planned_flops=sum(map(int, planned["paid_flops"])) + book.charged_flops,
         spent_flops=book.spent_flops,
         reserved_flops=book.reserved_flops,
         wasted_flops=book.wasted_flops,

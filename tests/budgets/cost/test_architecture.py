@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import pickle
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,12 @@ def test_broken_file_raises_and_is_named(tmp_path: Path, text: str, message: str
         (changed(VIT, "vision_cfg", no_ln_pre=1), "vision_cfg.no_ln_pre: found 1; allowed: true or false"),
         (changed(VIT, "vision_cfg", mlp_ratio=-4),
          "vision_cfg.mlp_ratio: found -4; allowed: a positive number"),
+        (changed(VIT, "vision_cfg", mlp_ratio=math.inf),
+         "vision_cfg.mlp_ratio: found inf; allowed: a positive number"),
+        (changed(VIT, "vision_cfg", width=66, head_width=66, pos_embed_type="sin_cos_2d"),
+         "sin_cos_2d needs a width that is a multiple of 4; found 66"),
+        (changed(VIT, "text_cfg", vocab_size=3), "text_cfg.vocab_size: found 3; allowed: at least 4"),
+        (changed(VIT, "text_cfg", pool_type="eos"), "text_cfg.eos_id: found 2; texts end with token 99"),
         (changed(VIT, "vision_cfg", patch_size=64), "patch_size 64 is over image_size 32"),
         (changed(VIT, "vision_cfg", width=48), "width 48 cannot be split into heads of 64"),
         (changed(VIT, "text_cfg", heads=3), "text_cfg: width 32 cannot be split into 3 heads"),

@@ -1,5 +1,7 @@
 """Metrics on features, compared with hand-made shares, repeated sampling and scikit-learn."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -46,7 +48,16 @@ def test_mean_per_class_weighs_classes_not_images() -> None:
     assert found["top1"] == 0.75
     assert found["mean_per_class"] == 0.5
     assert found["top1_se"] == pytest.approx(0.25)  # sqrt(.75 · .25 / 3)
-    assert found["mean_per_class_se"] == 0
+    # A class of one image has the variance of any image, .75 · .25 · 4/3; that of the other class is 0.
+    assert found["mean_per_class_se"] == pytest.approx(math.sqrt(0.75 * 0.25 * 4 / 3) / 2)
+
+
+def test_mean_per_class_of_one_image_each_is_as_uncertain_as_top1() -> None:
+    labels = torch.arange(8)
+    found = zero_shot(torch.eye(8)[[0, 1, 2, 3, 4, 4, 4, 4]], labels, torch.eye(8))
+    assert found["mean_per_class"] == found["top1"] == 5 / 8
+    assert found["mean_per_class_se"] == pytest.approx(found["top1_se"])
+    assert math.isnan(zero_shot(torch.eye(2)[:1], labels[:1], torch.eye(2))["mean_per_class_se"])
 
 
 def test_clustered_error_equals_spread_of_resampled_images() -> None:

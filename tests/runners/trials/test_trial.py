@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -13,6 +14,9 @@ import torch
 
 from budgets.declaration.recipe import Recipe
 from runners.results import RESULT_COLUMNS, to_frame
+from runners.training.learner import Learner
+from runners.training.train import train
+from runners.trials import trial
 from runners.trials.records.meter import FlopCount, read_meter
 from runners.trials.records.trial_files import kept_steps, read_outcome
 from runners.trials.trial import run_trial
@@ -94,6 +98,21 @@ def test_trial_with_collapsed_features_ends_early_as_diverged(job: TrialJob, tmp
     assert "the loss is no better than chance: mean 2.77" in outcome.row["reason"]
     assert 125 <= outcome.row["steps"] < 250
     assert outcome.row["train_flops"] == outcome.row["samples_seen"] * job.trial.train_flops_per_sample
+
+
+def test_a_trial_whose_last_step_breaks_the_weights_has_diverged(
+    job: TrialJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(learner: Learner, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - those of `train`
+        train(learner, *arguments, **options)
+        with torch.no_grad():
+            next(learner.model.parameters()).fill_(torch.nan)
+
+    monkeypatch.setattr(trial, "train", broken)
+    row = run_trial(job).row
+    assert (row["status"], row["steps"]) == ("diverged", 30)
+    assert "features are not finite" in row["reason"]
+    assert not [name for name in row if name.startswith("held-out/")]
 
 
 def test_killed_trial_resumes_to_the_same_row_and_files(job: TrialJob, tmp_path: Path) -> None:

@@ -181,7 +181,8 @@ def _pairs_in(file: Path, name: str, columns: Columns, inspect: Inspect) -> Iter
 
 def _table_pairs(part: SourcePart, columns: Columns, inspect: Inspect) -> Iterator[SourcePair | Damage]:
     table = read_rows(part.file, part.start, part.stop, (columns.image, columns.caption, "uid"))
-    check_columns(table.columns, part.file, columns.image, columns.caption)
+    named = [columns.score] if columns.score != SCORE_FIELD else []  # by default, a table may have no score
+    check_columns(table.columns, part.file, columns.image, columns.caption, *named)
     rows = table.astype(object).where(table.notna(), None).to_dict("records")
     for number, row in enumerate(cast("list[dict[str, Any]]", rows), part.start):
         name, caption = row[columns.image], row[columns.caption]

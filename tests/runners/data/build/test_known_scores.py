@@ -10,10 +10,13 @@ import pytest
 
 from runners.data.build.in_place import index_shards, open_pool
 from runners.data.build.known_scores import column_scores, metadata_scores
+from runners.data.build.rescore import set_score
 from runners.data.places.shared_folder import SharedFolder
+from runners.data.pool.pool import COMPUTED, Pool, Scorer
 from runners.host.workers import Processes
 from tests.runners.data.build.test_damaged_sources import NAMES
 from tests.runners.data.pool.test_pool import Sample, encoded, sample, write_tar
+from tests.runners.tiny import tiny_pool
 
 
 def test_scores_of_repeated_keys_go_to_their_own_pairs(tmp_path: Path) -> None:
@@ -52,3 +55,18 @@ def test_metadata_by_a_repeated_key_or_of_booleans_scores_no_pair(tmp_path: Path
     )
     with pytest.raises(ValueError, match=r"column truth holds bool, not numbers"):
         metadata_scores(pool, "truth", tmp_path / "m.parquet")
+
+
+def test_a_computed_score_whose_input_was_replaced_no_longer_stands_for_its_expression(
+    tmp_path: Path,
+) -> None:
+    pool = Pool.open(tiny_pool(tmp_path / "pool"))
+    rising = np.arange(pool.count, dtype=np.float32)
+    for name, convention in (("a", "given"), ("other", "given"), ("ab", f"{COMPUTED}a+other")):
+        pool = set_score(pool, rising, Scorer(name=name, convention=convention))
+    assert pool.computed == {"a+other": "ab"}
+    pool = set_score(pool, -rising, Scorer(name="a", convention="given"))
+    assert Pool.open(pool.path).computed == {}
+    assert set(pool.scorers) >= {"a", "other", "ab"}
+    pool = set_score(pool, rising - rising, Scorer(name="ab", convention=f"{COMPUTED}a+other"))
+    assert Pool.open(pool.path).computed == {"a+other": "ab"}

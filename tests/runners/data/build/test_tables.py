@@ -116,3 +116,23 @@ def test_captions_that_are_not_text_are_left_out(
 
     assert pool.frame["caption"].tolist() == ["a text"]
     assert pool.left_out == {reason: 1, "no image": 1}
+
+
+def test_a_cell_that_is_no_number_takes_only_its_own_score(tmp_path: Path, images: list[str]) -> None:
+    scores = ["0.5", "NA", "5%", "", "1e-3", "7", "0.25", "inf", "none", "-2"]
+    table = pd.DataFrame({"image": images, "caption": ODD, "similarity": scores})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    table.to_json(tmp_path / "u.jsonl", orient="records", lines=True)
+    for file in ("t.csv", "u.jsonl"):
+        pool = built(tmp_path / file)
+        found = {str(row["caption"]): row["similarity"] for row in facts(pool)}
+        assert pool.scored == 5
+        assert sorted(pool.frame["score"].dropna().tolist()) == pytest.approx([-2, 1e-3, 0.25, 0.5, 7])
+        assert len(found) == len(ODD)
+
+
+def test_a_score_column_that_was_asked_for_must_exist(tmp_path: Path, images: list[str]) -> None:
+    pd.DataFrame({"image": images, "caption": ODD, "clip": 0.5}).to_csv(tmp_path / "t.csv", index=False)
+    asked = Build(source=tmp_path / "t.csv", columns=Columns(score="clpi"))
+    with pytest.raises(ValueError, match=r"unknown column 'clpi'; did you mean 'clip'\?"):
+        build_pool(tmp_path / "pool", asked, lambda *_: None)

@@ -8,7 +8,7 @@ import webdataset
 from PIL import Image
 
 from runners.data.evaluation.evaluation_facts import describe_evaluation_set
-from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
+from runners.data.evaluation.evaluation_set import EvaluationSet, read_classnames, write_evaluation_set
 from runners.data.pool.pool import Pool
 from runners.data.pool.tokenizer import tokenizer
 from runners.embedded.bank import load_bank
@@ -191,3 +191,12 @@ def test_hole_in_a_set_and_image_without_header_are_found_before_anything_trains
     shard.write_bytes(sound.replace(b"\x89PNG", b"\x89PGN", 1))
     with pytest.raises(ValueError, match=r"image 000000000 of .*: unreadable image"):
         describe_evaluation_set(own_set)
+
+
+def test_empty_lines_may_only_follow_the_class_names(tmp_path: Path) -> None:
+    names = tmp_path / "classnames.txt"
+    names.write_text("cat\ndog\n\n \n")
+    assert read_classnames(tmp_path) == ("cat", "dog")
+    names.write_text("cat\n\ndog\n")
+    with pytest.raises(ValueError, match=r"classnames\.txt:2: the line is empty; label 1 needs a name"):
+        read_classnames(tmp_path)
