@@ -116,7 +116,9 @@ def _judge(
     ahead = float(error[runner_up] - error[leader])
     gap = draws.error_unit.gap(ahead, fine=ahead < _SMALL)
     if source == "none":
-        return "undecided", f"ahead by {gap}, but no noise was measured"
+        noise = "its runs agree exactly, so" if draws.cells["runs"].max() > 1 else "but"
+        lead = f"ahead by {gap}" if ahead else "as low as the next"
+        return "undecided", f"{lead}, {noise} no noise was measured"
     diverged = int(draws.cells["diverged"].iloc[leader])
     lost = f"{plural(diverged, 'run')} of it diverged, which its mean excludes" if diverged else ""
     if len(members) > 1:

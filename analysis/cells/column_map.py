@@ -292,9 +292,29 @@ def _complete(frame: pd.DataFrame, how: ColumnMap) -> pd.DataFrame:
         frame[name] = frame.get(name, pd.Series(0.0, index=frame.index))
     for name in NUMBERS:
         frame[name] = frame.get(name, pd.Series(np.nan, index=frame.index))
+    _check_units(frame, how)
     frame["reason"] = _reasons(frame, how)
     frame["status"] = np.where(frame["reason"] == "", "finished", "failed")
     return frame.fillna({name: "" for name in TEXT if name in how.columns})
+
+
+def _check_units(frame: pd.DataFrame, how: ColumnMap) -> None:
+    """Refuse columns that contradict the training FLOPs by far, as in other units.
+
+    Raises:
+        ValueError: A level, or the FLOPs of the samples seen, are ten times the training FLOPs or a tenth.
+    """
+    by_sample = frame["train_flops_per_sample"] * frame["samples_seen"]
+    for name, flops in (("level_flops", frame["level_flops"]), ("train_flops_per_sample", by_sample)):
+        factor = (flops / frame["train_flops"]).to_numpy(np.float64)
+        far = np.flatnonzero(np.isfinite(factor) & (factor > 0) & (np.abs(np.log10(factor.clip(1e-300))) > 1))
+        if len(far):
+            row = frame.iloc[far[0]]
+            raise ValueError(
+                f"{how.at(f'columns.{name}')}{row['trial']}: {name} is {row[name]:.4g} where train_flops is "
+                f"{row['train_flops']:.4g} and samples_seen {row['samples_seen']:.4g}: {factor[far[0]]:.3g} "
+                "times as many FLOPs. Correct the units (times, by)"
+            )
 
 
 def _reasons(frame: pd.DataFrame, how: ColumnMap) -> "pd.Series[str]":

@@ -72,7 +72,8 @@ def load_declaration(path: Path, folder: Path | None = None) -> Declaration:
     )
     declaration = walk.read(root, Declaration)
     root.done()
-    if root.sound("grid") and root.sound("exclude"):  # an earlier error may have left an axis incomplete
+    # An earlier error may have left an axis incomplete.
+    if all(root.sound(key) for key in ("grid", "exclude", "resources", "training") if key in root.names()):
         for at, message in declaration.unmatched():
             root.error(message, at)
     problems.raise_any()

@@ -70,7 +70,9 @@ def expression_scores(pool: Pool, text: str, metadata: Path | None = None) -> It
             kept = _evaluated(frame, condition, text, names)
             if not pd.api.types.is_bool_dtype(kept):
                 raise ValueError(f"score '{text}': '{condition}' is not true or false for each pair")
-            found = found.where(kept)
+            # A comparison with a score that a pair lacks says nothing of the pair, `not` and `!=` included.
+            named = [name for name in names if re.search(rf"\b{re.escape(name)}\b", condition)]
+            found = found.where(kept & frame[named].notna().all(axis=1))
         yield found.to_numpy(np.float32)
 
 

@@ -68,6 +68,8 @@ def describe_evaluation_set(path: str | Path, *, probe: bool = False) -> SetFact
             _check_label(path, where, truth, len(classnames))
         elif not truth.strip():
             raise ValueError(f"image {where} of {path} has no caption")
+        elif not all(map(str.strip, truth.splitlines())):
+            raise ValueError(f"image {where} of {path} has an empty caption: a line between or after others")
         _check_image(path, where, image, decode=False)
         images += 1
         captions += len(truth.splitlines())

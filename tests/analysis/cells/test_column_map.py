@@ -239,3 +239,18 @@ def test_a_row_without_a_regime_and_one_of_no_pairs_are_dropped() -> None:
     assert found["reason"].iloc[0] == "no regime"
     none = {**HOW.columns, "quality": Column(value="top0")}
     assert set(import_table(TABLE, replace(HOW, columns=none))["reason"]) == {"its quality keeps no pair"}
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        ("level_flops", Column(source="gmacs", times=6e-3, by="seen")),
+        ("train_flops_per_sample", Column(source="gmacs", times=6e12)),
+    ],
+)
+def test_columns_in_other_units_than_the_training_flops_are_refused(name: str, column: Column) -> None:
+    how = replace(HOW, columns={**HOW.columns, "regime": Column(value="fixed-compute"), name: column})
+    with pytest.raises(
+        ValueError, match=rf"row-1: {name} is .+ where train_flops is 3e\+18 .+Correct the units"
+    ):
+        import_table(TABLE, how)

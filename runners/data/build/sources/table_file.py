@@ -1,13 +1,15 @@
 """Tables in files: parquet, csv, tsv and jsonl, read whole or some rows at a time."""
 
 import codecs
+import csv
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
@@ -81,13 +83,53 @@ def _read_text(
         if not all(isinstance(row, dict) for row in rows):
             raise ValueError("each line must be a JSON object")
         return pd.DataFrame(rows, dtype=object)
-    how = {"sep": "\t" if path.suffix == ".tsv" else ",", "encoding_errors": errors}
-    table: pd.DataFrame = pd.read_csv(path, **how, dtype=str, keep_default_na=False)
+    table = _separated(path, errors)
     for name in table.columns.difference(list(texts)):
         if not table[name].str.match(_ZERO_FIRST).any():
             with suppress(ValueError):
                 table[name] = pd.to_numeric(table[name])
     return table
+
+
+def _separated(path: Path, errors: Any) -> pd.DataFrame:  # noqa: ANN401 - as above
+    """Read a csv or tsv file as texts.
+
+    A quotation mark that is not closed takes the rows after it into its text. In a tsv file it is then read
+    as it is, since captions there are seldom quoted.
+
+    Raises:
+        ValueError: In a csv file, a text has taken other rows.
+    """
+    sep = "\t" if path.suffix == ".tsv" else ","
+
+    def read(quoting: Literal[0, 3] = csv.QUOTE_MINIMAL) -> pd.DataFrame:
+        return pd.read_csv(
+            path, sep=sep, encoding_errors=errors, dtype=str, keep_default_na=False, quoting=quoting
+        )
+
+    try:
+        table = read()
+        taken = _first_taken(table, sep)
+    except pd.errors.ParserError:
+        if sep == ",":
+            raise
+        taken = 0
+    if taken is not None and sep == ",":
+        raise ValueError(
+            f"row {taken + 1}: a text holds the rows after it, as after a quotation mark that is not closed"
+        )
+    return table if taken is None else read(csv.QUOTE_NONE)
+
+
+def _first_taken(table: pd.DataFrame, sep: str) -> int | None:
+    """Return the first row with a text that goes on with a line like a row of the table, or None."""
+    for name in table.columns:
+        for row in np.flatnonzero(table[name].str.contains("\n", regex=False)).tolist():
+            like = Path(str(table.iloc[row, 0])).suffix or str(table.iloc[row, 0]).partition("//")[0]
+            lines = [line.split(sep) for line in str(table[name].iloc[row]).splitlines()[1:]]
+            if any(len(line) >= len(table.columns) and like and like in line[0] for line in lines):
+                return row
+    return None
 
 
 def _mark(error: UnicodeError) -> tuple[str, int]:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from runners.data.build.in_place import index_shards, open_pool
-from runners.data.build.known_scores import column_scores, metadata_scores
+from runners.data.build.known_scores import column_scores, expression_scores, metadata_scores
 from runners.data.build.rescore import set_score
 from runners.data.places.shared_folder import SharedFolder
 from runners.data.pool.pool import COMPUTED, Pool, Scorer
@@ -70,3 +70,13 @@ def test_a_computed_score_whose_input_was_replaced_no_longer_stands_for_its_expr
     assert set(pool.scorers) >= {"a", "other", "ab"}
     pool = set_score(pool, rising - rising, Scorer(name="ab", convention=f"{COMPUTED}a+other"))
     assert Pool.open(pool.path).computed == {"a+other": "ab"}
+
+
+@pytest.mark.parametrize("condition", ["not (b > 0)", "b != 7", "~(b > 0)"])
+def test_a_condition_on_a_score_that_a_pair_lacks_is_not_met(tmp_path: Path, condition: str) -> None:
+    pool = Pool.open(tiny_pool(tmp_path / "pool"))
+    half = np.where(np.arange(pool.count) % 2, -1.0, np.nan).astype(np.float32)
+    for name, scores in (("a", np.ones(pool.count, np.float32)), ("b", half)):
+        pool = set_score(pool, scores, Scorer(name=name))
+    found = np.concatenate(list(expression_scores(pool, f"a if {condition}")))
+    assert np.array_equal(np.isnan(found), np.isnan(half))
