@@ -214,7 +214,9 @@ def _experiment(draws: CellDraws, candidates: pd.DataFrame, choice: Choice) -> s
     gap, unit = second["error"] - first["error"], draws.error_unit
     most = max(row["usable"] if row["ends"] else row["flops"] for row in (first, second))
     # In one epoch the pairs may limit one of them to less compute.
-    at = [format_flops(min(most, row["usable"])) for row in (first, second)]
+    at = [
+        format_flops(most if row["usable"] >= most / SAME_COST else row["usable"]) for row in (first, second)
+    ]
     both = f"{configuration_text(first)}{'' if at[0] == at[1] else ' at ' + at[0]} and "
     both += f"{configuration_text(second)} at {at[1]}"
     if draws.source != "runs":

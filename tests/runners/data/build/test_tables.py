@@ -139,7 +139,7 @@ def test_a_score_column_that_was_asked_for_must_exist(tmp_path: Path, images: li
 
 
 def test_a_quotation_mark_that_is_not_closed_takes_no_other_rows(tmp_path: Path, images: list[str]) -> None:
-    captions = [f'"{name}' if place in {2, 5, 7} else name for place, name in enumerate(ODD)]
+    captions = [f'"{name}' if place in {2, 5} else name for place, name in enumerate(ODD)]
     for ending, sep in (("tsv", "\t"), ("csv", ",")):
         lines = [sep.join(row) for row in zip(["image", *images], ["caption", *captions], strict=True)]
         (tmp_path / f"t.{ending}").write_text("\n".join(lines) + "\n")
