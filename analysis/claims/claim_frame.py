@@ -12,7 +12,7 @@ from analysis.cells.bootstrap import cell_draws
 from analysis.cells.family import family
 from analysis.cells.intervals import QUANTILE
 from analysis.cells.table import CELL, metrics, tidy
-from analysis.claims.slice import VARIANT, VARIANTS, at_fullest_budget
+from analysis.claims.slice import VARIANT, VARIANTS, at_one_budget
 from analysis.error_unit import is_loss
 from analysis.labels import quality_fraction
 from runners.evaluate.variants import variant_sets
@@ -174,7 +174,7 @@ def _slice(cells: pd.DataFrame, group: str) -> pd.DataFrame:
         kept = kept[kept["family"] == "ViT"]
     if group == "augmentation":
         many = kept[kept["epochs"] >= _MANY_EPOCHS]  # the claims are about many epochs
-        by_regime = [at_fullest_budget(each) for _, each in many.groupby("regime")]
+        by_regime = [at_one_budget(each, "strategy") for _, each in many.groupby("regime")]
         kept = pd.concat(by_regime) if by_regime else many
     if len(kept):
         held = [name for name in ("architecture", "quality") if name not in varies]

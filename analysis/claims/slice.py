@@ -64,14 +64,18 @@ def _text(name: str, value: object) -> str:
     return f"{value:.0%}" if name == "quality" else str(value)
 
 
-def at_fullest_budget(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return the cells of the budget with the most cells, of several the largest.
+def at_one_budget(cells: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return the cells of the budget of one regime at which claims are tested.
 
-    The largest budget alone may have a single cell, such as many epochs of the largest set.
+    Under fixed compute that is the largest at which a column has two values to compare. At equal samples the
+    largest may have a few cells alone, many epochs of the largest sets; there it is that with the most cells,
+    of several the largest.
     """
-    counts = cells["budget"].value_counts()
-    fullest = float(counts[counts == counts.max()].index.max())
-    return cells[cells["budget"] == fullest]
+    by_budget = cells.groupby("budget")[column]
+    fixed = (cells["regime"] == "fixed-compute").any()
+    rank = by_budget.nunique().clip(upper=2) if fixed else by_budget.size()
+    best = float(rank[rank == rank.max()].index.max())
+    return cells[cells["budget"] == best]
 
 
 class Slice:
@@ -81,8 +85,7 @@ class Slice:
         frame: Frame of `claim_frame`.
         row: Column whose values label the rows, such as ``subset_size``.
         column: Column whose values label the columns, such as ``architecture``.
-        where: Column → value to keep. In regimes that compare at one budget, only that with the most cells is
-            kept, of several the largest.
+        where: Column → value to keep. In regimes that compare at one budget, only `at_one_budget` is kept.
     """
 
     def __init__(self, frame: pd.DataFrame, row: str, column: str, **where: object) -> None:
@@ -90,7 +93,7 @@ class Slice:
         for name, value in where.items():
             kept = kept[kept[name] == value]
         if where.get("regime") in (EQUAL, "fixed-compute"):
-            kept = at_fullest_budget(kept)
+            kept = at_one_budget(kept, column)
         self._names = (row, column)
         self._metric = str(where.get("metric", ""))
         self.rows = sorted(set(kept[row]))
