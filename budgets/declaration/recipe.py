@@ -59,8 +59,7 @@ class Recipe:
     each strategy's own share from its paper (`budgets.cost.strategy`). Strategies that train on smaller
     images use their own share even if this is 0."""
     embedding_decay: bool = True
-    """Decay positions, class tokens and token embeddings too, as open_clip and SLIP do; big_vision decays
-    only kernels."""
+    """Decay positions and token embeddings too, as open_clip and SLIP do; big_vision decays only kernels."""
     randaugment: Annotated[float, values.positive_share] = 1.0
     """Probability with which each of RandAugment's two operations is applied: 1 in big_vision, 0.5 in
     timm."""

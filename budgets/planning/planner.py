@@ -17,7 +17,7 @@ from budgets.planning.levels.ladder import choose_levels, unspent
 from budgets.planning.levels.repeated_levels import without_copies
 from budgets.planning.levels.trim import Trimmed, trim
 from budgets.planning.levels.trunks import share_trunks
-from budgets.planning.plan import Cell, Charge, LeftOut, Plan, Trial
+from budgets.planning.plan import Cell, Charge, LeftOut, Plan, Trial, TuningPlan
 from budgets.planning.price import UNMEASURED, Speeds
 from budgets.planning.resources import CPUS_PER_GPU
 from budgets.planning.sanity import LEAST_LEVEL, warnings, without_unit
@@ -107,6 +107,7 @@ def make_plan(  # noqa: PLR0913 - each argument is a fact that the plan depends 
             *unusual(declaration),
             *(without_unit(level) for level in levels if level < LEAST_LEVEL),
             *warnings(trials, architectures),
+            *_shared_seeds(trials, tuning),
         ),
         tuning=tuning,
     )
@@ -167,6 +168,16 @@ def _cores(plan: Plan, declaration: Declaration) -> Iterator[str]:
         yield (
             f"trials have {min(shares):.3g} cores a GPU, fewer than {CPUS_PER_GPU}: loading may be slower "
             "than training; calibrate measures both together"
+        )
+
+
+def _shared_seeds(trials: Sequence[Trial], tuning: TuningPlan | None) -> Iterator[str]:
+    """Yield a note if the tuning and the grid have a seed in common."""
+    tuned = () if tuning is None else tuning.trials
+    if shared := {trial.seed for trial in trials} & {trial.seed for trial in tuned}:
+        yield (
+            f"tuning.seeds and the grid share {', '.join(map(str, sorted(shared)))}: what a lucky seed gains "
+            "may be taken for the worth of a value"
         )
 
 

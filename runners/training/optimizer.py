@@ -15,7 +15,9 @@ _EMBEDDINGS = frozenset({
 def make_optimizer(modules: nn.Module, recipe: Recipe, *, lr_peak: float) -> torch.optim.Optimizer:
     """Build the recipe's optimiser; gains, biases and the temperature have no weight decay, as in open_clip.
 
-    Without ``embedding_decay`` positions, class tokens and token embeddings have none either.
+    open_clip also leaves out Swin's tables of relative positions, which here count as positions.
+
+    Without ``embedding_decay`` positions and token embeddings have none either.
 
     Adafactor is timm's port of big_vision's, which the paper trained with; torch's own has neither a first
     moment nor absolute step sizes.

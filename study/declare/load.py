@@ -229,7 +229,7 @@ def _tuned_fields(_: Walk, section: Section, __: Mapping[str, Any]) -> dict[str,
         if name not in readers:
             inner.error(f"tuning.fields: {unknown('field', name, readers)}", name)
         fields[name] = tuple(sorted(inner.take_list(name, readers.get(name, values.positive_number))))
-        if len(fields[name]) < 2:  # noqa: PLR2004 - a choice needs two values
+        if len(fields[name]) < 2 and inner.sound(name):  # noqa: PLR2004 - a choice needs two values
             inner.error(f"tuning.fields.{name} needs at least two values to choose from", name)
     if inner is not None and not fields:
         section.error("tuning.fields names no field to tune", "fields")

@@ -123,6 +123,9 @@ class Section:
             return
         for key, value in node.value:
             text = key.value if isinstance(key, yaml.ScalarNode) else "?"
+            if text == "<<":
+                problems.add(key, f"{self._field(text)}: merge keys are not read; write the settings out")
+                continue
             if text in self._values:
                 problems.add(key, f"{self._field(text)} is given twice")
             self._values[text], self._keys[text] = value, key

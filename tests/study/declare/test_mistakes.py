@@ -150,6 +150,20 @@ def test_rules_that_match_nothing_are_reported_beside_other_mistakes(tmp_path: P
     assert len(problems(tmp_path, text.replace("[top40, all]", "[top400, all]"))) == 2
 
 
+def test_a_value_of_a_tuned_field_that_cannot_be_read_is_one_error(tmp_path: Path) -> None:
+    text = FULL.replace("lr_peak: [1e-3, 2e-3]", "warmup: [10%, 200 samples]")
+
+    (problem,) = problems(tmp_path, text)
+    assert "200 samples" in problem
+
+
+def test_merge_keys_of_yaml_are_named(tmp_path: Path) -> None:
+    found = problems(tmp_path, FULL.replace("limits: {", "limits: {<<: {}, "))
+    assert [line.partition(": ")[2] for line in found] == [
+        "limits.<<: merge keys are not read; write the settings out"
+    ]
+
+
 def test_a_tuned_batch_must_be_divisible_by_the_ranks(tmp_path: Path) -> None:
     text = FULL.replace("gpus: 1", "gpus: 2").replace("lr_peak: [1e-3, 2e-3]", "batch_size: [7, 64]")
 

@@ -150,3 +150,10 @@ def test_step_beyond_keeps_ratio_and_field_bounds() -> None:
     assert step_beyond("warmup", (0.1, 0.5), 0.5) is None
     assert step_beyond("weight_decay", (0, 0.1), 0) is None
     assert step_beyond("weight_decay", (0, 0.1), 0.1) == 0.2
+
+
+def test_a_seed_that_tuning_and_grid_share_is_noted() -> None:
+    shared = Tuning(share=0.3, fields={"lr_peak": RATES}, seeds=(0, 1000))
+    (note,) = [each for each in tuned_plan(tuning=shared).warnings if "lucky seed" in each]
+    assert note.startswith("tuning.seeds and the grid share 0: ")
+    assert not [each for each in tuned_plan().warnings if "lucky seed" in each]
