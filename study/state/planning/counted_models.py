@@ -6,6 +6,7 @@ from pathlib import Path
 from budgets.cost.architecture import Architecture, load_architecture
 from budgets.cost.counted import read_count
 from budgets.declaration.declaration import Declaration
+from budgets.declaration.keys import at_key
 
 
 def count_models(declaration: Declaration) -> None:
@@ -18,7 +19,8 @@ def count_models(declaration: Declaration) -> None:
         if read_count(architecture.config) is None:
             from runners.models.count_by_torch import ensure_counted  # noqa: PLC0415 - torch takes seconds
 
-            ensure_counted(architecture)
+            with at_key("grid" if declaration.catalogue is None else "catalogue"):
+                ensure_counted(architecture)
 
 
 def counted_models(declaration: Declaration) -> str:

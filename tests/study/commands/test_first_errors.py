@@ -1,5 +1,6 @@
 """Errors that a newcomer meets: each names file and line, and says what to write instead."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -100,6 +101,16 @@ def test_paths_are_relative_to_the_declaration(
 
     assert run("plan first.yaml") == planned
     assert "tiny-ViT" in planned
+
+
+def test_a_model_that_torch_cannot_build_is_an_error_of_the_catalogue(template: Path, run: Run) -> None:
+    Path("models").mkdir()
+    mine = json.loads((ROOT / "budgets" / "cost" / "catalogue" / "mini-ViT-XXS-8.json").read_text())
+    mine["vision_cfg"] = {"timm_model_name": "vit_tny", "image_size": 32}
+    Path("models", "mine.json").write_text(json.dumps(mine))
+    template.write_text(f"catalogue: models\n{template.read_text().replace('mini-ViT-XXS-8', 'mine')}")
+    said = run("plan first.yaml", code=2)
+    assert "first.yaml:1: mine: vision_cfg.timm_model_name: unknown timm model 'vit_tny'" in said
 
 
 def test_a_level_read_without_its_unit_is_warned_of(template: Path, run: Run) -> None:
