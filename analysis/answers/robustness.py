@@ -23,6 +23,7 @@ BASELINE = "clip"
 FEWEST_CELLS = 4
 _OWN = ("validation", "seen")
 _DRAWS = 1000
+_AGREE = 1e-9  # noise of runs that differ by rounding alone
 COLUMNS = ("shifted", "slope", "r2", "axis", "value", "cells", "points", "low", "high", "verdict")
 
 
@@ -37,6 +38,7 @@ class _Cells:
     freedom: int
     place: Indices  # cell of each run
     trunks: Trunks | None
+    counting: Floats  # (2,): counting noise of a run in units of √(p(1−p)), 1/√images; 0 if unknown
 
 
 def robustness(results: pd.DataFrame, *, metric: str) -> pd.DataFrame:
@@ -77,25 +79,32 @@ def _measured(results: pd.DataFrame, metric: str) -> Iterator[tuple[str, _Cells,
     trials = tidy(results, metric=metric).frame
     if what != "top1" or trials.empty:
         return
-    for name, accuracy in _shifted(results.set_index("trial"), place):
+    for name, accuracy, images in _shifted(results.set_index("trial"), place):
         shifted = accuracy.reindex(trials["trial"]).to_numpy(np.float64)
         both = trials[["trial", "trunk", *CELL]].assign(plain=1 - trials["error"], shifted=shifted)
-        cells = _cells(both.dropna(subset=["shifted"]))
+        counting = 1 / np.sqrt([float(trials["images"].mean()), float(images.mean())])
+        cells = _cells(both.dropna(subset=["shifted"]), np.nan_to_num(counting))
         base = (cells.frame["strategy"] == BASELINE).to_numpy(bool)
         if base.sum() >= FEWEST_CELLS and np.ptp(cells.accuracy[0, base]) > 0:
             yield name, cells, base
 
 
-def _shifted(results: pd.DataFrame, plain: str) -> Iterator[tuple[str, pd.Series]]:
+def _shifted(results: pd.DataFrame, plain: str) -> Iterator[tuple[str, pd.Series, pd.Series]]:
+    """Yield the name of each shifted set, its accuracies, and its number of images (NaN if unknown)."""
     names = [name.removesuffix("/top1") for name in map(str, results.columns) if name.endswith("/top1")]
     others = [name for name in names if name not in (plain, *_OWN)]
     variants = variant_sets(others)
+    unknown = pd.Series(np.nan, index=results.index)
+    count = {name: results.get(f"{name}/count", unknown) for name in others}
     for name in variants.values() if variants else others:
-        yield name, results[f"{name}/top1"]
+        yield name, results[f"{name}/top1"], count[name]
     for mean, titles in MEANS.items():
         if set(titles) <= set(variants):
-            columns = [f"{variants[title]}/top1" for title in titles]
-            yield mean, results[columns].mean(axis=1, skipna=False)
+            sets = [variants[title] for title in titles]
+            # A mean of k sets is as certain as k² ÷ Σ 1/images images.
+            inverse = pd.DataFrame({name: 1 / count[name] for name in sets})
+            images = len(sets) ** 2 / inverse.sum(axis=1, skipna=False)
+            yield mean, results[[f"{name}/top1" for name in sets]].mean(axis=1, skipna=False), images
 
 
 def _above_line(name: str, cells: _Cells, base: Mask) -> list[dict[str, object]]:
@@ -122,7 +131,7 @@ def _groups(cells: pd.DataFrame) -> Iterator[tuple[tuple[str, str], Mask]]:
             yield (axis, str(value)), (among & (cells[axis] == value)).to_numpy(bool)
 
 
-def _cells(measured: pd.DataFrame) -> _Cells:
+def _cells(measured: pd.DataFrame, counting: Floats) -> _Cells:
     # Residuals as in `bootstrap`: times √(n/(n−1)), in units of √(p(1−p)), the standard deviation of one
     # answer; the number of images cancels out.
     grouped = measured.groupby(list(CELL), dropna=False)[["plain", "shifted"]]
@@ -136,25 +145,29 @@ def _cells(measured: pd.DataFrame) -> _Cells:
     return _Cells(
         frame=means, accuracy=means[["plain", "shifted"]].to_numpy(np.float64).T, runs=runs,
         residuals=off[several].T, freedom=int((runs - 1).sum()), place=place.astype(np.intp),
-        trunks=find_trunks(measured, several),
+        trunks=find_trunks(measured, several), counting=counting,
     )  # fmt: skip
 
 
 def _draw(cells: _Cells, name: str) -> Floats | None:
     """Return draws of the cells, shape (draws, 2, cells); both accuracies of a run are drawn together."""
-    if not cells.residuals.any():  # single runs, or runs that agree exactly
-        return None
     rng = stream(f"robustness/{name}")
-    pool = cells.residuals.shape[1]
+    residuals = cells.residuals
+    noise = np.sqrt((residuals**2).mean(axis=1)) if residuals.size else np.zeros(2)
+    if noise.max() < _AGREE:  # single runs, or runs that agree exactly
+        return None
+    # Never less noise than the counting of the answers.
+    residuals = residuals * np.maximum(1.0, cells.counting / np.maximum(noise, 1e-12))[:, None]
+    pool = residuals.shape[1]
     means = np.empty((_DRAWS, 2, len(cells.runs)))
     if cells.trunks is not None:
         # Runs sorted by cell, so that `reduceat` sums each cell's runs.
         order, starts = np.argsort(cells.place, kind="stable"), np.cumsum(cells.runs) - cells.runs
-        picked = cells.residuals[:, cells.trunks.picks(rng, _DRAWS)][:, :, order]
+        picked = residuals[:, cells.trunks.picks(rng, _DRAWS)][:, :, order]
         means[:] = (np.add.reduceat(picked, starts, axis=2) / cells.runs).transpose(1, 0, 2)
     for runs in np.unique(cells.runs) if cells.trunks is None else ():
         chosen = rng.integers(pool, size=(_DRAWS, int((cells.runs == runs).sum()), runs))
-        means[:, :, cells.runs == runs] = cells.residuals[:, chosen].mean(axis=3).transpose(1, 0, 2)
+        means[:, :, cells.runs == runs] = residuals[:, chosen].mean(axis=3).transpose(1, 0, 2)
     # √(ν/χ²ν) as in `bootstrap`: few seeds give the wide intervals of Student's t.
     stretch = np.sqrt(cells.freedom / rng.chisquare(cells.freedom, size=(_DRAWS, 1, 1)))
     unit = np.sqrt(np.clip(cells.accuracy * (1 - cells.accuracy), 1e-6, None))

@@ -61,3 +61,22 @@ def test_without_shifted_sets_or_with_another_metric_the_table_is_empty() -> Non
     assert robustness(results, metric="held-out/top5").empty
     assert robustness(results.drop(columns="style/top1"), metric="held-out/top1").empty
     assert robustness(results.iloc[:0], metric="held-out/top1").empty
+
+
+def test_intervals_are_not_narrower_than_the_counting_of_few_shifted_images() -> None:
+    results = made_up(gain=0.0)
+    widths = [
+        (found["high"] - found["low"]).mean()
+        for images in (50, 200, 50_000)
+        if len(found := robustness(results.assign(**{"style/count": float(images)}), metric="held-out/top1"))
+    ]
+    assert widths[0] == pytest.approx(2 * widths[1], rel=0.15)
+    assert widths[1] > 3 * widths[2]
+
+
+def test_runs_that_agree_exactly_leave_robustness_undecided() -> None:
+    results = made_up(gain=0.03)
+    cell = ["subset_size", "quality", "architecture", "strategy", "level_flops"]
+    for name in ("held-out/top1", "style/top1"):
+        results[name] = results.groupby(cell)[name].transform("first")
+    assert set(robustness(results, metric="held-out/top1")["verdict"]) == {"undecided"}
