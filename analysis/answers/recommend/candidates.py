@@ -113,7 +113,7 @@ def read_at(
     nearest = int(np.abs(np.log(x / at)).argmin())
     main: Reading | None = None
     if _same_level(x, at).any():
-        main = _measured(x, errors, nearest, at)
+        main = _measured(one, x, errors, nearest, at=at)
     elif x.min() < at <= limit * x.max():
         main = surface or _by_curve(draws, one, at)
     cheaper = np.flatnonzero(x <= at * SAME_COST)
@@ -123,7 +123,9 @@ def read_at(
         # A forecast beyond the data, however, must itself be lower than any cheaper cell.
         beyond = main is not None and main.cell is None and at > x.max()
         if main is None or _lower(errors[:, lowest], main.error, chance=not beyond):
-            return replace(_measured(x, errors, lowest, at), far=main is None and x.max() < at / limit)
+            return replace(
+                _measured(one, x, errors, lowest, at=at), far=main is None and x.max() < at / limit
+            )
     return main or f"all its budgets are above {format_flops(at)}"
 
 
@@ -131,14 +133,18 @@ def _same_level(flops: Floats, at: float) -> Mask:
     return np.asarray(np.abs(np.log(flops / at)) <= np.log(SAME_COST))
 
 
-def _measured(x: Floats, errors: Floats, place: int, at: float) -> Reading:
+def _measured(one: Curve, x: Floats, errors: Floats, place: int, *, at: float) -> Reading:
     found = Reading(error=errors[:, place], flops=float(x[place]), read="measured", cell=place)
     order = np.argsort(x)
     if place != order[-1] or x[place] * SAME_COST >= at:
         return found
     falls = fall_beyond(x[order], errors[:, order], at)
-    falls *= np.append(0.0, stream("recommended beyond").random(len(errors) - 1))
+    falls *= np.append(0.0, _stream_of("beyond", one).random(len(errors) - 1))
     return replace(found, falling=np.maximum(errors[:, place] - falls, 0.0))
+
+
+def _stream_of(what: str, one: Curve) -> np.random.Generator:
+    return stream(f"{what}/{sorted(one.identity.items(), key=str)}")
 
 
 def _lower(one: Floats, other: Floats, *, chance: bool) -> bool:
@@ -160,8 +166,7 @@ def _by_curve(draws: CellDraws, one: Curve, at: float) -> Reading | None:
         return None
     errors = here.with_measured()
     lines = straight_lines(x, errors, np.array([at]))[:, 0]
-    generator = stream(f"interpolated/{sorted(one.identity.items(), key=str)}")
-    below = sags(x, errors[0], at, len(lines) - 1, generator)
+    below = sags(x, errors[0], at, len(lines) - 1, _stream_of("interpolated", one))
     lines[1:] = np.maximum(lines[1:] - below, 0.0)
     return Reading(error=lines, flops=at, read="interpolated between two measured budgets")
 
