@@ -155,6 +155,9 @@ def complete(config: Mapping[str, Any]) -> ModelConfig:
             'which pool_type "eos" reads the features'
         )
     family, vision = _vision(config["vision_cfg"])
+    for section, tower in (("vision_cfg", vision), ("text_cfg", text)):
+        if "mlp_ratio" in tower and int(tower["width"] * tower["mlp_ratio"]) < 1:
+            raise ValueError(f"{section}.mlp_ratio: {tower['mlp_ratio']:g} leaves the MLP no width")
     return ModelConfig(family=family, embed_dim=top["embed_dim"], vision=vision, text=text)
 
 

@@ -151,6 +151,7 @@ def test_broken_file_raises_and_is_named(tmp_path: Path, text: str, message: str
          "vision_cfg.mlp_ratio: found inf; allowed: a positive number"),
         (changed(VIT, "vision_cfg", width=66, head_width=66, pos_embed_type="sin_cos_2d"),
          "sin_cos_2d needs a width that is a multiple of 4; found 66"),
+        (changed(VIT, "text_cfg", mlp_ratio=0.001), "text_cfg.mlp_ratio: 0.001 leaves the MLP no width"),
         (changed(VIT, "text_cfg", vocab_size=3), "text_cfg.vocab_size: found 3; allowed: at least 4"),
         (changed(VIT, "text_cfg", pool_type="eos"), "text_cfg.eos_id: found 2; texts end with token 99"),
         (changed(VIT, "vision_cfg", patch_size=64), "patch_size 64 is over image_size 32"),
