@@ -73,7 +73,8 @@ class BucketStorage(FolderStorage):
 
         def look() -> None:
             bring(self._objects, self._name, self._folder)
-            note_elsewhere(self._folder, live_holder(self._objects, f"{self._name}/{LEASE}"))
+            holder = live_holder(self._objects, f"{self._name}/{LEASE}")
+            note_elsewhere(self._folder, None if holder is None or holder.has_died else holder)
 
         with between_runs(self._folder) as free:
             if free:  # a list of objects is stale if a driver writes meanwhile; so retry

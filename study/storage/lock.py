@@ -37,6 +37,18 @@ class Holder:
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, since {self.since}"
 
+    @property
+    def has_died(self) -> bool:
+        """True if the run was on this machine, and its process has ended."""
+        if self.host == socket.gethostname():
+            try:
+                os.kill(self.pid, 0)
+            except ProcessLookupError:
+                return True
+            except PermissionError:  # of another user
+                return False
+        return False
+
 
 UNKNOWN = Holder(host="a machine", pid=0, since="a moment ago")
 """The holder of a lock or a lease whose content can't be read."""

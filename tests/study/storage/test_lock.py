@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from study.storage.folder_storage import FolderStorage
-from study.storage.lock import between_runs, only_run, running
+from study.storage.lock import Holder, between_runs, only_run, running
 from tests.root import ROOT
 
 pytestmark = pytest.mark.slow
@@ -101,3 +102,12 @@ def test_a_request_to_stop_does_not_reach_the_next_run(tmp_path: Path) -> None:
         assert FolderStorage(tmp_path).stop_requested()
     with only_run(tmp_path):
         assert not FolderStorage(tmp_path).stop_requested()
+
+
+def test_a_run_of_this_machine_whose_process_ended_has_died() -> None:
+    here = Holder(host=socket.gethostname(), pid=os.getpid(), since="now")
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    assert not here.has_died
+    assert replace(here, pid=ended.pid).has_died
+    assert not replace(here, pid=ended.pid, host="elsewhere").has_died
