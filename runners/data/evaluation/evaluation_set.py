@@ -172,7 +172,7 @@ def read_templates(path: Path) -> tuple[str, ...]:
             names = set()
         if len(names) < 2:  # noqa: PLR2004 - the prompts of two names differ
             raise ValueError(
-                f"{file}: template '{template}' needs one {{c}} for the class name, and no other braces"
+                f"{file}: template '{template}' needs {{c}} for the class name, once, and no other braces"
             )
     return templates
 
