@@ -107,7 +107,7 @@ def _comparable(
     counts = Counter(pair for each in tried for pair in combinations(sorted(each), 2))
     if not counts:
         return [], []
-    kept = max((set(pair) for pair in counts), key=lambda pair: counts[min(pair), max(pair)])
+    kept = set(counts.most_common(1)[0][0])
     shared = [place for place, each in enumerate(tried) if kept <= each]
     return [points[place] for place in shared], sorted(set.intersection(*(tried[each] for each in shared)))
 

@@ -168,9 +168,8 @@ def neighbours(
         share = math.ceil(1000 * cost / grid.declaration.budget.study_flops) / 10
         said.append(
             f"{_named(map(combination_of, dear))}: tuning.check sets {format_flops(room)} aside, but all "
-            "combinations at "
-            f"{format_flops(every[0][0].trials[0].cell.level_flops or 0)} cost {format_flops(cost)}: "
-            f"raise it to at least {share:g}%"
+            f"combinations at {format_flops(every[0][0].trials[0].cell.level_flops or 0)} cost "
+            f"{format_flops(cost)}: raise it to at least {share:g}%"
         )
     return found, said
 
