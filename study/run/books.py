@@ -81,9 +81,10 @@ class Books(ABC):
             self.book_outcome(trial, outcome)
         self.failures.update(todo.failed)
         for trial in todo.to_run:
-            if trial.trial_id in self.ledger.book.finished:  # paid again: its meter counts from 0
+            again = trial.trial_id in self.ledger.book.finished
+            if again:  # it is paid again, and its meter counts from 0
                 (self.folder(trial.trial_id) / METER).unlink(missing_ok=True)
-            if forget_failure(self.folder(trial.trial_id)):
+            if forget_failure(self.folder(trial.trial_id)) or again:
                 self.publish(trial.trial_id)
 
     def event(self, event: str, **facts: object) -> None:

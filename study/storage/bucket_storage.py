@@ -19,6 +19,7 @@ from runners.host.files import new_file
 from runners.host.storage import Storage, cache_folder
 from runners.host.trees import fetch_tree, share_tree
 from runners.scheduling.storage_check import Objects
+from runners.trials.records.meter import METER
 from runners.trials.records.trial_files import FAILURE, is_checkpoint, is_milestone, milestone, stand_in
 from runners.trials.run_on_copies import run_on_copies, take_part_on_copies, upload_left
 from study.storage.bring import LEASE, STOP, bring
@@ -157,7 +158,7 @@ class BucketStorage(FolderStorage):
     def publish(self, trial_id: str) -> None:
         """Upload a trial's failure, and delete from the bucket the trial's files that were deleted here."""
         folder, name = self._trial(trial_id)
-        left = set() if (folder / FAILURE).exists() else {FAILURE}
+        left = {each for each in (FAILURE, METER) if not (folder / each).exists()}
         found = self._objects.list(name)
         if not any(folder.glob("checkpoint-*")):
             left |= {"owner", "progress.json", *filter(is_checkpoint, found)}

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from budgets.hardware.machine_cache import CACHE
+from runners.host.storage import Storage
 from runners.scheduling.local_backend import LocalBackend
 from runners.scheduling.storage_check import StorageCheck
-from runners.trials.records.meter import FlopCount, Meter, read_meter
+from runners.trials.records.meter import METER, FlopCount, Meter, read_meter, write_meter
 from runners.trials.records.trial_files import forget_failure, read_failure, read_outcome, write_failure
 from runners.trials.trial import run_trial
 from runners.trials.trial_job import TrialJob
@@ -23,6 +24,7 @@ from study.state.jobs import trial_job
 from study.state.planning.plan_study import plan_study
 from study.state.study import Study, find_study
 from study.storage import lease
+from study.storage.bucket_storage import BucketStorage
 from study.storage.lock import running
 from tests.runners.host.bucket import Bucket
 from tests.study.conftest import write_declaration
@@ -103,6 +105,21 @@ def test_an_active_run_is_seen_from_anywhere(machine: Machine, monkeypatch: pyte
             assert running(elsewhere.folder) is None, "a run that no longer renews its lease has died"
     elsewhere.storage.refresh()
     assert running(elsewhere.folder) is None
+
+
+def test_a_meter_that_was_deleted_is_not_brought_back(machine: Machine) -> None:
+    here = machine("here")
+    with here.storage.claim(say):
+        folder = here.trial_folder("0123456789ab")
+        folder.mkdir(parents=True)
+        write_meter(folder, FlopCount(train_flops=7))
+        if isinstance(here.storage, BucketStorage):  # as a node does
+            bucket = Storage(str(here.declaration.storage))
+            bucket.put(folder / METER, f"results/{here.declaration.name}/trials/{folder.name}/{METER}")
+        (folder / METER).unlink()
+        here.storage.publish(folder.name)
+        here.storage.fetch(folder.name)
+        assert read_meter(folder) is None
 
 
 def test_a_stop_from_anywhere_reaches_only_the_active_run(machine: Machine) -> None:
