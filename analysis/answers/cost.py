@@ -43,7 +43,7 @@ class Cost:
     """Totals of a study; FLOPs are training FLOPs, as ``status`` and the study budget count them.
 
     Attributes:
-        planned_flops: FLOPs of all planned trials and of other charges.
+        planned_flops: FLOPs of all planned trials, of the tuning as far as it was paid, and of charges.
         spent_flops: FLOPs of trials and other charges, such as quality scoring, waste included.
         wasted_flops: The part of ``spent_flops`` that was lost with failed attempts.
         evaluation_flops: Forward FLOPs of evaluations and of scoring, which no budget counts.
@@ -82,7 +82,7 @@ def totals(
     """
     hours = sum(trial_hours(events).values()) if len(events) else float("nan")
     return Cost(
-        planned_flops=float(_planned(plan).sum()) + _sum(ledger, ("charged",), "train_flops"),
+        planned_flops=float(_planned(plan).sum()) + _beside(plan, ledger),
         spent_flops=_sum(ledger, SPENDING, "train_flops"),
         wasted_flops=_sum(ledger, ("wasted",), "train_flops"),
         evaluation_flops=_sum(ledger, SPENDING, "evaluation_flops"),
@@ -188,6 +188,13 @@ def by_level(plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame | No
             "evaluation": scored[what], "hours": 0.0,
         })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _beside(plan: pd.DataFrame, ledger: pd.DataFrame) -> float:
+    """Return the training FLOPs in the ledger that are not of planned trials."""
+    if ledger.empty or plan.empty:
+        return _sum(ledger, ("charged",), "train_flops")
+    return _sum(ledger[~ledger["what"].isin(plan["trial"])], SPENDING, "train_flops")
 
 
 def _planned(plan: pd.DataFrame) -> Floats:

@@ -82,7 +82,7 @@ def _rates(row: Mapping[str, Any], draws: CellDraws, rates: Mapping[tuple[str, s
     moved = [rates[pair] for pair in pairs if rates.get(pair, inf) <= row["budget"]]
     if row["regime"] != "fixed-compute" or not moved:
         return said
-    return f"{said} ({len(moved)} of them no longer the best at {format_flops(int(min(moved)))})"
+    return f"{said} (at {format_flops(int(min(moved)))} a neighbour of {len(moved)} of them was better)"
 
 
 def _not_run(

@@ -2,7 +2,8 @@
 
 Levels of a curve that continue from one another (``schedule: trunk``) have a run at constant learning rate in
 common, so their errors are not independent. A drawn study gives each trunk the residuals of one trunk, level
-by level; a trunk without a run at a level gives those of its nearest level.
+by level. Where that trunk has no residual, any residual is drawn: to repeat that of another level would say
+that its levels agree exactly.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ class Trunks:
     Attributes:
         unit: Unit of each run: its trunk, or the run itself; shape (runs,).
         level: Level of each run, counted from the lowest of its regime; shape (runs,).
-        donors: Residual that each trunk with residuals gives at each level, shape (trunks, levels).
+        donors: Residual that each trunk with residuals gives at each level, -1 without one; shape (trunks,
+            levels).
         of: Unit of each residual.
     """
 
@@ -32,7 +34,8 @@ class Trunks:
     def picks(self, generator: np.random.Generator, draws: int) -> Indices:
         """Return the residual that each run gets in each draw, shape (draws, runs)."""
         chosen = generator.integers(len(self.donors), size=(draws, int(self.unit.max()) + 1))
-        return self.donors[chosen[:, self.unit], self.level]
+        found = self.donors[chosen[:, self.unit], self.level]
+        return np.where(found < 0, generator.integers(len(self.of), size=found.shape), found)
 
     def correlation(self, residuals: Floats) -> float:
         """Return the correlation of a trunk's residuals at different levels, at least 0."""
@@ -60,9 +63,9 @@ def find_trunks(runs: pd.DataFrame, several: Mask) -> Trunks | None:
     unit = pd.factorize(runs["trunk"].where(shared, runs["trial"]))[0].astype(np.intp)
     level = runs.groupby("regime")["budget"].rank(method="dense").to_numpy(np.intp) - 1
     of, at = unit[several], level[several]
-    donors = []
-    for trunk in np.unique(unit[several & shared]):
-        mine = np.flatnonzero(of == trunk)
-        distance = np.abs(np.arange(level.max() + 1)[:, None] - at[mine])
-        donors.append(mine[distance.argmin(axis=1)])
-    return Trunks(unit=unit, level=level, donors=np.array(donors, dtype=np.intp), of=of)
+    trunks = np.unique(unit[several & shared])
+    donors = np.full((len(trunks), level.max() + 1), -1, dtype=np.intp)
+    place = np.searchsorted(trunks, of)
+    mine = np.flatnonzero(np.isin(of, trunks))
+    donors[place[mine], at[mine]] = mine
+    return Trunks(unit=unit, level=level, donors=donors, of=of)

@@ -57,6 +57,18 @@ class Tuned:
     left_out: Sequence[str] = ()
 
     @property
+    def one_seed(self) -> bool:
+        """True if each combination of values was tried with one seed."""
+        return len(self.tried["seed"].unique()) <= 1
+
+    @property
+    def noise(self) -> str:
+        """The noise that a verdict accounts for, in words."""
+        if self.one_seed:
+            return "the noise of counting; that between seeds was not measured"
+        return "the noise of seeds and counting"
+
+    @property
     def fields(self) -> tuple[str, ...]:
         """Tuned fields."""
         return tuple(

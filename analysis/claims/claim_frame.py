@@ -152,7 +152,7 @@ def _whole(epochs: float) -> float:
 def _average(frames: list[pd.DataFrame]) -> pd.DataFrame:
     """Return the mean over evaluation sets, whose noise is treated as independent."""
     together = pd.concat(frames, ignore_index=True)
-    kept = together.assign(variance=together["sd"] ** 2).groupby(list(CELL), as_index=False).agg(
+    kept = together.assign(variance=together["sd"] ** 2).groupby([*CELL, "quality_text"], as_index=False).agg(
         error=("error", "mean"), variance=("variance", "sum"), known=("variance", "count"),
         family=("family", "first"), size=("size", "first"), epochs=("epochs", "first"), sets=("sd", "size"),
     )  # fmt: skip
@@ -172,12 +172,14 @@ def _slice(cells: pd.DataFrame, group: str) -> pd.DataFrame:
         kept = kept[kept["strategy"] == "clip"]
     if group == "vits":
         kept = kept[kept["family"] == "ViT"]
+    if group == "quality":
+        kept = kept[kept["quality"] <= 1]  # mixtures and named subsets are no fractions of one pool
     if group == "augmentation":
         many = kept[kept["epochs"] >= _MANY_EPOCHS]  # the claims are about many epochs
         by_regime = [at_one_budget(each, "strategy") for _, each in many.groupby("regime")]
         kept = pd.concat(by_regime) if by_regime else many
     if len(kept):
-        held = [name for name in ("architecture", "quality") if name not in varies]
+        held = [name for name in ("architecture", "quality_text") if name not in varies]
         most = {name: kept[name].value_counts().index[0] for name in held}
         kept = kept[np.logical_and.reduce([kept[name] == value for name, value in most.items()])]
     return kept.assign(group=group)

@@ -64,7 +64,7 @@ class Decision:
 
     Attributes:
         picks: Trials to start, best first.
-        answers: One for each question; none during the first round.
+        answers: One for each question; none while trials of the first round are chosen.
         stop: The reason why no trial follows; empty while there are picks or running trials to wait for.
     """
 
@@ -134,9 +134,11 @@ def decide(  # noqa: PLR0913 (what is known, what may be run, and at what price)
         _Option(rows=np.array([row]), cost=now[row], gain=np.nan, curve=row, what=FIRST_ROUND)
         for row in sorted(rows, key=lambda row: (now[row], row))
     ]
-    if first:
-        picks = _pick(first, grid, prices, taken, slots, room_flops)
+    if picks := _pick(first, grid, prices, taken, slots, room_flops):
         return _decision(picks, (), waiting, _NO_ROOM)
+    if not (known | waiting).any():
+        return _decision((), (), waiting, _NO_ROOM)
+    # Trials of the first round without room do not keep the others from answering what they can.
     generator = stream(f"design/{int(known.sum())}/{int(waiting.sum())}")
     answers: list[Answer] = []
     options: list[_Option] = []

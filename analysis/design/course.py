@@ -1,12 +1,14 @@
 """The course of an adaptive design, read from the events of a study's runs."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
 
+from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import records
+from budgets.quantity import plural
 
 CHOSEN, COURSE = "trial-chosen", "design"
 """Events: a chosen trial with its reason; the answers so far and, at the end, why the design stopped."""
@@ -31,23 +33,46 @@ def each_answer(made: Iterable[dict[str, Any]]) -> Iterator[tuple[dict[str, Any]
             yield decision, answer, new
 
 
+def is_clear_at(events: pd.DataFrame, flops: float) -> bool:
+    """Return whether the design named a clear best for this compute, counting configurations without runs."""
+    return any(
+        one["kind"] == "best"
+        and one["verdict"] == "clear"
+        and flops / SAME_COST <= one["flops"] <= flops * SAME_COST
+        for decision in decisions(events)[-1:]
+        for one in decision["answers"]
+    )
+
+
 def by_design(best: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
     """Return the best configurations with verdicts that count configurations without runs.
 
     The table compares measured cells. A configuration that the design did not run at a budget may still be
     the best there, so a leader is only clear if the design, whose draws hold all configurations, calls it
     so.
+
+    Args:
+        best: Table from ``frontier.frontier`` with the number of configurations at each budget that the
+            design chose, ``planned``, and that it could choose from, ``grid``.
+        events: Events of the study's runs.
     """
     last = [one for decision in decisions(events)[-1:] for one in decision["answers"]]
     best_of = {(one["regime"], one["flops"]): one for one in last if one["kind"] == "best"}
-    verdicts, reasons = [], []
-    for row in best.to_dict("records"):
-        one = best_of.get((row["regime"], row["flops"]))
-        doubt = one is not None and row["verdict"] == "clear" and one["verdict"] != "clear"
-        verdicts.append("undecided" if doubt else row["verdict"])
-        said = "" if one is None or not doubt else (
-            f"; with configurations that were not run, {one['leader']} is best with probability "
-            f"{one['probability']:.0%}"
-        )  # fmt: skip
-        reasons.append(f"{row['reason']}{said}")
-    return best.assign(verdict=verdicts, reason=reasons)
+    judged = [_judged(row, best_of.get((row["regime"], row["flops"]))) for row in records(best)]
+    return best.assign(verdict=[verdict for verdict, _ in judged], reason=[reason for _, reason in judged])
+
+
+def _judged(row: Mapping[str, Any], answer: Mapping[str, Any] | None) -> tuple[str, str]:
+    """Return verdict and reason of a row of ``by_design``, given the answer of the design at its budget."""
+    verdict, reason, apart = row["verdict"], row["reason"], row["grid"] - row["planned"]
+    clear = verdict == "clear"
+    if answer is not None:
+        chance = f"{answer['leader']} is best with probability {answer['probability']:.0%}"
+        if clear and answer["verdict"] != "clear":
+            return "undecided", f"{reason}; with configurations that were not run, {chance}"
+        if row["configurations"] == 1 and apart:
+            return verdict, f"{reason}; by the curves of those that the design did not run here, {chance}"
+    if not apart or (clear and answer is not None):
+        return verdict, reason
+    reason = f"{reason}; {plural(apart, 'configuration')} of the grid's {row['grid']} not run here"
+    return "undecided" if clear else verdict, reason

@@ -120,8 +120,10 @@ def analyse(study: StudyFrames, progress: OnProgress = no_progress) -> Analysis:
     best = frontier(draws)
     planned = with_budgets(plan, trials)
     if len(best):
-        best = by_design(best, study.events)
-        best = _so_far(best.assign(planned=_planned_configurations(best, planned)), planned)
+        grid = with_budgets(pd.concat([plan, study.not_chosen]), trials)
+        counts = {"planned": planned, "grid": grid}
+        best = best.assign(**{name: _configurations(best, each) for name, each in counts.items()})
+        best = _so_far(by_design(best, study.events), planned)
         best = with_scope(best, draws, plan=planned, left_out=study.left_out, rates=study.tuned_rates)
     progress("analysis", 1, _STEPS)
     table = contrasts(draws, planned)
@@ -204,7 +206,7 @@ def _planned_here(plan: pd.DataFrame, row: Mapping[str, Any]) -> pd.DataFrame:
     return here
 
 
-def _planned_configurations(best: pd.DataFrame, plan: pd.DataFrame) -> list[int]:
+def _configurations(best: pd.DataFrame, plan: pd.DataFrame) -> list[int]:
     """Return the number of configurations planned at each budget, at least the number measured there."""
     return [
         max(

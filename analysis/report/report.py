@@ -204,8 +204,13 @@ def summary_lines(found: Analysis) -> tuple[str, ...]:
     lines += [f"{more}: tables/best.md"] if more else []
     if found.frontier.empty:
         lines.append("no trial has finished, so there is nothing to compare yet")
-    if not found.missing.empty:
-        lines.append(f"no result yet: {_missing_text(found.missing)}; see tables/missing.md")
+    without = found.missing["reason"].isin(found.trials.excluded["reason"])
+    for what, rows in (
+        ("no result yet", found.missing[~without]),
+        ("failed or diverged", found.missing[without]),
+    ):
+        if not rows.empty:
+            lines.append(f"{what}: {_missing_text(rows)}; see tables/missing.md")
     return tuple(lines)
 
 

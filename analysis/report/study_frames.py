@@ -22,7 +22,8 @@ class StudyFrames:
         results: One row per trial that ended, in the results schema.
         curves: Training curves.
         midway: Metrics of trials at shares of their steps, one row an evaluation.
-        plan: One row per planned trial.
+        plan: One row per planned trial; in an adaptive study only those that the design chose.
+        not_chosen: The other trials of an adaptive study's grid; empty otherwise.
         left_out: Cells left out of the plan, with ``reason``.
         unread: For an imported study, the rows of its table that were not read, with ``reason``.
         ledger: FLOPs reserved, spent, wasted and charged, one row per entry.
@@ -43,6 +44,7 @@ class StudyFrames:
     curves: pd.DataFrame = field(default_factory=pd.DataFrame)
     midway: pd.DataFrame = field(default_factory=pd.DataFrame)
     plan: pd.DataFrame = field(default_factory=pd.DataFrame)
+    not_chosen: pd.DataFrame = field(default_factory=pd.DataFrame)
     left_out: pd.DataFrame = field(default_factory=pd.DataFrame)
     unread: pd.DataFrame = field(default_factory=pd.DataFrame)
     ledger: pd.DataFrame = field(default_factory=pd.DataFrame)

@@ -47,7 +47,7 @@ class Ledger:
     def charge(self, plan: Plan) -> None:
         """Book the plan's charges that are not booked yet."""
         for charge in plan.charges:
-            if charge.what not in self.book.charged:
+            if not charge.names & self.book.charged:
                 self._append(Entry(entry="charged", **asdict(charge)))
 
     def reserve(self, what: str, train_flops: int) -> None:

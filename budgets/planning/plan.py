@@ -29,12 +29,15 @@ Combination = tuple[str, str]
 """Names of an architecture and of a strategy that trains it."""
 
 
+OF_POOL = ", for "
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Charge:
     """Compute that the study pays once, in addition to its trials.
 
     Attributes:
-        what: Name of the charge.
+        what: Name of the charge; after ``OF_POOL`` that of its pool.
         train_flops: Training FLOPs.
         evaluation_flops: Forward FLOPs.
     """
@@ -42,6 +45,11 @@ class Charge:
     what: str
     train_flops: int
     evaluation_flops: int
+
+    @property
+    def names(self) -> set[str]:
+        """Its name, and the name in older books, where a single charge held those of all pools."""
+        return {self.what, self.what.partition(OF_POOL)[0]}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -103,8 +103,11 @@ def _next_run(status: StudyStatus, left: str) -> Iterator[str]:
     waiting = sum(level.waiting for level in status.levels)
     if status.no_room:
         yield f"the budget has no room for {status.no_room} of {plural(waiting, 'waiting trial')}"
+    # The grid is planned when its tuning has ended.
+    tuning_alone = {level.name for level in status.levels} == {"tuning"}
     if status.no_room == waiting:
-        yield "no run is active" + ("" if waiting else ", and no trial is waiting")
+        ended = "" if waiting else ", and no trial is waiting"
+        yield f"no run is active{'; `run` continues with the grid' if tuning_alone else ended}"
     else:
         begun = status.interrupted
         state = "its checkpoint" if begun == 1 else "their checkpoints"
@@ -112,5 +115,5 @@ def _next_run(status: StudyStatus, left: str) -> Iterator[str]:
         able = plural(waiting - status.no_room, "trial")
         yield (
             f"no run is active: `run` continues with {able}{goes_on}, "
-            f"{left} on {plural(status.slots or 1, 'slot')}"
+            f"{left} on {plural(status.slots or 1, 'slot')}{', then with the grid' if tuning_alone else ''}"
         )

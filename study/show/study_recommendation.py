@@ -3,16 +3,21 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
+
 from analysis.answers.recommend.recommendation import recommend
 from analysis.answers.recommend.recommendation_text import recommendation_lines
 from analysis.cells.bootstrap import cell_draws
 from analysis.cells.column_map import import_table
+from analysis.cells.missing import with_budgets
 from analysis.cells.table import tidy
+from analysis.design.course import is_clear_at
 from analysis.laws.holdout import holdout
 from analysis.laws.laws import laws
+from analysis.report.study_frames import StudyFrames
 from budgets.quantity import parse_count, parse_flops
-from runners.results import read_table
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
+from study.show.study_report import study_frames
 from study.state.imports.imported import Imported
 from study.state.study import Study
 
@@ -50,18 +55,21 @@ def recommend_from(  # noqa: PLR0913 - the options of a command
     if study is not None:
         if isinstance(study, Study):
             study.require_run("results.parquet")
-        results = read_table(study.folder / "results.parquet")
-        metric = study.metric if isinstance(study, Imported) else study.declaration.metric
-        source = str(study.folder)
+        frames, source = study_frames(study), str(study.folder)
     else:
         how = load_column_map(find_column_map(str(prior)))
         results = import_table(read_any_table(table or PAPER_FIGURES), how)
-        metric, source = how.metric, f"{how.title}, as a prior"
-    draws = cell_draws(tidy(results, metric=metric), question="laws")
+        frames = StudyFrames(name=how.title, metric=how.metric, results=results)
+        source = f"{how.title}, as a prior"
+    trials = tidy(frames.results, metric=frames.metric)
+    # The draws of a design hold the configurations that it did not run, too.
+    apart = frames.not_chosen.iloc[: 0 if is_clear_at(frames.events, compute) else None]
+    draws = cell_draws(trials, question="laws")
     fitted = tuple(laws(draws, along="compute"))
     found = recommend(
-        draws, fitted, holdout(draws, fitted), flops=float(compute), pairs=float(pool), limit=limit
-    )
+        draws, fitted, holdout(draws, fitted), flops=float(compute), pairs=float(pool), limit=limit,
+        plan=with_budgets(pd.concat([frames.plan.assign(chosen=True), apart.assign(chosen=False)]), trials),
+    )  # fmt: skip
     yield from recommendation_lines(
-        found, flops=float(compute), pairs=float(pool), source=source, metric=metric
+        found, flops=float(compute), pairs=float(pool), source=source, metric=frames.metric
     )

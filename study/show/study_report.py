@@ -128,7 +128,8 @@ def study_frames(study: Study | Imported) -> StudyFrames:
     folder = study.folder
     study.require_run("plan.parquet")
     planned = read_table(folder / "plan.parquet")
-    plan = planned[~not_chosen(study.declaration, folder, planned)]
+    apart = not_chosen(study.declaration, folder, planned)
+    plan = planned[~apart]
     results = _table_or_empty(study, "results.parquet", RESULT_COLUMNS)
     missing = plan[~plan["trial"].isin(results["trial"])]
     cluster = study.declaration.cluster
@@ -142,6 +143,7 @@ def study_frames(study: Study | Imported) -> StudyFrames:
         curves=_table_or_empty(study, "curves.parquet", CURVE_COLUMNS),
         midway=_table_or_empty(study, MIDWAY, MIDWAY_COLUMNS),
         plan=plan,
+        not_chosen=planned[apart],
         left_out=read_table(folder / "left-out.parquet"),
         ledger=pd.DataFrame(map(asdict, read_entries(study.ledger))),
         events=read_json_lines(folder / "events.jsonl"),

@@ -25,7 +25,7 @@ from analysis.cells.bootstrap import CellDraws
 from analysis.cells.curves import Curve
 from analysis.cells.intervals import QUANTILE, column_intervals
 from analysis.cells.pareto import SAME_COST
-from analysis.cells.table import records
+from analysis.cells.table import CELL, CONFIGURATION, records
 from analysis.labels import configuration_text
 from analysis.laws.holdout import Holdout
 from analysis.laws.laws import Law
@@ -75,6 +75,7 @@ def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
     flops: float,
     pairs: float,
     limit: float = FARTHEST,
+    plan: pd.DataFrame | None = None,
 ) -> Recommendation:
     """Recommend a configuration.
 
@@ -85,6 +86,9 @@ def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
         flops: Training FLOPs of one trial.
         pairs: Pairs in the pool before filtering; the top 20 % are a fifth of them.
         limit: Largest factor of extrapolation.
+        plan: Plan from ``missing.with_budgets``, with ``chosen``, False for what an adaptive design left out:
+            while configurations that bear on the answer, or seeds of the best that were chosen, have no
+            result, nothing is clear. By default all that was planned has ended.
 
     Raises:
         ValueError: No configuration can be read within the limit.
@@ -126,7 +130,37 @@ def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
             f"no curve can be forecast at {format_flops(flops)}: "
             f"{'; '.join(why[:_NAMED]) or 'nothing was measured'}{more}"
         )
-    return _choose(draws, fitting, too_large, pd.DataFrame(left_out, columns=["curve", "reason"]))
+    chosen = _choose(draws, fitting, too_large, pd.DataFrame(left_out, columns=["curve", "reason"]))
+    if plan is None or plan.empty:
+        return chosen
+    pools = [
+        smallest_pool(size, name) for size, name in zip(plan["subset_size"], plan["quality"], strict=True)
+    ]
+    return _so_far(chosen, plan[np.array(pools) <= np.ceil(pairs)], flops)
+
+
+def _so_far(chosen: Recommendation, plan: pd.DataFrame, flops: float) -> Recommendation:
+    """Return a recommendation that is not clear while planned configurations or its own seeds have no result.
+
+    What was measured is compared with trials of its own compute, a prediction with all that cost no more.
+    """
+    first = records(chosen.candidates)[0]
+    near = plan[(plan["regime"] == first["regime"]) & (plan["train_flops"] <= flops * SAME_COST)]
+    if first["measured"]:
+        near = near[near["train_flops"] >= first["flops"] / SAME_COST]
+    own = (near[[*CONFIGURATION]] == [first[name] for name in CONFIGURATION]).all(axis=1) & near["chosen"]
+    lacking = near[~near["ended"].astype(bool) & (own | ~near.groupby([*CELL])["ended"].transform("any"))]
+    if lacking.empty:
+        return chosen
+    names = sorted({configuration_text(row) for row in records(lacking)})
+    what = "; ".join([*names[:_NAMED], *([f"{len(names) - _NAMED} more"] if len(names) > _NAMED else [])])
+    verdict = "undecided" if chosen.choice.verdict == "clear" else chosen.choice.verdict
+    reason = f"so far {chosen.choice.reason}; {plural(len(lacking), 'planned trial')} without a result"
+    return replace(
+        chosen,
+        choice=replace(chosen.choice, verdict=verdict, reason=reason),
+        experiment=f"run what was planned and has no result: {what}",
+    )
 
 
 def _row(draws: CellDraws, one: Curve, reading: Reading, at: float, flops: float) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def _carried(line: Mapping[str, Any], rate: Mapping[str, Any]) -> dict[str, str]
 
 def _check_notes(tuned: Tuned) -> Iterator[str]:
     yield f"the tuned rate and its neighbours, by {metric_text(tuned.metric)}"
-    yield "moved: another rate is better by more than the noise of seeds and counting"
+    yield f"moved: another rate is better by more than {tuned.noise}"
     yield f"{format_flops(tuned.check_paid)} of {format_flops(tuned.check_flops)} set aside were paid"
     for row in map(_checked, tuned.checks):
         where = f"{row['Architecture']} with {row['Strategy']} at {row['Level']}"
@@ -87,14 +87,14 @@ def tuning(tuned: Tuned) -> Table:
             "Its error (%)": "diverged"
             if won["runner_up_score"] is None
             else PERCENT.number(1 - won["runner_up_score"]),
-            "Verdict": "tie" if won["tie"] else "clear",
+            "Verdict": "tie" if won["tie"] else "ahead" if tuned.one_seed else "clear",
             "Note": "; ".join(_tuning_notes(won)) or "–",
         }
         for won in tuned.winners
     ]
     note = (
-        f"selected by {metric_text(tuned.metric)}; {plural(len(tuned.tried), 'trial')}; clear: ahead of the "
-        "runner-up by more than the noise of seeds and counting"
+        f"selected by {metric_text(tuned.metric)}; {plural(len(tuned.tried), 'trial')}; "
+        f"{'ahead' if tuned.one_seed else 'clear: ahead'} of the runner-up by more than {tuned.noise}"
     )
     return Table(name="tuning", title="Tuning", note=note, frame=pd.DataFrame(rows))
 

@@ -8,7 +8,7 @@ from budgets.declaration.declaration import Declaration
 from budgets.declaration.keys import DeclaredKeyError, at_key
 from budgets.names import printable
 from budgets.planning.facts import EvaluationFacts, MixtureFacts, PoolFacts, Ranking
-from budgets.planning.plan import Charge
+from budgets.planning.plan import OF_POOL, Charge
 from runners.data.build.in_place import not_indexed, open_pool
 from runners.data.evaluation.evaluation_facts import (
     RETRIEVAL_METRICS,
@@ -52,17 +52,19 @@ def study_facts(study: Study) -> tuple[PoolFacts | MixtureFacts, EvaluationFacts
                     f"the pools contain different evaluation sets named {name}; declare which to use: "
                     f"evaluation: {{{name}: {study.pool_folders[pool] / 'evaluation' / name}}}",
                 )
-    return facts, _evaluation(sets | declared), _charges(declaration)
+    return facts, _evaluation(sets | declared), tuple(_charges(declaration))
 
 
-def _charges(declaration: Declaration) -> tuple[Charge, ...]:
-    """Return the cost of the embedded pools' scores, as one charge; a pool with two names is scored once."""
-    pools = dict.fromkeys(pool for pool in declaration.sources.values() if isinstance(pool, EmbeddedPool))
-    paid = [scorer(pool.pairs) for pool in pools]
-    if not paid:
-        return ()
-    training, scoring = sum(each.train_flops for each in paid), sum(each.scoring_flops for each in paid)
-    return (Charge(what=paid[0].name, train_flops=training, evaluation_flops=scoring),)
+def _charges(declaration: Declaration) -> Iterator[Charge]:
+    """Yield the cost of each embedded pool's score; a pool with two names is scored once."""
+    for pool in dict.fromkeys(
+        each for each in declaration.sources.values() if isinstance(each, EmbeddedPool)
+    ):
+        paid = scorer(pool.pairs)
+        yield Charge(
+            what=f"{paid.name}{OF_POOL}{pool.name}", train_flops=paid.train_flops,
+            evaluation_flops=paid.scoring_flops,
+        )  # fmt: skip
 
 
 def _pool_facts(study: Study, name: str, pool: DeclaredPool) -> PoolFacts:

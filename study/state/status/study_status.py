@@ -95,7 +95,7 @@ def read_status(study: Study) -> StudyStatus:
     folder = study.folder
     planned = _planned(study)
     events = read_json_lines(folder / "events.jsonl")
-    apart = not_chosen(study.declaration, folder, planned)
+    apart = (planned["phase"] == "grid") & not_chosen(study.declaration, folder, planned)
     plan = planned[~apart].reset_index(drop=True)
     book = study.book()
     holder = running_now(folder)

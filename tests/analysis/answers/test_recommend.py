@@ -8,6 +8,7 @@ from analysis.answers.recommend.candidates import smallest_pool
 from analysis.answers.recommend.recommendation import Recommendation, recommend
 from analysis.answers.recommend.recommendation_text import recommendation_lines
 from analysis.cells.bootstrap import CellDraws, cell_draws
+from analysis.cells.missing import with_budgets
 from analysis.cells.table import tidy
 from analysis.laws.holdout import Holdout, holdout
 from analysis.laws.laws import Law, laws
@@ -47,7 +48,11 @@ ANALYSED: dict[int, tuple[CellDraws, tuple[Law, ...], Holdout]] = {}
 
 
 def recommended(
-    results: pd.DataFrame, flops: float, pairs: float = POOL, limit: float = 30.0
+    results: pd.DataFrame,
+    flops: float,
+    pairs: float = POOL,
+    limit: float = 30.0,
+    plan: pd.DataFrame | None = None,
 ) -> Recommendation:
     """Recommend; a study that several tests use is analysed once."""
     key = int(pd.util.hash_pandas_object(results).sum())
@@ -55,7 +60,7 @@ def recommended(
         draws = cell_draws(tidy(results, metric="held-out/top1"), question="laws")
         fitted = tuple(laws(draws, along="compute"))
         ANALYSED[key] = draws, fitted, holdout(draws, fitted)
-    return recommend(*ANALYSED[key], flops=flops, pairs=pairs, limit=limit)
+    return recommend(*ANALYSED[key], flops=flops, pairs=pairs, limit=limit, plan=plan)
 
 
 def test_the_small_model_is_recommended_early_and_the_large_one_late() -> None:
@@ -65,6 +70,30 @@ def test_the_small_model_is_recommended_early_and_the_large_one_late() -> None:
     assert (early.choice.verdict, late.choice.verdict) == ("clear", "clear")
     assert not late.candidates["beyond"].any()
     assert late.experiment.startswith("to confirm, run ViT-M")
+
+
+def test_nothing_is_clear_while_planned_configurations_or_seeds_have_no_result() -> None:
+    results = crossing()
+    third = results["architecture"].eq("ViT-M") & results["seed"].gt(0)
+    largest = results["level_flops"].eq(LEVELS[-1])
+    absent = results.assign(architecture="ConvNeXt-C", trial=results["trial"] + "-c")
+    cases = {
+        "all ended": (results, "clear"),
+        "another seed of the largest level": (results[~(third & largest)], "undecided"),
+        "a third architecture": (results, "undecided"),
+    }
+    for what, (ran, verdict) in cases.items():
+        plan = pd.concat([results, absent]) if what.startswith("a third") else results
+        planned = with_budgets(plan.assign(chosen=True), tidy(ran, metric="held-out/top1"))
+        found = recommended(ran, LEVELS[-1], plan=planned)
+        assert found.choice.verdict == verdict, what
+        if verdict == "undecided":
+            assert found.choice.reason.startswith("so far ahead by ")
+            assert found.choice.reason.endswith(" planned trials without a result")
+            assert found.experiment.startswith("run what was planned and has no result: ")
+    # A smaller budget than that of the missing trials does not wait for them.
+    early = with_budgets(results.assign(chosen=True), tidy(results[~largest], metric="held-out/top1"))
+    assert recommended(results[~largest], LEVELS[-2], plan=early).choice.verdict == "clear"
 
 
 def test_a_forecast_beyond_the_data_holds_the_truth_and_is_wider_than_within() -> None:

@@ -75,7 +75,10 @@ def test_planned_combinations_do_not_count_as_untried() -> None:
     [
         (PAIRS, "learning rates were tuned for each"),
         (PAIRS | {("ViT-S", "clip"): 4e11}, "learning rates were tuned for each"),
-        (PAIRS | {("ViT-S", "clip"): 2e11}, "tuned for each (1 of them no longer the best at 200 GFLOP)"),
+        (
+            PAIRS | {("ViT-S", "clip"): 2e11},
+            "each (at 200 GFLOP a neighbour of 1 of them was better)",
+        ),
         ({("ViT-S", "clip"): inf}, "learning rates were tuned for 1 of 3 pairs of architecture and strategy"),
     ],
 )

@@ -33,6 +33,19 @@ def test_trunks_are_resampled_whole_and_left_out_whole() -> None:
     assert abs(np.corrcoef(alone.draws[:, curve[0]], alone.draws[:, curve[-1]])[0, 1]) < 0.3
 
 
+def test_levels_of_a_trunk_without_residuals_of_their_own_are_drawn_apart() -> None:
+    made = study("floor", 3, shared=0.3).results
+    lowest = made["level_flops"] == made["level_flops"].min()
+    thin = made[lowest | (made["seed"] == 0)]
+
+    drawn = cell_draws(tidy(thin, metric="held-out/top1"), question="laws", draws=4000)
+
+    numbers = curve_numbers(drawn.cells)
+    for number in np.unique(numbers):
+        levels = drawn.draws[:, numbers == number]
+        assert np.abs(np.corrcoef(levels.T) - np.eye(levels.shape[1])).max() < 0.3
+
+
 def test_intervals_of_studies_with_trunks_cover_the_truth_at_their_nominal_rate() -> None:
     held: Held = defaultdict(list)
     for kind in KINDS:

@@ -166,6 +166,20 @@ def test_a_single_cell_at_the_largest_budget_does_not_hide_the_comparisons_below
     assert (found.verdict, found.tested) == ("supported", 3)
 
 
+def test_mixtures_are_compared_with_themselves_alone() -> None:
+    rows = [
+        trial_row((size, f"mixture:{name}", "ViT-X", "clip"), level, seed, error + 0.002 * seed)
+        for name, size, error in (("pure", 768, 0.4), ("web", 1280, 0.6), ("half", 1280, 0.5))
+        for level in (2e11, 9e11)
+        for seed in range(3)
+    ]
+    frame = from_study(pd.DataFrame(rows), metric="held-out/top1")
+
+    assert [found.claim.name for found in findings(frame) if found.tested] == ["C04"], "epochs of one mixture"
+    strategies = frame[(frame["group"] == "strategies") & (frame["metric"] == "zero-shot")]
+    assert len(strategies) == 2, "one mixture at its two levels"
+
+
 def test_augmentation_is_compared_within_a_regime() -> None:
     rows = equal_samples(0.2).assign(epochs=30.0)
     bought = rows[rows["strategy"] == "clip"].assign(regime="fixed-compute", samples_seen=4 * 10**9)

@@ -108,6 +108,21 @@ def test_same_results_give_the_same_decision_and_running_trials_are_not_chosen_a
     assert "would lower the doubt by" in first.picks[0].reason
 
 
+def test_a_first_round_without_room_does_not_keep_the_others_from_their_answers(grid: pd.DataFrame) -> None:
+    dear = grid["architecture"] == "mini-ConvNeXt"
+    priced = grid.assign(paid_flops=np.where(dear, 1e6, 1.0) * grid["train_flops"])
+    first = ~dear & (grid["level_flops"] < 1e12) & (grid["seed"] < 2)
+
+    found = decide(seen(grid, first), priced, ask=Ask(), slots=3, room_flops=2e13)
+    nothing = decide(seen(grid, first & ~first), priced, ask=Ask(), room_flops=1.0)
+
+    assert found.picks
+    assert all("would lower the doubt by" in pick.reason for pick in found.picks)
+    assert [answer.flops for answer in found.answers] == list(LEVELS)
+    assert (nothing.picks, nothing.answers) == ((), ())
+    assert nothing.stop == "the budget has no room for a trial that is worth its cost"
+
+
 def test_choice_knows_prices_and_the_room_in_the_budget(grid: pd.DataFrame) -> None:
     known = seen(grid, (grid["level_flops"] < 1e12) & (grid["seed"] < 2))
     flops = grid["train_flops"].to_numpy(np.float64)

@@ -171,7 +171,7 @@ def test_the_summary_answers_for_each_budget(written: tuple[Written, Elements]) 
     lines = written[0].lines
     assert lines[0] == "98 of 99 trials finished, 1 failed or diverged; 156 TFLOP spent"
     assert len(lines) == 5
-    assert lines[-1] == "no result yet: 1 trial at 200 GFLOP; see tables/missing.md"
+    assert lines[-1] == "failed or diverged: 1 trial at 200 GFLOP; see tables/missing.md"
     assert re.match(
         r"200 GFLOP: ConvNeXt-C, CLIP, 3,276 pairs, top 40 %: error \d\d\.\d % \[.+\], clear: ahead by",
         lines[1],

@@ -3,6 +3,7 @@
 import json
 import resource
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from budgets.book.book import Book
 from budgets.book.ledger import Ledger, read_entries, readable_entries
 from budgets.book.reconcile import left_behind, reconcile
 from budgets.cost.flops import CONVENTION_NAME
-from budgets.planning.plan import Charge
+from budgets.planning.plan import OF_POOL, Charge
 from tests.budgets.plans import declare, plan_of
 
 CHARGE = Charge(what="quality scorer", train_flops=1_000, evaluation_flops=10)
@@ -43,6 +44,23 @@ def test_reservation_is_spent_or_released(tmp_path: Path) -> None:
         ("released", 150),
     ]
     assert (ledger.book.spent_flops, ledger.book.reserved_flops) == (480, 0)
+
+
+def test_each_pool_is_charged_once_and_older_books_held_all_in_one(tmp_path: Path) -> None:
+    first, second = (
+        Charge(what=f"scorer{OF_POOL}{pool}", train_flops=1_000, evaluation_flops=10) for pool in ("a", "b")
+    )
+    plan = plan_of(declare())
+    ledger = Ledger(tmp_path / "ledger.jsonl", None)
+    ledger.charge(replace(plan, charges=(first,)))
+    ledger.charge(replace(plan, charges=(first, second)))
+    assert ledger.book.charged_flops == 2_000
+
+    older = Ledger(tmp_path / "older.jsonl", None)
+    older.charge(replace(plan, charges=(replace(first, what="scorer"),)))
+    older.charge(replace(plan, charges=(first, second)))
+    assert older.book.charged == {"scorer"}
+    assert left_behind(replace(plan, charges=(first,)), read_entries(older.path)) == 0
 
 
 def test_a_reservation_of_nothing_is_closed_and_the_trial_can_be_paid_again(tmp_path: Path) -> None:

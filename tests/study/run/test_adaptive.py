@@ -217,6 +217,28 @@ def test_design_stays_within_the_study_budget_of_a_grid_that_costs_more(
     assert stop == "the budget has no room for a trial that is worth its cost"
 
 
+def test_a_budget_that_ends_in_the_first_round_leaves_nothing_clear(
+    declaration: Path, tmp_path: Path, run: Run
+) -> None:
+    text = declaration.read_text(encoding="utf-8")
+    declaration.write_text(text.replace("study: 10 TFLOP", "study: 30 GFLOP"), encoding="utf-8")
+
+    run(f"run {declaration} --results {tmp_path} --backend local")
+
+    status = run(f"status {declaration} --results {tmp_path}")
+    assert "best at 20 GFLOP: open: " in status
+    assert "the design stopped: the budget has no room for a trial that is worth its cost" in status
+    best = [
+        line
+        for line in run(f"report {declaration} --results {tmp_path}").splitlines()
+        if "GFLOP: mini-" in line
+    ]
+    assert best
+    assert all(" of the grid's 4 not run here" in line and ", clear: " not in line for line in best)
+    advice = run(f"recommend {declaration} --results {tmp_path} --flops 5e9 --pairs 1024")
+    assert "next: run what was planned and has no result: mini-ViT-XXS-8, CLIP + crop and flip, " in advice
+
+
 def test_design_whose_budget_pays_for_no_trial_is_refused(declaration: Path, run: Run) -> None:
     text = declaration.read_text(encoding="utf-8")
     declaration.write_text(text.replace("study: 10 TFLOP", "study: 4 GFLOP"), encoding="utf-8")

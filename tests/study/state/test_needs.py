@@ -55,6 +55,14 @@ def test_a_pool_with_two_names_is_scored_and_paid_once(tmp_path: Path) -> None:
         scorer(1024).train_flops, scorer(1024).scoring_flops
     )  # fmt: skip
 
+    other = twice.replace("rest: {embedded: {pairs: 1024}}", "rest: {embedded: {pairs: 1024, seed: 3}}")
+    path.write_text(path.read_text(encoding="utf-8").replace(twice, other), encoding="utf-8")
+    study = find_study(load_declaration(path), results=str(tmp_path), pools=str(tmp_path))
+    two = plan_study(study).charges
+    assert [each.train_flops for each in two] == [charge.train_flops] * 2
+    assert two[0].what == charge.what
+    assert two[1].what.endswith("-1024-seed3")
+
 
 def test_evaluations_on_the_way_are_paid_as_often_as_they_run(tmp_path: Path) -> None:
     path = tmp_path / "ruled.yaml"

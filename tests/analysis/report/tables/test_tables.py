@@ -57,6 +57,17 @@ def test_levels_sum_to_the_ledger(frames: StudyFrames) -> None:
     assert levels["trials"].sum() == 99
 
 
+def test_what_a_tuning_paid_is_planned_in_the_levels_and_in_all(frames: StudyFrames) -> None:
+    tuned = [{"entry": each, "what": "tuned", "train_flops": 7e12, "evaluation_flops": 0.0} for each in
+             ("reserved", "spent")]  # fmt: skip
+    ledger = pd.concat([frames.ledger, pd.DataFrame(tuned)], ignore_index=True)
+
+    levels, cost = by_level(frames.plan, ledger), totals(frames.plan, ledger, frames.events)
+
+    assert levels["planned"].sum() == cost.planned_flops == cost.spent_flops
+    assert levels.set_index("level")["planned"]["tuning"] == 7e12
+
+
 def test_time_is_read_from_the_events(frames: StudyFrames) -> None:
     time = totals(frames.plan, frames.ledger, frames.events).time
     assert (time.slots, time.busy_s, time.wall_s) == (2, 99 * 5.0, 10.0 + 3 * 99)

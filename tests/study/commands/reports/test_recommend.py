@@ -61,18 +61,27 @@ def test_impossible_recommendations_give_the_reason(
 
 
 def test_recommendations_use_a_studys_own_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    results = study(levels=tuple(np.geomspace(2e11, 1e13, 5))).results
-    results = results.assign(
-        precision="fp32", trunk="", paid_flops=results["train_flops"], evaluation_version=1
+    frames = study(levels=tuple(np.geomspace(2e11, 1e13, 5)))
+    results = frames.results.assign(
+        precision="fp32", trunk="", paid_flops=frames.results["train_flops"], evaluation_version=1
     )
     (tmp_path / "demo").mkdir()
     write_table(tmp_path / "demo" / "results.parquet", to_frame(records(results), RESULT_COLUMNS))
+    write_table(tmp_path / "demo" / "plan.parquet", frames.plan)
+    write_table(tmp_path / "demo" / "left-out.parquet", frames.left_out)
     words = ["recommend", "demo", "--results", str(tmp_path), "--flops", "30 TFLOP", "--pairs", "8192"]
     assert main(words) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "  train ConvNeXt-C, CLIP, 3,276 pairs, top 40 % (tied with 2 others)"
     assert lines[2].endswith("], 3 times beyond the measured budgets")
     assert any(line.startswith("  runner-up: ") for line in lines)
+
+    ended = results[(results["architecture"] != "ViT-M") | (results["level_flops"] < 1e13)]
+    write_table(tmp_path / "demo" / "results.parquet", to_frame(records(ended), RESULT_COLUMNS))
+    assert main([*words[:-3], "10 TFLOP", *words[-2:]]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("  tie: so far ") for line in lines)
+    assert "  next: run what was planned and has no result: ViT-M, CLIP, 3,276 pairs, top 40 %" in lines
 
 
 SMALL = ["recommend", "small-full", "--flops"]
