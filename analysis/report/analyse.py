@@ -43,12 +43,13 @@ def no_progress(_what: str, _done: int, _of: int) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialCounts:
-    """Numbers of trials by how far they are."""
+    """Numbers of trials by how far they are; ``planned`` leaves out those that a design has not chosen."""
 
     planned: int
     finished: int
     excluded: int
     begun: int
+    not_chosen: int
 
     @property
     def waiting(self) -> int:
@@ -143,6 +144,7 @@ def analyse(study: StudyFrames, progress: OnProgress = no_progress) -> Analysis:
             finished=len(trials.frame),
             excluded=len(trials.excluded),
             begun=len(study.begun),
+            not_chosen=len(study.not_chosen),
         ),
         missing=missing(planned, trials, study.begun),
         frontier=best,

@@ -123,10 +123,10 @@ def cost_texts(found: Analysis) -> dict[str, str]:
     notes = [f"{progress.begun} begun"] if progress.begun else []
     notes += [f"{progress.waiting} not run yet"] if progress.waiting else []
     notes += [f"{progress.excluded} without a result"] if progress.excluded else []
+    notes = notes or [f"all {'chosen' if progress.not_chosen else 'planned'} trials"]
+    notes += [f"{progress.not_chosen} more of the grid were not chosen"] if progress.not_chosen else []
     said = {
-        "Trials finished": "; ".join(
-            [f"{progress.finished} of {progress.planned}", *(notes or ["all planned trials"])]
-        ),
+        "Trials finished": "; ".join([f"{progress.finished} of {progress.planned}", *notes]),
         "Compute spent": _spent_text(cost),
     }
     if cost.evaluation_flops > 0:

@@ -190,7 +190,8 @@ def summary_lines(found: Analysis) -> tuple[str, ...]:
     progress, unit = found.progress, found.draws.error_unit
     unfinished = f", {progress.excluded} failed or diverged" if progress.excluded else ""
     spent = format_flops(found.cost.spent_flops)
-    ran = f"{progress.finished} of {progress.planned} trials finished{unfinished}; {spent} spent"
+    left = f", {progress.not_chosen} more not chosen" if progress.not_chosen else ""
+    ran = f"{progress.finished} of {progress.planned} trials finished{unfinished}{left}; {spent} spent"
     lines = [found.imported or ran]
     shown, more = turns(found.frontier)
     for row in records(shown):
