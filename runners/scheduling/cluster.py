@@ -60,8 +60,8 @@ class LiveCluster:
         self._backend.announce([(task.resources, task.nodes) for task in unfinished])
         needs = {(tuple(sorted(task.resources.items())), task.nodes) for task in waiting}
         too_wide = [need for need in sorted(needs) if not self._schedule.could_run(dict(need[0]), need[1])]
-        # The study continues while any trial runs, so the wait for nodes starts when none does.
-        if not too_wide or self._schedule.count(State.RUNNING):
+        # The study continues while any trial runs or will be tried again, so the wait starts after that.
+        if not too_wide or self._schedule.count(State.RUNNING) or self._schedule.count(State.DELAYED):
             self._homeless_since = None
             return
         self._homeless_since = now if self._homeless_since is None else self._homeless_since

@@ -64,7 +64,11 @@ class Nodes:
             for node, has in self._total.items()
             if node not in self._dead
         ]
-        return sum(each) // count
+        # A node counts once in each trial: k trials need min(its room, k) of every node, k·count in all.
+        most = sum(each) // count
+        while sum(min(room, most) for room in each) < most * count:
+            most -= 1
+        return most
 
     @property
     def users(self) -> tuple[str, ...]:

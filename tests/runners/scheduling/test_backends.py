@@ -239,15 +239,6 @@ def test_slots_are_counted_and_a_trial_wider_than_every_node_is_refused(backend:
         LiveCluster(backend, wide, patience_s=0).look()
 
 
-def test_slots_are_summed_node_by_node() -> None:
-    nodes = {"a": {"cpus": 3.0}, "b": {"cpus": 3.0}, "c": {"cpus": 1.0}}
-    schedule = Schedule([ScheduledTrial(trial="x", predicted_s=1, resources={"cpus": 2})], retries=0)
-    cluster = LiveCluster(LocalBackend(nodes), schedule, patience_s=0)
-    cluster.look()
-    assert cluster.slots == 2
-    assert cluster.describe() == "2 trials at once on 3 nodes (2 × 3 cpus; 1 cpus)"
-
-
 # Ray's own tasks ask the nodes of a tuning.
 @pytest.mark.parametrize("backend", ["local", WITH_RAY], indirect=True)
 def test_every_node_is_checked_for_access_to_the_storage(backend: Backend, tmp_path: Path) -> None:
