@@ -1,6 +1,8 @@
 """The cost of a study: FLOPs by budget level from its plan and ledger, and time from its events."""
 
+from collections import defaultdict
 from dataclasses import dataclass
+from math import isnan
 
 import numpy as np
 import pandas as pd
@@ -94,19 +96,26 @@ def totals(
 
 
 def trial_hours(events: pd.DataFrame) -> dict[str, float]:
-    """Return the device hours of each trial over all its attempts that ended.
+    """Return the device hours of each trial over all its attempts.
 
-    An event without ``devices`` is of a trial on one device.
+    An attempt without an end, as of a driver that was killed, counts until the last event of its run. An
+    event without ``devices`` is of a trial on one device.
     """
-    if events.empty or "wall_s" not in events:
+    if events.empty or "trial" not in events:
         return {}
-    ended = events[events["event"].isin(ENDS) & events["wall_s"].notna()]
-    started = events.dropna(subset=["devices"]) if "devices" in events else events[:0]
-    devices = dict(zip(started["trial"], started["devices"], strict=True)) if len(started) else {}
-    hours: dict[str, float] = {}
-    for trial, seconds in zip(ended["trial"].astype(str), ended["wall_s"].astype(float), strict=True):
-        hours[trial] = hours.get(trial, 0.0) + seconds * float(devices.get(trial, 1.0)) / 3600
-    return hours
+    hours = defaultdict[str, float](float)
+    known = events.reindex(columns=["time", "event", "trial", "wall_s", "devices"])
+    for _, phase in known.groupby(known["event"].isin(STARTS).cumsum()):
+        open_: dict[str, tuple[float, float]] = {}
+        for time, event, trial, seconds, devices in phase.itertuples(index=False, name=None):
+            if event == "trial-started":
+                open_[trial] = time, 1.0 if isnan(devices) else devices
+            elif event in ENDS and not isnan(seconds):
+                hours[trial] += seconds * open_.pop(trial, (time, 1.0))[1] / 3600
+        last = phase["time"].max()
+        for trial, (time, devices) in open_.items():
+            hours[trial] += (last - time) * devices / 3600
+    return dict(hours)
 
 
 def run_time(events: pd.DataFrame, *, now: float | None = None) -> RunTime:

@@ -160,17 +160,16 @@ def _column(table: pd.DataFrame, name: str, column: Column, how: ColumnMap) -> N
 
 def _numbers(table: pd.DataFrame, column: Column, name: str, at: str) -> Floats:
     if column.source is None:
-        values = np.full(len(table), parse_quantity(column.value))
+        values = np.full(len(table), parse_quantity(column.value) * column.times)
     else:
         _check(table, column.source, at)
         named = _reader(column, name) if column.names else None
         values = _each(
             table,
             column.source,
-            lambda value: _number(value if named is None else named(value)),
+            lambda value: _scaled(_number(value if named is None else named(value)), value, column.times),
             f"{at}column '{column.source}' must hold numbers for {name}",
         ).astype(np.float64)
-    values = values * column.times
     for other, power in ((column.by, 1), (column.over, -1)):
         if other is not None:
             with np.errstate(divide="ignore"):  # the row of an infinite value is dropped
@@ -189,6 +188,12 @@ def _each(
         except ValueError as error:
             raise ValueError(f"{where}; row {table.index[place] + 1}: {error}") from None
     return found
+
+
+def _scaled(number: float, value: object, times: float) -> float:
+    if times != 1 and isinstance(value, str) and value.rstrip().endswith("%"):
+        raise ValueError(f"'{value}' is read as {number:g}; leave out times: {times:g}")
+    return number * times
 
 
 def _number(value: object) -> float:

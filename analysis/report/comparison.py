@@ -14,6 +14,7 @@ import pandas as pd
 from analysis.answers.frontier import frontier
 from analysis.cells.bootstrap import CellDraws, cell_draws, stream
 from analysis.cells.intervals import interval
+from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import CELL, CONFIGURATION, records, tidy
 from analysis.error_unit import ErrorUnit
 from analysis.labels import budget_text, configuration_text, listed, metric_text
@@ -60,12 +61,21 @@ def _budgets(draws: CellDraws) -> str:
 
 
 def _shared(first: CellDraws, other: CellDraws) -> pd.DataFrame:
-    """Return the cells that two studies share, with their positions ``place_first`` and ``place_other``."""
-    places = [
+    """Return the cells that two studies share, with their positions ``place_first`` and ``place_other``.
+
+    Budgets are the same if they cost the same but for rounding.
+    """
+    mine, theirs = (
         draws.cells[[*CELL]].assign(**{f"place_{which}": np.arange(len(draws.cells))})
         for which, draws in (("first", first), ("other", other))
-    ]
-    return places[0].merge(places[1], on=list(CELL))
+    )
+    known = np.unique(mine["budget"].to_numpy(np.float64))
+    budget = theirs["budget"].to_numpy(np.float64)
+    if not known.size:
+        return mine.merge(theirs, on=list(CELL))
+    nearest = known[np.abs(np.log(known / budget[:, None])).argmin(axis=1)]
+    same = np.abs(np.log(nearest / budget)) < np.log(SAME_COST)
+    return mine.merge(theirs.assign(budget=np.where(same, nearest, budget)), on=list(CELL))
 
 
 def _answers(draws: Mapping[str, CellDraws]) -> Table:
@@ -137,6 +147,10 @@ def _differences(metric: str, draws: Mapping[str, CellDraws], shared: Mapping[st
         f"{metric_text(metric)}. Difference: its {unit.word} minus that of {first}. {apart} of "
         f"{plural(len(rows), 'cell')} differ by more than the noise between seeds{expected}"
     )
+    for name, cells in shared.items():
+        alone = {first: len(draws[first].cells) - len(cells), name: len(draws[name].cells) - len(cells)}
+        lone = " and ".join(f"{plural(count, 'cell')} of {which}" for which, count in alone.items() if count)
+        note += f"; {lone} without a counterpart" if lone else ""
     return Table(name="cells", title="Cell by cell", note=note, frame=pd.DataFrame(rows))
 
 

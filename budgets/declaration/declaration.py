@@ -35,7 +35,7 @@ from budgets.declaration.sections import (
 )
 from budgets.names import unknown
 from budgets.quality import MIXTURE
-from budgets.quantity import format_flops
+from budgets.quantity import format_flops, plural
 
 _Pool = (
     Annotated[EmbeddedPool, At(name="embedded")]
@@ -266,6 +266,9 @@ class Declaration:
         if ruled:
             for key, problem in trial.problems():
                 yield "resources", f"resources.{key}{where}: {problem}"
+        if self.cluster is not None and trial.gpus > trial.nodes * self.cluster.node_gpus:
+            at, room = f"on {plural(trial.nodes, 'node')}{where}", self.cluster.node_gpus
+            yield "resources", f"resources.gpus = {trial.gpus} {at}: a node has {room} (cluster.node_gpus)"
         if self.cluster is not None and self.cluster.count < trial.devices:
             count = f"cluster.count = {self.cluster.count}"
             yield "cluster.count", f"{count} is fewer than resources.gpus = {trial.gpus} of one trial{where}"

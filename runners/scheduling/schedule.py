@@ -215,8 +215,9 @@ class Schedule:
 
     @property
     def promised_flops(self) -> int:
-        """Training FLOPs to reserve for the waiting trials."""
-        return sum(each.cost for each in self._records.values() if each.state is State.WAITING)
+        """Training FLOPs to reserve for trials that wait, for a slot or for a milestone of their trunk."""
+        ahead = State.WAITING, State.BLOCKED
+        return sum(each.cost for each in self._records.values() if each.state in ahead)
 
     def unfinished(self) -> list[str]:
         """Return the trials that wait, run, or wait before a retry."""

@@ -8,6 +8,7 @@ import pandas as pd
 
 from analysis.cells.column_map import OPTIONAL, REQUIRED, Column, ColumnMap
 from analysis.cells.table import READING_ERROR, TEXT
+from analysis.error_unit import is_loss
 from budgets.declaration import values
 from budgets.declaration.keys import OneOf
 from budgets.names import unknown
@@ -62,7 +63,10 @@ def load_column_map(path: Path) -> ColumnMap:
     inner = root.section("metric", required=True)
     if inner is not None:
         metric = inner.take("name", values.metric)
-        better = inner.take("better", OneOf(kind="direction", allowed=tuple(_BETTER)), "higher")
+        usual = "lower" if is_loss(metric) else "higher"
+        better = inner.take("better", OneOf(kind="direction", allowed=tuple(_BETTER)), usual)
+        if is_loss(metric) and _BETTER[better] != "lower":
+            inner.error(f"metric.better: {metric} is a loss, which is better when lower", "better")
         images = _column_or_number(inner, "images") or 0
         error = _column_or_number(inner, READING_ERROR)
         made_of = _column(inner, read=_quantity)

@@ -30,6 +30,16 @@ def test_equal_studies_differ_in_few_cells_and_not_in_the_answer(frames: StudyFr
     assert (cells.frame["Verdict"] == "no difference seen").mean() > 0.7
 
 
+def test_budgets_that_differ_by_rounding_are_the_same_and_cells_of_one_study_alone_are_counted(
+    frames: StudyFrames,
+) -> None:
+    other = shifted(frames, 0.0)
+    some = other.results[other.results["strategy"] != "slip"]
+    _, cells = compare([frames, replace(other, results=some.assign(level_flops=some["level_flops"] * 1.002))])
+    assert len(cells.frame) == 30
+    assert cells.note.endswith("; 3 cells of made-up without a counterpart")
+
+
 def test_a_shift_of_one_architecture_is_found_cell_by_cell_and_changes_the_answer(
     frames: StudyFrames,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from analysis.answers.equivalence import equivalences
@@ -14,6 +15,15 @@ from study.declare.column_maps import find_column_map, load_column_map, read_any
 from tests.published import DATA
 
 PAPER = Path("results/paper/figures.csv")
+SHORT = """columns:
+  regime: {value: one-epoch}
+  subset_size: {value: 1000}
+  quality: {value: all}
+  architecture: {value: ViT-B-32}
+  strategy: {value: clip}
+  samples_seen: {value: 1000}
+  train_flops: {value: 1e18}
+"""
 
 
 @pytest.mark.parametrize(
@@ -68,6 +78,26 @@ def test_a_wrong_map_names_file_and_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"mine\.yaml:1: .*direction 'up'") as raised:
         load_column_map(path)
     assert "mine.yaml:3: give either from: COLUMN or value: CONSTANT" in str(raised.value)
+
+
+def test_a_loss_is_better_when_lower(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("metric: {name: a/loss, from: y, better: higher}\n")
+    with pytest.raises(ValueError, match=r"mine\.yaml:1: metric\.better: a/loss is a loss, which is better"):
+        load_column_map(path)
+
+
+def test_percentages_that_say_so_are_not_scaled_again(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    text = SHORT + "metric: {name: a/top1, from: acc, times: 0.01}\n"
+    path.write_text(text)
+    table = pd.DataFrame([{"acc": "63.2%"}])
+    with pytest.raises(
+        ValueError, match=r"column 'acc' .*row 1: '63\.2%' is read as 0\.632; leave out times"
+    ):
+        import_table(table, load_column_map(path))
+    path.write_text(text.replace(", times: 0.01", ""))
+    assert import_table(table, load_column_map(path))["a/top1"].tolist() == [0.632]
 
 
 def test_only_csv_and_parquet_are_tables(tmp_path: Path) -> None:

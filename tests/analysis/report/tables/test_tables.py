@@ -110,6 +110,20 @@ def test_lost_attempts_and_all_devices_of_a_trial_are_among_its_hours() -> None:
     assert trial_hours(events) == pytest.approx({"a": 4 * 108 / 3600, "b": 0.01})
 
 
+def test_each_attempt_has_its_own_devices_and_one_without_an_end_counts_to_the_last_event() -> None:
+    events = pd.DataFrame([
+        {"time": 0.0, "event": "study-started", "slots": 1},
+        {"time": 0.0, "event": "trial-started", "trial": "a", "devices": 8},
+        {"time": 3600.0, "event": "trial-left", "trial": "a", "wall_s": 3600.0},
+        {"time": 3600.0, "event": "trial-started", "trial": "b", "devices": 2},
+        {"time": 5400.0, "event": "slots-changed", "slots": 1},
+        {"time": 9000.0, "event": "study-started", "slots": 1},
+        {"time": 9000.0, "event": "trial-started", "trial": "a", "devices": 1},
+        {"time": 12600.0, "event": "trial-finished", "trial": "a", "wall_s": 3600.0},
+    ])  # fmt: skip
+    assert trial_hours(events) == pytest.approx({"a": 8 + 1, "b": 2 * 0.5})
+
+
 def test_a_study_that_has_not_begun_costs_nothing(frames: StudyFrames) -> None:
     cost = totals(frames.plan, pd.DataFrame(), pd.DataFrame())
     assert cost.spent_flops == 0
