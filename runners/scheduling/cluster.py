@@ -7,10 +7,9 @@ from budgets.quantity import format_seconds
 from runners.scheduling.backend import Backend, Ended
 from runners.scheduling.nodes import Amounts
 from runners.scheduling.schedule import Schedule, State
-from runners.scheduling.storage_check import StorageCheck
+from runners.scheduling.storage_check import ANSWER_S, StorageCheck
 
 _LOOK_S = 1.0
-_ANSWER_S = 120.0  # time that a node may take to check the storage
 
 
 class LiveCluster:
@@ -57,7 +56,9 @@ class LiveCluster:
         unfinished = [*self._schedule.running(), *waiting]
         if unfinished:
             self.slots = self._schedule.slots(unfinished[0])
-        self._backend.announce([(task.resources, task.nodes) for task in unfinished])
+        # A node must not be released while a trial waits for its retry.
+        ahead = [*unfinished, *self._schedule.delayed()]
+        self._backend.announce([(task.resources, task.nodes) for task in ahead])
         needs = {(tuple(sorted(task.resources.items())), task.nodes) for task in waiting}
         too_wide = [need for need in sorted(needs) if not self._schedule.could_run(dict(need[0]), need[1])]
         # The study continues while any trial runs or will be tried again, so the wait starts after that.
@@ -68,7 +69,7 @@ class LiveCluster:
         patience_s = self._patience_s or 0.0
         # New nodes are still being asked whether they see the storage.
         if self._storage_check is not None and self._storage_check.looking:
-            patience_s = max(patience_s, _ANSWER_S)
+            patience_s = max(patience_s, ANSWER_S)
         if now - self._homeless_since >= patience_s:
             resources, count = too_wide[0]
             no_node = "no node has" if count == 1 else f"there are no {count} nodes that have"

@@ -213,6 +213,10 @@ class Schedule:
         orders = sorted(order for queue in self._waiting.values() for order in queue)
         return [self._records[trial].task for _, trial in orders]
 
+    def delayed(self) -> list[ScheduledTrial]:
+        """Return the trials that wait before a retry."""
+        return [record.task for record in self._records.values() if record.state is State.DELAYED]
+
     @property
     def promised_flops(self) -> int:
         """Training FLOPs to reserve for trials that wait, for a slot or for a milestone of their trunk."""

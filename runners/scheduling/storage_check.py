@@ -2,6 +2,8 @@
 
 import secrets
 import socket
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,10 +11,14 @@ from functools import partial
 from pathlib import Path
 
 from budgets.names import without_password
+from budgets.quantity import format_seconds
 from runners.host.storage import Storage
 from runners.scheduling.backend import Backend, Ended, Job
 
+ANSWER_S = 120.0
+"""Time that a node may take to look."""
 _WAIT_S = 1.0
+_TRIES = 3  # of a node whose process died as it looked
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,20 +127,31 @@ class StorageCheck:
         self._backend, self._place, self._leave_out = backend, place, leave_out
         self._looking: dict[str, str] = {}  # node → the mark that it looks for
         self._why: dict[str, str] = {}  # node → reason why it is not used; empty if it passed
+        self._crashes = Counter[str]()
 
     def require(self) -> None:
         """Wait until every present node has looked; a node that disappears meanwhile does not count.
 
         Raises:
-            ValueError: A node does not see a folder; the message names the node and the path.
+            ValueError: A node does not see a folder, or does not answer; the message names it and the path.
         """
-        nodes = self._backend.nodes()
+        nodes = set(self._backend.nodes())
+        until = time.monotonic() + ANSWER_S
         self.seen_by(nodes)
         while self._looking:
+            if time.monotonic() > until:
+                silent = ", ".join(sorted(self._looking))
+                raise ValueError(
+                    f"no answer within {format_seconds(ANSWER_S)} whether {self._place} is seen, from node "
+                    f"{silent}: look whether its mount hangs, or remove it from the cluster"
+                )
             for ended in self._backend.wait(_WAIT_S):
                 self._note(ended)
-        for why in filter(None, map(self._why.get, nodes)):
-            raise ValueError(why + self._place.advice)
+                nodes -= set(ended.dead_nodes)
+            self.seen_by(nodes)
+        for node in sorted(nodes):
+            if why := self._why.get(node):
+                raise ValueError(why if self._crashes[node] >= _TRIES else why + self._place.advice)
 
     def seen_by(self, nodes: Iterable[str]) -> set[str]:
         """Return the nodes that have passed; new nodes are asked, without waiting for their answer.
@@ -174,7 +191,9 @@ class StorageCheck:
         if isinstance(ended.value, tuple):
             host, why = ended.value
             self._why[ended.trial] = f"node {host}{why}" if why else ""
-        else:
+            return
+        self._crashes[ended.trial] += 1
+        if self._crashes[ended.trial] >= _TRIES:  # until then it is asked again
             self._why[ended.trial] = f"node {ended.trial} can't look for {self._place}: {ended.reason}"
 
 

@@ -2,13 +2,11 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +20,6 @@ from runners.scheduling.backend import Backend, Ended, Job
 from runners.scheduling.cluster import LiveCluster
 from runners.scheduling.instructions import Start
 from runners.scheduling.local_backend import LocalBackend
-from runners.scheduling.nodes import Amounts
 from runners.scheduling.ray_backend import address
 from runners.scheduling.ray_backend.core import RayBackend
 from runners.scheduling.ray_backend.tasks import run_in_fresh_process
@@ -251,77 +248,6 @@ def test_every_node_is_checked_for_access_to_the_storage(backend: Backend, tmp_p
     with pytest.raises(ValueError, match=message):
         StorageCheck(backend, folders).require()
     assert [path.name for path in tmp_path.iterdir()] == ["pool"]
-
-
-class WithABlindNode(LocalBackend):
-    """A cluster whose node of a given name does not see a folder."""
-
-    def __init__(self, nodes: Mapping[str, Amounts], unseen: Path) -> None:
-        super().__init__(nodes, modules=())
-        self._unseen = unseen
-
-    def start(self, job: Job) -> None:
-        blind = job.nodes == ("blind",)
-        super().start(replace(job, run=partial(jobs.without, self._unseen, job.run)) if blind else job)
-
-
-class WithADeadNode(LocalBackend):
-    """Two nodes, one of which dies before it looks, and is listed for a moment longer, as by Ray."""
-
-    def wait(self, timeout_s: float) -> list[Ended]:
-        return [
-            replace(ended, how="left", value=None, reason="its node was gone", dead_nodes=("dead",))
-            if ended.trial == "dead"
-            else ended
-            for ended in super().wait(timeout_s)
-        ]
-
-
-def test_node_that_died_does_not_need_to_see_the_storage(tmp_path: Path) -> None:
-    has = {"cpus": 1.0}
-    with WithADeadNode({"first": has, "dead": has}, modules=()) as backend:
-        storage = StorageCheck(backend, Folders(written=tmp_path, read=()))
-
-        storage.require()
-
-        assert storage.seen_by(["first", "dead"]) == {"first"}
-        storage.require()
-        assert list(tmp_path.iterdir()) == []
-
-
-def test_joining_node_without_the_storage_is_not_used(tmp_path: Path) -> None:
-    folder, has = tmp_path / "study", {"cpus": 1.0}
-    folder.mkdir()
-    left_out: list[tuple[str, str]] = []
-    tasks = [ScheduledTrial(trial=trial, predicted_s=1, resources=has) for trial in ("a", "b", "c")]
-    schedule = Schedule(tasks, retries=0)
-    with WithABlindNode({"first": has}, folder) as backend:
-        storage = StorageCheck(
-            backend, Folders(written=folder, read=()), lambda *message: left_out.append(message)
-        )
-        storage.require()
-        cluster = LiveCluster(backend, schedule, patience_s=0, storage_check=storage)
-        cluster.look()
-        assert schedule.instructions(None) == [Start(trial="a", nodes=("first",))]
-
-        backend.nodes()["blind"] = has
-        while not left_out:
-            cluster.look()
-            assert schedule.instructions(None) == []
-            assert cluster.wait(0.1) == []
-        backend.nodes()["second"] = has
-        while not (starts := schedule.instructions(None)):
-            cluster.wait(0.1)
-            cluster.look()
-
-        assert starts == [Start(trial="b", nodes=("second",))]
-        assert cluster.slots == 2
-        ((node, why),) = left_out
-        assert node == "blind"
-        assert (
-            why == f"node {socket.gethostname()} does not see {folder}, or sees another folder of that name"
-        )
-        assert list(folder.iterdir()) == []
 
 
 def test_processes_end_with_their_parent(tmp_path: Path) -> None:

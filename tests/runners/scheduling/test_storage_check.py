@@ -1,0 +1,128 @@
+"""Nodes that do not see the storage, die as they look, or do not answer."""
+
+import socket
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from runners.scheduling import storage_check
+from runners.scheduling.backend import Ended, Job
+from runners.scheduling.cluster import LiveCluster
+from runners.scheduling.instructions import Start
+from runners.scheduling.local_backend import LocalBackend
+from runners.scheduling.nodes import Amounts
+from runners.scheduling.schedule import Schedule, ScheduledTrial
+from runners.scheduling.storage_check import Folders, StorageCheck
+from tests.runners.scheduling import jobs
+
+
+class WithABlindNode(LocalBackend):
+    """A cluster whose node of a given name does not see a folder."""
+
+    def __init__(self, nodes: Mapping[str, Amounts], unseen: Path) -> None:
+        super().__init__(nodes, modules=())
+        self._unseen = unseen
+
+    def start(self, job: Job) -> None:
+        blind = job.nodes == ("blind",)
+        super().start(replace(job, run=partial(jobs.without, self._unseen, job.run)) if blind else job)
+
+
+class WithADeadNode(LocalBackend):
+    """Two nodes, one of which dies before it looks, and is listed for a moment longer, as by Ray."""
+
+    def wait(self, timeout_s: float) -> list[Ended]:
+        return [
+            replace(ended, how="left", value=None, reason="its node was gone", dead_nodes=("dead",))
+            if ended.trial == "dead"
+            else ended
+            for ended in super().wait(timeout_s)
+        ]
+
+
+def test_node_that_died_does_not_need_to_see_the_storage(tmp_path: Path) -> None:
+    has = {"cpus": 1.0}
+    with WithADeadNode({"first": has, "dead": has}, modules=()) as backend:
+        storage = StorageCheck(backend, Folders(written=tmp_path, read=()))
+
+        storage.require()
+
+        assert storage.seen_by(["first", "dead"]) == {"first"}
+        storage.require()
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_joining_node_without_the_storage_is_not_used(tmp_path: Path) -> None:
+    folder, has = tmp_path / "study", {"cpus": 1.0}
+    folder.mkdir()
+    left_out: list[tuple[str, str]] = []
+    tasks = [ScheduledTrial(trial=trial, predicted_s=1, resources=has) for trial in ("a", "b", "c")]
+    schedule = Schedule(tasks, retries=0)
+    with WithABlindNode({"first": has}, folder) as backend:
+        storage = StorageCheck(
+            backend, Folders(written=folder, read=()), lambda *message: left_out.append(message)
+        )
+        storage.require()
+        cluster = LiveCluster(backend, schedule, patience_s=0, storage_check=storage)
+        cluster.look()
+        assert schedule.instructions(None) == [Start(trial="a", nodes=("first",))]
+
+        backend.nodes()["blind"] = has
+        while not left_out:
+            cluster.look()
+            assert schedule.instructions(None) == []
+            assert cluster.wait(0.1) == []
+        backend.nodes()["second"] = has
+        while not (starts := schedule.instructions(None)):
+            cluster.wait(0.1)
+            cluster.look()
+
+        assert starts == [Start(trial="b", nodes=("second",))]
+        assert cluster.slots == 2
+        ((node, why),) = left_out
+        assert node == "blind"
+        assert (
+            why == f"node {socket.gethostname()} does not see {folder}, or sees another folder of that name"
+        )
+        assert list(folder.iterdir()) == []
+
+
+class WithCrashes(LocalBackend):
+    """A node whose first processes die."""
+
+    def __init__(self, crashes: int) -> None:
+        super().__init__({"here": {"cpus": 1.0}}, modules=())
+        self.left = crashes
+
+    def start(self, job: Job) -> None:
+        self.left -= 1
+        super().start(job if self.left < 0 else replace(job, run=jobs.die))
+
+
+def test_a_node_whose_process_dies_is_asked_again_and_its_death_is_not_called_a_missing_folder(
+    tmp_path: Path,
+) -> None:
+    place = Folders(written=tmp_path, read=())
+    with WithCrashes(2) as backend:
+        StorageCheck(backend, place).require()
+    with WithCrashes(3) as backend, pytest.raises(ValueError, match="SIGKILL") as raised:
+        StorageCheck(backend, place).require()
+    assert str(raised.value).startswith(f"node here can't look for {tmp_path}: ")
+    assert "must share it" not in str(raised.value)
+
+
+def test_a_node_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage_check, "ANSWER_S", 0.0)
+
+    class Silent(LocalBackend):
+        def wait(self, timeout_s: float) -> list[Ended]:  # noqa: ARG002
+            return []
+
+    with (
+        Silent({"deaf": {"cpus": 1.0}}, modules=()) as backend,
+        pytest.raises(ValueError, match="deaf: look"),
+    ):
+        StorageCheck(backend, Folders(written=tmp_path, read=())).require()
