@@ -266,9 +266,11 @@ class Declaration:
         if ruled:
             for key, problem in trial.problems():
                 yield "resources", f"resources.{key}{where}: {problem}"
-        if self.cluster is not None and trial.gpus > trial.nodes * self.cluster.node_gpus:
-            at, room = f"on {plural(trial.nodes, 'node')}{where}", self.cluster.node_gpus
-            yield "resources", f"resources.gpus = {trial.gpus} {at}: a node has {room} (cluster.node_gpus)"
+        for key in ("gpus", "cpus"):
+            room, amount = self.cluster and getattr(self.cluster, f"node_{key}"), getattr(trial, key)
+            if room and amount > trial.nodes * room:
+                at = f"on {plural(trial.nodes, 'node')}{where}"
+                yield "resources", f"resources.{key} = {amount} {at}: a node has {room} (cluster.node_{key})"
         if self.cluster is not None and self.cluster.count < trial.devices:
             count = f"cluster.count = {self.cluster.count}"
             yield "cluster.count", f"{count} is fewer than resources.gpus = {trial.gpus} of one trial{where}"

@@ -10,9 +10,11 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from types import MappingProxyType
 
 from budgets.declaration.recipe import Recipe
+from budgets.declaration.rules import TrialResources
 from budgets.declaration.sections import Cluster
 from budgets.hardware.devices import device, measured_samples_per_s, usual_utilisation
 from budgets.planning.plan import Combination, Plan, Trial
@@ -35,6 +37,10 @@ class Range:
 
     low: float
     high: float
+
+    def times(self, factor: float) -> "Range":
+        """Return both values times a factor."""
+        return Range(low=self.low * factor, high=self.high * factor)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,6 +123,7 @@ def price(plan: Plan, cluster: Cluster, *, own: Speeds = UNMEASURED) -> Price:
     """Price a plan, given the user's own measurements on the cluster's device."""
     hours = [device_hours(trial, cluster, own) for trial in plan.all_trials]
     widths = [trial.resources.devices for trial in plan.all_trials]
+    held = [held_devices(trial.resources, cluster) for trial in plan.all_trials]
     charges = _hours(sum(each.train_flops + each.evaluation_flops for each in plan.charges), cluster)
     total = Range(
         low=sum(each.low for each in hours) + charges.low,
@@ -125,7 +132,7 @@ def price(plan: Plan, cluster: Cluster, *, own: Speeds = UNMEASURED) -> Price:
 
     # The later of two ends: of trials that share the devices, and of trials of a trunk, one after the other.
     def end(durations: list[float]) -> float:
-        return max(makespan(durations, widths, cluster.count), _longest_trunk(plan.all_trials, durations))
+        return max(makespan(durations, held, cluster.count), _longest_trunk(plan.all_trials, durations))
 
     span = Range(
         low=end([each.low / width for each, width in zip(hours, widths, strict=True)])
@@ -144,7 +151,19 @@ def price(plan: Plan, cluster: Cluster, *, own: Speeds = UNMEASURED) -> Price:
     )
 
 
-def makespan(durations: Sequence[float], widths: Sequence[int], count: int) -> float:
+def held_devices(resources: TrialResources, cluster: Cluster) -> Fraction:
+    """Return the devices that a trial keeps from others like it: those of a node over the trials it holds.
+
+    A node of 8 devices holds one trial of 5, which keeps all 8; cores may leave room for fewer trials still.
+    """
+    node = min(cluster.node_gpus, cluster.count)
+    fit = node // max(1, resources.devices // resources.nodes)
+    if cluster.node_cpus is not None:
+        fit = min(fit, cluster.node_cpus // max(1, resources.cpus // resources.nodes))
+    return max(Fraction(resources.devices), Fraction(node * resources.nodes, max(1, fit)))
+
+
+def makespan(durations: Sequence[float], widths: Sequence[float | Fraction], count: int) -> float:
     """Time until the last trial ends if the trials start by falling duration × width, each when it has room.
 
     A trial that has no room waits; those behind it may start. With equal widths, the result is at most 4/3 of
@@ -156,10 +175,11 @@ def makespan(durations: Sequence[float], widths: Sequence[int], count: int) -> f
         count: Devices of the cluster.
     """
     # One queue a width, longest first: if the first of a queue has no room, none of it has.
-    queues: dict[int, list[float]] = {}
+    queues: dict[float | Fraction, list[float]] = {}
     for duration, width in sorted(zip(durations, widths, strict=True)):
         queues.setdefault(min(width, count), []).append(duration)
-    now, free, running = 0.0, count, list[tuple[float, int]]()
+    now, running = 0.0, list[tuple[float, float | Fraction]]()
+    free: float | Fraction = count
     while queues or running:
         while ready := [width for width in queues if width <= free]:
             width = max(ready, key=lambda each: (queues[each][-1] * each, each))

@@ -214,7 +214,8 @@ def _totals(
     if declaration.cluster is None:
         slot = format_seconds(sum(map(seconds, plan.all_trials)))
         basis = f"{measured:,} of {plural(len(plan.all_trials), 'trial')} by measured throughput"
-        yield f"{evaluation}; about {slot} of one slot ({basis})"
+        whole = "" if plan.most_flops >= plan.train_flops else ", if the whole grid ran"
+        yield f"{evaluation}; about {slot} of one slot{whole} ({basis})"
     else:
         yield evaluation
         yield from _price(declaration, plan, price(plan, declaration.cluster, own=own))
@@ -243,16 +244,24 @@ def _price(declaration: Declaration, plan: Plan, cost: Price) -> Iterator[str]:
     basis = [f"{plural(cost.measured, 'trial')} by measured throughput"] if cost.measured else []
     if cost.assumed:
         basis.append(f"{cost.assumed:,} at {share_range(shares)} of the peak")
-    yield f"{figure_range(cost.device_hours)} hours of {cluster.device} ({', '.join(basis)})"
+    share = min(1.0, plan.most_flops / plan.train_flops)
+    whole = "" if share == 1 else ", if the whole grid ran"
+
+    def within(of: Range) -> str:
+        return "" if share == 1 else f"; about {figure_range(of.times(share))} within the study budget"
+
+    hours = f"{figure_range(cost.device_hours)} hours of {cluster.device} ({', '.join(basis)})"
+    yield f"{hours}{whole}{within(cost.device_hours)}"
     span = cost.makespan_hours
     ends = between(format_seconds(span.low * 3600), format_seconds(span.high * 3600))
     widths = _span([trial.resources.devices for trial in plan.all_trials], lambda width: f"{width:,}")
     yield (
         f"{ends} from start to end on {plural(cluster.count, 'device')}, {widths} a trial, "
-        "longest trials first"
+        f"longest trials first{whole}"
     )
     if cost.money is not None:
-        yield f"{figure_range(cost.money)} in money, at {cluster.price_per_hour:g} an hour of one device"
+        money = f"{figure_range(cost.money)} in money, at {cluster.price_per_hour:g} an hour of one device"
+        yield f"{money}{whole}{within(cost.money)}"
 
 
 def figure_range(of: Range) -> str:

@@ -12,7 +12,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from budgets.planning.plan import Combination, Plan, Trial
+from budgets.planning.plan import Plan, Trial
 from budgets.planning.tuned.wording import words
 from budgets.quantity import format_count, format_flops
 from runners.trials.records.trial_files import Outcome
@@ -52,7 +52,7 @@ class Progress:
         self._running: tuple[str, ...] = ()
         self._failed: dict[str, str] = {}
         self._left_out: dict[str, str] = {}
-        self._speeds: list[tuple[Combination, float]] = []
+        self._speeds: list[tuple[str, float]] = []
 
     def begin(
         self, folder: Path, plan: Plan, *, spent_flops: int, chosen: Sequence[Trial] | None = None
@@ -95,7 +95,7 @@ class Progress:
         self._look([trial.trial_id])
         self._failed.pop(trial.trial_id, None)
         self._spent = spent_flops
-        self._speeds.append((trial.cell.combination, outcome.timing["samples_per_s"]))
+        self._speeds.append((trial.trial_id, outcome.timing["samples_per_s"]))
 
     def finished(self, trial: Trial, outcome: Outcome, *, spent_flops: int) -> None:
         """Show a finished trial."""
@@ -177,8 +177,8 @@ class Progress:
     def _view(self) -> RenderableType:
         running = running_trials(self._rows, {trial: self._states[trial] for trial in self._running})
         spent = self._spent + sum(each.train_flops for each in running)
-        at_work = [(self._trials[each.trial].cell.combination, each.samples_per_s) for each in running]
-        measured = (*self._speeds, *((which, speed) for which, speed in at_work if speed is not None))
+        at_work = ((each.trial, each.samples_per_s) for each in running)
+        measured = (*self._speeds, *((trial, speed) for trial, speed in at_work if speed is not None))
         left = time_left(self._rows, self._states, running, measured, slots=self._slots)
         ahead = "" if left is None else f", about {range_words(left)} to go"
         summary = f"{self._sums(spent)}{self._budget}, {self._done} of {len(self._trials)} trials{ahead}"

@@ -15,7 +15,8 @@ from runners.host.files import write_json
 # Measured on a CPU core with small models: a cost per sample and a cost per FLOP.
 _SECONDS_PER_SAMPLE = 60e-6
 _FLOPS_PER_SECOND = 150e9
-_START_S = 1.0
+START_S = 1.0
+"""Planned seconds of a trial before its first step."""
 _LOADER_MARGIN = 1.1  # a loader less than 10 % faster than training was probably the bottleneck
 
 
@@ -152,4 +153,4 @@ def predict_s(trial: Trial, measured: Mapping[Combination, float]) -> float:
     else:
         per_sample = _SECONDS_PER_SAMPLE + trial.train_flops_per_sample / _FLOPS_PER_SECOND
         train_s = samples * per_sample
-    return _START_S + train_s * trial.recipe.slowdown / trial.resources.devices
+    return START_S + train_s * trial.recipe.slowdown / trial.resources.devices

@@ -9,7 +9,6 @@ import pandas as pd
 
 from analysis.answers.cost import STARTS, run_time
 from budgets.book.book import Book
-from budgets.planning.plan import Combination
 from budgets.planning.price import Range
 from budgets.planning.tuned.tuning import tuning_reserves
 from budgets.quantity import format_flops
@@ -132,7 +131,7 @@ def read_status(study: Study) -> StudyStatus:
         study_flops=study.declaration.budget.study_flops,
         slots=slots,
         slots_busy=busy,
-        left_s=time_left(ahead, states, running, _measured(rows, events, running), slots=slots or 1),
+        left_s=time_left(ahead, states, running, _measured(events, running), slots=slots or 1),
         ranked_anew=int(plan["quality"].isin(ranked_anew(study)).sum()),
         design=tuple(answer_lines(events, planned[apart])),
     )
@@ -197,16 +196,10 @@ def _levels(plan: pd.DataFrame, states: Mapping[str, TrialState]) -> list[Level]
     )
 
 
-def _measured(
-    rows: Mapping[str, dict[str, Any]], events: pd.DataFrame, running: Iterable[Running]
-) -> list[tuple[Combination, float]]:
-    """Return the kinds of running and finished trials with their samples/s."""
+def _measured(events: pd.DataFrame, running: Iterable[Running]) -> list[tuple[str, float]]:
+    """Return running and finished trials with their samples/s."""
     speeds = {each.trial: each.samples_per_s for each in running}
     if "samples_per_s" in events:
         finished = events.dropna(subset=["samples_per_s"])
-        speeds |= dict(zip(finished["trial"].astype(str), finished["samples_per_s"], strict=True))
-    return [
-        ((rows[trial]["architecture"], rows[trial]["strategy"]), float(speed))
-        for trial, speed in speeds.items()
-        if trial in rows and speed
-    ]
+        speeds |= dict(zip(finished["trial"], finished["samples_per_s"], strict=True))
+    return [(str(trial), float(speed)) for trial, speed in speeds.items() if speed]

@@ -4,6 +4,7 @@ import inspect
 import itertools
 import json
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 from budgets.cost.architecture import load_architecture
 from budgets.cost.flops import sample_cost
 from budgets.cost.strategy import strategy
+from budgets.declaration.rules import TrialResources
 from budgets.declaration.sections import Cluster, GridBlock, Resources, Training
 from budgets.hardware.devices import device, measured_samples_per_s
 from budgets.planning.plan import Charge, Plan
-from budgets.planning.price import Range, device_hours, kept_over, makespan, price
+from budgets.planning.price import Range, device_hours, held_devices, kept_over, makespan, price
 from tests.budgets.plans import declare, plan_of
 
 
@@ -107,6 +109,18 @@ def test_trial_on_all_devices_of_the_cluster_runs_alone() -> None:
     cost = price(big_plan(gpus=64), cluster)
 
     assert cost.makespan_hours.low == pytest.approx(cost.device_hours.low / 64)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "cpus", "nodes", "held"),
+    [(1, 12, 1, 1), (5, 60, 1, 8), (3, 3, 1, 4), (1, 48, 1, 4), (16, 16, 2, 16), (2, 32, 1, Fraction(8, 3))],
+)
+def test_trials_share_nodes_only_where_their_devices_and_cores_have_room(
+    gpus: int, cpus: int, nodes: int, held: float
+) -> None:
+    cluster = Cluster(device="h100-sxm", count=16, node_cpus=96)
+    resources = TrialResources(gpus=gpus, cpus=cpus, nodes=nodes)
+    assert held_devices(resources, cluster) == held
 
 
 def test_longest_first_needs_eleven_in_grahams_example_with_optimum_nine() -> None:

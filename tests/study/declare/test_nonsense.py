@@ -36,6 +36,8 @@ from tests.study.declared import FULL, changed, problems, write
         ("cpus: 2, gpus: 1", "cpus: 1000000", "cpus = 1,000,000 on resources.nodes = 1: no node has so many"),
         ("cpus: 2, gpus: 1", "cpus: 24, gpus: 12",
          "resources.gpus = 12 on 1 node: a node has 8 (cluster.node_gpus)"),
+        ("cluster: {device: H100", "cluster: {node_cpus: 1, device: H100",
+         "resources.cpus = 2 on 1 node: a node has 1 (cluster.node_cpus)"),
         ("[20%, 50%]", "[40%, 10%]", "cluster.utilisation: the lowest comes first, found 0.4 before 0.1"),
         ("study: full", "study: full\nstorage: /", "'/' is the top of the file system"),
         ("study: full", "study: full\nstorage: https://a.b/c", "can't be written to: https:// is read-only"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -204,6 +205,13 @@ def test_design_stays_within_the_study_budget_of_a_grid_that_costs_more(
     planned = run(f"plan {declaration} --results {tmp_path}")
     assert "the study costs 130 GFLOP at most" in planned
     assert " of training in all; at most 130 GFLOP, the study budget, is spent" in planned
+    assert re.search(r"about \d+ s of one slot, if the whole grid ran \(", planned)
+    priced = (
+        text.replace("study: 10 TFLOP", "study: 130 GFLOP")
+        + "cluster: {device: h100-sxm, price_per_hour: 2}\n"
+    )
+    declaration.write_text(priced, encoding="utf-8")
+    assert run(f"plan {declaration} --results {tmp_path}").count(" within the study budget\n") == 2
     declaration.write_text(text.replace("study: 10 TFLOP", "study: 30 GFLOP"), encoding="utf-8")
     assert "the first round has 6 trials, 29." in run(f"plan {declaration} --results {tmp_path}")
     declaration.write_text(text.replace("study: 10 TFLOP", "study: 130 GFLOP"), encoding="utf-8")
