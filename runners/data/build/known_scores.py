@@ -127,14 +127,19 @@ def metadata_scores(pool: Pool, column: str, metadata: Path) -> Iterator[NDArray
     return map(_as_scores, look_up(pool.index.files, by, files, column, pool.path))
 
 
-def _require_columns(file: Path, *names: str) -> None:
-    """Raise ValueError if a column is missing, or named like another one in another case.
+def _require_columns(file: Path, by: str, *names: str) -> None:
+    """Raise ValueError if ids are numbers, or a column is missing or named like another one in another case.
 
-    DuckDB, which joins the tables, does not tell such columns apart.
+    DuckDB, which joins the tables, does not tell such columns apart, and finds no number among a pool's ids.
     """
     columns = table_columns(file)
-    check_columns(columns, file, *names)
-    for name in names:
+    check_columns(columns, file, by, *names)
+    kind = pq.read_schema(file).field(by).type
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        raise ValueError(
+            f"{file}: column {by} holds {kind}, but a pool's {by}s are texts such as '000000017'"
+        )
+    for name in (by, *names):
         if other := next((each for each in columns if each != name and each.lower() == name.lower()), None):
             raise ValueError(f"{file}: columns {name} and {other} differ only in case; rename one of them")
 

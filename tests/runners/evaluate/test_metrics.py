@@ -52,6 +52,17 @@ def test_mean_per_class_weighs_classes_not_images() -> None:
     assert found["mean_per_class_se"] == pytest.approx(math.sqrt(0.75 * 0.25 * 4 / 3) / 2)
 
 
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5, 6], [6, 2, 1, 0, 5, 4, 3]])
+def test_classes_with_equal_weights_share_their_hits_in_any_order(order: list[int]) -> None:
+    weights = torch.eye(7)[:, [0, 0, 0, 3, 4, 5, 6]]  # the first three can't be told apart
+    images = torch.eye(7)[[0, 0, 3, 3]] + 0.01 * torch.eye(7)[[4, 4, 0, 0]]
+    labels = torch.tensor([order.index(each) for each in (0, 0, 3, 1)])
+    found = zero_shot(normalize(images, dim=1), labels, weights[:, order])
+    assert found["top1"] == pytest.approx((1 / 3 + 1 / 3 + 1 + 0) / 4)
+    assert found["top5"] == 1
+    assert found["mean_per_class"] == pytest.approx((1 / 3 + 1 + 0) / 3)
+
+
 def test_mean_per_class_of_one_image_each_is_as_uncertain_as_top1() -> None:
     labels = torch.arange(8)
     found = zero_shot(torch.eye(8)[[0, 1, 2, 3, 4, 4, 4, 4]], labels, torch.eye(8))

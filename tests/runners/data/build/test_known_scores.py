@@ -55,6 +55,9 @@ def test_metadata_by_a_repeated_key_or_of_booleans_scores_no_pair(tmp_path: Path
     )
     with pytest.raises(ValueError, match=r"column truth holds bool, not numbers"):
         metadata_scores(pool, "truth", tmp_path / "m.parquet")
+    table.assign(key=[1, 2]).to_parquet(tmp_path / "m.parquet")
+    with pytest.raises(ValueError, match=r"m\.parquet: column key holds int64, but a pool's keys are texts"):
+        metadata_scores(pool, "mine", tmp_path / "m.parquet")
 
 
 def test_a_computed_score_whose_input_was_replaced_no_longer_stands_for_its_expression(
