@@ -136,9 +136,7 @@ def _require_columns(file: Path, by: str, *names: str) -> None:
     check_columns(columns, file, by, *names)
     kind = pq.read_schema(file).field(by).type
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        raise ValueError(
-            f"{file}: column {by} holds {kind}, but a pool's {by}s are texts such as '000000017'"
-        )
+        raise ValueError(f"{file}: column {by} holds {kind}, but a pool's {by}s are texts")
     for name in (by, *names):
         if other := next((each for each in columns if each != name and each.lower() == name.lower()), None):
             raise ValueError(f"{file}: columns {name} and {other} differ only in case; rename one of them")
