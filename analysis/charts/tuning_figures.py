@@ -65,7 +65,7 @@ class Tuned:
     def noise(self) -> str:
         """The noise that a verdict accounts for, in words."""
         if self.one_seed:
-            return "the noise of counting; that between seeds was not measured"
+            return "the noise of counting (that between seeds was not measured)"
         return "the noise of seeds and counting"
 
     @property
