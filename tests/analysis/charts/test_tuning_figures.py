@@ -73,6 +73,20 @@ def test_the_table_shows_winner_runner_up_and_edge() -> None:
     assert found["Note"].startswith("peak learning rate: the best value lies at the edge of those tried")
 
 
+@pytest.mark.parametrize(
+    ("seeds", "verdict", "noise"),
+    [
+        (1, "ahead", "ahead of the runner-up by more than the noise of counting (that between seeds was"),
+        (2, "clear", "clear: ahead of the runner-up by more than the noise of seeds and counting"),
+    ],
+)
+def test_a_winner_with_one_seed_is_ahead_and_not_clear(seeds: int, verdict: str, noise: str) -> None:
+    table = pd.concat([tried(SCORES).assign(seed=seed) for seed in range(seeds)])
+    found = tuning(Tuned(tried=table, metric="validation/top1", winners=[WON | {"tie": False}]))
+    assert found.frame["Verdict"].tolist() == [verdict]
+    assert noise in found.note
+
+
 def test_rates_that_move_have_a_curve_at_each_level_and_tables_of_lines_and_checks() -> None:
     low, high = (tried(SCORES).assign(level_flops=level) for level in (1e9, 4e9))
     cell = {"level_flops": 1e9}
