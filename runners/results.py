@@ -23,10 +23,11 @@ from runners.host.files import new_file
 
 SCHEMA_VERSION = 1
 
-EVALUATION_VERSION = 2
+EVALUATION_VERSION = 3
 """Version of the evaluation: increased when it measures another number on the same model and set.
 
-1 computed in the precision of the training; 2 computes in `EVALUATION_PRECISION`.
+1 computed in the precision of the training; 2 computed in `EVALUATION_PRECISION`; since 3, classes with equal
+prompts share their hits.
 """
 
 EVALUATION_PRECISION = "fp32"
@@ -100,8 +101,8 @@ TABLES: Mapping[str, Mapping[str, TableColumn]] = MappingProxyType(
             "evaluation_version": TableColumn(
                 "int64",
                 "",
-                "Version of the evaluation: 1 in the precision of the training, 2 in fp32. Their metrics "
-                "differ by rounding",
+                "Version of the evaluation: 1 in the precision of the training, 2 in fp32, 3 with hits "
+                "shared among classes of equal prompts. Their metrics else differ by rounding",
             ),
             "status": TableColumn("str", "", "`finished`, `diverged` or `failed`"),
             "reason": TableColumn("str", "", "Reason of a divergence or failure; empty if finished"),

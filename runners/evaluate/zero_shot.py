@@ -1,13 +1,16 @@
 """Zero-shot classification: top-1, top-5 and mean per class, by cosine to each class's mean prompt."""
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from runners.evaluate import standard_error
 
-_ALIKE = 1e-6  # distance from 1 of the cosine of equal weights, which differ by rounding
+_ALIKE = 1e-5  # distance from 1 of the cosine of equal weights, which differ by rounding
+_AT_ONCE = 1024
 
 
 def zero_shot(image_features: Tensor, labels: Tensor, classifier: Tensor) -> dict[str, float]:
@@ -29,15 +32,10 @@ def zero_shot(image_features: Tensor, labels: Tensor, classifier: Tensor) -> dic
     best = logits.topk(min(5, classifier.shape[1]), dim=1).indices
     hits = best == labels.unsqueeze(1)
     first, five = hits[:, 0].double(), hits.any(1).double()
-    alike = classifier.T @ classifier > 1 - _ALIKE
-    shared = alike.sum(1)[labels] > 1
-    if shared.any():
-        own = alike[labels[shared]]
-        highest = logits[shared].masked_fill(~own, -math.inf).amax(1, keepdim=True)
-        above = ((logits[shared] > highest) & ~own).sum(1)
-        first[shared], five[shared] = (
-            ((k - above) / own.sum(1)).clamp(0, 1).double() for k in (1, best.shape[1])
-        )
+    for place, among in _of_equal_classes(labels, classifier):
+        above = ~among & (logits[place] > logits[place].masked_fill(~among, -math.inf).amax(1, keepdim=True))
+        for kept, found in ((1, first), (best.shape[1], five)):
+            found[place] = ((kept - above.sum(1)).double() / among.sum(1)).clamp(0, 1)
     recall, recall_se = _mean_per_class(first, labels)
     return {
         "top1": first.sum().item() / len(labels),
@@ -50,14 +48,29 @@ def zero_shot(image_features: Tensor, labels: Tensor, classifier: Tensor) -> dic
     }
 
 
+def _of_equal_classes(labels: Tensor, classifier: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield images whose class has equals, some at a time: their places (n,), and its equals (n, classes)."""
+    # In float64, which neither TF32 nor autocast rounds.
+    weights = normalize(classifier.double(), dim=0)
+    equals = [(part.T @ weights > 1 - _ALIKE).sum(1) for part in weights.split(_AT_ONCE, dim=1)]
+    for place in torch.nonzero(torch.cat(equals)[labels] > 1).flatten().split(_AT_ONCE):
+        if len(place):
+            yield place, weights.T[labels[place]] @ weights > 1 - _ALIKE
+
+
 def _mean_per_class(right: Tensor, labels: Tensor) -> tuple[float, float]:
     """Return the mean recall over classes that have images, and its standard error over their images."""
     images = labels.bincount()
-    recall = (labels.bincount(right) / images)[images > 0]
-    images = images[images > 0]
+    kept = images > 0
+    recall, square = ((labels.bincount(each) / images)[kept] for each in (right, right**2))
+    images, count = images[kept], len(right)
     # Unbiased variance of each class's recall; classes are independent, so variances of the mean add up. A
     # class with a single image has no variance of its own: it takes that of one of all images.
-    overall = right.mean()
-    of_one = overall * (1 - overall) * len(right) / (len(right) - 1) if len(right) > 1 else math.nan
-    variance = torch.where(images > 1, recall * (1 - recall) / (images - 1).clamp(min=1), of_one)
+    of_one = _spread(right.mean(), (right**2).mean()) * count / (count - 1) if count > 1 else math.nan
+    variance = torch.where(images > 1, _spread(recall, square) / (images - 1).clamp(min=1), of_one)
     return recall.mean().item(), variance.sum().sqrt().item() / len(images)
+
+
+def _spread(mean: Tensor, square: Tensor) -> Tensor:
+    """Return the mean square around a mean: p(1 − p), less where shared hits lie between 0 and 1."""
+    return (mean * (1 - mean) - (mean - square)).clamp(min=0)

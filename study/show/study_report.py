@@ -204,7 +204,7 @@ def _evaluated(results: pd.DataFrame) -> dict[str, str]:
     if len(versions) <= 1:
         return {}
     said = ", ".join(f"{plural(count, 'trial')} by version {version}" for version, count in versions.items())
-    return {"Evaluation": f"{said}; their metrics differ by rounding"}
+    return {"Evaluation": f"{said}; their metrics differ by rounding, unless classes have equal prompts"}
 
 
 def _now() -> str:

@@ -61,6 +61,8 @@ def test_classes_with_equal_weights_share_their_hits_in_any_order(order: list[in
     assert found["top1"] == pytest.approx((1 / 3 + 1 / 3 + 1 + 0) / 4)
     assert found["top5"] == 1
     assert found["mean_per_class"] == pytest.approx((1 / 3 + 1 + 0) / 3)
+    two = zero_shot(torch.eye(7)[[0, 0, 0]], torch.tensor([order.index(0)] * 3), weights[:, order])
+    assert (two["mean_per_class"], two["mean_per_class_se"]) == pytest.approx((1 / 3, 0), abs=1e-7)
 
 
 def test_mean_per_class_of_one_image_each_is_as_uncertain_as_top1() -> None:
