@@ -160,14 +160,14 @@ def _column(table: pd.DataFrame, name: str, column: Column, how: ColumnMap) -> N
 
 def _numbers(table: pd.DataFrame, column: Column, name: str, at: str) -> Floats:
     if column.source is None:
-        values = np.full(len(table), parse_quantity(column.value) * column.times)
+        values = np.full(len(table), _scaled(column.value, column.times))
     else:
         _check(table, column.source, at)
         named = _reader(column, name) if column.names else None
         values = _each(
             table,
             column.source,
-            lambda value: _scaled(_number(value if named is None else named(value)), value, column.times),
+            lambda value: _scaled(value if named is None else named(value), column.times),
             f"{at}column '{column.source}' must hold numbers for {name}",
         ).astype(np.float64)
     for other, power in ((column.by, 1), (column.over, -1)):
@@ -190,7 +190,8 @@ def _each(
     return found
 
 
-def _scaled(number: float, value: object, times: float) -> float:
+def _scaled(value: object, times: float) -> float:
+    number = _number(value)
     if times != 1 and isinstance(value, str) and value.rstrip().endswith("%"):
         raise ValueError(f"'{value}' is read as {number:g}; leave out times: {times:g}")
     return number * times

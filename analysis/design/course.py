@@ -8,6 +8,7 @@ import pandas as pd
 
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import records
+from analysis.labels import configuration_text
 from budgets.quantity import plural
 
 CHOSEN, COURSE = "trial-chosen", "design"
@@ -33,15 +34,33 @@ def each_answer(made: Iterable[dict[str, Any]]) -> Iterator[tuple[dict[str, Any]
             yield decision, answer, new
 
 
-def is_clear_at(events: pd.DataFrame, flops: float) -> bool:
-    """Return whether the design named a clear best for this compute, counting configurations without runs."""
-    return any(
-        one["kind"] == "best"
-        and one["verdict"] == "clear"
-        and flops / SAME_COST <= one["flops"] <= flops * SAME_COST
-        for decision in decisions(events)[-1:]
-        for one in decision["answers"]
-    )
+def unsettled(not_chosen: pd.DataFrame, events: pd.DataFrame, flops: float) -> pd.DataFrame:
+    """Return the trials that a design left out at this compute and that might still be the best there.
+
+    A clear answer of the design counts them all, and what it dropped is not the best.
+    """
+    last = [
+        one for decision in decisions(events)[-1:] for one in decision["answers"] if one["kind"] == "best"
+    ]
+    kept = [
+        _is_near(row["train_flops"], flops)
+        and not any(
+            one["verdict"] == "clear" or _name(row) in one["dropped"]
+            for one in last
+            if one["regime"] == row["regime"] and _is_near(one["flops"], flops)
+        )
+        for row in records(not_chosen)
+    ]
+    return not_chosen[kept]
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    """Return the name of a trial's curve, as the answers of a design have it."""
+    return configuration_text(row, without="subset_size" if row["regime"] == "one-epoch" else "")
+
+
+def _is_near(one: float, other: float) -> bool:
+    return other / SAME_COST <= one <= other * SAME_COST
 
 
 def by_design(best: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
@@ -69,7 +88,8 @@ def _judged(row: Mapping[str, Any], answer: Mapping[str, Any] | None) -> tuple[s
     if answer is not None:
         chance = f"{answer['leader']} is best with probability {answer['probability']:.0%}"
         if clear and answer["verdict"] != "clear":
-            return "undecided", f"{reason}; with configurations that were not run, {chance}"
+            whose = "with configurations that were not run" if apart else "by the draws of the design"
+            return "undecided", f"{reason}; {whose}, {chance}"
         if row["configurations"] == 1 and apart:
             return verdict, f"{reason}; by the curves of those that the design did not run here, {chance}"
     if not apart or (clear and answer is not None):

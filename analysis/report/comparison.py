@@ -69,13 +69,11 @@ def _shared(first: CellDraws, other: CellDraws) -> pd.DataFrame:
         draws.cells[[*CELL]].assign(**{f"place_{which}": np.arange(len(draws.cells))})
         for which, draws in (("first", first), ("other", other))
     )
-    known = np.unique(mine["budget"].to_numpy(np.float64))
-    budget = theirs["budget"].to_numpy(np.float64)
-    if not known.size:
-        return mine.merge(theirs, on=list(CELL))
-    nearest = known[np.abs(np.log(known / budget[:, None])).argmin(axis=1)]
-    same = np.abs(np.log(nearest / budget)) < np.log(SAME_COST)
-    return mine.merge(theirs.assign(budget=np.where(same, nearest, budget)), on=list(CELL))
+    pairs = mine.merge(theirs, on=[name for name in CELL if name != "budget"], suffixes=("", "_other"))
+    apart = np.abs(np.log(pairs["budget"].to_numpy(np.float64) / pairs["budget_other"].to_numpy(np.float64)))
+    near = pairs.assign(apart=apart)[apart < np.log(SAME_COST)].sort_values("apart", kind="stable")
+    once: pd.DataFrame = near.drop_duplicates("place_first").drop_duplicates("place_other")
+    return once.sort_values("place_first").drop(columns=["budget_other", "apart"])
 
 
 def _answers(draws: Mapping[str, CellDraws]) -> Table:

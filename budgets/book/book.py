@@ -81,7 +81,7 @@ class Book:
     Attributes:
         open: Trial id → open reservation.
         finished: Trial id → FLOPs of its ``spent`` entry, unless it was reserved again since.
-        charged: Charges that were paid.
+        charged: Charges that were paid → their training FLOPs.
         charged_flops: Their training FLOPs.
         known: Trials that were ever reserved.
         wasted: Trial id → (training FLOPs, evaluation FLOPs) lost; a trial that is paid again starts at 0.
@@ -93,7 +93,7 @@ class Book:
 
     open: dict[str, Reservation] = field(default_factory=dict)
     finished: dict[str, int] = field(default_factory=dict)
-    charged: set[str] = field(default_factory=set)
+    charged: dict[str, int] = field(default_factory=dict)
     known: set[str] = field(default_factory=set)
     wasted: dict[str, tuple[int, int]] = field(default_factory=dict)
     taken: Counter[str] = field(default_factory=Counter)
@@ -124,7 +124,7 @@ class Book:
         what = {entry.what for entry in entries}
         trial = Book(
             open={name: replace(self.open[name]) for name in what if name in self.open},
-            charged=self.charged & what,
+            charged={name: flops for name, flops in self.charged.items() if name in what},
             known=self.known & what,
         )
         for entry in entries:
@@ -141,7 +141,7 @@ class Book:
         if entry.entry == "charged":
             if what in self.charged:
                 raise ValueError(f"'{what}' is charged twice")
-            self.charged.add(what)
+            self.charged[what] = flops
             self.charged_flops += flops
             self.spent_flops += flops
         elif entry.entry == "reserved":

@@ -45,9 +45,17 @@ class Ledger:
         drop_torn_line(path)
 
     def charge(self, plan: Plan) -> None:
-        """Book the plan's charges that are not booked yet."""
+        """Book the plan's charges that are not booked yet.
+
+        In older books a single charge held those of all pools: it pays for as many as its FLOPs cover.
+        """
+        covered = dict(self.book.charged)
         for charge in plan.charges:
-            if not charge.names & self.book.charged:
+            if charge.what in self.book.charged:
+                continue
+            if covered.get(charge.older_name, 0) >= charge.train_flops:
+                covered[charge.older_name] -= charge.train_flops
+            else:
                 self._append(Entry(entry="charged", **asdict(charge)))
 
     def reserve(self, what: str, train_flops: int) -> None:

@@ -35,7 +35,7 @@ from budgets.declaration.sections import (
 )
 from budgets.names import unknown
 from budgets.quality import MIXTURE
-from budgets.quantity import format_flops, plural
+from budgets.quantity import format_flops
 
 _Pool = (
     Annotated[EmbeddedPool, At(name="embedded")]
@@ -266,11 +266,6 @@ class Declaration:
         if ruled:
             for key, problem in trial.problems():
                 yield "resources", f"resources.{key}{where}: {problem}"
-        for key in ("gpus", "cpus"):
-            room, amount = self.cluster and getattr(self.cluster, f"node_{key}"), getattr(trial, key)
-            if room and amount > trial.nodes * room:
-                at = f"on {plural(trial.nodes, 'node')}{where}"
-                yield "resources", f"resources.{key} = {amount} {at}: a node has {room} (cluster.node_{key})"
         if self.cluster is not None and self.cluster.count < trial.devices:
             count = f"cluster.count = {self.cluster.count}"
             yield "cluster.count", f"{count} is fewer than resources.gpus = {trial.gpus} of one trial{where}"

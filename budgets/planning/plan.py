@@ -47,9 +47,9 @@ class Charge:
     evaluation_flops: int
 
     @property
-    def names(self) -> set[str]:
-        """Its name, and the name in older books, where a single charge held those of all pools."""
-        return {self.what, self.what.partition(OF_POOL)[0]}
+    def older_name(self) -> str:
+        """Its name in older books, where a single charge held those of all pools."""
+        return self.what.partition(OF_POOL)[0]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

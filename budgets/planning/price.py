@@ -123,7 +123,7 @@ def price(plan: Plan, cluster: Cluster, *, own: Speeds = UNMEASURED) -> Price:
     """Price a plan, given the user's own measurements on the cluster's device."""
     hours = [device_hours(trial, cluster, own) for trial in plan.all_trials]
     widths = [trial.resources.devices for trial in plan.all_trials]
-    held = [held_devices(trial.resources, cluster) for trial in plan.all_trials]
+    held = held_devices([trial.resources for trial in plan.all_trials], cluster)
     charges = _hours(sum(each.train_flops + each.evaluation_flops for each in plan.charges), cluster)
     total = Range(
         low=sum(each.low for each in hours) + charges.low,
@@ -151,16 +151,28 @@ def price(plan: Plan, cluster: Cluster, *, own: Speeds = UNMEASURED) -> Price:
     )
 
 
-def held_devices(resources: TrialResources, cluster: Cluster) -> Fraction:
-    """Return the devices that a trial keeps from others like it: those of a node over the trials it holds.
+def held_devices(trials: Sequence[TrialResources], cluster: Cluster) -> list[float | Fraction]:
+    """Return the devices that each trial keeps from the others.
 
-    A node of 8 devices holds one trial of 5, which keeps all 8; cores may leave room for fewer trials still.
+    Trials that are all alike are packed node by node: of 5 devices each, one fits on a node of 8, and keeps
+    all 8; cores may leave room for fewer still. Trials of several kinds fill each other's gaps, so each keeps
+    its own devices.
     """
-    node = min(cluster.node_gpus, cluster.count)
-    fit = node // max(1, resources.devices // resources.nodes)
-    if cluster.node_cpus is not None:
-        fit = min(fit, cluster.node_cpus // max(1, resources.cpus // resources.nodes))
-    return max(Fraction(resources.devices), Fraction(node * resources.nodes, max(1, fit)))
+    if len(set(trials)) != 1:
+        return [each.devices for each in trials]
+    one, full = trials[0], cluster.node_gpus
+    part = max(1, one.devices // one.nodes)
+    rooms = [full] * (cluster.count // full) + [cluster.count % full]
+    fit = sum(_fitting(room, part, one.cpus // one.nodes, cluster) for room in rooms) // one.nodes
+    return [Fraction(cluster.count, fit) if fit else one.devices] * len(trials)
+
+
+def _fitting(devices: int, part: int, cpus: int, cluster: Cluster) -> int:
+    """Return how many parts of trials, of some devices and cores, fit on these devices of one node."""
+    fit = devices // part
+    if cluster.node_cpus is None or not cpus:
+        return fit
+    return min(fit, cluster.node_cpus * devices // cluster.node_gpus // cpus)
 
 
 def makespan(durations: Sequence[float], widths: Sequence[float | Fraction], count: int) -> float:

@@ -19,7 +19,7 @@ from budgets.declaration.recipe import Recipe
 from budgets.declaration.rules import TrialResources
 from budgets.declaration.sections import Cluster
 from budgets.hardware.devices import device
-from budgets.planning.price import makespan, relative_hours
+from budgets.planning.price import held_devices, makespan, relative_hours
 
 CPUS_PER_GPU = 6
 """Cores of a GPU where those of a node are not declared; a share below it is warned about."""
@@ -207,7 +207,8 @@ def _span(option: Option, hours: float) -> float:
 
 def _end(kinds: Sequence[Kind], chosen: Sequence[Option], cluster: Cluster) -> float:
     pairs = [(o, hours) for kind, o in zip(kinds, chosen, strict=True) for hours in kind.hours]
-    return makespan([_span(*each) for each in pairs], [o.resources.devices for o, _ in pairs], cluster.count)
+    held = held_devices([option.resources for option, _ in pairs], cluster)
+    return makespan([_span(*each) for each in pairs], held, cluster.count)
 
 
 def _why(kind: Kind, option: Option) -> str:

@@ -19,7 +19,7 @@ from runners.trials.records.trial_files import Outcome
 from study.show.plan_view import trials_words
 from study.show.view import level_table, range_words, running_lines
 from study.state.planning.plan_study import planned_row
-from study.state.status.forecast import time_left
+from study.state.status.forecast import Speed, speed_of, time_left
 from study.state.status.running import Level, count_levels, running_trials
 from study.state.trial_states import TrialState, trial_states
 
@@ -52,7 +52,7 @@ class Progress:
         self._running: tuple[str, ...] = ()
         self._failed: dict[str, str] = {}
         self._left_out: dict[str, str] = {}
-        self._speeds: list[tuple[str, float]] = []
+        self._speeds: list[Speed] = []
 
     def begin(
         self, folder: Path, plan: Plan, *, spent_flops: int, chosen: Sequence[Trial] | None = None
@@ -95,7 +95,7 @@ class Progress:
         self._look([trial.trial_id])
         self._failed.pop(trial.trial_id, None)
         self._spent = spent_flops
-        self._speeds.append((trial.trial_id, outcome.timing["samples_per_s"]))
+        self._speeds.append(speed_of(planned_row(trial), outcome.timing["samples_per_s"]))
 
     def finished(self, trial: Trial, outcome: Outcome, *, spent_flops: int) -> None:
         """Show a finished trial."""
@@ -177,8 +177,8 @@ class Progress:
     def _view(self) -> RenderableType:
         running = running_trials(self._rows, {trial: self._states[trial] for trial in self._running})
         spent = self._spent + sum(each.train_flops for each in running)
-        at_work = ((each.trial, each.samples_per_s) for each in running)
-        measured = (*self._speeds, *((trial, speed) for trial, speed in at_work if speed is not None))
+        at_work = ((self._rows[each.trial], each.samples_per_s) for each in running)
+        measured = (*self._speeds, *(speed_of(row, speed) for row, speed in at_work if speed is not None))
         left = time_left(self._rows, self._states, running, measured, slots=self._slots)
         ahead = "" if left is None else f", about {range_words(left)} to go"
         summary = f"{self._sums(spent)}{self._budget}, {self._done} of {len(self._trials)} trials{ahead}"

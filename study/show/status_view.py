@@ -106,8 +106,11 @@ def _next_run(status: StudyStatus, left: str) -> Iterator[str]:
     # The grid is planned when its tuning has ended.
     tuning_alone = {level.name for level in status.levels} == {"tuning"}
     if status.no_room == waiting:
-        ended = "" if waiting else ", and no trial is waiting"
-        yield f"no run is active{'; `run` continues with the grid' if tuning_alone else ended}"
+        ended = "; `run` continues with the grid" if tuning_alone else ", and no trial is waiting"
+        stuck = (
+            "; the grid can't start without them: raise tuning.share or budget.study" if tuning_alone else ""
+        )
+        yield f"no run is active{stuck if waiting else ended}"
     else:
         begun = status.interrupted
         state = "its checkpoint" if begun == 1 else "their checkpoints"

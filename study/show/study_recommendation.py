@@ -11,13 +11,13 @@ from analysis.cells.bootstrap import cell_draws
 from analysis.cells.column_map import import_table
 from analysis.cells.missing import with_budgets
 from analysis.cells.table import tidy
-from analysis.design.course import is_clear_at
+from analysis.design.course import unsettled
 from analysis.laws.holdout import holdout
 from analysis.laws.laws import laws
-from analysis.report.study_frames import StudyFrames
 from budgets.quantity import parse_count, parse_flops
+from runners.results import read_json_lines, read_table
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
-from study.show.study_report import study_frames
+from study.state.design import not_chosen
 from study.state.imports.imported import Imported
 from study.state.study import Study
 
@@ -52,24 +52,41 @@ def recommend_from(  # noqa: PLR0913 - the options of a command
     for name, value in (("--flops", compute), ("--pairs", pool), ("--limit", limit)):
         if not value >= 1:
             raise ValueError(f"{name} must be at least 1; found {value:g}")
+    plan = apart = pd.DataFrame()
     if study is not None:
+        results = (
+            read_table(study.folder / "results.parquet") if isinstance(study, Imported) else _results(study)
+        )
+        metric = study.metric if isinstance(study, Imported) else study.declaration.metric
+        source = str(study.folder)
         if isinstance(study, Study):
-            study.require_run("results.parquet")
-        frames, source = study_frames(study), str(study.folder)
+            plan, apart = _planned(study, float(compute))
     else:
         how = load_column_map(find_column_map(str(prior)))
         results = import_table(read_any_table(table or PAPER_FIGURES), how)
-        frames = StudyFrames(name=how.title, metric=how.metric, results=results)
-        source = f"{how.title}, as a prior"
-    trials = tidy(frames.results, metric=frames.metric)
-    # The draws of a design hold the configurations that it did not run, too.
-    apart = frames.not_chosen.iloc[: 0 if is_clear_at(frames.events, compute) else None]
+        metric, source = how.metric, f"{how.title}, as a prior"
+    trials = tidy(results, metric=metric)
     draws = cell_draws(trials, question="laws")
     fitted = tuple(laws(draws, along="compute"))
     found = recommend(
         draws, fitted, holdout(draws, fitted), flops=float(compute), pairs=float(pool), limit=limit,
-        plan=with_budgets(pd.concat([frames.plan.assign(chosen=True), apart.assign(chosen=False)]), trials),
+        plan=with_budgets(pd.concat([plan, apart]), trials),
     )  # fmt: skip
     yield from recommendation_lines(
-        found, flops=float(compute), pairs=float(pool), source=source, metric=frames.metric
+        found, flops=float(compute), pairs=float(pool), source=source, metric=metric
     )
+
+
+def _results(study: Study) -> pd.DataFrame:
+    study.require_run("results.parquet")
+    return read_table(study.folder / "results.parquet")
+
+
+def _planned(study: Study, flops: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the planned trials, and those that an adaptive design left out and might be the best here."""
+    if not (study.folder / "plan.parquet").exists():
+        return pd.DataFrame(), pd.DataFrame()
+    plan = read_table(study.folder / "plan.parquet")
+    apart = not_chosen(study.declaration, study.folder, plan)
+    left = unsettled(plan[apart], read_json_lines(study.folder / "events.jsonl"), flops)
+    return plan[~apart].assign(chosen=True), left.assign(chosen=False)

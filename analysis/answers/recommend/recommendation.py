@@ -152,10 +152,15 @@ def _so_far(chosen: Recommendation, plan: pd.DataFrame, flops: float) -> Recomme
     lacking = near[~near["ended"].astype(bool) & (own | ~near.groupby([*CELL])["ended"].transform("any"))]
     if lacking.empty:
         return chosen
-    names = sorted({configuration_text(row) for row in records(lacking)})
-    what = "; ".join([*names[:_NAMED], *([f"{len(names) - _NAMED} more"] if len(names) > _NAMED else [])])
     verdict = "undecided" if chosen.choice.verdict == "clear" else chosen.choice.verdict
-    reason = f"so far {chosen.choice.reason}; {plural(len(lacking), 'planned trial')} without a result"
+    ahead = lacking[lacking["chosen"].astype(bool)]
+    if ahead.empty:
+        count = plural(len(lacking[[*CONFIGURATION]].drop_duplicates()), "configuration")
+        reason = f"{chosen.choice.reason}; {count} of the grid not run here"
+        return replace(chosen, choice=replace(chosen.choice, verdict=verdict, reason=reason))
+    names = sorted({configuration_text(row) for row in records(ahead)})
+    what = "; ".join([*names[:_NAMED], *([f"{len(names) - _NAMED} more"] if len(names) > _NAMED else [])])
+    reason = f"so far {chosen.choice.reason}; {plural(len(ahead), 'planned trial')} without a result"
     return replace(
         chosen,
         choice=replace(chosen.choice, verdict=verdict, reason=reason),

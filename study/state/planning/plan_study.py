@@ -1,12 +1,13 @@
 """Plans and grids of studies, and the plan as tables."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import pandas as pd
 
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.keys import DeclaredKeyError, at_key
+from budgets.declaration.sections import Cluster
 from budgets.names import unknown
 from budgets.planning.facts import Component, EvaluationFacts, MixtureFacts, PoolFacts
 from budgets.planning.grid import Grid
@@ -14,6 +15,7 @@ from budgets.planning.plan import Plan, Trial
 from budgets.planning.planner import make_plan
 from budgets.planning.tuned.tuning import Scores
 from budgets.quality import BY, MIXTURE, NAMED, is_expression, score_of_quality
+from budgets.quantity import plural
 from runners.data.evaluation.evaluation_facts import METRICS
 from runners.results import LEFT_OUT_COLUMNS, PLAN_COLUMNS, left_out_row, plan_row, to_frame
 from runners.trials.speed.throughput import predict_s, read_calibration, slow_loading
@@ -103,7 +105,22 @@ def _plan(study: Study) -> Plan:
         own=device_throughput(study),
     )
     slow = slow_loading(plan.trials, read_calibration(study.calibration))
-    return replace(plan, warnings=(*plan.warnings, *slow))
+    wide = _wide(plan, declaration.cluster)
+    return replace(plan, warnings=(*plan.warnings, *slow, *wide))
+
+
+def _wide(plan: Plan, cluster: Cluster | None) -> Iterator[str]:
+    """Yield trials that take more of a node than the declared cluster's nodes have; these never start."""
+    if cluster is None:
+        return
+    for one in dict.fromkeys(trial.resources for trial in plan.all_trials):
+        for key, room in (("gpus", cluster.node_gpus), ("cpus", cluster.node_cpus)):
+            amount = getattr(one, key)
+            if room is not None and amount > one.nodes * room:
+                yield (
+                    f"resources.{key} = {amount} on {plural(one.nodes, 'node')}, but cluster.node_{key} is "
+                    f"{room}: set resources.nodes, or cluster.node_{key} if the nodes are larger"
+                )
 
 
 def _metrics(metric: str, declaration: Declaration, evaluation: EvaluationFacts) -> tuple[str, ...]:

@@ -14,11 +14,25 @@ _SPREAD_OF_FEW = 1.25  # factor of uncertainty for fewer measurements
 _SPREAD_UNMEASURED = 2.0  # the same without any
 
 
+Speed = tuple[tuple[str, str], float]
+"""Architecture and strategy, and a measured speed as a multiple of the planned one."""
+
+
+def speed_of(row: Mapping[str, Any], samples_per_s: float) -> Speed:
+    """Return the speed of a trial. Rules may give trials of a kind different numbers of devices.
+
+    Args:
+        row: The trial's row of `runners.results.PLAN_COLUMNS`.
+        samples_per_s: Its measured samples a second.
+    """
+    return (row["architecture"], row["strategy"]), samples_per_s * _sample_s(row)
+
+
 def time_left(
     rows: Mapping[str, Mapping[str, Any]],
     states: Mapping[str, TrialState],
     running: Iterable[Running],
-    measured: Iterable[tuple[str, float]],
+    measured: Iterable[Speed],
     *,
     slots: int,
 ) -> Range | None:
@@ -28,7 +42,7 @@ def time_left(
         rows: Trial id → its row of `runners.results.PLAN_COLUMNS`.
         states: The trials' states; those that wait or run are ahead.
         running: Progress of the running trials.
-        measured: Trials with their measured samples/s; those that are not among the rows do not count.
+        measured: Speeds of trials, from `speed_of`.
         slots: Number of trials that run at once.
 
     Returns:
@@ -36,11 +50,9 @@ def time_left(
         for kinds with one or two measurements, and of 2 around the planned time for kinds without any. None
         if no trial is left.
     """
-    # Speeds as multiples of the planned ones: rules may give trials of a kind different numbers of devices.
     speeds = defaultdict[tuple[str, str], list[float]](list)
-    for trial, speed in measured:
-        if row := rows.get(trial):
-            speeds[row["architecture"], row["strategy"]].append(speed * _sample_s(row))
+    for kind, speed in measured:
+        speeds[kind].append(speed)
     ranges = {
         kind: (min(found), max(found), 1.0 if len(found) >= _FEW else _SPREAD_OF_FEW)
         for kind, found in speeds.items()

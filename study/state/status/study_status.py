@@ -16,7 +16,7 @@ from runners.results import read_json_lines, read_table
 from study.state.design import answer_lines, not_chosen
 from study.state.planning.pool_versions import ranked_anew
 from study.state.planning.tuning_table import read_winners
-from study.state.status.forecast import time_left
+from study.state.status.forecast import Speed, speed_of, time_left
 from study.state.status.running import Level, Running, count_levels, running_trials, words
 from study.state.study import Study
 from study.state.trial_states import Stage, TrialState, trial_states
@@ -131,7 +131,7 @@ def read_status(study: Study) -> StudyStatus:
         study_flops=study.declaration.budget.study_flops,
         slots=slots,
         slots_busy=busy,
-        left_s=time_left(ahead, states, running, _measured(events, running), slots=slots or 1),
+        left_s=time_left(ahead, states, running, _measured(rows, events, running), slots=slots or 1),
         ranked_anew=int(plan["quality"].isin(ranked_anew(study)).sum()),
         design=tuple(answer_lines(events, planned[apart])),
     )
@@ -196,10 +196,12 @@ def _levels(plan: pd.DataFrame, states: Mapping[str, TrialState]) -> list[Level]
     )
 
 
-def _measured(events: pd.DataFrame, running: Iterable[Running]) -> list[tuple[str, float]]:
-    """Return running and finished trials with their samples/s."""
+def _measured(
+    rows: Mapping[str, dict[str, Any]], events: pd.DataFrame, running: Iterable[Running]
+) -> list[Speed]:
+    """Return the speeds of running and finished trials."""
     speeds = {each.trial: each.samples_per_s for each in running}
     if "samples_per_s" in events:
         finished = events.dropna(subset=["samples_per_s"])
         speeds |= dict(zip(finished["trial"], finished["samples_per_s"], strict=True))
-    return [(str(trial), float(speed)) for trial, speed in speeds.items() if speed]
+    return [speed_of(rows[trial], float(speed)) for trial, speed in speeds.items() if trial in rows and speed]

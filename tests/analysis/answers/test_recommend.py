@@ -91,6 +91,12 @@ def test_nothing_is_clear_while_planned_configurations_or_seeds_have_no_result()
             assert found.choice.reason.startswith("so far ahead by ")
             assert found.choice.reason.endswith(" planned trials without a result")
             assert found.experiment.startswith("run what was planned and has no result: ")
+    # What a design left out makes the best undecided, and the next experiment stays.
+    left = pd.concat([results.assign(chosen=True), absent.assign(chosen=False)])
+    found = recommended(results, LEVELS[-1], plan=with_budgets(left, tidy(results, metric="held-out/top1")))
+    assert found.choice.verdict == "undecided"
+    assert found.choice.reason.endswith("; 1 configuration of the grid not run here")
+    assert found.experiment == recommended(results, LEVELS[-1]).experiment
     # A smaller budget than that of the missing trials does not wait for them.
     early = with_budgets(results.assign(chosen=True), tidy(results[~largest], metric="held-out/top1"))
     assert recommended(results[~largest], LEVELS[-2], plan=early).choice.verdict == "clear"

@@ -59,8 +59,8 @@ def test_each_pool_is_charged_once_and_older_books_held_all_in_one(tmp_path: Pat
     older = Ledger(tmp_path / "older.jsonl", None)
     older.charge(replace(plan, charges=(replace(first, what="scorer"),)))
     older.charge(replace(plan, charges=(first, second)))
-    assert older.book.charged == {"scorer"}
-    assert left_behind(replace(plan, charges=(first,)), read_entries(older.path)) == 0
+    assert older.book.charged == {"scorer": 1_000, second.what: 1_000}
+    assert left_behind(replace(plan, charges=(first, second)), read_entries(older.path)) == 0
 
 
 def test_a_reservation_of_nothing_is_closed_and_the_trial_can_be_paid_again(tmp_path: Path) -> None:

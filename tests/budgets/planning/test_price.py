@@ -120,7 +120,10 @@ def test_trials_share_nodes_only_where_their_devices_and_cores_have_room(
 ) -> None:
     cluster = Cluster(device="h100-sxm", count=16, node_cpus=96)
     resources = TrialResources(gpus=gpus, cpus=cpus, nodes=nodes)
-    assert held_devices(resources, cluster) == held
+    assert held_devices([resources] * 3, cluster) == [held] * 3
+    # A last node that is not full; trials of other kinds fill gaps.
+    assert held_devices([TrialResources(gpus=5)], replace(cluster, count=14)) == [7]
+    assert held_devices([TrialResources(gpus=5), TrialResources(gpus=1)], cluster) == [5, 1]
 
 
 def test_longest_first_needs_eleven_in_grahams_example_with_optimum_nine() -> None:

@@ -96,6 +96,11 @@ def test_percentages_that_say_so_are_not_scaled_again(tmp_path: Path) -> None:
         ValueError, match=r"column 'acc' .*row 1: '63\.2%' is read as 0\.632; leave out times"
     ):
         import_table(table, load_column_map(path))
+    named = text.replace("from: acc", "from: acc, names: {low: 20%, high: 40}")
+    path.write_text(named)
+    with pytest.raises(ValueError, match=r"'20%' is read as 0\.2; leave out times"):
+        import_table(pd.DataFrame([{"acc": "low"}]), load_column_map(path))
+    assert import_table(pd.DataFrame([{"acc": "high"}]), load_column_map(path))["a/top1"].tolist() == [0.4]
     path.write_text(text.replace(", times: 0.01", ""))
     assert import_table(table, load_column_map(path))["a/top1"].tolist() == [0.632]
 

@@ -24,7 +24,7 @@ from study.show.status_view import show_status, status_json
 from study.show.view import sparkline
 from study.state.bookkeeping import add_event
 from study.state.planning.plan_study import plan_study, plan_tables
-from study.state.status.forecast import time_left
+from study.state.status.forecast import speed_of, time_left
 from study.state.study import Study
 from study.state.trial_states import Stage, TrialState
 from study.storage.lock import only_run
@@ -259,18 +259,18 @@ def test_the_forecast_ranges_over_the_measured_speeds_of_a_kind() -> None:
     # A trunk's shorter trial has seen 1,000 samples for each, and 1,000 of its own are in a checkpoint.
     states = dict.fromkeys(rows, TrialState(stage=Stage.INTERRUPTED, kept_steps=200))
 
-    found = time_left(rows, states, (), list(zip("abc", (100, 200, 250), strict=True)), slots=2)
+    found = time_left(rows, states, (), [speed_of(row, each) for each in (100, 200, 250)], slots=2)
     assert found is not None
     assert (found.low, found.high) == pytest.approx((8.0, 20.0))
     # A rule gives another trial of the kind eight times the devices, so it is planned to be as much faster.
     wide = {"wide": row | {"predicted_s": 1 + 9 / 8}, "a": row}
     wide_states = {"wide": states["a"], "a": TrialState(stage=Stage.FINISHED)}
-    left = time_left(wide, wide_states, (), [("a", 100)] * 3, slots=1)
+    left = time_left(wide, wide_states, (), [speed_of(row, 100)] * 3, slots=1)
     assert left is not None
     assert left.high == pytest.approx(10 / 8)
     assert time_left(rows, states, (), (), slots=4) == Range(low=2.5, high=10.0)
     done = dict.fromkeys(rows, TrialState(stage=Stage.FINISHED))
-    assert time_left(rows, done, (), [("a", 100)], slots=2) is None
+    assert time_left(rows, done, (), [speed_of(row, 100)], slots=2) is None
 
 
 def test_a_sparkline_goes_from_the_lowest_to_the_highest_value() -> None:
