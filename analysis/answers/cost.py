@@ -1,6 +1,7 @@
 """The cost of a study: FLOPs by budget level from its plan and ledger, and time from its events."""
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isnan
 
@@ -104,8 +105,7 @@ def trial_hours(events: pd.DataFrame) -> dict[str, float]:
     if events.empty or "trial" not in events:
         return {}
     hours = defaultdict[str, float](float)
-    known = events.reindex(columns=["time", "event", "trial", "wall_s", "devices"])
-    for _, phase in known.groupby(known["event"].isin(STARTS).cumsum()):
+    for _, phase in _phases(events.reindex(columns=["time", "event", "trial", "wall_s", "devices"])):
         open_: dict[str, tuple[float, float]] = {}
         for time, event, trial, seconds, devices in phase.itertuples(index=False, name=None):
             if event == "trial-started":
@@ -118,6 +118,13 @@ def trial_hours(events: pd.DataFrame) -> dict[str, float]:
     return dict(hours)
 
 
+def _phases(events: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
+    """Yield the events of each run or tuning with its number from 1; 0 has those before the first."""
+    counted = events[~events["event"].isin(_BESIDE)]
+    for number, phase in counted.groupby(counted["event"].isin(STARTS).cumsum()):
+        yield int(str(number)), phase
+
+
 def run_time(events: pd.DataFrame, *, now: float | None = None) -> RunTime:
     """Sum up the times of a study's events.
 
@@ -128,13 +135,12 @@ def run_time(events: pd.DataFrame, *, now: float | None = None) -> RunTime:
     if events.empty or "slots" not in events:
         return RunTime(wall_s=float("nan"), busy_s=float("nan"), slot_s=0.0, slots=0)
     wall = busy = slot = 0.0
-    phases = events["event"].isin(STARTS).cumsum()
-    for number, phase in events.groupby(phases):
-        counted = phase[~phase["event"].isin(_BESIDE)]
+    runs = int(events["event"].isin(STARTS).sum())
+    for number, counted in _phases(events):
         if not number:
             continue
         last = float(counted["time"].max())
-        if now is not None and number == phases.iloc[-1]:
+        if now is not None and number == runs:
             last = max(last, now)
         wall += last - float(counted["time"].min())
         at = counted.dropna(subset=["slots"])

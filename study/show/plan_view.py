@@ -214,8 +214,7 @@ def _totals(
     if declaration.cluster is None:
         slot = format_seconds(sum(map(seconds, plan.all_trials)))
         basis = f"{measured:,} of {plural(len(plan.all_trials), 'trial')} by measured throughput"
-        whole = "" if plan.most_flops >= plan.train_flops else ", if the whole grid ran"
-        yield f"{evaluation}; about {slot} of one slot{whole} ({basis})"
+        yield f"{evaluation}; about {slot} of one slot{_whole(plan)} ({basis})"
     else:
         yield evaluation
         yield from _price(declaration, plan, price(plan, declaration.cluster, own=own))
@@ -245,7 +244,7 @@ def _price(declaration: Declaration, plan: Plan, cost: Price) -> Iterator[str]:
     if cost.assumed:
         basis.append(f"{cost.assumed:,} at {share_range(shares)} of the peak")
     share = min(1.0, plan.most_flops / plan.train_flops)
-    whole = "" if share == 1 else ", if the whole grid ran"
+    whole = _whole(plan)
 
     def within(of: Range) -> str:
         return "" if share == 1 else f"; about {figure_range(of.times(share))} within the study budget"
@@ -262,6 +261,11 @@ def _price(declaration: Declaration, plan: Plan, cost: Price) -> Iterator[str]:
     if cost.money is not None:
         money = f"{figure_range(cost.money)} in money, at {cluster.price_per_hour:g} an hour of one device"
         yield f"{money}{whole}{within(cost.money)}"
+
+
+def _whole(plan: Plan) -> str:
+    """Return the condition of what the whole grid costs, if the study budget is smaller."""
+    return "" if plan.most_flops >= plan.train_flops else ", if the whole grid ran"
 
 
 def figure_range(of: Range) -> str:

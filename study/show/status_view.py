@@ -106,11 +106,11 @@ def _next_run(status: StudyStatus, left: str) -> Iterator[str]:
     # The grid is planned when its tuning has ended.
     tuning_alone = {level.name for level in status.levels} == {"tuning"}
     if status.no_room == waiting:
-        ended = "; `run` continues with the grid" if tuning_alone else ", and no trial is waiting"
-        stuck = (
-            "; the grid can't start without them: raise tuning.share or budget.study" if tuning_alone else ""
-        )
-        yield f"no run is active{stuck if waiting else ended}"
+        said = "" if waiting else ", and no trial is waiting"
+        if tuning_alone:
+            stuck = "the grid can't start without them: raise tuning.share or budget.study"
+            said = f"; {stuck if waiting else '`run` continues with the grid'}"
+        yield f"no run is active{said}"
     else:
         begun = status.interrupted
         state = "its checkpoint" if begun == 1 else "their checkpoints"

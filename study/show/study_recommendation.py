@@ -52,15 +52,14 @@ def recommend_from(  # noqa: PLR0913 - the options of a command
     for name, value in (("--flops", compute), ("--pairs", pool), ("--limit", limit)):
         if not value >= 1:
             raise ValueError(f"{name} must be at least 1; found {value:g}")
-    plan = apart = pd.DataFrame()
+    plan = pd.DataFrame()
     if study is not None:
-        results = (
-            read_table(study.folder / "results.parquet") if isinstance(study, Imported) else _results(study)
-        )
+        if isinstance(study, Study):
+            study.require_run("results.parquet")
+            plan = _planned(study, float(compute))
+        results = read_table(study.folder / "results.parquet")
         metric = study.metric if isinstance(study, Imported) else study.declaration.metric
         source = str(study.folder)
-        if isinstance(study, Study):
-            plan, apart = _planned(study, float(compute))
     else:
         how = load_column_map(find_column_map(str(prior)))
         results = import_table(read_any_table(table or PAPER_FIGURES), how)
@@ -70,23 +69,18 @@ def recommend_from(  # noqa: PLR0913 - the options of a command
     fitted = tuple(laws(draws, along="compute"))
     found = recommend(
         draws, fitted, holdout(draws, fitted), flops=float(compute), pairs=float(pool), limit=limit,
-        plan=with_budgets(pd.concat([plan, apart]), trials),
+        plan=with_budgets(plan, trials),
     )  # fmt: skip
     yield from recommendation_lines(
         found, flops=float(compute), pairs=float(pool), source=source, metric=metric
     )
 
 
-def _results(study: Study) -> pd.DataFrame:
-    study.require_run("results.parquet")
-    return read_table(study.folder / "results.parquet")
-
-
-def _planned(study: Study, flops: float) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the planned trials, and those that an adaptive design left out and might be the best here."""
+def _planned(study: Study, flops: float) -> pd.DataFrame:
+    """Return the planned trials; those that a design left out only where they might be the best here."""
     if not (study.folder / "plan.parquet").exists():
-        return pd.DataFrame(), pd.DataFrame()
+        return pd.DataFrame()
     plan = read_table(study.folder / "plan.parquet")
     apart = not_chosen(study.declaration, study.folder, plan)
     left = unsettled(plan[apart], read_json_lines(study.folder / "events.jsonl"), flops)
-    return plan[~apart].assign(chosen=True), left.assign(chosen=False)
+    return pd.concat([plan[~apart].assign(chosen=True), left.assign(chosen=False)])

@@ -117,6 +117,7 @@ def test_each_attempt_has_its_own_devices_and_one_without_an_end_counts_to_the_l
         {"time": 3600.0, "event": "trial-left", "trial": "a", "wall_s": 3600.0},
         {"time": 3600.0, "event": "trial-started", "trial": "b", "devices": 2},
         {"time": 5400.0, "event": "slots-changed", "slots": 1},
+        {"time": 8900.0, "event": "node-left-out", "node": "n"},
         {"time": 9000.0, "event": "study-started", "slots": 1},
         {"time": 9000.0, "event": "trial-started", "trial": "a", "devices": 1},
         {"time": 12600.0, "event": "trial-finished", "trial": "a", "wall_s": 3600.0},
