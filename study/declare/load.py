@@ -137,11 +137,14 @@ def _mixtures(walk: Walk, root: Section, _: Mapping[str, Any]) -> dict[str, dict
     """Read the mixtures."""
     section, found = root.section("mixtures"), dict[str, dict[str, MixedPool]]()
     for name in () if section is None else _own_names(section):
-        inner = None if section is None else section.section(name)
+        assert section is not None
+        inner = section.section(name)
+        assert inner is not None
         wrong = MixedPool(weight=1.0)  # in place of a pool with a recorded error
-        found[name] = {
-            pool: walk.one(inner, pool, MixedPool) or wrong for pool in (inner.names() if inner else ())
-        }
+        found[name] = {}
+        for pool in inner.names():
+            part = walk.one(inner, pool, MixedPool)
+            found[name][pool] = part if part is not None and inner.sound(pool) else wrong
     return found
 
 
@@ -204,7 +207,7 @@ def _training(walk: Walk, root: Section, found: Mapping[str, Any]) -> Training:
     tuned = {} if found["tuning"] is None else found["tuning"].fields
     ruled = any(rule.lr_peak is not None for rule in training.rules)
     if not (section.has("lr_peak") or ruled) and preset.lr_peak is None and "lr_peak" not in tuned:
-        section.error("training.lr_peak is missing: the peak learning rate of each architecture")
+        section.error("training.lr_peak is missing: the peak learning rate of each architecture", "lr_peak")
     recipe = training.recipe
     if isinstance(recipe.warmup, int):  # samples
         recipe = replace(recipe, warmup=Recipe().warmup, warmup_samples=recipe.warmup)

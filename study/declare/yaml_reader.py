@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import yaml
 
 from budgets.declaration.keys import DeclaredKeyError
-from budgets.names import unknown
+from budgets.names import nearest, unknown
 
 T = TypeVar("T")
 REQUIRED: Any = MISSING
@@ -118,6 +118,7 @@ class Section:
         self._keys: dict[str, yaml.Node] = {}
         self._asked: set[str] = set()
         self._inner: dict[str, Section] = {}
+        self._absent: list[tuple[str, str]] = []
         if not isinstance(node, yaml.MappingNode):
             problems.add(node, f"{name} must be a mapping (key: value)")
             return
@@ -222,24 +223,32 @@ class Section:
         return key in self._values and not self.problems.within(self._values[key])
 
     def error(self, message: str, key: str | None = None) -> None:
-        """Record an error at a key (``levels``, ``grid[2].levels``), or at the section if it is absent."""
+        """Record an error at a key (``levels``, ``grid[2].levels``); of an absent key see `done`."""
         around, _, rest = (key or "").partition(".")
         if key is None or key in self._keys:
             self.problems.add(self.node if key is None else self._keys[key], message)
         elif around in self._inner:
             self._inner[around].error(message, rest or None)
         else:
-            self.problems.add(self.node, message)
+            self._absent.append((key, message))
 
     def know(self, keys: Iterable[str]) -> None:
         """Mark keys as known, so that `done` accepts them even if they are never taken."""
         self._asked.update(keys)
 
     def done(self) -> None:
-        """Record an error for every key that was never taken, also in inner sections."""
-        for key, node in self._keys.items():
-            if key not in self._asked:
-                self.problems.add(node, partial(self._unknown, key))
+        """Record an error for every key that was never taken, also in inner sections.
+
+        Errors at absent keys go to the section, unless such a key resembles the absent one.
+        """
+        never_taken = self._keys.keys() - self._asked
+        for key in never_taken:
+            self.problems.add(self._keys[key], partial(self._unknown, key))
+        meant = {nearest(key, self._asked) for key in never_taken} if self._absent else set()
+        for key, message in self._absent:
+            if key.partition(".")[0] not in meant:
+                self.problems.add(self.node, message)
+        self._absent.clear()
         for section in self._inner.values():
             section.done()
 
@@ -256,7 +265,7 @@ class Section:
         self._asked.add(key)
         node = self._values.get(key)
         if node is None and required:
-            self.error(f"{self._field(key)} is missing")
+            self.error(f"{self._field(key)} is missing", key)
         return node
 
     def _scalar(self, node: yaml.Node, key: str, read: Callable[[str], T]) -> tuple[()] | tuple[T]:

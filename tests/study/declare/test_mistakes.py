@@ -55,7 +55,7 @@ RESOURCES = "{cpus: 2, gpus: 1, retries: 1, checkpoint: 2 min}"
         ("scored: true", "scored: maybe", "3: pool.scored: 'maybe' is not true or false"),
         ("scored: true}", "path: here}",
          "3: pool needs one of embedded: {pairs, seed}, path: FOLDER, or name: NAME"),
-        ("images: 5k", "image: 5k", "6: evaluation.imagenet.images is missing"),
+        ("images: 5k, ", "", "6: evaluation.imagenet.images is missing"),
         ("images: 5k", "path: here, images: 5k",
          "6: evaluation.imagenet.images is not allowed with path or probe"),
         ("scored: true", "scored: true, scord: true",
@@ -121,6 +121,33 @@ def test_wrong_rule_is_reported_with_its_line(tmp_path: Path, resources: str, ex
     found = problems(tmp_path, text)
 
     assert any(line.startswith(expected) for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("pool: {name", "pol: {name", "3: unknown key 'pol'; did you mean 'pool'?"),
+        ("images: 5k", "image: 5k", "6: unknown key 'evaluation.imagenet.image'; did you mean 'evaluation"),
+        ("lr_peak: {mini-ViT-XXS-8", "peak_lr: {mini-ViT-XXS-8", "27: unknown key 'training.peak_lr'; did"),
+        ("levels: [100 GFLOP, ", "level: [100 GFLOP, ", "8: unknown key 'budget.level'; did you mean"),
+    ],
+)
+def test_a_mistyped_key_is_one_error(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    text = changed(old, new).replace("fields: {lr_peak: [1e-3, 2e-3], beta2", "fields: {beta2")
+
+    found = problems(tmp_path, text)
+
+    assert [line for line in found if "missing" in line or "unknown key" in line] == found[:1]
+    assert found[0].startswith(expected)
+
+
+def test_a_wrong_weight_of_a_mixture_is_one_error(tmp_path: Path) -> None:
+    text = changed("pool: {name: described, pairs: 100k, scored: true}",
+                   "pools: {a: one, b: two}\nmixtures: {m: {a: {weight: 0}, b: {weight: 1}}}")  # fmt: skip
+
+    found = [line for line in problems(tmp_path, text) if "weight" in line]
+
+    assert found == ["4: mixtures.m.a.weight: '0' must be more than 0"]
 
 
 def test_a_warm_up_is_a_share_or_samples(tmp_path: Path) -> None:
