@@ -18,6 +18,7 @@ from budgets.cost.architecture import Architecture
 from budgets.cost.flops import CONVENTION_NAME, image_forward_macs, text_forward_macs
 from budgets.hardware.machine_cache import machine_cache
 from runners.data.build.scan import run
+from runners.data.evaluation.evaluation_set import Decode
 from runners.data.places.copies import pool_at
 from runners.data.places.shared_folder import SCORING, SharedFolder
 from runners.data.pool.damage import Damage
@@ -188,13 +189,16 @@ class _Scoring:
 
     def __call__(self, start: int) -> int:
         rows = np.arange(start, min(start + self.size, self.pool.count))
-        side = open_clip.get_model_preprocess_cfg(self.loaded.model)["size"]
+        how = open_clip.get_model_preprocess_cfg(self.loaded.model)
+        side = how["size"]
+        usual = (how["resize_mode"], how["interpolation"]) == ("shortest", "bicubic")
         batches = (rows[first : first + self.batch_size] for first in range(0, len(rows), self.batch_size))
         read = _decoded(
             self.here,
             batches,
             side[0] if isinstance(side, tuple | list) else side,
             self.threads or torch.get_num_threads(),
+            None if usual else self.loaded.decode,
         )
         scores = np.concatenate([_score(self.loaded, *batch, self.where) for batch in read])
         with self.shared.here() as here:
@@ -224,12 +228,14 @@ def clip_scorer(name: str, config: Mapping[str, Any], count: int) -> Scorer:
 _Batch = tuple[pd.DataFrame, NDArray[np.uint8], dict[int, Damage]]
 
 
-def _decoded(pool: Pool, batches: Iterable[NDArray[np.int64]], side: int, threads: int) -> Iterator[_Batch]:
+def _decoded(
+    pool: Pool, batches: Iterable[NDArray[np.int64]], side: int, threads: int, decode_to: Decode | None
+) -> Iterator[_Batch]:
     """Yield rows, images and damage of each batch; the next one is decoded meanwhile."""
 
     def decode(rows: NDArray[np.int64]) -> _Batch:
         frame = pool.rows(rows, READ_COLUMNS)
-        return frame, *decode_rows(pool, frame, side, threads)
+        return frame, *decode_rows(pool, frame, side, threads, decode_to)
 
     return ahead(map(decode, batches))
 

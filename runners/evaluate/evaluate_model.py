@@ -9,7 +9,7 @@ import torch
 from budgets.cost.architecture import Architecture
 from budgets.cost.flops import image_forward_macs, text_forward_macs
 from runners.data.evaluation.evaluation_facts import SetFacts
-from runners.data.evaluation.evaluation_suite import found_sets
+from runners.data.evaluation.evaluation_suite import found_sets, set_name
 from runners.data.evaluation.set_reader import SetReader
 from runners.evaluate.evaluate import evaluate
 from runners.evaluate.features import Encoder, encode_set
@@ -28,7 +28,7 @@ def named_sets(folders: Sequence[Path]) -> dict[str, Path]:
     sets: dict[str, Path] = {}
     for folder in folders:
         single = (folder / "test").is_dir() or (folder / "dataset_type.txt").is_file()
-        own = {folder.resolve().name: str(folder)}
+        own = {set_name(Path(folder.resolve().name)): str(folder)}
         for name, path in (own if single else found_sets(str(folder)) or own).items():
             if name in sets:
                 raise ValueError(f"--sets: {sets[name]} and {path} are both called '{name}'")

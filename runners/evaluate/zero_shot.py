@@ -1,7 +1,6 @@
 """Zero-shot classification: top-1, top-5 and mean per class, by cosine to each class's mean prompt."""
 
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from runners.evaluate import standard_error
 
 _ALIKE = 1e-9  # distance from 1 of the cosine of equal weights, which differ by rounding in fp32
 _AT_ONCE = 1024
+_LOGITS = 2**27  # in memory at once
 
 
 def zero_shot(image_features: Tensor, labels: Tensor, classifier: Tensor) -> dict[str, float]:
@@ -28,14 +28,24 @@ def zero_shot(image_features: Tensor, labels: Tensor, classifier: Tensor) -> dic
         ``top1`` and ``top5`` as shares of the images; ``mean_per_class``, the mean over classes of the share
         of correct images; the standard error of each as ``<name>_se``; and ``count``, the number of images.
     """
-    logits = image_features.float() @ classifier
-    best = logits.topk(min(5, classifier.shape[1]), dim=1).indices
-    hits = best == labels.unsqueeze(1)
-    first, five = hits[:, 0].double(), hits.any(1).double()
-    for place, among in _of_equal_classes(labels, classifier):
-        above = ~among & (logits[place] > logits[place].masked_fill(~among, -math.inf).amax(1, keepdim=True))
-        for kept, found in ((1, first), (best.shape[1], five)):
-            found[place] = ((kept - above.sum(1)).double() / among.sum(1)).clamp(0, 1)
+    first, five = (torch.empty(len(labels), dtype=torch.float64, device=labels.device) for _ in range(2))
+    # In float64, which neither TF32 nor autocast rounds.
+    weights = normalize(classifier.double(), dim=0)
+    equals = [(part.T @ weights > 1 - _ALIKE).sum(1) for part in weights.split(_AT_ONCE, dim=1)]
+    has_equals = torch.cat(equals) > 1
+    for rows in torch.arange(len(labels), device=labels.device).split(max(1, _LOGITS // len(has_equals))):
+        logits = image_features[rows].float() @ classifier
+        best = logits.topk(min(5, len(has_equals)), dim=1).indices
+        hits = best == labels[rows].unsqueeze(1)
+        first[rows], five[rows] = hits[:, 0].double(), hits.any(1).double()
+        for place in torch.nonzero(has_equals[labels[rows]]).flatten().split(_AT_ONCE):
+            if not len(place):
+                continue
+            among = weights.T[labels[rows[place]]] @ weights > 1 - _ALIKE
+            lowest = logits[place].masked_fill(~among, -math.inf).amax(1, keepdim=True)
+            above = (~among & (logits[place] > lowest)).sum(1)
+            for kept, found in ((1, first), (best.shape[1], five)):
+                found[rows[place]] = ((kept - above).double() / among.sum(1)).clamp(0, 1)
     recall, recall_se = _mean_per_class(first, labels)
     return {
         "top1": first.sum().item() / len(labels),
@@ -46,16 +56,6 @@ def zero_shot(image_features: Tensor, labels: Tensor, classifier: Tensor) -> dic
         "mean_per_class_se": recall_se,
         "count": float(len(labels)),
     }
-
-
-def _of_equal_classes(labels: Tensor, classifier: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield images whose class has equals, some at a time: their places (n,), and its equals (n, classes)."""
-    # In float64, which neither TF32 nor autocast rounds.
-    weights = normalize(classifier.double(), dim=0)
-    equals = [(part.T @ weights > 1 - _ALIKE).sum(1) for part in weights.split(_AT_ONCE, dim=1)]
-    for place in torch.nonzero(torch.cat(equals)[labels] > 1).flatten().split(_AT_ONCE):
-        if len(place):
-            yield place, weights.T[labels[place]] @ weights > 1 - _ALIKE
 
 
 def _mean_per_class(right: Tensor, labels: Tensor) -> tuple[float, float]:

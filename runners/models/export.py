@@ -18,7 +18,7 @@ from typing import Any
 
 import timm
 
-from runners.data.pool.tokenizer import BPE_VOCABULARY
+from runners.data.pool.tokenizer import BPE_CONTEXT, BPE_VOCABULARY
 from runners.models.export_tokenizer import tokenizer_files
 
 CONFIG, WEIGHTS, VOCABULARY = "open_clip_config.json", "open_clip_pytorch_model.bin", "vocabulary.txt"
@@ -65,11 +65,12 @@ def write_architecture(  # noqa: PLR0913 - the content of the files
     plain.pop("init_logit_bias", None)
     if sigmoid_bias:
         plain["init_logit_bias"] = 0.0  # creates the parameter; its trained value is in the weights
-    if text.get("vocab_size") != BPE_VOCABULARY and words and not text.get("hf_tokenizer_name"):
-        known_words = words[: text["vocab_size"] - 3]
+    vocabulary, context = text.get("vocab_size", BPE_VOCABULARY), text.get("context_length", BPE_CONTEXT)
+    if vocabulary != BPE_VOCABULARY and words and not text.get("hf_tokenizer_name"):
+        known_words = words[: vocabulary - 3]
         lines = (f"{word}\n" for word in known_words)
         (folder / VOCABULARY).write_text("".join(lines), encoding="utf-8")
-        files = tokenizer_files(text["vocab_size"], text["context_length"], known_words)
+        files = tokenizer_files(vocabulary, context, known_words)
         for file, content in files.items():
             _write(folder / file, content)
         text["hf_tokenizer_name"] = str(place)

@@ -20,7 +20,7 @@ from torch import Tensor
 from budgets.cost.architecture import catalogue, load_architecture
 from budgets.names import unknown
 from runners.data.evaluation.evaluation_set import Decode
-from runners.data.pool.tokenizer import BPE_VOCABULARY, tokenizer
+from runners.data.pool.tokenizer import BPE_CONTEXT, BPE_VOCABULARY, tokenizer
 from runners.host.faults import words_of
 from runners.models.export import (
     CONFIG,
@@ -168,7 +168,13 @@ def _load(name: str, tag: str | None, source: ModelSource, device: torch.device)
     wanted = source.checkpoint + (f" as {source.model}" if source.model else "")
     try:
         model = open_clip.create_model(
-            name, pretrained=tag, device=device, require_pretrained=name.startswith(_LOCAL)
+            name,
+            pretrained=tag,
+            device=device,
+            # Weights of some tags were trained with QuickGELU, which the architecture of their name lacks.
+            force_quick_gelu=tag is not None
+            and bool(open_clip.get_pretrained_cfg(name, tag).get("quick_gelu")),
+            require_pretrained=name.startswith(_LOCAL),
         ).eval()
     except FileNotFoundError:
         raise
@@ -254,7 +260,7 @@ def _by_pool_words(text: Mapping[str, Any]) -> bool:
 
 
 def _tokenizer(name: str, text: Mapping[str, Any], source: ModelSource) -> Callable[[list[str]], Tensor]:
-    size, length = text.get("vocab_size", BPE_VOCABULARY), text.get("context_length", 77)
+    size, length = text.get("vocab_size", BPE_VOCABULARY), text.get("context_length", BPE_CONTEXT)
     own = _by_pool_words(text)
     if source.words and own:
         encode = tokenizer(size, length, source.words)

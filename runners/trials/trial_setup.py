@@ -10,7 +10,6 @@ from torch import Tensor
 from budgets.cost.architecture import Architecture
 from budgets.cost.strategy import strategy as strategy_cost
 from budgets.planning.plan import Trial
-from budgets.quality import NAMED
 from runners.data.build.in_place import open_pool
 from runners.data.pool.tokenizer import mixed_words
 from runners.data.reading.in_memory_set import InMemorySet
@@ -117,7 +116,7 @@ def load_subset(job: TrialJob) -> tuple[InMemorySet | StreamedSet, Tokens]:
     sources = [
         Source(
             pool=pool,
-            rows=pool.subset(size=component.pairs, quality=component.quality.removeprefix(NAMED)),
+            rows=pool.subset(size=component.pairs, quality=component.quality),
             share=component.share,
         )
         for pool, component in zip(pools, trial.components, strict=True)

@@ -1,7 +1,6 @@
 """Scores of a pool's pairs from what is known: an expression, metadata, or a field of each sample."""
 
 import json
-import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from runners.data.build.expression import Expression
 from runners.data.build.scan import run
 from runners.data.build.sources.table_file import check_columns, table_columns
 from runners.data.index.merge import look_up
@@ -44,8 +44,8 @@ def expression_scores(pool: Pool, text: str, metadata: Path | None = None) -> It
         float32 (some pairs,), NaN where one of the scores is missing or the condition is not met.
 
     Raises:
-        ValueError: The expression is not valid, names a score that the pool lacks, or does not give a number
-            for each pair.
+        ValueError: The expression is not valid, names a score that the pool lacks, needs other pairs' values,
+            or does not give a number for each pair.
     """
     names = {
         name.removeprefix(SCORE_PREFIX): name for name in pool.index.columns if name.startswith(SCORE_PREFIX)
@@ -53,8 +53,12 @@ def expression_scores(pool: Pool, text: str, metadata: Path | None = None) -> It
     if not names and pool.scored:
         names = {pool.origin.scorer.name if pool.origin.scorer else FIRST: "score"}
     subsets = {name: SUBSET_PREFIX + name for name in pool.subsets if name not in names}
-    value, _, condition = text.partition(" if ")
-    brought = {} if metadata is None else _brought(pool, text, metadata, {*names, *subsets, *OF_PAIR})
+    value, condition = (Expression(each) for each in text.partition(" if ")[::2])
+    known = {*names, *subsets, *OF_PAIR}
+    used = (value.names | condition.names) - known
+    brought, truths = ({}, ()) if metadata is None else _brought(pool, used, metadata)
+    may_lack = [name for name in (*names, *brought) if name in condition.compared]
+    also = ", ".join([*subsets, *OF_PAIR, *brought])
     for part in pool.index.frames([*names.values(), *subsets.values(), *OF_PAIR]):
         frame = pd.DataFrame({name: part[column].astype(np.float64) for name, column in names.items()})
         for name, column in subsets.items():
@@ -62,48 +66,52 @@ def expression_scores(pool: Pool, text: str, metadata: Path | None = None) -> It
         frame[list(OF_PAIR)] = part[list(OF_PAIR)]
         for name, stretches in brought.items():
             frame[name] = next(stretches)
-        found = _evaluated(frame, value, text, names)
+        try:
+            found = value.values(frame)
+            kept = (
+                condition.values(frame.assign(**{name: frame[name] == 1 for name in truths}))
+                if condition.text
+                else None
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"score '{text}': {error}; scores of the pool: {', '.join(names) or 'none'}; also {also}; "
+                "quote texts"
+            ) from error
         if not pd.api.types.is_numeric_dtype(found) or pd.api.types.is_bool_dtype(found):
             raise ValueError(f"score '{text}' is not a number for each pair")
         found = found.astype(np.float64)
-        if condition:
-            kept = _evaluated(frame, condition, text, names)
+        if kept is not None:
             if not pd.api.types.is_bool_dtype(kept):
-                raise ValueError(f"score '{text}': '{condition}' is not true or false for each pair")
-            # A comparison with a score that a pair lacks says nothing of the pair, `not` and `!=` included.
-            named = [name for name in names if re.search(rf"\b{re.escape(name)}\b", condition)]
-            found = found.where(kept & frame[named].notna().all(axis=1))
+                raise ValueError(f"score '{text}': '{condition.text}' is not true or false for each pair")
+            # A comparison with a value that a pair lacks says nothing of the pair, `not` and `!=` included.
+            found = found.where(kept & frame[may_lack].notna().all(axis=1))
         yield found.to_numpy(np.float32)
 
 
 def _brought(
-    pool: Pool, text: str, metadata: Path, known: Collection[str]
-) -> dict[str, Iterator[NDArray[Any]]]:
-    """Return the columns of metadata that an expression uses, in the row groups of the index."""
-    files, by = _metadata_files(metadata)
-    found = {}
+    pool: Pool, names: Collection[str], metadata: Path
+) -> tuple[dict[str, Iterator[NDArray[Any]]], tuple[str, ...]]:
+    """Return the columns of metadata that an expression uses, in the row groups of the index.
+
+    Returns:
+        Name → float64 or objects (texts), NaN or None where there is none; and the names of those that hold
+        true (1) and false (0).
+    """
+    files, by = _metadata_files(pool, metadata)
+    found, truths = {}, []
     for field in pq.read_schema(files[0]):
-        if field.name not in known and re.search(rf"\b{re.escape(field.name)}\b", text):
+        if field.name in names:
             is_text = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
-            if not is_text and not pa.types.is_boolean(field.type):
+            if pa.types.is_boolean(field.type):
+                truths.append(field.name)
+            elif not is_text:
                 _require_numbers(files[0], field.name)
             for file in files:
                 _require_columns(file, by, field.name)
             values = look_up(pool.index.files, by, files, field.name, pool.path, text=is_text)
             found[field.name] = pool.index.cut(values, by_group=True)
-    return found
-
-
-def _evaluated(frame: pd.DataFrame, text: str, whole: str, names: Mapping[str, str]) -> pd.Series:
-    try:
-        found = frame.eval(text, engine="python")
-    except Exception as error:  # pandas' parser raises many types of errors
-        known = ", ".join(names) or "none"
-        also = ", ".join(str(name) for name in frame if name not in names)
-        raise ValueError(
-            f"score '{whole}': {error}; scores of the pool: {known}; also {also}; quote texts"
-        ) from error
-    return found if isinstance(found, pd.Series) else pd.Series([found] * len(frame), dtype=object)
+    return found, tuple(truths)
 
 
 def metadata_scores(pool: Pool, column: str, metadata: Path) -> Iterator[NDArray[np.float32]]:
@@ -120,7 +128,7 @@ def metadata_scores(pool: Pool, column: str, metadata: Path) -> Iterator[NDArray
     Raises:
         ValueError: There is no metadata, or no column of numbers of that name.
     """
-    files, by = _metadata_files(metadata)
+    files, by = _metadata_files(pool, metadata)
     for file in files:
         _require_columns(file, by, column)
         _require_numbers(file, column)
@@ -148,12 +156,26 @@ def _require_numbers(file: Path, column: str) -> None:
         raise ValueError(f"{file}: column {column} holds {kind}, not numbers")
 
 
-def _metadata_files(metadata: Path) -> tuple[list[Path], str]:
-    """Return the files of metadata and the column of their ids."""
+def _metadata_files(pool: Pool, metadata: Path) -> tuple[list[Path], str]:
+    """Return the files of metadata and the column of their ids.
+
+    Raises:
+        ValueError: There are none; or they have keys of the shards that a pool was built from, which has keys
+            of its own.
+    """
     files = sorted(metadata.glob("*.parquet")) if metadata.is_dir() else [metadata]
     if not files or not metadata.exists():
         raise ValueError(f"no parquet file of metadata at {metadata}")
-    return files, "uid" if "uid" in table_columns(files[0]) else "key"
+    if "uid" in table_columns(files[0]):
+        return files, "uid"
+    made = pool.origin.provenance
+    if "source" in made and not made.get("in_place"):
+        raise ValueError(
+            f"{files[0]} has no column uid, and keys do not identify pairs of {pool.copy_of or pool.path}: "
+            "its shards have keys of their own. --with column:NAME without --metadata reads a field of each "
+            "sample's json, which its source had; or index the source with `data build SOURCE --in-place`"
+        )
+    return files, "key"
 
 
 def _as_scores(numbers: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -61,9 +61,10 @@ def set_score(
     scorers, rankings = dict(pool.scorers), dict(pool.rankings)
     if pool.scored and not any(name.startswith(SCORE_PREFIX) for name in pool.index.columns):
         first = pool.origin.scorer or Scorer(name=FIRST)
-        index.named[SCORE_PREFIX + first.name] = "score"
-        scorers[first.name] = first
-        rankings[first.name] = pool.fingerprint, pool.scored
+        if first.name != scorer.name:  # else the new score takes its place
+            index.named[SCORE_PREFIX + first.name] = "score"
+            scorers[first.name] = first
+            rankings[first.name] = pool.fingerprint, pool.scored
     if scorer.name in scorers:
         used = re.compile(rf"\b{re.escape(scorer.name)}\b")
         scorers |= {

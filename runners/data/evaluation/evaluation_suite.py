@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 from budgets.hardware.machine_cache import machine_cache
 from runners.data.evaluation.evaluation_facts import check_evaluation_set
@@ -20,7 +20,8 @@ def found_sets(place: str) -> dict[str, str]:
         Name, without the prefix ``wds_`` → folder or URL.
 
     Raises:
-        ValueError: The folder does not exist; or the URL can't be read, or nothing is below it.
+        ValueError: The folder does not exist; the URL can't be read, or nothing is below it; or two sets have
+            one name.
     """
     if is_url(place):
         found = [PurePosixPath(name) for name in something_at("folder of evaluation sets", place)]
@@ -31,12 +32,20 @@ def found_sets(place: str) -> dict[str, str]:
     else:
         raise ValueError(f"no folder of evaluation sets at {place}")
     tests = sorted({file.parents[1] for file in found if any(map(file.match, _MARKS))})
-    return {
-        test.as_posix().replace("wds_", "").replace("/", "_"): (
-            f"{place.rstrip('/')}/{test}" if is_url(place) else str(Path(place) / test)
-        )
-        for test in tests
-    }
+    sets = dict[str, str]()
+    for test in tests:
+        own = PurePosixPath(place).name if is_url(place) else Path(place).resolve().name
+        name = set_name(test if test.parts else PurePosixPath(own))
+        path = f"{place.rstrip('/')}/{test}" if is_url(place) else str(Path(place) / test)
+        if name in sets:
+            raise ValueError(f"{sets[name]} and {path} are both called '{name}'; rename one of them")
+        sets[name] = path
+    return sets
+
+
+def set_name(path: PurePath) -> str:
+    """Return the name of a set at a path below a folder of sets: ``a/wds_b`` is called ``a_b``."""
+    return "_".join(part.removeprefix("wds_") for part in path.parts)
 
 
 def check_sets(sets: Mapping[str, str], workers: Workers) -> Iterator[tuple[str, bool]]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from budgets.quality import available, score_of_quality
+from budgets.quality import NAMED, available, score_of_quality
 from runners.data.index.parts import Index
 from runners.data.index.score_ranks import (
     HASH_DIGITS,
@@ -51,13 +51,16 @@ def select(index: Index, *, size: int | None, quality: str) -> Subset:
         index: The pool's index.
         size: Number of pairs; ``None`` for all of that quality.
         quality: ``all``; ``topN``, the best N % by score (``budgets.quality.available`` pairs), ties by hash;
-            ``topN by NAME``, by the score of that name; or the name of a named subset.
+            ``topN by NAME``, by the score of that name; or ``subset:NAME``.
 
     Raises:
-        ValueError: The pool has fewer pairs of that quality than requested, or lacks the scores.
+        ValueError: The pool has fewer pairs of that quality than requested, or lacks the scores or subset.
     """
-    named = SUBSET_PREFIX + quality
-    if named in index.columns:
+    is_named = quality.startswith(NAMED)
+    if is_named:
+        named = SUBSET_PREFIX + quality.removeprefix(NAMED)
+        if named not in index.columns:
+            raise ValueError(f"the pool has no named subset for quality '{quality}'")
         found = subset_of((np.asarray(each, np.bool_) for each in index.chunks(named)), index.count)
         kept = len(found)
     else:
@@ -67,7 +70,7 @@ def select(index: Index, *, size: int | None, quality: str) -> Subset:
             f"{size:,} pairs of quality '{quality}' requested, but "
             f"the pool has {kept:,} of that quality, {index.count:,} in all"
         )
-    if named not in index.columns and quality != "all":
+    if not is_named and quality != "all":
         found = _best(index, kept, quality)
     return found if size is None or size == kept else _lowest(index, found, size)
 

@@ -1,6 +1,7 @@
 """Copies of small files below a URL: the description of a pool, and whole evaluation sets.
 
-A copy is compared with the URL by the names and sizes of its objects, and replaced as a whole.
+A copy is compared with the URL by the names, sizes, and hashes or times of its objects, and replaced as a
+whole.
 """
 
 import json
@@ -60,9 +61,9 @@ def copy_pool(url: str, folder: Path) -> Path:
             f"with `data build FOLDER --from {url} --in-place`, and declare that folder as the pool"
         )
     storage = Storage(url)
-    small = {name: size for name, size in found.items() if name.startswith((*_DESCRIPTION, "evaluation/"))}
-    facts = (storage.read("pool.json") or b"").decode()  # may change without a change of its size
-    return _copied(storage, folder, small, {"pool.json": facts, COPIED_FROM: _origin(url)})
+    small = {name: facts for name, facts in found.items() if name.startswith((*_DESCRIPTION, "evaluation/"))}
+    pool_json = (storage.read("pool.json") or b"").decode()
+    return _copied(storage, folder, small, {"pool.json": pool_json, COPIED_FROM: _origin(url)})
 
 
 def begin_copy(url: str, folder: Path) -> list[str]:
@@ -109,13 +110,13 @@ def copy_set(url: str, folder: Path) -> Path:
     return _copied(Storage(url), folder, found, {})
 
 
-def something_at(what: str, url: str) -> Mapping[str, int]:
-    """Return everything below a URL that is not hidden, at least one object: name → bytes.
+def something_at(what: str, url: str) -> Mapping[str, tuple[int, str]]:
+    """Return everything below a URL that is not hidden, at least one object, as `objects_at`.
 
     Raises:
         ValueError: The URL can't be read, or nothing is below it: there may be no such bucket.
     """
-    found = listed(what, url)
+    found = objects_at(what, url)
     if not found:
         raise ValueError(f"{what} {url} can't be read: {Storage(url).why_empty()}")
     return found
@@ -173,9 +174,11 @@ def until_reached(do: Callable[[], T]) -> T:
     return patiently(do, patience_s=PATIENCE_S, final=(FileNotFoundError,))
 
 
-def _copied(storage: Storage, folder: Path, sizes: Mapping[str, int], added: Mapping[str, str]) -> Path:
+def _copied(
+    storage: Storage, folder: Path, found: Mapping[str, tuple[int, str]], added: Mapping[str, str]
+) -> Path:
     """Bring a copy up to date, with some additional files, and return its folder."""
-    mark = json.dumps([storage.url, dict(sizes), dict(added)], sort_keys=True)
+    mark = json.dumps([storage.url, dict(found), dict(added)], sort_keys=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.with_name(f".{folder.name}.lock")):
         copied = folder / _COPIED
@@ -186,7 +189,7 @@ def _copied(storage: Storage, folder: Path, sizes: Mapping[str, int], added: Map
         fresh = folder.with_name(f".{folder.name}.partial-new")
         try:
             with new_folder(fresh) as new:
-                storage.get(sizes, "", new)
+                storage.get({name: size for name, (size, _) in found.items()}, "", new)
                 for name, text in added.items():
                     (new / name).write_text(text, encoding="utf-8")
                 (new / _COPIED).write_text(mark, encoding="utf-8")

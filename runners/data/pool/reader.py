@@ -1,5 +1,6 @@
 """Reading of a pool's pairs by row: images directly from their offset in the shards, checked by hash."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -109,7 +110,11 @@ def decode_image(payload: bytes, image_size: int) -> NDArray[np.uint8]:
 
 
 def decode_rows(
-    pool: Pool, rows: pd.DataFrame, image_size: int, threads: int = 1
+    pool: Pool,
+    rows: pd.DataFrame,
+    image_size: int,
+    threads: int = 1,
+    decode_to: Callable[[bytes], NDArray[np.uint8]] | None = None,
 ) -> tuple[NDArray[np.uint8], dict[int, Damage]]:
     """Decode images; damaged ones are returned as damage instead of raising an error.
 
@@ -119,6 +124,7 @@ def decode_rows(
         image_size: Side S of the result in pixels. An image of another size is resized (bicubic) so that its
             shorter side is S, and centre-cropped, as open_clip does for evaluation.
         threads: Decoding threads; useful for large images (small ones mostly hold Python's lock).
+        decode_to: Decodes and resizes the content of a file instead, to (3, S, S).
 
     Returns:
         uint8 (rows, 3, S, S), black where damaged, and the damage by position in ``rows``.
@@ -133,12 +139,17 @@ def decode_rows(
     )
     groups, wanted = in_shard_order(shards, offsets, lengths)
 
+    def resized(content: bytes) -> NDArray[np.uint8]:
+        assert decode_to is not None
+        with open_image(content):  # any error of the decoder is one of the image
+            return decode_to(content)
+
     def decode(read: Read, place: int) -> None:
         # Outside the try: another read error is a problem of the storage, maybe temporary, not of the image.
         found = _payload(read, offsets[place], lengths[place], texts[place], hashes[place])
         try:
             if isinstance(found, bytes):
-                images[place] = decode_image(found, image_size)
+                images[place] = decode_image(found, image_size) if decode_to is None else resized(found)
                 return
             reason = found
         except DecodeError as error:

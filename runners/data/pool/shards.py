@@ -26,6 +26,7 @@ Inspect = Callable[[Image.Image], object]
 """Called with each opened image, to decode it, for example `runners.data.pool.pictures.load`."""
 
 _BLOCK = tarfile.BLOCKSIZE
+_LARGEST_SCORE = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -243,7 +244,7 @@ def image_size(image: bytes, inspect: Inspect | None = None) -> tuple[int, int] 
 
 
 def score_of(value: object) -> float:
-    """Return a finite number, also one that is written as a text, as a score; NaN for everything else."""
+    """Return a number, also one that is written as a text, as a score; NaN if it is not finite in float32."""
     # A boolean is an integer to Python, but not a score.
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
         return math.nan
@@ -251,7 +252,7 @@ def score_of(value: object) -> float:
         number = float(value)
     except (OverflowError, ValueError):
         return math.nan
-    return number if math.isfinite(number) else math.nan
+    return number if abs(number) <= _LARGEST_SCORE else math.nan
 
 
 def as_utf8(name: str) -> str:

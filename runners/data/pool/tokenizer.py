@@ -14,6 +14,9 @@ from runners.data.index.words import split_words
 BPE_VOCABULARY = 49408
 """Vocabulary size of CLIP's byte-pair encoding, which models of this size use."""
 
+BPE_CONTEXT = 77
+"""Context length of open_clip's text towers, unless a config has another one."""
+
 _PIECE = re.compile(r"\S{256}(?=\S)")
 _MOST_KEPT = 200_000
 

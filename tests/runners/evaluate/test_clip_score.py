@@ -1,5 +1,7 @@
 """Scoring with open_clip's models: download of weights by tag, resumption, and cost."""
 
+import io
+import json
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -12,18 +14,23 @@ import open_clip
 import open_clip.pretrained
 import pytest
 import torch
+from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from budgets.hardware.machine_cache import CACHE
+from runners.data.build.in_place import open_pool
 from runners.data.places.shared_folder import open_shared
 from runners.data.pool.pool import Pool
+from runners.data.pool.shards import encode_image
 from runners.embedded.embedded_pool import TrainingPairs
 from runners.evaluate import clip_score
 from runners.evaluate.clip_score import clip_scorer, clip_scores, scoring_source
 from runners.host.storage import Storage
-from runners.models.load_model import ModelSource
+from runners.models.export import CONFIG, write_architecture
+from runners.models.load_model import ModelSource, load_model
 from runners.trials.trial import run_trial
 from tests.runners.data.images import write_pool
+from tests.runners.data.pool.test_pool import encoded, write_tar
 from tests.runners.host.bucket import Bucket
 from tests.runners.host.other_machines import OtherMachines
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
@@ -80,6 +87,56 @@ def test_weights_by_tag_are_downloaded_as_open_clip_does_and_score_like_their_fi
         score(small, "gone")
     with pytest.raises(ValueError, match=r"no such checkpoint: sevred is neither a file nor a tag .*served"):
         score(small, "sevred")
+
+
+def test_a_tag_trained_with_quick_gelu_is_loaded_with_it(
+    weights: Path, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tags = {"quick": {"url": f"{address}/weights.pt", "quick_gelu": True}}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, MODEL, tags)  # noqa: SLF001 - as a release adds tags
+    assert (weights / "weights.pt").is_file()
+
+    loaded = load_model(ModelSource(checkpoint="quick", model=MODEL), torch.device("cpu"))
+
+    assert {type(each).__name__ for each in loaded.model.modules()} >= {"QuickGELU"}
+    assert not any(isinstance(each, torch.nn.GELU) for each in loaded.model.modules())
+
+
+def test_images_are_scored_as_the_models_own_preprocessing_resizes_them(tmp_path: Path) -> None:
+    wide = [
+        (f"{n}", {"png": encoded(90, 30, "PNG", 40 * n), "txt": f"number {n}".encode()}) for n in range(4)
+    ]
+    edges = np.zeros((30, 90, 3), np.uint8)
+    edges[:, :20] = edges[:, 70:] = 255  # what a centre crop cuts off
+    wide.append(("9", {"png": encode_image(edges), "txt": b"edges"}))
+    write_tar(tmp_path / "wide" / "0.tar", wide)
+    pool = open_pool(tmp_path / "wide")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    config = open_clip.get_model_config(MODEL)
+    write_architecture(folder, MODEL, config, pixels={}, words=(), sigmoid_bias=False)
+    facts = json.loads((folder / CONFIG).read_text()) | {"preprocess_cfg": {"resize_mode": "squash"}}
+    (folder / CONFIG).write_text(json.dumps(facts))
+    torch.manual_seed(0)
+    torch.save(open_clip.create_model(MODEL).state_dict(), folder / "open_clip_pytorch_model.bin")
+
+    source = ModelSource(checkpoint=str(folder), model="")
+    scores = np.concatenate([*clip_scores(pool, source, device="cpu", report=lambda *_: None)[0]])
+
+    network, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    network.eval()
+    tokens = open_clip.get_tokenizer(MODEL)([text.decode() for _, each in wide for text in [each["txt"]]])
+    images = torch.stack([preprocess(Image.open(io.BytesIO(each["png"])).convert("RGB")) for _, each in wide])
+    with torch.no_grad():
+        image, text = (
+            network.encode_image(images, normalize=True),
+            network.encode_text(tokens, normalize=True),
+        )
+    expected = (image * text).sum(1).numpy()
+    assert scores == pytest.approx(
+        expected[pool.frame["key"].map({key: n for n, (key, _) in enumerate(wide)})], abs=1e-5
+    )
 
 
 def test_unknown_model_or_checkpoint_raises(small: Pool, tmp_path: Path) -> None:

@@ -52,6 +52,15 @@ def test_mean_per_class_weighs_classes_not_images() -> None:
     assert found["mean_per_class_se"] == pytest.approx(math.sqrt(0.75 * 0.25 * 4 / 3) / 2)
 
 
+def test_zero_shot_of_a_few_images_at_once_is_that_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = clouds(60, seed=1, noise=0.6)
+    classifier = normalize(torch.randn(WIDTH, CLASSES, generator=torch.Generator().manual_seed(7)), dim=0)
+    classifier[:, 3] = classifier[:, 5]
+    whole = zero_shot(images, labels, classifier)
+    monkeypatch.setattr("runners.evaluate.zero_shot._LOGITS", 7 * CLASSES)
+    assert zero_shot(images, labels, classifier) == pytest.approx(whole, abs=1e-12)
+
+
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5, 6], [6, 2, 1, 0, 5, 4, 3]])
 def test_classes_with_equal_weights_share_their_hits_in_any_order(order: list[int]) -> None:
     weights = torch.eye(7)[:, [0, 0, 0, 3, 4, 5, 6]]  # the first three can't be told apart

@@ -18,6 +18,7 @@ from budgets.cost.architecture import catalogue, load_architecture
 from budgets.cost.strategy import strategy
 from budgets.declaration.recipe import Recipe
 from runners.host.gpu_arithmetic import set_gpu_arithmetic
+from runners.models.export import read_architecture, read_vocabulary, write_architecture
 from runners.models.load_model import ModelSource, by_pool_words, has_bias, load_model
 from runners.models.model import DevicePatchDropout, build_model, clamp_logit_scale, resolve_precision
 from runners.strategies.registry import build_strategy
@@ -246,3 +247,13 @@ def test_a_model_with_a_tokenizer_of_its_own_does_not_take_the_words_of_a_pool(
     assert by_pool_words(model) == (not named)
     assert not by_pool_words("ViT-B-16-SigLIP")
     assert not by_pool_words("ViT-B-32")
+
+
+def test_an_architecture_without_context_length_and_vocabulary_is_exported_with_open_clips(
+    tmp_path: Path,
+) -> None:
+    config = {"embed_dim": 8, "vision_cfg": {"layers": 1, "width": 64, "patch_size": 16, "image_size": 32},
+              "text_cfg": {"width": 64, "heads": 1, "layers": 1}}  # fmt: skip
+    write_architecture(tmp_path, "own", config, pixels={}, words=("a", "b"), sigmoid_bias=False)
+    assert read_architecture(tmp_path)["text_cfg"] == config["text_cfg"]
+    assert read_vocabulary(tmp_path) == (), "it has CLIP's byte-pair encoding"

@@ -79,9 +79,7 @@ def _read_text(
     """Read a table with its texts as they are: ``NA``, ``007`` and ``true`` may be captions or ids."""
     if path.suffix == ".jsonl":
         with path.open(encoding="utf-8-sig", errors=errors) as file:
-            rows = [json.loads(line) for line in file if line.strip()]
-        if not all(isinstance(row, dict) for row in rows):
-            raise ValueError("each line must be a JSON object")
+            rows = [_json_row(line, number) for number, line in enumerate(file, start=1) if line.strip()]
         return pd.DataFrame(rows, dtype=object)
     table = _separated(path, errors)
     for name in table.columns.difference(list(texts)):
@@ -89,6 +87,16 @@ def _read_text(
             with suppress(ValueError):
                 table[name] = pd.to_numeric(table[name])
     return table
+
+
+def _json_row(line: str, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"line {number}: not valid JSON: {error}") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"line {number}: not a JSON object")  # noqa: TRY004 - of a file
+    return row
 
 
 def _separated(path: Path, errors: Any) -> pd.DataFrame:  # noqa: ANN401 - as above

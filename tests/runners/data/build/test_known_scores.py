@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from runners.data.build.build import Build
+from runners.data.build.build_pool import build_pool
 from runners.data.build.in_place import index_shards, open_pool
 from runners.data.build.known_scores import column_scores, expression_scores, metadata_scores
 from runners.data.build.rescore import set_score
@@ -83,3 +85,84 @@ def test_a_condition_on_a_score_that_a_pair_lacks_is_not_met(tmp_path: Path, con
         pool = set_score(pool, scores, Scorer(name=name))
     found = np.concatenate(list(expression_scores(pool, f"a if {condition}")))
     assert np.array_equal(np.isnan(found), np.isnan(half))
+
+
+@pytest.fixture
+def paired(tmp_path: Path) -> Pool:
+    """Return a pool of six pairs in two parts with the scores a (1, 2, 3 …) and b."""
+    pool = Pool.open(tiny_pool(tmp_path / "pool"))
+    for name, sign in (("a", 1), ("b", -1)):
+        pool = set_score(pool, sign * np.arange(1, pool.count + 1, dtype=np.float32), Scorer(name=name))
+    return pool
+
+
+@pytest.mark.parametrize(
+    "text", ["(a - a.mean()) / a.std()", "a.rank()", "a if b > b.quantile(0.5)", "a / a.values.max()",
+             "a if caption.str.cat() == caption"],
+)  # fmt: skip
+def test_an_expression_over_other_pairs_is_refused(paired: Pool, text: str) -> None:
+    with pytest.raises(ValueError, match=r"is not computed pair by pair; allowed: abs, add, astype"):
+        next(expression_scores(paired, text))
+
+
+def test_an_expression_may_use_methods_and_functions_of_a_pair(paired: Pool) -> None:
+    text = "a.clip(2, 3) + log(a) + `b`.abs() if caption.str.len() > 0 and b.notna()"
+    found = np.concatenate([*expression_scores(paired, text)])
+    a = np.arange(1, paired.count + 1)
+    assert found == pytest.approx(np.clip(a, 2, 3) + np.log(a) + a, rel=1e-6)
+
+
+def test_a_pair_that_the_metadata_lack_meets_no_condition_on_them(paired: Pool, tmp_path: Path) -> None:
+    key = paired.frame["key"].to_numpy()
+    table = pd.DataFrame(
+        {"key": key[1:4], "nsfw": [1, 0, 0], "lang": ["en", "de", "en"], "good": [True, False, True]}
+    )
+    table.to_parquet(tmp_path / "m.parquet")
+
+    def kept(condition: str) -> list[int]:
+        scores = expression_scores(paired, f"a if {condition}", tmp_path / "m.parquet")
+        return np.flatnonzero(np.isfinite(np.concatenate([*scores]))).tolist()
+
+    assert kept("nsfw != 1") == kept("not nsfw == 1") == [2, 3]
+    assert kept("lang != 'en'") == [2]
+    assert kept("not good") == [2]
+    assert kept("good") == [1, 3]
+    assert kept("nsfw.isna()") == [place for place in range(paired.count) if place not in {1, 2, 3}]
+
+
+def test_a_name_within_a_quoted_text_is_not_a_score(paired: Pool) -> None:
+    half = np.where(np.arange(paired.count) % 2, 1.0, np.nan).astype(np.float32)
+    pool = set_score(paired, half, Scorer(name="cat"))
+    found = np.concatenate([*expression_scores(pool, "a if ~caption.str.contains('cat ')")])
+    assert np.isfinite(found).all()
+
+
+def test_metadata_by_key_are_refused_for_a_pool_whose_shards_were_written_anew(tmp_path: Path) -> None:
+    write_tar(tmp_path / "x" / "0.tar", [
+        (f"{n:09d}", {"png": encoded(8, 8, "PNG", n), "txt": b"t", "json": f'{{"similarity": {n}}}'.encode()})
+        for n in range(4)
+    ])  # fmt: skip
+    pool = build_pool(tmp_path / "built", Build(source=tmp_path / "x"), lambda *_: None)
+    table = pd.DataFrame({"key": [f"{n:09d}" for n in range(4)], "mine": [0.0, 1, 2, 3]})
+    table.to_parquet(tmp_path / "m.parquet")
+
+    with pytest.raises(
+        ValueError, match=r"m\.parquet has no column uid, and keys do not identify pairs of .*built"
+    ):
+        metadata_scores(pool, "mine", tmp_path / "m.parquet")
+
+    place = index_shards(tmp_path / "x")
+    assert np.concatenate([*metadata_scores(place, "mine", tmp_path / "m.parquet")]).tolist() == [0, 1, 2, 3]
+
+
+def test_a_new_score_with_the_name_of_the_shards_own_replaces_it(tmp_path: Path) -> None:
+    write_tar(tmp_path / "x" / "0.tar", [
+        (str(n), {"png": encoded(8, 8, "PNG", n), "txt": b"t", "json": f'{{"similarity": {n}}}'.encode()})
+        for n in range(4)
+    ])  # fmt: skip
+    pool = set_score(
+        index_shards(tmp_path / "x"), np.array([3, 2, 1, 0], np.float32), Scorer(name="similarity")
+    )
+    assert pool.frame["score"].tolist() == [3, 2, 1, 0]
+    assert pool.subset(size=None, quality="top25").rows().tolist() == [0]
+    assert pool.subset(size=None, quality="top25 by similarity").rows().tolist() == [0]

@@ -149,3 +149,12 @@ def test_a_quotation_mark_that_is_not_closed_takes_no_other_rows(tmp_path: Path,
     quoted = pd.DataFrame({"image": images, "caption": [f"{each},\nand, more" for each in ODD]})
     quoted.to_csv(tmp_path / "lines.csv", index=False)
     assert built(tmp_path / "lines.csv").count == len(ODD)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"), [("{oops", "line 2: not valid JSON"), ("[1]", "line 2: not a JSON object")]
+)
+def test_a_wrong_line_of_a_table_is_named(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "t.jsonl").write_text('{"path": "a.png", "caption": "a"}\n' + line + "\n")
+    with pytest.raises(ValueError, match=rf"cannot read table .*t\.jsonl: {message}"):
+        built(tmp_path / "t.jsonl")

@@ -9,6 +9,7 @@ from PIL import Image
 
 from runners.data.evaluation.evaluation_facts import describe_evaluation_set
 from runners.data.evaluation.evaluation_set import EvaluationSet, read_classnames, write_evaluation_set
+from runners.data.evaluation.evaluation_suite import found_sets
 from runners.data.pool.pool import Pool
 from runners.data.pool.tokenizer import tokenizer
 from runners.embedded.bank import load_bank
@@ -19,6 +20,7 @@ from runners.embedded.embedded_pool import (
     evaluation_counts,
     evaluation_set,
 )
+from runners.evaluate.evaluate_model import named_sets
 from tests.runners.data.whole_set import whole_set
 
 
@@ -200,3 +202,17 @@ def test_empty_lines_may_only_follow_the_class_names(tmp_path: Path) -> None:
     names.write_text("cat\n\ndog\n")
     with pytest.raises(ValueError, match=r"classnames\.txt:2: the line is empty; label 1 needs a name"):
         read_classnames(tmp_path)
+
+
+def test_sets_below_a_folder_are_named_without_wds_and_two_of_one_name_are_refused(tmp_path: Path) -> None:
+    for name in ("wds_imagenet-a", "vtab/wds_cars"):
+        (tmp_path / "sets" / name / "test").mkdir(parents=True)
+        (tmp_path / "sets" / name / "test" / "0.tar").touch()
+    assert list(found_sets(str(tmp_path / "sets"))) == ["vtab_cars", "imagenet-a"]
+    assert list(found_sets(str(tmp_path / "sets" / "wds_imagenet-a"))) == ["imagenet-a"]
+    assert list(named_sets([tmp_path / "sets" / "wds_imagenet-a"])) == ["imagenet-a"]
+
+    (tmp_path / "sets" / "vtab_cars" / "test").mkdir(parents=True)
+    (tmp_path / "sets" / "vtab_cars" / "test" / "0.tar").touch()
+    with pytest.raises(ValueError, match=r"are both called 'vtab_cars'; rename one of them"):
+        found_sets(str(tmp_path / "sets"))

@@ -155,7 +155,7 @@ def test_scores_and_subsets_are_added_beside_the_parts(divided: Pool, tmp_path: 
     np.save(tmp_path / "uids.npy", np.array([(0, uid) for uid in (3, 150, 299)], "u8,u8"))
     named = set_subset(scored, "few", tmp_path / "uids.npy")
     assert named.subsets == {"few": 3}
-    assert named.subset(size=None, quality="few").rows().tolist() == [3, 150, 299]
+    assert named.subset(size=None, quality="subset:few").rows().tolist() == [3, 150, 299]
     few = np.concatenate([*expression_scores(named, "2*mine if few and mine > 100")])
     assert np.flatnonzero(np.isfinite(few)).tolist() == [150]
     with pytest.raises(ValueError, match=r"name 'fw' is not defined; .* also few, width"):
@@ -306,7 +306,7 @@ def test_a_pool_of_format_1_reads_and_grows_like_any(
     assert use_score(mine, "similarity").fingerprint == grown.fingerprint
     np.save(tmp_path / "uids.npy", np.array([(0, uid) for uid in (3, 150, 299)], "u8,u8"))
     assert set_subset(mine, "few", tmp_path / "uids.npy").subset(
-        size=None, quality="few"
+        size=None, quality="subset:few"
     ).rows().tolist() == [row for row, uid in enumerate(grown.frame["uid"]) if int(uid, 16) in {3, 150, 299}]
     assert f": {grown.count:,} pairs" in next(iter(info_lines(Pool.open(folder))))
 

@@ -99,12 +99,20 @@ def test_subsets_are_what_sorting_everything_gives(index: pd.DataFrame) -> None:
 
 
 def test_a_named_subset_is_a_quality_of_its_own(index: pd.DataFrame) -> None:
-    named = index.assign(**{"in:mine": np.arange(COUNT) % 3 == 0})
-    whole = rows_of(named, size=None, quality="mine")
+    named = index.assign(**{"in:mine": np.arange(COUNT) % 3 == 0, "in:top20": np.arange(COUNT) < 9})
+    assert np.array_equal(rows_of(named, size=40, quality="top20"), rows_of(index, size=40, quality="top20"))
+    assert len(rows_of(named, size=None, quality="subset:top20")) == 9
+    with pytest.raises(ValueError, match=r"no named subset for quality 'subset:other'"):
+        rows_of(named, size=None, quality="subset:other")
+    whole = rows_of(named, size=None, quality="subset:mine")
     assert whole.tolist() == list(range(0, COUNT, 3))
-    assert set(rows_of(named, size=50, quality="mine")) < set(rows_of(named, size=99, quality="mine"))
-    with pytest.raises(ValueError, match=r"400 pairs of quality 'mine' requested, but the pool has 346"):
-        rows_of(named, size=400, quality="mine")
+    assert set(rows_of(named, size=50, quality="subset:mine")) < set(
+        rows_of(named, size=99, quality="subset:mine")
+    )
+    with pytest.raises(
+        ValueError, match=r"400 pairs of quality 'subset:mine' requested, but the pool has 346"
+    ):
+        rows_of(named, size=400, quality="subset:mine")
 
 
 def test_deciles_are_the_bins_of_the_index(index: pd.DataFrame) -> None:

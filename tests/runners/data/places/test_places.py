@@ -20,7 +20,7 @@ from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.build.in_place import not_indexed
 from runners.data.places import piece_cache, url_place
-from runners.data.places.copies import copy_name, copy_pool
+from runners.data.places.copies import copy_name, copy_pool, copy_set
 from runners.data.places.piece_cache import CACHE_SIZE, PieceCache
 from runners.data.places.ranges import PREFETCH_REQUESTS
 from runners.data.places.url_place import PREFETCH_SIZE
@@ -369,3 +369,16 @@ def test_missing_credentials_are_one_line(away: Pool, uploaded: str, monkeypatch
         Pool.open(away.path)
     assert "\n" not in str(found.value)
     S3FileSystem.clear_instance_cache()
+
+
+def test_a_copied_set_is_copied_again_if_a_file_changes_without_a_change_of_size(tmp_path: Path) -> None:
+    there = tmp_path / "there" / "test"
+    there.mkdir(parents=True)
+    (there / "labels").write_text("0 1")
+    copy = copy_set(f"file://{there.parent}", tmp_path / "copy")
+    assert (copy / "test" / "labels").read_text() == "0 1"
+
+    (there / "labels").write_text("1 0")
+    os.utime(there / "labels", (1e9, 1e9))
+
+    assert (copy_set(f"file://{there.parent}", tmp_path / "copy") / "test" / "labels").read_text() == "1 0"

@@ -71,7 +71,7 @@ def test_rebuilt_shards_leave_out_images_of_evaluation_sets(owner: Path, run: Ru
     uids = sorted(int(uid, 16) for uid in Pool.open(owner / "pools" / "web").frame["uid"])[:25]
     np.save(owner / "subset.npy", np.array([(0, uid) for uid in uids], np.dtype("u8,u8")))
     assert "named subset basic: 25 pairs" in run(command("subset.npy"))
-    rows = Pool.open(owner / "pools" / "web").subset(size=None, quality="basic").rows()
+    rows = Pool.open(owner / "pools" / "web").subset(size=None, quality="subset:basic").rows()
     found = Pool.open(owner / "pools" / "web").frame["uid"].iloc[rows]
     assert sorted(int(uid, 16) for uid in found) == uids
 
