@@ -21,6 +21,8 @@ OPTIONAL = (
     "train_loss",
 )  # fmt: skip
 _PERCENT = 100.0
+_ONE_EPOCH = 0.1
+"""Largest share of its pairs that a trial of one epoch may see again, or not see."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -305,11 +307,21 @@ def _complete(frame: pd.DataFrame, how: ColumnMap) -> pd.DataFrame:
 
 
 def _check_units(frame: pd.DataFrame, how: ColumnMap) -> None:
-    """Refuse columns that contradict the training FLOPs by far, as in other units.
+    """Refuse columns that contradict each other.
 
     Raises:
-        ValueError: A level, or the FLOPs of the samples seen, are ten times the training FLOPs or a tenth.
+        ValueError: A level, or the FLOPs of the samples seen, are ten times the training FLOPs or a tenth; or
+            a trial of one epoch saw more pairs than its subset has, or fewer.
     """
+    epochs = (frame["samples_seen"] / frame["subset_size"]).where(frame["regime"] == "one-epoch")
+    far = np.flatnonzero((epochs - 1).abs() > _ONE_EPOCH)
+    if len(far):
+        row = frame.iloc[far[0]]
+        raise ValueError(
+            f"{how.at('columns.regime')}{row['trial']}: one-epoch, but it saw {row['samples_seen']:,.0f} "
+            f"samples of {row['subset_size']:,.0f} pairs. Correct samples_seen or subset_size, or map "
+            "its regime to fixed-compute or equal-samples"
+        )
     by_sample = frame["train_flops_per_sample"] * frame["samples_seen"]
     for name, flops in (("level_flops", frame["level_flops"]), ("train_flops_per_sample", by_sample)):
         factor = (flops / frame["train_flops"]).to_numpy(np.float64)

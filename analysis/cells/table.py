@@ -43,10 +43,10 @@ class Trials:
         frame: One row per trial: ``trial``, the columns of ``CELL``, ``seed``, the compute columns of the
             results schema, ``error`` (1 − metric, a fraction; a loss stays as it is), ``images`` (number that
             the metric was counted over, NaN when unknown), ``reading_error`` (standard deviation with which
-            a published value was read off, 0 for exact values), ``diverged`` (number of diverged runs in its
-            cell) and ``trunk`` (id of the trunk that it shares with other levels; empty without one).
-            ``budget`` is the training FLOPs of the level under fixed compute and the samples seen otherwise,
-            see `budgets`.
+            a published value was read off, 0 for exact values), ``diverged`` (number of runs of its cell that
+            diverged or gave no number) and ``trunk`` (id of the trunk that it shares with other levels; empty
+            without one). ``budget`` is the training FLOPs of the level under fixed compute and the samples
+            seen otherwise, see `budgets`.
         metric: Results column that ``error`` was computed from, such as ``held-out/top1``.
         excluded: ``trial``, ``status`` and ``reason`` of each row of the results that is not in ``frame``.
     """
@@ -75,8 +75,10 @@ def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
             metric=metric,
             excluded=pd.DataFrame({name: pd.Series(dtype=object) for name in ("trial", "status", "reason")}),
         )
+    finished = (results["status"] == "finished").to_numpy(bool) if "status" in results else np.array([True])
+    if metric not in results and not finished.any():  # all trials failed
+        results = results.assign(**{metric: np.nan})
     _check_columns(results, metric)
-    finished = (results["status"] == "finished").to_numpy(bool)
     value = _numbers(results, metric)
     measured = finished & np.isfinite(value)
     if not is_loss(metric):
@@ -90,7 +92,8 @@ def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
         for status, reason in zip(excluded["status"], excluded["reason"], strict=True)
     ]
     count, reading = (f"{metric.rpartition('/')[0]}/{last}" for last in ("count", READING_ERROR))
-    cells = results.assign(budget=budgets(results), diverged=results["status"] == "diverged")
+    lost = (results["status"] == "diverged").to_numpy(bool) | (finished & ~measured)
+    cells = results.assign(budget=budgets(results), diverged=lost)
     frame = cells.assign(
         diverged=cells.groupby(list(CELL), dropna=False)["diverged"].transform("sum").astype(np.float64),
         error=value if is_loss(metric) else 1.0 - value,
@@ -210,8 +213,13 @@ def _check_seeds(frame: pd.DataFrame) -> None:
     names = [*CELL, "seed"]
     repeated = frame[frame.duplicated(names, keep=False)]
     if len(repeated):
-        first, second, *_ = repeated.loc[(repeated[names] == repeated[names].iloc[0]).all(axis=1), "trial"]
-        raise ValueError(
-            f"trials '{first}' and '{second}' have the same cell and seed; "
-            "remove one of them or give it another seed"
-        )
+        same = repeated[(repeated[names] == repeated[names].iloc[0]).all(axis=1)]
+        first, second, *_ = same["trial"]
+        one, other, *_ = same["train_flops"]
+        remedy = "remove one of them or give it another seed"
+        if one != other:
+            remedy = (
+                f"their {one:.4g} and {other:.4g} FLOPs count as one budget, rounded to whole batches: give "
+                f"level_flops or batch_size if they are two; otherwise {remedy}"
+            )
+        raise ValueError(f"trials '{first}' and '{second}' have the same cell and seed; {remedy}")

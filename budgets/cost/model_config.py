@@ -198,6 +198,12 @@ def _timm(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     if name not in _TIMM_MODELS:
         raise NoClosedForm(f"vision_cfg.timm_model_name {name} has no closed form here")
     family, model = _TIMM_MODELS[name]
+    fixed = mixer.FIXED & vision["timm_model_kwargs"].keys() if family == "mixer" else ()
+    if fixed:
+        raise ValueError(
+            f"vision_cfg.timm_model_kwargs.{min(fixed)}: timm's {name} fixes it; leave it out, or choose "
+            "another timm_model_name"
+        )
     model = _checked("vision_cfg.timm_model_kwargs.", vision["timm_model_kwargs"], model)
     vision["timm_model_kwargs"] = model
     if family == "convnext" and (model["patch_size"] not in convnext.STEMS or size < convnext.SMALLEST_IMAGE):

@@ -74,7 +74,7 @@ def best(frontier: pd.DataFrame, *, metric: str, explanation: str) -> Table:
         "lowest of many. Clear: best in 92.5 % of the draws, and ahead of each other configuration by more "
         "than the noise; each budget is judged by itself. Beaten: another trial is lower at no higher cost. "
         "Tried: configurations compared; not run: combinations of the leaders' parts without a trial. Means "
-        "exclude diverged runs: a leader with diverged runs is not called clear."
+        "exclude runs that diverged or gave no number: a leader with such runs is not called clear."
     )
     return Table(name="best", title="Best configuration at each budget", note=note, frame=pd.DataFrame(rows))
 

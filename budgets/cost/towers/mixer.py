@@ -16,6 +16,9 @@ MODELS: Mapping[str, Mapping[str, Any]] = {
     for patch in (16, 32)
 }
 
+FIXED = frozenset({"embed_dim", "num_blocks", "patch_size"})
+"""Settings that timm's entry of a Mixer passes itself, so that they cannot be given."""
+
 
 def image_tower(config: Mapping[str, Any], embed_dim: int) -> ImageTower:
     """Cost of the patch embedding and the blocks.

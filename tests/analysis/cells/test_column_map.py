@@ -235,7 +235,8 @@ def test_a_loss_below_zero_is_refused() -> None:
 def test_a_row_without_a_regime_and_one_of_no_pairs_are_dropped() -> None:
     table = TABLE.assign(regime=["", *["one-epoch"] * 4])
     regime = Column(source="regime")
-    found = import_table(table, replace(HOW, columns={**HOW.columns, "regime": regime}))
+    columns = {**HOW.columns, "regime": regime, "subset_size": Column(source="seen")}
+    found = import_table(table, replace(HOW, columns=columns))
     assert found["reason"].iloc[0] == "no regime"
     none = {**HOW.columns, "quality": Column(value="top0")}
     assert set(import_table(TABLE, replace(HOW, columns=none))["reason"]) == {"its quality keeps no pair"}
@@ -254,3 +255,12 @@ def test_columns_in_other_units_than_the_training_flops_are_refused(name: str, c
         ValueError, match=rf"row-1: {name} is .+ where train_flops is 3e\+18 .+Correct the units"
     ):
         import_table(TABLE, how)
+
+
+def test_one_epoch_of_other_samples_than_pairs_is_refused() -> None:
+    once = replace(HOW, columns={**HOW.columns, "regime": Column(value="one-epoch")})
+    with pytest.raises(
+        ValueError, match=r"row-1: one-epoch, but it saw 100,000,000 samples of 400,000,000 pairs"
+    ):
+        import_table(TABLE, once)
+    import_table(TABLE, replace(once, columns={**once.columns, "subset_size": Column(source="seen")}))

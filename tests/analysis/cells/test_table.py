@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.cells.table import levels, tidy
+from analysis.cells.table import CELL, levels, tidy
 from analysis.report.study_frames import StudyFrames
 
 
@@ -45,6 +45,25 @@ def test_a_finished_trial_without_the_metric_is_excluded(frames: StudyFrames) ->
     assert trials.excluded["reason"].tolist() == ["the metric held-out/top1 is not a finite number"]
 
 
+def test_a_study_whose_trials_all_failed_has_reasons_and_no_metric(frames: StudyFrames) -> None:
+    failed = frames.results.drop(columns="held-out/top1").assign(status="failed", reason="out of memory")
+    trials = tidy(failed, metric="held-out/top1")
+    assert trials.frame.empty
+    assert set(trials.excluded["reason"]) == {"failed: out of memory"}
+
+
+def test_a_run_without_a_number_counts_as_lost_in_its_cell(frames: StudyFrames) -> None:
+    results = frames.results.copy()
+    whole = tidy(results, metric="held-out/top1").frame
+    cell = whole[[*CELL]].iloc[0]
+    trial = whole["trial"].iloc[0]
+    results.loc[results["trial"] == trial, "held-out/top1"] = np.nan
+    frame = tidy(results, metric="held-out/top1").frame
+    here = (frame[[*CELL]] == cell).all(axis=1)
+    assert frame["diverged"][here].tolist() == [1] * here.sum()
+    assert not frame["diverged"][~here].any()
+
+
 def test_the_same_trial_twice_is_refused(frames: StudyFrames) -> None:
     with pytest.raises(ValueError, match="name each trial once; found 'vit-x-clip-"):
         tidy(pd.concat([frames.results, frames.results.iloc[[0]]]), metric="held-out/top1")
@@ -54,6 +73,14 @@ def test_two_trials_of_one_cell_and_seed_are_refused(frames: StudyFrames) -> Non
     copy = frames.results.iloc[[0]].assign(trial="again")
     with pytest.raises(ValueError, match=r"'again'.* have the same cell and seed"):
         tidy(pd.concat([frames.results, copy]), metric="held-out/top1")
+
+
+def test_two_budgets_that_count_as_one_are_named_with_the_remedy(frames: StudyFrames) -> None:
+    results = frames.results.drop(columns="batch_size", errors="ignore").assign(level_flops=np.nan)
+    first = results.iloc[[0]]
+    close = first.assign(trial="close", train_flops=first["train_flops"] * 0.98)
+    with pytest.raises(ValueError, match=r"FLOPs count as one budget, .*: give level_flops or batch_size"):
+        tidy(pd.concat([first, close]), metric="held-out/top1")
 
 
 def test_an_unknown_metric_is_answered_with_the_nearest(frames: StudyFrames) -> None:

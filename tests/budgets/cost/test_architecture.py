@@ -164,6 +164,8 @@ def test_broken_file_raises_and_is_named(tmp_path: Path, text: str, message: str
          "timm_model_pretrained: found True; allowed: F"),
         (changed(CONVNEXT, "vision_cfg", image_size=16), "image_size of at least 32; found 4 and 16"),
         (changed(CONVNEXT, "vision_cfg", timm_model_kwargs={"patch_size": 8}), "patch_size of 2 or 4"),
+        (changed(CONVNEXT, "vision_cfg", timm_model_name="mixer_s16_224", timm_model_kwargs={"embed_dim": 8}),
+         "timm_model_kwargs.embed_dim: timm's mixer_s16_224 fixes it; leave it out, or choose another"),
         (changed(CONVNEXT, "vision_cfg", timm_model_kwargs={"dims": [8, 16]}),
          "dims: .*a list of 4 whole numbers"),
         (changed(CONVNEXT, "vision_cfg", timm_model_name="mixer_b32_224"),
