@@ -27,7 +27,8 @@ def crop_and_flip(
     Args:
         images: Float images, (N, 3, H, W).
         generator: Source of the random draws, on the CPU.
-        least_area: Smallest share of the area that is kept; aspect ratios are from 3:4 to 4:3, as usual.
+        least_area: Smallest share of the area that is drawn; aspect ratios are from 3:4 to 4:3, as usual. A
+            side longer than the image's is cut to it, so the least that is kept is √(3/4·least_area).
         flip: False to mirror none.
 
     Returns:

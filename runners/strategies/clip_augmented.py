@@ -22,7 +22,7 @@ A caption describes the whole image, so more is kept than for self-supervised vi
 """
 
 LEAST_AREA_OF_CLIP = 0.9
-"""The same for CLIP's own random crop, which open_clip takes from 90 to 100 % of the area, unmirrored."""
+"""The same for CLIP's own random crop, unmirrored: open_clip's ``scale`` of 0.9 to 1."""
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 """Float images in [-1, 1], (N, 3, H, W), and the step's random generator → images of the same shape."""

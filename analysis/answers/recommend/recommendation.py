@@ -33,6 +33,7 @@ from budgets.declaration.sections import FARTHEST
 from budgets.quantity import format_flops, plural
 
 _NAMED = 3  # reasons in an error
+_REPEATED, _TIMES = 4.0, 2.0  # epochs that cost little (arXiv 2305.16264), and times beyond those measured
 _MOST_SEEDS = 30
 
 
@@ -48,7 +49,7 @@ class Recommendation:
             ``beyond`` (whether that is an extrapolation), ``share`` (of the budget that it spends),
             ``uses_up`` (whether one epoch of the data ends before the budget does), ``law`` that it was read
             by with ``law_error`` (its held-out error, a fraction) and ``law_reason``; these are empty if it
-            was measured.
+            was measured; ``epochs``, and ``most_epochs`` (of its measured cells).
         choice: Choice among the candidates.
         left_out: Configurations that were not read: ``curve``, ``reason``.
         pool: Pairs of the largest measured pool.
@@ -130,13 +131,33 @@ def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
             f"no curve can be forecast at {format_flops(flops)}: "
             f"{'; '.join(why[:_NAMED]) or 'nothing was measured'}{more}"
         )
-    chosen = _choose(draws, fitting, too_large, pd.DataFrame(left_out, columns=["curve", "reason"]))
+    chosen = _repeating(
+        _choose(draws, fitting, too_large, pd.DataFrame(left_out, columns=["curve", "reason"]))
+    )
     if plan is None or plan.empty:
         return chosen
     pools = [
         smallest_pool(size, name) for size, name in zip(plan["subset_size"], plan["quality"], strict=True)
     ]
     return _so_far(chosen, plan[np.array(pools) <= np.ceil(pairs)], flops)
+
+
+def _repeating(chosen: Recommendation) -> Recommendation:
+    """Return a recommendation that is not clear if it repeats its pairs far more often than was measured.
+
+    Compute beyond the measured buys epochs, not pairs; what repeated pairs are worth depends on how often.
+    """
+    first = records(chosen.candidates)[0]
+    few = first["epochs"] <= max(_REPEATED, _TIMES * first["most_epochs"])
+    if few or first["measured"] or chosen.choice.verdict != "clear":
+        return chosen
+    times = f"{first['epochs']:.3g} times, and was measured up to {first['most_epochs']:.3g}"
+    reason = f"{chosen.choice.reason}, but it would see its pairs {times}"
+    return replace(
+        chosen,
+        choice=replace(chosen.choice, verdict="undecided", reason=reason),
+        experiment=f"run {configuration_text(first)} at {format_flops(first['flops'])}",
+    )
 
 
 def _so_far(chosen: Recommendation, plan: pd.DataFrame, flops: float) -> Recommendation:
@@ -174,7 +195,9 @@ def _row(draws: CellDraws, one: Curve, reading: Reading, at: float, flops: float
     factor = max(reading.flops / x.max(), x.min() / reading.flops)
     behind = cells if reading.cell is None else cells.iloc[[reading.cell]]
     row = candidate_columns(draws, one, reading.flops)
+    samples = reading.flops / float(cells["train_flops_per_sample"].mean())
     return row | {
+        "epochs": samples / row["subset_size"], "most_epochs": float(cells["epochs"].max()),
         "flops": reading.flops, "read": reading.read, "measured": reading.cell is not None,
         "factor": factor if factor > 1 else reading.flops / x.max(), "beyond": factor > SAME_COST,
         "share": reading.flops / flops, "usable": at, "ends": reading.falling is not None,

@@ -5,10 +5,10 @@ The driver has a copy of the pool's description and index, which it uploads when
 """
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -35,10 +35,12 @@ class SharedFolder:
     Attributes:
         path: The folder; with a URL, what this process has fetched and written.
         url: The URL; empty if all workers see the folder.
+        fetched: Files that were below the URL at the beginning → time of their copy, in nanoseconds.
     """
 
     path: Path
     url: str = ""
+    fetched: Mapping[str, int] = field(default_factory=dict)
 
     @contextmanager
     def here(self) -> Iterator["SharedFolder"]:
@@ -132,13 +134,20 @@ class SharedFolder:
         files = {
             path.relative_to(self.path).as_posix(): path for path in self.path.rglob("*") if path.is_file()
         }
+
+        def is_there(name: str) -> bool:
+            """Return whether a file of the index is below the URL; such files are never changed."""
+            facts = files[name].stat()
+            # A killed command may have left another file of this name, also of the same size.
+            written = self.fetched.get(name, facts.st_mtime_ns) != facts.st_mtime_ns
+            return there.get(name.removeprefix(INDEX)) == facts.st_size and not written
+
         new = [
             name
-            for name, path in files.items()
+            for name in files
             if not is_hidden(name)
             and name not in {COPIED_FROM, "pool.json"}
-            # A file of the index is never changed, so one of the same size below the URL is the same.
-            and not (name.startswith(INDEX) and there.get(name.removeprefix(INDEX)) == path.stat().st_size)
+            and not (name.startswith(INDEX) and is_there(name))
         ]
         self.keep_all(sorted(new))
         self.keep("pool.json")
@@ -166,7 +175,8 @@ def open_shared(place: str) -> Iterator[SharedFolder]:
     shutil.rmtree(folder, ignore_errors=True)  # left by a killed command
     try:
         shared = SharedFolder(path=folder, url=url)
-        shared.fetch(begin_copy(url, folder))
-        yield shared
+        names = begin_copy(url, folder)
+        shared.fetch(names)
+        yield replace(shared, fetched={name: (folder / name).stat().st_mtime_ns for name in names})
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -307,16 +307,29 @@ def test_a_family_is_forecast_by_its_surface_where_that_forecasts_best() -> None
 
 
 def test_the_lines_name_law_error_distance_and_runner_up() -> None:
-    found = recommended(crossing(), 6e13)
+    found = recommended(crossing(), 1.9e13)
     text = "\n".join(
-        recommendation_lines(found, flops=6e13, pairs=POOL, source="made up", metric="held-out/top1")
+        recommendation_lines(found, flops=1.9e13, pairs=POOL, source="made up", metric="held-out/top1")
     )
     assert text.startswith(
-        "60 TFLOP and a pool of 8,192 pairs, from made up:\n  train ViT-M, CLIP, 8,192 pairs"
+        "19 TFLOP and a pool of 8,192 pairs, from made up:\n  train ViT-M, CLIP, 8,192 pairs"
     )
-    assert "6 times beyond the measured budgets" in text
+    assert "1.9 times beyond the measured budgets" in text
     assert "it missed held-out budgets by" in text
     assert "runner-up: ViT-X" in text
+
+
+def test_many_more_epochs_than_were_measured_are_not_clear() -> None:
+    found = recommended(crossing(), 6e13)
+    first = found.candidates.iloc[0]
+    assert first["epochs"] == pytest.approx(6 * first["most_epochs"], rel=1e-3)
+    assert first["epochs"] > 4
+    assert found.choice.verdict == "undecided"
+    assert found.choice.reason.endswith(
+        f"but it would see its pairs {first['epochs']:.3g} times, and was measured up to "
+        f"{first['most_epochs']:.3g}"
+    )
+    assert found.experiment == "run ViT-M, CLIP, 8,192 pairs, all at 60 TFLOP"
 
 
 @pytest.mark.parametrize(

@@ -74,9 +74,8 @@ def test_cell_whose_average_would_keep_the_initial_weights_is_left_out() -> None
     plan = plan_of(declare(block, levels=(60 * GFLOP, 3_000 * GFLOP), training=training))
 
     assert len(plan.trials) == 1
-    assert reasons(plan) == [
-        "training.ema = 0.999 is too slow for 133 steps: 88% of the averaged weights would be the initial ones"
-    ]
+    (reason,) = reasons(plan)
+    assert reason.startswith("training.ema = 0.999 is too slow for 133 steps: 88% of the averaged weights")
 
 
 def test_warmup_must_end_before_the_run() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from budgets.hardware.machine_cache import CACHE
 from runners.data.build import merge_parts, new_shards
@@ -21,6 +22,7 @@ from runners.host.workers import Processes, Report
 from tests.runners.data.index.test_index import EACH, SHARDS, write_shards
 from tests.runners.host.bucket import Bucket
 from tests.runners.host.other_machines import OtherMachines
+from tests.runners.tiny import tiny_pool
 
 pytestmark = pytest.mark.slow
 
@@ -183,3 +185,34 @@ def test_a_pool_below_a_url_is_scored_there_and_a_stopped_scoring_goes_on(
 def test_other_objects_below_a_url_are_left_alone(url: str, machines: OtherMachines) -> None:
     with pytest.raises(ValueError, match=rf"^{url} already exists; remove it or choose another path"):
         build(url, f"{url}/tars", machines)
+
+
+def test_a_score_is_uploaded_though_a_killed_command_left_a_file_of_its_name_and_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+    path = tiny_pool(tmp_path / "there")
+    count = Pool.open(path).count
+    rising = np.arange(count, dtype=np.float32)
+
+    def score_by(scores: NDArray[np.float32]) -> None:
+        with open_shared(f"file://{path}") as shared:
+            set_score(Pool.open(shared.path), scores, Scorer(name="mine"))
+            shared.publish()
+
+    def killed(self: Storage, file: Path, name: str) -> None:
+        if name == "pool.json":
+            raise KeyboardInterrupt
+        put(self, file, name)
+
+    put = Storage.put
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "put", killed)
+        with pytest.raises(KeyboardInterrupt):
+            score_by(rising)
+    (left,) = path.glob("index/*added-1*")
+    left.write_bytes(bytes(left.stat().st_size))  # as another score whose file has this size
+
+    score_by(rising)
+
+    assert Pool.open(path).frame["score"].tolist() == rising.tolist()
