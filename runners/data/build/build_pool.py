@@ -16,7 +16,7 @@ from runners.data.build.merge_parts import Merge, left_out_of, merge_parts
 from runners.data.build.new_shards import number_of, write_index, write_shards
 from runners.data.build.scan import scan
 from runners.data.build.sources.source import SourcePart, parts_at, parts_of
-from runners.data.build.sources.source_record import new_parts, write_record
+from runners.data.build.sources.source_record import new_parts, require_same, write_record
 from runners.data.build.working_folder import BuildFolders, check_free, delete_leftovers, working_folder
 from runners.data.evaluation.thumbnail import EvaluationImages
 from runners.data.index.merge import join
@@ -29,6 +29,9 @@ from runners.data.pool.describe import describe_pool
 from runners.data.pool.pool import Origin, Pool, Scorer
 from runners.data.pool.shards import as_utf8
 from runners.host.workers import Report
+
+_OPTIONS = "options"
+"""Field of the provenance of a pool that indexes shards in place with options other than the default ones."""
 
 
 def build_pool(path: Path, how: Build, report: Report) -> Pool:
@@ -58,7 +61,9 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
         check_free(path, how)
     parts = parts_at(how.url) if how.url else parts_of(path if how.in_place else how.source)
     if before is not None:
-        parts = _new_in_place(path, parts, before) if how.in_place else _new_in_source(how, parts, before)
+        parts = (
+            _new_in_place(path, how, parts, before) if how.in_place else _new_in_source(how, parts, before)
+        )
         if not parts:
             delete_leftovers(path, how)
             return before
@@ -82,8 +87,12 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
     return Pool.open(path)
 
 
-def _new_in_place(path: Path, parts: Sequence[SourcePart], before: Pool) -> list[SourcePart]:
-    """Return the shards that a pool has not read, or read without finding a pair before they changed."""
+def _new_in_place(path: Path, how: Build, parts: Sequence[SourcePart], before: Pool) -> list[SourcePart]:
+    """Return the shards that a pool has not read, or read without finding a pair before they changed.
+
+    Raises:
+        ValueError: The pool was indexed with other options; its pairs are not read again.
+    """
     named = {_names(path, part)[1]: part for part in parts}
     changed = {
         name
@@ -92,7 +101,17 @@ def _new_in_place(path: Path, parts: Sequence[SourcePart], before: Pool) -> list
     }
     with_pairs = before.index.frames(["shard"], having=changed) if changed else ()
     changed -= {str(shard) for frame in with_pairs for shard in frame["shard"].unique()}
-    return [part for name, part in named.items() if name not in before.shards or name in changed]
+    new = [part for name, part in named.items() if name not in before.shards or name in changed]
+    made, default = before.origin.provenance.get(_OPTIONS), Build(source=how.source).options
+    if isinstance(made, dict) or not new:  # pools of earlier versions do not record their options
+        try:
+            require_same(made if isinstance(made, dict) else default, how.options)
+        except ValueError as error:
+            place = before.copy_of or path
+            raise ValueError(
+                f"{error}: to index {place} anew, delete its pool.json and index first"
+            ) from None
+    return new
 
 
 def _new_in_source(how: Build, parts: Sequence[SourcePart], before: Pool) -> list[SourcePart]:
@@ -240,6 +259,7 @@ def _write_new(built: _Built, known: EvaluationImages | None, report: Report) ->
 
 
 def _origin(path: Path, how: Build) -> Origin:
+    chosen = how.in_place and how.options != Build(source=how.source).options
     return Origin(
         name=path.resolve().name,
         scorer=Scorer(name=how.columns.score),
@@ -247,6 +267,7 @@ def _origin(path: Path, how: Build) -> Origin:
             "source": how.source_text,
             **({"in_place": True} if how.in_place else {}),
             **({SHARDS_AT: how.url} if how.in_place and how.url != how.to else {}),
+            **({_OPTIONS: how.options} if chosen else {}),
             **how.provenance,
         },
     )

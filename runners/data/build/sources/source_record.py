@@ -49,13 +49,7 @@ def new_parts(
     Raises:
         ValueError: A file has changed, or the options are others.
     """
-    before = json.loads(pq.read_schema(record).metadata[_OPTIONS])
-    for name, value in options.items():
-        if before[name] != value:
-            raise ValueError(
-                f"the pool was built with {name} {_words(before[name])}, not {_words(value)}; "
-                "repeat the first command, or build another pool"
-            )
+    require_same(json.loads(pq.read_schema(record).metadata[_OPTIONS]), options)
     known = {file.name: file for file in _read(record)}
     new, touched = list[SourcePart](), set[str]()
     for part in parts:
@@ -72,6 +66,16 @@ def new_parts(
                 "pairs must come in further tars: restore this file, or build another pool"
             )
     return new
+
+
+def require_same(before: Mapping[str, object], options: Mapping[str, object]) -> None:
+    """Raise ValueError if a pool was built with other options than those of a later build."""
+    for name, value in options.items():
+        if before[name] != value:
+            raise ValueError(
+                f"the pool was built with {name} {_words(before[name])}, not {_words(value)}; "
+                "repeat the first command, or build another pool"
+            )
 
 
 def write_record(  # noqa: PLR0913, PLR0917 - what a record has

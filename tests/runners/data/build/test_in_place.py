@@ -2,14 +2,17 @@
 
 import multiprocessing
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from runners.data.build import build_pool as module
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.build.in_place import index_shards, open_pool
+from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
 from runners.data.pool.damage import NOT_READABLE
 from runners.data.pool.pool import Pool
 from tests.runners.data.build.test_damaged_sources import built, left_out, small
@@ -103,3 +106,27 @@ def test_processes_that_open_a_folder_without_an_index_wait_for_each_other(tmp_p
 
 def count_of(folder: Path) -> int:
     return open_pool(folder).count
+
+
+@pytest.mark.slow
+def test_other_options_for_a_folder_that_is_indexed_are_refused(tmp_path: Path) -> None:
+    write_tar(tmp_path / "x" / "0.tar", [small(n) for n in range(3)])
+    write_evaluation_set(
+        tmp_path / "sets" / "ev", EvaluationSet(images=np.zeros((1, 3, 16, 16), np.uint8), captions=(("a",),))
+    )
+    plain = Build(source=tmp_path / "x", in_place=True)
+    without = replace(plain, evaluation=(tmp_path / "sets" / "ev",))
+    build_pool(tmp_path / "x", plain, lambda *_: None)
+
+    with pytest.raises(
+        ValueError, match=r"built with --without none, not ev; .* delete its pool.json and index"
+    ):
+        build_pool(tmp_path / "x", without, lambda *_: None)
+
+    (tmp_path / "x" / "pool.json").unlink()
+    build_pool(tmp_path / "x", without, lambda *_: None)
+    build_pool(tmp_path / "x", without, lambda *_: None)
+    write_tar(tmp_path / "x" / "1.tar", [small(n) for n in range(3, 5)])
+    with pytest.raises(ValueError, match=r"the pool was built with --without ev, not none"):
+        build_pool(tmp_path / "x", plain, lambda *_: None)
+    assert build_pool(tmp_path / "x", without, lambda *_: None).count == 5
