@@ -1,5 +1,6 @@
 """Download of the images of a table of URLs, by img2dataset in a process of its own."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from runners.data.build.sources.table_file import check_columns, table_columns
-from runners.host.files import locked
+from runners.host.files import locked, new_file
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +55,8 @@ def download(table: Path, folder: Path, how: Download) -> pd.DataFrame:
         Failed downloads: the URL as ``shard``, ``key`` and ``reason``.
 
     Raises:
-        ValueError: The table lacks a column, or img2dataset is not installed or fails.
+        ValueError: The table lacks a column, img2dataset is not installed or fails, or the folder has shards
+            of another table or of other options.
     """
     names = table_columns(table)
     check_columns(names, table, how.url, how.caption)
@@ -88,6 +90,7 @@ def download(table: Path, folder: Path, how: Download) -> pd.DataFrame:
     with locked(folder / ".lock", wait_s=0) as lock:
         if lock is None:
             raise ValueError(f"an earlier download into {folder} is still running; wait for it, or end it")
+        _require_same(folder, table, how)
         # img2dataset inherits the lock, because it may outlive this process.
         ended = subprocess.run(  # noqa: S603 - the user's own command
             command, check=False, capture_output=True, text=True, pass_fds=[lock.fileno()]
@@ -103,3 +106,24 @@ def download(table: Path, folder: Path, how: Download) -> pd.DataFrame:
     failed = pd.concat(failures, ignore_index=True).fillna("").astype("str")
     reason = failed["status"].str.replace("_", " ") + ": " + failed["error_message"]
     return pd.DataFrame({"shard": failed["url"], "key": failed["key"], "reason": reason}, dtype="str")
+
+
+def _require_same(folder: Path, table: Path, how: Download) -> None:
+    """Record what a folder is a download of, since img2dataset keeps finished shards of any other."""
+    with table.open("rb") as file:
+        digest = hashlib.file_digest(file, "blake2b").hexdigest()
+    options = {"--url": how.url, "--caption": how.caption, "--image-size": how.image_size,
+               "--resize-mode": how.resize_mode}  # fmt: skip
+    facts, record = (
+        {"content of the table": digest, **options},
+        folder / "download-options",
+    )  # img2dataset reads all *.json there
+    before = json.loads(record.read_text(encoding="utf-8")) if record.exists() else facts
+    for name, value in facts.items():
+        if before[name] != value:
+            raise ValueError(
+                f"{folder} holds shards that were downloaded with another {name} ({before[name]}, now "
+                f"{value}); delete the folder, or choose another path of the pool"
+            )
+    with new_file(record) as path:
+        path.write_text(json.dumps(facts), encoding="utf-8")

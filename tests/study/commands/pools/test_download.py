@@ -100,3 +100,29 @@ def test_a_table_of_urls_becomes_a_pool_and_failed_downloads_are_counted(
     shutil.rmtree("pools/downloaded")
     assert main(shlex.split(command("urls.parquet"))) == 0
     assert len(server.asked) == asked  # what was downloaded is not downloaded again
+
+
+def test_a_folder_of_another_download_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    program = tmp_path / "img2dataset"
+    program.write_text("#!/bin/sh\necho no network >&2\nexit 1\n")
+    program.chmod(0o755)
+    pd.DataFrame({"url": ["http://a"], "caption": ["a"]}).to_parquet("urls.parquet")
+    words = ["data", "build", "pool", "--from", "urls.parquet", "--img2dataset", str(program)]
+    for _ in range(2):
+        assert main(words) == 2
+        assert "img2dataset failed: no network" in capsys.readouterr().err
+
+    assert main([*words, "--image-size", "64"]) == 2
+    assert (
+        "were downloaded with another --image-size (256, now 64); delete the folder"
+        in capsys.readouterr().err
+    )
+
+    pd.DataFrame({"url": ["http://b"], "caption": ["b"]}).to_parquet("urls.parquet")
+    assert main(words) == 2
+    assert ".pool.downloaded holds shards that were downloaded with another content of the table" in (
+        capsys.readouterr().err
+    )
