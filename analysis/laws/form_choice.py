@@ -2,7 +2,7 @@
 
 A family is the curves along one axis in one regime. Each form is refitted without the largest levels of every
 curve and scored on these, in the unit of the error. The form with the lowest root mean square error becomes
-the family's. A form that misses the fitted points of most curves by more than ``MOST_MISSED`` would not be
+the family's. A form that misses the fitted points of most curves by more than `most_missed` would not be
 drawn, so it is only chosen if all forms do. The baseline is ``last level``: the error of the largest level
 that was kept, carried forward.
 """
@@ -17,6 +17,7 @@ from analysis.arrays import Floats, Indices
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.curves import X_COLUMNS, Curve, by_length
 from analysis.cells.intervals import half_width
+from analysis.error_unit import PERCENT, ErrorUnit
 from analysis.laws.forms import FORMS, POWER, Form
 from analysis.laws.least_squares import fit
 from budgets.quantity import plural
@@ -24,7 +25,9 @@ from budgets.quantity import plural
 HELD_SHARE = 0.25
 """Share of the levels of a curve that is held out; at least one level is."""
 MOST_MISSED = 0.02
-"""Largest root mean square miss of a law that is not a misfit: two points of error, or 0.02 of a loss."""
+"""Largest root mean square miss of a law that is not a misfit: two points of error."""
+MOST_MISSED_OF_LOSSES = 0.01
+"""The same of losses, as a share of their mean: losses have units."""
 FEWEST_POINTS = 3
 """Fewest held-out cells that distinguish one law from another."""
 LAST = "last level"
@@ -171,25 +174,39 @@ def _name(curve: Curve) -> str:
     return str(sorted(curve.identity.items(), key=str))
 
 
+def most_missed(unit: ErrorUnit, errors: Floats) -> Floats:
+    """Return the largest root mean square miss of each curve that is not a misfit.
+
+    Args:
+        unit: Unit of the errors.
+        errors: Errors of each curve, shape (…, levels).
+    """
+    if unit == PERCENT:
+        return np.full(errors.shape[:-1], MOST_MISSED)
+    return np.asarray(MOST_MISSED_OF_LOSSES * errors.mean(axis=-1))
+
+
 def _near(misses: dict[str, dict[str, float]]) -> list[str]:
-    """Return the laws whose median miss is at most ``MOST_MISSED``, on the curves that all laws can miss."""
+    """Return the laws whose median miss is no misfit, on the curves that all laws can miss."""
     common = set.intersection(*(set(missed) for missed in misses.values())) if misses else set()
     if not common:
         return []
-    return [
-        law for law, missed in misses.items() if np.median([missed[curve] for curve in common]) <= MOST_MISSED
-    ]
+    return [law for law, missed in misses.items() if np.median([missed[curve] for curve in common]) <= 1]
 
 
 def _misses(draws: CellDraws, family: Sequence[Curve]) -> dict[str, dict[str, float]]:
-    """Return the root mean square miss of each form on each curve with more levels than parameters."""
+    """Return the miss of each form on each curve with more levels than parameters, over `most_missed`."""
     _, x, y, runs = _cells(draws, family)
     missed = {
         form.name: fit(form, x, y, weights=runs, chance=draws.chance)(x) - y
         for form in _forms(draws, _levels(x) - 1)
     }
+    most = most_missed(draws.error_unit, y)
     return {
-        law: {_name(curve): root_mean_square(row) for curve, row in zip(family, rows, strict=True)}
+        law: {
+            _name(curve): root_mean_square(row) / float(limit)
+            for curve, row, limit in zip(family, rows, most, strict=True)
+        }
         for law, rows in missed.items()
     }
 

@@ -11,7 +11,7 @@ from analysis.arrays import Floats
 from analysis.cells.bootstrap import NoiseSource
 from analysis.cells.intervals import half_width
 from analysis.error_unit import PERCENT, ErrorUnit
-from analysis.laws.form_choice import MOST_MISSED, root_mean_square
+from analysis.laws.form_choice import most_missed, root_mean_square
 from analysis.laws.forms import Curves, Form, row
 from analysis.laws.least_squares import fit, restarts
 from analysis.laws.trend import LEVEL, chance_of_no_fall
@@ -180,13 +180,14 @@ def _judged(  # noqa: PLR0913 (a curve, its law, and its noise)
     form, levels, objective = law.form, len(np.unique(x)), float(law.objective[0])
     # Σ w·r² is rounded by about Σ w·y²·1e-16; smaller differences do not mean another optimum.
     tolerance = 1e-6 * objective + 1e-12 * float(runs @ y**2)
-    # Misses in units of the noise give the lack-of-fit test; in points they are compared with MOST_MISSED.
+    # Misses in units of the noise give the lack-of-fit test; in points they are compared with `most_missed`.
     miss, sd = y - law(x)[0], noise_sd(draws)
     size = root_mean_square(miss)
     squares = float(((miss / sd) ** 2).sum()) if len(draws) else 0.0
     lack = lack_of_fit(squares, levels - form.parameters, freedom) if len(draws) else float("nan")
     status, reason = _judge(
         law, levels=levels, slope=float((np.log(x) - np.log(x).mean()) @ y), miss=size,
+        most=float(most_missed(error_unit, y)),
         carried=_carried(x, y), lack=lack, chance=chance_of_no_fall(x, y, draws=draws, source=source),
         gap=error_unit.gap,
     )  # fmt: skip
@@ -228,6 +229,7 @@ def _judge(  # noqa: PLR0913 (a law, and what it is judged by)
     levels: int,
     slope: float,
     miss: float,
+    most: float,
     carried: float,
     lack: float,
     chance: float,
@@ -243,7 +245,7 @@ def _judge(  # noqa: PLR0913 (a law, and what it is judged by)
          "the slope ended at a bound of the search, so the data do not show this law"),
         (chance > LEVEL, "no decrease",
          f"the fall is within the noise: errors without any trend fall as far with chance {chance:.0%}"),
-        (miss > MOST_MISSED, "misfit", f"the law misses its points by {gap(miss)}"),
+        (miss > most, "misfit", f"the law misses its points by {gap(miss)}"),
         (miss > carried, "misfit",
          f"misses of {gap(miss)}; carrying each level forward misses by {gap(carried)}"),
         (levels == form.parameters, "saturated",

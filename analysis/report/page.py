@@ -13,6 +13,7 @@ from analysis.answers.cost import trial_hours
 from analysis.answers.frontier import turns
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, Missing
+from analysis.error_unit import PERCENT
 from analysis.labels import (
     axis_text,
     budget_text,
@@ -22,7 +23,7 @@ from analysis.labels import (
     metric_text,
     quality_fraction,
 )  # fmt: skip
-from analysis.laws.form_choice import MOST_MISSED
+from analysis.laws.form_choice import MOST_MISSED, MOST_MISSED_OF_LOSSES
 from analysis.report.analyse import Analysis, TrialCounts
 from analysis.report.first_screen import first_screen
 from analysis.report.study_frames import StudyFrames
@@ -237,7 +238,8 @@ def open_questions(found: Analysis, figures: Sequence[FigureData | Missing]) -> 
         for missing in figures
         if isinstance(missing, Missing)
     ]
-    most = found.draws.error_unit.gap(MOST_MISSED)
+    unit = found.draws.error_unit
+    most = unit.gap(MOST_MISSED) if unit == PERCENT else f"{MOST_MISSED_OF_LOSSES:.0%} of the loss"
     for along, word in (("compute", "over compute"), ("data", "over data")):
         statuses = Counter(law.fit.status for law in found.laws if law.along == along)
         said += [

@@ -19,6 +19,7 @@ from analysis.laws.laws import Law, laws
 from analysis.laws.least_squares import fit
 from analysis.laws.measure import measure
 from tests.analysis.paper_curves import draws_of, families, left_out
+from tests.analysis.synthetic import trial_row
 
 pytestmark = pytest.mark.slow
 
@@ -150,3 +151,29 @@ def residuals(law: Law, results: pd.DataFrame) -> NDArray[np.float64]:
     same = [results[name] == law.identity[name] for name in CONFIGURATION]
     cells = results[np.logical_and.reduce(same)].groupby("level_flops")[["train_flops", METRIC]].mean()
     return np.asarray(1 - cells[METRIC] - law.fit(cells["train_flops"].to_numpy(np.float64)))
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+def test_the_laws_of_losses_do_not_depend_on_their_unit(factor: float) -> None:
+    generator = np.random.default_rng(3)
+    rows = [
+        trial_row((size, "all", "ViT-X", "clip"), level, seed, 0.5)
+        | {
+            "text/loss": 1.5
+            + 2 * (level / 1e11) ** -0.3
+            + size**-0.5
+            + 0.01 * float(generator.standard_normal())
+        }
+        for size in (1000, 4000)
+        for level in (1e11, 3e11, 9e11, 2.7e12, 8.1e12)
+        for seed in range(3)
+    ]
+    results = pd.DataFrame(rows)
+
+    def fitted(unit: float) -> list[tuple[str, str]]:
+        scaled = results.assign(**{"text/loss": unit * results["text/loss"]})
+        draws = cell_draws(tidy(scaled, metric="text/loss"), question="laws")
+        return [(law.fit.status, law.fit.form.name) for law in laws(draws, along="compute")]
+
+    assert fitted(factor) == fitted(1.0)
+    assert {status for status, _ in fitted(1.0)} == {"ok"}
