@@ -43,7 +43,8 @@ def open_pool(
         say: Called with a line before the folder is indexed.
 
     Raises:
-        ValueError: As ``Pool.open`` and ``index_shards``; or the folder has no index and is large.
+        ValueError: As ``Pool.open`` and ``index_shards``; or the folder has no index, and is large or being
+            indexed by a build.
     """
     path = Path(path)
     finish_files(path)
@@ -58,11 +59,21 @@ def open_pool(
                 f"{path} has no index ({extent}). `python -m study data build {path} --in-place` writes it, "
                 f"in about {takes} with {workers} processes on this machine, and can be interrupted"
             )
+        if (path / work_of(path)).exists():
+            raise ValueError(
+                f"{path} is being indexed, or was until its `data build` was stopped: wait for it, or run "
+                f"the same command again; to begin anew, delete {path / work_of(path)}"
+            )
         say(f"{path} has no index yet: indexing it ({extent}) …")
         with _writing_beside(path), locked(path / ".indexing"):
             if not (path / "pool.json").exists():  # else another process has indexed it meanwhile
                 return index_shards(path, tolerance=tolerance)
     return Pool.open(path, tolerance=tolerance, holding=holding)
+
+
+def work_of(path: Path) -> str:
+    """Return the name of the folder of a build's working files, below the pool or beside it."""
+    return f".{path.resolve().name}.building/"
 
 
 def not_indexed(pool: Pool) -> str | None:

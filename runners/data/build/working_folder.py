@@ -9,6 +9,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from runners.data.build.build import Build
+from runners.data.build.in_place import work_of
 from runners.data.build.sources.source import SourcePart
 from runners.data.places.copies import listed
 from runners.data.places.shared_folder import SharedFolder
@@ -38,7 +39,7 @@ def working_folder(
     path: Path, how: Build, parts: Sequence[SourcePart], before: Pool | None = None
 ) -> Iterator[BuildFolders]:
     """Context manager: lock this build's folder, and delete files in it that another source left."""
-    work = _work(path)
+    work = work_of(path)
     if how.in_place or how.to or before is not None:
         folders = BuildFolders(shared=SharedFolder(path=path, url=how.to), work=work, pool="")
     else:
@@ -70,7 +71,7 @@ def check_free(path: Path, how: Build) -> None:
         free = not path.exists()
     else:
         free = not listed("pool", how.to) or bool(
-            SharedFolder(path=path, url=how.to).text(_work(path) + "source")
+            SharedFolder(path=path, url=how.to).text(work_of(path) + "source")
         )
     if not free:
         raise ValueError(f"{how.to or path} already exists; remove it or choose another path")
@@ -78,12 +79,8 @@ def check_free(path: Path, how: Build) -> None:
 
 def delete_leftovers(path: Path, how: Build) -> None:
     """Delete the working folder of a build that was killed when all but that was done."""
-    if not how.in_place and not how.to and (path.parent / _work(path)).is_dir():
+    if not how.in_place and not how.to and (path.parent / work_of(path)).is_dir():
         shared = SharedFolder(path=path.parent)
-        with locked(shared.file(f"{_work(path)}lock"), wait_s=0) as held:
+        with locked(shared.file(f"{work_of(path)}lock"), wait_s=0) as held:
             if held is not None:
-                shared.delete(_work(path))
-
-
-def _work(path: Path) -> str:
-    return f".{path.resolve().name}.building/"
+                shared.delete(work_of(path))

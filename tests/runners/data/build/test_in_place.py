@@ -130,3 +130,13 @@ def test_other_options_for_a_folder_that_is_indexed_are_refused(tmp_path: Path) 
     with pytest.raises(ValueError, match=r"the pool was built with --without ev, not none"):
         build_pool(tmp_path / "x", plain, lambda *_: None)
     assert build_pool(tmp_path / "x", without, lambda *_: None).count == 5
+
+
+def test_a_folder_whose_build_was_stopped_is_not_indexed_on_opening(tmp_path: Path) -> None:
+    write_tar(tmp_path / "x" / "0.tar", [small(n) for n in range(3)])
+    work = tmp_path / "x" / ".x.building"
+    work.mkdir()
+    with pytest.raises(ValueError, match=r"x is being indexed, or was until its `data build` was stopped"):
+        open_pool(tmp_path / "x")
+    work.rmdir()
+    assert open_pool(tmp_path / "x").count == 3
