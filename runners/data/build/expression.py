@@ -32,11 +32,12 @@ class Expression:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        quoted: list[str] = []
+        # Python does not know pandas' `quoted names`.
+        quoted = {f"_quoted_{place}": name for place, name in enumerate(_QUOTED.findall(text))}
+        for plain, name in quoted.items():
+            text = text.replace(f"`{name}`", plain, 1)
         try:
-            tree = ast.parse(
-                _QUOTED.sub(lambda found: f"_quoted_{_put(quoted, found[1])}", text).strip(), mode="eval"
-            )
+            tree = ast.parse(text.strip(), mode="eval")
         except SyntaxError:  # pandas says what is wrong
             self.names = self.compared = frozenset[str]()
             return
@@ -48,15 +49,14 @@ class Expression:
             if node.attr in {"cat", "get_dummies"} if of_text else node.attr not in _BY_PAIR:
                 allowed = ", ".join(sorted(_BY_PAIR))
                 raise ValueError(
-                    f"'{node.attr}' in '{text}' is not computed pair by pair; allowed: {allowed}, and the "
-                    "methods of str"
+                    f"'{node.attr}' in '{self.text}' is not computed pair by pair; allowed: {allowed}, "
+                    "and the methods of str"
                 )
             if node.attr in _OF_MISSING and isinstance(node.value, ast.Name):
                 handled.add(node.value.id)
-        names = {f"_quoted_{place}": name for place, name in enumerate(quoted)}
         found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-        self.names = frozenset(names.get(name, name) for name in found)
-        self.compared = frozenset(names.get(name, name) for name in found - handled)
+        self.names = frozenset(quoted.get(name, name) for name in found)
+        self.compared = frozenset(quoted.get(name, name) for name in found - handled)
 
     def values(self, frame: pd.DataFrame) -> pd.Series:
         """Return the value for each row of a frame whose columns have the expression's names.
@@ -69,8 +69,3 @@ class Expression:
         except Exception as error:  # pandas' parser raises many types of errors
             raise ValueError(str(error)) from error
         return found if isinstance(found, pd.Series) else pd.Series([found] * len(frame), dtype=object)
-
-
-def _put(items: list[str], item: str) -> int:
-    items.append(item)
-    return len(items) - 1

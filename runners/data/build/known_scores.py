@@ -68,11 +68,8 @@ def expression_scores(pool: Pool, text: str, metadata: Path | None = None) -> It
             frame[name] = next(stretches)
         try:
             found = value.values(frame)
-            kept = (
-                condition.values(frame.assign(**{name: frame[name] == 1 for name in truths}))
-                if condition.text
-                else None
-            )
+            true = {name: frame[name] == 1 for name in truths}
+            kept = condition.values(frame.assign(**true)) if condition.text else None
         except ValueError as error:
             raise ValueError(
                 f"score '{text}': {error}; scores of the pool: {', '.join(names) or 'none'}; also {also}; "
