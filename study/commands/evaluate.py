@@ -93,6 +93,7 @@ def run(options: Namespace) -> int:
     from runners.data.build.in_place import open_pool
     from runners.data.evaluation.evaluation_facts import describe_evaluation_set
     from runners.data.evaluation.evaluation_set import is_retrieval
+    from runners.data.index.writing import VERSIONS
     from runners.evaluate.evaluate_model import evaluate_model, forward_flops, named_sets
     from runners.host.files import new_file, write_json
     from runners.host.gpu_arithmetic import set_gpu_arithmetic
@@ -111,11 +112,17 @@ def run(options: Namespace) -> int:
         )
         for name, path in sets.items()
     }
+    pool = open_pool(options.pool) if options.pool else None
+    if pool is not None and any((pool.path / VERSIONS).glob("*.json")):
+        show(
+            f"{options.pool} has earlier versions: texts are split into the words of the present one; export "
+            "a trial of an earlier one to evaluate it with its own words"
+        )
     device = device_named(options.device)
     source = ModelSource(
         checkpoint=options.checkpoint,
         model=options.model,
-        words=open_pool(options.pool).vocabulary if options.pool else (),
+        words=() if pool is None else pool.vocabulary,
         mean=tuple(options.mean),
         std=tuple(options.std),
     )

@@ -188,7 +188,7 @@ def test_a_trials_weights_give_the_trials_metrics(user: Path, pool: Path, run: R
     (user / "my-pool").unlink(missing_ok=True)
     (user / "my-pool").symlink_to(pool)
     words = command("--pool").replace("TRIAL", name)
-    run(f"{words} {pool}/evaluation/held-out --json own.json")
+    assert "earlier versions" not in run(f"{words} {pool}/evaluation/held-out --json own.json")
     row = json.loads((user / "results/my-study/trials" / name / "result.json").read_text())["row"]
     result = json.loads((user / "own.json").read_text())
     ours = result["metrics"]
@@ -338,3 +338,16 @@ def test_a_siglip_model_is_loaded_with_its_bias(user: Path, pool: Path, run: Run
     torch.save(content, user / "siglip.pt")
     said = run(f"evaluate siglip.pt --model mini-ViT-XXS-8 --pool {pool} --sets sets/captions")
     assert "image to text R@1" in said
+
+
+def test_a_pool_with_earlier_versions_is_named_where_its_words_may_be_others(
+    user: Path, pool: Path, run: Run
+) -> None:
+    name = (exported(user, run, "mini-ConvNeXt") / "trial").read_text()
+    grown = user / "grown"
+    shutil.copytree(pool, grown)
+    (grown / "versions").mkdir()
+    shutil.copy(grown / "pool.json", grown / "versions" / "0.json")
+    weights = f"results/my-study/trials/{name}/weights.pt"
+    said = run(f"evaluate {weights} --model mini-ConvNeXt --pool grown --sets {pool}/evaluation/held-out")
+    assert "grown has earlier versions: texts are split into the words of the present one; export" in said
