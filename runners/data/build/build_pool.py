@@ -18,7 +18,7 @@ from runners.data.build.scan import scan
 from runners.data.build.sources.source import SourcePart, parts_at, parts_of
 from runners.data.build.sources.source_record import new_parts, require_same, write_record
 from runners.data.build.working_folder import BuildFolders, check_free, delete_leftovers, working_folder
-from runners.data.evaluation.thumbnail import EvaluationImages
+from runners.data.evaluation.thumbnail import ALIKE, SAME, EvaluationImages
 from runners.data.index.merge import join
 from runners.data.index.selection import SCORE_PREFIX
 from runners.data.index.writing import VERSIONS
@@ -31,7 +31,7 @@ from runners.data.pool.shards import as_utf8
 from runners.host.workers import Report
 
 _OPTIONS = "options"
-"""Field of the provenance of a pool that indexes shards in place with options other than the default ones."""
+"""Field of the provenance of a pool whose shards `build_pool` indexed in place."""
 
 
 def build_pool(path: Path, how: Build, report: Report) -> Pool:
@@ -102,15 +102,15 @@ def _new_in_place(path: Path, how: Build, parts: Sequence[SourcePart], before: P
     with_pairs = before.index.frames(["shard"], having=changed) if changed else ()
     changed -= {str(shard) for frame in with_pairs for shard in frame["shard"].unique()}
     new = [part for name, part in named.items() if name not in before.shards or name in changed]
-    made, default = before.origin.provenance.get(_OPTIONS), Build(source=how.source).options
-    if isinstance(made, dict) or not new:  # pools of earlier versions do not record their options
-        try:
-            require_same(made if isinstance(made, dict) else default, how.options)
-        except ValueError as error:
-            place = before.copy_of or path
-            raise ValueError(
-                f"{error}: to index {place} anew, delete its pool.json and index first"
-            ) from None
+    made = before.origin.provenance.get(_OPTIONS)
+    options = how.options
+    if not isinstance(made, dict):  # indexed on opening, or by an earlier version
+        made = {"--without": options["--without"] if {SAME, ALIKE} & before.left_out.keys() else []}
+    try:
+        require_same(made, {name: options[name] for name in made})
+    except ValueError as error:
+        place = before.copy_of or path
+        raise ValueError(f"{error}: to index {place} anew, delete its pool.json and index first") from None
     return new
 
 
@@ -259,7 +259,6 @@ def _write_new(built: _Built, known: EvaluationImages | None, report: Report) ->
 
 
 def _origin(path: Path, how: Build) -> Origin:
-    chosen = how.in_place and how.options != Build(source=how.source).options
     return Origin(
         name=path.resolve().name,
         scorer=Scorer(name=how.columns.score),
@@ -267,7 +266,7 @@ def _origin(path: Path, how: Build) -> Origin:
             "source": how.source_text,
             **({"in_place": True} if how.in_place else {}),
             **({SHARDS_AT: how.url} if how.in_place and how.url != how.to else {}),
-            **({_OPTIONS: how.options} if chosen else {}),
+            **({_OPTIONS: how.options} if how.in_place else {}),
             **how.provenance,
         },
     )

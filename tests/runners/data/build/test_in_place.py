@@ -124,6 +124,11 @@ def test_other_options_for_a_folder_that_is_indexed_are_refused(tmp_path: Path) 
         build_pool(tmp_path / "x", without, lambda *_: None)
 
     (tmp_path / "x" / "pool.json").unlink()
+    assert index_shards(tmp_path / "x").count == 3  # as on opening
+    with pytest.raises(ValueError, match=r"built with --without none, not ev"):
+        build_pool(tmp_path / "x", without, lambda *_: None)
+
+    (tmp_path / "x" / "pool.json").unlink()
     build_pool(tmp_path / "x", without, lambda *_: None)
     build_pool(tmp_path / "x", without, lambda *_: None)
     write_tar(tmp_path / "x" / "1.tar", [small(n) for n in range(3, 5)])
