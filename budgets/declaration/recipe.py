@@ -53,8 +53,8 @@ class Recipe:
     then each part once more for its gradients (Gao et al. 2021, arXiv 2101.06983). Only batch norm sees
     parts. The second forward pass is recomputation, which is not counted."""
     ema: Annotated[float, values.decay_or_off, Tunable(read=values.share_below_one)] = 0.0
-    """Decay of the moving average of the weights that is evaluated; ``off`` (0) evaluates the weights. A
-    trial so short that 5 % of the average would be the initial weights is left out."""
+    """Decay of the moving average of the weights that is evaluated; ``off`` (0) evaluates the weights. The
+    plan warns of trials so short that more than 5 % of the average are the initial weights."""
     unmasked_tail: Annotated[float | None, values.tail_or_strategys, Tunable(read=values.tail)] = 0.0
     """Share of the steps, at the end, in which masking strategies see all tokens; ``strategy`` (None) takes
     each strategy's own share from its paper (`budgets.cost.strategy`). Strategies that train on smaller

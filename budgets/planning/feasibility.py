@@ -6,9 +6,6 @@ from budgets.planning.facts import Component, PoolFacts
 from budgets.planning.grid import Grid, GridCell
 from budgets.quantity import MAX_COUNT, format_flops, plural
 
-_MOST_INITIAL = 0.05
-"""Largest weight of the initial weights in the average of ``training.ema`` at the end of a trial."""
-
 
 def reason_against(candidate: GridCell, grid: Grid) -> str | None:
     """Return the first reason against a cell, or None if it can be run."""
@@ -102,13 +99,6 @@ def _reasons_of_length(candidate: GridCell, grid: Grid) -> Iterator[str]:
         yield (
             f"{plural(steps, 'step')} of {plural(batch_size, 'pair')}, fewer than limits.min_steps = "
             f"{limits.min_steps:,}"
-        )
-    ema = setup.recipe.ema
-    initial = ema**steps if ema else 0.0
-    if steps and initial > _MOST_INITIAL:
-        yield (
-            f"training.ema = {ema:g} is too slow for {plural(steps, 'step')}: {initial:.0%} of the averaged "
-            "weights would be the initial ones"
         )
     for component in candidate.components:
         seen = samples * component.share / _period(candidate)

@@ -16,6 +16,8 @@ MIN_POINTS = 3
 """Fewest points of a curve that a power law with a floor can be fitted to."""
 
 
+_MOST_INITIAL = 0.05
+
 LEAST_LEVEL = 10**6
 """Lowest level in FLOPs that is plausible: the forward pass of a small model on one image takes millions."""
 
@@ -29,12 +31,13 @@ def without_unit(level: int) -> str:
 
 
 def warnings(trials: Sequence[Trial], architectures: Mapping[str, Architecture]) -> tuple[str, ...]:
-    """Return warnings about IsoFLOP profiles, curves and seeds that are too few."""
+    """Return warnings about IsoFLOP profiles, curves and seeds that are too few, and averages too slow."""
     seeds = Counter((trial.cell, trial.samples_seen) for trial in trials)
     cells = {trial.cell: trial for trial in trials}
     return (
         *_profiles(cells, architectures),
         *_curves(cells),
+        *_slow_averages(trials),
         *(
             ["every cell has one seed: no interval can be computed and no difference tested against chance"]
             if trials and max(seeds.values()) == 1
@@ -92,6 +95,20 @@ def _curves(cells: Mapping[Cell, Trial]) -> Iterator[str]:
                 f"{plural(len(few), f'{regime} curve')} of {len(groups)} have fewer than {MIN_POINTS} "
                 f"{along}s, too few to fit a power law with a floor: {_examples(few)}"
             )
+
+
+def _slow_averages(trials: Sequence[Trial]) -> Iterator[str]:
+    """Check the averages of the weights, which begin with the initial ones."""
+    steps = [trial.samples_seen // trial.batch_size for trial in trials]
+    shares = [(trial.recipe.ema**count, count, trial) for trial, count in zip(trials, steps, strict=True)]
+    slow = [each for each in shares if each[0] > _MOST_INITIAL]
+    if slow:
+        share, count, trial = max(slow, key=lambda each: each[0])
+        yield (
+            f"training.ema is too slow for {plural(len(slow), 'trial')}, whose averages are more than "
+            f"{_MOST_INITIAL:.0%} initial weights: {share:.0%} in {plural(count, 'step')} at "
+            f"{trial.recipe.ema:g}"
+        )
 
 
 def _value(value: object) -> str:

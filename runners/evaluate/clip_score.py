@@ -32,6 +32,7 @@ from runners.models.load_model import LoadedModel, ModelSource, device_named, lo
 
 _ROWS_PER_PART, _MOST_PARTS = 8192, 50_000
 _CONFIG = "model.json"
+_VERSION = 2  # of the scores of a model: parts of an interrupted scoring by another version are not used
 
 CONVENTION = (
     "2 x forward MACs of image tower, text tower at its full context length and projections, once a pair; "
@@ -86,7 +87,7 @@ def clip_scores(  # noqa: PLR0913 - independent options
         ValueError: There is no such model or checkpoint, or they cannot be loaded.
     """
     size = max(_ROWS_PER_PART, -(-pool.count // _MOST_PARTS))
-    facts = f"{pool.unranked} {source.model} {source.checkpoint} {size}"
+    facts = f"{_VERSION} {pool.unranked} {source.model} {source.checkpoint} {size}"
     if Path(source.checkpoint).exists():
         facts += f" {Path(source.checkpoint).stat().st_mtime_ns}"
     shared = shared or SharedFolder(path=pool.path)

@@ -16,9 +16,9 @@ from runners.data.build.merge_parts import Merge, left_out_of, merge_parts
 from runners.data.build.new_shards import number_of, write_index, write_shards
 from runners.data.build.scan import scan
 from runners.data.build.sources.source import SourcePart, parts_at, parts_of
-from runners.data.build.sources.source_record import new_parts, require_same, write_record
+from runners.data.build.sources.source_record import new_parts, options_of, other_option, write_record
 from runners.data.build.working_folder import BuildFolders, check_free, delete_leftovers, working_folder
-from runners.data.evaluation.thumbnail import ALIKE, SAME, EvaluationImages
+from runners.data.evaluation.thumbnail import EvaluationImages
 from runners.data.index.merge import join
 from runners.data.index.selection import SCORE_PREFIX
 from runners.data.index.writing import VERSIONS
@@ -102,15 +102,17 @@ def _new_in_place(path: Path, how: Build, parts: Sequence[SourcePart], before: P
     with_pairs = before.index.frames(["shard"], having=changed) if changed else ()
     changed -= {str(shard) for frame in with_pairs for shard in frame["shard"].unique()}
     new = [part for name, part in named.items() if name not in before.shards or name in changed]
-    made = before.origin.provenance.get(_OPTIONS)
-    options = how.options
-    if not isinstance(made, dict):  # indexed on opening, or by an earlier version
-        made = {"--without": options["--without"] if {SAME, ALIKE} & before.left_out.keys() else []}
-    try:
-        require_same(made, {name: options[name] for name in made})
-    except ValueError as error:
-        place = before.copy_of or path
-        raise ValueError(f"{error}: to index {place} anew, delete its pool.json and index first") from None
+    made, place = before.origin.provenance, before.copy_of or path
+    recorded = made.get(
+        _OPTIONS, {} if made else {"--without": []}
+    )  # nothing is known of one indexed on opening
+    assert isinstance(recorded, dict), "it was written so"
+    if before.sources:
+        recorded = options_of(before.path / before.sources)
+    difference = other_option(recorded, how.options)
+    if difference:
+        anew = "" if before.sources else f"; to index {place} anew, delete its pool.json and index"
+        raise ValueError(f"{place} was indexed with {difference}: repeat the first command{anew}")
     return new
 
 
@@ -175,7 +177,9 @@ class _Built:
         in_force = SCORE_PREFIX + scorer.name if scorer and "score" not in named else ""
         own = next((name for name, column in named.items() if column == "score"), in_force)
         source = SCORE_PREFIX + self.how.columns.score
-        return "score" if scorer is None or own == source else source
+        # A given score of the source's name hides the source's, also those of new pairs.
+        hidden = source in self.before.index.added
+        return "score" if scorer is None or own == source or hidden else source
 
     def merged(self, merge: Merge, report: Report) -> list[Path]:
         """Merge the tables into parts of an index, and return the parts, without ``.parquet``.

@@ -6,8 +6,9 @@ import re
 import pandas as pd
 
 _BY_PAIR = frozenset({
-    "abs", "add", "astype", "between", "clip", "div", "eq", "fillna", "floordiv", "ge", "gt", "isin", "isna",
-    "isnull", "le", "lt", "mask", "mod", "mul", "ne", "notna", "notnull", "pow", "round", "str", "sub",
+    "abs", "add", "astype", "between", "clip", "combine_first", "div", "divide", "eq", "fillna", "floordiv",
+    "ge", "gt", "isin", "isna", "isnull", "le", "lt", "mask", "mod", "mul", "multiply", "ne", "notna",
+    "notnull", "pow", "radd", "rdiv", "replace", "rmul", "round", "rpow", "rsub", "str", "sub", "subtract",
     "truediv", "where",
 })  # fmt: skip
 _OF_MISSING = frozenset({"fillna", "isna", "isnull", "notna", "notnull"})
@@ -43,17 +44,14 @@ class Expression:
             return
         handled = set[str]()
         for node in ast.walk(tree):
-            if not isinstance(node, ast.Attribute):
-                continue
-            of_text = isinstance(node.value, ast.Attribute) and node.value.attr == "str"
-            if node.attr in {"cat", "get_dummies"} if of_text else node.attr not in _BY_PAIR:
-                allowed = ", ".join(sorted(_BY_PAIR))
+            other = _of_other_pairs(node)
+            if other:
                 raise ValueError(
-                    f"'{node.attr}' in '{self.text}' is not computed pair by pair; allowed: {allowed}, "
-                    "and the methods of str"
+                    f"'{other}' in '{self.text}' is not computed pair by pair; allowed: "
+                    f"{', '.join(sorted(_BY_PAIR))}, and the methods of str"
                 )
-            if node.attr in _OF_MISSING and isinstance(node.value, ast.Name):
-                handled.add(node.value.id)
+            if isinstance(node, ast.Attribute) and node.attr in _OF_MISSING:
+                handled |= {each.id for each in ast.walk(node.value) if isinstance(each, ast.Name)}
         found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         self.names = frozenset(quoted.get(name, name) for name in found)
         self.compared = frozenset(quoted.get(name, name) for name in found - handled)
@@ -69,3 +67,27 @@ class Expression:
         except Exception as error:  # pandas' parser raises many types of errors
             raise ValueError(str(error)) from error
         return found if isinstance(found, pd.Series) else pd.Series([found] * len(frame), dtype=object)
+
+
+def _of_other_pairs(node: ast.AST) -> str:
+    """Return the part of an expression that reads other pairs than its own; empty if it does not."""
+    match node:
+        case ast.Name(id="index"):
+            reads = True
+        case ast.Attribute(value=ast.Attribute(attr="str"), attr=name):
+            reads = name in {"cat", "get_dummies"}
+        case ast.Attribute(attr=name):
+            reads = name not in _BY_PAIR
+        case ast.Subscript(value=value):
+            reads = not (isinstance(value, ast.Attribute) and value.attr == "str")
+        case ast.Call(func=ast.Attribute(attr="isin" | "replace"), args=args):
+            reads = not all(map(_is_literal, args))
+        case ast.Compare(ops=[ast.In() | ast.NotIn()], comparators=[values]):
+            reads = not _is_literal(values)
+        case _:
+            reads = False
+    return ast.unparse(node) if reads else ""
+
+
+def _is_literal(node: ast.AST) -> bool:
+    return not any(isinstance(each, ast.Name) for each in ast.walk(node))

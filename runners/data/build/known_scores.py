@@ -68,7 +68,7 @@ def expression_scores(pool: Pool, text: str, metadata: Path | None = None) -> It
             frame[name] = next(stretches)
         try:
             found = value.values(frame)
-            true = {name: frame[name] == 1 for name in truths}
+            true = {name: frame[name].astype("boolean") for name in truths}
             kept = condition.values(frame.assign(**true)) if condition.text else None
         except ValueError as error:
             raise ValueError(
@@ -82,7 +82,7 @@ def expression_scores(pool: Pool, text: str, metadata: Path | None = None) -> It
             if not pd.api.types.is_bool_dtype(kept):
                 raise ValueError(f"score '{text}': '{condition.text}' is not true or false for each pair")
             # A comparison with a value that a pair lacks says nothing of the pair, `not` and `!=` included.
-            found = found.where(kept & frame[may_lack].notna().all(axis=1))
+            found = found.where(kept.fillna(value=False) & frame[may_lack].notna().all(axis=1))
         yield found.to_numpy(np.float32)
 
 
@@ -168,9 +168,10 @@ def _metadata_files(pool: Pool, metadata: Path) -> tuple[list[Path], str]:
     made = pool.origin.provenance
     if "source" in made and not made.get("in_place"):
         raise ValueError(
-            f"{files[0]} has no column uid, and keys do not identify pairs of {pool.copy_of or pool.path}: "
-            "its shards have keys of their own. --with column:NAME without --metadata reads a field of each "
-            "sample's json, which its source had; or index the source with `data build SOURCE --in-place`"
+            f"{files[0]} has no column uid. Its keys may be those of the source, but the shards of "
+            f"{pool.copy_of or pool.path} have keys of their own. --with column:NAME without --metadata "
+            "reads a field of each sample's json, which its source had; or index the source itself with "
+            "`data build SOURCE --in-place`"
         )
     return files, "key"
 

@@ -45,7 +45,7 @@ def found_sets(place: str) -> dict[str, str]:
 
 def set_name(path: PurePath) -> str:
     """Return the name of a set at a path below a folder of sets: ``a/wds_b`` is called ``a_b``."""
-    return "_".join(part.removeprefix("wds_") for part in path.parts)
+    return "_".join(part.removeprefix("wds_") or part for part in path.parts)
 
 
 def check_sets(sets: Mapping[str, str], workers: Workers) -> Iterator[tuple[str, bool]]:

@@ -257,10 +257,13 @@ def test_columns_in_other_units_than_the_training_flops_are_refused(name: str, c
         import_table(TABLE, how)
 
 
-def test_one_epoch_of_other_samples_than_pairs_is_refused() -> None:
-    once = replace(HOW, columns={**HOW.columns, "regime": Column(value="one-epoch")})
-    with pytest.raises(
-        ValueError, match=r"row-1: one-epoch, but it saw 100,000,000 samples of 400,000,000 pairs"
-    ):
-        import_table(TABLE, once)
-    import_table(TABLE, replace(once, columns={**once.columns, "subset_size": Column(source="seen")}))
+def test_rows_of_one_epoch_with_other_samples_than_pairs_are_dropped() -> None:
+    pairs = [1e8, 2e8, 9e7, 1e9, 1e9]
+    columns = {**HOW.columns, "regime": Column(value="one-epoch"), "subset_size": Column(source="pairs")}
+    found = import_table(TABLE.assign(pairs=pairs), replace(HOW, columns=columns))
+    assert found["status"].tolist() == ["finished", "failed", "failed", "finished"]
+    assert set(found["reason"]) == {"", "one-epoch, but its samples_seen are not its subset_size"}
+
+    in_batches = {**columns, "batch_size": Column(value="2e7")}
+    found = import_table(TABLE.assign(pairs=pairs), replace(HOW, columns=in_batches))
+    assert found["status"].tolist() == ["finished", "failed", "finished", "finished"], "within a batch"

@@ -67,17 +67,6 @@ def test_samples_of_a_left_out_cell_are_named() -> None:
     ]
 
 
-def test_cell_whose_average_would_keep_the_initial_weights_is_left_out() -> None:
-    training = Training(lr_peak=dict.fromkeys(LADDER, 1e-3), recipe=Recipe(ema=0.999))
-    block = GridBlock(architectures=LADDER[:1])
-
-    plan = plan_of(declare(block, levels=(60 * GFLOP, 3_000 * GFLOP), training=training))
-
-    assert len(plan.trials) == 1
-    (reason,) = reasons(plan)
-    assert reason.startswith("training.ema = 0.999 is too slow for 133 steps: 88% of the averaged weights")
-
-
 def test_warmup_must_end_before_the_run() -> None:
     training = Training(lr_peak=dict.fromkeys(LADDER, 1e-3), recipe=Recipe(warmup=1.0))
 

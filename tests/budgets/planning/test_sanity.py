@@ -2,7 +2,8 @@
 
 from analysis.laws import law_fit
 from analysis.sizes import size_profile
-from budgets.declaration.sections import GridBlock
+from budgets.declaration.recipe import Recipe
+from budgets.declaration.sections import GridBlock, Training
 from budgets.planning.sanity import MIN_POINTS, MIN_SIZES
 from tests.budgets.plans import GFLOP, LADDER, declare, plan_of
 
@@ -64,3 +65,15 @@ def test_without_levels_a_curve_runs_along_the_sizes() -> None:
     assert warnings == (
         "no one-epoch curve has more than 2 sizes: 3 are needed to fit a power law with a floor",
     )
+
+
+def test_average_that_keeps_the_initial_weights_is_warned_about() -> None:
+    training = Training(lr_peak=dict.fromkeys(LADDER, 1e-3), recipe=Recipe(ema=0.999))
+
+    plan = plan_of(declare(levels=(60 * GFLOP, *LEVELS, 10_000 * GFLOP), seeds=(0, 1), training=training))
+
+    (warning,) = [each for each in plan.warnings if "ema" in each]
+    assert warning.startswith("training.ema is too slow for ")
+    slow = [each for each in plan.trials if 0.999 ** (each.samples_seen // each.batch_size) > 0.05]
+    assert f"too slow for {len(slow)} trials, whose averages are more than 5% initial weights" in warning
+    assert 0 < len(slow) < len(plan.trials)

@@ -118,11 +118,16 @@ def _require_same(folder: Path, table: Path, how: Download) -> None:
         {"content of the table": digest, **options},
         folder / "download-options",
     )  # img2dataset reads all *.json there
-    before = json.loads(record.read_text(encoding="utf-8")) if record.exists() else facts
+    before = facts
+    if record.exists() and any(folder.glob("*.tar")):
+        try:
+            before = dict(json.loads(record.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise ValueError(f"{record} is damaged ({error}); delete {folder}") from error
     for name, value in facts.items():
-        if before[name] != value:
+        if before.get(name) != value:
             raise ValueError(
-                f"{folder} holds shards that were downloaded with another {name} ({before[name]}, now "
+                f"{folder} holds shards that were downloaded with another {name} ({before.get(name)}, now "
                 f"{value}); delete the folder, or choose another path of the pool"
             )
     with new_file(record) as path:

@@ -49,7 +49,11 @@ def new_parts(
     Raises:
         ValueError: A file has changed, or the options are others.
     """
-    require_same(json.loads(pq.read_schema(record).metadata[_OPTIONS]), options)
+    difference = other_option(options_of(record), options)
+    if difference:
+        raise ValueError(
+            f"the pool was built with {difference}; repeat the first command, or build another pool"
+        )
     known = {file.name: file for file in _read(record)}
     new, touched = list[SourcePart](), set[str]()
     for part in parts:
@@ -68,14 +72,18 @@ def new_parts(
     return new
 
 
-def require_same(before: Mapping[str, object], options: Mapping[str, object]) -> None:
-    """Raise ValueError if a pool was built with other options than those of a later build."""
-    for name, value in options.items():
-        if before[name] != value:
-            raise ValueError(
-                f"the pool was built with {name} {_words(before[name])}, not {_words(value)}; "
-                "repeat the first command, or build another pool"
-            )
+def options_of(record: Path) -> dict[str, object]:
+    """Return the options of the build that a record is of."""
+    options: dict[str, object] = json.loads(pq.read_schema(record).metadata[_OPTIONS])
+    return options
+
+
+def other_option(before: Mapping[str, object], now: Mapping[str, object]) -> str:
+    """Return the first option in which a build differs from an earlier one, in words; empty if none does."""
+    for name, value in before.items():
+        if now[name] != value:
+            return f"{name} {_words(value)}, not {_words(now[name])}"
+    return ""
 
 
 def write_record(  # noqa: PLR0913, PLR0917 - what a record has

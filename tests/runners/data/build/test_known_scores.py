@@ -98,7 +98,8 @@ def paired(tmp_path: Path) -> Pool:
 
 @pytest.mark.parametrize(
     "text", ["(a - a.mean()) / a.std()", "a.rank()", "a if b > b.quantile(0.5)", "a / a.values.max()",
-             "a if caption.str.cat() == caption"],
+             "a if caption.str.cat() == caption", "a - a[0]", "a if index > 5", "a if -a in b",
+             "a if a.isin(b)"],
 )  # fmt: skip
 def test_an_expression_over_other_pairs_is_refused(paired: Pool, text: str) -> None:
     with pytest.raises(ValueError, match=r"is not computed pair by pair; allowed: abs, add, astype"):
@@ -106,10 +107,10 @@ def test_an_expression_over_other_pairs_is_refused(paired: Pool, text: str) -> N
 
 
 def test_an_expression_may_use_methods_and_functions_of_a_pair(paired: Pool) -> None:
-    text = "a.clip(2, 3) + log(a) + `b`.abs() if caption.str.len() > 0 and b.notna()"
+    text = "a.clip(2, 3) + log(a) + `b`.abs().multiply(2) if caption.str[0] != '' and width in [32]"
     found = np.concatenate([*expression_scores(paired, text)])
     a = np.arange(1, paired.count + 1)
-    assert found == pytest.approx(np.clip(a, 2, 3) + np.log(a) + a, rel=1e-6)
+    assert found == pytest.approx(np.clip(a, 2, 3) + np.log(a) + 2 * a, rel=1e-6)
 
 
 def test_a_pair_that_the_metadata_lack_meets_no_condition_on_them(paired: Pool, tmp_path: Path) -> None:
@@ -127,6 +128,10 @@ def test_a_pair_that_the_metadata_lack_meets_no_condition_on_them(paired: Pool, 
     assert kept("lang != 'en'") == [2]
     assert kept("not good") == [2]
     assert kept("good") == [1, 3]
+    others = [place for place in range(paired.count) if place not in {1, 2, 3}]
+    assert kept("good.isna()") == kept("lang.str.lower().isna()") == others
+    assert kept("good.notna()") == [1, 2, 3]
+    assert kept("good.fillna(True)") == [place for place in range(paired.count) if place != 2]
     assert kept("nsfw.isna()") == [place for place in range(paired.count) if place not in {1, 2, 3}]
 
 
@@ -147,7 +152,7 @@ def test_metadata_by_key_are_refused_for_a_pool_whose_shards_were_written_anew(t
     table.to_parquet(tmp_path / "m.parquet")
 
     with pytest.raises(
-        ValueError, match=r"m\.parquet has no column uid, and keys do not identify pairs of .*built"
+        ValueError, match=r"m\.parquet has no column uid. Its keys may be those of the source"
     ):
         metadata_scores(pool, "mine", tmp_path / "m.parquet")
 
@@ -166,3 +171,10 @@ def test_a_new_score_with_the_name_of_the_shards_own_replaces_it(tmp_path: Path)
     assert pool.frame["score"].tolist() == [3, 2, 1, 0]
     assert pool.subset(size=None, quality="top25").rows().tolist() == [0]
     assert pool.subset(size=None, quality="top25 by similarity").rows().tolist() == [0]
+
+    write_tar(tmp_path / "x" / "1.tar", [
+        (str(n), {"png": encoded(8, 8, "PNG", n), "txt": b"t", "json": f'{{"similarity": {n}}}'.encode()})
+        for n in range(4, 6)
+    ])  # fmt: skip
+    grown = build_pool(tmp_path / "x", Build(source=tmp_path / "x", in_place=True), lambda *_: None)
+    assert grown.frame["score"].tolist() == pytest.approx([3, 2, 1, 0, np.nan, np.nan], nan_ok=True)

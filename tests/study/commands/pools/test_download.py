@@ -111,10 +111,11 @@ def test_a_folder_of_another_download_is_refused(
     program.chmod(0o755)
     pd.DataFrame({"url": ["http://a"], "caption": ["a"]}).to_parquet("urls.parquet")
     words = ["data", "build", "pool", "--from", "urls.parquet", "--img2dataset", str(program)]
-    for _ in range(2):
-        assert main(words) == 2
+    for more in (["--image-size", "32"], [], []):  # nothing is downloaded yet, so options may change
+        assert main([*words, *more]) == 2
         assert "img2dataset failed: no network" in capsys.readouterr().err
 
+    (tmp_path / ".pool.downloaded" / "00000.tar").touch()  # a finished shard
     assert main([*words, "--image-size", "64"]) == 2
     assert (
         "were downloaded with another --image-size (256, now 64); delete the folder"
@@ -126,3 +127,7 @@ def test_a_folder_of_another_download_is_refused(
     assert ".pool.downloaded holds shards that were downloaded with another content of the table" in (
         capsys.readouterr().err
     )
+
+    (tmp_path / ".pool.downloaded" / "download-options").write_text("")
+    assert main(words) == 2
+    assert "download-options is damaged (Expecting value: line 1" in capsys.readouterr().err
