@@ -120,8 +120,9 @@ def _judge(
         lead = f"ahead by {gap}" if ahead else "as low as the next"
         return "undecided", f"{lead}, {noise} no noise was measured"
     diverged = int(draws.cells["diverged"].iloc[leader])
-    lost = f"{plural(diverged, 'run')} of it diverged or gave no number" if diverged else ""
-    lost += ", which its mean excludes" if diverged else ""
+    lost = ""
+    if diverged:
+        lost = f"{plural(diverged, 'run')} of it diverged or gave no number, which its mean excludes"
     if len(members) > 1:
         noise = "" if source == "runs" else " by the counting noise of the evaluation alone"
         said = f"{len(members)} configurations cannot be told apart{noise}"

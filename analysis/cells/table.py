@@ -75,10 +75,10 @@ def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
             metric=metric,
             excluded=pd.DataFrame({name: pd.Series(dtype=object) for name in ("trial", "status", "reason")}),
         )
-    finished = (results["status"] == "finished").to_numpy(bool) if "status" in results else np.array([True])
-    if metric not in results and not finished.any():  # all trials failed
-        results = results.assign(**{metric: np.nan})
+    if metric not in results and "status" in results and not (results["status"] == "finished").any():
+        results = results.assign(**{metric: np.nan})  # all trials failed
     _check_columns(results, metric)
+    finished = (results["status"] == "finished").to_numpy(bool)
     value = _numbers(results, metric)
     measured = finished & np.isfinite(value)
     if not is_loss(metric):

@@ -15,8 +15,7 @@ MIN_SIZES = 3
 MIN_POINTS = 3
 """Fewest points of a curve that a power law with a floor can be fitted to."""
 
-
-_MOST_INITIAL = 0.05
+_MOST_INITIAL = 0.05  # share of the initial weights in an average
 
 LEAST_LEVEL = 10**6
 """Lowest level in FLOPs that is plausible: the forward pass of a small model on one image takes millions."""

@@ -103,12 +103,12 @@ def _new_in_place(path: Path, how: Build, parts: Sequence[SourcePart], before: P
     changed -= {str(shard) for frame in with_pairs for shard in frame["shard"].unique()}
     new = [part for name, part in named.items() if name not in before.shards or name in changed]
     made, place = before.origin.provenance, before.copy_of or path
-    recorded = made.get(
-        _OPTIONS, {} if made else {"--without": []}
-    )  # nothing is known of one indexed on opening
-    assert isinstance(recorded, dict), "it was written so"
+    recorded: object = {"--without": []}  # of a folder that was indexed on opening
     if before.sources:
         recorded = options_of(before.path / before.sources)
+    elif made:
+        recorded = made.get(_OPTIONS, {})  # earlier versions recorded none
+    assert isinstance(recorded, dict), "it was written so"
     difference = other_option(recorded, how.options)
     if difference:
         anew = "" if before.sources else f"; to index {place} anew, delete its pool.json and index"

@@ -59,10 +59,11 @@ def open_pool(
                 f"{path} has no index ({extent}). `python -m study data build {path} --in-place` writes it, "
                 f"in about {takes} with {workers} processes on this machine, and can be interrupted"
             )
-        if (path / work_of(path)).exists():
+        work = path / work_of(path)
+        if work.exists():
             raise ValueError(
                 f"{path} is being indexed, or was until its `data build` was stopped: wait for it, or run "
-                f"the same command again; to begin anew, delete {path / work_of(path)}"
+                f"the same command again; to begin anew, delete {work}"
             )
         say(f"{path} has no index yet: indexing it ({extent}) …")
         with _writing_beside(path), locked(path / ".indexing"):

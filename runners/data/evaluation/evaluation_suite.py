@@ -32,9 +32,9 @@ def found_sets(place: str) -> dict[str, str]:
     else:
         raise ValueError(f"no folder of evaluation sets at {place}")
     tests = sorted({file.parents[1] for file in found if any(map(file.match, _MARKS))})
+    own = PurePosixPath(place).name if is_url(place) else Path(place).resolve().name
     sets = dict[str, str]()
     for test in tests:
-        own = PurePosixPath(place).name if is_url(place) else Path(place).resolve().name
         name = set_name(test if test.parts else PurePosixPath(own))
         path = f"{place.rstrip('/')}/{test}" if is_url(place) else str(Path(place) / test)
         if name in sets:

@@ -139,8 +139,9 @@ def decode_rows(
     )
     groups, wanted = in_shard_order(shards, offsets, lengths)
 
-    def resized(content: bytes) -> NDArray[np.uint8]:
-        assert decode_to is not None
+    def pixels(content: bytes) -> NDArray[np.uint8]:
+        if decode_to is None:
+            return decode_image(content, image_size)
         with open_image(content):  # any error of the decoder is one of the image
             return decode_to(content)
 
@@ -149,7 +150,7 @@ def decode_rows(
         found = _payload(read, offsets[place], lengths[place], texts[place], hashes[place])
         try:
             if isinstance(found, bytes):
-                images[place] = decode_image(found, image_size) if decode_to is None else resized(found)
+                images[place] = pixels(found)
                 return
             reason = found
         except DecodeError as error:

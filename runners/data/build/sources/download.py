@@ -112,13 +112,11 @@ def _require_same(folder: Path, table: Path, how: Download) -> None:
     """Record what a folder is a download of, since img2dataset keeps finished shards of any other."""
     with table.open("rb") as file:
         digest = hashlib.file_digest(file, "blake2b").hexdigest()
-    options = {"--url": how.url, "--caption": how.caption, "--image-size": how.image_size,
-               "--resize-mode": how.resize_mode}  # fmt: skip
-    facts, record = (
-        {"content of the table": digest, **options},
-        folder / "download-options",
-    )  # img2dataset reads all *.json there
-    before = facts
+    facts = {
+        "content of the table": digest, "--url": how.url, "--caption": how.caption,
+        "--image-size": how.image_size, "--resize-mode": how.resize_mode,
+    }  # fmt: skip
+    before, record = facts, folder / "download-options"  # not *.json, all of which img2dataset reads
     if record.exists() and any(folder.glob("*.tar")):
         try:
             before = dict(json.loads(record.read_text(encoding="utf-8")))
