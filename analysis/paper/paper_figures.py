@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.answers.equivalence import equivalences
 from analysis.answers.frontier import frontier
-from analysis.cells.column_map import ColumnMap
+from analysis.cells.importing.column_map import ColumnMap
 from analysis.charts.bar_figures import quality_bars, strategy_bars
 from analysis.charts.compute_figures import over_compute
 from analysis.charts.figure_data import FigureData, Missing

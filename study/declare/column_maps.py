@@ -6,7 +6,7 @@ from typing import Literal
 
 import pandas as pd
 
-from analysis.cells.column_map import OPTIONAL, REQUIRED, Column, ColumnMap
+from analysis.cells.importing.column_map import OPTIONAL, REQUIRED, Column, ColumnMap
 from analysis.cells.table import READING_ERROR, TEXT
 from analysis.error_unit import is_loss
 from budgets.declaration import values

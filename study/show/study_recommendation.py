@@ -8,7 +8,7 @@ import pandas as pd
 from analysis.answers.recommend.recommendation import recommend
 from analysis.answers.recommend.recommendation_text import recommendation_lines
 from analysis.cells.bootstrap import cell_draws
-from analysis.cells.column_map import import_table
+from analysis.cells.importing.import_table import import_table
 from analysis.cells.missing import with_budgets
 from analysis.cells.table import tidy
 from analysis.design.course import unsettled

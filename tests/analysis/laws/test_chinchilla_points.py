@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from analysis.cells.column_map import import_table
+from analysis.cells.importing.import_table import import_table
 from analysis.cells.table import tidy
 from analysis.laws.surfaces.surface import fit, fit_draws
 from analysis.laws.surfaces.surface_search import Data, project, search

@@ -9,7 +9,7 @@ from s3fs import S3FileSystem
 from werkzeug.serving import make_server
 
 
-class _Quiet(MotoRequestHandler):
+class _Quiet(MotoRequestHandler):  # type: ignore[misc]  # moto is not read, as it is large
     def log(self, *_words: object) -> None:
         pass
 

@@ -7,7 +7,7 @@ import pytest
 
 from analysis.answers.equivalence import equivalences
 from analysis.cells.bootstrap import cell_draws
-from analysis.cells.column_map import import_table
+from analysis.cells.importing.import_table import import_table
 from analysis.cells.table import records, tidy
 from analysis.laws.laws import laws
 from study.cli import main

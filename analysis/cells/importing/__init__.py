@@ -1,0 +1,1 @@
+"""Import of tables of results into the results schema."""
