@@ -13,7 +13,10 @@ from analysis.labels import budget_text
 from budgets.book.book import SPENDING
 
 _SPENT_COLUMNS = ("spent", "wasted", "evaluation", "hours")
-STARTS = ("study-started", "tuning-started")
+TUNING, EARLIER = "tuning", "earlier declarations"
+"""Levels of trials that the plan lacks: those of a tuning, and those of the declaration before an edit."""
+_TUNING_STARTED = "tuning-started"
+STARTS = ("study-started", _TUNING_STARTED)
 ENDS = ("trial-finished", "trial-retried", "trial-left", "trial-failed")
 _BESIDE = ("node-left-out",)  # recorded just before a run starts; counting it would lengthen the run before
 
@@ -160,10 +163,23 @@ def _busy_s(phase: pd.DataFrame, last: float) -> float:
     return seconds + float((last - running["time"]).sum())
 
 
-def by_level(plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame | None = None) -> pd.DataFrame:
+def tuning_trials(events: pd.DataFrame) -> set[str]:
+    """Return the trials that ran in a tuning."""
+    if events.empty or "trial" not in events:
+        return set()
+    return {
+        str(trial)
+        for _, phase in _phases(events)
+        if phase["event"].iloc[0] == _TUNING_STARTED
+        for trial in phase["trial"].dropna()
+    }
+
+
+def by_level(plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
     """Return training FLOPs and hours by budget level.
 
-    Charges for other work, and tuning trials (which are not in the plan), have rows of their own.
+    Charges for other work, tuning trials and trials of earlier declarations, which are not in the plan, have
+    rows of their own.
 
     Returns:
         Columns ``level`` (text), ``trials``, ``planned``, ``spent`` (waste included), ``wasted``,
@@ -184,7 +200,7 @@ def by_level(plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame | No
         "spent": _by_what(ledger, attempts, "train_flops"),
         "wasted": _by_what(ledger, ("wasted",), "train_flops"),
         "evaluation": _by_what(ledger, attempts, "evaluation_flops"),
-        "hours": trial_hours(pd.DataFrame() if events is None else events),
+        "hours": trial_hours(events),
     }
     for kind, known in of_trial.items():
         planned[kind] = planned["trial"].map(known).fillna(0.0)
@@ -192,10 +208,12 @@ def by_level(plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame | No
     for (regime, level), group in planned.groupby(["regime", "budget"], sort=True):
         sums = {kind: float(group[kind].sum()) for kind in ("planned", *_SPENT_COLUMNS)}
         rows.append({"level": budget_text(str(regime), float(str(level))), "trials": len(group)} | sums)
-    tuned = {trial for known in of_trial.values() for trial in known} - set(plan["trial"])
-    if tuned:
-        sums = {kind: sum(known.get(trial, 0.0) for trial in tuned) for kind, known in of_trial.items()}
-        rows.append({"level": "tuning", "trials": len(tuned), "planned": sums["spent"]} | sums)
+    unplanned = {trial for known in of_trial.values() for trial in known} - set(plan["trial"])
+    tuned = tuning_trials(events)
+    for name, trials in ((TUNING, unplanned & tuned), (EARLIER, unplanned - tuned)):
+        if trials:
+            sums = {kind: sum(known.get(trial, 0.0) for trial in trials) for kind, known in of_trial.items()}
+            rows.append({"level": name, "trials": len(trials), "planned": sums["spent"]} | sums)
     scored = _by_what(ledger, ("charged",), "evaluation_flops")
     for what, flops in _by_what(ledger, ("charged",), "train_flops").items():
         rows.append({

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.answers.cost import ENDS, STARTS, run_time
+from analysis.answers.cost import EARLIER, ENDS, STARTS, TUNING, run_time, tuning_trials
 from analysis.answers.frontier import CLEAR
 from analysis.cells.table import CONFIGURATION, records
 from analysis.charts.figure_data import JOINED, FigureData, Missing, mark_frame
@@ -101,6 +101,7 @@ def schedule(plan: pd.DataFrame, events: pd.DataFrame) -> FigureData | Missing:
         return Missing(title=title, reason="no trial has ended yet")
     level = {row["trial"]: _level_text(row) for row in records(plan)}
     what = {row["trial"]: configuration_text(row) for row in records(plan)}
+    tuned = tuning_trials(events)
     rows: list[dict[str, Any]] = []
     minute = 60.0
     starts = events["event"].isin(STARTS).cumsum()
@@ -110,18 +111,19 @@ def schedule(plan: pd.DataFrame, events: pd.DataFrame) -> FigureData | Missing:
         for event in records(run[run["event"].isin(ENDS) & run["slot"].notna() & run["wall_s"].notna()]):
             end = (offset + float(event["time"]) - began) / minute
             trial = str(event["trial"])
+            beside = TUNING if trial in tuned else EARLIER  # where the plan lacks it
             lost = event["event"] in ("trial-retried", "trial-failed")
             rows.append({
-                "mark": "span", "series": level.get(trial, "tuning"), "x": end,
+                "mark": "span", "series": level.get(trial, beside), "x": end,
                 "low": max(0.0, end - float(event["wall_s"]) / minute), "y": float(event["slot"]),
                 "label": f"slot {int(event['slot'])}", "line": "lost" if lost else "",
-                "text": f"{what.get(trial, 'tuning')}, {level.get(trial, trial)}: "
+                "text": f"{what.get(trial, beside)}, {level.get(trial, trial)}: "
                 f"{float(event['wall_s']) / minute:.1f} min{', ' + event['event'][6:] if lost else ''}",
             })  # fmt: skip
         offset += float(run["time"].max()) - began
     if not rows:
         return Missing(title=title, reason="no trial has ended in a slot yet")
-    order = list(dict.fromkeys([*level.values(), "tuning"]))
+    order = list(dict.fromkeys([*level.values(), TUNING, EARLIER]))
     rows.sort(key=lambda row: (order.index(row["series"]), row["low"]))
     slots = len({row["y"] for row in rows})
     share = run_time(events).busy or 0.0

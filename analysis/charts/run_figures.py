@@ -115,10 +115,10 @@ def _thin(x: Floats, y: Floats) -> list[tuple[float, float]]:
     ]
 
 
-def ledger_bars(plan: pd.DataFrame, ledger: pd.DataFrame) -> FigureData | Missing:
+def ledger_bars(plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame) -> FigureData | Missing:
     """Return the figure of FLOPs planned, spent and wasted by budget level, and of other charges."""
     title = "Compute planned and spent"
-    levels = by_level(plan, ledger)
+    levels = by_level(plan, ledger, events)
     if levels.empty:
         return Missing(title=title, reason="there is no plan")
     kinds = [kind for kind in ("planned", "spent", "wasted") if levels[kind].any()]

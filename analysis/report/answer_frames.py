@@ -142,7 +142,7 @@ FRAMES: Mapping[str, tuple[str, ColumnMeanings]] = {
     "cost": (
         "Training FLOPs and device hours by budget level; empty for an imported study.",
         {
-            "level": ("Budget level, tuning or other charge, in words", ""),
+            "level": ("Budget level, tuning, earlier declarations or other charge, in words", ""),
             "trials": ("Number of planned trials", ""),
             "planned": ("Planned training FLOPs", "FLOPs"),
             "spent": ("Training FLOPs spent, waste included", "FLOPs"),

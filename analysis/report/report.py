@@ -106,7 +106,7 @@ def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Mi
             else (run_figures.midway_errors(found.trials, draws, study.midway, study.results),)
         ),
         course_figures.plan_grid(study.plan, study.left_out, study.results),
-        run_figures.ledger_bars(study.plan, study.ledger),
+        run_figures.ledger_bars(study.plan, study.ledger, study.events),
         course_figures.schedule(study.plan, study.events),
         *course_figures.design_course(study.events),
     )

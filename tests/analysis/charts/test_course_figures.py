@@ -59,6 +59,14 @@ def test_a_slot_shows_attempts_one_after_the_other_and_which_were_lost(frames: S
         {"time": 9000.0, "event": "study-started", "slots": 1},
         {"time": 9060.0, "event": "trial-finished", "trial": trials[1], "slot": 0, "wall_s": 60.0},
     ])  # fmt: skip
+    before = pd.DataFrame([
+        {"time": 0.0, "event": "tuning-started", "slots": 1},
+        {"time": 60.0, "event": "trial-finished", "trial": "tuned", "slot": 0, "wall_s": 60.0},
+        {"time": 70.0, "event": "study-started", "slots": 1},
+        {"time": 130.0, "event": "trial-finished", "trial": "removed", "slot": 0, "wall_s": 60.0},
+    ])  # fmt: skip
+    data = drawn(schedule(frames.plan, pd.concat([before, events], ignore_index=True)))
+    assert {"tuning", "earlier declarations"} < set(data.frame["series"])
     data = drawn(schedule(frames.plan, events))
     spans = data.frame.sort_values("low")
     assert spans["low"].tolist() == [0.0, 1.0, 3.0]
@@ -70,14 +78,14 @@ def test_a_slot_shows_attempts_one_after_the_other_and_which_were_lost(frames: S
     assert sum(bar.get_hatch() is not None and bar.get_hatch() != "" for bar in bars) == 1
 
 
-def test_what_the_tuning_cost_has_its_own_row(frames: StudyFrames) -> None:
+def test_what_earlier_declarations_cost_has_its_own_row(frames: StudyFrames) -> None:
     extra = [
-        {"entry": "spent", "what": "tuned-1", "train_flops": 5e11, "evaluation_flops": 0.0},
-        {"entry": "wasted", "what": "tuned-2", "train_flops": 1e11, "evaluation_flops": 0.0},
+        {"entry": "spent", "what": "removed-1", "train_flops": 5e11, "evaluation_flops": 0.0},
+        {"entry": "wasted", "what": "removed-2", "train_flops": 1e11, "evaluation_flops": 0.0},
     ]
     ledger = pd.concat([frames.ledger, pd.DataFrame(extra)], ignore_index=True)
-    levels = by_level(frames.plan, ledger).set_index("level")
-    assert [levels[name]["tuning"] for name in ("trials", "spent", "wasted")] == [2, 6e11, 1e11]
+    levels = by_level(frames.plan, ledger, frames.events).set_index("level")
+    assert [levels[name]["earlier declarations"] for name in ("trials", "spent", "wasted")] == [2, 6e11, 1e11]
     gone = ledger[ledger["entry"] != "reserved"]
     assert levels["spent"].sum() == pytest.approx(gone["train_flops"].to_numpy(float).sum())
 

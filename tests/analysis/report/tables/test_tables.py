@@ -57,15 +57,27 @@ def test_levels_sum_to_the_ledger(frames: StudyFrames) -> None:
     assert levels["trials"].sum() == 99
 
 
-def test_what_a_tuning_paid_is_planned_in_the_levels_and_in_all(frames: StudyFrames) -> None:
-    tuned = [{"entry": each, "what": "tuned", "train_flops": 7e12, "evaluation_flops": 0.0} for each in
-             ("reserved", "spent")]  # fmt: skip
-    ledger = pd.concat([frames.ledger, pd.DataFrame(tuned)], ignore_index=True)
+def test_what_a_tuning_and_earlier_declarations_paid_is_planned_in_the_levels_and_in_all(
+    frames: StudyFrames,
+) -> None:
+    paid = [
+        {"entry": entry, "what": what, "train_flops": flops, "evaluation_flops": 0.0}
+        for what, flops in (("tuned", 7e12), ("removed", 3e12))
+        for entry in ("reserved", "spent")
+    ]
+    ledger = pd.concat([frames.ledger, pd.DataFrame(paid)], ignore_index=True)
+    tuning = pd.DataFrame([
+        {"time": -9.0, "event": "tuning-started", "slots": 1},
+        {"time": -9.0, "event": "trial-started", "trial": "tuned", "slot": 0},
+        {"time": -1.0, "event": "trial-finished", "trial": "tuned", "slot": 0, "wall_s": 8.0},
+    ])  # fmt: skip
+    events = pd.concat([tuning, frames.events], ignore_index=True)
 
-    levels, cost = by_level(frames.plan, ledger), totals(frames.plan, ledger, frames.events)
+    levels, cost = by_level(frames.plan, ledger, events), totals(frames.plan, ledger, events)
 
     assert levels["planned"].sum() == cost.planned_flops == cost.spent_flops
-    assert levels.set_index("level")["planned"]["tuning"] == 7e12
+    planned = levels.set_index("level")["planned"]
+    assert [planned[name] for name in ("tuning", "earlier declarations")] == [7e12, 3e12]
 
 
 def test_time_is_read_from_the_events(frames: StudyFrames) -> None:
