@@ -54,6 +54,7 @@ def plan_json(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str
         "levels": list(plan.levels),
         "study_flops": plan.study_flops,
         "train_flops": plan.train_flops,
+        "most_flops": plan.most_flops,  # less than all trials cost if a design stops at the study budget
         "evaluation_flops": plan.evaluation_flops,
         "train_flops_by": {axis: plan.train_flops_by(what) for axis, what in plan_axes().items()},
         "charges": [asdict(charge) for charge in plan.charges],

@@ -206,6 +206,8 @@ def test_design_stays_within_the_study_budget_of_a_grid_that_costs_more(
     assert "the study costs 130 GFLOP at most" in planned
     assert " of training in all; at most 130 GFLOP, the study budget, is spent" in planned
     assert re.search(r"about \d+ s of one slot, if the whole grid ran \(", planned)
+    exported = json.loads(run(f"plan {declaration} --results {tmp_path} --format json"))
+    assert exported["most_flops"] == 130e9 < exported["train_flops"]
     priced = (
         text.replace("study: 10 TFLOP", "study: 130 GFLOP")
         + "cluster: {device: h100-sxm, price_per_hour: 2}\n"
