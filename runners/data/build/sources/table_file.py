@@ -62,6 +62,9 @@ def read_table(path: Path, texts: Sequence[str] = ()) -> pd.DataFrame:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
         if path.suffix in {".csv", ".tsv", ".jsonl"}:
+            with path.open("rb") as file:
+                if file.read(2) in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:
+                    raise ValueError("its text is UTF-16; save it as UTF-8")
             try:
                 return _read_text(path, texts, "strict")
             except UnicodeDecodeError:

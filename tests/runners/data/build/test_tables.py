@@ -158,3 +158,10 @@ def test_a_wrong_line_of_a_table_is_named(tmp_path: Path, line: str, message: st
     (tmp_path / "t.jsonl").write_text('{"path": "a.png", "caption": "a"}\n' + line + "\n")
     with pytest.raises(ValueError, match=rf"cannot read table .*t\.jsonl: {message}"):
         built(tmp_path / "t.jsonl")
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl"])
+def test_a_table_in_utf_16_says_so(ending: str, tmp_path: Path) -> None:
+    (tmp_path / f"t.{ending}").write_text("image,caption\na.jpg,one\n", encoding="utf-16")
+    with pytest.raises(ValueError, match="its text is UTF-16; save it as UTF-8"):
+        built(tmp_path / f"t.{ending}")
