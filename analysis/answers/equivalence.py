@@ -16,7 +16,8 @@ from analysis.answers.robustness import BASELINE
 from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.curves import X_COLUMNS, alike, curve_text
-from analysis.cells.intervals import Interval, intervals
+from analysis.cells.intervals import Interval, interval, intervals
+from analysis.cells.pareto import SAME_COST
 from analysis.labels import strategy_text
 from analysis.laws.laws import Law, pair
 
@@ -67,7 +68,8 @@ def equivalences(draws: CellDraws, laws: tuple[Law, ...], *, along: str) -> pd.D
         One row per strategy, curve and x: ``along``, ``held`` (text), ``strategy`` (text), ``x``, ``ratio``
         with the fields of ``Interval`` (0 or infinite if only bounded), ``bound`` (lowest and highest ratio
         within the measured range of the baseline), ``by`` (``laws`` or ``cells``, how both were read) and
-        ``verdict``: ``worth more`` or ``worth less`` if the interval lies above or below 1, or ``undecided``.
+        ``verdict``: ``worth more`` or ``worth less`` if the interval lies above or below 1, or ``undecided``;
+        draws beyond the range of the baseline count as above or below 1 if this range reaches x.
     """
     rows = []
     for group in alike(laws, along=along, axis="strategy"):
@@ -90,11 +92,10 @@ def worth(draws: CellDraws, base: Law, law: Law) -> list[dict[str, Any]]:
     for place, x in enumerate(places.tolist()):
         ratio = equivalent(own[:, place], curve, at, x=x) / x
         bound = (float(reach.min() / x), float(reach.max() / x))
-        ends = Interval()
+        ends, verdict = Interval(), "undecided"
         if informed:
             ends = intervals(np.clip(ratio, *bound), refits).open_at(*bound)
-        more, less = ends.low > 1 + _SAME, ends.high < 1 - _SAME
-        verdict = "worth more" if more else ("worth less" if less else "undecided")
+            verdict = _verdict(*interval(ratio[1 : 1 + refits]), bound)
         rows.append({
             "along": law.along, "held": curve_text(law, without="strategy"),
             "strategy": strategy_text(str(law.identity["strategy"])), "x": x, "ratio": float(ratio[0]),
@@ -102,3 +103,14 @@ def worth(draws: CellDraws, base: Law, law: Law) -> list[dict[str, Any]]:
             "verdict": verdict,
         } | asdict(ends))  # fmt: skip
     return rows
+
+
+def _verdict(low: float, high: float, bound: tuple[float, float]) -> str:
+    """Return the verdict on an interval of ratios, whose ends are 0 or infinite beyond the bounds.
+
+    A strategy that is better at x than the baseline within its whole range is worth more only if this range
+    reaches x, up to the rounding of levels to whole batches.
+    """
+    if low > 1 + _SAME and (np.isfinite(low) or bound[1] * SAME_COST >= 1):
+        return "worth more"
+    return "worth less" if high < 1 - _SAME and (high > 0 or bound[0] <= SAME_COST) else "undecided"

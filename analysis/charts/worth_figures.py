@@ -39,7 +39,8 @@ def equivalence(draws: CellDraws, table: pd.DataFrame, *, along: str) -> FigureD
         fixed = {"panel": str(panel)}
         ends = (float(mine["x"].min()), float(mine["x"].max()))
         rows += [fixed | {"mark": "reference", "line": "one", "y": 1.0, "x": end} for end in ends]
-        rows += [fixed | _ratio(row) for row in records(mine.sort_values(["strategy", "x"]))]
+        ratios = map(_ratio, records(mine.sort_values(["strategy", "x"])))
+        rows += [fixed | mark for marks in ratios for mark in marks]
     left = here["held"].nunique() - len(panels)
     return FigureData(
         name=f"equivalence-{along}",
@@ -61,18 +62,20 @@ def equivalence(draws: CellDraws, table: pd.DataFrame, *, along: str) -> FigureD
     )
 
 
-def _ratio(row: dict[str, Any]) -> dict[str, Any]:
+def _ratio(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the point of a ratio, and its arrow if it is a bound."""
     lowest, highest = row["bound"]
     ratio = min(max(float(row["ratio"]), lowest), highest)
     sign, arrow = {0.0: ("at most ", "↓"), inf: ("at least ", "↑")}.get(float(row["ratio"]), ("", ""))
-    mark = "bound" if arrow else "undecided" if row["verdict"] == "undecided" else "point"
     at = format_flops(row["x"]) if row["along"] == "compute" else f"{count_text(row['x'])} pairs"
-    return {
-        "mark": mark, "series": row["strategy"], "x": row["x"], "y": ratio, "label": arrow,
+    here = {"series": row["strategy"], "x": row["x"], "y": ratio}
+    point = here | {
+        "mark": "undecided" if row["verdict"] == "undecided" else "point",
         "low": max(row["low"], lowest) if pd.notna(row["low"]) else row["low"],
         "high": min(row["high"], highest) if pd.notna(row["high"]) else row["high"],
         "text": f"{row['strategy']} at {at}: {sign}{ratio:.2f} times, {row['verdict']}",
-    }  # fmt: skip
+    }
+    return [point, here | {"mark": "bound", "label": arrow}] if arrow else [point]
 
 
 def shift(results: pd.DataFrame, *, metric: str, draws: CellDraws) -> FigureData | Missing:

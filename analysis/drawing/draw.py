@@ -25,7 +25,7 @@ from analysis.drawing.style import STYLE, looks
 from analysis.labels import count_text
 from budgets.quantity import format_flops
 
-_MEASURED = ("point", "undecided", "bound", "best", "best, not clear", "other")
+_MEASURED = ("point", "undecided", "best", "best, not clear", "other")
 _MOST_TICKS = 5
 _APART = 0.15  # least distance of two ticks in ln x, for each of them
 _EDGE = 0.1

@@ -14,8 +14,7 @@ from analysis.charts.figure_data import FigureData
 from analysis.drawing.drawable_text import drawable
 
 _HOVERED = (
-    "other", "point", "best", "best, not clear", "minimum", "undecided", "bound", "bar",
-    "column", "cell", "span",
+    "other", "point", "best", "best, not clear", "minimum", "undecided", "bar", "column", "cell", "span",
 )  # fmt: skip
 _RADIUS = 4.5
 _HANDLE = 20.0

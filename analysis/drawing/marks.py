@@ -51,7 +51,6 @@ def draw_marks(axes: Axes, frame: DataFrame, looks: dict[str, Look]) -> None:
         _draw_points(axes, rows[rows["mark"] == "point"], look, face=look.colour)
         bounds = rows[rows["mark"] == "bound"]
         _draw_points(axes, rows[rows["mark"] == "undecided"], look, face="white")
-        _draw_points(axes, bounds, look, face="white")
         for x, y, arrow in zip(bounds["x"], bounds["y"], bounds["label"], strict=True):
             axes.annotate(
                 arrow, (x, y), (0, 3 if arrow == "↑" else -3), textcoords="offset points", ha="center",
@@ -130,7 +129,7 @@ def _shapes(rows: DataFrame) -> set[str]:
     """Return whether a series has points and a solid or thin line."""
     marks = set(rows["mark"])
     lines = bool(marks & {"law", "line"}) or (rows["line"] == JOINED).sum() > 1
-    points = bool(marks & {"point", "undecided", "bound", "best", "best, not clear"})
+    points = bool(marks & {"point", "undecided", "best", "best, not clear"})
     return {name for name, there in (("line", lines), ("point", points)) if there}
 
 

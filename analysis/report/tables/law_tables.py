@@ -22,6 +22,7 @@ from analysis.labels import (
     listed,
 )  # fmt: skip
 from analysis.laws.holdout import Holdout
+from analysis.laws.law_fit import LawFit
 from analysis.laws.laws import Law
 from analysis.laws.surfaces.surface_forecast import FamilySurface
 from analysis.report.tables.tables import Table, share_text, x_interval, x_text
@@ -231,10 +232,19 @@ def _envelope_text(one: Envelope, unit: ErrorUnit) -> str:
         return f"{capital(one.regime)}: no law of the envelope: {law.reason}."
     ends = interval_text(one.alpha.low, one.alpha.high)
     return (
-        f"{capital(one.regime)}: the lowest curve at each compute follows "
-        f"{unit.number(law.floor)} + {unit.number(law.scale)}·(C/{law.unit:.3g})^-α{unit.sign}, "
+        f"{capital(one.regime)}: the lowest curve at each compute follows {law_text(law, unit)}, "
         f"α = {law.alpha:.3f} {ends and ends + ' '}({law.status})."
     )
+
+
+def law_text(law: LawFit, unit: ErrorUnit) -> str:
+    """Return a law over compute C as a formula of its form, with α left as a symbol."""
+    floor = f"{unit.number(law.floor)} + " if law.form.floor else ""
+    if law.form.bounded:
+        above = unit.number(law.scale - law.floor)
+        return f"{floor}{above}·q/(1 + q){unit.sign} with q = (C/{law.shift:.3g})^-α"
+    base = f"(C + {law.shift:.3g})/{law.unit + law.shift:.3g}" if law.form.shift else f"C/{law.unit:.3g}"
+    return f"{floor}{unit.number(law.scale)}·({base})^-α{unit.sign}"
 
 
 def exponents(found: pd.DataFrame) -> Table:
@@ -301,6 +311,7 @@ def _ratios(low: float, high: float, bound: tuple[float, float]) -> str:
 
 
 def _ratio(ratio: float, bound: tuple[float, float]) -> str:
-    if ratio == 0:
+    """Return a ratio as text; the end of an interval that was cut at a bound lies beyond it as well."""
+    if ratio <= bound[0]:
         return f"<×{bound[0]:.2g}"
-    return f">×{bound[1]:.2g}" if isinf(ratio) else f"×{ratio:.2f}"
+    return f">×{bound[1]:.2g}" if ratio >= bound[1] else f"×{ratio:.2f}"

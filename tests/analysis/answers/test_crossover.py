@@ -181,6 +181,27 @@ def test_a_strategy_that_halves_the_compute_is_worth_twice_as_much() -> None:
     last = table.iloc[-1]
     assert np.isinf(last["high"])
     assert last["bound"][1] == pytest.approx(1, rel=1e-3)
+    assert last["verdict"] == "worth more", "the whole of the baseline's range reaches x, and is not enough"
+
+
+@pytest.mark.parametrize("more", [1.0, 1.0002, 1 / 1.0002])
+def test_rounding_to_whole_batches_does_not_decide_about_the_ends_of_the_range(more: float) -> None:
+    levels = np.geomspace(2e11, 2e13, 5)
+    plain = np.array([0.70, 0.62, 0.55, 0.49, 0.44])
+    results = curves({"clip": plain, "slip": plain - 0.03, "flip-50": plain + 0.03}, levels)
+    results["train_flops"] *= np.where(results["strategy"] == "clip", more, 1.0)
+    table = equivalences(*fitted(results), along="compute").set_index(["strategy", "x"])["verdict"]
+    assert table["SLIP"].iloc[-1] == "worth more"
+    assert table["FLIP (50 %)"].iloc[0] == "worth less"
+
+
+def test_nothing_is_worth_more_because_the_baseline_ends_at_less_compute() -> None:
+    levels = np.geomspace(2e11, 2e13, 5)
+    plain = np.array([0.70, 0.62, 0.55, 0.49, 0.44])
+    results = curves({"clip": plain, "slip": plain}, levels)
+    results = results[(results["strategy"] != "clip") | (results["train_flops"] < 1e13)]
+    table = equivalences(*fitted(results), along="compute")
+    assert table["verdict"].iloc[-1] == "undecided"
 
 
 @pytest.mark.slow

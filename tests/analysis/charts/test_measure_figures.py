@@ -181,8 +181,12 @@ def test_a_ratio_beyond_the_measured_range_of_clip_is_drawn_as_a_bound(frames: S
     data = drawn(equivalence(draws, table, along="compute"))
     bounds = data.frame[data.frame["mark"] == "bound"]
     assert len(bounds)
-    assert bounds["text"].str.contains("at most|at least").all()
-    measured = data.frame[data.frame["mark"].isin(["point", "bound"])]
+    measured = data.frame[data.frame["mark"].isin(["point", "undecided"])]
+    there = measured.set_index(["series", "x"]).loc[list(zip(bounds["series"], bounds["x"], strict=True))]
+    assert there["text"].str.contains("at most|at least").all()
+    decided = ~there["text"].str.endswith("undecided")
+    assert decided.any()
+    assert (there["mark"] == decided.map({True: "point", False: "undecided"})).all()
     assert np.isfinite(measured[["x", "y"]].to_numpy(float)).all()
     assert (measured["low"] <= measured["y"] + 1e-9).all()
     assert (measured["y"] <= measured["high"] + 1e-9).all()

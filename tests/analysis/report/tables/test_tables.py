@@ -3,12 +3,17 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from analysis.answers.cost import by_level, run_time, totals, trial_hours
+from analysis.error_unit import PERCENT
+from analysis.laws.forms import FORMS, Curves, Form
+from analysis.laws.law_fit import LawFit
 from analysis.report.study_frames import StudyFrames
 from analysis.report.tables.latex import latex
+from analysis.report.tables.law_tables import law_text
 from analysis.report.tables.table_files import markdown, save
 from analysis.report.tables.tables import Table
 
@@ -168,3 +173,23 @@ def test_a_wide_table_says_once_what_all_rows_share_and_leaves_its_second_interv
     assert r"c8 & $\alpha$ \\" in text
     one = latex(replace(ODD, frame=frame.iloc[:1]))
     assert r"Along & compute \\" in one
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_the_printed_formula_of_a_law_gives_its_values(form: Form) -> None:
+    values = {"floor": 0.31, "scale": 0.9, "alpha": 0.4, "shift": 2e12, "unit": 1e12, "objective": 0.0}
+    zero = {"floor": form.floor, "shift": form.shift}
+    law = Curves(
+        form=form, at_bound=np.array([False]),
+        **{name: np.array([value if zero.get(name, True) else 0.0]) for name, value in values.items()},
+    )  # fmt: skip
+    fit = LawFit(law=law, form=form, status="ok", reason="fitted", rows=9, levels=5)
+    said, _, inner = law_text(fit, PERCENT).replace(" %", "").partition(" with q = ")
+    x = np.geomspace(1e11, 1e14, 7)
+
+    def value(formula: str, **known: object) -> object:
+        python = formula.replace("·", "*").replace("^", "**").replace("α", "alpha")
+        return eval(python, {"C": x, "alpha": 0.4, **known})  # noqa: S307 (our own formula)
+
+    printed = value(said, q=value(inner)) if inner else value(said)
+    np.testing.assert_allclose(np.asarray(printed, dtype=float) / 100, fit(x), rtol=1e-3)
