@@ -166,21 +166,34 @@ def _key(held: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(held.get(name) for name in CELL)
 
 
-def contrasts(draws: CellDraws, plan: pd.DataFrame | None = None) -> pd.DataFrame:
+def _values_by_comparison(lost: pd.DataFrame, axis: str) -> dict[tuple[Any, ...], str]:
+    """Return the values of lost cells along an axis as text, by the values of ``CELL`` without the axis."""
+    found: dict[tuple[Any, ...], list[str]] = {}
+    for cell in records(lost):
+        found.setdefault(_key(cell | {axis: None}), []).append(axis_text(axis, cell[axis]))
+    return {key: f"no run gave a number: {', '.join(values)}" for key, values in found.items()}
+
+
+def contrasts(
+    draws: CellDraws, plan: pd.DataFrame | None = None, lost: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """Return every comparison along every axis.
 
     Args:
         draws: Cells of the study.
         plan: Plan from ``missing.with_budgets``; without it no runs count as missing.
+        lost: Cells from ``missing.lost_cells``; without it none has lost all of its runs.
 
     Returns:
         One row per comparison: ``axis``, ``regime``, ``budget``, ``held`` (text), ``values`` (texts along the
         axis), ``best`` (text), ``place`` of the best along the axis (``first``, ``middle``, ``last``), the
-        columns of ``frontier.choice_columns``, and ``lacking`` (planned runs without a result, as text).
+        columns of ``frontier.choice_columns``, and ``lacking`` (planned runs without a result, and
+        values all of whose runs were lost, as text).
     """
     rows = []
     for axis in CONFIGURATION:
         planned = lacking(pd.DataFrame() if plan is None else plan, axis)
+        gone = {} if lost is None else _values_by_comparison(lost, axis)
         for comparison in comparisons(draws, axis):
             here = draws.take(comparison.positions)
             names = [axis_text(axis, value) for value in here.cells[axis]]
@@ -194,9 +207,10 @@ def contrasts(draws: CellDraws, plan: pd.DataFrame | None = None) -> pd.DataFram
             lacks = planned.get(_key(comparison.held), {})
             open_side = any(left == of for left, of in lacks.values())
             own, _ = lacks.get(here.cells[axis].iloc[choice.leader], (0, 0))
-            if row["verdict"] == "clear" and (open_side or own):
+            without = gone.get(_key(comparison.held), "")
+            if row["verdict"] == "clear" and (open_side or own or without):
                 row["verdict"] = "undecided"
-            row["lacking"] = _lacking_text(lacks, axis)
+            row["lacking"] = "; ".join(filter(None, (_lacking_text(lacks, axis), without)))
             rows.append(row)
     return pd.DataFrame(rows)
 

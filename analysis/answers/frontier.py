@@ -235,7 +235,7 @@ def of_measured(here: CellDraws, choice: Choice, measured: Choice) -> Choice:
     return replace(
         measured,
         verdict="undecided" if measured.verdict == "clear" else measured.verdict,
-        reason=f"{measured.reason}; {_and_more(names)} run at less compute only and might be lower here",
+        reason=f"{measured.reason}; {and_more(names)} run at less compute only and might be lower here",
     )
 
 
@@ -264,11 +264,18 @@ def _only_for_less(here: CellDraws, choice: Choice, names: list[str]) -> dict[st
     short = [name for name, is_short in zip(names, here.cells["short"], strict=True) if is_short]
     if not short or choice.verdict != "clear":
         return {}
-    said = f"{choice.reason}, but {_and_more(short)} run at only one, lower compute"
+    said = f"{choice.reason}, but {and_more(short)} run at only one, lower compute"
     return {"verdict": "undecided", "reason": said}
 
 
-def _and_more(names: list[str]) -> str:
+def lost_text(names: list[str]) -> str:
+    """Return that configurations have no result because all of their runs were lost."""
+    of = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+    return f"all runs of {of} diverged or gave no number"
+
+
+def and_more(names: list[str]) -> str:
+    """Return the first of some names and the number of the others, with a verb in the past."""
     return f"{names[0]} and {len(names) - 1} more were" if len(names) > 1 else f"{names[0]} was"
 
 

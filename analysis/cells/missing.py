@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from analysis.cells.table import CONFIGURATION, Trials, budgets
+from analysis.cells.table import CELL, CONFIGURATION, Trials, budgets
 
 WAITING = "not run yet"
 
@@ -30,6 +30,29 @@ def with_budgets(plan: pd.DataFrame, trials: Trials) -> pd.DataFrame:
     return plan.assign(
         budget=[same.get(value, value) for value in budget], ended=[trial in ended for trial in plan["trial"]]
     )
+
+
+def lost_cells(plan: pd.DataFrame, trials: Trials) -> pd.DataFrame:
+    """Return the cells all of whose runs diverged or gave no number.
+
+    Args:
+        plan: Plan from ``with_budgets``; it has the budget of a trial that diverged before it had spent it.
+        trials: Trials of the study.
+
+    Returns:
+        The columns of ``CELL``, ``train_flops`` of a trial and ``runs``, the number of those lost.
+    """
+    runs = trials.lost
+    if not plan.empty:
+        runs = plan[plan["trial"].isin(runs["trial"])]
+    if runs.empty:
+        return pd.DataFrame(columns=[*CELL, "train_flops", "runs"])
+    cells = runs.groupby([*CELL], as_index=False).agg(
+        train_flops=("train_flops", "max"), runs=("trial", "size")
+    )
+    with_result = trials.frame[[*CELL]].drop_duplicates()
+    found = cells.merge(with_result, how="left", on=[*CELL], indicator="found")
+    return found[found["found"] == "left_only"].drop(columns="found").reset_index(drop=True)
 
 
 def missing(plan: pd.DataFrame, trials: Trials, begun: Mapping[str, str]) -> pd.DataFrame:

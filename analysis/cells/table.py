@@ -33,6 +33,7 @@ KEPT = (
     "epochs", "parameters", "train_loss", "error", "images", "reading_error", "diverged",
     "trunk",
 )  # fmt: skip
+_LOST = ("trial", *CELL, "train_flops")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,11 +50,14 @@ class Trials:
             seen otherwise, see `budgets`.
         metric: Results column that ``error`` was computed from, such as ``held-out/top1``.
         excluded: ``trial``, ``status`` and ``reason`` of each row of the results that is not in ``frame``.
+        lost: Of those, the runs that diverged or gave no number: ``trial``, the columns of ``CELL`` and
+            ``train_flops``.
     """
 
     frame: pd.DataFrame
     metric: str
     excluded: pd.DataFrame
+    lost: pd.DataFrame
 
 
 def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
@@ -74,6 +78,7 @@ def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
             ),
             metric=metric,
             excluded=pd.DataFrame({name: pd.Series(dtype=object) for name in ("trial", "status", "reason")}),
+            lost=pd.DataFrame(columns=[*_LOST]),
         )
     if metric not in results and "status" in results and not (results["status"] == "finished").any():
         results = results.assign(**{metric: np.nan})  # all trials failed
@@ -107,6 +112,7 @@ def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
         frame=frame.sort_values([*CELL, "seed"], kind="stable").reset_index(drop=True),
         metric=metric,
         excluded=excluded.assign(reason=reasons).reset_index(drop=True),
+        lost=cells.loc[lost, [*_LOST]].reset_index(drop=True),
     )
 
 

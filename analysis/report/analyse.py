@@ -1,10 +1,8 @@
 """Computation of everything in a report from the frames of a study, before anything is drawn."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from analysis.answers.contrasts import Statement, contrasts, statements
@@ -12,25 +10,21 @@ from analysis.answers.cost import Cost, by_level, totals
 from analysis.answers.crossover import crossovers
 from analysis.answers.envelope import Envelope, envelopes
 from analysis.answers.equivalence import equivalences
-from analysis.answers.frontier import frontier
 from analysis.answers.quality_trade import QualityTrade, quality_trades
 from analysis.answers.robustness import robustness
-from analysis.answers.scope import with_scope
-from analysis.cells.bootstrap import CellDraws, cell_draws, curve_numbers
+from analysis.cells.bootstrap import CellDraws, cell_draws
 from analysis.cells.curves import X_COLUMNS
-from analysis.cells.missing import missing, with_budgets
-from analysis.cells.pareto import SAME_COST
-from analysis.cells.table import CELL, Trials, records, tidy
+from analysis.cells.missing import lost_cells, missing, with_budgets
+from analysis.cells.table import Trials, tidy
 from analysis.claims.claim_frame import from_figures, from_study
 from analysis.claims.findings import Finding, findings
-from analysis.design.course import by_design
 from analysis.laws.holdout import Holdout, holdout
 from analysis.laws.laws import Law, laws
 from analysis.laws.surfaces.surface_forecast import FamilySurface, family_surfaces
+from analysis.report.best_at_budgets import best_at_budgets
 from analysis.report.study_frames import StudyFrames
 from analysis.sizes.isoflop import IsoFlopCurve, isoflop_curves
 from analysis.sizes.scaling_exponents import Growth, growths, scaling_exponents
-from budgets.quantity import plural
 
 OnProgress = Callable[[str, int, int], None]
 """Takes a kind of work, the number of its steps that are done, and the number of all."""
@@ -118,16 +112,10 @@ def analyse(study: StudyFrames, progress: OnProgress = no_progress) -> Analysis:
     results, plan = study.results, study.plan
     trials = tidy(results, metric=study.metric)
     draws = cell_draws(trials, question="frontier")
-    best = frontier(draws)
     planned = with_budgets(plan, trials)
-    if len(best):
-        grid = with_budgets(pd.concat([plan, study.not_chosen]), trials)
-        counts = {"planned": planned, "grid": grid}
-        best = best.assign(**{name: _configurations(best, each) for name, each in counts.items()})
-        best = _so_far(by_design(best, study.events), planned)
-        best = with_scope(best, draws, plan=planned, left_out=study.left_out, rates=study.tuned_rates)
+    best = best_at_budgets(study, trials, draws)
     progress("analysis", 1, _STEPS)
-    table = contrasts(draws, planned)
+    table = contrasts(draws, planned, lost_cells(planned, trials))
     law_draws = cell_draws(trials, question="laws")
     fitted = (*laws(law_draws, along="compute"), *laws(law_draws, along="data"))
     progress("analysis", 2, _STEPS)
@@ -175,45 +163,3 @@ def analyse(study: StudyFrames, progress: OnProgress = no_progress) -> Analysis:
     )
     progress("analysis", _STEPS, _STEPS)
     return found
-
-
-def _so_far(best: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
-    """Mark winners as undecided while planned configurations or seeds of the winner have no result."""
-    verdicts, reasons = [], []
-    for row in records(best):
-        missing = row["planned"] - row["configurations"]
-        here = _planned_here(plan, row)
-        own = here if here.empty else here[(here[[*CELL]] == [row[name] for name in CELL]).all(axis=1)]
-        left, seeds = (int((~rows["ended"]).sum()) if len(rows) else 0 for rows in (here, own))
-        notes = []
-        if missing > 0:
-            notes.append(f"{row['configurations']} of {row['planned']} planned configurations finished")
-        if seeds > 0:
-            notes.append(f"{seeds} of its seeds {'has' if seeds == 1 else 'have'} no result")
-        verdicts.append("undecided" if row["verdict"] == "clear" and notes else row["verdict"])
-        so_far = "so far " if notes else ""
-        if left and not notes:
-            notes = [f"{plural(left, 'run')} of other configurations without a result"]
-        reasons.append("; ".join([so_far + row["reason"], *([", ".join(notes)] if notes else [])]))
-    return best.assign(verdict=verdicts, reason=reasons)
-
-
-def _planned_here(plan: pd.DataFrame, row: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the planned trials at a row's budget; outside fixed compute, those that cost no more."""
-    if plan.empty:
-        return plan
-    fixed = row["regime"] == "fixed-compute"
-    same = plan["budget"] == row["budget"] if fixed else plan["train_flops"] <= row["flops"] * SAME_COST
-    here: pd.DataFrame = plan[(plan["regime"] == row["regime"]) & same]
-    return here
-
-
-def _configurations(best: pd.DataFrame, plan: pd.DataFrame) -> list[int]:
-    """Return the number of configurations planned at each budget, at least the number measured there."""
-    return [
-        max(
-            len(np.unique(curve_numbers(_planned_here(plan, row)))) if len(plan) else 0,
-            int(row["configurations"]),
-        )
-        for row in records(best)
-    ]

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.answers.frontier import frontier
 from analysis.cells.bootstrap import CellDraws, cell_draws, stream
 from analysis.cells.intervals import interval
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import CELL, CONFIGURATION, records, tidy
 from analysis.error_unit import ErrorUnit
 from analysis.labels import budget_text, configuration_text, listed, metric_text
+from analysis.report.best_at_budgets import best_at_budgets
 from analysis.report.study_frames import StudyFrames
 from analysis.report.tables.table_files import replacing, save
 from analysis.report.tables.tables import Table
@@ -41,10 +41,8 @@ def compare(studies: Sequence[StudyFrames]) -> tuple[Table, Table]:
     if len(set(measures.values())) > 1:
         said = ", ".join(f"{name} measures {metric}" for name, metric in measures.items())
         raise ValueError(f"studies with different metrics can't be compared: {said}")
-    draws = {
-        study.name: cell_draws(tidy(study.results, metric=study.metric), question="frontier")
-        for study in studies
-    }
+    trials = {study.name: tidy(study.results, metric=study.metric) for study in studies}
+    draws = {name: cell_draws(mine, question="frontier") for name, mine in trials.items()}
     shared = {name: _shared(draws[names[0]], other) for name, other in draws.items() if name != names[0]}
     for name, cells in shared.items():
         if cells.empty:
@@ -52,7 +50,8 @@ def compare(studies: Sequence[StudyFrames]) -> tuple[Table, Table]:
                 f"{names[0]} and {name} can't be compared: no configuration ran in both at the same budget; "
                 f"{names[0]} has {_budgets(draws[names[0]])}, {name} has {_budgets(draws[name])}"
             )
-    return _answers(draws), _differences(studies[0].metric, draws, shared)
+    best = {study.name: best_at_budgets(study, trials[study.name], draws[study.name]) for study in studies}
+    return _answers(best), _differences(studies[0].metric, draws, shared)
 
 
 def _budgets(draws: CellDraws) -> str:
@@ -76,30 +75,33 @@ def _shared(first: CellDraws, other: CellDraws) -> pd.DataFrame:
     return once.sort_values("place_first").drop(columns=["budget_other", "apart"])
 
 
-def _answers(draws: Mapping[str, CellDraws]) -> Table:
-    best = {
-        # Without the regime, which a study with several adds.
-        name: {(row["regime"], row["at"].partition(" (")[0]): row for row in records(frontier(mine))}
-        for name, mine in draws.items()
-    }
+def _answers(best: Mapping[str, pd.DataFrame]) -> Table:
     first, *others = best
     rows = []
-    for key in best[first]:
-        if not any(key in best[name] for name in others):
+    for mine in records(best[first]):
+        found = {name: _same_budget(best[name], mine) for name in others}
+        theirs = [one for one in found.values() if one is not None]
+        if not theirs:
             continue
-        row = {"Budget": best[first][key]["at"]}
-        for name, mine in best.items():
-            found = mine.get(key)
-            row[name] = "–" if found is None else f"{configuration_text(found)} ({found['verdict']})"
-        row["Change"] = "; ".join(
-            dict.fromkeys(_change(best[first][key], best[name][key]) for name in others if key in best[name])
-        )
+        row = {"Budget": mine["at"]}
+        for name, one in {first: mine, **found}.items():
+            row[name] = "–" if one is None else f"{configuration_text(one)} ({one['verdict']})"
+        row["Change"] = "; ".join(dict.fromkeys(_change(mine, one) for one in theirs))
         rows.append(row)
     note = (
         "the configuration with the lowest error at each budget, with its verdict. Within the tie: another "
         "configuration leads, but one study's leader is among those that the other can't tell apart"
     )
     return Table(name="answers", title="What changed in the answer", note=note, frame=pd.DataFrame(rows))
+
+
+def _same_budget(best: pd.DataFrame, row: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the row of the same regime and nearest budget; None if that differs by more than rounding."""
+    same = best[best["regime"] == row["regime"]]
+    apart = np.abs(np.log(same["flops"].to_numpy(np.float64) / row["flops"]))
+    if not len(same) or apart.min() > np.log(SAME_COST):
+        return None
+    return records(same.iloc[[int(apart.argmin())]])[0]
 
 
 def _change(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
@@ -140,11 +142,14 @@ def _differences(metric: str, draws: Mapping[str, CellDraws], shared: Mapping[st
             })  # fmt: skip
     apart = sum(row["Verdict"] in ("lower", "higher") for row in rows)
     judged = sum(row["Verdict"] != _UNKNOWN for row in rows)
-    expected = f"; about {0.1 * judged:.2g} of equal studies would" if judged else ""
-    note = (
-        f"{metric_text(metric)}. Difference: its {unit.word} minus that of {first}. {apart} of "
-        f"{plural(len(rows), 'cell')} differ by more than the noise between seeds{expected}"
-    )
+    summary = f"{apart} of {plural(judged, 'cell')} {'differs' if apart == 1 else 'differ'}"
+    summary += f" by more than the noise between seeds; about {0.1 * judged:.2g} of equal studies would"
+    unjudged = plural(len(rows) - judged, "cell")
+    if not judged:
+        summary = f"{unjudged} not judged, since the noise between seeds is not known in both studies"
+    elif judged < len(rows):
+        summary += f"; {unjudged} not judged, since it is not known in both studies"
+    note = f"{metric_text(metric)}. Difference: its {unit.word} minus that of {first}. {summary}"
     for name, cells in shared.items():
         alone = {first: len(draws[first].cells) - len(cells), name: len(draws[name].cells) - len(cells)}
         lone = " and ".join(f"{plural(count, 'cell')} of {which}" for which, count in alone.items() if count)

@@ -5,12 +5,13 @@ Every configuration is read at the budget, see ``candidates``, and the best of t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.answers.frontier import Choice, choose, of_measured
+from analysis.answers.frontier import CLEAR, Choice, and_more, choose, of_measured
 from analysis.answers.recommend.candidates import (
     Reading,
     candidate_columns,
@@ -23,7 +24,7 @@ from analysis.answers.recommend.candidates import (
 from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.curves import Curve
-from analysis.cells.intervals import QUANTILE, column_intervals
+from analysis.cells.intervals import column_intervals
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import CELL, CONFIGURATION, records
 from analysis.labels import configuration_text
@@ -35,6 +36,8 @@ from budgets.quantity import format_flops, plural
 _NAMED = 3  # reasons in an error
 _REPEATED, _TIMES = 4.0, 2.0  # epochs that cost little (arXiv 2305.16264), and times beyond those measured
 _MOST_SEEDS = 30
+_POWER = 0.8
+_SHOWN = NormalDist().inv_cdf((1 + CLEAR) / 2) + NormalDist().inv_cdf(_POWER)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +80,8 @@ def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
     pairs: float,
     limit: float = FARTHEST,
     plan: pd.DataFrame | None = None,
+    lost: pd.DataFrame | None = None,
+    measured: CellDraws | None = None,
 ) -> Recommendation:
     """Recommend a configuration.
 
@@ -90,6 +95,10 @@ def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
         plan: Plan from ``missing.with_budgets``, with ``chosen``, False for what an adaptive design left out:
             while configurations that bear on the answer, or seeds of the best that were chosen, have no
             result, nothing is clear. By default all that was planned has ended.
+        lost: Cells from ``missing.lost_cells``: a configuration is not recommended at a compute at which, or
+            on the way to which, all of its runs were lost. By default there are none.
+        measured: The same cells with the draws of the report, which decide where all candidates were
+            measured; by default those of ``draws``.
 
     Raises:
         ValueError: No configuration can be read within the limit.
@@ -109,6 +118,9 @@ def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
             left_out.append({"curve": name, "reason": f"{reading}{limit_of_pool}"})
             continue
         row = _row(draws, one, reading, float(at), flops)
+        if reason := _lost_before(row, lost):
+            left_out.append({"curve": name, "reason": reason})
+            continue
         # In one epoch an unmeasured candidate is read at the compute that the pairs allow, so it always fits.
         bought = "subset_size" not in one.identity and reading.cell is None
         if bought or row["pool"] <= np.ceil(pairs):
@@ -118,10 +130,12 @@ def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
         too_large.append((row, reading))
     # A cell far below the budget says little of the budget, unless it is lower than all that was read there.
     lowest = min((reading.error[0] for _, reading in fitting), default=-np.inf)
+    unread = []
     for row, reading in far:
         if reading.error[0] < lowest:
             fitting.append((row, reading))
         else:
+            unread.append(row)
             reason = f"measured budgets end more than {limit:g} times from this one"
             left_out.append({"curve": configuration_text(row), "reason": reason})
     if not fitting:
@@ -131,9 +145,9 @@ def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
             f"no curve can be forecast at {format_flops(flops)}: "
             f"{'; '.join(why[:_NAMED]) or 'nothing was measured'}{more}"
         )
-    chosen = _repeating(
-        _choose(draws, fitting, too_large, pd.DataFrame(left_out, columns=["curve", "reason"]))
-    )
+    table = pd.DataFrame(left_out, columns=["curve", "reason"])
+    chosen = _choose(draws, measured, fitting, too_large, table)
+    chosen = _only_for_less(_repeating(chosen), unread)
     if plan is None or plan.empty:
         return chosen
     pools = [
@@ -158,6 +172,41 @@ def _repeating(chosen: Recommendation) -> Recommendation:
         choice=replace(chosen.choice, verdict="undecided", reason=reason),
         experiment=f"run {configuration_text(first)} at {format_flops(first['flops'])}",
     )
+
+
+def _only_for_less(chosen: Recommendation, unread: list[dict[str, Any]]) -> Recommendation:
+    """Return a recommendation that is not clear if others have a single run, at less compute.
+
+    As in `analysis.answers.frontier`, configurations that were declared for the same level are compared at
+    that level alone.
+    """
+    names = [configuration_text(row) for row in (*records(chosen.candidates), *unread) if row["short"]]
+    if not names or chosen.choice.verdict != "clear":
+        return chosen
+    first = records(chosen.candidates)[0]
+    reason = f"{chosen.choice.reason}, but {and_more(names)} run at only one, lower compute"
+    return replace(
+        chosen,
+        choice=replace(chosen.choice, verdict="undecided", reason=reason),
+        experiment=f"run {names[0]} at {format_flops(first['flops'])}",
+    )
+
+
+def _lost_before(row: dict[str, Any], lost: pd.DataFrame | None) -> str:
+    """Return that all runs of a configuration were lost at its compute or on the way there, else nothing."""
+    if lost is None or lost.empty or row["measured"]:
+        return ""
+    free = {"subset_size"} if row["regime"] == "one-epoch" else set()
+    names = [name for name in ("regime", *CONFIGURATION) if name not in free]
+    own = lost[(lost[names] == [row[name] for name in names]).all(axis=1)]
+    # In fixed compute the budget is the level, also of a run that diverged early.
+    flops = (own["budget"] if row["regime"] == "fixed-compute" else own["train_flops"]).to_numpy(np.float64)
+    between = (flops > row["most_flops"]) & (flops <= row["flops"] * SAME_COST)
+    here = np.flatnonzero((np.abs(np.log(flops / row["flops"])) <= np.log(SAME_COST)) | between)
+    if not len(here):
+        return ""
+    runs, where = int(own["runs"].iloc[here[0]]), format_flops(float(flops[here[0]]))
+    return f"all of its {runs} runs at {where} diverged or gave no number"
 
 
 def _so_far(chosen: Recommendation, plan: pd.DataFrame, flops: float) -> Recommendation:
@@ -196,7 +245,10 @@ def _row(draws: CellDraws, one: Curve, reading: Reading, at: float, flops: float
     behind = cells if reading.cell is None else cells.iloc[[reading.cell]]
     row = candidate_columns(draws, one, reading.flops)
     samples = reading.flops / float(cells["train_flops_per_sample"].mean())
+    short = reading.falling is not None and len(x) == 1 and row["regime"] != "fixed-compute"
     return row | {
+        "short": short, "most_flops": float(x.max()),
+        "place": -1 if reading.cell is None else int(one.positions[reading.cell]),
         "epochs": samples / row["subset_size"], "most_epochs": float(cells["epochs"].max()),
         "flops": reading.flops, "read": reading.read, "measured": reading.cell is not None,
         "factor": factor if factor > 1 else reading.flops / x.max(), "beyond": factor > SAME_COST,
@@ -210,12 +262,16 @@ def _row(draws: CellDraws, one: Curve, reading: Reading, at: float, flops: float
 
 def _choose(
     draws: CellDraws,
+    measured: CellDraws | None,
     fitting: list[tuple[dict[str, Any], Reading]],
     too_large: list[tuple[dict[str, Any], Reading]],
     left_out: pd.DataFrame,
 ) -> Recommendation:
     fitting = sorted(fitting, key=lambda one: float(one[1].error[0]))
     errors = _stacked([reading.error for _, reading in fitting], draws)
+    if measured is not None and all(reading.cell is not None and not row["ends"] for row, reading in fitting):
+        places = [row["place"] for row, _ in fitting]
+        errors = np.concatenate([measured.column("error")[None, places], measured.draws[:, places]])
     low, high = column_intervals(errors[1:])
     wide = low < high  # an interval without width is that of a single error, which was repeated
     ends = {"low": np.where(wide, low, np.nan), "high": np.where(wide, high, np.nan)}
@@ -284,11 +340,18 @@ def _experiment(draws: CellDraws, candidates: pd.DataFrame, choice: Choice) -> s
     if draws.source != "runs":
         return f"run {both} with three seeds each: the noise between seeds was not measured"
     noise = float((draws.draws.std(axis=0) * np.sqrt(draws.column("runs"))).mean())
-    # A gap shows if it exceeds z·√(2/seeds)·noise, the noise of the difference of two means.
-    seeds = int(np.ceil(2 * (QUANTILE * noise / max(gap, 1e-12)) ** 2))
+    # The difference of two means varies by √(2/seeds)·noise. A gap as large as the measured one shows with
+    # probability ``_POWER`` if it exceeds that by the quantiles of the verdict and of the power.
+    seeds = int(np.ceil(2 * (_SHOWN * noise / max(gap, 1e-12)) ** 2))
     if seeds > _MOST_SEEDS:
         return (
             f"a gap of {unit.gap(gap, fine=True)} with a noise of {unit.number(noise, fine=True)} would need "
             f"more than {_MOST_SEEDS} seeds each: take the cheaper of {both}"
         )
-    return f"run {both} with {plural(max(seeds, 2), 'seed')} each, enough to show a gap of {unit.gap(gap)}"
+    there = max(row["runs"] if row["measured"] and not row["ends"] else 0 for row in (first, second))
+    tied = len(choice.members) - 2
+    others = f"; {plural(tied, 'other')} {'is' if tied == 1 else 'are'} tied as well" if tied > 0 else ""
+    return (
+        f"run {both} until each has {plural(max(seeds, there + 1, 2), 'seed')}, which show a gap of "
+        f"{unit.gap(gap)} {_POWER:.0%} of the time{others}"
+    )

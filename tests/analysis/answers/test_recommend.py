@@ -380,7 +380,9 @@ def test_a_curve_that_ends_below_the_budget_may_fall_on_and_leaves_the_choice_un
     assert (found.choice.verdict, found.candidates["architecture"][0]) == ("undecided", "ViT-X")
     assert "ViT-M" in found.choice.reason
     assert "run at less compute only and might be lower here" in found.choice.reason
-    assert found.experiment.endswith(" seeds each, enough to show a gap of 4.0 points")
+    assert found.experiment.endswith(
+        " until each has 2 seeds, which show a gap of 4.0 points 80% of the time"
+    )
     assert " at 12 TFLOP with " in found.experiment, "neither was measured at the budget"
     here = recommended(results, 6e11)
     assert (here.choice.verdict, here.experiment[:8]) == ("clear", "nothing:")

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.report.analyse import analyse
 from analysis.report.comparison import compare, write_comparison
 from analysis.report.study_frames import StudyFrames
 from tests.analysis.synthetic import trial_row
@@ -35,8 +36,10 @@ def test_budgets_that_differ_by_rounding_are_the_same_and_cells_of_one_study_alo
 ) -> None:
     other = shifted(frames, 0.0)
     some = other.results[other.results["strategy"] != "slip"]
-    _, cells = compare([frames, replace(other, results=some.assign(level_flops=some["level_flops"] * 1.002))])
+    near = some.assign(level_flops=some["level_flops"] * 1.002)
+    answers, cells = compare([frames, replace(other, results=near, plan=other.plan.iloc[:0])])
     assert len(cells.frame) == 30
+    assert answers.frame["Budget"].tolist() == ["200 GFLOP", "900 GFLOP", "3.6 TFLOP"]
     assert cells.note.endswith("; 3 cells of made-up without a counterpart")
 
 
@@ -59,7 +62,9 @@ def test_studies_of_one_seed_are_not_judged_by_the_counting_of_answers_alone(fra
     _, cells = compare([single, other])
     assert set(cells.frame["Verdict"]) == {"unknown noise"}
     assert set(cells.frame["Interval"]) == {"–"}
-    assert cells.note.endswith("0 of 33 cells differ by more than the noise between seeds")
+    assert cells.note.endswith(
+        "33 cells not judged, since the noise between seeds is not known in both studies"
+    )
 
 
 def test_what_cannot_be_compared_is_refused_with_the_reason(frames: StudyFrames) -> None:
@@ -107,3 +112,18 @@ def test_leaders_that_are_undecided_in_both_studies_have_not_changed() -> None:
 
     answers, _ = compare([of_one_seed("one", 0.3, 0.5), of_one_seed("other", 0.5, 0.3)])
     assert answers.frame["Change"].tolist() == ["undecided in both"]
+
+
+def test_a_study_has_the_verdicts_of_its_own_report(frames: StudyFrames) -> None:
+    whole = analyse(frames).frontier
+    place = whole["verdict"].tolist().index("clear")
+    level, leader = whole["budget"].iloc[place], whole["architecture"].iloc[place]
+    other = (frames.results["level_flops"] == level) & (frames.results["architecture"] != leader)
+    some = frames.results[~frames.results["trial"].isin(frames.results[other]["trial"].head(3))]
+    half = replace(frames, name="half", results=some)
+
+    answers, _ = compare([frames, half])
+
+    said = answers.frame["half"].str.extract(r"\((\w+)\)$")[0].tolist()
+    assert said == analyse(half).frontier["verdict"].tolist()
+    assert said[place] == "undecided"
