@@ -4,11 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.answers.frontier import frontier
 from analysis.answers.recommend.candidates import smallest_pool
 from analysis.answers.recommend.recommendation import Recommendation, recommend
 from analysis.answers.recommend.recommendation_text import recommendation_lines
 from analysis.cells.bootstrap import CellDraws, cell_draws
-from analysis.cells.missing import with_budgets
+from analysis.cells.missing import lost_cells, with_budgets
 from analysis.cells.table import tidy
 from analysis.laws.holdout import Holdout, holdout
 from analysis.laws.laws import Law, laws
@@ -54,13 +55,17 @@ def recommended(
     limit: float = 30.0,
     plan: pd.DataFrame | None = None,
 ) -> Recommendation:
-    """Recommend; a study that several tests use is analysed once."""
+    return recommend(*analysed(results), flops=flops, pairs=pairs, limit=limit, plan=plan)
+
+
+def analysed(results: pd.DataFrame) -> tuple[CellDraws, tuple[Law, ...], Holdout]:
+    """Return the laws of a study; one that several tests use is analysed once."""
     key = int(pd.util.hash_pandas_object(results).sum())
     if key not in ANALYSED:
         draws = cell_draws(tidy(results, metric="held-out/top1"), question="laws")
         fitted = tuple(laws(draws, along="compute"))
         ANALYSED[key] = draws, fitted, holdout(draws, fitted)
-    return recommend(*ANALYSED[key], flops=flops, pairs=pairs, limit=limit, plan=plan)
+    return ANALYSED[key]
 
 
 def test_the_small_model_is_recommended_early_and_the_large_one_late() -> None:
@@ -100,6 +105,64 @@ def test_nothing_is_clear_while_planned_configurations_or_seeds_have_no_result()
     # A smaller budget than that of the missing trials does not wait for them.
     early = with_budgets(results.assign(chosen=True), tidy(results[~largest], metric="held-out/top1"))
     assert recommended(results[~largest], LEVELS[-2], plan=early).choice.verdict == "clear"
+
+
+def test_a_configuration_whose_runs_all_diverged_at_a_compute_is_not_recommended_there() -> None:
+    results = crossing()
+    gone = results["architecture"].eq("ViT-M") & results["level_flops"].eq(LEVELS[-1])
+    lost = results.assign(
+        status=np.where(gone, "diverged", "finished"),
+        **{"held-out/top1": results["held-out/top1"].mask(gone)},
+    )
+    trials = tidy(lost, metric="held-out/top1")
+    draws = cell_draws(trials, question="laws")
+    fitted = tuple(laws(draws, along="compute"))
+    for plan in (pd.DataFrame(), with_budgets(results.assign(chosen=True), trials)):
+        cells = lost_cells(plan, trials)
+        assert cells[["architecture", "runs"]].to_numpy().tolist() == [["ViT-M", 3]]
+        for flops, leaders in (
+            (LEVELS[-1], {"ViT-X"}),
+            (3 * LEVELS[-1], {"ViT-X"}),
+            (8e12, {"ViT-X", "ViT-M"}),
+        ):
+            found = recommend(
+                draws, fitted, holdout(draws, fitted), flops=flops, pairs=POOL, plan=plan, lost=cells
+            )
+            assert set(found.candidates["architecture"]) == leaders
+        assert (
+            "all of its 3 runs at 10 TFLOP diverged"
+            in recommend(
+                draws, fitted, holdout(draws, fitted), flops=LEVELS[-1], pairs=POOL, plan=plan, lost=cells
+            )
+            .left_out["reason"]
+            .item()
+        )
+
+
+def test_nothing_is_clear_where_others_ran_once_at_less_compute() -> None:
+    results = crossing().assign(regime="equal-samples")
+    worse = results[results["architecture"].eq("ViT-M")].assign(architecture="ConvNeXt-C")
+    worse = worse.assign(trial=worse["trial"] + "-c", **{"held-out/top1": worse["held-out/top1"] - 0.1})
+    results = pd.concat([results, worse], ignore_index=True)
+    later = results["architecture"].eq("ViT-X") & results["level_flops"].gt(LEVELS[0])
+    once = results[~later]
+    found = recommended(once, float(results["train_flops"].max()))
+    assert found.candidates["architecture"].iloc[0] == "ViT-M"
+    assert found.choice.verdict == "undecided"
+    assert found.choice.reason.endswith(" was run at only one, lower compute")
+    assert recommended(results, float(results["train_flops"].max())).choice.verdict == "clear"
+
+
+def test_where_all_was_measured_the_draws_of_the_report_decide() -> None:
+    results = crossing(noise=0.02)
+    trials = tidy(results, metric="held-out/top1")
+    report = cell_draws(trials, question="frontier")
+    found = recommend(*analysed(results), flops=LEVELS[2], pairs=POOL, measured=report)
+    best = frontier(report).set_index("budget").loc[LEVELS[2]]
+    first = found.candidates.iloc[0]
+    assert (found.choice.verdict, first["architecture"]) == (best["verdict"], best["architecture"])
+    assert (first["low"], first["high"]) == (best["low"], best["high"])
+    assert found.choice.probability[0] == best["probability"]
 
 
 def test_a_forecast_beyond_the_data_holds_the_truth_and_is_wider_than_within() -> None:

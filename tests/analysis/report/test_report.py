@@ -310,3 +310,23 @@ def test_a_winner_with_a_seed_without_result_is_undecided(frames: StudyFrames) -
     assert row["verdict"] == "undecided"
     assert row["reason"].startswith("so far ahead by ")
     assert row["reason"].endswith("; 1 of its seeds has no result")
+
+
+def test_a_configuration_that_lost_all_of_its_runs_leaves_the_best_undecided(frames: StudyFrames) -> None:
+    whole = analyse(frames).frontier
+    place = whole["verdict"].tolist().index("clear")
+    level, leader = whole["budget"].iloc[place], whole["architecture"].iloc[place]
+    other = (frames.results["level_flops"] == level) & (frames.results["architecture"] != leader)
+    cell = frames.results[other].groupby([*CONFIGURATION]).ngroup().eq(0)
+    lost = frames.results["trial"].isin(frames.results[other][cell]["trial"])
+    results = frames.results.assign(status=np.where(lost, "diverged", frames.results["status"]))
+    for study_frames in (frames, replace(frames, plan=frames.plan.iloc[:0])):
+        found = analyse(replace(study_frames, results=results))
+        row = found.frontier.iloc[place]
+        assert row["verdict"] == "undecided"
+        assert "all runs of " in row["reason"]
+        assert row["reason"].endswith(" diverged or gave no number")
+        assert not row["reason"].startswith("so far")
+        told = found.contrasts[found.contrasts["lacking"].str.contains("no run gave a number: ")]
+        assert set(told["budget"]) == {level}
+        assert "clear" not in set(told["verdict"])
