@@ -81,6 +81,7 @@ def forecasts(draws: CellDraws, found: Holdout, *, metric: str) -> FigureData | 
     held = found.points.loc[found.points["law"].isin(compared), "position"].nunique()
     scores = {row["law"]: unit.gap(row["error"], fine=True) for row in records(found.scores)}
     said = ", ".join(f"{law} {scores[law]}" for law in compared)
+    common = int(found.scores.loc[found.scores["compared"], "points"].min())
     left = "" if len(shown) == len(compared) else f" Drawn: {', '.join(shown)}."
     return FigureData(
         name="forecasts",
@@ -92,7 +93,7 @@ def forecasts(draws: CellDraws, found: Holdout, *, metric: str) -> FigureData | 
         caption=(
             f"{capital(metric_text(metric))} of {plural(held, 'cell')} at the largest budgets, as forecast "
             "by laws that were fitted without them, against the measured value; dashed: equality. Root mean "
-            f"square miss on the cells that all laws forecast: {said}.{left} "
+            f"square miss on the {common} cells that all laws forecast: {said}.{left} "
             f"Chosen: {'; '.join(f'{one.form.name}, {one.reason}' for one in found.choices.values())}."
         ),
         alt=f"{title}: miss by law: {said}.",
@@ -102,9 +103,11 @@ def forecasts(draws: CellDraws, found: Holdout, *, metric: str) -> FigureData | 
 def _forecast(draws: CellDraws, point: dict[str, Any]) -> dict[str, Any]:
     cell: Any = draws.cells.iloc[int(point["position"])]
     unit = draws.error_unit
+    # A surface may be held out a cell at a compute that other cells of its family reach.
+    beyond = f", {point['factor']:.3g} times beyond" if point["factor"] > 1 else ", within the fitted compute"
     return {
         "mark": "point", "series": point["law"],
         "x": unit.factor * point["measured"], "y": unit.factor * point["forecast"],
-        "text": f"{configuration_text(cell)}, {point['factor']:.3g} times beyond: {point['law']} forecast "
+        "text": f"{configuration_text(cell)}{beyond}: {point['law']} forecast "
         f"{unit.text(point['forecast'])}, measured {unit.text(point['measured'])}",
     }  # fmt: skip

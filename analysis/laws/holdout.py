@@ -63,7 +63,7 @@ def holdout(draws: CellDraws, laws: tuple[Law, ...]) -> Holdout:
     choices = {str(law.identity["regime"]): law.choice for law in laws if law.along == "compute"}
     found = [choice.points for choice in choices.values() if not choice.points.empty]
     if not found:
-        reason = "no curve has two levels, so none could be held out"
+        reason = "no curve along compute has two levels, so none could be held out"
         nothing = pd.DataFrame(columns=list(COLUMNS))
         return Holdout(scores=pd.DataFrame(), points=nothing, choices=choices, surfaces={}, reason=reason)
     curves = pd.concat(found, ignore_index=True)

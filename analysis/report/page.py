@@ -10,7 +10,7 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from analysis.answers.cost import trial_hours
-from analysis.answers.frontier import turns
+from analysis.answers.frontier import CLEAR_TEXT, turns
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, Missing
 from analysis.error_unit import PERCENT
@@ -122,6 +122,7 @@ def render(  # noqa: PLR0913 (a page shows as many things)
         "trial_keys": _sort_keys(found, tables["trials"]),
         "open_questions": open_questions(found, figures),
         "excluded": records(found.trials.excluded),
+        "clear": CLEAR_TEXT,
         "seeds": ", ".join(str(int(seed)) for seed in sorted(found.trials.frame["seed"].unique()))
         or "none yet",
         "declaration_text": escape(declaration_text),
@@ -243,7 +244,7 @@ def open_questions(found: Analysis, figures: Sequence[FigureData | Missing]) -> 
     for along, word in (("compute", "over compute"), ("data", "over data")):
         statuses = Counter(law.fit.status for law in found.laws if law.along == along)
         said += [
-            f"Laws {word}: {count} of {plural(statuses.total(), 'curve')} "
+            f"Laws {word}: {count} of {plural(statuses.total(), 'curve')} with "
             f"{_LAW_WORDS[status].format(most=most)}."
             for status, count in statuses.items()
             if status in _LAW_WORDS
@@ -266,12 +267,12 @@ def open_questions(found: Analysis, figures: Sequence[FigureData | Missing]) -> 
 
 
 _LAW_WORDS = {
-    "saturated": "have as many levels as their law has parameters, so that it cannot be tested",
-    "untested": "have four levels or fewer, too few to test their laws on held-out levels",
-    "lack of fit": "miss their points by more than the noise, which the intervals include",
-    "floor undetermined": "show no floor",
-    "exponent at bound": "follow no power law with an exponent within the bounds",
-    "no decrease": "do not fall",
-    "misfit": "have a law that misses by more than {most}, or by more than each level carried forward",
-    "too few levels": "have fewer than three levels and no law",
+    "saturated": "as many levels as their law has parameters, so that it cannot be tested",
+    "untested": "four levels or fewer, too few to test their laws on held-out levels",
+    "lack of fit": "misses of more than the noise, which the intervals include",
+    "floor undetermined": "no floor",
+    "exponent at bound": "no power law whose exponent is within the bounds",
+    "no decrease": "no fall",
+    "misfit": "a law that misses by more than {most}, or by more than each level carried forward",
+    "too few levels": "fewer than three levels and no law",
 }

@@ -226,7 +226,7 @@ def _so_far(chosen: Recommendation, plan: pd.DataFrame, flops: float) -> Recomme
     ahead = lacking[lacking["chosen"].astype(bool)]
     if ahead.empty:
         count = plural(len(lacking[[*CONFIGURATION]].drop_duplicates()), "configuration")
-        reason = f"{chosen.choice.reason}; {count} of the grid not run here"
+        reason = f"{chosen.choice.reason}; {count} of the grid that might be best not run here"
         return replace(chosen, choice=replace(chosen.choice, verdict=verdict, reason=reason))
     names = sorted({configuration_text(row) for row in records(ahead)})
     what = "; ".join([*names[:_NAMED], *([f"{len(names) - _NAMED} more"] if len(names) > _NAMED else [])])

@@ -133,7 +133,7 @@ def fit(  # noqa: PLR0913 (a surface has two axes)
     parameters = _parameters(shared=shared)
     if len(y) <= parameters or sizes < _SIZES:
         reason = (
-            f"{plural(len(y), 'point')}, {sizes} different sizes of model or data; {parameters} parameters "
+            f"{plural(len(y), 'point')}, {plural(sizes, 'size')} of model or data; {parameters} parameters "
             f"need at least {parameters + 1} points and {_SIZES} of each"
         )
         return SurfaceFit(status="too few points", reason=reason, rows=rows, shared=shared)

@@ -7,6 +7,7 @@ from math import isinf, isnan
 import pandas as pd
 
 from analysis.answers.cost import Cost
+from analysis.answers.frontier import CLEAR_TEXT
 from analysis.cells.table import Trials, records
 from analysis.claims.findings import Finding
 from analysis.error_unit import PERCENT, ErrorUnit
@@ -71,8 +72,8 @@ def best(frontier: pd.DataFrame, *, metric: str, explanation: str) -> Table:
         f"{capital(metric_text(metric))}. P(best) is the share of draws in which the configuration has the "
         f"lowest {unit.word} of its budget. {capital(explanation)}. "
         f"Each interval is of one configuration; the winner's {unit.word} is biased low, because it is the "
-        "lowest of many. Clear: best in 92.5 % of the draws, and ahead of each other configuration by more "
-        "than the noise; each budget is judged by itself. Beaten: another trial is lower at no higher cost. "
+        f"lowest of many. {CLEAR_TEXT}; each budget is judged by itself. Beaten: another trial is lower at "
+        "no higher cost. "
         "Tried: configurations compared; not run: combinations of the leaders' parts without a trial. Means "
         "exclude runs that diverged or gave no number: a leader with such runs is not called clear."
     )

@@ -100,7 +100,7 @@ def test_nothing_is_clear_while_planned_configurations_or_seeds_have_no_result()
     left = pd.concat([results.assign(chosen=True), absent.assign(chosen=False)])
     found = recommended(results, LEVELS[-1], plan=with_budgets(left, tidy(results, metric="held-out/top1")))
     assert found.choice.verdict == "undecided"
-    assert found.choice.reason.endswith("; 1 configuration of the grid not run here")
+    assert found.choice.reason.endswith("; 1 configuration of the grid that might be best not run here")
     assert found.experiment == recommended(results, LEVELS[-1]).experiment
     # A smaller budget than that of the missing trials does not wait for them.
     early = with_budgets(results.assign(chosen=True), tidy(results[~largest], metric="held-out/top1"))
