@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.answers.frontier import CLEAR, Choice, and_more, choose, of_measured
+from analysis.answers.frontier import CLEAR, Choice, and_more, choose, lost_text, of_measured
 from analysis.answers.recommend.candidates import (
     Reading,
     candidate_columns,
@@ -107,6 +107,7 @@ def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
     far: list[tuple[dict[str, Any], Reading]] = []
     too_large: list[tuple[dict[str, Any], Reading]] = []
     left_out: list[dict[str, str]] = []
+    gone: list[str] = []
     found = every_candidate(draws, laws)
     spent = np.array([usable_flops(draws, one, flops, pairs) for one in found])
     surfaces = read_by_surfaces(draws, found, held, spent)
@@ -120,6 +121,7 @@ def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
         row = _row(draws, one, reading, float(at), flops)
         if reason := _lost_before(row, lost):
             left_out.append({"curve": name, "reason": reason})
+            gone.append(name)
             continue
         # In one epoch an unmeasured candidate is read at the compute that the pairs allow, so it always fits.
         bought = "subset_size" not in one.identity and reading.cell is None
@@ -148,6 +150,8 @@ def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
     table = pd.DataFrame(left_out, columns=["curve", "reason"])
     chosen = _choose(draws, measured, fitting, too_large, table)
     chosen = _only_for_less(_repeating(chosen), unread)
+    if gone:
+        chosen = _not_clear(chosen, f"; {lost_text(gone)}", f"find why {and_more(gone)} without a number")
     if plan is None or plan.empty:
         return chosen
     pools = [
@@ -162,16 +166,23 @@ def _repeating(chosen: Recommendation) -> Recommendation:
     Compute beyond the measured buys epochs, not pairs; what repeated pairs are worth depends on how often.
     """
     first = records(chosen.candidates)[0]
-    few = first["epochs"] <= max(_REPEATED, _TIMES * first["most_epochs"])
-    if few or first["measured"] or chosen.choice.verdict != "clear":
+    if first["epochs"] <= max(_REPEATED, _TIMES * first["most_epochs"]) or first["measured"]:
         return chosen
     times = f"{first['epochs']:.3g} times, and was measured up to {first['most_epochs']:.3g}"
-    reason = f"{chosen.choice.reason}, but it would see its pairs {times}"
-    return replace(
+    return _not_clear(
         chosen,
-        choice=replace(chosen.choice, verdict="undecided", reason=reason),
-        experiment=f"run {configuration_text(first)} at {format_flops(first['flops'])}",
+        f", but it would see its pairs {times}",
+        f"run {configuration_text(first)} at {format_flops(first['flops'])}",
     )
+
+
+def _not_clear(chosen: Recommendation, reason: str, experiment: str) -> Recommendation:
+    """Return a recommendation that is undecided for a further reason, if it was clear."""
+    choice = chosen.choice
+    if choice.verdict != "clear":
+        return chosen
+    choice = replace(choice, verdict="undecided", reason=f"{choice.reason}{reason}")
+    return replace(chosen, choice=choice, experiment=experiment)
 
 
 def _only_for_less(chosen: Recommendation, unread: list[dict[str, Any]]) -> Recommendation:
@@ -181,14 +192,11 @@ def _only_for_less(chosen: Recommendation, unread: list[dict[str, Any]]) -> Reco
     that level alone.
     """
     names = [configuration_text(row) for row in (*records(chosen.candidates), *unread) if row["short"]]
-    if not names or chosen.choice.verdict != "clear":
+    if not names:
         return chosen
-    first = records(chosen.candidates)[0]
-    reason = f"{chosen.choice.reason}, but {and_more(names)} run at only one, lower compute"
-    return replace(
-        chosen,
-        choice=replace(chosen.choice, verdict="undecided", reason=reason),
-        experiment=f"run {names[0]} at {format_flops(first['flops'])}",
+    where = format_flops(records(chosen.candidates)[0]["flops"])
+    return _not_clear(
+        chosen, f", but {and_more(names)} run at only one, lower compute", f"run {names[0]} at {where}"
     )
 
 
