@@ -32,22 +32,33 @@ def with_budgets(plan: pd.DataFrame, trials: Trials) -> pd.DataFrame:
     )
 
 
-def lost_cells(plan: pd.DataFrame, trials: Trials) -> pd.DataFrame:
-    """Return the cells all of whose runs diverged or gave no number.
+def as_planned(results: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
+    """Return results in which diverged trials have the samples and FLOPs of their plan, not those until then.
 
-    Args:
-        plan: Plan from ``with_budgets``; it has the budget of a trial that diverged before it had spent it.
-        trials: Trials of the study.
+    Outside fixed compute these are their budget, which joins them with the other runs of their cell.
+    """
+    if results.empty or plan.empty:
+        return results
+    names = ["samples_seen", "train_flops"]
+    early = (results["status"] == "diverged").to_numpy(bool)
+    planned = plan.set_index("trial")[names].reindex(results["trial"])
+    return results.assign(
+        **{
+            name: np.where(early & planned[name].notna(), planned[name], results[name]).astype(np.float64)
+            for name in names
+        }
+    )
+
+
+def lost_cells(trials: Trials) -> pd.DataFrame:
+    """Return the cells all of whose runs diverged or gave no number.
 
     Returns:
         The columns of ``CELL``, ``train_flops`` of a trial and ``runs``, the number of those lost.
     """
-    runs = trials.lost
-    if not plan.empty:
-        runs = plan[plan["trial"].isin(runs["trial"])]
-    if runs.empty:
+    if trials.lost.empty:
         return pd.DataFrame(columns=[*CELL, "train_flops", "runs"])
-    cells = runs.groupby([*CELL], as_index=False).agg(
+    cells = trials.lost.groupby([*CELL], as_index=False).agg(
         train_flops=("train_flops", "max"), runs=("trial", "size")
     )
     with_result = trials.frame[[*CELL]].drop_duplicates()

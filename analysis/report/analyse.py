@@ -15,7 +15,7 @@ from analysis.answers.robustness import robustness
 from analysis.cells.bootstrap import CellDraws, cell_draws
 from analysis.cells.curves import X_COLUMNS
 from analysis.cells.missing import lost_cells, missing, with_budgets
-from analysis.cells.table import Trials, tidy
+from analysis.cells.table import Trials
 from analysis.claims.claim_frame import from_figures, from_study
 from analysis.claims.findings import Finding, findings
 from analysis.laws.holdout import Holdout, holdout
@@ -110,12 +110,12 @@ class Analysis:
 def analyse(study: StudyFrames, progress: OnProgress = no_progress) -> Analysis:
     """Compute everything that a report says of a study, and report progress after each long step."""
     results, plan = study.results, study.plan
-    trials = tidy(results, metric=study.metric)
+    trials = study.trials
     draws = cell_draws(trials, question="frontier")
     planned = with_budgets(plan, trials)
     best = best_at_budgets(study, trials, draws)
     progress("analysis", 1, _STEPS)
-    table = contrasts(draws, planned, lost_cells(planned, trials))
+    table = contrasts(draws, planned, lost_cells(trials))
     law_draws = cell_draws(trials, question="laws")
     fitted = (*laws(law_draws, along="compute"), *laws(law_draws, along="data"))
     progress("analysis", 2, _STEPS)

@@ -40,7 +40,7 @@ def best_at_budgets(study: StudyFrames, trials: Trials, draws: CellDraws) -> pd.
     grid = with_budgets(pd.concat([study.plan, study.not_chosen]), trials)
     counts = {"planned": planned, "grid": grid}
     best = best.assign(**{name: _configurations(best, each) for name, each in counts.items()})
-    best = _so_far(by_design(best, study.events), planned, lost_cells(planned, trials))
+    best = _so_far(by_design(best, study.events), planned, lost_cells(trials))
     return with_scope(best, draws, plan=planned, left_out=study.left_out, rates=study.tuned_rates)
 
 

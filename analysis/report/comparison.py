@@ -14,7 +14,7 @@ import pandas as pd
 from analysis.cells.bootstrap import CellDraws, cell_draws, stream
 from analysis.cells.intervals import interval
 from analysis.cells.pareto import SAME_COST
-from analysis.cells.table import CELL, CONFIGURATION, records, tidy
+from analysis.cells.table import CELL, CONFIGURATION, records
 from analysis.error_unit import ErrorUnit
 from analysis.labels import budget_text, configuration_text, listed, metric_text
 from analysis.report.best_at_budgets import best_at_budgets
@@ -41,7 +41,7 @@ def compare(studies: Sequence[StudyFrames]) -> tuple[Table, Table]:
     if len(set(measures.values())) > 1:
         said = ", ".join(f"{name} measures {metric}" for name, metric in measures.items())
         raise ValueError(f"studies with different metrics can't be compared: {said}")
-    trials = {study.name: tidy(study.results, metric=study.metric) for study in studies}
+    trials = {study.name: study.trials for study in studies}
     draws = {name: cell_draws(mine, question="frontier") for name, mine in trials.items()}
     shared = {name: _shared(draws[names[0]], other) for name, other in draws.items() if name != names[0]}
     for name, cells in shared.items():

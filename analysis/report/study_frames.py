@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from analysis.cells.missing import as_planned
+from analysis.cells.table import Trials, tidy
 from analysis.charts.tuning_figures import Tuned
 
 
@@ -53,6 +55,11 @@ class StudyFrames:
     tuned: Tuned | None = None
     published: pd.DataFrame | None = None
     imported: str = ""
+
+    @property
+    def trials(self) -> Trials:
+        """The finished trials, and those that ended without a result, in their planned cells."""
+        return tidy(as_planned(self.results, self.plan), metric=self.metric)
 
     @property
     def tuned_rates(self) -> dict[tuple[str, str], float] | None:

@@ -9,7 +9,7 @@ from analysis.answers.recommend.recommendation import recommend
 from analysis.answers.recommend.recommendation_text import recommendation_lines
 from analysis.cells.bootstrap import cell_draws
 from analysis.cells.importing.import_table import import_table
-from analysis.cells.missing import lost_cells, with_budgets
+from analysis.cells.missing import as_planned, lost_cells, with_budgets
 from analysis.cells.table import tidy
 from analysis.design.course import unsettled
 from analysis.laws.holdout import holdout
@@ -64,14 +64,13 @@ def recommend_from(  # noqa: PLR0913 - the options of a command
         how = load_column_map(find_column_map(str(prior)))
         results = import_table(read_any_table(table or PAPER_FIGURES), how)
         metric, source = how.metric, f"{how.title}, as a prior"
-    trials = tidy(results, metric=metric)
+    trials = tidy(as_planned(results, plan), metric=metric)
     draws = cell_draws(trials, question="laws")
     fitted = tuple(laws(draws, along="compute"))
     planned = with_budgets(plan, trials)
     found = recommend(
         draws, fitted, holdout(draws, fitted), flops=float(compute), pairs=float(pool), limit=limit,
-        plan=planned, lost=lost_cells(planned, trials),
-        measured=cell_draws(trials, question="frontier"),
+        plan=planned, lost=lost_cells(trials), measured=cell_draws(trials, question="frontier"),
     )  # fmt: skip
     yield from recommendation_lines(
         found, flops=float(compute), pairs=float(pool), source=source, metric=metric

@@ -9,7 +9,7 @@ from analysis.answers.recommend.candidates import smallest_pool
 from analysis.answers.recommend.recommendation import Recommendation, recommend
 from analysis.answers.recommend.recommendation_text import recommendation_lines
 from analysis.cells.bootstrap import CellDraws, cell_draws
-from analysis.cells.missing import lost_cells, with_budgets
+from analysis.cells.missing import as_planned, lost_cells, with_budgets
 from analysis.cells.table import tidy
 from analysis.laws.holdout import Holdout, holdout
 from analysis.laws.laws import Law, laws
@@ -122,9 +122,9 @@ def test_a_configuration_whose_runs_all_diverged_at_a_compute_is_not_recommended
         status=np.where(gone, "diverged", "finished"),
         **{"held-out/top1": results["held-out/top1"].mask(gone)},
     )
-    trials = tidy(lost, metric="held-out/top1")
-    for plan in (pd.DataFrame(), with_budgets(results.assign(chosen=True), trials)):
-        cells = lost_cells(plan, trials)
+    for table in (pd.DataFrame(), results.assign(chosen=True)):
+        trials = tidy(as_planned(lost, table), metric="held-out/top1")
+        plan, cells = with_budgets(table, trials), lost_cells(trials)
         assert cells[["architecture", "runs"]].to_numpy().tolist() == [["ViT-M", 3]]
 
         def read(flops: float, cells: pd.DataFrame = cells, plan: pd.DataFrame = plan) -> Recommendation:
