@@ -1,5 +1,6 @@
 """Texts of the report: every strategy has its usual name."""
 
+from analysis.error_unit import LOSS, PERCENT
 from analysis.labels import strategy_text
 from budgets.cost.strategy import STRATEGIES
 
@@ -10,3 +11,10 @@ def test_every_strategy_is_called_as_its_authors_call_it() -> None:
     assert not [name for name, text in names.items() if text == name]
     assert len(set(names.values())) == len(names)
     assert (names["siglip"], names["clipa"], names["flip-25"]) == ("SigLIP", "CLIPA", "FLIP (25 %)")
+
+
+def test_no_zero_is_shown_with_a_sign() -> None:
+    assert PERCENT.number(-0.0001) == "0.0"
+    assert PERCENT.interval(-0.0002, 0.06) == "[0.0, 6.0]"
+    assert PERCENT.number(-0.002) == "-0.2"
+    assert LOSS.number(-0.0) == "0"
