@@ -31,7 +31,8 @@ This page is generated from `runners/results.py` and `analysis/report/answer_fra
 `python -m docs.build.reference`; a test compares them."""
 _IN_PYTHON = """## In Python
 
-`Study.open` reads a study by its name in `results/`, finished or running, run or imported:
+`Study.open` reads a study by its name in `results/`, finished or running, run or imported, or by its
+declaration's file, such as `my-study.yaml`, in the folder that the commands use:
 
 ```python
 from study import Study

@@ -15,8 +15,8 @@ from analysis.report.study_frames import StudyFrames
 from budgets.names import unknown
 from study.declare.load import find_declaration, load_declaration
 from study.show.study_report import study_frames
-from study.state.imports.imported import find_imported, imported_names
-from study.state.study import find_study
+from study.state.imports.imported import Imported, find_imported, imported_names
+from study.state.study import Study, find_study
 
 
 class OpenedStudy:
@@ -31,22 +31,25 @@ class OpenedStudy:
         self._frames = frames
 
     @classmethod
-    def open(cls, name: str, *, results: str | Path = "results") -> "OpenedStudy":
+    def open(cls, name: str, *, results: str | Path | None = None) -> "OpenedStudy":
         """Open a study by name.
 
         Args:
             name: Name of a study in the folder, or the file of its declaration.
-            results: Folder of studies.
+            results: Folder of studies; None for ``results`` below the working directory, or for a file the
+                folder that the commands use, which is below its ``storage:`` if it declares one.
 
         Raises:
             ValueError: There is no such study, or it has not been run.
         """
-        folder = Path(results)
-        if (imported := find_imported(name, folder)) is not None:
-            return cls(study_frames(imported))
-        own = folder / name / "study.yaml"
-        path = own if own.is_file() else find_declaration(name, imported=imported_names(folder))
-        return cls(study_frames(find_study(load_declaration(path), results=str(results), pools=None)))
+        place = None if results is None else str(results)
+        try:
+            study = _find(name, place)
+            if isinstance(study, Study):
+                study.require_run("plan.parquet")
+        except ValueError as error:
+            raise ValueError(f"Study.open({name!r}, results={place!r}): {error}") from None
+        return cls(study_frames(study))
 
     def __repr__(self) -> str:
         """Return the study's name and size."""
@@ -163,3 +166,16 @@ class OpenedStudy:
 
     def _answers(self, name: str) -> pd.DataFrame:
         return answer_frame(name, self.analysis)
+
+
+def _find(name: str, results: str | None) -> Study | Imported:
+    """Return a study by the file of its declaration, or by its name in a folder of studies."""
+    if name.endswith((".yaml", ".yml")):
+        source = find_declaration(name)
+        return find_study(load_declaration(source), results=results, pools=None, source=source)
+    folder = Path(results or "results")
+    if (imported := find_imported(name, folder)) is not None:
+        return imported
+    own = folder / name / "study.yaml"
+    path = own if own.is_file() else find_declaration(name, imported=imported_names(folder))
+    return find_study(load_declaration(path), results=str(folder), pools=None)

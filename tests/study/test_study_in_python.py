@@ -80,9 +80,32 @@ def test_a_figure_is_a_matplotlib_figure_of_the_listed_marks(small: Study) -> No
         small.figure("isoflops")
 
 
-def test_an_unknown_study_is_refused_with_the_known_names(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="small"):
+def test_a_file_opens_the_study_in_its_storage_and_a_name_that_in_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "results" / "small", "shared/results/small")
+    shutil.copytree(ROOT / "results" / "small-full", "results/small")
+    shutil.copy("shared/results/small/study.yaml", "results/small")
+    text = Path("shared/results/small/study.yaml").read_text(encoding="utf-8")
+    Path("mine.yaml").write_text(f"storage: {tmp_path}/shared\n{text}", encoding="utf-8")
+
+    of_file, of_name = Study.open("mine.yaml"), Study.open("small")
+
+    assert len(of_file.results) == len(Study.open("small", results="shared/results").results)
+    assert len(of_name.results) == len(Study.open("mine.yaml", results="results").results)
+    assert len(of_file.results) < len(of_name.results)
+
+
+def test_a_study_that_is_not_found_is_named_with_its_folder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^Study.open\('smal', results='\S+'\): .*did you mean 'small'"):
         Study.open("smal", results=tmp_path)
+    declaration = tmp_path / "mine.yaml"
+    shutil.copy(ROOT / "results" / "small" / "study.yaml", declaration)
+    with pytest.raises(ValueError, match=r"mine.yaml', results='\S+'\): \S+/small has no results; run"):
+        Study.open(str(declaration), results=tmp_path)
+    with pytest.raises(ValueError, match=r"^Study.open\('none.yaml', results=None\): no such declaration"):
+        Study.open("none.yaml")
 
 
 def test_the_example_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
