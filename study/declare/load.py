@@ -47,13 +47,14 @@ def load_declaration(path: Path, folder: Path | None = None) -> Declaration:
 
     Args:
         path: The file.
-        folder: Folder that relative paths are relative to; by default that of the file. Paths in the
-            ``study.yaml`` of a run are relative to the working directory.
+        folder: Folder that relative paths are relative to; by default that of the file, and for the
+            ``study.yaml`` that a run saved the working directory, as in the run.
 
     Raises:
         DeclarationError: All errors of the file, one per line, each with its line number.
     """
-    folder = path.parent if folder is None else folder
+    if folder is None:
+        folder = Path() if _is_saved(path) else path.parent
     root, problems = read_root(path)
     walk = Walk(
         names={"architecture": _architectures(root, folder), "strategy": tuple(STRATEGIES)},
@@ -78,6 +79,13 @@ def load_declaration(path: Path, folder: Path | None = None) -> Declaration:
             root.error(message, at)
     problems.raise_any()
     return _beside(declaration, folder)
+
+
+def _is_saved(path: Path) -> bool:
+    """Return whether a declaration is the copy that a run keeps in the study's folder."""
+    return path.name == "study.yaml" and any(
+        path.with_name(each).is_file() for each in ("ledger.jsonl", "plan.parquet")
+    )
 
 
 def _beside(declaration: Declaration, folder: Path) -> Declaration:

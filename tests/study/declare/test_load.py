@@ -1,5 +1,6 @@
 """Declarations: what is read, and that it is written back."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from study.declare.load import find_declaration, load_declaration
 from study.declare.shipped import shipped_studies
 from study.declare.yaml_reader import DeclarationError
 from study.state.planning.plan_study import plan_study
+from tests.root import ROOT
 from tests.study.conftest import study_in
 from tests.study.declared import FULL, changed, problems, write
 
@@ -178,6 +180,30 @@ def test_the_users_own_architectures_are_used_by_name(tmp_path: Path) -> None:
 
     (own / "wrong.json").write_text('{"embed_dim": 16, "vision_cfg": {"widht": 3}, "text_cfg": {}}')
     assert "wrong.json: unknown setting in vision_cfg" in problems(tmp_path, f"catalogue: {own}\n{text}")[0]
+
+
+def test_paths_are_relative_to_the_file_and_in_a_runs_copy_to_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "project"
+    saved, text = (
+        project / "results" / "full",
+        changed("name: described, pairs: 100k, scored: true", "path: pool"),
+    )
+    (project / "archs").mkdir(parents=True)
+    shutil.copy(ROOT / "budgets/cost/catalogue/Mixer-B-32.json", project / "archs")
+    source = write(project, f"catalogue: archs\n{text}".replace("{images: 5k, texts: 8k}", "sets/imagenet"))
+    monkeypatch.chdir(project)
+    saved.mkdir(parents=True)
+    (saved / "study.yaml").write_text(dump_declaration(load_declaration(Path("study.yaml"))))
+    (saved / "ledger.jsonl").touch()
+
+    declaration = load_declaration(Path("results/full/study.yaml"))
+
+    assert declaration == load_declaration(Path("study.yaml"))
+    assert declaration.catalogue == "archs"
+    monkeypatch.chdir(tmp_path)
+    assert load_declaration(source).catalogue == str(project / "archs")
 
 
 @pytest.mark.parametrize(("check", "share"), [("true", 0.1), ("false", 0.0), ("5%", 0.05)])
