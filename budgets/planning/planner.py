@@ -154,7 +154,7 @@ def _fitted(trials: tuple[Trial, ...], beside: int, cap: int, declaration: Decla
         return None
     fit = trim(trials, cap - beside)
     if declaration.budget.fit == "refuse" or fit is None:
-        raise DeclaredKeyError("budget.study", _too_dear(trials, beside, cap, fit))
+        raise DeclaredKeyError("budget.study", _too_dear(trials, beside, cap, fit, declaration))
     return fit
 
 
@@ -245,9 +245,12 @@ def _nothing(left_out: tuple[LeftOut, ...], levels: tuple[int, ...], *, chosen: 
     return f"no cell of the grid can be run:\n{reasons}{more}{tiny}{own}"
 
 
-def _too_dear(trials: tuple[Trial, ...], beside: int, cap: int, fit: Trimmed | None) -> str:
+def _too_dear(
+    trials: tuple[Trial, ...], beside: int, cap: int, fit: Trimmed | None, declaration: Declaration
+) -> str:
     cost = _cost(trials) + beside
-    charged = f", and {format_flops(beside)} of charges" if beside else ""
+    what = "charges" if declaration.tuning is None else "charges and set-asides for tuning and check"
+    charged = f", and {format_flops(beside)} of {what}" if beside else ""
     text = (
         f"the grid costs {format_flops(cost)} ({plural(len(trials), 'trial')}{charged}), but the study "
         f"budget is {format_flops(cap)}: {format_flops(cost - cap)} over. "

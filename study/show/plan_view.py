@@ -208,8 +208,8 @@ def _totals(
         most = format_flops(plan.study_flops)
         yield f"{declaration.name}: {total}; at most {most}, the study budget, is spent"
     else:
-        left = format_flops(plan.study_flops - plan.train_flops)
-        yield f"{declaration.name}: {total}; study budget {format_flops(plan.study_flops)}, {left} left"
+        left = _left(plan, adaptive=declaration.design.adaptive)
+        yield f"{declaration.name}: {total}; study budget {format_flops(plan.study_flops)}, {left}"
     evaluation = f"evaluation, outside the budget: {format_flops(plan.evaluation_flops)}"
     if declaration.cluster is None:
         slot = format_seconds(sum(map(seconds, plan.all_trials)))
@@ -219,6 +219,19 @@ def _totals(
         yield evaluation
         yield from _price(declaration, plan, price(plan, declaration.cluster, own=own))
     yield "FLOPs are 3 x 2 x forward multiply-adds of all that a sample passes through (budgets.cost.flops)"
+
+
+def _left(plan: Plan, *, adaptive: bool) -> str:
+    """Return what is left of the study budget; only an adaptive design may spend what is set aside."""
+    assert plan.study_flops is not None, "checked by the caller"
+    tuning = plan.tuning
+    if tuning is None or adaptive:
+        return f"{format_flops(plan.study_flops - plan.train_flops)} left"
+    aside = tuning.reserve_flops + tuning.check_flops
+    paid = sum(trial.paid_flops for trial in plan.trials) + sum(each.train_flops for each in plan.charges)
+    what = "tuning and check" if tuning.check_flops else "tuning"
+    left = format_flops(plan.study_flops - aside - paid)
+    return f"of which {format_flops(aside)} are set aside for {what}, {left} left"
 
 
 def trials_words(plan: Plan) -> str:

@@ -57,9 +57,10 @@ def choose_levels(grid: Grid, beside: int, study_flops: int) -> tuple[int, ...]:
                 longest = max(longest, setup.train_flops(steps + 1) - 1)
     # `rest` does not depend on the levels; the ladder gets what remains.
     if rest >= study_flops:
+        what = "charges" if grid.declaration.tuning is None else "charges, set-asides for tuning and check,"
         raise DeclaredKeyError(
             "budget.study",
-            f"charges and trials without a level cost {format_flops(rest)}, but the study budget is "
+            f"{what} and trials without a level cost {format_flops(rest)}, but the study budget is "
             f"{format_flops(study_flops)}: nothing is left for levels; raise budget.study",
         )
     ladder = grid.declaration.budget.ladder

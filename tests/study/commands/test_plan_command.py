@@ -229,6 +229,20 @@ def test_a_grid_over_the_budget_gives_one_message_and_exit_code_2(run: Run, tmp_
 
     assert re.match(r"study: \S+/study\.yaml:\d+: the grid costs ", message)
     assert "budget: {fit: drop}" in message
+    assert "165 trials, and 10 TFLOP of charges and set-asides for tuning and check), but" in message
+
+
+def test_what_is_set_aside_for_the_tuning_is_not_left_for_the_grid(run: Run, tmp_path: Path) -> None:
+    path = write(tmp_path, FULL)
+    trials = json.loads(run(str(path), "--format", "json"))["trials"]
+
+    # 20 % of 50 TFLOP are set aside; the tuning's trials cost 5.158 TFLOP if no range is widened.
+    assert sum(trial["paid_flops"] for trial in trials) / 1e12 == pytest.approx(50 - 10 - 0.031, abs=0.001)
+    assert "study budget 50 TFLOP, of which 10 TFLOP are set aside for tuning, 31.33 GFLOP left" in run(
+        str(path)
+    )
+    path = write(tmp_path, FULL.replace("  share: 20%\n", "  share: 15%\n  check: 5%\n"))
+    assert ", of which 10 TFLOP are set aside for tuning and check, 31.33 GFLOP left" in run(str(path))
 
 
 def test_the_planners_own_choices_are_noted(run: Run, tmp_path: Path) -> None:
