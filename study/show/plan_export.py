@@ -1,4 +1,8 @@
-"""Export of a plan as CSV, JSON or parquet: one row per trial and per left-out cell with its reason."""
+"""Export of a plan as CSV, JSON or parquet: one row per trial and per left-out cell with its reason.
+
+A row of a table names its phase: `tuning`, `check` or `grid`, also if the tuning shares a trial of the grid.
+In JSON the trials of tuning and check have a list of their own.
+"""
 
 import csv
 import io
@@ -11,7 +15,7 @@ from pathlib import Path
 from budgets.cost.flops import CONVENTION
 from budgets.declaration.declaration import Declaration
 from budgets.names import neutral
-from budgets.planning.plan import Plan, TuningPlan
+from budgets.planning.plan import Cell, LeftOut, Plan, Trial, TuningPlan
 from budgets.planning.price import Speeds, device_hours, price
 from runners.results import LEFT_OUT_COLUMNS, PLAN_COLUMNS, left_out_row, plan_row, to_frame, write_table
 from study.show.plan_view import plan_axes
@@ -32,11 +36,12 @@ _TRIAL_COLUMNS = [name for name in PLAN_COLUMNS if name != "predicted_s"]
 
 def plan_csv(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str]:
     """Yield the lines of a CSV file; ``trial`` is empty for a left-out cell, ``reason`` for a trial."""
-    columns = [*_TRIAL_COLUMNS, *(_ON_A_CLUSTER if declaration.cluster is not None else ()), "reason"]
+    on_a_cluster = _ON_A_CLUSTER if declaration.cluster is not None else ()
+    columns = [*_TRIAL_COLUMNS, *on_a_cluster, "phase", "reason"]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    for row in (*_trial_rows(declaration, plan, own), *map(left_out_row, plan.left_out)):
+    for row in (*_all_rows(declaration, plan, own), *map(_left_out_row, plan.left_out)):
         writer.writerow({name: "" if _is_nan(value) else neutral(value) for name, value in row.items()})
     yield from text.getvalue().splitlines()
 
@@ -44,8 +49,8 @@ def plan_csv(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str]
 def plan_json(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str]:
     """Yield the lines of a JSON object: totals, price, notes, every trial and every left-out cell."""
     cluster = declaration.cluster
-    trials = list(_trial_rows(declaration, plan, own))
-    left_out = [left_out_row(item) for item in plan.left_out]
+    trials = [_trial_row(trial, declaration, own) for trial in plan.trials]
+    left_out = [_exact_level(left_out_row(item), item.cell) for item in plan.left_out]
     for row in (*trials, *left_out):
         row.update({name: None for name, value in row.items() if _is_nan(value)})
     content = {
@@ -77,44 +82,62 @@ def plan_parquet(declaration: Declaration, plan: Plan, path: Path, own: Speeds) 
         columns |= _ON_A_CLUSTER
     # A left-out cell has no samples: whole numbers that may be absent are pandas' own Int64.
     optional = {name: kind.replace("int64", "Int64") for name, kind in columns.items()}
-    rows = [{"reason": "", **row} for row in _trial_rows(declaration, plan, own)]
+    rows = [{"reason": "", **row} for row in _all_rows(declaration, plan, own)]
     missing = {
         name: None if kind == "Int64" else "" if kind == "str" else math.nan
         for name, kind in optional.items()
         if name not in LEFT_OUT_COLUMNS
     }
-    rows += [missing | left_out_row(item) for item in plan.left_out]
-    write_table(path, to_frame(rows, optional | {"reason": "str"}))
+    rows += [missing | _left_out_row(item) for item in plan.left_out]
+    write_table(path, to_frame(rows, optional | {"phase": "str", "reason": "str"}))
 
 
-def _trial_rows(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[dict[str, object]]:
-    for trial in plan.trials:
-        row = plan_row(trial) | {
-            "train_flops": trial.train_flops,
-            "paid_flops": trial.paid_flops,
-            "evaluation_flops": trial.evaluation_flops,
-            "level_flops": math.nan if trial.cell.level_flops is None else trial.cell.level_flops,
+def _all_rows(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[dict[str, object]]:
+    """Yield the rows of all trials with their phase."""
+    grid = {trial.trial_id for trial in plan.trials}
+    tuning = set() if plan.tuning is None else {trial.trial_id for trial in plan.tuning.trials}
+    for trial in plan.all_trials:
+        name = trial.trial_id
+        phase = "grid" if name in grid else "tuning" if name in tuning else "check"
+        yield _trial_row(trial, declaration, own) | {"phase": phase}
+
+
+def _trial_row(trial: Trial, declaration: Declaration, own: Speeds) -> dict[str, object]:
+    row = _exact_level(plan_row(trial), trial.cell) | {
+        "train_flops": trial.train_flops,
+        "paid_flops": trial.paid_flops,
+        "evaluation_flops": trial.evaluation_flops,
+    }
+    if declaration.cluster is not None:
+        hours = device_hours(trial, declaration.cluster, own)
+        row |= {
+            "device_hours_low": hours.low,
+            "device_hours_high": hours.high,
+            "gpus": trial.resources.gpus,
+            "nodes": trial.resources.nodes,
+            "cpus": trial.resources.cpus,
+            "accumulation": trial.recipe.accumulation,
+            "gradient_checkpointing": int(trial.recipe.gradient_checkpointing),
         }
-        if declaration.cluster is not None:
-            hours = device_hours(trial, declaration.cluster, own)
-            row |= {
-                "device_hours_low": hours.low,
-                "device_hours_high": hours.high,
-                "gpus": trial.resources.gpus,
-                "nodes": trial.resources.nodes,
-                "cpus": trial.resources.cpus,
-                "accumulation": trial.recipe.accumulation,
-                "gradient_checkpointing": int(trial.recipe.gradient_checkpointing),
-            }
-        yield row
+    return row
+
+
+def _left_out_row(item: LeftOut) -> dict[str, object]:
+    return _exact_level(left_out_row(item), item.cell) | {"phase": "grid"}
+
+
+def _exact_level(row: dict[str, object], cell: Cell) -> dict[str, object]:
+    """Return the row of a cell with its level as the declared whole number."""
+    return row if cell.level_flops is None else row | {"level_flops": cell.level_flops}
 
 
 def _tuning(tuning: TuningPlan) -> dict[str, object]:
     tried = [
         {"values": dict(tuning.values[trial.trial_id])}
-        | {name: value for name, value in plan_row(trial).items() if not _is_nan(value)}
+        | {name: value for name, value in row.items() if not _is_nan(value)}
         | {"train_flops": trial.train_flops}
         for trial in (*tuning.trials, *tuning.neighbours)
+        for row in [_exact_level(plan_row(trial), trial.cell)]
     ]
     return tuning_facts(tuning) | {"most_flops": tuning.most_flops, "trials": tried}
 

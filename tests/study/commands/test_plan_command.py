@@ -121,13 +121,20 @@ def test_a_sample_costs_three_times_two_times_what_the_paper_plots(tmp_path: Pat
 
 
 def test_every_trial_and_every_left_out_cell_is_written_as_csv(run: Run, tmp_path: Path) -> None:
-    path = write(tmp_path, FULL)
+    checked = FULL.replace("study: 50 TFLOP", "study: 150 TFLOP").replace(
+        "share: 20%", "share: 10%\n  check: 20%"
+    )
+    path = write(tmp_path, checked)
     rows = list(csv.DictReader(io.StringIO(run(str(path), "--format", "csv"))))
     plan = plan_study(study_in(declaration=load_declaration(path), folder=tmp_path, pools=tmp_path))
     trials, left_out = [row for row in rows if row["trial"]], [row for row in rows if not row["trial"]]
 
-    assert [row["trial"] for row in trials] == [trial.trial_id for trial in plan.trials]
-    assert [int(row["train_flops"]) for row in trials] == [trial.train_flops for trial in plan.trials]
+    assert [row["trial"] for row in trials] == [trial.trial_id for trial in plan.all_trials]
+    assert [int(row["train_flops"]) for row in trials] == [trial.train_flops for trial in plan.all_trials]
+    assert sum(int(row["paid_flops"]) for row in trials) == plan.train_flops
+    assert [row["trial"] for row in trials if row["phase"] == "grid"] == [t.trial_id for t in plan.trials]
+    assert {row["phase"] for row in trials} == {"tuning", "check", "grid"}
+    assert {row["level_flops"] for row in left_out} == {"100000000000", "300000000000", "900000000000"}
     assert [row["reason"] for row in left_out] == [item.reason for item in plan.left_out]
     assert not any(row["reason"] for row in trials)
     assert float(trials[0]["device_hours_low"]) < float(trials[0]["device_hours_high"])
@@ -143,15 +150,21 @@ def test_json_is_exact_and_carries_convention_totals_and_price(run: Run, tmp_pat
     assert sum(content["train_flops_by"]["strategy"].values()) == content["train_flops"]
     assert content["price"]["money"]["low"] == pytest.approx(2.5 * content["price"]["device_hours"]["low"])
     assert {trial["level_flops"] for trial in content["trials"]} == {None, 10**11, 3 * 10**11, 9 * 10**11}
+    levels = [row["level_flops"] for row in (*content["left_out"], *content["tuning"]["trials"])]
+    assert {type(level) for level in levels if level is not None} == {int}
 
 
 def test_parquet_has_the_columns_of_the_csv_and_the_convention(run: Run, tmp_path: Path) -> None:
     path, output = write(tmp_path, FULL), tmp_path / "plan.parquet"
     header = run(str(path), "--format", "csv").splitlines()[0]
+    plan_total = json.loads(run(str(path), "--format", "json"))["train_flops"]
     assert run(str(path), "--format", "parquet", "--output", str(output)).strip() == str(output)
     table = pq.read_table(output)
 
     assert ",".join(table.column_names) == header
+    rows = table.to_pylist()
+    assert sum(row["paid_flops"] for row in rows if row["trial"]) == plan_total
+    assert {row["phase"] for row in rows if not row["trial"]} == {"grid"}
     assert table.schema.metadata[b"convention"].decode() == CONVENTION
     assert "needs a file: add --output FILE" in run(str(path), "--format", "parquet", code=2)
 
