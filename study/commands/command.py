@@ -4,7 +4,8 @@ import argparse
 import math
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -115,6 +116,17 @@ def output_file(text: str) -> Path:
     if not path.parent.is_dir():
         raise ArgumentTypeError(f"'{text}' is in a folder that does not exist: {path.parent}")
     return path
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Context manager that names the file or folder in an error of writing it, such as a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None and ".partial-" not in str(error.filename):
+            raise  # it names a file of its own
+        raise OSError(f"{path} could not be written: {error.strerror or error}") from None
 
 
 def add_pool_options(parser: ArgumentParser) -> None:

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from study.commands.command import show
+from study.commands.command import show, writing
 from study.declare.shipped import TEMPLATE, shipped_studies
 
 NAME = "new"
@@ -19,16 +19,16 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Write ``NAME.yaml`` into the working directory, and print the next step."""
     from budgets.declaration import values
+    from runners.host.files import new_file
 
     name = values.name(options.name.removesuffix(".yaml"))
     if name in shipped_studies():
         raise ValueError(f"'{name}' is the name of a shipped study; choose another name")
     path = Path(f"{name}.yaml")
     text = TEMPLATE.read_text(encoding="utf-8").replace("study: NAME", f"study: {name}")
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise ValueError(f"{path} already exists; choose another name, or delete it first") from None
+    if path.exists():
+        raise ValueError(f"{path} already exists; choose another name, or delete it first")
+    with writing(path), new_file(path) as file:
+        file.write_text(text, encoding="utf-8")
     show(f"{path} written; edit it, then: python -m study plan {path}")
     return 0

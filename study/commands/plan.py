@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from study.commands.command import add_study_options, declared_study, output_file, show
+from study.commands.command import add_study_options, declared_study, output_file, show, writing
 
 if TYPE_CHECKING:
     from budgets.planning.plan import Plan
@@ -44,6 +44,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Print the plan, or write it to a file and print the file's name."""
+    from runners.host.files import new_file
     from study.show.plan_export import plan_parquet
     from study.state.planning.plan_study import plan_study
     from study.state.planning.speeds import device_throughput
@@ -55,10 +56,13 @@ def run(options: Namespace) -> int:
         raise ValueError("--explain writes text: use it with --format text only")
     plan = plan_study(study)
     if options.format == "parquet":
-        plan_parquet(study.declaration, plan, output, device_throughput(study))
+        with writing(output):
+            plan_parquet(study.declaration, plan, output, device_throughput(study))
     elif output is not None:
         lines = _lines(study, plan, form=options.format, cell=options.explain)
-        output.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        text = "".join(f"{line}\n" for line in lines)
+        with writing(output), new_file(output) as file:
+            file.write_text(text, encoding="utf-8")
     else:
         write = show if options.format == "text" else print
         for line in _lines(study, plan, form=options.format, cell=options.explain):

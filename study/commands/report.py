@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from budgets.quantity import parse_flops
-from study.commands.command import add_study_options, finished_study, open_console, show, show_all
+from study.commands.command import add_study_options, finished_study, open_console, show, show_all, writing
 
 NAME = "report"
 HELP = "fit the laws, find the best configurations, write figures, tables and report.html"
@@ -60,7 +60,7 @@ def run(options: Namespace) -> int:
         watch_study(study, show)
         return 0
     if study is not None:
-        with WorkProgress(open_console()) as progress:
+        with WorkProgress(open_console()) as progress, writing(study.folder / "report"):
             lines = list(report_study(study, target_flops=target, progress=progress))
         show_all(lines)
     if options.paper:
@@ -77,5 +77,8 @@ def _compare(options: Namespace) -> int:
     names = [options.study, *options.others]
     found = [finished_study(Namespace(**{**vars(options), "study": name})) for name in names]
     studies = [study for study in found if study is not None]
-    show_all(report_comparison(studies, Path(options.results or "results"), name=options.name))
+    results = Path(options.results or "results")
+    with writing(results / "comparisons"):
+        lines = list(report_comparison(studies, results, name=options.name))
+    show_all(lines)
     return 0

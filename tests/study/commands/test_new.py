@@ -1,5 +1,6 @@
 """``study new``, ``--version``, and completion in bash."""
 
+import errno
 import os
 import pty
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from study.cli import main
+from study.commands.command import writing
 from study.declare.load import load_declaration
 
 
@@ -50,6 +52,35 @@ def test_every_commented_line_of_a_new_declaration_is_valid(folder: Path) -> Non
     assert declaration.tuning is not None
     assert declaration.exclude
     assert list(declaration.evaluation) == ["imagenet"]
+
+
+@pytest.mark.parametrize("command", ["new mine", "plan demo --output mine.yaml"])
+def test_a_full_disk_leaves_no_part_of_a_file_and_names_it(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    def write_half(path: Path, text: str, **_: object) -> None:
+        with path.open("w") as file:
+            file.write(text[: len(text) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", write_half)
+
+    assert main(command.split()) == 2
+    said = capsys.readouterr().err
+    assert said == "study: mine.yaml could not be written: No space left on device\n"
+    assert list(folder.iterdir()) == []
+
+
+def test_an_error_of_writing_names_the_folder_unless_it_names_a_file_itself() -> None:
+    full, refused = (
+        OSError(errno.ENOSPC, "No space left on device"),
+        PermissionError(13, "Denied", "a/plan.parquet"),
+    )
+
+    with pytest.raises(OSError, match=r"^a/report could not be written: No space"), writing(Path("a/report")):
+        raise full
+    with pytest.raises(PermissionError, match=r"a/plan\.parquet"), writing(Path("a/report")):
+        raise refused
 
 
 @pytest.mark.parametrize(
