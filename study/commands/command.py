@@ -108,6 +108,18 @@ def number(least: float, most: float, kind: type[int | float] = float) -> Callab
     return read
 
 
+def amount(options: Namespace, name: str, read: Callable[[str], int]) -> int:
+    """Return the amount that an option gives as text.
+
+    Raises:
+        ValueError: The text can't be read; the message names the option.
+    """
+    try:
+        return read(getattr(options, name))
+    except ValueError as error:
+        raise ValueError(f"--{name}: {error}") from None
+
+
 def output_file(text: str) -> Path:
     """Return the path of a file to write. It is replaced, so it must not be a device, a pipe or a folder."""
     path = Path(text)

@@ -3,7 +3,8 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from study.commands.command import add_study_options, finished_study, number, show_all
+from budgets.quantity import parse_count, parse_flops
+from study.commands.command import add_study_options, amount, finished_study, number, show_all
 
 NAME = "recommend"
 HELP = "recommend a configuration for a compute and a data budget, with its uncertainty"
@@ -48,8 +49,8 @@ def run(options: Namespace) -> int:
     show_all(
         recommend_from(
             finished_study(options),
-            flops=options.flops,
-            pairs=options.pairs,
+            flops=amount(options, "flops", parse_flops),
+            pairs=amount(options, "pairs", parse_count),
             limit=options.limit,
             prior=options.prior,
             table=options.table,

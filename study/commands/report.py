@@ -4,7 +4,15 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from budgets.quantity import parse_flops
-from study.commands.command import add_study_options, finished_study, open_console, show, show_all, writing
+from study.commands.command import (
+    add_study_options,
+    amount,
+    finished_study,
+    open_console,
+    show,
+    show_all,
+    writing,
+)
 
 NAME = "report"
 HELP = "fit the laws, find the best configurations, write figures, tables and report.html"
@@ -44,7 +52,7 @@ def run(options: Namespace) -> int:
     from study.show.work_progress import WorkProgress
     from study.state.imports.imported import Imported
 
-    target = None if options.target is None else parse_flops(options.target)
+    target = None if options.target is None else amount(options, "target", parse_flops)
     if options.others:
         return _compare(options)
     study = finished_study(options)

@@ -14,7 +14,6 @@ from analysis.cells.table import tidy
 from analysis.design.course import unsettled
 from analysis.laws.holdout import holdout
 from analysis.laws.laws import laws
-from budgets.quantity import parse_count, parse_flops
 from runners.results import read_json_lines, read_table
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
 from study.state.design import not_chosen
@@ -25,8 +24,8 @@ from study.state.study import Study
 def recommend_from(  # noqa: PLR0913 - the options of a command
     study: Study | Imported | None,
     *,
-    flops: str,
-    pairs: str,
+    flops: int,
+    pairs: int,
     limit: float,
     prior: str | None,
     table: Path | None,
@@ -35,28 +34,27 @@ def recommend_from(  # noqa: PLR0913 - the options of a command
 
     Args:
         study: The study to learn from, or None with a prior.
-        flops: Compute budget of one trial, as written by the user.
-        pairs: Pairs in the pool before filtering, as written by the user.
+        flops: Compute budget of one trial.
+        pairs: Pairs in the pool before filtering.
         limit: Largest factor of extrapolation.
         prior: Column map of a table to use instead of a study.
         table: The table for the prior (default: the paper's digitised figures).
 
     Raises:
-        ValueError: A value can't be read, the study has no results, or no forecast is possible.
+        ValueError: A value is too small, the study has no results, or no forecast is possible.
     """
     if (study is None) == (prior is None):
         raise ValueError("give either a study or --prior MAP, not both or neither")
     if prior is None and table is not None:
         raise ValueError("--table needs --prior MAP")
-    compute, pool = parse_flops(flops), parse_count(pairs)
-    for name, value in (("--flops", compute), ("--pairs", pool), ("--limit", limit)):
+    for name, value in (("--flops", flops), ("--pairs", pairs), ("--limit", limit)):
         if not value >= 1:
             raise ValueError(f"{name} must be at least 1; found {value:g}")
     plan = pd.DataFrame()
     if study is not None:
         if isinstance(study, Study):
             study.require_run("results.parquet")
-            plan = _planned(study, float(compute))
+            plan = _planned(study, float(flops))
         results = read_table(study.folder / "results.parquet")
         metric = study.metric if isinstance(study, Imported) else study.declaration.metric
         source = str(study.folder)
@@ -69,11 +67,11 @@ def recommend_from(  # noqa: PLR0913 - the options of a command
     fitted = tuple(laws(draws, along="compute"))
     planned = with_budgets(plan, trials)
     found = recommend(
-        draws, fitted, holdout(draws, fitted), flops=float(compute), pairs=float(pool), limit=limit,
+        draws, fitted, holdout(draws, fitted), flops=float(flops), pairs=float(pairs), limit=limit,
         plan=planned, lost=lost_cells(trials), measured=cell_draws(trials, question="frontier"),
     )  # fmt: skip
     yield from recommendation_lines(
-        found, flops=float(compute), pairs=float(pool), source=source, metric=metric
+        found, flops=float(flops), pairs=float(pairs), source=source, metric=metric
     )
 
 

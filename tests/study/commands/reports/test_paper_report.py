@@ -117,7 +117,7 @@ def test_a_report_without_a_study_is_refused(capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("small --target far", "'far' is not a number"),
+        ("small --target far", "study: --target: 'far' is not a number"),
         ("small --target 1e12", "--target 1 TFLOP is not beyond the study's largest trial, 5.4"),
         ("--paper --target 3e18", "or use --paper alone"),
         ("small small-full --target 3e18", "--watch, --paper and --target take one study"),

@@ -41,7 +41,8 @@ def test_the_papers_frontier_is_named_lowest_and_without_seeds_not_recommended(
             "measured budgets end more than 30 times from this one",
         ),
         ([*PRIOR[:-3], "--pairs", "0", "--flops", "1e18"], "--pairs must be at least 1; found 0"),
-        ([*PRIOR, "1e20 FLIP"], "unknown unit of compute 'FLIP'"),
+        ([*PRIOR, "1e20 FLIP"], "study: --flops: '1e20 FLIP': unknown unit of compute 'FLIP'"),
+        ([*PRIOR[:-3], "--pairs", "abc", "--flops", "1e18"], "study: --pairs: 'abc' is not a number"),
         (["recommend", "--pairs", "1M", "--flops", "1e20"], "give either a study or --prior MAP"),
         (
             ["recommend", "--prior", "papre-one-epoch", "--pairs", "1M", "--flops", "1e20"],
