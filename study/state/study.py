@@ -1,5 +1,6 @@
 """A declared study with its folders and storage."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,9 +36,9 @@ class Study:
 
     @property
     def word(self) -> str:
-        """The study as an argument of a command: its file, or its name if it is shipped."""
+        """The study as an argument of a command in a shell: its file, or its name if it is shipped."""
         shipped = self.source is None or self.source.parent == DECLARATIONS
-        return self.declaration.name if shipped else str(self.source)
+        return self.declaration.name if shipped else shlex.quote(str(self.source))
 
     @property
     def pool_folders(self) -> dict[str, Path]:

@@ -96,8 +96,8 @@ def only_run(
 def run_is_active(study: Path | str) -> Callable[[Holder], ValueError]:
     """Return the function that makes the error for another active run, given the study's folder or URL."""
     return lambda holder: ValueError(
-        f"another run of {study} is active: {holder}. Watch it with `python -m study status`, stop it with "
-        "`python -m study stop`"
+        f"another run of {study} is active: {holder}. The command `status` with the same study watches it, "
+        "`stop` stops it"
     )
 
 

@@ -135,6 +135,8 @@ def test_advice_names_the_declaration_as_it_was_named(template: Path, run: Run) 
         words = " --flops 1TFLOP --pairs 8192" if command == "recommend" else ""
         assert "run `python -m study run first.yaml` first" in run(f"{command} {template}{words}", code=2)
     assert "run `python -m study run demo` first" in run("status demo", code=2)
+    template.rename("my first.yaml")
+    assert "run `python -m study run 'my first.yaml'` first" in run("status 'my first.yaml'", code=2)
 
 
 def test_a_dry_run_refuses_what_a_run_refuses(run: Run) -> None:

@@ -52,6 +52,8 @@ def test_the_second_run_is_refused_with_the_firsts_host_process_and_start(tmp_pa
 
     assert holder is not None
     assert str(holder) in str(refused.value)
+    assert "`status` with the same study" in str(refused.value)
+    assert "python -m study" not in str(refused.value), "no command that lacks the study"
     assert (holder.host, holder.pid) == (socket.gethostname(), first.pid)
     began = datetime.fromisoformat(holder.since)
     assert timedelta(0) <= datetime.now(began.tzinfo) - began < timedelta(minutes=5)
