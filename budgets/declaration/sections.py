@@ -47,7 +47,7 @@ class Budget:
     """Choice of levels if none are declared."""
     fit: Literal["refuse", "drop"] = "refuse"
     """Response to a grid that exceeds the study budget: ``refuse`` it, or ``drop`` trials until it fits,
-    extra seeds of the costliest cells first."""
+    extra seeds of the costliest cells first; where those are not enough, whole levels from the top."""
 
     def clashes(self, given: Given) -> Clashes:
         """Yield keys that need or exclude another one."""

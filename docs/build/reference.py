@@ -33,7 +33,8 @@ _INTRODUCTION = """
 
 Every key of a study's YAML file. `python -m study new NAME` writes a commented file to start from;
 `python -m study plan FILE` checks one and shows what it asks for. An unknown key, a value that is not allowed
-and keys that contradict each other are errors with file, line and the nearest valid name, all at once.
+and keys that contradict each other are errors with file, line and the nearest valid name, all at once. Errors
+that need the pools, evaluation sets or metrics are found once none of these is left.
 This page is written by `python -m docs.build.reference` from the data classes; a test holds it to them.
 
 Numbers are written as people do: `10M` or `1_000_000` pairs; `1e18`, `900 GFLOP`, `2 EFLOP` or

@@ -26,6 +26,9 @@ results.query("status == 'finished'").groupby(["architecture", "level_flops"])["
   tables (exact below 2⁵³) and integers in `ledger.jsonl`.
 - A tuning has the same tables: `tuning-plan.parquet` has the columns of `plan.parquet`, and
   `tuning.parquet` begins with those of `results.parquet`.
+- Tables of older and of imported studies may lack columns that were added later (`paid_flops`, `trunk`,
+  `evaluation_version`), and those of imported ones whatever their table does not say. Imported whole numbers
+  may be float64.
 
 This page is generated from `runners/results.py` and `analysis/report/answer_frames.py` by
 `python -m docs.build.reference`; a test compares them."""
@@ -44,10 +47,13 @@ figure.axes[0].set_ylim(40, 100)
 figure.savefig("figure-1.pdf")
 ```
 
-- `study.results`, `study.curves` and `study.plan` are the tables above.
+- `study.results`, `study.curves` and `study.plan` are the tables above; the last two are empty for an
+  imported study.
 - `study.trials`, `study.best`, `study.contrasts`, `study.laws`, `study.pareto`, `study.exponents` and
   `study.cost` are the answers of the report as numbers, with the columns below. Errors are fractions from 0
   to 1, or values of a loss. Intervals are 90 %; NaN means unknown.
+- Under `fixed-compute`, `study.best` has a row per `budget`. In the other regimes it has a row per compute,
+  `train_flops`, and `budget` is the samples of that row's trial, so it may repeat.
 - `study.tables` has every table of the report by name, with texts as cells.
 - `study.figures` lists the figures; `study.figure(NAME)` draws one as a matplotlib figure, and
   `study.figure_data(NAME)` returns everything in it, one row per mark.
