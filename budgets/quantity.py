@@ -180,6 +180,14 @@ def format_seconds(seconds: float) -> str:
     return f"{float(f'{seconds / (365.25 * 86400):.3g}'):,.12g} years"
 
 
+def between_seconds(low: float, high: float) -> str:
+    """Write a range of durations in the unit of the longer one if the shorter fills it: ``2.5 d to 10 d``."""
+    first, last = format_seconds(low), format_seconds(high)
+    unit = last.rpartition(" ")[2]
+    units = low / {"s": 1, "min": 60, "h": 3600, "d": 86400, "years": 365.25 * 86400}[unit]
+    return between(first if first.endswith(f" {unit}") or units < 1 else f"{units:.3g} {unit}", last)
+
+
 def _device_flops(text: str, time: re.Match[str]) -> int:
     if time["share"] is None:
         raise ValueError(f"'{text}' does not say how much of the peak is reached; add it, such as 'at 40%'")

@@ -1,5 +1,6 @@
 """A plan as text for a terminal."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -7,7 +8,7 @@ from budgets.declaration.declaration import Declaration
 from budgets.planning.plan import Cell, Plan, Trial, TuningPlan
 from budgets.planning.price import Price, Range, Speeds, device_hours, price, utilisation
 from budgets.planning.tuned.wording import carried_words, check_words, words
-from budgets.quantity import between, format_count, format_flops, format_seconds, plural
+from budgets.quantity import between, between_seconds, format_count, format_flops, format_seconds, plural
 from study.show.text_table import text_table
 from study.state.planning.counted_models import counted_models
 
@@ -195,8 +196,11 @@ def _check(tuning: TuningPlan) -> str:
 def _totals(
     declaration: Declaration, plan: Plan, seconds: Seconds, *, measured: int, own: Speeds
 ) -> Iterator[str]:
+    levels = {trial.cell.level: trial.cell.level_flops or math.inf for trial in plan.all_trials}
     for axis, what in plan_axes().items():
         sums = plan.train_flops_by(what)
+        if axis == "level":
+            sums = dict(sorted(sums.items(), key=lambda each: levels[each[0]]))
         if len(sums) > 1:
             yield f"trials by {axis}: " + ", ".join(
                 f"{name} {format_flops(flops)}" for name, flops in sums.items()
@@ -265,7 +269,7 @@ def _price(declaration: Declaration, plan: Plan, cost: Price) -> Iterator[str]:
     hours = f"{figure_range(cost.device_hours)} hours of {cluster.device} ({', '.join(basis)})"
     yield f"{hours}{whole}{within(cost.device_hours)}"
     span = cost.makespan_hours
-    ends = between(format_seconds(span.low * 3600), format_seconds(span.high * 3600))
+    ends = between_seconds(span.low * 3600, span.high * 3600)
     widths = _span([trial.resources.devices for trial in plan.all_trials], lambda width: f"{width:,}")
     yield (
         f"{ends} from start to end on {plural(cluster.count, 'device')}, {widths} a trial, "

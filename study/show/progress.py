@@ -17,7 +17,7 @@ from budgets.planning.tuned.wording import words
 from budgets.quantity import format_count, format_flops
 from runners.trials.records.trial_files import Outcome
 from study.show.plan_view import trials_words
-from study.show.view import level_table, range_words, running_lines
+from study.show.view import has_bars, level_table, range_words, running_lines
 from study.state.planning.plan_study import planned_row
 from study.state.status.forecast import Speed, speed_of, time_left
 from study.state.status.running import Level, count_levels, running_trials
@@ -185,7 +185,7 @@ class Progress:
         failures = list(self._failed.values())[-_FAILURES_SHOWN:]
         lines = [*running_lines(running), *failures, summary]
         levels = self._levels()
-        table = [level_table(levels, bars=True)] if levels else []
+        table = [level_table(levels, bars=has_bars(self._console))] if levels else []
         return Group(*table, *(Text(line, overflow="ellipsis", no_wrap=True) for line in lines))
 
     def _sums(self, spent: int) -> str:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from budgets.cost.flops import CONVENTION
 from budgets.quantity import format_flops, plural
-from study.show.view import level_table, range_words, running_lines
+from study.show.view import has_bars, level_table, range_words, running_lines
 from study.state.status.study_status import StudyStatus, read_status
 from study.state.study import Study
 
@@ -28,12 +28,12 @@ def show_status(console: Console, study: Study, *, watch: bool = False) -> None:
     """
     status = read_status(study)
     if watch and console.is_terminal:
-        with Live(_view(status, bars=True), console=console, auto_refresh=False) as live:
+        with Live(_view(status, bars=has_bars(console)), console=console, auto_refresh=False) as live:
             while status.run is not None:
                 status = _next_status(study)
-                live.update(_view(status, bars=True), refresh=True)
+                live.update(_view(status, bars=has_bars(console)), refresh=True)
         return
-    console.print(_view(status, bars=console.is_terminal))
+    console.print(_view(status, bars=has_bars(console)))
     while watch and status.run is not None:
         status = _next_status(study)
         console.print(Text("\n"), _view(status, bars=False), sep="", end="")

@@ -2,15 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 
+from rich.console import Console
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from budgets.planning.price import Range
-from budgets.quantity import between, format_count, format_flops, format_seconds
+from budgets.quantity import between_seconds, format_count, format_flops, format_seconds
 from study.state.status.running import Level, Running
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _BAR = 24
+_LEAST_WIDTH = 70  # of a terminal, for bars beside the numbers
 
 
 def sparkline(values: Sequence[float]) -> str:
@@ -23,22 +25,27 @@ def sparkline(values: Sequence[float]) -> str:
     return "".join(_BLOCKS[round((value - low) / span * (len(_BLOCKS) - 1))] for value in values)
 
 
+def has_bars(console: Console) -> bool:
+    """Return whether a table of levels gets bars: in a terminal that is wide enough."""
+    return console.is_terminal and console.width >= _LEAST_WIDTH
+
+
 def level_table(levels: Sequence[Level], *, bars: bool) -> Table:
     """Return a table with one row per level and one for the total.
 
     Args:
         levels: The levels.
-        bars: True if each row has a progress bar, as in a terminal.
+        bars: True if each row has a progress bar, see `has_bars`.
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
     names = ["done", "running", "failed", "waiting"]
     if any(level.left_out for level in levels):
         names.append("left_out")
-    table.add_column("level", justify="right")
+    table.add_column("level", justify="right", no_wrap=True)
     if bars:
         table.add_column("", width=_BAR)
     for name in names:
-        table.add_column(name.replace("_", " "), justify="right")
+        table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
     every = Level(name="all", **{name: sum(getattr(level, name) for level in levels) for name in names})
     for level in (*levels, every):
         bar = ProgressBar(total=max(1, level.total), completed=level.done, width=_BAR)
@@ -63,4 +70,4 @@ def running_lines(running: Sequence[Running]) -> Iterator[str]:
 
 def range_words(left: Range) -> str:
     """Return a forecast in seconds as words."""
-    return between(format_seconds(left.low), format_seconds(left.high))
+    return between_seconds(left.low, left.high)

@@ -265,6 +265,13 @@ def test_the_planners_own_choices_are_noted(run: Run, tmp_path: Path) -> None:
     assert "20 extra seeds at 900 GFLOP, " in text
 
 
+def test_sums_by_level_are_in_the_order_of_the_levels(run: Run, tmp_path: Path) -> None:
+    text = run(str(write(tmp_path, FULL)))
+    assert re.search(
+        r"\ntrials by level: 100 GFLOP [^,]+, 300 GFLOP [^,]+, 900 GFLOP [^,]+, one-epoch ", text
+    )
+
+
 def test_range_with_equal_ends_is_one_number(run: Run, tmp_path: Path) -> None:
     cluster = "cluster: {device: H100, count: 1, utilisation: [40%, 40%]}"
     path = write(tmp_path, re.sub(r"(?m)^cluster: .+$", cluster, FULL))

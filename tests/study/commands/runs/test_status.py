@@ -221,6 +221,16 @@ def test_a_terminal_shows_bars_running_trials_failures_and_flops_spent(started: 
     assert f"{spent} spent, {planned} planned (study budget 10 TFLOP), 1 of 4 trials, about" in frame
 
 
+def test_a_narrow_terminal_shows_whole_numbers_without_bars(started: tuple[Study, Plan]) -> None:
+    study, _ = started
+    text = io.StringIO()
+    show_status(Console(file=text, width=40, force_terminal=True, color_system=None), study)
+
+    lines = [line.split() for line in text.getvalue().splitlines()]
+    assert lines[0] == ["level", "done", "running", "failed", "waiting"]
+    assert ["5", "GFLOP", "1", "0", "1", "0"] in lines
+
+
 def test_a_quiet_run_prints_only_failures(started: tuple[Study, Plan]) -> None:
     study, plan = started
     text = io.StringIO()
