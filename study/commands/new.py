@@ -19,16 +19,21 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Write ``NAME.yaml`` into the working directory, and print the next step."""
     from budgets.declaration import values
-    from runners.host.files import new_file
 
     name = values.name(options.name.removesuffix(".yaml"))
     if name in shipped_studies():
         raise ValueError(f"'{name}' is the name of a shipped study; choose another name")
     path = Path(f"{name}.yaml")
     text = TEMPLATE.read_text(encoding="utf-8").replace("study: NAME", f"study: {name}")
-    if path.exists():
-        raise ValueError(f"{path} already exists; choose another name, or delete it first")
-    with writing(path), new_file(path) as file:
-        file.write_text(text, encoding="utf-8")
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        raise ValueError(f"{path} already exists; choose another name, or delete it first") from None
+    try:
+        with writing(path):
+            path.write_text(text, encoding="utf-8")
+    except OSError:
+        path.unlink()  # a part of it
+        raise
     show(f"{path} written; edit it, then: python -m study plan {path}")
     return 0
