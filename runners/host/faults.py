@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -62,6 +63,10 @@ class ProcessEnded(Exception):  # noqa: N818 - may be an outcome on request
     def __init__(self, fault: Fault, reason: str, *, lost_peers: bool = False) -> None:
         super().__init__(reason)
         self.fault, self.lost_peers = fault, lost_peers
+
+    def __reduce__(self) -> tuple[Callable[..., "ProcessEnded"], tuple[Fault, str]]:
+        """Pickle the other attributes, too; by default an exception is pickled with its message alone."""
+        return partial(ProcessEnded, lost_peers=self.lost_peers), (self.fault, str(self))
 
 
 def fault_of(error: BaseException) -> Fault:

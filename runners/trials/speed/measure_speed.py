@@ -1,16 +1,16 @@
 """Speed measurement of a kind of trial: the first steps of a real one in a fresh process."""
 
 import dataclasses
+import pickle
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from functools import partial
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from budgets.planning.plan import Trial
-from runners.host.faults import words_of
-from runners.host.process import load_ahead
+from runners.host.process import FreshProcess, load_ahead
 from runners.trials.records.trial_files import Outcome
 from runners.trials.speed.throughput import Throughput
 from runners.trials.trial import run_trial
@@ -32,16 +32,22 @@ def calibrate(
         side_by_side: Number of trials that run at once, as in a run of the study.
         seconds: Approximate duration of the timed steps of each; at least ten steps are timed.
     """
-    context = get_context("forkserver")
-    # Each process is forked from a server that has imported torch but not used it.
     load_ahead(__name__)
-    with ProcessPoolExecutor(side_by_side, mp_context=context, max_tasks_per_child=1) as pool:
-        futures = {pool.submit(measure, job, seconds): job for job in jobs}
-        for future in as_completed(futures):
-            try:
-                yield futures[future], future.result()
-            except (RuntimeError, EOFError) as error:  # a GPU is full, or a process was killed
-                yield futures[future], words_of(error)
+    waiting, running = list(jobs), dict[Connection, tuple[TrialJob, FreshProcess]]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < side_by_side:
+                job = waiting.pop(0)
+                process = FreshProcess(pickle.dumps(partial(measure, job, seconds)))
+                running[process.connection] = job, process
+            for connection in wait(list(running)):
+                assert isinstance(connection, Connection)
+                job, process = running.pop(connection)
+                end = process.wait()
+                yield job, pickle.loads(end.pickled) if end.how == "finished" else end.reason  # noqa: S301 - our own
+    finally:
+        for _, process in running.values():
+            process.kill()
 
 
 def measure(

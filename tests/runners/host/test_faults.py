@@ -18,7 +18,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from runners.host.faults import Left, Notice, fault_of, patiently, words_of
+from runners.host.faults import Left, Notice, ProcessEnded, fault_of, lost_its_peers, patiently, words_of
 from runners.host.files import locked
 from runners.host.process import Exit, FreshProcess
 from runners.trials.records.meter import read_meter
@@ -273,6 +273,12 @@ def test_trial_killed_by_the_kernel_for_memory_has_crashed(job: TrialJob) -> Non
 )
 def test_temporary_faults_are_retried_and_own_failures_are_not(error: BaseException, fault: str) -> None:
     assert fault_of(error) == fault
+
+
+def test_the_end_of_a_rank_passes_between_processes_unchanged() -> None:
+    error = pickle.loads(pickle.dumps(ProcessEnded("failed", "rank 1 of 2: no", lost_peers=True)))  # noqa: S301
+
+    assert (fault_of(error), words_of(error), lost_its_peers(error)) == ("failed", "rank 1 of 2: no", True)
 
 
 def test_gpu_out_of_memory_error_has_advice() -> None:

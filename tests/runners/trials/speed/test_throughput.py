@@ -1,5 +1,7 @@
 """Speed of loading, measured and held against the speed of training."""
 
+import os
+import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -7,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from budgets.declaration.rules import TrialResources
-from runners.trials.speed.measure_speed import loading_speed
+from runners.host.faults import ProcessEnded
+from runners.trials.speed import measure_speed
+from runners.trials.speed.measure_speed import calibrate, loading_speed
 from runners.trials.speed.throughput import Calibration, Throughput, read_calibration, slow_loading
+from runners.trials.trial_job import TrialJob
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
 
 pytestmark = pytest.mark.slow
@@ -44,3 +49,27 @@ def test_speed_of_loading_is_that_of_one_worker(tmp_path: Path) -> None:
     found = loading_speed(job, 0.2)
 
     assert found > 16 / (time.perf_counter() - began)
+
+
+def _measured(job: TrialJob, _seconds: float) -> str:
+    if job.ranks > 1:
+        raise ProcessEnded("failed", "rank 1 of 2: CUDA out of memory")
+    if job.cpus > 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "measured"
+
+
+def test_a_kind_that_fails_or_is_killed_leaves_the_others_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure_speed, "measure", _measured)
+    sound = tiny_job(tiny_trial(), tmp_path, tmp_path)
+    jobs = [replace(sound, ranks=2), replace(sound, cpus=2), sound]
+
+    found = list(calibrate(jobs, side_by_side=1, seconds=1.0))
+
+    assert found == [
+        (jobs[0], "rank 1 of 2: CUDA out of memory"),
+        (jobs[1], "the trial's process died by SIGKILL"),
+        (jobs[2], "measured"),
+    ]
