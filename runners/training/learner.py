@@ -1,5 +1,6 @@
 """State of a run: weights, optimiser, loss scale, moving average, and losses so far."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +63,7 @@ class Learner:
         """Return everything but the losses; no random state, because each step draws from its own seed."""
         return {name: part.state_dict() for name, part in self._parts().items()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore everything but the losses."""
         for name, part in self._parts().items():
             part.load_state_dict(state[name])

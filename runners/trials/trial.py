@@ -35,11 +35,11 @@ from runners.results import (
 from runners.training.divergence import Diverged
 from runners.training.ranks import decided_by_first, rank, run_ranks
 from runners.training.train import to_float, train
-from runners.trials.checkpoints.checkpoint import save
+from runners.trials.checkpoints.checkpoint import Notes, save
 from runners.trials.evaluation_data import EvaluationData
 from runners.trials.midway import Midway
 from runners.trials.records.curve import curve_rows, mean_losses
-from runners.trials.records.meter import Meter
+from runners.trials.records.meter import FlopCount, Meter
 from runners.trials.records.trial_files import Outcome, drop_scaffolding, read_outcome, write_outcome
 from runners.trials.trial_job import TrialJob
 from runners.trials.trial_setup import RankTraining, set_up
@@ -107,8 +107,14 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
     started = time.monotonic()
     trial = job.trial
     setup = set_up(job)
+    if "metered" in setup.notes:
+        meter.raise_to(FlopCount(**setup.notes["metered"]))
     sets = EvaluationData(job)
     learner = setup.learner
+
+    def notes() -> Notes:
+        return {"metered": asdict(meter.count)}
+
     watch = Watch(
         job.folder,
         trial,
@@ -118,6 +124,7 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
         first_step=setup.first_step,
         meter=meter,
         notice=notice,
+        notes=notes,
     )
     steps, status, reason, metrics = trial.steps, "finished", "", {}
     measure = partial(_evaluate, job, setup, sets)

@@ -26,7 +26,7 @@ from runners.training.backward import Context
 from runners.training.learner import Learner, make_learner
 from runners.training.ranks import rank, ranks
 from runners.training.train import StepSchedule
-from runners.trials.checkpoints.checkpoint import load_checkpoint
+from runners.trials.checkpoints.checkpoint import Notes, read_start, restore
 from runners.trials.trial_job import TrialJob
 
 
@@ -42,6 +42,7 @@ class RankTraining:
         context: Precision and attention of the forward pass.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         tokenize: Texts → token ids.
+        notes: Notes of the trial's own checkpoint; empty if it starts from another one's or from nothing.
     """
 
     learner: Learner
@@ -51,6 +52,7 @@ class RankTraining:
     context: Context
     precision: str
     tokenize: Tokens
+    notes: Notes
 
 
 def set_up(job: TrialJob) -> RankTraining:
@@ -65,6 +67,7 @@ def set_up(job: TrialJob) -> RankTraining:
     torch.set_num_threads(max(1, job.cpus // job.ranks))
     precision = resolve_precision(trial.recipe.precision, device)
     data, tokenize = load_subset(job)
+    start = read_start(job.folder, device, job.trunk)
     torch.manual_seed(derive_seed(trial.seed, "initial weights"))
     cost = strategy_cost(trial.cell.strategy)
     model = build_model(
@@ -78,7 +81,7 @@ def set_up(job: TrialJob) -> RankTraining:
         steps=trial.steps,
         precision=precision,
     )
-    first_step = load_checkpoint(job.folder, learner, job.trunk)
+    first_step = restore(learner, start)
     return RankTraining(
         learner=learner,
         data=data,
@@ -93,6 +96,7 @@ def set_up(job: TrialJob) -> RankTraining:
         context=partial(compute_context, precision, device),
         precision=precision,
         tokenize=tokenize,
+        notes=start.notes if start is not None and start.own else {},
     )
 
 

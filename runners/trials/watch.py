@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from math import isnan, nan
@@ -14,7 +15,7 @@ from budgets.planning.plan import Trial
 from runners.host.faults import Left, Notice, patiently
 from runners.host.files import write_json
 from runners.training.learner import Learner
-from runners.trials.checkpoints.checkpoint import save_milestone
+from runners.trials.checkpoints.checkpoint import Notes, save_milestone
 from runners.trials.checkpoints.checkpoint_writer import CheckpointWriter
 from runners.trials.records.curve import mean_losses
 from runners.trials.records.meter import Meter
@@ -39,6 +40,7 @@ class Watch:
         learner: The learner.
         meter: Counts the compute.
         notice: Request to leave.
+        notes: Returns the trial's notes at the moment of a checkpoint.
 
     Attributes:
         waited_s: Seconds between steps, without the first one's: training waited for its data.
@@ -55,12 +57,18 @@ class Watch:
         first_step: int,
         meter: Meter,
         notice: Notice,
+        notes: Callable[[], Notes],
     ) -> None:
         self._folder, self._trial, self._learner = folder, trial, learner
         self._checkpoints = CheckpointWriter(
-            folder, learner, seconds=checkpoint_s, steps=checkpoint_steps, first_step=first_step
+            folder,
+            learner,
+            seconds=checkpoint_s,
+            steps=checkpoint_steps,
+            first_step=first_step,
+            notes=notes,
         )
-        self._meter, self._notice = meter, notice
+        self._meter, self._notice, self._notes = meter, notice, notes
         # monotonic: a clock set back must not delay checkpoints.
         self._progress_at = time.monotonic()
         self._synced_at = self._progress_at
@@ -97,6 +105,7 @@ class Watch:
         look = now - self._progress_at >= _PROGRESS_S
         asked_by = self._notice.by
         if asked_by or self._checkpoints.is_due(done):
+            self._sync_meter()
             self._checkpoints.write(done)
         elif not look and done < self._trial.steps:
             return
@@ -111,6 +120,7 @@ class Watch:
         # A run too short for a checkpoint is cheaper to repeat than to save.
         self._checkpoints.settle()
         if 0 < self._checkpoints.step < self._trial.steps:
+            self._sync_meter()
             self._checkpoints.write(self._trial.steps)
             self._checkpoints.settle()
         self._meter.add(evaluation_flops=self._trial.flops_per_evaluation)
@@ -122,9 +132,16 @@ class Watch:
     def _keep_milestone(self, done: int) -> None:
         if done == 0 or done != self._trial.milestone_step:
             return
-        write = partial(save_milestone, self._folder, self._learner, step=done)
+        self._sync_meter()
+        write = partial(save_milestone, self._folder, self._learner, step=done, notes=self._notes())
         with suppress(OSError):  # a longer trial then computes the shared steps again
             patiently(write, patience_s=_PATIENCE_S, hurry=lambda: bool(self._notice.by))
+
+    def _sync_meter(self) -> None:
+        """Flush the meter; before a state is written, so that a power cut leaves no older meter beside it."""
+        with suppress(OSError):  # the state then has the count as well
+            self._meter.sync()
+        self._synced_at = time.monotonic()
 
     def _write_progress(self, done: int) -> None:
         batch_size = self._trial.batch_size
@@ -133,8 +150,7 @@ class Watch:
         self._curve += mean_losses(losses, steps=self._trial.steps, first=len(self._curve))
         with suppress(OSError):  # only for display, and rewritten soon
             if time.monotonic() - self._synced_at >= _SYNC_S:
-                self._synced_at = time.monotonic()
-                self._meter.sync()
+                self._sync_meter()
             write_json(
                 self._folder / "progress.json",
                 {

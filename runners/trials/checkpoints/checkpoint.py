@@ -10,6 +10,7 @@ import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,21 +31,42 @@ from runners.trials.records.trial_files import (
     milestone_name,
 )
 
+Notes = Mapping[str, Any]
+"""What a trial keeps beside the learner's state, by name: numbers, texts, lists and mappings."""
 
-def save_checkpoint(folder: Path, learner: Learner, *, step: int) -> None:
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Start:
+    """A state from which a trial continues.
+
+    Attributes:
+        step: Optimiser steps done.
+        own: True for a checkpoint of the trial itself, False for the milestone of a shorter one.
+        notes: The notes of the trial that wrote it; empty in files of earlier versions.
+        state: The learner's state and losses.
+    """
+
+    step: int
+    own: bool
+    notes: Notes
+    state: Mapping[str, Any]
+
+
+def save_checkpoint(folder: Path, learner: Learner, *, step: int, notes: Notes | None = None) -> None:
     """Write a trial's state atomically and delete all but the last two checkpoints.
 
     Args:
         folder: The trial's folder.
         learner: The learner to save.
         step: Optimiser steps done.
+        notes: The trial's notes.
     """
-    write_checkpoint(folder, _state(learner, step))
+    write_checkpoint(folder, _state(learner, step, notes))
 
 
-def copied_state(learner: Learner, *, step: int) -> dict[str, Any]:
+def copied_state(learner: Learner, *, step: int, notes: Notes | None = None) -> dict[str, Any]:
     """Return a copy of a trial's state in main memory, which further training does not change."""
-    state: dict[str, Any] = _copied(_state(learner, step))
+    state: dict[str, Any] = _copied(_state(learner, step, notes))
     return state
 
 
@@ -59,13 +81,13 @@ def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
         old.unlink(missing_ok=True)
 
 
-def save_milestone(folder: Path, learner: Learner, *, step: int) -> None:
+def save_milestone(folder: Path, learner: Learner, *, step: int, notes: Notes | None = None) -> None:
     """Write a trial's state at its milestone, and keep it as a checkpoint as well; one that exists stays."""
     if milestone(folder) is not None:
         return
     partial = folder / f".milestone.partial-{secrets.token_hex(4)}"
     try:
-        written = save(_state(learner, step), partial)
+        written = save(_state(learner, step, notes), partial)
         with suppress(OSError):  # without hard links the trial continues from an earlier checkpoint
             os.link(partial, folder / _name(step, written))
         put(partial, folder / milestone_name(step, written))
@@ -77,8 +99,9 @@ def _name(step: int, digest: str) -> str:
     return f"checkpoint-{step:010d}-{digest}.pt"
 
 
-def _state(learner: Learner, step: int) -> dict[str, Any]:
-    return {"step": step, "losses": learner.losses[:step].cpu(), **learner.state_dict()}
+def _state(learner: Learner, step: int, notes: Notes | None) -> dict[str, Any]:
+    losses = learner.losses[:step].cpu()
+    return {"step": step, "losses": losses, "notes": dict(notes or {}), **learner.state_dict()}
 
 
 def _copied(state: Any) -> Any:  # noqa: ANN401 - nested as torch's state dicts
@@ -92,31 +115,43 @@ def _copied(state: Any) -> Any:  # noqa: ANN401 - nested as torch's state dicts
 
 
 def load_checkpoint(folder: Path, learner: Learner, trunk: Sequence[Path] = ()) -> int:
-    """Restore a trial's newest undamaged checkpoint, which rank 0 chooses for all ranks.
+    """Read a trial's start as `read_start` does, and restore it; return the steps done."""
+    return restore(learner, read_start(folder, learner.losses.device, trunk))
+
+
+def read_start(folder: Path, device: torch.device, trunk: Sequence[Path] = ()) -> Start | None:
+    """Read a trial's newest undamaged checkpoint, which rank 0 chooses for all ranks.
 
     Args:
         folder: The trial's folder.
-        learner: The learner to restore.
+        device: Device of the state's tensors.
         trunk: Folders of the shorter trials of its trunk, the longest first. Without a checkpoint of its own,
             the trial continues from the first undamaged milestone in them.
 
     Returns:
-        Optimiser steps done; 0, with nothing changed, if there is neither.
+        The state; None if there is neither.
 
     Raises:
         OSError: The chosen file is not on this rank's storage, or has another step's content there.
     """
     chosen = decided_by_first(lambda: _start_of(folder, trunk))
     if chosen is None:
-        return 0
+        return None
     place, name, step = chosen
     path = (folder if place is None else trunk[place]) / name  # each node may have a copy of its own
-    state: dict[str, Any] = torch.load(path, map_location=learner.losses.device, weights_only=True)
+    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     if state["step"] != step:
         raise OSError(f"{path} is of step {state['step']}, rank 0 resumes at step {step}")
-    learner.load_state_dict(state)
-    learner.losses[:step] = state["losses"]
-    return step
+    return Start(step=step, own=place is None, notes=state.get("notes", {}), state=state)
+
+
+def restore(learner: Learner, start: Start | None) -> int:
+    """Restore a state; return the optimiser steps done: 0, with nothing changed, if there is no state."""
+    if start is None:
+        return 0
+    learner.load_state_dict(start.state)
+    learner.losses[: start.step] = start.state["losses"]
+    return start.step
 
 
 def _start_of(folder: Path, trunk: Sequence[Path]) -> tuple[int | None, str, int] | None:

@@ -1,11 +1,12 @@
 """Writing of a trial's checkpoints, on a GPU in the background, for a small share of the time."""
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from runners.training.learner import Learner
-from runners.trials.checkpoints.checkpoint import copied_state, save_checkpoint, write_checkpoint
+from runners.trials.checkpoints.checkpoint import Notes, copied_state, save_checkpoint, write_checkpoint
 
 MOST_OF_THE_TIME = 0.02
 """Largest share of the time for which checkpoints that are due by the clock hold up training on a GPU."""
@@ -25,6 +26,7 @@ class CheckpointWriter:
         seconds: Seconds between checkpoints.
         steps: Maximum steps between checkpoints; 0 for no limit.
         first_step: Steps done before this process took over.
+        notes: Returns the trial's notes at the moment of a checkpoint.
         background: True to write in a thread; by default on a GPU.
     """
 
@@ -36,10 +38,11 @@ class CheckpointWriter:
         seconds: float,
         steps: int,
         first_step: int,
+        notes: Callable[[], Notes] = dict,
         background: bool | None = None,
     ) -> None:
         self._folder, self._learner, self._seconds, self._steps = folder, learner, seconds, steps
-        self.step = first_step
+        self.step, self._notes = first_step, notes
         self._due = time.monotonic() + seconds
         gpu = learner.losses.device.type == "cuda"
         self._thread = ThreadPoolExecutor(1) if (gpu if background is None else background) else None
@@ -61,10 +64,10 @@ class CheckpointWriter:
         self.settle()
         try:
             if self._thread is None:
-                save_checkpoint(self._folder, self._learner, step=done)
+                save_checkpoint(self._folder, self._learner, step=done, notes=self._notes())
                 self.step = done
             else:
-                state = copied_state(self._learner, step=done)
+                state = copied_state(self._learner, step=done, notes=self._notes())
                 self._writing = done, self._thread.submit(write_checkpoint, self._folder, state)
         except OSError:
             self._try_again()

@@ -34,7 +34,7 @@ class Meter:
 
     Each update writes a few bytes into the page cache: it takes microseconds and survives if the process is
     killed at the next instruction. A step in progress at that moment is counted, never missed. After a power
-    cut the count is that of the last `sync`.
+    cut the count is that of the last `sync`, or of the checkpoint that the trial continues from.
 
     Args:
         folder: The trial's folder.
@@ -48,7 +48,19 @@ class Meter:
         """Count compute that starts now."""
         train_flops += self.count.train_flops
         evaluation_flops += self.count.evaluation_flops
-        count = FlopCount(train_flops=train_flops, evaluation_flops=evaluation_flops)
+        self._write(FlopCount(train_flops=train_flops, evaluation_flops=evaluation_flops))
+
+    def raise_to(self, least: FlopCount) -> None:
+        """Raise the count to that of a checkpoint: after a power cut, the meter may be the older one."""
+        own = self.count
+        self._write(
+            FlopCount(
+                train_flops=max(own.train_flops, least.train_flops),
+                evaluation_flops=max(own.evaluation_flops, least.evaluation_flops),
+            )
+        )
+
+    def _write(self, count: FlopCount) -> None:
         # One write at offset 0: a kill leaves the old count or the new one.
         os.pwrite(self._file, meter_text(count), 0)
         self.count = count

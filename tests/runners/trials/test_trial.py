@@ -13,11 +13,14 @@ import pytest
 import torch
 
 from budgets.declaration.recipe import Recipe
+from runners.host.faults import Left
+from runners.host.files import put
 from runners.results import RESULT_COLUMNS, to_frame
 from runners.training.learner import Learner
 from runners.training.train import train
 from runners.trials import trial
-from runners.trials.records.meter import FlopCount, read_meter
+from runners.trials.checkpoints import checkpoint
+from runners.trials.records.meter import FlopCount, Meter, read_meter, write_meter
 from runners.trials.records.trial_files import kept_steps, read_outcome
 from runners.trials.trial import run_trial
 from runners.trials.trial_job import TrialJob
@@ -148,6 +151,43 @@ def test_killed_trial_resumes_to_the_same_row_and_files(job: TrialJob, tmp_path:
     assert (read_meter(killed.folder) or FlopCount()).evaluation_flops == 4 * 11
     one, other = (torch.load(tmp_path / name / "weights.pt") for name in ("whole", "killed"))
     assert all(torch.equal(other[name], value) for name, value in one.items())
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, job: TrialJob, step: int) -> None:
+    """Run a trial up to a step, after which it is asked to leave."""
+    after = Watch.after_step
+
+    def stop(self: Watch, done: int) -> None:
+        if done == step:
+            signal.raise_signal(signal.SIGTERM)
+        after(self, done)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Watch, "after_step", stop)
+        with pytest.raises(Left):
+            run_trial(job)
+    assert kept_steps(job.folder) == step
+
+
+def test_a_power_cut_leaves_no_meter_that_is_older_than_the_checkpoint(
+    job: TrialJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, states = [0], []
+    monkeypatch.setattr(Meter, "sync", lambda self: synced.append(self.count.train_flops))
+
+    def keep(partial: Path, path: Path) -> None:
+        states.append(synced[-1])
+        put(partial, path)
+
+    monkeypatch.setattr(checkpoint, "put", keep)
+    stop_at(monkeypatch, job, 13)
+    assert states == [13 * 16 * 7]
+
+    write_meter(job.folder, FlopCount(train_flops=5 * 16 * 7))  # as if it had not been synced
+    outcome = run_trial(job)
+
+    assert outcome.row["paid_flops"] == outcome.row["train_flops"] == 30 * 16 * 7
+    assert read_meter(job.folder) == FlopCount(train_flops=30 * 16 * 7, evaluation_flops=11)
 
 
 def test_trial_resumes_with_other_parts_and_checkpointing_to_the_same_weights_up_to_rounding(

@@ -180,7 +180,7 @@ def test_checkpoints_hold_up_training_for_two_percent_of_the_time(
 ) -> None:
     clock = [100.0]
 
-    def copy(_learner: Learner, *, step: int) -> dict[str, int]:
+    def copy(_learner: Learner, *, step: int, **_: object) -> dict[str, int]:
         clock[0] += 3.0  # seconds that the copy of a large state takes
         return {"step": step}
 
