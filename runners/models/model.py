@@ -149,6 +149,13 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     return "bf16" if _processor_has_bf16() else "fp32"
 
 
+def has_precision(precision: str, device: torch.device) -> bool:
+    """Return whether a device computes in a precision that ``auto`` chose, without emulating it."""
+    if precision == "bf16":
+        return resolve_precision("auto", device) == "bf16"
+    return precision == "fp32" or device.type == "cuda"
+
+
 def compute_context(precision: str, device: torch.device) -> AbstractContextManager[Any]:
     """Return the context in which models run: autocast, and unfused attention on a CPU."""
     stack = ExitStack()

@@ -113,7 +113,7 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
     learner = setup.learner
 
     def notes() -> Notes:
-        return {"metered": asdict(meter.count)}
+        return {"precision": setup.precision, "metered": asdict(meter.count)}
 
     watch = Watch(
         job.folder,

@@ -16,17 +16,18 @@ from runners.data.reading.in_memory_set import InMemorySet
 from runners.data.reading.opening import open_data
 from runners.data.reading.streamed_set import StreamedSet
 from runners.data.reading.training_data import Source, Tokens
+from runners.host.faults import ProcessEnded
 from runners.host.gpu_arithmetic import set_gpu_arithmetic
 from runners.host.seeds import derive_seed
 from runners.models.count_by_torch import ensure_counted
-from runners.models.model import build_model, compute_context, resolve_precision
+from runners.models.model import build_model, compute_context, has_precision, resolve_precision
 from runners.models.model_tokenizer import model_tokenizer
 from runners.strategies.registry import build_strategy
 from runners.training.backward import Context
 from runners.training.learner import Learner, make_learner
-from runners.training.ranks import rank, ranks
+from runners.training.ranks import decided_by_first, rank, ranks
 from runners.training.train import StepSchedule
-from runners.trials.checkpoints.checkpoint import Notes, read_start, restore
+from runners.trials.checkpoints.checkpoint import Notes, Start, read_start, restore
 from runners.trials.trial_job import TrialJob
 
 
@@ -60,14 +61,15 @@ def set_up(job: TrialJob) -> RankTraining:
 
     Raises:
         ValueError: The pool cannot be read, has too much damage, or cannot be trained on as declared.
+        ProcessEnded: This device does not compute in the trial's precision.
     """
     trial = job.trial
     device = torch.device("cuda", torch.cuda.current_device()) if job.gpus else torch.device("cpu")
     set_gpu_arithmetic(device.type)
     torch.set_num_threads(max(1, job.cpus // job.ranks))
-    precision = resolve_precision(trial.recipe.precision, device)
     data, tokenize = load_subset(job)
     start = read_start(job.folder, device, job.trunk)
+    precision = _precision(trial.recipe.precision, device, start)
     torch.manual_seed(derive_seed(trial.seed, "initial weights"))
     cost = strategy_cost(trial.cell.strategy)
     model = build_model(
@@ -98,6 +100,25 @@ def set_up(job: TrialJob) -> RankTraining:
         tokenize=tokenize,
         notes=start.notes if start is not None and start.own else {},
     )
+
+
+def _precision(declared: str, device: torch.device, start: Start | None) -> str:
+    """Return a trial's precision: with ``auto`` that of its start, else what rank 0's device has.
+
+    Raises:
+        ProcessEnded: This device does not have it; another node may.
+    """
+    if declared != "auto":
+        return declared
+    kept: str | None = start.notes.get("precision") if start is not None else None
+    found = kept or decided_by_first(partial(resolve_precision, declared, device))
+    if not has_precision(found, device):
+        raise ProcessEnded(
+            "crashed",
+            f"the trial began in {found}, which this node's devices do not compute in; it continues on a "
+            "node that does (training.precision: auto)",
+        )
+    return found
 
 
 def architecture_of(trial: Trial) -> Architecture:

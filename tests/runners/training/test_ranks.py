@@ -21,11 +21,13 @@ import torch.distributed as dist
 from budgets.declaration.recipe import Recipe
 from runners.host.faults import Notice, ProcessEnded, fault_of
 from runners.host.process import Exit, first_cause
+from runners.models import model
 from runners.training import ranks as ranks_module
 from runners.training.ranks import decided_by_first, gather, rank, ranks, run_ranks
 from runners.trials.checkpoints import checkpoint
 from runners.trials.trial import run_trial
 from runners.trials.trial_job import TrialJob
+from runners.trials.trial_setup import set_up
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
 
 pytestmark = pytest.mark.slow
@@ -193,6 +195,17 @@ def test_first_rank_chooses_the_checkpoint_of_all(tmp_path: Path) -> None:
 
     assert run_ranks(partial(_chosen, tmp_path), count=2, gpus=False) == [20, 20, 20, 20]
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def _precisions(job: TrialJob) -> list[float]:
+    pytest.MonkeyPatch().setattr(model, "_processor_has_bf16", lambda: rank() > 0)
+    return gather(torch.tensor([float(set_up(job).precision == "fp32")])).tolist()
+
+
+def test_first_rank_chooses_the_automatic_precision_of_all(jobs: Jobs) -> None:
+    job = jobs("clip", Recipe(precision="auto"), 2)
+
+    assert run_ranks(partial(_precisions, job), count=2, gpus=False) == [1, 1]
 
 
 def test_failed_rank_reports_its_own_reason() -> None:

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from budgets.declaration.recipe import Recipe
-from runners.host.faults import Left
+from runners.host.faults import Left, ProcessEnded
 from runners.host.files import put
+from runners.models import model
 from runners.results import RESULT_COLUMNS, to_frame
 from runners.training.learner import Learner
 from runners.training.train import train
@@ -188,6 +189,32 @@ def test_a_power_cut_leaves_no_meter_that_is_older_than_the_checkpoint(
 
     assert outcome.row["paid_flops"] == outcome.row["train_flops"] == 30 * 16 * 7
     assert read_meter(job.folder) == FlopCount(train_flops=30 * 16 * 7, evaluation_flops=11)
+
+
+def test_a_trial_of_automatic_precision_keeps_the_one_that_it_began_with(
+    job: TrialJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_processor(*, bf16: bool) -> None:
+        monkeypatch.setattr(model, "_processor_has_bf16", lambda: bf16)
+
+    trial = dataclasses.replace(job.trial, recipe=Recipe(precision="auto"))
+    auto = dataclasses.replace(job, trial=trial)
+    other = dataclasses.replace(auto, folder=job.folder.with_name("other"))
+    on_processor(bf16=False)
+    stop_at(monkeypatch, auto, 13)
+    on_processor(bf16=True)
+    assert run_trial(auto).row["precision"] == "fp32"
+
+    stop_at(monkeypatch, other, 13)
+    on_processor(bf16=False)
+    with pytest.raises(
+        ProcessEnded, match="the trial began in bf16, which this node's devices do not"
+    ) as ended:
+        run_trial(other)
+    assert ended.value.fault == "crashed"
+    assert kept_steps(other.folder) == 13
+    on_processor(bf16=True)
+    assert run_trial(other).row["precision"] == "bf16"
 
 
 def test_trial_resumes_with_other_parts_and_checkpointing_to_the_same_weights_up_to_rounding(
