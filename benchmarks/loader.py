@@ -43,7 +43,7 @@ from runners.data.reading.cache import shared_images
 from runners.data.reading.in_memory_set import InMemory, InMemorySet
 from runners.data.reading.opening import open_data
 from runners.data.reading.streamed_set import StreamedSet
-from runners.data.reading.training_data import Batches, Empty, Source
+from runners.data.reading.training_data import Batches, Empty, GatherObjects, Source
 from runners.embedded.embedded_pool import build_embedded_pool
 from runners.models.model import build_model, compute_context, resolve_precision
 from runners.strategies.clip import Clip
@@ -129,6 +129,10 @@ class TimedData:
             batch = next(batches)
             self.waited += self._clock() - began
             yield batch
+
+    def exchange_damage(self, gather: GatherObjects) -> None:
+        """Judge the set's damage."""
+        self._data.exchange_damage(gather)
 
 
 def waiting(data: InMemorySet | StreamedSet, clock: Callable[[], float]) -> tuple[float, float]:

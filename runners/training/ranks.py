@@ -54,6 +54,15 @@ def gather(own: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+def gather_objects(own: T) -> list[T]:
+    """Return the objects of all ranks, in order of rank; they must be picklable."""
+    if ranks() == 1:
+        return [own]
+    every: list[Any] = [None] * ranks()
+    dist.all_gather_object(every, own)
+    return every
+
+
 def total(own: Tensor) -> Tensor:
     """Return the sum of a tensor over all ranks."""
     if ranks() > 1:

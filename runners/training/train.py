@@ -15,7 +15,7 @@ from runners.training.backward import Context, backward, backward_in_parts
 from runners.training.divergence import check_divergence
 from runners.training.learner import Learner
 from runners.training.learning_rate import learning_rate
-from runners.training.ranks import rank, ranks
+from runners.training.ranks import gather_objects, rank, ranks
 
 _STEPS_BETWEEN_CHECKS = 25
 
@@ -68,6 +68,7 @@ def train(  # noqa: PLR0913 - the parts of a run
 
     Raises:
         Diverged: The loss is not finite, or stays at chance level (`runners.training.divergence`).
+        ValueError: More pairs are damaged than tolerated.
     """
     model, strategy, optimizer, losses = learner.model, learner.strategy, learner.optimizer, learner.losses
     model.train()
@@ -105,6 +106,7 @@ def train(  # noqa: PLR0913 - the parts of a run
         _update(learner, recipe.gradient_clip)
         done = step + 1
         if done % _STEPS_BETWEEN_CHECKS == 0 or done == schedule.steps:
+            data.exchange_damage(gather_objects)
             check_divergence(
                 losses,
                 # Depends on the schedule alone, so that a resumed run checks the same ranges.

@@ -19,6 +19,7 @@ import torch
 
 from budgets.planning.plan import Trial
 from runners.data.pool.damage import Damage
+from runners.data.reading.streamed_set import StreamedSet
 from runners.evaluate.evaluate import evaluate
 from runners.evaluate.features import Encoder, NotFiniteError, encode_set
 from runners.host.faults import Notice, owned, patiently
@@ -113,7 +114,8 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
     learner = setup.learner
 
     def notes() -> Notes:
-        return {"precision": setup.precision, "metered": asdict(meter.count)}
+        damage = setup.data.noted_damage() if isinstance(setup.data, StreamedSet) else []
+        return {"precision": setup.precision, "metered": asdict(meter.count), "damage": damage}
 
     watch = Watch(
         job.folder,

@@ -83,6 +83,8 @@ def set_up(job: TrialJob) -> RankTraining:
         steps=trial.steps,
         precision=precision,
     )
+    if isinstance(data, StreamedSet) and start is not None:
+        data.remember(start.notes.get("damage", ()))
     first_step = restore(learner, start)
     return RankTraining(
         learner=learner,

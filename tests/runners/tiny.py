@@ -1,12 +1,19 @@
 """A pool and a trial small enough to train in a test."""
 
+import signal
 from pathlib import Path
+
+import pytest
 
 from budgets.cost.architecture import load_architecture
 from budgets.declaration.recipe import Recipe
 from budgets.planning.plan import Cell, Trial
 from runners.embedded.embedded_pool import build_embedded_pool
+from runners.host.faults import Left
+from runners.trials.records.trial_files import kept_steps
+from runners.trials.trial import run_trial
 from runners.trials.trial_job import TrialJob
+from runners.trials.watch import Watch
 
 
 def tiny_pool(path: Path) -> Path:
@@ -56,3 +63,19 @@ def tiny_job(
         checkpoint_steps=checkpoint_steps,
         ranks=ranks,
     )
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, job: TrialJob, step: int) -> None:
+    """Run a trial up to a step, after which it is asked to leave."""
+    after = Watch.after_step
+
+    def stop(self: Watch, done: int) -> None:
+        if done == step:
+            signal.raise_signal(signal.SIGTERM)
+        after(self, done)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Watch, "after_step", stop)
+        with pytest.raises(Left):
+            run_trial(job)
+    assert kept_steps(job.folder) == step

@@ -11,7 +11,7 @@ from runners.data.pool.damage import Damage, check_tolerance
 from runners.data.pool.reader import read_pairs
 from runners.data.reading.cache import shared_images
 from runners.data.reading.mixing import mixed_positions
-from runners.data.reading.training_data import Batches, Empty, Source, Tokens, rank_slice
+from runners.data.reading.training_data import Batches, Empty, GatherObjects, Source, Tokens, rank_slice
 
 _POSITIONS_AT_ONCE = 65_536
 
@@ -76,6 +76,9 @@ class InMemorySet:
             # One row per step; each rank takes a contiguous range of its columns.
             for places in torch.from_numpy(order.reshape(-1, batch_size)[:, mine]):
                 yield self._gather(places, empty)
+
+    def exchange_damage(self, gather: GatherObjects) -> None:
+        """Do nothing: each rank has read all pairs, and judged their damage."""
 
     def _gather(self, places: Tensor, empty: Empty) -> tuple[Tensor, Tensor]:
         first = self.parts[0]

@@ -1,8 +1,8 @@
 """Pairs of a trial that are read and decoded during training, by loader workers within a memory bound."""
 
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from runners.data.pool.damage import DAMAGE_TOLERANCE, Damage, check_tolerance
 from runners.data.pool.reader import Pairs, in_shard_order, read_pairs
 from runners.data.reading.mixing import Stretch, stretches
 from runners.data.reading.order import positions, rows_of_window, windows
-from runners.data.reading.training_data import Batches, Empty, Source, Tokens, rank_slice
+from runners.data.reading.training_data import Batches, Empty, GatherObjects, Source, Tokens, rank_slice
 from runners.host.faults import shielded
 
 LOADER_BYTES = 2 * 2**30
@@ -42,7 +42,8 @@ class StreamedSet:
         ranks: Number of equal parts of a batch.
         tolerance: Share of a pool's part that may be damaged.
         loader_bytes: Memory that workers fill with decoded pairs which training has not taken yet.
-        damaged: Number of a source → its damage found so far; it grows.
+        damaged: Number of a source → its damage found so far, by any rank; it grows.
+        news: Damage that other ranks do not know yet, with the number of its source.
     """
 
     sources: Sequence[Source]
@@ -54,11 +55,49 @@ class StreamedSet:
     tolerance: float = DAMAGE_TOLERANCE
     loader_bytes: int = LOADER_BYTES
     damaged: dict[int, dict[Damage, None]] = field(default_factory=dict)
+    news: list[tuple[int, Damage]] = field(default_factory=list)
 
     @property
     def damage(self) -> list[Damage]:
         """Damage found so far."""
-        return [each for found in self.damaged.values() for each in found]
+        return [each for _, each in self._found()]
+
+    def noted_damage(self) -> list[tuple[int, str, str, str]]:
+        """Return the damage found so far as plain data, for `remember`."""
+        return [(part, *astuple(each)) for part, each in self._found()]
+
+    def remember(self, noted: Iterable[tuple[int, str, str, str]]) -> None:
+        """Add the damage that an earlier start of the trial has noted."""
+        for part, shard, key, reason in noted:
+            self._add(part, Damage(shard=shard, key=key, reason=reason))
+
+    def exchange_damage(self, gather: GatherObjects) -> None:
+        """Learn the damage that other ranks have found, and judge the tolerance on all of it.
+
+        Raises:
+            ValueError: More pairs are damaged than tolerated.
+        """
+        news = list(self.news)
+        del self.news[: len(news)]  # a thread that loads ahead may have added to it
+        for part, each in (each for found in gather(news) for each in found):
+            self._add(part, each)
+        for part in list(self.damaged):
+            self._check(part)
+
+    def _found(self) -> list[tuple[int, Damage]]:
+        # Copied at once, since a thread may load ahead.
+        return [(part, each) for part, found in list(self.damaged.items()) for each in list(found)]
+
+    def _add(self, part: int, damage: Damage) -> bool:
+        """Add damage of a source; return whether it is new."""
+        known = self.damaged.setdefault(part, {})
+        new = damage not in known
+        known[damage] = None
+        return new
+
+    def _check(self, part: int) -> None:
+        found, of = list(self.damaged[part]), len(self.sources[part].rows)
+        check_tolerance(found, of=of, tolerance=self.tolerance)
 
     def batches(
         self, *, seed: int, batch_size: int, first_step: int, steps: int, empty: Empty = torch.empty
@@ -93,9 +132,9 @@ class StreamedSet:
                 images[start : start + len(decoded)] = decoded  # at once, to free the worker's shared memory
                 tokens.append(ids)
                 for part, each in found:
-                    known = self.damaged.setdefault(part, {})
-                    known[each] = None
-                    check_tolerance(known, of=len(self.sources[part].rows), tolerance=self.tolerance)
+                    if self._add(part, each):
+                        self.news.append((part, each))
+                        self._check(part)
             yield images, torch.cat(tokens)
 
 

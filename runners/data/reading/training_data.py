@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,10 @@ Batches = Iterator[tuple[Tensor, Tensor]]
 """Images, uint8 (batch, 3, S, S), and token ids, int64 (batch, context length), step by step."""
 
 
+GatherObjects = Callable[[Any], Sequence[Any]]
+"""An object of this rank → those of all ranks."""
+
+
 class TrainingData(Protocol):
     """The data that training reads."""
 
@@ -36,6 +40,13 @@ class TrainingData(Protocol):
             first_step: First step.
             steps: Steps of the whole run.
             empty: Makes the memory that images are gathered in, for example pinned memory for a GPU.
+        """
+
+    def exchange_damage(self, gather: GatherObjects) -> None:
+        """Learn the damage that other ranks have found, and judge the tolerance on all of it.
+
+        Raises:
+            ValueError: More pairs are damaged than tolerated.
         """
 
 

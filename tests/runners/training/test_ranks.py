@@ -4,6 +4,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 import time
@@ -13,12 +14,15 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 import torch.distributed as dist
 
 from budgets.declaration.recipe import Recipe
+from runners.data.pool.pool import Pool
+from runners.data.reading import opening
 from runners.host.faults import Notice, ProcessEnded, fault_of
 from runners.host.process import Exit, first_cause
 from runners.models import model
@@ -28,7 +32,8 @@ from runners.trials.checkpoints import checkpoint
 from runners.trials.trial import run_trial
 from runners.trials.trial_job import TrialJob
 from runners.trials.trial_setup import set_up
-from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
+from tests.runners.data.pool.test_damage import flip_byte
+from tests.runners.tiny import stop_at, tiny_job, tiny_pool, tiny_trial
 
 pytestmark = pytest.mark.slow
 
@@ -206,6 +211,40 @@ def test_first_rank_chooses_the_automatic_precision_of_all(jobs: Jobs) -> None:
     job = jobs("clip", Recipe(precision="auto"), 2)
 
     assert run_ranks(partial(_precisions, job), count=2, gpus=False) == [1, 1]
+
+
+@pytest.fixture
+def damaged(pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a pool with 8 damaged pairs among the 100 of a trial, which are streamed."""
+    monkeypatch.setattr(opening, "IN_MEMORY_BYTES", 0)
+    copy = Pool.open(shutil.copytree(pool, tmp_path / "damaged"))
+    for row in copy.subset(size=100, quality="all")[np.arange(0, 100, 14)]:
+        flip_byte(copy, int(row))
+    return copy.path
+
+
+def test_damage_is_that_of_all_ranks_and_of_all_starts(
+    damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for name, count in (("one", 1), ("two", 2), ("resumed", 1)):
+        job = tiny_job(tiny_trial(steps=6), damaged, tmp_path / name, ranks=count)
+        job = replace(job, damage_tolerance=0.08)
+        if name == "resumed":
+            stop_at(monkeypatch, job, 4)
+        outcome = run_trial(job)
+        lines = sorted((job.folder / "damage.jsonl").read_text().splitlines())
+        found.append((outcome.timing["damaged_pairs"], lines))
+
+    assert found[0] == found[1] == found[2]
+    assert found[0][0] == len(found[0][1]) > 4
+
+
+def test_damage_of_all_ranks_together_is_held_against_the_tolerance(damaged: Path, tmp_path: Path) -> None:
+    job = replace(tiny_job(tiny_trial(steps=6), damaged, tmp_path / "trial", ranks=2), damage_tolerance=0.05)
+
+    with pytest.raises(ProcessEnded, match=r"of 100 pairs are damaged, more than the tolerated 5\.00%"):
+        run_trial(job)
 
 
 def test_failed_rank_reports_its_own_reason() -> None:

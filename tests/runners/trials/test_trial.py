@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from budgets.declaration.recipe import Recipe
-from runners.host.faults import Left, ProcessEnded
+from runners.host.faults import ProcessEnded
 from runners.host.files import put
 from runners.models import model
 from runners.results import RESULT_COLUMNS, to_frame
@@ -27,7 +27,7 @@ from runners.trials.trial import run_trial
 from runners.trials.trial_job import TrialJob
 from runners.trials.watch import Watch
 from tests.root import ROOT
-from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
+from tests.runners.tiny import stop_at, tiny_job, tiny_pool, tiny_trial
 
 pytestmark = pytest.mark.slow
 
@@ -152,22 +152,6 @@ def test_killed_trial_resumes_to_the_same_row_and_files(job: TrialJob, tmp_path:
     assert (read_meter(killed.folder) or FlopCount()).evaluation_flops == 4 * 11
     one, other = (torch.load(tmp_path / name / "weights.pt") for name in ("whole", "killed"))
     assert all(torch.equal(other[name], value) for name, value in one.items())
-
-
-def stop_at(monkeypatch: pytest.MonkeyPatch, job: TrialJob, step: int) -> None:
-    """Run a trial up to a step, after which it is asked to leave."""
-    after = Watch.after_step
-
-    def stop(self: Watch, done: int) -> None:
-        if done == step:
-            signal.raise_signal(signal.SIGTERM)
-        after(self, done)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Watch, "after_step", stop)
-        with pytest.raises(Left):
-            run_trial(job)
-    assert kept_steps(job.folder) == step
 
 
 def test_a_power_cut_leaves_no_meter_that_is_older_than_the_checkpoint(
