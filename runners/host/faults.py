@@ -13,9 +13,10 @@ from typing import Literal, TypeVar
 from budgets.names import without_password
 from runners.host.files import locked
 
-Fault = Literal["left", "crashed", "failed"]
+Fault = Literal["left", "crashed", "full", "failed"]
 """Consequence of an early end: ``left`` (stopped on request, state kept), ``crashed`` (the cause may be
-temporary, so it is retried) or ``failed`` (the trial's own fault, would fail again)."""
+temporary, so it is retried), ``full`` (a GPU has too little memory: would fail again, but can go on with
+settings that need less) or ``failed`` (the trial's own fault, would fail again)."""
 
 T = TypeVar("T")
 
@@ -38,6 +39,12 @@ _OWN = (
     "_ARCH_MISMATCH",
 )
 """CUDA's and cuDNN's errors of the program, which come back at each attempt."""
+
+_LESS_MEMORY = (
+    "training.accumulation, training.gradient_checkpointing and more resources.gpus need less memory and "
+    "keep the trial with its finished steps (run --retry-failed); another training.batch_size makes another "
+    "trial"
+)
 
 _BETWEEN_RANKS = {"DistBackendError", "DistNetworkError", "DistStoreError"}
 _BY_GLOO = ("gloo/", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
@@ -74,13 +81,13 @@ def fault_of(error: BaseException) -> Fault:
 
     Unreachable storage, memory used by others, a killed loader worker, a broken device and a broken
     connection between ranks may recover later, so the trial is retried. A GPU belongs to the trial alone: a
-    trial that does not fit will not fit next time either.
+    trial that does not fit will not fit next time either, unless its settings change.
     """
-    if isinstance(error, Left):
-        return "left"
-    if isinstance(error, ProcessEnded):
-        return error.fault
-    if _is_gpu_full(error) or getattr(error, "errno", None) == errno.EFBIG:
+    if isinstance(error, Left | ProcessEnded):
+        return "left" if isinstance(error, Left) else error.fault
+    if _is_gpu_full(error):
+        return "full"
+    if getattr(error, "errno", None) == errno.EFBIG:
         return "failed"  # the limit on the size of a file (`ulimit -f`) would be the same
     if isinstance(error, OSError | MemoryError) or lost_its_peers(error):
         return "crashed"
@@ -107,7 +114,7 @@ def words_of(error: BaseException) -> str:
     name, lines = type(error).__name__, without_password(str(error)).splitlines()
     if _is_gpu_full(error):
         first = lines[0].partition(". ")[0] if lines else name
-        return f"{first}. Lower training.batch_size, or give a trial more resources.gpus"
+        return f"{first}. {_LESS_MEMORY}"
     if isinstance(error, ProcessEnded):
         return without_password(str(error))
     return f"{name}: {lines[0]}" if lines else name

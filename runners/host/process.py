@@ -52,7 +52,7 @@ def first_cause(ends: Iterable[Exit]) -> Exit | None:
     """
     # A rank that lost its peers ended because another one did, so other ends come first. A rank that left was
     # asked to, and kept its state. After a crash the trial is tried again; after a failure it is not.
-    order = ("left", "crashed", "failed")
+    order = ("left", "crashed", "full", "failed")
     faults = [end for end in ends if end.how != "finished"]
     return min(faults, key=lambda end: (end.lost_peers, order.index(end.how)), default=None)
 

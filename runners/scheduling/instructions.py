@@ -29,10 +29,13 @@ class SetBack:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GiveUp:
-    """The trial will have no result: it failed, its retries are used up, or the budget has no room for it."""
+    """The trial will have no result.
+
+    It failed, a GPU has too little memory, its retries are used up, or the budget has no room for it.
+    """
 
     trial: str
-    cause: Literal["failed", "crashed", "budget"]
+    cause: Literal["failed", "full", "crashed", "budget"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -150,9 +150,14 @@ class Schedule:
             self._move(record, State.WAITING, "its milestone is there")
             self._queue(record)
 
-    def fail(self, trial: str) -> None:
-        """Record that a running trial raised an error of its own, and give it up."""
-        self._give_up(self._running(trial), "failed", "failed")
+    def fail(self, trial: str, *, full: bool = False) -> None:
+        """Record that a running trial raised an error of its own, and give it up.
+
+        Args:
+            trial: The trial.
+            full: True if a GPU has too little memory.
+        """
+        self._give_up(self._running(trial), "full" if full else "failed", "failed")
 
     def crash(self, trial: str, *, progressed: bool = False, dead_nodes: Collection[str] = ()) -> None:
         """Record that a running trial's worker died, alone or with nodes it ran on.
@@ -305,7 +310,9 @@ class Schedule:
         record.set_aside, record.crashes = False, 0
         self._pending.append(SetBack(trial=record.task.trial))
 
-    def _give_up(self, record: _Record, cause: Literal["failed", "crashed", "budget"], event: str) -> None:
+    def _give_up(
+        self, record: _Record, cause: Literal["failed", "full", "crashed", "budget"], event: str
+    ) -> None:
         if record.state is State.WAITING:
             self._unqueue(record)
         self._leave(record, State.GIVEN_UP, event)

@@ -225,7 +225,9 @@ class Execution(Books):
                     _, reason = self._ends.get(trial_id, ({}, "not started"))
                     self.leave_out(self.trials[trial_id], reason)
                 case GiveUp(trial=trial_id, cause=cause):
-                    self.give_up(self.trials[trial_id], *self._ends[trial_id], keep=cause == "crashed")
+                    kept = self.site.with_storage(kept_steps, self.folder(trial_id))
+                    keep = cause == "crashed" or (cause == "full" and kept > 0)
+                    self.give_up(self.trials[trial_id], *self._ends[trial_id], keep=keep)
                 case EndBranches(trial=trial_id, branches=branches):
                     self.end_branches(trial_id, branches)
 
@@ -272,8 +274,8 @@ class Execution(Books):
             self.show(trial, ended.value)
             return
         self.book_lost(trial)
-        if ended.how == "failed":
-            self._schedule.fail(ended.trial)
+        if ended.how in {"failed", "full"}:
+            self._schedule.fail(ended.trial, full=ended.how == "full")
         elif ended.how == "crashed":
             # Only crashes in a row without a newer checkpoint use up the retries.
             kept = self.site.with_storage(kept_steps, self.folder(ended.trial))

@@ -265,7 +265,7 @@ def test_trial_killed_by_the_kernel_for_memory_has_crashed(job: TrialJob) -> Non
         (RuntimeError("CUDA error: no kernel image is available for execution on the device"), "failed"),
         (RuntimeError("cuDNN error: CUDNN_STATUS_BAD_PARAM"), "failed"),
         (RuntimeError("Caught ValueError in DataLoader worker process 0."), "failed"),
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"), "failed"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"), "full"),
         (ValueError("3 of 100 pairs are damaged"), "failed"),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "failed"),
         (IndexError("list index out of range"), "failed"),
@@ -285,7 +285,9 @@ def test_gpu_out_of_memory_error_has_advice() -> None:
     error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1 GiB free.")
 
     assert words_of(error) == (
-        "CUDA out of memory. Lower training.batch_size, or give a trial more resources.gpus"
+        "CUDA out of memory. training.accumulation, training.gradient_checkpointing and more resources.gpus "
+        "need less memory and keep the trial with its finished steps (run --retry-failed); another "
+        "training.batch_size makes another trial"
     )
 
 

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from budgets.book.book import Book
 from budgets.book.ledger import read_entries
+from runners.trials.records.trial_files import Outcome, kept_steps
+from runners.trials.trial_job import TrialJob, run_trial
+from study.run import execution
 from tests.study.conftest import write_declaration
 from tests.study.run.faults.local_study import (
     Said,
@@ -124,3 +128,40 @@ def test_a_trial_without_retries_left_keeps_checkpoint_and_log_for_retry_failed(
     assert logged(folder) == pytest.approx(dict(zip(curve["samples_seen"], curve["loss"], strict=True)))
     assert kept.items() <= logged(folder).items()
     assert len(kept) < len(curve)
+
+
+def _with_little_memory(job: TrialJob) -> Outcome:
+    from runners.trials.watch import Watch  # noqa: PLC0415 - in the trial's process alone
+
+    before = Watch.before_step
+
+    def before_step(self: Watch) -> None:
+        if job.trial.recipe.accumulation == 1 and self._done == 15:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has")
+        before(self)
+
+    Watch.before_step = before_step  # type: ignore[method-assign]
+    return run_trial(job)
+
+
+def test_a_trial_out_of_gpu_memory_goes_on_from_its_checkpoint_with_accumulation(
+    pool: Path, tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "run_trial", _with_little_memory)
+    declaration, folder = write_declaration(tmp_path, pool), tmp_path / "tiny"
+    text = declaration.read_text().replace("checkpoint: 0.2 s", "checkpoint_steps: 10")
+    declaration.write_text(text)
+
+    assert run(declaration) == 1
+    assert "training.accumulation, training.gradient_checkpointing" in capsys.readouterr().out
+    assert statuses(folder) == {"mini-ViT-XXS-8": "failed"}
+    (trial,) = at_work(folder)
+    assert kept_steps(trial) == 10
+    lost, entries = booked(folder, "wasted"), read_entries(folder / "ledger.jsonl")
+    assert list(Book.of(entries).open) == [trial.name]
+    assert lost > 0
+
+    declaration.write_text(text.replace("batch_size: 16", "batch_size: 16\n  accumulation: 2"))
+    assert run(declaration, "--retry-failed") == 0
+    assert statuses(folder) == {"mini-ViT-XXS-8": "finished"}
+    assert booked(folder, "wasted") == lost, "no step was repeated"
