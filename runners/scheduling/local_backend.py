@@ -46,7 +46,7 @@ class LocalBackend:
         return self._nodes
 
     def start(self, job: Job) -> None:
-        """Start a job's process, which sees only its own GPUs.
+        """Start a job's process, which sees only its own GPUs; a check, which declares none, sees all.
 
         Raises:
             ValueError: The job runs over several nodes.
@@ -55,7 +55,7 @@ class LocalBackend:
             raise ValueError("resources.nodes: a trial over several nodes needs Ray")
         count = int(job.resources.get("gpus", 0))
         gpus, self._free_gpus = self._free_gpus[:count], self._free_gpus[count:]
-        visible = {VISIBLE_DEVICES: ",".join(gpus)}
+        visible = {VISIBLE_DEVICES: ",".join(gpus)} if "gpus" in job.resources else {}
         process = FreshProcess(pickle.dumps(job.run), {**os.environ, **visible})
         self._running[process.connection] = job, process, gpus
 

@@ -56,19 +56,23 @@ def measure(
     """Measure one kind in this process for about ``seconds`` seconds, after a few warm-up steps."""
     with tempfile.TemporaryDirectory() as folder:
 
-        def run(steps: int) -> Outcome:
+        def run(steps: int, *, unmasked: bool = False) -> Outcome:
             place = Path(folder) / str(len(list(Path(folder).iterdir())))
-            return run_trial(some_steps(job, steps, place))
+            return run_trial(some_steps(job, steps, place, unmasked=unmasked))
 
+        # The unmasked tail needs the most memory, but is too short a part of a trial to be timed here.
         steps = warm_steps
-        warm = run(steps)
+        warm = run(steps, unmasked=True)
+        memory_bytes = int(warm.timing["memory_bytes"])
         # One-time costs slow down the first steps: a second, longer measurement tells how many steps fit.
         for share in (0.1, 1.0):
             fit = warm.timing["samples_per_s"] * seconds * share / job.trial.batch_size
             steps = max(fewest_steps, min(int(fit), job.trial.steps))
             warm = run(steps)
+            memory_bytes = max(memory_bytes, int(warm.timing["memory_bytes"]))
     worker = loading_speed(job, max(_LOADING_S, seconds / 10)) if job.gpus else 0.0
-    return throughput_of(job.trial, warm, worker_samples_per_s=worker)
+    found = throughput_of(job.trial, warm, worker_samples_per_s=worker)
+    return dataclasses.replace(found, memory_bytes=memory_bytes)
 
 
 def throughput_of(trial: Trial, outcome: Outcome, *, worker_samples_per_s: float = 0.0) -> Throughput:
@@ -88,13 +92,23 @@ def throughput_of(trial: Trial, outcome: Outcome, *, worker_samples_per_s: float
     )
 
 
-def some_steps(job: TrialJob, steps: int, folder: Path) -> TrialJob:
-    """Return the job of a trial's first steps in another folder, without evaluation."""
+def some_steps(job: TrialJob, steps: int, folder: Path, *, unmasked: bool = False) -> TrialJob:
+    """Return the job of a trial's first steps in another folder, without evaluation.
+
+    Args:
+        job: The trial's job.
+        steps: Number of steps.
+        folder: The folder.
+        unmasked: True to make the last step an unmasked one if the trial ends with some.
+    """
+    recipe = job.trial.recipe
+    if unmasked and recipe.unmasked_tail:
+        recipe = dataclasses.replace(recipe, unmasked_tail=max(recipe.unmasked_tail, 1 / steps))
     trial = dataclasses.replace(
         job.trial,
         samples_seen=steps * job.trial.batch_size,
         # A declared warm-up may be longer than these few steps, and divergence cannot be judged.
-        recipe=dataclasses.replace(job.trial.recipe, warmup_samples=None, diverged_after=None),
+        recipe=dataclasses.replace(recipe, warmup_samples=None, diverged_after=None),
     )
     return dataclasses.replace(job, trial=trial, evaluation={}, probes=(), trunk=(), folder=folder)
 

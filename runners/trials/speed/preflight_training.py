@@ -90,7 +90,9 @@ def check_kind_over_nodes(
     """
     found, outcome = _joint_loss(gpus=gpus), None
     for steps in (_WARM_STEPS, _STEPS):
-        outcome = take_part(some_steps(job, steps, job.folder / str(steps)))
+        # All in one process, whose peak of memory is thus that of the unmasked step as well.
+        first = steps == _WARM_STEPS
+        outcome = take_part(some_steps(job, steps, job.folder / str(steps), unmasked=first))
     if outcome is None:
         return None
     return _judged(found, count, gpus=gpus), KindFound(speed=throughput_of(job.trial, outcome))

@@ -146,9 +146,9 @@ def require_named(name: str, machine: str) -> str:
 def estimated_memory(trial: Trial, found: Throughput) -> int:
     """Return the planner's estimate, in bytes of each device, for a trial whose memory was measured."""
     architecture = Architecture(name=found.architecture, config=trial.architecture_config)
-    return memory_bytes(
-        architecture, strategy(found.strategy), trial.recipe, batch_size=found.batch_size, devices=found.gpus
-    )
+    masked = strategy(found.strategy)
+    widest = masked.unmasked if trial.recipe.unmasked_tail else masked
+    return memory_bytes(architecture, widest, trial.recipe, batch_size=found.batch_size, devices=found.gpus)
 
 
 def _row(trial: Trial, found: Throughput) -> dict[str, str]:

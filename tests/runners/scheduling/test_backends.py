@@ -100,9 +100,10 @@ def test_local_jobs_get_the_gpus_that_the_driver_may_use(monkeypatch: pytest.Mon
         for trial, gpus in (("two", 2), ("one", 1), ("none", 0)):
             job = Job(trial=trial, run=jobs.gpus, nodes=(node,), resources={"cpus": 1, "gpus": gpus})
             backend.start(job)
-        found = [f"{end.trial} {end.value}" for end in wait(backend, 3)]
+        backend.start(Job(trial="check of a node", run=jobs.gpus, nodes=(node,), resources={}))
+        found = [f"{end.trial} {end.value}" for end in wait(backend, 4)]
 
-    assert sorted(found) == ["none ", "one 7", "two 5,GPU-3f2a"]
+    assert sorted(found) == ["check of a node 5,GPU-3f2a,7,-1,2", "none ", "one 7", "two 5,GPU-3f2a"]
 
 
 def test_memory_of_a_job_is_freed_at_its_end(backend: Backend) -> None:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from budgets.declaration.recipe import Recipe
 from budgets.declaration.rules import TrialResources
 from runners.host.faults import ProcessEnded
+from runners.trials.records.trial_files import Outcome
 from runners.trials.speed import measure_speed
-from runners.trials.speed.measure_speed import calibrate, loading_speed
+from runners.trials.speed.measure_speed import calibrate, loading_speed, measure
 from runners.trials.speed.throughput import Calibration, Throughput, read_calibration, slow_loading
 from runners.trials.trial_job import TrialJob
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
@@ -49,6 +51,28 @@ def test_speed_of_loading_is_that_of_one_worker(tmp_path: Path) -> None:
     found = loading_speed(job, 0.2)
 
     assert found > 16 / (time.perf_counter() - began)
+
+
+def test_the_unmasked_tail_counts_for_memory_but_not_for_speed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Recipe(precision="fp32", unmasked_tail=0.01)
+    job = tiny_job(tiny_trial(strategy="flip-50", recipe=recipe), tiny_pool(tmp_path / "pool"), tmp_path)
+    runs: list[tuple[int, bool]] = []
+
+    def run(tried: TrialJob) -> Outcome:
+        trial = tried.trial
+        tail = trial.recipe.tail_steps(trial.steps) > 0
+        runs.append((trial.steps, tail))
+        timing = {"samples_per_s": 10.0 if tail else 20.0, "memory_bytes": 9 if tail else 5}
+        row = {"precision": "fp32", "steps": trial.steps}
+        return Outcome(row=row, timing=timing | {"waited_s": 0.0, "train_s": 1.0})
+
+    monkeypatch.setattr(measure_speed, "run_trial", run)
+    found = measure(job, 0.0, warm_steps=2, fewest_steps=4)
+
+    assert runs == [(2, True), (4, False), (4, False)]
+    assert (found.samples_per_s, found.memory_bytes) == (20.0, 9)
 
 
 def _measured(job: TrialJob, _seconds: float) -> str:

@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from budgets.declaration.recipe import Recipe
 from runners.trials.speed import measure_speed
 from runners.trials.speed.throughput import Throughput, read_calibration
 from runners.trials.trial_job import TrialJob
 from study.cli import main
 from study.declare.load import load_declaration
-from study.run.measure.calibration import require_named
+from study.run.measure.calibration import estimated_memory, require_named
 from study.state.planning.plan_study import plan_study
 from study.state.planning.speeds import device_throughput, measured_throughput
+from tests.runners.tiny import tiny_trial
 from tests.study.conftest import study_in, write_declaration
 
 pytestmark = pytest.mark.slow
@@ -64,6 +66,17 @@ def test_a_kind_that_cannot_be_measured_is_named_and_the_others_are_kept(
     found = read_calibration(tmp_path / "tiny" / "throughput.json")
     assert found is not None
     assert [each.combination for each in found.kinds] == [("mini-ViT-XXS-8", "clip")]
+
+
+def test_the_estimate_of_memory_is_that_of_the_unmasked_tail() -> None:
+    def estimate(strategy: str, tail: float) -> int:
+        found = Throughput(
+            architecture="mini-ViT-XXS-8", strategy=strategy, batch_size=512, precision="bf16", steps=10,
+            samples_per_s=1000.0, memory_bytes=1, gpus=1,
+        )  # fmt: skip
+        return estimated_memory(tiny_trial(recipe=Recipe(unmasked_tail=tail)), found)
+
+    assert estimate("flip-50", 0.0) < estimate("flip-50", 0.01) == estimate("clip", 0.0)
 
 
 def fail_for_flip(job: TrialJob, _seconds: float) -> Throughput:
