@@ -113,6 +113,8 @@ def make_learner(  # noqa: PLR0913 - the parts of a run
     if recipe.gradient_checkpointing:
         model.set_grad_checkpointing()
     if recipe.compile:
+        # Its own generator would drop other patches than an uncompiled tower does.
+        torch._inductor.config.fallback_random = True  # noqa: SLF001 - torch's name of the setting
         model.visual.compile()
         # A CLIP holds the parts of its text tower itself; any other tower is a module of its own.
         (model.transformer if hasattr(model, "transformer") else model.text).compile()

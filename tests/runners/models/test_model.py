@@ -20,7 +20,13 @@ from budgets.declaration.recipe import Recipe
 from runners.host.gpu_arithmetic import set_gpu_arithmetic
 from runners.models.export import read_architecture, read_vocabulary, write_architecture
 from runners.models.load_model import ModelSource, by_pool_words, has_bias, load_model
-from runners.models.model import DevicePatchDropout, build_model, clamp_logit_scale, resolve_precision
+from runners.models.model import (
+    DevicePatchDropout,
+    build_model,
+    clamp_logit_scale,
+    patch_dropouts,
+    resolve_precision,
+)
 from runners.strategies.registry import build_strategy
 from runners.training import learner
 from runners.training.learner import make_learner
@@ -223,6 +229,23 @@ def test_compiled_model_keeps_weight_names_and_outputs() -> None:
     assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(plain, compiled, strict=True))
     compiled_parts = [each for each in model.modules() if getattr(each, "_compiled_call_impl", None)]
     assert [type(each).__name__ for each in compiled_parts] == ["VisionTransformer", "Transformer"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's own, while it compiles
+def test_compiled_patch_dropout_keeps_the_same_patches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch._inductor.config, "fallback_random", False)  # noqa: SLF001 - torch's own name
+    architecture, how = load_architecture("mini-ViT-XXS-8"), strategy("flip-50")
+    model = build_model(architecture.config, kept_fraction=how.kept_fraction)
+    recipe = Recipe(compile=True)
+    make_learner(model, build_strategy(how, architecture), recipe=recipe, lr_peak=1e-3, steps=1)
+    (dropout,) = patch_dropouts(model.visual)  # alone, because compiling a tower takes minutes
+    images, kept = torch.rand(8, 17, 4), []
+    for drop in (dropout, torch.compile(dropout)):
+        torch.manual_seed(0)
+        kept.append(drop(images))
+
+    assert torch.equal(*kept)
 
 
 @pytest.mark.slow
