@@ -15,7 +15,7 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
-from runners.models.model import encode_text, patch_dropouts
+from runners.models.model import encode_text, full_precision, patch_dropouts
 from runners.strategies.row_loss import Gather, RowLoss, softmax_row_loss
 
 
@@ -53,7 +53,10 @@ class Clip:
 
     def loss(self, model: open_clip.CLIP, *features: Tensor) -> Tensor:
         """Return the loss of the whole batch, a scalar, from the features of all its pairs."""
-        loss: Tensor = self._loss(*features, model.logit_scale.exp())
+        image, text = (each.float() for each in features)
+        # As over several ranks and in parts; in bf16 the logits would have eight bits of precision.
+        with full_precision(image.device):
+            loss: Tensor = self._loss(image, text, model.logit_scale.exp())
         return loss
 
     def row_loss(self, model: open_clip.CLIP, own: Sequence[Tensor], gather: Gather, first: int) -> RowLoss:

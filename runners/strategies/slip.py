@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from runners.models.model import unprojected
+from runners.models.model import full_precision, unprojected
 from runners.strategies.augment import blur, crop_and_flip, jitter_colour, jitter_colour_and_hue
 from runners.strategies.clip import Clip
 from runners.strategies.row_loss import Gather, RowLoss, simclr_row_loss
@@ -69,7 +69,8 @@ class Slip(Clip):
     def loss(self, model: open_clip.CLIP, *features: Tensor) -> Tensor:
         """Return CLIP's loss plus SimCLR's."""
         image, text, first, second = features
-        self_supervised = simclr_loss(torch.cat([first, second]), temperature=_TEMPERATURE)
+        with full_precision(first.device):  # as in CLIP's own loss
+            self_supervised = simclr_loss(torch.cat([first, second]), temperature=_TEMPERATURE)
         return super().loss(model, image, text) + _SCALE * self_supervised
 
     def row_loss(self, model: open_clip.CLIP, own: Sequence[Tensor], gather: Gather, first: int) -> RowLoss:

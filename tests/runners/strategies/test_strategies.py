@@ -14,7 +14,7 @@ from budgets.cost.architecture import catalogue, load_architecture
 from budgets.cost.flops import sample_cost
 from budgets.cost.strategy import STRATEGIES, inapplicable, strategy
 from budgets.declaration.recipe import Recipe
-from runners.models.model import build_model, encode_text, unprojected
+from runners.models.model import build_model, compute_context, encode_text, unprojected
 from runners.strategies.clip import Clip
 from runners.strategies.clipa import cut
 from runners.strategies.registry import build_strategy
@@ -80,6 +80,18 @@ def test_features_without_information_have_chance_loss(name: str) -> None:
         loss = how.loss(model, *[same] * (4 if how.head is not None else 2))
 
     assert loss.item() == pytest.approx(how.chance(BATCH))
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip", "slip"])
+def test_loss_in_bf16_is_that_of_rows_in_fp32(name: str) -> None:
+    model, how = build("mini-ViT-XXS-8", name)
+    own = list(nn.functional.normalize(torch.randn(4 if how.head is not None else 2, BATCH, 64), dim=-1))
+    rows = how.row_loss(model, own, lambda each: each, 0)
+
+    with compute_context("bf16", torch.device("cpu")):
+        loss = how.loss(model, *own)
+
+    assert loss.item() == pytest.approx(rows.share.item(), rel=1e-5)
 
 
 def test_siglip_starts_at_its_papers_temperature_and_bias_and_decays_neither() -> None:
