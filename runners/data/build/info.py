@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
 from budgets.quality import available
-from budgets.quantity import format_flops
+from budgets.quantity import format_flops, plural
 from runners.data.build.in_place import not_indexed
 from runners.data.index.selection import BINS, SCORE_PREFIX, bins, count_scored, nth_values
 from runners.data.places.copies import pool_at
@@ -43,7 +43,7 @@ def summarise(place: str | Path, sheet: Path | None, _item: int) -> list[str]:
 def info_lines(pool: Pool) -> Iterator[str]:
     """Yield a summary of a pool, line by line."""
     name, size = pool.origin.name, sum(pool.shards.values())
-    yield f"pool {name}: {pool.count:,} pairs in {len(pool.shards):,} shards, {size / 1e6:,.1f} MB"
+    yield f"pool {name}: {pool.count:,} pairs in {plural(len(pool.shards), 'shard')}, {size / 1e6:,.1f} MB"
     yield f"fingerprint {pool.fingerprint}"
     if message := not_indexed(pool):
         yield message

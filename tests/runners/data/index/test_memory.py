@@ -93,7 +93,7 @@ def test_memory_of_scores_subsets_and_summaries_does_not_grow_with_the_pairs(tmp
     # A byte for each of the 1.57 million further pairs would add 1.57 MB.
     for small, large in zip(*peaks, strict=True):
         assert large - small < 1.5e6, peaks
-    assert "2,097,152 pairs in 1 shards" in printed[1][0]
+    assert "2,097,152 pairs in 1 shard," in printed[1][0]
     assert f"named subset few: {16 * (PART // 3 + 1):,} pairs" in printed[1]
     by_share = [[line.split()[-3:] for line in lines if "pairs from" in line] for lines in printed]
     assert by_share[0] == by_share[1] != []

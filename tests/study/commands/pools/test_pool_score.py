@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 def test_info_prints_counts_scores_and_reasons_and_draws_a_sheet(owner: Path, run: Run) -> None:
     run(command("column:popularity"))
     said = run(command("data info"))
-    assert "pool icons: 300 pairs in 1 shards" in said
+    assert "pool icons: 300 pairs in 1 shard," in said
     assert "ranked by the score of popularity; 300 pairs have one:" in said
     assert "left out: 1 unreadable image" in said
     assert re.search(r"top20: 60 pairs from 8\d\.0000 up", said)
