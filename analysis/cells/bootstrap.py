@@ -7,10 +7,11 @@ values, so the residuals of all cells are pooled (residual bootstrap, Davison an
   that the mean uses up. Its unit is √(p(1−p)/images), the standard deviation of counting correct answers.
 * A drawn run is the mean of its cell plus a residual from the pool, in the units of the cell. A drawn cell is
   the mean of as many drawn runs as the cell has.
-* Configurations differ in their noise. The variance of the runs of each configuration, over all its levels,
-  is shrunk towards the pooled variance (Smyth 2004, see ``moderated``). Residuals are divided by its square
-  root when they enter the pool and multiplied by that of the drawn cell when they leave it.
-* Each draw of the study scales its residuals by √(ν/χ²ν), where ν is the number of degrees of freedom of that
+* Levels and configurations differ in their noise. The variance of the runs of each level, over all its
+  configurations, is shrunk towards the pooled variance (Smyth 2004, see ``moderated``), and so is, in units
+  of that of its levels, the variance of each configuration over all its levels. Residuals are divided by both
+  square roots when they enter the pool and multiplied by those of the drawn cell when they leave it.
+* Each draw of the study scales its residuals by √(ν/χ²ν), where ν is the number of degrees of freedom of each
   variance. Few seeds then give the wide intervals of Student's t instead of those of a normal distribution.
 * Residuals below the counting noise are scaled up to it: an evaluation set of m images has no finer
   resolution.
@@ -36,7 +37,7 @@ from numpy.typing import NDArray
 from analysis.arrays import Floats, Indices
 from analysis.cells.chance import chance_error
 from analysis.cells.intervals import COVERAGE
-from analysis.cells.moderated import moderated
+from analysis.cells.moderated import MEDIAN, moderated
 from analysis.cells.shared_noise import Trunks, find_trunks, level_excess
 from analysis.cells.table import CELL, Trials
 from analysis.error_unit import LOSS, ErrorUnit
@@ -134,6 +135,32 @@ class CellDraws:
         ]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Levels:
+    """The levels of a study, which differ in their noise.
+
+    Attributes:
+        number: Level of each cell, shape (cells,).
+        noise: Noise of a run at each level, as a multiple of that over all levels.
+        degrees: Degrees of freedom of these; infinite if the levels do not differ.
+    """
+
+    number: Indices
+    noise: Floats
+    degrees: Floats
+
+    @classmethod
+    def of(cls, cells: pd.DataFrame, residuals: Floats, position: Indices, runs: Indices) -> "_Levels":
+        """Return the levels of cells, from the residuals of their runs in units of the counting noise."""
+        number = np.asarray(cells.groupby(["regime", "budget"], sort=True).ngroup(), dtype=np.intp)
+        freedom = np.asarray(np.bincount(number, runs - 1.0), dtype=np.float64)
+        squares = _squares(residuals, runs[position], number[position], len(freedom))
+        if not squares.any():
+            return cls(number=number, noise=np.ones(len(freedom)), degrees=np.full(len(freedom), np.inf))
+        noise, degrees = moderated(squares, freedom, limit=MEDIAN)
+        return cls(number=number, noise=noise / np.sqrt(squares.sum() / freedom.sum()), degrees=degrees)
+
+
 def stream(question: str, number: int = 0) -> np.random.Generator:
     """Return the random stream of one question; it does not depend on other questions or their order."""
     return np.random.default_rng(int.from_bytes(sha256(f"{number}/{question}".encode()).digest()[:16], "big"))
@@ -160,11 +187,13 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000) -> CellDraws
     without = mean[left_out] - deviation / (runs[left_out] - 1.0)
     residuals = deviation * np.sqrt(runs[left_out] / (runs[left_out] - 1.0))
     residuals /= np.maximum(unit[left_out], _LEAST)
+    noise = float(np.sqrt(np.mean(residuals**2))) if len(residuals) else float("nan")
+    levels = _Levels.of(cells, residuals, left_out, runs)
+    residuals /= levels.noise[levels.number[left_out]]
     trunks = find_trunks(trials.frame, several)
     shared = 0.0 if trunks is None else trunks.correlation(residuals)
     counts = _freedom(runs, curve, shared)
     freedom = round(counts.sum())
-    noise = float(np.sqrt(np.mean(residuals**2))) if freedom else float("nan")
     # Seeds that agree to the last digit, without a counting noise as lower bound, do not measure noise.
     measured = freedom > 0 and (counted or noise > 0)
     source: NoiseSource = "runs" if measured else ("evaluation" if counted else "none")
@@ -175,8 +204,8 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000) -> CellDraws
         drawn = generator.standard_normal((draws, len(cells))) / np.sqrt(runs)
     else:
         drawn = _resampled(
-            residuals, left_out, runs, curve, freedom=counts, trunks=trunks, draws=draws, counted=counted,
-            generator=generator,
+            residuals, left_out, runs, curve, levels=levels, freedom=counts, trunks=trunks, draws=draws,
+            counted=counted, generator=generator,
         )  # fmt: skip
     drawn *= unit
     drawn += mean
@@ -214,6 +243,7 @@ def _resampled(  # noqa: PLR0913 (residuals, where they come from, and how they 
     runs: Indices,
     curve: Indices,
     *,
+    levels: _Levels,
     freedom: Floats,
     trunks: Trunks | None,
     draws: int,
@@ -223,19 +253,18 @@ def _resampled(  # noqa: PLR0913 (residuals, where they come from, and how they 
     """Return deviations of the cells' means in units of the counting noise, shape (draws, cells).
 
     Args:
-        residuals: Residuals in units of the counting noise, inflated by √(n/(n−1)).
+        residuals: Residuals in units of the counting noise and of their level, inflated by √(n/(n−1)).
         position: Cell of each residual.
         runs: Runs of each cell.
         curve: Curve of each cell.
+        levels: Level of each cell, and its noise.
         freedom: Degrees of freedom of each curve from ``_freedom``.
         trunks: The units of the noise; None if every run is one.
         draws: Number of draws.
         counted: True if the unit is the counting noise; the noise is then at least one unit.
         generator: Source of the draws.
     """
-    # Residuals were inflated by √(n/(n−1)); the factor (n−1)/n takes that back for the sum of squares.
-    squared = residuals**2 * (1.0 - 1.0 / runs[position])
-    squares = np.bincount(curve[position], squared, minlength=len(freedom)).astype(np.float64)
+    squares = _squares(residuals, runs[position], curve[position], len(freedom))
     if trunks is not None:  # fewer squares that are independent, each of the same size
         squares *= freedom / np.maximum(np.bincount(curve, weights=runs - 1.0), 1.0)
     noise, degrees = moderated(squares, freedom)
@@ -243,15 +272,22 @@ def _resampled(  # noqa: PLR0913 (residuals, where they come from, and how they 
     if residuals.any():
         pool = residuals / noise[curve[position]]
         pool /= np.sqrt(np.mean(pool**2))
+    each = noise[curve] * levels.noise[levels.number]
     if counted:
-        noise = np.maximum(noise, 1.0)
+        each = np.maximum(each, 1.0)
     alike = bool(np.isinf(degrees).all())
     total = freedom.sum()
     degrees = np.minimum(degrees, total)
     # If all curves share one variance, its error is shared as well: one χ² per draw instead of one per curve.
     size = (draws, 1) if alike else (draws, len(freedom))
     stretch = np.sqrt(degrees / generator.chisquare(total if alike else degrees, size=size))
-    factor, ends = (noise * stretch)[:, curve], np.cumsum(runs)
+    factor = each * stretch[:, curve]
+    if np.isfinite(levels.degrees).any():
+        degrees = np.minimum(levels.degrees, total)
+        factor *= np.sqrt(degrees / generator.chisquare(degrees, size=(draws, len(degrees))))[
+            :, levels.number
+        ]
+    ends = np.cumsum(runs)
     found = np.empty((draws, len(runs)), order="F")
     step = max(1, _BLOCK // max(1, int(runs.sum())))  # rows that fit into the processor's cache
     for low in range(0, draws, step):
@@ -268,6 +304,15 @@ def _resampled(  # noqa: PLR0913 (residuals, where they come from, and how they 
             sums[:, several] += picked[:, (ends - runs)[several] + place]
         found[rows] = sums / runs * factor[rows]
     return found
+
+
+def _squares(residuals: Floats, runs: Indices, group: Indices, groups: int) -> Floats:
+    """Return the sum of squared deviations of each group from their cells' means.
+
+    Residuals were inflated by √(n/(n−1)); the factor (n−1)/n takes that back.
+    """
+    found = np.bincount(group, residuals**2 * (1.0 - 1.0 / runs), minlength=groups)
+    return np.asarray(found, dtype=np.float64)
 
 
 def _freedom(runs: Indices, curve: Indices, shared: float) -> Floats:

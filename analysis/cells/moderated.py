@@ -4,7 +4,8 @@ The true variances of the groups are modelled as s₀²·d₀/χ²(d₀). The es
 d degrees of freedom is then (d₀·s₀² + d·s²)/(d₀ + d), with d₀ + d degrees of freedom; s₀² is the pooled
 variance. d₀ follows from the excess: the variance of the groups' log variances beyond what d degrees of
 freedom explain (Smyth 2004, §6.2). With few groups the excess is poorly known. A noisy group that is mistaken
-for a quiet one produces false winners, so the excess is taken at its upper ``LIMIT`` confidence limit.
+for a quiet one produces false winners, so the excess of configurations is taken at its upper ``LIMIT``
+confidence limit. That of levels is taken at its median: there each group has the runs of all configurations.
 """
 
 import numpy as np
@@ -12,17 +13,20 @@ import numpy as np
 from analysis.arrays import Floats
 
 LIMIT = 0.9
-"""One-sided confidence limit at which the excess of the log variances is taken."""
+"""Confidence limit for groups that are compared with one another."""
+MEDIAN = 0.5
+"""Confidence limit of a median."""
 _LEAST = 1e-4
 _STEPS = 12
 
 
-def moderated(squares: Floats, freedom: Floats) -> tuple[Floats, Floats]:
+def moderated(squares: Floats, freedom: Floats, *, limit: float = LIMIT) -> tuple[Floats, Floats]:
     """Return the standard deviation of each group and its degrees of freedom.
 
     Args:
         squares: Sum of squared deviations of each group's runs from their cells' means.
         freedom: Runs minus cells of each group, not all zero. A group with zero gets the pooled noise.
+        limit: One-sided confidence limit at which the excess is taken.
 
     Returns:
         Standard deviations and degrees of freedom. The latter are infinite if the groups do not differ in
@@ -30,7 +34,7 @@ def moderated(squares: Floats, freedom: Floats) -> tuple[Floats, Floats]:
     """
     total = float(freedom.sum())
     pooled = float(squares.sum()) / total
-    prior = _prior_freedom(squares, freedom, pooled)
+    prior = _prior_freedom(squares, freedom, pooled, limit)
     if np.isinf(prior):
         return np.full(len(freedom), np.sqrt(pooled)), np.full(len(freedom), np.inf)
     variance = (prior * pooled + squares) / (prior + freedom)
@@ -38,7 +42,7 @@ def moderated(squares: Floats, freedom: Floats) -> tuple[Floats, Floats]:
     return np.sqrt(variance), degrees
 
 
-def _prior_freedom(squares: Floats, freedom: Floats, pooled: float) -> float:
+def _prior_freedom(squares: Floats, freedom: Floats, pooled: float, limit: float) -> float:
     """Return d₀; infinite if the variances vary no more than equal ones would, or only one was measured."""
     known = freedom > 0
     degrees = freedom[known]
@@ -50,7 +54,7 @@ def _prior_freedom(squares: Floats, freedom: Floats, pooled: float) -> float:
     # E[ln s²] = ln σ² + ψ(d/2) − ln(d/2) and Var[ln s²] = ψ'(d/2), ψ the digamma function.
     logarithm = np.log(variance) - digamma(degrees / 2) + np.log(degrees / 2)
     spread = float(((logarithm - logarithm.mean()) ** 2).sum())
-    quantile = 2 * float(gammaincinv((len(degrees) - 1) / 2, 1 - LIMIT))
+    quantile = 2 * float(gammaincinv((len(degrees) - 1) / 2, 1 - limit))
     excess = spread / quantile - float(polygamma(1, degrees / 2).mean())
     if excess <= 0:
         return float("inf")

@@ -18,20 +18,26 @@ TWO = pd.DataFrame([
 NOISE = 0.01
 
 
-def share_of_clear(ratio: float, *, gap: float = 0.0, repeats: int = 100) -> float:
+def share_of_clear(
+    ratio: float, *, gap: float = 0.0, repeats: int = 100, by_level: tuple[float, ...] = (1, 1, 1, 1)
+) -> float:
     """Return how often one of two configurations, ``gap`` times the noise apart, is clear at a level.
 
     Args:
         ratio: Noise of one of them, in units of that of the other.
         gap: In the same units.
         repeats: Studies of four levels and three seeds.
+        by_level: Noise of each level, in the same units; only the noisiest levels are counted.
     """
+    at_level = TWO["level_flops"].map(dict(zip(LEVELS, by_level, strict=True))).to_numpy()
+    counted = np.flatnonzero(np.array(by_level) == max(by_level))
     generator = np.random.default_rng(int(10 * ratio))
     first = (TWO["architecture"] == "ViT-X").to_numpy(bool)
     clear = []
     for repeat in range(repeats):
-        noise = NOISE * np.where(first, ratio, 1.0) * generator.standard_normal(len(TWO))
+        noise = NOISE * at_level * np.where(first, ratio, 1.0) * generator.standard_normal(len(TWO))
         results = TWO.assign(**{"held-out/top1": 0.5 - np.where(first, 0.0, gap * NOISE) + noise})
         draws = cell_draws(tidy(results, metric="held-out/top1"), question=str(repeat), draws=500)
-        clear += [choose(draws.take(places)).verdict == "clear" for _, places in draws.groups(["budget"])]
+        levels = [places for _, places in draws.groups(["budget"])]
+        clear += [choose(draws.take(levels[level])).verdict == "clear" for level in counted]
     return float(np.mean(clear))
