@@ -368,7 +368,7 @@ def _explain(
         )
         return (
             f"{COVERAGE:.0%} intervals from resampled runs: residuals pooled over cells, the noise of each "
-            "configuration shrunk towards the pooled noise, "
+            "level and configuration shrunk towards the pooled noise, "
             f"{freedom} {'degree' if freedom == 1 else 'degrees'} of freedom{size}{borrowed}"
         )
     if source == "evaluation":
