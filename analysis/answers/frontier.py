@@ -36,7 +36,8 @@ CLEAR = 0.925
 
 It is higher than ``COVERAGE``, because draws from few runs are slightly too narrow. With ``COVERAGE`` one of
 two equal configurations, one of them 1 / 2 / 4 times as noisy, was clear in 8.5 / 9.0 / 9.6 % of 4,000
-budgets, and in up to 11.2 % of samples of 1,200, above the allowed 10 %. With this value: 6.4 / 6.8 / 7.3 %.
+budgets, and in up to 11.2 % of samples of 1,200, above the allowed 10 %. With this value, and a noise of each
+level: 7.1 / 7.0 / 8.5 %.
 """
 CLEAR_TEXT = (
     "Clear: best in 92.5 % of the draws, and the 92.5 % interval of its distance to each other configuration "
