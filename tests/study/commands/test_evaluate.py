@@ -61,7 +61,7 @@ def user(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts = evaluation_set("retrieval", PICTURES)
     assert texts.captions is not None
     captions = tuple(
-        (one, f"{one} indeed", "a thing")[: 1 + place % 3] for place, (one,) in enumerate(texts.captions)
+        (one, f"{one} indeed", f"a {one}")[: 1 + place % 3] for place, (one,) in enumerate(texts.captions)
     )
     write_evaluation_set(folder / "sets" / "captions", EvaluationSet(images=texts.images, captions=captions))
     return folder
