@@ -83,9 +83,13 @@ def load_declaration(path: Path, folder: Path | None = None) -> Declaration:
 
 def _is_saved(path: Path) -> bool:
     """Return whether a declaration is the copy that a run keeps in the study's folder."""
-    return path.name == "study.yaml" and any(
-        path.with_name(each).is_file() for each in ("ledger.jsonl", "plan.parquet")
-    )
+    beside = {
+        each
+        for each in ("ledger.jsonl", "plan.parquet", "left-out.parquet")
+        if path.with_name(each).is_file()
+    }
+    # A user may have written a plan of that name beside a declaration of that name.
+    return path.name == "study.yaml" and ("ledger.jsonl" in beside or len(beside) > 1)
 
 
 def _beside(declaration: Declaration, folder: Path) -> Declaration:

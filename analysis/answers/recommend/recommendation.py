@@ -107,7 +107,7 @@ def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
     far: list[tuple[dict[str, Any], Reading]] = []
     too_large: list[tuple[dict[str, Any], Reading]] = []
     left_out: list[dict[str, str]] = []
-    gone: list[str] = []
+    gone = _lost_at(lost, flops, pairs)
     found = every_candidate(draws, laws)
     spent = np.array([usable_flops(draws, one, flops, pairs) for one in found])
     surfaces = read_by_surfaces(draws, found, held, spent)
@@ -151,7 +151,8 @@ def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
     chosen = _choose(draws, measured, fitting, too_large, table)
     chosen = _only_for_less(_repeating(chosen), unread)
     if gone:
-        chosen = _not_clear(chosen, f"; {lost_text(gone)}", f"find why {and_more(gone)} without a number")
+        names = list(dict.fromkeys(gone))
+        chosen = _not_clear(chosen, f"; {lost_text(names)}", f"find why {and_more(names)} without a number")
     if plan is None or plan.empty:
         return chosen
     pools = [
@@ -200,6 +201,24 @@ def _only_for_less(chosen: Recommendation, unread: list[dict[str, Any]]) -> Reco
     )
 
 
+def _lost_at(lost: pd.DataFrame | None, flops: float, pairs: float) -> list[str]:
+    """Return the configurations that lost all of their runs at a compute, of pools that fit."""
+    if lost is None or lost.empty:
+        return []
+    near = np.abs(np.log(_lost_flops(lost) / flops)) <= np.log(SAME_COST)
+    return [
+        configuration_text(cell)
+        for cell in records(lost[near])
+        if smallest_pool(cell["subset_size"], cell["quality"]) <= np.ceil(pairs)
+    ]
+
+
+def _lost_flops(lost: pd.DataFrame) -> Floats:
+    """Return the compute of lost cells: under fixed compute the level, also of runs that diverged early."""
+    flops = np.where(lost["regime"] == "fixed-compute", lost["budget"], lost["train_flops"])
+    return flops.astype(np.float64)
+
+
 def _lost_before(row: dict[str, Any], lost: pd.DataFrame | None) -> str:
     """Return that all runs of a configuration were lost at its compute or on the way there, else nothing."""
     if lost is None or lost.empty or row["measured"]:
@@ -207,8 +226,7 @@ def _lost_before(row: dict[str, Any], lost: pd.DataFrame | None) -> str:
     free = {"subset_size"} if row["regime"] == "one-epoch" else set()
     names = [name for name in ("regime", *CONFIGURATION) if name not in free]
     own = lost[(lost[names] == [row[name] for name in names]).all(axis=1)]
-    # In fixed compute the budget is the level, also of a run that diverged early.
-    flops = (own["budget"] if row["regime"] == "fixed-compute" else own["train_flops"]).to_numpy(np.float64)
+    flops = _lost_flops(own)
     between = (flops > row["most_flops"]) & (flops <= row["flops"] * SAME_COST)
     here = np.flatnonzero((np.abs(np.log(flops / row["flops"])) <= np.log(SAME_COST)) | between)
     if not len(here):

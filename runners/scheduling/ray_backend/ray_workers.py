@@ -219,7 +219,7 @@ def _outcome(reference: Any) -> Any:  # noqa: ANN401 - Ray's references have no 
     try:
         return ray.get(reference)
     except RayTaskError as error:
-        if fault_of(error.cause) == "failed":
+        if fault_of(error.cause) in {"failed", "full"}:
             raise error.cause from None
         return _Died(error.cause)
     except RayError as error:

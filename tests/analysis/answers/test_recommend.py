@@ -141,6 +141,22 @@ def test_a_configuration_whose_runs_all_diverged_at_a_compute_is_not_recommended
             assert "; all runs of ViT-M, CLIP, 8,192 pairs, all diverged" in found.choice.reason
 
 
+def test_nothing_is_clear_where_another_configuration_lost_all_of_its_runs() -> None:
+    results = with_a_third()
+    gone = results["architecture"].eq("ConvNeXt-C")
+    lost = results.assign(
+        status=np.where(gone, "diverged", "finished"),
+        **{"held-out/top1": results["held-out/top1"].mask(gone)},
+    )
+    cells = lost_cells(tidy(lost, metric="held-out/top1"))
+    found = recommend(*analysed(lost), flops=LEVELS[-1], pairs=POOL, lost=cells)
+    assert found.choice.verdict == "undecided"
+    assert (
+        "; all runs of ConvNeXt-C, CLIP, 8,192 pairs, all diverged or gave no number" in found.choice.reason
+    )
+    assert recommend(*analysed(lost), flops=LEVELS[-1], pairs=POOL).choice.verdict == "clear"
+
+
 def test_nothing_is_clear_where_others_ran_once_at_less_compute() -> None:
     results = with_a_third().assign(regime="equal-samples")
     later = results["architecture"].eq("ViT-X") & results["level_flops"].gt(LEVELS[0])
