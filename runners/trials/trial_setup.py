@@ -27,7 +27,7 @@ from runners.training.backward import Context
 from runners.training.learner import Learner, make_learner
 from runners.training.ranks import decided_by_first, rank, ranks
 from runners.training.train import StepSchedule
-from runners.trials.checkpoints.checkpoint import Notes, Start, read_start, restore
+from runners.trials.checkpoints.checkpoint import Notes, SavedState, read_start, restore
 from runners.trials.trial_job import TrialJob
 
 
@@ -104,7 +104,7 @@ def set_up(job: TrialJob) -> RankTraining:
     )
 
 
-def _precision(declared: str, device: torch.device, start: Start | None) -> str:
+def _precision(declared: str, device: torch.device, start: SavedState | None) -> str:
     """Return a trial's precision: with ``auto`` that of its start, else what rank 0's device has.
 
     Raises:

@@ -36,7 +36,7 @@ Notes = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Start:
+class SavedState:
     """A state from which a trial continues.
 
     Attributes:
@@ -119,7 +119,7 @@ def load_checkpoint(folder: Path, learner: Learner, trunk: Sequence[Path] = ()) 
     return restore(learner, read_start(folder, learner.losses.device, trunk))
 
 
-def read_start(folder: Path, device: torch.device, trunk: Sequence[Path] = ()) -> Start | None:
+def read_start(folder: Path, device: torch.device, trunk: Sequence[Path] = ()) -> SavedState | None:
     """Read a trial's newest undamaged checkpoint, which rank 0 chooses for all ranks.
 
     Args:
@@ -142,10 +142,10 @@ def read_start(folder: Path, device: torch.device, trunk: Sequence[Path] = ()) -
     state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     if state["step"] != step:
         raise OSError(f"{path} is of step {state['step']}, rank 0 resumes at step {step}")
-    return Start(step=step, own=place is None, notes=state.get("notes", {}), state=state)
+    return SavedState(step=step, own=place is None, notes=state.get("notes", {}), state=state)
 
 
-def restore(learner: Learner, start: Start | None) -> int:
+def restore(learner: Learner, start: SavedState | None) -> int:
     """Restore a state; return the optimiser steps done: 0, with nothing changed, if there is no state."""
     if start is None:
         return 0
