@@ -1,6 +1,7 @@
 """A pool and a trial small enough to train in a test."""
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,6 @@ from budgets.declaration.recipe import Recipe
 from budgets.planning.plan import Cell, Trial
 from runners.embedded.embedded_pool import build_embedded_pool
 from runners.host.faults import Left
-from runners.trials.records.trial_files import kept_steps
-from runners.trials.trial import run_trial
 from runners.trials.trial_job import TrialJob
 from runners.trials.watch import Watch
 
@@ -65,8 +64,8 @@ def tiny_job(
     )
 
 
-def stop_at(monkeypatch: pytest.MonkeyPatch, job: TrialJob, step: int) -> None:
-    """Run a trial up to a step, after which it is asked to leave."""
+def stop_at(monkeypatch: pytest.MonkeyPatch, run: Callable[[], object], step: int) -> None:
+    """Run a trial in this process up to a step, after which it is asked to leave."""
     after = Watch.after_step
 
     def stop(self: Watch, done: int) -> None:
@@ -77,5 +76,4 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, job: TrialJob, step: int) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(Watch, "after_step", stop)
         with pytest.raises(Left):
-            run_trial(job)
-    assert kept_steps(job.folder) == step
+            run()

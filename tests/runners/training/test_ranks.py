@@ -231,7 +231,7 @@ def test_damage_is_that_of_all_ranks_and_of_all_starts(
         job = tiny_job(tiny_trial(steps=6), damaged, tmp_path / name, ranks=count)
         job = replace(job, damage_tolerance=0.08)
         if name == "resumed":
-            stop_at(monkeypatch, job, 4)
+            stop_at(monkeypatch, partial(run_trial, job), 4)
         outcome = run_trial(job)
         lines = sorted((job.folder / "damage.jsonl").read_text().splitlines())
         found.append((outcome.timing["damaged_pairs"], lines))

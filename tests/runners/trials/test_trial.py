@@ -5,6 +5,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ def test_a_power_cut_leaves_no_meter_that_is_older_than_the_checkpoint(
         put(partial, path)
 
     monkeypatch.setattr(checkpoint, "put", keep)
-    stop_at(monkeypatch, job, 13)
+    stop_at(monkeypatch, partial(run_trial, job), 13)
     assert states == [13 * 16 * 7]
 
     write_meter(job.folder, FlopCount(train_flops=5 * 16 * 7))  # as if it had not been synced
@@ -185,11 +186,11 @@ def test_a_trial_of_automatic_precision_keeps_the_one_that_it_began_with(
     auto = dataclasses.replace(job, trial=trial)
     other = dataclasses.replace(auto, folder=job.folder.with_name("other"))
     on_processor(bf16=False)
-    stop_at(monkeypatch, auto, 13)
+    stop_at(monkeypatch, partial(run_trial, auto), 13)
     on_processor(bf16=True)
     assert run_trial(auto).row["precision"] == "fp32"
 
-    stop_at(monkeypatch, other, 13)
+    stop_at(monkeypatch, partial(run_trial, other), 13)
     on_processor(bf16=False)
     with pytest.raises(
         ProcessEnded, match="the trial began in bf16, which this node's devices do not"

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import signal
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -15,14 +14,12 @@ from budgets.declaration.recipe import Recipe
 from budgets.hardware.machine_cache import CACHE
 from budgets.planning.levels.trunks import share_trunks
 from budgets.planning.plan import Trial
-from runners.host.faults import Left
 from runners.training.ranks import rank, run_ranks
 from runners.trials.records.meter import read_meter
 from runners.trials.records.trial_files import Outcome, drop_milestone, milestone
 from runners.trials.trial import run_trial, take_part
-from runners.trials.watch import Watch
 from study.storage.bucket_storage import BucketStorage
-from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
+from tests.runners.tiny import stop_at, tiny_job, tiny_pool, tiny_trial
 
 pytestmark = pytest.mark.slow
 
@@ -121,17 +118,7 @@ def test_a_trial_stopped_around_its_milestone_goes_on_and_keeps_it(
 ) -> None:
     first, second, _ = trunk_of()
     assert first.milestone_step == 12
-    after_step = Watch.after_step
-
-    def stopping(watch: Watch, done: int) -> None:
-        if done == at:
-            signal.raise_signal(signal.SIGTERM)
-        after_step(watch, done)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Watch, "after_step", stopping)
-        with pytest.raises(Left):
-            run(first, pool, tmp_path)
+    stop_at(monkeypatch, partial(run, first, pool, tmp_path), at)
     if at == 12:
         drop_milestone(tmp_path / first.trial_id)  # as if it had been killed before it was there
     run(first, pool, tmp_path)
