@@ -34,27 +34,38 @@ def calibrate(
     """
     load_ahead(__name__)
     waiting, running = list(jobs), dict[Connection, tuple[TrialJob, FreshProcess]]()
-    try:
-        while waiting or running:
-            while waiting and len(running) < side_by_side:
-                job = waiting.pop(0)
-                process = FreshProcess(pickle.dumps(partial(measure, job, seconds)))
-                running[process.connection] = job, process
-            for connection in wait(list(running)):
-                assert isinstance(connection, Connection)
-                job, process = running.pop(connection)
-                end = process.wait()
-                yield job, pickle.loads(end.pickled) if end.how == "finished" else end.reason  # noqa: S301 - our own
-    finally:
-        for _, process in running.values():
-            process.kill()
+    with tempfile.TemporaryDirectory() as folder:  # a process that is killed leaves its files
+        try:
+            while waiting or running:
+                while waiting and len(running) < side_by_side:
+                    job = waiting.pop(0)
+                    process = FreshProcess(pickle.dumps(partial(measure, job, seconds, below=folder)))
+                    running[process.connection] = job, process
+                for connection in wait(list(running)):
+                    assert isinstance(connection, Connection)
+                    job, process = running.pop(connection)
+                    end = process.wait()
+                    found = pickle.loads(end.pickled) if end.how == "finished" else end.reason  # noqa: S301 - our own
+                    yield job, found
+        finally:
+            for _, process in running.values():
+                process.kill()
+                process.wait()
 
 
 def measure(
-    job: TrialJob, seconds: float, *, warm_steps: int = _WARM_STEPS, fewest_steps: int = _FEWEST_STEPS
+    job: TrialJob,
+    seconds: float,
+    *,
+    warm_steps: int = _WARM_STEPS,
+    fewest_steps: int = _FEWEST_STEPS,
+    below: str | None = None,
 ) -> Throughput:
-    """Measure one kind in this process for about ``seconds`` seconds, after a few warm-up steps."""
-    with tempfile.TemporaryDirectory() as folder:
+    """Measure one kind in this process for about ``seconds`` seconds, after a few warm-up steps.
+
+    Its files are in a temporary folder, ``below`` a folder if one is given.
+    """
+    with tempfile.TemporaryDirectory(dir=below) as folder:
 
         def run(steps: int, *, unmasked: bool = False) -> Outcome:
             place = Path(folder) / str(len(list(Path(folder).iterdir())))

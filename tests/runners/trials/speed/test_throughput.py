@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from runners.trials.speed.measure_speed import calibrate, loading_speed, measure
 from runners.trials.speed.throughput import Calibration, Throughput, read_calibration, slow_loading
 from runners.trials.trial_job import TrialJob
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -75,7 +77,7 @@ def test_the_unmasked_tail_counts_for_memory_but_not_for_speed(
     assert (found.samples_per_s, found.memory_bytes) == (20.0, 9)
 
 
-def _measured(job: TrialJob, _seconds: float) -> str:
+def _measured(job: TrialJob, _seconds: float, *, below: str) -> str:  # noqa: ARG001 - as the real one
     if job.ranks > 1:
         raise ProcessEnded("failed", "rank 1 of 2: CUDA out of memory")
     if job.cpus > 1:
@@ -97,3 +99,23 @@ def test_a_kind_that_fails_or_is_killed_leaves_the_others_measured(
         (jobs[1], "the trial's process died by SIGKILL"),
         (jobs[2], "measured"),
     ]
+
+
+def _measured_soon(job: TrialJob, _seconds: float, *, below: str) -> str:
+    if job.cpus > 1:
+        (Path(below) / "files").mkdir()
+        time.sleep(60)
+    wait_for((Path(below) / "files").exists, seconds=60)
+    return "measured"
+
+
+def test_an_interrupted_calibration_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure_speed, "measure", _measured_soon)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    sound = tiny_job(tiny_trial(), tmp_path, tmp_path)
+
+    found = calibrate([sound, replace(sound, cpus=2)], side_by_side=2, seconds=1.0)
+    assert next(found)[1] == "measured"
+    found.close()  # type: ignore[attr-defined]  # a generator
+
+    assert list(tmp_path.iterdir()) == []
