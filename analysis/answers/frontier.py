@@ -275,13 +275,16 @@ def _only_for_less(here: CellDraws, choice: Choice, names: list[str]) -> dict[st
 
 def lost_text(names: list[str]) -> str:
     """Return that configurations have no result because all of their runs were lost."""
-    of = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
-    return f"all runs of {of} diverged or gave no number"
+    return f"all runs of {_first(names)} diverged or gave no number"
 
 
 def and_more(names: list[str]) -> str:
     """Return the first of some names and the number of the others, with a verb in the past."""
-    return f"{names[0]} and {len(names) - 1} more were" if len(names) > 1 else f"{names[0]} was"
+    return f"{_first(names)} {'was' if len(names) == 1 else 'were'}"
+
+
+def _first(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 def _beaten(draws: CellDraws, cost: Floats, place: int, reason: str, *, named: bool) -> dict[str, str]:
@@ -293,8 +296,10 @@ def _beaten(draws: CellDraws, cost: Floats, place: int, reason: str, *, named: b
     cell = records(draws.cells.iloc[[other]])[0]
     own = "budget" if draws.cells["regime"].iloc[place] == "fixed-compute" else "regime"
     lower = draws.draws[:, other] < draws.draws[:, place]
-    often = f", in {lower.mean():.0%} of the draws" if len(lower) else ""
-    often = f", though within the noise ({often[5:]})" if often and lower.mean() < CLEAR else often
+    often = ""
+    if len(lower):
+        share = f"{lower.mean():.0%} of the draws"
+        often = f", in {share}" if lower.mean() >= CLEAR else f", though within the noise ({share})"
     said = (
         f"{configuration_text(cell)} at {_at(cell['regime'], cost[other], named=named)} has "
         f"{draws.error_unit.text(error[other])}, lower at no higher cost{often}; "

@@ -21,6 +21,11 @@ def costs(cells: pd.DataFrame) -> Floats:
     return np.where(fixed, budget, flops)
 
 
+def same_cost(cost: Floats, other: float) -> Mask:
+    """Return which costs are the same as another one, up to the rounding of levels to whole batches."""
+    return np.asarray(np.abs(np.log(cost / other)) <= np.log(SAME_COST))
+
+
 def undominated(cost: Floats, error: Floats) -> Mask:
     """Return a mask, shape (draws, cells), of the cells that no other beats.
 

@@ -10,7 +10,7 @@ from analysis.answers.frontier import frontier, lost_text
 from analysis.answers.scope import with_scope
 from analysis.cells.bootstrap import CellDraws, curve_numbers
 from analysis.cells.missing import lost_cells, with_budgets
-from analysis.cells.pareto import SAME_COST
+from analysis.cells.pareto import SAME_COST, costs, same_cost
 from analysis.cells.table import CELL, Trials, records
 from analysis.design.course import by_design
 from analysis.labels import configuration_text
@@ -77,12 +77,11 @@ def _planned_here(plan: pd.DataFrame, row: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def _lost_here(lost: pd.DataFrame, row: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the lost cells at a row's budget; outside fixed compute, those of the same cost."""
-    here = _planned_here(lost, row)
-    if row["regime"] == "fixed-compute" or here.empty:
-        return here
-    dear: pd.DataFrame = here[here["train_flops"] >= row["flops"] / SAME_COST]
-    return dear
+    """Return the lost cells of a row's regime that cost what its budget does."""
+    if lost.empty:
+        return lost
+    here: pd.DataFrame = lost[(lost["regime"] == row["regime"]) & same_cost(costs(lost), row["flops"])]
+    return here
 
 
 def _configurations(best: pd.DataFrame, plan: pd.DataFrame) -> list[int]:

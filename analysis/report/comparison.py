@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.cells.bootstrap import CellDraws, cell_draws, stream
 from analysis.cells.intervals import interval
-from analysis.cells.pareto import SAME_COST
+from analysis.cells.pareto import SAME_COST, same_cost
 from analysis.cells.table import CELL, CONFIGURATION, records
 from analysis.error_unit import ErrorUnit
 from analysis.labels import budget_text, configuration_text, listed, metric_text
@@ -98,10 +98,10 @@ def _answers(best: Mapping[str, pd.DataFrame]) -> Table:
 def _same_budget(best: pd.DataFrame, row: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the row of the same regime and nearest budget; None if that differs by more than rounding."""
     same = best[best["regime"] == row["regime"]]
-    apart = np.abs(np.log(same["flops"].to_numpy(np.float64) / row["flops"]))
-    if not len(same) or apart.min() > np.log(SAME_COST):
+    flops = same["flops"].to_numpy(np.float64)
+    if not same_cost(flops, row["flops"]).any():
         return None
-    return records(same.iloc[[int(apart.argmin())]])[0]
+    return records(same.iloc[[int(np.abs(np.log(flops / row["flops"])).argmin())]])[0]
 
 
 def _change(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:

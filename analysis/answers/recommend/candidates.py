@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from analysis.answers.read_off import fall_beyond
-from analysis.arrays import Floats, Mask
+from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws, stream
 from analysis.cells.curves import Curve
 from analysis.cells.interpolation import sags, straight_lines
 from analysis.cells.intervals import COVERAGE
-from analysis.cells.pareto import SAME_COST
+from analysis.cells.pareto import SAME_COST, same_cost
 from analysis.cells.table import records
 from analysis.labels import quality_fraction
 from analysis.laws.holdout import Forecaster, Holdout, own_forecaster
@@ -112,7 +112,7 @@ def read_at(
     x, errors = here.column("train_flops"), here.with_measured()
     nearest = int(np.abs(np.log(x / at)).argmin())
     main: Reading | None = None
-    if _same_level(x, at).any():
+    if same_cost(x, at).any():
         main = _measured(one, x, errors, nearest, at=at)
     elif x.min() < at <= limit * x.max():
         main = surface or _by_curve(draws, one, at)
@@ -127,10 +127,6 @@ def read_at(
                 _measured(one, x, errors, lowest, at=at), far=main is None and x.max() < at / limit
             )
     return main or f"all its budgets are above {format_flops(at)}"
-
-
-def _same_level(flops: Floats, at: float) -> Mask:
-    return np.asarray(np.abs(np.log(flops / at)) <= np.log(SAME_COST))
 
 
 def _measured(one: Curve, x: Floats, errors: Floats, place: int, *, at: float) -> Reading:
@@ -182,7 +178,7 @@ def read_by_surfaces(
     families: dict[str, list[int]] = {}
     x = draws.column("train_flops")
     for place, one in enumerate(found):
-        if _same_level(x[one.positions], spent[place]).any():
+        if same_cost(x[one.positions], spent[place]).any():
             continue
         families.setdefault(str(key(dict(one.identity))), []).append(place)
     for name, positions in groups(draws).items():

@@ -25,7 +25,7 @@ from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.curves import Curve
 from analysis.cells.intervals import column_intervals
-from analysis.cells.pareto import SAME_COST
+from analysis.cells.pareto import SAME_COST, costs, same_cost
 from analysis.cells.table import CELL, CONFIGURATION, records
 from analysis.labels import configuration_text
 from analysis.laws.holdout import Holdout
@@ -205,18 +205,11 @@ def _lost_at(lost: pd.DataFrame | None, flops: float, pairs: float) -> list[str]
     """Return the configurations that lost all of their runs at a compute, of pools that fit."""
     if lost is None or lost.empty:
         return []
-    near = np.abs(np.log(_lost_flops(lost) / flops)) <= np.log(SAME_COST)
     return [
         configuration_text(cell)
-        for cell in records(lost[near])
+        for cell in records(lost[same_cost(costs(lost), flops)])
         if smallest_pool(cell["subset_size"], cell["quality"]) <= np.ceil(pairs)
     ]
-
-
-def _lost_flops(lost: pd.DataFrame) -> Floats:
-    """Return the compute of lost cells: under fixed compute the level, also of runs that diverged early."""
-    flops = np.where(lost["regime"] == "fixed-compute", lost["budget"], lost["train_flops"])
-    return flops.astype(np.float64)
 
 
 def _lost_before(row: dict[str, Any], lost: pd.DataFrame | None) -> str:
@@ -226,9 +219,9 @@ def _lost_before(row: dict[str, Any], lost: pd.DataFrame | None) -> str:
     free = {"subset_size"} if row["regime"] == "one-epoch" else set()
     names = [name for name in ("regime", *CONFIGURATION) if name not in free]
     own = lost[(lost[names] == [row[name] for name in names]).all(axis=1)]
-    flops = _lost_flops(own)
+    flops = costs(own)
     between = (flops > row["most_flops"]) & (flops <= row["flops"] * SAME_COST)
-    here = np.flatnonzero((np.abs(np.log(flops / row["flops"])) <= np.log(SAME_COST)) | between)
+    here = np.flatnonzero(same_cost(flops, row["flops"]) | between)
     if not len(here):
         return ""
     runs, where = int(own["runs"].iloc[here[0]]), format_flops(float(flops[here[0]]))
