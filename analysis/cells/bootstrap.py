@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from analysis.arrays import Floats, Indices
 from analysis.cells.chance import chance_error
 from analysis.cells.intervals import COVERAGE
-from analysis.cells.moderated import MEDIAN, moderated
+from analysis.cells.moderated import LevelNoise, moderated, squares_of
 from analysis.cells.shared_noise import Trunks, find_trunks, level_excess
 from analysis.cells.table import CELL, Trials
 from analysis.error_unit import LOSS, ErrorUnit
@@ -135,32 +135,6 @@ class CellDraws:
         ]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Levels:
-    """The levels of a study, which differ in their noise.
-
-    Attributes:
-        number: Level of each cell, shape (cells,).
-        noise: Noise of a run at each level, as a multiple of that over all levels.
-        degrees: Degrees of freedom of these; infinite if the levels do not differ.
-    """
-
-    number: Indices
-    noise: Floats
-    degrees: Floats
-
-    @classmethod
-    def of(cls, cells: pd.DataFrame, residuals: Floats, position: Indices, runs: Indices) -> "_Levels":
-        """Return the levels of cells, from the residuals of their runs in units of the counting noise."""
-        number = np.asarray(cells.groupby(["regime", "budget"], sort=True).ngroup(), dtype=np.intp)
-        freedom = np.asarray(np.bincount(number, runs - 1.0), dtype=np.float64)
-        squares = _squares(residuals, runs[position], number[position], len(freedom))
-        if not squares.any():
-            return cls(number=number, noise=np.ones(len(freedom)), degrees=np.full(len(freedom), np.inf))
-        noise, degrees = moderated(squares, freedom, limit=MEDIAN)
-        return cls(number=number, noise=noise / np.sqrt(squares.sum() / freedom.sum()), degrees=degrees)
-
-
 def stream(question: str, number: int = 0) -> np.random.Generator:
     """Return the random stream of one question; it does not depend on other questions or their order."""
     return np.random.default_rng(int.from_bytes(sha256(f"{number}/{question}".encode()).digest()[:16], "big"))
@@ -188,7 +162,7 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000) -> CellDraws
     residuals = deviation * np.sqrt(runs[left_out] / (runs[left_out] - 1.0))
     residuals /= np.maximum(unit[left_out], _LEAST)
     noise = float(np.sqrt(np.mean(residuals**2))) if len(residuals) else float("nan")
-    levels = _Levels.of(cells, residuals, left_out, runs)
+    levels = LevelNoise.of(cells, residuals, left_out, runs)
     residuals /= levels.noise[levels.number[left_out]]
     trunks = find_trunks(trials.frame, several)
     shared = 0.0 if trunks is None else trunks.correlation(residuals)
@@ -243,7 +217,7 @@ def _resampled(  # noqa: PLR0913 (residuals, where they come from, and how they 
     runs: Indices,
     curve: Indices,
     *,
-    levels: _Levels,
+    levels: LevelNoise,
     freedom: Floats,
     trunks: Trunks | None,
     draws: int,
@@ -264,7 +238,7 @@ def _resampled(  # noqa: PLR0913 (residuals, where they come from, and how they 
         counted: True if the unit is the counting noise; the noise is then at least one unit.
         generator: Source of the draws.
     """
-    squares = _squares(residuals, runs[position], curve[position], len(freedom))
+    squares = squares_of(residuals, runs[position], curve[position], len(freedom))
     if trunks is not None:  # fewer squares that are independent, each of the same size
         squares *= freedom / np.maximum(np.bincount(curve, weights=runs - 1.0), 1.0)
     noise, degrees = moderated(squares, freedom)
@@ -304,15 +278,6 @@ def _resampled(  # noqa: PLR0913 (residuals, where they come from, and how they 
             sums[:, several] += picked[:, (ends - runs)[several] + place]
         found[rows] = sums / runs * factor[rows]
     return found
-
-
-def _squares(residuals: Floats, runs: Indices, group: Indices, groups: int) -> Floats:
-    """Return the sum of squared deviations of each group from their cells' means.
-
-    Residuals were inflated by √(n/(n−1)); the factor (n−1)/n takes that back.
-    """
-    found = np.bincount(group, residuals**2 * (1.0 - 1.0 / runs), minlength=groups)
-    return np.asarray(found, dtype=np.float64)
 
 
 def _freedom(runs: Indices, curve: Indices, shared: float) -> Floats:

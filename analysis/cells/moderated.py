@@ -8,16 +8,60 @@ for a quiet one produces false winners, so the excess of configurations is taken
 confidence limit. That of levels is taken at its median: there each group has the runs of all configurations.
 """
 
-import numpy as np
+from dataclasses import dataclass
 
-from analysis.arrays import Floats
+import numpy as np
+import pandas as pd
+
+from analysis.arrays import Floats, Indices
 
 LIMIT = 0.9
 """Confidence limit for groups that are compared with one another."""
-MEDIAN = 0.5
-"""Confidence limit of a median."""
+_MEDIAN = 0.5
 _LEAST = 1e-4
 _STEPS = 12
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LevelNoise:
+    """The levels of a study, which differ in their noise.
+
+    Attributes:
+        number: Level of each cell, shape (cells,).
+        noise: Noise of a run at each level, as a multiple of that over all levels.
+        degrees: Degrees of freedom of these; infinite if the levels do not differ.
+    """
+
+    number: Indices
+    noise: Floats
+    degrees: Floats
+
+    @classmethod
+    def of(cls, cells: pd.DataFrame, residuals: Floats, position: Indices, runs: Indices) -> "LevelNoise":
+        """Return the levels of cells.
+
+        Args:
+            cells: One row per cell.
+            residuals: Residuals of their runs in units of the counting noise, inflated by √(n/(n−1)).
+            position: Cell of each residual.
+            runs: Runs of each cell.
+        """
+        number = np.asarray(cells.groupby(["regime", "budget"], sort=True).ngroup(), dtype=np.intp)
+        freedom = np.asarray(np.bincount(number, runs - 1.0), dtype=np.float64)
+        squares = squares_of(residuals, runs[position], number[position], len(freedom))
+        if not squares.any():
+            return cls(number=number, noise=np.ones(len(freedom)), degrees=np.full(len(freedom), np.inf))
+        noise, degrees = moderated(squares, freedom, limit=_MEDIAN)
+        return cls(number=number, noise=noise / np.sqrt(squares.sum() / freedom.sum()), degrees=degrees)
+
+
+def squares_of(residuals: Floats, runs: Indices, group: Indices, groups: int) -> Floats:
+    """Return the sum of squared deviations of each group from their cells' means.
+
+    Residuals were inflated by √(n/(n−1)); the factor (n−1)/n takes that back.
+    """
+    found = np.bincount(group, residuals**2 * (1.0 - 1.0 / runs), minlength=groups)
+    return np.asarray(found, dtype=np.float64)
 
 
 def moderated(squares: Floats, freedom: Floats, *, limit: float = LIMIT) -> tuple[Floats, Floats]:

@@ -5,13 +5,12 @@ Every configuration is read at the budget, see ``candidates``, and the best of t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.answers.frontier import CLEAR, Choice, and_more, choose, lost_text, of_measured
+from analysis.answers.frontier import Choice, and_more, choose, lost_text, of_measured
 from analysis.answers.recommend.candidates import (
     Reading,
     candidate_columns,
@@ -21,6 +20,7 @@ from analysis.answers.recommend.candidates import (
     smallest_pool,
     usable_flops,
 )
+from analysis.answers.recommend.experiment import next_experiment
 from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.curves import Curve
@@ -35,9 +35,6 @@ from budgets.quantity import format_flops, plural
 
 _NAMED = 3  # reasons in an error
 _REPEATED, _TIMES = 4.0, 2.0  # epochs that cost little (arXiv 2305.16264), and times beyond those measured
-_MOST_SEEDS = 30
-_POWER = 0.8
-_SHOWN = NormalDist().inv_cdf((1 + CLEAR) / 2) + NormalDist().inv_cdf(_POWER)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -314,7 +311,7 @@ def _choose(
     return Recommendation(
         candidates=candidates, choice=choice, left_out=left_out,
         pool=max(map(smallest_pool, sizes, draws.cells["quality"])),
-        better=_better(too_large, float(errors[0, 0])), experiment=_experiment(draws, candidates, choice),
+        better=_better(too_large, float(errors[0, 0])), experiment=next_experiment(draws, candidates, choice),
         explanation=explanation,
     )  # fmt: skip
 
@@ -335,42 +332,3 @@ def _better(too_large: list[tuple[dict[str, Any], Reading]], lowest: float) -> M
         return None
     next_larger = min(row["pool"] for row in better) * SAME_COST
     return min((row for row in better if row["pool"] <= next_larger), key=lambda row: float(row["error"]))
-
-
-def _experiment(draws: CellDraws, candidates: pd.DataFrame, choice: Choice) -> str:
-    """Return what to run next: the leader, or leader and runner-up with enough seeds to resolve their gap."""
-    first = records(candidates)[0]
-    where = format_flops(first["flops"])
-    if choice.runner_up is None:
-        return f"run one more configuration at {where}"
-    if choice.verdict == "clear":
-        if first["measured"]:
-            return "nothing: it was measured and leads by more than the noise"
-        return f"to confirm, run {configuration_text(first)} at {where}"
-    second = records(candidates)[choice.runner_up]
-    gap, unit = second["error"] - first["error"], draws.error_unit
-    most = max(row["usable"] if row["ends"] else row["flops"] for row in (first, second))
-    # In one epoch the pairs may limit one of them to less compute.
-    at = [
-        format_flops(most if row["usable"] >= most / SAME_COST else row["usable"]) for row in (first, second)
-    ]
-    both = f"{configuration_text(first)}{'' if at[0] == at[1] else ' at ' + at[0]} and "
-    both += f"{configuration_text(second)} at {at[1]}"
-    if draws.source != "runs":
-        return f"run {both} with three seeds each: the noise between seeds was not measured"
-    noise = float((draws.draws.std(axis=0) * np.sqrt(draws.column("runs"))).mean())
-    # The difference of two means varies by √(2/seeds)·noise. A gap as large as the measured one shows with
-    # probability ``_POWER`` if it exceeds that by the quantiles of the verdict and of the power.
-    seeds = int(np.ceil(2 * (_SHOWN * noise / max(gap, 1e-12)) ** 2))
-    if seeds > _MOST_SEEDS:
-        return (
-            f"a gap of {unit.gap(gap, fine=True)} with a noise of {unit.number(noise, fine=True)} would need "
-            f"more than {_MOST_SEEDS} seeds each: take the cheaper of {both}"
-        )
-    there = max(row["runs"] if row["measured"] and not row["ends"] else 0 for row in (first, second))
-    tied = len(choice.members) - 2
-    others = f"; {plural(tied, 'other')} {'is' if tied == 1 else 'are'} tied as well" if tied > 0 else ""
-    return (
-        f"run {both} until each has {plural(max(seeds, there + 1, 2), 'seed')}, which show a gap of "
-        f"{unit.gap(gap)} {_POWER:.0%} of the time{others}"
-    )
