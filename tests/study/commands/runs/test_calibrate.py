@@ -79,7 +79,7 @@ def test_the_estimate_of_memory_is_that_of_the_unmasked_tail() -> None:
     assert estimate("flip-50", 0.0) < estimate("flip-50", 0.01) == estimate("clip", 0.0)
 
 
-def fail_for_flip(job: TrialJob, _seconds: float) -> Throughput:
+def fail_for_flip(job: TrialJob, _seconds: float, *, below: str) -> Throughput:  # noqa: ARG001 - as the real one
     if job.trial.cell.strategy != "clip":
         raise RuntimeError("the device is full")
     return Throughput(
