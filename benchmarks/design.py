@@ -11,10 +11,6 @@ version, and ``--only PART`` runs one part. Its parts:
   ``coverage.py`` beside it): clear verdicts that are wrong, and intervals of the leaders that hold the truth.
 * ``paper``: the paper's digitised one-epoch curves, with single runs: FLOPs until the leaders of the full
   curves are named, or others within a point of them.
-* ``scalebench``: two tasks of ScaleBench (Li et al. 2026, arXiv 2604.22753) by its protocol. Runs are chosen
-  for the forecast of a region that costs more than any of them, with 1, 5 and 10 % of what all candidates
-  cost (6·N·D). R² of the region, clipped to [−1, 1], is the mean of 10 repeats; the targets are those that it
-  publishes. Random choice, with the same law, is beside it.
 * ``cost``: processor time of a decision over 100, 2,000 and 20,000 trials.
 
 The last lines are name, value, target, and pass or fail; the exit code is 1 if one fails. Shares of FLOPs,
@@ -26,8 +22,8 @@ import argparse
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +37,7 @@ from analysis.cells.bootstrap import cell_draws, curve_numbers
 from analysis.cells.table import budgets, records, tidy
 from analysis.design.adaptive import Decision, decide
 from analysis.design.questions import Ask
-from analysis.design.surface_design import SurfaceBelief, believe_surface, plan_runs
 from analysis.labels import configuration_text
-from analysis.laws.surfaces.repeated import Points
 from benchmarks.measured import ROOT, Result, at_least, at_most, reported, verdict
 from tests.analysis.made_up.coverage import study
 from tests.analysis.made_up.designs import grid
@@ -53,9 +47,6 @@ METRIC = "held-out/top1"
 COOLDOWN = 0.2
 SLOTS = 2
 POINT = 0.01
-SCALEBENCH = {"farseer": (0.60, 0.88, 0.93), "data_constrained": (0.73, 0.85, 0.86)}
-SHARES = (0.01, 0.05, 0.1)
-LEAST_ROUND = 5
 SHARED = {"trunks": 0.5, "near-trunks": 0.9, "apart-trunks": 0.0}
 """Simulated grids by trunks, with the correlation of a trunk's levels."""
 
@@ -67,15 +58,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure what adaptive designs save and how right they are.")
     parser.add_argument("--repeats", type=int, default=20, help="orders of seeds of the embedded study (20)")
     parser.add_argument("--studies", type=int, default=200, help="simulated grids of each kind (200)")
-    parser.add_argument(
-        "--only", choices=["small-full", "made-up", "paper", "scalebench", "cost"], help="run one part"
-    )
+    parser.add_argument("--only", choices=["small-full", "made-up", "paper", "cost"], help="run one part")
     options = parser.parse_args()
     parts: dict[str, Callable[[], list[Result]]] = {
         "small-full": lambda: _small_full(options.repeats),
         "made-up": lambda: _made_up(options.studies),
         "paper": _paper,
-        "scalebench": lambda: _scalebench(min(options.repeats, 10)),
         "cost": _cost,
     }
     lines: list[Result] = []
@@ -241,87 +229,6 @@ def _paper() -> list[Result]:
             at_least(f"paper_{panel}_same_frontier", float(np.mean(near)), 1),
         ]
     return lines
-
-
-def _scalebench(repeats: int) -> list[Result]:
-    lines = []
-    for task, published in SCALEBENCH.items():
-        region = Region.of(task)
-        for design in ("random", "design"):
-            found = [
-                [region.judged(belief) for belief in region.beliefs(seed, random=design == "random")]
-                for seed in range(repeats)
-            ]
-            fits, misses = np.moveaxis(np.array(found), -1, 0)
-            print(
-                f"  {task} by {design}: R² {fits.mean(axis=0).round(3)} ± {fits.std(axis=0).round(3)}, "
-                f"error over its standard deviation {np.sqrt((misses**2).mean(axis=0)).round(2)}",
-                flush=True,
-            )
-            for share, fit, theirs in zip(SHARES, fits.mean(axis=0), published, strict=True):
-                if design == "random":
-                    lines.append(reported(f"{task}_random_r2_{share:.0%}", float(fit)))
-                else:
-                    lines.append(at_least(f"{task}_r2_{share:.0%}", float(fit), theirs))
-    return lines
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Region:
-    """A task of ScaleBench: candidates, then the target region, and the loss of each."""
-
-    places: Points
-    loss: np.ndarray
-    candidates: int
-
-    @classmethod
-    def of(cls, task: str) -> "Region":
-        """Read a task."""
-        parts = [
-            pd.read_parquet(ROOT / "tests" / "data" / "scalebench" / f"{task}_{part}.parquet")
-            for part in ("train", "test")
-        ]
-        both = pd.concat(parts).rename(columns={"N": "params", "D": "tokens"})
-        seen = both["tokens"].to_numpy(np.float64)
-        unique = both["unique_tokens"].to_numpy(np.float64) if "unique_tokens" in both else seen
-        places = Points(n=both["params"].to_numpy(np.float64), unique=unique, seen=seen)
-        return cls(places=places, loss=both["loss"].to_numpy(np.float64), candidates=len(parts[0]))
-
-    def beliefs(self, seed: int, *, random: bool) -> Iterator[SurfaceBelief]:
-        """Choose runs in rounds; return the belief when each share is spent."""
-        generator = np.random.default_rng(seed)
-        target = np.arange(self.candidates, len(self.loss))
-        cost = 6 * self.places.n * self.places.seen
-        free = np.arange(len(self.loss)) < self.candidates
-        order = generator.permutation(self.candidates)
-        done = np.array([], dtype=np.intp)
-        for share in SHARES:
-            while True:
-                room = share * cost[: self.candidates].sum() - cost[done].sum()
-                if random:
-                    left = order[len(done) :]
-                    picks = left[np.cumsum(cost[left]) <= room]
-                belief = believe_surface(self.places, done, self.loss[done], generator=generator)
-                if not random:
-                    weights = np.exp(2 * belief.mean[target])
-                    picks = plan_runs(
-                        belief, cost=cost, free=free, target=target, weights=weights, room=float(room)
-                    )
-                if not len(picks):
-                    break
-                if not random:
-                    picks = picks[: max(LEAST_ROUND, len(done) // 3)]
-                done = np.concatenate([done, picks])
-                free[picks] = False
-            yield belief
-
-    def judged(self, belief: SurfaceBelief) -> tuple[float, float]:
-        """Return R² of the target region and the error over the standard deviation, by root mean square."""
-        true, forecast = self.loss[self.candidates :], belief.mean[self.candidates :]
-        spread = np.sqrt(np.diag(belief.covariance)[self.candidates :])
-        off = ((true - np.exp(forecast)) ** 2).sum() / ((true - true.mean()) ** 2).sum()
-        miss = ((np.log(true) - forecast) / spread) ** 2
-        return float(max(-1.0, 1 - off)), float(np.sqrt(miss.mean()))
 
 
 def _cost() -> list[Result]:

@@ -43,7 +43,7 @@ from runners.data.reading.cache import shared_images
 from runners.data.reading.in_memory_set import InMemory, InMemorySet
 from runners.data.reading.opening import open_data
 from runners.data.reading.streamed_set import StreamedSet
-from runners.data.reading.training_data import Batches, Empty, GatherObjects, Source
+from runners.data.reading.training_data import Batches, Empty, Source, TrainingData
 from runners.embedded.embedded_pool import build_embedded_pool
 from runners.models.model import build_model, compute_context, resolve_precision
 from runners.strategies.clip import Clip
@@ -111,10 +111,10 @@ def speed(batches: Iterator[Any], clock: Callable[[], float]) -> float:
     return seen / (clock() - began)
 
 
-class TimedData:
+class TimedData(TrainingData):
     """A training set that measures the time until each batch is ready."""
 
-    def __init__(self, data: InMemorySet | StreamedSet, clock: Callable[[], float]) -> None:
+    def __init__(self, data: TrainingData, clock: Callable[[], float]) -> None:
         self._data, self._clock, self.waited = data, clock, 0.0
 
     def batches(
@@ -130,12 +130,8 @@ class TimedData:
             self.waited += self._clock() - began
             yield batch
 
-    def exchange_damage(self, gather: GatherObjects) -> None:
-        """Judge the set's damage."""
-        self._data.exchange_damage(gather)
 
-
-def waiting(data: InMemorySet | StreamedSet, clock: Callable[[], float]) -> tuple[float, float]:
+def waiting(data: TrainingData, clock: Callable[[], float]) -> tuple[float, float]:
     """Train; return the time of training, and the part of it spent waiting for batches."""
     recipe, timed = Recipe(), TimedData(data, clock)
     model = build_model(load_architecture(FASTEST).config)

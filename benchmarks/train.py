@@ -52,7 +52,7 @@ from runners.data.build.in_place import open_pool
 from runners.data.pool.tokenizer import tokenizer
 from runners.data.reading.ahead import empty_for, on_device
 from runners.data.reading.opening import open_data
-from runners.data.reading.training_data import Source
+from runners.data.reading.training_data import Source, TrainingData
 from runners.embedded.embedded_pool import build_embedded_pool
 from runners.models.model import build_model, compute_context, resolve_precision
 from runners.strategies.registry import build_strategy
@@ -113,7 +113,7 @@ class Setting:
             tokenizer(text["vocab_size"], text["context_length"], pool.vocabulary)(list(texts))
         )
 
-    def data(self) -> Any:  # noqa: ANN401 - either kind of training data
+    def data(self) -> TrainingData:
         """Open the data of our loop, decoded before the timing starts, as in a study's trials."""
         pool = open_pool(self.folder)
         size = self.architecture.costs.image_size

@@ -19,7 +19,6 @@ import torch
 
 from budgets.planning.plan import Trial
 from runners.data.pool.damage import Damage
-from runners.data.reading.streamed_set import StreamedSet
 from runners.evaluate.evaluate import evaluate
 from runners.evaluate.features import Encoder, NotFiniteError, encode_set
 from runners.host.faults import Notice, owned, patiently
@@ -114,8 +113,11 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
     learner = setup.learner
 
     def notes() -> Notes:
-        damage = setup.data.noted_damage() if isinstance(setup.data, StreamedSet) else []
-        return {"precision": setup.precision, "metered": asdict(meter.count), "damage": damage}
+        return {
+            "precision": setup.precision,
+            "metered": asdict(meter.count),
+            "damage": setup.data.noted_damage(),
+        }
 
     watch = Watch(
         job.folder,

@@ -12,10 +12,8 @@ from budgets.cost.strategy import strategy as strategy_cost
 from budgets.planning.plan import Trial
 from runners.data.build.in_place import open_pool
 from runners.data.pool.tokenizer import mixed_words
-from runners.data.reading.in_memory_set import InMemorySet
 from runners.data.reading.opening import open_data
-from runners.data.reading.streamed_set import StreamedSet
-from runners.data.reading.training_data import Source, Tokens
+from runners.data.reading.training_data import Source, Tokens, TrainingData
 from runners.host.faults import ProcessEnded
 from runners.host.gpu_arithmetic import set_gpu_arithmetic
 from runners.host.seeds import derive_seed
@@ -47,7 +45,7 @@ class RankTraining:
     """
 
     learner: Learner
-    data: InMemorySet | StreamedSet
+    data: TrainingData
     schedule: StepSchedule
     first_step: int
     context: Context
@@ -83,7 +81,7 @@ def set_up(job: TrialJob) -> RankTraining:
         steps=trial.steps,
         precision=precision,
     )
-    if isinstance(data, StreamedSet) and start is not None:
+    if start is not None:
         data.remember(start.notes.get("damage", ()))
     first_step = restore(learner, start)
     return RankTraining(
@@ -128,7 +126,7 @@ def architecture_of(trial: Trial) -> Architecture:
     return ensure_counted(Architecture(name=trial.cell.architecture, config=trial.architecture_config))
 
 
-def load_subset(job: TrialJob) -> tuple[InMemorySet | StreamedSet, Tokens]:
+def load_subset(job: TrialJob) -> tuple[TrainingData, Tokens]:
     """Open a trial's pairs and build its tokenizer.
 
     Raises:

@@ -11,7 +11,7 @@ from runners.data.pool.damage import Damage, check_tolerance
 from runners.data.pool.reader import read_pairs
 from runners.data.reading.cache import shared_images
 from runners.data.reading.mixing import mixed_positions
-from runners.data.reading.training_data import Batches, Empty, GatherObjects, Source, Tokens, rank_slice
+from runners.data.reading.training_data import Batches, Empty, Source, Tokens, TrainingData, rank_slice
 
 _POSITIONS_AT_ONCE = 65_536
 
@@ -36,8 +36,8 @@ class InMemory:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class InMemorySet:
-    """Pairs in memory, those of each pool shuffled as a whole.
+class InMemorySet(TrainingData):
+    """Pairs in memory, those of each pool shuffled as a whole; each rank has read, and judged, all of them.
 
     Attributes:
         parts: The pairs of each pool.
@@ -57,11 +57,7 @@ class InMemorySet:
     def batches(
         self, *, seed: int, batch_size: int, first_step: int, steps: int, empty: Empty = torch.empty
     ) -> Batches:
-        """Yield this rank's images and tokens of each step, in the global order of samples.
-
-        Raises:
-            ValueError: A batch cannot be split into equal parts.
-        """
+        """Yield this rank's images and tokens of each step."""
         mine = rank_slice(batch_size, self.rank, self.ranks)
         block = max(1, _POSITIONS_AT_ONCE // batch_size)  # number of steps whose order is drawn at once
         for start in range(first_step, steps, block):
@@ -76,9 +72,6 @@ class InMemorySet:
             # One row per step; each rank takes a contiguous range of its columns.
             for places in torch.from_numpy(order.reshape(-1, batch_size)[:, mine]):
                 yield self._gather(places, empty)
-
-    def exchange_damage(self, gather: GatherObjects) -> None:
-        """Do nothing: each rank has read all pairs, and judged their damage."""
 
     def _gather(self, places: Tensor, empty: Empty) -> tuple[Tensor, Tensor]:
         first = self.parts[0]

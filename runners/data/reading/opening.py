@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from runners.data.pool.damage import DAMAGE_TOLERANCE
 from runners.data.reading.in_memory_set import InMemorySet, decode
 from runners.data.reading.streamed_set import LOADER_BYTES, StreamedSet
-from runners.data.reading.training_data import Source, Tokens
+from runners.data.reading.training_data import Source, Tokens, TrainingData
 
 IN_MEMORY_BYTES = 8 * 2**30
 """Decoded size above which a subset is streamed; fixed, because the order of samples depends on it."""
@@ -22,7 +22,7 @@ def open_data(  # noqa: PLR0913 - independent options
     ranks: int = 1,
     tolerance: float = DAMAGE_TOLERANCE,
     loader_bytes: int = LOADER_BYTES,
-) -> InMemorySet | StreamedSet:
+) -> TrainingData:
     """Open a trial's pairs for training: from shared memory, from memory, or streamed, by their size.
 
     Ranks together see the same batches as a single process would; each takes its part of every batch.

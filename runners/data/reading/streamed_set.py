@@ -1,7 +1,7 @@
 """Pairs of a trial that are read and decoded during training, by loader workers within a memory bound."""
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
@@ -14,7 +14,16 @@ from runners.data.pool.damage import DAMAGE_TOLERANCE, Damage, check_tolerance
 from runners.data.pool.reader import Pairs, in_shard_order, read_pairs
 from runners.data.reading.mixing import Stretch, stretches
 from runners.data.reading.order import positions, rows_of_window, windows
-from runners.data.reading.training_data import Batches, Empty, GatherObjects, Source, Tokens, rank_slice
+from runners.data.reading.training_data import (
+    Batches,
+    Empty,
+    GatherObjects,
+    NotedDamage,
+    Source,
+    Tokens,
+    TrainingData,
+    rank_slice,
+)
 from runners.host.faults import shielded
 
 LOADER_BYTES = 2 * 2**30
@@ -30,7 +39,7 @@ _WORKERS_START = "fork"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StreamedSet:
+class StreamedSet(TrainingData):
     """Pairs that are read and decoded during training, those of each pool in windows.
 
     Attributes:
@@ -62,11 +71,11 @@ class StreamedSet:
         """Damage found so far."""
         return [each for _, each in self._found()]
 
-    def noted_damage(self) -> list[tuple[int, str, str, str]]:
-        """Return the damage found so far as plain data, for `remember`."""
+    def noted_damage(self) -> NotedDamage:
+        """Return all damage: a later start reads only the pairs of its own steps."""
         return [(part, *astuple(each)) for part, each in self._found()]
 
-    def remember(self, noted: Iterable[tuple[int, str, str, str]]) -> None:
+    def remember(self, noted: NotedDamage) -> None:
         """Add the damage that an earlier start of the trial has noted."""
         for part, shard, key, reason in noted:
             self._add(part, Damage(shard=shard, key=key, reason=reason))
@@ -102,11 +111,7 @@ class StreamedSet:
     def batches(
         self, *, seed: int, batch_size: int, first_step: int, steps: int, empty: Empty = torch.empty
     ) -> Batches:
-        """Yield this rank's images and tokens of each step, in the global order of samples.
-
-        Raises:
-            ValueError: More pairs are damaged than tolerated, or a batch cannot be split into equal parts.
-        """
+        """Yield this rank's images and tokens of each step."""
         mine = rank_slice(batch_size, self.rank, self.ranks)
         size = mine.stop - mine.start
         pairs, per_worker = loading_ahead(size, self.image_size, self.workers, self.loader_bytes)

@@ -1,8 +1,9 @@
 """Interface of a trial's training data, and the pools that it comes from."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from runners.data.index.subset import Subset
+from runners.data.pool.damage import Damage
 from runners.data.pool.pool import Pool
 
 Tokens = Callable[[Sequence[str]], Tensor]
@@ -26,13 +28,22 @@ GatherObjects = Callable[[Any], Sequence[Any]]
 """An object of this rank → those of all ranks."""
 
 
-class TrainingData(Protocol):
-    """The data that training reads."""
+NotedDamage = Sequence[tuple[int, str, str, str]]
+"""Damage as plain data: number of the source, and shard, key and reason."""
 
+
+class TrainingData(ABC):
+    """The data that training reads; by default it finds no damage after it was opened."""
+
+    __slots__ = ()
+
+    @abstractmethod
     def batches(
         self, *, seed: int, batch_size: int, first_step: int, steps: int, empty: Empty = torch.empty
     ) -> Batches:
-        """Return the steps from ``first_step`` on, each a function of (seed, step, rank) alone.
+        """Return this rank's part of the steps from ``first_step`` on, in the global order of samples.
+
+        A step's images and tokens are a function of (seed, step, rank) alone.
 
         Args:
             seed: Seed of the order.
@@ -40,14 +51,29 @@ class TrainingData(Protocol):
             first_step: First step.
             steps: Steps of the whole run.
             empty: Makes the memory that images are gathered in, for example pinned memory for a GPU.
+
+        Raises:
+            ValueError: More pairs are damaged than tolerated, or a batch cannot be split into equal parts.
         """
 
-    def exchange_damage(self, gather: GatherObjects) -> None:
+    @property
+    def damage(self) -> list[Damage]:
+        """The damaged pairs found so far, by any rank; others replaced them."""
+        return []
+
+    def exchange_damage(self, gather: GatherObjects) -> None:  # noqa: B027 - nothing found, nothing exchanged
         """Learn the damage that other ranks have found, and judge the tolerance on all of it.
 
         Raises:
             ValueError: More pairs are damaged than tolerated.
         """
+
+    def noted_damage(self) -> NotedDamage:
+        """Return the damage that a later start would not find again, for `remember`."""
+        return ()
+
+    def remember(self, noted: NotedDamage) -> None:  # noqa: B027 - nothing noted, nothing remembered
+        """Add the damage that an earlier start has noted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

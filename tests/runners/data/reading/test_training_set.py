@@ -26,7 +26,7 @@ from runners.data.reading.in_memory_set import InMemorySet
 from runners.data.reading.opening import open_data
 from runners.data.reading.order import BLOCK, WINDOW, positions
 from runners.data.reading.streamed_set import StreamedSet, loading_ahead
-from runners.data.reading.training_data import Source
+from runners.data.reading.training_data import Source, TrainingData
 from runners.embedded.embedded_pool import TrainingPairs
 from tests.root import ROOT
 from tests.runners.data.images import read_images, write_pool
@@ -53,7 +53,7 @@ def streamed(
     )
 
 
-def seen(data: StreamedSet | InMemorySet, first_step: int, steps: int) -> list[bytes]:
+def seen(data: TrainingData, first_step: int, steps: int) -> list[bytes]:
     batches = data.batches(seed=5, batch_size=BATCH, first_step=first_step, steps=steps)
     return [image.numpy().tobytes() for images, _ in batches for image in images]
 
@@ -63,7 +63,7 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def opened(kind: str, pool: Pool, **how: int) -> StreamedSet | InMemorySet:
+def opened(kind: str, pool: Pool, **how: int) -> TrainingData:
     """Open every second pair of a pool, as a trial does."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(opening, "IN_MEMORY_BYTES", 0 if kind == "streamed" else 2**30)
