@@ -96,10 +96,9 @@ class Processes:
             raise killed(name(item), "twice") from None
 
     def _started(self, task: Callable[[int], object], count: int) -> ProcessPoolExecutor:
-        # Counting tokens imports torch, which takes seconds: once, in the server that processes are forked
-        # from.
+        # What takes seconds is imported once, in the server that processes are forked from.
         context = get_context("forkserver")
-        load_ahead("open_clip.tokenizer")
+        load_ahead(getattr(task, "func", task).__module__, "runners.data.pool.byte_pairs")
         devices = context.SimpleQueue()
         for device in self.devices:
             devices.put(device)

@@ -3,8 +3,6 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,27 +87,21 @@ def caption_tokens(texts: Sequence[str]) -> NDArray[np.int16]:
 
     Longer words than any of a language are counted in pieces: the time of one grows with its length squared.
     """
-    encoder, most = _encoder(), np.iinfo(np.int16).max
-    counts = [min(len(encoder.encode(_PIECE.sub(r"\g<0> ", text))), most) for text in texts]
-    if len(encoder.cache) > _MOST_KEPT:  # open_clip keeps each word for good
-        special = [encoder.decoder[number] for number in encoder.all_special_ids]
-        encoder.cache = {word: word for word in special}
+    from runners.data.pool.byte_pairs import ENCODER  # noqa: PLC0415 - takes 2 s
+
+    most = np.iinfo(np.int16).max
+    counts = [min(len(ENCODER.encode(_PIECE.sub(r"\g<0> ", text))), most) for text in texts]
+    if len(ENCODER.cache) > _MOST_KEPT:  # open_clip keeps each word for good
+        special = [ENCODER.decoder[number] for number in ENCODER.all_special_ids]
+        ENCODER.cache = {word: word for word in special}
     return np.array(counts, np.int16)
 
 
-@lru_cache(maxsize=1)
-def _encoder() -> Any:  # noqa: ANN401 - open_clip is not annotated
-    # Imported here, because open_clip imports torch, which the rest of the data code does not need.
-    from open_clip.tokenizer import SimpleTokenizer  # noqa: PLC0415
-
-    return SimpleTokenizer()
-
-
 def _byte_pair_encoding(context_length: int) -> Tokenize:
-    encoder = _encoder()
+    from runners.data.pool.byte_pairs import ENCODER  # noqa: PLC0415 - takes 2 s
 
     def encode(texts: Sequence[str]) -> NDArray[np.int64]:
-        tokens: NDArray[np.int64] = encoder(list(texts), context_length).numpy()
+        tokens: NDArray[np.int64] = ENCODER(list(texts), context_length).numpy()
         return tokens
 
     return encode

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from runners.data.pool import tokenizer as tokenizer_module
+from runners.data.pool.byte_pairs import ENCODER
 from runners.data.pool.pool import Pool
 from runners.data.pool.rows import vocabulary_of
-from runners.data.pool.tokenizer import _encoder, caption_tokens, tokenizer
+from runners.data.pool.tokenizer import caption_tokens, tokenizer
 
 WORDS = ("a", "dog", "red", "cat")
 
@@ -63,13 +64,13 @@ def test_tokens_of_an_endless_word_are_counted_in_pieces_and_those_of_texts_exac
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     texts = ["a photo of a cat", "https://example.org/" + "path/" * 60, "schön " * 200, "words" * 50]
-    exact = [len(_encoder().encode(text)) for text in texts]
+    exact = [len(ENCODER.encode(text)) for text in texts]
     assert caption_tokens(texts).tolist()[2:] == exact[2:]
     assert caption_tokens(texts) == pytest.approx(exact, abs=2)
 
     monkeypatch.setattr(tokenizer_module, "_MOST_KEPT", 3)
     assert caption_tokens(["one two three four five", "one", "seven"]).tolist() == [5, 1, 1]
-    assert len(_encoder().cache) < 10
+    assert len(ENCODER.cache) < 10
 
     (count,) = caption_tokens(["x" * 100_000])  # in one piece this takes minutes
     assert 5_000 < count <= 32_767
