@@ -6,6 +6,7 @@ replaces the quality.
 """
 
 import re
+from functools import cache
 
 NAMED = "subset:"
 """Prefix of a named subset's quality."""
@@ -20,6 +21,7 @@ _OPERATOR = re.compile(r" ?([-+*/<>=!&|(),]) ?")
 _TOP = re.compile(rf"top([1-9][0-9]?)(?:{BY}\S.*)?")
 
 
+@cache
 def quality_percent(quality: str) -> int:
     """Return the share of a pool that a quality keeps, in whole percent: 20 for ``top20``, 100 for ``all``.
 

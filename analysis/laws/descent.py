@@ -13,7 +13,7 @@ from analysis.arrays import Floats, Indices, Mask
 Expand = Callable[[Indices, Floats], tuple[Floats, Floats, Floats, Floats]]
 """Numbers and parameters of some searches → objective, gradient, curvature and damping matrix of each."""
 
-_TRIES = 600
+_TRIES = 300
 _FLAT = 1e-11  # relative gain of a quiet step
 _QUIET = 2
 _DAMPING = (1e-6, 1e6)

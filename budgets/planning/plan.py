@@ -192,7 +192,8 @@ class Trial:
 
     def paid_flops_after(self, samples: int) -> int:
         """Training FLOPs that the first ``samples`` samples cost the study."""
-        return max(0, self.train_flops_after(samples) - self.train_flops_after(self.shared_samples))
+        shared = self.train_flops_after(self.shared_samples) if self.shared_samples else 0
+        return max(0, self.train_flops_after(samples) - shared)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -32,8 +32,8 @@ class Data:
         weights: Shape (draws or 1, points).
         delta: Huber's δ.
         moments: 1, n, n², d, d² and n·d of the logarithms, along a last axis after the axes of ``log_d``.
-        lowest: Smallest ln of a term.
-        directions: Directions in which (ln E, ln A, ln B, α, β) may move, shape (5, free parameters).
+        unit_y: Lowest y.
+        directions: Directions in which (E, ln A, ln B, α, β) may move, shape (5, free parameters).
     """
 
     log_n: Floats
@@ -44,7 +44,7 @@ class Data:
     weights: Floats
     delta: float
     moments: Floats
-    lowest: float
+    unit_y: float
     directions: Floats
 
     @classmethod
@@ -60,8 +60,13 @@ class Data:
         return cls(
             log_n=log_n, log_d=log_d, unit_n=float(np.exp(mean_n)), unit_d=float(np.exp(mean_d)), log_y=log_y,
             weights=weights, delta=delta, moments=moments,
-            lowest=float(log_y.min()) + float(np.log(SMALLEST)), directions=_SHARED if shared else _FREE,
+            unit_y=float(y.min()), directions=_SHARED if shared else _FREE,
         )  # fmt: skip
+
+    @property
+    def lowest(self) -> float:
+        """Smallest ln of a term."""
+        return float(np.log(SMALLEST * self.unit_y))
 
     def rows(self, positions: Indices) -> tuple[Floats, Floats, Floats, Floats]:
         """Return ln y, weights, ln D and moments of some draws."""
@@ -122,11 +127,15 @@ def search(data: Data, starts: Floats) -> tuple[Floats, Floats]:
 
 
 def _search(data: Data, chunk: Indices, theta: Floats) -> tuple[Floats, Floats]:
-    bounds = np.array([[data.lowest, np.inf]] * 3 + [BOUNDS] * 2).T
-    return descent.search(
-        lambda searches, theta: _expand(data, chunk[searches], theta), theta,
+    # E is searched for as a share of the lowest y. Its logarithm would go far for a floor that vanishes, and
+    # has no slope where one appears.
+    bounds = np.array([[SMALLEST, np.inf], *[[data.lowest, np.inf]] * 2, *[BOUNDS] * 2]).T
+    shares = np.column_stack([np.exp(theta[:, 0]) / data.unit_y, theta[:, 1:]])
+    ends, objectives = descent.search(
+        lambda searches, theta: _expand(data, chunk[searches], theta), shares,
         bounds=(bounds[0], bounds[1]), directions=data.directions,
     )  # fmt: skip
+    return np.column_stack([np.log(ends[:, 0] * data.unit_y), ends[:, 1:]]), objectives
 
 
 def _expand(data: Data, positions: Indices, theta: Floats) -> tuple[Floats, Floats, Floats, Floats]:
@@ -137,13 +146,13 @@ def _expand(data: Data, positions: Indices, theta: Floats) -> tuple[Floats, Floa
     """
     log_y, weights, log_d, moments = data.rows(positions)
     terms = (
-        np.broadcast_to(np.exp(theta[:, :1]), (len(theta), len(data.log_n))),
+        theta[:, :1] * data.unit_y,
         np.exp(theta[:, 1:2] - theta[:, 3:4] * data.log_n),
         np.exp(theta[:, 2:3] - theta[:, 4:5] * log_d),
     )
     total = terms[0] + terms[1] + terms[2]
-    # Share of each term in ŷ, which is also the derivative of ln ŷ by the logarithm of the term.
-    e, a, b = (term / total for term in terms)
+    # Derivatives of ln ŷ by E, in the unit of the search, and by ln A and ln B, which are their shares in ŷ.
+    e, a, b = data.unit_y / total, terms[1] / total, terms[2] / total
     residual = log_y - np.log(total)
     size = np.abs(residual)
     inside = size <= data.delta
@@ -154,16 +163,18 @@ def _expand(data: Data, positions: Indices, theta: Floats) -> tuple[Floats, Floa
     pull = weights * slope
     curve = weights * inside
     reweighted = weights * (np.minimum(data.delta / np.maximum(size, 1e-300), 1.0))
-    # With share = term/ŷ, z the gradient of ln term and g = Σ share·z that of ln ŷ:
-    # ∇² ln ŷ = Σ share·z·zᵀ − g·gᵀ.
+    # With share = term/ŷ, z the gradient of ln term and g that of ln ŷ, ∇² ln ŷ = Σ share·z·zᵀ − g·gᵀ. E, in
+    # which ŷ is linear, has no part in the sum.
     gradient = -_slopes(moments, pull, a, b, e)
-    newton = _outer(moments, curve + pull, a, b, e) - _squares(moments, pull, a, b, e)
+    newton = _outer(moments, curve + pull, a, b, e) - _squares(moments, pull, a, b)
     damper = _outer(moments, reweighted, a, b, e)
     free = data.directions
     gradient, newton, damper = gradient @ free, free.T @ newton @ free, free.T @ damper @ free
     eye = np.eye(free.shape[1])
-    # Keeps the damping matrix invertible for a term that the data do not determine.
+    # Keeps the damping matrix invertible for a term that the data do not determine. For E it is that of ln E:
+    # a floor near zero hardly moves, since a step cut at zero would leave the steps of the others wrong.
     ridge = 1e-10 * np.trace(damper, axis1=1, axis2=2)[:, None, None] * eye + 1e-300 * eye
+    ridge[:, 0, 0] /= theta[:, 0] ** 2
     return value, gradient, newton, damper + ridge
 
 
@@ -199,11 +210,10 @@ def _outer(moments: Floats, c: Floats, a: Floats, b: Floats, e: Floats) -> Float
     return found
 
 
-def _squares(moments: Floats, c: Floats, a: Floats, b: Floats, e: Floats) -> Floats:
-    """Return Σ c·Σ share·z·zᵀ over the three terms."""
+def _squares(moments: Floats, c: Floats, a: Floats, b: Floats) -> Floats:
+    """Return Σ c·Σ share·z·zᵀ over the terms of A and B."""
     of_a, of_b = _sums(c * a, moments), _sums(c * b, moments)
     found = np.zeros((len(a), 5, 5))
-    found[:, 0, 0] = (c * e).sum(axis=1)
     found[:, 1, 1], found[:, 2, 2] = of_a[:, 0], of_b[:, 0]
     found[:, 1, 3] = found[:, 3, 1] = -of_a[:, 1]
     found[:, 2, 4] = found[:, 4, 2] = -of_b[:, 3]

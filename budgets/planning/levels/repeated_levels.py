@@ -18,9 +18,12 @@ def without_copies(trials: Iterable[Trial]) -> tuple[list[Trial], list[LeftOut]]
     copies: dict[object, LeftOut] = {}
     for trial in trials:
         cell = trial.cell
-        # The trunk's id has the batch, the rate and the recipe, which rules may give each level. A mixture of
-        # one pool has the id of the pool, but is a cell of its own.
-        same = first.setdefault((trunk_id(trial), cell.quality, cell.regime, trial.samples_seen), trial)
+        # A mixture of one pool has the ids of the pool, but is a cell of its own.
+        key = cell.combination, cell.subset_size, cell.quality, cell.regime, trial.seed, trial.samples_seen
+        same = first.setdefault(key, trial)
+        # The trunk's id has the batch, the rate and the recipe, which rules may give each level.
+        if same is not trial and (own := trunk_id(trial)) != trunk_id(same):
+            same = first.setdefault((*key, own), trial)
         if same is trial:
             kept.append(trial)
         else:
