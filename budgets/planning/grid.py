@@ -167,8 +167,10 @@ class Grid:
 
     def excluded_by(self, cell: Cell) -> int | None:
         """Return the number of the first rule that excludes the cell, counted from 1, or None."""
-        rules = enumerate(self.declaration.exclude, start=1)
-        return next((number for number, rule in rules if self._matches(rule, cell)), None)
+        for number, rule in enumerate(self.declaration.exclude, start=1):
+            if self._matches(rule, cell):
+                return number
+        return None
 
     @cached_property
     def device_bytes(self) -> int | None:
