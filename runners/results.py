@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 
 from budgets.cost.flops import CONVENTION
 from budgets.planning.identity import trunk_id
-from budgets.planning.plan import Cell, LeftOut, Trial
+from budgets.planning.plan import LeftOut
+from budgets.planning.planned_trial import Cell, Trial
 from runners.host.files import new_file
 
 SCHEMA_VERSION = 1

@@ -4,7 +4,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from budgets.book.book import Book, Entry, Reservation
-from budgets.planning.plan import Plan, Trial
+from budgets.planning.plan import Plan
+from budgets.planning.planned_trial import Trial
 
 
 def reconcile(plan: Plan, entries: Sequence[Entry]) -> list[str]:

@@ -6,7 +6,8 @@ from dataclasses import replace
 from budgets.declaration.recipe import PLAIN_PASSES
 from budgets.declaration.sections import Cluster
 from budgets.planning.grid import Grid
-from budgets.planning.plan import Chosen, Plan, Trial
+from budgets.planning.plan import Chosen, Plan
+from budgets.planning.planned_trial import Trial
 from budgets.planning.price import Speeds, relative_hours, training_hours
 from budgets.planning.resources import Kind, Option, choose_resources
 

@@ -19,7 +19,7 @@ from budgets.declaration.rules import TrialResources, settings
 from budgets.declaration.sections import Exclusion, GridBlock
 from budgets.hardware.devices import device
 from budgets.planning.facts import Component, EvaluationFacts, MixtureFacts, PoolFacts
-from budgets.planning.plan import Cell, Trial, evaluated_steps
+from budgets.planning.planned_trial import Cell, Trial, evaluated_steps
 from budgets.planning.resources import Option, options
 from budgets.quality import MIXTURE
 

@@ -21,7 +21,7 @@ from budgets.declaration.recipe import FIRST_DEFAULTS, Recipe
 from budgets.quality import BY
 
 if TYPE_CHECKING:
-    from budgets.planning.plan import Cell, Trial
+    from budgets.planning.planned_trial import Cell, Trial
 
 _VERSION = 1
 _RECIPE_FIELDS = {"weight_decay", "beta1", "beta2", "eps", "warmup", "gradient_clip", "precision"}

@@ -17,11 +17,13 @@ from budgets.planning.levels.ladder import choose_levels, unspent
 from budgets.planning.levels.repeated_levels import without_copies
 from budgets.planning.levels.trim import Trimmed, trim
 from budgets.planning.levels.trunks import share_trunks
-from budgets.planning.plan import Cell, Charge, LeftOut, Plan, Trial, TuningPlan
+from budgets.planning.plan import Charge, LeftOut, Plan
+from budgets.planning.planned_trial import Cell, Trial
 from budgets.planning.price import UNMEASURED, Speeds
 from budgets.planning.resources import CPUS_PER_GPU
 from budgets.planning.sanity import LEAST_LEVEL, warnings, without_unit
 from budgets.planning.tuned.tuning import Scores, plan_tuning, tuning_reserves
+from budgets.planning.tuned.tuning_plan import TuningPlan
 from budgets.planning.tuned.wording import tuning_notes
 from budgets.quantity import format_flops, plural
 

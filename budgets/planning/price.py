@@ -17,7 +17,8 @@ from budgets.declaration.recipe import Recipe
 from budgets.declaration.rules import TrialResources
 from budgets.declaration.sections import Cluster
 from budgets.hardware.devices import device, measured_samples_per_s, usual_utilisation
-from budgets.planning.plan import Combination, Plan, Trial
+from budgets.planning.plan import Plan
+from budgets.planning.planned_trial import Combination, Trial
 
 _SECONDS_PER_HOUR = 3600
 

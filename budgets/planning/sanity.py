@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from budgets.cost.architecture import Architecture
-from budgets.planning.plan import Cell, Trial
+from budgets.planning.planned_trial import Cell, Trial
 from budgets.quantity import format_count, format_flops, plural
 
 _Groups = dict[tuple[object, ...], set[int]]

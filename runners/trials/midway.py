@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from budgets.planning.plan import Trial, evaluated_steps
+from budgets.planning.planned_trial import Trial, evaluated_steps
 from runners.evaluate.features import NotFiniteError
 from runners.results import MIDWAY_COLUMNS, read_table, step_row, to_frame, write_table
 from runners.trials.records.meter import Meter

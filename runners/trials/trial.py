@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from budgets.planning.plan import Trial
+from budgets.planning.planned_trial import Trial
 from runners.data.pool.damage import Damage
 from runners.evaluate.evaluate import evaluate
 from runners.evaluate.features import Encoder, NotFiniteError, encode_set

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from budgets.planning.plan import Trial
+from budgets.planning.planned_trial import Trial
 from runners.data.pool.damage import DAMAGE_TOLERANCE
 from runners.trials.records.trial_files import Outcome
 

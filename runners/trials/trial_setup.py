@@ -9,7 +9,7 @@ from torch import Tensor
 
 from budgets.cost.architecture import Architecture
 from budgets.cost.strategy import strategy as strategy_cost
-from budgets.planning.plan import Trial
+from budgets.planning.planned_trial import Trial
 from runners.data.build.in_place import open_pool
 from runners.data.pool.tokenizer import mixed_words
 from runners.data.reading.opening import open_data

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from budgets.planning.plan import Trial
+from budgets.planning.planned_trial import Trial
 from runners.host.faults import Left, Notice, patiently
 from runners.host.files import write_json
 from runners.training.learner import Learner

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from budgets.book.ledger import Ledger, drop_torn_line
 from budgets.planning.levels.trunks import before
-from budgets.planning.plan import Plan, Trial
+from budgets.planning.plan import Plan
+from budgets.planning.planned_trial import Trial
 from runners.trials.records.loggers import Loggers
 from runners.trials.records.meter import METER
 from runners.trials.records.trial_files import (

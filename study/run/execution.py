@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
-from budgets.planning.plan import Plan, Trial
+from budgets.planning.plan import Plan
+from budgets.planning.planned_trial import Trial
 from runners.data.reading.cache import drop_idle
 from runners.scheduling.backend import Backend, ClusterLostError, Ended, Job
 from runners.scheduling.instructions import EndBranches, GiveUp, Retry, SetBack, Start

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from budgets.planning.plan import Trial
+from budgets.planning.planned_trial import Trial
 from runners.data.build.in_place import open_pool
 from runners.data.pool.tokenizer import mixed_words
 from runners.host.files import new_folder

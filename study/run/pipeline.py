@@ -9,7 +9,8 @@ import pandas as pd
 from analysis.design.course import CHOSEN, COURSE
 from budgets.book.ledger import read_entries
 from budgets.book.reconcile import left_behind, reconcile
-from budgets.planning.plan import Plan, Trial
+from budgets.planning.plan import Plan
+from budgets.planning.planned_trial import Trial
 from budgets.quantity import format_flops
 from runners.host.files import new_file, write_json
 from runners.results import (

@@ -5,7 +5,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache
 
-from budgets.planning.plan import Plan, Trial, TuningPlan
+from budgets.planning.plan import Plan
+from budgets.planning.planned_trial import Trial
+from budgets.planning.tuned.tuning_plan import TuningPlan
 from budgets.planning.tuned.wording import words
 from budgets.quantity import format_flops, plural
 from runners.host.files import new_file

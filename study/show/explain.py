@@ -9,7 +9,8 @@ from budgets.declaration.recipe import PLAIN_PASSES
 from budgets.planning.allocation import priced
 from budgets.planning.feasibility import reasons
 from budgets.planning.grid import Grid, GridCell, Setup
-from budgets.planning.plan import Plan, Trial, evaluated_steps
+from budgets.planning.plan import Plan
+from budgets.planning.planned_trial import Trial, evaluated_steps
 from budgets.planning.price import Speeds, device_hours, is_measured, kept_over, utilisation
 from budgets.quality import MIXTURE
 from budgets.quantity import format_flops, plural

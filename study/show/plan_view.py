@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from budgets.declaration.declaration import Declaration
-from budgets.planning.plan import Cell, Plan, Trial, TuningPlan
+from budgets.planning.plan import Plan
+from budgets.planning.planned_trial import Cell, Trial
 from budgets.planning.price import Price, Range, Speeds, device_hours, price, utilisation
+from budgets.planning.tuned.tuning_plan import TuningPlan
 from budgets.planning.tuned.wording import carried_words, check_words, words
 from budgets.quantity import between, between_seconds, format_count, format_flops, format_seconds, plural
 from study.show.text_table import text_table

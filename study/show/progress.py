@@ -12,7 +12,8 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from budgets.planning.plan import Plan, Trial
+from budgets.planning.plan import Plan
+from budgets.planning.planned_trial import Trial
 from budgets.planning.tuned.wording import words
 from budgets.quantity import format_count, format_flops
 from runners.trials.records.trial_files import Outcome

@@ -4,7 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from budgets.planning.levels.trunks import before
-from budgets.planning.plan import Plan, Trial, TuningPlan
+from budgets.planning.plan import Plan
+from budgets.planning.planned_trial import Trial
+from budgets.planning.tuned.tuning_plan import TuningPlan
 from budgets.planning.tuned.wording import words
 from budgets.quantity import format_flops, format_seconds, plural
 from runners.trials.records.trial_files import Outcome

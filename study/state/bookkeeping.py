@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from budgets.book.ledger import Ledger, append_whole
-from budgets.planning.plan import Trial
+from budgets.planning.planned_trial import Trial
 from budgets.quantity import format_flops
 from runners.host.progress_file import read_progress
 from runners.results import read_json_lines

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from budgets.planning.plan import Cell, Plan, Trial
+from budgets.planning.plan import Plan
+from budgets.planning.planned_trial import Cell, Trial
 
 T = TypeVar("T")
 

@@ -16,7 +16,8 @@ from analysis.design.questions import Ask
 from analysis.design.rehearsal import rehearse
 from analysis.error_unit import PERCENT
 from budgets.declaration.declaration import Declaration
-from budgets.planning.plan import Plan, Trial
+from budgets.planning.plan import Plan
+from budgets.planning.planned_trial import Trial
 from budgets.quantity import format_flops, plural
 from runners.results import RESULT_COLUMNS, plan_row, to_frame
 from study.state.bookkeeping import trials_of

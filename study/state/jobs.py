@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from budgets.planning.levels.trunks import before
-from budgets.planning.plan import Trial
+from budgets.planning.planned_trial import Trial
 from runners.scheduling.nodes import Amounts
 from runners.trials.trial_job import TrialJob
 from study.state.study import Study

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from budgets.book.book import Book, Entry
 from budgets.book.ledger import Ledger, read_entries, readable_entries
-from budgets.planning.plan import Charge, Plan, Trial
+from budgets.planning.plan import Charge, Plan
+from budgets.planning.planned_trial import Trial
 from budgets.quantity import format_flops
 from runners.trials.records.meter import read_meter
 from runners.trials.records.trial_files import kept_steps, read_failure, read_outcome

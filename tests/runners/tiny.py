@@ -8,7 +8,7 @@ import pytest
 
 from budgets.cost.architecture import load_architecture
 from budgets.declaration.recipe import Recipe
-from budgets.planning.plan import Cell, Trial
+from budgets.planning.planned_trial import Cell, Trial
 from runners.embedded.embedded_pool import build_embedded_pool
 from runners.host.faults import Left
 from runners.trials.trial_job import TrialJob

@@ -15,7 +15,7 @@ from budgets.declaration.keys import DeclaredKeyError
 from budgets.declaration.sections import Ladder
 from budgets.planning.feasibility import lasting_reasons, most_samples
 from budgets.planning.grid import Grid, Setup
-from budgets.planning.plan import Trial
+from budgets.planning.planned_trial import Trial
 from budgets.quantity import format_flops
 
 _DIGITS = 900  # three-digit numbers from 100 to 999 per power of ten

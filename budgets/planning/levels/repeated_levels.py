@@ -7,7 +7,8 @@ Such trials would have the same result bit for bit, and each would be paid in fu
 from collections.abc import Iterable
 
 from budgets.planning.identity import trunk_id
-from budgets.planning.plan import LeftOut, Trial
+from budgets.planning.plan import LeftOut
+from budgets.planning.planned_trial import Trial
 from budgets.quantity import plural
 
 

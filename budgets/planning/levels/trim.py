@@ -10,7 +10,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from budgets.planning.plan import LeftOut, Trial
+from budgets.planning.plan import LeftOut
+from budgets.planning.planned_trial import Trial
 from budgets.quantity import format_flops, plural
 
 

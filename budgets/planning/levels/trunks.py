@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from budgets.planning.identity import trunk_id
-from budgets.planning.plan import Trial
+from budgets.planning.planned_trial import Trial
 
 
 def share_trunks(trials: Sequence[Trial]) -> tuple[Trial, ...]:

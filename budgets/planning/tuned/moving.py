@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from budgets.planning.feasibility import reason_against
 from budgets.planning.grid import Grid, GridCell, TuningPoint
-from budgets.planning.plan import Check, Combination
+from budgets.planning.planned_trial import Combination
 from budgets.planning.tuned.line import Z90, Carried, CarriedRate, Optimum, RateLine, optimum
+from budgets.planning.tuned.tuning_plan import Check
 from budgets.planning.tuned.winner import Score, Tried, cost_of, is_done, mean_of, noise_of, winner
 from budgets.quantity import format_flops
 

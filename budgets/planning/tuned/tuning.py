@@ -15,7 +15,6 @@ from itertools import product
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.keys import DeclaredKeyError
 from budgets.planning.grid import Grid, GridCell, TuningPoint
-from budgets.planning.plan import TuningPlan, Winner
 from budgets.planning.tuned.moving import (
     carry,
     check,
@@ -24,6 +23,7 @@ from budgets.planning.tuned.moving import (
     trained_with,
     tuned_cells,
 )
+from budgets.planning.tuned.tuning_plan import TuningPlan, Winner
 from budgets.planning.tuned.winner import Score, Tried, best_first, cost_of, is_done, step_beyond, winner
 from budgets.planning.tuned.wording import words
 from budgets.quantity import format_flops, plural

@@ -5,8 +5,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from budgets.planning.plan import Cell, Trial, Winner
+from budgets.planning.planned_trial import Cell, Trial
 from budgets.planning.tuned.line import Z90
+from budgets.planning.tuned.tuning_plan import Winner
 
 _NEAR_ONE = {"beta1", "beta2", "ema"}
 _BELOW_ONE = {*_NEAR_ONE, "warmup", "cooldown", "unmasked_tail"}

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Iterator, Mapping
 
-from budgets.planning.plan import Check, TuningPlan
 from budgets.planning.tuned.line import Carried
+from budgets.planning.tuned.tuning_plan import Check, TuningPlan
 from budgets.quantity import format_flops
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from budgets.planning.plan import Trial
+from budgets.planning.planned_trial import Trial
 from runners.results import step_row
 from runners.training.learning_rate import learning_rate
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from budgets.planning.plan import Trial
+from budgets.planning.planned_trial import Trial
 from runners.host.progress_file import read_progress
 from runners.results import plan_row
 from runners.trials.records.curve import curve_rows

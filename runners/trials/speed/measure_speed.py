@@ -9,7 +9,7 @@ from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from budgets.planning.plan import Trial
+from budgets.planning.planned_trial import Trial
 from runners.host.process import FreshProcess, load_ahead
 from runners.trials.records.trial_files import Outcome
 from runners.trials.speed.throughput import Throughput

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from budgets.declaration.recipe import PLAIN_PASSES
-from budgets.planning.plan import Combination, Trial
+from budgets.planning.planned_trial import Combination, Trial
 from runners.host.files import write_json
 
 # Measured on a CPU core with small models: a cost per sample and a cost per FLOP.

@@ -16,7 +16,8 @@ from budgets.cost.strategy import strategy
 from budgets.declaration.declaration import require_runnable
 from budgets.declaration.rules import ResourceRule
 from budgets.hardware.devices import device
-from budgets.planning.plan import Plan, Trial
+from budgets.planning.plan import Plan
+from budgets.planning.planned_trial import Trial
 from runners.trials.speed.measure_speed import calibrate
 from runners.trials.speed.throughput import Calibration, Throughput
 from runners.trials.trial_job import TrialJob

@@ -10,7 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from budgets.declaration.declaration import require_runnable
-from budgets.planning.plan import Plan, Trial
+from budgets.planning.plan import Plan
+from budgets.planning.planned_trial import Trial
 from budgets.quantity import plural
 from runners.scheduling.backend import Backend, Job
 from runners.scheduling.nodes import Amounts

@@ -11,7 +11,8 @@ from budgets.declaration.sections import Cluster
 from budgets.names import unknown
 from budgets.planning.facts import Component, EvaluationFacts, MixtureFacts, PoolFacts
 from budgets.planning.grid import Grid
-from budgets.planning.plan import Plan, Trial
+from budgets.planning.plan import Plan
+from budgets.planning.planned_trial import Trial
 from budgets.planning.planner import make_plan
 from budgets.planning.tuned.tuning import Scores
 from budgets.quality import BY, MIXTURE, NAMED, is_expression, score_of_quality

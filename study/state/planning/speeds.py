@@ -1,7 +1,8 @@
 """Samples/s of a study's kinds of trials, as its own runs or ``calibrate`` measured them."""
 
 from budgets.hardware.devices import device
-from budgets.planning.plan import Combination, Plan
+from budgets.planning.plan import Plan
+from budgets.planning.planned_trial import Combination
 from budgets.planning.price import Speeds
 from runners.results import read_json_lines
 from runners.trials.speed.throughput import plain_speed, read_calibration

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from budgets.planning.plan import Check, TuningPlan, Winner
+from budgets.planning.tuned.tuning_plan import Check, TuningPlan, Winner
 from budgets.planning.tuned.winner import Score
 from runners.host.files import write_json
 from runners.results import RESULT_COLUMNS, read_table, to_frame, write_table

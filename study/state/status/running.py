@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from budgets.planning.plan import Cell
+from budgets.planning.planned_trial import Cell
 from study.state.trial_states import Stage, TrialState
 
 

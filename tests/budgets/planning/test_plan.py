@@ -16,7 +16,7 @@ from budgets.planning.planner import make_plan
 from tests.budgets.plans import GFLOP, LADDER, declare, plan_of
 
 if TYPE_CHECKING:
-    from budgets.planning.plan import Cell, Trial
+    from budgets.planning.planned_trial import Cell, Trial
 
 
 def test_the_same_declaration_gives_the_same_plan() -> None:

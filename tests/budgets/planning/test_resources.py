@@ -14,7 +14,7 @@ from budgets.declaration.recipe import Recipe
 from budgets.declaration.rules import ResourceRule, TrainingRule, TrialResources
 from budgets.declaration.sections import Cluster, GridBlock, Limits, Resources, Training
 from budgets.hardware.devices import device
-from budgets.planning.plan import Trial
+from budgets.planning.planned_trial import Trial
 from budgets.planning.price import device_hours, makespan, price, training_hours
 from budgets.planning.resources import Kind, Option, choose_resources, options
 from tests.budgets.plans import declare, plan_of

@@ -13,7 +13,7 @@ import torch
 from budgets.declaration.recipe import Recipe
 from budgets.hardware.machine_cache import CACHE
 from budgets.planning.levels.trunks import share_trunks
-from budgets.planning.plan import Trial
+from budgets.planning.planned_trial import Trial
 from runners.training.ranks import rank, run_ranks
 from runners.trials.records.meter import read_meter
 from runners.trials.records.trial_files import Outcome, drop_milestone, milestone

@@ -10,7 +10,8 @@ from budgets.declaration.declaration import Declaration
 from budgets.declaration.recipe import Recipe
 from budgets.declaration.sections import GridBlock, Training, Tuning
 from budgets.planning.facts import PoolFacts
-from budgets.planning.plan import Plan, Trial
+from budgets.planning.plan import Plan
+from budgets.planning.planned_trial import Trial
 from budgets.planning.planner import make_plan
 from budgets.planning.tuned.line import Optimum, RateLine, optimum
 from budgets.planning.tuned.tuning import Scores

@@ -7,7 +7,8 @@ import pytest
 
 from budgets.declaration.sections import GridBlock, Training, Tuning
 from budgets.planning.facts import PoolFacts
-from budgets.planning.plan import Plan, Trial
+from budgets.planning.plan import Plan
+from budgets.planning.planned_trial import Trial
 from budgets.planning.planner import make_plan
 from budgets.planning.tuned.tuning import Scores
 from budgets.planning.tuned.winner import Score, step_beyond
