@@ -26,13 +26,23 @@ _PASSING = (
     "CUDA error",
     "cuDNN error",
     "NCCL error",
+    "Triton Error [CUDA]",
 )
 """Texts in the messages of errors that may pass; torch raises them as plain RuntimeErrors."""
+
+_OF_THE_NODE = (
+    "cudaGetDeviceCount",  # a driver or a fabric manager that is not up
+    "CUDA driver",
+    "CUDA unknown error",
+    "No CUDA GPUs are available",
+    "invalid device ordinal",  # a GPU that fell off the bus
+)
+"""Texts of errors of a node whose GPUs cannot be used; another node may have sound ones."""
 
 _OWN = (
     "device-side assert",  # an index out of range
     "no kernel image",  # a torch that was not built for this GPU
-    "invalid ",  # argument, configuration, device ordinal
+    "invalid ",  # argument, configuration
     "_INVALID_VALUE",  # the same of cuBLAS and cuDNN
     "_BAD_PARAM",
     "_NOT_SUPPORTED",
@@ -95,7 +105,7 @@ def fault_of(error: BaseException) -> Fault:
         return "failed"
     said = str(error)
     passing = any(words in said for words in _PASSING) and not any(words in said for words in _OWN)
-    return "crashed" if passing else "failed"
+    return "crashed" if passing or any(words in said for words in _OF_THE_NODE) else "failed"
 
 
 def lost_its_peers(error: BaseException) -> bool:

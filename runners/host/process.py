@@ -102,7 +102,9 @@ class FreshProcess:
             return Exit(how="left", reason="asked to leave before it began")
         if ended is None:
             why = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-            return Exit(how="crashed", reason=f"the trial's process died {why}")
+            # NCCL's watchdog aborts a process that waits for a rank which has ended: that end is the cause.
+            aborted = code == -signal.SIGABRT
+            return Exit(how="crashed", reason=f"the trial's process died {why}", lost_peers=aborted)
         assert isinstance(ended, Exit)
         return ended
 

@@ -17,6 +17,7 @@ _COARSE_PIXELS = 64  # largest side of images whose grid is computed in the tria
 _GREY = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601
 _BLUR_SIGMA = (0.1, 2.0)  # pixels
 _BLUR_RADIUS = 6  # three times the largest sigma
+_MOST_PADDED = 2**31 - 1  # numbers that CUDA pads at once
 
 
 def crop_and_flip(
@@ -147,7 +148,18 @@ def blur(images: Tensor, generator: torch.Generator) -> Tensor:
     taps = torch.arange(-_BLUR_RADIUS, _BLUR_RADIUS + 1)
     kernel = (-0.5 * (taps / sigma[:, None]) ** 2).exp()
     kernel = to_device((kernel / kernel.sum(1, keepdim=True)).T.contiguous(), images.device)
-    weights = kernel.view(len(taps), -1, 1, 1, 1)
+    widest = 3 * (images.shape[2] + 2 * _BLUR_RADIUS) * (images.shape[3] + 2 * _BLUR_RADIUS)
+    parts = images.split(max(1, _MOST_PADDED // widest))
+    done = [
+        _blurred(part, weights)
+        for part, weights in zip(parts, kernel.split([len(part) for part in parts], dim=1), strict=True)
+    ]
+    return done[0] if len(done) == 1 else torch.cat(done)
+
+
+def _blurred(images: Tensor, kernel: Tensor) -> Tensor:
+    """Return images convolved in both dimensions with a kernel of each, (taps, N)."""
+    weights = kernel.view(len(kernel), -1, 1, 1, 1)
     for dimension in (2, 3):
         side = images.shape[dimension]
         edges = (0, 0, _BLUR_RADIUS, _BLUR_RADIUS) if dimension == 2 else (_BLUR_RADIUS, _BLUR_RADIUS, 0, 0)  # noqa: PLR2004 - rows

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import open_clip
 import torch
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.nn.parallel import DistributedDataParallel
@@ -16,6 +17,8 @@ from budgets.declaration.recipe import Recipe
 from runners.strategies.clip import Clip
 from runners.training.optimizer import make_optimizer
 from runners.training.ranks import ranks
+
+Modules = TypeVar("Modules", bound=nn.Module)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,6 +81,13 @@ class Learner:
         return {name: part for name, part in parts.items() if part is not None}
 
 
+def batch_norm_of_all_ranks(modules: Modules) -> Modules:
+    """Return modules whose batch norm takes the statistics of all ranks' batches."""
+    # torch's own converter would drop the activations that timm's layers hold.
+    converted: Modules = convert_sync_batchnorm(modules)  # type: ignore[no-untyped-call]
+    return converted
+
+
 def make_learner(  # noqa: PLR0913 - the parts of a run
     model: open_clip.CLIP,
     strategy: Clip,
@@ -106,7 +116,7 @@ def make_learner(  # noqa: PLR0913 - the parts of a run
     if ranks() > 1 and any(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in modules.modules()):  # noqa: SLF001 - as in torch's own converter
         if device.type != "cuda":
             raise ValueError("batch norm over several ranks needs GPUs; declare one rank for the trial")
-        modules = nn.SyncBatchNorm.convert_sync_batchnorm(modules)
+        modules = batch_norm_of_all_ranks(modules)
     average = None
     if recipe.ema:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema))

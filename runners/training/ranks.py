@@ -21,11 +21,11 @@ from torch import Tensor
 from runners.host.faults import Notice, ProcessEnded
 from runners.host.process import LET_GO_S, TRIAL_MODULES, Exit, FreshProcess, first_cause, load_ahead
 
-GROUP_TIMEOUT_S = 3600.0
+GROUP_TIMEOUT_S = 4 * 3600.0
 """Longest time in seconds that a rank waits for the others in one operation.
 
-Rank 0 evaluates on the way and writes checkpoints while the others wait, which may take longer than NCCL's
-own ten minutes. The end of a rank is noticed by its process, long before this limit.
+Rank 0 evaluates on the way while the others wait: probes on ImageNet with a large model may take over an
+hour, and NCCL's own limit is ten minutes. The end of a rank is noticed by its process, long before.
 """
 
 _JOIN_S = 600.0  # in which the ranks of several nodes must meet; a firewall may be between them
@@ -139,9 +139,11 @@ def wait_for_ends(processes: Sequence[FreshProcess], notice: Notice) -> dict[int
         if notice.by and 0 in running.values():
             processes[0].ask_to_leave()  # rank 0 writes the checkpoint for all
             notice.by = ""
-    for number in running.values():
-        processes[number].kill()
-        processes[number].wait()
+    left = [processes[number] for number in running.values()]
+    for process in left:
+        process.kill()
+    for process in left:  # each takes seconds while its loader workers notice its end
+        process.wait()
     return ends
 
 

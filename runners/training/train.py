@@ -95,6 +95,7 @@ def train(  # noqa: PLR0913 - the parts of a run
         generator = step_generator(schedule.seed, step, rank=rank())
         with context():
             views = strategy.views(floats, ids, generator)
+        del images, floats  # a large batch takes gigabytes
         optimizer.zero_grad(set_to_none=True)
         # A large matrix is computed in chunks of rows, by one rank as by several.
         if recipe.accumulation == 1 and ranks() == 1 and schedule.batch_size**2 <= CHUNK_ENTRIES:
@@ -103,6 +104,7 @@ def train(  # noqa: PLR0913 - the parts of a run
             # Unique per step and rank.
             seed = derive_seed(schedule.seed, "parts", step * ranks() + rank())
             losses[step] = backward_in_parts(learner, views, context, parts=recipe.accumulation, seed=seed)
+        del views
         _update(learner, recipe.gradient_clip)
         done = step + 1
         if done % _STEPS_BETWEEN_CHECKS == 0 or done == schedule.steps:

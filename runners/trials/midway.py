@@ -51,7 +51,9 @@ class Midway:
             return
         self._meter.add(evaluation_flops=self._trial.flops_per_evaluation)
         try:
-            with torch.random.fork_rng():  # the training must not depend on its evaluations
+            # The training must not depend on its evaluations. By default torch initialises all GPUs for this.
+            devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+            with torch.random.fork_rng(devices):
                 metrics = self._measure()
         except NotFiniteError:  # the next loss shows that the trial has diverged
             return

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as vision
 
+from runners.strategies import augment
 from runners.strategies.augment import blur, crop_and_flip, jitter_colour, jitter_colour_and_hue, turn_hue
 
 
@@ -103,6 +104,15 @@ def test_full_colour_jitter_also_moves_the_hue_of_four_fifths_of_the_images() ->
     assert -7 < degrees.min() < 0
     assert 60 < degrees.max() < 67
     assert jittered.abs().max() <= 1
+
+
+def test_a_batch_too_large_to_be_padded_at_once_is_blurred_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.rand(10, 3, 16, 16, generator=seeded())
+    at_once = blur(images, seeded())
+
+    monkeypatch.setattr(augment, "_MOST_PADDED", 4 * 3 * 28 * 28)
+
+    assert torch.equal(blur(images, seeded()), at_once)
 
 
 def test_half_of_the_images_are_blurred_by_up_to_two_pixels() -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import pickle
 import shutil
 import signal
 import threading
@@ -17,16 +18,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from budgets.declaration.recipe import Recipe
 from runners.data.pool.pool import Pool
 from runners.data.reading import opening
 from runners.host.faults import Notice, ProcessEnded, fault_of
-from runners.host.process import Exit, first_cause
+from runners.host.process import Exit, FreshProcess, first_cause
 from runners.models import model
 from runners.training import ranks as ranks_module
+from runners.training.learner import batch_norm_of_all_ranks
 from runners.training.ranks import decided_by_first, gather, rank, ranks, run_ranks
 from runners.trials.checkpoints import checkpoint
 from runners.trials.trial import run_trial
@@ -130,6 +134,15 @@ def test_lost_connection_is_reported_after_its_cause() -> None:
 
     found = ranks_module.wait_for_ends([Ended(lost), Ended(failed)], Notice())  # type: ignore[list-item]
     assert first_cause(found.values()) == failed
+
+
+def test_a_rank_that_its_watchdog_aborts_comes_after_the_cause() -> None:
+    aborted = FreshProcess(pickle.dumps(os.abort)).wait()
+    full = Exit(how="full", reason="CUDA out of memory")
+
+    assert aborted.reason == "the trial's process died by SIGABRT"
+    assert first_cause([aborted, full]) == full
+    assert first_cause([aborted]) == aborted
 
 
 def test_a_rank_that_left_comes_before_one_that_crashed_and_a_crash_before_a_failure() -> None:
@@ -290,3 +303,14 @@ def test_batch_not_divisible_by_ranks_raises(jobs: Jobs) -> None:
 def test_batch_norm_over_ranks_needs_gpus(jobs: Jobs) -> None:
     with pytest.raises(ProcessEnded, match="batch norm over several ranks needs GPUs"):
         run_trial(jobs("slip", Recipe(precision="fp32"), 2))
+
+
+def test_batch_norm_of_all_ranks_keeps_the_activations_of_timms_layers() -> None:
+    tower = timm.create_model("mobilenetv3_small_050", num_classes=8).eval()
+    images = torch.randn(2, 3, 32, 32)
+    alone = tower(images)
+
+    synchronised = batch_norm_of_all_ranks(tower)
+
+    assert any(isinstance(each, nn.SyncBatchNorm) for each in synchronised.modules())
+    torch.testing.assert_close(synchronised(images), alone)
