@@ -11,9 +11,10 @@ from pathlib import Path
 
 from budgets.planning.planned_trial import Trial
 from runners.host.process import FreshProcess, load_ahead
+from runners.training.ranks import decided_by_first, run_ranks
 from runners.trials.records.trial_files import Outcome
 from runners.trials.speed.throughput import Throughput
-from runners.trials.trial import run_trial
+from runners.trials.trial import take_part
 from runners.trials.trial_job import TrialJob
 from runners.trials.trial_setup import load_subset
 
@@ -61,29 +62,34 @@ def measure(
     fewest_steps: int = _FEWEST_STEPS,
     below: str | None = None,
 ) -> Throughput:
-    """Measure one kind in this process for about ``seconds`` seconds, after a few warm-up steps.
+    """Measure one kind for about ``seconds`` seconds, after a few warm-up steps.
 
     Its files are in a temporary folder, ``below`` a folder if one is given.
     """
     with tempfile.TemporaryDirectory(dir=below) as folder:
-
-        def run(steps: int, *, unmasked: bool = False) -> Outcome:
-            place = Path(folder) / str(len(list(Path(folder).iterdir())))
-            return run_trial(some_steps(job, steps, place, unmasked=unmasked))
-
-        # The unmasked tail needs the most memory, but is too short a part of a trial to be timed here.
-        steps = warm_steps
-        warm = run(steps, unmasked=True)
-        memory_bytes = int(warm.timing["memory_bytes"])
-        # One-time costs slow down the first steps: a second, longer measurement tells how many steps fit.
-        for share in (0.1, 1.0):
-            fit = warm.timing["samples_per_s"] * seconds * share / job.trial.batch_size
-            steps = max(fewest_steps, min(int(fit), job.trial.steps))
-            warm = run(steps)
-            memory_bytes = max(memory_bytes, int(warm.timing["memory_bytes"]))
+        runs = partial(_runs, job, Path(folder), seconds, warm_steps, fewest_steps)
+        # All in the same processes, so that what each does once is part of the warm-up.
+        outcomes = run_ranks(runs, count=job.ranks, gpus=bool(job.gpus)) if job.ranks > 1 else runs()
     worker = loading_speed(job, max(_LOADING_S, seconds / 10)) if job.gpus else 0.0
-    found = throughput_of(job.trial, warm, worker_samples_per_s=worker)
-    return dataclasses.replace(found, memory_bytes=memory_bytes)
+    found = throughput_of(job.trial, outcomes[-1], worker_samples_per_s=worker)
+    return dataclasses.replace(found, memory_bytes=max(int(each.timing["memory_bytes"]) for each in outcomes))
+
+
+def _runs(job: TrialJob, folder: Path, seconds: float, warm_steps: int, fewest_steps: int) -> list[Outcome]:
+    """Return the outcomes of three runs of a trial's first steps, the last for ``seconds``, on rank 0."""
+    # The unmasked tail needs the most memory, but is too short a part of a trial to be timed here.
+    outcomes = [take_part(some_steps(job, warm_steps, folder / "warm", unmasked=True))]
+    # One-time costs slow down the first steps: a second, longer measurement tells how many steps fit.
+    for share in (0.1, 1.0):
+        fitting = decided_by_first(partial(_fitting, outcomes[-1], job, seconds * share))
+        outcomes.append(take_part(some_steps(job, max(fewest_steps, fitting), folder / str(share))))
+    return [each for each in outcomes if each is not None]
+
+
+def _fitting(outcome: Outcome | None, job: TrialJob, seconds: float) -> int:
+    """Return the number of a trial's steps that fit into some seconds, by rank 0's outcome of others."""
+    assert outcome is not None, "called on rank 0"
+    return min(int(outcome.timing["samples_per_s"] * seconds / job.trial.batch_size), job.trial.steps)
 
 
 def throughput_of(trial: Trial, outcome: Outcome, *, worker_samples_per_s: float = 0.0) -> Throughput:

@@ -12,6 +12,7 @@ import pytest
 from budgets.declaration.recipe import Recipe
 from budgets.declaration.rules import TrialResources
 from runners.host.faults import ProcessEnded
+from runners.training.ranks import rank
 from runners.trials.records.trial_files import Outcome
 from runners.trials.speed import measure_speed
 from runners.trials.speed.measure_speed import calibrate, loading_speed, measure
@@ -70,11 +71,40 @@ def test_the_unmasked_tail_counts_for_memory_but_not_for_speed(
         row = {"precision": "fp32", "steps": trial.steps}
         return Outcome(row=row, timing=timing | {"waited_s": 0.0, "train_s": 1.0})
 
-    monkeypatch.setattr(measure_speed, "run_trial", run)
+    monkeypatch.setattr(measure_speed, "take_part", run)
     found = measure(job, 0.0, warm_steps=2, fewest_steps=4)
 
     assert runs == [(2, True), (4, False), (4, False)]
     assert (found.samples_per_s, found.memory_bytes) == (20.0, 9)
+
+
+_starts: list[int] = []
+
+
+def _slow_to_begin(job: TrialJob) -> Outcome | None:
+    """Take 10 ms a step, and 2 s at the start of a process, as CUDA and NCCL do."""
+    if rank():
+        return None
+    cost = 0.01 * job.trial.steps + (0.0 if _starts else 2.0)
+    _starts.append(1)
+    timing = {
+        "samples_per_s": job.trial.samples_seen / cost,
+        "memory_bytes": 5,
+        "waited_s": 0.0,
+        "train_s": cost,
+    }
+    return Outcome(row={"precision": "fp32", "steps": job.trial.steps}, timing=timing)
+
+
+def test_what_ranks_do_once_is_not_part_of_their_speed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = replace(tiny_job(tiny_trial(), tiny_pool(tmp_path / "pool"), tmp_path), ranks=2)
+    monkeypatch.setattr(measure_speed, "take_part", _slow_to_begin)
+
+    found = measure(job, 1.0)
+
+    assert found.samples_per_s == pytest.approx(job.trial.batch_size / 0.01)
 
 
 def _measured(job: TrialJob, _seconds: float, *, below: str) -> str:  # noqa: ARG001 - as the real one
