@@ -19,8 +19,12 @@ With accumulation, only one part of the batch has activations in memory. With gr
 transformer layer keeps only its input, 2 of the 34 bytes, and one layer of about twelve is recomputed at a
 time: 0.14 of the activations. A tower of stages keeps 0.3. Peaks measured in bf16 (torch's MemTracker) are
 0.16 of the plain ones for ViT-B/32, 0.29 for ConvNeXt-T and Swin-T, 0.22 for ConvNeXt-B, 0.18 for Swin-B.
-open_clip's ModifiedResNet cannot recompute. Fragmentation, input images and communication buffers are not
-counted, so a trial close to the limit may still not fit.
+open_clip's ModifiedResNet cannot recompute.
+
+Input images of the device's whole part of the batch stay in memory, also with accumulation: two batches of
+bytes, of which one is loading, and fp32 views of one, three with SLIP's. The first layer keeps its bf16
+input. In fp32 activations take twice as much. Fragmentation and communication buffers are not counted, so a
+trial close to the limit may still not fit.
 """
 
 from budgets.cost.architecture import Architecture
@@ -39,6 +43,7 @@ _TRANSFORMERS = frozenset({"vit", "mixer", "mlp_mixer", "eva", "deit", "beit", "
 # each with four times as many entries.
 _LOGIT_BYTES = {"softmax": 16, "sigmoid": 20, "simclr": 4 * 12}
 _CHUNKS_AT_ONCE = 5
+_FP32 = 2
 
 CHUNK_ENTRIES = 2**25
 """Entries of a similarity matrix that are computed at once: 128 MiB in fp32."""
@@ -52,13 +57,19 @@ def memory_bytes(
     here = -(-batch_size // devices)
     image = _image_bytes_per_mac(architecture) * (cost.image_macs + cost.head_macs)
     text = _transformer_bytes_per_mac(architecture.costs.text_width) * cost.text_macs
+    pixels = 3 * architecture.costs.image_size**2
+    views = 3 if strategy.self_supervised_head else 1
     if recipe.gradient_checkpointing:
         text *= _CHECKPOINTED
         image *= _kept_of_image(architecture)
+    kept = image + text + 2 * views * pixels
+    if recipe.precision == "fp32":
+        kept *= _FP32
     per_parameter = _WEIGHT_BYTES + _OPTIMIZER_BYTES[recipe.optimizer] + (_EMA_BYTES if recipe.ema else 0)
     return int(
         per_parameter * parameters(architecture, strategy).total
-        + -(-here // recipe.accumulation) * (image + text)
+        + here * (2 + 4 * views) * pixels
+        + -(-here // recipe.accumulation) * kept
         + _loss_bytes(architecture, strategy, recipe, batch_size=batch_size, here=here)
     )
 

@@ -209,3 +209,20 @@ def test_exclusion_rule_matches_on_every_axis_it_names() -> None:
         "mini-ViT-XXS-8 slip on 10,000 pairs (all) at 300 GFLOP"
     ]
     assert len(plan.trials) == 7
+
+
+def test_images_stay_in_memory_with_accumulation_and_fp32_takes_twice_the_activations() -> None:
+    architecture = load_architecture("ViT-B-32")
+
+    def needed(strategy_name: str, recipe: Recipe, batch_size: int = 16_384) -> int:
+        return memory_bytes(architecture, strategy(strategy_name), recipe, batch_size=batch_size, devices=1)
+
+    # 3 × 224² pixels of each pair: two bytes in batches, four in each view.
+    parts = Recipe(accumulation=16_384)
+    for name, bytes_a_pixel in (("clip", 6), ("slip", 14)):
+        assert needed(name, parts) > 16_384 * 3 * 224**2 * bytes_a_pixel
+    in_fp32, in_bf16 = (
+        needed("clip", Recipe(precision=each)) - needed("clip", Recipe(precision=each), 8192)
+        for each in ("fp32", "bf16")
+    )
+    assert 1.8 < in_fp32 / in_bf16 < 2
