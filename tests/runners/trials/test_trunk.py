@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -14,6 +15,7 @@ from budgets.declaration.recipe import Recipe
 from budgets.hardware.machine_cache import CACHE
 from budgets.planning.levels.trunks import share_trunks
 from budgets.planning.planned_trial import Trial
+from runners.host.process import FreshProcess
 from runners.training.ranks import rank, run_ranks
 from runners.trials.records.meter import read_meter
 from runners.trials.records.trial_files import Outcome, drop_milestone, milestone
@@ -144,7 +146,9 @@ def test_nodes_with_copies_of_their_own_continue_from_the_milestone_below_a_url(
     study, there = BucketStorage(f"file://{tmp_path}", "study", tmp_path / "driver"), tmp_path / "study"
     job = tiny_job(first, pool, tmp_path / "driver" / "trials" / first.trial_id)
     study.share(job, lambda _line: None)
-    study.call(run_trial, job)()
+    # It forks a process of its own: from this one, which has computed, that one's memory may be damaged.
+    ended = FreshProcess(pickle.dumps(study.call(run_trial, job))).wait()
+    assert ended.how == "finished", ended.reason
     longer = tiny_job(second, pool, job.folder.with_name(second.trial_id))
     call = study.call(take_part, replace(longer, trunk=(job.folder,)), nodes=2)
 
