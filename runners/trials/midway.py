@@ -1,5 +1,6 @@
 """Metrics of a model that is still in training, at declared shares of its steps."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ class Midway:
         first_step: Steps done before this process took over.
         measure: Evaluates the model as it is.
         meter: Counts the compute.
+
+    Attributes:
+        took_s: Seconds that evaluations took in this process, which are not seconds of training.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of an evaluation
@@ -39,6 +43,7 @@ class Midway:
     ) -> None:
         self._path, self._trial, self._measure, self._meter = folder / MIDWAY, trial, measure, meter
         self._steps = evaluated_steps(shares, trial.steps)
+        self.took_s = 0.0
         self._rows: list[dict[str, Any]] = []
         if self._path.exists():
             kept = read_table(self._path)
@@ -50,6 +55,7 @@ class Midway:
         if done not in self._steps or any(row["step"] == done for row in self._rows):
             return
         self._meter.add(evaluation_flops=self._trial.flops_per_evaluation)
+        began = time.monotonic()
         try:
             # The training must not depend on its evaluations. By default torch initialises all GPUs for this.
             devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
@@ -57,5 +63,7 @@ class Midway:
                 metrics = self._measure()
         except NotFiniteError:  # the next loss shows that the trial has diverged
             return
+        finally:
+            self.took_s += time.monotonic() - began
         self._rows.append({**step_row(self._trial, done), **metrics})
         write_table(self._path, to_frame(self._rows, MIDWAY_COLUMNS))

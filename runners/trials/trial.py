@@ -157,7 +157,7 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
             steps, status, reason = diverged.steps, "diverged", str(diverged)
         finally:
             watch.settle()
-        train_s = time.monotonic() - trained
+        train_s = time.monotonic() - trained - midway.took_s
         if status == "finished":
             watch.before_evaluation()
             try:

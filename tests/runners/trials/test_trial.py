@@ -5,6 +5,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,20 @@ def test_a_trial_whose_last_step_breaks_the_weights_has_diverged(
     assert (row["status"], row["steps"]) == ("diverged", 30)
     assert "features are not finite" in row["reason"]
     assert not [name for name in row if name.startswith("held-out/")]
+
+
+def test_evaluations_on_the_way_are_not_seconds_of_training(
+    job: TrialJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(*_: object) -> dict[str, float]:
+        time.sleep(3.0)
+        return {}
+
+    monkeypatch.setattr(trial, "_evaluate", measure)
+
+    timing = run_trial(dataclasses.replace(job, evaluate_at=(0.25, 0.5))).timing
+
+    assert timing["train_s"] < 2 * 3.0 < timing["wall_s"]
 
 
 def test_killed_trial_resumes_to_the_same_row_and_files(job: TrialJob, tmp_path: Path) -> None:
