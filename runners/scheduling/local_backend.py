@@ -7,7 +7,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Self
 
-from runners.host.process import TRIAL_MODULES, FreshProcess, load_ahead
+from runners.host.process import TRIAL_MODULES, FreshProcess, kill_all, load_ahead
 from runners.host.workers import VISIBLE_DEVICES
 from runners.scheduling.backend import Ended, Job, ended_by
 from runners.scheduling.nodes import Amounts
@@ -82,9 +82,7 @@ class LocalBackend:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for _, process, _ in self._running.values():
-            process.kill()
-            process.wait()
+        kill_all([process for _, process, _ in self._running.values()])
 
 
 def gpu_names() -> list[str]:

@@ -19,7 +19,15 @@ import torch.distributed as dist
 from torch import Tensor
 
 from runners.host.faults import Notice, ProcessEnded
-from runners.host.process import LET_GO_S, TRIAL_MODULES, Exit, FreshProcess, first_cause, load_ahead
+from runners.host.process import (
+    LET_GO_S,
+    TRIAL_MODULES,
+    Exit,
+    FreshProcess,
+    first_cause,
+    kill_all,
+    load_ahead,
+)
 
 GROUP_TIMEOUT_S = 4 * 3600.0
 """Longest time in seconds that a rank waits for the others in one operation.
@@ -139,11 +147,7 @@ def wait_for_ends(processes: Sequence[FreshProcess], notice: Notice) -> dict[int
         if notice.by and 0 in running.values():
             processes[0].ask_to_leave()  # rank 0 writes the checkpoint for all
             notice.by = ""
-    left = [processes[number] for number in running.values()]
-    for process in left:
-        process.kill()
-    for process in left:  # each takes seconds while its loader workers notice its end
-        process.wait()
+    kill_all([processes[number] for number in running.values()])
     return ends
 
 

@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from budgets.planning.planned_trial import Trial
-from runners.host.process import FreshProcess, load_ahead
+from runners.host.process import FreshProcess, kill_all, load_ahead
 from runners.training.ranks import decided_by_first, run_ranks
 from runners.trials.records.trial_files import Outcome
 from runners.trials.speed.throughput import Throughput
@@ -49,9 +49,7 @@ def calibrate(
                     found = pickle.loads(end.pickled) if end.how == "finished" else end.reason  # noqa: S301 - our own
                     yield job, found
         finally:
-            for _, process in running.values():
-                process.kill()
-                process.wait()
+            kill_all([process for _, process in running.values()])
 
 
 def measure(
