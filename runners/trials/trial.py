@@ -139,7 +139,7 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
     def after_step(done: int) -> None:
         sets.check()
         midway.after_step(done)  # first, so that a checkpoint of this step implies its row
-        watch.after_step(done)
+        watch.after_step(done, evaluated_s=midway.took_s)
 
     with sets.decoding():
         trained = time.monotonic()

@@ -75,6 +75,7 @@ class Watch:
         self._first_step, self._began = first_step, self._progress_at
         self._done = first_step
         self._curve: list[float] = []
+        self._evaluated_s = 0.0
         self.waited_s, self._stepped = 0.0, nan
         self._keep_milestone(first_step)
         self._write_progress(first_step)
@@ -87,13 +88,17 @@ class Watch:
         begun = trial.train_flops_after((done + 1) * trial.batch_size)
         self._meter.add(train_flops=begun - trial.train_flops_after(done * trial.batch_size))
 
-    def after_step(self, done: int) -> None:
+    def after_step(self, done: int, *, evaluated_s: float = 0.0) -> None:
         """Write the files that are due after ``done`` steps.
+
+        Args:
+            done: Steps done, by this and earlier processes.
+            evaluated_s: Seconds that evaluations on the way took in this process so far.
 
         Raises:
             Left: The process was asked to leave; a checkpoint was written if the storage allowed it.
         """
-        self._done = done
+        self._done, self._evaluated_s = done, evaluated_s
         try:
             self._look_after(done)
         finally:
@@ -145,7 +150,7 @@ class Watch:
 
     def _write_progress(self, done: int) -> None:
         batch_size = self._trial.batch_size
-        passed = time.monotonic() - self._began
+        passed = time.monotonic() - self._began - self._evaluated_s
         losses = self._learner.losses[:done]
         self._curve += mean_losses(losses, steps=self._trial.steps, first=len(self._curve))
         with suppress(OSError):  # only for display, and rewritten soon

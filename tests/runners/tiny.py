@@ -68,10 +68,10 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, run: Callable[[], object], step: in
     """Run a trial in this process up to a step, after which it is asked to leave."""
     after = Watch.after_step
 
-    def stop(self: Watch, done: int) -> None:
+    def stop(self: Watch, done: int, **seconds: float) -> None:
         if done == step:
             signal.raise_signal(signal.SIGTERM)
-        after(self, done)
+        after(self, done, **seconds)
 
     with monkeypatch.context() as patched:
         patched.setattr(Watch, "after_step", stop)

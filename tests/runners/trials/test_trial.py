@@ -1,6 +1,7 @@
 """One trial in this process: its row, its files, and the row of a diverged one."""
 
 import dataclasses
+import json
 import pickle
 import signal
 import subprocess
@@ -124,7 +125,10 @@ def test_a_trial_whose_last_step_breaks_the_weights_has_diverged(
 def test_evaluations_on_the_way_are_not_seconds_of_training(
     job: TrialJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    progress: list[dict[str, float]] = []
+
     def measure(*_: object) -> dict[str, float]:
+        progress.append(json.loads((job.folder / "progress.json").read_text(encoding="utf-8")))
         time.sleep(3.0)
         return {}
 
@@ -133,6 +137,8 @@ def test_evaluations_on_the_way_are_not_seconds_of_training(
     timing = run_trial(dataclasses.replace(job, evaluate_at=(0.25, 0.5))).timing
 
     assert timing["train_s"] < 2 * 3.0 < timing["wall_s"]
+    assert progress[-1]["samples_seen"] == job.trial.samples_seen
+    assert progress[-1]["samples_per_s"] > job.trial.samples_seen / 3.0
 
 
 def test_killed_trial_resumes_to_the_same_row_and_files(job: TrialJob, tmp_path: Path) -> None:
@@ -147,8 +153,8 @@ def test_killed_trial_resumes_to_the_same_row_and_files(job: TrialJob, tmp_path:
     dies = (
         "import os, pickle, signal, sys; from pathlib import Path; from runners.trials import trial, watch\n"
         "after = watch.Watch.after_step\n"
-        "def after_step(self, done):\n"
-        "    after(self, done)\n"
+        "def after_step(self, done, **seconds):\n"
+        "    after(self, done, **seconds)\n"
         "    if done == 26: os.kill(os.getpid(), signal.SIGKILL)\n"
         "watch.Watch.after_step = after_step\n"
         "trial.run_trial(pickle.loads(Path(sys.argv[1]).read_bytes()))\n"
@@ -230,8 +236,8 @@ def test_trial_resumes_with_other_parts_and_checkpointing_to_the_same_weights_up
     whole = run_trial(dataclasses.replace(first, folder=tmp_path / "whole"))
     after = Watch.after_step
 
-    def stop(self: Watch, done: int) -> None:
-        after(self, done)
+    def stop(self: Watch, done: int, **seconds: float) -> None:
+        after(self, done, **seconds)
         if done == 20:
             raise KeyboardInterrupt
 
