@@ -9,7 +9,7 @@ import torch
 from budgets.cost.architecture import Architecture
 from budgets.cost.flops import image_forward_macs, text_forward_macs
 from runners.data.evaluation.evaluation_facts import SetFacts
-from runners.data.evaluation.evaluation_suite import found_sets, set_name
+from runners.data.evaluation.evaluation_suite import found_sets
 from runners.data.evaluation.set_reader import SetReader
 from runners.evaluate.evaluate import evaluate
 from runners.evaluate.features import Encoder, encode_set
@@ -23,13 +23,11 @@ def named_sets(folders: Sequence[Path]) -> dict[str, Path]:
     """Return name → folder of the sets; each folder is a set, or holds some.
 
     Raises:
-        ValueError: Two sets have one name.
+        ValueError: A folder does not exist or holds no set, or two sets have one name.
     """
     sets: dict[str, Path] = {}
     for folder in folders:
-        single = (folder / "test").is_dir() or (folder / "dataset_type.txt").is_file()
-        own = {set_name(Path(folder.resolve().name)): str(folder)}
-        for name, path in (own if single else found_sets(str(folder)) or own).items():
+        for name, path in found_sets(str(folder)).items():
             if name in sets:
                 raise ValueError(f"--sets: {sets[name]} and {path} are both called '{name}'")
             sets[name] = Path(path)

@@ -6,10 +6,11 @@
 <set>/test/nshards.txt, 0.tar, 1.tar …          png/jpg/webp, and cls (a number) or txt (one caption per line)
 <set>/train/nshards.txt, 0.tar, 1.tar …         the same; linear and few-shot probes are fitted to it
 
-A folder of shards with captions, for example held-out shards of a pool, is a retrieval set too.
+A folder of shards with captions (``txt``, or ``caption`` in the ``json``), for example held-out shards of a
+pool, is a retrieval set too.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from budgets.names import unknown
 from runners.data.pool.samples import IMAGE_KINDS, read_samples
-from runners.data.pool.shards import close_shard, encode_image, image_kind, write_sample
+from runners.data.pool.shards import close_shard, encode_image, facts_of, image_kind, write_sample
 from runners.host.files import new_folder
 
 _TYPES = ("classification", "retrieval")
@@ -116,13 +117,21 @@ def samples(path: Path, split: str, truth_ending: str) -> Iterator[tuple[str, by
     for shard in split_shards(path, split):
         for key, members in read_samples(shard):
             ending = image_kind(members)
-            if ending is None or truth_ending not in members:
-                raise ValueError(f"sample {key} of {shard} lacks an image or its .{truth_ending}")
             try:
-                truth = members[truth_ending][1].decode()
+                truth = _truth(members, truth_ending)
             except UnicodeDecodeError:
                 raise ValueError(f"the .{truth_ending} of sample {key} of {shard} is not UTF-8") from None
+            if ending is None or truth is None:
+                raise ValueError(f"sample {key} of {shard} lacks an image or its .{truth_ending}")
             yield f"{key} of {shard}", members[ending][1], truth
+
+
+def _truth(members: Mapping[str, tuple[int, bytes]], ending: str) -> str | None:
+    """Return the class or captions of a sample; None if it has none."""
+    if ending in members:
+        return members[ending][1].decode()
+    caption = facts_of(members).get("caption") if ending == "txt" else None
+    return " ".join(caption.split()) if isinstance(caption, str) else None
 
 
 def read_lines(path: Path) -> tuple[str, ...]:
@@ -193,8 +202,10 @@ def split_shards(path: Path, split: str) -> list[Path]:
                 f"{count} says '{text[:20]}' shards, but {folder} holds {there} tars named by number"
             )
         return [folder / f"{number}.tar" for number in range(there)]
+    if split != "test" or folder.is_dir():
+        raise ValueError(f"{count} is missing: the number of shards in {folder}, as one line")
     shards = sorted(path.rglob("*.tar"))
-    if split != "test" or folder.is_dir() or not shards:
+    if not shards:
         raise ValueError(f"{path} is not an evaluation set: it has neither {count} nor any .tar shard")
     return shards
 

@@ -8,30 +8,32 @@ from budgets.hardware.machine_cache import machine_cache
 from runners.data.evaluation.evaluation_facts import check_evaluation_set
 from runners.data.evaluation.paper_suite import SUITE, suite_title
 from runners.data.places.copies import copy_name, copy_set, is_url, something_at
+from runners.host.files import is_hidden
 from runners.host.workers import Workers
-
-_MARKS = ("test/nshards.txt", "test/0.tar")
 
 
 def found_sets(place: str) -> dict[str, str]:
     """Find the evaluation sets in a folder, including subfolders, or below a URL.
 
+    A set is a folder with a split ``test`` or a ``dataset_type.txt``, or with shards outside of other sets.
+
     Returns:
         Name, without the prefix ``wds_`` → folder or URL.
 
     Raises:
-        ValueError: The folder does not exist; the URL can't be read, or nothing is below it; or two sets have
-            one name.
+        ValueError: The folder does not exist; the URL can't be read, or nothing is below it; there are no
+            sets; or two sets have one name.
     """
     if is_url(place):
-        found = [PurePosixPath(name) for name in something_at("folder of evaluation sets", place)]
+        files = [PurePosixPath(name) for name in something_at("folder of evaluation sets", place)]
     elif Path(place).is_dir():
-        found = [
-            PurePosixPath(file.relative_to(place)) for mark in _MARKS for file in Path(place).rglob(mark)
-        ]
+        below = (PurePosixPath(path.relative_to(place)) for path in Path(place).rglob("*"))
+        files = [path for path in below if not is_hidden(path.as_posix())]
     else:
         raise ValueError(f"no folder of evaluation sets at {place}")
-    tests = sorted({file.parents[1] for file in found if any(map(file.match, _MARKS))})
+    tests = sorted(_set_folders(files))
+    if not tests:
+        raise ValueError(f"{place} holds no evaluation set: neither test/nshards.txt nor any .tar shard")
     own = PurePosixPath(place).name if is_url(place) else Path(place).resolve().name
     sets = dict[str, str]()
     for test in tests:
@@ -41,6 +43,17 @@ def found_sets(place: str) -> dict[str, str]:
             raise ValueError(f"{sets[name]} and {path} are both called '{name}'; rename one of them")
         sets[name] = path
     return sets
+
+
+def _set_folders(files: Sequence[PurePosixPath]) -> set[PurePosixPath]:
+    """Return the folders that are sets, given everything below a place."""
+    shards = {file.parent for file in files if file.suffix == ".tar"}
+    sets = {folder.parent for folder in shards if folder.name == "test"}
+    sets |= {file.parents[1] for file in files if file.match("test/nshards.txt")}
+    sets |= {file.parent for file in files if file.name == "dataset_type.txt"}
+    around = {parent for folder in sets for parent in folder.parents}
+    within = sets | (shards - around)
+    return sets | {folder for folder in shards - around if not within.intersection(folder.parents)}
 
 
 def set_name(path: PurePath) -> str:

@@ -302,7 +302,7 @@ def test_export_refuses_an_unknown_trial_and_an_existing_folder(user: Path, run:
     folder = exported(user, run, "mini-ConvNeXt")
     trial = (folder / "trial").read_text()
     assert folder.name in run(f"export my-study.yaml {trial} {folder.name}", code=2)
-    assert "results is not an evaluation set" in run(f"evaluate {folder.name} --sets results", code=2)
+    assert "results holds no evaluation set" in run(f"evaluate {folder.name} --sets results", code=2)
 
 
 def test_the_exported_tokenizer_gives_the_ids_of_training(user: Path, pool: Path, run: Run) -> None:

@@ -11,6 +11,7 @@ from runners.data.evaluation.evaluation_facts import describe_evaluation_set
 from runners.data.evaluation.evaluation_set import EvaluationSet, read_classnames, write_evaluation_set
 from runners.data.evaluation.evaluation_suite import found_sets
 from runners.data.pool.pool import Pool
+from runners.data.pool.shards import close_shard, encode_image, write_sample
 from runners.data.pool.tokenizer import tokenizer
 from runners.embedded.bank import load_bank
 from runners.embedded.embedded_pool import (
@@ -216,3 +217,48 @@ def test_sets_below_a_folder_are_named_without_wds_and_two_of_one_name_are_refus
     (tmp_path / "sets" / "vtab_cars" / "test" / "0.tar").touch()
     with pytest.raises(ValueError, match=r"are both called 'vtab_cars'; rename one of them"):
         found_sets(str(tmp_path / "sets"))
+
+
+def test_every_folder_of_shards_is_a_set_or_part_of_one(tmp_path: Path) -> None:
+    for name in (
+        "wds_a/test/nshards.txt",
+        "wds_a/test/0.tar",
+        "wds_a/train/0.tar",
+        "without_count/test/0.tar",
+        "typed/dataset_type.txt",
+        "heldout/heldout-00000.tar",
+        "heldout/more/00001.tar",
+        "retrieval/of/icons/0.tar",
+        ".hidden/0.tar",
+        "archive-of-a.tar",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+
+    assert found_sets(str(tmp_path)) == {
+        name: str(tmp_path / folder)
+        for name, folder in {
+            "heldout": "heldout",
+            "retrieval_of_icons": "retrieval/of/icons",
+            "typed": "typed",
+            "a": "wds_a",
+            "without_count": "without_count",
+        }.items()
+    }
+    assert list(named_sets([tmp_path / "heldout", tmp_path / "wds_a"])) == ["heldout", "a"]
+    (tmp_path / "without_count" / "dataset_type.txt").write_text("retrieval\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"without_count/test/nshards\.txt is missing: the number of shards"):
+        describe_evaluation_set(tmp_path / "without_count")
+    (tmp_path / "retrieval/of/empty").mkdir()
+    with pytest.raises(ValueError, match=r"retrieval/of/empty holds no evaluation set: neither"):
+        found_sets(str(tmp_path / "retrieval/of/empty"))
+
+
+def test_captions_of_held_out_shards_may_be_in_their_json(tmp_path: Path) -> None:
+    image = encode_image(np.zeros((8, 8, 3), np.uint8))
+    with (tmp_path / "0.tar").open("wb") as shard:
+        for key, caption in (("0", b'{"caption": "a red\\n fox"}'), ("1", b'{"caption": "a blue fox"}')):
+            write_sample(shard, key, {"png": image, "json": caption})
+        close_shard(shard)
+
+    assert whole_set(tmp_path, 8).captions == (("a red fox",), ("a blue fox",))
