@@ -132,10 +132,8 @@ def run(options: Namespace) -> int:
     metrics = evaluate_model(loaded, sets, facts, precision=precision, device=device)
     flops = forward_flops(loaded, facts)
     rows = list(_rows(metrics))
-    open_console().print(_table(rows))
-    cost = "FLOPs not counted: no closed form for this architecture" if flops is None else format_flops(flops)
+    # First the files: whatever reads the table may close it early, such as `head`.
     images, texts = (sum(getattr(each, what) for each in facts.values()) for what in ("images", "texts"))
-    show(f"{images:,} images and {texts:,} texts encoded once: {cost}")
     if options.csv:
         with new_file(options.csv) as path, path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, ["set", "metric", "value", "standard_error", "images"])
@@ -158,6 +156,9 @@ def run(options: Namespace) -> int:
             "metrics": metrics,
         }
         write_json(options.json, content)
+    open_console().print(_table(rows))
+    cost = "FLOPs not counted: no closed form for this architecture" if flops is None else format_flops(flops)
+    show(f"{images:,} images and {texts:,} texts encoded once: {cost}")
     return 0
 
 
