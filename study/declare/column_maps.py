@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from analysis.cells.importing.column_map import OPTIONAL, REQUIRED, Column, ColumnMap
 from analysis.cells.table import READING_ERROR, TEXT
@@ -130,17 +131,24 @@ def _quantity(text: str) -> str:
 
 
 def read_any_table(path: Path) -> pd.DataFrame:
-    """Read a CSV or parquet file.
+    """Read a CSV or parquet file; words for a missing value, such as ``NA``, stay as text in columns of text.
 
     Raises:
         ValueError: The file does not exist, is damaged, or is of another kind.
     """
     if not path.exists():
         raise ValueError(f"no such table: {path}")
-    readers: dict[str, Callable[[Path], pd.DataFrame]] = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+    readers: dict[str, Callable[[Path], pd.DataFrame]] = {".csv": _read_csv, ".parquet": pd.read_parquet}
     if path.suffix not in readers:
         raise ValueError(f"{path} must be a .csv or .parquet file")
     try:
         return readers[path.suffix](path)
     except ValueError as error:
         raise ValueError(f"{path} can't be read: {error}") from None
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    table = pd.read_csv(path)
+    text = [name for name in table if not is_numeric_dtype(table[name]) or table[name].isna().all()]
+    # pandas takes `None` for a missing value, also where it is the name of a strategy.
+    return table.assign(**pd.read_csv(path, usecols=text, keep_default_na=False, na_values=[""]))

@@ -15,6 +15,8 @@ from budgets.names import unknown
 from budgets.quantity import parse_quantity
 
 _PERCENT = 100.0
+_MISSING = frozenset({"", "NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "NULL", "null"})
+"""Words for a missing value; ``None`` is one only in place of a number, else it may be a name."""
 
 
 def import_table(table: pd.DataFrame, how: ColumnMap) -> pd.DataFrame:
@@ -138,7 +140,7 @@ def _scaled(value: object, times: float) -> float:
 
 
 def _number(value: object) -> float:
-    if _absent(value):
+    if _absent(value) or value == "None":
         return float("nan")
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
@@ -149,14 +151,14 @@ def _reader(column: Column, name: str) -> Callable[[object], str | None]:
     """Return a reader of names, which translates them if the map does; an absent name becomes None."""
 
     def read(value: object) -> str | None:
+        found = _find(value, column.names)
+        if found is not None:
+            return column.names[found]
         if _absent(value):
             return None
-        if not column.names:
-            return _text(value)
-        found = _find(value, column.names)
-        if found is None:
+        if column.names:
             raise ValueError(unknown(f"{name} of the map", _text(value), column.names))
-        return column.names[found]
+        return _text(value)
 
     return read
 
@@ -190,7 +192,9 @@ def _text(value: object) -> str:
 
 
 def _absent(value: object) -> bool:
-    return value is None or value is pd.NaT or value is pd.NA or value != value or value == ""  # noqa: PLR0124 (NaN)
+    if isinstance(value, str):
+        return value.strip() in _MISSING
+    return value is None or value is pd.NaT or value is pd.NA or value != value  # noqa: PLR0124 (NaN)
 
 
 def _check(table: pd.DataFrame, name: str, at: str) -> None:

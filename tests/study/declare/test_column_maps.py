@@ -105,6 +105,26 @@ def test_percentages_that_say_so_are_not_scaled_again(tmp_path: Path) -> None:
     assert import_table(table, load_column_map(path))["a/top1"].tolist() == [0.632]
 
 
+def test_none_is_a_name_and_missing_values_are_not(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text(
+        "strategy,quality,pairs,acc,note\nNone,NA,1e6,50%,None\nflip,,NA,None,None\nNA,all,20.0,NA,None\n"
+    )
+    path = tmp_path / "map.yaml"
+    path.write_text("""
+columns: {regime: {value: equal-samples}, strategy: {from: strategy},
+    quality: {from: quality, names: {NA: unfiltered, all: all}}, subset_size: {from: pairs},
+    samples_seen: {from: pairs}, train_flops: {from: pairs}, architecture: {from: note}}
+metric: {name: a/top1, from: acc}
+""")
+    found = import_table(read_any_table(table), load_column_map(path))
+    assert found["strategy"].tolist() == ["None", "flip", ""]
+    assert found["quality"].tolist() == ["unfiltered", "", "all"]
+    assert found["architecture"].tolist() == ["None"] * 3
+    assert found["subset_size"].isna().tolist() == [False, True, False]
+    assert found["a/top1"].isna().tolist() == [False, True, True]
+
+
 def test_only_csv_and_parquet_are_tables(tmp_path: Path) -> None:
     path = tmp_path / "table.xlsx"
     path.touch()
