@@ -65,10 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ClusterLostError as error:
         _leave_lost_cluster(error, once_more=error.own and arguments is None)
     except KeyboardInterrupt:
-        print(
-            "study: interrupted; finished work is kept, run the same command again to continue",
-            file=sys.stderr,
-        )
+        watched = "no longer watching; a run goes on"
+        ended = "interrupted; finished work is kept, run the same command again to continue"
+        print(f"study: {watched if getattr(options, 'watch', False) else ended}", file=sys.stderr)
         return EXIT_INTERRUPTED
     finally:
         sys.modules["__main__"] = main_module

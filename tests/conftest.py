@@ -21,6 +21,9 @@ gc.set_threshold(50_000, 20)
 # What tests decode into this machine's cache stays small.
 os.environ.setdefault("STUDY_EVALUATION_CACHE_SIZE", "100 MB")
 
+# Views are tested as in a usual terminal.
+os.environ["TERM"] = "xterm"
+
 # Ray gives its workers the lowest claim to a core: beside another worker of the tests they would starve.
 os.environ.setdefault("RAY_worker_niceness", "0")
 

@@ -12,6 +12,12 @@ EXAMPLES: tuple[str, ...] = ("> ~/.study-completion.bash",)
 
 _SCRIPT = """\
 # Completion of `python -m study` and of `scaling-study` in bash; written by `python -m study completion`.
+_study_imported() {
+    local record
+    for record in results/*/import.json; do
+        [[ -e $record ]] && record=${record%%/*} && echo "${record##*/}"
+    done
+}
 _study_complete() {
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} command= words= first=1
     if [[ ${COMP_WORDS[0]} != *scaling-study ]]; then
@@ -60,7 +66,10 @@ def run(options: Namespace) -> int:
         words: list[str] = []
         for action in parser._actions:  # noqa: SLF001 - argparse has no other way to see what a parser takes
             words += action.option_strings or [str(each) for each in action.choices or ()]
-            words += studies if action.dest == "study" else ()
+            if action.dest == "study":
+                words += studies
+                if action.nargs == "?":  # see `add_study_options`
+                    words.append("$(_study_imported)")
             if action.option_strings and action.nargs != 0:
                 said = f"words={' '.join(map(str, action.choices))!r}" if action.choices else "return"
                 names = " | ".join(f'"{command} {name}"' for name in action.option_strings)

@@ -10,7 +10,6 @@ from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.text import Text
 
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
@@ -18,7 +17,7 @@ from budgets.planning.tuned.wording import words
 from budgets.quantity import format_count, format_flops
 from runners.trials.records.trial_files import Outcome
 from study.show.plan_view import trials_words
-from study.show.view import has_bars, level_table, range_words, running_lines
+from study.show.view import can_update, has_bars, level_table, live_lines, range_words, running_lines
 from study.state.planning.plan_study import planned_row
 from study.state.status.forecast import Speed, speed_of, time_left
 from study.state.status.running import Level, count_levels, running_trials
@@ -39,7 +38,7 @@ class Progress:
 
     def __init__(self, metric: str, console: Console, *, quiet: bool = False) -> None:
         self._metric, self._console, self._quiet = metric, console, quiet
-        live = console.is_terminal and not quiet
+        live = can_update(console) and not quiet
         self._live = Live(console=console, auto_refresh=False) if live else None
         self._ticked_at = 0.0
         self._spent, self._planned = 0, 1
@@ -184,10 +183,10 @@ class Progress:
         ahead = "" if left is None else f", about {range_words(left)} to go"
         summary = f"{self._sums(spent)}{self._budget}, {self._done} of {len(self._trials)} trials{ahead}"
         failures = list(self._failed.values())[-_FAILURES_SHOWN:]
-        lines = [*running_lines(running), *failures, summary]
+        lines = live_lines(running_lines(running), (*failures, summary))
         levels = self._levels()
         table = [level_table(levels, bars=has_bars(self._console))] if levels else []
-        return Group(*table, *(Text(line, overflow="ellipsis", no_wrap=True) for line in lines))
+        return Group(*table, *lines)
 
     def _sums(self, spent: int) -> str:
         # Not `x of y`: lost work and trials of earlier declarations also count as spent.

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from budgets.cost.flops import CONVENTION
 from budgets.quantity import format_flops, plural
-from study.show.view import has_bars, level_table, range_words, running_lines
+from study.show.view import can_update, has_bars, level_table, live_lines, range_words, running_lines
 from study.state.status.study_status import StudyStatus, read_status
 from study.state.study import Study
 
@@ -26,12 +26,14 @@ def show_status(console: Console, study: Study, *, watch: bool = False) -> None:
     Raises:
         ValueError: The study has not been run.
     """
+    if watch:
+        study.await_run(*study.plan_tables, say=lambda line: console.print(Text(line)))
     status = read_status(study)
-    if watch and console.is_terminal:
-        with Live(_view(status, bars=has_bars(console)), console=console, auto_refresh=False) as live:
+    if watch and can_update(console):
+        with Live(_live_view(status, console), console=console, auto_refresh=False) as live:
             while status.run is not None:
                 status = _next_status(study)
-                live.update(_view(status, bars=has_bars(console)), refresh=True)
+                live.update(_live_view(status, console), refresh=True)
         return
     console.print(_view(status, bars=has_bars(console)))
     while watch and status.run is not None:
@@ -56,12 +58,20 @@ def status_json(study: Study) -> str:
 
 
 def _view(status: StudyStatus, *, bars: bool) -> RenderableType:
-    return Group(level_table(status.levels, bars=bars), *map(Text, _lines(status)))
+    lines = (*_running(status), *_lines(status))
+    return Group(level_table(status.levels, bars=bars), *map(Text, lines))
+
+
+def _live_view(status: StudyStatus, console: Console) -> RenderableType:
+    table = level_table(status.levels, bars=has_bars(console))
+    return Group(table, *live_lines(_running(status), _lines(status)))
+
+
+def _running(status: StudyStatus) -> Iterator[str]:
+    return (f"  {line}" for line in running_lines(status.running))
 
 
 def _lines(status: StudyStatus) -> Iterator[str]:
-    for line in running_lines(status.running):
-        yield f"  {line}"
     running = sum(level.running for level in status.levels)
     if running > len(status.running):
         yield f"  {plural(running - len(status.running), 'trial')} just started"

@@ -100,6 +100,7 @@ def watch_study(study: Study, say: Callable[[str], None]) -> None:
     Raises:
         ValueError: The study has not been run.
     """
+    study.await_run("plan.parquet", say=say)
     seen: tuple[int, bool] | None = None
     going = True
     while going:

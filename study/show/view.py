@@ -1,10 +1,11 @@
 """Building blocks of the views: a table of levels with bars, lines of running trials, sparklines."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import Console
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from budgets.planning.price import Range
 from budgets.quantity import between_seconds, format_count, format_flops, format_seconds
@@ -23,6 +24,11 @@ def sparkline(values: Sequence[float]) -> str:
     if not span:
         return _BLOCKS[0] * len(values)
     return "".join(_BLOCKS[round((value - low) / span * (len(_BLOCKS) - 1))] for value in values)
+
+
+def can_update(console: Console) -> bool:
+    """Return whether what is shown can be updated in place."""
+    return console.is_terminal and not console.is_dumb_terminal
 
 
 def has_bars(console: Console) -> bool:
@@ -66,6 +72,14 @@ def running_lines(running: Sequence[Running]) -> Iterator[str]:
             parts.append(f"{format_seconds(each.left_s)} left")
         # The changing values come first, because a narrow terminal cuts the end of the line.
         yield f"running {each.trial} {', '.join(parts)}: {each.what}"
+
+
+def live_lines(running: Iterable[str], others: Iterable[str]) -> Iterator[Text]:
+    """Yield the lines of a view that is updated in place: those of running trials cut, the others wrapped."""
+    for line in running:
+        yield Text(line, overflow="ellipsis", no_wrap=True)
+    for line in others:
+        yield Text(line, overflow="fold", no_wrap=False)
 
 
 def range_words(left: Range) -> str:

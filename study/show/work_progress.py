@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from budgets.quantity import format_seconds
+from study.show.view import can_update
 
 _LINE_S = 60.0
 
@@ -37,7 +38,7 @@ class WorkProgress:
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[speed]}"))
         self._console = console
         self._progress = Progress(
-            *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
+            *columns, TimeRemainingColumn(), console=console, disable=not can_update(console)
         )
         self._tasks: dict[str, _Task] = {}
 
@@ -56,7 +57,7 @@ class WorkProgress:
         took = now - task.began
         speed = f"{task.pairs / took:,.0f} pairs/s" if took and task.pairs else ""
         self._progress.update(task.shown, completed=done, speed=speed)
-        if self._console.is_terminal or now - task.printed_at < _LINE_S:
+        if can_update(self._console) or now - task.printed_at < _LINE_S:
             return
         task.printed_at = now
         new = done - task.before

@@ -1,6 +1,8 @@
 """A declared study with its folders and storage."""
 
 import shlex
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from study.declare.shipped import DECLARATIONS
 from study.storage.bucket_storage import BucketStorage
 from study.storage.folder_storage import FolderStorage
 from study.storage.lock import running
+
+_LOOK_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +70,13 @@ class Study:
         """The file of the FLOP book."""
         return self.folder / "ledger.jsonl"
 
+    @property
+    def plan_tables(self) -> dict[str, str]:
+        """Phase of the study by table of its planned trials: ``tuning`` if one is declared, then ``grid``."""
+        # An earlier declaration may have had a tuning, whose table stays.
+        tuning = {} if self.declaration.tuning is None else {"tuning-plan.parquet": "tuning"}
+        return tuning | {"plan.parquet": "grid"}
+
     def book(self) -> Book:
         """Return the FLOP book so far.
 
@@ -82,15 +93,33 @@ class Study:
         """Refuse a study that has none of these tables.
 
         Raises:
-            ValueError: The study has not been run, or its first run is still preparing.
+            ValueError: The study has not been run, or its first run is still preparing or tuning.
         """
-        if not any((self.folder / table).exists() for table in tables):
-            if (holder := running(self.folder)) is not None:
-                raise ValueError(
-                    f"{self.folder} has no results yet: its run is preparing, and may be building a pool "
-                    f"({holder}). Try again later"
-                )
-            raise ValueError(f"{self.folder} has no results; run `python -m study run {self.word}` first")
+        if self._has(tables):
+            return
+        holder, command = running(self.folder), f"`python -m study run {self.word}`"
+        if self._has(self.plan_tables):
+            then = f"{command} continues" if holder is None else f"it is running ({holder}); try again later"
+            raise ValueError(f"{self.folder} has no results of its grid yet, only of its tuning; {then}")
+        if holder is not None:
+            raise ValueError(
+                f"{self.folder} has no results yet: its run is preparing, and may be building a pool "
+                f"({holder}). Try again later"
+            )
+        raise ValueError(f"{self.folder} has no results; run {command} first")
+
+    def await_run(self, *tables: str, say: Callable[[str], None]) -> None:
+        """Wait while a run is active that has written none of these tables yet; say so once."""
+        said = False
+        while not self._has(tables) and (holder := running(self.folder)) is not None:
+            if not said:
+                say(f"waiting: the run is preparing or tuning ({holder})")
+            said = True
+            time.sleep(_LOOK_S)
+            self.storage.refresh()
+
+    def _has(self, tables: Iterable[str]) -> bool:
+        return any((self.folder / table).exists() for table in tables)
 
     def _here(self, place: str) -> Path:
         return self.pools / copy_name(place) if is_url(place) else Path(place)

@@ -139,9 +139,7 @@ def read_status(study: Study) -> StudyStatus:
 
 def _planned(study: Study) -> pd.DataFrame:
     """Return the planned trials, tuning first; the column ``phase`` is ``tuning`` or ``grid``."""
-    # An earlier declaration may have had a tuning, whose table stays.
-    tables = {"tuning-plan.parquet": "tuning"} if study.declaration.tuning is not None else {}
-    tables["plan.parquet"] = "grid"
+    tables = study.plan_tables
     study.require_run(*tables)
     parts = [
         read_table(study.folder / name).assign(phase=phase)

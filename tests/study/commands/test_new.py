@@ -13,7 +13,9 @@ import pytest
 
 from study.cli import main
 from study.commands.command import writing
+from study.commands.runs import status
 from study.declare.load import load_declaration
+from study.state.imports.imported import RECORD
 
 
 @pytest.fixture
@@ -110,6 +112,21 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out == f"clip-scaling-study {version('clip-scaling-study')}\n"
 
 
+def test_an_interrupted_watcher_does_not_say_that_the_run_has_ended(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(status, "run", interrupt)
+    for words, said in (
+        (["--watch"], "no longer watching; a run goes on"),
+        ([], "interrupted; finished work"),
+    ):
+        assert main(["status", "demo", *words]) == 130
+        assert said in capsys.readouterr().err
+
+
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash to complete in")
 def test_bash_completes_commands_studies_options_and_their_values(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -118,11 +135,15 @@ def test_bash_completes_commands_studies_options_and_their_values(
     script = tmp_path / "completion.bash"
     script.write_text(capsys.readouterr().out, encoding="utf-8")
     (tmp_path / "mine.yaml").write_text("")
+    (tmp_path / "results" / "their-study").mkdir(parents=True)
+    (tmp_path / "results" / "their-study" / RECORD).touch()
     bash = Bash(tmp_path)
     bash.type(f"source {script}\n")
     for typed, completed in (
         ("python -m study reco", "python -m study recommend "),
         ("python -m study plan pa", "python -m study plan paper "),
+        ("python -m study report th", "python -m study report their-study "),
+        ("python -m study plan th", "python -m study plan th"),  # only a study of its own has a plan
         ("python -m study plan mi", "python -m study plan mine.yaml "),
         ("python -m study plan --format par", "python -m study plan --format parquet "),
         ("python -m study run demo --retr", "python -m study run demo --retry-failed "),

@@ -4,6 +4,8 @@ import io
 import json
 import os
 import re
+import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from study.declare.load import load_declaration
 from study.show.console import PlainConsole
 from study.show.progress import Progress
 from study.show.status_view import show_status, status_json
+from study.show.study_report import report_study
 from study.show.view import sparkline
 from study.state.bookkeeping import add_event
 from study.state.planning.plan_study import plan_study, plan_tables
@@ -229,6 +232,71 @@ def test_a_narrow_terminal_shows_whole_numbers_without_bars(started: tuple[Study
     lines = [line.split() for line in text.getvalue().splitlines()]
     assert lines[0] == ["level", "done", "running", "failed", "waiting"]
     assert ["5", "GFLOP", "1", "0", "1", "0"] in lines
+
+
+def test_a_narrow_live_view_cuts_running_trials_but_no_failure_and_no_sum(
+    started: tuple[Study, Plan],
+) -> None:
+    study, plan = started
+    text = io.StringIO()
+    reason = "ValueError: " + " ".join(["a long reason"] * 20)
+    with Progress("held-out/top1", PlainConsole(file=text, force_terminal=True, width=60)) as progress:
+        progress.begin(study.folder, plan, spent_flops=0)
+        progress.failed(plan.trials[1], reason)
+        text.truncate(text.seek(0))
+        progress.tick([plan.trials[2].trial_id], slots=2)
+
+    frame = re.sub(r"\x1b[^A-Za-z]*[A-Za-z]", "", text.getvalue())
+    assert all(len(line) <= 60 for line in frame.splitlines())
+    assert re.search(r"running .{51}…\n", frame)
+    words = " ".join(frame.split())
+    assert reason in words
+    assert re.search(r"1 of 4 trials, about \S+ .*to go", words)
+
+
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+def test_a_watcher_waits_for_the_plan_and_ends_with_the_run(
+    started: tuple[Study, Plan], monkeypatch: pytest.MonkeyPatch, term: str
+) -> None:
+    study, plan = started
+    (study.folder / "plan.parquet").unlink()
+    text, looks = io.StringIO(), 0
+    monkeypatch.setenv("TERM", term)
+
+    with ExitStack() as run:
+        run.enter_context(only_run(study.folder))
+
+        def sleep(_: float) -> None:
+            nonlocal looks
+            looks += 1
+            if looks == 1:
+                write_table(study.folder / "plan.parquet", plan_tables(plan)[0])
+            else:
+                run.close()
+
+        monkeypatch.setattr(time, "sleep", sleep)
+        show_status(PlainConsole(file=text, force_terminal=True, width=160), study, watch=True)
+
+    shown = text.getvalue()
+    assert shown.startswith("waiting: the run is preparing or tuning (process ")
+    assert 0 < shown.index("running: process") < shown.index("no run is active: `run` continues with")
+
+
+def test_before_its_grid_a_tuned_study_has_no_results(started: tuple[Study, Plan], tmp_path: Path) -> None:
+    study, _ = started
+    (study.folder / "plan.parquet").rename(study.folder / "tuning-plan.parquet")
+    declaration = tmp_path / "tiny.yaml"
+    declaration.write_text(
+        declaration.read_text()
+        + "tuning: {share: 10%, fields: {lr_peak: [1e-3, 2e-3]}, levels: [5 GFLOP, 20 GFLOP]}\n"
+    )
+    tuned = replace(study, declaration=load_declaration(declaration))
+    with pytest.raises(
+        ValueError, match=r"no results of its grid yet, only of its tuning; `python .* continues"
+    ):
+        list(report_study(tuned))
+    with only_run(study.folder), pytest.raises(ValueError, match=r"tuning; it is running \(process .*later"):
+        list(report_study(tuned))
 
 
 def test_a_quiet_run_prints_only_failures(started: tuple[Study, Plan]) -> None:
