@@ -36,6 +36,7 @@ from study.show.work_progress import WorkProgress
 from tests.study.commands.pools.pools_on_two_nodes import content, killing, run, work_in, write_model
 
 FASTER = 1.4
+LEAST = 4_000
 MEMORY: dict[str, Any] = {"object_store_memory": 80_000_000, "include_dashboard": False}
 
 
@@ -78,6 +79,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=12_000)
     pairs = parser.parse_args().pairs
+    if pairs < LEAST:
+        parser.error(f"--pairs must be at least {LEAST:,}: fewer are too few shards to measure a speed")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ[CACHE] = str(folder / "cache")

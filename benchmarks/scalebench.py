@@ -51,33 +51,32 @@ class Region:
         places = Points(n=both["params"].to_numpy(np.float64), unique=unique, seen=seen)
         return cls(places=places, loss=both["loss"].to_numpy(np.float64), candidates=len(parts[0]))
 
-    def beliefs(self, seed: int, *, random: bool) -> Iterator[SurfaceBelief]:
-        """Choose runs in rounds; return the belief when each share is spent."""
+    def beliefs(self, seed: int, design: str) -> Iterator[SurfaceBelief]:
+        """Choose runs by a design, in rounds; yield the belief when each share is spent."""
         generator = np.random.default_rng(seed)
-        target = np.arange(self.candidates, len(self.loss))
         cost = 6 * self.places.n * self.places.seen
-        free = np.arange(len(self.loss)) < self.candidates
         order = generator.permutation(self.candidates)
+        free = np.arange(len(self.loss)) < self.candidates
         done = np.array([], dtype=np.intp)
         for share in SHARES:
             while True:
-                room = share * cost[: self.candidates].sum() - cost[done].sum()
-                if random:
-                    left = order[len(done) :]
-                    picks = left[np.cumsum(cost[left]) <= room]
+                room = float(share * cost[: self.candidates].sum() - cost[done].sum())
                 belief = believe_surface(self.places, done, self.loss[done], generator=generator)
-                if not random:
-                    weights = np.exp(2 * belief.mean[target])
-                    picks = plan_runs(
-                        belief, cost=cost, free=free, target=target, weights=weights, room=float(room)
-                    )
+                if design == "random":
+                    picks = affordable(order[free[order]], cost, room)
+                else:
+                    picks = self.planned(belief, cost, free, room)[: max(LEAST_ROUND, len(done) // 3)]
                 if not len(picks):
                     break
-                if not random:
-                    picks = picks[: max(LEAST_ROUND, len(done) // 3)]
                 done = np.concatenate([done, picks])
                 free[picks] = False
             yield belief
+
+    def planned(self, belief: SurfaceBelief, cost: np.ndarray, free: np.ndarray, room: float) -> np.ndarray:
+        """Return the runs that say most about the target region, the best first."""
+        target = np.arange(self.candidates, len(self.loss))
+        weights = np.exp(2 * belief.mean[target])
+        return plan_runs(belief, cost=cost, free=free, target=target, weights=weights, room=room)
 
     def judged(self, belief: SurfaceBelief) -> tuple[float, float]:
         """Return R² of the target region and the error over the standard deviation, by root mean square."""
@@ -88,6 +87,16 @@ class Region:
         return float(max(-1.0, 1 - off)), float(np.sqrt(miss.mean()))
 
 
+def affordable(order: np.ndarray, cost: np.ndarray, room: float) -> np.ndarray:
+    """Return the runs of an order, each of which is taken if there is still room for it."""
+    taken = []
+    for run in order:
+        if cost[run] <= room:
+            taken.append(run)
+            room -= cost[run]
+    return np.array(taken, dtype=np.intp)
+
+
 def measure(repeats: int) -> list[Result]:
     """Measure both tasks in random orders; return the lines of the design and of random choice."""
     lines = []
@@ -95,8 +104,7 @@ def measure(repeats: int) -> list[Result]:
         region = Region.of(task)
         for design in ("random", "design"):
             found = [
-                [region.judged(belief) for belief in region.beliefs(seed, random=design == "random")]
-                for seed in range(repeats)
+                [region.judged(belief) for belief in region.beliefs(seed, design)] for seed in range(repeats)
             ]
             fits, misses = np.moveaxis(np.array(found), -1, 0)
             print(

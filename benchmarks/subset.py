@@ -138,7 +138,7 @@ def measure(*words: object) -> tuple[int, int, float, float, float]:
 def main() -> int:
     """Run the benchmark and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=float, default=1e8)
+    parser.add_argument("--rows", type=float, default=1e8, help="pairs, more than ten million (1e8)")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--choose", nargs=3)
     parser.add_argument("--read", type=Path)
@@ -151,6 +151,8 @@ def main() -> int:
         read(options.read)
     elif options.plan:
         plan(options.plan)
+    elif options.rows <= FEW:
+        parser.error(f"--rows must be more than {FEW:,}, with which the time of a pair is compared")
     else:
         return run(int(options.rows), options.folder)
     return 0

@@ -5,6 +5,7 @@ drivers are killed, or sent a signal to stop, while they train. The last lines a
 pass or fail; the exit code is 1 if one fails. Each value must equal its target.
 """
 
+import argparse
 import json
 import sys
 import tempfile
@@ -21,7 +22,9 @@ from budgets.book.ledger import read_entries
 
 def main() -> int:
     """Run the benchmark and return the exit code."""
-    kills = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    parser = argparse.ArgumentParser(description="Kill workers and drivers of a study, and compare it.")
+    parser.add_argument("kills", type=int, nargs="?", default=200, help="number of kills (200)")
+    kills = parser.parse_args().kills
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         counts = json.loads(printed("-m", "tests.study.run.faults.torture", folder, kills))

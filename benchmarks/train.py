@@ -9,9 +9,10 @@ in bf16 autocast, with torch's default attention. Ours is `runners.training.trai
 
 On the processor each loop uses one thread and no loader processes. Speeds are samples per second of processor
 time, so that other load matters less, and the best of all turns counts. The ratio is to the faster of the
-reference's two precisions. FLOPs are those of `budgets.cost.flops`; the peak is the best bf16 product of two
-square matrices on as many threads, measured between the turns. On the same batches our loss curve must follow
-the reference in fp32; in the timed turns, where the orders differ, the last losses must agree.
+reference's two precisions. FLOPs are those of `budgets.cost.flops`; the peak is the best product of two
+square matrices in the precision of our loop on as many threads, measured between the turns. On the same
+batches our loss curve must follow the reference in fp32; in the timed turns, where the orders differ, the
+last losses must agree.
 
 With ``--device cuda`` the model is ViT-B/32 with batches of 1,024 simulated JPEGs, timed by wall clock, with
 eight loader processes, and both loops read the same batches in the same way; `benchmarks/loader.py` compares
@@ -231,14 +232,15 @@ def our_batches(setting: Setting) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def matmul_peak(setting: Setting) -> float:
-    """Measure the FLOP/s of products of square matrices in bf16.
+    """Measure the FLOP/s of products of square matrices in the precision of our loop.
 
-    On a processor the matrices grow until a product takes a tenth of a second: one without instructions for
-    bf16 computes a single GFLOP in a second.
+    On a processor the matrices grow until a product takes a tenth of a second.
     """
+    precision = resolve_precision(RECIPE.precision, setting.device)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     best = 0.0
     for side in (8192,) if setting.device.type == "cuda" else (256, 512, 1024, 2048):
-        left = torch.randn(side, side, device=setting.device).bfloat16()
+        left = torch.randn(side, side, device=setting.device).to(dtype)
         left @ left
         began = setting.now()
         left @ left
