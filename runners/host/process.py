@@ -121,7 +121,7 @@ class FreshProcess:
 
 
 def kill_all(processes: Collection[FreshProcess]) -> None:
-    """End processes together and wait for them; each takes seconds while its loader workers notice it."""
+    """End processes together and wait for them."""
     for process in processes:
         process.kill()
     for process in processes:
@@ -149,6 +149,11 @@ def begin_child(environment: Mapping[str, str]) -> None:
     # The fork server's environment is that of its start, not that of the caller.
     os.environ.clear()
     os.environ.update(environment)
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """Kill this process, which multiprocessing started, when its parent ends or is killed."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "it was started by another process"
 

@@ -25,6 +25,7 @@ from runners.data.reading.training_data import (
     rank_slice,
 )
 from runners.host.faults import shielded
+from runners.host.process import end_with_parent
 
 LOADER_BYTES = 2 * 2**30
 """Memory that loader workers of a rank fill with decoded pairs, by default."""
@@ -126,6 +127,7 @@ class StreamedSet(TrainingData):
             num_workers=self.workers,
             prefetch_factor=per_worker if self.workers else None,
             multiprocessing_context=_WORKERS_START if self.workers else None,
+            worker_init_fn=_end_with_rank,
         )
         with shielded():  # a signal to the whole run must not take the workers away before the checkpoint
             arrived = iter(loader)
@@ -141,6 +143,12 @@ class StreamedSet(TrainingData):
                         self.news.append((part, each))
                         self._check(part)
             yield images, torch.cat(tokens)
+
+
+def _end_with_rank(_worker: int) -> None:
+    # torch's workers look after the rank every five seconds; until then its end is not seen from outside,
+    # because they hold its pipes open.
+    end_with_parent()
 
 
 def loading_ahead(size: int, image_size: int, workers: int, memory: int = LOADER_BYTES) -> tuple[int, int]:

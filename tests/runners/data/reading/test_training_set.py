@@ -1,12 +1,16 @@
 """Training data: the same samples in the same order, cached or streamed, on any number of ranks."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,9 +32,11 @@ from runners.data.reading.order import BLOCK, WINDOW, positions
 from runners.data.reading.streamed_set import StreamedSet, loading_ahead
 from runners.data.reading.training_data import Source, TrainingData
 from runners.embedded.embedded_pool import TrainingPairs
+from runners.host.process import FreshProcess
 from tests.root import ROOT
 from tests.runners.data.images import read_images, write_pool
 from tests.runners.data.pool.test_damage import flip_byte
+from tests.waiting import wait_for
 
 BATCH = 64
 
@@ -186,6 +192,25 @@ def test_repeatedly_killed_run_continues_with_the_planned_pairs(pool: Pool, kind
     assert len(found) == 10 * BATCH
     found += keys_seen(kind, pool, 10, 14, workers=0, ranks=2)
     assert found == planned(kind, pool, 14)
+
+
+def hold(path: str, mark: str) -> None:
+    """Read a batch by loader workers that do not look after this process, then wait."""
+    vars(import_module("torch.utils.data._utils.worker"))["MP_STATUS_CHECK_INTERVAL"] = 1000.0
+    batches = streamed(Pool.open(path), workers=2).batches(seed=1, batch_size=BATCH, first_step=0, steps=40)
+    next(batches)
+    Path(mark).touch()
+    time.sleep(1000.0)
+
+
+@pytest.mark.slow
+def test_loader_workers_end_with_their_rank_whose_end_is_seen_at_once(pool: Pool, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    rank = FreshProcess(pickle.dumps(partial(hold, str(pool.path), str(mark))))
+    wait_for(mark.exists, 120.0)
+    rank.kill()
+    assert rank.ended(60.0)
+    assert rank.wait().reason == "the trial's process died by SIGKILL"
 
 
 def test_batch_that_cannot_be_split_equally_raises(pool: Pool, kind: str) -> None:
