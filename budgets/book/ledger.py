@@ -14,7 +14,7 @@ from operator import index
 from pathlib import Path
 
 from budgets.book.book import Book, Entry
-from budgets.planning.plan import Plan
+from budgets.planning.plan import Charge, Plan
 from budgets.quantity import format_flops
 
 _DIGITS = 16  # of the SHA-256 of a line and all before it
@@ -47,16 +47,12 @@ class Ledger:
     def charge(self, plan: Plan) -> None:
         """Book the plan's charges that are not booked yet.
 
-        In older books a single charge held those of all pools: it pays for as many as its FLOPs cover.
+        Raises:
+            ValueError: The study budget has no room for a charge.
         """
-        covered = dict(self.book.charged)
-        for charge in plan.charges:
-            if charge.what in self.book.charged:
-                continue
-            if covered.get(charge.older_name, 0) >= charge.train_flops:
-                covered[charge.older_name] -= charge.train_flops
-            else:
-                self._append(Entry(entry="charged", **asdict(charge)))
+        for charge in unpaid(self.book, plan):
+            self._check_room(f"'{charge.what}'", charge.train_flops)
+            self._append(Entry(entry="charged", **asdict(charge)))
 
     def reserve(self, what: str, train_flops: int) -> None:
         """Reserve a trial's FLOPs before it starts; an open reservation is kept as it is.
@@ -66,12 +62,7 @@ class Ledger:
         """
         if what in self.book.open:
             return
-        room = self.room_flops
-        if room is not None and train_flops > room:
-            raise ValueError(
-                f"trial {what} needs {format_flops(train_flops)}, but only "
-                f"{format_flops(max(0, room))} of the study budget are left"
-            )
+        self._check_room(f"trial {what}", train_flops)
         self._append(Entry(entry="reserved", what=what, train_flops=train_flops))
 
     def renew(self, what: str, train_flops: int) -> None:
@@ -96,6 +87,14 @@ class Ledger:
         if self.study_flops is None:
             return None
         return self.study_flops - self.book.spent_flops - self.book.reserved_flops
+
+    def _check_room(self, what: str, train_flops: int) -> None:
+        room = self.room_flops
+        if room is not None and train_flops > room:
+            raise ValueError(
+                f"{what} needs {format_flops(train_flops)}, but only "
+                f"{format_flops(max(0, room))} of the study budget are left"
+            )
 
     def waste(self, what: str, train_flops: int, evaluation_flops: int = 0) -> None:
         """Book a trial's lost work: the difference between the given totals and those already booked.
@@ -147,6 +146,22 @@ class Ledger:
         self._chain = chain
         for entry in entries:
             self.book.add(entry)
+
+
+def unpaid(book: Book, plan: Plan) -> list[Charge]:
+    """Return the plan's charges that are not booked yet.
+
+    In older books a single charge held those of all pools: it pays for as many as its FLOPs cover.
+    """
+    covered, found = dict(book.charged), list[Charge]()
+    for charge in plan.charges:
+        if charge.what in book.charged:
+            continue
+        if covered.get(charge.older_name, 0) >= charge.train_flops:
+            covered[charge.older_name] -= charge.train_flops
+        else:
+            found.append(charge)
+    return found
 
 
 def read_entries(path: Path) -> list[Entry]:

@@ -85,11 +85,18 @@ class Plan:
 
     @property
     def all_trials(self) -> tuple[Trial, ...]:
-        """Trials of the tuning and its check, then the others; a trial that is both appears once."""
+        """Trials of the tuning and its check, then the others; a trial that is both appears once.
+
+        The tuning comes first, so it pays in full for a trial that shares steps in the grid.
+        """
         if self.tuning is None:
             return self.trials
-        both = (*self.tuning.trials, *self.tuning.neighbours, *self.trials)
-        return tuple({trial.trial_id: trial for trial in both}.values())
+        found: dict[str, Trial] = {}
+        for trial in (*self.tuning.trials, *self.tuning.neighbours, *self.trials):
+            first = found.setdefault(trial.trial_id, trial)
+            if trial.paid_flops > first.paid_flops:
+                found[trial.trial_id] = trial
+        return tuple(found.values())
 
     @property
     def train_flops(self) -> int:

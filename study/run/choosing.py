@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from analysis.cells.table import tidy
 from analysis.design.adaptive import Decision, decide
+from budgets.book.ledger import unpaid
 from budgets.planning.levels.trunks import before
 from budgets.planning.plan import Plan
 from runners.results import RESULT_COLUMNS, to_frame
@@ -78,7 +79,8 @@ def next_of_design(study: Study, plan: Plan, todo: Agenda) -> tuple[Agenda, str]
     first, follows = chooser.begun, "the design chooses further trials by the results of these"
     if not first:
         book = study.book()
-        held = book.spent_flops + book.reserved_flops
+        charges = sum(charge.train_flops for charge in unpaid(book, plan))
+        held = book.spent_flops + book.reserved_flops + charges
         decision = chooser.choose(
             todo.finished, todo.failed, (), slots=chooser.first_slots,
             room_flops=None if plan.study_flops is None else plan.study_flops - held,

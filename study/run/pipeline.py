@@ -34,6 +34,7 @@ from study.state.design import course
 from study.state.environment import environment
 from study.state.planning.plan_study import plan_tables
 from study.state.planning.pool_versions import keep_rankings
+from study.state.room import require_room
 from study.state.study import Study
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Run(Execution):
             ValueError: The plan does not fit in the rest of the budget, or a trial does not fit on the nodes.
         """
         todo = agenda(self.study, self.plan, only=self._only, retry_failed=self._retry_failed)
-        self._check_book()
+        require_room(self.study, self.plan)
         self._write_inputs()
         self.resume(todo)
         chosen: Sequence[Trial] | None = None
@@ -176,28 +177,6 @@ class Run(Execution):
             )
         for difference in reconcile(self.plan, entries):
             self.progress.say(f"note: the ledger and the plan differ: {difference}")
-
-    def _check_book(self) -> None:
-        """Check that the plan fits in what the ledger leaves of the study budget.
-
-        Raises:
-            ValueError: It does not fit; the message gives the FLOPs of trials that are not in the plan.
-        """
-        cap, ids = self.plan.study_flops, {trial.trial_id for trial in self.plan.all_trials}
-        others = {
-            entry.what: entry.train_flops
-            for entry in read_entries(self.ledger.path)
-            if entry.entry == "spent" and entry.what not in ids
-        }
-        ahead = sum(t.paid_flops for t in self.plan.trials if t.trial_id not in self.ledger.book.finished)
-        chosen = self.study.declaration.design.adaptive  # it stays within what is left
-        if cap is not None and others and not chosen and self.ledger.book.spent_flops + ahead > cap:
-            raise ValueError(
-                f"{self.ledger.path} holds {format_flops(sum(others.values()))} of {len(others)} trials "
-                f"that are not in this declaration, and {format_flops(ahead)} are still to run: more than "
-                f"the study budget of {format_flops(cap)}. Give the changed study a new name (study:), or "
-                "raise budget.study"
-            )
 
     def _write_inputs(self) -> None:
         folder = self.study.folder

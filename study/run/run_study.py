@@ -22,6 +22,7 @@ from study.state.cell_selection import select_trials
 from study.state.jobs import trial_job
 from study.state.planning.pool_versions import keep_pool_versions
 from study.state.repair import repair_ledger, require_booked, trial_folders
+from study.state.room import require_room
 from study.state.study import Study
 
 _DYING_S = 30.0  # time for a killed driver's workers to notice and exit
@@ -57,6 +58,8 @@ def run_study(  # noqa: PLR0913 - the options of a command
         ValueError: The study can't be run, or another run of it is active.
     """
     _check(study, plan, progress, only=only)
+    if not repair:
+        require_room(study, plan)
     study.folder.mkdir(parents=True, exist_ok=True)
     # The order matters: take the lock before anything is written; build the pool before nodes read it;
     # let the workers of a dead driver exit before their trials' files are read and booked.
@@ -96,6 +99,7 @@ def would_run(
     """
     require_runnable(study.declaration)
     _check_tuning(plan, only=only)
+    require_room(study, plan)
     tuning = None
     if plan.tuning is not None and _tunes(plan, only):
         tuning = tuning_agenda(study, plan.tuning, retry_failed=retry_failed)

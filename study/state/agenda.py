@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from budgets.book.ledger import unpaid
 from budgets.planning.levels.trunks import before
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
@@ -129,9 +130,16 @@ def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None =
     ended = book.finished.keys() - book.open.keys()
     if paid := [trial for trial in to_run if trial.trial_id in ended]:
         yield f"{paid_again(paid)}: `run` asks first, or needs --pay-again"
+    charges = unpaid(book, plan)
+    for charge in charges:
+        yield f"{format_flops(charge.train_flops)} to be charged: {charge.what}"
     if plan.study_flops is not None:
-        left = plan.study_flops - book.spent_flops
-        yield f"{format_flops(max(0, left))} of the study budget of {format_flops(plan.study_flops)} are left"
+        left = plan.study_flops - book.spent_flops - sum(charge.train_flops for charge in charges)
+        after = f" after {plural(len(charges), 'charge')}" if charges else ""
+        yield (
+            f"{format_flops(max(0, left))} of the study budget of {format_flops(plan.study_flops)} are "
+            f"left{after}"
+        )
 
 
 def _trials(study: Study, of: str, todo: Agenda, values: Mapping[str, str]) -> Iterator[str]:
