@@ -6,6 +6,7 @@ Planning is a pure function: the same declaration gives the same plan, in the sa
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.keys import DeclaredKeyError, unusual
@@ -154,7 +155,7 @@ def _fitted(trials: tuple[Trial, ...], beside: int, cap: int, declaration: Decla
         return None
     if beside + _cost(trials) <= cap:
         return None
-    fit = trim(trials, cap - beside)
+    fit = trim(trials, cap - beside, partial(_linked, declaration=declaration))
     if declaration.budget.fit == "refuse" or fit is None:
         raise DeclaredKeyError("budget.study", _too_dear(trials, beside, cap, fit, declaration))
     return fit

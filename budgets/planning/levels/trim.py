@@ -7,12 +7,16 @@ requires.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from budgets.planning.identity import trunk_id
 from budgets.planning.plan import LeftOut
 from budgets.planning.planned_trial import Trial
 from budgets.quantity import format_flops, plural
+
+Link = Callable[[Sequence[Trial]], tuple[Trial, ...]]
+"""Trials → the same trials, each with the shorter one of its trunk that it continues from."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,11 +26,13 @@ class Trimmed:
     Attributes:
         kept: The trials that fit, in the given order.
         dropped: The other trials.
+        saved_flops: Training FLOPs that this saves; those of steps that dropped trials shared are not.
         whole_levels: Levels that were dropped entirely.
     """
 
     kept: tuple[Trial, ...]
     dropped: tuple[Trial, ...]
+    saved_flops: int
     whole_levels: tuple[int, ...]
 
     def sentence(self) -> str:
@@ -37,7 +43,7 @@ class Trimmed:
             f"{plural(number, 'extra seed')} at {format_flops(rank)}"
             for rank, number in sorted(extra.items(), reverse=True)
         ]
-        saved = format_flops(sum(trial.paid_flops for trial in self.dropped))
+        saved = format_flops(self.saved_flops)
         return f"{', '.join(parts)}: {plural(len(self.dropped), 'trial')}, {saved}"
 
     def left_out(self) -> tuple[LeftOut, ...]:
@@ -62,12 +68,13 @@ class Trimmed:
         return trial.cell.level_flops is not None and trial.cell.level_flops in self.whole_levels
 
 
-def trim(trials: Sequence[Trial], room: int) -> Trimmed | None:
+def trim(trials: Sequence[Trial], room: int, link: Link) -> Trimmed | None:
     """Drop trials until the rest costs at most ``room`` training FLOPs.
 
     Args:
         trials: Trials, each cell's seeds in declared order.
         room: Training FLOPs that they may cost together.
+        link: Links the trunks of trials; without a shorter trial the longer ones of its trunk cost more.
 
     Returns:
         The trials that fit; None if one seed of each cell of the lowest level costs too much.
@@ -75,46 +82,60 @@ def trim(trials: Sequence[Trial], room: int) -> Trimmed | None:
     levels = sorted({trial.cell.level_flops for trial in trials if trial.cell.level_flops is not None})
     # Drop 0, 1, 2 … levels from the top until the first seed of each remaining cell fits.
     fewest = {(trial.cell, trial.samples_seen): trial for trial in reversed(trials)}.values()
-    by_level: Counter[int | None] = Counter()
-    for trial in fewest:
-        by_level[trial.cell.level_flops] += trial.paid_flops
-    needed, number = sum(by_level.values()), 0
-    while needed > room and number < len(levels) - 1:
-        number += 1
-        needed -= by_level[levels[-number]]
-    if needed > room:
+    for number in range(max(1, len(levels))):
+        whole = tuple(reversed(levels[len(levels) - number :]))
+        if _cost(link(_without_levels(fewest, whole))) <= room:
+            break
+    else:
         return None
-    whole = tuple(reversed(levels[len(levels) - number :]))
-    top = frozenset(whole)
-    gone = {trial.trial_id for trial in trials if trial.cell.level_flops in top}
-    gone |= _extra_seeds_to_drop([trial for trial in trials if trial.trial_id not in gone], room)
+    kept = _without_extra_seeds(link(_without_levels(trials, whole)), room, link)
+    ids = {trial.trial_id for trial in kept}
     return Trimmed(
-        kept=tuple(trial for trial in trials if trial.trial_id not in gone),
-        dropped=tuple(trial for trial in trials if trial.trial_id in gone),
+        kept=kept,
+        dropped=tuple(trial for trial in trials if trial.trial_id not in ids),
+        saved_flops=_cost(trials) - _cost(kept),
         whole_levels=whole,
     )
 
 
-def _extra_seeds_to_drop(trials: Sequence[Trial], room: int) -> set[str]:
-    """Return ids of the extra seeds to drop until the rest fits; one seed a cell must fit."""
-    over = sum(trial.paid_flops for trial in trials) - room
+def _without_levels(trials: Iterable[Trial], levels: Collection[int]) -> list[Trial]:
+    return [trial for trial in trials if trial.cell.level_flops not in levels]
+
+
+def _without_extra_seeds(trials: Sequence[Trial], room: int, link: Link) -> tuple[Trial, ...]:
+    """Return the trials after as many extra seeds are dropped as needed; one seed a cell must fit."""
+    over = _cost(trials) - room
     earlier: Counter[tuple[object, int]] = Counter()
     extra = []
+    # Dropping a trial changes the cost of its trunk alone.
+    trunks: dict[object, list[Trial]] = defaultdict(list)
     for position, trial in enumerate(trials):
         key = trial.cell, trial.samples_seen
         if earlier[key]:
             extra.append((_cost_rank(trial), earlier[key], position))
         earlier[key] += 1
+        trunks[_trunk(trial)].append(trial)
     gone: set[str] = set()
     # By cost, then by how late the seed is declared: costliest cells and last seeds first.
     for _, _, position in sorted(extra, reverse=True):
         if over <= 0:
             break
-        # Longer trials of its trunk, which cost more, are already gone.
-        over -= trials[position].paid_flops
-        gone.add(trials[position].trial_id)
+        trial = trials[position]
+        before = trunks[_trunk(trial)]
+        rest = [each for each in before if each.trial_id != trial.trial_id]
+        trunks[_trunk(trial)] = rest
+        over -= _cost(link(before)) - _cost(link(rest))
+        gone.add(trial.trial_id)
     assert over <= 0, "one seed a cell fits"
-    return gone
+    return link([trial for trial in trials if trial.trial_id not in gone])
+
+
+def _trunk(trial: Trial) -> str:
+    return trunk_id(trial) if trial.milestone_step else trial.trial_id
+
+
+def _cost(trials: Iterable[Trial]) -> int:
+    return sum(trial.paid_flops for trial in trials)
 
 
 def _cost_rank(trial: Trial) -> int:

@@ -22,6 +22,7 @@ from runners.results import LEFT_OUT_COLUMNS, PLAN_COLUMNS, left_out_row, plan_r
 from runners.trials.speed.throughput import predict_s, read_calibration, slow_loading
 from study.declare.yaml_reader import errors_with_line
 from study.state.planning.counted_models import count_models
+from study.state.planning.kept_trunks import with_kept_trunks
 from study.state.planning.read_facts import study_facts
 from study.state.planning.speeds import device_throughput
 from study.state.planning.tuning_table import read_scores
@@ -107,7 +108,7 @@ def _plan(study: Study) -> Plan:
     )
     slow = slow_loading(plan.trials, read_calibration(study.calibration))
     wide = _wide(plan, declaration.cluster)
-    return replace(plan, warnings=(*plan.warnings, *slow, *wide))
+    return with_kept_trunks(study, replace(plan, warnings=(*plan.warnings, *slow, *wide)))
 
 
 def _wide(plan: Plan, cluster: Cluster | None) -> Iterator[str]:

@@ -10,6 +10,7 @@ import pytest
 from analysis.answers.cost import totals
 from budgets.book.book import Book
 from budgets.book.ledger import read_entries
+from budgets.quantity import format_flops
 from runners.results import read_json_lines, read_table
 from runners.trials.records.meter import read_meter
 from runners.trials.records.trial_files import milestone
@@ -116,6 +117,33 @@ def test_levels_added_above_cost_what_they_add_and_a_lost_milestone_is_waste(
     book = booked(folder)
     assert book == {"spent": before["spent"] + paid, "wasted": steps * step}
     assert metered(folder) == sum(book.values())
+
+
+def test_a_level_between_two_that_have_ended_costs_all_of_its_steps_and_is_no_waste(
+    pool: Path, tmp_path: Path, run: Run, alone: pd.DataFrame
+) -> None:
+    first, _, last = LEVELS.split(", ")
+    run(f"run {declare(tmp_path, pool, 'tiny', f'{first}, {last}')} --results {tmp_path} --backend local")
+    before = booked(tmp_path / "tiny")
+    declaration = declare(tmp_path, pool, "tiny")
+    ((_, missing),) = alone[alone["level_flops"] == 7e9].iterrows()
+    needed = before["spent"] + int(missing["train_flops"])
+
+    text = declaration.read_text(encoding="utf-8")
+    declaration.write_text(text.replace("study: 10 TFLOP", f"study: {needed - 1}"), encoding="utf-8")
+    for command in ("run", "run --dry-run"):
+        said = run(f"{command} {declaration} --results {tmp_path} --backend local", code=2)
+        assert f"this declaration needs {format_flops(needed)}: more than the study budget of" in said
+    declaration.write_text(text.replace("study: 10 TFLOP", f"study: {needed}"), encoding="utf-8")
+    said = run(f"plan {declaration} --results {tmp_path}")
+    assert "1 trial of trunks, such as " in said
+    assert f"{format_flops(needed)} of training in all" in said
+    said = run(f"run {declaration} --results {tmp_path} --backend local")
+
+    assert "the ledger and the plan differ" not in said
+    check_against(alone, tmp_path / "tiny")
+    assert booked(tmp_path / "tiny") == {"spent": needed, "wasted": 0}
+    assert metered(tmp_path / "tiny") == needed
 
 
 def test_a_trunk_that_diverges_ends_its_longer_trials_once(pool: Path, tmp_path: Path, run: Run) -> None:

@@ -77,3 +77,26 @@ def test_trials_dropped_from_a_trunk_save_what_they_add_to_it() -> None:
         (0, levels[2]),
     ]
     assert plan.train_flops == pytest.approx(680 * GFLOP, rel=2e-3)
+
+
+def test_a_level_dropped_below_a_trial_without_level_saves_only_its_cooldown() -> None:
+    levels = (100 * GFLOP, 200 * GFLOP, 400 * GFLOP)
+    blocks = [
+        GridBlock(architectures=LADDER[:1], sizes=(60_000,), regime=regime)
+        for regime in ("fixed-compute", "one-epoch")
+    ]
+
+    def within(cap: int, *seeds: int) -> Plan:
+        training = Training(lr_peak=dict.fromkeys(LADDER, 1e-3), recipe=TRUNK)
+        budget = {"levels": levels, "seeds": seeds, "study_flops": cap * GFLOP, "fit": "drop"}
+        return plan_of(declare(*blocks, training=training, **budget), pairs=60_000)
+
+    # One epoch costs 421 GFLOP, and the cooldown of each level a fifth of it: 561 GFLOP in all.
+    assert within(562, 0).train_flops == pytest.approx(561 * GFLOP, rel=2e-3)
+    one, two = within(490, 0), within(1_050, 0, 1)
+    assert one.train_flops == pytest.approx(481 * GFLOP, rel=2e-3)
+    assert "the whole level 400 GFLOP: 1 trial, 79.9" in one.warnings[0]
+    assert two.train_flops == pytest.approx((561 + 460) * GFLOP, rel=2e-3)
+    assert "1 extra seed at 420.8 GFLOP: 1 trial, 101 GFLOP" in two.warnings[0]
+    with pytest.raises(ValueError, match="Dropping extra seeds and upper levels is not enough"):
+        within(400, 0)

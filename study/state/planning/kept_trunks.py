@@ -1,0 +1,69 @@
+"""Trunks of a study that has begun to run: which trials can still continue from a shorter one."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from budgets.planning.levels.trunks import before
+from budgets.planning.plan import Plan
+from budgets.planning.planned_trial import Trial
+from budgets.quantity import format_flops, plural
+from runners.trials.records.trial_files import kept_steps, milestone
+from study.state.study import Study
+
+
+def with_kept_trunks(study: Study, plan: Plan) -> Plan:
+    """Return the plan with the steps that trials share in fact.
+
+    A milestone is removed when the next longer trial of its trunk has reached its own. So a trial that is
+    declared later, between two that have ended, trains all of its steps; and an ended trial has paid what the
+    ledger says, whatever stands between it and its trunk by now.
+    """
+    if not any(trial.previous for trial in plan.trials):
+        return plan
+    book = study.book()
+    trials = {trial.trial_id: trial for trial in plan.trials}
+    paid = {what: held.reserved for what, held in book.open.items() if kept_steps(study.trial_folder(what))}
+    paid |= book.finished
+    between = {
+        each.trial_id for what in book.finished.keys() & trials for each in before(trials[what], trials)
+    }
+    linked, alone = [], []
+    for trial in plan.trials:
+        found = trial
+        if trial.paid_flops < paid.get(trial.trial_id, 0):
+            found = _as_paid(trial, before(trial, trials), paid[trial.trial_id])
+        elif trial.trial_id in between - paid.keys() and trial.previous:
+            found = _from_milestone(study, trial, before(trial, trials), paid)
+            if found is not trial:
+                alone.append(found)
+        linked.append(found)
+    if not alone:
+        return replace(plan, trials=tuple(linked))
+    cost = format_flops(sum(trial.paid_flops for trial in alone))
+    note = (
+        f"{plural(len(alone), 'trial')} of trunks, such as {alone[0].cell}, come between trials that have "
+        f"ended, whose milestones are gone: steps are trained again, which costs {cost} in all"
+    )
+    return replace(plan, trials=tuple(linked), warnings=(*plan.warnings, note))
+
+
+def _as_paid(trial: Trial, shorter: Iterable[Trial], flops: int) -> Trial:
+    """Return a trial that continues from the trial that it did, by what it paid."""
+    return next((each for each in _choices(trial, shorter) if each.paid_flops == flops), trial)
+
+
+def _from_milestone(study: Study, trial: Trial, shorter: Iterable[Trial], paid: Mapping[str, int]) -> Trial:
+    """Return a trial that continues from the longest one that has its milestone, or has not ended."""
+    for each in _choices(trial, shorter):
+        last = each.previous
+        if not last or last not in paid or milestone(study.trial_folder(last)) is not None:
+            return trial if last == trial.previous else each
+    raise AssertionError("the last choice continues from no trial")
+
+
+def _choices(trial: Trial, shorter: Iterable[Trial]) -> Iterable[Trial]:
+    """Yield a trial as it continues from each shorter one, and from none."""
+    for each in shorter:
+        shared = each.milestone_step * each.batch_size
+        yield replace(trial, previous=each.trial_id, shared_samples=shared)
+    yield replace(trial, previous="", shared_samples=0)
