@@ -150,7 +150,7 @@ class Declaration:
                 "levels (training FLOPs of a trial), a study budget (study:) to choose them from, or both"
             )
             yield "budget", f"budget needs {wanted}"
-        yield from self._design(levels)
+        yield from self.design_clashes(levels)
         if self.tuning is not None:
             yield from self._tuning(self.tuning)
         if self.resources.auto and self.cluster is None:
@@ -167,8 +167,11 @@ class Declaration:
         for at, rule in self._rules():
             yield from self._unlisted(f"{at}.levels", rule.levels)
 
-    def _design(self, levels: tuple[int, ...]) -> Clashes:
-        """Yield questions about unknown levels, and a forecast within the levels or too far beyond them."""
+    def design_clashes(self, levels: tuple[int, ...]) -> Clashes:
+        """Yield questions about unknown levels, and a forecast within the levels or too far beyond them.
+
+        Without declared levels nothing is known yet; the planner asks again with those that it has chosen.
+        """
         strange = [level for level in self.design.best if levels and level not in levels]
         if strange:
             listed = ", ".join(map(format_flops, levels))

@@ -68,6 +68,8 @@ def make_plan(  # noqa: PLR0913 - each argument is a fact that the plan depends 
     chosen = not levels and any(block.regime == "fixed-compute" for block in declaration.grid)
     if chosen:
         levels = _chosen_levels(grid, beside)
+        for key, problem in declaration.design_clashes(levels):
+            raise DeclaredKeyError(key, problem)
         notes.append(
             f"levels chosen: the highest {len(levels)} at a ratio of {declaration.budget.ladder.ratio:g} "
             f"whose grid fits the study budget: {', '.join(map(format_flops, levels))}"

@@ -29,7 +29,7 @@ from study.run.choosing import Chooser
 from study.run.execution import Execution, RunSummary
 from study.run.site import Site
 from study.show.progress import Progress
-from study.state.agenda import Agenda, agenda
+from study.state.agenda import Agenda, agenda, lost_checkpoints
 from study.state.design import course
 from study.state.environment import environment
 from study.state.planning.plan_study import plan_tables
@@ -102,6 +102,8 @@ class Run(Execution):
 
     def resume(self, todo: Agenda) -> None:
         """Take over the results of earlier runs, also of trials that are no longer in the plan."""
+        for line in lost_checkpoints(self.study, self.plan, self.ledger.book):
+            self.progress.say(f"note: {line}")
         known = {trial.trial_id for trial in self.plan.all_trials}
         for trial_id in sorted(self.ledger.book.open.keys() - known):
             self.keeper.left_behind(trial_id)

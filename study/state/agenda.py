@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from budgets.book.book import Book
 from budgets.book.ledger import unpaid
 from budgets.planning.levels.trunks import before
 from budgets.planning.plan import Plan
@@ -10,7 +11,8 @@ from budgets.planning.planned_trial import Trial
 from budgets.planning.tuned.tuning_plan import TuningPlan
 from budgets.planning.tuned.wording import words
 from budgets.quantity import format_flops, format_seconds, plural
-from runners.trials.records.trial_files import Outcome
+from runners.trials.records.meter import read_meter
+from runners.trials.records.trial_files import Outcome, kept_steps
 from runners.trials.speed.throughput import predict_s
 from study.state.cell_selection import select_trials
 from study.state.planning.speeds import measured_throughput
@@ -130,6 +132,7 @@ def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None =
     ended = book.finished.keys() - book.open.keys()
     if paid := [trial for trial in to_run if trial.trial_id in ended]:
         yield f"{paid_again(paid)}: `run` asks first, or needs --pay-again"
+    yield from lost_checkpoints(study, plan, book)
     charges = unpaid(book, plan)
     for charge in charges:
         yield f"{format_flops(charge.train_flops)} to be charged: {charge.what}"
@@ -139,6 +142,21 @@ def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None =
         yield (
             f"{format_flops(max(0, left))} of the study budget of {format_flops(plan.study_flops)} are "
             f"left{after}"
+        )
+
+
+def lost_checkpoints(study: Study, plan: Plan, book: Book) -> Iterator[str]:
+    """Yield a line for each interrupted trial that the plan lacks, whose work a run gives up."""
+    known = {trial.trial_id for trial in plan.all_trials}
+    for trial_id in sorted(book.open.keys() - known):
+        folder = study.trial_folder(trial_id)
+        if not kept_steps(folder) or (folder / "result.json").exists():
+            continue
+        count = read_meter(folder)
+        flops = book.open[trial_id].reserved if count is None else count.train_flops
+        yield (
+            f"trial {trial_id} was interrupted and is not in this declaration: its checkpoint is removed and "
+            f"its {format_flops(flops)} are booked as wasted"
         )
 
 

@@ -9,6 +9,7 @@ through both optima in logarithms gives the other rates (`budgets.planning.tuned
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from budgets.declaration.keys import DeclaredKeyError
 from budgets.planning.feasibility import reason_against
 from budgets.planning.grid import Grid, GridCell, TuningPoint
 from budgets.planning.planned_trial import Combination
@@ -33,11 +34,16 @@ def tuned_cells(grid: Grid, levels: tuple[int, ...]) -> dict[TuningPoint, GridCe
             if combination in found
         }
     cells = _cheapest(grid, levels, None)
-    families = {_family(grid, combination) for combination in cells if combination[0] in tuning.sizes}
+    families = {each[0]: _family(grid, each) for each in cells if each[0] in tuning.sizes}
+    if len(set(families.values())) > 1:
+        found = ", ".join(f"{name} ({family})" for name, family in families.items())
+        raise DeclaredKeyError(
+            "tuning.sizes", f"tuning.sizes: {found} are of different families, so no line joins their rates"
+        )
     return {
         (*combination, None): found
         for combination, found in cells.items()
-        if combination[0] in tuning.sizes or _family(grid, combination) not in families
+        if combination[0] in tuning.sizes or _family(grid, combination) not in families.values()
     }
 
 
@@ -145,24 +151,30 @@ def neighbours(
     """
     largest = max((on.cell.level_flops or 0 for on in cells), default=0)
     found: list[list[Tried]] = []
-    every: list[list[Tried]] = []
+    every: list[list[Tried]] = []  # of the level with most combinations; of several, of the lowest
+    above: set[Combination] = set()
     # From the top down: a lower level is taken only if more combinations fit there.
     for level in sorted((each for each in levels if each > largest), reverse=True):
-        every = [_around(grid, on, tuned) for on in _cheapest(grid, levels, (level,)).values()]
+        here = [_around(grid, on, tuned) for on in _cheapest(grid, levels, (level,)).values()]
         fits, left = [], room
-        for points in every:
+        for points in here:
             if cost_of(points) <= left:
                 fits.append(points)
                 left -= cost_of(points)
         found = max(found, fits, key=len)  # of equal lengths, `max` takes the first
+        every = max(here, every, key=len)
+        above.update(map(combination_of, here))
     checked = set(map(combination_of, found))
     dear = [points for points in every if combination_of(points) not in checked]
-    small = [
+    others = [
         combination
         for combination in _cheapest(grid, levels, None)
         if combination not in {*checked, *map(combination_of, dear)}
     ]
+    small = [each for each in others if each not in above]
     said = [f"{_named(small)}: no cell at a level above those used for tuning"] if small else []
+    if elsewhere := [each for each in others if each in above]:
+        said.append(f"{_named(elsewhere)}: no cell at the level at which most rates can be checked")
     if dear:
         assert grid.declaration.budget.study_flops is not None, "the room is a share of it"
         cost = sum(map(cost_of, every))

@@ -146,7 +146,7 @@ def _planned(study: Study) -> pd.DataFrame:
         for name, phase in tables.items()
         if (study.folder / name).exists()
     ]
-    return pd.concat(parts, ignore_index=True).drop_duplicates("trial", ignore_index=True)
+    return pd.concat(parts, ignore_index=True).drop_duplicates("trial", keep="last", ignore_index=True)
 
 
 def _without_room(

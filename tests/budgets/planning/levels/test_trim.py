@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budgets.declaration.declaration import Declaration
-from budgets.declaration.sections import GridBlock, Ladder
+from budgets.declaration.keys import DeclaredKeyError
+from budgets.declaration.sections import Design, GridBlock, Ladder
 from budgets.planning.plan import Charge, Plan
 from tests.budgets.plans import GFLOP, LADDER, declare, plan_of
 
@@ -29,6 +30,21 @@ def test_highest_ladder_whose_grid_fits_the_study_budget_is_chosen() -> None:
     assert top % step == 0
     assert cost_of(tuple((top + step) // 2**k for k in range(4))) > cap
     assert plan.warnings[0].startswith("levels chosen: the highest 4 at a ratio of 2 whose grid fits")
+
+
+def test_questions_of_a_design_are_held_against_the_levels_that_were_chosen() -> None:
+    def asked(**design: object) -> Plan:
+        design = {"adaptive": True} | design
+        return plan_of(declare(levels=(), study_flops=20_000 * GFLOP, design=Design(**design)))  # type: ignore[arg-type]
+
+    levels = asked().levels
+    assert asked(best=levels[:1], forecast=20 * levels[-1]).levels == levels
+    with pytest.raises(DeclaredKeyError, match=r"design\.best: 7 GFLOP is not a level of the study"):
+        asked(best=(7 * GFLOP,))
+    with pytest.raises(
+        DeclaredKeyError, match=r"must be beyond the largest level, .* and at most 30 times that"
+    ):
+        asked(forecast=31 * levels[-1])
 
 
 def test_number_and_ratio_of_the_levels_may_be_declared() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from budgets.declaration.declaration import Declaration
+from budgets.declaration.keys import DeclaredKeyError
 from budgets.declaration.recipe import Recipe
 from budgets.declaration.sections import GridBlock, Training, Tuning
 from budgets.planning.facts import PoolFacts
@@ -241,3 +242,40 @@ def test_levels_with_rates_of_their_own_share_no_trunk_and_are_paid_in_full() ->
             "levels share no trunk (training.schedule) and are paid in full" in w for w in each.warnings
         )
     assert len(set(rates(plan).values())) == 3
+
+
+def test_sizes_of_two_families_are_refused() -> None:
+    sizes = ("mini-ViT-XXS-8", "mini-ConvNeXt")
+    with pytest.raises(
+        DeclaredKeyError, match=r"mini-ViT-XXS-8 \(vit\), mini-ConvNeXt \(convnext\) are of different"
+    ):
+        planned(declared(architectures=sizes, sizes=sizes))
+
+
+def test_a_rate_with_a_cell_above_is_not_said_to_have_none() -> None:
+    blocks = (
+        GridBlock(architectures=LADDER[:1]),
+        GridBlock(architectures=LADDER[1:2], levels=(LEVELS[0], LEVELS[2])),
+    )
+    declaration = replace(declared(check=0.05), grid=blocks)  # a trial of each at 400 GFLOP costs 2.4 TFLOP
+    plan = tuned(declaration, lambda _: 2e-3)
+
+    assert plan.tuning is not None
+    assert {check.cell.architecture for check in plan.tuning.checks} <= {LADDER[0]}
+    (said,) = plan.tuning.left_out
+    assert said.startswith(
+        f"{LADDER[1]} with clip: tuning.check sets 1 TFLOP aside, but all combinations at 400"
+    )
+    assert said.endswith("raise it to at least 12%")
+
+
+def test_a_trial_of_check_and_grid_costs_what_the_check_pays() -> None:
+    training = Training(lr_peak={}, recipe=Recipe(schedule="trunk", warmup_samples=640))
+    plan = tuned(replace(declared(check=0.1, seeds=(0,)), training=training), lambda _: 2e-3)
+
+    assert plan.tuning is not None
+    grid = {trial.trial_id: trial for trial in plan.trials}
+    (both,) = [trial for trial in plan.tuning.neighbours if trial.trial_id in grid]
+    assert grid[both.trial_id].paid_flops < both.paid_flops == both.train_flops
+    paid = {trial.trial_id: trial.paid_flops for trial in (*plan.tuning.trials, *plan.tuning.neighbours)}
+    assert plan.train_flops == sum({**{t.trial_id: t.paid_flops for t in plan.trials}, **paid}.values())

@@ -34,6 +34,7 @@ from study.storage.lock import only_run
 from tests.progress import progress
 from tests.study.conftest import study_in, write_declaration
 
+TUNING = "tuning: {share: 10%, fields: {lr_peak: [1e-3, 2e-3]}, levels: [5 GFLOP, 20 GFLOP]}\n"
 KIND = ("mini-ViT-XXS-8", "clip")
 
 
@@ -282,14 +283,22 @@ def test_a_watcher_waits_for_the_plan_and_ends_with_the_run(
     assert 0 < shown.index("running: process") < shown.index("no run is active: `run` continues with")
 
 
+def test_a_trial_of_tuning_and_grid_is_shown_with_the_grid(
+    started: tuple[Study, Plan], tmp_path: Path
+) -> None:
+    study, plan = started
+    write_table(study.folder / "tuning-plan.parquet", plan_tables(plan)[0])
+    declaration = tmp_path / "tiny.yaml"
+    declaration.write_text(declaration.read_text() + TUNING)
+    tuned = replace(study, declaration=load_declaration(declaration))
+    assert [level["name"] for level in json.loads(status_json(tuned))["levels"]] == ["5 GFLOP", "20 GFLOP"]
+
+
 def test_before_its_grid_a_tuned_study_has_no_results(started: tuple[Study, Plan], tmp_path: Path) -> None:
     study, _ = started
     (study.folder / "plan.parquet").rename(study.folder / "tuning-plan.parquet")
     declaration = tmp_path / "tiny.yaml"
-    declaration.write_text(
-        declaration.read_text()
-        + "tuning: {share: 10%, fields: {lr_peak: [1e-3, 2e-3]}, levels: [5 GFLOP, 20 GFLOP]}\n"
-    )
+    declaration.write_text(declaration.read_text() + TUNING)
     tuned = replace(study, declaration=load_declaration(declaration))
     with pytest.raises(
         ValueError, match=r"no results of its grid yet, only of its tuning; `python .* continues"

@@ -1,0 +1,107 @@
+"""What a changed declaration may cost: a plan without room in the ledger is refused before it is paid for."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from budgets.book.ledger import Ledger
+from budgets.planning.plan import Charge, Plan
+from budgets.quantity import format_flops
+from runners.host.files import write_json
+from study.declare.load import load_declaration
+from study.state.agenda import agenda, agenda_lines, lost_checkpoints
+from study.state.planning.plan_study import plan_study
+from study.state.room import require_room
+from study.state.study import Study
+from tests.study.conftest import Run, study_in, write_declaration
+
+TERA = 10**12
+
+
+@pytest.fixture
+def planned(pool: Path, tmp_path: Path) -> tuple[Study, Plan]:
+    """Return a study of four trials and 10 TFLOP, whose ledger is empty, and its plan."""
+    declaration = write_declaration(tmp_path, pool, levels="5 GFLOP, 20 GFLOP", seeds="0, 1")
+    study = study_in(declaration=load_declaration(declaration), folder=tmp_path / "tiny", pools=tmp_path)
+    study.folder.mkdir()
+    return study, plan_study(study)
+
+
+def charge(name: str, flops: int) -> Charge:
+    return Charge(what=name, train_flops=flops, evaluation_flops=0)
+
+
+def test_charges_and_losses_of_an_earlier_declaration_count(planned: tuple[Study, Plan]) -> None:
+    study, plan = planned
+    require_room(study, plan)
+    ledger = Ledger(study.ledger, 10 * TERA)
+    ledger.charge(replace(plan, charges=(charge("scorer, for old", 6 * TERA),)))
+    ledger.reserve("an earlier trial", TERA)
+    ledger.waste("an earlier trial", 3 * TERA)
+    ledger.settle("an earlier trial", train_flops=0, evaluation_flops=0)
+    require_room(study, plan)
+
+    scored = replace(plan, charges=(charge("scorer, for new", TERA),))
+    needed = format_flops(TERA + plan.train_flops)
+    with pytest.raises(
+        ValueError, match=f"needs {needed}, and 9 TFLOP in .*ledger.jsonl are not for it: more"
+    ):
+        require_room(study, scored)
+    adaptive = replace(study.declaration, design=replace(study.declaration.design, adaptive=True))
+    require_room(replace(study, declaration=adaptive), scored)
+    with pytest.raises(
+        ValueError, match=r"not for it: more than the study budget of 10 TFLOP\. Give a changed"
+    ):
+        require_room(replace(study, declaration=adaptive), replace(plan, charges=(charge("new", TERA + 1),)))
+    with pytest.raises(
+        ValueError, match=r"'scorer, for new' needs 1 TFLOP, but only 999\.9 GFLOP of the study"
+    ):
+        Ledger(study.ledger, 10 * TERA - 10**8).charge(scored)
+
+
+def test_losses_of_the_plans_own_trials_do_not_refuse_it(planned: tuple[Study, Plan]) -> None:
+    study, plan = planned
+    first, ledger = plan.trials[0], Ledger(study.ledger, 10 * TERA)
+    ledger.reserve(first.trial_id, first.paid_flops)
+    ledger.waste(first.trial_id, 10 * TERA)
+    require_room(study, plan)
+
+
+def test_run_and_dry_run_are_refused_before_anything_is_written(pool: Path, tmp_path: Path, run: Run) -> None:
+    declaration = write_declaration(tmp_path, pool)
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    plan = plan_study(study_in(declaration=load_declaration(declaration), folder=folder, pools=tmp_path))
+    Ledger(folder / "ledger.jsonl", None).charge(
+        replace(plan, charges=(charge("an older scorer", 10 * TERA),))
+    )
+    before = sorted(folder.iterdir())
+    for command in ("run", "run --dry-run"):
+        said = run(f"{command} {declaration} --results {tmp_path} --backend local", code=2)
+        assert "10 TFLOP in" in said
+        assert "more than the study budget of 10 TFLOP" in said
+    assert sorted(folder.iterdir()) == before
+
+
+def test_a_dry_run_tells_what_will_be_charged_and_given_up(planned: tuple[Study, Plan]) -> None:
+    study, plan = planned
+    scored = replace(plan, charges=(charge("quality scorer", 3 * TERA),))
+    lines = list(agenda_lines(study, scored, agenda(study, scored)))
+    assert "3 TFLOP to be charged: quality scorer" in lines
+    assert lines[-1] == "7 TFLOP of the study budget of 10 TFLOP are left after 1 charge"
+
+    gone, ledger = plan.trials[-1], Ledger(study.ledger, 10 * TERA)
+    fewer = replace(plan, trials=plan.trials[:-1])
+    ledger.reserve(gone.trial_id, gone.paid_flops)
+    assert not list(lost_checkpoints(study, fewer, study.book()))
+    folder = study.trial_folder(gone.trial_id)
+    folder.mkdir(parents=True)
+    (folder / "checkpoint-0000000040-abc.pt").touch()
+    (line,) = lost_checkpoints(study, fewer, study.book())
+    assert line.startswith(f"trial {gone.trial_id} was interrupted and is not in this declaration")
+    assert line.endswith(f"its {format_flops(gone.paid_flops)} are booked as wasted")
+    assert line in list(agenda_lines(study, fewer, agenda(study, fewer)))
+    assert not list(lost_checkpoints(study, plan, study.book()))
+    write_json(folder / "result.json", {})
+    assert not list(lost_checkpoints(study, fewer, study.book()))
