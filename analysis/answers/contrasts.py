@@ -94,6 +94,11 @@ def _pool_comparisons(draws: CellDraws) -> list[Comparison]:
     return found
 
 
+def _changing(comparison: Comparison) -> set[str]:
+    """Return the columns that differ between comparisons of one kind; pairs grow with an epoch's budget."""
+    return {"budget"} | ({"subset_size"} if comparison.held["regime"] == "one-epoch" else set())
+
+
 def densest(found: list[Comparison]) -> list[Comparison]:
     """Return the comparisons that share the fixed parts under which most cells are compared, by budget.
 
@@ -101,7 +106,9 @@ def densest(found: list[Comparison]) -> list[Comparison]:
     """
 
     def way(comparison: Comparison) -> tuple[str, ...]:
-        return tuple(f"{name}={value}" for name, value in comparison.held.items() if name != "budget")
+        return tuple(
+            f"{name}={value}" for name, value in comparison.held.items() if name not in _changing(comparison)
+        )
 
     ways: dict[tuple[str, ...], list[Comparison]] = {}
     for comparison in found:
@@ -253,8 +260,11 @@ def _state(draws: CellDraws, table: pd.DataFrame, axis: str, planned: int) -> St
             text = f"No answer yet: none of {plural(planned, 'planned comparison')} has two finished sides."
         return Statement(title=_title(draws, axis), verdict="undecided", held="", steps=(), text=text)
     dense = densest(comparisons(draws, axis))
-    held = held_text(dense[0].held)
-    shown = [row for row in rows if row["held"] == held and row["regime"] == dense[0].held["regime"]]
+    held = held_text(
+        {name: value for name, value in dense[0].held.items() if name not in _changing(dense[0])}
+    )
+    texts = {held_text(each.held) for each in dense}
+    shown = [row for row in rows if row["held"] in texts and row["regime"] == dense[0].held["regime"]]
     steps = tuple(
         f"{budget_text(row['regime'], row['budget'])}: {row['best']} ({_confidence(row, draws.error_unit)})"
         for row in sorted(shown, key=lambda row: row["budget"])

@@ -115,10 +115,10 @@ def _members(probability: Floats, draws: Floats, leader: int) -> tuple[int, ...]
 def _judge(
     draws: CellDraws, leader: int, runner_up: int | None, members: tuple[int, ...]
 ) -> tuple[Verdict, str]:
-    error, source = draws.column("error"), draws.source
+    source = draws.source
     if runner_up is None:
         return "undecided", "only one configuration was measured here, so there is nothing to compare it with"
-    ahead = float(error[runner_up] - error[leader])
+    ahead, beyond = _gap(draws, leader, runner_up)[0], _is_beyond(draws, runner_up)
     gap = draws.error_unit.gap(ahead, fine=ahead < _SMALL)
     if source == "none":
         noise = "its runs agree exactly, so" if draws.cells["runs"].max() > 1 else "but"
@@ -141,7 +141,25 @@ def _judge(
         return "undecided", f"ahead by {gap}, but {lost}"
     single = draws.cells["runs"].to_numpy(np.int64)[[leader, runner_up]].min() == 1
     borrowed = " as measured on other cells, since one of the two has a single run" if single else ""
-    return "clear", f"ahead by {gap}, outside the noise between seeds{borrowed}"
+    read = ", as the runner-up, which was run at less compute only, may have fallen by then" if beyond else ""
+    return "clear", f"ahead by {gap}{read}, outside the noise between seeds{borrowed}"
+
+
+def _is_beyond(draws: CellDraws, place: int) -> bool:
+    """Return whether a configuration was run at less compute only, see `read_off.at_compute`."""
+    return "beyond" in draws.cells and bool(draws.cells["beyond"].iloc[place])
+
+
+def _gap(draws: CellDraws, leader: int, other: int) -> tuple[float, float]:
+    """Return the distance of another configuration to the leader, and its error.
+
+    Beyond its last cell its measured value is an upper bound, so the middle of its draws counts.
+    """
+    error = draws.column("error")
+    if _is_beyond(draws, other) and len(draws.draws):
+        there = draws.draws[:, other]
+        return float(np.median(there - draws.draws[:, leader])), float(np.median(there))
+    return float(error[other] - error[leader]), float(error[other])
 
 
 def frontier(draws: CellDraws) -> pd.DataFrame:
@@ -320,11 +338,12 @@ def choice_columns(draws: CellDraws, choice: Choice, names: list[str]) -> dict[s
     }  # fmt: skip
     if choice.runner_up is not None:
         other = choice.runner_up
+        gap, other_error = _gap(draws, choice.leader, other)
         gap_low, gap_high = interval(draws.draws[:, other] - draws.draws[:, choice.leader])
         row |= {
-            "runner_up": names[other], "runner_up_error": float(error[other]),
+            "runner_up": names[other], "runner_up_error": other_error,
             "runner_up_probability": float(choice.probability[other]),
-            "gap": float(error[other] - error[choice.leader]), "gap_low": gap_low, "gap_high": gap_high,
+            "gap": gap, "gap_low": gap_low, "gap_high": gap_high,
         }  # fmt: skip
     tied = "; ".join(names[position] for position in choice.members) if choice.verdict == "tie" else ""
     return row | {"verdict": choice.verdict, "tied": tied, "reason": choice.reason}

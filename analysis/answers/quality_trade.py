@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.arrays import Floats, Indices
-from analysis.cells.bootstrap import CellDraws
+from analysis.cells.bootstrap import CellDraws, stream
 from analysis.cells.intervals import COVERAGE, column_intervals, interval
 from analysis.labels import quality_fraction
 from budgets.quantity import plural
@@ -86,7 +86,9 @@ def _trade(draws: CellDraws, along: str, held: Mapping[str, Any]) -> QualityTrad
     low = high = float("nan")
     lows = highs = np.full(len(x), np.nan)
     if draws.source == "runs":
-        low, high = interval(slopes[1:])
+        # The true best fraction lies anywhere between those tried.
+        between = _between(np.log(chosen[1:]), np.log(compared))
+        low, high = interval(between @ centred / (centred @ centred))
         lows, highs = column_intervals(chosen[1:])
     frame = pd.DataFrame({"x": x, "fraction": chosen[0], "low": lows, "high": highs})
     verdict, reason = _judge(slopes[1:], draws.source == "runs", len(x))
@@ -94,6 +96,18 @@ def _trade(draws: CellDraws, along: str, held: Mapping[str, Any]) -> QualityTrad
         along=along, held=held, best=frame, slope=float(slopes[0]), slope_low=low, slope_high=high,
         verdict=verdict, reason=reason,
     )  # fmt: skip
+
+
+def _between(chosen: Floats, tried: Floats) -> Floats:
+    """Move each drawn best fraction, in logarithms, to anywhere nearer to it than to the others tried.
+
+    The smallest and the largest lie in the middle of such an interval, too.
+    """
+    middle = (tried[1:] + tried[:-1]) / 2
+    edges = np.concatenate([[2 * tried[0] - middle[0]], middle, [2 * tried[-1] - middle[-1]]])
+    place = np.searchsorted(middle, chosen)
+    share = stream("best fraction").random(chosen.shape)
+    return np.asarray(edges[place] + share * (edges[place + 1] - edges[place]), dtype=np.float64)
 
 
 def _comparable(

@@ -69,10 +69,11 @@ def forecasts(draws: CellDraws, found: Holdout, *, metric: str) -> FigureData | 
     if found.reason:
         return Missing(title=title, reason=found.reason)
     compared = [row["law"] for row in records(found.scores) if row["compared"]]
-    # The laws with the smallest misses, and the last level, the baseline that a law must beat.
-    shown = [law for place, law in enumerate(compared) if place < _LAWS - 1 or law == LAST][:_LAWS]
-    # The chosen laws are drawn last, on top of the others.
-    shown.sort(key=lambda law: law in {choice.form.name for choice in found.choices.values()})
+    # The chosen laws, the last level as a baseline, and the others with the smallest misses; drawn in the
+    # opposite order, so that the chosen ones lie on top.
+    chosen = {choice.form.name for choice in found.choices.values()}
+    shown = sorted(compared, key=lambda law: (law not in chosen, law != LAST))[:_LAWS]
+    shown.sort(key=lambda law: law in chosen)
     rows: list[dict[str, Any]] = []
     for law in shown:
         rows += [_forecast(draws, point) for point in records(found.points[found.points["law"] == law])]

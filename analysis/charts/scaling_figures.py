@@ -15,6 +15,7 @@ from analysis.sizes.compute_optimal import Slope
 from analysis.sizes.scaling_exponents import APPROACHES, Growth, judged
 from budgets.quantity import format_flops, plural
 
+_LARGEST = 700.0  # of an exponent
 _BEYOND = 10.0
 """Factor of compute by which the lines are drawn beyond the data, without a target."""
 _WORDS = {"N": ("model size", "model-size"), "D": ("samples", "samples")}
@@ -94,7 +95,7 @@ def _panel(
     fixed = {"panel": f"{approach}, {what} ∝ C^{exponent:.2f}{bracket}", "series": one.family}
     low, high = slope.within
     rows: list[dict[str, Any]] = []
-    beyond = high + np.log(_BEYOND) if target_flops is None else np.log(target_flops)
+    beyond = high + np.log(_BEYOND) if target_flops is None else np.log(float(target_flops))
     parts = [("law", low, high), *([("extrapolation", high, beyond)] if beyond > high else [])]
     for mark, start, end in parts:
         log_c = np.linspace(start, end, 40)
@@ -131,4 +132,5 @@ def _point(row: dict[str, Any], one: Growth, what: str) -> dict[str, Any]:
 
 def _converted(log_n: Floats, log_c: Floats, one: Growth, what: str) -> Floats:
     """Return N, or D = C ÷ (training FLOPs per sample of a model of size N)."""
-    return np.exp(log_c - np.log(one.flops_per_size) - log_n if what == "D" else log_n)
+    found = log_c - np.log(one.flops_per_size) - log_n if what == "D" else log_n
+    return np.exp(np.clip(found, -_LARGEST, _LARGEST))

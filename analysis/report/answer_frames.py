@@ -96,7 +96,7 @@ FRAMES: Mapping[str, tuple[str, ColumnMeanings]] = {
             "form": ("Name of its form, see [Method](method.md#forms)", ""),
             "status": ("`ok`, or what the data do not support", ""),
             "floor": ("E: error at infinite x", "fraction"),
-            "floor_low": ("Lower end of the interval of E", "fraction"),
+            "floor_low": ("Lower end of the interval of E; NaN without E in the form", "fraction"),
             "floor_high": ("Upper end of the interval of E", "fraction"),
             "scale": ("A: error above E at x = `unit`; in a bounded law the error of chance", "fraction"),
             "unit": ("The x at which A is given", "FLOPs or pairs"),
@@ -172,11 +172,12 @@ def answer_frame(name: str, found: Analysis) -> pd.DataFrame:
 
 def _law(law: Law) -> dict[str, object]:
     fit, identity = law.fit, law.identity
+    low, high = (law.floor.low, law.floor.high) if fit.form.floor else (float("nan"),) * 2
     return {
         "along": law.along,
         **{name: identity.get(name) for name in ("regime", "budget", *CONFIGURATION)},
         "form": fit.form.name, "status": fit.status,
-        "floor": fit.floor, "floor_low": law.floor.low, "floor_high": law.floor.high,
+        "floor": fit.floor, "floor_low": low, "floor_high": high,
         "scale": fit.scale, "unit": fit.unit, "shift": fit.shift,
         "alpha": fit.alpha, "alpha_low": law.alpha.low, "alpha_high": law.alpha.high,
         "miss": fit.miss, "levels": fit.levels, "runs": fit.rows,

@@ -80,13 +80,15 @@ def _answers(best: Mapping[str, pd.DataFrame]) -> Table:
     rows = []
     for mine in records(best[first]):
         found = {name: _same_budget(best[name], mine) for name in others}
-        theirs = [one for one in found.values() if one is not None]
+        theirs = {name: one for name, one in found.items() if one is not None}
         if not theirs:
             continue
         row = {"Budget": mine["at"]}
         for name, one in {first: mine, **found}.items():
             row[name] = "–" if one is None else f"{configuration_text(one)} ({one['verdict']})"
-        row["Change"] = "; ".join(dict.fromkeys(_change(mine, one) for one in theirs))
+        changes = {name: _change(mine, one, first, name) for name, one in theirs.items()}
+        named = changes if len(others) == 1 else {name: f"{name}: {said}" for name, said in changes.items()}
+        row["Change"] = "; ".join(named.values())
         rows.append(row)
     note = (
         "the configuration with the lowest error at each budget, with its verdict. Within the tie: another "
@@ -104,15 +106,16 @@ def _same_budget(best: pd.DataFrame, row: Mapping[str, Any]) -> Mapping[str, Any
     return records(same.iloc[[int(np.abs(np.log(flops / row["flops"])).argmin())]])[0]
 
 
-def _change(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+def _change(one: Mapping[str, Any], other: Mapping[str, Any], *names: str) -> str:
     mine, theirs = (
         {tuple(cell[name] for name in CONFIGURATION) for cell in row["leaders"]} for row in (one, other)
     )
     leaders = [tuple(row[name] for name in CONFIGURATION) for row in (one, other)]
     if leaders[0] == leaders[1]:
         return "same"
-    if one["verdict"] == other["verdict"] == "undecided":
-        return "undecided in both"
+    undecided = [name for name, row in zip(names, (one, other), strict=True) if row["verdict"] == "undecided"]
+    if undecided:
+        return "undecided in both" if len(undecided) > 1 else f"undecided in {undecided[0]}"
     return "within the tie" if leaders[0] in theirs or leaders[1] in mine else "changed"
 
 

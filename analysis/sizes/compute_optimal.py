@@ -49,6 +49,7 @@ class Slope:
             of ln N, NaN when unknown) and ``stable`` (False if the draws do not agree on a minimum); no rows
             for a surface, which is fitted to errors.
         within: Smallest and largest ln C of the cells.
+        firm: False if the draws are too narrow for an interval, because the sizes tried cut them off.
     """
 
     measured: float = float("nan")
@@ -59,6 +60,7 @@ class Slope:
     levels: Floats = field(default_factory=lambda: np.empty(0))
     behind: pd.DataFrame = field(default_factory=pd.DataFrame)
     within: tuple[float, float] = (float("nan"),) * 2
+    firm: bool = True
 
     def log_n(self, log_c: Floats) -> Floats:
         """Return ln N on the line at ln C, as measured and then in each draw, shape (1 + draws, points)."""
@@ -176,15 +178,20 @@ def by_minima(draws: CellDraws, n: Floats) -> Slope:
     fitted = profiles_of(draws, n, ordered, question="exponents")
     compute = draws.column("train_flops")
     log_c = np.array([np.log(compute[positions]).mean() for positions in slices])
-    # An unstable minimum is imprecise but not biased: the spread of its draws gives it little weight.
     kept = [place for place, one in enumerate(fitted) if one.status in ("ok", "unstable", "one seed")]
     if len(kept) < _FEWEST:
         reason = f"{len(kept)} of {plural(len(slices), 'profile')} have a minimum; three are needed"
         return Slope(points=len(kept), reason=reason)
     drawn = np.log(np.stack([fitted[place].drawn for place in kept], axis=1))
     where = f"minima at {len(kept)} of {plural(len(slices), 'compute')}"
+    # An unstable minimum has little weight, because its draws spread; but they end at the sizes tried, so
+    # several alone give a line that is too flat and an interval that is too narrow.
+    stable = np.array([fitted[place].status != "unstable" for place in kept])
+    firm = bool(stable.sum() >= _FEWEST)
     if any(fitted[place].status == "one seed" for place in kept):
         drawn, how = drawn[:1], "one seed per cell and too few sizes for an interval"
+    elif not firm:
+        how = f"no interval, since the sizes tried bracket only {stable.sum()} of them in most draws"
     else:
         how = "interval from their noise, the form error and their scatter about the line"
     levels, slopes = _line(log_c[kept], drawn).T
@@ -192,10 +199,7 @@ def by_minima(draws: CellDraws, n: Floats) -> Slope:
     return Slope(
         measured=float(slopes[0]), drawn=slopes[1:], points=len(kept), reason=f"{where}; {how}",
         center=float(log_c[kept].mean()), levels=levels, within=_ends(np.log(compute)),
-        behind=_points(
-            log_c[kept], drawn[0], *ends,
-            stable=np.array([fitted[place].status != "unstable" for place in kept]),
-        ),
+        behind=_points(log_c[kept], drawn[0], *ends, stable=stable), firm=firm,
     )  # fmt: skip
 
 

@@ -95,7 +95,8 @@ def scaling_exponents(found: Sequence[Growth]) -> pd.DataFrame:
 
     Returns:
         Columns ``COLUMNS``: ``what`` is N or D; ``low`` and ``high`` are NaN if the interval is unknown;
-        ``status`` is ``ok``, ``no interval``, ``unstable`` (too many draws without an exponent) or ``none``;
+        ``status`` is ``ok``, ``no interval``, ``unstable`` (too many draws without an exponent, or too few
+        minima that the sizes tried bracket) or ``none``;
         ``size`` says what N is.
     """
     rows = []
@@ -182,7 +183,7 @@ def judged(slope: Slope) -> dict[str, Any]:
     elif not len(slope.drawn):
         status = "no interval"
     # An interval of COVERAGE needs at least that share of draws with an exponent.
-    elif np.isfinite(slope.drawn).mean() < COVERAGE:
+    elif not slope.firm or np.isfinite(slope.drawn).mean() < COVERAGE:
         status = "unstable"
     else:
         status, (low, high) = "ok", interval(slope.drawn)

@@ -43,10 +43,13 @@ def next_experiment(draws: CellDraws, candidates: pd.DataFrame, choice: Choice) 
     # probability ``_POWER`` if it exceeds that by the quantiles of the verdict and of the power.
     seeds = int(np.ceil(2 * (_SHOWN * noise / max(gap, 1e-12)) ** 2))
     if seeds > _MOST_SEEDS:
-        return (
-            f"a gap of {unit.gap(gap, fine=True)} with a noise of {unit.number(noise, fine=True)} would need "
-            f"more than {_MOST_SEEDS} seeds each: take the cheaper of {both}"
+        small, which = unit.gap(gap, fine=True), "either" if at[0] == at[1] else "the cheaper"
+        hopeless = (
+            f"a gap of {small} with a noise of {unit.number(noise, fine=True)} would need more than "
+            f"{_MOST_SEEDS} seeds each: take {which} of {both}"
         )
+        forecast = f"run {both} with two seeds each: the gap of {small} is a forecast"
+        return hopeless if first["measured"] and second["measured"] else forecast
     there = max(row["runs"] if row["measured"] and not row["ends"] else 0 for row in (first, second))
     tied = len(choice.members) - 2
     others = f"; {plural(tied, 'other')} {'is' if tied == 1 else 'are'} tied as well" if tied > 0 else ""

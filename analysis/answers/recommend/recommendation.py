@@ -121,7 +121,10 @@ def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
             gone.append(name)
             continue
         # In one epoch an unmeasured candidate is read at the compute that the pairs allow, so it always fits.
-        bought = "subset_size" not in one.identity and reading.cell is None
+        # A measured one may have a few more pairs, as it may have a little more compute.
+        bought = "subset_size" not in one.identity and (
+            reading.cell is None or row["pool"] <= SAME_COST * pairs
+        )
         if bought or row["pool"] <= np.ceil(pairs):
             (far if reading.far else fitting).append((row, reading))
             continue

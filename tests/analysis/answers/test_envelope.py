@@ -89,6 +89,9 @@ def test_the_simulated_trend_of_the_best_fraction_is_found(turn: float, verdict:
     (found,) = quality_trades(drawn(pools(8192, turn=turn)))
     assert (found.along, found.verdict) == ("budget", verdict)
     assert np.sign(round(found.slope, 9)) == np.sign(turn)
+    # Between the fractions tried the best one is not known, however sure the choice among them is.
+    step = float(np.log(found.best["x"].iloc[-1] / found.best["x"].iloc[0]))
+    assert found.slope_low + 0.5 * np.log(2) / step < found.slope < found.slope_high - 0.5 * np.log(2) / step
     if verdict != "undecided":
         assert found.best["fraction"].iloc[[0, -1]].nunique() == 2
 

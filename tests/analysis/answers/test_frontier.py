@@ -151,6 +151,22 @@ def test_a_comparison_that_lacks_a_side_is_not_clear_and_says_what_it_lacks(fram
     assert none[0].text == "No answer yet: none of 3 planned comparisons has two finished sides."
 
 
+def test_a_statement_on_one_epoch_lists_all_budgets_since_pairs_grow_with_them() -> None:
+    rows = [
+        trial_row((pairs, "all", architecture, "clip"), pairs * cost, seed, error + 0.001 * seed)
+        for pairs, errors in ((10_000, (0.5, 0.6)), (40_000, (0.4, 0.35)))
+        for architecture, cost, error in zip(("ViT-X", "ViT-M"), (1e7, 4e7), errors, strict=True)
+        for seed in range(3)
+    ]
+    results = pd.DataFrame(rows).assign(regime="one-epoch", level_flops=np.nan, epochs=1.0)
+    results = results.assign(samples_seen=results["subset_size"].astype(float))
+    draws = drawn(results)
+    said = {each.title: each for each in statements(draws, contrasts(draws))}["Which architecture?"]
+    assert said.held == "CLIP, all"
+    assert [step.partition(": ")[0] for step in said.steps] == ["10,000 samples", "40,000 samples"]
+    assert [step.partition(": ")[2].split(" (")[0] for step in said.steps] == ["ViT-X", "ViT-M"]
+
+
 def test_statements_say_what_was_not_compared() -> None:
     draws = drawn(pair(0.2, seeds=3))
     said = {statement.title: statement for statement in statements(draws, contrasts(draws))}

@@ -90,6 +90,17 @@ def test_a_configuration_run_only_at_less_compute_leaves_the_best_undecided() ->
     assert last["reason"].endswith(", but ViT-X, CLIP, all was run at only one, lower compute")
 
 
+def test_the_lead_over_a_curve_that_ends_earlier_lies_within_its_interval() -> None:
+    results = once((2e3, 6e3, 18e3, 54e3), noise=0.002, gap=0.12)
+    near = results[(results["architecture"] == "ViT-X") | (results["samples_seen"] < 7e3)]
+    last = frontier(drawn(near)).iloc[-1]
+    assert (last["architecture"], last["verdict"]) == ("ViT-X", "clear")
+    assert last["gap_low"] < last["gap"] < last["gap_high"]
+    kept = 0.42 + 0.5 * (6e3 * COST["ViT-S"] / 2e11) ** -0.35
+    assert last["runner_up_error"] < kept - 0.01, "its error may have fallen since its last cell"
+    assert "as the runner-up, which was run at less compute only, may have fallen by then" in last["reason"]
+
+
 def test_the_draws_of_a_reading_lie_below_the_straight_line() -> None:
     draws = drawn(once((2e3, 6e3, 18e3), noise=0.0005))
     (place,) = np.flatnonzero((draws.cells["architecture"] == "ViT-X") & (draws.cells["budget"] == 6e3))

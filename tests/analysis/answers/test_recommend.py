@@ -230,6 +230,30 @@ def test_in_one_epoch_the_pairs_limit_the_compute_of_a_model() -> None:
         recommended(one, 1e13, pairs=10)
 
 
+def test_in_one_epoch_a_pool_a_little_smaller_than_a_measured_one_is_read_like_it() -> None:
+    results = crossing()
+    size = results["samples_seen"]
+    one = results.assign(regime="one-epoch", subset_size=size, epochs=1.0, level_flops=np.nan)
+    pairs = float(size[results["architecture"] == "ViT-M"].max())
+    errors = [
+        recommended(one, 1e13, pairs=share * pairs).candidates.set_index("architecture")["error"]
+        for share in (0.95, 0.98, 1.0)
+    ]
+    assert all(set(found.index) == {"ViT-M", "ViT-X"} for found in errors)
+    assert errors[0].min() >= errors[1].min() - 0.003
+    assert errors[1].min() == pytest.approx(errors[2].min(), abs=0.003)
+
+
+def test_two_forecasts_that_hardly_differ_are_decided_by_runs() -> None:
+    results = crossing(noise=0.01)
+    small_ones = results[results["architecture"] == "ViT-X"]
+    twins = small_ones.assign(architecture="ViT-Y", trial=small_ones["trial"] + "-y")
+    found = recommended(pd.concat([small_ones, twins], ignore_index=True), 3e13)
+    assert not found.candidates["measured"].any()
+    assert found.experiment.startswith("run ViT-")
+    assert found.experiment.endswith(" with two seeds each: the gap of 0.00 points is a forecast")
+
+
 def test_configurations_within_the_noise_are_a_tie_and_the_experiment_has_its_seeds() -> None:
     results = crossing(noise=0.02)
     found = recommended(results, 6e11)

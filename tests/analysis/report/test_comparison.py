@@ -102,16 +102,24 @@ def test_a_study_with_a_second_regime_is_compared_at_the_shared_budgets(frames: 
     assert set(answers.frame["Change"]) == {"same"}
 
 
-def test_leaders_that_are_undecided_in_both_studies_have_not_changed() -> None:
-    def of_one_seed(name: str, small: float, large: float) -> StudyFrames:
+def test_a_leader_that_is_undecided_is_no_change() -> None:
+    def of_seeds(name: str, seeds: int, small: float, large: float) -> StudyFrames:
         rows = [
-            trial_row((8192, "all", architecture, "clip"), 2e11, 0, error)
+            trial_row((8192, "all", architecture, "clip"), 2e11, seed, error + 0.001 * seed)
             for architecture, error in (("ViT-X", small), ("ViT-M", large))
+            for seed in range(seeds)
         ]
         return StudyFrames(name=name, metric=METRIC, results=pd.DataFrame(rows))
 
-    answers, _ = compare([of_one_seed("one", 0.3, 0.5), of_one_seed("other", 0.5, 0.3)])
-    assert answers.frame["Change"].tolist() == ["undecided in both"]
+    def changes(*studies: StudyFrames) -> list[str]:
+        return compare(studies)[0].frame["Change"].tolist()
+
+    one, other = of_seeds("one", 1, 0.3, 0.5), of_seeds("other", 1, 0.5, 0.3)
+    sure, unlike = of_seeds("sure", 3, 0.3, 0.5), of_seeds("unlike", 3, 0.5, 0.3)
+    assert changes(one, other) == ["undecided in both"]
+    assert changes(sure, other) == ["undecided in other"]
+    assert changes(other, sure) == ["undecided in other"]
+    assert changes(sure, other, unlike, one) == ["other: undecided in other; unlike: changed; one: same"]
 
 
 def test_a_study_has_the_verdicts_of_its_own_report(frames: StudyFrames) -> None:

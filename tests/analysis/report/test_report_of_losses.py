@@ -44,8 +44,13 @@ def test_every_table_of_a_loss_shows_the_measured_losses(found: Analysis, by_los
     trials = tables["trials"].frame
     assert trials["Loss"].tolist() == [f"{loss:.4g}" for loss in found.trials.frame["error"]]
     assert tables["best"].frame["Loss"].tolist() == [f"{loss:.4g}" for loss in found.frontier["error"]]
-    floors = [f"{law.fit.floor:.4g}" for law in found.laws if law.fit.supported]
-    assert [text for text in tables["fits"].frame["E"] if text != "–"] == floors
+    fits, supported = tables["fits"].frame, [law.fit for law in found.laws if law.fit.supported]
+    assert [text for text in fits["A"] if text != "–"] == [f"{fit.scale:.4g}" for fit in supported]
+    floors = [f"{fit.floor:.4g}" for fit in supported if fit.form.floor]
+    assert [text for text in fits["E"] if text != "–"] == floors
+    assert set(fits.loc[fits["Form"] == "power law", ["E", "E interval", "E BCa"]].to_numpy().ravel()) == {
+        "–"
+    }
     gaps = [f"{gap:.4g}" for gap in found.contrasts["gap"]]
     assert tables["contrasts"].frame["Ahead by"].tolist() == gaps
     for table in tables.values():

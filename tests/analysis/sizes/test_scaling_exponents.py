@@ -193,10 +193,30 @@ def test_the_scaling_panels_draw_each_line_through_the_true_best_sizes() -> None
     np.testing.assert_allclose(6 * n.frame.loc[law, "y"] * d.frame.loc[law, "y"], n.frame.loc[law, "x"])
 
 
+@pytest.mark.parametrize(("seed", "noise"), [(0, 0.008), (4, 0.015)])
+def test_minima_at_the_edge_of_the_sizes_tried_give_no_interval(seed: int, noise: float) -> None:
+    generator, rows = np.random.default_rng(seed), []
+    # Model size should grow as C^0.3, from beyond the largest size tried on.
+    for n in 1e10 * 2.2 ** np.arange(-2, 3):
+        for compute in 1e17 * 4.0 ** np.arange(-1, 3):
+            loss = 0.2 + 0.15 * (n / 1e10) ** -0.35 + 0.15 * (compute / n / 1e7) ** -0.15
+            shaken = loss * (1 + noise * generator.standard_normal(2))
+            rows += [{"parameters": n, "tokens": compute / n, "loss": each} for each in shaken]
+
+    minima = exponents_of("N", found_in(language_models(pd.DataFrame(rows), seeds=2)))["IsoFLOP minima"]
+
+    assert minima["status"] == "unstable"
+    assert np.isnan(minima["low"])
+    assert "no interval, since the sizes tried bracket only " in minima["reason"]
+
+
 def test_minima_that_the_draws_disagree_on_are_hollow() -> None:
     results = pd.read_parquet("results/small/results.parquet")
     draws = cell_draws(tidy(results, metric="held-out/top1"), question="laws")
     found = growths(draws, family_surfaces(draws))
+    far = scaling(found, what="N", target_flops=10**20)  # as `--target` reads it: a whole number
+    assert isinstance(far, FigureData)
+    assert far.frame["x"].max() == pytest.approx(1e20)
     data = scaling(found, what="N", target_flops=1e12)
     assert isinstance(data, FigureData)
     minima = data.frame[data.frame["panel"].str.startswith("IsoFLOP") & (data.frame["text"] != "")]
