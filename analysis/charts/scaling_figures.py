@@ -96,11 +96,13 @@ def _panel(
     low, high = slope.within
     rows: list[dict[str, Any]] = []
     beyond = high + np.log(_BEYOND) if target_flops is None else np.log(float(target_flops))
-    parts = [("law", low, high), *([("extrapolation", high, beyond)] if beyond > high else [])]
+    parts = [("law", low, high)]
+    if beyond > high and slope.firm:
+        parts.append(("extrapolation", high, beyond))
     for mark, start, end in parts:
         log_c = np.linspace(start, end, 40)
         lines = _converted(slope.log_n(log_c), log_c, one, what)
-        below, above = column_intervals(lines[1:])
+        below, above = column_intervals(lines[1:] if slope.firm else lines[:0])
         for place, x in enumerate(np.exp(log_c).tolist()):
             rows.append(fixed | {
                 "mark": mark, "x": x, "y": float(lines[0, place]), "low": float(below[place]),

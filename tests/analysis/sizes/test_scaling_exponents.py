@@ -183,6 +183,9 @@ def test_the_scaling_panels_draw_each_line_through_the_true_best_sizes() -> None
             assert (line["y"] <= line["high"]).all()
         beyond = data.frame[data.frame["mark"] == "extrapolation"]["x"]
         assert beyond.max() == pytest.approx(10 * draws.cells["train_flops"].max())
+        far = scaling(found, what=what, target_flops=10**26)  # as `--target` reads it: a whole number
+        assert isinstance(far, FigureData)
+        assert far.frame["x"].max() == pytest.approx(1e26)
         points = data.frame[data.frame["mark"] == "point"]
         assert set(points["panel"]) == set(list(panels)[:2]), "the surface is fitted to errors"
     # Compute is 6·N·D on every line.
@@ -216,7 +219,8 @@ def test_minima_that_the_draws_disagree_on_are_hollow() -> None:
     found = growths(draws, family_surfaces(draws))
     far = scaling(found, what="N", target_flops=10**20)  # as `--target` reads it: a whole number
     assert isinstance(far, FigureData)
-    assert far.frame["x"].max() == pytest.approx(1e20)
+    assert set(far.frame["mark"]) == {"law", "undecided"}, "too few minima for a forecast"
+    assert far.frame.loc[far.frame["mark"] == "law", "low"].isna().all()
     data = scaling(found, what="N", target_flops=1e12)
     assert isinstance(data, FigureData)
     minima = data.frame[data.frame["panel"].str.startswith("IsoFLOP") & (data.frame["text"] != "")]
