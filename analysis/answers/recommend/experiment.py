@@ -9,7 +9,6 @@ from analysis.answers.frontier import CLEAR, Choice
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import records
-from analysis.labels import configuration_text
 from budgets.quantity import format_flops, plural
 
 _MOST_SEEDS = 30
@@ -26,7 +25,7 @@ def next_experiment(draws: CellDraws, candidates: pd.DataFrame, choice: Choice) 
     if choice.verdict == "clear":
         if first["measured"]:
             return "nothing: it was measured and leads by more than the noise"
-        return f"to confirm, run {configuration_text(first)} at {where}"
+        return f"to confirm, run {first['name']} at {where}"
     second = records(candidates)[choice.runner_up]
     gap, unit = second["error"] - first["error"], draws.error_unit
     most = max(row["usable"] if row["ends"] else row["flops"] for row in (first, second))
@@ -34,8 +33,8 @@ def next_experiment(draws: CellDraws, candidates: pd.DataFrame, choice: Choice) 
     at = [
         format_flops(most if row["usable"] >= most / SAME_COST else row["usable"]) for row in (first, second)
     ]
-    both = f"{configuration_text(first)}{'' if at[0] == at[1] else ' at ' + at[0]} and "
-    both += f"{configuration_text(second)} at {at[1]}"
+    both = f"{first['name']}{'' if at[0] == at[1] else ' at ' + at[0]} and "
+    both += f"{second['name']} at {at[1]}"
     if draws.source != "runs":
         return f"run {both} with three seeds each: the noise between seeds was not measured"
     noise = float((draws.draws.std(axis=0) * np.sqrt(draws.column("runs"))).mean())

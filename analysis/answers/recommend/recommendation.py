@@ -42,14 +42,14 @@ class Recommendation:
     """The configuration to train, and how sure that is.
 
     Attributes:
-        candidates: One row per configuration that fits, by rising error: ``regime``, ``architecture``,
-            ``strategy``, ``quality``, ``subset_size``, ``flops`` (spent), ``error`` with ``low`` and
-            ``high``, ``probability`` of being the best, ``read`` (source of the error), ``measured``,
-            ``pool`` (pairs that its pool must have), ``factor`` (compute over its largest measured compute),
-            ``beyond`` (whether that is an extrapolation), ``share`` (of the budget that it spends),
-            ``uses_up`` (whether one epoch of the data ends before the budget does), ``law`` that it was read
-            by with ``law_error`` (its held-out error, a fraction) and ``law_reason``; these are empty if it
-            was measured; ``epochs``, and ``most_epochs`` (of its measured cells).
+        candidates: One row per configuration that fits, by rising error: ``name`` (in words), ``regime``,
+            ``architecture``, ``strategy``, ``quality``, ``subset_size``, ``flops`` (spent), ``error`` with
+            ``low`` and ``high``, ``probability`` of being the best, ``read`` (source of the error),
+            ``measured``, ``pool`` (pairs that its pool must have), ``factor`` (compute over its largest
+            measured compute), ``beyond`` (whether that is an extrapolation), ``share`` (of the budget that it
+            spends), ``uses_up`` (whether one epoch of the data ends before the budget does), ``law`` that it
+            was read by with ``law_error`` (its held-out error, a fraction) and ``law_reason``; these are
+            empty if it was measured; ``epochs``, and ``most_epochs`` (of its measured cells).
         choice: Choice among the candidates.
         left_out: Configurations that were not read: ``curve``, ``reason``.
         pool: Pairs of the largest measured pool.
@@ -306,7 +306,7 @@ def _choose(
         of = f"only one of {plural(1 + len(left_out), 'configuration')} fits"
         alone = of if len(left_out) else "there is only one configuration"
         choice = replace(choice, reason=f"{alone}, so there is nothing to compare it with")
-    candidates = cells.assign(probability=choice.probability)
+    candidates = cells.assign(name=_names(cells), probability=choice.probability)
     explanation = draws.explanation
     if (~candidates["measured"] & candidates["low"].notna()).any():
         explanation += "; that of a law includes the discrepancy of the laws"
@@ -317,6 +317,15 @@ def _choose(
         better=_better(too_large, float(errors[0, 0])), experiment=next_experiment(draws, candidates, choice),
         explanation=explanation,
     )  # fmt: skip
+
+
+def _names(cells: pd.DataFrame) -> list[str]:
+    """Return the configurations in words, with their regime if the cells have several."""
+    several = len(set(cells["regime"])) > 1
+    return [
+        configuration_text(row) + (f" ({row['regime'].replace('-', ' ')})" if several else "")
+        for row in records(cells)
+    ]
 
 
 def _stacked(errors: Sequence[Floats], draws: CellDraws) -> Floats:

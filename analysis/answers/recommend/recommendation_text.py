@@ -29,21 +29,18 @@ def recommendation_lines(
     if choice.verdict == "undecided":
         lines = [
             f"  the data do not show what to train: {choice.reason}", f"  to decide: {found.experiment}",
-            f"  lowest: {configuration_text(first)}{ends}", *known,
+            f"  lowest: {first['name']}{ends}", *known,
         ]  # fmt: skip
     else:
         lines = [
-            f"  train {configuration_text(first)}{tied}{ends}", *known,
+            f"  train {first['name']}{tied}{ends}", *known,
             f"  {choice.verdict}: {choice.reason}", f"  next: {found.experiment}",
         ]  # fmt: skip
     lines = [f"{format_flops(flops)} and a pool of {pairs:,.0f} pairs, from {source}:", *lines]
     lines += _data_lines(found, pairs, unit)
     for place, row in enumerate(rows[1 : 1 + _MOST_LISTED]):
         how = f"by {row['read']}, {_known_text(row)}" if row["law"] else _known_text(row)
-        lines.append(
-            f"  {'also' if place else 'runner-up'}: {configuration_text(row)}, "
-            f"{_error_text(row, unit)}, {how}"
-        )
+        lines.append(f"  {'also' if place else 'runner-up'}: {row['name']}, {_error_text(row, unit)}, {how}")
     if len(rows) > 1 + _MOST_LISTED:
         lines.append(f"  also: {plural(len(rows) - 1 - _MOST_LISTED, 'other configuration')}")
     others = {row["law"]: row for row in reversed(rows) if row["law"] not in ("", first["law"])}

@@ -244,6 +244,17 @@ def test_in_one_epoch_a_pool_a_little_smaller_than_a_measured_one_is_read_like_i
     assert errors[1].min() == pytest.approx(errors[2].min(), abs=0.003)
 
 
+def test_configurations_of_two_regimes_are_told_apart() -> None:
+    results = crossing()
+    again = results.assign(regime="equal-samples", level_flops=np.nan, trial=results["trial"] + "-again")
+    found = recommended(pd.concat([results, again], ignore_index=True), 1e13)
+    assert set(found.candidates["regime"]) == {"fixed-compute", "equal-samples"}
+    assert found.candidates["name"].is_unique
+    said = recommendation_lines(found, flops=1e13, pairs=POOL, source="x", metric="held-out/top1")
+    assert any("(fixed compute)" in line for line in said)
+    assert any("(equal samples)" in line for line in said)
+
+
 def test_two_forecasts_that_hardly_differ_are_decided_by_runs() -> None:
     results = crossing(noise=0.01)
     small_ones = results[results["architecture"] == "ViT-X"]
