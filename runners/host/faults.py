@@ -105,7 +105,12 @@ def fault_of(error: BaseException) -> Fault:
         return "failed"
     said = str(error)
     passing = any(words in said for words in _PASSING) and not any(words in said for words in _OWN)
-    return "crashed" if passing or any(words in said for words in _OF_THE_NODE) else "failed"
+    return "crashed" if passing or lacks_device(said) else "failed"
+
+
+def lacks_device(reason: str) -> bool:
+    """Return whether the reason of a crash is that the node's GPUs cannot be used."""
+    return any(words in reason for words in _OF_THE_NODE)
 
 
 def lost_its_peers(error: BaseException) -> bool:

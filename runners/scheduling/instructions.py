@@ -46,4 +46,11 @@ class EndBranches:
     branches: tuple[str, ...]
 
 
-Instruction = Start | Retry | SetBack | GiveUp | EndBranches
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeaveOut:
+    """The node gets no more trials: they found no usable device there."""
+
+    node: str
+
+
+Instruction = Start | Retry | SetBack | GiveUp | EndBranches | LeaveOut

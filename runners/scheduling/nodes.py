@@ -1,11 +1,13 @@
 """Bookkeeping of a cluster's nodes: total and free resources, and the best fit for a trial."""
 
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 
 Amounts = Mapping[str, float]
 """Name → amount: ``cpus``, ``gpus`` and custom resources of a cluster."""
 
 _ROUNDING = 1e-9
+_REFUSALS = 2  # in a row, after which a node counts as faulty
 
 
 class Nodes:
@@ -17,10 +19,15 @@ class Nodes:
         self._taken: dict[str, tuple[tuple[str, ...], Amounts]] = {}
         self._most: dict[str, float] = {}  # the largest amount of each resource on one node
         self._dead: set[str] = set()
+        self._faulty: set[str] = set()
+        self._refused = Counter[str]()  # trials that found no usable device there, since one last got on
 
     def see(self, nodes: Mapping[str, Amounts]) -> None:
         """Replace the known nodes and their total resources."""
         self._dead &= nodes.keys()
+        self._faulty &= nodes.keys()
+        for node in self._refused.keys() - nodes.keys():
+            del self._refused[node]
         if nodes == self._total:
             return
         self._total = {node: dict(has) for node, has in nodes.items()}
@@ -35,6 +42,33 @@ class Nodes:
         """Exclude these nodes until `see` is called without them."""
         self._dead.update(nodes)
 
+    def refused(self, who: str) -> None:
+        """Count against the nodes of ``who`` that it found no usable device."""
+        self._refused.update(self._taken[who][0])
+
+    def got_on(self, who: str) -> None:
+        """Record that ``who`` got further or ended well: its nodes are sound."""
+        for node in self._taken[who][0]:
+            self._refused.pop(node, None)
+
+    def leave_out_faulty(self, needs: Iterable[tuple[Amounts, int]]) -> list[str]:
+        """Exclude nodes without usable devices, as if they were dead, and return them.
+
+        A node stays if a need (resources on each of a number of nodes) would fit nowhere without it.
+        """
+        found, needs = [], list(needs)
+        for node, times in self._refused.items():
+            faulty = times >= _REFUSALS and self._lives(node)
+            if faulty and all(self.could_hold(*need, without=node) for need in needs):
+                self._faulty.add(node)
+                found.append(node)
+        return found
+
+    def readmit(self) -> None:
+        """Use nodes again that were left out as faulty."""
+        self._faulty.clear()
+        self._refused.clear()
+
     def best_fit(self, resources: Amounts, count: int) -> tuple[str, ...]:
         """Find the nodes with the least free resources, each with room for all of ``resources``.
 
@@ -45,14 +79,19 @@ class Nodes:
         room = [
             (sum(free[name] / most for name, most in self._most.items() if name in free), node)
             for node, free in self._free.items()
-            if node not in self._dead and _holds(free, resources)
+            if self._lives(node) and _holds(free, resources)
         ]
         # Least free first: large gaps stay available for wide trials.
         return tuple(node for _, node in sorted(room)[:count]) if len(room) >= count else ()
 
-    def could_hold(self, resources: Amounts, count: int) -> bool:
-        """Return whether there is room if nothing else runs."""
-        return sum(_holds(has, resources) for has in self._total.values()) >= count
+    def could_hold(self, resources: Amounts, count: int, *, without: str = "") -> bool:
+        """Return whether there is room on the nodes in use, perhaps without one, if nothing else runs."""
+        fits = (
+            _holds(has, resources)
+            for node, has in self._total.items()
+            if node != without and node not in self._faulty
+        )
+        return sum(fits) >= count
 
     def slots(self, resources: Amounts, count: int) -> int:
         """Count the trials of one kind, each on ``count`` nodes, that fit at once if nothing else runs."""
@@ -62,7 +101,7 @@ class Nodes:
                 default=0,
             )
             for node, has in self._total.items()
-            if node not in self._dead
+            if self._lives(node)
         ]
         # A node counts once in each trial: k trials need min(its room, k) of every node, k·count in all.
         most = sum(each) // count
@@ -84,6 +123,9 @@ class Nodes:
         """Return everything that ``who`` has taken; does nothing if it has taken nothing."""
         if who in self._taken:
             self._add(*self._taken.pop(who), +1)
+
+    def _lives(self, node: str) -> bool:
+        return node not in self._dead and node not in self._faulty
 
     def _add(self, nodes: tuple[str, ...], resources: Amounts, sign: int) -> None:
         for free in (self._free[node] for node in nodes if node in self._free):

@@ -13,7 +13,9 @@ A trial whose worker died is retried with its old priority until its retries are
 much that the study budget is exceeded, and no running trial can leave room, the shortest trial with a
 reservation releases it and waits as if it had never started. A trial is given up only if no other can leave
 room for it. A trial that failed by itself (bad data, a bug) would fail again and is given up at once. A node
-that died gets no trial until it has disappeared from the cluster's list of nodes.
+that died gets no trial until it has disappeared from the cluster's list of nodes. The same holds for a node
+without usable devices, whose slots would be free for each trial in turn; it stays if a trial fits on no
+other node.
 """
 
 from bisect import insort
@@ -23,7 +25,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
-from runners.scheduling.instructions import EndBranches, GiveUp, Instruction, Retry, SetBack, Start
+from runners.scheduling.instructions import (
+    EndBranches,
+    GiveUp,
+    Instruction,
+    LeaveOut,
+    Retry,
+    SetBack,
+    Start,
+)
 from runners.scheduling.nodes import Amounts, Nodes
 
 
@@ -130,6 +140,8 @@ class Schedule:
             self._counts[state] += 1
             if not task.after:
                 self._queue(record)
+            if not self.could_run(task.resources, task.nodes):
+                self._nodes.readmit()
 
     def see_nodes(self, nodes: Mapping[str, Amounts]) -> None:
         """Replace the cluster's nodes and their total resources."""
@@ -137,7 +149,9 @@ class Schedule:
 
     def finish(self, trial: str, *, milestone: bool = True) -> None:
         """Record that a running trial has its result; ``milestone`` is False if it diverged too early."""
-        self._leave(self._running(trial), State.DONE, "finished")
+        record = self._running(trial)
+        self._nodes.got_on(trial)
+        self._leave(record, State.DONE, "finished")
         if milestone:
             self.milestone(trial)
         else:
@@ -159,22 +173,37 @@ class Schedule:
         """
         self._give_up(self._running(trial), "full" if full else "failed", "failed")
 
-    def crash(self, trial: str, *, progressed: bool = False, dead_nodes: Collection[str] = ()) -> None:
+    def crash(
+        self,
+        trial: str,
+        *,
+        progressed: bool = False,
+        no_device: bool = False,
+        dead_nodes: Collection[str] = (),
+    ) -> None:
         """Record that a running trial's worker died, alone or with nodes it ran on.
 
         Args:
             trial: The trial.
             progressed: True if the trial got further than before; the count of its crashes then restarts.
+            no_device: True if it found no usable device on its nodes.
             dead_nodes: The nodes that died.
         """
         record = self._running(trial)
         self._nodes.leave_out(dead_nodes)
+        if progressed:
+            self._nodes.got_on(trial)
+        elif no_device:
+            self._nodes.refused(trial)
         record.crashes = 1 if progressed else record.crashes + 1
         if record.crashes > self._retries:
             self._give_up(record, "crashed", "crashed")
         else:
             self._leave(record, State.DELAYED, "crashed")
             self._pending.append(Retry(trial=trial, attempt=record.crashes))
+        tasks = (self._records[each].task for each in self.unfinished())
+        faulty = self._nodes.leave_out_faulty((task.resources, task.nodes) for task in tasks)
+        self._pending += [LeaveOut(node=node) for node in faulty]
 
     def retry(self, trial: str) -> None:
         """Record that the delay after a trial's crash is over."""

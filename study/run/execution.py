@@ -14,8 +14,9 @@ from typing import ClassVar
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
 from runners.data.reading.cache import drop_idle
+from runners.host.faults import lacks_device
 from runners.scheduling.backend import Backend, ClusterLostError, Ended, Job
-from runners.scheduling.instructions import EndBranches, GiveUp, Retry, SetBack, Start
+from runners.scheduling.instructions import EndBranches, GiveUp, LeaveOut, Retry, SetBack, Start
 from runners.scheduling.schedule import Schedule, ScheduledTrial, State
 from runners.trials.records.trial_files import Outcome, kept_steps, milestone
 from runners.trials.speed.throughput import predict_s
@@ -231,6 +232,10 @@ class Execution(Books):
                     self.give_up(self.trials[trial_id], *self._ends[trial_id], keep=keep)
                 case EndBranches(trial=trial_id, branches=branches):
                     self.end_branches(trial_id, branches)
+                case LeaveOut(node=node):
+                    reason = f"node {node} has no usable GPU, as trials found in a row"
+                    self.event("node-left-out", node=node, reason=reason)
+                    self.progress.say(f"{reason}: it is not used any more; the other nodes continue")
 
     def _start(self, trial_id: str, nodes: tuple[str, ...], backend: Backend) -> None:
         trial = self.trials[trial_id]
@@ -282,7 +287,10 @@ class Execution(Books):
             kept = self.site.with_storage(kept_steps, self.folder(ended.trial))
             progressed = kept > self._kept.get(ended.trial, 0)
             self._kept[ended.trial] = kept
-            self._schedule.crash(ended.trial, progressed=progressed, dead_nodes=ended.dead_nodes)
+            no_device = lacks_device(ended.reason)
+            self._schedule.crash(
+                ended.trial, progressed=progressed, no_device=no_device, dead_nodes=ended.dead_nodes
+            )
         else:
             self.event("trial-left", **span, reason=ended.reason)
             if not self._stopped:

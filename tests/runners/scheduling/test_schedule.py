@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from runners.scheduling.instructions import EndBranches, GiveUp, Retry, SetBack, Start
+from runners.scheduling.instructions import EndBranches, GiveUp, LeaveOut, Retry, SetBack, Start
 from runners.scheduling.nodes import Amounts
 from runners.scheduling.schedule import Schedule, ScheduledTrial
 
@@ -172,6 +172,56 @@ def test_dead_node_gets_no_trial_until_the_cluster_drops_it() -> None:
     schedule.see_nodes({"b": {"cpus": 1}})
     schedule.see_nodes({"b": {"cpus": 1}, "a": {"cpus": 1}})  # another one of that name
     assert starts(schedule) == [("x", "a")]
+
+
+def test_node_without_usable_devices_gets_no_trial_until_the_cluster_drops_it() -> None:
+    nodes = {"bad": {"cpus": 1}, "good": {"cpus": 2}}
+    schedule = schedule_of(task("x", 3), task("y", 2), task("z", 1), nodes=nodes, retries=9)
+    assert starts(schedule) == [("x", "bad"), ("y", "good"), ("z", "good")]
+
+    schedule.crash("x", no_device=True)
+    schedule.retry("x")
+    schedule.crash("z")  # the fault of no node
+    assert starts(schedule) == [("x", "bad")], "the first time it may have been passing"
+    schedule.crash("x", no_device=True)
+    schedule.retry("x")
+    given = schedule.instructions(None)
+    assert LeaveOut(node="bad") in given
+    assert Start(trial="x", nodes=("good",)) in given
+    schedule.see_nodes(nodes)
+    schedule.retry("z")
+    assert starts(schedule) == []
+    assert schedule.slots(task("z", 1)) == 2
+    schedule.see_nodes({"good": {"cpus": 2}})
+    schedule.see_nodes(nodes)  # it was mended
+    assert starts(schedule) == [("z", "bad")]
+    schedule.crash("z", no_device=True)
+    schedule.retry("z")
+    assert starts(schedule) == [("z", "bad")], "it counts anew"
+
+
+def test_node_is_not_left_out_if_it_gets_on_or_if_a_trial_fits_nowhere_else() -> None:
+    nodes = {"wide": {"cpus": 2}, "narrow": {"cpus": 1}}
+    wide = ScheduledTrial(trial="wide", predicted_s=9, resources={"cpus": 2})
+    schedule = schedule_of(wide, task("x", 3), nodes=nodes, retries=9)
+    assert starts(schedule) == [("wide", "wide"), ("x", "narrow")]
+    for _ in range(3):
+        schedule.crash("wide", no_device=True)
+        schedule.retry("wide")
+        assert schedule.instructions(None)[1:] == [Start(trial="wide", nodes=("wide",))]
+    schedule.finish("wide")
+    for progressed in (False, True, False):
+        schedule.crash("x", no_device=True, progressed=progressed)
+        schedule.retry("x")
+        assert not [each for each in schedule.instructions(None) if isinstance(each, LeaveOut)]
+    schedule.crash("x", no_device=True)
+    schedule.retry("x")
+    assert LeaveOut(node="narrow") in schedule.instructions(None)
+    # A trial of three nodes of one core would need it again.
+    both = ScheduledTrial(trial="both", predicted_s=1, resources={"cpus": 1}, nodes=2)
+    schedule.add([both])
+    schedule.finish("x")
+    assert schedule.instructions(None) == [Start(trial="both", nodes=("narrow", "wide"))]
 
 
 def test_trial_that_left_restarts_without_a_crash_counted() -> None:

@@ -100,7 +100,7 @@ class Chance:
             self.crashes[trial] += 1
             self.gone += self.draw.randint(0, 30)  # work that the crash lost
             dead = nodes[:1] if what == "die" else ()
-            self.schedule.crash(trial, dead_nodes=dead)
+            self.schedule.crash(trial, no_device=self.draw.random() < 0.5, dead_nodes=dead)
             for node in dead:
                 self.nodes.pop(node, None)
                 if self.draw.random() < 0.5:
