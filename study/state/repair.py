@@ -53,7 +53,7 @@ def repair_ledger(study: Study, plan: Plan, say: Say) -> None:
     # Build the new ledger beside the old one and replace it last: after a crash in between, the old one is
     # there.
     new = path.with_name(f".{path.name}.partial-repair")
-    new.unlink(missing_ok=True)
+    new.write_bytes(b"")
     ledger, old = Ledger(new, None), defaultdict[str, list[Entry]](list)
     for entry in readable_entries(path):
         old[entry.what].append(entry)

@@ -20,7 +20,10 @@ def with_kept_trunks(study: Study, plan: Plan) -> Plan:
     """
     if not any(trial.previous for trial in plan.trials):
         return plan
-    book = study.book()
+    try:
+        book = study.book()
+    except ValueError:  # a damaged ledger: `run` refuses or repairs it
+        return plan
     trials = {trial.trial_id: trial for trial in plan.trials}
     paid = {what: held.reserved for what, held in book.open.items() if kept_steps(study.trial_folder(what))}
     paid |= book.finished

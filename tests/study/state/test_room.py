@@ -105,3 +105,23 @@ def test_a_dry_run_tells_what_will_be_charged_and_given_up(planned: tuple[Study,
     assert not list(lost_checkpoints(study, plan, study.book()))
     write_json(folder / "result.json", {})
     assert not list(lost_checkpoints(study, fewer, study.book()))
+
+
+def test_a_study_with_trunks_and_a_damaged_ledger_can_be_planned_and_repaired(
+    pool: Path, tmp_path: Path, run: Run
+) -> None:
+    declaration = write_declaration(tmp_path, pool, levels="5 GFLOP, 20 GFLOP")
+    text = declaration.read_text(encoding="utf-8")
+    trunk = "training:\n  schedule: trunk\n  warmup: 64 samples"
+    declaration.write_text(text.replace("training:", trunk), encoding="utf-8")
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    (folder / "ledger.jsonl").write_text("damage\n", encoding="utf-8")
+
+    assert "2 trials" in run(f"plan {declaration} --results {tmp_path}")
+    said = run(f"run {declaration} --results {tmp_path} --backend local", code=2)
+    assert "`run --repair` rebuilds the ledger" in said
+    run(f"run {declaration} --results {tmp_path} --backend local --repair")
+    assert study_in(
+        declaration=load_declaration(declaration), folder=folder, pools=tmp_path
+    ).book().finished.keys() == {path.parent.name for path in folder.glob("trials/*/result.json")}
