@@ -153,12 +153,15 @@ def _is_beyond(draws: CellDraws, place: int) -> bool:
 def _gap(draws: CellDraws, leader: int, other: int) -> tuple[float, float]:
     """Return the distance of another configuration to the leader, and its error.
 
-    Beyond its last cell its measured value is an upper bound, so the middle of its draws counts.
+    Beyond its last cell its measured value is an upper bound, so the middle of its draws counts, unless it
+    would be ahead.
     """
     error = draws.column("error")
     if _is_beyond(draws, other) and len(draws.draws):
         there = draws.draws[:, other]
-        return float(np.median(there - draws.draws[:, leader])), float(np.median(there))
+        gap = float(np.median(there - draws.draws[:, leader]))
+        if gap > 0:
+            return gap, float(error[leader] + gap)
     return float(error[other] - error[leader]), float(error[other])
 
 

@@ -51,7 +51,8 @@ class Ledger:
             ValueError: The study budget has no room for a charge.
         """
         for charge in unpaid(self.book, plan):
-            self._check_room(f"'{charge.what}'", charge.train_flops)
+            # Reservations of an earlier declaration, which are still open, give way.
+            self._check_room(f"'{charge.what}'", charge.train_flops, besides=self.book.reserved_flops)
             self._append(Entry(entry="charged", **asdict(charge)))
 
     def reserve(self, what: str, train_flops: int) -> None:
@@ -88,12 +89,12 @@ class Ledger:
             return None
         return self.study_flops - self.book.spent_flops - self.book.reserved_flops
 
-    def _check_room(self, what: str, train_flops: int) -> None:
+    def _check_room(self, what: str, train_flops: int, *, besides: int = 0) -> None:
         room = self.room_flops
-        if room is not None and train_flops > room:
+        if room is not None and train_flops > room + besides:
             raise ValueError(
                 f"{what} needs {format_flops(train_flops)}, but only "
-                f"{format_flops(max(0, room))} of the study budget are left"
+                f"{format_flops(max(0, room + besides))} of the study budget are left"
             )
 
     def waste(self, what: str, train_flops: int, evaluation_flops: int = 0) -> None:

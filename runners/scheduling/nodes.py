@@ -43,8 +43,10 @@ class Nodes:
         self._dead.update(nodes)
 
     def refused(self, who: str) -> None:
-        """Count against the nodes of ``who`` that it found no usable device."""
-        self._refused.update(self._taken[who][0])
+        """Count against the node of ``who`` that it found no usable device; of several, any may lack it."""
+        nodes = self._taken[who][0]
+        if len(nodes) == 1:
+            self._refused.update(nodes)
 
     def got_on(self, who: str) -> None:
         """Record that ``who`` got further or ended well: its nodes are sound."""
@@ -59,15 +61,16 @@ class Nodes:
         found, needs = [], list(needs)
         for node, times in self._refused.items():
             faulty = times >= _REFUSALS and self._lives(node)
-            if faulty and all(self.could_hold(*need, without=node) for need in needs):
+            if faulty and needs and all(self.could_hold(*need, without=node) for need in needs):
                 self._faulty.add(node)
                 found.append(node)
         return found
 
-    def readmit(self) -> None:
-        """Use nodes again that were left out as faulty."""
-        self._faulty.clear()
-        self._refused.clear()
+    def readmit_for(self, needs: Iterable[tuple[Amounts, int]]) -> None:
+        """Use the nodes again that were left out as faulty, if one of the needs fits nowhere without them."""
+        if self._faulty and not all(self.could_hold(*need) for need in needs):
+            self._faulty.clear()
+            self._refused.clear()
 
     def best_fit(self, resources: Amounts, count: int) -> tuple[str, ...]:
         """Find the nodes with the least free resources, each with room for all of ``resources``.

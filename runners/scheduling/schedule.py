@@ -140,12 +140,12 @@ class Schedule:
             self._counts[state] += 1
             if not task.after:
                 self._queue(record)
-            if not self.could_run(task.resources, task.nodes):
-                self._nodes.readmit()
+        self._nodes.readmit_for((task.resources, task.nodes) for task in added.values())
 
     def see_nodes(self, nodes: Mapping[str, Amounts]) -> None:
         """Replace the cluster's nodes and their total resources."""
         self._nodes.see(nodes)
+        self._nodes.readmit_for(self._needs())
 
     def finish(self, trial: str, *, milestone: bool = True) -> None:
         """Record that a running trial has its result; ``milestone`` is False if it diverged too early."""
@@ -201,9 +201,7 @@ class Schedule:
         else:
             self._leave(record, State.DELAYED, "crashed")
             self._pending.append(Retry(trial=trial, attempt=record.crashes))
-        tasks = (self._records[each].task for each in self.unfinished())
-        faulty = self._nodes.leave_out_faulty((task.resources, task.nodes) for task in tasks)
-        self._pending += [LeaveOut(node=node) for node in faulty]
+        self._pending += [LeaveOut(node=node) for node in self._nodes.leave_out_faulty(self._needs())]
 
     def retry(self, trial: str) -> None:
         """Record that the delay after a trial's crash is over."""
@@ -261,6 +259,11 @@ class Schedule:
         """Return the trials that wait, run, or wait before a retry."""
         ended = State.DONE, State.GIVEN_UP
         return [trial for trial, record in self._records.items() if record.state not in ended]
+
+    def _needs(self) -> Iterator[tuple[Amounts, int]]:
+        for trial in self.unfinished():
+            task = self._records[trial].task
+            yield task.resources, task.nodes
 
     def running(self) -> list[ScheduledTrial]:
         """Return the running trials."""

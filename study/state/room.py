@@ -1,9 +1,12 @@
 """Check that a study's plan fits in what its ledger leaves of the study budget."""
 
+from dataclasses import replace
+
 from budgets.book.book import Book
-from budgets.book.ledger import read_entries
+from budgets.book.ledger import read_entries, unpaid
 from budgets.book.reconcile import left_behind
 from budgets.planning.plan import Plan
+from budgets.planning.planned_trial import Trial
 from budgets.quantity import format_flops
 from study.state.study import Study
 
@@ -11,8 +14,8 @@ from study.state.study import Study
 def require_room(study: Study, plan: Plan) -> None:
     """Refuse a plan that the ledger leaves no room for, as after a change of the declaration.
 
-    Work of the plan's own trials that crashes lost does not count here: trials without room for it are left
-    out one by one. An adaptive design stays within what is left, but not its charges.
+    Work of the plan's own trials that crashes lost counts against its charges alone: trials without room are
+    left out one by one. An adaptive design stays within what is left, but not its charges.
 
     Raises:
         ValueError: There is no room; or the ledger can't be read.
@@ -21,14 +24,25 @@ def require_room(study: Study, plan: Plan) -> None:
     if cap is None:
         return
     entries = read_entries(study.ledger)
-    paid, others = Book.of(entries).finished, left_behind(plan, entries)
+    book = Book.of(entries)
+    known, grid = plan, tuple[Trial, ...]()
+    if plan.tuning is not None and plan.tuning.waiting:
+        # Check and grid get their ids when the tuning has ended. Trials that ended may be among them.
+        grid = (*plan.trials, *plan.tuning.neighbours)
+        known = replace(plan, trials=(), tuning=replace(plan.tuning, neighbours=()))
+    adaptive = study.declaration.design.adaptive
+    ids = {trial.trial_id: 0 if adaptive else trial.paid_flops for trial in known.all_trials}
     needed = sum(charge.train_flops for charge in plan.charges)
-    for trial in plan.all_trials:
-        ahead = 0 if study.declaration.design.adaptive else trial.paid_flops
-        needed += paid.get(trial.trial_id, ahead)
-    if others + needed > cap:
+    needed += sum(book.finished.get(what, ahead) for what, ahead in ids.items())
+    if grid and not adaptive:
+        ended = sum(flops for what, flops in book.finished.items() if what not in ids)
+        needed += max(0, sum(trial.paid_flops for trial in grid) - ended)
+    others = left_behind(known, entries)
+    charges = sum(charge.train_flops for charge in unpaid(book, plan))
+    if others + needed > cap or (charges and book.spent_flops + charges > cap):
         besides = f", and {format_flops(others)} in {study.ledger} are not for it" if others else ""
+        lost = "" if others + needed > cap else f"; crashes lost {format_flops(book.wasted_flops)}"
         raise ValueError(
-            f"this declaration needs {format_flops(needed)}{besides}: more than the study budget of "
+            f"this declaration needs {format_flops(needed)}{besides}{lost}: more than the study budget of "
             f"{format_flops(cap)}. Give a changed study a new name (study:), or raise budget.study"
         )

@@ -295,7 +295,8 @@ def _choose(
     wide = low < high  # an interval without width is that of a single error, which was repeated
     ends = {"low": np.where(wide, low, np.nan), "high": np.where(wide, high, np.nan)}
     cells = pd.DataFrame([row for row, _ in fitting]).assign(error=errors[0], **ends)
-    choice = choose(replace(draws, cells=cells, draws=errors[1:]))
+    # `beyond` of a candidate is an extrapolation, not a curve that ended earlier as in `choose`.
+    choice = choose(replace(draws, cells=cells.drop(columns="beyond"), draws=errors[1:]))
     if cells["ends"].any():
         ends_before = replace(draws, cells=cells.assign(beyond=cells["ends"]))
         falling = [reading.error if reading.falling is None else reading.falling for _, reading in fitting]

@@ -1,5 +1,6 @@
 """Check of evaluation sets, including what is missing of the suite of "Scaling (Down) CLIP"."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePath, PurePosixPath
@@ -27,8 +28,7 @@ def found_sets(place: str) -> dict[str, str]:
     if is_url(place):
         files = [PurePosixPath(name) for name in something_at("folder of evaluation sets", place)]
     elif Path(place).is_dir():
-        below = (PurePosixPath(path.relative_to(place)) for path in Path(place).rglob("*"))
-        files = [path for path in below if not is_hidden(path.as_posix())]
+        files = list(_files_below(place))
     else:
         raise ValueError(f"no folder of evaluation sets at {place}")
     tests = sorted(_set_folders(files))
@@ -43,6 +43,18 @@ def found_sets(place: str) -> dict[str, str]:
             raise ValueError(f"{sets[name]} and {path} are both called '{name}'; rename one of them")
         sets[name] = path
     return sets
+
+
+def _files_below(place: str) -> Iterator[PurePosixPath]:
+    """Yield all files that are not hidden, also through links to folders."""
+    for folder, folders, names in os.walk(place, followlinks=True):
+        below = PurePosixPath(Path(folder).relative_to(place))
+        around = {os.path.realpath(Path(place) / parent) for parent in below.parents}
+        if os.path.realpath(folder) in around:  # a link to a folder that it lies in
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        yield from (below / name for name in names if not is_hidden(name))
 
 
 def _set_folders(files: Sequence[PurePosixPath]) -> set[PurePosixPath]:

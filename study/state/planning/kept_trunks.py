@@ -15,8 +15,8 @@ def with_kept_trunks(study: Study, plan: Plan) -> Plan:
     """Return the plan with the steps that trials share in fact.
 
     A milestone is removed when the next longer trial of its trunk has reached its own. So a trial that is
-    declared later, between two that have ended, trains all of its steps; and an ended trial has paid what the
-    ledger says, whatever stands between it and its trunk by now.
+    declared later, between two that have ended, trains all of its steps; and a trial that has paid for more
+    steps, before one was declared between it and its trunk, has paid what the ledger says.
     """
     if not any(trial.previous for trial in plan.trials):
         return plan

@@ -101,6 +101,15 @@ def test_the_lead_over_a_curve_that_ends_earlier_lies_within_its_interval() -> N
     assert "as the runner-up, which was run at less compute only, may have fallen by then" in last["reason"]
 
 
+def test_a_runner_up_that_may_have_fallen_below_the_leader_is_not_shown_ahead() -> None:
+    results = once((2e3, 6e3, 18e3, 54e3), noise=0.002, gap=0.01)
+    near = results[(results["architecture"] == "ViT-X") | (results["samples_seen"] < 7e3)]
+    last = frontier(drawn(near)).iloc[-1]
+    assert last["verdict"] != "clear"
+    assert last["gap"] > 0
+    assert last["runner_up_error"] == pytest.approx(last["error"] + last["gap"])
+
+
 def test_the_draws_of_a_reading_lie_below_the_straight_line() -> None:
     draws = drawn(once((2e3, 6e3, 18e3), noise=0.0005))
     (place,) = np.flatnonzero((draws.cells["architecture"] == "ViT-X") & (draws.cells["budget"] == 6e3))

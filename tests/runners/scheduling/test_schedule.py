@@ -224,6 +224,38 @@ def test_node_is_not_left_out_if_it_gets_on_or_if_a_trial_fits_nowhere_else() ->
     assert schedule.instructions(None) == [Start(trial="both", nodes=("narrow", "wide"))]
 
 
+def test_node_that_was_left_out_is_used_again_when_no_other_is_left() -> None:
+    nodes = {"bad": {"cpus": 1}, "good": {"cpus": 2}}
+    schedule = schedule_of(task("x", 3), nodes=nodes, retries=9)
+    for _ in range(2):
+        assert starts(schedule) == [("x", "bad")]
+        schedule.crash("x", no_device=True)
+        schedule.retry("x")
+    assert schedule.instructions(None) == [
+        Retry(trial="x", attempt=2), LeaveOut(node="bad"), Start(trial="x", nodes=("good",)),
+    ]  # fmt: skip
+    schedule.left("x", dead_nodes=["good"])
+    schedule.see_nodes({"bad": {"cpus": 1}})
+    assert starts(schedule) == [("x", "bad")]
+
+
+def test_the_only_node_and_those_of_a_trial_of_several_are_not_left_out() -> None:
+    schedule = schedule_of(task("x", 3), retries=1)
+    wide = schedule_of(
+        task("wide", 3, nodes=2), nodes={name: {"cpus": 1} for name in ("a", "b", "c")}, retries=1
+    )
+    for each, trial in ((schedule, "x"), (wide, "wide")):
+        given = []
+        for _ in range(2):
+            given += each.instructions(None)
+            each.crash(trial, no_device=True)
+            if each.delayed():
+                each.retry(trial)
+        given += each.instructions(None)
+        assert given[-1] == GiveUp(trial=trial, cause="crashed")
+        assert not [one for one in given if isinstance(one, LeaveOut)]
+
+
 def test_trial_that_left_restarts_without_a_crash_counted() -> None:
     schedule = schedule_of(task("x", 3), task("y", 1))
     schedule.instructions(None)

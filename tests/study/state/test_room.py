@@ -7,6 +7,7 @@ import pytest
 
 from budgets.book.ledger import Ledger
 from budgets.planning.plan import Charge, Plan
+from budgets.planning.tuned.tuning_plan import TuningPlan
 from budgets.quantity import format_flops
 from runners.host.files import write_json
 from study.declare.load import load_declaration
@@ -58,6 +59,42 @@ def test_charges_and_losses_of_an_earlier_declaration_count(planned: tuple[Study
         ValueError, match=r"'scorer, for new' needs 1 TFLOP, but only 999\.9 GFLOP of the study"
     ):
         Ledger(study.ledger, 10 * TERA - 10**8).charge(scored)
+
+
+def test_a_grid_that_waits_for_its_tuning_may_contain_what_has_ended(planned: tuple[Study, Plan]) -> None:
+    study, plan = planned
+    first, *grid = plan.trials
+    ledger = Ledger(study.ledger, None)
+    for trial in grid:  # under the ids that they will have
+        ledger.reserve(f"tuned {trial.trial_id}", trial.paid_flops)
+        ledger.settle(f"tuned {trial.trial_id}", train_flops=trial.paid_flops, evaluation_flops=0)
+    interrupted = study.trial_folder("tuned and interrupted")
+    interrupted.mkdir(parents=True)
+    (interrupted / "checkpoint-0000000040-abc.pt").touch()
+    ledger.reserve("tuned and interrupted", 5)
+    tuning = TuningPlan(
+        trials=(first,), values={}, reserve_flops=0, most_flops=0, metric="held-out/top1", winners=(),
+        waiting=(("mini-ViT-XXS-8", "clip"),),
+    )  # fmt: skip
+    tuned = replace(plan, tuning=tuning, trials=tuple(grid), study_flops=plan.train_flops)
+    require_room(study, tuned)
+    assert not list(lost_checkpoints(study, tuned, study.book()))
+    with pytest.raises(ValueError, match="more than the study budget"):
+        require_room(study, replace(tuned, study_flops=plan.train_flops - 1))
+    with pytest.raises(ValueError, match="are not for it: more than the study budget"):
+        require_room(study, replace(tuned, tuning=replace(tuning, waiting=())))
+    assert len(list(lost_checkpoints(study, plan, study.book()))) == 1
+
+
+def test_a_charge_needs_room_beside_what_crashes_lost(planned: tuple[Study, Plan]) -> None:
+    study, plan = planned
+    first, ledger = plan.trials[0], Ledger(study.ledger, 10 * TERA)
+    ledger.reserve(first.trial_id, first.paid_flops)
+    ledger.waste(first.trial_id, 9 * TERA)
+    ledger.charge(replace(plan, charges=(charge("scorer", TERA),)))  # beside the reservation
+    dearer = replace(plan, charges=(charge("scorer", TERA), charge("ranker", 10**9)))
+    with pytest.raises(ValueError, match="; crashes lost 9 TFLOP: more than the study budget of 10 TFLOP"):
+        require_room(study, dearer)
 
 
 def test_losses_of_the_plans_own_trials_do_not_refuse_it(planned: tuple[Study, Plan]) -> None:

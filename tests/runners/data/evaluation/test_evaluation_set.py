@@ -262,3 +262,17 @@ def test_captions_of_held_out_shards_may_be_in_their_json(tmp_path: Path) -> Non
         close_shard(shard)
 
     assert whole_set(tmp_path, 8).captions == (("a red fox",), ("a blue fox",))
+
+
+def test_sets_are_found_through_links_to_folders(tmp_path: Path) -> None:
+    split = tmp_path / "elsewhere" / "split"
+    split.mkdir(parents=True)
+    (split / "0.tar").touch()
+    one = tmp_path / "sets" / "wds_one"
+    one.mkdir(parents=True)
+    (one / "test").symlink_to(split)
+    (one / "around").symlink_to(tmp_path / "sets")
+    (tmp_path / "sets" / "two").symlink_to(one)
+
+    assert list(named_sets([one])) == ["one"]
+    assert set(found_sets(str(tmp_path / "sets"))) == {"one", "two"}
