@@ -94,9 +94,10 @@ def _pool_comparisons(draws: CellDraws) -> list[Comparison]:
     return found
 
 
-def _changing(comparison: Comparison) -> set[str]:
-    """Return the columns that differ between comparisons of one kind; pairs grow with an epoch's budget."""
-    return {"budget"} | ({"subset_size"} if comparison.held["regime"] == "one-epoch" else set())
+def _fixed(comparison: Comparison) -> dict[str, Any]:
+    """Return what comparisons of one kind share; an epoch's budget is its pairs, so these grow with it."""
+    grows = {"budget", "subset_size"} if comparison.held["regime"] == "one-epoch" else {"budget"}
+    return {name: value for name, value in comparison.held.items() if name not in grows}
 
 
 def densest(found: list[Comparison]) -> list[Comparison]:
@@ -106,9 +107,7 @@ def densest(found: list[Comparison]) -> list[Comparison]:
     """
 
     def way(comparison: Comparison) -> tuple[str, ...]:
-        return tuple(
-            f"{name}={value}" for name, value in comparison.held.items() if name not in _changing(comparison)
-        )
+        return tuple(f"{name}={value}" for name, value in _fixed(comparison).items())
 
     ways: dict[tuple[str, ...], list[Comparison]] = {}
     for comparison in found:
@@ -260,9 +259,7 @@ def _state(draws: CellDraws, table: pd.DataFrame, axis: str, planned: int) -> St
             text = f"No answer yet: none of {plural(planned, 'planned comparison')} has two finished sides."
         return Statement(title=_title(draws, axis), verdict="undecided", held="", steps=(), text=text)
     dense = densest(comparisons(draws, axis))
-    held = held_text(
-        {name: value for name, value in dense[0].held.items() if name not in _changing(dense[0])}
-    )
+    held = held_text(_fixed(dense[0]))
     texts = {held_text(each.held) for each in dense}
     shown = [row for row in rows if row["held"] in texts and row["regime"] == dense[0].held["regime"]]
     steps = tuple(

@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.cells.bootstrap import cell_draws
 from analysis.cells.family import family
 from analysis.cells.intervals import QUANTILE
-from analysis.cells.table import CELL, metrics, tidy
+from analysis.cells.table import CELL, metrics, records, tidy
 from analysis.claims.slice import VARIANT, VARIANTS, at_one_budget
 from analysis.error_unit import is_loss
 from analysis.labels import quality_fraction
@@ -53,7 +53,7 @@ def from_figures(figures: pd.DataFrame) -> pd.DataFrame:
     kept = figures[(figures["source"] == "digitised") & ~figures["metric"].eq("g_per_sample")]
     kept = kept[~((kept["figure"] == 8) & (kept["panel"] == "b"))]  # noqa: PLR2004 (a figure's number)
     rows = []
-    for row in kept.to_dict("records"):
+    for row in records(kept):
         group, series = _FIGURES[int(row["figure"])], str(row["series"])
         metric, turned = _metric(str(row["metric"]))
         strategy = _STRATEGIES.get(series, "clip")

@@ -96,8 +96,7 @@ def scaling_exponents(found: Sequence[Growth]) -> pd.DataFrame:
     Returns:
         Columns ``COLUMNS``: ``what`` is N or D; ``low`` and ``high`` are NaN if the interval is unknown;
         ``status`` is ``ok``, ``no interval``, ``unstable`` (too many draws without an exponent, or too few
-        minima that the sizes tried bracket) or ``none``;
-        ``size`` says what N is.
+        minima that the sizes tried bracket) or ``none``; ``size`` says what N is.
     """
     rows = []
     for one in found:

@@ -89,14 +89,6 @@ class Ledger:
             return None
         return self.study_flops - self.book.spent_flops - self.book.reserved_flops
 
-    def _check_room(self, what: str, train_flops: int, *, besides: int = 0) -> None:
-        room = self.room_flops
-        if room is not None and train_flops > room + besides:
-            raise ValueError(
-                f"{what} needs {format_flops(train_flops)}, but only "
-                f"{format_flops(max(0, room + besides))} of the study budget are left"
-            )
-
     def waste(self, what: str, train_flops: int, evaluation_flops: int = 0) -> None:
         """Book a trial's lost work: the difference between the given totals and those already booked.
 
@@ -137,6 +129,14 @@ class Ledger:
         if spent < held.reserved or not entries:  # a reservation of 0 FLOPs is closed by a release of 0
             entries.append(Entry(entry="released", what=what, train_flops=held.reserved - spent))
         self._append(*entries)
+
+    def _check_room(self, what: str, train_flops: int, *, besides: int = 0) -> None:
+        room = self.room_flops
+        if room is not None and train_flops > room + besides:
+            raise ValueError(
+                f"{what} needs {format_flops(train_flops)}, but only "
+                f"{format_flops(max(0, room + besides))} of the study budget are left"
+            )
 
     def _append(self, *entries: Entry) -> None:
         """Check the entries, write them in one piece, and only then add them to the book in memory."""

@@ -16,7 +16,7 @@ from budgets.planning.feasibility import reason_against
 from budgets.planning.grid import Grid
 from budgets.planning.levels.ladder import choose_levels, unspent
 from budgets.planning.levels.repeated_levels import without_copies
-from budgets.planning.levels.trim import Trimmed, trim
+from budgets.planning.levels.trim import Trimmed, paid_flops_of, trim
 from budgets.planning.levels.trunks import share_trunks
 from budgets.planning.plan import Charge, LeftOut, Plan
 from budgets.planning.planned_trial import Cell, Trial
@@ -90,7 +90,7 @@ def make_plan(  # noqa: PLR0913 - each argument is a fact that the plan depends 
     if not trials:
         raise DeclaredKeyError("grid", _nothing(left_out, levels, chosen=chosen))
     _check_schedule(trials if tuning is None else (*tuning.trials, *trials))
-    if chosen and cap and (share := 1 - (beside + _cost(trials)) / cap) > _MUCH_UNSPENT:
+    if chosen and cap and (share := 1 - (beside + paid_flops_of(trials)) / cap) > _MUCH_UNSPENT:
         notes.append(unspent(grid, levels, trials, share))
     if cap is not None and (fit := _fitted(trials, beside, cap, declaration)) is not None:
         notes.append(f"dropped to fit the study budget (budget.fit: drop): {fit.sentence()}")
@@ -155,7 +155,7 @@ def _fitted(trials: tuple[Trial, ...], beside: int, cap: int, declaration: Decla
                 f"{format_flops(least)}{besides}. Raise budget.study",
             )
         return None
-    if beside + _cost(trials) <= cap:
+    if beside + paid_flops_of(trials) <= cap:
         return None
     fit = trim(trials, cap - beside, partial(_linked, declaration=declaration))
     if declaration.budget.fit == "refuse" or fit is None:
@@ -253,7 +253,7 @@ def _nothing(left_out: tuple[LeftOut, ...], levels: tuple[int, ...], *, chosen: 
 def _too_dear(
     trials: tuple[Trial, ...], beside: int, cap: int, fit: Trimmed | None, declaration: Declaration
 ) -> str:
-    cost = _cost(trials) + beside
+    cost = paid_flops_of(trials) + beside
     what = "charges" if declaration.tuning is None else "charges and set-asides for tuning and check"
     charged = f", and {format_flops(beside)} of {what}" if beside else ""
     text = (
@@ -269,7 +269,3 @@ def _too_dear(
         f"With budget: {{fit: drop}} it would fit without {fit.sentence()}. Otherwise raise budget.study, or "
         "remove seeds, levels or cells (rules under exclude:)"
     )
-
-
-def _cost(trials: tuple[Trial, ...]) -> int:
-    return sum(trial.paid_flops for trial in trials)

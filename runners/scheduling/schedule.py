@@ -260,11 +260,6 @@ class Schedule:
         ended = State.DONE, State.GIVEN_UP
         return [trial for trial, record in self._records.items() if record.state not in ended]
 
-    def _needs(self) -> Iterator[tuple[Amounts, int]]:
-        for trial in self.unfinished():
-            task = self._records[trial].task
-            yield task.resources, task.nodes
-
     def running(self) -> list[ScheduledTrial]:
         """Return the running trials."""
         return [self._records[trial].task for trial in self._nodes.users]
@@ -287,6 +282,11 @@ class Schedule:
     def slots(self, task: ScheduledTrial) -> int:
         """Count the trials of a kind that fit at once on the living nodes."""
         return self._nodes.slots(task.resources, task.nodes)
+
+    def _needs(self) -> Iterator[tuple[Amounts, int]]:
+        for trial in self.unfinished():
+            task = self._records[trial].task
+            yield task.resources, task.nodes
 
     def _keep_within(self, room_flops: int) -> None:
         """Once nothing runs: set back one trial if the budget is exceeded, or give up those without room."""

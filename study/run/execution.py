@@ -233,9 +233,8 @@ class Execution(Books):
                 case EndBranches(trial=trial_id, branches=branches):
                     self.end_branches(trial_id, branches)
                 case LeaveOut(node=node):
-                    reason = f"node {node} has no usable GPU, as trials found in a row"
-                    self.event("node-left-out", node=node, reason=reason)
-                    self.progress.say(f"{reason}: it is not used any more; the other nodes continue")
+                    why = f"node {node} has no usable GPU, as trials found in a row"
+                    self.site.leave_out(node, why, "it is not used any more")
 
     def _start(self, trial_id: str, nodes: tuple[str, ...], backend: Backend) -> None:
         trial = self.trials[trial_id]

@@ -150,12 +150,13 @@ class Site:
             read = tuple(
                 path.resolve() for path in (*study.pool_folders.values(), *study.evaluation.values())
             )
-            self._storage_check = StorageCheck(backend, study.storage.seen_by_nodes(read), self._leave_out)
+            self._storage_check = StorageCheck(backend, study.storage.seen_by_nodes(read), self.leave_out)
         return self._storage_check
 
-    def _leave_out(self, node: str, why: str) -> None:
+    def leave_out(self, node: str, why: str, how: str = "it joined the cluster and is not used") -> None:
+        """Record and say that a node runs nothing from now on."""
         self.with_storage(add_event, self._study, "node-left-out", node=node, reason=why)
-        self._progress.say(f"{why}: it joined the cluster and is not used; the other nodes continue")
+        self._progress.say(f"{why}: {how}; the other nodes continue")
 
     def __enter__(self) -> Self:
         return self

@@ -84,7 +84,7 @@ def trim(trials: Sequence[Trial], room: int, link: Link) -> Trimmed | None:
     fewest = {(trial.cell, trial.samples_seen): trial for trial in reversed(trials)}.values()
     for number in range(max(1, len(levels))):
         whole = tuple(reversed(levels[len(levels) - number :]))
-        if _cost(link(_without_levels(fewest, whole))) <= room:
+        if paid_flops_of(link(_without_levels(fewest, whole))) <= room:
             break
     else:
         return None
@@ -93,7 +93,7 @@ def trim(trials: Sequence[Trial], room: int, link: Link) -> Trimmed | None:
     return Trimmed(
         kept=kept,
         dropped=tuple(trial for trial in trials if trial.trial_id not in ids),
-        saved_flops=_cost(trials) - _cost(kept),
+        saved_flops=paid_flops_of(trials) - paid_flops_of(kept),
         whole_levels=whole,
     )
 
@@ -104,7 +104,7 @@ def _without_levels(trials: Iterable[Trial], levels: Collection[int]) -> list[Tr
 
 def _without_extra_seeds(trials: Sequence[Trial], room: int, link: Link) -> tuple[Trial, ...]:
     """Return the trials after as many extra seeds are dropped as needed; one seed a cell must fit."""
-    over = _cost(trials) - room
+    over = paid_flops_of(trials) - room
     earlier: Counter[tuple[object, int]] = Counter()
     extra = []
     # Dropping a trial changes the cost of its trunk alone.
@@ -121,10 +121,10 @@ def _without_extra_seeds(trials: Sequence[Trial], room: int, link: Link) -> tupl
         if over <= 0:
             break
         trial = trials[position]
-        before = trunks[_trunk(trial)]
-        rest = [each for each in before if each.trial_id != trial.trial_id]
-        trunks[_trunk(trial)] = rest
-        over -= _cost(link(before)) - _cost(link(rest))
+        trunk = _trunk(trial)
+        before = trunks[trunk]
+        trunks[trunk] = rest = [each for each in before if each.trial_id != trial.trial_id]
+        over -= paid_flops_of(link(before)) - paid_flops_of(link(rest))
         gone.add(trial.trial_id)
     assert over <= 0, "one seed a cell fits"
     return link([trial for trial in trials if trial.trial_id not in gone])
@@ -134,7 +134,8 @@ def _trunk(trial: Trial) -> str:
     return trunk_id(trial) if trial.milestone_step else trial.trial_id
 
 
-def _cost(trials: Iterable[Trial]) -> int:
+def paid_flops_of(trials: Iterable[Trial]) -> int:
+    """Return the training FLOPs that trials cost the study together."""
     return sum(trial.paid_flops for trial in trials)
 
 

@@ -24,11 +24,19 @@ def share_trunks(trials: Sequence[Trial]) -> tuple[Trial, ...]:
         return tuple(trials)
     linked: dict[str, Trial] = {}
     for trunk in trunks.values():
-        previous, shared = "", 0
+        shorter: Trial | None = None
         for trial in sorted(trunk, key=lambda each: (each.samples_seen, each.trial_id)):
-            linked[trial.trial_id] = replace(trial, previous=previous, shared_samples=shared)
-            previous, shared = trial.trial_id, trial.milestone_step * trial.batch_size
+            linked[trial.trial_id] = continued(trial, shorter)
+            shorter = trial
     return tuple(linked.get(trial.trial_id, trial) for trial in trials)
+
+
+def continued(trial: Trial, shorter: Trial | None) -> Trial:
+    """Return a trial as it continues from the milestone of a shorter one of its trunk, or from none."""
+    if shorter is None:
+        return replace(trial, previous="", shared_samples=0)
+    shared = shorter.milestone_step * shorter.batch_size
+    return replace(trial, previous=shorter.trial_id, shared_samples=shared)
 
 
 def before(trial: Trial, trials: Mapping[str, Trial]) -> Iterator[Trial]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from budgets.planning.levels.trunks import before
+from budgets.planning.levels.trunks import before, continued
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
 from budgets.quantity import format_flops, plural
@@ -27,15 +27,16 @@ def with_kept_trunks(study: Study, plan: Plan) -> Plan:
     trials = {trial.trial_id: trial for trial in plan.trials}
     paid = {what: held.reserved for what, held in book.open.items() if kept_steps(study.trial_folder(what))}
     paid |= book.finished
-    between = {
+    shorter = {
         each.trial_id for what in book.finished.keys() & trials for each in before(trials[what], trials)
     }
+    between = shorter - paid.keys()
     linked, alone = [], []
     for trial in plan.trials:
         found = trial
         if trial.paid_flops < paid.get(trial.trial_id, 0):
             found = _as_paid(trial, before(trial, trials), paid[trial.trial_id])
-        elif trial.trial_id in between - paid.keys() and trial.previous:
+        elif trial.trial_id in between and trial.previous:
             found = _from_milestone(study, trial, before(trial, trials), paid)
             if found is not trial:
                 alone.append(found)
@@ -66,7 +67,5 @@ def _from_milestone(study: Study, trial: Trial, shorter: Iterable[Trial], paid: 
 
 def _choices(trial: Trial, shorter: Iterable[Trial]) -> Iterable[Trial]:
     """Yield a trial as it continues from each shorter one, and from none."""
-    for each in shorter:
-        shared = each.milestone_step * each.batch_size
-        yield replace(trial, previous=each.trial_id, shared_samples=shared)
-    yield replace(trial, previous="", shared_samples=0)
+    for each in (*shorter, None):
+        yield continued(trial, each)
