@@ -32,6 +32,14 @@ settings.register_profile("no deadline", deadline=None, derandomize=True)
 settings.load_profile("no deadline")
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace the figures of reports by empty ones, for tests of their answers and tables."""
+    monkeypatch.setattr(
+        "analysis.report.report.save_all", lambda figures, *_: {each.name: "<svg></svg>" for each in figures}
+    )
+
+
 @pytest.hookimpl(tryfirst=True)  # before that of xdist, which reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group the tests that must not run at the same time.

@@ -6,7 +6,7 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 
-from analysis.arrays import Floats, Mask
+from analysis.arrays import Floats, Indices, Mask
 from analysis.error_unit import is_loss
 from budgets.declaration.sections import Regime
 from budgets.names import unknown
@@ -98,18 +98,19 @@ def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
     ]
     count, reading = (f"{metric.rpartition('/')[0]}/{last}" for last in ("count", READING_ERROR))
     lost = (results["status"] == "diverged").to_numpy(bool) | (finished & ~measured)
-    cells = results.assign(budget=budgets(results), diverged=lost)
+    cells = results.assign(budget=budgets(results))
+    cell = cells.groupby(list(CELL), sort=True, dropna=False).ngroup().to_numpy(np.intp)
     frame = cells.assign(
-        diverged=cells.groupby(list(CELL), dropna=False)["diverged"].transform("sum").astype(np.float64),
+        diverged=np.bincount(cell, weights=lost)[cell],
         error=value if is_loss(metric) else 1.0 - value,
         images=_numbers(results, count) if count in results else np.nan,
         reading_error=np.nan_to_num(_numbers(results, reading)) if reading in results else 0.0,
         trunk=results["trunk"].fillna("") if "trunk" in results else "",
     ).loc[measured, list(KEPT)]
     _check_budget(frame)
-    _check_seeds(frame)
+    _check_seeds(frame, cell[measured])
     return Trials(
-        frame=frame.sort_values([*CELL, "seed"], kind="stable").reset_index(drop=True),
+        frame=frame.iloc[np.lexsort((frame["seed"], cell[measured]))].reset_index(drop=True),
         metric=metric,
         excluded=excluded.assign(reason=reasons).reset_index(drop=True),
         lost=cells.loc[lost, [*_LOST]].reset_index(drop=True),
@@ -217,11 +218,12 @@ def _check_budget(frame: pd.DataFrame) -> None:
             raise ValueError(f"results column '{column}' must be above zero in finished trials")
 
 
-def _check_seeds(frame: pd.DataFrame) -> None:
-    names = [*CELL, "seed"]
-    repeated = frame[frame.duplicated(names, keep=False)]
-    if len(repeated):
-        same = repeated[(repeated[names] == repeated[names].iloc[0]).all(axis=1)]
+def _check_seeds(frame: pd.DataFrame, cell: Indices) -> None:
+    """Refuse a seed that appears twice in a cell, given the number of each trial's cell."""
+    runs = pd.DataFrame({"cell": cell, "seed": frame["seed"].to_numpy()})
+    repeated = runs.duplicated(keep=False).to_numpy(bool)
+    if repeated.any():
+        same = frame[(runs == runs[repeated].iloc[0]).all(axis=1).to_numpy(bool)]
         first, second, *_ = same["trial"]
         one, other, *_ = same["train_flops"]
         remedy = "remove one of them or give it another seed"

@@ -1,14 +1,9 @@
 """Report of a simulated study, for the tests of its files and of its page in a browser."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
-
-from analysis.charts.figure_data import FigureData
-from analysis.report import report
 from analysis.report.report import write_report
 from analysis.report.study_frames import StudyFrames
 
@@ -20,15 +15,6 @@ class Written(NamedTuple):
 
     page: Path
     lines: tuple[str, ...]
-
-
-def leave_undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replace the figures of a report by empty ones, for tests of its answers and tables."""
-
-    def save_all(figures: Sequence[FigureData], *_: object) -> dict[str, str]:
-        return {data.name: "<svg></svg>" for data in figures}
-
-    monkeypatch.setattr(report, "save_all", save_all)
 
 
 def write(

@@ -18,7 +18,7 @@ from analysis.report.analyse import analyse
 from analysis.report.study_frames import StudyFrames
 from analysis.report.tables.latex import latex
 from analysis.report.tables.tables import Table
-from tests.analysis.report.report_writer import HOSTILE, Written, leave_undrawn, write
+from tests.analysis.report.report_writer import HOSTILE, Written, write
 from tests.analysis.synthetic import study
 
 pytestmark = pytest.mark.slow
@@ -55,11 +55,6 @@ def written(tmp_path_factory: pytest.TempPathFactory, frames: StudyFrames) -> tu
         text=HOSTILE,
     )
     return summary, Elements(summary.page.read_text(encoding="utf-8"))
-
-
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    leave_undrawn(monkeypatch)
 
 
 def test_the_folder_holds_page_figures_and_tables(written: tuple[Written, Elements]) -> None:

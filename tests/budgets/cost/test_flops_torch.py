@@ -1,6 +1,7 @@
 """Closed-form FLOPs equal torch's count of open_clip's models exactly."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from budgets.cost.architecture import catalogue, load_architecture
+from budgets.cost.architecture import Architecture, catalogue, load_architecture
 from budgets.cost.flops import image_forward_macs, parameters, sample_cost, text_forward_macs
 from budgets.cost.strategy import inapplicable, strategy
 from runners.models.model import build_model
@@ -19,8 +20,8 @@ from runners.strategies.registry import build_strategy
 
 # Augmentation has no counted cost: each of these represents the strategies of equal cost (test_strategy.py).
 DISTINCT = ("clip", "flip-50", "flip-25", "slip", "siglip", "clipa", "clipa-resize")
-# What a strategy adds depends on the kind of image tower and on its number of patches; other widths and
-# depths are counted in evaluation alone.
+# What a strategy adds depends on the kind of image tower and on its number of patches; other widths, and
+# transformers of full depth, are counted in evaluation alone.
 EVERY_STRATEGY = (
     "mini-ViT-XXS-8", "mini-ConvNeXt", "mini-RN",
     "ViT-Ti-16", "ViT-S-32", "ViT-L-14", "RN50", "Swin-T", "Mixer-B-32", "convnext_tiny",
@@ -36,9 +37,22 @@ def on_no_device() -> Iterator[None]:
 
 
 @cache
-def build(name: str, strategy_name: str, device: str = "meta") -> tuple[open_clip.CLIP, Clip]:
+def shallow(name: str) -> Architecture:
+    """Return an architecture whose transformers have two blocks."""
+    architecture = load_architecture(name)
+    changed = {}
+    for tower in ("vision_cfg", "text_cfg"):
+        settings = architecture.config[tower]
+        changed[tower] = settings | ({"layers": 2} if isinstance(settings.get("layers"), int) else {})
+    return replace(architecture, config={**architecture.config, **changed})
+
+
+@cache
+def build(
+    architecture: Architecture, strategy_name: str, device: str = "meta"
+) -> tuple[open_clip.CLIP, Clip]:
     """Build model and strategy as a trial does."""
-    architecture, cost = load_architecture(name), strategy(strategy_name)
+    cost = strategy(strategy_name)
     with torch.device(device):
         model = build_model(
             architecture.config, kept_fraction=cost.kept_fraction, sigmoid_loss=cost.sigmoid_loss
@@ -46,10 +60,11 @@ def build(name: str, strategy_name: str, device: str = "meta") -> tuple[open_cli
         return model.train(), build_strategy(cost, architecture)
 
 
-def train_forward(name: str, strategy_name: str, batch: int, device: str = "meta") -> None:
+def train_forward(
+    architecture: Architecture, strategy_name: str, batch: int, device: str = "meta"
+) -> None:
     """Run the forward pass of a training step, loss included."""
-    architecture = load_architecture(name)
-    model, how = build(name, strategy_name, device)
+    model, how = build(architecture, strategy_name, device)
     images = torch.zeros(batch, 3, architecture.costs.image_size, architecture.costs.image_size)
     texts = torch.zeros(batch, architecture.costs.context_length, dtype=torch.long)
     with torch.no_grad():
@@ -69,13 +84,13 @@ def grid() -> list[Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "strategy_name"), grid())
 def test_a_training_sample_costs_what_torch_counts(name: str, strategy_name: str) -> None:
-    cost = strategy(strategy_name)
+    architecture, cost = shallow(name), strategy(strategy_name)
     batch = PAIRS * cost.batch_factor
 
     with FlopCounterMode(display=False) as counter:
-        train_forward(name, strategy_name, batch)
+        train_forward(architecture, strategy_name, batch)
 
-    expected = sample_cost(load_architecture(name), cost, batch_size=batch)
+    expected = sample_cost(architecture, cost, batch_size=batch)
     assert counter.get_total_flops() == 2 * batch * expected.forward_macs
     assert 3 * counter.get_total_flops() == batch * expected.train_flops
 
@@ -86,7 +101,7 @@ def test_an_evaluated_image_and_text_cost_what_torch_counts_and_the_parameters_a
     name: str,
 ) -> None:
     architecture = load_architecture(name)
-    model, _ = build(name, "clip")
+    model, _ = build(architecture, "clip")
 
     with torch.no_grad(), FlopCounterMode(display=False) as of_images:
         model.encode_image(
@@ -105,26 +120,28 @@ def test_an_evaluated_image_and_text_cost_what_torch_counts_and_the_parameters_a
 @pytest.mark.parametrize("name", ["mini-ViT-XS-8", "mini-ConvNeXt", "mini-RN", "ViT-B-32"])
 @pytest.mark.parametrize("strategy_name", ["slip", "siglip"])
 def test_strategys_own_parameters_are_counted(name: str, strategy_name: str) -> None:
-    model, how = build(name, strategy_name)
+    architecture = load_architecture(name)
+    model, how = build(architecture, strategy_name)
 
     trained = [*model.parameters(), *(() if how.head is None else how.head.parameters())]
 
-    counted = parameters(load_architecture(name), strategy(strategy_name))
+    counted = parameters(architecture, strategy(strategy_name))
     assert counted.total == sum(each.numel() for each in trained)
 
 
 def test_forward_pass_on_cpu_and_meta_device_count_the_same() -> None:
+    architecture = load_architecture("mini-ViT-XS-8")
     with torch.device("cpu"), FlopCounterMode(display=False) as counter:
-        train_forward("mini-ViT-XS-8", "flip-50", 4, "cpu")
+        train_forward(architecture, "flip-50", 4, "cpu")
 
-    cost = sample_cost(load_architecture("mini-ViT-XS-8"), strategy("flip-50"), batch_size=4)
+    cost = sample_cost(architecture, strategy("flip-50"), batch_size=4)
     assert counter.get_total_flops() == 2 * 4 * cost.forward_macs
 
 
 @pytest.mark.parametrize("name", ["mini-ViT-XS-8", "mini-RN"])
 def test_backward_pass_costs_two_forward_passes_minus_the_pixel_gradient(name: str) -> None:
     architecture = load_architecture(name)
-    model, _ = build(name, "clip")
+    model, _ = build(architecture, "clip")
     images = torch.zeros(PAIRS, 3, 32, 32)
     texts = torch.zeros(PAIRS, 16, dtype=torch.long)
 

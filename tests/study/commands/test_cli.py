@@ -107,6 +107,7 @@ def test_a_study_that_was_not_run_is_an_error(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_a_half_finished_study_is_reported_with_what_is_missing(
     pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -154,6 +154,7 @@ def test_a_published_table_has_its_levels_and_its_best(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_a_published_table_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table, where = DATA / "openclip_results.csv", ["--results", str(tmp_path)]
     assert main(["import", str(table), "--map", "open-clip-models", *where]) == 0

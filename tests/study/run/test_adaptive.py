@@ -109,6 +109,7 @@ def chosen(folder: Path) -> list[object]:
     return [event["trial"] for event in events(folder, "trial-chosen")]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_design_chooses_from_the_grid_until_its_questions_are_answered(
     declaration: Path, tmp_path: Path, run: Run
 ) -> None:
@@ -160,6 +161,7 @@ def test_a_design_whose_tuning_has_just_begun_has_chosen_no_trial(tmp_path: Path
     assert chosen_trials(tmp_path) == set()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_design_with_a_forecast_alone_asks_for_nothing_else(
     declaration: Path, tmp_path: Path, run: Run
 ) -> None:
@@ -227,6 +229,7 @@ def test_design_stays_within_the_study_budget_of_a_grid_that_costs_more(
     assert stop == "the budget has no room for a trial that is worth its cost"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_budget_that_ends_in_the_first_round_leaves_nothing_clear(
     declaration: Path, tmp_path: Path, run: Run
 ) -> None:

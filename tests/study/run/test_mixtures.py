@@ -39,6 +39,7 @@ def declare(folder: Path, pool: Path, other: Path, name: str = "mixed", **change
     return path
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_mixtures_are_planned_run_and_compared(pool: Path, other: Path, tmp_path: Path, run: Run) -> None:
     declaration = declare(tmp_path, pool, other, levels="3 GFLOP, 5 GFLOP", seeds="0, 1")
     there = f"{declaration} --results {tmp_path}"

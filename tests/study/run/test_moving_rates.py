@@ -41,6 +41,7 @@ TUNING_SEED, TOP, LOST = 1000, 20_000_000_000, 12_000_000_000
 
 
 @pytest.mark.parametrize("carried", [True, False])
+@pytest.mark.usefixtures("undrawn")
 def test_rates_are_tuned_carried_on_checked_and_reported(
     pool: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, *, carried: bool
 ) -> None:

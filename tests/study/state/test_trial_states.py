@@ -49,6 +49,7 @@ def unbook(folder: Path, trial: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_an_unbooked_result_is_finished_for_every_command(pool: Path, tmp_path: Path, run: Run) -> None:
     path = write_declaration(tmp_path, pool, seeds="0, 1")
     words, folder = f"{path} --results {tmp_path}", tmp_path / "tiny"

@@ -12,7 +12,7 @@ from study.show import study_report
 from tests.root import ROOT
 from tests.study.conftest import Run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
 
 OLD = '<p class="so-far">Not finished: 3 of 156 trials have a result'
 
@@ -41,9 +41,6 @@ def test_a_watched_page_follows_the_results_and_reloads_itself_until_the_run_has
 
     monkeypatch.setattr(study_report, "running_now", lambda _: next(looks))
     monkeypatch.setattr("study.show.study_report.time.sleep", sleep)
-    monkeypatch.setattr(
-        "analysis.report.report.save_all", lambda figures, *_: {each.name: "<svg></svg>" for each in figures}
-    )
 
     assert main(["report", "small-full", "--results", str(tmp_path), "--watch"]) == 0
 
