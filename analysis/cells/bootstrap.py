@@ -39,7 +39,7 @@ from analysis.cells.chance import chance_error
 from analysis.cells.intervals import COVERAGE
 from analysis.cells.moderated import LevelNoise, moderated, squares_of
 from analysis.cells.shared_noise import Trunks, find_trunks, level_excess
-from analysis.cells.table import CELL, Trials
+from analysis.cells.table import CELL, Trials, group_numbers
 from analysis.error_unit import LOSS, ErrorUnit
 
 NoiseSource = Literal["runs", "evaluation", "none"]
@@ -207,8 +207,8 @@ def curve_numbers(cells: pd.DataFrame) -> Indices:
     In the one-epoch regime more compute means more pairs, so its curves span subset sizes.
     """
     size = cells["subset_size"].where(cells["regime"] != "one-epoch", 0)
-    held = [cells["regime"], cells["architecture"], cells["strategy"], cells["quality"], size]
-    return np.asarray(cells.groupby(held, sort=True).ngroup(), dtype=np.intp)
+    held = ("regime", "architecture", "strategy", "quality", "subset_size")
+    return group_numbers(cells.assign(subset_size=size), held)
 
 
 def _resampled(  # noqa: PLR0913 (residuals, where they come from, and how they are drawn)
@@ -289,11 +289,12 @@ def _freedom(runs: Indices, curve: Indices, shared: float) -> Floats:
 
 def _cells(trials: Trials) -> tuple[pd.DataFrame, Indices]:
     """Return the cells and the position of each run's cell."""
-    grouped = trials.frame.groupby(list(CELL), sort=True)
-    cells = grouped[["error", "images", "reading_error", *_MEANS]].mean()
-    cells.insert(1, "runs", grouped.size())
-    cells.insert(4, "diverged", grouped["diverged"].first())
-    return cells.reset_index(), np.asarray(grouped.ngroup(), dtype=np.intp)
+    position = group_numbers(trials.frame, CELL)
+    first, runs = np.unique(position, return_index=True, return_counts=True)[1:]
+    one = trials.frame[[*CELL, "diverged"]].iloc[first].reset_index(drop=True)
+    means = trials.frame[["error", "images", "reading_error", *_MEANS]].groupby(position).mean()
+    cells = pd.concat([one, means], axis=1).assign(runs=runs)
+    return cells[[*CELL, "error", "runs", "images", "reading_error", "diverged", *_MEANS]], position
 
 
 def _units(error: Floats, images: Floats, reading: Floats, *, loss: bool) -> tuple[Floats, bool]:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.arrays import Floats, Indices
+from analysis.cells.table import group_numbers
 
 LIMIT = 0.9
 """Confidence limit for groups that are compared with one another."""
@@ -46,7 +47,7 @@ class LevelNoise:
             position: Cell of each residual.
             runs: Runs of each cell.
         """
-        number = np.asarray(cells.groupby(["regime", "budget"], sort=True).ngroup(), dtype=np.intp)
+        number = group_numbers(cells, ("regime", "budget"))
         freedom = np.asarray(np.bincount(number, runs - 1.0), dtype=np.float64)
         squares = squares_of(residuals, runs[position], number[position], len(freedom))
         if not squares.any():

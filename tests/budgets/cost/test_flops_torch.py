@@ -60,9 +60,7 @@ def build(
         return model.train(), build_strategy(cost, architecture)
 
 
-def train_forward(
-    architecture: Architecture, strategy_name: str, batch: int, device: str = "meta"
-) -> None:
+def train_forward(architecture: Architecture, strategy_name: str, batch: int, device: str = "meta") -> None:
     """Run the forward pass of a training step, loss included."""
     model, how = build(architecture, strategy_name, device)
     images = torch.zeros(batch, 3, architecture.costs.image_size, architecture.costs.image_size)
