@@ -56,24 +56,21 @@ def at_compute(draws: CellDraws, cost: Floats, flops: float, *, falling: bool = 
         interpolated ``error``, the smaller ``runs`` and the summed ``diverged`` of the two cells around it,
         ``beyond``, whether its last cell is at less compute, and ``short``, whether that is its only cell.
     """
-    rows, drawn = [], []
+    nearest, rows, drawn = [], [], []
     at = np.array([flops])
+    errors, runs, diverged = (draws.column(name) for name in ("error", "runs", "diverged"))
     generator = stream("read off")
     for positions in cells_by_curve(draws, cost):
         x = cost[positions]
         if x[0] > flops * SAME_COST:
             continue
-        cells = draws.cells.iloc[positions]
-        error = cells["error"].to_numpy(np.float64)
+        error = errors[positions]
         (below,), (share,) = between(x, at)
-        sides = cells.iloc[below : below + (1 if share == 0 else 2)]
+        sides = positions[below : below + (1 if share == 0 else 2)]
         value = float(read(x, error[None, :], at)[0, 0])
         beyond = bool(x[-1] * SAME_COST < flops)
-        rows.append(
-            cells.iloc[int(below + round(share))].to_dict()
-            | {"error": value, "runs": sides["runs"].min(), "diverged": sides["diverged"].sum()}
-            | {"beyond": beyond, "short": beyond and len(x) == 1}
-        )
+        nearest.append(positions[int(below + round(share))])
+        rows.append((value, int(runs[sides].min()), diverged[sides].sum(), beyond, beyond and len(x) == 1))
         line = draws.draws[:, positions]
         if beyond:
             open_below = falling * fall_beyond(x, line, flops) * generator.random(len(line))
@@ -81,9 +78,10 @@ def at_compute(draws: CellDraws, cost: Floats, flops: float, *, falling: bool = 
             open_below = sags(x, error, flops, len(line), generator)
         drawn.append(np.maximum(read(x, line, at)[:, 0] - open_below, 0.0))
     nothing = np.empty(0, dtype=np.intp)
+    changed = pd.DataFrame(rows, columns=["error", "runs", "diverged", "beyond", "short"])
     return replace(
         draws,
-        cells=pd.DataFrame(rows),
+        cells=draws.cells.iloc[nearest].reset_index(drop=True).assign(**changed),
         draws=np.stack(drawn, axis=1),
         left_out=nothing,
         without=nothing.astype(np.float64),

@@ -89,9 +89,10 @@ class Slice:
     """
 
     def __init__(self, frame: pd.DataFrame, row: str, column: str, **where: object) -> None:
-        kept = frame
+        here = np.ones(len(frame), dtype=bool)
         for name, value in where.items():
-            kept = kept[kept[name] == value]
+            here &= (frame[name] == value).to_numpy(bool)
+        kept = frame[here]
         if where.get("regime") in (EQUAL, "fixed-compute"):
             kept = at_one_budget(kept, column)
         self._names = (row, column)
