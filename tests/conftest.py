@@ -44,14 +44,15 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group the tests that must not run at the same time.
 
-    Those of a file, which share what it made; and those of a package that start Ray: more than two clusters
-    only wait for the cores.
+    Those of a file, which share what it made, or of files that name one group; and those of a package that
+    start Ray: more than two clusters only wait for the cores.
     """
     items.sort(key=lambda item: item.get_closest_marker("ray") is None)  # Ray first: the longest groups
     for item in items:
         package = item.path.relative_to(ROOT / "tests").parts[0]
         group = f"ray {package}" if item.get_closest_marker("ray") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_collection_finish() -> None:

@@ -16,7 +16,7 @@ from analysis.drawing.draw import draw
 from analysis.drawing.save import save
 from analysis.drawing.save_all import helpers, save_all
 from analysis.drawing.style import COLUMN_IN, looks
-from analysis.report.analyse import analyse
+from analysis.report.analyse import Analysis, analyse
 from analysis.report.report import report_figures
 from analysis.report.study_frames import StudyFrames
 from tests.analysis.synthetic import study, trial_row
@@ -38,10 +38,10 @@ def figures_of(frames: StudyFrames) -> tuple[FigureData | Missing, ...]:
 
 
 @pytest.fixture(scope="module")
-def drawn(frames: StudyFrames) -> dict[str, FigureData]:
+def drawn(frames: StudyFrames, analysed: Analysis) -> dict[str, FigureData]:
     ledger = pd.concat([frames.ledger, pd.DataFrame([LOST])], ignore_index=True)
     lossy = replace(frames, ledger=ledger)
-    return {data.name: data for data in figures_of(lossy) if isinstance(data, FigureData)}
+    return {data.name: data for data in report_figures(analysed, lossy) if isinstance(data, FigureData)}
 
 
 def test_a_full_study_supports_every_figure(drawn: dict[str, FigureData]) -> None:
@@ -237,12 +237,12 @@ def test_a_half_finished_study_has_no_filled_star(frames: StudyFrames) -> None:
     assert "best" not in set(data.frame["mark"])
 
 
-def test_plan_and_ledger_are_drawn_only_if_the_run_differed_from_the_plan(frames: StudyFrames) -> None:
-    names = {
-        data.name
-        for data in figures_of(replace(frames, left_out=frames.left_out[:0]))
-        if isinstance(data, FigureData)
-    }
+def test_plan_and_ledger_are_drawn_only_if_the_run_differed_from_the_plan(
+    frames: StudyFrames, analysed: Analysis
+) -> None:
+    as_planned = replace(frames, left_out=frames.left_out[:0])
+    figures = report_figures(analysed, as_planned)
+    names = {data.name for data in figures if isinstance(data, FigureData)}
     assert not names & {"plan", "ledger"}
     assert "schedule" in names
 

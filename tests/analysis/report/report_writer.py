@@ -8,6 +8,8 @@ from analysis.report.report import write_report
 from analysis.report.study_frames import StudyFrames
 
 HOSTILE = "<script>alert('caption')</script>"
+MARKED_UP = "ViT-<b>M</b>"
+"""Name of an architecture of the same family as the others."""
 
 
 class Written(NamedTuple):

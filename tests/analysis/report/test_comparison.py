@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.report.analyse import analyse
+from analysis.report.analyse import Analysis, analyse
 from analysis.report.comparison import compare, write_comparison
 from analysis.report.study_frames import StudyFrames
 from tests.analysis.synthetic import trial_row
@@ -122,8 +122,8 @@ def test_a_leader_that_is_undecided_is_no_change() -> None:
     assert changes(sure, other, unlike, one) == ["other: undecided in other; unlike: changed; one: same"]
 
 
-def test_a_study_has_the_verdicts_of_its_own_report(frames: StudyFrames) -> None:
-    whole = analyse(frames).frontier
+def test_a_study_has_the_verdicts_of_its_own_report(frames: StudyFrames, analysed: Analysis) -> None:
+    whole = analysed.frontier
     place = whole["verdict"].tolist().index("clear")
     level, leader = whole["budget"].iloc[place], whole["architecture"].iloc[place]
     other = (frames.results["level_flops"] == level) & (frames.results["architecture"] != leader)

@@ -2,20 +2,19 @@
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from analysis.report.study_frames import StudyFrames
-from tests.analysis.report.report_writer import HOSTILE, write
+from tests.analysis.report.report_writer import HOSTILE, MARKED_UP, Written
 from tests.waiting import wait_for
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("hostile report"),
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"),
 ]
 
@@ -42,24 +41,15 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
-def report(tmp_path_factory: pytest.TempPathFactory, frames: StudyFrames) -> Path:
-    """Write a report with markup in the names of its study, failures, architectures and declaration."""
-    results = frames.results.replace({"architecture": {"ViT-M": HOSTILE}})
-    results.loc[results.index[0], ["status", "reason"]] = ["failed", HOSTILE]
-    folder = tmp_path_factory.mktemp("in-browser") / "report"
-    return write(folder, replace(frames, results=results), name=HOSTILE, text=HOSTILE).page
-
-
 @pytest.fixture
-def opened(browser: Browser, report: Path) -> Iterator[Opened]:
+def opened(browser: Browser, hostile: Written) -> Iterator[Opened]:
     page = browser.new_page(viewport={"width": 1200, "height": 900})
     found = Opened(page=page, said=[], asked=[])
     page.on("console", lambda message: found.said.append(message.text))
     page.on("pageerror", lambda error: found.said.append(str(error)))
     page.on("request", lambda request: found.asked.append(request.url))
     page.on("dialog", lambda dialog: found.said.append(dialog.message))
-    page.goto(report.as_uri())
+    page.goto(hostile.page.as_uri())
     yield found
     page.close()
 
@@ -78,10 +68,12 @@ def column(page: Page, name: str) -> list[str]:
     return texts
 
 
-def test_the_page_opens_without_an_error_and_requests_nothing_else(opened: Opened, report: Path) -> None:
+def test_the_page_opens_without_an_error_and_requests_nothing_else(opened: Opened, hostile: Written) -> None:
     opened.page.wait_for_load_state("load")
     assert opened.said == []
-    assert {url.partition("#")[0] for url in opened.asked if not url.startswith("data:")} == {report.as_uri()}
+    assert {url.partition("#")[0] for url in opened.asked if not url.startswith("data:")} == {
+        hostile.page.as_uri()
+    }
 
 
 def test_markup_in_captions_names_and_declaration_is_text(opened: Opened) -> None:
@@ -90,9 +82,9 @@ def test_markup_in_captions_names_and_declaration_is_text(opened: Opened) -> Non
     assert page.locator("script").count() == 1
     assert HOSTILE in page.locator("#provenance pre").text_content()  # type: ignore[operator]
     assert HOSTILE in page.locator("#open").inner_text()
-    assert HOSTILE in column(page, "Architecture")
+    assert MARKED_UP in column(page, "Architecture")
     marks = page.locator("circle").evaluate_all("marks => marks.map((mark) => mark.dataset.text)")
-    assert any(HOSTILE in text for text in marks)
+    assert any(MARKED_UP in text for text in marks)
     assert opened.said == []
 
 

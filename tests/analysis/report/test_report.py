@@ -14,14 +14,14 @@ import pytest
 
 from analysis.answers.cost import totals
 from analysis.cells.table import CONFIGURATION
-from analysis.report.analyse import analyse
+from analysis.report.analyse import Analysis, analyse
 from analysis.report.study_frames import StudyFrames
 from analysis.report.tables.latex import latex
 from analysis.report.tables.tables import Table
 from tests.analysis.report.report_writer import HOSTILE, Written, write
 from tests.analysis.synthetic import study
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("hostile report")]
 
 
 class Elements(HTMLParser):
@@ -45,16 +45,8 @@ class Elements(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory, frames: StudyFrames) -> tuple[Written, Elements]:
-    results = frames.results.copy()
-    results.loc[results.index[0], ["status", "reason"]] = ["failed", HOSTILE]
-    summary = write(
-        tmp_path_factory.mktemp("study") / "report",
-        replace(frames, results=results),
-        name=HOSTILE,
-        text=HOSTILE,
-    )
-    return summary, Elements(summary.page.read_text(encoding="utf-8"))
+def written(hostile: Written) -> tuple[Written, Elements]:
+    return hostile, Elements(hostile.page.read_text(encoding="utf-8"))
 
 
 def test_the_folder_holds_page_figures_and_tables(written: tuple[Written, Elements]) -> None:
@@ -247,6 +239,7 @@ def test_one_seed_gives_no_interval_in_the_answers(tmp_path: Path) -> None:
     assert "counting noise only, a lower bound" in summary.page.read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("undrawn")  # whose files test_figures compares
 def test_a_report_replaces_the_one_before_and_is_the_same_for_the_same_study(
     tmp_path: Path, frames: StudyFrames
 ) -> None:
@@ -290,8 +283,8 @@ def test_the_analysis_imports_neither_torch_nor_ray() -> None:
     assert done.stdout == "[]\n"
 
 
-def test_a_winner_with_a_seed_without_result_is_undecided(frames: StudyFrames) -> None:
-    whole = analyse(frames).frontier.set_index("budget")
+def test_a_winner_with_a_seed_without_result_is_undecided(frames: StudyFrames, analysed: Analysis) -> None:
+    whole = analysed.frontier.set_index("budget")
     clear = whole[whole["verdict"] == "clear"]
     assert len(clear)
     budget, leader = clear.index[0], clear.iloc[0]
@@ -307,8 +300,10 @@ def test_a_winner_with_a_seed_without_result_is_undecided(frames: StudyFrames) -
     assert row["reason"].endswith("; 1 of its seeds has no result")
 
 
-def test_a_configuration_that_lost_all_of_its_runs_leaves_the_best_undecided(frames: StudyFrames) -> None:
-    whole = analyse(frames).frontier
+def test_a_configuration_that_lost_all_of_its_runs_leaves_the_best_undecided(
+    frames: StudyFrames, analysed: Analysis
+) -> None:
+    whole = analysed.frontier
     place = whole["verdict"].tolist().index("clear")
     level, leader = whole["budget"].iloc[place], whole["architecture"].iloc[place]
     other = (frames.results["level_flops"] == level) & (frames.results["architecture"] != leader)
