@@ -47,7 +47,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Those of a file, which share what it made, or of files that name one group; and those of a package that
     start Ray: more than two clusters only wait for the cores.
     """
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)  # Ray first: the longest groups
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    # Ray first: the longest groups. Files without a slow test last: the workers end at the same time.
+    items.sort(key=lambda item: (item.get_closest_marker("ray") is None, item.path not in slow))
     for item in items:
         package = item.path.relative_to(ROOT / "tests").parts[0]
         group = f"ray {package}" if item.get_closest_marker("ray") else str(item.path)

@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
+from weakref import finalize
 
 import numpy as np
 
@@ -38,6 +39,8 @@ _MOST_LATELY = 2**16  # pieces: 16 GiB, remembered in some 10 MiB
 _AHEAD_BYTES = 256 * 2**20
 _MISSING_S = 60.0  # until a missing shard is requested again; a request for each of its pairs would take long
 _LONGEST_FETCH_S = 120.0  # time that another process may take for a fetch before this one fetches as well
+
+_Tasks = SimpleQueue[Callable[[], None] | None]
 
 
 class UrlPlace:
@@ -64,7 +67,7 @@ class UrlPlace:
         self._queued: dict[tuple[str, int], list[int]] = {}  # shard and request → pieces to fetch ahead
         self._lately: dict[tuple[str, int], None] = {}  # shard and piece, of the latest ones queued
         self._missing: dict[str, float] = {}  # shard → when it was last found to be missing
-        self._own: tuple[int, Storage, SimpleQueue[Callable[[], None]]] | None = None
+        self._own: tuple[int, Storage, _Tasks] | None = None
 
     def path(self, shard: str) -> str:
         """Return a shard's URL."""
@@ -185,19 +188,27 @@ class UrlPlace:
     def _size(self, shard: str, piece: int) -> int:
         return min(PIECE, self._sizes[shard] - piece * PIECE)
 
-    def _of_this_process(self) -> tuple[int, Storage, SimpleQueue[Callable[[], None]]]:
+    def _of_this_process(self) -> tuple[int, Storage, _Tasks]:
         # A forked process has neither the threads nor the connections of its parent.
         if self._own is None or self._own[0] != os.getpid():
-            tasks = SimpleQueue[Callable[[], None]]()
+            tasks: _Tasks = SimpleQueue()
             for _ in range(self._requests):
                 Thread(target=_work, args=(tasks,), daemon=True).start()
+            finalize(self, _end, tasks, self._requests).atexit = False
             self._own = os.getpid(), Storage(self.url), tasks
         return self._own
 
 
-def _work(tasks: SimpleQueue[Callable[[], None]]) -> None:
-    while True:
-        tasks.get()()
+def _work(tasks: _Tasks) -> None:
+    """Do tasks until the place that gives them is no longer used."""
+    while (task := tasks.get()) is not None:
+        task()
+        del task  # which keeps its place in use
+
+
+def _end(tasks: _Tasks, threads: int) -> None:
+    for _ in range(threads):
+        tasks.put(None)
 
 
 def _requests(wanted: ShardRanges) -> Mapping[int, list[int]]:

@@ -29,6 +29,7 @@ from runners.host.process import Exit, FreshProcess, load_ahead
 from runners.scheduling.backend import Ended, Job, ended_by
 from runners.scheduling.nodes import Amounts
 from runners.scheduling.ray_backend.core import RayBackend
+from runners.scheduling.ray_backend.job_store import JobStore
 from runners.scheduling.ray_backend.over_nodes import OverNodes
 from runners.scheduling.ray_backend.tasks import ASK_AGAIN_S, Call, by_rays_names, on_node
 
@@ -48,7 +49,7 @@ class TuneBackend:
     def __init__(self, connection: RayBackend) -> None:
         self._connection = connection
         here = on_node(ray.get_runtime_context().get_node_id(), {})
-        self._job_store: Any = ray.remote(_JobStore).options(**here).remote()
+        self._job_store: Any = ray.remote(JobStore).options(**here).remote()
         self._ended: SimpleQueue[Ended] = SimpleQueue()
         self._search, self._over = _Search(), threading.Event()
         self._error: BaseException | None = None
@@ -129,31 +130,6 @@ class TuneBackend:
         self._search.jobs.put(None)
         self._thread.join()
         ray.kill(self._job_store)
-
-
-class _JobStore:
-    """Calls of jobs, which are too large for Tune's own records, and requests to leave.
-
-    An actor on the driver's node. A file on shared storage would be too slow: NFS clients may cache its
-    absence for up to a minute, and by then a spot machine may be gone.
-    """
-
-    def __init__(self) -> None:
-        self._runs: dict[str, bytes] = {}
-        self._asked: set[str] = set()
-
-    def put(self, trial: str, run: bytes) -> None:
-        self._runs[trial] = run
-        self._asked.discard(trial)  # it may start again
-
-    def take(self, trial: str) -> bytes:
-        return self._runs.pop(trial)
-
-    def ask(self, trial: str) -> None:
-        self._asked.add(trial)
-
-    def asked(self, trial: str) -> bool:
-        return trial in self._asked
 
 
 class _Here:
@@ -253,7 +229,7 @@ def _placement(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
     )
 
 
-def _train(config: Mapping[str, Any], job_store: Any, modules: Sequence[str]) -> dict[str, object]:  # noqa: ANN401 - a handle of `_JobStore`
+def _train(config: Mapping[str, Any], job_store: Any, modules: Sequence[str]) -> dict[str, object]:  # noqa: ANN401 - a handle of `JobStore`
     trial = config["trial"]
     run = ray.get(job_store.take.remote(trial))
     if ray.get(job_store.asked.remote(trial)):

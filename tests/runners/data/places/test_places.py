@@ -1,5 +1,6 @@
 """A pool whose shards stay below a URL: the same samples as from a folder, through a bounded cache."""
 
+import gc
 import os
 import shutil
 import threading
@@ -35,6 +36,7 @@ from runners.host import faults
 from runners.host.storage import Storage
 from tests.runners.data.images import read_images
 from tests.runners.host.bucket import Bucket
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -98,6 +100,18 @@ def seen(pool: Pool, *, workers: int = 0, rank: int = 0, ranks: int = 1, first: 
     )
     batches = data.batches(seed=5, batch_size=BATCH, first_step=first, steps=8)
     return [image for images, _ in batches for image in images]
+
+
+def test_a_pool_that_is_no_longer_used_leaves_no_thread(away: Pool) -> None:
+    pool, before = Pool.open(away.path), set(threading.enumerate())
+    read_pairs(pool, ALL[:2], np.arange(2), 32)
+    started = [each for each in threading.enumerate() if each not in before and "_work" in each.name]
+    assert started
+
+    del pool
+    gc.collect()
+
+    wait_for(lambda: not any(each.is_alive() for each in started), seconds=10)
 
 
 class Requests:
