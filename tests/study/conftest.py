@@ -47,6 +47,7 @@ training:
   precision: fp32
   lr_peak: {{mini-ViT-XXS-8: 2e-3, mini-ViT-XS-8: 1.5e-3, mini-ConvNeXt: 2e-3, mini-RN: 1e-3}}
 resources: {{checkpoint: 0.2 s}}
+limits: {{min_steps: 2}}
 """
 
 
@@ -71,7 +72,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def write_declaration(folder: Path, pool: Path, name: str = "tiny", **changes: str) -> Path:
     values = {
-        "levels": "5 GFLOP",
+        "levels": "3 GFLOP",
         "seeds": "0",
         "architectures": "mini-ViT-XXS-8",
         "strategies": "clip",

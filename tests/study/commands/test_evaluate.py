@@ -44,7 +44,8 @@ TRAIN, TEST, PICTURES = 500, 200, 30
 def user(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a user's folder: a study with a trained ViT and ConvNeXt, and evaluation sets."""
     folder = tmp_path_factory.mktemp("user")
-    declaration = write_declaration(folder, pool, "my-study", architectures="mini-ViT-XXS-8, mini-ConvNeXt")
+    both = "mini-ViT-XXS-8, mini-ConvNeXt"
+    declaration = write_declaration(folder, pool, "my-study", levels="1 GFLOP", architectures=both)
     declaration.write_text(declaration.read_text().replace("precision: fp32", "precision: bf16"))
     study = study_in(
         declaration=load_declaration(declaration), folder=folder / "results" / "my-study", pools=folder

@@ -96,7 +96,7 @@ def declaration(pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         architectures="mini-ViT-XXS-8, mini-ConvNeXt",
     )  # fmt: skip
     with path.open("a", encoding="utf-8") as file:
-        file.write("design: adaptive\nlimits: {min_steps: 2}\n")
+        file.write("design: adaptive\n")
     return path
 
 

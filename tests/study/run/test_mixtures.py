@@ -41,7 +41,7 @@ def declare(folder: Path, pool: Path, other: Path, name: str = "mixed", **change
 
 @pytest.mark.usefixtures("undrawn")
 def test_mixtures_are_planned_run_and_compared(pool: Path, other: Path, tmp_path: Path, run: Run) -> None:
-    declaration = declare(tmp_path, pool, other, levels="3 GFLOP, 5 GFLOP", seeds="0, 1")
+    declaration = declare(tmp_path, pool, other, levels="2 GFLOP, 3 GFLOP", seeds="0, 1")
     there = f"{declaration} --results {tmp_path}"
 
     said = run(f"plan {there}")
@@ -66,7 +66,7 @@ def test_mixtures_are_planned_run_and_compared(pool: Path, other: Path, tmp_path
     frames = (tmp_path / "mixed" / "report" / "report.html").read_text(encoding="utf-8")
     assert "Which mixture of pools?" in frames
     assert "mixture half" in frames
-    assert "mixture" in run(f"recommend {there} --flops 5GFLOP --pairs 2000")
+    assert "mixture" in run(f"recommend {there} --flops 3GFLOP --pairs 2000")
 
     run(f"export {there} {one['trial']} {tmp_path / 'exported'}")
     words = (tmp_path / "exported" / "vocabulary.txt").read_text(encoding="utf-8").split()
@@ -98,7 +98,7 @@ def test_a_mixture_of_one_pool_takes_the_results_of_the_pool_alone(
 
 def test_trials_of_a_mixture_share_a_trunk(pool: Path, other: Path, tmp_path: Path, run: Run) -> None:
     tables = {}
-    for name, levels in (("both", "5 GFLOP, 7 GFLOP"), ("long", "7 GFLOP")):
+    for name, levels in (("both", "3 GFLOP, 4 GFLOP"), ("long", "4 GFLOP")):
         path = declare(tmp_path, pool, other, name, levels=levels)
         text = path.read_text().replace("training:", "training:\n  schedule: trunk\n  warmup: 64 samples")
         text = text.replace("strategies: [clip]", "strategies: [clip]\n    mixtures: [half]")

@@ -50,7 +50,7 @@ def test_rates_are_tuned_carried_on_checked_and_reported(
     path = write_declaration(tmp_path, pool, levels="5 GFLOP, 10 GFLOP, 20 GFLOP", seeds="0, 1")
     with path.open("a", encoding="utf-8") as file:
         places = "levels: [5 GFLOP, 10 GFLOP], " if carried else ""
-        file.write(f"limits: {{min_steps: 2}}\ntuning: {{share: 20%, {RATES}, {places}check: true}}\n")
+        file.write(f"tuning: {{share: 20%, {RATES}, {places}check: true}}\n")
 
     ran = run(f"run {path} --results {tmp_path} --backend local")
 
@@ -142,7 +142,7 @@ def test_check_pays_no_more_than_its_share_and_the_grid_goes_on_without_what_is_
         path.read_text(encoding="utf-8").replace("0.5 s", "0.5 s, backoff: 0.01 s"), encoding="utf-8"
     )
     with path.open("a", encoding="utf-8") as file:  # 80 GFLOP pay for three trials and one that is lost
-        file.write(f"limits: {{min_steps: 2}}\ntuning: {{share: 20%, {RATES}, check: 0.8%}}\n")
+        file.write(f"tuning: {{share: 20%, {RATES}, check: 0.8%}}\n")
     planned = run(f"plan {path} --results {tmp_path}")
     assert "80 GFLOP of the study budget are set aside" in planned
 
@@ -199,8 +199,8 @@ def test_rates_tuned_per_level_train_and_pay_each_level_without_a_trunk(
     text = path.read_text(encoding="utf-8")
     trunk = "training:\n  schedule: trunk\n  cooldown: 25%\n  warmup: 64 samples"
     path.write_text(
-        text.replace("training:", trunk) + "limits: {min_steps: 2}\n"
-        "tuning: {share: 20%, fields: {lr_peak: [1e-3, 2e-3]}, levels: [2 GFLOP, 3 GFLOP], check: 1%}\n",
+        text.replace("training:", trunk)
+        + "tuning: {share: 20%, fields: {lr_peak: [1e-3, 2e-3]}, levels: [2 GFLOP, 3 GFLOP], check: 1%}\n",
         encoding="utf-8",
     )
 

@@ -63,7 +63,7 @@ def test_finished_trials_without_results_are_paid_again_only_on_request(copy: Pa
     (other / "result.json").unlink()
 
     error = run(words(copy), code=2)
-    assert "2 trials to run had finished before, and would cost 9.8" in error
+    assert "2 trials to run had finished before, and would cost 5.8" in error
     assert re.search(r"Restore the folders \(such as [0-9a-f]{12}\), or use --pay-again", error)
     assert "`run` asks first, or needs --pay-again" in run(words(copy, "--dry-run"))
     for option in ("--pay-again", "--repair"):
@@ -83,7 +83,7 @@ def test_a_damaged_ledger_is_rebuilt_from_results_and_meters(copy: Path, run: Ru
     sound, lines = read_entries(path), path.read_text().splitlines(keepends=True)
     text = {
         "half": "".join(lines[len(lines) // 2 :]),
-        "digit": "".join(lines).replace('"spent", "what"', '"spent",  "what"').replace(": 49", ": 48"),
+        "digit": "".join(lines).replace('"spent", "what"', '"spent",  "what"').replace(": 29", ": 28"),
         "gone": "",
     }[damage]
     path.write_text(text)
@@ -186,7 +186,7 @@ def test_without_its_meter_a_trial_is_charged_the_most_that_it_can_have_lost(
     assert read_meter(folder) == FlopCount(train_flops=77 + trial.train_flops)
     (line,) = said
     assert line.startswith(
-        f"the meter of trial {trial.trial_id} is missing or damaged; 4.914 GFLOP are booked"
+        f"the meter of trial {trial.trial_id} is missing or damaged; 2.904 GFLOP are booked"
     )
 
 

@@ -63,7 +63,7 @@ def test_an_unbooked_result_is_finished_for_every_command(pool: Path, tmp_path: 
 
     assert run(f"run {words} --dry-run").startswith("2 trials: 2 finished, 0 to run")
     (level,) = json.loads(run(f"status {words} --json"))["levels"]
-    assert level == {"name": "5 GFLOP", "done": 2, "running": 0, "failed": 0, "waiting": 0, "left_out": 0}
+    assert level == {"name": "3 GFLOP", "done": 2, "running": 0, "failed": 0, "waiting": 0, "left_out": 0}
     assert "no run is active, and no trial is waiting" in run(f"status {words}")
     run(f"report {words}")
     missing = (folder / "report" / "tables" / "missing.md").read_text()

@@ -38,21 +38,21 @@ def test_a_changed_declaration_runs_only_changed_trials_and_reports_the_old_ones
     first = finished(folder)
 
     # A level, a seed and a strategy more.
-    write_declaration(tmp_path, pool, seeds="0, 1, 2", levels="5 GFLOP, 6 GFLOP", strategies="clip, slip")
+    write_declaration(tmp_path, pool, seeds="0, 1, 2", levels="3 GFLOP, 4 GFLOP", strategies="clip, slip")
     capsys.readouterr()
     assert run(declaration, "--dry-run") == 0
     assert "12 trials: 2 finished, 10 to run" in capsys.readouterr().out
     assert run(declaration, "--only", "slipp") == 2
     assert "'slipp' matches no trial of this plan" in capsys.readouterr().err
     assert finished(folder) == first
-    assert run(declaration, "--only", "slip 6", "--only", "clip 5") == 0
+    assert run(declaration, "--only", "slip 4", "--only", "clip 3") == 0
     results = pd.read_parquet(folder / "results.parquet")
-    assert results.value_counts(["strategy", "level_flops"]).to_dict() == {("slip", 6e9): 3, ("clip", 5e9): 3}
+    assert results.value_counts(["strategy", "level_flops"]).to_dict() == {("slip", 4e9): 3, ("clip", 3e9): 3}
     assert {path: state for path, state in finished(folder).items() if path in first} == first
 
     # Another learning rate, and the second level gone: new trials, and old ones that no cell asks for.
     text = declaration.read_text().replace("ViT-XXS-8: 2e-3", "ViT-XXS-8: 3e-3")
-    declaration.write_text(text.replace("5 GFLOP, 6 GFLOP", "5 GFLOP"))
+    declaration.write_text(text.replace("3 GFLOP, 4 GFLOP", "3 GFLOP"))
     spent = booked(folder, "spent")
     capsys.readouterr()
     assert run(declaration, "--only", "clip") == 0
