@@ -108,7 +108,7 @@ def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
         reading_error=np.nan_to_num(_numbers(results, reading)) if reading in results else 0.0,
         trunk=results["trunk"].fillna("") if "trunk" in results else "",
     )[[*KEPT]][measured]
-    _check_budget(frame)
+    _check_cells(frame)
     cell = group_numbers(frame, CELL)
     _check_seeds(frame, cell)
     return Trials(
@@ -220,7 +220,11 @@ def _check_fraction(results: pd.DataFrame, metric: str, value: Floats, measured:
         )
 
 
-def _check_budget(frame: pd.DataFrame) -> None:
+def _check_cells(frame: pd.DataFrame) -> None:
+    for name in ("quality", "architecture", "strategy"):
+        missing = frame.loc[frame[name].isna(), "trial"]
+        if len(missing):
+            raise ValueError(f"results column '{name}' has no value in trial '{missing.iloc[0]}'")
     for name in ("budget", "train_flops", "subset_size"):
         value = _numbers(frame, name)
         if not (np.isfinite(value) & (value > 0)).all():

@@ -17,7 +17,8 @@ LEASE = "run.json"
 """Name of the object that the active run of a study keeps renewing (`study.storage.lease`)."""
 STOP = "stop"
 """Name of the object whose existence asks the run to stop."""
-_APPENDED = {"ledger.jsonl", "events.jsonl"}
+LEDGER = "ledger.jsonl"
+_APPENDED = {LEDGER, "events.jsonl"}
 
 
 def bring(storage: Storage, name: str, folder: Path, part: str = "") -> None:

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from budgets.names import without_password
@@ -22,7 +23,7 @@ from runners.scheduling.storage_check import Objects
 from runners.trials.records.meter import METER
 from runners.trials.records.trial_files import FAILURE, is_checkpoint, is_milestone, milestone, stand_in
 from runners.trials.run_on_copies import run_on_copies, take_part_on_copies, upload_left
-from study.storage.bring import LEASE, STOP, bring
+from study.storage.bring import LEASE, LEDGER, STOP, bring
 from study.storage.folder_storage import FolderStorage
 from study.storage.lease import Lease, holder_of, live_holder
 from study.storage.lock import (
@@ -60,6 +61,7 @@ class BucketStorage(FolderStorage):
         super().__init__(folder)
         self._url, self._name = url, name
         self._pushed: dict[str, tuple[int, int]] = {}
+        self._pushing = Lock()
         self._watched: Collection[str] = ()
         self._awaited: Collection[str] = ()
         self._lease: Lease | None = None
@@ -147,6 +149,11 @@ class BucketStorage(FolderStorage):
             if share_tree(self._objects, folder, path.as_posix()):
                 say(f"uploaded {folder} to {without_password(self._url)}/{path.as_posix()}")
 
+    def announce(self) -> None:
+        """Upload the run's files, unless its ledger is there already."""
+        if LEDGER not in self._pushed:
+            self._push()
+
     def watch(self, trials: Collection[str], milestones: Collection[str] = ()) -> None:
         """Set the trials whose progress is downloaded from now on, and those whose milestone is awaited."""
         self._watched, self._awaited = tuple(trials), tuple(milestones)
@@ -230,14 +237,15 @@ class BucketStorage(FolderStorage):
         self._fetch_progress()
 
     def _push(self) -> None:
-        """Upload the driver's files that have changed since their last upload."""
-        for path in self._folder.iterdir():
-            if path.is_file() and not path.name.startswith(".") and path.name not in _HERE_ALONE:
-                facts = path.stat()
-                version = facts.st_mtime_ns, facts.st_size
-                if self._pushed.get(path.name) != version:
-                    self._objects.put(path, f"{self._name}/{path.name}")
-                    self._pushed[path.name] = version
+        """Upload the driver's files that have changed since their last upload; the ledger first."""
+        with self._pushing:
+            for path in sorted(self._folder.iterdir(), key=lambda path: path.name != LEDGER):
+                if path.is_file() and not path.name.startswith(".") and path.name not in _HERE_ALONE:
+                    facts = path.stat()
+                    version = facts.st_mtime_ns, facts.st_size
+                    if self._pushed.get(path.name) != version:
+                        self._objects.put(path, f"{self._name}/{path.name}")
+                        self._pushed[path.name] = version
 
     def _fetch_progress(self) -> None:
         for folder, name in map(self._trial, self._watched):

@@ -82,6 +82,12 @@ class FolderStorage:
     def share(self, job: "TrialJob", say: Callable[[str], None]) -> None:
         """Make the data that a trial reads visible to all nodes."""
 
+    def announce(self) -> None:
+        """Show the run's ledger to drivers elsewhere, before its first trial computes.
+
+        A driver that found trials without any ledger would take it for deleted.
+        """
+
     def watch(self, trials: Collection[str], milestones: Collection[str] = ()) -> None:
         """Set the trials whose progress, or whose milestone, is kept up to date in the study's folder."""
 

@@ -93,6 +93,13 @@ def test_a_missing_column_is_named_with_those_needed(frames: StudyFrames) -> Non
         tidy(frames.results.drop(columns="train_flops"), metric="held-out/top1")
 
 
+def test_a_finished_trial_without_a_setting_is_named(frames: StudyFrames) -> None:
+    results = frames.results.copy()
+    results.loc[results.index[4], "quality"] = None
+    with pytest.raises(ValueError, match=f"'quality' has no value in trial '{results['trial'].iloc[4]}'"):
+        tidy(results, metric="held-out/top1")
+
+
 def test_percentages_are_refused_where_fractions_are_due(frames: StudyFrames) -> None:
     results = frames.results.assign(**{"held-out/top1": 100 * frames.results["held-out/top1"]})
     with pytest.raises(ValueError, match=r"'held-out/top1' must hold fractions in \[0, 1\]; found"):

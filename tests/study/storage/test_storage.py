@@ -12,6 +12,8 @@ from budgets.book.ledger import read_entries
 from budgets.hardware.machine_cache import CACHE
 from runners.host.storage import Storage
 from runners.results import read_json_lines, read_table
+from runners.scheduling.backend import Job
+from runners.scheduling.local_backend import LocalBackend
 from runners.trials.records.trial_files import drop_milestone, is_milestone, milestone
 from study.declare.load import load_declaration
 from study.state.study import find_study
@@ -74,6 +76,26 @@ def test_another_machine_continues_a_dead_drivers_study_to_the_same_rows(
     elsewhere = f"{declaration} --results {tmp_path / 'third'}"
     assert "all     2        0" in run(f"status {elsewhere}")
     assert "2 of 2 trials finished" in run(f"report {elsewhere}")
+
+
+def test_the_first_trial_starts_when_its_reservation_is_in_the_bucket(
+    pool: Path, tmp_path: Path, bucket: Bucket, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "_BEAT_S", 600)  # no upload beside the run
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+    declaration, reserved = declare(tmp_path, pool, bucket), []
+
+    def start(backend: LocalBackend, job: Job) -> None:
+        ledger = Storage(bucket.url).read("results/tiny/ledger.jsonl") or b""
+        reserved.append(job.trial in ledger.decode())
+        start_job(backend, job)
+
+    start_job = LocalBackend.start
+    monkeypatch.setattr(LocalBackend, "start", start)
+
+    run(f"run {declaration} --results {tmp_path / 'results'} --backend local")
+
+    assert reserved == [True]
 
 
 def test_lines_that_a_killed_run_had_not_uploaded_stay_and_those_of_another_machine_come(
