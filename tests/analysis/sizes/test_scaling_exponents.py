@@ -193,7 +193,8 @@ def test_the_scaling_panels_draw_each_line_through_the_true_best_sizes() -> None
     assert isinstance(n, FigureData)
     assert isinstance(d, FigureData)
     law = n.frame["mark"] == "law"
-    np.testing.assert_allclose(6 * n.frame.loc[law, "y"] * d.frame.loc[law, "y"], n.frame.loc[law, "x"])
+    size, compute = (n.frame.loc[law, name].to_numpy(np.float64) for name in ("y", "x"))
+    np.testing.assert_allclose(6 * size * d.frame.loc[law, "y"].to_numpy(np.float64), compute)
 
 
 @pytest.mark.parametrize(("seed", "noise"), [(0, 0.008), (4, 0.015)])
