@@ -99,10 +99,10 @@ def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
     ]
     count, reading = (f"{metric.rpartition('/')[0]}/{last}" for last in ("count", READING_ERROR))
     lost = (results["status"] == "diverged").to_numpy(bool) | (finished & ~measured)
-    cells = results.assign(budget=budgets(results))
-    diverged = cells.assign(lost=lost).groupby(list(CELL), dropna=False)["lost"] if lost.any() else None
+    cells = results.assign(budget=budgets(results), diverged=lost.astype(np.float64))
+    if lost.any():
+        cells["diverged"] = cells.groupby(list(CELL), dropna=False)["diverged"].transform("sum")
     frame = cells.assign(
-        diverged=0.0 if diverged is None else diverged.transform("sum").astype(np.float64),
         error=value if is_loss(metric) else 1.0 - value,
         images=_numbers(results, count) if count in results else np.nan,
         reading_error=np.nan_to_num(_numbers(results, reading)) if reading in results else 0.0,

@@ -62,6 +62,7 @@ class BucketStorage(FolderStorage):
         self._url, self._name = url, name
         self._pushed: dict[str, tuple[int, int]] = {}
         self._pushing = Lock()
+        self._announced = False
         self._watched: Collection[str] = ()
         self._awaited: Collection[str] = ()
         self._lease: Lease | None = None
@@ -150,9 +151,10 @@ class BucketStorage(FolderStorage):
                 say(f"uploaded {folder} to {without_password(self._url)}/{path.as_posix()}")
 
     def announce(self) -> None:
-        """Upload the run's files, unless its ledger is there already."""
-        if LEDGER not in self._pushed:
+        """Upload the ledger and the run's other files, once."""
+        if not self._announced:
             self._push()
+            self._announced = True
 
     def watch(self, trials: Collection[str], milestones: Collection[str] = ()) -> None:
         """Set the trials whose progress is downloaded from now on, and those whose milestone is awaited."""

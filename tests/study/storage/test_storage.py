@@ -19,6 +19,7 @@ from study.declare.load import load_declaration
 from study.state.study import find_study
 from study.storage import lease
 from study.storage.bring import bring
+from study.storage.bucket_storage import BucketStorage
 from study.storage.lease import Lease
 from study.storage.lock import Holder, running
 from tests.runners.host.bucket import Bucket
@@ -96,6 +97,19 @@ def test_the_first_trial_starts_when_its_reservation_is_in_the_bucket(
     run(f"run {declaration} --results {tmp_path / 'results'} --backend local")
 
     assert reserved == [True]
+
+
+def test_the_first_reservation_is_uploaded_though_the_ledger_was_before_with_charges_alone(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    study = BucketStorage(bucket.url, "results/charged", tmp_path)
+    (tmp_path / "ledger.jsonl").write_text("charged\n")
+    study._push()  # noqa: SLF001 - as beside the run, every few seconds
+    (tmp_path / "ledger.jsonl").write_text("charged\nreserved\n")
+
+    study.announce()
+
+    assert Storage(bucket.url).read("results/charged/ledger.jsonl") == b"charged\nreserved\n"
 
 
 def test_lines_that_a_killed_run_had_not_uploaded_stay_and_those_of_another_machine_come(
