@@ -10,12 +10,13 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import ray
 import ray.exceptions
@@ -42,7 +43,10 @@ _OBJECT_STORE_BYTES = 100_000_000
 _ROOT = Path(__file__).resolve().parents[3]
 _NO_RESOURCE = ("node:", "memory", "object_store_memory")
 _LOCAL_S, _HEAD_S = 3.0, 45.0  # time in which a head must answer; one on a cluster may be restarted
+_LOOK_S = 1.0  # at the port of a head that was asked
 _LARGEST_DEMAND = 256
+
+T = TypeVar("T")
 
 
 class RayBackend:
@@ -117,16 +121,42 @@ class RayBackend:
         Raises:
             ClusterLostError: The head no longer answers, or the Ray of this machine has no node left.
         """
-        # Asked first, because Ray itself would wait for its head for a minute and then end this process.
-        self.lost = not answers(self._head, patience_s=_LOCAL_S if self.address is None else _HEAD_S)
-        found = {} if self.lost else self._alive()
-        if self.lost or (self.address is None and not found):
-            self.lost = True
-            where = "on this machine" if self.address is None else f"cluster at {self.address}"
-            raise ClusterLostError(
-                f"the Ray {where} has died: no answer from {self._head}", own=self.address is None
-            )
+        found = self._ask_head(self._alive)
+        if self.address is None and not found:
+            raise self._died()
         return found
+
+    def _ask_head(self, question: Callable[[], T]) -> T:
+        """Return the head's answer to a question of Ray's.
+
+        Ray itself would wait a minute for a head that has died, and then end this process: the head's port is
+        looked at before the question, and again until a thread has the answer.
+        """
+        until, answer = time.monotonic() + _HEAD_S, Future[T]()
+
+        def ask() -> None:
+            try:
+                answer.set_result(question())
+            except Exception as error:  # noqa: BLE001 - raised below
+                answer.set_exception(error)
+
+        asking = threading.Thread(target=ask, daemon=True)
+        while time.monotonic() < until and answers(
+            self._head, patience_s=_LOCAL_S if self.address is None else _HEAD_S
+        ):
+            if asking.ident is None:
+                asking.start()
+            asking.join(_LOOK_S)
+            if answer.done():
+                return answer.result()
+        raise self._died()
+
+    def _died(self) -> ClusterLostError:
+        self.lost = True
+        where = "on this machine" if self.address is None else f"cluster at {self.address}"
+        return ClusterLostError(
+            f"the Ray {where} has died: no answer from {self._head}", own=self.address is None
+        )
 
     def _alive(self) -> dict[str, Amounts]:
         return {
@@ -178,7 +208,7 @@ class RayBackend:
         ]
         if wanted != self._announced:
             self._announced = wanted
-            request_resources(bundles=wanted)
+            self._ask_head(partial(request_resources, bundles=wanted))
 
     def _ask(self, reference: Any) -> None:  # noqa: ANN401 - Ray's references have no public type
         """Let Ray interrupt a task; repeated, because an interrupt before the task listens is lost."""

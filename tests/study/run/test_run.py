@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import time
 import uuid
 from contextlib import redirect_stdout, suppress
 from functools import partial
@@ -188,7 +189,7 @@ def test_a_ray_of_this_machine_that_dies_is_started_anew_once(pool: Path, tmp_pa
         wait_for(lambda: events(folder).count("study-started") == 2)
         first = kept()
         wait_for(lambda: kept() > first)
-        kill_gcs(process.pid)
+        kill_gcs(process.pid, asked_s=1.6)
         output, errors = process.communicate(timeout=120)
 
     assert process.returncode == 5, output + errors
@@ -205,12 +206,14 @@ def events(folder: Path) -> list[str]:
     return [json.loads(line)["event"] for line in (folder / "events.jsonl").read_text().splitlines()]
 
 
-def kill_gcs(driver: int) -> None:
-    """Kill the GCS that a driver has started."""
+def kill_gcs(driver: int, *, asked_s: float = 0) -> None:
+    """Kill the GCS that a driver has started, after seconds in which the driver waits for its answer."""
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             parent = path.read_text().rsplit(")", 1)[1].split()[1]
             if int(parent) == driver and "gcs_server" in (path.parent / "cmdline").read_text():
+                os.kill(int(path.parent.name), signal.SIGSTOP)
+                time.sleep(asked_s)
                 os.kill(int(path.parent.name), signal.SIGKILL)
 
 
