@@ -4,7 +4,7 @@ The features are the normalised image embeddings that zero-shot classification u
 serves both and any CLIP model has them (CLIP_benchmark uses the same).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,7 +62,7 @@ def fit_probe(features: Tensor, labels: Tensor, classes: int, *, seed: int) -> P
     best, best_loss = STRENGTHS[0], float("inf")
     for strength in STRENGTHS if held_out.any() and not held_out.all() else ():
         weights = _fit(features[~chosen], labels[~chosen], weights, strength)
-        loss, _ = _loss(features[chosen], labels[chosen], weights, gradient=False)
+        loss, _ = _loss(_parts(features[chosen]), labels[chosen], weights, gradient=False)
         if loss >= best_loss:
             break
         best, best_loss = strength, loss
@@ -88,10 +88,12 @@ def _split(labels: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
 
 def _fit(features: Tensor, labels: Tensor, start: Tensor, strength: float) -> Tensor:
     shape, device = start.shape, start.device
+    # One part is converted once, not at each of hundreds of steps.
+    only = list(_parts(features)) if len(features) <= _ROWS_AT_ONCE else None
 
     def objective(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         weights = torch.from_numpy(flat).view(shape).to(device)
-        loss, gradient = _loss(features, labels, weights, gradient=True)
+        loss, gradient = _loss(only or _parts(features), labels, weights, gradient=True)
         slope = weights * strength
         slope[-1] = 0  # the bias is not regularised
         value = loss + 0.5 * (weights[:-1].square().sum() * strength).item()
@@ -104,10 +106,12 @@ def _fit(features: Tensor, labels: Tensor, start: Tensor, strength: float) -> Te
     return torch.from_numpy(found.x).view(shape).to(device)
 
 
-def _loss(features: Tensor, labels: Tensor, weights: Tensor, *, gradient: bool) -> tuple[float, Tensor]:
+def _loss(
+    parts: Iterable[tuple[int, Tensor]], labels: Tensor, weights: Tensor, *, gradient: bool
+) -> tuple[float, Tensor]:
     """Return the mean cross-entropy and its gradient with respect to the weights."""
     total, slope = 0.0, torch.zeros_like(weights)
-    for start, part in _parts(features):
+    for start, part in parts:
         right = labels[start : start + len(part), None]
         logs = (part @ weights).log_softmax(1)
         total -= logs.gather(1, right).sum().item()
@@ -116,7 +120,7 @@ def _loss(features: Tensor, labels: Tensor, weights: Tensor, *, gradient: bool) 
             errors = logs.exp_()
             errors.scatter_add_(1, right, torch.full_like(right, -1, dtype=errors.dtype))
             slope.addmm_(part.T, errors)
-    return total / len(features), slope / len(features)
+    return total / len(labels), slope / len(labels)
 
 
 def _parts(features: Tensor) -> Iterator[tuple[int, Tensor]]:

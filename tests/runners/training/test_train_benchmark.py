@@ -22,6 +22,7 @@ def test_bf16_loop_follows_a_plain_fp32_loop(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(train, "build_embedded_pool", smaller_pool)
+    monkeypatch.setattr(train, "_LONG_PRODUCT_S", 0)  # the smallest product is enough
     words = ["train.py", "--models", "mini-ViT-XXS-8", "--steps", "10", "--turns", "1"]
     monkeypatch.setattr(sys, "argv", words)
 
