@@ -141,6 +141,19 @@ def is_hidden(name: str) -> bool:
     return any(part.startswith(".") for part in name.split("/"))
 
 
+def walk(path: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Walk a folder as `os.walk` does, also through links; the folders of each step may be changed.
+
+    Raises:
+        ValueError: A folder can't be read, which `os.walk` passes over.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise ValueError(f"cannot read folder {error.filename}: {error.strerror}") from error
+
+    return os.walk(path, followlinks=True, onerror=refuse)
+
+
 def _partial(path: Path) -> Path:
     # Not by process ids, which nodes that share a folder may both use.
     return path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")

@@ -16,7 +16,7 @@ from runners.data.pool.pool import Origin, Pool, Scorer
 from runners.data.pool.rows import frame_of
 from runners.data.pool.samples import IMAGE_KINDS, ShardError
 from runners.data.pool.shards import PairEntry, as_utf8, entries_of
-from runners.host.files import finish_files, is_hidden, locked
+from runners.host.files import finish_files, is_hidden, locked, walk
 
 LARGEST_UNASKED = 2 * 10**9
 """Bytes of shards up to which a folder is indexed when it is opened."""
@@ -171,11 +171,7 @@ def name_in(path: Path, shard: Path) -> str:
 def _tars(path: Path) -> Iterator[Path]:
     """Yield the tars of a folder's pairs, also in linked folders, each folder once."""
     seen = set[str]()
-
-    def refuse(error: OSError) -> None:
-        raise ValueError(f"cannot read folder {error.filename}: {error.strerror}") from error
-
-    for folder, folders, files in os.walk(path, followlinks=True, onerror=refuse):
+    for folder, folders, files in walk(path):
         here = Path(folder)
         seen.add(os.path.realpath(here))
         inside = {os.path.realpath(here / each): each for each in sorted(folders, reverse=True)}

@@ -9,7 +9,7 @@ from budgets.hardware.machine_cache import machine_cache
 from runners.data.evaluation.evaluation_facts import check_evaluation_set
 from runners.data.evaluation.paper_suite import SUITE, suite_title
 from runners.data.places.copies import copy_name, copy_set, is_url, something_at
-from runners.host.files import is_hidden
+from runners.host.files import is_hidden, walk
 from runners.host.workers import Workers
 
 
@@ -22,8 +22,8 @@ def found_sets(place: str) -> dict[str, str]:
         Name, without the prefix ``wds_`` → folder or URL.
 
     Raises:
-        ValueError: The folder does not exist; the URL can't be read, or nothing is below it; there are no
-            sets; or two sets have one name.
+        ValueError: The folder does not exist, or one in it can't be read; the URL can't be read, or nothing
+            is below it; there are no sets; or two sets have one name.
     """
     if is_url(place):
         files = [PurePosixPath(name) for name in something_at("folder of evaluation sets", place)]
@@ -47,7 +47,7 @@ def found_sets(place: str) -> dict[str, str]:
 
 def _files_below(place: str) -> Iterator[PurePosixPath]:
     """Yield all files that are not hidden, also through links to folders."""
-    for folder, folders, names in os.walk(place, followlinks=True):
+    for folder, folders, names in walk(Path(place)):
         below = PurePosixPath(Path(folder).relative_to(place))
         around = {os.path.realpath(Path(place) / parent) for parent in below.parents}
         if os.path.realpath(folder) in around:  # a link to a folder that it lies in

@@ -1,5 +1,7 @@
 """Evaluation sets are read back as written, have CLIP_benchmark's layout, and are disjoint from training."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 import webdataset
 from PIL import Image
 
+from runners.data.build.in_place import shards_of
 from runners.data.evaluation.evaluation_facts import describe_evaluation_set
 from runners.data.evaluation.evaluation_set import EvaluationSet, read_classnames, write_evaluation_set
 from runners.data.evaluation.evaluation_suite import found_sets
@@ -276,3 +279,22 @@ def test_sets_are_found_through_links_to_folders(tmp_path: Path) -> None:
 
     assert list(named_sets([one])) == ["one"]
     assert set(found_sets(str(tmp_path / "sets"))) == {"one", "two"}
+
+
+@pytest.mark.parametrize("find", [lambda place: found_sets(str(place)), shards_of], ids=["sets", "pairs"])
+def test_a_folder_that_cannot_be_read_is_named_and_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, find: Callable[[Path], object]
+) -> None:
+    for name in ("open", "locked"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.tar").touch()
+    scan = os.scandir
+
+    def as_another_user(path: str) -> object:
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", as_another_user)
+    with pytest.raises(ValueError, match=r"^cannot read folder .*locked: Permission denied$"):
+        find(tmp_path)
