@@ -190,9 +190,11 @@ def _only_for_less(chosen: Recommendation, unread: list[dict[str, Any]]) -> Reco
     """Return a recommendation that is not clear if others have a single run, at less compute.
 
     As in `analysis.answers.frontier`, configurations that were declared for the same level are compared at
-    that level alone.
+    that level alone, and elsewhere the one that is recommended is read by its own cell.
     """
-    names = [configuration_text(row) for row in (*records(chosen.candidates), *unread) if row["short"]]
+    first, *others = (*records(chosen.candidates), *unread)
+    compared = others if first["regime"] == "fixed-compute" else [first, *others]
+    names = [configuration_text(row) for row in compared if row["short"]]
     if not names:
         return chosen
     where = format_flops(records(chosen.candidates)[0]["flops"])
@@ -264,7 +266,8 @@ def _row(draws: CellDraws, one: Curve, reading: Reading, at: float, flops: float
     behind = cells if reading.cell is None else cells.iloc[[reading.cell]]
     row = candidate_columns(draws, one, reading.flops)
     samples = reading.flops / float(cells["train_flops_per_sample"].mean())
-    short = reading.falling is not None and len(x) == 1 and row["regime"] != "fixed-compute"
+    at_a_level = row["regime"] == "fixed-compute" and same_cost(draws.column("train_flops"), at).any()
+    short = reading.falling is not None and len(x) == 1 and not at_a_level
     return row | {
         "short": short, "most_flops": float(x.max()),
         "place": -1 if reading.cell is None else int(one.positions[reading.cell]),

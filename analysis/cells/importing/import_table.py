@@ -54,11 +54,12 @@ def import_table(table: pd.DataFrame, how: ColumnMap) -> pd.DataFrame:
     evaluated = how.metric.rpartition("/")[0]
     if how.images:
         images = how.images if isinstance(how.images, Column) else Column(value=str(how.images))
-        frame[f"{evaluated}/count"] = _numbers(kept, images, "images", how.at("images"))
+        count = _numbers(kept, images, "images", how.at("images"))
+        _check_known(f"{how.at('images')}the number of images", count, value, kept, least=1)
+        frame[f"{evaluated}/count"] = count
     if how.reading_error is not None:
         error = _numbers(kept, how.reading_error, READING_ERROR, how.at(READING_ERROR))
-        if (error < 0).any():
-            raise ValueError(f"{how.at(READING_ERROR)}a reading error is a standard deviation, 0 or more")
+        _check_known(f"{how.at(READING_ERROR)}the reading error", error, value, kept, least=0)
         frame[f"{evaluated}/{READING_ERROR}"] = error
     frame["trial"] = [f"row-{place + 1}" for place in kept.index]
     return complete(frame.reset_index(drop=True), how)
@@ -165,9 +166,9 @@ def _reader(column: Column, name: str) -> Callable[[object], str | None]:
 
 def _find(value: object, names: Mapping[str, object] | tuple[str, ...]) -> str | None:
     """Return the map's text for a value, also ``true`` for True and ``4e8`` for 400000000."""
-    text = _text(value)
-    if text in names:
-        return text
+    for text in (str(value), _text(value)):
+        if text in names:
+            return text
     if isinstance(value, bool):
         return next((name for name in names if name.lower() == text.lower()), None)
     if isinstance(value, (int, float)):
@@ -183,12 +184,12 @@ def _same_number(name: str, value: float) -> bool:
 
 
 def _text(value: object) -> str:
-    """Return a value as text: 400000000 instead of 4e+08, 20 for 20.0, 1.4, True."""
+    """Return a value as text: 400000000 instead of 4e+08, 20 for 20.0, 1.4, True, and no spaces around it."""
     if isinstance(value, float) and np.isfinite(value):
         if value.is_integer():
             return str(int(value))
         return np.format_float_positional(value, precision=12, fractional=False, trim="-")
-    return str(value)
+    return str(value).strip()
 
 
 def _absent(value: object) -> bool:
@@ -207,6 +208,15 @@ def _check_loss(value: Floats, table: pd.DataFrame, how: ColumnMap) -> None:
     if len(below):
         row, found = table.index[below[0]] + 1, value[below[0]]
         raise ValueError(f"{how.at('metric')}row {row}: {how.metric} must be 0 or more; found {found:g}")
+
+
+def _check_known(what: str, numbers: Floats, value: Floats, table: pd.DataFrame, *, least: int) -> None:
+    """Check a number that each row with a value must have: one row without it would take it from all."""
+    wrong = np.flatnonzero(np.isfinite(value) & ~(np.isfinite(numbers) & (numbers >= least)))
+    if len(wrong):
+        row, found = table.index[wrong[0]] + 1, numbers[wrong[0]]
+        shown = "none" if np.isnan(found) else f"{found:g}"
+        raise ValueError(f"{what} of row {row} must be {least} or more; found {shown}")
 
 
 def _check_fraction(value: Floats, table: pd.DataFrame, how: ColumnMap) -> None:

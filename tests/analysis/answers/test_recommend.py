@@ -328,6 +328,18 @@ def test_a_cell_that_costs_less_than_the_budget_takes_part() -> None:
     assert recommended(results, 1e12).left_out["reason"].tolist() == ["all its budgets are above 1 TFLOP"]
 
 
+def test_beyond_a_single_level_nothing_is_clear() -> None:
+    results = with_a_third()
+    once = results[results["level_flops"].eq(LEVELS[-1])]
+    assert recommended(once, LEVELS[-1]).choice.verdict == "clear"
+    beyond = recommended(once, 4 * LEVELS[-1])
+    assert beyond.choice.verdict == "undecided"
+    assert beyond.choice.reason.endswith(" run at only one, lower compute")
+    # The others have all levels, and the third one.
+    results = results[results["architecture"].ne("ViT-X") | results["level_flops"].eq(LEVELS[2])]
+    assert recommended(results, 4 * LEVELS[-1]).choice.verdict == "undecided"
+
+
 def test_a_cell_lower_by_chance_does_not_replace_the_law_of_its_curve() -> None:
     results = crossing(noise=0.02)
     lucky = (results["architecture"] == "ViT-M") & np.isclose(results["level_flops"], LEVELS[3])

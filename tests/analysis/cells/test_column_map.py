@@ -143,6 +143,38 @@ def test_images_and_reading_error_may_be_columns_and_enter_the_noise() -> None:
     np.testing.assert_allclose(draws.draws.std(axis=0), np.hypot(np.sqrt(p * (1 - p) / 1e4), read), rtol=0.03)
 
 
+@pytest.mark.parametrize(
+    ("how", "what", "wrong"),
+    [
+        (replace(HOW, images=Column(source="n")), "number of images", [0.0, -5.0, np.nan, np.inf]),
+        (replace(HOW, reading_error=Column(source="n")), "reading error", [-0.1, np.nan, np.inf]),
+    ],
+)
+def test_a_row_without_a_proper_count_or_reading_error_is_named(
+    how: ColumnMap, what: str, wrong: list[float]
+) -> None:
+    for number in wrong:
+        shown = "none" if np.isnan(number) else f"{number:g}"
+        message = rf"the {what} of row 3 must be [01] or more; found {shown}$"
+        with pytest.raises(ValueError, match=message):
+            import_table(TABLE.assign(n=[100.0, 100.0, number, 100.0, np.nan]), how)
+    # A row that has no value needs none.
+    failed = TABLE.assign(n=[100.0, 100.0, np.nan, 100.0, 100.0], acc=[40.0, 50.0, np.nan, 60.0, 1.0])
+    assert len(tidy(import_table(failed, how), metric=HOW.metric).frame) == 3
+
+
+def test_spaces_around_names_make_no_other_configuration() -> None:
+    spaced = TABLE.assign(
+        net=["B/32", " B/32 ", "L/14 ", "L/14", "other"],
+        how=["clip", " clip", "clip ", "clip", ""],
+        task=[" imagenet"] * 4 + ["cifar"],
+    )
+    columns = {**dict(HOW.columns), "strategy": Column(source="how")}
+    trials = tidy(import_table(spaced, replace(HOW, columns=columns)), metric=HOW.metric)
+    assert set(trials.frame["architecture"]) == {"ViT-B-32", "ViT-L-14"}
+    assert set(trials.frame["strategy"]) == {"clip"}
+
+
 def test_a_reading_error_alone_is_noise_of_a_loss_too() -> None:
     how = replace(
         HOW, metric="text/loss", better="lower", images=0, metric_column=Column(source="acc"),
