@@ -121,9 +121,13 @@ class RayBackend:
         Raises:
             ClusterLostError: The head no longer answers, or the Ray of this machine has no node left.
         """
+        # Ray notices some ten seconds later, and ends this process as soon as it needs its raylet.
+        own = worker._global_node if self.address is None else None  # noqa: SLF001 - has no public name
+        if own is not None and any(each.process.poll() is not None for each in _raylets(own)):
+            raise self._died("its raylet has ended")
         found = self._ask_head(self._alive)
         if self.address is None and not found:
-            raise self._died()
+            raise self._died("no node is left")
         return found
 
     def _ask_head(self, question: Callable[[], T]) -> T:
@@ -149,14 +153,12 @@ class RayBackend:
             asking.join(_LOOK_S)
             if answer.done():
                 return answer.result()
-        raise self._died()
+        raise self._died(f"no answer from {self._head}")
 
-    def _died(self) -> ClusterLostError:
+    def _died(self, why: str) -> ClusterLostError:
         self.lost = True
         where = "on this machine" if self.address is None else f"cluster at {self.address}"
-        return ClusterLostError(
-            f"the Ray {where} has died: no answer from {self._head}", own=self.address is None
-        )
+        return ClusterLostError(f"the Ray {where} has died: {why}", own=self.address is None)
 
     def _alive(self) -> dict[str, Amounts]:
         return {
@@ -248,16 +250,22 @@ def kill_node(node: Any) -> None:  # noqa: ANN401 - Ray's nodes have no public t
     """
     import psutil  # type: ignore[import-untyped]  # noqa: PLC0415 - Ray brings it along
 
-    raylets = node.all_processes.get(ray_constants.PROCESS_TYPE_RAYLET, [])
     started: list[Any] = []
     with suppress(psutil.NoSuchProcess):
         started = [
-            each for one in raylets for each in psutil.Process(one.process.pid).children(recursive=True)
+            each
+            for raylet in _raylets(node)
+            for each in psutil.Process(raylet.process.pid).children(recursive=True)
         ]
     node.kill_all_processes(check_alive=False, allow_graceful=False)
     for process in started:
         with suppress(psutil.NoSuchProcess):
             process.kill()
+
+
+def _raylets(node: Any) -> list[Any]:  # noqa: ANN401 - Ray's nodes have no public type
+    """Return what Ray knows of a node's raylet: one entry with its ``process``."""
+    return list(node.all_processes.get(ray_constants.PROCESS_TYPE_RAYLET, []))
 
 
 @contextmanager

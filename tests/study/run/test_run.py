@@ -185,17 +185,19 @@ def test_a_ray_of_this_machine_that_dies_is_started_anew_once(pool: Path, tmp_pa
 
     with start_study("run", declaration, "--results", tmp_path, alone=True) as process:
         wait_for(kept)
-        kill_gcs(process.pid)
+        kill_part("raylet", process.pid)
         wait_for(lambda: events(folder).count("study-started") == 2)
         first = kept()
         wait_for(lambda: kept() > first)
-        kill_gcs(process.pid, asked_s=1.6)
+        kill_part("gcs_server", process.pid, asked_s=1.6)
         output, errors = process.communicate(timeout=120)
 
     assert process.returncode == 5, output + errors
     once, twice = errors.splitlines()
-    assert once.startswith("study: the Ray on this machine has died: no answer from 127.0.0.1:")
-    assert once.endswith("Finished trials and checkpoints are kept; Ray is started anew, once")
+    died = "study: the Ray on this machine has died: "
+    kept_and = ". Finished trials and checkpoints are kept; "
+    assert once == f"{died}its raylet has ended{kept_and}Ray is started anew, once"
+    assert twice.startswith(f"{died}no answer from 127.0.0.1:")
     assert twice.endswith("are kept; run the same command again to continue")
     assert kept() > first
     assert "trial-failed" not in events(folder)
@@ -206,12 +208,12 @@ def events(folder: Path) -> list[str]:
     return [json.loads(line)["event"] for line in (folder / "events.jsonl").read_text().splitlines()]
 
 
-def kill_gcs(driver: int, *, asked_s: float = 0) -> None:
-    """Kill the GCS that a driver has started, after seconds in which the driver waits for its answer."""
+def kill_part(of_ray: str, driver: int, *, asked_s: float = 0) -> None:
+    """Kill a part of the Ray that a driver has started, after seconds in which it does not answer."""
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             parent = path.read_text().rsplit(")", 1)[1].split()[1]
-            if int(parent) == driver and "gcs_server" in (path.parent / "cmdline").read_text():
+            if int(parent) == driver and f"/{of_ray}\0" in (path.parent / "cmdline").read_text():
                 os.kill(int(path.parent.name), signal.SIGSTOP)
                 time.sleep(asked_s)
                 os.kill(int(path.parent.name), signal.SIGKILL)
