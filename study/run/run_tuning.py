@@ -46,8 +46,9 @@ def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retr
             # `status` needs the file to distinguish trials of the check from those of the tuning.
             write_winners(study.folder / "tuning.json", tuning)
             todo = tuning_agenda(study, tuning, retry_failed=retry_failed)
-            if todo.failed and (tuning.waiting or not todo.to_run):
+            if todo.failed:
                 _say_failed(tuning, todo, progress)
+            if todo.failed and not todo.to_run:
                 found = replace(found, failures=todo.failed)
                 break
             found = Round(study, found.plan, progress, site, backend=backend).execute(todo)

@@ -115,18 +115,23 @@ def _next_run(status: StudyStatus, left: str) -> Iterator[str]:
         yield f"the budget has no room for {status.no_room} of {plural(waiting, 'waiting trial')}"
     # The grid is planned when its tuning has ended.
     tuning_alone = {level.name for level in status.levels} == {"tuning"}
+    stuck = sum(level.failed for level in status.levels)
     if status.no_room == waiting:
         said = "" if waiting else ", and no trial is waiting"
         if tuning_alone:
-            stuck = "the grid can't start without them: raise tuning.share or budget.study"
-            said = f"; {stuck if waiting else '`run` continues with the grid'}"
+            said = "; `run` continues with the grid"
+            if waiting:
+                said = "; the grid can't start without them: raise tuning.share or budget.study"
+            elif stuck:
+                said = "; the grid can't start without what failed: `run --retry-failed` tries it again"
         yield f"no run is active{said}"
     else:
         begun = status.interrupted
         state = "its checkpoint" if begun == 1 else "their checkpoints"
         goes_on = f", {begun} of them from {state}" if begun else ""
         able = plural(waiting - status.no_room, "trial")
+        follows = ", then with the grid" if tuning_alone and not stuck else ""
         yield (
             f"no run is active: `run` continues with {able}{goes_on}, "
-            f"{left} on {plural(status.slots or 1, 'slot')}{', then with the grid' if tuning_alone else ''}"
+            f"{left} on {plural(status.slots or 1, 'slot')}{follows}"
         )

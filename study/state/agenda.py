@@ -121,7 +121,9 @@ def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None =
         assert plan.tuning is not None, "it has an agenda"
         values = {trial: f", {words(tried)}" for trial, tried in plan.tuning.values.items()}
         yield from _trials(study, " of the tuning", tuning, values)
-        yield "then the grid, with the winning values:"
+        yield "then the grid, with the winning values" + (
+            ", once all have a result:" if tuning.failed else ":"
+        )
     yield from _trials(study, "", todo, {})
     to_run = [*(() if tuning is None else tuning.to_run), *todo.to_run]
     flops = sum(trial.paid_flops for trial in to_run)

@@ -14,6 +14,7 @@ from budgets.book.reconcile import reconcile
 from budgets.planning.tuned.wording import words
 from runners.results import read_table
 from runners.trials.records.meter import read_meter
+from runners.trials.records.trial_files import write_failure
 from study.cli import main
 from study.declare.load import load_declaration
 from study.state.planning.plan_study import plan_study
@@ -112,6 +113,34 @@ def test_a_tuning_whose_share_was_used_up_by_crashes_lists_the_remaining_trials(
         assert main(["status", str(declaration), "--results", str(tmp_path), "--json"]) == 0
         level, *_ = json.loads(capsys.readouterr().out)["levels"]
         assert level == {"name": "tuning", "done": 1, "running": 0, "failed": 0} | left
+
+
+def test_a_failed_trial_of_a_tuning_stops_the_grid_and_not_the_others(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declaration, folder = declare(tmp_path, pool, level="3 GFLOP"), tmp_path / "tiny"
+    tuning = plan_study(loaded(declaration)).tuning
+    assert tuning is not None
+    failed, other = tuning.trials
+    (folder / "trials" / failed.trial_id).mkdir(parents=True)
+    write_failure(folder / "trials" / failed.trial_id, "made up")
+
+    def said(command: str, *words: str) -> tuple[int, str]:
+        code = main([command, str(declaration), "--results", str(tmp_path), *words])
+        return code, capsys.readouterr().out
+
+    _, agenda = said("run", "--dry-run")
+    assert "2 trials of the tuning: 1 failed in an earlier run" in agenda
+    assert "then the grid, with the winning values, once all have a result:" in agenda
+    code, run = said("run", "--backend", "local")
+    assert code == 1
+    assert (folder / "trials" / other.trial_id / "result.json").exists()
+    assert (
+        "1 of the tuning failed in an earlier run, and the grid can't start before they have a result" in run
+    )
+    assert "the grid can't start without what failed: `run --retry-failed`" in said("status")[1]
+    assert said("run", "--backend", "local", "--retry-failed")[0] == 0
+    assert len(read_table(folder / "results.parquet")) == 1
 
 
 def test_the_pools_validation_set_selects_if_there_is_one(tmp_path: Path, run: Run) -> None:
