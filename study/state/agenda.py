@@ -117,15 +117,19 @@ def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None =
     holder = running(study.folder)
     if holder is not None:
         yield f"a run is active: {holder}"
+    check: Sequence[Trial] = ()
     if tuning is not None:
         assert plan.tuning is not None, "it has an agenda"
         values = {trial: f", {words(tried)}" for trial, tried in plan.tuning.values.items()}
         yield from _trials(study, " of the tuning", tuning, values)
+        if plan.tuning.waiting and plan.tuning.neighbours:
+            check = plan.tuning.neighbours
+            yield f"then the check of the tuned rates: {plural(len(check), 'trial')}"
         yield "then the grid, with the winning values" + (
             ", once all have a result:" if tuning.failed else ":"
         )
     yield from _trials(study, "", todo, {})
-    to_run = [*(() if tuning is None else tuning.to_run), *todo.to_run]
+    to_run = [*(() if tuning is None else tuning.to_run), *check, *todo.to_run]
     flops = sum(trial.paid_flops for trial in to_run)
     measured = measured_throughput(study, plan)
     seconds = sum(predict_s(trial, measured) for trial in to_run)

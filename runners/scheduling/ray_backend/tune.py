@@ -7,6 +7,7 @@ trials' folders record what is done.
 """
 
 import logging
+import os
 import pickle
 import threading
 import time
@@ -95,6 +96,7 @@ class TuneBackend:
 
     def _fit(self) -> None:
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # `wait` raises the errors
+        os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints tables, whatever its verbosity
         train = tune.with_parameters(_train, job_store=self._job_store, modules=self._connection.modules)
         trainable = tune.with_resources(train, _placement)
         try:

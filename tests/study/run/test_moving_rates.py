@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -52,6 +53,11 @@ def test_rates_are_tuned_carried_on_checked_and_reported(
         places = "levels: [5 GFLOP, 10 GFLOP], " if carried else ""
         file.write(f"tuning: {{share: 20%, {RATES}, {places}check: true}}\n")
 
+    planned = run(f"plan {path} --results {tmp_path}")
+    agenda = run(f"run {path} --results {tmp_path} --dry-run")
+    assert "then the check of the tuned rates: 3 trials\n" in agenda
+    (cost,) = re.findall(r"^(.* \S*FLOP) to run, ", agenda, re.MULTILINE)
+    assert f" of the tuning, {cost}" in planned
     ran = run(f"run {path} --results {tmp_path} --backend local")
 
     folder = tmp_path / "tiny"

@@ -42,6 +42,7 @@ def test_tuning_widens_its_values_at_the_edge_outlives_its_worker_and_decides_th
 
     assert process.returncode == 0, output + errors
     assert "Traceback" not in output + errors
+    assert "╭" not in output, "Tune prints no tables"
     assert "rank 0 of 2: the trial's process died by SIGKILL; retrying from its last checkpoint" in output
     assert said_events(folder).count("trial-retried") == 1
     assert output.count("at once on 1 node") == 1, "of the tuning and of the grid"
