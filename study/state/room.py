@@ -1,6 +1,8 @@
 """Check that a study's plan fits in what its ledger leaves of the study budget."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from budgets.book.book import Book
 from budgets.book.ledger import read_entries, unpaid
@@ -8,6 +10,8 @@ from budgets.book.reconcile import left_behind
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
 from budgets.quantity import format_flops
+from runners.results import cell_row
+from runners.trials.records.trial_files import read_outcome
 from study.state.study import Study
 
 
@@ -35,7 +39,11 @@ def require_room(study: Study, plan: Plan) -> None:
     needed = sum(charge.train_flops for charge in plan.charges)
     needed += sum(book.finished.get(what, ahead) for what, ahead in ids.items())
     if grid and not adaptive:
-        ended = sum(flops for what, flops in book.finished.items() if what not in ids)
+        ended = sum(
+            flops
+            for what, flops in book.finished.items()
+            if what not in ids and _may_be_of(grid, study.trial_folder(what))
+        )
         needed += max(0, sum(trial.paid_flops for trial in grid) - ended)
     others = left_behind(known, entries)
     charges = sum(charge.train_flops for charge in unpaid(book, plan))
@@ -46,3 +54,14 @@ def require_room(study: Study, plan: Plan) -> None:
             f"this declaration needs {format_flops(needed)}{besides}{lost}: more than the study budget of "
             f"{format_flops(cap)}. Give a changed study a new name (study:), or raise budget.study"
         )
+
+
+def _may_be_of(grid: Sequence[Trial], folder: Path) -> bool:
+    """Return whether a trial that ended has the cell and seed of one of a grid; True if they are unknown."""
+    outcome = read_outcome(folder)
+    return outcome is None or any(
+        trial.seed == outcome.row.get("seed")
+        # A missing level is NaN, which equals nothing.
+        and all(outcome.row.get(name) == own for name, own in cell_row(trial.cell).items() if own == own)  # noqa: PLR0124
+        for trial in grid
+    )

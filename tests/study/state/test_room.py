@@ -1,5 +1,6 @@
 """What a changed declaration may cost: a plan without room in the ledger is refused before it is paid for."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from budgets.planning.plan import Charge, Plan
 from budgets.planning.tuned.tuning_plan import TuningPlan
 from budgets.quantity import format_flops
 from runners.host.files import write_json
+from runners.results import plan_row
 from study.declare.load import load_declaration
 from study.state.agenda import agenda, agenda_lines, lost_checkpoints
 from study.state.planning.plan_study import plan_study
@@ -84,6 +86,17 @@ def test_a_grid_that_waits_for_its_tuning_may_contain_what_has_ended(planned: tu
     with pytest.raises(ValueError, match="are not for it: more than the study budget"):
         require_room(study, replace(tuned, tuning=replace(tuning, waiting=())))
     assert len(list(lost_checkpoints(study, plan, study.book()))) == 1
+
+    ended = study.trial_folder(f"tuned {grid[0].trial_id}")
+    ended.mkdir(parents=True)
+    (ended / "curve.parquet").touch()
+    refused = pytest.raises(ValueError, match="are not for it: more than the study")
+    for strategy, expected in ((grid[0].cell.strategy, nullcontext()), ("flip-50", refused)):
+        row = plan_row(replace(grid[0], cell=replace(grid[0].cell, strategy=strategy)))
+        row |= {"trial": ended.name, "status": "finished", "reason": ""}
+        write_json(ended / "result.json", {"row": row, "timing": {}})
+        with expected:
+            require_room(study, tuned)
 
 
 def test_a_charge_needs_room_beside_what_crashes_lost(planned: tuple[Study, Plan]) -> None:
