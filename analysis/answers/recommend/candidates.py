@@ -154,6 +154,8 @@ def _by_curve(draws: CellDraws, one: Curve, at: float) -> Reading | None:
     """Read a candidate by its law, or by straight lines between its levels if it has no drawn law."""
     if isinstance(one, Law) and one.drawn is not None:
         by = own_forecaster(one)
+        if not one.fit.tested:
+            by = replace(by, reason=f"{by.reason}; {one.fit.levels} levels are too few to test its form")
         error = one.drawn(np.array([at]))[: 1 + one.refits, 0]
         return Reading(error=error, flops=at, read=by.law, by=by)
     here = draws.take(one.positions)

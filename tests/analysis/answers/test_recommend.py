@@ -255,6 +255,14 @@ def test_configurations_of_two_regimes_are_told_apart() -> None:
     assert any("(equal samples)" in line for line in said)
 
 
+def test_a_law_of_few_levels_is_said_to_be_untested() -> None:
+    results = crossing()
+    for levels in (4, len(LEVELS)):
+        few = results[results["level_flops"] <= LEVELS[levels - 1]]
+        (reason, _) = recommended(few, 2 * LEVELS[levels - 1]).candidates["law_reason"]
+        assert reason.endswith("; 4 levels are too few to test its form") is (levels == 4)
+
+
 def test_two_forecasts_that_hardly_differ_are_decided_by_runs() -> None:
     results = crossing(noise=0.01)
     small_ones = results[results["architecture"] == "ViT-X"]
