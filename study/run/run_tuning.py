@@ -48,9 +48,9 @@ def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retr
             todo = tuning_agenda(study, tuning, retry_failed=retry_failed)
             if todo.failed:
                 _say_failed(tuning, todo, progress)
-            if todo.failed and not todo.to_run:
-                found = replace(found, failures=todo.failed)
-                break
+                if not todo.to_run:
+                    found = replace(found, failures=todo.failed)
+                    break
             found = Round(study, found.plan, progress, site, backend=backend).execute(todo)
             found = replace(found, plan=plan_study(study))
             tuning = found.plan.tuning

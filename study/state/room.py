@@ -1,6 +1,6 @@
 """Check that a study's plan fits in what its ledger leaves of the study budget."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,10 +39,11 @@ def require_room(study: Study, plan: Plan) -> None:
     needed = sum(charge.train_flops for charge in plan.charges)
     needed += sum(book.finished.get(what, ahead) for what, ahead in ids.items())
     if grid and not adaptive:
+        rows = [cell_row(trial.cell) | {"seed": trial.seed} for trial in grid]
         ended = sum(
             flops
             for what, flops in book.finished.items()
-            if what not in ids and _may_be_of(grid, study.trial_folder(what))
+            if what not in ids and _may_be_of(rows, study.trial_folder(what))
         )
         needed += max(0, sum(trial.paid_flops for trial in grid) - ended)
     others = left_behind(known, entries)
@@ -56,12 +57,11 @@ def require_room(study: Study, plan: Plan) -> None:
         )
 
 
-def _may_be_of(grid: Sequence[Trial], folder: Path) -> bool:
-    """Return whether a trial that ended has the cell and seed of one of a grid; True if they are unknown."""
+def _may_be_of(rows: Sequence[Mapping[str, object]], folder: Path) -> bool:
+    """Return whether a trial that ended has one of some cells and seeds; True if its own are unknown."""
     outcome = read_outcome(folder)
     return outcome is None or any(
-        trial.seed == outcome.row.get("seed")
         # A missing level is NaN, which equals nothing.
-        and all(outcome.row.get(name) == own for name, own in cell_row(trial.cell).items() if own == own)  # noqa: PLR0124
-        for trial in grid
+        all(outcome.row.get(name) == own for name, own in row.items() if own == own)  # noqa: PLR0124
+        for row in rows
     )

@@ -197,7 +197,7 @@ def _only_for_less(chosen: Recommendation, unread: list[dict[str, Any]]) -> Reco
     names = [configuration_text(row) for row in compared if row["short"]]
     if not names:
         return chosen
-    where = format_flops(records(chosen.candidates)[0]["flops"])
+    where = format_flops(first["flops"])
     return _not_clear(
         chosen, f", but {and_more(names)} run at only one, lower compute", f"run {names[0]} at {where}"
     )

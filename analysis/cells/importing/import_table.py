@@ -166,9 +166,11 @@ def _reader(column: Column, name: str) -> Callable[[object], str | None]:
 
 def _find(value: object, names: Mapping[str, object] | tuple[str, ...]) -> str | None:
     """Return the map's text for a value, also ``true`` for True and ``4e8`` for 400000000."""
-    for text in (str(value), _text(value)):
-        if text in names:
-            return text
+    if str(value) in names:
+        return str(value)
+    text = _text(value)
+    if text in names:
+        return text
     if isinstance(value, bool):
         return next((name for name in names if name.lower() == text.lower()), None)
     if isinstance(value, (int, float)):

@@ -122,13 +122,18 @@ class RayBackend:
             ClusterLostError: The head no longer answers, or the Ray of this machine has no node left.
         """
         # Ray notices some ten seconds later, and ends this process as soon as it needs its raylet.
-        own = worker._global_node if self.address is None else None  # noqa: SLF001 - has no public name
+        own = self._own_node
         if own is not None and any(each.process.poll() is not None for each in _raylets(own)):
             raise self._died("its raylet has ended")
         found = self._ask_head(self._alive)
         if self.address is None and not found:
             raise self._died("no node is left")
         return found
+
+    @property
+    def _own_node(self) -> Any:  # noqa: ANN401 - Ray's nodes have no public type
+        """The node of the Ray that this process has started; None on a cluster."""
+        return worker._global_node if self.address is None else None  # noqa: SLF001 - has no public name
 
     def _ask_head(self, question: Callable[[], T]) -> T:
         """Return the head's answer to a question of Ray's.
@@ -227,7 +232,7 @@ class RayBackend:
         return self
 
     def __exit__(self, *error: object) -> None:
-        own = worker._global_node if self.address is None else None  # noqa: SLF001 - has no public name
+        own = self._own_node
         try:
             if self.lost:
                 # Ray would wait for its head for a minute, and end this process with an exit code of its own.
