@@ -84,7 +84,11 @@ class Torture:
         self.killed: dict[str, int] = Counter()
         self._seen: set[int] = set()
         self.driver: BaseProcess = _drive(context, declaration, folder)
-        self.server = int(Path(f"/proc/{self.driver.pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+    @property
+    def server(self) -> int:
+        """Process of the server from which drivers and trials are forked."""
+        return forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined, no-any-return]  # noqa: SLF001 - has no public name
 
     @property
     def kills(self) -> int:
@@ -92,13 +96,11 @@ class Torture:
         return sum(self.killed.values())
 
     def go_on(self, *, wanted: int) -> None:
-        """Let the study work for a moment, then kill a process; restart the driver if it ended."""
+        """Let the study work for a moment, then kill a process; a killed driver is followed by another."""
         if not self.driver.is_alive():
-            if self.driver.exitcode not in {0, -signal.SIGKILL}:
+            if self.driver.exitcode:
                 raise SystemExit(f"the driver ended with {self.driver.exitcode}")
-            if self.driver.exitcode == 0 and self.kills < wanted:
-                raise SystemExit(f"the study ended after {self.kills} kills; it is too short for {wanted}")
-            self.driver = _drive(self._context, self._declaration, self._folder)
+            raise SystemExit(f"the study ended after {self.kills} kills; it is too short for {wanted}")
         if self.kills >= wanted:
             self.driver.join(1)
             return
@@ -109,9 +111,12 @@ class Torture:
         self._let_work(found, steps=self._draw.randrange(1, 35))
         without_driver = self.kills >= wanted // 2 and not self.killed["driver"]
         if self._draw.random() < _DRIVER_SHARE or without_driver:
+            # It may die between its connection to the server and its request, which ends the server as well;
+            # then the next one starts another server.
             self.driver.kill()
             self.driver.join()
             self.killed["driver"] += 1
+            self.driver = _drive(self._context, self._declaration, self._folder)
             return
         notice = self._draw.random() < _NOTICE_SHARE
         with suppress(ProcessLookupError):  # it finished just now
@@ -153,7 +158,10 @@ def _build(pool: Path) -> None:
 def _drive(context: Any, declaration: Path, folder: Path) -> BaseProcess:  # noqa: ANN401
     words = ["run", str(declaration), "--results", str(folder), "--backend", "local"]
     driver: BaseProcess = context.Process(target=_run, args=(words, folder / "output"))
-    driver.start()
+    try:
+        driver.start()
+    except (EOFError, OSError):  # the server was ending; the next start brings up another
+        return _drive(context, declaration, folder)
     return driver
 
 
