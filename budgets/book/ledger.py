@@ -67,17 +67,23 @@ class Ledger:
         self._append(Entry(entry="reserved", what=what, train_flops=train_flops))
 
     def renew(self, what: str, train_flops: int) -> None:
-        """Replace a started trial's open reservation if its cost has changed, by sharing another trunk.
+        """Replace a started trial's open reservation if it differs from the trial's cost.
 
-        If the study budget has no room for the new cost, nothing is reserved, and the trial waits like one
-        that was never started.
+        It does after a part was released, or if the trial shares another trunk by now. If the study budget
+        has no room for the cost, nothing is reserved, and the trial waits like one that was never started.
         """
         held = self.book.open.get(what)
-        if held is None or held.reserved == train_flops:
+        if held is None or (held.reserved == train_flops and not held.released):
             return
         self.settle(what, train_flops=0, evaluation_flops=0)
         if self.room_flops is None or train_flops <= self.room_flops:
             self.reserve(what, train_flops)
+
+    def release(self, what: str, *, keep: int) -> None:
+        """Return what an open reservation holds beyond ``keep`` FLOPs, so that other trials may use it."""
+        held = self.book.open.get(what)
+        if held is not None and held.left > keep:
+            self._append(Entry(entry="released", what=what, train_flops=held.left - keep))
 
     @property
     def room_flops(self) -> int | None:
@@ -120,14 +126,14 @@ class Ledger:
         train_flops, evaluation_flops = index(train_flops), index(evaluation_flops)
         entries = []
         # If a crash came between the two entries, the first one is in the book already.
-        spent = held.spent
+        left = held.left
         if not held.has_spent and (train_flops or evaluation_flops):
             entries.append(
                 Entry(entry="spent", what=what, train_flops=train_flops, evaluation_flops=evaluation_flops)
             )
-            spent = train_flops
-        if spent < held.reserved or not entries:  # a reservation of 0 FLOPs is closed by a release of 0
-            entries.append(Entry(entry="released", what=what, train_flops=held.reserved - spent))
+            left -= train_flops
+        if left > 0 or not entries:  # a reservation of 0 FLOPs is closed by a release of 0
+            entries.append(Entry(entry="released", what=what, train_flops=left))
         self._append(*entries)
 
     def _check_room(self, what: str, train_flops: int, *, besides: int = 0) -> None:

@@ -118,6 +118,16 @@ class Round(Execution):
         self.site.with_storage(self.write_tables)
         return self.result
 
+    def resume(self, todo: Agenda) -> None:
+        """Take over the results of earlier runs, and what an earlier declaration's trials don't need yet."""
+        super().resume(todo)
+        if not self._tuning.waiting:
+            return
+        # The grid may contain them: what they have computed stays reserved, and the grid reserves the rest
+        # again. Until then the tuning may use it, since grid and tuning fit in the budget together.
+        for trial_id in sorted(self.ledger.book.open.keys() - self.trials.keys()):
+            self.site.with_storage(self.keeper.set_aside, trial_id)
+
     def backend(self) -> Backend:
         """Return the tuning's backend, the same for all its rounds."""
         return self._backend()

@@ -161,7 +161,7 @@ def lost_checkpoints(study: Study, plan: Plan, book: Book) -> Iterator[str]:
         if not kept_steps(folder) or (folder / "result.json").exists():
             continue
         count = read_meter(folder)
-        flops = book.open[trial_id].reserved if count is None else count.train_flops
+        flops = book.open[trial_id].left if count is None else count.train_flops
         yield (
             f"trial {trial_id} was interrupted and is not in this declaration: its checkpoint is removed and "
             f"its {format_flops(flops)} are booked as wasted"

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from budgets.book.book import Book
 from budgets.book.ledger import Ledger, append_whole
 from budgets.planning.planned_trial import Trial
 from budgets.quantity import format_flops
@@ -55,6 +56,17 @@ def has_begun(folder: Path) -> bool:
         return True
     progress = read_progress(folder.parents[1], [folder.name]).get(folder.name)
     return progress is not None and progress["samples_seen"] > 0
+
+
+def kept_flops(folder: Path, book: Book) -> int:
+    """Return the training FLOPs of a trial that a run began and has booked neither as spent nor as wasted.
+
+    All that its reservation holds if its meter can't be read.
+    """
+    held, count = book.open[folder.name].left, read_meter(folder)
+    if count is None:
+        return held if _is_lost(folder) else 0
+    return min(held, count.train_flops - book.wasted.get(folder.name, (0, 0))[0])
 
 
 class Bookkeeper:
@@ -110,9 +122,14 @@ class Bookkeeper:
     def given_up(self, trial_id: str) -> None:
         """Book all compute of a trial as wasted and close its reservation; a later run starts at step 0."""
         held = self._ledger.book.open.get(trial_id)
-        self._waste(trial_id, FlopCount(), most=0 if held is None else held.reserved)
+        self._waste(trial_id, FlopCount(), most=0 if held is None else held.left)
         drop_scaffolding(self._study.trial_folder(trial_id))
         self._ledger.settle(trial_id, train_flops=0, evaluation_flops=0)
+
+    def set_aside(self, trial_id: str) -> None:
+        """Release what an interrupted trial has not computed yet; its checkpoint stays."""
+        folder = self._study.trial_folder(trial_id)
+        self._ledger.release(trial_id, keep=kept_flops(folder, self._ledger.book))
 
     def left_behind(self, trial_id: str) -> None:
         """Close the reservation of a trial that an earlier declaration started and the plan does not have."""

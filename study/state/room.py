@@ -12,6 +12,7 @@ from budgets.planning.planned_trial import Trial
 from budgets.quantity import format_flops
 from runners.results import cell_row
 from runners.trials.records.trial_files import read_outcome
+from study.state.bookkeeping import kept_flops
 from study.state.study import Study
 
 
@@ -38,8 +39,8 @@ def require_room(study: Study, plan: Plan) -> None:
     ids = {trial.trial_id: 0 if adaptive else trial.paid_flops for trial in known.all_trials}
     needed = sum(charge.train_flops for charge in plan.charges)
     needed += sum(book.finished.get(what, ahead) for what, ahead in ids.items())
+    rows = [cell_row(trial.cell) | {"seed": trial.seed} for trial in grid]
     if grid and not adaptive:
-        rows = [cell_row(trial.cell) | {"seed": trial.seed} for trial in grid]
         ended = sum(
             flops
             for what, flops in book.finished.items()
@@ -47,6 +48,9 @@ def require_room(study: Study, plan: Plan) -> None:
         )
         needed += max(0, sum(trial.paid_flops for trial in grid) - ended)
     others = left_behind(known, entries)
+    for what in book.open.keys() - ids.keys():  # interrupted: its work is lost, unless the grid needs it
+        if not (grid and _may_be_of(rows, study.trial_folder(what))):
+            others += kept_flops(study.trial_folder(what), book)
     charges = sum(charge.train_flops for charge in unpaid(book, plan))
     if others + needed > cap or (charges and book.spent_flops + charges > cap):
         besides = f", and {format_flops(others)} in {study.ledger} are not for it" if others else ""

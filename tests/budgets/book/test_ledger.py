@@ -260,7 +260,7 @@ def test_trial_paid_twice_is_listed_as_difference(tmp_path: Path) -> None:
 
 operations = st.lists(
     st.tuples(
-        st.sampled_from(["reserve", "settle", "reopen"]),
+        st.sampled_from(["reserve", "settle", "release", "renew", "reopen"]),
         st.sampled_from("abc"),
         st.integers(0, 10**30),
         st.integers(0, 100),
@@ -286,6 +286,12 @@ def test_random_entries_keep_the_sums_and_the_cap(
         elif step == "settle":
             held = ledger.book.open[what].left if what in ledger.book.open else 0
             ledger.settle(what, train_flops=held * share // 100, evaluation_flops=0)
+        elif step == "release":
+            ledger.release(what, keep=flops)
+            assert what not in ledger.book.open or ledger.book.open[what].left <= flops
+        elif step == "renew":
+            ledger.renew(what, flops)
+            assert what not in ledger.book.open or ledger.book.open[what].left == flops
         else:
             ledger = Ledger(path, cap)
 

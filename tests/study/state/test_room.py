@@ -12,6 +12,7 @@ from budgets.planning.tuned.tuning_plan import TuningPlan
 from budgets.quantity import format_flops
 from runners.host.files import write_json
 from runners.results import plan_row
+from runners.trials.records.meter import Meter
 from study.declare.load import load_declaration
 from study.state.agenda import agenda, agenda_lines, lost_checkpoints
 from study.state.planning.plan_study import plan_study
@@ -116,6 +117,31 @@ def test_losses_of_the_plans_own_trials_do_not_refuse_it(planned: tuple[Study, P
     ledger.reserve(first.trial_id, first.paid_flops)
     ledger.waste(first.trial_id, 10 * TERA)
     require_room(study, plan)
+
+
+def test_work_of_an_interrupted_trial_that_is_not_declared_any_more_counts(
+    planned: tuple[Study, Plan],
+) -> None:
+    study, plan = planned
+    ledger = Ledger(study.ledger, 10 * TERA)
+    ledger.reserve("interrupted", 10 * TERA)
+    require_room(study, plan)  # it had not begun: its reservation gives way
+    folder = study.trial_folder("interrupted")
+    folder.mkdir(parents=True)
+    Meter(folder).add(train_flops=10 * TERA - plan.train_flops)
+    require_room(study, plan)
+    Meter(folder).add(train_flops=TERA)
+    with pytest.raises(ValueError, match="are not for it: more than the study budget of 10 TFLOP"):
+        require_room(study, plan)
+    ledger.waste("interrupted", TERA)
+    with pytest.raises(ValueError, match="are not for it: more than the study budget of 10 TFLOP"):
+        require_room(study, plan)
+    tuning = TuningPlan(
+        trials=(), values={}, reserve_flops=0, most_flops=0, metric="held-out/top1", winners=(),
+        waiting=(("mini-ViT-XXS-8", "clip"),),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"1 TFLOP in .* are not for it"):  # the rest may be the grid's
+        require_room(study, replace(plan, tuning=tuning, study_flops=plan.train_flops))
 
 
 def test_run_and_dry_run_are_refused_before_anything_is_written(pool: Path, tmp_path: Path, run: Run) -> None:

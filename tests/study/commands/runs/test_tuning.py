@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 from budgets.book.book import Book
-from budgets.book.ledger import read_entries
+from budgets.book.ledger import Ledger, read_entries
 from budgets.book.reconcile import reconcile
 from budgets.planning.tuned.wording import words
 from runners.results import read_table
-from runners.trials.records.meter import read_meter
+from runners.trials.records.meter import Meter, read_meter
 from runners.trials.records.trial_files import write_failure
 from study.cli import main
 from study.declare.load import load_declaration
@@ -116,7 +116,7 @@ def test_a_tuning_whose_share_was_used_up_by_crashes_lists_the_remaining_trials(
         assert level == {"name": "tuning", "done": 1, "running": 0, "failed": 0} | left
 
 
-def test_a_failed_trial_of_a_tuning_stops_the_grid_and_not_the_others(
+def test_a_failed_trial_of_a_tuning_stops_the_grid_and_neither_the_others_nor_an_earlier_declaration(
     pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     declaration, folder = declare(tmp_path, pool, level="3 GFLOP"), tmp_path / "tiny"
@@ -125,6 +125,9 @@ def test_a_failed_trial_of_a_tuning_stops_the_grid_and_not_the_others(
     failed, other = tuning.trials
     (folder / "trials" / failed.trial_id).mkdir(parents=True)
     write_failure(folder / "trials" / failed.trial_id, "made up")
+    (folder / "trials" / "earlier").mkdir()
+    Meter(folder / "trials" / "earlier").add(train_flops=10**9)
+    Ledger(folder / "ledger.jsonl", None).reserve("earlier", 10 * 10**12)  # the whole budget, before tuning:
 
     def said(command: str, *words: str) -> tuple[int, str]:
         code = main([command, str(declaration), "--results", str(tmp_path), *words])
@@ -136,12 +139,17 @@ def test_a_failed_trial_of_a_tuning_stops_the_grid_and_not_the_others(
     code, run = said("run", "--backend", "local")
     assert code == 1
     assert (folder / "trials" / other.trial_id / "result.json").exists()
+    assert Book.of(read_entries(folder / "ledger.jsonl")).open["earlier"].left == 10**9, (
+        "the grid may need it"
+    )
     assert (
         "1 of the tuning failed in an earlier run, and the grid can't start before they have a result" in run
     )
     assert "the grid can't start without what failed: `run --retry-failed`" in said("status")[1]
     assert said("run", "--backend", "local", "--retry-failed")[0] == 0
     assert len(read_table(folder / "results.parquet")) == 1
+    assert booked(folder, "wasted") == 10**9
+    assert not Book.of(read_entries(folder / "ledger.jsonl")).open
 
 
 def test_the_pools_validation_set_selects_if_there_is_one(tmp_path: Path, run: Run) -> None:
