@@ -67,7 +67,8 @@ def repair_ledger(study: Study, plan: Plan, say: Say) -> None:
         _book_earlier(ledger, old[folder.name])
         trial = trials.get(folder.name)
         if trial is None:
-            _book_foreign(ledger, keeper, folder, old[folder.name])
+            waits = plan.tuning is not None and bool(plan.tuning.waiting)
+            _book_foreign(ledger, keeper, folder, old[folder.name], grid_waits=waits)
         else:
             _book(ledger, keeper, folder, trial, starts=max(1, starts[folder.name]))
     gone = [what for what, own in old.items() if what not in ledger.book.known and _book_lines(ledger, own)]
@@ -127,12 +128,25 @@ def _book(ledger: Ledger, keeper: Bookkeeper, folder: Path, trial: Trial, *, sta
         keeper.lost(trial)
 
 
-def _book_foreign(ledger: Ledger, keeper: Bookkeeper, folder: Path, old: Iterable[Entry]) -> None:
-    """Book a trial that is not in the plan from the files in its folder, and from its old reservations."""
-    outcome = read_outcome(folder)
-    before = [each.train_flops for each in old if each.entry == "reserved"]
-    ledger.reserve(folder.name, max([0 if outcome is None else paid_by(outcome, None), *before]))
-    keeper.left_behind(folder.name)
+def _book_foreign(
+    ledger: Ledger, keeper: Bookkeeper, folder: Path, old: Iterable[Entry], *, grid_waits: bool
+) -> None:
+    """Book a trial that is not in the plan from the files in its folder, and from its old reservations.
+
+    While the grid waits for the tuning, it may turn out to need the checkpoint of an interrupted trial.
+    """
+    outcome, count = read_outcome(folder), read_meter(folder)
+    interrupted = outcome is None and kept_steps(folder) > 0
+    needed = [each.train_flops for each in old if each.entry == "reserved"]
+    if outcome is not None:
+        needed.append(paid_by(outcome, None))
+    elif count is not None:
+        needed.append(count.train_flops)
+    ledger.reserve(folder.name, max(needed, default=0))
+    if interrupted and grid_waits:
+        keeper.set_aside(folder.name)
+    else:
+        keeper.left_behind(folder.name)
 
 
 def _charges(old: Iterable[Sequence[Entry]]) -> list[Charge]:

@@ -20,9 +20,10 @@ from study.cli import main
 from study.declare.load import load_declaration
 from study.state.bookkeeping import Bookkeeper
 from study.state.planning.plan_study import plan_study
+from study.state.repair import repair_ledger
 from study.state.study import find_study
 from tests.progress import progress
-from tests.study.conftest import Run, write_declaration
+from tests.study.conftest import Run, waiting_tuning, write_declaration
 
 pytestmark = pytest.mark.slow
 
@@ -116,6 +117,26 @@ def test_a_deleted_ledger_is_rebuilt_with_trials_that_are_no_longer_declared(cop
     )
     run(words(copy, "--repair"))
     assert Book.of(read_entries(path)).spent_flops == sound.spent_flops
+
+
+def test_a_repair_keeps_a_checkpoint_that_the_grid_of_a_waiting_tuning_may_need(copy: Path) -> None:
+    study = find_study(load_declaration(copy / "tiny.yaml"), results=str(copy), pools=None)
+    (interrupted, _), plan = trials(copy), plan_study(study)
+    (interrupted / "result.json").unlink()
+    checkpoint = interrupted / "checkpoint-0000000040-abc.pt"
+    checkpoint.touch()
+    study.ledger.write_text("damage\n", encoding="utf-8")
+
+    repair_ledger(study, replace(plan, trials=(), tuning=waiting_tuning()), lambda _: None)
+
+    meter, book = read_meter(interrupted), study.book()
+    assert checkpoint.exists()
+    assert meter is not None
+    assert {what: held.left for what, held in book.open.items()} == {interrupted.name: meter.train_flops}
+    study.ledger.write_text("damage\n", encoding="utf-8")
+    repair_ledger(study, replace(plan, trials=()), lambda _: None)
+    assert not checkpoint.exists(), "no cell of the plan needs it"
+    assert study.book().wasted[interrupted.name][0] == meter.train_flops
 
 
 def test_a_rebuilt_ledger_keeps_what_only_lines_tell(copy: Path, run: Run) -> None:

@@ -8,7 +8,6 @@ import pytest
 
 from budgets.book.ledger import Ledger
 from budgets.planning.plan import Charge, Plan
-from budgets.planning.tuned.tuning_plan import TuningPlan
 from budgets.quantity import format_flops
 from runners.host.files import write_json
 from runners.results import plan_row
@@ -18,7 +17,7 @@ from study.state.agenda import agenda, agenda_lines, lost_checkpoints
 from study.state.planning.plan_study import plan_study
 from study.state.room import require_room
 from study.state.study import Study
-from tests.study.conftest import Run, study_in, write_declaration
+from tests.study.conftest import Run, study_in, waiting_tuning, write_declaration
 
 TERA = 10**12
 
@@ -75,10 +74,7 @@ def test_a_grid_that_waits_for_its_tuning_may_contain_what_has_ended(planned: tu
     interrupted.mkdir(parents=True)
     (interrupted / "checkpoint-0000000040-abc.pt").touch()
     ledger.reserve("tuned and interrupted", 5)
-    tuning = TuningPlan(
-        trials=(first,), values={}, reserve_flops=0, most_flops=0, metric="held-out/top1", winners=(),
-        waiting=(("mini-ViT-XXS-8", "clip"),),
-    )  # fmt: skip
+    tuning = waiting_tuning(first)
     tuned = replace(plan, tuning=tuning, trials=tuple(grid), study_flops=plan.train_flops)
     require_room(study, tuned)
     assert not list(lost_checkpoints(study, tuned, study.book()))
@@ -136,12 +132,8 @@ def test_work_of_an_interrupted_trial_that_is_not_declared_any_more_counts(
     ledger.waste("interrupted", TERA)
     with pytest.raises(ValueError, match="are not for it: more than the study budget of 10 TFLOP"):
         require_room(study, plan)
-    tuning = TuningPlan(
-        trials=(), values={}, reserve_flops=0, most_flops=0, metric="held-out/top1", winners=(),
-        waiting=(("mini-ViT-XXS-8", "clip"),),
-    )  # fmt: skip
     with pytest.raises(ValueError, match=r"1 TFLOP in .* are not for it"):  # the rest may be the grid's
-        require_room(study, replace(plan, tuning=tuning, study_flops=plan.train_flops))
+        require_room(study, replace(plan, tuning=waiting_tuning(), study_flops=plan.train_flops))
 
 
 def test_run_and_dry_run_are_refused_before_anything_is_written(pool: Path, tmp_path: Path, run: Run) -> None:
