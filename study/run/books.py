@@ -22,8 +22,8 @@ from runners.trials.records.trial_files import (
 )
 from study.run.site import Site
 from study.show.progress import Progress
-from study.state.agenda import Agenda, paid_again
-from study.state.bookkeeping import Bookkeeper, add_event, paid_by
+from study.state.agenda import TRUNK_ENDED, Agenda, paid_again
+from study.state.bookkeeping import Bookkeeper, add_event, paid_by, passed
 from study.state.study import Study
 
 
@@ -189,7 +189,7 @@ class Books(ABC):
         """Record trials as failed because a shorter trial of their trunk ended before its milestone."""
         outcome = self.outcomes.get(trunk)
         how = "failed" if outcome is None else "diverged"
-        reason = f"its trunk ended: {self.words(self.trials[trunk])} {how} before its milestone"
+        reason = f"{TRUNK_ENDED}: {self.words(self.trials[trunk])} {how} before its milestone"
         for trial_id in branches:
             self.site.with_storage(write_failure, self.folder(trial_id), reason)
             self.publish(trial_id)
@@ -204,8 +204,3 @@ class Books(ABC):
                 f"{paid_again(paid)}: their results are no longer in {self.study.folder / 'trials'}. "
                 f"Restore the folders (such as {paid[0].trial_id}), or use --pay-again"
             )
-
-
-def passed(trial: Trial, outcome: Outcome) -> bool:
-    """Return whether a trial with a result reached its milestone."""
-    return int(outcome.row["steps"]) >= trial.milestone_step

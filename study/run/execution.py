@@ -21,9 +21,10 @@ from runners.scheduling.schedule import Schedule, ScheduledTrial, State
 from runners.trials.records.trial_files import Outcome, kept_steps, milestone
 from runners.trials.speed.throughput import predict_s
 from runners.trials.trial_job import run_trial, take_part
-from study.run.books import Books, passed
+from study.run.books import Books
 from study.run.site import Site
 from study.show.progress import Progress
+from study.state.bookkeeping import passed
 from study.state.jobs import needs, trial_job
 from study.state.planning.speeds import measured_throughput
 from study.state.study import Study

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from budgets.book.book import Book
 from budgets.book.ledger import unpaid
@@ -12,13 +13,17 @@ from budgets.planning.tuned.tuning_plan import TuningPlan
 from budgets.planning.tuned.wording import words
 from budgets.quantity import format_flops, format_seconds, plural
 from runners.trials.records.meter import read_meter
-from runners.trials.records.trial_files import Outcome, kept_steps
+from runners.trials.records.trial_files import Outcome, kept_steps, milestone
 from runners.trials.speed.throughput import predict_s
+from study.state.bookkeeping import passed
 from study.state.cell_selection import select_trials
 from study.state.planning.speeds import measured_throughput
 from study.state.study import Study
 from study.state.trial_states import Stage, TrialState, trial_states
 from study.storage.lock import running
+
+TRUNK_ENDED = "its trunk ended"
+"""First words of the reason of trials that failed because a shorter trial of their trunk had."""
 
 _MOST_SHOWN = 20
 
@@ -100,14 +105,29 @@ def tuning_agenda(study: Study, tuning: TuningPlan, *, retry_failed: bool = Fals
 
 def _sort(study: Study, trials: Sequence[Trial], selected: Sequence[Trial], *, retry_failed: bool) -> Agenda:
     states = trial_states(study.folder, [trial.trial_id for trial in trials])
-    ended = {
-        trial
-        for trial, state in states.items()
-        if state.outcome is not None or (state.stage is Stage.FAILED and not retry_failed)
-    }
+    known = {trial.trial_id: trial for trial in trials}
+
+    def starts(trial: Trial) -> bool:
+        state = states[trial.trial_id]
+        if state.outcome is not None:
+            return False
+        if state.stage is not Stage.FAILED or retry_failed:
+            return True
+        # It failed because a shorter trial of its trunk had ended, which may have a milestone by now.
+        return state.reason.startswith(TRUNK_ENDED) and not has_ended(trial.previous)
+
+    @cache
+    def has_ended(trial_id: str) -> bool:
+        """Return whether a trial has ended and left no milestone to continue from."""
+        trial = known.get(trial_id)
+        if trial is None or milestone(study.trial_folder(trial_id)) is not None:
+            return False
+        outcome = states[trial_id].outcome
+        return not starts(trial) if outcome is None else not passed(trial, outcome)
+
     return Agenda(
         states=states,
-        to_run=tuple(trial for trial in selected if trial.trial_id not in ended),
+        to_run=tuple(trial for trial in selected if starts(trial)),
         selected=frozenset(trial.trial_id for trial in selected),
     )
 

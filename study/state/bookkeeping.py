@@ -50,6 +50,11 @@ def paid_by(outcome: Outcome, trial: Trial | None) -> int:
     return samples * int(row["train_flops_per_sample"]) if trial is None else trial.train_flops_after(samples)
 
 
+def passed(trial: Trial, outcome: Outcome) -> bool:
+    """Return whether a trial with a result reached its milestone."""
+    return int(outcome.row["steps"]) >= trial.milestone_step
+
+
 def has_begun(folder: Path) -> bool:
     """Return whether a trial's files show that it has computed something."""
     if (folder / "result.json").exists() or kept_steps(folder):

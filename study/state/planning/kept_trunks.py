@@ -7,7 +7,7 @@ from budgets.planning.levels.trunks import before, continued
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
 from budgets.quantity import format_flops, plural
-from runners.trials.records.trial_files import kept_steps, milestone
+from runners.trials.records.trial_files import kept_steps, milestone, read_outcome
 from study.state.study import Study
 
 
@@ -16,9 +16,10 @@ def with_kept_trunks(study: Study, plan: Plan) -> Plan:
 
     A milestone is removed when the next longer trial of its trunk has reached its own. So a trial that is
     declared later, between two that have ended, trains all of its steps; and a trial that has paid for more
-    steps, before one was declared between it and its trunk, has paid what the ledger says.
+    steps, before one was declared between it and its trunk, has paid what the ledger says. So has one that
+    continued from a trial which is no longer declared.
     """
-    if not any(trial.previous for trial in plan.trials):
+    if not any(trial.milestone_step for trial in plan.trials):
         return plan
     try:
         book = study.book()
@@ -34,8 +35,11 @@ def with_kept_trunks(study: Study, plan: Plan) -> Plan:
     linked, alone = [], []
     for trial in plan.trials:
         found = trial
-        if trial.paid_flops < paid.get(trial.trial_id, 0):
-            found = _as_paid(trial, before(trial, trials), paid[trial.trial_id])
+        flops = paid.get(trial.trial_id, trial.paid_flops)
+        if flops > trial.paid_flops:
+            found = _as_paid(trial, before(trial, trials), flops)
+        elif flops < trial.paid_flops:
+            found = _from_undeclared(study, trial, flops)
         elif trial.trial_id in between and trial.previous:
             found = _from_milestone(study, trial, before(trial, trials), paid)
             if found is not trial:
@@ -54,6 +58,19 @@ def with_kept_trunks(study: Study, plan: Plan) -> Plan:
 def _as_paid(trial: Trial, shorter: Iterable[Trial], flops: int) -> Trial:
     """Return a trial that continues from the trial that it did, by what it paid."""
     return next((each for each in _choices(trial, shorter) if each.paid_flops == flops), trial)
+
+
+def _from_undeclared(study: Study, trial: Trial, flops: int) -> Trial:
+    """Return a trial that continues from one that is not declared, by what it paid.
+
+    One that ended early paid less for another reason.
+    """
+    outcome = read_outcome(study.trial_folder(trial.trial_id))
+    if outcome is not None and outcome.row["status"] != "finished":
+        return trial
+    shared = (trial.train_flops - flops) // trial.train_flops_per_sample
+    found = replace(trial, previous="", shared_samples=shared)
+    return found if found.paid_flops == flops else trial
 
 
 def _from_milestone(study: Study, trial: Trial, shorter: Iterable[Trial], paid: Mapping[str, int]) -> Trial:

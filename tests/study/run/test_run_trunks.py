@@ -94,6 +94,13 @@ def test_a_study_with_trunks_has_the_results_of_its_levels_run_alone_and_pays_le
     kept = [milestone(folder / "trials" / trial) is not None for trial in results.index]
     assert kept == [False, False, True]
 
+    for declared, fewer in ((2, "5 GFLOP, 10 GFLOP"), (1, "10 GFLOP")):
+        said = run(f"run {declare(tmp_path, pool, 'tiny', fewer)} --results {tmp_path} --backend local")
+        assert "the ledger and the plan differ" not in said
+        assert read_table(folder / "plan.parquet")["paid_flops"].iloc[-1] == paid[-1]
+        assert len(read_table(folder / "results.parquet")) == declared
+        assert booked(folder) == book
+
 
 def test_levels_added_above_cost_what_they_add_and_a_lost_milestone_is_waste(
     pool: Path, tmp_path: Path, run: Run, alone: pd.DataFrame
@@ -147,12 +154,8 @@ def test_a_level_between_two_that_have_ended_costs_all_of_its_steps_and_is_no_wa
 
 
 def test_a_trunk_that_diverges_ends_its_longer_trials_once(pool: Path, tmp_path: Path, run: Run) -> None:
-    declaration = declare(
-        tmp_path,
-        pool,
-        "tiny",
-        **{"warmup: 64": "weight_decay: 1000\n  warmup: 64", "mini-ViT-XXS-8: 2e-3": "mini-ViT-XXS-8: 10"},
-    )
+    changes = {"warmup: 64": "weight_decay: 1000\n  warmup: 64", "mini-ViT-XXS-8: 2e-3": "mini-ViT-XXS-8: 10"}
+    declaration = declare(tmp_path, pool, "tiny", **changes)
 
     said = run(f"run {declaration} --results {tmp_path} --backend local", code=1)
 
@@ -164,3 +167,13 @@ def test_a_trunk_that_diverges_ends_its_longer_trials_once(pool: Path, tmp_path:
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     assert [len(each["branches"]) for each in events if each["event"] == "trunk-ended"] == [2]
     assert len(re.findall("its trunk ended", said)) <= 1
+
+    said = run(f"run {declaration} --results {tmp_path} --dry-run")
+    assert (
+        "3 trials: 1 finished, 2 failed in an earlier run (--retry-failed runs them again), 0 to run" in said
+    )
+    # Without the level that diverged, the next one trains all of its steps.
+    declaration = declare(tmp_path, pool, "tiny", "7 GFLOP, 10 GFLOP", **changes)
+    run(f"run {declaration} --results {tmp_path} --backend local", code=1)
+    assert read_table(folder / "results.parquet")["status"].tolist() == ["diverged", "failed"]
+    assert Book.of(read_entries(folder / "ledger.jsonl")).spent_flops == metered(folder)
