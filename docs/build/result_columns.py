@@ -24,8 +24,9 @@ results.query("status == 'finished'").groupby(["architecture", "level_flops"])["
   same bytes. Times and speeds are in [`events.jsonl`](watching.md#for-programs).
 - FLOPs follow the convention in [Method](method.md#compute). Those of a whole trial are float64 in these
   tables (exact below 2⁵³) and integers in `ledger.jsonl`.
-- A tuning has the same tables: `tuning-plan.parquet` has the columns of `plan.parquet`, and
-  `tuning.parquet` begins with those of `results.parquet`.
+- A tuning has the same tables: `tuning-plan.parquet` begins with the columns of `plan.parquet`, and
+  `tuning.parquet` with those of `results.parquet`. Both end with a column `tuned_<field>` for each tuned
+  field.
 - Tables of older and of imported studies may lack columns that were added later (`paid_flops`, `trunk`,
   `evaluation_version`), and those of imported ones whatever their table does not say. Imported whole numbers
   may be float64.

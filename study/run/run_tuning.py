@@ -20,7 +20,7 @@ from study.run.site import Site
 from study.show.progress import Progress
 from study.state.agenda import Agenda, tuning_agenda
 from study.state.planning.plan_study import plan_study, planned_frame
-from study.state.planning.tuning_table import write_tried, write_winners
+from study.state.planning.tuning_table import with_values, write_tried, write_winners
 from study.state.study import Study
 
 
@@ -113,7 +113,8 @@ class Round(Execution):
             cost = format_flops(sum(trial.paid_flops for trial in todo.to_run))
             said = f"{plural(len(todo.to_run), 'trial')}, {cost}; {self._tuning.metric} selects"
             self.progress.detail(f"{self._what}: {said}")
-            write_table(self.study.folder / "tuning-plan.parquet", planned_frame(trials))
+            planned = with_values(planned_frame(trials), self._tuning.values)
+            write_table(self.study.folder / "tuning-plan.parquet", planned)
             self.run(todo.to_run)
         self.site.with_storage(self.write_tables)
         return self.result

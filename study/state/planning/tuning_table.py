@@ -7,10 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from budgets.planning.tuned.tuning_plan import Check, TuningPlan, Winner
 from budgets.planning.tuned.winner import Score
 from runners.host.files import write_json
 from runners.results import RESULT_COLUMNS, read_table, to_frame, write_table
+
+_TUNED = "tuned_"  # before a tuned field, as the name of a column
 
 
 def write_tried(path: Path, plan: TuningPlan, rows: Mapping[str, Mapping[str, Any]]) -> None:
@@ -19,11 +23,26 @@ def write_tried(path: Path, plan: TuningPlan, rows: Mapping[str, Mapping[str, An
     The columns are those of the results and one ``tuned_<field>`` for each tuned field.
     """
     done = [trial.trial_id for trial in plan.ready if trial.trial_id in rows]
-    fields = next(iter(plan.values.values()), {})
     frame = to_frame([rows[trial] for trial in done], RESULT_COLUMNS)
-    for field in fields:
-        frame[f"tuned_{field}"] = [float(plan.values[trial][field]) for trial in done]
-    write_table(path, frame)
+    write_table(path, with_values(frame, plan.values))
+
+
+def with_values(trials: pd.DataFrame, tried: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+    """Return a table of a tuning's trials with the column ``tuned_<field>`` for each tuned field.
+
+    Args:
+        trials: The table.
+        tried: Trial id → its values of the tuned fields.
+    """
+    rows = [tried[trial] for trial in trials["trial"]]
+    fields = next(iter(tried.values()), {})
+    return trials.assign(**{f"{_TUNED}{field}": [float(row[field]) for row in rows] for field in fields})
+
+
+def values_of(row: Mapping[str, Any]) -> dict[str, float]:
+    """Return the tuned fields of a row of such a table; empty for any other row."""
+    values = {name.removeprefix(_TUNED): value for name, value in row.items() if name.startswith(_TUNED)}
+    return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
 def write_winners(path: Path, plan: TuningPlan) -> None:

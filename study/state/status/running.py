@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from budgets.planning.planned_trial import Cell
+from budgets.planning.tuned import wording
+from study.state.planning.tuning_table import values_of
 from study.state.trial_states import Stage, TrialState
 
 
@@ -109,14 +111,14 @@ def _running(trial: str, row: Mapping[str, Any], progress: Mapping[str, Any]) ->
 
 
 def words(row: Mapping[str, Any]) -> str:
-    """Return the cell and seed of a planned trial in words."""
+    """Return the cell, the tuned values and the seed of a planned trial in words."""
     level = row["level_flops"]
     cell = Cell(
         regime=row["regime"], subset_size=row["subset_size"], quality=row["quality"],
         architecture=row["architecture"], strategy=row["strategy"],
         level_flops=None if math.isnan(level) else level,
     )  # fmt: skip
-    return f"{cell}, seed {row['seed']}"
+    return ", ".join(filter(None, (str(cell), wording.words(values_of(row)), f"seed {row['seed']}")))
 
 
 def _finite(value: float | None) -> float | None:

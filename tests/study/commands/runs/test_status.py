@@ -27,6 +27,7 @@ from study.show.study_report import report_study
 from study.show.view import sparkline
 from study.state.bookkeeping import add_event
 from study.state.planning.plan_study import plan_study, plan_tables
+from study.state.planning.tuning_table import with_values
 from study.state.status.forecast import speed_of, time_left
 from study.state.study import Study
 from study.state.trial_states import Stage, TrialState
@@ -292,6 +293,22 @@ def test_a_trial_of_tuning_and_grid_is_shown_with_the_grid(
     declaration.write_text(declaration.read_text() + TUNING)
     tuned = replace(study, declaration=load_declaration(declaration))
     assert [level["name"] for level in json.loads(status_json(tuned))["levels"]] == ["5 GFLOP", "20 GFLOP"]
+
+
+def test_trials_of_a_tuning_are_told_apart_by_their_values(
+    started: tuple[Study, Plan], tmp_path: Path
+) -> None:
+    study, plan = started
+    (study.folder / "plan.parquet").unlink()
+    values = {trial.trial_id: {"lr_peak": 1e-3 * at} for at, trial in enumerate(plan.trials, start=1)}
+    write_table(study.folder / "tuning-plan.parquet", with_values(plan_tables(plan)[0], values))
+    declaration = tmp_path / "tiny.yaml"
+    declaration.write_text(declaration.read_text() + TUNING)
+    _, failed, runs, _ = plan.trials
+    with only_run(study.folder):
+        told = json.loads(status_json(replace(study, declaration=load_declaration(declaration))))
+    assert [each["what"] for each in told["failures"]] == [f"{failed.cell}, lr_peak 0.002, seed 1"]
+    assert [each["what"] for each in told["running"]] == [f"{runs.cell}, lr_peak 0.003, seed 0"]
 
 
 def test_before_its_grid_a_tuned_study_has_no_results(started: tuple[Study, Plan], tmp_path: Path) -> None:
