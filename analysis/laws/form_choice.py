@@ -62,19 +62,20 @@ class FormChoice:
         return bool(np.isfinite(self.error))
 
     def growth(self, variance: float, draws: int, generator: np.random.Generator) -> Floats:
-        """Return draws of how fast the variance of the misses grows beyond the cells, per unit of ln x.
+        """Return draws of how fast the variance of the misses grows beyond the cells, per square of ln x.
 
-        The growth is (mean square miss of the held-out cells − variance within the cells − ``spread``) over
-        their mean distance in ln x. A few lucky forecasts do not prove that there is no growth, so each draw
-        scales the mean square by n/χ²ₙ, n the number of held-out cells. Shape (draws,).
+        A form misses in the same direction ever further out, in first order in proportion to the distance in
+        ln x. The growth is (mean square miss of the held-out cells − variance within the cells − ``spread``)
+        over their mean square distance in ln x. A few lucky forecasts do not prove that there is no growth,
+        so each draw scales the mean square by n/χ²ₙ, n the number of held-out cells. Shape (draws,).
         """
         mine = self.points[self.points["law"] == self.form.name]
-        distance = float(np.log(mine["factor"].to_numpy(np.float64)).mean()) if len(mine) else 0.0
-        if not self.tested or distance <= 0:
+        distance = root_mean_square(np.log(mine["factor"].to_numpy(np.float64)))
+        if not self.tested or not distance > 0:
             return np.zeros(draws)
         # n·(mean square)/χ²ₙ: the variance that a mean square over n cells allows.
         missed = self.error**2 * len(mine) / generator.chisquare(len(mine), draws)
-        return np.maximum(0.0, missed - variance - self.spread) / distance
+        return np.maximum(0.0, missed - variance - self.spread) / distance**2
 
 
 def choose_form(draws: CellDraws, family: Sequence[Curve]) -> FormChoice:

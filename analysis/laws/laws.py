@@ -8,8 +8,8 @@ as an additive variance, its discrepancy (Kennedy and O'Hagan 2001)
 over the n cells and k parameters of the family's laws; noise² is the mean variance of the cells' means. Each
 draw takes a σ² that n − k degrees of freedom allow, moves each cell by a normal deviate of that variance
 before the law is refitted, and places the curve beside its law by another such deviate. Beyond the cells the
-variance grows with ln x at the rate at which the family's form missed held-out levels. In a study with one
-seed per cell no noise is subtracted, so σ² includes the noise between seeds.
+variance grows with the square of ln x, at the rate at which the family's form missed held-out levels. In a
+study with one seed per cell no noise is subtracted, so σ² includes the noise between seeds.
 
 Curves that differ in strategy alone may miss their laws alike, since a strategy often moves its baseline
 along x. The correlation of these misses
@@ -50,7 +50,7 @@ class Drawn:
         beside: Distance of the curve from its law in standard deviations of the discrepancy, shape (rows,);
             zero except in the draws.
         sd: Standard deviation of the discrepancy, shape (rows,).
-        growth: Growth of its variance per unit of ln x beyond the measured x, shape (rows,).
+        growth: Growth of its variance per square of ln x beyond the measured x, shape (rows,).
         reach: Smallest and largest measured x.
     """
 
@@ -65,7 +65,7 @@ class Drawn:
         # ln x beyond either end of the measured range; zero inside it.
         low, high = np.log(self.reach)
         beyond = np.maximum(0.0, np.maximum(np.log(at) - high, low - np.log(at)))
-        sd = np.sqrt(self.sd[:, None] ** 2 + self.growth[:, None] * beyond)
+        sd = np.sqrt(self.sd[:, None] ** 2 + self.growth[:, None] * beyond**2)
         return np.asarray(np.maximum(self.law(at) + self.beside[:, None] * sd, 0.0), dtype=np.float64)
 
 
@@ -228,7 +228,7 @@ class Moves:
 
     Attributes:
         sds: Standard deviation of each draw.
-        growth: Growth of its variance per unit of ln x beyond the measured x, of each draw.
+        growth: Growth of its variance per square of ln x beyond the measured x, of each draw.
         common: c, the correlation of the moves of curves that differ in strategy alone.
     """
 

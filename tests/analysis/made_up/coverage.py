@@ -21,7 +21,7 @@ from analysis.answers.equivalence import equivalences
 from analysis.answers.frontier import frontier
 from analysis.answers.recommend.recommendation import recommend
 from analysis.cells.bootstrap import CellDraws, cell_draws, stream
-from analysis.cells.intervals import intervals
+from analysis.cells.intervals import column_intervals, intervals
 from analysis.cells.table import records, tidy
 from analysis.laws.forms import FLOOR, FLOOR_SHIFT, POWER, Form
 from analysis.laws.holdout import holdout
@@ -36,8 +36,9 @@ Held = dict[str, list[bool]]
 
 FIRST = 2e11
 PAIRS = 8192
-NAMES = ("band", "crossover", "worth", "exponent", "forecast", "recommendation")
-"""Answers that have an interval."""
+NAMES = ("band", "far", "crossover", "worth", "exponent", "forecast", "recommendation")
+"""Answers that have an interval; ``far`` is the law at `FAR` times the largest level."""
+FAR = 10.0
 NOISE, SEEDS, IMAGES = 0.008, 3, 50_000.0
 SIZES, DATA = (g.ravel() for g in np.meshgrid(np.geomspace(1e6, 1e9, 10), np.geomspace(1e7, 1e10, 6)))
 SURFACE_ALPHA, COMPUTE = 0.35, 1e18
@@ -130,6 +131,7 @@ def ask(kind: Kind, number: int, *, draws: int = 400, shared: float = 0.0) -> He
         if law.fit.supported:
             line = made.at(law.identity, law.band["x"].to_numpy(np.float64))
             held["band"] += ((law.band["low"] <= line) & (line <= law.band["high"])).tolist()
+            held["far"] += _far(made, law)
             if law.fit.form in (FLOOR, FLOOR_SHIFT) and law.fit.form == _form(kind):
                 held["exponent"].append(law.alpha.low <= made.alpha <= law.alpha.high)
     crossing = _crossing(made)
@@ -150,6 +152,15 @@ def ask(kind: Kind, number: int, *, draws: int = 400, shared: float = 0.0) -> He
 
 def _form(kind: Kind) -> Form:
     return {"floor": FLOOR, "shifted": FLOOR_SHIFT}.get(kind, POWER)
+
+
+def _far(made: Study, law: Law) -> list[bool]:
+    """Return whether the law's interval far beyond its levels holds; empty without an interval."""
+    if law.drawn is None or not law.informed:
+        return []
+    at = FAR * made.levels[-1:]
+    low, high = column_intervals(law.drawn(at)[1 : 1 + law.refits])
+    return [bool(low[0] <= made.at(law.identity, at)[0] <= high[0])]
 
 
 def _crossing(made: Study) -> float | None:
