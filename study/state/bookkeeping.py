@@ -63,7 +63,7 @@ def has_begun(folder: Path) -> bool:
     return progress is not None and progress["samples_seen"] > 0
 
 
-def kept_flops(folder: Path, book: Book) -> int:
+def unbooked_flops(folder: Path, book: Book) -> int:
     """Return the training FLOPs of a trial that a run began and has booked neither as spent nor as wasted.
 
     All that its reservation holds if its meter can't be read.
@@ -134,7 +134,7 @@ class Bookkeeper:
     def set_aside(self, trial_id: str) -> None:
         """Release what an interrupted trial has not computed yet; its checkpoint stays."""
         folder = self._study.trial_folder(trial_id)
-        self._ledger.release(trial_id, keep=kept_flops(folder, self._ledger.book))
+        self._ledger.release(trial_id, keep=unbooked_flops(folder, self._ledger.book))
 
     def left_behind(self, trial_id: str) -> None:
         """Close the reservation of a trial that an earlier declaration started and the plan does not have."""

@@ -12,7 +12,7 @@ from budgets.planning.planned_trial import Trial
 from budgets.quantity import format_flops
 from runners.results import cell_row
 from runners.trials.records.trial_files import read_outcome
-from study.state.bookkeeping import kept_flops
+from study.state.bookkeeping import unbooked_flops
 from study.state.study import Study
 
 
@@ -50,7 +50,7 @@ def require_room(study: Study, plan: Plan) -> None:
     others = left_behind(known, entries)
     for what in book.open.keys() - ids.keys():  # interrupted: its work is lost, unless the grid needs it
         if not (grid and _may_be_of(rows, study.trial_folder(what))):
-            others += kept_flops(study.trial_folder(what), book)
+            others += unbooked_flops(study.trial_folder(what), book)
     charges = sum(charge.train_flops for charge in unpaid(book, plan))
     if others + needed > cap or (charges and book.spent_flops + charges > cap):
         besides = f", and {format_flops(others)} in {study.ledger} are not for it" if others else ""
