@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.answers.choice import choose
 from analysis.answers.contrasts import along_axis, comparisons, densest
-from analysis.answers.frontier import choose
 from analysis.arrays import Indices
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.pareto import best_for_no_more, costs

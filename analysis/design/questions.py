@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from analysis.answers.frontier import CLEAR
+from analysis.answers.choice import CLEAR
 from analysis.arrays import Floats, Indices
 from analysis.cells.intervals import interval
 from analysis.design.belief import Belief

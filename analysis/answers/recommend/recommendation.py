@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.answers.frontier import Choice, and_more, choose, lost_text, of_measured
+from analysis.answers.absent import cells_of, may_lead
+from analysis.answers.choice import Choice, and_more, choose, lost_text, of_measured
 from analysis.answers.recommend.candidates import (
     Reading,
     candidate_columns,
@@ -149,7 +150,7 @@ def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
         )
     table = pd.DataFrame(left_out, columns=["curve", "reason"])
     chosen = _choose(draws, measured, fitting, too_large, table)
-    chosen = _only_for_less(_repeating(chosen), unread)
+    chosen = _only_for_less(draws, _repeating(chosen), unread)
     if gone:
         names = list(dict.fromkeys(gone))
         chosen = _not_clear(chosen, f"; {lost_text(names)}", f"find why {and_more(names)} without a number")
@@ -186,15 +187,21 @@ def _not_clear(chosen: Recommendation, reason: str, experiment: str) -> Recommen
     return replace(chosen, choice=choice, experiment=experiment)
 
 
-def _only_for_less(chosen: Recommendation, unread: list[dict[str, Any]]) -> Recommendation:
-    """Return a recommendation that is not clear if others have a single run, at less compute.
+def _only_for_less(draws: CellDraws, chosen: Recommendation, unread: list[dict[str, Any]]) -> Recommendation:
+    """Return a recommendation that is not clear if others have a single cell, at less compute.
 
-    As in `analysis.answers.frontier`, configurations that were declared for the same level are compared at
-    that level alone, and elsewhere the one that is recommended is read by its own cell.
+    At a level of fixed compute this holds only for those that `may_lead`, as in `analysis.answers.frontier`;
+    elsewhere also if it is the recommended one that is read by its only cell.
     """
     first, *others = (*records(chosen.candidates), *unread)
-    compared = others if first["regime"] == "fixed-compute" else [first, *others]
-    names = [configuration_text(row) for row in compared if row["short"]]
+    if first["regime"] != "fixed-compute":
+        others = [first, *others]
+    leader = cells_of(draws, first)
+    names = [
+        configuration_text(row)
+        for row in others
+        if row["short"] and (not row["at_a_level"] or may_lead(draws, leader, cells_of(draws, row)))
+    ]
     if not names:
         return chosen
     where = format_flops(first["flops"])
@@ -267,9 +274,9 @@ def _row(draws: CellDraws, one: Curve, reading: Reading, at: float, flops: float
     row = candidate_columns(draws, one, reading.flops)
     samples = reading.flops / float(cells["train_flops_per_sample"].mean())
     at_a_level = row["regime"] == "fixed-compute" and same_cost(draws.column("train_flops"), at).any()
-    short = reading.falling is not None and len(x) == 1 and not at_a_level
+    short = reading.falling is not None and len(x) == 1
     return row | {
-        "short": short, "most_flops": float(x.max()),
+        "short": short, "at_a_level": at_a_level, "most_flops": float(x.max()),
         "place": -1 if reading.cell is None else int(one.positions[reading.cell]),
         "epochs": samples / row["subset_size"], "most_epochs": float(cells["epochs"].max()),
         "flops": reading.flops, "read": reading.read, "measured": reading.cell is not None,

@@ -6,8 +6,8 @@ from math import isinf, isnan
 
 import pandas as pd
 
+from analysis.answers.choice import CLEAR_TEXT
 from analysis.answers.cost import Cost
-from analysis.answers.frontier import CLEAR_TEXT
 from analysis.cells.table import Trials, records
 from analysis.claims.findings import Finding
 from analysis.error_unit import PERCENT, ErrorUnit

@@ -521,6 +521,16 @@ def test_a_curve_that_ends_below_the_budget_may_fall_on_and_leaves_the_choice_un
     assert (here.choice.verdict, here.experiment[:8]) == ("clear", "nothing:")
 
 
+def test_one_that_led_at_the_only_level_at_which_it_was_run_leaves_the_choice_at_others_undecided() -> None:
+    clip = {1e11: 0.4, 3e11: 0.3, 1e12: 0.25}
+    for other, verdict in ((0.35, "undecided"), (0.5, "clear")):
+        found = recommended(at_levels(**{"ViT-X": clip, "ViT-S": {1e11: other}}), flops=1e12)
+        assert found.candidates["architecture"].iloc[0] == "ViT-X"
+        assert found.choice.verdict == verdict
+        assert "may have fallen" not in found.choice.reason
+    assert "run at only one, lower compute" not in found.choice.reason
+
+
 def test_a_measured_cell_is_recommended_however_much_cheaper_it_is() -> None:
     rising = at_levels(ViT_X={2e11: 0.40, 1e12: 0.45, 1e13: 0.50}, ViT_M={2e11: 0.45, 1e12: 0.50, 1e13: 0.55})
     for flops in (2e12, 1e13):
