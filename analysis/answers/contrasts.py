@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.answers.choice import choice_columns, choose
+from analysis.answers.best.choice import choice_columns, choose
 from analysis.arrays import Indices
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.table import CELL, CONFIGURATION, records

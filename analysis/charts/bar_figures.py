@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.answers.choice import choose
+from analysis.answers.best.choice import choose
 from analysis.answers.contrasts import along_axis, comparisons, densest
 from analysis.arrays import Indices
 from analysis.cells.bootstrap import CellDraws

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.answers.choice import CLEAR
+from analysis.answers.best.choice import CLEAR
 from analysis.answers.cost import EARLIER, ENDS, STARTS, TUNING, run_time, tuning_trials
 from analysis.cells.table import CONFIGURATION, records
 from analysis.charts.figure_data import JOINED, FigureData, Missing, mark_frame

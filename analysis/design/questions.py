@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from analysis.answers.choice import CLEAR
+from analysis.answers.best.choice import CLEAR
 from analysis.arrays import Floats, Indices
 from analysis.cells.intervals import interval
 from analysis.design.belief import Belief
@@ -54,7 +54,7 @@ class Answer:
         error: Median of its true error.
         low: Lower end of its 90 % interval.
         high: Upper end of its 90 % interval.
-        verdict: ``clear`` or ``tie``, as in ``analysis.answers.frontier``.
+        verdict: ``clear`` or ``tie``, as in ``analysis.answers.best.frontier``.
         tied: Configurations that together are the best with probability ``confidence``, the leader first. A
             tie of the leader alone means that it was not run there.
         chances: Probability of each of these that it is the best.

@@ -6,8 +6,8 @@ from functools import cache, partial
 
 import pandas as pd
 
+from analysis.answers.best.frontier import frontier
 from analysis.answers.equivalence import equivalences
-from analysis.answers.frontier import frontier
 from analysis.cells.importing.column_map import ColumnMap
 from analysis.charts.bar_figures import quality_bars, strategy_bars
 from analysis.charts.compute_figures import over_compute

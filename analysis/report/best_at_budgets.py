@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.answers.choice import lost_text
-from analysis.answers.frontier import frontier
+from analysis.answers.best.choice import lost_text
+from analysis.answers.best.frontier import frontier
 from analysis.answers.scope import with_scope
 from analysis.cells.bootstrap import CellDraws, curve_numbers
 from analysis.cells.missing import lost_cells, with_budgets

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.answers.frontier import turns
+from analysis.answers.best.frontier import turns
 from analysis.cells.curves import X_COLUMNS
 from analysis.cells.table import records
 from analysis.charts import (

@@ -5,7 +5,7 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 
-from analysis.answers.choice import CLEAR, Choice
+from analysis.answers.best.choice import CLEAR, Choice
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import records

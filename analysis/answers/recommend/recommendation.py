@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.answers.absent import cells_of, may_lead
-from analysis.answers.choice import Choice, and_more, choose, lost_text, of_measured
+from analysis.answers.best.absent import cells_of, may_lead
+from analysis.answers.best.choice import Choice, and_more, choose, lost_text, of_measured
 from analysis.answers.recommend.candidates import (
     Reading,
     candidate_columns,
@@ -190,7 +190,7 @@ def _not_clear(chosen: Recommendation, reason: str, experiment: str) -> Recommen
 def _only_for_less(draws: CellDraws, chosen: Recommendation, unread: list[dict[str, Any]]) -> Recommendation:
     """Return a recommendation that is not clear if others have a single cell, at less compute.
 
-    At a level of fixed compute this holds only for those that `may_lead`, as in `analysis.answers.frontier`;
+    At a level of fixed compute this holds only for those that `may_lead`, as in `frontier`;
     elsewhere also if it is the recommended one that is read by its only cell.
     """
     first, *others = (*records(chosen.candidates), *unread)

@@ -6,7 +6,7 @@ from math import isinf, isnan
 
 import pandas as pd
 
-from analysis.answers.choice import CLEAR_TEXT
+from analysis.answers.best.choice import CLEAR_TEXT
 from analysis.answers.cost import Cost
 from analysis.cells.table import Trials, records
 from analysis.claims.findings import Finding

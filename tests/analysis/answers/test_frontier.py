@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.answers.choice import choose
+from analysis.answers.best.choice import choose
+from analysis.answers.best.frontier import frontier
 from analysis.answers.contrasts import comparisons, contrasts, statements
-from analysis.answers.frontier import frontier
 from analysis.cells.bootstrap import CellDraws, cell_draws
 from analysis.cells.missing import with_budgets
 from analysis.cells.table import records, tidy

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.answers.frontier import frontier
+from analysis.answers.best.frontier import frontier
 from analysis.answers.recommend.candidates import smallest_pool
 from analysis.answers.recommend.recommendation import Recommendation, recommend
 from analysis.answers.recommend.recommendation_text import recommendation_lines

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.answers.choice import CLEAR
+from analysis.answers.best.choice import CLEAR
 from analysis.cells.table import Trials, records, tidy
 from analysis.design import belief, law_grid
 from analysis.design.adaptive import FIRST_ROUND, decide

@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.answers.best.frontier import frontier
 from analysis.answers.crossover import crossovers
 from analysis.answers.equivalence import equivalences
-from analysis.answers.frontier import frontier
 from analysis.answers.recommend.recommendation import recommend
 from analysis.cells.bootstrap import CellDraws, cell_draws, stream
 from analysis.cells.intervals import column_intervals, intervals

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from analysis.answers.choice import CLEAR, Choice, and_more, choose, name_of
-from analysis.answers.read_off import at_compute, cells_by_curve
+from analysis.answers.best.choice import CLEAR, Choice, and_more, choose, name_of
+from analysis.answers.best.read_off import at_compute, cells_by_curve
 from analysis.arrays import Floats, Indices
 from analysis.cells.bootstrap import CellDraws, curve_numbers
 from analysis.cells.table import CONFIGURATION, records

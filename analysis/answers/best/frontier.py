@@ -13,9 +13,9 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from analysis.answers.absent import with_absent
-from analysis.answers.choice import CLEAR, Choice, and_more, choice_columns, choose, name_of, of_measured
-from analysis.answers.read_off import at_compute
+from analysis.answers.best.absent import with_absent
+from analysis.answers.best.choice import CLEAR, Choice, and_more, choice_columns, choose, name_of, of_measured
+from analysis.answers.best.read_off import at_compute
 from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.pareto import best_for_no_more, costs, undominated

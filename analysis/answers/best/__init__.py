@@ -1,0 +1,1 @@
+"""The best configuration at each budget."""
