@@ -136,23 +136,29 @@ def budgets(trials: pd.DataFrame) -> Floats:
     for regime in REGIMES:
         here = (trials["regime"] == regime).to_numpy(bool) & np.isnan(found)
         value, step = (flops, batch * per_sample) if regime == "fixed-compute" else (samples, batch)
-        found[here] = levels(value[here], step[here])
+        given = found[(trials["regime"] == regime).to_numpy(bool) & ~here]
+        found[here] = levels(value[here], step[here], np.unique(given).tolist())
     return found
 
 
-def levels(values: Floats, step: Floats) -> Floats:
-    """Return the level of each value: the largest of the values that it may have been rounded down from.
+def levels(values: Floats, step: Floats, given: Sequence[float] = ()) -> Floats:
+    """Return the level of each value: a given one, or the largest value that it may be rounded down from.
 
     Args:
         values: Samples seen, or FLOPs; NaN stays NaN.
         step: A value lies less than this far below its level. NaN when unknown: `BATCH_ROUNDING` of the
             level is used instead.
+        given: Levels that other trials declare, rising.
     """
     reach = np.where(np.isnan(step), values / (1.0 - BATCH_ROUNDING), np.nextafter(values + step, 0.0))
-    found, level = values.copy(), np.inf
+    above = np.append(given, np.inf)[np.searchsorted(given, values)]
+    joins = above <= reach
+    found, level = np.where(joins, above, values), np.inf
     # Go from the largest value down. A level takes the values that reach up to it, and only those: a chain of
     # close values is not merged into one level.
     for place in np.argsort(-values, kind="stable"):
+        if joins[place]:
+            continue
         if not values[place] <= level <= reach[place]:
             level = values[place]
         found[place] = level

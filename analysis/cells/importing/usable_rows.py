@@ -30,6 +30,7 @@ def complete(frame: pd.DataFrame, how: ColumnMap) -> pd.DataFrame:
         frame[name] = frame.get(name, pd.Series(0.0, index=frame.index))
     for name in NUMBERS:
         frame[name] = frame.get(name, pd.Series(np.nan, index=frame.index))
+    frame["parameters"] = frame["parameters"].where(frame["parameters"] > 0)
     _check_units(frame, how)
     frame["reason"] = _reasons(frame, how)
     frame["status"] = np.where(frame["reason"] == "", "finished", "failed")

@@ -28,6 +28,9 @@ def without_copies(trials: Iterable[Trial]) -> tuple[list[Trial], list[LeftOut]]
         if same is trial:
             kept.append(trial)
         else:
-            reason = f"the same {plural(trial.steps, 'step')} as at {same.cell.level}"
+            level = same.cell.level
+            if level == cell.level:  # they differ in a later digit
+                level += f" ({same.cell.level_flops:,} FLOP)"
+            reason = f"the same {plural(trial.steps, 'step')} as at {level}"
             copies[cell] = LeftOut(cell=cell, reason=reason)
     return kept, list(copies.values())

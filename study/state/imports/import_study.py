@@ -46,7 +46,8 @@ def import_study(table: Path, map_name: str, *, name: str | None, results: Path)
     dropped = pd.concat([part.astype("str") for part in left], ignore_index=True)
     kept = len(imported) - len(excluded)
     if not kept:
-        raise ValueError(f"{table} has no usable row: {'; '.join(_counted(dropped))}")
+        why = "; ".join(_counted(dropped)) or "it has a header and nothing below"
+        raise ValueError(f"{table} has no usable row: {why}")
     record = {
         "metric": how.metric, "title": how.title, "table": table.name,
         "sha256": sha256(table.read_bytes()).hexdigest(), "map": map_path.name, "rows": len(frame),

@@ -259,6 +259,13 @@ def test_sizes_at_three_budgets_without_levels_give_three_profiles_of_model_size
     np.testing.assert_allclose([each.identity["budget"] for each in profiles], [1e20, 3e20, 9e20], rtol=0.03)
 
 
+def test_a_model_of_no_parameters_has_an_unknown_number_of_them() -> None:
+    how = replace(HOW, columns={**HOW.columns, "parameters": Column(source="size")})
+    sizes = [0.0, -1.0, 3e8, 3e8, 1.0]
+    found = tidy(import_table(TABLE.assign(size=sizes), how), metric=HOW.metric).frame["parameters"]
+    assert sorted(found.fillna(0.0)) == [0.0, 0.0, 3e8, 3e8]
+
+
 def test_a_loss_below_zero_is_refused() -> None:
     how = replace(HOW, metric="text/loss", better="lower", images=0, metric_column=Column(source="acc"))
     with pytest.raises(ValueError, match=r"row 2: text/loss must be 0 or more; found -1"):

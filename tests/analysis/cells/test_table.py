@@ -147,3 +147,14 @@ def test_under_fixed_compute_a_missing_level_follows_from_the_flops(frames: Stud
     found = tidy(results, metric="held-out/top1").frame.set_index("trial")["budget"]
     assert found.nunique() == given.nunique()
     assert len(pd.DataFrame({"found": found, "given": given}).drop_duplicates()) == given.nunique()
+
+
+def test_a_trial_without_a_level_joins_a_given_one_that_it_may_be_rounded_down_from(
+    frames: StudyFrames,
+) -> None:
+    given = tidy(frames.results, metric="held-out/top1").frame.set_index("trial")["budget"]
+    lacking = frames.results["architecture"] == "ViT-S"
+    assert lacking.any()
+    results = frames.results.assign(level_flops=frames.results["level_flops"].mask(lacking))
+    found = tidy(results, metric="held-out/top1").frame.set_index("trial")["budget"]
+    pd.testing.assert_series_equal(found, given)

@@ -48,6 +48,8 @@ def test_levels_that_buy_the_same_steps_run_once() -> None:
     assert [(item.cell.level_flops, item.reason) for item in plan.left_out] == [
         (level, "the same 133 steps as at 60 GFLOP") for level in levels[1:]
     ]
+    (nearer,) = plan_of(declare(block, levels=(60 * GFLOP, 60 * GFLOP + 1), seeds=(0,))).left_out
+    assert nearer.reason == "the same 133 steps as at 60 GFLOP (60,000,000,000 FLOP)"
     # A rule that changes the upper level makes it a trial of its own.
     rule = TrainingRule(levels=levels[2:], lr_peak=2e-3)
     training = Training(lr_peak={LADDER[0]: 1e-3}, rules=(rule,))

@@ -173,6 +173,16 @@ def test_a_study_that_was_run_is_never_overwritten(
     assert main([*made_up, "--name", "../up"]) == 2
 
 
+def test_a_table_without_rows_is_refused_with_the_reason(
+    made_up: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (table,) = tmp_path.glob("*.csv")
+    table.write_text(table.read_text().splitlines()[0] + "\n")
+    (tmp_path / "mine.yaml").write_text(MAP.replace("rows: {task: imagenet}", "rows: {}"))
+    assert main(made_up) == 2
+    assert "has no usable row: it has a header and nothing below" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("right", "wrong", "message"),
     [
