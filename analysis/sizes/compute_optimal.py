@@ -1,8 +1,8 @@
 """Growth of the best model size with compute, N ∝ C^a, by the approaches of Hoffmann et al. 2022, §3.
 
-1. Lower envelope: the cells of each size are joined by straight lines in ln C. At each compute of a grid the
-   lowest curve gives the best size, and a is the slope of its logarithm. Computes where the smallest or the
-   largest available size is the lowest are left out, because the best size may lie beyond it.
+1. Lower envelope: the cells of each size are joined by straight lines in ln C. Where one size overtakes
+   another as the lowest, the best one lies midway between them in ln N; a is the slope through these points.
+   (The lowest of a few sizes is a staircase, whose slope would depend on where its ends are cut off.)
 2. IsoFLOP minima: a is the slope through the minima of the profiles.
 3. Surface: a = β/(α + β).
 
@@ -105,26 +105,22 @@ def by_envelope(draws: CellDraws, n: Floats) -> Slope:
         picked = generator.integers(len(groups), size=(REFITS, len(groups)))
         kept = (picked[:, :, None] == np.arange(len(groups))).any(axis=1)
         curves = np.concatenate([curves, np.where(kept[:, :, None], curves[0], np.inf)])
-    # Rows of ``curves`` are the measured errors, then the draws; ``inside`` marks usable computes.
-    best, inside = _lowest(curves)
-    won = len(np.unique(best[0][inside[0]]))
-    if won < _FEWEST:
-        reason = (
-            f"{plural(won, 'size')} between a smaller and a larger one had the lowest error somewhere; three "
-            "are needed"
-        )
-        return Slope(points=int(inside[0].sum()), reason=reason)
-    slopes = _slopes(grid, sizes[best], inside)
-    what = "the runs' noise" if draws.source == "runs" else "resampled model sizes"
-    how = f"{plural(won, 'size')} on the envelope; interval from {what}"
-    if len(slopes) == 1:
-        how = f"{plural(won, 'size')} on the envelope; one seed per cell and too few sizes for an interval"
-    used = inside[0]
-    center = float(grid[used].mean())
+    # Rows are the measured errors, then the draws.
+    log_c, log_n, crossed = _crossings(curves, sizes, grid)
+    count = int(crossed[0].sum())
+    if count < _FEWEST:
+        reason = f"the lowest of two sizes changed at {plural(count, 'compute')}; three are needed"
+        return Slope(points=count, reason=reason)
+    slopes = _slopes(log_c, log_n, crossed)
+    how = "one seed per cell and too few sizes for an interval"
+    if len(slopes) > 1:
+        how = "interval from " + ("the runs' noise" if draws.source == "runs" else "resampled model sizes")
+    used, center = crossed[0], float(log_c[0][crossed[0]].mean())
     return Slope(
-        measured=float(slopes[0]), drawn=slopes[1:], points=int(used.sum()), reason=how, center=center,
-        levels=_means(sizes[best], inside) + slopes * (center - _means(grid, inside)),
-        behind=_points(grid[used], sizes[best[0]][used], np.nan, np.nan), within=_ends(log_c),
+        measured=float(slopes[0]), drawn=slopes[1:], points=count, center=center, within=_ends(grid),
+        reason=f"{plural(count, 'change')} of the lowest size; {how}",
+        levels=_means(log_n, crossed) + slopes * (center - _means(log_c, crossed)),
+        behind=_points(log_c[0][used], log_n[0][used], np.nan, np.nan),
     )  # fmt: skip
 
 
@@ -136,13 +132,33 @@ def _joined(log_c: Floats, error: Floats, grid: Floats) -> Floats:
     return np.where((grid >= at[0]) & (grid <= at[-1]), lines, np.inf)
 
 
-def _lowest(curves: Floats) -> tuple[Indices, Mask]:
-    """Return the lowest of curves, shape (rows, sizes, grid), and whether it lies between other sizes."""
-    # First and last size with a value at each compute: the best must lie strictly between them.
-    there = np.isfinite(curves)
+def _crossings(curves: Floats, sizes: Floats, grid: Floats) -> tuple[Floats, Floats, Mask]:
+    """Return the points at which one size overtakes another as the lowest.
+
+    Where a curve begins or ends, the lowest changes without a crossing.
+
+    Args:
+        curves: Errors of each size, infinite outside its cells, shape (rows, sizes, grid).
+        sizes: ln N of each size.
+        grid: ln C, rising.
+
+    Returns:
+        ln C, ln N midway between both sizes, and whether there is a crossing, each for the steps of the grid,
+        shape (rows, grid − 1).
+    """
     best = curves.argmin(axis=1)
-    first, last = there.argmax(axis=1), curves.shape[1] - 1 - there[:, ::-1].argmax(axis=1)
-    return best, there.any(axis=1) & (best > first) & (best < last)
+    before, after = best[:, :-1], best[:, 1:]
+    known = np.where(np.isfinite(curves), curves, np.nan)
+
+    def ahead(side: Floats) -> Floats:
+        """Return by how much the lowest before a step is ahead of the lowest after it."""
+        one, other = (np.take_along_axis(side, which[:, None, :], axis=1)[:, 0] for which in (before, after))
+        return np.asarray(other - one)
+
+    first, last = ahead(known[:, :, :-1]), ahead(known[:, :, 1:])
+    crossed = (before != after) & (first > last)
+    share = np.where(crossed, first, 0.0) / np.where(crossed, first - last, 1.0)
+    return grid[:-1] + share * np.diff(grid), (sizes[before] + sizes[after]) / 2, crossed
 
 
 def _slopes(x: Floats, y: Floats, kept: Mask) -> Floats:
