@@ -91,7 +91,8 @@ def _new_in_place(path: Path, how: Build, parts: Sequence[SourcePart], before: P
     """Return the shards that a pool has not read, or read without finding a pair before they changed.
 
     Raises:
-        ValueError: The pool was indexed with other options; its pairs are not read again.
+        ValueError: The pool was indexed with other options, or a shard with pairs has changed; its pairs are
+            not read again.
     """
     named = {_names(path, part)[1]: part for part in parts}
     changed = {
@@ -100,9 +101,15 @@ def _new_in_place(path: Path, how: Build, parts: Sequence[SourcePart], before: P
         if before.shards.get(name, part.size) != (part.size if part.url else size_of(part.file))
     }
     with_pairs = before.index.frames(["shard"], having=changed) if changed else ()
-    changed -= {str(shard) for frame in with_pairs for shard in frame["shard"].unique()}
+    read = sorted(changed & {str(shard) for frame in with_pairs for shard in frame["shard"].unique()})
     new = [part for name, part in named.items() if name not in before.shards or name in changed]
     made, place = before.origin.provenance, before.copy_of or path
+    anew = f"; to index {place} anew, delete its pool.json and index"
+    if read:
+        raise ValueError(
+            f"{place}/{read[0]} has changed since its pairs were read, perhaps before it was complete. New "
+            f"pairs must come in further tars: restore it{anew}"
+        )
     recorded: object = {"--without": []}  # of a folder that was indexed on opening
     if before.sources:
         recorded = options_of(before.path / before.sources)
@@ -111,8 +118,9 @@ def _new_in_place(path: Path, how: Build, parts: Sequence[SourcePart], before: P
     assert isinstance(recorded, dict), "it was written so"
     difference = other_option(recorded, how.options)
     if difference:
-        anew = "" if before.sources else f"; to index {place} anew, delete its pool.json and index"
-        raise ValueError(f"{place} was indexed with {difference}: repeat the first command{anew}")
+        raise ValueError(
+            f"{place} was indexed with {difference}: repeat the first command{'' if before.sources else anew}"
+        )
     return new
 
 

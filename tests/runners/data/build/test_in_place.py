@@ -66,6 +66,19 @@ def test_a_shard_that_was_still_empty_when_it_was_indexed_is_read_when_it_is_com
     assert pool.shards["b.tar"] == (folder / "b.tar").stat().st_size
 
 
+def test_a_shard_that_was_read_before_it_was_complete_is_refused_and_not_passed_over(tmp_path: Path) -> None:
+    folder, how = tmp_path / "x", Build(source=tmp_path / "x", in_place=True)
+    write_tar(folder / "a.tar", [small(number) for number in range(1000)])
+    write_tar(folder / "b.tar", [small(1000)])  # too few to miss
+    build_pool(folder, how, lambda *_: None)
+    write_tar(folder / "b.tar", [small(number) for number in range(1000, 1030)])
+    with pytest.raises(
+        ValueError, match=r"x/b\.tar has changed since its pairs were read.+pool\.json and index$"
+    ):
+        build_pool(folder, how, lambda *_: None)
+    assert Pool.open(folder).count == 1001
+
+
 def test_a_part_that_a_killed_build_left_does_not_enter_the_pool(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
