@@ -3,13 +3,13 @@
 import codecs
 import csv
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
@@ -120,27 +120,76 @@ def _separated(path: Path, errors: Any) -> pd.DataFrame:  # noqa: ANN401 - as ab
 
     try:
         table = read()
-        taken = _first_taken(table, sep)
     except pd.errors.ParserError:
-        if sep == ",":
-            raise
-        taken = 0
-    if taken is not None and sep == ",":
-        raise ValueError(
-            f"row {taken + 1}: a text holds the rows after it, as after a quotation mark that is not closed"
-        )
-    return table if taken is None else read(csv.QUOTE_NONE)
+        if sep == "\t":
+            return read(csv.QUOTE_NONE)
+        _check_quotes(path, sep, errors)
+        raise
+    # Only a text of several lines can have taken other rows.
+    if any(table[name].str.contains(r"[\r\n]", na=False).any() for name in table.columns):
+        try:
+            _check_quotes(path, sep, errors)
+        except ValueError:
+            if sep == ",":
+                raise
+            return read(csv.QUOTE_NONE)
+    return table
 
 
-def _first_taken(table: pd.DataFrame, sep: str) -> int | None:
-    """Return the first row with a text that goes on with a line like a row of the table, or None."""
-    for name in table.columns:
-        for row in np.flatnonzero(table[name].str.contains("\n", regex=False)).tolist():
-            like = Path(str(table.iloc[row, 0])).suffix or str(table.iloc[row, 0]).partition("//")[0]
-            lines = [line.split(sep) for line in str(table[name].iloc[row]).splitlines()[1:]]
-            if any(len(line) >= len(table.columns) and like and like in line[0] for line in lines):
-                return row
-    return None
+def _check_quotes(path: Path, sep: str, errors: Any) -> None:  # noqa: ANN401 - as above
+    """Raise ValueError, with the row, if a text has taken other rows; the file is read row by row."""
+    lines: list[str] = []  # of the row
+    with path.open(encoding="utf-8-sig", errors=errors, newline="") as file:
+        rows = csv.reader(_kept_in(lines, file), delimiter=sep)
+        count = -1  # the header is not a row
+        width = 0
+        for fields in rows:
+            width = width or len(fields)
+            if len(lines) > 1 and (_has_open_quote(lines, sep) or _are_rows(lines, fields, width, sep)):
+                raise ValueError(
+                    f"row {count + 1}: a text holds the rows after it, as after a quotation mark that is not "
+                    'closed; close it, or write it as "" within a quoted text'
+                )
+            count += bool(fields)
+            lines.clear()
+
+
+def _kept_in(lines: list[str], file: Iterable[str]) -> Iterator[str]:
+    for line in file:
+        lines.append(line)
+        yield line
+
+
+def _has_open_quote(lines: Sequence[str], sep: str) -> bool:
+    """Return whether a quoted text of a row ends in the middle of a field, or never."""
+    try:
+        list(csv.reader(lines, delimiter=sep, strict=True))
+    except csv.Error:
+        return True
+    return False
+
+
+def _are_rows(lines: Sequence[str], fields: Sequence[str], width: int, sep: str) -> bool:
+    """Return whether several lines of a row are rows by themselves: with a path or URL where the row has it.
+
+    The text that took them ended at a quotation mark which happened to be the last character of a field.
+    """
+    kinds = [_kind(field) for field in fields]
+    alone = csv.reader(lines, delimiter=sep, quoting=csv.QUOTE_NONE)
+    alike = (
+        len(row) == width
+        and any(kind and kind == _kind(field) for kind, field in zip(kinds, row, strict=False))
+        for row in alone
+    )
+    return sum(alike) > 1
+
+
+def _kind(field: str) -> str:
+    """Return the protocol of a URL or the ending of a path; empty for other texts."""
+    if field.split() != [field]:
+        return ""
+    protocol, found, _ = field.partition("://")
+    return protocol if found else Path(field).suffix.lower()
 
 
 def _mark(error: UnicodeError) -> tuple[str, int]:
@@ -149,6 +198,7 @@ def _mark(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error(_MARKING, _mark)
+csv.field_size_limit(sys.maxsize)  # a text may be long
 
 
 @contextmanager

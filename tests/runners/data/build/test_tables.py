@@ -152,6 +152,51 @@ def test_a_quotation_mark_that_is_not_closed_takes_no_other_rows(tmp_path: Path,
 
 
 @pytest.mark.parametrize(
+    ("row", "rows"),
+    [
+        (2, ["id,image,caption", "1,0.png,one", '2,1.png,"two', "3,2.png,three", '4,3.png,a 5" screen']),
+        (1, ["caption,image", '"one,0.png', "two,1.png", 'a 5" screen,2.png', "four,3.png"]),
+        (1, ["caption,image", '"one,0.png', "two,1.png", 'the 5",2.png', "four,3.png"]),
+        (2, ["id,image,caption", '1,0.png,"a', 'b"', "", '2,1.png,"two', '3,2.png,the 5"', "4,3.png,four"]),
+    ],
+    ids=["id first", "caption first", "caption first, ends a field", "after a text of two lines"],
+)
+def test_the_row_whose_quotation_mark_is_not_closed_is_named_wherever_its_columns_are(
+    tmp_path: Path, row: int, rows: list[str]
+) -> None:
+    (tmp_path / "t.csv").write_text("\n".join(rows) + "\n")
+    with pytest.raises(
+        ValueError, match=rf't\.csv: row {row}: a text holds the rows after it.* write it as ""'
+    ):
+        built(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ["caption\timage", '"one\t0.png', "two\t1.png", 'a 5" screen\t2.png'],
+        ["caption\timage", '"one\t0.png', "two\t1.png", 'the 5"\t2.png'],
+    ],
+)
+def test_a_quotation_mark_of_a_tsv_is_read_as_it_is_wherever_its_columns_are(
+    tmp_path: Path, images: list[str], rows: list[str]
+) -> None:
+    (tmp_path / "t.tsv").write_text("\n".join(rows) + "\n")
+    assert images[:3] == [line.split("\t")[1] for line in rows[1:]]
+    found = built(tmp_path / "t.tsv").frame["caption"]
+    assert sorted(found) == sorted(line.split("\t")[0] for line in rows[1:])
+
+
+def test_texts_of_several_lines_that_mention_images_are_captions(tmp_path: Path, images: list[str]) -> None:
+    captions = ["first line\nsee 1.png, and more", 'he said "hi", and\n\nleft', "x" * 200_000, "four"]
+    table = pd.DataFrame({"image": images[:4], "caption": captions})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    assert sorted(built(tmp_path / "t.csv").frame["caption"]) == sorted(
+        " ".join(each.split()) for each in captions
+    )
+
+
+@pytest.mark.parametrize(
     ("line", "message"), [("{oops", "line 2: not valid JSON"), ("[1]", "line 2: not a JSON object")]
 )
 def test_a_wrong_line_of_a_table_is_named(tmp_path: Path, line: str, message: str) -> None:
