@@ -21,6 +21,7 @@ NOT_UTF8 = "\ufdd0"
 """Character that replaces bytes that are not UTF-8; no text contains it."""
 
 _MARKING = "mark-not-utf8"
+_SEPARATORS = {",": "comma", "\t": "tab"}
 _ZERO_FIRST = r"[-+]?0\d"
 
 
@@ -109,14 +110,19 @@ def _separated(path: Path, errors: Any) -> pd.DataFrame:  # noqa: ANN401 - as ab
     as it is, since captions there are seldom quoted.
 
     Raises:
-        ValueError: In a csv file, a text has taken other rows.
+        ValueError: In a csv file, a text has taken other rows; or a row has more fields than the header.
     """
     sep = "\t" if path.suffix == ".tsv" else ","
 
     def read(quoting: Literal[0, 3] = csv.QUOTE_MINIMAL) -> pd.DataFrame:
-        return pd.read_csv(
+        table = pd.read_csv(
             path, sep=sep, encoding_errors=errors, dtype=str, keep_default_na=False, quoting=quoting
         )
+        if len(table) and not isinstance(table.index, pd.RangeIndex):  # pandas takes surplus fields for it
+            raise pd.errors.ParserError(
+                f"row 1 has more fields than the header; quote texts that hold a {_SEPARATORS[sep]}"
+            )
+        return table
 
     try:
         table = read()

@@ -196,6 +196,19 @@ def test_texts_of_several_lines_that_mention_images_are_captions(tmp_path: Path,
     )
 
 
+@pytest.mark.parametrize(("ending", "sep", "what"), [("csv", ",", "comma"), ("tsv", "\t", "tab")])
+@pytest.mark.parametrize("surplus", [1, 2])
+def test_a_first_row_with_more_fields_than_the_header_is_refused(
+    tmp_path: Path, ending: str, sep: str, what: str, surplus: int
+) -> None:
+    caption = sep.join(["a dog", *["running"] * surplus])
+    rows = [f"caption{sep}image", f"{caption}{sep}0.png", f"a cat{sep}1.png"]
+    (tmp_path / f"t.{ending}").write_text("\n".join(rows) + "\n")
+    said = rf"t\.{ending}: row 1 has more fields than the header; quote texts that hold a {what}$"
+    with pytest.raises(ValueError, match=said):
+        built(tmp_path / f"t.{ending}")
+
+
 @pytest.mark.parametrize(
     ("line", "message"), [("{oops", "line 2: not valid JSON"), ("[1]", "line 2: not a JSON object")]
 )
