@@ -231,6 +231,9 @@ def read_rows(path: Path, start: int, stop: int, texts: tuple[str, ...] = ()) ->
         start: The first row.
         stop: One after the last row.
         texts: As in `read_table`.
+
+    Raises:
+        ValueError: As `read_table`.
     """
     changed = path.stat().st_mtime_ns
     if path.suffix != ".parquet":
@@ -252,11 +255,13 @@ def _kept_table(path: Path, _changed_ns: int, texts: tuple[str, ...]) -> pd.Data
 
 @lru_cache(maxsize=1)
 def _kept_group(path: Path, _changed_ns: int, group: int) -> pd.DataFrame:
-    frame: pd.DataFrame = pq.ParquetFile(path).read_row_group(group).to_pandas()
+    with _readable(path):
+        frame: pd.DataFrame = pq.ParquetFile(path).read_row_group(group).to_pandas()
     return frame
 
 
 @lru_cache(maxsize=1)
 def _group_sizes(path: Path, _changed_ns: int) -> list[int]:
-    facts = pq.read_metadata(path)
-    return [facts.row_group(group).num_rows for group in range(facts.num_row_groups)]
+    with _readable(path):
+        facts = pq.read_metadata(path)
+        return [facts.row_group(group).num_rows for group in range(facts.num_row_groups)]

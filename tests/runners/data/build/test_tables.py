@@ -218,6 +218,16 @@ def test_a_wrong_line_of_a_table_is_named(tmp_path: Path, line: str, message: st
         built(tmp_path / "t.jsonl")
 
 
+def test_a_damaged_page_of_a_parquet_names_the_file(tmp_path: Path, images: list[str]) -> None:
+    table = tmp_path / "t.parquet"
+    pd.DataFrame({"image": images, "caption": ODD}).to_parquet(table, compression=None)
+    content = bytearray(table.read_bytes())
+    content[4:34] = b"\xff" * 30  # the first page's header
+    table.write_bytes(content)
+    with pytest.raises(ValueError, match=r"cannot read table .*/t\.parquet: "):
+        built(table)
+
+
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl"])
 def test_a_table_in_utf_16_says_so(ending: str, tmp_path: Path) -> None:
     (tmp_path / f"t.{ending}").write_text("image,caption\na.jpg,one\n", encoding="utf-16")
