@@ -163,6 +163,8 @@ def _metadata_files(pool: Pool, metadata: Path) -> tuple[list[Path], str]:
     files = sorted(metadata.glob("*.parquet")) if metadata.is_dir() else [metadata]
     if not files or not metadata.exists():
         raise ValueError(f"no parquet file of metadata at {metadata}")
+    if files[0].suffix != ".parquet":
+        raise ValueError(f"{files[0]} is not a .parquet file: convert it, as metadata are read from parquet")
     if "uid" in table_columns(files[0]):
         return files, "uid"
     made = pool.origin.provenance

@@ -44,6 +44,13 @@ def test_shard_cut_short_is_scored_up_to_there(tmp_path: Path) -> None:
     assert np.concatenate([*scores]).tolist() == [0, 1, 2, 3]
 
 
+def test_metadata_that_are_not_parquet_are_refused_by_name(tmp_path: Path) -> None:
+    pool = Pool.open(tiny_pool(tmp_path / "x"))
+    pd.DataFrame({"uid": ["a"], "aes": [0.5]}).to_csv(tmp_path / "m.csv", index=False)
+    with pytest.raises(ValueError, match=r"/m\.csv is not a \.parquet file: convert it"):
+        metadata_scores(pool, "aes", tmp_path / "m.csv")
+
+
 def test_metadata_by_a_repeated_key_or_of_booleans_scores_no_pair(tmp_path: Path) -> None:
     samples: list[Sample] = [
         (key, {"png": encoded(8, 8, "PNG", n), "txt": f"n{n}".encode()}) for n, key in enumerate("aba")
