@@ -109,11 +109,16 @@ class Storage:
 
     def why_empty(self) -> str:
         """Return why no object is below the URL, in the words of the protocol's package if it has any."""
-        with self._doing():
-            try:
+        try:
+            with self._doing():
                 self._fs.find(self._root)
-            except FileNotFoundError as error:
-                return str(error)
+        except FileNotFoundError as error:
+            return str(error)
+        try:
+            with self._doing(), suppress(FileNotFoundError):
+                self._fs.ls(self._root)  # find passes over a server that does not answer
+        except OSError as error:
+            return str(error)
         return "no file is below this URL"
 
     def read(self, name: str) -> bytes | None:

@@ -25,6 +25,7 @@ from runners.data.pool.shards import (
     image_kind,
 )
 from runners.data.pool.tar_members import LARGEST_MEMBER
+from runners.host.storage import Storage
 
 _ROWS_PER_PART = 2048
 
@@ -131,7 +132,8 @@ def parts_at(url: str) -> list[SourcePart]:
     found = objects_at("pool", url)
     shards = shards_at(found)
     if not shards:
-        raise ValueError(f"{url} holds no .tar shard")
+        why = "" if found else f": {Storage(url).why_empty()}"
+        raise ValueError(f"{url} holds no .tar shard{why}")
     return [
         SourcePart(file=Path(shard), url=url, size=found[shard][0], stamp=found[shard][1]) for shard in shards
     ]

@@ -95,6 +95,10 @@ training: {batch_size: 16, lr_peak: {mini-ViT-XXS-8: 2e-3}}
     ("words", "message"),
     [
         ("data build pools/x --from nowhere", "no such source: nowhere"),
+        (
+            "data build pools/x --from http://127.0.0.1:1/x",
+            "x holds no .tar shard: Cannot connect to host 127",
+        ),
         ("data build pools/x", "--from SOURCE, or --in-place"),
         ("data build pools/x --from icons.csv --caption captoin", "did you mean 'caption'"),
         ("data build pools/x --from embedded:many", "embedded:many needs a number of pairs"),
