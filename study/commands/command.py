@@ -1,7 +1,9 @@
 """The interface of a command, and options and helpers that several commands share."""
 
 import argparse
+import errno
 import math
+import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable, Iterator
@@ -139,6 +141,21 @@ def writing(path: Path) -> Iterator[None]:
         if error.filename is not None and ".partial-" not in str(error.filename):
             raise  # it names a file of its own
         raise OSError(f"{path} could not be written: {error.strerror or error}") from None
+
+
+@contextmanager
+def continuing(path: str | Path) -> Iterator[None]:
+    """Context manager that names the pool in an error of a full disk, and says that the command continues."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        at = f" at {error.filename}" if error.filename else ""
+        raise OSError(
+            f"{path} could not be written: {os.strerror(error.errno)}{at}; free some space and run the same "
+            "command again to continue"
+        ) from None
 
 
 def add_pool_options(parser: ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study.commands.command import add_pool_options, number, open_console, show, show_all
+from study.commands.command import add_pool_options, continuing, number, open_console, show, show_all
 
 if TYPE_CHECKING:
     from runners.data.build.build import Build
@@ -129,7 +129,7 @@ def run(options: Namespace) -> int:
         raise ValueError(
             f"{source} has no shards and holds no evaluation images: leave out --in-place and --without"
         )
-    with only_writer(options.pool, show), open_shared(options.pool) as shared:
+    with continuing(options.pool), only_writer(options.pool, show), open_shared(options.pool) as shared:
         if embedded:
             if shared.url:
                 raise ValueError(

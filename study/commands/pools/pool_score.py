@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study.commands.command import add_pool_options, number, open_console, show, show_all
+from study.commands.command import add_pool_options, continuing, number, open_console, show, show_all
 
 if TYPE_CHECKING:
     from runners.data.places.shared_folder import SharedFolder
@@ -62,7 +62,7 @@ def run(options: Namespace) -> int:
     from study.show.work_progress import WorkProgress
     from study.storage.pool_writer import only_writer
 
-    with only_writer(options.pool, show), open_shared(options.pool) as shared:
+    with continuing(options.pool), only_writer(options.pool, show), open_shared(options.pool) as shared:
         before = Pool.open(shared.path)
         known = _scored_by_index(before, options)
         pool = _scored_by_pairs(before, options, shared) if known is None else known

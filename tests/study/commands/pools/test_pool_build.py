@@ -1,5 +1,6 @@
 """``python -m study data build`` on a real icon set: every command of docs/data.md, verbatim."""
 
+import errno
 import os
 import shlex
 import shutil
@@ -122,6 +123,20 @@ def test_a_stopped_build_continues_and_gives_the_same_bytes(user: Path, run: Run
     assert (user / "pools" / "icons" / "index/00000.parquet").read_bytes() == index
 
 
+def test_a_full_disk_names_the_pool_and_the_same_command_continues(user: Path, run: Run) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("runners.data.build.new_shards.write_sample", _fill)
+        said = run(command("--from icons.csv"), code=2)
+    assert said == (
+        "study: pools/icons could not be written: No space left on device; free some space and run the same "
+        "command again to continue\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("runners.data.build.scan.pairs_of", _stop)  # what was read is not read again
+        run(command("--from icons.csv"))
+    assert Pool.open(user / "pools" / "icons").count == PAIRS
+
+
 def test_a_build_that_is_killed_again_and_again_ends_with_the_same_bytes(user: Path, run: Run) -> None:
     run(command("--from icons.csv"))
     pool = user / "pools" / "icons"
@@ -140,6 +155,10 @@ def test_a_build_that_is_killed_again_and_again_ends_with_the_same_bytes(user: P
     if not pool.exists():
         run(command("--from icons.csv"))
     assert {path.relative_to(pool): path.read_bytes() for path in pool.rglob("*") if path.is_file()} == whole
+
+
+def _fill(*_words: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _stop(*_words: object) -> None:
