@@ -18,6 +18,7 @@ from runners.data.places.copies import pool_at
 from runners.data.pool.damage import NOT_READABLE
 from runners.data.pool.pool import Pool
 from runners.data.pool.reader import read_pairs
+from runners.host.files import new_file
 
 _BARS, _BAR_WIDTH = 12, 40
 _TILE, _TEXT, _ACROSS = 96, 36, 5
@@ -148,7 +149,8 @@ def contact_sheet(pool: Pool, path: Path) -> None:
             font_size=10,
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, "PNG")
+    with new_file(path) as file:
+        sheet.save(file, "PNG")
 
 
 def _shown(pool: Pool) -> pd.DataFrame:

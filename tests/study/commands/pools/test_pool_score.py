@@ -1,5 +1,7 @@
 """``python -m study data info`` and ``data score`` on a real icon set."""
 
+import errno
+import os
 import re
 from pathlib import Path
 
@@ -29,6 +31,49 @@ def test_info_prints_counts_scores_and_reasons_and_draws_a_sheet(owner: Path, ru
     with Image.open(owner / "icons.png") as sheet:
         assert sheet.size == (528, 1408)
         assert len(sheet.getcolors(1 << 16) or []) > 50
+
+
+def test_a_sheet_replaces_a_png_alone_and_a_full_disk_leaves_the_old_one(owner: Path, run: Run) -> None:
+    record = owner / "pools" / "icons" / "pool.json"
+    before = record.read_bytes()
+    for other in (record, owner / "pools"):
+        said = run(f"data info pools/icons --sheet {other}", code=2)
+        assert said == f"study: --sheet {other} exists and is not a PNG: name a new file\n"
+    assert record.read_bytes() == before
+
+    sheet = owner / "sheet.png"
+    run(f"data info pools/icons --sheet {sheet}")
+    drawn = sheet.read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Image.Image, "save", _write_some)
+        said = run(f"data info pools/icons --sheet {sheet}", code=2)
+    assert f"study: {sheet} could not be written: No space left on device" in said
+    assert sheet.read_bytes() == drawn
+    assert not list(owner.glob(".*"))
+    Image.new("RGB", (1, 1)).save(sheet)
+    run(f"data info pools/icons --sheet {sheet}")
+    assert sheet.read_bytes() == drawn
+
+
+def _write_some(_image: Image.Image, path: Path, _kind: str) -> None:
+    path.write_bytes(b"some")
+    _fill()
+
+
+def _fill(*_words: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_names_the_pool_that_is_scored(
+    owner: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert owner.is_dir()
+    monkeypatch.setattr("runners.data.build.rescore.set_score", _fill)
+    said = run("data score pools/icons --with =width --name w", code=2)
+    assert said == (
+        "study: pools/icons could not be written: No space left on device; free some space and run the same "
+        "command again to continue\n"
+    )
 
 
 def test_a_pool_keeps_all_scores_and_the_chosen_one_ranks(
