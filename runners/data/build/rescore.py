@@ -30,6 +30,7 @@ from runners.host.workers import Report, Workers
 _ADDED = "added-"
 _UID_DIGITS = 32
 _UIDS_AT_ONCE = 1_000_000
+_MOST_NAMED = 3
 
 
 def set_score(
@@ -181,7 +182,8 @@ def rewrite_shards(pool: Pool, *, workers: Workers, report: Report) -> Pool:
     """Rewrite a pool's shards in the order of its bins; all new shards replace the old ones at the end.
 
     Raises:
-        ValueError: The shards were not written by this project, but belong to the user.
+        ValueError: The shards were not written by this project, but belong to the user; or what is read from
+            them now are not the pool's pairs.
     """
     made = pool.origin.provenance
     theirs = not all(shard.startswith("shards/") for shard in pool.shards)  # added later
@@ -210,6 +212,13 @@ def rewrite_shards(pool: Pool, *, workers: Workers, report: Report) -> Pool:
             for part in pool.index.frames(["hash", *carry]):
                 writer.write_table(pa.Table.from_pandas(part, writer.schema, preserve_index=False))
         written = build_pool(new, Build(source=path, workers=workers, scores=columns), report)
+    if (written.count, _sum_of_hashes(written)) != (pool.count, _sum_of_hashes(pool)):
+        difference = _difference(pool, written)
+        shutil.rmtree(new)
+        raise ValueError(
+            f"shards of {path} stay as they are, because rewriting them {difference}; restore the shards "
+            f"from a copy, or build another pool of what they hold with `data build NEW --from {path}`"
+        )
     for file in (*pool.left_out_files, *([pool.sources] if pool.sources else ())):
         shutil.copy(path / file, new / file)
     write_facts(
@@ -229,3 +238,29 @@ def rewrite_shards(pool: Pool, *, workers: Workers, report: Report) -> Pool:
     shutil.rmtree(path / VERSIONS, ignore_errors=True)  # of the shards that are replaced
     commit_files(new, path)
     return Pool.open(path)
+
+
+def _sum_of_hashes(pool: Pool) -> int:
+    """Return a number that differs between pools of other pairs, whatever their order."""
+    return sum(int(chunk.sum(dtype=np.uint64)) for chunk in pool.index.chunks("hash")) % 2**64
+
+
+def _difference(pool: Pool, written: Pool) -> str:
+    """Return what a pool would lose and gain by other shards, in words, with the first pairs and reasons."""
+    lost, first = 0, list[str]()
+    found = look_up(pool.index.files, "hash", written.index.files, "hash", written.path)
+    missing = pool.index.cut(map(np.isnan, found), by_group=True)
+    for part, gone in zip(pool.index.frames(["shard", "key"]), missing, strict=True):
+        rows = part[gone].head(_MOST_NAMED - len(first))
+        first += [f"{key} in {shard}" for shard, key in zip(rows["shard"], rows["key"], strict=True)]
+        lost += int(np.count_nonzero(gone))
+    why = ", ".join(f"{count:,} {reason}" for reason, count in written.left_out.items())
+    named = f"{', '.join(first)}{' …' if lost > len(first) else ''}"
+    other = written.count - (pool.count - lost)
+    words = [
+        f"would lose {lost:,} of {pool.count:,} pairs ({why or 'they have changed'}): {named}"
+        if lost
+        else "",
+        f"would take up {other:,} other pairs" if other else "",
+    ]
+    return ", and ".join(filter(None, words))

@@ -1,0 +1,87 @@
+"""Rewriting of a pool's shards keeps every pair, or leaves the pool as it is."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runners.data.build import new_shards
+from runners.data.build.build import Build
+from runners.data.build.build_pool import build_pool
+from runners.data.build.rescore import rewrite_shards, set_score
+from runners.data.pool.pool import Pool, Scorer
+from runners.host.workers import Processes
+from tests.runners.data.index.test_index import EACH, write_shards
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pool:
+    """Return a pool of four shards that is ranked by a second score, in another order than the shards'."""
+    monkeypatch.setattr(new_shards, "PAIRS_PER_SHARD", 32)
+    write_shards(tmp_path / "source", range(2))
+    built = build(tmp_path / "pool", tmp_path / "source")
+    return set_score(built, np.arange(built.count, dtype=np.float32), Scorer(name="mine"))
+
+
+def build(path: Path, source: Path) -> Pool:
+    return build_pool(path, Build(source=source), lambda *_: None)
+
+
+def rewrite(pool: Pool) -> Pool:
+    return rewrite_shards(pool, workers=Processes(), report=lambda *_: None)
+
+
+def files(folder: Path) -> Iterator[tuple[str, bytes]]:
+    return ((path.name, path.read_bytes()) for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def overwrite(pool: Pool, row: int, member: bytes, by: bytes) -> str:
+    """Overwrite bytes after the first ``member`` behind the start of a pair's image, and name the pair."""
+    pair = pool.frame.iloc[row]
+    shard = pool.path / pair["shard"]
+    content = bytearray(shard.read_bytes())
+    place = content.index(member, pair["offset"]) + len(member)
+    content[place : place + len(by)] = by
+    shard.write_bytes(content)
+    return f"{pair['key']} in {pair['shard']}"
+
+
+def test_pairs_that_are_damaged_are_named_and_the_pool_stays_as_it_is(pool: Pool, tmp_path: Path) -> None:
+    lost = overwrite(pool, 5, b"IHDR", bytes(60))
+    before = [*files(pool.path)]
+    with pytest.raises(ValueError, match="would lose") as error:
+        rewrite(pool)
+    assert str(error.value) == (
+        f"shards of {pool.path} stay as they are, because rewriting them would lose 1 of 100 pairs "
+        f"(1 unreadable image): {lost}; restore the shards from a copy, or build another pool of what they "
+        f"hold with `data build NEW --from {pool.path}`"
+    )
+    assert [*files(pool.path)] == before
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    assert build(tmp_path / "new", pool.path).count == 2 * EACH - 1, "what the error advises"
+
+
+def test_pairs_that_have_changed_are_named_though_as_many_can_be_read(pool: Pool) -> None:
+    captions = pool.frame["caption"]
+    changed = [overwrite(pool, row, captions[row][:-1].encode(), b"~") for row in (3, 7, 8, 9)]
+    before = [*files(pool.path)]
+    with pytest.raises(ValueError, match="would lose") as error:
+        rewrite(pool)
+    named = ", ".join(changed[:3])
+    assert f"lose 4 of 100 pairs (they have changed): {named} …, and would take up 4 other" in str(
+        error.value
+    )
+    assert [*files(pool.path)] == before
+
+
+def test_shards_that_are_whole_are_written_in_the_new_order(pool: Pool) -> None:
+    rewritten = rewrite(pool)
+    assert not (np.diff(pool.frame["bin"]) >= 0).all()
+    assert (np.diff(rewritten.frame["bin"]) >= 0).all()
+    assert (
+        rewritten.frame.set_index("hash")["score"].to_dict()
+        == pool.frame.set_index("hash")["score"].to_dict()
+    )
