@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from budgets.names import unknown
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
+from runners.data.build.in_place import name_in, not_indexed, shards_of
 from runners.data.build.known_scores import OF_PAIR
 from runners.data.index.merge import look_up
 from runners.data.index.parts import Index
@@ -178,13 +179,8 @@ def _uid_table(file: Path, uids: np.memmap, folder: Path) -> Path:
     return target
 
 
-def rewrite_shards(pool: Pool, *, workers: Workers, report: Report) -> Pool:
-    """Rewrite a pool's shards in the order of its bins; all new shards replace the old ones at the end.
-
-    Raises:
-        ValueError: The shards were not written by this project, but belong to the user; or what is read from
-            them now are not the pool's pairs.
-    """
+def require_rewritable(pool: Pool) -> None:
+    """Raise ValueError unless a pool's shards were written by this project, and are those of its index."""
     made = pool.origin.provenance
     theirs = not all(shard.startswith("shards/") for shard in pool.shards)  # added later
     if theirs or made.get("in_place") or SHARDS_AT in made or not {"source", "generator"} & made.keys():
@@ -197,6 +193,24 @@ def rewrite_shards(pool: Pool, *, workers: Workers, report: Report) -> Pool:
             f"shards in {pool.copy_of} are not rewritten there; build another pool from them with "
             f"`data build NEW --from {pool.copy_of}`"
         )
+    if message := not_indexed(pool):
+        raise ValueError(f"shards in {pool.path} are not rewritten: {message}")
+    names = [name_in(pool.path, shard) for shard in shards_of(pool.path)]
+    if being_written := [name for name in names if name not in pool.shards]:
+        raise ValueError(
+            f"shards in {pool.path} are not rewritten: {len(being_written):,} of them are not in its index, "
+            f"the first is {being_written[0]}; repeat the `data build` that was adding them until it was "
+            "stopped, or move them away"
+        )
+
+
+def rewrite_shards(pool: Pool, *, workers: Workers, report: Report) -> Pool:
+    """Rewrite a pool's shards in the order of its bins; all new shards replace the old ones at the end.
+
+    Raises:
+        ValueError: As ``require_rewritable``; or what is read from the shards now are not the pool's pairs.
+    """
+    require_rewritable(pool)
     path, new = pool.path, pool.path.with_name(f".{pool.path.name}.rewritten")
     carry = [
         name

@@ -55,7 +55,7 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Score the pool, and print its contents afterwards."""
     from runners.data.build.info import info_lines
-    from runners.data.build.rescore import rewrite_shards
+    from runners.data.build.rescore import require_rewritable, rewrite_shards
     from runners.data.places.shared_folder import SCORING, open_shared
     from runners.data.pool.pool import Pool
     from study.run.pools.pool_site import PoolSite
@@ -64,6 +64,8 @@ def run(options: Namespace) -> int:
 
     with continuing(options.pool), only_writer(options.pool, show), open_shared(options.pool) as shared:
         before = Pool.open(shared.path)
+        if options.rewrite_shards:
+            require_rewritable(before)
         known = _scored_by_index(before, options)
         pool = _scored_by_pairs(before, options, shared) if known is None else known
         shared.publish()

@@ -85,3 +85,27 @@ def test_shards_that_are_whole_are_written_in_the_new_order(pool: Pool) -> None:
         rewritten.frame.set_index("hash")["score"].to_dict()
         == pool.frame.set_index("hash")["score"].to_dict()
     )
+
+
+def test_tars_that_are_not_in_the_index_are_not_taken_up(pool: Pool) -> None:
+    write_shards(pool.path / "later", range(2, 3))
+    before = [*files(pool.path)]
+    message = "not rewritten: 1 tars in .+ are not in its index, the first is later/2.tar; .+ --in-place`"
+    with pytest.raises(ValueError, match=message):
+        rewrite(pool)
+    assert [*files(pool.path)] == before
+
+
+def test_shards_of_an_addition_that_was_stopped_are_not_taken_up(
+    pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shards(tmp_path / "source", range(3))
+    with monkeypatch.context() as patch:
+        patch.delattr("runners.data.build.build_pool.describe_pool")
+        with pytest.raises(NameError):
+            build(pool.path, tmp_path / "source")
+    before = [*files(pool.path)]
+    with pytest.raises(ValueError, match=r"2 of them are not in its index, the first is shards/00004\.tar"):
+        rewrite(pool)
+    assert [*files(pool.path)] == before
+    assert rewrite(build(pool.path, tmp_path / "source")).count == 3 * EACH
