@@ -53,7 +53,8 @@ def set_score(
         ValueError: The number of scores is not that of the pairs, all scores are NaN, or the name is that
             of a fact of each pair, or differs from another score's only in case.
     """
-    _require_apart(scorer.name, pool.scorers)
+    first = _only_scorer(pool)
+    _require_apart(scorer.name, [*pool.scorers, *([first.name] if first else [])])
     stretches = [scores] if isinstance(scores, np.ndarray) else scores
     finite = (np.where(np.isfinite(each), each, np.nan).astype(np.float32) for each in stretches)
     column = SCORE_PREFIX + scorer.name
@@ -61,12 +62,10 @@ def set_score(
     if not count_scored(index, column):
         raise ValueError(f"{scorer.name} has no finite score for any pair of {pool.copy_of or pool.path}")
     scorers, rankings = dict(pool.scorers), dict(pool.rankings)
-    if pool.scored and not any(name.startswith(SCORE_PREFIX) for name in pool.index.columns):
-        first = pool.origin.scorer or Scorer(name=FIRST)
-        if first.name != scorer.name:  # else the new score takes its place
-            index.named[SCORE_PREFIX + first.name] = "score"
-            scorers[first.name] = first
-            rankings[first.name] = pool.fingerprint, pool.scored
+    if first and first.name != scorer.name:  # else the new score takes its place
+        index.named[SCORE_PREFIX + first.name] = "score"
+        scorers[first.name] = first
+        rankings[first.name] = pool.fingerprint, pool.scored
     if scorer.name in scorers:
         used = re.compile(rf"\b{re.escape(scorer.name)}\b")
         scorers |= {
@@ -79,6 +78,13 @@ def set_score(
         column = SCORE_PREFIX + name
         rankings[name] = next(fingerprints(index, [column])), count_scored(index, column)
     return _in_force(replace(pool, index=index, scorers=scorers, rankings=rankings), scorer.name)
+
+
+def _only_scorer(pool: Pool) -> Scorer | None:
+    """Return the scorer of a pool whose only score has no column of its own, else None."""
+    if not pool.scored or any(name.startswith(SCORE_PREFIX) for name in pool.index.columns):
+        return None
+    return pool.origin.scorer or Scorer(name=FIRST)
 
 
 def _require_apart(name: str, names: Iterable[str]) -> None:

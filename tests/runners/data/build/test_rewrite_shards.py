@@ -87,6 +87,18 @@ def test_shards_that_are_whole_are_written_in_the_new_order(pool: Pool) -> None:
     )
 
 
+def test_no_score_is_named_like_the_first_one_in_another_case(tmp_path: Path) -> None:
+    write_shards(tmp_path / "source", range(1))
+    built = build(tmp_path / "pool", tmp_path / "source")
+    scores = np.arange(built.count, dtype=np.float32)
+    for again in range(2):
+        with pytest.raises(ValueError, match=r"^Similarity differs .+ similarity only in case"):
+            set_score(Pool.open(built.path), scores, Scorer(name="Similarity"))
+        mine = set_score(Pool.open(built.path), scores + again, Scorer(name="mine"))
+    assert mine.frame["score"].tolist() == (scores + 1).tolist(), "a score can be given again"
+    assert set(rewrite(mine).index.columns) >= {"score:mine", "score:similarity"}
+
+
 def test_tars_that_are_not_in_the_index_are_not_taken_up(pool: Pool) -> None:
     write_shards(pool.path / "later", range(2, 3))
     before = [*files(pool.path)]
