@@ -249,10 +249,7 @@ def rewrite_shards(pool: Pool, *, workers: Workers, report: Report) -> Pool:
             left_out=pool.left_out,
             left_out_files=pool.left_out_files,
             sources=pool.sources,
-            subsets={
-                name: sum(map(np.count_nonzero, written.index.chunks(SUBSET_PREFIX + name)))
-                for name in pool.subsets
-            },
+            subsets=pool.subsets,
         )
     )
     shutil.rmtree(path / VERSIONS, ignore_errors=True)  # of the shards that are replaced

@@ -265,7 +265,7 @@ def _described(path: Path, name: str, facts: Mapping[str, Any]) -> Pool:
             facts.get(
                 "subsets",
                 {
-                    name.removeprefix(SUBSET_PREFIX): sum(map(np.count_nonzero, index.chunks(name)))
+                    name.removeprefix(SUBSET_PREFIX): int(sum(map(np.count_nonzero, index.chunks(name))))
                     for name in named
                 },
             )

@@ -9,7 +9,7 @@ import pytest
 from runners.data.build import new_shards
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
-from runners.data.build.rescore import rewrite_shards, set_score
+from runners.data.build.rescore import rewrite_shards, set_score, set_subset
 from runners.data.pool.pool import Pool, Scorer
 from runners.host.workers import Processes
 from tests.runners.data.index.test_index import EACH, write_shards
@@ -85,6 +85,15 @@ def test_shards_that_are_whole_are_written_in_the_new_order(pool: Pool) -> None:
         rewritten.frame.set_index("hash")["score"].to_dict()
         == pool.frame.set_index("hash")["score"].to_dict()
     )
+
+
+def test_a_named_subset_keeps_its_pairs(pool: Pool, tmp_path: Path) -> None:
+    np.save(tmp_path / "uids.npy", np.array([(0, uid) for uid in (3, 50, 99, 5000)], "u8,u8"))
+    named = set_subset(pool, "few", tmp_path / "uids.npy")
+    rewritten = rewrite(named)
+    assert rewritten.subsets == named.subsets == {"few": 3}
+    rows = rewritten.subset(size=None, quality="subset:few").rows()
+    assert sorted(int(uid, 16) for uid in rewritten.frame["uid"].iloc[rows]) == [3, 50, 99]
 
 
 def test_no_score_is_named_like_the_first_one_in_another_case(tmp_path: Path) -> None:

@@ -311,6 +311,16 @@ def test_a_pool_of_format_1_reads_and_grows_like_any(
     assert f": {grown.count:,} pairs" in next(iter(info_lines(Pool.open(folder))))
 
 
+def test_a_named_subset_of_a_pool_of_format_1_stays_when_a_score_is_added(
+    whole: Pool, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "uids.npy", np.array([(0, uid) for uid in (3, 150, 299)], "u8,u8"))
+    old = Pool.open(as_format_1(set_subset(whole, "few", tmp_path / "uids.npy"), tmp_path / "old"))
+    scored = set_score(old, np.arange(old.count, dtype=np.float32), Scorer(name="mine"))
+    assert scored.subsets == old.subsets == {"few": 3}
+    assert scored.subset(size=None, quality="subset:few").rows().tolist() == [3, 150, 299]
+
+
 def test_values_in_order_and_cut_columns_are_those_of_whole_columns(divided: Pool) -> None:
     lengths = column(divided, "length")
     numbers = [1, 2, 150, 299, 300]
