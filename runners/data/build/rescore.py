@@ -218,20 +218,14 @@ def rewrite_shards(pool: Pool, *, workers: Workers, report: Report) -> Pool:
     """
     require_rewritable(pool)
     path, new = pool.path, pool.path.with_name(f".{pool.path.name}.rewritten")
-    carry = [
-        name
-        for name in pool.index.columns
-        if name.startswith((SCORE_PREFIX, SUBSET_PREFIX)) or name == "score"
-    ]
     shutil.rmtree(new, ignore_errors=True)
-    with TemporaryDirectory(prefix=f".{path.name}.columns-", dir=path.parent) as folder:
-        columns = Path(folder) / "columns.parquet"
-        with pq.ParquetWriter(
-            columns, pa.Schema.from_pandas(next(pool.index.frames(["hash", *carry])))
-        ) as writer:
-            for part in pool.index.frames(["hash", *carry]):
-                writer.write_table(pa.Table.from_pandas(part, writer.schema, preserve_index=False))
+    # Of a name of its own, not a random one: what a killed process leaves is replaced.
+    columns = path.with_name(f".{path.name}.columns.parquet")
+    try:
+        _write_columns(pool, columns)
         written = build_pool(new, Build(source=path, workers=workers, scores=columns), report)
+    finally:
+        columns.unlink(missing_ok=True)
     if (written.count, _sum_of_hashes(written)) != (pool.count, _sum_of_hashes(pool)):
         difference = _difference(pool, written)
         shutil.rmtree(new)
@@ -255,6 +249,19 @@ def rewrite_shards(pool: Pool, *, workers: Workers, report: Report) -> Pool:
     shutil.rmtree(path / VERSIONS, ignore_errors=True)  # of the shards that are replaced
     commit_files(new, path)
     return Pool.open(path)
+
+
+def _write_columns(pool: Pool, target: Path) -> None:
+    """Write the hash, scores and named subsets of a pool's pairs as a table, some at a time."""
+    carried = [
+        name
+        for name in pool.index.columns
+        if name.startswith((SCORE_PREFIX, SUBSET_PREFIX)) or name == "score"
+    ]
+    schema = pa.Schema.from_pandas(next(pool.index.frames(["hash", *carried])))
+    with pq.ParquetWriter(target, schema) as writer:
+        for part in pool.index.frames(["hash", *carried]):
+            writer.write_table(pa.Table.from_pandas(part, schema, preserve_index=False))
 
 
 def _sum_of_hashes(pool: Pool) -> int:

@@ -1,6 +1,8 @@
 """Rewriting of a pool's shards keeps every pair, or leaves the pool as it is."""
 
+import os
 from collections.abc import Iterator
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +87,26 @@ def test_shards_that_are_whole_are_written_in_the_new_order(pool: Pool) -> None:
         rewritten.frame.set_index("hash")["score"].to_dict()
         == pool.frame.set_index("hash")["score"].to_dict()
     )
+
+
+def killed_rewrite(path: Path) -> None:
+    """Rewrite a pool's shards in this process, which is killed while it writes them."""
+    pytest.MonkeyPatch().setattr("runners.data.build.rescore.build_pool", lambda *_: os._exit(9))
+    rewrite(Pool.open(path))
+
+
+def test_nothing_is_left_beside_the_pool_when_a_killed_rewriting_is_repeated(
+    pool: Pool, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        process = get_context("spawn").Process(target=killed_rewrite, args=(pool.path,))
+        process.start()
+        process.join()
+        assert process.exitcode == 9
+    left = [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+    assert left == [".pool.columns.parquet"], "a second one replaces what the first one left"
+    assert rewrite(pool).count == pool.count
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_a_named_subset_keeps_its_pairs(pool: Pool, tmp_path: Path) -> None:
