@@ -63,13 +63,11 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
         added=old.added if old else {},
         named=old.named if old else {},
     )
-    number = 2 + len(list((folder / VERSIONS).glob("*.json")))
-    vocabulary = f"vocabulary-{number}.txt" if before else "vocabulary.txt"
+    vocabulary, name = _new_names(folder) if before else ("vocabulary.txt", "left-out.parquet")
     words = most_frequent(_words(index), VOCABULARY_LIMIT)
     with new_file(folder / vocabulary) as file:
         file.write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
     reasons = Counter(before.left_out if before else {})
-    name = f"left-out-{number}.parquet" if before else "left-out.parquet"
     any_left_out = _write_left_out(folder / name, left_out, reasons)
     scorers = before.scorers if before else {}
     names = [column for column in index.columns if column.startswith(SCORE_PREFIX)]
@@ -105,6 +103,17 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
             sources=sources or (before.sources if before else ""),
         )
     )
+
+
+def _new_names(folder: Path) -> tuple[str, str]:
+    """Return names of a vocabulary and a table of left-out samples that no version of a pool has."""
+    # Rewritten shards begin with no earlier versions, but keep their tables.
+    number = 2 + len(list((folder / VERSIONS).glob("*.json")))
+    while True:
+        names = f"vocabulary-{number}.txt", f"left-out-{number}.parquet"
+        if not any((folder / name).exists() for name in names):
+            return names
+        number += 1
 
 
 def write_facts(pool: Pool) -> None:

@@ -1,11 +1,13 @@
 """Rewriting of a pool's shards keeps every pair, or leaves the pool as it is."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from runners.data.build import new_shards
@@ -107,6 +109,29 @@ def test_nothing_is_left_beside_the_pool_when_a_killed_rewriting_is_repeated(
     assert left == [".pool.columns.parquet"], "a second one replaces what the first one left"
     assert rewrite(pool).count == pool.count
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_pool_whose_shards_were_rewritten_keeps_its_tables_of_left_out_samples(
+    pool: Pool, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    shutil.copy(source / "1.tar", source / "2.tar")
+    grown = rewrite(build(pool.path, source))
+    left_out = grown.path / "left-out-2.parquet"
+    assert grown.left_out_files == (left_out.name,)
+    before, words = left_out.read_bytes(), {grown.unranked: grown.vocabulary}
+    for number, more in enumerate((0, 0, EACH), 3):
+        write_shards(source / str(number), range(number, number + 1))
+        if more:
+            shutil.copy(source / "1.tar", source / str(number) / "again.tar")
+        grown = build(grown.path, source)
+        assert (grown.count, left_out.read_bytes()) == (number * EACH, before)
+        assert grown.left_out == {"duplicate": EACH + more}
+        tables = [pd.read_parquet(grown.path / name) for name in grown.left_out_files]
+        assert [len(table) for table in tables] == [EACH, *([EACH] if more else [])]
+        words[grown.unranked] = grown.vocabulary
+    assert {each: Pool.open(grown.path, holding=each).vocabulary for each in words} == words
+    assert rewrite(grown).left_out == build(grown.path, source).left_out == grown.left_out
 
 
 def test_a_named_subset_keeps_its_pairs(pool: Pool, tmp_path: Path) -> None:
