@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from budgets.names import unknown
 from runners.data.pool.samples import IMAGE_KINDS, read_samples
 from runners.data.pool.shards import close_shard, encode_image, facts_of, image_kind, write_sample
-from runners.host.files import new_folder
+from runners.host.files import is_hidden, new_folder
 
 _TYPES = ("classification", "retrieval")
 
@@ -204,7 +204,9 @@ def split_shards(path: Path, split: str) -> list[Path]:
         return [folder / f"{number}.tar" for number in range(there)]
     if split != "test" or folder.is_dir():
         raise ValueError(f"{count} is missing: the number of shards in {folder}, as one line")
-    shards = sorted(path.rglob("*.tar"))
+    shards = sorted(
+        shard for shard in path.rglob("*.[tT][aA][rR]") if not is_hidden(shard.relative_to(path).as_posix())
+    )
     if not shards:
         raise ValueError(f"{path} is not an evaluation set: it has neither {count} nor any .tar shard")
     return shards

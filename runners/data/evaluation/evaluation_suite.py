@@ -59,7 +59,7 @@ def _files_below(place: str) -> Iterator[PurePosixPath]:
 
 def _set_folders(files: Sequence[PurePosixPath]) -> set[PurePosixPath]:
     """Return the folders that are sets, given everything below a place."""
-    shards = {file.parent for file in files if file.suffix == ".tar"}
+    shards = {file.parent for file in files if file.suffix.lower() == ".tar"}
     sets = {folder.parent for folder in shards if folder.name == "test"}
     sets |= {file.parents[1] for file in files if file.match("test/nshards.txt")}
     sets |= {file.parent for file in files if file.name == "dataset_type.txt"}

@@ -11,7 +11,12 @@ from PIL import Image
 
 from runners.data.build.in_place import shards_of
 from runners.data.evaluation.evaluation_facts import describe_evaluation_set
-from runners.data.evaluation.evaluation_set import EvaluationSet, read_classnames, write_evaluation_set
+from runners.data.evaluation.evaluation_set import (
+    EvaluationSet,
+    read_classnames,
+    split_shards,
+    write_evaluation_set,
+)
 from runners.data.evaluation.evaluation_suite import found_sets
 from runners.data.pool.pool import Pool
 from runners.data.pool.shards import close_shard, encode_image, write_sample
@@ -85,6 +90,17 @@ def test_folder_of_captioned_shards_is_a_retrieval_set(pool: Pool) -> None:
     assert [captions[0] for captions in data.captions] == pool.frame["caption"].tolist()
     facts = describe_evaluation_set(pool.path / "shards")
     assert (facts.images, facts.texts) == (pool.count, pool.count)
+
+
+def test_hidden_tars_are_no_shards_of_a_retrieval_set_and_those_in_capitals_are(
+    pool: Pool, tmp_path: Path
+) -> None:
+    shard = next((pool.path / "shards").glob("*.tar")).read_bytes()
+    for name in ("a/0.TAR", "a/.old/1.tar", "a/._0.tar"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(shard)
+    assert found_sets(str(tmp_path)) == {"a": str(tmp_path / "a")}
+    assert split_shards(tmp_path / "a", "test") == [tmp_path / "a" / "0.TAR"]
 
 
 def test_held_out_sets_show_no_training_drawing_and_validation_shares_them_in_other_scenes() -> None:
