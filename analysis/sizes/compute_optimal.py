@@ -109,7 +109,7 @@ def by_envelope(draws: CellDraws, n: Floats) -> Slope:
     log_c, log_n, crossed = _crossings(curves, sizes, grid)
     count = int(crossed[0].sum())
     if count < _FEWEST:
-        reason = f"the lowest of two sizes changed at {plural(count, 'compute')}; three are needed"
+        reason = f"one size overtakes another at {plural(count, 'compute')}; three are needed"
         return Slope(points=count, reason=reason)
     slopes = _slopes(log_c, log_n, crossed)
     how = "one seed per cell and too few sizes for an interval"
@@ -118,7 +118,7 @@ def by_envelope(draws: CellDraws, n: Floats) -> Slope:
     used, center = crossed[0], float(log_c[0][crossed[0]].mean())
     return Slope(
         measured=float(slopes[0]), drawn=slopes[1:], points=count, center=center, within=_ends(grid),
-        reason=f"{plural(count, 'change')} of the lowest size; {how}",
+        reason=f"one size overtakes another at {plural(count, 'compute')}; {how}",
         levels=_means(log_n, crossed) + slopes * (center - _means(log_c, crossed)),
         behind=_points(log_c[0][used], log_n[0][used], np.nan, np.nan),
     )  # fmt: skip
