@@ -107,18 +107,21 @@ def by_envelope(draws: CellDraws, n: Floats) -> Slope:
         curves = np.concatenate([curves, np.where(kept[:, :, None], curves[0], np.inf)])
     # Rows are the measured errors, then the draws.
     log_c, log_n, crossed = _crossings(curves, sizes, grid)
-    count = int(crossed[0].sum())
+    # Two sizes of nearly equal error may overtake each other again and again: that is one point.
+    count = len(np.unique(log_n[0][crossed[0]]))
     if count < _FEWEST:
-        reason = f"one size overtakes another at {plural(count, 'compute')}; three are needed"
+        reason = f"{plural(count, 'size')} overtaken by another one; three are needed"
         return Slope(points=count, reason=reason)
     slopes = _slopes(log_c, log_n, crossed)
+    lowest, highest = (np.where(crossed, log_n, end).T for end in (np.inf, -np.inf))
+    slopes[lowest.min(axis=0) >= highest.max(axis=0)] = np.nan
     how = "one seed per cell and too few sizes for an interval"
     if len(slopes) > 1:
         how = "interval from " + ("the runs' noise" if draws.source == "runs" else "resampled model sizes")
     used, center = crossed[0], float(log_c[0][crossed[0]].mean())
     return Slope(
         measured=float(slopes[0]), drawn=slopes[1:], points=count, center=center, within=_ends(grid),
-        reason=f"one size overtakes another at {plural(count, 'compute')}; {how}",
+        reason=f"{plural(count, 'size')} overtaken by another one; {how}",
         levels=_means(log_n, crossed) + slopes * (center - _means(log_c, crossed)),
         behind=_points(log_c[0][used], log_n[0][used], np.nan, np.nan),
     )  # fmt: skip

@@ -66,12 +66,13 @@ def has_begun(folder: Path) -> bool:
 def unbooked_flops(folder: Path, book: Book) -> int:
     """Return the training FLOPs of a trial that a run began and has booked neither as spent nor as wasted.
 
-    All that its reservation holds if its meter can't be read.
+    All that its reservation holds if its meter can't be read, or is older than what is booked as wasted.
     """
     held, count = book.open[folder.name].left, read_meter(folder)
     if count is None:
         return held if _is_lost(folder) else 0
-    return min(held, count.train_flops - book.wasted.get(folder.name, (0, 0))[0])
+    unbooked = count.train_flops - book.wasted.get(folder.name, (0, 0))[0]
+    return held if unbooked < 0 else min(held, unbooked)
 
 
 class Bookkeeper:

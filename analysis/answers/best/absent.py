@@ -38,10 +38,10 @@ def with_absent(draws: CellDraws, cost: Floats, positions: Indices, choice: Choi
         elif cost[other[-1]] < level and may_lead(draws, leader, other):
             ended.append(other)
     if names := _near(draws, cost, positions, between):
-        reason = f"{and_more(names)} run at levels below and above only, and may be lower here"
+        reason = f"{and_more(names)} measured at levels below and above only, and may be lower here"
     elif ended:
         names = [name_of(records(draws.cells.iloc[[other[-1]]])[0], own=True) for other in ended]
-        reason = f"{and_more(names)} run at lower levels only, where it was not clearly behind"
+        reason = f"{and_more(names)} measured at lower levels only, and not clearly behind there"
     else:
         return choice
     return replace(choice, verdict="undecided", reason=f"{choice.reason}, but {reason}")

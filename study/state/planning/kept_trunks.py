@@ -63,14 +63,18 @@ def _as_paid(trial: Trial, shorter: Iterable[Trial], flops: int) -> Trial:
 def _from_undeclared(study: Study, trial: Trial, flops: int) -> Trial:
     """Return a trial that continues from one that is not declared, by what it paid.
 
-    One that ended early paid less for another reason.
+    The steps that it shared must be behind its result or checkpoint: one that ended early, or whose
+    reservation was rebuilt from its meter, paid less for another reason.
     """
-    outcome = read_outcome(study.trial_folder(trial.trial_id))
-    if outcome is not None and outcome.row["status"] != "finished":
-        return trial
+    folder = study.trial_folder(trial.trial_id)
+    outcome = read_outcome(folder)
+    done = kept_steps(folder)
+    if outcome is not None:
+        done = int(outcome.row["steps"]) if outcome.row["status"] == "finished" else 0
     shared = (trial.train_flops - flops) // trial.train_flops_per_sample
     found = replace(trial, previous="", shared_samples=shared)
-    return found if found.paid_flops == flops else trial
+    whole = shared % trial.batch_size == 0 and found.paid_flops == flops
+    return found if whole and done * trial.batch_size > shared else trial
 
 
 def _from_milestone(study: Study, trial: Trial, shorter: Iterable[Trial], paid: Mapping[str, int]) -> Trial:

@@ -34,7 +34,7 @@ def test_a_configuration_that_leads_at_other_levels_makes_the_best_undecided(lev
     assert (first["architecture"], first["verdict"]) == ("ViT-S", "clear")
     assert (second["architecture"], second["verdict"]) == ("ViT-X", "undecided")
     where = "levels below and above only" if levels == {1} else "lower levels only"
-    assert f", but ViT-S, CLIP, 1,024 pairs, all was run at {where}" in str(second["reason"])
+    assert f", but ViT-S, CLIP, 1,024 pairs, all was measured at {where}" in str(second["reason"])
     assert last["verdict"] == ("clear" if levels == {1} else "undecided")
 
 

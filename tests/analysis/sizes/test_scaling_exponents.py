@@ -16,6 +16,7 @@ from analysis.charts.figure_data import FigureData
 from analysis.charts.scaling_figures import scaling
 from analysis.laws.surfaces.surface_forecast import family_surfaces
 from analysis.report.tables.law_tables import exponents as exponents_table
+from analysis.sizes.compute_optimal import by_envelope
 from analysis.sizes.scaling_exponents import (
     APPROACHES,
     differences,
@@ -121,6 +122,20 @@ def test_the_envelope_of_few_sizes_gives_the_true_exponent_in_nine_of_ten_interv
         assert abs(envelope["exponent"] - truth) < 0.01
         held.append(envelope["low"] < truth < envelope["high"])
     assert sum(held) >= 8
+
+
+def test_two_sizes_that_overtake_each_other_again_and_again_give_no_exponent() -> None:
+    lines = {1e8: (0.80, 0.70, 0.61, 0.50), 1e9: (0.81, 0.69, 0.62, 0.49), 1e10: (0.95, 0.90, 0.85, 0.80)}
+    rows = [
+        {"parameters": size, "tokens": compute / (6 * size), "loss": loss + 1e-3 * seed}
+        for size, losses in lines.items()
+        for compute, loss in zip((1e19, 1e20, 1e21, 1e22), losses, strict=True)
+        for seed in range(3)
+    ]
+    draws = language_models(pd.DataFrame(rows), seeds=3)
+    found = by_envelope(draws, draws.column("parameters"))
+    assert np.isnan(found.measured)
+    assert found.reason == "1 size overtaken by another one; three are needed"
 
 
 def test_approaches_with_disjoint_intervals_are_listed_with_known_reasons() -> None:

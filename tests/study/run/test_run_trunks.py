@@ -9,12 +9,14 @@ import pytest
 
 from analysis.answers.cost import totals
 from budgets.book.book import Book
-from budgets.book.ledger import read_entries
+from budgets.book.ledger import Ledger, read_entries
 from budgets.quantity import format_flops
 from runners.results import read_json_lines, read_table
 from runners.trials.records.meter import read_meter
 from runners.trials.records.trial_files import milestone
-from tests.study.conftest import Run, write_declaration
+from study.declare.load import load_declaration
+from study.state.planning.plan_study import plan_study
+from tests.study.conftest import Run, study_in, write_declaration
 
 pytestmark = pytest.mark.slow
 
@@ -93,6 +95,14 @@ def test_a_study_with_trunks_has_the_results_of_its_levels_run_alone_and_pays_le
     # The top level keeps its milestone, from which a further level would continue; the others are gone.
     kept = [milestone(folder / "trials" / trial) is not None for trial in results.index]
     assert kept == [False, False, True]
+
+    # A reservation that is smaller for another reason, as one rebuilt from a meter, is no shared trunk.
+    study = study_in(declaration=load_declaration(declaration), folder=tmp_path / "other", pools=tmp_path)
+    first = min(plan_study(study).trials, key=lambda trial: trial.samples_seen)
+    study.trial_folder(first.trial_id).mkdir(parents=True)
+    (study.trial_folder(first.trial_id) / "checkpoint-0000000001-abc.pt").touch()
+    Ledger(study.ledger, None).reserve(first.trial_id, first.train_flops_per_sample * first.batch_size)
+    assert first in plan_study(study).trials
 
     for declared, fewer in ((2, "5 GFLOP, 10 GFLOP"), (1, "10 GFLOP")):
         said = run(f"run {declare(tmp_path, pool, 'tiny', fewer)} --results {tmp_path} --backend local")

@@ -14,6 +14,7 @@ from runners.results import plan_row
 from runners.trials.records.meter import Meter
 from study.declare.load import load_declaration
 from study.state.agenda import agenda, agenda_lines, lost_checkpoints
+from study.state.bookkeeping import Bookkeeper
 from study.state.planning.plan_study import plan_study
 from study.state.room import require_room
 from study.state.study import Study
@@ -134,6 +135,20 @@ def test_work_of_an_interrupted_trial_that_is_not_declared_any_more_counts(
         require_room(study, plan)
     with pytest.raises(ValueError, match=r"1 TFLOP in .* are not for it"):  # the rest may be the grid's
         require_room(study, replace(plan, tuning=waiting_tuning(), study_flops=plan.train_flops))
+
+
+def test_a_meter_older_than_what_is_booked_as_wasted_keeps_the_whole_reservation(
+    planned: tuple[Study, Plan],
+) -> None:
+    study, _ = planned
+    ledger = Ledger(study.ledger, None)
+    ledger.reserve("interrupted", 200)
+    ledger.waste("interrupted", 90)
+    folder = study.trial_folder("interrupted")
+    folder.mkdir(parents=True)
+    Meter(folder).add(train_flops=10)  # the count of the last sync before a power cut
+    Bookkeeper(ledger, study, lambda _: None).set_aside("interrupted")
+    assert ledger.book.open["interrupted"].left == 200
 
 
 def test_run_and_dry_run_are_refused_before_anything_is_written(pool: Path, tmp_path: Path, run: Run) -> None:

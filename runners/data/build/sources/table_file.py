@@ -3,6 +3,7 @@
 import codecs
 import csv
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -168,8 +169,10 @@ def _kept_in(lines: list[str], file: Iterable[str]) -> Iterator[str]:
 
 def _has_open_quote(lines: Sequence[str], sep: str) -> bool:
     """Return whether a quoted text of a row ends in the middle of a field, or never."""
+    # Blanks between a quotation mark and the end of its field do no harm.
+    stripped = (re.sub(rf'" +(?={sep}|[\r\n]|$)', '"', line) for line in lines)
     try:
-        list(csv.reader(lines, delimiter=sep, strict=True))
+        list(csv.reader(stripped, delimiter=sep, strict=True))
     except csv.Error:
         return True
     return False
@@ -191,11 +194,12 @@ def _are_rows(lines: Sequence[str], fields: Sequence[str], width: int, sep: str)
 
 
 def _kind(field: str) -> str:
-    """Return the protocol of a URL or the ending of a path; empty for other texts."""
+    """Return the protocol of a URL or the ending of a path; empty for other texts, such as a number."""
     if field.split() != [field]:
         return ""
     protocol, found, _ = field.partition("://")
-    return protocol if found else Path(field).suffix.lower()
+    ending = Path(field).suffix.lower()
+    return protocol if found else ending if ending[1:2].isalpha() else ""
 
 
 def _mark(error: UnicodeError) -> tuple[str, int]:

@@ -196,6 +196,14 @@ def test_texts_of_several_lines_that_mention_images_are_captions(tmp_path: Path,
     )
 
 
+def test_blanks_after_a_quoted_text_and_lines_of_numbers_are_no_other_rows(
+    tmp_path: Path, images: list[str]
+) -> None:
+    rows = [f'{images[0]},"two\nlines" ,0.5', f'{images[1]},"x, y\nz, w, 0.5\nq, r",0.5']
+    (tmp_path / "t.csv").write_text("\n".join(["image,caption,number", *rows]) + "\n")
+    assert sorted(built(tmp_path / "t.csv").frame["caption"]) == ["two lines", "x, y z, w, 0.5 q, r"]
+
+
 @pytest.mark.parametrize(("ending", "sep", "what"), [("csv", ",", "comma"), ("tsv", "\t", "tab")])
 @pytest.mark.parametrize("surplus", [1, 2])
 def test_a_first_row_with_more_fields_than_the_header_is_refused(
