@@ -122,6 +122,7 @@ def test_a_leader_that_is_undecided_is_no_change() -> None:
     assert changes(sure, other, unlike, one) == ["other: undecided in other; unlike: changed; one: same"]
 
 
+@pytest.mark.slow
 def test_a_study_has_the_verdicts_of_its_own_report(frames: StudyFrames, analysed: Analysis) -> None:
     whole = analysed.frontier
     place = whole["verdict"].tolist().index("clear")

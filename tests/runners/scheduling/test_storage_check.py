@@ -55,6 +55,7 @@ def test_node_that_died_does_not_need_to_see_the_storage(tmp_path: Path) -> None
         assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_joining_node_without_the_storage_is_not_used(tmp_path: Path) -> None:
     folder, has = tmp_path / "study", {"cpus": 1.0}
     folder.mkdir()

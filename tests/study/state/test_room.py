@@ -190,6 +190,7 @@ def test_a_dry_run_tells_what_will_be_charged_and_given_up(planned: tuple[Study,
     assert not list(lost_checkpoints(study, fewer, study.book()))
 
 
+@pytest.mark.slow
 def test_a_study_with_trunks_and_a_damaged_ledger_can_be_planned_and_repaired(
     pool: Path, tmp_path: Path, run: Run
 ) -> None:

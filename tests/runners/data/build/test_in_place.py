@@ -110,6 +110,7 @@ def test_a_file_is_not_indexed_in_place(tmp_path: Path) -> None:
         build_pool(tmp_path / "0.tar", how, lambda *_: None)
 
 
+@pytest.mark.slow
 def test_processes_that_open_a_folder_without_an_index_wait_for_each_other(tmp_path: Path) -> None:
     write_tar(tmp_path / "x" / "0.tar", [small(n) for n in range(50)])
     with multiprocessing.get_context("forkserver").Pool(4) as processes:
