@@ -113,8 +113,9 @@ def by_envelope(draws: CellDraws, n: Floats) -> Slope:
         reason = f"{plural(count, 'size')} overtaken by another one; three are needed"
         return Slope(points=count, reason=reason)
     slopes = _slopes(log_c, log_n, crossed)
-    lowest, highest = (np.where(crossed, log_n, end).T for end in (np.inf, -np.inf))
-    slopes[lowest.min(axis=0) >= highest.max(axis=0)] = np.nan
+    lowest = np.where(crossed, log_n, np.inf).min(axis=1)
+    highest = np.where(crossed, log_n, -np.inf).max(axis=1)
+    slopes[lowest >= highest] = np.nan
     how = "one seed per cell and too few sizes for an interval"
     if len(slopes) > 1:
         how = "interval from " + ("the runs' noise" if draws.source == "runs" else "resampled model sizes")

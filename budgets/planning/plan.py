@@ -99,6 +99,11 @@ class Plan:
         return tuple(found.values())
 
     @property
+    def grid_waits(self) -> bool:
+        """True while the tuning has values to find; the trials of the grid get their ids when it has."""
+        return self.tuning is not None and bool(self.tuning.waiting)
+
+    @property
     def train_flops(self) -> int:
         """Training FLOPs of all trials (including tuning) and charges; steps of a trunk count once."""
         return sum(t.paid_flops for t in self.all_trials) + sum(c.train_flops for c in self.charges)

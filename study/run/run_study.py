@@ -83,7 +83,7 @@ def run_study(  # noqa: PLR0913 - the options of a command
         if _tunes(plan, only):
             tuned = tune_study(study, plan, progress, site, retry_failed=retry_failed)
             plan, failures = tuned.plan, tuned.failures
-            if tuned.stopped or (plan.tuning is not None and plan.tuning.waiting):
+            if tuned.stopped or plan.grid_waits:
                 return tuned
         found = Run(study, plan, progress, site, only=only, retry_failed=retry_failed).execute()
         return replace(found, failures=failures | found.failures)
@@ -136,7 +136,7 @@ def _check(study: Study, plan: Plan, progress: Progress, *, only: Sequence[str])
 
 
 def _check_tuning(plan: Plan, *, only: Sequence[str]) -> None:
-    if plan.tuning is not None and plan.tuning.waiting and only:
+    if plan.grid_waits and only:
         raise ValueError(
             "--only can't be used before the tuning is finished, because the tuning sets the values of all "
             "cells. Use `run` without --only to tune first, or remove tuning: from the declaration"

@@ -173,7 +173,7 @@ def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None =
 
 def lost_checkpoints(study: Study, plan: Plan, book: Book) -> Iterator[str]:
     """Yield a line for each interrupted trial that the plan lacks, whose work a run gives up."""
-    if plan.tuning is not None and plan.tuning.waiting:  # the grid is not known yet
+    if plan.grid_waits:
         return
     known = {trial.trial_id for trial in plan.all_trials}
     for trial_id in sorted(book.open.keys() - known):

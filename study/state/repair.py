@@ -67,8 +67,7 @@ def repair_ledger(study: Study, plan: Plan, say: Say) -> None:
         _book_earlier(ledger, old[folder.name])
         trial = trials.get(folder.name)
         if trial is None:
-            waits = plan.tuning is not None and bool(plan.tuning.waiting)
-            _book_foreign(ledger, keeper, folder, old[folder.name], grid_waits=waits)
+            _book_foreign(ledger, keeper, folder, old[folder.name], grid_waits=plan.grid_waits)
         else:
             _book(ledger, keeper, folder, trial, starts=max(1, starts[folder.name]))
     gone = [what for what, own in old.items() if what not in ledger.book.known and _book_lines(ledger, own)]
