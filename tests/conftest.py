@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 from runners.host.process import TRIAL_MODULES, load_ahead
+from tests import child_processes
 from tests.root import ROOT
 
 # The workers share the cores: more threads than one in each only wait for each other.
@@ -17,6 +18,9 @@ for _library in ("OMP", "OPENBLAS", "MKL"):
 # Collecting garbage takes 4 % of the tests' time: less often, and not while modules are imported.
 gc.disable()
 gc.set_threshold(50_000, 20)
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(child_processes.FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
 
 # What tests decode into this machine's cache stays small.
 os.environ.setdefault("STUDY_EVALUATION_CACHE_SIZE", "100 MB")

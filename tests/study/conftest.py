@@ -23,8 +23,8 @@ from study.cli import main
 from study.show import study_report
 from study.state.study import Study
 from study.storage.folder_storage import FolderStorage
+from tests.child_processes import shared_server
 from tests.root import ROOT
-from tests.shared_server import shared_server
 
 if TYPE_CHECKING:
     from tests.study.ray_head import Head

@@ -16,8 +16,8 @@ from ray._private.node import Node
 from ray._private.parameter import RayParams
 
 from runners.scheduling.ray_backend.core import kill_node
+from tests.child_processes import shared_server
 from tests.runners.scheduling.simulated import CLUSTER, SMALL, rays_environment
-from tests.shared_server import shared_server
 
 RAY = Path(sys.executable).with_name("ray")
 

@@ -24,10 +24,10 @@ from runners.trials.records.meter import read_meter
 from runners.trials.records.trial_files import kept_steps
 from runners.trials.trial import run_trial, take_part
 from study.storage.bucket_storage import BucketStorage
+from tests.child_processes import shared_server
 from tests.runners.scheduling import jobs
 from tests.runners.scheduling.simulated import SMALL, simulated_cluster
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
-from tests.shared_server import shared_server
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.ray

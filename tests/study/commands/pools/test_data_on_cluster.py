@@ -19,10 +19,10 @@ from runners.evaluate import clip_score
 from runners.host.storage import Storage
 from study.run.pools.pool_site import PoolSite
 from study.show.work_progress import WorkProgress
+from tests.child_processes import shared_server
 from tests.runners.host.bucket import Bucket
 from tests.runners.scheduling import jobs
 from tests.runners.scheduling.simulated import SMALL, simulated_cluster
-from tests.shared_server import shared_server
 from tests.study.commands.pools.pools_on_two_nodes import (
     content,
     killing,
