@@ -24,6 +24,7 @@ NOT_UTF8 = "\ufdd0"
 _MARKING = "mark-not-utf8"
 _SEPARATORS = {",": "comma", "\t": "tab"}
 _ZERO_FIRST = r"[-+]?0\d"
+_CLOSE = 'close it, or write it as "" within a quoted text'
 
 
 def count_rows(path: Path) -> int:
@@ -127,10 +128,12 @@ def _separated(path: Path, errors: Any) -> pd.DataFrame:  # noqa: ANN401 - as ab
 
     try:
         table = read()
-    except pd.errors.ParserError:
+    except pd.errors.ParserError as error:
         if sep == "\t":
             return read(csv.QUOTE_NONE)
         _check_quotes(path, sep, errors)
+        if "EOF inside string" in str(error):
+            raise ValueError(f"the last row has a quotation mark that is not closed; {_CLOSE}") from None
         raise
     # Only a text of several lines can have taken other rows.
     if any(table[name].str.contains(r"[\r\n]", na=False).any() for name in table.columns):
@@ -155,7 +158,7 @@ def _check_quotes(path: Path, sep: str, errors: Any) -> None:  # noqa: ANN401 - 
             if len(lines) > 1 and (_has_open_quote(lines, sep) or _are_rows(lines, fields, width, sep)):
                 raise ValueError(
                     f"row {count + 1}: a text holds the rows after it, as after a quotation mark that is not "
-                    'closed; close it, or write it as "" within a quoted text'
+                    f"closed; {_CLOSE}"
                 )
             count += bool(fields)
             lines.clear()

@@ -171,6 +171,12 @@ def test_the_row_whose_quotation_mark_is_not_closed_is_named_wherever_its_column
         built(tmp_path / "t.csv")
 
 
+def test_a_last_row_whose_quotation_mark_is_not_closed_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('image,caption\n0.png,one\n1.png,"two\n')
+    with pytest.raises(ValueError, match=r"t\.csv: the last row has a quotation mark that is not closed"):
+        built(tmp_path / "t.csv")
+
+
 @pytest.mark.parametrize(
     "rows",
     [
