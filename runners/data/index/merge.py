@@ -3,6 +3,8 @@
 DuckDB holds at most a gigabyte in memory and the rest in files of a working folder.
 """
 
+import errno
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -235,7 +237,8 @@ def _engine(folder: Path) -> Iterator["DuckDBPyConnection"]:
     """Context manager: a connection with a temporary folder below the given one.
 
     Raises:
-        ValueError: A table holds other values than expected, or the memory or disk is too small.
+        ValueError: A table holds other values than expected, or the memory is too small.
+        OSError: The disk is full.
     """
     import duckdb  # noqa: PLC0415 - trials do not need it
 
@@ -250,4 +253,6 @@ def _engine(folder: Path) -> Iterator["DuckDBPyConnection"]:
             try:
                 yield engine
             except duckdb.Error as error:
+                if re.search("No space left on device|max_temp_directory_size", str(error)):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
                 raise ValueError(f"can't merge tables in {folder}: {str(error).splitlines()[0]}") from error

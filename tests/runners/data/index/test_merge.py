@@ -1,7 +1,9 @@
 """Passes over all pairs: the result is the same in one share of the rows as in many."""
 
+import errno
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -123,3 +125,18 @@ def test_values_that_are_no_numbers_are_one_clear_error(tmp_path: Path) -> None:
     other = write(tmp_path, "other", uid=["a"], value=["text"])
     with pytest.raises(ValueError, match=r"^can't merge tables in .*: Conversion Error: .*'text'"):
         list(merge.look_up([own], "uid", [other], "value", tmp_path))
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_an_error_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.random.default_rng(0).integers(0, 2**62, (2, 1_000_000))
+    table = write(tmp_path, "pairs", hash=rows[0], image_hash=rows[1])
+    monkeypatch.setattr(merge, "_MEMORY", "30MB")
+    connect = duckdb.connect
+    monkeypatch.setattr(
+        duckdb, "connect", lambda config: connect(config={**config, "max_temp_directory_size": "1MB"})
+    )
+    with pytest.raises(OSError, match="No space left on device") as error:
+        merge.find_duplicates([table], [], tmp_path / "repeated.parquet")
+    assert error.value.errno == errno.ENOSPC
+    assert not list(tmp_path.glob(".merge-*"))
