@@ -183,6 +183,16 @@ def test_a_table_without_rows_is_refused_with_the_reason(
     assert "has no usable row: it has a header and nothing below" in capsys.readouterr().err
 
 
+def test_rows_longer_than_the_header_are_refused(
+    made_up: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    header, *rows = TABLE.splitlines()
+    (tmp_path / "table.csv").write_text("\n".join([header, *(f"{row},6" for row in rows)]))
+    assert main(made_up) == 2
+    message = "table.csv can't be read: its rows have more values than its header has columns"
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("right", "wrong", "message"),
     [
