@@ -63,10 +63,10 @@ def load_column_map(path: Path) -> ColumnMap:
     error: Column | None = None
     inner = root.section("metric", required=True)
     if inner is not None:
-        metric = inner.take("name", values.metric)
+        metric = inner.take("name", values.metric) or ""  # an error is recorded
         usual = "lower" if is_loss(metric) else "higher"
         better = inner.take("better", OneOf(kind="direction", allowed=tuple(_BETTER)), usual)
-        if is_loss(metric) and _BETTER[better] != "lower":
+        if is_loss(metric) and better == "higher":
             inner.error(f"metric.better: {metric} is a loss, which is better when lower", "better")
         images = _column_or_number(inner, "images") or 0
         error = _column_or_number(inner, READING_ERROR)

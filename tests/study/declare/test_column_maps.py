@@ -1,5 +1,6 @@
 """The shipped column maps read their tables."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -78,6 +79,21 @@ def test_a_wrong_map_names_file_and_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"mine\.yaml:1: .*direction 'up'") as raised:
         load_column_map(path)
     assert "mine.yaml:3: give either from: COLUMN or value: CONSTANT" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        ("name: top1", "metric.name: 'top1' is not <evaluation set>/<metric>"),
+        ("better: higher", "metric.name is missing"),
+        ("name: a/loss, better: up", "metric.better: unknown direction 'up'"),
+    ],
+)
+def test_a_wrong_metric_of_a_map_is_an_error_with_its_line(metric: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"{SHORT}metric: {{{metric}, from: y}}\n")
+    with pytest.raises(ValueError, match=rf"^{re.escape(f'{path}:9: {message}')}[^\n]*$"):
+        load_column_map(path)
 
 
 def test_a_loss_is_better_when_lower(tmp_path: Path) -> None:
