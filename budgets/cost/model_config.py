@@ -97,7 +97,12 @@ _CHOICES: Mapping[str, tuple[object, ...]] = {
     "text_cfg.pool_type": ("argmax", "first", "last", "eos"),
 }
 _SMALLEST_VOCABULARY = 4
-_MAY_BE_ZERO = ("pad_id", "eos_id", "timm_drop")
+_MAY_BE_ZERO = ("pad_id", "eos_id", "timm_drop", "timm_drop_path", "ls_init_value", "init_logit_scale")
+_OPTIONAL: Mapping[str, object] = {
+    "timm_drop_path": 0.0, "ls_init_value": 0.0, "init_logit_scale": 0.0,
+    "act_kwargs": {}, "norm_kwargs": {}, "tokenizer_kwargs": {}, "hf_tokenizer_name": "",
+}  # fmt: skip
+"""A value of the type that a setting has if it is not null."""
 _TIMM_MODELS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     name: (family, model)
     for family, models in (("convnext", convnext.MODELS), ("swin", swin.MODELS), ("mixer", mixer.MODELS))
@@ -233,7 +238,9 @@ def _checked(section: str, given: Mapping[str, Any], defaults: Mapping[str, Any]
             uncounted = f"{section}{key} has no closed form here"
         elif allowed is not None and value not in allowed:
             uncounted = f"{section}{key}: found {value!r}; closed forms: {', '.join(map(repr, allowed))}"
-        elif problem := _problem(value, defaults[key], zero=key in _MAY_BE_ZERO):
+        elif value is None and defaults[key] is None:
+            continue
+        elif problem := _problem(value, _OPTIONAL.get(key, defaults[key]), zero=key in _MAY_BE_ZERO):
             raise ValueError(f"{section}{key}: found {value!r}; allowed: {problem}")
     if uncounted:
         raise NoClosedForm(uncounted)
