@@ -151,6 +151,9 @@ def _read_csv(path: Path) -> pd.DataFrame:
     table = pd.read_csv(path)
     if not isinstance(table.index, pd.RangeIndex):  # pandas took the first values of the rows for it
         raise ValueError("its rows have more values than its header has columns")  # noqa: TRY004 - of a file
+    header = pd.read_csv(path, header=None, nrows=1).iloc[0].dropna()
+    for name in header[header.duplicated()]:  # pandas would read the first as `acc`, the next as `acc.1`
+        raise ValueError(f"its header has two columns '{name}'")
     text = [name for name in table if not is_numeric_dtype(table[name]) or table[name].isna().all()]
     # pandas takes `None` for a missing value, also where it is the name of a strategy.
     return table.assign(**pd.read_csv(path, usecols=text, keep_default_na=False, na_values=[""]))

@@ -183,6 +183,16 @@ def test_a_table_without_rows_is_refused_with_the_reason(
     assert "has no usable row: it has a header and nothing below" in capsys.readouterr().err
 
 
+def test_two_columns_of_one_name_are_refused(
+    made_up: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "table.csv").write_text(
+        TABLE.replace("filtered,n", "filtered,n,acc").replace("00\n", "00,9\n")
+    )
+    assert main(made_up) == 2
+    assert "table.csv can't be read: its header has two columns 'acc'" in capsys.readouterr().err
+
+
 def test_rows_longer_than_the_header_are_refused(
     made_up: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
