@@ -1,6 +1,7 @@
 """``python -m study evaluate``: evaluate any open_clip model on any evaluation sets."""
 
 import csv
+import math
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,7 +90,7 @@ def run(options: Namespace) -> int:
     import torch
 
     from budgets.cost.flops import CONVENTION
-    from budgets.quantity import format_flops
+    from budgets.quantity import format_flops, plural
     from runners.data.build.in_place import open_pool
     from runners.data.evaluation.evaluation_facts import describe_evaluation_set
     from runners.data.evaluation.evaluation_set import is_retrieval
@@ -153,12 +154,12 @@ def run(options: Namespace) -> int:
             "texts": texts,
             "evaluation_flops": flops,
             "convention": CONVENTION,
-            "metrics": metrics,
+            "metrics": {name: None if math.isnan(value) else value for name, value in metrics.items()},
         }
         write_json(options.json, content)
     open_console().print(_table(rows))
     cost = "FLOPs not counted: no closed form for this architecture" if flops is None else format_flops(flops)
-    show(f"{images:,} images and {texts:,} texts encoded once: {cost}")
+    show(f"{plural(images, 'image')} and {plural(texts, 'text')} encoded once: {cost}")
     return 0
 
 

@@ -222,6 +222,19 @@ def test_any_open_clip_checkpoint_is_evaluated_and_written_to_files(user: Path, 
     assert (result["images"], result["texts"], result["precision"]) == (PICTURES, 2 * PICTURES, "fp32")
 
 
+def test_a_set_of_one_image_has_no_standard_errors(user: Path, run: Run) -> None:
+    folder = exported(user, run, "mini-ViT-XXS-8")
+    data = evaluation_set("retrieval", 1)
+    write_evaluation_set(user / "single", EvaluationSet(images=data.images, captions=data.captions))
+    assert "\n1 image and 1 text encoded once: " in run(
+        f"evaluate {folder.name} --sets single --json single.json"
+    )
+    text = (user / "single.json").read_text()
+    assert "NaN" not in text, "which JSON does not have"
+    metrics = json.loads(text)["metrics"]
+    assert (metrics["single/image_to_text_r1"], metrics["single/image_to_text_r1_se"]) == (1, None)
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
