@@ -95,7 +95,10 @@ def _pool_comparisons(draws: CellDraws) -> list[Comparison]:
 
 
 def _fixed(comparison: Comparison) -> dict[str, Any]:
-    """Return what comparisons of one kind share; an epoch's budget is its pairs, so these grow with it."""
+    """Return the fixed parts that comparisons at several budgets share.
+
+    Over one epoch the number of pairs is the budget, so it is not among them.
+    """
     grows = {"budget", "subset_size"} if comparison.held["regime"] == "one-epoch" else {"budget"}
     return {name: value for name, value in comparison.held.items() if name not in grows}
 

@@ -65,11 +65,11 @@ def _text(name: str, value: object) -> str:
 
 
 def at_one_budget(cells: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Return the cells of the budget of one regime at which claims are tested.
+    """Return the cells of one regime at the budget at which claims are tested.
 
-    Under fixed compute that is the largest at which a column has two values to compare. At equal samples the
-    largest may have a few cells alone, many epochs of the largest sets; there it is that with the most cells,
-    of several the largest.
+    Under fixed compute this is the largest budget at which a column has two values to compare. At equal
+    samples it is the budget with the most cells, the largest of several such: the very largest may have only
+    a few cells, many epochs of the largest sets.
     """
     by_budget = cells.groupby("budget")[column]
     fixed = (cells["regime"] == "fixed-compute").any()

@@ -72,7 +72,7 @@ def _curves(data: FigureData) -> Figure:
 
 
 def series_of(data: FigureData) -> list[str]:
-    """Return the series of a figure in their order, without what is there for context."""
+    """Return the series of a figure in their order, without those drawn only for context."""
     context = data.frame["mark"].isin(["other", "reference", "dropped"])
     return list(dict.fromkeys(data.frame.loc[~context, "series"]))
 

@@ -188,7 +188,7 @@ def most_missed(unit: ErrorUnit, errors: Floats) -> Floats:
 
 
 def _near(misses: dict[str, dict[str, float]]) -> list[str]:
-    """Return the laws whose median miss is no misfit, on the curves that all laws can miss."""
+    """Return the laws whose median miss is no more than `most_missed`, over the curves common to all."""
     common = set.intersection(*(set(missed) for missed in misses.values())) if misses else set()
     if not common:
         return []

@@ -20,10 +20,10 @@ from budgets.quantity import plural
 
 
 def best_at_budgets(study: StudyFrames, trials: Trials, draws: CellDraws) -> pd.DataFrame:
-    """Return the table of `frontier.frontier` and `scope.with_scope`, with verdicts as far as the study is.
+    """Return the table of `frontier.frontier` and `scope.with_scope`, with verdicts on unfinished studies.
 
-    While planned configurations or seeds of a winner have no result, or a configuration has lost all of its
-    runs, the winner is not clear.
+    A winner is not clear while planned configurations or seeds of its own have no result, or if a
+    configuration has lost all of its runs.
 
     Args:
         study: Frames of the study.
@@ -31,8 +31,8 @@ def best_at_budgets(study: StudyFrames, trials: Trials, draws: CellDraws) -> pd.
         draws: Cells of these trials.
 
     Returns:
-        Also with ``planned`` and ``grid``, the numbers of configurations planned at each budget, and of
-        those in the grid.
+        That table with two more columns: the number of configurations planned at each budget (``planned``),
+        and the number of those in the grid (``grid``).
     """
     best = frontier(draws)
     if best.empty:

@@ -81,8 +81,8 @@ class Book:
     Attributes:
         open: Trial id → open reservation.
         finished: Trial id → FLOPs of its ``spent`` entry, unless it was reserved again since.
-        charged: Charges that were paid → their training FLOPs.
-        charged_flops: Their training FLOPs.
+        charged: Paid charge → its training FLOPs.
+        charged_flops: Training FLOPs of all paid charges.
         known: Trials that were ever reserved.
         wasted: Trial id → (training FLOPs, evaluation FLOPs) lost; a trial that is paid again starts at 0.
         wasted_flops: Training FLOPs wasted by all trials.

@@ -69,8 +69,9 @@ class Ledger:
     def renew(self, what: str, train_flops: int) -> None:
         """Replace a started trial's open reservation if it differs from the trial's cost.
 
-        It does after a part was released, or if the trial shares another trunk by now. If the study budget
-        has no room for the cost, nothing is reserved, and the trial waits like one that was never started.
+        They differ after a part was released, or if the trial now shares other steps of a trunk. If the study
+        budget has no room for the cost, nothing is reserved, and the trial waits like one that was never
+        started.
         """
         held = self.book.open.get(what)
         if held is None or (held.reserved == train_flops and not held.released):

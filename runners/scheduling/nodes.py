@@ -43,7 +43,10 @@ class Nodes:
         self._dead.update(nodes)
 
     def refused(self, who: str) -> None:
-        """Count against the node of ``who`` that it found no usable device; of several, any may lack it."""
+        """Count against its node that ``who`` found no usable device.
+
+        A trial on several nodes counts against none, because any of them may be the one without it.
+        """
         nodes = self._taken[who][0]
         if len(nodes) == 1:
             self._refused.update(nodes)

@@ -121,7 +121,7 @@ class Watch:
             raise Left(f"{asked_by} after {done} of {self._trial.steps} steps")
 
     def before_evaluation(self) -> None:
-        """Write a last checkpoint if there was one before, and count the evaluation."""
+        """Write a last checkpoint if the trial has written one before, and count the evaluation."""
         # A run too short for a checkpoint is cheaper to repeat than to save.
         self._checkpoints.settle()
         if 0 < self._checkpoints.step < self._trial.steps:
@@ -143,7 +143,7 @@ class Watch:
             patiently(write, patience_s=_PATIENCE_S, hurry=lambda: bool(self._notice.by))
 
     def _sync_meter(self) -> None:
-        """Flush the meter; before a state is written, so that a power cut leaves no older meter beside it."""
+        """Flush the meter; called before a state is written, so that a power cut leaves no older meter."""
         with suppress(OSError):  # the state then has the count as well
             self._meter.sync()
         self._synced_at = time.monotonic()

@@ -120,7 +120,7 @@ class Round(Execution):
         return self.result
 
     def resume(self, todo: Agenda) -> None:
-        """Take over the results of earlier runs, and what an earlier declaration's trials don't need yet."""
+        """Take over the results of earlier runs; return what trials of an earlier declaration reserved."""
         super().resume(todo)
         if not self._tuning.waiting:
             return

@@ -283,7 +283,7 @@ def _price(declaration: Declaration, plan: Plan, cost: Price) -> Iterator[str]:
 
 
 def _whole(plan: Plan) -> str:
-    """Return the condition of what the whole grid costs, if the study budget is smaller."""
+    """Return the condition for a price of the whole grid; empty unless the study may cost less."""
     return "" if plan.most_flops >= plan.train_flops else ", if the whole grid ran"
 
 

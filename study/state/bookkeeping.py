@@ -66,7 +66,7 @@ def has_begun(folder: Path) -> bool:
 def unbooked_flops(folder: Path, book: Book) -> int:
     """Return the training FLOPs of a trial that a run began and has booked neither as spent nor as wasted.
 
-    All that its reservation holds if its meter can't be read, or is older than what is booked as wasted.
+    If its meter can't be read, or is older than what is booked as wasted, this is its whole reservation.
     """
     held, count = book.open[folder.name].left, read_meter(folder)
     if count is None:
@@ -180,6 +180,6 @@ class Bookkeeper:
 
 
 def _is_lost(folder: Path) -> bool:
-    """Return whether an unreadable meter has lost a count; an empty one of a trial without work has not."""
+    """Return whether an unreadable meter held a count; an empty one, of a trial without work, did not."""
     meter = folder / METER
     return has_begun(folder) or (meter.exists() and meter.stat().st_size > 0)

@@ -19,8 +19,9 @@ from study.state.study import Study
 def require_room(study: Study, plan: Plan) -> None:
     """Refuse a plan that the ledger leaves no room for, as after a change of the declaration.
 
-    Work of the plan's own trials that crashes lost counts against its charges alone: trials without room are
-    left out one by one. An adaptive design stays within what is left, but not its charges.
+    Work that crashes of the plan's own trials lost is no reason to refuse it, unless its charges no longer
+    fit: a run leaves out the trials without room one by one. Of an adaptive study only the charges and the
+    paid trials are counted, because its design chooses further trials within what is left.
 
     Raises:
         ValueError: There is no room; or the ledger can't be read.
@@ -62,7 +63,7 @@ def require_room(study: Study, plan: Plan) -> None:
 
 
 def _may_be_of(rows: Sequence[Mapping[str, object]], folder: Path) -> bool:
-    """Return whether a trial that ended has one of some cells and seeds; True if its own are unknown."""
+    """Return whether the trial in a folder has one of some cells and seeds; True without a result."""
     outcome = read_outcome(folder)
     return outcome is None or any(
         # A missing level is NaN, which equals nothing.

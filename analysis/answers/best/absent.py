@@ -73,7 +73,7 @@ def cells_of(draws: CellDraws, configuration: Mapping[str, object]) -> Indices:
 
 
 def _near(draws: CellDraws, cost: Floats, positions: Indices, between: list[Indices]) -> list[str]:
-    """Return the configurations between whose levels this one lies and that may be the best here."""
+    """Return the configurations run at levels below and above this one that may be the best here."""
     if not between:
         return []
     cells = np.concatenate(between)

@@ -117,7 +117,7 @@ def _at(regime: str, flops: float, *, named: bool) -> str:
 
 
 def _only_for_less(here: CellDraws, choice: Choice, names: list[str]) -> dict[str, str]:
-    """Return the verdict if others lack runs at this compute or below, or have one below it alone."""
+    """Return columns that replace the choice's, if others have no run at this compute or one cheaper run."""
     if choice.runner_up is None:
         return {"reason": "no other configuration was run at this compute or below"}
     short = [name for name, is_short in zip(names, here.cells["short"], strict=True) if is_short]

@@ -90,9 +90,9 @@ def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
         flops: Training FLOPs of one trial.
         pairs: Pairs in the pool before filtering; the top 20 % are a fifth of them.
         limit: Largest factor of extrapolation.
-        plan: Plan from ``missing.with_budgets``, with ``chosen``, False for what an adaptive design left out:
-            while configurations that bear on the answer, or seeds of the best that were chosen, have no
-            result, nothing is clear. By default all that was planned has ended.
+        plan: Plan from ``missing.with_budgets``, with a column ``chosen``, False for trials that an adaptive
+            design left out. Nothing is clear while configurations that bear on the answer, or chosen seeds of
+            the best one, have no result. By default all planned trials have ended.
         lost: Cells from ``missing.lost_cells``: a configuration is not recommended at a compute at which, or
             on the way to which, all of its runs were lost. By default there are none.
         measured: The same cells with the draws of the report, which decide where all candidates were

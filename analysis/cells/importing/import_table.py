@@ -213,7 +213,10 @@ def _check_loss(value: Floats, table: pd.DataFrame, how: ColumnMap) -> None:
 
 
 def _check_known(what: str, numbers: Floats, value: Floats, table: pd.DataFrame, *, least: int) -> None:
-    """Check a number that each row with a value must have: one row without it would take it from all."""
+    """Check a number that every row with a value must have.
+
+    A single row without it would make it unknown for all of them.
+    """
     wrong = np.flatnonzero(np.isfinite(value) & ~(np.isfinite(numbers) & (numbers >= least)))
     if len(wrong):
         row, found = table.index[wrong[0]] + 1, numbers[wrong[0]]

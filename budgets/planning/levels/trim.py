@@ -26,7 +26,7 @@ class Trimmed:
     Attributes:
         kept: The trials that fit, in the given order.
         dropped: The other trials.
-        saved_flops: Training FLOPs that this saves; those of steps that dropped trials shared are not.
+        saved_flops: Training FLOPs that this saves, without those of steps that kept trials need as well.
         whole_levels: Levels that were dropped entirely.
     """
 

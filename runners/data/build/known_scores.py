@@ -27,7 +27,7 @@ from runners.data.pool.shards import facts_of, image_kind, score_of
 from runners.host.workers import Report, Workers
 
 OF_PAIR = ("width", "height", "tokens", "caption")
-"""What an expression can use of each pair besides its scores and subsets."""
+"""Facts of each pair that an expression can use besides its scores and subsets."""
 
 
 def expression_scores(pool: Pool, text: str, metadata: Path | None = None) -> Iterator[NDArray[np.float32]]:

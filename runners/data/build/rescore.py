@@ -214,7 +214,7 @@ def rewrite_shards(pool: Pool, *, workers: Workers, report: Report) -> Pool:
     """Rewrite a pool's shards in the order of its bins; all new shards replace the old ones at the end.
 
     Raises:
-        ValueError: As ``require_rewritable``; or what is read from the shards now are not the pool's pairs.
+        ValueError: As ``require_rewritable``; or the shards no longer hold exactly the pool's pairs.
     """
     require_rewritable(pool)
     path, new = pool.path, pool.path.with_name(f".{pool.path.name}.rewritten")

@@ -78,7 +78,7 @@ def check_free(path: Path, how: Build) -> None:
 
 
 def delete_leftovers(path: Path, how: Build) -> None:
-    """Delete the working folder of a build that was killed when all but that was done."""
+    """Delete the working folder that a build left if it was killed after its last other step."""
     if not how.in_place and not how.to and (path.parent / work_of(path)).is_dir():
         shared = SharedFolder(path=path.parent)
         with locked(shared.file(f"{work_of(path)}lock"), wait_s=0) as held:

@@ -145,7 +145,7 @@ def objects_at(what: str, url: str) -> Mapping[str, tuple[int, str]]:
 
 
 def fetched(path: Path, url: str, name: str) -> Path:
-    """Return a file of a pool's index; from below the URL, if the folder lacks it and there is one.
+    """Return a file of a pool's index; fetch it from the pool's URL, if any, where the folder lacks it.
 
     Raises:
         OSError: The file is nowhere, or the place is still unreachable after ten minutes.

@@ -181,7 +181,7 @@ def entry_of(  # noqa: PLR0913 - what is known about a pair, and options
     score_field: str,
     inspect: Inspect | None,
 ) -> PairEntry | str:
-    """Describe a pair by its image (offset and bytes), caption and other fields, or return why it is none."""
+    """Describe a pair by its image (offset, bytes), caption and other fields, or return why it is not one."""
     if isinstance(caption, bool) or not isinstance(caption, str | int | float | None):
         return "caption is not text"
     text = "" if caption is None else " ".join(str(caption).split())

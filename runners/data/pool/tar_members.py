@@ -88,7 +88,7 @@ def members_of(path: Path) -> Iterator[Member | Gap]:
 
 
 def _readable(file: IO[bytes], at: int, size: int) -> Iterator[tuple[Member, int] | str]:
-    """Yield each member with the offset of the next header; the name of one whose content is not there."""
+    """Yield each member with the offset of the next header; end with the name of one that is not whole."""
     file.seek(at)
     try:
         tar = tarfile.TarFile(fileobj=file)

@@ -32,7 +32,7 @@ from runners.trials.records.trial_files import (
 )
 
 Notes = Mapping[str, Any]
-"""What a trial keeps beside the learner's state, by name: numbers, texts, lists and mappings."""
+"""Facts that a trial keeps beside the learner's state, by name: numbers, texts, lists, mappings."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -85,7 +85,7 @@ def _runs(job: TrialJob, folder: Path, seconds: float, warm_steps: int, fewest_s
 
 
 def _fitting(outcome: Outcome | None, job: TrialJob, seconds: float) -> int:
-    """Return the number of a trial's steps that fit into some seconds, by rank 0's outcome of others."""
+    """Return the number of a trial's steps that fit into some seconds, by rank 0's last measurement."""
     assert outcome is not None, "called on rank 0"
     return min(int(outcome.timing["samples_per_s"] * seconds / job.trial.batch_size), job.trial.steps)
 

@@ -12,12 +12,12 @@ from study.state.study import Study
 
 
 def with_kept_trunks(study: Study, plan: Plan) -> Plan:
-    """Return the plan with the steps that trials share in fact.
+    """Return the plan with the steps that trials share in fact, which the declaration alone does not show.
 
     A milestone is removed when the next longer trial of its trunk has reached its own. So a trial that is
-    declared later, between two that have ended, trains all of its steps; and a trial that has paid for more
-    steps, before one was declared between it and its trunk, has paid what the ledger says. So has one that
-    continued from a trial which is no longer declared.
+    declared later, between two that have ended, trains all of its steps. A trial that has been paid keeps the
+    cost in the ledger: it may have continued from a shorter trial than the plan now has before it, or from
+    one that is no longer declared.
     """
     if not any(trial.milestone_step for trial in plan.trials):
         return plan
@@ -56,15 +56,15 @@ def with_kept_trunks(study: Study, plan: Plan) -> Plan:
 
 
 def _as_paid(trial: Trial, shorter: Iterable[Trial], flops: int) -> Trial:
-    """Return a trial that continues from the trial that it did, by what it paid."""
+    """Return a trial with the shorter trial that it continued from, found by the FLOPs that were paid."""
     return next((each for each in _choices(trial, shorter) if each.paid_flops == flops), trial)
 
 
 def _from_undeclared(study: Study, trial: Trial, flops: int) -> Trial:
-    """Return a trial that continues from one that is not declared, by what it paid.
+    """Return a trial that continued from one that is no longer declared, if the paid FLOPs show that.
 
-    The steps that it shared must be behind its result or checkpoint: one that ended early, or whose
-    reservation was rebuilt from its meter, paid less for another reason.
+    Its result or checkpoint must lie beyond the shared steps. A trial that ended early, or whose reservation
+    was rebuilt from its meter, was paid less for another reason.
     """
     folder = study.trial_folder(trial.trial_id)
     outcome = read_outcome(folder)

@@ -126,7 +126,7 @@ def _wide(plan: Plan, cluster: Cluster | None) -> Iterator[str]:
 
 
 def _metrics(metric: str, declaration: Declaration, evaluation: EvaluationFacts) -> tuple[str, ...]:
-    """Return the metrics that a metric must be among: of a described pool, all that its set may have."""
+    """Return the allowed metrics: those of the sets; for a described pool, all that a set may have."""
     if declaration.described:
         return tuple(f"{metric.partition('/')[0]}/{name}" for name in METRICS)
     return evaluation.metrics
