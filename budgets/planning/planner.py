@@ -181,8 +181,8 @@ def _shared_seeds(trials: Sequence[Trial], tuning: TuningPlan | None) -> Iterato
     tuned = () if tuning is None else tuning.trials
     if shared := {trial.seed for trial in trials} & {trial.seed for trial in tuned}:
         yield (
-            f"tuning.seeds and the grid share {', '.join(map(str, sorted(shared)))}: what a lucky seed gains "
-            "may be taken for the worth of a value"
+            f"tuning.seeds and the grid share {', '.join(map(str, sorted(shared)))}: a value may win by "
+            "a lucky seed that the grid then uses again; declare other tuning.seeds"
         )
 
 

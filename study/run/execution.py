@@ -234,8 +234,8 @@ class Execution(Books):
                 case EndBranches(trial=trial_id, branches=branches):
                     self.end_branches(trial_id, branches)
                 case LeaveOut(node=node):
-                    why = f"node {node} has no usable GPU, as trials found in a row"
-                    self.site.leave_out(node, why, "it is not used any more")
+                    why = f"node {node} has no usable GPU, as consecutive trials found"
+                    self.site.leave_out(node, why, "it is no longer used")
 
     def _start(self, trial_id: str, nodes: tuple[str, ...], backend: Backend) -> None:
         trial = self.trials[trial_id]

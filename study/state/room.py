@@ -54,7 +54,7 @@ def require_room(study: Study, plan: Plan) -> None:
             others += unbooked_flops(study.trial_folder(what), book)
     charges = sum(charge.train_flops for charge in unpaid(book, plan))
     if others + needed > cap or (charges and book.spent_flops + charges > cap):
-        besides = f", and {format_flops(others)} in {study.ledger} are not for it" if others else ""
+        besides = f", and {study.ledger} has {format_flops(others)} of other trials" if others else ""
         lost = "" if others + needed > cap else f"; crashes lost {format_flops(book.wasted_flops)}"
         raise ValueError(
             f"this declaration needs {format_flops(needed)}{besides}{lost}: more than the study budget of "

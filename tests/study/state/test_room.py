@@ -49,13 +49,13 @@ def test_charges_and_losses_of_an_earlier_declaration_count(planned: tuple[Study
     scored = replace(plan, charges=(charge("scorer, for new", TERA),))
     needed = format_flops(TERA + plan.train_flops)
     with pytest.raises(
-        ValueError, match=f"needs {needed}, and 9 TFLOP in .*ledger.jsonl are not for it: more"
+        ValueError, match=f"needs {needed}, and .*ledger.jsonl has 9 TFLOP of other trials: more"
     ):
         require_room(study, scored)
     adaptive = replace(study.declaration, design=replace(study.declaration.design, adaptive=True))
     require_room(replace(study, declaration=adaptive), scored)
     with pytest.raises(
-        ValueError, match=r"not for it: more than the study budget of 10 TFLOP\. Give a changed"
+        ValueError, match=r"of other trials: more than the study budget of 10 TFLOP\. Give a changed"
     ):
         require_room(replace(study, declaration=adaptive), replace(plan, charges=(charge("new", TERA + 1),)))
     with pytest.raises(
@@ -81,14 +81,14 @@ def test_a_grid_that_waits_for_its_tuning_may_contain_what_has_ended(planned: tu
     assert not list(lost_checkpoints(study, tuned, study.book()))
     with pytest.raises(ValueError, match="more than the study budget"):
         require_room(study, replace(tuned, study_flops=plan.train_flops - 1))
-    with pytest.raises(ValueError, match="are not for it: more than the study budget"):
+    with pytest.raises(ValueError, match="of other trials: more than the study budget"):
         require_room(study, replace(tuned, tuning=replace(tuning, waiting=())))
     assert len(list(lost_checkpoints(study, plan, study.book()))) == 1
 
     ended = study.trial_folder(f"tuned {grid[0].trial_id}")
     ended.mkdir(parents=True)
     (ended / "curve.parquet").touch()
-    refused = pytest.raises(ValueError, match="are not for it: more than the study")
+    refused = pytest.raises(ValueError, match="of other trials: more than the study")
     for strategy, expected in ((grid[0].cell.strategy, nullcontext()), ("flip-50", refused)):
         row = plan_row(replace(grid[0], cell=replace(grid[0].cell, strategy=strategy)))
         row |= {"trial": ended.name, "status": "finished", "reason": ""}
@@ -128,12 +128,12 @@ def test_work_of_an_interrupted_trial_that_is_not_declared_any_more_counts(
     Meter(folder).add(train_flops=10 * TERA - plan.train_flops)
     require_room(study, plan)
     Meter(folder).add(train_flops=TERA)
-    with pytest.raises(ValueError, match="are not for it: more than the study budget of 10 TFLOP"):
+    with pytest.raises(ValueError, match="of other trials: more than the study budget of 10 TFLOP"):
         require_room(study, plan)
     ledger.waste("interrupted", TERA)
-    with pytest.raises(ValueError, match="are not for it: more than the study budget of 10 TFLOP"):
+    with pytest.raises(ValueError, match="of other trials: more than the study budget of 10 TFLOP"):
         require_room(study, plan)
-    with pytest.raises(ValueError, match=r"1 TFLOP in .* are not for it"):  # the rest may be the grid's
+    with pytest.raises(ValueError, match=r"has 1 TFLOP of other trials"):  # the rest may be the grid's
         require_room(study, replace(plan, tuning=waiting_tuning(), study_flops=plan.train_flops))
 
 
