@@ -162,7 +162,7 @@ def test_run_and_dry_run_are_refused_before_anything_is_written(pool: Path, tmp_
     before = sorted(folder.iterdir())
     for command in ("run", "run --dry-run"):
         said = run(f"{command} {declaration} --results {tmp_path} --backend local", code=2)
-        assert "10 TFLOP in" in said
+        assert "has 10 TFLOP of other trials" in said
         assert "more than the study budget of 10 TFLOP" in said
     assert sorted(folder.iterdir()) == before
 
