@@ -1,4 +1,4 @@
-"""A declaration with every key, for tests to modify."""
+"""Declarations that together have every key; tests modify the first one."""
 
 import copy
 from pathlib import Path
@@ -55,12 +55,92 @@ loggers: [tensorboard, wandb]
 design: {adaptive: true, best: [300 GFLOP], indifference: 2%, forecast: 3 TFLOP, width: 1%, confidence: 95%}
 """
 
+MIXED = """
+study: mixed
+pools:
+  web: pools/web
+  icons: {embedded: {pairs: 4k, seed: 3}}
+mixtures:
+  union: {web: {quality: top20}, icons: {pairs: 1k}}
+  half: {web: 0.5, icons: {weight: 0.5}}
+budget: {levels: [100 GFLOP]}
+grid:
+  - {architectures: [mini-ViT-XXS-8], mixtures: [half], sizes: [2k, all]}
+  - {architectures: [mini-ViT-XS-8]}
+exclude:
+  - {mixtures: [union], architectures: [mini-ViT-XS-8]}
+training: {lr_peak: {mini-ViT-XXS-8: 2e-3, mini-ViT-XS-8: 1e-3}}
+"""
+
+SPREAD = """
+study: spread
+pool: {embedded: {pairs: 8k, seed: 3}}
+storage: /nfs/x
+budget: {study: 50 TFLOP, ladder: {levels: 3, ratio: 3.16}}
+grid:
+  - {architectures: [mini-ViT-XXS-8, mini-ViT-XS-8]}
+training:
+  preset: paper
+  batch_size: 64
+  lr_rule: sqrt
+  optimizer: adafactor
+  schedule: constant-with-cooldown
+  cooldown: 15%
+  accumulation: 4
+  ema: 0.999
+  unmasked_tail: 2%
+  embedding_decay: true
+  randaugment: 50%
+  slip_views: small
+  gradient_checkpointing: true
+  compile: true
+  diverged_after: 30%
+limits: {damage: 1%}
+resources:
+  cpus: 2
+  ranks: 2
+  nodes: 2
+  custom: {disk: 1}
+  backoff: 10 s
+  checkpoint_steps: 500
+  loader_memory: 1 GiB
+  wait: 10 min
+tuning:
+  {share: 10%, check: 5%, fields: {lr_peak: [1e-3, 2e-3]}, sizes: [mini-ViT-XXS-8, mini-ViT-XS-8]}
+"""
+
+CHOSEN = """
+study: chosen
+pool: {path: web}
+catalogue: nets
+evaluation: {imagenet: {path: sets/imagenet, probe: true}}
+metric: imagenet/top1
+budget: {levels: [100 GFLOP, 300 GFLOP], study: 50 TFLOP}
+grid:
+  - {architectures: [mini-ViT-XXS-8, mine]}
+training:
+  lr_peak: {mini-ViT-XXS-8: 2e-3, mine: 1e-3}
+  rules:
+    - {architectures: mine, strategies: clip, levels: 300 GFLOP, batch_size: 128, lr_peak: 5e-4}
+resources:
+  auto: true
+  hours_factor: 1.25
+  rules:
+    - {architectures: mine, strategies: clip, levels: 300 GFLOP, cpus: 4, gpus: 4, nodes: 2}
+    - {architectures: mini-ViT-XXS-8, accumulation: 4, gradient_checkpointing: true}
+cluster: {device: h100, count: 64, node_gpus: 8, node_cpus: 192, scaling: 95%}
+tuning: {share: 10%, fields: {lr_peak: [1e-3, 2e-3]}, levels: [100 GFLOP, 300 GFLOP]}
+"""
+
+DECLARATIONS = (FULL, MIXED, SPREAD, CHOSEN)
+"""Paths are relative; `CHOSEN` needs a folder ``nets`` with ``mine.json``."""
+
 
 _CONTENT: dict[str, object] = yaml.load(FULL, Loader=yaml.BaseLoader)  # noqa: S506 - reads texts alone
 
 
 def full() -> dict[str, object]:
-    """Return a copy of the declaration as plain data, every value as text."""
+    """Return a copy of `FULL` as plain data, every value as text."""
     return copy.deepcopy(_CONTENT)
 
 
@@ -72,8 +152,8 @@ def write(folder: Path, text: str) -> Path:
 
 
 def changed(old: str, new: str) -> str:
-    """Return the declaration with a text replaced that stands once in it."""
-    assert FULL.count(old) == 1, f"'{old}' stands once in the declaration"
+    """Return `FULL` with a text replaced, which must occur once in it."""
+    assert FULL.count(old) == 1, f"'{old}' must occur once in the declaration"
     return FULL.replace(old, new)
 
 

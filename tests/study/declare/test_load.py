@@ -16,10 +16,20 @@ from study.declare.yaml_reader import DeclarationError
 from study.state.planning.plan_study import plan_study
 from tests.root import ROOT
 from tests.study.conftest import study_in
-from tests.study.declared import FULL, changed, problems, write
+from tests.study.declared import DECLARATIONS, FULL, changed, problems, write
 
 
-def test_every_key_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", DECLARATIONS)
+def test_every_key_is_read_and_written_back(tmp_path: Path, text: str) -> None:
+    (tmp_path / "nets").mkdir()
+    config = ROOT / "budgets/cost/catalogue/mini-ViT-XS-8.json"
+    shutil.copy(config, tmp_path / "nets" / "mine.json")
+    declaration = load_declaration(write(tmp_path, text))
+
+    assert load_declaration(write(tmp_path, dump_declaration(declaration))) == declaration
+
+
+def test_values_are_read_in_their_units(tmp_path: Path) -> None:
     declaration = load_declaration(write(tmp_path, FULL))
 
     assert declaration.pool == DescribedPool(name="described", pairs=100_000, scored=True)
@@ -34,7 +44,6 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert declaration.resources.checkpoint_s == 120
     assert declaration.cluster is not None
     assert (declaration.cluster.device, declaration.cluster.utilisation) == ("h100-sxm", (0.2, 0.5))
-    assert load_declaration(write(tmp_path, dump_declaration(declaration))) == declaration
 
 
 def test_a_ladder_is_read_instead_of_levels(tmp_path: Path) -> None:

@@ -10,24 +10,7 @@ from budgets.planning.facts import MixtureFacts, PoolFacts
 from study.declare.dump import dump_declaration
 from study.declare.load import load_declaration
 from tests.root import ROOT
-from tests.study.declared import problems, write
-
-MIXED = """
-study: mixed
-pools:
-  web: pools/web
-  icons: {embedded: {pairs: 4k, seed: 3}}
-mixtures:
-  union: {web: {quality: top20}, icons: {pairs: 1k}}
-  half: {web: 0.5, icons: {weight: 0.5}}
-budget: {levels: [100 GFLOP]}
-grid:
-  - {architectures: [mini-ViT-XXS-8], mixtures: [half], sizes: [2k, all]}
-  - {architectures: [mini-ViT-XS-8]}
-exclude:
-  - {mixtures: [union], architectures: [mini-ViT-XS-8]}
-training: {lr_peak: {mini-ViT-XXS-8: 2e-3, mini-ViT-XS-8: 1e-3}}
-"""
+from tests.study.declared import MIXED, problems, write
 
 
 def test_pools_and_mixtures_are_read_and_written_back(tmp_path: Path) -> None:
