@@ -102,7 +102,7 @@ def test_one_seed_decides_no_trade() -> None:
     assert np.isnan(found.slope_low)
 
 
-def test_mixtures_are_no_fractions_of_a_pool() -> None:
+def test_mixtures_are_not_fractions_of_a_pool() -> None:
     alone = pools(8192, turn=0.3)
     mixed = alone[alone["quality"] == "all"].assign(quality="mixture:half", **{"held-out/top1": 0.99})
     mixed = mixed.assign(trial=mixed["trial"] + "-mixed")

@@ -244,7 +244,7 @@ def test_in_one_epoch_a_pool_a_little_smaller_than_a_measured_one_is_read_like_i
     assert errors[1].min() == pytest.approx(errors[2].min(), abs=0.003)
 
 
-def test_configurations_of_two_regimes_are_told_apart() -> None:
+def test_configurations_of_two_regimes_are_distinguished() -> None:
     results = crossing()
     again = results.assign(regime="equal-samples", level_flops=np.nan, trial=results["trial"] + "-again")
     found = recommended(pd.concat([results, again], ignore_index=True), 1e13)

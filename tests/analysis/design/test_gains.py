@@ -58,7 +58,7 @@ def test_run_that_cannot_unseat_the_leader_lowers_the_doubt_about_it() -> None:
     assert (found < 0.01).all()
 
 
-def test_forecast_gains_the_share_of_variance_that_a_run_tells() -> None:
+def test_forecast_gains_the_share_of_variance_that_a_run_removes() -> None:
     values = normal((0.3, 0.02))
 
     found = forecast_gains(

@@ -61,7 +61,7 @@ def test_law_with_fixed_height_and_exponent_is_a_power_law() -> None:
     assert PRIOR.shape == (2, len(theta))
 
 
-def test_plan_takes_what_tells_most_within_the_room() -> None:
+def test_plan_takes_the_most_informative_runs_within_the_room() -> None:
     # The target has variance 1 and correlates with three places by .9, .3 and 0; a run has no noise.
     covariance = np.eye(4)
     covariance[3, :3] = covariance[:3, 3] = [0.9, 0.3, 0.0]

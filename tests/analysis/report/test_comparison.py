@@ -102,7 +102,7 @@ def test_a_study_with_a_second_regime_is_compared_at_the_shared_budgets(frames: 
     assert set(answers.frame["Change"]) == {"same"}
 
 
-def test_a_leader_that_is_undecided_is_no_change() -> None:
+def test_an_undecided_leader_does_not_count_as_a_change() -> None:
     def of_seeds(name: str, seeds: int, small: float, large: float) -> StudyFrames:
         rows = [
             trial_row((8192, "all", architecture, "clip"), 2e11, seed, error + 0.001 * seed)

@@ -27,7 +27,7 @@ def test_a_reader_says_and_checks_its_bounds() -> None:
         values.positive_share("0%")
 
 
-def test_a_word_stands_for_a_value_in_both_directions() -> None:
+def test_a_word_is_read_as_its_value_and_the_value_written_as_the_word() -> None:
     assert (values.norm_or_off("off"), values.decay_or_off("off"), values.pairs_or_all("all")) == (
         None,
         0.0,
@@ -54,7 +54,7 @@ def test_a_fields_type_says_the_form_of_its_key() -> None:
     assert [key.form for key in keys(Training) if key.field == "recipe"] == ["inline"]
 
 
-def test_a_unit_of_a_field_is_no_part_of_its_key() -> None:
+def test_the_unit_of_a_field_is_not_part_of_its_key() -> None:
     assert {key.field: key.name for key in keys(Resources)}["backoff_s"] == "backoff"
     assert {key.field: key.name for key in keys(Budget)}["study_flops"] == "study"
     assert {key.field: key.name for key in keys(Declaration)}["name"] == "study"

@@ -34,7 +34,7 @@ def test_trial_id_depends_on_recipe_but_not_on_costs() -> None:
     assert dataclasses.replace(trial, seed=7).trial_id != trial.trial_id
 
 
-def test_what_changes_a_trial_by_rounding_alone_is_no_part_of_its_id() -> None:
+def test_settings_that_change_a_trial_by_rounding_alone_are_not_part_of_its_id() -> None:
     architectures = (*LADDER, "mini-ConvNeXt", "mini-RN")
     rates = dict.fromkeys(architectures, 1e-3)
 

@@ -70,7 +70,7 @@ def test_an_invalid_mixture_is_refused_with_its_line(tmp_path: Path, old: str, n
     assert "\n".join(problems(tmp_path, MIXED.replace(old, new))).startswith(said)
 
 
-def test_a_study_without_pool_is_told_what_to_declare(tmp_path: Path) -> None:
+def test_the_error_of_a_study_without_pool_says_what_to_declare(tmp_path: Path) -> None:
     start, end = MIXED.lstrip().split("mixtures:\n")[0], MIXED[MIXED.index("budget:") :]
     end = end.replace("mixtures: [half], ", "").replace("mixtures: [union], ", "")
     assert problems(tmp_path, start + end) == [

@@ -87,7 +87,7 @@ def test_a_file_of_another_shape_is_one_error(tmp_path: Path, text: str, message
     assert problems(tmp_path, text) == [message]
 
 
-def test_a_file_that_is_no_declaration_is_refused_by_its_size(tmp_path: Path) -> None:
+def test_a_file_too_large_for_a_declaration_is_refused(tmp_path: Path) -> None:
     (found,) = problems(tmp_path, FULL + "#" * 4_000_000)
     assert found.endswith("larger than 4 MB, the limit for a declaration")
 

@@ -136,7 +136,7 @@ def test_levels_added_above_cost_what_they_add_and_a_lost_milestone_is_waste(
     assert metered(folder) == sum(book.values())
 
 
-def test_a_level_between_two_that_have_ended_costs_all_of_its_steps_and_is_no_waste(
+def test_a_level_between_two_that_have_ended_costs_all_of_its_steps_and_wastes_none(
     pool: Path, tmp_path: Path, run: Run, alone: pd.DataFrame
 ) -> None:
     first, _, last = LEVELS.split(", ")

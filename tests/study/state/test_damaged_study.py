@@ -139,7 +139,7 @@ def test_a_repair_keeps_a_checkpoint_that_the_grid_of_a_waiting_tuning_may_need(
     assert study.book().wasted[interrupted.name][0] == meter.train_flops
 
 
-def test_a_rebuilt_ledger_keeps_what_only_lines_tell(copy: Path, run: Run) -> None:
+def test_a_rebuilt_ledger_keeps_facts_that_only_its_old_lines_hold(copy: Path, run: Run) -> None:
     path, (again, gone) = copy / "tiny" / "ledger.jsonl", trials(copy)
     shutil.rmtree(again)
     run(words(copy, "--pay-again"))

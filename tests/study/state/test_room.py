@@ -116,7 +116,7 @@ def test_losses_of_the_plans_own_trials_do_not_refuse_it(planned: tuple[Study, P
     require_room(study, plan)
 
 
-def test_work_of_an_interrupted_trial_that_is_not_declared_any_more_counts(
+def test_work_of_an_interrupted_trial_that_is_no_longer_declared_counts(
     planned: tuple[Study, Plan],
 ) -> None:
     study, plan = planned
@@ -167,7 +167,7 @@ def test_run_and_dry_run_are_refused_before_anything_is_written(pool: Path, tmp_
     assert sorted(folder.iterdir()) == before
 
 
-def test_a_dry_run_tells_what_will_be_charged_and_given_up(planned: tuple[Study, Plan]) -> None:
+def test_a_dry_run_lists_charges_and_the_work_that_a_run_gives_up(planned: tuple[Study, Plan]) -> None:
     study, plan = planned
     scored = replace(plan, charges=(charge("quality scorer", 3 * TERA),))
     lines = list(agenda_lines(study, scored, agenda(study, scored)))

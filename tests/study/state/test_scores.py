@@ -153,7 +153,7 @@ def test_a_score_is_computed_from_others_and_named(scored: Pool, tmp_path: Path,
     assert (column(Pool.open(scored.path), "score:wide") == 2 * column(scored, "width")).all()
 
 
-def test_status_tells_of_a_ranking_that_has_changed_since_the_last_run(
+def test_status_reports_a_ranking_that_has_changed_since_the_last_run(
     scored: Pool, tmp_path: Path, run: Run
 ) -> None:
     words = f"{write_declaration(tmp_path, scored.path)} --results {tmp_path}"

@@ -65,7 +65,7 @@ def test_cells_lost_to_the_epochs_cap_do_not_raise_the_ladder() -> None:
     assert any("max_epochs" in item.reason for item in capped.left_out)
 
 
-def test_ladder_ends_where_every_cell_exceeds_the_epochs_cap_and_tells_what_stays_unspent() -> None:
+def test_ladder_ends_where_every_cell_exceeds_the_epochs_cap_and_says_how_much_stays_unspent() -> None:
     def few_pairs(*architectures: str) -> Plan:
         block = GridBlock(architectures=architectures)
         return plan_of(declare(block, levels=(), study_flops=200_000 * GFLOP), pairs=1_024)

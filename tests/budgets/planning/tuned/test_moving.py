@@ -166,7 +166,7 @@ def tuned_and_checked(declaration: Declaration, best: Callable[[Trial], float]) 
         (1e-4, "training diverged at the tuned rate 0.002 and both neighbours"),
     ],
 )
-def test_check_says_where_the_tuned_rate_is_not_the_best_any_more(best_at_top: float, said: str) -> None:
+def test_check_says_where_the_tuned_rate_is_no_longer_the_best(best_at_top: float, said: str) -> None:
     plan = tuned_and_checked(
         declared(check=0.1), lambda trial: 2e-3 if trial.cell.level_flops == LEVELS[0] else best_at_top
     )

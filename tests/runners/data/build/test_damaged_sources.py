@@ -191,7 +191,7 @@ def test_json_too_deep_or_with_a_huge_number_costs_no_pair(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("error", [RuntimeError, NotImplementedError, MemoryError, struct.error, IndexError])
-def test_whatever_a_decoder_raises_the_next_pair_stands_in(
+def test_the_next_pair_replaces_one_whose_decoder_raises_any_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     pool = write_pool(tmp_path / "p", TrainingPairs(seed=1, count=6), None)

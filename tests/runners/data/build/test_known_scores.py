@@ -69,7 +69,7 @@ def test_metadata_by_a_repeated_key_or_of_booleans_scores_no_pair(tmp_path: Path
         metadata_scores(pool, "mine", tmp_path / "m.parquet")
 
 
-def test_a_computed_score_whose_input_was_replaced_no_longer_stands_for_its_expression(
+def test_a_computed_score_whose_input_was_replaced_is_no_longer_found_by_its_expression(
     tmp_path: Path,
 ) -> None:
     pool = Pool.open(tiny_pool(tmp_path / "pool"))

@@ -118,7 +118,7 @@ def test_captions_that_are_not_text_are_left_out(
     assert pool.left_out == {reason: 1, "no image": 1}
 
 
-def test_a_cell_that_is_no_number_takes_only_its_own_score(tmp_path: Path, images: list[str]) -> None:
+def test_a_cell_that_is_not_a_number_loses_only_its_own_score(tmp_path: Path, images: list[str]) -> None:
     scores = ["0.5", "NA", "5%", "", "1e-3", "7", "0.25", "inf", "none", "-2"]
     table = pd.DataFrame({"image": images, "caption": ODD, "similarity": scores})
     table.to_csv(tmp_path / "t.csv", index=False)
@@ -202,7 +202,7 @@ def test_texts_of_several_lines_that_mention_images_are_captions(tmp_path: Path,
     )
 
 
-def test_blanks_after_a_quoted_text_and_lines_of_numbers_are_no_other_rows(
+def test_blanks_after_a_quoted_text_and_lines_of_numbers_do_not_count_as_other_rows(
     tmp_path: Path, images: list[str]
 ) -> None:
     rows = [f'{images[0]},"two\nlines" ,0.5', f'{images[1]},"x, y\nz, w, 0.5\nq, r",0.5']

@@ -92,7 +92,7 @@ def test_folder_of_captioned_shards_is_a_retrieval_set(pool: Pool) -> None:
     assert (facts.images, facts.texts) == (pool.count, pool.count)
 
 
-def test_hidden_tars_are_no_shards_of_a_retrieval_set_and_those_in_capitals_are(
+def test_hidden_tars_are_not_shards_of_a_retrieval_set_but_tars_in_capitals_are(
     pool: Pool, tmp_path: Path
 ) -> None:
     shard = next((pool.path / "shards").glob("*.tar")).read_bytes()

@@ -102,7 +102,7 @@ def test_a_join_compares_no_more_rows_at_once_than_the_memory_holds(
     np.testing.assert_array_equal(found["score"].to_numpy(), hashes + 0.5)
 
 
-def test_a_folder_that_is_named_like_a_column_is_no_column(tmp_path: Path) -> None:
+def test_a_folder_named_like_a_column_is_not_read_as_one(tmp_path: Path) -> None:
     folder = tmp_path / "value=9" / "hash=9"
     folder.mkdir(parents=True)
     own = write(folder, "own", uid=["a", "b"], hash=np.arange(2, dtype=np.uint64), image_hash=[1, 2])
@@ -120,7 +120,7 @@ def test_an_empty_id_finds_nothing(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, [np.nan, 0.25])
 
 
-def test_values_that_are_no_numbers_are_one_clear_error(tmp_path: Path) -> None:
+def test_values_that_are_not_numbers_are_one_clear_error(tmp_path: Path) -> None:
     own = write(tmp_path, "own", uid=["a"])
     other = write(tmp_path, "other", uid=["a"], value=["text"])
     with pytest.raises(ValueError, match=r"^can't merge tables in .*: Conversion Error: .*'text'"):

@@ -148,7 +148,7 @@ def test_a_node_sums_up_a_pool_as_this_machine_does(found: dict[str, Any], here:
     assert found["info"] == here.info.splitlines()
 
 
-def test_pool_built_on_two_nodes_of_which_one_dies_half_way_has_the_bytes_of_one_process(
+def test_pool_built_on_two_nodes_has_the_bytes_of_one_process_even_if_a_node_dies(
     cluster: Cluster, user: Path, here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(user)

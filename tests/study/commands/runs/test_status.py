@@ -295,7 +295,7 @@ def test_a_trial_of_tuning_and_grid_is_shown_with_the_grid(
     assert [level["name"] for level in json.loads(status_json(tuned))["levels"]] == ["5 GFLOP", "20 GFLOP"]
 
 
-def test_trials_of_a_tuning_are_told_apart_by_their_values(
+def test_trials_of_a_tuning_are_distinguished_by_their_values(
     started: tuple[Study, Plan], tmp_path: Path
 ) -> None:
     study, plan = started
