@@ -25,7 +25,7 @@ CONVENTION = (
 CONVENTION_NAME = "3 x 2 x forward MACs, version 1"
 """Short name of ``CONVENTION``, stored with every entry; the version rises when the counting changes."""
 
-_FLOPS_PER_MAC = 2
+FLOPS_PER_MAC = 2
 _PASSES = 3  # forward, gradients of activations, gradients of weights
 
 
@@ -53,7 +53,7 @@ class SampleCost:
     @property
     def train_flops(self) -> int:
         """FLOPs of a training step, per sample: 3 x 2 x forward multiply-accumulates."""
-        return _PASSES * _FLOPS_PER_MAC * self.forward_macs
+        return _PASSES * FLOPS_PER_MAC * self.forward_macs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +115,12 @@ def image_forward_macs(architecture: Architecture) -> int:
 def text_forward_macs(architecture: Architecture) -> int:
     """Multiply-accumulates of one text through its tower and projection at the full context length."""
     return architecture.costs.text_tower(architecture.costs.context_length).macs
+
+
+def encoding_flops(architecture: Architecture, *, images: int, texts: int) -> int:
+    """FLOPs of encoding images and texts once each, as evaluation and scoring do."""
+    macs = images * image_forward_macs(architecture) + texts * text_forward_macs(architecture)
+    return FLOPS_PER_MAC * macs
 
 
 def text_tokens(architecture: Architecture, strategy: Strategy) -> int:

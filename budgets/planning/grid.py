@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from budgets.cost.architecture import Architecture, load_architecture
-from budgets.cost.flops import image_forward_macs, parameters, sample_cost, text_forward_macs
+from budgets.cost.flops import encoding_flops, parameters, sample_cost
 from budgets.cost.memory import memory_bytes
 from budgets.cost.strategy import Strategy, inapplicable
 from budgets.cost.strategy import strategy as find_strategy
@@ -236,7 +236,6 @@ class Grid:
         batch_size = int(values.get("batch_size", declared)) * strategy.batch_factor
         recipe = _recipe_of(training.recipe, {**of_resources, **values}, architecture, strategy)
         images, texts = self.evaluation.images, self.evaluation.texts
-        evaluation_macs = images * image_forward_macs(architecture) + texts * text_forward_macs(architecture)
         # The unmasked tail needs the most memory.
         widest, found = strategy.unmasked if recipe.unmasked_tail else strategy, tuple[Option, ...]()
         if reason is None and declaration.resources.auto:
@@ -271,7 +270,7 @@ class Grid:
             train_flops_per_sample=flops,
             tail_flops_per_sample=tail_flops,
             recipe=recipe,
-            flops_per_evaluation=2 * evaluation_macs,
+            flops_per_evaluation=encoding_flops(architecture, images=images, texts=texts),
             parameters=parameters(architecture, strategy).total,
             memory_bytes=memory,
             resources=resources,

@@ -4,7 +4,7 @@ No torch is imported here, so that a plan can charge the cost; `scorer.py` does 
 """
 
 from budgets.cost.architecture import load_architecture
-from budgets.cost.flops import CONVENTION, image_forward_macs, sample_cost, text_forward_macs
+from budgets.cost.flops import CONVENTION, encoding_flops, sample_cost
 from budgets.cost.strategy import strategy
 from budgets.declaration.recipe import Recipe
 from runners.data.pool.pool import Scorer
@@ -23,5 +23,5 @@ def scorer(pairs: int) -> Scorer:
     """Describe the scorer: its training FLOPs and the forward FLOPs of scoring a pool."""
     architecture = load_architecture(ARCHITECTURE)
     train = SAMPLES * sample_cost(architecture, strategy("clip"), batch_size=BATCH).train_flops
-    score = 2 * pairs * (image_forward_macs(architecture) + text_forward_macs(architecture))
+    score = encoding_flops(architecture, images=pairs, texts=pairs)
     return Scorer(name=SCORER_NAME, train_flops=train, scoring_flops=score, convention=CONVENTION)

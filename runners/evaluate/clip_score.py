@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from budgets.cost.architecture import Architecture
-from budgets.cost.flops import CONVENTION_NAME, image_forward_macs, text_forward_macs
+from budgets.cost.flops import CONVENTION_NAME, encoding_flops
 from budgets.hardware.machine_cache import machine_cache
 from runners.data.build.scan import run
 from runners.data.evaluation.evaluation_set import Decode
@@ -220,10 +220,10 @@ def clip_scorer(name: str, config: Mapping[str, Any], count: int) -> Scorer:
     """
     try:
         architecture = ensure_counted(Architecture(name=name, config=dict(config)))
-        macs = image_forward_macs(architecture) + text_forward_macs(architecture)
+        flops = encoding_flops(architecture, images=count, texts=count)
     except ValueError as error:
         return Scorer(name=name, convention=f"not counted: {error}")
-    return Scorer(name=name, scoring_flops=2 * count * macs, convention=CONVENTION)
+    return Scorer(name=name, scoring_flops=flops, convention=CONVENTION)
 
 
 _Batch = tuple[pd.DataFrame, NDArray[np.uint8], dict[int, Damage]]

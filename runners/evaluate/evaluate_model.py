@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from budgets.cost.architecture import Architecture
-from budgets.cost.flops import image_forward_macs, text_forward_macs
+from budgets.cost.flops import encoding_flops
 from runners.data.evaluation.evaluation_facts import SetFacts
 from runners.data.evaluation.evaluation_suite import found_sets
 from runners.data.evaluation.set_reader import SetReader
@@ -67,7 +67,8 @@ def forward_flops(loaded: LoadedModel, facts: Mapping[str, SetFacts]) -> int | N
     """Return the forward FLOPs of the evaluation; None where they cannot be counted."""
     try:
         architecture = ensure_counted(Architecture(name="the model", config=dict(loaded.config)))
-        image, text = image_forward_macs(architecture), text_forward_macs(architecture)
+        return sum(
+            encoding_flops(architecture, images=each.images, texts=each.texts) for each in facts.values()
+        )
     except ValueError:
         return None
-    return 2 * sum(each.images * image + each.texts * text for each in facts.values())

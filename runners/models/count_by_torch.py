@@ -18,13 +18,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from budgets.cost.architecture import Architecture
 from budgets.cost.counted import Count, builders, count_file, read_count
+from budgets.cost.flops import FLOPS_PER_MAC
 from budgets.cost.strategy import STRATEGIES
 from budgets.names import unknown
 from runners.host.files import write_json
 from runners.models.model import build_model, encode_text, patch_dropouts, unprojected
 
 _PAIRS = 2  # batch norm in training needs two samples
-_FLOPS_PER_MAC = 2
 _DEFAULT_CONTEXT, _DEFAULT_IMAGE = 77, 224  # open_clip's
 
 
@@ -119,7 +119,7 @@ def _macs(run: Callable[[], Tensor]) -> tuple[int, Tensor]:
     """Return the multiply-accumulates of one sample, and what was computed."""
     with FlopCounterMode(display=False) as counter:
         result = run()
-    return counter.get_total_flops() // (_FLOPS_PER_MAC * _PAIRS), result
+    return counter.get_total_flops() // (FLOPS_PER_MAC * _PAIRS), result
 
 
 def _trunk(model: open_clip.CLIP, images: Tensor) -> tuple[int, Tensor]:
