@@ -114,9 +114,9 @@ def _copied(state: Any) -> Any:  # noqa: ANN401 - nested as torch's state dicts
     return state
 
 
-def load_checkpoint(folder: Path, learner: Learner, trunk: Sequence[Path] = ()) -> int:
-    """Read a trial's start as `read_start` does, and restore it; return the steps done."""
-    return restore(learner, read_start(folder, learner.losses.device, trunk))
+def load_checkpoint(folder: Path, learner: Learner) -> int:
+    """Read a trial's own checkpoint as `read_start` does, and restore it; return the steps done."""
+    return restore(learner, read_start(folder, learner.losses.device))
 
 
 def read_start(folder: Path, device: torch.device, trunk: Sequence[Path] = ()) -> SavedState | None:

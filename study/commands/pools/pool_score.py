@@ -41,7 +41,8 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--metadata",
         type=Path,
-        help="parquet file that holds column:NAME or columns of =EXPRESSION, joined by uid or key",
+        help="parquet file, or a folder of them, that holds column:NAME or columns of =EXPRESSION, joined "
+        "by uid or key",
     )
     parser.add_argument(
         "--batch-size", type=number(1, 65_536, int), default=256, help="pairs per batch (default: 256)"
