@@ -46,7 +46,7 @@ def warnings(trials: Sequence[Trial], architectures: Mapping[str, Architecture])
 
 
 def _profiles(cells: Mapping[Cell, Trial], architectures: Mapping[str, Architecture]) -> Iterator[str]:
-    """Check IsoFLOP profiles: one level over the sizes of one family, on one subset, with one strategy."""
+    """Yield warnings on IsoFLOP profiles: a level over a family's sizes, on a subset, with a strategy."""
     sizes: dict[int, _Groups] = defaultdict(lambda: defaultdict(set))
     for cell, trial in cells.items():
         if cell.level_flops is not None:
@@ -72,7 +72,7 @@ def _profiles(cells: Mapping[Cell, Trial], architectures: Mapping[str, Architect
 
 
 def _curves(cells: Mapping[Cell, Trial]) -> Iterator[str]:
-    """Check curves: cells that differ only in level or, without levels, only in subset size."""
+    """Yield warnings on curves: cells that differ only in level or, without levels, only in subset size."""
     points: dict[tuple[str, str], _Groups] = defaultdict(lambda: defaultdict(set))
     for cell in cells:
         group: tuple[object, ...] = cell.architecture, cell.strategy, cell.quality
@@ -97,7 +97,7 @@ def _curves(cells: Mapping[Cell, Trial]) -> Iterator[str]:
 
 
 def _slow_averages(trials: Sequence[Trial]) -> Iterator[str]:
-    """Check the averages of the weights, which begin with the initial ones."""
+    """Yield warnings on averages of the weights, which begin with the initial ones."""
     steps = [trial.samples_seen // trial.batch_size for trial in trials]
     shares = [(trial.recipe.ema**count, count, trial) for trial, count in zip(trials, steps, strict=True)]
     slow = [each for each in shares if each[0] > _MOST_INITIAL]

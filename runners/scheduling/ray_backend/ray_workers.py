@@ -240,7 +240,7 @@ class _Worker:
         self._task = task
 
     def ready(self) -> None:
-        """Return if the process lives."""
+        """Do nothing; the call succeeds if the process lives."""
 
     def call(self, item: int) -> object:
         return self._task(item)

@@ -26,7 +26,7 @@ HEAVY = {"torch", "ray", "pandas", "numpy", "scipy", "rich", "yaml"}
 
 
 def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """Return the parser and those of all commands below it."""
+    """Yield the parser and those of all commands below it."""
     yield parser
     for action in parser._actions:  # noqa: SLF001 - argparse has no other way to see what a parser takes
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - as above

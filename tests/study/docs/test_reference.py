@@ -92,7 +92,7 @@ VALUES = {"pools", "resources.custom", "training.lr_peak", "tuning.fields"}
 
 
 def paths(prefix: str, content: object) -> Iterator[str]:
-    """Return every key at any depth, without names chosen by the user."""
+    """Yield every key at any depth, without names chosen by the user."""
     for entry in content if isinstance(content, list) else []:
         if isinstance(entry, dict):
             yield from paths(f"{prefix}[]", entry)
