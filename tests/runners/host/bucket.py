@@ -18,7 +18,7 @@ class Bucket:
     """The server; the environment holds its address and credentials.
 
     Args:
-        environment: What sets the address and credentials.
+        environment: Environment variables with the address and credentials.
         name: Name of the bucket.
 
     Attributes:

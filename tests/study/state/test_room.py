@@ -1,4 +1,4 @@
-"""What a changed declaration may cost: a plan without room in the ledger is refused before it is paid for."""
+"""The cost of a changed declaration: a plan without room in the ledger is refused before it is paid for."""
 
 from contextlib import nullcontext
 from dataclasses import replace

@@ -72,7 +72,7 @@ def with_two_nodes(cluster: Cluster) -> Cluster:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Here:
-    """What one process of this machine builds, computes and says."""
+    """Files, scores and output of one process of this machine."""
 
     pool: Path
     built: dict[str, bytes]

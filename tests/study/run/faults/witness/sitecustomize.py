@@ -1,6 +1,6 @@
 """Independent count of training steps: on `PYTHONPATH`, it records each step of any process.
 
-It stands beside the meter that the project itself keeps and shares nothing with it: the line of a step is
+It shares nothing with the meter that the project itself keeps: the line of a step is
 written when the step draws its randomness, which every strategy's step does once.
 """
 
