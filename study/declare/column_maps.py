@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
@@ -117,11 +117,18 @@ def _column(section: Section, *, read: Callable[[str], str]) -> Column:
     return Column(
         source=section.take("from", str, "") or None,
         value=section.take("value", read, ""),
-        times=section.take("times", parse_number, 1.0),
-        by=section.take("by", str, "") or None,
-        over=section.take("over", str, "") or None,
-        names=section.take_mapping("names", read),
+        **({} if read is str else _factors(section)),
+        names={} if section.has("value") else section.take_mapping("names", read),
     )
+
+
+def _factors(section: Section) -> dict[str, Any]:
+    """Read the factors of a column of numbers."""
+    return {
+        "times": section.take("times", parse_number, 1.0),
+        "by": section.take("by", str, "") or None,
+        "over": section.take("over", str, "") or None,
+    }
 
 
 def _quantity(text: str) -> str:

@@ -96,6 +96,17 @@ def test_a_wrong_metric_of_a_map_is_an_error_with_its_line(metric: str, message:
         load_column_map(path)
 
 
+@pytest.mark.parametrize(
+    "changed", ["value: clip, names: {clip: slip}", "from: how, times: 3", "value: clip, by: n"]
+)
+def test_a_key_without_effect_is_refused(changed: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(SHORT.replace("{value: clip}", f"{{{changed}}}") + "metric: {name: a/top1, from: y}\n")
+    key = changed.split()[2].rstrip(":")
+    with pytest.raises(ValueError, match=rf"mine\.yaml:6: unknown key 'columns\.strategy\.{key}'"):
+        load_column_map(path)
+
+
 def test_a_loss_is_better_when_lower(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("metric: {name: a/loss, from: y, better: higher}\n")
