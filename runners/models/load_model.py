@@ -3,6 +3,7 @@
 import json
 import re
 import tempfile
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
+from safetensors import safe_open
 from torch import Tensor
 
 from budgets.cost.architecture import catalogue, load_architecture
@@ -76,7 +78,7 @@ def load_model(source: ModelSource, device: torch.device) -> LoadedModel:
     """Load a model.
 
     Raises:
-        ValueError: The checkpoint or model does not exist, or they do not match.
+        ValueError: The checkpoint or model does not exist, is damaged, or they do not match.
     """
     path = Path(source.checkpoint)
     if path.is_dir():
@@ -107,7 +109,7 @@ def load_model(source: ModelSource, device: torch.device) -> LoadedModel:
             config,
             pixels=PIXELS if ours else {},
             words=(),
-            sigmoid_bias="init_logit_bias" in config or has_bias(path),
+            sigmoid_bias="init_logit_bias" in config or "logit_bias" in weight_names(path),
         )
         (folder / weights).symlink_to(path.resolve())
         return _load(f"{_LOCAL}{folder}", None, source, device)
@@ -141,27 +143,25 @@ def by_pool_words(model: str) -> bool:
     return _by_pool_words(_architecture(model)[1]["text_cfg"])
 
 
-def has_bias(weights: Path) -> bool:
-    """Return whether weights belong to a model trained with SigLIP's loss; False if they can't be read."""
-    try:
-        names = weight_names(weights)
-    except ValueError:
-        return False  # open_clip reports the problem when it loads the file
-    return "logit_bias" in names
-
-
 def weight_names(weights: Path) -> set[str]:
     """Return the names of a checkpoint's weights, also of one of open_clip's own training.
 
     Raises:
-        ValueError: The file is damaged, or holds no weights.
+        ValueError: The file is damaged, or holds no weights, or also other objects.
     """
     try:
-        content = torch.load(weights, map_location="cpu", mmap=True, weights_only=True)
-        state = content.get("state_dict", content)
-        return {str(name).removeprefix("module.") for name in state.keys()}  # noqa: SIM118 - of a mapping
+        if weights.suffix == ".safetensors":
+            with safe_open(weights, framework="pt") as file:
+                names = list(file.keys())
+        else:
+            # Only the format of torch 1.6 and later, a zip file, can be mapped into memory.
+            whole = zipfile.is_zipfile(weights)
+            content = torch.load(weights, map_location="cpu", mmap=whole, weights_only=True)
+            names = list(content.get("state_dict", content).keys())
     except Exception as error:  # readers of damaged files raise many types of errors
-        raise ValueError(f"{weights} is not a checkpoint, or is damaged ({words_of(error)})") from error
+        reason = words_of(error).partition(". ")[0]  # torch advises to load such files without its safeguard
+        raise ValueError(f"{weights} is not a checkpoint of weights, or is damaged ({reason})") from error
+    return {str(name).removeprefix("module.") for name in names}
 
 
 def _load(name: str, tag: str | None, source: ModelSource, device: torch.device) -> LoadedModel:

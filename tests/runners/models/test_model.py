@@ -12,6 +12,7 @@ import open_clip
 import pytest
 import torch
 from open_clip.transformer import PatchDropout
+from safetensors.torch import save_file
 from torch.overrides import TorchFunctionMode
 
 from budgets.cost.architecture import catalogue, load_architecture
@@ -19,7 +20,7 @@ from budgets.cost.strategy import strategy
 from budgets.declaration.recipe import Recipe
 from runners.host.gpu_arithmetic import set_gpu_arithmetic
 from runners.models.export import read_architecture, read_vocabulary, write_architecture
-from runners.models.load_model import ModelSource, by_pool_words, has_bias, load_model
+from runners.models.load_model import ModelSource, by_pool_words, load_model, weight_names
 from runners.models.model import (
     DevicePatchDropout,
     build_model,
@@ -123,7 +124,15 @@ def test_weights_saved_from_a_gpu_are_read_without_one(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="deserialize object on a CUDA device"):
         torch.load(tmp_path / "weights.pt", weights_only=True)
 
-    assert has_bias(tmp_path / "weights.pt")
+    assert weight_names(tmp_path / "weights.pt") == {"logit_bias"}
+
+
+def test_names_are_read_from_every_format_of_weights(tmp_path: Path) -> None:
+    weights = {"module.logit_bias": torch.zeros(1)}
+    torch.save({"state_dict": weights}, tmp_path / "zip.pt")
+    torch.save(weights, tmp_path / "before-1.6.pt", _use_new_zipfile_serialization=False)
+    save_file(weights, tmp_path / "file.safetensors")
+    assert [weight_names(path) for path in tmp_path.iterdir()] == [{"logit_bias"}] * 3
 
 
 @pytest.mark.slow

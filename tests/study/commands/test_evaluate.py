@@ -242,15 +242,16 @@ def test_a_set_of_one_image_has_no_standard_errors(user: Path, run: Run) -> None
             "checkpoint.pt --model ViT-S-32-alt",
             "no such checkpoint: checkpoint.pt is neither a file nor a tag",
         ),
-        ("bad.pt --model ViT-S-32-alt", "open_clip cannot load bad.pt as ViT-S-32-alt"),
+        ("bad.pt --model ViT-S-32-alt", "bad.pt is not a checkpoint of weights, or is damaged (Unpickling"),
         ("bad.pt --model ViT-S-32-atl", "unknown model 'ViT-S-32-atl'; did you mean 'ViT-S-32-alt'?"),
         ("bad.pt", "--model is missing: name the architecture"),
         ("bad.pt --model no.json", "no such architecture file: no.json"),
         ("sets", "sets is not an exported model: sets/open_clip_config.json is missing"),
         ("other.pt --model mini-ViT-XS-8", "open_clip cannot load other.pt as mini-ViT-XS-8"),
         ("other.pt --model mini-ViT-XXS-8", "name the pool with --pool FOLDER"),
-        ("list.pt --model ViT-S-32-alt", "open_clip cannot load list.pt as ViT-S-32-alt: "),
-        ("cut.safetensors --model ViT-S-32-alt", "open_clip cannot load cut.safetensors as ViT-S-32-alt: "),
+        ("list.pt --model ViT-S-32-alt", "list.pt is not a checkpoint of weights, or is damaged ("),
+        ("more.pt --model ViT-S-32-alt", "or is damaged (UnpicklingError: Weights only load failed)\n"),
+        ("cut.safetensors --model ViT-S-32-alt", "cut.safetensors is not a checkpoint of weights, or is"),
         ("bad.pt --model five.json", "five.json is not an open_clip model config: it must be a JSON object"),
         (
             "bad.pt --model towers.json",
@@ -267,6 +268,7 @@ def test_invalid_evaluations_give_one_line_errors(user: Path, run: Run, words: s
     (user / "bad.pt").write_bytes(b"no weights")
     torch.save(build_model(load_architecture("mini-ViT-XXS-8").config).state_dict(), user / "other.pt")
     torch.save([1, 2], user / "list.pt")
+    torch.save({"state_dict": {}, "folder": Path()}, user / "more.pt")
     (user / "cut.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
     (user / "five.json").write_text("5")
     (user / "towers.json").write_text('{"embed_dim": 8, "vision_cfg": 5, "text_cfg": {}}')
@@ -307,7 +309,7 @@ def test_export_refuses_damaged_weights(user: Path, run: Run) -> None:
         said = run(f"export my-study.yaml {trial} out", code=2)
     finally:
         weights.write_bytes(whole)
-    assert "weights.pt is not a checkpoint, or is damaged (" in said
+    assert "weights.pt is not a checkpoint of weights, or is damaged (" in said
     assert not (user / "out").exists()
 
 
