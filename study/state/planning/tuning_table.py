@@ -65,9 +65,17 @@ def tuning_facts(plan: TuningPlan) -> dict[str, Any]:
 
 
 def read_winners(path: Path) -> dict[str, Any]:
-    """Read what `write_winners` wrote; empty if the file does not exist."""
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return found
+    """Read what `write_winners` wrote; empty if the file does not exist.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    if not path.exists():
+        return {}
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error}); run the study again to rewrite it") from None
 
 
 def _facts(of: Winner | Check) -> dict[str, Any]:

@@ -110,6 +110,14 @@ def test_a_tuning_that_is_no_longer_declared_is_not_shown(started: tuple[Study, 
     assert [level["name"] for level in json.loads(status_json(study))["levels"]] == ["5 GFLOP", "20 GFLOP"]
 
 
+@pytest.mark.parametrize("content", ['{"winners": ', "[1]"])
+def test_a_damaged_file_of_winners_is_named(started: tuple[Study, Plan], content: str) -> None:
+    study, _ = started
+    (study.folder / "tuning.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"tuning\.json is damaged .*; run the study again to rewrite it"):
+        status_json(study)
+
+
 def test_a_first_run_without_a_plan_is_preparing(started: tuple[Study, Plan]) -> None:
     study, _ = started
     (study.folder / "plan.parquet").unlink()
