@@ -14,7 +14,7 @@ from study.run.choosing import next_of_design
 from study.run.execution import RunSummary
 from study.run.pipeline import Run
 from study.run.pools.ensure_pools import ensure_pools
-from study.run.run_tuning import tune_study
+from study.run.run_tuning import tune_study, write_tuning
 from study.run.site import Site
 from study.show.progress import Progress
 from study.state.agenda import agenda, agenda_lines, tuning_agenda
@@ -85,6 +85,8 @@ def run_study(  # noqa: PLR0913 - the options of a command
             plan, failures = tuned.plan, tuned.failures
             if tuned.stopped or plan.grid_waits:
                 return tuned
+        elif plan.tuning is not None:  # another declaration may have other trials and winners
+            write_tuning(study, plan.tuning)
         found = Run(study, plan, progress, site, only=only, retry_failed=retry_failed).execute()
         return replace(found, failures=failures | found.failures)
 

@@ -43,8 +43,7 @@ def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retr
         # Each round runs what the results so far ask for: the declared values, values beyond an edge, then
         # the check. Planning again from the results gives the next round.
         while tuning is not None and tuning.unfinished and not found.incomplete:
-            # `status` needs the file to distinguish trials of the check from those of the tuning.
-            write_winners(study.folder / "tuning.json", tuning)
+            write_tuning(study, tuning)
             todo = tuning_agenda(study, tuning, retry_failed=retry_failed)
             if todo.failed:
                 _say_failed(tuning, todo, progress)
@@ -55,7 +54,7 @@ def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retr
             found = replace(found, plan=plan_study(study))
             tuning = found.plan.tuning
     assert tuning is not None, "planned again from the same declaration"
-    write_winners(study.folder / "tuning.json", tuning)
+    write_tuning(study, tuning)
     for winner in tuning.winners:
         progress.detail(
             f"tuned {winner.architecture} {winner.strategy}: {words(winner.values)} ({winner.score:.1%})"
@@ -68,6 +67,16 @@ def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retr
         f"used up its share of {format_flops(tuning.check_flops)}: {where}"
     )
     return replace(found, remaining=())
+
+
+def write_tuning(study: Study, tuning: TuningPlan) -> None:
+    """Write the planned trials of a tuning, and its winners so far.
+
+    `status` needs both, to distinguish trials of the check from those of the tuning.
+    """
+    write_winners(study.folder / "tuning.json", tuning)
+    planned = with_values(planned_frame(tuning.ready), tuning.values)
+    write_table(study.folder / "tuning-plan.parquet", planned)
 
 
 def _say_failed(tuning: TuningPlan, todo: Agenda, progress: Progress) -> None:
@@ -113,8 +122,6 @@ class Round(Execution):
             cost = format_flops(sum(trial.paid_flops for trial in todo.to_run))
             said = f"{plural(len(todo.to_run), 'trial')}, {cost}; {self._tuning.metric} selects"
             self.progress.detail(f"{self._what}: {said}")
-            planned = with_values(planned_frame(trials), self._tuning.values)
-            write_table(self.study.folder / "tuning-plan.parquet", planned)
             self.run(todo.to_run)
         self.site.with_storage(self.write_tables)
         return self.result

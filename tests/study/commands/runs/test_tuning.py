@@ -12,7 +12,7 @@ from budgets.book.book import Book
 from budgets.book.ledger import Ledger, read_entries
 from budgets.book.reconcile import reconcile
 from budgets.planning.tuned.wording import words
-from runners.results import read_table
+from runners.results import read_table, write_table
 from runners.trials.records.meter import Meter, read_meter
 from runners.trials.records.trial_files import write_failure
 from study.cli import main
@@ -150,6 +150,29 @@ def test_a_failed_trial_of_a_tuning_stops_the_grid_and_neither_the_others_nor_an
     assert len(read_table(folder / "results.parquet")) == 1
     assert booked(folder, "wasted") == 10**9
     assert not Book.of(read_entries(folder / "ledger.jsonl")).open
+
+
+def test_another_selecting_metric_without_anything_to_run_is_written(
+    pool: Path, tmp_path: Path, run: Run
+) -> None:
+    declaration, folder = declare(tmp_path, pool, level="3 GFLOP"), tmp_path / "tiny"
+    run(f"run {declaration} --results {tmp_path} --backend local")
+    entries, tried = read_entries(folder / "ledger.jsonl"), read_table(folder / "tuning.parquet")
+    write_table(folder / "tuning.parquet", tried.assign(**{"held-out/top5": tried["held-out/top1"] + 0.5}))
+    (folder / "tuning-plan.parquet").unlink()
+    declaration.write_text(declaration.read_text().replace("share: 5%", "share: 5%, metric: held-out/top5"))
+
+    run(f"run {declaration} --results {tmp_path} --backend local")
+
+    assert read_entries(folder / "ledger.jsonl") == entries, "nothing was run"
+    written, planned = (
+        json.loads((folder / "tuning.json").read_text()),
+        plan_study(loaded(declaration)).tuning,
+    )
+    assert planned is not None
+    assert (written["metric"], written["winners"][0]["score"]) == ("held-out/top5", planned.winners[0].score)
+    ids = [trial.trial_id for trial in planned.ready]
+    assert read_table(folder / "tuning-plan.parquet")["trial"].tolist() == ids
 
 
 def test_the_pools_validation_set_selects_if_there_is_one(tmp_path: Path, run: Run) -> None:
