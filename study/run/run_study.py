@@ -20,6 +20,7 @@ from study.show.progress import Progress
 from study.state.agenda import agenda, agenda_lines, tuning_agenda
 from study.state.cell_selection import select_trials
 from study.state.jobs import trial_job
+from study.state.planning.plan_study import plan_study
 from study.state.planning.pool_versions import keep_pool_versions
 from study.state.repair import repair_ledger, require_booked, trial_folders
 from study.state.room import require_room
@@ -78,6 +79,7 @@ def run_study(  # noqa: PLR0913 - the options of a command
         _outlast_workers(study, every=repair)
         if repair:
             repair_ledger(study, plan, progress.detail)
+            plan = plan_study(study)  # what trunks share depends on the ledger
         require_booked(study)
         failures: dict[str, str] = {}
         if _tunes(plan, only):

@@ -118,7 +118,10 @@ def _computed_nothing(folder: Path) -> bool:
 def _book(ledger: Ledger, keeper: Bookkeeper, folder: Path, trial: Trial, *, starts: int) -> None:
     """Book a trial of the plan from the files in its folder."""
     outcome = read_outcome(folder)
-    ledger.reserve(trial.trial_id, max(trial.paid_flops, 0 if outcome is None else paid_by(outcome, trial)))
+    paid = 0 if outcome is None else paid_by(outcome, trial)
+    if outcome is None or outcome.row["status"] != "finished":
+        paid = max(paid, trial.paid_flops)
+    ledger.reserve(trial.trial_id, paid)
     if outcome is not None:
         keeper.outcome(trial, outcome, starts=starts)
     elif read_failure(folder) is not None and not kept_steps(folder):

@@ -111,6 +111,11 @@ def test_a_study_with_trunks_has_the_results_of_its_levels_run_alone_and_pays_le
         assert len(read_table(folder / "results.parquet")) == declared
         assert booked(folder) == book
 
+    (folder / "ledger.jsonl").unlink()
+    said = run(f"run {declaration} --results {tmp_path} --backend local --repair")
+    assert "the ledger and the plan differ" not in said
+    assert booked(folder) == book
+
 
 def test_levels_added_above_cost_what_they_add_and_a_lost_milestone_is_waste(
     pool: Path, tmp_path: Path, run: Run, alone: pd.DataFrame
@@ -136,8 +141,9 @@ def test_levels_added_above_cost_what_they_add_and_a_lost_milestone_is_waste(
     assert metered(folder) == sum(book.values())
 
 
+@pytest.mark.parametrize("ledger", ["sound", "deleted"])
 def test_a_level_between_two_that_have_ended_costs_all_of_its_steps_and_wastes_none(
-    pool: Path, tmp_path: Path, run: Run, alone: pd.DataFrame
+    pool: Path, tmp_path: Path, run: Run, alone: pd.DataFrame, ledger: str
 ) -> None:
     first, _, last = LEVELS.split(", ")
     run(f"run {declare(tmp_path, pool, 'tiny', f'{first}, {last}')} --results {tmp_path} --backend local")
@@ -155,7 +161,10 @@ def test_a_level_between_two_that_have_ended_costs_all_of_its_steps_and_wastes_n
     said = run(f"plan {declaration} --results {tmp_path}")
     assert "1 trial of trunks, such as " in said
     assert f"{format_flops(needed)} of training in all" in said
-    said = run(f"run {declaration} --results {tmp_path} --backend local")
+    if ledger == "deleted":
+        (tmp_path / "tiny" / "ledger.jsonl").unlink()
+    repair = "--repair" if ledger == "deleted" else ""
+    said = run(f"run {declaration} --results {tmp_path} --backend local {repair}")
 
     assert "the ledger and the plan differ" not in said
     check_against(alone, tmp_path / "tiny")
