@@ -110,6 +110,18 @@ def test_a_tuning_that_is_no_longer_declared_is_not_shown(started: tuple[Study, 
     assert [level["name"] for level in json.loads(status_json(study))["levels"]] == ["5 GFLOP", "20 GFLOP"]
 
 
+def test_a_design_that_is_no_longer_declared_is_not_shown(
+    started: tuple[Study, Plan], tmp_path: Path
+) -> None:
+    study, _ = started
+    add_event(study, "design", spent_flops=1, grid_flops=2, answers=[], stop="every question is answered")
+    assert json.loads(status_json(study))["design"] == []
+    declaration = tmp_path / "tiny.yaml"
+    declaration.write_text(declaration.read_text() + "design: adaptive\n")
+    adaptive = replace(study, declaration=load_declaration(declaration))
+    assert "the design stopped: every question is answered" in json.loads(status_json(adaptive))["design"]
+
+
 @pytest.mark.parametrize("content", ['{"winners": ', "[1]"])
 def test_a_damaged_file_of_winners_is_named(started: tuple[Study, Plan], content: str) -> None:
     study, _ = started
