@@ -104,6 +104,7 @@ def would_run(
     require_runnable(study.declaration)
     _check_tuning(plan, only=only)
     require_room(study, plan)
+    require_booked(study)
     tuning = None
     if plan.tuning is not None and _tunes(plan, only):
         tuning = tuning_agenda(study, plan.tuning, retry_failed=retry_failed)

@@ -91,6 +91,7 @@ def test_a_damaged_ledger_is_rebuilt_from_results_and_meters(copy: Path, run: Ru
     said = run(words(copy), code=2)
     assert "ledger.jsonl" in said
     assert "`run --repair` rebuilds the ledger" in said
+    assert run(words(copy, "--dry-run"), code=2) == said
     if damage != "gone":
         assert "`run --repair`" in run(f"status {copy}/tiny.yaml --results {copy}", code=2)
 
