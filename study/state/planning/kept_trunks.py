@@ -36,10 +36,8 @@ def with_kept_trunks(study: Study, plan: Plan) -> Plan:
     for trial in plan.trials:
         found = trial
         flops = paid.get(trial.trial_id, trial.paid_flops)
-        if flops > trial.paid_flops:
-            found = _as_paid(trial, before(trial, trials), flops)
-        elif flops < trial.paid_flops:
-            found = _from_undeclared(study, trial, flops)
+        if flops != trial.paid_flops:
+            found = _as_paid(study, trial, before(trial, trials), flops)
         elif trial.trial_id in between and trial.previous:
             found = _from_milestone(study, trial, before(trial, trials), paid)
             if found is not trial:
@@ -55,9 +53,10 @@ def with_kept_trunks(study: Study, plan: Plan) -> Plan:
     return replace(plan, trials=tuple(linked), warnings=(*plan.warnings, note))
 
 
-def _as_paid(trial: Trial, shorter: Iterable[Trial], flops: int) -> Trial:
+def _as_paid(study: Study, trial: Trial, shorter: Iterable[Trial], flops: int) -> Trial:
     """Return a trial with the shorter trial that it continued from, found by the FLOPs that were paid."""
-    return next((each for each in _choices(trial, shorter) if each.paid_flops == flops), trial)
+    declared = (each for each in _choices(trial, shorter) if each.paid_flops == flops)
+    return next(declared, None) or _from_undeclared(study, trial, flops)
 
 
 def _from_undeclared(study: Study, trial: Trial, flops: int) -> Trial:
@@ -73,7 +72,7 @@ def _from_undeclared(study: Study, trial: Trial, flops: int) -> Trial:
         done = int(outcome.row["steps"]) if outcome.row["status"] == "finished" else 0
     shared = (trial.train_flops - flops) // trial.train_flops_per_sample
     found = replace(trial, previous="", shared_samples=shared)
-    whole = shared % trial.batch_size == 0 and found.paid_flops == flops
+    whole = shared > 0 and shared % trial.batch_size == 0 and found.paid_flops == flops
     return found if whole and done * trial.batch_size > shared else trial
 
 

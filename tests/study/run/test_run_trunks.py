@@ -171,6 +171,13 @@ def test_a_level_between_two_that_have_ended_costs_all_of_its_steps_and_wastes_n
     assert booked(tmp_path / "tiny") == {"spent": needed, "wasted": 0}
     assert metered(tmp_path / "tiny") == needed
 
+    # The longest trial continued from the shortest one, also if that is no longer declared.
+    paid = read_table(tmp_path / "tiny" / "results.parquet")["paid_flops"].iloc[-1]
+    declaration = declare(tmp_path, pool, "tiny", LEVELS.removeprefix(f"{first}, "))
+    said = run(f"run {declaration} --results {tmp_path} --backend local")
+    assert "the ledger and the plan differ" not in said
+    assert read_table(tmp_path / "tiny" / "plan.parquet")["paid_flops"].iloc[-1] == paid
+
 
 def test_a_trunk_that_diverges_ends_its_longer_trials_once(pool: Path, tmp_path: Path, run: Run) -> None:
     changes = {"warmup: 64": "weight_decay: 1000\n  warmup: 64", "mini-ViT-XXS-8: 2e-3": "mini-ViT-XXS-8: 10"}
