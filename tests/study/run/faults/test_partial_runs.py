@@ -66,7 +66,7 @@ def test_a_failed_and_a_diverged_trial_do_not_stop_the_others(
     pool: Path, tmp_path: Path, capsys: Said
 ) -> None:
     buggy = json.loads(Path("budgets/cost/catalogue/mini-ViT-XXS-8.json").read_text())
-    buggy["vision_cfg"]["ls_init_value"] = "large"  # nothing checks it before it is trained
+    buggy["vision_cfg"]["act_kwargs"] = {"slope": 1}  # nothing checks it before the model is built
     (tmp_path / "catalogue").mkdir()
     (tmp_path / "catalogue" / "buggy.json").write_text(json.dumps(buggy))
     architectures = "buggy, mini-ViT-XXS-8, mini-ViT-XS-8"
