@@ -18,6 +18,7 @@ for _library in ("OMP", "OPENBLAS", "MKL"):
 # Collecting garbage takes 4 % of the tests' time: less often, and not while modules are imported.
 gc.disable()
 gc.set_threshold(50_000, 20)
+# So do the Python processes that tests start.
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(child_processes.FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])]
 )

@@ -63,12 +63,10 @@ def evaluate_model(
     return metrics | variant_means(metrics)
 
 
-def forward_flops(loaded: LoadedModel, facts: Mapping[str, SetFacts]) -> int | None:
-    """Return the forward FLOPs of the evaluation; None where they cannot be counted."""
+def forward_flops(loaded: LoadedModel, *, images: int, texts: int) -> int | None:
+    """Return the FLOPs of encoding images and texts once each; None where they cannot be counted."""
     try:
         architecture = ensure_counted(Architecture(name="the model", config=dict(loaded.config)))
-        return sum(
-            encoding_flops(architecture, images=each.images, texts=each.texts) for each in facts.values()
-        )
+        return encoding_flops(architecture, images=images, texts=texts)
     except ValueError:
         return None

@@ -154,9 +154,8 @@ def weight_names(weights: Path) -> set[str]:
             with safe_open(weights, framework="pt") as file:
                 names = list(file.keys())
         else:
-            # Only the format of torch 1.6 and later, a zip file, can be mapped into memory.
-            whole = zipfile.is_zipfile(weights)
-            content = torch.load(weights, map_location="cpu", mmap=whole, weights_only=True)
+            mapped = zipfile.is_zipfile(weights)  # files of torch before 1.6 can't be mapped into memory
+            content = torch.load(weights, map_location="cpu", mmap=mapped, weights_only=True)
             names = list(content.get("state_dict", content).keys())
     except Exception as error:  # readers of damaged files raise many types of errors
         reason = words_of(error).partition(". ")[0]  # torch advises to load such files without its safeguard

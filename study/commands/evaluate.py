@@ -131,10 +131,10 @@ def run(options: Namespace) -> int:
     loaded = load_model(source, device)
     set_gpu_arithmetic(device.type)
     metrics = evaluate_model(loaded, sets, facts, precision=precision, device=device)
-    flops = forward_flops(loaded, facts)
+    images, texts = (sum(getattr(each, what) for each in facts.values()) for what in ("images", "texts"))
+    flops = forward_flops(loaded, images=images, texts=texts)
     rows = list(_rows(metrics))
     # First the files: whatever reads the table may close it early, such as `head`.
-    images, texts = (sum(getattr(each, what) for each in facts.values()) for what in ("images", "texts"))
     if options.csv:
         with new_file(options.csv) as path, path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, ["set", "metric", "value", "standard_error", "images"])

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
@@ -114,21 +114,15 @@ def _column_or_number(section: Section, name: str) -> Column | None:
 def _column(section: Section, *, read: Callable[[str], str]) -> Column:
     if section.has("value") == section.has("from"):
         section.error("give either from: COLUMN or value: CONSTANT")
+    scaled = read is not str  # a key that is not taken is an error
     return Column(
         source=section.take("from", str, "") or None,
         value=section.take("value", read, ""),
-        **({} if read is str else _factors(section)),
+        times=section.take("times", parse_number, 1.0) if scaled else 1.0,
+        by=(section.take("by", str, "") if scaled else "") or None,
+        over=(section.take("over", str, "") if scaled else "") or None,
         names={} if section.has("value") else section.take_mapping("names", read),
     )
-
-
-def _factors(section: Section) -> dict[str, Any]:
-    """Read the factors of a column of numbers."""
-    return {
-        "times": section.take("times", parse_number, 1.0),
-        "by": section.take("by", str, "") or None,
-        "over": section.take("over", str, "") or None,
-    }
 
 
 def _quantity(text: str) -> str:

@@ -107,7 +107,6 @@ def read_status(study: Study) -> StudyStatus:
         if state.stage is Stage.LEFT_OUT and trial not in without_room:
             states[trial] = replace(state, stage=Stage.WAITING)
     waiting = {trial: state for trial, state in states.items() if state.column == "waiting"}
-    design = answer_lines(events, planned[apart]) if study.declaration.design.adaptive else ()
     ahead = {trial: row for trial, row in rows.items() if trial not in without_room}
     slots = busy = None
     if this_run is not None:
@@ -134,7 +133,7 @@ def read_status(study: Study) -> StudyStatus:
         slots_busy=busy,
         left_s=time_left(ahead, states, running, _measured(rows, events, running), slots=slots or 1),
         ranked_anew=int(plan["quality"].isin(ranked_anew(study)).sum()),
-        design=tuple(design),
+        design=tuple(answer_lines(events, planned[apart])) if study.declaration.design.adaptive else (),
     )
 
 
