@@ -158,8 +158,9 @@ def weight_names(weights: Path) -> set[str]:
             content = torch.load(weights, map_location="cpu", mmap=mapped, weights_only=True)
             names = list(content.get("state_dict", content).keys())
     except Exception as error:  # readers of damaged files raise many types of errors
-        reason = words_of(error).partition(". ")[0]  # torch advises to load such files without its safeguard
-        raise ValueError(f"{weights} is not a checkpoint of weights, or is damaged ({reason})") from error
+        # Of other bytes torch says only what it looked up; of objects, to load them without its safeguard.
+        reason = "" if isinstance(error, LookupError) else f" ({words_of(error).partition('. ')[0]})"
+        raise ValueError(f"{weights} is not a checkpoint of weights, or is damaged{reason}") from error
     return {str(name).removeprefix("module.") for name in names}
 
 

@@ -154,7 +154,7 @@ def run(options: Namespace) -> int:
             "texts": texts,
             "evaluation_flops": flops,
             "convention": CONVENTION,
-            "metrics": {name: None if math.isnan(value) else value for name, value in metrics.items()},
+            "metrics": {name: _known(value) for name, value in metrics.items()},
         }
         write_json(options.json, content)
     open_console().print(_table(rows))
@@ -171,10 +171,14 @@ def _rows(metrics: dict[str, float]) -> Iterator[dict[str, Any]]:
         yield {
             "set": where,
             "metric": what,
-            "value": value,
-            "standard_error": metrics.get(f"{name}_se", float("nan")),
+            "value": _known(value),
+            "standard_error": _known(metrics.get(f"{name}_se")),
             "images": int(metrics.get(f"{where}/count", 0)) or "",
         }
+
+
+def _known(number: float | None) -> float | None:
+    return None if number is None or math.isnan(number) else number
 
 
 def _table(rows: list[dict[str, Any]]) -> "Table":
@@ -185,12 +189,11 @@ def _table(rows: list[dict[str, Any]]) -> "Table":
         column.justify = "right"
     before = ""
     for row in rows:
-        what = row["metric"]
+        metric = row["metric"]
         table.add_row(
             row["set"] if row["set"] != before else "",
-            _LABELS.get(what, what.replace("_r", " R@").replace("_top1", " top-1").replace("_", " ")),
-            f"{100 * row['value']:.2f}",
-            f"{100 * row['standard_error']:.2f}",
+            _LABELS.get(metric, metric.replace("_r", " R@").replace("_top1", " top-1").replace("_", " ")),
+            *("" if row[what] is None else f"{100 * row[what]:.2f}" for what in ("value", "standard_error")),
             f"{row['images']:,}" if row["images"] else "",
         )
         before = row["set"]

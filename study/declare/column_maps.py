@@ -13,7 +13,7 @@ from analysis.error_unit import is_loss
 from budgets.declaration import values
 from budgets.declaration.keys import OneOf
 from budgets.names import unknown
-from budgets.quantity import parse_number, parse_quantity
+from budgets.quantity import parse_count, parse_number, parse_quantity
 from study.declare.yaml_reader import Section, read_root
 
 _SHIPPED = Path(__file__).parent / "maps"
@@ -68,8 +68,8 @@ def load_column_map(path: Path) -> ColumnMap:
         better = inner.take("better", OneOf(kind="direction", allowed=tuple(_BETTER)), usual)
         if is_loss(metric) and better == "higher":
             inner.error(f"metric.better: {metric} is a loss, which is better when lower", "better")
-        images = _column_or_number(inner, "images") or 0
-        error = _column_or_number(inner, READING_ERROR)
+        images = _column_or_number(inner, "images", read=_whole) or 0
+        error = _column_or_number(inner, READING_ERROR, read=_quantity)
         made_of = _column(inner, read=_quantity)
         where |= {"metric": root.where("metric")}
         where |= {name: inner.where(name) for name in ("images", READING_ERROR)}
@@ -90,7 +90,8 @@ def _columns(section: Section) -> dict[str, Column]:
             section.error(unknown("column of the results schema", name, (*REQUIRED, *OPTIONAL)), name)
         inner = section.section(name)
         if inner is not None:
-            found[name] = _column(inner, read=str if name in TEXT else _quantity)
+            number = _whole if name == "seed" else _quantity
+            found[name] = _column(inner, read=str if name in TEXT else number)
             inner.done()
     for name in REQUIRED:
         if name not in found:
@@ -98,15 +99,15 @@ def _columns(section: Section) -> dict[str, Column]:
     return found
 
 
-def _column_or_number(section: Section, name: str) -> Column | None:
+def _column_or_number(section: Section, name: str, *, read: Callable[[str], str]) -> Column | None:
     """Read a column, or one number for every row; None if the key is absent."""
     if not section.has(name):
         return None
     if not section.is_section(name):
-        return Column(value=section.take(name, _quantity))
+        return Column(value=section.take(name, read))
     inner = section.section(name)
     assert inner is not None, "is_section"
-    found = _column(inner, read=_quantity)
+    found = _column(inner, read=read)
     inner.done()
     return found
 
@@ -118,7 +119,7 @@ def _column(section: Section, *, read: Callable[[str], str]) -> Column:
     return Column(
         source=section.take("from", str, "") or None,
         value=section.take("value", read, ""),
-        times=section.take("times", parse_number, 1.0) if scaled else 1.0,
+        times=section.take("times", _factor, 1.0) if scaled else 1.0,
         by=(section.take("by", str, "") if scaled else "") or None,
         over=(section.take("over", str, "") if scaled else "") or None,
         names={} if section.has("value") else section.take_mapping("names", read),
@@ -129,6 +130,19 @@ def _quantity(text: str) -> str:
     """Check a number and return it as it is written."""
     parse_quantity(text)
     return text
+
+
+def _whole(text: str) -> str:
+    """Check a whole number and return it as it is written."""
+    parse_count(text)
+    return text
+
+
+def _factor(text: str) -> float:
+    factor = parse_number(text)
+    if factor == 0:
+        raise ValueError(f"'{text}' makes every number 0; give another factor, or leave out times")
+    return factor
 
 
 def read_any_table(path: Path) -> pd.DataFrame:

@@ -85,6 +85,11 @@ class Problems:
             del self._first[_MOST_SHOWN:]
         self._lines[line] += 1
 
+    def wrong_kind(self, node: yaml.Node, field: str, expected: str) -> None:
+        """Record that a field is empty, or not of the expected kind."""
+        empty = "is empty; it " if node.value in ("", []) else ""
+        self.add(node, f"{field} {empty}must be {expected}")
+
     def within(self, node: yaml.Node) -> bool:
         """Return whether an error was recorded in the lines of a node."""
         # A block ends where the next key begins.
@@ -120,7 +125,7 @@ class Section:
         self._inner: dict[str, Section] = {}
         self._absent: list[tuple[str, str]] = []
         if not isinstance(node, yaml.MappingNode):
-            problems.add(node, f"{name} must be a mapping (key: value)")
+            problems.wrong_kind(node, name, "a mapping (key: value)")
             return
         for key, value in node.value:
             text = key.value if isinstance(key, yaml.ScalarNode) else "?"
@@ -192,7 +197,7 @@ class Section:
         if node is None:
             return
         if not isinstance(node, yaml.SequenceNode) or not node.value:
-            self.problems.add(node, f"{self._field(key)} must be a list with at least one entry (- …)")
+            self.problems.wrong_kind(node, self._field(key), "a list with at least one entry (- …)")
             return
         for number, item in enumerate(node.value, start=1):
             yield self._inside(f"{key}[{number}]", item)
@@ -271,7 +276,7 @@ class Section:
     def _scalar(self, node: yaml.Node, key: str, read: Callable[[str], T]) -> tuple[()] | tuple[T]:
         """Return a value in a tuple; an empty tuple if an error was recorded."""
         if not isinstance(node, yaml.ScalarNode) or not node.value:
-            self.problems.add(node, f"{self._field(key)} must be a single value")
+            self.problems.wrong_kind(node, self._field(key), "a single value")
             return ()
         try:
             return (read(node.value),)

@@ -74,7 +74,7 @@ def _reasons(frame: pd.DataFrame, how: ColumnMap) -> "pd.Series[str]":
     for name, values in needed.items():
         bad = ~(np.isfinite(values) & (values > 0)) & (reasons == "")
         reasons[bad] = f"{name} is not a finite number above zero"
-    reasons[frame["seed"].isna() & (reasons == "")] = "seed is not a number"
+    reasons[(frame["seed"] % 1 != 0) & (reasons == "")] = "seed is not a whole number"
     # The last batch of an epoch may be left out.
     batch = frame.get("batch_size", pd.Series(0.0, index=frame.index)).fillna(0.0)
     slack = np.maximum(_ONE_EPOCH * frame["subset_size"], batch)

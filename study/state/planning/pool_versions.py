@@ -31,7 +31,10 @@ def pool_versions(study: Study) -> dict[str, str]:
         facts = json.loads(file.read_text(encoding="utf-8"))
         return {name: str(each["version"]) for name, each in facts.get("pools", {"": facts}).items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file} does not name the version of a pool: {error!r}") from error
+        raise ValueError(
+            f"{file} does not name the version of a pool ({error!r}); restore it, or delete it if no shards "
+            "were added since the study's first run: the next run writes it again"
+        ) from error
 
 
 def keep_pool_versions(study: Study) -> None:

@@ -226,11 +226,10 @@ def test_a_set_of_one_image_has_no_standard_errors(user: Path, run: Run) -> None
     folder = exported(user, run, "mini-ViT-XXS-8")
     data = evaluation_set("retrieval", 1)
     write_evaluation_set(user / "single", EvaluationSet(images=data.images, captions=data.captions))
-    assert "\n1 image and 1 text encoded once: " in run(
-        f"evaluate {folder.name} --sets single --json single.json"
-    )
+    said = run(f"evaluate {folder.name} --sets single --json single.json --csv single.csv")
+    assert "\n1 image and 1 text encoded once: " in said
     text = (user / "single.json").read_text()
-    assert "NaN" not in text, "which JSON does not have"
+    assert "nan" not in (text + said + (user / "single.csv").read_text()).lower()
     metrics = json.loads(text)["metrics"]
     assert (metrics["single/image_to_text_r1"], metrics["single/image_to_text_r1_se"]) == (1, None)
 
@@ -243,6 +242,7 @@ def test_a_set_of_one_image_has_no_standard_errors(user: Path, run: Run) -> None
             "no such checkpoint: checkpoint.pt is neither a file nor a tag",
         ),
         ("bad.pt --model ViT-S-32-alt", "bad.pt is not a checkpoint of weights, or is damaged (Unpickling"),
+        ("table.pt --model ViT-S-32-alt", "table.pt is not a checkpoint of weights, or is damaged\n"),
         ("bad.pt --model ViT-S-32-atl", "unknown model 'ViT-S-32-atl'; did you mean 'ViT-S-32-alt'?"),
         ("bad.pt", "--model is missing: name the architecture"),
         ("bad.pt --model no.json", "no such architecture file: no.json"),
@@ -266,6 +266,7 @@ def test_a_set_of_one_image_has_no_standard_errors(user: Path, run: Run) -> None
 def test_invalid_evaluations_give_one_line_errors(user: Path, run: Run, words: str, expected: str) -> None:
     (user / "checkpoint.pt").unlink(missing_ok=True)
     (user / "bad.pt").write_bytes(b"no weights")
+    (user / "table.pt").write_bytes(b"a,b\n1,2\n")
     torch.save(build_model(load_architecture("mini-ViT-XXS-8").config).state_dict(), user / "other.pt")
     torch.save([1, 2], user / "list.pt")
     torch.save({"state_dict": {}, "folder": Path()}, user / "more.pt")

@@ -107,6 +107,28 @@ def test_a_key_without_effect_is_refused(changed: str, tmp_path: Path) -> None:
         load_column_map(path)
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("metric: {name: a/top1, from: y, times: 0.0}", "metric.times: '0.0' makes every number 0; "),
+        ("metric: {name: a/top1, from: y, images: 2.5}", "metric.images: '2.5' is not a whole number; "),
+        ("  seed: {value: 0.5}\nmetric: {name: a/top1, from: y}", "columns.seed.value: '0.5' is not a whole"),
+    ],
+)
+def test_a_number_without_sense_is_refused(more: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(SHORT + more)
+    with pytest.raises(ValueError, match=rf"^{re.escape(f'{path}:9: {message}')}[^\n]*$"):
+        load_column_map(path)
+
+
+def test_a_row_whose_seed_is_no_whole_number_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(SHORT + "  seed: {from: run}\nmetric: {name: a/top1, from: y}")
+    rows = import_table(pd.DataFrame({"run": [0, 0.5, None], "y": [0.1, 0.2, 0.3]}), load_column_map(path))
+    assert rows["reason"].tolist() == ["", *["seed is not a whole number"] * 2]
+
+
 def test_a_loss_is_better_when_lower(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("metric: {name: a/loss, from: y, better: higher}\n")

@@ -113,6 +113,8 @@ def test_a_mistake_gives_file_line_what_was_found_and_what_is_allowed(
         ("{gpus: 1, hours_factor: 2}", "36: resources.hours_factor needs auto"),
         ("{hours_factor: 0.5}", "36: resources.hours_factor: '0.5' must be 1 or more, at most 100"),
         ("automatic", "36: resources must be a mapping (key: value)"),
+        ("", "36: resources is empty; it must be a mapping (key: value)"),
+        ("{gpus: }", "36: resources.gpus is empty; it must be a single value"),
     ],
 )  # fmt: skip
 def test_wrong_rule_is_reported_with_its_line(tmp_path: Path, resources: str, expected: str) -> None:
