@@ -124,7 +124,7 @@ def read_at(
         beyond = main is not None and main.cell is None and at > x.max()
         if main is None or _lower(errors[:, lowest], main.error, chance=not beyond):
             return replace(
-                _measured(one, x, errors, lowest, at=at), far=main is None and x.max() < at / limit
+                _measured(one, x, errors, lowest, at=at), far=bool(main is None and x.max() < at / limit)
             )
     return main or f"all its budgets are above {format_flops(at)}"
 
