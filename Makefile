@@ -51,7 +51,7 @@ lint: .venv/tested
 
 .venv-img2dataset/installed:
 	$(PYTHON) -m venv .venv-img2dataset
-	.venv-img2dataset/bin/python -m pip install --quiet 'img2dataset>=1.47'
+	.venv-img2dataset/bin/python -m pip install --quiet 'img2dataset>=1.47' 'standard-imghdr; python_version >= "3.13"'
 	@touch $@
 
 clean:

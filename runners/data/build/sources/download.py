@@ -64,8 +64,8 @@ def download(table: Path, folder: Path, how: Download) -> pd.DataFrame:
     program = shutil.which(how.program) or shutil.which(how.program, path=str(Path(sys.executable).parent))
     if program is None:
         raise ValueError(
-            f"{how.program} is not installed; pip install 'img2dataset>=1.47', here or in a separate "
-            "environment, and give its command with --img2dataset"
+            f"{how.program} is not installed; pip install 'img2dataset>=1.47' (from Python 3.13 on also "
+            "standard-imghdr), here or in a separate environment, and give its command with --img2dataset"
         )
     options = {
         "url_list": table.resolve(),
