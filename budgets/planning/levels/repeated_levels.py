@@ -1,7 +1,8 @@
-"""Copies: trials of a level that take the same steps as those of a lower one.
+"""Copies: trials that take the same steps, on the same pairs, as others of the plan.
 
 A level is spent in whole batches, so levels closer together than the cost of a batch can buy the same steps.
-Such trials would have the same result bit for bit, and each would be paid in full.
+Two mixtures of pools can take the same pairs at some of their sizes: with and without weights if the pools
+have equally many pairs. Such trials would have the same result bit for bit, and each would be paid in full.
 """
 
 from collections.abc import Iterable
@@ -17,8 +18,13 @@ def without_copies(trials: Iterable[Trial]) -> tuple[list[Trial], list[LeftOut]]
     first: dict[tuple[object, ...], Trial] = {}
     kept: list[Trial] = []
     copies: dict[object, LeftOut] = {}
+    of_id: dict[str, Trial] = {}
     for trial in trials:
         cell = trial.cell
+        same = of_id.setdefault(trial.trial_id, trial)
+        if same is not trial:
+            copies[cell] = LeftOut(cell=cell, reason=f"the same pairs as {same.cell.quality}")
+            continue
         # A mixture of one pool has the ids of the pool, but is a cell of its own.
         key = cell.combination, cell.subset_size, cell.quality, cell.regime, trial.seed, trial.samples_seen
         same = first.setdefault(key, trial)

@@ -73,6 +73,20 @@ def test_a_mixture_is_an_axis_of_the_grid_and_sizes_go_with_it() -> None:
     assert [each.pairs for each in plan.trials[1].mixture] == [400, 400]
 
 
+def test_a_mixture_that_takes_the_pairs_of_another_at_a_size_is_left_out_there() -> None:
+    block = GridBlock(architectures=LADDER[:1], sizes=(800, None))
+    equal = {"web": replace(WEB, pairs=1_000), "icons": ICONS}
+    plan = planned({"union": UNION, "half": HALF}, block, pools=equal, levels=(100 * 10**9,), seeds=(0, 1))
+
+    assert [(trial.cell.quality, trial.cell.subset_size) for trial in plan.trials[::2]] == [
+        ("mixture:union", 800), ("mixture:union", 2_000), ("mixture:half", 2_000)
+    ]  # fmt: skip
+    assert len({trial.trial_id for trial in plan.trials}) == len(plan.trials) == 6
+    (left_out,) = plan.left_out
+    assert (left_out.cell.quality, left_out.cell.subset_size) == ("mixture:half", 800)
+    assert left_out.reason == "the same pairs as mixture:union"
+
+
 def test_the_pool_that_lacks_pairs_is_named() -> None:
     block = GridBlock(architectures=LADDER[:1], sizes=(4_000, 800))
     plan = planned({"half": HALF}, block)
