@@ -23,30 +23,54 @@ _RANKINGS = "rankings.json"
 
 
 def pool_versions(study: Study) -> dict[str, str]:
-    """Return the version of each pool that the study's runs use; empty before its first run."""
-    file = study.folder / POOL_VERSION
-    if not file.exists():
-        return {}
-    try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
-        return {name: str(each["version"]) for name, each in facts.get("pools", {"": facts}).items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{file} does not name the version of a pool ({error!r}); restore it, or delete it if no shards "
-            "were added since the study's first run: the next run writes it again"
-        ) from error
+    """Return the version of each declared pool that the study's runs use; empty before its first run.
+
+    A pool that the declaration has renamed is known by its path, one that was moved by its name.
+    """
+    known, declared, found = _recorded(study), _folder_pools(study), dict[str, str]()
+    by_path = {each.get("pool"): each for each in known.values()}
+    for name, path in declared.items():
+        same, named = by_path.get(path), known.get(name)
+        moved = named is not None and named.get("pool") not in declared.values()
+        if (of := same or (named if moved else None)) is not None:
+            found[name] = of["version"]
+    return found
 
 
 def keep_pool_versions(study: Study) -> None:
     """Record the present version of each pool; the study keeps to it if shards are added."""
     known, kept = pool_versions(study), dict[str, dict[str, str]]()
-    for name, pool in study.declaration.sources.items():
-        if isinstance(pool, FolderPool):
-            facts = json.loads((study.pool_folders[name] / "pool.json").read_text(encoding="utf-8"))
-            version = known.get(name) or version_of(facts)
-            kept[name] = {"pool": pool.path, "version": version}
+    for name, path in _folder_pools(study).items():
+        facts = json.loads((study.pool_folders[name] / "pool.json").read_text(encoding="utf-8"))
+        kept[name] = {"pool": path, "version": known.get(name) or version_of(facts)}
     if kept.keys() - known.keys():
-        write_json(study.folder / POOL_VERSION, kept.get("", {"pools": kept}))
+        # Pools that the declaration no longer names keep their versions, in case it names them again.
+        every = _recorded(study) | kept
+        write_json(study.folder / POOL_VERSION, every[""] if every.keys() == {""} else {"pools": every})
+
+
+def _folder_pools(study: Study) -> dict[str, str]:
+    """Return the declared path of each pool that has a folder or a URL, by its name."""
+    sources = study.declaration.sources
+    return {name: pool.path for name, pool in sources.items() if isinstance(pool, FolderPool)}
+
+
+def _recorded(study: Study) -> dict[str, dict[str, str]]:
+    """Return the path and version of each recorded pool, by the name that it had; empty without a record."""
+    file = study.folder / POOL_VERSION
+    if not file.exists():
+        return {}
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+        return {
+            name: {**each, "version": str(each["version"])}
+            for name, each in facts.get("pools", {"": facts}).items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{file} does not name the version of a pool ({error!r}); restore it, or delete it if no shards "
+            "were added since the study's first run: the next run writes it again"
+        ) from error
 
 
 def keep_rankings(study: Study, plan: Plan) -> None:

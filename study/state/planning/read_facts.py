@@ -83,8 +83,8 @@ def _pool_facts(study: Study, name: str, pool: DeclaredPool) -> PoolFacts:
     if version and opened.unranked != version:
         raise DeclaredKeyError(
             key,
-            f"{folder} no longer has index version {version}, on which {study.declaration.name} was planned. "
-            "Restore that version, or change study: to start a new study on the present index",
+            f"{folder} does not have index version {version}, on which {study.declaration.name} was planned. "
+            "Restore that version, declare the pool that has it, or change study: to start a new study",
         )
     if not version and (problem := not_indexed(opened)):
         raise DeclaredKeyError(key, problem)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from budgets.declaration.data_sections import DeclaredPool, FolderPool, MixedPool
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.pool.pool import Pool
@@ -78,6 +79,32 @@ def test_a_study_that_has_begun_goes_on_and_a_new_one_takes_all_pairs(growing: P
     assert ids(study) == before
 
 
+def test_a_renamed_pool_keeps_its_version(growing: Path, pool: Path, tmp_path: Path) -> None:
+    study = study_on(growing, tmp_path)
+    study.folder.mkdir(parents=True)
+
+    def mixed(**pools: Path) -> Study:
+        sources: dict[str, DeclaredPool] = {name: FolderPool(path=str(path)) for name, path in pools.items()}
+        mixtures = {"it": {name: MixedPool() for name in pools}}
+        grid = tuple(replace(block, quality=("all",)) for block in study.declaration.grid)
+        declaration = replace(study.declaration, pool=None, pools=sources, mixtures=mixtures, grid=grid)
+        return replace(study, declaration=declaration)
+
+    keep_pool_versions(mixed(web=growing))
+    before = pool_versions(mixed(web=growing))["web"]
+    shutil.copytree(growing / "evaluation" / "retrieval" / "test", growing / "more")
+    assert index(growing).unranked != before
+
+    assert pool_versions(mixed(mine=growing)) == {"mine": before}
+    swapped = mixed(mine=growing, web=pool)  # another pool has its name now
+    assert pool_versions(swapped) == {"mine": before}
+    keep_pool_versions(swapped)
+    assert pool_versions(mixed(web=pool)) == {"web": Pool.open(pool).unranked}
+    assert pool_versions(study) == {"": before}
+    moved = growing.rename(tmp_path / "moved")
+    assert pool_versions(mixed(mine=moved)) == {"mine": before}
+
+
 def test_a_version_that_is_gone_is_one_clear_error(growing: Path, tmp_path: Path) -> None:
     study = study_on(growing, tmp_path)
     study.folder.mkdir(parents=True)
@@ -85,7 +112,7 @@ def test_a_version_that_is_gone_is_one_clear_error(growing: Path, tmp_path: Path
     shutil.copytree(growing / "evaluation" / "retrieval" / "test", growing / "more")
     (growing / "pool.json").unlink()
     index(growing)
-    with pytest.raises(ValueError, match=r"no longer has index version \w+, on which tiny was planned"):
+    with pytest.raises(ValueError, match=r"does not have index version \w+, on which tiny was planned"):
         plan_study(study)
     (study.folder / POOL_VERSION).write_text("[]")
     with pytest.raises(
