@@ -197,16 +197,20 @@ def _only_for_less(draws: CellDraws, chosen: Recommendation, unread: list[dict[s
     if first["regime"] != "fixed-compute":
         others = [first, *others]
     leader = cells_of(draws, first)
-    names = [
-        configuration_text(row)
+    short = [
+        row
         for row in others
         if row["short"] and (not row["at_a_level"] or may_lead(draws, leader, cells_of(draws, row)))
     ]
-    if not names:
+    if not short:
         return chosen
-    where = format_flops(first["flops"])
+    names = [configuration_text(row) for row in short]
+    # One that was run at the compute of the recommended one already has to be run nearer to the budget.
+    where = first["flops"] if short[0]["flops"] * SAME_COST < first["flops"] else short[0]["usable"]
     return _not_clear(
-        chosen, f", but {and_more(names)} run at only one, lower compute", f"run {names[0]} at {where}"
+        chosen,
+        f", but {and_more(names)} run at only one, lower compute",
+        f"run {names[0]} at {format_flops(where)}",
     )
 
 

@@ -165,6 +165,7 @@ def test_nothing_is_clear_where_others_ran_once_at_less_compute() -> None:
     assert found.candidates["architecture"].iloc[0] == "ViT-M"
     assert found.choice.verdict == "undecided"
     assert found.choice.reason.endswith(" was run at only one, lower compute")
+    assert found.experiment.endswith(" at 9.999 TFLOP"), "where the recommended one was measured"
     assert recommended(results, float(results["train_flops"].max())).choice.verdict == "clear"
 
 
@@ -343,6 +344,7 @@ def test_beyond_a_single_level_nothing_is_clear() -> None:
     beyond = recommended(once, 4 * LEVELS[-1])
     assert beyond.choice.verdict == "undecided"
     assert beyond.choice.reason.endswith(" run at only one, lower compute")
+    assert beyond.experiment.endswith(" at 40 TFLOP"), "all were measured at the lower compute"
     # The others have all levels, and the third one.
     results = results[results["architecture"].ne("ViT-X") | results["level_flops"].eq(LEVELS[2])]
     assert recommended(results, 4 * LEVELS[-1]).choice.verdict == "undecided"
