@@ -156,7 +156,8 @@ def _differences(metric: str, draws: Mapping[str, CellDraws], shared: Mapping[st
     for name, cells in shared.items():
         alone = {first: len(draws[first].cells) - len(cells), name: len(draws[name].cells) - len(cells)}
         lone = " and ".join(f"{plural(count, 'cell')} of {which}" for which, count in alone.items() if count)
-        note += f"; {lone} without a counterpart" if lone else ""
+        against = f" in the comparison with {name}" if len(shared) > 1 else ""
+        note += f"; {lone} without a counterpart{against}" if lone else ""
     return Table(name="cells", title="Cell by cell", note=note, frame=pd.DataFrame(rows))
 
 

@@ -42,6 +42,10 @@ def test_budgets_that_differ_by_rounding_are_the_same_and_cells_of_one_study_alo
     assert answers.frame["Budget"].tolist() == ["200 GFLOP", "900 GFLOP", "3.6 TFLOP"]
     assert cells.note.endswith("; 3 cells of made-up without a counterpart")
 
+    less = replace(other, name="less", results=near, plan=other.plan.iloc[:0])
+    _, cells = compare([frames, other, less])
+    assert cells.note.endswith("; 3 cells of made-up without a counterpart in the comparison with less")
+
 
 def test_a_shift_of_one_architecture_is_found_cell_by_cell_and_changes_the_answer(
     frames: StudyFrames,
