@@ -90,7 +90,7 @@ def _plan(study: Study) -> Plan:
         for name, parts in pool.mixtures.items():
             for part, mixed in parts.items():
                 with at_key(f"mixtures.{name}.{part}"):
-                    _check_qualities([mixed.quality], pool.pools[part])
+                    _check_qualities([mixed.quality], pool.pools[part], of=f" of the pool {part}")
     names = dict.fromkeys(each for block in declaration.grid for each in declaration.qualities(block))
     _check_twins(names, pool)
     metric, allowed = declaration.metric, _metrics(declaration.metric, declaration, evaluation)
@@ -138,16 +138,17 @@ def _usual(metric: str) -> str:
     return f"{name}/{_USUAL.get(measured.lower(), measured)}"
 
 
-def _check_qualities(qualities: Iterable[str], pool: PoolFacts) -> None:
+def _check_qualities(qualities: Iterable[str], pool: PoolFacts, of: str = "") -> None:
     """Raise ValueError for a quality that the pool does not have."""
     for quality in qualities:
         score, subset = score_of_quality(quality), quality.removeprefix(NAMED)
         if quality.startswith(NAMED) and subset not in pool.subsets:
-            raise ValueError(f"quality {quality}: {_unknown_or_none('named subset', subset, pool.subsets)}")
+            problem = _unknown_or_none("named subset", subset, pool.subsets)
+            raise ValueError(f"quality {quality}{of}: {problem}")
         if score is not None and score not in pool.rankings:
             advice = "; `data score POOL --with '=EXPRESSION' --name SCORE` computes a score from others"
             problem = _unknown_or_none("score", score, pool.rankings)
-            raise ValueError(f"quality {quality}: {problem}{advice if is_expression(score) else ''}")
+            raise ValueError(f"quality {quality}{of}: {problem}{advice if is_expression(score) else ''}")
 
 
 def _check_twins(qualities: Iterable[str], pool: PoolFacts | MixtureFacts) -> None:

@@ -139,7 +139,7 @@ def test_what_the_pools_lack_is_said_with_file_and_line(
         declaration.write_text(text.replace(old, new), encoding="utf-8")
         return run(f"plan {declaration} --results {tmp_path}", code=2)
 
-    assert "mixed.yaml:7: quality top20 by mine: the pool has no score" in said(
+    assert "mixed.yaml:7: quality top20 by mine of the pool small: the pool has no score" in said(
         "small: 1", "small: {weight: 1, quality: top20 by mine}"
     )
     same = said("half: {small: 1, other: 1}", "half: {small: {quality: top50, weight: 2}}")
