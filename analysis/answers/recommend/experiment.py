@@ -47,8 +47,10 @@ def next_experiment(draws: CellDraws, candidates: pd.DataFrame, choice: Choice) 
             f"a gap of {small} with a noise of {unit.number(noise, fine=True)} would need more than "
             f"{_MOST_SEEDS} seeds each: take {which} of {both}"
         )
-        forecast = f"run {both} with two seeds each: the gap of {small} is a forecast"
-        return hopeless if first["measured"] and second["measured"] else forecast
+        less = any(row["ends"] for row in (first, second))
+        source = "was measured at less compute" if less else "is a forecast"
+        decisive = f"run {both} with two seeds each: the gap of {small} {source}"
+        return hopeless if first["measured"] and second["measured"] and not less else decisive
     there = max(row["runs"] if row["measured"] and not row["ends"] else 0 for row in (first, second))
     tied = len(choice.members) - 2
     others = f"; {plural(tied, 'other')} {'is' if tied == 1 else 'are'} tied as well" if tied > 0 else ""

@@ -519,6 +519,10 @@ def test_a_curve_that_ends_below_the_budget_may_fall_on_and_leaves_the_choice_un
         " until each has 2 seeds, which show a gap of 4.0 points 80% of the time"
     )
     assert " at 12 TFLOP until " in found.experiment, "neither was measured at the budget"
+    near = at_levels(ViT_X={2e11: 0.5, 6e11: 0.42}, ViT_M={2e11: 0.5, 6e11: 0.4201})
+    wide = " at 12 TFLOP with two seeds each: the gap of 0.01 points was measured at less compute"
+    assert recommended(near, 1.2e13).experiment.endswith(wide)
+    assert " seeds each: take either of " in recommended(near, 6e11).experiment
     here = recommended(results, 6e11)
     assert (here.choice.verdict, here.experiment[:8]) == ("clear", "nothing:")
 
