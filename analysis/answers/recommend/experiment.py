@@ -17,7 +17,7 @@ _SHOWN = NormalDist().inv_cdf((1 + CLEAR) / 2) + NormalDist().inv_cdf(_POWER)
 
 
 def next_experiment(draws: CellDraws, candidates: pd.DataFrame, choice: Choice) -> str:
-    """Return what to run next: the leader, or leader and runner-up with enough seeds to resolve their gap."""
+    """Return what to run next: the leader, or leader and next one with enough seeds to resolve their gap."""
     first = records(candidates)[0]
     where = format_flops(first["flops"])
     if choice.runner_up is None:
@@ -26,7 +26,9 @@ def next_experiment(draws: CellDraws, candidates: pd.DataFrame, choice: Choice) 
         if first["measured"]:
             return "nothing: it was measured and leads by more than the noise"
         return f"to confirm, run {first['name']} at {where}"
-    second = records(candidates)[choice.runner_up]
+    tie = choice.verdict == "tie" and choice.runner_up not in choice.members
+    # A runner-up outside the tie is clearly behind: its runs would not decide the tie.
+    second = records(candidates)[choice.members[1] if tie else choice.runner_up]
     gap, unit = second["error"] - first["error"], draws.error_unit
     most = max(row["usable"] if row["ends"] else row["flops"] for row in (first, second))
     # In one epoch the pairs may limit one of them to less compute.

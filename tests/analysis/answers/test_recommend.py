@@ -537,6 +537,21 @@ def test_one_that_led_at_the_only_level_at_which_it_was_run_leaves_the_choice_at
     assert "run at only one, lower compute" not in found.choice.reason
 
 
+def test_a_tie_is_decided_by_runs_of_a_tied_configuration_and_not_of_a_lower_one_that_is_behind() -> None:
+    levels = [1e11 * 2**step for step in range(6)]
+
+    def errors(floor: float, scale: float, exponent: float) -> dict[float, float]:
+        return {level: floor + scale * (level / 1e11) ** -exponent for level in levels}
+
+    ends = {level: error for level, error in errors(0.35, 0.3, 0.5).items() if level < 1e12}
+    curves = {"ViT-X": errors(0.22, 0.45, 0.3), "ViT-S": errors(0.24, 0.45, 0.3), "ViT-M": ends}
+    found = recommended(at_levels(**curves), levels[-1])
+    assert found.candidates["architecture"].tolist() == ["ViT-X", "ViT-S", "ViT-M"]
+    assert (found.choice.verdict, found.choice.members) == ("tie", (0, 2))
+    assert " and ViT-M, CLIP, 8,192 pairs, all at 3.2 TFLOP until " in found.experiment
+    assert "tied as well" not in found.experiment
+
+
 def test_a_measured_cell_is_recommended_however_much_cheaper_it_is() -> None:
     rising = at_levels(ViT_X={2e11: 0.40, 1e12: 0.45, 1e13: 0.50}, ViT_M={2e11: 0.45, 1e12: 0.50, 1e13: 0.55})
     for flops in (2e12, 1e13):
