@@ -71,7 +71,12 @@ def holdout(draws: CellDraws, laws: tuple[Law, ...]) -> Holdout:
     points = pd.concat([curves, pd.DataFrame(rows, columns=list(COLUMNS))]) if rows else curves
     tested = [choice.form.name for choice in choices.values() if choice.tested]
     reason = "" if tested else next(iter(choices.values())).reason
-    surfaces = [_surfaces(points, choice.form.name, draws.error_unit) for choice in choices.values()]
+    surfaces = [  # each family is compared with the form of its own regime
+        _surfaces(
+            points[points["position"].isin(choice.points["position"])], choice.form.name, draws.error_unit
+        )
+        for choice in choices.values()
+    ]
     return Holdout(
         scores=scores(points), points=points.reset_index(drop=True), choices=choices,
         surfaces={name: one for each in surfaces for name, one in each.items()} if tested else {},

@@ -441,6 +441,27 @@ def test_a_family_is_forecast_by_its_surface_where_that_forecasts_best() -> None
     assert "of its family, where the power law" in first["law_reason"]
 
 
+def test_another_regime_in_the_study_does_not_change_the_law_that_forecasts() -> None:
+    levels = [1e11 * 2**step for step in range(8)]
+
+    def sizes(regime: str, *, floor: float) -> pd.DataFrame:
+        # A floor and an exponent of its own for each size: their laws forecast better than a surface.
+        rows = []
+        for name, exponent in (("ViT-S", 0.3), ("ViT-M", 0.45), ("ViT-X", 0.6)):
+            for level in levels:
+                for seed in (0, 1):
+                    error = floor * (0.5 + exponent) + 0.6 * (level / 1e11) ** -exponent
+                    row = trial_row((8192, "all", name, "clip"), level, seed, error + 0.0005 * (seed - 0.5))
+                    rows.append(row | {"trial": f"{regime}-{row['trial']}", "regime": regime})
+        return pd.DataFrame(rows)
+
+    alone, other = sizes("fixed-compute", floor=0.25), sizes("equal-samples", floor=0.0)
+    *_, held = analysed(pd.concat([alone, other.assign(level_flops=np.nan)], ignore_index=True))
+    assert held.choices["fixed-compute"].form.name == "power law with floor and shift"
+    assert held.choices["equal-samples"].form.name in {"power law", "power law with shift"}
+    assert not any("fixed-compute" in family for family in held.surfaces)
+
+
 def test_the_lines_name_law_error_distance_and_runner_up() -> None:
     found = recommended(crossing(), 1.9e13)
     text = "\n".join(
