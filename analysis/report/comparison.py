@@ -4,7 +4,8 @@ The draws of two studies are independent, so a difference has the draws of one m
 other. Intervals are 90 %.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,18 @@ def compare(studies: Sequence[StudyFrames]) -> tuple[Table, Table]:
                 f"{names[0]} has {_budgets(draws[names[0]])}, {name} has {_budgets(draws[name])}"
             )
     best = {study.name: best_at_budgets(study, trials[study.name], draws[study.name]) for study in studies}
-    return _answers(best), _differences(studies[0].metric, draws, shared)
+    table = _differences(studies[0].metric, draws, shared)
+    return _answers(best), replace(table, note="; ".join([table.note, *_other_mixtures(studies)]))
+
+
+def _other_mixtures(studies: Sequence[StudyFrames]) -> Iterator[str]:
+    """Yield the mixtures that share only their name with one of the first study."""
+    first, *others = studies
+    for other in others:
+        for name, parts in first.mixtures.items():
+            theirs = other.mixtures.get(name, parts)
+            if theirs != parts:
+                yield f"mixture {name} is {parts} in {first.name}, but {theirs} in {other.name}"
 
 
 def _budgets(draws: CellDraws) -> str:

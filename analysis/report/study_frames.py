@@ -33,6 +33,7 @@ class StudyFrames:
         begun: Trial → its progress in words, for trials that were begun and have no row in ``results``.
         tuned: The study's tuning; None without one.
         published: Digitised figures of the paper, for its own verdicts on its claims; None leaves them out.
+        mixtures: Name of each declared mixture of pools → its parts in words, to compare it with another's.
         imported: For a study imported from a table, what was read of that table; empty for one that was run.
             An imported study has no plan and no cost.
     """
@@ -54,6 +55,7 @@ class StudyFrames:
     begun: Mapping[str, str] = field(default_factory=dict)
     tuned: Tuned | None = None
     published: pd.DataFrame | None = None
+    mixtures: Mapping[str, str] = field(default_factory=dict)
     imported: str = ""
 
     @property

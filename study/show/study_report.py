@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from analysis.report.study_frames import StudyFrames
 from budgets.book.book import Book
 from budgets.book.ledger import read_entries
 from budgets.cost.flops import CONVENTION
-from budgets.declaration.data_sections import FolderPool
+from budgets.declaration.data_sections import FolderPool, MixedPool
 from budgets.names import without_password
 from budgets.quantity import format_flops, plural
 from runners.results import (
@@ -139,6 +139,7 @@ def study_frames(study: Study | Imported) -> StudyFrames:
         metric=study.declaration.metric,
         price_per_hour=None if cluster is None else cluster.price_per_hour,
         budget_flops=study.declaration.budget.study_flops,
+        mixtures={name: _parts(parts) for name, parts in study.declaration.mixtures.items()},
         target_flops=study.declaration.design.forecast,
         results=results,
         curves=_table_or_empty(study, "curves.parquet", CURVE_COLUMNS),
@@ -214,6 +215,17 @@ def _now() -> str:
 
 def _date(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="seconds")
+
+
+def _parts(mixture: Mapping[str, MixedPool]) -> str:
+    """Return the pools of a mixture in words, each with its share of the samples where it has a weight."""
+    whole = sum(part.weight or 0 for part in mixture.values())
+    words = []
+    for name, part in sorted(mixture.items()):
+        share = "" if part.weight is None else f"{100 * part.weight / whole:.3g} % "
+        pairs = "" if part.pairs is None else f", {plural(part.pairs, 'pair')}"
+        words.append(f"{share}{name} ({part.quality}{pairs})")
+    return " + ".join(words)
 
 
 def report_comparison(

@@ -71,6 +71,18 @@ def test_studies_of_one_seed_are_not_judged_by_the_counting_of_answers_alone(fra
     )
 
 
+def test_a_mixture_that_shares_only_its_name_is_said(frames: StudyFrames) -> None:
+    first = replace(frames, mixtures={"half": "50 % web (all) + 50 % icons (all)", "all": "web (all)"})
+    other = replace(
+        shifted(frames, 0.0), mixtures={"half": "50 % web (top20) + 50 % icons (all)", "all": "web (all)"}
+    )
+    _, cells = compare([first, other])
+    assert cells.note.endswith(
+        f"; mixture half is 50 % web (all) + 50 % icons (all) in {first.name}, "
+        f"but 50 % web (top20) + 50 % icons (all) in {other.name}"
+    )
+
+
 def test_what_cannot_be_compared_is_refused_with_the_reason(frames: StudyFrames) -> None:
     other = replace(frames, name="other")
     with pytest.raises(ValueError, match=r"made-up measures held-out/top1, other measures style/top1"):
