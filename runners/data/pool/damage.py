@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import pandas as pd
 
@@ -43,16 +44,17 @@ def damage_table(damage: Iterable[Damage]) -> pd.DataFrame:
     return pd.DataFrame([asdict(each) for each in damage], columns=["shard", "key", "reason"], dtype="str")
 
 
-def check_tolerance(damage: Collection[Damage], *, of: int, tolerance: float) -> None:
+def check_tolerance(damage: Collection[Damage], *, pool: Path, of: int, tolerance: float) -> None:
     """Raise an error if too much is damaged.
 
     Args:
         damage: The damage, each pair once.
+        pool: The pool's folder.
         of: Total number of pairs.
         tolerance: Share of them that may be damaged.
 
     Raises:
-        ValueError: More are damaged; the message counts them by reason and names the first ones.
+        ValueError: More are damaged; the message names the pool, counts them by reason and names the first.
     """
     if len(damage) <= tolerance * of:
         return
@@ -60,6 +62,6 @@ def check_tolerance(damage: Collection[Damage], *, of: int, tolerance: float) ->
     first = "; ".join(str(each) for each in list(damage)[:_MOST_SHOWN])
     more = f"; and {len(damage) - _MOST_SHOWN:,} more" if len(damage) > _MOST_SHOWN else ""
     raise ValueError(
-        f"{len(damage):,} of {of:,} pairs are damaged, more than the tolerated {tolerance:.2%} "
+        f"{pool}: {len(damage):,} of {of:,} pairs are damaged, more than the tolerated {tolerance:.2%} "
         f"({counts}): {first}{more}"
     )

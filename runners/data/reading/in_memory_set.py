@@ -101,7 +101,7 @@ def decode(source: Source, image_size: int, tokens: Tokens, threads: int, tolera
     shared = shared_images(pool, image_size, threads=threads)
     if shared is None:
         pairs = read_pairs(pool, rows, np.arange(len(rows)), image_size, threads=threads)
-        check_tolerance(pairs.damage, of=len(rows), tolerance=tolerance)
+        check_tolerance(pairs.damage, pool=pool.path, of=len(rows), tolerance=tolerance)
         return InMemory(
             images=torch.from_numpy(pairs.images),
             tokens=tokens(pairs.captions),
@@ -111,7 +111,7 @@ def decode(source: Source, image_size: int, tokens: Tokens, threads: int, tolera
     images, damaged = shared
     sound = np.array([row not in damaged for row in rows.tolist()], bool)
     damage = [damaged[row] for row in rows[~sound].tolist()]
-    check_tolerance(damage, of=len(rows), tolerance=tolerance)
+    check_tolerance(damage, pool=pool.path, of=len(rows), tolerance=tolerance)
     if not sound.any():
         raise ValueError(f"no pair of the subset can be read; {damage[0]}")
     # The next undamaged pair of the subset replaces a damaged one, cyclically, as in `read_pairs`.

@@ -106,8 +106,8 @@ class StreamedSet(TrainingData):
         return new
 
     def _check(self, part: int) -> None:
-        found, of = list(self.damaged[part]), len(self.sources[part].rows)
-        check_tolerance(found, of=of, tolerance=self.tolerance)
+        found, source = list(self.damaged[part]), self.sources[part]
+        check_tolerance(found, pool=source.pool.path, of=len(source.rows), tolerance=self.tolerance)
 
     def batches(
         self, *, seed: int, batch_size: int, first_step: int, steps: int, empty: Empty = torch.empty

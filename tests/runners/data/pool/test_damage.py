@@ -98,11 +98,11 @@ def test_subset_without_undamaged_pair_raises(pool: Pool) -> None:
 
 def test_damage_above_the_tolerance_raises_with_counts() -> None:
     some = [Damage(shard="7.tar", key=f"k{n}", reason="unreadable image") for n in range(11)]
-    check_tolerance(some[:10], of=10_000, tolerance=0.001)
+    check_tolerance(some[:10], pool=Path("pools/web"), of=10_000, tolerance=0.001)
     with pytest.raises(ValueError) as raised:  # noqa: PT011 - the message is looked at below
-        check_tolerance(some, of=10_000, tolerance=0.001)
+        check_tolerance(some, pool=Path("pools/web"), of=10_000, tolerance=0.001)
     assert str(raised.value) == (
-        "11 of 10,000 pairs are damaged, more than the tolerated 0.10% (11 unreadable image): "
+        "pools/web: 11 of 10,000 pairs are damaged, more than the tolerated 0.10% (11 unreadable image): "
         "k0 of shard 7.tar: unreadable image; k1 of shard 7.tar: unreadable image; "
         "k2 of shard 7.tar: unreadable image; k3 of shard 7.tar: unreadable image; "
         "k4 of shard 7.tar: unreadable image; and 6 more"
