@@ -9,6 +9,7 @@ ids; declare the levels to keep them.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 from budgets.declaration.keys import DeclaredKeyError
@@ -44,8 +45,10 @@ def choose_levels(grid: Grid, beside: int, study_flops: int) -> tuple[int, ...]:
             continue
         setup = candidate.setup
         setups[id(setup)] = setup
+        # Mixtures that take the same pairs are one cell, see `repeated_levels`.
+        pairs = tuple(replace(each, name="") for each in candidate.components)
         for seed in candidate.seeds:
-            key = candidate.cell, candidate.samples, seed
+            key = replace(candidate.cell, quality=""), pairs, candidate.samples, seed
             if key in seen:
                 continue
             seen.add(key)

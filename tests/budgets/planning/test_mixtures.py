@@ -86,6 +86,13 @@ def test_a_mixture_that_takes_the_pairs_of_another_at_a_size_is_left_out_there()
     assert (left_out.cell.quality, left_out.cell.subset_size) == ("mixture:half", 800)
     assert left_out.reason == "the same pairs as mixture:union"
 
+    sized = GridBlock(architectures=LADDER[:1], sizes=(800,))
+    chosen = [
+        planned(mixtures, sized, pools=equal, levels=(), study_flops=10**12).levels
+        for mixtures in ({"union": UNION, "half": HALF}, {"union": UNION})
+    ]
+    assert chosen[0] == chosen[1], "the levels are not chosen as if it were run"
+
 
 def test_the_pool_that_lacks_pairs_is_named() -> None:
     block = GridBlock(architectures=LADDER[:1], sizes=(4_000, 800))
