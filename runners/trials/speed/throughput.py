@@ -5,7 +5,8 @@ The forecast decides the order of trials, the ETA and the price; no budget decis
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from math import inf
 from pathlib import Path
 
 from budgets.declaration.recipe import PLAIN_PASSES
@@ -18,6 +19,7 @@ _FLOPS_PER_SECOND = 150e9
 START_S = 1.0
 """Planned seconds of a trial before its first step."""
 _LOADER_MARGIN = 1.1  # a loader less than 10 % faster than training was probably the bottleneck
+_ABOVE_ZERO = {"samples_per_s", "passes", "gpus"}  # forecasts divide by them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,11 +109,31 @@ def read_calibration(path: Path) -> Calibration | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         kinds = tuple(Throughput(**each) for each in content.pop("kinds"))
+        for number, kind in enumerate(kinds):
+            _require_sound(kind, f"kinds[{number}]")
         return Calibration(**content, kinds=kinds)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
-            f"{path} is damaged ({error}); rewrite it with `python -m study calibrate`"
+            f"{path} is damaged ({error}); delete it, and measure again with `python -m study calibrate`"
         ) from None
+
+
+def _require_sound(kind: Throughput, where: str) -> None:
+    """Check that each field of a measurement is text, or a number that forecasts can use.
+
+    Raises:
+        ValueError: A field has another value; the message names the field.
+    """
+    for field in fields(kind):
+        value = getattr(kind, field.name)
+        if field.type is str:
+            allowed, sound = "a text", isinstance(value, str)
+        elif field.name in _ABOVE_ZERO:
+            allowed, sound = "a number above 0", isinstance(value, int | float) and 0 < value < inf
+        else:
+            allowed, sound = "a number, 0 or more", isinstance(value, int | float) and 0 <= value < inf
+        if not sound:
+            raise ValueError(f"{where}.{field.name} is {value!r}, and must be {allowed}")
 
 
 def slow_loading(trials: Iterable[Trial], found: Calibration | None) -> Iterator[str]:

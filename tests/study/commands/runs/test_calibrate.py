@@ -1,11 +1,12 @@
 """``python -m study calibrate``: its measurements are used by plans, prices and runs."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from budgets.declaration.recipe import Recipe
+from runners.host.files import write_json
 from runners.trials.speed import measure_speed
 from runners.trials.speed.throughput import Throughput, read_calibration
 from runners.trials.trial_job import TrialJob
@@ -18,6 +19,11 @@ from tests.runners.tiny import tiny_trial
 from tests.study.conftest import study_in, write_declaration
 
 pytestmark = pytest.mark.slow
+
+FOUND = Throughput(
+    architecture="mini-ViT-XXS-8", strategy="clip", batch_size=16, precision="bf16", steps=10,
+    samples_per_s=1000.0, memory_bytes=1, gpus=1,
+)  # fmt: skip
 
 
 def test_the_plan_uses_the_measured_speed_of_every_kind_of_trial(
@@ -82,10 +88,7 @@ def test_the_estimate_of_memory_is_that_of_the_unmasked_tail() -> None:
 def fail_for_flip(job: TrialJob, _seconds: float, *, below: str) -> Throughput:  # noqa: ARG001 - as the real one
     if job.trial.cell.strategy != "clip":
         raise RuntimeError("the device is full")
-    return Throughput(
-        architecture="mini-ViT-XXS-8", strategy="clip", batch_size=16, precision="bf16", steps=10,
-        samples_per_s=1000.0, memory_bytes=1, gpus=1,
-    )  # fmt: skip
+    return FOUND
 
 
 def test_a_damaged_measurement_is_named(
@@ -97,6 +100,35 @@ def test_a_damaged_measurement_is_named(
 
     assert main(["plan", str(declaration), "--results", str(tmp_path)]) == 2
     assert "throughput.json is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("samples_per_s", 0.0, "a number above 0"),
+        ("samples_per_s", float("nan"), "a number above 0"),
+        ("samples_per_s", "fast", "a number above 0"),
+        ("memory_bytes", -1, "a number, 0 or more"),
+        ("architecture", ["mini-ViT-XXS-8"], "a text"),
+    ],
+)
+def test_a_measurement_that_no_forecast_can_use_is_named_with_a_way_out(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], field: str, value: object, allowed: str
+) -> None:
+    declaration, file = write_declaration(tmp_path, pool), tmp_path / "tiny" / "throughput.json"
+    file.parent.mkdir()
+    kind = asdict(FOUND) | {field: value}
+    write_json(file, {"machine": "here", "device": None, "side_by_side": 1, "kinds": [kind]})
+
+    for command in ("plan", "calibrate"):
+        assert main([command, str(declaration), "--results", str(tmp_path)]) == 2
+        assert capsys.readouterr().err == (
+            f"study: {file} is damaged (kinds[0].{field} is {value!r}, and must be {allowed}); delete it, "
+            "and measure again with `python -m study calibrate`\n"
+        )
+
+    file.unlink()
+    assert main(["plan", str(declaration), "--results", str(tmp_path)]) == 0
 
 
 @pytest.mark.parametrize(
