@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from budgets.quantity import format_seconds
 from runners.scheduling.backend import Backend, Ended
-from runners.scheduling.nodes import Amounts
+from runners.scheduling.nodes import Amounts, have, no_room
 from runners.scheduling.schedule import Schedule, State
 from runners.scheduling.storage_check import ANSWER_S, StorageCheck
 
@@ -72,9 +72,8 @@ class LiveCluster:
             patience_s = max(patience_s, ANSWER_S)
         if now - self._homeless_since >= patience_s:
             resources, count = too_wide[0]
-            no_node = "no node has" if count == 1 else f"there are no {count} nodes that have"
             raise ValueError(
-                f"{no_node} room for a trial of {_words(dict(resources))}; nodes have: {self._have()}. "
+                f"{no_room(dict(resources), count, self._nodes.values())}{self._not_used()}. "
                 f"See resources: in the declaration{self._way_out()}"
             )
 
@@ -87,7 +86,8 @@ class LiveCluster:
         """Describe how many trials run at once, and on which nodes."""
         slots, nodes = self.slots, len(self._nodes)
         trials = f"{slots} trial{'' if slots == 1 else 's'} at once"
-        return f"{trials} on {nodes} node{'' if nodes == 1 else 's'} ({self._have()})"
+        on = f"{nodes} node{'' if nodes == 1 else 's'}"
+        return f"{trials} on {on} ({have(self._nodes.values())}{self._not_used()})"
 
     def _see_nodes(self) -> None:
         nodes = self._backend.nodes()
@@ -106,15 +106,5 @@ class LiveCluster:
             return ", or name a larger cluster with --address"
         return f"; wait: (now {format_seconds(self._patience_s)}) sets how long trials wait for nodes to join"
 
-    def _have(self) -> str:
-        kinds: dict[str, int] = {}
-        for has in self._nodes.values():
-            kinds[_words(has)] = kinds.get(_words(has), 0) + 1
-        have = "; ".join(f"{count} × {words}" if count > 1 else words for words, count in kinds.items())
-        return (have or "none") + (
-            f"; {self._blind} not used because they have not seen the storage" if self._blind else ""
-        )
-
-
-def _words(resources: Amounts) -> str:
-    return ", ".join(f"{amount:g} {name}" for name, amount in resources.items() if amount)
+    def _not_used(self) -> str:
+        return f"; {self._blind} not used because they have not seen the storage" if self._blind else ""

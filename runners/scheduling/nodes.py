@@ -85,7 +85,7 @@ class Nodes:
         room = [
             (sum(free[name] / most for name, most in self._most.items() if name in free), node)
             for node, free in self._free.items()
-            if self._lives(node) and _holds(free, resources)
+            if self._lives(node) and holds(free, resources)
         ]
         # Least free first: large gaps stay available for wide trials.
         return tuple(node for _, node in sorted(room)[:count]) if len(room) >= count else ()
@@ -93,7 +93,7 @@ class Nodes:
     def could_hold(self, resources: Amounts, count: int, *, without: str = "") -> bool:
         """Return whether there is room on the nodes in use, perhaps without one, if nothing else runs."""
         fits = (
-            _holds(has, resources)
+            holds(has, resources)
             for node, has in self._total.items()
             if node != without and node not in self._faulty
         )
@@ -139,5 +139,22 @@ class Nodes:
                 free[name] = free.get(name, 0.0) + sign * amount
 
 
-def _holds(has: Mapping[str, float], needs: Amounts) -> bool:
+def holds(has: Mapping[str, float], needs: Amounts) -> bool:
+    """Return whether a node with these resources has room for what is needed."""
     return all(has.get(name, 0.0) >= amount - _ROUNDING for name, amount in needs.items())
+
+
+def no_room(resources: Amounts, count: int, nodes: Iterable[Amounts]) -> str:
+    """Describe that a trial, which takes ``resources`` on each of ``count`` nodes, fits on no nodes."""
+    no_node = "no node has" if count == 1 else f"there are no {count} nodes that have"
+    return f"{no_node} room for a trial of {_words(resources)}; nodes have: {have(nodes)}"
+
+
+def have(nodes: Iterable[Amounts]) -> str:
+    """Describe the resources of nodes; equal nodes are counted."""
+    kinds = Counter(map(_words, nodes))
+    return "; ".join(f"{count} × {words}" if count > 1 else words for words, count in kinds.items()) or "none"
+
+
+def _words(resources: Amounts) -> str:
+    return ", ".join(f"{amount:g} {name}" for name, amount in resources.items() if amount)

@@ -115,6 +115,29 @@ def take_part_on_copies(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -
     return result
 
 
+def run_on_data(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
+    """Run a function on this node's copies of a trial's data; what it writes is not uploaded.
+
+    Args:
+        url: URL of the storage.
+        job: The trial, with paths relative to the URL; its folder, which no other job may have, is only on
+            this node, and rank 0 removes it.
+        run: Runs a trial whose paths are this node's own, perhaps as one of several ranks.
+
+    Raises:
+        OSError: The storage is unreachable.
+    """
+    # Imported here, so that a driver, which names this call alone, needs no torch.
+    from runners.training.ranks import rank  # noqa: PLC0415 - as above
+
+    local = _on_this_node(url, job)
+    try:
+        return run(local)
+    finally:
+        if rank() == 0:
+            _drop_copies(local)
+
+
 def upload_left(url: str, trials: Path) -> None:
     """Upload what trials that were killed with their uploads left on this node.
 

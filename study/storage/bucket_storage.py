@@ -22,7 +22,7 @@ from runners.host.trees import fetch_tree, share_tree
 from runners.scheduling.storage_check import Objects
 from runners.trials.records.meter import METER
 from runners.trials.records.trial_files import FAILURE, is_checkpoint, is_milestone, milestone, stand_in
-from runners.trials.run_on_copies import run_on_copies, take_part_on_copies, upload_left
+from runners.trials.run_on_copies import run_on_copies, run_on_data, take_part_on_copies, upload_left
 from study.storage.bring import LEASE, LEDGER, STOP, bring
 from study.storage.folder_storage import FolderStorage
 from study.storage.lease import Lease, holder_of, live_holder
@@ -133,6 +133,10 @@ class BucketStorage(FolderStorage):
     ) -> Callable[[], object]:
         """Return the call with which a node, or each rank on several, runs a trial on copies of the data."""
         return partial(run_on_copies if nodes == 1 else take_part_on_copies, self._url, self._there(job), run)
+
+    def call_on_data(self, run: "Callable[[TrialJob], object]", job: "TrialJob") -> Callable[[], object]:
+        """Return the call with which a node runs a function on copies of the data; it uploads nothing."""
+        return partial(run_on_data, self._url, self._there(job), run)
 
     def share(self, job: "TrialJob", say: Callable[[str], None]) -> None:
         """Upload the pools, and evaluation sets outside of them, unless the bucket already has them."""

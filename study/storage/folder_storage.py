@@ -77,6 +77,13 @@ class FolderStorage:
         """Return the call with which a node runs a trial, given the function that runs it on local paths."""
         return partial(run, job)
 
+    def call_on_data(self, run: "Callable[[TrialJob], object]", job: "TrialJob") -> Callable[[], object]:
+        """Return the call with which a node runs a function on a trial's data alone, as a check does.
+
+        ``job`` has a folder of its own, so that the trial itself can run meanwhile.
+        """
+        return partial(run, job)
+
     # The methods below are only for the run that has claimed the study.
 
     def share(self, job: "TrialJob", say: Callable[[str], None]) -> None:

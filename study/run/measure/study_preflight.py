@@ -14,7 +14,7 @@ from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
 from budgets.quantity import plural
 from runners.scheduling.backend import Backend, Job
-from runners.scheduling.nodes import Amounts
+from runners.scheduling.nodes import Amounts, holds, no_room
 from runners.scheduling.storage_check import Folders, StorageCheck
 from runners.trials.speed.preflight import SLOW_BYTES_PER_S, PreflightCheck, check_node, versions
 from runners.trials.speed.preflight_training import (
@@ -33,6 +33,7 @@ from study.state.study import Study
 _WAIT_S = 1.0
 _MOST_OF_ESTIMATE = 1.2  # of memory: beyond it, a choice of devices by the estimate may not fit
 _NODE_ANSWERS_S = 180.0  # its first process imports torch, perhaps over a network
+_ID_SIGNS = 12  # of a node's id: Ray's are long, and "this machine" is one
 _SKEW_S = 2.0  # larger differences of clocks make times of events and leases unreliable
 
 
@@ -65,7 +66,7 @@ def preflight(
         ensure_pools(study, lambda _line: None)
         study.folder.mkdir(parents=True, exist_ok=True)
         yield from _check_nodes(study, plan, backend, nodes)
-        yield from _check_kinds(study, plan, backend, list(nodes))
+        yield from _check_kinds(study, plan, backend, nodes)
 
 
 def _check_nodes(
@@ -77,7 +78,7 @@ def _check_nodes(
     storage = StorageCheck(backend, shared)
     try:
         storage.require()
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         yield PreflightCheck(node="all", what="storage", verdict="failed", found=str(error))
         return
     check = partial(
@@ -94,7 +95,8 @@ def _check_nodes(
     if resources.ranks_per_node > 1:
         tasks += [
             Job(trial=f"ranks {node}", nodes=(node,), run=ranks, resources=needs(study, widest))
-            for node in nodes
+            for node, has in nodes.items()
+            if holds(has, needs(study, widest))
         ]
     began = time.time()
     for task, found in run_tasks(backend, tasks, answer_s=_NODE_ANSWERS_S):
@@ -109,7 +111,7 @@ def _check_nodes(
 
 
 def _failed(task: Job, reason: object, advice: str = "") -> PreflightCheck:
-    where = ", ".join(node[:8] for node in task.nodes)
+    where = ", ".join(node[:_ID_SIGNS] for node in task.nodes)
     return PreflightCheck(node=where, what=task.trial, verdict="failed", found=str(reason), advice=advice)
 
 
@@ -124,27 +126,32 @@ def _clock(node: str, clock: float, began: float, ended: float) -> PreflightChec
     )
 
 
-def _check_kinds(study: Study, plan: Plan, backend: Backend, nodes: list[str]) -> Iterator[PreflightCheck]:
+def _check_kinds(
+    study: Study, plan: Plan, backend: Backend, nodes: Mapping[str, Amounts]
+) -> Iterator[PreflightCheck]:
     """Train a few steps of each kind, on the nodes in turn, and keep the speeds that were not calibrated."""
     kinds = {" ".join(trial.cell.combination): trial for trial in one_of_each_kind(plan)}
-    tasks = [
-        Job(
-            trial=name,
-            nodes=(nodes[number % len(nodes)],),
-            run=study.storage.call(check_kind, trial_job(study, trial)),
-            resources=needs(study, trial),
-        )
-        for number, (name, trial) in enumerate(kinds.items())
-        if trial.resources.nodes == 1
-    ]
-    measured = []
+    try:
+        for trial in {trial.pool: trial for trial in plan.trials}.values():
+            study.storage.share(trial_job(study, trial), lambda _line: None)
+    except OSError as error:
+        yield PreflightCheck(node="driver", what="pools", verdict="failed", found=str(error))
+        return
+    tasks, measured = list[Job](), list[Throughput]()
     with TemporaryDirectory(dir=study.folder, prefix=".preflight-") as folder:
-        for name, trial in kinds.items():
-            if trial.resources.nodes > len(nodes):
-                few = f"takes {trial.resources.nodes} nodes, the cluster has {len(nodes)}"
+        for number, (name, trial) in enumerate(kinds.items()):
+            count, needed = trial.resources.nodes, needs(study, trial)
+            room = [node for node, has in nodes.items() if holds(has, needed)]
+            if count > len(nodes):
+                few = f"takes {count} nodes, the cluster has {len(nodes)}"
                 yield PreflightCheck(node="all", what=name, verdict="failed", found=few, advice="add nodes")
-            elif trial.resources.nodes > 1:
-                tasks.append(_over_nodes(study, name, trial, nodes, Path(folder).resolve()))
+            elif count > len(room):
+                few, advice = no_room(needed, count, nodes.values()), "see resources: in the declaration"
+                yield PreflightCheck(node="all", what=name, verdict="failed", found=few, advice=advice)
+            else:
+                first = number % len(room) if count == 1 else 0
+                on = tuple(room[first : first + count])
+                tasks.append(_task(study, name, trial, on, Path(folder).resolve()))
         for task, value in run_tasks(backend, tasks):
             for found in value if isinstance(value, tuple) else (value,):
                 if isinstance(found, KindFound):
@@ -158,16 +165,21 @@ def _check_kinds(study: Study, plan: Plan, backend: Backend, nodes: list[str]) -
     _keep(study, measured)
 
 
-def _over_nodes(study: Study, name: str, trial: Trial, nodes: list[str], folder: Path) -> Job:
-    """Return the task of a kind that takes several nodes: its ranks compute together, then they train."""
-    resources, own = trial.resources, folder / trial.trial_id
+def _task(study: Study, name: str, trial: Trial, nodes: tuple[str, ...], folder: Path) -> Job:
+    """Return the task of a kind: it trains; over several nodes, its ranks first compute together.
+
+    Its files are in a folder of their own below ``folder``: the trial itself may be running.
+    """
+    resources, own = trial.resources, folder / f"{folder.name}-{trial.trial_id}"
     own.mkdir()
     count = resources.ranks_per_node * resources.nodes
-    job = replace(trial_job(study, trial), folder=own)
+    over_nodes = partial(check_kind_over_nodes, count=count, gpus=bool(resources.gpus))
     return Job(
         trial=name,
-        nodes=tuple(nodes[: resources.nodes]),
-        run=partial(check_kind_over_nodes, job, count, gpus=bool(resources.gpus)),
+        nodes=nodes,
+        run=study.storage.call_on_data(
+            check_kind if resources.nodes == 1 else over_nodes, replace(trial_job(study, trial), folder=own)
+        ),
         resources=needs(study, trial),
         ranks=resources.ranks_per_node,
     )

@@ -9,12 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from budgets.hardware.machine_cache import CACHE
+from runners.host.storage import Storage
 from runners.scheduling.backend import Job
 from runners.scheduling.local_backend import LocalBackend
 from runners.trials.speed.throughput import Calibration, Throughput, read_calibration
 from study.cli import main
-from study.run.measure.study_preflight import run_tasks
-from tests.study.conftest import write_declaration
+from study.declare.load import load_declaration
+from study.run.measure.study_preflight import preflight, run_tasks
+from study.state.planning.plan_study import plan_study
+from study.state.study import find_study
+from tests.runners.host.bucket import Bucket
+from tests.study.conftest import study_in, write_declaration
 from tests.study.ray_head import Head
 
 pytestmark = pytest.mark.slow
@@ -38,6 +44,13 @@ def over_two_nodes(folder: Path, pool: Path) -> Path:
     text = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("resources:"))
     path.write_text(text + "resources: {cpus: 2, nodes: 2, ranks: 2}\n", encoding="utf-8")
     return path
+
+
+def needing(declaration: Path, *, cpus: int) -> Path:
+    """Give each trial of a declaration so many cores."""
+    text = declaration.read_text(encoding="utf-8").replace("resources: {", f"resources: {{cpus: {cpus}, ")
+    declaration.write_text(text, encoding="utf-8")
+    return declaration
 
 
 @pytest.mark.ray
@@ -142,6 +155,71 @@ def test_speeds_of_a_check_leave_calibrated_ones_at_every_width(pool: Path, tmp_
     assert kept is not None
     assert (kept.machine, kept.kinds[:2]) == ("here", calibrated)
     assert [each.strategy for each in kept.kinds[2:]] == ["siglip"]
+
+
+def test_kind_that_fits_on_no_node_fails_as_its_run_would(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declaration = needing(write_declaration(tmp_path, pool), cpus=640)
+    words = [str(declaration), "--results", str(tmp_path), "--backend", "local"]
+
+    assert main(["check", *words, "--json"]) == 1
+
+    (failed,) = [each for each in checks_of(capsys) if each["verdict"] == "failed"]
+    assert (failed["what"], failed["advice"]) == ("mini-ViT-XXS-8 clip", "see resources: in the declaration")
+    assert re.fullmatch(r"no node has room for a trial of 640 cpus; nodes have: \d+ cpus", failed["found"])
+    assert main(["run", *words]) == 2
+    assert failed["found"] in capsys.readouterr().err
+
+
+def test_kinds_are_tried_on_nodes_with_room_for_them(pool: Path, tmp_path: Path) -> None:
+    declared = load_declaration(needing(write_declaration(tmp_path, pool, strategies="clip, siglip"), cpus=2))
+    tried: dict[str, tuple[str, ...]] = {}
+
+    class Unequal(LocalBackend):
+        def start(self, job: Job) -> None:
+            tried[job.trial] = job.nodes
+            super().start(job)
+
+    nodes = {"small": {"cpus": 1.0}, "large": {"cpus": 4.0}}
+    checks = preflight(
+        study_in(declaration=declared, folder=tmp_path / "tiny", pools=tmp_path),
+        lambda: Unequal(nodes),
+        where="backend",
+    )
+
+    assert {each.verdict for each in checks} <= {"ok", "slow"}
+    assert tried["mini-ViT-XXS-8 clip"] == tried["mini-ViT-XXS-8 siglip"] == ("large",)
+
+
+def test_check_of_a_study_in_a_bucket_needs_no_run_before_it_and_takes_no_trial_over(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+    bucket = Bucket(monkeypatch)
+    declaration = write_declaration(tmp_path, pool)
+    with declaration.open("a", encoding="utf-8") as file:
+        file.write(f"storage: {bucket.url}\n")
+    words = ["check", str(declaration), "--results", str(tmp_path), "--backend", "local", "--json"]
+    (trial,) = plan_study(find_study(load_declaration(declaration), results=str(tmp_path), pools=None)).trials
+    owner = f"results/tiny/trials/{trial.trial_id}/owner"
+    Storage(bucket.url).write(owner, b"a run elsewhere")
+
+    assert main(words) == 0
+
+    assert {each["verdict"] for each in checks_of(capsys)} <= {"ok", "slow"}
+    assert Storage(bucket.url).read(owner) == b"a run elsewhere"
+    assert list(Storage(bucket.url).list("results")) == [owner.removeprefix("results/")]
+    assert not list((tmp_path / "cache").glob("*/results/tiny/trials/*"))
+
+    bucket.go_away()
+    assert main(words) == 1
+
+    found = {each["what"]: each for each in checks_of(capsys)}
+    assert found.keys() == {"backend", "storage", "pools"}
+    for each in found["storage"], found["pools"]:
+        assert each["verdict"] == "failed"
+        assert each["found"].startswith(f"storage {bucket.url} is unreachable: ")
 
 
 def test_a_node_that_does_not_answer_fails_its_check() -> None:
