@@ -83,13 +83,8 @@ def _kind_and_width(trial: Trial) -> tuple[object, ...]:
 
 def _jobs(study: Study, plan: Plan) -> list[TrialJob]:
     """Return a job for each kind of trial."""
-    return [trial_job(study, trial) for trial in one_of_each_kind(plan)]
-
-
-def one_of_each_kind(plan: Plan) -> list[Trial]:
-    """Return the first trial of each kind of a plan."""
     kinds = {trial.cell.combination: trial for trial in reversed(plan.trials)}
-    return list(reversed(kinds.values()))
+    return [trial_job(study, trial) for trial in reversed(kinds.values())]
 
 
 def _at_width(study: Study, gpus: int) -> Study:

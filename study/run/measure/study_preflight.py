@@ -24,7 +24,7 @@ from runners.trials.speed.preflight_training import (
     check_ranks,
 )
 from runners.trials.speed.throughput import Calibration, Throughput, read_calibration, slow_loading
-from study.run.measure.calibration import estimated_memory, one_of_each_kind
+from study.run.measure.calibration import estimated_memory
 from study.run.pools.ensure_pools import ensure_pools
 from study.state.jobs import needs, trial_job
 from study.state.planning.plan_study import plan_study
@@ -130,7 +130,7 @@ def _check_kinds(
     study: Study, plan: Plan, backend: Backend, nodes: Mapping[str, Amounts]
 ) -> Iterator[PreflightCheck]:
     """Train a few steps of each kind, on the nodes in turn, and keep the speeds that were not calibrated."""
-    kinds = {" ".join(trial.cell.combination): trial for trial in one_of_each_kind(plan)}
+    kinds = _kinds(plan)
     try:
         for trial in {trial.pool: trial for trial in plan.trials}.values():
             study.storage.share(trial_job(study, trial), lambda _line: None)
@@ -156,7 +156,7 @@ def _check_kinds(
             for found in value if isinstance(value, tuple) else (value,):
                 if isinstance(found, KindFound):
                     measured.append(found.speed)
-                    yield _speed(kinds[task.trial], found)
+                    yield _speed(task.trial, kinds[task.trial], found)
                 elif isinstance(found, PreflightCheck):
                     yield replace(found, what=f"ranks of {task.trial}")
                 else:
@@ -185,7 +185,23 @@ def _task(study: Study, name: str, trial: Trial, nodes: tuple[str, ...], folder:
     )
 
 
-def _speed(trial: Trial, kind_found: KindFound) -> PreflightCheck:
+def _kinds(plan: Plan) -> dict[str, Trial]:
+    """Return a trial of each kind, by its words.
+
+    The words of a kind are architecture and strategy; those of a further kind, to which rules give another
+    batch or other resources, are all words of its first cell.
+    """
+    kinds: dict[tuple[object, ...], Trial] = {}
+    for trial in plan.trials:
+        kinds.setdefault((*trial.cell.combination, trial.batch_size, trial.resources), trial)
+    named: dict[str, Trial] = {}
+    for trial in kinds.values():
+        words = " ".join(trial.cell.combination)
+        named[str(trial.cell) if words in named else words] = trial
+    return named
+
+
+def _speed(name: str, trial: Trial, kind_found: KindFound) -> PreflightCheck:
     found, estimate = kind_found.speed, estimated_memory(trial, kind_found.speed)
     # On a processor the process's whole resident set was measured, most of which the estimate does not
     # include.
@@ -204,7 +220,6 @@ def _speed(trial: Trial, kind_found: KindFound) -> PreflightCheck:
             advice.append(
                 "checkpoints are written slowly: name a faster storage, or raise resources.checkpoint"
             )
-    name = f"{found.architecture} {found.strategy}"
     return replace(
         PreflightCheck.of(name, "; ".join(advice), found=", ".join(facts), verdict="slow"), node=""
     )
@@ -216,8 +231,12 @@ def _keep(study: Study, measured: list[Throughput]) -> None:
     if known is None:
         known = Calibration(machine="preflight", device=None, side_by_side=1, kinds=())
     before = {each.combination for each in known.kinds}
-    if new := [each for each in measured if each.combination not in before]:
-        replace(known, kinds=(*known.kinds, *new)).write(study.calibration)
+    new: dict[tuple[object, ...], Throughput] = {}
+    for each in measured:
+        if each.combination not in before:
+            new.setdefault((*each.combination, each.gpus), each)
+    if new:
+        replace(known, kinds=(*known.kinds, *new.values())).write(study.calibration)
 
 
 def run_tasks(

@@ -192,6 +192,29 @@ def test_kinds_are_tried_on_nodes_with_room_for_them(pool: Path, tmp_path: Path)
     assert tried["mini-ViT-XXS-8 clip"] == tried["mini-ViT-XXS-8 siglip"] == ("large",)
 
 
+def test_trials_to_which_a_rule_gives_other_resources_are_a_kind_of_their_own(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declaration = write_declaration(tmp_path, pool, levels="3 GFLOP, 9 GFLOP")
+    rules = "resources: {rules: [{levels: 9 GFLOP, cpus: 640}], "
+    text = declaration.read_text(encoding="utf-8").replace("resources: {", rules)
+    declaration.write_text(text, encoding="utf-8")
+    words = ["check", str(declaration), "--results", str(tmp_path), "--backend", "local", "--json"]
+
+    assert main(words) == 1
+
+    named, first = checks_of(capsys)[-2:]
+    assert (first["what"], first["verdict"]) == ("mini-ViT-XXS-8 clip", "ok")
+    assert (named["what"], named["verdict"]) == (
+        "mini-ViT-XXS-8 clip on 512 pairs (top50) at 9 GFLOP",
+        "failed",
+    )
+    assert named["found"].startswith("no node has room for a trial of 640 cpus; ")
+    kept = read_calibration(tmp_path / "tiny" / "throughput.json")
+    assert kept is not None
+    assert len(kept.kinds) == 1
+
+
 def test_check_of_a_study_in_a_bucket_needs_no_run_before_it_and_takes_no_trial_over(
     pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
