@@ -100,7 +100,8 @@ class Study:
         holder, command = running(self.folder), f"`python -m study run {self.word}`"
         if self._has(self.plan_tables):
             then = f"{command} continues" if holder is None else f"it is running ({holder}); try again later"
-            raise ValueError(f"{self.folder} has no results of its grid yet, only of its tuning; {then}")
+            tuned = "" if self.declaration.tuning is None else ", only of its tuning"
+            raise ValueError(f"{self.folder} has no results of its grid yet{tuned}; {then}")
         if holder is not None:
             raise ValueError(
                 f"{self.folder} has no results yet: its run is preparing, and may be building a pool "

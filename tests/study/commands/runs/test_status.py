@@ -345,6 +345,14 @@ def test_before_its_grid_a_tuned_study_has_no_results(started: tuple[Study, Plan
         list(report_study(tuned))
 
 
+def test_before_its_first_result_a_study_without_tuning_has_no_results_of_one(
+    started: tuple[Study, Plan],
+) -> None:
+    study, _ = started
+    with pytest.raises(ValueError, match=r"has no results of its grid yet; `python .* continues"):
+        study.require_run("results.parquet")
+
+
 def test_a_quiet_run_prints_only_failures(started: tuple[Study, Plan]) -> None:
     study, plan = started
     text = io.StringIO()
