@@ -135,6 +135,14 @@ class StorageCheck:
         Raises:
             ValueError: A node does not see a folder, or does not answer; the message names it and the path.
         """
+        try:
+            self._require()
+        finally:  # also after Ctrl-C; a node that has not answered leaves its mark otherwise
+            with suppress(OSError):
+                for token in self._looking.values():
+                    self._place.unmark(token)
+
+    def _require(self) -> None:
         nodes = set(self._backend.nodes())
         until = time.monotonic() + ANSWER_S
         self.seen_by(nodes)

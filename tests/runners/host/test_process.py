@@ -1,4 +1,4 @@
-"""Calls in fresh processes whose server is killed."""
+"""Calls in fresh processes whose server is killed or interrupted."""
 
 import os
 import subprocess
@@ -53,3 +53,26 @@ def test_a_fork_server_that_is_killed_as_it_starts_is_a_crash_and_the_next_start
     first, second = ended.stdout.splitlines()
     assert first.startswith("crashed no process could be started for the trial (")
     assert second == "3"
+
+
+INTERRUPTED = """
+import os, pickle, signal
+from functools import partial
+from runners.host.process import FreshProcess, load_ahead
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also if the tests run in the background
+    load_ahead("interrupts")
+    print(FreshProcess(pickle.dumps(partial(os.getpid))).wait().how)
+"""
+
+
+def test_a_fork_server_ignores_ctrl_c_while_it_imports(tmp_path: Path) -> None:
+    script = tmp_path / "interrupted.py"
+    script.write_text(INTERRUPTED)
+    (tmp_path / "interrupts.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}", "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(
+        [sys.executable, script], env=environment, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert (ended.stdout, ended.stderr) == ("finished\n", "")

@@ -127,3 +127,4 @@ def test_a_node_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytes
         pytest.raises(ValueError, match="deaf: look"),
     ):
         StorageCheck(backend, Folders(written=tmp_path, read=())).require()
+    assert list(tmp_path.iterdir()) == [], "its mark is removed"
