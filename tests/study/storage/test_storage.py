@@ -151,6 +151,20 @@ def test_pool_and_evaluation_set_below_a_url_give_the_rows_of_a_folder(
     assert "all     1        0" in run(f"status {words}")
 
 
+def test_a_study_without_a_local_copy_is_not_shown_while_its_bucket_is_unreachable(
+    pool: Path, tmp_path: Path, bucket: Bucket, run: Run
+) -> None:
+    words = f"status {declare(tmp_path, pool, bucket)} --results {tmp_path}"
+    assert "has no results; run `python -m study run" in run(words, code=2)
+    bucket.go_away()
+
+    said = run(words, code=2)
+
+    assert said.startswith(f"study: storage {bucket.url} is unreachable: ")
+    assert "has no results" not in said
+    assert "local copy" not in said
+
+
 def test_the_second_driver_is_refused_and_can_stop_the_first_from_anywhere(
     pool: Path, tmp_path: Path, bucket: Bucket, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
