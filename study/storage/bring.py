@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
+from runners.host.files import new_file
 from runners.host.storage import Storage
 from runners.trials.records.trial_files import FAILURE, SMALL, is_checkpoint, is_milestone, stand_in
 
@@ -18,6 +19,7 @@ LEASE = "run.json"
 STOP = "stop"
 """Name of the object whose existence asks the run to stop."""
 LEDGER = "ledger.jsonl"
+PROGRESS = "progress.json"
 _APPENDED = {LEDGER, "events.jsonl"}
 
 
@@ -58,6 +60,16 @@ def bring(storage: Storage, name: str, folder: Path, part: str = "") -> None:
     for where, files in parts.items():
         if where.startswith("trials/"):
             _agree(folder / where, files)
+            if PROGRESS in files:
+                bring_progress(storage, f"{name}/{where}", folder / where)
+
+
+def bring_progress(storage: Storage, name: str, folder: Path) -> None:
+    """Download a trial's progress whatever its size, which changes while the trial runs."""
+    found = storage.read(f"{name}/{PROGRESS}")
+    if found is not None and folder.is_dir():
+        with new_file(folder / PROGRESS) as file:
+            file.write_bytes(found)
 
 
 def _agree(folder: Path, files: Mapping[str, int]) -> None:
@@ -68,7 +80,7 @@ def _agree(folder: Path, files: Mapping[str, int]) -> None:
         *folder.glob("checkpoint-*"),
         *folder.glob("milestone-*"),
         folder / FAILURE,
-        folder / "progress.json",
+        folder / PROGRESS,
     ):
         if path.name not in kept and path.name not in files:
             path.unlink(missing_ok=True)

@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING
 from budgets.names import without_password
 from runners.data.pool.pool import tree_name
 from runners.host.faults import patiently
-from runners.host.files import new_file
 from runners.host.storage import Storage, cache_folder
 from runners.host.trees import fetch_tree, share_tree
 from runners.scheduling.storage_check import Objects
 from runners.trials.records.meter import METER
 from runners.trials.records.trial_files import FAILURE, is_checkpoint, is_milestone, milestone, stand_in
 from runners.trials.run_on_copies import run_on_copies, run_on_data, take_part_on_copies, upload_left
-from study.storage.bring import LEASE, LEDGER, STOP, bring
+from study.storage.bring import LEASE, LEDGER, PROGRESS, STOP, bring, bring_progress
 from study.storage.folder_storage import FolderStorage
 from study.storage.lease import Lease, holder_of, live_holder
 from study.storage.lock import (
@@ -174,7 +173,7 @@ class BucketStorage(FolderStorage):
         left = {each for each in (FAILURE, METER) if not (folder / each).exists()}
         found = self._objects.list(name)
         if not any(folder.glob("checkpoint-*")):
-            left |= {"owner", "progress.json", *filter(is_checkpoint, found)}
+            left |= {"owner", PROGRESS, *filter(is_checkpoint, found)}
         if milestone(folder) is None:
             left.update(filter(is_milestone, found))
         self._objects.delete(f"{name}/{each}" for each in left)
@@ -255,10 +254,7 @@ class BucketStorage(FolderStorage):
 
     def _fetch_progress(self) -> None:
         for folder, name in map(self._trial, self._watched):
-            found = self._objects.read(f"{name}/progress.json")
-            if found is not None and folder.is_dir():
-                with new_file(folder / "progress.json") as file:
-                    file.write_bytes(found)
+            bring_progress(self._objects, name, folder)
         for folder, name in map(self._trial, self._awaited):
             for each in filter(is_milestone, self._objects.list(name)):
                 (folder / stand_in(each)).touch()

@@ -165,6 +165,23 @@ def test_a_study_without_a_local_copy_is_not_shown_while_its_bucket_is_unreachab
     assert "local copy" not in said
 
 
+def test_the_progress_of_a_running_trial_is_seen_from_another_machine(
+    pool: Path, tmp_path: Path, bucket: Bucket
+) -> None:
+    study = find_study(load_declaration(declare(tmp_path, pool, bucket)), results=str(tmp_path), pools=None)
+    there, here = "results/tiny/trials/0123456789ab/progress.json", "trials/0123456789ab/progress.json"
+    for progress in (b"{}", b'{"samples_seen": 1}'):
+        Storage(bucket.url).write(there, progress)
+        study.storage.refresh()
+        assert (study.folder / here).read_bytes() == progress
+
+    Storage(bucket.url).delete([there])
+    Storage(bucket.url).write("results/tiny/trials/0123456789ab/meter", b"")
+    study.storage.refresh()
+
+    assert not (study.folder / here).exists(), "the trial has ended"
+
+
 def test_the_second_driver_is_refused_and_can_stop_the_first_from_anywhere(
     pool: Path, tmp_path: Path, bucket: Bucket, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
