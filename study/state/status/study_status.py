@@ -16,6 +16,7 @@ from runners.results import read_json_lines, read_table
 from study.state.design import answer_lines, not_chosen
 from study.state.planning.pool_versions import ranked_anew
 from study.state.planning.tuning_table import read_winners
+from study.state.repair import require_booked
 from study.state.status.forecast import Speed, speed_of, time_left
 from study.state.status.running import Level, Running, count_levels, running_trials, words
 from study.state.study import Study
@@ -62,6 +63,8 @@ class StudyStatus:
         left_s: Forecast of the remaining seconds; None if no trial is left.
         ranked_anew: Number of trials of the last run's plan that the next run replaces by others, because a
             score of their pool has changed.
+        unbooked: The reason why the next run is refused, if the ledger lacks trials that have begun;
+            empty otherwise.
         design: Answers of an adaptive design so far and its open questions, one per line. Trials that it has
             not chosen are not counted in ``levels``.
     """
@@ -82,6 +85,7 @@ class StudyStatus:
     slots_busy: float | None
     left_s: Range | None
     ranked_anew: int
+    unbooked: str
     design: tuple[str, ...]
 
 
@@ -133,8 +137,17 @@ def read_status(study: Study) -> StudyStatus:
         slots_busy=busy,
         left_s=time_left(ahead, states, running, _measured(rows, events, running), slots=slots or 1),
         ranked_anew=int(plan["quality"].isin(ranked_anew(study)).sum()),
+        unbooked=_unbooked(study) if holder is None else "",
         design=tuple(answer_lines(events, planned[apart])) if study.declaration.design.adaptive else (),
     )
+
+
+def _unbooked(study: Study) -> str:
+    try:
+        require_booked(study)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _planned(study: Study) -> pd.DataFrame:
