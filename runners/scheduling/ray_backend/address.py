@@ -22,7 +22,12 @@ def cluster_address(option: str | None, environment: Mapping[str, str] = os.envi
 
     Returns:
         Its address, or None for one on this machine (also for the address ``local``).
+
+    Raises:
+        ValueError: The option is empty.
     """
+    if option is not None and not option.strip():  # a variable of the shell that is not set
+        raise ValueError("--address is empty; give the HOST:PORT of a cluster's head, or local")
     address = option or environment.get("RAY_ADDRESS") or "local"
     return None if address == "local" else address
 

@@ -33,6 +33,14 @@ def test_address_option_precedes_environment_and_defaults_to_this_machine(
     assert cluster_address(option, environment) == chosen
 
 
+@pytest.mark.parametrize("option", ["", " "])
+def test_an_empty_address_is_refused(option: str) -> None:
+    with pytest.raises(
+        ValueError, match="--address is empty; give the HOST:PORT of a cluster's head, or local"
+    ):
+        cluster_address(option, {"RAY_ADDRESS": "10.0.0.1:6379"})
+
+
 @pytest.fixture
 def listener() -> Iterator[str]:
     """Return the address of a listener that is not Ray."""
