@@ -41,6 +41,7 @@ from study.state.environment import own_version
 from study.state.imports.imported import Imported
 from study.state.planning.counted_models import counted_models
 from study.state.planning.tuning_table import read_winners
+from study.state.repair import unbooked
 from study.state.status.begun import begun
 from study.state.study import Study
 from study.storage.lock import running as running_now
@@ -89,6 +90,8 @@ def report_study(
     page = study.folder / "report" / "report.html"
     if target_flops is not None and not (page.parent / "figures" / "scaling-model-size.svg").exists():
         yield "--target has no effect: no scaling panel could be drawn; the report says why"
+    if isinstance(study, Study) and (reason := unbooked(study)):
+        yield f"note: the report lacks costs, since {reason}"
     yield f"report: {page}"
 
 

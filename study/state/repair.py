@@ -17,21 +17,32 @@ from study.state.bookkeeping import Bookkeeper, Say, has_begun, paid_by, trials_
 from study.state.study import Study
 
 
-def require_booked(study: Study) -> None:
-    """Refuse a study whose ledger was deleted or cut: it lacks trials that have computed something.
+def unbooked(study: Study) -> str:
+    """Return the reason why a study can't be run if its ledger was deleted or cut; empty otherwise.
 
-    Raises:
-        ValueError: It lacks a trial; the message names it.
+    Such a ledger lacks trials that have computed something.
     """
     book = study.book()
     # Of a driver that died, the ledger in a bucket may lack the last seconds: the next run books from meters.
     if book.known and study.storage.lags:
-        return
-    if missing := _unbooked(study, book):
-        raise ValueError(
-            f"{study.ledger} was deleted or cut: it lacks {len(missing):,} of the trials that have computed "
-            f"something, such as {missing[0]}. `run --repair` rebuilds the ledger from results and meters"
-        )
+        return ""
+    missing = _missing_from(study, book)
+    if not missing:
+        return ""
+    return (
+        f"{study.ledger} was deleted or cut: it lacks {len(missing):,} of the trials that have computed "
+        f"something, such as {missing[0]}. `run --repair` rebuilds the ledger from results and meters"
+    )
+
+
+def require_booked(study: Study) -> None:
+    """Refuse a study whose ledger was deleted or cut.
+
+    Raises:
+        ValueError: It lacks a trial that has computed something; the message names it.
+    """
+    if reason := unbooked(study):
+        raise ValueError(reason)
 
 
 def repair_ledger(study: Study, plan: Plan, say: Say) -> None:
@@ -93,7 +104,7 @@ def _problem(path: Path, study: Study, plan: Plan) -> str:
     except ValueError as error:
         return str(error).partition("; ")[0]
     spent = {entry.what: entry.train_flops for entry in entries if entry.entry == "spent"}
-    if missing := _unbooked(study, Book.of(entries)):
+    if missing := _missing_from(study, Book.of(entries)):
         return f"{path} lacks the trial {missing[0]}"
     for trial in plan.all_trials:
         outcome = read_outcome(study.trial_folder(trial.trial_id))
@@ -105,7 +116,7 @@ def _problem(path: Path, study: Study, plan: Plan) -> str:
     return ""
 
 
-def _unbooked(study: Study, book: Book) -> list[str]:
+def _missing_from(study: Study, book: Book) -> list[str]:
     """Return the trials, also those of earlier plans, that have computed something and are not in a book."""
     new = (folder for folder in trial_folders(study) if folder.name not in book.known)
     return [folder.name for folder in new if not _computed_nothing(folder)]

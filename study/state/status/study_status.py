@@ -16,7 +16,7 @@ from runners.results import read_json_lines, read_table
 from study.state.design import answer_lines, not_chosen
 from study.state.planning.pool_versions import ranked_anew
 from study.state.planning.tuning_table import read_winners
-from study.state.repair import require_booked
+from study.state.repair import unbooked
 from study.state.status.forecast import Speed, speed_of, time_left
 from study.state.status.running import Level, Running, count_levels, running_trials, words
 from study.state.study import Study
@@ -137,17 +137,9 @@ def read_status(study: Study) -> StudyStatus:
         slots_busy=busy,
         left_s=time_left(ahead, states, running, _measured(rows, events, running), slots=slots or 1),
         ranked_anew=int(plan["quality"].isin(ranked_anew(study)).sum()),
-        unbooked=_unbooked(study) if holder is None else "",
+        unbooked=unbooked(study) if holder is None else "",
         design=tuple(answer_lines(events, planned[apart])) if study.declaration.design.adaptive else (),
     )
-
-
-def _unbooked(study: Study) -> str:
-    try:
-        require_booked(study)
-    except ValueError as error:
-        return str(error)
-    return ""
 
 
 def _planned(study: Study) -> pd.DataFrame:

@@ -95,6 +95,9 @@ def test_a_damaged_ledger_is_rebuilt_from_results_and_meters(copy: Path, run: Ru
     shown = run(f"status {copy}/tiny.yaml --results {copy}", code=0 if damage == "gone" else 2)
     assert "`run --repair`" in shown
     assert ("no run is active, and the next one is refused: " in shown) == (damage == "gone")
+    if damage == "gone":
+        said = run(f"report {copy}/tiny.yaml --results {copy}")
+        assert f"note: the report lacks costs, since {path} was deleted or cut: it lacks 2 of " in said
 
     before = tables(copy)
     said = run(words(copy, "--repair"))
