@@ -15,6 +15,8 @@ from analysis.answers.contrasts import Comparison, comparisons
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.table import CONFIGURATION, records
 from analysis.labels import axis_text, listed
+from budgets.cost.architecture import load_architecture
+from budgets.cost.strategy import STRATEGIES, inapplicable
 from budgets.quantity import format_flops, plural
 
 _NAMED = 3
@@ -88,7 +90,7 @@ def _rates(row: Mapping[str, Any], draws: CellDraws, rates: Mapping[tuple[str, s
 def _not_run(
     row: Mapping[str, Any], draws: CellDraws, compared: _Compared, plan: pd.DataFrame, left_out: pd.DataFrame
 ) -> str:
-    """Return the combinations of the leaders' parts that were neither run nor planned, in words."""
+    """Return the combinations of the leaders' parts that can be trained and were neither run nor planned."""
     leader = _parts(row["leaders"][0], row["regime"])
     run = {
         _parts(cell, row["regime"])
@@ -100,7 +102,11 @@ def _not_run(
         _parts(cell, row["regime"]): str(cell["reason"])
         for cell in records(_at(left_out, row, level="level_flops"))
     }
-    absent = [parts for parts in product(*_options(row, draws, compared)) if parts not in run]
+    absent = [
+        parts
+        for parts in product(*_options(row, draws, compared))
+        if parts not in run and (parts in reasons or _can_train(*parts[:2]))
+    ]
     absent.sort(key=lambda parts: sum(one != other for one, other in zip(parts, leader, strict=True)))
     names = [
         _text(parts, leader, row["regime"]) + (f" ({reasons[parts]})" if parts in reasons else "")
@@ -110,6 +116,16 @@ def _not_run(
         return ""
     more = [f"{len(absent) - _NAMED} more of the leaders' parts"] if len(absent) > _NAMED else []
     return f"{listed([*names, *more])} {'was' if len(absent) == 1 else 'were'} not run"
+
+
+def _can_train(architecture: str, strategy: str) -> bool:
+    """Return whether a strategy can train an architecture; also True for names that this project lacks."""
+    if strategy not in STRATEGIES:
+        return True
+    try:
+        return inapplicable(STRATEGIES[strategy], load_architecture(architecture)) is None
+    except ValueError:
+        return True
 
 
 def _options(row: Mapping[str, Any], draws: CellDraws, compared: _Compared) -> tuple[Collection[Any], ...]:

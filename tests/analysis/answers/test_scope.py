@@ -62,6 +62,13 @@ def test_a_combination_that_was_left_out_of_the_plan_is_named_with_its_reason() 
     assert said == "ConvNeXt with FLIP (50 %) (patch dropout needs a ViT) was not run"
 
 
+def test_a_combination_that_cannot_be_trained_is_not_named() -> None:
+    rows = [row | {"architecture": f"mini-{row['architecture']}"} for row in cross()]
+    assert scoped(drawn(rows))["not_run"].tolist() == [""]
+    rows = [row | {"strategy": str(row["strategy"]).replace("flip-50", "siglip")} for row in rows]
+    assert scoped(drawn(rows))["not_run"].tolist() == ["mini-ConvNeXt with SigLIP was not run"]
+
+
 def test_planned_combinations_do_not_count_as_untried() -> None:
     plan = pd.DataFrame([{
         "regime": "fixed-compute", "subset_size": 1024, "quality": "all", "architecture": "ConvNeXt",
