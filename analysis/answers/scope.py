@@ -16,7 +16,8 @@ from analysis.cells.bootstrap import CellDraws
 from analysis.cells.table import CONFIGURATION, records
 from analysis.labels import axis_text, listed
 from budgets.cost.architecture import load_architecture
-from budgets.cost.strategy import STRATEGIES, inapplicable
+from budgets.cost.strategy import inapplicable
+from budgets.cost.strategy import strategy as find_strategy
 from budgets.quantity import format_flops, plural
 
 _NAMED = 3
@@ -120,10 +121,8 @@ def _not_run(
 
 def _can_train(architecture: str, strategy: str) -> bool:
     """Return whether a strategy can train an architecture; also True for names that this project lacks."""
-    if strategy not in STRATEGIES:
-        return True
     try:
-        return inapplicable(STRATEGIES[strategy], load_architecture(architecture)) is None
+        return inapplicable(find_strategy(strategy), load_architecture(architecture)) is None
     except ValueError:
         return True
 

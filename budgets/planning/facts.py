@@ -31,6 +31,11 @@ class Component:
     pairs: int
     share: int
 
+    @property
+    def content(self) -> tuple[str, str, int, int]:
+        """Everything that decides its pairs and their order; the pool's id names the score of a quality."""
+        return self.pool, self.quality.partition(BY)[0], self.pairs, self.share
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ranking:

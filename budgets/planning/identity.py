@@ -72,7 +72,7 @@ def _quality(trial: "Trial") -> str:
     A mixture of one component is a subset of its pool.
     """
     if len(trial.mixture) > 1:
-        parts = [[each.quality.partition(BY)[0], each.pairs, each.share] for each in trial.mixture]
+        parts = [each.content[1:] for each in trial.mixture]
         return f"mixture {_json(parts)}"
     return trial.mixture[0].quality if trial.mixture else trial.cell.quality
 

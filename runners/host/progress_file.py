@@ -5,6 +5,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+PROGRESS = "progress.json"
+"""File in the folder of a running trial."""
+
 
 def read_progress(folder: Path, running_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Read the progress of a study's running trials.
@@ -20,7 +23,7 @@ def read_progress(folder: Path, running_ids: Iterable[str]) -> dict[str, dict[st
     found = {}
     for trial in sorted(running_ids):
         try:
-            progress = json.loads((folder / "trials" / trial / "progress.json").read_bytes())
+            progress = json.loads((folder / "trials" / trial / PROGRESS).read_bytes())
         except (OSError, ValueError, RecursionError):
             continue
         if isinstance(progress, dict) and _is_whole(progress):

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from runners.host.faults import ProcessEnded
+from runners.host.progress_file import PROGRESS
 from runners.host.storage import Storage
 from runners.trials.records.meter import METER, FlopCount, meter_text, read_meter
 from runners.trials.records.trial_files import (
@@ -132,7 +133,7 @@ class TrialCopy:
         for path in (self._folder / name for name in _RESULT):
             if path.exists():
                 self._storage.put(path, self._object(path.name))
-        self._storage.delete(map(self._object, (*self._there, "progress.json", OWNER)))
+        self._storage.delete(map(self._object, (*self._there, PROGRESS, OWNER)))
 
     def _push_count(self) -> None:
         """Upload the count, raised by the work of the last interval.
@@ -146,7 +147,7 @@ class TrialCopy:
             self._begun, self._begun_at = now, time.monotonic()
         count = FlopCount(train_flops=now.train_flops + self._ahead, evaluation_flops=now.evaluation_flops)
         self._storage.write(self._object(METER), meter_text(count))
-        progress = self._folder / "progress.json"
+        progress = self._folder / PROGRESS
         if progress.exists():
             self._storage.put(progress, self._object(progress.name))
 

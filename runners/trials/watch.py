@@ -14,6 +14,7 @@ from torch import Tensor
 from budgets.planning.planned_trial import Trial
 from runners.host.faults import Left, Notice, patiently
 from runners.host.files import write_json
+from runners.host.progress_file import PROGRESS
 from runners.training.learner import Learner
 from runners.trials.checkpoints.checkpoint import Notes, save_milestone
 from runners.trials.checkpoints.checkpoint_writer import CheckpointWriter
@@ -157,7 +158,7 @@ class Watch:
             if time.monotonic() - self._synced_at >= _SYNC_S:
                 self._sync_meter()
             write_json(
-                self._folder / "progress.json",
+                self._folder / PROGRESS,
                 {
                     "samples_seen": done * batch_size,
                     "samples_planned": self._trial.samples_seen,

@@ -237,7 +237,7 @@ def refreshed_study(options: Namespace, *, needed: bool = False) -> "Study":
 
     Args:
         options: The command's options.
-        needed: True if an unreachable storage is an error also with a local copy, which else is used.
+        needed: True if an unreachable storage is an error even where this machine has a copy of the study.
 
     Raises:
         ValueError: As `declared_study`.
@@ -247,7 +247,7 @@ def refreshed_study(options: Namespace, *, needed: bool = False) -> "Study":
     try:
         study.storage.refresh()
     except (ValueError, OSError) as error:
-        if needed or not any((study.folder / table).exists() for table in study.plan_tables):
+        if needed or not study.has(study.plan_tables):
             raise
         print(f"study: {printable(str(error))}; showing the last local copy", file=sys.stderr)
     return study

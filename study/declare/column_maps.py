@@ -126,16 +126,17 @@ def _column(section: Section, *, read: Callable[[str], str]) -> Column:
     )
 
 
-def _quantity(text: str) -> str:
-    """Check a number and return it as it is written."""
-    parse_quantity(text)
-    return text
+def _as_written(parse: Callable[[str], object]) -> Callable[[str], str]:
+    """Return a reader that checks a text and returns it as it is written."""
+
+    def read(text: str) -> str:
+        parse(text)
+        return text
+
+    return read
 
 
-def _whole(text: str) -> str:
-    """Check a whole number and return it as it is written."""
-    parse_count(text)
-    return text
+_quantity, _whole = _as_written(parse_quantity), _as_written(parse_count)
 
 
 def _factor(text: str) -> float:

@@ -90,7 +90,7 @@ def report_study(
     page = study.folder / "report" / "report.html"
     if target_flops is not None and not (page.parent / "figures" / "scaling-model-size.svg").exists():
         yield "--target has no effect: no scaling panel could be drawn; the report says why"
-    if isinstance(study, Study) and (reason := unbooked(study)):
+    if isinstance(study, Study) and (reason := unbooked(study, study.book())):
         yield f"note: the report lacks costs, since {reason}"
     yield f"report: {page}"
 

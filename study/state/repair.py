@@ -17,12 +17,11 @@ from study.state.bookkeeping import Bookkeeper, Say, has_begun, paid_by, trials_
 from study.state.study import Study
 
 
-def unbooked(study: Study) -> str:
+def unbooked(study: Study, book: Book) -> str:
     """Return the reason why a study can't be run if its ledger was deleted or cut; empty otherwise.
 
-    Such a ledger lacks trials that have computed something.
+    Such a ledger, of which ``book`` was made, lacks trials that have computed something.
     """
-    book = study.book()
     # Of a driver that died, the ledger in a bucket may lack the last seconds: the next run books from meters.
     if book.known and study.storage.lags:
         return ""
@@ -41,7 +40,7 @@ def require_booked(study: Study) -> None:
     Raises:
         ValueError: It lacks a trial that has computed something; the message names it.
     """
-    if reason := unbooked(study):
+    if reason := unbooked(study, study.book()):
         raise ValueError(reason)
 
 

@@ -95,10 +95,10 @@ class Study:
         Raises:
             ValueError: The study has not been run, or its first run is still preparing or tuning.
         """
-        if self._has(tables):
+        if self.has(tables):
             return
         holder, command = running(self.folder), f"`python -m study run {self.word}`"
-        if self._has(self.plan_tables):
+        if self.has(self.plan_tables):
             then = f"{command} continues" if holder is None else f"it is running ({holder}); try again later"
             tuned = "" if self.declaration.tuning is None else ", only of its tuning"
             raise ValueError(f"{self.folder} has no results of its grid yet{tuned}; {then}")
@@ -112,14 +112,15 @@ class Study:
     def await_run(self, *tables: str, say: Callable[[str], None]) -> None:
         """Wait while a run is active that has written none of these tables yet; say so once."""
         said = False
-        while not self._has(tables) and (holder := running(self.folder)) is not None:
+        while not self.has(tables) and (holder := running(self.folder)) is not None:
             if not said:
                 say(f"waiting: the run is preparing or tuning ({holder})")
             said = True
             time.sleep(_LOOK_S)
             self.storage.refresh()
 
-    def _has(self, tables: Iterable[str]) -> bool:
+    def has(self, tables: Iterable[str]) -> bool:
+        """Return whether its folder has any of these tables."""
         return any((self.folder / table).exists() for table in tables)
 
     def _here(self, place: str) -> Path:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from runners.host.files import new_file
+from runners.host.progress_file import PROGRESS
 from runners.host.storage import Storage
 from runners.trials.records.trial_files import FAILURE, SMALL, is_checkpoint, is_milestone, stand_in
 
@@ -19,7 +20,6 @@ LEASE = "run.json"
 STOP = "stop"
 """Name of the object whose existence asks the run to stop."""
 LEDGER = "ledger.jsonl"
-PROGRESS = "progress.json"
 _APPENDED = {LEDGER, "events.jsonl"}
 
 

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 from budgets.names import without_password
 from runners.data.pool.pool import tree_name
 from runners.host.faults import patiently
+from runners.host.progress_file import PROGRESS
 from runners.host.storage import Storage, cache_folder
 from runners.host.trees import fetch_tree, share_tree
 from runners.scheduling.storage_check import Objects
 from runners.trials.records.meter import METER
 from runners.trials.records.trial_files import FAILURE, is_checkpoint, is_milestone, milestone, stand_in
 from runners.trials.run_on_copies import run_on_copies, run_on_data, take_part_on_copies, upload_left
-from study.storage.bring import LEASE, LEDGER, PROGRESS, STOP, bring, bring_progress
+from study.storage.bring import LEASE, LEDGER, STOP, bring, bring_progress
 from study.storage.folder_storage import FolderStorage
 from study.storage.lease import Lease, holder_of, live_holder
 from study.storage.lock import (

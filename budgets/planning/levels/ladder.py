@@ -46,7 +46,7 @@ def choose_levels(grid: Grid, beside: int, study_flops: int) -> tuple[int, ...]:
         setup = candidate.setup
         setups[id(setup)] = setup
         # Mixtures that take the same pairs are one cell, see `repeated_levels`.
-        pairs = tuple(replace(each, name="") for each in candidate.components)
+        pairs = tuple(each.content for each in candidate.components)
         for seed in candidate.seeds:
             key = replace(candidate.cell, quality=""), pairs, candidate.samples, seed
             if key in seen:

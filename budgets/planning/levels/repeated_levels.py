@@ -25,7 +25,6 @@ def without_copies(trials: Iterable[Trial]) -> tuple[list[Trial], list[LeftOut]]
         if same is not trial:
             copies[cell] = LeftOut(cell=cell, reason=f"the same pairs as {same.cell.quality}")
             continue
-        # A mixture of one pool has the ids of the pool, but is a cell of its own.
         key = cell.combination, cell.subset_size, cell.quality, cell.regime, trial.seed, trial.samples_seen
         same = first.setdefault(key, trial)
         # The trunk's id has the batch, the rate and the recipe, which rules may give each level.

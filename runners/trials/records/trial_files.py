@@ -15,6 +15,7 @@ from typing import Any
 
 from runners.host.faults import words_of
 from runners.host.files import write_json
+from runners.host.progress_file import PROGRESS
 from runners.trials.records.meter import METER
 
 FAILURE = "failed.json"
@@ -114,7 +115,7 @@ def _digest_of(content: Mapping[str, Any]) -> str:
 
 def drop_scaffolding(folder: Path) -> None:
     """Remove the files that a trial needs only until it has a result."""
-    for path in (*folder.glob("checkpoint-*"), folder / "progress.json", *folder.glob(".*.partial-*")):
+    for path in (*folder.glob("checkpoint-*"), folder / PROGRESS, *folder.glob(".*.partial-*")):
         path.unlink(missing_ok=True)
 
 

@@ -9,13 +9,13 @@ from budgets.declaration.declaration import Declaration
 from budgets.declaration.keys import DeclaredKeyError, at_key
 from budgets.declaration.sections import Cluster
 from budgets.names import unknown
-from budgets.planning.facts import Component, EvaluationFacts, MixtureFacts, PoolFacts
+from budgets.planning.facts import EvaluationFacts, MixtureFacts, PoolFacts
 from budgets.planning.grid import Grid
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
 from budgets.planning.planner import make_plan
 from budgets.planning.tuned.tuning import Scores
-from budgets.quality import BY, MIXTURE, NAMED, is_expression, score_of_quality
+from budgets.quality import MIXTURE, NAMED, is_expression, score_of_quality
 from budgets.quantity import plural
 from runners.data.evaluation.evaluation_facts import METRICS
 from runners.results import LEFT_OUT_COLUMNS, PLAN_COLUMNS, left_out_row, plan_row, to_frame
@@ -153,12 +153,9 @@ def _check_qualities(qualities: Iterable[str], pool: PoolFacts, of: str = "") ->
 
 def _check_twins(qualities: Iterable[str], pool: PoolFacts | MixtureFacts) -> None:
     """Raise DeclaredKeyError for two qualities or mixtures with the same pairs."""
-    pairs: dict[tuple[Component, ...], str] = {}
+    pairs: dict[tuple[object, ...], str] = {}
     for quality in qualities:
-        content = tuple(
-            replace(each, name="", quality=each.quality.partition(BY)[0])
-            for each in pool.components(quality, pool.available(quality))
-        )
+        content = tuple(each.content for each in pool.components(quality, pool.available(quality)))
         same = pairs.setdefault(content, quality)
         if same != quality:
             what = "" if quality.startswith(MIXTURE) else "quality "

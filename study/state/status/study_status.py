@@ -137,7 +137,7 @@ def read_status(study: Study) -> StudyStatus:
         slots_busy=busy,
         left_s=time_left(ahead, states, running, _measured(rows, events, running), slots=slots or 1),
         ranked_anew=int(plan["quality"].isin(ranked_anew(study)).sum()),
-        unbooked=unbooked(study) if holder is None else "",
+        unbooked=unbooked(study, book) if holder is None else "",
         design=tuple(answer_lines(events, planned[apart])) if study.declaration.design.adaptive else (),
     )
 
