@@ -206,14 +206,20 @@ def test_trial_on_a_full_disk_has_crashed(job: TrialJob, small_disk: Path) -> No
     assert "No space left on device" in end.reason
 
 
-def fill(path: Path) -> None:
+def fill(path: Path, seconds: float = 0) -> None:
+    """Take all room of a disk, and for some seconds what others give back."""
+    end = time.monotonic() + seconds
     with path.open("wb", buffering=0) as file:
-        size = 1 << 20
-        while size:
-            try:
-                file.write(b"\0" * size)
-            except OSError:
-                size >>= 1
+        while True:
+            size = 1 << 20
+            while size:
+                try:
+                    file.write(b"\0" * size)
+                except OSError:
+                    size >>= 1
+            if time.monotonic() >= end:
+                return
+            time.sleep(0.01)
 
 
 def confined(group: Path, job: TrialJob) -> Outcome:

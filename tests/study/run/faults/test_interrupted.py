@@ -204,10 +204,10 @@ def test_unreachable_or_full_storage_delays_a_study_and_loses_nothing(
         with start(write_declaration(results, pool, **LONG)) as process:
             wait_for(lambda: at_work(folder))
             if trouble == "full":
-                fill(results / "filler")
+                fill(results / "filler", seconds=6)
             else:
                 folder.rename(results / "away")
-            time.sleep(6)
+                time.sleep(6)
             assert process.poll() is None
             if trouble == "full":
                 (results / "filler").unlink()
