@@ -187,7 +187,7 @@ def test_full_disk_delays_the_result_but_does_not_stop_training(
     process = start(job)
     wait_for(lambda: checkpoints(job.folder))
     filler = small_disk / "filler"
-    fill(filler)
+    fill(filler, seconds=0.5)
     wait_for(lambda: counted(job.folder) == ALL)
     time.sleep(0.3)
     assert not process.connection.poll(), "it waits with its result"
