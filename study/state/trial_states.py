@@ -84,7 +84,7 @@ def trial_states(
         ValueError: A result, a failure or the events can't be read; the message names the file.
     """
     if not (folder / "trials").is_dir():
-        return _from_tables(folder / "results.parquet", trials)
+        return table_states(folder / "results.parquet", trials)
     if running is None:
         running, left_out = _from_events(folder)
     return {
@@ -123,7 +123,8 @@ def _from_events(folder: Path) -> tuple[set[str], dict[str, str]]:
     return at_work, dict(zip(out["trial"], out.get("reason", pd.Series(dtype=str)), strict=True))
 
 
-def _from_tables(path: Path, trials: Iterable[str]) -> dict[str, TrialState]:
+def table_states(path: Path, trials: Iterable[str]) -> dict[str, TrialState]:
+    """Return the states of trials by id, as far as a table of results shows them; the others wait."""
     table = read_table(path)[["trial", "status", "reason"]] if path.exists() else pd.DataFrame()
     found = {
         row["trial"]: TrialState(stage=Stage(row["status"]), reason=row["reason"])

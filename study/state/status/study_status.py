@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -20,7 +21,7 @@ from study.state.repair import unbooked
 from study.state.status.forecast import Speed, speed_of, time_left
 from study.state.status.running import Level, Running, count_levels, running_trials, words
 from study.state.study import Study
-from study.state.trial_states import Stage, TrialState, trial_states
+from study.state.trial_states import Stage, TrialState, table_states, trial_states
 from study.storage.lock import running as running_now
 
 
@@ -104,7 +105,7 @@ def read_status(study: Study) -> StudyStatus:
     holder = running_now(folder)
     this_run = _last_run(events)
     rows: dict[str, dict[str, Any]] = {str(row["trial"]): row for row in plan.to_dict("records")}  # type: ignore[misc]
-    states = trial_states(folder, rows)
+    states = trial_states(folder, rows) | _decided_tuning(folder, rows)
     running = running_trials(rows, states)
     without_room = _without_room(study, rows, states, book)
     for trial, state in states.items():  # the budget may be larger than it was in the last run
@@ -152,6 +153,13 @@ def _planned(study: Study) -> pd.DataFrame:
         if (study.folder / name).exists()
     ]
     return pd.concat(parts, ignore_index=True).drop_duplicates("trial", keep="last", ignore_index=True)
+
+
+def _decided_tuning(folder: Path, rows: Mapping[str, dict[str, Any]]) -> dict[str, TrialState]:
+    """Return the states of a tuning's trials if all have results: no run needs their folders."""
+    tuned = [trial for trial, row in rows.items() if row["phase"] == "tuning"]
+    states = table_states(folder / "tuning.parquet", tuned)
+    return states if all(state.column == "done" for state in states.values()) else {}
 
 
 def _without_room(

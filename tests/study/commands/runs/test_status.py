@@ -331,6 +331,29 @@ def test_trials_of_a_tuning_are_distinguished_by_their_values(
     assert [each["what"] for each in told["running"]] == [f"{runs.cell}, lr_peak 0.003, seed 0"]
 
 
+def test_the_trials_of_a_decided_tuning_are_done_even_without_their_folders(
+    started: tuple[Study, Plan], tmp_path: Path
+) -> None:
+    study, plan = started
+    planned = plan_tables(plan)[0]
+    tuned = planned.assign(trial="tuned-" + planned["trial"])
+    write_table(study.folder / "tuning-plan.parquet", tuned)
+    declaration = tmp_path / "tiny.yaml"
+    declaration.write_text(declaration.read_text() + TUNING)
+
+    def shown_first(results: int) -> dict[str, object]:
+        rows = tuned.head(results)[["trial"]].assign(
+            status=["finished", "diverged", *["finished"] * 2][:results], reason=""
+        )
+        write_table(study.folder / "tuning.parquet", rows)
+        told = json.loads(status_json(replace(study, declaration=load_declaration(declaration))))
+        return dict(told["levels"][0])
+
+    nothing = {"name": "tuning", "done": 0, "running": 0, "failed": 0, "left_out": 0}
+    assert shown_first(3) == nothing | {"waiting": 4}, "the next round runs them again"
+    assert shown_first(4) == nothing | {"done": 4, "waiting": 0}
+
+
 def test_before_its_grid_a_tuned_study_has_no_results(started: tuple[Study, Plan], tmp_path: Path) -> None:
     study, _ = started
     (study.folder / "plan.parquet").rename(study.folder / "tuning-plan.parquet")
