@@ -163,12 +163,11 @@ def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None =
     for charge in charges:
         yield f"{format_flops(charge.train_flops)} to be charged: {charge.what}"
     if plan.study_flops is not None:
-        left = plan.study_flops - book.spent_flops - sum(charge.train_flops for charge in charges)
+        left = max(0, plan.study_flops - book.spent_flops - sum(charge.train_flops for charge in charges))
         after = f" after {plural(len(charges), 'charge')}" if charges else ""
-        yield (
-            f"{format_flops(max(0, left))} of the study budget of {format_flops(plan.study_flops)} are "
-            f"left{after}"
-        )
+        yield f"{format_flops(left)} of the study budget of {format_flops(plan.study_flops)} are left{after}"
+        if flops > left:
+            yield "the budget has no room for all of them: those that it has none for will be left out"
 
 
 def lost_checkpoints(study: Study, plan: Plan, book: Book) -> Iterator[str]:

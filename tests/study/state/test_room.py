@@ -190,6 +190,26 @@ def test_a_dry_run_lists_charges_and_the_work_that_a_run_gives_up(planned: tuple
     assert not list(lost_checkpoints(study, fewer, study.book()))
 
 
+def test_a_dry_run_says_that_some_of_its_trials_will_find_no_room(planned: tuple[Study, Plan]) -> None:
+    study, plan = planned
+    need = sum(trial.paid_flops for trial in plan.trials)
+    begun, *_ = plan.trials
+
+    def has_room(budget: int) -> bool:
+        capped = replace(plan, study_flops=budget)
+        *_, last = agenda_lines(study, capped, agenda(study, capped))
+        return "will be left out" not in last
+
+    assert has_room(need)
+    assert not has_room(need - 1)
+    ledger = Ledger(study.ledger, 10 * TERA)
+    ledger.reserve(begun.trial_id, begun.paid_flops)
+    assert has_room(need), "what it needs is set aside already"
+    ledger.waste(begun.trial_id, 1)
+    assert not has_room(need)
+    assert has_room(need + 1)
+
+
 @pytest.mark.slow
 def test_a_study_with_trunks_and_a_damaged_ledger_can_be_planned_and_repaired(
     pool: Path, tmp_path: Path, run: Run
