@@ -42,7 +42,7 @@ from study.state.imports.imported import Imported
 from study.state.planning.counted_models import counted_models
 from study.state.planning.tuning_table import read_winners
 from study.state.repair import unbooked
-from study.state.status.begun import begun
+from study.state.status.begun import NOT_ADDED, begun
 from study.state.study import Study
 from study.storage.lock import running as running_now
 
@@ -92,6 +92,9 @@ def report_study(
         yield "--target has no effect: no scaling panel could be drawn; the report says why"
     if isinstance(study, Study) and (reason := unbooked(study, study.book())):
         yield f"note: the report lacks costs, since {reason}"
+    lacking = sum(words.endswith(NOT_ADDED) for words in frames.begun.values())
+    if lacking and running_now(study.folder) is None:
+        yield f"note: the report lacks {plural(lacking, 'trial')} without a row in the results; {NOT_ADDED}"
     yield f"report: {page}"
 
 

@@ -6,6 +6,9 @@ from pathlib import Path
 from study.state.trial_states import Stage, TrialState, trial_states
 from study.storage.lock import running
 
+NOT_ADDED = "the next `run` adds it to the results"
+"""Last words on a trial that has ended without a row in the results, as if the driver died."""
+
 
 def begun(folder: Path, steps: Mapping[str, int]) -> dict[str, str]:
     """Return the progress of trials in words, by trial id, without those that were never started.
@@ -27,9 +30,9 @@ def _words(state: TrialState, steps: int, *, under_way: bool) -> str:
     if state.stage in {Stage.WAITING, Stage.LEFT_OUT}:
         return ""
     if state.column == "done":  # results.parquet is written every few seconds
-        return "finished; the next `run` adds it to the results"
+        return f"finished; {NOT_ADDED}"
     if state.stage is Stage.FAILED:
-        return f"failed: {state.reason}; the next `run` adds it to the results"
+        return f"failed: {state.reason}; {NOT_ADDED}"
     if under_way:
         progress = state.progress
         seen = 0.0 if progress is None else progress["samples_seen"] / progress["samples_planned"]
