@@ -50,19 +50,12 @@ def trunk_id(trial: "Trial") -> str:
 def _digest(trial: "Trial", cell: str, samples: int) -> str:
     # The text is what `_json` gives for the whole content, with sorted keys. It is put together from cached
     # parts that trials share, because large grids have very many trials.
-    config = _config(trial.cell.architecture, trial.architecture_config)
-    parts = (
-        f'"architecture_config":{config}',
-        f'"batch_size":{trial.batch_size}',
-        f'"cell":{cell}',
-        f'"evaluation_sets":{_text(trial.evaluation_sets)}',
-        f'"lr_peak":{trial.lr_peak!r}',
-        f'"pool":{_text(trial.pool)}',
-        f'"recipe":{_recipe(trial.recipe, trial.batch_norm)}',
-        f'"samples_seen":{samples}',
-        f'"seed":{trial.seed}',
+    content = (
+        f'[{_VERSION},{{"architecture_config":{_config(trial.cell.architecture, trial.architecture_config)},'
+        f'"batch_size":{trial.batch_size},"cell":{cell},"evaluation_sets":{_text(trial.evaluation_sets)},'
+        f'"lr_peak":{trial.lr_peak!r},"pool":{_text(trial.pool)},'
+        f'"recipe":{_recipe(trial.recipe, trial.batch_norm)},"samples_seen":{samples},"seed":{trial.seed}}}]'
     )
-    content = f"[{_VERSION},{{{','.join(parts)}}}]"
     return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 

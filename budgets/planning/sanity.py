@@ -1,6 +1,6 @@
 """Warnings about conclusions that a plan's trials cannot support, given before any compute is spent."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from budgets.cost.architecture import Architecture
@@ -31,15 +31,15 @@ def without_unit(level: int) -> str:
 
 def warnings(trials: Sequence[Trial], architectures: Mapping[str, Architecture]) -> tuple[str, ...]:
     """Return warnings about IsoFLOP profiles, curves and seeds that are too few, and averages too slow."""
-    seeds = Counter((trial.cell, trial.samples_seen) for trial in trials)
     cells = {trial.cell: trial for trial in trials}
+    one_seed = len({(trial.cell, trial.samples_seen) for trial in trials}) == len(trials) > 0
     return (
         *_profiles(cells, architectures),
         *_curves(cells),
         *_slow_averages(trials),
         *(
             ["every cell has one seed: no interval can be computed and no difference tested against chance"]
-            if trials and max(seeds.values()) == 1
+            if one_seed
             else []
         ),
     )
@@ -98,14 +98,13 @@ def _curves(cells: Mapping[Cell, Trial]) -> Iterator[str]:
 
 def _slow_averages(trials: Sequence[Trial]) -> Iterator[str]:
     """Yield warnings on averages of the weights, which begin with the initial ones."""
-    steps = [trial.samples_seen // trial.batch_size for trial in trials]
-    shares = [(trial.recipe.ema**count, count, trial) for trial, count in zip(trials, steps, strict=True)]
-    slow = [each for each in shares if each[0] > _MOST_INITIAL]
+    averaged = ((trial.recipe.ema**trial.steps, trial) for trial in trials if trial.recipe.ema)
+    slow = [each for each in averaged if each[0] > _MOST_INITIAL]
     if slow:
-        share, count, trial = max(slow, key=lambda each: each[0])
+        share, trial = max(slow, key=lambda each: each[0])
         yield (
             f"training.ema is too slow for {plural(len(slow), 'trial')}, whose averages are more than "
-            f"{_MOST_INITIAL:.0%} initial weights: {share:.0%} in {plural(count, 'step')} at "
+            f"{_MOST_INITIAL:.0%} initial weights: {share:.0%} in {plural(trial.steps, 'step')} at "
             f"{trial.recipe.ema:g}"
         )
 
