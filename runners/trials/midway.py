@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from runners.trials.records.trial_files import MIDWAY
 class Midway:
     """Evaluates at shares of a run, and keeps the metrics in the trial's folder, one row an evaluation.
 
-    A resumed run keeps the rows up to its checkpoint and measures later ones again.
+    A resumed run keeps the rows up to its checkpoint and measures later ones again. Unreachable storage does
+    not stop the training: the rows are written later.
 
     Args:
         folder: The trial's folder.
@@ -45,13 +47,14 @@ class Midway:
         self._steps = evaluated_steps(shares, trial.steps)
         self.took_s = 0.0
         self._rows: list[dict[str, Any]] = []
+        self._written = True
         if self._path.exists():
             kept = read_table(self._path)
             rows = kept[kept["step"] <= first_step].to_dict("records")
             self._rows = [{str(name): value for name, value in row.items()} for row in rows]
 
     def after_step(self, done: int) -> None:
-        """Evaluate and write the file if an evaluation is due after ``done`` steps."""
+        """Evaluate, and write the file if the storage allows it, if that is due after ``done`` steps."""
         if done not in self._steps or any(row["step"] == done for row in self._rows):
             return
         self._meter.add(evaluation_flops=self._trial.flops_per_evaluation)
@@ -66,4 +69,12 @@ class Midway:
         finally:
             self.took_s += time.monotonic() - began
         self._rows.append({**step_row(self._trial, done), **metrics})
-        write_table(self._path, to_frame(self._rows, MIDWAY_COLUMNS))
+        self._written = False
+        with suppress(OSError):
+            self.write()
+
+    def write(self) -> None:
+        """Write the rows that are not in the file yet; call it before a checkpoint and before the result."""
+        if not self._written:
+            write_table(self._path, to_frame(self._rows, MIDWAY_COLUMNS))
+            self._written = True

@@ -111,8 +111,13 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
         meter.raise_to(FlopCount(**setup.notes["metered"]))
     sets = EvaluationData(job)
     learner = setup.learner
+    measure = partial(_evaluate, job, setup, sets)
+    midway = Midway(
+        job.folder, trial, job.evaluate_at, first_step=setup.first_step, measure=measure, meter=meter
+    )
 
     def notes() -> Notes:
+        midway.write()  # a checkpoint of a step implies its row
         return {
             "precision": setup.precision,
             "metered": asdict(meter.count),
@@ -131,14 +136,10 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
         notes=notes,
     )
     steps, status, reason, metrics = trial.steps, "finished", "", {}
-    measure = partial(_evaluate, job, setup, sets)
-    midway = Midway(
-        job.folder, trial, job.evaluate_at, first_step=setup.first_step, measure=measure, meter=meter
-    )
 
     def after_step(done: int) -> None:
         sets.check()
-        midway.after_step(done)  # first, so that a checkpoint of this step implies its row
+        midway.after_step(done)  # first, so that a checkpoint of this step has its row
         watch.after_step(done, evaluated_s=midway.took_s)
 
     with sets.decoding():
@@ -185,7 +186,7 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
             "damaged_pairs": len(setup.data.damage),
         },
     )
-    write = partial(_write_result, job, setup, outcome, steps=steps)
+    write = partial(_write_result, job, setup, midway, outcome, steps=steps)
     patiently(write, patience_s=_PATIENCE_S, hurry=lambda: bool(notice.by))
     return outcome
 
@@ -212,8 +213,11 @@ def _evaluate(job: TrialJob, setup: RankTraining, sets: EvaluationData) -> dict[
         learner.model.train()
 
 
-def _write_result(job: TrialJob, setup: RankTraining, outcome: Outcome, *, steps: int) -> None:
+def _write_result(
+    job: TrialJob, setup: RankTraining, midway: Midway, outcome: Outcome, *, steps: int
+) -> None:
     """Write the result files of a trial after ``steps`` steps."""
+    midway.write()
     _write_damage(job.folder / "damage.jsonl", setup.data.damage)
     losses = mean_losses(setup.learner.losses[:steps].cpu(), steps=steps)
     curve = curve_rows(job.trial, losses, steps=steps)

@@ -21,8 +21,9 @@ import torch.distributed as dist
 from runners.host.faults import Left, Notice, ProcessEnded, fault_of, lost_its_peers, patiently, words_of
 from runners.host.files import locked
 from runners.host.process import Exit, FreshProcess
+from runners.results import read_table
 from runners.trials.records.meter import read_meter
-from runners.trials.records.trial_files import Outcome, checkpoints, kept_steps
+from runners.trials.records.trial_files import MIDWAY, Outcome, checkpoints, kept_steps
 from runners.trials.trial import run_trial
 from runners.trials.trial_job import TrialJob
 from tests import waiting
@@ -151,6 +152,19 @@ def test_temporarily_unreachable_storage_does_not_stop_training(job: TrialJob, q
     assert row_of(process.wait()) == quiet_row(quiet)
     assert lost_flops(job) == 0
     assert {path.name for path in job.folder.iterdir()} == {path.name for path in quiet.folder.iterdir()}
+
+
+def test_metrics_on_the_way_are_kept_while_the_storage_is_unreachable(job: TrialJob) -> None:
+    job = replace(job, evaluate_at=(0.5, 0.75))
+    process = start(job)
+    wait_for(lambda: checkpoints(job.folder))
+    away = job.folder.parent.rename(job.folder.parent.with_name("away"))
+    wait_for(lambda: counted(away / "trial") == ALL)
+    away.rename(job.folder.parent)
+
+    assert process.wait().how == "finished"
+    assert read_table(job.folder / MIDWAY)["step"].tolist() == [100, 150]
+    assert lost_flops(job) == 0
 
 
 def test_trial_without_its_storage_or_pool_crashes_and_creates_nothing(job: TrialJob) -> None:
