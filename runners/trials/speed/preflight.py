@@ -10,6 +10,7 @@ import shutil
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -142,7 +143,8 @@ def _storage(folder: Path) -> PreflightCheck:
         problem = "all nodes must share this folder and may write to it; name one as storage:"
         return PreflightCheck.of("storage", problem, found=f"{folder}: {error.strerror or error}")
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink()
     rates = [_STORAGE_BYTES / max(1e-9, seconds) for seconds in (wrote - began, read - wrote)]
     found = f"{folder}: writes {rates[0] / 1e6:,.0f} MB/s, reads {rates[1] / 1e6:,.0f} MB/s"
     if not same:

@@ -45,11 +45,15 @@ def test_shared_memory_without_room_is_measured(tmp_path: Path) -> None:
     assert "--shm-size" in check.advice
 
 
-def test_storage_that_is_not_there_is_named(tmp_path: Path) -> None:
-    check = found(tmp_path, folder=tmp_path / "away")["storage"]
+@pytest.mark.parametrize(
+    ("folder", "why"), [("away", "No such file or directory"), ("file/below", "Not a directory")]
+)
+def test_storage_that_is_not_there_is_named(tmp_path: Path, folder: str, why: str) -> None:
+    (tmp_path / "file").touch()
+    check = found(tmp_path, folder=tmp_path / folder)["storage"]
 
     assert check.verdict == "failed"
-    assert check.found == f"{tmp_path / 'away'}: No such file or directory"
+    assert check.found == f"{tmp_path / folder}: {why}"
 
 
 @pytest.mark.ray
