@@ -83,7 +83,12 @@ class RayBackend:
             Config.initialize("")  # Ray read its configuration when it was imported
             local = {"object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
         guard_token()
-        workers = {"PYTHONPATH": _python_path(), "OMP_NUM_THREADS": "1"}
+        workers = {
+            "PYTHONPATH": _python_path(),
+            "OMP_NUM_THREADS": "1",
+            # Earlier versions of Ray hide all GPUs from a task that takes none, such as the check of a node.
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        }
         # On this machine workers inherit these: Ray prestarts no worker with a runtime environment.
         with shielded(), _environment({} if address else workers):  # Ray's daemons, and their workers
             ray.init(

@@ -13,6 +13,7 @@ from ray.experimental.internal_kv import _internal_kv_get
 
 from budgets.hardware.machine_cache import CACHE
 from runners.host.storage import Storage
+from runners.host.workers import VISIBLE_DEVICES
 from runners.scheduling.backend import Backend, Ended, Job
 from runners.scheduling.cluster import LiveCluster
 from runners.scheduling.instructions import Start
@@ -107,6 +108,16 @@ def test_trial_of_a_dead_node_restarts_on_a_joining_node(cluster: Any, tmp_path:
             assert end(tuning).how == "crashed"
             tuning.start(Job(trial="y", run=jobs.process_id, nodes=(third.node_id,), resources=needs))
             assert end(tuning).how == "finished"
+
+
+def test_a_check_of_a_node_sees_its_gpus_although_it_takes_none(cluster: Any) -> None:  # noqa: ANN401 - as above
+    hidden = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}  # as by default in earlier versions of Ray
+    cluster.add_node(num_cpus=1, num_gpus=1, env_vars={VISIBLE_DEVICES: "7", **hidden}, **SMALL)
+    cluster.wait_for_nodes()
+    with RayBackend(cluster.address, modules=()) as backend:
+        (node,) = backend.nodes()
+        backend.start(Job(trial="check", run=jobs.gpus, nodes=(node,), resources={}))
+        assert end(backend).value == "7"
 
 
 def test_trial_over_two_nodes_equals_one_process_after_leaving(cluster: Any, tmp_path: Path) -> None:  # noqa: ANN401 - as above
