@@ -46,9 +46,10 @@ class Folders:
             _mark(self.written, token).write_text(token, encoding="utf-8")
 
     def unmark(self, token: str) -> None:
-        """Remove the mark."""
+        """Remove the mark; it stays if the storage is unreachable."""
         if self.written is not None:
-            _mark(self.written, token).unlink(missing_ok=True)
+            with suppress(OSError):
+                _mark(self.written, token).unlink()
 
     def look(self, token: str) -> str:
         """Return in words what this node does not see; empty if it sees everything."""
@@ -138,9 +139,8 @@ class StorageCheck:
         try:
             self._require()
         finally:  # also after Ctrl-C; a node that has not answered leaves its mark otherwise
-            with suppress(OSError):
-                for token in self._looking.values():
-                    self._place.unmark(token)
+            for token in self._looking.values():
+                self._place.unmark(token)
 
     def _require(self) -> None:
         nodes = set(self._backend.nodes())

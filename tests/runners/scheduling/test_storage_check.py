@@ -91,6 +91,24 @@ def test_joining_node_without_the_storage_is_not_used(tmp_path: Path) -> None:
         assert list(folder.iterdir()) == []
 
 
+def test_a_node_joins_although_its_mark_cannot_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(_path: Path, *, missing_ok: bool = False) -> None:  # noqa: ARG001
+        raise OSError("the storage is unreachable")
+
+    has = {"cpus": 1.0}
+    with LocalBackend({"here": has}, modules=()) as backend:
+        storage = StorageCheck(backend, Folders(written=tmp_path, read=()))
+        cluster = LiveCluster(backend, Schedule([], retries=0), patience_s=0, storage_check=storage)
+        cluster.look()
+        monkeypatch.setattr(Path, "unlink", away)
+        while storage.looking:
+            assert cluster.wait(0.1) == []
+
+        assert storage.seen_by(["here"]) == {"here"}
+
+
 class WithCrashes(LocalBackend):
     """A node whose first processes die."""
 
