@@ -145,8 +145,9 @@ def wait_for_ends(processes: Sequence[FreshProcess], notice: Notice) -> dict[int
             if ends[number].how != "finished":
                 let_go_at = min(let_go_at, time.monotonic() + LET_GO_S)
         if notice.by and 0 in running.values():
-            processes[0].ask_to_leave()  # rank 0 writes the checkpoint for all
-            notice.by = ""
+            # Rank 0 writes the checkpoint for all. It is asked again: a request that comes before it listens
+            # is lost.
+            processes[0].ask_to_leave()
     kill_all([processes[number] for number in running.values()])
     return ends
 

@@ -286,6 +286,23 @@ def test_ranks_asked_to_leave_resume_together(jobs: Jobs) -> None:
     assert json.dumps(run_trial(left).row) == json.dumps(quiet.row)
 
 
+def _listens_late() -> str:
+    if rank():
+        return ""
+    os.kill(os.getppid(), signal.SIGTERM)
+    time.sleep(0.5)
+    notice = Notice()
+    with notice.listening():
+        end = time.monotonic() + 20
+        while not notice.by and time.monotonic() < end:
+            time.sleep(0.01)
+    return notice.by
+
+
+def test_a_rank_that_is_asked_to_leave_before_it_listens_is_asked_again() -> None:
+    assert run_ranks(_listens_late, count=2, gpus=False) == "SIGTERM"
+
+
 def test_trial_of_two_ranks_is_not_run_again_once_it_has_a_result(jobs: Jobs) -> None:
     job = jobs("clip", Recipe(precision="fp32"), 2)
     job = replace(job, trial=replace(job.trial, samples_seen=160))
