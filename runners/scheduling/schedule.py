@@ -19,7 +19,6 @@ other node.
 """
 
 from bisect import insort
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -104,6 +103,10 @@ class _Record:
     def cost(self) -> int:
         return 0 if self.set_aside else self.task.paid_flops
 
+    def move(self, state: State, event: str) -> None:
+        self.events.append(event)
+        self.state = state
+
 
 class Schedule:
     """The state of a study's trials and of the nodes they run on.
@@ -119,9 +122,7 @@ class Schedule:
         self._next: dict[str, str] = {}  # trial → the one that waits for its milestone
         self._records: dict[str, _Record] = {}
         self._retries = retries
-        self._counts: Counter[State] = Counter()
-        # Queues by resource need: if the first trial of a queue does not fit, none of the queue does.
-        self._waiting: dict[tuple[object, ...], list[tuple[float, str]]] = {}
+        self._waiting: list[tuple[float, str]] = []  # in the order in which they would start
         self._nodes = Nodes()
         self._draining = False
         self._pending: list[Instruction] = []
@@ -137,7 +138,6 @@ class Schedule:
             ahead_s = task.slot_s + sum(added[each].slot_s for each in self._following(task.trial))
             record = _Record(task=task, state=state, set_aside=task.reserved, ahead_s=ahead_s)
             self._records[task.trial] = record
-            self._counts[state] += 1
             if not task.after:
                 self._queue(record)
         self._nodes.readmit_for((task.resources, task.nodes) for task in added.values())
@@ -161,7 +161,7 @@ class Schedule:
         """Record that a trial's milestone exists; may be repeated."""
         record = self._records.get(self._next.get(trial, ""))
         if record is not None and record.state is State.BLOCKED:
-            self._move(record, State.WAITING, "its milestone is there")
+            record.move(State.WAITING, "its milestone is there")
             self._queue(record)
 
     def fail(self, trial: str, *, full: bool = False) -> None:
@@ -206,7 +206,7 @@ class Schedule:
     def retry(self, trial: str) -> None:
         """Record that the delay after a trial's crash is over."""
         record = self._record(trial, State.DELAYED)
-        self._move(record, State.WAITING, "retried")
+        record.move(State.WAITING, "retried")
         self._queue(record)
 
     def left(self, trial: str, *, dead_nodes: Collection[str] = ()) -> None:
@@ -238,12 +238,11 @@ class Schedule:
 
     def count(self, state: State) -> int:
         """Count the trials in a state."""
-        return self._counts[state]
+        return sum(record.state is state for record in self._records.values())
 
     def waiting(self) -> list[ScheduledTrial]:
         """Return the waiting trials, in the order in which they would start."""
-        orders = sorted(order for queue in self._waiting.values() for order in queue)
-        return [self._records[trial].task for _, trial in orders]
+        return [self._records[trial].task for _, trial in self._waiting]
 
     def delayed(self) -> list[ScheduledTrial]:
         """Return the trials that wait before a retry."""
@@ -271,9 +270,9 @@ class Schedule:
     @property
     def over(self) -> bool:
         """True if no trial is running and none will start."""
-        if self._counts[State.RUNNING]:
+        if self._nodes.users:
             return False
-        return self._draining or not (self._counts[State.WAITING] or self._counts[State.DELAYED])
+        return self._draining or not (self._waiting or self.delayed())
 
     def could_run(self, resources: Amounts, nodes: int) -> bool:
         """Return whether a trial would fit on the current nodes if nothing else ran."""
@@ -290,7 +289,7 @@ class Schedule:
 
     def _keep_within(self, room_flops: int) -> None:
         """Once nothing runs: set back one trial if the budget is exceeded, or give up those without room."""
-        if self._counts[State.RUNNING]:  # it may leave room
+        if self._nodes.users:  # they may leave room
             return
         idle = [each for each in self._records.values() if each.state in {State.WAITING, State.DELAYED}]
         set_aside = [each for each in idle if each.set_aside]
@@ -304,40 +303,33 @@ class Schedule:
 
     def _starts(self, room_flops: int | None) -> list[Instruction]:
         starts: list[Instruction] = []
-        skipped: list[_Record] = []
-        # Only the head of each queue is tried: of equal needs, the longest comes first.
-        queues = dict(self._waiting)
-        while queues:
-            need, queue = min(queues.items(), key=lambda item: item[1][0])
-            record = self._records[queue[0][1]]
-            nodes = self._nodes.best_fit(record.task.resources, record.task.nodes)
-            # Nothing else with this need fits either: skip the whole queue.
+        too_wide = set[tuple[object, ...]]()  # needs that fit nowhere now
+        for _, trial in list(self._waiting):
+            record = self._records[trial]
+            task = record.task
+            need = (task.nodes, *sorted(task.resources.items()))
+            nodes = () if need in too_wide else self._nodes.best_fit(task.resources, task.nodes)
             if not nodes:
-                del queues[need]
+                too_wide.add(need)
                 continue
-            del queue[0]
-            if room_flops is not None and record.cost > room_flops:
-                skipped.append(record)
-            else:
-                room_flops = None if room_flops is None else room_flops - record.cost
-                record.set_aside = True
-                self._move(record, State.RUNNING, f"started on {', '.join(nodes)}")
-                self._nodes.take(record.task.trial, nodes, record.task.resources)
-                starts.append(Start(trial=record.task.trial, nodes=nodes))
-            if not queue:
-                del queues[need], self._waiting[need]
-        # Skipped for lack of budget: they keep their place and wait for room.
-        for record in skipped:
-            self._queue(record)
+            if room_flops is not None:
+                if record.cost > room_flops:
+                    continue  # it waits for room in the budget
+                room_flops -= record.cost
+            record.set_aside = True
+            self._waiting.remove(record.order)
+            record.move(State.RUNNING, f"started on {', '.join(nodes)}")
+            self._nodes.take(trial, nodes, task.resources)
+            starts.append(Start(trial=trial, nodes=nodes))
         return starts
 
     def _leave(self, record: _Record, state: State, event: str) -> None:
         self._nodes.give_back(record.task.trial)
-        self._move(record, state, event)
+        record.move(state, event)
 
     def _set_back(self, record: _Record) -> None:
         if record.state is State.DELAYED:
-            self._move(record, State.WAITING, "set back")
+            record.move(State.WAITING, "set back")
             self._queue(record)
         record.set_aside, record.crashes = False, 0
         self._pending.append(SetBack(trial=record.task.trial))
@@ -346,20 +338,20 @@ class Schedule:
         self, record: _Record, cause: Literal["failed", "full", "crashed", "budget"], event: str
     ) -> None:
         if record.state is State.WAITING:
-            self._unqueue(record)
+            self._waiting.remove(record.order)
         self._leave(record, State.GIVEN_UP, event)
         self._pending.append(GiveUp(trial=record.task.trial, cause=cause))
         if cause != "budget":
             self._end_branches(record.task.trial)
             return
         for branch in self._blocked_behind(record.task.trial):
-            self._move(self._records[branch], State.GIVEN_UP, event)
+            self._records[branch].move(State.GIVEN_UP, event)
             self._pending.append(GiveUp(trial=branch, cause=cause))
 
     def _end_branches(self, trial: str) -> None:
         branches = self._blocked_behind(trial)
         for branch in branches:
-            self._move(self._records[branch], State.GIVEN_UP, "its trunk ended")
+            self._records[branch].move(State.GIVEN_UP, "its trunk ended")
         if branches:
             self._pending.append(EndBranches(trial=trial, branches=branches))
 
@@ -375,13 +367,7 @@ class Schedule:
             yield trial
 
     def _queue(self, record: _Record) -> None:
-        insort(self._waiting.setdefault(_need(record.task), []), record.order)
-
-    def _unqueue(self, record: _Record) -> None:
-        need = _need(record.task)
-        self._waiting[need].remove(record.order)
-        if not self._waiting[need]:
-            del self._waiting[need]
+        insort(self._waiting, record.order)
 
     def _running(self, trial: str) -> _Record:
         return self._record(trial, State.RUNNING)
@@ -394,13 +380,3 @@ class Schedule:
             events = ", ".join(record.events) or "nothing yet"
             raise ValueError(f"trial {trial} is {record.state}, not {state}; so far: {events}")
         return record
-
-    def _move(self, record: _Record, state: State, event: str) -> None:
-        record.events.append(event)
-        self._counts[record.state] -= 1
-        self._counts[state] += 1
-        record.state = state
-
-
-def _need(task: ScheduledTrial) -> tuple[object, ...]:
-    return (task.nodes, *sorted(task.resources.items()))
