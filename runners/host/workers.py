@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -16,6 +17,7 @@ from runners.host.process import begin_child, load_ahead
 
 if TYPE_CHECKING:
     from multiprocessing.queues import SimpleQueue
+    from multiprocessing.synchronize import Event
 
 VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
 
@@ -95,15 +97,23 @@ class Processes:
         except BrokenProcessPool:
             raise killed(name(item), "twice") from None
 
-    def _started(self, task: Callable[[int], object], count: int) -> ProcessPoolExecutor:
+    @contextmanager
+    def _started(self, task: Callable[[int], object], count: int) -> Iterator[ProcessPoolExecutor]:
+        """Context manager: processes that end after the items that they are working on."""
         # What takes seconds is imported once, in the server that processes are forked from.
         context = get_context("forkserver")
         load_ahead(getattr(task, "func", task).__module__, "runners.data.pool.byte_pairs")
         devices = context.SimpleQueue()
         for device in self.devices:
             devices.put(device)
-        begin = (task, dict(os.environ), devices if self.devices else None)
-        return ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=begin)
+        over = context.Event()
+        begin = (task, over, dict(os.environ), devices if self.devices else None)
+        with ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=begin) as processes:
+            try:
+                yield processes
+            finally:  # after an error or Ctrl-C, some items are left, and a few of them cannot be cancelled
+                over.set()
+                processes.shutdown(cancel_futures=True)
 
 
 def killed(name: str, times: str) -> ValueError:
@@ -114,18 +124,22 @@ def killed(name: str, times: str) -> ValueError:
     )
 
 
-_tasks: list[Callable[[int], Any]] = []
+_tasks: list[tuple[Callable[[int], Any], "Event"]] = []
 
 
 def _begin(
-    task: Callable[[int], object], environment: Mapping[str, str], devices: "SimpleQueue[str] | None"
+    task: Callable[[int], object],
+    over: "Event",
+    environment: Mapping[str, str],
+    devices: "SimpleQueue[str] | None",
 ) -> None:
     """Prepare a process for its task; it ends when its parent is killed, instead of waiting forever."""
-    _tasks.append(task)
+    _tasks.append((task, over))
     begin_child(environment)
     if devices is not None:
         os.environ[VISIBLE_DEVICES] = devices.get()
 
 
 def _call(item: int) -> Any:  # noqa: ANN401 - what the task returns
-    return _tasks[0](item)
+    task, over = _tasks[0]
+    return None if over.is_set() else task(item)

@@ -57,6 +57,21 @@ def test_item_whose_worker_is_killed_again_is_named(tmp_path: Path) -> None:
         list(Processes(count=2).map(partial(die_at_three, tmp_path / "none"), range(6)))
 
 
+def fail_first(folder: Path, item: int) -> int:
+    """Leave a file for each item that is begun; the first one fails."""
+    (folder / str(item)).touch()
+    if item == 0:
+        raise ValueError("no such column")
+    time.sleep(0.2)
+    return item
+
+
+def test_an_error_does_not_wait_for_the_items_that_are_left(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such column"):
+        list(Processes(count=2).map(partial(fail_first, tmp_path), range(100)))
+    assert len(list(tmp_path.iterdir())) < 50
+
+
 def device(folder: Path, item: int) -> str:
     """Return this process's device, once each of two processes has an item."""
     (folder / str(item)).touch()
