@@ -135,42 +135,23 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
         notice=notice,
         notes=notes,
     )
-    steps, status, reason, metrics = trial.steps, "finished", "", {}
-
-    def after_step(done: int) -> None:
-        sets.check()
-        midway.after_step(done)  # first, so that a checkpoint of this step has its row
-        watch.after_step(done, evaluated_s=midway.took_s)
-
+    metrics: dict[str, float] = {}
     with sets.decoding():
-        trained = time.monotonic()
-        try:
-            train(
-                learner,
-                setup.data,
-                setup.schedule,
-                first_step=setup.first_step,
-                context=setup.context,
-                before_step=watch.before_step,
-                after_step=after_step,
-            )
-        except Diverged as diverged:
-            steps, status, reason = diverged.steps, "diverged", str(diverged)
-        finally:
-            watch.settle()
-        train_s = time.monotonic() - trained - midway.took_s
-        if status == "finished":
+        began = time.monotonic()
+        steps, reason = _train(setup, sets, watch, midway)
+        train_s = time.monotonic() - began - midway.took_s
+        if not reason:
             watch.before_evaluation()
             try:
                 metrics = measure()
             except NotFiniteError as error:  # by the last step, after the loss that would have shown it
-                status, reason = "diverged", str(error)
+                reason = str(error)
     row = {
         **plan_row(trial),
         **_done(trial, steps, meter.count.train_flops),
         "precision": setup.precision,
         "evaluation_version": EVALUATION_VERSION,
-        "status": status,
+        "status": "diverged" if reason else "finished",
         "reason": reason,
         "train_loss": learner.losses[steps - max(1, steps // 10) : steps].mean().item(),
         **metrics,
@@ -189,6 +170,31 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
     write = partial(_write_result, job, setup, midway, outcome, steps=steps)
     patiently(write, patience_s=_PATIENCE_S, hurry=lambda: bool(notice.by))
     return outcome
+
+
+def _train(setup: RankTraining, sets: EvaluationData, watch: Watch, midway: Midway) -> tuple[int, str]:
+    """Train to the end; return the steps done, and the reason if the trial has diverged."""
+
+    def after_step(done: int) -> None:
+        sets.check()
+        midway.after_step(done)  # first, so that a checkpoint of this step has its row
+        watch.after_step(done, evaluated_s=midway.took_s)
+
+    try:
+        train(
+            setup.learner,
+            setup.data,
+            setup.schedule,
+            first_step=setup.first_step,
+            context=setup.context,
+            before_step=watch.before_step,
+            after_step=after_step,
+        )
+    except Diverged as diverged:
+        return diverged.steps, str(diverged)
+    finally:
+        watch.settle()
+    return setup.schedule.steps, ""
 
 
 def _evaluate(job: TrialJob, setup: RankTraining, sets: EvaluationData) -> dict[str, float]:
