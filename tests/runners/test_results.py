@@ -13,6 +13,7 @@ from runners.trials.records.trial_files import (
     checkpoints,
     drop_damaged,
     kept_steps,
+    milestone,
     read_failure,
     read_outcome,
     write_outcome,
@@ -136,12 +137,14 @@ def test_a_byte_changed_in_a_table_is_found(tmp_path: Path) -> None:
         read_table(path)
 
 
-def test_a_checkpoint_without_its_digest_is_left_aside(tmp_path: Path) -> None:
+def test_a_checkpoint_or_milestone_without_its_digest_is_left_aside(tmp_path: Path) -> None:
     digest = hashlib.sha256(b"state").hexdigest()[:16]
     sound = tmp_path / f"checkpoint-0000000010-{digest}.pt"
     for path in (sound, tmp_path / "checkpoint-0000000020.pt", tmp_path / "checkpoint-x-y.pt"):
         path.write_bytes(b"state")
+    (tmp_path / "milestone-old.pt").write_bytes(b"state")
 
     assert checkpoints(tmp_path) == [sound]
     assert kept_steps(tmp_path) == 10
     assert drop_damaged(tmp_path) == []
+    assert milestone(tmp_path) is None

@@ -28,7 +28,8 @@ from runners.trials.records.trial_files import (
     drop_milestone,
     is_whole,
     milestone,
-    milestone_name,
+    state_name,
+    step_of,
 )
 
 Notes = Mapping[str, Any]
@@ -74,7 +75,7 @@ def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     """Write a state as `save_checkpoint` does."""
     partial = folder / f".checkpoint.partial-{secrets.token_hex(4)}"
     try:
-        put(partial, folder / _name(state["step"], save(state, partial)))
+        put(partial, folder / state_name("checkpoint", state["step"], save(state, partial)))
     finally:
         partial.unlink(missing_ok=True)
     for old in checkpoints(folder)[CHECKPOINTS_KEPT:]:
@@ -89,14 +90,10 @@ def save_milestone(folder: Path, learner: Learner, *, step: int, notes: Notes | 
     try:
         written = save(_state(learner, step, notes), partial)
         with suppress(OSError):  # without hard links the trial continues from an earlier checkpoint
-            os.link(partial, folder / _name(step, written))
-        put(partial, folder / milestone_name(step, written))
+            os.link(partial, folder / state_name("checkpoint", step, written))
+        put(partial, folder / state_name("milestone", step, written))
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _name(step: int, digest: str) -> str:
-    return f"checkpoint-{step:010d}-{digest}.pt"
 
 
 def _state(learner: Learner, step: int, notes: Notes | None) -> dict[str, Any]:
@@ -164,7 +161,7 @@ def _start_of(folder: Path, trunk: Sequence[Path]) -> tuple[int | None, str, int
         if path is None:
             continue
         if is_whole(path):
-            return place, path.name, int(path.stem.split("-")[1])
+            return place, path.name, step_of(path)
         drop_milestone(each)
     return None
 
@@ -173,7 +170,7 @@ def newest(folder: Path) -> tuple[str, int] | None:
     """Return name and step of the newest undamaged checkpoint; damaged ones are removed."""
     drop_damaged(folder)
     kept = checkpoints(folder)
-    return (kept[0].name, int(kept[0].name.split("-")[1])) if kept else None
+    return (kept[0].name, step_of(kept[0])) if kept else None
 
 
 def save(content: object, path: Path) -> str:

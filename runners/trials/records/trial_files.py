@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from runners.host.faults import words_of
 from runners.host.files import write_json
@@ -28,8 +28,7 @@ SMALL = (METER, "curve.parquet", MIDWAY, "damage.jsonl", "result.json")
 CHECKPOINTS_KEPT = 2
 DIGITS = 16  # of the content's SHA-256
 _AWAY = ".away"
-_CHECKPOINT = re.compile(r"checkpoint-(?P<step>[0-9]+)-[0-9a-f]+")
-_MILESTONE = "milestone-"
+_STATE = re.compile(r"(?P<kind>checkpoint|milestone)-(?P<step>[0-9]+)-(?P<digest>[0-9a-f]+)\.(pt|away)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,15 +146,43 @@ def forget_failure(folder: Path) -> bool:
     return was
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    """List a trial's checkpoints, newest first; a file whose name lacks step or digest is left aside."""
-    named = [path for path in folder.glob("checkpoint-*.pt") if _CHECKPOINT.fullmatch(path.stem)]
-    return sorted(named, reverse=True)
+def state_name(kind: Literal["checkpoint", "milestone"], step: int, digest: str) -> str:
+    """Return the name of a checkpoint's or milestone's file."""
+    return f"{kind}-{step:010d}-{digest}.pt"
 
 
 def is_checkpoint(name: str) -> bool:
     """Return whether a name is that of a checkpoint, on this node or away."""
-    return _step(name) > 0
+    found = _STATE.fullmatch(name)
+    return found is not None and found["kind"] == "checkpoint"
+
+
+def is_milestone(name: str) -> bool:
+    """Return whether a name is that of a milestone, on this node or away."""
+    found = _STATE.fullmatch(name)
+    return found is not None and found["kind"] == "milestone"
+
+
+def step_of(state: Path) -> int:
+    """Return the step of a checkpoint or milestone, which its name holds."""
+    return int(_parts(state)["step"])
+
+
+def _parts(state: Path) -> re.Match[str]:
+    found = _STATE.fullmatch(state.name)
+    assert found is not None, "it was listed by its name"
+    return found
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """List a trial's checkpoints, newest first; a file whose name lacks step or digest is left aside."""
+    return sorted((path for path in folder.glob("*.pt") if is_checkpoint(path.name)), reverse=True)
+
+
+def kept_steps(folder: Path) -> int:
+    """Return the steps kept in the newest checkpoint, on this node or away; 0 if there is none."""
+    found = (path for path in folder.glob("checkpoint-*") if is_checkpoint(path.name))
+    return max(map(step_of, found), default=0)
 
 
 def milestone(folder: Path) -> Path | None:
@@ -163,34 +190,13 @@ def milestone(folder: Path) -> Path | None:
 
     For the driver of a study in a bucket, it is an empty file that represents the milestone.
     """
-    return next(iter(sorted(path for path in folder.glob(f"{_MILESTONE}*") if is_milestone(path.name))), None)
-
-
-def is_milestone(name: str) -> bool:
-    """Return whether a name is that of a milestone, on this node or away."""
-    return name.startswith(_MILESTONE) and name.endswith((".pt", _AWAY))
-
-
-def milestone_name(step: int, digest: str) -> str:
-    """Return the name of a milestone's file: that of a checkpoint, with another first word."""
-    return f"{_MILESTONE}{step:010d}-{digest}.pt"
+    return min((path for path in folder.glob("milestone-*") if is_milestone(path.name)), default=None)
 
 
 def drop_milestone(folder: Path) -> None:
     """Remove a trial's milestone, if it has one."""
     while (path := milestone(folder)) is not None:
         path.unlink(missing_ok=True)
-
-
-def kept_steps(folder: Path) -> int:
-    """Return the steps kept in the newest checkpoint, on this node or away; 0 if there is none."""
-    return max((_step(path.name) for path in folder.glob("checkpoint-*")), default=0)
-
-
-def _step(name: str) -> int:
-    """Return the step in a checkpoint's name; 0 if it is not the name of a checkpoint."""
-    found = _CHECKPOINT.fullmatch(name.removesuffix(".pt").removesuffix(_AWAY))
-    return int(found["step"]) if found else 0
 
 
 def stand_in(state: str) -> str:
@@ -215,7 +221,7 @@ def drop_damaged(folder: Path) -> list[Path]:
 
 def is_whole(path: Path) -> bool:
     """Return whether a checkpoint's or milestone's content is that of its name."""
-    return digest(path) == path.stem.split("-")[2]
+    return digest(path) == _parts(path)["digest"]
 
 
 def digest(path: Path) -> str:
