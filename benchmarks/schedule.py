@@ -39,7 +39,8 @@ from runners.scheduling.backend import Backend, Job
 from runners.scheduling.cluster import LiveCluster
 from runners.scheduling.instructions import Start
 from runners.scheduling.ray_backend.core import RayBackend
-from runners.scheduling.schedule import Schedule, ScheduledTrial
+from runners.scheduling.schedule import Schedule
+from runners.scheduling.scheduled_trial import ScheduledTrial
 
 NODES, GPUS = 2, 4
 SLEEPS, SPREAD, SEED = 100, 30.0, 0

@@ -6,7 +6,8 @@ from contextlib import suppress
 from budgets.quantity import format_seconds
 from runners.scheduling.backend import Backend, Ended
 from runners.scheduling.nodes import Amounts, have, no_room
-from runners.scheduling.schedule import Schedule, State
+from runners.scheduling.schedule import Schedule
+from runners.scheduling.scheduled_trial import State
 from runners.scheduling.storage_check import ANSWER_S, StorageCheck
 
 _LOOK_S = 1.0
@@ -59,8 +60,8 @@ class LiveCluster:
         # A node must not be released while a trial waits for its retry.
         ahead = [*unfinished, *self._schedule.delayed()]
         self._backend.announce([(task.resources, task.nodes) for task in ahead])
-        needs = {(tuple(sorted(task.resources.items())), task.nodes) for task in waiting}
-        too_wide = [need for need in sorted(needs) if not self._schedule.could_run(dict(need[0]), need[1])]
+        needs = sorted({task.need for task in waiting})
+        too_wide = [need for need in needs if not self._schedule.could_run(dict(need[0]), need[1])]
         # The study continues while any trial runs or will be tried again, so the wait starts after that.
         if not too_wide or self._schedule.count(State.RUNNING) or self._schedule.count(State.DELAYED):
             self._homeless_since = None

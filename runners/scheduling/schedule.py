@@ -20,8 +20,6 @@ other node.
 
 from bisect import insort
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Literal
 
 from runners.scheduling.instructions import (
@@ -34,78 +32,7 @@ from runners.scheduling.instructions import (
     Start,
 )
 from runners.scheduling.nodes import Amounts, Nodes
-
-
-class State(StrEnum):
-    """State of a trial."""
-
-    BLOCKED = "blocked"  # waits for the milestone of another trial
-    WAITING = "waiting"
-    DELAYED = "delayed"  # waits before a retry
-    RUNNING = "running"
-    DONE = "done"
-    GIVEN_UP = "given up"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ScheduledTrial:
-    """A trial's properties that the schedule needs.
-
-    Attributes:
-        trial: The trial's id.
-        predicted_s: Predicted duration in seconds.
-        resources: Resources it occupies on each of its nodes.
-        nodes: Number of nodes it runs on at once.
-        paid_flops: Training FLOPs to reserve when it starts.
-        reserved: True if an earlier run reserved them.
-        after: Trial whose milestone it waits for; empty if it can start at once.
-    """
-
-    trial: str
-    predicted_s: float
-    resources: Amounts
-    nodes: int = 1
-    paid_flops: int = 0
-    reserved: bool = False
-    after: str = ""
-
-    @property
-    def slot_s(self) -> float:
-        """Predicted seconds × width, in GPUs or, without any, cores."""
-        return self.predicted_s * self.nodes * (self.resources.get("gpus") or self.resources.get("cpus", 1))
-
-
-@dataclass(kw_only=True, slots=True)
-class _Record:
-    """A trial in the schedule.
-
-    Attributes:
-        task: The trial.
-        state: Its state.
-        set_aside: True if its FLOPs are reserved.
-        ahead_s: Slot seconds of the trial and of those that wait for it, which set its priority.
-        crashes: Consecutive crashes without progress.
-        events: Its events in words, for error messages.
-    """
-
-    task: ScheduledTrial
-    state: State
-    set_aside: bool
-    ahead_s: float
-    crashes: int = 0
-    events: list[str] = field(default_factory=list)
-
-    @property
-    def order(self) -> tuple[float, str]:
-        return (-self.ahead_s, self.task.trial)
-
-    @property
-    def cost(self) -> int:
-        return 0 if self.set_aside else self.task.paid_flops
-
-    def move(self, state: State, event: str) -> None:
-        self.events.append(event)
-        self.state = state
+from runners.scheduling.scheduled_trial import Record, ScheduledTrial, State
 
 
 class Schedule:
@@ -120,7 +47,7 @@ class Schedule:
 
     def __init__(self, tasks: Iterable[ScheduledTrial], *, retries: int) -> None:
         self._next: dict[str, str] = {}  # trial → the one that waits for its milestone
-        self._records: dict[str, _Record] = {}
+        self._records: dict[str, Record] = {}
         self._retries = retries
         self._waiting: list[tuple[float, str]] = []  # in the order in which they would start
         self._nodes = Nodes()
@@ -136,7 +63,7 @@ class Schedule:
             assert task.trial not in self._records, "a trial is scheduled once"
             state = State.BLOCKED if task.after else State.WAITING
             ahead_s = task.slot_s + sum(added[each].slot_s for each in self._following(task.trial))
-            record = _Record(task=task, state=state, set_aside=task.reserved, ahead_s=ahead_s)
+            record = Record(task=task, state=state, set_aside=task.reserved, ahead_s=ahead_s)
             self._records[task.trial] = record
             if not task.after:
                 self._queue(record)
@@ -303,11 +230,11 @@ class Schedule:
 
     def _starts(self, room_flops: int | None) -> list[Instruction]:
         starts: list[Instruction] = []
-        too_wide = set[tuple[object, ...]]()  # needs that fit nowhere now
+        too_wide = set[object]()  # needs that fit nowhere now
         for _, trial in list(self._waiting):
             record = self._records[trial]
             task = record.task
-            need = (task.nodes, *sorted(task.resources.items()))
+            need = task.need
             nodes = () if need in too_wide else self._nodes.best_fit(task.resources, task.nodes)
             if not nodes:
                 too_wide.add(need)
@@ -323,11 +250,11 @@ class Schedule:
             starts.append(Start(trial=trial, nodes=nodes))
         return starts
 
-    def _leave(self, record: _Record, state: State, event: str) -> None:
+    def _leave(self, record: Record, state: State, event: str) -> None:
         self._nodes.give_back(record.task.trial)
         record.move(state, event)
 
-    def _set_back(self, record: _Record) -> None:
+    def _set_back(self, record: Record) -> None:
         if record.state is State.DELAYED:
             record.move(State.WAITING, "set back")
             self._queue(record)
@@ -335,7 +262,7 @@ class Schedule:
         self._pending.append(SetBack(trial=record.task.trial))
 
     def _give_up(
-        self, record: _Record, cause: Literal["failed", "full", "crashed", "budget"], event: str
+        self, record: Record, cause: Literal["failed", "full", "crashed", "budget"], event: str
     ) -> None:
         if record.state is State.WAITING:
             self._waiting.remove(record.order)
@@ -366,17 +293,14 @@ class Schedule:
             trial = self._next[trial]
             yield trial
 
-    def _queue(self, record: _Record) -> None:
+    def _queue(self, record: Record) -> None:
         insort(self._waiting, record.order)
 
-    def _running(self, trial: str) -> _Record:
+    def _running(self, trial: str) -> Record:
         return self._record(trial, State.RUNNING)
 
-    def _record(self, trial: str, state: State) -> _Record:
+    def _record(self, trial: str, state: State) -> Record:
         if trial not in self._records:
             raise ValueError(f"no trial {trial} in this schedule")
-        record = self._records[trial]
-        if record.state is not state:
-            events = ", ".join(record.events) or "nothing yet"
-            raise ValueError(f"trial {trial} is {record.state}, not {state}; so far: {events}")
-        return record
+        self._records[trial].require(state)
+        return self._records[trial]

@@ -24,7 +24,8 @@ from runners.scheduling.ray_backend import address
 from runners.scheduling.ray_backend.core import RayBackend
 from runners.scheduling.ray_backend.tasks import run_in_fresh_process
 from runners.scheduling.ray_backend.tune import TuneBackend
-from runners.scheduling.schedule import Schedule, ScheduledTrial
+from runners.scheduling.schedule import Schedule
+from runners.scheduling.scheduled_trial import ScheduledTrial
 from runners.scheduling.storage_check import Folders, StorageCheck
 from tests.root import ROOT
 from tests.runners.scheduling import jobs

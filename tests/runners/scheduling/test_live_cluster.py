@@ -7,7 +7,8 @@ from runners.scheduling.cluster import LiveCluster
 from runners.scheduling.instructions import Retry, Start
 from runners.scheduling.local_backend import LocalBackend
 from runners.scheduling.nodes import Nodes
-from runners.scheduling.schedule import Schedule, ScheduledTrial
+from runners.scheduling.schedule import Schedule
+from runners.scheduling.scheduled_trial import ScheduledTrial
 
 
 def test_slots_are_summed_node_by_node() -> None:

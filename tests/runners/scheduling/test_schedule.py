@@ -7,7 +7,8 @@ import pytest
 
 from runners.scheduling.instructions import EndBranches, GiveUp, LeaveOut, Retry, SetBack, Start
 from runners.scheduling.nodes import Amounts
-from runners.scheduling.schedule import Schedule, ScheduledTrial
+from runners.scheduling.schedule import Schedule
+from runners.scheduling.scheduled_trial import ScheduledTrial
 
 ONE_SLOT = {"here": {"cpus": 1.0}}
 

@@ -7,7 +7,8 @@ import pytest
 
 from runners.scheduling.instructions import GiveUp, Retry, SetBack, Start
 from runners.scheduling.nodes import Amounts
-from runners.scheduling.schedule import Schedule, ScheduledTrial, State
+from runners.scheduling.schedule import Schedule
+from runners.scheduling.scheduled_trial import ScheduledTrial, State
 
 
 class Chance:
