@@ -38,6 +38,7 @@ hour, and NCCL's own limit is ten minutes. The end of a rank is noticed by its p
 
 _JOIN_S = 600.0  # in which the ranks of several nodes must meet; a firewall may be between them
 _LOOK_S = 0.1
+_ASK_S = 1.0
 INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
 T = TypeVar("T")
@@ -136,7 +137,7 @@ def wait_for_ends(processes: Sequence[FreshProcess], notice: Notice) -> dict[int
     # collective operation for the one that is gone.
     running = {process.connection: number for number, process in enumerate(processes)}
     ends: dict[int, Exit] = {}
-    let_go_at = inf
+    let_go_at, ask_at = inf, 0.0
     while running and time.monotonic() < let_go_at:
         for connection in wait(list(running), _LOOK_S):
             assert isinstance(connection, Connection)
@@ -144,10 +145,11 @@ def wait_for_ends(processes: Sequence[FreshProcess], notice: Notice) -> dict[int
             ends[number] = processes[number].wait()
             if ends[number].how != "finished":
                 let_go_at = min(let_go_at, time.monotonic() + LET_GO_S)
-        if notice.by and 0 in running.values():
+        if notice.by and 0 in running.values() and time.monotonic() >= ask_at:
             # Rank 0 writes the checkpoint for all. It is asked again: a request that comes before it listens
             # is lost.
             processes[0].ask_to_leave()
+            ask_at = time.monotonic() + _ASK_S
     kill_all([processes[number] for number in running.values()])
     return ends
 
