@@ -160,11 +160,17 @@ def _refuse(options: Namespace, without_effect: Mapping[str, object], source: ob
 
 
 def _build_embedded(path: Path, pairs: str, seed: int) -> None:
-    if not pairs.isdigit() or pairs == "0":
-        raise ValueError(f"embedded:{pairs} needs a number of pairs, such as embedded:8192")
+    from budgets.declaration import values
+
+    try:
+        count = values.positive(pairs)
+    except ValueError as error:
+        raise ValueError(
+            f"embedded:{pairs} needs a number of pairs, such as embedded:8192: {error}"
+        ) from None
     from runners.embedded.scorer import build_scored_pool
 
-    build_scored_pool(path, pairs=int(pairs), seed=seed)
+    build_scored_pool(path, pairs=count, seed=seed)
 
 
 def _build_from_url(shared: "SharedFolder", url: str, options: Namespace, site: "PoolSite") -> None:

@@ -102,6 +102,9 @@ training: {batch_size: 16, lr_peak: {mini-ViT-XXS-8: 2e-3}}
         ("data build pools/x", "--from SOURCE, or --in-place"),
         ("data build pools/x --from icons.csv --caption captoin", "did you mean 'caption'"),
         ("data build pools/x --from embedded:many", "embedded:many needs a number of pairs"),
+        ("data build pools/x --from embedded:00", "'00' must be more than 0"),
+        ("data build pools/x --from embedded:²", "'²' is not a number"),
+        ("data build pools/x --from embedded:9e30", "'9e30' is out of range: at most 1e+15"),
         ("data build png --from icons.csv", "png already exists"),
         ("data info pools/x", "no such pool"),
         (
