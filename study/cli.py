@@ -25,7 +25,7 @@ from budgets.names import printable, without_password
 from runners.scheduling.backend import ClusterLostError
 from study.commands import completion, evaluate, export, import_table, new, plan, recommend, report
 from study.commands.command import Command, add_commands, help_with
-from study.commands.pools import data
+from study.commands.pools import data, pool_build, pool_score
 from study.commands.runs import calibrate, check, run, status, stop
 
 COMMANDS: tuple[Command, ...] = (
@@ -35,6 +35,8 @@ COMMANDS: tuple[Command, ...] = (
 EXIT_BAD_INPUT = 2
 EXIT_CLUSTER_LOST = 5
 EXIT_INTERRUPTED = 128 + 2
+_CONTINUING = {run.NAME, pool_build.NAME, pool_score.NAME}
+"""Commands that an interruption leaves halfway; the same command continues."""
 _ONCE_MORE = "STUDY_RAY_STARTED_ANEW"  # set in the environment of a command whose Ray has died before
 
 
@@ -68,9 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ClusterLostError as error:
         _leave_lost_cluster(error, once_more=error.own and arguments is None)
     except KeyboardInterrupt:
-        watched = "no longer watching; a run goes on"
-        ended = "interrupted; finished work is kept, run the same command again to continue"
-        print(f"study: {watched if getattr(options, 'watch', False) else ended}", file=sys.stderr)
+        said = "interrupted"
+        if getattr(options, "watch", False):
+            said = "no longer watching; a run goes on"
+        elif getattr(options, "data_command", options.command) in _CONTINUING:
+            said += "; finished work is kept, run the same command again to continue"
+        print(f"study: {said}", file=sys.stderr)
         return EXIT_INTERRUPTED
     finally:
         sys.modules["__main__"] = main_module

@@ -137,12 +137,23 @@ def test_output_in_an_encoding_without_all_characters_writes_the_others_out(
     assert output.read() == "2 × 3 \\u2026\n"
 
 
-def test_an_interrupted_command_says_how_to_continue(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("command", "follows"),
+    [
+        ("runs.run: run demo", "; finished work is kept, run the same command again to continue"),
+        ("pools.pool_score: data score p --with =a", "; finished work is kept, run the same command again "),
+        ("pools.pool_info: data info p", "\n"),
+        ("runs.check: check demo", "\n"),
+        ("runs.calibrate: calibrate demo", "\n"),
+    ],
+)
+def test_an_interrupted_command_that_keeps_its_work_says_how_to_continue(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, follows: str
 ) -> None:
     def interrupted(_options: argparse.Namespace) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("study.commands.new.run", interrupted)
-    assert main(["new", "first"]) == 130
-    assert "finished work is kept, run the same command again to continue" in capsys.readouterr().err
+    module, _, words = command.partition(": ")
+    monkeypatch.setattr(f"study.commands.{module}.run", interrupted)
+    assert main(words.split()) == 130
+    assert capsys.readouterr().err.startswith(f"study: interrupted{follows}")

@@ -121,7 +121,7 @@ def test_an_interrupted_watcher_does_not_say_that_the_run_has_ended(
     monkeypatch.setattr(status, "run", interrupt)
     for words, said in (
         (["--watch"], "no longer watching; a run goes on"),
-        ([], "interrupted; finished work"),
+        ([], "study: interrupted\n"),
     ):
         assert main(["status", "demo", *words]) == 130
         assert said in capsys.readouterr().err
