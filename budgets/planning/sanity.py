@@ -30,13 +30,14 @@ def without_unit(level: int) -> str:
 
 
 def warnings(trials: Sequence[Trial], architectures: Mapping[str, Architecture]) -> tuple[str, ...]:
-    """Return warnings about IsoFLOP profiles, curves and seeds that are too few, and averages too slow."""
+    """Return warnings about IsoFLOP profiles, curves, seeds and weights too small, and averages too slow."""
     cells = {trial.cell: trial for trial in trials}
     one_seed = len({(trial.cell, trial.samples_seen) for trial in trials}) == len(trials) > 0
     return (
         *_profiles(cells, architectures),
         *_curves(cells),
         *_slow_averages(trials),
+        *_unseen_pools(trials),
         *(
             ["every cell has one seed: no interval can be computed and no difference tested against chance"]
             if one_seed
@@ -106,6 +107,23 @@ def _slow_averages(trials: Sequence[Trial]) -> Iterator[str]:
             f"training.ema is too slow for {plural(len(slow), 'trial')}, whose averages are more than "
             f"{_MOST_INITIAL:.0%} initial weights: {share:.0%} in {plural(trial.steps, 'step')} at "
             f"{trial.recipe.ema:g}"
+        )
+
+
+def _unseen_pools(trials: Sequence[Trial]) -> Iterator[str]:
+    """Yield a warning on pools of a mixture whose weight gives a trial less than one sample."""
+    few = [
+        (samples, trial, part.name)
+        for trial in trials
+        for part in trial.mixture
+        if (samples := trial.samples_seen * trial.share_of(part)) < 1
+    ]
+    if few:
+        samples, trial, pool = min(few, key=lambda each: each[0])
+        number = plural(len({trial.trial_id for _, trial, _ in few}), "trial")
+        yield (
+            f"{number} would see less than one sample of a pool, such as {samples:.2g} of {pool} in "
+            f"{trial.cell}: raise the pool's weight, or leave it out"
         )
 
 

@@ -156,3 +156,17 @@ def test_ids_depend_on_pairs_and_weights_and_on_no_name() -> None:
     assert set(ids(HALF, {"web": replace(WEB, unranked="other"), "icons": ICONS})).isdisjoint(half)
     # Another score ranks the pool now: the pairs of ``all`` are the same.
     assert ids(HALF, {"web": replace(WEB, name="ranked-anew"), "icons": ICONS}) == half
+
+
+def test_a_weight_that_gives_a_trial_less_than_one_sample_is_warned_about() -> None:
+    tiny = {"web": MixedPool(weight=1.0), "icons": MixedPool(weight=5e-5)}
+    plan = planned({"half": HALF, "tiny": tiny}, levels=(100 * 10**9, 300 * 10**9))
+    shorter, longer = [trial for trial in plan.trials if trial.cell.quality == "mixture:tiny"]
+    assert shorter.samples_seen < 20_000 < longer.samples_seen
+
+    (warning,) = [each for each in plan.warnings if "weight" in each]
+    assert warning == (
+        "1 trial would see less than one sample of a pool, such as "
+        f"{shorter.samples_seen / 20_001:.2g} of icons in {shorter.cell}: raise the pool's weight, or leave "
+        "it out"
+    )
