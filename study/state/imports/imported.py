@@ -1,12 +1,15 @@
 """Imported studies: folders of results that come from a table instead of a run."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 RECORD = "import.json"
 """The file that marks the folder of an imported study; it holds the origin of its results."""
+
+_FACTS = {"metric": str, "title": str, "table": str, "sha256": str, "map": str, "rows": int}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,10 +45,11 @@ def find_imported(name: str, results: Path) -> Imported | None:
     record = results / name / RECORD
     if Path(name).name != name or not record.is_file():
         return None
-    try:
-        return Imported(name=name, folder=record.parent, record=json.loads(record.read_text("utf-8")))
-    except ValueError:
-        raise ValueError(f"{record} is damaged; import the table again") from None
+    with suppress(ValueError, RecursionError):
+        facts = json.loads(record.read_text("utf-8"))
+        if isinstance(facts, dict) and all(type(facts.get(fact)) is kind for fact, kind in _FACTS.items()):
+            return Imported(name=name, folder=record.parent, record=facts)
+    raise ValueError(f"{record} is damaged; import the table again")
 
 
 def imported_names(results: Path) -> tuple[str, ...]:

@@ -252,3 +252,14 @@ def test_only_report_and_recommend_read_an_imported_study(
     assert "mine is an imported study; change the declaration's name" in capsys.readouterr().err
     record = json.loads((tmp_path / "results" / "mine" / "import.json").read_text())
     assert (record["table"], record["map"], record["rows"]) == ("table.csv", "mine.yaml", 10)
+
+
+@pytest.mark.parametrize("content", ["", "null", "[]", "{}", '{"metric": "imagenet/top1", "rows": "ten"}'])
+def test_a_damaged_record_of_an_import_is_named(
+    made_up: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    assert main(made_up) == 0
+    record = tmp_path / "results" / "mine" / "import.json"
+    record.write_text(content)
+    assert main(["report", "mine", "--results", str(tmp_path / "results")]) == 2
+    assert f"{record} is damaged; import the table again" in capsys.readouterr().err
