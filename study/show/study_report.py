@@ -249,7 +249,7 @@ def report_comparison(
     """
     frames = [study_frames(one) for one in studies]
     named = name or "-vs-".join(each.name for each in frames)
-    if Path(named).name != named:
+    if Path(named).name != named or named == "..":  # the folder is replaced as a whole
         raise ValueError(f"--name {named}: not the name of a folder; leave out any path")
     folder = results / "comparisons" / named
     yield from write_comparison(folder, frames, made=_now())

@@ -89,3 +89,8 @@ def test_two_studies_are_compared_in_a_folder_of_their_own(
     assert (tmp_path / "comparisons" / "small-full-vs-again" / "comparison.html").exists()
     assert main(["report", "small-full", "small-full", "--results", str(tmp_path)]) == 2
     assert "not with itself" in capsys.readouterr().err
+    for name in ("..", ".", "a/b"):
+        words = ["report", "small-full", str(declaration), "--results", str(tmp_path), "--name", name]
+        assert main(words) == 2
+        assert f"--name {name}: not the name of a folder" in capsys.readouterr().err
+    assert (tmp_path / "again" / "results.parquet").exists()
