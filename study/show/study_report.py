@@ -38,7 +38,7 @@ from runners.trials.records.trial_files import MIDWAY
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
 from study.state.design import not_chosen
 from study.state.environment import own_version
-from study.state.imports.imported import Imported
+from study.state.imports.imported import RECORD, Imported
 from study.state.planning.counted_models import counted_models
 from study.state.planning.tuning_table import read_winners
 from study.state.repair import unbooked
@@ -245,13 +245,13 @@ def report_comparison(
         name: Name of the comparison; None for ``A-vs-B``.
 
     Raises:
-        ValueError: The studies can't be compared, or the name is not that of a folder.
+        ValueError: The studies can't be compared, the name is not a folder's, or a study has the folder.
     """
     frames = [study_frames(one) for one in studies]
     named = name or "-vs-".join(each.name for each in frames)
     if Path(named).name != named or named == "..":  # the folder is replaced as a whole
         raise ValueError(f"--name {named}: not the name of a folder; leave out any path")
-    folder = results / "comparisons" / named
+    folder = _no_study(results / "comparisons") / named
     yield from write_comparison(folder, frames, made=_now())
     yield f"comparison: {folder / 'comparison.html'}"
 
@@ -265,11 +265,15 @@ def report_paper(results: Path, study: Study | Imported | None) -> Iterator[str]
 
     Yields:
         A line with the path of the page.
+
+    Raises:
+        ValueError: A study has the page's folder.
     """
     maps = {name: load_column_map(find_column_map(name)) for name in READERS}
     figures = paper_figures(read_any_table(PAPER_FIGURES), maps)
     if study is None:
-        page = write_paper_page(results / "paper-figures", figures, processes=_processes())
+        folder = _no_study(results / "paper-figures")
+        page = write_paper_page(folder, figures, processes=_processes())
     else:
         report = study.folder / "report"
         frames = study_frames(study)
@@ -280,6 +284,13 @@ def report_paper(results: Path, study: Study | Imported | None) -> Iterator[str]
             processes=_processes(),
         )  # fmt: skip
     yield f"the paper's figures: {page}"
+
+
+def _no_study(folder: Path) -> Path:
+    """Return a folder whose files a page replaces; refuse that of a study."""
+    if any((folder / name).exists() for name in (RECORD, "study.yaml")):
+        raise ValueError(f"{folder} is the folder of a study; give another --results FOLDER for the page")
+    return folder
 
 
 def _processes() -> int:

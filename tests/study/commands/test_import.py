@@ -263,3 +263,15 @@ def test_a_damaged_record_of_an_import_is_named(
     record.write_text(content)
     assert main(["report", "mine", "--results", str(tmp_path / "results")]) == 2
     assert f"{record} is damaged; import the table again" in capsys.readouterr().err
+
+
+def test_a_page_never_replaces_a_study(
+    made_up: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where, names = ["--results", str(tmp_path / "results")], ("paper-figures", "comparisons")
+    for name in names:
+        assert main([*made_up, "--name", name]) == 0
+    for name, words in zip(names, (["--paper"], [*names]), strict=True):
+        assert main(["report", *words, *where]) == 2
+        assert f"{name} is the folder of a study; give another --results FOLDER" in capsys.readouterr().err
+        assert (tmp_path / "results" / name / "results.parquet").exists()
