@@ -25,9 +25,8 @@ from runners.trials.records.trial_files import FAILURE, is_checkpoint, is_milest
 from runners.trials.run_on_copies import run_on_copies, run_on_data, take_part_on_copies, upload_left
 from study.storage.bring import LEASE, LEDGER, STOP, bring, bring_progress
 from study.storage.folder_storage import FolderStorage
-from study.storage.lease import Lease, holder_of, live_holder
+from study.storage.lease import Lease, live_holder
 from study.storage.lock import (
-    Holder,
     after_downloads,
     between_runs,
     note_elsewhere,
@@ -77,8 +76,7 @@ class BucketStorage(FolderStorage):
 
         def look() -> None:
             bring(self._objects, self._name, self._folder)
-            holder = live_holder(self._objects, f"{self._name}/{LEASE}")
-            note_elsewhere(self._folder, None if holder is None or holder.has_died else holder)
+            note_elsewhere(self._folder, live_holder(self._objects, f"{self._name}/{LEASE}"))
 
         with between_runs(self._folder) as free:
             if free:  # a list of objects is stale if a driver writes meanwhile; so retry
@@ -99,8 +97,10 @@ class BucketStorage(FolderStorage):
         """Ask the run to stop: by the file ``stop`` on this machine, else by an object in the bucket."""
         if running_here(self._folder) is not None:
             return super().stop(wait_s=wait_s)
+        where = f"{without_password(self._url)}/{self._name}"
+        holder = partial(live_holder, self._objects, f"{self._name}/{LEASE}", if_unknown=True)
         request = partial(self._objects.write, f"{self._name}/{STOP}", b"stop")
-        return stop_run(f"{without_password(self._url)}/{self._name}", self._holder, request, wait_s=wait_s)
+        return stop_run(where, holder, request, wait_s=wait_s)
 
     @contextmanager
     def claim(self, say: Callable[[str], None]) -> Iterator[None]:
@@ -213,10 +213,6 @@ class BucketStorage(FolderStorage):
             folder=Path(self._name, "trials", job.folder.name),
             trunk=tuple(Path(self._name, "trials", each.name) for each in job.trunk),
         )
-
-    def _holder(self) -> Holder | None:
-        found = self._objects.read(f"{self._name}/{LEASE}")
-        return None if found is None else holder_of(found)
 
     @contextmanager
     def _following(self, lease: Lease, say: Callable[[str], None]) -> Iterator[None]:

@@ -141,10 +141,21 @@ class Lease:
         return json.dumps(content).encode()
 
 
-def live_holder(storage: Storage, name: str) -> Holder | None:
-    """Return the holder of a lease that was renewed in the last minute, or None."""
+def live_holder(storage: Storage, name: str, *, if_unknown: bool = False) -> Holder | None:
+    """Return the holder of a lease; None if there is none, or its run has died.
+
+    A run has died if its process on this machine has ended, or if it has not renewed the lease for a minute.
+
+    Args:
+        storage: The storage.
+        name: Name of the object.
+        if_unknown: True if a run counts as alive where the storage can't tell when the lease was renewed.
+    """
     found, age_s = storage.read(name), storage.age_s(name)
-    return holder_of(found) if found is not None and age_s is not None and age_s < _DEAD_S else None
+    alive = if_unknown if age_s is None else age_s < _DEAD_S
+    if found is None or not alive or holder_of(found).has_died:
+        return None
+    return holder_of(found)
 
 
 def holder_of(content: bytes) -> Holder:

@@ -103,6 +103,8 @@ def test_an_active_run_is_seen_from_anywhere(machine: Machine, monkeypatch: pyte
             monkeypatch.setattr(lease, "_DEAD_S", -60)
             elsewhere.storage.refresh()
             assert running(elsewhere.folder) is None, "a run that no longer renews its lease has died"
+            with pytest.raises(ValueError, match=r"no run of .* is active"):
+                list(elsewhere.storage.stop(wait_s=0))
     elsewhere.storage.refresh()
     assert running(elsewhere.folder) is None
 
