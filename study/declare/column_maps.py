@@ -14,6 +14,7 @@ from budgets.declaration import values
 from budgets.declaration.keys import OneOf
 from budgets.names import unknown
 from budgets.quantity import parse_count, parse_number, parse_quantity
+from runners.data.build.sources.table_file import read_separated
 from study.declare.yaml_reader import Section, read_root
 
 _SHIPPED = Path(__file__).parent / "maps"
@@ -164,9 +165,8 @@ def read_any_table(path: Path) -> pd.DataFrame:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
+    read_separated(path)  # refuses rows that are longer than the header, or lost in a text of another row
     table = pd.read_csv(path)
-    if not isinstance(table.index, pd.RangeIndex):  # pandas took the first values of the rows for it
-        raise ValueError("its rows have more values than its header has columns")  # noqa: TRY004 - of a file
     header = pd.read_csv(path, header=None, nrows=1).iloc[0].dropna()
     for name in header[header.duplicated()]:  # pandas would read the first as `acc`, the next as `acc.1`
         raise ValueError(f"its header has two columns '{name}'")

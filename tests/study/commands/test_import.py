@@ -199,7 +199,19 @@ def test_rows_longer_than_the_header_are_refused(
     header, *rows = TABLE.splitlines()
     (tmp_path / "table.csv").write_text("\n".join([header, *(f"{row},6" for row in rows)]))
     assert main(made_up) == 2
-    message = "table.csv can't be read: its rows have more values than its header has columns"
+    message = "table.csv can't be read: row 1 has more fields than the header"
+    assert message in capsys.readouterr().err
+
+
+def test_rows_that_an_unclosed_quotation_mark_would_swallow_are_refused(
+    made_up: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = TABLE.splitlines(keepends=True)
+    for row in (2, 4):
+        lines[row] = lines[row].replace("imagenet", '"imagenet')
+    (tmp_path / "table.csv").write_text("".join(lines))
+    assert main(made_up) == 2
+    message = "table.csv can't be read: row 2: a text holds the rows after it, as after a quotation mark that"
     assert message in capsys.readouterr().err
 
 

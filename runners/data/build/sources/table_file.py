@@ -87,7 +87,7 @@ def _read_text(
         with path.open(encoding="utf-8-sig", errors=errors) as file:
             rows = [_json_row(line, number) for number, line in enumerate(file, start=1) if line.strip()]
         return pd.DataFrame(rows, dtype=object)
-    table = _separated(path, errors)
+    table = read_separated(path, errors)
     for name in table.columns.difference(list(texts)):
         if not table[name].str.match(_ZERO_FIRST).any():
             with suppress(ValueError):
@@ -105,7 +105,7 @@ def _json_row(line: str, number: int) -> dict[str, Any]:
     return row
 
 
-def _separated(path: Path, errors: Any) -> pd.DataFrame:  # noqa: ANN401 - as above
+def read_separated(path: Path, errors: Any = "strict") -> pd.DataFrame:  # noqa: ANN401 - as above
     """Read a csv or tsv file as texts.
 
     A quotation mark that is not closed takes the rows after it into its text. In a tsv file it is then read
