@@ -4,13 +4,17 @@ YAML readers disagree about ``1e18`` and ``3e-4`` (PyYAML reads both as text), s
 declaration is kept as text and parsed here by one rule. Whole numbers are exact at any size.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
+from typing import TypeVar
 
 from budgets.hardware.devices import device
 from budgets.names import unknown
+
+T = TypeVar("T")
 
 _NUMBER = r"[+-]?(?:\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d[\d_]*\.?[\d_]*|\.\d+)(?:[eE][+-]?\d+)?"
 _QUANTITY = re.compile(rf"\s*({_NUMBER})\s*([^\s\d].*?)?\s*")
@@ -131,6 +135,11 @@ def divide(total: int, shares: Sequence[int]) -> tuple[int, ...]:
         parts.append(left * share // max(rest, 1))
         left, rest = left - parts[-1], rest - share
     return tuple(parts)
+
+
+def finite(value: T) -> T | None:
+    """Return a value; None in place of a number that is not finite, which JSON does not have."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def format_count(count: float, *, digits: int = 4, from_: int = 10**6) -> str:

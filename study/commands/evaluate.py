@@ -1,13 +1,13 @@
 """``python -m study evaluate``: evaluate any open_clip model on any evaluation sets."""
 
 import csv
-import math
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from budgets.names import neutral
+from budgets.quantity import finite
 from study.commands.command import number, open_console, output_file, show
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def run(options: Namespace) -> int:
             "texts": texts,
             "evaluation_flops": flops,
             "convention": CONVENTION,
-            "metrics": {name: _known(value) for name, value in metrics.items()},
+            "metrics": {name: finite(value) for name, value in metrics.items()},
         }
         write_json(options.json, content)
     open_console().print(_table(rows))
@@ -171,14 +171,10 @@ def _rows(metrics: dict[str, float]) -> Iterator[dict[str, Any]]:
         yield {
             "set": where,
             "metric": what,
-            "value": _known(value),
-            "standard_error": _known(metrics.get(f"{name}_se")),
+            "value": finite(value),
+            "standard_error": finite(metrics.get(f"{name}_se")),
             "images": int(metrics.get(f"{where}/count", 0)) or "",
         }
-
-
-def _known(number: float | None) -> float | None:
-    return None if number is None or math.isnan(number) else number
 
 
 def _table(rows: list[dict[str, Any]]) -> "Table":

@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from budgets.planning.plan import LeftOut, Plan
 from budgets.planning.planned_trial import Cell, Trial
 from budgets.planning.price import Speeds, device_hours, price
 from budgets.planning.tuned.tuning_plan import TuningPlan
+from budgets.quantity import finite
 from runners.results import LEFT_OUT_COLUMNS, PLAN_COLUMNS, left_out_row, plan_row, to_frame, write_table
 from study.show.plan_view import plan_axes
 from study.state.planning.counted_models import counted_models
@@ -44,17 +45,13 @@ def plan_csv(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str]
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     for row in (*_all_rows(declaration, plan, own), *map(_left_out_row, plan.left_out)):
-        writer.writerow({name: "" if _is_nan(value) else neutral(value) for name, value in row.items()})
+        writer.writerow({name: neutral(finite(value)) for name, value in row.items()})
     yield from text.getvalue().splitlines()
 
 
 def plan_json(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str]:
     """Yield the lines of a JSON object: totals, price, notes, every trial and every left-out cell."""
     cluster = declaration.cluster
-    trials = [_trial_row(trial, declaration, own) for trial in plan.trials]
-    left_out = [_exact_level(left_out_row(item), item.cell) for item in plan.left_out]
-    for row in (*trials, *left_out):
-        row.update({name: None for name, value in row.items() if _is_nan(value)})
     content = {
         "study": declaration.name,
         "convention": CONVENTION,
@@ -71,8 +68,8 @@ def plan_json(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str
         if cluster is None
         else {"cluster": asdict(cluster)} | asdict(price(plan, cluster, own=own)),
         "tuning": None if plan.tuning is None else _tuning(plan.tuning),
-        "trials": trials,
-        "left_out": left_out,
+        "trials": [_finite(_trial_row(trial, declaration, own)) for trial in plan.trials],
+        "left_out": [_finite(_exact_level(left_out_row(item), item.cell)) for item in plan.left_out],
     }
     yield from json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False).splitlines()
 
@@ -136,7 +133,7 @@ def _exact_level(row: dict[str, object], cell: Cell) -> dict[str, object]:
 def _tuning(tuning: TuningPlan) -> dict[str, object]:
     tried = [
         {"values": dict(tuning.values[trial.trial_id])}
-        | {name: value for name, value in row.items() if not _is_nan(value)}
+        | {name: value for name, value in row.items() if finite(value) is not None}
         | {"train_flops": trial.train_flops}
         for trial in (*tuning.trials, *tuning.neighbours)
         for row in [_exact_level(plan_row(trial), trial.cell)]
@@ -144,5 +141,5 @@ def _tuning(tuning: TuningPlan) -> dict[str, object]:
     return tuning_facts(tuning) | {"most_flops": tuning.most_flops, "trials": tried}
 
 
-def _is_nan(value: object) -> bool:
-    return isinstance(value, float) and math.isnan(value)
+def _finite(row: Mapping[str, object]) -> dict[str, object]:
+    return {name: finite(value) for name, value in row.items()}

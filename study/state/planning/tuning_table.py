@@ -11,6 +11,7 @@ import pandas as pd
 
 from budgets.planning.tuned.tuning_plan import Check, TuningPlan, Winner
 from budgets.planning.tuned.winner import Score
+from budgets.quantity import finite
 from runners.host.files import write_json
 from runners.results import RESULT_COLUMNS, read_table, to_frame, write_table
 
@@ -80,12 +81,7 @@ def read_winners(path: Path) -> dict[str, Any]:
 
 def _facts(of: Winner | Check) -> dict[str, Any]:
     """Return a winner or a check as plain data, with None in place of NaN."""
-
-    def without_nan(facts: list[tuple[str, Any]]) -> dict[str, Any]:
-        nan = (name for name, value in facts if isinstance(value, float) and math.isnan(value))
-        return dict(facts) | dict.fromkeys(nan)
-
-    return asdict(of, dict_factory=without_nan)
+    return asdict(of, dict_factory=lambda facts: {name: finite(value) for name, value in facts})
 
 
 def read_scores(path: Path, metric: str) -> dict[str, Score]:

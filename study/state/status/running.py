@@ -8,6 +8,7 @@ from typing import Any
 
 from budgets.planning.planned_trial import Cell
 from budgets.planning.tuned import wording
+from budgets.quantity import finite
 from study.state.planning.tuning_table import values_of
 from study.state.trial_states import Stage, TrialState
 
@@ -101,8 +102,8 @@ def _running(trial: str, row: Mapping[str, Any], progress: Mapping[str, Any]) ->
         samples_seen=progress["samples_seen"],
         samples_planned=progress["samples_planned"],
         train_flops=progress["train_flops"],
-        loss=_finite(progress["loss"]),
-        losses=tuple(loss for loss in progress["losses"] if math.isfinite(loss)),
+        loss=finite(progress["loss"]),
+        losses=tuple(loss for loss in progress["losses"] if finite(loss) is not None),
         samples_per_s=speed,
         # The mean over the trial, whose unmasked tail costs more.
         flops_per_s=None if speed is None else speed * (row["train_flops"] / row["samples_seen"]),
@@ -119,7 +120,3 @@ def words(row: Mapping[str, Any]) -> str:
         level_flops=None if math.isnan(level) else level,
     )  # fmt: skip
     return ", ".join(filter(None, (str(cell), wording.words(values_of(row)), f"seed {row['seed']}")))
-
-
-def _finite(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else value
