@@ -59,6 +59,7 @@ _LESS_MEMORY = (
 _BETWEEN_RANKS = {"DistBackendError", "DistNetworkError", "DistStoreError"}
 _BY_GLOO = ("gloo/", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
 
+_PATIENCE_S = 120.0  # longest wait of a trial for unreachable storage
 _PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # the last one is repeated
 # Sent when a spot machine is reclaimed; by Slurm's --signal; when a terminal is closed.
 NOTICES = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
@@ -184,6 +185,10 @@ class Notice:
 
     def __init__(self) -> None:
         self.by = ""
+
+    def patiently(self, do: Callable[[], T]) -> T:
+        """Call ``do`` as `patiently` does, for two minutes at most and only until the request comes."""
+        return patiently(do, patience_s=_PATIENCE_S, hurry=lambda: bool(self.by))
 
     @contextmanager
     def listening(self, *signals: signal.Signals) -> Iterator[None]:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from runners.host.faults import Notice, ProcessEnded, owned, patiently
+from runners.host.faults import Notice, ProcessEnded, owned
 from runners.host.files import locked
 from runners.host.process import FreshProcess
 from runners.host.storage import Storage, cache_folder
@@ -25,7 +25,6 @@ from runners.trials.trial_copy import OWNER, TrialCopy
 from runners.trials.trial_job import TrialJob
 
 _LOOK_S = 0.2
-_PATIENCE_S = 120.0  # with an unreachable storage, for the last upload of a trial
 
 T = TypeVar("T")
 
@@ -58,7 +57,7 @@ def run_on_copies(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
                     if copy.taken:
                         process.kill()
             end = process.wait()
-            patiently(copy.push_last, patience_s=_PATIENCE_S, hurry=lambda: bool(notice.by))
+            notice.patiently(copy.push_last)
             if end.how == "finished":
                 _drop_copies(local)
     if end.how != "finished":
@@ -97,7 +96,7 @@ def take_part_on_copies(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -
                 with copy.following(taken=partial(os._exit, 1)):
                     result = run(local)
             finally:
-                patiently(copy.push_last, patience_s=_PATIENCE_S, hurry=lambda: bool(notice.by))
+                notice.patiently(copy.push_last)
             _drop_copies(local)
         return result
     owner, checkpoint = decided_by_first(copy.take_over_for_all)

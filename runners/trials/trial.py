@@ -21,7 +21,7 @@ from budgets.planning.planned_trial import Trial
 from runners.data.pool.damage import Damage
 from runners.evaluate.evaluate import evaluate
 from runners.evaluate.features import Encoder, NotFiniteError, encode_set
-from runners.host.faults import Notice, owned, patiently
+from runners.host.faults import Notice, owned
 from runners.host.files import new_file
 from runners.models.model import compute_context
 from runners.results import (
@@ -44,8 +44,6 @@ from runners.trials.records.trial_files import Outcome, drop_scaffolding, read_o
 from runners.trials.trial_job import TrialJob
 from runners.trials.trial_setup import RankTraining, set_up
 from runners.trials.watch import Watch
-
-_PATIENCE_S = 120.0  # waiting time for unreachable storage when the result is written
 
 
 def run_trial(job: TrialJob) -> Outcome:
@@ -168,7 +166,7 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
         },
     )
     write = partial(_write_result, job, setup, midway, outcome, steps=steps)
-    patiently(write, patience_s=_PATIENCE_S, hurry=lambda: bool(notice.by))
+    notice.patiently(write)
     return outcome
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from budgets.planning.planned_trial import Trial
-from runners.host.faults import Left, Notice, patiently
+from runners.host.faults import Left, Notice
 from runners.host.files import write_json
 from runners.host.progress_file import PROGRESS
 from runners.training.learner import Learner
@@ -24,7 +24,6 @@ from runners.trials.records.meter import Meter
 _PROGRESS_S = 1.0
 _OUTLINE_POINTS = 24
 _SYNC_S = 10.0  # a sync waits for the disk
-_PATIENCE_S = 120.0  # with unreachable storage at the milestone: training continues, so its state is lost
 
 
 class Watch:
@@ -141,7 +140,7 @@ class Watch:
         self._sync_meter()
         write = partial(save_milestone, self._folder, self._learner, step=done, notes=self._notes())
         with suppress(OSError):  # a longer trial then computes the shared steps again
-            patiently(write, patience_s=_PATIENCE_S, hurry=lambda: bool(self._notice.by))
+            self._notice.patiently(write)
 
     def _sync_meter(self) -> None:
         """Flush the meter; called before a state is written, so that a power cut leaves no older meter."""
