@@ -14,7 +14,7 @@ from rich.live import Live
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
 from budgets.planning.tuned.wording import words
-from budgets.quantity import format_count, format_flops
+from budgets.quantity import format_count, format_flops, plural
 from runners.trials.records.trial_files import Outcome
 from study.show.plan_view import trials_words
 from study.show.view import can_update, has_bars, level_table, live_lines, range_words, running_lines
@@ -123,7 +123,8 @@ class Progress:
 
     def trunk_ended(self, branches: Sequence[Trial], reason: str) -> None:
         """Show that trials will not run because the trunk that they continue from ended."""
-        text = f"FAILED {len(branches)} longer trials of a trunk, seed {branches[0].seed}: {reason}"
+        trials = plural(len(branches), "longer trial")
+        text = f"FAILED {trials} of a trunk, seed {branches[0].seed}: {reason}"
         self._failed[branches[0].trial_id] = text
         self._look([trial.trial_id for trial in branches])
         self.say(text)

@@ -10,7 +10,7 @@ from budgets.book.book import Book, Entry
 from budgets.book.ledger import Ledger, read_entries, readable_entries
 from budgets.planning.plan import Charge, Plan
 from budgets.planning.planned_trial import Trial
-from budgets.quantity import format_flops
+from budgets.quantity import format_flops, plural
 from runners.trials.records.meter import read_meter
 from runners.trials.records.trial_files import kept_steps, read_failure, read_outcome
 from study.state.bookkeeping import Bookkeeper, Say, has_begun, paid_by, trials_of
@@ -88,7 +88,10 @@ def repair_ledger(study: Study, plan: Plan, say: Say) -> None:
     new.replace(path)
     if gone:
         say(f"trials without files, booked by the lines that could be read: {', '.join(gone[:5])}")
-    say(f"rebuilt {path} from {len(folders)} trials: {format_flops(ledger.book.spent_flops)} are spent")
+    say(
+        f"rebuilt {path} from {plural(len(folders), 'trial')}: "
+        f"{format_flops(ledger.book.spent_flops)} are spent"
+    )
 
 
 def trial_folders(study: Study) -> list[Path]:

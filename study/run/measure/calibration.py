@@ -18,6 +18,7 @@ from budgets.declaration.rules import ResourceRule
 from budgets.hardware.devices import device
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
+from budgets.quantity import plural
 from runners.trials.speed.measure_speed import calibrate
 from runners.trials.speed.throughput import Calibration, Throughput
 from runners.trials.trial_job import TrialJob
@@ -55,7 +56,7 @@ def calibrate_study(study: Study, *, device_name: str | None, seconds: float) ->
     for width in _further_widths(study):
         with suppress(ValueError):  # no trial fits this width
             jobs += _jobs(study, plan_study(_at_width(study, width)))
-    yield f"{len(jobs)} kinds of trials on {machine}, {at_once} at once, in about {seconds:g} s"
+    yield f"{plural(len(jobs), 'kind')} of trials on {machine}, {at_once} at once, in about {seconds:g} s"
     seconds_each = max(0.5, seconds * at_once / len(jobs) - _START_S)
     measured, failed = dict[tuple[object, ...], Throughput](), list[str]()
     for job, found in calibrate(jobs, side_by_side=at_once, seconds=seconds_each):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from budgets.quantity import plural
 from runners.data.places.copies import is_url
 from runners.host.workers import Processes, Workers
 from runners.scheduling.nodes import Amounts
@@ -117,7 +118,7 @@ class PoolSite:
             from runners.scheduling.ray_backend.core import RayBackend  # noqa: PLC0415 - as above
 
             self._backend = RayBackend(address, modules=())
-            self._say(f"{self._backend.name}: {len(self._backend.nodes())} nodes")
+            self._say(f"{self._backend.name}: {plural(len(self._backend.nodes()), 'node')}")
         return self._backend
 
     def __enter__(self) -> Self:
