@@ -190,7 +190,7 @@ def _provenance(study: Study | Imported, frames: StudyFrames) -> dict[str, str]:
     counted = counted_models(study.declaration)
     measured = f" Measured by torch's FLOP counter, without closed form: {counted}." if counted else ""
     name = ", ".join(
-        pool.path if isinstance(pool, FolderPool) else pool.name
+        without_password(pool.path) if isinstance(pool, FolderPool) else pool.name
         for pool in study.declaration.sources.values()
     )
     events = frames.events

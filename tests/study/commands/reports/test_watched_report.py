@@ -1,5 +1,6 @@
 """``report --watch``: a page that follows a run."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -65,6 +66,21 @@ def test_before_the_first_result_a_report_names_no_version_of_the_evaluation(
 
     assert "no trial has finished" in said
     assert "differ by rounding" not in (folder / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_report_does_not_show_the_password_of_a_pools_url(tmp_path: Path, run: Run) -> None:
+    folder, url = tmp_path / "small", "ftp://me:secret@host/pool"
+    shutil.copytree(ROOT / "results" / "small", folder, ignore=shutil.ignore_patterns("report"))
+    text = (folder / "study.yaml").read_text(encoding="utf-8")
+    of_url = re.sub(r"pool:\n  embedded:\n.*\n.*\n", f"pool: {{path: {url}}}\n", text)
+    (tmp_path / "of-url.yaml").write_text(of_url, encoding="utf-8")
+    (folder / "study.yaml").write_text(of_url, encoding="utf-8")
+
+    run(f"report {tmp_path / 'of-url.yaml'} --results {tmp_path}")
+
+    page = (folder / "report" / "report.html").read_text(encoding="utf-8")
+    assert page.count("ftp://me@host/pool") == 2, "in the declaration, and as the pool"
+    assert "secret" not in page
 
 
 def test_watching_without_a_study_that_runs_here_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
