@@ -105,10 +105,11 @@ def kept_over(combination: Combination, devices: int, cluster: Cluster, own: Spe
     It is measured at this width or at the widest measured one below; each doubling beyond that keeps the
     share ``cluster.scaling``.
     """
-    one = own.get((*combination, 1))
-    width = devices if one is not None else 1
-    while width > 1 and (*combination, width) not in own:
-        width //= 2
+    one, width = own.get((*combination, 1)), devices
+    if one is None:
+        width = 1
+    elif (*combination, width) not in own:
+        width = max(each for *of, each in own if tuple(of) == combination and each < devices)
     kept = 1.0 if one is None else own[*combination, width] / width / one
     return kept * float(cluster.scaling ** math.log2(devices / width))
 

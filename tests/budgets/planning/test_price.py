@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import json
+import math
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -85,6 +86,7 @@ def test_scaling_is_measured_up_to_the_widest_run_and_assumed_beyond() -> None:
     assert [kept_over(pair, gpus, cluster, own) for gpus in (1, 2, 4, 8, 16)] == pytest.approx(
         [1, 0.95, 0.8, 0.72, 0.648]
     )
+    assert kept_over(pair, 6, cluster, own) == pytest.approx(0.8 * 0.9 ** math.log2(6 / 4))
     assert kept_over(("RN50", "clip"), 4, cluster, own) == pytest.approx(0.81)
     four = big_plan(gpus=4).trials[0]
     assert device_hours(four, cluster, own).high == pytest.approx(13e9 / 800 / 3600, rel=1e-4)
