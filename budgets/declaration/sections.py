@@ -279,6 +279,8 @@ class Resources:
         for key in ("cpus", "gpus", "nodes", "ranks") if self.auto else ():
             if given(key):
                 yield key, f"{key} is not allowed with auto, which chooses it; resources.rules may set it"
+        if self.auto and any(rule.gpus == 0 for rule in self.rules):
+            yield "rules", "rules: gpus = 0 is not allowed with auto, which gives each trial at least one GPU"
         if given("hours_factor") and not self.auto:
             yield "hours_factor", "hours_factor needs auto"
         cpus = self.nodes if self.cpus is None else self.cpus

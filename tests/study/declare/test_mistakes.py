@@ -110,6 +110,7 @@ def test_a_mistake_gives_file_line_what_was_found_and_what_is_allowed(
         ("[{gpus: 4, nodes: 3}]", "36: resources.gpus (mini-ViT-XXS-8 clip): gpus = 4 can't be spread"),
         ("[{gpus: 4, accumulation: 3}]", "25: training.batch_size = 64 (mini-ViT-XXS-8 clip) can't be cut"),
         ("{auto: true, gpus: 1}", "36: resources.gpus is not allowed with auto, which chooses it"),
+        ("[{gpus: 0}]", "36: resources.rules: gpus = 0 is not allowed with auto, which gives each trial at"),
         ("{gpus: 1, hours_factor: 2}", "36: resources.hours_factor needs auto"),
         ("{hours_factor: 0.5}", "36: resources.hours_factor: '0.5' must be 1 or more, at most 100"),
         ("automatic", "36: resources must be a mapping (key: value)"),
