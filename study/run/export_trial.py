@@ -11,13 +11,14 @@ from runners.models.export import PIXELS, WEIGHTS, write_architecture, write_ori
 from runners.models.load_model import weight_names
 from runners.trials.records.trial_files import read_outcome
 from study.declare.load import load_declaration
+from study.run.pools.ensure_pools import ensure_pools
 from study.state.cell_selection import select_trials
 from study.state.planning.plan_study import plan_study
 from study.state.study import Study, find_study
 
 
 def export_trial(study: Study, trial: Trial, target: Path) -> None:
-    """Write a trial's model to a new folder.
+    """Write a trial's model to a new folder; an embedded pool that is not here is built, for its vocabulary.
 
     Raises:
         ValueError: The trial has no weights, or they are damaged.
@@ -34,6 +35,7 @@ def export_trial(study: Study, trial: Trial, target: Path) -> None:
             f"trial {trial_id} can't be exported: {outcome.row['status']}, {outcome.row['reason']}"
         )
     biased = "logit_bias" in weight_names(weights)
+    ensure_pools(study, lambda _line: None)  # of a study in a bucket, this machine may lack them
     with new_folder(target) as folder:
         write_architecture(
             folder,

@@ -4,11 +4,16 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
 
 from budgets.declaration.data_sections import EmbeddedPool
 from runners.embedded import scorer
+from runners.host.files import write_json
+from runners.results import plan_row
 from study.declare.load import load_declaration
+from study.run.export_trial import export_trial
 from study.run.pools.ensure_pools import ensure_pools
+from study.state.planning.plan_study import plan_study
 from tests import waiting
 from tests.study.conftest import study_in
 
@@ -53,3 +58,25 @@ def test_a_second_run_waits_for_the_pool_that_the_first_one_builds(
 
     assert said[1] == [f"another run is building the pool {pool.name}; waiting for it"]
     assert "building the pool" in said[0][0]
+
+
+def test_the_export_of_a_trial_builds_the_pool_whose_words_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(STUDY)
+    declaration = load_declaration(tmp_path / "tiny.yaml")
+    study = study_in(declaration=declaration, folder=tmp_path / "tiny", pools=tmp_path / "pools")
+    (trial,) = plan_study(study).trials
+    folder = study.trial_folder(trial.trial_id)
+    folder.mkdir(parents=True)
+    row = plan_row(trial) | {"status": "finished", "reason": ""}
+    write_json(folder / "result.json", {"row": row, "timing": {}})
+    (folder / "curve.parquet").touch()
+    torch.save({"logit_scale": torch.ones(1)}, folder / "weights.pt")
+
+    def build(_folder: Path, **_options: int) -> None:
+        raise ValueError("it is built")
+
+    monkeypatch.setattr(scorer, "build_scored_pool", build)
+    with pytest.raises(ValueError, match="it is built"):
+        export_trial(study, trial, tmp_path / "exported")
