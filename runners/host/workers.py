@@ -28,6 +28,11 @@ Report = Callable[[str, int, int, int], None]
 """Called with the task, the number of finished parts, the total, and the number of pairs just processed."""
 
 
+def usable_cores() -> int:
+    """Return the number of cores that this process may use, such as those that Slurm gave to its job."""
+    return len(os.sched_getaffinity(0))
+
+
 def part_name(item: int) -> str:
     """Return the name of an item that has no other."""
     return f"part {item}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from runners.host.process import TRIAL_MODULES, FreshProcess, kill_all, load_ahead
-from runners.host.workers import VISIBLE_DEVICES
+from runners.host.workers import VISIBLE_DEVICES, usable_cores
 from runners.scheduling.backend import Ended, Job, ended_by
 from runners.scheduling.nodes import Amounts
 
@@ -29,8 +29,7 @@ class LocalBackend:
     def __init__(
         self, nodes: Mapping[str, Amounts] | None = None, *, modules: Sequence[str] = TRIAL_MODULES
     ) -> None:
-        cores = len(os.sched_getaffinity(0))
-        here = {"cpus": float(cores), "gpus": float(len(gpu_names()))}
+        here = {"cpus": float(usable_cores()), "gpus": float(len(gpu_names()))}
         self._nodes: dict[str, Amounts] = dict(nodes or {"this machine": here})
         self._running: dict[Connection, tuple[Job, FreshProcess, list[str]]] = {}
         self._free_gpus = gpu_names()

@@ -1,7 +1,6 @@
 """Reports of run and imported studies, and pages of the paper's figures: reads the files for `analysis`."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -26,6 +25,7 @@ from budgets.cost.flops import CONVENTION
 from budgets.declaration.data_sections import FolderPool, MixedPool
 from budgets.names import without_password
 from budgets.quantity import format_flops, plural
+from runners.host.workers import usable_cores
 from runners.results import (
     CURVE_COLUMNS,
     MIDWAY_COLUMNS,
@@ -295,7 +295,7 @@ def _no_study(folder: Path) -> Path:
 
 def _processes() -> int:
     """Return the number of processes that draw figures."""
-    return min(_MOST_PROCESSES, len(os.sched_getaffinity(0)))
+    return min(_MOST_PROCESSES, usable_cores())
 
 
 def _environment(path: Path) -> dict[str, str]:

@@ -17,6 +17,7 @@ from runners.data.pool.rows import frame_of
 from runners.data.pool.samples import IMAGE_KINDS, ShardError
 from runners.data.pool.shards import PairEntry, as_utf8, entries_of
 from runners.host.files import finish_files, is_hidden, locked, walk
+from runners.host.workers import usable_cores
 
 LARGEST_UNASKED = 2 * 10**9
 """Bytes of shards up to which a folder is indexed when it is opened."""
@@ -53,7 +54,7 @@ def open_pool(
         size = sum(max(0, size_of(shard)) for shard in shards)
         extent = f"{len(shards):,} tars, {size / 1e6:,.0f} MB"
         if size > LARGEST_UNASKED:
-            workers = os.cpu_count() or 1
+            workers = usable_cores()
             takes = format_seconds(size / _INDEXED_PER_S / workers)
             raise ValueError(
                 f"{path} has no index ({extent}). `python -m study data build {path} --in-place` writes it, "

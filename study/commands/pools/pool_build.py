@@ -1,6 +1,5 @@
 """``python -m study data build``: build a pool from shards, files, URLs or the embedded generator."""
 
-import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from dataclasses import replace
@@ -195,6 +194,7 @@ def _build_from(shared: "SharedFolder", source: Path, options: Namespace, site: 
     from runners.data.build.sources.download import Download, download
     from runners.data.build.sources.source import folders_of
     from runners.data.build.sources.table_file import table_columns
+    from runners.host.workers import usable_cores
 
     path, build = shared.path, _described(shared, options, source)
     is_table = source.is_file() and source.suffix.lower() != ".tar"
@@ -224,7 +224,7 @@ def _build_from(shared: "SharedFolder", source: Path, options: Namespace, site: 
             retries=options.retries,
             timeout_s=options.timeout,
             user_agent=options.user_agent,
-            workers=options.workers or os.cpu_count() or 1,
+            workers=options.workers or usable_cores(),
         )
         build = replace(
             build,

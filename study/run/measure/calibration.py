@@ -3,7 +3,6 @@
 The result is ``throughput.json`` in the study's folder. ``plan`` uses it for prices, ``run`` to order trials.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -19,6 +18,7 @@ from budgets.hardware.devices import device
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
 from budgets.quantity import plural
+from runners.host.workers import usable_cores
 from runners.trials.speed.measure_speed import calibrate
 from runners.trials.speed.throughput import Calibration, Throughput
 from runners.trials.trial_job import TrialJob
@@ -52,7 +52,7 @@ def calibrate_study(study: Study, *, device_name: str | None, seconds: float) ->
     ensure_pools(study, lambda _line: None)
     jobs = _jobs(study, plan)
     # Trials that share a processor slow each other, so as many run at once as in a study.
-    at_once = 1 if resources.gpus else max(1, min((os.cpu_count() or 1) // resources.cpus, len(jobs)))
+    at_once = 1 if resources.gpus else max(1, min(usable_cores() // resources.cpus, len(jobs)))
     for width in _further_widths(study):
         with suppress(ValueError):  # no trial fits this width
             jobs += _jobs(study, plan_study(_at_width(study, width)))

@@ -1,6 +1,5 @@
 """Workers for commands on pools: processes of this machine, or actors on a Ray cluster."""
 
-import os
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from budgets.quantity import plural
 from runners.data.places.copies import is_url
-from runners.host.workers import Processes, Workers
+from runners.host.workers import Processes, Workers, usable_cores
 from runners.scheduling.nodes import Amounts
 from runners.scheduling.ray_backend.address import cluster_address
 from runners.scheduling.storage_check import Folders, Objects, StorageCheck
@@ -53,7 +52,7 @@ class PoolSite:
             ValueError: No cluster answers at the address, or a node does not see one of the places.
         """
         if self._address is None:
-            return Processes(count=self._count or os.cpu_count() or 1)
+            return Processes(count=self._count or usable_cores())
         return self._on_cluster(_a_core_each, read, written, self._count)
 
     def one(self, *read: Path) -> Workers:
@@ -84,7 +83,7 @@ class PoolSite:
         """Return the threads for each of `models`; None if each has cores of its own."""
         if not isinstance(workers, Processes):
             return None
-        return max(1, (self._count or os.cpu_count() or 1) // workers.count)
+        return max(1, (self._count or usable_cores()) // workers.count)
 
     def _on_cluster(
         self,

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import pytest
 
 from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
 from runners.data.pool.pool import Pool
+from runners.host.workers import Processes
 from runners.trials.trial import run_trial
 from runners.trials.trial_job import TrialJob
 from study.cli import main
 from study.declare.load import load_declaration
+from study.run.pools.pool_site import PoolSite
 from study.state.planning.plan_study import plan_study
 from tests.study.commands.pools.documented import COMMANDS, command
 from tests.study.conftest import Run, study_in
@@ -119,6 +122,15 @@ def test_a_mistake_ends_with_one_line_and_code_2(user: Path, run: Run, words: st
     said = run(words if "eval" in words else f"{words} --workers 1", code=2)
     assert message in said
     assert len(said.splitlines()) == 1
+
+
+def test_a_worker_for_each_core_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _process: {5, 6, 7})  # of a job on a larger machine
+    site = PoolSite(Namespace(address=None, workers=None), print)
+    workers = site.workers()
+    assert isinstance(workers, Processes)
+    assert workers.count == site.threads(Processes()) == 3
 
 
 def test_every_command_of_the_documentation_is_run_here() -> None:
