@@ -45,14 +45,14 @@ def calibrate_study(study: Study, *, device_name: str | None, seconds: float) ->
     """
     require_runnable(study.declaration)
     plan = plan_study(_at_width(study, 1))
-    resources = plan.trials[0].resources
+    gpus = max(trial.resources.gpus for trial in plan.trials)
     if any(trial.resources.ranks_per_node * trial.resources.nodes > 1 for trial in plan.trials):
         raise ValueError("calibrate supports trials of one rank; this study's resources: declare more")
-    named, machine = _device(study, resources.gpus, device_name)
+    named, machine = _device(study, gpus, device_name)
     ensure_pools(study, lambda _line: None)
     jobs = _jobs(study, plan)
     # Trials that share a processor slow each other, so as many run at once as in a study.
-    at_once = 1 if resources.gpus else max(1, min(usable_cores() // resources.cpus, len(jobs)))
+    at_once = 1 if gpus else max(1, min(usable_cores() // max(job.cpus for job in jobs), len(jobs)))
     for width in _further_widths(study):
         with suppress(ValueError):  # no trial fits this width
             jobs += _jobs(study, plan_study(_at_width(study, width)))

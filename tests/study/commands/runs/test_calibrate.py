@@ -12,6 +12,7 @@ from runners.trials.speed.throughput import Throughput, read_calibration
 from runners.trials.trial_job import TrialJob
 from study.cli import main
 from study.declare.load import load_declaration
+from study.run.measure import calibration
 from study.run.measure.calibration import estimated_memory, require_named
 from study.state.planning.plan_study import plan_study
 from study.state.planning.speeds import device_throughput, measured_throughput
@@ -57,6 +58,21 @@ def test_the_plan_uses_the_measured_speed_of_every_kind_of_trial(
     assert device_throughput(on_cluster) == {}
     replace(found, device="h100-sxm").write(here.calibration)
     assert device_throughput(on_cluster) == {(*pair, 1): speed for pair, speed in found.speeds.items()}
+
+
+def test_no_more_trials_run_at_once_than_the_one_with_most_cores_leaves_room_for(
+    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declaration = write_declaration(tmp_path, pool, strategies="clip, flip-50")
+    rules = "rules: [{strategies: [flip-50], cpus: 3}]"
+    text = declaration.read_text(encoding="utf-8")
+    declaration.write_text(text.replace("{checkpoint:", f"{{{rules}, checkpoint:"), encoding="utf-8")
+    study = study_in(declaration=load_declaration(declaration), folder=tmp_path / "tiny", pools=tmp_path)
+    for cores, at_once in ((4, 1), (6, 2)):
+        monkeypatch.setattr(calibration, "usable_cores", lambda cores=cores: cores)
+        first = next(calibration.calibrate_study(study, device_name=None, seconds=1))
+        assert first.startswith("2 kinds of trials on ")
+        assert f", {at_once} at once, " in first
 
 
 def test_a_kind_that_cannot_be_measured_is_named_and_the_others_are_kept(
