@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from math import isnan, nan
 from pathlib import Path
 
@@ -138,9 +137,10 @@ class Watch:
         if done == 0 or done != self._trial.milestone_step:
             return
         self._sync_meter()
-        write = partial(save_milestone, self._folder, self._learner, step=done, notes=self._notes())
         with suppress(OSError):  # a longer trial then computes the shared steps again
-            self._notice.patiently(write)
+            self._notice.patiently(
+                lambda: save_milestone(self._folder, self._learner, step=done, notes=self._notes())
+            )
 
     def _sync_meter(self) -> None:
         """Flush the meter; called before a state is written, so that a power cut leaves no older meter."""
