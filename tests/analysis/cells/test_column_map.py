@@ -278,6 +278,7 @@ def test_a_row_without_a_regime_and_one_of_no_pairs_are_dropped() -> None:
     columns = {**HOW.columns, "regime": regime, "subset_size": Column(source="seen")}
     found = import_table(table, replace(HOW, columns=columns))
     assert found["reason"].iloc[0] == "no regime"
+    assert tidy(found, metric=HOW.metric).excluded["reason"].tolist() == ["failed: no regime"]
     none = {**HOW.columns, "quality": Column(value="top0")}
     assert set(import_table(TABLE, replace(HOW, columns=none))["reason"]) == {"its quality keeps no pair"}
 
