@@ -13,7 +13,7 @@ _ONE_EPOCH = 0.1
 
 
 def complete(frame: pd.DataFrame, how: ColumnMap) -> pd.DataFrame:
-    """Fill in derived columns, NaN for unknown ones, and the reason of rows that cannot be fitted."""
+    """Fill in derived numbers, NaN for unknown ones, and the reason of rows that cannot be fitted."""
     for trial, regime in zip(frame["trial"], frame["regime"], strict=True):
         if pd.notna(regime) and regime not in REGIMES:
             raise ValueError(f"{how.at('columns.regime')}{trial}: {unknown('regime', str(regime), REGIMES)}")
@@ -22,10 +22,12 @@ def complete(frame: pd.DataFrame, how: ColumnMap) -> pd.DataFrame:
     step = frame.get("batch_size", pd.Series(np.nan, index=frame.index)).to_numpy(np.float64)
     pairs[once] = levels(pairs[once], np.asarray(step[once], dtype=np.float64))
     frame["subset_size"] = pairs
-    frame["epochs"] = frame.get("epochs", frame["samples_seen"] / frame["subset_size"])
-    frame["train_flops_per_sample"] = frame.get(
-        "train_flops_per_sample", frame["train_flops"] / frame["samples_seen"]
-    )
+    for name, derived in (
+        ("epochs", frame["samples_seen"] / frame["subset_size"]),
+        ("train_flops_per_sample", frame["train_flops"] / frame["samples_seen"]),
+    ):
+        given = frame.get(name, derived)
+        frame[name] = given.where(np.isfinite(given) & (given > 0), derived)
     for name in ("seed", "evaluation_flops"):
         frame[name] = frame.get(name, pd.Series(0.0, index=frame.index))
     for name in NUMBERS:

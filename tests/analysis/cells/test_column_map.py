@@ -266,6 +266,14 @@ def test_a_model_of_no_parameters_has_an_unknown_number_of_them() -> None:
     assert sorted(found.fillna(0.0)) == [0.0, 0.0, 3e8, 3e8]
 
 
+def test_missing_epochs_and_flops_of_a_sample_follow_from_the_other_columns() -> None:
+    table = TABLE.assign(epochs=[np.nan, 3.0, 0.0, 3.0, 3.0], cost=[3.1e10, np.nan, 4.9e11, np.inf, 1.0])
+    given = {"epochs": Column(source="epochs"), "train_flops_per_sample": Column(source="cost")}
+    found = import_table(table, replace(HOW, columns={**HOW.columns, **given}))
+    assert found["epochs"].tolist() == [0.25, 3.0, 0.25, 3.0]
+    assert found["train_flops_per_sample"].tolist() == pytest.approx([3.1e10, 3e10, 4.9e11, 4.8e11])
+
+
 def test_a_loss_below_zero_is_refused() -> None:
     how = replace(HOW, metric="text/loss", better="lower", images=0, metric_column=Column(source="acc"))
     with pytest.raises(ValueError, match=r"row 2: text/loss must be 0 or more; found -1"):
