@@ -31,7 +31,7 @@ from analysis.design.law_grid import law_grid
 from analysis.design.measured import Measured, estimates, noise_of
 
 DISCREPANCIES = (0.004, 0.01, 0.02, 0.04)
-"""Values of s, in units of the scale of the error."""
+"""Values of s."""
 _KEPT_UNIFORM, _ROUNDS = 0.75, 6
 _FAR_UNIFORM = 0.3  # share of the weights of s; smooth runs do not rule out a break beyond them
 _WHITE, _WALK = 0.5, 0.5
@@ -61,7 +61,7 @@ def believe(measured: Measured, *, draws: int, generator: np.random.Generator, f
             weights of s are then kept uniform.
     """
     noise, freedom, shared = noise_of(measured)
-    laws = law_grid(measured.x, chance=measured.chance, scale=measured.scale)
+    laws = law_grid(measured.x, chance=measured.chance)
     seen = measured.runs > 0
     estimate, covariance = estimates(measured, noise, shared)
     residual = np.where(seen, estimate - laws.middle, 0.0)
@@ -69,7 +69,7 @@ def believe(measured: Measured, *, draws: int, generator: np.random.Generator, f
     along = np.log(measured.x / measured.x.min())
     walked = np.minimum(along[:, :, None], along[:, None, :])
     beside = _WHITE * np.eye(along.shape[1]) + _WALK * walked
-    sigmas = measured.scale * np.array(DISCREPANCIES)
+    sigmas = np.array(DISCREPANCIES)
     prior = laws.covariance[None] + (sigmas**2)[:, None, None, None, None] * beside
     inverse = np.linalg.inv(prior + covariance)
     pull = np.einsum("hgcpq,gcq->hgcp", inverse, residual)
@@ -108,7 +108,7 @@ def believe(measured: Measured, *, draws: int, generator: np.random.Generator, f
     spread = path - np.einsum("scpq,scq->scp", gains[here, chosen, each], drawn)
     stretch = np.sqrt(freedom / generator.chisquare(freedom, size=(draws, curves)))
     found = centre[here, chosen, each] + stretch[:, :, None] * spread
-    return Belief(draws=np.clip(found, 0.0, measured.highest), noise=noise)
+    return Belief(draws=np.clip(found, 0.0, 1.0), noise=noise)
 
 
 def _weights(evidence: Floats, known: Mask) -> tuple[Floats, Floats]:

@@ -22,8 +22,8 @@ STEEPNESS = np.geomspace(0.4, 2.2, 4)
 _SHIFTED, _SHIFTS = (1.0, 1 / 6), 4.2
 _MIDDLES, _MIDPOINTS = (1 / 20, 1.0), 5.0
 FLOORS = (0.15, 0.4, 0.65)
-"""Values of E, in units of the scale of the error."""
-_HEIGHT = (0.35, 0.30)  # mean and standard deviation of the prior of A, in units of the scale
+"""Values of E."""
+_HEIGHT = (0.35, 0.30)  # mean and standard deviation of the prior of A
 _STEP_FLOOR, _STEP_SLOPE, _STEP_SHIFT = 0.13, 1.4, 2.0
 
 
@@ -42,19 +42,18 @@ class LawGrid:
     covariance: Floats
 
 
-def law_grid(x: Floats, *, chance: float, scale: float) -> LawGrid:
+def law_grid(x: Floats, *, chance: float) -> LawGrid:
     """Return the laws at some computes; cached, because every decision of a study uses the same ones.
 
     Args:
         x: Training FLOPs, shape (curves, points).
         chance: Error of chance; NaN if unknown.
-        scale: Scale of the error.
     """
-    return _law_grid(x.tobytes(), x.shape, chance, scale)
+    return _law_grid(x.tobytes(), x.shape, chance)
 
 
 @lru_cache(maxsize=4)
-def _law_grid(x_bytes: bytes, shape: tuple[int, ...], chance: float, scale: float) -> LawGrid:
+def _law_grid(x_bytes: bytes, shape: tuple[int, ...], chance: float) -> LawGrid:
     x = np.frombuffer(x_bytes).reshape(shape)
     unit = np.sqrt(x.min() * x.max())
     middles, columns = [], []
@@ -67,8 +66,8 @@ def _law_grid(x_bytes: bytes, shape: tuple[int, ...], chance: float, scale: floa
             by_floor = law(slope, shift, floor + _STEP_FLOOR) - law(slope, shift, floor - _STEP_FLOOR)
             by_slope = law(slope * _STEP_SLOPE, shift, floor) - law(slope / _STEP_SLOPE, shift, floor)
             by_shift = law(slope, shift * _STEP_SHIFT, floor) - law(slope, shift / _STEP_SHIFT, floor)
-            middles.append(scale * law(slope, shift, floor))
-            columns.append(scale * np.stack([by_height, by_floor / 2, by_slope / 2, by_shift / 2], axis=-1))
+            middles.append(law(slope, shift, floor))
+            columns.append(np.stack([by_height, by_floor / 2, by_slope / 2, by_shift / 2], axis=-1))
 
     def power(slope: float, shift: float, floor: float) -> Floats:
         # As in ``analysis.laws.forms``: α such that the slope at x = unit is the given one.
@@ -76,8 +75,7 @@ def _law_grid(x_bytes: bytes, shape: tuple[int, ...], chance: float, scale: floa
         return np.asarray(floor + _HEIGHT[0] * ((x + shift) / (unit + shift)) ** -alpha)
 
     def bounded(slope: float, half: float, floor: float) -> Floats:
-        top = chance / scale
-        return floor + (top - floor) / (1 + (x / half) ** slope)
+        return floor + (chance - floor) / (1 + (x / half) ** slope)
 
     for slope in SLOPES:
         for shift in (0.0, *_spaced(x, _SHIFTED, _SHIFTS)):

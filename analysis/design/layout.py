@@ -13,7 +13,6 @@ from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import CONFIGURATION, Trials, budgets, records
 from analysis.design.measured import Measured
 from analysis.design.prices import trunks_of
-from analysis.error_unit import is_loss
 from analysis.labels import configuration_text
 
 
@@ -59,13 +58,10 @@ class Layout:
         errors = np.full((len(self.x), 1 + int(unit.max(initial=0)), self.x.shape[1]), np.nan)
         errors[curve, unit, point] = error[known]
         images = trials.frame["images"].to_numpy(np.float64)
-        loss = is_loss(trials.metric)
         return Measured(
             x=self.x, errors=errors,
             images=float(np.median(images)) if len(images) else float("nan"),
             chance=chance_error(trials.metric),
-            scale=float(error[known].max()) if loss and known.any() else 1.0,
-            highest=np.inf if loss else 1.0,
         )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from analysis.cells.bootstrap import agresti_coull
 from analysis.cells.moderated import moderated
 from analysis.cells.shared_noise import level_excess
 
-# Prior of the noise of a run: a multiple of the counting noise, at least this share of the scale, and the
+# Prior of the noise of a run: a multiple of the counting noise, at least this standard deviation, and the
 # degrees of freedom that the prior counts as.
 _PRIOR_NOISE, _PRIOR_SD, _PRIOR_FREEDOM = 1.5, 0.008, 4.0
 # Prior of the correlation between the levels of a trunk: its mean, the pairs of levels that it counts as, and
@@ -30,20 +30,16 @@ class Measured:
 
     Attributes:
         x: Training FLOPs of the points, shape (curves, points).
-        errors: Errors of the runs, NaN without a run; a unit is a trunk, or a run without one; shape (curves,
-            units, points).
+        errors: Errors of the runs as fractions (no metric of a declared study is a loss), NaN without a run;
+            a unit is a trunk, or a run without one; shape (curves, units, points).
         images: Images that the error is counted over; NaN if it counts none.
         chance: Error of chance; NaN if unknown.
-        scale: Scale of the error: 1 for a fraction, or the largest loss.
-        highest: Highest possible error: 1 for a fraction, infinite for a loss.
     """
 
     x: Floats
     errors: Floats
     images: float
     chance: float
-    scale: float
-    highest: float
 
     @property
     def runs(self) -> Floats:
@@ -64,14 +60,14 @@ def noise_of(measured: Measured) -> tuple[Floats, Floats, float]:
         correlation between the levels of a unit.
     """
     runs, seen = measured.runs, measured.runs > 0
-    typical = measured.mean[seen].mean() if seen.any() else measured.scale / 2
+    typical = measured.mean[seen].mean() if seen.any() else 0.5
     error = np.where(seen, measured.mean, typical)
     if np.isfinite(measured.images):
         share = agresti_coull(error, measured.images)
         unit = share * (1.0 - share) / measured.images
     else:
-        unit = np.full_like(error, (0.005 * measured.scale) ** 2)
-    expected = np.maximum(_PRIOR_NOISE**2, (_PRIOR_SD * measured.scale) ** 2 / unit.mean())
+        unit = np.full_like(error, 0.005**2)
+    expected = np.maximum(_PRIOR_NOISE**2, _PRIOR_SD**2 / unit.mean())
     off = (measured.errors - measured.mean[:, None]) / np.sqrt(unit)[:, None]
     off = np.where(np.isfinite(off) & (runs > 1)[:, None], off, np.nan)
     shared, levels = _shared(off)
@@ -114,7 +110,7 @@ def estimates(measured: Measured, noise: Floats, shared: float) -> tuple[Floats,
                  - np.einsum("cup,cuq->cpq", weighted, run)) / (1 - shared)  # fmt: skip
     inverse = np.linalg.inv(precision + ~seen[:, None] * np.eye(run.shape[2]))
     estimate = measured.mean + deviation * np.einsum("cpq,cq->cp", inverse, pull.sum(axis=1))
-    deviation = np.where(seen, deviation, 1e2 * measured.scale)
+    deviation = np.where(seen, deviation, 1e2)
     return estimate, deviation[:, :, None] * inverse * deviation[:, None]
 
 

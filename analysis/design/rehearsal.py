@@ -18,11 +18,9 @@ from analysis.cells.table import budgets, tidy
 from analysis.design.adaptive import decide
 from analysis.design.prices import trunks_of
 from analysis.design.questions import Ask
-from analysis.error_unit import is_loss
 
 _DRAWS = 250
 _DECISIONS = 24
-_LOSS = 4.0  # of the smallest runs, where the metric is a loss
 _SHARED = 0.5
 
 
@@ -78,5 +76,4 @@ def _made_up(grid: pd.DataFrame, metric: str, number: int) -> pd.DataFrame:
     common = generator.standard_normal(int(trunk.max()) + 1)[trunk]
     own = generator.standard_normal(len(grid))
     error = np.clip(error + noise * (np.sqrt(_SHARED) * common + np.sqrt(1 - _SHARED) * own), 0.001, 0.999)
-    value = _LOSS * error if is_loss(metric) else 1 - error
-    return grid.assign(**{metric: value}, status="finished", reason="", train_loss=error)
+    return grid.assign(**{metric: 1 - error}, status="finished", reason="", train_loss=error)

@@ -12,9 +12,7 @@ LUCK = 0.03
 
 
 def measured(errors: NDArray[np.float64]) -> Measured:
-    return Measured(
-        x=np.tile(X, (len(errors), 1)), errors=errors, images=50_000.0, chance=0.99, scale=1.0, highest=1.0
-    )
+    return Measured(x=np.tile(X, (len(errors), 1)), errors=errors, images=50_000.0, chance=0.99)
 
 
 def alone(errors: NDArray[np.float64]) -> NDArray[np.float64]:
