@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.arrays import Floats
+from analysis.cells.table import budgets
 from analysis.labels import budget_text
 from budgets.book.book import SPENDING
 
@@ -187,13 +188,9 @@ def by_level(plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame) -> 
     """
     if plan.empty:
         return pd.DataFrame({name: [] for name in ("level", "trials", "planned", *_SPENT_COLUMNS)})
-    fixed = (plan["regime"] == "fixed-compute").to_numpy(bool)
-    budget = np.where(
-        fixed, plan["level_flops"].to_numpy(np.float64), plan["samples_seen"].to_numpy(np.float64)
-    )
     planned = pd.DataFrame({
         "trial": plan["trial"].to_numpy(object), "regime": plan["regime"].to_numpy(object),
-        "budget": budget, "planned": _planned(plan),
+        "budget": budgets(plan), "planned": _planned(plan),
     })  # fmt: skip
     attempts = ("spent", "wasted")
     of_trial = {

@@ -7,10 +7,10 @@ import pandas as pd
 
 from analysis.answers.best.choice import CLEAR
 from analysis.answers.cost import EARLIER, ENDS, STARTS, TUNING, run_time, tuning_trials
-from analysis.cells.table import CONFIGURATION, records
+from analysis.cells.table import CONFIGURATION, budgets, records
 from analysis.charts.figure_data import JOINED, FigureData, Missing, mark_frame
 from analysis.design.course import decisions, each_answer
-from analysis.labels import budget_text, configuration_text, count_text, held_text
+from analysis.labels import budget_text, configuration_text, held_text
 from budgets.quantity import format_flops, plural
 
 _MOST_ROWS = 40
@@ -25,14 +25,14 @@ def plan_grid(plan: pd.DataFrame, left_out: pd.DataFrame, results: pd.DataFrame)
     if plan.empty:
         return Missing(title=title, reason="there is no plan")
     status = {} if results.empty else dict(zip(results["trial"], results["status"], strict=True))
-    cells = plan.assign(state=[status.get(trial, "waiting") for trial in plan["trial"]])
+    cells = plan.assign(state=[status.get(trial, "waiting") for trial in plan["trial"]], budget=budgets(plan))
     parts = list(CONFIGURATION)
     if len(cells.drop_duplicates(parts)) > _MOST_ROWS:
         parts = ["architecture", "strategy"]
     cells = pd.concat([cells, left_out.assign(state="left out")] if len(left_out) else [cells])
     cells = cells.assign(
         level=[_level_text(row) for row in records(cells)],
-        order=cells["level_flops"].fillna(cells["samples_seen"]) if "samples_seen" in cells else 0.0,
+        order=cells["level_flops"].fillna(cells["samples_seen"]),
         row=[held_text({part: row[part] for part in parts}) for row in records(cells)],
     )
     cells = cells.sort_values(["regime", "order"], kind="stable")
@@ -70,10 +70,8 @@ def plan_grid(plan: pd.DataFrame, left_out: pd.DataFrame, results: pd.DataFrame)
 def _level_text(row: dict[str, Any]) -> str:
     if row["regime"] == "fixed-compute":
         return budget_text("fixed-compute", float(row["level_flops"]))
-    if row["regime"] == "equal-samples" and pd.notna(row.get("samples_seen")):
-        # Rounding to whole batches differs by strategy; two digits are equal for all.
-        about = float(f"{row['samples_seen']:.2g}")
-        return f"{count_text(about)} samples"
+    if row["regime"] == "equal-samples" and pd.notna(row["budget"]):
+        return budget_text("equal-samples", float(row["budget"]))
     return str(row["regime"]).replace("-", " ")
 
 
@@ -99,8 +97,9 @@ def schedule(plan: pd.DataFrame, events: pd.DataFrame) -> FigureData | Missing:
     title = "The schedule"
     if events.empty or "slot" not in events or not events["event"].isin(ENDS).any():
         return Missing(title=title, reason="no trial has ended yet")
-    level = {row["trial"]: _level_text(row) for row in records(plan)}
-    what = {row["trial"]: configuration_text(row) for row in records(plan)}
+    planned = [] if plan.empty else records(plan.assign(budget=budgets(plan)))
+    level = {row["trial"]: _level_text(row) for row in planned}
+    what = {row["trial"]: configuration_text(row) for row in planned}
     tuned = tuning_trials(events)
     rows: list[dict[str, Any]] = []
     minute = 60.0

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -47,6 +48,23 @@ def test_a_plan_of_many_configurations_is_shown_by_architecture_and_strategy(fra
     assert set(data.frame["label"]) >= {"ViT-X, SLIP", "ConvNeXt-C, CLIP"}
     assert len(data.frame["label"].unique()) == 8
     assert data.frame["high"].sum() == 5 * 99
+
+
+def test_trials_of_equal_samples_are_one_level_whatever_their_whole_batches(frames: StudyFrames) -> None:
+    plan = frames.plan.assign(
+        regime="equal-samples", level_flops=np.nan, batch_size=64, samples_seen=10_560.0
+    )
+    flip = plan["strategy"] == "flip-50"
+    plan = plan.assign(
+        batch_size=plan["batch_size"].where(~flip, 128),
+        samples_seen=plan["samples_seen"].where(~flip, 10_496),
+    )
+    assert set(drawn(plan_grid(plan, frames.left_out.head(0), frames.results)).frame["line"]) == {
+        "10,560 samples"
+    }
+    assert set(drawn(schedule(plan, frames.events)).frame["series"]) == {"10,560 samples"}
+    levels = by_level(plan, frames.ledger, frames.events)
+    assert levels["level"].tolist() == ["10,560 samples", "quality scorer"]
 
 
 def test_a_slot_shows_attempts_one_after_the_other_and_which_were_lost(frames: StudyFrames) -> None:
