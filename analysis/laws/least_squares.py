@@ -21,6 +21,7 @@ _SLOPES, _SHIFTS = 40, 20
 _DIFFERENCE, _STEPS, _MOST_DAMPED, _FLAT = 1e-4, 80, 1e8, 1e-10
 _SAME = 1e-6  # relative gain of the objective below which a shift is not kept
 _ROWS = 256  # rows fitted at once if each has its own x and thus its own grid
+_BLOCK = 64  # rows scanned at once, whose grids then fit into the processor's cache
 # Starts as shares of the way between the bounds of (ln slope, ln x₀).
 _RESTARTS = (
     (0.05, 0.1), (0.05, 0.9), (0.3, 0.5), (0.5, 0.1), (0.5, 0.9), (0.7, 0.5), (0.95, 0.1), (0.95, 0.9)
@@ -201,16 +202,21 @@ class _Data:
 
     def scan(self) -> Floats:
         """Return the best θ on a grid for each row; rows of equal x and weights share a grid."""
-        if len(self.x) == 1:
-            return self._scan(0, np.arange(len(self.y)))
         found = np.empty((len(self.y), self.lowest.shape[1]))
-        # Rows with equal x and weights share the columns of their grid: find the groups of such rows.
+        for one, rows in self._alike():
+            for low in range(0, len(rows), _BLOCK):
+                block = rows[low : low + _BLOCK]
+                found[block] = self._scan(one, block)
+        return found
+
+    def _alike(self) -> list[tuple[int, Indices]]:
+        """Return the groups of rows with equal x and weights, each with the place of these among all."""
+        if len(self.x) == 1:
+            return [(0, np.arange(len(self.y)))]
         keys = np.concatenate([self.x, np.broadcast_to(self.weights, self.x.shape)], axis=1)
         first, which = np.unique(keys, axis=0, return_index=True, return_inverse=True)[1:]
         order, counts = np.argsort(which.ravel(), kind="stable"), np.bincount(which.ravel())
-        for one, rows in zip(first, np.split(order, np.cumsum(counts)[:-1]), strict=True):
-            found[rows] = self._scan(int(one), rows)
-        return found
+        return list(zip(first.tolist(), np.split(order, np.cumsum(counts)[:-1]), strict=True))
 
     def _scan(self, one: int, rows: Indices) -> Floats:
         """Return the best θ on a grid for rows that have the x and weights of row ``one``."""
