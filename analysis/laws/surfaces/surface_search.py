@@ -165,8 +165,9 @@ def _expand(data: Data, positions: Indices, theta: Floats) -> tuple[Floats, Floa
     reweighted = weights * (np.minimum(data.delta / np.maximum(size, 1e-300), 1.0))
     # With share = term/ŷ, z the gradient of ln term and g that of ln ŷ, ∇² ln ŷ = Σ share·z·zᵀ − g·gᵀ. E, in
     # which ŷ is linear, has no part in the sum.
-    gradient = -_slopes(moments, pull, a, b, e)
-    newton = _outer(moments, curve + pull, a, b, e) - _squares(moments, pull, a, b)
+    of_a, of_b = _sums(pull * a, moments), _sums(pull * b, moments)
+    gradient = -_slopes((pull * e).sum(axis=1), of_a, of_b)
+    newton = _outer(moments, curve + pull, a, b, e) - _squares(of_a, of_b)
     damper = _outer(moments, reweighted, a, b, e)
     free = data.directions
     gradient, newton, damper = gradient @ free, free.T @ newton @ free, free.T @ damper @ free
@@ -183,10 +184,9 @@ def _sums(values: Floats, moments: Floats) -> Floats:
     return values @ moments if moments.ndim == 2 else (values[:, None, :] @ moments)[:, 0]  # noqa: PLR2004 (shared)
 
 
-def _slopes(moments: Floats, c: Floats, a: Floats, b: Floats, e: Floats) -> Floats:
-    """Return Σ c·g with g = (e, a, b, −n·a, −d·b), the gradient of ln ŷ."""
-    of_a, of_b = _sums(c * a, moments), _sums(c * b, moments)
-    return np.stack([(c * e).sum(axis=1), of_a[:, 0], of_b[:, 0], -of_a[:, 1], -of_b[:, 3]], axis=1)
+def _slopes(of_e: Floats, of_a: Floats, of_b: Floats) -> Floats:
+    """Return Σ c·g with the gradient g = (e, a, b, −n·a, −d·b) of ln ŷ, from the sums of c·e, c·a and c·b."""
+    return np.stack([of_e, of_a[:, 0], of_b[:, 0], -of_a[:, 1], -of_b[:, 3]], axis=1)
 
 
 def _outer(moments: Floats, c: Floats, a: Floats, b: Floats, e: Floats) -> Floats:
@@ -210,10 +210,9 @@ def _outer(moments: Floats, c: Floats, a: Floats, b: Floats, e: Floats) -> Float
     return found
 
 
-def _squares(moments: Floats, c: Floats, a: Floats, b: Floats) -> Floats:
-    """Return Σ c·Σ share·z·zᵀ over the terms of A and B."""
-    of_a, of_b = _sums(c * a, moments), _sums(c * b, moments)
-    found = np.zeros((len(a), 5, 5))
+def _squares(of_a: Floats, of_b: Floats) -> Floats:
+    """Return Σ c·Σ share·z·zᵀ over the terms of A and B, from the sums of c·a and c·b."""
+    found = np.zeros((len(of_a), 5, 5))
     found[:, 1, 1], found[:, 2, 2] = of_a[:, 0], of_b[:, 0]
     found[:, 1, 3] = found[:, 3, 1] = -of_a[:, 1]
     found[:, 2, 4] = found[:, 4, 2] = -of_b[:, 3]
