@@ -232,11 +232,11 @@ def _group_marks(
     if len(starred) < len({*best}):
         verdict += ", but another bar is lower at no higher cost"
     rows: list[dict[str, Any]] = []
-    for bar, series in enumerate(bars):
-        (column,) = cell_marks(draws, [bar], x="runs", mark="column", series=series, label=group.label)
-        rows.append(column)
+    columns = cell_marks(draws, range(len(bars)), x="runs", mark="column", label=group.label)
+    for bar, (series, column) in enumerate(zip(bars, columns, strict=True)):
+        rows.append(column | {"series": series})
         if bar in starred:
-            rows.append(column | {"mark": star, "text": f"{column['text']}; {verdict}"})
+            rows.append(rows[-1] | {"mark": star, "text": f"{column['text']}; {verdict}"})
     return rows, verdict
 
 

@@ -1,15 +1,16 @@
 """The data of a figure before it is drawn: marks, axis labels, caption and alternative text."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from analysis.cells.bootstrap import CellDraws
-from analysis.cells.intervals import interval
+from analysis.cells.intervals import column_intervals
+from analysis.cells.table import records
 from analysis.error_unit import ErrorUnit
 from analysis.labels import (
     budget_text,
@@ -115,21 +116,23 @@ def cell_marks(
         x: Column of the cells for the x axis.
         fixed: Columns that all marks share.
     """
-    marks, unit = [], draws.error_unit
-    for position in positions:
-        low, high = interval(draws.draws[:, position])
-        cell = draws.cells.iloc[position]
-        ends = {"low": unit.factor * low, "high": unit.factor * high}
-        mark = {"x": float(cell[x]), "y": unit.factor * float(cell["error"])} | ends
-        marks.append({"mark": "point", "text": _cell_text(cell, low, high, unit)} | mark | fixed)
-    return marks
+    unit, places = draws.error_unit, list(positions)
+    lows, highs = column_intervals(draws.draws[:, places])
+    return [
+        {
+            "mark": "point", "text": _cell_text(cell, low, high, unit),
+            "x": float(cell[x]), "y": unit.factor * cell["error"],
+            "low": unit.factor * low, "high": unit.factor * high,
+        } | fixed
+        for cell, low, high in zip(records(draws.cells.iloc[places]), lows, highs, strict=True)
+    ]  # fmt: skip
 
 
-def _cell_text(cell: "pd.Series[Any]", low: float, high: float, unit: ErrorUnit) -> str:
+def _cell_text(cell: Mapping[str, Any], low: float, high: float, unit: ErrorUnit) -> str:
     ends = f" {unit.interval(low, high)}" if isfinite(low) else ""
     where = budget_text(str(cell["regime"]), float(cell["budget"]))
     runs = plural(int(cell["runs"]), "run")
-    return f"{configuration_text(cast('Any', cell))}, {where}: {unit.text(cell['error'])}{ends}, {runs}"
+    return f"{configuration_text(cell)}, {where}: {unit.text(cell['error'])}{ends}, {runs}"
 
 
 def panel_text(metric: str, regime: str) -> str:
