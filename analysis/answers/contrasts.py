@@ -81,17 +81,17 @@ def along_axis(draws: CellDraws, axis: str, positions: Indices) -> Indices:
 
 
 def _pool_comparisons(draws: CellDraws) -> list[Comparison]:
-    found = []
-    for (regime, budget, architecture, strategy), positions in draws.groups(
-        ["regime", "budget", "architecture", "strategy"]
-    ):
-        largest = draws.cells.iloc[positions].groupby("quality")["subset_size"].idxmax().to_numpy(np.intp)
-        sizes = draws.cells["subset_size"].to_numpy()[largest]
-        if len(largest) > 1 and len(np.unique(sizes)) > 1:
-            held = {"regime": regime, "budget": budget, "architecture": architecture, "strategy": strategy}
-            ordered = along_axis(draws, "quality", largest)
-            found.append(Comparison(held=held | {"subset_size": POOL}, positions=ordered))
-    return found
+    names = ["regime", "budget", "architecture", "strategy"]
+    largest = draws.cells.groupby([*names, "quality"])["subset_size"].idxmax().to_numpy(np.intp)
+    sizes = draws.column("subset_size")
+    return [
+        Comparison(
+            held=dict(zip(names, key, strict=True)) | {"subset_size": POOL},
+            positions=along_axis(draws, "quality", largest[places]),
+        )
+        for key, places in draws.take(largest).groups(names)
+        if len(np.unique(sizes[largest[places]])) > 1
+    ]
 
 
 def _fixed(comparison: Comparison) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def contrasts(
     Returns:
         One row per comparison: ``axis``, ``regime``, ``budget``, ``held`` (text), ``values`` (texts along the
         axis), ``best`` (text), ``place`` of the best along the axis (``first``, ``middle``, ``last``), the
-        columns of ``frontier.choice_columns``, and ``lacking`` (planned runs without a result, and
+        columns of ``choice.choice_columns``, and ``lacking`` (planned runs without a result, and
         values all of whose runs were lost, as text).
     """
     rows = []
