@@ -39,19 +39,32 @@ def unsettled(not_chosen: pd.DataFrame, events: pd.DataFrame, flops: float) -> p
 
     A clear answer of the design counts them all, and what it dropped is not the best.
     """
-    last = [
-        one for decision in decisions(events)[-1:] for one in decision["answers"] if one["kind"] == "best"
-    ]
+    last = _last_answers(events)
     kept = [
         _is_near(row["train_flops"], flops)
         and not any(
             one["verdict"] == "clear" or _name(row) in one["dropped"]
-            for one in last
-            if one["regime"] == row["regime"] and _is_near(one["flops"], flops)
+            for one in _near(last, row["regime"], flops)
         )
         for row in records(not_chosen)
     ]
     return not_chosen[kept]
+
+
+def _last_answers(events: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return what the last decision of a design answers about the best."""
+    return [
+        one for decision in decisions(events)[-1:] for one in decision["answers"] if one["kind"] == "best"
+    ]
+
+
+def _near(answers: Iterable[dict[str, Any]], regime: str, flops: float) -> list[dict[str, Any]]:
+    """Return the answers at a compute, the nearest first.
+
+    Outside fixed compute that is a mean over runs, which rounding changes with their number.
+    """
+    near = [one for one in answers if one["regime"] == regime and _is_near(one["flops"], flops)]
+    return sorted(near, key=lambda one: abs(one["flops"] - flops))
 
 
 def _name(row: Mapping[str, Any]) -> str:
@@ -75,9 +88,10 @@ def by_design(best: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
             design chose, ``planned``, and that it could choose from, ``grid``.
         events: Events of the study's runs.
     """
-    last = [one for decision in decisions(events)[-1:] for one in decision["answers"]]
-    best_of = {(one["regime"], one["flops"]): one for one in last if one["kind"] == "best"}
-    judged = [_judged(row, best_of.get((row["regime"], row["flops"]))) for row in records(best)]
+    last = _last_answers(events)
+    judged = [
+        _judged(row, next(iter(_near(last, row["regime"], row["flops"])), None)) for row in records(best)
+    ]
     return best.assign(verdict=[verdict for verdict, _ in judged], reason=[reason for _, reason in judged])
 
 

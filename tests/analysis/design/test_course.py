@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -20,6 +21,13 @@ def events(*verdicts: str, dropped: Sequence[str] = (), regime: str = "fixed-com
         for verdict in verdicts
     ]  # fmt: skip
     return pd.DataFrame([{"event": "study-started"}, {"event": "design", "answers": answers, "stop": ""}])
+
+
+def test_an_answer_holds_at_its_compute_whatever_the_rounding() -> None:
+    above = float(np.nextafter(1e10, np.inf))
+    best = pd.DataFrame([ROW | {"flops": above, "grid": 4, "planned": 3, "configurations": 3}])
+
+    assert by_design(best, events("clear"))["verdict"].tolist() == ["clear"]
 
 
 @pytest.mark.parametrize(
