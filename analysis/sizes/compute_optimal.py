@@ -239,9 +239,8 @@ def _line(x: Floats, rows: Floats) -> Floats:
     def statistic(more: float) -> float:
         """Return χ² of the weighted residuals about the line, given an additive variance."""
         root = 1 / np.sqrt(variance + more)
-        residual = (
-            rows[0] * root - basis * root[:, None] @ np.linalg.lstsq(basis * root[:, None], rows[0] * root)[0]
-        )
+        scaled = basis * root[:, None]
+        residual = rows[0] * root - scaled @ np.linalg.lstsq(scaled, rows[0] * root, rcond=None)[0]
         return float(residual @ residual)
 
     about = excess(
