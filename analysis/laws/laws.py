@@ -173,7 +173,7 @@ def _fits(draws: CellDraws, family: Sequence[Curve], choice: FormChoice) -> list
         x, y, runs = (draws.column(name)[positions] for name in (X_COLUMNS[family[0].along], "error", "runs"))
         fits = fit_laws(
             choice.form, x, y, runs=runs.astype(np.int64), draws=draws.draws[:, positions],
-            source=draws.source, freedom=draws.freedom if draws.source == "runs" else 0, chance=draws.chance,
+            source=draws.source, freedom=draws.freedom, chance=draws.chance,
             error_unit=draws.error_unit,
         )  # fmt: skip
         found |= {id(curve): fitted for curve, fitted in zip(curves_of_length, fits, strict=True)}
