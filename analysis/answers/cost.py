@@ -109,7 +109,7 @@ def trial_hours(events: pd.DataFrame) -> dict[str, float]:
     if events.empty or "trial" not in events:
         return {}
     hours = defaultdict[str, float](float)
-    for _, phase in _phases(events.reindex(columns=["time", "event", "trial", "wall_s", "devices"])):
+    for _, phase in phases(events.reindex(columns=["time", "event", "trial", "wall_s", "devices"])):
         open_: dict[str, tuple[float, float]] = {}
         for time, event, trial, seconds, devices in phase.itertuples(index=False, name=None):
             if event == "trial-started":
@@ -122,7 +122,7 @@ def trial_hours(events: pd.DataFrame) -> dict[str, float]:
     return dict(hours)
 
 
-def _phases(events: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
+def phases(events: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
     """Yield the events of each run or tuning with its number from 1; 0 has those before the first."""
     counted = events[~events["event"].isin(_BESIDE)]
     for number, phase in counted.groupby(counted["event"].isin(STARTS).cumsum()):
@@ -140,7 +140,7 @@ def run_time(events: pd.DataFrame, *, now: float | None = None) -> RunTime:
         return RunTime(wall_s=float("nan"), busy_s=float("nan"), slot_s=0.0, slots=0)
     wall = busy = slot = 0.0
     runs = int(events["event"].isin(STARTS).sum())
-    for number, counted in _phases(events):
+    for number, counted in phases(events):
         if not number:
             continue
         last = float(counted["time"].max())
@@ -170,7 +170,7 @@ def tuning_trials(events: pd.DataFrame) -> set[str]:
         return set()
     return {
         str(trial)
-        for _, phase in _phases(events)
+        for _, phase in phases(events)
         if phase["event"].iloc[0] == _TUNING_STARTED
         for trial in phase["trial"].dropna()
     }

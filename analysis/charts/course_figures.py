@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.answers.best.choice import CLEAR
-from analysis.answers.cost import EARLIER, ENDS, STARTS, TUNING, run_time, tuning_trials
+from analysis.answers.cost import EARLIER, ENDS, TUNING, phases, run_time, tuning_trials
 from analysis.cells.table import CONFIGURATION, budgets, records
 from analysis.charts.figure_data import JOINED, FigureData, Missing, mark_frame
 from analysis.design.course import decisions, each_answer
@@ -103,9 +103,8 @@ def schedule(plan: pd.DataFrame, events: pd.DataFrame) -> FigureData | Missing:
     tuned = tuning_trials(events)
     rows: list[dict[str, Any]] = []
     minute = 60.0
-    starts = events["event"].isin(STARTS).cumsum()
-    offset = 0.0
-    for _, run in events.groupby(starts):
+    offset, runs = 0.0, list(phases(events))
+    for _, run in runs:
         began = float(run["time"].min())
         for event in records(run[run["event"].isin(ENDS) & run["slot"].notna() & run["wall_s"].notna()]):
             end = (offset + float(event["time"]) - began) / minute
@@ -126,7 +125,8 @@ def schedule(plan: pd.DataFrame, events: pd.DataFrame) -> FigureData | Missing:
     rows.sort(key=lambda row: (order.index(row["series"]), row["low"]))
     slots = len({row["y"] for row in rows})
     share = run_time(events).busy or 0.0
-    runs = f" over {int(starts.max())} runs, one after the other" if starts.max() > 1 else ""
+    count = runs[-1][0]
+    several = f" over {count} runs, one after the other" if count > 1 else ""
     return FigureData(
         name="schedule",
         title=title,
@@ -135,8 +135,9 @@ def schedule(plan: pd.DataFrame, events: pd.DataFrame) -> FigureData | Missing:
         y_label="",
         frame=mark_frame(rows),
         caption=(
-            f"What ran in each of {plural(slots, 'slot')}{runs}, by budget: {plural(len(rows), 'attempt')}, "
-            f"which fill {share:.0%} of the slots' time. Hatched: attempts without a result."
+            f"What ran in each of {plural(slots, 'slot')}{several}, by budget: "
+            f"{plural(len(rows), 'attempt')}, which fill {share:.0%} of the slots' time. Hatched: "
+            "attempts without a result."
         ),
         alt=f"{title}: {plural(len(rows), 'attempt')} in {plural(slots, 'slot')}, {share:.0%} busy.",
     )

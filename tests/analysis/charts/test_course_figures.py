@@ -74,6 +74,7 @@ def test_a_slot_shows_attempts_one_after_the_other_and_which_were_lost(frames: S
         {"time": 1060.0, "event": "trial-retried", "trial": trials[0], "slot": 0, "wall_s": 60.0},
         {"time": 1180.0, "event": "trial-finished", "trial": trials[0], "slot": 0, "wall_s": 120.0},
         {"time": 1180.0, "event": "study-ended"},
+        {"time": 8990.0, "event": "node-left-out", "node": "n"},
         {"time": 9000.0, "event": "study-started", "slots": 1},
         {"time": 9060.0, "event": "trial-finished", "trial": trials[1], "slot": 0, "wall_s": 60.0},
     ])  # fmt: skip
