@@ -183,8 +183,9 @@ def by_level(plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame) -> 
     rows of their own.
 
     Returns:
-        Columns ``level`` (text), ``trials``, ``planned``, ``spent`` (waste included), ``wasted``,
-        ``evaluation`` (forward FLOPs) and ``hours`` (of devices). They sum to `totals`.
+        Columns ``level`` (text, with the regime if there are several), ``trials``, ``planned``, ``spent``
+        (waste included), ``wasted``, ``evaluation`` (forward FLOPs) and ``hours`` (of devices). They sum to
+        `totals`.
     """
     if plan.empty:
         return pd.DataFrame({name: [] for name in ("level", "trials", "planned", *_SPENT_COLUMNS)})
@@ -201,10 +202,12 @@ def by_level(plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame) -> 
     }
     for kind, known in of_trial.items():
         planned[kind] = planned["trial"].map(known).fillna(0.0)
-    rows = []
+    rows, several = [], len(planned["regime"].unique()) > 1
     for (regime, level), group in planned.groupby(["regime", "budget"], sort=True):
         sums = {kind: float(group[kind].sum()) for kind in ("planned", *_SPENT_COLUMNS)}
-        rows.append({"level": budget_text(str(regime), float(str(level))), "trials": len(group)} | sums)
+        said = budget_text(str(regime), float(str(level)))
+        named = f"{said} ({str(regime).replace('-', ' ')})" if several else said
+        rows.append({"level": named, "trials": len(group)} | sums)
     unplanned = {trial for known in of_trial.values() for trial in known} - set(plan["trial"])
     tuned = tuning_trials(events)
     for name, trials in ((TUNING, unplanned & tuned), (EARLIER, unplanned - tuned)):

@@ -9,6 +9,7 @@ import pytest
 from analysis.answers.cost import by_level
 from analysis.charts.course_figures import design_course, plan_grid, schedule
 from analysis.charts.figure_data import FigureData
+from analysis.charts.run_figures import ledger_bars
 from analysis.drawing.draw import draw
 from analysis.report.study_frames import StudyFrames
 
@@ -65,6 +66,14 @@ def test_trials_of_equal_samples_are_one_level_whatever_their_whole_batches(fram
     assert set(drawn(schedule(plan, frames.events)).frame["series"]) == {"10,560 samples"}
     levels = by_level(plan, frames.ledger, frames.events)
     assert levels["level"].tolist() == ["10,560 samples", "quality scorer"]
+
+
+def test_levels_of_two_regimes_have_bars_and_labels_of_their_own(frames: StudyFrames) -> None:
+    plan = frames.plan.assign(level_flops=np.nan, batch_size=64, samples_seen=10_560.0)
+    plan["regime"] = np.where(plan["seed"] == 0, "one-epoch", "equal-samples")
+    data = drawn(ledger_bars(plan, frames.ledger, frames.events))
+    labels = [text.get_text().replace("\n", " ") for text in draw(data).axes[0].get_yticklabels()]
+    assert labels == ["10,560 samples (equal samples)", "10,560 samples (one epoch)", "quality scorer"]
 
 
 def test_a_slot_shows_attempts_one_after_the_other_and_which_were_lost(frames: StudyFrames) -> None:
