@@ -132,7 +132,7 @@ def _pair(draws: CellDraws, one: Law, other: Law, axis: str) -> dict[str, Any] |
     found = asdict(cross(first, second, at, informed=informed, refits=refits))
     interval: dict[str, Any] = found.pop("ends")
     return {
-        "along": one.along, "axis": axis, "held": curve_text(one, without=axis),
+        "along": one.along, "axis": axis, "held": curve_text(one, without=axis, named=draws.mixed),
         "behind": names[0], "ahead": names[1],
         "x_low": float(low), "x_high": float(high),
     } | found | interval  # fmt: skip

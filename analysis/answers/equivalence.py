@@ -97,7 +97,7 @@ def worth(draws: CellDraws, base: Law, law: Law) -> list[dict[str, Any]]:
             ends = intervals(np.clip(ratio, *bound), refits).open_at(*bound)
             verdict = _verdict(*interval(ratio[1 : 1 + refits]), bound)
         rows.append({
-            "along": law.along, "held": curve_text(law, without="strategy"),
+            "along": law.along, "held": curve_text(law, without="strategy", named=draws.mixed),
             "strategy": strategy_text(str(law.identity["strategy"])), "x": x, "ratio": float(ratio[0]),
             "bound": bound, "by": "laws" if base.drawn is not None and law.drawn is not None else "cells",
             "verdict": verdict,

@@ -118,6 +118,11 @@ class CellDraws:
         """Number of draws that fitted estimates are refitted to."""
         return len(self.draws[:REFITS])
 
+    @property
+    def mixed(self) -> bool:
+        """True if the cells are of several regimes, which texts then name."""
+        return len(self.cells["regime"].unique()) > 1
+
     def stacked(self) -> Floats:
         """Return the rows of `with_measured`, then the measured errors without each run or trunk in turn."""
         units, row = np.unique(self.unit, return_inverse=True)

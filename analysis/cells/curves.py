@@ -74,13 +74,13 @@ def by_length(found: Sequence[Curve]) -> list[list[Curve]]:
     return list(groups.values())
 
 
-def curve_text(curve: Curve, *, without: str = "") -> str:
-    """Return the fixed parts of a curve in words, with its budget if that is fixed."""
-    identity = curve.identity
-    held = {name: value for name, value in identity.items() if name != without}
-    if "budget" not in identity:
-        return held_text(held)
-    return f"{held_text(held)} at {budget_text(str(identity['regime']), identity['budget'])}"
+def curve_text(curve: Curve, *, without: str = "", named: bool = False) -> str:
+    """Return the fixed parts of a curve in words: its budget too if that is fixed, its regime if named."""
+    regime = str(curve.identity["regime"])
+    said = held_text({name: value for name, value in curve.identity.items() if name != without})
+    if "budget" in curve.identity:
+        said += f" at {budget_text(regime, curve.identity['budget'])}"
+    return f"{said} ({regime.replace('-', ' ')})" if named else said
 
 
 def alike(found: Sequence[C], *, along: str, axis: str) -> list[list[C]]:

@@ -37,7 +37,7 @@ def frontier(draws: CellDraws) -> pd.DataFrame:
         ``gap_high``; ``verdict`` (of ``Verdict``, or ``beaten``: another trial is lower at no higher cost),
         ``tied`` (texts of the members, joined by "; "), ``reason``. Errors are fractions.
     """
-    cost, several = costs(draws.cells), len(draws.cells["regime"].unique()) > 1
+    cost, several = costs(draws.cells), draws.mixed
     rows = []
     for flops, place, here, choice in _choices(draws, cost):
         cells = records(here.cells)

@@ -32,12 +32,12 @@ from budgets.quantity import format_flops
 
 def fits(laws: Sequence[Law], unit: ErrorUnit) -> Table:
     """Return every curve with its law, or why it has none."""
-    rows = []
+    rows, mixed = [], len({law.identity["regime"] for law in laws}) > 1
     for law in laws:
         fit, shown = law.fit, law.fit.supported
         rows.append({
             "Along": law.along,
-            "Curve": curve_text(law),
+            "Curve": curve_text(law, named=mixed),
             "Runs": str(fit.rows),
             "Levels": str(fit.levels),
             "Form": fit.form.name,

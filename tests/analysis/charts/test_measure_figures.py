@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.answers.crossover import crossovers
 from analysis.answers.equivalence import equivalences
 from analysis.cells.bootstrap import CellDraws, cell_draws
 from analysis.cells.table import tidy
@@ -16,6 +17,7 @@ from analysis.drawing.draw import draw
 from analysis.laws.laws import laws
 from analysis.laws.measure import measure
 from analysis.report.study_frames import StudyFrames
+from analysis.report.tables.law_tables import fits
 from tests.analysis.synthetic import study
 
 METRIC = "held-out/top1"
@@ -65,6 +67,24 @@ def test_error_over_data_has_a_panel_for_equal_samples_and_one_for_one_epoch(reg
     # A law of one epoch is drawn over pairs, within those that were measured.
     once = data.frame[(data.frame["panel"] == "one epoch") & data.frame["mark"].str.contains("law")]
     assert once["x"].between(511, 3277).all()
+
+
+def test_curves_of_two_regimes_are_told_apart(frames: StudyFrames) -> None:
+    fixed = frames.results[frames.results["strategy"].isin(["clip", "slip"])]
+    seen = fixed["level_flops"] / 1e7
+    equal = fixed.assign(
+        regime="equal-samples", level_flops=np.nan, batch_size=1, trial=fixed["trial"] + "-equal",
+        samples_seen=seen, train_flops=seen * fixed["train_flops_per_sample"],
+    )  # fmt: skip
+    mine = measure(pd.concat([fixed, equal], ignore_index=True), METRIC, question="figure")
+
+    worth = equivalences(mine.draws, tuple(mine.laws), along="compute")
+    crossings = crossovers(mine.draws, tuple(mine.laws), along="compute")
+
+    for held in (worth["held"], crossings["held"]):
+        assert {text.rpartition(" (")[2] for text in held} == {"fixed compute)", "equal samples)"}
+    table = fits(mine.laws, mine.draws.error_unit).frame
+    assert not table.duplicated(["Along", "Curve"]).any()
 
 
 def test_error_over_epochs_has_a_curve_for_each_data_size(frames: StudyFrames) -> None:
