@@ -93,6 +93,7 @@ def at_compute(draws: CellDraws, cost: Floats, flops: float, *, falling: bool = 
         draws=np.stack(drawn, axis=1),
         left_out=nothing,
         without=nothing.astype(np.float64),
+        unit=nothing,
     )
 
 

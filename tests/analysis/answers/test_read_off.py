@@ -52,6 +52,14 @@ def test_a_steep_first_step_sags_as_its_power_law_with_floor_does() -> None:
     np.testing.assert_allclose(straight_lines(x, 0.3 + 0.5 / x[None], at)[0] - sag, 0.3 + 0.5 / at)
 
 
+def test_configurations_at_a_compute_can_be_chosen_from() -> None:
+    draws = drawn(once((1e3, 4e3), noise=0.01))
+    both = at_compute(draws, costs(draws.cells), 3e11)
+    (second,) = both.take(np.array([1])).cells["architecture"]
+    assert second == both.cells["architecture"].iloc[1]
+    assert len(both.stacked()) == len(both.with_measured()), "no run is left out of a reading"
+
+
 def test_a_curve_has_no_value_before_its_first_cell_and_keeps_its_last_value() -> None:
     np.testing.assert_allclose(read(X, Y, np.array([0.9, 0.99, 100.0])), [[np.inf, 0.8, 0.5]])
     rising = np.array([[0.8, 0.5, 0.6]])
