@@ -39,6 +39,11 @@ def budget_text(regime: str, budget: float) -> str:
     return format_flops(budget) if regime == "fixed-compute" else f"{count_text(budget)} samples"
 
 
+def with_regime(text: str, regime: str, *, named: bool) -> str:
+    """Return a text, with its regime if that is named, as where a study has several."""
+    return f"{text} ({regime.replace('-', ' ')})" if named else text
+
+
 def capital(text: str) -> str:
     """Return a sentence with its first letter in upper case; ``str.capitalize`` would lower the others."""
     return text[:1].upper() + text[1:]

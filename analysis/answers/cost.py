@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.arrays import Floats
 from analysis.cells.table import budgets
-from analysis.labels import budget_text
+from analysis.labels import budget_text, with_regime
 from budgets.book.book import SPENDING
 
 _SPENT_COLUMNS = ("spent", "wasted", "evaluation", "hours")
@@ -206,8 +206,9 @@ def by_level(plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame) -> 
     for (regime, level), group in planned.groupby(["regime", "budget"], sort=True):
         sums = {kind: float(group[kind].sum()) for kind in ("planned", *_SPENT_COLUMNS)}
         said = budget_text(str(regime), float(str(level)))
-        named = f"{said} ({str(regime).replace('-', ' ')})" if several else said
-        rows.append({"level": named, "trials": len(group)} | sums)
+        rows.append({
+            "level": with_regime(said, str(regime), named=several), "trials": len(group),
+        } | sums)  # fmt: skip
     unplanned = {trial for known in of_trial.values() for trial in known} - set(plan["trial"])
     tuned = tuning_trials(events)
     for name, trials in ((TUNING, unplanned & tuned), (EARLIER, unplanned - tuned)):

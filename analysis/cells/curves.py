@@ -10,7 +10,7 @@ from analysis.arrays import Indices
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.family import family
 from analysis.cells.table import CELL
-from analysis.labels import budget_text, held_text
+from analysis.labels import budget_text, held_text, with_regime
 
 X_COLUMNS = {"compute": "train_flops", "data": "subset_size"}
 """Direction of a curve → the column of the cells that is its x."""
@@ -80,7 +80,7 @@ def curve_text(curve: Curve, *, without: str = "", named: bool = False) -> str:
     said = held_text({name: value for name, value in curve.identity.items() if name != without})
     if "budget" in curve.identity:
         said += f" at {budget_text(regime, curve.identity['budget'])}"
-    return f"{said} ({regime.replace('-', ' ')})" if named else said
+    return with_regime(said, regime, named=named)
 
 
 def alike(found: Sequence[C], *, along: str, axis: str) -> list[list[C]]:

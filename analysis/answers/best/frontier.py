@@ -20,7 +20,7 @@ from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.pareto import best_for_no_more, costs, undominated
 from analysis.cells.table import CELL, CONFIGURATION, records
-from analysis.labels import budget_text, configuration_text
+from analysis.labels import budget_text, configuration_text, with_regime
 from budgets.quantity import format_flops, plural
 
 
@@ -113,7 +113,7 @@ def _at(regime: str, flops: float, *, named: bool) -> str:
         named: True to name the regime, where a study has several.
     """
     said = budget_text(regime, flops) if regime == "fixed-compute" else format_flops(flops, digits=3)
-    return f"{said} ({regime.replace('-', ' ')})" if named else said
+    return with_regime(said, regime, named=named)
 
 
 def _only_for_less(here: CellDraws, choice: Choice, names: list[str]) -> dict[str, str]:

@@ -28,7 +28,7 @@ from analysis.cells.curves import Curve
 from analysis.cells.intervals import column_intervals
 from analysis.cells.pareto import SAME_COST, costs, same_cost
 from analysis.cells.table import CELL, CONFIGURATION, records
-from analysis.labels import configuration_text
+from analysis.labels import configuration_text, with_regime
 from analysis.laws.holdout import Holdout
 from analysis.laws.laws import Law
 from budgets.declaration.sections import FARTHEST
@@ -337,10 +337,7 @@ def _choose(
 def _names(cells: pd.DataFrame) -> list[str]:
     """Return the configurations in words, with their regime if the cells have several."""
     several = len(set(cells["regime"])) > 1
-    return [
-        configuration_text(row) + (f" ({row['regime'].replace('-', ' ')})" if several else "")
-        for row in records(cells)
-    ]
+    return [with_regime(configuration_text(row), row["regime"], named=several) for row in records(cells)]
 
 
 def _stacked(errors: Sequence[Floats], draws: CellDraws) -> Floats:
