@@ -24,7 +24,7 @@ from analysis.charts.figure_data import (
     said_once,
 )  # fmt: skip
 from analysis.error_unit import ErrorUnit
-from analysis.labels import axis_text, budget_text, held_text, metric_text, sort_key
+from analysis.labels import axis_text, budget_text, held_text, metric_text, sort_key, with_regime
 from analysis.laws.laws import Law
 from analysis.laws.measure import Measure
 from analysis.sizes.isoflop import IsoFlopCurve
@@ -36,7 +36,7 @@ _PANELS = 3
 def over_data(measure: Measure) -> FigureData | Missing:
     """Return the figure of error against unique pairs, one curve per budget.
 
-    There is a panel per architecture, quality and strategy.
+    There is a panel per architecture, quality and strategy of a regime.
     """
     draws, metric, unit = measure.draws, measure.metric, measure.draws.error_unit
     title = f"{unit.title} against data size"
@@ -49,7 +49,8 @@ def over_data(measure: Measure) -> FigureData | Missing:
     ranked = sorted(groups.items(), key=lambda group: -sum(len(law.positions) for law in group[1]))
     rows: list[dict[str, Any]] = []
     for (regime, architecture, quality, strategy), panel_laws in ranked[:_PANELS]:
-        panel = ", ".join((str(architecture), axis_text("quality", quality), axis_text("strategy", strategy)))
+        parts = (str(architecture), axis_text("quality", quality), axis_text("strategy", strategy))
+        panel = with_regime(", ".join(parts), str(regime), named=draws.mixed)
         for law in panel_laws:
             series = budget_text(str(regime), float(law.identity["budget"]))
             rows += curve_marks(draws, law, x="subset_size", series=series, panel=panel)

@@ -11,7 +11,7 @@ from analysis.cells.table import tidy
 from analysis.charts.bar_figures import quality_bars, strategy_bars
 from analysis.charts.figure_data import FigureData
 from analysis.charts.measure_figures import over_compute_of
-from analysis.charts.size_figures import over_epochs, over_pairs
+from analysis.charts.size_figures import over_data, over_epochs, over_pairs
 from analysis.charts.worth_figures import equivalence, shift
 from analysis.drawing.draw import draw
 from analysis.laws.laws import laws
@@ -83,6 +83,8 @@ def test_curves_of_two_regimes_are_told_apart(frames: StudyFrames) -> None:
 
     for held in (worth["held"], crossings["held"]):
         assert {text.rpartition(" (")[2] for text in held} == {"fixed compute)", "equal samples)"}
+    panels = {f"ViT-X, top 40 %, CLIP ({regime})" for regime in ("fixed compute", "equal samples")}
+    assert set(drawn(over_data(mine)).frame["panel"]) == panels
     table = fits(mine.laws, mine.draws.error_unit).frame
     assert not table.duplicated(["Along", "Curve"]).any()
 
