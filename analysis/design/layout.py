@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.arrays import Floats, Indices
 from analysis.cells.bootstrap import curve_numbers
 from analysis.cells.chance import chance_error
-from analysis.cells.pareto import SAME_COST
+from analysis.cells.pareto import SAME_COST, same_cost
 from analysis.cells.table import CONFIGURATION, Trials, budgets, records
 from analysis.design.measured import Measured
 from analysis.design.prices import trunks_of
@@ -109,7 +109,8 @@ def _computes(
 ) -> Layout:
     """Return a family whose curves have computes of their own; the best is asked for at given computes.
 
-    A curve that ends below a compute is read at its largest cell, since it cannot spend more.
+    A curve that ends below a compute is read at its largest cell, since it cannot spend more. One with a cell
+    at the compute is read there, so that the runs of this cell count as runs at the compute.
     """
     flops = here["train_flops"].to_numpy(np.float64)
     mean = pd.Series(flops).groupby([curve, here["budget"].to_numpy()]).mean()
@@ -125,11 +126,14 @@ def _computes(
     at = np.append(computes, [] if forecast is None else [forecast])
     x = np.array([np.concatenate([np.pad(one, (0, most - len(one)), mode="edge"), at]) for one in own])
     columns = np.full((len(at), len(own)), -1, dtype=np.intp)
-    for each, one in enumerate(own):
+    for each, costs in enumerate(one.to_numpy(np.float64) for one in own):
         for row, compute in enumerate(at):
-            if compute >= one.iloc[-1] / SAME_COST and row < len(computes):
-                columns[row, each] = len(one) - 1
-            elif compute >= one.iloc[0] / SAME_COST:
+            asked = row < len(computes)  # for the best, not for the forecast
+            if asked and compute >= costs[-1] / SAME_COST:
+                columns[row, each] = len(costs) - 1
+            elif asked and same_cost(costs, compute).any():
+                columns[row, each] = np.abs(np.log(costs / compute)).argmin()
+            elif compute >= costs[0] / SAME_COST:
                 columns[row, each] = most + row
     return Layout(
         regime=str(here["regime"].iloc[0]), names=_names(here, curve), x=x, rows=rows, curve=curve,

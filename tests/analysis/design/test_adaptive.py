@@ -11,6 +11,7 @@ from analysis.design.adaptive import FIRST_ROUND, decide
 from analysis.design.questions import Ask
 from tests.analysis.made_up.coverage import study as made_up_curves
 from tests.analysis.made_up.designs import grid as made_up
+from tests.analysis.synthetic import trial_row
 from tests.root import ROOT
 
 pytestmark = pytest.mark.slow
@@ -200,6 +201,28 @@ def test_leader_below_the_asked_probability_is_tied_with_another(grid: pd.DataFr
     ties = [answer for answer in answers if answer.verdict == "tie"]
     assert any(answer.probability > CLEAR for answer in ties)
     assert min(len(answer.tied) for answer in ties) > 1
+
+
+@pytest.mark.parametrize("regime", ["one-epoch", "equal-samples"])
+def test_leader_that_ran_at_a_compute_is_clear_there_outside_fixed_compute(regime: str) -> None:
+    rows = [
+        trial_row((seen if regime == "one-epoch" else 1000, "all", name, "clip"), 1e9 * seen, seed, 0.5)
+        | {
+            "regime": regime, "level_flops": np.nan, "samples_seen": seen, "train_flops": 1e9 * seen,
+            METRIC: 1 - (0.3 + 0.4 * (seen / 1000) ** -0.35 + gap + 0.005 * seed),
+        }
+        for name, gap in (("ViT-X", 0.0), ("ViT-S", 0.12))
+        for seen in (1000, 3000, 9000)
+        for seed in range(3)
+    ]  # fmt: skip
+    results = pd.DataFrame(rows)
+
+    decision = decide(tidy(results, metric=METRIC), results, ask=Ask())
+
+    assert [(answer.flops, answer.verdict) for answer in decision.answers] == [
+        (1e12, "clear"), (3e12, "clear"), (9e12, "clear")
+    ]  # fmt: skip
+    assert decision.stop == "every question is answered"
 
 
 def test_regime_without_a_cell_at_a_compute_has_no_answer_there(grid: pd.DataFrame) -> None:
