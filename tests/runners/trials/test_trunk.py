@@ -15,10 +15,13 @@ from budgets.declaration.recipe import Recipe
 from budgets.hardware.machine_cache import CACHE
 from budgets.planning.levels.trunks import share_trunks
 from budgets.planning.planned_trial import Trial
+from runners.host import faults
 from runners.host.process import FreshProcess
+from runners.results import read_table
 from runners.training.ranks import rank, run_ranks
+from runners.trials.midway import Midway
 from runners.trials.records.meter import read_meter
-from runners.trials.records.trial_files import Outcome, drop_milestone, milestone
+from runners.trials.records.trial_files import MIDWAY, Outcome, drop_milestone, milestone
 from runners.trials.trial import run_trial, take_part
 from study.storage.bucket_storage import BucketStorage
 from tests.runners.tiny import stop_at, tiny_job, tiny_pool, tiny_trial
@@ -131,6 +134,27 @@ def test_a_trial_stopped_around_its_milestone_goes_on_and_keeps_it(
     run(second, pool, tmp_path, first)
     run(second, pool, tmp_path / "alone")
     assert same(tmp_path, tmp_path / "alone", second)
+
+
+def test_a_milestone_waits_for_unreachable_storage_with_the_metrics_on_the_way(
+    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, *_ = trunk_of()
+    write, failures = Midway.write, [OSError("after the evaluation"), OSError("before the milestone")]
+
+    def fail_at_first(midway: Midway) -> None:
+        if failures:
+            raise failures.pop(0)
+        write(midway)
+
+    monkeypatch.setattr(faults, "_PAUSES_S", (0.01,))
+    monkeypatch.setattr(Midway, "write", fail_at_first)
+    job = tiny_job(first, pool, tmp_path / first.trial_id)
+    run_trial(replace(job, evaluate_at=(first.milestone_step / first.steps,)))
+
+    assert not failures
+    assert milestone(tmp_path / first.trial_id) is not None
+    assert read_table(tmp_path / first.trial_id / MIDWAY)["step"].tolist() == [first.milestone_step]
 
 
 def on_own_node(cache: Path, call: Callable[[], object]) -> object:
