@@ -193,6 +193,14 @@ def test_two_columns_of_one_name_are_refused(
     assert "table.csv can't be read: its header has two columns 'acc'" in capsys.readouterr().err
 
 
+def test_a_table_in_utf_16_is_refused_with_advice(
+    made_up: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "table.csv").write_text(TABLE, encoding="utf-16")
+    assert main(made_up) == 2
+    assert "table.csv can't be read: its text is UTF-16; save it as UTF-8" in capsys.readouterr().err
+
+
 def test_rows_longer_than_the_header_are_refused(
     made_up: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -65,9 +65,6 @@ def read_table(path: Path, texts: Sequence[str] = ()) -> pd.DataFrame:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
         if path.suffix in {".csv", ".tsv", ".jsonl"}:
-            with path.open("rb") as file:
-                if file.read(2) in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:
-                    raise ValueError("its text is UTF-16; save it as UTF-8")
             try:
                 return _read_text(path, texts, "strict")
             except UnicodeDecodeError:
@@ -84,6 +81,7 @@ def _read_text(
 ) -> pd.DataFrame:
     """Read a table with its texts as they are: ``NA``, ``007`` and ``true`` may be captions or ids."""
     if path.suffix == ".jsonl":
+        _refuse_utf_16(path)
         with path.open(encoding="utf-8-sig", errors=errors) as file:
             rows = [_json_row(line, number) for number, line in enumerate(file, start=1) if line.strip()]
         return pd.DataFrame(rows, dtype=object)
@@ -112,8 +110,10 @@ def read_separated(path: Path, errors: Any = "strict") -> pd.DataFrame:  # noqa:
     as it is, since captions there are seldom quoted.
 
     Raises:
-        ValueError: In a csv file, a text has taken other rows; or a row has more fields than the header.
+        ValueError: The text is UTF-16; in a csv file, a text has taken other rows; or a row has more fields
+            than the header.
     """
+    _refuse_utf_16(path)
     sep = "\t" if path.suffix == ".tsv" else ","
 
     def read(quoting: Literal[0, 3] = csv.QUOTE_MINIMAL) -> pd.DataFrame:
@@ -144,6 +144,12 @@ def read_separated(path: Path, errors: Any = "strict") -> pd.DataFrame:  # noqa:
                 raise
             return read(csv.QUOTE_NONE)
     return table
+
+
+def _refuse_utf_16(path: Path) -> None:
+    with path.open("rb") as file:
+        if file.read(2) in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:
+            raise ValueError("its text is UTF-16; save it as UTF-8")
 
 
 def _check_quotes(path: Path, sep: str, errors: Any) -> None:  # noqa: ANN401 - as above
