@@ -253,7 +253,9 @@ def in_session(leader: int) -> list[str]:
 
 
 def test_a_second_run_of_the_same_study_is_refused(pool: Path, tmp_path: Path) -> None:
-    declaration = write_declaration(tmp_path, pool, **LONG)
+    declaration = write_declaration(
+        tmp_path, pool, levels="600 GFLOP"
+    )  # longer than the second takes to start
     with start_study("run", declaration, "--results", tmp_path, *WITHOUT_RAY) as first:
         wait_for((tmp_path / "tiny" / "plan.parquet").exists)
         second = study("run", declaration, "--results", tmp_path, *WITHOUT_RAY)
