@@ -117,10 +117,18 @@ def test_a_closed_terminal_is_a_notice_unless_it_is_ignored(ignored: bool) -> No
 
 def test_trial_that_waits_for_another_process_of_it_can_be_asked_to_leave(job: TrialJob) -> None:
     job.folder.mkdir()
+    before = signal.getsignal(signal.SIGTERM)
+
+    def ask() -> None:
+        wait_for(lambda: signal.getsignal(signal.SIGTERM) != before)  # else it would end the tests
+        signal.raise_signal(signal.SIGTERM)
+
     with locked(job.folder / ".lock"):
-        threading.Timer(0.3, signal.raise_signal, [signal.SIGTERM]).start()
+        asking = threading.Thread(target=ask)
+        asking.start()
         with pytest.raises(Left, match=r"SIGTERM while another process had .*\.lock"):
             run_trial(job)
+    asking.join()
 
 
 def test_killed_trial_resumes_from_its_last_undamaged_checkpoint_and_counts_the_loss(
