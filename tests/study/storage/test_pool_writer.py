@@ -67,8 +67,10 @@ def test_a_dead_writer_is_replaced_and_a_writer_that_lost_its_lease_fails(
 
     def write_until_the_other_goes_on() -> None:
         with only_writer(url, lambda _: None):
-            storage.write(LEASE, other.encode())
-            time.sleep(1)
+            (beat,) = (each for each in threading.enumerate() if "beat" in each.name)
+            while beat.is_alive():  # it ends once it has seen the other's lease
+                storage.write(LEASE, other.encode())  # as the other does again and again
+                beat.join(0.3)
 
     with pytest.raises(ValueError, match=r"is writing .*: process 1 on elsewhere"):
         write_until_the_other_goes_on()
@@ -101,20 +103,18 @@ def test_a_lease_that_another_run_takes_over_at_the_same_time_is_given_up_at_onc
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "_DEAD_S", 0.1)
-    storage, create = Storage(bucket.url), Storage(bucket.url).create
+    storage = Storage(bucket.url)
     dead, other = (
         json.dumps({"host": host, "pid": 1, "since": "now", "token": host}).encode()
         for host in ("dead", "other")
     )
     storage.write(LEASE, dead)
 
-    def create_before_the_other_deletes(name: str, content: bytes) -> bool:
-        created = create(name, content)
-        if created:
-            threading.Timer(0.3, storage.write, (name, other)).start()
-        return created
+    def wait(_seconds: float) -> None:
+        if holder_of(storage.read(LEASE) or b"").host == "here":  # the other deletes it for the dead one's
+            storage.write(LEASE, other)
 
-    monkeypatch.setattr(storage, "create", create_before_the_other_deletes)
+    monkeypatch.setattr(time, "sleep", wait)
     mine = Lease(
         storage, LEASE, Holder(host="here", pid=2, since="now"), lambda holder: ValueError(holder.host)
     )
