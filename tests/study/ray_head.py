@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from tests.child_processes import shared_server
 from tests.runners.scheduling.simulated import CLUSTER, SMALL, rays_environment
 
 RAY = Path(sys.executable).with_name("ray")
+_PORTS = 10_000  # below those that the system gives; Ray's workers take 10,002 to 19,999
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +94,9 @@ def running_head() -> Iterator[Head]:
 
 
 def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
+    """Return a port that nothing uses, and that the system gives to nobody who asks for any port."""
+    first, _ = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    while True:
+        port = max(first, 3 * _PORTS) - 1 - secrets.randbelow(_PORTS)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
