@@ -57,14 +57,13 @@ def sleep(folder: Path, seconds: float = 60) -> None:
     time.sleep(seconds)
 
 
-def leave_politely(folder: Path, writes_s: float = 0) -> int:
-    """Answer SIGTERM by returning, after some seconds as for writing a checkpoint; returns how many came."""
+def leave_politely(folder: Path, requests: int = 1) -> int:
+    """Return, as after writing a checkpoint, once SIGTERM has come so often; returns how often it came."""
     left: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _frame: left.append(number))
     (folder / f"began-{os.getpid()}").touch()
-    while not left:
+    while len(left) < requests:
         time.sleep(0.01)
-    time.sleep(writes_s)
     return len(left)
 
 
