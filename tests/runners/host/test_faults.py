@@ -27,6 +27,7 @@ from runners.trials.records.trial_files import MIDWAY, Outcome, checkpoints, kep
 from runners.trials.trial import run_trial
 from runners.trials.trial_job import TrialJob
 from tests import waiting
+from tests.holding import hold, let_go
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
 
 pytestmark = pytest.mark.slow
@@ -89,12 +90,14 @@ def lost_flops(job: TrialJob, kept_steps: int = STEPS) -> int:
 
 @pytest.mark.parametrize("notice", [signal.SIGTERM, signal.SIGUSR1])
 def test_trial_asked_to_leave_keeps_its_work_and_resumes_to_the_same_row(
-    job: TrialJob, quiet: TrialJob, notice: signal.Signals
+    job: TrialJob, quiet: TrialJob, tmp_path: Path, notice: signal.Signals
 ) -> None:
+    hold(tmp_path, step=100)
     process = start(job)
     wait_for(lambda: checkpoints(job.folder))
     os.kill(pid_of(job), notice)
     end = process.wait()
+    let_go(tmp_path)
 
     assert end.how == "left"
     assert end.reason == f"Left: {notice.name} after {kept_steps(job.folder)} of {STEPS} steps"
@@ -132,12 +135,14 @@ def test_trial_that_waits_for_another_process_of_it_can_be_asked_to_leave(job: T
 
 
 def test_killed_trial_resumes_from_its_last_undamaged_checkpoint_and_counts_the_loss(
-    job: TrialJob, quiet: TrialJob
+    job: TrialJob, quiet: TrialJob, tmp_path: Path
 ) -> None:
+    hold(tmp_path, step=100)
     process = start(job)
     wait_for(lambda: kept_steps(job.folder) >= 60)
     process.kill()
     end = process.wait()
+    let_go(tmp_path)
     newest = checkpoints(job.folder)[0]
     newest.write_bytes(newest.read_bytes()[:-1])
 
@@ -148,10 +153,14 @@ def test_killed_trial_resumes_from_its_last_undamaged_checkpoint_and_counts_the_
     assert lost_flops(job) >= 20 * BATCH * FLOPS, "the steps between the two checkpoints were done twice"
 
 
-def test_temporarily_unreachable_storage_does_not_stop_training(job: TrialJob, quiet: TrialJob) -> None:
+def test_temporarily_unreachable_storage_does_not_stop_training(
+    job: TrialJob, quiet: TrialJob, tmp_path: Path
+) -> None:
+    hold(tmp_path, step=100)
     process = start(job)
     wait_for(lambda: checkpoints(job.folder))
     away = job.folder.parent.rename(job.folder.parent.with_name("away"))
+    let_go(tmp_path)
     wait_for(lambda: counted(away / "trial") == ALL)
     time.sleep(0.5)
     assert not process.connection.poll(), "it waits with its result"
@@ -204,12 +213,14 @@ def small_disk(job: TrialJob) -> Iterator[Path]:
 
 
 def test_full_disk_delays_the_result_but_does_not_stop_training(
-    job: TrialJob, quiet: TrialJob, small_disk: Path
+    job: TrialJob, quiet: TrialJob, small_disk: Path, tmp_path: Path
 ) -> None:
+    hold(tmp_path, step=30)  # between two checkpoints: no part of one gives room back
     process = start(job)
     wait_for(lambda: checkpoints(job.folder))
     filler = small_disk / "filler"
     fill(filler, seconds=0.5)
+    let_go(tmp_path)
     wait_for(lambda: counted(job.folder) == ALL)
     time.sleep(0.3)
     assert not process.connection.poll(), "it waits with its result"

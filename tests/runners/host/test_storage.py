@@ -23,6 +23,7 @@ from runners.trials.run_on_copies import run_on_copies, upload_left
 from runners.trials.trial import run_trial
 from runners.trials.trial_job import TrialJob
 from tests import waiting
+from tests.holding import hold, let_go
 from tests.runners.host.bucket import Bucket
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
 
@@ -172,7 +173,9 @@ def test_a_killed_trial_goes_on_on_another_node_from_the_storage_and_every_step_
     job: InBucket, quiet: TrialJob, tmp_path: Path
 ) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
-    process, folder = start(job, first), folder_on(first, job)
+    folder = folder_on(first, job)
+    hold(folder.parents[1], step=100)
+    process = start(job, first)
     wait_for(lambda: kept_steps(folder) >= 60)
     os.kill(json.loads((folder / "progress.json").read_text())["pid"], signal.SIGKILL)
     end = process.wait()
@@ -191,7 +194,9 @@ def test_what_a_killed_node_kept_is_uploaded_when_a_run_begins_there(
     job: InBucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(CACHE, str(tmp_path))
-    process, folder = start(job, tmp_path), folder_on(tmp_path, job)
+    folder = folder_on(tmp_path, job)
+    hold(folder.parents[1], step=100)
+    process = start(job, tmp_path)
     wait_for(lambda: any(name.startswith("checkpoint") for name in names(job)))
     uploaded = max(name for name in names(job) if name.startswith("checkpoint"))
     Storage(job.url).delete([f"{job.folder}/{uploaded}"])  # as if its upload had not ended
@@ -215,16 +220,20 @@ def test_what_a_killed_node_kept_is_uploaded_when_a_run_begins_there(
 def test_unreachable_storage_does_not_stop_training_and_a_trial_that_left_resumes(
     job: InBucket, quiet: TrialJob, bucket: Bucket, tmp_path: Path
 ) -> None:
-    process, folder = start(job, tmp_path), folder_on(tmp_path, job)
+    folder = folder_on(tmp_path, job)
+    hold(folder.parents[1], step=60)
+    process = start(job, tmp_path)
     wait_for(lambda: kept_steps(folder) >= 20)
     process.ask_to_leave()
     end, kept = process.wait(), kept_steps(folder)
     assert (end.how, end.reason) == ("left", f"Left: SIGTERM after {kept} of {STEPS} steps")
     assert any(f"checkpoint-{kept:010}" in name for name in names(job))
 
+    hold(folder.parents[1], step=140)
     process = start(job, tmp_path)
     wait_for(lambda: kept_steps(folder) > kept)
     bucket.go_away()
+    let_go(folder.parents[1])
     wait_for((folder / "result.json").exists)
     assert not process.connection.poll(0.5), "it waits with its result"
     bucket.come_back()
@@ -236,6 +245,7 @@ def test_unreachable_storage_does_not_stop_training_and_a_trial_that_left_resume
 def test_a_process_whose_trial_was_taken_over_stops_and_uploads_no_result(
     job: InBucket, tmp_path: Path
 ) -> None:
+    hold(folder_on(tmp_path, job).parents[1], step=100)
     process = start(job, tmp_path)
     wait_for(lambda: any(name.startswith("checkpoint") for name in names(job)))
     Storage(job.url).write(f"{job.folder}/owner", b"another")

@@ -12,7 +12,7 @@ import pytest
 from ray.experimental.internal_kv import _internal_kv_get
 
 from budgets.hardware.machine_cache import CACHE
-from runners.host.storage import Storage
+from runners.host.storage import Storage, cache_folder
 from runners.host.workers import VISIBLE_DEVICES
 from runners.scheduling.backend import Backend, Ended, Job
 from runners.scheduling.cluster import LiveCluster
@@ -27,6 +27,7 @@ from runners.trials.records.trial_files import kept_steps
 from runners.trials.trial import run_trial, take_part
 from study.storage.bucket_storage import BucketStorage
 from tests.child_processes import shared_server
+from tests.holding import hold, let_go
 from tests.runners.scheduling import jobs
 from tests.runners.scheduling.simulated import SMALL, simulated_cluster
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
@@ -138,7 +139,14 @@ def test_trial_over_two_nodes_equals_one_process_after_leaving(cluster: Any, tmp
         study = BucketStorage(bucket.url, "study", tmp_path / "driver")  # with copies on each node
         study.share(job, lambda _line: None)
         call = study.call(take_part, job, nodes=2)
+        copies = [
+            tmp_path / f"cache{number}" / cache_folder(bucket.url).name / "study" for number in range(2)
+        ]
+        for copy in copies:
+            hold(copy, step=30)
         assert wide(backend, call, until=lambda: begun(tmp_path)).how == "left"
+        for copy in copies:
+            let_go(copy)
         steps, count = kept_steps(uploaded), read_meter(uploaded)
         assert 0 < steps < trial.steps
         assert count is not None
