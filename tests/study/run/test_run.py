@@ -20,6 +20,7 @@ from runners.results import CURVE_COLUMNS, RESULT_COLUMNS
 from runners.trials.records.trial_files import kept_steps
 from study.cli import main
 from tests import waiting
+from tests.holding import hold, let_go
 from tests.study.conftest import start_study, study, write_declaration
 from tests.study.run.faults.local_study import marked
 
@@ -133,6 +134,7 @@ def test_a_killed_driver_continues_and_gives_the_same_rows(
 ) -> None:
     declaration = write_declaration(tmp_path, pool, **LONG)
     folder = tmp_path / "tiny"
+    hold(folder, step=100, seeds=(2,))
     with start_study("run", declaration, "--results", tmp_path) as first:
         wait_for(
             lambda: (
@@ -142,6 +144,7 @@ def test_a_killed_driver_continues_and_gives_the_same_rows(
         first.send_signal(signal.SIGKILL)
     finished = {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/result.json")}
     assert 0 < len(finished) < 3
+    let_go(folder)
 
     output = run_here(declaration, tmp_path)
 
@@ -161,11 +164,13 @@ def test_a_killed_worker_is_restarted_from_its_checkpoint(
 ) -> None:
     declaration = write_declaration(tmp_path, pool, **LONG)
     folder = tmp_path / "tiny"
+    hold(folder, step=100)
     with start_study("run", declaration, "--results", tmp_path) as process:
         wait_for(lambda: list(folder.glob("trials/*/checkpoint-*.pt")))
         progress = next(folder.glob("trials/*/checkpoint-*.pt")).with_name("progress.json")
         wait_for(progress.exists)
         os.kill(json.loads(progress.read_text())["pid"], signal.SIGKILL)
+        let_go(folder)
         output, errors = process.communicate(timeout=300)
 
     assert process.returncode == 0, output + errors
@@ -295,6 +300,7 @@ def test_work_lost_to_a_crash_is_booked_and_the_budget_never_exceeded(pool: Path
     text = declaration.read_text().replace("study: 10 TFLOP", "study: 15 GFLOP")
     declaration.write_text(text.replace("checkpoint: 0.2 s", "checkpoint: 1 h, retries: 5"))
     folder = tmp_path / "tiny"
+    hold(folder, step=100)
     with start_study("run", declaration, "--results", tmp_path, *WITHOUT_RAY) as process:
         wait_for(lambda: any(json.loads(path.read_text())["samples_seen"] for path in progress_of(folder)))
         os.kill(json.loads(progress_of(folder)[0].read_text())["pid"], signal.SIGKILL)

@@ -19,6 +19,7 @@ from study.cli import main
 from study.declare.load import load_declaration
 from study.state.planning.plan_study import plan_study
 from study.state.study import Study
+from tests.holding import hold, let_go
 from tests.study.conftest import Run, start_study, study_in, write_declaration
 from tests.study.events import require_documented
 from tests.study.run.faults.local_study import at_work, booked, wait_for
@@ -35,9 +36,11 @@ def test_tuning_widens_its_values_at_the_edge_outlives_its_worker_and_decides_th
     pool: Path, tmp_path: Path
 ) -> None:
     declaration, folder = declare(tmp_path, pool, level="10 GFLOP", resources=RANKS), tmp_path / "tiny"
+    hold(folder, step=60)
     with start_study("run", declaration, "--results", tmp_path) as process:
         wait_for(lambda: at_work(folder))
         os.kill(json.loads((at_work(folder)[0] / "progress.json").read_text())["pid"], signal.SIGKILL)
+        let_go(folder)
         output, errors = process.communicate(timeout=400)
 
     assert process.returncode == 0, output + errors
@@ -92,9 +95,11 @@ def test_a_tuning_whose_share_was_used_up_by_crashes_lists_the_remaining_trials(
     # The slowest learner ends early as diverged, which would leave room for the other.
     slowest = min(tuning.trials, key=lambda trial: trial.lr_peak)
     killed = folder / "trials" / slowest.trial_id
+    hold(folder, step=100)
     with start_study("run", declaration, "--results", tmp_path, "--backend", "local") as process:
         wait_for(lambda: killed in far_on(folder))
         os.kill(json.loads((killed / "progress.json").read_text())["pid"], signal.SIGKILL)
+        let_go(folder)
         output, errors = process.communicate(timeout=400)
 
     assert process.returncode == 3, output + errors
@@ -213,6 +218,7 @@ def test_a_stopped_tuning_keeps_its_work_and_continues(
     if by_signal:
         request.getfixturevalue("on_ray")
     backend = "ray" if by_signal else "local"
+    hold(folder, step=100)
     with start_study("run", declaration, "--results", tmp_path, "--backend", backend) as process:
         wait_for(lambda: at_work(folder))
         if by_signal:
@@ -224,6 +230,7 @@ def test_a_stopped_tuning_keeps_its_work_and_continues(
     assert process.returncode == 4, output + errors
     assert f"stopped by {how if by_signal else '`study stop`'}" in output
     assert said_events(folder)[-1] == "tuning-ended"
+    let_go(folder)
     assert at_work(folder), "it left a checkpoint"
     assert booked(folder, "wasted") == 0
     printed = run(f"run {declaration} --results {tmp_path} --dry-run")

@@ -26,6 +26,7 @@ from study.run import execution, run_study, site
 from study.run.pipeline import Run
 from study.state.study import Study
 from study.storage.lock import stop_mark
+from tests.holding import hold, let_go
 from tests.root import ROOT
 from tests.runners.host.test_faults import fill
 from tests.study import shown
@@ -66,6 +67,7 @@ def test_a_stopped_run_leaves_no_process_loses_nothing_and_continues_to_the_same
 ) -> None:
     mark = f"{uuid.uuid4()}"
     declaration, folder = write_declaration(tmp_path, pool, **LONG), tmp_path / "tiny"
+    hold(folder, step=40)
     with monkeypatch.context() as environment:
         environment.setenv("STUDY_TEST_MARK", mark)
         process = start(declaration, alone=True)
@@ -84,7 +86,8 @@ def test_a_stopped_run_leaves_no_process_loses_nothing_and_continues_to_the_same
     assert process.returncode == 4, output + errors
     assert "stopped by" in output
     assert how in output
-    wait_for(lambda: not marked(mark), seconds=20)
+    wait_for(lambda: not marked(mark), seconds=60)
+    let_go(folder)
     before, kept = finished(folder), at_work(folder)
     assert run(declaration, "--dry-run") == 0
     assert capsys.readouterr().out.count("continues at") == len(kept)
@@ -106,6 +109,7 @@ def test_a_closed_terminal_stops_a_run_with_checkpoints(
         tmp_path / "tiny",
         f"{uuid.uuid4()}",
     )
+    hold(folder, step=40)
     words = ["run", str(declaration), "--results", str(tmp_path), "--backend", "local"]
     process, terminal = pty.fork()
     if process == 0:
@@ -116,7 +120,8 @@ def test_a_closed_terminal_stops_a_run_with_checkpoints(
     os.close(terminal)
 
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 4
-    wait_for(lambda: not marked(mark), seconds=20)
+    wait_for(lambda: not marked(mark), seconds=60)
+    let_go(folder)
     assert run(declaration) == 0
     assert tables(folder) == quiet
     assert booked(folder, "wasted") == 0
@@ -147,6 +152,7 @@ def test_trials_keep_their_work_when_an_error_ends_the_run(
     declaration, folder = write_declaration(tmp_path, pool, levels="25 GFLOP"), tmp_path / "tiny"
     declaration.write_text(declaration.read_text().replace("checkpoint: 0.2 s", "checkpoint: 1 h"))
     write_tables = Run.write_tables
+    hold(folder, step=100)
 
     def fail_once_trials_train(run: Run) -> None:
         if any(
@@ -164,6 +170,7 @@ def test_trials_keep_their_work_when_an_error_ends_the_run(
     assert said.err == "study: a table is damaged\n"
     assert at_work(folder)
 
+    let_go(folder)
     assert run(declaration) == 0
     assert booked(folder, "wasted") == 0
 
@@ -201,8 +208,10 @@ def test_unreachable_or_full_storage_delays_a_study_and_loses_nothing(
         pytest.skip("only root can mount a small disk")
     folder = results / "tiny"
     try:
+        hold(folder, step=40)
         with start(write_declaration(results, pool, **LONG)) as process:
             wait_for(lambda: at_work(folder))
+            let_go(folder)
             if trouble == "full":
                 fill(results / "filler", seconds=6)
             else:

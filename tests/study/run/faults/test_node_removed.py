@@ -12,6 +12,7 @@ from runners.results import read_json_lines
 from runners.scheduling.ray_backend.core import kill_node
 from runners.trials.records.trial_files import checkpoints
 from study.cli import main
+from tests.holding import hold, let_go
 from tests.study.conftest import start_study, write_declaration
 from tests.study.ray_head import Head
 
@@ -22,6 +23,7 @@ LONG = {"levels": "30 GFLOP", "seeds": "0, 1"}
 
 def test_the_trials_of_a_removed_node_continue_elsewhere(pool: Path, tmp_path: Path, on_ray: Head) -> None:
     declaration, folder = write_declaration(tmp_path, pool, **LONG), tmp_path / "tiny"
+    hold(folder, step=60)
     with on_ray.joined() as node, start_study("run", declaration, "--results", tmp_path) as process:
         deadline = time.monotonic() + 120
         while sum(bool(checkpoints(path)) for path in folder.glob("trials/*")) < 2:
@@ -32,6 +34,7 @@ def test_the_trials_of_a_removed_node_continue_elsewhere(pool: Path, tmp_path: P
         victim = node.node_id
         assert [victim] in started["nodes"].tolist()
         kill_node(node)
+        let_go(folder)
         output, errors = process.communicate(timeout=200)
 
     assert process.returncode == 0, output + errors

@@ -14,6 +14,7 @@ from budgets.book.ledger import read_entries
 from runners.trials.records.trial_files import Outcome, kept_steps
 from runners.trials.trial_job import TrialJob, run_trial
 from study.run import execution
+from tests.holding import hold, let_go
 from tests.study.conftest import write_declaration
 from tests.study.run.faults.local_study import (
     Said,
@@ -108,6 +109,7 @@ def test_a_trial_without_retries_left_keeps_checkpoint_and_log_for_retry_failed(
     declaration, folder = write_declaration(tmp_path, pool, levels="25 GFLOP"), tmp_path / "tiny"
     text = declaration.read_text().replace("checkpoint: 0.2 s", "checkpoint: 0.1 s, retries: 0")
     declaration.write_text(text + "loggers: [tensorboard]\n")
+    hold(folder, step=100)
     with start(declaration) as process:
         wait_for(lambda: at_work(folder) and logged(folder))
         (trial,) = at_work(folder)
@@ -120,6 +122,7 @@ def test_a_trial_without_retries_left_keeps_checkpoint_and_log_for_retry_failed(
     assert list(Book.of(entries).open) == [trial.name]
     kept = logged(folder)
 
+    let_go(folder)
     assert run(declaration, "--retry-failed") == 0
     assert statuses(folder) == {"mini-ViT-XXS-8": "finished"}
     assert booked(folder, "wasted") == lost
