@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from budgets.book.book import Book
 from budgets.book.ledger import read_entries
 from budgets.hardware.machine_cache import CACHE
-from runners.host.storage import Storage
+from runners.host.storage import Storage, cache_folder
 from runners.results import read_json_lines, read_table
 from runners.scheduling.backend import Job
 from runners.scheduling.local_backend import LocalBackend
@@ -22,10 +23,12 @@ from study.storage.bring import bring
 from study.storage.bucket_storage import BucketStorage
 from study.storage.lease import Lease
 from study.storage.lock import Holder, running
+from tests.holding import hold
 from tests.runners.host.bucket import Bucket
 from tests.study.conftest import Run, start_study, write_declaration
 from tests.study.run.test_run_trunks import booked
 from tests.study.run.test_run_trunks import declare as declare_trunks
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -49,6 +52,7 @@ def test_another_machine_continues_a_dead_drivers_study_to_the_same_rows(
     run(f"run {paths} --results {tmp_path / 'paths'} --backend local")
     declaration, storage = declare(tmp_path, pool, bucket, **changes), Storage(bucket.url)
     monkeypatch.setenv(CACHE, str(tmp_path / "first cache"))
+    hold(cache_folder(bucket.url) / "results" / "tiny", step=100)  # the longer trial alone gets there
     words = ("run", declaration, "--results", tmp_path / "first", "--backend", "local")
     with start_study(*words) as process:
         deadline = time.monotonic() + 120
@@ -189,21 +193,26 @@ def test_the_second_driver_is_refused_and_can_stop_the_first_from_anywhere(
     study = find_study(load_declaration(declaration), results=str(tmp_path / "first"), pools=None)
     study.folder.mkdir(parents=True)
     monkeypatch.setattr(lease, "_BEAT_S", 0.2)
+    turn, renew = threading.Lock(), Lease._renew  # noqa: SLF001 - it runs in a thread
+
+    def renew_in_turn(kept: Lease) -> None:
+        with turn:
+            renew(kept)
+
+    monkeypatch.setattr(Lease, "_renew", renew_in_turn)
     with study.storage.claim(lambda _text: None):
         holder = running(study.folder)
         refused = run(f"run {declaration} --results {tmp_path / 'second'}", code=2)
         assert f"another run of {bucket.url}/results/tiny is active: {holder}" in refused
         assert f"asked {holder} to stop" in run(f"stop {declaration} --results {tmp_path / 'third'} --wait 0")
-        deadline = time.monotonic() + 20
-        while not study.storage.stop_requested():
-            assert time.monotonic() < deadline, "it was not told"
-            time.sleep(0.05)
+        wait_for(study.storage.stop_requested, seconds=60)
 
-        Storage(bucket.url).delete(["results/tiny/run.json"])  # as who takes it for dead does
-        Lease(Storage(bucket.url), "results/tiny/run.json", OTHER, ValueError).claim(None, lambda _text: None)
-        time.sleep(1)  # a few renewals
+        name = "results/tiny/run.json"
+        with turn:  # between two renewals
+            Storage(bucket.url).delete([name])  # as who takes it for dead does
+            Lease(Storage(bucket.url), name, OTHER, ValueError).claim(None, lambda _text: None)
         with pytest.raises(ValueError, match="is active: process 1 on elsewhere"):
-            study.storage.stop_requested()
+            wait_for(lambda: not study.storage.stop_requested(), seconds=60)
     monkeypatch.setattr(Storage, "age_s", lambda *_: None)  # FTP can't tell it
     output = run(f"stop {declaration} --results {tmp_path / 'third'} --wait 0")
     assert output.startswith(f"asked {OTHER} to stop"), "what is another's is left alone"
@@ -255,15 +264,15 @@ def test_the_milestone_of_a_trial_that_runs_is_seen_and_can_be_deleted(
     folder, name = study.folder / "trials" / "0123", "milestone-0000000012-0123456789abcdef.pt"
     folder.mkdir(parents=True)
     monkeypatch.setattr(lease, "_BEAT_S", 0.2)
+    rounds, follow = list[None](), BucketStorage._follow  # noqa: SLF001 - it runs in a thread
+    monkeypatch.setattr(BucketStorage, "_follow", lambda storage: rounds.append(follow(storage)))
     with study.storage.claim(lambda _text: None):
         study.storage.watch(["0123"], ["0123"])
         Storage(bucket.url).write(f"results/tiny/trials/0123/{name}", b"state")
-        deadline = time.monotonic() + 20
-        while milestone(folder) is None:
-            assert time.monotonic() < deadline, "it was not seen"
-            time.sleep(0.05)
+        wait_for(lambda: milestone(folder), seconds=60)
         study.storage.watch(["0123"])
-        time.sleep(0.5)  # a round that has begun
+        before = len(rounds)
+        wait_for(lambda: len(rounds) > before, seconds=60)  # one may have begun
         study.storage.publish("0123")
         assert name in Storage(bucket.url).list("results/tiny/trials/0123")
         drop_milestone(folder)
