@@ -36,6 +36,7 @@ from runners.trials.checkpoints import checkpoint
 from runners.trials.trial import run_trial
 from runners.trials.trial_job import TrialJob
 from runners.trials.trial_setup import set_up
+from runners.trials.watch import Watch
 from tests.runners.data.pool.test_damage import flip_byte
 from tests.runners.tiny import stop_at, tiny_job, tiny_pool, tiny_trial
 
@@ -267,7 +268,7 @@ def test_failed_rank_reports_its_own_reason() -> None:
     assert raised.value.fault == "failed"
 
 
-def test_ranks_asked_to_leave_resume_together(jobs: Jobs) -> None:
+def test_ranks_asked_to_leave_resume_together(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     job = jobs("clip", Recipe(precision="fp32"), 2)
     job = replace(job, trial=replace(job.trial, samples_seen=2400))
     quiet, left = run_trial(job), replace(job, folder=job.folder.with_name("left"))
@@ -277,9 +278,20 @@ def test_ranks_asked_to_leave_resume_together(jobs: Jobs) -> None:
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=tell).start()
-    with pytest.raises(ProcessEnded, match="rank 0 of 2: Left: SIGTERM") as raised:
-        run_trial(left)
+    after = Watch.after_step
+
+    def stay(self: Watch, done: int, **seconds: float) -> None:
+        after(self, done, **seconds)
+        while done == 75 and not self._notice.by:  # a trial that ended before it was told would end the tests
+            time.sleep(0.01)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Watch, "after_step", stay)
+        telling = threading.Thread(target=tell)
+        telling.start()
+        with pytest.raises(ProcessEnded, match="rank 0 of 2: Left: SIGTERM") as raised:
+            run_trial(left)
+    telling.join()
 
     assert raised.value.fault == "left"
     assert list(left.folder.glob("checkpoint-*.pt"))
