@@ -32,7 +32,7 @@ from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
 
 pytestmark = pytest.mark.slow
 
-wait_for = partial(waiting.wait_for, seconds=60)
+wait_for = partial(waiting.wait_for, seconds=240)
 
 STEPS, BATCH, FLOPS = 200, 16, 7
 ALL = STEPS * BATCH * FLOPS

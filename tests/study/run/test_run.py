@@ -195,7 +195,7 @@ def test_a_ray_of_this_machine_that_dies_is_started_anew_once(pool: Path, tmp_pa
         first = kept()
         wait_for(lambda: kept() > first)
         kill_part("gcs_server", process.pid, asked_s=1.6)
-        output, errors = process.communicate(timeout=120)
+        output, errors = process.communicate(timeout=240)
 
     assert process.returncode == 5, output + errors
     once, twice = errors.splitlines()
@@ -206,7 +206,7 @@ def test_a_ray_of_this_machine_that_dies_is_started_anew_once(pool: Path, tmp_pa
     assert twice.endswith("are kept; run the same command again to continue")
     assert kept() > first
     assert "trial-failed" not in events(folder)
-    waiting.wait_for(lambda: not in_session(process.pid), seconds=20)
+    waiting.wait_for(lambda: not in_session(process.pid), seconds=60)
 
 
 def events(folder: Path) -> list[str]:
@@ -235,7 +235,7 @@ def test_a_signal_to_the_process_group_keeps_every_checkpoint_and_leaves_no_proc
     with start_study("run", declaration, "--results", tmp_path, alone=True) as process:
         wait_for(lambda: list(folder.glob("trials/*/checkpoint-*.pt")))
         os.killpg(process.pid, how)  # as `timeout`, a terminal and Slurm send it
-        output, errors = process.communicate(timeout=120)
+        output, errors = process.communicate(timeout=240)
 
     assert process.returncode == 4, output + errors
     assert f"stopped by {how.name}" in output

@@ -225,7 +225,7 @@ def test_a_stopped_tuning_keeps_its_work_and_continues(
             process.send_signal(signal.SIGUSR1)
         else:
             run(f"stop {declaration} --results {tmp_path}")
-        output, errors = process.communicate(timeout=120)
+        output, errors = process.communicate(timeout=240)
 
     assert process.returncode == 4, output + errors
     assert f"stopped by {how if by_signal else '`study stop`'}" in output

@@ -14,7 +14,7 @@ from study.cli import main
 from tests import waiting
 from tests.study.conftest import start_study
 
-wait_for = partial(waiting.wait_for, seconds=120)
+wait_for = partial(waiting.wait_for, seconds=240)
 
 Said = pytest.CaptureFixture[str]
 

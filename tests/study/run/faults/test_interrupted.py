@@ -81,7 +81,7 @@ def test_a_stopped_run_leaves_no_process_loses_nothing_and_continues_to_the_same
             assert printed.endswith("the run has ended; `run` continues it\n")
         else:
             process.send_signal(signal.Signals[how])
-        output, errors = process.communicate(timeout=120)
+        output, errors = process.communicate(timeout=240)
 
     assert process.returncode == 4, output + errors
     assert "stopped by" in output

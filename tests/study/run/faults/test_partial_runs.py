@@ -114,7 +114,7 @@ def test_a_trial_without_retries_left_keeps_checkpoint_and_log_for_retry_failed(
         wait_for(lambda: at_work(folder) and logged(folder))
         (trial,) = at_work(folder)
         os.kill(json.loads((trial / "progress.json").read_text())["pid"], signal.SIGKILL)
-        output, errors = process.communicate(timeout=120)
+        output, errors = process.communicate(timeout=240)
 
     assert process.returncode == 1, output + errors
     assert statuses(folder) == {"mini-ViT-XXS-8": "failed"}
