@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from analysis.report.report import write_report
 from benchmarks.measured import ROOT, at_most, best_of, verdict
+from study.cli import collect_garbage_seldom
 from tests.analysis.synthetic import (
     GIGA,
     PER_SAMPLE,
@@ -40,6 +41,7 @@ SEEDS = 3
 
 def big_report(folder: str) -> None:
     """Write the report of the simulated study."""
+    collect_garbage_seldom()  # as `study report` does
     sizes = [(int(POOL * share), quality) for quality, share in QUALITIES.items()]
     data = [*sizes, (512, "top40"), (1024, "top40")]
     grid = (

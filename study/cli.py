@@ -49,8 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    # What a command imports lives until it ends: the search for garbage in it would be a fifth of its start.
-    gc.set_threshold(50_000, 20)
+    collect_garbage_seldom()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # an encoding without … or × must not end a run
@@ -79,6 +78,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
     finally:
         sys.modules["__main__"] = main_module
+
+
+def collect_garbage_seldom() -> None:
+    """Search for garbage less often: what a command imports, plans or reads lives until it ends.
+
+    The search would be a fifth of a command's start, and of planning 100,000 trials.
+    """
+    gc.set_threshold(50_000, 20)
 
 
 def _leave_lost_cluster(error: ClusterLostError, *, once_more: bool) -> NoReturn:
