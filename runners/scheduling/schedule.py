@@ -49,7 +49,8 @@ class Schedule:
         self._next: dict[str, str] = {}  # trial → the one that waits for its milestone
         self._records: dict[str, Record] = {}
         self._retries = retries
-        self._waiting: list[tuple[float, str]] = []  # in the order in which they would start
+        # Queues by need: if the first trial of a queue does not fit, none of the queue does.
+        self._waiting: dict[object, list[tuple[float, str]]] = {}
         self._nodes = Nodes()
         self._draining = False
         self._pending: list[Instruction] = []
@@ -169,7 +170,8 @@ class Schedule:
 
     def waiting(self) -> list[ScheduledTrial]:
         """Return the waiting trials, in the order in which they would start."""
-        return [self._records[trial].task for _, trial in self._waiting]
+        orders = sorted(order for queue in self._waiting.values() for order in queue)
+        return [self._records[trial].task for _, trial in orders]
 
     def delayed(self) -> list[ScheduledTrial]:
         """Return the trials that wait before a retry."""
@@ -230,24 +232,30 @@ class Schedule:
 
     def _starts(self, room_flops: int | None) -> list[Instruction]:
         starts: list[Instruction] = []
-        too_wide = set[object]()  # needs that fit nowhere now
-        for _, trial in list(self._waiting):
-            record = self._records[trial]
+        skipped: list[Record] = []
+        queues = dict(self._waiting)
+        while queues:
+            need, queue = min(queues.items(), key=lambda item: item[1][0])
+            record = self._records[queue[0][1]]
             task = record.task
-            need = task.need
-            nodes = () if need in too_wide else self._nodes.best_fit(task.resources, task.nodes)
+            nodes = self._nodes.best_fit(task.resources, task.nodes)
             if not nodes:
-                too_wide.add(need)
+                del queues[need]
                 continue
+            self._unqueue(record)
+            if need not in self._waiting:
+                del queues[need]
             if room_flops is not None:
                 if record.cost > room_flops:
-                    continue  # it waits for room in the budget
+                    skipped.append(record)
+                    continue
                 room_flops -= record.cost
             record.set_aside = True
-            self._waiting.remove(record.order)
             record.move(State.RUNNING, f"started on {', '.join(nodes)}")
-            self._nodes.take(trial, nodes, task.resources)
-            starts.append(Start(trial=trial, nodes=nodes))
+            self._nodes.take(task.trial, nodes, task.resources)
+            starts.append(Start(trial=task.trial, nodes=nodes))
+        for record in skipped:  # they keep their place and wait for room in the budget
+            self._queue(record)
         return starts
 
     def _leave(self, record: Record, state: State, event: str) -> None:
@@ -265,7 +273,7 @@ class Schedule:
         self, record: Record, cause: Literal["failed", "full", "crashed", "budget"], event: str
     ) -> None:
         if record.state is State.WAITING:
-            self._waiting.remove(record.order)
+            self._unqueue(record)
         self._leave(record, State.GIVEN_UP, event)
         self._pending.append(GiveUp(trial=record.task.trial, cause=cause))
         if cause != "budget":
@@ -294,7 +302,13 @@ class Schedule:
             yield trial
 
     def _queue(self, record: Record) -> None:
-        insort(self._waiting, record.order)
+        insort(self._waiting.setdefault(record.task.need, []), record.order)
+
+    def _unqueue(self, record: Record) -> None:
+        queue = self._waiting[record.task.need]
+        queue.remove(record.order)
+        if not queue:
+            del self._waiting[record.task.need]
 
     def _running(self, trial: str) -> Record:
         return self._record(trial, State.RUNNING)
