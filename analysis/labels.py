@@ -39,9 +39,14 @@ def budget_text(regime: str, budget: float) -> str:
     return format_flops(budget) if regime == "fixed-compute" else f"{count_text(budget)} samples"
 
 
+def regime_text(regime: str) -> str:
+    """Return a regime in words."""
+    return regime.replace("-", " ")
+
+
 def with_regime(text: str, regime: str, *, named: bool) -> str:
     """Return a text, with its regime if that is named, as where a study has several."""
-    return f"{text} ({regime.replace('-', ' ')})" if named else text
+    return f"{text} ({regime_text(regime)})" if named else text
 
 
 def capital(text: str) -> str:

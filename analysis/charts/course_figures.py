@@ -10,7 +10,7 @@ from analysis.answers.cost import EARLIER, ENDS, TUNING, phases, run_time, tunin
 from analysis.cells.table import CONFIGURATION, budgets, records
 from analysis.charts.figure_data import JOINED, FigureData, Missing, mark_frame
 from analysis.design.course import decisions, each_answer
-from analysis.labels import budget_text, configuration_text, held_text
+from analysis.labels import budget_text, configuration_text, held_text, regime_text
 from budgets.quantity import format_flops, plural
 
 _MOST_ROWS = 40
@@ -72,7 +72,7 @@ def _level_text(row: dict[str, Any]) -> str:
         return budget_text("fixed-compute", float(row["level_flops"]))
     if row["regime"] == "equal-samples" and pd.notna(row["budget"]):
         return budget_text("equal-samples", float(row["budget"]))
-    return str(row["regime"]).replace("-", " ")
+    return regime_text(str(row["regime"]))
 
 
 def _cell(group: pd.DataFrame, row: str, level: str) -> dict[str, Any]:

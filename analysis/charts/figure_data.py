@@ -18,6 +18,7 @@ from analysis.labels import (
     configuration_text,
     listed,
     metric_text,
+    regime_text,
 )  # fmt: skip
 from budgets.quantity import plural
 
@@ -137,7 +138,7 @@ def _cell_text(cell: Mapping[str, Any], low: float, high: float, unit: ErrorUnit
 
 def panel_text(metric: str, regime: str) -> str:
     """Return the title of a panel from its metric and its regime, either of which may be empty."""
-    return ", ".join(filter(None, (metric and metric_text(metric), regime.replace("-", " "))))
+    return ", ".join(filter(None, (metric and metric_text(metric), regime_text(regime))))
 
 
 def said_once(*sentences: str) -> str:

@@ -38,7 +38,7 @@ hour, and NCCL's own limit is ten minutes. The end of a rank is noticed by its p
 
 _JOIN_S = 600.0  # in which the ranks of several nodes must meet; a firewall may be between them
 _LOOK_S = 0.1
-_ASK_S = 1.0
+_ASK_S = 1.0  # between two requests to leave
 INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
 T = TypeVar("T")

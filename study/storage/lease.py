@@ -153,9 +153,8 @@ def live_holder(storage: Storage, name: str, *, if_unknown: bool = False) -> Hol
     """
     found, age_s = storage.read(name), storage.age_s(name)
     alive = if_unknown if age_s is None else age_s < _DEAD_S
-    if found is None or not alive or holder_of(found).has_died:
-        return None
-    return holder_of(found)
+    holder = holder_of(found) if found is not None and alive else None
+    return None if holder is None or holder.has_died else holder
 
 
 def holder_of(content: bytes) -> Holder:

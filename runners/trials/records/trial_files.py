@@ -28,7 +28,9 @@ SMALL = (METER, "curve.parquet", MIDWAY, "damage.jsonl", "result.json")
 CHECKPOINTS_KEPT = 2
 DIGITS = 16  # of the content's SHA-256
 _AWAY = ".away"
-_STATE = re.compile(r"(?P<kind>checkpoint|milestone)-(?P<step>[0-9]+)-(?P<digest>[0-9a-f]+)\.(pt|away)")
+_STATE = re.compile(
+    r"(?P<kind>checkpoint|milestone)-(?P<step>[0-9]+)-(?P<digest>[0-9a-f]+)" rf"(\.pt|{re.escape(_AWAY)})"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,6 +14,7 @@ from study.declare.load import load_declaration
 from study.run.export_trial import export_trial
 from study.run.pools.ensure_pools import ensure_pools
 from study.state.planning.plan_study import plan_study
+from study.state.study import Study
 from tests import waiting
 from tests.study.conftest import study_in
 
@@ -28,13 +29,18 @@ training: {batch_size: 16, lr_peak: {mini-ViT-XXS-8: 2e-3}}
 """
 
 
-def test_a_second_run_waits_for_the_pool_that_the_first_one_builds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    """Return a study whose pool is not built."""
     (tmp_path / "tiny.yaml").write_text(STUDY)
     declaration = load_declaration(tmp_path / "tiny.yaml")
-    study = study_in(declaration=declaration, folder=tmp_path / "tiny", pools=tmp_path / "pools")
-    (pool,) = declaration.sources.values()
+    return study_in(declaration=declaration, folder=tmp_path / "tiny", pools=tmp_path / "pools")
+
+
+def test_a_second_run_waits_for_the_pool_that_the_first_one_builds(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (pool,) = study.declaration.sources.values()
     assert isinstance(pool, EmbeddedPool)
     building, go_on = threading.Event(), threading.Event()
 
@@ -61,11 +67,8 @@ def test_a_second_run_waits_for_the_pool_that_the_first_one_builds(
 
 
 def test_the_export_of_a_trial_builds_the_pool_whose_words_it_needs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "tiny.yaml").write_text(STUDY)
-    declaration = load_declaration(tmp_path / "tiny.yaml")
-    study = study_in(declaration=declaration, folder=tmp_path / "tiny", pools=tmp_path / "pools")
     (trial,) = plan_study(study).trials
     folder = study.trial_folder(trial.trial_id)
     folder.mkdir(parents=True)
