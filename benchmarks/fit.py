@@ -60,7 +60,7 @@ WHOLE = """
 import time
 import numpy as np, pandas as pd
 from analysis.report.analyse import analyse
-from analysis.report.study_frames import StudyFrames
+from analysis.cells.study_frames import StudyFrames
 from tests.analysis.synthetic import study
 
 base = study(levels=tuple(np.geomspace(2e11, 1e13, 6))).results

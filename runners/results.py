@@ -34,6 +34,12 @@ prompts share their hits.
 EVALUATION_PRECISION = "fp32"
 """Precision in which trials are evaluated, and the default for other models."""
 
+TUNING_STARTED = "tuning-started"
+STARTS = ("study-started", TUNING_STARTED)
+"""Events with which a run begins: of its grid, of its tuning."""
+ENDS = ("trial-finished", "trial-retried", "trial-left", "trial-failed")
+"""Events at which a trial leaves its slot."""
+
 
 class TableColumn(NamedTuple):
     """A column of a table.

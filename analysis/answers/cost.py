@@ -12,13 +12,11 @@ from analysis.arrays import Floats
 from analysis.cells.table import budgets
 from analysis.labels import budget_text, with_regime
 from budgets.book.book import SPENDING
+from runners.results import ENDS, STARTS, TUNING_STARTED
 
 _SPENT_COLUMNS = ("spent", "wasted", "evaluation", "hours")
 TUNING, EARLIER = "tuning", "earlier declarations"
 """Levels of trials that the plan lacks: those of a tuning, and those of the declaration before an edit."""
-_TUNING_STARTED = "tuning-started"
-STARTS = ("study-started", _TUNING_STARTED)
-ENDS = ("trial-finished", "trial-retried", "trial-left", "trial-failed")
 _BESIDE = ("node-left-out",)  # recorded just before a run starts; counting it would lengthen the run before
 
 
@@ -171,7 +169,7 @@ def tuning_trials(events: pd.DataFrame) -> set[str]:
     return {
         str(trial)
         for _, phase in phases(events)
-        if phase["event"].iloc[0] == _TUNING_STARTED
+        if phase["event"].iloc[0] == TUNING_STARTED
         for trial in phase["trial"].dropna()
     }
 

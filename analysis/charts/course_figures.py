@@ -6,12 +6,13 @@ from typing import Any
 import pandas as pd
 
 from analysis.answers.best.choice import CLEAR
-from analysis.answers.cost import EARLIER, ENDS, TUNING, phases, run_time, tuning_trials
+from analysis.answers.cost import EARLIER, TUNING, phases, run_time, tuning_trials
 from analysis.cells.table import CONFIGURATION, budgets, records
 from analysis.charts.figure_data import JOINED, FigureData, Missing, mark_frame
 from analysis.design.course import decisions, each_answer
 from analysis.labels import budget_text, configuration_text, held_text, regime_text
 from budgets.quantity import format_flops, plural
+from runners.results import ENDS
 
 _MOST_ROWS = 40
 

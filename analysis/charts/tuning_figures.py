@@ -1,8 +1,6 @@
 """Data of the figures of a study's tuning, one per tuned field."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import inf
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +8,7 @@ import pandas as pd
 
 from analysis.arrays import Floats
 from analysis.cells.intervals import COVERAGE, QUANTILE
+from analysis.cells.study_frames import TUNED_COLUMN, Tuned
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, mark_frame
 from analysis.error_unit import PERCENT
@@ -17,7 +16,6 @@ from analysis.labels import axis_text, capital, count_text, metric_text
 from budgets.quantity import format_flops, plural
 
 _WIDE = 4.0
-_PREFIX = "tuned_"
 _FIELDS = {
     "lr_peak": "peak learning rate", "batch_size": "batch size (pairs)", "weight_decay": "weight decay",
     "beta1": "β₁", "beta2": "β₂", "eps": "ε of the optimiser", "warmup": "warm-up (share of the steps)",
@@ -25,78 +23,6 @@ _FIELDS = {
     "gradient_clip": "clipped norm of the gradient", "ema": "decay of the averaged weights",
     "unmasked_tail": "unmasked tail (share of the steps)",
 }  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Tuned:
-    """A study's tuning.
-
-    Attributes:
-        tried: One row per trial that ended, in the results schema, with a column ``tuned_<field>`` for each
-            tuned field.
-        metric: Metric that selects the winners; higher is better.
-        winners: Winners so far: ``architecture``, ``strategy``, ``values`` (field → value), ``score``,
-            ``runner_up`` (values), ``runner_up_score`` (None if it diverged), ``tie``, ``widened`` and
-            ``at_edge`` (fields); at several levels also ``cell``.
-        carried: Lines that carry learning rates on: ``strategy``, ``along``, ``exponent``, ``low``, ``high``
-            and ``rates`` (``architecture``, ``level_flops``, ``lr_peak``, ``low``, ``high``, ``tuned``).
-        checks: Tuned rates beside their neighbours at a larger level: ``cell``, ``winner`` (None if training
-            diverged at each), ``lr_peak``, ``score`` (None if it diverged) and ``moved``.
-        check_flops: Training FLOPs that were set aside for the check.
-        check_paid: Training FLOPs that the check has cost.
-        left_out: Sentences about rates that are not checked.
-    """
-
-    tried: pd.DataFrame
-    metric: str
-    winners: Sequence[Mapping[str, Any]]
-    carried: Sequence[Mapping[str, Any]] = ()
-    checks: Sequence[Mapping[str, Any]] = ()
-    check_flops: int = 0
-    check_paid: int = 0
-    left_out: Sequence[str] = ()
-
-    @property
-    def one_seed(self) -> bool:
-        """True if each combination of values was tried with one seed."""
-        return len(self.tried["seed"].unique()) <= 1
-
-    @property
-    def noise(self) -> str:
-        """The noise that a verdict accounts for, in words."""
-        if self.one_seed:
-            return "the noise of counting (that between seeds was not measured)"
-        return "the noise of seeds and counting"
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """Tuned fields."""
-        return tuple(
-            str(name).removeprefix(_PREFIX) for name in self.tried.columns if str(name).startswith(_PREFIX)
-        )
-
-    @property
-    def rates(self) -> dict[tuple[str, str], float]:
-        """Architecture and strategy with a tuned or carried peak learning rate → level at which it fails.
-
-        That is the level at which the check found another rate to be better; infinite if it found none.
-        """
-        pairs = [
-            (str(won["architecture"]), str(won["strategy"]))
-            for won in self.winners
-            if "lr_peak" in won["values"]
-        ]
-        pairs += [
-            (str(each["architecture"]), str(line["strategy"]))
-            for line in self.carried
-            for each in line["rates"]
-        ]
-        moved = {
-            (check["cell"]["architecture"], check["cell"]["strategy"]): float(check["cell"]["level_flops"])
-            for check in self.checks
-            if check["moved"]
-        }
-        return {pair: moved.get(pair, inf) for pair in pairs}
 
 
 def figures(tuned: Tuned) -> tuple[FigureData, ...]:
@@ -180,10 +106,12 @@ def _points(
     """Return a point per value, with the other fields at their winning or, before that, best values."""
     if others:
         best = group.sort_values("value", kind="stable", na_position="first").iloc[-1]
-        at = {name: won["values"][name] if won else best[_PREFIX + name] for name in others}
-        group = group[np.logical_and.reduce([group[_PREFIX + name] == value for name, value in at.items()])]
+        at = {name: won["values"][name] if won else best[TUNED_COLUMN + name] for name in others}
+        group = group[
+            np.logical_and.reduce([group[TUNED_COLUMN + name] == value for name, value in at.items()])
+        ]
     points, lost = [], 0
-    for value, runs in group.groupby(_PREFIX + field):
+    for value, runs in group.groupby(TUNED_COLUMN + field):
         score = runs["value"].to_numpy(np.float64)
         if not np.isfinite(score).all():
             lost += 1

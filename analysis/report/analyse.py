@@ -15,6 +15,7 @@ from analysis.answers.robustness import robustness
 from analysis.cells.bootstrap import CellDraws, cell_draws
 from analysis.cells.curves import X_COLUMNS
 from analysis.cells.missing import lost_cells, missing, with_budgets
+from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import Trials
 from analysis.claims.claim_frame import from_figures, from_study
 from analysis.claims.findings import Finding, findings
@@ -22,7 +23,6 @@ from analysis.laws.holdout import Holdout, holdout
 from analysis.laws.laws import Law, laws
 from analysis.laws.surfaces.surface_forecast import FamilySurface, family_surfaces
 from analysis.report.best_at_budgets import best_at_budgets
-from analysis.report.study_frames import StudyFrames
 from analysis.sizes.isoflop import IsoFlopCurve, isoflop_curves
 from analysis.sizes.scaling_exponents import Growth, growths, scaling_exponents
 

@@ -12,10 +12,10 @@ from analysis.answers.scope import with_scope
 from analysis.cells.bootstrap import CellDraws, curve_numbers
 from analysis.cells.missing import lost_cells, with_budgets
 from analysis.cells.pareto import SAME_COST, costs, same_cost
+from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import CELL, Trials, records
 from analysis.design.course import by_design
 from analysis.labels import configuration_text
-from analysis.report.study_frames import StudyFrames
 from budgets.quantity import plural
 
 

@@ -15,11 +15,11 @@ import pandas as pd
 from analysis.cells.bootstrap import CellDraws, cell_draws, stream
 from analysis.cells.intervals import interval
 from analysis.cells.pareto import SAME_COST, same_cost
+from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import CELL, CONFIGURATION, records
 from analysis.error_unit import ErrorUnit
 from analysis.labels import budget_text, configuration_text, listed, metric_text
 from analysis.report.best_at_budgets import best_at_budgets
-from analysis.report.study_frames import StudyFrames
 from analysis.report.tables.table_files import replacing, save
 from analysis.report.tables.tables import Table
 from analysis.report.templating import templates

@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 from analysis.answers.best.choice import CLEAR_TEXT
 from analysis.answers.best.frontier import turns
 from analysis.answers.cost import trial_hours
+from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, Missing
 from analysis.error_unit import PERCENT
@@ -27,7 +28,6 @@ from analysis.labels import (
 from analysis.laws.form_choice import MOST_MISSED, MOST_MISSED_OF_LOSSES
 from analysis.report.analyse import Analysis, TrialCounts
 from analysis.report.first_screen import first_screen
-from analysis.report.study_frames import StudyFrames
 from analysis.report.tables.tables import Table, share_text
 from analysis.report.templating import templates
 from analysis.sizes.scaling_exponents import undecided

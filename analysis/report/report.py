@@ -8,6 +8,7 @@ import pandas as pd
 
 from analysis.answers.best.frontier import turns
 from analysis.cells.curves import X_COLUMNS
+from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import records
 from analysis.charts import (
     bar_figures,
@@ -28,7 +29,6 @@ from analysis.labels import budget_text, configuration_text
 from analysis.laws.measure import Measure
 from analysis.report import page
 from analysis.report.analyse import Analysis, OnProgress, analyse, no_progress
-from analysis.report.study_frames import StudyFrames
 from analysis.report.tables import law_tables, tables
 from analysis.report.tables.design_tables import design_tables
 from analysis.report.tables.table_files import replacing

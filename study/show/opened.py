@@ -6,12 +6,12 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.cells.study_frames import StudyFrames
 from analysis.charts.figure_data import FigureData, Missing
 from analysis.drawing.draw import draw
 from analysis.report.analyse import Analysis, analyse
 from analysis.report.answer_frames import answer_frame
 from analysis.report.report import report_figures, report_tables
-from analysis.report.study_frames import StudyFrames
 from budgets.names import unknown
 from study.declare.load import find_declaration, load_declaration
 from study.show.study_report import study_frames

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.charts.tuning_figures import Tuned
+from analysis.cells.study_frames import StudyFrames, Tuned
 from analysis.claims.claim_frame import from_figures, from_study
 from analysis.claims.findings import findings
 from analysis.paper.paper_figures import paper_figures
@@ -18,7 +18,6 @@ from analysis.paper.paper_panels import READERS
 from analysis.report.analyse import OnProgress, no_progress
 from analysis.report.comparison import write_comparison
 from analysis.report.report import write_report
-from analysis.report.study_frames import StudyFrames
 from budgets.book.book import Book
 from budgets.book.ledger import read_entries
 from budgets.cost.flops import CONVENTION

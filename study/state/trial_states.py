@@ -14,9 +14,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.answers.cost import STARTS
 from runners.host.progress_file import read_progress
-from runners.results import read_json_lines, read_table
+from runners.results import STARTS, read_json_lines, read_table
 from runners.trials.records.trial_files import Outcome, kept_steps, read_failure, read_outcome
 from study.storage.lock import running as running_now
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from analysis.cells.study_frames import StudyFrames
 from analysis.report.analyse import Analysis, analyse
-from analysis.report.study_frames import StudyFrames
 from tests.analysis.synthetic import study
 
 

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from analysis.report.study_frames import StudyFrames
+from analysis.cells.study_frames import StudyFrames
 
 GIGA = 1e9
 PER_SAMPLE = {"ViT-X": 13e6, "ViT-S": 39e6, "ViT-M": 72e6, "ConvNeXt-C": 19e6}

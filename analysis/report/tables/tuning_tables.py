@@ -5,7 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.charts.tuning_figures import Tuned, field_label
+from analysis.cells.study_frames import Tuned
+from analysis.charts.tuning_figures import field_label
 from analysis.error_unit import PERCENT
 from analysis.labels import axis_text, metric_text
 from analysis.report.tables.tables import Table

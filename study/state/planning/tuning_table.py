@@ -9,13 +9,12 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.cells.study_frames import TUNED_COLUMN
 from budgets.planning.tuned.tuning_plan import Check, TuningPlan, Winner
 from budgets.planning.tuned.winner import Score
 from budgets.quantity import finite
 from runners.host.files import write_json
 from runners.results import RESULT_COLUMNS, read_table, to_frame, write_table
-
-_TUNED = "tuned_"  # before a tuned field, as the name of a column
 
 
 def write_tried(path: Path, plan: TuningPlan, rows: Mapping[str, Mapping[str, Any]]) -> None:
@@ -37,12 +36,16 @@ def with_values(trials: pd.DataFrame, tried: Mapping[str, Mapping[str, float]]) 
     """
     rows = [tried[trial] for trial in trials["trial"]]
     fields = next(iter(tried.values()), {})
-    return trials.assign(**{f"{_TUNED}{field}": [float(row[field]) for row in rows] for field in fields})
+    return trials.assign(
+        **{f"{TUNED_COLUMN}{field}": [float(row[field]) for row in rows] for field in fields}
+    )
 
 
 def values_of(row: Mapping[str, Any]) -> dict[str, float]:
     """Return the tuned fields of a row of such a table; empty for any other row."""
-    values = {name.removeprefix(_TUNED): value for name, value in row.items() if name.startswith(_TUNED)}
+    values = {
+        name.removeprefix(TUNED_COLUMN): value for name, value in row.items() if name.startswith(TUNED_COLUMN)
+    }
     return {name: value for name, value in values.items() if not math.isnan(value)}
 
 

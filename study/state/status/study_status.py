@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.answers.cost import STARTS, run_time
+from analysis.answers.cost import run_time
 from budgets.book.book import Book
 from budgets.planning.price import Range
 from budgets.planning.tuned.tuning import tuning_reserves
 from budgets.quantity import format_flops
-from runners.results import read_json_lines, read_table
+from runners.results import STARTS, read_json_lines, read_table
 from study.state.design import answer_lines, not_chosen
 from study.state.planning.pool_versions import ranked_anew
 from study.state.planning.tuning_table import read_winners

@@ -8,11 +8,11 @@ from analysis.answers.envelope import Envelope, envelopes
 from analysis.answers.quality_trade import quality_trades
 from analysis.cells.bootstrap import CellDraws, cell_draws
 from analysis.cells.pareto import undominated
+from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import tidy
 from analysis.labels import quality_fraction
 from analysis.laws.holdout import holdout
 from analysis.laws.laws import laws
-from analysis.report.study_frames import StudyFrames
 from tests.analysis.synthetic import QUALITIES, trial_row
 
 LEVELS = tuple(np.geomspace(2e11, 2e13, 5))

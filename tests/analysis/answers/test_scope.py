@@ -9,8 +9,8 @@ import pytest
 from analysis.answers.best.frontier import frontier
 from analysis.answers.scope import with_scope
 from analysis.cells.bootstrap import CellDraws, cell_draws
+from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import tidy
-from analysis.report.study_frames import StudyFrames
 from tests.analysis.synthetic import trial_row
 
 PAIRS = dict.fromkeys([("ConvNeXt", "clip"), ("ViT-S", "clip"), ("ViT-S", "flip-50")], inf)

@@ -6,10 +6,10 @@ import pytest
 
 from analysis.cells.bootstrap import cell_draws, stream
 from analysis.cells.intervals import interval
+from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import tidy
 from analysis.laws.forms import FLOOR
 from analysis.laws.laws import laws
-from analysis.report.study_frames import StudyFrames
 from tests.analysis.synthetic import LEVELS, study, trial_row, true_error
 
 CENTRE = (3276, "top40", "ViT-X", "clip")

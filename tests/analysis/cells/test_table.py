@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import CELL, levels, tidy
-from analysis.report.study_frames import StudyFrames
 
 
 def test_error_is_one_minus_the_declared_metric(frames: StudyFrames) -> None:

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from analysis.answers.cost import by_level
+from analysis.cells.study_frames import StudyFrames
 from analysis.charts.course_figures import design_course, plan_grid, schedule
 from analysis.charts.figure_data import FigureData
 from analysis.charts.run_figures import ledger_bars
 from analysis.drawing.draw import draw
-from analysis.report.study_frames import StudyFrames
 
 
 def drawn(data: object) -> FigureData:

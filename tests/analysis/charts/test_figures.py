@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.cells.study_frames import StudyFrames
 from analysis.charts.figure_data import FRONTIER, MARKS, FigureData, Missing, mark_frame
 from analysis.drawing.dodge import dodged
 from analysis.drawing.draw import draw
@@ -18,7 +19,6 @@ from analysis.drawing.save_all import helpers, save_all
 from analysis.drawing.style import COLUMN_IN, looks
 from analysis.report.analyse import Analysis, analyse
 from analysis.report.report import report_figures
-from analysis.report.study_frames import StudyFrames
 from tests.analysis.synthetic import study, trial_row
 
 pytestmark = pytest.mark.slow

@@ -7,6 +7,7 @@ import pytest
 from analysis.answers.crossover import crossovers
 from analysis.answers.equivalence import equivalences
 from analysis.cells.bootstrap import CellDraws, cell_draws
+from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import tidy
 from analysis.charts.bar_figures import quality_bars, strategy_bars
 from analysis.charts.figure_data import FigureData
@@ -16,7 +17,6 @@ from analysis.charts.worth_figures import equivalence, shift
 from analysis.drawing.draw import draw
 from analysis.laws.laws import laws
 from analysis.laws.measure import measure
-from analysis.report.study_frames import StudyFrames
 from analysis.report.tables.law_tables import fits
 from tests.analysis.synthetic import study
 

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.charts.tuning_figures import Tuned, figures
+from analysis.cells.study_frames import Tuned
+from analysis.charts.tuning_figures import figures
 from analysis.report.tables.tuning_tables import tuning, tuning_tables
 from tests.analysis.synthetic import trial_row
 

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import records
 from analysis.claims.claim_frame import COLUMNS, from_figures, from_study
 from analysis.claims.findings import CLAIMS, Finding, findings, judge
-from analysis.report.study_frames import StudyFrames
 from tests.analysis.synthetic import trial_row
 
 FOLDER = Path("results/paper")

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from analysis.report.study_frames import StudyFrames
+from analysis.cells.study_frames import StudyFrames
 from tests.analysis.report.report_writer import HOSTILE, MARKED_UP, Written, write
 
 

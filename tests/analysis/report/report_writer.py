@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from analysis.cells.study_frames import StudyFrames
 from analysis.report.report import write_report
-from analysis.report.study_frames import StudyFrames
 
 HOSTILE = "<script>alert('caption')</script>"
 MARKED_UP = "ViT-<b>M</b>"

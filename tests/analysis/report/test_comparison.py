@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.cells.study_frames import StudyFrames
 from analysis.report.analyse import Analysis, analyse
 from analysis.report.comparison import compare, write_comparison
-from analysis.report.study_frames import StudyFrames
 from tests.analysis.synthetic import trial_row
 
 METRIC = "held-out/top1"

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 
 from analysis.answers.cost import totals
+from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import CONFIGURATION
 from analysis.report.analyse import Analysis, analyse
-from analysis.report.study_frames import StudyFrames
 from analysis.report.tables.latex import latex
 from analysis.report.tables.tables import Table
 from tests.analysis.report.report_writer import HOSTILE, Written, write

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData
 from analysis.labels import count_text
@@ -13,7 +14,6 @@ from analysis.report.analyse import Analysis, analyse
 from analysis.report.first_screen import answer
 from analysis.report.page import open_questions, render
 from analysis.report.report import report_figures, report_tables, summary_lines
-from analysis.report.study_frames import StudyFrames
 
 pytestmark = pytest.mark.slow
 

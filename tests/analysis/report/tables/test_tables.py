@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from analysis.answers.cost import by_level, run_time, totals, trial_hours
+from analysis.cells.study_frames import StudyFrames
 from analysis.error_unit import PERCENT
 from analysis.laws.forms import FORMS, Curves, Form
 from analysis.laws.law_fit import LawFit
-from analysis.report.study_frames import StudyFrames
 from analysis.report.tables.latex import latex
 from analysis.report.tables.law_tables import law_text
 from analysis.report.tables.table_files import markdown, save

@@ -1,13 +1,91 @@
 """The frames of a study, as its analysis and report take them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
+from typing import Any
 
 import pandas as pd
 
 from analysis.cells.missing import as_planned
 from analysis.cells.table import Trials, tidy
-from analysis.charts.tuning_figures import Tuned
+
+TUNED_COLUMN = "tuned_"
+"""Beginning of the columns that hold the tuned fields of a trial."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tuned:
+    """A study's tuning.
+
+    Attributes:
+        tried: One row per trial that ended, in the results schema, with a column ``tuned_<field>`` for each
+            tuned field.
+        metric: Metric that selects the winners; higher is better.
+        winners: Winners so far: ``architecture``, ``strategy``, ``values`` (field → value), ``score``,
+            ``runner_up`` (values), ``runner_up_score`` (None if it diverged), ``tie``, ``widened`` and
+            ``at_edge`` (fields); at several levels also ``cell``.
+        carried: Lines that carry learning rates on: ``strategy``, ``along``, ``exponent``, ``low``, ``high``
+            and ``rates`` (``architecture``, ``level_flops``, ``lr_peak``, ``low``, ``high``, ``tuned``).
+        checks: Tuned rates beside their neighbours at a larger level: ``cell``, ``winner`` (None if training
+            diverged at each), ``lr_peak``, ``score`` (None if it diverged) and ``moved``.
+        check_flops: Training FLOPs that were set aside for the check.
+        check_paid: Training FLOPs that the check has cost.
+        left_out: Sentences about rates that are not checked.
+    """
+
+    tried: pd.DataFrame
+    metric: str
+    winners: Sequence[Mapping[str, Any]]
+    carried: Sequence[Mapping[str, Any]] = ()
+    checks: Sequence[Mapping[str, Any]] = ()
+    check_flops: int = 0
+    check_paid: int = 0
+    left_out: Sequence[str] = ()
+
+    @property
+    def one_seed(self) -> bool:
+        """True if each combination of values was tried with one seed."""
+        return len(self.tried["seed"].unique()) <= 1
+
+    @property
+    def noise(self) -> str:
+        """The noise that a verdict accounts for, in words."""
+        if self.one_seed:
+            return "the noise of counting (that between seeds was not measured)"
+        return "the noise of seeds and counting"
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Tuned fields."""
+        return tuple(
+            str(name).removeprefix(TUNED_COLUMN)
+            for name in self.tried.columns
+            if str(name).startswith(TUNED_COLUMN)
+        )
+
+    @property
+    def rates(self) -> dict[tuple[str, str], float]:
+        """Architecture and strategy with a tuned or carried peak learning rate → level at which it fails.
+
+        That is the level at which the check found another rate to be better; infinite if it found none.
+        """
+        pairs = [
+            (str(won["architecture"]), str(won["strategy"]))
+            for won in self.winners
+            if "lr_peak" in won["values"]
+        ]
+        pairs += [
+            (str(each["architecture"]), str(line["strategy"]))
+            for line in self.carried
+            for each in line["rates"]
+        ]
+        moved = {
+            (check["cell"]["architecture"], check["cell"]["strategy"]): float(check["cell"]["level_flops"])
+            for check in self.checks
+            if check["moved"]
+        }
+        return {pair: moved.get(pair, inf) for pair in pairs}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
