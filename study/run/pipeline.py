@@ -131,7 +131,7 @@ class Run(Execution):
         if decision.stop:
             self.progress.say(f"no further trial is chosen: {decision.stop}")
         trials = [self._chooser.trials[pick.trial] for pick in decision.picks]
-        self.site.with_storage(self.progress.add, trials)
+        self.progress.add(trials)
         return trials
 
     def backend(self) -> Backend:

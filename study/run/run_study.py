@@ -1,11 +1,18 @@
 """Runs a study: its tuning, then its grid. Only one run of a study is active at a time."""
 
+import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Self, cast
 
 from budgets.declaration.declaration import require_runnable
+from budgets.names import printable
 from budgets.planning.plan import Plan
 from runners.host.files import wait_until_free
 from runners.scheduling.ray_backend.address import cluster_address
@@ -29,6 +36,46 @@ from study.state.study import Study
 _DYING_S = 30.0  # time for a killed driver's workers to notice and exit
 
 
+class GuardedView:
+    """Passes a run's calls to its view; an error of the view is said once and logged, and the run goes on.
+
+    All calls go through here, also those of code that was given only ``say``. After an error the view is
+    called again, because its next call may work: a number that cannot be drawn now may be gone by then.
+
+    Args:
+        view: The view, a context manager.
+        log: The file to which the tracebacks are added.
+    """
+
+    def __init__(self, view: Progress, log: Path) -> None:
+        self._view, self._log = view, log
+        self._said: set[tuple[str, type[Exception]]] = set()
+
+    def __getattr__(self, method: str) -> Callable[..., None]:
+        return partial(self._call, method)
+
+    def __enter__(self) -> Self:
+        self._call("__enter__")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._call("__exit__", *error)
+
+    def _call(self, method: str, *args: object, **kwargs: object) -> None:
+        try:
+            getattr(self._view, method)(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is not worth the trials of a run
+            if (method, type(error)) in self._said:
+                return
+            self._said.add((method, type(error)))
+            # Without the view, and without an error of its own: a full disk or a closed stderr.
+            with suppress(OSError), self._log.open("a", encoding="utf-8") as log:
+                log.write(f"{datetime.now(tz=UTC).isoformat(timespec='seconds')} {traceback.format_exc()}\n")
+            with suppress(OSError):
+                what = f"{type(error).__name__}: {error}".partition("\n")[0]
+                sys.stderr.write(printable(f"the view failed, the run goes on: {what} ({self._log})") + "\n")
+
+
 def run_study(  # noqa: PLR0913 - the options of a command
     study: Study,
     plan: Plan,
@@ -46,7 +93,7 @@ def run_study(  # noqa: PLR0913 - the options of a command
     Args:
         study: The study.
         plan: The study's plan.
-        progress: The view that shows progress.
+        progress: The view that shows progress; entered and left here.
         address: The option ``--address``, or None.
         local: True to run without Ray.
         only: The trials to run, by id or by words of their cells; empty for all.
@@ -58,6 +105,7 @@ def run_study(  # noqa: PLR0913 - the options of a command
         PaidBeforeError: Trials would be paid again without ``pay_again``.
         ValueError: The study can't be run, or another run of it is active.
     """
+    progress = cast("Progress", GuardedView(progress, study.folder / "view-errors.txt"))
     _check(study, plan, progress, only=only)
     if not repair:
         require_room(study, plan)
@@ -65,6 +113,7 @@ def run_study(  # noqa: PLR0913 - the options of a command
     # The order matters: take the lock before anything is written; build the pool before nodes read it;
     # let the workers of a dead driver exit before their trials' files are read and booked.
     with ExitStack() as until_the_end:
+        until_the_end.enter_context(progress)
         until_the_end.enter_context(study.storage.claim(progress.say))
         site = until_the_end.enter_context(
             Site(study, progress, address=address, local=local, pay_again=pay_again)

@@ -21,7 +21,7 @@ from study.show.view import can_update, has_bars, level_table, live_lines, range
 from study.state.planning.plan_study import planned_row
 from study.state.status.forecast import Speed, speed_of, time_left
 from study.state.status.running import Level, count_levels, running_trials
-from study.state.trial_states import TrialState, trial_states
+from study.state.trial_states import Stage, TrialState, trial_states
 
 _TICK_S = 0.5
 _FAILURES_SHOWN = 3
@@ -88,7 +88,8 @@ class Progress:
         """Show further trials: an adaptive design has chosen them."""
         self._trials |= {trial.trial_id: trial for trial in trials}
         self._rows |= {trial.trial_id: planned_row(trial) for trial in trials}
-        self._states |= trial_states(self._folder, [trial.trial_id for trial in trials], running=())
+        self._states |= {trial.trial_id: TrialState(stage=Stage.WAITING) for trial in trials}
+        self._look([trial.trial_id for trial in trials])
 
     def count(self, trial: Trial, outcome: Outcome, *, spent_flops: int) -> None:
         """Count a finished trial in the live view."""

@@ -80,18 +80,17 @@ def run(options: Namespace) -> int:
     console = open_console()
 
     def execute(*, pay_again: bool) -> "RunSummary":
-        with Progress(study.declaration.metric, console, quiet=options.quiet) as progress:
-            return run_study(
-                study,
-                plan,
-                progress,
-                address=options.address,
-                local=local,
-                only=only,
-                retry_failed=retry_failed,
-                pay_again=pay_again,
-                repair=options.repair,
-            )
+        return run_study(
+            study,
+            plan,
+            Progress(study.declaration.metric, console, quiet=options.quiet),
+            address=options.address,
+            local=local,
+            only=only,
+            retry_failed=retry_failed,
+            pay_again=pay_again,
+            repair=options.repair,
+        )
 
     try:
         result = execute(pay_again=options.pay_again)

@@ -42,7 +42,8 @@ def time_left(
         rows: Trial id → its row of `runners.results.PLAN_COLUMNS`.
         states: The trials' states; those that wait or run are ahead.
         running: Progress of the running trials.
-        measured: Speeds of trials, from `speed_of`.
+        measured: Speeds of trials, from `speed_of`; that of a trial that resumed at its last step is 0 and
+            tells nothing.
         slots: Number of trials that run at once.
 
     Returns:
@@ -52,7 +53,8 @@ def time_left(
     """
     speeds = defaultdict[tuple[str, str], list[float]](list)
     for kind, speed in measured:
-        speeds[kind].append(speed)
+        if speed > 0:
+            speeds[kind].append(speed)
     ranges = {
         kind: (min(found), max(found), 1.0 if len(found) >= _FEW else _SPREAD_OF_FEW)
         for kind, found in speeds.items()
