@@ -32,7 +32,7 @@ from benchmarks.measured import at_least, verdict
 from budgets.hardware.machine_cache import CACHE
 from runners.evaluate import clip_score
 from runners.host.workers import Report
-from study.show.work_progress import WorkProgress
+from study.show.view import WorkProgress
 from tests.study.commands.pools.pools_on_two_nodes import content, killing, run, work_in, write_model
 
 FASTER = 1.4

@@ -23,10 +23,23 @@ from typing import NoReturn
 
 from budgets.names import printable, without_password
 from runners.scheduling.backend import ClusterLostError
-from study.commands import completion, evaluate, export, import_table, new, plan, recommend, report
+from study.commands import (
+    calibrate,
+    check,
+    completion,
+    evaluate,
+    export,
+    import_table,
+    new,
+    plan,
+    recommend,
+    report,
+    run,
+    status,
+    stop,
+)
 from study.commands.command import Command, add_commands, help_with
 from study.commands.pools import data, pool_build, pool_score
-from study.commands.runs import calibrate, check, run, status, stop
 
 COMMANDS: tuple[Command, ...] = (
     new, plan, check, calibrate, run, stop, status, report, recommend, export, import_table,

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from budgets.names import printable
-from study.declare.shipped import shipped_studies
+from study.declare import shipped_studies
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from study.state.imports.imported import Imported
-    from study.state.study import Study
+    from study.state.study import Imported, Study
 
 
 class Command(Protocol):
@@ -216,8 +215,7 @@ def declared_study(options: Namespace) -> "Study":
         ValueError: There is no such study, its declaration is wrong, or it was imported.
     """
     from study.declare.load import find_declaration, load_declaration
-    from study.state.imports.imported import find_imported, imported_names
-    from study.state.study import find_study
+    from study.state.study import find_imported, find_study, imported_names
 
     results = Path(options.results or "results")
     if (imported := find_imported(options.study, results)) is not None:
@@ -259,7 +257,7 @@ def finished_study(options: Namespace) -> "Study | Imported | None":
     Raises:
         ValueError: As `declared_study`.
     """
-    from study.state.imports.imported import find_imported
+    from study.state.study import find_imported
 
     if options.study is None:
         return None
@@ -269,7 +267,7 @@ def finished_study(options: Namespace) -> "Study | Imported | None":
 
 def open_console() -> "Console":
     """Return the console; a pipe, which has no width, gets 160 columns for whole tables."""
-    from study.show.console import PlainConsole
+    from study.show.view import PlainConsole
 
     console = PlainConsole()
     return console if console.is_terminal else PlainConsole(width=160)

@@ -4,7 +4,7 @@ import argparse
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 
-from study.declare.shipped import shipped_studies
+from study.declare import shipped_studies
 
 NAME = "completion"
 HELP = "print a bash script that completes this command"

@@ -20,8 +20,7 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Export a finished trial's model, and print how to load it."""
     from study.run.export_trial import export_trial
-    from study.state.cell_selection import select_trials
-    from study.state.planning.plan_study import plan_study
+    from study.state.plan_study import plan_study, select_trials
 
     study, target = refreshed_study(options), options.folder
     found = select_trials(plan_study(study), [options.trial])

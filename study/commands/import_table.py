@@ -30,7 +30,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Write the study's folder and print the counts of imported and dropped rows."""
-    from study.state.imports.import_study import import_study
+    from study.state.import_study import import_study
 
     results = Path(options.results or "results")
     show_all(import_study(options.table, options.map, name=options.name, results=results))

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from study.commands.command import show, writing
-from study.declare.shipped import TEMPLATE, shipped_studies
+from study.declare import TEMPLATE, shipped_studies
 
 NAME = "new"
 HELP = "write a commented declaration to start from"

@@ -46,8 +46,7 @@ def run(options: Namespace) -> int:
     """Print the plan, or write it to a file and print the file's name."""
     from runners.host.files import new_file
     from study.show.plan_export import plan_parquet
-    from study.state.planning.plan_study import plan_study
-    from study.state.planning.speeds import device_throughput
+    from study.state.plan_study import device_throughput, plan_study
 
     study, output = declared_study(options), options.output
     if options.format == "parquet" and output is None:
@@ -78,8 +77,7 @@ def _lines(study: "Study", plan: "Plan", *, form: str, cell: str | None) -> Iter
     from study.show.explain import explain_lines
     from study.show.plan_export import plan_csv, plan_json
     from study.show.plan_view import plan_lines
-    from study.state.planning.plan_study import study_grid
-    from study.state.planning.speeds import device_throughput, measured_throughput
+    from study.state.plan_study import device_throughput, measured_throughput, study_grid
 
     own = device_throughput(study)
     if cell is not None:

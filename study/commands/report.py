@@ -49,8 +49,8 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Write the pages and print the findings."""
     from study.show.study_report import report_paper, report_study, watch_study
-    from study.show.work_progress import WorkProgress
-    from study.state.imports.imported import Imported
+    from study.show.view import WorkProgress
+    from study.state.study import Imported
 
     target = None if options.target is None else amount(options, "target", parse_flops)
     if options.others:

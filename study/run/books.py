@@ -20,9 +20,9 @@ from runners.trials.records.trial_files import (
     milestone,
     write_failure,
 )
+from study.run.agenda import TRUNK_ENDED, Agenda, paid_again
 from study.run.site import Site
 from study.show.progress import Progress
-from study.state.agenda import TRUNK_ENDED, Agenda, paid_again
 from study.state.bookkeeping import Bookkeeper, add_event, paid_by, passed
 from study.state.study import Study
 

@@ -26,9 +26,8 @@ from study.run.books import Books
 from study.run.site import Site
 from study.show.progress import Progress
 from study.state.bookkeeping import passed
-from study.state.jobs import needs, trial_job
-from study.state.planning.speeds import measured_throughput
-from study.state.study import Study
+from study.state.plan_study import measured_throughput
+from study.state.study import Study, needs, trial_job
 
 _WAIT_S = 0.5
 _LEAVE_S = 120.0  # time in which trials may leave before an error ends the run

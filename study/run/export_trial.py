@@ -12,8 +12,7 @@ from runners.models.load_model import weight_names
 from runners.trials.records.trial_files import read_outcome
 from study.declare.load import load_declaration
 from study.run.pools.ensure_pools import ensure_pools
-from study.state.cell_selection import select_trials
-from study.state.planning.plan_study import plan_study
+from study.state.plan_study import plan_study, select_trials
 from study.state.study import Study, find_study
 
 

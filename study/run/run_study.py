@@ -17,21 +17,17 @@ from budgets.planning.plan import Plan
 from runners.host.files import wait_until_free
 from runners.scheduling.ray_backend.address import cluster_address
 from runners.trials.records.loggers import Loggers
-from study.run.choosing import next_of_design
+from study.run.agenda import agenda, agenda_lines, require_room, tuning_agenda
 from study.run.execution import RunSummary
-from study.run.pipeline import Run
+from study.run.pipeline import Run, next_of_design
 from study.run.pools.ensure_pools import ensure_pools
 from study.run.run_tuning import tune_study, write_tuning
 from study.run.site import Site
 from study.show.progress import Progress
-from study.state.agenda import agenda, agenda_lines, tuning_agenda
-from study.state.cell_selection import select_trials
-from study.state.jobs import trial_job
-from study.state.planning.plan_study import plan_study
-from study.state.planning.pool_versions import keep_pool_versions
+from study.state.plan_study import plan_study, select_trials
 from study.state.repair import repair_ledger, require_booked, trial_folders
-from study.state.room import require_room
-from study.state.study import Study
+from study.state.study import Study, trial_job
+from study.state.study_facts import keep_pool_versions
 
 _DYING_S = 30.0  # time for a killed driver's workers to notice and exit
 

@@ -15,13 +15,13 @@ from runners.results import write_table
 from runners.scheduling.backend import Backend
 from runners.trials.records.trial_files import Outcome
 from study.declare.dump import dump_declaration
+from study.run.agenda import Agenda, tuning_agenda
 from study.run.execution import Execution, RunSummary
 from study.run.site import Site
 from study.show.progress import Progress
-from study.state.agenda import Agenda, tuning_agenda
-from study.state.planning.plan_study import plan_study, planned_frame
-from study.state.planning.tuning_table import with_values, write_tried, write_winners
+from study.state.plan_study import plan_study, planned_frame
 from study.state.study import Study
+from study.state.tuning_table import with_values, write_tried, write_winners
 
 
 def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retry_failed: bool) -> RunSummary:

@@ -15,7 +15,7 @@ from budgets.planning.price import Speeds, device_hours, is_measured, kept_over,
 from budgets.quality import MIXTURE
 from budgets.quantity import format_flops, plural
 from study.show.plan_view import figure_range, share_range
-from study.state.cell_selection import cell_words, meant
+from study.state.plan_study import cell_words, meant
 
 _MOST_SHOWN = 12
 

@@ -15,8 +15,7 @@ from analysis.report.report import report_figures, report_tables
 from budgets.names import unknown
 from study.declare.load import find_declaration, load_declaration
 from study.show.study_report import study_frames
-from study.state.imports.imported import Imported, find_imported, imported_names
-from study.state.study import Study, find_study
+from study.state.study import Imported, Study, find_imported, find_study, imported_names
 
 
 class OpenedStudy:

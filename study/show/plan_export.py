@@ -22,8 +22,8 @@ from budgets.planning.tuned.tuning_plan import TuningPlan
 from budgets.quantity import finite
 from runners.results import LEFT_OUT_COLUMNS, PLAN_COLUMNS, left_out_row, plan_row, to_frame, write_table
 from study.show.plan_view import plan_axes
-from study.state.planning.counted_models import counted_models
-from study.state.planning.tuning_table import tuning_facts
+from study.state.study_facts import counted_models
+from study.state.tuning_table import tuning_facts
 
 _ON_A_CLUSTER = {
     "device_hours_low": "float64",

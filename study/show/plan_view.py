@@ -1,7 +1,7 @@
 """A plan as text for a terminal."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from budgets.declaration.declaration import Declaration
@@ -11,8 +11,7 @@ from budgets.planning.price import Price, Range, Speeds, device_hours, price, ut
 from budgets.planning.tuned.tuning_plan import TuningPlan
 from budgets.planning.tuned.wording import carried_words, check_words, words
 from budgets.quantity import between, between_seconds, format_count, format_flops, format_seconds, plural
-from study.show.text_table import text_table
-from study.state.planning.counted_models import counted_models
+from study.state.study_facts import counted_models
 
 _TEXT_COLUMNS = ("architecture", "strategy", "quality", "seeds", "GPUs", "chosen for")
 _MOST_CELLS = 100
@@ -308,3 +307,22 @@ def _epochs(epochs: float) -> str:
 def _span(values: Sequence[Number], write: Callable[[Number], str]) -> str:
     low, high = write(min(values)), write(max(values))
     return low if low == high else f"{low} … {high}"
+
+
+def text_table(rows: Sequence[Mapping[str, str]], *, left_aligned: Collection[str] = ()) -> Iterator[str]:
+    """Yield a heading and one line per row, with two spaces between columns.
+
+    Args:
+        rows: Rows with the same columns.
+        left_aligned: Columns to align left; the others are aligned right.
+    """
+    if not rows:
+        return
+    lines = [dict(zip(rows[0], rows[0], strict=True)), *rows]
+    widths = {name: max(len(line[name]) for line in lines) for name in rows[0]}
+    for line in lines:
+        cells = [
+            line[name].ljust(width) if name in left_aligned else line[name].rjust(width)
+            for name, width in widths.items()
+        ]
+        yield "  ".join(cells).rstrip()

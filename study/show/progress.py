@@ -18,9 +18,8 @@ from budgets.quantity import format_count, format_flops, plural
 from runners.trials.records.trial_files import Outcome
 from study.show.plan_view import trials_words
 from study.show.view import can_update, has_bars, level_table, live_lines, range_words, running_lines
-from study.state.planning.plan_study import planned_row
-from study.state.status.forecast import Speed, speed_of, time_left
-from study.state.status.running import Level, count_levels, running_trials
+from study.state.plan_study import planned_row
+from study.state.running import Level, Speed, count_levels, running_trials, speed_of, time_left
 from study.state.trial_states import Stage, TrialState, trial_states
 
 _TICK_S = 0.5

@@ -12,8 +12,8 @@ from rich.text import Text
 from budgets.cost.flops import CONVENTION
 from budgets.quantity import format_flops, plural
 from study.show.view import can_update, has_bars, level_table, live_lines, range_words, running_lines
-from study.state.status.study_status import StudyStatus, read_status
 from study.state.study import Study
+from study.state.study_status import StudyStatus, read_status
 
 _LOOK_S = 2.0
 
@@ -48,7 +48,7 @@ def _next_status(study: Study) -> StudyStatus:
 
 
 def status_json(study: Study) -> str:
-    """Return the status of a study as JSON, with the fields of `study.state.status.study_status.StudyStatus`.
+    """Return the status of a study as JSON, with the fields of `study.state.study_status.StudyStatus`.
 
     Raises:
         ValueError: The study has not been run.

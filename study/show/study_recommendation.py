@@ -17,8 +17,7 @@ from analysis.laws.laws import laws
 from runners.results import read_json_lines, read_table
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
 from study.state.design import not_chosen
-from study.state.imports.imported import Imported
-from study.state.study import Study
+from study.state.study import Imported, Study
 
 
 def recommend_from(  # noqa: PLR0913 - the options of a command

@@ -37,12 +37,11 @@ from runners.trials.records.trial_files import MIDWAY
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
 from study.state.design import not_chosen
 from study.state.environment import own_version
-from study.state.imports.imported import RECORD, Imported
-from study.state.planning.counted_models import counted_models
-from study.state.planning.tuning_table import read_winners
 from study.state.repair import unbooked
-from study.state.status.begun import NOT_ADDED, begun
-from study.state.study import Study
+from study.state.study import RECORD, Imported, Study
+from study.state.study_facts import counted_models
+from study.state.trial_states import NOT_ADDED, begun
+from study.state.tuning_table import read_winners
 from study.storage.lock import running as running_now
 
 RELOAD_S = 30

@@ -1,19 +1,26 @@
-"""Building blocks of the views: a table of levels with bars, lines of running trials, sparklines."""
+"""Parts of what a terminal shows: the console, the table of levels, running trials, and bars of long work."""
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import IO, Protocol
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress_bar import ProgressBar
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from budgets.names import printable
 from budgets.planning.price import Range
 from budgets.quantity import between_seconds, format_count, format_flops, format_seconds
-from study.state.status.running import Level, Running
+from study.state.running import Level, Running
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _BAR = 24
 _LEAST_WIDTH = 70  # of a terminal, for bars beside the numbers
+_LINE_S = 60.0
 
 
 def sparkline(values: Sequence[float]) -> str:
@@ -85,3 +92,79 @@ def live_lines(running: Iterable[str], others: Iterable[str]) -> Iterator[Text]:
 def range_words(left: Range) -> str:
     """Return a forecast in seconds as words."""
     return between_seconds(left.low, left.high)
+
+
+class PlainConsole(Console):
+    """Console that passes on only rich's own escape codes; those in names and messages are written out.
+
+    Brackets and colons in them are no markup.
+    """
+
+    def __init__(
+        self, *, file: IO[str] | None = None, force_terminal: bool | None = None, width: int | None = None
+    ) -> None:
+        super().__init__(
+            file=file, force_terminal=force_terminal, width=width,
+            markup=False, emoji=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """Yield the pieces of a renderable."""
+        for piece in super().render(renderable, options):
+            yield piece if piece.control else Segment(printable(piece.text), piece.style)
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error, as for any other stream; rich would exit."""
+        raise BrokenPipeError
+
+
+class Bars(Protocol):
+    """Draws the progress of a kind of work: finished steps, all steps, pairs of the last step."""
+
+    def __call__(self, what: str, done: int, of: int, pairs: int = 0) -> None:
+        """Draw the bar of the work."""
+
+
+@dataclass(kw_only=True, slots=True)
+class _Task:
+    """A task since its first report, which may already count parts of an earlier run."""
+
+    shown: TaskID
+    before: int
+    pairs: int = 0
+    began: float = field(default_factory=time.monotonic)
+    printed_at: float = field(default_factory=time.monotonic)
+
+
+class WorkProgress:
+    """Context manager whose value is called to report progress."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[speed]}"))
+        self._console = console
+        self._progress = Progress(
+            *columns, TimeRemainingColumn(), console=console, disable=not can_update(console)
+        )
+        self._tasks: dict[str, _Task] = {}
+
+    def __enter__(self) -> Bars:
+        self._progress.start()
+        return self._report
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def _report(self, what: str, done: int, of: int, pairs: int = 0) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = _Task(shown=self._progress.add_task(what, total=of, speed=""), before=done)
+        task, now = self._tasks[what], time.monotonic()
+        task.pairs += pairs
+        took = now - task.began
+        speed = f"{task.pairs / took:,.0f} pairs/s" if took and task.pairs else ""
+        self._progress.update(task.shown, completed=done, speed=speed)
+        if can_update(self._console) or now - task.printed_at < _LINE_S:
+            return
+        task.printed_at = now
+        new = done - task.before
+        left = f", {format_seconds((of - done) * took / new)} left" if new > 0 else ""
+        self._console.print(f"{what}: {done:,} of {of:,} parts, {speed or 'none new'}{left}")

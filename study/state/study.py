@@ -1,23 +1,35 @@
-"""A declared study with its folders and storage."""
+"""A study with its folders and storage: a declared one with the jobs of its trials, or an imported one."""
 
+import json
 import shlex
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from budgets.book.book import Book
 from budgets.book.ledger import read_entries
 from budgets.declaration.data_sections import FolderPool
 from budgets.declaration.declaration import Declaration
+from budgets.planning.levels.trunks import before
+from budgets.planning.planned_trial import Trial
 from runners.data.places.copies import copy_name, is_url
 from runners.host.storage import cache_folder
-from study.declare.shipped import DECLARATIONS
+from runners.scheduling.nodes import Amounts
+from runners.trials.trial_job import TrialJob
+from study.declare import DECLARATIONS
 from study.storage.bucket_storage import BucketStorage
 from study.storage.folder_storage import FolderStorage
 from study.storage.lock import running
 
 _LOOK_S = 2.0
+RECORD = "import.json"
+"""The file that marks the folder of an imported study; it holds the origin of its results."""
+
+_FACTS = {"metric": str, "title": str, "table": str, "sha256": str, "map": str, "rows": int}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,4 +168,80 @@ def find_study(
         if away
         else FolderStorage(folder),
         source=source,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Imported:
+    """An imported study.
+
+    Its folder has ``map.yaml``, ``results.parquet``, and ``dropped.parquet``: ``trial`` (such as ``row-7``)
+    and ``reason`` of each row of the table that was dropped.
+
+    Attributes:
+        name: The study's name.
+        folder: ``results/<name>``.
+        record: Origin of the results: ``metric``, ``title``, ``table`` (file name), ``sha256`` of the table,
+            ``map`` (file name), ``rows`` (number of rows in the table).
+    """
+
+    name: str
+    folder: Path
+    record: dict[str, Any]
+
+    @property
+    def metric(self) -> str:
+        """The metric of its results."""
+        return str(self.record["metric"])
+
+
+def find_imported(name: str, results: Path) -> Imported | None:
+    """Return the imported study of a name; None if there is none.
+
+    Raises:
+        ValueError: The study's record is damaged.
+    """
+    record = results / name / RECORD
+    if Path(name).name != name or not record.is_file():
+        return None
+    with suppress(ValueError, RecursionError):
+        facts = json.loads(record.read_text("utf-8"))
+        if isinstance(facts, dict) and all(type(facts.get(fact)) is kind for fact, kind in _FACTS.items()):
+            return Imported(name=name, folder=record.parent, record=facts)
+    raise ValueError(f"{record} is damaged; import the table again")
+
+
+def imported_names(results: Path) -> tuple[str, ...]:
+    """Return the names of all imported studies."""
+    return tuple(sorted(path.parent.name for path in results.glob(f"*/{RECORD}")))
+
+
+def needs(study: Study, trial: Trial) -> Amounts:
+    """Return the resources that a trial needs on each of its nodes."""
+    resources = trial.resources
+    shares = {"cpus": resources.cpus, "gpus": resources.gpus} | study.declaration.resources.custom
+    return {name: amount / resources.nodes for name, amount in shares.items()}
+
+
+def trial_job(study: Study, trial: Trial, trials: Mapping[str, Trial] = MappingProxyType({})) -> TrialJob:
+    """Return a trial's job: the paths of its data and its resources on one node.
+
+    ``trials`` are those whose milestones it may continue from, by id.
+    """
+    resources, declared = trial.resources, study.declaration.resources
+    return TrialJob(
+        trial=trial,
+        pools=tuple(study.pool_folders[each.name].resolve() for each in trial.components),
+        evaluation={name: path.resolve() for name, path in study.evaluation.items()},
+        probes=study.declaration.probes,
+        evaluate_at=study.declaration.evaluate_at,
+        folder=study.trial_folder(trial.trial_id).resolve(),
+        cpus=resources.cpus // resources.nodes,
+        gpus=resources.gpus // resources.nodes,
+        ranks=resources.ranks_per_node,
+        checkpoint_s=declared.checkpoint_s,
+        checkpoint_steps=declared.checkpoint_steps,
+        loader_bytes=declared.loader_memory,
+        damage_tolerance=study.declaration.limits.damage,
+        trunk=tuple(study.trial_folder(each.trial_id).resolve() for each in before(trial, trials)),
     )

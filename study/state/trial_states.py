@@ -17,7 +17,11 @@ import pandas as pd
 from runners.host.progress_file import read_progress
 from runners.results import STARTS, read_json_lines, read_table
 from runners.trials.records.trial_files import Outcome, kept_steps, read_failure, read_outcome
+from study.storage.lock import running
 from study.storage.lock import running as running_now
+
+NOT_ADDED = "the next `run` adds it to the results"
+"""Last words on a trial that has ended without a row in the results, as if the driver died."""
 
 
 class Stage(StrEnum):
@@ -59,7 +63,7 @@ class TrialState:
 
     @property
     def column(self) -> str:
-        """The field of `study.state.status.running.Level` that counts it."""
+        """The field of `study.state.running.Level` that counts it."""
         return _COLUMNS.get(self.stage, "waiting")
 
 
@@ -130,3 +134,35 @@ def table_states(path: Path, trials: Iterable[str]) -> dict[str, TrialState]:
         for row in table.to_dict("records")
     }
     return {trial: found.get(trial, TrialState(stage=Stage.WAITING)) for trial in trials}
+
+
+def begun(folder: Path, steps: Mapping[str, int]) -> dict[str, str]:
+    """Return the progress of trials in words, by trial id, without those that were never started.
+
+    Args:
+        folder: The study's folder.
+        steps: Id → number of steps, for each trial without a row.
+
+    Raises:
+        ValueError: A file of a trial is damaged.
+    """
+    now = running(folder) is not None
+    states = trial_states(folder, steps)
+    found = {trial: _words(state, steps[trial], under_way=now) for trial, state in states.items()}
+    return {trial: words for trial, words in found.items() if words}
+
+
+def _words(state: TrialState, steps: int, *, under_way: bool) -> str:
+    if state.stage in {Stage.WAITING, Stage.LEFT_OUT}:
+        return ""
+    if state.column == "done":  # results.parquet is written every few seconds
+        return f"finished; {NOT_ADDED}"
+    if state.stage is Stage.FAILED:
+        return f"failed: {state.reason}; {NOT_ADDED}"
+    if under_way:
+        progress = state.progress
+        seen = 0.0 if progress is None else progress["samples_seen"] / progress["samples_planned"]
+        return f"running; {max(seen, state.kept_steps / steps):.0%} of its samples seen"
+    if state.kept_steps:
+        return f"interrupted; continues from its checkpoint at {state.kept_steps / steps:.0%} of its samples"
+    return "interrupted before its first checkpoint; starts anew"

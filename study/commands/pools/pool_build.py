@@ -255,7 +255,7 @@ def _described(shared: "SharedFolder", options: Namespace, source: Path) -> "Bui
 
 def _build(shared: "SharedFolder", build: "Build") -> None:
     from runners.data.build.build_pool import build_pool
-    from study.show.work_progress import WorkProgress
+    from study.show.view import WorkProgress
 
     with WorkProgress(open_console()) as report:
         build_pool(shared.path, build, report)

@@ -60,7 +60,7 @@ def run(options: Namespace) -> int:
     from runners.data.places.shared_folder import SCORING, open_shared
     from runners.data.pool.pool import Pool
     from study.run.pools.pool_site import PoolSite
-    from study.show.work_progress import WorkProgress
+    from study.show.view import WorkProgress
     from study.storage.pool_writer import only_writer
 
     with continuing(options.pool), only_writer(options.pool, show), open_shared(options.pool) as shared:
@@ -116,7 +116,7 @@ def _scored_by_index(pool: "Pool", options: Namespace) -> "Pool | None":
 
 def _scored_by_pairs(pool: "Pool", options: Namespace, shared: "SharedFolder") -> "Pool":
     from study.run.pools.pool_site import PoolSite
-    from study.show.work_progress import WorkProgress
+    from study.show.view import WorkProgress
 
     kind, _, name = options.scorer.partition(":")
     if not name and not Path(options.scorer).is_dir():

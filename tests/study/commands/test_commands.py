@@ -16,7 +16,7 @@ import pytest
 
 from study import cli, commands
 from study.cli import main, make_parser
-from study.commands import pools, runs
+from study.commands import pools
 from study.commands.command import show
 from study.commands.pools import data
 from tests.root import ROOT
@@ -40,9 +40,9 @@ ALL = {parser.prog: parser for parser in parsers(make_parser())}
 def test_every_command_module_has_the_same_interface() -> None:
     found = {
         f"{package.__name__}.{each.name}"
-        for package in (commands, pools, runs)
+        for package in (commands, pools)
         for each in pkgutil.iter_modules(package.__path__)
-    } - {"study.commands.command", "study.commands.pools", "study.commands.runs"}
+    } - {"study.commands.command", "study.commands.pools"}
 
     listed = (*cli.COMMANDS, *data.COMMANDS)
 
@@ -140,11 +140,11 @@ def test_output_in_an_encoding_without_all_characters_writes_the_others_out(
 @pytest.mark.parametrize(
     ("command", "follows"),
     [
-        ("runs.run: run demo", "; finished work is kept, run the same command again to continue"),
+        ("run: run demo", "; finished work is kept, run the same command again to continue"),
         ("pools.pool_score: data score p --with =a", "; finished work is kept, run the same command again "),
         ("pools.pool_info: data info p", "\n"),
-        ("runs.check: check demo", "\n"),
-        ("runs.calibrate: calibrate demo", "\n"),
+        ("check: check demo", "\n"),
+        ("calibrate: calibrate demo", "\n"),
     ],
 )
 def test_an_interrupted_command_that_keeps_its_work_says_how_to_continue(

@@ -27,8 +27,8 @@ from runners.models.export_tokenizer import tokenizer_files
 from runners.models.model import build_model
 from runners.trials.trial import run_trial
 from study.declare.load import load_declaration
-from study.state.jobs import trial_job
-from study.state.planning.plan_study import plan_study
+from study.state.plan_study import plan_study
+from study.state.study import trial_job
 from tests.runners.data.indexed import column
 from tests.runners.data.whole_set import write_training_split
 from tests.study import shown

@@ -11,7 +11,7 @@ import pytest
 
 from runners.results import read_table
 from study.cli import main
-from study.declare.shipped import shipped_studies
+from study.declare import shipped_studies
 from tests.root import ROOT
 from tests.study import shown
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from study.cli import main
+from study.commands import status
 from study.commands.command import writing
-from study.commands.runs import status
 from study.declare.load import load_declaration
-from study.state.imports.imported import RECORD
+from study.state.study import RECORD
 
 
 @pytest.fixture

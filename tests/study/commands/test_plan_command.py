@@ -18,7 +18,7 @@ from budgets.declaration.declaration import require_runnable
 from budgets.planning.plan import Plan
 from study.cli import main
 from study.declare.load import find_declaration, load_declaration
-from study.state.planning.plan_study import plan_study, plan_tables
+from study.state.plan_study import plan_study, plan_tables
 from study.state.study import Study
 from tests.root import ROOT
 from tests.study import declared

@@ -13,9 +13,8 @@ from runners.embedded.embedded_pool import evaluation_set
 from runners.trials.trial import run_trial
 from study.declare.dump import dump_declaration
 from study.declare.load import load_declaration
-from study.state.jobs import trial_job
-from study.state.planning.plan_study import plan_study
-from study.state.study import Study
+from study.state.plan_study import plan_study
+from study.state.study import Study, trial_job
 from tests.runners.data.whole_set import write_training_split
 from tests.study.conftest import study_in, write_declaration
 

@@ -15,10 +15,9 @@ from study.cli import main
 from study.commands.command import show
 from study.declare.dump import dump_declaration
 from study.declare.load import load_declaration
-from study.show.console import PlainConsole
 from study.show.progress import Progress
-from study.show.view import level_table
-from study.state.status.running import Level
+from study.show.view import PlainConsole, level_table
+from study.state.running import Level
 from tests.study.declared import FULL, changed, problems, write
 
 

@@ -13,7 +13,7 @@ from budgets.declaration.keys import OneOf, Reader, keys
 from docs.build import reference as page
 from docs.build import source_map as house
 from study.declare.dump import plain
-from study.declare.walk import Walk
+from study.declare.load import Walk
 from study.declare.yaml_reader import read_root
 from tests.study.declared import DECLARATIONS
 

@@ -13,7 +13,7 @@ from runners.results import plan_row
 from study.declare.load import load_declaration
 from study.run.export_trial import export_trial
 from study.run.pools.ensure_pools import ensure_pools
-from study.state.planning.plan_study import plan_study
+from study.state.plan_study import plan_study
 from study.state.study import Study
 from tests import waiting
 from tests.study.conftest import study_in

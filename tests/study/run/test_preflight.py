@@ -16,8 +16,8 @@ from runners.scheduling.local_backend import LocalBackend
 from runners.trials.speed.throughput import Calibration, Throughput, read_calibration
 from study.cli import main
 from study.declare.load import load_declaration
-from study.run.measure.study_preflight import preflight, run_tasks
-from study.state.planning.plan_study import plan_study
+from study.run.study_preflight import preflight, run_tasks
+from study.state.plan_study import plan_study
 from study.state.study import find_study
 from tests.runners.host.bucket import Bucket
 from tests.study.conftest import study_in, write_declaration

@@ -15,7 +15,7 @@ from runners.results import read_json_lines, read_table
 from runners.trials.records.meter import read_meter
 from runners.trials.records.trial_files import milestone
 from study.declare.load import load_declaration
-from study.state.planning.plan_study import plan_study
+from study.state.plan_study import plan_study
 from tests.study.conftest import Run, study_in, write_declaration
 
 pytestmark = pytest.mark.slow

@@ -19,7 +19,7 @@ from runners.trials.records.meter import FlopCount, read_meter
 from study.cli import main
 from study.declare.load import load_declaration
 from study.state.bookkeeping import Bookkeeper
-from study.state.planning.plan_study import plan_study
+from study.state.plan_study import plan_study
 from study.state.repair import repair_ledger
 from study.state.study import find_study
 from tests.progress import progress

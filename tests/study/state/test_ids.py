@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from study.declare.load import load_declaration
-from study.state.planning.plan_study import plan_study
+from study.state.plan_study import plan_study
 from study.state.study import find_study
 from tests.root import ROOT
 

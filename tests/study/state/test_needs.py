@@ -5,9 +5,8 @@ from pathlib import Path
 
 from runners.embedded.scorer_cost import scorer
 from study.declare.load import load_declaration
-from study.state.jobs import needs, trial_job
-from study.state.planning.plan_study import plan_study
-from study.state.study import find_study
+from study.state.plan_study import plan_study
+from study.state.study import find_study, needs, trial_job
 
 RULED = """
 study: ruled

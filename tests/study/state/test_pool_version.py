@@ -15,9 +15,9 @@ from runners.data.reading.in_memory_set import InMemorySet
 from runners.trials.trial_job import TrialJob
 from runners.trials.trial_setup import load_subset
 from study.declare.load import load_declaration
-from study.state.planning.plan_study import plan_study
-from study.state.planning.pool_versions import POOL_VERSION, keep_pool_versions, pool_versions
+from study.state.plan_study import plan_study
 from study.state.study import Study, find_study
+from study.state.study_facts import POOL_VERSION, keep_pool_versions, pool_versions
 from tests.study.conftest import write_declaration
 
 pytestmark = pytest.mark.slow

@@ -13,10 +13,9 @@ from runners.host.files import write_json
 from runners.results import plan_row
 from runners.trials.records.meter import Meter
 from study.declare.load import load_declaration
-from study.state.agenda import agenda, agenda_lines, lost_checkpoints
+from study.run.agenda import agenda, agenda_lines, lost_checkpoints, require_room
 from study.state.bookkeeping import Bookkeeper
-from study.state.planning.plan_study import plan_study
-from study.state.room import require_room
+from study.state.plan_study import plan_study
 from study.state.study import Study
 from tests.study.conftest import Run, study_in, waiting_tuning, write_declaration
 

@@ -14,7 +14,7 @@ from runners.data.build import in_place
 from runners.data.build.rescore import set_score, use_score
 from runners.data.pool.pool import Pool, Scorer, tree_name
 from study.declare.load import load_declaration
-from study.state.planning.plan_study import plan_study
+from study.state.plan_study import plan_study
 from study.state.study import find_study
 from tests.runners.data.indexed import column
 from tests.study.conftest import Run, write_declaration

@@ -15,7 +15,7 @@ from runners.results import write_table
 from runners.trials.records.trial_files import write_failure
 from study.declare.load import load_declaration
 from study.show.progress import Progress
-from study.state.planning.plan_study import plan_study
+from study.state.plan_study import plan_study
 from study.state.study import find_study
 from study.state.trial_states import Stage, trial_states
 from study.storage.lock import only_run

@@ -20,9 +20,8 @@ from runners.trials.records.trial_files import forget_failure, read_failure, rea
 from runners.trials.trial import run_trial
 from runners.trials.trial_job import TrialJob
 from study.declare.load import load_declaration
-from study.state.jobs import trial_job
-from study.state.planning.plan_study import plan_study
-from study.state.study import Study, find_study
+from study.state.plan_study import plan_study
+from study.state.study import Study, find_study, trial_job
 from study.storage import lease
 from study.storage.bucket_storage import BucketStorage
 from study.storage.lock import running

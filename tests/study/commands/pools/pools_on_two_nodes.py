@@ -17,7 +17,7 @@ from ray.cluster_utils import Cluster
 
 from runners.host.workers import Report
 from study.cli import main as study
-from study.show.work_progress import WorkProgress
+from study.show.view import WorkProgress
 
 TARS, PAIRS = 6, 30
 MODEL = {

@@ -12,10 +12,9 @@ from runners.trials.speed.throughput import Throughput, read_calibration
 from runners.trials.trial_job import TrialJob
 from study.cli import main
 from study.declare.load import load_declaration
-from study.run.measure import calibration
-from study.run.measure.calibration import estimated_memory, require_named
-from study.state.planning.plan_study import plan_study
-from study.state.planning.speeds import device_throughput, measured_throughput
+from study.run import calibration
+from study.run.calibration import estimated_memory, require_named
+from study.state.plan_study import device_throughput, measured_throughput, plan_study
 from tests.runners.tiny import tiny_trial
 from tests.study.conftest import study_in, write_declaration
 

@@ -20,17 +20,16 @@ from runners.host.files import write_json
 from runners.results import write_table
 from runners.trials.records.trial_files import write_failure
 from study.declare.load import load_declaration
-from study.show.console import PlainConsole
 from study.show.progress import Progress
 from study.show.status_view import show_status, status_json
 from study.show.study_report import report_study
-from study.show.view import sparkline
+from study.show.view import PlainConsole, sparkline
 from study.state.bookkeeping import add_event
-from study.state.planning.plan_study import plan_study, plan_tables
-from study.state.planning.tuning_table import with_values
-from study.state.status.forecast import speed_of, time_left
+from study.state.plan_study import plan_study, plan_tables
+from study.state.running import speed_of, time_left
 from study.state.study import Study
 from study.state.trial_states import Stage, TrialState
+from study.state.tuning_table import with_values
 from study.storage.lock import only_run
 from tests.progress import progress
 from tests.study.conftest import study_in, write_declaration

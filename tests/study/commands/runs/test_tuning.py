@@ -17,7 +17,7 @@ from runners.trials.records.meter import Meter, read_meter
 from runners.trials.records.trial_files import write_failure
 from study.cli import main
 from study.declare.load import load_declaration
-from study.state.planning.plan_study import plan_study
+from study.state.plan_study import plan_study
 from study.state.study import Study
 from tests.holding import hold, let_go
 from tests.study.conftest import Run, start_study, study_in, write_declaration

@@ -14,7 +14,7 @@ from runners.trials.records.trial_files import Outcome
 from study.declare.load import load_declaration
 from study.run.run_study import run_study
 from study.show.progress import Progress
-from study.state.planning.plan_study import plan_study
+from study.state.plan_study import plan_study
 from study.state.study import Study, find_study
 from tests.study.conftest import write_declaration
 

@@ -16,6 +16,7 @@ from study.commands.command import (
 if TYPE_CHECKING:
     from study.run.execution import RunSummary
 
+
 NAME = "run"
 HELP = "run the trials on Ray; finished trials are never run again"
 EXAMPLES: tuple[str, ...] = (
@@ -67,7 +68,7 @@ def run(options: Namespace) -> int:
     from study.run.books import PaidBeforeError
     from study.run.run_study import run_study, would_run
     from study.show.progress import Progress, remaining_text
-    from study.state.planning.plan_study import plan_study
+    from study.state.plan_study import plan_study
 
     local = without_ray(options)
     if options.dry_run and (options.repair or options.pay_again):

@@ -23,11 +23,10 @@ from runners.trials.speed.measure_speed import calibrate
 from runners.trials.speed.throughput import Calibration, Throughput
 from runners.trials.trial_job import TrialJob
 from study.run.pools.ensure_pools import ensure_pools
-from study.show.text_table import text_table
+from study.show.plan_view import text_table
 from study.state.environment import environment
-from study.state.jobs import trial_job
-from study.state.planning.plan_study import plan_study
-from study.state.study import Study
+from study.state.plan_study import plan_study
+from study.state.study import Study, trial_job
 
 _START_S = 2.0  # start of a process: load the data, build the model, first steps
 

@@ -15,13 +15,21 @@ from budgets.planning.tuned.tuning import tuning_reserves
 from budgets.quantity import format_flops
 from runners.results import STARTS, read_json_lines, read_table
 from study.state.design import answer_lines, not_chosen
-from study.state.planning.pool_versions import ranked_anew
-from study.state.planning.tuning_table import read_winners
 from study.state.repair import unbooked
-from study.state.status.forecast import Speed, speed_of, time_left
-from study.state.status.running import Level, Running, count_levels, running_trials, words
+from study.state.running import (
+    Level,
+    Running,
+    Speed,
+    count_levels,
+    running_trials,
+    speed_of,
+    time_left,
+    words,
+)
 from study.state.study import Study
+from study.state.study_facts import ranked_anew
 from study.state.trial_states import Stage, TrialState, table_states, trial_states
+from study.state.tuning_table import read_winners
 from study.storage.lock import running as running_now
 
 

@@ -14,9 +14,9 @@ from analysis.cells.table import tidy
 from budgets.declaration import values
 from budgets.quantity import plural
 from runners.results import write_table
+from study.declare import shipped_studies
 from study.declare.column_maps import find_column_map, load_column_map, read_any_table
-from study.declare.shipped import shipped_studies
-from study.state.imports.imported import RECORD
+from study.state.study import RECORD
 
 
 def import_study(table: Path, map_name: str, *, name: str | None, results: Path) -> Iterator[str]:

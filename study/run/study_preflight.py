@@ -24,11 +24,10 @@ from runners.trials.speed.preflight_training import (
     check_ranks,
 )
 from runners.trials.speed.throughput import Calibration, Throughput, read_calibration, slow_loading
-from study.run.measure.calibration import estimated_memory
+from study.run.calibration import estimated_memory
 from study.run.pools.ensure_pools import ensure_pools
-from study.state.jobs import needs, trial_job
-from study.state.planning.plan_study import plan_study
-from study.state.study import Study
+from study.state.plan_study import plan_study
+from study.state.study import Study, needs, trial_job
 
 _WAIT_S = 1.0
 _MOST_OF_ESTIMATE = 1.2  # of memory: beyond it, a choice of devices by the estimate may not fit

@@ -27,7 +27,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Measure, write ``throughput.json``, and print the measurements."""
-    from study.run.measure.calibration import calibrate_study
+    from study.run.calibration import calibrate_study
 
     study = declared_study(options)
     show_all(calibrate_study(study, device_name=options.device, seconds=options.seconds))

@@ -27,8 +27,8 @@ def run(options: Namespace) -> int:
     import json
     from dataclasses import asdict
 
-    from study.run.measure.study_preflight import preflight
     from study.run.site import open_backend
+    from study.run.study_preflight import preflight
 
     local, study, failed = without_ray(options), declared_study(options), 0
     where = "backend" if local else "Ray"

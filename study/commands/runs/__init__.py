@@ -1,1 +1,0 @@
-"""The commands that spend compute, watch it, and stop it."""

@@ -1,1 +1,0 @@
-"""Studies whose results come from a table."""

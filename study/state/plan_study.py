@@ -1,0 +1,346 @@
+"""A study's plan: made from its declaration and what its runs left, as tables, and by words of its cells."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+import pandas as pd
+
+from budgets.declaration.declaration import Declaration
+from budgets.declaration.keys import DeclaredKeyError, at_key
+from budgets.declaration.sections import Cluster
+from budgets.hardware.devices import device
+from budgets.names import unknown
+from budgets.planning.facts import EvaluationFacts, MixtureFacts, PoolFacts
+from budgets.planning.grid import Grid
+from budgets.planning.levels.trunks import before, continued
+from budgets.planning.plan import Plan
+from budgets.planning.planned_trial import Cell, Combination, Trial
+from budgets.planning.planner import make_plan
+from budgets.planning.price import Speeds
+from budgets.planning.tuned.tuning import Scores
+from budgets.quality import MIXTURE, NAMED, is_expression, score_of_quality
+from budgets.quantity import format_flops, plural
+from runners.data.evaluation.evaluation_facts import METRICS
+from runners.results import LEFT_OUT_COLUMNS, PLAN_COLUMNS, left_out_row, plan_row, read_json_lines, to_frame
+from runners.trials.records.trial_files import kept_steps, milestone, read_outcome
+from runners.trials.speed.throughput import plain_speed, predict_s, read_calibration, slow_loading
+from study.declare.yaml_reader import errors_with_line
+from study.state.study import Study
+from study.state.study_facts import count_models, study_facts
+from study.state.tuning_table import read_scores
+
+T = TypeVar("T")
+
+_USUAL = {
+    "acc": "top1",
+    "acc1": "top1",
+    "accuracy": "top1",
+    "acc5": "top5",
+    "mean_per_class_recall": "mean_per_class",
+}
+
+
+def plan_study(study: Study) -> Plan:
+    """Plan a study; shards that have no index yet are indexed first.
+
+    Raises:
+        ValueError: The pool or an evaluation set can't be read, the grid does not fit the budget, no
+            evaluation set has the metric, or a model without closed form can't be counted. The message
+            begins with the file and line of the declared key.
+    """
+    with errors_with_line(study.source):
+        return _plan(study)
+
+
+def study_grid(study: Study) -> Grid:
+    """Return a study's grid: every declared cell, feasible or not.
+
+    Raises:
+        ValueError: The pool or an evaluation set can't be read.
+    """
+    with errors_with_line(study.source):
+        pool, evaluation, _ = study_facts(study)
+    return Grid(study.declaration, pool, evaluation)
+
+
+def plan_tables(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the plan's trials and left-out cells as tables; the same plan gives the same tables.
+
+    Therefore the predicted seconds do not use the study's own measurements (`measured_throughput`).
+    """
+    return planned_frame(plan.trials), to_frame(map(left_out_row, plan.left_out), LEFT_OUT_COLUMNS)
+
+
+def planned_frame(trials: Sequence[Trial]) -> pd.DataFrame:
+    """Return planned trials as a table."""
+    return to_frame(map(planned_row, trials), PLAN_COLUMNS)
+
+
+def planned_row(trial: Trial) -> dict[str, object]:
+    """Return a planned trial's row of `PLAN_COLUMNS`."""
+    return {**plan_row(trial), "predicted_s": predict_s(trial, {})}
+
+
+def _plan(study: Study) -> Plan:
+    count_models(study.declaration)
+    pool, evaluation, charges = study_facts(study)
+    declaration = study.declaration
+    if isinstance(pool, PoolFacts):
+        for number, block in enumerate(declaration.grid, start=1):
+            with at_key(f"grid[{number}].quality"):
+                _check_qualities(block.quality, pool)
+    else:
+        for name, parts in pool.mixtures.items():
+            for part, mixed in parts.items():
+                with at_key(f"mixtures.{name}.{part}"):
+                    _check_qualities([mixed.quality], pool.pools[part], of=f" of the pool {part}")
+    names = dict.fromkeys(each for block in declaration.grid for each in declaration.qualities(block))
+    _check_twins(names, pool)
+    metric, allowed = declaration.metric, _metrics(declaration.metric, declaration, evaluation)
+    if metric not in allowed:
+        message = unknown("metric", metric, allowed, meant=_usual(metric))
+        advice = ". Declare your own evaluation sets under evaluation: as NAME: FOLDER"
+        raise DeclaredKeyError("metric", message + ("" if declaration.described else advice))
+    plan = make_plan(
+        study.declaration,
+        pool=pool,
+        evaluation=evaluation,
+        charges=charges,
+        scores=_scores(study, evaluation),
+        own=device_throughput(study),
+    )
+    slow = slow_loading(plan.trials, read_calibration(study.calibration))
+    wide = _wide(plan, declaration.cluster)
+    return with_kept_trunks(study, replace(plan, warnings=(*plan.warnings, *slow, *wide)))
+
+
+def _wide(plan: Plan, cluster: Cluster | None) -> Iterator[str]:
+    """Yield trials that take more of a node than the declared cluster's nodes have; these never start."""
+    if cluster is None:
+        return
+    for one in dict.fromkeys(trial.resources for trial in plan.all_trials):
+        for key, room in (("gpus", cluster.node_gpus), ("cpus", cluster.node_cpus)):
+            amount = getattr(one, key)
+            if room is not None and amount > one.nodes * room:
+                yield (
+                    f"resources.{key} = {amount} on {plural(one.nodes, 'node')}, but cluster.node_{key} is "
+                    f"{room}: set resources.nodes, or cluster.node_{key} if the nodes are larger"
+                )
+
+
+def _metrics(metric: str, declaration: Declaration, evaluation: EvaluationFacts) -> tuple[str, ...]:
+    """Return the allowed metrics: those of the sets; for a described pool, all that a set may have."""
+    if declaration.described:
+        return tuple(f"{metric.partition('/')[0]}/{name}" for name in METRICS)
+    return evaluation.metrics
+
+
+def _usual(metric: str) -> str:
+    """Return a metric with a common synonym (`acc1`) replaced by this project's name (`top1`)."""
+    name, _, measured = metric.partition("/")
+    return f"{name}/{_USUAL.get(measured.lower(), measured)}"
+
+
+def _check_qualities(qualities: Iterable[str], pool: PoolFacts, of: str = "") -> None:
+    """Raise ValueError for a quality that the pool does not have."""
+    for quality in qualities:
+        score, subset = score_of_quality(quality), quality.removeprefix(NAMED)
+        if quality.startswith(NAMED) and subset not in pool.subsets:
+            problem = _unknown_or_none("named subset", subset, pool.subsets)
+            raise ValueError(f"quality {quality}{of}: {problem}")
+        if score is not None and score not in pool.rankings:
+            advice = "; `data score POOL --with '=EXPRESSION' --name SCORE` computes a score from others"
+            problem = _unknown_or_none("score", score, pool.rankings)
+            raise ValueError(f"quality {quality}{of}: {problem}{advice if is_expression(score) else ''}")
+
+
+def _check_twins(qualities: Iterable[str], pool: PoolFacts | MixtureFacts) -> None:
+    """Raise DeclaredKeyError for two qualities or mixtures with the same pairs."""
+    pairs: dict[tuple[object, ...], str] = {}
+    for quality in qualities:
+        content = tuple(each.content for each in pool.components(quality, pool.available(quality)))
+        same = pairs.setdefault(content, quality)
+        if same != quality:
+            what = "" if quality.startswith(MIXTURE) else "quality "
+            message = f"{what}{quality} and {same} select the same pairs; declare only one"
+            raise DeclaredKeyError("grid", message)
+
+
+def _unknown_or_none(kind: str, found: str, allowed: Iterable[str]) -> str:
+    names = list(allowed)
+    return unknown(kind, found, names) if names else f"the pool has no {kind}; add it with `data score`"
+
+
+def _scores(study: Study, evaluation: EvaluationFacts) -> Scores | None:
+    """Read the scores of the study's tuning so far, on the pool's validation set if it has one.
+
+    Raises:
+        ValueError: No evaluation set has the declared metric.
+    """
+    tuning = study.declaration.tuning
+    if tuning is None:
+        return None
+    if tuning.metric is not None:
+        allowed = _metrics(tuning.metric, study.declaration, evaluation)
+        if tuning.metric not in allowed:
+            message = unknown("metric", tuning.metric, allowed, meant=_usual(tuning.metric))
+            raise DeclaredKeyError("tuning.metric", f"tuning.metric: {message}")
+    metric = study.declaration.tuning_metric(evaluation.metrics)
+    return Scores(metric=metric, of=read_scores(study.folder / "tuning.parquet", metric))
+
+
+def with_kept_trunks(study: Study, plan: Plan) -> Plan:
+    """Return the plan with the steps that trials share in fact, which the declaration alone does not show.
+
+    A milestone is removed when the next longer trial of its trunk has reached its own. So a trial that is
+    declared later, between two that have ended, trains all of its steps. A trial that has been paid keeps the
+    cost in the ledger: it may have continued from a shorter trial than the plan now has before it, or from
+    one that is no longer declared.
+    """
+    if not any(trial.milestone_step for trial in plan.trials):
+        return plan
+    try:
+        book = study.book()
+    except ValueError:  # a damaged ledger: `run` refuses or repairs it
+        return plan
+    trials = {trial.trial_id: trial for trial in plan.trials}
+    paid = {what: held.reserved for what, held in book.open.items() if kept_steps(study.trial_folder(what))}
+    paid |= book.finished
+    shorter = {
+        each.trial_id for what in book.finished.keys() & trials for each in before(trials[what], trials)
+    }
+    between = shorter - paid.keys()
+    linked, alone = [], []
+    for trial in plan.trials:
+        found = trial
+        flops = paid.get(trial.trial_id, trial.paid_flops)
+        if flops != trial.paid_flops:
+            found = _as_paid(study, trial, before(trial, trials), flops)
+        elif trial.trial_id in between and trial.previous:
+            found = _from_milestone(study, trial, before(trial, trials), paid)
+            if found is not trial:
+                alone.append(found)
+        linked.append(found)
+    if not alone:
+        return replace(plan, trials=tuple(linked))
+    cost = format_flops(sum(trial.paid_flops for trial in alone))
+    note = (
+        f"{plural(len(alone), 'trial')} of trunks, such as {alone[0].cell}, come between trials that have "
+        f"ended, whose milestones are gone: steps are trained again, which costs {cost} in all"
+    )
+    return replace(plan, trials=tuple(linked), warnings=(*plan.warnings, note))
+
+
+def _as_paid(study: Study, trial: Trial, shorter: Iterable[Trial], flops: int) -> Trial:
+    """Return a trial with the shorter trial that it continued from, found by the FLOPs that were paid."""
+    declared = (each for each in _choices(trial, shorter) if each.paid_flops == flops)
+    return next(declared, None) or _from_undeclared(study, trial, flops)
+
+
+def _from_undeclared(study: Study, trial: Trial, flops: int) -> Trial:
+    """Return a trial that continued from one that is no longer declared, if the paid FLOPs show that.
+
+    Its result or checkpoint must lie beyond the shared steps. A trial that ended early, or whose reservation
+    was rebuilt from its meter, was paid less for another reason.
+    """
+    folder = study.trial_folder(trial.trial_id)
+    outcome = read_outcome(folder)
+    done = kept_steps(folder)
+    if outcome is not None:
+        done = int(outcome.row["steps"]) if outcome.row["status"] == "finished" else 0
+    shared = (trial.train_flops - flops) // trial.train_flops_per_sample
+    found = replace(trial, previous="", shared_samples=shared)
+    whole = shared > 0 and shared % trial.batch_size == 0 and found.paid_flops == flops
+    return found if whole and done * trial.batch_size > shared else trial
+
+
+def _from_milestone(study: Study, trial: Trial, shorter: Iterable[Trial], paid: Mapping[str, int]) -> Trial:
+    """Return a trial that continues from the longest one that has its milestone, or has not ended."""
+    for each in _choices(trial, shorter):
+        last = each.previous
+        if not last or last not in paid or milestone(study.trial_folder(last)) is not None:
+            return trial if last == trial.previous else each
+    raise AssertionError("the last choice continues from no trial")
+
+
+def _choices(trial: Trial, shorter: Iterable[Trial]) -> Iterable[Trial]:
+    """Yield a trial as it continues from each shorter one, and from none."""
+    for each in (*shorter, None):
+        yield continued(trial, each)
+
+
+def measured_throughput(study: Study, plan: Plan) -> dict[Combination, float]:
+    """Return samples/s on one device by kind of trial: of the last finished one here, else calibrated.
+
+    Raises:
+        ValueError: ``throughput.json`` can't be read.
+    """
+    found = read_calibration(study.calibration)
+    calibrated = {} if found is None else found.speeds
+    events = read_json_lines(study.folder / "events.jsonl")
+    if events.empty or "samples_per_s" not in events:
+        return calibrated
+    speeds = events.dropna(subset=["samples_per_s"]).set_index("trial")["samples_per_s"].to_dict()
+    return calibrated | {
+        trial.cell.combination: plain_speed(trial, speeds[trial.trial_id])
+        for trial in plan.all_trials
+        if speeds.get(trial.trial_id)
+    }
+
+
+def device_throughput(study: Study) -> Speeds:
+    """Return samples/s by kind of trial, if calibrated on the device of the declared cluster.
+
+    Raises:
+        ValueError: ``throughput.json`` can't be read.
+    """
+    found, cluster = read_calibration(study.calibration), study.declaration.cluster
+    if found is None or cluster is None or found.device != device(cluster.device).name:
+        return {}
+    return found.by_width
+
+
+def cell_words(cell: Cell, samples: int) -> str:
+    """Return the text of a cell that words are matched with."""
+    return f"{cell}, {cell.regime}, {cell.subset_size} pairs, {samples} samples"
+
+
+def meant(items: Iterable[T], wanted: str, text: Callable[[T], str]) -> list[T]:
+    """Return the items whose text, as ``text`` returns it, contains all the wanted words.
+
+    If some items contain all of them as whole words, only these are returned: ``clip`` selects clip, not
+    clip-crop-flip.
+    """
+    words = wanted.lower().replace(",", "").split()
+    found = [each for each in items if words and all(word in text(each).lower() for word in words)]
+    exact = [each for each in found if all(word.strip("()") in _whole(text(each)) for word in words)]
+    return exact or found
+
+
+def select_trials(plan: Plan, selections: Sequence[str]) -> list[Trial]:
+    """Return the trials that match any of the selections, in the plan's order.
+
+    Args:
+        plan: The plan.
+        selections: Trial ids or words of cells; empty for all trials.
+
+    Raises:
+        ValueError: A selection matches no trial.
+    """
+    chosen: set[str] = set()
+    for selection in selections:
+        found = [trial for trial in plan.trials if trial.trial_id == selection] or meant(
+            plan.trials, selection, lambda trial: cell_words(trial.cell, trial.samples_seen)
+        )
+        if not found:
+            raise ValueError(
+                f"'{selection}' matches no trial of this plan; `plan` lists the cells, "
+                "`plan --format csv` the trials' ids"
+            )
+        chosen.update(trial.trial_id for trial in found)
+    return [trial for trial in plan.trials if not selections or trial.trial_id in chosen]
+
+
+def _whole(text: str) -> list[str]:
+    return text.lower().replace(",", "").replace("(", "").replace(")", "").split()

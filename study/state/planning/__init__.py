@@ -1,1 +1,0 @@
-"""From a study's declaration to its plan: facts of pools and evaluation sets, checks, measured speeds."""

@@ -1,1 +1,0 @@
-"""Status of a study, for people who watch it."""

@@ -1,0 +1,300 @@
+"""What planning needs to know of a study's pools, evaluation sets and models, in the versions it keeps to."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from budgets.cost.architecture import Architecture, load_architecture
+from budgets.cost.counted import read_count
+from budgets.declaration.data_sections import DeclaredPool, DescribedPool, EmbeddedPool, FolderPool
+from budgets.declaration.declaration import Declaration
+from budgets.declaration.keys import DeclaredKeyError, at_key
+from budgets.names import printable
+from budgets.planning.facts import EvaluationFacts, MixtureFacts, PoolFacts, Ranking
+from budgets.planning.plan import OF_POOL, Charge, Plan
+from budgets.quality import score_of_quality
+from runners.data.build.in_place import not_indexed, open_pool
+from runners.data.evaluation.evaluation_facts import (
+    RETRIEVAL_METRICS,
+    ZERO_SHOT_METRICS,
+    SetFacts,
+    describe_evaluation_set,
+)
+from runners.data.index.writing import VERSIONS
+from runners.data.places.copies import copy_pool, copy_set, is_url
+from runners.data.pool.pool import version_of
+from runners.embedded.embedded_pool import evaluation_counts
+from runners.embedded.scorer_cost import scorer
+from runners.host.files import write_json
+from study.state.study import Study, own_sets
+
+POOL_VERSION = "pool-version.json"
+"""File of a study that names the version of the pool that it was planned on."""
+
+_RANKINGS = "rankings.json"
+
+
+def study_facts(study: Study) -> tuple[PoolFacts | MixtureFacts, EvaluationFacts, tuple[Charge, ...]]:
+    """Return the facts of the pool or of the mixtures, of all evaluation sets, and earlier charges.
+
+    Raises:
+        ValueError: A pool or a set can't be read, or is not what was declared.
+    """
+    declaration = study.declaration
+    pools = {name: _pool_facts(study, name, pool) for name, pool in declaration.sources.items()}
+    facts = MixtureFacts(pools=pools, mixtures=declaration.mixtures) if declaration.mixtures else pools[""]
+    if declaration.described:
+        sets = {
+            name: SetFacts(images=images, texts=texts, metrics=(), content="")
+            for name, (images, texts) in declaration.evaluation_counts.items()
+        }
+        return facts, _evaluation(sets), ()
+    for name, path in declaration.evaluation.items():
+        if is_url(path):
+            with at_key(f"evaluation.{name}"):
+                copy_set(path, study.evaluation[name])
+    declared = {name: _declared_set(study, name) for name in declaration.evaluation}
+    sets = {}
+    for pool in declaration.sources:
+        for name, found in _brought_sets(study, pool, declared):
+            if sets.setdefault(name, found) != found and name not in declared:
+                raise DeclaredKeyError(
+                    "pools",
+                    f"the pools contain different evaluation sets named {name}; declare which to use: "
+                    f"evaluation: {{{name}: {study.pool_folders[pool] / 'evaluation' / name}}}",
+                )
+    return facts, _evaluation(sets | declared), tuple(_charges(declaration))
+
+
+def _charges(declaration: Declaration) -> Iterator[Charge]:
+    """Yield the cost of each embedded pool's score; a pool with two names is scored once."""
+    for pool in dict.fromkeys(
+        each for each in declaration.sources.values() if isinstance(each, EmbeddedPool)
+    ):
+        paid = scorer(pool.pairs)
+        yield Charge(
+            what=f"{paid.name}{OF_POOL}{pool.name}", train_flops=paid.train_flops,
+            evaluation_flops=paid.scoring_flops,
+        )  # fmt: skip
+
+
+def _pool_facts(study: Study, name: str, pool: DeclaredPool) -> PoolFacts:
+    """Return the facts of a pool; the description of one below a URL is copied first."""
+    if isinstance(pool, DescribedPool):
+        return PoolFacts(name=pool.name, pairs=pool.pairs, scored=pool.scored)
+    if isinstance(pool, EmbeddedPool):
+        return PoolFacts(name=pool.name, pairs=pool.pairs, scored=True)
+    key, folder = f"pools.{name}" if name else "pool", study.pool_folders[name]
+    version = pool_versions(study).get(name, "")
+    with at_key(f"{key}.path"):
+        if is_url(pool.path):
+            copy_pool(pool.path, folder)
+        tolerance = study.declaration.limits.damage
+        opened = open_pool(folder, tolerance=tolerance, holding=version, say=_say_aside)
+    if version and opened.unranked != version:
+        raise DeclaredKeyError(
+            key,
+            f"{folder} does not have index version {version}, on which {study.declaration.name} was planned. "
+            "Restore that version, declare the pool that has it, or change study: to start a new study",
+        )
+    if not version and (problem := not_indexed(opened)):
+        raise DeclaredKeyError(key, problem)
+    rankings = {
+        name: Ranking(name=fingerprint, scored_pairs=scored)
+        for name, (fingerprint, scored) in opened.rankings.items()
+    }
+    return PoolFacts(
+        name=opened.fingerprint,
+        pairs=opened.count,
+        scored=opened.scored > 0,
+        scored_pairs=opened.scored,
+        subsets=opened.subsets,
+        unranked=opened.unranked,
+        rankings=rankings | {text: rankings[name] for text, name in opened.computed.items()},
+    )
+
+
+def _brought_sets(
+    study: Study, pool: str, declared: Mapping[str, SetFacts]
+) -> Iterator[tuple[str, SetFacts]]:
+    """Yield the evaluation sets that a pool brings; those of an embedded pool may not exist yet."""
+    if isinstance(study.declaration.sources[pool], EmbeddedPool):
+        for name, (images, texts) in evaluation_counts().items():
+            metrics = RETRIEVAL_METRICS if name == "retrieval" else ZERO_SHOT_METRICS
+            yield name, SetFacts(images=images, texts=texts, metrics=metrics, content="")
+        return
+    for path in own_sets(study.pool_folders[pool]):
+        yield path.name, declared.get(path.name) or describe_evaluation_set(path)
+
+
+def _declared_set(study: Study, name: str) -> SetFacts:
+    """Describe a declared evaluation set.
+
+    Raises:
+        ValueError: The set lies among the pool's training shards, or can't be read.
+    """
+    path = study.evaluation[name]
+    for folder in study.pool_folders.values():
+        pool = folder.resolve()
+        if path.resolve().is_relative_to(pool) and not path.resolve().is_relative_to(pool / "evaluation"):
+            raise DeclaredKeyError(
+                f"evaluation.{name}",
+                f"evaluation set {path} lies inside the pool {folder}, so its pairs would be trained on. "
+                f"Move it to another folder, or into {folder / 'evaluation'}",
+            )
+    with at_key(f"evaluation.{name}"):
+        return describe_evaluation_set(path, probe=name in study.declaration.probes)
+
+
+def _evaluation(sets: Mapping[str, SetFacts]) -> EvaluationFacts:
+    """Return the facts of all sets; the id of a set contains its content if that is known."""
+    return EvaluationFacts(
+        names=tuple(f"{name}@{found.content}" if found.content else name for name, found in sets.items()),
+        images=sum(found.images for found in sets.values()),
+        texts=sum(found.texts for found in sets.values()),
+        metrics=tuple(f"{name}/{metric}" for name, found in sets.items() for metric in found.metrics),
+    )
+
+
+def _say_aside(text: str) -> None:
+    sys.stderr.write(f"{printable(text)}\n")
+
+
+def pool_versions(study: Study) -> dict[str, str]:
+    """Return the version of each declared pool that the study's runs use; empty before its first run.
+
+    A pool that the declaration has renamed is known by its path, one that was moved by its name.
+    """
+    known, declared, found = _recorded(study), _folder_pools(study), dict[str, str]()
+    by_path = {each.get("pool"): each for each in known.values()}
+    for name, path in declared.items():
+        same, named = by_path.get(path), known.get(name)
+        moved = named is not None and named.get("pool") not in declared.values()
+        if (of := same or (named if moved else None)) is not None:
+            found[name] = of["version"]
+    return found
+
+
+def keep_pool_versions(study: Study) -> None:
+    """Record the present version of each pool; the study keeps to it if shards are added."""
+    known, kept = pool_versions(study), dict[str, dict[str, str]]()
+    for name, path in _folder_pools(study).items():
+        facts = json.loads((study.pool_folders[name] / "pool.json").read_text(encoding="utf-8"))
+        kept[name] = {"pool": path, "version": known.get(name) or version_of(facts)}
+    if kept.keys() - known.keys():
+        # Pools that the declaration no longer names keep their versions, in case it names them again.
+        every = _recorded(study) | kept
+        write_json(study.folder / POOL_VERSION, every[""] if every.keys() == {""} else {"pools": every})
+
+
+def _folder_pools(study: Study) -> dict[str, str]:
+    """Return the declared path of each pool that has a folder or a URL, by its name."""
+    sources = study.declaration.sources
+    return {name: pool.path for name, pool in sources.items() if isinstance(pool, FolderPool)}
+
+
+def _recorded(study: Study) -> dict[str, dict[str, str]]:
+    """Return the path and version of each recorded pool, by the name that it had; empty without a record."""
+    file = study.folder / POOL_VERSION
+    if not file.exists():
+        return {}
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+        return {
+            name: {**each, "version": str(each["version"])}
+            for name, each in facts.get("pools", {"": facts}).items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{file} does not name the version of a pool ({error!r}); restore it, or delete it if no shards "
+            "were added since the study's first run: the next run writes it again"
+        ) from error
+
+
+def keep_rankings(study: Study, plan: Plan) -> None:
+    """Record for each quality and mixture of a plan the ids of its pools, which depend on their rankings."""
+    kept = {
+        trial.cell.quality: [[each.name, each.quality, each.pool] for each in trial.components]
+        for trial in plan.all_trials
+    }
+    write_json(study.folder / _RANKINGS, kept)
+
+
+def ranked_anew(study: Study) -> set[str]:
+    """Return the qualities and mixtures of the last run whose pairs a later score has changed.
+
+    Only ``pool.json`` is read; of a pool below a URL, that of this machine's copy.
+
+    Raises:
+        ValueError: The study's record of its rankings is damaged.
+    """
+    file = study.folder / _RANKINGS
+    if not file.exists():
+        return set()
+    pools = {name: _facts(study, name) for name in study.declaration.sources}
+    try:
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        return {
+            quality
+            for quality, parts in kept.items()
+            if any(_id_now(pools.get(name, {}), part, known) != known for name, part, known in parts)
+        }
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} is damaged ({error}); run the study again to rewrite it") from error
+
+
+def _id_now(facts: Mapping[str, Any], quality: str, known: str) -> str:
+    """Return the present content id of a quality's pairs; the known one if the pool's facts give none."""
+    if not quality.startswith("top"):
+        return known
+    score = score_of_quality(quality)
+    ranking = facts if score is None else facts.get("rankings", {}).get(score, {})
+    return str(ranking.get("fingerprint", known))
+
+
+def _facts(study: Study, name: str) -> Mapping[str, Any]:
+    """Return the facts of a pool in the version that the study keeps to; empty without such a file."""
+    if not isinstance(study.declaration.sources[name], FolderPool):
+        return {}
+    folder, version = study.pool_folders[name], pool_versions(study).get(name)
+    for file in (folder / "pool.json", *sorted((folder / VERSIONS).glob("*.json"))):
+        try:
+            facts: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            if version in {None, version_of(facts)}:
+                return facts
+        except (OSError, ValueError, KeyError):  # `plan` reports the error
+            continue
+    return {}
+
+
+def count_models(declaration: Declaration) -> None:
+    """Have torch count each model of the grid that has no closed form, once on this machine.
+
+    Raises:
+        ValueError: open_clip can't build it; the message gives its reason.
+    """
+    for architecture in _without_closed_form(declaration):
+        if read_count(architecture.config) is None:
+            from runners.models.count_by_torch import ensure_counted  # noqa: PLC0415 - torch takes seconds
+
+            with at_key("grid" if declaration.catalogue is None else "catalogue"):
+                ensure_counted(architecture)
+
+
+def counted_models(declaration: Declaration) -> str:
+    """Name the models of a grid whose FLOPs torch counted, with the reason; empty if there are none."""
+    return "; ".join(
+        f"{each.name} ({each.why_counted}"
+        f"{'' if (count := read_count(each.config)) is None else f'; {count.counted_by}'})"
+        for each in _without_closed_form(declaration)
+    )
+
+
+def _without_closed_form(declaration: Declaration) -> Iterator[Architecture]:
+    folder = None if declaration.catalogue is None else Path(declaration.catalogue)
+    for name in sorted({name for block in declaration.grid for name in block.architectures}):
+        architecture = load_architecture(name, folder)
+        if not architecture.closed_form:
+            yield architecture
