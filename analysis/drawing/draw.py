@@ -1,26 +1,24 @@
-"""Drawing of a figure's data with matplotlib."""
+"""Drawing of a figure's data with matplotlib; points that would hide each other are drawn side by side."""
 
 from collections.abc import Callable
 from dataclasses import replace
 from math import floor, log10, sqrt
 
 import numpy as np
+import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 from pandas import Series
+from scipy.sparse.csgraph import connected_components
 
-from analysis.arrays import Floats
-from analysis.charts.figure_data import FigureData
-from analysis.drawing.bars import columns, flops
-from analysis.drawing.dodge import ONE_LEVEL, dodged
-from analysis.drawing.drawable_text import with_drawable_texts
-from analysis.drawing.legend import legend
+from analysis.arrays import Floats, Indices
+from analysis.charts.figure_data import FRONTIER, FigureData
+from analysis.drawing.bars import columns, flops, grid, spans
 from analysis.drawing.marks import draw_marks, legend_handles
-from analysis.drawing.named_rows import grid, spans
-from analysis.drawing.panels import panels
+from analysis.drawing.panels import legend, panels, with_drawable_texts
 from analysis.drawing.style import STYLE, looks
 from analysis.labels import count_text
 from budgets.quantity import format_flops
@@ -34,6 +32,12 @@ _SPREAD = 4.0
 _DECADE = 10.0
 _DECADES = 1.9
 _WRITTEN_OUT = 1e5
+_MOVED = ("point", "undecided", "bound", "best", "best, not clear")
+_ONE_LEVEL = 0.05
+"""Points this close in ln x are of one level: its trials stop at different whole batches."""
+_STEP, _WIDEST = 0.012, 0.06  # shares of the range of ln x: about the width of a marker, and of five
+_LEAST = 1e-300  # in a logarithm, for ends at zero
+_MARKER = 0.02  # share of the range of y: about the height of a marker
 
 
 def draw(data: FigureData) -> Figure:
@@ -92,7 +96,7 @@ def _level_ticks(axes: Axes, data: FigureData) -> bool:
         return False
     at = np.sort(points["x"].to_numpy(np.float64))
     # Trials of one level stop at different whole batches.
-    ends = np.append(np.flatnonzero(np.diff(np.log(at)) > ONE_LEVEL), len(at) - 1)
+    ends = np.append(np.flatnonzero(np.diff(np.log(at)) > _ONE_LEVEL), len(at) - 1)
     levels = at[ends]
     if not 1 < len(levels) <= _MOST_TICKS or np.diff(np.log(levels)).min() < _APART * len(levels):
         return False
@@ -142,3 +146,42 @@ def _short(value: float) -> str:
     factor = value / _DECADE**exponent
     power = f"10$^{{{exponent}}}$"
     return power if abs(factor - 1) < 1e-6 else f"{factor:g}·{power}"  # noqa: PLR2004
+
+
+def dodged(data: FigureData) -> pd.DataFrame:
+    """Return the marks of a figure with points that would hide each other moved sideways.
+
+    Points of different series move apart if their markers or intervals overlap: each by about the width of a
+    marker, and by at most 3 % of the range of ln x. They move only over a logarithmic x, and not around a
+    Pareto frontier, where their place to it counts. Laws and lines stay as they are.
+    """
+    frame, points = data.frame, data.frame["mark"].isin(_MOVED)
+    on_curves = data.kind == "curves" and data.x_scale == "log" and FRONTIER not in set(frame["series"])
+    if not on_curves or frame.loc[points, "series"].nunique() < 2:  # noqa: PLR2004 (two hide each other)
+        return frame
+    moved = frame[points]
+    at = np.log(moved["x"].to_numpy(np.float64))
+    wide = float(np.ptp(at))
+    rank = moved["series"].map({name: n for n, name in enumerate(dict.fromkeys(moved["series"]))})
+    shift = np.zeros(len(at))
+    for together in _overlapping(moved, at, _STEP * wide, log_y=data.y_scale == "log"):
+        series, place = np.unique(rank.to_numpy()[together], return_inverse=True)
+        if len(series) > 1:
+            step = min(_STEP, _WIDEST / (len(series) - 1)) * wide
+            shift[together] = step * (place - (len(series) - 1) / 2)
+    x = frame["x"].to_numpy(np.float64, copy=True)
+    x[points.to_numpy()] *= np.exp(shift)
+    return frame.assign(x=x)
+
+
+def _overlapping(points: pd.DataFrame, at: Floats, width: float, *, log_y: bool) -> list[Indices]:
+    """Return groups of points that overlap, each directly or through others of its group."""
+    ends = points[["y", "low", "high"]].to_numpy(np.float64)
+    ends = np.log(np.maximum(ends, _LEAST)) if log_y else ends
+    pad = _MARKER * float(np.ptp(ends[:, 0])) / 2
+    low = np.fmin(ends[:, 0] - pad, ends[:, 1])
+    high = np.fmax(ends[:, 0] + pad, ends[:, 2])
+    panel = points["panel"].to_numpy()
+    near = (np.abs(at[:, None] - at) < width) & (panel[:, None] == panel)
+    _, group = connected_components(near & (low[:, None] < high) & (low < high[:, None]), directed=False)
+    return [np.flatnonzero(group == n) for n in np.unique(group)]

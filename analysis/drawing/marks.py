@@ -30,13 +30,7 @@ STAR_FACES = {"best": "#555555", "best, not clear": "white", "minimum": "#555555
 
 
 def draw_marks(axes: Axes, frame: DataFrame, looks: dict[str, Look]) -> None:
-    """Draw every mark of a panel.
-
-    Args:
-        axes: Axes of the panel.
-        frame: Rows of marks, see ``figure_data``.
-        looks: Series → its look.
-    """
+    """Draw every mark of a panel, rows as in ``figure_data``, each series with its look."""
     other = frame[frame["mark"] == "other"]
     axes.plot(other["x"], other["y"], markersize=3, zorder=1, **_OTHER)
     dropped = frame[frame["mark"] == "dropped"]

@@ -1,25 +1,47 @@
-"""Saving of a figure as PNG, SVG and PDF, with its data as CSV and its caption as text."""
+"""Saving of figures as PNG, SVG and PDF, with their data as CSV and their captions as text.
 
+The SVG of a page also has the texts of its marks, shown under the pointer, and buttons over its legend. All
+figures of a report are drawn in several processes, since each takes about 0.2 s.
+"""
+
+import multiprocessing
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
+from html import escape
 from io import StringIO
+from math import isfinite
 from pathlib import Path
+from typing import Any
 
 from fontTools.subset import Options
 from matplotlib import rc_context, rcParams
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
 
+from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData
-from analysis.drawing.dodge import dodged
-from analysis.drawing.draw import draw, series_of
-from analysis.drawing.hover import with_targets
+from analysis.drawing.draw import dodged, draw, series_of
+from analysis.drawing.panels import drawable
 from analysis.drawing.style import STYLE
 from budgets.names import neutral
 
 # Files are equal for equal data: they contain neither a date nor a version of the drawing software.
 _SVG = {"Date": None, "Creator": None, "Format": None, "Type": None}
 _PDF = {"CreationDate": None, "Creator": None, "Producer": None}
+_HOVERED = (
+    "other", "point", "best", "best, not clear", "minimum", "undecided", "bar", "column", "cell", "span",
+)  # fmt: skip
+_RADIUS = 4.5
+_HANDLE = 20.0
+_PAD = 1.0
+_POINTS_PER_INCH = 72
+
 # A PDF positions each glyph itself and needs no layout tables; subsetting them takes most of the time.
 _UNREAD = ("GDEF", "GPOS", "GSUB")
 Options._drop_tables_default = [*getattr(Options, "_drop_tables_default", ()), *_UNREAD]  # noqa: SLF001 (no other)
@@ -47,4 +69,108 @@ def save(data: FigureData, folder: Path) -> str:
     data.frame.map(neutral).to_csv(folder / f"{data.name}.csv", index=False)
     (folder / f"{data.name}.txt").write_text(data.caption + "\n", encoding="utf-8")
     shown = replace(data, frame=dodged(data))
-    return with_targets(svg.getvalue(), figure, shown, series_of(shown))
+    return _with_targets(svg.getvalue(), figure, shown, series_of(shown))
+
+
+@contextmanager
+def helpers(count: int) -> Iterator[Executor | None]:
+    """Context manager of drawing processes, which load matplotlib meanwhile. None without any."""
+    if not count:
+        yield None
+        return
+    # Not the fork server: a process has one, and that of a process that also runs trials preloads torch.
+    with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for _ in range(count):
+            pool.submit(_get_ready)
+        yield pool
+
+
+def save_all(
+    figures: Sequence[FigureData],
+    folder: Path,
+    pool: Executor | None,
+    progress: Callable[[int, int], None] = lambda _done, _of: None,
+) -> dict[str, str]:
+    """Save figures as `save` does and return their SVGs by name.
+
+    Helper processes begin with the last figure, this process with the first; the files do not depend on who
+    draws them. ``progress`` takes the number of figures that are drawn, and of all.
+    """
+    given = {data.name: pool.submit(save, data, folder) for data in reversed(figures)} if pool else {}
+    drawn: dict[str, str] = {}
+    for data in figures:
+        if data.name not in given or given[data.name].cancel():
+            drawn[data.name] = save(data, folder)
+            helped = sum(one.done() and not one.cancelled() for one in given.values())
+            progress(len(drawn) + helped, len(figures))
+    found = {
+        data.name: drawn[data.name] if data.name in drawn else given[data.name].result() for data in figures
+    }
+    progress(len(figures), len(figures))
+    return found
+
+
+def _get_ready() -> None:
+    """Do nothing; a helper process that runs this has imported the drawing code."""
+
+
+def _with_targets(svg: str, figure: Figure, data: FigureData, series: Sequence[str]) -> str:
+    """Return the SVG of a drawn figure with its final layout for a page.
+
+    Each mark gets an invisible circle whose title is the mark's text. Each entry of the legend gets an
+    invisible button that hides and shows its series. Everything that belongs to a series carries its name,
+    which is that of its number in the ids of what was drawn.
+    """
+    named = re.sub(
+        r'id="series-(\d+)-\d+"', lambda found: f'data-series="{escape(series[int(found[1])])}"', svg
+    )
+    over = "".join([*_circles(figure, data), *_buttons(figure, data)])
+    return named.replace("</svg>", f'<g class="marks" fill="none" pointer-events="all">{over}</g></svg>')
+
+
+def _circles(figure: Figure, data: FigureData) -> Iterator[str]:
+    """Yield a circle for each mark with a text, from left to right in each panel."""
+    panels = dict(zip(dict.fromkeys(data.frame["panel"]), figure.axes, strict=True))
+    for panel, axes in panels.items():
+        rows = data.frame[(data.frame["panel"] == panel) & data.frame["mark"].isin(_HOVERED)]
+        here = {_place(figure, axes, row): (row["text"], row["series"]) for row in records(rows)}
+        for (x, y), (text, series) in sorted(here.items()):
+            if text:
+                yield (
+                    f'<circle cx="{x:g}" cy="{y:g}" r="{_RADIUS:g}" data-series="{escape(series)}">'
+                    f"<title>{escape(text)}</title></circle>"
+                )
+
+
+def _buttons(figure: Figure, data: FigureData) -> Iterator[str]:
+    """Yield a button over each entry of a series in the legend."""
+    names = {_joined(drawable(name)): name for name in data.frame["series"].unique()}
+    scale, height = _POINTS_PER_INCH / figure.dpi, figure.get_figheight() * _POINTS_PER_INCH
+    for text in (text for legend in figure.legends for text in legend.get_texts()):
+        if (shown := _joined(text.get_text())) in names:
+            box, name = text.get_window_extent(), escape(names[shown])
+            left = box.x0 * scale - _HANDLE
+            wide, high = round(box.x1 * scale - left + _PAD, 1), round(box.height * scale + 2 * _PAD, 1)
+            yield (
+                f'<rect class="toggle" role="button" tabindex="0" aria-pressed="true" data-series="{name}" '
+                f'aria-label="{name}: show" x="{round(left, 1):g}" '
+                f'y="{round(height - box.y1 * scale - _PAD, 1):g}" width="{wide:g}" height="{high:g}"/>'
+            )
+
+
+def _joined(label: str) -> str:
+    """Return a label without spaces, since a legend may break it into lines."""
+    return "".join(label.split())
+
+
+def _place(figure: Figure, axes: Axes, row: dict[str, Any]) -> tuple[float, float]:
+    """Return the position of a mark, in points from the left and upper edge of its figure, as in the SVG.
+
+    That of a bar, which starts at ``low`` or zero, is its middle.
+    """
+    x = float(row["x"])
+    if row["mark"] in ("bar", "span"):
+        x = (x + (float(row["low"]) if isfinite(row["low"]) else 0.0)) / 2
+    right, up = figure.transFigure.inverted().transform(axes.transData.transform((x, float(row["y"]))))
+    width, height = figure.get_size_inches() * _POINTS_PER_INCH
+    return round(float(right * width), 2), round(float((1 - up) * height), 2)

@@ -7,7 +7,7 @@ from typing import Any
 
 from analysis.charts.figure_data import FigureData, Missing
 from analysis.claims.findings import Finding
-from analysis.drawing.save_all import helpers, save_all
+from analysis.drawing.save import helpers, save_all
 from analysis.drawing.style import COLUMN_IN
 from analysis.labels import capital
 from analysis.paper.agreement import agreement_text

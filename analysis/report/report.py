@@ -24,7 +24,7 @@ from analysis.charts import (
     worth_figures,
 )
 from analysis.charts.figure_data import FigureData, Missing
-from analysis.drawing.save_all import helpers, save_all
+from analysis.drawing.save import helpers, save_all
 from analysis.labels import budget_text, configuration_text
 from analysis.laws.measure import Measure
 from analysis.report import page

@@ -12,10 +12,8 @@ import pytest
 
 from analysis.cells.study_frames import StudyFrames
 from analysis.charts.figure_data import FRONTIER, MARKS, FigureData, Missing, mark_frame
-from analysis.drawing.dodge import dodged
-from analysis.drawing.draw import draw
-from analysis.drawing.save import save
-from analysis.drawing.save_all import helpers, save_all
+from analysis.drawing.draw import dodged, draw
+from analysis.drawing.save import helpers, save, save_all
 from analysis.drawing.style import COLUMN_IN, looks
 from analysis.report.analyse import Analysis, analyse
 from analysis.report.report import report_figures
