@@ -27,6 +27,7 @@ _STRATEGIES = {
     "clip-random-crop": "CLIP + random crop", "clip-augmented": "CLIP + augmentation",
     "clipa-resize": "CLIPA in two resolutions",
 }  # fmt: skip
+POOL = "largest subset of each quality"
 
 
 def count_text(count: float) -> str:
@@ -123,9 +124,6 @@ def sort_key(axis: str, value: object) -> tuple[float, str]:
     if axis == "quality":
         return quality_fraction(text), text
     return float(text) if re.fullmatch(r"\d+(\.\d*)?", text) else 0.0, text
-
-
-POOL = "largest subset of each quality"
 
 
 def held_text(held: Mapping[str, Any]) -> str:

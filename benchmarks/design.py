@@ -32,7 +32,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from analysis.answers.best.frontier import frontier
+from analysis.answers.frontier import frontier
 from analysis.cells.bootstrap import cell_draws, curve_numbers
 from analysis.cells.table import budgets, records, tidy
 from analysis.design.adaptive import Decision, decide

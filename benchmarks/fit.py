@@ -28,7 +28,7 @@ from scipy.optimize import OptimizeResult, minimize
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from analysis.arrays import Floats
-from analysis.laws.surfaces.surface import HUBER_DELTA, fit, fit_draws
+from analysis.laws.surface import HUBER_DELTA, fit, fit_draws
 from benchmarks.measured import Result, at_least, at_most, best_of, printed, verdict
 
 T = TypeVar("T")

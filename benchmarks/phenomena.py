@@ -35,7 +35,7 @@ from analysis.cells.family import family
 from analysis.cells.intervals import interval
 from analysis.cells.table import tidy
 from analysis.labels import held_text
-from analysis.sizes.isoflop import IsoFlopCurve, isoflop_curves
+from analysis.sizes.size_profile import IsoFlopCurve, isoflop_curves
 from benchmarks.measured import ROOT, Result, verdict
 from budgets.quantity import format_flops
 from runners.results import read_table

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.answers.best.choice import choice_columns, choose
+from analysis.answers.choice import choice_columns, choose
 from analysis.arrays import Indices
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.table import CELL, CONFIGURATION, records
@@ -23,6 +23,12 @@ from analysis.labels import POOL, are_mixed, axis_text, budget_text, held_text, 
 from budgets.quantity import plural
 
 Lacking = dict[Any, tuple[int, int]]
+_TITLES = {
+    "quality": "How pure should the data be?",
+    "subset_size": "Does more data help?",
+    "architecture": "Which architecture?",
+    "strategy": "Which training strategy?",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -222,14 +228,6 @@ def contrasts(
             row["lacking"] = "; ".join(filter(None, (_lacking_text(lacks, axis), without)))
             rows.append(row)
     return pd.DataFrame(rows)
-
-
-_TITLES = {
-    "quality": "How pure should the data be?",
-    "subset_size": "Does more data help?",
-    "architecture": "Which architecture?",
-    "strategy": "Which training strategy?",
-}
 
 
 def statements(

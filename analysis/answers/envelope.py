@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.answers.best.read_off import cells_by_curve, read
+from analysis.answers.frontier import cells_by_curve, read
 from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws, stream
 from analysis.cells.intervals import Interval, intervals

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from analysis.arrays import Floats, Indices, Mask
 from analysis.cells.bootstrap import stream
 from analysis.cells.intervals import COVERAGE
-from analysis.cells.shared_noise import Trunks, find_trunks
+from analysis.cells.noise import Trunks, find_trunks
 from analysis.cells.table import CELL, tidy
 from runners.evaluate.variants import MEANS, variant_sets
 

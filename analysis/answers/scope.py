@@ -21,6 +21,8 @@ from budgets.cost.strategy import strategy as find_strategy
 from budgets.quantity import format_flops, plural
 
 _NAMED = 3
+_Compared = Mapping[str, list[Comparison]]
+"""The comparisons along each axis."""
 
 
 class _Subset(NamedTuple):
@@ -30,8 +32,6 @@ class _Subset(NamedTuple):
 
 _Parts = tuple[str, str, _Subset]
 """Architecture, strategy and data: a purer subset is a smaller one, so size and quality change together."""
-_Compared = Mapping[str, list[Comparison]]
-"""The comparisons along each axis."""
 
 
 def with_scope(

@@ -35,12 +35,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.arrays import Floats, Indices
-from analysis.cells.chance import chance_error
 from analysis.cells.intervals import COVERAGE
-from analysis.cells.moderated import LevelNoise, moderated, squares_of
-from analysis.cells.shared_noise import Trunks, find_trunks, level_excess
+from analysis.cells.noise import LevelNoise, Trunks, find_trunks, level_excess, moderated, squares_of
 from analysis.cells.table import CELL, Trials, group_numbers
-from analysis.error_unit import LOSS, ErrorUnit
+from analysis.error_unit import LOSS, ErrorUnit, chance_error
 
 NoiseSource = Literal["runs", "evaluation", "none"]
 

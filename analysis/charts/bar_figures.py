@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.answers.best.choice import choose
+from analysis.answers.choice import choose
 from analysis.answers.contrasts import along_axis, comparisons, densest
 from analysis.arrays import Indices
 from analysis.cells.bootstrap import CellDraws
@@ -26,7 +26,7 @@ from analysis.charts.figure_data import (
     said_once,
 )
 from analysis.labels import POOL, are_mixed, axis_text, budget_text, held_text, listed, metric_text, sort_key
-from analysis.laws.measure import Measure
+from analysis.laws.laws import Measure
 
 _ONCE = "In one epoch a purer subset is smaller and costs less"
 

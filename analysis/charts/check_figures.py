@@ -11,7 +11,7 @@ from analysis.charts.figure_data import FigureData, Missing, cell_marks, mark_fr
 from analysis.labels import capital, configuration_text, listed, metric_text
 from analysis.laws.form_choice import LAST, root_mean_square
 from analysis.laws.holdout import Holdout
-from analysis.laws.measure import Measure
+from analysis.laws.laws import Measure
 from budgets.quantity import plural
 
 _MOST_BARS = 60

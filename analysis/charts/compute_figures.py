@@ -1,38 +1,43 @@
-"""Data of the figures of error over compute."""
+"""Data of the figures of error over compute: by architecture, by metric, all trials with their frontier."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from analysis.answers.envelope import Envelope
 from analysis.arrays import Indices
-from analysis.cells.bootstrap import CellDraws
+from analysis.cells.bootstrap import CellDraws, cell_draws
 from analysis.cells.curves import X_COLUMNS, differing
-from analysis.cells.table import CELL, records
+from analysis.cells.pareto import costs
+from analysis.cells.table import CELL, Trials, metrics, records, tidy
 from analysis.charts.figure_data import (
     AXIS_WORDS,
+    FRONTIER,
     JOINED,
     FigureData,
     Missing,
     cell_marks,
     error_label,
+    intervals_text,
     mark_frame,
     runs_text,
     said_once,
-)
+)  # fmt: skip
 from analysis.error_unit import ErrorUnit
 from analysis.labels import (
     axis_text,
+    budget_text,
     configuration_text,
     held_text,
     metric_text,
     sort_key,
 )  # fmt: skip
 from analysis.laws.form_choice import root_mean_square
-from analysis.laws.laws import Law
-from analysis.laws.measure import Measure
+from analysis.laws.laws import Law, Measure, laws
 from budgets.quantity import plural
 
 _CUT = 0.3  # of a value: no interval of an excess error goes lower, since a logarithm has no zero
@@ -40,6 +45,7 @@ _COSTS = {
     "train_flops": ("compute", "training compute", "training compute of one trial (FLOPs)"),
     "samples_seen": ("samples", "samples seen", "samples seen in one trial"),
 }
+_PANELS = 3
 
 
 def slice_along(draws: CellDraws, axis: str) -> tuple[dict[str, Any], Indices]:
@@ -258,3 +264,100 @@ def _misses_text(drawn: Sequence[Law], unit: ErrorUnit) -> str:
     lacking = sum(fit.status == "lack of fit" for fit in tested)
     more = f"; {lacking} of them by more than the noise allows" if lacking else ""
     return f" with misses of {miss} (root mean square{said}{more})"
+
+
+def over_compute_of(
+    results: pd.DataFrame, *, name: str, title: str, endings: tuple[str, ...]
+) -> FigureData | Missing:
+    """Return the figure of error by several metrics against compute, one panel per metric.
+
+    Args:
+        results: Results in the results schema.
+        name: Name of the figure.
+        title: Title of the figure.
+        endings: Metrics, without the name of the evaluation set.
+    """
+    found = [] if results.empty else [one for one in metrics(results) if one.rpartition("/")[2] in endings]
+    found = [one for one in found if results[one].notna().any()]
+    if not found:
+        return Missing(title=title, reason=f"no finished trial has any of the metrics {', '.join(endings)}")
+    rows: list[dict[str, Any]] = []
+    fitted: list[Law] = []
+    held_words, counts, several = [], [], []
+    for metric in found[:_PANELS]:
+        draws = cell_draws(tidy(results, metric=metric), question=f"figure/{metric}")
+        held, positions = slice_along(draws, "architecture")
+        cut = draws.take(positions)
+        mine = laws(cut, along="compute")
+        every = np.arange(len(positions))
+        marks = curve_rows(cut, mine, every, axis="architecture", x="train_flops")
+        rows += [mark | {"panel": metric_text(metric)} for mark in marks]
+        fitted += mine
+        held_words.append(held_text(held))
+        counts.append(runs_text(draws, positions))
+        several.append(draws)
+    return FigureData(
+        name=name,
+        title=title,
+        x_label="training compute of one trial (FLOPs)",
+        y_label=error_label(*found[:_PANELS]),
+        frame=mark_frame(rows),
+        caption=said_once(
+            f"{', '.join(map(metric_text, found[:_PANELS]))} against compute, by architecture. Fixed: "
+            f"{'; '.join(dict.fromkeys(held_words))}",
+            *counts,
+            laws_text(fitted, several[0].error_unit),
+            f"Not drawn: {', '.join(map(metric_text, found[_PANELS:]))}" if found[_PANELS:] else "",
+            intervals_text(several),
+        ),
+        alt=f"{title} against compute: {', '.join(map(metric_text, found[:_PANELS]))}.",
+    )
+
+
+def pareto(trials: Trials, envelopes: Sequence[Envelope]) -> FigureData | Missing:
+    """Return the figure of every trial's error against compute, with the frontier of the cells' means.
+
+    If there are several regimes, the one with the most trials is drawn. Under fixed compute a trial lies at
+    its level, not at the whole batches below it.
+
+    Args:
+        trials: Finished trials.
+        envelopes: Envelope of each regime, with its frontier.
+    """
+    title = "All trials and the Pareto frontier"
+    if not envelopes:
+        return Missing(title=title, reason="no trial has finished")
+    unit = ErrorUnit.of(trials.metric)
+    counts = trials.frame["regime"].value_counts()
+    one = max(envelopes, key=lambda envelope: int(counts.get(envelope.regime, 0)))
+    mine = trials.frame[trials.frame["regime"] == one.regime]
+    names = sorted(mine["architecture"].unique(), key=lambda name: sort_key("architecture", name))
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        here = mine[mine["architecture"] == name]
+        rows += [
+            {
+                "mark": "point", "series": str(name), "x": x, "y": unit.factor * row["error"],
+                "text": f"{configuration_text(row)}, {budget_text(row['regime'], row['budget'])}, seed "
+                f"{int(row['seed'])}: {unit.text(row['error'])}",
+            }
+            for row, x in zip(records(here), costs(here).tolist(), strict=True)
+        ]  # fmt: skip
+    cells = one.pareto
+    steps = list(zip(costs(cells).tolist(), (unit.factor * cells["error"]).tolist(), strict=True))
+    stairs = [steps[0], *(corner for (_, y), (x, low) in pairwise(steps) for corner in ((x, y), (x, low)))]
+    stairs.append((max(row["x"] for row in rows), steps[-1][1]))
+    rows += [{"mark": "line", "series": FRONTIER, "line": FRONTIER, "x": x, "y": y} for x, y in stairs]
+    best = "; ".join(configuration_text(row) for row in records(cells))
+    return FigureData(
+        name="pareto",
+        title=title,
+        x_label="training compute of one trial (FLOPs)",
+        y_label=error_label(trials.metric),
+        frame=mark_frame(rows),
+        caption=said_once(
+            f"{metric_text(trials.metric)} of {plural(len(mine), 'finished trial')}, by architecture. "
+            "Stairs: the lowest mean of any configuration at no more compute"
+        ),
+        alt=f"{title}: {plural(len(mine), 'trial')}; on the frontier: {best}.",
+    )

@@ -1,23 +1,28 @@
-"""Data of the figures of training curves and of the ledger."""
+"""Data of the figures of a study's course: training curves, plan, ledger, schedule, choices of a design."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.answers.cost import by_level
+from analysis.answers.choice import CLEAR
+from analysis.answers.cost import EARLIER, TUNING, by_level, phases, run_time, tuning_trials
 from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws
-from analysis.cells.table import Trials, records
+from analysis.cells.table import CONFIGURATION, Trials, budgets, records
 from analysis.charts.compute_figures import slice_along
-from analysis.charts.figure_data import FigureData, Missing, bar_place, mark_frame
+from analysis.charts.figure_data import JOINED, FigureData, Missing, bar_place, mark_frame
+from analysis.design.course import decisions, each_answer
 from analysis.error_unit import is_loss
-from analysis.labels import budget_text, capital, held_text, metric_text
-from budgets.quantity import format_flops
+from analysis.labels import budget_text, capital, configuration_text, held_text, metric_text, regime_text
+from budgets.quantity import format_flops, plural
+from runners.results import ENDS
 
 _BINS = 40
 _PANELS = 4
+_MOST_ROWS = 40
 
 
 def training_loss(trials: Trials, draws: CellDraws, curves: pd.DataFrame) -> FigureData | Missing:
@@ -145,4 +150,190 @@ def ledger_bars(plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame) 
             "failed attempts. Other charges, such as the quality scorer, have their own rows."
         ),
         alt=f"{title}: planned {format_flops(total['planned'])}, spent {format_flops(total['spent'])}.",
+    )
+
+
+def plan_grid(plan: pd.DataFrame, left_out: pd.DataFrame, results: pd.DataFrame) -> FigureData | Missing:
+    """Return the figure of all planned cells, by configuration and level, with their finished trials.
+
+    A plan with more configurations than fit on a page is shown by architecture and strategy.
+    """
+    title = "The plan"
+    if plan.empty:
+        return Missing(title=title, reason="there is no plan")
+    status = {} if results.empty else dict(zip(results["trial"], results["status"], strict=True))
+    cells = plan.assign(state=[status.get(trial, "waiting") for trial in plan["trial"]], budget=budgets(plan))
+    parts = list(CONFIGURATION)
+    if len(cells.drop_duplicates(parts)) > _MOST_ROWS:
+        parts = ["architecture", "strategy"]
+    cells = pd.concat([cells, left_out.assign(state="left out")] if len(left_out) else [cells])
+    cells = cells.assign(
+        level=[_level_text(row) for row in records(cells)],
+        order=cells["level_flops"].fillna(cells["samples_seen"]),
+        row=[held_text({part: row[part] for part in parts}) for row in records(cells)],
+    )
+    cells = cells.sort_values(["regime", "order"], kind="stable")
+    levels = {str(name): float(place) for place, name in enumerate(dict.fromkeys(cells["level"]))}
+    ordered = cells.sort_values([*reversed(parts)], kind="stable")["row"]
+    names = {str(name): float(place) for place, name in enumerate(dict.fromkeys(ordered))}
+    rows = [
+        _cell(group, str(row), str(level)) | {"x": levels[str(level)], "y": names[str(row)]}
+        for (row, level), group in cells.groupby(["row", "level"], sort=False)
+    ]
+    states = cells["state"].value_counts()
+    planned = len(plan)
+    done = f"{plural(int(states.get('finished', 0)), 'trial')} of {planned:,} finished"
+    without = int(states.get("failed", 0) + states.get("diverged", 0))
+    missing = f", {without} without a result" if without else ""
+    out = int(states.get("left out", 0))
+    left = (
+        f" {plural(out, 'cell')} left out of the plan, for the reasons listed in the report." if out else ""
+    )
+    return FigureData(
+        name="plan",
+        title=title,
+        kind="grid",
+        x_label="budget of one trial",
+        y_label="",
+        frame=mark_frame(rows),
+        caption=(
+            f"Planned trials by {'configuration' if len(parts) > 2 else 'architecture and strategy'} and "  # noqa: PLR2004 (more parts than the two)
+            f"budget; in each cell: finished of planned trials. {done}{missing}.{left}"
+        ),
+        alt=f"{title}: {len(names)} rows by {len(levels)} budgets; {done}{missing}.",
+    )
+
+
+def _level_text(row: dict[str, Any]) -> str:
+    if row["regime"] == "fixed-compute":
+        return budget_text("fixed-compute", float(row["level_flops"]))
+    if row["regime"] == "equal-samples" and pd.notna(row["budget"]):
+        return budget_text("equal-samples", float(row["budget"]))
+    return regime_text(str(row["regime"]))
+
+
+def _cell(group: pd.DataFrame, row: str, level: str) -> dict[str, Any]:
+    states = group["state"].value_counts()
+    planned = int((group["state"] != "left out").sum())
+    finished = int(states.get("finished", 0))
+    without = int(states.get("failed", 0) + states.get("diverged", 0))
+    state = "left out"
+    if planned:
+        state = "finished" if finished == planned else "partly finished" if finished else "not run"
+        state = "without a result" if without and not finished else state
+    said = f"{finished} of {planned} finished" if planned else "left out of the plan"
+    said += f", {without} without a result" if without else ""
+    return {
+        "mark": "cell", "series": state, "label": row, "line": level, "low": float(finished),
+        "high": float(planned), "text": f"{row}, {level}: {said}",
+    }  # fmt: skip
+
+
+def schedule(plan: pd.DataFrame, events: pd.DataFrame) -> FigureData | Missing:
+    """Return the figure of what ran in each slot and when, without the time between runs."""
+    title = "The schedule"
+    if events.empty or "slot" not in events or not events["event"].isin(ENDS).any():
+        return Missing(title=title, reason="no trial has ended yet")
+    planned = [] if plan.empty else records(plan.assign(budget=budgets(plan)))
+    level = {row["trial"]: _level_text(row) for row in planned}
+    what = {row["trial"]: configuration_text(row) for row in planned}
+    tuned = tuning_trials(events)
+    rows: list[dict[str, Any]] = []
+    minute = 60.0
+    offset, runs = 0.0, list(phases(events))
+    for _, run in runs:
+        began = float(run["time"].min())
+        for event in records(run[run["event"].isin(ENDS) & run["slot"].notna() & run["wall_s"].notna()]):
+            end = (offset + float(event["time"]) - began) / minute
+            trial = str(event["trial"])
+            beside = TUNING if trial in tuned else EARLIER  # where the plan lacks it
+            lost = event["event"] in ("trial-retried", "trial-failed")
+            rows.append({
+                "mark": "span", "series": level.get(trial, beside), "x": end,
+                "low": max(0.0, end - float(event["wall_s"]) / minute), "y": float(event["slot"]),
+                "label": f"slot {int(event['slot'])}", "line": "lost" if lost else "",
+                "text": f"{what.get(trial, beside)}, {level.get(trial, trial)}: "
+                f"{float(event['wall_s']) / minute:.1f} min{', ' + event['event'][6:] if lost else ''}",
+            })  # fmt: skip
+        offset += float(run["time"].max()) - began
+    if not rows:
+        return Missing(title=title, reason="no trial has ended in a slot yet")
+    order = list(dict.fromkeys([*level.values(), TUNING, EARLIER]))
+    rows.sort(key=lambda row: (order.index(row["series"]), row["low"]))
+    slots = len({row["y"] for row in rows})
+    share = run_time(events).busy or 0.0
+    count = runs[-1][0]
+    several = f" over {count} runs, one after the other" if count > 1 else ""
+    return FigureData(
+        name="schedule",
+        title=title,
+        kind="spans",
+        x_label="running time (minutes)",
+        y_label="",
+        frame=mark_frame(rows),
+        caption=(
+            f"What ran in each of {plural(slots, 'slot')}{several}, by budget: "
+            f"{plural(len(rows), 'attempt')}, which fill {share:.0%} of the slots' time. Hatched: "
+            "attempts without a result."
+        ),
+        alt=f"{title}: {plural(len(rows), 'attempt')} in {plural(slots, 'slot')}, {share:.0%} busy.",
+    )
+
+
+def design_course(events: pd.DataFrame) -> tuple[FigureData, ...]:
+    """Return the figure of the probabilities that configurations are best, over the FLOPs spent.
+
+    There is a panel for each question. A configuration that led at some time has a line. A cross marks where
+    configurations were dropped.
+
+    Args:
+        events: Events of the study's runs. Without decisions of a design there is no figure.
+    """
+    made = decisions(events)
+    if not made:
+        return ()
+    leaders = {str(one["leader"]) for decision in made for one in decision["answers"]}
+    grid = float(made[-1]["grid_flops"])
+    rows: list[dict[str, Any]] = []
+    gone = Counter[str]()
+    for decision, one, new in each_answer(made):
+        spent = 100 * float(decision["spent_flops"]) / grid
+        panel = f"{one['kind']} at {format_flops(one['flops'])}"
+        where = f"{panel}, {format_flops(decision['spent_flops'])} spent"
+        for name, chance in zip(one["tied"], one["chances"], strict=True):
+            mark = {
+                "panel": panel, "series": name, "mark": "point" if name in leaders else "other",
+                "line": JOINED, "x": spent, "y": 100 * chance,
+                "text": f"{name}: best with probability {chance:.0%}; {where}",
+            }  # fmt: skip
+            rows.append(mark)
+            if decision is made[-1] and name == one["leader"]:
+                rows.append(mark | {"mark": "best" if one["verdict"] == "clear" else "best, not clear"})
+        gone[panel] += len(new)
+        if new:
+            rows.append({
+                "panel": panel, "mark": "dropped", "x": spent, "y": 0.0, "label": str(len(new)),
+                "text": f"dropped: {'; '.join(new)}; {where}",
+            })  # fmt: skip
+    stop = str(made[-1]["stop"])
+    ended = f" The design stopped: {stop}." if stop else ""
+    dropped = "; ".join(f"{panel}: {count}" for panel, count in gone.items())
+    return (
+        FigureData(
+            name="design",
+            title="Course of the adaptive design",
+            x_label="FLOPs spent (% of the grid's)",
+            y_label="probability of being the best (%)",
+            frame=mark_frame(rows),
+            caption=(
+                f"Probability that a configuration is the best, at {plural(len(made), 'decision')}, "
+                "from joint draws of the errors of all configurations, run or not. A configuration is "
+                "shown while it belongs to the likeliest ones, which together are the best with "
+                f"{CLEAR:.1%}. Lines: configurations that led at some time. Crosses: configurations dropped "
+                "because they are within the indifference of the best in fewer than 1 of 200 draws, even by "
+                f"the laws that fall fastest ({dropped}).{ended}"
+            ),
+            alt=f"Course of the adaptive design over {plural(len(made), 'decision')}.{ended}",
+            x_scale="linear",
+        ),
     )

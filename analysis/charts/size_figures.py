@@ -25,9 +25,8 @@ from analysis.charts.figure_data import (
 )  # fmt: skip
 from analysis.error_unit import ErrorUnit
 from analysis.labels import axis_text, budget_text, held_text, metric_text, sort_key, with_regime
-from analysis.laws.laws import Law
-from analysis.laws.measure import Measure
-from analysis.sizes.isoflop import IsoFlopCurve
+from analysis.laws.laws import Law, Measure
+from analysis.sizes.size_profile import IsoFlopCurve
 from budgets.quantity import format_flops, plural
 
 _PANELS = 3

@@ -1,4 +1,7 @@
-"""The grid of a study as families of curves: the points that may be run, and those of the questions."""
+"""The grid of a study as families of curves, the points of its questions, and the price of each trial.
+
+A trial of a trunk needs, and pays, the shorter ones that it continues from.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,14 +9,63 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.arrays import Floats, Indices
+from analysis.arrays import Floats, Indices, Mask
 from analysis.cells.bootstrap import curve_numbers
-from analysis.cells.chance import chance_error
 from analysis.cells.pareto import SAME_COST, same_cost
 from analysis.cells.table import CONFIGURATION, Trials, budgets, records
-from analysis.design.measured import Measured
-from analysis.design.prices import trunks_of
+from analysis.design.belief import Measured
+from analysis.error_unit import chance_error
 from analysis.labels import configuration_text
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prices:
+    """The costs of a grid's trials.
+
+    Attributes:
+        paid: FLOPs of each trial if the trials that it continues from were run, shape (trials,).
+        order: Rows of the grid, trunk by trunk, the shortest first; shape (trials,).
+        start: For each place in ``order``, the place where its trunk begins, shape (trials,).
+    """
+
+    paid: Floats
+    order: Indices
+    start: Indices
+
+    @classmethod
+    def of(cls, grid: pd.DataFrame) -> "Prices":
+        """Return the costs of a grid with the columns of a plan; without ``paid_flops``, of all training."""
+        paid = grid["paid_flops" if "paid_flops" in grid else "train_flops"].to_numpy(np.float64)
+        unit = trunks_of(grid)
+        order = np.lexsort((np.arange(len(grid)), grid["train_flops"].to_numpy(np.float64), unit))
+        first = np.diff(unit[order], prepend=-1) != 0
+        start = np.maximum.accumulate(np.where(first, np.arange(len(grid)), 0))
+        return cls(paid=paid, order=order, start=start)
+
+    def now(self, taken: Mask) -> Floats:
+        """Return the cost of each trial with the missing shorter trials of its trunk, shape (trials,).
+
+        Args:
+            taken: True for trials that were run or chosen, shape (trials,).
+        """
+        costs = np.where(taken, 0.0, self.paid)[self.order]
+        # The running sum over all trunks, minus its value just before the trunk of each trial.
+        along = np.cumsum(costs)
+        found = np.empty_like(self.paid)
+        found[self.order] = along - (along - costs)[self.start]
+        return np.where(taken, self.paid, found)
+
+    def brought(self, row: int, taken: Mask) -> list[int]:
+        """Return the missing shorter trials of a trial's trunk, the shortest first, then the trial itself."""
+        place = int(np.flatnonzero(self.order == row)[0])
+        trunk = self.order[self.start[place] : place + 1]
+        return [int(each) for each in trunk[~taken[trunk]]]
+
+
+def trunks_of(grid: pd.DataFrame) -> Indices:
+    """Return the number of each trial's trunk, or of the trial itself without one; shape (trials,)."""
+    trunk = grid["trunk"].where(grid["trunk"] != "", grid["trial"]) if "trunk" in grid else grid["trial"]
+    return np.asarray(pd.factorize(trunk)[0], dtype=np.intp)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,8 +1,22 @@
-"""Questions of an adaptive study, and the answers that a belief gives so far.
+"""Questions of an adaptive study, the answers that a belief gives so far, and the gains of further runs.
 
 A configuration is dropped where it is within the indifference of the best in fewer than ``HOPELESS`` of the
 draws. These hold every law that its runs leave plausible, also the one that falls fastest. Nothing is
 dropped for good: each decision draws anew.
+
+The belief is given as joint draws of the true errors; curves are independent. Let t be the error that a
+question is about, and y the mean of the further runs of one cell. A linear regression of t on y over the
+draws, with t and y taken as normal, gives the distribution of t after each result y.
+
+* ``best``: naming configuration k is right if no other is lower by more than the indifference. The
+  probability that the curve of the run is right is a function of t alone, and so is that of each of the
+  likeliest other curves; all draws estimate these functions. The gain is the mean over y of the largest
+  probability, minus the largest mean probability: the drop in the probability of naming a wrong best (the
+  knowledge gradient, Frazier et al. 2008). It is zero if no single run can unseat the leader. The gain is
+  then the drop in p(1 − p), where p is the probability that the leader is right; this is the variance of p
+  over y.
+* ``forecast``: the share of the variance of the forecast that the run would remove, Cov²/(Var y · Var
+  forecast).
 """
 
 from collections.abc import Sequence
@@ -11,14 +25,21 @@ from typing import Literal
 
 import numpy as np
 
-from analysis.answers.best.choice import CLEAR
+from analysis.answers.choice import CLEAR
 from analysis.arrays import Floats, Indices
 from analysis.cells.intervals import interval
 from analysis.design.belief import Belief
-from analysis.design.gains import right
 from analysis.design.layout import Layout
 
 HOPELESS = 0.005
+_LEADERS = 3
+_TABLE = 65
+_UNLIKELY = 1e-3
+# Quadrature over y, in standard deviations. Its nodes reach far out, because only an extreme result lets a
+# doubtful configuration win.
+_OUTCOMES = np.linspace(-3.2, 3.2, 17)
+_WEIGHTS = np.exp(-(_OUTCOMES**2) / 2) / np.exp(-(_OUTCOMES**2) / 2).sum()
+_NODES, _SHARES = np.polynomial.hermite_e.hermegauss(5)  # quadrature over t given y
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +75,7 @@ class Answer:
         error: Median of its true error.
         low: Lower end of its 90 % interval.
         high: Upper end of its 90 % interval.
-        verdict: ``clear`` or ``tie``, as in ``analysis.answers.best.frontier``.
+        verdict: ``clear`` or ``tie``, as in ``analysis.answers.frontier``.
         tied: Configurations that together are the best with probability ``confidence``, the leader first. A
             tie of the leader alone means that it was not run there.
         chances: Probability of each of these that it is the best.
@@ -128,3 +149,111 @@ def answers_of(layout: Layout, belief: Belief, runs: Floats, ask: Ask) -> tuple[
             indifference = np.nan if forecast else ask.indifference if near else 0.0
             goals.append(Goal(columns=columns, indifference=indifference))
     return answers, goals
+
+
+def right(values: Floats, indifference: float) -> tuple[Floats, Floats]:
+    """Return the probability that each curve is the best, and that it is so within the indifference.
+
+    Args:
+        values: Draws of the error at the compute of the question, shape (draws, curves); infinite for curves
+            that do not reach it.
+        indifference: Difference in error that does not matter.
+    """
+    best = np.bincount(values.argmin(axis=1), minlength=values.shape[1]) / len(values)
+    return best, (values <= values.min(axis=1, keepdims=True) + indifference).mean(axis=0)
+
+
+def best_gains(  # noqa: PLR0913 (a belief, options and what counts)
+    values: Floats, draws: Floats, variance: Floats, curve: Indices, point: Indices, *, indifference: float
+) -> Floats:
+    """Return the drop in the probability of naming a wrong best that each option brings.
+
+    Args:
+        values: As in ``right``.
+        draws: Draws of the errors of all points, shape (draws, curves, points).
+        variance: Variance of the mean of the runs of each option, shape (options,).
+        curve: Curve of each option.
+        point: Point of each option.
+        indifference: Difference in error that does not matter.
+    """
+    gains = np.zeros(len(curve))
+    count = values.shape[1]
+    likely = right(values, indifference)[1]
+    leaders = np.argsort(-likely, kind="stable")[:_LEADERS]
+    first = values.argmin(axis=1)
+    lowest = values.min(axis=1)
+    second = np.partition(values, 1, axis=1)[:, 1] if count > 1 else np.full(len(values), np.inf)
+    for each in np.unique(curve):
+        if likely[each] < _UNLIKELY or not np.isfinite(values[0, each]):
+            continue
+        others = np.where(first == each, second, lowest)
+        here = np.flatnonzero(curve == each)
+        target = _trimmed(values[:, each])
+        # Each function is tabulated at quantiles of t. The curve itself is right if the lowest other is not
+        # below t − indifference.
+        table = np.quantile(target, np.linspace(0, 1, _TABLE))
+        functions = [1 - np.searchsorted(np.sort(others), table - indifference) / len(others)]
+        for leader in leaders[leaders != each]:
+            error = values[:, leader]
+            # Another is right if it is within the indifference of the lowest other and of t.
+            error = np.sort(error[error <= others + indifference])
+            functions.append(np.searchsorted(error - indifference, table, side="right") / len(others))
+        slope, left = _regress(target, draws[:, each, :][:, point[here]], variance[here])
+        # E[t | y] at each outcome y, and t around it: shapes (options, outcomes) and (…, nodes).
+        posterior_mean = target.mean() + slope[:, None] * _OUTCOMES
+        at = posterior_mean[..., None] + left[:, None, None] * _NODES
+        # P(right | y) of each candidate, shape (candidates, options, outcomes).
+        right_after = np.array([np.interp(at, table, one) @ _SHARES for one in functions]) / _SHARES.sum()
+        mean = right_after @ _WEIGHTS
+        # The leader is the curve itself, or else the first of the others, which are in order of probability.
+        lead = right_after[0 if each == leaders[0] else 1]
+        doubt = (lead - (lead @ _WEIGHTS)[:, None]) ** 2 @ _WEIGHTS
+        gains[here] = np.maximum(right_after.max(axis=0) @ _WEIGHTS - mean.max(axis=0), doubt)
+    return gains
+
+
+def forecast_gains(
+    forecast: Floats, draws: Floats, variance: Floats, curve: Indices, point: Indices
+) -> Floats:
+    """Return the share of the variance of a forecast, shape (draws,), that each option would remove.
+
+    The other arguments are those of ``best_gains``.
+    """
+    target = _trimmed(forecast)
+    target = target - target.mean()
+    spread = float(target.var())
+    if spread == 0:
+        return np.zeros(len(curve))
+    cells = _trimmed(draws)
+    cells = cells - cells.mean(axis=0)
+    covariance = np.einsum("s,scp->cp", target, cells) / len(target)
+    # Cov²/(Var y · Var t). Chance correlations over n draws have a mean square of 1/n: four times that is
+    # subtracted, so that cells unrelated to the forecast gain nothing.
+    squared = covariance[curve, point] ** 2 / (cells.var(axis=0)[curve, point] + variance) / spread
+    return np.asarray(np.maximum(squared - 4 / len(target), 0.0), dtype=np.float64)
+
+
+def settle(draws: Floats, curve: int, point: int, variance: float, generator: np.random.Generator) -> None:
+    """Narrow the draws of a curve, in place, by a run whose result equals its expectation.
+
+    Each draw gets a simulated result y. The regression of the curve on y is subtracted, which leaves the
+    posterior spread of the curve around an unchanged mean (Matheron).
+    """
+    cell = draws[:, curve, point]
+    result = cell + np.sqrt(variance) * generator.standard_normal(len(cell))
+    off = _trimmed(result) - result.mean()
+    centred = draws[:, curve] - draws[:, curve].mean(axis=0)
+    draws[:, curve] -= np.outer(off, off @ centred / max(float(off @ off), 1e-300))
+
+
+def _regress(target: Floats, cells: Floats, variance: Floats) -> tuple[Floats, Floats]:
+    """Return the slope of t per standard deviation of each y, and the standard deviation of t given y."""
+    cells = _trimmed(cells)
+    deviation = np.sqrt(cells.var(axis=0) + variance)
+    slope = (target - target.mean()) @ (cells - cells.mean(axis=0)) / len(target) / deviation
+    return slope, np.sqrt(np.maximum(target.var() - slope**2, 1e-12))
+
+
+def _trimmed(values: Floats) -> Floats:
+    """Return draws, along the first axis, clipped to their central 99 %: far ones do not set a variance."""
+    return np.clip(values, *np.quantile(values, (0.005, 0.995), axis=0))

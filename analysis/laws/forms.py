@@ -23,6 +23,8 @@ SLOPE_BOUNDS = (0.02, 5.0)
 """Bounds of the slope −d ln(error − E)/d ln x at the geometric mean of x (of α in a bounded law)."""
 SHIFT_REACH = (0.01, 10.0)
 """Bounds of x₀ as multiples of the smallest and of the largest x."""
+VALUES = ("floor", "scale", "alpha", "shift", "unit", "objective", "at_bound")
+"""Fields of `Curves` that have a value for each row."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,10 +97,6 @@ class Curves:
         # The power is 1 at x = unit, so that ``scale`` is an error and does not depend on the unit of x.
         power = np.exp(-alpha * np.log((x + shift) / (unit + shift)))
         return floor + scale * power
-
-
-VALUES = ("floor", "scale", "alpha", "shift", "unit", "objective", "at_bound")
-"""Fields of `Curves` that have a value for each row."""
 
 
 def row(curves: Curves, place: int) -> Curves:

@@ -16,8 +16,8 @@ from analysis.cells.curves import X_COLUMNS
 from analysis.error_unit import ErrorUnit
 from analysis.laws.form_choice import COLUMNS, FEWEST_POINTS, FormChoice, root_mean_square, scores
 from analysis.laws.laws import Law
-from analysis.laws.surfaces.repeated import Points
-from analysis.laws.surfaces.surface_forecast import SURFACES, forecast, groups
+from analysis.laws.repeated import Points
+from analysis.laws.surface_forecast import SURFACES, forecast, groups
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

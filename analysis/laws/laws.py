@@ -28,10 +28,11 @@ import numpy as np
 import pandas as pd
 
 from analysis.arrays import Floats
-from analysis.cells.bootstrap import REFITS, CellDraws, stream
+from analysis.cells.bootstrap import REFITS, CellDraws, cell_draws, stream
 from analysis.cells.curves import X_COLUMNS, Curve, alike, by_length, curves
 from analysis.cells.interpolation import bends, straight_lines
 from analysis.cells.intervals import Interval, column_intervals, intervals
+from analysis.cells.table import tidy
 from analysis.laws.excess_variance import Excess, by_moments
 from analysis.laws.form_choice import FormChoice, choose_form
 from analysis.laws.forms import Curves, Form
@@ -292,3 +293,35 @@ def _drawn(draws: CellDraws, curve: Curve, form: Form, moves: Moves) -> Drawn:
         law=fit(form, x, rows, weights=runs, chance=draws.chance), beside=beside, sd=sd, growth=grown,
         reach=(float(x.min()), float(x.max())),
     )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measure:
+    """The data of one metric that figures draw.
+
+    Attributes:
+        metric: ``<evaluation set>/<metric>``.
+        draws: Cells with their errors by the metric.
+        laws: Laws of the curves through these cells; empty for figures without curves.
+    """
+
+    metric: str
+    draws: CellDraws
+    laws: Sequence[Law] = ()
+
+    def along(self, along: str) -> list[Law]:
+        """Return the laws along ``compute`` or ``data``."""
+        return [law for law in self.laws if law.along == along]
+
+
+def measure(results: pd.DataFrame, metric: str, *, question: str) -> Measure:
+    """Read one metric of a results table and fit every law.
+
+    Args:
+        results: Results in the results schema; trials without the metric are excluded.
+        metric: Column of the metric.
+        question: Name of the random stream, see ``bootstrap.cell_draws``.
+    """
+    draws = cell_draws(tidy(results, metric=metric), question=question)
+    fitted = tuple(law for along in X_COLUMNS for law in laws(draws, along=along))
+    return Measure(metric=metric, draws=draws, laws=fitted)

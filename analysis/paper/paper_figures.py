@@ -6,16 +6,16 @@ from functools import cache, partial
 
 import pandas as pd
 
-from analysis.answers.best.frontier import frontier
 from analysis.answers.equivalence import equivalences
-from analysis.cells.importing.column_map import ColumnMap
+from analysis.answers.frontier import frontier
+from analysis.cells.imported_table import ColumnMap
 from analysis.charts.bar_figures import quality_bars, strategy_bars
 from analysis.charts.compute_figures import over_compute
 from analysis.charts.figure_data import FigureData, Missing
 from analysis.charts.size_figures import over_epochs, over_pairs
 from analysis.charts.worth_figures import equivalence, shift
 from analysis.labels import capital
-from analysis.laws.measure import Measure, measure
+from analysis.laws.laws import Measure, measure
 from analysis.paper.paper_panels import PANELS, panels_text, read_panels, reading_text
 
 

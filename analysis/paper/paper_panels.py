@@ -8,8 +8,7 @@ from typing import Literal
 
 import pandas as pd
 
-from analysis.cells.importing.column_map import ColumnMap
-from analysis.cells.importing.import_table import import_table
+from analysis.cells.imported_table import ColumnMap, import_table
 from analysis.cells.table import CELL
 from analysis.labels import listed
 from budgets.quantity import plural

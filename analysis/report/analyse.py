@@ -14,17 +14,16 @@ from analysis.answers.quality_trade import QualityTrade, quality_trades
 from analysis.answers.robustness import robustness
 from analysis.cells.bootstrap import CellDraws, cell_draws
 from analysis.cells.curves import X_COLUMNS
-from analysis.cells.missing import lost_cells, missing, with_budgets
-from analysis.cells.study_frames import StudyFrames
+from analysis.cells.study_frames import StudyFrames, lost_cells, missing, with_budgets
 from analysis.cells.table import Trials
 from analysis.claims.claim_frame import from_figures, from_study
 from analysis.claims.findings import Finding, findings
 from analysis.laws.holdout import Holdout, holdout
 from analysis.laws.laws import Law, laws
-from analysis.laws.surfaces.surface_forecast import FamilySurface, family_surfaces
+from analysis.laws.surface_forecast import FamilySurface, family_surfaces
 from analysis.report.best_at_budgets import best_at_budgets
-from analysis.sizes.isoflop import IsoFlopCurve, isoflop_curves
 from analysis.sizes.scaling_exponents import Growth, growths, scaling_exponents
+from analysis.sizes.size_profile import IsoFlopCurve, isoflop_curves
 
 OnProgress = Callable[[str, int, int], None]
 """Takes a kind of work, the number of its steps that are done, and the number of all."""

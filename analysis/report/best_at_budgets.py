@@ -6,13 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.answers.best.choice import lost_text
-from analysis.answers.best.frontier import frontier
+from analysis.answers.choice import lost_text
+from analysis.answers.frontier import frontier
 from analysis.answers.scope import with_scope
 from analysis.cells.bootstrap import CellDraws, curve_numbers
-from analysis.cells.missing import lost_cells, with_budgets
 from analysis.cells.pareto import SAME_COST, costs, same_cost
-from analysis.cells.study_frames import StudyFrames
+from analysis.cells.study_frames import StudyFrames, lost_cells, with_budgets
 from analysis.cells.table import CELL, Trials, records
 from analysis.design.course import by_design
 from analysis.labels import configuration_text

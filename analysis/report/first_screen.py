@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.answers.best.frontier import turns
 from analysis.answers.cost import Cost
+from analysis.answers.frontier import turns
 from analysis.cells.table import CELL, records
 from analysis.labels import axis_text, configuration_text, count_text
 from analysis.report.analyse import Analysis

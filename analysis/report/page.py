@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup, escape
 
-from analysis.answers.best.choice import CLEAR_TEXT
-from analysis.answers.best.frontier import turns
+from analysis.answers.choice import CLEAR_TEXT
 from analysis.answers.cost import trial_hours
+from analysis.answers.frontier import turns
 from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, Missing

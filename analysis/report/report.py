@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.answers.best.frontier import turns
+from analysis.answers.frontier import turns
 from analysis.cells.curves import X_COLUMNS
 from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import records
@@ -14,9 +14,6 @@ from analysis.charts import (
     bar_figures,
     check_figures,
     compute_figures,
-    course_figures,
-    measure_figures,
-    pareto_figures,
     run_figures,
     scaling_figures,
     size_figures,
@@ -26,7 +23,7 @@ from analysis.charts import (
 from analysis.charts.figure_data import FigureData, Missing
 from analysis.drawing.save import helpers, save_all
 from analysis.labels import budget_text, configuration_text
-from analysis.laws.measure import Measure
+from analysis.laws.laws import Measure
 from analysis.report import page
 from analysis.report.analyse import Analysis, OnProgress, analyse, no_progress
 from analysis.report.tables import law_tables, tables
@@ -105,10 +102,10 @@ def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Mi
             if study.midway.empty
             else (run_figures.midway_errors(found.trials, draws, study.midway, study.results),)
         ),
-        course_figures.plan_grid(study.plan, study.left_out, study.results),
+        run_figures.plan_grid(study.plan, study.left_out, study.results),
         run_figures.ledger_bars(study.plan, study.ledger, study.events),
-        course_figures.schedule(study.plan, study.events),
-        *course_figures.design_course(study.events),
+        run_figures.schedule(study.plan, study.events),
+        *run_figures.design_course(study.events),
     )
     if found.imported:
         why = "the study was imported from a table, which does not record how it was run"
@@ -122,20 +119,20 @@ def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Mi
             for axis in ("architecture", "strategy")
             if (view := compute_figures.excess_over_compute(measured, axis=axis))
         ),
-        pareto_figures.pareto(found.trials, found.envelopes),
+        compute_figures.pareto(found.trials, found.envelopes),
         size_figures.over_data(measured),
         size_figures.over_epochs([measured]),
         *(size_figures.over_pairs([measured], axis=axis) for axis in ("architecture", "strategy")),
         bar_figures.quality_bars([measured], waiting=found.missing),
         *(worth_figures.equivalence(draws, found.equivalences, along=along) for along in X_COLUMNS),
         worth_figures.shift(study.results, metric=metric, draws=draws),
-        measure_figures.over_compute_of(
+        compute_figures.over_compute_of(
             study.results,
             name="retrieval",
             title="Retrieval",
             endings=("image_to_text_r1", "text_to_image_r1"),
         ),
-        measure_figures.over_compute_of(
+        compute_figures.over_compute_of(
             study.results,
             name="probe",
             title="Linear probe and few-shot",

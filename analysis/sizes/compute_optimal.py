@@ -19,8 +19,8 @@ from analysis.cells.bootstrap import REFITS, CellDraws, stream
 from analysis.cells.interpolation import straight_lines
 from analysis.cells.intervals import half_width
 from analysis.laws.excess_variance import excess
-from analysis.laws.surfaces.repeated import Points, RepeatedFit
-from analysis.laws.surfaces.surface import fit, fit_draws
+from analysis.laws.repeated import Points, RepeatedFit
+from analysis.laws.surface import fit, fit_draws
 from analysis.sizes.size_profile import profiles_of
 from budgets.quantity import plural
 

@@ -18,7 +18,7 @@ from analysis.cells.bootstrap import CellDraws
 from analysis.cells.intervals import COVERAGE, interval
 from analysis.cells.table import records
 from analysis.labels import axis_text, count_text
-from analysis.laws.surfaces.surface_forecast import FamilySurface, groups
+from analysis.laws.surface_forecast import FamilySurface, groups
 from analysis.sizes.compute_optimal import Slope, by_envelope, by_minima, by_surface
 
 COLUMNS = (

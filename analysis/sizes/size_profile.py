@@ -5,18 +5,19 @@ The minimum is that of a valley fitted to the sizes near the lowest measured one
 the asymmetry, and the form error: a variance, common to all budgets of a family, of what the valley cannot
 follow. Each draw uses its own lowest size and the neighbours of that. A minimum is marked only if the curve
 is convex, if the minimum lies between the smallest and the largest size, also in most draws, and if it is not
-above a measured error by more than the noise.
+above a measured error by more than the noise. An IsoFLOP profile is that of one budget.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analysis.arrays import Floats, Indices, Mask
 from analysis.cells.bootstrap import REFITS, CellDraws, NoiseSource, stream
+from analysis.cells.curves import with_families
 from analysis.cells.intervals import COVERAGE, Interval, half_width, intervals
 from analysis.error_unit import PERCENT, ErrorUnit
 from analysis.laws.law_fit import lack_of_fit
@@ -274,3 +275,52 @@ def _stability(inside: Mask, source: NoiseSource) -> tuple[ProfileStatus, str]:
     if share < COVERAGE:
         return "unstable", f"{reason} only, so it is not marked"
     return "ok", reason
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IsoFlopCurve:
+    """The profile of one budget, with data, strategy and family of architectures fixed.
+
+    Attributes:
+        identity: ``regime``, ``budget``, ``subset_size``, ``quality``, ``strategy``, ``family``.
+        positions: Positions of its cells in ``CellDraws.cells``, by rising training FLOPs per sample, the
+            size on its axis.
+        epochs: Epochs of the smallest and of the largest size.
+        profile: The fitted profile.
+    """
+
+    identity: Mapping[str, Any]
+    positions: Indices
+    epochs: tuple[float, float]
+    profile: Profile
+
+
+def isoflop_curves(draws: CellDraws) -> list[IsoFlopCurve]:
+    """Fit the profiles of all fixed-compute budgets with at least two sizes of a family."""
+    named = with_families(draws)
+    columns = ["regime", "subset_size", "quality", "strategy", "family", "budget"]
+    # Profiles of one family share a form error, so all its budgets are fitted together.
+    together: dict[tuple[Hashable, ...], list[tuple[dict[str, Any], Indices]]] = {}
+    for key, positions in named.groups(columns):
+        size = named.column("train_flops_per_sample")[positions]
+        if key[0] != "fixed-compute" or len(np.unique(size)) < 2:  # noqa: PLR2004 (one size is no profile)
+            continue
+        ordered = positions[np.argsort(size, kind="stable")]
+        identity = dict(zip(columns, key, strict=True))
+        together.setdefault(key[:-1], []).append((identity, ordered))
+    found = [curve for key, parts in together.items() for curve in _curves(named, str(key), parts)]
+    return sorted(found, key=lambda curve: float(curve.identity["budget"]))
+
+
+def _curves(
+    draws: CellDraws, question: str, parts: Sequence[tuple[dict[str, Any], Indices]]
+) -> list[IsoFlopCurve]:
+    groups, size = [positions for _, positions in parts], draws.column("train_flops_per_sample")
+    fitted, epochs = profiles_of(draws, size, groups, question=question), draws.column("epochs")
+    return [
+        IsoFlopCurve(
+            identity=identity, positions=positions, profile=found,
+            epochs=(float(epochs[positions[0]]), float(epochs[positions[-1]])),
+        )
+        for (identity, positions), found in zip(parts, fitted, strict=True)
+    ]  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Literal
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from analysis.cells.importing.column_map import OPTIONAL, REQUIRED, Column, ColumnMap
+from analysis.cells.imported_table import OPTIONAL, REQUIRED, Column, ColumnMap
 from analysis.cells.table import READING_ERROR, TEXT
 from analysis.error_unit import is_loss
 from budgets.declaration import values

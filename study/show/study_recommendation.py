@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.answers.recommend.recommendation import recommend
-from analysis.answers.recommend.recommendation_text import recommendation_lines
+from analysis.answers.recommendation import recommend
+from analysis.answers.recommendation_text import recommendation_lines
 from analysis.cells.bootstrap import cell_draws
-from analysis.cells.importing.import_table import import_table
-from analysis.cells.missing import as_planned, lost_cells, with_budgets
+from analysis.cells.imported_table import import_table
+from analysis.cells.study_frames import as_planned, lost_cells, with_budgets
 from analysis.cells.table import tidy
 from analysis.design.course import unsettled
 from analysis.laws.holdout import holdout

@@ -10,10 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.cells.table import tidy
-from analysis.design.adaptive import Decision, decide
+from analysis.design.adaptive import Decision, decide, rehearse
 from analysis.design.course import CHOSEN, decisions
 from analysis.design.questions import Ask
-from analysis.design.rehearsal import rehearse
 from analysis.error_unit import PERCENT
 from budgets.declaration.declaration import Declaration
 from budgets.planning.plan import Plan

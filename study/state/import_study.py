@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.cells.importing.import_table import import_table, unselected
+from analysis.cells.imported_table import import_table, unselected
 from analysis.cells.table import tidy
 from budgets.declaration import values
 from budgets.quantity import plural

@@ -7,7 +7,7 @@ import pandas as pd
 
 from analysis.cells.bootstrap import CellDraws, cell_draws
 from analysis.cells.table import records, tidy
-from analysis.laws.surfaces.surface_forecast import family_surfaces
+from analysis.laws.surface_forecast import family_surfaces
 from analysis.sizes.scaling_exponents import growths, scaling_exponents
 
 

@@ -6,7 +6,7 @@ from math import isinf, isnan
 
 import pandas as pd
 
-from analysis.answers.best.choice import CLEAR_TEXT
+from analysis.answers.choice import CLEAR_TEXT
 from analysis.answers.cost import Cost
 from analysis.cells.table import Trials, records
 from analysis.claims.findings import Finding
@@ -21,7 +21,7 @@ from analysis.labels import (
     interval_text,
     metric_text,
 )  # fmt: skip
-from analysis.sizes.isoflop import IsoFlopCurve
+from analysis.sizes.size_profile import IsoFlopCurve
 from budgets.quantity import format_flops, plural
 
 _AXES = {

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from analysis.answers.best.frontier import frontier
+from analysis.answers.frontier import frontier
 from analysis.cells.bootstrap import cell_draws
 from analysis.cells.table import records, tidy
 from tests.analysis.synthetic import trial_row

@@ -14,7 +14,7 @@ from analysis.cells.table import records, tidy
 from analysis.laws.forms import FLOOR, FLOOR_SHIFT
 from analysis.laws.holdout import holdout
 from analysis.laws.laws import Law, laws
-from analysis.laws.surfaces.surface_forecast import REPEATED
+from analysis.laws.surface_forecast import REPEATED
 from tests.analysis.synthetic import study, trial_row
 
 AT = np.geomspace(1e11, 1e13, 100)

@@ -4,18 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.answers.best.choice import choose
-from analysis.answers.best.frontier import frontier
+from analysis.answers.choice import choose
 from analysis.answers.contrasts import comparisons, contrasts, statements
+from analysis.answers.frontier import frontier
 from analysis.cells.bootstrap import CellDraws, cell_draws
-from analysis.cells.missing import with_budgets
-from analysis.cells.study_frames import StudyFrames
+from analysis.cells.study_frames import StudyFrames, with_budgets
 from analysis.cells.table import records, tidy
 from analysis.charts.bar_figures import quality_bars, strategy_bars
 from analysis.charts.compute_figures import over_compute
 from analysis.charts.figure_data import FigureData
 from analysis.labels import POOL
-from analysis.laws.measure import Measure, measure
+from analysis.laws.laws import Measure, measure
 from analysis.paper.paper_panels import PANELS, READERS, ZERO_SHOT, read_panels
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
 from tests.analysis.synthetic import study, trial_row

@@ -4,8 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.answers.best.frontier import frontier
-from analysis.answers.best.read_off import at_compute, read
+from analysis.answers.frontier import at_compute, frontier, read
 from analysis.cells.bootstrap import CellDraws, cell_draws
 from analysis.cells.interpolation import bends, straight_lines
 from analysis.cells.pareto import costs

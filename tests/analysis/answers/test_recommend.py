@@ -4,16 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.answers.best.frontier import frontier
-from analysis.answers.recommend.candidates import smallest_pool
-from analysis.answers.recommend.recommendation import Recommendation, recommend
-from analysis.answers.recommend.recommendation_text import recommendation_lines
+from analysis.answers.candidates import smallest_pool
+from analysis.answers.frontier import frontier
+from analysis.answers.recommendation import Recommendation, recommend
+from analysis.answers.recommendation_text import recommendation_lines
 from analysis.cells.bootstrap import CellDraws, cell_draws
-from analysis.cells.missing import as_planned, lost_cells, with_budgets
+from analysis.cells.study_frames import as_planned, lost_cells, with_budgets
 from analysis.cells.table import tidy
 from analysis.laws.holdout import Holdout, holdout
 from analysis.laws.laws import Law, laws
-from analysis.laws.surfaces.surface_forecast import SURFACES
+from analysis.laws.surface_forecast import SURFACES
 from budgets.quality import available
 from tests.analysis.synthetic import study, trial_row
 from tests.root import ROOT

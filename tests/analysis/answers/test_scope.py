@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.answers.best.frontier import frontier
+from analysis.answers.frontier import frontier
 from analysis.answers.scope import with_scope
 from analysis.cells.bootstrap import CellDraws, cell_draws
 from analysis.cells.study_frames import StudyFrames

@@ -8,11 +8,10 @@ import pytest
 
 from analysis.cells.bootstrap import cell_draws
 from analysis.cells.family import family
-from analysis.cells.importing.column_map import Column, ColumnMap
-from analysis.cells.importing.import_table import import_table, unselected
+from analysis.cells.imported_table import Column, ColumnMap, import_table, unselected
 from analysis.cells.table import tidy
 from analysis.labels import count_text, metric_text, sort_key
-from analysis.sizes.isoflop import isoflop_curves
+from analysis.sizes.size_profile import isoflop_curves
 
 TABLE = pd.DataFrame(
     {

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from analysis.cells.missing import as_planned, lost_cells
+from analysis.cells.study_frames import as_planned, lost_cells
 from analysis.cells.table import CELL, tidy
 from tests.analysis.synthetic import study
 

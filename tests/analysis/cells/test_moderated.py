@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from analysis.cells.bootstrap import cell_draws
-from analysis.cells.moderated import moderated
+from analysis.cells.noise import moderated
 from analysis.cells.table import tidy
 from tests.analysis.made_up.two_configurations import NOISE, TWO, share_of_clear
 

@@ -8,9 +8,8 @@ import pytest
 
 from analysis.answers.cost import by_level
 from analysis.cells.study_frames import StudyFrames
-from analysis.charts.course_figures import design_course, plan_grid, schedule
 from analysis.charts.figure_data import FigureData
-from analysis.charts.run_figures import ledger_bars
+from analysis.charts.run_figures import design_course, ledger_bars, plan_grid, schedule
 from analysis.drawing.draw import draw
 
 

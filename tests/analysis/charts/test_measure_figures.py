@@ -10,13 +10,12 @@ from analysis.cells.bootstrap import CellDraws, cell_draws
 from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import tidy
 from analysis.charts.bar_figures import quality_bars, strategy_bars
+from analysis.charts.compute_figures import over_compute_of
 from analysis.charts.figure_data import FigureData
-from analysis.charts.measure_figures import over_compute_of
 from analysis.charts.size_figures import over_data, over_epochs, over_pairs
 from analysis.charts.worth_figures import equivalence, shift
 from analysis.drawing.draw import draw
-from analysis.laws.laws import laws
-from analysis.laws.measure import measure
+from analysis.laws.laws import laws, measure
 from analysis.report.tables.law_tables import fits
 from tests.analysis.synthetic import study
 

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.answers.best.choice import CLEAR
+from analysis.answers.choice import CLEAR
 from analysis.cells.table import Trials, records, tidy
-from analysis.design import belief, law_grid
+from analysis.design import belief
 from analysis.design.adaptive import FIRST_ROUND, decide
 from analysis.design.questions import Ask
 from tests.analysis.made_up.coverage import study as made_up_curves
@@ -83,7 +83,7 @@ def test_kept_laws_and_sorted_draws_change_no_choice(monkeypatch: pytest.MonkeyP
         return done
 
     kept = [choices(number) for number in (0, 1)]
-    monkeypatch.setattr(law_grid, "_law_grid", law_grid._law_grid.__wrapped__)  # noqa: SLF001 - not kept
+    monkeypatch.setattr(belief, "_law_grid", belief._law_grid.__wrapped__)  # noqa: SLF001 - not kept
     monkeypatch.setattr(
         belief, "_drawn", lambda ahead, uniform: (uniform[:, None, :] > ahead[None]).sum(axis=1)
     )

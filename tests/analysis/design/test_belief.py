@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from analysis.design.belief import believe
-from analysis.design.measured import Measured
+from analysis.design.belief import Measured, believe
 
 X = np.array([1e11, 3e11])
 LUCK = 0.03

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from analysis.design.gains import best_gains, forecast_gains, settle
+from analysis.design.questions import best_gains, forecast_gains, settle
 
 DRAWS = 20_000
 

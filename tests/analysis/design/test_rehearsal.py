@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
+from analysis.design.adaptive import rehearse
 from analysis.design.questions import Ask
-from analysis.design.rehearsal import rehearse
 from benchmarks.design import with_trunks
 from tests.root import ROOT
 

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from analysis.cells.importing.import_table import import_table
+from analysis.cells.imported_table import import_table
 from analysis.cells.table import tidy
-from analysis.laws.surfaces.surface import fit, fit_draws
-from analysis.laws.surfaces.surface_search import Data, project, search
+from analysis.laws.surface import fit, fit_draws
+from analysis.laws.surface_search import Data, project, search
 from analysis.sizes.scaling_exponents import differences
 from study.declare.column_maps import find_column_map, load_column_map, read_any_table
 from tests.analysis.language_models import exponents_of, found_in, language_models

@@ -15,9 +15,8 @@ from analysis.charts.size_figures import over_epochs
 from analysis.laws.excess_variance import by_moments
 from analysis.laws.form_choice import MOST_MISSED, scores
 from analysis.laws.forms import FORMS
-from analysis.laws.laws import Law, laws
+from analysis.laws.laws import Law, laws, measure
 from analysis.laws.least_squares import fit
-from analysis.laws.measure import measure
 from tests.analysis.paper_curves import draws_of, families, left_out
 from tests.analysis.synthetic import trial_row
 

@@ -16,17 +16,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.answers.best.frontier import frontier
 from analysis.answers.crossover import crossovers
 from analysis.answers.equivalence import equivalences
-from analysis.answers.recommend.recommendation import recommend
+from analysis.answers.frontier import frontier
+from analysis.answers.recommendation import recommend
 from analysis.cells.bootstrap import CellDraws, cell_draws, stream
 from analysis.cells.intervals import column_intervals, intervals
 from analysis.cells.table import records, tidy
 from analysis.laws.forms import FLOOR, FLOOR_SHIFT, POWER, Form
 from analysis.laws.holdout import holdout
 from analysis.laws.laws import Law, laws
-from analysis.laws.surfaces.surface import fit, fit_draws
+from analysis.laws.surface import fit, fit_draws
 from tests.analysis.made_up.valleys import Kind
 from tests.analysis.synthetic import trial_row
 

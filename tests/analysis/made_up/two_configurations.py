@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from analysis.answers.best.choice import choose
+from analysis.answers.choice import choose
 from analysis.cells.bootstrap import cell_draws
 from analysis.cells.table import tidy
 from tests.analysis.synthetic import trial_row

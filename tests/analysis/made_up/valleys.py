@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from analysis.cells.bootstrap import CellDraws, cell_draws, stream
 from analysis.cells.table import tidy
-from analysis.sizes.isoflop import IsoFlopCurve, isoflop_curves
+from analysis.sizes.size_profile import IsoFlopCurve, isoflop_curves
 
 Floats = NDArray[np.float64]
 Kind = Literal["floor", "broken", "shifted"]

@@ -16,8 +16,7 @@ from analysis.charts.size_figures import isoflop
 from analysis.error_unit import PERCENT
 from analysis.labels import budget_text
 from analysis.report.tables.tables import profiles as table
-from analysis.sizes.isoflop import isoflop_curves
-from analysis.sizes.size_profile import Profile, ProfileData, profiles
+from analysis.sizes.size_profile import Profile, ProfileData, isoflop_curves, profiles
 from tests.analysis.made_up.valleys import KINDS, Kind, best_sizes
 
 SIZES = np.array([13e6, 25e6, 39e6, 72e6, 140e6])

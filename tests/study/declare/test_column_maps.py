@@ -8,7 +8,7 @@ import pytest
 
 from analysis.answers.equivalence import equivalences
 from analysis.cells.bootstrap import cell_draws
-from analysis.cells.importing.import_table import import_table
+from analysis.cells.imported_table import import_table
 from analysis.cells.table import records, tidy
 from analysis.laws.laws import laws
 from study.cli import main

@@ -24,8 +24,8 @@ from analysis.cells.family import family
 from analysis.cells.intervals import Interval, intervals
 from analysis.cells.pareto import SAME_COST
 from analysis.laws.form_choice import HELD_SHARE
-from analysis.laws.surfaces.repeated import Points, RepeatedFit, fit_repeated, once
-from analysis.laws.surfaces.surface import SurfaceDraws, fit, fit_draws
+from analysis.laws.repeated import Points, RepeatedFit, fit_repeated, once
+from analysis.laws.surface import SurfaceDraws, fit, fit_draws
 
 FamilyKey = tuple[str, str, str, str]
 

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from analysis.arrays import Floats
-from analysis.laws.surfaces.surface_search import BOUNDS, SMALLEST, Data, project, search
+from analysis.laws.surface_search import BOUNDS, SMALLEST, Data, project, search
 from budgets.quantity import plural
 
 SurfaceStatus = Literal["ok", "term undetermined", "exponent at bound", "restarts disagree", "too few points"]

@@ -24,8 +24,8 @@ import pandas as pd
 
 from analysis.arrays import Floats, Indices, Mask
 from analysis.laws.descent import descend
-from analysis.laws.surfaces.surface import HUBER_DELTA, SurfaceFit, fit, fit_draws
-from analysis.laws.surfaces.surface_search import BOUNDS, SMALLEST
+from analysis.laws.surface import HUBER_DELTA, SurfaceFit, fit, fit_draws
+from analysis.laws.surface_search import BOUNDS, SMALLEST
 
 RepeatedStatus = Literal["ok", "no repetition", "decay undetermined", "no surface"]
 

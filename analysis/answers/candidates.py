@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.answers.best.read_off import fall_beyond
+from analysis.answers.frontier import fall_beyond
 from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws, stream
 from analysis.cells.curves import Curve
@@ -27,8 +27,8 @@ from analysis.cells.table import records
 from analysis.labels import quality_fraction
 from analysis.laws.holdout import Forecaster, Holdout, own_forecaster
 from analysis.laws.laws import Law
-from analysis.laws.surfaces.repeated import Points
-from analysis.laws.surfaces.surface_forecast import SURFACES, forecast, groups, key
+from analysis.laws.repeated import Points
+from analysis.laws.surface_forecast import SURFACES, forecast, groups, key
 from budgets.quantity import format_flops, plural
 
 _SAME_SIZE = 0.05
@@ -45,7 +45,7 @@ class Reading:
         by: Law that it was read by; without a name if there was none.
         cell: Place of the measured cell among the candidate's; None if it was not measured.
         falling: For the last cell of a curve that ends before the compute, the error with draws that fall on
-            as in `analysis.answers.best.read_off.at_compute`; otherwise None.
+            as in `analysis.answers.frontier.at_compute`; otherwise None.
         far: True for a cell whose compute times the limit of extrapolation is below the budget.
     """
 

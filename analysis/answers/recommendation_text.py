@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from analysis.answers.recommend.recommendation import Recommendation
+from analysis.answers.recommendation import Recommendation
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import records
 from analysis.error_unit import ErrorUnit

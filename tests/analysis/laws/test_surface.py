@@ -6,9 +6,9 @@ import pytest
 from numpy.typing import NDArray
 
 from analysis.cells.intervals import bca, interval
-from analysis.laws.surfaces.repeated import Points, best_size, effective, fit_repeated
-from analysis.laws.surfaces.surface import fit, fit_draws
-from analysis.laws.surfaces.surface_forecast import PLAIN, SHARED, forecast
+from analysis.laws.repeated import Points, best_size, effective, fit_repeated
+from analysis.laws.surface import fit, fit_draws
+from analysis.laws.surface_forecast import PLAIN, SHARED, forecast
 from tests.published import DATA
 
 Floats = NDArray[np.float64]

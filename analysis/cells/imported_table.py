@@ -1,22 +1,84 @@
 """Import of any table into the results schema, by a map that defines each column."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.arrays import Floats
-from analysis.cells.importing.column_map import OPTIONAL, REQUIRED, Column, ColumnMap
-from analysis.cells.importing.usable_rows import complete
-from analysis.cells.table import READING_ERROR, TEXT
+from analysis.cells.table import CELL, NUMBERS, READING_ERROR, REGIMES, TEXT, levels
 from analysis.error_unit import is_loss
+from analysis.labels import quality_fraction
 from budgets.names import unknown
 from budgets.quantity import parse_quantity
 
+REQUIRED = ("regime", "subset_size", "quality", "architecture", "strategy", "samples_seen", "train_flops")
+OPTIONAL = (
+    "level_flops", "seed", "batch_size", "train_flops_per_sample", "evaluation_flops", "epochs", "parameters",
+    "train_loss",
+)  # fmt: skip
 _PERCENT = 100.0
 _MISSING = frozenset({"", "NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "NULL", "null"})
 """Words for a missing value; ``None`` is one only in place of a number, else it may be a name."""
+_ONE_EPOCH = 0.1
+"""Largest share of its pairs that a trial of one epoch may see again, or not see."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Column:
+    """Definition of one column of the results schema.
+
+    Attributes:
+        source: Column of the table; None for a constant.
+        value: The constant.
+        times: Factor that numbers are multiplied by.
+        by: Column that numbers are multiplied by.
+        over: Column that numbers are divided by.
+        names: Values of the table → values of the schema; any other value is an error.
+    """
+
+    source: str | None = None
+    value: str = ""
+    times: float = 1.0
+    by: str | None = None
+    over: str | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ColumnMap:
+    """Definition of how a table is read.
+
+    Attributes:
+        title: Name and origin of the table.
+        rows: Selected rows: column → allowed values. All other rows are dropped.
+        columns: Column of the results schema → its definition: all of ``REQUIRED``, any of ``OPTIONAL``.
+        metric: ``<evaluation set>/<metric>`` of the study. A metric that ends with ``/loss`` is better when
+            lower and need not be a fraction.
+        metric_column: Definition of the metric.
+        better: Direction in which the table's metric is better; a fraction that is better when lower becomes
+            1 − itself.
+        images: Number of evaluation images or texts behind the metric, or its column; 0 when unknown.
+        reading_error: Standard deviation with which the metric was read off a figure, in its own unit.
+        where: Part of the map (``columns.NAME``, ``rows.NAME``) → its file and line, for error messages.
+    """
+
+    title: str
+    rows: Mapping[str, tuple[str, ...]]
+    columns: Mapping[str, Column]
+    metric: str
+    metric_column: Column
+    better: Literal["higher", "lower"]
+    images: int | Column = 0
+    reading_error: Column | None = None
+    where: Mapping[str, str] = field(default_factory=dict)
+
+    def at(self, name: str) -> str:
+        """Return the file and line of a part of the map, as a prefix of an error message."""
+        return f"{self.where[name]}: " if name in self.where else ""
 
 
 def import_table(table: pd.DataFrame, how: ColumnMap) -> pd.DataFrame:
@@ -237,3 +299,80 @@ def _check_fraction(value: Floats, table: pd.DataFrame, how: ColumnMap) -> None:
     raise ValueError(
         f"{how.at('metric')}{where}{how.metric} must be a fraction in [0, 1]; found {found:g}{hint}"
     )
+
+
+def complete(frame: pd.DataFrame, how: ColumnMap) -> pd.DataFrame:
+    """Fill in derived numbers, NaN for unknown ones, and the reason of rows that cannot be fitted."""
+    for trial, regime in zip(frame["trial"], frame["regime"], strict=True):
+        if pd.notna(regime) and regime not in REGIMES:
+            raise ValueError(f"{how.at('columns.regime')}{trial}: {unknown('regime', str(regime), REGIMES)}")
+    once = (frame["regime"] == "one-epoch").to_numpy(bool)
+    pairs = frame["subset_size"].to_numpy(np.float64, copy=True)
+    step = frame.get("batch_size", pd.Series(np.nan, index=frame.index)).to_numpy(np.float64)
+    pairs[once] = levels(pairs[once], np.asarray(step[once], dtype=np.float64))
+    frame["subset_size"] = pairs
+    for name, derived in (
+        ("epochs", frame["samples_seen"] / frame["subset_size"]),
+        ("train_flops_per_sample", frame["train_flops"] / frame["samples_seen"]),
+    ):
+        given = frame.get(name, derived)
+        frame[name] = given.where(np.isfinite(given) & (given > 0), derived)
+    for name in ("seed", "evaluation_flops"):
+        frame[name] = frame.get(name, pd.Series(0.0, index=frame.index))
+    for name in NUMBERS:
+        frame[name] = frame.get(name, pd.Series(np.nan, index=frame.index))
+    frame["parameters"] = frame["parameters"].where(frame["parameters"] > 0)
+    _check_units(frame, how)
+    frame["reason"] = _reasons(frame, how)
+    frame["status"] = np.where(frame["reason"] == "", "finished", "failed")
+    return frame.fillna({name: "" for name in TEXT if name in how.columns})
+
+
+def _check_units(frame: pd.DataFrame, how: ColumnMap) -> None:
+    """Refuse columns that contradict the training FLOPs by far, as in other units.
+
+    Raises:
+        ValueError: A level, or the FLOPs of the samples seen, are ten times the training FLOPs or a tenth.
+    """
+    by_sample = frame["train_flops_per_sample"] * frame["samples_seen"]
+    for name, flops in (("level_flops", frame["level_flops"]), ("train_flops_per_sample", by_sample)):
+        factor = (flops / frame["train_flops"]).to_numpy(np.float64)
+        far = np.flatnonzero(np.isfinite(factor) & (factor > 0) & (np.abs(np.log10(factor.clip(1e-300))) > 1))
+        if len(far):
+            row = frame.iloc[far[0]]
+            raise ValueError(
+                f"{how.at(f'columns.{name}')}{row['trial']}: {name} is {row[name]:.4g} where train_flops is "
+                f"{row['train_flops']:.4g} and samples_seen {row['samples_seen']:.4g}: {factor[far[0]]:.3g} "
+                "times as many FLOPs. Correct the units (times, by)"
+            )
+
+
+def _reasons(frame: pd.DataFrame, how: ColumnMap) -> "pd.Series[str]":
+    """Return why each row cannot be fitted; empty for rows that can."""
+    reasons = pd.Series("", index=frame.index, dtype=object)
+    for name in (name for name in TEXT if name in how.columns):
+        reasons[frame[name].isna() & (reasons == "")] = f"no {name}"
+    empty = frame["quality"].map(str).map(quality_fraction) == 0
+    reasons[empty & (reasons == "")] = "its quality keeps no pair"
+    fixed = frame["regime"] == "fixed-compute"
+    needed = {
+        "subset_size": frame["subset_size"],
+        "train_flops": frame["train_flops"],
+        # A missing level follows from the FLOPs, so NaN is allowed here.
+        "level_flops": frame["level_flops"].where(fixed).fillna(1.0),
+        "samples_seen": frame["samples_seen"],
+    }
+    for name, values in needed.items():
+        bad = ~(np.isfinite(values) & (values > 0)) & (reasons == "")
+        reasons[bad] = f"{name} is not a finite number above zero"
+    reasons[(frame["seed"] % 1 != 0) & (reasons == "")] = "seed is not a whole number"
+    # The last batch of an epoch may be left out.
+    batch = frame.get("batch_size", pd.Series(0.0, index=frame.index)).fillna(0.0)
+    slack = np.maximum(_ONE_EPOCH * frame["subset_size"], batch)
+    other = (frame["samples_seen"] - frame["subset_size"]).abs() > slack
+    once = frame["regime"] == "one-epoch"
+    reasons[once & other & (reasons == "")] = "one-epoch, but its samples_seen are not its subset_size"
+    identity = [name for name in (*CELL, "seed") if name != "budget"]
+    again = frame.duplicated([*identity, "samples_seen", "train_flops", how.metric]) & (reasons == "")
+    reasons[again] = "duplicate of an earlier row"
+    return reasons

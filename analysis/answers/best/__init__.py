@@ -1,1 +1,0 @@
-"""The best configuration at each budget."""

@@ -1,1 +1,0 @@
-"""Recommendation of a configuration for a compute and a data budget."""

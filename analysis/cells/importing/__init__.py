@@ -1,1 +1,0 @@
-"""Import of tables of results into the results schema."""

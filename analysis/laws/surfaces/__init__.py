@@ -1,1 +1,0 @@
-"""Laws of several variables: surfaces over model size and data, with repeated data."""
