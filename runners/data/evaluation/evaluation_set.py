@@ -6,6 +6,7 @@
 <set>/test/nshards.txt, 0.tar, 1.tar …          png/jpg/webp, and cls (a number) or txt (one caption per line)
 <set>/train/nshards.txt, 0.tar, 1.tar …         the same; linear and few-shot probes are fitted to it
 
+Numbers of shards may be padded with zeros (``00.tar``).
 A folder of shards with captions (``txt``, or ``caption`` in the ``json``), for example held-out shards of a
 pool, is a retrieval set too.
 """
@@ -196,12 +197,19 @@ def split_shards(path: Path, split: str) -> list[Path]:
     count = folder / "nshards.txt"
     if count.is_file():
         text = count.read_text(encoding="utf-8", errors="replace").strip()
-        there = sum(shard.stem.isdecimal() for shard in folder.glob("*.tar"))
-        if text != str(there) or not there:
+        # By number, as img2dataset and others write 00.tar, 01.tar …
+        named = (shard for shard in folder.glob("*.tar") if shard.stem.isdecimal())
+        numbered = sorted(named, key=lambda shard: (int(shard.stem), shard.name))
+        if text != str(len(numbered)) or not numbered:
             raise ValueError(
-                f"{count} says '{text[:20]}' shards, but {folder} holds {there} tars named by number"
+                f"{count} says '{text[:20]}' shards, but {folder} holds {len(numbered)} tars named by number"
             )
-        return [folder / f"{number}.tar" for number in range(there)]
+        for number, shard in enumerate(numbered):
+            if int(shard.stem) != number:
+                raise ValueError(
+                    f"{shard}: expected number {number}: shards are 0.tar, 1.tar … or 00.tar, 01.tar …"
+                )
+        return numbered
     if split != "test" or folder.is_dir():
         raise ValueError(f"{count} is missing: the number of shards in {folder}, as one line")
     shards = sorted(

@@ -140,6 +140,7 @@ def test_a_score_is_computed_from_others_and_named(scored: Pool, tmp_path: Path,
         "=first if other --name x": "score 'first if other': 'other' is not true or false for each pair",
         "=frst --name x": "name 'frst' is not defined; scores of the pool: first, other, both, some; ",
         "=first > 1 --name x": "score 'first > 1' is not a number for each pair",
+        f'=first + @pd.io.common.os.system("touch {tmp_path}/canary") --name x': "cannot be parsed: invalid",
         "=first": "a computed score needs --name",
         "score:first --name x": "--name names a new score: leave it out with --with score:NAME",
         "score:first --metadata m.parquet": "--metadata needs --with column:NAME or --with =EXPRESSION",
@@ -149,6 +150,7 @@ def test_a_score_is_computed_from_others_and_named(scored: Pool, tmp_path: Path,
     }.items():
         expression, option, rest = words.partition(" --")
         assert output in run(f"data score {scored.path} --with '{expression}' {option}{rest}", code=2)
+    assert not (tmp_path / "canary").exists()
     run(f"data score {scored.path} --with '=width * 2' --name wide --workers 1")
     assert (column(Pool.open(scored.path), "score:wide") == 2 * column(scored, "width")).all()
 

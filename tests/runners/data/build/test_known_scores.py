@@ -10,6 +10,7 @@ import pytest
 
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
+from runners.data.build.expression import Expression
 from runners.data.build.in_place import index_shards, open_pool
 from runners.data.build.known_scores import column_scores, expression_scores, metadata_scores
 from runners.data.build.rescore import set_score
@@ -105,12 +106,82 @@ def paired(tmp_path: Path) -> Pool:
 
 @pytest.mark.parametrize(
     "text", ["(a - a.mean()) / a.std()", "a.rank()", "a if b > b.quantile(0.5)", "a / a.values.max()",
-             "a if caption.str.cat() == caption", "a - a[0]", "a if index > 5", "a if -a in b",
+             "a if caption.str.cat() == caption", "a - a[0]", "a if -a in b",
              "a if a.isin(b)"],
 )  # fmt: skip
 def test_an_expression_over_other_pairs_is_refused(paired: Pool, text: str) -> None:
     with pytest.raises(ValueError, match=r"is not computed pair by pair; allowed: abs, add, astype"):
         next(expression_scores(paired, text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "width*0 + @pd.io.common.os.system('touch CANARY')",
+        "@pd.io.common.os.system('touch CANARY') + width*0",
+        "a > @pd.io.common.os.system('touch CANARY') == 0",
+        "`a` + @pd.io.common.os.system('touch CANARY')",
+        "`a + @pd.io.common.os.system('touch CANARY')`",
+        "a + `b` @pd.io.common.os.system('touch CANARY') `a`",
+        "a.where(a > '`', @pd.io.common.os.system('touch CANARY')) + (a > '`')",
+        '"""\\""" + @pd.io.common.os.system("touch CANARY") + """`"""',
+        "a.__class__.__init__.__globals__['os'].system('touch CANARY')",
+        "a.str.__init__.__globals__['os'].system('touch CANARY')",
+        "a.abs.__globals__['os'].system('touch CANARY')",
+        "a.\N{FULLWIDTH LATIN SMALL LETTER A}bs().__class__",
+        "__import__('os').system('touch CANARY')",
+        "\N{FULLWIDTH LOW LINE}\N{FULLWIDTH LOW LINE}import__('os').system('touch CANARY')",
+        'eval(\'__import__("os").system("touch CANARY")\')',
+        "open('CANARY', 'w')",
+        "a.to_csv('CANARY')",
+        "a.to_pickle('CANARY')",
+        "a.pipe(open, 'CANARY')",
+        "a.map('touch CANARY'.format)",
+        "a.eval('@pd')",
+        "a\n@pd.io.common.os.system('touch CANARY')",
+        "a; import os",
+        "x = a",
+        "(x := a)",
+        "(lambda: a)()",
+        "[a for a in b]",
+        "f'{a}'",
+        "{1: a}",
+        "a.fillna(**{'method': 'ffill'})",
+        "a.fillna(method='ffill')",
+        "log(*a)",
+        "a.astype('datetime64[ns, dateutil//etc/passwd]')",
+        "caption.str.encode('idna')",
+        "datetime.datetime",
+        "Timestamp(a)",
+        "list(a)",
+        "columns",
+        "index > 5",
+        "a is b",
+        "a @ b",
+        "a\0",
+        "(" * 400 + "a" + ")" * 400,
+        "-" * 5000 + "a",
+        "+".join(["a"] * 5000),
+    ],
+)
+def test_an_expression_that_is_more_than_values_of_a_pair_is_refused_and_does_nothing(
+    tmp_path: Path, text: str
+) -> None:
+    canary = tmp_path / "canary"
+    frame = pd.DataFrame({"a": [1.0, 2], "b": [3.0, 4], "width": [8, 9], "caption": ["x", "y"]})
+    with pytest.raises(ValueError, match=r"not computed pair by pair|cannot be parsed|is not defined"):
+        Expression(text.replace("CANARY", str(canary))).values(frame)
+    assert not canary.exists()
+
+
+def test_quoted_names_may_hold_what_python_cannot_parse_and_texts_may_hold_quotes(
+    paired: Pool, tmp_path: Path
+) -> None:
+    table = pd.DataFrame({"key": paired.frame["key"], "@a & b": 0.5, "it's": "say `hi` | @you"})
+    table.to_parquet(tmp_path / "m.parquet")
+    text = "`@a & b` + a if `it's` == 'say `hi` | @you' & width > 0 and caption.str[0:2].str.len() == 2"
+    found = np.concatenate([*expression_scores(paired, text, tmp_path / "m.parquet")])
+    assert found.tolist() == (np.arange(1, paired.count + 1) + 0.5).tolist()
 
 
 def test_an_expression_may_use_methods_and_functions_of_a_pair(paired: Pool) -> None:

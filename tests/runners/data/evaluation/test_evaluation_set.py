@@ -204,6 +204,28 @@ def test_faults_of_a_set_are_found_before_anything_trains(
         describe_evaluation_set(own_set)
 
 
+def test_shards_whose_numbers_are_padded_with_zeros_are_read_by_number(own_set: Path) -> None:
+    facts = describe_evaluation_set(own_set)
+    shard = (own_set / "test" / "0.tar").rename(own_set / "test" / "00.tar")
+    assert describe_evaluation_set(own_set) == facts
+    (own_set / "test" / "nshards.txt").write_text("11")
+    for number in range(1, 11):
+        (own_set / "test" / f"{number:0{2 if number < 10 else 3}d}.tar").write_bytes(shard.read_bytes())
+    assert [int(each.stem) for each in split_shards(own_set, "test")] == list(range(11))
+    assert describe_evaluation_set(own_set).images == 11 * facts.images
+
+
+@pytest.mark.parametrize("names", [("1.tar",), ("00.tar", "0.tar"), ("0.tar", "2.tar")])
+def test_shards_with_a_number_missing_or_twice_are_refused(own_set: Path, names: tuple[str, ...]) -> None:
+    shard = (own_set / "test" / "0.tar").rename(own_set / "shard")
+    for name in names:
+        (own_set / "test" / name).write_bytes(shard.read_bytes())
+    (own_set / "test" / "nshards.txt").write_text(str(len(names)))
+    expected = len(names) - 1
+    with pytest.raises(ValueError, match=rf"{names[-1]}: expected number {expected}:"):
+        describe_evaluation_set(own_set)
+
+
 def test_hole_in_a_set_and_image_without_header_are_found_before_anything_trains(own_set: Path) -> None:
     shard = own_set / "test" / "0.tar"
     sound = shard.read_bytes()
