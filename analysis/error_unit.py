@@ -98,9 +98,7 @@ def is_loss(metric: str) -> bool:
 def chance_error(metric: str) -> float:
     """Return 1 − the metric of a model that guesses; NaN when unknown.
 
-    Args:
-        metric: ``<evaluation set>/<metric>``. Known: top-k accuracies on well-known sets and on the sets of
-            the embedded pool.
+    Known are top-k accuracies on well-known sets and on the sets of the embedded pool.
     """
     name, _, what = metric.rpartition("/")
     classes = _CLASSES.get(re.sub(r"[_ ]", "-", name.lower()).replace("imagenetv2", "imagenet-v2"))

@@ -61,11 +61,7 @@ class Choice:
 
 
 def choose(draws: CellDraws) -> Choice:
-    """Choose among configurations measured at the same budget.
-
-    Args:
-        draws: One cell per configuration.
-    """
+    """Choose among configurations measured at the same budget, of one cell each."""
     error = draws.column("error")
     order = np.argsort(error, kind="stable")
     leader = int(order[0])
@@ -137,7 +133,7 @@ def _judge(
 
 
 def _is_beyond(draws: CellDraws, place: int) -> bool:
-    """Return whether a configuration was run at less compute only, see `read_off.at_compute`."""
+    """Return whether a configuration was run at less compute only, see `frontier.at_compute`."""
     return "beyond" in draws.cells and bool(draws.cells["beyond"].iloc[place])
 
 
@@ -159,10 +155,8 @@ def _gap(draws: CellDraws, leader: int, other: int) -> tuple[float, float]:
 def of_measured(here: CellDraws, choice: Choice, measured: Choice) -> Choice:
     """Return a choice without ties that hold only if curves fall on beyond their last cells.
 
-    Args:
-        here: Configurations as they would be at a compute, with ``beyond``, whether it is beyond their cells.
-        choice: The choice among them.
-        measured: The choice if curves keep their last values beyond their last cells.
+    ``choice`` is the one among the configurations as they would be at a compute, ``measured`` the one if
+    curves keep their last values; the column ``beyond`` tells which are read beyond their cells.
     """
     beyond = here.cells["beyond"].to_numpy(bool)
     falling = [each for each in choice.members if beyond[each] and each not in measured.members]

@@ -132,11 +132,7 @@ def densest(found: list[Comparison]) -> list[Comparison]:
 
 
 def lacking(plan: pd.DataFrame, axis: str) -> dict[tuple[Any, ...], Lacking]:
-    """Return the missing runs of each planned comparison along an axis.
-
-    Args:
-        plan: Plan from ``missing.with_budgets``.
-        axis: Column of ``CONFIGURATION``.
+    """Return the missing runs of each planned comparison along an axis, a column of ``CONFIGURATION``.
 
     Returns:
         Values of ``CELL``, with None for the axis → value along the axis → runs that have not ended, and all
@@ -194,10 +190,8 @@ def contrasts(
 ) -> pd.DataFrame:
     """Return every comparison along every axis.
 
-    Args:
-        draws: Cells of the study.
-        plan: Plan from ``missing.with_budgets``; without it no runs count as missing.
-        lost: Cells from ``missing.lost_cells``; without it none has lost all of its runs.
+    Without a plan (of ``study_frames.with_budgets``) no runs count as missing; without ``lost`` (of
+    ``study_frames.lost_cells``) no cell has lost all of its runs.
 
     Returns:
         One row per comparison: ``axis``, ``regime``, ``budget``, ``held`` (text), ``values`` (texts along the
@@ -233,13 +227,7 @@ def contrasts(
 def statements(
     draws: CellDraws, table: pd.DataFrame, plan: pd.DataFrame | None = None
 ) -> tuple[Statement, ...]:
-    """Return the joint result along each axis, also along axes without a comparison.
-
-    Args:
-        draws: Cells that ``table`` was made from.
-        table: Table from ``contrasts``.
-        plan: As in ``contrasts``.
-    """
+    """Return the joint result along each axis of `contrasts`, also along axes without a comparison."""
     plan = pd.DataFrame() if plan is None else plan
     return tuple(
         _state(draws, table, axis, len(lacking(plan, axis)))

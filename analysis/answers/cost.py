@@ -76,15 +76,7 @@ def totals(
     budget_flops: float | None = None,
     price_per_hour: float | None = None,
 ) -> Cost:
-    """Sum up plan, ledger and events, each of which may be empty.
-
-    Args:
-        plan: Planned trials.
-        ledger: Entries of the ledger.
-        events: Events of the study's runs.
-        budget_flops: Declared cap on the training FLOPs.
-        price_per_hour: Declared price of one device for an hour.
-    """
+    """Sum up plan, ledger and events, each of which may be empty; the price is for one device and hour."""
     hours = sum(trial_hours(events).values()) if len(events) else float("nan")
     return Cost(
         planned_flops=float(_planned(plan).sum()) + _beside(plan, ledger),
@@ -128,11 +120,9 @@ def phases(events: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
 
 
 def run_time(events: pd.DataFrame, *, now: float | None = None) -> RunTime:
-    """Sum up the times of a study's events.
+    """Sum up the times of the events of all runs, in order.
 
-    Args:
-        events: Events of all runs, in order.
-        now: Current time in seconds since 1970 if the last run is still going; None if it has ended.
+    ``now`` is the current time in seconds since 1970 if the last run is still going; None if it has ended.
     """
     if events.empty or "slots" not in events:
         return RunTime(wall_s=float("nan"), busy_s=float("nan"), slot_s=0.0, slots=0)

@@ -50,14 +50,10 @@ class Crossing:
 def cross(
     first: Floats, second: Floats, at: Floats, *, informed: bool = True, refits: int | None = None
 ) -> Crossing:
-    """Compare two curves.
+    """Compare two curves, given as errors of shape (rows, points) at the same rising x.
 
-    Args:
-        first: Errors of the first curve, shape (rows, points): as measured, in each draw, without each run.
-        second: Errors of the second curve.
-        at: Rising x, shape (points,).
-        informed: True if the draws carry the uncertainty, see ``laws.Law``.
-        refits: Number of rows that are draws; by default all but the first.
+    The rows are as measured, in each draw, and without each run in turn; ``refits`` of them are draws, by
+    default all but the first. ``informed`` is true if the draws carry the uncertainty, see ``laws.Law``.
     """
     gap = first - second
     refits = len(gap) - 1 if refits is None else refits
@@ -99,12 +95,7 @@ def _places(gap: Floats, at: Floats) -> Floats:
 
 
 def crossovers(draws: CellDraws, laws: tuple[Law, ...], *, along: str) -> pd.DataFrame:
-    """Compare every pair of curves that differ only in architecture or strategy.
-
-    Args:
-        draws: Cells that the laws were fitted to.
-        laws: Laws of the curves along compute and data.
-        along: ``compute`` or ``data``.
+    """Compare every pair of curves that differ only in architecture or strategy, along compute or data.
 
     Returns:
         One row per pair: ``along``, ``axis``, ``held`` (text), ``behind`` and ``ahead`` (texts, as of the

@@ -3,7 +3,7 @@
 The Pareto frontier holds the cells that no other cell beats at equal or lower cost, each with the share of
 draws in which it is on the frontier. The law of the envelope is fitted to the lowest of all curves at every
 measured compute (Hoffmann et al. 2022, approach 1), where each curve is interpolated between its own cells,
-see ``read_off``. The law is refitted to the envelope of each draw.
+see ``frontier``. The law is refitted to the envelope of each draw.
 """
 
 from collections.abc import Mapping
@@ -49,12 +49,7 @@ class Envelope:
 
 
 def envelopes(draws: CellDraws, choices: Mapping[str, FormChoice]) -> tuple[Envelope, ...]:
-    """Return the envelope of each regime.
-
-    Args:
-        draws: Cells of the study.
-        choices: Regime → form of its curves over compute, which is also the form of its envelope.
-    """
+    """Return the envelope of each regime, in the form that was chosen for its curves over compute."""
     return tuple(
         _envelope(regime, draws.take(places), choices[regime].form if regime in choices else POWER)
         for regime, places in ((str(key[0]), places) for key, places in draws.groups(["regime"]))
@@ -95,12 +90,8 @@ def _law(
 ) -> tuple[LawFit, Interval, Interval]:
     """Fit the law of the envelope; return it with the intervals of its exponent and floor.
 
-    Args:
-        draws: Cells of the regime.
-        form: Form of the law.
-        x: Training FLOPs.
-        y: Envelope of each row of the stack (``CellDraws.stacked``).
-        runs: Weights, in the shape of ``y``.
+    ``y`` has the envelope of each row of the stack (``CellDraws.stacked``), and ``runs`` weights in its
+    shape.
     """
     drawn = slice(1, 1 + draws.refits)
     (law,) = fit_laws(

@@ -57,12 +57,7 @@ def _crossing(error: Floats, falling: Floats, at: Floats) -> Floats:
 
 
 def equivalences(draws: CellDraws, laws: tuple[Law, ...], *, along: str) -> pd.DataFrame:
-    """Compare every strategy with the baseline, at each measured x.
-
-    Args:
-        draws: Cells that the laws were fitted to.
-        laws: Laws of the curves along compute and data.
-        along: ``compute`` or ``data``.
+    """Compare every strategy with the baseline, at each measured x along compute or data.
 
     Returns:
         One row per strategy, curve and x: ``along``, ``held`` (text), ``strategy`` (text), ``x``, ``ratio``

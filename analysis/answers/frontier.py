@@ -71,13 +71,10 @@ def frontier(draws: CellDraws) -> pd.DataFrame:
 
 
 def turns(best: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Return the rows at which the leader changes, and the number of other rows in words.
+    """Return the rows of `frontier` at which the leader changes, and the number of other rows in words.
 
     Outside fixed compute there is a row for every cell that no other beats. Kept are the first and last row
     of each regime, and rows from which on another configuration leads.
-
-    Args:
-        best: Table from ``frontier``.
     """
     if best.empty:
         return best, ""
@@ -121,13 +118,7 @@ def _choices(draws: CellDraws, cost: Floats) -> Iterator[tuple[float, int, CellD
 
 
 def _at(regime: str, flops: float, *, named: bool) -> str:
-    """Return a compute as text; outside fixed compute, where it was not declared, with three digits.
-
-    Args:
-        regime: The regime.
-        flops: The compute.
-        named: True to name the regime, where a study has several.
-    """
+    """Return a compute as text; outside fixed compute, where it was not declared, with three digits."""
     said = budget_text(regime, flops) if regime == "fixed-compute" else format_flops(flops, digits=3)
     return with_regime(said, regime, named=named)
 
@@ -168,13 +159,7 @@ def with_absent(draws: CellDraws, cost: Floats, positions: Indices, choice: Choi
     """Return the choice at a level, not clear if a configuration that was not run there may be lower.
 
     One that was run at levels below and above is read off its own curve. One that was run at lower levels
-    only counts if it `may_lead`.
-
-    Args:
-        draws: Cells of the regime.
-        cost: Cost of each cell, see ``pareto.costs``.
-        positions: Cells of the level.
-        choice: The choice among these.
+    only counts if it `may_lead`. ``positions`` are the cells of the level, ``cost`` is that of every cell.
     """
     if choice.verdict != "clear":
         return choice
@@ -199,14 +184,9 @@ def with_absent(draws: CellDraws, cost: Floats, positions: Indices, choice: Choi
 
 
 def may_lead(draws: CellDraws, leader: Indices, other: Indices) -> bool:
-    """Return whether a configuration was not clearly behind another at the highest level that both ran.
+    """Return whether a configuration was not clearly behind the leader at the highest level that both ran.
 
-    False if there is no such level.
-
-    Args:
-        draws: Cells of one regime.
-        leader: Cells of the configuration that leads at a higher level.
-        other: Cells of the other one.
+    The leader is that of a higher level. False if they share no level.
     """
     level = draws.column("budget")
     shared = np.intersect1d(level[leader], level[other])
@@ -243,11 +223,7 @@ def _near(draws: CellDraws, cost: Floats, positions: Indices, between: list[Indi
 def at_compute(draws: CellDraws, cost: Floats, flops: float, *, falling: bool = True) -> CellDraws:
     """Return one cell per configuration, as it would be at a compute.
 
-    Args:
-        draws: Cells of one regime.
-        cost: Cost of each cell, see ``pareto.costs``.
-        flops: Compute to read the curves at.
-        falling: False to let curves keep their last value in the draws, too.
+    With ``falling=False`` curves keep their last value in the draws, too.
 
     Returns:
         For each configuration with a cell at that compute or below: the columns of its nearest cell, with the
@@ -297,10 +273,7 @@ def cells_by_curve(draws: CellDraws, cost: Floats) -> list[Indices]:
 def read(cost: Floats, error: Floats, at: Floats) -> Floats:
     """Return a curve's error at each compute, shape (rows, len(at)); infinite before its first cell.
 
-    Args:
-        cost: Costs of its cells, rising, shape (cells,).
-        error: Errors of its cells, shape (rows, cells).
-        at: Training FLOPs to read it at.
+    The cells' costs rise, shape (cells,); their errors are of shape (rows, cells).
     """
     found = straight_lines(cost, np.minimum.accumulate(error, axis=1), at)
     return np.where(at * SAME_COST < cost[0], np.inf, found)

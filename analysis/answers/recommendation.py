@@ -85,7 +85,7 @@ def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
     lost: pd.DataFrame | None = None,
     measured: CellDraws | None = None,
 ) -> Recommendation:
-    """Recommend a configuration.
+    """Recommend a configuration for a trial's FLOPs and a pool's pairs before filtering.
 
     Args:
         draws: Cells that the laws were fitted to.
@@ -94,11 +94,11 @@ def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
         flops: Training FLOPs of one trial.
         pairs: Pairs in the pool before filtering; the top 20 % are a fifth of them.
         limit: Largest factor of extrapolation.
-        plan: Plan from ``missing.with_budgets``, with a column ``chosen``, False for trials that an adaptive
-            design left out. Nothing is clear while configurations that bear on the answer, or chosen seeds of
-            the best one, have no result. By default all planned trials have ended.
-        lost: Cells from ``missing.lost_cells``: a configuration is not recommended at a compute at which, or
-            on the way to which, all of its runs were lost. By default there are none.
+        plan: Plan from ``study_frames.with_budgets``, with a column ``chosen``, False for trials that an
+            adaptive design left out. Nothing is clear while configurations that bear on the answer, or chosen
+            seeds of the best one, have no result. By default all planned trials have ended.
+        lost: Cells from ``study_frames.lost_cells``: a configuration is not recommended at a compute at
+            which, or on the way to which, all of its runs were lost. By default there are none.
         measured: The same cells with the draws of the report, which decide where all candidates were
             measured; by default those of ``draws``.
 

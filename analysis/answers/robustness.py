@@ -44,9 +44,7 @@ class _Cells:
 def robustness(results: pd.DataFrame, *, metric: str) -> pd.DataFrame:
     """Return the effective robustness of each architecture with plain CLIP, and of each other strategy.
 
-    Args:
-        results: Results in the results schema.
-        metric: Declared metric; its evaluation set is the plain one. It must be zero-shot top-1.
+    The evaluation set of the metric is the plain one.
 
     Returns:
         One row per group and shifted set (the ``top1`` of another set, or its mean over the paper's variants

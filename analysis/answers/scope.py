@@ -42,15 +42,11 @@ def with_scope(
     left_out: pd.DataFrame,
     rates: Mapping[tuple[str, str], float] | None,
 ) -> pd.DataFrame:
-    """Return the best at each budget with the scope of its verdict.
+    """Return the table of `frontier` with the scope of each verdict.
 
-    Args:
-        best: Table from ``frontier.frontier``.
-        draws: Cells that it was made from.
-        plan: Plan from ``missing.with_budgets``; planned combinations do not count as untried.
-        left_out: Cells left out of the plan, with ``reason``.
-        rates: Architecture and strategy with a tuned peak learning rate → level at which another rate was
-            found to be better, infinite if none was; None when unknown.
+    Planned combinations do not count as untried. ``rates`` has, for each architecture and strategy with a
+    tuned peak learning rate, the level at which another rate was found to be better, infinite if none was;
+    None when unknown.
 
     Returns:
         ``best`` with ``not_run``, the untried combinations of the leaders' parts (text, may be empty), and

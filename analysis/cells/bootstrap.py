@@ -8,7 +8,7 @@ values, so the residuals of all cells are pooled (residual bootstrap, Davison an
 * A drawn run is the mean of its cell plus a residual from the pool, in the units of the cell. A drawn cell is
   the mean of as many drawn runs as the cell has.
 * Levels and configurations differ in their noise. The variance of the runs of each level, over all its
-  configurations, is shrunk towards the pooled variance (Smyth 2004, see ``moderated``), and so is, in units
+  configurations, is shrunk towards the pooled variance (Smyth 2004, see ``noise``), and so is, in units
   of that of its levels, the variance of each configuration over all its levels. Residuals are divided by both
   square roots when they enter the pool and multiplied by those of the drawn cell when they leave it.
 * Each draw of the study scales its residuals by √(ν/χ²ν), where ν is the number of degrees of freedom of each
@@ -17,7 +17,7 @@ values, so the residuals of all cells are pooled (residual bootstrap, Davison an
   resolution.
 
 With trunks (``schedule: trunk``) the runs of a trunk share their noise, and whole trunks are resampled
-(``shared_noise``): each trunk of a drawn study gets the residuals of one trunk, level by level. If the L
+(``noise``): each trunk of a drawn study gets the residuals of one trunk, level by level. If the L
 levels of a trunk correlate at r, their squared residuals count as L/(1 + (L−1)r²) independent ones. The
 jackknife leaves out whole trunks.
 
@@ -146,10 +146,7 @@ def stream(question: str, number: int = 0) -> np.random.Generator:
 def cell_draws(trials: Trials, *, question: str, draws: int = 2000) -> CellDraws:
     """Group runs by cell and draw the error of each cell from the noise of the runs.
 
-    Args:
-        trials: Finished trials of a study.
-        question: Name of the random stream.
-        draws: Number of draws of the whole study.
+    ``question`` names the random stream: the same question has the same draws.
     """
     cells, position = _cells(trials)
     mean, runs = cells["error"].to_numpy(np.float64), cells["runs"].to_numpy(np.int64)

@@ -37,9 +37,7 @@ C = TypeVar("C", bound=Curve)
 def curves(draws: CellDraws, *, along: str) -> list[Curve]:
     """Return every curve of at least two cells.
 
-    Args:
-        draws: Cells of the study.
-        along: ``compute`` for cells that differ only in budget, ``data`` for those that differ only in size.
+    Along ``compute`` its cells differ only in budget, along ``data`` only in size.
     """
     x, found = draws.column(X_COLUMNS[along]), []
     for held, positions in differing(draws, "budget" if along == "compute" else "subset_size"):

@@ -11,9 +11,7 @@ _STEEPEST = 2.0  # largest exponent: a curve that stops falling would need an in
 def between(x: Floats, at: Floats) -> tuple[Indices, Floats]:
     """Return the last cell at or below each point, and the share of ln x from there to the next cell.
 
-    Args:
-        x: Rising, at least one cell, shape (cells,).
-        at: Shape (points,). Before the first cell and from the last one on the share is 0.
+    x rises and has at least one cell. Before the first cell and from the last one on the share is 0.
     """
     log_x, log_at = np.log(x), np.log(at)
     below = np.clip(np.searchsorted(log_x, log_at, side="right") - 1, 0, len(x) - 1)
@@ -25,13 +23,8 @@ def between(x: Floats, at: Floats) -> tuple[Indices, Floats]:
 def straight_lines(x: Floats, error: Floats, at: Floats) -> Floats:
     """Interpolate the cells of a curve linearly in ln x; beyond either end the end value is kept.
 
-    Args:
-        x: Rising, at least one cell, shape (cells,).
-        error: Shape (rows, cells).
-        at: Points to interpolate at, shape (points,).
-
-    Returns:
-        Errors of shape (rows, points).
+    x rises and has at least one cell; errors are of shape (rows, cells), the result is of shape (rows,
+    points).
     """
     below, share = between(x, at)
     above = np.minimum(below + 1, len(x) - 1)
@@ -43,11 +36,6 @@ def bends(x: Floats, error: Floats, at: Floats) -> Floats:
 
     Each uses a third cell beside the pair. One parabola is not enough: where the next two cells are flatter,
     it lies above a steep first step (at x^-1 and steps of 5 the law lies 1.9 times as far below the line).
-
-    Args:
-        x: Rising, shape (cells,).
-        error: Shape (cells,).
-        at: Shape (points,).
 
     Returns:
         Shape (2, points): by the parabola through the pair and the cell before it, and by the power law with
@@ -80,15 +68,7 @@ def bends(x: Floats, error: Floats, at: Floats) -> Floats:
 def sags(x: Floats, error: Floats, at: float, draws: int, generator: np.random.Generator) -> Floats:
     """Draw how far a falling, flattening curve lies below its straight line: 0 to 2 times its bend.
 
-    Args:
-        x: Rising, shape (cells,).
-        error: Shape (cells,).
-        at: Point between the cells, or at one.
-        draws: Number of draws.
-        generator: Source of the draws.
-
-    Returns:
-        Shape (draws,), with the larger estimate of `bends`, at least zero.
+    The bend is the larger estimate of `bends` at the point, at least zero; the result is of shape (draws,).
     """
     bend = max(0.0, float(np.nan_to_num(bends(x, error, np.array([at]))).max()))
     return bend * generator.uniform(0.0, 2.0, draws)

@@ -100,12 +100,7 @@ def bca(values: Floats, estimate: float, jackknife: Floats) -> tuple[float, floa
 
 
 def intervals(stack: Floats, draws: int) -> Interval:
-    """Return both intervals of an estimate.
-
-    Args:
-        stack: Estimate of each row: as measured, of ``draws`` draws, and without each run in turn.
-        draws: Number of rows that are draws.
-    """
+    """Return both intervals of an estimate, given as measured, as drawn, and without each run in turn."""
     values = stack[1 : 1 + draws]
     low, high = interval(values)
     bca_low, bca_high = bca(values, float(stack[0]), stack[1 + draws :])

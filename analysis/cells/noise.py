@@ -39,13 +39,10 @@ class LevelNoise:
 
     @classmethod
     def of(cls, cells: pd.DataFrame, residuals: Floats, position: Indices, runs: Indices) -> "LevelNoise":
-        """Return the levels of cells.
+        """Return the levels of cells, from the residuals of their runs.
 
-        Args:
-            cells: One row per cell.
-            residuals: Residuals of their runs in units of the counting noise, inflated by √(n/(n−1)).
-            position: Cell of each residual.
-            runs: Runs of each cell.
+        Residuals are in units of the counting noise, inflated by √(n/(n−1)); ``position`` has the cell of
+        each.
         """
         number = group_numbers(cells, ("regime", "budget"))
         freedom = np.asarray(np.bincount(number, runs - 1.0), dtype=np.float64)
@@ -150,9 +147,7 @@ def level_excess(levels: Floats | Indices, shared: float) -> Floats:
 def find_trunks(runs: pd.DataFrame, several: Mask) -> Trunks | None:
     """Return the units of a study's noise; None if no trunk with several levels has residuals.
 
-    Args:
-        runs: One row per run: ``trial``, ``trunk``, ``regime`` and ``budget``.
-        several: True for the runs that have a residual, shape (runs,).
+    ``several`` is true for the runs that have a residual, shape (runs,).
     """
     shared = (runs["trunk"] != "").to_numpy(bool)
     if not (shared & several).any():

@@ -29,11 +29,8 @@ def same_cost(cost: Floats, other: float) -> Mask:
 def undominated(cost: Floats, error: Floats) -> Mask:
     """Return a mask, shape (draws, cells), of the cells that no other beats.
 
-    Another cell beats one by a lower error at no higher cost, or by an equal error at a lower cost.
-
-    Args:
-        cost: Shape (cells,). Costs within ``SAME_COST`` count as the same.
-        error: Shape (draws, cells).
+    Another cell beats one by a lower error (draws, cells) at no higher cost, or by an equal error at a lower
+    cost (cells,); costs within ``SAME_COST`` count as the same.
     """
     order = np.argsort(cost, kind="stable")
     lowest = np.minimum.accumulate(error[:, order], axis=1)

@@ -153,9 +153,7 @@ class StudyFrames:
 def with_budgets(plan: pd.DataFrame, trials: Trials) -> pd.DataFrame:
     """Return the plan with columns ``budget``, equal to that of finished trials, and ``ended``.
 
-    Args:
-        plan: One row per planned trial; may be empty.
-        trials: Trials of the study; finished and diverged ones have ended.
+    Finished and diverged trials have ended.
     """
     if plan.empty:
         return plan
@@ -209,10 +207,7 @@ def lost_cells(trials: Trials) -> pd.DataFrame:
 def missing(plan: pd.DataFrame, trials: Trials, begun: Mapping[str, str]) -> pd.DataFrame:
     """Return the planned trials without a result, by cell.
 
-    Args:
-        plan: Plan from ``with_budgets``.
-        trials: Trials of the study.
-        begun: Trial → its progress in words, for trials that were begun and have no result.
+    ``begun`` has the progress in words of trials that were begun and have no result.
 
     Returns:
         One row per cell and reason, in the order of the plan: ``regime``, ``budget``, the columns of

@@ -62,12 +62,9 @@ class Trials:
 
 
 def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
-    """Check a results table and keep its finished trials.
+    """Check a results table, one row per trial in the results schema, and keep its finished trials.
 
-    Args:
-        results: One row per trial, in the results schema; empty if no trial has finished.
-        metric: Column of the measure: a fraction in [0, 1], better when higher, or a loss (``…/loss``),
-            better when lower.
+    The metric is a fraction in [0, 1], better when higher, or a loss (``…/loss``), better when lower.
 
     Raises:
         ValueError: A column is missing or holds invalid values; a trial, or a seed of a cell, appears twice.
@@ -123,10 +120,7 @@ def budgets(trials: pd.DataFrame) -> Floats:
     """Return the budget of each trial: FLOPs of its level under fixed compute, samples seen otherwise.
 
     Trials of one declared budget may stop at different whole batches; they still have one budget. A missing
-    level is derived from the FLOPs in the same way.
-
-    Args:
-        trials: Planned trials or results; ``batch_size`` is used if there is one.
+    level is derived from the FLOPs in the same way. ``batch_size`` is used if there is one.
     """
     names = ("level_flops", "samples_seen", "train_flops", "train_flops_per_sample")
     level, samples, flops, per_sample = (_numbers(trials, name) for name in names)

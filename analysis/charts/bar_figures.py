@@ -50,9 +50,7 @@ class _BarPanel:
 def quality_bars(measures: Sequence[Measure], *, waiting: pd.DataFrame | None = None) -> FigureData | Missing:
     """Return the figure of error by quality at each budget, one panel per measure and regime.
 
-    Args:
-        measures: Measures of one study.
-        waiting: Planned trials without a result, see ``missing.missing``; no bar is clear beside them.
+    No bar is clear beside planned trials that wait for a result, see ``study_frames.missing``.
     """
     mixed = any(are_mixed(measure.draws.cells["quality"]) for measure in measures)
     title = f"{'Mixtures of pools' if mixed else 'Quality of the data'} at each budget"

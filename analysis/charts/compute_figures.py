@@ -65,11 +65,7 @@ def over_compute(
 ) -> FigureData | Missing:
     """Return the figure of error against cost, one curve per architecture or strategy, with the best marked.
 
-    Args:
-        measure: Declared metric of a study.
-        frontier: Best configuration at each budget, with its verdict.
-        axis: ``architecture`` or ``strategy``.
-        x: Cost: ``train_flops`` or ``samples_seen``.
+    The cost is ``train_flops`` or ``samples_seen``.
     """
     word = AXIS_WORDS[axis]
     short, cost, x_label = _COSTS[x]
@@ -271,11 +267,7 @@ def over_compute_of(
 ) -> FigureData | Missing:
     """Return the figure of error by several metrics against compute, one panel per metric.
 
-    Args:
-        results: Results in the results schema.
-        name: Name of the figure.
-        title: Title of the figure.
-        endings: Metrics, without the name of the evaluation set.
+    ``endings`` are the metrics without the name of the evaluation set.
     """
     found = [] if results.empty else [one for one in metrics(results) if one.rpartition("/")[2] in endings]
     found = [one for one in found if results[one].notna().any()]
@@ -319,10 +311,6 @@ def pareto(trials: Trials, envelopes: Sequence[Envelope]) -> FigureData | Missin
 
     If there are several regimes, the one with the most trials is drawn. Under fixed compute a trial lies at
     its level, not at the whole batches below it.
-
-    Args:
-        trials: Finished trials.
-        envelopes: Envelope of each regime, with its frontier.
     """
     title = "All trials and the Pareto frontier"
     if not envelopes:

@@ -111,11 +111,7 @@ def cell_marks(
 ) -> list[dict[str, Any]]:
     """Return a ``point`` per cell: its error in its unit, the interval of its draws, and its text.
 
-    Args:
-        draws: Cells of the study.
-        positions: Positions of the cells to mark.
-        x: Column of the cells for the x axis.
-        fixed: Columns that all marks share.
+    ``x`` is the column of the cells for the x axis; all marks share the ``fixed`` columns.
     """
     unit, places = draws.error_unit, list(positions)
     lows, highs = column_intervals(draws.draws[:, places])

@@ -284,10 +284,7 @@ def design_course(events: pd.DataFrame) -> tuple[FigureData, ...]:
     """Return the figure of the probabilities that configurations are best, over the FLOPs spent.
 
     There is a panel for each question. A configuration that led at some time has a line. A cross marks where
-    configurations were dropped.
-
-    Args:
-        events: Events of the study's runs. Without decisions of a design there is no figure.
+    configurations were dropped. Without decisions of a design there is no figure.
     """
     made = decisions(events)
     if not made:

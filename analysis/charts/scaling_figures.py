@@ -32,12 +32,8 @@ def scaling_panels(
 def scaling(found: Sequence[Growth], *, what: str, target_flops: float | None = None) -> FigureData | Missing:
     """Return the figure of the best model size (N) or its samples (D) against compute, a panel per approach.
 
-    If there are several families, the one with the most exponents is drawn.
-
-    Args:
-        found: Growth of each family.
-        what: ``N`` or ``D``.
-        target_flops: Compute to which the lines are drawn beyond the data (default: ten times the largest).
+    If there are several families, the one with the most exponents is drawn. The lines are drawn up to
+    ``target_flops``, by default ten times the largest compute.
     """
     word, short = _WORDS[what]
     title = f"Best {word} against compute, by three approaches"

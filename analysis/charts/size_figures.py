@@ -85,11 +85,8 @@ class _LawPanel:
 def over_pairs(measures: Sequence[Measure], *, axis: str) -> FigureData | Missing:
     """Return the figure of error against unique pairs, by architecture or strategy.
 
-    There is a panel per measure at equal samples, and one per measure over one epoch.
-
-    Args:
-        measures: Measures of one study, at least one, with laws along compute and along data.
-        axis: ``architecture`` or ``strategy``.
+    There is a panel per measure at equal samples, and one per measure over one epoch. The measures need laws
+    along compute and along data.
     """
     title = f"{measures[0].draws.error_unit.title} against data size, by {AXIS_WORDS[axis]}"
     # In one epoch a law over compute is also one over pairs: every sample is a new pair of equal cost.

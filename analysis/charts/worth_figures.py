@@ -18,13 +18,7 @@ _X_LABELS = {"compute": "training compute of one trial (FLOPs)", "data": "unique
 
 
 def equivalence(draws: CellDraws, table: pd.DataFrame, *, along: str) -> FigureData | Missing:
-    """Return the figure of each strategy's worth in data or compute against plain CLIP, at each x.
-
-    Args:
-        draws: Cells of the study, for the text on the intervals.
-        table: Table from ``equivalence.equivalences``.
-        along: ``compute`` or ``data``.
-    """
+    """Return the figure of each strategy's worth in data or compute against plain CLIP, at each x."""
     title = f"What a strategy is worth in {along}"
     here = table[table["along"] == along] if len(table) else table
     if here.empty:

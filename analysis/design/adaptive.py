@@ -2,7 +2,7 @@
 
 ``decide`` is a pure function: the same results, running trials and free slots give the same decision.
 It draws the true errors of all cells (``belief``), answers the questions (``questions``), and values further
-runs (``gains``):
+runs (``questions``):
 
 1. First each curve is run once at its two smallest points and once more at the smallest, which shows its
    shape and the noise between seeds.
@@ -121,17 +121,11 @@ def decide(  # noqa: PLR0913 (what is known, what may be run, and at what price)
     room_flops: float | None = None,
     draws: int = DRAWS,
 ) -> Decision:
-    """Return the next trials of a study.
+    """Return the next trials of a study, from its results so far and a grid with the columns of a plan.
 
-    Args:
-        trials: Results so far, from ``tidy``.
-        grid: All trials that may be run, with the columns of a plan.
-        ask: The questions.
-        running: Trials that run or wait to run.
-        ended: Trials without a result that are not run again: failed or diverged.
-        slots: Largest number of trials to choose, besides the shorter trials of their trunks that they need.
-        room_flops: FLOPs that may still be spent; None without a limit.
-        draws: Number of draws of the true errors.
+    Trials that run or wait to run are ``running``; trials without a result that are not run again, failed or
+    diverged, are ``ended``. At most ``slots`` trials are chosen, besides the shorter trials of their trunks
+    that they need, and at most ``room_flops`` are spent.
     """
     known = grid["trial"].isin(set(trials.frame["trial"])).to_numpy(bool)
     waiting = grid["trial"].isin(set(running)).to_numpy(bool)
@@ -288,15 +282,7 @@ def _decision(picks: Sequence[Pick], answers: Sequence[Answer], waiting: Mask, w
 def rehearse(
     grid: pd.DataFrame, *, metric: str, ask: Ask, repeats: int, room_flops: float | None = None
 ) -> Floats:
-    """Return the FLOPs that a design spent in each of some rehearsals.
-
-    Args:
-        grid: All trials that may be run, with the columns of a plan.
-        metric: The metric that ranks configurations.
-        ask: The questions.
-        repeats: Number of rehearsals.
-        room_flops: FLOPs that may be spent; None without a limit.
-    """
+    """Return the FLOPs that a design spent in each of some rehearsals, with the room of `decide`."""
     return np.array(
         [_spent(_made_up(grid, metric, number), metric, ask, room_flops) for number in range(repeats)]
     )

@@ -153,8 +153,8 @@ def estimates(measured: Measured, noise: Floats, shared: float) -> tuple[Floats,
 def _shared(off: Floats) -> tuple[float, Floats]:
     """Return the correlation between the levels of a unit, and the mean number of levels of a curve's units.
 
-    Args:
-        off: Deviations of runs from the mean of their point, NaN without, shape (curves, units, points).
+    ``off`` has the deviations of runs from the mean of their point, NaN without, shape (curves, units,
+    points).
     """
     levels = np.isfinite(off).sum(axis=2)
     squares = np.nansum(off**2, axis=2)
@@ -184,11 +184,9 @@ class LawGrid:
 
 
 def law_grid(x: Floats, *, chance: float) -> LawGrid:
-    """Return the laws at some computes; cached, because every decision of a study uses the same ones.
+    """Return the laws at computes (curves, points); cached, since all decisions of a study use the same ones.
 
-    Args:
-        x: Training FLOPs, shape (curves, points).
-        chance: Error of chance; NaN if unknown.
+    The error of chance is NaN if unknown.
     """
     return _law_grid(x.tobytes(), x.shape, chance)
 
@@ -251,12 +249,8 @@ class Belief:
 def believe(measured: Measured, *, draws: int, generator: np.random.Generator, far: bool = False) -> Belief:
     """Draw the true errors of all points of a family.
 
-    Args:
-        measured: The runs.
-        draws: Number of draws.
-        generator: Source of randomness.
-        far: True if the draws are read beyond the levels that were run, where a law may break: some of the
-            weights of s are then kept uniform.
+    ``far`` says that the draws are read beyond the levels that were run, where a law may break: some of the
+    weights of s are then kept uniform.
     """
     noise, freedom, shared = noise_of(measured)
     laws = law_grid(measured.x, chance=measured.chance)
@@ -312,9 +306,7 @@ def believe(measured: Measured, *, draws: int, generator: np.random.Generator, f
 def _weights(evidence: Floats, known: Mask) -> tuple[Floats, Floats]:
     """Return the weights of the shapes for each s and curve, shape (s, shapes, curves), and those of s.
 
-    Args:
-        evidence: ln evidence, shape (s, shapes, curves).
-        known: True for the curves with runs, shape (curves,).
+    The ln evidence has that shape too; ``known`` marks the curves with runs.
     """
     shapes = evidence.shape[1]
     top = evidence.max(axis=1, keepdims=True)  # subtracted before exp, so that nothing overflows
@@ -335,10 +327,8 @@ def _weights(evidence: Floats, known: Mask) -> tuple[Floats, Floats]:
 
 
 def _drawn(ahead: Floats, uniform: Floats) -> Indices:
-    """Return the shape that each uniform number draws, shape (draws, curves).
+    """Return the shape that each uniform number of (draws, curves) draws.
 
-    Args:
-        ahead: Weights of the shapes up to each, (shapes, curves).
-        uniform: Numbers from 0 to 1, shape (draws, curves).
+    ``ahead`` has the summed weights of the shapes up to each, (shapes, curves).
     """
     return np.stack(list(map(np.searchsorted, ahead.T, uniform.T)), axis=1)

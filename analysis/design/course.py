@@ -81,12 +81,8 @@ def by_design(best: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
 
     The table compares measured cells. A configuration that the design did not run at a budget may still be
     the best there, so a leader is only clear if the design, whose draws hold all configurations, calls it
-    so.
-
-    Args:
-        best: Table from ``frontier.frontier`` with the number of configurations at each budget that the
-            design chose, ``planned``, and that it could choose from, ``grid``.
-        events: Events of the study's runs.
+    so. The table of `frontier` comes with the number of configurations at each budget that the design chose,
+    ``planned``, and that it could choose from, ``grid``.
     """
     last = _last_answers(events)
     judged = [

@@ -43,11 +43,7 @@ class Prices:
         return cls(paid=paid, order=order, start=start)
 
     def now(self, taken: Mask) -> Floats:
-        """Return the cost of each trial with the missing shorter trials of its trunk, shape (trials,).
-
-        Args:
-            taken: True for trials that were run or chosen, shape (trials,).
-        """
+        """Return the cost of each trial with the missing shorter trials of its trunk, shape (trials,)."""
         costs = np.where(taken, 0.0, self.paid)[self.order]
         # The running sum over all trunks, minus its value just before the trunk of each trial.
         along = np.cumsum(costs)
@@ -118,14 +114,7 @@ class Layout:
 
 
 def layouts(grid: pd.DataFrame, *, best: Sequence[float] | None, forecast: float | None) -> Iterator[Layout]:
-    """Yield the family of each regime.
-
-    Args:
-        grid: Planned trials, with the columns of a plan.
-        best: Computes of the questions about the best; every level of the grid if empty; None for no
-            question.
-        forecast: Compute of the forecast; None without one.
-    """
+    """Yield the family of each regime; the questions are those of ``Ask``."""
     cells = grid.assign(budget=budgets(grid))
     for regime, here in cells.groupby("regime", sort=True):
         rows = np.flatnonzero((grid["regime"] == regime).to_numpy())

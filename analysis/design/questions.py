@@ -154,10 +154,8 @@ def answers_of(layout: Layout, belief: Belief, runs: Floats, ask: Ask) -> tuple[
 def right(values: Floats, indifference: float) -> tuple[Floats, Floats]:
     """Return the probability that each curve is the best, and that it is so within the indifference.
 
-    Args:
-        values: Draws of the error at the compute of the question, shape (draws, curves); infinite for curves
-            that do not reach it.
-        indifference: Difference in error that does not matter.
+    The values are draws of the error at the compute of the question, shape (draws, curves), infinite for
+    curves that do not reach it.
     """
     best = np.bincount(values.argmin(axis=1), minlength=values.shape[1]) / len(values)
     return best, (values <= values.min(axis=1, keepdims=True) + indifference).mean(axis=0)

@@ -85,13 +85,8 @@ def resting(matrix: Floats, gradient: Floats, lowest: Mask, highest: Mask) -> tu
     """Return the equations of a step that holds each parameter that is at a bound and would cross it.
 
     The other parameters then move to their optimum given the held ones. Cutting a full step at the bound
-    would gain little or nothing.
-
-    Args:
-        matrix: Shape (searches, parameters, parameters).
-        gradient: Shape (searches, parameters).
-        lowest: True where a parameter is at its lower bound, in the shape of the gradient.
-        highest: The same for the upper bound.
+    would gain little or nothing. ``lowest`` and ``highest`` are true where a parameter is at that bound, in
+    the shape of the gradient, (searches, parameters).
     """
     rests = (lowest & (gradient > 0)) | (highest & (gradient < 0))
     crossed = rests[:, :, None] | rests[:, None, :]
@@ -104,15 +99,8 @@ def descend(
 ) -> tuple[Floats, Floats]:  # fmt: skip
     """Search from each start for the lowest Σ w·Huber_δ(residual), by Gauss-Newton steps with differences.
 
-    Args:
-        residual: Parameters of shape (rows, parameters) → residuals of shape (rows, points).
-        starts: Shape (searches, parameters).
-        weights: Shape (points,).
-        delta: Huber's δ; infinite for squares.
-        bounds: Lowest and highest parameters, each of shape (parameters,).
-
-    Returns:
-        End of each search, in the shape of the starts, and its objective.
+    ``residual`` takes parameters of shape (rows, parameters) and returns residuals of shape (rows, points); δ
+    is infinite for squares. Starts, bounds and the result are as in `search`.
     """
 
     def expand(_: Indices, theta: Floats) -> tuple[Floats, Floats, Floats, Floats]:

@@ -45,27 +45,14 @@ class Excess:
 
 
 def by_moments(squares: float, *, freedom: int, noise: float) -> Excess:
-    """Estimate the excess variance of equally weighted residuals as Σ r²/ν − noise, at least zero.
-
-    Args:
-        squares: Σ r².
-        freedom: ν.
-        noise: Mean variance of the points' noise.
-    """
+    """Estimate the excess variance of equally weighted residuals as Σ r²/ν − noise, at least zero."""
     if freedom <= 0:
         return Excess()
     return Excess(variance=max(0.0, squares / freedom - noise), noise=noise, freedom=freedom)
 
 
 def excess(statistic: Callable[[float], float], *, freedom: int, noise: float, highest: float) -> Excess:
-    """Estimate the excess variance from a χ² statistic.
-
-    Args:
-        statistic: χ² of the residuals as a falling function of the excess variance.
-        freedom: ν.
-        noise: Mean variance of the points' noise.
-        highest: Upper bound of the estimate.
-    """
+    """Estimate the excess variance, at most ``highest``, from χ² of the residuals as a falling function."""
     if freedom <= 0:
         return Excess()
     # The noise alone already explains the residuals.

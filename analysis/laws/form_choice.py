@@ -114,10 +114,7 @@ def choose_form(draws: CellDraws, family: Sequence[Curve]) -> FormChoice:
 
 
 def scores(points: pd.DataFrame) -> pd.DataFrame:
-    """Score laws on held-out cells.
-
-    Args:
-        points: Forecasts, as in ``FormChoice``.
+    """Score laws on held-out cells, given as the points of ``FormChoice``.
 
     Returns:
         One row per law: ``law``, ``curves``, ``points`` (held-out cells), ``error`` (root mean square, a
@@ -176,12 +173,7 @@ def _name(curve: Curve) -> str:
 
 
 def most_missed(unit: ErrorUnit, errors: Floats) -> Floats:
-    """Return the largest root mean square miss of each curve that is not a misfit.
-
-    Args:
-        unit: Unit of the errors.
-        errors: Errors of each curve, shape (…, levels).
-    """
+    """Return the largest root mean square miss of each curve, of errors (…, levels), that is not a misfit."""
     if unit == PERCENT:
         return np.full(errors.shape[:-1], MOST_MISSED)
     return np.asarray(MOST_MISSED_OF_LOSSES * errors.mean(axis=-1))

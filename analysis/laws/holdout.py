@@ -54,12 +54,7 @@ def own_forecaster(law: Law) -> Forecaster:
 
 
 def holdout(draws: CellDraws, laws: tuple[Law, ...]) -> Holdout:
-    """Score every law along compute, and the surfaces over all sizes of a family.
-
-    Args:
-        draws: Cells of the study.
-        laws: Laws of their curves; only those along compute are scored.
-    """
+    """Score every law along compute, and the surfaces over all sizes of a family."""
     choices = {str(law.identity["regime"]): law.choice for law in laws if law.along == "compute"}
     found = [choice.points for choice in choices.values() if not choice.points.empty]
     if not found:

@@ -224,10 +224,8 @@ def _carried(x: Floats, y: Floats) -> float:
 def lack_of_fit(squares: float, left: int, freedom: int) -> float:
     """Return the p-value of misses if noise were their only cause; NaN without spare levels.
 
-    Args:
-        squares: Σ r² of the misses in units of the noise.
-        left: Degrees of freedom of the misses.
-        freedom: Those behind the noise, for an F test; 0 if the noise is known, for a χ² test.
+    ``squares`` is Σ r² of the misses in units of the noise and ``left`` their degrees of freedom. ``freedom``
+    is that behind the noise, for an F test; 0 if the noise is known, for a χ² test.
     """
     if left < 1:
         return float("nan")
@@ -275,14 +273,7 @@ def _judge(  # noqa: PLR0913 (a law, and what it is judged by)
 def chance_of_no_fall(x: Floats, y: Floats, *, draws: Floats, source: NoiseSource) -> float:
     """Return the probability of a slope this far below zero if the error did not depend on x (p-value).
 
-    Args:
-        x: Shape (cells,).
-        y: Measured errors, shape (cells,).
-        draws: Drawn errors, shape (draws, cells).
-        source: Source of the draws, see ``bootstrap``.
-
-    Returns:
-        The p-value; NaN with fewer than four levels and no measured noise.
+    NaN with fewer than four levels and no measured noise. The drawn errors are of shape (draws, cells).
     """
     # With centred ln x the slope has the sign of Σ y·ln x.
     log_x = np.log(x) - np.log(x).mean()

@@ -100,12 +100,7 @@ class Law(Curve):
 
 
 def laws(draws: CellDraws, *, along: str) -> list[Law]:
-    """Fit every curve of at least two cells, each family in the form that forecasts it best.
-
-    Args:
-        draws: Cells of the study.
-        along: ``compute`` for cells that differ only in budget, ``data`` for those that differ only in size.
-    """
+    """Fit every curve of at least two cells, see `curves`, each family in the form that forecasts it best."""
     families: dict[str, list[Curve]] = {}
     for curve in curves(draws, along=along):
         families.setdefault(str(curve.identity["regime"]), []).append(curve)
@@ -315,13 +310,7 @@ class Measure:
 
 
 def measure(results: pd.DataFrame, metric: str, *, question: str) -> Measure:
-    """Read one metric of a results table and fit every law.
-
-    Args:
-        results: Results in the results schema; trials without the metric are excluded.
-        metric: Column of the metric.
-        question: Name of the random stream, see ``bootstrap.cell_draws``.
-    """
+    """Read one metric of a results table and fit every law; trials without the metric are excluded."""
     draws = cell_draws(tidy(results, metric=metric), question=question)
     fitted = tuple(law for along in X_COLUMNS for law in laws(draws, along=along))
     return Measure(metric=metric, draws=draws, laws=fitted)

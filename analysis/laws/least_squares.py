@@ -29,15 +29,11 @@ _RESTARTS = (
 
 
 def fit(form: Form, x: Floats, y: Floats, *, weights: Floats, chance: float = np.nan) -> Curves:
-    """Fit one law to each row.
+    """Fit one law to each row of errors, shape (rows, cells), weighted by the runs behind each.
 
-    Args:
-        form: Form of the laws.
-        x: Above zero, with at least as many distinct values as the form has parameters; shape (cells,), or
-            (rows, cells) if each row has its own x.
-        y: Errors, shape (rows, cells).
-        weights: Runs behind each error, in the shape of x.
-        chance: Error of chance, for the bounded law.
+    x is above zero, with at least as many distinct values as the form has parameters; its shape, and that of
+    the weights, is (cells,), or (rows, cells) if each row has its own. The bounded law needs the error of
+    chance.
     """
     if x.ndim > 1 and len(y) > _ROWS:
         return joined([

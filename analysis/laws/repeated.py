@@ -141,15 +141,7 @@ def fit_repeated(  # noqa: PLR0913 (three axes and a value)
     weights: Floats | None = None,
     delta: float = HUBER_DELTA,
 ) -> RepeatedFit:
-    """Fit one surface with decay.
-
-    Args:
-        n: Model sizes, shape (points,).
-        unique: Unique pairs of each point's subset.
-        seen: Samples seen.
-        y: Loss or error, above zero.
-        weights: Runs behind each point; one by default.
-        delta: As in `surface.fit`.
+    """Fit one surface with decay; weights, one by default, are the runs behind each point.
 
     Raises:
         ValueError: A value is not finite or not above zero.

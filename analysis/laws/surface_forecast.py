@@ -91,13 +91,7 @@ def family_surfaces(draws: CellDraws) -> tuple[FamilySurface, ...]:
 
 
 def forecast(law: str, cells: pd.DataFrame, error: Floats, at: Points) -> Floats | None:
-    """Forecast errors by one surface.
-
-    Args:
-        law: One of ``SURFACES``.
-        cells: Cells that the surface is fitted to.
-        error: Their errors, shape (rows, cells): as measured, then as drawn.
-        at: Points to forecast.
+    """Forecast errors by one of ``SURFACES``, fitted to errors (rows, cells): as measured, then as drawn.
 
     Returns:
         Errors of shape (rows, points); the drawn rows include the discrepancy of the law. None if the cells

@@ -82,9 +82,7 @@ class Data:
 def project(data: Data, exponents: Floats) -> Floats:
     """Return parameters (ln E, ln A, ln B, α, β) whose linear part is optimal at the given (α, β).
 
-    Args:
-        data: Data of one draw.
-        exponents: Shape (starts, 2).
+    The data are of one draw, the exponents of shape (starts, 2).
     """
     y, root = np.exp(data.log_y[0]), np.sqrt(data.weights[0])
     found = np.empty((len(exponents), 5))
@@ -111,12 +109,8 @@ def project(data: Data, exponents: Floats) -> Floats:
 def search(data: Data, starts: Floats) -> tuple[Floats, Floats]:
     """Search from each start, in chunks that fit into the processor's cache.
 
-    Args:
-        data: As many draws as starts, or one draw that all share.
-        starts: Shape (starts, 5).
-
-    Returns:
-        End of each search, shape (starts, 5), and its objective, shape (starts,).
+    The data hold as many draws as starts, or one draw that all share. Returns the end of each search, in the
+    shape of the starts, (starts, 5), and its objective.
     """
     ends, objectives = starts.copy(), np.empty(len(starts))
     rows = max(1, _CHUNK // data.log_d.shape[-1])

@@ -58,7 +58,7 @@ class Analysis:
         trials: Finished trials.
         draws: Cells of these trials, with their uncertainty.
         progress: Progress of the plan.
-        missing: Planned trials without a result, see ``missing.missing``.
+        missing: Planned trials without a result, see ``study_frames.missing``.
         frontier: Best configurations, see ``frontier.frontier`` and ``scope.with_scope``; ``planned`` is the
             number of configurations planned at each budget.
         contrasts: Comparisons along one axis, see ``contrasts.contrasts``.

@@ -79,12 +79,7 @@ def _ends(log_c: Floats) -> tuple[float, float]:
 
 
 def by_envelope(draws: CellDraws, n: Floats) -> Slope:
-    """Estimate the exponent by approach 1, the lower envelope.
-
-    Args:
-        draws: Cells of one family.
-        n: Their model sizes, shape (cells,).
-    """
+    """Estimate the exponent by approach 1, the lower envelope; the cells are of one family."""
     log_c = np.log(draws.column("train_flops"))
     order = np.argsort(n, kind="stable")
     # Sizes within 3 % of the next smaller one count as one size.
@@ -139,12 +134,8 @@ def _joined(log_c: Floats, error: Floats, grid: Floats) -> Floats:
 def _crossings(curves: Floats, sizes: Floats, grid: Floats) -> tuple[Floats, Floats, Mask]:
     """Return the points at which one size overtakes another as the lowest.
 
-    Where a curve begins or ends, the lowest changes without a crossing.
-
-    Args:
-        curves: Errors of each size, infinite outside its cells, shape (rows, sizes, grid).
-        sizes: ln N of each size.
-        grid: ln C, rising.
+    Where a curve begins or ends, the lowest changes without a crossing. Errors of each size, infinite outside
+    its cells, are of shape (rows, sizes, grid), over rising ln C.
 
     Returns:
         ln C, ln N midway between both sizes, and whether there is a crossing, each for the steps of the grid,
@@ -184,11 +175,8 @@ def _means(x: Floats, kept: Mask) -> Floats:
 def by_minima(draws: CellDraws, n: Floats) -> Slope:
     """Estimate the exponent by approach 2, the IsoFLOP minima.
 
-    A profile holds the cells of one budget under fixed compute, and of computes within 10 % otherwise.
-
-    Args:
-        draws: Cells of one family; of one data size under fixed compute.
-        n: Their model sizes, shape (cells,).
+    A profile holds the cells of one budget under fixed compute, and of computes within 10 % otherwise. The
+    cells are of one family, and of one data size under fixed compute.
     """
     slices = _slices(draws, n)
     if len(slices) < _FEWEST:
@@ -226,12 +214,8 @@ def by_minima(draws: CellDraws, n: Floats) -> Slope:
 def _line(x: Floats, rows: Floats) -> Floats:
     """Return the line through each row of points, shape (rows, 2): its level at the mean x, and its slope.
 
-    Points are weighted by the inverse of their variance: that of their draws plus the excess variance of the
-    points about the line, by which the draws are moved as well.
-
-    Args:
-        x: Shape (points,), three points or more.
-        rows: Points as measured and as drawn, shape (rows, points).
+    Points, three or more, are weighted by the inverse of their variance: that of their draws plus the excess
+    variance of the points about the line, by which the draws are moved as well. The first row is as measured.
     """
     basis, draws = np.column_stack([np.ones_like(x), x - x.mean()]), len(rows) - 1
     variance = np.maximum(half_width(rows[1:]) ** 2 if draws else np.zeros(len(x)), _LEAST)
@@ -276,12 +260,9 @@ def _slices(draws: CellDraws, n: Floats) -> list[Indices]:
 def by_surface(draws: CellDraws, law: RepeatedFit, sizes: Floats) -> Slope:
     """Estimate the exponent by approach 3, the surface; resampled residuals give its interval.
 
-    At ln N·D = ln C the surface is lowest at ln N = (ln αA − ln βB)/(α + β) + a·ln C.
-
-    Args:
-        draws: Cells of one family.
-        sizes: Their model sizes, proportional to the training FLOPs per sample that the surface is in.
-        law: Law that gives effective data and sizes, so that the surface is that of data seen once.
+    At ln N·D = ln C the surface is lowest at ln N = (ln αA − ln βB)/(α + β) + a·ln C. Model sizes are in
+    proportion to the training FLOPs per sample that the surface is in. ``law`` gives effective data and
+    sizes, so that the surface is that of data seen once.
     """
     at, runs = Points.of(draws.cells), draws.column("runs")
     n, error = at.n, np.maximum(draws.column("error"), _LEAST)

@@ -55,12 +55,7 @@ class Growth:
 
 
 def growths(draws: CellDraws, surfaces: Sequence[FamilySurface]) -> tuple[Growth, ...]:
-    """Return the growth in each regime, quality, strategy and family with at least three sizes.
-
-    Args:
-        draws: Cells of the study.
-        surfaces: Surfaces of the same cells, see ``surface_forecast.family_surfaces``.
-    """
+    """Return the growth in each regime, quality, strategy and family with at least three sizes."""
     found, laws = [], {one.key: one.fit for one in surfaces}
     for key, positions in groups(draws).items():
         regime, quality, strategy, family = key

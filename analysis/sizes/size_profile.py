@@ -112,14 +112,8 @@ def profiles(
     """Fit the profiles of one family, which share one form error.
 
     If the noise between seeds was not measured, the residuals of the profiles replace it, provided that they
-    have enough degrees of freedom together.
-
-    Args:
-        several: Data of each budget.
-        refits: Number of rows of each stack that are draws.
-        source: Source of the draws, see ``bootstrap``.
-        freedom: Degrees of freedom behind the noise; 0 if the noise is known.
-        question: Name of the random stream.
+    have enough degrees of freedom together. ``freedom`` is that behind the noise, 0 if the noise is known;
+    ``refits`` rows of each stack are draws.
     """
     generator = stream(f"isoflop/{question}")
     sizes = [len(np.unique(one.size)) for one in several]

@@ -62,12 +62,7 @@ class Valley:
 
 
 def near(t: Floats, lowest: int) -> Indices:
-    """Return the positions of the sizes within ``NEIGHBOURS`` sizes of the lowest.
-
-    Args:
-        t: Rising; equal values are one size.
-        lowest: Position of the lowest error.
-    """
+    """Return the positions of the sizes within ``NEIGHBOURS`` sizes of the lowest; equal ones count once."""
     # Number of the distinct size, so that several cells of one size count once.
     rank = np.cumsum(np.diff(t, prepend=t[0]) > 0)
     return np.flatnonzero(np.abs(rank - rank[lowest]) <= NEIGHBOURS)
@@ -81,13 +76,9 @@ def resolvable(variance: Floats, error: Floats) -> Floats:
 def fit(t: Floats, error: Floats, variance: Floats, pull: Floats) -> Floats:
     """Return the coefficients c₀ … c₃ of each row of errors, shape (rows, 4).
 
-    Args:
-        t: ln size relative to the lowest point, shape (points,).
-        error: Shape (rows, points).
-        variance: Variance of each point, shape (points,).
-        pull: Prior mean of c₃ of each row, in units of its standard deviation: zero for an estimate, a
-            standard normal deviate for a draw. A fit to a draw of the data and of the prior mean is a draw of
-            the posterior.
+    t is ln size relative to the lowest point. ``pull`` is the prior mean of c₃ of each row, in units of its
+    standard deviation: zero for an estimate, a standard normal deviate for a draw. A fit to a draw of the
+    data and of the prior mean is a draw of the posterior.
     """
     root = 1 / np.sqrt(np.maximum(variance, 1e-30))
     basis = np.vander(t, 3, increasing=True) * root[:, None]

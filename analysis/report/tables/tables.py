@@ -281,7 +281,7 @@ def findings(found: Sequence[Finding], published: Sequence[Finding]) -> Table:
 
 
 def missing(found: pd.DataFrame) -> Table:
-    """Return the planned trials without a result, from the table of ``missing.missing``."""
+    """Return the planned trials without a result, from the table of ``study_frames.missing``."""
     rows = [
         {
             "Budget": budget_text(row["regime"], row["budget"]),
