@@ -233,13 +233,6 @@ def read_table(path: Path) -> pd.DataFrame:
             "run the study again to rewrite it"
         )
     frame: pd.DataFrame = table.to_pandas()
-    # Tables from before trunks: each trial paid for all of its training.
-    if "train_flops_per_sample" in frame and "paid_flops" not in frame:
-        place = list(frame.columns).index("train_flops_per_sample")
-        frame.insert(place, "paid_flops", frame["train_flops"])
-        frame.insert(place + 1, "trunk", "")
-    if "precision" in frame and "evaluation_version" not in frame:  # from before the column
-        frame.insert(list(frame.columns).index("precision") + 1, "evaluation_version", 1)
     return frame
 
 

@@ -93,8 +93,7 @@ def totals(
 def trial_hours(events: pd.DataFrame) -> dict[str, float]:
     """Return the device hours of each trial over all its attempts.
 
-    An attempt without an end, as of a driver that was killed, counts until the last event of its run. An
-    event without ``devices`` is of a trial on one device.
+    An attempt without an end, as of a driver that was killed, counts until the last event of its run.
     """
     if events.empty or "trial" not in events:
         return {}
@@ -103,7 +102,7 @@ def trial_hours(events: pd.DataFrame) -> dict[str, float]:
         open_: dict[str, tuple[float, float]] = {}
         for time, event, trial, seconds, devices in phase.itertuples(index=False, name=None):
             if event == "trial-started":
-                open_[trial] = time, 1.0 if isnan(devices) else devices
+                open_[trial] = time, devices
             elif event in ENDS and not isnan(seconds):
                 hours[trial] += seconds * open_.pop(trial, (time, 1.0))[1] / 3600
         last = phase["time"].max()
@@ -223,7 +222,7 @@ def _planned(plan: pd.DataFrame) -> Floats:
     """Return the cost of each planned trial to the study, without the part that its trunk shares."""
     if plan.empty:
         return np.zeros(0)
-    return plan["paid_flops" if "paid_flops" in plan else "train_flops"].to_numpy(np.float64)
+    return plan["paid_flops"].to_numpy(np.float64)
 
 
 def _by_what(ledger: pd.DataFrame, entries: tuple[str, ...], column: str) -> dict[str, float]:

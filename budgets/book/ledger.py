@@ -2,7 +2,7 @@
 
 One JSON object per line. FLOPs are whole numbers, so sums are exact at any size. `budgets.book.book` holds
 the rules for the order of entries. Each line ends with a digest of itself and all lines before it, so that a
-line that was changed, lost or moved is found; books of earlier versions begin with lines without digests.
+line that was changed, lost or moved is found.
 """
 
 import hashlib
@@ -157,19 +157,8 @@ class Ledger:
 
 
 def unpaid(book: Book, plan: Plan) -> list[Charge]:
-    """Return the plan's charges that are not booked yet.
-
-    In older books a single charge held those of all pools: it pays for as many as its FLOPs cover.
-    """
-    covered, found = dict(book.charged), list[Charge]()
-    for charge in plan.charges:
-        if charge.what in book.charged:
-            continue
-        if covered.get(charge.older_name, 0) >= charge.train_flops:
-            covered[charge.older_name] -= charge.train_flops
-        else:
-            found.append(charge)
-    return found
+    """Return the plan's charges that are not booked yet."""
+    return [charge for charge in plan.charges if charge.what not in book.charged]
 
 
 def read_entries(path: Path) -> list[Entry]:
@@ -184,7 +173,7 @@ def read_entries(path: Path) -> list[Entry]:
 
 def _read(path: Path) -> tuple[list[Entry], "hashlib._Hash"]:
     """Read a book and the hash that the digest of its next line continues."""
-    chain, linked = hashlib.sha256(), False
+    chain = hashlib.sha256()
     if not path.exists():
         return [], chain
     # The part after the last newline is empty, or an entry cut by a crash.
@@ -194,9 +183,7 @@ def _read(path: Path) -> tuple[list[Entry], "hashlib._Hash"]:
     for number, line in enumerate(lines, start=1):
         try:
             entry, digest = _entry(line)
-            expected = _linked(chain, entry)
-            linked = linked or digest is not None
-            if linked and digest != expected:
+            if digest != _linked(chain, entry):
                 raise ValueError("the digest does not fit: this line was changed, or one before it is lost")  # noqa: TRY301 (the line's number is added below)
             book.add(entry)
         except ValueError as error:

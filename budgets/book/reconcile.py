@@ -44,7 +44,7 @@ def reconcile(plan: Plan, entries: Sequence[Entry]) -> list[str]:
 def left_behind(plan: Plan, entries: Sequence[Entry]) -> int:
     """Sum the training FLOPs of trials that are not in the plan, such as those of an earlier declaration."""
     names = {trial.trial_id for trial in plan.all_trials}
-    names |= {name for charge in plan.charges for name in (charge.what, charge.older_name)}
+    names |= {charge.what for charge in plan.charges}
     return Book.of(entry for entry in entries if entry.what not in names).spent_flops
 
 

@@ -144,12 +144,6 @@ class Preset:
     lr_rule: LrRule = "none"
 
 
-FIRST_DEFAULTS: Mapping[str, float] = MappingProxyType({"randaugment": 0.5})
-"""Former defaults of fields whose default has changed.
-
-A trial's id omits such a field at its former default. Strategies that do not use the field keep that value.
-"""
-
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "default": Preset(recipe=Recipe(), batch_size=64, lr_peak=None),

@@ -14,7 +14,7 @@ from budgets.cost.memory import memory_bytes
 from budgets.cost.strategy import Strategy, inapplicable
 from budgets.cost.strategy import strategy as find_strategy
 from budgets.declaration.declaration import Declaration
-from budgets.declaration.recipe import FIRST_DEFAULTS, LR_EXPONENTS, Recipe
+from budgets.declaration.recipe import LR_EXPONENTS, Recipe
 from budgets.declaration.rules import TrialResources, settings
 from budgets.declaration.sections import Exclusion, GridBlock
 from budgets.hardware.devices import device
@@ -323,7 +323,7 @@ def _recipe_of(
     tail = strategy.unmasked_tail if own else recipe.unmasked_tail
     recipe = replace(recipe, unmasked_tail=tail if strategy.masks else 0.0)
     if not strategy.randaugment:
-        recipe = replace(recipe, randaugment=FIRST_DEFAULTS["randaugment"])
+        recipe = replace(recipe, randaugment=Recipe().randaugment)
     if not strategy.self_supervised_head or architecture.costs.image_size < _ORIGINAL_VIEWS_FROM:
         recipe = replace(recipe, slip_views=Recipe().slip_views)
     return recipe

@@ -1,8 +1,8 @@
 """A trial's id: a hash of everything that decides its result, and of nothing else.
 
-The id of a trial that was already run must never change. So the fields of the first version always enter the
-hash, and a field that was added later enters it only if it differs from the default that it had when it was
-added.
+Settings of the recipe that have their default are left out of the hash, so that a setting that is added later
+changes no id. If a default changes, `_VERSION` must rise with it: otherwise trials that were run with the
+former default would count as trials of the new one.
 
 Devices, accumulation, gradient checkpointing and compilation change a result only by rounding and are not
 part of the id: a trial may continue with others. Batch norm is the exception, because its statistics are
@@ -17,14 +17,13 @@ from dataclasses import fields
 from functools import cache
 from typing import TYPE_CHECKING
 
-from budgets.declaration.recipe import FIRST_DEFAULTS, Recipe
+from budgets.declaration.recipe import Recipe
 from budgets.quality import BY
 
 if TYPE_CHECKING:
     from budgets.planning.planned_trial import Cell, Trial
 
 _VERSION = 1
-_RECIPE_FIELDS = {"weight_decay", "beta1", "beta2", "eps", "warmup", "gradient_clip", "precision"}
 _ROUNDING_ALONE = {"accumulation", "gradient_checkpointing", "compile"}
 _OF_BATCH_NORM = {"accumulation", "gradient_checkpointing"}
 
@@ -94,13 +93,9 @@ def _config(name: str, config: Mapping[str, object]) -> str:
 def _recipe(recipe: Recipe, batch_norm: bool) -> str:  # noqa: FBT001 - cached by position
     default = Recipe()
     left_out = _ROUNDING_ALONE - _OF_BATCH_NORM if batch_norm else _ROUNDING_ALONE
-    values = {each.name: getattr(recipe, each.name) for each in fields(recipe) if each.name not in left_out}
+    names = [each.name for each in fields(recipe) if each.name not in left_out]
     return _json(
-        {
-            name: value
-            for name, value in values.items()
-            if name in _RECIPE_FIELDS or value != FIRST_DEFAULTS.get(name, getattr(default, name))
-        }
+        {name: getattr(recipe, name) for name in names if getattr(recipe, name) != getattr(default, name)}
     )
 
 

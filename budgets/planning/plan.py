@@ -10,15 +10,13 @@ from dataclasses import dataclass, field
 from budgets.planning.planned_trial import Cell, Trial
 from budgets.planning.tuned.tuning_plan import TuningPlan
 
-OF_POOL = ", for "
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Charge:
     """Compute that the study pays once, in addition to its trials.
 
     Attributes:
-        what: Name of the charge; after ``OF_POOL`` that of its pool.
+        what: Name of the charge.
         train_flops: Training FLOPs.
         evaluation_flops: Forward FLOPs.
     """
@@ -26,11 +24,6 @@ class Charge:
     what: str
     train_flops: int
     evaluation_flops: int
-
-    @property
-    def older_name(self) -> str:
-        """Its name in older books, where a single charge held those of all pools."""
-        return self.what.partition(OF_POOL)[0]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

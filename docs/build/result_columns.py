@@ -27,9 +27,7 @@ results.query("status == 'finished'").groupby(["architecture", "level_flops"])["
 - A tuning has the same tables: `tuning-plan.parquet` begins with the columns of `plan.parquet`, and
   `tuning.parquet` with those of `results.parquet`. Both end with a column `tuned_<field>` for each tuned
   field.
-- Tables of older and of imported studies may lack columns that were added later (`paid_flops`, `trunk`,
-  `evaluation_version`), and those of imported ones whatever their table does not say. Imported whole numbers
-  may be float64.
+- Tables of imported studies lack what the imported table does not say; whole numbers in them may be float64.
 
 This page is generated from `runners/results.py` and `analysis/report/answer_frames.py` by
 `python -m docs.build.reference`; a test compares them."""

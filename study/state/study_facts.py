@@ -13,7 +13,7 @@ from budgets.declaration.declaration import Declaration
 from budgets.declaration.keys import DeclaredKeyError, at_key
 from budgets.names import printable
 from budgets.planning.facts import EvaluationFacts, MixtureFacts, PoolFacts, Ranking
-from budgets.planning.plan import OF_POOL, Charge, Plan
+from budgets.planning.plan import Charge, Plan
 from budgets.quality import score_of_quality
 from runners.data.build.in_place import not_indexed, open_pool
 from runners.data.evaluation.evaluation_facts import (
@@ -75,7 +75,7 @@ def _charges(declaration: Declaration) -> Iterator[Charge]:
     ):
         paid = scorer(pool.pairs)
         yield Charge(
-            what=f"{paid.name}{OF_POOL}{pool.name}", train_flops=paid.train_flops,
+            what=f"{paid.name}, for {pool.name}", train_flops=paid.train_flops,
             evaluation_flops=paid.scoring_flops,
         )  # fmt: skip
 
@@ -168,10 +168,10 @@ def pool_versions(study: Study) -> dict[str, str]:
     A pool that the declaration has renamed is known by its path, one that was moved by its name.
     """
     known, declared, found = _recorded(study), _folder_pools(study), dict[str, str]()
-    by_path = {each.get("pool"): each for each in known.values()}
+    by_path = {each["pool"]: each for each in known.values()}
     for name, path in declared.items():
         same, named = by_path.get(path), known.get(name)
-        moved = named is not None and named.get("pool") not in declared.values()
+        moved = named is not None and named["pool"] not in declared.values()
         if (of := same or (named if moved else None)) is not None:
             found[name] = of["version"]
     return found
@@ -185,8 +185,7 @@ def keep_pool_versions(study: Study) -> None:
         kept[name] = {"pool": path, "version": known.get(name) or version_of(facts)}
     if kept.keys() - known.keys():
         # Pools that the declaration no longer names keep their versions, in case it names them again.
-        every = _recorded(study) | kept
-        write_json(study.folder / POOL_VERSION, every[""] if every.keys() == {""} else {"pools": every})
+        write_json(study.folder / POOL_VERSION, _recorded(study) | kept)
 
 
 def _folder_pools(study: Study) -> dict[str, str]:
@@ -196,15 +195,18 @@ def _folder_pools(study: Study) -> dict[str, str]:
 
 
 def _recorded(study: Study) -> dict[str, dict[str, str]]:
-    """Return the path and version of each recorded pool, by the name that it had; empty without a record."""
+    """Return the path and version of each recorded pool, by the name that it had; empty without a record.
+
+    Raises:
+        ValueError: The record is damaged.
+    """
     file = study.folder / POOL_VERSION
     if not file.exists():
         return {}
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
         return {
-            name: {**each, "version": str(each["version"])}
-            for name, each in facts.get("pools", {"": facts}).items()
+            name: {"pool": str(each["pool"]), "version": str(each["version"])} for name, each in facts.items()
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(

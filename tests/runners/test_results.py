@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runners.host.files import write_json
 from runners.results import CURVE_COLUMNS, read_table, to_frame, write_table
 from runners.trials.records.trial_files import (
     Outcome,
@@ -22,7 +21,7 @@ from runners.trials.records.trial_files import (
 
 @pytest.mark.parametrize(
     ("content", "what"),
-    [("{", "JSONDecodeError"), ("[]", "TypeError"), ('{"row": {}}', "KeyError: 'timing'")],
+    [("{", "JSONDecodeError"), ("[]", "AttributeError"), ('{"row": {}}', "ValueError: its keys are row")],
 )
 def test_damaged_result_and_failure_files_raise_and_are_named(
     tmp_path: Path, content: str, what: str
@@ -39,11 +38,11 @@ def test_damaged_result_and_failure_files_raise_and_are_named(
 
 
 def test_result_without_its_curve_raises_instead_of_rerunning(tmp_path: Path) -> None:
-    row = {"trial": tmp_path.name, "status": "finished", "reason": "", "samples_seen": 9}
-    write_json(tmp_path / "result.json", {"row": row, "timing": {}})
+    folder = finished(tmp_path / "a")
+    (folder / "curve.parquet").unlink()
 
-    with pytest.raises(ValueError, match=rf"curve.parquet beside it is missing; delete {tmp_path} to run"):
-        read_outcome(tmp_path)
+    with pytest.raises(ValueError, match=rf"curve.parquet beside it is missing; delete {folder} to run"):
+        read_outcome(folder)
 
 
 def test_damaged_table_error_advises_rerun_or_deletion_of_the_trial(tmp_path: Path) -> None:
@@ -94,7 +93,6 @@ def test_a_result_that_was_edited_is_refused_and_named(
     outcome = read_outcome(folder)
     assert outcome is not None
     assert outcome.row["held-out/top1"] == 0.125
-    assert outcome.row["evaluation_version"] == 1, "a row from before the column"
     path = folder / "result.json"
     text = path.read_text()
     assert found in text
@@ -112,19 +110,6 @@ def test_the_result_or_the_curve_of_another_trial_is_refused(tmp_path: Path) -> 
     (one / "result.json").write_bytes((other / "result.json").read_bytes())
     with pytest.raises(ValueError, match=r"one/result.json is damaged .*it is the result of trial other"):
         read_outcome(one)
-
-
-def test_a_result_of_an_earlier_version_is_read_without_digests(tmp_path: Path) -> None:
-    folder = finished(tmp_path / "a")
-    outcome = read_outcome(folder)
-    assert outcome is not None
-    old = {"row": dict(outcome.row), "timing": dict(outcome.timing)}
-    write_json(folder / "result.json", old)
-    assert read_outcome(folder) == outcome
-
-    write_json(folder / "result.json", old | {"row": {**outcome.row, "status": "finishec"}})
-    with pytest.raises(ValueError, match="its status is 'finishec'"):
-        read_outcome(folder)
 
 
 def test_a_byte_changed_in_a_table_is_found(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ class SavedState:
     Attributes:
         step: Optimiser steps done.
         own: True for a checkpoint of the trial itself, False for the milestone of a shorter one.
-        notes: The notes of the trial that wrote it; empty in files of earlier versions.
+        notes: The notes of the trial that wrote it.
         state: The learner's state and losses.
     """
 
@@ -139,7 +139,7 @@ def read_start(folder: Path, device: torch.device, trunk: Sequence[Path] = ()) -
     state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     if state["step"] != step:
         raise OSError(f"{path} is of step {state['step']}, rank 0 resumes at step {step}")
-    return SavedState(step=step, own=place is None, notes=state.get("notes", {}), state=state)
+    return SavedState(step=step, own=place is None, notes=state["notes"], state=state)
 
 
 def restore(learner: Learner, start: SavedState | None) -> int:

@@ -96,9 +96,9 @@ def read_meter(folder: Path) -> FlopCount | None:
                 text = (folder / METER).read_bytes()
             except FileNotFoundError:
                 return None
-            train, evaluation, *check = text.split()  # counts of earlier versions have no CRC
+            train, evaluation, _crc = text.split()
             count = FlopCount(train_flops=int(train), evaluation_flops=int(evaluation))
-            if not check or text == meter_text(count):
+            if text == meter_text(count):
                 return count
     return None
 

@@ -59,8 +59,6 @@ def write_outcome(folder: Path, outcome: Outcome) -> None:
 def read_outcome(folder: Path, trial_id: str | None = None) -> Outcome | None:
     """Read a trial's result, or return None if it has none yet.
 
-    Results of earlier versions have no digests: only the trial's id is checked.
-
     Args:
         folder: The trial's folder.
         trial_id: The trial's id; by default the folder's name.
@@ -74,38 +72,30 @@ def read_outcome(folder: Path, trial_id: str | None = None) -> Outcome | None:
     again = f"delete {folder} to run the trial again"
     try:
         content = json.loads(path.read_bytes())
-        outcome, sums = _checked(content, trial_id or folder.name)
+        outcome, curve_digest = _checked(content, trial_id or folder.name)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({words_of(error)}); {again}") from None
     if not curve.exists() and path.exists():  # if the storage is unreachable, both are missing
         raise ValueError(f"{path} exists, but {curve.name} beside it is missing; {again}")
-    if sums is not None and digest(curve) != sums:
+    if digest(curve) != curve_digest:
         raise ValueError(f"{curve} was changed after the trial ended; {again}")
     return outcome
 
 
-def _checked(content: Mapping[str, Any], trial_id: str) -> tuple[Outcome, str | None]:
+def _checked(content: Mapping[str, Any], trial_id: str) -> tuple[Outcome, str]:
     """Return a result and the digest of its curve, if its own digest fits and it is the trial's.
 
     Raises:
         ValueError, LookupError, TypeError, AttributeError: The result is damaged or of another trial.
     """
-    # A result from before trunks paid for all of its training; the evaluation's version came later.
-    before = {"trunk": "", "paid_flops": content["row"].get("train_flops"), "evaluation_version": 1}
-    row = before | content["row"]
-    outcome = Outcome(row=row, timing=content["timing"])
-    rest = content.keys() - {"row", "timing"}
-    if rest and rest != {"curve", "digest"}:
+    if content.keys() != {"row", "timing", "curve", "digest"}:
         raise ValueError(f"its keys are {', '.join(sorted(content))}")
+    row = content["row"]
     if row["trial"] != trial_id:
         raise ValueError(f"it is the result of trial {row['trial']}")
-    if rest and _digest_of(content) != content["digest"]:
+    if _digest_of(content) != content["digest"]:
         raise ValueError("it was changed after the trial ended: its digest does not fit")
-    if row["status"] not in {"finished", "diverged"}:
-        raise ValueError(f"its status is {row['status']!r}")
-    if not isinstance(row["reason"], str) or not isinstance(row["samples_seen"], int):
-        raise TypeError("its reason is not a text, or its samples_seen not a whole number")
-    return outcome, content.get("curve")
+    return Outcome(row=row, timing=content["timing"]), content["curve"]
 
 
 def _digest_of(content: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from budgets.quantity import format_flops
 from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
 from runners.scheduling.backend import Ended, Job
 from runners.scheduling.nodes import Amounts
-from runners.trials.records.trial_files import Outcome
+from runners.trials.records.trial_files import Outcome, write_outcome
 from runners.trials.trial_job import TrialJob
 from study.run import execution, site
 from study.state.design import chosen_trials
@@ -82,7 +82,7 @@ class MadeUpTraining:
         timing = {"wall_s": 0.1, "train_s": 0.1, "samples_per_s": 1000.0, "damaged_pairs": 0}
         job.folder.mkdir(parents=True, exist_ok=True)
         write_table(job.folder / "curve.parquet", to_frame([], CURVE_COLUMNS))
-        (job.folder / "result.json").write_text(json.dumps({"row": row, "timing": timing}), encoding="utf-8")
+        write_outcome(job.folder, Outcome(row=row, timing=timing))
         return Outcome(row=row, timing=timing)
 
 

@@ -8,8 +8,8 @@ import torch
 
 from budgets.declaration.data_sections import EmbeddedPool
 from runners.embedded import scorer
-from runners.host.files import write_json
 from runners.results import plan_row
+from runners.trials.records.trial_files import Outcome, write_outcome
 from study.declare.load import load_declaration
 from study.run.export_trial import export_trial
 from study.run.pools.ensure_pools import ensure_pools
@@ -73,8 +73,8 @@ def test_the_export_of_a_trial_builds_the_pool_whose_words_it_needs(
     folder = study.trial_folder(trial.trial_id)
     folder.mkdir(parents=True)
     row = plan_row(trial) | {"status": "finished", "reason": ""}
-    write_json(folder / "result.json", {"row": row, "timing": {}})
     (folder / "curve.parquet").touch()
+    write_outcome(folder, Outcome(row=row, timing={}))
     torch.save({"logit_scale": torch.ones(1)}, folder / "weights.pt")
 
     def build(_folder: Path, **_options: int) -> None:

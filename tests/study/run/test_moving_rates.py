@@ -13,7 +13,7 @@ from budgets.book.ledger import read_entries
 from budgets.quantity import format_flops
 from runners.scheduling.backend import Ended
 from runners.trials.records.meter import FlopCount, read_meter, write_meter
-from runners.trials.records.trial_files import Outcome
+from runners.trials.records.trial_files import Outcome, write_outcome
 from runners.trials.trial_job import TrialJob
 from study.run import execution, site
 from tests.study.conftest import Run, write_declaration
@@ -31,10 +31,9 @@ class BestRateFalls(MadeUpTraining):
         row = dict(found.row) | {
             f"{name}/top1": 0.6 - 0.1 * off**2 for name in ("held-out", "validation")
         } | {"validation/count": 2000.0}  # fmt: skip
-        (job.folder / "result.json").write_text(
-            json.dumps({"row": row, "timing": found.timing}), encoding="utf-8"
-        )
-        return Outcome(row=row, timing=found.timing)
+        outcome = Outcome(row=row, timing=found.timing)
+        write_outcome(job.folder, outcome)
+        return outcome
 
 
 RATES = "fields: {lr_peak: [1e-3, 2e-3, 4e-3]}"

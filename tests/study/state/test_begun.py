@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from runners.host.files import write_json
+from runners.trials.records.trial_files import Outcome, write_outcome
 from study.state.trial_states import begun
 from study.storage.lock import only_run
 from tests.progress import progress
@@ -33,6 +34,6 @@ def test_no_trial_is_reported_as_interrupted_during_a_run(tmp_path: Path) -> Non
 def test_a_result_missing_in_the_tables_is_reported(tmp_path: Path) -> None:
     left(tmp_path / "trials" / "a", kept=400)
     row = {"trial": "a", "status": "finished", "reason": "", "samples_seen": 100}
-    write_json(tmp_path / "trials" / "a" / "result.json", {"row": row, "timing": {}})
     (tmp_path / "trials" / "a" / "curve.parquet").touch()
+    write_outcome(tmp_path / "trials" / "a", Outcome(row=row, timing={}))
     assert begun(tmp_path, {"a": 100})["a"].startswith("finished")

@@ -1,6 +1,5 @@
 """A study's files after edits and damage: the right table, or a refusal that names the file."""
 
-import json
 import re
 import shutil
 from collections.abc import Callable
@@ -168,16 +167,14 @@ def test_a_rebuilt_ledger_keeps_facts_that_only_its_old_lines_hold(copy: Path, r
     assert not Book.of(entries).open
 
 
-def test_a_ledger_without_digests_that_contradicts_a_result_is_refused(copy: Path, run: Run) -> None:
+def test_a_ledger_that_contradicts_a_result_is_refused(copy: Path, run: Run) -> None:
     path = copy / "tiny" / "ledger.jsonl"
-    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    entries = read_entries(path)
+    path.unlink()
+    forged = Ledger(path, None)  # with digests that fit
     for entry in entries:
-        del entry["digest"]
-        if entry["entry"] == "spent":
-            entry["train_flops"] -= 1000
-        elif entry["entry"] == "released":
-            entry["train_flops"] += 1000
-    path.write_text("".join(f"{json.dumps(entry)}\n" for entry in entries))
+        change = {"spent": -1000, "released": 1000}.get(entry.entry, 0)
+        forged._append(replace(entry, train_flops=entry.train_flops + change))  # noqa: SLF001
 
     assert "FLOP spent by trial" in run(words(copy), code=2)
     assert "rebuilt" in run(words(copy, "--repair"))

@@ -119,5 +119,6 @@ def test_a_version_that_is_gone_is_one_clear_error(growing: Path, tmp_path: Path
         ValueError, match=r"pool-version\.json does not name .* of a pool .*; restore it, or "
     ):
         plan_study(study)
-    (study.folder / POOL_VERSION).write_text(json.dumps({"version": Pool.open(growing).unranked}))
+    present = {"pool": str(growing), "version": Pool.open(growing).unranked}
+    (study.folder / POOL_VERSION).write_text(json.dumps({"": present}))
     assert ids(study)

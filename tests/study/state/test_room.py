@@ -12,6 +12,7 @@ from budgets.quantity import format_flops
 from runners.host.files import write_json
 from runners.results import plan_row
 from runners.trials.records.meter import Meter
+from runners.trials.records.trial_files import Outcome, write_outcome
 from study.declare.load import load_declaration
 from study.run.agenda import agenda, agenda_lines, lost_checkpoints, require_room
 from study.state.bookkeeping import Bookkeeper
@@ -91,7 +92,7 @@ def test_a_grid_that_waits_for_its_tuning_may_contain_what_has_ended(planned: tu
     for strategy, expected in ((grid[0].cell.strategy, nullcontext()), ("flip-50", refused)):
         row = plan_row(replace(grid[0], cell=replace(grid[0].cell, strategy=strategy)))
         row |= {"trial": ended.name, "status": "finished", "reason": ""}
-        write_json(ended / "result.json", {"row": row, "timing": {}})
+        write_outcome(ended, Outcome(row=row, timing={}))
         with expected:
             require_room(study, tuned)
 

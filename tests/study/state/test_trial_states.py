@@ -12,7 +12,7 @@ from budgets.book.book import Book
 from budgets.book.ledger import Ledger, read_entries, readable_entries
 from runners.host.files import write_json
 from runners.results import write_table
-from runners.trials.records.trial_files import write_failure
+from runners.trials.records.trial_files import Outcome, write_failure, write_outcome
 from study.declare.load import load_declaration
 from study.show.progress import Progress
 from study.state.plan_study import plan_study
@@ -91,7 +91,7 @@ def test_every_stage_is_recognised(tmp_path: Path) -> None:
     ):
         (trials / name / "curve.parquet").touch()
         known = {"trial": name, "samples_seen": 9}
-        write_json(trials / name / "result.json", {"row": row | known, "timing": {}})
+        write_outcome(trials / name, Outcome(row=row | known, timing={}))
     write_failure(trials / "failed", "TypeError: no")
     for name in ("runs", "crashed-run"):
         write_json(trials / name / "progress.json", progress(10))

@@ -18,7 +18,7 @@ from budgets.planning.price import Range
 from budgets.quantity import format_flops
 from runners.host.files import write_json
 from runners.results import write_table
-from runners.trials.records.trial_files import write_failure
+from runners.trials.records.trial_files import Outcome, write_failure, write_outcome
 from study.declare.load import load_declaration
 from study.show.progress import Progress
 from study.show.status_view import show_status, status_json
@@ -57,11 +57,10 @@ def started(pool: Path, tmp_path: Path) -> tuple[Study, Plan]:
     add_event(study, "trial-finished", trial=done.trial_id, slot=0, wall_s=2.0, samples_per_s=400.0)
     add_event(study, "trial-failed", trial=failed.trial_id, slot=1, wall_s=1.0, reason="ValueError: no image")
     row = {"trial": done.trial_id, "status": "finished", "reason": "", "samples_seen": done.samples_seen}
-    result = {"row": row, "timing": {"samples_per_s": 400.0}}
     for trial in (done, failed, runs):
         study.trial_folder(trial.trial_id).mkdir(parents=True)
     (study.trial_folder(done.trial_id) / "curve.parquet").touch()
-    write_json(study.trial_folder(done.trial_id) / "result.json", result)
+    write_outcome(study.trial_folder(done.trial_id), Outcome(row=row, timing={"samples_per_s": 400.0}))
     write_failure(study.trial_folder(failed.trial_id), "ValueError: no image")
     content = progress(
         runs.samples_seen // 2, samples_planned=runs.samples_seen, train_flops=runs.train_flops // 2

@@ -1,0 +1,74 @@
+"""The studies in results/ agree with the code: what a run would write today is what they hold."""
+
+import pytest
+
+from budgets.book.book import Book
+from budgets.book.ledger import read_entries
+from budgets.book.reconcile import left_behind, reconcile
+from budgets.planning.plan import Plan
+from runners.results import TABLES, read_json_lines, read_table
+from study.declare.dump import dump_declaration
+from study.declare.load import load_declaration
+from study.state.plan_study import plan_study, plan_tables
+from study.state.study import Study, find_study
+from tests.root import ROOT
+
+DONE = {"small": 81, "small-full": 156}
+
+
+@pytest.fixture(scope="module", params=DONE)
+def shipped(request: pytest.FixtureRequest) -> tuple[Study, Plan]:
+    declaration = load_declaration(ROOT / "results" / request.param / "study.yaml")
+    study = find_study(declaration, results=str(ROOT / "results"), pools=None)
+    return study, plan_study(study)
+
+
+def test_declaration_is_written_as_a_run_would_and_its_plan_is_the_stored_one(
+    shipped: tuple[Study, Plan],
+) -> None:
+    study, plan = shipped
+    assert (study.folder / "study.yaml").read_text(encoding="utf-8") == dump_declaration(study.declaration)
+
+    planned, left_out = plan_tables(plan)
+
+    assert len(planned) == 156
+    assert read_table(study.folder / "plan.parquet").equals(planned)
+    assert read_table(study.folder / "left-out.parquet").equals(left_out)
+
+
+@pytest.mark.parametrize("name", sorted(TABLES.keys() - {"midway.parquet"}))  # of studies with evaluation.at
+def test_tables_have_the_documented_columns(shipped: tuple[Study, Plan], name: str) -> None:
+    kinds = [(name, column.kind) for name, column in TABLES[name].items()]
+    frame = read_table(shipped[0].folder / name)
+
+    assert [(name, str(kind)) for name, kind in frame.dtypes.items()][: len(kinds)] == kinds
+    assert all("/" in name for name in frame.columns[len(kinds) :])
+
+
+def test_results_curves_and_events_are_those_of_planned_trials(shipped: tuple[Study, Plan]) -> None:
+    study, plan = shipped
+    planned, results = (
+        read_table(study.folder / name).set_index("trial") for name in ("plan.parquet", "results.parquet")
+    )
+    assert len(results) == DONE[study.declaration.name]
+    assert (results["status"] == "finished").all()
+    columns = list(planned.columns.drop("predicted_s"))
+    assert results[columns].equals(planned.loc[results.index, columns])
+
+    ids, events = {*results.index}, read_json_lines(study.folder / "events.jsonl")
+    assert {*read_table(study.folder / "curves.parquet")["trial"]} == ids
+    assert {*events["trial"].dropna()} == ids <= {trial.trial_id for trial in plan.trials}
+    assert (events.loc[events["event"] == "trial-started", "devices"] == 1).all()
+
+
+def test_ledger_is_whole_and_has_paid_for_the_results(shipped: tuple[Study, Plan]) -> None:
+    study, plan = shipped
+    entries = read_entries(study.ledger)
+    book, results = Book.of(entries), read_table(study.folder / "results.parquet").set_index("trial")
+
+    assert reconcile(plan, entries) == []
+    assert left_behind(plan, entries) == 0
+    assert book.charged.keys() == {charge.what for charge in plan.charges}
+    assert book.finished == results["paid_flops"].astype(int).to_dict()
+    assert not book.open
+    assert not book.wasted
