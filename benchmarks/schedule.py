@@ -37,10 +37,8 @@ from benchmarks.measured import Result, at_least, at_most, verdict
 from budgets.book.ledger import Ledger
 from runners.scheduling.backend import Backend, Job
 from runners.scheduling.cluster import LiveCluster
-from runners.scheduling.instructions import Start
 from runners.scheduling.ray_backend.core import RayBackend
-from runners.scheduling.schedule import Schedule
-from runners.scheduling.scheduled_trial import ScheduledTrial
+from runners.scheduling.schedule import Schedule, ScheduledTrial, Start
 
 NODES, GPUS = 2, 4
 SLEEPS, SPREAD, SEED = 100, 30.0, 0
@@ -247,13 +245,13 @@ def over_nodes(address: str) -> tuple[tuple[float, float], tuple[float, float]]:
     from ray.train import RunConfig, ScalingConfig  # noqa: PLC0415
     from ray.train.torch import TorchTrainer  # noqa: PLC0415
 
-    from runners.training.ranks import ranks  # noqa: PLC0415
+    from runners.training.ranks import rank_count  # noqa: PLC0415
 
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)
 
     def ours() -> None:
         nodes = tuple(backend.nodes())
-        backend.start(Job(trial="ranks", run=ranks, nodes=nodes, resources={"cpus": 1}))
+        backend.start(Job(trial="ranks", run=rank_count, nodes=nodes, resources={"cpus": 1}))
         while not (ended := backend.wait(1)):
             pass
         assert ended[0].value == NODES, ended

@@ -7,10 +7,10 @@ whole numbers in the ledger.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -39,6 +39,8 @@ STARTS = ("study-started", TUNING_STARTED)
 """Events with which a run begins: of its grid, of its tuning."""
 ENDS = ("trial-finished", "trial-retried", "trial-left", "trial-failed")
 """Events at which a trial leaves its slot."""
+
+_CURVE_POINTS = 200
 
 
 class TableColumn(NamedTuple):
@@ -177,6 +179,23 @@ def step_row(trial: Trial, step: int) -> dict[str, object]:
     samples = step * trial.batch_size
     flops = float(trial.train_flops_after(samples))
     return {"trial": trial.trial_id, "step": step, "samples_seen": samples, "train_flops": flops}
+
+
+def trial_curve(trial: Trial, means: Sequence[float], *, steps: int) -> list[dict[str, Any]]:
+    """Return rows of `CURVE_COLUMNS` from the mean losses of a curve of some steps, from its first on."""
+    rows = []
+    for place, loss in enumerate(means, start=1):
+        done = min(place * steps_per_point(steps), steps)
+        rate = trial.recipe.learning_rate(
+            done - 1, steps=trial.steps, batch_size=trial.batch_size, peak=trial.lr_peak
+        )
+        rows.append({**step_row(trial, done), "loss": loss, "lr": rate})
+    return rows
+
+
+def steps_per_point(steps: int) -> int:
+    """Return the steps over which a point of a curve is the mean loss; the last point may have fewer."""
+    return -(-steps // _CURVE_POINTS)
 
 
 def left_out_row(left_out: LeftOut) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """Optimisation settings that all trials share, and the paper's settings as a preset."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -74,7 +75,7 @@ class Recipe:
     """Compile the towers with torch."""
     diverged_after: Annotated[float | None, values.share_or_off] = 0.5
     """Share of the steps after which a trial whose loss stays no better than chance ends as diverged
-    (`runners.training.divergence`); ``off`` (None) ends it only at a loss that is not a number."""
+    (`runners.training.train`); ``off`` (None) ends it only at a loss that is not a number."""
 
     def clashes(self, given: Given) -> Clashes:
         """Yield each key that contradicts another, with the error."""
@@ -111,6 +112,17 @@ class Recipe:
     def cooldown_steps(self, steps: int) -> int:
         """Number of last steps of a run in which the learning rate falls linearly to zero."""
         return round(self.cooldown * steps) if self.cools_down else 0
+
+    def learning_rate(self, step: int, *, steps: int, batch_size: int, peak: float) -> float:
+        """Learning rate of a step, counted from 0: a linear rise to the peak, then the schedule."""
+        # Step `rise - 1` reaches the peak; the first step is already above zero.
+        rise = self.warmup_steps(steps, batch_size)
+        if step < rise:
+            return peak * (step + 1) / rise
+        if self.schedule == "cosine":
+            return peak * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+        fall = self.cooldown_steps(steps)
+        return peak * min(1.0, (steps - step) / fall) if fall else peak
 
     def tail_steps(self, steps: int) -> int:
         """Number of last steps of a run that see all tokens; one more step of the run adds at most one."""

@@ -1,15 +1,28 @@
-"""Evaluation of a model: zero-shot, probes and retrieval, depending on the labels that a set has."""
+"""Evaluation of a model: zero-shot, probes and retrieval, depending on the labels that a set has.
 
-from collections.abc import Callable, Mapping
+`evaluate` measures features, a trial's or those of any open_clip model in `evaluate_model`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
 
 import torch
 
-from runners.evaluate.features import SetFeatures
-from runners.evaluate.few_shot import few_shot
-from runners.evaluate.probe import Probe, fit_probe, probe_accuracy
+from budgets.cost.architecture import Architecture
+from budgets.cost.flops import encoding_flops
+from runners.data.evaluation.evaluation_facts import SetFacts
+from runners.data.evaluation.evaluation_suite import found_sets
+from runners.data.evaluation.set_reader import SetReader
+from runners.evaluate.features import Encoder, SetFeatures, encode_set
+from runners.evaluate.probe import Probe, few_shot, fit_probe, probe_accuracy
 from runners.evaluate.retrieval import retrieval
+from runners.evaluate.variants import variant_means
 from runners.evaluate.zero_shot import zero_shot
+from runners.models.count_by_torch import ensure_counted
+from runners.models.load_model import LoadedModel
+from runners.models.model import compute_context
 
 
 def evaluate(
@@ -19,14 +32,8 @@ def evaluate(
 
     If a set has features of a training split, a linear probe and few-shot probes are fitted to them. The
     probe is tested on the set itself, and on every set without a training split whose classes are all among
-    the probe's, for example a set of shifted images.
-
-    Args:
-        sets: Name → the model's features of the set.
-        context: Precision in which similarities are computed; pass the model's own for a trial.
-
-    Returns:
-        ``<set>/<metric>`` → value. The standard error of a value is ``<set>/<metric>_se``.
+    the probe's, for example a set of shifted images. Similarities are computed in the precision of
+    ``context``. Returns ``<set>/<metric>`` → value, its standard error as ``<set>/<metric>_se``.
     """
     metrics: dict[str, float] = {}
     probes: dict[str, Probe] = {}
@@ -77,3 +84,56 @@ def _places(names: tuple[str, ...], among: tuple[str, ...]) -> list[int] | None:
     if len(places) < len(among) or not set(names) <= set(places):
         return list(range(len(among))) if names == among else None
     return [places[name] for name in names]
+
+
+def named_sets(folders: Sequence[Path]) -> dict[str, Path]:
+    """Return name → folder of the sets; each folder is a set, or holds some.
+
+    Raises:
+        ValueError: A folder does not exist or holds no set, or two sets have one name.
+    """
+    sets: dict[str, Path] = {}
+    for folder in folders:
+        for name, path in found_sets(str(folder)).items():
+            if name in sets:
+                raise ValueError(f"--sets: {sets[name]} and {path} are both called '{name}'")
+            sets[name] = Path(path)
+    return sets
+
+
+def evaluate_model(
+    loaded: LoadedModel,
+    sets: Mapping[str, Path],
+    facts: Mapping[str, SetFacts],
+    *,
+    precision: str,
+    device: torch.device,
+) -> dict[str, float]:
+    """Return the metrics of a model, as ``<set>/<metric>``; each image and text is encoded once.
+
+    Raises:
+        ValueError: A set can't be read.
+    """
+    context = partial(compute_context, precision, device)
+    encoder = Encoder(
+        model=loaded.model,
+        tokenize=loaded.tokenize,
+        normalise=loaded.normalise,
+        device=device,
+        context=context,
+    )
+    threads, features = torch.get_num_threads(), {}
+    for name, path in sets.items():
+        data = SetReader(path=path, decode=loaded.decode, threads=threads)
+        features[name] = encode_set(encoder, data, probe="probe_top1" in facts[name].metrics)
+    metrics = evaluate(features, context=context)
+    return metrics | variant_means(metrics)
+
+
+def forward_flops(loaded: LoadedModel, *, images: int, texts: int) -> int | None:
+    """Return the FLOPs of encoding images and texts once each; None where they cannot be counted."""
+    try:
+        architecture = ensure_counted(Architecture(name="the model", config=dict(loaded.config)))
+        return encoding_flops(architecture, images=images, texts=texts)
+    except ValueError:
+        return None

@@ -20,14 +20,9 @@ class NotFiniteError(ValueError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Encoder:
-    """A model with its preprocessing and precision.
+    """An open_clip model, which the caller puts into evaluation mode, with its preprocessing and precision.
 
-    Attributes:
-        model: The open_clip model; the caller puts it into evaluation mode.
-        tokenize: Turns texts into token ids.
-        normalise: Turns uint8 images (n, 3, S, S) into the model's input.
-        device: Device of the model.
-        context: Precision and attention of the forward pass.
+    ``normalise`` turns uint8 images, (n, 3, S, S), into the model's input.
     """
 
     model: nn.Module
@@ -55,9 +50,7 @@ class Encoder:
     def classifier(self, classnames: tuple[str, ...], templates: tuple[str, ...]) -> Tensor:
         """Return the classes' normalised mean prompts, the weights of zero-shot; float32 (D, classes).
 
-        Args:
-            classnames: Names of the classes.
-            templates: Prompts with ``{c}`` where the class name goes, as CLIP_benchmark writes them.
+        Templates are prompts with ``{c}`` where the class name goes, as CLIP_benchmark writes them.
         """
         with self.context():
             weights: Tensor = open_clip.build_zero_shot_classifier(
@@ -102,12 +95,7 @@ class SetFeatures:
 
 
 def encode_set(encoder: Encoder, data: SetReader, *, probe: bool = False) -> SetFeatures:
-    """Encode a set batch by batch, while the next batch is read.
-
-    Args:
-        encoder: The model.
-        data: The set.
-        probe: True to encode the training split as well, to fit probes to.
+    """Encode a set batch by batch, while the next batch is read; for probes, its training split as well.
 
     Raises:
         ValueError: The set, or a training split for a probe, does not exist or is not valid.
@@ -117,10 +105,10 @@ def encode_set(encoder: Encoder, data: SetReader, *, probe: bool = False) -> Set
         for batch, texts in ahead(data.captioned()):
             images.append(encoder.images(batch))
             captions += texts
-        of_text = [image for image, own in enumerate(captions) for _ in own]
+        of_text = [image for image, texts in enumerate(captions) for _ in texts]
         return SetFeatures(
             images=torch.cat(images),
-            texts=encoder.texts([caption for own in captions for caption in own]),
+            texts=encoder.texts([caption for texts in captions for caption in texts]),
             image_of_text=torch.tensor(of_text, device=encoder.device),
         )
     features, labels = _encode_split(encoder, data, "test")

@@ -1,4 +1,4 @@
-"""Linear probe: logistic regression on frozen features by L-BFGS, its regulariser chosen on a split.
+"""Linear and few-shot probes: logistic regression on frozen features by L-BFGS, regularised by a split.
 
 The features are the normalised image embeddings that zero-shot classification uses, so that one forward pass
 serves both and any CLIP model has them (CLIP_benchmark uses the same).
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
+from runners.data.evaluation.evaluation_facts import SHOTS
 from runners.evaluate import standard_error
 
 STRENGTHS = tuple(10.0**-exponent for exponent in range(1, 11))
@@ -21,21 +22,17 @@ STRENGTHS = tuple(10.0**-exponent for exponent in range(1, 11))
 _HELD_OUT = 5
 """One image in five of each class is held out to choose the strength."""
 
+DRAWS = 3  # of few images, over which their accuracy is averaged
 _ROWS_AT_ONCE = 65_536
 _STEPS = 500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Probe:
-    """A linear classifier.
-
-    Attributes:
-        weights: float64 (D + 1, classes); the last row is the bias.
-        strength: The chosen strength of the regulariser.
-    """
+    """A linear classifier with its weights, float64 (D + 1, classes), whose last row is the bias."""
 
     weights: Tensor
-    strength: float
+    strength: float  # of the regulariser, as chosen
 
     def classes(self, features: Tensor, among: Tensor | None = None) -> Tensor:
         """Most likely class of each image, int64 (N,), of all or as an index into ``among``, (few,)."""
@@ -47,13 +44,8 @@ def fit_probe(features: Tensor, labels: Tensor, classes: int, *, seed: int) -> P
     """Fit a probe: choose the strength by cross-entropy on a fifth of each class, then fit all images.
 
     Each fit of the sweep starts from the previous solution, from the strongest regulariser to the weakest;
-    the sweep ends when a weaker one does not help.
-
-    Args:
-        features: Normalised features, (N, D).
-        labels: Class of each, (N,).
-        classes: Number of classes.
-        seed: Seed of the split.
+    the sweep ends when a weaker one does not help. Features are normalised, (N, D), with the class of each,
+    (N,); the seed is that of the split.
     """
     held_out = _split(labels.cpu().numpy(), seed)
     chosen = torch.from_numpy(held_out).to(features.device)
@@ -102,8 +94,8 @@ def _fit(features: Tensor, labels: Tensor, start: Tensor, strength: float) -> Te
     # gtol is 1000 times tighter than scikit-learn's default; the remaining error changes one prediction
     # in several thousand.
     options = {"maxiter": _STEPS, "maxfun": 2 * _STEPS, "gtol": 1e-7, "ftol": 1e-8}
-    found = minimize(objective, start.cpu().numpy().ravel(), jac=True, method="L-BFGS-B", options=options)
-    return torch.from_numpy(found.x).view(shape).to(device)
+    solved = minimize(objective, start.cpu().numpy().ravel(), jac=True, method="L-BFGS-B", options=options)
+    return torch.from_numpy(solved.x).view(shape).to(device)
 
 
 def _loss(
@@ -128,3 +120,37 @@ def _parts(features: Tensor) -> Iterator[tuple[int, Tensor]]:
     for start in range(0, len(features), _ROWS_AT_ONCE):
         part = features[start : start + _ROWS_AT_ONCE].double()
         yield start, torch.cat([part, part.new_ones(len(part), 1)], 1)
+
+
+def few_shot(
+    train_features: Tensor, train_labels: Tensor, *, features: Tensor, labels: Tensor, classes: int
+) -> dict[str, float]:
+    """Fit probes to five or ten images per class, and test them; every model gets the same images.
+
+    Features are normalised, (M, D) of the training images and (N, D) of the test images, with the class of
+    each. Returns ``few_shot_<K>_top1``, the mean over draws, and its standard error over draws and test
+    images; only for K up to the number of images of the smallest class.
+    """
+    metrics: dict[str, float] = {}
+    fewest = int(train_labels.bincount(minlength=classes).min())
+    for shots in (shots for shots in SHOTS if shots <= fewest):
+        right = []
+        for draw in range(DRAWS):
+            chosen = _draw(train_labels, shots, seed=draw)
+            probe = fit_probe(train_features[chosen], train_labels[chosen], classes, seed=draw)
+            right.append(probe.classes(features) == labels)
+        hits = torch.stack(right)
+        metrics[f"few_shot_{shots}_top1"] = hits.double().mean().item()
+        metrics[f"few_shot_{shots}_top1_se"] = standard_error.of_crossed(hits)
+    return metrics
+
+
+def _draw(labels: Tensor, shots: int, *, seed: int) -> Tensor:
+    """Choose ``shots`` images of each class at random; returns their indices, ascending."""
+    classes = labels.cpu().numpy()
+    # A stable sort by class of a random permutation: the first `shots` of each class are a random sample.
+    order = np.random.default_rng(seed).permutation(len(classes))
+    grouped = order[np.argsort(classes[order], kind="stable")]
+    _, starts = np.unique(classes[grouped], return_index=True)
+    chosen = np.concatenate([grouped[start : start + shots] for start in starts])
+    return torch.from_numpy(np.sort(chosen)).to(labels.device)

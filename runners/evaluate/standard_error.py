@@ -13,15 +13,8 @@ def of_clusters(hits: Tensor, cluster: Tensor, clusters: int) -> float:
 
     Linearised error of a ratio of sums (Cochran 1977, section 6), which assumes only the clusters to be
     independent: with residuals e_i summed per cluster c, SE² = C / (C - 1) · Σ_c (Σ_{i in c} e_i)² / M². With
-    one value per cluster it equals `of_mean`.
-
-    Args:
-        hits: Values, (M,).
-        cluster: Index of the cluster of each value, (M,).
-        clusters: Number of clusters, C.
-
-    Returns:
-        NaN for fewer than two clusters.
+    one value per cluster it equals `of_mean`. Each of the values, (M,), has the index of its cluster; NaN for
+    fewer than two clusters.
     """
     if clusters < 2:  # noqa: PLR2004 - a spread needs two
         return float("nan")
@@ -34,13 +27,8 @@ def of_crossed(hits: Tensor) -> float:
     """Standard error of the mean over draws of a training set, all tested on the same images.
 
     Draws and images are crossed random factors: the variances of both means add up, minus that of the
-    residual, which both contain (Cornfield and Tukey 1956).
-
-    Args:
-        hits: Values, (draws, images).
-
-    Returns:
-        NaN for fewer than two draws or images.
+    residual, which both contain (Cornfield and Tukey 1956). Values are (draws, images); NaN for fewer than
+    two draws or images.
     """
     values = hits.double()
     if min(values.shape) < 2:  # noqa: PLR2004 - a spread needs two

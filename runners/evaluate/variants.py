@@ -21,26 +21,22 @@ def variant_sets(names: Iterable[str]) -> dict[str, str]:
 
 
 def variant_means(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Average each metric over the variants, if all of them have it.
+    """Average each ``<set>/<metric>`` over the variants, if all of them have it.
 
-    Args:
-        metrics: ``<set>/<metric>`` → value, standard errors as ``<set>/<metric>_se``.
-
-    Returns:
-        ``variants-6/<metric>`` and ``variants-5/<metric>`` with their standard errors; sets are treated as
-        independent samples.
+    Returns ``variants-6/<metric>`` and ``variants-5/<metric>`` with their standard errors; sets are treated
+    as independent samples.
     """
     sets = variant_sets(name.rpartition("/")[0] for name in metrics)
-    found: dict[str, float] = {}
+    means: dict[str, float] = {}
     for name, titles in MEANS.items():
         if not set(titles) <= set(sets):
             continue
         members = [sets[title] for title in titles]
         for metric in ("top1", "top5", "mean_per_class", "probe_top1"):
-            values = [metrics.get(f"{each}/{metric}") for each in members]
-            errors = [metrics.get(f"{each}/{metric}_se", float("nan")) for each in members]
+            values = [metrics.get(f"{member}/{metric}") for member in members]
+            errors = [metrics.get(f"{member}/{metric}_se", float("nan")) for member in members]
             known = [value for value in values if value is not None]
             if len(known) == len(members):
-                found[f"{name}/{metric}"] = sum(known) / len(known)
-                found[f"{name}/{metric}_se"] = sum(error**2 for error in errors) ** 0.5 / len(known)
-    return found
+                means[f"{name}/{metric}"] = sum(known) / len(known)
+                means[f"{name}/{metric}_se"] = sum(error**2 for error in errors) ** 0.5 / len(known)
+    return means

@@ -17,12 +17,8 @@ def zero_shot(image_features: Tensor, labels: Tensor, classifier: Tensor) -> dic
     """Classify images by the class of highest cosine similarity.
 
     Classes whose weights are equal share their hits, whatever their order: of two such classes, each image
-    of either counts half. A vocabulary of a pool's words has one token for all words that it lacks.
-
-    Args:
-        image_features: Normalised features of the set's images, (N, D).
-        labels: Class of each image, (N,).
-        classifier: Weights of the classes, float32 (D, classes).
+    of either counts half. A vocabulary of a pool's words has one token for all words that it lacks. Features
+    are normalised, (N, D); the classifier has the weights of the classes, float32 (D, classes).
 
     Returns:
         ``top1`` and ``top5`` as shares of the images; ``mean_per_class``, the mean over classes of the share
@@ -44,8 +40,8 @@ def zero_shot(image_features: Tensor, labels: Tensor, classifier: Tensor) -> dic
             among = weights.T[labels[rows[place]]] @ weights > 1 - _ALIKE
             lowest = logits[place].masked_fill(~among, -math.inf).amax(1, keepdim=True)
             above = (~among & (logits[place] > lowest)).sum(1)
-            for kept, found in ((1, first), (best.shape[1], five)):
-                found[rows[place]] = ((kept - above).double() / among.sum(1)).clamp(0, 1)
+            for kept, hit in ((1, first), (best.shape[1], five)):
+                hit[rows[place]] = ((kept - above).double() / among.sum(1)).clamp(0, 1)
     recall, recall_se = _mean_per_class(first, labels)
     return {
         "top1": first.sum().item() / len(labels),
@@ -62,7 +58,7 @@ def _mean_per_class(right: Tensor, labels: Tensor) -> tuple[float, float]:
     """Return the mean recall over classes that have images, and its standard error over their images."""
     images = labels.bincount()
     kept = images > 0
-    recall, square = ((labels.bincount(each) / images)[kept] for each in (right, right**2))
+    recall, square = ((labels.bincount(weights) / images)[kept] for weights in (right, right**2))
     images, count = images[kept], len(right)
     # Unbiased variance of each class's recall; classes are independent, so variances of the mean add up. A
     # class with a single image has no variance of its own: it takes that of one of all images.

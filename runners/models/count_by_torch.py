@@ -78,25 +78,25 @@ def _count(config: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[s
     trunk_macs, unprojected_features = _trunk(model, images)
     projection = _projection(model.visual)
     trunk = {1.0: trunk_macs}
-    for kept in sorted({each.kept_fraction for each in STRATEGIES.values()} - {1.0}):
-        found = _masked(config, kept, images)
-        if found is not None:
-            trunk[kept] = found
+    for kept in sorted({strategy.kept_fraction for strategy in STRATEGIES.values()} - {1.0}):
+        macs = _masked(config, kept, images)
+        if macs is not None:
+            trunk[kept] = macs
     tower = getattr(model, "text", None)
     lengths = {length}
     # Another tokenizer's end of text need not have the highest id, by which CLIPA's cut finds it.
     shortens = tower is None or (isinstance(tower, TextTransformer) and tower.cls_emb is None)
     if shortens and not text.get("hf_tokenizer_name"):
-        lengths |= {max(1, int(length * each.text_fraction)) for each in STRATEGIES.values()}
+        lengths |= {max(1, int(length * strategy.text_fraction)) for strategy in STRATEGIES.values()}
     texts = {}
     for tokens in sorted(lengths):
         ids = torch.zeros(_PAIRS, tokens, dtype=torch.long)
         texts[tokens], features = _macs(lambda ids=ids: encode_text(model, ids))  # type: ignore[misc]
         _check_features("text", features, config["embed_dim"])
-    loss = sum(each.numel() for each in (model.logit_scale, model.logit_bias) if each is not None)
+    of_loss = sum(part.numel() for part in (model.logit_scale, model.logit_bias) if part is not None)
     image_parameters = _parameters(model.visual)
     modules = (tower or model.token_embedding).modules()
-    embedding = next(each for each in modules if isinstance(each, nn.Embedding))
+    embedding = next(layer for layer in modules if isinstance(layer, nn.Embedding))
     return Count(
         family=_family(vision),
         image_size=size,
@@ -109,7 +109,7 @@ def _count(config: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[s
         projection_macs=all_macs - trunk_macs,
         projection_parameters=projection,
         text_macs=texts,
-        text_parameters=_parameters(model) - image_parameters - loss,
+        text_parameters=_parameters(model) - image_parameters - of_loss,
         batch_norm=any(isinstance(each, _BatchNorm) for each in model.modules()),
         counted_by=f"torch {torch.__version__}, {builders()}",
     )
@@ -151,14 +151,14 @@ def _check_features(what: str, features: object, width: int) -> None:
 def _projection(visual: nn.Module) -> int:
     """Count the parameters that `unprojected` leaves out."""
     part = {"VisionTransformer": "proj", "TimmModel": "head"}.get(type(visual).__name__, "")
-    found = getattr(visual, part, None)
-    if isinstance(found, nn.Module):
-        return _parameters(found)
-    return 0 if found is None else found.numel()
+    projection = getattr(visual, part, None)
+    if isinstance(projection, nn.Module):
+        return _parameters(projection)
+    return 0 if projection is None else projection.numel()
 
 
 def _parameters(module: nn.Module) -> int:
-    return sum(each.numel() for each in module.parameters())
+    return sum(part.numel() for part in module.parameters())
 
 
 def _family(vision: Mapping[str, Any]) -> str:

@@ -19,7 +19,6 @@ from typing import Any
 import timm
 
 from runners.data.pool.tokenizer import BPE_CONTEXT, BPE_VOCABULARY
-from runners.models.export_tokenizer import tokenizer_files
 
 CONFIG, WEIGHTS, VOCABULARY = "open_clip_config.json", "open_clip_pytorch_model.bin", "vocabulary.txt"
 
@@ -39,16 +38,11 @@ def write_architecture(  # noqa: PLR0913 - the content of the files
     sigmoid_bias: bool = False,
     final: Path | None = None,
 ) -> None:
-    """Write all files except the weights.
+    """Write all files except the weights, for an architecture in open_clip's model-config form.
 
-    Args:
-        folder: Folder to write to.
-        name: Name of the architecture.
-        config: The architecture in open_clip's model-config form, ``timm_model_kwargs`` allowed.
-        pixels: ``mean`` and ``std`` of each colour, for pixels from 0 to 1.
-        words: The pool's words, most frequent first; ignored for a model with CLIP's byte-pair encoding.
-        sigmoid_bias: True if the model has SigLIP's bias.
-        final: Final path of the folder, if it will be moved; a timm trunk is found by its absolute path.
+    ``pixels`` has ``mean`` and ``std`` of each colour, for pixels from 0 to 1. The pool's words, the most
+    frequent first, are ignored for a model with CLIP's byte-pair encoding. A folder that will be moved needs
+    its ``final`` path: a timm trunk is found by its absolute path.
     """
     plain, place = json.loads(json.dumps(config)), (final or folder).resolve()
     vision, text = plain["vision_cfg"], plain["text_cfg"]
@@ -110,3 +104,54 @@ def write_origin(folder: Path, *, trial: str, precision: str) -> None:
 
 def _write(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+
+
+_FINAL_SIGMA = {"type": "Replace", "pattern": {"Regex": r"(?<=\p{L})Σ(?!\p{L})"}, "content": "ς"}
+"""Python lowers a Greek word's last letter so; `Lowercase` lowers each letter by itself."""
+
+PAD, UNKNOWN, END = "[padding]", "[unknown]", "[end of text]"
+
+
+def tokenizer_files(vocab_size: int, context_length: int, words: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Describe a tokenizer with the same ids as `runners.data.pool.tokenizer.Tokenizer`.
+
+    The words are the vocabulary's, the most frequent first. Returns file name → content.
+    """
+    special = {PAD: 0, UNKNOWN: vocab_size - 2, END: vocab_size - 1}
+    ended = [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": END, "type_id": 0}}]
+    tokenizer = {
+        "version": "1.0",
+        "added_tokens": [
+            {"id": place, "content": token, "special": True, "normalized": False}
+            | dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
+            for token, place in special.items()
+        ],
+        "normalizer": {"type": "Sequence", "normalizers": [_FINAL_SIGMA, {"type": "Lowercase"}]},
+        "pre_tokenizer": {
+            "type": "Split",
+            "pattern": {"Regex": r"[\p{L}\p{N}_]+"},  # Python's \w: without the marks of other scripts
+            "behavior": "Removed",
+            "invert": True,
+        },
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": ended,
+            "pair": ended,
+            "special_tokens": {END: {"id": END, "ids": [vocab_size - 1], "tokens": [END]}},
+        },
+        "model": {
+            "type": "WordLevel",
+            "vocab": special | {word: place for place, word in enumerate(words, start=1)},
+            "unk_token": UNKNOWN,
+        },
+    }
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "pad_token": PAD,
+        "unk_token": UNKNOWN,
+        "eos_token": END,
+        "model_max_length": context_length,
+        "padding_side": "right",
+        "truncation_side": "right",
+    }
+    return {"tokenizer.json": tokenizer, "tokenizer_config.json": config}

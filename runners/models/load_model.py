@@ -38,14 +38,10 @@ _LOCAL, _TOWERS = "local-dir:", ("vision_cfg", "text_cfg")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedModel:
-    """A model with its preprocessing.
+    """A model in evaluation mode, with its preprocessing.
 
-    Attributes:
-        model: The model, in evaluation mode.
-        config: Its architecture in open_clip's model-config form, as found.
-        decode: Image file → uint8 (3, S, S), resized to the model's input.
-        normalise: uint8 images (n, 3, S, S) → the model's input.
-        tokenize: Texts → token ids.
+    ``config`` is its architecture in open_clip's model-config form. ``decode`` turns an image file into uint8
+    (3, S, S), resized to the model's input, and ``normalise`` such images, (n, 3, S, S), into the input.
     """
 
     model: torch.nn.Module
@@ -63,8 +59,8 @@ class ModelSource:
         checkpoint: An exported folder, a checkpoint file, or a pretrained tag of open_clip.
         model: A name of the catalogue or of open_clip, or a JSON file; empty for an exported folder.
         words: The pool's words, for a model whose texts are split into them.
-        mean: Mean of each colour, for pixels from 0 to 1; by default the checkpoint's own.
-        std: Standard deviation of each colour, likewise.
+        mean: Mean of each colour, for pixels from 0 to 1; by default the checkpoint's own, as the ``std``.
+        std: Standard deviation of each colour.
     """
 
     checkpoint: str
@@ -124,18 +120,15 @@ def device_named(name: str | None) -> torch.device:
     gpus = torch.cuda.device_count()
     if name is None:
         return torch.device("cuda" if gpus else "cpu")
-    found = re.fullmatch(r"cuda(?::(\d{1,4}))?", name)
-    if name != "cpu" and (found is None or int(found[1] or 0) >= gpus):
+    gpu_name = re.fullmatch(r"cuda(?::(\d{1,4}))?", name)
+    if name != "cpu" and (gpu_name is None or int(gpu_name[1] or 0) >= gpus):
         known = ", ".join(["cpu", *(["cuda"] if gpus else []), *(f"cuda:{gpu}" for gpu in range(gpus))])
         raise ValueError(f"--device {name}: this machine has {known}")
     return torch.device(name)
 
 
 def by_pool_words(model: str) -> bool:
-    """Return whether a model splits its texts into the words of the pool that it was trained on.
-
-    Args:
-        model: As in `ModelSource`.
+    """Return whether a model of `ModelSource` splits its texts into the words of its training pool.
 
     Raises:
         ValueError: There is no such model.

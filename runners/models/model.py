@@ -1,22 +1,28 @@
-"""Construction of open_clip models from the catalogue, and the precision they compute in."""
+"""Construction of open_clip models from the catalogue, their tokenizers, and their precision."""
 
 import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import open_clip
 import timm
 import torch
+from numpy.typing import NDArray
+from open_clip.tokenizer import HFTokenizer
 from open_clip.transformer import PatchDropout, VisionTransformer, text_global_pool
 from timm.layers.patch_dropout import PatchDropout as TimmPatchDropout
 from torch import Tensor, nn
 from torch.amp import is_autocast_available
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from budgets.cost.architecture import Architecture
+from runners.data.pool.tokenizer import Tokenize, tokenizer
 
 # CLIP's clamp of the temperature: logits are scaled by at most 100 = exp(4.6052).
 _LOGIT_SCALE_MAX = 4.6052
@@ -32,10 +38,8 @@ def build_model(
 ) -> open_clip.CLIP:
     """Build a model with open_clip's own initialisation, from torch's current random state.
 
-    Args:
-        config: The architecture in open_clip's model-config form.
-        kept_fraction: Share of the image patches that training keeps (FLIP); evaluation keeps all.
-        sigmoid_loss: True to add SigLIP's bias and start at SigLIP's temperature.
+    Training keeps a share of the image patches (FLIP); evaluation keeps all. With the sigmoid loss the model
+    has SigLIP's bias and starts at SigLIP's temperature.
     """
     vision = dict(config["vision_cfg"])
     if "timm_model_kwargs" in vision:
@@ -62,7 +66,7 @@ def build_model(
 
 def patch_dropouts(model: nn.Module) -> list[nn.Module]:
     """Return the layers that drop image patches in training: open_clip's, or timm's in a timm tower."""
-    return [each for each in model.modules() if isinstance(each, PatchDropout | TimmPatchDropout)]
+    return [layer for layer in model.modules() if isinstance(layer, PatchDropout | TimmPatchDropout)]
 
 
 class DevicePatchDropout(PatchDropout):  # type: ignore[misc] # open_clip is not annotated
@@ -95,9 +99,7 @@ def clamp_logit_scale(model: open_clip.CLIP) -> None:
 def encode_text(model: open_clip.CLIP, tokens: Tensor) -> Tensor:
     """Return normalised text features, as open_clip does, for texts that may be shorter than the context.
 
-    Args:
-        model: The model.
-        tokens: Token ids, (N, length); a shorter length uses the first positions of the context.
+    Token ids are (N, length); a shorter length uses the first positions of the context.
     """
     length = tokens.shape[1]
     tower = getattr(model, "text", model)  # a CLIP holds the parts of its tower itself
@@ -115,6 +117,35 @@ def encode_text(model: open_clip.CLIP, tokens: Tensor) -> Tensor:
     else:
         features = projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
     return nn.functional.normalize(features, dim=-1)
+
+
+def model_tokenizer(architecture: Architecture, words: Sequence[str]) -> Tokenize:
+    """Return the tokenizer of a model: the one that ``text_cfg.hf_tokenizer_name`` names at Hugging Face.
+
+    A model without it has CLIP's byte-pair encoding if it has that vocabulary, or else the pool's words, the
+    most frequent first.
+
+    Raises:
+        ValueError: The named tokenizer cannot be loaded, or the vocabulary has no room for a word.
+    """
+    text = architecture.config["text_cfg"]
+    name, length = text.get("hf_tokenizer_name"), architecture.costs.context_length
+    if not name:
+        return tokenizer(architecture.costs.vocab_size, length, words)
+    try:
+        theirs: Any = HFTokenizer(name, context_length=length, **(text.get("tokenizer_kwargs") or {}))
+    except Exception as error:  # a missing package, a network that is down, a name that is not known
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"{architecture.name}: text_cfg.hf_tokenizer_name {name} cannot be loaded: {reason}. Install "
+            "transformers and download it, or remove the setting to split texts into the pool's words"
+        ) from error
+
+    def encode(texts: Sequence[str]) -> NDArray[np.int64]:
+        tokens: NDArray[np.int64] = theirs(list(texts)).numpy()
+        return tokens
+
+    return encode
 
 
 @contextmanager

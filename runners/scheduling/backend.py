@@ -12,42 +12,30 @@ from runners.scheduling.nodes import Amounts
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """A call to be made in a process of its own.
+    """A call to be made in a process of its own; it and its return value are picklable.
 
-    Attributes:
-        trial: The trial's id; a check of a node or of ranks has a name of its own.
-        run: The call; it and its return value are picklable. Over several nodes every rank makes the call,
-            and the value of rank 0 counts.
-        nodes: Ids of the nodes it runs on.
-        resources: Resources it occupies on each node.
-        ranks: Ranks on each of several nodes.
+    Over several nodes every rank makes the call, and the value of rank 0 counts.
     """
 
-    trial: str
+    trial: str  # its id; a check of a node or of ranks has a name of its own
     run: Callable[[], object]
     nodes: tuple[str, ...]
-    resources: Amounts
-    ranks: int = 1
+    resources: Amounts  # on each node
+    ranks: int = 1  # on each of several nodes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ended:
-    """End of a job.
+    """End of a job: ``finished`` with a value, or a fault (`runners.host.faults`) with a reason of one line.
 
-    Attributes:
-        trial: As in `Job`.
-        how: ``finished`` with a value, or the fault (`runners.host.faults`). A job that never started because
-            its node was gone has ``left``.
-        value: Return value of the job, if finished.
-        reason: One line, if not finished.
-        dead_nodes: Nodes that died with it.
+    A job that never started because its node was gone has ``left``.
     """
 
     trial: str
     how: Literal["finished"] | Fault
     value: object = None
     reason: str = ""
-    dead_nodes: tuple[str, ...] = ()
+    dead_nodes: tuple[str, ...] = ()  # those that died with it
 
 
 class ClusterLostError(Exception):

@@ -5,9 +5,8 @@ from contextlib import suppress
 
 from budgets.quantity import format_seconds
 from runners.scheduling.backend import Backend, Ended
-from runners.scheduling.nodes import Amounts, have, no_room
-from runners.scheduling.schedule import Schedule
-from runners.scheduling.scheduled_trial import State
+from runners.scheduling.nodes import Amounts, no_room_text, nodes_text
+from runners.scheduling.schedule import Schedule, State
 from runners.scheduling.storage_check import ANSWER_S, StorageCheck
 
 _LOOK_S = 1.0
@@ -16,11 +15,8 @@ _LOOK_S = 1.0
 class LiveCluster:
     """The nodes of a backend, as a schedule sees them.
 
-    Args:
-        backend: The backend.
-        schedule: The schedule.
-        patience_s: Seconds that trials may wait for a node with room for them; None if no node can join.
-        storage_check: Check that a node must pass before it runs anything; None if all nodes see the storage.
+    Trials may wait ``patience_s`` seconds for a node with room for them; None if no node can join. A node
+    must pass the storage check, if there is one, before it runs anything.
 
     Attributes:
         slots: Number of trials like the next one that fit on the nodes at once, as of the last look.
@@ -74,21 +70,21 @@ class LiveCluster:
         if now - self._homeless_since >= patience_s:
             resources, count = too_wide[0]
             raise ValueError(
-                f"{no_room(dict(resources), count, self._nodes.values())}{self._not_used()}. "
+                f"{no_room_text(dict(resources), count, self._nodes.values())}{self._not_used()}. "
                 f"See resources: in the declaration{self._way_out()}"
             )
 
     def wait(self, timeout_s: float) -> list[Ended]:
         """Wait until a trial ends or the time is over; returns the trials that ended."""
-        ended = self._backend.wait(timeout_s)
-        return [each for each in ended if self._storage_check is None or not self._storage_check.take(each)]
+        check = self._storage_check
+        return [job for job in self._backend.wait(timeout_s) if check is None or not check.take(job)]
 
     def describe(self) -> str:
         """Describe how many trials run at once, and on which nodes."""
         slots, nodes = self.slots, len(self._nodes)
         trials = f"{slots} trial{'' if slots == 1 else 's'} at once"
         on = f"{nodes} node{'' if nodes == 1 else 's'}"
-        return f"{trials} on {on} ({have(self._nodes.values())}{self._not_used()})"
+        return f"{trials} on {on} ({nodes_text(self._nodes.values())}{self._not_used()})"
 
     def _see_nodes(self) -> None:
         nodes = self._backend.nodes()

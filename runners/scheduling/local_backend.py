@@ -17,11 +17,9 @@ _GPU_DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
 
 
 class LocalBackend:
-    """Processes of this machine.
+    """Processes of this machine, which import some modules before a job starts.
 
-    Args:
-        nodes: Simulated nodes: id → resources; by default this machine as one node.
-        modules: Modules imported before a job starts.
+    ``nodes`` are simulated: id → resources; by default this machine is one node.
     """
 
     binds = True
@@ -29,8 +27,8 @@ class LocalBackend:
     def __init__(
         self, nodes: Mapping[str, Amounts] | None = None, *, modules: Sequence[str] = TRIAL_MODULES
     ) -> None:
-        here = {"cpus": float(usable_cores()), "gpus": float(len(gpu_names()))}
-        self._nodes: dict[str, Amounts] = dict(nodes or {"this machine": here})
+        machine = {"cpus": float(usable_cores()), "gpus": float(len(gpu_names()))}
+        self._nodes: dict[str, Amounts] = dict(nodes or {"this machine": machine})
         self._running: dict[Connection, tuple[Job, FreshProcess, list[str]]] = {}
         self._free_gpus = gpu_names()
         load_ahead(*modules)

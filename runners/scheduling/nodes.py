@@ -61,13 +61,13 @@ class Nodes:
 
         A node stays if a need (resources on each of a number of nodes) would fit nowhere without it.
         """
-        found, needs = [], list(needs)
+        left_out, needs = [], list(needs)
         for node, times in self._refused.items():
             faulty = times >= _REFUSALS and self._lives(node)
             if faulty and needs and all(self.could_hold(*need, without=node) for need in needs):
                 self._faulty.add(node)
-                found.append(node)
-        return found
+                left_out.append(node)
+        return left_out
 
     def readmit_for(self, needs: Iterable[tuple[Amounts, int]]) -> None:
         """Use the nodes again that were left out as faulty, if one of the needs fits nowhere without them."""
@@ -76,16 +76,12 @@ class Nodes:
             self._refused.clear()
 
     def best_fit(self, resources: Amounts, count: int) -> tuple[str, ...]:
-        """Find the nodes with the least free resources, each with room for all of ``resources``.
-
-        Returns:
-            ``count`` nodes, or none if there is no room.
-        """
+        """Return the ``count`` nodes with room that have the least free; none if there are fewer."""
         # Amounts are divided by the largest on any node, so that cores and GPUs count alike.
         room = [
             (sum(free[name] / most for name, most in self._most.items() if name in free), node)
             for node, free in self._free.items()
-            if self._lives(node) and holds(free, resources)
+            if self._lives(node) and has_room(free, resources)
         ]
         # Least free first: large gaps stay available for wide trials.
         return tuple(node for _, node in sorted(room)[:count]) if len(room) >= count else ()
@@ -93,7 +89,7 @@ class Nodes:
     def could_hold(self, resources: Amounts, count: int, *, without: str = "") -> bool:
         """Return whether there is room on the nodes in use, perhaps without one, if nothing else runs."""
         fits = (
-            holds(has, resources)
+            has_room(has, resources)
             for node, has in self._total.items()
             if node != without and node not in self._faulty
         )
@@ -101,7 +97,7 @@ class Nodes:
 
     def slots(self, resources: Amounts, count: int) -> int:
         """Count the trials of one kind, each on ``count`` nodes, that fit at once if nothing else runs."""
-        each = [
+        rooms = [
             min(
                 (int(has.get(name, 0) / amount + _ROUNDING) for name, amount in resources.items() if amount),
                 default=0,
@@ -110,8 +106,8 @@ class Nodes:
             if self._lives(node)
         ]
         # A node counts once in each trial: k trials need min(its room, k) of every node, k·count in all.
-        most = sum(each) // count
-        while sum(min(room, most) for room in each) < most * count:
+        most = sum(rooms) // count
+        while sum(min(room, most) for room in rooms) < most * count:
             most -= 1
         return most
 
@@ -139,22 +135,22 @@ class Nodes:
                 free[name] = free.get(name, 0.0) + sign * amount
 
 
-def holds(has: Mapping[str, float], needs: Amounts) -> bool:
+def has_room(has: Mapping[str, float], needs: Amounts) -> bool:
     """Return whether a node with these resources has room for what is needed."""
     return all(has.get(name, 0.0) >= amount - _ROUNDING for name, amount in needs.items())
 
 
-def no_room(resources: Amounts, count: int, nodes: Iterable[Amounts]) -> str:
+def no_room_text(resources: Amounts, count: int, nodes: Iterable[Amounts]) -> str:
     """Describe that a trial, which takes ``resources`` on each of ``count`` nodes, fits on no nodes."""
     no_node = "no node has" if count == 1 else f"there are no {count} nodes that have"
-    return f"{no_node} room for a trial of {_words(resources)}; nodes have: {have(nodes)}"
+    return f"{no_node} room for a trial of {_amounts_text(resources)}; nodes have: {nodes_text(nodes)}"
 
 
-def have(nodes: Iterable[Amounts]) -> str:
+def nodes_text(nodes: Iterable[Amounts]) -> str:
     """Describe the resources of nodes; equal nodes are counted."""
-    kinds = Counter(map(_words, nodes))
-    return "; ".join(f"{count} × {words}" if count > 1 else words for words, count in kinds.items()) or "none"
+    kinds = Counter(map(_amounts_text, nodes))
+    return "; ".join(f"{count} × {text}" if count > 1 else text for text, count in kinds.items()) or "none"
 
 
-def _words(resources: Amounts) -> str:
+def _amounts_text(resources: Amounts) -> str:
     return ", ".join(f"{amount:g} {name}" for name, amount in resources.items() if amount)

@@ -20,34 +20,142 @@ other node.
 
 from bisect import insort
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Literal
 
-from runners.scheduling.instructions import (
-    EndBranches,
-    GiveUp,
-    Instruction,
-    LeaveOut,
-    Retry,
-    SetBack,
-    Start,
-)
 from runners.scheduling.nodes import Amounts, Nodes
-from runners.scheduling.scheduled_trial import Record, ScheduledTrial, State
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Start:
+    """Start the trial on these nodes and reserve its FLOPs."""
+
+    trial: str
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retry:
+    """Wait, longer for a higher ``attempt`` (from 1), then call `Schedule.retry`."""
+
+    trial: str
+    attempt: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SetBack:
+    """Book the trial's work as lost and release its reservation: crashes exceeded the budget."""
+
+    trial: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GiveUp:
+    """The trial will have no result.
+
+    It failed, a GPU has too little memory, its retries are used up, or the budget has no room for it.
+    """
+
+    trial: str
+    cause: Literal["failed", "full", "crashed", "budget"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EndBranches:
+    """The trial ended without a milestone: trials that wait for it, directly or not, will have no result."""
+
+    trial: str
+    branches: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeaveOut:
+    """The node gets no more trials: they found no usable device there."""
+
+    node: str
+
+
+Instruction = Start | Retry | SetBack | GiveUp | EndBranches | LeaveOut
+
+
+class State(StrEnum):
+    """State of a trial."""
+
+    BLOCKED = "blocked"  # waits for the milestone of another trial
+    WAITING = "waiting"
+    DELAYED = "delayed"  # waits before a retry
+    RUNNING = "running"
+    DONE = "done"
+    GIVEN_UP = "given up"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScheduledTrial:
+    """A trial's properties that the schedule needs."""
+
+    trial: str
+    predicted_s: float
+    resources: Amounts  # on each of its nodes
+    nodes: int = 1
+    paid_flops: int = 0  # training FLOPs to reserve when it starts
+    reserved: bool = False  # by an earlier run
+    after: str = ""  # trial whose milestone it waits for; empty if it can start at once
+
+    @property
+    def slot_s(self) -> float:
+        """Predicted seconds × width, in GPUs or, without any, cores."""
+        return self.predicted_s * self.nodes * (self.resources.get("gpus") or self.resources.get("cpus", 1))
+
+    @property
+    def need(self) -> tuple[tuple[tuple[str, float], ...], int]:
+        """Resources and nodes; trials with equal needs fit on the same nodes."""
+        return tuple(sorted(self.resources.items())), self.nodes
+
+
+@dataclass(kw_only=True, slots=True)
+class _Record:
+    """A trial in a schedule, with what has happened to it."""
+
+    task: ScheduledTrial
+    state: State
+    set_aside: bool  # its FLOPs are reserved
+    ahead_s: float  # slot seconds of the trial and of those that wait for it, which set its priority
+    crashes: int = 0  # consecutive ones, without progress
+    events: list[str] = field(default_factory=list)  # in words, for error messages
+
+    @property
+    def order(self) -> tuple[float, str]:
+        """Key that sorts trials by priority: longest first, equal ones by name."""
+        return (-self.ahead_s, self.task.trial)
+
+    @property
+    def cost(self) -> int:
+        """Training FLOPs to reserve when it starts."""
+        return 0 if self.set_aside else self.task.paid_flops
+
+    def move(self, state: State, event: str) -> None:
+        """Change the state, and note the event that caused it."""
+        self.events.append(event)
+        self.state = state
+
+    def require(self, state: State) -> None:
+        """Raise ValueError, with the trial's events, unless it is in a state."""
+        if self.state is not state:
+            events = ", ".join(self.events) or "nothing yet"
+            raise ValueError(f"trial {self.task.trial} is {self.state}, not {state}; so far: {events}")
 
 
 class Schedule:
     """The state of a study's trials and of the nodes they run on.
 
-    Each method reports an event; `instructions` returns what to do next.
-
-    Args:
-        tasks: The trials to run.
-        retries: Number of consecutive times that a trial is started again after its worker died.
+    Each method reports an event; `instructions` returns what to do next. A trial is started again after its
+    worker died ``retries`` consecutive times at most.
     """
 
     def __init__(self, tasks: Iterable[ScheduledTrial], *, retries: int) -> None:
         self._next: dict[str, str] = {}  # trial → the one that waits for its milestone
-        self._records: dict[str, Record] = {}
+        self._records: dict[str, _Record] = {}
         self._retries = retries
         # Queues by need: if the first trial of a queue does not fit, none of the queue does.
         self._waiting: dict[object, list[tuple[float, str]]] = {}
@@ -63,8 +171,8 @@ class Schedule:
         for task in added.values():
             assert task.trial not in self._records, "a trial is scheduled once"
             state = State.BLOCKED if task.after else State.WAITING
-            ahead_s = task.slot_s + sum(added[each].slot_s for each in self._following(task.trial))
-            record = Record(task=task, state=state, set_aside=task.reserved, ahead_s=ahead_s)
+            ahead_s = task.slot_s + sum(added[branch].slot_s for branch in self._following(task.trial))
+            record = _Record(task=task, state=state, set_aside=task.reserved, ahead_s=ahead_s)
             self._records[task.trial] = record
             if not task.after:
                 self._queue(record)
@@ -95,9 +203,7 @@ class Schedule:
     def fail(self, trial: str, *, full: bool = False) -> None:
         """Record that a running trial raised an error of its own, and give it up.
 
-        Args:
-            trial: The trial.
-            full: True if a GPU has too little memory.
+        ``full`` is True if a GPU has too little memory.
         """
         self._give_up(self._running(trial), "full" if full else "failed", "failed")
 
@@ -111,11 +217,8 @@ class Schedule:
     ) -> None:
         """Record that a running trial's worker died, alone or with nodes it ran on.
 
-        Args:
-            trial: The trial.
-            progressed: True if the trial got further than before; the count of its crashes then restarts.
-            no_device: True if it found no usable device on its nodes.
-            dead_nodes: The nodes that died.
+        If the trial has ``progressed`` further than before, the count of its crashes restarts. ``no_device``
+        is True if it found no usable device on its nodes.
         """
         record = self._running(trial)
         self._nodes.leave_out(dead_nodes)
@@ -181,7 +284,7 @@ class Schedule:
     def promised_flops(self) -> int:
         """Training FLOPs to reserve for trials that wait, for a slot or for a milestone of their trunk."""
         ahead = State.WAITING, State.BLOCKED
-        return sum(each.cost for each in self._records.values() if each.state in ahead)
+        return sum(record.cost for record in self._records.values() if record.state in ahead)
 
     def unfinished(self) -> list[str]:
         """Return the trials that wait, run, or wait before a retry."""
@@ -220,11 +323,12 @@ class Schedule:
         """Once nothing runs: set back one trial if the budget is exceeded, or give up those without room."""
         if self._nodes.users:  # they may leave room
             return
-        idle = [each for each in self._records.values() if each.state in {State.WAITING, State.DELAYED}]
-        set_aside = [each for each in idle if each.set_aside]
+        records = self._records.values()
+        idle = [record for record in records if record.state in {State.WAITING, State.DELAYED}]
+        set_aside = [record for record in idle if record.set_aside]
         if room_flops < 0 and set_aside:
             # The shortest; one at a time, because the ledger then knows how much room that makes.
-            self._set_back(max(set_aside, key=lambda each: each.order))
+            self._set_back(max(set_aside, key=lambda record: record.order))
         elif not set_aside:
             for record in idle:
                 if record.cost > room_flops:
@@ -232,7 +336,7 @@ class Schedule:
 
     def _starts(self, room_flops: int | None) -> list[Instruction]:
         starts: list[Instruction] = []
-        skipped: list[Record] = []
+        skipped: list[_Record] = []
         queues = dict(self._waiting)
         while queues:
             need, queue = min(queues.items(), key=lambda item: item[1][0])
@@ -258,11 +362,11 @@ class Schedule:
             self._queue(record)
         return starts
 
-    def _leave(self, record: Record, state: State, event: str) -> None:
+    def _leave(self, record: _Record, state: State, event: str) -> None:
         self._nodes.give_back(record.task.trial)
         record.move(state, event)
 
-    def _set_back(self, record: Record) -> None:
+    def _set_back(self, record: _Record) -> None:
         if record.state is State.DELAYED:
             record.move(State.WAITING, "set back")
             self._queue(record)
@@ -270,7 +374,7 @@ class Schedule:
         self._pending.append(SetBack(trial=record.task.trial))
 
     def _give_up(
-        self, record: Record, cause: Literal["failed", "full", "crashed", "budget"], event: str
+        self, record: _Record, cause: Literal["failed", "full", "crashed", "budget"], event: str
     ) -> None:
         if record.state is State.WAITING:
             self._unqueue(record)
@@ -301,19 +405,19 @@ class Schedule:
             trial = self._next[trial]
             yield trial
 
-    def _queue(self, record: Record) -> None:
+    def _queue(self, record: _Record) -> None:
         insort(self._waiting.setdefault(record.task.need, []), record.order)
 
-    def _unqueue(self, record: Record) -> None:
+    def _unqueue(self, record: _Record) -> None:
         queue = self._waiting[record.task.need]
         queue.remove(record.order)
         if not queue:
             del self._waiting[record.task.need]
 
-    def _running(self, trial: str) -> Record:
+    def _running(self, trial: str) -> _Record:
         return self._record(trial, State.RUNNING)
 
-    def _record(self, trial: str, state: State) -> Record:
+    def _record(self, trial: str, state: State) -> _Record:
         if trial not in self._records:
             raise ValueError(f"no trial {trial} in this schedule")
         self._records[trial].require(state)

@@ -23,12 +23,9 @@ _TRIES = 3  # of a node whose process died as it looked
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Folders:
-    """Folders that nodes share.
+    """Folders that nodes share: one that trials write to, unless they write none, and those that they read.
 
-    Attributes:
-        written: A folder that trials write to; None if they write none.
-        read: Folders that they read.
-        advice: Continuation of the error if a node does not see one of them.
+    ``advice`` continues the error if a node does not see one of them.
     """
 
     written: Path | None
@@ -74,12 +71,7 @@ def _mark(folder: Path, token: str) -> Path:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Objects:
-    """A storage in a bucket.
-
-    Attributes:
-        url: URL of the storage.
-        read: Folders that nodes read besides it.
-    """
+    """A storage in a bucket, and folders that nodes read besides it."""
 
     url: str
     read: tuple[Path, ...] = ()
@@ -104,19 +96,16 @@ class Objects:
         try:
             storage = Storage(self.url)
             storage.require()
-            found = storage.read(f".seen-{token}")
+            seen = storage.read(f".seen-{token}")
         except (ValueError, OSError) as error:
             return f": {error}"
-        return "" if found == token.encode() else f": {self} is another storage than the driver's"
+        return "" if seen == token.encode() else f": {self} is another storage than the driver's"
 
 
 class StorageCheck:
     """Test that each node sees a mark that was just written, and the folders that trials read.
 
-    Args:
-        backend: The backend whose nodes are tested.
-        place: Storage that the nodes must share.
-        leave_out: Called with the id of each node that joins and fails the test, and the reason.
+    ``leave_out`` is called with the id of each node that joins later and fails the test, and the reason.
     """
 
     def __init__(
@@ -177,7 +166,7 @@ class StorageCheck:
         return bool(self._looking)
 
     def take(self, ended: Ended) -> bool:
-        """Return True if the job that ended was a node's test, and note the result."""
+        """Note the result of a job that was a node's test; return whether it was one."""
         if ended.trial not in self._looking:
             return False
         self._note(ended)

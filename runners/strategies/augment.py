@@ -1,7 +1,7 @@
 """Image augmentation on whole batches of tensors: one affine resampling and a few multiplications.
 
-The parameters of each image are drawn from the given generator, so a step's augmentation depends only on the
-trial's seed and the step.
+Images are floats in [-1, 1], (N, 3, H, W), before and after. The parameters of each image are drawn from the
+given generator, on the CPU, so a step's augmentation depends only on the trial's seed and the step.
 """
 
 import math
@@ -23,17 +23,10 @@ _MOST_PADDED = 2**31 - 1  # numbers that CUDA pads at once
 def crop_and_flip(
     images: Tensor, generator: torch.Generator, *, least_area: float, flip: bool = True
 ) -> Tensor:
-    """Crop a random part of each image, resize it to the full size, and mirror half of the images.
+    """Crop a random part of each image, resize it to the full size, and perhaps mirror half of the images.
 
-    Args:
-        images: Float images, (N, 3, H, W).
-        generator: Source of the random draws, on the CPU.
-        least_area: Smallest share of the area that is drawn; aspect ratios are from 3:4 to 4:3, as usual. A
-            side longer than the image's is cut to it, so the least that is kept is √(3/4·least_area).
-        flip: False to mirror none.
-
-    Returns:
-        Images of the same shape.
+    The share of the area is drawn from ``least_area`` to 1, the aspect ratio from 3:4 to 4:3, as usual. A
+    side longer than the image's is cut to it, so the least that is kept is √(3/4·least_area).
     """
     count = len(images)
     area = _uniform(count, generator, least_area, 1.0)
@@ -62,13 +55,6 @@ def jitter_colour(images: Tensor, generator: torch.Generator) -> Tensor:
     """Change brightness, contrast and saturation of 80 % of the images and turn 20 % grey.
 
     Strengths as in SimCLR for small images (arXiv 2002.05709, appendix B.9), without hue.
-
-    Args:
-        images: Float images in [-1, 1], (N, 3, H, W).
-        generator: Source of the random draws, on the CPU.
-
-    Returns:
-        Images of the same shape, in [-1, 1].
     """
     count = len(images)
     device = images.device
@@ -93,13 +79,6 @@ def jitter_colour_and_hue(images: Tensor, generator: torch.Generator) -> Tensor:
 
     Strengths 0.4, 0.4, 0.4 and 0.1 of torchvision's ``ColorJitter``, as in SLIP's code (arXiv 2112.12750) and
     MoCo v3. The order of the four is random, one for all images of a call.
-
-    Args:
-        images: Float images in [-1, 1], (N, 3, H, W).
-        generator: Source of the random draws, on the CPU.
-
-    Returns:
-        Images of the same shape, in [-1, 1].
     """
     count = len(images)
     changed = torch.rand(count, generator=generator) < 0.8  # noqa: PLR2004
@@ -135,12 +114,7 @@ def turn_hue(pixels: Tensor, turn: Tensor) -> Tensor:
 def blur(images: Tensor, generator: torch.Generator) -> Tensor:
     """Blur half of the images by a Gaussian of 0.1 to 2 pixels, as in SLIP's code (arXiv 2112.12750).
 
-    Args:
-        images: Float images, (N, 3, H, W), of more than six pixels a side.
-        generator: Source of the random draws, on the CPU.
-
-    Returns:
-        Images of the same shape.
+    They have more than six pixels a side.
     """
     count = len(images)
     blurred = torch.rand(count, generator=generator) < 0.5  # noqa: PLR2004 - half

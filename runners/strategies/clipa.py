@@ -40,7 +40,7 @@ class Clipa(Clip):
         size = self._image_size
         if size is not None:
             images = functional.interpolate(images, (size, size), mode="bicubic", antialias=True).clamp(-1, 1)
-        return images, tokens if self._text_tokens is None else cut(tokens, self._text_tokens)
+        return images, tokens if self._text_tokens is None else cut_texts(tokens, self._text_tokens)
 
     def features(self, model: open_clip.CLIP, *views: Tensor) -> tuple[Tensor, ...]:
         """Return the normalised features of images, perhaps smaller than the model's own, and of texts."""
@@ -91,14 +91,10 @@ def _square(positions: Tensor) -> Tensor:
     return positions.T.reshape(1, -1, side, side)
 
 
-def cut(tokens: Tensor, length: int) -> Tensor:
-    """Cut texts; the last token of a text longer than the cut becomes its end-of-text token.
+def cut_texts(tokens: Tensor, length: int) -> Tensor:
+    """Keep the first tokens, (N, length); the last one kept of a longer text becomes its end-of-text token.
 
     The end-of-text token has the highest id, so its position is the maximum of the ids.
-
-    Args:
-        tokens: Token ids, (N, context length).
-        length: Number of tokens to keep.
     """
     kept = tokens[:, :length].clone()
     end, position = tokens.max(dim=1)

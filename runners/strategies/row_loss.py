@@ -41,14 +41,10 @@ class RowLoss:
 
 
 def softmax_row_loss(image: Tensor, text: Tensor, scale: Tensor, gather: Gather, first: int) -> RowLoss:
-    """Compute CLIP's symmetric cross-entropy.
+    """Compute CLIP's symmetric cross-entropy of this rank's normalised features, (b, width).
 
-    Args:
-        image: This rank's normalised image features, (b, width).
-        text: This rank's normalised text features, (b, width).
-        scale: Factor of the cosines.
-        gather: Joins what the ranks have.
-        first: Number of this rank's first pair in the batch.
+    The scale multiplies the cosines; ``first`` is the number of this rank's first pair in the batch, here and
+    below.
     """
     images, texts = gather(image), gather(text)
     target = torch.arange(first, first + len(image), device=image.device)
@@ -94,21 +90,16 @@ def sigmoid_row_loss(  # noqa: PLR0913, PLR0917 - a logit has a scale and a bias
 def simclr_row_loss(
     first_view: Tensor, second_view: Tensor, *, temperature: float, gather: Gather, first: int
 ) -> RowLoss:
-    """Compute SimCLR's cross-entropy of two views (Chen et al. 2020, equation 1).
+    """Compute SimCLR's cross-entropy of this rank's normalised embeddings, (b, width), of two views.
 
-    Args:
-        first_view: This rank's normalised embeddings of the first views, (b, width).
-        second_view: Of the second views.
-        temperature: Divides the cosines.
-        gather: Joins what the ranks have.
-        first: Number of this rank's first pair in the batch.
+    The temperature divides the cosines (Chen et al. 2020, equation 1).
     """
     batch = gather(first_view), gather(second_view)
     pairs = len(batch[0])
     scale = torch.tensor(1 / temperature, device=first_view.device)
     own, everyone = torch.cat([first_view, second_view]), torch.cat(batch)
-    here = torch.arange(first, first + len(first_view), device=own.device)
-    itself, partner = torch.cat([here, here + pairs]), torch.cat([here + pairs, here])
+    columns = torch.arange(first, first + len(first_view), device=own.device)
+    itself, partner = torch.cat([columns, columns + pairs]), torch.cat([columns + pairs, columns])
     sums = _log_sum_exp(own, everyone, scale, masked=itself)
     whole = torch.cat([gather(part) for part in sums.chunk(2)])
     weight = 1 / (2 * pairs)
@@ -126,13 +117,13 @@ def _chunks(own: Tensor, others: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 def _log_sum_exp(own: Tensor, others: Tensor, scale: Tensor, masked: Tensor | None = None) -> Tensor:
     """Return ln Σ exp of each row's logits; ``masked`` is the column of each row that does not take part."""
-    found = []
+    sums = []
     for rows, cosines in _chunks(own, others):
         logits = scale * cosines
         if masked is not None:
             logits.scatter_(1, masked[rows, None], float("-inf"))
-        found.append(logits.logsumexp(dim=1))
-    return torch.cat(found)
+        sums.append(logits.logsumexp(dim=1))
+    return torch.cat(sums)
 
 
 def _softmax_gradient(  # noqa: PLR0913, PLR0917 - both sides of a matrix, and the meaning of its rows

@@ -103,9 +103,8 @@ def _original_view(images: Tensor, generator: torch.Generator) -> Tensor:
 def simclr_loss(embeddings: Tensor, *, temperature: float) -> Tensor:
     """Return SimCLR's normalised cross-entropy (arXiv 2002.05709, equation 1).
 
-    Args:
-        embeddings: First views, then second views of the same images in the same order, (2N, D).
-        temperature: Divisor of the cosines.
+    Embeddings, (2N, D), are of the first views, then of the second views of the same images in their order;
+    the temperature divides the cosines.
     """
     normalised = functional.normalize(embeddings.float(), dim=-1)
     cosines = (normalised @ normalised.T) / temperature

@@ -9,22 +9,14 @@ from torch import Tensor
 from runners.host.seeds import derive_seed, seed_global
 from runners.models.model import attention_context, full_precision
 from runners.training.learner import Learner
-from runners.training.ranks import gather, rank, ranks, total
+from runners.training.ranks import gather, rank, rank_count, sum_over_ranks
 
 Context = Callable[[], AbstractContextManager[object]]
+"""Returns the context of a forward pass: its precision and attention."""
 
 
 def backward(learner: Learner, views: Sequence[Tensor], context: Context) -> Tensor:
-    """Compute the gradients of a batch at once.
-
-    Args:
-        learner: The learner whose parameters receive gradients.
-        views: Inputs of the strategy's towers.
-        context: Precision and attention of the forward pass.
-
-    Returns:
-        The loss, a scalar without a graph.
-    """
+    """Compute the gradients of a batch at once; return the loss, a scalar without a graph."""
     strategy, model = learner.strategy, learner.model
     with context():
         loss = strategy.loss(model, *strategy.features(model, *views))
@@ -45,15 +37,8 @@ def backward_in_parts(
     equal those of the whole batch, except for batch norm, which sees one part of all ranks at a time. With a
     single part per rank the first pass keeps its graph and is not repeated.
 
-    Args:
-        learner: The learner whose parameters receive gradients.
-        views: Inputs of the strategy's towers for this rank's pairs.
-        context: Precision and attention of the forward pass.
-        parts: Number of parts.
-        seed: Seed of the step and rank; both passes of a part drop the same patches.
-
-    Returns:
-        The loss, a scalar without a graph; the same on all ranks.
+    ``views`` are those of this rank's pairs; the seed is that of the step and rank. Returns the loss, a
+    scalar without a graph, the same on all ranks.
     """
     strategy, model = learner.strategy, learner.model
     pieces = list(zip(*(view.chunk(parts) for view in views), strict=True))
@@ -66,20 +51,24 @@ def backward_in_parts(
 
     with torch.set_grad_enabled(parts == 1):
         cached = [features(part) for part in range(parts)]
-    joined = [torch.cat(each).detach() for each in zip(*cached, strict=True)]
+    joined = [torch.cat(features_of_parts).detach() for features_of_parts in zip(*cached, strict=True)]
     with torch.no_grad(), full_precision(joined[0].device):
         rows = strategy.row_loss(model, joined, gather, rank() * len(joined[0]))
     # DistributedDataParallel averages over ranks, and each rank holds its own share of the gradients: the
-    # factor `ranks()` turns the average back into the sum.
-    factor = _scaled(learner, torch.full((), float(ranks()), device=rows.share.device))
+    # factor `rank_count()` turns the average back into the sum.
+    factor = _scaled(learner, torch.full((), float(rank_count()), device=rows.share.device))
     # With the scale exp(p), ∂L/∂p = scale · ∂L/∂scale.
     parameters = ((model.logit_scale, model.logit_scale.exp() * rows.scale), (model.logit_bias, rows.bias))
-    direct = {each: (factor * slope).reshape(each.shape) for each, slope in parameters if each is not None}
-    own = [
+    direct = {
+        parameter: (factor * slope).reshape(parameter.shape)
+        for parameter, slope in parameters
+        if parameter is not None
+    }
+    gradients = [
         (factor * slope).to(feature.dtype).chunk(parts)
         for feature, slope in zip(joined, rows.features, strict=True)
     ]
-    for part, gradient in enumerate(zip(*own, strict=True)):
+    for part, gradient in enumerate(zip(*gradients, strict=True)):
         last = part == parts - 1
         # Gradients are exchanged once, in the backward pass of the last part.
         with nullcontext() if last else learner.before_exchange():
@@ -88,7 +77,7 @@ def backward_in_parts(
             values = (*gradient, *direct.values()) if last else gradient
             with attention_context(factor.device):
                 torch.autograd.backward(roots, values)
-    return total(rows.share)
+    return sum_over_ranks(rows.share)
 
 
 def _scaled(learner: Learner, loss: Tensor) -> Tensor:

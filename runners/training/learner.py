@@ -1,4 +1,4 @@
-"""State of a run: weights, optimiser, loss scale, moving average, and losses so far."""
+"""State of a run: weights, optimiser, loss scale, moving average, and losses so far; how it is prepared."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -8,42 +8,40 @@ from typing import Any, TypeVar
 import open_clip
 import torch
 from timm.layers.norm_act import convert_sync_batchnorm
+from timm.optim.adafactor_bv import AdafactorBigVision
 from torch import Tensor, nn
 from torch.amp import GradScaler
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from budgets.declaration.recipe import Recipe
 from runners.strategies.clip import Clip
-from runners.training.optimizer import make_optimizer
-from runners.training.ranks import ranks
+from runners.training.ranks import rank_count
 
 Modules = TypeVar("Modules", bound=nn.Module)
+
+_EMBEDDINGS = frozenset({
+    "positional_embedding", "class_embedding", "cls_emb", "pos_embed", "cls_token", "reg_token",
+    "relative_position_bias_table",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Learner:
     """A model in training, with everything that a checkpoint holds.
 
-    Attributes:
-        model: The model.
-        strategy: Computes the loss.
-        modules: All trained modules: the model and the strategy's head.
-        optimizer: Optimiser of their parameters.
-        scaler: Loss scale of fp16, else None.
-        across: Wrapper of the towers that averages gradients over ranks in the backward pass; None for one
-            rank.
-        average: Moving average of the model's weights, or None.
-        losses: Loss of each step, (steps,), on the model's device; NaN for steps not done yet.
+    ``across`` wraps the towers and averages gradients over ranks in the backward pass; it is None for one
+    rank. ``losses`` has that of each step, (steps,), on the model's device; NaN for steps not done yet.
     """
 
     model: open_clip.CLIP
     strategy: Clip
-    modules: nn.ModuleDict
+    modules: nn.ModuleDict  # all that is trained: the model and the strategy's head
     optimizer: torch.optim.Optimizer
-    scaler: GradScaler | None
+    scaler: GradScaler | None  # the loss scale of fp16
     across: DistributedDataParallel | None
-    average: AveragedModel | None
+    average: AveragedModel | None  # of the model's weights
     losses: Tensor
 
     @property
@@ -97,15 +95,7 @@ def make_learner(  # noqa: PLR0913 - the parts of a run
     steps: int,
     precision: str = "fp32",
 ) -> Learner:
-    """Prepare a model, on its device, for a run.
-
-    Args:
-        model: The model.
-        strategy: Computes the loss; its head is moved to the model's device.
-        recipe: The optimisation settings.
-        lr_peak: Peak learning rate.
-        steps: Steps of the run.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
+    """Prepare a model, on its device, for a run; the strategy's head is moved there.
 
     Raises:
         ValueError: The model has batch norm and several ranks, but no GPUs.
@@ -113,7 +103,7 @@ def make_learner(  # noqa: PLR0913 - the parts of a run
     device = model.logit_scale.device
     head = {} if strategy.head is None else {"head": strategy.head.to(device)}
     modules = nn.ModuleDict({"model": model} | head)
-    if ranks() > 1 and any(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in modules.modules()):  # noqa: SLF001 - as in torch's own converter
+    if rank_count() > 1 and any(isinstance(layer, _BatchNorm) for layer in modules.modules()):
         if device.type != "cuda":
             raise ValueError("batch norm over several ranks needs GPUs; declare one rank for the trial")
         modules = batch_norm_of_all_ranks(modules)
@@ -129,7 +119,7 @@ def make_learner(  # noqa: PLR0913 - the parts of a run
         # A CLIP holds the parts of its text tower itself; any other tower is a module of its own.
         (model.transformer if hasattr(model, "transformer") else model.text).compile()
     across = None
-    if ranks() > 1:
+    if rank_count() > 1:
         if recipe.compile and recipe.gradient_checkpointing:
             # By default torch splits a graph where gradients are exchanged; it cannot split one that
             # recomputes activations, and raises an error. Whole graphs exchange gradients at their end.
@@ -159,3 +149,35 @@ class _Towers(nn.Module):
         model = self.modules_trained["model"]
         assert isinstance(model, open_clip.CLIP)
         return self._strategy.features(model, *views)
+
+
+def make_optimizer(modules: nn.Module, recipe: Recipe, *, lr_peak: float) -> torch.optim.Optimizer:
+    """Build the recipe's optimiser; gains, biases and the temperature have no weight decay, as in open_clip.
+
+    Without ``embedding_decay`` positions and token embeddings have none either. open_clip also leaves out
+    Swin's tables of relative positions, which here count as positions.
+
+    Adafactor is timm's port of big_vision's, which the paper trained with; torch's own has neither a first
+    moment nor absolute step sizes.
+    """
+    apart = set[Tensor]() if recipe.embedding_decay else _embeddings(modules)
+    parameters = [parameter for parameter in modules.parameters() if parameter.requires_grad]
+    matrices = [weights for weights in parameters if weights.ndim > 1 and weights not in apart]
+    others = [weights for weights in parameters if weights.ndim <= 1 or weights in apart]
+    decay = recipe.weight_decay
+    if recipe.optimizer == "adafactor":
+        decay /= lr_peak  # timm multiplies decay by the learning rate, big_vision by learning rate / peak
+    groups = [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+    if recipe.optimizer == "adafactor":
+        adafactor: torch.optim.Optimizer = AdafactorBigVision(
+            groups, lr=lr_peak, momentum=recipe.beta1, beta2_cap=recipe.beta2
+        )
+        return adafactor
+    return torch.optim.AdamW(groups, betas=(recipe.beta1, recipe.beta2), eps=recipe.eps, fused=True)
+
+
+def _embeddings(modules: nn.Module) -> set[Tensor]:
+    """Return positions, class tokens and token embeddings of open_clip's and timm's towers."""
+    tables: set[Tensor] = {layer.weight for layer in modules.modules() if isinstance(layer, nn.Embedding)}
+    named = {part for name, part in modules.named_parameters() if name.rpartition(".")[2] in _EMBEDDINGS}
+    return tables | named

@@ -49,40 +49,40 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def ranks() -> int:
+def rank_count() -> int:
     """Return the number of ranks."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def gather(own: Tensor) -> Tensor:
+def gather(part: Tensor) -> Tensor:
     """Join the tensors of all ranks along their first dimension, in order of rank; without a graph."""
-    if ranks() == 1:
-        return own.detach()
-    parts = [torch.empty_like(own) for _ in range(ranks())]
-    dist.all_gather(parts, own.detach().contiguous())
+    if rank_count() == 1:
+        return part.detach()
+    parts = [torch.empty_like(part) for _ in range(rank_count())]
+    dist.all_gather(parts, part.detach().contiguous())
     return torch.cat(parts)
 
 
-def gather_objects(own: T) -> list[T]:
+def gather_objects(part: T) -> list[T]:
     """Return the objects of all ranks, in order of rank; they must be picklable."""
-    if ranks() == 1:
-        return [own]
-    every: list[Any] = [None] * ranks()
-    dist.all_gather_object(every, own)
-    return every
+    if rank_count() == 1:
+        return [part]
+    objects: list[Any] = [None] * rank_count()
+    dist.all_gather_object(objects, part)
+    return objects
 
 
-def total(own: Tensor) -> Tensor:
+def sum_over_ranks(part: Tensor) -> Tensor:
     """Return the sum of a tensor over all ranks."""
-    if ranks() > 1:
-        own = own.clone()
-        dist.all_reduce(own)
-    return own
+    if rank_count() > 1:
+        part = part.clone()
+        dist.all_reduce(part)
+    return part
 
 
 def decided_by_first(decide: Callable[[], T]) -> T:
     """Call ``decide`` on rank 0 alone; return its value on every rank, for example a choice among files."""
-    if ranks() == 1:
+    if rank_count() == 1:
         return decide()
     shared = [None if rank() else decide()]
     dist.broadcast_object_list(shared, src=0)
@@ -95,16 +95,9 @@ def run_ranks(  # noqa: PLR0913 - the group's nodes
 ) -> T:
     """Run a call in ``count`` processes of this node that form a process group, perhaps with other nodes'.
 
-    Args:
-        run: The call, picklable; it learns its index from `rank`.
-        count: Number of ranks of a node.
-        gpus: True if each rank uses its own GPU (NCCL); False for gloo on the CPU.
-        node: Place of this node among those of the group.
-        nodes: Number of nodes.
-        address: ``tcp://HOST:PORT`` on the first node, where ranks of several nodes meet.
-
-    Returns:
-        The return value of this node's first rank.
+    Ranks on several nodes meet at the address, ``tcp://HOST:PORT`` on the first; ``node`` is this one's place
+    among them. With ``gpus`` each rank uses its own GPU and NCCL, else gloo on the CPU. The call is picklable
+    and learns its index from `rank`. Returns the value of this node's first rank.
 
     Raises:
         ProcessEnded: A rank did not finish; all other ranks have been ended.

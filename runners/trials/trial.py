@@ -7,43 +7,45 @@ and timing), ``curve.parquet``, ``weights.pt`` and, if pairs were damaged, ``dam
 
 import errno
 import json
+import os
 import resource
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
+from math import isnan, nan
 
 import torch
+from torch import Tensor
 
 from budgets.planning.planned_trial import Trial
-from runners.data.pool.damage import Damage
-from runners.evaluate.evaluate import evaluate
-from runners.evaluate.features import Encoder, NotFiniteError, encode_set
-from runners.host.faults import Notice, owned
-from runners.host.files import new_file
-from runners.models.model import compute_context
+from runners.evaluate.features import NotFiniteError
+from runners.host.faults import Left, Notice, owned
+from runners.host.files import new_file, write_json
+from runners.host.progress_file import PROGRESS
 from runners.results import (
     CURVE_COLUMNS,
-    EVALUATION_PRECISION,
     EVALUATION_VERSION,
     plan_row,
+    steps_per_point,
     to_frame,
+    trial_curve,
     write_table,
 )
-from runners.training.divergence import Diverged
 from runners.training.ranks import decided_by_first, rank, run_ranks
-from runners.training.train import to_float, train
-from runners.trials.checkpoints.checkpoint import Notes, save
-from runners.trials.evaluation_data import EvaluationData
-from runners.trials.midway import Midway
-from runners.trials.records.curve import curve_rows, mean_losses
+from runners.training.train import Diverged, train
+from runners.trials.checkpoints.checkpoint import Notes, save, save_milestone
+from runners.trials.checkpoints.checkpoint_writer import CheckpointWriter
 from runners.trials.records.meter import FlopCount, Meter
 from runners.trials.records.trial_files import Outcome, drop_scaffolding, read_outcome, write_outcome
+from runners.trials.trial_evaluation import EvaluationData, Midway, evaluate_trial
 from runners.trials.trial_job import TrialJob
 from runners.trials.trial_setup import RankTraining, set_up
-from runners.trials.watch import Watch
+
+_PROGRESS_S = 1.0
+_OUTLINE_POINTS = 24
+_SYNC_S = 10.0  # a sync waits for the disk
 
 
 def run_trial(job: TrialJob) -> Outcome:
@@ -109,10 +111,8 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
         meter.raise_to(FlopCount(**setup.notes["metered"]))
     sets = EvaluationData(job)
     learner = setup.learner
-    measure = partial(_evaluate, job, setup, sets)
-    midway = Midway(
-        job.folder, trial, job.evaluate_at, first_step=setup.first_step, measure=measure, meter=meter
-    )
+    measure = partial(evaluate_trial, job, setup, sets)
+    midway = Midway(job, meter, measure, first_step=setup.first_step)
 
     def notes() -> Notes:
         midway.write()  # a checkpoint of a step implies its row
@@ -122,17 +122,7 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
             "damage": setup.data.noted_damage(),
         }
 
-    watch = Watch(
-        job.folder,
-        trial,
-        learner,
-        checkpoint_s=job.checkpoint_s,
-        checkpoint_steps=job.checkpoint_steps,
-        first_step=setup.first_step,
-        meter=meter,
-        notice=notice,
-        notes=notes,
-    )
+    watch = Watch(job, setup, meter, notice, notes)
     metrics: dict[str, float] = {}
     with sets.decoding():
         began = time.monotonic()
@@ -165,9 +155,156 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
             "damaged_pairs": len(setup.data.damage),
         },
     )
-    write = partial(_write_result, job, setup, midway, outcome, steps=steps)
-    notice.patiently(write)
+    notice.patiently(partial(_write_result, job, setup, midway, outcome, steps=steps))
     return outcome
+
+
+class Watch:
+    """Count each step, write ``progress.json`` and checkpoints, and leave when asked to.
+
+    Unreachable storage does not stop the training: a failed write is repeated later. ``notes`` returns the
+    trial's notes at the moment of a checkpoint.
+
+    Attributes:
+        waited_s: Seconds between steps, without the first one's: training waited for its data.
+    """
+
+    def __init__(
+        self, job: TrialJob, setup: RankTraining, meter: Meter, notice: Notice, notes: Callable[[], Notes]
+    ) -> None:
+        self._folder, self._trial, self._learner = job.folder, job.trial, setup.learner
+        first_step = setup.first_step
+        self._checkpoints = CheckpointWriter(
+            job.folder,
+            setup.learner,
+            seconds=job.checkpoint_s,
+            steps=job.checkpoint_steps,
+            first_step=first_step,
+            notes=notes,
+        )
+        self._meter, self._notice, self._notes = meter, notice, notes
+        # monotonic: a clock set back must not delay checkpoints.
+        self._progress_at = time.monotonic()
+        self._synced_at = self._progress_at
+        self._first_step, self._began = first_step, self._progress_at
+        self._done = first_step
+        self._curve: list[float] = []
+        self._evaluated_s = 0.0
+        self.waited_s, self._stepped = 0.0, nan
+        self._keep_milestone(first_step)
+        self._write_progress(first_step)
+
+    def before_step(self) -> None:
+        """Count the step that starts now."""
+        if not isnan(self._stepped):
+            self.waited_s += time.monotonic() - self._stepped
+        trial, done = self._trial, self._done
+        begun = trial.train_flops_after((done + 1) * trial.batch_size)
+        self._meter.add(train_flops=begun - trial.train_flops_after(done * trial.batch_size))
+
+    def after_step(self, done: int, *, evaluated_s: float = 0.0) -> None:
+        """Write the files that are due after ``done`` steps.
+
+        Args:
+            done: Steps done, by this and earlier processes.
+            evaluated_s: Seconds that evaluations on the way took in this process so far.
+
+        Raises:
+            Left: The process was asked to leave; a checkpoint was written if the storage allowed it.
+        """
+        self._done, self._evaluated_s = done, evaluated_s
+        try:
+            self._look_after(done)
+        finally:
+            self._stepped = time.monotonic()
+
+    def _look_after(self, done: int) -> None:
+        self._keep_milestone(done)
+        now = time.monotonic()
+        look = now - self._progress_at >= _PROGRESS_S
+        asked_by = self._notice.by
+        if asked_by or self._checkpoints.is_due(done):
+            self._sync_meter()
+            self._checkpoints.write(done)
+        elif not look and done < self._trial.steps:
+            return
+        self._progress_at = now
+        self._write_progress(done)
+        if asked_by:
+            self._checkpoints.settle()
+            raise Left(f"{asked_by} after {done} of {self._trial.steps} steps")
+
+    def before_evaluation(self) -> None:
+        """Write a last checkpoint if the trial has written one before, and count the evaluation."""
+        # A run too short for a checkpoint is cheaper to repeat than to save.
+        self._checkpoints.settle()
+        if 0 < self._checkpoints.step < self._trial.steps:
+            self._sync_meter()
+            self._checkpoints.write(self._trial.steps)
+            self._checkpoints.settle()
+        self._meter.add(evaluation_flops=self._trial.flops_per_evaluation)
+
+    def settle(self) -> None:
+        """Wait until no checkpoint is being written."""
+        self._checkpoints.settle()
+
+    def _keep_milestone(self, done: int) -> None:
+        if done == 0 or done != self._trial.milestone_step:
+            return
+        self._sync_meter()
+        with suppress(OSError):  # a longer trial then computes the shared steps again
+            self._notice.patiently(
+                lambda: save_milestone(self._folder, self._learner, step=done, notes=self._notes())
+            )
+
+    def _sync_meter(self) -> None:
+        """Flush the meter; called before a state is written, so that a power cut leaves no older meter."""
+        with suppress(OSError):  # the state then has the count as well
+            self._meter.sync()
+        self._synced_at = time.monotonic()
+
+    def _write_progress(self, done: int) -> None:
+        batch_size = self._trial.batch_size
+        passed = time.monotonic() - self._began - self._evaluated_s
+        losses = self._learner.losses[:done]
+        self._curve += _mean_losses(losses, steps=self._trial.steps, first=len(self._curve))
+        with suppress(OSError):  # only for display, and rewritten soon
+            if time.monotonic() - self._synced_at >= _SYNC_S:
+                self._sync_meter()
+            write_json(
+                self._folder / PROGRESS,
+                {
+                    "samples_seen": done * batch_size,
+                    "samples_planned": self._trial.samples_seen,
+                    "train_flops": self._trial.train_flops_after(done * batch_size),
+                    "loss": self._learner.losses[done - 1].item() if done else None,
+                    "losses": _outline(losses),
+                    "curve": self._curve,
+                    "samples_per_s": (done - self._first_step) * batch_size / passed if passed > 0 else None,
+                    "pid": os.getpid(),
+                },
+                sync=False,
+            )
+
+
+def _mean_losses(losses: Tensor, *, steps: int, first: int = 0) -> list[float]:
+    """Return the means of a curve's complete intervals from a ``first`` on, the same during and after a run.
+
+    Losses, (steps done,), are those of a run of some steps, which decide the length of an interval.
+    """
+    length = steps_per_point(steps)
+    starts = range(first * length, len(losses), length)
+    whole = [start for start in starts if min(start + length, steps) <= len(losses)]
+    return [losses[start : start + length].cpu().mean().item() for start in whole]
+
+
+def _outline(losses: Tensor) -> list[float]:
+    """Return means of equal intervals of the losses so far, for a sparkline."""
+    if not len(losses):
+        return []
+    stretches = losses.split(-(-len(losses) // _OUTLINE_POINTS))
+    outline: list[float] = torch.stack([stretch.mean() for stretch in stretches]).tolist()
+    return outline
 
 
 def _train(setup: RankTraining, sets: EvaluationData, watch: Watch, midway: Midway) -> tuple[int, str]:
@@ -195,36 +332,17 @@ def _train(setup: RankTraining, sets: EvaluationData, watch: Watch, midway: Midw
     return setup.schedule.steps, ""
 
 
-def _evaluate(job: TrialJob, setup: RankTraining, sets: EvaluationData) -> dict[str, float]:
-    """Return the metrics of the model as trained so far."""
-    learner = setup.learner
-    encoder = Encoder(
-        model=learner.evaluated.eval(),
-        tokenize=setup.tokenize,
-        normalise=to_float,
-        device=learner.losses.device,
-        context=partial(compute_context, EVALUATION_PRECISION, learner.losses.device),
-    )
-    try:
-        # Evaluation has batches of many sizes, for which compiling does not pay off.
-        with torch.compiler.set_stance("force_eager") if job.trial.recipe.compile else nullcontext():
-            features = {
-                name: encode_set(encoder, data, probe=name in job.probes)
-                for name, data in sets.readers.items()
-            }
-            return evaluate(features, context=encoder.context)
-    finally:
-        learner.model.train()
-
-
 def _write_result(
     job: TrialJob, setup: RankTraining, midway: Midway, outcome: Outcome, *, steps: int
 ) -> None:
     """Write the result files of a trial after ``steps`` steps."""
     midway.write()
-    _write_damage(job.folder / "damage.jsonl", setup.data.damage)
-    losses = mean_losses(setup.learner.losses[:steps].cpu(), steps=steps)
-    curve = curve_rows(job.trial, losses, steps=steps)
+    damage = "".join(json.dumps(asdict(pair)) + "\n" for pair in setup.data.damage)
+    if damage:  # pairs that were replaced in training
+        with new_file(job.folder / "damage.jsonl") as file:
+            file.write_text(damage, encoding="utf-8")
+    losses = _mean_losses(setup.learner.losses[:steps].cpu(), steps=steps)
+    curve = trial_curve(job.trial, losses, steps=steps)
     write_table(job.folder / "curve.parquet", to_frame(curve, CURVE_COLUMNS))
     with new_file(job.folder / "weights.pt") as file:
         # From the CPU, so that a machine without GPU can read them.
@@ -239,14 +357,6 @@ def _peak_memory(job: TrialJob) -> int:
     if job.gpus:
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _write_damage(path: Path, damage: Sequence[Damage]) -> None:
-    """Write the damaged pairs that were replaced in training, one JSON object per line; no file if none."""
-    if damage:
-        with new_file(path) as file:
-            lines = (json.dumps(asdict(each)) + "\n" for each in damage)
-            file.write_text("".join(lines), encoding="utf-8")
 
 
 def _done(trial: Trial, steps: int, metered: int) -> dict[str, float]:

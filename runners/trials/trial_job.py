@@ -1,4 +1,4 @@
-"""The job that a driver hands to a trial's process, and the calls that run it; neither loads torch."""
+"""The job that a driver hands to a trial's process, which does not load torch."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -6,7 +6,6 @@ from pathlib import Path
 
 from budgets.planning.planned_trial import Trial
 from runners.data.pool.damage import DAMAGE_TOLERANCE
-from runners.trials.records.trial_files import Outcome
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,7 +14,7 @@ class TrialJob:
 
     Attributes:
         trial: The trial.
-        pools: Folder of the pool of each of the trial's components.
+        pools: Folder of the pool of each of its components.
         evaluation: Evaluation set → its folder.
         folder: The trial's own folder.
         cpus: Compute threads, over all ranks of this node.
@@ -45,17 +44,3 @@ class TrialJob:
     ranks: int = 1
     evaluate_at: tuple[float, ...] = ()
     trunk: tuple[Path, ...] = ()
-
-
-def run_trial(job: TrialJob) -> Outcome:
-    """Call `runners.trials.trial.run_trial`."""
-    from runners.trials import trial  # noqa: PLC0415 - torch takes seconds, and the driver never needs it
-
-    return trial.run_trial(job)
-
-
-def take_part(job: TrialJob) -> Outcome | None:
-    """Call `runners.trials.trial.take_part`."""
-    from runners.trials import trial  # noqa: PLC0415 - as above
-
-    return trial.take_part(job)

@@ -18,12 +18,17 @@ from runners.host.faults import ProcessEnded
 from runners.host.gpu_arithmetic import set_gpu_arithmetic
 from runners.host.seeds import derive_seed
 from runners.models.count_by_torch import ensure_counted
-from runners.models.model import build_model, compute_context, has_precision, resolve_precision
-from runners.models.model_tokenizer import model_tokenizer
+from runners.models.model import (
+    build_model,
+    compute_context,
+    has_precision,
+    model_tokenizer,
+    resolve_precision,
+)
 from runners.strategies.registry import build_strategy
 from runners.training.backward import Context
 from runners.training.learner import Learner, make_learner
-from runners.training.ranks import decided_by_first, rank, ranks
+from runners.training.ranks import decided_by_first, rank, rank_count
 from runners.training.train import StepSchedule
 from runners.trials.checkpoints.checkpoint import Notes, SavedState, read_start, restore
 from runners.trials.trial_job import TrialJob
@@ -31,27 +36,16 @@ from runners.trials.trial_job import TrialJob
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RankTraining:
-    """A trial's training on one rank, at its last checkpoint.
-
-    Attributes:
-        learner: The learner.
-        data: The subset; yields this rank's part of each batch.
-        schedule: The settings that decide each step.
-        first_step: Number of steps already done.
-        context: Precision and attention of the forward pass.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
-        tokenize: Texts → token ids.
-        notes: Notes of the trial's own checkpoint; empty if it starts from another one's or from nothing.
-    """
+    """A trial's training on one rank, at its last checkpoint."""
 
     learner: Learner
-    data: TrainingData
+    data: TrainingData  # yields this rank's part of each batch
     schedule: StepSchedule
     first_step: int
     context: Context
-    precision: str
+    precision: str  # fp32, bf16 or fp16
     tokenize: Tokens
-    notes: Notes
+    notes: Notes  # those of the trial's own checkpoint; empty if it starts from another one's or from nothing
 
 
 def set_up(job: TrialJob) -> RankTraining:
@@ -111,14 +105,14 @@ def _precision(declared: str, device: torch.device, start: SavedState | None) ->
     if declared != "auto":
         return declared
     kept: str | None = start.notes.get("precision") if start is not None else None
-    found = kept or decided_by_first(partial(resolve_precision, declared, device))
-    if not has_precision(found, device):
+    precision = kept or decided_by_first(partial(resolve_precision, declared, device))
+    if not has_precision(precision, device):
         raise ProcessEnded(
             "crashed",
-            f"the trial began in {found}, which this node's devices do not compute in; it continues on a "
+            f"the trial began in {precision}, which this node's devices do not compute in; it continues on a "
             "node that does (training.precision: auto)",
         )
-    return found
+    return precision
 
 
 def architecture_of(trial: Trial) -> Architecture:
@@ -157,7 +151,7 @@ def load_subset(job: TrialJob) -> tuple[TrainingData, Tokens]:
         threads=job.cpus,
         workers=job.cpus // job.ranks if job.gpus else 0,
         rank=rank(),
-        ranks=ranks(),
+        ranks=rank_count(),
         tolerance=job.damage_tolerance,
         loader_bytes=job.loader_bytes,
     )

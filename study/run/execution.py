@@ -16,12 +16,20 @@ from budgets.planning.planned_trial import Trial
 from runners.data.reading.cache import drop_idle
 from runners.host.faults import lacks_device
 from runners.scheduling.backend import Backend, ClusterLostError, Ended, Job
-from runners.scheduling.instructions import EndBranches, GiveUp, LeaveOut, Retry, SetBack, Start
-from runners.scheduling.schedule import Schedule
-from runners.scheduling.scheduled_trial import ScheduledTrial, State
+from runners.scheduling.schedule import (
+    EndBranches,
+    GiveUp,
+    LeaveOut,
+    Retry,
+    Schedule,
+    ScheduledTrial,
+    SetBack,
+    Start,
+    State,
+)
 from runners.trials.records.trial_files import Outcome, kept_steps, milestone
+from runners.trials.run_on_node import run_trial, take_part
 from runners.trials.speed.throughput import predict_s
-from runners.trials.trial_job import run_trial, take_part
 from study.run.books import Books
 from study.run.site import Site
 from study.show.progress import Progress

@@ -14,14 +14,17 @@ from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
 from budgets.quantity import plural
 from runners.scheduling.backend import Backend, Job
-from runners.scheduling.nodes import Amounts, holds, no_room
+from runners.scheduling.nodes import Amounts, has_room, no_room_text
 from runners.scheduling.storage_check import Folders, StorageCheck
-from runners.trials.speed.preflight import SLOW_BYTES_PER_S, PreflightCheck, check_node, versions
-from runners.trials.speed.preflight_training import (
+from runners.trials.speed.preflight import (
+    SLOW_BYTES_PER_S,
     KindFound,
+    PreflightCheck,
     check_kind,
     check_kind_over_nodes,
+    check_node,
     check_ranks,
+    versions,
 )
 from runners.trials.speed.throughput import Calibration, Throughput, read_calibration, slow_loading
 from study.run.calibration import estimated_memory
@@ -95,7 +98,7 @@ def _check_nodes(
         tasks += [
             Job(trial=f"ranks {node}", nodes=(node,), run=ranks, resources=needs(study, widest))
             for node, has in nodes.items()
-            if holds(has, needs(study, widest))
+            if has_room(has, needs(study, widest))
         ]
     began = time.time()
     for task, found in run_tasks(backend, tasks, answer_s=_NODE_ANSWERS_S):
@@ -140,12 +143,12 @@ def _check_kinds(
     with TemporaryDirectory(dir=study.folder, prefix=".preflight-") as folder:
         for number, (name, trial) in enumerate(kinds.items()):
             count, needed = trial.resources.nodes, needs(study, trial)
-            room = [node for node, has in nodes.items() if holds(has, needed)]
+            room = [node for node, has in nodes.items() if has_room(has, needed)]
             if count > len(nodes):
                 few = f"takes {count} nodes, the cluster has {len(nodes)}"
                 yield PreflightCheck(node="all", what=name, verdict="failed", found=few, advice="add nodes")
             elif count > len(room):
-                few, advice = no_room(needed, count, nodes.values()), "see resources: in the declaration"
+                few, advice = no_room_text(needed, count, nodes.values()), "see resources: in the declaration"
                 yield PreflightCheck(node="all", what=name, verdict="failed", found=few, advice=advice)
             else:
                 first = number % len(room) if count == 1 else 0

@@ -49,7 +49,7 @@ class TrialState:
     Attributes:
         stage: The trial's stage.
         kept_steps: Steps of the newest checkpoint.
-        progress: The last progress that `runners.trials.watch` wrote; None if the trial was never started or
+        progress: The last progress that `runners.trials.trial` wrote; None if the trial was never started or
             has a result.
         outcome: The result; None without one, or if only the study's tables have it.
         reason: The reason why it diverged, failed or was left out; empty otherwise.

@@ -1,7 +1,7 @@
 """Storage of a study in a bucket, for nodes and drivers that share no folder.
 
 A driver works in a local folder of the study. A background thread uploads the files that the driver writes
-there (ledger, events, tables) within seconds. Nodes upload their trials (`runners.trials.run_on_copies`);
+there (ledger, events, tables) within seconds. Nodes upload their trials (`runners.trials.run_on_node`);
 the driver downloads the small files of each trial.
 """
 
@@ -22,7 +22,7 @@ from runners.host.trees import fetch_tree, share_tree
 from runners.scheduling.storage_check import Objects
 from runners.trials.records.meter import METER
 from runners.trials.records.trial_files import FAILURE, is_checkpoint, is_milestone, milestone, stand_in
-from runners.trials.run_on_copies import run_on_copies, run_on_data, take_part_on_copies, upload_left
+from runners.trials.run_on_node import run_on_copies, run_on_data, take_part_on_copies, upload_left
 from study.storage.bring import LEASE, LEDGER, STOP, bring, bring_progress
 from study.storage.folder_storage import FolderStorage
 from study.storage.lease import Lease, live_holder

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-    from runners.trials.watch import Watch
+    from runners.trials.trial import Watch
 
 
 def _share(address: str) -> None:
@@ -35,7 +35,7 @@ class _FindsWatch:
 
     @staticmethod
     def find_spec(name: str, path: "Sequence[str] | None", _target: object = None) -> "ModuleSpec | None":
-        if name != "runners.trials.watch":
+        if name != "runners.trials.trial":
             return None
         from importlib.machinery import PathFinder  # noqa: PLC0415 - few processes need it
 

@@ -11,8 +11,8 @@ from budgets.declaration.recipe import Recipe
 from budgets.planning.planned_trial import Cell, Trial
 from runners.embedded.embedded_pool import build_embedded_pool
 from runners.host.faults import Left
+from runners.trials.trial import Watch
 from runners.trials.trial_job import TrialJob
-from runners.trials.watch import Watch
 
 
 def tiny_pool(path: Path) -> Path:

@@ -33,11 +33,7 @@ def cluster_address(option: str | None, environment: Mapping[str, str] = os.envi
 
 
 def require_cluster(address: str, *, patience_s: float = 15) -> frozenset[str]:
-    """Return the hosts of the Ray cluster that answers at an address and accepts this process.
-
-    Args:
-        address: ``HOST:PORT`` of its head.
-        patience_s: Seconds that it may take to answer.
+    """Return the hosts of the Ray cluster that answers at ``HOST:PORT`` of its head and accepts this process.
 
     Raises:
         ValueError: No cluster answers; the message says what to do.
@@ -77,7 +73,7 @@ def require_cluster(address: str, *, patience_s: float = 15) -> frozenset[str]:
     return frozenset(checked.stdout.split())
 
 
-def answers(address: str, *, patience_s: float) -> bool:
+def accepts_connections(address: str, *, patience_s: float) -> bool:
     """Return whether a server accepts connections at an address within some seconds."""
     host, _, port = address.rpartition(":")
     deadline = time.monotonic() + patience_s
@@ -99,10 +95,9 @@ def _reason(output: str) -> str:
 
 
 def guard_token(folder: Path | None = None) -> None:
-    """Let only its owner read Ray's token and the folder of it, which Ray makes readable by all.
+    """Let only its owner read Ray's token and its folder (default: ``~/.ray``), which Ray opens to all.
 
-    Args:
-        folder: The folder (default: ``~/.ray``); made if absent, so that Ray finds it closed.
+    The folder is made if absent, so that Ray finds it closed.
     """
     folder = folder or Path.home() / ".ray"
     with suppress(OSError):  # for example a read-only home: Ray itself reports the problem

@@ -28,15 +28,20 @@ from runners.host.faults import shielded
 from runners.host.process import TRIAL_MODULES
 from runners.scheduling.backend import ClusterLostError, Ended, Job, ended_by
 from runners.scheduling.nodes import Amounts
-from runners.scheduling.ray_backend.address import answers, guard_token, on_loopback, require_cluster
-from runners.scheduling.ray_backend.over_nodes import run_over_nodes
+from runners.scheduling.ray_backend.address import (
+    accepts_connections,
+    guard_token,
+    on_loopback,
+    require_cluster,
+)
 from runners.scheduling.ray_backend.tasks import (
     ASK_AGAIN_S,
     NAMES,
     by_rays_names,
-    end_of,
+    end_of_task,
     on_node,
     run_in_fresh_process,
+    run_over_nodes,
 )
 
 _OBJECT_STORE_BYTES = 100_000_000
@@ -50,15 +55,12 @@ T = TypeVar("T")
 
 
 class RayBackend:
-    """A connection to Ray.
+    """A connection to Ray, whose workers import ``modules`` before a job starts.
 
-    Args:
-        address: Address of a running cluster, or None to start one on this machine that ends with the study
-            and listens only on loopback.
-        modules: Modules imported before a job starts.
+    Without an address it starts a cluster on this machine that ends with the study and listens only on
+    loopback.
 
     Attributes:
-        modules: As given.
         lost: True if the cluster has died.
 
     Raises:
@@ -105,8 +107,8 @@ class RayBackend:
         task = partial(ray.remote, max_retries=0, name="trial")
         self._task = task()(run_in_fresh_process)
         # On the driver's node: no other node's death ends it. The tasks of its nodes hold its resources.
-        here = on_node(ray.get_runtime_context().get_node_id(), {})
-        self._wide_task = task(**here)(run_over_nodes)
+        drivers_node = on_node(ray.get_runtime_context().get_node_id(), {})
+        self._wide_task = task(**drivers_node)(run_over_nodes)
         self._running: dict[Any, Job] = {}
         self._asked_at: dict[Any, float] = {}
         self._announced: list[dict[str, float]] = []
@@ -127,13 +129,13 @@ class RayBackend:
             ClusterLostError: The head no longer answers, or the Ray of this machine has no node left.
         """
         # Ray notices some ten seconds later, and ends this process as soon as it needs its raylet.
-        own = self._own_node
-        if own is not None and any(each.process.poll() is not None for each in _raylets(own)):
+        node = self._own_node
+        if node is not None and any(raylet.process.poll() is not None for raylet in _raylets(node)):
             raise self._died("its raylet has ended")
-        found = self._ask_head(self._alive)
-        if self.address is None and not found:
+        nodes = self._ask_head(self._alive)
+        if self.address is None and not nodes:
             raise self._died("no node is left")
-        return found
+        return nodes
 
     @property
     def _own_node(self) -> Any:  # noqa: ANN401 - Ray's nodes have no public type
@@ -155,7 +157,7 @@ class RayBackend:
                 answer.set_exception(error)
 
         asking = threading.Thread(target=ask, daemon=True)
-        while time.monotonic() < until and answers(
+        while time.monotonic() < until and accepts_connections(
             self._head, patience_s=_LOCAL_S if self.address is None else _HEAD_S
         ):
             if asking.ident is None:
@@ -230,27 +232,27 @@ class RayBackend:
     def _end(self, reference: Any) -> Ended:  # noqa: ANN401 - Ray's references have no public type
         job = self._running.pop(reference)
         self._asked_at.pop(reference, None)
-        end, lost = end_of(reference)
+        end, lost = end_of_task(reference)
         return replace(ended_by(job.trial, end), dead_nodes=job.nodes if lost else ())
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        own = self._own_node
+        node = self._own_node
         try:
             if self.lost:
                 # Ray would wait for its head for a minute, and end this process with an exit code of its own.
                 atexit.unregister(worker.shutdown)
                 return
             self.announce([])
-            if own is not None:
-                own.destroy_external_storage()
+            if node is not None:
+                node.destroy_external_storage()
                 worker._global_node = None  # noqa: SLF001 - `shutdown` would wait a second for each of its processes
             ray.shutdown()
         finally:
-            if own is not None:
-                kill_node(own)
+            if node is not None:
+                kill_node(node)
 
 
 def kill_node(node: Any) -> None:  # noqa: ANN401 - Ray's nodes have no public type
@@ -263,9 +265,9 @@ def kill_node(node: Any) -> None:  # noqa: ANN401 - Ray's nodes have no public t
     started: list[Any] = []
     with suppress(psutil.NoSuchProcess):
         started = [
-            each
+            process
             for raylet in _raylets(node)
-            for each in psutil.Process(raylet.process.pid).children(recursive=True)
+            for process in psutil.Process(raylet.process.pid).children(recursive=True)
         ]
     node.kill_all_processes(check_alive=False, allow_graceful=False)
     for process in started:

@@ -29,13 +29,9 @@ T = TypeVar("T")
 
 
 class RayWorkers:
-    """Workers on the nodes of a cluster.
+    """Workers on the nodes of a cluster, ``limit`` at most, on nodes that share the folders of the work.
 
-    Args:
-        backend: The connection to the cluster.
-        storage_check: The check that nodes share the folders of the work.
-        parts: Resources of a node → those of each worker on it.
-        limit: Largest number of workers.
+    ``parts`` divides the resources of a node among its workers.
     """
 
     def __init__(
@@ -98,12 +94,12 @@ class RayWorkers:
         return {node: has for node, has in nodes.items() if node in self._seen_by}
 
     def _hire(self, actors: "_Actors", nodes: dict[str, Amounts], wanted: int) -> None:
-        here = actors.by_node()
+        hired = actors.by_node()
         vacant = [
             (node, amounts)
             for node, has in nodes.items()
             if actors.starts(node)
-            for amounts in self._parts(has)[here[node] :]
+            for amounts in self._parts(has)[hired[node] :]
         ]
         most = min(wanted, wanted if self._limit is None else self._limit)
         for node, amounts in vacant[: max(0, most - actors.size)]:
@@ -113,9 +109,7 @@ class RayWorkers:
 class _Died:
     """End of an item whose actor or node died.
 
-    Args:
-        error: The task's own error if it may pass elsewhere, such as one of the disk.
-        reason: Ray's words otherwise.
+    It has the task's own error if that may pass elsewhere, such as one of the disk, or else Ray's words.
     """
 
     def __init__(self, error: Exception | None = None, reason: str = "") -> None:
@@ -204,15 +198,15 @@ class _Actors:
         """
         node = self._node.pop(actor)
         ray.kill(actor)
-        for other in [each for each in self._idle if self._node[each] == node]:
+        for other in [idle for idle in self._idle if self._node[idle] == node]:
             self._idle.remove(other)
             self._asked[other.ready.remote()] = other
 
     def dismiss(self) -> None:
         for actor in self._node:
             ray.kill(actor)
-        for each in (self._node, self._idle, self._starting, self._asked, self._working):
-            each.clear()
+        for actors in (self._node, self._idle, self._starting, self._asked, self._working):
+            actors.clear()
 
 
 def _outcome(reference: Any) -> Any:  # noqa: ANN401 - Ray's references have no public type

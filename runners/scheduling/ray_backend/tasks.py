@@ -1,8 +1,14 @@
-"""Ray tasks that run a job in a process beside their worker, and the ends of such tasks."""
+"""Ray tasks that run a job in processes beside their workers, on one node or over several, and their ends."""
 
+import pickle
 import signal
+import socket
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
+from math import inf
 from typing import Any, Protocol
 
 import ray
@@ -17,7 +23,7 @@ from ray.exceptions import (
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from runners.host.faults import Notice, fault_of, words_of
-from runners.host.process import Exit, FreshProcess, load_ahead
+from runners.host.process import LET_GO_S, Exit, FreshProcess, first_cause, load_ahead
 from runners.scheduling.nodes import Amounts
 
 NAMES = {"CPU": "cpus", "GPU": "gpus"}
@@ -76,7 +82,7 @@ def see_through(start: Callable[[], Call]) -> Exit:
         return call.wait()
 
 
-def end_of(task: Any) -> tuple[Exit, bool]:  # noqa: ANN401 - Ray's references have no public type
+def end_of_task(task: Any) -> tuple[Exit, bool]:  # noqa: ANN401 - Ray's references have no public type
     """Return the end of a task that has ended, and whether its node is gone."""
     try:
         end: Exit = ray.get(task)
@@ -91,3 +97,116 @@ def end_of(task: Any) -> tuple[Exit, bool]:  # noqa: ANN401 - Ray's references h
         why = "its node died" if lost else "its worker died"
         return Exit(how="crashed", reason=f"{why} ({type(error).__name__})"), lost
     return end, False
+
+
+class OverNodes:
+    """A pickled call made by all ranks of a job, which meet at its first node; returns the value of rank 0.
+
+    A task on each node starts its ranks, which know their index from `runners.training.ranks`. The resources
+    are those that the job occupies on each node, under Ray's names; the modules are imported before the ranks
+    start.
+    """
+
+    def __init__(
+        self, run: bytes, *, nodes: Sequence[str], ranks_per_node: int, resources: Amounts,
+        modules: Sequence[str],
+    ) -> None:  # fmt: skip
+        self._ends: dict[int, Exit] = {}
+        self._tasks: list[Any] = []
+        self._let_go_at, self._let_go = inf, False
+        look: Any = ray.remote(_free_address)
+        looked = look.options(**on_node(nodes[0], {})).remote()
+        try:
+            address = ray.get(looked)
+        except RayError:  # the node is gone
+            self._ends[0] = end_of_task(looked)[0]
+            return
+        task: Any = ray.remote(max_retries=0)(run_in_fresh_process)
+        for place, node in enumerate(nodes):
+            part = partial(
+                _run_ranks, run, count=ranks_per_node, gpus=bool(resources.get("GPU")), node=place,
+                nodes=len(nodes), address=address,
+            )  # fmt: skip
+            on = task.options(name="ranks", **on_node(node, resources))
+            self._tasks.append(on.remote(pickle.dumps(part), tuple(modules)))
+
+    def ended(self, timeout_s: float) -> bool:
+        """Wait at most ``timeout_s`` seconds for the call's end; returns whether it has ended."""
+        running = [task for place, task in enumerate(self._tasks) if place not in self._ends]
+        with suppress(KeyboardInterrupt):  # Ray interrupts its own waits too when this task is asked to leave
+            for task in ray.wait(running, timeout=timeout_s)[0] if running else ():
+                end, node_lost = end_of_task(task)
+                if self._let_go and not node_lost:  # not the cause of the end
+                    end = replace(end, how="crashed", lost_peers=True)
+                self._ends[self._tasks.index(task)] = end
+                if end.how != "finished":
+                    self._let_go_at = min(self._let_go_at, time.monotonic() + LET_GO_S)
+        if not self._let_go and time.monotonic() >= self._let_go_at:
+            self._let_go = True
+            for task in running:  # their ranks would wait forever for those that are gone
+                ray.cancel(task, force=True)
+        return len(self._ends) >= len(self._tasks)
+
+    def ask_to_leave(self) -> None:
+        """Make rank 0, which writes for all ranks, write a checkpoint and leave."""
+        for task in self._tasks[:1]:
+            ray.cancel(task, force=False)
+
+    def wait(self) -> Exit:
+        """Wait for the call's end; of several faults, the first cause is returned."""
+        while not self.ended(LET_GO_S):
+            pass
+        return first_cause(self._ends.values()) or self._ends[0]
+
+
+def run_over_nodes(
+    run: bytes, nodes: Sequence[str], ranks_per_node: int, resources: Amounts, modules: Sequence[str]
+) -> Exit:
+    """Run a job over several nodes, as a Ray task that holds no resources itself."""
+    return see_through(
+        partial(
+            OverNodes, run, nodes=nodes, ranks_per_node=ranks_per_node, resources=resources, modules=modules
+        )
+    )
+
+
+def _free_address() -> str:
+    with socket.socket() as free:
+        free.bind(("", 0))
+        return f"tcp://{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"
+
+
+def _run_ranks(run: bytes, **group: Any) -> object:  # noqa: ANN401 - arguments of `run_ranks`
+    from runners.training.ranks import run_ranks  # noqa: PLC0415 - it loads torch, which only ranks need
+
+    return run_ranks(pickle.loads(run), **group)  # noqa: S301 - our own data
+
+
+class JobStore:
+    """Calls of jobs on their way from the driver of a tuning to its trials, and requests to leave.
+
+    The calls are too large for Tune's own records. An actor on the driver's node: a file on shared storage
+    would be too slow, because NFS clients may cache its absence for up to a minute, and by then a spot
+    machine may be gone. In the module of its only user it would load Tune in the actor's process.
+    """
+
+    def __init__(self) -> None:
+        self._runs: dict[str, bytes] = {}
+        self._asked: set[str] = set()
+
+    def put(self, trial: str, run: bytes) -> None:
+        """Keep the call of a trial, which may start again after a request to leave."""
+        self._runs[trial] = run
+        self._asked.discard(trial)
+
+    def take(self, trial: str) -> bytes:
+        """Return the call of a trial and forget it."""
+        return self._runs.pop(trial)
+
+    def ask(self, trial: str) -> None:
+        """Ask a trial to leave."""
+        self._asked.add(trial)
+
+    def asked(self, trial: str) -> bool:
+        """Return whether a trial is asked to leave."""
+        return trial in self._asked

@@ -30,27 +30,28 @@ from runners.host.process import Exit, FreshProcess, load_ahead
 from runners.scheduling.backend import Ended, Job, ended_by
 from runners.scheduling.nodes import Amounts
 from runners.scheduling.ray_backend.core import RayBackend
-from runners.scheduling.ray_backend.job_store import JobStore
-from runners.scheduling.ray_backend.over_nodes import OverNodes
-from runners.scheduling.ray_backend.tasks import ASK_AGAIN_S, Call, by_rays_names, on_node
+from runners.scheduling.ray_backend.tasks import (
+    ASK_AGAIN_S,
+    Call,
+    JobStore,
+    OverNodes,
+    by_rays_names,
+    on_node,
+)
 
 _LOOK_S = 0.5
 _IDLE_S = 1.0  # as long as Tune sleeps when nothing is suggested and nothing runs
 
 
 class TuneBackend:
-    """A Ray Tune experiment that ends with this context.
-
-    Args:
-        connection: Connection to the cluster it runs on.
-    """
+    """A Ray Tune experiment on a connection's cluster, which ends with this context."""
 
     binds = False  # if a node is gone, Tune's placement groups choose another
 
     def __init__(self, connection: RayBackend) -> None:
         self._connection = connection
-        here = on_node(ray.get_runtime_context().get_node_id(), {})
-        self._job_store: Any = ray.remote(JobStore).options(**here).remote()
+        drivers_node = on_node(ray.get_runtime_context().get_node_id(), {})
+        self._job_store: Any = ray.remote(JobStore).options(**drivers_node).remote()
         self._ended: SimpleQueue[Ended] = SimpleQueue()
         self._search, self._over = _Search(), threading.Event()
         self._error: BaseException | None = None

@@ -18,8 +18,7 @@ import pandas as pd
 
 from budgets.planning.planned_trial import Trial
 from runners.host.progress_file import read_progress
-from runners.results import plan_row
-from runners.trials.records.curve import curve_rows
+from runners.results import plan_row, trial_curve
 
 _LOOK_S = 2.0
 _WHOLE = "whole"  # marker file: the trial's result is in its log
@@ -54,7 +53,7 @@ class Loggers:
             return
         for trial_id, progress in read_progress(self._folder, running_ids).items():
             trial = trials[trial_id]
-            points = curve_rows(trial, progress["curve"], steps=trial.steps)
+            points = trial_curve(trial, progress["curve"], steps=trial.steps)
             for name in self._names:
                 if points and (name, trial_id) not in self._troubled:
                     self._write(name, plan_row(trial), points, None)

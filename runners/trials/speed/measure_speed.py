@@ -28,10 +28,8 @@ def calibrate(
 ) -> Iterator[tuple[TrialJob, Throughput | str]]:
     """Yield a measurement of each job, or the reason why there is none, in order of completion.
 
-    Args:
-        jobs: A trial of each kind; their folders and evaluation sets are not used.
-        side_by_side: Number of trials that run at once, as in a run of the study.
-        seconds: Approximate duration of the timed steps of each; at least ten steps are timed.
+    Jobs are a trial of each kind, whose folders and evaluation sets are not used. They run ``side_by_side``
+    as in a run of the study, each for about some seconds of timed steps, at least ten.
     """
     load_ahead(__name__)
     waiting, running = list(jobs), dict[Connection, tuple[TrialJob, FreshProcess]]()
@@ -46,8 +44,7 @@ def calibrate(
                     assert isinstance(connection, Connection)
                     job, process = running.pop(connection)
                     end = process.wait()
-                    found = pickle.loads(end.pickled) if end.how == "finished" else end.reason  # noqa: S301 - our own
-                    yield job, found
+                    yield job, pickle.loads(end.pickled) if end.how == "finished" else end.reason  # noqa: S301 - our own
         finally:
             kill_all([process for _, process in running.values()])
 
@@ -69,8 +66,9 @@ def measure(
         # All in the same processes, so that what each does once is part of the warm-up.
         outcomes = run_ranks(runs, count=job.ranks, gpus=bool(job.gpus)) if job.ranks > 1 else runs()
     worker = loading_speed(job, max(_LOADING_S, seconds / 10)) if job.gpus else 0.0
-    found = throughput_of(job.trial, outcomes[-1], worker_samples_per_s=worker)
-    return dataclasses.replace(found, memory_bytes=max(int(each.timing["memory_bytes"]) for each in outcomes))
+    memory = max(int(outcome.timing["memory_bytes"]) for outcome in outcomes)
+    speed = throughput_of(job.trial, outcomes[-1], worker_samples_per_s=worker)
+    return dataclasses.replace(speed, memory_bytes=memory)
 
 
 def _runs(job: TrialJob, folder: Path, seconds: float, warm_steps: int, fewest_steps: int) -> list[Outcome]:
@@ -81,7 +79,7 @@ def _runs(job: TrialJob, folder: Path, seconds: float, warm_steps: int, fewest_s
     for share in (0.1, 1.0):
         fitting = decided_by_first(partial(_fitting, outcomes[-1], job, seconds * share))
         outcomes.append(take_part(some_steps(job, max(fewest_steps, fitting), folder / str(share))))
-    return [each for each in outcomes if each is not None]
+    return [outcome for outcome in outcomes if outcome is not None]
 
 
 def _fitting(outcome: Outcome | None, job: TrialJob, seconds: float) -> int:
@@ -110,11 +108,7 @@ def throughput_of(trial: Trial, outcome: Outcome, *, worker_samples_per_s: float
 def some_steps(job: TrialJob, steps: int, folder: Path, *, unmasked: bool = False) -> TrialJob:
     """Return the job of a trial's first steps in another folder, without evaluation.
 
-    Args:
-        job: The trial's job.
-        steps: Number of steps.
-        folder: The folder.
-        unmasked: True to make the last step an unmasked one if the trial ends with some.
+    If the trial ends with unmasked steps, ``unmasked`` makes the last of these steps one.
     """
     recipe = job.trial.recipe
     if unmasked and recipe.unmasked_tail:

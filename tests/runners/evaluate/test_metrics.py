@@ -11,8 +11,7 @@ from torch.nn.functional import normalize
 from runners.evaluate import standard_error
 from runners.evaluate.evaluate import evaluate
 from runners.evaluate.features import SetFeatures
-from runners.evaluate.few_shot import few_shot
-from runners.evaluate.probe import fit_probe
+from runners.evaluate.probe import few_shot, fit_probe
 from runners.evaluate.retrieval import retrieval
 from runners.evaluate.variants import variant_means
 from runners.evaluate.zero_shot import zero_shot

@@ -16,10 +16,10 @@ from runners.host.storage import Storage, cache_folder
 from runners.host.trees import fetch_tree, share_tree
 from runners.scheduling.local_backend import LocalBackend
 from runners.scheduling.storage_check import Objects, StorageCheck
-from runners.trials import trial_copy
+from runners.trials import run_on_node
 from runners.trials.records.meter import read_meter
 from runners.trials.records.trial_files import Outcome, kept_steps
-from runners.trials.run_on_copies import run_on_copies, upload_left
+from runners.trials.run_on_node import run_on_copies, upload_left
 from runners.trials.trial import run_trial
 from runners.trials.trial_job import TrialJob
 from tests import waiting
@@ -129,7 +129,7 @@ def job(quiet: TrialJob, bucket: Bucket, request: pytest.FixtureRequest) -> InBu
 
 
 def run_and_push_often(job: InBucket) -> Outcome:
-    trial_copy._PUSH_S = 0.1  # noqa: SLF001 - what takes a node minutes is to take seconds here
+    run_on_node._PUSH_S = 0.1  # noqa: SLF001 - what takes a node minutes is to take seconds here
     return run_on_copies(job.url, job.job, run_trial)
 
 

@@ -32,9 +32,9 @@ def die() -> None:
 
 def place_among_ranks() -> tuple[int, int]:
     """Return rank and number of ranks, once all ranks are there."""
-    from runners.training.ranks import decided_by_first, rank, ranks  # noqa: PLC0415 - it loads torch
+    from runners.training.ranks import decided_by_first, rank, rank_count  # noqa: PLC0415 - it loads torch
 
-    return rank(), decided_by_first(ranks)
+    return rank(), decided_by_first(rank_count)
 
 
 def lose_peers_as_last_rank() -> None:

@@ -18,14 +18,12 @@ from runners.host.process import Exit
 from runners.scheduling import local_backend
 from runners.scheduling.backend import Backend, Ended, Job
 from runners.scheduling.cluster import LiveCluster
-from runners.scheduling.instructions import Start
 from runners.scheduling.local_backend import LocalBackend
 from runners.scheduling.ray_backend import address
 from runners.scheduling.ray_backend.core import RayBackend
 from runners.scheduling.ray_backend.tasks import run_in_fresh_process
 from runners.scheduling.ray_backend.tune import TuneBackend
-from runners.scheduling.schedule import Schedule
-from runners.scheduling.scheduled_trial import ScheduledTrial
+from runners.scheduling.schedule import Schedule, ScheduledTrial, Start
 from runners.scheduling.storage_check import Folders, StorageCheck
 from tests.root import ROOT
 from tests.runners.scheduling import jobs

@@ -4,11 +4,9 @@ import pytest
 
 from runners.scheduling import cluster
 from runners.scheduling.cluster import LiveCluster
-from runners.scheduling.instructions import Retry, Start
 from runners.scheduling.local_backend import LocalBackend
 from runners.scheduling.nodes import Nodes
-from runners.scheduling.schedule import Schedule
-from runners.scheduling.scheduled_trial import ScheduledTrial
+from runners.scheduling.schedule import Retry, Schedule, ScheduledTrial, Start
 
 
 def test_slots_are_summed_node_by_node() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from runners.scheduling.ray_backend.address import (
     _reason,
-    answers,
+    accepts_connections,
     cluster_address,
     guard_token,
     require_cluster,
@@ -92,5 +92,5 @@ def test_a_head_that_is_gone_does_not_answer() -> None:
         head.bind(("127.0.0.1", 0))
         head.listen()
         address = f"127.0.0.1:{head.getsockname()[1]}"
-        assert answers(address, patience_s=0)
-    assert not answers(address, patience_s=0)
+        assert accepts_connections(address, patience_s=0)
+    assert not accepts_connections(address, patience_s=0)

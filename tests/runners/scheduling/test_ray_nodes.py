@@ -16,11 +16,9 @@ from runners.host.storage import Storage, cache_folder
 from runners.host.workers import VISIBLE_DEVICES
 from runners.scheduling.backend import Backend, Ended, Job
 from runners.scheduling.cluster import LiveCluster
-from runners.scheduling.instructions import Start
 from runners.scheduling.ray_backend.core import RayBackend
 from runners.scheduling.ray_backend.tune import TuneBackend
-from runners.scheduling.schedule import Schedule
-from runners.scheduling.scheduled_trial import ScheduledTrial
+from runners.scheduling.schedule import Schedule, ScheduledTrial, Start
 from runners.scheduling.storage_check import Folders, StorageCheck
 from runners.trials.records.meter import read_meter
 from runners.trials.records.trial_files import kept_steps

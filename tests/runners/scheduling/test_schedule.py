@@ -5,10 +5,17 @@ from typing import Any
 
 import pytest
 
-from runners.scheduling.instructions import EndBranches, GiveUp, LeaveOut, Retry, SetBack, Start
 from runners.scheduling.nodes import Amounts
-from runners.scheduling.schedule import Schedule
-from runners.scheduling.scheduled_trial import ScheduledTrial
+from runners.scheduling.schedule import (
+    EndBranches,
+    GiveUp,
+    LeaveOut,
+    Retry,
+    Schedule,
+    ScheduledTrial,
+    SetBack,
+    Start,
+)
 
 ONE_SLOT = {"here": {"cpus": 1.0}}
 

@@ -5,10 +5,8 @@ from collections import Counter
 
 import pytest
 
-from runners.scheduling.instructions import GiveUp, Retry, SetBack, Start
 from runners.scheduling.nodes import Amounts
-from runners.scheduling.schedule import Schedule
-from runners.scheduling.scheduled_trial import ScheduledTrial, State
+from runners.scheduling.schedule import GiveUp, Retry, Schedule, ScheduledTrial, SetBack, Start, State
 
 
 class Chance:

@@ -16,10 +16,10 @@ from budgets.cost.strategy import STRATEGIES, inapplicable, strategy
 from budgets.declaration.recipe import Recipe
 from runners.models.model import build_model, compute_context, encode_text, unprojected
 from runners.strategies.clip import Clip
-from runners.strategies.clipa import cut
+from runners.strategies.clipa import cut_texts
 from runners.strategies.registry import build_strategy
 from runners.strategies.slip import simclr_loss
-from runners.training.optimizer import make_optimizer
+from runners.training.learner import make_optimizer
 
 BATCH = 8
 LADDER = [name for name in catalogue() if name.startswith("mini-")]
@@ -116,7 +116,7 @@ def test_clipa_cuts_texts_like_the_tokenizer_until_unmasked() -> None:
 
     _, short = how.views(images, texts, torch.Generator())
     assert short.tolist() == [[1, 5, 99, 0, 0, 0, 0, 0], [1, 2, 3, 4, 5, 6, 7, 99]]
-    assert torch.equal(cut(texts, 16), texts)
+    assert torch.equal(cut_texts(texts, 16), texts)
 
     how.unmask(model)
     assert torch.equal(how.views(images, texts, torch.Generator())[1], texts)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from budgets.declaration.recipe import Recipe
-from runners.training.divergence import Diverged, check_divergence
+from runners.training.train import Diverged, check_divergence
 from tests.root import ROOT
 
 SMALL = ROOT / "results" / "small-full"

@@ -31,12 +31,11 @@ from runners.host.process import Exit, FreshProcess, first_cause
 from runners.models import model
 from runners.training import ranks as ranks_module
 from runners.training.learner import batch_norm_of_all_ranks
-from runners.training.ranks import decided_by_first, gather, rank, ranks, run_ranks
+from runners.training.ranks import decided_by_first, gather, rank, rank_count, run_ranks
 from runners.trials.checkpoints import checkpoint
-from runners.trials.trial import run_trial
+from runners.trials.trial import Watch, run_trial
 from runners.trials.trial_job import TrialJob
 from runners.trials.trial_setup import set_up
-from runners.trials.watch import Watch
 from tests.runners.data.pool.test_damage import flip_byte
 from tests.runners.tiny import stop_at, tiny_job, tiny_pool, tiny_trial
 
@@ -86,7 +85,7 @@ def test_two_ranks_equal_one_in_losses_and_weights(jobs: Jobs, strategy: str, re
 
 
 def _joined() -> tuple[int, list[float]]:
-    return ranks(), gather(torch.tensor([float(rank()), 10.0 + rank()])).tolist()
+    return rank_count(), gather(torch.tensor([float(rank()), 10.0 + rank()])).tolist()
 
 
 def test_features_are_joined_in_the_order_of_ranks() -> None:

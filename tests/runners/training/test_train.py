@@ -17,11 +17,8 @@ from runners.data.reading.in_memory_set import InMemory, InMemorySet
 from runners.models.model import build_model, compute_context
 from runners.strategies.registry import build_strategy
 from runners.training.backward import backward, backward_in_parts
-from runners.training.divergence import Diverged
-from runners.training.learner import make_learner
-from runners.training.learning_rate import learning_rate
-from runners.training.optimizer import make_optimizer
-from runners.training.train import StepSchedule, to_float, train
+from runners.training.learner import make_learner, make_optimizer
+from runners.training.train import Diverged, StepSchedule, to_float, train
 from runners.trials.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 
 STEPS, BATCH = 12, 8
@@ -139,7 +136,7 @@ def test_nan_loss_ends_the_run_and_names_the_step() -> None:
 
 
 def rates(recipe: Recipe, steps: int = 100) -> list[float]:
-    return [learning_rate(step, steps=steps, batch_size=10, peak=2.0, recipe=recipe) for step in range(steps)]
+    return [recipe.learning_rate(step, steps=steps, batch_size=10, peak=2.0) for step in range(steps)]
 
 
 def test_the_learning_rate_rises_over_the_warmup_and_falls_to_zero_as_a_cosine() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from budgets.hardware.machine_cache import CACHE
-from runners.trials.evaluation_data import EvaluationData
 from runners.trials.records.meter import FlopCount, read_meter
 from runners.trials.trial import run_trial
+from runners.trials.trial_evaluation import EvaluationData
 from runners.trials.trial_job import TrialJob
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
 

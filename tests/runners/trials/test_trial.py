@@ -26,9 +26,8 @@ from runners.trials import trial
 from runners.trials.checkpoints import checkpoint
 from runners.trials.records.meter import FlopCount, Meter, read_meter, write_meter
 from runners.trials.records.trial_files import kept_steps, read_outcome
-from runners.trials.trial import run_trial
+from runners.trials.trial import Watch, run_trial
 from runners.trials.trial_job import TrialJob
-from runners.trials.watch import Watch
 from tests.root import ROOT
 from tests.runners.tiny import stop_at, tiny_job, tiny_pool, tiny_trial
 
@@ -133,7 +132,7 @@ def test_evaluations_on_the_way_are_not_seconds_of_training(
         evaluated_s[0] += 300.0
         return {}
 
-    monkeypatch.setattr(trial, "_evaluate", measure)
+    monkeypatch.setattr(trial, "evaluate_trial", measure)
     monkeypatch.setattr(time, "monotonic", lambda: clock() + evaluated_s[0])
 
     timing = run_trial(dataclasses.replace(job, evaluate_at=(0.25, 0.5))).timing
@@ -153,12 +152,12 @@ def test_killed_trial_resumes_to_the_same_row_and_files(job: TrialJob, tmp_path:
     )
     (tmp_path / "job").write_bytes(pickle.dumps(killed))
     dies = (
-        "import os, pickle, signal, sys; from pathlib import Path; from runners.trials import trial, watch\n"
-        "after = watch.Watch.after_step\n"
+        "import os, pickle, signal, sys; from pathlib import Path; from runners.trials import trial\n"
+        "after = trial.Watch.after_step\n"
         "def after_step(self, done, **seconds):\n"
         "    after(self, done, **seconds)\n"
         "    if done == 26: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "watch.Watch.after_step = after_step\n"
+        "trial.Watch.after_step = after_step\n"
         "trial.run_trial(pickle.loads(Path(sys.argv[1]).read_bytes()))\n"
     )
     ended = subprocess.run([sys.executable, "-c", dies, tmp_path / "job"], cwd=ROOT, check=False)

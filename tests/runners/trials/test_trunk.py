@@ -19,10 +19,10 @@ from runners.host import faults
 from runners.host.process import FreshProcess
 from runners.results import read_table
 from runners.training.ranks import rank, run_ranks
-from runners.trials.midway import Midway
 from runners.trials.records.meter import read_meter
 from runners.trials.records.trial_files import MIDWAY, Outcome, drop_milestone, milestone
 from runners.trials.trial import run_trial, take_part
+from runners.trials.trial_evaluation import Midway
 from study.storage.bucket_storage import BucketStorage
 from tests.runners.tiny import stop_at, tiny_job, tiny_pool, tiny_trial
 

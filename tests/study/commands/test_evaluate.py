@@ -23,7 +23,7 @@ from runners.data.index.words import split_words
 from runners.data.pool.pool import Pool
 from runners.data.pool.tokenizer import tokenizer
 from runners.embedded.embedded_pool import evaluation_set
-from runners.models.export_tokenizer import tokenizer_files
+from runners.models.export import tokenizer_files
 from runners.models.model import build_model
 from runners.trials.trial import run_trial
 from study.declare.load import load_declaration

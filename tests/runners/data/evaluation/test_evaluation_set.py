@@ -29,7 +29,7 @@ from runners.embedded.embedded_pool import (
     evaluation_counts,
     evaluation_set,
 )
-from runners.evaluate.evaluate_model import named_sets
+from runners.evaluate.evaluate import named_sets
 from tests.runners.data.whole_set import whole_set
 
 

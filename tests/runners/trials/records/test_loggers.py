@@ -8,8 +8,7 @@ import pytest
 
 from budgets.declaration.sections import LOGGERS
 from runners.host.files import write_json
-from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
-from runners.trials.records.curve import curve_rows
+from runners.results import CURVE_COLUMNS, plan_row, to_frame, trial_curve, write_table
 from runners.trials.records.loggers import Loggers
 from tests.progress import progress
 from tests.runners.tiny import tiny_trial
@@ -40,7 +39,7 @@ class Driver:
 
     def finish(self) -> None:
         curve = self._folder / "curve.parquet"
-        write_table(curve, to_frame(curve_rows(TRIAL, LOSSES, steps=4), CURVE_COLUMNS))
+        write_table(curve, to_frame(trial_curve(TRIAL, LOSSES, steps=4), CURVE_COLUMNS))
         self._loggers.finish(ROW, curve)
 
     def leave(self) -> None:

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from runners.trials.speed.preflight import PreflightCheck, check_node, versions
-from runners.trials.speed.preflight_training import check_ranks
+from runners.trials.speed.preflight import PreflightCheck, check_node, check_ranks, versions
 
 
 def found(tmp_path: Path, **changes: object) -> dict[str, PreflightCheck]:

@@ -12,7 +12,8 @@ import torch
 from budgets.book.book import Book
 from budgets.book.ledger import read_entries
 from runners.trials.records.trial_files import Outcome, kept_steps
-from runners.trials.trial_job import TrialJob, run_trial
+from runners.trials.run_on_node import run_trial
+from runners.trials.trial_job import TrialJob
 from study.run import execution
 from tests.holding import hold, let_go
 from tests.study.conftest import write_declaration
@@ -134,7 +135,7 @@ def test_a_trial_without_retries_left_keeps_checkpoint_and_log_for_retry_failed(
 
 
 def _with_little_memory(job: TrialJob) -> Outcome:
-    from runners.trials.watch import Watch  # noqa: PLC0415 - in the trial's process alone
+    from runners.trials.trial import Watch  # noqa: PLC0415 - in the trial's process alone
 
     before = Watch.before_step
 

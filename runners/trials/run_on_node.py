@@ -1,0 +1,382 @@
+"""Calls that run a trial on a node: where its files are, or on copies, with uploads to a bucket.
+
+The driver names these calls and needs no torch, which they load on the node. A bucket has the same folders as
+a shared path. Training data is downloaded once a node. The trial's own folder is downloaded, with the
+milestone that it continues from, and the trial runs on it in a process of its own. This process outlives it
+and uploads count, progress, checkpoints, milestone and result, so a killed trial loses no more than with a
+shared folder.
+"""
+
+import os
+import pickle
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from runners.host.faults import Notice, ProcessEnded, owned
+from runners.host.files import locked
+from runners.host.process import FreshProcess
+from runners.host.progress_file import PROGRESS
+from runners.host.storage import Storage, cache_folder
+from runners.host.trees import fetch_tree
+from runners.trials.records.meter import METER, FlopCount, meter_text, read_meter
+from runners.trials.records.trial_files import (
+    CHECKPOINTS_KEPT,
+    MIDWAY,
+    SMALL,
+    Outcome,
+    checkpoints,
+    drop_damaged,
+    is_checkpoint,
+    is_milestone,
+    is_whole,
+    milestone,
+)
+from runners.trials.trial_job import TrialJob
+
+_LOOK_S = 0.2
+
+T = TypeVar("T")
+
+
+def run_trial(job: TrialJob) -> Outcome:
+    """Call `runners.trials.trial.run_trial`."""
+    from runners.trials import trial  # noqa: PLC0415 - torch takes seconds, and the driver never needs it
+
+    return trial.run_trial(job)
+
+
+def take_part(job: TrialJob) -> Outcome | None:
+    """Call `runners.trials.trial.take_part`."""
+    from runners.trials import trial  # noqa: PLC0415 - as above
+
+    return trial.take_part(job)
+
+
+def run_on_copies(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
+    """Run a trial, with paths relative to the URL of a storage, on this node's copies.
+
+    Raises:
+        ProcessEnded: The trial did not finish; its work is in the storage.
+        OSError: The storage is unreachable, or another process has taken the trial over.
+    """
+    notice = Notice()
+    storage = Storage(url)
+    with notice.listening():
+        local = _on_this_node(url, job)
+        with owned(_lock_of(local.folder), notice):
+            copy = TrialCopy(storage, job.folder.as_posix(), local.folder)
+            copy.take_over()
+            _bring_milestone(storage, job, local)
+            process = FreshProcess(pickle.dumps(partial(run, local)), fork=True)
+            with copy.following():
+                while not process.connection.poll(_LOOK_S):
+                    if notice.by:
+                        process.ask_to_leave()
+                    if copy.taken:
+                        process.kill()
+            end = process.wait()
+            notice.patiently(copy.push_last)
+            if end.how == "finished":
+                _drop_copies(local)
+    if end.how != "finished":
+        raise ProcessEnded(end.how, end.reason)
+    result: T = pickle.loads(end.pickled)  # noqa: S301 - our own process's
+    return result
+
+
+def take_part_on_copies(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
+    """Run a trial over several nodes on their copies, as one of its ranks; rank 0 uploads.
+
+    Its process is that of the training: if it is killed, the storage lacks the last seconds, as after the
+    end of a node.
+
+    Raises:
+        OSError: The storage is unreachable.
+        ProcessEnded: Another process has taken the trial over.
+    """
+    from runners.training.ranks import decided_by_first, rank  # noqa: PLC0415 - loads torch
+
+    storage, trial = Storage(url), job.folder.as_posix()
+    local = _on_this_node(url, job)
+    copy = TrialCopy(storage, trial, local.folder)
+    if rank() == 0:
+        notice = Notice()  # requests to leave are repeated, also while the rest is uploaded
+        with notice.listening(), owned(_lock_of(local.folder), notice):
+            decided_by_first(copy.take_over_for_all)
+            _bring_milestone(storage, job, local)
+            try:
+                with copy.following(taken=partial(os._exit, 1)):
+                    result = run(local)
+            finally:
+                notice.patiently(copy.push_last)
+            _drop_copies(local)
+        return result
+    owner, checkpoint = decided_by_first(copy.take_over_for_all)
+    with locked(local.folder.with_name(f".{local.folder.name}.fetch")):
+        alone = not copy.is_at(owner)
+        if alone and not all((local.folder / name).exists() for name in checkpoint):
+            shutil.rmtree(local.folder)  # of an earlier attempt
+            local.folder.mkdir()
+            storage.get(checkpoint, trial, local.folder)
+        if alone:
+            _bring_milestone(storage, job, local)
+    result = run(local)
+    if alone:
+        _drop_copies(local)
+    return result
+
+
+def run_on_data(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
+    """Run a function, perhaps on several ranks, on this node's copies of a trial's data; upload nothing.
+
+    The job's folder, which no other job may have, is only on this node, and rank 0 removes it.
+
+    Raises:
+        OSError: The storage is unreachable.
+    """
+    from runners.training.ranks import rank  # noqa: PLC0415 - loads torch
+
+    local = _on_this_node(url, job)
+    try:
+        return run(local)
+    finally:
+        if rank() == 0:
+            _drop_copies(local)
+
+
+def upload_left(url: str, trials: Path) -> None:
+    """Upload what trials that were killed with their uploads left on this node.
+
+    ``trials`` is the folder of a study's trials below the URL.
+
+    Raises:
+        OSError: The storage is unreachable.
+    """
+    storage = Storage(url)
+    for mark in sorted((cache_folder(url) / trials).glob(f"*/.{OWNER}")):
+        folder = mark.parent
+        with locked(_lock_of(folder), wait_s=0) as held:
+            if held is not None:  # else a process still uploads it
+                TrialCopy(storage, (trials / folder.name).as_posix(), folder).push_left()
+
+
+def _lock_of(folder: Path) -> Path:
+    """Return the lock of a copy: beside it, because taking a trial over empties its folder."""
+    return folder.with_name(f".{folder.name}.lock")
+
+
+def _on_this_node(url: str, job: TrialJob) -> TrialJob:
+    """Return a job with this node's paths, after the data was downloaded once for all trials of the node."""
+    storage, cache = Storage(url), cache_folder(url)
+    apart = (path for path in job.evaluation.values() if not set(job.pools) & set(path.parents))
+    for tree in {*job.pools, *apart}:
+        if not fetch_tree(storage, tree.as_posix(), cache):
+            raise OSError(f"{url} has no {tree}")
+    local = replace(
+        job,
+        pools=tuple(cache / pool for pool in job.pools),
+        evaluation={name: cache / path for name, path in job.evaluation.items()},
+        folder=cache / job.folder,
+        # Not the folders of the other trials, which may run on this node.
+        trunk=tuple(cache / job.folder.parent / f".{job.folder.name}.trunk" for _ in job.trunk[:1]),
+    )
+    local.folder.mkdir(parents=True, exist_ok=True)
+    return local
+
+
+def _bring_milestone(storage: Storage, job: TrialJob, local: TrialJob) -> None:
+    """Download the milestone that a trial without a checkpoint continues from, that of the longest trial."""
+    if checkpoints(local.folder) or (local.folder / "result.json").exists():
+        return
+    for folder in local.trunk:
+        folder.mkdir(exist_ok=True)
+        kept = _sound_milestone(storage, job.trunk, folder)
+        for path in folder.iterdir():  # of an earlier attempt, or damaged
+            if path.name != kept:
+                path.unlink()
+
+
+def _sound_milestone(storage: Storage, trunk: Sequence[Path], folder: Path) -> str:
+    """Download the first undamaged milestone and return its name, or nothing; damaged ones are deleted."""
+    for trial in map(Path.as_posix, trunk):
+        for name, size in storage.list(trial).items():
+            if is_milestone(name):
+                storage.get({name: size}, trial, folder)
+                if is_whole(folder / name):
+                    return name
+                storage.delete([f"{trial}/{name}"])
+    return ""
+
+
+def _drop_copies(local: TrialJob) -> None:
+    """Remove a finished trial's files from this node."""
+    for folder in (local.folder, *local.trunk):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+OWNER = "owner"
+"""Object with the mark of the only process that may upload a trial; here, the mark is in a file `.owner`."""
+
+# In the order of upload: result.json comes last, and implies that the others are there.
+_RESULT = ("curve.parquet", MIDWAY, "damage.jsonl", "weights.pt", "result.json")
+_PUSH_S = 5.0
+
+
+class TrialCopy:
+    """This node's copy of a trial's folder; only the last process that took the trial over may upload."""
+
+    def __init__(self, storage: Storage, name: str, folder: Path) -> None:
+        self._storage, self._name, self._folder = storage, name, folder
+        self._token = secrets.token_hex(8).encode()
+        self._begun, self._begun_at, self._ahead = FlopCount(), time.monotonic(), 0
+        self._there: list[str] = []  # checkpoints in the storage, the newest first
+        self._has_milestone = False
+        self.taken = False
+
+    def take_over(self, *, alone: bool = True) -> None:
+        """Take the trial over from the process before, at the state of its last upload.
+
+        If other nodes take part, ``alone`` is False: they have only what was uploaded.
+        """
+        owner, mark = self._storage.read(self._object(OWNER)), self._folder / f".{OWNER}"
+        ours = alone and owner is not None and self.is_at(owner)
+        self._storage.write(self._object(OWNER), self._token)
+        objects = self._look()
+        if not ours:  # else only this node worked on it, and holds what could not be uploaded
+            for path in self._folder.iterdir():
+                path.unlink()
+            self._fetch(objects)
+        mark.write_bytes(self._token)
+        self._begun = read_meter(self._folder) or FlopCount()
+
+    def take_over_for_all(self) -> tuple[bytes, dict[str, int]]:
+        """Take the trial over; return the mark of this node's copy, and name and bytes of its checkpoint."""
+        self.take_over(alone=False)
+        return self._token, {path.name: path.stat().st_size for path in checkpoints(self._folder)[:1]}
+
+    def push_left(self) -> None:
+        """Upload the rest if the last process that took the trial over was on this node."""
+        owner = self._storage.read(self._object(OWNER))
+        if owner is not None and self.is_at(owner):
+            self._token = owner
+            self._look()
+            self.push_last()
+
+    def _look(self) -> dict[str, int]:
+        """Return the trial's objects, after noting its checkpoints and milestone."""
+        objects = self._storage.list(self._name)
+        self._there = sorted(filter(is_checkpoint, objects), reverse=True)
+        self._has_milestone = any(map(is_milestone, objects))
+        return objects
+
+    def is_at(self, owner: bytes) -> bool:
+        """Return whether the copy is on the node of the process that has this mark."""
+        mark = self._folder / f".{OWNER}"
+        return mark.exists() and mark.read_bytes() == owner
+
+    def _fetch(self, objects: Mapping[str, int]) -> None:
+        small = {name: objects[name] for name in SMALL if name in objects}
+        self._storage.get(small, self._name, self._folder)
+        while self._there and "result.json" not in objects:
+            newest = self._there[0]
+            self._storage.get({newest: objects[newest]}, self._name, self._folder)
+            if not drop_damaged(self._folder):
+                break
+            self._storage.delete([self._object(newest)])
+            del self._there[0]
+
+    @contextmanager
+    def following(self, taken: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Context manager that uploads changes in threads; a large checkpoint does not delay the count.
+
+        ``taken`` is called when another process has taken the trial over.
+        """
+        over = threading.Event()
+
+        def again(push: Callable[[], None]) -> None:
+            while not over.wait(_PUSH_S):
+                with suppress(OSError, ProcessEnded):  # tried again; `taken` shows a takeover
+                    push()
+                if self.taken:
+                    taken()
+
+        pushes = self._push_count, self._push_checkpoint, self._push_milestone
+        threads = [threading.Thread(target=again, args=(push,)) for push in pushes]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join()
+
+    def push_last(self) -> None:
+        """Upload the rest: the exact count, and the result or the newest checkpoint."""
+        self._require_ours()
+        done = (self._folder / "result.json").exists()
+        self._push_milestone()
+        if not done:
+            self._push_checkpoint()
+        self._storage.write(self._object(METER), meter_text(read_meter(self._folder) or FlopCount()))
+        if not done:
+            return
+        for path in (self._folder / name for name in _RESULT):
+            if path.exists():
+                self._storage.put(path, self._object(path.name))
+        self._storage.delete(map(self._object, (*self._there, PROGRESS, OWNER)))
+
+    def _push_count(self) -> None:
+        """Upload the count, raised by the work of the last interval.
+
+        If the node dies before the next upload, its own count is lost with it.
+        """
+        self._require_ours()
+        now = read_meter(self._folder) or FlopCount()
+        if time.monotonic() - self._begun_at >= _PUSH_S:
+            self._ahead = now.train_flops - self._begun.train_flops
+            self._begun, self._begun_at = now, time.monotonic()
+        count = FlopCount(train_flops=now.train_flops + self._ahead, evaluation_flops=now.evaluation_flops)
+        self._storage.write(self._object(METER), meter_text(count))
+        progress = self._folder / PROGRESS
+        if progress.exists():
+            self._storage.put(progress, self._object(progress.name))
+
+    def _push_checkpoint(self) -> None:
+        for path in checkpoints(self._folder)[:1]:
+            if path.name not in self._there:
+                self._push_count()  # the count must cover the checkpoint
+                if (self._folder / MIDWAY).exists():  # so must the metrics on the way
+                    self._storage.put(self._folder / MIDWAY, self._object(MIDWAY))
+                self._storage.put(path, self._object(path.name))
+                self._there.insert(0, path.name)
+        self._storage.delete(map(self._object, self._there[CHECKPOINTS_KEPT:]))
+        del self._there[CHECKPOINTS_KEPT:]
+
+    def _push_milestone(self) -> None:
+        path = milestone(self._folder)
+        if path is not None and not self._has_milestone:
+            self._push_count()  # the count must cover it
+            self._storage.put(path, self._object(path.name))
+            self._has_milestone = True
+
+    def _require_ours(self) -> None:
+        """Check that this process still owns the trial.
+
+        Raises:
+            ProcessEnded: Another process has taken it over.
+        """
+        self.taken = self._storage.read(self._object(OWNER)) != self._token
+        if self.taken:
+            raise ProcessEnded("crashed", "another process has taken the trial over")
+
+    def _object(self, name: str) -> str:
+        return f"{self._name}/{name}"

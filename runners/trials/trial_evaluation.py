@@ -1,0 +1,182 @@
+"""Evaluation of a trial, at its end and at shares of its steps, on sets decoded beside the training."""
+
+import os
+import pickle
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from budgets.planning.planned_trial import evaluated_steps
+from runners.data.evaluation.set_reader import SetReader
+from runners.data.places.piece_cache import decoded_sets
+from runners.evaluate.evaluate import evaluate
+from runners.evaluate.features import Encoder, NotFiniteError, encode_set
+from runners.host.process import FreshProcess
+from runners.models.model import compute_context
+from runners.results import (
+    EVALUATION_PRECISION,
+    MIDWAY_COLUMNS,
+    read_table,
+    step_row,
+    to_frame,
+    write_table,
+)
+from runners.training.train import to_float
+from runners.trials.records.meter import Meter
+from runners.trials.records.trial_files import MIDWAY
+from runners.trials.trial_job import TrialJob
+from runners.trials.trial_setup import RankTraining, architecture_of
+
+_THREADS_EACH = 8  # decoding threads of a process: more of them wait for Python's lock
+_LOWEST_PRIORITY = 19
+
+
+class EvaluationData:
+    """Readers of a trial's sets, and the processes that decode them ahead.
+
+    On a GPU, training needs few cores: processes of the lowest priority decode meanwhile, so that they take
+    what loader workers leave. On the processor, training takes every core, and decoding comes first. Trials
+    of a node share the work: no two processes decode the same split.
+
+    Raises:
+        ValueError: ``STUDY_EVALUATION_CACHE_SIZE`` is not a number of bytes.
+    """
+
+    def __init__(self, job: TrialJob) -> None:
+        size, cache = architecture_of(job.trial).costs.image_size, decoded_sets()
+        self.readers = {
+            name: SetReader(path=path, decode=size, threads=max(1, job.cpus), cache=cache)
+            for name, path in job.evaluation.items()
+        }
+        self._beside = bool(job.gpus)
+        self._splits = [(reader, "test") for reader in self.readers.values()]
+        self._splits += [(self.readers[name], "train") for name in self.readers if name in job.probes]
+        self._processes: list[FreshProcess] = []
+
+    @contextmanager
+    def decoding(self) -> Iterator[None]:
+        """Context manager: sets are decoded meanwhile, or on the processor before it begins.
+
+        Raises:
+            ValueError: A set can't be read.
+        """
+        todo = [(reader, split) for reader, split in self._splits if not reader.is_filled(split)]
+        if not self._beside:
+            _fill(todo, wait=True)
+        elif todo:
+            threads = todo[0][0].threads
+            several = min(len(todo), max(1, threads // _THREADS_EACH))
+            todo = [(replace(reader, threads=max(1, threads // several)), split) for reader, split in todo]
+            call = pickle.dumps(partial(_fill_beside, todo))
+            self._processes = [FreshProcess(call, fork=True) for _ in range(several)]
+        try:
+            yield
+        finally:
+            for process in self._processes:
+                process.kill()
+                process.wait()
+
+    def check(self) -> None:
+        """Raise an error that the processes found, so that it does not cost a whole training.
+
+        Raises:
+            ValueError: A set can't be read.
+        """
+        for process in [process for process in self._processes if process.ended(0)]:
+            self._processes.remove(process)
+            end = process.wait()
+            if end.how == "failed":
+                raise ValueError(end.reason.removeprefix("ValueError: "))
+
+
+def _fill_beside(todo: Sequence[tuple[SetReader, str]]) -> None:
+    os.nice(_LOWEST_PRIORITY)
+    _fill(todo, wait=False)
+
+
+def _fill(todo: Sequence[tuple[SetReader, str]], *, wait: bool) -> None:
+    for reader, split in todo:
+        reader.fill(split, wait=wait)
+
+
+def evaluate_trial(job: TrialJob, setup: RankTraining, sets: EvaluationData) -> dict[str, float]:
+    """Return the metrics of the model as trained so far.
+
+    Raises:
+        NotFiniteError: The model's features are not finite.
+    """
+    learner = setup.learner
+    device = learner.losses.device
+    encoder = Encoder(
+        model=learner.evaluated.eval(),
+        tokenize=setup.tokenize,
+        normalise=to_float,
+        device=device,
+        context=partial(compute_context, EVALUATION_PRECISION, device),
+    )
+    try:
+        # Evaluation has batches of many sizes, for which compiling does not pay off.
+        with torch.compiler.set_stance("force_eager") if job.trial.recipe.compile else nullcontext():
+            features = {
+                name: encode_set(encoder, data, probe=name in job.probes)
+                for name, data in sets.readers.items()
+            }
+            return evaluate(features, context=encoder.context)
+    finally:
+        learner.model.train()
+
+
+class Midway:
+    """Evaluates at shares of a run, and keeps the metrics in the trial's folder, one row an evaluation.
+
+    A resumed run keeps the rows up to its checkpoint, whose step is ``first_step``, and measures later ones
+    again. Unreachable storage does not stop the training: the rows are written later.
+
+    Attributes:
+        took_s: Seconds that evaluations took in this process, which are not seconds of training.
+    """
+
+    def __init__(
+        self, job: TrialJob, meter: Meter, measure: Callable[[], Mapping[str, float]], *, first_step: int
+    ) -> None:
+        self._path, self._trial, self._measure, self._meter = job.folder / MIDWAY, job.trial, measure, meter
+        # A share that is rounded to the end of the run has no evaluation of its own.
+        self._steps = evaluated_steps(job.evaluate_at, job.trial.steps)
+        self.took_s = 0.0
+        self._rows: list[dict[str, Any]] = []
+        self._written = True
+        if self._path.exists():
+            kept = read_table(self._path)
+            rows = kept[kept["step"] <= first_step].to_dict("records")
+            self._rows = [{str(name): value for name, value in row.items()} for row in rows]
+
+    def after_step(self, done: int) -> None:
+        """Evaluate, and write the file if the storage allows it, if that is due after ``done`` steps."""
+        if done not in self._steps or any(row["step"] == done for row in self._rows):
+            return
+        self._meter.add(evaluation_flops=self._trial.flops_per_evaluation)
+        began = time.monotonic()
+        try:
+            # The training must not depend on its evaluations. By default torch initialises all GPUs for this.
+            devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+            with torch.random.fork_rng(devices):
+                metrics = self._measure()
+        except NotFiniteError:  # the next loss shows that the trial has diverged
+            return
+        finally:
+            self.took_s += time.monotonic() - began
+        self._rows.append({**step_row(self._trial, done), **metrics})
+        self._written = False
+        with suppress(OSError):
+            self.write()
+
+    def write(self) -> None:
+        """Write the rows that are not in the file yet; call it before a checkpoint and before the result."""
+        if not self._written:
+            write_table(self._path, to_frame(self._rows, MIDWAY_COLUMNS))
+            self._written = True
