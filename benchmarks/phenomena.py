@@ -31,12 +31,12 @@ from analysis.answers.contrasts import Comparison, comparisons, densest
 from analysis.answers.quality_trade import quality_trades
 from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws, cell_draws
-from analysis.cells.family import family
 from analysis.cells.intervals import interval
 from analysis.cells.table import tidy
 from analysis.labels import held_text
 from analysis.sizes.size_profile import IsoFlopCurve, isoflop_curves
 from benchmarks.measured import ROOT, Result, verdict
+from budgets.cost.architecture import family_of
 from budgets.quantity import format_flops
 from runners.results import read_table
 from study.declare.load import find_declaration, load_declaration
@@ -124,7 +124,7 @@ def best_size(draws: CellDraws) -> Judged:
     table["best size"] = [format_flops(row[0]) for row in best]
     table["90 %"] = ["{} … {}".format(*map(format_flops, interval(row[1:]))) for row in best]
     positions = np.concatenate([c.positions for c in chosen])
-    about = f"{family(str(names[positions[0]]))}, {held_text(chosen[0].identity)}"
+    about = f"{family_of(str(names[positions[0]]), {})}, {held_text(chosen[0].identity)}"
     low, high = interval(_slopes(levels, best)[1:])
     return Judged(
         name="best_size_slope", about=about, table=table, effect=float(_slopes(levels, best)[0]), low=low,

@@ -28,7 +28,7 @@ from analysis.labels import quality_fraction
 from analysis.laws.holdout import Forecaster, Holdout, own_forecaster
 from analysis.laws.laws import Law
 from analysis.laws.repeated import Points
-from analysis.laws.surface_forecast import SURFACES, forecast, groups, key
+from analysis.laws.surface_forecast import SURFACES, forecast, groups, surface_key
 from budgets.quantity import format_flops, plural
 
 _SAME_SIZE = 0.05
@@ -182,7 +182,7 @@ def read_by_surfaces(
     for place, one in enumerate(found):
         if same_cost(x[one.positions], spent[place]).any():
             continue
-        families.setdefault(str(key(dict(one.identity))), []).append(place)
+        families.setdefault(str(surface_key(draws, one.positions[0])), []).append(place)
     for name, positions in groups(draws).items():
         by = held.surfaces.get(str(name)) or _scored(held, str(name))
         places = [
@@ -208,7 +208,7 @@ def _needs_surface(draws: CellDraws, one: Curve, held: Holdout, at: float) -> bo
     if x.min() < at < x.max():
         return False
     lawless = not isinstance(one, Law) or one.drawn is None
-    return lawless or str(key(dict(one.identity))) in held.surfaces
+    return lawless or str(surface_key(draws, one.positions[0])) in held.surfaces
 
 
 def _scored(held: Holdout, family: str) -> Forecaster | None:

@@ -15,7 +15,7 @@ from analysis.answers.contrasts import Comparison, comparisons
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.table import CONFIGURATION, records
 from analysis.labels import axis_text, listed
-from budgets.cost.architecture import load_architecture
+from budgets.cost.architecture import Architecture, load_architecture
 from budgets.cost.strategy import inapplicable
 from budgets.cost.strategy import strategy as find_strategy
 from budgets.quantity import format_flops, plural
@@ -34,19 +34,20 @@ _Parts = tuple[str, str, _Subset]
 """Architecture, strategy and data: a purer subset is a smaller one, so size and quality change together."""
 
 
-def with_scope(
+def with_scope(  # noqa: PLR0913 (the table, what it was made from, and what is known of the study)
     best: pd.DataFrame,
     draws: CellDraws,
     *,
     plan: pd.DataFrame,
     left_out: pd.DataFrame,
     rates: Mapping[tuple[str, str], float] | None,
+    own: Mapping[str, Architecture],
 ) -> pd.DataFrame:
     """Return the table of `frontier` with the scope of each verdict.
 
     Planned combinations do not count as untried. ``rates`` has, for each architecture and strategy with a
     tuned peak learning rate, the level at which another rate was found to be better, infinite if none was;
-    None when unknown.
+    None when unknown. ``own`` are the study's own architectures.
 
     Returns:
         ``best`` with ``not_run``, the untried combinations of the leaders' parts (text, may be empty), and
@@ -56,7 +57,7 @@ def with_scope(
         return best
     rows = records(best)
     compared = {axis: comparisons(draws, axis) for axis in CONFIGURATION}
-    not_run = [_not_run(row, draws, compared, plan, left_out) for row in rows]
+    not_run = [_not_run(row, draws, compared, plan, left_out, own) for row in rows]
     scope = [
         "; ".join(filter(None, (_tried(row["configurations"]), absent, _rates(row, draws, rates))))
         for row, absent in zip(rows, not_run, strict=True)
@@ -84,8 +85,13 @@ def _rates(row: Mapping[str, Any], draws: CellDraws, rates: Mapping[tuple[str, s
     return f"{said} (at {format_flops(int(min(moved)))} a neighbour of {len(moved)} of them was better)"
 
 
-def _not_run(
-    row: Mapping[str, Any], draws: CellDraws, compared: _Compared, plan: pd.DataFrame, left_out: pd.DataFrame
+def _not_run(  # noqa: PLR0913, PLR0917 (a row and what could have been run)
+    row: Mapping[str, Any],
+    draws: CellDraws,
+    compared: _Compared,
+    plan: pd.DataFrame,
+    left_out: pd.DataFrame,
+    own: Mapping[str, Architecture],
 ) -> str:
     """Return the combinations of the leaders' parts that can be trained and were neither run nor planned."""
     leader = _parts(row["leaders"][0], row["regime"])
@@ -102,7 +108,7 @@ def _not_run(
     absent = [
         parts
         for parts in product(*_options(row, draws, compared))
-        if parts not in run and (parts in reasons or _can_train(*parts[:2]))
+        if parts not in run and (parts in reasons or _can_train(parts[0], parts[1], own))
     ]
     absent.sort(key=lambda parts: sum(one != other for one, other in zip(parts, leader, strict=True)))
     names = [
@@ -115,10 +121,11 @@ def _not_run(
     return f"{listed([*names, *more])} {'was' if len(absent) == 1 else 'were'} not run"
 
 
-def _can_train(architecture: str, strategy: str) -> bool:
+def _can_train(name: str, strategy: str, own: Mapping[str, Architecture]) -> bool:
     """Return whether a strategy can train an architecture; also True for names that this project lacks."""
     try:
-        return inapplicable(find_strategy(strategy), load_architecture(architecture)) is None
+        architecture = own[name] if name in own else load_architecture(name)
+        return inapplicable(find_strategy(strategy), architecture) is None
     except ValueError:
         return True
 

@@ -55,10 +55,10 @@ class CellDraws:
     """The error of every cell, as measured and in each draw.
 
     Attributes:
-        cells: One row per cell: the columns of ``CELL``, ``error`` (mean of its runs), ``runs``, ``images``,
-            ``reading_error``, ``diverged`` (number of its runs that diverged; ``runs`` excludes them), and
-            the means of ``train_flops``, ``train_flops_per_sample``, ``parameters``, ``samples_seen`` and
-            ``epochs``.
+        cells: One row per cell: the columns of ``CELL``, ``family`` of its architecture, ``error`` (mean of
+            its runs), ``runs``, ``images``, ``reading_error``, ``diverged`` (number of its runs that
+            diverged; ``runs`` excludes them), and the means of ``train_flops``, ``train_flops_per_sample``,
+            ``parameters``, ``samples_seen`` and ``epochs``.
         draws: Errors of shape (draws, cells); no rows when ``source`` is ``none``.
         left_out: Jackknife: for each run of a cell with several runs, the position of that cell, shape
             (runs,).
@@ -291,10 +291,10 @@ def _cells(trials: Trials) -> tuple[pd.DataFrame, Indices]:
     """Return the cells and the position of each run's cell."""
     position = group_numbers(trials.frame, CELL)
     first, runs = np.unique(position, return_index=True, return_counts=True)[1:]
-    one = trials.frame[[*CELL, "diverged"]].iloc[first].reset_index(drop=True)
+    one = trials.frame[[*CELL, "family", "diverged"]].iloc[first].reset_index(drop=True)
     means = trials.frame[["error", "images", "reading_error", *_MEANS]].groupby(position).mean()
     cells = pd.concat([one, means], axis=1).assign(runs=runs)
-    return cells[[*CELL, "error", "runs", "images", "reading_error", "diverged", *_MEANS]], position
+    return cells[[*CELL, "family", "error", "runs", "images", "reading_error", "diverged", *_MEANS]], position
 
 
 def _units(error: Floats, images: Floats, reading: Floats, *, loss: bool) -> tuple[Floats, bool]:

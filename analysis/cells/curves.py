@@ -1,14 +1,13 @@
 """The curves of a study: cells that differ only in compute, or only in the number of pairs."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
 from analysis.arrays import Indices
 from analysis.cells.bootstrap import CellDraws
-from analysis.cells.family import family
 from analysis.cells.table import CELL
 from analysis.labels import budget_text, held_text, with_regime
 
@@ -56,12 +55,6 @@ def differing(draws: CellDraws, *columns: str) -> Iterator[tuple[dict[str, Any],
         shared = [name for name in CELL if name not in {*columns, *together}]
         for key, places in draws.take(kept).groups(shared):
             yield dict(zip(shared, key, strict=True)), kept[places]
-
-
-def with_families(draws: CellDraws) -> CellDraws:
-    """Return the same cells with a column ``family``, that of their architecture."""
-    families = [family(str(name)) for name in draws.cells["architecture"]]
-    return replace(draws, cells=draws.cells.assign(family=families))
 
 
 def by_length(found: Sequence[Curve]) -> list[list[Curve]]:

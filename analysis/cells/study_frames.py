@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.cells.table import CELL, CONFIGURATION, Trials, budgets, tidy
+from budgets.cost.architecture import Architecture
 
 TUNED_COLUMN = "tuned_"
 """Beginning of the columns that hold the tuned fields of a trial."""
@@ -112,6 +113,8 @@ class StudyFrames:
         begun: Trial → its progress in words, for trials that were begun and have no row in ``results``.
         tuned: The study's tuning; None without one.
         published: Digitised figures of the paper, for its own verdicts on its claims; None leaves them out.
+        architectures: The study's own architectures, those of its ``catalogue:``. They decide families and
+            which strategies can train a model; those of an imported table are known by name alone.
         mixtures: Name of each declared mixture of pools → its parts in words, to compare it with another's.
         imported: For a study imported from a table, what was read of that table; empty for one that was run.
             An imported study has no plan and no cost.
@@ -134,13 +137,14 @@ class StudyFrames:
     begun: Mapping[str, str] = field(default_factory=dict)
     tuned: Tuned | None = None
     published: pd.DataFrame | None = None
+    architectures: Mapping[str, Architecture] = field(default_factory=dict)
     mixtures: Mapping[str, str] = field(default_factory=dict)
     imported: str = ""
 
     @property
     def trials(self) -> Trials:
         """The finished trials, and those that ended without a result, in their planned cells."""
-        return tidy(as_planned(self.results, self.plan), metric=self.metric)
+        return tidy(as_planned(self.results, self.plan), metric=self.metric, own=self.architectures)
 
     @property
     def tuned_rates(self) -> dict[tuple[str, str], float] | None:

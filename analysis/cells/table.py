@@ -1,7 +1,8 @@
 """Validation of a results table into tidy trials, which the rest of the analysis reads."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, get_args
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 
 from analysis.arrays import Floats, Indices, Mask
 from analysis.error_unit import is_loss
+from budgets.cost.architecture import Architecture, family_of
 from budgets.declaration.sections import Regime
 from budgets.names import unknown
 
@@ -30,8 +32,8 @@ READING_ERROR = "reading_error"
 """Last part of the column name ``<evaluation set>/reading_error``."""
 STATUSES = ("finished", "diverged", "failed")
 KEPT = (
-    "trial", *CELL, "seed", "train_flops", "train_flops_per_sample", "evaluation_flops", "samples_seen",
-    "epochs", "parameters", "train_loss", "error", "images", "reading_error", "diverged",
+    "trial", *CELL, "family", "seed", "train_flops", "train_flops_per_sample", "evaluation_flops",
+    "samples_seen", "epochs", "parameters", "train_loss", "error", "images", "reading_error", "diverged",
     "trunk",
 )  # fmt: skip
 _LOST = ("trial", *CELL, "train_flops")
@@ -42,7 +44,8 @@ class Trials:
     """The finished trials of a study, and the excluded ones.
 
     Attributes:
-        frame: One row per trial: ``trial``, the columns of ``CELL``, ``seed``, the compute columns of the
+        frame: One row per trial: ``trial``, the columns of ``CELL``, ``family`` (of its architecture, see
+            `budgets.cost.architecture.family_of`), ``seed``, the compute columns of the
             results schema, ``error`` (1 − metric, a fraction; a loss stays as it is), ``images`` (number that
             the metric was counted over, NaN when unknown), ``reading_error`` (standard deviation with which
             a published value was read off, 0 for exact values), ``diverged`` (number of runs of its cell that
@@ -61,19 +64,21 @@ class Trials:
     lost: pd.DataFrame
 
 
-def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
+def tidy(
+    results: pd.DataFrame, *, metric: str, own: Mapping[str, Architecture] = MappingProxyType({})
+) -> Trials:
     """Check a results table, one row per trial in the results schema, and keep its finished trials.
 
     The metric is a fraction in [0, 1], better when higher, or a loss (``…/loss``), better when lower.
+    ``own`` are the study's own architectures, whose names need not say their family.
 
     Raises:
         ValueError: A column is missing or holds invalid values; a trial, or a seed of a cell, appears twice.
     """
     if results.empty:
+        texts = {*TEXT, "family", "trunk"}
         return Trials(
-            frame=pd.DataFrame(
-                {name: pd.Series(dtype=object if name in {*TEXT, "trunk"} else float) for name in KEPT}
-            ),
+            frame=pd.DataFrame({name: pd.Series(dtype=object if name in texts else float) for name in KEPT}),
             metric=metric,
             excluded=pd.DataFrame({name: pd.Series(dtype=object) for name in ("trial", "status", "reason")}),
             lost=pd.DataFrame(columns=[*_LOST]),
@@ -100,6 +105,7 @@ def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
     if lost.any():
         cells["diverged"] = cells.groupby(list(CELL), dropna=False)["diverged"].transform("sum")
     frame = cells.assign(
+        family=results["architecture"].map(lambda name: family_of(str(name), own)),
         error=value if is_loss(metric) else 1.0 - value,
         images=_numbers(results, count) if count in results else np.nan,
         reading_error=np.nan_to_num(_numbers(results, reading)) if reading in results else 0.0,

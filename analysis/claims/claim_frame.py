@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 from analysis.cells.bootstrap import cell_draws
-from analysis.cells.family import family
 from analysis.cells.intervals import QUANTILE
 from analysis.cells.table import CELL, metrics, records, tidy
 from analysis.claims.slice import VARIANT, VARIANTS, at_one_budget
 from analysis.error_unit import is_loss
 from analysis.labels import quality_fraction
+from budgets.cost.architecture import family_of
 from runners.evaluate.variants import variant_sets
 
 GROUPS = ("epochs", "augmentation", "quality", "vits", "architectures", "strategies")
@@ -64,7 +64,7 @@ def from_figures(figures: pd.DataFrame) -> pd.DataFrame:
             "group": group, "metric": metric, "regime": _regime(str(row["regime"])), "budget": seen,
             "subset_size": unique, "quality": float(row["x"]) / 100 if by_quality else 1.0,
             "architecture": architecture,
-            "family": "Mixer" if "Mixer" in architecture else family(architecture),
+            "family": "Mixer" if "Mixer" in architecture else family_of(architecture, {}),
             "size": _SIZES.get(architecture, 5.76), "strategy": strategy, "epochs": round(seen / unique, 3),
             "error": 100 - value if turned else value, "sd": float(row["precision"]) / QUANTILE,
         })  # fmt: skip
@@ -139,7 +139,7 @@ def _cells(results: pd.DataFrame, column: str) -> pd.DataFrame:
     return cells.assign(
         error=100 * cells["error"], sd=100 * np.asarray(sd), quality_text=cells["quality"],
         quality=[quality_fraction(str(name)) for name in cells["quality"]],
-        family=[family(str(name)) for name in cells["architecture"]], size=cells["train_flops_per_sample"],
+        size=cells["train_flops_per_sample"],
         epochs=[_whole(epochs) for epochs in cells["epochs"]],
     )  # fmt: skip
 

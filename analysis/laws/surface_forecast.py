@@ -19,8 +19,6 @@ import pandas as pd
 
 from analysis.arrays import Floats, Indices
 from analysis.cells.bootstrap import CellDraws, stream
-from analysis.cells.curves import with_families
-from analysis.cells.family import family
 from analysis.cells.intervals import Interval, intervals
 from analysis.cells.pareto import SAME_COST
 from analysis.laws.form_choice import HELD_SHARE
@@ -39,15 +37,15 @@ _LARGEST_STRETCH = 100.0
 """Largest factor of the discrepancy in a draw; rarer ones do not affect the shown percentiles."""
 
 
-def key(cell: pd.Series | dict[str, object]) -> FamilyKey:
+def surface_key(draws: CellDraws, position: int) -> FamilyKey:
     """Return the key of a cell's surface: regime, quality, strategy and family of architectures."""
-    regime, quality, strategy = (str(cell[name]) for name in ("regime", "quality", "strategy"))
-    return regime, quality, strategy, family(str(cell["architecture"]))
+    cell = draws.cells.iloc[position]
+    return str(cell["regime"]), str(cell["quality"]), str(cell["strategy"]), str(cell["family"])
 
 
 def groups(draws: CellDraws) -> dict[FamilyKey, Indices]:
     """Return the positions of the cells of each surface, by its key."""
-    kept = with_families(draws).groups(["regime", "quality", "strategy", "family"])
+    kept = draws.groups(["regime", "quality", "strategy", "family"])
     return {
         (str(regime), str(quality), str(strategy), str(name)): positions
         for (regime, quality, strategy, name), positions in kept

@@ -41,7 +41,9 @@ def best_at_budgets(study: StudyFrames, trials: Trials, draws: CellDraws) -> pd.
     counts = {"planned": planned, "grid": grid}
     best = best.assign(**{name: _configurations(best, each) for name, each in counts.items()})
     best = _so_far(by_design(best, study.events), planned, lost_cells(trials))
-    return with_scope(best, draws, plan=planned, left_out=study.left_out, rates=study.tuned_rates)
+    return with_scope(
+        best, draws, plan=planned, left_out=study.left_out, rates=study.tuned_rates, own=study.architectures
+    )
 
 
 def _so_far(best: pd.DataFrame, plan: pd.DataFrame, lost: pd.DataFrame) -> pd.DataFrame:

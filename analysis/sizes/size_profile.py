@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from analysis.arrays import Floats, Indices, Mask
 from analysis.cells.bootstrap import REFITS, CellDraws, NoiseSource, stream
-from analysis.cells.curves import with_families
 from analysis.cells.intervals import COVERAGE, Interval, half_width, intervals
 from analysis.error_unit import PERCENT, ErrorUnit
 from analysis.laws.law_fit import lack_of_fit
@@ -291,18 +290,17 @@ class IsoFlopCurve:
 
 def isoflop_curves(draws: CellDraws) -> list[IsoFlopCurve]:
     """Fit the profiles of all fixed-compute budgets with at least two sizes of a family."""
-    named = with_families(draws)
     columns = ["regime", "subset_size", "quality", "strategy", "family", "budget"]
     # Profiles of one family share a form error, so all its budgets are fitted together.
     together: dict[tuple[Hashable, ...], list[tuple[dict[str, Any], Indices]]] = {}
-    for key, positions in named.groups(columns):
-        size = named.column("train_flops_per_sample")[positions]
+    for key, positions in draws.groups(columns):
+        size = draws.column("train_flops_per_sample")[positions]
         if key[0] != "fixed-compute" or len(np.unique(size)) < 2:  # noqa: PLR2004 (one size is no profile)
             continue
         ordered = positions[np.argsort(size, kind="stable")]
         identity = dict(zip(columns, key, strict=True))
         together.setdefault(key[:-1], []).append((identity, ordered))
-    found = [curve for key, parts in together.items() for curve in _curves(named, str(key), parts)]
+    found = [curve for key, parts in together.items() for curve in _curves(draws, str(key), parts)]
     return sorted(found, key=lambda curve: float(curve.identity["budget"]))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -23,6 +24,9 @@ _WHOLE_IMAGE_TOWERS: Mapping[str, Callable[[Mapping[str, Any], int], ImageTower]
     "swin": swin.image_tower,
     "mixer": mixer.image_tower,
 }
+_FAMILIES = {
+    "vit": "ViT", "resnet": "ResNet", "convnext": "ConvNeXt", "swin": "Swin", "mixer": "Mixer",
+}  # fmt: skip
 
 
 class Uncounted(ValueError):  # noqa: N818 - reads as the state that it reports
@@ -65,6 +69,7 @@ class Architecture:
         config: The JSON content, which is what ``open_clip.CLIP`` takes: ``embed_dim``, ``vision_cfg`` and
             ``text_cfg``. One key is this project's own, ``vision_cfg.timm_model_kwargs``; the model builder
             removes it. Must not be modified.
+        own: True for a user's own file.
         why_counted: The setting that has no closed form; empty if all have one.
 
     Raises:
@@ -74,6 +79,7 @@ class Architecture:
 
     name: str
     config: Mapping[str, Any] = field(hash=False)
+    own: bool = field(default=False, repr=False, compare=False)
     why_counted: str = field(init=False, repr=False, compare=False)
     _costs: ClosedForm | Count | None = field(init=False, repr=False, compare=False)
 
@@ -100,6 +106,21 @@ class Architecture:
     def closed_form(self) -> bool:
         """True if the costs are in closed form; otherwise torch counts them."""
         return not self.why_counted
+
+    @property
+    def family(self) -> str:
+        """The family: the models that share one axis of sizes.
+
+        It is the kind of image tower, by the config. Models of open_clip without a closed form are known by
+        their names instead: all of MobileCLIP is one family, whatever its towers are.
+        """
+        if not self.closed_form and not self.own:
+            return _leading_letters(self.name)
+        vision = self.config["vision_cfg"]
+        kind = "resnet" if isinstance(vision.get("layers"), list | tuple) else "vit"
+        if vision.get("timm_model_name"):  # may have its source before it, such as hf-hub:timm/
+            kind = _leading_letters(vision["timm_model_name"].rpartition("/")[2])
+        return _FAMILIES.get(kind, kind)
 
     @property
     def embed_dim(self) -> int:
@@ -166,6 +187,35 @@ def load_architecture(name: str, folder: Path | None = None) -> Architecture:
         raise ValueError(unknown("architecture", name, paths))
     path = paths[name]
     try:
-        return Architecture(name=name, config=json.loads(path.read_text(encoding="utf-8")))
+        config = json.loads(path.read_text(encoding="utf-8"))
+        return Architecture(name=name, config=config, own=path.parent == folder)
     except ValueError as error:  # also json's own error, which names the line
         raise ValueError(f"{path}: {error}") from error
+
+
+def own_architectures(folder: str | Path | None) -> dict[str, Architecture]:
+    """Return the architectures of a user's own folder, by name; none without a folder."""
+    names = () if folder is None else sorted(path.stem for path in Path(folder).glob("*.json"))
+    return {name: load_architecture(name, Path(str(folder))) for name in names}
+
+
+def family_of(name: str, own: Mapping[str, Architecture]) -> str:
+    """Return the family of a study's architecture, given the study's own ones.
+
+    Of a name without a config, as in an imported table, it is the leading letters. Names without leading
+    letters, such as a number of parameters, are sizes of one family, ``model``.
+    """
+    return own[name].family if name in own else _family_of_known(name)
+
+
+@cache
+def _family_of_known(name: str) -> str:
+    try:
+        return load_architecture(name).family
+    except ValueError:
+        return _leading_letters(name)
+
+
+def _leading_letters(name: str) -> str:
+    match = re.match(r"[A-Za-z]+", name)
+    return match[0] if match else "model"

@@ -51,7 +51,7 @@ def _profiles(cells: Mapping[Cell, Trial], architectures: Mapping[str, Architect
     sizes: dict[int, _Groups] = defaultdict(lambda: defaultdict(set))
     for cell, trial in cells.items():
         if cell.level_flops is not None:
-            family = architectures[cell.architecture].costs.family
+            family = architectures[cell.architecture].family
             group = family, cell.strategy, cell.subset_size, cell.quality
             sizes[cell.level_flops][group].add(trial.train_flops_per_sample)
     found: dict[str, list[int]] = defaultdict(list)  # the warning → the levels that it is about

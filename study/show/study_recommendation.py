@@ -14,6 +14,7 @@ from analysis.cells.table import tidy
 from analysis.design.course import unsettled
 from analysis.laws.holdout import holdout
 from analysis.laws.laws import laws
+from budgets.cost.architecture import Architecture, own_architectures
 from runners.results import read_json_lines, read_table
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
 from study.state.design import not_chosen
@@ -49,11 +50,12 @@ def recommend_from(  # noqa: PLR0913 - the options of a command
     for name, value in (("--flops", flops), ("--pairs", pairs), ("--limit", limit)):
         if not value >= 1:
             raise ValueError(f"{name} must be at least 1; found {value:g}")
-    plan = pd.DataFrame()
+    plan, own = pd.DataFrame(), dict[str, Architecture]()
     if study is not None:
         if isinstance(study, Study):
             study.require_run("results.parquet")
             plan = _planned(study, float(flops))
+            own = own_architectures(study.declaration.catalogue)
         results = read_table(study.folder / "results.parquet")
         metric = study.metric if isinstance(study, Imported) else study.declaration.metric
         source = str(study.folder)
@@ -61,7 +63,7 @@ def recommend_from(  # noqa: PLR0913 - the options of a command
         how = load_column_map(find_column_map(str(prior)))
         results = import_table(read_any_table(table or PAPER_FIGURES), how)
         metric, source = how.metric, f"{how.title}, as a prior"
-    trials = tidy(as_planned(results, plan), metric=metric)
+    trials = tidy(as_planned(results, plan), metric=metric, own=own)
     draws = cell_draws(trials, question="laws")
     fitted = tuple(laws(draws, along="compute"))
     planned = with_budgets(plan, trials)

@@ -20,6 +20,7 @@ from analysis.report.comparison import write_comparison
 from analysis.report.report import write_report
 from budgets.book.book import Book
 from budgets.book.ledger import read_entries
+from budgets.cost.architecture import own_architectures
 from budgets.cost.flops import CONVENTION
 from budgets.declaration.data_sections import FolderPool, MixedPool
 from budgets.names import without_password
@@ -143,6 +144,7 @@ def study_frames(study: Study | Imported) -> StudyFrames:
         metric=study.declaration.metric,
         price_per_hour=None if cluster is None else cluster.price_per_hour,
         budget_flops=study.declaration.budget.study_flops,
+        architectures=own_architectures(study.declaration.catalogue),
         mixtures={name: _parts(parts) for name, parts in study.declaration.mixtures.items()},
         target_flops=study.declaration.design.forecast,
         results=results,

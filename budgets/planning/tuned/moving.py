@@ -246,4 +246,4 @@ def _cheapest(
 
 
 def _family(grid: Grid, combination: Combination) -> str:
-    return grid.setup(*combination, None).architecture.costs.family
+    return grid.setup(*combination, None).architecture.family

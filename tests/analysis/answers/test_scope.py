@@ -11,6 +11,7 @@ from analysis.answers.scope import with_scope
 from analysis.cells.bootstrap import CellDraws, cell_draws
 from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import tidy
+from budgets.cost.architecture import Architecture, load_architecture
 from tests.analysis.synthetic import trial_row
 
 PAIRS = dict.fromkeys([("ConvNeXt", "clip"), ("ViT-S", "clip"), ("ViT-S", "flip-50")], inf)
@@ -37,11 +38,12 @@ def scoped(
     plan: pd.DataFrame | None = None,
     left_out: pd.DataFrame | None = None,
     rates: dict[tuple[str, str], float] | None = None,
+    own: dict[str, Architecture] | None = None,
 ) -> pd.DataFrame:
     none = pd.DataFrame()
     return with_scope(
         frontier(draws), draws, plan=none if plan is None else plan,
-        left_out=none if left_out is None else left_out, rates=rates or {},
+        left_out=none if left_out is None else left_out, rates=rates or {}, own=own or {},
     )  # fmt: skip
 
 
@@ -67,6 +69,13 @@ def test_a_combination_that_cannot_be_trained_is_not_named() -> None:
     assert scoped(drawn(rows))["not_run"].tolist() == [""]
     rows = [row | {"strategy": str(row["strategy"]).replace("flip-50", "siglip")} for row in rows]
     assert scoped(drawn(rows))["not_run"].tolist() == ["mini-ConvNeXt with SigLIP was not run"]
+
+
+def test_config_of_the_users_own_architecture_says_what_can_train_it() -> None:
+    convnext = Architecture(name="ConvNeXt", config=load_architecture("mini-ConvNeXt").config, own=True)
+    assert scoped(drawn(cross()), own={"ConvNeXt": convnext})["not_run"].tolist() == [""]
+    vit = Architecture(name="ConvNeXt", config=load_architecture("ViT-B-32").config, own=True)
+    assert "ConvNeXt" in scoped(drawn(cross()), own={"ConvNeXt": vit})["not_run"].iloc[0]
 
 
 def test_planned_combinations_do_not_count_as_untried() -> None:

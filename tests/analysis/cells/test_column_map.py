@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from analysis.cells.bootstrap import cell_draws
-from analysis.cells.family import family
 from analysis.cells.imported_table import Column, ColumnMap, import_table, unselected
 from analysis.cells.table import tidy
 from analysis.labels import count_text, metric_text, sort_key
@@ -228,7 +227,6 @@ def test_a_row_without_a_name_or_a_number_fails_with_the_reason() -> None:
 
 
 def test_sizes_as_names_are_one_family_in_the_order_of_their_size() -> None:
-    assert {family(name) for name in ("400000000", "1.4", "20B")} == {"model"}
     assert sorted(["1125938688", "99620352", "1.4"], key=lambda name: sort_key("architecture", name)) == [
         "1.4",
         "99620352",

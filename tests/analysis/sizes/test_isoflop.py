@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from analysis.cells.bootstrap import NoiseSource, cell_draws
-from analysis.cells.family import family
 from analysis.cells.table import tidy
 from analysis.charts.figure_data import FigureData
 from analysis.charts.size_figures import isoflop
@@ -92,14 +91,6 @@ def test_one_seed_marks_no_minimum() -> None:
 
 def test_two_sizes_are_too_few() -> None:
     assert fitted(np.array([0.6, 0.5])).status == "too few sizes"
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [("mini-ViT-XS-8", "ViT"), ("mini-ConvNeXt", "ConvNeXt"), ("RN50", "ResNet"), ("own_tower-3", "own")],
-)
-def test_a_family_is_the_catalogues_or_the_letters_a_name_begins_with(name: str, expected: str) -> None:
-    assert family(name) == expected
 
 
 def several(

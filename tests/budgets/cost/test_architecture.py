@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from budgets.cost.architecture import Architecture, Uncounted, catalogue, load_architecture, open_clip_configs
+from budgets.cost.architecture import (
+    Architecture,
+    Uncounted,
+    catalogue,
+    family_of,
+    load_architecture,
+    open_clip_configs,
+    own_architectures,
+)
 
 VIT: dict[str, Any] = {
     "embed_dim": 64,
@@ -65,6 +73,38 @@ def test_config_decides_the_image_towers_family(name: str, family: str) -> None:
 
     assert architecture.costs.family == family
     assert architecture.costs.drops_patches == (family == "vit")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("mini-ViT-XS-8", "ViT"), ("mini-ConvNeXt", "ConvNeXt"), ("RN50", "ResNet"), ("Swin-T", "Swin"),
+        ("ViT-B-16-SigLIP", "ViT"), ("MobileCLIP-S1", "MobileCLIP"), ("coca_ViT-B-32", "coca"),
+        ("own_tower-3", "own"), ("400000000", "model"), ("1.4", "model"), ("20B", "model"),
+    ],
+)  # fmt: skip
+def test_a_family_is_the_kind_of_tower_or_the_letters_that_a_name_begins_with(
+    name: str, expected: str
+) -> None:
+    assert family_of(name, {}) == expected
+
+
+def test_config_of_a_users_own_architecture_decides_its_family(tmp_path: Path) -> None:
+    kinds = {"small-vit": "ViT-B-32", "base-vit": "ViT-B-16-SigLIP", "mine": "convnext_tiny"}
+    for name, source in kinds.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(load_architecture(source).config))
+    own = own_architectures(tmp_path)
+    assert {name: family_of(name, own) for name in kinds} == {
+        "small-vit": "ViT", "base-vit": "ViT", "mine": "ConvNeXt"
+    }  # fmt: skip
+    assert family_of("RN50", own) == "ResNet"
+    assert own_architectures(None) == {}
+
+
+def test_kind_of_tower_by_config_is_that_of_the_closed_form() -> None:
+    for name in catalogue():
+        architecture = load_architecture(name)
+        assert architecture.family.lower() == architecture.costs.family
 
 
 def test_the_paper_s_text_tower_reads_16_tokens_of_32000_words_in_12_layers_of_width_768() -> None:

@@ -47,7 +47,7 @@ def test_examples_write_large_subsets_shortly() -> None:
     declaration = declare(GridBlock(architectures=LADDER), two, levels=LEVELS, seeds=(0, 1))
 
     (warning,) = plan_of(declaration, pairs=5_000_000).warnings
-    assert warning.endswith("too few to bracket the best: vit clip 2M all")
+    assert warning.endswith("too few to bracket the best: ViT clip 2M all")
 
 
 def test_two_levels_are_too_few_for_a_curve() -> None:

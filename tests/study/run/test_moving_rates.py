@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +16,9 @@ from runners.scheduling.backend import Ended
 from runners.trials.records.meter import FlopCount, read_meter, write_meter
 from runners.trials.records.trial_files import Outcome, write_outcome
 from runners.trials.trial_job import TrialJob
+from study import Study
 from study.run import execution, site
+from tests.root import ROOT
 from tests.study.conftest import Run, write_declaration
 from tests.study.run.test_adaptive import MadeUpTraining, OneSlot
 
@@ -100,6 +103,37 @@ def test_rates_are_tuned_carried_on_checked_and_reported(
     if carried:
         of_line = pd.read_csv(report / "tables" / "carried-rates.csv")
         assert of_line["Tuned here"].tolist() == ["yes", "yes", "no"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_ladder_of_a_users_own_catalogue_is_one_family_in_tuning_and_report(
+    pool: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site, "open_backend", lambda *_, **__: OneSlot())
+    monkeypatch.setattr(execution, "run_trial", BestRateFalls())
+    (tmp_path / "nets").mkdir()
+    kinds = {"small-vit": "mini-ViT-XXS-8", "base-vit": "mini-ViT-XS-8", "conv": "mini-ConvNeXt"}
+    for name, source in kinds.items():
+        config = ROOT / "budgets" / "cost" / "catalogue" / f"{source}.json"
+        shutil.copy(config, tmp_path / "nets" / f"{name}.json")
+    path = write_declaration(
+        tmp_path, pool, levels="5 GFLOP, 10 GFLOP", seeds="0, 1", architectures=", ".join(kinds)
+    )
+    sizes = "tuning: {sizes: [small-vit, base-vit], share: 40%, " + RATES + "}"
+    path.write_text(f"{path.read_text(encoding='utf-8')}catalogue: nets\n{sizes}\n", encoding="utf-8")
+    run(f"run {path} --results {tmp_path} --backend local")
+
+    tuned = json.loads((tmp_path / "tiny" / "tuning.json").read_text(encoding="utf-8"))
+    (line,) = tuned["carried"]
+    assert [each["architecture"] for each in line["rates"]] == ["small-vit", "base-vit"]
+    opened = Study.open("tiny", results=tmp_path)
+    cells = opened.analysis.draws.cells
+    assert dict(zip(cells["architecture"], cells["family"], strict=True)) == {
+        "small-vit": "ViT", "base-vit": "ViT", "conv": "ConvNeXt"
+    }  # fmt: skip
+    assert {profile.identity["family"] for profile in opened.analysis.profiles} == {"ViT"}
+    assert len(opened.analysis.profiles) == 2
+    assert "small-vit" in run(f"recommend {path} --results {tmp_path} --flops '20 GFLOP' --pairs 2k")
 
 
 class DiedError(Exception):

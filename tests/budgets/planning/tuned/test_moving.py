@@ -247,7 +247,7 @@ def test_levels_with_rates_of_their_own_share_no_trunk_and_are_paid_in_full() ->
 def test_sizes_of_two_families_are_refused() -> None:
     sizes = ("mini-ViT-XXS-8", "mini-ConvNeXt")
     with pytest.raises(
-        DeclaredKeyError, match=r"mini-ViT-XXS-8 \(vit\), mini-ConvNeXt \(convnext\) are of different"
+        DeclaredKeyError, match=r"mini-ViT-XXS-8 \(ViT\), mini-ConvNeXt \(ConvNeXt\) are of different"
     ):
         planned(declared(architectures=sizes, sizes=sizes))
 
