@@ -33,14 +33,10 @@ _TITLES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Statement:
-    """The joint result of the comparisons along one axis.
+    """The joint result of the comparisons along one axis, summed up in ``text``.
 
-    Attributes:
-        title: The question.
-        verdict: Verdict that all comparisons share; otherwise ``mixed`` if some are clear, or ``undecided``.
-        held: Fixed parts of the comparison in ``steps``.
-        steps: Answer of that comparison at each budget.
-        text: Summary of all comparisons.
+    The verdict is that which all share; otherwise ``mixed`` if some are clear, or ``undecided``. ``steps``
+    has the answer at each budget of the comparison whose fixed parts are ``held``.
     """
 
     title: str
@@ -52,12 +48,7 @@ class Statement:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """Cells that differ only along one axis.
-
-    Attributes:
-        held: Other columns of the cell, ``budget`` included, with their values.
-        positions: The cells, ordered along the axis.
-    """
+    """Cells that differ only along one axis, in their order along it, and the values of the other columns."""
 
     held: dict[str, Any]
     positions: Indices

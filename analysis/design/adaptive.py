@@ -53,13 +53,9 @@ _SHARED = 0.5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pick:
-    """A trial to run next.
+    """A trial to run next and its cost to the study.
 
-    Attributes:
-        trial: Its id.
-        cost_flops: Its cost to the study.
-        gain: Expected gain of the option that it belongs to; NaN in the first round.
-        reason: The choice in one sentence.
+    The gain is that expected of the option it belongs to; NaN in the first round.
     """
 
     trial: str
@@ -70,12 +66,10 @@ class Pick:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decision:
-    """The next trials and the answers so far.
+    """The next trials, best first, and the answers so far.
 
-    Attributes:
-        picks: Trials to start, best first.
-        answers: One for each question; none while trials of the first round are chosen.
-        stop: The reason why no trial follows; empty while there are picks or running trials to wait for.
+    There are no answers while trials of the first round are chosen. ``stop`` is the reason why no trial
+    follows; empty while there are picks or running trials to wait for.
     """
 
     picks: tuple[Pick, ...]

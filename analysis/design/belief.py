@@ -235,11 +235,9 @@ def _spaced(x: Floats, reach: tuple[float, float], step: float) -> list[float]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Belief:
-    """Joint draws of the true errors.
+    """Joint draws of the true errors, shape (draws, curves, points).
 
-    Attributes:
-        draws: Shape (draws, curves, points).
-        noise: Variance of one run, shape (curves, points).
+    The noise is the variance of one run, shape (curves, points).
     """
 
     draws: Floats

@@ -18,12 +18,9 @@ _RANGE = 40.0  # width of the bisection in ln variance; after 60 halvings it is 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Excess:
-    """An estimate of an excess variance.
+    """An excess variance, the mean variance of the points' noise, and the degrees of freedom ν of both.
 
-    Attributes:
-        variance: Excess variance.
-        noise: Mean variance of the points' noise.
-        freedom: ν; 0 when the data do not determine the excess.
+    ν is 0 when the data do not determine the excess.
     """
 
     variance: float = 0.0

@@ -29,15 +29,9 @@ VALUES = ("floor", "scale", "alpha", "shift", "unit", "objective", "at_bound")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Form:
-    """A form of a law.
+    """A form of a law: whether E and x₀ are fitted, and whether it rises to the error of chance at small x.
 
-    Attributes:
-        name: Name in tables.
-        formula: Error as a function of x, as captions print it.
-        parameters: Number of fitted parameters.
-        floor: True if E is fitted.
-        shift: True if x₀ is fitted.
-        bounded: True if the law rises to the error of chance at small x.
+    The formula is the error as a function of x, as captions print it.
     """
 
     name: str

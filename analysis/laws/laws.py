@@ -292,13 +292,7 @@ def _drawn(draws: CellDraws, curve: Curve, form: Form, moves: Moves) -> Drawn:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measure:
-    """The data of one metric that figures draw.
-
-    Attributes:
-        metric: ``<evaluation set>/<metric>``.
-        draws: Cells with their errors by the metric.
-        laws: Laws of the curves through these cells; empty for figures without curves.
-    """
+    """The data of one metric that figures draw; no laws for figures without curves."""
 
     metric: str
     draws: CellDraws

@@ -54,13 +54,10 @@ def groups(draws: CellDraws) -> dict[FamilyKey, Indices]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FamilySurface:
-    """The surface of one family.
+    """The surface of one family: the law of repeated data, or the plain one if no pair is seen twice.
 
-    Attributes:
-        key: Regime, quality, strategy and family of architectures.
-        fit: Law of repeated data; the plain surface if no pair is seen twice.
-        alpha: Intervals of the exponent of model size; NaN without draws of runs or a supported surface.
-        beta: Intervals of the exponent of data.
+    ``alpha`` and ``beta`` are the intervals of the exponents of model size and data; NaN without draws of
+    runs or a supported surface.
     """
 
     key: FamilyKey

@@ -37,14 +37,10 @@ _SIZES = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Growth:
-    """Growth of the best model size of a family with compute.
+    """Growth of the best model size N of a family with compute: a slope of ln N over ln C by each approach.
 
-    Attributes:
-        family: Family of architectures.
-        held: Regime, strategy and quality in words.
-        size: Quantity that N measures, in words.
-        flops_per_size: Training FLOPs per sample ÷ N.
-        slopes: Approach → slope of ln N over ln C.
+    ``held`` names regime, strategy and quality, ``size`` the quantity that N measures; ``flops_per_size`` is
+    training FLOPs per sample ÷ N.
     """
 
     family: str

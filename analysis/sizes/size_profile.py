@@ -73,13 +73,9 @@ class Profile:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProfileData:
-    """The data of one profile.
+    """The data of one profile: sizes above zero, rising, and the number of runs behind each mean.
 
-    Attributes:
-        size: Size of each cell, above zero, rising, shape (cells,).
-        stack: Errors, shape (rows, cells): as measured, as drawn, without each run in turn.
-        runs: Number of runs behind each mean.
-        error_unit: Unit of errors in reasons.
+    The stack of errors, shape (rows, cells), is as measured, as drawn, without each run in turn.
     """
 
     size: Floats

@@ -26,12 +26,9 @@ _WIDEST = 100.0  # bound of the form error in variances of the errors
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Valley:
-    """The points of a profile near its lowest measured size.
+    """The points of a profile near its lowest measured size, by rising t = ln size.
 
-    Attributes:
-        t: ln size, rising, shape (points,).
-        error: Shape (points,).
-        variance: Variance of the noise of each error.
+    The variance is that of the noise of each error.
     """
 
     t: Floats
