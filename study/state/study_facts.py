@@ -24,7 +24,6 @@ from runners.data.evaluation.evaluation_facts import (
 )
 from runners.data.index.writing import VERSIONS
 from runners.data.places.copies import copy_pool, copy_set, is_url
-from runners.data.pool.pool import version_of
 from runners.embedded.embedded_pool import evaluation_counts
 from runners.embedded.scorer_cost import scorer
 from runners.host.files import write_json
@@ -182,7 +181,7 @@ def keep_pool_versions(study: Study) -> None:
     known, kept = pool_versions(study), dict[str, dict[str, str]]()
     for name, path in _folder_pools(study).items():
         facts = json.loads((study.pool_folders[name] / "pool.json").read_text(encoding="utf-8"))
-        kept[name] = {"pool": path, "version": known.get(name) or version_of(facts)}
+        kept[name] = {"pool": path, "version": known.get(name) or facts["unranked"]}
     if kept.keys() - known.keys():
         # Pools that the declaration no longer names keep their versions, in case it names them again.
         write_json(study.folder / POOL_VERSION, _recorded(study) | kept)
@@ -264,7 +263,7 @@ def _facts(study: Study, name: str) -> Mapping[str, Any]:
     for file in (folder / "pool.json", *sorted((folder / VERSIONS).glob("*.json"))):
         try:
             facts: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            if version in {None, version_of(facts)}:
+            if version in {None, facts["unranked"]}:
                 return facts
         except (OSError, ValueError, KeyError):  # `plan` reports the error
             continue

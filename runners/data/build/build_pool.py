@@ -114,7 +114,7 @@ def _new_in_place(path: Path, how: Build, parts: Sequence[SourcePart], before: P
     if before.sources:
         recorded = options_of(before.path / before.sources)
     elif made:
-        recorded = made.get(_OPTIONS, {})  # earlier versions recorded none
+        recorded = made.get(_OPTIONS, {})  # none, if the pool was built from a table
     assert isinstance(recorded, dict), "it was written so"
     difference = other_option(recorded, how.options)
     if difference:

@@ -36,9 +36,9 @@ class Part:
     Attributes:
         file: Its file below the pool's folder, without ``.parquet``.
         group_rows: Rows of each row group.
-        first_group: Number of its first row group in the file; above 0 in an index of one file.
+        first_group: Number of its first row group in the file; above 0 in tables that are read in pieces.
         shards: Shard → its bytes, of the shards that its pairs lie in and of shards without pairs.
-        hashes: Histogram of the hashes, int64 (256,); None in an index of one file.
+        hashes: Histogram of the hashes, int64 (256,); None if not known.
         scores: Column of scores → its histogram.
         added: Columns that were added to this part.
     """
@@ -158,8 +158,7 @@ class Index:
         for part in self.parts:
             if file and part.file != file:
                 continue
-            # An index of one file lists all shards with its first part.
-            if having and not part.first_group and part.shards.keys().isdisjoint(having):
+            if having and part.shards.keys().isdisjoint(having):
                 continue
             for group in range(len(part.group_rows)):
                 yield self._read(part, self.columns if columns is None else columns, [group]).to_pandas()

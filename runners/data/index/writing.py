@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from runners.data.index.parts import GROUPS_PER_PART, ROWS_PER_GROUP, ROWS_PER_PART, Index, Part
+from runners.data.index.parts import ROWS_PER_GROUP, ROWS_PER_PART, Index, Part
 from runners.data.index.score_ranks import histogram_of_hashes, histogram_of_scores
 from runners.data.index.selection import SCORE_PREFIX, SUBSET_PREFIX
 from runners.data.index.words import split_words
@@ -90,22 +89,19 @@ def add_column(index: Index, name: str, suffix: str, values: Iterator[NDArray[An
         values: The column, part by part.
     """
     parts = []
-    for file, some in groupby(zip(index.parts, values, strict=True), key=lambda each: each[0].file):
-        path = index.folder / f"{file}.{suffix}.parquet"
+    for part, column in zip(index.parts, values, strict=True):
+        path, table = index.folder / f"{part.file}.{suffix}.parquet", pa.table({name: column})
         path.parent.mkdir(exist_ok=True)
-        with new_file(path) as partial:
-            writer = None
-            for part, column in some:
-                table = pa.table({name: column})
-                writer = writer or pq.ParquetWriter(partial, table.schema, write_page_checksum=True)
-                start = 0
-                for rows in part.group_rows:
-                    writer.write_table(table.slice(start, rows))
-                    start += rows
-                scores = {} if column.dtype == np.bool_ else {name: histogram_of_scores(column)}
-                parts.append(replace(part, added=part.added | {name}, scores={**part.scores, **scores}))
-            assert writer is not None, "a file has parts"
-            writer.close()
+        with (
+            new_file(path) as partial,
+            pq.ParquetWriter(partial, table.schema, write_page_checksum=True) as writer,
+        ):
+            start = 0
+            for rows in part.group_rows:  # row groups as in the part, so that both are read alike
+                writer.write_table(table.slice(start, rows))
+                start += rows
+        scores = {} if column.dtype == np.bool_ else {name: histogram_of_scores(column)}
+        parts.append(replace(part, added=part.added | {name}, scores={**part.scores, **scores}))
     return parts
 
 
@@ -132,47 +128,36 @@ def read_part(folder: Path, file: str) -> tuple[Part, list[str]]:
 
 def index_of_files(files: Sequence[Path]) -> Index:
     """Return tables of pairs in one folder as an index of their ``hash``, scores and named subsets."""
-    # Row groups of other writers may be large: some at a time.
-    parts = [part for file in files for part in _parts_in(pq.read_metadata(file), file.stem, 1)]
+    # Row groups of other writers may be large: one at a time.
+    parts = [
+        Part(file=file.stem, group_rows=(rows,), first_group=group)
+        for file in files
+        for group, rows in enumerate(_group_rows(pq.read_metadata(file)))
+    ]
     carried = ("hash", "score", SCORE_PREFIX, SUBSET_PREFIX)
     names = [name for name in pq.read_schema(files[0]).names if name.startswith(carried)]
     return Index(files[0].parent, parts, names)
 
 
 def index_of_pool(path: Path, facts: Mapping[str, Any]) -> Index:
-    """Return the index of a pool: in parts or, in format 1, in one file.
+    """Return the index of a pool.
 
     Args:
         path: The pool's folder.
         facts: Its ``pool.json``.
 
     Raises:
-        ValueError: The manifest or the file is missing or damaged.
+        ValueError: The manifest is missing or damaged.
     """
-    if facts["format"] > 1:
-        oldest_first = sorted(facts["added"].items(), key=lambda each: (len(each[1]), each[1]))
-        return Index(
-            path,
-            read_manifest(path / facts["manifest"]),
-            facts["columns"],
-            added=dict(oldest_first),
-            named=facts["named"],
-            url=copied_from(path) or facts["provenance"].get(SHARDS_AT, ""),
-        )
-    try:
-        file = pq.ParquetFile(path / "index.parquet")
-    except (OSError, pa.ArrowException) as error:
-        raise ValueError(f"the index of pool {path} can't be read: {error}") from error
-    first, *others = _parts_in(file.metadata, "index", GROUPS_PER_PART)
-    columns = [name for name in file.schema_arrow.names if name != "bin"]
-    return Index(path, [replace(first, shards=facts["shards"]), *others], columns)
-
-
-def _parts_in(facts: pq.FileMetaData, name: str, most: int) -> Iterator[Part]:
-    """Yield the row groups of a file, up to ``most`` at a time, as parts."""
-    rows = _group_rows(facts)
-    for start in range(0, len(rows), most):
-        yield Part(file=name, group_rows=rows[start : start + most], first_group=start)
+    oldest_first = sorted(facts["added"].items(), key=lambda each: (len(each[1]), each[1]))
+    return Index(
+        path,
+        read_manifest(path / facts["manifest"]),
+        facts["columns"],
+        added=dict(oldest_first),
+        named=facts["named"],
+        url=copied_from(path) or facts["provenance"].get(SHARDS_AT, ""),
+    )
 
 
 def _group_rows(facts: pq.FileMetaData) -> tuple[int, ...]:
@@ -190,7 +175,6 @@ def write_manifest(folder: Path, parts: Sequence[Part]) -> str:
     columns: dict[str, list[object]] = {
         "file": [part.file for part in parts],
         "group_rows": [list(part.group_rows) for part in parts],
-        "first_group": [part.first_group for part in parts],
         "shards": [list(part.shards) for part in parts],
         "sizes": [list(part.shards.values()) for part in parts],
         "hashes": [part.hashes for part in parts],
@@ -233,7 +217,6 @@ def read_manifest(path: Path) -> list[Part]:
         Part(
             file=row["file"],
             group_rows=tuple(row["group_rows"].tolist()),
-            first_group=row["first_group"],
             shards=dict(zip(row["shards"], row["sizes"].tolist(), strict=True)),
             hashes=row["hashes"],
             scores={

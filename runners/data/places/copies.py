@@ -26,7 +26,7 @@ COPIED_FROM = "copied-from.json"
 """File in a copy of a pool with the URL of the pool."""
 
 _COPIED = ".copied.json"
-_DESCRIPTION = ("pool.json", "versions/", "vocabulary", "left-out", f"{INDEX}manifest-", "index.parquet")
+_DESCRIPTION = ("pool.json", "versions/", "vocabulary", "left-out", f"{INDEX}manifest-")
 """Beginnings of the names of files that describe a pool."""
 
 PATIENCE_S = 600.0

@@ -122,7 +122,6 @@ def write_facts(pool: Pool) -> None:
         "format": FORMAT,
         **asdict(pool.origin),
         "count": pool.count,
-        "scored": pool.scored > 0,
         "scored_pairs": pool.scored,
         "fingerprint": pool.fingerprint,
         "unranked": pool.unranked,

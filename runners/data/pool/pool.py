@@ -7,8 +7,6 @@
     <pool>/pool.json            facts about the pool and its origin; written last: without it there is no pool
     <pool>/versions/            pool.json as it was before later shards were taken up
 
-Pools of earlier versions have one file ``index.parquet``, which is read as it is.
-
 Existing shards are indexed in place, in their own order (`runners.data.build.in_place`);
 `runners.data.build.build_pool` and `runners.data.build.write` write new ones.
 """
@@ -27,7 +25,7 @@ from numpy.typing import NDArray
 
 from budgets.quality import BY, plain, score_of_quality
 from runners.data.index.parts import Index
-from runners.data.index.selection import SUBSET_PREFIX, select
+from runners.data.index.selection import select
 from runners.data.index.subset import Subset, kept_subset
 from runners.data.index.writing import VERSIONS, index_of_pool
 from runners.data.places.copies import SHARDS_AT, copied_from
@@ -38,7 +36,7 @@ from runners.data.pool.damage import DAMAGE_TOLERANCE
 from runners.data.pool.rows import bins_of
 from runners.host.files import finish_files
 
-FORMAT = 2
+FORMAT = 1
 FIRST = "first"
 """Name given to a score of an unknown scorer when further scores are added."""
 
@@ -223,9 +221,9 @@ def _read(path: Path, file: Path) -> Pool:
         raise ValueError(f"{path} is not a pool: it has no pool.json") from None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} does not describe a pool: {error!r}") from error
-    if found not in (1, FORMAT):
+    if found != FORMAT:
         raise ValueError(
-            f"{path} is a pool of format {found}; this version reads formats 1 and {FORMAT}: use a later one"
+            f"{path} is a pool of format {found}; this version reads {FORMAT}: use the version that wrote it"
         )
     try:
         return _described(path, file.name, facts)
@@ -235,41 +233,28 @@ def _read(path: Path, file: Path) -> Pool:
 
 def _described(path: Path, name: str, facts: Mapping[str, Any]) -> Pool:
     """Return the pool that the facts of a file describe."""
-    found = facts["format"]
     index = index_of_pool(path, facts)
     if index.count != facts["count"]:
         raise ValueError(f"the index of {path} has {index.count} rows, {name} says {facts['count']}")
-    named = [name for name in index.columns if name.startswith(SUBSET_PREFIX)] if found == 1 else []
-    left_out = [each for each in ("left-out.parquet",) if found == 1 and (path / each).exists()]
     scorer = Scorer(**facts["scorer"]) if facts["scorer"] else None
     return Pool(
         path=path,
         origin=Origin(name=facts["name"], scorer=scorer, provenance=facts["provenance"]),
         count=index.count,
-        # The earliest pools record only whether there are scores.
-        scored=facts.get("scored_pairs", index.count if facts["scored"] else 0),
+        scored=facts["scored_pairs"],
         fingerprint=facts["fingerprint"],
         index=index,
-        sources=facts.get("sources", ""),
+        sources=facts["sources"],
         copy_of=copied_from(path),
-        vocabulary_file=facts.get("vocabulary", "vocabulary.txt"),
-        left_out_files=tuple(facts.get("left_out_files", left_out)),
+        vocabulary_file=facts["vocabulary"],
+        left_out_files=tuple(facts["left_out_files"]),
         left_out=dict(facts["left_out"]),
-        scorers={name: Scorer(**scorer) for name, scorer in facts.get("scorers", {}).items()},
-        unranked=version_of(facts),
+        scorers={name: Scorer(**scorer) for name, scorer in facts["scorers"].items()},
+        unranked=facts["unranked"],
         rankings={
-            name: (each["fingerprint"], each["scored_pairs"])
-            for name, each in facts.get("rankings", {}).items()
+            name: (each["fingerprint"], each["scored_pairs"]) for name, each in facts["rankings"].items()
         },
-        subsets=dict(
-            facts.get(
-                "subsets",
-                {
-                    name.removeprefix(SUBSET_PREFIX): int(sum(map(np.count_nonzero, index.chunks(name))))
-                    for name in named
-                },
-            )
-        ),
+        subsets=dict(facts["subsets"]),
     )
 
 
@@ -294,11 +279,6 @@ def _check_shards(pool: Pool, tolerance: float) -> None:
         )
 
 
-def version_of(facts: Mapping[str, Any]) -> str:
-    """Return the fingerprint that a pool had before scores were added, from the facts in ``pool.json``."""
-    return str(facts.get("unranked", facts["fingerprint"]))  # the earliest pools know only the order in force
-
-
 def tree_name(path: Path, declared: str) -> str:
     """Return a name for copies of a pool, which differs between copies with different scores.
 
@@ -307,7 +287,7 @@ def tree_name(path: Path, declared: str) -> str:
         declared: The pool's id in a trial, which is the name as long as the pool has one score.
     """
     facts = json.loads((path / "pool.json").read_text(encoding="utf-8"))
-    names, found = sorted(facts.get("rankings", {})), facts["fingerprint"]
-    if len(names) <= 1 and version_of(facts) == found:
+    names, found = sorted(facts["rankings"]), facts["fingerprint"]
+    if len(names) <= 1 and facts["unranked"] == found:
         return declared
     return f"{found}-{blake2b(json.dumps(names).encode(), digest_size=4).hexdigest()}"

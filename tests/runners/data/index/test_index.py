@@ -1,4 +1,4 @@
-"""The index of a pool: parts, added columns, versions, and indices of format 1."""
+"""The index of a pool: parts, added columns, versions."""
 
 import json
 import os
@@ -12,7 +12,6 @@ import pytest
 from runners.data.build import merge_parts
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
-from runners.data.build.info import info_lines
 from runners.data.build.known_scores import expression_scores
 from runners.data.build.rescore import rewrite_shards, set_score, set_subset, use_score
 from runners.data.index import parts, writing
@@ -262,63 +261,6 @@ def test_a_pool_written_from_a_source_takes_up_later_shards_in_a_folder_of_its_o
     assert (
         again.fingerprint == build_pool(tmp_path / "new", Build(source=source), lambda *_: None).fingerprint
     )
-
-
-def as_format_1(pool: Pool, folder: Path) -> Path:
-    """Return a copy of a pool with the files of format 1."""
-    shutil.copytree(pool.path, folder)
-    shutil.rmtree(folder / "index")
-    pool.frame.to_parquet(folder / "index.parquet", row_group_size=70, index=False)
-    facts = json.loads((folder / "pool.json").read_text())
-    for name in ("manifest", "columns", "added", "named", "vocabulary", "left_out_files", "subsets"):
-        del facts[name]
-    (folder / "pool.json").write_text(json.dumps(facts | {"format": 1, "shards": dict(pool.shards)}))
-    return folder
-
-
-def test_a_pool_of_format_1_reads_and_grows_like_any(
-    whole: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(writing, "GROUPS_PER_PART", 2)
-    folder = as_format_1(whole, tmp_path / "old")
-    old = Pool.open(folder)
-    assert len(old.index.parts) == 3
-    assert old.frame.equals(whole.frame)
-    assert (old.unranked, old.shards, old.rankings) == (whole.unranked, whole.shards, whole.rankings)
-    for quality in ("top30", "all", "top30 by similarity"):
-        expected = whole.subset(size=50, quality=quality.removesuffix(" by similarity")).rows()
-        assert np.array_equal(old.subset(size=50, quality=quality).rows(), expected)
-    scored = set_score(old, np.arange(old.count, dtype=np.float32), Scorer(name="mine"))
-    assert scored.subset(size=None, quality="top10").rows().tolist() == list(range(270, 300))
-    assert scored.rankings["similarity"] == (whole.fingerprint, whole.count)
-    assert use_score(scored, "similarity").fingerprint == whole.fingerprint
-
-    write_shards(tmp_path / "more", range(2), seed=9)
-    shutil.copy(tmp_path / "more" / "1.tar", folder / "7.tar")
-    grown = in_place(folder)
-    assert grown.count == 7 * EACH
-    assert grown.vocabulary == tuple(vocabulary_of(grown.frame["caption"]))
-    assert Pool.open(folder, holding=whole.unranked).count == whole.count
-    second = set_score(grown, -np.arange(grown.count, dtype=np.float32), Scorer(name="second"))
-    assert second.subset(size=None, quality="top10").rows().tolist() == list(range(35))
-    mine = use_score(second, "mine")  # which the later shards do not have
-    assert mine.subset(size=None, quality="top10").rows().tolist() == list(range(265, 300))
-    assert use_score(mine, "similarity").fingerprint == grown.fingerprint
-    np.save(tmp_path / "uids.npy", np.array([(0, uid) for uid in (3, 150, 299)], "u8,u8"))
-    assert set_subset(mine, "few", tmp_path / "uids.npy").subset(
-        size=None, quality="subset:few"
-    ).rows().tolist() == [row for row, uid in enumerate(grown.frame["uid"]) if int(uid, 16) in {3, 150, 299}]
-    assert f": {grown.count:,} pairs" in next(iter(info_lines(Pool.open(folder))))
-
-
-def test_a_named_subset_of_a_pool_of_format_1_stays_when_a_score_is_added(
-    whole: Pool, tmp_path: Path
-) -> None:
-    np.save(tmp_path / "uids.npy", np.array([(0, uid) for uid in (3, 150, 299)], "u8,u8"))
-    old = Pool.open(as_format_1(set_subset(whole, "few", tmp_path / "uids.npy"), tmp_path / "old"))
-    scored = set_score(old, np.arange(old.count, dtype=np.float32), Scorer(name="mine"))
-    assert scored.subsets == old.subsets == {"few": 3}
-    assert scored.subset(size=None, quality="subset:few").rows().tolist() == [3, 150, 299]
 
 
 def test_values_in_order_and_cut_columns_are_those_of_whole_columns(divided: Pool) -> None:

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from budgets.quality import available, quality_percent
-from runners.data.index.selection import bins, select
+from runners.data.index.selection import bins
 from runners.data.pool.rows import bins_of
-from tests.runners.data.indexed import in_one_file, in_parts, rows_of
+from tests.runners.data.indexed import in_parts, rows_of
 
 COUNT = 1037
 
@@ -75,16 +75,6 @@ def test_a_subset_does_not_depend_on_the_order_of_rows(index: pd.DataFrame) -> N
     shuffled = index.iloc[order].reset_index(drop=True)
     rows = rows_of(index, size=200, quality="top30")
     assert set(order[rows_of(shuffled, size=200, quality="top30")]) == set(rows)
-
-
-@pytest.mark.parametrize("quality", ["top1", "top37", "top80", "all"])
-@pytest.mark.parametrize("size", [None, 1, 10])
-def test_an_index_in_one_file_gives_the_same_subset_as_one_in_parts(
-    index: pd.DataFrame, quality: str, size: int | None
-) -> None:
-    index = index.assign(score=index["score"].where(index["score"] > 4))  # without one: about a sixth
-    rows = select(in_one_file(index), size=size, quality=quality).rows()
-    assert np.array_equal(rows, rows_of(index, size=size, quality=quality))
 
 
 def test_subsets_are_what_sorting_everything_gives(index: pd.DataFrame) -> None:
