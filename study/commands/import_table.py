@@ -3,7 +3,8 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from study.commands.command import show_all
+from study.commands.command import show
+from study.declare import shipped_studies
 
 NAME = "import"
 HELP = "import any table of results as a study to report, by a map of its columns"
@@ -29,9 +30,89 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Write the study's folder and print the counts of imported and dropped rows."""
-    from study.state.import_study import import_study
+    """Write the study's folder, and print the number of imported rows and of dropped ones by reason.
 
-    results = Path(options.results or "results")
-    show_all(import_study(options.table, options.map, name=options.name, results=results))
+    The folder is replaced as a whole, or left if it would not change.
+
+    Raises:
+        ValueError: Map or table can't be read, or the name belongs to a study that was not imported.
+    """
+    import json
+    import shutil
+    import tempfile
+    from hashlib import sha256
+
+    import pandas as pd
+
+    from analysis.cells.imported_table import import_table, unselected
+    from analysis.cells.table import tidy
+    from budgets.declaration import values
+    from budgets.quantity import plural
+    from runners.results import write_table
+    from study.declare.column_maps import find_column_map, load_column_map, read_any_table
+    from study.state.study import RECORD
+
+    table, results = options.table, Path(options.results or "results")
+    map_path = find_column_map(options.map)
+    name = values.name(options.name or map_path.stem)
+    folder = results / name
+    _refuse_others(folder, RECORD)
+    columns, frame = load_column_map(map_path), read_any_table(table)
+    imported = import_table(frame, columns)
+    excluded = tidy(imported, metric=columns.metric).excluded[["trial", "reason"]]
+    reasons = [str(reason).removeprefix("failed: ") for reason in excluded["reason"]]
+    left = [unselected(frame, columns), excluded.assign(reason=reasons)]
+    dropped = pd.concat([part.astype("str") for part in left], ignore_index=True)
+    counts = [
+        f"{plural(count, 'row')}: {reason}" for reason, count in dropped["reason"].value_counts().items()
+    ]
+    kept = len(imported) - len(excluded)
+    if not kept:
+        raise ValueError(
+            f"{table} has no usable row: {'; '.join(counts) or 'it has a header and nothing below'}"
+        )
+    record = {
+        "metric": columns.metric, "title": columns.title, "table": table.name,
+        "sha256": sha256(table.read_bytes()).hexdigest(), "map": map_path.name, "rows": len(frame),
+    }  # fmt: skip
+    results.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=results, prefix=f".{name}-") as scratch:
+        new = Path(scratch) / "new"
+        new.mkdir()
+        write_table(new / "results.parquet", imported)
+        write_table(new / "dropped.parquet", dropped)
+        shutil.copyfile(map_path, new / "map.yaml")
+        (new / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        same = _same_files(new, folder)
+        if not same:
+            if folder.exists():
+                folder.rename(Path(scratch) / "old")
+            new.rename(folder)
+    show(f"{name}: {kept:,} of {plural(len(frame), 'row')} of {table.name}, {columns.metric}")
+    for line in counts:
+        show(f"  dropped: {line}")
+    if len(dropped):
+        show(f"  list of dropped rows: {folder / 'dropped.parquet'}")
+    show(f"{folder} is unchanged" if same else f"imported into {folder}")
     return 0
+
+
+def _refuse_others(folder: Path, record: str) -> None:
+    """Refuse the folder or the name of a study that was not imported."""
+    if folder.name in shipped_studies():
+        raise ValueError(
+            f"'{folder.name}' is the name of a shipped study; choose another one with --name NAME"
+        )
+    if folder.exists() and not (folder / record).exists():
+        raise ValueError(
+            f"{folder} already exists and is not an imported study, so it is not overwritten; "
+            "choose another name with --name NAME, or another --results FOLDER"
+        )
+
+
+def _same_files(new: Path, old: Path) -> bool:
+    """Return whether each file of a folder has the same bytes in the other."""
+    return all(
+        (old / path.name).exists() and (old / path.name).read_bytes() == path.read_bytes()
+        for path in new.iterdir()
+    )

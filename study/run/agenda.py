@@ -79,11 +79,7 @@ class Agenda:
 def agenda(study: Study, plan: Plan, *, only: Sequence[str] = (), retry_failed: bool = False) -> Agenda:
     """Return the agenda of a study's grid; change nothing.
 
-    Args:
-        study: The study.
-        plan: The study's plan.
-        only: Trial ids or words of cells; empty for all trials.
-        retry_failed: True to run failed trials again.
+    ``only`` are ids of trials or words of cells, empty for all.
 
     Raises:
         ValueError: An entry of ``only`` matches no trial, or a result is damaged.
@@ -91,7 +87,7 @@ def agenda(study: Study, plan: Plan, *, only: Sequence[str] = (), retry_failed: 
     chosen = {trial.trial_id for trial in select_trials(plan, only)}
     known = {trial.trial_id: trial for trial in plan.trials}
     # A trial needs the milestones of the shorter ones of its trunk.
-    chosen |= {each.trial_id for trial in chosen for each in before(known[trial], known)}
+    chosen |= {shorter.trial_id for trial in chosen for shorter in before(known[trial], known)}
     selected = [trial for trial in plan.trials if trial.trial_id in chosen]
     return _sort(study, plan.trials, selected, retry_failed=retry_failed)
 
@@ -143,14 +139,14 @@ def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None =
     if tuning is not None:
         assert plan.tuning is not None, "it has an agenda"
         values = {trial: f", {words(tried)}" for trial, tried in plan.tuning.values.items()}
-        yield from _trials(study, " of the tuning", tuning, values)
+        yield from _agenda_trials(study, " of the tuning", tuning, values)
         if plan.tuning.waiting and plan.tuning.neighbours:
             check = plan.tuning.neighbours
             yield f"then the check of the tuned rates: {plural(len(check), 'trial')}"
         yield "then the grid, with the winning values" + (
             ", once all have a result:" if tuning.failed else ":"
         )
-    yield from _trials(study, "", todo, {})
+    yield from _agenda_trials(study, "", todo, {})
     to_run = [*(() if tuning is None else tuning.to_run), *check, *todo.to_run]
     flops = sum(trial.paid_flops for trial in to_run)
     measured = measured_throughput(study, plan)
@@ -189,7 +185,7 @@ def lost_checkpoints(study: Study, plan: Plan, book: Book) -> Iterator[str]:
         )
 
 
-def _trials(study: Study, of: str, todo: Agenda, values: Mapping[str, str]) -> Iterator[str]:
+def _agenda_trials(study: Study, of: str, todo: Agenda, values: Mapping[str, str]) -> Iterator[str]:
     parts = [f"{len(todo.finished):,} finished"] if todo.finished else []
     if todo.failed_of_selected:
         parts.append(f"{todo.failed_of_selected:,} failed in an earlier run (--retry-failed runs them again)")
@@ -260,6 +256,6 @@ def _may_be_of(rows: Sequence[Mapping[str, object]], folder: Path) -> bool:
     outcome = read_outcome(folder)
     return outcome is None or any(
         # A missing level is NaN, which equals nothing.
-        all(outcome.row.get(name) == own for name, own in row.items() if own == own)  # noqa: PLR0124
+        all(outcome.row.get(name) == value for name, value in row.items() if value == value)  # noqa: PLR0124
         for row in rows
     )

@@ -50,7 +50,7 @@ class Books(ABC):
         self.loggers = Loggers(study.declaration.loggers, study.folder, progress.say)
 
     @abstractmethod
-    def words(self, trial: Trial) -> str:
+    def title(self, trial: Trial) -> str:
         """Return a readable name of a trial."""
 
     def resume(self, todo: Agenda) -> None:
@@ -118,7 +118,7 @@ class Books(ABC):
         for path in self.site.with_storage(self.keeper.lost, trial):
             self.event("checkpoint-damaged", trial=trial.trial_id, file=path.name)
             self.progress.say(
-                f"{self.words(trial)}: {path} is damaged and was removed; using the checkpoint before it"
+                f"{self.title(trial)}: {path} is damaged and was removed; using the checkpoint before it"
             )
 
     def give_up(self, trial: Trial, span: Mapping[str, object], reason: str, *, keep: bool) -> None:
@@ -140,7 +140,7 @@ class Books(ABC):
         self.publish(trial.trial_id)
         self.event("trial-set-back", trial=trial.trial_id)
         self.progress.say(
-            f"{self.words(trial)}: crashes lost so much that the budget has no room to finish it; "
+            f"{self.title(trial)}: crashes lost so much that the budget has no room to finish it; "
             "it starts again from step 0 if other trials leave room"
         )
 
@@ -174,12 +174,12 @@ class Books(ABC):
         """Return the trials that can run; the others wait for a trial that ended before its milestone."""
         # Shortest first: a trial can run if the next shorter one of its trunk can.
         runs, lost = dict[str, Trial](), dict[str, list[str]]()
-        for trial in sorted(waiting, key=lambda each: each.samples_seen):
+        for trial in sorted(waiting, key=lambda trial: trial.samples_seen):
             if self.can_start(trial) or trial.previous in runs:
                 runs[trial.trial_id] = trial
                 continue
-            first = [each.trial_id for each in before(trial, self.trials)]
-            ended = next((each for each in first if each in self.outcomes or each in self.failures), first[0])
+            shorter = [planned.trial_id for planned in before(trial, self.trials)]
+            ended = next((name for name in shorter if name in {*self.outcomes, *self.failures}), shorter[0])
             lost.setdefault(ended, []).append(trial.trial_id)
         for ended, branches in lost.items():
             self.end_branches(ended, branches)
@@ -189,13 +189,13 @@ class Books(ABC):
         """Record trials as failed because a shorter trial of their trunk ended before its milestone."""
         outcome = self.outcomes.get(trunk)
         how = "failed" if outcome is None else "diverged"
-        reason = f"{TRUNK_ENDED}: {self.words(self.trials[trunk])} {how} before its milestone"
+        reason = f"{TRUNK_ENDED}: {self.title(self.trials[trunk])} {how} before its milestone"
         for trial_id in branches:
             self.site.with_storage(write_failure, self.folder(trial_id), reason)
             self.publish(trial_id)
             self.failures[trial_id] = reason
         self.event("trunk-ended", trunk=trunk, branches=list(branches), reason=reason)
-        self.progress.trunk_ended([self.trials[each] for each in branches], reason)
+        self.progress.trunk_ended([self.trials[trial_id] for trial_id in branches], reason)
 
     def _refuse_to_pay_again(self, todo: Agenda) -> None:
         paid = [trial for trial in todo.to_run if trial.trial_id in self.ledger.book.finished]

@@ -34,10 +34,8 @@ _START_S = 2.0  # start of a process: load the data, build the model, first step
 def calibrate_study(study: Study, *, device_name: str | None, seconds: float) -> Iterator[str]:
     """Measure each kind of trial, write ``throughput.json``, and yield the lines to print.
 
-    Args:
-        study: The study.
-        device_name: The GPU's name in `budgets.hardware.devices`; None for that of the declared cluster.
-        seconds: Approximate time limit in seconds.
+    ``device_name`` is the GPU's name in `budgets.hardware.devices`; None for that of the declared cluster.
+    ``seconds`` is an approximate limit.
 
     Raises:
         ValueError: The study can't be run, or this machine does not have the device.
@@ -47,22 +45,22 @@ def calibrate_study(study: Study, *, device_name: str | None, seconds: float) ->
     gpus = max(trial.resources.gpus for trial in plan.trials)
     if any(trial.resources.ranks_per_node * trial.resources.nodes > 1 for trial in plan.trials):
         raise ValueError("calibrate supports trials of one rank; this study's resources: declare more")
-    named, machine = _device(study, gpus, device_name)
+    named, machine = _device_names(study, gpus, device_name)
     ensure_pools(study, lambda _line: None)
-    jobs = _jobs(study, plan)
+    jobs = _job_of_each_kind(study, plan)
     # Trials that share a processor slow each other, so as many run at once as in a study.
     at_once = 1 if gpus else max(1, min(usable_cores() // max(job.cpus for job in jobs), len(jobs)))
     for width in _further_widths(study):
         with suppress(ValueError):  # no trial fits this width
-            jobs += _jobs(study, plan_study(_at_width(study, width)))
+            jobs += _job_of_each_kind(study, plan_study(_at_width(study, width)))
     yield f"{plural(len(jobs), 'kind')} of trials on {machine}, {at_once} at once, in about {seconds:g} s"
     seconds_each = max(0.5, seconds * at_once / len(jobs) - _START_S)
     measured, failed = dict[tuple[object, ...], Throughput](), list[str]()
-    for job, found in calibrate(jobs, side_by_side=at_once, seconds=seconds_each):
-        if isinstance(found, str):
-            failed.append(f"{' '.join(job.trial.cell.combination)}: {found}")
+    for job, speed in calibrate(jobs, side_by_side=at_once, seconds=seconds_each):
+        if isinstance(speed, str):  # the reason why there is none
+            failed.append(f"{' '.join(job.trial.cell.combination)}: {speed}")
         else:
-            measured[_kind_and_width(job.trial)] = found
+            measured[_kind_and_width(job.trial)] = speed
     done = [job.trial for job in jobs if _kind_and_width(job.trial) in measured]
     if not done:
         raise ValueError(f"not measured: {'; '.join(failed)}")
@@ -70,7 +68,7 @@ def calibrate_study(study: Study, *, device_name: str | None, seconds: float) ->
     calibration = Calibration(machine=machine, device=named, side_by_side=at_once, kinds=kinds)
     study.folder.mkdir(parents=True, exist_ok=True)
     calibration.write(study.calibration)
-    rows = [_row(trial, speed) for trial, speed in zip(done, kinds, strict=True)]
+    rows = [_measured_row(trial, speed) for trial, speed in zip(done, kinds, strict=True)]
     yield from text_table(rows, left_aligned=("architecture", "strategy", "precision"))
     yield f"written to {study.calibration}; plan and run use it from now on"
     if failed:
@@ -81,7 +79,7 @@ def _kind_and_width(trial: Trial) -> tuple[object, ...]:
     return (*trial.cell.combination, trial.resources.devices)
 
 
-def _jobs(study: Study, plan: Plan) -> list[TrialJob]:
+def _job_of_each_kind(study: Study, plan: Plan) -> list[TrialJob]:
     """Return a job for each kind of trial."""
     kinds = {trial.cell.combination: trial for trial in reversed(plan.trials)}
     return [trial_job(study, trial) for trial in reversed(kinds.values())]
@@ -110,7 +108,7 @@ def _further_widths(study: Study) -> Iterator[int]:
         width *= 2
 
 
-def _device(study: Study, gpus: int, wanted: str | None) -> tuple[str | None, str]:
+def _device_names(study: Study, gpus: int, wanted: str | None) -> tuple[str | None, str]:
     """Return the device's name in the price table (None for a processor) and the machine's name for it."""
     cluster = study.declaration.cluster
     if not gpus:
@@ -121,11 +119,13 @@ def _device(study: Study, gpus: int, wanted: str | None) -> tuple[str | None, st
         return None, environment()["processor"]
     if not torch.cuda.is_available():
         raise ValueError("resources.gpus is 1, but torch sees no GPU on this machine")
-    found = torch.cuda.get_device_name()
+    machine = torch.cuda.get_device_name()
     name = wanted or (cluster and cluster.device)
     if not name:
-        raise ValueError(f"no device name for this machine's {found}: use --device NAME, or declare cluster:")
-    return require_named(device(name).name, found), found
+        raise ValueError(
+            f"no device name for this machine's {machine}: use --device NAME, or declare cluster:"
+        )
+    return require_named(device(name).name, machine), machine
 
 
 def require_named(name: str, machine: str) -> str:
@@ -139,24 +139,24 @@ def require_named(name: str, machine: str) -> str:
     return name
 
 
-def estimated_memory(trial: Trial, found: Throughput) -> int:
+def estimated_memory(trial: Trial, speed: Throughput) -> int:
     """Return the planner's estimate, in bytes of each device, for a trial whose memory was measured."""
-    architecture = Architecture(name=found.architecture, config=trial.architecture_config)
-    masked = strategy(found.strategy)
+    architecture = Architecture(name=speed.architecture, config=trial.architecture_config)
+    masked = strategy(speed.strategy)
     widest = masked.unmasked if trial.recipe.unmasked_tail else masked
-    return memory_bytes(architecture, widest, trial.recipe, batch_size=found.batch_size, devices=found.gpus)
+    return memory_bytes(architecture, widest, trial.recipe, batch_size=speed.batch_size, devices=speed.gpus)
 
 
-def _row(trial: Trial, found: Throughput) -> dict[str, str]:
+def _measured_row(trial: Trial, speed: Throughput) -> dict[str, str]:
     return {
-        "architecture": found.architecture,
-        "strategy": found.strategy,
-        "batch": f"{found.batch_size:,}",
-        "precision": found.precision,
-        "devices": f"{found.gpus}",
-        "steps": f"{found.steps:,}",
-        "samples/s": f"{found.samples_per_s:,.0f}",
-        "GFLOP/s": f"{found.samples_per_s * trial.train_flops_per_sample / 1e9:,.1f}",
-        "memory": f"{found.memory_bytes / 2**20:,.0f} MiB",
-        "training alone, estimated": f"{estimated_memory(trial, found) / 2**20:,.0f} MiB",
+        "architecture": speed.architecture,
+        "strategy": speed.strategy,
+        "batch": f"{speed.batch_size:,}",
+        "precision": speed.precision,
+        "devices": f"{speed.gpus}",
+        "steps": f"{speed.steps:,}",
+        "samples/s": f"{speed.samples_per_s:,.0f}",
+        "GFLOP/s": f"{speed.samples_per_s * trial.train_flops_per_sample / 1e9:,.1f}",
+        "memory": f"{speed.memory_bytes / 2**20:,.0f} MiB",
+        "training alone, estimated": f"{estimated_memory(trial, speed) / 2**20:,.0f} MiB",
     }

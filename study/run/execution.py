@@ -96,7 +96,7 @@ class Execution(Books):
         """Training FLOPs neither spent nor reserved (None: no limit); negative if crashes wasted too much."""
 
     @abstractmethod
-    def show(self, trial: Trial, outcome: Outcome) -> None:
+    def show_result(self, trial: Trial, outcome: Outcome) -> None:
         """Show a trial that has just ended with a result."""
 
     @abstractmethod
@@ -130,8 +130,8 @@ class Execution(Books):
         self._schedule = Schedule(map(scheduled, waiting), retries=retries)
         backend = self.backend()
         self.site.listen()
-        here = self.site.look_around(self._schedule, backend)
-        slots = here.slots
+        cluster = self.site.look_around(self._schedule, backend)
+        slots = cluster.slots
         self.event(f"{self.name}-started", slots=slots, trials=len(waiting))
         with self._left_on_error(backend):
             self._stop_if_requested(backend)  # perhaps while the pool was built
@@ -142,14 +142,14 @@ class Execution(Books):
                 self._carry_out(backend)
                 if self._schedule.over:
                     break
-                here.look()
-                if here.slots != slots:
-                    slots = here.slots
+                cluster.look()
+                if cluster.slots != slots:
+                    slots = cluster.slots
                     self.event("slots-changed", slots=slots)
                 self._stop_if_requested(backend)
-                for ended in here.wait(_WAIT_S):
+                for ended in cluster.wait(_WAIT_S):
                     self._end(ended)
-                for trial_id in [each for each, due in self._retry_at.items() if due <= time.monotonic()]:
+                for trial_id in [name for name, due in self._retry_at.items() if due <= time.monotonic()]:
                     del self._retry_at[trial_id]
                     self._schedule.retry(trial_id)
                 self.study.storage.watch(self._started_at, self._awaited(self._started_at))
@@ -181,12 +181,9 @@ class Execution(Books):
             raise
 
     def further(self, slots: int, waiting: Sequence[str], room_flops: int | None) -> Sequence[Trial]:  # noqa: ARG002
-        """Return trials to add to those that run or wait; none by default.
+        """Return up to ``slots`` trials to add to those that run or wait; none by default.
 
-        Args:
-            slots: Number of trials that could start.
-            waiting: Trials that run or wait.
-            room_flops: FLOPs neither spent nor set aside for these trials; None without a limit.
+        ``room_flops`` are neither spent nor set aside for those that run or wait; None without a limit.
         """
         return ()
 
@@ -222,8 +219,8 @@ class Execution(Books):
 
     def _carry_out(self, backend: Backend) -> None:
         """Carry out the schedule's instructions."""
-        for each in self._schedule.instructions(self.room_flops):
-            match each:
+        for instruction in self._schedule.instructions(self.room_flops):
+            match instruction:
                 case Start(trial=trial_id, nodes=nodes):
                     self._start(trial_id, nodes, backend)
                 case Retry(trial=trial_id, attempt=attempt):
@@ -286,7 +283,7 @@ class Execution(Books):
             timing = {name: value for name, value in ended.value.timing.items() if name != "wall_s"}
             self.event("trial-finished", **span, **timing)
             self.book_outcome(trial, ended.value)
-            self.show(trial, ended.value)
+            self.show_result(trial, ended.value)
             return
         self.book_lost(trial)
         if ended.how in {"failed", "full"}:
@@ -304,14 +301,14 @@ class Execution(Books):
             self.event("trial-left", **span, reason=ended.reason)
             if not self._stopped:
                 self.progress.say(
-                    f"{self.words(trial)}: {ended.reason}; it will continue from its checkpoint"
+                    f"{self.title(trial)}: {ended.reason}; it will continue from its checkpoint"
                 )
             self._schedule.left(ended.trial, dead_nodes=ended.dead_nodes)
 
     def _retry(self, trial: Trial, attempt: int) -> None:
         span, reason = self._ends[trial.trial_id]
         self.event("trial-retried", **span, reason=reason)
-        self.progress.say(f"{self.words(trial)}: {reason}; retrying from its last checkpoint")
+        self.progress.say(f"{self.title(trial)}: {reason}; retrying from its last checkpoint")
         wait_s = self.study.declaration.resources.backoff_s * _BACKOFF ** (attempt - 1)
         self._retry_at[trial.trial_id] = time.monotonic() + wait_s
 

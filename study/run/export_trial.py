@@ -43,8 +43,8 @@ def export_trial(study: Study, trial: Trial, target: Path) -> None:
             pixels=PIXELS,
             words=mixed_words(
                 [
-                    open_pool(study.pool_folders[each.name], holding=each.pool).vocabulary
-                    for each in trial.components
+                    open_pool(study.pool_folders[part.name], holding=part.pool).vocabulary
+                    for part in trial.components
                 ]
             ),
             sigmoid_bias=biased,

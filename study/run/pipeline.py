@@ -76,12 +76,8 @@ class Chooser:
     ) -> Decision | None:
         """Return the next decision; None if nothing has changed since the last one found no trial.
 
-        Args:
-            outcomes: Results so far.
-            failures: Failed trials.
-            running: Trials that were chosen and have no result yet.
-            slots: Number of trials that could start.
-            room_flops: FLOPs neither spent nor set aside for chosen trials; None without a limit.
+        ``running`` were chosen and have no result yet; ``slots`` trials could start; ``room_flops`` are
+        neither spent nor set aside for chosen trials, None without a limit.
         """
         # A decision depends only on results and room: without a change it would find no trial again.
         state = len(outcomes), len(failures), len(running), -1 if room_flops is None else room_flops
@@ -93,7 +89,7 @@ class Chooser:
         # If a trial of a trunk failed or diverged, the trunk's longer trials can't run either.
         ended = {
             trial for trial, planned in self.trials.items()
-            if trial in lost or any(each.trial_id in lost for each in before(planned, self.trials))
+            if trial in lost or any(shorter.trial_id in lost for shorter in before(planned, self.trials))
         }  # fmt: skip
         decision = decide(
             trials, self._grid, ask=questions(self._study.declaration), running=running, ended=ended,
@@ -225,11 +221,11 @@ class Run(Execution):
         """Training FLOPs of the study budget neither spent nor reserved; None without a study budget."""
         return self.ledger.room_flops
 
-    def words(self, trial: Trial) -> str:
+    def title(self, trial: Trial) -> str:
         """Return the trial's cell."""
         return str(trial.cell)
 
-    def show(self, trial: Trial, outcome: Outcome) -> None:
+    def show_result(self, trial: Trial, outcome: Outcome) -> None:
         """Show a trial that has just ended with a result."""
         self.progress.finished(trial, outcome, spent_flops=self.ledger.book.spent_flops)
 
@@ -254,9 +250,9 @@ class Run(Execution):
 
     def _say_differences(self) -> None:
         entries = read_entries(self.ledger.path)
-        if others := left_behind(self.plan, entries):
+        if elsewhere := left_behind(self.plan, entries):
             self.progress.say(
-                f"note: {format_flops(others)} in the ledger belong to trials that are not in "
+                f"note: {format_flops(elsewhere)} in the ledger belong to trials that are not in "
                 "this declaration; they count against the study budget"
             )
         for difference in reconcile(self.plan, entries):
@@ -270,7 +266,7 @@ class Run(Execution):
         write_table(folder / "plan.parquet", planned)
         write_table(folder / "left-out.parquet", left_out)
         keep_rankings(self.study, self.plan)
-        pools = dict.fromkeys(each.pool for trial in self.plan.all_trials for each in trial.components)
+        pools = dict.fromkeys(part.pool for trial in self.plan.all_trials for part in trial.components)
         write_json(folder / "environment.json", environment() | {"pool fingerprint": ", ".join(pools)})
 
 

@@ -84,25 +84,20 @@ def run_study(  # noqa: PLR0913 - the options of a command
     pay_again: bool = False,
     repair: bool = False,
 ) -> RunSummary:
-    """Run every trial that has no result yet.
+    """Run every trial that has no result yet; the options are those of the command.
 
-    Args:
-        study: The study.
-        plan: The study's plan.
-        progress: The view that shows progress; entered and left here.
-        address: The option ``--address``, or None.
-        local: True to run without Ray.
-        only: The trials to run, by id or by words of their cells; empty for all.
-        retry_failed: True to run trials again that failed in an earlier run.
-        pay_again: True to run trials again that were paid for, but whose results are gone.
-        repair: True to rebuild a damaged ledger first.
+    The view is entered and left here. ``local`` runs without Ray; ``only`` are ids of trials or words of
+    their cells, empty for all.
 
     Raises:
         PaidBeforeError: Trials would be paid again without ``pay_again``.
         ValueError: The study can't be run, or another run of it is active.
     """
     progress = cast("Progress", GuardedView(progress, study.folder / "view-errors.txt"))
-    _check(study, plan, progress, only=only)
+    require_runnable(study.declaration)
+    select_trials(plan, only)
+    _require_tuned(plan, only=only)
+    Loggers(study.declaration.loggers, study.folder, progress.say)  # one that is not installed is refused
     if not repair:
         require_room(study, plan)
     study.folder.mkdir(parents=True, exist_ok=True)
@@ -134,8 +129,8 @@ def run_study(  # noqa: PLR0913 - the options of a command
                 return tuned
         elif plan.tuning is not None:  # another declaration may have other trials and winners
             write_tuning(study, plan.tuning)
-        found = Run(study, plan, progress, site, only=only, retry_failed=retry_failed).execute()
-        return replace(found, failures=failures | found.failures)
+        summary = Run(study, plan, progress, site, only=only, retry_failed=retry_failed).execute()
+        return replace(summary, failures=failures | summary.failures)
 
 
 def would_run(
@@ -147,7 +142,7 @@ def would_run(
         ValueError: The run would be refused.
     """
     require_runnable(study.declaration)
-    _check_tuning(plan, only=only)
+    _require_tuned(plan, only=only)
     require_room(study, plan)
     require_booked(study)
     tuning = None
@@ -177,15 +172,7 @@ def _outlast_workers(study: Study, *, every: bool) -> None:
         wait_until_free(folder / ".lock", deadline - time.monotonic())
 
 
-def _check(study: Study, plan: Plan, progress: Progress, *, only: Sequence[str]) -> None:
-    """Check, before any compute is spent, that the study can be run as requested."""
-    require_runnable(study.declaration)
-    select_trials(plan, only)
-    _check_tuning(plan, only=only)
-    Loggers(study.declaration.loggers, study.folder, progress.say)
-
-
-def _check_tuning(plan: Plan, *, only: Sequence[str]) -> None:
+def _require_tuned(plan: Plan, *, only: Sequence[str]) -> None:
     if plan.grid_waits and only:
         raise ValueError(
             "--only can't be used before the tuning is finished, because the tuning sets the values of all "

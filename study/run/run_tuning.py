@@ -37,36 +37,36 @@ def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retr
     with new_file(study.folder / "study.yaml") as file:
         file.write_text(dump_declaration(study.declaration), encoding="utf-8")
     tuning = plan.tuning
-    found = RunSummary(plan=plan, failures={}, remaining=(), stopped="")
+    summary = RunSummary(plan=plan, failures={}, remaining=(), stopped="")
     with ExitStack() as until_tuned:
         backend = cache(lambda: until_tuned.enter_context(site.tuning_backend()))
         # Each round runs what the results so far ask for: the declared values, values beyond an edge, then
         # the check. Planning again from the results gives the next round.
-        while tuning is not None and tuning.unfinished and not found.incomplete:
+        while tuning is not None and tuning.unfinished and not summary.incomplete:
             write_tuning(study, tuning)
             todo = tuning_agenda(study, tuning, retry_failed=retry_failed)
             if todo.failed:
                 _say_failed(tuning, todo, progress)
                 if not todo.to_run:
-                    found = replace(found, failures=todo.failed)
+                    summary = replace(summary, failures=todo.failed)
                     break
-            found = Round(study, found.plan, progress, site, backend=backend).execute(todo)
-            found = replace(found, plan=plan_study(study))
-            tuning = found.plan.tuning
+            summary = Round(study, summary.plan, progress, site, backend=backend).execute(todo)
+            summary = replace(summary, plan=plan_study(study))
+            tuning = summary.plan.tuning
     assert tuning is not None, "planned again from the same declaration"
     write_tuning(study, tuning)
     for winner in tuning.winners:
         progress.detail(
             f"tuned {winner.architecture} {winner.strategy}: {words(winner.values)} ({winner.score:.1%})"
         )
-    if tuning.waiting or not found.remaining:
-        return found
-    where = ", ".join(dict.fromkeys(str(trial.cell) for trial in found.remaining))
+    if tuning.waiting or not summary.remaining:
+        return summary
+    where = ", ".join(dict.fromkeys(str(trial.cell) for trial in summary.remaining))
     progress.say(
-        f"note: {len(found.remaining):,} trials of the check of the tuned rates are left out, since crashes "
-        f"used up its share of {format_flops(tuning.check_flops)}: {where}"
+        f"note: {len(summary.remaining):,} trials of the check of the tuned rates are left out, since "
+        f"crashes used up its share of {format_flops(tuning.check_flops)}: {where}"
     )
-    return replace(found, remaining=())
+    return replace(summary, remaining=())
 
 
 def write_tuning(study: Study, tuning: TuningPlan) -> None:
@@ -120,8 +120,8 @@ class Round(Execution):
         )
         if todo.to_run:
             cost = format_flops(sum(trial.paid_flops for trial in todo.to_run))
-            said = f"{plural(len(todo.to_run), 'trial')}, {cost}; {self._tuning.metric} selects"
-            self.progress.detail(f"{self._what}: {said}")
+            size = f"{plural(len(todo.to_run), 'trial')}, {cost}"
+            self.progress.detail(f"{self._what}: {size}; {self._tuning.metric} selects")
             self.run(todo.to_run)
         self.site.with_storage(self.write_tables)
         return self.result
@@ -151,18 +151,18 @@ class Round(Execution):
         room = self.ledger.room_flops
         return share if room is None else min(share, room)
 
-    def words(self, trial: Trial) -> str:
+    def title(self, trial: Trial) -> str:
         """Return the trial's cell and its tuned values."""
         return f"{self._what}, {trial.cell}, {words(self._tuning.values[trial.trial_id])}"
 
-    def show(self, trial: Trial, outcome: Outcome) -> None:
+    def show_result(self, trial: Trial, outcome: Outcome) -> None:
         """Show a trial that has just ended with a result."""
         self.progress.count(trial, outcome, spent_flops=self.ledger.book.spent_flops)
         value = outcome.row.get(self._tuning.metric)
-        found = outcome.row["status"] if value is None else f"{self._tuning.metric} {value:.1%}"
+        result = outcome.row["status"] if value is None else f"{self._tuning.metric} {value:.1%}"
         done = f"{len(self.outcomes)}/{len(self.trials)}"
         values = words(self._tuning.values[trial.trial_id])
-        self.progress.detail(f"[{self._what} {done}] {trial.cell}, {values}, seed {trial.seed}: {found}")
+        self.progress.detail(f"[{self._what} {done}] {trial.cell}, {values}, seed {trial.seed}: {result}")
 
     def write_tables(self) -> None:
         """Write the trials that have a result; the next round is planned from them."""

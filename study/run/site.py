@@ -24,15 +24,8 @@ P = ParamSpec("P")
 class Site:
     """Context manager; the backend is opened at its first use and closed at exit.
 
-    Args:
-        study: The study to run.
-        progress: The view that shows progress.
-        address: The option ``--address``, or None.
-        local: True to run without Ray.
-        pay_again: True if trials may be run that were paid for, but whose results are gone.
-
-    Attributes:
-        notice: The signal that asked the run to stop, if any.
+    ``address`` is the option ``--address``; ``pay_again`` allows to run trials that were paid for, but whose
+    results are gone. ``notice`` has the signal that asked the run to stop, if any.
     """
 
     def __init__(
@@ -49,7 +42,7 @@ class Site:
         self._address, self._local = address, local
         self._backend: Backend | None = None
         self._storage_check: StorageCheck | None = None
-        self._found = ""
+        self._described = ""
         self._listens = False
         self._until_the_end = ExitStack()
         self.notice = Notice()
@@ -85,14 +78,10 @@ class Site:
         return TuneBackend(self.backend)
 
     def look_around(self, schedule: Schedule, backend: Backend) -> LiveCluster:
-        """Return the cluster, with its nodes entered into the schedule.
+        """Return the cluster behind a backend (this site's, or the one for tuning); schedule its nodes.
 
         Every node must see the folders that trials read and write. A node that joins later and does not
         see them is left out.
-
-        Args:
-            schedule: The schedule.
-            backend: The backend of the trials: this site's, or the one for tuning.
 
         Raises:
             ValueError: A node does not see the folders, or no node has room for a waiting trial.
@@ -102,15 +91,15 @@ class Site:
         check = self._node_check(self.backend) if grows else None
         if check is not None:
             check.require()
-        here = LiveCluster(
+        cluster = LiveCluster(
             backend, schedule, patience_s=resources.wait_s if grows else None, storage_check=check
         )
-        here.look()
-        found = f"{backend.name}: {here.describe()}"
-        if found != self._found:  # print it once for tuning and grid
-            self._progress.detail(found)
-        self._found = found
-        return here
+        cluster.look()
+        description = f"{backend.name}: {cluster.describe()}"
+        if description != self._described:  # print it once for tuning and grid
+            self._progress.detail(description)
+        self._described = description
+        return cluster
 
     def stop_source(self) -> str:
         """Return the source of a request to stop the run; empty if there was none.
@@ -126,10 +115,7 @@ class Site:
     def with_storage(self, do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function that uses the study's storage; retry while the storage can't be reached.
 
-        Args:
-            do: The function; it must be safe to call again after it failed halfway.
-            args: Positional arguments of the function.
-            kwargs: Keyword arguments of the function.
+        The function must be safe to call again after it failed halfway.
 
         Raises:
             OSError: The storage stays unreachable, or a signal to stop leaves no time to wait.

@@ -44,10 +44,7 @@ def preflight(
 ) -> Iterator[PreflightCheck]:
     """Yield the checks of a study as they are done: the backend, each node, each kind of trial.
 
-    Args:
-        study: The study.
-        open_backend: Connects to the backend that would run it.
-        where: Name of the backend, for the first check.
+    ``open_backend`` connects to the backend that would run it; ``where`` names it in the first check.
 
     Raises:
         ValueError: The study cannot be planned or run.
@@ -101,23 +98,23 @@ def _check_nodes(
             if has_room(has, needs(study, widest))
         ]
     began = time.time()
-    for task, found in run_tasks(backend, tasks, answer_s=_NODE_ANSWERS_S):
-        if isinstance(found, PreflightCheck):
-            yield found
-        elif isinstance(found, tuple):
-            clock, checks = found
+    for task, answer in run_tasks(backend, tasks, answer_s=_NODE_ANSWERS_S):
+        if isinstance(answer, PreflightCheck):
+            yield answer
+        elif isinstance(answer, tuple):
+            clock, checks = answer
             yield from checks
-            yield _clock(checks[0].node, clock, began, time.time())
+            yield _clock_check(checks[0].node, clock, began, time.time())
         else:
-            yield _failed(task, found)
+            yield _failed_check(task, answer)
 
 
-def _failed(task: Job, reason: object, advice: str = "") -> PreflightCheck:
+def _failed_check(task: Job, reason: object, advice: str = "") -> PreflightCheck:
     where = ", ".join(node[:_ID_SIGNS] for node in task.nodes)
     return PreflightCheck(node=where, what=task.trial, verdict="failed", found=str(reason), advice=advice)
 
 
-def _clock(node: str, clock: float, began: float, ended: float) -> PreflightCheck:
+def _clock_check(node: str, clock: float, began: float, ended: float) -> PreflightCheck:
     """Compare a node's clock with the driver's, which read ``began`` before it and ``ended`` after it."""
     # The node read its clock between the two times; only what lies outside of them is known to be skew.
     skew = max(began - clock, clock - ended, 0.0)
@@ -132,7 +129,7 @@ def _check_kinds(
     study: Study, plan: Plan, backend: Backend, nodes: Mapping[str, Amounts]
 ) -> Iterator[PreflightCheck]:
     """Train a few steps of each kind, on the nodes in turn, and keep the speeds that were not calibrated."""
-    kinds = _kinds(plan)
+    kinds = _trial_of_each_kind(plan)
     try:
         for trial in {trial.pool: trial for trial in plan.trials}.values():
             study.storage.share(trial_job(study, trial), lambda _line: None)
@@ -153,41 +150,42 @@ def _check_kinds(
             else:
                 first = number % len(room) if count == 1 else 0
                 on = tuple(room[first : first + count])
-                tasks.append(_task(study, name, trial, on, Path(folder).resolve()))
+                tasks.append(_training_task(study, name, trial, on, Path(folder).resolve()))
         for task, value in run_tasks(backend, tasks):
-            for found in value if isinstance(value, tuple) else (value,):
-                if isinstance(found, KindFound):
-                    measured.append(found.speed)
-                    yield _speed(task.trial, kinds[task.trial], found)
-                elif isinstance(found, PreflightCheck):
-                    yield replace(found, what=f"ranks of {task.trial}")
+            for answer in value if isinstance(value, tuple) else (value,):
+                if isinstance(answer, KindFound):
+                    measured.append(answer.speed)
+                    yield _speed_check(task.trial, kinds[task.trial], answer)
+                elif isinstance(answer, PreflightCheck):
+                    yield replace(answer, what=f"ranks of {task.trial}")
                 else:
                     alone = f"python -m study run {study.word} --backend local --only '{task.trial}'"
-                    yield _failed(task, found, f"for all of its output: {alone}")
-    _keep(study, measured)
+                    yield _failed_check(task, answer, f"for all of its output: {alone}")
+    _keep_speeds(study, measured)
 
 
-def _task(study: Study, name: str, trial: Trial, nodes: tuple[str, ...], folder: Path) -> Job:
+def _training_task(study: Study, name: str, trial: Trial, nodes: tuple[str, ...], folder: Path) -> Job:
     """Return the task of a kind: it trains; over several nodes, its ranks first compute together.
 
     Its files are in a folder of their own below ``folder``: the trial itself may be running.
     """
-    resources, own = trial.resources, folder / f"{folder.name}-{trial.trial_id}"
-    own.mkdir()
+    resources, scratch = trial.resources, folder / f"{folder.name}-{trial.trial_id}"
+    scratch.mkdir()
     count = resources.ranks_per_node * resources.nodes
     over_nodes = partial(check_kind_over_nodes, count=count, gpus=bool(resources.gpus))
     return Job(
         trial=name,
         nodes=nodes,
         run=study.storage.call_on_data(
-            check_kind if resources.nodes == 1 else over_nodes, replace(trial_job(study, trial), folder=own)
+            check_kind if resources.nodes == 1 else over_nodes,
+            replace(trial_job(study, trial), folder=scratch),
         ),
         resources=needs(study, trial),
         ranks=resources.ranks_per_node,
     )
 
 
-def _kinds(plan: Plan) -> dict[str, Trial]:
+def _trial_of_each_kind(plan: Plan) -> dict[str, Trial]:
     """Return a trial of each kind, by its words.
 
     The words of a kind are architecture and strategy; those of a further kind, to which rules give another
@@ -203,22 +201,22 @@ def _kinds(plan: Plan) -> dict[str, Trial]:
     return named
 
 
-def _speed(name: str, trial: Trial, kind_found: KindFound) -> PreflightCheck:
-    found, estimate = kind_found.speed, estimated_memory(trial, kind_found.speed)
+def _speed_check(name: str, trial: Trial, measured: KindFound) -> PreflightCheck:
+    speed, estimate = measured.speed, estimated_memory(trial, measured.speed)
     # On a processor the process's whole resident set was measured, most of which the estimate does not
     # include.
-    over = bool(trial.resources.gpus) and found.memory_bytes > _MOST_OF_ESTIMATE * estimate
+    over = bool(trial.resources.gpus) and speed.memory_bytes > _MOST_OF_ESTIMATE * estimate
     advice = [f"takes over {_MOST_OF_ESTIMATE} times the estimated memory: leave room on devices"] * over
-    advice += slow_loading([trial], Calibration(machine="", device=None, side_by_side=1, kinds=(found,)))
+    advice += slow_loading([trial], Calibration(machine="", device=None, side_by_side=1, kinds=(speed,)))
     facts = [
-        f"batch {found.batch_size:,} in {found.precision}: {found.samples_per_s:,.0f} samples/s",
-        f"waits {found.waited:.0%} of the time for data",
-        f"{found.memory_bytes / 2**20:,.0f} MiB, {estimate / 2**20:,.0f} MiB estimated",
+        f"batch {speed.batch_size:,} in {speed.precision}: {speed.samples_per_s:,.0f} samples/s",
+        f"waits {speed.waited:.0%} of the time for data",
+        f"{speed.memory_bytes / 2**20:,.0f} MiB, {estimate / 2**20:,.0f} MiB estimated",
     ]
-    if size := kind_found.checkpoint_bytes:
-        rates = f"written in {kind_found.write_s:.1f} s, read in {kind_found.read_s:.1f} s"
+    if size := measured.checkpoint_bytes:
+        rates = f"written in {measured.write_s:.1f} s, read in {measured.read_s:.1f} s"
         facts.append(f"checkpoint of {size / 2**20:,.0f} MiB {rates}")
-        if size / max(kind_found.write_s, 1e-9) < SLOW_BYTES_PER_S and kind_found.write_s > 1:
+        if size / max(measured.write_s, 1e-9) < SLOW_BYTES_PER_S and measured.write_s > 1:
             advice.append(
                 "checkpoints are written slowly: name a faster storage, or raise resources.checkpoint"
             )
@@ -227,16 +225,16 @@ def _speed(name: str, trial: Trial, kind_found: KindFound) -> PreflightCheck:
     )
 
 
-def _keep(study: Study, measured: list[Throughput]) -> None:
+def _keep_speeds(study: Study, measured: list[Throughput]) -> None:
     """Add speeds of kinds that were not calibrated to what ``plan`` and ``run`` read."""
     known = read_calibration(study.calibration)
     if known is None:
         known = Calibration(machine="preflight", device=None, side_by_side=1, kinds=())
-    before = {each.combination for each in known.kinds}
+    before = {kind.combination for kind in known.kinds}
     new: dict[tuple[object, ...], Throughput] = {}
-    for each in measured:
-        if each.combination not in before:
-            new.setdefault((*each.combination, each.gpus), each)
+    for speed in measured:
+        if speed.combination not in before:
+            new.setdefault((*speed.combination, speed.gpus), speed)
     if new:
         replace(known, kinds=(*known.kinds, *new.values())).write(study.calibration)
 

@@ -15,7 +15,7 @@ from budgets.planning.price import Speeds, device_hours, is_measured, kept_over,
 from budgets.quality import MIXTURE
 from budgets.quantity import format_flops, plural
 from study.show.plan_view import figure_range, share_range
-from study.state.plan_study import cell_words, meant
+from study.state.plan_study import cell_words, with_words
 
 _MOST_SHOWN = 12
 
@@ -23,11 +23,8 @@ _MOST_SHOWN = 12
 def explain_lines(grid: Grid, plan: Plan, wanted: str, own: Speeds) -> Iterator[str]:
     """Yield the arithmetic of a cell, or the reasons why it is left out.
 
-    Args:
-        grid: The study's grid.
-        plan: The study's plan.
-        wanted: A trial's id, or words of a cell such as ``ViT-B-32 slip top40``.
-        own: Speeds calibrated on the cluster's device.
+    ``wanted`` is a trial's id, or words of a cell such as ``ViT-B-32 slip top40``; ``own`` are the speeds
+    calibrated on the cluster's device.
 
     Raises:
         ValueError: The words match no cell, or more than one.
@@ -55,20 +52,20 @@ def explain_lines(grid: Grid, plan: Plan, wanted: str, own: Speeds) -> Iterator[
 
 
 def _find(grid: Grid, plan: Plan, wanted: str) -> GridCell:
-    cells = {(each.cell, each.samples): each for each in grid.candidates(plan.levels)}
+    cells = {(candidate.cell, candidate.samples): candidate for candidate in grid.candidates(plan.levels)}
     for trial in plan.trials:
         if trial.trial_id == wanted:
             return cells[trial.cell, trial.samples_seen]
-    found = meant(cells.values(), wanted, _words)
-    if len(found) == 1:
-        return found[0]
-    if not found:
+    matches = with_words(cells.values(), wanted, _words)
+    if len(matches) == 1:
+        return matches[0]
+    if not matches:
         raise ValueError(
             f"no trial or cell matches '{wanted}'; `plan` lists the cells, `plan --format csv` the ids"
         )
-    shown = "\n".join(f"  {_words(each)}" for each in found[:_MOST_SHOWN])
-    more = f"\n  and {len(found) - _MOST_SHOWN:,} more" if len(found) > _MOST_SHOWN else ""
-    raise ValueError(f"'{wanted}' matches {len(found):,} cells; add words to select one:\n{shown}{more}")
+    shown = "\n".join(f"  {_words(candidate)}" for candidate in matches[:_MOST_SHOWN])
+    more = f"\n  and {len(matches) - _MOST_SHOWN:,} more" if len(matches) > _MOST_SHOWN else ""
+    raise ValueError(f"'{wanted}' matches {len(matches):,} cells; add words to select one:\n{shown}{more}")
 
 
 def _words(candidate: GridCell) -> str:
@@ -138,11 +135,11 @@ def _trial(grid: Grid, candidate: GridCell) -> Iterator[str]:
     epochs = candidate.samples / cell.subset_size
     yield f"epochs: {candidate.samples:,} / {cell.subset_size:,} pairs = {epochs:,.3f}"
     components = candidate.components
-    for each in components if cell.quality.startswith(MIXTURE) else ():
-        share = each.share / sum(other.share for other in components)
+    for part in components if cell.quality.startswith(MIXTURE) else ():
+        share = part.share / sum(other.share for other in components)
         yield (
-            f"  {share:.2%} of the samples from {each.pairs:,} pairs of {each.name} ({each.quality}): "
-            f"{candidate.samples * share / each.pairs:,.3f} epochs"
+            f"  {share:.2%} of the samples from {part.pairs:,} pairs of {part.name} ({part.quality}): "
+            f"{candidate.samples * share / part.pairs:,.3f} epochs"
         )
     total = setup.train_flops(steps)
     product = f"{(steps - tail) * batch:,} x {setup.train_flops_per_sample:,}"
@@ -192,8 +189,8 @@ def _chosen(grid: Grid, plan: Plan, trial: Trial, own: Speeds) -> Iterator[str]:
         f"{PLAIN_PASSES} / scaling efficiency. Passes: {PLAIN_PASSES}, plus 1 per recomputed forward pass. "
         f"Efficiency: measured, otherwise {cluster.scaling:g} ^ log2(GPUs). Memory limit: {memory}"
     )
-    found = grid.setup(*cell.combination, cell.level_flops).options
-    for option in priced(found, trial, cluster, own):
+    options = grid.setup(*cell.combination, cell.level_flops).options
+    for option in priced(options, trial, cluster, own):
         kept = kept_over(cell.combination, option.resources.devices, cluster, own)
         mark = f", chosen ({chosen.why})" if option.words == chosen.words else ""
         yield (

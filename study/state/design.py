@@ -100,13 +100,13 @@ def _verdict(answer: Mapping[str, Any]) -> str:
 def answer_lines(events: pd.DataFrame, left: pd.DataFrame) -> list[str]:
     """Return the answers of the last decision, and the trials that were not chosen, in words."""
     lines, last = [], decisions(events)[-1:]
-    for one in (answer for decision in last for answer in decision["answers"]):
-        state = "answered" if one["settled"] else "open"
-        if one["kind"] == "forecast":
-            state += f": {PERCENT.named(one['error'])} {PERCENT.interval(one['low'], one['high'])}"
+    for answer in (answer for decision in last for answer in decision["answers"]):
+        state = "answered" if answer["settled"] else "open"
+        if answer["kind"] == "forecast":
+            state += f": {PERCENT.named(answer['error'])} {PERCENT.interval(answer['low'], answer['high'])}"
         lines.append(
-            f"{one['kind']} at {format_flops(one['flops'])}: {state}: {one['leader']}, "
-            f"best with probability {100 * one['probability']:.0f} %, {_verdict(one)}"
+            f"{answer['kind']} at {format_flops(answer['flops'])}: {state}: {answer['leader']}, "
+            f"best with probability {100 * answer['probability']:.0f} %, {_verdict(answer)}"
         )
     lines.extend(f"the design stopped: {decision['stop']}" for decision in last if decision["stop"])
     if len(left):

@@ -18,15 +18,15 @@ _PACKAGES = ("torch", "open_clip_torch", "timm", "ray", "numpy", "pandas", "scip
 def own_version() -> str:
     """Return this project's version, with the commit if it runs from a git checkout."""
     try:
-        found = version(_DISTRIBUTION)
+        release = version(_DISTRIBUTION)
     except PackageNotFoundError:
-        found = "not installed"
+        release = "not installed"
     git = shutil.which("git")
     if git is None or not (_CHECKOUT / ".git").exists():
-        return found
+        return release
     command = [git, "-C", str(_CHECKOUT), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
     described = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (fixed words)
-    return f"{found}, commit {described.stdout.strip()}" if described.returncode == 0 else found
+    return f"{release}, commit {described.stdout.strip()}" if described.returncode == 0 else release
 
 
 def environment() -> dict[str, str]:

@@ -32,6 +32,7 @@ from study.state.tuning_table import read_scores
 
 T = TypeVar("T")
 
+_PUNCTUATION = str.maketrans("", "", ",()")
 _USUAL = {
     "acc": "top1",
     "acc1": "top1",
@@ -95,8 +96,8 @@ def _plan(study: Study) -> Plan:
             for part, mixed in parts.items():
                 with at_key(f"mixtures.{name}.{part}"):
                     _check_qualities([mixed.quality], pool.pools[part], of=f" of the pool {part}")
-    names = dict.fromkeys(each for block in declaration.grid for each in declaration.qualities(block))
-    _check_twins(names, pool)
+    qualities = dict.fromkeys(name for block in declaration.grid for name in declaration.qualities(block))
+    _refuse_twins(qualities, pool)
     metric, allowed = declaration.metric, _metrics(declaration.metric, declaration, evaluation)
     if metric not in allowed:
         message = unknown("metric", metric, allowed, meant=_usual(metric))
@@ -111,21 +112,22 @@ def _plan(study: Study) -> Plan:
         own=device_throughput(study),
     )
     slow = slow_loading(plan.trials, read_calibration(study.calibration))
-    wide = _wide(plan, declaration.cluster)
+    wide = _too_wide(plan, declaration.cluster)
     return with_kept_trunks(study, replace(plan, warnings=(*plan.warnings, *slow, *wide)))
 
 
-def _wide(plan: Plan, cluster: Cluster | None) -> Iterator[str]:
-    """Yield trials that take more of a node than the declared cluster's nodes have; these never start."""
+def _too_wide(plan: Plan, cluster: Cluster | None) -> Iterator[str]:
+    """Yield notes on resources that no node of the declared cluster has: their trials never start."""
     if cluster is None:
         return
-    for one in dict.fromkeys(trial.resources for trial in plan.all_trials):
+    for resources in dict.fromkeys(trial.resources for trial in plan.all_trials):
         for key, room in (("gpus", cluster.node_gpus), ("cpus", cluster.node_cpus)):
-            amount = getattr(one, key)
-            if room is not None and amount > one.nodes * room:
+            amount = getattr(resources, key)
+            if room is not None and amount > resources.nodes * room:
                 yield (
-                    f"resources.{key} = {amount} on {plural(one.nodes, 'node')}, but cluster.node_{key} is "
-                    f"{room}: set resources.nodes, or cluster.node_{key} if the nodes are larger"
+                    f"resources.{key} = {amount} on {plural(resources.nodes, 'node')}, but "
+                    f"cluster.node_{key} is {room}: set resources.nodes, or cluster.node_{key} if the nodes "
+                    "are larger"
                 )
 
 
@@ -155,11 +157,11 @@ def _check_qualities(qualities: Iterable[str], pool: PoolFacts, of: str = "") ->
             raise ValueError(f"quality {quality}{of}: {problem}{advice if is_expression(score) else ''}")
 
 
-def _check_twins(qualities: Iterable[str], pool: PoolFacts | MixtureFacts) -> None:
+def _refuse_twins(qualities: Iterable[str], pool: PoolFacts | MixtureFacts) -> None:
     """Raise DeclaredKeyError for two qualities or mixtures with the same pairs."""
     pairs: dict[tuple[object, ...], str] = {}
     for quality in qualities:
-        content = tuple(each.content for each in pool.components(quality, pool.available(quality)))
+        content = tuple(part.content for part in pool.components(quality, pool.available(quality)))
         same = pairs.setdefault(content, quality)
         if same != quality:
             what = "" if quality.startswith(MIXTURE) else "quality "
@@ -167,9 +169,9 @@ def _check_twins(qualities: Iterable[str], pool: PoolFacts | MixtureFacts) -> No
             raise DeclaredKeyError("grid", message)
 
 
-def _unknown_or_none(kind: str, found: str, allowed: Iterable[str]) -> str:
+def _unknown_or_none(kind: str, name: str, allowed: Iterable[str]) -> str:
     names = list(allowed)
-    return unknown(kind, found, names) if names else f"the pool has no {kind}; add it with `data score`"
+    return unknown(kind, name, names) if names else f"the pool has no {kind}; add it with `data score`"
 
 
 def _scores(study: Study, evaluation: EvaluationFacts) -> Scores | None:
@@ -207,21 +209,21 @@ def with_kept_trunks(study: Study, plan: Plan) -> Plan:
     trials = {trial.trial_id: trial for trial in plan.trials}
     paid = {what: held.reserved for what, held in book.open.items() if kept_steps(study.trial_folder(what))}
     paid |= book.finished
-    shorter = {
-        each.trial_id for what in book.finished.keys() & trials for each in before(trials[what], trials)
-    }
-    between = shorter - paid.keys()
+    finished = book.finished.keys() & trials
+    between = {
+        shorter.trial_id for what in finished for shorter in before(trials[what], trials)
+    } - paid.keys()
     linked, alone = [], []
     for trial in plan.trials:
-        found = trial
+        link = trial
         flops = paid.get(trial.trial_id, trial.paid_flops)
         if flops != trial.paid_flops:
-            found = _as_paid(study, trial, before(trial, trials), flops)
+            link = _as_paid(study, trial, before(trial, trials), flops)
         elif trial.trial_id in between and trial.previous:
-            found = _from_milestone(study, trial, before(trial, trials), paid)
-            if found is not trial:
-                alone.append(found)
-        linked.append(found)
+            link = _from_milestone(study, trial, before(trial, trials), paid)
+            if link is not trial:
+                alone.append(link)
+        linked.append(link)
     if not alone:
         return replace(plan, trials=tuple(linked))
     cost = format_flops(sum(trial.paid_flops for trial in alone))
@@ -234,7 +236,7 @@ def with_kept_trunks(study: Study, plan: Plan) -> Plan:
 
 def _as_paid(study: Study, trial: Trial, shorter: Iterable[Trial], flops: int) -> Trial:
     """Return a trial with the shorter trial that it continued from, found by the FLOPs that were paid."""
-    declared = (each for each in _choices(trial, shorter) if each.paid_flops == flops)
+    declared = (link for link in _links(trial, shorter) if link.paid_flops == flops)
     return next(declared, None) or _from_undeclared(study, trial, flops)
 
 
@@ -250,24 +252,23 @@ def _from_undeclared(study: Study, trial: Trial, flops: int) -> Trial:
     if outcome is not None:
         done = int(outcome.row["steps"]) if outcome.row["status"] == "finished" else 0
     shared = (trial.train_flops - flops) // trial.train_flops_per_sample
-    found = replace(trial, previous="", shared_samples=shared)
-    whole = shared > 0 and shared % trial.batch_size == 0 and found.paid_flops == flops
-    return found if whole and done * trial.batch_size > shared else trial
+    link = replace(trial, previous="", shared_samples=shared)
+    whole = shared > 0 and shared % trial.batch_size == 0 and link.paid_flops == flops
+    return link if whole and done * trial.batch_size > shared else trial
 
 
 def _from_milestone(study: Study, trial: Trial, shorter: Iterable[Trial], paid: Mapping[str, int]) -> Trial:
     """Return a trial that continues from the longest one that has its milestone, or has not ended."""
-    for each in _choices(trial, shorter):
-        last = each.previous
+    for link in _links(trial, shorter):
+        last = link.previous
         if not last or last not in paid or milestone(study.trial_folder(last)) is not None:
-            return trial if last == trial.previous else each
+            return trial if last == trial.previous else link
     raise AssertionError("the last choice continues from no trial")
 
 
-def _choices(trial: Trial, shorter: Iterable[Trial]) -> Iterable[Trial]:
+def _links(trial: Trial, shorter: Iterable[Trial]) -> Iterator[Trial]:
     """Yield a trial as it continues from each shorter one, and from none."""
-    for each in (*shorter, None):
-        yield continued(trial, each)
+    return (continued(trial, previous) for previous in (*shorter, None))
 
 
 def measured_throughput(study: Study, plan: Plan) -> dict[Combination, float]:
@@ -276,8 +277,8 @@ def measured_throughput(study: Study, plan: Plan) -> dict[Combination, float]:
     Raises:
         ValueError: ``throughput.json`` can't be read.
     """
-    found = read_calibration(study.calibration)
-    calibrated = {} if found is None else found.speeds
+    calibration = read_calibration(study.calibration)
+    calibrated = {} if calibration is None else calibration.speeds
     events = read_json_lines(study.folder / "events.jsonl")
     if events.empty or "samples_per_s" not in events:
         return calibrated
@@ -295,10 +296,10 @@ def device_throughput(study: Study) -> Speeds:
     Raises:
         ValueError: ``throughput.json`` can't be read.
     """
-    found, cluster = read_calibration(study.calibration), study.declaration.cluster
-    if found is None or cluster is None or found.device != device(cluster.device).name:
+    calibration, cluster = read_calibration(study.calibration), study.declaration.cluster
+    if calibration is None or cluster is None or calibration.device != device(cluster.device).name:
         return {}
-    return found.by_width
+    return calibration.by_width
 
 
 def cell_words(cell: Cell, samples: int) -> str:
@@ -306,41 +307,39 @@ def cell_words(cell: Cell, samples: int) -> str:
     return f"{cell}, {cell.regime}, {cell.subset_size} pairs, {samples} samples"
 
 
-def meant(items: Iterable[T], wanted: str, text: Callable[[T], str]) -> list[T]:
+def with_words(items: Iterable[T], wanted: str, text: Callable[[T], str]) -> list[T]:
     """Return the items whose text, as ``text`` returns it, contains all the wanted words.
 
     If some items contain all of them as whole words, only these are returned: ``clip`` selects clip, not
     clip-crop-flip.
     """
+
+    def whole(item: T) -> list[str]:
+        return text(item).lower().translate(_PUNCTUATION).split()
+
     words = wanted.lower().replace(",", "").split()
-    found = [each for each in items if words and all(word in text(each).lower() for word in words)]
-    exact = [each for each in found if all(word.strip("()") in _whole(text(each)) for word in words)]
-    return exact or found
+    matches = [item for item in items if words and all(word in text(item).lower() for word in words)]
+    exact = [item for item in matches if all(word.strip("()") in whole(item) for word in words)]
+    return exact or matches
 
 
 def select_trials(plan: Plan, selections: Sequence[str]) -> list[Trial]:
-    """Return the trials that match any of the selections, in the plan's order.
+    """Return the trials that match any selection, an id or words of cells, in the plan's order.
 
-    Args:
-        plan: The plan.
-        selections: Trial ids or words of cells; empty for all trials.
+    Without selections, all trials are returned.
 
     Raises:
         ValueError: A selection matches no trial.
     """
     chosen: set[str] = set()
     for selection in selections:
-        found = [trial for trial in plan.trials if trial.trial_id == selection] or meant(
+        matches = [trial for trial in plan.trials if trial.trial_id == selection] or with_words(
             plan.trials, selection, lambda trial: cell_words(trial.cell, trial.samples_seen)
         )
-        if not found:
+        if not matches:
             raise ValueError(
                 f"'{selection}' matches no trial of this plan; `plan` lists the cells, "
                 "`plan --format csv` the trials' ids"
             )
-        chosen.update(trial.trial_id for trial in found)
+        chosen.update(trial.trial_id for trial in matches)
     return [trial for trial in plan.trials if not selections or trial.trial_id in chosen]
-
-
-def _whole(text: str) -> list[str]:
-    return text.lower().replace(",", "").replace("(", "").replace(")", "").split()

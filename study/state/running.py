@@ -18,7 +18,6 @@ _FEW = 3  # measurements from which their own range is used
 _SPREAD_OF_FEW = 1.25  # factor of uncertainty for fewer measurements
 _SPREAD_UNMEASURED = 2.0  # the same without any
 
-
 Speed = tuple[tuple[str, str], float]
 """Architecture and strategy, and a measured speed as a multiple of the planned one."""
 
@@ -92,9 +91,7 @@ def running_trials(
 ) -> tuple[Running, ...]:
     """Return the progress of the running trials, by id, from the ``progress.json`` that each writes.
 
-    Args:
-        rows: Trial id → its row of `runners.results.PLAN_COLUMNS`.
-        states: The trials' states.
+    ``rows`` has the row of `runners.results.PLAN_COLUMNS` of each trial by id.
     """
     return tuple(
         _running(trial, rows[trial], state.progress)
@@ -108,7 +105,7 @@ def _running(trial: str, row: Mapping[str, Any], progress: Mapping[str, Any]) ->
     left = progress["samples_planned"] - progress["samples_seen"]
     return Running(
         trial=trial,
-        what=words(row),
+        what=trial_words(row),
         samples_seen=progress["samples_seen"],
         samples_planned=progress["samples_planned"],
         train_flops=progress["train_flops"],
@@ -121,7 +118,7 @@ def _running(trial: str, row: Mapping[str, Any], progress: Mapping[str, Any]) ->
     )
 
 
-def words(row: Mapping[str, Any]) -> str:
+def trial_words(row: Mapping[str, Any]) -> str:
     """Return the cell, the tuned values and the seed of a planned trial in words."""
     level = row["level_flops"]
     cell = Cell(
@@ -133,11 +130,9 @@ def words(row: Mapping[str, Any]) -> str:
 
 
 def speed_of(row: Mapping[str, Any], samples_per_s: float) -> Speed:
-    """Return the speed of a trial. Rules may give trials of a kind different numbers of devices.
+    """Return the speed of a trial by its planned row and its measured samples a second.
 
-    Args:
-        row: The trial's row of `runners.results.PLAN_COLUMNS`.
-        samples_per_s: Its measured samples a second.
+    It is relative to the plan, because rules may give trials of a kind different numbers of devices.
     """
     return (row["architecture"], row["strategy"]), samples_per_s * _sample_s(row)
 
@@ -152,28 +147,19 @@ def time_left(
 ) -> Range | None:
     """Forecast the seconds until the last trial ends, if the longest starts first on the next free slot.
 
-    Args:
-        rows: Trial id → its row of `runners.results.PLAN_COLUMNS`.
-        states: The trials' states; those that wait or run are ahead.
-        running: Progress of the running trials.
-        measured: Speeds of trials, from `speed_of`; that of a trial that resumed at its last step is 0 and
-            tells nothing.
-        slots: Number of trials that run at once.
-
-    Returns:
-        The range from each kind's highest to its lowest measured speed; widened by a factor of 1.25 each way
-        for kinds with one or two measurements, and of 2 around the planned time for kinds without any. None
-        if no trial is left.
+    The range goes from each kind's highest to its lowest measured speed; it is widened by a factor of 1.25
+    each way for kinds with one or two measurements, and of 2 around the planned time for kinds without any.
+    It is None if no trial is left. ``slots`` trials run at once.
     """
     speeds = defaultdict[tuple[str, str], list[float]](list)
     for kind, speed in measured:
-        if speed > 0:
+        if speed > 0:  # 0: the trial resumed at its last step, which tells nothing
             speeds[kind].append(speed)
     ranges = {
-        kind: (min(found), max(found), 1.0 if len(found) >= _FEW else _SPREAD_OF_FEW)
-        for kind, found in speeds.items()
+        kind: (min(of_kind), max(of_kind), 1.0 if len(of_kind) >= _FEW else _SPREAD_OF_FEW)
+        for kind, of_kind in speeds.items()
     }
-    seen = {each.trial: each.samples_seen for each in running}
+    seen = {trial.trial: trial.samples_seen for trial in running}
     low, high = [], []
     for trial, row in rows.items():
         if states[trial].column not in {"waiting", "running"}:
@@ -182,9 +168,9 @@ def time_left(
         shared = _shared(row)
         done = seen.get(trial, states[trial].kept_steps * row["batch_size"])
         left = row["samples_seen"] - max(done, shared)
-        found = ranges.get((row["architecture"], row["strategy"]))
-        if found is not None:
-            slowest, fastest, spread = found
+        of_kind = ranges.get((row["architecture"], row["strategy"]))
+        if of_kind is not None:
+            slowest, fastest, spread = of_kind
             low.append(left * _sample_s(row) / fastest / spread)
             high.append(left * _sample_s(row) / slowest * spread)
         else:

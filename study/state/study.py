@@ -72,8 +72,8 @@ class Study:
     @property
     def evaluation(self) -> dict[str, Path]:
         """Evaluation sets by name: those in the pools' folders, then those of the declaration."""
-        own = (path for folder in self.pool_folders.values() for path in own_sets(folder))
-        return {path.name: path for path in own} | {
+        brought = (path for folder in self.pool_folders.values() for path in own_sets(folder))
+        return {path.name: path for path in brought} | {
             name: self._here(path) for name, path in self.declaration.evaluation.items()
         }
 
@@ -123,11 +123,11 @@ class Study:
 
     def await_run(self, *tables: str, say: Callable[[str], None]) -> None:
         """Wait while a run is active that has written none of these tables yet; say so once."""
-        said = False
+        told = False
         while not self.has(tables) and (holder := running(self.folder)) is not None:
-            if not said:
+            if not told:
                 say(f"waiting: the run is preparing or tuning ({holder})")
-            said = True
+            told = True
             time.sleep(_LOOK_S)
             self.storage.refresh()
 
@@ -149,12 +149,8 @@ def find_study(
 ) -> Study:
     """Return the study of a declaration with its folders.
 
-    Args:
-        declaration: The declaration.
-        results: Folder of studies; None for ``results`` below the declared storage folder, if any, else below
-            the working directory.
-        pools: Folder of pools; None for ``pools`` likewise, or in this machine's cache for a bucket.
-        source: The declaration's file.
+    ``results`` is the folder of studies: by default below the declared storage folder, if any, else below the
+    working directory. ``pools`` likewise, but for a bucket it is in this machine's cache.
     """
     place = declaration.storage or ""
     away = is_url(place)
@@ -231,7 +227,7 @@ def trial_job(study: Study, trial: Trial, trials: Mapping[str, Trial] = MappingP
     resources, declared = trial.resources, study.declaration.resources
     return TrialJob(
         trial=trial,
-        pools=tuple(study.pool_folders[each.name].resolve() for each in trial.components),
+        pools=tuple(study.pool_folders[part.name].resolve() for part in trial.components),
         evaluation={name: path.resolve() for name, path in study.evaluation.items()},
         probes=study.declaration.probes,
         evaluate_at=study.declaration.evaluate_at,
@@ -243,5 +239,5 @@ def trial_job(study: Study, trial: Trial, trials: Mapping[str, Trial] = MappingP
         checkpoint_steps=declared.checkpoint_steps,
         loader_bytes=declared.loader_memory,
         damage_tolerance=study.declaration.limits.damage,
-        trunk=tuple(study.trial_folder(each.trial_id).resolve() for each in before(trial, trials)),
+        trunk=tuple(study.trial_folder(shorter.trial_id).resolve() for shorter in before(trial, trials)),
     )

@@ -57,21 +57,20 @@ def study_facts(study: Study) -> tuple[PoolFacts | MixtureFacts, EvaluationFacts
     declared = {name: _declared_set(study, name) for name in declaration.evaluation}
     sets = {}
     for pool in declaration.sources:
-        for name, found in _brought_sets(study, pool, declared):
-            if sets.setdefault(name, found) != found and name not in declared:
+        for name, brought in _brought_sets(study, pool, declared):
+            if sets.setdefault(name, brought) != brought and name not in declared:
                 raise DeclaredKeyError(
                     "pools",
                     f"the pools contain different evaluation sets named {name}; declare which to use: "
                     f"evaluation: {{{name}: {study.pool_folders[pool] / 'evaluation' / name}}}",
                 )
-    return facts, _evaluation(sets | declared), tuple(_charges(declaration))
+    return facts, _evaluation(sets | declared), tuple(_score_charges(declaration))
 
 
-def _charges(declaration: Declaration) -> Iterator[Charge]:
+def _score_charges(declaration: Declaration) -> Iterator[Charge]:
     """Yield the cost of each embedded pool's score; a pool with two names is scored once."""
-    for pool in dict.fromkeys(
-        each for each in declaration.sources.values() if isinstance(each, EmbeddedPool)
-    ):
+    pools = (pool for pool in declaration.sources.values() if isinstance(pool, EmbeddedPool))
+    for pool in dict.fromkeys(pools):
         paid = scorer(pool.pairs)
         yield Charge(
             what=f"{paid.name}, for {pool.name}", train_flops=paid.train_flops,
@@ -150,10 +149,10 @@ def _declared_set(study: Study, name: str) -> SetFacts:
 def _evaluation(sets: Mapping[str, SetFacts]) -> EvaluationFacts:
     """Return the facts of all sets; the id of a set contains its content if that is known."""
     return EvaluationFacts(
-        names=tuple(f"{name}@{found.content}" if found.content else name for name, found in sets.items()),
-        images=sum(found.images for found in sets.values()),
-        texts=sum(found.texts for found in sets.values()),
-        metrics=tuple(f"{name}/{metric}" for name, found in sets.items() for metric in found.metrics),
+        names=tuple(f"{name}@{facts.content}" if facts.content else name for name, facts in sets.items()),
+        images=sum(facts.images for facts in sets.values()),
+        texts=sum(facts.texts for facts in sets.values()),
+        metrics=tuple(f"{name}/{metric}" for name, facts in sets.items() for metric in facts.metrics),
     )
 
 
@@ -166,14 +165,14 @@ def pool_versions(study: Study) -> dict[str, str]:
 
     A pool that the declaration has renamed is known by its path, one that was moved by its name.
     """
-    known, declared, found = _recorded(study), _folder_pools(study), dict[str, str]()
-    by_path = {each["pool"]: each for each in known.values()}
+    known, declared, versions = _recorded(study), _folder_pools(study), dict[str, str]()
+    by_path = {record["pool"]: record for record in known.values()}
     for name, path in declared.items():
         same, named = by_path.get(path), known.get(name)
         moved = named is not None and named["pool"] not in declared.values()
-        if (of := same or (named if moved else None)) is not None:
-            found[name] = of["version"]
-    return found
+        if (record := same or (named if moved else None)) is not None:
+            versions[name] = record["version"]
+    return versions
 
 
 def keep_pool_versions(study: Study) -> None:
@@ -205,7 +204,8 @@ def _recorded(study: Study) -> dict[str, dict[str, str]]:
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
         return {
-            name: {"pool": str(each["pool"]), "version": str(each["version"])} for name, each in facts.items()
+            name: {"pool": str(record["pool"]), "version": str(record["version"])}
+            for name, record in facts.items()
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
@@ -217,7 +217,7 @@ def _recorded(study: Study) -> dict[str, dict[str, str]]:
 def keep_rankings(study: Study, plan: Plan) -> None:
     """Record for each quality and mixture of a plan the ids of its pools, which depend on their rankings."""
     kept = {
-        trial.cell.quality: [[each.name, each.quality, each.pool] for each in trial.components]
+        trial.cell.quality: [[part.name, part.quality, part.pool] for part in trial.components]
         for trial in plan.all_trials
     }
     write_json(study.folder / _RANKINGS, kept)
@@ -234,7 +234,7 @@ def ranked_anew(study: Study) -> set[str]:
     file = study.folder / _RANKINGS
     if not file.exists():
         return set()
-    pools = {name: _facts(study, name) for name in study.declaration.sources}
+    pools = {name: _kept_facts(study, name) for name in study.declaration.sources}
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))
         return {
@@ -255,7 +255,7 @@ def _id_now(facts: Mapping[str, Any], quality: str, known: str) -> str:
     return str(ranking.get("fingerprint", known))
 
 
-def _facts(study: Study, name: str) -> Mapping[str, Any]:
+def _kept_facts(study: Study, name: str) -> Mapping[str, Any]:
     """Return the facts of a pool in the version that the study keeps to; empty without such a file."""
     if not isinstance(study.declaration.sources[name], FolderPool):
         return {}
@@ -287,9 +287,9 @@ def count_models(declaration: Declaration) -> None:
 def counted_models(declaration: Declaration) -> str:
     """Name the models of a grid whose FLOPs torch counted, with the reason; empty if there are none."""
     return "; ".join(
-        f"{each.name} ({each.why_counted}"
-        f"{'' if (count := read_count(each.config)) is None else f'; {count.counted_by}'})"
-        for each in _without_closed_form(declaration)
+        f"{architecture.name} ({architecture.why_counted}"
+        f"{'' if (count := read_count(architecture.config)) is None else f'; {count.counted_by}'})"
+        for architecture in _without_closed_form(declaration)
     )
 
 

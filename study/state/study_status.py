@@ -24,7 +24,7 @@ from study.state.running import (
     running_trials,
     speed_of,
     time_left,
-    words,
+    trial_words,
 )
 from study.state.study import Study
 from study.state.study_facts import ranked_anew
@@ -105,7 +105,7 @@ def read_status(study: Study) -> StudyStatus:
         ValueError: The study has not been run, or one of its files is damaged.
     """
     folder = study.folder
-    planned = _planned(study)
+    planned = _planned_trials(study)
     events = read_json_lines(folder / "events.jsonl")
     apart = (planned["phase"] == "grid") & not_chosen(study.declaration, folder, planned)
     plan = planned[~apart].reset_index(drop=True)
@@ -128,12 +128,12 @@ def read_status(study: Study) -> StudyStatus:
     return StudyStatus(
         study=study.declaration.name,
         run=None if holder is None else str(holder),
-        levels=tuple(_levels(plan, states)),
+        levels=tuple(_ordered_levels(plan, states)),
         running=running,
         interrupted=sum(state.kept_steps > 0 for state in waiting.values()),
         no_room=len(without_room & waiting.keys()),
         failures=tuple(
-            Failure(trial=trial, what=words(rows[trial]), reason=state.reason)
+            Failure(trial=trial, what=trial_words(rows[trial]), reason=state.reason)
             for trial, state in states.items()
             if state.stage is Stage.FAILED
         ),
@@ -144,14 +144,14 @@ def read_status(study: Study) -> StudyStatus:
         study_flops=study.declaration.budget.study_flops,
         slots=slots,
         slots_busy=busy,
-        left_s=time_left(ahead, states, running, _measured(rows, events, running), slots=slots or 1),
+        left_s=time_left(ahead, states, running, _measured_speeds(rows, events, running), slots=slots or 1),
         ranked_anew=int(plan["quality"].isin(ranked_anew(study)).sum()),
         unbooked=unbooked(study, book) if holder is None else "",
         design=tuple(answer_lines(events, planned[apart])) if study.declaration.design.adaptive else (),
     )
 
 
-def _planned(study: Study) -> pd.DataFrame:
+def _planned_trials(study: Study) -> pd.DataFrame:
     """Return the planned trials, tuning first; the column ``phase`` is ``tuning`` or ``grid``."""
     tables = study.plan_tables
     study.require_run(*tables)
@@ -188,13 +188,13 @@ def _without_room(
         left = share - sum(book.taken[trial] for trial in trials)
         rooms |= dict.fromkeys(trials, min(room, left))
     # By length, because a trial also has no room if a shorter one of its trunk has none.
-    found, ended = set(), set()
+    without, ended = set(), set()
     for trial, row in sorted(rows.items(), key=lambda item: item[1]["train_flops"]):
         open_ = states[trial].column in {"waiting", "left_out"} and trial not in book.open
         if open_ and (row["paid_flops"] > rooms[trial] or row["trunk"] in ended):
-            found.add(trial)
+            without.add(trial)
             ended |= {row["trunk"]} - {""}  # longer trials continue from this one
-    return found
+    return without
 
 
 def _last_run(events: pd.DataFrame) -> pd.DataFrame | None:
@@ -204,7 +204,7 @@ def _last_run(events: pd.DataFrame) -> pd.DataFrame | None:
     return events.loc[starts[-1] :] if len(starts) else None
 
 
-def _levels(plan: pd.DataFrame, states: Mapping[str, TrialState]) -> list[Level]:
+def _ordered_levels(plan: pd.DataFrame, states: Mapping[str, TrialState]) -> list[Level]:
     """Return the counts of trials by level and state, tuning first, then levels in ascending order."""
     tuning = plan["phase"] == "tuning"
     names = plan["level_flops"].map(lambda flops: "no level" if pd.isna(flops) else format_flops(flops))
@@ -215,11 +215,11 @@ def _levels(plan: pd.DataFrame, states: Mapping[str, TrialState]) -> list[Level]
     )
 
 
-def _measured(
+def _measured_speeds(
     rows: Mapping[str, dict[str, Any]], events: pd.DataFrame, running: Iterable[Running]
 ) -> list[Speed]:
     """Return the speeds of running and finished trials."""
-    speeds = {each.trial: each.samples_per_s for each in running}
+    speeds = {trial.trial: trial.samples_per_s for trial in running}
     if "samples_per_s" in events:
         finished = events.dropna(subset=["samples_per_s"])
         speeds |= dict(zip(finished["trial"], finished["samples_per_s"], strict=True))

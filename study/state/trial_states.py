@@ -17,7 +17,6 @@ import pandas as pd
 from runners.host.progress_file import read_progress
 from runners.results import STARTS, read_json_lines, read_table
 from runners.trials.records.trial_files import Outcome, kept_steps, read_failure, read_outcome
-from study.storage.lock import running
 from study.storage.lock import running as running_now
 
 NOT_ADDED = "the next `run` adds it to the results"
@@ -76,12 +75,8 @@ def trial_states(
 ) -> dict[str, TrialState]:
     """Return the states of trials by id.
 
-    Args:
-        folder: The study's folder.
-        trials: The trials' ids.
-        running: The running trials, if the caller is the run itself; None to read them, and the trials left
-            out, from the events.
-        left_out: The trials that the run itself has left out, with the reason.
+    A run itself names the trials that it is ``running`` and has ``left_out``, with the reason; without these,
+    both are read from the events.
 
     Raises:
         ValueError: A result, a failure or the events can't be read; the message names the file.
@@ -96,12 +91,13 @@ def trial_states(
 
 
 def _state(folder: Path, trial: str, *, runs: bool, left_out: str | None) -> TrialState:
-    own = folder / "trials" / trial
-    outcome = read_outcome(own)
+    trial_folder = folder / "trials" / trial
+    outcome = read_outcome(trial_folder)
     if outcome is not None:
         stage = Stage.FINISHED if outcome.row["status"] == "finished" else Stage.DIVERGED
         return TrialState(stage=stage, outcome=outcome, reason=outcome.row["reason"])
-    failure, kept, progress = read_failure(own), kept_steps(own), read_progress(folder, [trial]).get(trial)
+    failure, kept = read_failure(trial_folder), kept_steps(trial_folder)
+    progress = read_progress(folder, [trial]).get(trial)
     if failure is not None:
         return TrialState(stage=Stage.FAILED, kept_steps=kept, progress=progress, reason=failure)
     if runs:
@@ -121,38 +117,38 @@ def _from_events(folder: Path) -> tuple[set[str], dict[str, str]]:
     last = events[events["trial"].notna()].drop_duplicates("trial", keep="last")
     out = last[last["event"] == "trial-left-out"]
     starts = events.index[events["event"].isin(STARTS)]
-    begun = last[(last["event"] == "trial-started") & (last.index > max(starts, default=-1))]
-    at_work = set() if running_now(folder) is None else set(begun["trial"])
+    started = last[(last["event"] == "trial-started") & (last.index > max(starts, default=-1))]
+    at_work = set() if running_now(folder) is None else set(started["trial"])
     return at_work, dict(zip(out["trial"], out.get("reason", pd.Series(dtype=str)), strict=True))
 
 
 def table_states(path: Path, trials: Iterable[str]) -> dict[str, TrialState]:
     """Return the states of trials by id, as far as a table of results shows them; the others wait."""
     table = read_table(path)[["trial", "status", "reason"]] if path.exists() else pd.DataFrame()
-    found = {
+    states = {
         row["trial"]: TrialState(stage=Stage(row["status"]), reason=row["reason"])
         for row in table.to_dict("records")
     }
-    return {trial: found.get(trial, TrialState(stage=Stage.WAITING)) for trial in trials}
+    return {trial: states.get(trial, TrialState(stage=Stage.WAITING)) for trial in trials}
 
 
 def begun(folder: Path, steps: Mapping[str, int]) -> dict[str, str]:
-    """Return the progress of trials in words, by trial id, without those that were never started.
+    """Return the progress in words of trials without a row in the results, by id; not of those never started.
 
-    Args:
-        folder: The study's folder.
-        steps: Id → number of steps, for each trial without a row.
+    ``steps`` has the number of steps of each of them.
 
     Raises:
         ValueError: A file of a trial is damaged.
     """
-    now = running(folder) is not None
+    under_way = running_now(folder) is not None
     states = trial_states(folder, steps)
-    found = {trial: _words(state, steps[trial], under_way=now) for trial, state in states.items()}
-    return {trial: words for trial, words in found.items() if words}
+    progress = {
+        trial: _progress_words(state, steps[trial], under_way=under_way) for trial, state in states.items()
+    }
+    return {trial: words for trial, words in progress.items() if words}
 
 
-def _words(state: TrialState, steps: int, *, under_way: bool) -> str:
+def _progress_words(state: TrialState, steps: int, *, under_way: bool) -> str:
     if state.stage in {Stage.WAITING, Stage.LEFT_OUT}:
         return ""
     if state.column == "done":  # results.parquet is written every few seconds

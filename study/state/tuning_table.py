@@ -28,12 +28,7 @@ def write_tried(path: Path, plan: TuningPlan, rows: Mapping[str, Mapping[str, An
 
 
 def with_values(trials: pd.DataFrame, tried: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
-    """Return a table of a tuning's trials with the column ``tuned_<field>`` for each tuned field.
-
-    Args:
-        trials: The table.
-        tried: Trial id → its values of the tuned fields.
-    """
+    """Return a table of tuning trials with a column ``tuned_<field>`` for each field of ``tried``, by id."""
     rows = [tried[trial] for trial in trials["trial"]]
     fields = next(iter(tried.values()), {})
     return trials.assign(
@@ -59,12 +54,12 @@ def tuning_facts(plan: TuningPlan) -> dict[str, Any]:
     return {
         "metric": plan.metric,
         "reserve_flops": plan.reserve_flops,
-        "winners": [_facts(winner) for winner in plan.winners],
+        "winners": [_plain_facts(winner) for winner in plan.winners],
         "waiting": plan.waiting,
         "carried": [asdict(line) for line in plan.carried],
         "check_flops": plan.check_flops,
         "neighbours": [trial.trial_id for trial in plan.neighbours],
-        "checks": [_facts(each) for each in plan.checks],
+        "checks": [_plain_facts(check) for check in plan.checks],
     }
 
 
@@ -82,7 +77,7 @@ def read_winners(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged ({error}); run the study again to rewrite it") from None
 
 
-def _facts(of: Winner | Check) -> dict[str, Any]:
+def _plain_facts(of: Winner | Check) -> dict[str, Any]:
     """Return a winner or a check as plain data, with None in place of NaN."""
     return asdict(of, dict_factory=lambda facts: {name: finite(value) for name, value in facts})
 
