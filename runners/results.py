@@ -17,9 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from budgets.cost.flops import CONVENTION
-from budgets.planning.identity import trunk_id
 from budgets.planning.plan import LeftOut
-from budgets.planning.planned_trial import Cell, Trial
+from budgets.planning.planned_trial import Cell, Trial, trunk_id
 from runners.host.files import new_file
 
 SCHEMA_VERSION = 1

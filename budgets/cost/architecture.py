@@ -12,17 +12,18 @@ from typing import Any
 
 from budgets.cost import model_config
 from budgets.cost.counted import Count, read_count
+from budgets.cost.layers import ImageTower, TowerCost
 from budgets.cost.model_config import ModelConfig, NoClosedForm
-from budgets.cost.towers import convnext, mixer, resnet, swin, text, vit
-from budgets.cost.towers.count import ImageTower, TowerCost
+from budgets.cost.open_clip_towers import resnet_tower, text_tower, vit_tower
+from budgets.cost.timm_towers import convnext_tower, mixer_tower, swin_tower
 from budgets.names import unknown
 
 _CATALOGUE = Path(__file__).parent / "catalogue"
 _WHOLE_IMAGE_TOWERS: Mapping[str, Callable[[Mapping[str, Any], int], ImageTower]] = {
-    "resnet": resnet.image_tower,
-    "convnext": convnext.image_tower,
-    "swin": swin.image_tower,
-    "mixer": mixer.image_tower,
+    "resnet": resnet_tower,
+    "convnext": convnext_tower,
+    "swin": swin_tower,
+    "mixer": mixer_tower,
 }
 _FAMILIES = {
     "vit": "ViT", "resnet": "ResNet", "convnext": "ConvNeXt", "swin": "Swin", "mixer": "Mixer",
@@ -52,12 +53,12 @@ class ClosedForm:
         """Cost of one image."""
         vision, embed_dim = self._config.vision, self._config.embed_dim
         if self.family == "vit":
-            return vit.image_tower(vision, embed_dim, kept_fraction)
+            return vit_tower(vision, embed_dim, kept_fraction)
         return _WHOLE_IMAGE_TOWERS[self.family](vision, embed_dim)
 
     def text_tower(self, tokens: int) -> TowerCost:
         """Cost of one text of ``tokens`` tokens through its tower and projection."""
-        return text.text_tower(self._config.text, self._config.embed_dim, tokens)
+        return text_tower(self._config.text, self._config.embed_dim, tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from budgets.cost.towers.count import ImageTower, TowerCost
+from budgets.cost.layers import ImageTower, TowerCost
 from budgets.hardware.machine_cache import machine_cache
 
 _BUILDERS = ("open_clip_torch", "timm")

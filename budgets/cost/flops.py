@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from budgets.cost.architecture import Architecture
+from budgets.cost.layers import TowerCost, linear, norm
 from budgets.cost.strategy import Strategy
-from budgets.cost.towers.count import TowerCost, linear, norm
 
 CONVENTION = (
     "Training FLOPs of a sample = 3 x 2 x its forward multiply-accumulates (MACs): a backward pass is "

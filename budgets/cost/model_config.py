@@ -10,7 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from budgets.cost.towers import convnext, mixer, swin
+from budgets.cost.timm_towers import (
+    CONVNEXT_STEMS,
+    CONVNEXTS,
+    FIXED_OF_MIXERS,
+    MIXERS,
+    SMALLEST_CONVNEXT_IMAGE,
+    SWINS,
+)
 from budgets.names import unknown
 
 _VIT = {
@@ -105,7 +112,7 @@ _OPTIONAL: Mapping[str, object] = {
 """A value of the type that a setting has if it is not null."""
 _TIMM_MODELS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     name: (family, model)
-    for family, models in (("convnext", convnext.MODELS), ("swin", swin.MODELS), ("mixer", mixer.MODELS))
+    for family, models in (("convnext", CONVNEXTS), ("swin", SWINS), ("mixer", MIXERS))
     for name, model in models.items()
 }
 
@@ -203,7 +210,7 @@ def _timm(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     if name not in _TIMM_MODELS:
         raise NoClosedForm(f"vision_cfg.timm_model_name {name} has no closed form here")
     family, model = _TIMM_MODELS[name]
-    fixed = mixer.FIXED & vision["timm_model_kwargs"].keys() if family == "mixer" else ()
+    fixed = FIXED_OF_MIXERS & vision["timm_model_kwargs"].keys() if family == "mixer" else ()
     if fixed:
         raise ValueError(
             f"vision_cfg.timm_model_kwargs.{min(fixed)}: timm's {name} fixes it; leave it out, or choose "
@@ -211,10 +218,10 @@ def _timm(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
         )
     model = _checked("vision_cfg.timm_model_kwargs.", vision["timm_model_kwargs"], model)
     vision["timm_model_kwargs"] = model
-    if family == "convnext" and (model["patch_size"] not in convnext.STEMS or size < convnext.SMALLEST_IMAGE):
+    if family == "convnext" and (model["patch_size"] not in CONVNEXT_STEMS or size < SMALLEST_CONVNEXT_IMAGE):
         raise ValueError(
-            f"vision_cfg: a ConvNeXt needs a patch_size of {' or '.join(map(str, convnext.STEMS))} and an "
-            f"image_size of at least {convnext.SMALLEST_IMAGE}; found {model['patch_size']} and {size}"
+            f"vision_cfg: a ConvNeXt needs a patch_size of {' or '.join(map(str, CONVNEXT_STEMS))} and an "
+            f"image_size of at least {SMALLEST_CONVNEXT_IMAGE}; found {model['patch_size']} and {size}"
         )
     if model.get("img_size", size) != size:
         raise ValueError(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from budgets.planning.planned_trial import Cell, Trial
-from budgets.planning.tuned.tuning_plan import TuningPlan
+from budgets.planning.tuning_plan import TuningPlan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

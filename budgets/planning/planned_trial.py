@@ -1,24 +1,39 @@
-"""A trial and its cell as plain data: everything that decides the result, and the costs."""
+"""A trial and its cell as plain data, its id, and the trunk that it shares with others.
 
+**Id**: a hash of everything that decides a trial's result, and of nothing else. Settings of the recipe that
+have their default are left out of the hash, so that a setting that is added later changes no id. If a default
+changes, `_VERSION` must rise with it: otherwise trials that were run with the former default would count as
+trials of the new one.
+
+Devices, accumulation, gradient checkpointing and compilation change a result only by rounding and are not
+part of the id: a trial may continue with others. Batch norm is the exception, because its statistics are
+those of a part of the batch, and recomputation updates its running statistics twice. With batch norm,
+accumulation and gradient checkpointing enter the id.
+
+**Trunk**: with ``schedule: trunk`` the learning rate, the order of samples and all random draws of a step are
+the same for every level of a curve, up to the step at which the level's cooldown begins: its milestone. The
+trial of a level stores its state there; the next longer trial of the same seed continues from it, as if it
+had trained alone. So each trial of a trunk pays for the steps from the milestone before its own to its end.
+"""
+
+import hashlib
+import json
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
 
 from budgets.declaration.recipe import Recipe
 from budgets.declaration.rules import TrialResources
 from budgets.declaration.sections import Regime
 from budgets.planning.facts import Component
-from budgets.planning.identity import trial_id
+from budgets.quality import BY
 from budgets.quantity import format_count, format_flops
 
-
-def evaluated_steps(shares: Iterable[float], steps: int) -> set[int]:
-    """Return the steps after which a trial is evaluated on the way, at some shares of its steps.
-
-    Shares that are rounded to the same step, or to the end, have no evaluation of their own.
-    """
-    return {math.ceil(share * steps) for share in shares} - {steps}
-
+_VERSION = 1
+_ROUNDING_ALONE = {"accumulation", "gradient_checkpointing", "compile"}
+_OF_BATCH_NORM = {"accumulation", "gradient_checkpointing"}
 
 Combination = tuple[str, str]
 """Names of an architecture and of a strategy that trains it."""
@@ -80,13 +95,13 @@ class Trial:
         evaluation_flops: Forward FLOPs of all its evaluations.
         evaluations: Evaluations: the last one, and those at shares of its steps.
         parameters: Trainable parameters, the strategy's head included.
-        batch_norm: True if the model has batch norm, see `budgets.planning.identity`.
+        batch_norm: True if the model has batch norm.
         resources: Resources that it runs on; they do not change its result.
-        previous: Id of the next shorter trial of its trunk (`budgets.planning.levels.trunks`), whose
+        previous: Id of the next shorter trial of its trunk, whose
             milestone it continues from; empty without one. It does not change the result.
         shared_samples: Samples up to that milestone, which the shorter trials pay for.
         mixture: Components of a mixture; empty without one.
-        trial_id: Identifies the trial in any study, see `budgets.planning.identity`.
+        trial_id: Identifies the trial in any study.
     """
 
     cell: Cell
@@ -166,3 +181,121 @@ class Trial:
         """Training FLOPs that the first ``samples`` samples cost the study."""
         shared = self.train_flops_after(self.shared_samples) if self.shared_samples else 0
         return max(0, self.train_flops_after(samples) - shared)
+
+
+def evaluated_steps(shares: Iterable[float], steps: int) -> set[int]:
+    """Return the steps after which a trial is evaluated on the way, at some shares of its steps.
+
+    Shares that are rounded to the same step, or to the end, have no evaluation of their own.
+    """
+    return {math.ceil(share * steps) for share in shares} - {steps}
+
+
+def trial_id(trial: Trial) -> str:
+    """Derive the id: 12 hexadecimal digits, the same in any study.
+
+    Costs are not part of it, so that a correction of the FLOP accounting keeps the ids.
+    """
+    # ``top40 by mine`` is ``top40`` of the pool in the order of ``mine``, which ``trial.pool`` names.
+    return _digest(trial, _cell(trial.cell, _quality(trial).partition(BY)[0]), trial.samples_seen)
+
+
+def trunk_id(trial: Trial) -> str:
+    """Derive the id of a trial's trunk: the same for trials that differ only in how long they train."""
+    cell = trial.cell
+    subset = (
+        f"[{cell.subset_size},{_text(_quality(trial))},{_text(cell.architecture)},{_text(cell.strategy)}]"
+    )
+    return _digest(trial, subset, 0)
+
+
+def _digest(trial: Trial, cell: str, samples: int) -> str:
+    # The text is what `_json` gives for the whole content, with sorted keys. It is put together from cached
+    # parts that trials share, because large grids have very many trials.
+    content = (
+        f'[{_VERSION},{{"architecture_config":{_config(trial.cell.architecture, trial.architecture_config)},'
+        f'"batch_size":{trial.batch_size},"cell":{cell},"evaluation_sets":{_text(trial.evaluation_sets)},'
+        f'"lr_peak":{trial.lr_peak!r},"pool":{_text(trial.pool)},'
+        f'"recipe":{_recipe(trial.recipe, trial.batch_norm)},"samples_seen":{samples},"seed":{trial.seed}}}]'
+    )
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def _quality(trial: Trial) -> str:
+    """Return the quality; of a mixture, its components without their names.
+
+    A mixture of one component is a subset of its pool.
+    """
+    if len(trial.mixture) > 1:
+        parts = [each.content[1:] for each in trial.mixture]
+        return f"mixture {_json(parts)}"
+    return trial.mixture[0].quality if trial.mixture else trial.cell.quality
+
+
+def _cell(cell: Cell, quality: str) -> str:
+    level = "null" if cell.level_flops is None else cell.level_flops
+    return (
+        f'{{"architecture":{_text(cell.architecture)},"level_flops":{level},"quality":{_text(quality)},'
+        f'"regime":{_text(cell.regime)},"strategy":{_text(cell.strategy)},"subset_size":{cell.subset_size}}}'
+    )
+
+
+# A large grid has very many trials but few architectures: each config is serialised once.
+_configs: dict[str, tuple[Mapping[str, object], str]] = {}
+
+
+def _config(name: str, config: Mapping[str, object]) -> str:
+    """Return the config as text."""
+    known = _configs.get(name)
+    if known is None or known[0] is not config:
+        known = _configs[name] = config, _json(config)
+    return known[1]
+
+
+@cache
+def _recipe(recipe: Recipe, batch_norm: bool) -> str:  # noqa: FBT001 - cached by position
+    default = Recipe()
+    left_out = _ROUNDING_ALONE - _OF_BATCH_NORM if batch_norm else _ROUNDING_ALONE
+    names = [each.name for each in fields(recipe) if each.name not in left_out]
+    return _json(
+        {name: getattr(recipe, name) for name in names if getattr(recipe, name) != getattr(default, name)}
+    )
+
+
+def _json(content: object) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+
+_text = cache(_json)
+
+
+def share_trunks(trials: Sequence[Trial]) -> tuple[Trial, ...]:
+    """Return the trials in the given order, each with the next shorter one of its trunk as ``previous``."""
+    trunks: dict[str, list[Trial]] = defaultdict(list)
+    for trial in trials:
+        if trial.milestone_step:
+            trunks[trunk_id(trial)].append(trial)
+    if not trunks:
+        return tuple(trials)
+    linked: dict[str, Trial] = {}
+    for trunk in trunks.values():
+        shorter: Trial | None = None
+        for trial in sorted(trunk, key=lambda each: (each.samples_seen, each.trial_id)):
+            linked[trial.trial_id] = continued(trial, shorter)
+            shorter = trial
+    return tuple(linked.get(trial.trial_id, trial) for trial in trials)
+
+
+def continued(trial: Trial, shorter: Trial | None) -> Trial:
+    """Return a trial as it continues from the milestone of a shorter one of its trunk, or from none."""
+    if shorter is None:
+        return replace(trial, previous="", shared_samples=0)
+    shared = shorter.milestone_step * shorter.batch_size
+    return replace(trial, previous=shorter.trial_id, shared_samples=shared)
+
+
+def before(trial: Trial, trials: Mapping[str, Trial]) -> Iterator[Trial]:
+    """Yield the shorter trials of a trial's trunk, the longest first."""
+    while trial.previous in trials:
+        trial = trials[trial.previous]
+        yield trial

@@ -14,18 +14,15 @@ from budgets.planning.allocation import allocate
 from budgets.planning.facts import EvaluationFacts, MixtureFacts, PoolFacts
 from budgets.planning.feasibility import reason_against
 from budgets.planning.grid import Grid
-from budgets.planning.levels.ladder import choose_levels, unspent
-from budgets.planning.levels.repeated_levels import without_copies
-from budgets.planning.levels.trim import Trimmed, paid_flops_of, trim
-from budgets.planning.levels.trunks import share_trunks
+from budgets.planning.ladder import choose_levels, unspent
 from budgets.planning.plan import Charge, LeftOut, Plan
-from budgets.planning.planned_trial import Cell, Trial
+from budgets.planning.planned_trial import Cell, Trial, share_trunks
 from budgets.planning.price import UNMEASURED, Speeds
 from budgets.planning.resources import CPUS_PER_GPU
 from budgets.planning.sanity import LEAST_LEVEL, warnings, without_unit
-from budgets.planning.tuned.tuning import Scores, plan_tuning, tuning_reserves
-from budgets.planning.tuned.tuning_plan import TuningPlan
-from budgets.planning.tuned.wording import tuning_notes
+from budgets.planning.trim import Trimmed, paid_flops_of, trim, without_copies
+from budgets.planning.tuning import Scores, plan_tuning, tuning_reserves
+from budgets.planning.tuning_plan import TuningPlan, tuning_notes
 from budgets.quantity import format_flops, plural
 
 _MOST_SHOWN = 5

@@ -8,11 +8,9 @@ from pathlib import Path
 from budgets.book.book import Book
 from budgets.book.ledger import read_entries, unpaid
 from budgets.book.reconcile import left_behind
-from budgets.planning.levels.trunks import before
 from budgets.planning.plan import Plan
-from budgets.planning.planned_trial import Trial
-from budgets.planning.tuned.tuning_plan import TuningPlan
-from budgets.planning.tuned.wording import words
+from budgets.planning.planned_trial import Trial, before
+from budgets.planning.tuning_plan import TuningPlan, words
 from budgets.quantity import format_flops, format_seconds, plural
 from runners.results import cell_row
 from runners.trials.records.meter import read_meter

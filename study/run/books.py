@@ -6,9 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from budgets.book.ledger import Ledger, drop_torn_line
-from budgets.planning.levels.trunks import before
 from budgets.planning.plan import Plan
-from budgets.planning.planned_trial import Trial
+from budgets.planning.planned_trial import Trial, before
 from runners.trials.records.loggers import Loggers
 from runners.trials.records.meter import METER
 from runners.trials.records.trial_files import (
@@ -102,7 +101,7 @@ class Books(ABC):
 
     def book_outcome(self, trial: Trial, outcome: Outcome) -> None:
         """Book a trial's result."""
-        # It may have been trained under another name of the same pairs (`budgets.planning.identity`).
+        # It may have been trained under another name of the same pairs (`budgets.planning.planned_trial`).
         outcome = replace(outcome, row={**outcome.row, "quality": trial.cell.quality})
         self.outcomes[trial.trial_id] = outcome
         folder = self.folder(trial.trial_id)

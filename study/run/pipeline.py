@@ -42,7 +42,7 @@ from collections.abc import Collection, Mapping
 from analysis.cells.table import tidy
 from analysis.design.adaptive import Decision, decide
 from budgets.book.ledger import unpaid
-from budgets.planning.levels.trunks import before
+from budgets.planning.planned_trial import before
 from study.state.design import ALL_SLOTS, choices_of, chosen_trials, questions
 
 

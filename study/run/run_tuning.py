@@ -7,8 +7,7 @@ from functools import cache
 
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
-from budgets.planning.tuned.tuning_plan import TuningPlan
-from budgets.planning.tuned.wording import words
+from budgets.planning.tuning_plan import TuningPlan, words
 from budgets.quantity import format_flops, plural
 from runners.host.files import new_file
 from runners.results import write_table

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from budgets.cost.flops import SampleCost, parameters, sample_cost, text_tokens
 from budgets.cost.model_config import complete
-from budgets.cost.towers.vit import kept_patches
+from budgets.cost.open_clip_towers import kept_patches
 from budgets.declaration.recipe import PLAIN_PASSES
 from budgets.planning.allocation import priced
 from budgets.planning.feasibility import reasons

@@ -18,7 +18,7 @@ from budgets.names import neutral
 from budgets.planning.plan import LeftOut, Plan
 from budgets.planning.planned_trial import Cell, Trial
 from budgets.planning.price import Speeds, device_hours, price
-from budgets.planning.tuned.tuning_plan import TuningPlan
+from budgets.planning.tuning_plan import TuningPlan
 from budgets.quantity import finite
 from runners.results import LEFT_OUT_COLUMNS, PLAN_COLUMNS, left_out_row, plan_row, to_frame, write_table
 from study.show.plan_view import plan_axes

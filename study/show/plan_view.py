@@ -8,8 +8,7 @@ from budgets.declaration.declaration import Declaration
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Cell, Trial
 from budgets.planning.price import Price, Range, Speeds, device_hours, price, utilisation
-from budgets.planning.tuned.tuning_plan import TuningPlan
-from budgets.planning.tuned.wording import carried_words, check_words, words
+from budgets.planning.tuning_plan import TuningPlan, carried_words, check_words, words
 from budgets.quantity import between, between_seconds, format_count, format_flops, format_seconds, plural
 from study.state.study_facts import counted_models
 

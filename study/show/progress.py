@@ -13,7 +13,7 @@ from rich.live import Live
 
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
-from budgets.planning.tuned.wording import words
+from budgets.planning.tuning_plan import words
 from budgets.quantity import format_count, format_flops, plural
 from runners.trials.records.trial_files import Outcome
 from study.show.plan_view import trials_words

@@ -13,12 +13,11 @@ from budgets.hardware.devices import device
 from budgets.names import unknown
 from budgets.planning.facts import EvaluationFacts, MixtureFacts, PoolFacts
 from budgets.planning.grid import Grid
-from budgets.planning.levels.trunks import before, continued
 from budgets.planning.plan import Plan
-from budgets.planning.planned_trial import Cell, Combination, Trial
+from budgets.planning.planned_trial import Cell, Combination, Trial, before, continued
 from budgets.planning.planner import make_plan
 from budgets.planning.price import Speeds
-from budgets.planning.tuned.tuning import Scores
+from budgets.planning.tuning import Scores
 from budgets.quality import MIXTURE, NAMED, is_expression, score_of_quality
 from budgets.quantity import format_flops, plural
 from runners.data.evaluation.evaluation_facts import METRICS

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from budgets.planning import tuning_plan
 from budgets.planning.planned_trial import Cell
 from budgets.planning.price import Range, makespan
-from budgets.planning.tuned import wording
 from budgets.quantity import finite
 from runners.trials.speed.throughput import START_S
 from study.state.trial_states import Stage, TrialState
@@ -126,7 +126,7 @@ def trial_words(row: Mapping[str, Any]) -> str:
         architecture=row["architecture"], strategy=row["strategy"],
         level_flops=None if math.isnan(level) else level,
     )  # fmt: skip
-    return ", ".join(filter(None, (str(cell), wording.words(values_of(row)), f"seed {row['seed']}")))
+    return ", ".join(filter(None, (str(cell), tuning_plan.words(values_of(row)), f"seed {row['seed']}")))
 
 
 def speed_of(row: Mapping[str, Any], samples_per_s: float) -> Speed:

@@ -14,8 +14,7 @@ from budgets.book.book import Book
 from budgets.book.ledger import read_entries
 from budgets.declaration.data_sections import FolderPool
 from budgets.declaration.declaration import Declaration
-from budgets.planning.levels.trunks import before
-from budgets.planning.planned_trial import Trial
+from budgets.planning.planned_trial import Trial, before
 from runners.data.places.copies import copy_name, is_url
 from runners.host.storage import cache_folder
 from runners.scheduling.nodes import Amounts

@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.answers.cost import run_time
 from budgets.book.book import Book
 from budgets.planning.price import Range
-from budgets.planning.tuned.tuning import tuning_reserves
+from budgets.planning.tuning import tuning_reserves
 from budgets.quantity import format_flops
 from runners.results import STARTS, read_json_lines, read_table
 from study.state.design import answer_lines, not_chosen

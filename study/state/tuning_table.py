@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.cells.study_frames import TUNED_COLUMN
-from budgets.planning.tuned.tuning_plan import Check, TuningPlan, Winner
-from budgets.planning.tuned.winner import Score
+from budgets.planning.tuning_plan import Check, TuningPlan, Winner
+from budgets.planning.winner import Score
 from budgets.quantity import finite
 from runners.host.files import write_json
 from runners.results import RESULT_COLUMNS, read_table, to_frame, write_table

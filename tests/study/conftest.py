@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from budgets.declaration.declaration import Declaration
 from budgets.planning.planned_trial import Trial
-from budgets.planning.tuned.tuning_plan import TuningPlan
+from budgets.planning.tuning_plan import TuningPlan
 from runners.embedded.embedded_pool import build_embedded_pool
 from study.cli import main
 from study.show import study_report

@@ -10,7 +10,7 @@ from analysis.charts.tuning_figures import field_label
 from analysis.error_unit import PERCENT
 from analysis.labels import axis_text, metric_text
 from analysis.report.tables.tables import Table
-from budgets.planning.tuned.wording import words
+from budgets.planning.tuning_plan import words
 from budgets.quantity import format_flops, plural
 
 

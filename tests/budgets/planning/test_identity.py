@@ -87,7 +87,7 @@ def test_slips_original_views_are_part_of_the_ids_of_larger_images_alone() -> No
 
 
 def test_settings_that_ids_leave_out_keep_their_values() -> None:
-    # If a default changes, `_VERSION` of `budgets.planning.identity` must rise: otherwise ids stay, and
+    # If a default changes, `_VERSION` of `budgets.planning.planned_trial` must rise: otherwise ids stay, and
     # trials that ran with the former default count as trials of the new one.
     assert dataclasses.asdict(Recipe()) == {
         "weight_decay": 0.1, "beta1": 0.9, "beta2": 0.98, "eps": 1e-6, "warmup": 0.1, "warmup_samples": None,

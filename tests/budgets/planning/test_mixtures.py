@@ -7,8 +7,8 @@ import pytest
 from budgets.declaration.data_sections import DescribedPool, MixedPool
 from budgets.declaration.sections import Exclusion, GridBlock
 from budgets.planning.facts import Component, MixtureFacts, PoolFacts, Ranking
-from budgets.planning.identity import trunk_id
 from budgets.planning.plan import Plan
+from budgets.planning.planned_trial import trunk_id
 from budgets.planning.planner import make_plan
 from tests.budgets.plans import LADDER, NO_EVALUATION, declare
 

@@ -13,8 +13,7 @@ import torch
 
 from budgets.declaration.recipe import Recipe
 from budgets.hardware.machine_cache import CACHE
-from budgets.planning.levels.trunks import share_trunks
-from budgets.planning.planned_trial import Trial
+from budgets.planning.planned_trial import Trial, share_trunks
 from runners.host import faults
 from runners.host.process import FreshProcess
 from runners.results import read_table

@@ -11,7 +11,7 @@ import pytest
 from budgets.book.book import Book
 from budgets.book.ledger import Ledger, read_entries
 from budgets.book.reconcile import reconcile
-from budgets.planning.tuned.wording import words
+from budgets.planning.tuning_plan import words
 from runners.results import read_table, write_table
 from runners.trials.records.meter import Meter, read_meter
 from runners.trials.records.trial_files import write_failure

@@ -10,8 +10,8 @@ from budgets.planning.facts import PoolFacts
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
 from budgets.planning.planner import make_plan
-from budgets.planning.tuned.tuning import Scores
-from budgets.planning.tuned.winner import Score, step_beyond
+from budgets.planning.tuning import Scores
+from budgets.planning.winner import Score, step_beyond
 from tests.budgets.plans import GFLOP, NO_EVALUATION, declare
 
 PAIR = ("mini-ViT-XXS-8", "clip")

@@ -14,10 +14,9 @@ from budgets.planning.facts import PoolFacts
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
 from budgets.planning.planner import make_plan
-from budgets.planning.tuned.line import Optimum, RateLine, optimum
-from budgets.planning.tuned.tuning import Scores
-from budgets.planning.tuned.winner import Score
-from budgets.planning.tuned.wording import tuning_notes
+from budgets.planning.tuning import Scores
+from budgets.planning.tuning_plan import tuning_notes
+from budgets.planning.winner import Optimum, RateLine, Score, optimum
 from tests.budgets.plans import GFLOP, LADDER, NO_EVALUATION, declare
 
 RATES = (1e-3, 2e-3, 4e-3)

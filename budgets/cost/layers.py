@@ -1,13 +1,11 @@
-"""Building blocks of towers, each with its multiply-accumulates and parameters.
+"""Layers of towers, each with its multiply-accumulates and parameters.
 
-A tower is written once, as a sum of these blocks; compute and size follow from the same lines. Matrix
+A tower is written once, as a sum of these layers; compute and size follow from the same lines. Matrix
 products and convolutions are counted (padding included, as torch counts them). Norms, activations, biases,
 softmax, pooling, residual sums and embedding look-ups may have parameters but count no multiply-accumulates.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,29 +67,3 @@ def attention(queries: int, keys: int, width: int) -> TowerCost:
 def mlp(positions: int, inputs: int, hidden: int, outputs: int) -> TowerCost:
     """Two linear maps with biases and an activation between them."""
     return linear(positions, inputs, hidden) + linear(positions, hidden, outputs)
-
-
-def transformer_block(tokens: int, width: int, mlp_width: int, *, layer_scale: bool) -> TowerCost:
-    """open_clip's pre-norm block: 12 tokens width² + 2 tokens² width MACs if the MLP is four widths wide."""
-    return (
-        norm(width) * 2
-        + linear(tokens, width, 3 * width)
-        + attention(tokens, tokens, width)
-        + linear(tokens, width, width)
-        + mlp(tokens, width, mlp_width, width)
-        + TowerCost(0, 2 * width * layer_scale)
-    )
-
-
-def timm_projection(config: Mapping[str, Any], width: int, embed_dim: int) -> TowerCost:
-    """The projection that open_clip puts on a timm trunk: linear or an MLP of hidden width 2 x ``embed_dim``.
-
-    Args:
-        config: A complete ``vision_cfg``; ``timm_proj`` is ``linear`` or ``mlp``.
-        width: Number of features that the trunk outputs.
-        embed_dim: Width of the shared embedding.
-    """
-    bias = config["timm_proj_bias"]
-    if config["timm_proj"] == "linear":
-        return linear(1, width, embed_dim, bias=bias)
-    return linear(1, width, 2 * embed_dim) + linear(1, 2 * embed_dim, embed_dim, bias=bias)

@@ -45,7 +45,7 @@ def choose_levels(grid: Grid, beside: int, study_flops: int) -> tuple[int, ...]:
             continue
         setup = candidate.setup
         setups[id(setup)] = setup
-        # Mixtures that take the same pairs are one cell, see `repeated_levels`.
+        # Mixtures that take the same pairs are one cell, see `budgets.planning.trim`.
         pairs = tuple(each.content for each in candidate.components)
         for seed in candidate.seeds:
             key = replace(candidate.cell, quality=""), pairs, candidate.samples, seed

@@ -2,7 +2,7 @@
 
 A rate is tuned for each architecture and strategy on its cheapest cell, and holds at every level. With
 ``tuning.levels`` it is tuned at two levels, with ``tuning.sizes`` for two architectures of a family. The line
-through both optima in logarithms gives the other rates (`budgets.planning.tuned.line`). With
+through both optima in logarithms gives the other rates (`budgets.planning.winner`). With
 ``tuning.check`` each tuned rate and its neighbours are tried at a larger level, as far as its share goes.
 """
 
@@ -13,9 +13,20 @@ from budgets.declaration.keys import DeclaredKeyError
 from budgets.planning.feasibility import reason_against
 from budgets.planning.grid import Grid, GridCell, TuningPoint
 from budgets.planning.planned_trial import Combination
-from budgets.planning.tuned.line import Z90, Carried, CarriedRate, Optimum, RateLine, optimum
-from budgets.planning.tuned.tuning_plan import Check
-from budgets.planning.tuned.winner import Score, Tried, cost_of, is_done, mean_of, noise_of, winner
+from budgets.planning.tuning_plan import Carried, CarriedRate, Check
+from budgets.planning.winner import (
+    Z90,
+    Optimum,
+    RateLine,
+    Score,
+    Tried,
+    cost_of,
+    is_done,
+    mean_of,
+    noise_of,
+    optimum,
+    winner,
+)
 from budgets.quantity import format_flops
 
 Values = dict[TuningPoint, dict[str, float] | None]

@@ -1,7 +1,7 @@
 """Tuning: the values tried for each architecture and strategy, within shares of the budget.
 
 Each architecture is tuned with each strategy on their cheapest cell; among equally cheap ones, on that with
-most pairs. Learning rates that move are tuned at two levels or sizes (`budgets.planning.tuned.moving`). Every
+most pairs. Learning rates that move are tuned at two levels or sizes (`budgets.planning.moving`). Every
 combination of the declared values is tried. If the winner lies at the edge of a field's values, the range is
 widened by one step, once. The choice follows from results alone, so a study that was stopped continues
 with the same trials.
@@ -15,7 +15,7 @@ from itertools import product
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.keys import DeclaredKeyError
 from budgets.planning.grid import Grid, GridCell, TuningPoint
-from budgets.planning.tuned.moving import (
+from budgets.planning.moving import (
     carry,
     check,
     neighbours,
@@ -23,9 +23,8 @@ from budgets.planning.tuned.moving import (
     trained_with,
     tuned_cells,
 )
-from budgets.planning.tuned.tuning_plan import TuningPlan, Winner
-from budgets.planning.tuned.winner import Score, Tried, best_first, cost_of, is_done, step_beyond, winner
-from budgets.planning.tuned.wording import words
+from budgets.planning.tuning_plan import TuningPlan, Winner, words
+from budgets.planning.winner import Score, Tried, best_first, cost_of, is_done, step_beyond, winner
 from budgets.quantity import format_flops, plural
 
 Fields = Mapping[str, tuple[float, ...]]

@@ -1,1 +1,0 @@
-"""Budget levels, and the trials that fit the study budget."""

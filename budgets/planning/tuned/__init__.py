@@ -1,1 +1,0 @@
-"""Tuning: the values to try, and the best of them."""
