@@ -22,13 +22,12 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measured import at_most, own_peak, printed, verdict
-from runners.data.build.build import Build
+from runners.data.build.build import Build, working_folder
 from runners.data.build.build_pool import build_pool
 from runners.data.build.info import info_lines
 from runners.data.build.known_scores import expression_scores, metadata_scores
 from runners.data.build.rescore import set_score, set_subset, use_score
-from runners.data.build.sources.source import parts_of
-from runners.data.build.working_folder import working_folder
+from runners.data.build.source import parts_of
 from runners.data.index import merge
 from runners.data.index import parts as index_parts
 from runners.data.index.parts import ROWS_PER_PART

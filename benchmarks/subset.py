@@ -21,8 +21,14 @@ import pyarrow.parquet as pq
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measured import Result, at_most, own_peak, printed, verdict
-from runners.data.index.parts import ROWS_PER_GROUP, ROWS_PER_PART, Index, Part
-from runners.data.index.score_ranks import histogram_of_hashes, histogram_of_scores
+from runners.data.index.parts import (
+    ROWS_PER_GROUP,
+    ROWS_PER_PART,
+    Index,
+    Part,
+    histogram_of_hashes,
+    histogram_of_scores,
+)
 from runners.data.index.selection import select
 from runners.data.index.subset import Subset
 from runners.data.index.writing import read_manifest, write_manifest

@@ -51,9 +51,8 @@ from budgets.cost.strategy import strategy
 from budgets.declaration.recipe import Recipe
 from runners.data.build.in_place import open_pool
 from runners.data.pool.tokenizer import tokenizer
-from runners.data.reading.ahead import empty_for, on_device
-from runners.data.reading.opening import open_data
-from runners.data.reading.training_data import Source, TrainingData
+from runners.data.reading.streamed_set import open_data
+from runners.data.reading.training_data import Source, TrainingData, empty_for, on_device
 from runners.embedded.embedded_pool import build_embedded_pool
 from runners.models.model import build_model, compute_context, resolve_precision
 from runners.strategies.registry import build_strategy

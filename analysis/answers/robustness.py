@@ -17,7 +17,7 @@ from analysis.cells.bootstrap import stream
 from analysis.cells.intervals import COVERAGE
 from analysis.cells.noise import Trunks, find_trunks
 from analysis.cells.table import CELL, tidy
-from runners.evaluate.variants import MEANS, variant_sets
+from runners.data.evaluation.paper_suite import MEANS, variant_sets
 
 BASELINE = "clip"
 FEWEST_CELLS = 4

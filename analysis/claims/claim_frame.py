@@ -15,7 +15,7 @@ from analysis.claims.slice import VARIANT, VARIANTS, at_one_budget
 from analysis.error_unit import is_loss
 from analysis.labels import quality_fraction
 from budgets.cost.architecture import family_of
-from runners.evaluate.variants import variant_sets
+from runners.data.evaluation.paper_suite import variant_sets
 
 GROUPS = ("epochs", "augmentation", "quality", "vits", "architectures", "strategies")
 COLUMNS = (

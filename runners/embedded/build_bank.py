@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from runners.embedded.bank import BANK_FILE, HELD_OUT, SPRITE_SIZE, STYLE, TRAINING
-from runners.embedded.concepts import CONCEPTS
+from runners.embedded.bank import BANK_FILE, CONCEPTS, HELD_OUT, SPRITE_SIZE, STYLE, TRAINING
 
 PACKAGES = {
     "noto": "@iconify-json/noto@1.2.9",

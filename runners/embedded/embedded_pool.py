@@ -9,20 +9,34 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from budgets.cost.architecture import load_architecture
+from budgets.cost.flops import CONVENTION, encoding_flops, sample_cost
+from budgets.cost.strategy import strategy
 from budgets.declaration.data_sections import EMBEDDED_VERSION
+from budgets.declaration.recipe import Recipe
 from runners.data.build.write import fill_pool
 from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
 from runners.data.pool.pool import Origin, Pool, Scorer
-from runners.embedded.bank import BANK_FILE, Bank, load_bank
-from runners.embedded.caption import ZERO_SHOT
-from runners.embedded.concepts import CONCEPTS
-from runners.embedded.pair import Pair, evaluation_image, retrieval_pair, training_pair
+from runners.embedded.bank import BANK_FILE, CONCEPTS, Bank, load_bank
+from runners.embedded.pair import ZERO_SHOT, Pair, evaluation_image, retrieval_pair, training_pair
 from runners.host.files import new_folder
+
+# The scorer of quality: what a plan charges stands here, where no torch is imported; `scorer.py` does the
+# work.
+ARCHITECTURE = "mini-ConvNeXt"
+CLEAN_PAIRS = 2048
+SAMPLES = 40_960
+BATCH = 64
+LR_PEAK = 1e-3
+SEED = 7919  # of the clean pairs and the training; no pool of a study has pairs of this seed
+RECIPE = Recipe()
+_SCORER_NAME = f"{ARCHITECTURE} trained on {CLEAN_PAIRS:,} clean pairs for {SAMPLES:,} samples"
+
 
 EVALUATION_SIZES = {"held-out": 2000, "seen": 2000, "style": 2000, "validation": 1000, "retrieval": 512}
 """Images in each evaluation set (see ``evaluation_set``)."""
 
-EVALUATION_SEED = 0
+_EVALUATION_SEED = 0
 
 ScorePairs = Callable[[NDArray[np.uint8], list[str]], NDArray[np.float32]]
 """Images uint8 (n, 3, 32, 32) and their n captions → a quality score for each, float32 (n,)."""
@@ -32,13 +46,7 @@ _SCORED_AT_ONCE = 4096
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingPairs:
-    """The first pairs of a seed, each generated on request.
-
-    Attributes:
-        seed: Seed of the pool.
-        count: Number of pairs.
-        noise: As in ``training_pair``.
-    """
+    """The first pairs of a seed, each generated on request by `training_pair`."""
 
     seed: int
     count: int
@@ -68,15 +76,8 @@ def build_embedded_pool(  # noqa: PLR0913 (independent options)
 ) -> Pool:
     """Generate, score and write a pool, with its evaluation sets in ``<path>/evaluation/``.
 
-    Evaluation sets depend on neither ``pairs`` nor ``seed``: all embedded pools share them.
-
-    Args:
-        path: Path of the new pool, written atomically; must not exist.
-        pairs: Number of pairs.
-        seed: Seed of the pairs.
-        score: Scores pairs, some thousands at a time; ``None`` for no scores.
-        scorer: Scorer to record, with its FLOPs.
-        evaluation_sizes: Images in each evaluation set.
+    Evaluation sets depend on neither ``pairs`` nor ``seed``: all embedded pools share them. ``score`` gets
+    some thousands of pairs at a time; ``scorer`` is recorded with its FLOPs.
 
     Raises:
         ValueError: ``path`` exists, or there are no pairs.
@@ -105,7 +106,7 @@ def evaluation_counts(sizes: Mapping[str, int] = EVALUATION_SIZES) -> dict[str, 
     return {name: (size, size if name == "retrieval" else prompts) for name, size in sizes.items()}
 
 
-def evaluation_set(name: str, size: int, *, seed: int = EVALUATION_SEED) -> EvaluationSet:
+def evaluation_set(name: str, size: int, *, seed: int = _EVALUATION_SEED) -> EvaluationSet:
     """Generate one of the evaluation sets.
 
     - ``held-out``: zero-shot over 100 classes, on a rendition of each concept that never occurs in training.
@@ -114,11 +115,6 @@ def evaluation_set(name: str, size: int, *, seed: int = EVALUATION_SEED) -> Eval
     - ``validation``: for tuning. It shares the renditions and classes of ``held-out``, because each concept
       has only one held-out rendition; its scenes differ. Tuning on it is not blind to those drawings.
     - ``retrieval``: scenes as in training with full and true captions, all different in content.
-
-    Args:
-        name: One of the above.
-        size: Number of images.
-        seed: Seed of the scenes.
     """
     bank = load_bank()
     if name == "retrieval":
@@ -153,3 +149,11 @@ def _scores(score: ScorePairs, pairs: TrainingPairs) -> NDArray[np.float32]:
         images = np.stack([pair.image for pair in some]).transpose(0, 3, 1, 2)
         scores.append(score(np.ascontiguousarray(images), [pair.caption for pair in some]))
     return np.concatenate(scores)
+
+
+def scorer(pairs: int) -> Scorer:
+    """Describe the scorer: its training FLOPs and the forward FLOPs of scoring a pool."""
+    architecture = load_architecture(ARCHITECTURE)
+    train = SAMPLES * sample_cost(architecture, strategy("clip"), batch_size=BATCH).train_flops
+    score = encoding_flops(architecture, images=pairs, texts=pairs)
+    return Scorer(name=_SCORER_NAME, train_flops=train, scoring_flops=score, convention=CONVENTION)

@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 
 from budgets.cost.architecture import load_architecture
 from runners.data.pool.pool import Pool
-from runners.data.pool.rows import vocabulary_of
-from runners.data.pool.tokenizer import tokenizer
+from runners.data.pool.tokenizer import tokenizer, vocabulary_of
 from runners.data.reading.in_memory_set import InMemory, InMemorySet
-from runners.embedded.embedded_pool import ScorePairs, TrainingPairs, build_embedded_pool
-from runners.embedded.scorer_cost import (
+from runners.embedded.embedded_pool import (
     ARCHITECTURE,
     BATCH,
     CLEAN_PAIRS,
@@ -23,6 +21,9 @@ from runners.embedded.scorer_cost import (
     RECIPE,
     SAMPLES,
     SEED,
+    ScorePairs,
+    TrainingPairs,
+    build_embedded_pool,
     scorer,
 )
 from runners.host.seeds import derive_seed

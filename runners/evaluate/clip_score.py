@@ -24,7 +24,7 @@ from runners.data.places.shared_folder import SCORING, SharedFolder
 from runners.data.pool.damage import Damage
 from runners.data.pool.pool import Pool, Scorer
 from runners.data.pool.reader import READ_COLUMNS, decode_rows
-from runners.data.reading.ahead import ahead
+from runners.data.reading.training_data import ahead
 from runners.host.files import locked
 from runners.host.workers import Processes, Report, Workers
 from runners.models.count_by_torch import ensure_counted

@@ -14,11 +14,11 @@ from budgets.cost.architecture import Architecture
 from budgets.cost.flops import encoding_flops
 from runners.data.evaluation.evaluation_facts import SetFacts
 from runners.data.evaluation.evaluation_suite import found_sets
+from runners.data.evaluation.paper_suite import variant_means
 from runners.data.evaluation.set_reader import SetReader
 from runners.evaluate.features import Encoder, SetFeatures, encode_set
 from runners.evaluate.probe import Probe, few_shot, fit_probe, probe_accuracy
 from runners.evaluate.retrieval import retrieval
-from runners.evaluate.variants import variant_means
 from runners.evaluate.zero_shot import zero_shot
 from runners.models.count_by_torch import ensure_counted
 from runners.models.load_model import LoadedModel

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from runners.data.evaluation.set_reader import BATCH, SetReader
-from runners.data.reading.ahead import ahead
+from runners.data.reading.training_data import ahead
 
 
 class NotFiniteError(ValueError):

@@ -1,10 +1,12 @@
-"""Objects below an fsspec URL, each read and written whole.
+"""Objects below an fsspec URL, each read and written whole; and folders that never change, such as pools.
 
 fsspec is imported when a storage is opened. The user installs the package of the protocol, such as s3fs for
 s3://.
 """
 
+import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +17,7 @@ from pathlib import Path
 from budgets.hardware.machine_cache import machine_cache
 from budgets.names import without_password
 from runners.host.faults import words_of
-from runners.host.files import new_file
+from runners.host.files import is_hidden, locked, new_file, new_folder
 
 _STAMPS = ("ETag", "etag", "md5Hash", "content_md5", "LastModified", "updated", "last_modified", "mtime")
 """Names of an object's hash or time in the packages of the protocols."""
@@ -34,11 +36,8 @@ class Storage:
     Once a storage is open, every failure raises OSError, whatever the protocol's package raises: the storage
     is unreachable, and may come back.
 
-    Args:
-        url: The URL, such as ``s3://bucket/folder``.
-
     Attributes:
-        url: The URL without a password.
+        url: The URL, such as ``s3://bucket/folder``, without a password.
 
     Raises:
         ValueError: The protocol's package is not installed, or does not take this URL.
@@ -213,12 +212,7 @@ class Storage:
             self._fs.put_file(str(path), self._path(name))
 
     def get(self, sizes: Mapping[str, int], below: str, folder: Path) -> None:
-        """Download objects as files, each whole or not at all.
-
-        Args:
-            sizes: Names relative to ``below`` → bytes.
-            below: Name that the objects lie below.
-            folder: Folder of the files, which get the same relative names.
+        """Download objects, by their names relative to ``below``, as files of these names, each whole or not.
 
         Raises:
             OSError: An object is missing or has another size.
@@ -267,3 +261,58 @@ class Storage:
 def cache_folder(url: str) -> Path:
     """Return this node's folder for downloads from a storage."""
     return machine_cache() / blake2b(url.rstrip("/").encode(), digest_size=6).hexdigest()
+
+
+def share_tree(storage: Storage, folder: Path, name: str) -> bool:
+    """Upload a folder that never changes, without hidden files, unless the storage has it under that name.
+
+    Returns:
+        True if it was uploaded.
+
+    Raises:
+        OSError: The storage is unreachable.
+    """
+    if storage.read(_list_of(name)) is not None:
+        return False
+    sizes = {}
+    for path in sorted(folder.rglob("*")):
+        each = path.relative_to(folder).as_posix()
+        if path.is_file() and not is_hidden(each):
+            storage.put(path, f"{name}/{each}")
+            sizes[each] = path.stat().st_size
+    # Written last: a folder without a list of its files does not exist.
+    storage.write(_list_of(name), json.dumps(sizes).encode())
+    return True
+
+
+def fetch_tree(storage: Storage, name: str, here: Path) -> bool:
+    """Download a folder that `share_tree` uploaded into ``here``, under the same name, whole or not at all.
+
+    Of several processes one downloads and the others wait.
+
+    Returns:
+        False if the storage does not have it.
+
+    Raises:
+        OSError: A file did not arrive whole.
+    """
+    target = here / name
+    if target.exists():
+        return True
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with locked(target.with_name(f".{target.name}.lock")):
+        for torn in target.parent.glob(f".{target.name}.partial-*"):
+            shutil.rmtree(torn)
+        if target.exists():
+            return True
+        sizes = storage.read(_list_of(name))
+        if sizes is None:
+            return False
+        target.unlink(missing_ok=True)  # a link whose target is gone
+        with new_folder(target) as folder:
+            storage.get(json.loads(sizes), name, folder)
+    return True
+
+
+def _list_of(name: str) -> str:
+    return f"{name}.files.json"

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from budgets.cost.memory import CHUNK_ENTRIES
 from budgets.declaration.recipe import Recipe
-from runners.data.reading.ahead import empty_for, on_device
-from runners.data.reading.training_data import TrainingData
+from runners.data.reading.training_data import TrainingData, empty_for, on_device
 from runners.host.seeds import derive_seed, step_generator
 from runners.models.model import clamp_logit_scale
 from runners.training.backward import Context, backward, backward_in_parts

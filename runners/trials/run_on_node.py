@@ -23,13 +23,12 @@ from typing import TypeVar
 from runners.host.faults import Notice, ProcessEnded, owned
 from runners.host.files import locked
 from runners.host.process import FreshProcess
-from runners.host.progress_file import PROGRESS
-from runners.host.storage import Storage, cache_folder
-from runners.host.trees import fetch_tree
+from runners.host.storage import Storage, cache_folder, fetch_tree
 from runners.trials.records.meter import METER, FlopCount, meter_text, read_meter
 from runners.trials.records.trial_files import (
     CHECKPOINTS_KEPT,
     MIDWAY,
+    PROGRESS,
     SMALL,
     Outcome,
     checkpoints,

@@ -23,7 +23,6 @@ from budgets.planning.planned_trial import Trial
 from runners.evaluate.features import NotFiniteError
 from runners.host.faults import Left, Notice, owned
 from runners.host.files import new_file, write_json
-from runners.host.progress_file import PROGRESS
 from runners.results import (
     CURVE_COLUMNS,
     EVALUATION_VERSION,
@@ -38,7 +37,13 @@ from runners.training.train import Diverged, train
 from runners.trials.checkpoints.checkpoint import Notes, save, save_milestone
 from runners.trials.checkpoints.checkpoint_writer import CheckpointWriter
 from runners.trials.records.meter import FlopCount, Meter
-from runners.trials.records.trial_files import Outcome, drop_scaffolding, read_outcome, write_outcome
+from runners.trials.records.trial_files import (
+    PROGRESS,
+    Outcome,
+    drop_scaffolding,
+    read_outcome,
+    write_outcome,
+)
 from runners.trials.trial_evaluation import EvaluationData, Midway, evaluate_trial
 from runners.trials.trial_job import TrialJob
 from runners.trials.trial_setup import RankTraining, set_up

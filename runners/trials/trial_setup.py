@@ -12,10 +12,10 @@ from budgets.cost.strategy import strategy as strategy_cost
 from budgets.planning.planned_trial import Trial
 from runners.data.build.in_place import open_pool
 from runners.data.pool.tokenizer import mixed_words
-from runners.data.reading.opening import open_data
+from runners.data.reading.streamed_set import open_data
 from runners.data.reading.training_data import Source, Tokens, TrainingData
 from runners.host.faults import ProcessEnded
-from runners.host.gpu_arithmetic import set_gpu_arithmetic
+from runners.host.process import set_gpu_arithmetic
 from runners.host.seeds import derive_seed
 from runners.models.count_by_torch import ensure_counted
 from runners.models.model import (

@@ -97,7 +97,7 @@ def run(options: Namespace) -> int:
     from runners.data.index.writing import VERSIONS
     from runners.evaluate.evaluate import evaluate_model, forward_flops, named_sets
     from runners.host.files import new_file, write_json
-    from runners.host.gpu_arithmetic import set_gpu_arithmetic
+    from runners.host.process import set_gpu_arithmetic
     from runners.models.load_model import ModelSource, device_named, load_model
     from runners.results import EVALUATION_PRECISION, EVALUATION_VERSION
 

@@ -14,7 +14,7 @@ from budgets.declaration import values
 from budgets.declaration.keys import OneOf
 from budgets.names import unknown
 from budgets.quantity import parse_count, parse_number, parse_quantity
-from runners.data.build.sources.table_file import read_separated
+from runners.data.build.table_file import read_separated
 from study.declare.yaml_reader import Section, read_root
 
 _SHIPPED = Path(__file__).parent / "maps"

@@ -22,7 +22,7 @@ from runners.host.workers import usable_cores
 from runners.trials.speed.measure_speed import calibrate
 from runners.trials.speed.throughput import Calibration, Throughput
 from runners.trials.trial_job import TrialJob
-from study.run.pools.ensure_pools import ensure_pools
+from study.run.ensure_pools import ensure_pools
 from study.show.plan_view import text_table
 from study.state.environment import environment
 from study.state.plan_study import plan_study

@@ -11,7 +11,7 @@ from runners.models.export import PIXELS, WEIGHTS, write_architecture, write_ori
 from runners.models.load_model import weight_names
 from runners.trials.records.trial_files import read_outcome
 from study.declare.load import load_declaration
-from study.run.pools.ensure_pools import ensure_pools
+from study.run.ensure_pools import ensure_pools
 from study.state.plan_study import plan_study, select_trials
 from study.state.study import Study, find_study
 

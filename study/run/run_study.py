@@ -18,9 +18,9 @@ from runners.host.files import wait_until_free
 from runners.scheduling.ray_backend.address import cluster_address
 from runners.trials.records.loggers import Loggers
 from study.run.agenda import agenda, agenda_lines, require_room, tuning_agenda
+from study.run.ensure_pools import ensure_pools
 from study.run.execution import RunSummary
 from study.run.pipeline import Run, next_of_design
-from study.run.pools.ensure_pools import ensure_pools
 from study.run.run_tuning import tune_study, write_tuning
 from study.run.site import Site
 from study.show.progress import Progress

@@ -28,7 +28,7 @@ from runners.trials.speed.preflight import (
 )
 from runners.trials.speed.throughput import Calibration, Throughput, read_calibration, slow_loading
 from study.run.calibration import estimated_memory
-from study.run.pools.ensure_pools import ensure_pools
+from study.run.ensure_pools import ensure_pools
 from study.state.plan_study import plan_study
 from study.state.study import Study, needs, trial_job
 

@@ -9,7 +9,6 @@ from budgets.book.book import Book
 from budgets.book.ledger import Ledger, append_whole
 from budgets.planning.planned_trial import Trial
 from budgets.quantity import format_flops
-from runners.host.progress_file import read_progress
 from runners.results import read_json_lines
 from runners.trials.records.meter import METER, FlopCount, read_meter, write_meter
 from runners.trials.records.trial_files import (
@@ -18,6 +17,7 @@ from runners.trials.records.trial_files import (
     drop_scaffolding,
     kept_steps,
     read_outcome,
+    read_progress,
 )
 from study.state.study import Study
 

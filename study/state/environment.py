@@ -8,7 +8,7 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from runners.host.gpu_arithmetic import CUDNN_BENCHMARK, FLOAT32_PRODUCTS
+from runners.host.process import CUDNN_BENCHMARK, FLOAT32_PRODUCTS
 
 _DISTRIBUTION = "clip-scaling-study"
 _CHECKOUT = Path(__file__).resolve().parents[2]

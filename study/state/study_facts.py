@@ -24,8 +24,7 @@ from runners.data.evaluation.evaluation_facts import (
 )
 from runners.data.index.writing import VERSIONS
 from runners.data.places.copies import copy_pool, copy_set, is_url
-from runners.embedded.embedded_pool import evaluation_counts
-from runners.embedded.scorer_cost import scorer
+from runners.embedded.embedded_pool import evaluation_counts, scorer
 from runners.host.files import write_json
 from study.state.study import Study, own_sets
 

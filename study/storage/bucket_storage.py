@@ -5,7 +5,8 @@ there (ledger, events, tables) within seconds. Nodes upload their trials (`runne
 the driver downloads the small files of each trial.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import cached_property, partial
@@ -16,14 +17,20 @@ from typing import TYPE_CHECKING
 from budgets.names import without_password
 from runners.data.pool.pool import tree_name
 from runners.host.faults import patiently
-from runners.host.progress_file import PROGRESS
-from runners.host.storage import Storage, cache_folder
-from runners.host.trees import fetch_tree, share_tree
+from runners.host.files import new_file
+from runners.host.storage import Storage, cache_folder, fetch_tree, share_tree
 from runners.scheduling.storage_check import Objects
 from runners.trials.records.meter import METER
-from runners.trials.records.trial_files import FAILURE, is_checkpoint, is_milestone, milestone, stand_in
+from runners.trials.records.trial_files import (
+    FAILURE,
+    PROGRESS,
+    SMALL,
+    is_checkpoint,
+    is_milestone,
+    milestone,
+    stand_in,
+)
 from runners.trials.run_on_node import run_on_copies, run_on_data, take_part_on_copies, upload_left
-from study.storage.bring import LEASE, LEDGER, STOP, bring, bring_progress
 from study.storage.folder_storage import FolderStorage
 from study.storage.lease import Lease, live_holder
 from study.storage.lock import (
@@ -39,6 +46,12 @@ from study.storage.lock import (
 if TYPE_CHECKING:
     from runners.trials.trial_job import TrialJob
 
+LEASE = "run.json"
+"""Name of the object that the active run of a study keeps renewing (`study.storage.lease`)."""
+STOP = "stop"
+"""Name of the object whose existence asks the run to stop."""
+LEDGER = "ledger.jsonl"
+_APPENDED = {LEDGER, "events.jsonl"}
 _HERE_ALONE = {"throughput.json", STOP}  # about this machine only; never uploaded
 _WEIGHTS = "weights.pt"
 _PATIENCE_S = 300.0  # longest wait for an unreachable bucket at the end of a run
@@ -46,13 +59,7 @@ _LOOK_PATIENCE_S = 10.0  # the same for commands that only read
 
 
 class BucketStorage(FolderStorage):
-    """The storage of one study as objects below a URL; a run holds a lease on it.
-
-    Args:
-        url: An fsspec URL.
-        name: The study's folder below the URL.
-        folder: The driver's local folder of the study.
-    """
+    """The storage of one study, in the folder ``name`` below an fsspec URL; a run holds a lease on it."""
 
     lags = True
 
@@ -251,7 +258,68 @@ class BucketStorage(FolderStorage):
 
     def _fetch_progress(self) -> None:
         for folder, name in map(self._trial, self._watched):
-            bring_progress(self._objects, name, folder)
+            _bring_progress(self._objects, name, folder)
         for folder, name in map(self._trial, self._awaited):
             for each in filter(is_milestone, self._objects.list(name)):
                 (folder / stand_in(each)).touch()
+
+
+def bring(storage: Storage, name: str, folder: Path, part: str = "") -> None:
+    """Download a study from its folder in the storage; the caller must hold the study's lock.
+
+    ``part`` is a subfolder, such as ``trials/0123456789ab``; empty for the whole study.
+    """
+    parts: dict[str, dict[str, int]] = defaultdict(dict)
+    for path, size in storage.list(f"{name}/{part}".rstrip("/")).items():
+        where, _, file = f"{part}/{path}".lstrip("/").rpartition("/")
+        parts[where][file] = size
+    own = {file: size for file, size in parts.pop("", {}).items() if file not in {LEASE, STOP}}
+    for file in own.keys() & _APPENDED:
+        here = folder / file
+        there = storage.read(f"{name}/{file}") if here.exists() else None
+        if there is not None and here.read_bytes().startswith(there):
+            del own[file]
+    storage.get(own, name, folder)
+    # Results never change: a trial with a result in both places is not downloaded again.
+    new = {
+        where: files
+        for where, files in parts.items()
+        if where.startswith("trials/")
+        and not ("result.json" in files and (folder / where / "result.json").exists())
+    }
+    small = {
+        f"{where}/{file}": files[file]
+        for where, files in new.items()
+        for file in (*SMALL, FAILURE)
+        if file in files
+    }
+    storage.get(small, name, folder)
+    for where, files in parts.items():
+        if where.startswith("trials/"):
+            _agree(folder / where, files)
+            if PROGRESS in files:
+                _bring_progress(storage, f"{name}/{where}", folder / where)
+
+
+def _bring_progress(storage: Storage, name: str, folder: Path) -> None:
+    """Download a trial's progress whatever its size, which changes while the trial runs."""
+    found = storage.read(f"{name}/{PROGRESS}")
+    if found is not None and folder.is_dir():
+        with new_file(folder / PROGRESS) as file:
+            file.write_bytes(found)
+
+
+def _agree(folder: Path, files: Mapping[str, int]) -> None:
+    """Make a trial's folder list exactly the checkpoints and milestones that are in the storage."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = {stand_in(name) for name in files if is_checkpoint(name) or is_milestone(name)}
+    for path in (
+        *folder.glob("checkpoint-*"),
+        *folder.glob("milestone-*"),
+        folder / FAILURE,
+        folder / PROGRESS,
+    ):
+        if path.name not in kept and path.name not in files:
+            path.unlink(missing_ok=True)
+    for name in kept:
+        (folder / name).touch()

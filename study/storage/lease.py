@@ -5,12 +5,16 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
+from pathlib import Path
 
+from budgets.hardware.machine_cache import machine_cache
+from runners.data.places.copies import copy_name, is_url
 from runners.host.storage import Storage
-from study.storage.lock import UNKNOWN, Holder, parse_holder
+from study.storage.lock import UNKNOWN, Holder, only_run, parse_holder
 
+_POOL_LEASE = ".writing.json"
 _DEAD_S = 60.0  # a lease that is not renewed for so long belongs to a dead run
 _BEAT_S = 3.0  # interval of the renewals
 _LOOK_S = 1.0
@@ -27,12 +31,6 @@ class Lease:
     dead run and is taken over. If the other run was alive after all (it was suspended, or could not reach
     the bucket), it finds another token at its next renewal and stops.
 
-    Args:
-        storage: The storage.
-        name: Name of the object.
-        holder: This run.
-        refusal: Returns the error if another run has the lease.
-
     Attributes:
         lost: The error of a renewal that found another run's lease; None while the lease is held.
     """
@@ -46,11 +44,7 @@ class Lease:
         self.lost: ValueError | None = None
 
     def claim(self, dead: Holder | None, say: Callable[[str], None]) -> None:
-        """Take the lease.
-
-        Args:
-            dead: A run that is known to have ended; its lease is taken over without a wait.
-            say: Called with a line about what is waited for.
+        """Take the lease; that of a run that is known to be ``dead`` is taken over without a wait.
 
         Raises:
             ValueError: Another run has the lease; the message names it.
@@ -70,9 +64,7 @@ class Lease:
         """Context manager that renews the lease in a thread, as a sign that this run is alive.
 
         If the storage can't be reached, the next round tries again. The thread ends once the lease is lost.
-
-        Args:
-            also: Called after each renewal, in the thread; may raise OSError.
+        ``also`` is called after each renewal, in the thread; it may raise OSError.
         """
         over = threading.Event()
 
@@ -145,11 +137,7 @@ def live_holder(storage: Storage, name: str, *, if_unknown: bool = False) -> Hol
     """Return the holder of a lease; None if there is none, or its run has died.
 
     A run has died if its process on this machine has ended, or if it has not renewed the lease for a minute.
-
-    Args:
-        storage: The storage.
-        name: Name of the object.
-        if_unknown: True if a run counts as alive where the storage can't tell when the lease was renewed.
+    Where the storage can't tell when that was, it counts as alive if ``if_unknown``.
     """
     found, age_s = storage.read(name), storage.age_s(name)
     alive = if_unknown if age_s is None else age_s < _DEAD_S
@@ -160,3 +148,37 @@ def live_holder(storage: Storage, name: str, *, if_unknown: bool = False) -> Hol
 def holder_of(content: bytes) -> Holder:
     """Return the holder of a lease, given the object's content; `UNKNOWN` if that is damaged."""
     return parse_holder(content) or UNKNOWN
+
+
+@contextmanager
+def only_writer(pool: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Context manager that keeps other commands from writing a pool, a folder or a URL.
+
+    Raises:
+        ValueError: Another command writes the pool; or, at exit, one has taken over while this one was
+            suspended for more than a minute.
+        OSError: The storage can't be reached.
+    """
+
+    def refusal(writer: Holder) -> ValueError:
+        return ValueError(f"another command is writing {pool}: {writer}. Wait until it has ended")
+
+    if not is_url(pool):
+        # A new pool has no folder yet; a build locks its own working folder.
+        with only_run(Path(pool), refusal) if Path(pool).is_dir() else nullcontext():
+            yield
+        return
+    storage = Storage(pool)
+    storage.require()
+    here = machine_cache() / "written" / copy_name(pool)
+    here.mkdir(parents=True, exist_ok=True)
+    with only_run(here, refusal) as (holder, before):
+        lease = Lease(storage, _POOL_LEASE, holder, refusal)
+        lease.claim(before, say)
+        try:
+            with lease.kept():
+                yield
+        finally:
+            lease.release()
+        if lease.lost is not None:
+            raise lease.lost

@@ -1,6 +1,6 @@
 """Building of a pool from shards or a table: read and checked part by part, then written best first.
 
-A build that was stopped at any point continues where it stopped (`runners.data.build.working_folder`).
+A build that was stopped at any point continues where it stopped (`runners.data.build.build`).
 """
 
 import os
@@ -10,21 +10,26 @@ from pathlib import Path
 
 import pandas as pd
 
-from runners.data.build.build import Build
+from runners.data.build.build import Build, BuildFolders, check_free, delete_leftovers, working_folder
 from runners.data.build.in_place import name_in
 from runners.data.build.merge_parts import Merge, left_out_of, merge_parts
 from runners.data.build.new_shards import number_of, write_index, write_shards
 from runners.data.build.scan import scan
-from runners.data.build.sources.source import SourcePart, parts_at, parts_of
-from runners.data.build.sources.source_record import new_parts, options_of, other_option, write_record
-from runners.data.build.working_folder import BuildFolders, check_free, delete_leftovers, working_folder
+from runners.data.build.source import (
+    SourcePart,
+    new_parts,
+    options_of,
+    other_option,
+    parts_at,
+    parts_of,
+    write_record,
+)
 from runners.data.evaluation.thumbnail import EvaluationImages
 from runners.data.index.merge import join
 from runners.data.index.selection import SCORE_PREFIX
 from runners.data.index.writing import VERSIONS
 from runners.data.places.copies import INDEX, SHARDS_AT, listed
-from runners.data.places.place import size_of
-from runners.data.places.url_place import UrlPlace
+from runners.data.places.place import UrlPlace, size_of
 from runners.data.pool.describe import describe_pool
 from runners.data.pool.pool import Origin, Pool, Scorer
 from runners.data.pool.shards import as_utf8

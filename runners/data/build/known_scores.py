@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from runners.data.build.expression import Expression
 from runners.data.build.scan import run
-from runners.data.build.sources.table_file import check_columns, table_columns
+from runners.data.build.table_file import check_columns, table_columns
 from runners.data.index.merge import look_up
 from runners.data.index.selection import SCORE_PREFIX, SUBSET_PREFIX
 from runners.data.places.place import Place

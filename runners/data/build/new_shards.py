@@ -15,9 +15,9 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 
+from runners.data.build.build import BuildFolders
 from runners.data.build.merge_parts import WORKING, with_scores_as
 from runners.data.build.scan import run
-from runners.data.build.working_folder import BuildFolders
 from runners.data.build.write import PAIRS_PER_SHARD
 from runners.data.index.merge import in_order, order_of_shards
 from runners.data.index.parts import ROWS_PER_PART, Index

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from runners.data.build.sources.source import Columns, SourcePart, pairs_of
+from runners.data.build.source import Columns, SourcePart, pairs_of
 from runners.data.evaluation.thumbnail import file_hash, thumbnail_of
 from runners.data.places.shared_folder import SharedFolder
 from runners.data.pool.damage import Damage, damage_table
 from runners.data.pool.pictures import load
-from runners.data.pool.rows import frame_of
+from runners.data.pool.shards import frame_of
 from runners.host.files import new_file
 from runners.host.workers import Report, Workers, part_name
 

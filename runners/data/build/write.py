@@ -9,11 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runners.data.build.in_place import SCORE_FIELD
+from runners.data.index.selection import bins_of
 from runners.data.index.writing import write_parts
 from runners.data.pool.describe import describe_pool
 from runners.data.pool.pool import Origin
-from runners.data.pool.rows import bins_of, frame_of
-from runners.data.pool.shards import PairEntry, close_shard, content_hash, encode_image, write_sample
+from runners.data.pool.shards import (
+    PairEntry,
+    close_shard,
+    content_hash,
+    encode_image,
+    frame_of,
+    write_sample,
+)
 
 PAIRS_PER_SHARD = 4096
 

@@ -17,8 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from runners.data.index.parts import Index
-from runners.data.index.score_ranks import UNSCORED, score_of_rank
+from runners.data.index.parts import UNSCORED, Index, score_of_rank
 from runners.data.index.selection import tenths
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budgets.quality import NAMED, available, score_of_quality
-from runners.data.index.parts import Index
-from runners.data.index.score_ranks import (
+from runners.data.index.parts import (
     HASH_DIGITS,
     RANK_DIGITS,
     UNSCORED,
     Histogram,
+    Index,
     hash_digits,
     histogram_of_hashes,
     ranks,
@@ -281,3 +281,16 @@ def bins(index: Index, column: str) -> Iterator[NDArray[np.int8]]:
             found += ~end.inside(rank, start, partial(index.read, part, "hash"))
         found[rank == UNSCORED] = -1
         yield found
+
+
+def bins_of(score: NDArray[np.float32], content: NDArray[np.uint64]) -> NDArray[np.int8]:
+    """Return deciles by rank: rank ``r`` (from 0) of ``n`` is in bin ``10 r // n``; -1 without a score.
+
+    `bins` does the same for an index of any size.
+    """
+    bins = np.empty(len(score), np.int8)
+    # From the best score to the worst, ties by hash; rows without a score (NaN) last.
+    order = np.lexsort((content, np.where(np.isnan(score), np.inf, -score)))
+    bins[order] = np.arange(len(score)) * BINS // max(len(score), 1)
+    bins[np.isnan(score)] = -1
+    return bins

@@ -1,12 +1,13 @@
 """Writing of the parts of an index, of added columns and of the manifest that lists them; their opening.
 
-index/00000.parquet             the pairs of a group of shards: the columns of ``runners.data.pool.rows``
+index/00000.parquet             the pairs of a group of shards: the columns of ``runners.data.pool.shards``
 index/00000.words.parquet       words of their captions, and the number of times that each occurs
 index/00000.added-1.parquet     a column that was added to the part
 index/manifest-….parquet        one row a part, with the shards and histograms; named by its content
-index/sources-….parquet         the source files of its shards (``runners.data.build.sources.source_record``)
+index/sources-….parquet         the source files of its shards (``runners.data.build.source``)
 """
 
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,12 +22,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from runners.data.index.parts import ROWS_PER_GROUP, ROWS_PER_PART, Index, Part
-from runners.data.index.score_ranks import histogram_of_hashes, histogram_of_scores
+from runners.data.index.parts import (
+    ROWS_PER_GROUP,
+    ROWS_PER_PART,
+    Index,
+    Part,
+    histogram_of_hashes,
+    histogram_of_scores,
+)
 from runners.data.index.selection import SCORE_PREFIX, SUBSET_PREFIX
-from runners.data.index.words import split_words
 from runners.data.places.copies import INDEX, SHARDS_AT, copied_from
 from runners.host.files import new_file
+
+_WORD = re.compile(r"\w+")
+
 
 VERSIONS = "versions"
 """Folder of the earlier versions of a pool."""
@@ -35,6 +44,11 @@ UNKNOWN = -1
 """Size of a shard before it is looked at."""
 
 _DIGITS, _COUNTS = "digits:", "counts:"
+
+
+def split_words(text: str) -> list[str]:
+    """Return the lower-case words of a text, without punctuation."""
+    return _WORD.findall(text.lower())
 
 
 def write_parts(folder: Path, frame: pd.DataFrame) -> list[str]:

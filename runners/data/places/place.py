@@ -1,16 +1,44 @@
-"""Interface of the places that a pool's shards can be in, and the place in a folder."""
+"""Places that a pool's shards can be in: a folder, or a URL, read by pieces that a cache keeps."""
 
+import math
 import os
 import stat
+import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import Protocol
+from weakref import finalize
 
 import numpy as np
 from numpy.typing import NDArray
+
+from budgets.quantity import parse_bytes
+from runners.data.places.copies import PATIENCE_S, listed
+from runners.data.places.piece_cache import PieceCache, set_by
+from runners.data.places.ranges import LARGEST, downloaded, read_range, requests_at_once
+from runners.host.storage import Storage
+
+PIECE = 2**18
+"""Bytes of a piece: what is cached, and what a range is rounded to."""
+
+PREFETCH_SIZE = "STUDY_PREFETCH_SIZE"
+"""Environment variable with the bytes that a process fetches ahead (default: 256 MiB where shards are read
+one after the other, a quarter of the cache in training)."""
+
+_PIECES_PER_REQUEST = LARGEST // PIECE
+_MOST_LATELY = 2**16  # pieces: 16 GiB, remembered in some 10 MiB
+_AHEAD_BYTES = 256 * 2**20
+_MISSING_S = 60.0  # until a missing shard is requested again; a request for each of its pairs would take long
+_LONGEST_FETCH_S = 120.0  # time that another process may take for a fetch before this one fetches as well
+
+_Tasks = SimpleQueue[Callable[[], None] | None]
 
 Read = Callable[..., bytes]
 """Offset and length → bytes of a shard, fewer if it ends before; ``again=True`` bypasses any cache.
@@ -66,11 +94,7 @@ class Place(Protocol):
 
 
 class FolderPlace:
-    """Shards below a folder.
-
-    Args:
-        folder: The folder.
-    """
+    """Shards below a folder."""
 
     ahead_bytes = 0
 
@@ -126,3 +150,188 @@ def _read(file: int | None, offset: int, length: int, *, again: bool = False) ->
     if file is None:
         raise FileNotFoundError
     return os.pread(file, length, offset)
+
+
+class UrlPlace:
+    """Shards below a URL, with their bytes when they were indexed. Safe to use after a fork.
+
+    Raises:
+        ValueError: ``STUDY_PREFETCH_REQUESTS`` or ``STUDY_PREFETCH_SIZE`` is not valid.
+    """
+
+    def __init__(self, url: str, sizes: Mapping[str, int], cache: PieceCache) -> None:
+        self.url = url.rstrip("/")
+        self._sizes, self._cache = sizes, cache
+        self._requests = requests_at_once()
+        ahead = set_by(PREFETCH_SIZE, parse_bytes)
+        # A quarter: two windows of samples, what they replace, and those of another trial.
+        self.ahead_bytes = cache.limit // 4 if ahead is None else min(ahead, cache.limit // 2)
+        self._most_lately = min(self.ahead_bytes // PIECE, _MOST_LATELY)
+        self._in_turn_bytes = _AHEAD_BYTES if ahead is None else self.ahead_bytes
+        self._queued: dict[tuple[str, int], list[int]] = {}  # shard and request → pieces to fetch ahead
+        self._lately: dict[tuple[str, int], None] = {}  # shard and piece, of the latest ones queued
+        self._missing: dict[str, float] = {}  # shard → when it was last found to be missing
+        self._own: tuple[int, Storage, _Tasks] | None = None
+
+    def path(self, shard: str) -> str:
+        """Return a shard's URL."""
+        return f"{self.url}/{shard}"
+
+    def sizes(self, shards: Sequence[str]) -> Mapping[str, int]:
+        """Return the bytes of each shard; -1 if there is none."""
+        found = listed("pool", self.url)
+        return {shard: found.get(shard, -1) for shard in shards}
+
+    def versions(self, shards: Sequence[str]) -> list[int]:
+        """Return the size of each shard; what is decoded is checked against the hashes of the index."""
+        return [self._sizes[shard] for shard in shards]
+
+    def ahead(self, wanted: Sequence[ShardRanges]) -> None:
+        """Fetch the missing pieces of ranges in the background."""
+        for each in wanted:
+            for number, pieces in _requests(each).items():
+                # Each batch reads a part of a window that was queued before, so its pieces are in the cache
+                # or on their way. Looking for each in the cache again would take a tenth of a worker's time.
+                new = [piece for piece in pieces if (each.shard, piece) not in self._lately]
+                if new:
+                    self._lately |= dict.fromkeys((each.shard, piece) for piece in new)
+                    self._queued[each.shard, number] = sorted(
+                        {*self._queued.get((each.shard, number), []), *new}
+                    )
+                    self._of_this_process()[2].put(partial(self._fetch_quietly, each.shard, number))
+        # Forget the oldest: the cache may have removed them, so they may be queued again.
+        for piece in [*islice(self._lately, max(0, len(self._lately) - self._most_lately))]:
+            del self._lately[piece]
+
+    def whole(self, shard: str) -> AbstractContextManager[Path]:
+        """Context manager: a copy of a shard as a file."""
+        return downloaded(self.url, shard, self._sizes[shard])
+
+    def reading(self, wanted: Sequence[ShardRanges]) -> Iterator[Read]:
+        """Yield a reader for each shard; the next shards are fetched in the background meanwhile."""
+        sizes = [int(each.lengths.sum()) for each in wanted]
+        before = np.cumsum([0, *sizes])
+        queued = 0
+        for number, each in enumerate(wanted):
+            while queued < len(wanted) and before[queued] - before[number] < self._in_turn_bytes:
+                self.ahead([wanted[queued]])
+                queued += 1
+            yield partial(self._read, each.shard)
+
+    def _read(self, shard: str, offset: int, length: int, *, again: bool = False) -> bytes:
+        """Return a range of a shard."""
+        if time.monotonic() - self._missing.get(shard, -math.inf) < _MISSING_S:
+            raise FileNotFoundError(self.path(shard))
+        first, last = offset // PIECE, (offset + length - 1) // PIECE
+        fetched: dict[int, bytes] = {}
+        if again:
+            fetched = self._fetch(shard, range(first, last + 1), again=True)
+        content = b""
+        for piece in range(first, last + 1):
+            start, stop = max(offset - piece * PIECE, 0), min(offset + length - piece * PIECE, PIECE)
+            part = None
+            if piece not in fetched:
+                part = self._cache.read(self._name(shard, piece), self._size(shard, piece), start, stop)
+            if part is None and piece not in fetched:
+                # Take over the queued request, so that the background does not repeat it.
+                queued = self._queued.pop((shard, piece // _PIECES_PER_REQUEST), [])
+                fetched |= self._fetch(shard, queued if piece in queued else range(piece, last + 1))
+                part = self._cache.read(self._name(shard, piece), self._size(shard, piece), start, stop)
+                # Another process fetched the piece, and the cache has removed it since.
+                if part is None and piece not in fetched:
+                    fetched |= self._fetch(shard, range(piece, piece + 1), again=True)
+            content += fetched[piece][start:stop] if part is None else part
+        return content
+
+    def _fetch_quietly(self, shard: str, number: int) -> None:
+        with suppress(OSError, ValueError):  # raised again where the pieces are needed
+            if pieces := self._queued.pop((shard, number), None):
+                self._fetch(shard, pieces, wait=False)
+
+    def _fetch(
+        self, shard: str, pieces: Sequence[int], *, wait: bool = True, again: bool = False
+    ) -> dict[int, bytes]:
+        """Fetch adjacent or nearly adjacent pieces that are not in the cache into it, and return them.
+
+        Without ``wait`` what another process is fetching is left out; ``again`` also fetches what is in the
+        cache.
+        """
+        found: dict[int, bytes] = {}
+        longest_s, patience_s = (_LONGEST_FETCH_S, PATIENCE_S) if wait else (0.0, 0.0)
+        name = f"{self.path(shard)} {pieces[0] // _PIECES_PER_REQUEST}"
+        with self._cache.turn(name, wait_s=longest_s) as mine:
+            if not mine and not wait:
+                return found
+            missing = [
+                piece
+                for piece in pieces
+                if again or not self._cache.has(self._name(shard, piece), self._size(shard, piece))
+            ]
+            for run in _runs(missing):
+                start = run.start * PIECE
+                stop = min(run.stop * PIECE, self._sizes[shard])
+                storage = self._of_this_process()[1]
+                try:
+                    content = read_range(storage, shard, start, stop, patience_s)
+                except FileNotFoundError:
+                    self._missing[shard] = time.monotonic()
+                    raise
+                for piece in run:
+                    part = content[piece * PIECE - start : (piece + 1) * PIECE - start]
+                    found[piece] = part
+                    if len(part) == self._size(shard, piece):
+                        self._cache.write(self._name(shard, piece), part)
+        return found
+
+    def _name(self, shard: str, piece: int) -> str:
+        return f"{self.path(shard)} {self._sizes[shard]} {piece}"
+
+    def _size(self, shard: str, piece: int) -> int:
+        return min(PIECE, self._sizes[shard] - piece * PIECE)
+
+    def _of_this_process(self) -> tuple[int, Storage, _Tasks]:
+        # A forked process has neither the threads nor the connections of its parent.
+        if self._own is None or self._own[0] != os.getpid():
+            tasks: _Tasks = SimpleQueue()
+            for _ in range(self._requests):
+                Thread(target=_work, args=(tasks,), daemon=True).start()
+            finalize(self, _end, tasks, self._requests).atexit = False
+            self._own = os.getpid(), Storage(self.url), tasks
+        return self._own
+
+
+def _work(tasks: _Tasks) -> None:
+    """Do tasks until the place that gives them is no longer used."""
+    while (task := tasks.get()) is not None:
+        task()
+        del task  # which keeps its place in use
+
+
+def _end(tasks: _Tasks, threads: int) -> None:
+    for _ in range(threads):
+        tasks.put(None)
+
+
+def _requests(wanted: ShardRanges) -> Mapping[int, list[int]]:
+    """Group the pieces of ranges by request: number of the request in the shard → pieces."""
+    firsts, lasts = wanted.offsets // PIECE, (wanted.offsets + wanted.lengths - 1) // PIECE
+    groups: dict[int, list[int]] = defaultdict(list)
+    known = -math.inf
+    for first, last in sorted(set(zip(firsts.tolist(), lasts.tolist(), strict=True))):
+        for piece in range(first, last + 1):
+            # A gap of one piece is fetched as well: that takes less time than another request.
+            for each in (piece - 1, piece) if piece - known == 2 else (piece,):  # noqa: PLR2004
+                if each > known:
+                    groups[each // _PIECES_PER_REQUEST].append(each)
+            known = max(known, piece)
+    return groups
+
+
+def _runs(numbers: Sequence[int]) -> Iterator[range]:
+    """Yield the runs of adjacent numbers, each of as many as one request fetches at most."""
+    start = 0
+    for place in range(1, len(numbers) + 1):
+        ended = place == len(numbers) or numbers[place] != numbers[place - 1] + 1
+        if ended or place - start == _PIECES_PER_REQUEST:
+            yield range(numbers[start], numbers[place - 1] + 1)
+            start = place

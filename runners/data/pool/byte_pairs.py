@@ -1,7 +1,8 @@
 """CLIP's byte-pair encoding: open_clip's tokenizer without the models of its package.
 
 Those take 4 s to import, and a process that counts tokens needs none of them. Importing this module takes
-2 s, because the tokenizer imports torch: import it where tokens are needed.
+2 s, because the tokenizer imports torch: import it where tokens are needed. Servers that workers are forked
+from import it once for all of them (`runners.host.workers`).
 """
 
 from importlib.machinery import PathFinder

@@ -23,7 +23,7 @@ from runners.data.index.writing import UNKNOWN, VERSIONS, read_part, write_manif
 from runners.data.places.place import FolderPlace
 from runners.data.pool.damage import damage_table
 from runners.data.pool.pool import FORMAT, Origin, Pool
-from runners.data.pool.rows import VOCABULARY_LIMIT
+from runners.data.pool.tokenizer import VOCABULARY_LIMIT
 from runners.host.files import new_file
 
 _RANGE = r"bytes [\d,]+ to [\d,]+ (are \w+)"

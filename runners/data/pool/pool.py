@@ -25,15 +25,13 @@ from numpy.typing import NDArray
 
 from budgets.quality import BY, plain, score_of_quality
 from runners.data.index.parts import Index
-from runners.data.index.selection import select
+from runners.data.index.selection import bins_of, select
 from runners.data.index.subset import Subset, kept_subset
 from runners.data.index.writing import VERSIONS, index_of_pool
 from runners.data.places.copies import SHARDS_AT, copied_from
 from runners.data.places.piece_cache import piece_cache
-from runners.data.places.place import FolderPlace, Place
-from runners.data.places.url_place import UrlPlace
+from runners.data.places.place import FolderPlace, Place, UrlPlace
 from runners.data.pool.damage import DAMAGE_TOLERANCE
-from runners.data.pool.rows import bins_of
 from runners.host.files import finish_files
 
 FORMAT = 1

@@ -5,7 +5,7 @@ import json
 import math
 import tarfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import blake2b
@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
 from runners.data.pool.damage import NOT_READABLE, Damage
 from runners.data.pool.pictures import DecodeError, open_image
 from runners.data.pool.samples import IMAGE_KINDS, INCOMPLETE, Sample, UnreadableRange, walk_samples
+from runners.data.pool.tokenizer import caption_tokens
 
 _LACKING = ("no image", "no caption")
 
@@ -56,6 +58,31 @@ class PairEntry:
     hash: int
     score: float
     uid: str = ""
+
+
+_DTYPES = {
+    "key": "str",
+    "shard": "str",
+    "offset": "int64",
+    "length": "int64",
+    "caption": "str",
+    "width": "int32",
+    "height": "int32",
+    "hash": "uint64",
+    "score": "float32",
+    "uid": "str",
+}
+
+
+def frame_of(entries: Iterable[PairEntry]) -> pd.DataFrame:
+    """Build the index: the columns of ``PairEntry``, and ``tokens`` (int16).
+
+    ``tokens`` is the caption's length in CLIP's byte-pair encoding, without start and end token.
+    """
+    rows = list(entries)
+    columns = {name: [getattr(row, name) for row in rows] for name in _DTYPES}
+    frame = pd.DataFrame({name: pd.Series(values, dtype=_DTYPES[name]) for name, values in columns.items()})
+    return frame.assign(tokens=caption_tokens(columns["caption"]))
 
 
 def content_hash(image: bytes, caption: str) -> int:

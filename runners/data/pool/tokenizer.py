@@ -1,13 +1,14 @@
 """Tokenizers: captions to ids of a pool's most frequent words, or open_clip's byte-pair encoding."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from runners.data.index.words import split_words
+from runners.data.index.writing import split_words
 
 BPE_VOCABULARY = 49408
 """Vocabulary size of CLIP's byte-pair encoding, which models of this size use."""
@@ -17,6 +18,9 @@ BPE_CONTEXT = 77
 
 _PIECE = re.compile(r"\S{256}(?=\S)")
 _MOST_KEPT = 200_000
+
+VOCABULARY_LIMIT = 100_000
+"""Words that a pool keeps."""
 
 Tokenize = Callable[[Sequence[str]], NDArray[np.int64]]
 """Texts → token ids, int64 (texts, context length)."""
@@ -71,6 +75,12 @@ def tokenizer(vocab_size: int, context_length: int, words: Sequence[str]) -> Tok
         )
     ids = {word: number for number, word in enumerate(words[:room], start=1)}
     return Tokenizer(ids=ids, vocab_size=vocab_size, context_length=context_length)
+
+
+def vocabulary_of(captions: Iterable[str]) -> list[str]:
+    """Return the captions' words by falling frequency, then alphabetically; at most 100,000."""
+    counts = Counter(word for caption in captions for word in split_words(caption))
+    return sorted(counts, key=lambda word: (-counts[word], word))[:VOCABULARY_LIMIT]
 
 
 def mixed_words(pools: Sequence[Sequence[str]]) -> Sequence[str]:

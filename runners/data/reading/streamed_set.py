@@ -1,4 +1,4 @@
-"""Pairs of a trial that are read and decoded during training, by loader workers within a memory bound."""
+"""A trial's pairs, opened by their size: few are decoded in memory, many are streamed in bounded memory."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from runners.data.pool.damage import DAMAGE_TOLERANCE, Damage, check_tolerance
 from runners.data.pool.reader import Pairs, in_shard_order, read_pairs
-from runners.data.reading.mixing import Stretch, stretches
-from runners.data.reading.order import positions, rows_of_window, windows
+from runners.data.reading.in_memory_set import InMemorySet, decode
+from runners.data.reading.order import Stretch, positions, rows_of_window, stretches, windows
 from runners.data.reading.training_data import (
     Batches,
     Empty,
@@ -26,6 +26,9 @@ from runners.data.reading.training_data import (
 )
 from runners.host.faults import shielded
 from runners.host.process import end_with_parent
+
+IN_MEMORY_BYTES = 8 * 2**30
+"""Decoded size above which a subset is streamed; fixed, because the order of samples depends on it."""
 
 LOADER_BYTES = 2 * 2**30
 """Memory that loader workers of a rank fill with decoded pairs, by default."""
@@ -41,17 +44,10 @@ _WORKERS_START = "fork"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StreamedSet(TrainingData):
-    """Pairs that are read and decoded during training, those of each pool in windows.
+    """Pairs that are read and decoded during training, those of each pool in windows; see `open_data`.
 
     Attributes:
-        sources: The pairs of each pool.
-        image_size: Side S in pixels.
-        tokens: Converts captions to ids.
         workers: Processes that read and decode; 0 to do it in the calling process.
-        rank: Index of this process's part of each batch.
-        ranks: Number of equal parts of a batch.
-        tolerance: Share of a pool's part that may be damaged.
-        loader_bytes: Memory that workers fill with decoded pairs which training has not taken yet.
         damaged: Number of a source → its damage found so far, by any rank; it grows.
         news: Damage that other ranks do not know yet, with the number of its source.
     """
@@ -152,13 +148,9 @@ def _end_with_rank(_worker: int) -> None:
 
 
 def loading_ahead(size: int, image_size: int, workers: int, memory: int = LOADER_BYTES) -> tuple[int, int]:
-    """Divide memory among workers, to load up to four batches ahead.
+    """Divide memory, in bytes, among workers, to load up to four batches of ``size`` pairs ahead.
 
-    Args:
-        size: Pairs in a batch of this rank.
-        image_size: Side in pixels.
-        workers: Number of workers.
-        memory: Bytes that all of them may fill; each has at least one pair.
+    Each worker has at least one pair.
 
     Returns:
         Pairs in a part of a batch, and number of parts that each worker loads ahead of training.
@@ -222,3 +214,40 @@ class _Parts(Dataset[Any]):
             worker = get_worker_info()
             first = len(wanted) * worker.id // worker.num_workers if worker else 0
             place.ahead(wanted[first:] + wanted[:first])
+
+
+def open_data(  # noqa: PLR0913 - independent options
+    sources: Sequence[Source],
+    image_size: int,
+    tokens: Tokens,
+    *,
+    threads: int = 1,
+    workers: int = 0,
+    rank: int = 0,
+    ranks: int = 1,
+    tolerance: float = DAMAGE_TOLERANCE,
+    loader_bytes: int = LOADER_BYTES,
+) -> TrainingData:
+    """Open a trial's pairs for training: from shared memory, from memory, or streamed, by their size.
+
+    Ranks together see the same batches as a single process would; each takes its part of every batch.
+    Threads decode data held in memory, workers (processes) read and decode streamed data, and fill
+    ``loader_bytes`` of a rank's memory ahead of training. ``tolerance`` is the share of a pool's part that
+    may be damaged.
+
+    Raises:
+        ValueError: More of a part held in memory is damaged.
+    """
+    if sum(len(source.rows) for source in sources) * 3 * image_size**2 > IN_MEMORY_BYTES:
+        return StreamedSet(
+            sources=sources,
+            image_size=image_size,
+            tokens=tokens,
+            workers=workers,
+            rank=rank,
+            ranks=ranks,
+            tolerance=tolerance,
+            loader_bytes=loader_bytes,
+        )
+    held = [decode(source, image_size, tokens, threads, tolerance) for source in sources]
+    return InMemorySet(parts=held, rank=rank, ranks=ranks)

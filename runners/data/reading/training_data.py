@@ -1,9 +1,11 @@
-"""Interface of a trial's training data, and the pools that it comes from."""
+"""Interface of a trial's training data, the pools that it comes from, and its way to a device."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,12 +26,18 @@ Batches = Iterator[tuple[Tensor, Tensor]]
 """Images, uint8 (batch, 3, S, S), and token ids, int64 (batch, context length), step by step."""
 
 
+Batch = tuple[Tensor, ...]
+"""Tensors of some samples, such as images and token ids."""
+
 GatherObjects = Callable[[Any], Sequence[Any]]
 """An object of this rank → those of all ranks."""
 
 
 NotedDamage = Sequence[tuple[int, str, str, str]]
 """Damage as plain data: number of the source, and shard, key and reason."""
+
+
+T = TypeVar("T")
 
 
 class TrainingData(ABC):
@@ -43,14 +51,9 @@ class TrainingData(ABC):
     ) -> Batches:
         """Return this rank's part of the steps from ``first_step`` on, in the global order of samples.
 
-        A step's images and tokens are a function of (seed, step, rank) alone.
-
-        Args:
-            seed: Seed of the order.
-            batch_size: Pairs in a step, of all ranks.
-            first_step: First step.
-            steps: Steps of the whole run.
-            empty: Makes the memory that images are gathered in, for example pinned memory for a GPU.
+        A step's images and tokens are a function of (seed, step, rank) alone. ``batch_size`` is that of all
+        ranks together, ``steps`` are those of the whole run, and ``empty`` makes the memory that images are
+        gathered in, for example pinned memory for a GPU.
 
         Raises:
             ValueError: More pairs are damaged than tolerated, or a batch cannot be split into equal parts.
@@ -83,7 +86,7 @@ class Source:
     Attributes:
         pool: The pool.
         rows: The part: positions in the pool's index, ascending.
-        share: Its samples in each period of a mixture (`runners.data.reading.mixing`).
+        share: Its samples in each period of a mixture (`runners.data.reading.order`).
     """
 
     pool: Pool
@@ -97,3 +100,39 @@ def rank_slice(batch_size: int, rank: int, ranks: int) -> slice:
         raise ValueError(f"a batch of {batch_size} cannot be split into {ranks} equal parts")
     size = batch_size // ranks
     return slice(rank * size, (rank + 1) * size)
+
+
+def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """Yield batches on a device; for a GPU, the next batch is gathered and pinned in the background.
+
+    A copy from unpinned memory would wait until the GPU has finished all queued work.
+    """
+    if device.type != "cuda":
+        yield from batches
+        return
+    # A new thread uses the first GPU by default, so without this each rank would open a context there.
+    for batch in ahead(_pinned(batches), before=partial(torch.cuda.set_device, device)):
+        yield tuple(each.to(device, non_blocking=True) for each in batch)
+
+
+def ahead(batches: Iterator[T], *, before: Callable[[], None] = lambda: None) -> Iterator[T]:
+    """Yield the same batches; a thread fetches the next one while the current one is used.
+
+    ``before`` is called once in that thread, before it fetches.
+    """
+    # One thread: generators cannot be advanced by two threads at once.
+    with ThreadPoolExecutor(1, initializer=before) as thread:
+        coming = thread.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, batches, None)
+            yield batch
+
+
+def empty_for(device: torch.device) -> Callable[..., Tensor]:
+    """Return a function that allocates batches for a device, pinned for a GPU to avoid a second copy."""
+    return partial(torch.empty, pin_memory=True) if device.type == "cuda" else torch.empty
+
+
+def _pinned(batches: Iterator[Batch]) -> Iterator[Batch]:
+    for batch in batches:
+        yield tuple(each if each.is_pinned() else each.pin_memory() for each in batch)

@@ -17,8 +17,8 @@ from typing import Any
 import pandas as pd
 
 from budgets.planning.planned_trial import Trial
-from runners.host.progress_file import read_progress
 from runners.results import plan_row, trial_curve
+from runners.trials.records.trial_files import read_progress
 
 _LOOK_S = 2.0
 _WHOLE = "whole"  # marker file: the trial's result is in its log

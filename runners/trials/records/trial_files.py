@@ -1,4 +1,4 @@
-"""Files in a trial's folder: result, reason of a failure, checkpoints.
+"""Files in a trial's folder: result, reason of a failure, checkpoints, progress.
 
 A checkpoint is named ``checkpoint-<step>-<digest>.pt`` after its content, so that damage shows against its
 name; a result holds a digest of itself and of its curve. This module does not import torch, so that
@@ -8,14 +8,13 @@ name; a result holds a digest of itself and of its curve. This module does not i
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from runners.host.faults import words_of
 from runners.host.files import write_json
-from runners.host.progress_file import PROGRESS
 from runners.trials.records.meter import METER
 
 FAILURE = "failed.json"
@@ -24,6 +23,9 @@ MIDWAY = "midway.parquet"
 """File with the metrics of the model in training, at declared shares of its steps."""
 SMALL = (METER, "curve.parquet", MIDWAY, "damage.jsonl", "result.json")
 """Small files of a trial, which the driver downloads from a bucket."""
+
+PROGRESS = "progress.json"
+"""File that a running trial writes every second."""
 
 CHECKPOINTS_KEPT = 2
 DIGITS = 16  # of the content's SHA-256
@@ -220,3 +222,32 @@ def digest(path: Path) -> str:
     """Return the first digits of a checkpoint's SHA-256, which its name holds."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
+
+
+def read_progress(folder: Path, running_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Read the progress of running trials in a study's folder.
+
+    Returns:
+        Trial id → progress as written by `runners.trials.watch`; a trial that has just started or ended, or
+        whose file is damaged, may be missing.
+    """
+    found = {}
+    for trial in sorted(running_ids):
+        try:
+            progress = json.loads((folder / "trials" / trial / PROGRESS).read_bytes())
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(progress, dict) and _is_whole(progress):
+            found[trial] = progress
+    return found
+
+
+def _is_whole(progress: Mapping[str, Any]) -> bool:
+    counts = (progress.get(key) for key in ("samples_seen", "samples_planned", "train_flops"))
+    measured = (progress.get(key, "missing") for key in ("loss", "samples_per_s"))
+    lists = (progress.get(key) for key in ("losses", "curve"))
+    return (
+        all(isinstance(count, int) for count in counts)
+        and all(isinstance(value, int | float | None) for value in measured)
+        and all(isinstance(each, list) and all(isinstance(x, int | float) for x in each) for each in lists)
+    )

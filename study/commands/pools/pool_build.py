@@ -11,7 +11,7 @@ from study.commands.command import add_pool_options, continuing, number, open_co
 if TYPE_CHECKING:
     from runners.data.build.build import Build
     from runners.data.places.shared_folder import SharedFolder
-    from study.run.pools.pool_site import PoolSite
+    from study.run.pool_site import PoolSite
 
 NAME = "build"
 HELP = "build a pool; the same command continues an interrupted build, and adds later shards"
@@ -115,8 +115,8 @@ def run(options: Namespace) -> int:
     from runners.data.places.copies import is_url
     from runners.data.places.shared_folder import open_shared
     from runners.data.pool.pool import Pool
-    from study.run.pools.pool_site import PoolSite
-    from study.storage.pool_writer import only_writer
+    from study.run.pool_site import PoolSite
+    from study.storage.lease import only_writer
 
     source = options.source
     if source is None and not options.in_place:
@@ -191,9 +191,9 @@ def _build_from_url(shared: "SharedFolder", url: str, options: Namespace, site: 
 
 
 def _build_from(shared: "SharedFolder", source: Path, options: Namespace, site: "PoolSite") -> None:
-    from runners.data.build.sources.download import Download, download
-    from runners.data.build.sources.source import folders_of
-    from runners.data.build.sources.table_file import table_columns
+    from runners.data.build.download import Download, download
+    from runners.data.build.source import folders_of
+    from runners.data.build.table_file import table_columns
     from runners.host.workers import usable_cores
 
     path, build = shared.path, _described(shared, options, source)
@@ -242,7 +242,7 @@ def _build_from(shared: "SharedFolder", source: Path, options: Namespace, site: 
 def _described(shared: "SharedFolder", options: Namespace, source: Path) -> "Build":
     """Return the build of a source with the command's options."""
     from runners.data.build.build import Build
-    from runners.data.build.sources.source import Columns
+    from runners.data.build.source import Columns
 
     return Build(
         source=source,

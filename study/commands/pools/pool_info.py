@@ -30,7 +30,7 @@ def run(options: Namespace) -> int:
 
     from runners.data.build.info import summarise
     from runners.data.places.copies import is_url
-    from study.run.pools.pool_site import PoolSite
+    from study.run.pool_site import PoolSite
 
     if options.sheet:
         _check_replaceable(options.sheet)

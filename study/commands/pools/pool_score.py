@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from runners.data.places.shared_folder import SharedFolder
     from runners.data.pool.pool import Pool
     from runners.host.workers import Report
-    from study.run.pools.pool_site import PoolSite
+    from study.run.pool_site import PoolSite
 
 NAME = "score"
 HELP = "set the quality score of the pairs, or add a named subset"
@@ -59,9 +59,9 @@ def run(options: Namespace) -> int:
     from runners.data.build.rescore import require_rewritable, rewrite_shards
     from runners.data.places.shared_folder import SCORING, open_shared
     from runners.data.pool.pool import Pool
-    from study.run.pools.pool_site import PoolSite
+    from study.run.pool_site import PoolSite
     from study.show.view import WorkProgress
-    from study.storage.pool_writer import only_writer
+    from study.storage.lease import only_writer
 
     with continuing(options.pool), only_writer(options.pool, show), open_shared(options.pool) as shared:
         before = Pool.open(shared.path)
@@ -115,7 +115,7 @@ def _scored_by_index(pool: "Pool", options: Namespace) -> "Pool | None":
 
 
 def _scored_by_pairs(pool: "Pool", options: Namespace, shared: "SharedFolder") -> "Pool":
-    from study.run.pools.pool_site import PoolSite
+    from study.run.pool_site import PoolSite
     from study.show.view import WorkProgress
 
     kind, _, name = options.scorer.partition(":")

@@ -10,13 +10,13 @@ from runners.embedded.embedded_pool import TrainingPairs
 from runners.embedded.pair import (
     SHARES,
     STREAMS,
+    TINTS,
     Pair,
     evaluation_image,
     generator,
     retrieval_pair,
     training_pair,
 )
-from runners.embedded.scene import TINTS
 
 pytestmark = pytest.mark.slow
 

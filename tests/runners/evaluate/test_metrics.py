@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from runners.data.evaluation.paper_suite import variant_means
 from runners.evaluate import standard_error
 from runners.evaluate.evaluate import evaluate
 from runners.evaluate.features import SetFeatures
 from runners.evaluate.probe import few_shot, fit_probe
 from runners.evaluate.retrieval import retrieval
-from runners.evaluate.variants import variant_means
 from runners.evaluate.zero_shot import zero_shot
 
 pytestmark = pytest.mark.slow

@@ -12,8 +12,7 @@ import pytest
 
 from budgets.hardware.machine_cache import CACHE
 from runners.host.process import FreshProcess
-from runners.host.storage import Storage, cache_folder
-from runners.host.trees import fetch_tree, share_tree
+from runners.host.storage import Storage, cache_folder, fetch_tree, share_tree
 from runners.scheduling.local_backend import LocalBackend
 from runners.scheduling.storage_check import Objects, StorageCheck
 from runners.trials import run_on_node

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from budgets.cost.architecture import catalogue, load_architecture
 from budgets.cost.strategy import strategy
 from budgets.declaration.recipe import Recipe
-from runners.host.gpu_arithmetic import set_gpu_arithmetic
+from runners.host.process import set_gpu_arithmetic
 from runners.models.export import read_architecture, read_vocabulary, write_architecture
 from runners.models.load_model import ModelSource, by_pool_words, load_model, weight_names
 from runners.models.model import (

@@ -25,7 +25,7 @@ from torch import nn
 
 from budgets.declaration.recipe import Recipe
 from runners.data.pool.pool import Pool
-from runners.data.reading import opening
+from runners.data.reading import streamed_set
 from runners.host.faults import Notice, ProcessEnded, fault_of
 from runners.host.process import Exit, FreshProcess, first_cause
 from runners.models import model
@@ -229,7 +229,7 @@ def test_first_rank_chooses_the_automatic_precision_of_all(jobs: Jobs) -> None:
 @pytest.fixture
 def damaged(pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a pool with 8 damaged pairs among the 100 of a trial, which are streamed."""
-    monkeypatch.setattr(opening, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(streamed_set, "IN_MEMORY_BYTES", 0)
     copy = Pool.open(shutil.copytree(pool, tmp_path / "damaged"))
     for row in copy.subset(size=100, quality="all")[np.arange(0, 100, 14)]:
         flip_byte(copy, int(row))

@@ -19,7 +19,7 @@ from budgets.cost.flops import image_forward_macs, text_forward_macs
 from budgets.quantity import format_flops
 from runners.data.build.in_place import open_pool
 from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
-from runners.data.index.words import split_words
+from runners.data.index.writing import split_words
 from runners.data.pool.pool import Pool
 from runners.data.pool.tokenizer import tokenizer
 from runners.embedded.embedded_pool import evaluation_set

@@ -11,8 +11,8 @@ from runners.embedded import scorer
 from runners.results import plan_row
 from runners.trials.records.trial_files import Outcome, write_outcome
 from study.declare.load import load_declaration
+from study.run.ensure_pools import ensure_pools
 from study.run.export_trial import export_trial
-from study.run.pools.ensure_pools import ensure_pools
 from study.state.plan_study import plan_study
 from study.state.study import Study
 from tests import waiting

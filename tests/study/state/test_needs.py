@@ -3,7 +3,7 @@
 from math import ceil
 from pathlib import Path
 
-from runners.embedded.scorer_cost import scorer
+from runners.embedded.embedded_pool import scorer
 from study.declare.load import load_declaration
 from study.state.plan_study import plan_study
 from study.state.study import find_study, needs, trial_job

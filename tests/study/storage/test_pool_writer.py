@@ -12,9 +12,8 @@ import pytest
 from budgets.hardware.machine_cache import CACHE
 from runners.host.storage import Storage
 from study.storage import lease
-from study.storage.lease import Lease, holder_of
+from study.storage.lease import Lease, holder_of, only_writer
 from study.storage.lock import UNKNOWN, Holder
-from study.storage.pool_writer import only_writer
 from tests.runners.host.bucket import Bucket
 
 pytestmark = pytest.mark.slow

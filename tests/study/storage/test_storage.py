@@ -19,8 +19,7 @@ from runners.trials.records.trial_files import drop_milestone, is_milestone, mil
 from study.declare.load import load_declaration
 from study.state.study import find_study
 from study.storage import lease
-from study.storage.bring import bring
-from study.storage.bucket_storage import BucketStorage
+from study.storage.bucket_storage import BucketStorage, bring
 from study.storage.lease import Lease
 from study.storage.lock import Holder, running
 from tests.holding import hold

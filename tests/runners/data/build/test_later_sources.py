@@ -13,7 +13,7 @@ from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.build.in_place import not_indexed
 from runners.data.build.rescore import rewrite_shards, set_score, use_score
-from runners.data.build.sources.source import Columns, SourcePart
+from runners.data.build.source import Columns, SourcePart
 from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
 from runners.data.pool.pool import Pool, Scorer
 from runners.data.pool.reader import read_pairs

@@ -12,7 +12,7 @@ import pytest
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.build.known_scores import column_scores
-from runners.data.build.sources.source import Columns
+from runners.data.build.source import Columns
 from runners.data.places.shared_folder import SharedFolder
 from runners.data.pool.pool import Pool
 from runners.data.pool.samples import read_samples

@@ -19,8 +19,8 @@ from runners.data.index.selection import nth_values
 from runners.data.index.subset import BLOCK, Subset, subset_of
 from runners.data.pool import pool as pool_file
 from runners.data.pool.pool import Pool, Scorer
-from runners.data.pool.rows import vocabulary_of
 from runners.data.pool.shards import close_shard, encode_image, write_sample
+from runners.data.pool.tokenizer import vocabulary_of
 from runners.embedded.embedded_pool import TrainingPairs
 from runners.host.files import finish_files
 from runners.host.workers import Processes

@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 
 from budgets.quality import available, quality_percent
-from runners.data.index.selection import bins
-from runners.data.pool.rows import bins_of
+from runners.data.index.selection import bins, bins_of
 from tests.runners.data.indexed import in_parts, rows_of
 
 COUNT = 1037

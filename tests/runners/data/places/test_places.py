@@ -20,11 +20,11 @@ from budgets.hardware.machine_cache import CACHE
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.build.in_place import not_indexed
-from runners.data.places import piece_cache, url_place
+from runners.data.places import piece_cache, place
 from runners.data.places.copies import copy_name, copy_pool, copy_set
 from runners.data.places.piece_cache import CACHE_SIZE, PieceCache
+from runners.data.places.place import PREFETCH_SIZE
 from runners.data.places.ranges import PREFETCH_REQUESTS
-from runners.data.places.url_place import PREFETCH_SIZE
 from runners.data.pool.pool import Pool
 from runners.data.pool.reader import read_pairs
 from runners.data.pool.shards import close_shard, encode_image, write_sample
@@ -79,7 +79,7 @@ def index(uploaded: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def away(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pool:
     """Return the pool below the URL, with an empty cache, small pieces and small windows."""
     monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
-    monkeypatch.setattr(url_place, "PIECE", PIECE)
+    monkeypatch.setattr(place, "PIECE", PIECE)
     monkeypatch.setattr(order, "BLOCK", 16)
     monkeypatch.setattr(order, "WINDOW", 4)
     return Pool.open(index)
@@ -177,7 +177,7 @@ def test_each_byte_is_fetched_once_for_all_trials_and_neighbours_come_together(
 
     shutil.rmtree(os.environ[CACHE])
     requests.made.clear()
-    monkeypatch.setattr(url_place, "SimpleQueue", AtOnce)
+    monkeypatch.setattr(place, "SimpleQueue", AtOnce)
     assert all(map(torch.equal, seen(Pool.open(away.path)), first))
     # The windows of 64 of 200 pairs divide the 140 pieces of 16 kB, up to 32 of which are one request.
     assert len(requests.made) < 140 / 7

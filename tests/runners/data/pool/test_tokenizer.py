@@ -6,8 +6,7 @@ import pytest
 from runners.data.pool import tokenizer as tokenizer_module
 from runners.data.pool.byte_pairs import ENCODER
 from runners.data.pool.pool import Pool
-from runners.data.pool.rows import vocabulary_of
-from runners.data.pool.tokenizer import caption_tokens, tokenizer
+from runners.data.pool.tokenizer import caption_tokens, tokenizer, vocabulary_of
 
 WORDS = ("a", "dog", "red", "cat")
 

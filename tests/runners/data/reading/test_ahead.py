@@ -6,7 +6,7 @@ from threading import Event, current_thread, main_thread
 import pytest
 import torch
 
-from runners.data.reading.ahead import Batch, ahead, on_device
+from runners.data.reading.training_data import Batch, ahead, on_device
 
 
 def test_the_next_batch_is_fetched_by_another_thread_while_one_is_used() -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from budgets.hardware.machine_cache import CACHE
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
-from runners.data.places import piece_cache, url_place
+from runners.data.places import piece_cache, place
 from runners.data.places.piece_cache import CACHE_SIZE
 from runners.data.pool.pool import Pool
 from runners.data.pool.shards import close_shard, encode_image, write_sample
@@ -38,7 +38,7 @@ def pools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path
     """Yield the indices of two pools in a bucket, whose shards have the same names."""
     monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
     monkeypatch.setenv(CACHE_SIZE, str(LIMIT))
-    monkeypatch.setattr(url_place, "PIECE", PIECE)
+    monkeypatch.setattr(place, "PIECE", PIECE)
     monkeypatch.setattr(piece_cache, "_FOLDERS", 2)
     bucket = Bucket(monkeypatch)
     paths = []

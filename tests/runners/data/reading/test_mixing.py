@@ -13,11 +13,9 @@ from hypothesis import strategies as st
 from budgets.quantity import divide
 from runners.data.pool.pool import Pool
 from runners.data.pool.tokenizer import mixed_words
-from runners.data.reading import opening
-from runners.data.reading.mixing import CYCLE, mixed_positions, stretches
-from runners.data.reading.opening import open_data
-from runners.data.reading.order import positions
-from runners.data.reading.streamed_set import StreamedSet
+from runners.data.reading import streamed_set
+from runners.data.reading.order import CYCLE, mixed_positions, positions, stretches
+from runners.data.reading.streamed_set import StreamedSet, open_data
 from runners.data.reading.training_data import Source, TrainingData
 from runners.embedded.embedded_pool import build_embedded_pool
 from tests.runners.data.conftest import brightness
@@ -110,7 +108,7 @@ def opened(
     kind: str, sources: list[Source], *, workers: int = 0, rank: int = 0, ranks: int = 1
 ) -> TrainingData:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(opening, "IN_MEMORY_BYTES", 0 if kind == "streamed" else 2**30)
+        patch.setattr(streamed_set, "IN_MEMORY_BYTES", 0 if kind == "streamed" else 2**30)
         data = open_data(sources, 32, lengths, workers=workers, rank=rank, ranks=ranks)
     assert isinstance(data, StreamedSet) == (kind == "streamed")
     return data

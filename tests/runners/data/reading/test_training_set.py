@@ -24,12 +24,10 @@ from torch.utils.data import DataLoader, Dataset
 from runners.data.pool.damage import Damage
 from runners.data.pool.pool import Pool
 from runners.data.pool.reader import Pairs, read_pairs
-from runners.data.reading import in_memory_set, opening, streamed_set
-from runners.data.reading.cache import drop_idle, shared_images
-from runners.data.reading.in_memory_set import InMemorySet
-from runners.data.reading.opening import open_data
+from runners.data.reading import in_memory_set, streamed_set
+from runners.data.reading.in_memory_set import InMemorySet, drop_idle, shared_images
 from runners.data.reading.order import BLOCK, WINDOW, positions
-from runners.data.reading.streamed_set import StreamedSet, loading_ahead
+from runners.data.reading.streamed_set import StreamedSet, loading_ahead, open_data
 from runners.data.reading.training_data import Source, TrainingData
 from runners.embedded.embedded_pool import TrainingPairs
 from runners.host.process import FreshProcess
@@ -72,7 +70,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 def opened(kind: str, pool: Pool, **how: int) -> TrainingData:
     """Open every second pair of a pool, as a trial does."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(opening, "IN_MEMORY_BYTES", 0 if kind == "streamed" else 2**30)
+        patch.setattr(streamed_set, "IN_MEMORY_BYTES", 0 if kind == "streamed" else 2**30)
         data = open_data([Source(pool=pool, rows=np.arange(0, pool.count, 2))], 32, lengths, **how)
     assert isinstance(data, StreamedSet) == (kind == "streamed")
     return data
@@ -286,7 +284,7 @@ def test_memory_shared_memory_and_streaming_give_the_same_samples(
     assert (shared.parts[0].rows is None, private.parts[0].rows is None) == (False, True)
     assert seen(shared, 2, 9) == seen(private, 2, 9)
     assert torch.equal(shared.parts[0].tokens, private.parts[0].tokens)
-    monkeypatch.setattr(opening, "IN_MEMORY_BYTES", 1000)
+    monkeypatch.setattr(streamed_set, "IN_MEMORY_BYTES", 1000)
     assert isinstance(open_data([Source(pool=pool, rows=rows)], 32, lengths), StreamedSet)
 
 
@@ -313,7 +311,7 @@ def test_damage_in_shared_memory_has_the_same_replacements(
 def test_pool_is_decoded_once_per_node_and_freed_when_unused(pool: Pool, tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path\n"
-        "from runners.data.reading.cache import shared_images\n"
+        "from runners.data.reading.in_memory_set import shared_images\n"
         "from runners.data.pool.pool import Pool\n"
         "shared_images(Pool.open(sys.argv[1]), 32, memory=Path(sys.argv[2]))\n"
         "print('open', flush=True); sys.stdin.read()\n"

@@ -16,7 +16,7 @@ from runners.trials.trial import run_trial
 from runners.trials.trial_job import TrialJob
 from study.cli import main
 from study.declare.load import load_declaration
-from study.run.pools.pool_site import PoolSite
+from study.run.pool_site import PoolSite
 from study.state.plan_study import plan_study
 from tests.study.commands.pools.documented import COMMANDS, command
 from tests.study.conftest import Run, study_in

@@ -17,7 +17,7 @@ from runners.data.build import new_shards
 from runners.data.build.info import summarise
 from runners.evaluate import clip_score
 from runners.host.storage import Storage
-from study.run.pools.pool_site import PoolSite
+from study.run.pool_site import PoolSite
 from study.show.view import WorkProgress
 from tests.child_processes import shared_server
 from tests.runners.host.bucket import Bucket

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from runners.data.build.sources.table_file import check_columns, table_columns
+from runners.data.build.table_file import check_columns, table_columns
 from runners.host.files import locked, new_file
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from runners.scheduling.ray_backend.core import RayBackend
     from runners.scheduling.ray_backend.ray_workers import RayWorkers
 
+
 _ADVICE = ": all nodes of the cluster must share it. Use a folder that they share, or leave out --address"
 
 

@@ -1,1 +1,0 @@
-"""Sources of pools: tars, tables and downloads, and the record of the files that a pool has read."""

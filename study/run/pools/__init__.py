@@ -1,1 +1,0 @@
-"""Pools of a run and of the commands on pools: embedded ones are built, workers are found."""
