@@ -76,7 +76,7 @@ def set_up(job: TrialJob) -> RankTraining:
         precision=precision,
     )
     if start is not None:
-        data.remember(start.notes.get("damage", ()))
+        data.remember(start.notes["damage"])
     first_step = restore(learner, start)
     return RankTraining(
         learner=learner,
@@ -104,8 +104,10 @@ def _precision(declared: str, device: torch.device, start: SavedState | None) ->
     """
     if declared != "auto":
         return declared
-    kept: str | None = start.notes.get("precision") if start is not None else None
-    precision = kept or decided_by_first(partial(resolve_precision, declared, device))
+    if start is not None:
+        precision: str = start.notes["precision"]
+    else:
+        precision = decided_by_first(partial(resolve_precision, declared, device))
     if not has_precision(precision, device):
         raise ProcessEnded(
             "crashed",

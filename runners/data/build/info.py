@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from budgets.quality import available
 from budgets.quantity import format_flops, plural
 from runners.data.build.in_place import not_indexed
-from runners.data.index.selection import BINS, SCORE_PREFIX, bins, count_scored, nth_values
+from runners.data.index.selection import BINS, SCORE_PREFIX, bins, nth_values
 from runners.data.places.copies import pool_at
 from runners.data.pool.damage import NOT_READABLE
 from runners.data.pool.pool import Pool
@@ -87,14 +87,13 @@ def _scores(pool: Pool) -> Iterator[str]:
         return
     ranking = pool.origin.scorer
     ranked_by = ranking.name if ranking else "an unknown scorer"
-    scored = count_scored(pool.index, "score")  # the earliest pools do not record it
-    yield f"ranked by the score of {ranked_by}; {scored:,} pairs have one:"
+    yield f"ranked by the score of {ranked_by}; {pool.scored:,} pairs have one:"
     numbers = {
         quality: number
         for quality in ("top20", "top40", "top60", "top80")
-        if (number := available(pool.count, quality)) <= scored
+        if (number := available(pool.count, quality)) <= pool.scored
     }
-    best, worst, *borders = nth_values(pool.index, "score", [1, scored, *numbers.values()])
+    best, worst, *borders = nth_values(pool.index, "score", [1, pool.scored, *numbers.values()])
     cuts = dict(zip(numbers, borders, strict=True))
     edges = np.histogram_bin_edges(np.array([worst, best]), _BARS)
     counts = np.zeros(_BARS, np.int64)
