@@ -19,8 +19,7 @@ import numpy as np
 from analysis.answers.frontier import fall_beyond
 from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws, stream
-from analysis.cells.curves import Curve
-from analysis.cells.interpolation import sags, straight_lines
+from analysis.cells.curves import Curve, sags, straight_lines
 from analysis.cells.intervals import COVERAGE
 from analysis.cells.pareto import SAME_COST, same_cost
 from analysis.cells.table import records

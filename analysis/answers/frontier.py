@@ -11,7 +11,7 @@ ln x through the lowest error so far. It has no value before its first cell and 
 its last cell. For a falling curve this is an upper bound: between two cells of a flattening curve it lies
 below the straight line, and beyond the last cell it falls on. Without a correction, the one of two equal
 configurations that has a cell at the compute in question would appear better. So each draw lies below the
-reading by a random share: between cells by 0 to 2 times the larger estimate of ``interpolation.bends``,
+reading by a random share: between cells by 0 to 2 times the larger estimate of ``curves.bends``,
 beyond the last cell by 0 to 1.5 times the fall along the last line, since a curve near chance still steepens.
 A curve of a single cell has no such line and is marked as ``short``.
 """
@@ -25,7 +25,7 @@ import pandas as pd
 from analysis.answers.choice import CLEAR, Choice, and_more, choice_columns, choose, name_of, of_measured
 from analysis.arrays import Floats, Indices
 from analysis.cells.bootstrap import CellDraws, curve_numbers, stream
-from analysis.cells.interpolation import between, sags, straight_lines
+from analysis.cells.curves import between, sags, straight_lines
 from analysis.cells.pareto import SAME_COST, best_for_no_more, costs, undominated
 from analysis.cells.table import CELL, CONFIGURATION, records
 from analysis.labels import budget_text, configuration_text, with_regime

@@ -29,8 +29,7 @@ import pandas as pd
 
 from analysis.arrays import Floats
 from analysis.cells.bootstrap import REFITS, CellDraws, cell_draws, stream
-from analysis.cells.curves import X_COLUMNS, Curve, alike, by_length, curves
-from analysis.cells.interpolation import bends, straight_lines
+from analysis.cells.curves import X_COLUMNS, Curve, alike, bends, by_length, curves, straight_lines
 from analysis.cells.intervals import Interval, column_intervals, intervals
 from analysis.cells.table import tidy
 from analysis.laws.excess_variance import Excess, by_moments
@@ -135,7 +134,7 @@ def _lines(draws: CellDraws, law: Law, at: Floats) -> Floats:
     """Return the best so far along a curve: an error reached with less compute or data stays reached.
 
     Between cells the curve is unknown: the draws lie below the straight lines by 0 to 2 times the larger of
-    the two estimates of ``interpolation.bends``.
+    the two estimates of ``curves.bends``.
     """
     x = draws.column(X_COLUMNS[law.along])[law.positions]
     best = np.minimum.accumulate(draws.take(law.positions).stacked(), axis=1)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from analysis.arrays import Floats, Indices, Mask
 from analysis.cells.bootstrap import REFITS, CellDraws, stream
-from analysis.cells.interpolation import straight_lines
+from analysis.cells.curves import straight_lines
 from analysis.cells.intervals import half_width
 from analysis.laws.excess_variance import excess
 from analysis.laws.repeated import Points, RepeatedFit

@@ -6,7 +6,7 @@ import pytest
 
 from analysis.answers.frontier import at_compute, frontier, read
 from analysis.cells.bootstrap import CellDraws, cell_draws
-from analysis.cells.interpolation import bends, straight_lines
+from analysis.cells.curves import bends, straight_lines
 from analysis.cells.pareto import costs
 from analysis.cells.table import tidy
 from tests.analysis.synthetic import trial_row
