@@ -54,13 +54,9 @@ _ONCE_MORE = "STUDY_RAY_STARTED_ANEW"  # set in the environment of a command who
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command.
+    """Run one command by the words after ``python -m study`` (default: those of this process).
 
-    Args:
-        arguments: The words after ``python -m study`` (default: those of this process).
-
-    Returns:
-        The exit code.
+    Returns the exit code.
     """
     collect_garbage_seldom()
     for stream in (sys.stdout, sys.stderr):
@@ -72,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     main_module = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
-        return {each.NAME: each for each in COMMANDS}[options.command].run(options)
+        return {command.NAME: command for command in COMMANDS}[options.command].run(options)
     except BrokenPipeError:  # a reader such as `head` closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -82,12 +78,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ClusterLostError as error:
         _leave_lost_cluster(error, once_more=error.own and arguments is None)
     except KeyboardInterrupt:
-        said = "interrupted"
+        message = "interrupted"
         if getattr(options, "watch", False):
-            said = "no longer watching; a run goes on"
+            message = "no longer watching; a run goes on"
         elif getattr(options, "data_command", options.command) in _CONTINUING:
-            said += "; finished work is kept, run the same command again to continue"
-        print(f"study: {said}", file=sys.stderr)
+            message += "; finished work is kept, run the same command again to continue"
+        print(f"study: {message}", file=sys.stderr)
         return EXIT_INTERRUPTED
     finally:
         sys.modules["__main__"] = main_module

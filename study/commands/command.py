@@ -63,19 +63,16 @@ def help_with(examples: Iterable[str]) -> dict[str, Any]:
 def add_commands(parser: ArgumentParser, commands: Iterable[Command], *, dest: str) -> None:
     """Add commands with their options and help; the option ``dest`` holds the chosen command's name."""
     parsers = parser.add_subparsers(required=True, metavar="COMMAND", dest=dest)
-    for each in commands:
-        about = f"{each.HELP[0].upper()}{each.HELP[1:]}."
-        each.add_options(
-            parsers.add_parser(each.NAME, help=each.HELP, description=about, **help_with(each.EXAMPLES))
-        )
+    for command in commands:
+        about = f"{command.HELP[0].upper()}{command.HELP[1:]}."
+        texts = help_with(command.EXAMPLES)
+        command.add_options(parsers.add_parser(command.NAME, help=command.HELP, description=about, **texts))
 
 
 def add_study_options(parser: ArgumentParser, *, imported: bool = False) -> None:
     """Add the options for the study and for the folders of studies and pools.
 
-    Args:
-        parser: The command's parser.
-        imported: True if the study may be an imported one, or be left out.
+    With ``imported``, the study may be an imported one, or be left out.
     """
     parser.add_argument(
         "study",
@@ -233,9 +230,7 @@ def declared_study(options: Namespace) -> "Study":
 def refreshed_study(options: Namespace, *, needed: bool = False) -> "Study":
     """Return the declared study, after its folder was updated from a storage that is a bucket.
 
-    Args:
-        options: The command's options.
-        needed: True if an unreachable storage is an error even where this machine has a copy of the study.
+    If ``needed``, an unreachable storage is an error even where this machine has a copy of the study.
 
     Raises:
         ValueError: As `declared_study`.

@@ -23,11 +23,11 @@ def run(options: Namespace) -> int:
     from study.state.plan_study import plan_study, select_trials
 
     study, target = refreshed_study(options), options.folder
-    found = select_trials(plan_study(study), [options.trial])
-    if len(found) > 1:
-        listed = "\n".join(f"  {each.trial_id}: {each.cell}, seed {each.seed}" for each in found)
-        raise ValueError(f"'{options.trial}' matches {len(found)} trials; name one by its id:\n{listed}")
-    (trial,) = found
+    matches = select_trials(plan_study(study), [options.trial])
+    if len(matches) > 1:
+        listed = "\n".join(f"  {trial.trial_id}: {trial.cell}, seed {trial.seed}" for trial in matches)
+        raise ValueError(f"'{options.trial}' matches {len(matches)} trials; name one by its id:\n{listed}")
+    (trial,) = matches
     export_trial(study, trial, target)
     show(f"{target}: {trial.cell}, seed {trial.seed}; open_clip.create_model('local-dir:{target}') loads it")
     return 0

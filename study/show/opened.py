@@ -31,12 +31,10 @@ class OpenedStudy:
 
     @classmethod
     def open(cls, name: str, *, results: str | Path | None = None) -> "OpenedStudy":
-        """Open a study by name.
+        """Open a study by its name in the folder ``results``, or by the file of its declaration.
 
-        Args:
-            name: Name of a study in the folder, or the file of its declaration.
-            results: Folder of studies; None for ``results`` below the working directory, or for a file the
-                folder that the commands use, which is below its ``storage:`` if it declares one.
+        By default the folder is ``results`` below the working directory; for a file it is the folder that the
+        commands use, which is below its ``storage:`` if it declares one.
 
         Raises:
             ValueError: There is no such study, or it has not been run.
@@ -87,37 +85,37 @@ class OpenedStudy:
     @property
     def trials(self) -> pd.DataFrame:
         """Finished trials with their error."""
-        return self._answers("trials")
+        return answer_frame("trials", self.analysis)
 
     @property
     def best(self) -> pd.DataFrame:
         """Best configuration at each budget."""
-        return self._answers("best")
+        return answer_frame("best", self.analysis)
 
     @property
     def contrasts(self) -> pd.DataFrame:
         """Comparisons of one choice at a time."""
-        return self._answers("contrasts")
+        return answer_frame("contrasts", self.analysis)
 
     @property
     def laws(self) -> pd.DataFrame:
         """Fitted laws with their intervals."""
-        return self._answers("laws")
+        return answer_frame("laws", self.analysis)
 
     @property
     def pareto(self) -> pd.DataFrame:
         """Pareto frontier over compute."""
-        return self._answers("pareto")
+        return answer_frame("pareto", self.analysis)
 
     @property
     def exponents(self) -> pd.DataFrame:
         """Growth of model size and samples with compute."""
-        return self._answers("exponents")
+        return answer_frame("exponents", self.analysis)
 
     @property
     def cost(self) -> pd.DataFrame:
         """FLOPs and device hours by budget level."""
-        return self._answers("cost")
+        return answer_frame("cost", self.analysis)
 
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -151,20 +149,17 @@ class OpenedStudy:
 
     @cached_property
     def _drawn(self) -> dict[str, FigureData]:
-        return {each.name: each for each in self._all_figures if isinstance(each, FigureData)}
+        return {figure.name: figure for figure in self._all_figures if isinstance(figure, FigureData)}
 
     def _data(self, name: str) -> FigureData:
         if name in self._drawn:
             return self._drawn[name]
         missing = "; ".join(
-            f"{each.title}: {each.reason}" for each in self._all_figures if isinstance(each, Missing)
+            f"{figure.title}: {figure.reason}" for figure in self._all_figures if isinstance(figure, Missing)
         )
         raise ValueError(
             unknown("figure", name, self.figures) + (f". Not drawn: {missing}" if missing else "")
         )
-
-    def _answers(self, name: str) -> pd.DataFrame:
-        return answer_frame(name, self.analysis)
 
 
 def _find(name: str, results: str | None) -> Study | Imported:
@@ -175,6 +170,6 @@ def _find(name: str, results: str | None) -> Study | Imported:
     folder = Path(results or "results")
     if (imported := find_imported(name, folder)) is not None:
         return imported
-    own = folder / name / "study.yaml"
-    path = own if own.is_file() else find_declaration(name, imported=imported_names(folder))
+    resolved = folder / name / "study.yaml"
+    path = resolved if resolved.is_file() else find_declaration(name, imported=imported_names(folder))
     return find_study(load_declaration(path), results=str(folder), pools=None)

@@ -27,13 +27,7 @@ _FAILURES_SHOWN = 3
 
 
 class Progress:
-    """Context manager that shows the progress of one run.
-
-    Args:
-        metric: The metric to show for finished trials.
-        console: The console to write to.
-        quiet: True to write only failures and notes.
-    """
+    """Context manager that shows the progress of one run; with ``quiet``, only failures and notes."""
 
     def __init__(self, metric: str, console: Console, *, quiet: bool = False) -> None:
         self._metric, self._console, self._quiet = metric, console, quiet
@@ -140,12 +134,7 @@ class Progress:
             self.say(text)
 
     def tick(self, running_ids: Iterable[str], *, slots: int) -> None:
-        """Redraw the live view, at most twice a second.
-
-        Args:
-            running_ids: The running trials.
-            slots: Number of trials that can run at once.
-        """
+        """Redraw the live view, at most twice a second; ``slots`` trials can run at once."""
         if self._live is None or time.monotonic() - self._ticked_at < _TICK_S:
             return
         self._ticked_at = time.monotonic()
@@ -177,8 +166,8 @@ class Progress:
 
     def _view(self) -> RenderableType:
         running = running_trials(self._rows, {trial: self._states[trial] for trial in self._running})
-        spent = self._spent + sum(each.train_flops for each in running)
-        at_work = ((self._rows[each.trial], each.samples_per_s) for each in running)
+        spent = self._spent + sum(trial.train_flops for trial in running)
+        at_work = ((self._rows[trial.trial], trial.samples_per_s) for trial in running)
         measured = (*self._speeds, *(speed_of(row, speed) for row, speed in at_work if speed is not None))
         left = time_left(self._rows, self._states, running, measured, slots=self._slots)
         ahead = "" if left is None else f", about {range_words(left)} to go"

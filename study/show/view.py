@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Protocol
+from typing import IO, Self
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -44,12 +44,7 @@ def has_bars(console: Console) -> bool:
 
 
 def level_table(levels: Sequence[Level], *, bars: bool) -> Table:
-    """Return a table with one row per level and one for the total.
-
-    Args:
-        levels: The levels.
-        bars: True if each row has a progress bar, see `has_bars`.
-    """
+    """Return a table with one row per level and one for the total; ``bars`` as `has_bars` says."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     names = ["done", "running", "failed", "waiting"]
     if any(level.left_out for level in levels):
@@ -69,16 +64,16 @@ def level_table(levels: Sequence[Level], *, bars: bool) -> Table:
 
 def running_lines(running: Sequence[Running]) -> Iterator[str]:
     """Yield one line per running trial."""
-    for each in running:
-        parts = [f"{each.samples_seen / each.samples_planned:.0%}"]
-        if each.loss is not None:
-            parts.append(f"loss {each.loss:.3f} {sparkline(each.losses)}".rstrip())
-        if each.samples_per_s is not None and each.flops_per_s is not None and each.left_s is not None:
-            parts.append(f"{format_count(round(each.samples_per_s))} samples/s")
-            parts.append(f"{format_flops(each.flops_per_s)}/s")
-            parts.append(f"{format_seconds(each.left_s)} left")
+    for trial in running:
+        parts = [f"{trial.samples_seen / trial.samples_planned:.0%}"]
+        if trial.loss is not None:
+            parts.append(f"loss {trial.loss:.3f} {sparkline(trial.losses)}".rstrip())
+        if trial.samples_per_s is not None and trial.flops_per_s is not None and trial.left_s is not None:
+            parts.append(f"{format_count(round(trial.samples_per_s))} samples/s")
+            parts.append(f"{format_flops(trial.flops_per_s)}/s")
+            parts.append(f"{format_seconds(trial.left_s)} left")
         # The changing values come first, because a narrow terminal cuts the end of the line.
-        yield f"running {each.trial} {', '.join(parts)}: {each.what}"
+        yield f"running {trial.trial} {', '.join(parts)}: {trial.what}"
 
 
 def live_lines(running: Iterable[str], others: Iterable[str]) -> Iterator[Text]:
@@ -118,13 +113,6 @@ class PlainConsole(Console):
         raise BrokenPipeError
 
 
-class Bars(Protocol):
-    """Draws the progress of a kind of work: finished steps, all steps, pairs of the last step."""
-
-    def __call__(self, what: str, done: int, of: int, pairs: int = 0) -> None:
-        """Draw the bar of the work."""
-
-
 @dataclass(kw_only=True, slots=True)
 class _Task:
     """A task since its first report, which may already count parts of an earlier run."""
@@ -137,7 +125,7 @@ class _Task:
 
 
 class WorkProgress:
-    """Context manager whose value is called to report progress."""
+    """Context manager that shows kinds of work: as bars in a terminal, elsewhere as a line each minute."""
 
     def __init__(self, console: Console) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[speed]}"))
@@ -147,14 +135,15 @@ class WorkProgress:
         )
         self._tasks: dict[str, _Task] = {}
 
-    def __enter__(self) -> Bars:
+    def __enter__(self) -> Self:
         self._progress.start()
-        return self._report
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def _report(self, what: str, done: int, of: int, pairs: int = 0) -> None:
+    def __call__(self, what: str, done: int, of: int, pairs: int = 0) -> None:
+        """Show how many steps of a kind of work are done, and the pairs of the last step."""
         if what not in self._tasks:
             self._tasks[what] = _Task(shown=self._progress.add_task(what, total=of, speed=""), before=done)
         task, now = self._tasks[what], time.monotonic()

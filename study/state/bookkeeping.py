@@ -80,12 +80,8 @@ class Bookkeeper:
 
     A trial's meter counts everything that it has computed, over all of its starts. What its result or newest
     checkpoint needed is spent or still needed; the rest is waste. Each method may be called again after it
-    failed halfway: the ledger books only what is new.
-
-    Args:
-        ledger: The ledger.
-        study: The study.
-        say: Called with a line about a meter that can't be read.
+    failed halfway: the ledger books only what is new. ``say`` is called with a line about a meter that can't
+    be read.
     """
 
     def __init__(self, ledger: Ledger, study: Study, say: Say) -> None:
@@ -94,10 +90,7 @@ class Bookkeeper:
     def outcome(self, trial: Trial, outcome: Outcome, *, starts: int = 1) -> None:
         """Book a trial's result as spent, and the compute that did not contribute to it as wasted.
 
-        Args:
-            trial: The trial.
-            outcome: Its result.
-            starts: Upper bound on the starts whose lost work is not booked yet.
+        ``starts`` is an upper bound on the starts whose lost work is not booked yet.
 
         Raises:
             ValueError: The ledger has another number of FLOPs as spent.
@@ -154,12 +147,9 @@ class Bookkeeper:
         self._ledger.settle(trial_id, train_flops=train_flops, evaluation_flops=evaluation_flops)
 
     def _waste(self, trial_id: str, kept: FlopCount, *, most: int) -> None:
-        """Book as wasted all compute of a trial except what is kept.
+        """Book as wasted all compute of a trial but ``kept``, which its result or newest checkpoint needed.
 
-        Args:
-            trial_id: The trial's id.
-            kept: Compute that the trial's result or newest checkpoint needed.
-            most: If the meter can't be read, most training FLOPs that were lost since the last booking.
+        If the meter can't be read, ``most`` training FLOPs are taken to be lost since the last booking.
         """
         folder, ledger = self._study.trial_folder(trial_id), self._ledger
         count = read_meter(folder)

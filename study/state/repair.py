@@ -4,6 +4,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 from budgets.book.book import Book, Entry
@@ -55,7 +56,7 @@ def repair_ledger(study: Study, plan: Plan, say: Say) -> None:
         ValueError: A result is damaged; the message names it.
     """
     path = study.ledger
-    problem = _problem(path, study, plan)
+    problem = _damage(path, study, plan)
     if not problem:
         say("the ledger is sound: nothing to repair")
         return
@@ -67,7 +68,7 @@ def repair_ledger(study: Study, plan: Plan, say: Say) -> None:
     ledger, old = Ledger(new, None), defaultdict[str, list[Entry]](list)
     for entry in readable_entries(path):
         old[entry.what].append(entry)
-    charges = {each.what: each for each in (*_charges(old.values()), *plan.charges)}
+    charges = {charge.what: charge for charge in (*_old_charges(old.values()), *plan.charges)}
     ledger.charge(replace(plan, charges=tuple(charges.values())))
     folders = [folder for folder in trial_folders(study) if not _computed_nothing(folder)]
     trials = {trial.trial_id: trial for trial in plan.all_trials}
@@ -79,10 +80,13 @@ def repair_ledger(study: Study, plan: Plan, say: Say) -> None:
         if trial is None:
             _book_foreign(ledger, keeper, folder, old[folder.name], grid_waits=plan.grid_waits)
         else:
-            _book(ledger, keeper, folder, trial, starts=max(1, starts[folder.name]))
-    gone = [what for what, own in old.items() if what not in ledger.book.known and _book_lines(ledger, own)]
+            _book_planned(ledger, keeper, folder, trial, starts=max(1, starts[folder.name]))
+    gone = [
+        what for what, lines in old.items() if what not in ledger.book.known and _book_lines(ledger, lines)
+    ]
     if path.exists():
-        kept = _free_name(path)
+        numbered = (path.with_name(f"{path.name}.damaged-{number}") for number in count(1))
+        kept = next(name for name in numbered if not name.exists())
         os.link(path, kept)
         say(f"the damaged ledger is kept as {kept}")
     new.replace(path)
@@ -99,7 +103,7 @@ def trial_folders(study: Study) -> list[Path]:
     return sorted(path for path in (study.folder / "trials").glob("[!.]*") if path.is_dir())
 
 
-def _problem(path: Path, study: Study, plan: Plan) -> str:
+def _damage(path: Path, study: Study, plan: Plan) -> str:
     """Describe the damage of a ledger; empty if it is sound."""
     try:
         entries = read_entries(path)
@@ -128,7 +132,7 @@ def _computed_nothing(folder: Path) -> bool:
     return not has_begun(folder) and read_meter(folder) is None
 
 
-def _book(ledger: Ledger, keeper: Bookkeeper, folder: Path, trial: Trial, *, starts: int) -> None:
+def _book_planned(ledger: Ledger, keeper: Bookkeeper, folder: Path, trial: Trial, *, starts: int) -> None:
     """Book a trial of the plan from the files in its folder."""
     outcome = read_outcome(folder)
     paid = 0 if outcome is None else paid_by(outcome, trial)
@@ -150,13 +154,13 @@ def _book_foreign(
 
     While the grid waits for the tuning, it may turn out to need the checkpoint of an interrupted trial.
     """
-    outcome, count = read_outcome(folder), read_meter(folder)
+    outcome, metered = read_outcome(folder), read_meter(folder)
     interrupted = outcome is None and kept_steps(folder) > 0
-    needed = [each.train_flops for each in old if each.entry == "reserved"]
+    needed = [line.train_flops for line in old if line.entry == "reserved"]
     if outcome is not None:
         needed.append(paid_by(outcome, None))
-    elif count is not None:
-        needed.append(count.train_flops)
+    elif metered is not None:
+        needed.append(metered.train_flops)
     ledger.reserve(folder.name, max(needed, default=0))
     if interrupted and grid_waits:
         keeper.set_aside(folder.name)
@@ -164,13 +168,13 @@ def _book_foreign(
         keeper.left_behind(folder.name)
 
 
-def _charges(old: Iterable[Sequence[Entry]]) -> list[Charge]:
+def _old_charges(old: Iterable[Sequence[Entry]]) -> list[Charge]:
     """Return the charges among the readable lines."""
     return [
-        Charge(what=each.what, train_flops=each.train_flops, evaluation_flops=each.evaluation_flops)
-        for own in old
-        for each in own
-        if each.entry == "charged"
+        Charge(what=line.what, train_flops=line.train_flops, evaluation_flops=line.evaluation_flops)
+        for lines in old
+        for line in lines
+        if line.entry == "charged"
     ]
 
 
@@ -183,22 +187,14 @@ def _book_earlier(ledger: Ledger, old: Sequence[Entry]) -> None:
 
 def _book_lines(ledger: Ledger, old: Iterable[Entry]) -> bool:
     """Book what a trial spent and lost by its readable lines; return True if there are any."""
-    spent, wasted = ([each for each in old if each.entry == kind] for kind in ("spent", "wasted"))
-    own = [*spent, *wasted]
-    if own:
-        paid = sum(each.train_flops for each in spent)
-        ledger.reserve(own[0].what, paid)
+    spent, wasted = ([line for line in old if line.entry == kind] for kind in ("spent", "wasted"))
+    lines = [*spent, *wasted]
+    if lines:
+        what, paid = lines[0].what, sum(line.train_flops for line in spent)
+        ledger.reserve(what, paid)
         ledger.waste(
-            own[0].what,
-            sum(each.train_flops for each in wasted),
-            sum(each.evaluation_flops for each in wasted),
+            what, sum(line.train_flops for line in wasted), sum(line.evaluation_flops for line in wasted)
         )
-        evaluation = sum(each.evaluation_flops for each in spent)
-        ledger.settle(own[0].what, train_flops=paid, evaluation_flops=evaluation)
-    return bool(own)
-
-
-def _free_name(path: Path) -> Path:
-    """Return a name beside a path that no file has."""
-    numbered = (path.with_name(f"{path.name}.damaged-{number}") for number in range(1, 10**6))
-    return next(each for each in numbered if not each.exists())
+        evaluation = sum(line.evaluation_flops for line in spent)
+        ledger.settle(what, train_flops=paid, evaluation_flops=evaluation)
+    return bool(lines)
