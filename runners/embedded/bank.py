@@ -21,9 +21,7 @@ class Words:
 
     Attributes:
         emoji: The emoji's name in the artwork's packages, such as ``dog face``.
-        name: Name in captions and class names, such as ``bunch of grapes``.
         category: Word in vague captions; near misses are drawn from the same category.
-        tags: Words that replace the name in captions of medium detail.
     """
 
     emoji: str
@@ -205,7 +203,6 @@ class Concept:
         name: Name in captions and class names, such as ``bunch of grapes``.
         category: Word in vague captions, such as ``fruit``.
         tags: Single words that replace the name in captions of medium detail.
-        training: Sprites of the renditions for training.
         held_out: Sprite of the rendition that never occurs in training.
         style: Sprite by a maker whose artwork never occurs in training.
         related: Numbers of the other concepts of the same category.

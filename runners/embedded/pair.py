@@ -99,10 +99,8 @@ class Pair:
 
     Attributes:
         image: uint8 (32, 32, 3), RGB.
-        caption: Lower-case words.
         kind: Kind of caption, a key of ``SHARES``; only for checks, never for training or filtering.
         things: Numbers of the concepts shown, one or two.
-        tint: Name of the background's colour.
     """
 
     image: NDArray[np.uint8]

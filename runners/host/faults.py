@@ -74,7 +74,6 @@ class ProcessEnded(Exception):  # noqa: N818 - may be an outcome on request
     """A process of the trial ended early, and the trial's other processes with it.
 
     Attributes:
-        fault: The consequence.
         lost_peers: True if communication with other ranks broke.
     """
 
@@ -151,12 +150,8 @@ def patiently(
 ) -> T:
     """Call ``do``, and repeat it while it raises OSError, until the storage is back.
 
-    Args:
-        do: The call; must be safe to repeat.
-        patience_s: Seconds after which the error is raised.
-        say: Called once with a message when the first attempt fails.
-        hurry: Returns True if there is no time left to wait.
-        final: Errors that no repetition mends; they are raised at once.
+    ``do`` must be safe to repeat; after ``patience_s`` seconds its error is raised, and at once if it is
+    ``final`` or ``hurry`` says that there is no time left. ``say`` is called when the first attempt fails.
 
     Raises:
         OSError: The storage is still unreachable, or the error is final.

@@ -43,9 +43,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 def new_file(path: Path, *, sync: bool = True) -> Iterator[Path]:
     """Context manager: write to the given temporary file, which replaces ``path`` on success.
 
-    Args:
-        path: The file.
-        sync: False not to wait for the disk; a power cut may then leave the file empty.
+    Without ``sync`` it does not wait for the disk; a power cut may then leave the file empty.
     """
     partial = _partial(path)
     try:

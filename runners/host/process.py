@@ -59,11 +59,9 @@ def first_cause(ends: Iterable[Exit]) -> Exit | None:
 class FreshProcess:
     """A call in a process of its own, which ends when the starting process dies.
 
-    Args:
-        run: The call, pickled; its return value must be picklable.
-        environment: Environment variables of the process; by default those of this one.
-        fork: True to fork this process, which must have computed nothing, instead of the server: a process
-            that was forked itself would have to start a server of its own.
+    The call is pickled, and its return value must be picklable. With ``fork`` this process, which must have
+    computed nothing, is forked instead of the server: a process that was forked itself would have to start a
+    server of its own. The environment is by default that of this process.
     """
 
     def __init__(

@@ -63,7 +63,6 @@ class Processes:
     """Processes of this machine; a single one is the calling process itself.
 
     Attributes:
-        count: Number of processes.
         devices: GPUs of the processes, one each, named as in ``CUDA_VISIBLE_DEVICES``; none if they share
             what there is.
     """

@@ -24,10 +24,6 @@ class PoolSite:
     """Context manager; the connection to a cluster is opened at its first use and closed at exit.
 
     Workers on a cluster keep their cores until the next ones are requested.
-
-    Args:
-        options: The command's options: ``address`` and ``workers``.
-        say: Called with lines for the user.
     """
 
     def __init__(self, options: Namespace, say: Callable[[str], None]) -> None:
@@ -45,9 +41,7 @@ class PoolSite:
     def workers(self, *read: Path, written: str | Path | None = None) -> Workers:
         """Return workers with a core each.
 
-        Args:
-            read: Folders and files that they read.
-            written: The folder or URL that they write to, if any.
+        They read the folders and files ``read``, and write to the folder or URL ``written``.
 
         Raises:
             ValueError: No cluster answers at the address, or a node does not see one of the places.
@@ -63,10 +57,7 @@ class PoolSite:
     def models(self, device: str | None, *read: Path, written: str | Path) -> Workers:
         """Return workers for a model: one per GPU, or without GPUs one per node.
 
-        Args:
-            device: ``cpu`` or ``cuda``; by default GPUs where there are any.
-            read: Folders and files that they read.
-            written: The folder or URL that they write to.
+        Without a device they use GPUs where there are any; the other arguments are those of `workers`.
 
         Raises:
             ValueError: As `workers`.

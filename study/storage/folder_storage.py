@@ -19,9 +19,6 @@ class FolderStorage:
     `BucketStorage` overrides the methods that need work when no folder is shared; here most of them do
     nothing. Every method raises OSError if the storage can't be reached.
 
-    Args:
-        folder: The study's folder on this machine.
-
     Attributes:
         lags: True if the storage may lack what a driver that died wrote in its last seconds.
     """
@@ -53,9 +50,6 @@ class FolderStorage:
     @contextmanager
     def claim(self, say: Callable[[str], None]) -> Iterator[None]:  # noqa: ARG002 - nothing to wait for
         """Context manager that makes this process the only run of the study.
-
-        Args:
-            say: Called with a line about what is waited for.
 
         Raises:
             ValueError: Another run is active, or the storage can't be used.

@@ -157,11 +157,7 @@ def stop_run(
 ) -> Iterator[str]:
     """Ask a run to stop, and wait until it has ended.
 
-    Args:
-        where: Folder or URL of the study, for messages.
-        running: Returns the active run.
-        request: Leaves the request to stop.
-        wait_s: Longest wait in seconds.
+    ``request`` leaves the request to stop; ``where`` is the study's folder or URL, for messages.
 
     Yields:
         Lines to print.

@@ -44,11 +44,6 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
 
     To an existing pool it adds the shards that its source has gained since, as a new version of the pool.
 
-    Args:
-        path: Path of the pool.
-        how: Source and options.
-        report: Called with the progress.
-
     Raises:
         ValueError: Something else is at the path, the source has changed, cannot be read or holds no pair.
     """
@@ -151,11 +146,6 @@ class _Built:
     """A build whose source has been read.
 
     Attributes:
-        path: The pool's path.
-        how: Source and options.
-        folders: Folders that it writes to.
-        parts: The parts that were read.
-        files: Tables of these parts.
         before: The pool that they are added to; None for a new pool.
     """
 

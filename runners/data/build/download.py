@@ -20,14 +20,8 @@ class Download:
 
     Attributes:
         program: Command of img2dataset, possibly of another environment.
-        url: Column of URLs.
-        caption: Column of captions.
         image_size: Side in pixels that images are resized to.
-        resize_mode: One of img2dataset's modes.
-        retries: Number of retries of a failed URL.
-        timeout_s: Timeout of a server in seconds.
         user_agent: Name added to a browser's user agent.
-        workers: Number of processes.
     """
 
     program: str
@@ -45,11 +39,6 @@ def download(table: Path, folder: Path, how: Download) -> pd.DataFrame:
     """Download into shards; finished shards are not downloaded again.
 
     The X-Robots-Tag values noai, noimageai, noindex and noimageindex are obeyed.
-
-    Args:
-        table: URLs and captions; its other columns are kept.
-        folder: Folder for the shards.
-        how: Options.
 
     Returns:
         Failed downloads: the URL as ``shard``, ``key`` and ``reason``.

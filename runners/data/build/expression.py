@@ -47,8 +47,6 @@ class Expression:
     """An expression that gives a value for each pair from other values of that pair.
 
     Attributes:
-        text: The expression.
-        names: The names in it.
         compared: The names in it whose missing values it does not handle itself, such as by ``isna()``.
 
     Raises:

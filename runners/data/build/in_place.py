@@ -35,11 +35,8 @@ def open_pool(
 ) -> Pool:
     """Open a pool; a small folder of shards without an index is indexed first.
 
-    Args:
-        path: The pool's folder.
-        tolerance: As ``Pool.open`` and ``index_shards``.
-        holding: As ``Pool.open``.
-        say: Called with a line before the folder is indexed.
+    ``tolerance`` and ``holding`` are those of ``Pool.open``; ``say`` is called with a line before the folder
+    is indexed.
 
     Raises:
         ValueError: As ``Pool.open`` and ``index_shards``; or the folder has no index, and is large or being
@@ -101,9 +98,8 @@ def index_shards(path: str | Path, *, tolerance: float = DAMAGE_TOLERANCE) -> Po
 
     Only the headers of images are checked; ``runners.data.build.build_pool`` decodes them.
 
-    Args:
-        path: The folder, including subfolders except ``evaluation/`` and hidden ones.
-        tolerance: Share of the shards that may be truncated; samples before the damage are indexed.
+    Subfolders belong to it, except ``evaluation/`` and hidden ones. ``tolerance`` is the share of the shards
+    that may be truncated; samples before the damage are indexed.
 
     Raises:
         ValueError: The folder does not exist, has no tars or cannot be written to; too many tars are damaged;
@@ -150,11 +146,7 @@ def shards_of(path: Path) -> list[Path]:
 
 
 def shards_at(found: Iterable[str]) -> list[str]:
-    """Return the tars below a URL that hold pairs, without evaluation sets and hidden folders.
-
-    Args:
-        found: The names of everything below the URL.
-    """
+    """Return the tars below a URL that hold pairs, without evaluation sets and hidden folders."""
     return sorted(
         name
         for name in found

@@ -27,12 +27,7 @@ _LINE = 16  # characters per line below a picture
 
 
 def summarise(place: str | Path, sheet: Path | None, _item: int) -> list[str]:
-    """Return the summary of a pool in a folder or below a URL, as a task of workers.
-
-    Args:
-        place: The folder or URL.
-        sheet: Path of a contact sheet to draw; None for none.
-    """
+    """Return the summary of a pool in a folder or below a URL, as a task of workers."""
     pool = Pool.open(pool_at(place))
     lines = list(info_lines(pool))
     if sheet is not None:

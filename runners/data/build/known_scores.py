@@ -33,12 +33,10 @@ OF_PAIR = ("width", "height", "tokens", "caption")
 def expression_scores(pool: Pool, text: str, metadata: Path | None = None) -> Iterator[NDArray[np.float32]]:
     """Yield a score that is computed from what the index has of each pair, some pairs at a time.
 
-    Args:
-        pool: The pool.
-        text: ``VALUE`` or ``VALUE if CONDITION``, expressions in pandas' syntax over the names of the pool's
-            scores and subsets and the columns ``width``, ``height``, ``tokens`` and ``caption``, such as
-            ``0.5*clip + 0.5*mine if width > 200 and caption.str.len() > 5``.
-        metadata: A parquet file or a folder of them, whose columns the expression may use as well.
+    The text is ``VALUE`` or ``VALUE if CONDITION``, expressions in pandas' syntax over the names of the
+    pool's scores and subsets, the columns ``width``, ``height``, ``tokens`` and ``caption``, and those of
+    metadata (a parquet file or a folder of them), such as ``0.5*clip + 0.5*mine if width > 200 and
+    caption.str.len() > 5``.
 
     Yields:
         float32 (some pairs,), NaN where one of the scores is missing or the condition is not met.
@@ -114,11 +112,6 @@ def _brought(
 def metadata_scores(pool: Pool, column: str, metadata: Path) -> Iterator[NDArray[np.float32]]:
     """Return existing scores from tables of metadata by uid or, without one, by key; the first row counts.
 
-    Args:
-        pool: The pool.
-        column: The column.
-        metadata: A parquet file or a folder of them.
-
     Returns:
         float32, some pairs at a time, NaN where there is none.
 
@@ -187,13 +180,6 @@ def column_scores(
     pool: Pool, column: str, workers: Workers, report: Report, shared: SharedFolder
 ) -> Iterator[NDArray[np.float32]]:
     """Yield existing scores from each sample's json; shards that were read before are not read again.
-
-    Args:
-        pool: The pool.
-        column: The field.
-        workers: Workers that read the shards.
-        report: Called after each shard.
-        shared: The pool's folder, as the workers share it.
 
     Yields:
         float32 (some pairs,), NaN where there is none.

@@ -37,12 +37,8 @@ class Merge:
     """Options of merging the scan's tables; folders are below the shared one, with ``/`` at the end.
 
     Attributes:
-        work: Folder for working files.
-        parts: Folder of the parts.
         names: For each table of the scan, the name of its shard there and in the index; empty to keep the
             names and the columns `WORKING`.
-        first: Number of the first part.
-        known: Images of evaluation sets to leave out.
         before: Tables with the ``hash`` of pairs that the pool already has.
         score: Column of the parts for the scores of the source.
     """
@@ -61,12 +57,7 @@ def merge_parts(
 ) -> list[Path]:
     """Write the parts, and return those that have pairs, without ``.parquet``.
 
-    Args:
-        files: The scan's tables, in the order of the source, in the shared folder.
-        how: Options.
-        shared: The folder that the workers share.
-        workers: Workers that merge the groups.
-        report: Called after each part.
+    The scan's tables lie in the shared folder, in the order of the source.
     """
     duplicates = shared.file(f"{how.work}duplicates.parquet")
     find_duplicates(files, how.before, duplicates)

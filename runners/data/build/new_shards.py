@@ -43,13 +43,8 @@ def write_shards(  # noqa: PLR0913 - independent options
 ) -> None:
     """Write shards, and tables of their pairs for `write_index`.
 
-    Args:
-        tables: Tables of the pairs; empty if there is nothing to write.
-        folders: Folders to write to.
-        url: URL of the source's tars; empty if they are on this machine.
-        first: Number of the first shard.
-        workers: Workers that write the shards.
-        report: Called after each shard.
+    ``url`` is that of the source's tars; empty if they are on this machine. ``first`` is the number of the
+    first shard. Without tables there is nothing to write.
     """
     shared, work, shards = folders.shared, folders.work, f"{folders.pool}shards/"
     todo = f"{work}index/"
@@ -94,12 +89,7 @@ def write_index(
 ) -> list[str]:
     """Write the parts of the index of new shards, and return the parts' files as in `Part`.
 
-    Args:
-        folders: Folders that the shards were written to.
-        first: Number of the first part.
-        score: Column of the index for the scores of the source.
-        workers: Workers that write the parts.
-        report: Called after each part.
+    ``first`` is the number of the first part, ``score`` the index's column for the scores of the source.
     """
     tables = sorted(name for name in folders.shared.names(f"{folders.work}index/") if _TABLE.fullmatch(name))
     numbers = range(first, first - (-len(tables) * PAIRS_PER_SHARD // ROWS_PER_PART))

@@ -43,11 +43,8 @@ def set_score(
 
     The shards are not changed: subsets are read by offset, in longer runs after ``rewrite_shards``.
 
-    Args:
-        pool: The pool.
-        scores: One score per pair in the index's order, higher is better, NaN for none, float32 (pairs,); or
-            some at a time.
-        scorer: The scorer.
+    There is one score per pair in the index's order, higher is better, NaN for none: float32 (pairs,), or
+    some at a time.
 
     Raises:
         ValueError: The number of scores is not that of the pairs, all scores are NaN, or the name is that

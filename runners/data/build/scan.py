@@ -39,15 +39,8 @@ def scan(  # noqa: PLR0913 - independent options
 ) -> list[Path]:
     """Read a source's parts in parallel; parts that were read before are not read again.
 
-    Args:
-        parts: Parts of the source.
-        columns: Names of the columns or fields.
-        shared: The folder that the workers share.
-        below: Folder for the tables of the parts in it.
-        thumbnails: True to make thumbnails, for comparison with evaluation sets.
-        recorded: True to hash the tars, which reads them a second time.
-        workers: Workers that read the parts.
-        report: Called after each part.
+    The tables of the parts go into the folder ``below`` in the shared one. ``recorded`` also hashes the tars,
+    which reads them a second time; ``thumbnails`` serve to compare images with evaluation sets.
 
     Returns:
         A table for each part, in the order of the source: the columns of the index, those of `OF_SCAN`,
@@ -78,13 +71,8 @@ def run(  # noqa: PLR0913 - what workers need, and options
 ) -> None:
     """Let workers call a task for each item, and report progress.
 
-    Args:
-        task: The task; it returns a number of pairs.
-        items: Unfinished items.
-        workers: The workers.
-        done: Called after each item, with the arguments of a `Report` after its first.
-        name: Name of an item in errors.
-        of: Number of all items, including those that were finished before; by default that of ``items``.
+    The task returns a number of pairs. ``items`` are those that are not finished, ``of`` is the number of all
+    of them (by default the same); ``done`` takes the arguments of a `Report` after its first.
 
     Raises:
         ValueError: As `Workers.map`.

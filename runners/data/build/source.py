@@ -41,8 +41,6 @@ class Columns:
 
     Attributes:
         image: The image's path, absolute or relative to the table's folder.
-        caption: The caption.
-        score: The quality score, if there is one.
     """
 
     image: str = "image"
@@ -55,11 +53,8 @@ class SourcePart:
     """A piece of a source that is read by one process: a tar, or some rows of a table.
 
     Attributes:
-        file: The tar or table.
-        start: First row of the table.
         stop: One after its last row; 0 for a tar.
         url: URL that the tar lies below; empty if ``file`` is on this machine.
-        size: The file's bytes.
         stamp: Time of its last change in nanoseconds; of a tar below a URL its ETag, hash or time.
     """
 
@@ -90,8 +85,6 @@ class SourcePair:
     """A pair of a source; ``entry.shard``, ``offset`` and ``length`` locate the image's bytes.
 
     Attributes:
-        entry: The pair.
-        image: The image file's bytes.
         kind: The image's file ending.
         facts: Other fields of the sample.
     """
@@ -157,10 +150,7 @@ def folders_of(source: Path, columns: Columns) -> tuple[Path, ...]:
 def pairs_of(part: SourcePart, columns: Columns, inspect: Inspect) -> Iterator[SourcePair | Damage]:
     """Read a part; every image is decoded once.
 
-    Args:
-        part: The part.
-        columns: Names of the columns or fields.
-        inspect: Called with each opened image, to decode it, just before its pair is yielded.
+    ``inspect`` is called with each opened image, to decode it, just before its pair is yielded.
 
     Yields:
         Each pair, or the damage of a sample that is not a pair. A truncated tar ends with its damage.
@@ -230,8 +220,6 @@ class SourceFile:
     """A tar or table as it was read.
 
     Attributes:
-        name: Its name in the source.
-        size: Its bytes.
         stamp: Time of its last change in nanoseconds; of a tar below a URL its ETag, hash or time.
         digest: Hash of its content; empty for a tar below a URL.
     """
@@ -247,11 +235,8 @@ def new_parts(
 ) -> list[SourcePart]:
     """Return the parts of a source that a pool has not read yet.
 
-    Args:
-        record: The pool's record.
-        source: The folder or file of the source.
-        parts: Its parts now.
-        options: Options of the build that decide which pairs a part has.
+    ``record`` is the pool's, ``parts`` are those of the source now; the options decide which pairs a part
+    has.
 
     Raises:
         ValueError: A file has changed, or the options are others.
@@ -303,13 +288,8 @@ def write_record(  # noqa: PLR0913, PLR0917 - what a record has
 ) -> str:
     """Write a record below a pool's folder, named by its content, and return its name there.
 
-    Args:
-        folder: The pool's folder.
-        source: The folder or file of the source.
-        parts: The parts that were read now.
-        tables: Their tables (`runners.data.build.scan`).
-        options: As in `new_parts`.
-        before: The record of the parts that were read before.
+    ``tables`` are those of the parts that were read now (`runners.data.build.scan`); ``before`` is the record
+    of the parts that were read before.
     """
     files = {file.name: file for file in (_read(before) if before else ())}
     for part, table in zip(parts, tables, strict=True):

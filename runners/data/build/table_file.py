@@ -54,9 +54,7 @@ def table_columns(path: Path) -> list[str]:
 def read_table(path: Path, texts: Sequence[str] = ()) -> pd.DataFrame:
     """Read a table.
 
-    Args:
-        path: The table.
-        texts: Columns of a csv or tsv file that hold texts, even if all of them look like numbers.
+    ``texts`` are columns of a csv or tsv file that hold texts, even if all of them look like numbers.
 
     Raises:
         ValueError: The file is not a table, or cannot be read.
@@ -237,13 +235,7 @@ def check_columns(columns: Iterable[str], path: Path, *names: str) -> None:
 
 
 def read_rows(path: Path, start: int, stop: int, texts: tuple[str, ...] = ()) -> pd.DataFrame:
-    """Read some rows; a parquet file is read by row group, because it may exceed the memory.
-
-    Args:
-        path: The table.
-        start: The first row.
-        stop: One after the last row.
-        texts: As in `read_table`.
+    """Read some rows, as `read_table`; a parquet file is read by row group, as it may exceed the memory.
 
     Raises:
         ValueError: As `read_table`.

@@ -54,11 +54,8 @@ class PairSource(Protocol):
 def fill_pool(folder: Path, pairs: PairSource, scores: NDArray[np.float32] | None, origin: Origin) -> None:
     """Write a new pool, best pairs first, into an empty folder that the caller moves to its final path.
 
-    Args:
-        folder: The folder.
-        pairs: The pairs; each is requested twice, so a lazy sequence keeps memory small.
-        scores: One quality score per pair, higher is better, shape (pairs,); ``None`` for none.
-        origin: Origin to record.
+    Scores are one per pair, higher is better, shape (pairs,). Each pair is requested twice, so a lazy
+    sequence keeps memory small.
 
     Raises:
         ValueError: There are no pairs, or the number of scores is not that of the pairs.

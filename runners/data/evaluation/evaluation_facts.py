@@ -36,7 +36,6 @@ class SetFacts:
     Attributes:
         images: Images that an evaluation encodes, including a probe's training split.
         texts: Texts (prompts or captions) that it encodes.
-        metrics: Names of its metrics, higher is better.
         content: A hash of everything that a result depends on.
     """
 
@@ -49,9 +48,7 @@ class SetFacts:
 def describe_evaluation_set(path: str | Path, *, probe: bool = False) -> SetFacts:
     """Read a whole set without decoding its images; whatever would stop an evaluation is an error.
 
-    Args:
-        path: The set's folder.
-        probe: True if linear and few-shot probes are fitted to its training split.
+    ``probe`` is True if linear and few-shot probes are fitted to its training split.
 
     Raises:
         ValueError: The set does not exist, or one of its files is missing or not valid, as far as can be

@@ -51,10 +51,6 @@ class EvaluationSet:
 def write_evaluation_set(path: str | Path, data: EvaluationSet) -> None:
     """Write a set atomically, as one shard of PNGs.
 
-    Args:
-        path: Folder of the set.
-        data: The test split.
-
     Raises:
         ValueError: ``path`` already exists, or there are neither labels nor captions.
     """

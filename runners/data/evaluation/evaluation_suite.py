@@ -76,9 +76,7 @@ def set_name(path: PurePath) -> str:
 def check_sets(sets: Mapping[str, str], workers: Workers) -> Iterator[tuple[str, bool]]:
     """Read each set and decode its images, then report what is missing of the paper's suite.
 
-    Args:
-        sets: Name → folder or URL; a set below a URL is copied into the cache of the machine that checks it.
-        workers: Workers that read the sets.
+    A set below a URL is copied into the cache of the machine that checks it.
 
     Yields:
         A line to print, and False if it is about a set that can't be used.

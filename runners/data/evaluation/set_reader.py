@@ -50,10 +50,8 @@ class SetReader:
     """An evaluation set on disk; images are uint8 (n, 3, S, S), RGB, with n up to `BATCH`.
 
     Attributes:
-        path: The set's folder.
         decode: Decoder of images; or the side S in pixels of the result, as in
             ``runners.data.pool.reader.decode_rows``.
-        threads: Decoding threads.
         cache: Keeps decoded batches if ``decode`` is a size; None to decode each time.
     """
 
@@ -103,9 +101,7 @@ class SetReader:
     def fill(self, split: str = "test", *, wait: bool = True) -> None:
         """Decode a split into the cache, unless it is there; a killed process leaves whole batches.
 
-        Args:
-            split: ``test`` or ``train``.
-            wait: True to wait while another process fills the split; False to do nothing then.
+        While another process fills the split, it is waited for, or nothing is done.
 
         Raises:
             ValueError: As ``labelled``.

@@ -48,10 +48,7 @@ def file_hash(image: bytes) -> int:
 
 
 class EvaluationImages:
-    """The images of evaluation sets.
-
-    Args:
-        folders: Folders of the sets or pools.
+    """The images of evaluation sets, given the folders of the sets or pools.
 
     Raises:
         ValueError: One of them cannot be read.
@@ -95,10 +92,7 @@ class EvaluationImages:
     ) -> NDArray[np.object_]:
         """Return for each image whether it is one of these: ``SAME``, ``ALIKE``, or an empty string.
 
-        Args:
-            files: ``file_hash`` of each.
-            pixels: Hash of the pixels of each, by ``thumbnail_of``.
-            thumbnails: Thumbnail of each.
+        Images are given by their `file_hash`, and by the hash of pixels and the thumbnail of `thumbnail_of`.
         """
         found = np.full(len(files), "", object)
         if self._tree is not None and len(files):

@@ -32,11 +32,9 @@ _THREADS = 2  # each takes a part of the memory
 def find_duplicates(files: Sequence[Path], known: Sequence[Path], target: Path) -> None:
     """Write ``part`` and ``row`` of each pair that repeats an earlier one, in their order.
 
-    Args:
-        files: Tables of pairs with ``hash`` (of the whole pair) and ``image_hash``; a part is a position in
-            this list. A duplicate has both hashes of an earlier pair: 128 bits, so false ones are negligible.
-        known: Tables of pairs with ``hash``, which come before all of them.
-        target: Parquet file to write.
+    A part is a position in ``files``, tables with ``hash`` (of the whole pair) and ``image_hash``. A
+    duplicate has both hashes of an earlier pair: 128 bits, so false ones are negligible. The pairs of
+    ``known``, tables with ``hash``, come before all of them.
     """
 
     def repeated(mine: str) -> str:
@@ -55,12 +53,7 @@ def find_duplicates(files: Sequence[Path], known: Sequence[Path], target: Path) 
 
 
 def most_frequent(files: Sequence[Path], most: int) -> list[str]:
-    """Return the words of several tables of ``word`` and ``count``, by falling count, then alphabetically.
-
-    Args:
-        files: The tables.
-        most: Number of words to return at most.
-    """
+    """Return the words of several tables of ``word`` and ``count``, by falling count, then alphabetically."""
     with _engine(files[0].parent) as engine:
         found = engine.execute(
             f"SELECT word FROM {_read('files')} GROUP BY word ORDER BY sum(count) DESC, word LIMIT $most",
@@ -74,15 +67,10 @@ def look_up(  # noqa: PLR0913 - two groups of tables, and the column
 ) -> Iterator[NDArray[Any]]:
     """Yield for each row of some tables, in order, the value of a column in the row of others with its id.
 
-    Args:
-        files: The tables.
-        by: Column of ids in both groups of tables. Ids of a column ``uid`` are compared in lower case. In any
-            other column an id that several rows of ``files`` share is ambiguous, and finds nothing. An empty
-            id finds nothing either.
-        others: The other tables; of rows with the same id the first counts.
-        column: Column of the value.
-        folder: Folder for temporary files.
-        text: True if the values are texts, not numbers.
+    ``by`` is the column of ids in both groups of tables. Ids of a column ``uid`` are compared in lower case.
+    In any other column an id that several rows of ``files`` share is ambiguous, and finds nothing; an empty
+    id finds nothing either. Of rows of ``others`` with the same id the first counts. Temporary files go into
+    ``folder``.
 
     Yields:
         (rows,), some rows at a time: float64, NaN where there is none; or objects, texts and None.
@@ -117,10 +105,7 @@ def look_up(  # noqa: PLR0913 - two groups of tables, and the column
 def join(files: Sequence[Path], columns: Path, target: Path) -> Path:
     """Write several tables as one, with the columns of another table by ``hash``, which replace their own.
 
-    Args:
-        files: The tables.
-        columns: The other table; of rows with the same hash the first counts.
-        target: Parquet file to write.
+    Of rows of ``columns`` with the same hash the first counts.
     """
     names = [name for name in pq.read_schema(columns).names if name != "hash"]
     own = [name for name in pq.read_schema(files[0]).names if name in names]
@@ -142,11 +127,8 @@ def join(files: Sequence[Path], columns: Path, target: Path) -> Path:
 def in_order(files: Sequence[Path], order: str, folder: Path, rows: int) -> Iterator[pa.Table]:
     """Yield the rows of several tables in an order, in tables of ``rows`` rows; the last may be shorter.
 
-    Args:
-        files: The tables.
-        order: SQL expressions over their columns; rows that are equal in them keep their order.
-        folder: Folder for temporary files.
-        rows: Number of rows of each table.
+    ``order`` are SQL expressions over their columns; rows that are equal in them keep their order. Temporary
+    files go into ``folder``.
     """
     with TemporaryDirectory(prefix=".merge-", dir=folder) as temporary:
         target = Path(temporary) / "sorted.parquet"
@@ -188,12 +170,8 @@ def _by_shares(
     A window or join of DuckDB fails if its rows exceed the memory, although it spills. Rows of one id are in
     one share, so windows and joins by the id may run share by share.
 
-    Args:
-        query: SQL condition that rows are in the share → the query.
-        by: SQL expression of the id.
-        tables: Parameter of the query → tables.
-        target: Parquet file to write.
-        columns: Columns of the result to write.
+    ``query`` is given the SQL condition that rows are in a share, ``by`` is the SQL expression of the id, and
+    the keys of ``tables`` are parameters of the query.
     """
     rows = sum(pq.read_metadata(table).num_rows for some in tables.values() for table in some)
     count = max(1, -(-rows // _ROWS_AT_ONCE))

@@ -46,8 +46,6 @@ class Part:
 
     Attributes:
         file: Its file below the pool's folder, without ``.parquet``.
-        group_rows: Rows of each row group.
-        first_group: Number of its first row group in the file; above 0 in tables that are read in pieces.
         shards: Shard → its bytes, of the shards that its pairs lie in and of shards without pairs.
         hashes: Histogram of the hashes, int64 (256,); None if not known.
         scores: Column of scores → its histogram.
@@ -72,17 +70,12 @@ class Index:
     """The parts of a pool's index as one table.
 
     Args:
-        folder: The pool's folder.
-        parts: The parts, in the order of the pairs.
         columns: Names of the columns in the parts themselves.
         added: Name of an added column → suffix of its files.
         named: Further name of a column → its name in the files, such as ``score`` for the score in force.
         url: URL that files are fetched from when the folder lacks them; or empty.
 
     Attributes:
-        parts: As in the arguments.
-        added: As in the arguments.
-        named: As in the arguments.
         stored: ``columns`` of the arguments.
         columns: Names of all columns.
         starts: First row of each part, and the number of pairs, int64 (parts + 1,).
@@ -161,10 +154,8 @@ class Index:
     ) -> Iterator[pd.DataFrame]:
         """Yield the table, or some columns of it, row group by row group.
 
-        Args:
-            columns: The columns; None for all.
-            file: A file, to leave out parts that are not in it; empty for all.
-            having: Shards, to leave out parts that have none of them.
+        With ``file``, parts that are not in that file are left out; with ``having``, parts that have none of
+        these shards.
         """
         for part in self.parts:
             if file and part.file != file:
@@ -186,10 +177,7 @@ class Index:
     def rows(self, rows: NDArray[np.int64], columns: Sequence[str], *, keep: bool) -> pd.DataFrame:
         """Return rows in the requested order; only their row groups are read.
 
-        Args:
-            rows: The rows.
-            columns: The columns.
-            keep: False if these columns of the row groups are not soon needed again.
+        ``keep`` is False if these columns of the row groups are not soon needed again.
         """
         groups = np.searchsorted(self._group_starts, rows, "right") - 1
         needed, which = np.unique(groups, return_inverse=True)

@@ -47,11 +47,8 @@ def select(index: Index, *, size: int | None, quality: str) -> Subset:
       impossible, because all have the same number of pairs; instead, every pair of the wider subset that is
       good enough for the narrower one is also in the narrower one.
 
-    Args:
-        index: The pool's index.
-        size: Number of pairs; ``None`` for all of that quality.
-        quality: ``all``; ``topN``, the best N % by score (``budgets.quality.available`` pairs), ties by hash;
-            ``topN by NAME``, by the score of that name; or ``subset:NAME``.
+    A quality is ``all``; ``topN``, the best N % by score (``budgets.quality.available`` pairs), ties by hash;
+    ``topN by NAME``, by the score of that name; or ``subset:NAME``. Without a size it is taken whole.
 
     Raises:
         ValueError: The pool has fewer pairs of that quality than requested, or lacks the scores or subset.
@@ -102,9 +99,6 @@ class Border:
     """The last pair of the best N of an index, in the order of score, hash and row.
 
     Attributes:
-        rank: Rank of its score.
-        hash: Its hash.
-        row: Its row.
         all_ties: True if all pairs with this score are among the best N; hash and row then do not count.
     """
 
@@ -130,13 +124,7 @@ class Border:
 
 
 def borders(index: Index, column: str, numbers: list[int]) -> list[Border]:
-    """Return the last of the best N pairs for each of several N (1 to the number of pairs).
-
-    Args:
-        index: The index.
-        column: A column of scores.
-        numbers: Each N.
-    """
+    """Return the last of the best N pairs for each of several N (1 to the number of pairs)."""
     histograms = [index.score_histogram(part, column) for part in index.parts]
     found = []
     for value, left, ties in _ranks_of(index, column, numbers, histograms):

@@ -119,12 +119,7 @@ class Subset:
 
 
 class _StoredBits:
-    """The bits of a subset in a file, read by block; mapped, they would count as memory of each process.
-
-    Args:
-        path: The file; it may be removed while it is open.
-        start: Offset of the bits.
-    """
+    """The bits of a subset in a file; mapped, they would count as memory of each process."""
 
     nbytes = 0
 
@@ -180,9 +175,7 @@ def _blocks(masks: Iterable[NDArray[np.bool_]]) -> Iterator[NDArray[np.bool_]]:
 def kept_subset(identity: str, choose: Callable[[], Subset]) -> Subset:
     """Return a subset that this machine keeps, or choose it; of several processes one chooses it.
 
-    Args:
-        identity: Everything that determines the subset.
-        choose: Chooses it.
+    ``identity`` is everything that determines the subset.
     """
     folder = machine_cache() / "subsets"
     folder.mkdir(parents=True, exist_ok=True)

@@ -52,12 +52,7 @@ def split_words(text: str) -> list[str]:
 
 
 def write_parts(folder: Path, frame: pd.DataFrame) -> list[str]:
-    """Write an index in parts, and return their files as in `Part`.
-
-    Args:
-        folder: The pool's folder.
-        frame: The pairs in their order.
-    """
+    """Write an index in parts, and return their files as in `Part`."""
     files: list[str] = []
     for start in range(0, len(frame), ROWS_PER_PART):
         files.append(f"{INDEX}{len(files):05d}")
@@ -68,9 +63,7 @@ def write_parts(folder: Path, frame: pd.DataFrame) -> list[str]:
 def write_part(path: Path, frame: pd.DataFrame) -> None:
     """Write a part and the words of its captions, both at once or not at all.
 
-    Args:
-        path: Its file, without ``.parquet``.
-        frame: The pairs, at most some million.
+    The path has no ``.parquet``; the pairs are at most some million.
     """
     path.parent.mkdir(exist_ok=True)
     write_words(path, frame["caption"])
@@ -79,12 +72,7 @@ def write_part(path: Path, frame: pd.DataFrame) -> None:
 
 
 def write_words(path: Path, captions: Iterable[str]) -> Path:
-    """Write the words of a part's captions, and return their file.
-
-    Args:
-        path: The part's file, without ``.parquet``.
-        captions: The captions.
-    """
+    """Write the words of a part's captions, and return their file."""
     words = Counter(word for caption in captions for word in split_words(caption))
     names = sorted(words)
     counts = pa.array([words[each] for each in names], pa.int64())
@@ -96,11 +84,7 @@ def write_words(path: Path, captions: Iterable[str]) -> Path:
 def add_column(index: Index, name: str, suffix: str, values: Iterator[NDArray[Any]]) -> list[Part]:
     """Write a column beside each part, and return the parts with it.
 
-    Args:
-        index: The index.
-        name: Name of the column.
-        suffix: Suffix of its files.
-        values: The column, part by part.
+    Its files end in ``suffix``; the values come part by part.
     """
     parts = []
     for part, column in zip(index.parts, values, strict=True):
@@ -120,12 +104,7 @@ def add_column(index: Index, name: str, suffix: str, values: Iterator[NDArray[An
 
 
 def read_part(folder: Path, file: str) -> tuple[Part, list[str]]:
-    """Return a part that was written, and its columns; the sizes of its shards are unknown.
-
-    Args:
-        folder: The pool's folder.
-        file: The part's file, without ``.parquet``.
-    """
+    """Return a part that was written, and its columns; the sizes of its shards are unknown."""
     opened = pq.ParquetFile(folder / f"{file}.parquet")
     columns = list(opened.schema_arrow.names)
     scores = [name for name in columns if name.startswith("score")]
@@ -155,10 +134,6 @@ def index_of_files(files: Sequence[Path]) -> Index:
 
 def index_of_pool(path: Path, facts: Mapping[str, Any]) -> Index:
     """Return the index of a pool.
-
-    Args:
-        path: The pool's folder.
-        facts: Its ``pool.json``.
 
     Raises:
         ValueError: The manifest is missing or damaged.

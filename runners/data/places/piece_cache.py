@@ -31,12 +31,7 @@ _FREE = 0.1  # share of the disk that the cache leaves free
 
 
 class PieceCache:
-    """The cache.
-
-    Args:
-        folder: Its folder.
-        limit: Approximate limit of its size in bytes.
-    """
+    """The cache: a folder, and the approximate limit of its size in bytes."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         self._folder, self.limit = folder, limit

@@ -51,7 +51,6 @@ class ShardRanges:
     """Ranges of a shard that are read together.
 
     Attributes:
-        shard: The shard's name.
         offsets: First byte of each range, ascending, int64 (n,).
         lengths: Number of bytes of each range, int64 (n,).
     """

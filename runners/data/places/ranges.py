@@ -85,9 +85,7 @@ def ranges_at(url: str, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
     Ranges with less than `NEAR` bytes between them are fetched by one request of up to `LARGEST` bytes, with
     what lies between them: another request would take longer.
 
-    Args:
-        url: The URL.
-        ranges: Shard, offset and length of each; only neighbours are fetched together.
+    Each range is a shard, an offset and a length; only neighbours in the list are fetched together.
 
     Raises:
         OSError: The place refuses, or is still unreachable after ten minutes.

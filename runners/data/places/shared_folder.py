@@ -159,9 +159,6 @@ def open_shared(place: str) -> Iterator[SharedFolder]:
 
     Only one command at a time may write a pool.
 
-    Args:
-        place: The pool's path or URL; there may be no pool yet.
-
     Raises:
         ValueError: The URL can't be read.
     """

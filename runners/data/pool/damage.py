@@ -47,11 +47,7 @@ def damage_table(damage: Iterable[Damage]) -> pd.DataFrame:
 def check_tolerance(damage: Collection[Damage], *, pool: Path, of: int, tolerance: float) -> None:
     """Raise an error if too much is damaged.
 
-    Args:
-        damage: The damage, each pair once.
-        pool: The pool's folder.
-        of: Total number of pairs.
-        tolerance: Share of them that may be damaged.
+    ``damage`` has each pair once; ``of`` is the number of all pairs.
 
     Raises:
         ValueError: More are damaged; the message names the pool, counts them by reason and names the first.

@@ -42,15 +42,10 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
 ) -> None:
     """Describe a new pool, or a new version of one, whose parts have been written.
 
-    Args:
-        folder: The pool's folder.
-        files: The new parts of the index, in order.
-        origin: Origin to record; its scorer only if there are scores.
-        left_out: Samples that are not pairs, in tables of shard, key and reason.
-        shards: Shards that were read, including those without pairs; the others follow from the index.
-        sizes: Shard → its bytes, of shards that are not in the folder.
-        before: The version to which the parts are added; its facts are kept in ``versions/``.
-        sources: As in `Pool`; by default that of the version before.
+    ``files`` are the new parts of the index in order, ``left_out`` tables of shard, key and reason,
+    ``shards`` those that were read, including those without pairs, ``sizes`` the bytes of shards that are not
+    in the folder. The facts of the version ``before``, to which the parts are added, are kept in
+    ``versions/``. The origin's scorer is recorded only if there are scores.
     """
     found = [read_part(folder, file) for file in files]
     old = before.index if before else None

@@ -17,12 +17,7 @@ _DEEP_GREY = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
 class DecodeError(OSError):
-    """An image that cannot be used.
-
-    Args:
-        reason: The problem.
-        details: The decoder's own message.
-    """
+    """An image that cannot be used."""
 
     def __init__(self, reason: str, details: str = "") -> None:
         super().__init__(f"{reason}: {details}" if details else reason)
@@ -61,10 +56,8 @@ def load(image: Image.Image) -> None:
 def to_rgb(image: Image.Image, smallest: int | None = None) -> Image.Image:
     """Decode an opened image to RGB, 16-bit grey by its upper 8 bits.
 
-    Args:
-        image: The image.
-        smallest: Side in pixels that suffices: a JPEG is decoded at half or a quarter of its size, in a
-            fraction of the time.
+    If a side of ``smallest`` pixels suffices, a JPEG is decoded at half or a quarter of its size, in a
+    fraction of the time.
     """
     if smallest is not None:
         image.draft("RGB", (smallest, smallest))

@@ -49,8 +49,6 @@ class Scorer:
     """The scorer of a pool's pairs, and its cost.
 
     Attributes:
-        name: Name of the scorer.
-        train_flops: Training FLOPs spent on the scorer.
         scoring_flops: Forward FLOPs spent on scoring the pool.
         convention: Counting convention of these FLOPs.
     """
@@ -66,7 +64,6 @@ class Origin:
     """Facts about a pool that do not follow from its pairs.
 
     Attributes:
-        name: Name in reports.
         scorer: The scorer whose scores rank the pool; ``None`` if there is none or it is unknown.
         provenance: Source of the pairs, as JSON.
     """
@@ -82,14 +79,8 @@ class Pool:
     """An opened pool.
 
     Attributes:
-        path: The pool's folder.
-        origin: Its name, scorer and the source of its pairs.
-        count: Number of pairs.
         scored: Number of pairs with a quality score.
         fingerprint: A hash of all pairs, scores and their order.
-        index: The parts of the index.
-        vocabulary_file: Name of the file of the vocabulary.
-        left_out_files: Names of the tables of samples that are not pairs.
         left_out: Reason → number of samples that are not pairs.
         scorers: Name → scorer of each score with a column of its own; the one in ``origin`` ranks the pool.
         unranked: The fingerprint that the pool had before scores were added; adding scores keeps it.
@@ -141,10 +132,7 @@ class Pool:
     def rows(self, rows: NDArray[np.int64], columns: Sequence[str], *, keep: bool = True) -> pd.DataFrame:
         """Return rows of the index in the requested order; of a large one, only their row groups are read.
 
-        Args:
-            rows: The rows.
-            columns: The columns.
-            keep: False if these columns of the row groups are not soon needed again.
+        ``keep`` is False if these columns of the row groups are not soon needed again.
         """
         if self.count <= _ROWS_IN_MEMORY:
             frame: pd.DataFrame = self.frame[list(columns)].iloc[rows]
@@ -183,12 +171,9 @@ class Pool:
     def open(cls, path: str | Path, *, tolerance: float = DAMAGE_TOLERANCE, holding: str = "") -> "Pool":
         """Open a pool that has an index.
 
-        Args:
-            path: The pool's folder.
-            tolerance: Share of the pairs that may lie in missing or changed shards; reading reports each of
-                them.
-            holding: Content id of the pairs of a trial; if the present version of the pool has other pairs
-                and an earlier one has these, the earlier version is opened.
+        ``tolerance`` is the share of the pairs that may lie in missing or changed shards; reading reports
+        each of them. ``holding`` is the content id of the pairs of a trial: if the present version of the
+        pool has other pairs and an earlier one has these, the earlier version is opened.
 
         Raises:
             ValueError: The folder does not exist, is not a pool, or its files have changed.
@@ -280,9 +265,7 @@ def _check_shards(pool: Pool, tolerance: float) -> None:
 def tree_name(path: Path, declared: str) -> str:
     """Return a name for copies of a pool, which differs between copies with different scores.
 
-    Args:
-        path: The pool's folder.
-        declared: The pool's id in a trial, which is the name as long as the pool has one score.
+    ``declared`` is the pool's id in a trial, which is the name as long as the pool has one score.
     """
     facts = json.loads((path / "pool.json").read_text(encoding="utf-8"))
     names, found = sorted(facts["rankings"]), facts["fingerprint"]

@@ -33,7 +33,6 @@ class Pairs:
 
     Attributes:
         images: uint8 (n, 3, S, S), RGB.
-        captions: n captions.
         damage: The pairs that could not be read, each once; other pairs of the subset replace them.
     """
 
@@ -55,12 +54,8 @@ def read_pairs(
     The replacement depends on the subset alone, not on batches, workers or ranks, and the number of pairs is
     always the requested one.
 
-    Args:
-        pool: The pool.
-        subset: Positions in the pool's index, ascending.
-        places: Positions in ``subset``, in any order, repeats allowed.
-        image_size: As in ``decode_rows``.
-        threads: As in ``decode_rows``.
+    ``subset`` has positions in the pool's index, ascending; ``places`` are positions in the subset, in any
+    order, repeats allowed. Images are decoded as by `decode_rows`.
 
     Raises:
         ValueError: No pair of the subset can be read.
@@ -118,13 +113,9 @@ def decode_rows(
 ) -> tuple[NDArray[np.uint8], dict[int, Damage]]:
     """Decode images; damaged ones are returned as damage instead of raising an error.
 
-    Args:
-        pool: The pool.
-        rows: ``READ_COLUMNS`` of the index.
-        image_size: Side S of the result in pixels. An image of another size is resized (bicubic) so that its
-            shorter side is S, and centre-cropped, as open_clip does for evaluation.
-        threads: Decoding threads; useful for large images (small ones mostly hold Python's lock).
-        decode_to: Decodes and resizes the content of a file instead, to (3, S, S).
+    ``rows`` are `READ_COLUMNS` of the index. An image of another size than S is resized (bicubic) so that its
+    shorter side is S, and centre-cropped, as open_clip does for evaluation; ``decode_to`` decodes and resizes
+    a file to (3, S, S) in another way. Threads help with large images (small ones mostly hold Python's lock).
 
     Returns:
         uint8 (rows, 3, S, S), black where damaged, and the damage by position in ``rows``.

@@ -59,7 +59,6 @@ class UnreadableRange:
 
     Attributes:
         key: The last sample before it, or the one that begins it.
-        reason: The problem, with the range.
     """
 
     key: str
@@ -67,13 +66,7 @@ class UnreadableRange:
 
 
 class ShardError(ValueError):
-    """A shard that cannot be read to its end.
-
-    Args:
-        path: The shard.
-        key: Key of the incomplete sample, or empty.
-        reason: The problem.
-    """
+    """A shard that cannot be read to its end; ``key`` is that of the incomplete sample, or empty."""
 
     def __init__(self, path: Path, key: str, reason: str) -> None:
         super().__init__(f"cannot read shard {path}{f' after sample {key}' if key else ''}: {reason}")
@@ -86,7 +79,6 @@ class Member:
 
     Attributes:
         name: Its name; bytes that are not UTF-8 as surrogates.
-        offset: Offset of its content in the file.
         content: Its content; empty if ``fault`` is set.
         fault: Reason why its content is not read, for example that it is a link; empty if it is read.
     """
@@ -102,7 +94,6 @@ class Gap:
     """A range of bytes that holds no readable member.
 
     Attributes:
-        reason: The problem, with the range.
         name: Name of the member that begins the gap, if its header can be read.
         clean: True if the member before the gap is known to end there.
     """

@@ -37,12 +37,8 @@ class PairEntry:
 
     Attributes:
         key: The sample's key in webdataset: the common name of its members.
-        shard: The shard's path below the pool.
         offset: Offset of the image's bytes in the shard.
-        length: Number of the image's bytes.
         caption: The text on one line, with white space collapsed.
-        width: Width of the image in pixels.
-        height: Height of the image in pixels.
         hash: 64-bit hash of the image's bytes and the caption.
         score: Quality, higher is better; NaN without a score.
         uid: Id given by a data set's authors (DataComp's 32 hexadecimal digits), or empty.
@@ -120,11 +116,8 @@ def entries_of(
 ) -> Iterator[tuple[PairEntry, Sample] | Damage]:
     """Describe each sample of a shard.
 
-    Args:
-        path: The shard.
-        name: The shard's name in the index.
-        score_field: Field of a sample's json that holds its score.
-        inspect: Called with each opened image, just before its pair is yielded; None to read only headers.
+    ``name`` is the shard's in the index, ``score_field`` the field of a sample's json that holds its score.
+    ``inspect`` is called with each opened image, just before its pair is yielded; None reads only headers.
 
     Yields:
         An entry with its sample; damage for a sample that is not a pair, and for bytes without a sample. A
@@ -253,9 +246,7 @@ def facts_of(members: Mapping[str, tuple[int, bytes]]) -> dict[str, object]:
 def image_size(image: bytes, inspect: Inspect | None = None) -> tuple[int, int] | str:
     """Return width and height of an image file in pixels, or the reason why it is not an image.
 
-    Args:
-        image: The file's bytes.
-        inspect: Called with the opened image; None to read only its header.
+    ``inspect`` is called with the opened image; None reads only its header.
     """
     if not image:
         return "empty image file"

@@ -33,7 +33,6 @@ class Tokenizer:
     End of text has the highest id, because open_clip pools text features at the position of the highest id.
 
     Attributes:
-        ids: Known word → id.
         vocab_size: Number of ids; *end of text* is ``vocab_size - 1``, *unknown* ``vocab_size - 2``.
         context_length: Tokens per text, including its end; longer texts lose their last words.
     """
@@ -56,11 +55,8 @@ class Tokenizer:
 def tokenizer(vocab_size: int, context_length: int, words: Sequence[str]) -> Tokenize:
     """Return the tokenizer for a model.
 
-    Args:
-        vocab_size: The model's vocabulary size: 49408 for open_clip's byte-pair encoding, any other size for
-            the pool's words.
-        context_length: The model's context length.
-        words: The pool's words, most frequent first; as many as fit into the vocabulary are known.
+    A vocabulary of 49408 is open_clip's byte-pair encoding; any other size is for the pool's words, given by
+    falling frequency: as many as fit are known.
 
     Raises:
         ValueError: The vocabulary or the context has no room for a word.

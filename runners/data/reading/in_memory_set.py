@@ -43,7 +43,6 @@ class InMemory:
         images: Decoded images, uint8, (N, 3, H, W); of a whole pool if ``rows`` selects from them.
         tokens: Token ids, int64, (subset, context length).
         rows: Index of each subset row's image, int64 (subset,); by default the row itself.
-        share: As in `Source`.
         damage: The pairs that were replaced by others.
     """
 
@@ -56,13 +55,7 @@ class InMemory:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InMemorySet(TrainingData):
-    """Pairs in memory, those of each pool shuffled as a whole; each rank has read, and judged, all of them.
-
-    Attributes:
-        parts: The pairs of each pool.
-        rank: Index of this process's part of each batch.
-        ranks: Number of equal parts of a batch.
-    """
+    """Pairs in memory, those of each pool shuffled as a whole; each rank has read, and judged, them all."""
 
     parts: Sequence[InMemory]
     rank: int = 0

@@ -119,9 +119,6 @@ class Stretch:
     """Consecutive samples of one pool.
 
     Attributes:
-        seed: Seed of the pool's order.
-        start: First position in it.
-        stop: One after the last position.
         places: Their positions among the samples of all pools, int64 (stop - start,).
     """
 

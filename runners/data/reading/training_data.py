@@ -84,7 +84,6 @@ class Source:
     """A pool's part of a trial's pairs.
 
     Attributes:
-        pool: The pool.
         rows: The part: positions in the pool's index, ascending.
         share: Its samples in each period of a mixture (`runners.data.reading.order`).
     """

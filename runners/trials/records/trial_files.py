@@ -228,7 +228,7 @@ def read_progress(folder: Path, running_ids: Iterable[str]) -> dict[str, dict[st
     """Read the progress of running trials in a study's folder.
 
     Returns:
-        Trial id → progress as written by `runners.trials.watch`; a trial that has just started or ended, or
+        Trial id → progress as written by `runners.trials.trial`; a trial that has just started or ended, or
         whose file is damaged, may be missing.
     """
     found = {}
