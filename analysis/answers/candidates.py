@@ -110,6 +110,8 @@ def read_at(
     here = draws.take(one.positions)
     x, errors = here.column("train_flops"), here.with_measured()
     nearest = int(np.abs(np.log(x / at)).argmin())
+    # In this order: a measurement at the budget beats every law, and the surface the curve's own law where it
+    # forecast held-out budgets better.
     main: Reading | None = None
     if same_cost(x, at).any():
         main = _measured(one, x, errors, nearest, at=at)

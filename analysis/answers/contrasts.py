@@ -136,6 +136,7 @@ def lacking(plan: pd.DataFrame, axis: str) -> dict[tuple[Any, ...], Lacking]:
     others = [name for name in CELL if name != axis]
     ways = [(others, counts)]
     if axis == "quality":
+        # Within one pool a purer subset is a smaller one, so the sides also differ in size.
         others = [name for name in others if name != "subset_size"]
         largest = counts.groupby([*others, axis])["subset_size"].transform("max")
         ways.append((others, counts[counts["subset_size"] == largest]))
@@ -208,6 +209,7 @@ def contrasts(
             open_side = any(left == of for left, of in lacks.values())
             own, _ = lacks.get(here.cells[axis].iloc[choice.leader], (0, 0))
             without = gone.get(_key(comparison.held), "")
+            # What may still change a clear verdict: a side without any run, a missing run of the best itself.
             if row["verdict"] == "clear" and (open_side or own or without):
                 row["verdict"] = "undecided"
             row["lacking"] = "; ".join(filter(None, (_lacking_text(lacks, axis), without)))

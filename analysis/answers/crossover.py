@@ -118,6 +118,7 @@ def _pair(draws: CellDraws, one: Law, other: Law, axis: str) -> dict[str, Any] |
     at = np.geomspace(low, high, _POINTS)
     first, second, refits, informed = pair(draws, one, other, at)
     names = [axis_text(axis, law.identity[axis]) for law in (one, other)]
+    # The second is the one that is ahead in the end, so that a crossing is always its overtaking.
     if first[0, -1] < second[0, -1]:
         first, second, names = second, first, names[::-1]
     found = asdict(cross(first, second, at, informed=informed, refits=refits))

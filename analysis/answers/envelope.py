@@ -61,6 +61,7 @@ def _envelope(regime: str, draws: CellDraws, form: Form) -> Envelope:
     kept = undominated(cost, draws.with_measured())
     share = kept[1:].mean(axis=0) if len(kept) > 1 else np.full(len(cost), np.nan)
     pareto = draws.cells.assign(probability=share)[kept[0]].sort_values("train_flops")
+    # Not beyond the last cell of the frontier: dearer cells are no lower, and a flat end would bend the law.
     grid = np.unique(cost[cost <= cost[kept[0]].max()])
     x = np.array([draws.column("train_flops")[cost == at].mean() for at in grid])
     y, runs = _lowest(draws, cost, grid)

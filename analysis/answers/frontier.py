@@ -109,6 +109,7 @@ def _choices(draws: CellDraws, cost: Floats) -> Iterator[tuple[float, int, CellD
             flops = float(own_cost[place])
             here = at_compute(of_regime, own_cost, flops)
             choice = choose(here)
+            # Only where the cell itself leads: elsewhere another curve passes below it.
             if (here.cells.iloc[choice.leader][[*CELL]] == of_regime.cells.iloc[place][[*CELL]]).all():
                 beyond = np.flatnonzero(here.cells["beyond"].to_numpy(bool))
                 if not set(choice.members).isdisjoint(beyond.tolist()):
@@ -188,6 +189,7 @@ def may_lead(draws: CellDraws, leader: Indices, other: Indices) -> bool:
 
     The leader is that of a higher level. False if they share no level.
     """
+    # The highest shared level alone: below it small models may lead that are behind later.
     level = draws.column("budget")
     shared = np.intersect1d(level[leader], level[other])
     if not len(shared) or not len(draws.draws):

@@ -162,6 +162,7 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000) -> CellDraws
     residuals = deviation * np.sqrt(runs[left_out] / (runs[left_out] - 1.0))
     residuals /= np.maximum(unit[left_out], _LEAST)
     noise = float(np.sqrt(np.mean(residuals**2))) if len(residuals) else float("nan")
+    # Levels before configurations: the noise of a configuration is measured in units of that of its levels.
     levels = LevelNoise.of(cells, residuals, left_out, runs)
     residuals /= levels.noise[levels.number[left_out]]
     trunks = find_trunks(trials.frame, several)

@@ -240,6 +240,7 @@ def schedule(plan: pd.DataFrame, events: pd.DataFrame) -> FigureData | Missing:
     tuned = tuning_trials(events)
     rows: list[dict[str, Any]] = []
     minute = 60.0
+    # Each run begins where the one before ended: nights between runs would leave nothing to see.
     offset, runs = 0.0, list(phases(events))
     for _, run in runs:
         began = float(run["time"].min())

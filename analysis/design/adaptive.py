@@ -137,6 +137,7 @@ def decide(  # noqa: PLR0913 (what is known, what may be run, and at what price)
     if not (known | waiting).any():
         return _decision((), (), waiting, _NO_ROOM)
     # Trials of the first round without room do not keep the others from answering what they can.
+    # Named after the state, so that a driver that died and came back decides the same.
     generator = stream(f"design/{int(known.sum())}/{int(waiting.sum())}")
     answers: list[Answer] = []
     options: list[_Option] = []
@@ -145,6 +146,8 @@ def decide(  # noqa: PLR0913 (what is known, what may be run, and at what price)
         belief = believe(measured, draws=draws, generator=generator, far=ask.forecast is not None)
         found, goals = answers_of(layout, belief, measured.runs, ask)
         answers += found
+        # After the answers, which rest on results alone; before the options, else several slots would be
+        # filled with runs that tell the same.
         _expect(layout, belief, measured.runs, waiting, generator)
         options += _options(layout, belief, measured.runs, taken, goals, now, ask)
     if all(answer.settled for answer in answers):

@@ -101,7 +101,7 @@ def noise_of(measured: Measured) -> tuple[Floats, Floats, float]:
     if np.isfinite(measured.images):
         share = agresti_coull(error, measured.images)
         unit = share * (1.0 - share) / measured.images
-    else:
+    else:  # a metric that counts no images: half a point takes the place of its counting noise
         unit = np.full_like(error, 0.005**2)
     expected = np.maximum(_PRIOR_NOISE**2, _PRIOR_SD**2 / unit.mean())
     off = (measured.errors - measured.mean[:, None]) / np.sqrt(unit)[:, None]
@@ -114,9 +114,10 @@ def noise_of(measured: Measured) -> tuple[Floats, Floats, float]:
     ratio, degrees = np.full(len(runs), np.sqrt(expected)), np.full(len(runs), np.inf)
     if total and squares.any():
         ratio, degrees = moderated(squares, freedom)
+    # The prior joins as so many further degrees of freedom: few seeds leave the noise near what is usual.
     degrees = np.minimum(degrees, total) + _PRIOR_FREEDOM
     variance = (ratio**2 * (degrees - _PRIOR_FREEDOM) + expected * _PRIOR_FREEDOM) / degrees
-    if np.isfinite(measured.images):
+    if np.isfinite(measured.images):  # no noise is below that of counting
         variance = np.maximum(variance, 1.0)
     return unit * variance[:, None], degrees, shared
 

@@ -96,6 +96,7 @@ def save_all(
     Helper processes begin with the last figure, this process with the first; the files do not depend on who
     draws them. ``progress`` takes the number of figures that are drawn, and of all.
     """
+    # From both ends, so that neither waits for the other; what a helper has not begun is taken back.
     given = {data.name: pool.submit(save, data, folder) for data in reversed(figures)} if pool else {}
     drawn: dict[str, str] = {}
     for data in figures:
