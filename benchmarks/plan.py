@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measured import Result, at_most, best_of, own_peak, verdict
-from budgets.book.book import Book, Entry
+from budgets.book import Book, Entry
 from budgets.declaration.data_sections import DescribedPool
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.sections import Budget, GridBlock, Training

@@ -34,7 +34,7 @@ import ray
 from ray.cluster_utils import Cluster as SimulatedCluster
 
 from benchmarks.measured import Result, at_least, at_most, verdict
-from budgets.book.ledger import Ledger
+from budgets.ledger import Ledger
 from runners.scheduling.backend import Backend, Job
 from runners.scheduling.cluster import LiveCluster
 from runners.scheduling.ray_backend.core import RayBackend

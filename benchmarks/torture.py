@@ -16,8 +16,8 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measured import at_least, at_most, printed, verdict
-from budgets.book.book import Book
-from budgets.book.ledger import read_entries
+from budgets.book import Book
+from budgets.ledger import read_entries
 
 
 def main() -> int:

@@ -47,7 +47,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.measured import at_least, verdict
 from budgets.cost.architecture import Architecture, load_architecture
 from budgets.cost.flops import sample_cost
-from budgets.cost.strategy import strategy
+from budgets.cost.strategy import find_strategy
 from budgets.declaration.recipe import Recipe
 from runners.data.build.in_place import open_pool
 from runners.data.pool.tokenizer import tokenizer
@@ -64,7 +64,7 @@ LADDER = {
     "mini-ViT-XXS-8": 64, "mini-ViT-XS-8": 64, "mini-ViT-S-8": 64, "mini-ViT-M-8": 64, "mini-ConvNeXt": 64,
     "mini-ViT-L-8": 256,
 }  # fmt: skip
-CLIP = strategy("clip")
+CLIP = find_strategy("clip")
 RECIPE = Recipe()
 LR_PEAK, SEED = 1e-3, 0
 _LONG_PRODUCT_S = 0.1

@@ -36,19 +36,19 @@ def unknown(kind: str, found: str, allowed: Iterable[str], *, meant: str | None 
         shown = f"{', '.join(near)} and {len(names) - len(near):,} more"
     else:
         shown = ", ".join(names)
-    near_one = nearest(meant or found, names)
+    near_one = nearest_name(meant or found, names)
     hint = ";" if near_one is None else f"; did you mean '{near_one}'?"
     return f"unknown {kind} '{found}'{hint} allowed: {shown}"
 
 
-def nearest(found: str, names: Iterable[str]) -> str | None:
+def nearest_name(found: str, names: Iterable[str]) -> str | None:
     """Return the name that a mistyped one was meant to be; None if it resembles none."""
     lower_case = {name.lower(): name for name in names}
     near = get_close_matches(found.lower(), lower_case, n=1, cutoff=0.5)
     return lower_case[near[0]] if near else None
 
 
-def neutral(value: T) -> T | str:
+def neutral_cell(value: T) -> T | str:
     """Return a cell of a CSV file: printable, and with an apostrophe if a spreadsheet would run it."""
     if not isinstance(value, str):
         return value

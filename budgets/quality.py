@@ -40,7 +40,7 @@ def quality_percent(quality: str) -> int:
 
 
 def check_quality(quality: str) -> str:
-    """Return the quality if it is well formed, an expression in its `plain` form.
+    """Return the quality if it is well formed, an expression in its `without_spaces` form.
 
     Raises:
         ValueError: The quality is not ``all``, ``top1`` to ``top99``, or ``subset:NAME``.
@@ -48,10 +48,10 @@ def check_quality(quality: str) -> str:
     if not re.fullmatch(f"{NAMED}[A-Za-z0-9][A-Za-z0-9._-]*", quality):
         quality_percent(quality)
     top, by, score = quality.partition(BY)
-    return top + by + plain(score)
+    return top + by + without_spaces(score)
 
 
-def plain(expression: str) -> str:
+def without_spaces(expression: str) -> str:
     """Return an expression without the spaces that do not matter; a name stays as it is."""
     return _OPERATOR.sub(r"\1", " ".join(expression.split()))
 
@@ -67,6 +67,6 @@ def score_of_quality(quality: str) -> str | None:
     return name if found else None
 
 
-def available(count: int, quality: str) -> int:
+def count_available(count: int, quality: str) -> int:
     """Count the pairs that a quality keeps of a pool's ``count``: the exact percentage, rounded up."""
     return -(-count * quality_percent(quality) // 100)

@@ -11,7 +11,7 @@ from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from typing import TypeVar
 
-from budgets.hardware.devices import device
+from budgets.devices import find_device
 from budgets.names import unknown
 
 T = TypeVar("T")
@@ -127,7 +127,7 @@ def parse_quantity(text: str) -> float:
     return _float(_exact(text, _TABLE_UNITS, kind="unit", example="15T, 900 GFLOP or 63.2%"), text)
 
 
-def divide(total: int, shares: Sequence[int]) -> tuple[int, ...]:
+def divide_count(total: int, shares: Sequence[int]) -> tuple[int, ...]:
     """Divide a count by shares: exact up to rounding, and no part shrinks when the total grows."""
     # Each part is its share of what the parts before it have left, so that all parts sum to the total.
     parts, left, rest = [], total, sum(shares)
@@ -137,7 +137,7 @@ def divide(total: int, shares: Sequence[int]) -> tuple[int, ...]:
     return tuple(parts)
 
 
-def finite(value: T) -> T | None:
+def finite_or_none(value: T) -> T | None:
     """Return a value; None in place of a number that is not finite, which JSON does not have."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
@@ -162,7 +162,7 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def between(low: str, high: str) -> str:
+def format_range(low: str, high: str) -> str:
     """Return a range of written values: ``3 to 5``, or ``3`` if both ends read the same."""
     return low if low == high else f"{low} to {high}"
 
@@ -189,12 +189,12 @@ def format_seconds(seconds: float) -> str:
     return f"{float(f'{seconds / (365.25 * 86400):.3g}'):,.12g} years"
 
 
-def between_seconds(low: float, high: float) -> str:
+def format_seconds_range(low: float, high: float) -> str:
     """Write a range of durations in the unit of the longer one if the shorter fills it: ``2.5 d to 10 d``."""
     first, last = format_seconds(low), format_seconds(high)
     unit = last.rpartition(" ")[2]
     units = low / {"s": 1, "min": 60, "h": 3600, "d": 86400, "years": 365.25 * 86400}[unit]
-    return between(first if first.endswith(f" {unit}") or units < 1 else f"{units:.3g} {unit}", last)
+    return format_range(first if first.endswith(f" {unit}") or units < 1 else f"{units:.3g} {unit}", last)
 
 
 def _device_flops(text: str, time: re.Match[str]) -> int:
@@ -203,7 +203,7 @@ def _device_flops(text: str, time: re.Match[str]) -> int:
     number, _ = _split(time["number"], example="3")
     share = Fraction(parse_share(time["share"])).limit_denominator(10**6)
     seconds = number * _SPAN_SECONDS[time["span"].lower()]
-    flops = seconds * device(time["device"]).peak_flops * share
+    flops = seconds * find_device(time["device"]).peak_flops * share
     if not 0 <= flops <= _MAX_FLOPS:
         raise ValueError(f"'{text}' is out of range")
     return int(flops)

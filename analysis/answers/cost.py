@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.arrays import Floats
 from analysis.cells.table import budgets
 from analysis.labels import budget_text, with_regime
-from budgets.book.book import SPENDING
+from budgets.book import SPENDING
 from runners.results import ENDS, STARTS, TUNING_STARTED
 
 _SPENT_COLUMNS = ("spent", "wasted", "evaluation", "hours")

@@ -16,8 +16,7 @@ from analysis.cells.bootstrap import CellDraws
 from analysis.cells.table import CONFIGURATION, records
 from analysis.labels import axis_text, listed
 from budgets.cost.architecture import Architecture, load_architecture
-from budgets.cost.strategy import inapplicable
-from budgets.cost.strategy import strategy as find_strategy
+from budgets.cost.strategy import find_strategy, inapplicable
 from budgets.quantity import format_flops, plural
 
 _NAMED = 3

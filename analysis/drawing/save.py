@@ -29,7 +29,7 @@ from analysis.charts.figure_data import FigureData
 from analysis.drawing.draw import dodged, draw, series_of
 from analysis.drawing.panels import drawable
 from analysis.drawing.style import STYLE
-from budgets.names import neutral
+from budgets.names import neutral_cell
 
 # Files are equal for equal data: they contain neither a date nor a version of the drawing software.
 _SVG = {"Date": None, "Creator": None, "Format": None, "Type": None}
@@ -66,7 +66,7 @@ def save(data: FigureData, folder: Path) -> str:
         FigureCanvasPdf(figure).print_pdf(folder / f"{data.name}.pdf", metadata=_PDF)
         FigureCanvasSVG(figure).print_svg(svg, metadata=_SVG)
     (folder / f"{data.name}.svg").write_text(svg.getvalue(), encoding="utf-8")
-    data.frame.map(neutral).to_csv(folder / f"{data.name}.csv", index=False)
+    data.frame.map(neutral_cell).to_csv(folder / f"{data.name}.csv", index=False)
     (folder / f"{data.name}.txt").write_text(data.caption + "\n", encoding="utf-8")
     shown = replace(data, frame=dodged(data))
     return _with_targets(svg.getvalue(), figure, shown, series_of(shown))

@@ -88,7 +88,7 @@ class Architecture:
         """Check and complete the config."""
         costs, why = None, ""
         try:
-            costs = ClosedForm(model_config.complete(self.config))
+            costs = ClosedForm(model_config.complete_config(self.config))
         except NoClosedForm as error:
             why = str(error)
         object.__setattr__(self, "_costs", costs)
@@ -145,7 +145,7 @@ class Architecture:
         """Return the same ViT on images of a share of its side, rounded up to whole patches."""
         if image_fraction == 1:
             return self
-        vision = model_config.complete(self.config).vision
+        vision = model_config.complete_config(self.config).vision
         patches = math.ceil(self.costs.image_size // vision["patch_size"] * image_fraction)
         size = {"image_size": patches * vision["patch_size"]}
         return replace(self, config={**self.config, "vision_cfg": {**self.config["vision_cfg"], **size}})

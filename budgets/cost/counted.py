@@ -78,14 +78,14 @@ class Count:
         return TowerCost(self.text_macs[tokens], self.text_parameters)
 
 
-def builders() -> str:
+def builder_versions() -> str:
     """Return the packages that build models, with their installed versions."""
     return ", ".join(f"{name} {_installed(name)}" for name in _BUILDERS)
 
 
 def count_file(config: Mapping[str, Any]) -> Path:
     """Return the file of this machine's cache that holds the count of a config."""
-    content = json.dumps([_VERSION, builders(), config], sort_keys=True, default=list)
+    content = json.dumps([_VERSION, builder_versions(), config], sort_keys=True, default=list)
     name = hashlib.sha256(content.encode()).hexdigest()[:16]
     return machine_cache() / "counts" / f"{name}.json"
 

@@ -139,7 +139,7 @@ def slip_head_dims(architecture: Architecture) -> tuple[int, int, int]:
 
 
 @cache
-def parameters(architecture: Architecture, strategy: Strategy) -> Parameters:
+def count_parameters(architecture: Architecture, strategy: Strategy) -> Parameters:
     """Count the parameters that a strategy trains, in closed form."""
     tower = architecture.image_tower(1.0)
     head = 2 if strategy.sigmoid_loss else 1

@@ -28,7 +28,7 @@ trial close to the limit may still not fit.
 """
 
 from budgets.cost.architecture import Architecture
-from budgets.cost.flops import parameters, sample_cost
+from budgets.cost.flops import count_parameters, sample_cost
 from budgets.cost.strategy import Strategy
 from budgets.declaration.recipe import Recipe
 
@@ -67,7 +67,7 @@ def memory_bytes(
         kept *= _FP32
     per_parameter = _WEIGHT_BYTES + _OPTIMIZER_BYTES[recipe.optimizer] + (_EMA_BYTES if recipe.ema else 0)
     return int(
-        per_parameter * parameters(architecture, strategy).total
+        per_parameter * count_parameters(architecture, strategy).total
         + here * (2 + 4 * views) * pixels
         + -(-here // recipe.accumulation) * kept
         + _loss_bytes(architecture, strategy, recipe, batch_size=batch_size, here=here)

@@ -138,7 +138,7 @@ class ModelConfig:
     text: Mapping[str, Any]
 
 
-def complete(config: Mapping[str, Any]) -> ModelConfig:
+def complete_config(config: Mapping[str, Any]) -> ModelConfig:
     """Check a config and fill in its missing settings.
 
     Args:

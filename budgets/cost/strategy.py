@@ -86,7 +86,7 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
 )
 
 
-def strategy(name: str) -> Strategy:
+def find_strategy(name: str) -> Strategy:
     """Return the strategy of a given name.
 
     Raises:

@@ -18,7 +18,7 @@ from budgets.declaration.data_sections import (
     MixedPool,
 )
 from budgets.declaration.keys import RISING, At, Clashes, Given
-from budgets.declaration.rules import Rule, TrialResources, settings
+from budgets.declaration.rules import Rule, TrialResources, ruled_settings
 from budgets.declaration.sections import (
     FARTHEST,
     Budget,
@@ -320,7 +320,7 @@ class Declaration:
 
     def _problems(self, architecture: str, strategy: str, level: int | None) -> Clashes:
         """Yield contradictions in the settings of a cell; empty names mean a cell that no rule matches."""
-        ruled = settings(self.resources.rules, architecture, strategy, level)
+        ruled = ruled_settings(self.resources.rules, architecture, strategy, level)
         trial = self.trial_resources(ruled)
         where = f" ({architecture} {strategy})" if architecture else ""
         if ruled:
@@ -336,7 +336,7 @@ class Declaration:
         parts = ruled.get("accumulation", self.training.recipe.accumulation)
         shares = max(trial.gpus, trial.ranks) * parts
         tuned = () if self.tuning is None else self.tuning.fields.get("batch_size", ())
-        of_training = settings(self.training.rules, architecture, strategy, level)
+        of_training = ruled_settings(self.training.rules, architecture, strategy, level)
         declared = of_training.get("batch_size", self.training.batch_size)
         uneven = [size for size in tuned or (declared,) if size % shares]
         if uneven:

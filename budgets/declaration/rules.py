@@ -105,7 +105,9 @@ class TrainingRule(Rule):
     """Peak learning rate."""
 
 
-def settings(rules: Iterable[Rule], architecture: str, strategy: str, level: int | None) -> Mapping[str, Any]:
+def ruled_settings(
+    rules: Iterable[Rule], architecture: str, strategy: str, level: int | None
+) -> Mapping[str, Any]:
     """Return what the rules set for a cell: key → value of the last rule that matches and names it."""
     found: dict[str, Any] = {}
     for rule in rules:

@@ -305,7 +305,7 @@ class Cluster:
         tuple[Annotated[float, values.share_of_the_peak], Annotated[float, values.share_of_the_peak]] | None
     ) = None
     """Lowest and highest share of the device's peak that training reaches, if no throughput of the
-    architecture and strategy was measured; by default `budgets.hardware.devices.usual_utilisation`."""
+    architecture and strategy was measured; by default `budgets.devices.usual_utilisation`."""
     price_per_hour: Annotated[float | None, values.price] = None
     """Price of one device for an hour, in any currency."""
 

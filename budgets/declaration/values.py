@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 
 from budgets.declaration.keys import OneOf, Reader
-from budgets.hardware import devices
+from budgets.devices import devices, find_device
 from budgets.names import unknown
 from budgets.quality import check_quality
 from budgets.quantity import parse_bytes, parse_count, parse_flops, parse_number, parse_seconds, parse_share
@@ -182,8 +182,8 @@ storage = Reader(
     parse=_storage, noun="an absolute path, or an fsspec URL", examples=("/shared/clip", "s3://bucket/clip")
 )
 device = Reader(
-    parse=lambda text: devices.device(text).name,
-    noun=", ".join(f"`{each}`" for each in sorted({d.name for d in devices.devices().values()})),
+    parse=lambda text: find_device(text).name,
+    noun=", ".join(f"`{each}`" for each in sorted({d.name for d in devices().values()})),
 )
 architecture = OneOf(kind="architecture")
 strategy = OneOf(kind="strategy")

@@ -31,7 +31,7 @@ def allocate(plan: Plan, grid: Grid, own: Speeds) -> Plan:
         key = _key(trial, grid)
         if key not in ways:
             values = {} if plan.tuning is None else plan.tuning.values.get(trial.trial_id, {})
-            ways[key] = priced(_options(trial, grid, values), trial, cluster, own)
+            ways[key] = priced_options(_options(trial, grid, values), trial, cluster, own)
         span = training_hours(trial, cluster, own)
         hours.setdefault(key, []).append((span.low + span.high) / 2)
     kinds = [Kind(options=ways[key], hours=tuple(hours[key])) for key in ways]
@@ -68,7 +68,9 @@ def allocate(plan: Plan, grid: Grid, own: Speeds) -> Plan:
     )
 
 
-def priced(options: tuple[Option, ...], trial: Trial, cluster: Cluster, own: Speeds) -> tuple[Option, ...]:
+def priced_options(
+    options: tuple[Option, ...], trial: Trial, cluster: Cluster, own: Speeds
+) -> tuple[Option, ...]:
     """Return a trial's options with the hours that follow from what was measured at each width."""
     combination = trial.cell.combination
     return tuple(

@@ -6,8 +6,8 @@ from fractions import Fraction
 from math import gcd, lcm
 
 from budgets.declaration.data_sections import MixedPool
-from budgets.quality import BY, MIXTURE, NAMED, available, score_of_quality
-from budgets.quantity import divide
+from budgets.quality import BY, MIXTURE, NAMED, count_available, score_of_quality
+from budgets.quantity import divide_count
 
 PERIOD = 4096
 """Longest period of a mixture with weights, in samples, unless the weights themselves need a longer one."""
@@ -85,7 +85,7 @@ class PoolFacts:
         """Count the pairs of a quality."""
         if quality.startswith(NAMED):
             return self.subsets[quality.removeprefix(NAMED)]
-        return available(self.pairs, quality)
+        return count_available(self.pairs, quality)
 
     def id_of(self, quality: str) -> str:
         """Return the content id that changes if, and only if, the pairs of a quality change."""
@@ -132,7 +132,7 @@ class MixtureFacts:
         # samples.
         pairs, shares = whole, [each * max(1, PERIOD // sum(weights)) for each in weights] or whole
         if size != sum(whole):
-            pairs = shares = list(divide(size, weights or whole))
+            pairs = shares = list(divide_count(size, weights or whole))
         if len(parts) == 1:
             shares = [1]  # as a plain subset, which has the same id
         return tuple(

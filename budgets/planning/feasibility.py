@@ -9,10 +9,10 @@ from budgets.quantity import MAX_COUNT, format_flops, plural
 
 def reason_against(candidate: GridCell, grid: Grid) -> str | None:
     """Return the first reason against a cell, or None if it can be run."""
-    return next(reasons(candidate, grid), None)
+    return next(all_reasons(candidate, grid), None)
 
 
-def reasons(candidate: GridCell, grid: Grid) -> Iterator[str]:
+def all_reasons(candidate: GridCell, grid: Grid) -> Iterator[str]:
     """Yield every reason against a cell: first those independent of its level, then those of its level."""
     yield from lasting_reasons(candidate, grid)
     yield from _reasons_of_length(candidate, grid)

@@ -9,18 +9,17 @@ from types import MappingProxyType
 from typing import Any
 
 from budgets.cost.architecture import Architecture, load_architecture
-from budgets.cost.flops import encoding_flops, parameters, sample_cost
+from budgets.cost.flops import count_parameters, encoding_flops, sample_cost
 from budgets.cost.memory import memory_bytes
-from budgets.cost.strategy import Strategy, inapplicable
-from budgets.cost.strategy import strategy as find_strategy
+from budgets.cost.strategy import Strategy, find_strategy, inapplicable
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.recipe import LR_EXPONENTS, Recipe
-from budgets.declaration.rules import TrialResources, settings
+from budgets.declaration.rules import TrialResources, ruled_settings
 from budgets.declaration.sections import Exclusion, GridBlock
-from budgets.hardware.devices import device
+from budgets.devices import find_device
 from budgets.planning.facts import Component, EvaluationFacts, MixtureFacts, PoolFacts
 from budgets.planning.planned_trial import Cell, Trial, evaluated_steps
-from budgets.planning.resources import Option, options
+from budgets.planning.resources import Option, resource_options
 from budgets.quality import MIXTURE
 
 _ORIGINAL_VIEWS_FROM = 64  # pixels; SLIP's blur and its crops of 8 % would leave little of smaller images
@@ -45,7 +44,7 @@ class Setup:
         flops_per_evaluation: Forward FLOPs of one evaluation of a trial.
         parameters: Trainable parameters.
         memory_bytes: Estimated memory needed on each device; 0 if no cluster is declared.
-        resources: Resources of a trial: as declared, or the cheapest of ``options``.
+        resources: Resources of a trial: as declared, or the cheapest of ``resource_options``.
         options: Ways to run it that fit into memory; empty unless the planner chooses.
     """
 
@@ -176,7 +175,7 @@ class Grid:
     def device_bytes(self) -> int | None:
         """Memory of a device, or None if no cluster is declared."""
         cluster = self.declaration.cluster
-        return None if cluster is None else device(cluster.device).memory_bytes
+        return None if cluster is None else find_device(cluster.device).memory_bytes
 
     def trial(self, candidate: GridCell, seed: int) -> Trial:
         """Build a trial of a feasible cell."""
@@ -222,8 +221,8 @@ class Grid:
 
     def _make_setup(self, architecture_name: str, strategy_name: str, level: int | None) -> Setup:
         declaration = self.declaration
-        of_resources = settings(declaration.resources.rules, architecture_name, strategy_name, level)
-        of_training = settings(declaration.training.rules, architecture_name, strategy_name, level)
+        of_resources = ruled_settings(declaration.resources.rules, architecture_name, strategy_name, level)
+        of_training = ruled_settings(declaration.training.rules, architecture_name, strategy_name, level)
         resources = declaration.trial_resources(of_resources)
         folder = None if declaration.catalogue is None else Path(declaration.catalogue)
         architecture, strategy = load_architecture(architecture_name, folder), find_strategy(strategy_name)
@@ -239,7 +238,7 @@ class Grid:
         # The unmasked tail needs the most memory.
         widest, found = strategy.unmasked if recipe.unmasked_tail else strategy, tuple[Option, ...]()
         if reason is None and declaration.resources.auto:
-            found = options(
+            found = resource_options(
                 architecture,
                 widest,
                 recipe,
@@ -271,7 +270,7 @@ class Grid:
             tail_flops_per_sample=tail_flops,
             recipe=recipe,
             flops_per_evaluation=encoding_flops(architecture, images=images, texts=texts),
-            parameters=parameters(architecture, strategy).total,
+            parameters=count_parameters(architecture, strategy).total,
             memory_bytes=memory,
             resources=resources,
             options=fitting,

@@ -77,7 +77,7 @@ def choose_levels(grid: Grid, beside: int, study_flops: int) -> tuple[int, ...]:
     return _levels(top, ladder)
 
 
-def unspent(grid: Grid, levels: tuple[int, ...], trials: Sequence[Trial], share: float) -> str:
+def unspent_note(grid: Grid, levels: tuple[int, ...], trials: Sequence[Trial], share: float) -> str:
     """Return a note on a share of the study budget that chosen levels leave unspent."""
     cells = {
         candidate.cell

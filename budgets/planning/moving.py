@@ -20,12 +20,12 @@ from budgets.planning.winner import (
     RateLine,
     Score,
     Tried,
-    cost_of,
-    is_done,
-    mean_of,
-    noise_of,
-    optimum,
-    winner,
+    all_scored,
+    find_optimum,
+    find_winner,
+    mean_noise,
+    mean_score,
+    tried_flops,
 )
 from budgets.quantity import format_flops
 
@@ -71,17 +71,17 @@ def trained_with(grid: Grid, on: GridCell, values: Mapping[str, float]) -> Tried
     return Tried(values=dict(values), trials=tuple(changed.trial(candidate, seed) for seed in tuning.seeds))
 
 
-def optimum_of(points: Sequence[Tried], scores: Mapping[str, Score]) -> Optimum:
+def optimum_rate(points: Sequence[Tried], scores: Mapping[str, Score]) -> Optimum:
     """Return the best learning rate of those tried."""
     rising = sorted(points, key=lambda point: point.values["lr_peak"])
-    return optimum(
+    return find_optimum(
         [point.values["lr_peak"] for point in rising],
-        [mean_of(point, scores) for point in rising],
-        [noise_of(point, scores) for point in rising],
+        [mean_score(point, scores) for point in rising],
+        [mean_noise(point, scores) for point in rising],
     )
 
 
-def carry(
+def carry_rates(
     grid: Grid, levels: tuple[int, ...], best: Mapping[TuningPoint, Optimum], tuned: Values
 ) -> tuple[tuple[Carried, ...], Values]:
     """Carry rates on along levels or sizes.
@@ -145,7 +145,7 @@ def carry(
     return tuple(lines), values
 
 
-def neighbours(
+def choose_neighbours(
     grid: Grid, levels: tuple[int, ...], tuned: Values, room: int, *, cells: Iterable[GridCell]
 ) -> tuple[list[list[Tried]], list[str]]:
     """Return each combination's tuned rate with its neighbours, at the larger level where most of them fit.
@@ -169,9 +169,9 @@ def neighbours(
         here = [_around(grid, on, tuned) for on in _cheapest(grid, levels, (level,)).values()]
         fits, left = [], room
         for points in here:
-            if cost_of(points) <= left:
+            if tried_flops(points) <= left:
                 fits.append(points)
-                left -= cost_of(points)
+                left -= tried_flops(points)
         found = max(found, fits, key=len)  # of equal lengths, `max` takes the first
         every = max(here, every, key=len)
         above.update(map(combination_of, here))
@@ -188,7 +188,7 @@ def neighbours(
         said.append(f"{_named(elsewhere)}: no cell at the level at which most rates can be checked")
     if dear:
         assert grid.declaration.budget.study_flops is not None, "the room is a share of it"
-        cost = sum(map(cost_of, every))
+        cost = sum(map(tried_flops, every))
         share = math.ceil(1000 * cost / grid.declaration.budget.study_flops) / 10
         said.append(
             f"{_named(map(combination_of, dear))}: tuning.check sets {format_flops(room)} aside, but all "
@@ -217,20 +217,20 @@ def _named(combinations: Iterable[Combination]) -> str:
     return ", ".join(f"{architecture} with {strategy}" for architecture, strategy in combinations)
 
 
-def check(points: Sequence[Tried], scores: Mapping[str, Score]) -> Check | None:
+def judge_rate(points: Sequence[Tried], scores: Mapping[str, Score]) -> Check | None:
     """Judge a tuned rate, the second of three points, against its neighbours.
 
     Returns:
         The check; None while results are missing.
     """
-    if not is_done(points, scores):
+    if not all_scored(points, scores):
         return None
     cell, middle = points[0].trials[0].cell, points[len(points) // 2]
-    best, rate = winner(cell, points, scores, widened=()), middle.values["lr_peak"]
+    best, rate = find_winner(cell, points, scores, widened=()), middle.values["lr_peak"]
     if best is None:
         return Check(cell=cell, winner=None, lr_peak=rate, score=math.nan, moved=True)
-    won, score = next(point for point in points if point.values == best.values), mean_of(middle, scores)
-    noise = math.hypot(noise_of(won, scores), noise_of(middle, scores))
+    won, score = next(point for point in points if point.values == best.values), mean_score(middle, scores)
+    noise = math.hypot(mean_noise(won, scores), mean_noise(middle, scores))
     moved = won is not middle and not best.score - score <= Z90 * noise
     known = score if math.isfinite(score) else math.nan
     return Check(cell=cell, winner=best, lr_peak=rate, score=known, moved=moved)

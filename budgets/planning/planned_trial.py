@@ -281,12 +281,12 @@ def share_trunks(trials: Sequence[Trial]) -> tuple[Trial, ...]:
     for trunk in trunks.values():
         shorter: Trial | None = None
         for trial in sorted(trunk, key=lambda each: (each.samples_seen, each.trial_id)):
-            linked[trial.trial_id] = continued(trial, shorter)
+            linked[trial.trial_id] = continued_from(trial, shorter)
             shorter = trial
     return tuple(linked.get(trial.trial_id, trial) for trial in trials)
 
 
-def continued(trial: Trial, shorter: Trial | None) -> Trial:
+def continued_from(trial: Trial, shorter: Trial | None) -> Trial:
     """Return a trial as it continues from the milestone of a shorter one of its trunk, or from none."""
     if shorter is None:
         return replace(trial, previous="", shared_samples=0)
@@ -294,7 +294,7 @@ def continued(trial: Trial, shorter: Trial | None) -> Trial:
     return replace(trial, previous=shorter.trial_id, shared_samples=shared)
 
 
-def before(trial: Trial, trials: Mapping[str, Trial]) -> Iterator[Trial]:
+def shorter_trials(trial: Trial, trials: Mapping[str, Trial]) -> Iterator[Trial]:
     """Yield the shorter trials of a trial's trunk, the longest first."""
     while trial.previous in trials:
         trial = trials[trial.previous]

@@ -14,13 +14,13 @@ from budgets.planning.allocation import allocate
 from budgets.planning.facts import EvaluationFacts, MixtureFacts, PoolFacts
 from budgets.planning.feasibility import reason_against
 from budgets.planning.grid import Grid
-from budgets.planning.ladder import choose_levels, unspent
+from budgets.planning.ladder import choose_levels, unspent_note
 from budgets.planning.plan import Charge, LeftOut, Plan
 from budgets.planning.planned_trial import Cell, Trial, share_trunks
 from budgets.planning.price import UNMEASURED, Speeds
 from budgets.planning.resources import CPUS_PER_GPU
-from budgets.planning.sanity import LEAST_LEVEL, warnings, without_unit
-from budgets.planning.trim import Trimmed, paid_flops_of, trim, without_copies
+from budgets.planning.sanity import LEAST_LEVEL, plan_warnings, unit_warning
+from budgets.planning.trim import Trimmed, paid_flops_of, trim_trials, without_copies
 from budgets.planning.tuning import Scores, plan_tuning, tuning_reserves
 from budgets.planning.tuning_plan import TuningPlan, tuning_notes
 from budgets.quantity import format_flops, plural
@@ -88,7 +88,7 @@ def make_plan(  # noqa: PLR0913 - each argument is a fact that the plan depends 
         raise DeclaredKeyError("grid", _nothing(left_out, levels, chosen=chosen))
     _check_schedule(trials if tuning is None else (*tuning.trials, *trials))
     if chosen and cap and (share := 1 - (beside + paid_flops_of(trials)) / cap) > _MUCH_UNSPENT:
-        notes.append(unspent(grid, levels, trials, share))
+        notes.append(unspent_note(grid, levels, trials, share))
     if cap is not None and (fit := _fitted(trials, beside, cap, declaration)) is not None:
         notes.append(f"dropped to fit the study budget (budget.fit: drop): {fit.sentence()}")
         trials, left_out = fit.kept, left_out + fit.left_out()
@@ -107,8 +107,8 @@ def make_plan(  # noqa: PLR0913 - each argument is a fact that the plan depends 
         warnings=(
             *notes,
             *unusual(declaration),
-            *(without_unit(level) for level in levels if level < LEAST_LEVEL),
-            *warnings(trials, architectures),
+            *(unit_warning(level) for level in levels if level < LEAST_LEVEL),
+            *plan_warnings(trials, architectures),
             *_shared_seeds(trials, tuning),
         ),
         tuning=tuning,
@@ -154,7 +154,7 @@ def _fitted(trials: tuple[Trial, ...], beside: int, cap: int, declaration: Decla
         return None
     if beside + paid_flops_of(trials) <= cap:
         return None
-    fit = trim(trials, cap - beside, partial(_linked, declaration=declaration))
+    fit = trim_trials(trials, cap - beside, partial(_linked, declaration=declaration))
     if declaration.budget.fit == "refuse" or fit is None:
         raise DeclaredKeyError("budget.study", _too_dear(trials, beside, cap, fit, declaration))
     return fit
@@ -242,7 +242,7 @@ def _no_room(trial: Trial) -> str | None:
 def _nothing(left_out: tuple[LeftOut, ...], levels: tuple[int, ...], *, chosen: bool) -> str:
     reasons = "\n".join(f"  {item.cell}: {item.reason}" for item in left_out[:_MOST_SHOWN])
     more = f"\n  and {len(left_out) - _MOST_SHOWN:,} more" if len(left_out) > _MOST_SHOWN else ""
-    tiny = f"\n{without_unit(levels[0])}" if levels and levels[0] < LEAST_LEVEL else ""
+    tiny = f"\n{unit_warning(levels[0])}" if levels and levels[0] < LEAST_LEVEL else ""
     own = "\nThe levels were chosen from budget.study: change it, or declare budget.levels" if chosen else ""
     return f"no cell of the grid can be run:\n{reasons}{more}{tiny}{own}"
 

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from budgets.declaration.recipe import Recipe
 from budgets.declaration.rules import TrialResources
 from budgets.declaration.sections import Cluster
-from budgets.hardware.devices import device, measured_samples_per_s, usual_utilisation
+from budgets.devices import find_device, measured_samples_per_s, usual_utilisation
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Combination, Trial
 
@@ -99,7 +99,7 @@ def training_hours(trial: Trial, cluster: Cluster, own: Speeds = UNMEASURED) -> 
     return Range(low=samples / fast / _SECONDS_PER_HOUR, high=samples / slow / _SECONDS_PER_HOUR)
 
 
-def kept_over(combination: Combination, devices: int, cluster: Cluster, own: Speeds = UNMEASURED) -> float:
+def kept_speed(combination: Combination, devices: int, cluster: Cluster, own: Speeds = UNMEASURED) -> float:
     """Return the share of one device's samples a second that each of several devices keeps.
 
     It is measured at this width or at the widest measured one below; each doubling beyond that keeps the
@@ -118,10 +118,10 @@ def relative_hours(
     recipe: Recipe, combination: Combination, devices: int, cluster: Cluster, own: Speeds = UNMEASURED
 ) -> float:
     """Return the device hours of training over those of one device that recomputes nothing."""
-    return recipe.slowdown / kept_over(combination, devices, cluster, own)
+    return recipe.slowdown / kept_speed(combination, devices, cluster, own)
 
 
-def price(plan: Plan, cluster: Cluster, *, own: Speeds = UNMEASURED) -> Price:
+def price_plan(plan: Plan, cluster: Cluster, *, own: Speeds = UNMEASURED) -> Price:
     """Price a plan, given the user's own measurements on the cluster's device."""
     hours = [device_hours(trial, cluster, own) for trial in plan.all_trials]
     widths = [trial.resources.devices for trial in plan.all_trials]
@@ -228,10 +228,10 @@ def _speeds(trial: Trial, cluster: Cluster, own: Speeds) -> tuple[float, float] 
     kind = trial.cell.combination
     if (*kind, 1) in own:
         return own[*kind, 1], own[*kind, 1]
-    return measured_samples_per_s().get((device(cluster.device).name, *kind))
+    return measured_samples_per_s().get((find_device(cluster.device).name, *kind))
 
 
 def _hours(flops: int, cluster: Cluster) -> Range:
     shares = utilisation(cluster)
-    hours = flops / device(cluster.device).peak_flops / _SECONDS_PER_HOUR
+    hours = flops / find_device(cluster.device).peak_flops / _SECONDS_PER_HOUR
     return Range(low=hours / shares.high, high=hours / shares.low)

@@ -18,7 +18,7 @@ from budgets.declaration.declaration import Declaration
 from budgets.declaration.recipe import Recipe
 from budgets.declaration.rules import TrialResources
 from budgets.declaration.sections import Cluster
-from budgets.hardware.devices import device
+from budgets.devices import find_device
 from budgets.planning.price import held_devices, makespan, relative_hours
 
 CPUS_PER_GPU = 6
@@ -78,7 +78,7 @@ class Kind:
         return min(self.options, key=lambda each: (each.factor, each.resources.devices))
 
 
-def options(  # noqa: PLR0913 - one a fact that the estimate needs
+def resource_options(  # noqa: PLR0913 - one a fact that the estimate needs
     architecture: Architecture,
     strategy: Strategy,
     recipe: Recipe,
@@ -102,7 +102,7 @@ def options(  # noqa: PLR0913 - one a fact that the estimate needs
     """
     cluster = declaration.cluster
     assert cluster is not None, "resources are chosen for a cluster"
-    limit, found = device(cluster.device).memory_bytes, []
+    limit, found = find_device(cluster.device).memory_bytes, []
     for gpus in (ruled["gpus"],) if ruled.get("gpus") else _widths(declaration, cluster):
         here = batch_size // gpus
         if batch_size % gpus or ("gpus" not in ruled and gpus > 1 and here < _FEWEST_PAIRS):

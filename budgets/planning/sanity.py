@@ -21,7 +21,7 @@ LEAST_LEVEL = 10**6
 """Lowest level in FLOPs that is plausible: the forward pass of a small model on one image takes millions."""
 
 
-def without_unit(level: int) -> str:
+def unit_warning(level: int) -> str:
     """Return the warning for a level that was probably meant with a unit."""
     return (
         f"a level of {format_flops(level)} is less than one image costs in a small model: a number without "
@@ -29,7 +29,7 @@ def without_unit(level: int) -> str:
     )
 
 
-def warnings(trials: Sequence[Trial], architectures: Mapping[str, Architecture]) -> tuple[str, ...]:
+def plan_warnings(trials: Sequence[Trial], architectures: Mapping[str, Architecture]) -> tuple[str, ...]:
     """Return warnings about IsoFLOP profiles, curves, seeds and weights too small, and averages too slow."""
     cells = {trial.cell: trial for trial in trials}
     one_seed = len({(trial.cell, trial.samples_seen) for trial in trials}) == len(trials) > 0

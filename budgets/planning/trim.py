@@ -100,7 +100,7 @@ class Trimmed:
         return trial.cell.level_flops is not None and trial.cell.level_flops in self.whole_levels
 
 
-def trim(trials: Sequence[Trial], room: int, link: Link) -> Trimmed | None:
+def trim_trials(trials: Sequence[Trial], room: int, link: Link) -> Trimmed | None:
     """Drop trials until the rest costs at most ``room`` training FLOPs.
 
     Args:

@@ -16,15 +16,23 @@ from budgets.declaration.declaration import Declaration
 from budgets.declaration.keys import DeclaredKeyError
 from budgets.planning.grid import Grid, GridCell, TuningPoint
 from budgets.planning.moving import (
-    carry,
-    check,
-    neighbours,
-    optimum_of,
+    carry_rates,
+    choose_neighbours,
+    judge_rate,
+    optimum_rate,
     trained_with,
     tuned_cells,
 )
-from budgets.planning.tuning_plan import TuningPlan, Winner, words
-from budgets.planning.winner import Score, Tried, best_first, cost_of, is_done, step_beyond, winner
+from budgets.planning.tuning_plan import TuningPlan, Winner, values_words
+from budgets.planning.winner import (
+    Score,
+    Tried,
+    all_scored,
+    best_first,
+    find_winner,
+    step_beyond,
+    tried_flops,
+)
 from budgets.quantity import format_flops, plural
 
 Fields = Mapping[str, tuple[float, ...]]
@@ -76,14 +84,14 @@ def plan_tuning(
     reserve, of_check = tuning_reserves(grid.declaration)
     cells = tuned_cells(grid, levels)
     first = {place: _tried(grid, on, tuning.fields) for place, on in cells.items()}
-    left = reserve - sum(map(cost_of, first.values()))
+    left = reserve - sum(map(tried_flops, first.values()))
     if left < 0:
         raise DeclaredKeyError("tuning.share", _too_dear(grid.declaration, reserve, first))
     tried: dict[TuningPoint, list[Tried]] = {}
     won: dict[TuningPoint, Winner | None] = {}
     # Values beyond the edges are chosen only when all results are known, so that the order of results
     # does not decide which place gets what is left of the share.
-    complete = all(is_done(points, scores.of) for points in first.values())
+    complete = all(all_scored(points, scores.of) for points in first.values())
     for place, points in first.items():
         tried[place] = points
         if not complete:
@@ -92,21 +100,25 @@ def plan_tuning(
         known = [point.values for point in points]
         further = [point for point in _tried(grid, cells[place], wide) if point.values not in known]
         # If too little of tuning's share is left, the winner stays at the edge, which is reported.
-        if cost_of(further) > left:
+        if tried_flops(further) > left:
             further = []
-        left -= cost_of(further)
+        left -= tried_flops(further)
         tried[place] = [*points, *further]
-        if is_done(further, scores.of):
+        if all_scored(further, scores.of):
             widened = tuple(name for name in wide if further and wide[name] != tuning.fields[name])
-            won[place] = winner(cells[place].cell, tried[place], scores.of, widened=widened)
+            won[place] = find_winner(cells[place].cell, tried[place], scores.of, widened=widened)
     tuned = {place: None if found is None else dict(found.values) for place, found in won.items()}
     moving = bool(tuning.levels or tuning.sizes)
-    best = {place: optimum_of(tried[place], scores.of) for place, found in won.items() if found and moving}
-    lines, tuned = carry(grid, levels, best, tuned) if moving and len(won) == len(cells) else ((), tuned)
+    best = {place: optimum_rate(tried[place], scores.of) for place, found in won.items() if found and moving}
+    lines, tuned = (
+        carry_rates(grid, levels, best, tuned) if moving and len(won) == len(cells) else ((), tuned)
+    )
     checked: list[list[Tried]] = []
     left_out: list[str] = []
     if tuning.check:
-        checked, left_out = neighbours(grid.tuned(tuned), levels, tuned, of_check, cells=cells.values())
+        checked, left_out = choose_neighbours(
+            grid.tuned(tuned), levels, tuned, of_check, cells=cells.values()
+        )
     values = [point for points in tried.values() for point in points]
     near = [point for points in checked for point in points]
     combinations = dict.fromkeys((architecture, strategy) for architecture, strategy, _ in cells)
@@ -126,9 +138,9 @@ def plan_tuning(
         carried=lines,
         neighbours=tuple(trial for point in near for trial in point.trials),
         check_flops=of_check,
-        checks=tuple(found for points in checked if (found := check(points, scores.of)) is not None),
+        checks=tuple(found for points in checked if (found := judge_rate(points, scores.of)) is not None),
         left_out=tuple(left_out),
-        unfinished=bool(open_) or not is_done(near, scores.of),
+        unfinished=bool(open_) or not all_scored(near, scores.of),
     )
     return plan, tuned
 
@@ -140,7 +152,7 @@ def _tried(grid: Grid, on: GridCell, fields: Fields) -> list[Tried]:
         values = dict(zip(fields, combination, strict=True))
         found = trained_with(grid, on, values)
         if isinstance(found, str):
-            raise DeclaredKeyError("tuning.fields", f"tuning {words(values)} for {on.cell}: {found}")
+            raise DeclaredKeyError("tuning.fields", f"tuning {values_words(values)} for {on.cell}: {found}")
         tried.append(found)
     return tried
 
@@ -160,12 +172,12 @@ def _most(points: Sequence[Tried], fields: Fields) -> int:
     All combinations cost the same on average: cost x product of (values + 1) / product of values.
     """
     wide = math.prod(len(values) + 1 for values in fields.values())
-    return math.ceil(cost_of(points) * wide / len(points))
+    return math.ceil(tried_flops(points) * wide / len(points))
 
 
 def _too_dear(declaration: Declaration, reserve: int, first: Mapping[TuningPoint, Sequence[Tried]]) -> str:
     assert declaration.tuning is not None and declaration.budget.study_flops, "as checked before"  # noqa: PT018
-    cost = sum(map(cost_of, first.values()))
+    cost = sum(map(tried_flops, first.values()))
     trials = sum(len(point.trials) for points in first.values() for point in points)
     share = math.ceil(1000 * cost / declaration.budget.study_flops) / 10
     where = "" if declaration.tuning.levels else ", each at its smallest level"

@@ -159,8 +159,8 @@ def tuning_notes(plan: TuningPlan, *, reported: str) -> Iterator[str]:
             )
         if each.tie:
             yield (
-                f"{name}: {words(each.values)} ({each.score:.1%}) ties with {words(each.runner_up)} "
-                f"({each.runner_up_score:.1%})"
+                f"{name}: {values_words(each.values)} ({each.score:.1%}) ties with "
+                f"{values_words(each.runner_up)} ({each.runner_up_score:.1%})"
             )
     for check in plan.checks:
         if check.moved:
@@ -170,7 +170,7 @@ def tuning_notes(plan: TuningPlan, *, reported: str) -> Iterator[str]:
         yield f"tuned rates are not checked at a larger level: {said}"
 
 
-def words(values: Mapping[str, float]) -> str:
+def values_words(values: Mapping[str, float]) -> str:
     """Format a combination of values."""
     return ", ".join(f"{name} {value:g}" for name, value in values.items())
 

@@ -48,12 +48,12 @@ class Tried:
     trials: tuple[Trial, ...]
 
 
-def is_done(points: Sequence[Tried], scores: Mapping[str, Score]) -> bool:
+def all_scored(points: Sequence[Tried], scores: Mapping[str, Score]) -> bool:
     """Return whether every trial of the combinations has a score."""
     return all(trial.trial_id in scores for point in points for trial in point.trials)
 
 
-def cost_of(points: Sequence[Tried]) -> int:
+def tried_flops(points: Sequence[Tried]) -> int:
     """Return the training FLOPs of combinations."""
     return sum(trial.train_flops for point in points for trial in point.trials)
 
@@ -62,12 +62,12 @@ def best_first(points: Sequence[Tried], scores: Mapping[str, Score]) -> list[Tri
     """Sort combinations by mean score, best first; among equals, nearest the middle of the list first."""
     middle = (len(points) - 1) / 2
     ranked = sorted(
-        enumerate(points), key=lambda item: (-mean_of(item[1], scores), abs(item[0] - middle), item[0])
+        enumerate(points), key=lambda item: (-mean_score(item[1], scores), abs(item[0] - middle), item[0])
     )
     return [point for _, point in ranked]
 
 
-def winner(
+def find_winner(
     cell: Cell, points: Sequence[Tried], scores: Mapping[str, Score], *, widened: tuple[str, ...]
 ) -> Winner | None:
     """Return the winner of at least two combinations on a cell; None if training diverged at each.
@@ -75,12 +75,12 @@ def winner(
     ``widened`` are the fields whose range was widened.
     """
     best, second = best_first(points, scores)[:2]
-    score, next_score = mean_of(best, scores), mean_of(second, scores)
+    score, next_score = mean_score(best, scores), mean_score(second, scores)
     if score == -math.inf:
         return None
     rivals = next_score > -math.inf
     # Standard error of the difference of two independent means.
-    noise = math.hypot(noise_of(best, scores), noise_of(second, scores)) if rivals else 0.0
+    noise = math.hypot(mean_noise(best, scores), mean_noise(second, scores)) if rivals else 0.0
     return Winner(
         architecture=cell.architecture,
         strategy=cell.strategy,
@@ -120,14 +120,14 @@ def step_beyond(name: str, values: Sequence[float], best: float) -> float | None
     return None if outside or step in values else step
 
 
-def mean_of(point: Tried, scores: Mapping[str, Score]) -> float:
+def mean_score(point: Tried, scores: Mapping[str, Score]) -> float:
     """Return the mean of a combination's scores; -inf if one of its trials diverged."""
     values = [scores[trial.trial_id].value for trial in point.trials]
     known = [value for value in values if value is not None]
     return statistics.fmean(known) if len(known) == len(values) else -math.inf
 
 
-def noise_of(point: Tried, scores: Mapping[str, Score]) -> float:
+def mean_noise(point: Tried, scores: Mapping[str, Score]) -> float:
     """Return the standard error of a combination's mean, at least the counting noise of the images."""
     found = [scores[trial.trial_id] for trial in point.trials]
     values = [each.value for each in found if each.value is not None]
@@ -144,7 +144,7 @@ class Optimum:
     deviation: float
 
 
-def optimum(values: Sequence[float], scores: Sequence[float], noises: Sequence[float]) -> Optimum:
+def find_optimum(values: Sequence[float], scores: Sequence[float], noises: Sequence[float]) -> Optimum:
     """Return the optimum of at least two rising values, given their scores with standard errors.
 
     A higher score is better; it is -inf where training diverged, which must not be everywhere.

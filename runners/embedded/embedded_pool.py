@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from budgets.cost.architecture import load_architecture
 from budgets.cost.flops import CONVENTION, encoding_flops, sample_cost
-from budgets.cost.strategy import strategy
+from budgets.cost.strategy import find_strategy
 from budgets.declaration.data_sections import EMBEDDED_VERSION
 from budgets.declaration.recipe import Recipe
 from runners.data.build.write import fill_pool
@@ -154,6 +154,6 @@ def _scores(score: ScorePairs, pairs: TrainingPairs) -> NDArray[np.float32]:
 def scorer(pairs: int) -> Scorer:
     """Describe the scorer: its training FLOPs and the forward FLOPs of scoring a pool."""
     architecture = load_architecture(ARCHITECTURE)
-    train = SAMPLES * sample_cost(architecture, strategy("clip"), batch_size=BATCH).train_flops
+    train = SAMPLES * sample_cost(architecture, find_strategy("clip"), batch_size=BATCH).train_flops
     score = encoding_flops(architecture, images=pairs, texts=pairs)
     return Scorer(name=_SCORER_NAME, train_flops=train, scoring_flops=score, convention=CONVENTION)

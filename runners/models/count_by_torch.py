@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 from budgets.cost.architecture import Architecture
-from budgets.cost.counted import Count, builders, count_file, read_count
+from budgets.cost.counted import Count, builder_versions, count_file, read_count
 from budgets.cost.flops import FLOPS_PER_MAC
 from budgets.cost.strategy import STRATEGIES
 from budgets.names import unknown
@@ -111,7 +111,7 @@ def _count(config: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[s
         text_macs=texts,
         text_parameters=_parameters(model) - image_parameters - of_loss,
         batch_norm=any(isinstance(each, _BatchNorm) for each in model.modules()),
-        counted_by=f"torch {torch.__version__}, {builders()}",
+        counted_by=f"torch {torch.__version__}, {builder_versions()}",
     )
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from budgets.cost.architecture import Architecture
-from budgets.cost.strategy import strategy as strategy_cost
+from budgets.cost.strategy import find_strategy as strategy_cost
 from budgets.planning.planned_trial import Trial
 from runners.data.build.in_place import open_pool
 from runners.data.pool.tokenizer import mixed_words

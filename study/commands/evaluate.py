@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from budgets.names import neutral
-from budgets.quantity import finite
+from budgets.names import neutral_cell
+from budgets.quantity import finite_or_none
 from study.commands.command import number, open_console, output_file, show
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def run(options: Namespace) -> int:
         with new_file(options.csv) as path, path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, ["set", "metric", "value", "standard_error", "images"])
             writer.writeheader()
-            writer.writerows({name: neutral(value) for name, value in row.items()} for row in rows)
+            writer.writerows({name: neutral_cell(value) for name, value in row.items()} for row in rows)
     if options.json:
         content = {
             "checkpoint": options.checkpoint,
@@ -154,7 +154,7 @@ def run(options: Namespace) -> int:
             "texts": texts,
             "evaluation_flops": flops,
             "convention": CONVENTION,
-            "metrics": {name: finite(value) for name, value in metrics.items()},
+            "metrics": {name: finite_or_none(value) for name, value in metrics.items()},
         }
         write_json(options.json, content)
     open_console().print(_table(rows))
@@ -171,8 +171,8 @@ def _rows(metrics: dict[str, float]) -> Iterator[dict[str, Any]]:
         yield {
             "set": where,
             "metric": what,
-            "value": finite(value),
-            "standard_error": finite(metrics.get(f"{name}_se")),
+            "value": finite_or_none(value),
+            "standard_error": finite_or_none(metrics.get(f"{name}_se")),
             "images": int(metrics.get(f"{where}/count", 0)) or "",
         }
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import yaml
 
 from budgets.declaration.keys import DeclaredKeyError
-from budgets.names import nearest, unknown
+from budgets.names import nearest_name, unknown
 
 T = TypeVar("T")
 REQUIRED: Any = MISSING
@@ -249,7 +249,7 @@ class Section:
         never_taken = self._keys.keys() - self._asked
         for key in never_taken:
             self.problems.add(self._keys[key], partial(self._unknown, key))
-        meant = {nearest(key, self._asked) for key in never_taken} if self._absent else set()
+        meant = {nearest_name(key, self._asked) for key in never_taken} if self._absent else set()
         for key, message in self._absent:
             if key.partition(".")[0] not in meant:
                 self.problems.add(self.node, message)

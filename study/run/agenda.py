@@ -5,12 +5,11 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from budgets.book.book import Book
-from budgets.book.ledger import read_entries, unpaid
-from budgets.book.reconcile import left_behind
+from budgets.book import Book, left_behind_flops
+from budgets.ledger import read_entries, unpaid_charges
 from budgets.planning.plan import Plan
-from budgets.planning.planned_trial import Trial, before
-from budgets.planning.tuning_plan import TuningPlan, words
+from budgets.planning.planned_trial import Trial, shorter_trials
+from budgets.planning.tuning_plan import TuningPlan, values_words
 from budgets.quantity import format_flops, format_seconds, plural
 from runners.results import cell_row
 from runners.trials.records.meter import read_meter
@@ -85,7 +84,7 @@ def agenda(study: Study, plan: Plan, *, only: Sequence[str] = (), retry_failed: 
     chosen = {trial.trial_id for trial in select_trials(plan, only)}
     known = {trial.trial_id: trial for trial in plan.trials}
     # A trial needs the milestones of the shorter ones of its trunk.
-    chosen |= {shorter.trial_id for trial in chosen for shorter in before(known[trial], known)}
+    chosen |= {shorter.trial_id for trial in chosen for shorter in shorter_trials(known[trial], known)}
     selected = [trial for trial in plan.trials if trial.trial_id in chosen]
     return _sort(study, plan.trials, selected, retry_failed=retry_failed)
 
@@ -136,7 +135,7 @@ def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None =
     check: Sequence[Trial] = ()
     if tuning is not None:
         assert plan.tuning is not None, "it has an agenda"
-        values = {trial: f", {words(tried)}" for trial, tried in plan.tuning.values.items()}
+        values = {trial: f", {values_words(tried)}" for trial, tried in plan.tuning.values.items()}
         yield from _agenda_trials(study, " of the tuning", tuning, values)
         if plan.tuning.waiting and plan.tuning.neighbours:
             check = plan.tuning.neighbours
@@ -155,7 +154,7 @@ def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None =
     if paid := [trial for trial in to_run if trial.trial_id in ended]:
         yield f"{paid_again(paid)}: `run` asks first, or needs --pay-again"
     yield from lost_checkpoints(study, plan, book)
-    charges = unpaid(book, plan)
+    charges = unpaid_charges(book, plan)
     for charge in charges:
         yield f"{format_flops(charge.train_flops)} to be charged: {charge.what}"
     if plan.study_flops is not None:
@@ -235,11 +234,11 @@ def require_room(study: Study, plan: Plan) -> None:
             if what not in ids and _may_be_of(rows, study.trial_folder(what))
         )
         needed += max(0, sum(trial.paid_flops for trial in grid) - ended)
-    others = left_behind(known, entries)
+    others = left_behind_flops(known, entries)
     for what in book.open.keys() - ids.keys():  # interrupted: its work is lost, unless the grid needs it
         if not (grid and _may_be_of(rows, study.trial_folder(what))):
             others += unbooked_flops(study.trial_folder(what), book)
-    charges = sum(charge.train_flops for charge in unpaid(book, plan))
+    charges = sum(charge.train_flops for charge in unpaid_charges(book, plan))
     if others + needed > cap or (charges and book.spent_flops + charges > cap):
         besides = f", and {study.ledger} has {format_flops(others)} of other trials" if others else ""
         lost = "" if others + needed > cap else f"; crashes lost {format_flops(book.wasted_flops)}"

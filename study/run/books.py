@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from budgets.book.ledger import Ledger, drop_torn_line
+from budgets.ledger import Ledger, drop_torn_line
 from budgets.planning.plan import Plan
-from budgets.planning.planned_trial import Trial, before
+from budgets.planning.planned_trial import Trial, shorter_trials
 from runners.trials.records.loggers import Loggers
 from runners.trials.records.meter import METER
 from runners.trials.records.trial_files import (
@@ -177,7 +177,7 @@ class Books(ABC):
             if self.can_start(trial) or trial.previous in runs:
                 runs[trial.trial_id] = trial
                 continue
-            shorter = [planned.trial_id for planned in before(trial, self.trials)]
+            shorter = [planned.trial_id for planned in shorter_trials(trial, self.trials)]
             ended = next((name for name in shorter if name in {*self.outcomes, *self.failures}), shorter[0])
             lost.setdefault(ended, []).append(trial.trial_id)
         for ended, branches in lost.items():

@@ -11,10 +11,10 @@ import torch
 
 from budgets.cost.architecture import Architecture
 from budgets.cost.memory import memory_bytes
-from budgets.cost.strategy import strategy
+from budgets.cost.strategy import find_strategy
 from budgets.declaration.declaration import require_runnable
 from budgets.declaration.rules import ResourceRule
-from budgets.hardware.devices import device
+from budgets.devices import find_device
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
 from budgets.quantity import plural
@@ -34,7 +34,7 @@ _START_S = 2.0  # start of a process: load the data, build the model, first step
 def calibrate_study(study: Study, *, device_name: str | None, seconds: float) -> Iterator[str]:
     """Measure each kind of trial, write ``throughput.json``, and yield the lines to print.
 
-    ``device_name`` is the GPU's name in `budgets.hardware.devices`; None for that of the declared cluster.
+    ``device_name`` is the GPU's name in `budgets.devices`; None for that of the declared cluster.
     ``seconds`` is an approximate limit.
 
     Raises:
@@ -125,7 +125,7 @@ def _device_names(study: Study, gpus: int, wanted: str | None) -> tuple[str | No
         raise ValueError(
             f"no device name for this machine's {machine}: use --device NAME, or declare cluster:"
         )
-    return require_named(device(name).name, machine), machine
+    return require_named(find_device(name).name, machine), machine
 
 
 def require_named(name: str, machine: str) -> str:
@@ -142,7 +142,7 @@ def require_named(name: str, machine: str) -> str:
 def estimated_memory(trial: Trial, speed: Throughput) -> int:
     """Return the planner's estimate, in bytes of each device, for a trial whose memory was measured."""
     architecture = Architecture(name=speed.architecture, config=trial.architecture_config)
-    masked = strategy(speed.strategy)
+    masked = find_strategy(speed.strategy)
     widest = masked.unmasked if trial.recipe.unmasked_tail else masked
     return memory_bytes(architecture, widest, trial.recipe, batch_size=speed.batch_size, devices=speed.gpus)
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from analysis.design.course import CHOSEN, COURSE
-from budgets.book.ledger import read_entries
-from budgets.book.reconcile import left_behind, reconcile
+from budgets.book import left_behind_flops, reconcile
+from budgets.ledger import read_entries
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
 from budgets.quantity import format_flops
@@ -41,8 +41,8 @@ from collections.abc import Collection, Mapping
 
 from analysis.cells.table import tidy
 from analysis.design.adaptive import Decision, decide
-from budgets.book.ledger import unpaid
-from budgets.planning.planned_trial import before
+from budgets.ledger import unpaid_charges
+from budgets.planning.planned_trial import shorter_trials
 from study.state.design import ALL_SLOTS, choices_of, chosen_trials, questions
 
 
@@ -89,7 +89,8 @@ class Chooser:
         # If a trial of a trunk failed or diverged, the trunk's longer trials can't run either.
         ended = {
             trial for trial, planned in self.trials.items()
-            if trial in lost or any(shorter.trial_id in lost for shorter in before(planned, self.trials))
+            if trial in lost
+            or any(shorter.trial_id in lost for shorter in shorter_trials(planned, self.trials))
         }  # fmt: skip
         decision = decide(
             trials, self._grid, ask=questions(self._study.declaration), running=running, ended=ended,
@@ -106,7 +107,7 @@ def next_of_design(study: Study, plan: Plan, todo: Agenda) -> tuple[Agenda, str]
     first, follows = chooser.begun, "the design chooses further trials by the results of these"
     if not first:
         book = study.book()
-        charges = sum(charge.train_flops for charge in unpaid(book, plan))
+        charges = sum(charge.train_flops for charge in unpaid_charges(book, plan))
         held = book.spent_flops + book.reserved_flops + charges
         decision = chooser.choose(
             todo.finished, todo.failed, (), slots=chooser.first_slots,
@@ -250,7 +251,7 @@ class Run(Execution):
 
     def _say_differences(self) -> None:
         entries = read_entries(self.ledger.path)
-        if elsewhere := left_behind(self.plan, entries):
+        if elsewhere := left_behind_flops(self.plan, entries):
             self.progress.say(
                 f"note: {format_flops(elsewhere)} in the ledger belong to trials that are not in "
                 "this declaration; they count against the study budget"

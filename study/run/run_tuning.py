@@ -7,7 +7,7 @@ from functools import cache
 
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
-from budgets.planning.tuning_plan import TuningPlan, words
+from budgets.planning.tuning_plan import TuningPlan, values_words
 from budgets.quantity import format_flops, plural
 from runners.host.files import new_file
 from runners.results import write_table
@@ -56,7 +56,8 @@ def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retr
     write_tuning(study, tuning)
     for winner in tuning.winners:
         progress.detail(
-            f"tuned {winner.architecture} {winner.strategy}: {words(winner.values)} ({winner.score:.1%})"
+            f"tuned {winner.architecture} {winner.strategy}: {values_words(winner.values)} "
+            f"({winner.score:.1%})"
         )
     if tuning.waiting or not summary.remaining:
         return summary
@@ -152,7 +153,7 @@ class Round(Execution):
 
     def title(self, trial: Trial) -> str:
         """Return the trial's cell and its tuned values."""
-        return f"{self._what}, {trial.cell}, {words(self._tuning.values[trial.trial_id])}"
+        return f"{self._what}, {trial.cell}, {values_words(self._tuning.values[trial.trial_id])}"
 
     def show_result(self, trial: Trial, outcome: Outcome) -> None:
         """Show a trial that has just ended with a result."""
@@ -160,7 +161,7 @@ class Round(Execution):
         value = outcome.row.get(self._tuning.metric)
         result = outcome.row["status"] if value is None else f"{self._tuning.metric} {value:.1%}"
         done = f"{len(self.outcomes)}/{len(self.trials)}"
-        values = words(self._tuning.values[trial.trial_id])
+        values = values_words(self._tuning.values[trial.trial_id])
         self.progress.detail(f"[{self._what} {done}] {trial.cell}, {values}, seed {trial.seed}: {result}")
 
     def write_tables(self) -> None:

@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator
 
-from budgets.cost.flops import SampleCost, parameters, sample_cost, text_tokens
-from budgets.cost.model_config import complete
+from budgets.cost.flops import SampleCost, count_parameters, sample_cost, text_tokens
+from budgets.cost.model_config import complete_config
 from budgets.cost.open_clip_towers import kept_patches
 from budgets.declaration.recipe import PLAIN_PASSES
-from budgets.planning.allocation import priced
-from budgets.planning.feasibility import reasons
+from budgets.planning.allocation import priced_options
+from budgets.planning.feasibility import all_reasons
 from budgets.planning.grid import Grid, GridCell, Setup
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial, evaluated_steps
-from budgets.planning.price import Speeds, device_hours, is_measured, kept_over, utilisation
+from budgets.planning.price import Speeds, device_hours, is_measured, kept_speed, utilisation
 from budgets.quality import MIXTURE
 from budgets.quantity import format_flops, plural
 from study.show.plan_view import figure_range, share_range
@@ -73,7 +73,7 @@ def _words(candidate: GridCell) -> str:
 
 
 def _left_out(grid: Grid, plan: Plan, candidate: GridCell, trials: list[Trial]) -> Iterator[str]:
-    against = list(reasons(candidate, grid))
+    against = list(all_reasons(candidate, grid))
     for reason in against:
         yield f"left out: {reason}"
     if not against:
@@ -90,7 +90,7 @@ def _sample(setup: Setup, cost: SampleCost) -> Iterator[str]:
     if not architecture.closed_form:
         yield f"{architecture.name} is counted by torch on the meta device: {architecture.why_counted}"
     elif architecture.costs.drops_patches:
-        config = complete(seen.config)
+        config = complete_config(seen.config)
         all_patches = kept_patches(config.vision, 1)
         kept = kept_patches(config.vision, how.kept_fraction)
         tokens = f", {kept:,} of {all_patches:,} patches kept and a class token"
@@ -111,7 +111,7 @@ def _sample(setup: Setup, cost: SampleCost) -> Iterator[str]:
         f"a sample: {cost.forward_macs:,} MACs forward x 2 FLOPs a MAC x 3 passes = "
         f"{cost.train_flops:,} FLOP ({format_flops(cost.train_flops)})"
     )
-    count = parameters(architecture, how)
+    count = count_parameters(architecture, how)
     yield (
         f"parameters: {count.image:,} image + {count.text:,} text + {count.head:,} loss and heads "
         f"= {count.total:,}"
@@ -190,8 +190,8 @@ def _chosen(grid: Grid, plan: Plan, trial: Trial, own: Speeds) -> Iterator[str]:
         f"Efficiency: measured, otherwise {cluster.scaling:g} ^ log2(GPUs). Memory limit: {memory}"
     )
     options = grid.setup(*cell.combination, cell.level_flops).options
-    for option in priced(options, trial, cluster, own):
-        kept = kept_over(cell.combination, option.resources.devices, cluster, own)
+    for option in priced_options(options, trial, cluster, own):
+        kept = kept_speed(cell.combination, option.resources.devices, cluster, own)
         mark = f", chosen ({chosen.why})" if option.words == chosen.words else ""
         yield (
             f"  GPUs {option.words}: about {option.memory_bytes / 1e9:,.1f} GB on each; "

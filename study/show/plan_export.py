@@ -14,12 +14,12 @@ from pathlib import Path
 
 from budgets.cost.flops import CONVENTION
 from budgets.declaration.declaration import Declaration
-from budgets.names import neutral
+from budgets.names import neutral_cell
 from budgets.planning.plan import LeftOut, Plan
 from budgets.planning.planned_trial import Cell, Trial
-from budgets.planning.price import Speeds, device_hours, price
+from budgets.planning.price import Speeds, device_hours, price_plan
 from budgets.planning.tuning_plan import TuningPlan
-from budgets.quantity import finite
+from budgets.quantity import finite_or_none
 from runners.results import LEFT_OUT_COLUMNS, PLAN_COLUMNS, left_out_row, plan_row, to_frame, write_table
 from study.show.plan_view import plan_axes
 from study.state.study_facts import counted_models
@@ -45,7 +45,7 @@ def plan_csv(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str]
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     for row in (*_all_rows(declaration, plan, own), *map(_left_out_row, plan.left_out)):
-        writer.writerow({name: neutral(finite(value)) for name, value in row.items()})
+        writer.writerow({name: neutral_cell(finite_or_none(value)) for name, value in row.items()})
     yield from text.getvalue().splitlines()
 
 
@@ -66,7 +66,7 @@ def plan_json(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str
         "measured_by_torch": counted_models(declaration),
         "price": None
         if cluster is None
-        else {"cluster": asdict(cluster)} | asdict(price(plan, cluster, own=own)),
+        else {"cluster": asdict(cluster)} | asdict(price_plan(plan, cluster, own=own)),
         "tuning": None if plan.tuning is None else _tuning(plan.tuning),
         "trials": [_finite(_trial_row(trial, declaration, own)) for trial in plan.trials],
         "left_out": [_finite(_exact_level(left_out_row(item), item.cell)) for item in plan.left_out],
@@ -133,7 +133,7 @@ def _exact_level(row: dict[str, object], cell: Cell) -> dict[str, object]:
 def _tuning(tuning: TuningPlan) -> dict[str, object]:
     tried = [
         {"values": dict(tuning.values[trial.trial_id])}
-        | {name: value for name, value in row.items() if finite(value) is not None}
+        | {name: value for name, value in row.items() if finite_or_none(value) is not None}
         | {"train_flops": trial.train_flops}
         for trial in (*tuning.trials, *tuning.neighbours)
         for row in [_exact_level(plan_row(trial), trial.cell)]
@@ -142,4 +142,4 @@ def _tuning(tuning: TuningPlan) -> dict[str, object]:
 
 
 def _finite(row: Mapping[str, object]) -> dict[str, object]:
-    return {name: finite(value) for name, value in row.items()}
+    return {name: finite_or_none(value) for name, value in row.items()}

@@ -7,9 +7,16 @@ from typing import TypeVar
 from budgets.declaration.declaration import Declaration
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Cell, Trial
-from budgets.planning.price import Price, Range, Speeds, device_hours, price, utilisation
-from budgets.planning.tuning_plan import TuningPlan, carried_words, check_words, words
-from budgets.quantity import between, between_seconds, format_count, format_flops, format_seconds, plural
+from budgets.planning.price import Price, Range, Speeds, device_hours, price_plan, utilisation
+from budgets.planning.tuning_plan import TuningPlan, carried_words, check_words, values_words
+from budgets.quantity import (
+    format_count,
+    format_flops,
+    format_range,
+    format_seconds,
+    format_seconds_range,
+    plural,
+)
 from study.state.study_facts import counted_models
 
 _TEXT_COLUMNS = ("architecture", "strategy", "quality", "seeds", "GPUs", "chosen for")
@@ -145,7 +152,7 @@ def _design(declaration: Declaration, plan: Plan) -> Iterator[str]:
         middle, least, most = (format_flops(float(costs[at])) for at in (len(costs) // 2, 0, -1))
         yield (
             f"it will probably cost {middle}: {len(costs)} rehearsals on simulated curves cost "
-            f"{between(least, most)}; all trials of the grid cost {format_flops(plan.train_flops)}"
+            f"{format_range(least, most)}; all trials of the grid cost {format_flops(plan.train_flops)}"
         )
 
 
@@ -171,8 +178,8 @@ def _tuning(plan: Plan) -> Iterator[str]:
         )
     for winner in tuning.winners:
         yield (
-            f"tuned: {winner.architecture} {winner.strategy}: {words(winner.values)}, {winner.score:.1%}; "
-            f"next {words(winner.runner_up)}, {winner.runner_up_score:.1%}"
+            f"tuned: {winner.architecture} {winner.strategy}: {values_words(winner.values)}, "
+            f"{winner.score:.1%}; next {values_words(winner.runner_up)}, {winner.runner_up_score:.1%}"
         )
     for line in tuning.carried:
         yield f"carried along {line.along}: {carried_words(line)}"
@@ -217,7 +224,7 @@ def _totals(
         yield f"{evaluation}; about {slot} of one slot{_whole(plan)} ({basis})"
     else:
         yield evaluation
-        yield from _price(declaration, plan, price(plan, declaration.cluster, own=own))
+        yield from _price(declaration, plan, price_plan(plan, declaration.cluster, own=own))
     yield "FLOPs are 3 x 2 x forward multiply-adds of all that a sample passes through (budgets.cost.flops)"
 
 
@@ -265,7 +272,7 @@ def _price(declaration: Declaration, plan: Plan, cost: Price) -> Iterator[str]:
     hours = f"{figure_range(cost.device_hours)} hours of {cluster.device} ({', '.join(basis)})"
     yield f"{hours}{whole}{within(cost.device_hours)}"
     span = cost.makespan_hours
-    ends = between_seconds(span.low * 3600, span.high * 3600)
+    ends = format_seconds_range(span.low * 3600, span.high * 3600)
     widths = _span([trial.resources.devices for trial in plan.all_trials], lambda width: f"{width:,}")
     yield (
         f"{ends} from start to end on {plural(cluster.count, 'device')}, {widths} a trial, "
@@ -283,12 +290,12 @@ def _whole(plan: Plan) -> str:
 
 def figure_range(of: Range) -> str:
     """Return a range of hours or money as text."""
-    return between(_figure(of.low), _figure(of.high))
+    return format_range(_figure(of.low), _figure(of.high))
 
 
 def share_range(of: Range) -> str:
     """Return a range of shares as text."""
-    return between(f"{of.low:.0%}", f"{of.high:.0%}")
+    return format_range(f"{of.low:.0%}", f"{of.high:.0%}")
 
 
 def _figure(value: float) -> str:

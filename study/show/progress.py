@@ -13,7 +13,7 @@ from rich.live import Live
 
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
-from budgets.planning.tuning_plan import words
+from budgets.planning.tuning_plan import values_words
 from budgets.quantity import format_count, format_flops, plural
 from runners.trials.records.trial_files import Outcome
 from study.show.plan_view import trials_words
@@ -212,7 +212,7 @@ def remaining_text(remaining: Sequence[Trial], plan: Plan) -> list[str]:
     values = {} if plan.tuning is None else plan.tuning.values
     seeds: dict[str, list[str]] = {}
     for trial in remaining:
-        tried = f", {words(values[trial.trial_id])}" if trial.trial_id in values else ""
+        tried = f", {values_words(values[trial.trial_id])}" if trial.trial_id in values else ""
         seeds.setdefault(f"{trial.cell}{tried}", []).append(str(trial.seed))
     needs = format_flops(sum(trial.paid_flops for trial in remaining))
     if plan.tuning is not None and remaining[0].trial_id in values:

@@ -18,11 +18,11 @@ from analysis.paper.paper_panels import READERS
 from analysis.report.analyse import OnProgress, no_progress
 from analysis.report.comparison import write_comparison
 from analysis.report.report import write_report
-from budgets.book.book import Book
-from budgets.book.ledger import read_entries
+from budgets.book import Book
 from budgets.cost.architecture import own_architectures
 from budgets.cost.flops import CONVENTION
 from budgets.declaration.data_sections import FolderPool, MixedPool
+from budgets.ledger import read_entries
 from budgets.names import without_password
 from budgets.quantity import format_flops, plural
 from runners.host.workers import usable_cores

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from budgets.names import printable
 from budgets.planning.price import Range
-from budgets.quantity import between_seconds, format_count, format_flops, format_seconds
+from budgets.quantity import format_count, format_flops, format_seconds, format_seconds_range
 from study.state.running import Level, Running
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -86,7 +86,7 @@ def live_lines(running: Iterable[str], others: Iterable[str]) -> Iterator[Text]:
 
 def range_words(left: Range) -> str:
     """Return a forecast in seconds as words."""
-    return between_seconds(left.low, left.high)
+    return format_seconds_range(left.low, left.high)
 
 
 class PlainConsole(Console):

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from budgets.book.book import Book
-from budgets.book.ledger import Ledger, append_whole
+from budgets.book import Book
+from budgets.ledger import Ledger, append_whole
 from budgets.planning.planned_trial import Trial
 from budgets.quantity import format_flops
 from runners.results import read_json_lines

@@ -9,12 +9,12 @@ import pandas as pd
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.keys import DeclaredKeyError, at_key
 from budgets.declaration.sections import Cluster
-from budgets.hardware.devices import device
+from budgets.devices import find_device
 from budgets.names import unknown
 from budgets.planning.facts import EvaluationFacts, MixtureFacts, PoolFacts
 from budgets.planning.grid import Grid
 from budgets.planning.plan import Plan
-from budgets.planning.planned_trial import Cell, Combination, Trial, before, continued
+from budgets.planning.planned_trial import Cell, Combination, Trial, continued_from, shorter_trials
 from budgets.planning.planner import make_plan
 from budgets.planning.price import Speeds
 from budgets.planning.tuning import Scores
@@ -210,16 +210,16 @@ def with_kept_trunks(study: Study, plan: Plan) -> Plan:
     paid |= book.finished
     finished = book.finished.keys() & trials
     between = {
-        shorter.trial_id for what in finished for shorter in before(trials[what], trials)
+        shorter.trial_id for what in finished for shorter in shorter_trials(trials[what], trials)
     } - paid.keys()
     linked, alone = [], []
     for trial in plan.trials:
         link = trial
         flops = paid.get(trial.trial_id, trial.paid_flops)
         if flops != trial.paid_flops:
-            link = _as_paid(study, trial, before(trial, trials), flops)
+            link = _as_paid(study, trial, shorter_trials(trial, trials), flops)
         elif trial.trial_id in between and trial.previous:
-            link = _from_milestone(study, trial, before(trial, trials), paid)
+            link = _from_milestone(study, trial, shorter_trials(trial, trials), paid)
             if link is not trial:
                 alone.append(link)
         linked.append(link)
@@ -267,7 +267,7 @@ def _from_milestone(study: Study, trial: Trial, shorter: Iterable[Trial], paid: 
 
 def _links(trial: Trial, shorter: Iterable[Trial]) -> Iterator[Trial]:
     """Yield a trial as it continues from each shorter one, and from none."""
-    return (continued(trial, previous) for previous in (*shorter, None))
+    return (continued_from(trial, previous) for previous in (*shorter, None))
 
 
 def measured_throughput(study: Study, plan: Plan) -> dict[Combination, float]:
@@ -296,7 +296,7 @@ def device_throughput(study: Study) -> Speeds:
         ValueError: ``throughput.json`` can't be read.
     """
     calibration, cluster = read_calibration(study.calibration), study.declaration.cluster
-    if calibration is None or cluster is None or calibration.device != device(cluster.device).name:
+    if calibration is None or cluster is None or calibration.device != find_device(cluster.device).name:
         return {}
     return calibration.by_width
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
-from budgets.book.book import Book, Entry
-from budgets.book.ledger import Ledger, read_entries, readable_entries
+from budgets.book import Book, Entry
+from budgets.ledger import Ledger, read_entries, readable_entries
 from budgets.planning.plan import Charge, Plan
 from budgets.planning.planned_trial import Trial
 from budgets.quantity import format_flops, plural

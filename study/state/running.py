@@ -9,7 +9,7 @@ from typing import Any
 from budgets.planning import tuning_plan
 from budgets.planning.planned_trial import Cell
 from budgets.planning.price import Range, makespan
-from budgets.quantity import finite
+from budgets.quantity import finite_or_none
 from runners.trials.speed.throughput import START_S
 from study.state.trial_states import Stage, TrialState
 from study.state.tuning_table import values_of
@@ -109,8 +109,8 @@ def _running(trial: str, row: Mapping[str, Any], progress: Mapping[str, Any]) ->
         samples_seen=progress["samples_seen"],
         samples_planned=progress["samples_planned"],
         train_flops=progress["train_flops"],
-        loss=finite(progress["loss"]),
-        losses=tuple(loss for loss in progress["losses"] if finite(loss) is not None),
+        loss=finite_or_none(progress["loss"]),
+        losses=tuple(loss for loss in progress["losses"] if finite_or_none(loss) is not None),
         samples_per_s=speed,
         # The mean over the trial, whose unmasked tail costs more.
         flops_per_s=None if speed is None else speed * (row["train_flops"] / row["samples_seen"]),
@@ -126,7 +126,9 @@ def trial_words(row: Mapping[str, Any]) -> str:
         architecture=row["architecture"], strategy=row["strategy"],
         level_flops=None if math.isnan(level) else level,
     )  # fmt: skip
-    return ", ".join(filter(None, (str(cell), tuning_plan.words(values_of(row)), f"seed {row['seed']}")))
+    return ", ".join(
+        filter(None, (str(cell), tuning_plan.values_words(values_of(row)), f"seed {row['seed']}"))
+    )
 
 
 def speed_of(row: Mapping[str, Any], samples_per_s: float) -> Speed:

@@ -10,11 +10,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from budgets.book.book import Book
-from budgets.book.ledger import read_entries
+from budgets.book import Book
 from budgets.declaration.data_sections import FolderPool
 from budgets.declaration.declaration import Declaration
-from budgets.planning.planned_trial import Trial, before
+from budgets.ledger import read_entries
+from budgets.planning.planned_trial import Trial, shorter_trials
 from runners.data.places.copies import copy_name, is_url
 from runners.host.storage import cache_folder
 from runners.scheduling.nodes import Amounts
@@ -238,5 +238,7 @@ def trial_job(study: Study, trial: Trial, trials: Mapping[str, Trial] = MappingP
         checkpoint_steps=declared.checkpoint_steps,
         loader_bytes=declared.loader_memory,
         damage_tolerance=study.declaration.limits.damage,
-        trunk=tuple(study.trial_folder(shorter.trial_id).resolve() for shorter in before(trial, trials)),
+        trunk=tuple(
+            study.trial_folder(shorter.trial_id).resolve() for shorter in shorter_trials(trial, trials)
+        ),
     )

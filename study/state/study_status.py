@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.answers.cost import run_time
-from budgets.book.book import Book
+from budgets.book import Book
 from budgets.planning.price import Range
 from budgets.planning.tuning import tuning_reserves
 from budgets.quantity import format_flops

@@ -12,7 +12,7 @@ import pandas as pd
 from analysis.cells.study_frames import TUNED_COLUMN
 from budgets.planning.tuning_plan import Check, TuningPlan, Winner
 from budgets.planning.winner import Score
-from budgets.quantity import finite
+from budgets.quantity import finite_or_none
 from runners.host.files import write_json
 from runners.results import RESULT_COLUMNS, read_table, to_frame, write_table
 
@@ -79,7 +79,7 @@ def read_winners(path: Path) -> dict[str, Any]:
 
 def _plain_facts(of: Winner | Check) -> dict[str, Any]:
     """Return a winner or a check as plain data, with None in place of NaN."""
-    return asdict(of, dict_factory=lambda facts: {name: finite(value) for name, value in facts})
+    return asdict(of, dict_factory=lambda facts: {name: finite_or_none(value) for name, value in facts})
 
 
 def read_scores(path: Path, metric: str) -> dict[str, Score]:

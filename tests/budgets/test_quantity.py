@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from budgets.quantity import (
     MAX_COUNT,
-    between_seconds,
     format_count,
     format_flops,
     format_seconds,
+    format_seconds_range,
     parse_count,
     parse_flops,
     parse_number,
@@ -141,11 +141,11 @@ def test_whole_number_parses_to_itself(number: int) -> None:
         (format_seconds(30 * 86400), "30 d"),
         (format_seconds(999.4 * 86400), "999 d"),
         (format_seconds(86_391_360), "2.74 years"),
-        (between_seconds(59.9 * 3600, 9.98 * 86400), "2.5 d to 9.98 d"),
-        (between_seconds(95 * 60, 3 * 3600), "1.58 h to 3 h"),
-        (between_seconds(100, 300), "2 min to 5 min"),
-        (between_seconds(42, 300), "42 s to 5 min"),
-        (between_seconds(3600, 3601), "60 min"),
+        (format_seconds_range(59.9 * 3600, 9.98 * 86400), "2.5 d to 9.98 d"),
+        (format_seconds_range(95 * 60, 3 * 3600), "1.58 h to 3 h"),
+        (format_seconds_range(100, 300), "2 min to 5 min"),
+        (format_seconds_range(42, 300), "42 s to 5 min"),
+        (format_seconds_range(3600, 3601), "60 min"),
     ],
 )
 def test_formatting_of_counts_flops_and_seconds(written: str, expected: str) -> None:

@@ -2,9 +2,8 @@
 
 import pytest
 
-from budgets.book.book import Book
-from budgets.book.ledger import read_entries
-from budgets.book.reconcile import left_behind, reconcile
+from budgets.book import Book, left_behind_flops, reconcile
+from budgets.ledger import read_entries
 from budgets.planning.plan import Plan
 from runners.results import TABLES, read_json_lines, read_table
 from study.declare.dump import dump_declaration
@@ -67,7 +66,7 @@ def test_ledger_is_whole_and_has_paid_for_the_results(shipped: tuple[Study, Plan
     book, results = Book.of(entries), read_table(study.folder / "results.parquet").set_index("trial")
 
     assert reconcile(plan, entries) == []
-    assert left_behind(plan, entries) == 0
+    assert left_behind_flops(plan, entries) == 0
     assert book.charged.keys() == {charge.what for charge in plan.charges}
     assert book.finished == results["paid_flops"].astype(int).to_dict()
     assert not book.open

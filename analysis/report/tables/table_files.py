@@ -8,12 +8,12 @@ from tempfile import TemporaryDirectory
 
 from analysis.report.tables.latex import latex
 from analysis.report.tables.tables import Table
-from budgets.names import neutral
+from budgets.names import neutral_cell
 
 
 def save(table: Table, folder: Path) -> None:
     """Write ``<name>.csv``, ``.md`` and ``.tex`` into a folder."""
-    table.frame.map(neutral).to_csv(folder / f"{table.name}.csv", index=False)
+    table.frame.map(neutral_cell).to_csv(folder / f"{table.name}.csv", index=False)
     (folder / f"{table.name}.md").write_text(markdown(table), encoding="utf-8")
     (folder / f"{table.name}.tex").write_text(latex(table), encoding="utf-8")
 

@@ -10,7 +10,7 @@ from analysis.charts.tuning_figures import field_label
 from analysis.error_unit import PERCENT
 from analysis.labels import axis_text, metric_text
 from analysis.report.tables.tables import Table
-from budgets.planning.tuning_plan import words
+from budgets.planning.tuning_plan import values_words
 from budgets.quantity import format_flops, plural
 
 
@@ -82,9 +82,9 @@ def tuning(tuned: Tuned) -> Table:
         {
             "Architecture": won["architecture"],
             "Strategy": axis_text("strategy", won["strategy"]),
-            "Winner": words(won["values"]),
+            "Winner": values_words(won["values"]),
             "Error (%)": PERCENT.number(1 - won["score"]),
-            "Runner-up": words(won["runner_up"]),
+            "Runner-up": values_words(won["runner_up"]),
             "Its error (%)": "diverged"
             if won["runner_up_score"] is None
             else PERCENT.number(1 - won["runner_up_score"]),

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
-from budgets.quality import available
+from budgets.quality import count_available
 from budgets.quantity import format_flops, plural
 from runners.data.build.in_place import not_indexed
 from runners.data.index.selection import BINS, SCORE_PREFIX, bins, nth_values
@@ -86,7 +86,7 @@ def _scores(pool: Pool) -> Iterator[str]:
     numbers = {
         quality: number
         for quality in ("top20", "top40", "top60", "top80")
-        if (number := available(pool.count, quality)) <= pool.scored
+        if (number := count_available(pool.count, quality)) <= pool.scored
     }
     best, worst, *borders = nth_values(pool.index, "score", [1, pool.scored, *numbers.values()])
     cuts = dict(zip(numbers, borders, strict=True))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from budgets.quality import NAMED, available, score_of_quality
+from budgets.quality import NAMED, count_available, score_of_quality
 from runners.data.index.parts import (
     HASH_DIGITS,
     RANK_DIGITS,
@@ -47,7 +47,7 @@ def select(index: Index, *, size: int | None, quality: str) -> Subset:
       impossible, because all have the same number of pairs; instead, every pair of the wider subset that is
       good enough for the narrower one is also in the narrower one.
 
-    A quality is ``all``; ``topN``, the best N % by score (``budgets.quality.available`` pairs), ties by hash;
+    A quality is ``all``; ``topN``, the best N % by score, ties by hash (`budgets.quality`);
     ``topN by NAME``, by the score of that name; or ``subset:NAME``. Without a size it is taken whole.
 
     Raises:
@@ -61,7 +61,7 @@ def select(index: Index, *, size: int | None, quality: str) -> Subset:
         found = subset_of((np.asarray(each, np.bool_) for each in index.chunks(named)), index.count)
         kept = len(found)
     else:
-        found, kept = whole(index.count), available(index.count, quality)
+        found, kept = whole(index.count), count_available(index.count, quality)
     if size is not None and not 1 <= size <= kept:
         raise ValueError(
             f"{size:,} pairs of quality '{quality}' requested, but "

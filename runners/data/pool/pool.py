@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from budgets.quality import BY, plain, score_of_quality
+from budgets.quality import BY, score_of_quality, without_spaces
 from runners.data.index.parts import Index
 from runners.data.index.selection import bins_of, select
 from runners.data.index.subset import Subset, kept_subset
@@ -143,7 +143,7 @@ class Pool:
     def computed(self) -> dict[str, str]:
         """Expression → name of each score that was computed from others."""
         return {
-            plain(scorer.convention.removeprefix(COMPUTED)): name
+            without_spaces(scorer.convention.removeprefix(COMPUTED)): name
             for name, scorer in self.scorers.items() if scorer.convention.startswith(COMPUTED)
         }  # fmt: skip
 

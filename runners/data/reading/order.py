@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from budgets.quantity import divide
+from budgets.quantity import divide_count
 from runners.host.seeds import derive_seed
 
 BLOCK = 1024
@@ -183,7 +183,8 @@ def _before(shares: tuple[int, ...], position: int) -> NDArray[np.int64]:
     """Count the positions of each pool before the start or the end of a cycle."""
     periods, rest = divmod(position, sum(shares))
     return np.array(
-        [periods * share + part for share, part in zip(shares, divide(rest, shares), strict=True)], np.int64
+        [periods * share + part for share, part in zip(shares, divide_count(rest, shares), strict=True)],
+        np.int64,
     )
 
 

@@ -66,7 +66,7 @@ class Calibration:
 
     Attributes:
         machine: Name of the GPU or CPU as the system reports it.
-        device: Name of the GPU in `budgets.hardware.devices`, or None for a CPU.
+        device: Name of the GPU in `budgets.devices`, or None for a CPU.
         side_by_side: Number of trials that ran at once.
         kinds: The measurements.
     """

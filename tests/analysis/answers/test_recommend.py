@@ -14,7 +14,7 @@ from analysis.cells.table import tidy
 from analysis.laws.holdout import Holdout, holdout
 from analysis.laws.laws import Law, laws
 from analysis.laws.surface_forecast import SURFACES
-from budgets.quality import available
+from budgets.quality import count_available
 from tests.analysis.synthetic import study, trial_row
 from tests.root import ROOT
 
@@ -210,7 +210,7 @@ def test_a_subset_that_the_pool_does_not_hold_is_not_recommended() -> None:
 def test_the_smallest_pool_of_a_subset_holds_it_and_one_pair_less_does_not(quality: str) -> None:
     for size in range(1, 400):
         pool = smallest_pool(size, quality)
-        assert available(pool - 1, quality) < size <= available(pool, quality)
+        assert count_available(pool - 1, quality) < size <= count_available(pool, quality)
 
 
 def test_in_one_epoch_the_pairs_limit_the_compute_of_a_model() -> None:

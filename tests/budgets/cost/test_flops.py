@@ -9,13 +9,13 @@ import pytest
 from budgets.cost.architecture import Architecture, catalogue, load_architecture
 from budgets.cost.flops import (
     CONVENTION,
+    count_parameters,
     image_forward_macs,
-    parameters,
     sample_cost,
     slip_head_dims,
     text_forward_macs,
 )
-from budgets.cost.strategy import STRATEGIES, inapplicable, strategy
+from budgets.cost.strategy import STRATEGIES, find_strategy, inapplicable
 from tests.root import ROOT
 
 
@@ -35,7 +35,7 @@ def test_a_text_tower_costs_its_blocks_and_one_projected_token() -> None:
 
 @pytest.mark.parametrize(("name", "kept_patches"), [("clip", 196), ("flip-50", 98), ("flip-25", 49)])
 def test_patch_dropout_keeps_the_class_token_and_embeds_every_patch(name: str, kept_patches: int) -> None:
-    cost = sample_cost(load_architecture("ViT-B-16"), strategy(name), batch_size=1)
+    cost = sample_cost(load_architecture("ViT-B-16"), find_strategy(name), batch_size=1)
 
     tokens = kept_patches + 1
     patches = 196 * 3 * 16 * 16 * 768
@@ -45,7 +45,7 @@ def test_patch_dropout_keeps_the_class_token_and_embeds_every_patch(name: str, k
 
 @pytest.mark.parametrize(("name", "gflops"), [("clip", 41.086), ("flip-50", 23.370), ("flip-25", 14.777)])
 def test_both_towers_of_a_vit_b_16_with_patch_dropout(name: str, gflops: float) -> None:
-    cost = sample_cost(load_architecture("ViT-B-16"), strategy(name), batch_size=1)
+    cost = sample_cost(load_architecture("ViT-B-16"), find_strategy(name), batch_size=1)
 
     assert 2e-9 * (cost.image_macs + cost.text_macs) == pytest.approx(gflops, abs=0.0005)
 
@@ -53,14 +53,14 @@ def test_both_towers_of_a_vit_b_16_with_patch_dropout(name: str, gflops: float) 
 def test_the_similarity_matrix_costs_a_batch_of_embeddings_in_each_direction() -> None:
     architecture = load_architecture("ViT-B-32")
 
-    assert sample_cost(architecture, strategy("clip"), batch_size=4096).similarity_macs == 2 * 4096 * 512
-    assert sample_cost(architecture, strategy("siglip"), batch_size=4096).similarity_macs == 4096 * 512
+    assert sample_cost(architecture, find_strategy("clip"), batch_size=4096).similarity_macs == 2 * 4096 * 512
+    assert sample_cost(architecture, find_strategy("siglip"), batch_size=4096).similarity_macs == 4096 * 512
 
 
 def test_slip_s_views_go_through_the_trunk_and_its_head_and_are_compared_among_themselves() -> None:
     architecture = load_architecture("ViT-B-32")
-    clip = sample_cost(architecture, strategy("clip"), batch_size=4096)
-    slip = sample_cost(architecture, strategy("slip"), batch_size=4096)
+    clip = sample_cost(architecture, find_strategy("clip"), batch_size=4096)
+    slip = sample_cost(architecture, find_strategy("slip"), batch_size=4096)
 
     projection = 768 * 512
     assert slip.image_macs == 3 * (clip.image_macs - projection) + projection
@@ -79,11 +79,11 @@ def test_clipa_runs_shorter_texts() -> None:
     architecture = load_architecture("paper-ViT-B-32")
 
     blocks = 12 * (12 * 768 * 768 * 8 + 2 * 8 * 8 * 768)
-    assert sample_cost(architecture, strategy("clipa"), batch_size=1).text_macs == blocks + 768 * 768
+    assert sample_cost(architecture, find_strategy("clipa"), batch_size=1).text_macs == blocks + 768 * 768
 
 
 def test_training_costs_six_flops_a_multiply_accumulate() -> None:
-    cost = sample_cost(load_architecture("mini-ViT-S-8"), strategy("slip"), batch_size=64)
+    cost = sample_cost(load_architecture("mini-ViT-S-8"), find_strategy("slip"), batch_size=64)
 
     assert cost.forward_macs == cost.image_macs + cost.text_macs + cost.head_macs + cost.similarity_macs
     assert cost.train_flops == 6 * cost.forward_macs
@@ -92,7 +92,7 @@ def test_training_costs_six_flops_a_multiply_accumulate() -> None:
 def test_the_small_ladder_climbs_in_steps_that_bracket_a_minimum() -> None:
     sizes = ("XXS", "XS", "S", "M")
     costs = [
-        sample_cost(load_architecture(f"mini-ViT-{size}-8"), strategy("clip"), batch_size=64).train_flops
+        sample_cost(load_architecture(f"mini-ViT-{size}-8"), find_strategy("clip"), batch_size=64).train_flops
         for size in sizes
     ]
 
@@ -105,7 +105,7 @@ def test_every_count_is_a_whole_number() -> None:
         for each in STRATEGIES.values():
             if inapplicable(each, architecture) is None:
                 cost = sample_cost(architecture, each, batch_size=64)
-                size = parameters(architecture, each)
+                size = count_parameters(architecture, each)
                 assert type(cost.train_flops) is int
                 assert type(size.total) is int
                 assert size.total == size.image + size.text + size.head
@@ -114,8 +114,8 @@ def test_every_count_is_a_whole_number() -> None:
 def test_siglip_has_a_learned_bias_and_temperature() -> None:
     architecture = load_architecture("ViT-B-32")
 
-    assert parameters(architecture, strategy("clip")).head == 1
-    assert parameters(architecture, strategy("siglip")).head == 2
+    assert count_parameters(architecture, find_strategy("clip")).head == 1
+    assert count_parameters(architecture, find_strategy("siglip")).head == 2
 
 
 def test_patch_dropout_never_leaves_an_image_without_a_patch() -> None:
@@ -126,10 +126,12 @@ def test_patch_dropout_never_leaves_an_image_without_a_patch() -> None:
     }
     one_patch = Architecture(name="one patch", config=config)
 
-    assert sample_cost(one_patch, strategy("flip-25"), batch_size=1).image_macs == image_forward_macs(
+    assert sample_cost(one_patch, find_strategy("flip-25"), batch_size=1).image_macs == image_forward_macs(
         one_patch
     )
-    assert sample_cost(one_patch, strategy("clipa"), batch_size=1).text_macs == text_forward_macs(one_patch)
+    assert sample_cost(one_patch, find_strategy("clipa"), batch_size=1).text_macs == text_forward_macs(
+        one_patch
+    )
 
 
 def test_convention_states_what_is_counted_and_its_source() -> None:
@@ -140,7 +142,7 @@ def test_convention_states_what_is_counted_and_its_source() -> None:
 def test_flop_counting_imports_neither_torch_nor_ray() -> None:
     code = (
         "import sys, budgets.cost.flops as f, budgets.cost.architecture as a, budgets.cost.strategy as s;"
-        "f.sample_cost(a.load_architecture('mini-ViT-S-8'), s.strategy('clip'), batch_size=64);"
+        "f.sample_cost(a.load_architecture('mini-ViT-S-8'), s.find_strategy('clip'), batch_size=64);"
         "print(sorted({'torch', 'ray', 'open_clip', 'timm', 'numpy', 'pandas'} & set(sys.modules)))"
     )
 

@@ -8,8 +8,8 @@ import open_clip
 import pytest
 
 from budgets.cost.architecture import Architecture, load_architecture
-from budgets.cost.flops import image_forward_macs, parameters, sample_cost, text_forward_macs
-from budgets.cost.strategy import strategy
+from budgets.cost.flops import count_parameters, image_forward_macs, sample_cost, text_forward_macs
+from budgets.cost.strategy import find_strategy
 from tests.published import DATA
 
 PROFILE = DATA / "openclip_model_profile.csv"
@@ -88,7 +88,7 @@ def test_image_towers_cost_what_open_clip_publishes() -> None:
         assert 2e-9 * image_forward_macs(architecture) == pytest.approx(
             float(row["image_gflops"]), rel=0.005
         ), model
-        millions = parameters(architecture, strategy("clip")).image / 1e6
+        millions = count_parameters(architecture, find_strategy("clip")).image / 1e6
         assert millions == pytest.approx(float(row["image_mparams"]), rel=0.005), model
     assert len(covered) == 63
 
@@ -101,7 +101,7 @@ def test_text_towers_cost_what_open_clip_publishes() -> None:
         assert 2e-9 * text_forward_macs(architecture) == pytest.approx(
             float(row["text_gflops"]), rel=0.005
         ), model
-        millions = parameters(architecture, strategy("clip")).text / 1e6
+        millions = count_parameters(architecture, find_strategy("clip")).text / 1e6
         assert millions == pytest.approx(float(row["text_mparams"]), rel=0.005), model
     assert len(covered) == 72
 
@@ -128,7 +128,7 @@ def test_tower_without_closed_form_is_counted_by_torch(
     ],
 )
 def test_the_papers_compute_axis_is_forward_gmacs_of_both_towers(name: str, gmacs: float) -> None:
-    cost = sample_cost(load_architecture(name), strategy("clip"), batch_size=16_384)
+    cost = sample_cost(load_architecture(name), find_strategy("clip"), batch_size=16_384)
 
     # Read off figure 8b of Li, Xie and Cubuk 2024 to 1.2 %, and rounded to 0.01 after that.
     assert 1e-9 * (cost.image_macs + cost.text_macs) == pytest.approx(gmacs, abs=0.012 * gmacs + 0.005)

@@ -12,8 +12,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from budgets.cost.architecture import Architecture, catalogue, load_architecture
-from budgets.cost.flops import image_forward_macs, parameters, sample_cost, text_forward_macs
-from budgets.cost.strategy import inapplicable, strategy
+from budgets.cost.flops import count_parameters, image_forward_macs, sample_cost, text_forward_macs
+from budgets.cost.strategy import find_strategy, inapplicable
 from runners.models.model import build_model
 from runners.strategies.clip import Clip
 from runners.strategies.registry import build_strategy
@@ -52,7 +52,7 @@ def build(
     architecture: Architecture, strategy_name: str, device: str = "meta"
 ) -> tuple[open_clip.CLIP, Clip]:
     """Build model and strategy as a trial does."""
-    cost = strategy(strategy_name)
+    cost = find_strategy(strategy_name)
     with torch.device(device):
         model = build_model(
             architecture.config, kept_fraction=cost.kept_fraction, sigmoid_loss=cost.sigmoid_loss
@@ -75,14 +75,14 @@ def grid() -> list[Any]:
         pytest.param(name, each, id=f"{name}-{each}")
         for name in EVERY_STRATEGY
         for each in DISTINCT
-        if inapplicable(strategy(each), load_architecture(name)) is None
+        if inapplicable(find_strategy(each), load_architecture(name)) is None
     ]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "strategy_name"), grid())
 def test_a_training_sample_costs_what_torch_counts(name: str, strategy_name: str) -> None:
-    architecture, cost = shallow(name), strategy(strategy_name)
+    architecture, cost = shallow(name), find_strategy(strategy_name)
     batch = PAIRS * cost.batch_factor
 
     with FlopCounterMode(display=False) as counter:
@@ -110,7 +110,7 @@ def test_an_evaluated_image_and_text_cost_what_torch_counts_and_the_parameters_a
 
     assert of_images.get_total_flops() == 2 * PAIRS * image_forward_macs(architecture)
     assert of_texts.get_total_flops() == 2 * PAIRS * text_forward_macs(architecture)
-    counted = parameters(architecture, strategy("clip"))
+    counted = count_parameters(architecture, find_strategy("clip"))
     assert counted.image == sum(each.numel() for each in model.visual.parameters())
     assert counted.total == sum(each.numel() for each in model.parameters())
 
@@ -123,7 +123,7 @@ def test_strategys_own_parameters_are_counted(name: str, strategy_name: str) -> 
 
     trained = [*model.parameters(), *(() if how.head is None else how.head.parameters())]
 
-    counted = parameters(architecture, strategy(strategy_name))
+    counted = count_parameters(architecture, find_strategy(strategy_name))
     assert counted.total == sum(each.numel() for each in trained)
 
 
@@ -132,7 +132,7 @@ def test_forward_pass_on_cpu_and_meta_device_count_the_same() -> None:
     with torch.device("cpu"), FlopCounterMode(display=False) as counter:
         train_forward(architecture, "flip-50", 4, "cpu")
 
-    cost = sample_cost(architecture, strategy("flip-50"), batch_size=4)
+    cost = sample_cost(architecture, find_strategy("flip-50"), batch_size=4)
     assert counter.get_total_flops() == 2 * 4 * cost.forward_macs
 
 

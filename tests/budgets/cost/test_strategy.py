@@ -4,11 +4,11 @@ import pytest
 
 from budgets.cost.architecture import load_architecture
 from budgets.cost.flops import sample_cost, text_tokens
-from budgets.cost.strategy import STRATEGIES, inapplicable, strategy
+from budgets.cost.strategy import STRATEGIES, find_strategy, inapplicable
 
 
 def test_clip_sees_one_whole_image_and_one_whole_text() -> None:
-    clip = strategy("clip")
+    clip = find_strategy("clip")
 
     assert (clip.image_views, clip.text_views, clip.kept_fraction, clip.text_fraction) == (1, 1, 1, 1)
     assert clip.batch_factor == 1
@@ -20,13 +20,13 @@ def test_clip_sees_one_whole_image_and_one_whole_text() -> None:
 def test_augmentation_adds_no_flops(name: str) -> None:
     architecture = load_architecture("paper-ViT-B-32")
 
-    plain = sample_cost(architecture, strategy("clip"), batch_size=16_384)
-    assert sample_cost(architecture, strategy(name), batch_size=16_384) == plain
+    plain = sample_cost(architecture, find_strategy("clip"), batch_size=16_384)
+    assert sample_cost(architecture, find_strategy(name), batch_size=16_384) == plain
 
 
 @pytest.mark.parametrize(("name", "kept", "factor"), [("flip-50", 0.5, 2), ("flip-25", 0.25, 4)])
 def test_flip_grows_the_batch_by_the_share_it_masks(name: str, kept: float, factor: int) -> None:
-    flip = strategy(name)
+    flip = find_strategy(name)
 
     assert (flip.kept_fraction, flip.batch_factor) == (kept, factor)
     assert kept * factor == 1
@@ -35,14 +35,14 @@ def test_flip_grows_the_batch_by_the_share_it_masks(name: str, kept: float, fact
 def test_slip_costs_about_twice_as_much_as_clip_on_a_vit_b_with_a_text_tower_of_its_size() -> None:
     architecture = load_architecture("paper-ViT-B-32")
 
-    clip = sample_cost(architecture, strategy("clip"), batch_size=4096)
-    slip = sample_cost(architecture, strategy("slip"), batch_size=4096)
+    clip = sample_cost(architecture, find_strategy("clip"), batch_size=4096)
+    slip = sample_cost(architecture, find_strategy("slip"), batch_size=4096)
     # "about 2x" in Li, Xie and Cubuk 2024, section 7; a text tower of 16 tokens makes it more.
     assert 2 < slip.train_flops / clip.train_flops < 2.6
 
 
 def test_clipa_keeps_fewer_tokens_of_both() -> None:
-    clipa = strategy("clipa")
+    clipa = find_strategy("clipa")
 
     assert clipa.kept_fraction < 1
     assert text_tokens(load_architecture("ViT-L-16"), clipa) == 38
@@ -51,7 +51,7 @@ def test_clipa_keeps_fewer_tokens_of_both() -> None:
 
 def test_clipa_on_smaller_images_trains_on_half_the_side_in_whole_patches() -> None:
     sides = {"ViT-B-16": 112, "ViT-L-14": 112, "ViT-B-32": 128, "mini-ViT-XS-8": 16}
-    resized = strategy("clipa-resize")
+    resized = find_strategy("clipa-resize")
 
     for name, side in sides.items():
         architecture = load_architecture(name)
@@ -60,7 +60,7 @@ def test_clipa_on_smaller_images_trains_on_half_the_side_in_whole_patches() -> N
     whole, small = (
         sample_cost(load_architecture("ViT-B-16"), how, batch_size=64) for how in (resized.unmasked, resized)
     )
-    assert whole == sample_cost(load_architecture("ViT-B-16"), strategy("clip"), batch_size=64)
+    assert whole == sample_cost(load_architecture("ViT-B-16"), find_strategy("clip"), batch_size=64)
     assert 0.24 < small.image_macs / whole.image_macs < 0.26
     for name in ("mini-ConvNeXt", "RN50", "EVA02-B-16"):
         reason = inapplicable(resized, load_architecture(name))
@@ -73,17 +73,17 @@ def test_unknown_strategy_raises_with_nearest_name() -> None:
     with pytest.raises(
         ValueError, match=r"unknown strategy 'flip50'; did you mean 'flip-50'\? allowed: clip, "
     ):
-        strategy("flip50")
+        find_strategy("flip50")
 
 
 @pytest.mark.parametrize("name", ["flip-50", "flip-25", "clipa"])
 @pytest.mark.parametrize("architecture", ["mini-ConvNeXt", "RN50", "Swin-T", "Mixer-B-32"])
 def test_patch_dropout_needs_a_vit(name: str, architecture: str) -> None:
-    reason = inapplicable(strategy(name), load_architecture(architecture))
+    reason = inapplicable(find_strategy(name), load_architecture(architecture))
 
     assert reason is not None
     assert reason.startswith(f"patch dropout needs a ViT, but {architecture} is a ")
-    assert inapplicable(strategy(name), load_architecture("ViT-B-32")) is None
+    assert inapplicable(find_strategy(name), load_architecture("ViT-B-32")) is None
 
 
 def test_strategies_without_masking_apply_to_any_architecture() -> None:

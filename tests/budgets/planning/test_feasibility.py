@@ -7,7 +7,7 @@ import pytest
 from budgets.cost.architecture import load_architecture
 from budgets.cost.flops import image_forward_macs, text_forward_macs
 from budgets.cost.memory import memory_bytes
-from budgets.cost.strategy import strategy
+from budgets.cost.strategy import find_strategy
 from budgets.declaration.recipe import Recipe
 from budgets.declaration.sections import Cluster, Exclusion, GridBlock, Limits, Resources, Training
 from budgets.planning.plan import Plan
@@ -167,7 +167,7 @@ def test_the_memory_estimate_is_weights_gradients_moments_and_activations() -> N
     text = 34 * 77 * 512 * 12
     expected = 16 * 151_277_313 + 64 * (image + text) + 64 * 4096 * 5 * 4
 
-    found = memory_bytes(architecture, strategy("clip"), Recipe(), batch_size=4096, devices=64)
+    found = memory_bytes(architecture, find_strategy("clip"), Recipe(), batch_size=4096, devices=64)
 
     assert found == pytest.approx(expected, rel=0.06)  # attention and projections have MACs too
 
@@ -186,7 +186,7 @@ def test_gradient_checkpointing_keeps_a_share_of_the_activations(
 ) -> None:
     architecture = load_architecture(name)
     plain, recomputed = (
-        memory_bytes(architecture, strategy("clip"), recipe, batch_size=4096, devices=64)
+        memory_bytes(architecture, find_strategy("clip"), recipe, batch_size=4096, devices=64)
         for recipe in (Recipe(), Recipe(gradient_checkpointing=True))
     )
     text_bytes_per_mac = 34 / 12 / architecture.costs.text_width
@@ -215,7 +215,9 @@ def test_images_stay_in_memory_with_accumulation_and_fp32_takes_twice_the_activa
     architecture = load_architecture("ViT-B-32")
 
     def needed(strategy_name: str, recipe: Recipe, batch_size: int = 16_384) -> int:
-        return memory_bytes(architecture, strategy(strategy_name), recipe, batch_size=batch_size, devices=1)
+        return memory_bytes(
+            architecture, find_strategy(strategy_name), recipe, batch_size=batch_size, devices=1
+        )
 
     # 3 × 224² pixels of each pair: two bytes in batches, four in each view.
     parts = Recipe(accumulation=16_384)

@@ -16,7 +16,7 @@ from budgets.planning.planned_trial import Trial
 from budgets.planning.planner import make_plan
 from budgets.planning.tuning import Scores
 from budgets.planning.tuning_plan import tuning_notes
-from budgets.planning.winner import Optimum, RateLine, Score, optimum
+from budgets.planning.winner import Optimum, RateLine, Score, find_optimum
 from tests.budgets.plans import GFLOP, LADDER, NO_EVALUATION, declare
 
 RATES = (1e-3, 2e-3, 4e-3)
@@ -56,7 +56,7 @@ def test_optimum_is_the_vertex_of_a_parabola_and_as_wide_as_the_noise() -> None:
     logs = [math.log(rate) for rate in RATES]
     scores = [0.5 - 0.05 * (log - math.log(1.7e-3)) ** 2 for log in logs]
 
-    sharp, blurred = (optimum(RATES, scores, [noise] * 3) for noise in (1e-4, 0.5))
+    sharp, blurred = (find_optimum(RATES, scores, [noise] * 3) for noise in (1e-4, 0.5))
 
     assert math.exp(sharp.middle) == pytest.approx(1.7e-3)
     # With rises d and e towards the middle, the vertex lies at h/2·(d − e)/(d + e) from it.
@@ -64,7 +64,7 @@ def test_optimum_is_the_vertex_of_a_parabola_and_as_wide_as_the_noise() -> None:
     slopes = math.log(2) / (d + e) ** 2 * math.hypot(e, d, d - e)
     assert sharp.deviation == pytest.approx(1e-4 * slopes, rel=1e-3)
     assert blurred.deviation == pytest.approx(2 * math.log(2) / math.sqrt(12))
-    edge = optimum(RATES, [0.3, 0.2, 0.1], [1e-4] * 3)
+    edge = find_optimum(RATES, [0.3, 0.2, 0.1], [1e-4] * 3)
     assert (math.exp(edge.middle), edge.deviation) == pytest.approx((1e-3, math.log(2) / math.sqrt(3)))
 
 

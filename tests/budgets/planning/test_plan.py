@@ -7,7 +7,7 @@ import pytest
 
 from budgets.cost.architecture import load_architecture
 from budgets.cost.flops import sample_cost
-from budgets.cost.strategy import strategy
+from budgets.cost.strategy import find_strategy
 from budgets.declaration.recipe import Recipe
 from budgets.declaration.rules import TrainingRule
 from budgets.declaration.sections import GridBlock, Training
@@ -33,7 +33,7 @@ def test_cell_declared_in_two_blocks_runs_once_with_seeds_of_both() -> None:
 
 def test_level_is_spent_in_whole_batches() -> None:
     trial = plan_of(declare()).trials[0]
-    cost = sample_cost(load_architecture(LADDER[0]), strategy("clip"), batch_size=64).train_flops
+    cost = sample_cost(load_architecture(LADDER[0]), find_strategy("clip"), batch_size=64).train_flops
 
     assert trial.samples_seen == 100 * GFLOP // cost // 64 * 64
     assert trial.train_flops <= 100 * GFLOP < trial.train_flops + 64 * cost
@@ -97,7 +97,7 @@ def test_an_unmasked_tail_is_costed_exactly_and_stays_within_the_level() -> None
     architecture = load_architecture(LADDER[0])
 
     def cost(name: str, batch: int) -> int:
-        return sample_cost(architecture, strategy(name), batch_size=batch).train_flops
+        return sample_cost(architecture, find_strategy(name), batch_size=batch).train_flops
 
     for trial, whole, name in ((flip, cost("clip", 128), "flip-50"), (clipa, cost("clip", 64), "clipa")):
         batch, masked = trial.batch_size, cost(name, trial.batch_size)
@@ -117,9 +117,9 @@ def test_an_unmasked_tail_is_costed_exactly_and_stays_within_the_level() -> None
 def test_two_resolutions_have_their_own_tail_and_each_its_own_cost() -> None:
     block = GridBlock(architectures=LADDER[:1], strategies=("clipa-resize",))
     trial = plan_of(declare(block)).trials[-1]
-    architecture, how = load_architecture(LADDER[0]), strategy("clipa-resize")
+    architecture, how = load_architecture(LADDER[0]), find_strategy("clipa-resize")
     small, full = (
-        sample_cost(architecture, each, batch_size=64).train_flops for each in (how, strategy("clip"))
+        sample_cost(architecture, each, batch_size=64).train_flops for each in (how, find_strategy("clip"))
     )
 
     tail = int(0.36 / 6.36 * trial.steps + 0.5)

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from budgets.cost.architecture import load_architecture
 from budgets.cost.flops import sample_cost
-from budgets.cost.strategy import strategy
+from budgets.cost.strategy import find_strategy
 from budgets.declaration.rules import TrialResources
 from budgets.declaration.sections import Cluster, GridBlock, Resources, Training
-from budgets.hardware.devices import device, measured_samples_per_s
+from budgets.devices import find_device, measured_samples_per_s
 from budgets.planning.plan import Charge, Plan
-from budgets.planning.price import Range, device_hours, held_devices, kept_over, makespan, price
+from budgets.planning.price import Range, device_hours, held_devices, kept_speed, makespan, price_plan
 from tests.budgets.plans import declare, plan_of
 
 
@@ -39,16 +39,18 @@ def big_plan(charges: tuple[Charge, ...] = (), *, gpus: int = 1) -> Plan:
 
 
 def test_every_device_and_measurement_has_a_source() -> None:
-    table = json.loads(Path(inspect.getfile(device)).with_name("devices.json").read_text(encoding="utf-8"))
+    table = json.loads(
+        Path(inspect.getfile(find_device)).with_name("devices.json").read_text(encoding="utf-8")
+    )
     assert all(each["source"] for each in (*table["devices"].values(), table["utilisation"]))
-    assert device("H100").peak_flops == 989 * 10**12
-    assert device("h100") is device("h100-sxm")
+    assert find_device("H100").peak_flops == 989 * 10**12
+    assert find_device("h100") is find_device("h100-sxm")
 
 
 def test_every_measured_throughput_lies_within_the_peak() -> None:
     for (name, architecture, how), (low, high) in measured_samples_per_s().items():
-        cost = sample_cost(load_architecture(architecture), strategy(how), batch_size=32_768).train_flops
-        shares = [speed * cost / device(name).peak_flops for speed in (low, high)]
+        cost = sample_cost(load_architecture(architecture), find_strategy(how), batch_size=32_768).train_flops
+        shares = [speed * cost / find_device(name).peak_flops for speed in (low, high)]
 
         assert 0.05 < shares[0] <= shares[1] < 0.2  # what the note in devices.json says of them
 
@@ -75,7 +77,7 @@ def test_users_measurement_takes_precedence_over_the_table() -> None:
     hours = device_hours(big_plan().trials[0], cluster, own)
 
     assert hours.low == hours.high == pytest.approx(13e9 / 1000 / 3600, rel=1e-4)
-    assert price(big_plan(), cluster, own={("ViT-B-32", "slip", 1): 1.0}).measured == 3
+    assert price_plan(big_plan(), cluster, own={("ViT-B-32", "slip", 1): 1.0}).measured == 3
 
 
 def test_scaling_is_measured_up_to_the_widest_run_and_assumed_beyond() -> None:
@@ -83,11 +85,11 @@ def test_scaling_is_measured_up_to_the_widest_run_and_assumed_beyond() -> None:
     pair = ("ViT-B-32", "clip")
     own = {(*pair, 1): 1000.0, (*pair, 2): 1900.0, (*pair, 4): 3200.0}
 
-    assert [kept_over(pair, gpus, cluster, own) for gpus in (1, 2, 4, 8, 16)] == pytest.approx(
+    assert [kept_speed(pair, gpus, cluster, own) for gpus in (1, 2, 4, 8, 16)] == pytest.approx(
         [1, 0.95, 0.8, 0.72, 0.648]
     )
-    assert kept_over(pair, 6, cluster, own) == pytest.approx(0.8 * 0.9 ** math.log2(6 / 4))
-    assert kept_over(("RN50", "clip"), 4, cluster, own) == pytest.approx(0.81)
+    assert kept_speed(pair, 6, cluster, own) == pytest.approx(0.8 * 0.9 ** math.log2(6 / 4))
+    assert kept_speed(("RN50", "clip"), 4, cluster, own) == pytest.approx(0.81)
     four = big_plan(gpus=4).trials[0]
     assert device_hours(four, cluster, own).high == pytest.approx(13e9 / 800 / 3600, rel=1e-4)
 
@@ -95,8 +97,8 @@ def test_scaling_is_measured_up_to_the_widest_run_and_assumed_beyond() -> None:
 def test_price_includes_evaluation_and_charges_and_counts_measured_trials() -> None:
     charge = Charge(what="scorer", train_flops=10**22, evaluation_flops=10**21)
     cluster = Cluster(device="a100-sxm-40gb", count=256, price_per_hour=1.5)
-    cost = price(big_plan((charge,), gpus=64), cluster)
-    without = price(big_plan(gpus=64), cluster)
+    cost = price_plan(big_plan((charge,), gpus=64), cluster)
+    without = price_plan(big_plan(gpus=64), cluster)
 
     assert (cost.measured, cost.assumed) == (2, 2)
     assert cost.device_hours.high - without.device_hours.high == pytest.approx(1.1e22 / 312e12 / 3600 / 0.1)
@@ -108,7 +110,7 @@ def test_price_includes_evaluation_and_charges_and_counts_measured_trials() -> N
 
 def test_trial_on_all_devices_of_the_cluster_runs_alone() -> None:
     cluster = Cluster(device="h100-sxm", count=64)
-    cost = price(big_plan(gpus=64), cluster)
+    cost = price_plan(big_plan(gpus=64), cluster)
 
     assert cost.makespan_hours.low == pytest.approx(cost.device_hours.low / 64)
 
@@ -146,7 +148,7 @@ def test_longest_first_is_within_four_thirds_of_the_best(durations: list[int], s
 
 def test_higher_utilisation_never_costs_more() -> None:
     cluster = Cluster(device="h100-sxm", count=64, utilisation=(0.2, 0.3))
-    dear = price(big_plan(gpus=8), cluster)
-    cheap = price(big_plan(gpus=8), replace(cluster, utilisation=(0.3, 0.4)))
+    dear = price_plan(big_plan(gpus=8), cluster)
+    cheap = price_plan(big_plan(gpus=8), replace(cluster, utilisation=(0.3, 0.4)))
 
     assert cheap.device_hours.high == pytest.approx(dear.device_hours.low)

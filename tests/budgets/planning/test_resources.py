@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 
 from budgets.cost.architecture import load_architecture
 from budgets.cost.memory import memory_bytes
-from budgets.cost.strategy import strategy
+from budgets.cost.strategy import find_strategy
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.recipe import Recipe
 from budgets.declaration.rules import ResourceRule, TrainingRule, TrialResources
 from budgets.declaration.sections import Cluster, GridBlock, Limits, Resources, Training
-from budgets.hardware.devices import device
+from budgets.devices import find_device
 from budgets.planning.planned_trial import Trial
-from budgets.planning.price import device_hours, makespan, price, training_hours
-from budgets.planning.resources import Kind, Option, choose_resources, options
+from budgets.planning.price import device_hours, makespan, price_plan, training_hours
+from budgets.planning.resources import Kind, Option, choose_resources, resource_options
 from tests.budgets.plans import declare, plan_of
 
 NAMES = ("ViT-B-32", "ViT-L-14", "RN50")
@@ -40,9 +40,9 @@ def trials(declaration: Declaration) -> dict[str, Trial]:
 
 
 def ways(name: str, batch_size: int = 4096, cluster: Cluster = CLUSTER) -> tuple[Option, ...]:
-    return options(
+    return resource_options(
         load_architecture(name),
-        strategy("clip"),
+        find_strategy("clip"),
         Recipe(),
         batch_size=batch_size,
         declaration=declared(cluster=cluster),
@@ -69,7 +69,7 @@ def test_widths_are_powers_of_two_then_whole_nodes() -> None:
 
 def test_each_width_takes_the_quickest_settings_that_fit() -> None:
     limit, by_gpus = (
-        device("h100-sxm").memory_bytes,
+        find_device("h100-sxm").memory_bytes,
         {each.resources.gpus: each for each in ways("ViT-L-14", 8192)},
     )
 
@@ -79,7 +79,7 @@ def test_each_width_takes_the_quickest_settings_that_fit() -> None:
     }  # fmt: skip
     for gpus, each in by_gpus.items():
         quicker = memory_bytes(
-            load_architecture("ViT-L-14"), strategy("clip"), Recipe(), batch_size=8192, devices=gpus
+            load_architecture("ViT-L-14"), find_strategy("clip"), Recipe(), batch_size=8192, devices=gpus
         )
         assert (quicker <= limit) == (each.recipe.passes == 3)
         assert each.factor == pytest.approx(each.recipe.passes / 3 / 0.97 ** (gpus.bit_length() - 1))
@@ -210,12 +210,12 @@ def test_choice_stays_within_its_hours_and_never_ends_later_than_the_cheapest(
 
 
 def test_a_study_ends_no_later_than_with_any_one_width_for_all() -> None:
-    chosen = price(plan_of(declared(), pairs=10_000_000), CLUSTER).makespan_hours.high
+    chosen = price_plan(plan_of(declared(), pairs=10_000_000), CLUSTER).makespan_hours.high
 
     for gpus in (16, 32, 64):
         plan = plan_of(declared(resources=Resources(gpus=gpus, cpus=64)), pairs=10_000_000)
         if not plan.left_out:
-            assert chosen <= price(plan, CLUSTER).makespan_hours.high * 1.001
+            assert chosen <= price_plan(plan, CLUSTER).makespan_hours.high * 1.001
 
 
 def test_wide_and_narrow_trials_are_packed() -> None:

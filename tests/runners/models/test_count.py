@@ -10,8 +10,8 @@ import torch
 
 from budgets.cost.architecture import Architecture, load_architecture
 from budgets.cost.counted import count_file, read_count
-from budgets.cost.flops import parameters, sample_cost
-from budgets.cost.strategy import inapplicable, strategy
+from budgets.cost.flops import count_parameters, sample_cost
+from budgets.cost.strategy import find_strategy, inapplicable
 from budgets.hardware.machine_cache import CACHE
 from runners.models import count_by_torch
 from runners.models.count_by_torch import count_model, ensure_counted
@@ -79,7 +79,9 @@ def test_counted_model_is_counted_once_and_then_read(monkeypatch: pytest.MonkeyP
     assert architecture.image_tower(1.0).trunk.macs == blocks + pooling
     assert architecture.image_tower(0.5).trunk.macs < 0.7 * (blocks + pooling)
     model = build_model(SIGLIP, sigmoid_loss=True)
-    assert parameters(architecture, strategy("siglip")).total == sum(p.numel() for p in model.parameters())
+    assert count_parameters(architecture, find_strategy("siglip")).total == sum(
+        p.numel() for p in model.parameters()
+    )
 
 
 def test_damaged_count_is_made_again() -> None:
@@ -110,7 +112,7 @@ def test_model_that_open_clip_cannot_build_is_refused_with_its_reason(
 
 def test_trial_of_a_counted_model_trains_as_costed(tmp_path: Path) -> None:
     pool = tiny_pool(tmp_path / "pool")
-    architecture, how = ensure_counted(Architecture(name="siglip", config=SIGLIP)), strategy("clipa")
+    architecture, how = ensure_counted(Architecture(name="siglip", config=SIGLIP)), find_strategy("clipa")
     assert inapplicable(how, architecture) is None
     cost = sample_cost(architecture, how, batch_size=16).train_flops
     first = tiny_trial(strategy="clipa", steps=3)

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch.overrides import TorchFunctionMode
 
 from budgets.cost.architecture import catalogue, load_architecture
-from budgets.cost.strategy import strategy
+from budgets.cost.strategy import find_strategy
 from budgets.declaration.recipe import Recipe
 from runners.host.process import set_gpu_arithmetic
 from runners.models.export import read_architecture, read_vocabulary, write_architecture
@@ -85,7 +85,7 @@ def test_every_architecture_reads_224_pixels_or_the_embedded_pools_32_and_16_or_
 @pytest.mark.parametrize(("name", "tokens"), [("paper-ViT-Ti-16", 16), ("ViT-Ti-16", 77)])
 def test_a_step_at_224_pixels_trains_both_towers(name: str, tokens: int) -> None:
     architecture = load_architecture(name)
-    model, how = build_model(architecture.config), build_strategy(strategy("clip"), architecture)
+    model, how = build_model(architecture.config), build_strategy(find_strategy("clip"), architecture)
     texts = torch.ones(2, tokens, dtype=torch.long)
     texts[0, 3], texts[1, -1] = 9, 9  # where they end
 
@@ -160,7 +160,7 @@ def test_compiled_checkpointed_towers_over_ranks_are_not_split(monkeypatch: pyte
         model = build_model(architecture.config)
 
         make_learner(
-            model, build_strategy(strategy("clip"), architecture), recipe=recipe, lr_peak=1e-3, steps=1
+            model, build_strategy(find_strategy("clip"), architecture), recipe=recipe, lr_peak=1e-3, steps=1
         )
 
         assert torch._dynamo.config.optimize_ddp != checkpointing  # noqa: SLF001 - the same
@@ -224,7 +224,7 @@ def test_patches_are_drawn_on_the_images_device() -> None:
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # torch._dynamo imports it
 def test_compiled_model_keeps_weight_names_and_outputs() -> None:
     architecture = load_architecture("mini-ViT-XXS-8")
-    how = build_strategy(strategy("clip"), architecture)
+    how = build_strategy(find_strategy("clip"), architecture)
     torch.manual_seed(0)
     model = build_model(architecture.config)
     images, texts = torch.rand(2, 3, 32, 32), torch.tensor([[1, 9, *[0] * 14], [1, 2, 9, *[0] * 13]])
@@ -244,7 +244,7 @@ def test_compiled_model_keeps_weight_names_and_outputs() -> None:
 @pytest.mark.filterwarnings("ignore")  # torch's own, while it compiles
 def test_compiled_patch_dropout_keeps_the_same_patches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch._inductor.config, "fallback_random", False)  # noqa: SLF001 - torch's own name
-    architecture, how = load_architecture("mini-ViT-XXS-8"), strategy("flip-50")
+    architecture, how = load_architecture("mini-ViT-XXS-8"), find_strategy("flip-50")
     model = build_model(architecture.config, kept_fraction=how.kept_fraction)
     recipe = Recipe(compile=True)
     make_learner(model, build_strategy(how, architecture), recipe=recipe, lr_peak=1e-3, steps=1)

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from budgets.cost.architecture import load_architecture
 from budgets.cost.memory import memory_bytes
-from budgets.cost.strategy import strategy
+from budgets.cost.strategy import find_strategy
 from budgets.declaration.recipe import Recipe
 from runners.models.model import build_model
 from runners.strategies import row_loss
@@ -62,7 +62,7 @@ def test_loss_and_gradients_of_ranks_equal_those_of_the_whole_batch(
     monkeypatch.setattr(row_loss, "CHUNK_ENTRIES", 5 * 64)  # five rows at once, of 16 or 64
     config = load_architecture("mini-ViT-XXS-8").config
     model = build_model(config, sigmoid_loss=name == "siglip")
-    how = build_strategy(strategy(name), load_architecture("mini-ViT-XXS-8"))
+    how = build_strategy(find_strategy(name), load_architecture("mini-ViT-XXS-8"))
     features = [unit(64, seed).requires_grad_() for seed in range(4 if name == "slip" else 2)]
     loss = how.loss(model, *features)
     direct = [each for each in (model.logit_scale, model.logit_bias) if each is not None]
@@ -157,7 +157,7 @@ def test_work_of_a_rank_falls_with_the_number_of_ranks() -> None:
 def test_vit_b_32_at_a_batch_of_64k_on_64_gpus_fits_one_of_40_gb() -> None:
     architecture = load_architecture("ViT-B-32")
 
-    found = memory_bytes(architecture, strategy("clip"), Recipe(), batch_size=65_536, devices=64)
+    found = memory_bytes(architecture, find_strategy("clip"), Recipe(), batch_size=65_536, devices=64)
 
     loss = 5 * 2**25 * 4 + 2 * (65_536 + 2 * 1024) * 512 * 4  # chunks, then features of the whole batch
     towers = 16 * 151_277_313 + 1024 * 34 * 12 * (50 * 768 + 77 * 512)

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from budgets.cost.architecture import catalogue, load_architecture
 from budgets.cost.flops import sample_cost
-from budgets.cost.strategy import STRATEGIES, inapplicable, strategy
+from budgets.cost.strategy import STRATEGIES, find_strategy, inapplicable
 from budgets.declaration.recipe import Recipe
 from runners.models.model import build_model, compute_context, encode_text, unprojected
 from runners.strategies.clip import Clip
@@ -27,19 +27,19 @@ PAIRS = [
     (architecture, name)
     for architecture in LADDER
     for name in STRATEGIES
-    if inapplicable(strategy(name), load_architecture(architecture)) is None
+    if inapplicable(find_strategy(name), load_architecture(architecture)) is None
 ]
 
 
 def build(architecture_name: str, name: str) -> tuple[open_clip.CLIP, Clip]:
-    architecture, cost = load_architecture(architecture_name), strategy(name)
+    architecture, cost = load_architecture(architecture_name), find_strategy(name)
     model = build_model(architecture.config, kept_fraction=cost.kept_fraction, sigmoid_loss=cost.sigmoid_loss)
     return model.train(), build_strategy(cost, architecture)
 
 
 @pytest.mark.parametrize(("architecture_name", "name"), PAIRS)
 def test_forward_pass_of_a_strategy_equals_the_budgets_flops(architecture_name: str, name: str) -> None:
-    architecture, cost = load_architecture(architecture_name), strategy(name)
+    architecture, cost = load_architecture(architecture_name), find_strategy(name)
     model, how = build(architecture_name, name)
     images = torch.randn(BATCH, 3, architecture.costs.image_size, architecture.costs.image_size)
     tokens = torch.randint(1, architecture.costs.vocab_size - 1, (BATCH, architecture.costs.context_length))
@@ -124,7 +124,7 @@ def test_clipa_cuts_texts_like_the_tokenizer_until_unmasked() -> None:
 
 
 def test_slips_original_views_crop_the_image_of_its_clip_part_without_mirroring_it() -> None:
-    how = build_strategy(strategy("slip"), load_architecture("ViT-B-32"), Recipe(slip_views="original"))
+    how = build_strategy(find_strategy("slip"), load_architecture("ViT-B-32"), Recipe(slip_views="original"))
     ramp = torch.linspace(-1, 1, 64).view(1, 1, 1, 64).expand(64, 3, 64, 64)
     texts = torch.ones(64, 77, dtype=torch.long)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from budgets.cost.architecture import load_architecture
-from budgets.cost.strategy import STRATEGIES, strategy
+from budgets.cost.strategy import STRATEGIES, find_strategy
 from budgets.declaration.recipe import PRESETS, Recipe
 from runners.data.reading.in_memory_set import InMemory, InMemorySet
 from runners.models.model import build_model, compute_context
@@ -30,7 +30,7 @@ class Run:
 
     def __init__(self, name: str, *, lr_peak: float = 1e-3, recipe: Recipe | None = None) -> None:
         self.recipe = recipe or Recipe(precision="fp32")
-        architecture, cost = load_architecture("mini-ViT-XXS-8"), strategy(name)
+        architecture, cost = load_architecture("mini-ViT-XXS-8"), find_strategy(name)
         torch.manual_seed(1)
         model = build_model(
             architecture.config, kept_fraction=cost.kept_fraction, sigmoid_loss=cost.sigmoid_loss

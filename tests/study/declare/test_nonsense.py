@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from budgets.declaration.keys import unusual
-from budgets.names import neutral, printable
+from budgets.names import neutral_cell, printable
 from runners.host.faults import words_of
 from study.cli import main
 from study.commands.command import show
@@ -136,10 +136,10 @@ training: {lr_peak: {mini-ViT-XXS-8: 1e-3}}
 
 def test_cells_of_tables_run_no_formula_and_errors_no_escape_code(capsys: pytest.CaptureFixture[str]) -> None:
     texts = ["=1+1", "+cmd", "-2+3", "@x", "-0.5", "+3 %", "clip", 7, None]
-    assert list(map(neutral, texts)) == [
+    assert list(map(neutral_cell, texts)) == [
         "'=1+1", "'+cmd", "'-2+3", "'@x", "-0.5", "+3 %", "clip", 7, None
     ]  # fmt: skip
-    assert neutral("a\x1b[2J") == "a\\x1b[2J"
+    assert neutral_cell("a\x1b[2J") == "a\\x1b[2J"
     assert printable("a\x1b[31mb\nc") == "a\\x1b[31mb\nc"
     assert main(["plan", "x\x1b[2J.yaml"]) == 2
     assert "\x1b" not in capsys.readouterr().err

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from budgets.book.book import Book
-from budgets.book.ledger import read_entries
+from budgets.book import Book
+from budgets.ledger import read_entries
 from budgets.quantity import format_flops
 from study.cli import main
 from study.declare.load import load_declaration

@@ -14,8 +14,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from budgets.book.book import Book
-from budgets.book.ledger import read_entries
+from budgets.book import Book
+from budgets.ledger import read_entries
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS
 from runners.trials.records.trial_files import kept_steps
 from study.cli import main

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from analysis.answers.cost import totals
-from budgets.book.book import Book
-from budgets.book.ledger import Ledger, read_entries
+from budgets.book import Book
+from budgets.ledger import Ledger, read_entries
 from budgets.quantity import format_flops
 from runners.results import read_json_lines, read_table
 from runners.trials.records.meter import read_meter

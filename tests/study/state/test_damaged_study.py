@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from budgets.book.book import Book
-from budgets.book.ledger import Ledger, read_entries
+from budgets.book import Book
+from budgets.ledger import Ledger, read_entries
 from budgets.planning.plan import Charge
 from runners.host.files import write_json
 from runners.trials.records.meter import FlopCount, read_meter

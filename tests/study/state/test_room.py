@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from budgets.book.ledger import Ledger
+from budgets.ledger import Ledger
 from budgets.planning.plan import Charge, Plan
 from budgets.quantity import format_flops
 from runners.host.files import write_json

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from budgets.book.book import Book
-from budgets.book.ledger import Ledger, read_entries, readable_entries
+from budgets.book import Book
+from budgets.ledger import Ledger, read_entries, readable_entries
 from runners.host.files import write_json
 from runners.results import write_table
 from runners.trials.records.trial_files import Outcome, write_failure, write_outcome

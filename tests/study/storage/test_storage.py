@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from budgets.book.book import Book
-from budgets.book.ledger import read_entries
+from budgets.book import Book
 from budgets.hardware.machine_cache import CACHE
+from budgets.ledger import read_entries
 from runners.host.storage import Storage, cache_folder
 from runners.results import read_json_lines, read_table
 from runners.scheduling.backend import Job

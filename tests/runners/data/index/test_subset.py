@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from budgets.quality import available, quality_percent
+from budgets.quality import count_available, quality_percent
 from runners.data.index.selection import bins, bins_of
 from tests.runners.data.indexed import in_parts, rows_of
 
@@ -26,7 +26,7 @@ def index() -> pd.DataFrame:
     [(1000, "top20", 200), (1001, "top20", 201), (7, "top1", 1), (32768, "top40", 13108), (5, "all", 5)],
 )
 def test_a_quality_keeps_its_percentage_rounded_up(count: int, quality: str, kept: int) -> None:
-    assert available(count, quality) == kept
+    assert count_available(count, quality) == kept
 
 
 def test_qualities_are_fractions() -> None:
@@ -36,13 +36,13 @@ def test_qualities_are_fractions() -> None:
 @pytest.mark.parametrize("quality", ["top0", "top100", "best", "top 20", "top20%", "TOP20", "", "top020"])
 def test_an_unknown_quality_is_answered_with_what_is_allowed(quality: str) -> None:
     with pytest.raises(ValueError, match=rf"unknown quality '{quality}'; allowed: 'all', 'top1' to 'top99'"):
-        available(10, quality)
+        count_available(10, quality)
 
 
 @pytest.mark.parametrize("quality", ["top1", "top10", "top33", "top70", "all"])
 def test_the_best_are_kept_and_no_better_one_is_left_out(index: pd.DataFrame, quality: str) -> None:
     rows = rows_of(index, size=None, quality=quality)
-    assert len(rows) == available(COUNT, quality)
+    assert len(rows) == count_available(COUNT, quality)
     assert (np.diff(rows) > 0).all()
     left = index["score"].drop(index.index[rows])
     assert left.empty or index["score"].iloc[rows].min() >= left.max()
@@ -80,7 +80,7 @@ def test_subsets_are_what_sorting_everything_gives(index: pd.DataFrame) -> None:
     # By score, ties by hash; then by hash: said plainly, at the price of sorting the whole pool twice.
     coarse = index.assign(hash=index["hash"] % 50, score=np.where(index["score"] > 20, 0.0, -index["score"]))
     best = coarse.sort_values(["score", "hash"], ascending=[False, True], kind="stable").head(
-        available(COUNT, "top40")
+        count_available(COUNT, "top40")
     )
     lowest = best.assign(row=best.index).sort_values(["hash", "row"]).head(100)
     assert rows_of(coarse, size=None, quality="top40").tolist() == sorted(best.index)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from budgets.quantity import divide
+from budgets.quantity import divide_count
 from runners.data.pool.pool import Pool
 from runners.data.pool.tokenizer import mixed_words
 from runners.data.reading import streamed_set
@@ -34,11 +34,11 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Pool:
 def test_parts_of_a_count_are_its_shares_to_a_rounding_and_never_shrink(
     total: int, more: int, shares: list[int]
 ) -> None:
-    parts = divide(total, shares)
+    parts = divide_count(total, shares)
     assert sum(parts) == total
     for part, share in zip(parts, shares, strict=True):
         assert abs(part - total * share / sum(shares)) < len(shares)
-    assert all(after >= part for part, after in zip(parts, divide(total + more, shares), strict=True))
+    assert all(after >= part for part, after in zip(parts, divide_count(total + more, shares), strict=True))
 
 
 @given(shares=SHARES, seed=st.integers(0, 2**63), periods=st.integers(1, 2))

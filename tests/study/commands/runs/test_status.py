@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from budgets.book.ledger import Ledger
+from budgets.ledger import Ledger
 from budgets.planning.plan import Plan
 from budgets.planning.price import Range
 from budgets.quantity import format_flops

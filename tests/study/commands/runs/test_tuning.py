@@ -8,10 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from budgets.book.book import Book
-from budgets.book.ledger import Ledger, read_entries
-from budgets.book.reconcile import reconcile
-from budgets.planning.tuning_plan import words
+from budgets.book import Book, reconcile
+from budgets.ledger import Ledger, read_entries
+from budgets.planning.tuning_plan import values_words
 from runners.results import read_table, write_table
 from runners.trials.records.meter import Meter, read_meter
 from runners.trials.records.trial_files import write_failure
@@ -106,7 +105,7 @@ def test_a_tuning_whose_share_was_used_up_by_crashes_lists_the_remaining_trials(
     *_, first, which = output.splitlines()
     assert first.startswith("1 of 2 trials of the tuning remain and need ")
     assert "the share of 60 GFLOP has no room for them" in first
-    assert which.endswith(f" at 30 GFLOP, {words({'lr_peak': slowest.lr_peak})}, seed 1000")
+    assert which.endswith(f" at 30 GFLOP, {values_words({'lr_peak': slowest.lr_peak})}, seed 1000")
     assert said_events(folder).count("trial-left-out") == 1
     assert "study-started" not in said_events(folder), "the grid waits"
     assert booked(folder, "spent") + booked(folder, "wasted") <= 60e9

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from budgets.book.ledger import read_entries
+from budgets.ledger import read_entries
 from runners.trials.records.trial_files import checkpoints
 from study.cli import main
 from tests import waiting

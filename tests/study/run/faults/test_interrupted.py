@@ -17,8 +17,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from budgets.book.book import Book
-from budgets.book.ledger import read_entries
+from budgets.book import Book
+from budgets.ledger import read_entries
 from runners.host import faults
 from runners.scheduling.local_backend import LocalBackend
 from study.cli import main

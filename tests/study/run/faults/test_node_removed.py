@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from budgets.book.book import Book
-from budgets.book.ledger import read_entries
+from budgets.book import Book
+from budgets.ledger import read_entries
 from runners.results import read_json_lines
 from runners.scheduling.ray_backend.core import kill_node
 from runners.trials.records.trial_files import checkpoints

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from budgets.book.book import Book
-from budgets.book.ledger import read_entries
+from budgets.book import Book
+from budgets.ledger import read_entries
 from runners.trials.records.trial_files import Outcome, kept_steps
 from runners.trials.run_on_node import run_trial
 from runners.trials.trial_job import TrialJob

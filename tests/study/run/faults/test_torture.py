@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from budgets.book.book import Book
-from budgets.book.ledger import read_entries
+from budgets.book import Book
+from budgets.ledger import read_entries
 from tests.root import ROOT
 
 pytestmark = pytest.mark.slow

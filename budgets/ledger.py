@@ -1,6 +1,6 @@
 """The FLOP book of a study: an append-only file that reserves, then spends or releases every FLOP.
 
-One JSON object per line. FLOPs are whole numbers, so sums are exact at any size. `budgets.book.book` holds
+One JSON object per line. FLOPs are whole numbers, so sums are exact at any size. `budgets.book` holds
 the rules for the order of entries. Each line ends with a digest of itself and all lines before it, so that a
 line that was changed, lost or moved is found.
 """
@@ -13,7 +13,7 @@ from dataclasses import asdict
 from operator import index
 from pathlib import Path
 
-from budgets.book.book import Book, Entry
+from budgets.book import Book, Entry
 from budgets.planning.plan import Charge, Plan
 from budgets.quantity import format_flops
 
@@ -50,7 +50,7 @@ class Ledger:
         Raises:
             ValueError: The study budget has no room for a charge.
         """
-        for charge in unpaid(self.book, plan):
+        for charge in unpaid_charges(self.book, plan):
             # Reservations of an earlier declaration, which are still open, give way.
             self._check_room(f"'{charge.what}'", charge.train_flops, besides=self.book.reserved_flops)
             self._append(Entry(entry="charged", **asdict(charge)))
@@ -156,7 +156,7 @@ class Ledger:
             self.book.add(entry)
 
 
-def unpaid(book: Book, plan: Plan) -> list[Charge]:
+def unpaid_charges(book: Book, plan: Plan) -> list[Charge]:
     """Return the plan's charges that are not booked yet."""
     return [charge for charge in plan.charges if charge.what not in book.charged]
 

@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budgets.book.book import Book
-from budgets.book.ledger import Ledger, read_entries, readable_entries
-from budgets.book.reconcile import left_behind, reconcile
+from budgets.book import Book, left_behind_flops, reconcile
 from budgets.cost.flops import CONVENTION_NAME
+from budgets.ledger import Ledger, read_entries, readable_entries
 from budgets.planning.plan import Charge
 from tests.budgets.plans import declare, plan_of
 
@@ -350,7 +349,7 @@ def test_flops_of_an_earlier_declaration_are_reported_separately(tmp_path: Path)
     entries = read_entries(ledger.path)
 
     assert not reconcile(plan, entries)
-    assert left_behind(plan, entries) == 73
+    assert left_behind_flops(plan, entries) == 73
 
 
 def booked(path: Path) -> list[str]:

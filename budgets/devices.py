@@ -42,7 +42,7 @@ def devices() -> Mapping[str, Device]:
     return found
 
 
-def device(name: str) -> Device:
+def find_device(name: str) -> Device:
     """Return the device of a given name, in upper or lower case.
 
     Raises:
@@ -66,7 +66,7 @@ def measured_samples_per_s() -> Mapping[tuple[str, str, str], tuple[float, float
         rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
     found: dict[tuple[str, str, str], tuple[float, float]] = {}
     for row in rows:
-        kind = device(row["device"]).name, row["architecture"], row["strategy"]
+        kind = find_device(row["device"]).name, row["architecture"], row["strategy"]
         speed = float(row["samples_per_s"])
         low, high = found.get(kind, (speed, speed))
         found[kind] = min(low, speed), max(high, speed)

@@ -1,1 +1,0 @@
-"""The FLOP book of a study: reserved, spent, wasted, and reconciled with its plan."""
