@@ -112,7 +112,6 @@ class StudyFrames:
         events: Events of the study's runs, in order.
         begun: Trial → its progress in words, for trials that were begun and have no row in ``results``.
         tuned: The study's tuning; None without one.
-        published: Digitised figures of the paper, for its own verdicts on its claims; None leaves them out.
         architectures: The study's own architectures, those of its ``catalogue:``. They decide families and
             which strategies can train a model; those of an imported table are known by name alone.
         mixtures: Name of each declared mixture of pools → its parts in words, to compare it with another's.
@@ -136,7 +135,6 @@ class StudyFrames:
     events: pd.DataFrame = field(default_factory=pd.DataFrame)
     begun: Mapping[str, str] = field(default_factory=dict)
     tuned: Tuned | None = None
-    published: pd.DataFrame | None = None
     architectures: Mapping[str, Architecture] = field(default_factory=dict)
     mixtures: Mapping[str, str] = field(default_factory=dict)
     imported: str = ""

@@ -16,8 +16,6 @@ from analysis.cells.bootstrap import CellDraws, cell_draws
 from analysis.cells.curves import X_COLUMNS
 from analysis.cells.study_frames import StudyFrames, lost_cells, missing, with_budgets
 from analysis.cells.table import Trials
-from analysis.claims.claim_frame import from_figures, from_study
-from analysis.claims.findings import Finding, findings
 from analysis.laws.holdout import Holdout, holdout
 from analysis.laws.laws import Law, laws
 from analysis.laws.surface_forecast import FamilySurface, family_surfaces
@@ -74,8 +72,6 @@ class Analysis:
         envelopes: Lower envelope over compute of each regime.
         quality_trades: Best kept fraction over the budget and over the pool.
         robustness: See ``robustness.robustness``.
-        findings: Verdicts on the paper's claims by this study.
-        published: Verdicts on the same claims by the paper's own figures; empty without these.
         cost: Total cost.
         levels: Cost by budget level.
         imported: For an imported study, what was read of its table; empty otherwise.
@@ -99,8 +95,6 @@ class Analysis:
     envelopes: tuple[Envelope, ...]
     quality_trades: tuple[QualityTrade, ...]
     robustness: pd.DataFrame
-    findings: tuple[Finding, ...]
-    published: tuple[Finding, ...]
     cost: Cost
     levels: pd.DataFrame
     imported: str
@@ -148,8 +142,6 @@ def analyse(study: StudyFrames, progress: OnProgress = no_progress) -> Analysis:
         envelopes=envelopes(law_draws, held.choices),
         quality_trades=quality_trades(law_draws),
         robustness=robustness(results, metric=trials.metric),
-        findings=findings(from_study(results, metric=trials.metric)),
-        published=() if study.published is None else findings(from_figures(study.published), by_counts=True),
         cost=totals(
             plan,
             study.ledger,

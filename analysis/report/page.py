@@ -66,7 +66,7 @@ FIGURE_GROUPS = {
 """Title of a group of figures → beginnings of their names; the last group takes all others."""
 
 _TABLES = (
-    "best", "envelope", "contrasts", "quality-trade", "crossovers", "equivalence", "robustness", "findings",
+    "best", "envelope", "contrasts", "quality-trade", "crossovers", "equivalence", "robustness",
     "fits", "surfaces", "holdout", "isoflop", "exponents", "tuning", "carried-rates", "checked-rates",
     "design", "choices", "cost",
 )  # fmt: skip

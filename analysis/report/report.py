@@ -174,7 +174,6 @@ def report_tables(found: Analysis, study: StudyFrames) -> tuple[tables.Table, ..
         law_tables.envelope(found.envelopes, unit),
         law_tables.quality_trades(found.quality_trades),
         tables.robustness(found.robustness),
-        tables.findings(found.findings, found.published),
         *(() if found.imported else (tables.cost(found.levels, found.cost),)),
         tables.trials(found.trials, study.results),
         tables.unread_rows(study.unread) if found.imported else tables.left_out(study.left_out),

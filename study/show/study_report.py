@@ -10,13 +10,9 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.cells.study_frames import StudyFrames, Tuned
-from analysis.claims.claim_frame import from_figures, from_study
-from analysis.claims.findings import findings
-from analysis.paper.paper_figures import paper_figures
-from analysis.paper.paper_page import write_paper_page
-from analysis.paper.paper_panels import READERS
 from analysis.report.analyse import OnProgress, no_progress
 from analysis.report.comparison import write_comparison
+from analysis.report.paper import READERS, paper_figures, write_paper_page
 from analysis.report.report import write_report
 from budgets.book import Book
 from budgets.cost.architecture import own_architectures
@@ -157,7 +153,6 @@ def study_frames(study: Study | Imported) -> StudyFrames:
         events=read_json_lines(folder / "events.jsonl"),
         begun=begun(folder, dict(zip(missing["trial"], missing["steps"], strict=True))),
         tuned=_tuned(study),
-        published=read_any_table(PAPER_FIGURES),
     )
 
 
@@ -168,7 +163,6 @@ def _imported_frames(study: Imported) -> StudyFrames:
         metric=study.metric,
         results=read_table(study.folder / "results.parquet"),
         unread=dropped,
-        published=read_any_table(PAPER_FIGURES),
         imported=f"{record['rows'] - len(dropped):,} of {plural(record['rows'], 'row')} "
         f"of {record['table']}, imported",
     )
@@ -257,14 +251,10 @@ def report_comparison(
 
 
 def report_paper(results: Path, study: Study | Imported | None) -> Iterator[str]:
-    """Draw the paper's digitised figures in the style of a study's, next to the study's if one is given.
+    """Draw the paper's digitised figures and yield the path of their page.
 
-    Args:
-        results: Folder of studies; without a study, the page goes to its subfolder ``paper-figures``.
-        study: A study that has a report, or None.
-
-    Yields:
-        A line with the path of the page.
+    With a study, the page shows the figures of the study's report beside them and goes into that report;
+    without one, it goes to ``paper-figures`` in the folder of studies.
 
     Raises:
         ValueError: A study has the page's folder.
@@ -272,15 +262,11 @@ def report_paper(results: Path, study: Study | Imported | None) -> Iterator[str]
     maps = {name: load_column_map(find_column_map(name)) for name in READERS}
     figures = paper_figures(read_any_table(PAPER_FIGURES), maps)
     if study is None:
-        folder = _no_study(results / "paper-figures")
-        page = write_paper_page(folder, figures, processes=_processes())
+        page = write_paper_page(_no_study(results / "paper-figures"), figures, processes=_processes())
     else:
         report = study.folder / "report"
-        frames = study_frames(study)
         page = write_paper_page(
             report / "paper", figures, study=study.folder.name, theirs=report / "figures",
-            ours=findings(from_study(frames.results, metric=frames.metric)),
-            published=findings(from_figures(read_any_table(PAPER_FIGURES)), by_counts=True),
             processes=_processes(),
         )  # fmt: skip
     yield f"the paper's figures: {page}"

@@ -1,15 +1,17 @@
-"""The paper's digitised curves by family."""
+"""The paper's digitised tables, and their curves by family."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 
 import numpy as np
+import pandas as pd
 
 from analysis.cells.bootstrap import CellDraws, cell_draws
 from analysis.cells.curves import X_COLUMNS
 from analysis.cells.intervals import interval
 from analysis.cells.table import Trials, tidy
 from analysis.laws.laws import Law, laws
-from analysis.paper.paper_panels import PANELS, READERS, read_panels
+from analysis.report.paper import PANELS, READERS, read_panels
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
 
 # Panel → along what its curves run: ImageNet errors of every table with curves of four levels or more.
@@ -19,10 +21,16 @@ FAMILIES = (
 )  # fmt: skip
 
 
+@cache
+def paper_tables() -> Mapping[str, pd.DataFrame]:
+    """Return the table of each column map in the results schema."""
+    maps = {name: load_column_map(find_column_map(name)) for name in READERS}
+    return read_panels(read_any_table(PAPER_FIGURES), maps)
+
+
 def families() -> Iterator[tuple[str, str, Trials]]:
     """Yield each family's panel, its axis and its cells as trials, one regime each."""
-    maps = {name: load_column_map(find_column_map(name)) for name in READERS}
-    tables = read_panels(read_any_table(PAPER_FIGURES), maps)
+    tables = paper_tables()
     for panel, along in FAMILIES:
         found = tables[PANELS[panel].reader]
         kept = found[found["regime"] == ("one-epoch" if panel in ("8b", "14a") else "equal-samples")]

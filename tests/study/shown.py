@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from analysis.paper import paper_figures
+from analysis.report import paper
 from tests.root import ROOT
 
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -22,6 +22,5 @@ def commands(page: str) -> list[str]:
 
 
 def draw_two_paper_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let ``report --paper`` draw two of its figures; test_paper_report draws all."""
-    monkeypatch.setattr(paper_figures, "_FIGURES", paper_figures._FIGURES[:2])  # noqa: SLF001 - the tests' own choice
-    monkeypatch.setattr(paper_figures, "_SHIFTS", ())
+    """Let ``report --paper`` draw two of its figures; tests/paper draws all."""
+    monkeypatch.setattr(paper, "_FIGURES", paper._FIGURES[:2])  # noqa: SLF001 - the tests' own choice

@@ -19,9 +19,9 @@ PACKAGES = ("study", "analysis", "runners", "budgets")
 PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 FEW_PANELS = """
 import sys
-from analysis.paper import paper_figures
+from analysis.report import paper
 from study.cli import main
-paper_figures._FIGURES, paper_figures._SHIFTS = paper_figures._FIGURES[:2], ()
+paper._FIGURES = paper._FIGURES[:2]
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -9,7 +9,6 @@ import pandas as pd
 from analysis.answers.choice import CLEAR_TEXT
 from analysis.answers.cost import Cost
 from analysis.cells.table import Trials, records
-from analysis.claims.findings import Finding
 from analysis.error_unit import PERCENT, ErrorUnit
 from analysis.labels import (
     axis_text,
@@ -18,7 +17,6 @@ from analysis.labels import (
     configuration_text,
     count_text,
     held_text,
-    interval_text,
     metric_text,
 )  # fmt: skip
 from analysis.sizes.size_profile import IsoFlopCurve
@@ -247,37 +245,6 @@ def robustness(found: pd.DataFrame) -> Table:
         "on logit scales through the plain CLIP cells; architectures are compared by their plain CLIP cells"
     )
     return Table(name="robustness", title="Effective robustness", note=note, frame=pd.DataFrame(rows))
-
-
-def findings(found: Sequence[Finding], published: Sequence[Finding]) -> Table:
-    """Return the claims that a study's results can test.
-
-    Args:
-        found: Verdicts by the study's results.
-        published: Verdicts by the paper's own figures; may be empty.
-    """
-    theirs = {(one.claim.name, one.claim.part): one.verdict for one in published}
-    rows = [
-        {
-            "Claim": finding.claim.text + (f" ({finding.claim.part})" if finding.claim.part else ""),
-            "Where": f"{finding.claim.name}, {finding.claim.where}",
-            "Verdict": finding.verdict,
-            "In the paper": theirs.get((finding.claim.name, finding.claim.part), "–"),
-            "Comparisons": f"{finding.supporting} of {finding.tested}",
-            "Effect (points)": f"{finding.effect:.2f}",
-            "Interval": interval_text(finding.low, finding.high),
-            "Reason": finding.reason,
-        }
-        for finding in found
-        if finding.tested
-    ]
-    note = (
-        "claims of Li, Xie and Cubuk 2024 (arXiv 2404.08197), tested on this study's results. Effect: mean "
-        "of the comparisons, positive in support of the claim. In the paper: verdict on the paper's own "
-        f"digitised figures, by counts. {len(found) - len(rows)} of {len(found)} claims and parts of claims "
-        "are not testable here"
-    )
-    return Table(name="findings", title="Published claims", note=note, frame=pd.DataFrame(rows))
 
 
 def missing(found: pd.DataFrame) -> Table:

@@ -15,8 +15,8 @@ from analysis.charts.compute_figures import over_compute
 from analysis.charts.figure_data import FigureData
 from analysis.labels import POOL
 from analysis.laws.laws import Measure, measure
-from analysis.paper.paper_panels import PANELS, READERS, ZERO_SHOT, read_panels
-from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
+from analysis.report.paper import PANELS, ZERO_SHOT
+from tests.analysis.paper_curves import paper_tables
 from tests.analysis.synthetic import study, trial_row
 
 
@@ -181,12 +181,6 @@ def test_the_leader_is_the_one_the_study_was_made_with() -> None:
     assert best["verdict"].tolist() == ["clear"] * 3
 
 
-@pytest.fixture(scope="module")
-def paper() -> dict[str, pd.DataFrame]:
-    maps = {name: load_column_map(find_column_map(name)) for name in READERS}
-    return read_panels(read_any_table(PAPER_FIGURES), maps)
-
-
 def dominated(best: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
     """Return the rows of a frontier that a trial with at most the same FLOPs beats."""
     return [
@@ -196,10 +190,8 @@ def dominated(best: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
     ]
 
 
-def test_no_star_of_figure_8b_is_on_a_point_that_a_cheaper_trial_beats(
-    paper: dict[str, pd.DataFrame],
-) -> None:
-    draws = cell_draws(tidy(paper["paper-one-epoch"], metric=ZERO_SHOT), question="8b")
+def test_no_star_of_figure_8b_is_on_a_point_that_a_cheaper_trial_beats() -> None:
+    draws = cell_draws(tidy(paper_tables()["paper-one-epoch"], metric=ZERO_SHOT), question="8b")
     best = frontier(draws)
     assert dominated(best, draws.cells) == []
     assert best["flops"].is_monotonic_increasing
@@ -211,10 +203,8 @@ def test_no_star_of_figure_8b_is_on_a_point_that_a_cheaper_trial_beats(
 
 
 @pytest.mark.parametrize(("reader", "metric"), sorted({(one.reader, one.metric) for one in PANELS.values()}))
-def test_no_star_of_a_paper_panel_is_on_a_beaten_point(
-    reader: str, metric: str, paper: dict[str, pd.DataFrame]
-) -> None:
-    trials = tidy(paper[reader], metric=metric)
+def test_no_star_of_a_paper_panel_is_on_a_beaten_point(reader: str, metric: str) -> None:
+    trials = tidy(paper_tables()[reader], metric=metric)
     draws = cell_draws(trials, question="panel")
     best = frontier(draws)
     assert len(best)
@@ -258,8 +248,8 @@ def test_a_quality_that_a_cheaper_bar_beats_has_no_star() -> None:
     assert "900 GFLOP: top 20 %, clear, but another bar is lower at no higher cost" in figure.caption
 
 
-def test_strategies_on_less_data_keep_their_star(paper: dict[str, pd.DataFrame]) -> None:
-    figure = strategy_bars([measure(paper["paper-strategies"], ZERO_SHOT, question="bars")])
+def test_strategies_on_less_data_keep_their_star() -> None:
+    figure = strategy_bars([measure(paper_tables()["paper-strategies"], ZERO_SHOT, question="bars")])
     assert isinstance(figure, FigureData)
     stars = figure.frame[figure.frame["mark"].str.startswith("best")]
     assert stars["label"].nunique() > 3, "data are what a group holds, whatever the others have"

@@ -54,7 +54,7 @@ def test_the_folder_holds_page_figures_and_tables(written: tuple[Written, Elemen
     assert sorted(path.name for path in folder.iterdir()) == ["figures", "report.html", "tables"]
     assert len(list((folder / "figures").glob("*.pdf"))) == 16
     assert {path.stem for path in (folder / "tables").iterdir()} == {
-        "best", "contrasts", "fits", "isoflop", "crossovers", "equivalence", "holdout", "findings", "cost",
+        "best", "contrasts", "fits", "isoflop", "crossovers", "equivalence", "holdout", "cost",
         "trials", "left-out", "missing", "envelope", "quality-trade", "robustness", "surfaces",
         "exponents",
     }  # fmt: skip
@@ -269,7 +269,9 @@ def test_outside_of_fixed_compute_budgets_are_the_compute_of_the_best_trials(
 ) -> None:
     equal = frames.results.assign(regime="equal-samples", level_flops=np.nan, samples_seen=65_536)
     equal = equal.drop_duplicates(["subset_size", "quality", "architecture", "strategy", "seed"])
-    plan = equal[list(frames.plan.columns.drop("predicted_s"))]
+    plan = equal[list(frames.plan.columns.drop(["predicted_s", "paid_flops"]))].assign(
+        paid_flops=equal["train_flops"]
+    )
     summary = write(tmp_path / "report", replace(frames, results=equal, plan=plan))
     assert summary.lines[1].startswith("199 GFLOP: ConvNeXt-C, ")
     assert not any("samples" in line for line in summary.lines)

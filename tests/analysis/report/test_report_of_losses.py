@@ -99,7 +99,3 @@ def test_the_page_of_a_loss_names_losses(found: Analysis, by_loss: StudyFrames) 
     )
     assert "its loss is their mean" in page
     assert "the winner's loss is biased low" in page
-
-
-def test_claims_about_errors_are_not_tested_on_losses(found: Analysis) -> None:
-    assert not any(finding.tested for finding in found.findings)

@@ -1,4 +1,4 @@
-"""``report --watch``: a page that follows a run."""
+"""``report --watch``, a page that follows a run, and the options that go with one study."""
 
 import re
 import shutil
@@ -110,3 +110,23 @@ def test_two_studies_are_compared_in_a_folder_of_their_own(
         assert main(words) == 2
         assert f"--name {name}: not the name of a folder" in capsys.readouterr().err
     assert (tmp_path / "again" / "results.parquet").exists()
+
+
+def test_a_report_without_a_study_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report"]) == 2
+    assert "no study given: name a declaration, or use --paper" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("small --target far", "study: --target: 'far' is not a number"),
+        ("small --target 1e12", "--target 1 TFLOP is not beyond the study's largest trial, 5.4"),
+        ("--paper --target 3e18", "or use --paper alone"),
+        ("small small-full --target 3e18", "--watch, --paper and --target take one study"),
+        ("small --watch --target 3e18", "without --paper and --target"),
+    ],
+)
+def test_a_target_goes_with_one_study(words: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", *words.split()]) == 2
+    assert said in capsys.readouterr().err

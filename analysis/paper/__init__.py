@@ -1,1 +1,0 @@
-"""The published paper's figures, drawn as a study's are."""

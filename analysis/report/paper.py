@@ -1,0 +1,246 @@
+"""The figures of "Scaling (Down) CLIP" from its digitised panels, drawn like a study's, and their page."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import pandas as pd
+
+from analysis.answers.equivalence import equivalences
+from analysis.answers.frontier import frontier
+from analysis.cells.imported_table import ColumnMap, import_table
+from analysis.cells.table import CELL
+from analysis.charts.bar_figures import quality_bars, strategy_bars
+from analysis.charts.compute_figures import over_compute
+from analysis.charts.figure_data import FigureData, Missing
+from analysis.charts.size_figures import over_epochs, over_pairs
+from analysis.charts.worth_figures import equivalence, shift
+from analysis.drawing.save import helpers, save_all
+from analysis.drawing.style import COLUMN_IN
+from analysis.labels import capital, listed
+from analysis.laws.laws import Measure, measure
+from analysis.report.page import inline_svg
+from analysis.report.tables.table_files import replacing
+from analysis.report.templating import templates
+from budgets.quantity import plural
+
+ZERO_SHOT = "imagenet/top1"
+PROBES = ("imagenet/probe_top1", "other-sets/probe_top1")
+FEW_SHOT = ("imagenet/few_shot_5_top1", "imagenet/few_shot_10_top1")
+SIX, FIVE = "variants-6/top1", "variants-5/top1"
+"""Means over variants of ImageNet; figures 2 and 9 agree with six variants, figure 17 with five."""
+RETRIEVAL = ("coco/image_to_text_r1", "coco/text_to_image_r1")
+
+# A mean over n sets has the counting noise of n² ÷ Σ 1/images images. ImageNet-A has 7,500, -R 30,000,
+# -Sketch 50,889, -V2 10,000, -ReaL 46,837, ObjectNet 18,574. The paper does not name the probed sets; the
+# five are assumed.
+_IMAGES = {
+    "imagenet": 50_000, "coco": 5_000, "variants-6": 99_600, "variants-5": 73_500, "other-sets": 73_500,
+}  # fmt: skip
+
+
+def _compute(measures: Sequence[Measure]) -> FigureData | Missing:
+    (mine,) = measures
+    return over_compute(mine, frontier(mine.draws), axis="architecture")
+
+
+def _worth(measures: Sequence[Measure]) -> FigureData | Missing:
+    (mine,) = measures
+    table = equivalences(mine.draws, tuple(mine.laws), along="data")
+    return equivalence(mine.draws, table, along="data")
+
+
+_models, _strategies = partial(over_pairs, axis="architecture"), partial(over_pairs, axis="strategy")
+_Draw = Callable[[Sequence[Measure]], FigureData | Missing]
+# Column map (without "paper-"), panels, the metric of each, subject, drawing (None: shift from the first
+# metric to the second), and the name of the report figure that shows the same for a study.
+_FIGURES: tuple[tuple[str, str, tuple[str, ...], str, _Draw | None, str], ...] = (
+    ("augmentation", "1b", (ZERO_SHOT,), "augmentations over 30 epochs", strategy_bars, ""),
+    ("epochs", "2a 2b", (ZERO_SHOT, SIX), "epochs over each data size", over_epochs, "error-epochs"),
+    ("epochs", "3a 3b", FEW_SHOT, "epochs over each data size, few-shot", over_epochs, ""),
+    ("epochs", "4a 4b", RETRIEVAL, "epochs over each data size, retrieval", over_epochs, ""),
+    ("quality", "5a 5b", (ZERO_SHOT,) * 2, "quality of the data", quality_bars, "quality"),
+    ("quality", "6a 6b 6c 6d", FEW_SHOT * 2, "quality of the data, few-shot", quality_bars, ""),
+    ("quality", "7a 7b 7c 7d", RETRIEVAL * 2, "quality of the data, retrieval", quality_bars, ""),
+    (
+        "equal-samples", "8a 9a 9b", (ZERO_SHOT, ZERO_SHOT, SIX), "ViTs on each data size", _models,
+        "error-data-architecture",
+    ),
+    ("one-epoch", "8b", (ZERO_SHOT,), "ViTs against compute", _compute, "error-compute-architecture"),
+    ("equal-samples", "10a 10b", PROBES, "ViTs on each data size, linear probe", _models, "probe"),
+    (
+        "equal-samples", "11a 11b 11c 11d", RETRIEVAL * 2, "ViTs on each data size, retrieval", _models,
+        "retrieval",
+    ),
+    ("architectures", "13a", (ZERO_SHOT,), "architectures on each data size", _models, ""),
+    ("architectures-probe", "14a", PROBES[:1], "architectures on each data size, linear probe", _models, ""),
+    (
+        "strategies", "17a 17b", (ZERO_SHOT, FIVE), "training strategies on each data size", _strategies,
+        "error-data-strategy",
+    ),
+    ("strategies", "18c 18d", RETRIEVAL, "training strategies on each data size, retrieval", _strategies, ""),
+    ("strategies", "19a 19b", PROBES, "training strategies on each data size, linear probe", _strategies, ""),
+    (
+        "strategies", "17a", (ZERO_SHOT,), "what a training strategy is worth in data", _worth,
+        "equivalence-data",
+    ),
+    ("equal-samples", "9a 9b", (ZERO_SHOT, SIX), "ViTs under shift", None, "shift"),
+    ("strategies", "17a 17b", (ZERO_SHOT, FIVE), "training strategies under shift", None, ""),
+)  # fmt: skip
+
+
+class Panel(NamedTuple):
+    """Reading of one panel: the name of its column map (panels of one map form one table), and its metric."""
+
+    reader: str
+    metric: str
+
+
+PANELS = {
+    panel: Panel(f"paper-{name}", metric)
+    for name, panels, metrics, *_ in _FIGURES
+    for panel, metric in zip(panels.split(), metrics, strict=True)
+}
+"""Digitised panels."""
+READERS = tuple(dict.fromkeys(reader for reader, _ in PANELS.values()))
+"""Names of the column maps that read the panels."""
+ACCURACIES = ("1b", "8a", "11a", "11b")
+"""Panels that show accuracies instead of errors."""
+
+
+def read_panels(figures: pd.DataFrame, maps: Mapping[str, ColumnMap]) -> dict[str, pd.DataFrame]:
+    """Return each of `READERS` → its table in the results schema: one row per trial, one column per metric.
+
+    ``figures`` is ``results/paper/figures.csv``, ``maps`` has the column maps of `READERS`.
+    """
+    tables: dict[str, list[pd.DataFrame]] = {}
+    for name, panel in PANELS.items():
+        how = maps[panel.reader]
+        images = _IMAGES[panel.metric.partition("/")[0]]
+        rows = {**how.rows, "figure": (name[:-1],), "panel": (name[-1],)}
+        better: Literal["lower", "higher"] = "higher" if name in ACCURACIES else "lower"
+        how = replace(how, rows=rows, metric=panel.metric, better=better, images=images)
+        tables.setdefault(panel.reader, []).append(import_table(figures, how))
+    return {reader: _together(parts) for reader, parts in tables.items()}
+
+
+def _together(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Merge what several panels show of one trial into one row."""
+    cell = [name for name in CELL if name != "budget"] + ["samples_seen"]
+    table = pd.concat(parts, ignore_index=True).groupby(cell, as_index=False, sort=False).first()
+    return table.assign(trial=[f"row-{place + 1}" for place in range(len(table))])
+
+
+class PaperFigure(NamedTuple):
+    """A figure of the paper, or one that follows from its readings; ``kind`` is the last of `_FIGURES`."""
+
+    panels: tuple[str, ...]
+    data: FigureData | Missing
+    kind: str
+
+
+def paper_figures(figures: pd.DataFrame, maps: Mapping[str, ColumnMap]) -> tuple[PaperFigure, ...]:
+    """Return the figures of all digitised panels, in the order of the paper, then the derived ones.
+
+    Takes what `read_panels` does.
+    """
+    tables = read_panels(figures, maps)
+
+    @cache  # several figures show one metric of one table
+    def measured(by: str, metric: str) -> Measure:
+        return measure(tables[by], metric, question=f"paper/{by}/{metric}")
+
+    drawn = []
+    for _, named, metrics, subject, draw, kind in _FIGURES:
+        panels = tuple(named.split())
+        reader = PANELS[panels[0]].reader
+        measures = [measured(reader, metric) for metric in dict.fromkeys(metrics)]
+        if draw is None:
+            data = shift(tables[reader], metric=measures[0].metric, draws=measures[0].draws)
+        else:
+            data = draw(measures)
+        if isinstance(data, FigureData):
+            caption = f"{data.caption} {capital(_reading_text(figures, panels))}."
+            data = replace(data, name="-".join(("figure", *panels, data.name)), caption=caption)
+        data = replace(data, title=f"{capital(_panels_text(panels))}: {subject}")
+        drawn.append(PaperFigure(panels, data, kind))
+    return tuple(drawn)
+
+
+def _reading_text(figures: pd.DataFrame, panels: Sequence[str]) -> str:
+    """Return a caption text on how panels were read, and how precisely."""
+    points = figures[(figures["source"] == "digitised")]
+    parts = points[(points["figure"].astype(str) + points["panel"]).isin(panels)]
+    low, high = parts["precision"].min(), parts["precision"].max()
+    notes = parts["note"].fillna("")
+    said = f"{plural(len(parts), 'reading')} of {_panels_text(panels)}, made for this project, to within "
+    also = [said + (f"{low:g} points" if low == high else f"{low:g} to {high:g} points")]
+    if hidden := int(notes.str.contains("hidden marker|% visible").sum()):
+        also.append(f"{hidden} of markers that others hide partly or fully")
+    if set(panels) & set(ACCURACIES):
+        also.append("the paper shows accuracy, this figure error")
+    usual = re.compile("hidden marker|own line segments|% visible|bar height")
+    also += [note for note in dict.fromkeys("; ".join(notes).split("; ")) if note and not usual.search(note)]
+    return "; ".join(also)
+
+
+def _panels_text(panels: Sequence[str]) -> str:
+    """Return panels in words: ``("2a", "2b", "9a")`` → ``figures 2a, 2b and 9a``."""
+    return f"figure{'s' if len(panels) > 1 else ''} {listed(panels)}"
+
+
+def write_paper_page(
+    folder: Path, figures: Sequence[PaperFigure], *, study: str = "", theirs: Path | None = None,
+    processes: int = 1,
+) -> Path:  # fmt: skip
+    """Draw the figures, write the page, and return its path.
+
+    ``folder`` is replaced as a whole; ``theirs`` is the figures folder of the report of the study to show
+    beside the paper.
+    """
+    with replacing(folder) as new:
+        (new / "figures").mkdir()
+        with helpers(processes - 1) as pool:
+            drawn = [figure.data for figure in figures if isinstance(figure.data, FigureData)]
+            svgs = save_all(drawn, new / "figures", pool)
+        pairs = [
+            {"title": figure.data.title, "sides": list(_sides(figure, svgs, study, theirs))}
+            for figure in figures
+        ]
+        page = templates(Path(__file__).parent / "templates").get_template("paper.html.j2")
+        title = f"Scaling (Down) CLIP beside {study}" if study else "Scaling (Down) CLIP, as digitised"
+        text = page.render(title=title, pairs=pairs, is_wide=_is_wide)
+        (new / "paper.html").write_text(text, encoding="utf-8")
+    return folder / "paper.html"
+
+
+def _sides(
+    figure: PaperFigure, svgs: Mapping[str, str], study: str, theirs: Path | None
+) -> Iterator[dict[str, str]]:
+    """Yield the paper's drawing, then a study's of the same kind, with their texts and files."""
+    data = figure.data
+    if isinstance(data, Missing):
+        yield {"name": "The paper", "caption": f"Not drawn: {data.reason}."}
+    else:
+        svg = inline_svg(svgs[data.name], data.name)
+        files = f"figures/{data.name}"
+        yield {"name": "The paper", "caption": data.caption, "svg": svg, "alt": data.alt, "files": files}
+    if theirs is None or not figure.kind:
+        return
+    drawing, files = theirs / f"{figure.kind}.svg", f"../figures/{figure.kind}"
+    if not drawing.exists():
+        said = f"{study} does not support this figure; its report gives the reason."
+        yield {"name": study, "caption": said}
+        return
+    svg = inline_svg(drawing.read_text(encoding="utf-8"), f"study.{figure.kind}")
+    caption = drawing.with_suffix(".txt").read_text(encoding="utf-8").strip()
+    yield {"name": study, "caption": caption, "svg": svg, "alt": f"{study}: {caption}", "files": files}
+
+
+def _is_wide(svg: str) -> bool:
+    """Return whether a drawing is a page wide: beside another one its text would be too small."""
+    width = re.search(r'<svg[^>]*\bwidth="([\d.]+)pt"', svg)
+    return width is not None and float(width[1]) > 72 * COLUMN_IN * 1.2
