@@ -28,7 +28,6 @@ class Entry:
             ``spent`` (the trial finished), ``released`` (the rest of its reservation was returned),
             ``wasted`` (work that was lost, usually to a crash).
         what: Trial id, or the name of a charge.
-        train_flops: Training FLOPs.
         evaluation_flops: Forward FLOPs of evaluation; reported, but not part of the cap.
         convention: Counting convention of the FLOPs, see `budgets.cost.flops.CONVENTION`.
 
@@ -56,13 +55,9 @@ class Entry:
 
 @dataclass(kw_only=True, slots=True)
 class Reservation:
-    """A reservation and what became of it.
+    """A trial's reservation: the training FLOPs set aside, and the parts that were spent and returned.
 
-    Attributes:
-        reserved: Training FLOPs set aside.
-        spent: The part that was spent.
-        released: The part that was returned.
-        has_spent: True once a ``spent`` entry was booked, even one of 0 FLOPs.
+    ``has_spent`` is true once a ``spent`` entry was booked, even one of 0 FLOPs.
     """
 
     reserved: int
@@ -84,13 +79,9 @@ class Book:
         open: Trial id → open reservation.
         finished: Trial id → FLOPs of its ``spent`` entry, unless it was reserved again since.
         charged: Paid charge → its training FLOPs.
-        charged_flops: Training FLOPs of all paid charges.
-        known: Trials that were ever reserved.
         wasted: Trial id → (training FLOPs, evaluation FLOPs) lost; a trial that is paid again starts at 0.
-        wasted_flops: Training FLOPs wasted by all trials.
         taken: Trial id → training FLOPs spent, wasted or still reserved.
         spent_flops: Training FLOPs charged, spent and wasted.
-        reserved_flops: Training FLOPs in open reservations.
     """
 
     open: dict[str, Reservation] = field(default_factory=dict)
@@ -231,11 +222,11 @@ def left_behind_flops(plan: Plan, entries: Sequence[Entry]) -> int:
 def _differences(trial: Trial, held: Sequence[Reservation]) -> list[str]:
     name = f"trial {trial.trial_id} ({trial.cell}, seed {trial.seed})"
     # A reservation that was released in whole does not count: its trial is started again.
-    paid = [each for each in held if each.has_spent or each.left]
+    paid = [reservation for reservation in held if reservation.has_spent or reservation.left]
     if len(paid) > 1:
         return [f"{name} was reserved and paid {len(paid)} times"]
     return [
-        f"{name} has {each.reserved:,} FLOP reserved, planned {trial.paid_flops:,}"
-        for each in paid
-        if each.reserved != trial.paid_flops
+        f"{name} has {reservation.reserved:,} FLOP reserved, planned {trial.paid_flops:,}"
+        for reservation in paid
+        if reservation.reserved != trial.paid_flops
     ]

@@ -19,13 +19,7 @@ _FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Device:
-    """An accelerator.
-
-    Attributes:
-        name: Name in the table.
-        peak_flops: Dense bf16 FLOPs a second according to its data sheet.
-        memory_bytes: Memory of one device.
-    """
+    """An accelerator: dense bf16 FLOPs a second according to its data sheet, and memory."""
 
     name: str
     peak_flops: int
@@ -35,11 +29,11 @@ class Device:
 @cache
 def devices() -> Mapping[str, Device]:
     """Return every device by its name and by its short names."""
-    found: dict[str, Device] = {}
+    by_name: dict[str, Device] = {}
     for name, entry in _table()["devices"].items():
         device = Device(name=name, peak_flops=entry["peak_flops"], memory_bytes=entry["memory_bytes"])
-        found |= dict.fromkeys([name, *entry["also"]], device)
-    return found
+        by_name |= dict.fromkeys([name, *entry["also"]], device)
+    return by_name
 
 
 def find_device(name: str) -> Device:
@@ -64,13 +58,13 @@ def measured_samples_per_s() -> Mapping[tuple[str, str, str], tuple[float, float
     """Return measured samples/s of one device: (device, architecture, strategy) → (lowest, highest)."""
     with (_FOLDER / "throughput.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
-    found: dict[tuple[str, str, str], tuple[float, float]] = {}
+    speeds: dict[tuple[str, str, str], tuple[float, float]] = {}
     for row in rows:
         kind = find_device(row["device"]).name, row["architecture"], row["strategy"]
         speed = float(row["samples_per_s"])
-        low, high = found.get(kind, (speed, speed))
-        found[kind] = min(low, speed), max(high, speed)
-    return found
+        low, high = speeds.get(kind, (speed, speed))
+        speeds[kind] = min(low, speed), max(high, speed)
+    return speeds
 
 
 @cache

@@ -23,18 +23,11 @@ _DIGITS = 16  # of the SHA-256 of a line and all before it
 class Ledger:
     """A study's book, opened for appending. Every operation takes the same time at any length of the book.
 
-    Args:
-        path: The file; created if absent.
-        study_flops: The study's cap in training FLOPs, or None.
-
-    Attributes:
-        path: As given.
-        study_flops: As given.
-        book: The book so far; only the methods of the ledger add to it.
+    The file is created if absent, and a torn last line is dropped. ``study_flops`` is the study's cap in
+    training FLOPs, or None. Only the methods of the ledger add to ``book``.
 
     Raises:
-        ValueError: A line cannot be read or cannot follow the lines before it; the message names the line. A
-            torn last line is dropped instead.
+        ValueError: A line cannot be read or cannot follow the lines before it; the message names the line.
     """
 
     def __init__(self, path: Path, study_flops: int | None) -> None:
@@ -97,14 +90,9 @@ class Ledger:
         return self.study_flops - self.book.spent_flops - self.book.reserved_flops
 
     def waste(self, what: str, train_flops: int, evaluation_flops: int = 0) -> None:
-        """Book a trial's lost work: the difference between the given totals and those already booked.
+        """Book a trial's lost work: the difference between the totals so far and what is booked already.
 
         Booked even when it exceeds the study budget, because the compute is already used.
-
-        Args:
-            what: The trial's id.
-            train_flops: Total training FLOPs that the trial has lost so far.
-            evaluation_flops: Total evaluation FLOPs that the trial has lost so far.
         """
         booked = self.book.wasted.get(what, (0, 0))
         train = max(0, index(train_flops) - booked[0])
@@ -196,11 +184,11 @@ def _read(path: Path) -> tuple[list[Entry], "hashlib._Hash"]:
 
 def readable_entries(path: Path) -> list[Entry]:
     """Return the lines of a damaged book that are entries, whatever their digests say."""
-    found = []
+    entries = []
     for line in path.read_bytes().split(b"\n") if path.exists() else ():
         with suppress(ValueError):
-            found.append(_entry(line)[0])
-    return found
+            entries.append(_entry(line)[0])
+    return entries
 
 
 def _linked(chain: "hashlib._Hash", entry: Entry) -> str:

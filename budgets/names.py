@@ -16,17 +16,10 @@ _NEAREST_SHOWN = 12
 
 
 def unknown(kind: str, found: str, allowed: Iterable[str], *, meant: str | None = None) -> str:
-    """Format the error for a name that is not one of the allowed ones.
+    """Format the error for a name that is not one of the allowed ones, on one line.
 
-    Args:
-        kind: Kind of thing that is named, such as ``architecture``.
-        found: The name as the user wrote it.
-        allowed: Every valid name.
-        meant: Name for which the nearest valid one is suggested (default: ``found``).
-
-    Returns:
-        One line: ``unknown architecture 'ViT-B32'; did you mean 'ViT-B-32'? allowed: …``. If there are very
-        many names, only the nearest are listed.
+    Such as ``unknown architecture 'ViT-B32'; did you mean 'ViT-B-32'? allowed: …``. If there are very many
+    names, only the nearest are listed. The hint is for ``meant`` if that is given.
     """
     names = sorted(allowed)
     if not names:
@@ -41,10 +34,10 @@ def unknown(kind: str, found: str, allowed: Iterable[str], *, meant: str | None 
     return f"unknown {kind} '{found}'{hint} allowed: {shown}"
 
 
-def nearest_name(found: str, names: Iterable[str]) -> str | None:
+def nearest_name(mistyped: str, names: Iterable[str]) -> str | None:
     """Return the name that a mistyped one was meant to be; None if it resembles none."""
     lower_case = {name.lower(): name for name in names}
-    near = get_close_matches(found.lower(), lower_case, n=1, cutoff=0.5)
+    near = get_close_matches(mistyped.lower(), lower_case, n=1, cutoff=0.5)
     return lower_case[near[0]] if near else None
 
 

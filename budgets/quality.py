@@ -30,13 +30,13 @@ def quality_percent(quality: str) -> int:
     """
     if quality == "all":
         return 100
-    found = _TOP.fullmatch(quality)
-    if found is None:
+    top = _TOP.fullmatch(quality)
+    if top is None:
         raise ValueError(
             f"unknown quality '{quality}'; allowed: 'all', 'top1' to 'top99' (best N %), "
             "'top40 by SCORE', 'top40 by EXPRESSION', 'subset:NAME'"
         )
-    return int(found[1])
+    return int(top[1])
 
 
 def check_quality(quality: str) -> str:
@@ -63,8 +63,8 @@ def is_expression(score: str) -> bool:
 
 def score_of_quality(quality: str) -> str | None:
     """Return the score that a quality names, by its name or expression; None if it names none."""
-    _, found, name = quality.partition(BY)
-    return name if found else None
+    _, by, name = quality.partition(BY)
+    return name if by else None
 
 
 def count_available(count: int, quality: str) -> int:

@@ -145,10 +145,7 @@ def finite_or_none(value: T) -> T | None:
 def format_count(count: float, *, digits: int = 4, from_: int = 10**6) -> str:
     """Write a count shortly: 1024 → ``1,024``, 25000000 → ``25M``, 3.4e9 → ``3.4B``.
 
-    Args:
-        count: The count.
-        digits: Digits to round to.
-        from_: Smallest count with a unit; at least 1,000.
+    A count from ``from_``, at least 1,000, has a unit.
     """
     if count < from_:
         return f"{count:,.0f}"

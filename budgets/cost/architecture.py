@@ -66,7 +66,6 @@ class Architecture:
     """An image tower and a text tower.
 
     Attributes:
-        name: Name in a declaration.
         config: The JSON content, which is what ``open_clip.CLIP`` takes: ``embed_dim``, ``vision_cfg`` and
             ``text_cfg``. One key is this project's own, ``vision_cfg.timm_model_kwargs``; the model builder
             removes it. Must not be modified.
@@ -160,26 +159,22 @@ def catalogue() -> tuple[str, ...]:
 @cache
 def open_clip_configs() -> Mapping[str, Path]:
     """Return open_clip's own model configs, by name; they are found without importing open_clip."""
-    found = find_spec("open_clip")
-    places = () if found is None else (found.submodule_search_locations or ())
+    package = find_spec("open_clip")
+    places = () if package is None else (package.submodule_search_locations or ())
     return {path.stem: path for place in places for path in Path(place).glob("model_configs/*.json")}
 
 
 @cache
 def load_architecture(name: str, folder: Path | None = None) -> Architecture:
-    """Load the architecture of a given name.
+    """Load the architecture of a given name, which is that of a JSON file without the suffix.
 
-    Args:
-        name: Name of a JSON file, without the suffix.
-        folder: Folder of a user's own JSON files, searched before the catalogue and open_clip's own configs.
-
-    Returns:
-        The same object for the same name and folder.
+    A user's own ``folder`` is searched before the catalogue and open_clip's own configs. The same name and
+    folder give the same object.
 
     Raises:
         ValueError: No file has that name, or its config is not valid; the message names file and setting.
     """
-    paths = {**open_clip_configs(), **{each: _CATALOGUE / f"{each}.json" for each in catalogue()}}
+    paths = {**open_clip_configs(), **{shipped: _CATALOGUE / f"{shipped}.json" for shipped in catalogue()}}
     if folder is not None:
         if not folder.is_dir():
             raise ValueError(f"no folder of architectures at '{folder}'")

@@ -21,19 +21,16 @@ _VERSION = 2  # of the counting and of the file
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Count:
-    """Costs of a model, counted by torch.
+    """Costs of a model, counted by torch: multiply-accumulates (MACs), parameters and sizes.
 
     Attributes:
         family: Kind of image tower: ``vit``, ``resnet``, or the module of timm that defines it.
         image_size: Side of the square input image, in pixels.
         context_length: Length of a text, in tokens.
-        vocab_size: Number of distinct tokens.
         image_width: Features that the image tower outputs before its projection.
         text_width: Width of the text tower's token embedding.
-        trunk_macs: Kept share of the patches → MACs of an image; 1 alone if patches cannot be dropped.
-        trunk_parameters: Parameters of the image tower without its projection.
-        projection_macs: MACs of the image projection.
-        projection_parameters: Parameters of the image projection.
+        trunk_macs: Kept share of the patches → MACs of an image before its projection; 1 alone if patches
+            cannot be dropped.
         text_macs: Tokens → MACs of a text; the whole context alone if texts cannot be shortened.
         text_parameters: Parameters of the text tower with its projection.
         batch_norm: True if a tower has batch norm, whose statistics depend on how a batch is split.

@@ -31,13 +31,9 @@ _PASSES = 3  # forward, gradients of activations, gradients of weights
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleCost:
-    """Forward multiply-accumulates of one training sample, by component.
+    """Forward multiply-accumulates of one training sample, by component, all views together.
 
-    Attributes:
-        image_macs: Image tower and its projection, all views.
-        text_macs: Text tower and its projection, all views.
-        head_macs: Self-supervised head, all views.
-        similarity_macs: The sample's share of the loss's similarity matrices.
+    A tower includes its projection; ``similarity_macs`` are the sample's share of the loss's matrices.
     """
 
     image_macs: int
@@ -58,12 +54,9 @@ class SampleCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameters:
-    """Number of parameters, by component.
+    """Number of parameters: of the towers with their embeddings and projections, and of the head.
 
-    Attributes:
-        image: Image tower with its projection.
-        text: Text tower with embeddings and projection.
-        head: Parameters of the loss (temperature; SigLIP's bias) and the self-supervised head.
+    The head has those of the loss (temperature; SigLIP's bias) and the self-supervised head.
     """
 
     image: int
@@ -78,15 +71,9 @@ class Parameters:
 
 @cache
 def sample_cost(architecture: Architecture, strategy: Strategy, *, batch_size: int) -> SampleCost:
-    """Compute the cost of one training sample.
+    """Compute the forward cost of one training sample with a strategy that applies to the architecture.
 
-    Args:
-        architecture: Both towers.
-        strategy: A strategy that applies to the architecture.
-        batch_size: Pairs in the trial's actual batch, the strategy's factor included.
-
-    Returns:
-        Forward multiply-accumulates per sample.
+    ``batch_size`` is that of the trial's actual batch, the strategy's factor included.
     """
     tower = architecture.smaller(strategy.image_fraction).image_tower(strategy.kept_fraction)
     text = architecture.costs.text_tower(text_tokens(architecture, strategy))

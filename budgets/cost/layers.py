@@ -26,12 +26,9 @@ class TowerCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageTower:
-    """An image tower in its two parts.
+    """An image tower in its two parts: the trunk up to the pooled features, and their projection.
 
-    Attributes:
-        trunk: Everything up to the pooled features.
-        projection: From the features to the shared embedding; empty if the pooling already projects (ResNet).
-        width: Number of features that the trunk outputs.
+    ``width`` is the number of features. The projection is empty if the pooling already projects (ResNet).
     """
 
     trunk: TowerCost

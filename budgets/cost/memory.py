@@ -54,7 +54,7 @@ def memory_bytes(
 ) -> int:
     """Estimate the bytes on each of ``devices`` that share a whole batch of ``batch_size`` pairs."""
     cost = sample_cost(architecture, strategy, batch_size=batch_size)
-    here = -(-batch_size // devices)
+    on_device = -(-batch_size // devices)
     image = _image_bytes_per_mac(architecture) * (cost.image_macs + cost.head_macs)
     text = _transformer_bytes_per_mac(architecture.costs.text_width) * cost.text_macs
     pixels = 3 * architecture.costs.image_size**2
@@ -68,27 +68,28 @@ def memory_bytes(
     per_parameter = _WEIGHT_BYTES + _OPTIMIZER_BYTES[recipe.optimizer] + (_EMA_BYTES if recipe.ema else 0)
     return int(
         per_parameter * count_parameters(architecture, strategy).total
-        + here * (2 + 4 * views) * pixels
-        + -(-here // recipe.accumulation) * kept
-        + _loss_bytes(architecture, strategy, recipe, batch_size=batch_size, here=here)
+        + on_device * (2 + 4 * views) * pixels
+        + -(-on_device // recipe.accumulation) * kept
+        + _loss_bytes(architecture, strategy, recipe, batch_size=batch_size, on_device=on_device)
     )
 
 
 def _loss_bytes(
-    architecture: Architecture, strategy: Strategy, recipe: Recipe, *, batch_size: int, here: int
+    architecture: Architecture, strategy: Strategy, recipe: Recipe, *, batch_size: int, on_device: int
 ) -> int:
-    """Estimate the bytes of the loss, beside the towers' activations, for ``here`` pairs on this device."""
+    """Estimate the bytes of the loss, beside the towers' activations, for the pairs on this device."""
     entries = batch_size**2
     # The whole matrix at once; SimCLR's is (2 x batch)², so an entry of CLIP's counts for four of its own.
-    if here == batch_size and recipe.accumulation == 1 and entries <= CHUNK_ENTRIES:
+    if on_device == batch_size and recipe.accumulation == 1 and entries <= CHUNK_ENTRIES:
         bytes_per_entry = _LOGIT_BYTES["sigmoid" if strategy.sigmoid_loss else "softmax"]
         return entries * (bytes_per_entry + (_LOGIT_BYTES["simclr"] if strategy.self_supervised_head else 0))
     # In chunks: as many rows of this device as fit into `CHUNK_ENTRIES`, each as long as the whole batch.
-    rows = min(2 * here if strategy.self_supervised_head else here, max(1, CHUNK_ENTRIES // batch_size))
-    widest = batch_size * (2 if strategy.self_supervised_head else 1)
+    views = 2 if strategy.self_supervised_head else 1
+    rows = min(views * on_device, max(1, CHUNK_ENTRIES // batch_size))
+    widest = views * batch_size
     width = architecture.embed_dim
     # Both towers, in fp32: the features of the whole batch, and this device's own with their gradients.
-    features = 2 * (batch_size + 2 * here) * width * 4
+    features = 2 * (batch_size + 2 * on_device) * width * 4
     return _CHUNKS_AT_ONCE * min(rows * widest, CHUNK_ENTRIES) * 4 + features
 
 

@@ -123,13 +123,9 @@ class NoClosedForm(ValueError):  # noqa: N818 - reads as the state that it repor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """A complete config.
+    """A complete config: every setting of ``vision_cfg`` and ``text_cfg``.
 
-    Attributes:
-        family: Kind of image tower: ``vit``, ``resnet``, ``convnext``, ``swin`` or ``mixer``.
-        embed_dim: Width of the shared embedding.
-        vision: Every setting of ``vision_cfg``.
-        text: Every setting of ``text_cfg``.
+    ``family`` is the kind of image tower: ``vit``, ``resnet``, ``convnext``, ``swin`` or ``mixer``.
     """
 
     family: str
@@ -139,10 +135,7 @@ class ModelConfig:
 
 
 def complete_config(config: Mapping[str, Any]) -> ModelConfig:
-    """Check a config and fill in its missing settings.
-
-    Args:
-        config: As in a JSON file of open_clip.
+    """Check a config, as in a JSON file of open_clip, and fill in its missing settings.
 
     Raises:
         NoClosedForm: A setting or its value is not among those with a closed form.
@@ -160,8 +153,8 @@ def complete_config(config: Mapping[str, Any]) -> ModelConfig:
             f"text_cfg.vocab_size: found {text['vocab_size']}; allowed: at least {_SMALLEST_VOCABULARY}, "
             "padding, end of text, unknown words and a word"
         )
-    own = not text["hf_tokenizer_name"]  # of this project, or CLIP's
-    if own and text["pool_type"] == "eos" and text["eos_id"] != text["vocab_size"] - 1:
+    own_tokenizer = not text["hf_tokenizer_name"]  # of this project, or CLIP's
+    if own_tokenizer and text["pool_type"] == "eos" and text["eos_id"] != text["vocab_size"] - 1:
         raise ValueError(
             f"text_cfg.eos_id: found {text['eos_id']}; texts end with token {text['vocab_size'] - 1}, from "
             'which pool_type "eos" reads the features'
@@ -268,7 +261,7 @@ def _problem(value: object, default: object, *, zero: bool) -> str | None:
         str: (isinstance(value, str), "a name"),
         dict: (isinstance(value, dict), "a table of settings"),
         tuple: (
-            len(items) == length and all(_is_count(each, 1) for each in items),
+            len(items) == length and all(_is_count(item, 1) for item in items),
             f"a list of {length} whole numbers of at least 1",
         ),
     }

@@ -16,16 +16,12 @@ class Strategy:
     """The computation that a strategy runs on each sample.
 
     Attributes:
-        name: Name in a declaration.
         image_views: Passes through the image tower; all but the first are views for the self-supervised head.
-        text_views: Passes through the text tower.
         kept_fraction: Share of the image patches that are kept, in (0, 1]; below 1 is patch dropout.
         text_fraction: Share of the text's context that is kept, in (0, 1].
         image_fraction: Side of the images as a share of the full one, in (0, 1]; below 1, training starts
             on smaller images and ends on full ones.
-        batch_factor: Ratio of the batch to the declared batch.
         unmasked_tail: Share of the training, at its end, that its paper leaves unmasked; 0 if it never masks.
-        randaugment: True if images are augmented by RandAugment.
         self_supervised_head: True if a SimCLR head is trained on the two augmented views.
         sigmoid_loss: True for SigLIP's loss: one product of the embeddings instead of two, and a learned
             bias.
@@ -58,8 +54,8 @@ _CLIPA_TAIL = 0.36 / 6.36
 
 STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
     {
-        each.name: each
-        for each in (
+        strategy.name: strategy
+        for strategy in (
             # Radford et al. 2021.
             Strategy(name="clip"),
             # CLIP with augmented images (Li, Xie and Cubuk 2024, section 7): augmentation adds no FLOPs.

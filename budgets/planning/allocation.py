@@ -15,12 +15,9 @@ _Key = tuple[str, str, int | None, int]
 
 
 def allocate(plan: Plan, grid: Grid, own: Speeds) -> Plan:
-    """Return a plan whose trials have the resources that end it soonest.
+    """Return a plan whose trials have the resources that end it soonest; each has its cheapest before.
 
-    Args:
-        plan: The plan; each trial at its cheapest.
-        grid: Its grid, with the values that are tuned so far.
-        own: The user's own measurements on the cluster's device.
+    ``own`` are the user's own measurements on the cluster's device.
     """
     cluster, resources = grid.declaration.cluster, grid.declaration.resources
     if cluster is None or not resources.auto:
@@ -74,8 +71,8 @@ def priced_options(
     """Return a trial's options with the hours that follow from what was measured at each width."""
     combination = trial.cell.combination
     return tuple(
-        replace(each, factor=relative_hours(each.recipe, combination, each.resources.devices, cluster, own))
-        for each in options
+        replace(way, factor=relative_hours(way.recipe, combination, way.resources.devices, cluster, own))
+        for way in options
     )
 
 

@@ -20,8 +20,6 @@ class Component:
     Attributes:
         name: Name of the pool in the declaration, not part of the trial's id; empty for a single pool.
         pool: Content id of the pool.
-        quality: Quality of its pairs.
-        pairs: Number of its pairs.
         share: Samples from it in each period of the order of samples. A period is the sum of all shares long.
     """
 
@@ -39,12 +37,7 @@ class Component:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ranking:
-    """The order of a pool's pairs by a named score.
-
-    Attributes:
-        name: Content id of the pool in this order.
-        scored_pairs: Number of pairs that have this score.
-    """
+    """The order of a pool's pairs by a named score: content id of the pool in it, pairs with the score."""
 
     name: str
     scored_pairs: int
@@ -58,10 +51,7 @@ class PoolFacts:
         name: Content id of the pool in the order of the score in force; part of the ids of ``topN``.
         unranked: Content id of the pool that new scores do not change; part of all other ids.
             Empty for ``name``.
-        pairs: Number of image-text pairs.
-        scored: True if the pairs have a quality score.
         scored_pairs: Number of pairs that have a score; ``None`` for all.
-        subsets: Name of a subset → its number of pairs.
         rankings: Name of a score, or the expression that computed it → the order by it.
     """
 
@@ -104,11 +94,9 @@ class PoolFacts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MixtureFacts:
-    """Facts about pools that are mixed; has the methods of `PoolFacts`, for mixtures in place of qualities.
+    """Facts about pools that are mixed, and the pools in each mixture.
 
-    Attributes:
-        pools: Name → facts.
-        mixtures: Name → the pools in it.
+    Has the methods of `PoolFacts`, for mixtures in place of qualities.
     """
 
     pools: Mapping[str, PoolFacts]
@@ -130,7 +118,7 @@ class MixtureFacts:
         weights = _whole_numbers([part.weight for _, part, _ in parts])
         # The shares are the weights times the largest whole number with which a period has at most `PERIOD`
         # samples.
-        pairs, shares = whole, [each * max(1, PERIOD // sum(weights)) for each in weights] or whole
+        pairs, shares = whole, [weight * max(1, PERIOD // sum(weights)) for weight in weights] or whole
         if size != sum(whole):
             pairs = shares = list(divide_count(size, weights or whole))
         if len(parts) == 1:
@@ -169,9 +157,9 @@ class MixtureFacts:
 def _whole_numbers(weights: list[float | None]) -> list[int]:
     """Return weights as the smallest whole numbers in the same ratio; an empty list without weights."""
     exact = [Fraction(repr(weight)) for weight in weights if weight is not None]
-    scale = lcm(*(each.denominator for each in exact))
-    whole = [int(each * scale) for each in exact]
-    return [each // gcd(*whole) for each in whole]
+    scale = lcm(*(weight.denominator for weight in exact))
+    whole = [int(weight * scale) for weight in exact]
+    return [weight // gcd(*whole) for weight in whole]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,8 +168,7 @@ class EvaluationFacts:
 
     Attributes:
         names: Content id of each set; part of each trial's id, because its result row holds their metrics.
-        images: Images encoded in one evaluation of a trial.
-        texts: Texts encoded in one evaluation of a trial.
+        images: Images encoded in one evaluation of a trial; ``texts`` likewise.
         metrics: Metrics, each as ``<evaluation set>/<metric>``; empty if unknown.
     """
 

@@ -43,12 +43,12 @@ def lasting_reasons(candidate: GridCell, grid: Grid) -> Iterator[str]:
 def most_samples(candidate: GridCell, grid: Grid) -> int:
     """Return the most samples that keep a cell within ``limits.max_epochs`` of each of its pools."""
     epochs, period = grid.declaration.limits.max_epochs, _period(candidate)
-    return int(min(epochs * each.pairs * period / each.share for each in candidate.components))
+    return int(min(epochs * part.pairs * period / part.share for part in candidate.components))
 
 
 def _period(candidate: GridCell) -> int:
     components = candidate.components
-    return sum(each.share for each in components) if len(components) > 1 else 1
+    return sum(part.share for part in components) if len(components) > 1 else 1
 
 
 def _reasons_of_the_pool(component: Component, pool: PoolFacts) -> Iterator[str]:

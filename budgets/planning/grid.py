@@ -33,16 +33,12 @@ class Setup:
     """An architecture with a strategy: the settings and costs that all their cells share.
 
     Attributes:
-        architecture: The architecture.
-        strategy: The strategy.
         batch_size: Pairs in a batch, the strategy's factor included.
         lr_peak: Peak learning rate; None if not declared.
         inapplicable: Reason why the strategy cannot train the architecture, or None.
         train_flops_per_sample: Training FLOPs of one pair; 0 if the strategy is inapplicable.
         tail_flops_per_sample: Training FLOPs of one pair in the unmasked tail; 0 without one.
         recipe: The study's recipe, without settings that only other strategies use.
-        flops_per_evaluation: Forward FLOPs of one evaluation of a trial.
-        parameters: Trainable parameters.
         memory_bytes: Estimated memory needed on each device; 0 if no cluster is declared.
         resources: Resources of a trial: as declared, or the cheapest of ``resource_options``.
         options: Ways to run it that fit into memory; empty unless the planner chooses.
@@ -93,13 +89,8 @@ class Setup:
 class GridCell:
     """A cell of the grid before its feasibility is checked.
 
-    Attributes:
-        cell: The cell.
-        setup: Its architecture and strategy.
-        components: The pools' parts of its pairs.
-        seeds: Its seeds.
-        declared_samples: Samples that the declaration asks for; 0 if they follow from its level.
-        samples: Samples seen by a trial of the cell, in whole batches.
+    ``declared_samples`` are those that the declaration asks for, 0 if they follow from the level; ``samples``
+    are what a trial of the cell sees, in whole batches.
     """
 
     cell: Cell
@@ -113,12 +104,8 @@ class GridCell:
 class Grid:
     """The cells that a declaration asks for.
 
-    Args:
-        declaration: The study.
-        pool: Facts about the pool, or about pools that are mixed.
-        evaluation: Facts about the evaluation sets.
-        tuned: Place → tuned field → value that replaces the declared one; None if training diverged at every
-            value. Values at a level precede those at all levels.
+    ``tuned`` has values that replace declared ones: place → field → value, None if training diverged at every
+    value. Values at a level precede those at all levels.
     """
 
     def __init__(
@@ -186,7 +173,7 @@ class Grid:
         return Trial(
             cell=candidate.cell,
             seed=seed,
-            pool="+".join([each.pool for each in candidate.components]),
+            pool="+".join([part.pool for part in candidate.components]),
             mixture=candidate.components if self.declaration.mixtures else (),
             evaluation_sets=self.evaluation.names,
             architecture_config=setup.architecture.config,
@@ -236,9 +223,9 @@ class Grid:
         recipe = _recipe_of(training.recipe, {**of_resources, **values}, architecture, strategy)
         images, texts = self.evaluation.images, self.evaluation.texts
         # The unmasked tail needs the most memory.
-        widest, found = strategy.unmasked if recipe.unmasked_tail else strategy, tuple[Option, ...]()
+        widest, ways = strategy.unmasked if recipe.unmasked_tail else strategy, tuple[Option, ...]()
         if reason is None and declaration.resources.auto:
-            found = resource_options(
+            ways = resource_options(
                 architecture,
                 widest,
                 recipe,
@@ -246,9 +233,9 @@ class Grid:
                 declaration=declaration,
                 ruled=of_resources,
             )
-        fitting = tuple(each for each in found if each.memory_bytes <= (self.device_bytes or 0))
-        if found:  # without a fitting option, the smallest: its memory is the reason against the cell
-            first = min(fitting or found, key=lambda each: each.factor if fitting else each.memory_bytes)
+        fitting = tuple(way for way in ways if way.memory_bytes <= (self.device_bytes or 0))
+        if ways:  # without a fitting option, the smallest: its memory is the reason against the cell
+            first = min(fitting or ways, key=lambda way: way.factor if fitting else way.memory_bytes)
             resources, recipe = first.resources, first.recipe
         flops = tail_flops = memory = 0
         if reason is None:
@@ -318,8 +305,8 @@ def _recipe_of(
     recipe = replace(declared, **{name: value for name, value in values.items() if hasattr(declared, name)})
     # Without masking there is no tail. With smaller images the tail can't be 0, because a model can't be
     # evaluated at a resolution that it has never seen.
-    own = recipe.unmasked_tail is None or (strategy.image_fraction < 1 and not recipe.unmasked_tail)
-    tail = strategy.unmasked_tail if own else recipe.unmasked_tail
+    by_strategy = recipe.unmasked_tail is None or (strategy.image_fraction < 1 and not recipe.unmasked_tail)
+    tail = strategy.unmasked_tail if by_strategy else recipe.unmasked_tail
     recipe = replace(recipe, unmasked_tail=tail if strategy.masks else 0.0)
     if not strategy.randaugment:
         recipe = replace(recipe, randaugment=Recipe().randaugment)

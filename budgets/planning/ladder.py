@@ -26,10 +26,7 @@ _PLACEHOLDER = (1,)  # any level will do: lasting reasons and seeds do not depen
 def choose_levels(grid: Grid, beside: int, study_flops: int) -> tuple[int, ...]:
     """Return the levels in training FLOPs, rising, of a grid that declares none.
 
-    Args:
-        grid: The grid.
-        beside: Training FLOPs that the study pays in addition to its trials.
-        study_flops: The study budget.
+    ``beside`` are the training FLOPs that the study pays in addition to its trials.
 
     Raises:
         ValueError: Charges and trials without a level already cost the whole study budget.
@@ -46,7 +43,7 @@ def choose_levels(grid: Grid, beside: int, study_flops: int) -> tuple[int, ...]:
         setup = candidate.setup
         setups[id(setup)] = setup
         # Mixtures that take the same pairs are one cell, see `budgets.planning.trim`.
-        pairs = tuple(each.content for each in candidate.components)
+        pairs = tuple(part.content for part in candidate.components)
         for seed in candidate.seeds:
             key = replace(candidate.cell, quality=""), pairs, candidate.samples, seed
             if key in seen:

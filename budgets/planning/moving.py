@@ -39,21 +39,23 @@ def tuned_cells(grid: Grid, levels: tuple[int, ...]) -> dict[TuningPoint, GridCe
     if tuning.levels:
         at = {level: _cheapest(grid, levels, (level,)) for level in tuning.levels}
         return {
-            (*combination, level): found[combination]
+            (*combination, level): tuned_there[combination]
             for combination in _cheapest(grid, levels, levels)
-            for level, found in at.items()
-            if combination in found
+            for level, tuned_there in at.items()
+            if combination in tuned_there
         }
     cells = _cheapest(grid, levels, None)
-    families = {each[0]: _family(grid, each) for each in cells if each[0] in tuning.sizes}
+    families = {
+        combination[0]: _family(grid, combination) for combination in cells if combination[0] in tuning.sizes
+    }
     if len(set(families.values())) > 1:
-        found = ", ".join(f"{name} ({family})" for name, family in families.items())
+        named = ", ".join(f"{name} ({family})" for name, family in families.items())
         raise DeclaredKeyError(
-            "tuning.sizes", f"tuning.sizes: {found} are of different families, so no line joins their rates"
+            "tuning.sizes", f"tuning.sizes: {named} are of different families, so no line joins their rates"
         )
     return {
-        (*combination, None): found
-        for combination, found in cells.items()
+        (*combination, None): cell
+        for combination, cell in cells.items()
         if combination[0] in tuning.sizes or _family(grid, combination) not in families.values()
     }
 
@@ -84,13 +86,7 @@ def optimum_rate(points: Sequence[Tried], scores: Mapping[str, Score]) -> Optimu
 def carry_rates(
     grid: Grid, levels: tuple[int, ...], best: Mapping[TuningPoint, Optimum], tuned: Values
 ) -> tuple[tuple[Carried, ...], Values]:
-    """Carry rates on along levels or sizes.
-
-    Args:
-        grid: The grid as declared.
-        levels: Budget levels.
-        best: The optimum of each tuned place where training did not always diverge.
-        tuned: Values of the tuned places; None if training diverged at every value.
+    """Carry rates on along levels or sizes, through the optima where training did not always diverge.
 
     Returns:
         The lines, and the values of all places. If one end has no optimum, the rate of the other holds
@@ -141,7 +137,7 @@ def carry_rates(
             )
             for combination in combinations
         }
-        values |= {(*combination, None): found for combination, found in lowest.items()}
+        values |= {(*combination, None): rate for combination, rate in lowest.items()}
     return tuple(lines), values
 
 
@@ -150,52 +146,48 @@ def choose_neighbours(
 ) -> tuple[list[list[Tried]], list[str]]:
     """Return each combination's tuned rate with its neighbours, at the larger level where most of them fit.
 
-    Args:
-        grid: The grid with the tuned values.
-        levels: Budget levels.
-        tuned: The tuned values; rates that are still unknown are those of the grid.
-        room: Training FLOPs that they may cost.
-        cells: The cells that were tuned on; the rates are tried above their levels.
+    The level is above those of ``cells``, which were tuned on, and the trials cost at most ``room`` training
+    FLOPs. Rates that are still unknown are those of the grid.
 
     Returns:
         Three rates for each combination, the tuned one in the middle; and sentences about those left out.
     """
     largest = max((on.cell.level_flops or 0 for on in cells), default=0)
-    found: list[list[Tried]] = []
+    checked_points: list[list[Tried]] = []
     every: list[list[Tried]] = []  # of the level with most combinations; of several, of the lowest
     above: set[Combination] = set()
     # From the top down: a lower level is taken only if more combinations fit there.
-    for level in sorted((each for each in levels if each > largest), reverse=True):
-        here = [_around(grid, on, tuned) for on in _cheapest(grid, levels, (level,)).values()]
+    for level in sorted((level for level in levels if level > largest), reverse=True):
+        at_level = [_around(grid, on, tuned) for on in _cheapest(grid, levels, (level,)).values()]
         fits, left = [], room
-        for points in here:
+        for points in at_level:
             if tried_flops(points) <= left:
                 fits.append(points)
                 left -= tried_flops(points)
-        found = max(found, fits, key=len)  # of equal lengths, `max` takes the first
-        every = max(here, every, key=len)
-        above.update(map(combination_of, here))
-    checked = set(map(combination_of, found))
+        checked_points = max(checked_points, fits, key=len)  # of equal lengths, `max` takes the first
+        every = max(at_level, every, key=len)
+        above.update(map(combination_of, at_level))
+    checked = set(map(combination_of, checked_points))
     dear = [points for points in every if combination_of(points) not in checked]
     others = [
         combination
         for combination in _cheapest(grid, levels, None)
         if combination not in {*checked, *map(combination_of, dear)}
     ]
-    small = [each for each in others if each not in above]
-    said = [f"{_named(small)}: no cell at a level above those used for tuning"] if small else []
-    if elsewhere := [each for each in others if each in above]:
-        said.append(f"{_named(elsewhere)}: no cell at the level at which most rates can be checked")
+    small = [combination for combination in others if combination not in above]
+    sentences = [f"{_named(small)}: no cell at a level above those used for tuning"] if small else []
+    if elsewhere := [combination for combination in others if combination in above]:
+        sentences.append(f"{_named(elsewhere)}: no cell at the level at which most rates can be checked")
     if dear:
         assert grid.declaration.budget.study_flops is not None, "the room is a share of it"
         cost = sum(map(tried_flops, every))
         share = math.ceil(1000 * cost / grid.declaration.budget.study_flops) / 10
-        said.append(
+        sentences.append(
             f"{_named(map(combination_of, dear))}: tuning.check sets {format_flops(room)} aside, but all "
             f"combinations at {format_flops(every[0][0].trials[0].cell.level_flops or 0)} cost "
             f"{format_flops(cost)}: raise it to at least {share:g}%"
         )
-    return found, said
+    return checked_points, sentences
 
 
 def _around(grid: Grid, on: GridCell, tuned: Values) -> list[Tried]:
@@ -205,12 +197,12 @@ def _around(grid: Grid, on: GridCell, tuned: Values) -> list[Tried]:
     lowest, next_one, *_ = grid.declaration.tuning.fields["lr_peak"]
     combination = on.cell.combination
     values = tuned.get((*combination, on.cell.level_flops), tuned.get((*combination, None))) or {}
-    found = []
+    points = []
     for factor in (lowest / next_one, 1.0, next_one / lowest):
         point = trained_with(grid, on, {**values, "lr_peak": float(f"{on.setup.lr_peak * factor:.4g}")})
         assert isinstance(point, Tried), "a rate makes no cell infeasible"
-        found.append(point)
-    return found
+        points.append(point)
+    return points
 
 
 def _named(combinations: Iterable[Combination]) -> str:

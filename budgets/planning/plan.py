@@ -13,13 +13,7 @@ from budgets.planning.tuning_plan import TuningPlan
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Charge:
-    """Compute that the study pays once, in addition to its trials.
-
-    Attributes:
-        what: Name of the charge.
-        train_flops: Training FLOPs.
-        evaluation_flops: Forward FLOPs.
-    """
+    """Compute that the study pays once, in addition to its trials: training and forward FLOPs."""
 
     what: str
     train_flops: int
@@ -28,12 +22,7 @@ class Charge:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LeftOut:
-    """A cell that is not run, or not with all of its seeds.
-
-    Attributes:
-        cell: The cell.
-        reason: The reason with its numbers.
-    """
+    """A cell that is not run, or not with all of its seeds, and the reason with its numbers."""
 
     cell: Cell
     reason: str
@@ -41,11 +30,9 @@ class LeftOut:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chosen:
-    """Resources that the planner chose for a trial.
+    """Resources that the planner chose for a trial, in words, and why.
 
-    Attributes:
-        words: Number of GPUs, with accumulation and gradient checkpointing if they are used.
-        why: The reason in a few words.
+    The words are the number of GPUs, with accumulation and gradient checkpointing if they are used.
     """
 
     words: str
@@ -58,12 +45,9 @@ class Plan:
 
     Attributes:
         trials: The trials, in declared order, levels rising.
-        left_out: Cells that are not run.
-        charges: Compute paid once.
         study_flops: The study's cap in training FLOPs, or None.
         levels: Budget levels in training FLOPs, declared or chosen, rising.
         warnings: Conclusions that this plan cannot support, and decisions of the planner.
-        tuning: The tuning that precedes the trials, or None.
         chosen: Trial id → the resources that were chosen; empty if resources are declared.
     """
 
@@ -84,12 +68,12 @@ class Plan:
         """
         if self.tuning is None:
             return self.trials
-        found: dict[str, Trial] = {}
+        by_id: dict[str, Trial] = {}
         for trial in (*self.tuning.trials, *self.tuning.neighbours, *self.trials):
-            first = found.setdefault(trial.trial_id, trial)
+            first = by_id.setdefault(trial.trial_id, trial)
             if trial.paid_flops > first.paid_flops:
-                found[trial.trial_id] = trial
-        return tuple(found.values())
+                by_id[trial.trial_id] = trial
+        return tuple(by_id.values())
 
     @property
     def grid_waits(self) -> bool:

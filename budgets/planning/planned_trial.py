@@ -43,13 +43,8 @@ Combination = tuple[str, str]
 class Cell:
     """A point of the grid: a trial without its seed.
 
-    Attributes:
-        regime: Rule that decides the samples seen.
-        subset_size: Pairs in the subset.
-        quality: ``all``, ``topN``, ``topN by SCORE``, ``subset:NAME`` or ``mixture:NAME``.
-        architecture: Name in the catalogue.
-        strategy: Name of the strategy.
-        level_flops: Budget level in training FLOPs; None unless the regime is `fixed-compute`.
+    ``quality`` is ``all``, ``topN``, ``topN by SCORE``, ``subset:NAME`` or ``mixture:NAME``; ``level_flops``
+    the budget level, None unless the regime is `fixed-compute`.
     """
 
     regime: Regime
@@ -81,27 +76,20 @@ class Trial:
     """A cell with a seed: everything that decides its result, as plain data.
 
     Attributes:
-        cell: The cell.
         seed: The seed; initial weights, order of samples and augmentation derive from it.
         pool: Content id of the pool; for a mixture, those of its pools, joined by ``+``.
-        evaluation_sets: Content ids of the evaluation sets.
         architecture_config: The architecture in open_clip's model-config form.
         samples_seen: Image-text pairs seen in training, in whole batches.
         batch_size: Pairs in a batch, the strategy's factor included.
-        lr_peak: Peak learning rate.
-        recipe: The other optimisation settings.
         train_flops_per_sample: Training FLOPs of one pair (`budgets.cost.flops.CONVENTION`).
         tail_flops_per_sample: Training FLOPs of one pair in the unmasked tail; 0 without one.
         evaluation_flops: Forward FLOPs of all its evaluations.
         evaluations: Evaluations: the last one, and those at shares of its steps.
         parameters: Trainable parameters, the strategy's head included.
-        batch_norm: True if the model has batch norm.
         resources: Resources that it runs on; they do not change its result.
         previous: Id of the next shorter trial of its trunk, whose
             milestone it continues from; empty without one. It does not change the result.
         shared_samples: Samples up to that milestone, which the shorter trials pay for.
-        mixture: Components of a mixture; empty without one.
-        trial_id: Identifies the trial in any study.
     """
 
     cell: Cell
@@ -148,12 +136,12 @@ class Trial:
     def components(self) -> tuple[Component, ...]:
         """The pools' parts of its pairs: one, or those of a mixture."""
         cell = self.cell
-        one = Component(name="", pool=self.pool, quality=cell.quality, pairs=cell.subset_size, share=1)
-        return self.mixture or (one,)
+        whole = Component(name="", pool=self.pool, quality=cell.quality, pairs=cell.subset_size, share=1)
+        return self.mixture or (whole,)
 
     def share_of(self, component: Component) -> float:
         """Return a component's share of the samples seen."""
-        return component.share / sum(each.share for each in self.components)
+        return component.share / sum(part.share for part in self.components)
 
     @property
     def train_flops(self) -> int:
@@ -227,7 +215,7 @@ def _quality(trial: Trial) -> str:
     A mixture of one component is a subset of its pool.
     """
     if len(trial.mixture) > 1:
-        parts = [each.content[1:] for each in trial.mixture]
+        parts = [part.content[1:] for part in trial.mixture]
         return f"mixture {_json(parts)}"
     return trial.mixture[0].quality if trial.mixture else trial.cell.quality
 
@@ -256,7 +244,7 @@ def _config(name: str, config: Mapping[str, object]) -> str:
 def _recipe(recipe: Recipe, batch_norm: bool) -> str:  # noqa: FBT001 - cached by position
     default = Recipe()
     left_out = _ROUNDING_ALONE - _OF_BATCH_NORM if batch_norm else _ROUNDING_ALONE
-    names = [each.name for each in fields(recipe) if each.name not in left_out]
+    names = [setting.name for setting in fields(recipe) if setting.name not in left_out]
     return _json(
         {name: getattr(recipe, name) for name in names if getattr(recipe, name) != getattr(default, name)}
     )
@@ -280,7 +268,7 @@ def share_trunks(trials: Sequence[Trial]) -> tuple[Trial, ...]:
     linked: dict[str, Trial] = {}
     for trunk in trunks.values():
         shorter: Trial | None = None
-        for trial in sorted(trunk, key=lambda each: (each.samples_seen, each.trial_id)):
+        for trial in sorted(trunk, key=lambda member: (member.samples_seen, member.trial_id)):
             linked[trial.trial_id] = continued_from(trial, shorter)
             shorter = trial
     return tuple(linked.get(trial.trial_id, trial) for trial in trials)

@@ -38,7 +38,7 @@ def make_plan(  # noqa: PLR0913 - each argument is a fact that the plan depends 
     scores: Scores | None = None,
     own: Speeds = UNMEASURED,
 ) -> Plan:
-    """Plan a study.
+    """Plan a study, within its budget if there is one.
 
     Args:
         declaration: The study as declared.
@@ -47,9 +47,6 @@ def make_plan(  # noqa: PLR0913 - each argument is a fact that the plan depends 
         charges: Compute that the study pays in addition to its trials.
         scores: Results of the tuning's trials so far; None before the first.
         own: The user's own measurements on the cluster's device, for resources that are chosen.
-
-    Returns:
-        The plan, within the study budget if there is one.
 
     Raises:
         ValueError: No trial is feasible; a warm-up or cooldown is longer than its run; or the trials cost
@@ -243,8 +240,10 @@ def _nothing(left_out: tuple[LeftOut, ...], levels: tuple[int, ...], *, chosen: 
     reasons = "\n".join(f"  {item.cell}: {item.reason}" for item in left_out[:_MOST_SHOWN])
     more = f"\n  and {len(left_out) - _MOST_SHOWN:,} more" if len(left_out) > _MOST_SHOWN else ""
     tiny = f"\n{unit_warning(levels[0])}" if levels and levels[0] < LEAST_LEVEL else ""
-    own = "\nThe levels were chosen from budget.study: change it, or declare budget.levels" if chosen else ""
-    return f"no cell of the grid can be run:\n{reasons}{more}{tiny}{own}"
+    text = f"no cell of the grid can be run:\n{reasons}{more}{tiny}"
+    if not chosen:
+        return text
+    return f"{text}\nThe levels were chosen from budget.study: change it, or declare budget.levels"
 
 
 def _too_dear(

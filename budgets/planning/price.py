@@ -53,7 +53,6 @@ class Price:
         makespan_hours: Hours from start to end with trials side by side, longest first, after the charges.
         money: Device hours times the cluster's price, or None without one.
         measured: Number of trials whose throughput was measured.
-        assumed: Number of trials priced by utilisation.
     """
 
     device_hours: Range
@@ -105,12 +104,12 @@ def kept_speed(combination: Combination, devices: int, cluster: Cluster, own: Sp
     It is measured at this width or at the widest measured one below; each doubling beyond that keeps the
     share ``cluster.scaling``.
     """
-    one, width = own.get((*combination, 1)), devices
-    if one is None:
+    alone, width = own.get((*combination, 1)), devices
+    if alone is None:
         width = 1
     elif (*combination, width) not in own:
-        width = max(each for *of, each in own if tuple(of) == combination and each < devices)
-    kept = 1.0 if one is None else own[*combination, width] / width / one
+        width = max(measured for *of, measured in own if tuple(of) == combination and measured < devices)
+    kept = 1.0 if alone is None else own[*combination, width] / width / alone
     return kept * float(cluster.scaling ** math.log2(devices / width))
 
 
@@ -126,10 +125,10 @@ def price_plan(plan: Plan, cluster: Cluster, *, own: Speeds = UNMEASURED) -> Pri
     hours = [device_hours(trial, cluster, own) for trial in plan.all_trials]
     widths = [trial.resources.devices for trial in plan.all_trials]
     held = held_devices([trial.resources for trial in plan.all_trials], cluster)
-    charges = _hours(sum(each.train_flops + each.evaluation_flops for each in plan.charges), cluster)
+    charges = _hours(sum(charge.train_flops + charge.evaluation_flops for charge in plan.charges), cluster)
     total = Range(
-        low=sum(each.low for each in hours) + charges.low,
-        high=sum(each.high for each in hours) + charges.high,
+        low=sum(span.low for span in hours) + charges.low,
+        high=sum(span.high for span in hours) + charges.high,
     )
 
     # The later of two ends: of trials that share the devices, and of trials of a trunk, one after the other.
@@ -137,9 +136,9 @@ def price_plan(plan: Plan, cluster: Cluster, *, own: Speeds = UNMEASURED) -> Pri
         return max(makespan(durations, held, cluster.count), _longest_trunk(plan.all_trials, durations))
 
     span = Range(
-        low=end([each.low / width for each, width in zip(hours, widths, strict=True)])
+        low=end([span.low / width for span, width in zip(hours, widths, strict=True)])
         + charges.low / cluster.count,
-        high=end([each.high / width for each, width in zip(hours, widths, strict=True)])
+        high=end([span.high / width for span, width in zip(hours, widths, strict=True)])
         + charges.high / cluster.count,
     )
     rate = cluster.price_per_hour
@@ -161,12 +160,12 @@ def held_devices(trials: Sequence[TrialResources], cluster: Cluster) -> list[flo
     its own devices.
     """
     if len(set(trials)) != 1:
-        return [each.devices for each in trials]
-    one, full = trials[0], cluster.node_gpus
-    part = max(1, one.devices // one.nodes)
+        return [resources.devices for resources in trials]
+    alike, full = trials[0], cluster.node_gpus
+    part = max(1, alike.devices // alike.nodes)
     rooms = [full] * (cluster.count // full) + [cluster.count % full]
-    fit = sum(_fitting(room, part, one.cpus // one.nodes, cluster) for room in rooms) // one.nodes
-    return [Fraction(cluster.count, fit) if fit else one.devices] * len(trials)
+    fit = sum(_fitting(room, part, alike.cpus // alike.nodes, cluster) for room in rooms) // alike.nodes
+    return [Fraction(cluster.count, fit) if fit else alike.devices] * len(trials)
 
 
 def _fitting(devices: int, part: int, cpus: int, cluster: Cluster) -> int:
@@ -180,13 +179,8 @@ def _fitting(devices: int, part: int, cpus: int, cluster: Cluster) -> int:
 def makespan(durations: Sequence[float], widths: Sequence[float | Fraction], count: int) -> float:
     """Time until the last trial ends if the trials start by falling duration × width, each when it has room.
 
-    A trial that has no room waits; those behind it may start. With equal widths, the result is at most 4/3 of
-    the optimum (Graham 1969).
-
-    Args:
-        durations: Duration of each trial.
-        widths: Devices of each trial.
-        count: Devices of the cluster.
+    Each trial needs ``widths`` of the ``count`` devices. One that has no room waits; those behind it may
+    start. With equal widths, the result is at most 4/3 of the optimum (Graham 1969).
     """
     # One queue a width, longest first: if the first of a queue has no room, none of it has.
     queues: dict[float | Fraction, list[float]] = {}
@@ -196,7 +190,7 @@ def makespan(durations: Sequence[float], widths: Sequence[float | Fraction], cou
     free: float | Fraction = count
     while queues or running:
         while ready := [width for width in queues if width <= free]:
-            width = max(ready, key=lambda each: (queues[each][-1] * each, each))
+            width = max(ready, key=lambda devices: (queues[devices][-1] * devices, devices))
             heapq.heappush(running, (now + queues[width].pop(), width))
             free -= width
             if not queues[width]:
@@ -217,9 +211,9 @@ def _longest_trunk(trials: Sequence[Trial], durations: Sequence[float]) -> float
     ):
         begin = milestones.get(trial.previous, 0.0)
         longest = max(longest, begin + duration)
-        own = trial.samples_seen - trial.shared_samples
+        samples = trial.samples_seen - trial.shared_samples
         milestones[trial.trial_id] = begin + duration * (
-            (trial.milestone_step * trial.batch_size - trial.shared_samples) / own
+            (trial.milestone_step * trial.batch_size - trial.shared_samples) / samples
         )
     return longest
 

@@ -35,11 +35,8 @@ _MOST_SIMULATED = 20_000  # trials
 class Option:
     """A way to run a kind of trial.
 
-    Attributes:
-        resources: Resources of a trial.
-        recipe: The recipe with its accumulation and gradient checkpointing.
-        memory_bytes: Estimated memory needed on each GPU.
-        factor: GPU hours over those of one GPU that recomputes nothing.
+    ``memory_bytes`` is the estimated memory needed on each GPU; ``factor`` the GPU hours over those of one
+    GPU that recomputes nothing.
     """
 
     resources: TrialResources
@@ -51,23 +48,18 @@ class Option:
     def words(self) -> str:
         """The settings in a few words, such as ``8, recomputed, 4 parts``."""
         parts, nodes = self.recipe.accumulation, self.resources.nodes
-        said = (
+        texts = (
             f"{self.resources.devices:,}",
             f"{nodes} nodes" if nodes > 1 else "",
             "recomputed" if self.recipe.gradient_checkpointing else "",
             f"{parts} parts" if parts > 1 else "",
         )
-        return ", ".join(filter(None, said))
+        return ", ".join(filter(None, texts))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kind:
-    """Trials that are run in the same way.
-
-    Attributes:
-        options: The options that fit; at least one.
-        hours: Hours of each trial on one GPU that recomputes nothing.
-    """
+    """Trials that are run in the same way: at least one option, and hours of each trial on one plain GPU."""
 
     options: tuple[Option, ...]
     hours: tuple[float, ...]
@@ -75,7 +67,7 @@ class Kind:
     @property
     def cheapest(self) -> Option:
         """The option with the fewest GPU hours; of several, the narrowest."""
-        return min(self.options, key=lambda each: (each.factor, each.resources.devices))
+        return min(self.options, key=lambda option: (option.factor, option.resources.devices))
 
 
 def resource_options(  # noqa: PLR0913 - one a fact that the estimate needs
@@ -90,39 +82,34 @@ def resource_options(  # noqa: PLR0913 - one a fact that the estimate needs
     """Return an option for each width: the quickest settings that fit, else those with the least memory.
 
     With batch norm, accumulation and gradient checkpointing would give another trial; they are not chosen.
-
-    Args:
-        architecture: Both towers.
-        strategy: The strategy, in the phase that needs the most memory.
-        recipe: The recipe as declared; accumulation and gradient checkpointing are kept unless at the
-            defaults.
-        batch_size: Pairs in the whole batch.
-        declaration: The study, with a cluster.
-        ruled: Keys of resources that rules set; these are kept.
+    Nor are they if the recipe has others than the defaults, or if a rule sets them (``ruled``). The strategy
+    is that of the phase that needs the most memory, ``batch_size`` that of the whole batch.
     """
     cluster = declaration.cluster
     assert cluster is not None, "resources are chosen for a cluster"
-    limit, found = find_device(cluster.device).memory_bytes, []
+    limit, chosen = find_device(cluster.device).memory_bytes, []
     for gpus in (ruled["gpus"],) if ruled.get("gpus") else _widths(declaration, cluster):
-        here = batch_size // gpus
-        if batch_size % gpus or ("gpus" not in ruled and gpus > 1 and here < _FEWEST_PAIRS):
+        pairs = batch_size // gpus
+        if batch_size % gpus or ("gpus" not in ruled and gpus > 1 and pairs < _FEWEST_PAIRS):
             continue
         nodes = ruled.get("nodes", cluster.nodes_of(gpus))
         cpus = ruled.get("cpus", gpus * (cluster.cpus_per_gpu or CPUS_PER_GPU))
         tried = [
             Option(
                 resources=TrialResources(cpus=cpus, gpus=gpus, nodes=nodes),
-                recipe=each,
-                memory_bytes=memory_bytes(architecture, strategy, each, batch_size=batch_size, devices=gpus),
-                factor=relative_hours(each, (architecture.name, strategy.name), gpus, cluster),
+                recipe=setting,
+                memory_bytes=memory_bytes(
+                    architecture, strategy, setting, batch_size=batch_size, devices=gpus
+                ),
+                factor=relative_hours(setting, (architecture.name, strategy.name), gpus, cluster),
             )
-            for each in _recipes(architecture, recipe, ruled, here)
+            for setting in _recipes(architecture, recipe, ruled, pairs)
         ]
         if not tried:
             continue
-        least = min(tried, key=lambda each: each.memory_bytes)
-        found.append(next((each for each in tried if each.memory_bytes <= limit), least))
-    return tuple(found)
+        least = min(tried, key=lambda option: option.memory_bytes)
+        chosen.append(next((option for option in tried if option.memory_bytes <= limit), least))
+    return tuple(chosen)
 
 
 def choose_resources(
@@ -137,31 +124,31 @@ def choose_resources(
     sums, longest = [sum(kind.hours) for kind in kinds], [max(kind.hours) for kind in kinds]
 
     def hours(chosen: Sequence[Option]) -> float:
-        return sum(each.factor * total for each, total in zip(chosen, sums, strict=True))
+        return sum(option.factor * total for option, total in zip(chosen, sums, strict=True))
 
     cheapest = tuple(kind.cheapest for kind in kinds)
-    found = {cheapest: hours(cheapest)}
+    hours_of = {cheapest: hours(cheapest)}
     bounds = sorted({_span(o, most) for kind, most in zip(kinds, longest, strict=True) for o in kind.options})
     for bound in bounds[:: -(-len(bounds) // _MOST_BOUNDS)]:
         within = [
-            [each for each in kind.options if _span(each, most) <= bound]
+            [option for option in kind.options if _span(option, most) <= bound]
             for kind, most in zip(kinds, longest, strict=True)
         ]
         if all(within):
-            chosen = tuple(min(each, key=lambda o: (o.factor, o.resources.devices)) for each in within)
-            if hours(chosen) <= hours_factor * found[cheapest]:
-                found[chosen] = hours(chosen)
+            chosen = tuple(min(fitting, key=lambda o: (o.factor, o.resources.devices)) for fitting in within)
+            if hours(chosen) <= hours_factor * hours_of[cheapest]:
+                hours_of[chosen] = hours(chosen)
 
     def least(chosen: tuple[Option, ...]) -> float:
-        spans = (_span(each, most) for each, most in zip(chosen, longest, strict=True))
+        spans = (_span(option, most) for option, most in zip(chosen, longest, strict=True))
         # A study takes at least its GPU hours over all devices, and at least as long as its longest trial.
-        return max(found[chosen] / cluster.count, *spans)
+        return max(hours_of[chosen] / cluster.count, *spans)
 
-    best = sorted(found, key=lambda chosen: (least(chosen), found[chosen]))
+    best = sorted(hours_of, key=lambda chosen: (least(chosen), hours_of[chosen]))
     if sum(len(kind.hours) for kind in kinds) <= _MOST_SIMULATED:
         ends = {chosen: _end(kinds, chosen, cluster) for chosen in (*best[:_SIMULATED], cheapest)}
         # Ends that differ beyond three digits are equal: then the cheaper choice wins.
-        best = sorted(ends, key=lambda chosen: (float(f"{ends[chosen]:.3g}"), found[chosen]))
+        best = sorted(ends, key=lambda chosen: (float(f"{ends[chosen]:.3g}"), hours_of[chosen]))
     return tuple((option, _why(kind, option)) for kind, option in zip(kinds, best[0], strict=True))
 
 
@@ -178,26 +165,28 @@ def _widths(declaration: Declaration, cluster: Cluster) -> Iterator[int]:
         node *= 2
 
 
-def _recipes(architecture: Architecture, recipe: Recipe, ruled: Mapping[str, Any], here: int) -> list[Recipe]:
-    """Return the recipes to try for ``here`` pairs on a GPU, the quickest first."""
+def _recipes(
+    architecture: Architecture, recipe: Recipe, ruled: Mapping[str, Any], pairs: int
+) -> list[Recipe]:
+    """Return the recipes to try for ``pairs`` pairs on a GPU, the quickest first."""
     free = not architecture.costs.batch_norm
     parts, recomputed = recipe.accumulation, recipe.gradient_checkpointing
     every_part = [parts]
     if free and parts == 1 and "accumulation" not in ruled:
         # Powers of two that divide the pairs and leave enough of them in a part.
         every_part = [
-            1 << k for k in range(20) if here % (1 << k) == 0 and here >> k >= min(here, _FEWEST_PAIRS)
+            1 << k for k in range(20) if pairs % (1 << k) == 0 and pairs >> k >= min(pairs, _FEWEST_PAIRS)
         ]
     either = (
         [False, True] if free and not recomputed and "gradient_checkpointing" not in ruled else [recomputed]
     )
     tried = [
-        replace(recipe, accumulation=each, gradient_checkpointing=again)
+        replace(recipe, accumulation=parts_tried, gradient_checkpointing=again)
         for again in either
-        for each in every_part
-        if here % each == 0
+        for parts_tried in every_part
+        if pairs % parts_tried == 0
     ]
-    return sorted(tried, key=lambda each: (each.passes, each.accumulation))
+    return sorted(tried, key=lambda setting: (setting.passes, setting.accumulation))
 
 
 def _span(option: Option, hours: float) -> float:
@@ -208,7 +197,7 @@ def _span(option: Option, hours: float) -> float:
 def _end(kinds: Sequence[Kind], chosen: Sequence[Option], cluster: Cluster) -> float:
     pairs = [(o, hours) for kind, o in zip(kinds, chosen, strict=True) for hours in kind.hours]
     held = held_devices([option.resources for option, _ in pairs], cluster)
-    return makespan([_span(*each) for each in pairs], held, cluster.count)
+    return makespan([_span(*way) for way in pairs], held, cluster.count)
 
 
 def _why(kind: Kind, option: Option) -> str:

@@ -54,21 +54,21 @@ def _profiles(cells: Mapping[Cell, Trial], architectures: Mapping[str, Architect
             family = architectures[cell.architecture].family
             group = family, cell.strategy, cell.subset_size, cell.quality
             sizes[cell.level_flops][group].add(trial.train_flops_per_sample)
-    found: dict[str, list[int]] = defaultdict(list)  # the warning → the levels that it is about
+    levels_of: dict[str, list[int]] = defaultdict(list)  # the warning → the levels that it is about
     for level, groups in sorted(sizes.items()):
-        most = max(len(each) for each in groups.values())
-        few = [key for key, each in groups.items() if 1 < len(each) < MIN_SIZES]
+        most = max(len(sizes_there) for sizes_there in groups.values())
+        few = [key for key, sizes_there in groups.items() if 1 < len(sizes_there) < MIN_SIZES]
         if most < MIN_SIZES:
-            found[
+            levels_of[
                 f"{plural(most, 'model size')} per family on the same subset with the same strategy: "
                 f"{MIN_SIZES} are needed to bracket the best size"
             ].append(level)
         elif few:
-            found[
+            levels_of[
                 f"{plural(len(few), 'profile')} of {len(groups)} have fewer than {MIN_SIZES} model sizes, "
                 f"too few to bracket the best: {_examples(few)}"
             ].append(level)
-    for warning, levels in found.items():
+    for warning, levels in levels_of.items():
         yield f"{', '.join(map(format_flops, levels))}: {warning}"
 
 
@@ -82,14 +82,14 @@ def _curves(cells: Mapping[Cell, Trial]) -> Iterator[str]:
         else:
             points[cell.regime, "size"][*group,].add(cell.subset_size)
     for (regime, along), groups in points.items():
-        most = max(len(found) for found in groups.values())
+        most = max(len(places) for places in groups.values())
         if most < MIN_POINTS:
             yield (
                 f"no {regime} curve has more than {plural(most, along)}: {MIN_POINTS} are needed to fit a "
                 "power law with a floor"
             )
             continue
-        few = [key for key, found in groups.items() if 1 < len(found) < MIN_POINTS]
+        few = [key for key, places in groups.items() if 1 < len(places) < MIN_POINTS]
         if few:
             yield (
                 f"{plural(len(few), f'{regime} curve')} of {len(groups)} have fewer than {MIN_POINTS} "
@@ -100,9 +100,9 @@ def _curves(cells: Mapping[Cell, Trial]) -> Iterator[str]:
 def _slow_averages(trials: Sequence[Trial]) -> Iterator[str]:
     """Yield warnings on averages of the weights, which begin with the initial ones."""
     averaged = ((trial.recipe.ema**trial.steps, trial) for trial in trials if trial.recipe.ema)
-    slow = [each for each in averaged if each[0] > _MOST_INITIAL]
+    slow = [average for average in averaged if average[0] > _MOST_INITIAL]
     if slow:
-        share, trial = max(slow, key=lambda each: each[0])
+        share, trial = max(slow, key=lambda average: average[0])
         yield (
             f"training.ema is too slow for {plural(len(slow), 'trial')}, whose averages are more than "
             f"{_MOST_INITIAL:.0%} initial weights: {share:.0%} in {plural(trial.steps, 'step')} at "
@@ -119,7 +119,7 @@ def _unseen_pools(trials: Sequence[Trial]) -> Iterator[str]:
         if (samples := trial.samples_seen * trial.share_of(part)) < 1
     ]
     if few:
-        samples, trial, pool = min(few, key=lambda each: each[0])
+        samples, trial, pool = min(few, key=lambda unseen: unseen[0])
         number = plural(len({trial.trial_id for _, trial, _ in few}), "trial")
         yield (
             f"{number} would see less than one sample of a pool, such as {samples:.2g} of {pool} in "

@@ -38,8 +38,8 @@ def without_copies(trials: Iterable[Trial]) -> tuple[list[Trial], list[LeftOut]]
         key = cell.combination, cell.subset_size, cell.quality, cell.regime, trial.seed, trial.samples_seen
         same = first.setdefault(key, trial)
         # The trunk's id has the batch, the rate and the recipe, which rules may give each level.
-        if same is not trial and (own := trunk_id(trial)) != trunk_id(same):
-            same = first.setdefault((*key, own), trial)
+        if same is not trial and (trunk := trunk_id(trial)) != trunk_id(same):
+            same = first.setdefault((*key, trunk), trial)
         if same is trial:
             kept.append(trial)
         else:
@@ -53,13 +53,10 @@ def without_copies(trials: Iterable[Trial]) -> tuple[list[Trial], list[LeftOut]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trimmed:
-    """Trials that fit a budget.
+    """Trials that fit a budget, in the given order, and those that were dropped.
 
-    Attributes:
-        kept: The trials that fit, in the given order.
-        dropped: The other trials.
-        saved_flops: Training FLOPs that this saves, without those of steps that kept trials need as well.
-        whole_levels: Levels that were dropped entirely.
+    ``saved_flops`` leaves out those of steps that kept trials need as well; ``whole_levels`` were dropped
+    entirely.
     """
 
     kept: tuple[Trial, ...]
@@ -101,12 +98,9 @@ class Trimmed:
 
 
 def trim_trials(trials: Sequence[Trial], room: int, link: Link) -> Trimmed | None:
-    """Drop trials until the rest costs at most ``room`` training FLOPs.
+    """Drop trials, each cell's seeds in declared order, until the rest costs at most ``room`` training FLOPs.
 
-    Args:
-        trials: Trials, each cell's seeds in declared order.
-        room: Training FLOPs that they may cost together.
-        link: Links the trunks of trials; without a shorter trial the longer ones of its trunk cost more.
+    ``link`` links the trunks of trials: without a shorter trial the longer ones of its trunk cost more.
 
     Returns:
         The trials that fit; None if one seed of each cell of the lowest level costs too much.
@@ -155,7 +149,7 @@ def _without_extra_seeds(trials: Sequence[Trial], room: int, link: Link) -> tupl
         trial = trials[position]
         trunk = _trunk(trial)
         before = trunks[trunk]
-        trunks[trunk] = rest = [each for each in before if each.trial_id != trial.trial_id]
+        trunks[trunk] = rest = [other for other in before if other.trial_id != trial.trial_id]
         over -= paid_flops_of(link(before)) - paid_flops_of(link(rest))
         gone.add(trial.trial_id)
     assert over <= 0, "one seed a cell fits"

@@ -23,7 +23,7 @@ from budgets.planning.moving import (
     trained_with,
     tuned_cells,
 )
-from budgets.planning.tuning_plan import TuningPlan, Winner, values_words
+from budgets.planning.tuning_plan import Carried, TuningPlan, Winner, values_words
 from budgets.planning.winner import (
     Score,
     Tried,
@@ -40,12 +40,7 @@ Fields = Mapping[str, tuple[float, ...]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scores:
-    """Results of a tuning's trials so far.
-
-    Attributes:
-        metric: The selecting metric, ``<evaluation set>/<metric>``.
-        of: Trial id → score.
-    """
+    """Results of a tuning's trials so far, by trial id, in ``metric`` (``<evaluation set>/<metric>``)."""
 
     metric: str
     of: Mapping[str, Score]
@@ -107,12 +102,12 @@ def plan_tuning(
         if all_scored(further, scores.of):
             widened = tuple(name for name in wide if further and wide[name] != tuning.fields[name])
             won[place] = find_winner(cells[place].cell, tried[place], scores.of, widened=widened)
-    tuned = {place: None if found is None else dict(found.values) for place, found in won.items()}
+    tuned = {place: None if winner is None else dict(winner.values) for place, winner in won.items()}
     moving = bool(tuning.levels or tuning.sizes)
-    best = {place: optimum_rate(tried[place], scores.of) for place, found in won.items() if found and moving}
-    lines, tuned = (
-        carry_rates(grid, levels, best, tuned) if moving and len(won) == len(cells) else ((), tuned)
-    )
+    lines: tuple[Carried, ...] = ()
+    if moving and len(won) == len(cells):
+        optima = {place: optimum_rate(tried[place], scores.of) for place, winner in won.items() if winner}
+        lines, tuned = carry_rates(grid, levels, optima, tuned)
     checked: list[list[Tried]] = []
     left_out: list[str] = []
     if tuning.check:
@@ -125,7 +120,7 @@ def plan_tuning(
     open_ = {place[:2] for place in cells if place not in won}
     if open_ and moving:
         # A line needs both of its ends.
-        combinations = dict.fromkeys(each.cell.combination for each in grid.candidates(levels))
+        combinations = dict.fromkeys(candidate.cell.combination for candidate in grid.candidates(levels))
         open_ = set(combinations)
     plan = TuningPlan(
         trials=tuple(trial for point in values for trial in point.trials),
@@ -133,12 +128,12 @@ def plan_tuning(
         reserve_flops=reserve,
         most_flops=min(reserve, sum(_most(points, tuning.fields) for points in first.values())),
         metric=scores.metric,
-        winners=tuple(found for found in won.values() if found is not None),
+        winners=tuple(winner for winner in won.values() if winner is not None),
         waiting=tuple(combination for combination in combinations if combination in open_),
         carried=lines,
         neighbours=tuple(trial for point in near for trial in point.trials),
         check_flops=of_check,
-        checks=tuple(found for points in checked if (found := judge_rate(points, scores.of)) is not None),
+        checks=tuple(verdict for points in checked if (verdict := judge_rate(points, scores.of)) is not None),
         left_out=tuple(left_out),
         unfinished=bool(open_) or not all_scored(near, scores.of),
     )
@@ -150,10 +145,10 @@ def _tried(grid: Grid, on: GridCell, fields: Fields) -> list[Tried]:
     tried = []
     for combination in product(*fields.values()):
         values = dict(zip(fields, combination, strict=True))
-        found = trained_with(grid, on, values)
-        if isinstance(found, str):
-            raise DeclaredKeyError("tuning.fields", f"tuning {values_words(values)} for {on.cell}: {found}")
-        tried.append(found)
+        point = trained_with(grid, on, values)
+        if isinstance(point, str):
+            raise DeclaredKeyError("tuning.fields", f"tuning {values_words(values)} for {on.cell}: {point}")
+        tried.append(point)
     return tried
 
 

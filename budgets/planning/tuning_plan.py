@@ -16,12 +16,7 @@ class Winner:
     """Result of tuning for an architecture with a strategy.
 
     Attributes:
-        architecture: The architecture.
-        strategy: The strategy.
-        cell: The cell used for tuning.
-        values: Tuned field → winning value.
         score: Mean of the selecting metric over the seeds.
-        runner_up: The second-best values.
         runner_up_score: Their mean; NaN if they diverged.
         tie: True if the 90 % interval of the difference contains zero.
         widened: Fields whose range was widened because the first winner lay at its edge.
@@ -61,15 +56,9 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CarriedRate:
-    """The peak learning rate at one point of a line.
+    """The peak learning rate at one point of a line with its 90 % interval; ``tuned`` if it was tuned there.
 
-    Attributes:
-        architecture: The architecture.
-        level_flops: The budget level; None for all levels.
-        lr_peak: The rate.
-        low: Lower end of its 90 % interval.
-        high: Upper end of its 90 % interval.
-        tuned: True if it was tuned there.
+    ``level_flops`` is None for all levels.
     """
 
     architecture: str
@@ -82,15 +71,9 @@ class CarriedRate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Carried:
-    """A line through two tuned rates.
+    """A line through two tuned rates ``along`` the ``levels`` or ``sizes`` (training FLOPs per sample).
 
-    Attributes:
-        strategy: The strategy.
-        along: Axis of the line: ``levels`` or ``sizes`` (training FLOPs per sample).
-        exponent: Slope of ln rate over ln of that axis.
-        low: Lower end of its 90 % interval.
-        high: Upper end of its 90 % interval.
-        rates: The rates.
+    ``exponent`` is the slope of ln rate over ln of that axis, with its 90 % interval.
     """
 
     strategy: str
@@ -110,16 +93,10 @@ class TuningPlan:
         values: Trial id → tuned field → value; also of ``neighbours``.
         reserve_flops: Training FLOPs of the study budget that are set aside for tuning, without the check.
         most_flops: Upper bound of the cost of tuning, with every range widened on all sides.
-        metric: The selecting metric, ``<evaluation set>/<metric>``.
-        winners: Results so far.
         waiting: Undecided (architecture, strategy) pairs; the learning rates and ids of their trials in the
             plan are provisional.
-        carried: Lines through two tuned rates, and the rates on them.
         neighbours: Trials of the check: tuned rates and their neighbours at a larger level. Provisional while
             pairs are waiting.
-        check_flops: Training FLOPs of the study budget that are set aside for the check.
-        checks: Results of the check so far.
-        left_out: Sentences about pairs that the check leaves out, each with the reason.
         unfinished: True if a trial of the tuning or the check has no result.
     """
 
@@ -150,24 +127,24 @@ def tuning_notes(plan: TuningPlan, *, reported: str) -> Iterator[str]:
             f"tuning selects by {reported}, which the study also reports: the winners' values of it are "
             "biased upwards; declare another set for selection (tuning.metric)"
         )
-    for each in plan.winners:
-        name = f"tuning of {each.architecture} with {each.strategy}"
-        for field in each.at_edge:
+    for winner in plan.winners:
+        name = f"tuning of {winner.architecture} with {winner.strategy}"
+        for field in winner.at_edge:
             yield (
-                f"{name}: {field} = {each.values[field]:g} won at the edge of the values tried; the optimum "
-                "may lie beyond; declare values further out"
+                f"{name}: {field} = {winner.values[field]:g} won at the edge of the values tried; the "
+                "optimum may lie beyond; declare values further out"
             )
-        if each.tie:
+        if winner.tie:
             yield (
-                f"{name}: {values_words(each.values)} ({each.score:.1%}) ties with "
-                f"{values_words(each.runner_up)} ({each.runner_up_score:.1%})"
+                f"{name}: {values_words(winner.values)} ({winner.score:.1%}) ties with "
+                f"{values_words(winner.runner_up)} ({winner.runner_up_score:.1%})"
             )
     for check in plan.checks:
         if check.moved:
             shown = f"{check.cell}: {check_words(check)}"
             yield f"tuned rates at a larger level: {shown}; tune at two levels or sizes"
-    for said in plan.left_out:
-        yield f"tuned rates are not checked at a larger level: {said}"
+    for sentence in plan.left_out:
+        yield f"tuned rates are not checked at a larger level: {sentence}"
 
 
 def values_words(values: Mapping[str, float]) -> str:
@@ -178,9 +155,9 @@ def values_words(values: Mapping[str, float]) -> str:
 def carried_words(line: Carried) -> str:
     """Format a line with its rates and their 90 % intervals."""
     rates = ", ".join(
-        f"{each.architecture}{'' if each.level_flops is None else f' at {format_flops(each.level_flops)}'} "
-        f"{each.lr_peak:.3g}" + ("" if each.tuned else f" [{each.low:.2g}, {each.high:.2g}]")
-        for each in line.rates
+        f"{rate.architecture}{'' if rate.level_flops is None else f' at {format_flops(rate.level_flops)}'} "
+        f"{rate.lr_peak:.3g}" + ("" if rate.tuned else f" [{rate.low:.2g}, {rate.high:.2g}]")
+        for rate in line.rates
     )
     return f"{line.strategy}: exponent {line.exponent:.2f} [{line.low:.2f}, {line.high:.2f}]: {rates}"
 
@@ -192,6 +169,6 @@ def check_words(check: Check) -> str:
         return f"training diverged at the tuned rate {check.lr_peak:g} and both neighbours"
     if best.values["lr_peak"] == check.lr_peak:
         return f"the tuned rate {check.lr_peak:g} is still the best ({check.score:.1%})"
-    said = "is better than" if check.moved else "ties with"
+    verdict = "is better than" if check.moved else "ties with"
     tuned = f"the tuned {check.lr_peak:g} ({'diverged' if math.isnan(check.score) else f'{check.score:.1%}'})"
-    return f"lr_peak {best.values['lr_peak']:g} ({best.score:.1%}) {said} {tuned}"
+    return f"lr_peak {best.values['lr_peak']:g} ({best.score:.1%}) {verdict} {tuned}"

@@ -24,11 +24,9 @@ _WHOLE = {"batch_size", "warmup_samples"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Score:
-    """Result of a trial of the tuning.
+    """Result of a trial of the tuning: the selecting metric, None if it diverged, and its standard error.
 
-    Attributes:
-        value: The selecting metric; None if the trial diverged.
-        standard_error: Standard error of the metric from the finite size of its evaluation set.
+    The error is that of counting over the images of the evaluation set.
     """
 
     value: float | None
@@ -37,12 +35,7 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tried:
-    """A combination of values and its trials.
-
-    Attributes:
-        values: Field → value.
-        trials: One trial per seed.
-    """
+    """A combination of values, by field, and its trials, one per seed."""
 
     values: dict[str, float]
     trials: tuple[Trial, ...]
@@ -129,9 +122,9 @@ def mean_score(point: Tried, scores: Mapping[str, Score]) -> float:
 
 def mean_noise(point: Tried, scores: Mapping[str, Score]) -> float:
     """Return the standard error of a combination's mean, at least the counting noise of the images."""
-    found = [scores[trial.trial_id] for trial in point.trials]
-    values = [each.value for each in found if each.value is not None]
-    counting = max(each.standard_error for each in found)  # not divided: all seeds see the same images
+    results = [scores[trial.trial_id] for trial in point.trials]
+    values = [result.value for result in results if result.value is not None]
+    counting = max(result.standard_error for result in results)  # not divided: all seeds see the same images
     seeds = math.sqrt(statistics.variance(values) / len(values)) if len(values) > 1 else 0.0
     return max(counting, seeds)
 
@@ -201,6 +194,6 @@ class RateLine:
         share = math.log(flops / self.flops[0]) / math.log(self.flops[1] / self.flops[0])
         middle = (1 - share) * first.middle + share * second.middle
         reach = Z90 * math.hypot((1 - share) * first.deviation, share * second.deviation)
-        found = (math.exp(middle + sign * reach) for sign in (0, -1, 1))
-        rate, low, high = (float(f"{each:.{_DIGITS}g}") for each in found)
+        rates = (math.exp(middle + sign * reach) for sign in (0, -1, 1))
+        rate, low, high = (float(f"{rate_found:.{_DIGITS}g}") for rate_found in rates)
         return rate, low, high
