@@ -71,9 +71,9 @@ def run(options: Namespace) -> int:
                 if action.nargs == "?":  # see `add_study_options`
                     words.append("$(_study_imported)")
             if action.option_strings and action.nargs != 0:
-                said = f"words={' '.join(map(str, action.choices))!r}" if action.choices else "return"
+                answer = f"words={' '.join(map(str, action.choices))!r}" if action.choices else "return"
                 names = " | ".join(f'"{command} {name}"' for name in action.option_strings)
-                arguments.append(f"        {names}) {said} ;;")
+                arguments.append(f"        {names}) {answer} ;;")
             if command and isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - as above
                 groups.append(command)
         commands.append(f'        "{command}") words="{" ".join(words)}" ;;')

@@ -15,7 +15,7 @@ from runners.results import cell_row
 from runners.trials.records.meter import read_meter
 from runners.trials.records.trial_files import Outcome, kept_steps, milestone, read_outcome
 from runners.trials.speed.throughput import predict_s
-from study.state.bookkeeping import passed, unbooked_flops
+from study.state.bookkeeping import passed_milestone, unbooked_flops
 from study.state.plan_study import measured_throughput, select_trials
 from study.state.study import Study
 from study.state.trial_states import Stage, TrialState, trial_states
@@ -118,7 +118,7 @@ def _sort(study: Study, trials: Sequence[Trial], selected: Sequence[Trial], *, r
         if trial is None or milestone(study.trial_folder(trial_id)) is not None:
             return False
         outcome = states[trial_id].outcome
-        return not starts(trial) if outcome is None else not passed(trial, outcome)
+        return not starts(trial) if outcome is None else not passed_milestone(trial, outcome)
 
     return Agenda(
         states=states,

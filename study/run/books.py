@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from budgets.ledger import Ledger, drop_torn_line
 from budgets.planning.plan import Plan
@@ -22,7 +21,7 @@ from runners.trials.records.trial_files import (
 from study.run.agenda import TRUNK_ENDED, Agenda, paid_again
 from study.run.site import Site
 from study.show.progress import Progress
-from study.state.bookkeeping import Bookkeeper, add_event, paid_by, passed
+from study.state.bookkeeping import Bookkeeper, add_event, paid_by, passed_milestone
 from study.state.study import Study
 
 
@@ -74,7 +73,7 @@ class Books(ABC):
                     self.book_lost(trial)
                     self.ledger.renew(trial.trial_id, trial.paid_flops)
                 continue
-            drop_scaffolding(self.folder(trial.trial_id))
+            drop_scaffolding(self.study.trial_folder(trial.trial_id))
             # An unbooked result needs a reservation; an open one is kept as it is.
             if trial.trial_id not in self.ledger.book.finished:
                 self.ledger.reserve(trial.trial_id, max(trial.paid_flops, paid_by(outcome, trial)))
@@ -83,17 +82,13 @@ class Books(ABC):
         for trial in todo.to_run:
             again = trial.trial_id in self.ledger.book.finished
             if again:  # it is paid again, and its meter counts from 0
-                (self.folder(trial.trial_id) / METER).unlink(missing_ok=True)
-            if forget_failure(self.folder(trial.trial_id)) or again:
+                (self.study.trial_folder(trial.trial_id) / METER).unlink(missing_ok=True)
+            if forget_failure(self.study.trial_folder(trial.trial_id)) or again:
                 self.publish(trial.trial_id)
 
     def event(self, event: str, **facts: object) -> None:
         """Append a line to ``events.jsonl``."""
         self.site.with_storage(add_event, self.study, event, **facts)
-
-    def folder(self, trial_id: str) -> Path:
-        """Return a trial's folder."""
-        return self.study.trial_folder(trial_id)
 
     def publish(self, trial_id: str) -> None:
         """Show nodes a decision on a trial: it has failed, or it starts again."""
@@ -104,12 +99,12 @@ class Books(ABC):
         # It may have been trained under another name of the same pairs (`budgets.planning.planned_trial`).
         outcome = replace(outcome, row={**outcome.row, "quality": trial.cell.quality})
         self.outcomes[trial.trial_id] = outcome
-        folder = self.folder(trial.trial_id)
+        folder = self.study.trial_folder(trial.trial_id)
         self.site.with_storage(self.keeper.outcome, trial, outcome)
         self.site.with_storage(self.loggers.finish, outcome.row, folder / "curve.parquet")
         # Longer trials continue from this one.
         if trial.previous and self.site.with_storage(milestone, folder) is not None:
-            self.site.with_storage(drop_milestone, self.folder(trial.previous))
+            self.site.with_storage(drop_milestone, self.study.trial_folder(trial.previous))
             self.publish(trial.previous)
 
     def book_lost(self, trial: Trial) -> None:
@@ -126,7 +121,7 @@ class Books(ABC):
         # in the other order a failed trial would hold its reservation for good.
         if not keep:
             self.site.with_storage(self.keeper.given_up, trial.trial_id)
-        self.site.with_storage(write_failure, self.folder(trial.trial_id), reason)
+        self.site.with_storage(write_failure, self.study.trial_folder(trial.trial_id), reason)
         self.publish(trial.trial_id)
         self.event("trial-failed", **span, reason=reason)
         self.failures[trial.trial_id] = reason
@@ -160,12 +155,12 @@ class Books(ABC):
         previous = self.trials.get(trial.previous)
         return (
             previous is None
-            or kept_steps(self.folder(trial.trial_id)) > 0
-            or milestone(self.folder(previous.trial_id)) is not None
+            or kept_steps(self.study.trial_folder(trial.trial_id)) > 0
+            or milestone(self.study.trial_folder(previous.trial_id)) is not None
             or (
                 previous.trial_id in self.outcomes
                 # The milestone existed and is lost: the trial computes its steps again.
-                and passed(previous, self.outcomes[previous.trial_id])
+                and passed_milestone(previous, self.outcomes[previous.trial_id])
             )
         )
 
@@ -190,7 +185,7 @@ class Books(ABC):
         how = "failed" if outcome is None else "diverged"
         reason = f"{TRUNK_ENDED}: {self.title(self.trials[trunk])} {how} before its milestone"
         for trial_id in branches:
-            self.site.with_storage(write_failure, self.folder(trial_id), reason)
+            self.site.with_storage(write_failure, self.study.trial_folder(trial_id), reason)
             self.publish(trial_id)
             self.failures[trial_id] = reason
         self.event("trunk-ended", trunk=trunk, branches=list(branches), reason=reason)

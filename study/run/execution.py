@@ -33,7 +33,7 @@ from runners.trials.speed.throughput import predict_s
 from study.run.books import Books
 from study.run.site import Site
 from study.show.progress import Progress
-from study.state.bookkeeping import passed
+from study.state.bookkeeping import passed_milestone
 from study.state.plan_study import measured_throughput
 from study.state.study import Study, needs, trial_job
 
@@ -233,7 +233,7 @@ class Execution(Books):
                     _, reason = self._ends.get(trial_id, ({}, "not started"))
                     self.leave_out(self.trials[trial_id], reason)
                 case GiveUp(trial=trial_id, cause=cause):
-                    kept = self.site.with_storage(kept_steps, self.folder(trial_id))
+                    kept = self.site.with_storage(kept_steps, self.study.trial_folder(trial_id))
                     keep = cause == "crashed" or (cause == "full" and kept > 0)
                     self.give_up(self.trials[trial_id], *self._ends[trial_id], keep=keep)
                 case EndBranches(trial=trial_id, branches=branches):
@@ -279,7 +279,7 @@ class Execution(Books):
         self._awaited([ended.trial])
         if ended.how == "finished":
             assert isinstance(ended.value, Outcome)
-            self._schedule.finish(ended.trial, milestone=passed(trial, ended.value))
+            self._schedule.finish(ended.trial, milestone=passed_milestone(trial, ended.value))
             timing = {name: value for name, value in ended.value.timing.items() if name != "wall_s"}
             self.event("trial-finished", **span, **timing)
             self.book_outcome(trial, ended.value)
@@ -290,7 +290,7 @@ class Execution(Books):
             self._schedule.fail(ended.trial, full=ended.how == "full")
         elif ended.how == "crashed":
             # Only crashes in a row without a newer checkpoint use up the retries.
-            kept = self.site.with_storage(kept_steps, self.folder(ended.trial))
+            kept = self.site.with_storage(kept_steps, self.study.trial_folder(ended.trial))
             progressed = kept > self._kept.get(ended.trial, 0)
             self._kept[ended.trial] = kept
             no_device = lacks_device(ended.reason)
@@ -317,7 +317,7 @@ class Execution(Books):
         awaited = []
         for trial_id in trials:
             if self.trials[trial_id].milestone_step:
-                if self.site.with_storage(milestone, self.folder(trial_id)) is None:
+                if self.site.with_storage(milestone, self.study.trial_folder(trial_id)) is None:
                     awaited.append(trial_id)
                 else:
                     self._schedule.milestone(trial_id)

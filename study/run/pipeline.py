@@ -190,8 +190,8 @@ class Run(Execution):
         super().resume(todo)
         # Values that lost the tuning are not trained any further: their milestones are not needed.
         for trial_id in known - self.trials.keys():
-            if milestone(self.folder(trial_id)) is not None:
-                drop_milestone(self.folder(trial_id))
+            if milestone(self.study.trial_folder(trial_id)) is not None:
+                drop_milestone(self.study.trial_folder(trial_id))
                 self.publish(trial_id)
 
     def further(self, slots: int, waiting: Sequence[str], room_flops: int | None) -> Sequence[Trial]:
@@ -210,7 +210,7 @@ class Run(Execution):
         if decision.stop:
             self.progress.say(f"no further trial is chosen: {decision.stop}")
         trials = [self._chooser.trials[pick.trial] for pick in decision.picks]
-        self.progress.add(trials)
+        self.progress.add_trials(trials)
         return trials
 
     def backend(self) -> Backend:
@@ -238,8 +238,8 @@ class Run(Execution):
         for trial_id, trial in self.trials.items():
             if trial_id in self.outcomes:
                 rows.append(self.outcomes[trial_id].row)
-                curves.append(read_table(self.folder(trial_id) / "curve.parquet"))
-                if (on_the_way := self.folder(trial_id) / MIDWAY).exists():
+                curves.append(read_table(self.study.trial_folder(trial_id) / "curve.parquet"))
+                if (on_the_way := self.study.trial_folder(trial_id) / MIDWAY).exists():
                     midway.append(read_table(on_the_way))
             elif trial_id in self.failures:
                 rows.append(_failed_row(trial, self.failures[trial_id]))

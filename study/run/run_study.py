@@ -24,8 +24,8 @@ from study.run.pipeline import Run, next_of_design
 from study.run.run_tuning import tune_study, write_tuning
 from study.run.site import Site
 from study.show.progress import Progress
+from study.state.bookkeeping import repair_ledger, require_booked, trial_folders
 from study.state.plan_study import plan_study, select_trials
-from study.state.repair import repair_ledger, require_booked, trial_folders
 from study.state.study import Study, trial_job
 from study.state.study_facts import keep_pool_versions
 

@@ -111,7 +111,7 @@ class Round(Execution):
         """
         self.resume(todo)
         trials = self._tuning.ready
-        self.progress.show(
+        self.progress.show_trials(
             self.study.folder,
             trials,
             planned_flops=sum(trial.paid_flops for trial in trials),

@@ -55,7 +55,7 @@ class Progress:
         ``chosen`` are the trials that an adaptive design has chosen so far; None shows all trials of the
         plan.
         """
-        self.show(
+        self.show_trials(
             folder,
             plan.trials if chosen is None else chosen,
             planned_flops=plan.most_flops,
@@ -68,16 +68,16 @@ class Progress:
             self.say(f"note: {warning}")
         self.detail(f"{trials_words(plan)}, {format_flops(plan.train_flops)}{self._budget}{done}")
 
-    def show(
+    def show_trials(
         self, folder: Path, trials: Sequence[Trial], *, planned_flops: int, spent_flops: int, phase: str = ""
     ) -> None:
         """Show these trials in the live view: one row per level, or one row named ``phase`` if given."""
         self._folder, self._phase, self._running = folder, phase, ()
         self._trials, self._rows, self._states = {}, {}, {}
         self._planned, self._spent = planned_flops, spent_flops
-        self.add(trials)
+        self.add_trials(trials)
 
-    def add(self, trials: Sequence[Trial]) -> None:
+    def add_trials(self, trials: Sequence[Trial]) -> None:
         """Show further trials: an adaptive design has chosen them."""
         self._trials |= {trial.trial_id: trial for trial in trials}
         self._rows |= {trial.trial_id: planned_row(trial) for trial in trials}

@@ -120,14 +120,14 @@ def _next_run(status: StudyStatus, left: str) -> Iterator[str]:
     tuning_alone = {level.name for level in status.levels} == {"tuning"}
     stuck = sum(level.failed for level in status.levels)
     if status.no_room == waiting:
-        said = "" if waiting else ", and no trial is waiting"
+        follows = "" if waiting else ", and no trial is waiting"
         if tuning_alone:
-            said = "; `run` continues with the grid"
+            follows = "; `run` continues with the grid"
             if waiting:
-                said = "; the grid can't start without them: raise tuning.share or budget.study"
+                follows = "; the grid can't start without them: raise tuning.share or budget.study"
             elif stuck:
-                said = "; the grid can't start without what failed: `run --retry-failed` tries it again"
-        yield f"no run is active{said}"
+                follows = "; the grid can't start without what failed: `run --retry-failed` tries it again"
+        yield f"no run is active{follows}"
     else:
         begun = status.interrupted
         state = "its checkpoint" if begun == 1 else "their checkpoints"

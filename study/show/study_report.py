@@ -32,9 +32,9 @@ from runners.results import (
 )
 from runners.trials.records.trial_files import MIDWAY
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
+from study.state.bookkeeping import unbooked
 from study.state.design import not_chosen
 from study.state.environment import own_version
-from study.state.repair import unbooked
 from study.state.study import RECORD, Imported, Study
 from study.state.study_facts import counted_models
 from study.state.trial_states import NOT_ADDED, begun

@@ -19,7 +19,7 @@ from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
 from budgets.quantity import format_flops, plural
 from runners.results import RESULT_COLUMNS, plan_row, to_frame
-from study.state.bookkeeping import trials_of
+from study.state.bookkeeping import trials_of_event
 
 ALL_SLOTS = 10**9
 _REHEARSALS = 8
@@ -71,7 +71,7 @@ def _room(plan: Plan) -> int | None:
 
 def chosen_trials(folder: Path) -> set[str]:
     """Return the trials that the runs of a study chose."""
-    return set(trials_of(folder, CHOSEN))
+    return set(trials_of_event(folder, CHOSEN))
 
 
 def not_chosen(declaration: Declaration, folder: Path, plan: pd.DataFrame) -> pd.Series:

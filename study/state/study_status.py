@@ -14,8 +14,8 @@ from budgets.planning.price import Range
 from budgets.planning.tuning import tuning_reserves
 from budgets.quantity import format_flops
 from runners.results import STARTS, read_json_lines, read_table
+from study.state.bookkeeping import unbooked
 from study.state.design import answer_lines, not_chosen
-from study.state.repair import unbooked
 from study.state.running import (
     Level,
     Running,

@@ -17,9 +17,8 @@ from runners.host.files import write_json
 from runners.trials.records.meter import FlopCount, read_meter
 from study.cli import main
 from study.declare.load import load_declaration
-from study.state.bookkeeping import Bookkeeper
+from study.state.bookkeeping import Bookkeeper, repair_ledger
 from study.state.plan_study import plan_study
-from study.state.repair import repair_ledger
 from study.state.study import find_study
 from tests.progress import progress
 from tests.study.conftest import Run, waiting_tuning, write_declaration
