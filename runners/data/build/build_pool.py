@@ -24,7 +24,7 @@ from runners.data.build.source import (
     parts_of,
     write_record,
 )
-from runners.data.evaluation.thumbnail import EvaluationImages
+from runners.data.build.thumbnail import EvaluationImages
 from runners.data.index.merge import join
 from runners.data.index.selection import SCORE_PREFIX
 from runners.data.index.writing import VERSIONS
@@ -159,9 +159,8 @@ class _Built:
     @property
     def first_part(self) -> int:
         """Number of the first new part of the index."""
-        old = [part.file for part in self.before.index.parts] if self.before else []
-        numbers = (int(file.removeprefix(INDEX)) for file in old if file.startswith(INDEX))
-        return 1 + max(numbers, default=-1)
+        old = self.before.index.parts if self.before else ()
+        return 1 + max((int(part.file.removeprefix(INDEX)) for part in old), default=-1)
 
     @property
     def first_shard(self) -> int:
@@ -232,7 +231,7 @@ def _write_new(built: _Built, known: EvaluationImages | None, report: Report) ->
     tables = [part.with_name(f"{part.name}.parquet") for part in kept]
     if how.scores:
         tables = [join(tables, how.scores, shared.path / folders.work / "kept" / "joined.parquet")]
-    if before is None:
+    if before is None:  # parts that a killed build left would be described as parts of this pool
         shared.delete(f"{folders.pool}{INDEX}", f"{folders.pool}{VERSIONS}/")
     write_shards(tables, folders, url=how.url, first=built.first_shard, workers=how.workers, report=report)
     files = write_index(

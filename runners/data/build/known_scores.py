@@ -51,6 +51,8 @@ def expression_scores(pool: Pool, text: str, metadata: Path | None = None) -> It
     if not names and pool.scored:
         names = {pool.origin.scorer.name if pool.origin.scorer else FIRST: "score"}
     subsets = {name: SUBSET_PREFIX + name for name in pool.subsets if name not in names}
+    # Apart, since pandas' syntax has no conditional expression, and a condition handles what is missing
+    # itself.
     value, condition = (Expression(each) for each in text.partition(" if ")[::2])
     known = {*names, *subsets, *OF_PAIR}
     used = (value.names | condition.names) - known

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from runners.data.build.scan import OF_SCAN, damage_of, run
-from runners.data.evaluation.thumbnail import ALIKE, SAME, EvaluationImages
+from runners.data.build.thumbnail import ALIKE, SAME, EvaluationImages
 from runners.data.index.merge import find_duplicates
 from runners.data.index.parts import ROWS_PER_PART
 from runners.data.index.writing import write_part

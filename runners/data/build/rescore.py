@@ -112,7 +112,7 @@ def _in_force(pool: Pool, name: str) -> Pool:
     own = pool.index
     column = SCORE_PREFIX + name
     named = own.named | {"score": own.named.get(column, column)}
-    if named["score"] == "score":
+    if named["score"] == "score":  # the first score, which is that column itself
         del named["score"]
     index = Index(own.folder, own.parts, own.stored, added=own.added, named=named)
     fingerprint, scored = pool.rankings[name]

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from runners.data.build.source import Columns, SourcePart, pairs_of
-from runners.data.evaluation.thumbnail import file_hash, thumbnail_of
+from runners.data.build.thumbnail import file_hash, thumbnail_of
 from runners.data.places.shared_folder import SharedFolder
 from runners.data.pool.damage import Damage, damage_table
 from runners.data.pool.pictures import load

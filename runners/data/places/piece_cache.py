@@ -83,6 +83,7 @@ class PieceCache:
             return False
         except OSError:  # the disk is full, or may not be written to: reading works without the cache
             every, written = 1, False
+        # Other digits than those that choose the folder: a folder's pieces would else all look, or none.
         if int(path.name[2:10], 16) % every == 0:
             with suppress(OSError):
                 self._make_room(path.parent)

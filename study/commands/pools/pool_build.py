@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from study.commands.command import add_pool_options, continuing, number, open_console, show, show_all
 
@@ -32,7 +32,17 @@ _OF_DOWNLOADS = {
 }  # fmt: skip
 """Options that have an effect on one kind of source alone, with their defaults."""
 
+_COLUMNS = {"image": "image paths", "url": "URLs", "caption": "captions", "score": "quality scores"}
 _RESIZE_MODES = ("no", "keep_ratio", "keep_ratio_largest", "center_crop", "border")  # of img2dataset
+_DOWNLOADS: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "img2dataset": ("command that downloads", {"metavar": "COMMAND"}),
+    "image_size": ("side of downloaded images in pixels", {"type": number(8, 8192, int)}),
+    "resize_mode": ("img2dataset's resize mode", {"choices": _RESIZE_MODES}),
+    "retries": ("retries of a failed URL", {"type": number(0, 1000, int)}),
+    "timeout": ("seconds to wait for a server", {"type": number(1, 3600, int)}),
+    "user_agent": ("user agent sent to servers", {}),
+}
+"""Option of downloads → its help, and what else defines it."""
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -50,14 +60,10 @@ def add_options(parser: ArgumentParser) -> None:
         action="store_true",
         help="index the tar shards where they are, in the folder itself or below the URL; write no shards",
     )
-    parser.add_argument("--image", default=_OF_TABLES["image"], help="column of image paths (default: image)")
-    parser.add_argument("--url", default=_OF_TABLES["url"], help="column of URLs (default: url)")
-    parser.add_argument(
-        "--caption", default=_OF_TABLES["caption"], help="column of captions (default: caption)"
-    )
-    parser.add_argument(
-        "--score", default="similarity", help="column of quality scores (default: similarity)"
-    )
+    for name, default in {**_OF_TABLES, "score": "similarity"}.items():
+        parser.add_argument(
+            f"--{name}", default=default, help=f"column of {_COLUMNS[name]} (default: {default})"
+        )
     parser.add_argument(
         "--without",
         type=Path,
@@ -72,41 +78,9 @@ def add_options(parser: ArgumentParser) -> None:
         default=_OF_EMBEDDED["seed"],
         help="seed of the embedded pool (default: 0)",
     )
-    parser.add_argument(
-        "--img2dataset",
-        default=_OF_DOWNLOADS["img2dataset"],
-        metavar="COMMAND",
-        help="command that downloads (default: img2dataset)",
-    )
-    parser.add_argument(
-        "--image-size",
-        type=number(8, 8192, int),
-        default=_OF_DOWNLOADS["image_size"],
-        help="side of downloaded images in pixels (default: 256)",
-    )
-    parser.add_argument(
-        "--resize-mode",
-        choices=_RESIZE_MODES,
-        default=_OF_DOWNLOADS["resize_mode"],
-        help="img2dataset's resize mode (default: keep_ratio)",
-    )
-    parser.add_argument(
-        "--retries",
-        type=number(0, 1000, int),
-        default=_OF_DOWNLOADS["retries"],
-        help="retries of a failed URL (default: 2)",
-    )
-    parser.add_argument(
-        "--timeout",
-        type=number(1, 3600, int),
-        default=_OF_DOWNLOADS["timeout"],
-        help="seconds to wait for a server (default: 10)",
-    )
-    parser.add_argument(
-        "--user-agent",
-        default=_OF_DOWNLOADS["user_agent"],
-        help="user agent sent to servers (default: clip-scaling-study)",
-    )
+    for name, (words, how) in _DOWNLOADS.items():
+        option, usual = f"--{name.replace('_', '-')}", _OF_DOWNLOADS[name]
+        parser.add_argument(option, default=usual, help=f"{words} (default: {usual})", **how)
 
 
 def run(options: Namespace) -> int:
