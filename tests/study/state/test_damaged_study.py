@@ -1,6 +1,5 @@
 """A study's files after edits and damage: the right table, or a refusal that names the file."""
 
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -61,13 +60,10 @@ def test_finished_trials_without_results_are_paid_again_only_on_request(copy: Pa
     shutil.rmtree(trial)
     (other / "result.json").unlink()
 
-    error = run(words(copy), code=2)
-    assert "2 trials to run had finished before, and would cost 5.8" in error
-    assert re.search(r"Restore the folders \(such as [0-9a-f]{12}\), or use --pay-again", error)
-    assert "`run` asks first, or needs --pay-again" in run(words(copy, "--dry-run"))
+    assert "2 trials to run had finished before, and would cost 5.8" in run(words(copy), code=2)
+    assert "--pay-again" in run(words(copy, "--dry-run"))
     for option in ("--pay-again", "--repair"):
-        refused = run(words(copy, "--dry-run", option), code=2)
-        assert "--dry-run changes nothing: it can't be combined with --repair or --pay-again" in refused
+        assert "--dry-run changes nothing" in run(words(copy, "--dry-run", option), code=2)
 
     run(words(copy, "--pay-again"))
     assert tables(copy) == before
@@ -87,8 +83,7 @@ def test_a_damaged_ledger_is_rebuilt_from_results_and_meters(copy: Path, run: Ru
     }[damage]
     path.write_text(text)
     said = run(words(copy), code=2)
-    assert "ledger.jsonl" in said
-    assert "`run --repair` rebuilds the ledger" in said
+    assert "`run --repair`" in said
     assert run(words(copy, "--dry-run"), code=2) == said
     shown = run(f"status {copy}/tiny.yaml --results {copy}", code=0 if damage == "gone" else 2)
     assert "`run --repair`" in shown
@@ -115,9 +110,7 @@ def test_a_deleted_ledger_is_rebuilt_with_trials_that_are_no_longer_declared(cop
     declaration.write_text(declaration.read_text().replace("seeds: [0, 1]", "seeds: [0]"))
     path.unlink()
 
-    assert "was deleted or cut: it lacks 2 of the trials that have computed something, such as" in run(
-        words(copy), code=2
-    )
+    assert "it lacks 2 of the trials" in run(words(copy), code=2)
     run(words(copy, "--repair"))
     assert Book.of(read_entries(path)).spent_flops == sound.spent_flops
 
@@ -207,9 +200,7 @@ def test_without_its_meter_a_trial_is_charged_the_most_that_it_can_have_lost(
     assert ledger.book.wasted[trial.trial_id][0] == 77 + trial.train_flops
     assert read_meter(folder) == FlopCount(train_flops=77 + trial.train_flops)
     (line,) = said
-    assert line.startswith(
-        f"the meter of trial {trial.trial_id} is missing or damaged; 2.904 GFLOP are booked"
-    )
+    assert trial.trial_id in line
 
 
 def test_an_empty_meter_of_a_trial_that_did_nothing_books_nothing(copy: Path) -> None:
