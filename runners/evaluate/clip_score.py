@@ -42,12 +42,10 @@ CONVENTION = (
 
 
 def scoring_source(scorer: str, pool: Pool) -> ModelSource:
-    """Return the model that a scorer names.
+    """Return the model that a scorer names: an exported folder, or ``MODEL:PRETRAINED``.
 
-    Args:
-        scorer: ``MODEL:PRETRAINED``, where MODEL is a name of open_clip or of the catalogue or a JSON file,
-            and PRETRAINED a tag or a checkpoint file; or an exported folder.
-        pool: The pool to score; its words are those of a catalogue model that was trained on it.
+    MODEL is a name of open_clip or of the catalogue or a JSON file, PRETRAINED a tag or a checkpoint file.
+    The words of the pool to score are those of a catalogue model that was trained on it.
     """
     if not Path(scorer).is_dir():
         model, _, pretrained = scorer.partition(":")
@@ -68,16 +66,9 @@ def clip_scores(  # noqa: PLR0913 - independent options
 ) -> tuple[Iterator[NDArray[np.float32]], Mapping[str, Any]]:
     """Score every pair; an interrupted run continues where it stopped.
 
-    Args:
-        pool: The pool.
-        source: The model; computed in bf16 on a GPU that has it, else in fp32. Each process loads it once,
-            and only if there is something left to score.
-        batch_size: Pairs per batch.
-        device: Device to compute on; by default a GPU if there is one.
-        threads: Decoding threads of a process; by default as many as torch computes with.
-        shared: The pool's folder, as the processes share it; by default all see it.
-        workers: The processes; by default this one.
-        report: Called after each part.
+    The model computes in bf16 on a GPU that has it, else in fp32; each process loads it once, and only if
+    there is something left to score. By default it computes on a GPU if there is one, in this process, with
+    as many decoding threads as torch computes with, and all processes see the pool's folder.
 
     Returns:
         Cosine similarities in the index's order, float32, some pairs at a time, NaN for a pair that cannot be
@@ -208,15 +199,9 @@ class _Scoring:
 
 
 def clip_scorer(name: str, config: Mapping[str, Any], count: int) -> Scorer:
-    """Describe a scorer and the cost of scoring a pool.
+    """Describe a scorer, whose architecture is in open_clip's form, and the cost of scoring some pairs.
 
-    Args:
-        name: Name of the score.
-        config: The model's architecture, as open_clip's model-config.
-        count: Pairs in the pool.
-
-    Returns:
-        The scorer; its FLOPs are 0, with a note, if they cannot be counted.
+    Its FLOPs are 0, with a note, if they cannot be counted.
     """
     try:
         architecture = ensure_counted(Architecture(name=name, config=dict(config)))

@@ -110,7 +110,7 @@ def _count(config: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[s
         projection_parameters=projection,
         text_macs=texts,
         text_parameters=_parameters(model) - image_parameters - of_loss,
-        batch_norm=any(isinstance(each, _BatchNorm) for each in model.modules()),
+        batch_norm=any(isinstance(layer, _BatchNorm) for layer in model.modules()),
         counted_by=f"torch {torch.__version__}, {builder_versions()}",
     )
 

@@ -31,15 +31,10 @@ class Clip:
         self._loss = open_clip.ClipLoss()
 
     def views(self, images: Tensor, tokens: Tensor, _generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Return the inputs of the towers for a batch: images and texts unchanged.
+        """Return the inputs of the towers for a batch, each with N pairs: images and texts unchanged.
 
-        Args:
-            images: Float images in [-1, 1], (N, 3, H, W).
-            tokens: Token ids, (N, context length).
-            _generator: Source of the step's augmentation, on the CPU.
-
-        Returns:
-            Tensors whose first dimension is the batch's N pairs.
+        Images are floats in [-1, 1], (N, 3, H, W), tokens (N, context length). The generator, on the CPU, is
+        the source of the step's augmentation.
         """
         return images, tokens
 
@@ -62,13 +57,9 @@ class Clip:
     def row_loss(self, model: open_clip.CLIP, own: Sequence[Tensor], gather: Gather, first: int) -> RowLoss:
         """Compute this rank's share of the same loss, and its features' gradients, without the whole matrix.
 
-        Args:
-            model: The model.
-            own: Features of this rank's pairs.
-            gather: Joins tensors of all ranks.
-            first: Number of this rank's first pair in the batch.
+        ``own`` are the features of its pairs, the first of which has the number ``first`` in the batch.
         """
-        image, text = (each.float() for each in own)
+        image, text = (features.float() for features in own)
         return softmax_row_loss(image, text, model.logit_scale.exp(), gather, first)
 
     def chance(self, batch_size: int) -> float:

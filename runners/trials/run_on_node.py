@@ -24,8 +24,8 @@ from runners.host.faults import Notice, ProcessEnded, owned
 from runners.host.files import locked
 from runners.host.process import FreshProcess
 from runners.host.storage import Storage, cache_folder, fetch_tree
-from runners.trials.records.meter import METER, FlopCount, meter_text, read_meter
-from runners.trials.records.trial_files import (
+from runners.trials.meter import METER, FlopCount, meter_text, read_meter
+from runners.trials.trial_files import (
     CHECKPOINTS_KEPT,
     MIDWAY,
     PROGRESS,

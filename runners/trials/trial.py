@@ -34,17 +34,16 @@ from runners.results import (
 )
 from runners.training.ranks import decided_by_first, rank, run_ranks
 from runners.training.train import Diverged, train
-from runners.trials.checkpoints.checkpoint import Notes, save, save_milestone
-from runners.trials.checkpoints.checkpoint_writer import CheckpointWriter
-from runners.trials.records.meter import FlopCount, Meter
-from runners.trials.records.trial_files import (
+from runners.trials.checkpoint import CheckpointWriter, Notes, save_hashed, save_milestone
+from runners.trials.meter import FlopCount, Meter
+from runners.trials.trial_evaluation import EvaluationData, Midway, evaluate_trial
+from runners.trials.trial_files import (
     PROGRESS,
     Outcome,
     drop_scaffolding,
     read_outcome,
     write_outcome,
 )
-from runners.trials.trial_evaluation import EvaluationData, Midway, evaluate_trial
 from runners.trials.trial_job import TrialJob
 from runners.trials.trial_setup import RankTraining, set_up
 
@@ -208,11 +207,9 @@ class Watch:
         self._meter.add(train_flops=begun - trial.train_flops_after(done * trial.batch_size))
 
     def after_step(self, done: int, *, evaluated_s: float = 0.0) -> None:
-        """Write the files that are due after ``done`` steps.
+        """Write the files that are due after ``done`` steps, by this and earlier processes.
 
-        Args:
-            done: Steps done, by this and earlier processes.
-            evaluated_s: Seconds that evaluations on the way took in this process so far.
+        Evaluations on the way took ``evaluated_s`` seconds in this process so far.
 
         Raises:
             Left: The process was asked to leave; a checkpoint was written if the storage allowed it.
@@ -351,7 +348,7 @@ def _write_result(
     write_table(job.folder / "curve.parquet", to_frame(curve, CURVE_COLUMNS))
     with new_file(job.folder / "weights.pt") as file:
         # From the CPU, so that a machine without GPU can read them.
-        save({name: value.cpu() for name, value in setup.learner.evaluated.state_dict().items()}, file)
+        save_hashed({name: value.cpu() for name, value in setup.learner.evaluated.state_dict().items()}, file)
     # Last of the result files: a folder with result.json is complete.
     write_outcome(job.folder, outcome)
     drop_scaffolding(job.folder)

@@ -27,8 +27,8 @@ from runners.results import (
     write_table,
 )
 from runners.training.train import to_float
-from runners.trials.records.meter import Meter
-from runners.trials.records.trial_files import MIDWAY
+from runners.trials.meter import Meter
+from runners.trials.trial_files import MIDWAY
 from runners.trials.trial_job import TrialJob
 from runners.trials.trial_setup import RankTraining, architecture_of
 

@@ -30,7 +30,7 @@ from runners.training.backward import Context
 from runners.training.learner import Learner, make_learner
 from runners.training.ranks import decided_by_first, rank, rank_count
 from runners.training.train import StepSchedule
-from runners.trials.checkpoints.checkpoint import Notes, SavedState, read_start, restore
+from runners.trials.checkpoint import Notes, SavedState, read_start, restore_state
 from runners.trials.trial_job import TrialJob
 
 
@@ -77,7 +77,7 @@ def set_up(job: TrialJob) -> RankTraining:
     )
     if start is not None:
         data.remember(start.notes["damage"])
-    first_step = restore(learner, start)
+    first_step = restore_state(learner, start)
     return RankTraining(
         learner=learner,
         data=data,

@@ -73,7 +73,7 @@ def run(options: Namespace) -> int:
 
 
 def _lines(study: "Study", plan: "Plan", *, form: str, cell: str | None) -> Iterator[str]:
-    from runners.trials.speed.throughput import predict_s
+    from runners.trials.throughput import predict_s
     from study.show.explain import explain_lines
     from study.show.plan_export import plan_csv, plan_json
     from study.show.plan_view import plan_lines

@@ -12,9 +12,9 @@ from budgets.planning.planned_trial import Trial, shorter_trials
 from budgets.planning.tuning_plan import TuningPlan, values_words
 from budgets.quantity import format_flops, format_seconds, plural
 from runners.results import cell_row
-from runners.trials.records.meter import read_meter
-from runners.trials.records.trial_files import Outcome, kept_steps, milestone, read_outcome
-from runners.trials.speed.throughput import predict_s
+from runners.trials.meter import read_meter
+from runners.trials.throughput import predict_s
+from runners.trials.trial_files import Outcome, kept_steps, milestone, read_outcome
 from study.state.bookkeeping import passed_milestone, unbooked_flops
 from study.state.plan_study import measured_throughput, select_trials
 from study.state.study import Study

@@ -7,9 +7,9 @@ from dataclasses import replace
 from budgets.ledger import Ledger, drop_torn_line
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial, shorter_trials
-from runners.trials.records.loggers import Loggers
-from runners.trials.records.meter import METER
-from runners.trials.records.trial_files import (
+from runners.trials.loggers import Loggers
+from runners.trials.meter import METER
+from runners.trials.trial_files import (
     Outcome,
     drop_milestone,
     drop_scaffolding,

@@ -19,8 +19,8 @@ from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
 from budgets.quantity import plural
 from runners.host.workers import usable_cores
-from runners.trials.speed.measure_speed import calibrate
-from runners.trials.speed.throughput import Calibration, Throughput
+from runners.trials.measure_speed import calibrate
+from runners.trials.throughput import Calibration, Throughput
 from runners.trials.trial_job import TrialJob
 from study.run.ensure_pools import ensure_pools
 from study.show.plan_view import text_table

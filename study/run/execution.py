@@ -27,9 +27,9 @@ from runners.scheduling.schedule import (
     Start,
     State,
 )
-from runners.trials.records.trial_files import Outcome, kept_steps, milestone
 from runners.trials.run_on_node import run_trial, take_part
-from runners.trials.speed.throughput import predict_s
+from runners.trials.throughput import predict_s
+from runners.trials.trial_files import Outcome, kept_steps, milestone
 from study.run.books import Books
 from study.run.site import Site
 from study.show.progress import Progress

@@ -9,7 +9,7 @@ from runners.data.pool.tokenizer import mixed_words
 from runners.host.files import new_folder
 from runners.models.export import PIXELS, WEIGHTS, write_architecture, write_origin
 from runners.models.load_model import weight_names
-from runners.trials.records.trial_files import read_outcome
+from runners.trials.trial_files import read_outcome
 from study.declare.load import load_declaration
 from study.run.ensure_pools import ensure_pools
 from study.state.plan_study import plan_study, select_trials

@@ -23,7 +23,7 @@ from runners.results import (
     write_table,
 )
 from runners.scheduling.backend import Backend
-from runners.trials.records.trial_files import MIDWAY, Outcome, drop_milestone, milestone
+from runners.trials.trial_files import MIDWAY, Outcome, drop_milestone, milestone
 from study.declare.dump import dump_declaration
 from study.run.agenda import Agenda, agenda, lost_checkpoints, require_room
 from study.run.execution import Execution, RunSummary

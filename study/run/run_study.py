@@ -16,7 +16,7 @@ from budgets.names import printable
 from budgets.planning.plan import Plan
 from runners.host.files import wait_until_free
 from runners.scheduling.ray_backend.address import cluster_address
-from runners.trials.records.loggers import Loggers
+from runners.trials.loggers import Loggers
 from study.run.agenda import agenda, agenda_lines, require_room, tuning_agenda
 from study.run.ensure_pools import ensure_pools
 from study.run.execution import RunSummary

@@ -12,7 +12,7 @@ from budgets.quantity import format_flops, plural
 from runners.host.files import new_file
 from runners.results import write_table
 from runners.scheduling.backend import Backend
-from runners.trials.records.trial_files import Outcome
+from runners.trials.trial_files import Outcome
 from study.declare.dump import dump_declaration
 from study.run.agenda import Agenda, tuning_agenda
 from study.run.execution import Execution, RunSummary

@@ -16,7 +16,7 @@ from budgets.quantity import plural
 from runners.scheduling.backend import Backend, Job
 from runners.scheduling.nodes import Amounts, has_room, no_room_text
 from runners.scheduling.storage_check import Folders, StorageCheck
-from runners.trials.speed.preflight import (
+from runners.trials.preflight import (
     SLOW_BYTES_PER_S,
     KindFound,
     PreflightCheck,
@@ -24,9 +24,9 @@ from runners.trials.speed.preflight import (
     check_kind_over_nodes,
     check_node,
     check_ranks,
-    versions,
+    package_versions,
 )
-from runners.trials.speed.throughput import Calibration, Throughput, read_calibration, slow_loading
+from runners.trials.throughput import Calibration, Throughput, read_calibration, slow_loading
 from study.run.calibration import estimated_memory
 from study.run.ensure_pools import ensure_pools
 from study.state.plan_study import plan_study
@@ -82,7 +82,7 @@ def _check_nodes(
         return
     check = partial(
         check_node,
-        expected=versions(),
+        expected=package_versions(),
         gpus=resources.gpus // resources.nodes,
         shared_bytes=resources.ranks_per_node * study.declaration.resources.loader_memory
         if resources.gpus

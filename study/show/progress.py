@@ -15,7 +15,7 @@ from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
 from budgets.planning.tuning_plan import values_words
 from budgets.quantity import format_count, format_flops, plural
-from runners.trials.records.trial_files import Outcome
+from runners.trials.trial_files import Outcome
 from study.show.plan_view import trials_words
 from study.show.view import can_update, has_bars, level_table, live_lines, range_words, running_lines
 from study.state.plan_study import planned_row

@@ -30,7 +30,7 @@ from runners.results import (
     read_table,
     to_frame,
 )
-from runners.trials.records.trial_files import MIDWAY
+from runners.trials.trial_files import MIDWAY
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
 from study.state.bookkeeping import unbooked
 from study.state.design import not_chosen

@@ -15,8 +15,8 @@ from budgets.planning.plan import Charge, Plan
 from budgets.planning.planned_trial import Trial
 from budgets.quantity import format_flops, plural
 from runners.results import read_json_lines
-from runners.trials.records.meter import METER, FlopCount, read_meter, write_meter
-from runners.trials.records.trial_files import (
+from runners.trials.meter import METER, FlopCount, read_meter, write_meter
+from runners.trials.trial_files import (
     Outcome,
     drop_damaged,
     drop_scaffolding,

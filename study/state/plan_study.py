@@ -22,8 +22,8 @@ from budgets.quality import MIXTURE, NAMED, is_expression, score_of_quality
 from budgets.quantity import format_flops, plural
 from runners.data.evaluation.evaluation_facts import METRICS
 from runners.results import LEFT_OUT_COLUMNS, PLAN_COLUMNS, left_out_row, plan_row, read_json_lines, to_frame
-from runners.trials.records.trial_files import kept_steps, milestone, read_outcome
-from runners.trials.speed.throughput import plain_speed, predict_s, read_calibration, slow_loading
+from runners.trials.throughput import plain_speed, predict_s, read_calibration, slow_loading
+from runners.trials.trial_files import kept_steps, milestone, read_outcome
 from study.declare.yaml_reader import errors_with_line
 from study.state.study import Study
 from study.state.study_facts import count_models, study_facts

@@ -10,7 +10,7 @@ from budgets.planning import tuning_plan
 from budgets.planning.planned_trial import Cell
 from budgets.planning.price import Range, makespan
 from budgets.quantity import finite_or_none
-from runners.trials.speed.throughput import START_S
+from runners.trials.throughput import START_S
 from study.state.trial_states import Stage, TrialState
 from study.state.tuning_table import values_of
 

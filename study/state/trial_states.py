@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from runners.results import STARTS, read_json_lines, read_table
-from runners.trials.records.trial_files import Outcome, kept_steps, read_failure, read_outcome, read_progress
+from runners.trials.trial_files import Outcome, kept_steps, read_failure, read_outcome, read_progress
 from study.storage.lock import running as running_now
 
 NOT_ADDED = "the next `run` adds it to the results"

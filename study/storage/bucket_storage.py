@@ -20,8 +20,9 @@ from runners.host.faults import patiently
 from runners.host.files import new_file
 from runners.host.storage import Storage, cache_folder, fetch_tree, share_tree
 from runners.scheduling.storage_check import Objects
-from runners.trials.records.meter import METER
-from runners.trials.records.trial_files import (
+from runners.trials.meter import METER
+from runners.trials.run_on_node import run_on_copies, run_on_data, take_part_on_copies, upload_left
+from runners.trials.trial_files import (
     FAILURE,
     PROGRESS,
     SMALL,
@@ -30,7 +31,6 @@ from runners.trials.records.trial_files import (
     milestone,
     stand_in,
 )
-from runners.trials.run_on_node import run_on_copies, run_on_data, take_part_on_copies, upload_left
 from study.storage.folder_storage import FolderStorage
 from study.storage.lease import Lease, live_holder
 from study.storage.lock import (

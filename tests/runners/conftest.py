@@ -1,6 +1,7 @@
-"""A bucket on loopback for the tests of a file."""
+"""A bucket on loopback, and a small pool, for the tests of a file."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,3 +14,10 @@ def bucket() -> Iterator[Bucket]:
         found = Bucket(environment)
         yield found
         found.go_away()
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.runners.tiny import tiny_pool  # noqa: PLC0415 - loads torch, which most tests below do not need
+
+    return tiny_pool(tmp_path_factory.mktemp("pools") / "tiny")

@@ -11,8 +11,12 @@ from budgets.declaration.recipe import Recipe
 from budgets.planning.planned_trial import Cell, Trial
 from runners.embedded.embedded_pool import build_embedded_pool
 from runners.host.faults import Left
+from runners.trials.meter import read_meter
 from runners.trials.trial import Watch
 from runners.trials.trial_job import TrialJob
+
+RESULT_FILES = {".lock", "curve.parquet", "meter", "result.json", "weights.pt"}
+"""Files of a trial that has ended, without damage, midway metrics or a milestone."""
 
 
 def tiny_pool(path: Path) -> Path:
@@ -62,6 +66,13 @@ def tiny_job(
         checkpoint_steps=checkpoint_steps,
         ranks=ranks,
     )
+
+
+def counted_flops(folder: Path) -> int:
+    """Return the training FLOPs that a trial's meter has counted."""
+    count = read_meter(folder)
+    assert count is not None
+    return count.train_flops
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, run: Callable[[], object], step: int) -> None:

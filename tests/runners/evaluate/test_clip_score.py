@@ -83,10 +83,8 @@ def test_weights_by_tag_are_downloaded_as_open_clip_does_and_score_like_their_fi
     by_tag = score(small, "served")
     assert (tmp_path / ".cache" / "clip" / "weights.pt").is_file()
     assert np.array_equal(by_tag, score(small, str(weights / "weights.pt")))
-    with pytest.raises(ValueError, match=r"cannot load gone as ViT-S-32-alt: .*HTTP Error 404"):
+    with pytest.raises(ValueError, match=r"gone .*HTTP Error 404"):
         score(small, "gone")
-    with pytest.raises(ValueError, match=r"no such checkpoint: sevred is neither a file nor a tag .*served"):
-        score(small, "sevred")
 
 
 def test_a_tag_trained_with_quick_gelu_is_loaded_with_it(
@@ -137,14 +135,6 @@ def test_images_are_scored_as_the_models_own_preprocessing_resizes_them(tmp_path
     assert scores == pytest.approx(
         expected[pool.frame["key"].map({key: n for n, (key, _) in enumerate(wide)})], abs=1e-5
     )
-
-
-def test_unknown_model_or_checkpoint_raises(small: Pool, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"unknown model 'ViT-B32'; did you mean 'ViT-B-32'"):
-        clip_scores(small, scoring_source("ViT-B32:openai", small), report=lambda *_: None)
-    (tmp_path / "broken.pt").write_bytes(b"no weights")
-    with pytest.raises(ValueError, match=r"broken\.pt is not a checkpoint of weights, or is damaged"):
-        score(small, str(tmp_path / "broken.pt"))
 
 
 def test_interrupted_scoring_resumes_after_another_score_was_set(
@@ -204,23 +194,8 @@ def test_scorer_without_closed_form_says_not_counted() -> None:
     assert scorer.convention.startswith("not counted: ")
 
 
-def test_a_trials_weights_score_the_pool_that_it_was_trained_on(tmp_path: Path) -> None:
-    pool = tiny_pool(tmp_path / "tiny")
-    job = tiny_job(tiny_trial(), pool, tmp_path / "trial")
-    run_trial(job)
-    opened = Pool.open(pool)
-
-    source = scoring_source(f"{job.trial.cell.architecture}:{job.folder / 'weights.pt'}", opened)
-    stretches, config = clip_scores(opened, source, device="cpu", report=lambda *_: None)
-    scores = np.concatenate([*stretches])
-
-    assert np.isfinite(scores).all()
-    assert np.ptp(scores) > 0
-    assert clip_scorer("own", config, opened.count).scoring_flops > 0
-
-
-def test_nodes_that_share_only_a_url_get_a_models_files_from_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_trials_weights_score_its_pool_also_on_nodes_that_share_only_a_url(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "driver").mkdir()
     pool = tiny_pool(tmp_path / "tiny")
@@ -228,24 +203,25 @@ def test_nodes_that_share_only_a_url_get_a_models_files_from_there(
     run_trial(job)
     scorer = f"{job.trial.cell.architecture}:{job.folder / 'weights.pt'}"
     opened = Pool.open(pool)
-    expected, _ = clip_scores(opened, scoring_source(scorer, opened), device="cpu", report=lambda *_: None)
+    stretches, config = clip_scores(
+        opened, scoring_source(scorer, opened), device="cpu", report=lambda *_: None
+    )
+    expected = np.concatenate([*stretches])
+    assert np.isfinite(expected).all()
+    assert np.ptp(expected) > 0
+    assert clip_scorer("own", config, opened.count).scoring_flops > 0
 
-    bucket = Bucket(monkeypatch)
     monkeypatch.setenv(CACHE, str(tmp_path / "driver"))
-    try:
-        for path in pool.rglob("*"):
-            if path.is_file():
-                Storage(bucket.url).put(path, path.relative_to(pool).as_posix())
-        with open_shared(bucket.url) as shared:
-            opened = Pool.open(shared.path)
-            scores, _ = clip_scores(
-                opened,
-                scoring_source(scorer, opened),
-                device="cpu",
-                shared=shared,
-                workers=OtherMachines(tmp_path / "driver", tmp_path / "machine"),
-                report=lambda *_: None,
-            )
-            assert np.array_equal(np.concatenate([*scores]), np.concatenate([*expected]))
-    finally:
-        bucket.go_away()
+    for path in filter(Path.is_file, pool.rglob("*")):
+        Storage(bucket.url).put(path, path.relative_to(pool).as_posix())
+    with open_shared(bucket.url) as shared:
+        opened = Pool.open(shared.path)
+        scores, _ = clip_scores(
+            opened,
+            scoring_source(scorer, opened),
+            device="cpu",
+            shared=shared,
+            workers=OtherMachines(tmp_path / "driver", tmp_path / "machine"),
+            report=lambda *_: None,
+        )
+        assert np.array_equal(np.concatenate([*scores]), expected)

@@ -22,9 +22,9 @@ from runners.host.faults import Left, Notice, ProcessEnded, fault_of, lost_its_p
 from runners.host.files import locked
 from runners.host.process import Exit, FreshProcess
 from runners.results import read_table
-from runners.trials.records.meter import read_meter
-from runners.trials.records.trial_files import MIDWAY, Outcome, checkpoints, kept_steps
+from runners.trials.meter import read_meter
 from runners.trials.trial import run_trial
+from runners.trials.trial_files import MIDWAY, Outcome, checkpoints, kept_steps
 from runners.trials.trial_job import TrialJob
 from tests import waiting
 from tests.holding import hold, let_go

@@ -16,10 +16,10 @@ from runners.host.storage import Storage, cache_folder, fetch_tree, share_tree
 from runners.scheduling.local_backend import LocalBackend
 from runners.scheduling.storage_check import Objects, StorageCheck
 from runners.trials import run_on_node
-from runners.trials.records.meter import read_meter
-from runners.trials.records.trial_files import Outcome, kept_steps
+from runners.trials.meter import read_meter
 from runners.trials.run_on_node import run_on_copies, upload_left
 from runners.trials.trial import run_trial
+from runners.trials.trial_files import Outcome, kept_steps
 from runners.trials.trial_job import TrialJob
 from tests import waiting
 from tests.holding import hold, let_go

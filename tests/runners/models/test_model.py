@@ -121,7 +121,7 @@ def test_weights_saved_from_a_gpu_are_read_without_one(tmp_path: Path) -> None:
     finally:
         registry = torch.serialization._package_registry  # noqa: SLF001 - there is no function to undo it
         registry[:] = [entry for entry in registry if entry[1] is not _tag_as_gpu]
-    with pytest.raises(RuntimeError, match="deserialize object on a CUDA device"):
+    with pytest.raises(RuntimeError, match="CUDA device"):
         torch.load(tmp_path / "weights.pt", weights_only=True)
 
     assert weight_names(tmp_path / "weights.pt") == {"logit_bias"}
@@ -151,7 +151,7 @@ def test_every_file_is_loaded_to_a_named_device() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # torch._dynamo imports it
 def test_compiled_checkpointed_towers_over_ranks_are_not_split(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(learner, "ranks", lambda: 2)
+    monkeypatch.setattr(learner, "rank_count", lambda: 2)
     monkeypatch.setattr(learner, "DistributedDataParallel", lambda towers: towers)
     architecture = load_architecture("mini-ViT-XXS-8")
     for checkpointing in (False, True):

@@ -227,14 +227,11 @@ def test_slots_are_counted_and_a_trial_wider_than_every_node_is_refused(backend:
     assert cluster.slots == cores
     assert schedule.instructions(None) == [Start(trial="x", nodes=tuple(backend.nodes()))]
 
-    wide = Schedule(
-        [ScheduledTrial(trial="x", predicted_s=1, resources={"cpus": 999, "licence": 1})], retries=0
-    )
-    message = f"no node has room for a trial of 999 cpus, 1 licence; nodes have: {cores} cpus"
-    with pytest.raises(ValueError, match=f"{message}.* or name a larger cluster"):
-        LiveCluster(backend, wide, patience_s=None).look()
-    with pytest.raises(ValueError, match=r"wait: \(now 0 s\) sets how long trials wait"):
-        LiveCluster(backend, wide, patience_s=0).look()
+    needs = {"cpus": 999, "licence": 1}
+    wide = Schedule([ScheduledTrial(trial="x", predicted_s=1, resources=needs)], retries=0)
+    for patience_s, way_out in ((None, "--address"), (0, "wait: .now 0 s.")):
+        with pytest.raises(ValueError, match=f"999 cpus, 1 licence; nodes have: {cores} cpus.*{way_out}"):
+            LiveCluster(backend, wide, patience_s=patience_s).look()
 
 
 # Ray's own tasks ask the nodes of a tuning.
@@ -244,9 +241,8 @@ def test_every_node_is_checked_for_access_to_the_storage(backend: Backend, tmp_p
 
     StorageCheck(backend, Folders(written=tmp_path, read=(tmp_path / "pool",))).require()
 
-    message = f"node .+ does not see {tmp_path / 'elsewhere'}, .* storage: in the declaration"
     folders = Folders(written=tmp_path, read=(tmp_path / "pool", tmp_path / "elsewhere"))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"node .+ {tmp_path / 'elsewhere'}, .* storage:"):
         StorageCheck(backend, folders).require()
     assert [path.name for path in tmp_path.iterdir()] == ["pool"]
 

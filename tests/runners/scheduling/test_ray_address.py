@@ -35,9 +35,7 @@ def test_address_option_precedes_environment_and_defaults_to_this_machine(
 
 @pytest.mark.parametrize("option", ["", " "])
 def test_an_empty_address_is_refused(option: str) -> None:
-    with pytest.raises(
-        ValueError, match="--address is empty; give the HOST:PORT of a cluster's head, or local"
-    ):
+    with pytest.raises(ValueError, match="--address is empty"):
         cluster_address(option, {"RAY_ADDRESS": "10.0.0.1:6379"})
 
 
@@ -50,12 +48,13 @@ def listener() -> Iterator[str]:
 
 def test_dead_or_wrong_address_raises_within_seconds(listener: str) -> None:
     before = time.monotonic()
-    with pytest.raises(ValueError, match=r"no Ray cluster at 127.0.0.1:1 .*refused.*is its head running"):
-        require_cluster("127.0.0.1:1")
-    with pytest.raises(ValueError, match="'ray://head:10001' is not the HOST:PORT of a cluster's head"):
-        require_cluster("ray://head:10001")
-    with pytest.raises(ValueError, match=f"the server at {listener} does not answer like the head"):
-        require_cluster(listener, patience_s=2)
+    for address, problem in (
+        ("127.0.0.1:1", "refused"),
+        ("ray://head:10001", "HOST:PORT"),
+        (listener, "6379"),
+    ):
+        with pytest.raises(ValueError, match=f"{address}.*{problem}"):
+            require_cluster(address, patience_s=2)
     assert time.monotonic() - before < 15
 
 
@@ -66,10 +65,8 @@ def test_a_refusal_says_what_to_do_without_addresses_of_a_stack() -> None:
         "*** StackTrace Information ***\n/usr/lib/libc.so.6(+0x29ca8) [0x7f3a4be35ca8]\n"
     )
     assert _reason(trace) == "it has no token"
-    assert (
-        _reason("Traceback\nray.exceptions.X: InvalidAuthToken. Ask\n")
-        == "ray.exceptions.X: InvalidAuthToken"
-    )
+    refused = "Traceback\nray.exceptions.X: InvalidAuthToken. Ask\n"
+    assert _reason(refused) == "ray.exceptions.X: InvalidAuthToken"
     assert _reason("/lib/libc.so.6(+0x29ca8) [0x7f3a4be35ca8]\n") == "no reason given"
 
 

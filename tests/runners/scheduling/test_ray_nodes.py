@@ -20,15 +20,15 @@ from runners.scheduling.ray_backend.core import RayBackend
 from runners.scheduling.ray_backend.tune import TuneBackend
 from runners.scheduling.schedule import Schedule, ScheduledTrial, Start
 from runners.scheduling.storage_check import Folders, StorageCheck
-from runners.trials.records.meter import read_meter
-from runners.trials.records.trial_files import kept_steps
+from runners.trials.meter import read_meter
 from runners.trials.trial import run_trial, take_part
+from runners.trials.trial_files import kept_steps
 from study.storage.bucket_storage import BucketStorage
 from tests.child_processes import shared_server
 from tests.holding import hold, let_go
 from tests.runners.scheduling import jobs
 from tests.runners.scheduling.simulated import SMALL, simulated_cluster
-from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
+from tests.runners.tiny import counted_flops, tiny_job, tiny_pool, tiny_trial
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.ray
@@ -145,10 +145,9 @@ def test_trial_over_two_nodes_equals_one_process_after_leaving(cluster: Any, tmp
         assert wide(backend, call, until=lambda: begun(tmp_path)).how == "left"
         for copy in copies:
             let_go(copy)
-        steps, count = kept_steps(uploaded), read_meter(uploaded)
+        steps = kept_steps(uploaded)
         assert 0 < steps < trial.steps
-        assert count is not None
-        assert count.train_flops == trial.train_flops_after(steps * trial.batch_size), "it lost work"
+        assert counted_flops(uploaded) == trial.train_flops_after(steps * trial.batch_size), "it lost work"
         assert wide(backend, call).how == "finished"
         assert not list(uploaded.glob("checkpoint-*"))
 

@@ -146,7 +146,7 @@ def test_crashed_trial_keeps_its_priority_until_retries_are_used_up() -> None:
     ]
 
 
-def test_progress_resets_the_crash_count() -> None:
+def test_progress_resets_the_crash_count_and_a_failure_is_not_retried() -> None:
     schedule = schedule_of(task("x", 9), retries=2)
 
     for progressed, attempt in ((False, 1), (False, 2), (True, 1), (False, 2)):
@@ -154,15 +154,9 @@ def test_progress_resets_the_crash_count() -> None:
         schedule.crash("x", progressed=progressed)
         assert schedule.instructions(None) == [Retry(trial="x", attempt=attempt)]
         schedule.retry("x")
-
-
-def test_failed_trial_is_not_retried() -> None:
-    schedule = schedule_of(task("only", 1), retries=5)
-    schedule.instructions(None)
-
-    schedule.fail("only")
-
-    assert schedule.instructions(None) == [GiveUp(trial="only", cause="failed")]
+    assert starts(schedule) == [("x", "here")]
+    schedule.fail("x")
+    assert schedule.instructions(None) == [GiveUp(trial="x", cause="failed")]
     assert schedule.over
 
 
@@ -252,29 +246,23 @@ def test_the_only_node_and_those_of_a_trial_of_several_are_not_left_out() -> Non
     wide = schedule_of(
         task("wide", 3, nodes=2), nodes={name: {"cpus": 1} for name in ("a", "b", "c")}, retries=1
     )
-    for each, trial in ((schedule, "x"), (wide, "wide")):
+    for tried, trial in ((schedule, "x"), (wide, "wide")):
         given = []
         for _ in range(2):
-            given += each.instructions(None)
-            each.crash(trial, no_device=True)
-            if each.delayed():
-                each.retry(trial)
-        given += each.instructions(None)
+            given += tried.instructions(None)
+            tried.crash(trial, no_device=True)
+            if tried.delayed():
+                tried.retry(trial)
+        given += tried.instructions(None)
         assert given[-1] == GiveUp(trial=trial, cause="crashed")
-        assert not [one for one in given if isinstance(one, LeaveOut)]
+        assert not [instruction for instruction in given if isinstance(instruction, LeaveOut)]
 
 
-def test_trial_that_left_restarts_without_a_crash_counted() -> None:
+def test_trial_that_left_restarts_and_a_drained_schedule_ends_after_its_running_trials() -> None:
     schedule = schedule_of(task("x", 3), task("y", 1))
     schedule.instructions(None)
-
     schedule.left("x")
-    assert starts(schedule) == [("x", "here")]
-
-
-def test_drained_schedule_ends_after_its_running_trials() -> None:
-    schedule = schedule_of(task("x", 3), task("y", 1))
-    schedule.instructions(None)
+    assert starts(schedule) == [("x", "here")], "leaving is no crash, of which this schedule allows none"
 
     schedule.drain()
     assert schedule.instructions(None) == []

@@ -84,9 +84,7 @@ def test_joining_node_without_the_storage_is_not_used(tmp_path: Path) -> None:
         assert cluster.slots == 2
         ((node, why),) = left_out
         assert node == "blind"
-        assert (
-            why == f"node {socket.gethostname()} does not see {folder}, or sees another folder of that name"
-        )
+        assert f"node {socket.gethostname()} does not see {folder}" in why
         assert list(folder.iterdir()) == []
 
 
@@ -126,10 +124,9 @@ def test_a_node_whose_process_dies_is_asked_again_and_its_death_is_not_called_a_
     place = Folders(written=tmp_path, read=())
     with WithCrashes(2) as backend:
         StorageCheck(backend, place).require()
-    with WithCrashes(3) as backend, pytest.raises(ValueError, match="SIGKILL") as raised:
+    with WithCrashes(3) as backend, pytest.raises(ValueError, match=r"node here .*SIGKILL") as raised:
         StorageCheck(backend, place).require()
-    assert str(raised.value).startswith(f"node here can't look for {tmp_path}: ")
-    assert "must share it" not in str(raised.value)
+    assert place.advice not in str(raised.value)
 
 
 def test_a_node_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,19 +32,14 @@ from runners.models import model
 from runners.training import ranks as ranks_module
 from runners.training.learner import batch_norm_of_all_ranks
 from runners.training.ranks import decided_by_first, gather, rank, rank_count, run_ranks
-from runners.trials.checkpoints import checkpoint
+from runners.trials import checkpoint
 from runners.trials.trial import Watch, run_trial
 from runners.trials.trial_job import TrialJob
 from runners.trials.trial_setup import set_up
 from tests.runners.data.pool.test_damage import flip_byte
-from tests.runners.tiny import stop_at, tiny_job, tiny_pool, tiny_trial
+from tests.runners.tiny import stop_at, tiny_job, tiny_trial
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_pool(tmp_path_factory.mktemp("pools") / "tiny")
 
 
 Jobs = Callable[[str, Recipe, int], TrialJob]
@@ -100,11 +95,15 @@ def _one_dies(how: str) -> None:
     dist.barrier()
 
 
-def test_killed_rank_is_named_and_counts_as_crash() -> None:
-    with pytest.raises(ProcessEnded, match=r"rank 1 of 2: .*SIGKILL") as raised:
-        run_ranks(partial(_one_dies, "killed"), count=2, gpus=False)
+@pytest.mark.parametrize(
+    ("how", "reason", "fault"),
+    [("killed", "SIGKILL", "crashed"), ("failed", "ValueError: its shard is damaged", "failed")],
+)
+def test_rank_that_dies_or_fails_is_named_with_its_own_reason(how: str, reason: str, fault: str) -> None:
+    with pytest.raises(ProcessEnded, match=f"rank 1 of 2: .*{reason}") as raised:
+        run_ranks(partial(_one_dies, how), count=2, gpus=False)
 
-    assert raised.value.fault == "crashed"
+    assert raised.value.fault == fault
 
 
 def _one_dies_while_the_other_computes(died: Path) -> None:
@@ -136,17 +135,13 @@ def test_lost_connection_is_reported_after_its_cause() -> None:
     assert first_cause(found.values()) == failed
 
 
-def test_a_rank_that_its_watchdog_aborts_comes_after_the_cause() -> None:
-    aborted = FreshProcess(pickle.dumps(os.abort)).wait()
-    full = Exit(how="full", reason="CUDA out of memory")
+def test_the_first_cause_is_a_request_to_leave_then_a_crash_then_a_failure_then_an_abort() -> None:
+    aborted = FreshProcess(pickle.dumps(os.abort)).wait()  # as NCCL's watchdog does in the other ranks
+    full, left, crashed, failed = (Exit(how=how, reason="") for how in ("full", "left", "crashed", "failed"))
 
-    assert aborted.reason == "the trial's process died by SIGABRT"
+    assert "SIGABRT" in aborted.reason
     assert first_cause([aborted, full]) == full
     assert first_cause([aborted]) == aborted
-
-
-def test_a_rank_that_left_comes_before_one_that_crashed_and_a_crash_before_a_failure() -> None:
-    left, crashed, failed = (Exit(how=how, reason="") for how in ("left", "crashed", "failed"))
     assert first_cause([failed, crashed, left]) == left
     assert first_cause([failed, crashed]) == crashed
     assert first_cause([Exit(how="finished")]) is None
@@ -173,7 +168,7 @@ def test_ranks_of_nodes_that_do_not_reach_each_other_are_a_crash_and_not_an_endl
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ranks_module, "_JOIN_S", 0.2)
-    with pytest.raises(TimeoutError, match=r"the ranks did not meet at 127.0.0.1:0 within 0 s") as error:
+    with pytest.raises(TimeoutError, match=r"127.0.0.1:0 within 0 s") as error:
         ranks_module.join_group("tcp://127.0.0.1:0", 0, 0, count=2, gpus=False)
     assert fault_of(error.value) == "crashed"
 
@@ -184,7 +179,7 @@ def _chosen(folder: Path) -> list[float]:
 
     if rank():  # its view of a shared file system is older
         pytest.MonkeyPatch().setattr(checkpoint, "checkpoints", stale)
-    name, step = decided_by_first(lambda: checkpoint.newest(folder)) or ("", 0)
+    name, step = decided_by_first(lambda: checkpoint.newest_checkpoint(folder)) or ("", 0)
     return gather(torch.tensor([float(step), float(name.split("-")[1])])).tolist()
 
 
@@ -239,7 +234,7 @@ def damaged(pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 def test_damage_is_that_of_all_ranks_and_of_all_starts(
     damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = []
+    damage = []
     for name, count in (("one", 1), ("two", 2), ("resumed", 1)):
         job = tiny_job(tiny_trial(steps=6), damaged, tmp_path / name, ranks=count)
         job = replace(job, damage_tolerance=0.08)
@@ -247,24 +242,17 @@ def test_damage_is_that_of_all_ranks_and_of_all_starts(
             stop_at(monkeypatch, partial(run_trial, job), 4)
         outcome = run_trial(job)
         lines = sorted((job.folder / "damage.jsonl").read_text().splitlines())
-        found.append((outcome.timing["damaged_pairs"], lines))
+        damage.append((outcome.timing["damaged_pairs"], lines))
 
-    assert found[0] == found[1] == found[2]
-    assert found[0][0] == len(found[0][1]) > 4
+    assert damage[0] == damage[1] == damage[2]
+    assert damage[0][0] == len(damage[0][1]) > 4
 
 
 def test_damage_of_all_ranks_together_is_held_against_the_tolerance(damaged: Path, tmp_path: Path) -> None:
     job = replace(tiny_job(tiny_trial(steps=6), damaged, tmp_path / "trial", ranks=2), damage_tolerance=0.05)
 
-    with pytest.raises(ProcessEnded, match=r"of 100 pairs are damaged, more than the tolerated 5\.00%"):
+    with pytest.raises(ProcessEnded, match=r"of 100 pairs .* 5\.00%"):
         run_trial(job)
-
-
-def test_failed_rank_reports_its_own_reason() -> None:
-    with pytest.raises(ProcessEnded, match="rank 1 of 2: ValueError: its shard is damaged") as raised:
-        run_ranks(partial(_one_dies, "failed"), count=2, gpus=False)
-
-    assert raised.value.fault == "failed"
 
 
 def test_ranks_asked_to_leave_resume_together(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,7 +282,9 @@ def test_ranks_asked_to_leave_resume_together(jobs: Jobs, monkeypatch: pytest.Mo
 
     assert raised.value.fault == "left"
     assert list(left.folder.glob("checkpoint-*.pt"))
-    assert json.dumps(run_trial(left).row) == json.dumps(quiet.row)
+    resumed = run_trial(left)
+    assert json.dumps(resumed.row) == json.dumps(quiet.row)
+    assert run_trial(left).timing == resumed.timing  # measured, so never twice the same: it is not run again
 
 
 def _listens_late() -> str:
@@ -314,23 +304,12 @@ def test_a_rank_that_is_asked_to_leave_before_it_listens_is_asked_again() -> Non
     assert run_ranks(_listens_late, count=2, gpus=False) == "SIGTERM"
 
 
-def test_trial_of_two_ranks_is_not_run_again_once_it_has_a_result(jobs: Jobs) -> None:
-    job = jobs("clip", Recipe(precision="fp32"), 2)
-    job = replace(job, trial=replace(job.trial, samples_seen=160))
-
-    found = run_trial(job)
-
-    assert run_trial(job).timing == found.timing  # measured, so never twice the same
-
-
-def test_batch_not_divisible_by_ranks_raises(jobs: Jobs) -> None:
-    with pytest.raises(ProcessEnded, match="a batch of 16 cannot be split into 3 equal parts"):
-        run_trial(jobs("clip", Recipe(precision="fp32"), 3))
-
-
-def test_batch_norm_over_ranks_needs_gpus(jobs: Jobs) -> None:
-    with pytest.raises(ProcessEnded, match="batch norm over several ranks needs GPUs"):
-        run_trial(jobs("slip", Recipe(precision="fp32"), 2))
+@pytest.mark.parametrize(
+    ("strategy", "count", "why"), [("clip", 3, "a batch of 16 .* 3"), ("slip", 2, "batch norm .* GPUs")]
+)
+def test_what_ranks_cannot_train_together_is_refused(jobs: Jobs, strategy: str, count: int, why: str) -> None:
+    with pytest.raises(ProcessEnded, match=why):
+        run_trial(jobs(strategy, Recipe(precision="fp32"), count))
 
 
 def test_batch_norm_of_all_ranks_keeps_the_activations_of_timms_layers() -> None:

@@ -18,23 +18,17 @@ from runners.host import faults
 from runners.host.process import FreshProcess
 from runners.results import read_table
 from runners.training.ranks import rank, run_ranks
-from runners.trials.records.meter import read_meter
-from runners.trials.records.trial_files import MIDWAY, Outcome, drop_milestone, milestone
 from runners.trials.trial import run_trial, take_part
 from runners.trials.trial_evaluation import Midway
+from runners.trials.trial_files import MIDWAY, Outcome, drop_milestone, milestone
 from study.storage.bucket_storage import BucketStorage
-from tests.runners.tiny import stop_at, tiny_job, tiny_pool, tiny_trial
+from tests.runners.tiny import RESULT_FILES, counted_flops, stop_at, tiny_job, tiny_trial
 
 pytestmark = pytest.mark.slow
 
 PLAIN = Recipe(schedule="trunk", warmup_samples=64, precision="fp32")
 LENGTHS = (15, 26, 40)
 STEP = 16 * 7  # FLOPs of a tiny trial's step
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_pool(tmp_path_factory.mktemp("pools") / "tiny")
 
 
 def trunk_of(recipe: Recipe = PLAIN, strategy: str = "clip") -> tuple[Trial, ...]:
@@ -57,9 +51,9 @@ def metrics_of(outcome: Outcome) -> dict[str, float]:
 
 def same(one: Path, other: Path, trial: Trial) -> bool:
     """Return whether weights and curve of a trial are equal in two folders."""
-    here, there = (torch.load(each / trial.trial_id / "weights.pt") for each in (one, other))
-    curves = ((each / trial.trial_id / "curve.parquet").read_bytes() for each in (one, other))
-    return all(torch.equal(value, there[name]) for name, value in here.items()) and len({*curves}) == 1
+    first, second = (torch.load(folder / trial.trial_id / "weights.pt") for folder in (one, other))
+    curves = ((folder / trial.trial_id / "curve.parquet").read_bytes() for folder in (one, other))
+    return all(torch.equal(value, second[name]) for name, value in first.items()) and len({*curves}) == 1
 
 
 @pytest.mark.parametrize(
@@ -87,29 +81,22 @@ def test_each_trial_of_a_trunk_equals_the_trial_run_alone(
     assert metrics_of(outcome) == metrics_of(expected)
     assert expected.row["paid_flops"] == third.train_flops == outcome.row["train_flops"]
     assert outcome.row["paid_flops"] == third.train_flops - second.milestone_step * STEP
-    count = read_meter(shared / third.trial_id)
-    assert count is not None
-    assert count.train_flops == third.paid_flops
+    assert counted_flops(shared / third.trial_id) == third.paid_flops
 
 
 def test_a_trial_leaves_one_milestone_and_takes_the_longest_sound_one(pool: Path, tmp_path: Path) -> None:
     first, second, third = trunk_of()
     run(first, pool, tmp_path)
     run(second, pool, tmp_path, first)
-    names = {path.name for path in (tmp_path / second.trial_id).iterdir()}
-    assert names == {".lock", "curve.parquet", "meter", "result.json", "weights.pt"} | {
-        path.name for path in [milestone(tmp_path / second.trial_id)] if path is not None
-    }
-    found = milestone(tmp_path / second.trial_id)
-    assert found is not None
-    found.write_bytes(found.read_bytes()[:-7])
+    left = milestone(tmp_path / second.trial_id)
+    assert left is not None
+    assert {path.name for path in left.parent.iterdir()} == RESULT_FILES | {left.name}
+    left.write_bytes(left.read_bytes()[:-7])
 
     outcome = run(third, pool, tmp_path, second, first)
 
     # The damaged milestone is computed again, from the one before it, and is no part of what was paid.
-    count = read_meter(tmp_path / third.trial_id)
-    assert count is not None
-    assert count.train_flops == (40 - first.milestone_step) * STEP
+    assert counted_flops(tmp_path / third.trial_id) == (40 - first.milestone_step) * STEP
     assert outcome.row["paid_flops"] == (40 - second.milestone_step) * STEP
     run(third, pool, tmp_path / "alone")
     assert same(tmp_path, tmp_path / "alone", third)
@@ -126,9 +113,7 @@ def test_a_trial_stopped_around_its_milestone_goes_on_and_keeps_it(
     if at == 12:
         drop_milestone(tmp_path / first.trial_id)  # as if it had been killed before it was there
     run(first, pool, tmp_path)
-    count = read_meter(tmp_path / first.trial_id)
-    assert count is not None
-    assert count.train_flops == 15 * STEP
+    assert counted_flops(tmp_path / first.trial_id) == 15 * STEP
 
     run(second, pool, tmp_path, first)
     run(second, pool, tmp_path / "alone")
@@ -177,9 +162,7 @@ def test_nodes_with_copies_of_their_own_continue_from_the_milestone_below_a_url(
 
     run_ranks(partial(on_own_node, tmp_path / "nodes", call), count=2, gpus=False)
 
-    count = read_meter(there / "trials" / second.trial_id)
-    assert count is not None
-    assert count.train_flops == second.paid_flops < second.train_flops
+    assert counted_flops(there / "trials" / second.trial_id) == second.paid_flops < second.train_flops
     run(first, pool, tmp_path / "shared")
     run(second, pool, tmp_path / "shared", first, ranks=2)
     assert same(there / "trials", tmp_path / "shared", second)

@@ -17,7 +17,7 @@ from budgets.quantity import format_flops
 from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
 from runners.scheduling.backend import Ended, Job
 from runners.scheduling.nodes import Amounts
-from runners.trials.records.trial_files import Outcome, write_outcome
+from runners.trials.trial_files import Outcome, write_outcome
 from runners.trials.trial_job import TrialJob
 from study.run import execution, site
 from study.state.design import chosen_trials

@@ -9,7 +9,7 @@ import torch
 from budgets.declaration.data_sections import EmbeddedPool
 from runners.embedded import scorer
 from runners.results import plan_row
-from runners.trials.records.trial_files import Outcome, write_outcome
+from runners.trials.trial_files import Outcome, write_outcome
 from study.declare.load import load_declaration
 from study.run.ensure_pools import ensure_pools
 from study.run.export_trial import export_trial

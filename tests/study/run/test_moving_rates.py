@@ -13,8 +13,8 @@ from budgets.book import Book
 from budgets.ledger import read_entries
 from budgets.quantity import format_flops
 from runners.scheduling.backend import Ended
-from runners.trials.records.meter import FlopCount, read_meter, write_meter
-from runners.trials.records.trial_files import Outcome, write_outcome
+from runners.trials.meter import FlopCount, read_meter, write_meter
+from runners.trials.trial_files import Outcome, write_outcome
 from runners.trials.trial_job import TrialJob
 from study import Study
 from study.run import execution, site

@@ -13,7 +13,7 @@ from budgets.hardware.machine_cache import CACHE
 from runners.host.storage import Storage
 from runners.scheduling.backend import Job
 from runners.scheduling.local_backend import LocalBackend
-from runners.trials.speed.throughput import Calibration, Throughput, read_calibration
+from runners.trials.throughput import Calibration, Throughput, read_calibration
 from study.cli import main
 from study.declare.load import load_declaration
 from study.run.study_preflight import preflight, run_tasks

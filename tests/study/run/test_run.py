@@ -17,7 +17,7 @@ import pytest
 from budgets.book import Book
 from budgets.ledger import read_entries
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS
-from runners.trials.records.trial_files import kept_steps
+from runners.trials.trial_files import kept_steps
 from study.cli import main
 from tests import waiting
 from tests.holding import hold, let_go

@@ -12,8 +12,8 @@ from budgets.book import Book
 from budgets.ledger import Ledger, read_entries
 from budgets.quantity import format_flops
 from runners.results import read_json_lines, read_table
-from runners.trials.records.meter import read_meter
-from runners.trials.records.trial_files import milestone
+from runners.trials.meter import read_meter
+from runners.trials.trial_files import milestone
 from study.declare.load import load_declaration
 from study.state.plan_study import plan_study
 from tests.study.conftest import Run, study_in, write_declaration

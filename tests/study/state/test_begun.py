@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from runners.host.files import write_json
-from runners.trials.records.trial_files import Outcome, write_outcome
+from runners.trials.trial_files import Outcome, write_outcome
 from study.state.trial_states import begun
 from study.storage.lock import only_run
 from tests.progress import progress

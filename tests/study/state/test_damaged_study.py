@@ -13,7 +13,7 @@ from budgets.book import Book
 from budgets.ledger import Ledger, read_entries
 from budgets.planning.plan import Charge
 from runners.host.files import write_json
-from runners.trials.records.meter import FlopCount, read_meter
+from runners.trials.meter import FlopCount, read_meter
 from study.cli import main
 from study.declare.load import load_declaration
 from study.state.bookkeeping import Bookkeeper, repair_ledger

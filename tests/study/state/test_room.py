@@ -11,8 +11,8 @@ from budgets.planning.plan import Charge, Plan
 from budgets.quantity import format_flops
 from runners.host.files import write_json
 from runners.results import plan_row
-from runners.trials.records.meter import Meter
-from runners.trials.records.trial_files import Outcome, write_outcome
+from runners.trials.meter import Meter
+from runners.trials.trial_files import Outcome, write_outcome
 from study.declare.load import load_declaration
 from study.run.agenda import agenda, agenda_lines, lost_checkpoints, require_room
 from study.state.bookkeeping import Bookkeeper

@@ -12,7 +12,7 @@ from budgets.book import Book
 from budgets.ledger import Ledger, read_entries, readable_entries
 from runners.host.files import write_json
 from runners.results import write_table
-from runners.trials.records.trial_files import Outcome, write_failure, write_outcome
+from runners.trials.trial_files import Outcome, write_failure, write_outcome
 from study.declare.load import load_declaration
 from study.show.progress import Progress
 from study.state.plan_study import plan_study

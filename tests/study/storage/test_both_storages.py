@@ -15,9 +15,9 @@ from budgets.hardware.machine_cache import CACHE
 from runners.host.storage import Storage
 from runners.scheduling.local_backend import LocalBackend
 from runners.scheduling.storage_check import StorageCheck
-from runners.trials.records.meter import METER, FlopCount, Meter, read_meter, write_meter
-from runners.trials.records.trial_files import forget_failure, read_failure, read_outcome, write_failure
+from runners.trials.meter import METER, FlopCount, Meter, read_meter, write_meter
 from runners.trials.trial import run_trial
+from runners.trials.trial_files import forget_failure, read_failure, read_outcome, write_failure
 from runners.trials.trial_job import TrialJob
 from study.declare.load import load_declaration
 from study.state.plan_study import plan_study

@@ -15,7 +15,7 @@ from runners.host.storage import Storage, cache_folder
 from runners.results import read_json_lines, read_table
 from runners.scheduling.backend import Job
 from runners.scheduling.local_backend import LocalBackend
-from runners.trials.records.trial_files import drop_milestone, is_milestone, milestone
+from runners.trials.trial_files import drop_milestone, is_milestone, milestone
 from study.declare.load import load_declaration
 from study.state.study import find_study
 from study.storage import lease

@@ -7,8 +7,8 @@ import pytest
 
 from budgets.declaration.recipe import Recipe
 from runners.host.files import write_json
-from runners.trials.speed import measure_speed
-from runners.trials.speed.throughput import Throughput, read_calibration
+from runners.trials import measure_speed
+from runners.trials.throughput import Throughput, read_calibration
 from runners.trials.trial_job import TrialJob
 from study.cli import main
 from study.declare.load import load_declaration
@@ -78,7 +78,7 @@ def test_a_kind_that_cannot_be_measured_is_named_and_the_others_are_kept(
     pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     declaration = write_declaration(tmp_path, pool, strategies="clip, flip-50")
-    monkeypatch.setattr(measure_speed, "measure", fail_for_flip)
+    monkeypatch.setattr(measure_speed, "measure_kind", fail_for_flip)
 
     assert main(["calibrate", str(declaration), "--seconds", "1", "--results", str(tmp_path)]) == 2
 

@@ -18,7 +18,7 @@ from budgets.planning.price import Range
 from budgets.quantity import format_flops
 from runners.host.files import write_json
 from runners.results import write_table
-from runners.trials.records.trial_files import Outcome, write_failure, write_outcome
+from runners.trials.trial_files import Outcome, write_failure, write_outcome
 from study.declare.load import load_declaration
 from study.show.progress import Progress
 from study.show.status_view import show_status, status_json

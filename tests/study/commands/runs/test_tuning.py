@@ -12,8 +12,8 @@ from budgets.book import Book, reconcile
 from budgets.ledger import Ledger, read_entries
 from budgets.planning.tuning_plan import values_words
 from runners.results import read_table, write_table
-from runners.trials.records.meter import Meter, read_meter
-from runners.trials.records.trial_files import write_failure
+from runners.trials.meter import Meter, read_meter
+from runners.trials.trial_files import write_failure
 from study.cli import main
 from study.declare.load import load_declaration
 from study.state.plan_study import plan_study

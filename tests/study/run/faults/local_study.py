@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from budgets.ledger import read_entries
-from runners.trials.records.trial_files import checkpoints
+from runners.trials.trial_files import checkpoints
 from study.cli import main
 from tests import waiting
 from tests.study.conftest import start_study

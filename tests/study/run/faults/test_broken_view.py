@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from runners.results import read_table
-from runners.trials.records.trial_files import Outcome
+from runners.trials.trial_files import Outcome
 from study.declare.load import load_declaration
 from study.run.run_study import run_study
 from study.show.progress import Progress

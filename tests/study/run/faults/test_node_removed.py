@@ -10,7 +10,7 @@ from budgets.book import Book
 from budgets.ledger import read_entries
 from runners.results import read_json_lines
 from runners.scheduling.ray_backend.core import kill_node
-from runners.trials.records.trial_files import checkpoints
+from runners.trials.trial_files import checkpoints
 from study.cli import main
 from tests.holding import hold, let_go
 from tests.study.conftest import start_study, write_declaration

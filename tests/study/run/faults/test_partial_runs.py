@@ -11,8 +11,8 @@ import torch
 
 from budgets.book import Book
 from budgets.ledger import read_entries
-from runners.trials.records.trial_files import Outcome, kept_steps
 from runners.trials.run_on_node import run_trial
+from runners.trials.trial_files import Outcome, kept_steps
 from runners.trials.trial_job import TrialJob
 from study.run import execution
 from tests.holding import hold, let_go

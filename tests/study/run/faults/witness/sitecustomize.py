@@ -42,7 +42,7 @@ def _watch_meter(module: ModuleType) -> None:
     module.Meter.add = add
 
 
-_WATCHED = {"runners.training.train": _watch_steps, "runners.trials.records.meter": _watch_meter}
+_WATCHED = {"runners.training.train": _watch_steps, "runners.trials.meter": _watch_meter}
 
 
 class _Finder(importlib.abc.MetaPathFinder):

@@ -12,9 +12,9 @@ from pathlib import Path
 from budgets.planning.planned_trial import Trial
 from runners.host.process import FreshProcess, kill_all, load_ahead
 from runners.training.ranks import decided_by_first, run_ranks
-from runners.trials.records.trial_files import Outcome
-from runners.trials.speed.throughput import Throughput
+from runners.trials.throughput import Throughput
 from runners.trials.trial import take_part
+from runners.trials.trial_files import Outcome
 from runners.trials.trial_job import TrialJob
 from runners.trials.trial_setup import load_subset
 
@@ -38,7 +38,7 @@ def calibrate(
             while waiting or running:
                 while waiting and len(running) < side_by_side:
                     job = waiting.pop(0)
-                    process = FreshProcess(pickle.dumps(partial(measure, job, seconds, below=folder)))
+                    process = FreshProcess(pickle.dumps(partial(measure_kind, job, seconds, below=folder)))
                     running[process.connection] = job, process
                 for connection in wait(list(running)):
                     assert isinstance(connection, Connection)
@@ -49,7 +49,7 @@ def calibrate(
             kill_all([process for _, process in running.values()])
 
 
-def measure(
+def measure_kind(
     job: TrialJob,
     seconds: float,
     *,

@@ -18,12 +18,7 @@ _LOOKS, _LOOK_S = 3, 0.001
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FlopCount:
-    """Compute that a trial's processes have started.
-
-    Attributes:
-        train_flops: Training FLOPs of the steps.
-        evaluation_flops: Forward FLOPs of evaluations of the trained model.
-    """
+    """Compute that a trial's processes have started: of training steps, and forward FLOPs of evaluations."""
 
     train_flops: int = 0
     evaluation_flops: int = 0
@@ -35,9 +30,6 @@ class Meter:
     Each update writes a few bytes into the page cache: it takes microseconds and survives if the process is
     killed at the next instruction. A step in progress at that moment is counted, never missed. After a power
     cut the count is that of the last `sync`, or of the checkpoint that the trial continues from.
-
-    Args:
-        folder: The trial's folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -52,11 +44,11 @@ class Meter:
 
     def raise_to(self, least: FlopCount) -> None:
         """Raise the count to that of a checkpoint: after a power cut, the meter may be the older one."""
-        own = self.count
+        metered = self.count
         self._write(
             FlopCount(
-                train_flops=max(own.train_flops, least.train_flops),
-                evaluation_flops=max(own.evaluation_flops, least.evaluation_flops),
+                train_flops=max(metered.train_flops, least.train_flops),
+                evaluation_flops=max(metered.evaluation_flops, least.evaluation_flops),
             )
         )
 

@@ -26,9 +26,9 @@ from runners.models.model import resolve_precision
 from runners.strategies.row_loss import softmax_row_loss
 from runners.training.ranks import gather, rank, rank_count, run_ranks, sum_over_ranks
 from runners.training.train import train
-from runners.trials.checkpoints.checkpoint import load_checkpoint, save_checkpoint
-from runners.trials.speed.measure_speed import measure, some_steps, throughput_of
-from runners.trials.speed.throughput import Throughput
+from runners.trials.checkpoint import load_checkpoint, save_checkpoint
+from runners.trials.measure_speed import measure_kind, some_steps, throughput_of
+from runners.trials.throughput import Throughput
 from runners.trials.trial import take_part
 from runners.trials.trial_job import TrialJob
 from runners.trials.trial_setup import set_up
@@ -46,44 +46,32 @@ NodeVerdict = Literal["ok", "slow", "failed"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreflightCheck:
-    """One checked thing.
+    """One checked thing on a node, by default this one, and what was found, in words.
 
-    Attributes:
-        node: Host name of the node; by default this one.
-        what: Name of the check.
-        verdict: ``ok``, ``slow`` (trials run, but slower than they should) or ``failed``.
-        found: The finding, in words.
-        advice: Advice on the problem; empty if ``ok``.
+    The verdict is ``ok``, ``slow`` (trials run, but slower than they should) or ``failed``.
     """
 
     node: str = field(default_factory=socket.gethostname)
     what: str
     verdict: NodeVerdict
     found: str
-    advice: str = ""
+    advice: str = ""  # on the problem; empty if ok
 
     @classmethod
     def of(cls, what: str, problem: str, *, found: str, verdict: NodeVerdict = "failed") -> "PreflightCheck":
-        """Return a check of this node.
-
-        Args:
-            what: Name of the check.
-            problem: Advice on the problem; empty if there is none.
-            found: The finding, in words.
-            verdict: Verdict if there is a problem.
-        """
+        """Return a check of this node; with a problem, which is the advice on it, it has the verdict."""
         return cls(what=what, verdict=verdict if problem else "ok", found=found, advice=problem)
 
 
-def versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that decide a trial's result."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "missing"
-    return found
+            versions[name] = "missing"
+    return versions
 
 
 def check_node(
@@ -91,14 +79,9 @@ def check_node(
 ) -> tuple[float, list[PreflightCheck]]:
     """Check versions, GPUs, shared memory and the storage's speed.
 
-    Args:
-        expected: The driver's `versions`.
-        gpus: GPUs that a trial takes on a node.
-        shared_bytes: Bytes of shared memory that a trial's loader may use.
-        folder: Folder that trials write to; None where the storage is a bucket.
-
-    Returns:
-        The node's clock in seconds, and the checks.
+    ``expected`` are the driver's `package_versions`, ``gpus`` and ``shared_bytes`` what a trial takes on a
+    node. ``folder`` is what trials write to; None where the storage is a bucket. Returns the node's clock in
+    seconds, and the checks.
     """
     clock = time.time()
     return clock, [
@@ -110,10 +93,10 @@ def check_node(
 
 
 def _versions(expected: Mapping[str, str]) -> PreflightCheck:
-    here = versions()
-    other = {name: has for name, has in here.items() if expected.get(name, has) != has}
+    nodes_own = package_versions()
+    other = {name: has for name, has in nodes_own.items() if expected.get(name, has) != has}
     theirs = "the driver has " + ", ".join(f"{name} {expected[name]}" for name in other) if other else ""
-    found = ", ".join(f"{name} {has}" for name, has in (other or here).items())
+    found = ", ".join(f"{name} {has}" for name, has in (other or nodes_own).items())
     return PreflightCheck.of("versions", theirs, found=found)
 
 
@@ -178,35 +161,26 @@ _CHECKPOINT_PAIRS = 16  # the size of a checkpoint does not depend on the batch
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KindFound:
-    """Measurements of a few steps of a kind of trial.
-
-    Attributes:
-        speed: Speed and memory.
-        checkpoint_bytes: Size of a checkpoint; 0 if none was written.
-        write_s: Seconds to write it to the storage.
-        read_s: Seconds to check its hash and restore its state.
-    """
+    """Measurements of a few steps of a kind of trial, and of a checkpoint if one was written."""
 
     speed: Throughput
     checkpoint_bytes: int = 0
-    write_s: float = 0.0
-    read_s: float = 0.0
+    write_s: float = 0.0  # to the storage
+    read_s: float = 0.0  # to check its hash and restore its state
 
 
 def check_ranks(count: int, *, gpus: bool) -> PreflightCheck:
-    """Check that the ranks of a trial add up numbers, and that their loss is that of one rank.
+    """Check that the ranks of a trial on a node add up numbers, and that their loss is that of one rank.
 
-    Args:
-        count: Ranks of a trial on a node.
-        gpus: True to use a GPU a rank and NCCL, else gloo.
+    With ``gpus`` they use a GPU each and NCCL, else gloo.
     """
     return _judged(run_ranks(partial(_joint_loss, gpus=gpus), count=count, gpus=gpus), count, gpus=gpus)
 
 
 def check_kind(job: TrialJob) -> KindFound:
     """Train a few steps of a trial at its real batch, and write and read a checkpoint on its storage."""
-    speed = measure(job, seconds=0.0, warm_steps=_WARM_STEPS, fewest_steps=_STEPS)
-    storage = next(each for each in (job.folder, *job.folder.parents) if each.exists())
+    speed = measure_kind(job, seconds=0.0, warm_steps=_WARM_STEPS, fewest_steps=_STEPS)
+    storage = next(path for path in (job.folder, *job.folder.parents) if path.exists())
     with TemporaryDirectory(dir=storage, prefix=".preflight-") as name:
         folder = Path(name)
         pairs = min(_CHECKPOINT_PAIRS, job.trial.batch_size)
@@ -230,35 +204,31 @@ def check_kind_over_nodes(
 ) -> tuple[PreflightCheck, KindFound] | None:
     """Check the ranks of a trial over several nodes, then train a few steps.
 
-    Called by each rank; rank 0 returns what was found, the others None.
-
-    Args:
-        job: The trial, with a folder for the check that all nodes share.
-        count: Ranks of the trial.
-        gpus: As in `check_ranks`.
+    Called by each of the trial's ranks, with a folder for the check that all nodes share; rank 0 returns what
+    was found, the others None.
     """
-    found, outcome = _joint_loss(gpus=gpus), None
+    computed, outcome = _joint_loss(gpus=gpus), None
     for steps in (_WARM_STEPS, _STEPS):
         # All in one process, whose peak of memory is thus that of the unmasked step as well.
         first = steps == _WARM_STEPS
         outcome = take_part(some_steps(job, steps, job.folder / str(steps), unmasked=first))
     if outcome is None:
         return None
-    return _judged(found, count, gpus=gpus), KindFound(speed=throughput_of(job.trial, outcome))
+    return _judged(computed, count, gpus=gpus), KindFound(speed=throughput_of(job.trial, outcome))
 
 
-def _judged(found: tuple[float, float, Tensor], count: int, *, gpus: bool) -> PreflightCheck:
+def _judged(computed: tuple[float, float, Tensor], count: int, *, gpus: bool) -> PreflightCheck:
     """Compare what the ranks computed with one rank's."""
-    backend, (summed, loss, gradient) = "NCCL" if gpus else "gloo", found
+    backend, (summed, loss, gradient) = "NCCL" if gpus else "gloo", computed
     expected_loss, expected_gradient = _whole_loss(count * _PAIRS_EACH)
     error = max(
         abs(loss - expected_loss) / expected_loss,
         float((gradient - expected_gradient).norm() / expected_gradient.norm()),
     )
     right = summed == count * (count - 1) / 2 and error < _EXACT
-    found_here = f"{count} over {backend}: sum {summed:g}, loss within {error:.0e} of one rank's"
+    found = f"{count} over {backend}: sum {summed:g}, loss within {error:.0e} of one rank's"
     problem = f"{backend} computes wrong sums here: test its drivers and network"
-    return PreflightCheck.of("ranks", "" if right else problem, found=found_here)
+    return PreflightCheck.of("ranks", "" if right else problem, found=found)
 
 
 def _pairs(count: int) -> tuple[Tensor, Tensor]:
@@ -284,8 +254,8 @@ def _joint_loss(*, gpus: bool) -> tuple[float, float, Tensor]:
     device = torch.device("cuda" if gpus else "cpu")
     first = rank() * _PAIRS_EACH
     image, text = (
-        each[first : first + _PAIRS_EACH].to(device) for each in _pairs(rank_count() * _PAIRS_EACH)
+        side[first : first + _PAIRS_EACH].to(device) for side in _pairs(rank_count() * _PAIRS_EACH)
     )
-    found = softmax_row_loss(image, text, torch.tensor(10.0, device=device), gather, first)
+    rows = softmax_row_loss(image, text, torch.tensor(10.0, device=device), gather, first)
     summed = sum_over_ranks(torch.tensor(float(rank()), device=device))
-    return summed.item(), sum_over_ranks(found.share).item(), gather(found.features[0]).cpu()
+    return summed.item(), sum_over_ranks(rows.share).item(), gather(rows.features[0]).cpu()

@@ -1,6 +1,7 @@
 """Speed of loading, measured and held against the speed of training."""
 
 import os
+import re
 import signal
 import tempfile
 import time
@@ -13,12 +14,12 @@ from budgets.declaration.recipe import Recipe
 from budgets.declaration.rules import TrialResources
 from runners.host.faults import ProcessEnded
 from runners.training.ranks import rank
-from runners.trials.records.trial_files import Outcome
-from runners.trials.speed import measure_speed
-from runners.trials.speed.measure_speed import calibrate, loading_speed, measure
-from runners.trials.speed.throughput import Calibration, Throughput, read_calibration, slow_loading
+from runners.trials import measure_speed
+from runners.trials.measure_speed import calibrate, loading_speed, measure_kind
+from runners.trials.throughput import Calibration, Throughput, read_calibration, slow_loading
+from runners.trials.trial_files import Outcome
 from runners.trials.trial_job import TrialJob
-from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
+from tests.runners.tiny import tiny_job, tiny_trial
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
@@ -37,18 +38,16 @@ def test_the_plan_names_kinds_whose_loader_workers_are_no_faster_than_their_trai
         return list(slow_loading((trial, trial), read_calibration(tmp_path / "file")))
 
     (note,) = notes(130.0, 8)
-    assert note == (
-        "mini-ViT-XXS-8 clip: 8 loader workers load about 1,040 samples/s, training was measured at 1,000: "
-        "to speed it up, give each trial more CPUs (resources: cpus) or store smaller images"
-    )
+    assert note.startswith("mini-ViT-XXS-8 clip: 8 ")
+    assert re.findall(r"1,0\d0", note) == ["1,040", "1,000"], "samples a second of loading and of training"
     assert notes(140.0, 8) == []
     assert len(notes(140.0, 8, devices=2)) == 1
     assert notes(0.0, 8) == []  # not measured
     assert list(slow_loading((tiny_trial(),), None)) == []
 
 
-def test_speed_of_loading_is_that_of_one_worker(tmp_path: Path) -> None:
-    job = tiny_job(tiny_trial(), tiny_pool(tmp_path / "pool"), tmp_path)
+def test_speed_of_loading_is_that_of_one_worker(pool: Path, tmp_path: Path) -> None:
+    job = tiny_job(tiny_trial(), pool, tmp_path)
 
     began = time.perf_counter()
     found = loading_speed(job, 0.2)
@@ -57,10 +56,10 @@ def test_speed_of_loading_is_that_of_one_worker(tmp_path: Path) -> None:
 
 
 def test_the_unmasked_tail_counts_for_memory_but_not_for_speed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = Recipe(precision="fp32", unmasked_tail=0.01)
-    job = tiny_job(tiny_trial(strategy="flip-50", recipe=recipe), tiny_pool(tmp_path / "pool"), tmp_path)
+    job = tiny_job(tiny_trial(strategy="flip-50", recipe=recipe), pool, tmp_path)
     runs: list[tuple[int, bool]] = []
 
     def run(tried: TrialJob) -> Outcome:
@@ -72,7 +71,7 @@ def test_the_unmasked_tail_counts_for_memory_but_not_for_speed(
         return Outcome(row=row, timing=timing | {"waited_s": 0.0, "train_s": 1.0})
 
     monkeypatch.setattr(measure_speed, "take_part", run)
-    found = measure(job, 0.0, warm_steps=2, fewest_steps=4)
+    found = measure_kind(job, 0.0, warm_steps=2, fewest_steps=4)
 
     assert runs == [(2, True), (4, False), (4, False)]
     assert (found.samples_per_s, found.memory_bytes) == (20.0, 9)
@@ -87,22 +86,18 @@ def _slow_to_begin(job: TrialJob) -> Outcome | None:
         return None
     cost = 0.01 * job.trial.steps + (0.0 if _starts else 2.0)
     _starts.append(1)
-    timing = {
-        "samples_per_s": job.trial.samples_seen / cost,
-        "memory_bytes": 5,
-        "waited_s": 0.0,
-        "train_s": cost,
-    }
+    speed = job.trial.samples_seen / cost
+    timing = {"samples_per_s": speed, "memory_bytes": 5, "waited_s": 0.0, "train_s": cost}
     return Outcome(row={"precision": "fp32", "steps": job.trial.steps}, timing=timing)
 
 
 def test_what_ranks_do_once_is_not_part_of_their_speed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = replace(tiny_job(tiny_trial(), tiny_pool(tmp_path / "pool"), tmp_path), ranks=2)
+    job = replace(tiny_job(tiny_trial(), pool, tmp_path), ranks=2)
     monkeypatch.setattr(measure_speed, "take_part", _slow_to_begin)
 
-    found = measure(job, 1.0)
+    found = measure_kind(job, 1.0)
 
     assert found.samples_per_s == pytest.approx(job.trial.batch_size / 0.01)
 
@@ -118,7 +113,7 @@ def _measured(job: TrialJob, _seconds: float, *, below: str) -> str:  # noqa: AR
 def test_a_kind_that_fails_or_is_killed_leaves_the_others_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measure_speed, "measure", _measured)
+    monkeypatch.setattr(measure_speed, "measure_kind", _measured)
     sound = tiny_job(tiny_trial(), tmp_path, tmp_path)
     jobs = [replace(sound, ranks=2), replace(sound, cpus=2), sound]
 
@@ -140,7 +135,7 @@ def _measured_soon(job: TrialJob, _seconds: float, *, below: str) -> str:
 
 
 def test_an_interrupted_calibration_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure_speed, "measure", _measured_soon)
+    monkeypatch.setattr(measure_speed, "measure_kind", _measured_soon)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     sound = tiny_job(tiny_trial(), tmp_path, tmp_path)
 

@@ -18,7 +18,7 @@ import pandas as pd
 
 from budgets.planning.planned_trial import Trial
 from runners.results import plan_row, trial_curve
-from runners.trials.records.trial_files import read_progress
+from runners.trials.trial_files import read_progress
 
 _LOOK_S = 2.0
 _WHOLE = "whole"  # marker file: the trial's result is in its log
@@ -27,12 +27,10 @@ Row = Mapping[str, Any]
 
 
 class Loggers:
-    """The declared loggers of a study. Their errors never end the study.
+    """The declared loggers of a study, each with a folder in the study's, with one folder per trial.
 
-    Args:
-        names: Names in `budgets.declaration.sections.LOGGERS`, which are also the names of their packages.
-        folder: The study's folder; each logger has a folder in it, with one folder per trial.
-        say: Called with a message about a trial that could not be written.
+    Their names, of `budgets.declaration.sections.LOGGERS`, are also those of their packages. Their errors
+    never end the study: ``say`` is called with a message about a trial that could not be written.
 
     Raises:
         ValueError: A logger's library is not installed.
@@ -60,12 +58,7 @@ class Loggers:
         self._due = time.monotonic() + _LOOK_S
 
     def finish(self, row: Row, curve: Path) -> None:
-        """Write all remaining points and the result of a trial.
-
-        Args:
-            row: Its row of `runners.results.RESULT_COLUMNS`, with metrics.
-            curve: File of its curve, with `runners.results.CURVE_COLUMNS`.
-        """
+        """Write the remaining points of a trial, from the file of its curve, and its row with metrics."""
         for name in self._names:
             if not (self._folder / name / str(row["trial"]) / _WHOLE).exists():
                 points: list[dict[str, Any]] = pd.read_parquet(curve).to_dict("records")  # type: ignore[assignment]

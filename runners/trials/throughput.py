@@ -24,35 +24,24 @@ _ABOVE_ZERO = {"samples_per_s", "passes", "gpus"}  # forecasts divide by them
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Throughput:
-    """Measured speed of a kind of trial.
+    """Measured speed of a kind of trial, with others beside it as in a run.
 
-    Attributes:
-        architecture: The architecture.
-        strategy: The strategy.
-        batch_size: Pairs in a batch, the strategy's factor included.
-        precision: Precision it computed in.
-        steps: Number of timed steps, after a few untimed ones.
-        samples_per_s: Samples a second of one trial, with others beside it as in a run.
-        memory_bytes: Peak memory of the first rank: allocated by torch on its GPU, or the resident set of its
-            process.
-        passes: Time of a step in forward passes (`Recipe.passes`).
-        gpus: GPUs that the trial had together, at least one; 1 on the processor.
-        worker_samples_per_s: Samples a second that one loader worker reads and decodes; 0 if not measured, as
-            on the processor, where training has no loader workers.
-        waited: Share of the time in which training waited for its data.
+    ``memory_bytes`` is the peak of the first rank: allocated by torch on its GPU, or the resident set of its
+    process. ``worker_samples_per_s`` is what one loader worker reads and decodes; 0 if not measured, as on
+    the processor, where training has no loader workers.
     """
 
     architecture: str
     strategy: str
-    batch_size: int
+    batch_size: int  # the strategy's factor included
     precision: str
-    steps: int
+    steps: int  # timed ones, after a few untimed
     samples_per_s: float
     memory_bytes: int
-    passes: int = PLAIN_PASSES
-    gpus: int = 1
+    passes: int = PLAIN_PASSES  # time of a step in forward passes (`Recipe.passes`)
+    gpus: int = 1  # that the trial had together; 1 on the processor
     worker_samples_per_s: float = 0.0
-    waited: float = 0.0
+    waited: float = 0.0  # share of the time in which training waited for its data
 
     @property
     def combination(self) -> Combination:
@@ -62,35 +51,25 @@ class Throughput:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Calibration:
-    """Measurements of ``study calibrate`` on one machine.
+    """Measurements of ``study calibrate`` on one machine."""
 
-    Attributes:
-        machine: Name of the GPU or CPU as the system reports it.
-        device: Name of the GPU in `budgets.devices`, or None for a CPU.
-        side_by_side: Number of trials that ran at once.
-        kinds: The measurements.
-    """
-
-    machine: str
-    device: str | None
-    side_by_side: int
+    machine: str  # name of the GPU or CPU as the system reports it
+    device: str | None  # name of the GPU in `budgets.devices`; None for a CPU
+    side_by_side: int  # trials that ran at once
     kinds: tuple[Throughput, ...]
 
     @property
     def speeds(self) -> dict[Combination, float]:
         """Samples a second of each kind on one device, without recomputation."""
-        return {
-            each.combination: each.samples_per_s * each.passes / PLAIN_PASSES
-            for each in self.kinds
-            if each.gpus == 1
-        }
+        by_width = self.by_width.items()
+        return {(model, strategy): speed for (model, strategy, gpus), speed in by_width if gpus == 1}
 
     @property
     def by_width(self) -> dict[tuple[str, str, int], float]:
         """Samples a second of each kind on one or several GPUs together, without recomputation."""
         return {
-            (*each.combination, each.gpus): each.samples_per_s * each.passes / PLAIN_PASSES
-            for each in self.kinds
+            (*kind.combination, kind.gpus): kind.samples_per_s * kind.passes / PLAIN_PASSES
+            for kind in self.kinds
         }
 
     def write(self, path: Path) -> None:
@@ -108,7 +87,7 @@ def read_calibration(path: Path) -> Calibration | None:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        kinds = tuple(Throughput(**each) for each in content.pop("kinds"))
+        kinds = tuple(Throughput(**kind) for kind in content.pop("kinds"))
         for number, kind in enumerate(kinds):
             _require_sound(kind, f"kinds[{number}]")
         return Calibration(**content, kinds=kinds)
@@ -136,16 +115,16 @@ def _require_sound(kind: Throughput, where: str) -> None:
             raise ValueError(f"{where}.{field.name} is {value!r}, and must be {allowed}")
 
 
-def slow_loading(trials: Iterable[Trial], found: Calibration | None) -> Iterator[str]:
+def slow_loading(trials: Iterable[Trial], measured: Calibration | None) -> Iterator[str]:
     """Yield a note for each kind of trial on GPUs whose loader workers are no faster than its training."""
-    if found is None:
+    if measured is None:
         return
-    workers = {each.combination: each.worker_samples_per_s for each in found.kinds}
-    for trial in {each.cell.combination: each for each in trials}.values():
+    workers = {kind.combination: kind.worker_samples_per_s for kind in measured.kinds}
+    for trial in {trial.cell.combination: trial for trial in trials}.values():
         resources = trial.resources
-        alone = found.speeds.get(trial.cell.combination, 0.0) / trial.recipe.slowdown * resources.devices
+        alone = measured.speeds.get(trial.cell.combination, 0.0) / trial.recipe.slowdown * resources.devices
         needed = (
-            found.by_width.get((*trial.cell.combination, resources.devices), 0.0) / trial.recipe.slowdown
+            measured.by_width.get((*trial.cell.combination, resources.devices), 0.0) / trial.recipe.slowdown
             or alone
         )
         loaded = workers.get(trial.cell.combination, 0.0) * resources.cpus
@@ -165,9 +144,7 @@ def plain_speed(trial: Trial, samples_per_s: float) -> float:
 def predict_s(trial: Trial, measured: Mapping[Combination, float]) -> float:
     """Predict a trial's wall time in seconds; several devices share it without loss.
 
-    Args:
-        trial: The trial.
-        measured: Measured samples a second by kind of trial, each as `plain_speed`.
+    ``measured`` has the samples a second by kind of trial, each as `plain_speed`.
     """
     samples = trial.samples_seen - trial.shared_samples
     if trial.cell.combination in measured:

@@ -8,7 +8,9 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ from torch import Tensor
 from runners.host.files import put
 from runners.training.learner import Learner
 from runners.training.ranks import decided_by_first
-from runners.trials.records.trial_files import (
+from runners.trials.trial_files import (
     CHECKPOINTS_KEPT,
     DIGITS,
     checkpoints,
@@ -32,36 +34,27 @@ from runners.trials.records.trial_files import (
     step_of,
 )
 
+MOST_OF_THE_TIME = 0.02
+"""Largest share of the time for which checkpoints that are due by the clock hold up training on a GPU."""
+
+_AGAIN_S = 10.0  # delay after a checkpoint that could not be written
+
 Notes = Mapping[str, Any]
 """Facts that a trial keeps beside the learner's state, by name: numbers, texts, lists, mappings."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SavedState:
-    """A state from which a trial continues.
-
-    Attributes:
-        step: Optimiser steps done.
-        own: True for a checkpoint of the trial itself, False for the milestone of a shorter one.
-        notes: The notes of the trial that wrote it.
-        state: The learner's state and losses.
-    """
+    """A state from which a trial continues, after some optimiser steps."""
 
     step: int
-    own: bool
-    notes: Notes
-    state: Mapping[str, Any]
+    own: bool  # a checkpoint of the trial itself, not the milestone of a shorter one
+    notes: Notes  # of the trial that wrote it
+    state: Mapping[str, Any]  # the learner's, and its losses
 
 
 def save_checkpoint(folder: Path, learner: Learner, *, step: int, notes: Notes | None = None) -> None:
-    """Write a trial's state atomically and delete all but the last two checkpoints.
-
-    Args:
-        folder: The trial's folder.
-        learner: The learner to save.
-        step: Optimiser steps done.
-        notes: The trial's notes.
-    """
+    """Write a trial's state after some steps atomically, and delete all but the last two checkpoints."""
     write_checkpoint(folder, _state(learner, step, notes))
 
 
@@ -75,7 +68,7 @@ def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     """Write a state as `save_checkpoint` does."""
     partial = folder / f".checkpoint.partial-{secrets.token_hex(4)}"
     try:
-        put(partial, folder / state_name("checkpoint", state["step"], save(state, partial)))
+        put(partial, folder / state_name("checkpoint", state["step"], save_hashed(state, partial)))
     finally:
         partial.unlink(missing_ok=True)
     for old in checkpoints(folder)[CHECKPOINTS_KEPT:]:
@@ -88,7 +81,7 @@ def save_milestone(folder: Path, learner: Learner, *, step: int, notes: Notes | 
         return
     partial = folder / f".milestone.partial-{secrets.token_hex(4)}"
     try:
-        written = save(_state(learner, step, notes), partial)
+        written = save_hashed(_state(learner, step, notes), partial)
         with suppress(OSError):  # without hard links the trial continues from an earlier checkpoint
             os.link(partial, folder / state_name("checkpoint", step, written))
         put(partial, folder / state_name("milestone", step, written))
@@ -113,20 +106,14 @@ def _copied(state: Any) -> Any:  # noqa: ANN401 - nested as torch's state dicts
 
 def load_checkpoint(folder: Path, learner: Learner) -> int:
     """Read a trial's own checkpoint as `read_start` does, and restore it; return the steps done."""
-    return restore(learner, read_start(folder, learner.losses.device))
+    return restore_state(learner, read_start(folder, learner.losses.device))
 
 
 def read_start(folder: Path, device: torch.device, trunk: Sequence[Path] = ()) -> SavedState | None:
-    """Read a trial's newest undamaged checkpoint, which rank 0 chooses for all ranks.
+    """Read a trial's newest undamaged checkpoint, which rank 0 chooses for all ranks; None if there is none.
 
-    Args:
-        folder: The trial's folder.
-        device: Device of the state's tensors.
-        trunk: Folders of the shorter trials of its trunk, the longest first. Without a checkpoint of its own,
-            the trial continues from the first undamaged milestone in them.
-
-    Returns:
-        The state; None if there is neither.
+    Without a checkpoint of its own, the trial continues from the first undamaged milestone in the folders of
+    the shorter trials of its trunk, which come the longest first.
 
     Raises:
         OSError: The chosen file is not on this rank's storage, or has another step's content there.
@@ -142,7 +129,7 @@ def read_start(folder: Path, device: torch.device, trunk: Sequence[Path] = ()) -
     return SavedState(step=step, own=place is None, notes=state["notes"], state=state)
 
 
-def restore(learner: Learner, start: SavedState | None) -> int:
+def restore_state(learner: Learner, start: SavedState | None) -> int:
     """Restore a state; return the optimiser steps done: 0, with nothing changed, if there is no state."""
     if start is None:
         return 0
@@ -153,31 +140,28 @@ def restore(learner: Learner, start: SavedState | None) -> int:
 
 def _start_of(folder: Path, trunk: Sequence[Path]) -> tuple[int | None, str, int] | None:
     """Return a file's place in the trunk, if it is not the trial's own, its name and its step."""
-    found = newest(folder)
-    if found is not None:
-        return None, *found
-    for place, each in enumerate(trunk):
-        path = milestone(each)
+    checkpoint = newest_checkpoint(folder)
+    if checkpoint is not None:
+        return None, *checkpoint
+    for place, shorter in enumerate(trunk):
+        path = milestone(shorter)
         if path is None:
             continue
         if is_whole(path):
             return place, path.name, step_of(path)
-        drop_milestone(each)
+        drop_milestone(shorter)
     return None
 
 
-def newest(folder: Path) -> tuple[str, int] | None:
+def newest_checkpoint(folder: Path) -> tuple[str, int] | None:
     """Return name and step of the newest undamaged checkpoint; damaged ones are removed."""
     drop_damaged(folder)
     kept = checkpoints(folder)
     return (kept[0].name, step_of(kept[0])) if kept else None
 
 
-def save(content: object, path: Path) -> str:
-    """Write ``content`` in torch's format.
-
-    Returns:
-        The first digits of the file's SHA-256, computed while it is written.
+def save_hashed(content: object, path: Path) -> str:
+    """Write ``content`` in torch's format; return the first digits of its SHA-256, computed meanwhile.
 
     Raises:
         OSError: Writing failed; the message has the file's size and what is free. torch itself raises a
@@ -224,3 +208,83 @@ class _Hashed:
 
     def digest(self) -> str:
         return self._hash.hexdigest()[:DIGITS]
+
+
+class CheckpointWriter:
+    """Writer of checkpoints that are due after some seconds or steps; 0 steps are no limit.
+
+    On a GPU, training stops only for the copy to main memory, and a thread in the ``background`` writes. On a
+    CPU it would compete with the training for cores and need a copy too, so the training writes.
+    """
+
+    def __init__(  # noqa: PLR0913 - settings of checkpoints
+        self,
+        folder: Path,
+        learner: Learner,
+        *,
+        seconds: float,
+        steps: int,
+        first_step: int,
+        notes: Callable[[], Notes] = dict,
+        background: bool | None = None,
+    ) -> None:
+        self._folder, self._learner, self._seconds, self._steps = folder, learner, seconds, steps
+        self.step, self._notes = first_step, notes
+        self._due = time.monotonic() + seconds
+        gpu = learner.losses.device.type == "cuda"
+        self._thread = ThreadPoolExecutor(1) if (gpu if background is None else background) else None
+        self._writing: tuple[int, Future[None]] | None = None
+
+    def is_due(self, done: int) -> bool:
+        """Return whether a checkpoint is due after ``done`` steps."""
+        self._look()
+        if 0 < self._steps <= done - self._last:
+            return True
+        return time.monotonic() >= self._due and self._writing is None
+
+    def write(self, done: int) -> None:
+        """Write a checkpoint, or begin to; one that cannot be written is tried again later."""
+        if done <= self._last:
+            self._due = time.monotonic() + self._seconds
+            return
+        began = time.monotonic()
+        self.settle()
+        try:
+            if self._thread is None:
+                save_checkpoint(self._folder, self._learner, step=done, notes=self._notes())
+                self.step = done
+            else:
+                state = copied_state(self._learner, step=done, notes=self._notes())
+                self._writing = done, self._thread.submit(write_checkpoint, self._folder, state)
+        except OSError:
+            self._try_again()
+            return
+        now = time.monotonic()
+        # On a CPU, where the write itself is part of it, the declared seconds hold: models are small there.
+        least = 0.0 if self._thread is None else (now - began) / MOST_OF_THE_TIME
+        self._due = now + max(self._seconds, least)
+
+    def settle(self) -> None:
+        """Wait until nothing is being written."""
+        if self._writing is not None:
+            wait([self._writing[1]])
+            self._look()
+
+    @property
+    def _last(self) -> int:
+        """Step of the newest checkpoint, one that is being written included."""
+        return self.step if self._writing is None else self._writing[0]
+
+    def _look(self) -> None:
+        if self._writing is None or not self._writing[1].done():
+            return
+        (step, future), self._writing = self._writing, None
+        try:
+            future.result()
+        except OSError:  # the previous checkpoint remains
+            self._try_again()
+        else:
+            self.step = step
+
+    def _try_again(self) -> None:
+        self._due = time.monotonic() + min(_AGAIN_S, self._seconds)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from runners.host.faults import words_of
 from runners.host.files import write_json
-from runners.trials.records.meter import METER
+from runners.trials.meter import METER
 
 FAILURE = "failed.json"
 """File with the reason why a trial was given up."""
@@ -37,11 +37,10 @@ _STATE = re.compile(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """Result of a trial.
+    """Result of a trial: its row of `runners.results.RESULT_COLUMNS`, with metrics, and its timing.
 
-    Attributes:
-        row: Its row of `runners.results.RESULT_COLUMNS`, with metrics.
-        timing: Seconds, samples a second, peak memory of the first rank, damaged pairs; not deterministic.
+    The timing, which no rerun repeats, has seconds, samples a second, peak memory of the first rank and
+    damaged pairs.
     """
 
     row: Mapping[str, Any]
@@ -53,17 +52,13 @@ def write_outcome(folder: Path, outcome: Outcome) -> None:
     content = {
         "row": dict(outcome.row),
         "timing": dict(outcome.timing),
-        "curve": digest(folder / "curve.parquet"),
+        "curve": file_digest(folder / "curve.parquet"),
     }
     write_json(folder / "result.json", content | {"digest": _digest_of(content)})
 
 
 def read_outcome(folder: Path, trial_id: str | None = None) -> Outcome | None:
-    """Read a trial's result, or return None if it has none yet.
-
-    Args:
-        folder: The trial's folder.
-        trial_id: The trial's id; by default the folder's name.
+    """Read a trial's result, or return None if it has none yet; by default the trial is named as its folder.
 
     Raises:
         ValueError: The result is damaged or incomplete; the message says what to do.
@@ -79,7 +74,7 @@ def read_outcome(folder: Path, trial_id: str | None = None) -> Outcome | None:
         raise ValueError(f"{path} is damaged ({words_of(error)}); {again}") from None
     if not curve.exists() and path.exists():  # if the storage is unreachable, both are missing
         raise ValueError(f"{path} exists, but {curve.name} beside it is missing; {again}")
-    if digest(curve) != curve_digest:
+    if file_digest(curve) != curve_digest:
         raise ValueError(f"{curve} was changed after the trial ended; {again}")
     return outcome
 
@@ -147,14 +142,14 @@ def state_name(kind: Literal["checkpoint", "milestone"], step: int, digest: str)
 
 def is_checkpoint(name: str) -> bool:
     """Return whether a name is that of a checkpoint, on this node or away."""
-    found = _STATE.fullmatch(name)
-    return found is not None and found["kind"] == "checkpoint"
+    parts = _STATE.fullmatch(name)
+    return parts is not None and parts["kind"] == "checkpoint"
 
 
 def is_milestone(name: str) -> bool:
     """Return whether a name is that of a milestone, on this node or away."""
-    found = _STATE.fullmatch(name)
-    return found is not None and found["kind"] == "milestone"
+    parts = _STATE.fullmatch(name)
+    return parts is not None and parts["kind"] == "milestone"
 
 
 def step_of(state: Path) -> int:
@@ -163,9 +158,9 @@ def step_of(state: Path) -> int:
 
 
 def _parts(state: Path) -> re.Match[str]:
-    found = _STATE.fullmatch(state.name)
-    assert found is not None, "it was listed by its name"
-    return found
+    parts = _STATE.fullmatch(state.name)
+    assert parts is not None, "it was listed by its name"
+    return parts
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -175,8 +170,8 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def kept_steps(folder: Path) -> int:
     """Return the steps kept in the newest checkpoint, on this node or away; 0 if there is none."""
-    found = (path for path in folder.glob("checkpoint-*") if is_checkpoint(path.name))
-    return max(map(step_of, found), default=0)
+    kept = (path for path in folder.glob("checkpoint-*") if is_checkpoint(path.name))
+    return max(map(step_of, kept), default=0)
 
 
 def milestone(folder: Path) -> Path | None:
@@ -199,11 +194,7 @@ def stand_in(state: str) -> str:
 
 
 def drop_damaged(folder: Path) -> list[Path]:
-    """Remove damaged checkpoints, from the newest to the first undamaged one.
-
-    Returns:
-        The removed files.
-    """
+    """Remove damaged checkpoints, from the newest to the first undamaged one, and return their files."""
     damaged = []
     for path in checkpoints(folder):
         if is_whole(path):
@@ -215,10 +206,10 @@ def drop_damaged(folder: Path) -> list[Path]:
 
 def is_whole(path: Path) -> bool:
     """Return whether a checkpoint's or milestone's content is that of its name."""
-    return digest(path) == _parts(path)["digest"]
+    return file_digest(path) == _parts(path)["digest"]
 
 
-def digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """Return the first digits of a checkpoint's SHA-256, which its name holds."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]

@@ -1,1 +1,0 @@
-"""Checkpoints of a trial: their contents, their writing and their upload."""

@@ -1,1 +1,0 @@
-"""Records that trials leave: results, curves, counts of FLOPs, and logs."""

@@ -1,1 +1,0 @@
-"""Speed of trials: measured, forecast, and checked before a run."""
