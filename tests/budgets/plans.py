@@ -1,5 +1,6 @@
 """Declarations for the planner's tests, small enough to check by hand."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from budgets.declaration.data_sections import DescribedPool
@@ -8,6 +9,9 @@ from budgets.declaration.sections import Budget, GridBlock, Training
 from budgets.planning.facts import EvaluationFacts, PoolFacts
 from budgets.planning.plan import Charge, Plan
 from budgets.planning.planner import make_plan
+from budgets.planning.tuning import Scores
+from budgets.planning.tuning_plan import TuningPlan
+from budgets.planning.winner import Score
 
 LADDER = ("mini-ViT-XXS-8", "mini-ViT-XS-8", "mini-ViT-S-8")
 GFLOP = 10**9
@@ -35,10 +39,18 @@ def plan_of(
     scored: bool = True,
     scored_pairs: int | None = None,
     charges: tuple[Charge, ...] = (),
+    scores: Mapping[str, Score] | None = None,
 ) -> Plan:
+    """Plan a study on one pool, given the scores of a tuning's trials."""
     return make_plan(
         declaration,
         pool=PoolFacts(name="pool", pairs=pairs, scored=scored, scored_pairs=scored_pairs),
         evaluation=NO_EVALUATION,
         charges=charges,
+        scores=Scores(metric="validation/top1", of=scores or {}),
     )
+
+
+def tuning_of(plan: Plan) -> TuningPlan:
+    assert plan.tuning is not None
+    return plan.tuning

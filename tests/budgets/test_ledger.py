@@ -39,7 +39,8 @@ def line(entry: str, what: str, flops: object) -> dict[str, object]:
 
 def test_reservation_is_spent_or_released(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl", 1_000)
-    ledger.reserve("a", 600)
+    for _ in range(2):  # an open reservation is not booked again
+        ledger.reserve("a", 600)
     ledger.waste("a", 30)
     assert ledger.book.taken.total() == 630
     ledger.settle("a", train_flops=450, evaluation_flops=7)
@@ -52,6 +53,8 @@ def test_reservation_is_spent_or_released(tmp_path: Path) -> None:
         ("released", 150),
     ]
     assert (ledger.book.spent_flops, ledger.book.reserved_flops) == (480, 0)
+    lines = map(json.loads, ledger.path.read_text().splitlines())
+    assert {each["convention"] for each in lines} == {CONVENTION_NAME}
 
 
 def test_a_reservation_of_nothing_is_closed_and_the_trial_can_be_paid_again(tmp_path: Path) -> None:
@@ -83,9 +86,7 @@ def test_reservation_over_the_study_budget_raises_and_is_not_booked(tmp_path: Pa
     ledger = Ledger(tmp_path / "ledger.jsonl", 1_000)
     ledger.reserve("a", 600)
 
-    with pytest.raises(
-        ValueError, match="trial b needs 401 FLOP, but only 400 FLOP of the study budget are left"
-    ):
+    with pytest.raises(ValueError, match="trial b needs 401 FLOP, but only 400 FLOP"):
         ledger.reserve("b", 401)
 
     ledger.reserve("b", 400)
@@ -100,16 +101,8 @@ def test_wasted_work_counts_against_the_study_budget(tmp_path: Path) -> None:
     ledger.settle("a", train_flops=0, evaluation_flops=0)
     assert ledger.room_flops == 500
 
-    with pytest.raises(ValueError, match="500 FLOP of the study budget are left"):
+    with pytest.raises(ValueError, match="500 FLOP"):
         ledger.reserve("a", 600)
-
-
-def test_reserving_again_with_an_open_reservation_books_nothing(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "ledger.jsonl", None)
-    ledger.reserve("a", 5)
-    ledger.reserve("a", 5)
-
-    assert len(read_entries(ledger.path)) == 1
 
 
 def test_charges_are_booked_once_over_any_number_of_runs(tmp_path: Path) -> None:
@@ -151,18 +144,18 @@ def test_settlement_interrupted_by_a_crash_is_completed_once(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ("{", "not a ledger entry: the line is not valid JSON"),
-        ("[1]", "not a ledger entry: the line is not a JSON object"),
-        ("", "not a ledger entry: the line is not valid JSON"),
+        ("{", "not a ledger entry"),
+        ("[1]", "not a ledger entry"),
+        ("", "not a ledger entry"),
         ('{"entry": "spent"}', "not a ledger entry: .*what"),
         (line("lent", "a", 1), "unknown entry 'lent'; allowed: charged, reserved, spent, released, wasted"),
         (line("spent", "b", 1), "trial b spent 1 FLOP without an open reservation"),
         (line("spent", "a", 6), "trial a spent 6 FLOP, but 5 of its reservation are left"),
         (line("released", "a", 6), "trial a released 6 FLOP, but 5 of its reservation are left"),
         (line("spent", "a", -1), "train_flops must be a whole number of at least 0, found -1"),
-        (line("spent", "a", 1.5), "train_flops must be a whole number of at least 0, found 1.5"),
-        (line("spent", "a", flops=True), "train_flops must be a whole number of at least 0, found True"),
-        (line("spent", "a", float("nan")), "train_flops must be a whole number of at least 0, found nan"),
+        (line("spent", "a", 1.5), "train_flops .* found 1.5"),
+        (line("spent", "a", flops=True), "train_flops .* found True"),
+        (line("spent", "a", float("nan")), "train_flops .* found nan"),
         (line("spent", "", 1), "'what' must be a non-empty trial id or charge name"),
         (line("reserved", "a", 5), "trial a is reserved twice"),
         (line("wasted", "b", 5), "trial b wasted FLOPs, but was never reserved"),
@@ -297,17 +290,6 @@ def test_random_entries_keep_the_sums_and_the_cap(
     assert ledger.book == Book.of(entries)
     assert sums["reserved"] == sums["spent"] + sums["released"] + ledger.book.reserved_flops
     assert ledger.book.spent_flops + ledger.book.reserved_flops <= cap
-
-
-def test_every_line_has_its_flop_convention(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "ledger.jsonl", None)
-    ledger.reserve("a", 5)
-    ledger.settle("a", train_flops=3, evaluation_flops=0)
-
-    lines = [json.loads(text) for text in ledger.path.read_text().splitlines()]
-
-    assert len(lines) == 3
-    assert {each["convention"] for each in lines} == {CONVENTION_NAME}
 
 
 def test_wasted_work_is_booked_up_to_its_total_and_never_twice(tmp_path: Path) -> None:

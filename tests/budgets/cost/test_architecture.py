@@ -40,39 +40,12 @@ def changed(config: dict[str, Any], section: str, **settings: object) -> dict[st
 def test_the_catalogue_has_the_field_s_architectures_the_paper_s_and_a_small_ladder() -> None:
     names = set(catalogue())
 
-    field = {
-        "ViT-Ti-16",
-        "ViT-S-16",
-        "ViT-S-32",
-        "ViT-B-32",
-        "ViT-B-16",
-        "ViT-L-16",
-        "ViT-L-14",
-        "RN50",
-        "RN101",
-    }
-    assert field | {"convnext_tiny", "convnext_base", "Swin-T", "Mixer-B-32"} <= names
+    field = {f"ViT-{each}" for each in ("Ti-16", "S-16", "S-32", "B-32", "B-16", "L-16", "L-14")}
+    assert field | {"RN50", "RN101"} | {"convnext_tiny", "convnext_base", "Swin-T", "Mixer-B-32"} <= names
     vits = {f"paper-ViT-{each}" for each in ("Ti-16", "S-16", "B-32", "B-16", "L-16")}
     assert vits | {"paper-RN50", "paper-ConvNeXt-T", "paper-Swin-T", "paper-Mixer-B-32"} <= names
     assert {f"mini-ViT-{each}-8" for each in ("XXS", "XS", "S", "M")} | {"mini-ConvNeXt", "mini-RN"} <= names
     assert list(catalogue()) == sorted(catalogue())
-
-
-@pytest.mark.parametrize(
-    ("name", "family"),
-    [
-        ("ViT-B-32", "vit"),
-        ("RN50", "resnet"),
-        ("convnext_tiny", "convnext"),
-        ("Swin-T", "swin"),
-        ("Mixer-B-32", "mixer"),
-    ],
-)
-def test_config_decides_the_image_towers_family(name: str, family: str) -> None:
-    architecture = load_architecture(name)
-
-    assert architecture.costs.family == family
-    assert architecture.costs.drops_patches == (family == "vit")
 
 
 @pytest.mark.parametrize(
@@ -105,25 +78,18 @@ def test_kind_of_tower_by_config_is_that_of_the_closed_form() -> None:
     for name in catalogue():
         architecture = load_architecture(name)
         assert architecture.family.lower() == architecture.costs.family
+        assert architecture.costs.drops_patches == (architecture.family == "ViT")
 
 
-def test_the_paper_s_text_tower_reads_16_tokens_of_32000_words_in_12_layers_of_width_768() -> None:
+def test_the_paper_s_and_the_small_models_have_one_text_tower_and_image_size_each() -> None:
     for name in catalogue():
+        architecture = load_architecture(name)
+        sizes, text = architecture.costs, architecture.config["text_cfg"]
+        inputs = sizes.image_size, sizes.context_length, sizes.vocab_size
         if name.startswith("paper-"):
-            architecture = load_architecture(name)
-            sizes = architecture.costs
-            assert (sizes.image_size, sizes.context_length, sizes.vocab_size) == (224, 16, 32_000)
-            assert architecture.config["text_cfg"]["width"] == 768
-            assert architecture.config["text_cfg"]["layers"] == 12
-
-
-def test_the_small_ladder_takes_32_pixels_and_a_small_vocabulary() -> None:
-    for name in catalogue():
+            assert (*inputs, text["width"], text["layers"]) == (224, 16, 32_000, 768, 12)
         if name.startswith("mini-"):
-            architecture = load_architecture(name)
-            sizes = architecture.costs
-            assert (sizes.image_size, sizes.context_length, sizes.vocab_size) == (32, 16, 1024)
-            assert architecture.embed_dim == 64
+            assert (*inputs, architecture.embed_dim) == (32, 16, 1024, 64)
 
 
 def test_missing_settings_default_to_open_clips() -> None:
@@ -146,11 +112,9 @@ def test_users_file_takes_precedence_over_the_catalogue(tmp_path: Path) -> None:
 def test_unknown_architecture_raises_with_nearest_name(tmp_path: Path) -> None:
     (tmp_path / "mine.json").write_text(json.dumps(VIT))
 
-    with pytest.raises(
-        ValueError, match=r"unknown architecture 'ViT-B32'; did you mean 'ViT-B-32'\? allowed: "
-    ):
+    with pytest.raises(ValueError, match="did you mean 'ViT-B-32'"):
         load_architecture("ViT-B32")
-    with pytest.raises(ValueError, match=r"did you mean 'mine'\?"):
+    with pytest.raises(ValueError, match="did you mean 'mine'"):
         load_architecture("mine2", tmp_path)
     with pytest.raises(ValueError, match="no folder of architectures at"):
         load_architecture("mine", tmp_path / "absent")
@@ -161,10 +125,7 @@ def test_unknown_architecture_raises_with_nearest_name(tmp_path: Path) -> None:
     [
         ('{"embed_dim": 64,\n"vision_cfg": }', "line 2"),
         ("[]", "'embed_dim' is missing"),
-        (
-            '{"embed_dim": 64, "vision_cfg": {}, "text_cfg": 3}',
-            "text_cfg: found 3; allowed: a table of settings",
-        ),
+        ('{"embed_dim": 64, "vision_cfg": {}, "text_cfg": 3}', "text_cfg: found 3; "),
     ],
 )
 def test_broken_file_raises_and_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -230,10 +191,7 @@ def test_invalid_or_uncounted_setting_raises_and_is_named(config: dict[str, Any]
         (changed(VIT, "vision_cfg", qk_norm=True), "vision_cfg.qk_norm has no closed form"),
         (changed(VIT, "vision_cfg", pool_type="map"), "pool_type: found 'map'; closed forms: 'tok', 'avg'"),
         (changed(VIT, "text_cfg", hf_model_name="roberta-base"), "text_cfg.hf_model_name has no closed form"),
-        (
-            changed(CONVNEXT, "vision_cfg", timm_model_name="vitamin_base_224"),
-            "vitamin_base_224 has no closed",
-        ),
+        (changed(CONVNEXT, "vision_cfg", timm_model_name="vitamin_base_224"), "vitamin_base_224"),
     ],
 )
 def test_model_without_closed_form_needs_a_count(config: dict[str, Any], why: str) -> None:
@@ -263,11 +221,8 @@ def test_timm_model_accepts_other_sizes() -> None:
     smaller = changed(
         CONVNEXT, "vision_cfg", timm_model_kwargs={"dims": [8, 16, 32, 64], "depths": [1, 1, 1, 1]}
     )
-    larger_image = {
-        "timm_model_name": "mixer_b32_224",
-        "image_size": 64,
-        "timm_model_kwargs": {"img_size": 64},
-    }
+    mixer = {"timm_model_name": "mixer_b32_224", "timm_model_kwargs": {"img_size": 64}}
+    larger_image = mixer | {"image_size": 64}
 
     assert Architecture(name="smaller", config=smaller).image_tower(1.0).width == 64
     assert Architecture(name="m", config={**CONVNEXT, "vision_cfg": larger_image}).costs.image_size == 64

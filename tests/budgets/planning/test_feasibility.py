@@ -1,6 +1,7 @@
 """Cells that can't be run are left out, each with its most basic reason in numbers."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -95,9 +96,7 @@ def test_cooldown_must_begin_after_warmup() -> None:
     recipe = Recipe(schedule="constant-with-cooldown", warmup=0.5, cooldown=0.6)
     training = Training(lr_peak=dict.fromkeys(LADDER, 1e-3), recipe=recipe)
 
-    with pytest.raises(
-        ValueError, match=r"training.cooldown = 60% takes 133: together more than the run has"
-    ):
+    with pytest.raises(ValueError, match=r"training.cooldown = 60% takes 133"):
         plan_of(declare(training=training))
     assert Recipe(cooldown=0.6).cooldown_steps(100) == 0
 
@@ -111,19 +110,26 @@ def test_accumulation_parts_must_not_exceed_batch_size() -> None:
     assert {trial.cell.strategy for trial in plan.trials} == {"flip-50"}
 
 
-def test_quality_subset_needs_scores() -> None:
-    plan = plan_of(declare(GridBlock(architectures=LADDER[:1], quality=("all", "top40"))), scored=False)
-
-    assert set(reasons(plan)) == {"the pool has no quality scores, which top40 needs"}
-
-
-def test_quality_subset_needs_a_score_for_each_of_its_pairs() -> None:
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({"scored": False}, "the pool has no quality scores, which top60 needs"),
+        (
+            {"scored_pairs": 5_000},
+            "5,000 of the pool's 10,000 pairs have a quality score, but top60 needs 6,000",
+        ),
+    ],
+)
+def test_quality_subset_needs_a_score_for_each_of_its_pairs(facts: dict[str, Any], reason: str) -> None:
     block = GridBlock(architectures=LADDER[:1], quality=("top40", "top60", "all"))
-    plan = plan_of(declare(block), scored_pairs=5_000)
+    plan = plan_of(declare(block), **facts)
 
-    assert {trial.cell.quality for trial in plan.trials} == {"top40", "all"}
-    assert set(reasons(plan)) == {
-        "5,000 of the pool's 10,000 pairs have a quality score, but top60 needs 6,000; score the whole pool"
+    assert {trial.cell.quality for trial in plan.trials} == {
+        "all",
+        *(["top40"] if "scored_pairs" in facts else []),
+    }
+    assert {item.reason.partition(";")[0] for item in plan.left_out if item.cell.quality == "top60"} == {
+        reason
     }
 
 
@@ -152,9 +158,7 @@ def test_cell_exceeding_device_memory_is_left_out_unless_more_devices_share_it()
     few, many = plan(4), plan(64)
 
     assert [trial.cell.architecture for trial in few.trials] == ["ViT-B-32"]
-    assert reasons(few)[0].endswith(
-        "GB on each of 4 devices for a batch of 4,096, but a100-sxm-80gb has 80 GB"
-    )
+    assert "on each of 4 devices for a batch of 4,096" in reasons(few)[0]
     assert len(many.trials) == 2
     with pytest.raises(ValueError, match="GB on one device for a batch of 4,096"):
         plan(1)

@@ -1,7 +1,7 @@
 """Learning rates that move with level or size, and their check at a larger level."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -10,14 +10,11 @@ from budgets.declaration.declaration import Declaration
 from budgets.declaration.keys import DeclaredKeyError
 from budgets.declaration.recipe import Recipe
 from budgets.declaration.sections import GridBlock, Training, Tuning
-from budgets.planning.facts import PoolFacts
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
-from budgets.planning.planner import make_plan
-from budgets.planning.tuning import Scores
 from budgets.planning.tuning_plan import tuning_notes
 from budgets.planning.winner import Optimum, RateLine, Score, find_optimum
-from tests.budgets.plans import GFLOP, LADDER, NO_EVALUATION, declare
+from tests.budgets.plans import GFLOP, LADDER, declare, plan_of, tuning_of
 
 RATES = (1e-3, 2e-3, 4e-3)
 LEVELS = (100 * GFLOP, 200 * GFLOP, 400 * GFLOP)
@@ -31,18 +28,11 @@ def declared(*, architectures: tuple[str, ...] = LADDER[:1], **tuning: object) -
     )  # fmt: skip
 
 
-def planned(declaration: Declaration, scores: Mapping[str, Score] | None = None) -> Plan:
-    return make_plan(
-        declaration, pool=PoolFacts(name="pool", pairs=10_000, scored=True), evaluation=NO_EVALUATION,
-        scores=Scores(metric="validation/top1", of=scores or {}),
-    )  # fmt: skip
-
-
 def tuned(declaration: Declaration, best: Callable[[Trial], float], *, noise: float = 0.002) -> Plan:
     """Tune until every rate is known, with scores that fall with the distance to the best rate of a trial."""
     scores: dict[str, Score] = {}
-    while (plan := planned(declaration, scores)).tuning is not None and plan.tuning.waiting:
-        for trial in plan.tuning.trials:
+    while tuning_of(plan := plan_of(declaration, scores=scores)).waiting:
+        for trial in tuning_of(plan).trials:
             off = math.log(trial.lr_peak / best(trial))
             scores[trial.trial_id] = Score(value=0.5 - 0.05 * off**2, standard_error=noise)
     return plan
@@ -84,10 +74,9 @@ def test_line_is_exact_at_its_ends_and_widens_beyond_them() -> None:
 
 def test_rate_tuned_at_two_levels_is_carried_on_to_the_third() -> None:
     declaration = declared(levels=LEVELS[:2])
-    first = planned(declaration)
-    assert first.tuning is not None
-    assert {trial.cell.level_flops for trial in first.tuning.trials} == set(LEVELS[:2])
-    assert first.tuning.waiting == ((LADDER[0], "clip"),)
+    first = plan_of(declaration)
+    assert {trial.cell.level_flops for trial in tuning_of(first).trials} == set(LEVELS[:2])
+    assert tuning_of(first).waiting == ((LADDER[0], "clip"),)
 
     plan = tuned(declaration, lambda trial: 2.2e-3 * (trial.train_flops / 1e11) ** -0.25)
 
@@ -95,12 +84,11 @@ def test_rate_tuned_at_two_levels_is_carried_on_to_the_third() -> None:
     assert of[LEVELS[0]] == pytest.approx(2.2e-3, rel=0.01)
     assert of[LEVELS[1]] == pytest.approx(2.2e-3 * 2**-0.25, rel=0.01)
     assert of[LEVELS[2]] == pytest.approx(2.2e-3 * 4**-0.25, rel=0.01)
-    assert plan.tuning is not None
-    (line,) = plan.tuning.carried
+    (line,) = tuning_of(plan).carried
     assert line.exponent == pytest.approx(-0.25, abs=0.01)
     assert line.low < line.exponent < line.high
     assert [each.tuned for each in line.rates] == [True, True, False]
-    assert len(plan.tuning.winners) == 2
+    assert len(tuning_of(plan).winners) == 2
 
 
 def test_rates_tuned_for_two_sizes_are_carried_on_in_their_family_alone() -> None:
@@ -109,11 +97,10 @@ def test_rates_tuned_for_two_sizes_are_carried_on_in_their_family_alone() -> Non
 
     plan = tuned(declaration, lambda trial: 4e-3 * (trial.train_flops_per_sample / 1e7) ** -0.4)
 
-    assert plan.tuning is not None
-    assert {trial.cell.architecture for trial in plan.tuning.trials} == {
+    assert {trial.cell.architecture for trial in tuning_of(plan).trials} == {
         "mini-ViT-XXS-8", "mini-ViT-S-8", "mini-ConvNeXt"
     }  # fmt: skip
-    (line,) = plan.tuning.carried
+    (line,) = tuning_of(plan).carried
     assert [each.architecture for each in line.rates] == list(ladder[:3])
     sizes = {trial.cell.architecture: trial.train_flops_per_sample for trial in plan.trials}
     of = {name: rate for (name, level), rate in rates(plan).items() if level == LEVELS[2]}
@@ -124,35 +111,33 @@ def test_rates_tuned_for_two_sizes_are_carried_on_in_their_family_alone() -> Non
 def test_check_tries_neighbours_at_the_largest_level_that_its_own_share_pays_for() -> None:
     declaration = declared(check=0.061)  # three trials at the largest level cost 6 % of the study budget
 
-    first = planned(declaration)
+    first = plan_of(declaration)
     still = tuned(declaration, lambda _: 2e-3)
     moved = tuned(declaration, lambda trial: 2e-3 if trial.cell.level_flops == LEVELS[0] else 1e-3)
 
     for plan in (first, still, moved):
-        assert plan.tuning is not None
-        near = plan.tuning.neighbours
+        near = tuning_of(plan).neighbours
         assert [trial.lr_peak for trial in near] == [1e-3, 2e-3, 4e-3]
         assert {trial.cell.level_flops for trial in near} == {LEVELS[2]}
-        assert sum(trial.train_flops for trial in near) <= plan.tuning.check_flops == 1220 * GFLOP
-        assert plan.tuning.reserve_flops == 8000 * GFLOP
-        assert plan.train_flops == sum(t.train_flops for t in (*plan.tuning.trials, *near, *plan.trials))
+        assert sum(trial.train_flops for trial in near) <= tuning_of(plan).check_flops == 1220 * GFLOP
+        assert tuning_of(plan).reserve_flops == 8000 * GFLOP
+        assert plan.train_flops == sum(t.train_flops for t in (*tuning_of(plan).trials, *near, *plan.trials))
         assert set(rates(plan).values()) == {2e-3}, "a check changes no rate"
-    assert first.tuning is not None
-    assert (first.tuning.ready, first.tuning.waiting) == (first.tuning.trials, ((LADDER[0], "clip"),))
-    assert still.tuning is not None
-    assert still.tuning.ready == (*still.tuning.trials, *still.tuning.neighbours)
+    assert (tuning_of(first).ready, tuning_of(first).waiting) == (
+        tuning_of(first).trials,
+        ((LADDER[0], "clip"),),
+    )
+    assert tuning_of(still).ready == (*tuning_of(still).trials, *tuning_of(still).neighbours)
 
 
 def tuned_and_checked(declaration: Declaration, best: Callable[[Trial], float]) -> Plan:
     plan, scores = tuned(declaration, best), dict[str, Score]()
-    assert plan.tuning is not None
-    assert plan.tuning.unfinished
-    for trial in plan.tuning.ready:
+    assert tuning_of(plan).unfinished
+    for trial in tuning_of(plan).ready:
         off = math.log(trial.lr_peak / best(trial))
         scores[trial.trial_id] = Score(value=0.5 - 0.05 * off**2 if off < 1 else None, standard_error=0.002)
-    plan = planned(declaration, scores)
-    assert plan.tuning is not None
-    assert not plan.tuning.unfinished
+    plan = plan_of(declaration, scores=scores)
+    assert not tuning_of(plan).unfinished
     return plan
 
 
@@ -170,9 +155,8 @@ def test_check_says_where_the_tuned_rate_is_no_longer_the_best(best_at_top: floa
         declared(check=0.1), lambda trial: 2e-3 if trial.cell.level_flops == LEVELS[0] else best_at_top
     )
 
-    assert plan.tuning is not None
-    assert [check.moved for check in plan.tuning.checks] == [bool(said)]
-    notes = [note for note in tuning_notes(plan.tuning, reported="held-out/top1") if "larger" in note]
+    assert [check.moved for check in tuning_of(plan).checks] == [bool(said)]
+    notes = [note for note in tuning_notes(tuning_of(plan), reported="held-out/top1") if "larger" in note]
     assert [note.partition(" at 400 GFLOP: ")[2] for note in notes] == (
         [f"{said}; tune at two levels or sizes"] if said else []
     )
@@ -189,35 +173,30 @@ def test_check_leaves_out_the_neighbours_that_do_not_fit_its_share_and_says_so_o
     ):
         plan = tuned(declared(architectures=LADDER, check=share, share=0.3), lambda _: 2e-3)
 
-        assert plan.tuning is not None
-        near = plan.tuning.neighbours
-        assert list(dict.fromkeys(f"{t.cell.architecture} with {t.cell.strategy}" for t in near)) == [
-            *checked
-        ]
+        near = tuning_of(plan).neighbours
+        assert list(dict.fromkeys(f"{t.cell.architecture} with clip" for t in near)) == [*checked]
         assert {trial.cell.level_flops for trial in near} == ({level} if level else set())
-        assert sum(trial.train_flops for trial in near) <= plan.tuning.check_flops
+        assert sum(trial.train_flops for trial in near) <= tuning_of(plan).check_flops
         said = [note for note in plan.warnings if note.startswith("tuned rates are not checked")]
         assert len(said) == (1 if left_out else 0)
         for note in said:
             assert f"larger level: {left_out}: tuning.check sets " in note
-            assert note.endswith(
-                "but all combinations at 200 GFLOP cost 1.798 TFLOP: raise it to at least 9%"
-            )
+            assert note.endswith("at 200 GFLOP cost 1.798 TFLOP: raise it to at least 9%")
 
 
 def test_check_keeps_the_other_tuned_fields_and_needs_a_larger_level() -> None:
     fields = {"lr_peak": RATES, "batch_size": (32.0, 64.0)}
     plan = tuned_and_checked(declared(check=0.1, fields=fields), lambda _: 2e-3)
 
-    assert plan.tuning is not None
-    (winner,), (check,) = plan.tuning.winners, plan.tuning.checks
+    (winner,), (check,) = tuning_of(plan).winners, tuning_of(plan).checks
     assert check.winner is not None
     assert check.winner.values == winner.values
-    assert {trial.batch_size for trial in plan.tuning.neighbours} == {winner.values["batch_size"]}
+    assert {trial.batch_size for trial in tuning_of(plan).neighbours} == {winner.values["batch_size"]}
 
     plan = tuned(declared(check=0.1, levels=LEVELS[1:]), lambda _: 2e-3)
-    assert plan.tuning is not None
-    assert plan.tuning.left_out == (f"{LADDER[0]} with clip: no cell at a level above those used for tuning",)
+    assert tuning_of(plan).left_out == (
+        f"{LADDER[0]} with clip: no cell at a level above those used for tuning",
+    )
 
 
 def test_levels_with_rates_of_their_own_share_no_trunk_and_are_paid_in_full() -> None:
@@ -225,30 +204,23 @@ def test_levels_with_rates_of_their_own_share_no_trunk_and_are_paid_in_full() ->
     declaration = declared(levels=LEVELS[:2], check=0.1)
     declaration = replace(declaration, training=replace(declaration.training, recipe=recipe))
 
-    before, plan = (
-        planned(declaration),
-        tuned(declaration, lambda trial: 2e13 / trial.train_flops**0.5 * 1e-10),
-    )
+    before = plan_of(declaration)
+    plan = tuned(declaration, lambda trial: 2e13 / trial.train_flops**0.5 * 1e-10)
 
     for each in (before, plan):
-        assert each.tuning is not None
         trials = each.all_trials
         assert {trial.previous for trial in trials} == {""}
         assert all(trial.paid_flops == trial.train_flops for trial in trials)
         assert each.train_flops == sum(trial.train_flops for trial in trials)
         assert all(trial.recipe.cooldown_steps(trial.steps) > 0 for trial in trials)
-        assert any(
-            "levels share no trunk (training.schedule) and are paid in full" in w for w in each.warnings
-        )
+        assert any("levels share no trunk" in warning for warning in each.warnings)
     assert len(set(rates(plan).values())) == 3
 
 
 def test_sizes_of_two_families_are_refused() -> None:
     sizes = ("mini-ViT-XXS-8", "mini-ConvNeXt")
-    with pytest.raises(
-        DeclaredKeyError, match=r"mini-ViT-XXS-8 \(ViT\), mini-ConvNeXt \(ConvNeXt\) are of different"
-    ):
-        planned(declared(architectures=sizes, sizes=sizes))
+    with pytest.raises(DeclaredKeyError, match=r"mini-ViT-XXS-8 \(ViT\), mini-ConvNeXt \(ConvNeXt\)"):
+        plan_of(declared(architectures=sizes, sizes=sizes))
 
 
 def test_a_rate_with_a_cell_above_is_not_said_to_have_none() -> None:
@@ -259,22 +231,20 @@ def test_a_rate_with_a_cell_above_is_not_said_to_have_none() -> None:
     declaration = replace(declared(check=0.05), grid=blocks)  # a trial of each at 400 GFLOP costs 2.4 TFLOP
     plan = tuned(declaration, lambda _: 2e-3)
 
-    assert plan.tuning is not None
-    assert {check.cell.architecture for check in plan.tuning.checks} <= {LADDER[0]}
-    (said,) = plan.tuning.left_out
-    assert said.startswith(
-        f"{LADDER[1]} with clip: tuning.check sets 1 TFLOP aside, but all combinations at 400"
-    )
-    assert said.endswith("raise it to at least 12%")
+    assert {check.cell.architecture for check in tuning_of(plan).checks} <= {LADDER[0]}
+    (said,) = tuning_of(plan).left_out
+    assert said.startswith(f"{LADDER[1]} with clip: tuning.check sets 1 TFLOP aside")
+    assert said.endswith(" 12%")
 
 
 def test_a_trial_of_check_and_grid_costs_what_the_check_pays() -> None:
     training = Training(lr_peak={}, recipe=Recipe(schedule="trunk", warmup_samples=640))
     plan = tuned(replace(declared(check=0.1, seeds=(0,)), training=training), lambda _: 2e-3)
 
-    assert plan.tuning is not None
     grid = {trial.trial_id: trial for trial in plan.trials}
-    (both,) = [trial for trial in plan.tuning.neighbours if trial.trial_id in grid]
+    (both,) = [trial for trial in tuning_of(plan).neighbours if trial.trial_id in grid]
     assert grid[both.trial_id].paid_flops < both.paid_flops == both.train_flops
-    paid = {trial.trial_id: trial.paid_flops for trial in (*plan.tuning.trials, *plan.tuning.neighbours)}
+    paid = {
+        trial.trial_id: trial.paid_flops for trial in (*tuning_of(plan).trials, *tuning_of(plan).neighbours)
+    }
     assert plan.train_flops == sum({**{t.trial_id: t.paid_flops for t in plan.trials}, **paid}.values())

@@ -53,10 +53,8 @@ def test_levels_that_buy_the_same_steps_run_once() -> None:
     # A rule that changes the upper level makes it a trial of its own.
     rule = TrainingRule(levels=levels[2:], lr_peak=2e-3)
     training = Training(lr_peak={LADDER[0]: 1e-3}, rules=(rule,))
-    assert [trial.lr_peak for trial in plan_of(declare(block, levels=levels, training=training)).trials] == [
-        1e-3,
-        2e-3,
-    ]
+    ruled = plan_of(declare(block, levels=levels, training=training))
+    assert [trial.lr_peak for trial in ruled.trials] == [1e-3, 2e-3]
 
 
 def test_the_three_regimes_are_planned_and_costed_in_one_study() -> None:
@@ -174,11 +172,8 @@ def test_paper_preset_scales_flips_rate_and_unmasks_its_end_and_defaults_keep_th
     plain = plan_of(declare(block, training=Training(lr_peak=rates)))
 
     of = {trial.cell.strategy: trial for trial in preset.trials}
-    assert {name: trial.lr_peak for name, trial in of.items()} == {
-        "clip": 1e-3,
-        "flip-25": 4e-3,
-        "clipa": 1e-3,
-    }
+    rate_of = {name: trial.lr_peak for name, trial in of.items()}
+    assert rate_of == {"clip": 1e-3, "flip-25": 4e-3, "clipa": 1e-3}
     assert {t.lr_peak for t in root.trials if t.cell.strategy == "flip-25"} == {2e-3}
     assert {t.lr_peak for t in plain.trials} == {1e-3}
     tails = {name: trial.recipe.unmasked_tail for name, trial in of.items()}

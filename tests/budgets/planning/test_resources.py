@@ -58,20 +58,15 @@ def test_widths_are_powers_of_two_then_whole_nodes() -> None:
     assert [each.resources.gpus for each in ways("ViT-B-32")] == [1, 2, 4, 8, 16, 32, 64]
     assert [each.resources.nodes for each in ways("ViT-B-32")] == [1, 1, 1, 1, 2, 4, 8]
     # Six GPUs a node: 12 and 24 do not divide the batch.
-    assert [each.resources.gpus for each in ways("ViT-B-32", cluster=replace(CLUSTER, node_gpus=6))] == [
-        1,
-        2,
-        4,
-    ]
+    six = ways("ViT-B-32", cluster=replace(CLUSTER, node_gpus=6))
+    assert [each.resources.gpus for each in six] == [1, 2, 4]
     # 256 pairs fill four GPUs of 64.
     assert [each.resources.gpus for each in ways("ViT-B-32", 256)] == [1, 2, 4]
 
 
 def test_each_width_takes_the_quickest_settings_that_fit() -> None:
-    limit, by_gpus = (
-        find_device("h100-sxm").memory_bytes,
-        {each.resources.gpus: each for each in ways("ViT-L-14", 8192)},
-    )
+    limit = find_device("h100-sxm").memory_bytes
+    by_gpus = {each.resources.gpus: each for each in ways("ViT-L-14", 8192)}
 
     assert all(each.memory_bytes <= limit for each in by_gpus.values())
     assert {gpus: each.recipe.passes for gpus, each in by_gpus.items()} == {
@@ -96,9 +91,8 @@ def test_cores_are_a_share_of_the_node() -> None:
 def test_batch_norm_is_never_computed_in_parts() -> None:
     recipes = {each.recipe for each in ways("RN50", 4096)}
 
-    assert {(each.accumulation, each.gradient_checkpointing) for each in recipes if each.passes == 3} == {
-        (1, False)
-    }
+    plain = [each for each in recipes if each.passes == 3]
+    assert {(each.accumulation, each.gradient_checkpointing) for each in plain} == {(1, False)}
     assert trials(declared())["RN50"].recipe.accumulation == 1
 
 

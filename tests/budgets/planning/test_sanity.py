@@ -1,5 +1,7 @@
 """A plan warns of questions that its analysis will not be able to answer."""
 
+import pytest
+
 from analysis.laws import law_fit
 from analysis.sizes import size_profile
 from budgets.declaration.recipe import Recipe
@@ -19,27 +21,26 @@ def test_three_sizes_three_levels_and_two_seeds_need_no_warning() -> None:
     assert plan_of(declare(levels=LEVELS, seeds=(0, 1))).warnings == ()
 
 
-def test_one_seed_per_cell_is_warned_about() -> None:
-    assert plan_of(declare(levels=LEVELS)).warnings == (
-        "every cell has one seed: no interval can be computed and no difference tested against chance",
-    )
+_TWO = GridBlock(architectures=(*LADDER[:2], "mini-ConvNeXt"))
+_ALONG_SIZES = GridBlock(architectures=LADDER, sizes=(5_000, 10_000), regime="one-epoch")
 
 
-def test_two_sizes_of_a_family_are_too_few_to_bracket_an_optimum() -> None:
-    block = GridBlock(architectures=(*LADDER[:2], "mini-ConvNeXt"))
-    warnings = plan_of(declare(block, levels=LEVELS, seeds=(0, 1))).warnings
-
-    assert len(warnings) == 1
-    assert warnings[0].startswith(
-        "100 GFLOP, 300 GFLOP, 900 GFLOP: 2 model sizes per family on the same subset"
-    )
-
-
-def test_size_left_out_at_one_level_is_warned_about_only_there() -> None:
-    levels = (30 * GFLOP, *LEVELS)
-    warnings = plan_of(declare(levels=levels, seeds=(0, 1))).warnings
-
-    assert [text.split(": ")[0] for text in warnings] == ["30 GFLOP"]
+@pytest.mark.parametrize(
+    ("blocks", "changes", "begins"),
+    [
+        ((), {"seeds": (0,)}, "every cell has one seed: no interval"),
+        ((_TWO,), {}, "100 GFLOP, 300 GFLOP, 900 GFLOP: 2 model sizes per family on the same subset"),
+        ((), {"levels": (30 * GFLOP, *LEVELS)}, "30 GFLOP: "),
+        ((), {"levels": LEVELS[:2]}, "no fixed-compute curve has more than 2 levels: 3 are needed"),
+        ((_ALONG_SIZES,), {"levels": ()}, "no one-epoch curve has more than 2 sizes: 3 are needed"),
+    ],
+    ids=["one seed", "two sizes of a family", "a size left out at one level", "two levels", "two subsets"],
+)
+def test_what_is_too_few_is_warned_about_where_it_is(
+    blocks: tuple[GridBlock, ...], changes: dict[str, object], begins: str
+) -> None:
+    (warning,) = plan_of(declare(*blocks, **{"levels": LEVELS, "seeds": (0, 1), **changes})).warnings
+    assert warning.startswith(begins)
 
 
 def test_examples_write_large_subsets_shortly() -> None:
@@ -47,24 +48,7 @@ def test_examples_write_large_subsets_shortly() -> None:
     declaration = declare(GridBlock(architectures=LADDER), two, levels=LEVELS, seeds=(0, 1))
 
     (warning,) = plan_of(declaration, pairs=5_000_000).warnings
-    assert warning.endswith("too few to bracket the best: ViT clip 2M all")
-
-
-def test_two_levels_are_too_few_for_a_curve() -> None:
-    warnings = plan_of(declare(seeds=(0, 1))).warnings
-
-    assert warnings == (
-        "no fixed-compute curve has more than 2 levels: 3 are needed to fit a power law with a floor",
-    )
-
-
-def test_without_levels_a_curve_runs_along_the_sizes() -> None:
-    block = GridBlock(architectures=LADDER, sizes=(5_000, 10_000), regime="one-epoch")
-    warnings = plan_of(declare(block, levels=(), seeds=(0, 1))).warnings
-
-    assert warnings == (
-        "no one-epoch curve has more than 2 sizes: 3 are needed to fit a power law with a floor",
-    )
+    assert warning.endswith(": ViT clip 2M all")
 
 
 def test_average_that_keeps_the_initial_weights_is_warned_about() -> None:
@@ -73,7 +57,6 @@ def test_average_that_keeps_the_initial_weights_is_warned_about() -> None:
     plan = plan_of(declare(levels=(60 * GFLOP, *LEVELS, 10_000 * GFLOP), seeds=(0, 1), training=training))
 
     (warning,) = [each for each in plan.warnings if "ema" in each]
-    assert warning.startswith("training.ema is too slow for ")
     slow = [each for each in plan.trials if 0.999 ** (each.samples_seen // each.batch_size) > 0.05]
-    assert f"too slow for {len(slow)} trials, whose averages are more than 5% initial weights" in warning
+    assert warning.startswith(f"training.ema is too slow for {len(slow)} trials, ")
     assert 0 < len(slow) < len(plan.trials)

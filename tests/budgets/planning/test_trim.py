@@ -41,9 +41,7 @@ def test_questions_of_a_design_are_held_against_the_levels_that_were_chosen() ->
     assert asked(best=levels[:1], forecast=20 * levels[-1]).levels == levels
     with pytest.raises(DeclaredKeyError, match=r"design\.best: 7 GFLOP is not a level of the study"):
         asked(best=(7 * GFLOP,))
-    with pytest.raises(
-        DeclaredKeyError, match=r"must be beyond the largest level, .* and at most 30 times that"
-    ):
+    with pytest.raises(DeclaredKeyError, match="at most 30 times that"):
         asked(forecast=31 * levels[-1])
 
 
@@ -75,21 +73,14 @@ def test_ladder_ends_where_every_cell_exceeds_the_epochs_cap_and_says_how_much_s
     # 1,000 epochs over 1,024 pairs cost 7.186 TFLOP: levels of three digits up to it.
     assert one.levels == tuple(7_180 * GFLOP * 10**3 // 2**k // 10**3 for k in (3, 2, 1, 0))
     assert [trial.cell.level_flops for trial in one.trials] == list(one.levels)
-    assert one.warnings[1] == (
-        "93.3% of the study budget stays unspent: higher levels would exceed limits.max_epochs. To spend "
-        "more, declare budget.levels, more pairs or a higher limits.max_epochs"
+    assert one.warnings[1].startswith("93.3% of the study budget stays unspent: higher levels would exceed ")
+    assert three.warnings[1].startswith("57.8% ")
+    assert "5 of 12 are left out" in three.warnings[1]
+    small = declare(
+        GridBlock(architectures=LADDER[:1]), levels=(), study_flops=GFLOP, ladder=Ladder(levels=1)
     )
-    assert three.warnings[1].startswith(
-        "57.8% of the study budget stays unspent: of the cells of the chosen levels, 5 of 12 are left out. "
-    )
-    with pytest.raises(
-        ValueError, match=r"no cell .*\n.*\nThe levels were chosen from budget\.study: change it"
-    ):
-        plan_of(
-            declare(
-                GridBlock(architectures=LADDER[:1]), levels=(), study_flops=GFLOP, ladder=Ladder(levels=1)
-            )
-        )
+    with pytest.raises(ValueError, match=r"no cell .*\n.*\nThe levels were chosen from budget\.study"):
+        plan_of(small)
 
 
 def test_trials_without_a_level_are_paid_before_the_ladder() -> None:
@@ -98,9 +89,7 @@ def test_trials_without_a_level_are_paid_before_the_ladder() -> None:
     plan = plan_of(declaration)
 
     assert plan.train_flops <= 20_000 * GFLOP
-    with pytest.raises(
-        ValueError, match=r"cost 634.* GFLOP, but the study budget is 600 GFLOP: nothing is left"
-    ):
+    with pytest.raises(DeclaredKeyError, match=r"cost 634.* GFLOP, but the study budget is 600 GFLOP"):
         plan_of(declare(GridBlock(architectures=LADDER), one_epoch, levels=(), study_flops=600 * GFLOP))
 
 

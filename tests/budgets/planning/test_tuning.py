@@ -5,14 +5,12 @@ from typing import Any
 
 import pytest
 
+from budgets.declaration.keys import DeclaredKeyError
 from budgets.declaration.sections import GridBlock, Training, Tuning
-from budgets.planning.facts import PoolFacts
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
-from budgets.planning.planner import make_plan
-from budgets.planning.tuning import Scores
 from budgets.planning.winner import Score, step_beyond
-from tests.budgets.plans import GFLOP, NO_EVALUATION, declare
+from tests.budgets.plans import GFLOP, declare, plan_of, tuning_of
 
 PAIR = ("mini-ViT-XXS-8", "clip")
 RATES = (1e-3, 2e-3, 4e-3)
@@ -29,45 +27,38 @@ def tuned_plan(
     tuning = Tuning(share=share, fields={"lr_peak": RATES, **(fields or {})})
     values = {"study_flops": 3000 * GFLOP, "tuning": tuning, "training": Training(lr_peak={})} | changes
     declaration = declare(GridBlock(architectures=PAIR[:1], sizes=(2_000, 10_000)), **values)
-    return make_plan(
-        declaration,
-        pool=PoolFacts(name="pool", pairs=10_000, scored=True),
-        evaluation=NO_EVALUATION,
-        scores=Scores(metric="validation/top1", of=scores or {}),
-    )
+    return plan_of(declaration, scores=scores)
 
 
 def scored(plan: Plan, score: Callable[[Trial], float | None]) -> dict[str, Score]:
-    assert plan.tuning is not None
-    return {trial.trial_id: Score(value=score(trial), standard_error=0.01) for trial in plan.tuning.trials}
+    return {
+        trial.trial_id: Score(value=score(trial), standard_error=0.01) for trial in tuning_of(plan).trials
+    }
 
 
 def rates(plan: Plan) -> list[float]:
-    assert plan.tuning is not None
-    return [trial.lr_peak for trial in plan.tuning.trials]
+    return [trial.lr_peak for trial in tuning_of(plan).trials]
 
 
 def test_tuning_uses_smallest_level_and_largest_subset() -> None:
     plan = tuned_plan()
 
-    assert plan.tuning is not None
-    assert {(t.cell.level_flops, t.cell.subset_size, t.seed) for t in plan.tuning.trials} == {
+    assert {(t.cell.level_flops, t.cell.subset_size, t.seed) for t in tuning_of(plan).trials} == {
         (100 * GFLOP, 10_000, 1000)
     }
     assert rates(plan) == list(RATES)
-    assert plan.tuning.waiting == (PAIR,)
-    assert plan.tuning.reserve_flops == 900 * GFLOP
-    assert plan.tuning.most_flops == pytest.approx(400 * GFLOP, rel=0.01)
-    assert plan.train_flops == sum(t.train_flops for t in (*plan.tuning.trials, *plan.trials))
+    assert tuning_of(plan).waiting == (PAIR,)
+    assert tuning_of(plan).reserve_flops == 900 * GFLOP
+    assert tuning_of(plan).most_flops == pytest.approx(400 * GFLOP, rel=0.01)
+    assert plan.train_flops == sum(t.train_flops for t in (*tuning_of(plan).trials, *plan.trials))
 
 
 def test_winning_learning_rate_enters_the_grids_trial_ids() -> None:
     before = tuned_plan()
     after = tuned_plan(scored(before, lambda trial: {1e-3: 0.2, 2e-3: 0.4, 4e-3: 0.1}[trial.lr_peak]))
 
-    assert after.tuning is not None
-    assert after.tuning.waiting == ()
-    assert [winner.values for winner in after.tuning.winners] == [{"lr_peak": 2e-3}]
+    assert tuning_of(after).waiting == ()
+    assert [winner.values for winner in tuning_of(after).winners] == [{"lr_peak": 2e-3}]
     assert {trial.lr_peak for trial in after.trials} == {2e-3}
     assert len(after.trials) == len(before.trials)
     assert rates(after) == list(RATES), "a winner within the values is no reason to look further"
@@ -78,15 +69,13 @@ def test_winner_at_the_edge_widens_values_once_then_warns() -> None:
     results = scored(first, lambda trial: trial.lr_peak * 10)
     second = tuned_plan(results)
 
-    assert second.tuning is not None
     assert rates(second) == [*RATES, 8e-3]
-    assert second.tuning.waiting == (PAIR,), "what is beyond the edge is not known yet"
+    assert tuning_of(second).waiting == (PAIR,), "what is beyond the edge is not known yet"
 
     further = results | scored(second, lambda trial: trial.lr_peak * 10)
     third = tuned_plan(further)
-    assert third.tuning is not None
     assert rates(third) == [*RATES, 8e-3]
-    (winner,) = third.tuning.winners
+    (winner,) = tuning_of(third).winners
     assert (winner.values, winner.widened, winner.at_edge) == ({"lr_peak": 8e-3}, ("lr_peak",), ("lr_peak",))
     assert any("lr_peak = 0.008 won at the edge" in warning for warning in third.warnings)
 
@@ -108,19 +97,17 @@ def test_every_combination_of_several_fields_is_tried() -> None:
     after = tuned_plan(results, share=0.7, fields=fields)
 
     assert len(results) == 12
-    assert after.tuning is not None
     # No weight decay is that field's end; a batch of 128 is one step further than 64.
-    assert {t.batch_size for t in after.tuning.trials} == {32, 64, 128}
-    assert {t.recipe.weight_decay for t in after.tuning.trials} == {0.0, 0.1}
+    assert {t.batch_size for t in tuning_of(after).trials} == {32, 64, 128}
+    assert {t.recipe.weight_decay for t in tuning_of(after).trials} == {0.0, 0.1}
 
 
 def test_difference_within_counting_noise_is_a_tie() -> None:
     scores = scored(tuned_plan(), lambda trial: {1e-3: 0.2, 2e-3: 0.4, 4e-3: 0.39}[trial.lr_peak])
     plan = tuned_plan(scores)
 
-    assert any(
-        "lr_peak 0.002 (40.0%) ties with lr_peak 0.004 (39.0%)" in warning for warning in plan.warnings
-    )
+    assert [winner.tie for winner in tuning_of(plan).winners] == [True]
+    assert any("lr_peak 0.002 (40.0%) ties with lr_peak 0.004 (39.0%)" in each for each in plan.warnings)
 
 
 def test_pair_that_diverges_at_every_value_is_left_out_with_reason() -> None:
@@ -137,9 +124,7 @@ def test_pair_that_diverges_at_every_value_is_left_out_with_reason() -> None:
 
 
 def test_too_small_tuning_share_raises_with_the_needed_share() -> None:
-    with pytest.raises(
-        ValueError, match=r"tuning costs 29\d(\.\d+)? GFLOP .* raise tuning.share to at least (9|10)"
-    ):
+    with pytest.raises(DeclaredKeyError, match=r"29\d(\.\d+)? GFLOP .* at least (9|10)"):
         tuned_plan(share=0.05)
 
 
