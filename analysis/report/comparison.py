@@ -19,10 +19,10 @@ from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import CELL, CONFIGURATION, records
 from analysis.error_unit import ErrorUnit
 from analysis.labels import budget_text, configuration_text, listed, metric_text
-from analysis.report.best_at_budgets import best_at_budgets
-from analysis.report.tables.table_files import replacing, save
-from analysis.report.tables.tables import Table
-from analysis.report.templating import templates
+from analysis.report.analyse import best_at_budgets
+from analysis.report.page import templates
+from analysis.report.table_files import replacing, save
+from analysis.report.tables import Table
 from budgets.quantity import plural
 
 _UNKNOWN = "unknown noise"
@@ -182,19 +182,14 @@ def _verdict(low: float, high: float) -> str:
 def write_comparison(folder: Path, studies: Sequence[StudyFrames], *, made: str) -> tuple[str, ...]:
     """Write the page of a comparison, comparison.html, and its tables.
 
-    Args:
-        folder: Folder of the comparison; its files are replaced.
-        studies: Frames of the studies, the one that the others are compared with first.
-        made: Time of the page in ISO format.
-
-    Returns:
-        The answer as the command line prints it.
+    The files of ``folder`` are replaced. The other studies are compared with the first. Returns the answer
+    as the command line prints it.
 
     Raises:
         ValueError: The studies can't be compared.
     """
     tables = compare(studies)
-    environment = templates(Path(__file__).parent / "templates")
+    environment = templates()
     names = [study.name for study in studies]
     with replacing(folder) as new:
         (new / "tables").mkdir()

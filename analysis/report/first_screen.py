@@ -11,7 +11,7 @@ from analysis.answers.frontier import turns
 from analysis.cells.table import CELL, records
 from analysis.labels import axis_text, configuration_text, count_text
 from analysis.report.analyse import Analysis
-from analysis.report.tables.tables import duration_text, share_text
+from analysis.report.tables import duration_text, share_text
 from budgets.quantity import format_flops, plural
 
 _NAMED = 3
@@ -22,11 +22,7 @@ def first_screen(
 ) -> dict[str, Any]:
     """Return the texts of the first screen.
 
-    Args:
-        found: Analysis of the study.
-        left_out: Cells left out of the plan; empty for an imported study.
-        hours: Device hours of each trial.
-        price_per_hour: Declared price of one device for an hour.
+    ``hours`` are the device hours of each trial, ``price_per_hour`` the declared price of one device.
 
     Returns:
         ``answer``, what to train at the largest budget, in one sentence, empty without a result; ``budgets``,
@@ -40,17 +36,15 @@ def first_screen(
         "answer": answer(rows[-1], found.draws.error_unit.word) if rows else "",
         "budgets": [_budget(row, found, hours, price_per_hour) for row in rows],
         "more": more,
-        "cost": {} if found.imported else cost_texts(found),
+        "cost": {} if found.imported else _cost_texts(found),
         "not_tried": _not_tried(rows, found, left_out),
     }
 
 
 def answer(row: Mapping[str, Any], word: str) -> str:
-    """Return what to train at a budget, and how sure that is, in one sentence.
+    """Return what a row of the frontier says to train, and how sure that is, in one sentence.
 
-    Args:
-        row: Row of the frontier.
-        word: ``error`` or ``loss``.
+    ``word`` is ``error`` or ``loss``.
     """
     tried = str(row["scope"]).partition(";")[0]
     if row["verdict"] == "tie":
@@ -113,11 +107,11 @@ def _budget(
         mean = sum(known) / len(known) if known else float("nan")
         texts["Device time of a trial"] = duration_text(3600 * mean)
         if price_per_hour is not None:
-            texts["Price of a trial"] = money_text(mean * price_per_hour)
+            texts["Price of a trial"] = _money_text(mean * price_per_hour)
     return texts
 
 
-def cost_texts(found: Analysis) -> dict[str, str]:
+def _cost_texts(found: Analysis) -> dict[str, str]:
     """Return what a study cost, and what each number includes."""
     cost, progress = found.cost, found.progress
     notes = [f"{progress.begun} begun"] if progress.begun else []
@@ -139,14 +133,14 @@ def cost_texts(found: Analysis) -> dict[str, str]:
             "and evaluation included"
         )
     if not isnan(cost.price):
-        said["Price"] = f"{money_text(cost.price)}, the device time at the declared price of a device"
+        said["Price"] = f"{_money_text(cost.price)}, the device time at the declared price of a device"
     time = cost.time
     if not isnan(time.wall_s):
         said["Time"] = f"{duration_text(time.wall_s)} with {_slots_text(found)}"
     return said
 
 
-def money_text(amount: float) -> str:
+def _money_text(amount: float) -> str:
     """Return an amount in the currency of the declaration; a dash for NaN."""
     return "–" if isnan(amount) else f"{amount:,.2f}"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from analysis.answers.choice import CLEAR_TEXT
@@ -28,8 +29,7 @@ from analysis.labels import (
 from analysis.laws.form_choice import MOST_MISSED, MOST_MISSED_OF_LOSSES
 from analysis.report.analyse import Analysis, TrialCounts
 from analysis.report.first_screen import first_screen
-from analysis.report.tables.tables import Table, share_text
-from analysis.report.templating import templates
+from analysis.report.tables import Table, share_text
 from analysis.sizes.scaling_exponents import undecided
 from budgets.quantity import plural
 
@@ -86,21 +86,9 @@ def render(  # noqa: PLR0913 (a page shows as many things)
     made: str = "",
     reload_s: int | None = None,
 ) -> str:
-    """Return the text of the page.
-
-    Args:
-        found: Analysis of the study.
-        study: Frames that the analysis was made from.
-        declaration_text: Declaration as the user wrote it.
-        figures: Figures in their order.
-        svgs: Name → drawn figure.
-        tables: Name → table.
-        provenance: Names and values, shown as they are.
-        made: Time of the page in ISO format; empty leaves it out.
-        reload_s: Seconds after which the page reloads itself; None for never.
-    """
+    """Return the text of the page; takes what `report.write_report` does, and the drawn figures by name."""
     shown, _ = turns(found.frontier)
-    environment = templates(Path(__file__).parent / "templates")
+    environment = templates()
     groups = _groups([data for data in figures if isinstance(data, FigureData)], svgs, found)
     order = [*_TABLES, *(name for name in tables if name not in {*_TABLES, *_NOT_SHOWN})]
     shown_tables = [tables[name] for name in order if name in tables]
@@ -180,6 +168,19 @@ def inline_svg(svg: str, name: str) -> Markup:
     body = re.sub(r'(url\(|href=")#', rf"\g<1>#{name}.", body)
     body = body.replace("<svg", '<svg focusable="false"', 1)
     return Markup(body)  # noqa: S704 (drawn here; see the docstring)
+
+
+def templates() -> Environment:
+    """Return the environment of the templates of pages; an unknown name in a template is an error."""
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True,
+        undefined=StrictUndefined, finalize=_unbroken, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+
+
+def _unbroken(value: object) -> object:
+    """Return a text without line breaks before percent signs; markup stays as it is."""
+    return value.replace(" %", "\u00a0%") if type(value) is str else value
 
 
 def _card(row: Mapping[Any, Any], found: Analysis) -> dict[str, Any]:

@@ -22,9 +22,8 @@ from analysis.drawing.save import helpers, save_all
 from analysis.drawing.style import COLUMN_IN
 from analysis.labels import capital, listed
 from analysis.laws.laws import Measure, measure
-from analysis.report.page import inline_svg
-from analysis.report.tables.table_files import replacing
-from analysis.report.templating import templates
+from analysis.report.page import inline_svg, templates
+from analysis.report.table_files import replacing
 from budgets.quantity import plural
 
 ZERO_SHOT = "imagenet/top1"
@@ -210,7 +209,7 @@ def write_paper_page(
             {"title": figure.data.title, "sides": list(_sides(figure, svgs, study, theirs))}
             for figure in figures
         ]
-        page = templates(Path(__file__).parent / "templates").get_template("paper.html.j2")
+        page = templates().get_template("paper.html.j2")
         title = f"Scaling (Down) CLIP beside {study}" if study else "Scaling (Down) CLIP, as digitised"
         text = page.render(title=title, pairs=pairs, is_wide=_is_wide)
         (new / "paper.html").write_text(text, encoding="utf-8")

@@ -24,13 +24,11 @@ from analysis.charts.figure_data import FigureData, Missing
 from analysis.drawing.save import helpers, save_all
 from analysis.labels import budget_text, configuration_text
 from analysis.laws.laws import Measure
-from analysis.report import page
+from analysis.report import law_tables, page, tables
 from analysis.report.analyse import Analysis, OnProgress, analyse, no_progress
-from analysis.report.tables import law_tables, tables
-from analysis.report.tables.design_tables import design_tables
-from analysis.report.tables.table_files import replacing
-from analysis.report.tables.table_files import save as save_table
-from analysis.report.tables.tuning_tables import tuning_tables
+from analysis.report.table_files import replacing
+from analysis.report.table_files import save as save_table
+from analysis.report.tuning_tables import design_tables, tuning_tables
 from budgets.quantity import format_flops, plural
 
 
@@ -47,15 +45,9 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
 ) -> tuple[str, ...]:
     """Analyse a study, finished or not, and write its report.
 
-    Args:
-        folder: Report folder; its files are replaced when all of the new report are complete.
-        study: Frames of the study.
-        declaration_text: Declaration as the user wrote it.
-        provenance: Versions, hardware, FLOP convention and the like, shown as they are.
-        processes: Number of processes that draw the figures.
-        made: Time of the page in ISO format; empty leaves it out.
-        reload_s: Seconds after which the page reloads itself; None for never.
-        progress: Takes the progress of the work.
+    The files of ``folder`` are replaced when all of the new report are complete. ``provenance`` (versions,
+    hardware, FLOP convention) and ``declaration_text`` are shown as they are; ``made`` is the time of the
+    page in ISO format, ``reload_s`` the seconds after which it reloads itself.
 
     Returns:
         The answers as the command line prints them: finished trials, then the best at each budget.
@@ -87,12 +79,7 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
 
 
 def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Missing, ...]:
-    """Return the report's figures in their order, as data; unsupported ones as ``Missing`` with the reason.
-
-    Args:
-        found: Analysis of the study.
-        study: Frames that the analysis was made from.
-    """
+    """Return the figures of a report in their order, as data; those unsupported as ``Missing`` with why."""
     metric, draws, best = found.trials.metric, found.draws, found.frontier
     measured = Measure(metric=metric, draws=draws, laws=found.laws)
     course: tuple[FigureData | Missing, ...] = (

@@ -16,7 +16,7 @@ from analysis.charts.size_figures import over_data, over_epochs, over_pairs
 from analysis.charts.worth_figures import equivalence, shift
 from analysis.drawing.draw import draw
 from analysis.laws.laws import laws, measure
-from analysis.report.tables.law_tables import fits
+from analysis.report.law_tables import fits
 from tests.analysis.synthetic import study
 
 METRIC = "held-out/top1"

@@ -6,7 +6,7 @@ import pytest
 
 from analysis.cells.study_frames import Tuned
 from analysis.charts.tuning_figures import figures
-from analysis.report.tables.tuning_tables import tuning, tuning_tables
+from analysis.report.tuning_tables import tuning, tuning_tables
 from tests.analysis.synthetic import trial_row
 
 CELL = (1024, "top40", "ViT-X", "clip")

@@ -16,8 +16,8 @@ from analysis.answers.cost import totals
 from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import CONFIGURATION
 from analysis.report.analyse import Analysis, analyse
-from analysis.report.tables.latex import latex
-from analysis.report.tables.tables import Table
+from analysis.report.table_files import latex
+from analysis.report.tables import Table
 from tests.analysis.report.report_writer import HOSTILE, Written, write
 from tests.analysis.synthetic import study
 

@@ -14,7 +14,7 @@ from analysis.charts.figure_data import FigureData
 from analysis.charts.size_figures import isoflop
 from analysis.error_unit import PERCENT
 from analysis.labels import budget_text
-from analysis.report.tables.tables import profiles as table
+from analysis.report.tables import profiles as table
 from analysis.sizes.size_profile import Profile, ProfileData, isoflop_curves, profiles
 from tests.analysis.made_up.valleys import KINDS, Kind, best_sizes
 

@@ -15,7 +15,7 @@ from analysis.cells.table import tidy
 from analysis.charts.figure_data import FigureData
 from analysis.charts.scaling_figures import scaling
 from analysis.laws.surface_forecast import family_surfaces
-from analysis.report.tables.law_tables import exponents as exponents_table
+from analysis.report.law_tables import exponents as exponents_table
 from analysis.sizes.compute_optimal import by_envelope
 from analysis.sizes.scaling_exponents import (
     APPROACHES,

@@ -12,10 +12,9 @@ from analysis.cells.study_frames import StudyFrames
 from analysis.error_unit import PERCENT
 from analysis.laws.forms import FORMS, Curves, Form
 from analysis.laws.law_fit import LawFit
-from analysis.report.tables.latex import latex
-from analysis.report.tables.law_tables import law_text
-from analysis.report.tables.table_files import markdown, save
-from analysis.report.tables.tables import Table
+from analysis.report.law_tables import law_text
+from analysis.report.table_files import latex, markdown, save
+from analysis.report.tables import Table
 
 ODD = Table(
     name="odd",

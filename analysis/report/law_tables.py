@@ -25,7 +25,7 @@ from analysis.laws.holdout import Holdout
 from analysis.laws.law_fit import LawFit
 from analysis.laws.laws import Law
 from analysis.laws.surface_forecast import FamilySurface
-from analysis.report.tables.tables import Table, share_text, x_interval, x_text
+from analysis.report.tables import Table, share_text, x_interval, x_text
 from analysis.sizes.scaling_exponents import differences
 from budgets.quantity import format_flops
 

@@ -1,4 +1,4 @@
-"""The tables of a report: answers, trials and cost."""
+"""The tables of a report: answers, trials and cost. `law_tables` and `tuning_tables` have the others."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -191,12 +191,7 @@ def duration_text(seconds: float) -> str:
 
 
 def trials(trials: Trials, results: pd.DataFrame) -> Table:
-    """Return every finished trial.
-
-    Args:
-        trials: Finished trials.
-        results: Results that they were read from, for the settings of each.
-    """
+    """Return every finished trial, with its settings from the results that it was read from."""
     settings, unit = {row["trial"]: row for row in records(results)}, ErrorUnit.of(trials.metric)
     rows = [
         {
