@@ -82,9 +82,8 @@ def _compare(options: Namespace) -> int:
 
     if options.watch or options.paper or options.target:
         raise ValueError("--watch, --paper and --target take one study")
-    names = [options.study, *options.others]
-    found = [finished_study(Namespace(**{**vars(options), "study": name})) for name in names]
-    studies = [study for study in found if study is not None]
+    named = [Namespace(**{**vars(options), "study": name}) for name in (options.study, *options.others)]
+    studies = [study for study in map(finished_study, named) if study is not None]
     results = Path(options.results or "results")
     with writing(results / "comparisons"):
         lines = list(report_comparison(studies, results, name=options.name))

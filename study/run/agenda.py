@@ -19,7 +19,7 @@ from study.state.bookkeeping import passed_milestone, unbooked_flops
 from study.state.plan_study import measured_throughput, select_trials
 from study.state.study import Study
 from study.state.trial_states import Stage, TrialState, trial_states
-from study.storage.lock import running
+from study.storage.lock import active_run
 
 TRUNK_ENDED = "its trunk ended"
 """First words of the reason of trials that failed because a shorter trial of their trunk had."""
@@ -129,7 +129,7 @@ def _sort(study: Study, trials: Sequence[Trial], selected: Sequence[Trial], *, r
 
 def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None = None) -> Iterator[str]:
     """Yield lines on a run that would start now, by the agendas of the grid and of an open tuning."""
-    holder = running(study.folder)
+    holder = active_run(study.folder)
     if holder is not None:
         yield f"a run is active: {holder}"
     check: Sequence[Trial] = ()

@@ -23,11 +23,20 @@ class OpenedStudy:
 
     The answers are computed once, when they are first needed. docs/results.md lists the columns of every
     frame with unit and meaning.
+
+    Attributes:
+        name: Name of the study.
+        metric: Declared metric.
+        results: One row per trial that ended, as in ``results.parquet``.
+        curves: Training curves, as in ``curves.parquet``.
+        plan: Planned trials, as in ``plan.parquet``.
     """
 
     def __init__(self, frames: StudyFrames) -> None:
         """Wrap the frames of a study."""
         self._frames = frames
+        self.name, self.metric = frames.name, frames.metric
+        self.results, self.curves, self.plan = frames.results, frames.curves, frames.plan
 
     @classmethod
     def open(cls, name: str, *, results: str | Path | None = None) -> "OpenedStudy":
@@ -51,31 +60,6 @@ class OpenedStudy:
     def __repr__(self) -> str:
         """Return the study's name and size."""
         return f"Study({self.name!r}, {len(self.results)} results)"
-
-    @property
-    def name(self) -> str:
-        """Name of the study."""
-        return self._frames.name
-
-    @property
-    def metric(self) -> str:
-        """Declared metric."""
-        return self._frames.metric
-
-    @property
-    def results(self) -> pd.DataFrame:
-        """One row per trial that ended, as in ``results.parquet``."""
-        return self._frames.results
-
-    @property
-    def curves(self) -> pd.DataFrame:
-        """Training curves, as in ``curves.parquet``."""
-        return self._frames.curves
-
-    @property
-    def plan(self) -> pd.DataFrame:
-        """Planned trials, as in ``plan.parquet``."""
-        return self._frames.plan
 
     @cached_property
     def analysis(self) -> Analysis:

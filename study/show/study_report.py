@@ -39,7 +39,7 @@ from study.state.study import RECORD, Imported, Study
 from study.state.study_facts import counted_models
 from study.state.trial_states import NOT_ADDED, begun
 from study.state.tuning_table import read_winners
-from study.storage.lock import running as running_now
+from study.storage.lock import active_run
 
 RELOAD_S = 30
 """Seconds after which the page of a running study reloads itself."""
@@ -56,12 +56,8 @@ def report_study(
 ) -> Iterator[str]:
     """Write ``results/<study>/report/`` and yield the lines of the findings.
 
-    Args:
-        study: The study.
-        reload_s: Seconds after which the page reloads itself; None for never.
-        target_flops: Compute to which the scaling panels extrapolate (default: that of the declared forecast,
-            or ten times the largest).
-        progress: Called with the progress of the work.
+    The page reloads itself after ``reload_s`` seconds, if given. The scaling panels extrapolate to
+    ``target_flops`` (default: the compute of the declared forecast, or ten times the largest).
 
     Raises:
         ValueError: The study has not been run, the folder of an imported one can't be read, or the target is
@@ -88,7 +84,7 @@ def report_study(
     if isinstance(study, Study) and (reason := unbooked(study, study.book())):
         yield f"note: the report lacks costs, since {reason}"
     lacking = sum(words.endswith(NOT_ADDED) for words in frames.begun.values())
-    if lacking and running_now(study.folder) is None:
+    if lacking and active_run(study.folder) is None:
         yield f"note: the report lacks {plural(lacking, 'trial')} without a row in the results; {NOT_ADDED}"
     yield f"report: {page}"
 
@@ -106,7 +102,7 @@ def watch_study(study: Study, say: Callable[[str], None]) -> None:
     going = True
     while going:
         study.storage.refresh()
-        going = running_now(study.folder) is not None
+        going = active_run(study.folder) is not None
         table = study.folder / "results.parquet"
         state = (table.stat().st_mtime_ns if table.exists() else 0, going)
         began = time.monotonic()
@@ -205,8 +201,8 @@ def _evaluated(results: pd.DataFrame) -> dict[str, str]:
     versions = finished.value_counts().sort_index()
     if len(versions) <= 1:
         return {}
-    said = ", ".join(f"{plural(count, 'trial')} by version {version}" for version, count in versions.items())
-    return {"Evaluation": f"{said}; their metrics differ by rounding, unless classes have equal prompts"}
+    counts = ", ".join(f"{plural(count, 'trial')} by version {name}" for name, count in versions.items())
+    return {"Evaluation": f"{counts}; their metrics differ by rounding, unless classes have equal prompts"}
 
 
 def _now() -> str:
@@ -233,19 +229,16 @@ def report_comparison(
 ) -> Iterator[str]:
     """Write ``comparisons/NAME/comparison.html`` and yield what changed in the answer.
 
-    Args:
-        studies: The studies; the others are compared with the first.
-        results: Folder of studies.
-        name: Name of the comparison; None for ``A-vs-B``.
+    The others are compared with the first study; NAME is ``A-vs-B`` by default.
 
     Raises:
         ValueError: The studies can't be compared, the name is not a folder's, or a study has the folder.
     """
-    frames = [study_frames(one) for one in studies]
-    named = name or "-vs-".join(each.name for each in frames)
-    if Path(named).name != named or named == "..":  # the folder is replaced as a whole
-        raise ValueError(f"--name {named}: not the name of a folder; leave out any path")
-    folder = _no_study(results / "comparisons") / named
+    frames = [study_frames(study) for study in studies]
+    name = name or "-vs-".join(of_study.name for of_study in frames)
+    if Path(name).name != name or name == "..":  # the folder is replaced as a whole
+        raise ValueError(f"--name {name}: not the name of a folder; leave out any path")
+    folder = _no_study(results / "comparisons") / name
     yield from write_comparison(folder, frames, made=_now())
     yield f"comparison: {folder / 'comparison.html'}"
 
@@ -299,7 +292,7 @@ def _tuned(study: Study) -> Tuned | None:
     tried, known = read_table(path), read_winners(study.folder / "tuning.json")
     metric = known.get("metric", study.declaration.tuning_metric(tried.columns))
     checked = {*known.get("neighbours", ())}
-    paid = [each for each in read_entries(study.ledger) if each.what in checked]
+    paid = [entry for entry in read_entries(study.ledger) if entry.what in checked]
     return Tuned(
         tried=tried, metric=metric, winners=known.get("winners", ()),
         carried=known.get("carried", ()), checks=known.get("checks", ()),

@@ -22,7 +22,7 @@ from runners.trials.trial_job import TrialJob
 from study.declare import DECLARATIONS
 from study.storage.bucket_storage import BucketStorage
 from study.storage.folder_storage import FolderStorage
-from study.storage.lock import running
+from study.storage.lock import active_run
 
 _LOOK_S = 2.0
 RECORD = "import.json"
@@ -108,7 +108,7 @@ class Study:
         """
         if self.has(tables):
             return
-        holder, command = running(self.folder), f"`python -m study run {self.word}`"
+        holder, command = active_run(self.folder), f"`python -m study run {self.word}`"
         if self.has(self.plan_tables):
             then = f"{command} continues" if holder is None else f"it is running ({holder}); try again later"
             tuned = "" if self.declaration.tuning is None else ", only of its tuning"
@@ -123,7 +123,7 @@ class Study:
     def await_run(self, *tables: str, say: Callable[[str], None]) -> None:
         """Wait while a run is active that has written none of these tables yet; say so once."""
         told = False
-        while not self.has(tables) and (holder := running(self.folder)) is not None:
+        while not self.has(tables) and (holder := active_run(self.folder)) is not None:
             if not told:
                 say(f"waiting: the run is preparing or tuning ({holder})")
             told = True

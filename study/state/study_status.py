@@ -30,7 +30,7 @@ from study.state.study import Study
 from study.state.study_facts import ranked_anew
 from study.state.trial_states import Stage, TrialState, table_states, trial_states
 from study.state.tuning_table import read_winners
-from study.storage.lock import running as running_now
+from study.storage.lock import active_run
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,7 +110,7 @@ def read_status(study: Study) -> StudyStatus:
     apart = (planned["phase"] == "grid") & not_chosen(study.declaration, folder, planned)
     plan = planned[~apart].reset_index(drop=True)
     book = study.book()
-    holder = running_now(folder)
+    holder = active_run(folder)
     this_run = _last_run(events)
     rows: dict[str, dict[str, Any]] = {str(row["trial"]): row for row in plan.to_dict("records")}  # type: ignore[misc]
     states = trial_states(folder, rows) | _decided_tuning(folder, rows)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from runners.results import STARTS, read_json_lines, read_table
 from runners.trials.trial_files import Outcome, kept_steps, read_failure, read_outcome, read_progress
-from study.storage.lock import running as running_now
+from study.storage.lock import active_run
 
 NOT_ADDED = "the next `run` adds it to the results"
 """Last words on a trial that has ended without a row in the results, as if the driver died."""
@@ -117,7 +117,7 @@ def _from_events(folder: Path) -> tuple[set[str], dict[str, str]]:
     out = last[last["event"] == "trial-left-out"]
     starts = events.index[events["event"].isin(STARTS)]
     started = last[(last["event"] == "trial-started") & (last.index > max(starts, default=-1))]
-    at_work = set() if running_now(folder) is None else set(started["trial"])
+    at_work = set() if active_run(folder) is None else set(started["trial"])
     return at_work, dict(zip(out["trial"], out.get("reason", pd.Series(dtype=str)), strict=True))
 
 
@@ -139,7 +139,7 @@ def begun(folder: Path, steps: Mapping[str, int]) -> dict[str, str]:
     Raises:
         ValueError: A file of a trial is damaged.
     """
-    under_way = running_now(folder) is not None
+    under_way = active_run(folder) is not None
     states = trial_states(folder, steps)
     progress = {
         trial: _progress_words(state, steps[trial], under_way=under_way) for trial, state in states.items()

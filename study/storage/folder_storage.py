@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runners.scheduling.storage_check import Folders, Objects
-from study.storage.lock import only_run, running, stop_mark, stop_run
+from study.storage.lock import active_run, only_run, stop_mark, stop_run
 
 if TYPE_CHECKING:
     from runners.trials.trial_job import TrialJob
@@ -45,7 +45,7 @@ class FolderStorage:
             ValueError: No run of the study is active.
         """
         request = stop_mark(self._folder).touch
-        return stop_run(str(self._folder), partial(running, self._folder), request, wait_s=wait_s)
+        return stop_run(str(self._folder), partial(active_run, self._folder), request, wait_s=wait_s)
 
     @contextmanager
     def claim(self, say: Callable[[str], None]) -> Iterator[None]:  # noqa: ARG002 - nothing to wait for

@@ -122,7 +122,7 @@ def after_downloads(folder: Path) -> Iterator[bool]:
         yield held is not None
 
 
-def running(folder: Path) -> Holder | None:
+def active_run(folder: Path) -> Holder | None:
     """Return the active run of the study, if any, here or on another machine with the same bucket."""
     mark = folder / _ELSEWHERE
     if (here := running_here(folder)) is not None or not mark.exists():
@@ -131,7 +131,7 @@ def running(folder: Path) -> Holder | None:
 
 
 def note_elsewhere(folder: Path, holder: Holder | None) -> None:
-    """Record the run that was just seen on another machine, or that there is none, for `running`."""
+    """Record the run that was just seen on another machine, or that there is none, for `active_run`."""
     mark = folder / _ELSEWHERE
     if holder is None:
         mark.unlink(missing_ok=True)

@@ -24,7 +24,7 @@ from study.state.plan_study import plan_study
 from study.state.study import Study, find_study, trial_job
 from study.storage import lease
 from study.storage.bucket_storage import BucketStorage
-from study.storage.lock import running
+from study.storage.lock import active_run
 from tests.runners.host.bucket import Bucket
 from tests.study.conftest import write_declaration
 from tests.waiting import wait_for
@@ -80,33 +80,33 @@ def quiet(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_one_run_at_a_time(machine: Machine) -> None:
     here, elsewhere = machine("here"), machine("elsewhere")
     with here.storage.claim(say):
-        holder = running(here.folder)
+        holder = active_run(here.folder)
         assert holder is not None
         assert (holder.host, holder.pid) == (socket.gethostname(), os.getpid())
         refusal = rf"another run of \S+ is active: {re.escape(str(holder))}"
         with pytest.raises(ValueError, match=refusal), elsewhere.storage.claim(say):
             pass
     with elsewhere.storage.claim(say):
-        assert running(elsewhere.folder) is not None
+        assert active_run(elsewhere.folder) is not None
 
 
 def test_an_active_run_is_seen_from_anywhere(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     here, elsewhere = machine("here"), machine("elsewhere")
     with here.storage.claim(say):
         elsewhere.storage.refresh()
-        holder = running(elsewhere.folder)
+        holder = active_run(elsewhere.folder)
         assert holder is not None
-        assert holder == running(here.folder)
+        assert holder == active_run(here.folder)
         if elsewhere.folder != here.folder:
             os.utime(elsewhere.folder / ".elsewhere.json", (0, 0))
-            assert running(elsewhere.folder) is None, "what was seen long ago says nothing of now"
+            assert active_run(elsewhere.folder) is None, "what was seen long ago says nothing of now"
             monkeypatch.setattr(lease, "_DEAD_S", -60)
             elsewhere.storage.refresh()
-            assert running(elsewhere.folder) is None, "a run that no longer renews its lease has died"
+            assert active_run(elsewhere.folder) is None, "a run that no longer renews its lease has died"
             with pytest.raises(ValueError, match=r"no run of .* is active"):
                 list(elsewhere.storage.stop(wait_s=0))
     elsewhere.storage.refresh()
-    assert running(elsewhere.folder) is None
+    assert active_run(elsewhere.folder) is None
 
 
 def test_a_meter_that_was_deleted_is_not_brought_back(machine: Machine) -> None:
@@ -131,7 +131,7 @@ def test_a_stop_from_anywhere_reaches_only_the_active_run(machine: Machine) -> N
     with here.storage.claim(say):
         assert not here.storage.stop_requested()
         output, waited = elsewhere.storage.stop(wait_s=0)
-        assert output.startswith(f"asked {running(here.folder)} to stop")
+        assert output.startswith(f"asked {active_run(here.folder)} to stop")
         assert waited == "the run has not ended after 0 s; the request to stop remains"
         wait_for(here.storage.stop_requested, seconds=60)
     with elsewhere.storage.claim(say):
@@ -148,7 +148,7 @@ def test_a_runs_files_are_seen_elsewhere_after_it_ended_even_by_an_error(machine
                 raise error
         elsewhere.storage.refresh()
         assert (elsewhere.folder / "events.jsonl").read_text() == f"{error}"
-    assert running(here.folder) is None
+    assert active_run(here.folder) is None
 
 
 def test_a_trial_gives_the_same_row_as_on_paths_and_its_weights_are_found_elsewhere(

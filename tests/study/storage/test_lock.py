@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from study.storage.folder_storage import FolderStorage
-from study.storage.lock import Holder, between_runs, only_run, running
+from study.storage.lock import Holder, active_run, between_runs, only_run
 from tests.root import ROOT
 
 pytestmark = pytest.mark.slow
@@ -47,7 +47,7 @@ def test_the_second_run_is_refused_with_the_firsts_host_process_and_start(tmp_pa
             only_run(tmp_path),
         ):
             pass
-        holder = running(tmp_path)
+        holder = active_run(tmp_path)
         first.send_signal(signal.SIGKILL)
 
     assert holder is not None
@@ -57,9 +57,9 @@ def test_the_second_run_is_refused_with_the_firsts_host_process_and_start(tmp_pa
     assert (holder.host, holder.pid) == (socket.gethostname(), first.pid)
     began = datetime.fromisoformat(holder.since)
     assert timedelta(0) <= datetime.now(began.tzinfo) - began < timedelta(minutes=5)
-    assert running(tmp_path) is None
+    assert active_run(tmp_path) is None
     with only_run(tmp_path):
-        holder = running(tmp_path)
+        holder = active_run(tmp_path)
         assert holder is not None
         assert holder.pid == os.getpid()
 
@@ -76,7 +76,7 @@ def test_a_download_does_not_look_like_a_run_and_others_wait_for_it(tmp_path: Pa
 
     with between_runs(tmp_path) as free:
         assert free
-        assert running(tmp_path) is None
+        assert active_run(tmp_path) is None
         other = threading.Thread(target=download)
         other.start()
         time.sleep(0.2)

@@ -21,7 +21,7 @@ from study.state.study import find_study
 from study.storage import lease
 from study.storage.bucket_storage import BucketStorage, bring
 from study.storage.lease import Lease
-from study.storage.lock import Holder, running
+from study.storage.lock import Holder, active_run
 from tests.holding import hold
 from tests.runners.host.bucket import Bucket
 from tests.study.conftest import Run, start_study, write_declaration
@@ -200,7 +200,7 @@ def test_the_second_driver_is_refused_and_can_stop_the_first_from_anywhere(
 
     monkeypatch.setattr(Lease, "_renew", renew_in_turn)
     with study.storage.claim(lambda _text: None):
-        holder = running(study.folder)
+        holder = active_run(study.folder)
         refused = run(f"run {declaration} --results {tmp_path / 'second'}", code=2)
         assert f"another run of {bucket.url}/results/tiny is active: {holder}" in refused
         assert f"asked {holder} to stop" in run(f"stop {declaration} --results {tmp_path / 'third'} --wait 0")

@@ -40,7 +40,7 @@ def test_a_watched_page_follows_the_results_and_reloads_itself_until_the_run_has
         if len(pages) == 1:
             show(whole.iloc[:6])
 
-    monkeypatch.setattr(study_report, "running_now", lambda _: next(looks))
+    monkeypatch.setattr(study_report, "active_run", lambda _: next(looks))
     monkeypatch.setattr("study.show.study_report.time.sleep", sleep)
 
     assert main(["report", "small-full", "--results", str(tmp_path), "--watch"]) == 0
