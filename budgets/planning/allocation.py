@@ -14,10 +14,10 @@ from budgets.planning.resources import Kind, Option, choose_resources
 _Key = tuple[str, str, int | None, int]
 
 
-def allocate(plan: Plan, grid: Grid, own: Speeds) -> Plan:
+def allocate(plan: Plan, grid: Grid, own_speeds: Speeds) -> Plan:
     """Return a plan whose trials have the resources that end it soonest; each has its cheapest before.
 
-    ``own`` are the user's own measurements on the cluster's device.
+    ``own_speeds`` are the user's own measurements on the cluster's device.
     """
     cluster, resources = grid.declaration.cluster, grid.declaration.resources
     if cluster is None or not resources.auto:
@@ -28,8 +28,8 @@ def allocate(plan: Plan, grid: Grid, own: Speeds) -> Plan:
         key = _key(trial, grid)
         if key not in ways:
             values = {} if plan.tuning is None else plan.tuning.values.get(trial.trial_id, {})
-            ways[key] = priced_options(_options(trial, grid, values), trial, cluster, own)
-        span = training_hours(trial, cluster, own)
+            ways[key] = priced_options(_options(trial, grid, values), trial, cluster, own_speeds)
+        span = training_hours(trial, cluster, own_speeds)
         hours.setdefault(key, []).append((span.low + span.high) / 2)
     kinds = [Kind(options=ways[key], hours=tuple(hours[key])) for key in ways]
     choices = dict(
@@ -66,12 +66,14 @@ def allocate(plan: Plan, grid: Grid, own: Speeds) -> Plan:
 
 
 def priced_options(
-    options: tuple[Option, ...], trial: Trial, cluster: Cluster, own: Speeds
+    options: tuple[Option, ...], trial: Trial, cluster: Cluster, own_speeds: Speeds
 ) -> tuple[Option, ...]:
     """Return a trial's options with the hours that follow from what was measured at each width."""
     combination = trial.cell.combination
     return tuple(
-        replace(way, factor=relative_hours(way.recipe, combination, way.resources.devices, cluster, own))
+        replace(
+            way, factor=relative_hours(way.recipe, combination, way.resources.devices, cluster, own_speeds)
+        )
         for way in options
     )
 

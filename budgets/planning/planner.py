@@ -36,7 +36,7 @@ def make_plan(  # noqa: PLR0913 - each argument is a fact that the plan depends 
     evaluation: EvaluationFacts,
     charges: tuple[Charge, ...] = (),
     scores: Scores | None = None,
-    own: Speeds = UNMEASURED,
+    own_speeds: Speeds = UNMEASURED,
 ) -> Plan:
     """Plan a study, within its budget if there is one.
 
@@ -46,7 +46,7 @@ def make_plan(  # noqa: PLR0913 - each argument is a fact that the plan depends 
         evaluation: Facts about the evaluation sets.
         charges: Compute that the study pays in addition to its trials.
         scores: Results of the tuning's trials so far; None before the first.
-        own: The user's own measurements on the cluster's device, for resources that are chosen.
+        own_speeds: The user's own measurements on the cluster's device, for resources that are chosen.
 
     Raises:
         ValueError: No trial is feasible; a warm-up or cooldown is longer than its run; or the trials cost
@@ -110,7 +110,7 @@ def make_plan(  # noqa: PLR0913 - each argument is a fact that the plan depends 
         ),
         tuning=tuning,
     )
-    plan = allocate(plan, grid, own)
+    plan = allocate(plan, grid, own_speeds)
     # Link the trunks again: resources enter the ids of trials with batch norm.
     plan = replace(plan, trials=_linked(plan.trials, declaration))
     return replace(plan, warnings=(*plan.warnings, *_cores(plan, declaration)))

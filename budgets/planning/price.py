@@ -1,7 +1,7 @@
 """Time and money that a plan costs on the declared cluster, as a range.
 
-If the throughput of an architecture and strategy was measured on the device, by the user (``own``) or by
-others (``throughput.csv``), the range is that of the measurements. Otherwise it is FLOPs over the device's
+If the throughput of an architecture and strategy was measured on the device, by the user (``own_speeds``) or
+by others (``throughput.csv``), the range is that of the measurements. Otherwise it is FLOPs over the device's
 peak at a range of utilisation: the declared one, or the usual one (``devices.json`` cites its source).
 """
 
@@ -68,29 +68,29 @@ def utilisation(cluster: Cluster) -> Range:
     return Range(low=low, high=high)
 
 
-def is_measured(trial: Trial, cluster: Cluster, own: Speeds = UNMEASURED) -> bool:
+def is_measured(trial: Trial, cluster: Cluster, own_speeds: Speeds = UNMEASURED) -> bool:
     """Return whether the trial's throughput was measured on the cluster's device."""
-    return _speeds(trial, cluster, own) is not None
+    return _speeds(trial, cluster, own_speeds) is not None
 
 
-def device_hours(trial: Trial, cluster: Cluster, own: Speeds = UNMEASURED) -> Range:
+def device_hours(trial: Trial, cluster: Cluster, own_speeds: Speeds = UNMEASURED) -> Range:
     """Device hours of a trial and its evaluation, summed over its devices.
 
     Recomputed forward passes take time, though they are not among the FLOPs that are booked. The user's own
     measurements are of one device, so the loss over several devices is added to them.
     """
-    training = training_hours(trial, cluster, own)
+    training = training_hours(trial, cluster, own_speeds)
     combination = trial.cell.combination
     # The usual utilisation, and others' measurements, already contain what is lost over several devices.
-    devices = trial.resources.devices if (*combination, 1) in own else 1
-    factor = relative_hours(trial.recipe, combination, devices, cluster, own)
+    devices = trial.resources.devices if (*combination, 1) in own_speeds else 1
+    factor = relative_hours(trial.recipe, combination, devices, cluster, own_speeds)
     evaluation = _hours(trial.evaluation_flops, cluster)
     return Range(low=training.low * factor + evaluation.low, high=training.high * factor + evaluation.high)
 
 
-def training_hours(trial: Trial, cluster: Cluster, own: Speeds = UNMEASURED) -> Range:
+def training_hours(trial: Trial, cluster: Cluster, own_speeds: Speeds = UNMEASURED) -> Range:
     """Hours of a trial's training on one device that recomputes nothing."""
-    speeds = _speeds(trial, cluster, own)
+    speeds = _speeds(trial, cluster, own_speeds)
     if speeds is None:
         return _hours(trial.paid_flops, cluster)
     slow, fast = speeds
@@ -98,31 +98,35 @@ def training_hours(trial: Trial, cluster: Cluster, own: Speeds = UNMEASURED) -> 
     return Range(low=samples / fast / _SECONDS_PER_HOUR, high=samples / slow / _SECONDS_PER_HOUR)
 
 
-def kept_speed(combination: Combination, devices: int, cluster: Cluster, own: Speeds = UNMEASURED) -> float:
+def kept_speed(
+    combination: Combination, devices: int, cluster: Cluster, own_speeds: Speeds = UNMEASURED
+) -> float:
     """Return the share of one device's samples a second that each of several devices keeps.
 
     It is measured at this width or at the widest measured one below; each doubling beyond that keeps the
     share ``cluster.scaling``.
     """
-    alone, width = own.get((*combination, 1)), devices
+    alone, width = own_speeds.get((*combination, 1)), devices
     if alone is None:
         width = 1
-    elif (*combination, width) not in own:
-        width = max(measured for *of, measured in own if tuple(of) == combination and measured < devices)
-    kept = 1.0 if alone is None else own[*combination, width] / width / alone
+    elif (*combination, width) not in own_speeds:
+        width = max(
+            measured for *of, measured in own_speeds if tuple(of) == combination and measured < devices
+        )
+    kept = 1.0 if alone is None else own_speeds[*combination, width] / width / alone
     return kept * float(cluster.scaling ** math.log2(devices / width))
 
 
 def relative_hours(
-    recipe: Recipe, combination: Combination, devices: int, cluster: Cluster, own: Speeds = UNMEASURED
+    recipe: Recipe, combination: Combination, devices: int, cluster: Cluster, own_speeds: Speeds = UNMEASURED
 ) -> float:
     """Return the device hours of training over those of one device that recomputes nothing."""
-    return recipe.slowdown / kept_speed(combination, devices, cluster, own)
+    return recipe.slowdown / kept_speed(combination, devices, cluster, own_speeds)
 
 
-def price_plan(plan: Plan, cluster: Cluster, *, own: Speeds = UNMEASURED) -> Price:
+def price_plan(plan: Plan, cluster: Cluster, *, own_speeds: Speeds = UNMEASURED) -> Price:
     """Price a plan, given the user's own measurements on the cluster's device."""
-    hours = [device_hours(trial, cluster, own) for trial in plan.all_trials]
+    hours = [device_hours(trial, cluster, own_speeds) for trial in plan.all_trials]
     widths = [trial.resources.devices for trial in plan.all_trials]
     held = held_devices([trial.resources for trial in plan.all_trials], cluster)
     charges = _hours(sum(charge.train_flops + charge.evaluation_flops for charge in plan.charges), cluster)
@@ -142,7 +146,7 @@ def price_plan(plan: Plan, cluster: Cluster, *, own: Speeds = UNMEASURED) -> Pri
         + charges.high / cluster.count,
     )
     rate = cluster.price_per_hour
-    by_kind = Counter(is_measured(trial, cluster, own) for trial in plan.all_trials)
+    by_kind = Counter(is_measured(trial, cluster, own_speeds) for trial in plan.all_trials)
     return Price(
         device_hours=total,
         makespan_hours=span,
@@ -218,10 +222,10 @@ def _longest_trunk(trials: Sequence[Trial], durations: Sequence[float]) -> float
     return longest
 
 
-def _speeds(trial: Trial, cluster: Cluster, own: Speeds) -> tuple[float, float] | None:
+def _speeds(trial: Trial, cluster: Cluster, own_speeds: Speeds) -> tuple[float, float] | None:
     kind = trial.cell.combination
-    if (*kind, 1) in own:
-        return own[*kind, 1], own[*kind, 1]
+    if (*kind, 1) in own_speeds:
+        return own_speeds[*kind, 1], own_speeds[*kind, 1]
     return measured_samples_per_s().get((find_device(cluster.device).name, *kind))
 
 

@@ -66,7 +66,7 @@ def plan_json(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str
         "measured_by_torch": counted_models(declaration),
         "price": None
         if cluster is None
-        else {"cluster": asdict(cluster)} | asdict(price_plan(plan, cluster, own=own)),
+        else {"cluster": asdict(cluster)} | asdict(price_plan(plan, cluster, own_speeds=own)),
         "tuning": None if plan.tuning is None else _tuning(plan.tuning),
         "trials": [_finite(_trial_row(trial, declaration, own)) for trial in plan.trials],
         "left_out": [_finite(_exact_level(left_out_row(item), item.cell)) for item in plan.left_out],

@@ -224,7 +224,7 @@ def _totals(
         yield f"{evaluation}; about {slot} of one slot{_whole(plan)} ({basis})"
     else:
         yield evaluation
-        yield from _price(declaration, plan, price_plan(plan, declaration.cluster, own=own))
+        yield from _price(declaration, plan, price_plan(plan, declaration.cluster, own_speeds=own))
     yield "FLOPs are 3 x 2 x forward multiply-adds of all that a sample passes through (budgets.cost.flops)"
 
 

@@ -108,7 +108,7 @@ def _plan(study: Study) -> Plan:
         evaluation=evaluation,
         charges=charges,
         scores=_scores(study, evaluation),
-        own=device_throughput(study),
+        own_speeds=device_throughput(study),
     )
     slow = slow_loading(plan.trials, read_calibration(study.calibration))
     wide = _too_wide(plan, declaration.cluster)

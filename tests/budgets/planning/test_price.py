@@ -77,7 +77,7 @@ def test_users_measurement_takes_precedence_over_the_table() -> None:
     hours = device_hours(big_plan().trials[0], cluster, own)
 
     assert hours.low == hours.high == pytest.approx(13e9 / 1000 / 3600, rel=1e-4)
-    assert price_plan(big_plan(), cluster, own={("ViT-B-32", "slip", 1): 1.0}).measured == 3
+    assert price_plan(big_plan(), cluster, own_speeds={("ViT-B-32", "slip", 1): 1.0}).measured == 3
 
 
 def test_scaling_is_measured_up_to_the_widest_run_and_assumed_beyond() -> None:
