@@ -71,7 +71,7 @@ def test_mixtures_are_planned_run_and_compared(pool: Path, other: Path, tmp_path
     run(f"export {there} {one['trial']} {tmp_path / 'exported'}")
     words = (tmp_path / "exported" / "vocabulary.txt").read_text(encoding="utf-8").split()
     assert words == list(mixed_words([Pool.open(other).vocabulary, Pool.open(pool).vocabulary]))[: len(words)]
-    assert json.loads((tmp_path / "mixed" / "pool-version.json").read_text())["pools"].keys() == {
+    assert json.loads((tmp_path / "mixed" / "pool-version.json").read_text()).keys() == {
         "small", "other",
     }  # fmt: skip
 
