@@ -346,6 +346,7 @@ class Schedule:
             if not nodes:
                 del queues[need]
                 continue
+            # Out of its queue at once: the next trial of the same need is tried on what is then free.
             self._unqueue(record)
             if need not in self._waiting:
                 del queues[need]

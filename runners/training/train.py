@@ -80,7 +80,7 @@ def train(  # noqa: PLR0913 - the parts of a run
                 strategy.enlarge(grown)
         if step >= masked_steps:
             strategy.unmask(model)
-        before_step()
+        before_step()  # counts the step: one that is killed in its middle was computed, too
         generator = step_generator(schedule.seed, step, rank=rank())
         with context():
             views = strategy.views(floats, ids, generator)

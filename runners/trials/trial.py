@@ -111,6 +111,7 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
     started = time.monotonic()
     trial = job.trial
     setup = set_up(job)
+    # Before any step counts: the meter's file may be older than the checkpoint that was just read.
     if "metered" in setup.notes:
         meter.raise_to(FlopCount(**setup.notes["metered"]))
     sets = EvaluationData(job)
@@ -313,7 +314,7 @@ def _train(setup: RankTraining, sets: EvaluationData, watch: Watch, midway: Midw
     """Train to the end; return the steps done, and the reason if the trial has diverged."""
 
     def after_step(done: int) -> None:
-        sets.check()
+        sets.check()  # a set that can't be decoded would end the trial only after all its training
         midway.after_step(done)  # first, so that a checkpoint of this step has its row
         watch.after_step(done, evaluated_s=midway.took_s)
 

@@ -62,6 +62,7 @@ def set_up(job: TrialJob) -> RankTraining:
     data, tokenize = load_subset(job)
     start = read_start(job.folder, device, job.trunk)
     precision = _precision(trial.recipe.precision, device, start)
+    # After all that may draw numbers, so that every rank and every attempt has the same initial weights.
     torch.manual_seed(derive_seed(trial.seed, "initial weights"))
     cost = strategy_cost(trial.cell.strategy)
     model = build_model(
