@@ -11,8 +11,11 @@ from budgets.cost.memory import memory_bytes
 from budgets.cost.strategy import find_strategy
 from budgets.declaration.recipe import Recipe
 from budgets.declaration.sections import Cluster, Exclusion, GridBlock, Limits, Resources, Training
+from budgets.planning.facts import PoolFacts
 from budgets.planning.plan import Plan
-from tests.budgets.plans import GFLOP, LADDER, declare, plan_of
+from budgets.planning.planner import make_plan
+from budgets.quality import check_quality
+from tests.budgets.plans import GFLOP, LADDER, NO_EVALUATION, declare, plan_of
 
 
 def reasons(plan: Plan) -> list[str]:
@@ -131,6 +134,23 @@ def test_quality_subset_needs_a_score_for_each_of_its_pairs(facts: dict[str, Any
     assert {item.reason.partition(";")[0] for item in plan.left_out if item.cell.quality == "top60"} == {
         reason
     }
+
+
+def test_named_subset_is_planned_at_its_size_and_rejects_larger() -> None:
+    pool = PoolFacts(name="pool", pairs=10_000, scored=False, subsets={"basic": 640})
+    block = GridBlock(architectures=LADDER[:1], quality=("subset:basic",), sizes=(None, 500, 641))
+    plan = make_plan(declare(block), pool=pool, evaluation=NO_EVALUATION)
+
+    assert {trial.cell.subset_size for trial in plan.trials} == {640, 500}
+    assert set(reasons(plan)) == {"641 pairs requested, but the pool holds 640 of quality subset:basic"}
+
+
+def test_quality_is_all_a_percentage_or_a_named_subset() -> None:
+    allowed = ["all", "top40", "subset:data-comp_1.b"]
+    assert [check_quality(text) for text in allowed] == allowed
+    for wrong in ("basic", "subset:", "top0", "top100", "subset:a b"):
+        with pytest.raises(ValueError, match=f"unknown quality '{wrong}'; allowed: 'all', 'top1' to 'top99'"):
+            check_quality(wrong)
 
 
 def test_only_the_most_basic_reason_is_reported() -> None:
