@@ -141,6 +141,7 @@ def test_whole_number_parses_to_itself(number: int) -> None:
         (format_seconds(30 * 86400), "30 d"),
         (format_seconds(999.4 * 86400), "999 d"),
         (format_seconds(86_391_360), "2.74 years"),
+        (format_seconds(3.37e6 * 86400), "9,230 years"),
         (format_seconds_range(59.9 * 3600, 9.98 * 86400), "2.5 d to 9.98 d"),
         (format_seconds_range(95 * 60, 3 * 3600), "1.58 h to 3 h"),
         (format_seconds_range(100, 300), "2 min to 5 min"),

@@ -1,10 +1,7 @@
 """Fixtures: a small pool of a user, and studies of it that run in seconds."""
 
-import os
 import shlex
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,8 +20,8 @@ from study.cli import main
 from study.show import study_report
 from study.state.study import Study
 from study.storage.folder_storage import FolderStorage
-from tests.child_processes import shared_server
-from tests.root import ROOT
+from tests.runners.host.bucket import Bucket
+from tests.study.tiny_study import TinyStudy
 
 if TYPE_CHECKING:
     from tests.study.ray_head import Head
@@ -33,24 +30,6 @@ Run = Callable[..., str]
 """Words of a command line, and perhaps the exit code that is expected → what it said."""
 
 SIZES = {"held-out": 200, "retrieval": 32}
-
-STUDY = """
-study: {name}
-pool: {{path: {pool}}}
-metric: held-out/top1
-budget: {{levels: [{levels}], study: 10 TFLOP}}
-seeds: [{seeds}]
-grid:
-  - architectures: [{architectures}]
-    strategies: [{strategies}]
-    quality: [top50]
-training:
-  batch_size: 16
-  precision: fp32
-  lr_peak: {{mini-ViT-XXS-8: 2e-3, mini-ViT-XS-8: 1.5e-3, mini-ConvNeXt: 2e-3, mini-RN: 1e-3}}
-resources: {{checkpoint: 0.2 s}}
-limits: {{min_steps: 2}}
-"""
 
 
 def _by_length(_images: NDArray[np.uint8], captions: list[str]) -> NDArray[np.float32]:
@@ -72,56 +51,10 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def write_declaration(folder: Path, pool: Path, name: str = "tiny", **changes: str) -> Path:
-    values = {
-        "levels": "3 GFLOP",
-        "seeds": "0",
-        "architectures": "mini-ViT-XXS-8",
-        "strategies": "clip",
-    } | changes
-    path = folder / f"{name}.yaml"
-    path.write_text(STUDY.format(name=name, pool=pool, **values), encoding="utf-8")
-    return path
-
-
-def study(*words: object) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m study`` like a user."""
-    return subprocess.run(
-        _command(words),
-        cwd=ROOT,
-        env=_environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-def start_study(*words: object, alone: bool = False) -> subprocess.Popen[str]:
-    """Start ``python -m study`` in the background; context manager.
-
-    Args:
-        words: Words of the command line.
-        alone: True for a process group and a server of trials of its own, for tests that look for the
-            processes it leaves; otherwise the trials are forked from the server of the tests.
-    """
-    return subprocess.Popen(
-        _command(words),
-        cwd=ROOT,
-        env=_environment(alone=alone),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=alone,
-    )
-
-
-def _command(words: tuple[object, ...]) -> list[str]:
-    return [sys.executable, "-m", "study", *map(str, words)]
-
-
-def _environment(*, alone: bool = False) -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1"} | ({} if alone else shared_server())
+@pytest.fixture
+def tiny(tmp_path: Path, pool: Path) -> TinyStudy:
+    """Return a study of one trial, declared and not run."""
+    return TinyStudy(tmp_path, pool)
 
 
 @pytest.fixture
@@ -136,6 +69,15 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
         return said.err if code else said.out
 
     return run
+
+
+@pytest.fixture
+def bucket() -> Iterator[Bucket]:
+    """Return a bucket on loopback, whose address the environment holds."""
+    with pytest.MonkeyPatch.context() as environment:
+        found = Bucket(environment)
+        yield found
+        found.go_away()
 
 
 _WHILE_RAY_IS_SHARED = ExitStack()

@@ -11,7 +11,7 @@ from zipfile import ZipFile
 import pytest
 
 from tests.root import ROOT
-from tests.study.conftest import write_declaration
+from tests.study.tiny_study import write_declaration
 
 pytestmark = pytest.mark.slow
 

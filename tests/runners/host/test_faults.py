@@ -1,6 +1,5 @@
 """Faults of a real trial process: the row stays the same, and every FLOP is counted."""
 
-import json
 import os
 import pickle
 import shutil
@@ -8,11 +7,10 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -20,33 +18,34 @@ import torch.distributed as dist
 
 from runners.host.faults import Left, Notice, ProcessEnded, fault_of, lost_its_peers, patiently, words_of
 from runners.host.files import locked
-from runners.host.process import Exit, FreshProcess
+from runners.host.process import FreshProcess
 from runners.results import read_table
 from runners.trials.meter import read_meter
 from runners.trials.trial import run_trial
 from runners.trials.trial_files import MIDWAY, Outcome, checkpoints, kept_steps
 from runners.trials.trial_job import TrialJob
-from tests import waiting
 from tests.holding import hold, let_go
-from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
+from tests.runners.host.quiet_trial import (
+    ALL,
+    BATCH,
+    FLOPS,
+    STEPS,
+    pid_of,
+    quiet_row,
+    row_of,
+    run_quietly,
+    wait_for,
+)
+from tests.runners.tiny import tiny_pool
 
 pytestmark = pytest.mark.slow
-
-wait_for = partial(waiting.wait_for, seconds=240)
-
-STEPS, BATCH, FLOPS = 200, 16, 7
-ALL = STEPS * BATCH * FLOPS
 
 
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> TrialJob:
-    """Run a trial of a second or two without faults."""
+    """Run the trial without faults."""
     pool = tiny_pool(tmp_path_factory.mktemp("pools") / "tiny")
-    job = tiny_job(
-        tiny_trial(steps=STEPS), pool, tmp_path_factory.mktemp("quiet") / "trial", checkpoint_steps=20
-    )
-    run_trial(job)
-    return job
+    return run_quietly(pool, tmp_path_factory.mktemp("quiet") / "trial")
 
 
 @pytest.fixture
@@ -57,25 +56,6 @@ def job(quiet: TrialJob, tmp_path: Path) -> TrialJob:
 
 def start(job: TrialJob) -> FreshProcess:
     return FreshProcess(pickle.dumps(partial(run_trial, job)))
-
-
-def row_of(end: Exit) -> str:
-    assert end.how == "finished", end.reason
-    outcome: Outcome = pickle.loads(end.pickled)  # noqa: S301 - our own
-    return as_text(outcome.row)
-
-
-def as_text(row: Mapping[str, Any]) -> str:
-    return json.dumps(row, sort_keys=True)  # a regime without levels has NaN there
-
-
-def quiet_row(quiet: TrialJob) -> str:
-    return as_text(json.loads((quiet.folder / "result.json").read_text())["row"])
-
-
-def pid_of(job: TrialJob) -> int:
-    pid: int = json.loads((job.folder / "progress.json").read_text())["pid"]
-    return pid
 
 
 def counted(folder: Path) -> int:
@@ -95,7 +75,7 @@ def test_trial_asked_to_leave_keeps_its_work_and_resumes_to_the_same_row(
     hold(tmp_path, step=100)
     process = start(job)
     wait_for(lambda: checkpoints(job.folder))
-    os.kill(pid_of(job), notice)
+    os.kill(pid_of(job.folder), notice)
     end = process.wait()
     let_go(tmp_path)
 
@@ -289,10 +269,7 @@ def test_trial_killed_by_the_kernel_for_memory_has_crashed(job: TrialJob) -> Non
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "crashed"),
         (RuntimeError("CUDA error: uncorrectable ECC error encountered"), "crashed"),
         (RuntimeError("DataLoader worker (pid(s) 71, 72) exited unexpectedly"), "crashed"),
-        (
-            RuntimeError("DataLoader worker (pid 71) is killed by signal: Bus error. It is possible"),
-            "crashed",
-        ),
+        (RuntimeError("DataLoader worker (pid 71) is killed by signal: Bus error. It is"), "crashed"),
         (dist.DistBackendError("NCCL error in: ProcessGroupNCCL.cpp:3690, remote process exited"), "crashed"),
         (dist.DistStoreError("wait timeout after 600000ms, keys: /default_pg/0//cuda//0"), "crashed"),
         (dist.DistNetworkError("The client socket has timed out after 60s"), "crashed"),
@@ -327,11 +304,9 @@ def test_the_end_of_a_rank_passes_between_processes_unchanged() -> None:
 def test_gpu_out_of_memory_error_has_advice() -> None:
     error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1 GiB free.")
 
-    assert words_of(error) == (
-        "CUDA out of memory. training.accumulation, training.gradient_checkpointing and more resources.gpus "
-        "need less memory and keep the trial with its finished steps (run --retry-failed); another "
-        "training.batch_size makes another trial"
-    )
+    advice = words_of(error)
+    assert advice.startswith("CUDA out of memory. training.accumulation, training.gradient_checkpointing")
+    assert "--retry-failed" in advice
 
 
 def test_patience_ends_and_is_announced_once(tmp_path: Path) -> None:

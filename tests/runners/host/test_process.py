@@ -12,6 +12,14 @@ from tests.root import ROOT
 pytestmark = pytest.mark.slow
 
 
+def run_script(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
+    """Run a script that can import the project and the modules beside it."""
+    (folder / "script.py").write_text(code)
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{folder}", "OMP_NUM_THREADS": "1"}
+    words = (sys.executable, folder / "script.py")
+    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=True)
+
+
 KILLED = """
 import operator, os, pickle, signal, threading, time
 from functools import partial
@@ -44,13 +52,7 @@ if __name__ == "__main__":
 def test_a_fork_server_that_is_killed_as_it_starts_is_a_crash_and_the_next_start_works(
     tmp_path: Path,
 ) -> None:
-    script = tmp_path / "killed.py"
-    script.write_text(KILLED)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(
-        [sys.executable, script], env=environment, capture_output=True, text=True, timeout=120, check=True
-    )
-    first, second = ended.stdout.splitlines()
+    first, second = run_script(tmp_path, KILLED).stdout.splitlines()
     assert first.startswith("crashed no process could be started for the trial (")
     assert second == "3"
 
@@ -68,11 +70,6 @@ if __name__ == "__main__":
 
 
 def test_a_fork_server_ignores_ctrl_c_while_it_imports(tmp_path: Path) -> None:
-    script = tmp_path / "interrupted.py"
-    script.write_text(INTERRUPTED)
     (tmp_path / "interrupts.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}", "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(
-        [sys.executable, script], env=environment, capture_output=True, text=True, timeout=120, check=True
-    )
+    ended = run_script(tmp_path, INTERRUPTED)
     assert (ended.stdout, ended.stderr) == ("finished\n", "")

@@ -1,6 +1,5 @@
 """Storage in a bucket: its guarantees, and trials whose nodes share only its URL."""
 
-import json
 import os
 import pickle
 import signal
@@ -21,16 +20,22 @@ from runners.trials.run_on_node import run_on_copies, upload_left
 from runners.trials.trial import run_trial
 from runners.trials.trial_files import Outcome, kept_steps
 from runners.trials.trial_job import TrialJob
-from tests import waiting
 from tests.holding import hold, let_go
 from tests.runners.host.bucket import Bucket
-from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
+from tests.runners.host.quiet_trial import (
+    ALL,
+    BATCH,
+    FLOPS,
+    STEPS,
+    pid_of,
+    quiet_row,
+    row_of,
+    run_quietly,
+    wait_for,
+)
+from tests.runners.tiny import tiny_pool
 
 pytestmark = pytest.mark.slow
-
-wait_for = partial(waiting.wait_for, seconds=240)
-
-STEPS, BATCH, FLOPS = 200, 16, 7
 
 
 def test_objects_are_whole_and_one_of_several_creates(bucket: Bucket, tmp_path: Path) -> None:
@@ -91,14 +96,10 @@ def test_a_folder_is_fetched_whole_once_a_node_hidden_files_left_out(bucket: Buc
 
 @pytest.fixture(scope="module")
 def quiet(bucket: Bucket, tmp_path_factory: pytest.TempPathFactory) -> TrialJob:
-    """Run a trial of a second or two on local paths, with its pool also in the bucket."""
+    """Run the trial on local paths, with its pool also in the bucket."""
     pool = tiny_pool(tmp_path_factory.mktemp("pools") / "tiny")
     share_tree(Storage(bucket.url), pool, "pools/tiny")
-    job = tiny_job(
-        tiny_trial(steps=STEPS), pool, tmp_path_factory.mktemp("quiet") / "trial", checkpoint_steps=20
-    )
-    run_trial(job)
-    return job
+    return run_quietly(pool, tmp_path_factory.mktemp("quiet") / "trial")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,17 +144,6 @@ def folder_on(node: Path, job: InBucket) -> Path:
         return cache_folder(job.url) / job.folder
 
 
-def row_of(process: FreshProcess) -> str:
-    end = process.wait()
-    assert end.how == "finished", end.reason
-    outcome: Outcome = pickle.loads(end.pickled)  # noqa: S301 - our own
-    return json.dumps(outcome.row, sort_keys=True)
-
-
-def quiet_row(quiet: TrialJob) -> str:
-    return json.dumps(json.loads((quiet.folder / "result.json").read_text())["row"], sort_keys=True)
-
-
 def counted(job: InBucket, folder: Path) -> int:
     """Return the training FLOPs of the trial, as counted in the storage."""
     found = Storage(job.url).read(f"{job.folder}/meter")
@@ -176,14 +166,14 @@ def test_a_killed_trial_goes_on_on_another_node_from_the_storage_and_every_step_
     hold(folder.parents[1], step=100)
     process = start(job, first)
     wait_for(lambda: kept_steps(folder) >= 60)
-    os.kill(json.loads((folder / "progress.json").read_text())["pid"], signal.SIGKILL)
+    os.kill(pid_of(folder), signal.SIGKILL)
     end = process.wait()
     begun, kept = read_meter(folder), kept_steps(folder)
 
     assert (end.how, end.reason) == ("crashed", "the trial's process died by SIGKILL")
     assert begun is not None
     assert counted(job, tmp_path) == begun.train_flops
-    assert row_of(start(job, second)) == quiet_row(quiet)
+    assert row_of(start(job, second).wait()) == quiet_row(quiet)
     assert counted(job, tmp_path) == begun.train_flops + (STEPS - kept) * BATCH * FLOPS
     assert names(job) == {"curve.parquet", "meter", "result.json", "weights.pt"}
     assert not folder_on(second, job).exists()
@@ -199,7 +189,7 @@ def test_what_a_killed_node_kept_is_uploaded_when_a_run_begins_there(
     wait_for(lambda: any(name.startswith("checkpoint") for name in names(job)))
     uploaded = max(name for name in names(job) if name.startswith("checkpoint"))
     Storage(job.url).delete([f"{job.folder}/{uploaded}"])  # as if its upload had not ended
-    pid = json.loads((folder / "progress.json").read_text())["pid"]
+    pid = pid_of(folder)
     process.kill()
     process.wait()
     wait_for(lambda: not Path(f"/proc/{pid}").exists())
@@ -237,8 +227,8 @@ def test_unreachable_storage_does_not_stop_training_and_a_trial_that_left_resume
     assert not process.connection.poll(0.5), "it waits with its result"
     bucket.come_back()
 
-    assert row_of(process) == quiet_row(quiet)
-    assert counted(job, tmp_path) == STEPS * BATCH * FLOPS
+    assert row_of(process.wait()) == quiet_row(quiet)
+    assert counted(job, tmp_path) == ALL
 
 
 def test_a_process_whose_trial_was_taken_over_stops_and_uploads_no_result(

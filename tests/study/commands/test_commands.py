@@ -20,7 +20,8 @@ from study.commands import pools
 from study.commands.command import show
 from study.commands.pools import data
 from tests.root import ROOT
-from tests.study.conftest import write_declaration
+from tests.study.conftest import Run
+from tests.study.tiny_study import TinyStudy
 
 HEAVY = {"torch", "ray", "pandas", "numpy", "scipy", "rich", "yaml"}
 
@@ -87,10 +88,9 @@ def test_plan_and_report_need_neither_torch_nor_ray(tmp_path: Path, words: str) 
 
 
 @pytest.mark.slow
-def test_a_script_that_runs_a_study_needs_no_torch_and_no_guard(tmp_path: Path, pool: Path) -> None:
-    declaration = write_declaration(tmp_path, pool)
-    words = ["run", str(declaration), "--results", str(tmp_path), "--backend", "local"]
-    script = tmp_path / "script.py"
+def test_a_script_that_runs_a_study_needs_no_torch_and_no_guard(tiny: TinyStudy) -> None:
+    words = ["run", str(tiny.declaration), "--results", str(tiny.place), "--backend", "local"]
+    script = tiny.place / "script.py"
     script.write_text(
         f"import sys; print('begun'); from study import cli; cli.main({words}); print(*sys.modules)"
     )
@@ -140,20 +140,19 @@ def test_output_in_an_encoding_without_all_characters_writes_the_others_out(
 @pytest.mark.parametrize(
     ("command", "follows"),
     [
-        ("run: run demo", "; finished work is kept, run the same command again to continue"),
-        ("pools.pool_score: data score p --with =a", "; finished work is kept, run the same command again "),
+        ("run: run demo", "; finished work is kept"),
+        ("pools.pool_score: data score p --with =a", "; finished work is kept"),
         ("pools.pool_info: data info p", "\n"),
         ("check: check demo", "\n"),
         ("calibrate: calibrate demo", "\n"),
     ],
 )
 def test_an_interrupted_command_that_keeps_its_work_says_how_to_continue(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, follows: str
+    monkeypatch: pytest.MonkeyPatch, run: Run, command: str, follows: str
 ) -> None:
     def interrupted(_options: argparse.Namespace) -> int:
         raise KeyboardInterrupt
 
     module, _, words = command.partition(": ")
     monkeypatch.setattr(f"study.commands.{module}.run", interrupted)
-    assert main(words.split()) == 130
-    assert capsys.readouterr().err.startswith(f"study: interrupted{follows}")
+    assert run(words, code=130).startswith(f"study: interrupted{follows}")

@@ -28,11 +28,12 @@ from runners.models.model import build_model
 from runners.trials.trial import run_trial
 from study.declare.load import load_declaration
 from study.state.plan_study import plan_study
-from study.state.study import trial_job
+from study.state.study import find_study, trial_job
 from tests.runners.data.indexed import column
 from tests.runners.data.whole_set import write_training_split
 from tests.study import shown
-from tests.study.conftest import Run, study_in, write_declaration
+from tests.study.conftest import Run
+from tests.study.tiny_study import edit, write_declaration
 
 pytestmark = pytest.mark.slow
 
@@ -46,10 +47,8 @@ def user(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("user")
     both = "mini-ViT-XXS-8, mini-ConvNeXt"
     declaration = write_declaration(folder, pool, "my-study", levels="1 GFLOP", architectures=both)
-    declaration.write_text(declaration.read_text().replace("precision: fp32", "precision: bf16"))
-    study = study_in(
-        declaration=load_declaration(declaration), folder=folder / "results" / "my-study", pools=folder
-    )
+    edit(declaration, ("precision: fp32", "precision: bf16"))
+    study = find_study(load_declaration(declaration), results=str(folder / "results"), pools=None)
     (study.folder / "trials").mkdir(parents=True)
     for trial in plan_study(study).trials:
         run_trial(trial_job(study, trial))
@@ -102,9 +101,8 @@ def test_open_clip_alone_loads_an_exported_model_and_gives_the_same_features(
 ) -> None:
     folder = exported(user, run, architecture)
     # In open_clip's memory format: on some processors a convolution rounds otherwise in ours.
-    ours = (
-        build_model(load_architecture(architecture).config).to(memory_format=torch.contiguous_format).eval()
-    )
+    ours = build_model(load_architecture(architecture).config)
+    ours = ours.to(memory_format=torch.contiguous_format).eval()
     weights = user / "results" / "my-study" / "trials" / (folder / "trial").read_text() / "weights.pt"
     ours.load_state_dict(torch.load(weights, weights_only=True))
     images, texts = torch.rand(8, 3, 32, 32) * 2 - 1, torch.randint(1, 1024, (8, 16))
@@ -161,12 +159,9 @@ def test_clip_benchmark_measures_the_same(
         model, DataLoader(pairs, 32, collate_fn=collate), tokenize, "cpu", amp=False, recall_k_list=[1, 5, 10]
     )
     for k in (1, 5, 10):
-        assert ours[f"captions/image_to_text_r{k}"] == pytest.approx(
-            theirs[f"text_retrieval_recall@{k}"], abs=1e-6
-        )
-        assert ours[f"captions/text_to_image_r{k}"] == pytest.approx(
-            theirs[f"image_retrieval_recall@{k}"], abs=1e-6
-        )
+        for way, name in (("image_to_text", "text_retrieval"), ("text_to_image", "image_retrieval")):
+            expected = pytest.approx(theirs[f"{name}_recall@{k}"], abs=1e-6)
+            assert ours[f"captions/{way}_r{k}"] == expected
 
 
 def test_a_set_with_a_training_split_is_probed_and_all_flops_are_reported(user: Path, run: Run) -> None:
@@ -179,9 +174,8 @@ def test_a_set_with_a_training_split_is_probed_and_all_flops_are_reported(user: 
     architecture = load_architecture("mini-ConvNeXt")
     images, captions = TRAIN + TEST + PICTURES, 2 * PICTURES
     macs = images * image_forward_macs(architecture) + (500 + captions) * text_forward_macs(architecture)
-    assert said.endswith(
-        f"{images} images and {500 + captions} texts encoded once: {format_flops(2 * macs)}\n"
-    )
+    assert f"{images} images and {500 + captions} texts" in said
+    assert said.endswith(f": {format_flops(2 * macs)}\n")
 
 
 def test_a_trials_weights_give_the_trials_metrics(user: Path, pool: Path, run: Run) -> None:
@@ -212,13 +206,11 @@ def test_any_open_clip_checkpoint_is_evaluated_and_written_to_files(user: Path, 
     run(command("mine.csv"))
     result = json.loads((user / "mine.json").read_text())
     table = pd.read_csv(user / "mine.csv").set_index("metric")
-    assert list(table.index) == [
-        f"{way}_r{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)
-    ]
-    assert table.loc["image_to_text_r5", "value"] == result["metrics"]["captions/image_to_text_r5"]
-    assert (
-        table.loc["image_to_text_r5", "standard_error"] == result["metrics"]["captions/image_to_text_r5_se"]
-    )
+    ways = ("image_to_text", "text_to_image")
+    assert list(table.index) == [f"{way}_r{k}" for way in ways for k in (1, 5, 10)]
+    one, metrics = table.loc["image_to_text_r5"], result["metrics"]
+    assert one["value"] == metrics["captions/image_to_text_r5"]
+    assert one["standard_error"] == metrics["captions/image_to_text_r5_se"]
     assert (result["images"], result["texts"], result["precision"]) == (PICTURES, 2 * PICTURES, "fp32")
 
 
@@ -237,30 +229,24 @@ def test_a_set_of_one_image_has_no_standard_errors(user: Path, run: Run) -> None
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (
-            "checkpoint.pt --model ViT-S-32-alt",
-            "no such checkpoint: checkpoint.pt is neither a file nor a tag",
-        ),
+        ("checkpoint.pt --model ViT-S-32-alt", "no such checkpoint: checkpoint.pt"),
         ("bad.pt --model ViT-S-32-alt", "bad.pt is not a checkpoint of weights, or is damaged (Unpickling"),
         ("table.pt --model ViT-S-32-alt", "table.pt is not a checkpoint of weights, or is damaged\n"),
+        ("list.pt --model ViT-S-32-alt", "list.pt is not a checkpoint"),
+        ("more.pt --model ViT-S-32-alt", "(UnpicklingError: Weights only load failed)\n"),
+        ("cut.safetensors --model ViT-S-32-alt", "cut.safetensors is not a checkpoint"),
         ("bad.pt --model ViT-S-32-atl", "unknown model 'ViT-S-32-atl'; did you mean 'ViT-S-32-alt'?"),
-        ("bad.pt", "--model is missing: name the architecture"),
+        ("bad.pt", "--model is missing"),
         ("bad.pt --model no.json", "no such architecture file: no.json"),
-        ("sets", "sets is not an exported model: sets/open_clip_config.json is missing"),
+        ("sets", "sets/open_clip_config.json is missing"),
         ("other.pt --model mini-ViT-XS-8", "open_clip cannot load other.pt as mini-ViT-XS-8"),
-        ("other.pt --model mini-ViT-XXS-8", "name the pool with --pool FOLDER"),
-        ("list.pt --model ViT-S-32-alt", "list.pt is not a checkpoint of weights, or is damaged ("),
-        ("more.pt --model ViT-S-32-alt", "or is damaged (UnpicklingError: Weights only load failed)\n"),
-        ("cut.safetensors --model ViT-S-32-alt", "cut.safetensors is not a checkpoint of weights, or is"),
-        ("bad.pt --model five.json", "five.json is not an open_clip model config: it must be a JSON object"),
-        (
-            "bad.pt --model towers.json",
-            "towers.json is not an open_clip model config: it lacks vision_cfg as",
-        ),
+        ("other.pt --model mini-ViT-XXS-8", "--pool FOLDER"),
+        ("bad.pt --model five.json", "five.json is not an open_clip model config"),
+        ("bad.pt --model towers.json", "towers.json is not an open_clip model config: it lacks vision_cfg"),
         ("empty --device cuda:99", "--device cuda:99: this machine has cpu"),
         ("other.pt --model mini-ViT-XXS-8 --device meta", "--device meta: this machine has cpu"),
-        ("empty", "empty has no weights: empty/open_clip_pytorch_model.bin is missing"),
-        ("bad.pt --json one --csv one", "--csv and --json both name one; name two files"),
+        ("empty", "empty/open_clip_pytorch_model.bin is missing"),
+        ("bad.pt --json one --csv one", "--csv and --json both name one"),
     ],
 )
 def test_invalid_evaluations_give_one_line_errors(user: Path, run: Run, words: str, expected: str) -> None:
@@ -331,17 +317,13 @@ def test_the_exported_tokenizer_gives_the_ids_of_training(user: Path, pool: Path
     # As if the pool had such captions: otherwise their words are all unknown.
     words = [*opened.vocabulary[:200], *split_words(" ".join(texts[-3:]))]
     files = tokenizer_files(1024, 16, words)
-    theirs = tokenizers.Tokenizer.from_str(json.dumps(files["tokenizer.json"]))
-    theirs.enable_truncation(16)
-    theirs.enable_padding(length=16, pad_id=0, pad_token="[padding]")  # noqa: S106 - no secret
-    expected = tokenizer(1024, 16, words)(texts)
-    assert [each.ids for each in theirs.encode_batch(texts)] == expected.tolist()
-
-    theirs = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-    theirs.enable_truncation(16)
-    theirs.enable_padding(length=16, pad_id=0, pad_token="[padding]")  # noqa: S106 - no secret
-    expected = tokenizer(1024, 16, opened.vocabulary)(texts)
-    assert [each.ids for each in theirs.encode_batch(texts)] == expected.tolist()
+    made = tokenizers.Tokenizer.from_str(json.dumps(files["tokenizer.json"]))
+    written = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    for theirs, vocabulary in ((made, words), (written, opened.vocabulary)):
+        theirs.enable_truncation(16)
+        theirs.enable_padding(length=16, pad_id=0, pad_token="[padding]")  # noqa: S106 - no secret
+        expected = tokenizer(1024, 16, vocabulary)(texts)
+        assert [each.ids for each in theirs.encode_batch(texts)] == expected.tolist()
     config = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
     assert config["text_cfg"]["hf_tokenizer_name"] == str(folder)
 
@@ -367,4 +349,4 @@ def test_a_pool_with_earlier_versions_is_named_where_its_words_may_be_others(
     shutil.copy(grown / "pool.json", grown / "versions" / "0.json")
     weights = f"results/my-study/trials/{name}/weights.pt"
     said = run(f"evaluate {weights} --model mini-ConvNeXt --pool grown --sets {pool}/evaluation/held-out")
-    assert "grown has earlier versions: texts are split into the words of the present one; export" in said
+    assert "grown has earlier versions" in said

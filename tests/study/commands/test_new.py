@@ -6,7 +6,6 @@ import pty
 import shutil
 import subprocess
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from study.commands import status
 from study.commands.command import writing
 from study.declare.load import load_declaration
 from study.state.study import RECORD
+from tests.study.conftest import Run
 
 
 @pytest.fixture
@@ -25,15 +25,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_new_declaration_can_be_planned_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["new", "mine"]) == 0
-    assert "python -m study plan mine.yaml" in capsys.readouterr().out
+def test_a_new_declaration_can_be_planned_at_once(folder: Path, run: Run) -> None:
+    assert "python -m study plan mine.yaml" in run("new mine")
 
-    assert main(["plan", "mine.yaml"]) == 0
+    planned = run("plan mine.yaml")
 
-    shown = capsys.readouterr()
-    assert "study budget 15 TFLOP" in shown.out
-    assert "left out" not in shown.out + shown.err
+    assert "study budget 15 TFLOP" in planned
+    assert "left out" not in planned
     assert load_declaration(folder / "mine.yaml").name == "mine"
 
 
@@ -44,9 +42,8 @@ def test_every_commented_line_of_a_new_declaration_is_valid(folder: Path) -> Non
     keys = ("evaluation:", "  imagenet:", "exclude:", "  - {strategies", "tuning:", "cluster:")
     wanted = [line.removeprefix("# ").startswith(keys) for line in lines]
     assert sum(wanted) == len(keys)
-    path.write_text(
-        "\n".join(line.removeprefix("# ") if want else line for line, want in zip(lines, wanted, strict=True))
-    )
+    lines = [line.removeprefix("# ") if want else line for line, want in zip(lines, wanted, strict=True)]
+    path.write_text("\n".join(lines))
 
     declaration = load_declaration(path)
 
@@ -58,7 +55,7 @@ def test_every_commented_line_of_a_new_declaration_is_valid(folder: Path) -> Non
 
 @pytest.mark.parametrize("command", ["new mine", "plan demo --output mine.yaml"])
 def test_a_full_disk_leaves_no_part_of_a_file_and_names_it(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+    folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     def write_half(path: Path, text: str, **_: object) -> None:
         with path.open("w") as file:
@@ -67,8 +64,7 @@ def test_a_full_disk_leaves_no_part_of_a_file_and_names_it(
 
     monkeypatch.setattr(Path, "write_text", write_half)
 
-    assert main(command.split()) == 2
-    said = capsys.readouterr().err
+    said = run(command, code=2)
     assert said == "study: mine.yaml could not be written: No space left on device\n"
     assert list(folder.iterdir()) == []
 
@@ -93,47 +89,30 @@ def test_an_error_of_writing_names_the_folder_unless_it_names_a_file_itself() ->
         ("../mine", "names a folder: up to 100 letters"),
     ],
 )
-def test_new_never_overwrites_a_file(
-    folder: Path, capsys: pytest.CaptureFixture[str], name: str, message: str
-) -> None:
+def test_new_never_overwrites_a_file(folder: Path, run: Run, name: str, message: str) -> None:
     (folder / "mine.yaml").write_text("study: mine\n")
 
-    assert main(["new", name]) == 2
+    assert message in run(f"new {name}", code=2)
 
-    assert message in capsys.readouterr().err
     assert (folder / "mine.yaml").read_text() == "study: mine\n"
     assert list(folder.iterdir()) == [folder / "mine.yaml"]
 
 
-def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="0"):
-        main(["--version"])
-
-    assert capsys.readouterr().out == f"clip-scaling-study {version('clip-scaling-study')}\n"
-
-
 def test_an_interrupted_watcher_does_not_say_that_the_run_has_ended(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
     def interrupt(_: object) -> int:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(status, "run", interrupt)
-    for words, said in (
-        (["--watch"], "no longer watching; a run goes on"),
-        ([], "study: interrupted\n"),
-    ):
-        assert main(["status", "demo", *words]) == 130
-        assert said in capsys.readouterr().err
+    assert "no longer watching; a run goes on" in run("status demo --watch", code=130)
+    assert run("status demo", code=130) == "study: interrupted\n"
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash to complete in")
-def test_bash_completes_commands_studies_options_and_their_values(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["completion"]) == 0
+def test_bash_completes_commands_studies_options_and_their_values(tmp_path: Path, run: Run) -> None:
     script = tmp_path / "completion.bash"
-    script.write_text(capsys.readouterr().out, encoding="utf-8")
+    script.write_text(run("completion"), encoding="utf-8")
     (tmp_path / "mine.yaml").write_text("")
     (tmp_path / "results" / "their-study").mkdir(parents=True)
     (tmp_path / "results" / "their-study" / RECORD).touch()

@@ -16,7 +16,7 @@ from study.declare.load import load_declaration
 from study.state.plan_study import plan_study
 from study.state.study import Study, trial_job
 from tests.runners.data.whole_set import write_training_split
-from tests.study.conftest import study_in, write_declaration
+from tests.study.tiny_study import TinyStudy
 
 TRAIN, TEST = 500, 100
 
@@ -33,9 +33,7 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def declared(folder: Path, pool: Path, evaluation: str, name: str = "probed") -> Study:
-    file = write_declaration(folder, pool, name)
-    file.write_text(f"{file.read_text()}evaluation: {evaluation}\n")
-    return study_in(declaration=load_declaration(file), folder=folder / "results" / name, pools=folder)
+    return TinyStudy(folder, pool, name, more=f"evaluation: {evaluation}\n").study
 
 
 @pytest.mark.slow

@@ -10,13 +10,12 @@ from budgets.declaration.data_sections import EmbeddedPool
 from runners.embedded import scorer
 from runners.results import plan_row
 from runners.trials.trial_files import Outcome, write_outcome
-from study.declare.load import load_declaration
 from study.run.ensure_pools import ensure_pools
 from study.run.export_trial import export_trial
 from study.state.plan_study import plan_study
 from study.state.study import Study
 from tests import waiting
-from tests.study.conftest import study_in
+from tests.study.tiny_study import study_of
 
 STUDY = """
 study: tiny
@@ -33,8 +32,7 @@ training: {batch_size: 16, lr_peak: {mini-ViT-XXS-8: 2e-3}}
 def study(tmp_path: Path) -> Study:
     """Return a study whose pool is not built."""
     (tmp_path / "tiny.yaml").write_text(STUDY)
-    declaration = load_declaration(tmp_path / "tiny.yaml")
-    return study_in(declaration=declaration, folder=tmp_path / "tiny", pools=tmp_path / "pools")
+    return study_of(tmp_path / "tiny.yaml")
 
 
 def test_a_second_run_waits_for_the_pool_that_the_first_one_builds(

@@ -15,19 +15,21 @@ from runners.scheduling.backend import Job
 from runners.scheduling.local_backend import LocalBackend
 from runners.trials.throughput import Calibration, Throughput, read_calibration
 from study.cli import main
-from study.declare.load import load_declaration
 from study.run.study_preflight import preflight, run_tasks
-from study.state.plan_study import plan_study
-from study.state.study import find_study
 from tests.runners.host.bucket import Bucket
-from tests.study.conftest import study_in, write_declaration
 from tests.study.ray_head import Head
+from tests.study.tiny_study import TinyStudy
 
 pytestmark = pytest.mark.slow
 
 
-def checks_of(capsys: pytest.CaptureFixture[str]) -> list[dict[str, str]]:
-    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+def check(tiny: TinyStudy, options: str = "--backend local", *, code: int = 0) -> list[dict[str, str]]:
+    """Check a study, expect an exit code, and return what was found."""
+    return [json.loads(line) for line in tiny.says(f"check {options} --json", code=code).splitlines()]
+
+
+def verdicts(checks: list[dict[str, str]]) -> set[str]:
+    return {each["verdict"] for each in checks}
 
 
 @pytest.fixture(scope="module")
@@ -37,34 +39,17 @@ def two_nodes(head: Head) -> Iterator[str]:
         yield head.address
 
 
-def over_two_nodes(folder: Path, pool: Path) -> Path:
-    """Declare trials of two ranks, one on each of two nodes."""
-    path = write_declaration(folder, pool)
-    text = path.read_text(encoding="utf-8")
-    text = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("resources:"))
-    path.write_text(text + "resources: {cpus: 2, nodes: 2, ranks: 2}\n", encoding="utf-8")
-    return path
-
-
-def needing(declaration: Path, *, cpus: int) -> Path:
-    """Give each trial of a declaration so many cores."""
-    text = declaration.read_text(encoding="utf-8").replace("resources: {", f"resources: {{cpus: {cpus}, ")
-    declaration.write_text(text, encoding="utf-8")
-    return declaration
+OVER_TWO_NODES = {"resources": "cpus: 2, nodes: 2, ranks: 2"}
 
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("on_ray")
-def test_two_sound_nodes_pass_and_their_speeds_are_kept(
-    pool: Path, tmp_path: Path, two_nodes: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    declaration = write_declaration(tmp_path, pool, strategies="clip, siglip")
-    words = ["check", str(declaration), "--results", str(tmp_path), "--address", two_nodes, "--json"]
+def test_two_sound_nodes_pass_and_their_speeds_are_kept(tiny: TinyStudy, two_nodes: str) -> None:
+    tiny.declare(strategies="clip, siglip")
 
-    assert main(words) == 0
+    checks = check(tiny, f"--address {two_nodes}")
 
-    checks = checks_of(capsys)
-    assert {each["verdict"] for each in checks} <= {"ok", "slow"}
+    assert verdicts(checks) <= {"ok", "slow"}
     names = [each["what"] for each in checks]
     assert names.count("versions") == names.count("clock") == names.count("storage") == 2
     assert {"mini-ViT-XXS-8 clip", "mini-ViT-XXS-8 siglip"} <= set(names)
@@ -74,70 +59,51 @@ def test_two_sound_nodes_pass_and_their_speeds_are_kept(
         r"checkpoint of [1-9]\d* MiB written in [\d.]+ s, read in [\d.]+ s",
         clip,
     )
-    kept = read_calibration(tmp_path / "tiny" / "throughput.json")
+    kept = read_calibration(tiny.study.calibration)
     assert kept is not None
-    assert {each.combination for each in kept.kinds} == {
-        ("mini-ViT-XXS-8", "clip"),
-        ("mini-ViT-XXS-8", "siglip"),
-    }
-    assert not (tmp_path / "tiny" / "trials").exists(), "nothing was run"
-    assert not list((tmp_path / "tiny").glob(".preflight*"))
+    assert {each.strategy for each in kept.kinds} == {"clip", "siglip"}
+    assert not (tiny.folder / "trials").exists(), "nothing was run"
+    assert not list(tiny.folder.glob(".preflight*"))
 
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("on_ray")
-def test_kind_that_takes_two_nodes_computes_over_both(
-    pool: Path, tmp_path: Path, two_nodes: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    declaration = over_two_nodes(tmp_path, pool)
-    words = ["check", str(declaration), "--results", str(tmp_path), "--address", two_nodes, "--json"]
+def test_kind_that_takes_two_nodes_computes_over_both(tiny: TinyStudy, two_nodes: str) -> None:
+    tiny.declare(**OVER_TWO_NODES)
 
-    assert main(words) == 0
+    checks = {each["what"]: each for each in check(tiny, f"--address {two_nodes}")}
 
-    checks = {each["what"]: each for each in checks_of(capsys)}
     ranks, kind = checks["ranks of mini-ViT-XXS-8 clip"], checks["mini-ViT-XXS-8 clip"]
     assert ranks["found"].startswith("2 over gloo: sum 1, loss within ")
     assert "samples/s" in kind["found"]
-    assert not list((tmp_path / "tiny").glob(".preflight*"))
+    assert not list(tiny.folder.glob(".preflight*"))
 
 
-def test_kind_that_takes_more_nodes_than_there_are_is_named(
-    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    declaration = over_two_nodes(tmp_path, pool)
-    words = ["check", str(declaration), "--results", str(tmp_path), "--backend", "local", "--json"]
+def test_kind_that_takes_more_nodes_than_there_are_is_named(tiny: TinyStudy) -> None:
+    tiny.declare(**OVER_TWO_NODES)
 
-    assert main(words) == 1
+    checks = check(tiny, code=1)
 
-    (failed,) = [each for each in checks_of(capsys) if each["verdict"] == "failed"]
+    (failed,) = [each for each in checks if each["verdict"] == "failed"]
     assert (failed["what"], failed["found"]) == ("mini-ViT-XXS-8 clip", "takes 2 nodes, the cluster has 1")
 
 
 @pytest.mark.ray
-def test_address_without_a_cluster_fails_the_first_check(
-    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_address_without_a_cluster_fails_the_first_check_before_a_pool_is_built(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    declaration = write_declaration(tmp_path, pool)
-    words = ["check", str(declaration), "--results", str(tmp_path), "--address", "127.0.0.1:9", "--json"]
-
-    assert main(words) == 1
-
-    (only,) = checks_of(capsys)
-    assert (only["what"], only["verdict"]) == ("Ray", "failed")
-    assert "127.0.0.1:9" in only["found"]
-
-
-@pytest.mark.ray
-def test_address_without_a_cluster_is_refused_before_a_pool_is_built(tmp_path: Path) -> None:
     folders = ["--results", str(tmp_path / "results"), "--pools", str(tmp_path / "pools")]
 
-    assert main(["check", "demo", *folders, "--address", "127.0.0.1:9"]) == 1
+    assert main(["check", "demo", *folders, "--address", "127.0.0.1:9", "--json"]) == 1
 
+    only = json.loads(capsys.readouterr().out)
+    assert (only["what"], only["verdict"]) == ("Ray", "failed")
+    assert "127.0.0.1:9" in only["found"]
     assert not list(tmp_path.iterdir())
 
 
-def test_speeds_of_a_check_leave_calibrated_ones_at_every_width(pool: Path, tmp_path: Path) -> None:
-    declaration = write_declaration(tmp_path, pool, strategies="clip, siglip")
+def test_speeds_of_a_check_leave_calibrated_ones_at_every_width(tiny: TinyStudy) -> None:
+    tiny.declare(strategies="clip, siglip")
     calibrated = tuple(
         Throughput(
             architecture="mini-ViT-XXS-8", strategy="clip", batch_size=16, precision="bf16", steps=10,
@@ -145,11 +111,11 @@ def test_speeds_of_a_check_leave_calibrated_ones_at_every_width(pool: Path, tmp_
         )
         for gpus in (1, 2)
     )  # fmt: skip
-    file = tmp_path / "tiny" / "throughput.json"
+    file = tiny.study.calibration
     file.parent.mkdir()
     Calibration(machine="here", device=None, side_by_side=1, kinds=calibrated).write(file)
 
-    assert main(["check", str(declaration), "--results", str(tmp_path), "--backend", "local"]) == 0
+    check(tiny)
 
     kept = read_calibration(file)
     assert kept is not None
@@ -157,23 +123,19 @@ def test_speeds_of_a_check_leave_calibrated_ones_at_every_width(pool: Path, tmp_
     assert [each.strategy for each in kept.kinds[2:]] == ["siglip"]
 
 
-def test_kind_that_fits_on_no_node_fails_as_its_run_would(
-    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    declaration = needing(write_declaration(tmp_path, pool), cpus=640)
-    words = [str(declaration), "--results", str(tmp_path), "--backend", "local"]
+def test_kind_that_fits_on_no_node_fails_as_its_run_would(tiny: TinyStudy) -> None:
+    tiny.declare(resources="cpus: 640")
 
-    assert main(["check", *words, "--json"]) == 1
+    checks = check(tiny, code=1)
 
-    (failed,) = [each for each in checks_of(capsys) if each["verdict"] == "failed"]
+    (failed,) = [each for each in checks if each["verdict"] == "failed"]
     assert (failed["what"], failed["advice"]) == ("mini-ViT-XXS-8 clip", "see resources: in the declaration")
     assert re.fullmatch(r"no node has room for a trial of 640 cpus; nodes have: \d+ cpus", failed["found"])
-    assert main(["run", *words]) == 2
-    assert failed["found"] in capsys.readouterr().err
+    assert failed["found"] in tiny.run(code=2)
 
 
-def test_kinds_are_tried_on_nodes_with_room_for_them(pool: Path, tmp_path: Path) -> None:
-    declared = load_declaration(needing(write_declaration(tmp_path, pool, strategies="clip, siglip"), cpus=2))
+def test_kinds_are_tried_on_nodes_with_room_for_them(tiny: TinyStudy) -> None:
+    tiny.declare(strategies="clip, siglip", resources="cpus: 2")
     tried: dict[str, tuple[str, ...]] = {}
 
     class Unequal(LocalBackend):
@@ -182,64 +144,45 @@ def test_kinds_are_tried_on_nodes_with_room_for_them(pool: Path, tmp_path: Path)
             super().start(job)
 
     nodes = {"small": {"cpus": 1.0}, "large": {"cpus": 4.0}}
-    checks = preflight(
-        study_in(declaration=declared, folder=tmp_path / "tiny", pools=tmp_path),
-        lambda: Unequal(nodes),
-        where="backend",
-    )
+    checks = preflight(tiny.study, lambda: Unequal(nodes), where="backend")
 
     assert {each.verdict for each in checks} <= {"ok", "slow"}
     assert tried["mini-ViT-XXS-8 clip"] == tried["mini-ViT-XXS-8 siglip"] == ("large",)
 
 
-def test_trials_to_which_a_rule_gives_other_resources_are_a_kind_of_their_own(
-    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    declaration = write_declaration(tmp_path, pool, levels="3 GFLOP, 9 GFLOP")
-    rules = "resources: {rules: [{levels: 9 GFLOP, cpus: 640}], "
-    text = declaration.read_text(encoding="utf-8").replace("resources: {", rules)
-    declaration.write_text(text, encoding="utf-8")
-    words = ["check", str(declaration), "--results", str(tmp_path), "--backend", "local", "--json"]
+def test_trials_to_which_a_rule_gives_other_resources_are_a_kind_of_their_own(tiny: TinyStudy) -> None:
+    rules = "rules: [{levels: 9 GFLOP, cpus: 640}]"
+    tiny.declare(levels="3 GFLOP, 9 GFLOP", resources=rules)
 
-    assert main(words) == 1
+    named, first = check(tiny, code=1)[-2:]
 
-    named, first = checks_of(capsys)[-2:]
     assert first["what"] == "mini-ViT-XXS-8 clip"
     assert first["verdict"] in {"ok", "slow"}
-    assert (named["what"], named["verdict"]) == (
-        "mini-ViT-XXS-8 clip on 512 pairs (top50) at 9 GFLOP",
-        "failed",
-    )
+    assert named["what"] == "mini-ViT-XXS-8 clip on 512 pairs (top50) at 9 GFLOP"
+    assert named["verdict"] == "failed"
     assert named["found"].startswith("no node has room for a trial of 640 cpus; ")
-    kept = read_calibration(tmp_path / "tiny" / "throughput.json")
+    kept = read_calibration(tiny.study.calibration)
     assert kept is not None
     assert len(kept.kinds) == 1
 
 
 def test_check_of_a_study_in_a_bucket_needs_no_run_before_it_and_takes_no_trial_over(
-    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny: TinyStudy, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
-    bucket = Bucket(monkeypatch)
-    declaration = write_declaration(tmp_path, pool)
-    with declaration.open("a", encoding="utf-8") as file:
-        file.write(f"storage: {bucket.url}\n")
-    words = ["check", str(declaration), "--results", str(tmp_path), "--backend", "local", "--json"]
-    (trial,) = plan_study(find_study(load_declaration(declaration), results=str(tmp_path), pools=None)).trials
+    monkeypatch.setenv(CACHE, str(tiny.place / "cache"))
+    tiny.declare(more=f"storage: {bucket.url}\n")
+    (trial,) = tiny.plan.trials
     owner = f"results/tiny/trials/{trial.trial_id}/owner"
     Storage(bucket.url).write(owner, b"a run elsewhere")
 
-    assert main(words) == 0
+    assert verdicts(check(tiny)) <= {"ok", "slow"}
 
-    assert {each["verdict"] for each in checks_of(capsys)} <= {"ok", "slow"}
     assert Storage(bucket.url).read(owner) == b"a run elsewhere"
     assert list(Storage(bucket.url).list("results")) == [owner.removeprefix("results/")]
-    assert not list((tmp_path / "cache").glob("*/results/tiny/trials/*"))
+    assert not list((tiny.place / "cache").glob("*/results/tiny/trials/*"))
 
     bucket.go_away()
-    assert main(words) == 1
-
-    found = {each["what"]: each for each in checks_of(capsys)}
+    found = {each["what"]: each for each in check(tiny, code=1)}
     assert found.keys() == {"backend", "storage", "pools"}
     for each in found["storage"], found["pools"]:
         assert each["verdict"] == "failed"

@@ -1,70 +1,36 @@
 """A study from YAML to rows with real models and shards, on Ray or, where equal, without it."""
 
-import io
-import json
 import os
+import re
 import shutil
 import signal
 import time
 import uuid
-from contextlib import redirect_stdout, suppress
-from functools import partial
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from budgets.book import Book
-from budgets.ledger import read_entries
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS
 from runners.trials.trial_files import kept_steps
-from study.cli import main
-from tests import waiting
 from tests.holding import hold, let_go
-from tests.study.conftest import start_study, study, write_declaration
-from tests.study.run.faults.local_study import marked
+from tests.study.tiny_study import TinyStudy, ended, marked, read_json, wait_for
 
 pytestmark = pytest.mark.slow
 
-wait_for = partial(waiting.wait_for, seconds=240)
-
-DETERMINISTIC = ("results.parquet", "curves.parquet")
 LONG = {"levels": "15 GFLOP", "seeds": "0, 1, 2"}
 
 
-WITHOUT_RAY = ("--backend", "local")
-
-
-def run(declaration: Path, results: Path, *options: str) -> str:
-    ended = study("run", declaration, "--results", results, *options)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return ended.stdout
-
-
-def run_here(declaration: Path, results: Path) -> str:
-    """Run without Ray in this process, so that tests share the fork server of trials."""
-    with redirect_stdout(io.StringIO()) as said:
-        assert main(["run", str(declaration), "--results", str(results), *WITHOUT_RAY]) == 0
-    return said.getvalue()
-
-
-def bytes_of(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in DETERMINISTIC}
-
-
-def test_every_strategy_learns_on_a_vit_and_on_a_cnn(pool: Path, tmp_path: Path) -> None:
-    declaration = write_declaration(
-        tmp_path,
-        pool,
-        levels="15 GFLOP",
-        architectures="mini-ViT-XXS-8, mini-ConvNeXt",
+def test_every_strategy_learns_on_a_vit_and_on_a_cnn(tiny: TinyStudy) -> None:
+    tiny.declare(levels="15 GFLOP", architectures="mini-ViT-XXS-8, mini-ConvNeXt",
         strategies="clip, clip-crop-flip, flip-50, slip",
-    )
+    )  # fmt: skip
 
-    output = run_here(declaration, tmp_path)
+    output = tiny.run()
 
-    folder = tmp_path / "tiny"
-    results = pd.read_parquet(folder / "results.parquet")
+    results = tiny.table()
     trained = set(zip(results["architecture"], results["strategy"], strict=True))
     assert trained == {
         (architecture, strategy)
@@ -72,7 +38,7 @@ def test_every_strategy_learns_on_a_vit_and_on_a_cnn(pool: Path, tmp_path: Path)
         for strategy in ("clip", "clip-crop-flip", "flip-50", "slip")
         if (architecture, strategy) != ("mini-ConvNeXt", "flip-50")
     }
-    left_out = pd.read_parquet(folder / "left-out.parquet")
+    left_out = tiny.table("left-out")
     assert left_out["strategy"].tolist() == ["flip-50"]
     assert "patch dropout needs a ViT" in left_out["reason"].item()
 
@@ -82,35 +48,31 @@ def test_every_strategy_learns_on_a_vit_and_on_a_cnn(pool: Path, tmp_path: Path)
     assert (results["samples_seen"] == results["steps"] * results["batch_size"]).all()
     assert (results["held-out/count"] == 200).all()
 
-    curves = pd.read_parquet(folder / "curves.parquet")
+    curves = tiny.table("curves")
     assert list(curves.columns) == list(CURVE_COLUMNS)
     for trial, curve in curves.groupby("trial"):
         tenth = max(1, len(curve) // 10)
         assert curve["loss"].tail(tenth).mean() < 0.95 * curve["loss"].head(tenth).mean(), trial
         assert curve["samples_seen"].iloc[-1] == results.set_index("trial")["samples_seen"][trial]
 
-    plan = pd.read_parquet(folder / "plan.parquet")
-    entries = read_entries(folder / "ledger.jsonl")
-    exact = plan["samples_seen"] * plan["train_flops_per_sample"]
-    assert Book.of(entries).spent_flops == exact.sum()
-    assert not Book.of(entries).open
+    assert tiny.settled() == {"spent": tiny.planned_flops(), "wasted": 0}
     assert "[7/7]" in output
 
 
 @pytest.mark.ray
 def test_the_same_declaration_gives_the_same_rows_with_a_ray_of_this_machine_and_without(
-    pool: Path, tmp_path: Path, mark: str
+    tiny: TinyStudy, mark: str
 ) -> None:
-    declaration = write_declaration(
-        tmp_path, pool, architectures="mini-ViT-XXS-8, mini-ConvNeXt", strategies="clip, slip"
-    )
+    tiny.declare(architectures="mini-ViT-XXS-8, mini-ConvNeXt", strategies="clip, slip")
 
-    output = run(declaration, tmp_path / "with")
+    output = ended(tiny.start())
     wait_for(lambda: not marked(mark))  # the Ray that it started has ended
-    run_here(declaration, tmp_path / "without")
+    with_ray = tiny.tables()
+    tiny.folder.rename(tiny.place / "with")
+    tiny.run()
 
     assert "Ray on this machine: " in output
-    assert bytes_of(tmp_path / "with" / "tiny") == bytes_of(tmp_path / "without" / "tiny")
+    assert tiny.tables() == with_ray
 
 
 @pytest.fixture
@@ -123,94 +85,75 @@ def mark(monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture(scope="module")
 def undisturbed(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Run three trials of some seconds without faults."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    run_here(write_declaration(folder, pool, **LONG), folder)
-    return bytes_of(folder / "tiny")
+    tiny = TinyStudy(tmp_path_factory.mktemp("undisturbed"), pool, **LONG)
+    tiny.run()
+    return tiny.tables()
 
 
 @pytest.mark.ray
 def test_a_killed_driver_continues_and_gives_the_same_rows(
-    pool: Path, tmp_path: Path, undisturbed: dict[str, bytes]
+    tiny: TinyStudy, undisturbed: dict[str, bytes]
 ) -> None:
-    declaration = write_declaration(tmp_path, pool, **LONG)
-    folder = tmp_path / "tiny"
-    hold(folder, step=100, seeds=(2,))
-    with start_study("run", declaration, "--results", tmp_path) as first:
-        wait_for(
-            lambda: (
-                list(folder.glob("trials/*/result.json")) and list(folder.glob("trials/*/checkpoint-*.pt"))
-            )
-        )
+    tiny.declare(**LONG)
+    hold(tiny.folder, step=100, seeds=(2,))
+    with tiny.start() as first:
+        wait_for(lambda: tiny.trials("result.json") and tiny.at_work())
         first.send_signal(signal.SIGKILL)
-    finished = {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/result.json")}
+    finished = {path: path.stat().st_mtime_ns for path in tiny.trials("result.json")}
     assert 0 < len(finished) < 3
-    let_go(folder)
+    let_go(tiny.folder)
 
-    output = run_here(declaration, tmp_path)
+    assert "already finished" in tiny.run()
 
-    assert "already finished" in output
-    assert bytes_of(folder) == undisturbed
+    assert tiny.tables() == undisturbed
     assert {path: path.stat().st_mtime_ns for path in finished} == finished, "finished work was done again"
-    plan = pd.read_parquet(folder / "plan.parquet")
-    entries = read_entries(folder / "ledger.jsonl")
-    spent = sum(entry.train_flops for entry in entries if entry.entry == "spent")
-    assert spent == (plan["samples_seen"] * plan["train_flops_per_sample"]).sum()
+    assert tiny.settled()["spent"] == tiny.planned_flops()
 
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("on_ray")
 def test_a_killed_worker_is_restarted_from_its_checkpoint(
-    pool: Path, tmp_path: Path, undisturbed: dict[str, bytes]
+    tiny: TinyStudy, undisturbed: dict[str, bytes]
 ) -> None:
-    declaration = write_declaration(tmp_path, pool, **LONG)
-    folder = tmp_path / "tiny"
-    hold(folder, step=100)
-    with start_study("run", declaration, "--results", tmp_path) as process:
-        wait_for(lambda: list(folder.glob("trials/*/checkpoint-*.pt")))
-        progress = next(folder.glob("trials/*/checkpoint-*.pt")).with_name("progress.json")
+    tiny.declare(**LONG)
+    hold(tiny.folder, step=100)
+    with tiny.start() as process:
+        wait_for(tiny.at_work)
+        progress = tiny.at_work()[0] / "progress.json"
         wait_for(progress.exists)
-        os.kill(json.loads(progress.read_text())["pid"], signal.SIGKILL)
-        let_go(folder)
-        output, errors = process.communicate(timeout=300)
+        os.kill(read_json(progress)["pid"], signal.SIGKILL)
+        let_go(tiny.folder)
+        output = ended(process)
 
-    assert process.returncode == 0, output + errors
     assert "retrying from its last checkpoint" in output
-    assert bytes_of(folder) == undisturbed
-    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
-    assert [event["event"] for event in events].count("trial-retried") == 1
+    assert tiny.tables() == undisturbed
+    assert tiny.event_names().count("trial-retried") == 1
 
 
 @pytest.mark.ray
-def test_a_ray_of_this_machine_that_dies_is_started_anew_once(pool: Path, tmp_path: Path) -> None:
-    declaration = write_declaration(tmp_path, pool, levels="600 GFLOP")
-    folder = tmp_path / "tiny"
+def test_a_ray_of_this_machine_that_dies_is_started_anew_once(tiny: TinyStudy) -> None:
+    tiny.declare(levels="600 GFLOP")
 
     def kept() -> int:
-        return max(map(kept_steps, folder.glob("trials/*")), default=0)
+        return max(map(kept_steps, tiny.trials()), default=0)
 
-    with start_study("run", declaration, "--results", tmp_path, alone=True) as process:
+    with tiny.start(alone=True) as process:
         wait_for(kept)
         kill_part("raylet", process.pid)
-        wait_for(lambda: events(folder).count("study-started") == 2)
+        wait_for(lambda: tiny.event_names().count("study-started") == 2)
         first = kept()
         wait_for(lambda: kept() > first)
         kill_part("gcs_server", process.pid, asked_s=1.6)
-        output, errors = process.communicate(timeout=240)
+        output = ended(process, code=5)
 
-    assert process.returncode == 5, output + errors
-    once, twice = errors.splitlines()
+    once, twice = output.splitlines()[-2:]
     died = "study: the Ray on this machine has died: "
-    kept_and = ". Finished trials and checkpoints are kept; "
-    assert once == f"{died}its raylet has ended{kept_and}Ray is started anew, once"
+    assert once.startswith(f"{died}its raylet has ended. ")
+    assert once.endswith("Ray is started anew, once")
     assert twice.startswith(f"{died}no answer from 127.0.0.1:")
-    assert twice.endswith("are kept; run the same command again to continue")
     assert kept() > first
-    assert "trial-failed" not in events(folder)
-    waiting.wait_for(lambda: not in_session(process.pid), seconds=60)
-
-
-def events(folder: Path) -> list[str]:
-    return [json.loads(line)["event"] for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert "trial-failed" not in tiny.event_names()
+    wait_for(lambda: not in_session(process.pid), seconds=60)
 
 
 def kill_part(of_ray: str, driver: int, *, asked_s: float = 0) -> None:
@@ -228,22 +171,19 @@ def kill_part(of_ray: str, driver: int, *, asked_s: float = 0) -> None:
 @pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_the_process_group_keeps_every_checkpoint_and_leaves_no_process(
-    pool: Path, tmp_path: Path, how: signal.Signals
+    tiny: TinyStudy, how: signal.Signals
 ) -> None:
-    folder = tmp_path / "tiny"
-    declaration = write_declaration(tmp_path, pool, levels="600 GFLOP", seeds="0, 1")
-    with start_study("run", declaration, "--results", tmp_path, alone=True) as process:
-        wait_for(lambda: list(folder.glob("trials/*/checkpoint-*.pt")))
+    tiny.declare(levels="600 GFLOP", seeds="0, 1")
+    with tiny.start(alone=True) as process:
+        wait_for(tiny.at_work)
         os.killpg(process.pid, how)  # as `timeout`, a terminal and Slurm send it
-        output, errors = process.communicate(timeout=240)
+        output = ended(process, code=4)
 
-    assert process.returncode == 4, output + errors
     assert f"stopped by {how.name}" in output
-    begun = [path.parent for path in folder.glob("trials/*/progress.json")]
+    begun = tiny.trials("progress.json")
     assert begun
-    for trial in begun:
-        done = json.loads((trial / "progress.json").read_text())["samples_seen"] // 16
-        assert kept_steps(trial) == done
+    for progress in begun:
+        assert kept_steps(progress.parent) == read_json(progress)["samples_seen"] // 16
     wait_for(lambda: not in_session(process.pid))
 
 
@@ -257,24 +197,10 @@ def in_session(leader: int) -> list[str]:
     return found
 
 
-def test_a_second_run_of_the_same_study_is_refused(pool: Path, tmp_path: Path) -> None:
-    declaration = write_declaration(
-        tmp_path, pool, levels="600 GFLOP"
-    )  # longer than the second takes to start
-    with start_study("run", declaration, "--results", tmp_path, *WITHOUT_RAY) as first:
-        wait_for((tmp_path / "tiny" / "plan.parquet").exists)
-        second = study("run", declaration, "--results", tmp_path, *WITHOUT_RAY)
-        first.kill()
-
-    assert second.returncode == 2
-    assert "another run of" in second.stderr
-
-
-def test_a_trial_that_fails_by_itself_is_reported_and_the_others_finish(pool: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "pool"
-    shutil.copytree(pool, copy)
-    declaration = write_declaration(tmp_path, copy, seeds="0, 1")
-    run_here(declaration, tmp_path)
+def test_a_trial_that_fails_by_itself_is_reported_and_the_others_finish(tiny: TinyStudy, pool: Path) -> None:
+    tiny.pool = copy = Path(shutil.copytree(pool, tiny.place / "pool"))
+    tiny.declare(seeds="0, 1")
+    tiny.run()
     shard = next((copy / "shards").glob("*.tar"))
     content = bytearray(shard.read_bytes())
     index = pd.read_parquet(copy / "index" / "00000.parquet")
@@ -282,42 +208,56 @@ def test_a_trial_that_fails_by_itself_is_reported_and_the_others_finish(pool: Pa
         content[offset : offset + 8] = b"no image"
     shard.write_bytes(content)
 
-    declaration = write_declaration(tmp_path, copy, seeds="0, 1, 2")
-    ended = study("run", declaration, "--results", tmp_path, *WITHOUT_RAY)
+    tiny.declare(seeds="0, 1, 2")
+    output = tiny.run(code=1)
 
-    assert ended.returncode == 1
-    assert "FAILED" in ended.stdout
-    assert "pairs are damaged, more than the tolerated 0.10%" in ended.stdout
-    results = pd.read_parquet(tmp_path / "tiny" / "results.parquet")
-    assert results["status"].tolist() == ["finished", "finished", "failed"]
-    entries = read_entries(tmp_path / "tiny" / "ledger.jsonl")
-    assert not Book.of(entries).open
+    assert "FAILED" in output
+    assert "pairs are damaged, more than the tolerated 0.10%" in output
+    assert tiny.table()["status"].tolist() == ["finished", "finished", "failed"]
+    assert tiny.settled()
 
 
-def test_work_lost_to_a_crash_is_booked_and_the_budget_never_exceeded(pool: Path, tmp_path: Path) -> None:
-    declaration = write_declaration(tmp_path, pool, **{**LONG, "seeds": "0"})
+def test_work_lost_to_a_crash_is_booked_and_the_budget_never_exceeded(tiny: TinyStudy) -> None:
     # Room for the trial and no more: what a crash loses can't be done again.
-    text = declaration.read_text().replace("study: 10 TFLOP", "study: 15 GFLOP")
-    declaration.write_text(text.replace("checkpoint: 0.2 s", "checkpoint: 1 h, retries: 5"))
-    folder = tmp_path / "tiny"
-    hold(folder, step=100)
-    with start_study("run", declaration, "--results", tmp_path, *WITHOUT_RAY) as process:
-        wait_for(lambda: any(json.loads(path.read_text())["samples_seen"] for path in progress_of(folder)))
-        os.kill(json.loads(progress_of(folder)[0].read_text())["pid"], signal.SIGKILL)
-        output, errors = process.communicate(timeout=300)
+    changes = {"study_flops": "15 GFLOP", "resources": "checkpoint: 1 h, retries: 5"}
+    tiny.declare(levels="15 GFLOP", **changes)
+    hold(tiny.folder, step=100)
+    with tiny.start("--backend", "local") as process:
+        wait_for(lambda: any(read_json(path)["samples_seen"] for path in tiny.trials("progress.json")))
+        os.kill(read_json(tiny.trials("progress.json")[0])["pid"], signal.SIGKILL)
+        output = ended(process, code=3)
 
-    assert process.returncode == 3, output + errors
     assert "1 of 1 trials remain and need" in output
     assert "mini-ViT-XXS-8 clip on 512 pairs (top50) at 15 GFLOP, seed 0" in output
-    entries = read_entries(folder / "ledger.jsonl")
+    entries = tiny.entries()
     assert [entry.entry for entry in entries] == ["reserved", "wasted", "released"]
     assert 0 < Book.of(entries).spent_flops <= 15e9
-    assert [each for each in events(folder) if "back" in each or "out" in each] == [
-        "trial-set-back",
-        "trial-left-out",
-    ]
-    assert pd.read_parquet(folder / "results.parquet").empty
+    names = ["trial-set-back", "trial-left-out"]
+    assert [each for each in tiny.event_names() if "back" in each or "out" in each] == names
+    assert tiny.table().empty
 
 
-def progress_of(folder: Path) -> list[Path]:
-    return list(folder.glob("trials/*/progress.json"))
+@pytest.mark.usefixtures("undrawn")
+def test_a_study_that_is_run_in_parts_is_shown_and_reported_with_what_is_missing(tiny: TinyStudy) -> None:
+    levels, both = "2 GFLOP, 3 GFLOP, 4 GFLOP", "mini-ViT-XXS-8, mini-ConvNeXt"
+    tiny.declare(levels=levels, architectures=both, seeds="0, 1")
+    report = tiny.folder / "report"
+    tiny.run("--only mini-ViT-XXS-8")
+    first, second, *_ = tiny.says("report").splitlines()
+    assert first.startswith("6 of 12 trials finished")
+    assert "1 of 2 planned configurations finished" in second
+    missing = (report / "tables" / "missing.md").read_text()
+    assert "| 3 GFLOP | mini-ConvNeXt, CLIP, 512 pairs, top 50 % | 0, 1 | not run yet |" in missing
+
+    tiny.run()
+    shown = tiny.says("status")
+    rows = [line.split() for line in shown.splitlines()]
+    assert ["all", "12", "0", "0", "0"] in rows
+    assert "12 of 12 trials finished" in tiny.says("report")
+    page = (report / "report.html").read_text()
+    assert len(pd.read_csv(report / "tables" / "best.csv")) == 3
+    assert "mini-ConvNeXt" in page
+    spent = re.search(r"(\S+ \S+) spent, \d+% of the study budget of 10 TFLOP", shown)
+    assert spent is not None
+    assert f"{spent[1]} of training, " in page, "the page and status agree to the digit"
+    assert read_json(tiny.folder / "environment.json")["torch"] in page

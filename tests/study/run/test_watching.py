@@ -8,8 +8,9 @@ import pytest
 
 import study
 from study.cli import main
-from tests.study import conftest, shown
+from tests.study import shown
 from tests.study.events import documented, require_documented
+from tests.study.tiny_study import write_declaration
 
 COMMANDS = shown.commands("docs/watching.md")
 
@@ -33,7 +34,7 @@ def test_every_event_is_documented_with_its_fields() -> None:
 def test_documented_commands_run_verbatim(
     pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    conftest.write_declaration(tmp_path, pool, name="my-study")
+    write_declaration(tmp_path, pool, name="my-study")
     for command in COMMANDS:
         words = [str(tmp_path / word) if word.endswith(".yaml") else word for word in shlex.split(command)]
         words += ["--backend", "local"] if words[0] == "run" else []

@@ -3,10 +3,11 @@
 from math import ceil
 from pathlib import Path
 
+from budgets.planning.plan import Charge
 from runners.embedded.embedded_pool import scorer
-from study.declare.load import load_declaration
 from study.state.plan_study import plan_study
-from study.state.study import find_study, needs, trial_job
+from study.state.study import Study, needs, trial_job
+from tests.study.tiny_study import edit, study_of
 
 RULED = """
 study: ruled
@@ -25,10 +26,14 @@ resources:
 """
 
 
+def ruled(folder: Path, *changes: tuple[str, str]) -> Study:
+    (folder / "ruled.yaml").write_text(RULED, encoding="utf-8")
+    edit(folder / "ruled.yaml", *changes)
+    return study_of(folder / "ruled.yaml")
+
+
 def test_each_trial_occupies_what_its_rules_say(tmp_path: Path) -> None:
-    path = tmp_path / "ruled.yaml"
-    path.write_text(RULED, encoding="utf-8")
-    study = find_study(load_declaration(path), results=str(tmp_path), pools=str(tmp_path))
+    study = ruled(tmp_path)
 
     narrow, wide = plan_study(study).trials
 
@@ -42,32 +47,24 @@ def test_each_trial_occupies_what_its_rules_say(tmp_path: Path) -> None:
 
 
 def test_a_pool_with_two_names_is_scored_and_paid_once(tmp_path: Path) -> None:
-    path = tmp_path / "ruled.yaml"
-    twice = (
-        "pools: {good: {embedded: {pairs: 1024}}, rest: {embedded: {pairs: 1024}}}\n"
-        "mixtures: {m: {good: {quality: top10, weight: 1}, rest: {quality: all, weight: 1}}}"
-    )
-    path.write_text(RULED.replace("pool: {embedded: {pairs: 1024}}", twice), encoding="utf-8")
-    study = find_study(load_declaration(path), results=str(tmp_path), pools=str(tmp_path))
-    (charge,) = plan_study(study).charges
-    assert (charge.train_flops, charge.evaluation_flops) == (
-        scorer(1024).train_flops, scorer(1024).scoring_flops
-    )  # fmt: skip
+    again, other = "{embedded: {pairs: 1024}}", "{embedded: {pairs: 1024, seed: 3}}"
+    mixture = "mixtures: {m: {good: {quality: top10, weight: 1}, rest: {quality: all, weight: 1}}}"
 
-    other = twice.replace("rest: {embedded: {pairs: 1024}}", "rest: {embedded: {pairs: 1024, seed: 3}}")
-    path.write_text(path.read_text(encoding="utf-8").replace(twice, other), encoding="utf-8")
-    study = find_study(load_declaration(path), results=str(tmp_path), pools=str(tmp_path))
-    two = plan_study(study).charges
+    def charges(rest: str) -> tuple[Charge, ...]:
+        pools = f"pools: {{good: {again}, rest: {rest}}}\n{mixture}"
+        return plan_study(ruled(tmp_path, (f"pool: {again}", pools))).charges
+
+    (charge,), two = charges(again), charges(other)
+    paid = scorer(1024)
+    assert (charge.train_flops, charge.evaluation_flops) == (paid.train_flops, paid.scoring_flops)
     assert [each.train_flops for each in two] == [charge.train_flops] * 2
     assert two[0].what == charge.what
     assert two[1].what.endswith("-1024-seed3")
 
 
 def test_evaluations_on_the_way_are_paid_as_often_as_they_run(tmp_path: Path) -> None:
-    path = tmp_path / "ruled.yaml"
-    path.write_text(f"{RULED}evaluation: {{at: [1%, 2%, 50%, 99.99%]}}\n", encoding="utf-8")
-    study = find_study(load_declaration(path), results=str(tmp_path), pools=str(tmp_path))
-    for trial in plan_study(study).trials:
+    at = "evaluation: {at: [1%, 2%, 50%, 99.99%]}\n"
+    for trial in plan_study(ruled(tmp_path, ("training:", f"{at}training:"))).trials:
         assert trial.steps < 10_000
         on_the_way = {ceil(share * trial.steps) for share in (0.01, 0.02, 0.5)}
         assert trial.evaluations == 1 + len(on_the_way), "99.99 % is the end"

@@ -12,13 +12,11 @@ from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.pool.pool import Pool
 from runners.data.reading.in_memory_set import InMemorySet
-from runners.trials.trial_job import TrialJob
 from runners.trials.trial_setup import load_subset
-from study.declare.load import load_declaration
 from study.state.plan_study import plan_study
-from study.state.study import Study, find_study
+from study.state.study import Study, trial_job
 from study.state.study_facts import POOL_VERSION, keep_pool_versions, pool_versions
-from tests.study.conftest import write_declaration
+from tests.study.tiny_study import TinyStudy
 
 pytestmark = pytest.mark.slow
 
@@ -35,17 +33,12 @@ def index(folder: Path) -> Pool:
     return build_pool(folder, Build(source=folder, in_place=True), lambda *_: None)
 
 
-def study_on(pool: Path, folder: Path) -> Study:
-    declaration = load_declaration(write_declaration(folder, pool))
-    return find_study(declaration, results=str(folder / "results"), pools=None)
-
-
 def ids(study: Study) -> dict[str, int]:
     return {trial.trial_id: trial.cell.subset_size for trial in plan_study(study).trials}
 
 
 def test_a_study_that_has_begun_goes_on_and_a_new_one_takes_all_pairs(growing: Path, tmp_path: Path) -> None:
-    study = study_on(growing, tmp_path)
+    study = TinyStudy(tmp_path, growing).study
     before = ids(study)
     study.folder.mkdir(parents=True)
     keep_pool_versions(study)
@@ -59,28 +52,18 @@ def test_a_study_that_has_begun_goes_on_and_a_new_one_takes_all_pairs(growing: P
     assert ids(study) == before
     keep_pool_versions(study)
     assert ids(study) == before
-    job = TrialJob(
-        trial=trial,
-        pools=tuple(study.pool_folders.values()),
-        evaluation=study.evaluation,
-        folder=tmp_path,
-        cpus=1,
-        gpus=0,
-        checkpoint_s=60,
-        loader_bytes=2**28,
-    )
-    data, _ = load_subset(job)
+    data, _ = load_subset(trial_job(study, trial))
     assert isinstance(data, InMemorySet)
     assert len(data.parts[0].tokens) == trial.cell.subset_size
 
-    other = replace(study, folder=tmp_path / "results" / "other")
+    other = replace(study, folder=tmp_path / "other")
     assert ids(other).keys().isdisjoint(before)
     more.unlink()  # missing shards of the later version are no damage to the earlier one
     assert ids(study) == before
 
 
 def test_a_renamed_pool_keeps_its_version(growing: Path, pool: Path, tmp_path: Path) -> None:
-    study = study_on(growing, tmp_path)
+    study = TinyStudy(tmp_path, growing).study
     study.folder.mkdir(parents=True)
 
     def mixed(**pools: Path) -> Study:
@@ -106,7 +89,7 @@ def test_a_renamed_pool_keeps_its_version(growing: Path, pool: Path, tmp_path: P
 
 
 def test_a_version_that_is_gone_is_one_clear_error(growing: Path, tmp_path: Path) -> None:
-    study = study_on(growing, tmp_path)
+    study = TinyStudy(tmp_path, growing).study
     study.folder.mkdir(parents=True)
     keep_pool_versions(study)
     shutil.copytree(growing / "evaluation" / "retrieval" / "test", growing / "more")
@@ -115,9 +98,7 @@ def test_a_version_that_is_gone_is_one_clear_error(growing: Path, tmp_path: Path
     with pytest.raises(ValueError, match=r"does not have index version \w+, on which tiny was planned"):
         plan_study(study)
     (study.folder / POOL_VERSION).write_text("[]")
-    with pytest.raises(
-        ValueError, match=r"pool-version\.json does not name .* of a pool .*; restore it, or "
-    ):
+    with pytest.raises(ValueError, match=r"pool-version\.json"):
         plan_study(study)
     present = {"pool": str(growing), "version": Pool.open(growing).unranked}
     (study.folder / POOL_VERSION).write_text(json.dumps({"": present}))

@@ -2,7 +2,6 @@
 
 from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -13,31 +12,35 @@ from runners.host.files import write_json
 from runners.results import plan_row
 from runners.trials.meter import Meter
 from runners.trials.trial_files import Outcome, write_outcome
-from study.declare.load import load_declaration
 from study.run.agenda import agenda, agenda_lines, lost_checkpoints, require_room
 from study.state.bookkeeping import Bookkeeper
 from study.state.plan_study import plan_study
 from study.state.study import Study
-from tests.study.conftest import Run, study_in, waiting_tuning, write_declaration
+from tests.study.conftest import waiting_tuning
+from tests.study.tiny_study import TRUNK, TinyStudy
 
 TERA = 10**12
+NO_ROOM = pytest.raises(ValueError, match="of other trials: more than the study budget of 10 TFLOP")
 
 
 @pytest.fixture
-def planned(pool: Path, tmp_path: Path) -> tuple[Study, Plan]:
-    """Return a study of four trials and 10 TFLOP, whose ledger is empty, and its plan."""
-    declaration = write_declaration(tmp_path, pool, levels="5 GFLOP, 20 GFLOP", seeds="0, 1")
-    study = study_in(declaration=load_declaration(declaration), folder=tmp_path / "tiny", pools=tmp_path)
-    study.folder.mkdir()
-    return study, plan_study(study)
+def study(tiny: TinyStudy) -> Study:
+    """Return a study of four trials and 10 TFLOP, whose ledger is empty."""
+    tiny.declare(levels="5 GFLOP, 20 GFLOP", seeds="0, 1")
+    tiny.folder.mkdir()
+    return tiny.study
+
+
+@pytest.fixture
+def plan(study: Study) -> Plan:
+    return plan_study(study)
 
 
 def charge(name: str, flops: int) -> Charge:
     return Charge(what=name, train_flops=flops, evaluation_flops=0)
 
 
-def test_charges_and_losses_of_an_earlier_declaration_count(planned: tuple[Study, Plan]) -> None:
-    study, plan = planned
+def test_charges_and_losses_of_an_earlier_declaration_count(study: Study, plan: Plan) -> None:
     require_room(study, plan)
     ledger = Ledger(study.ledger, 10 * TERA)
     ledger.charge(replace(plan, charges=(charge("scorer, for old", 6 * TERA),)))
@@ -48,24 +51,17 @@ def test_charges_and_losses_of_an_earlier_declaration_count(planned: tuple[Study
 
     scored = replace(plan, charges=(charge("scorer, for new", TERA),))
     needed = format_flops(TERA + plan.train_flops)
-    with pytest.raises(
-        ValueError, match=f"needs {needed}, and .*ledger.jsonl has 9 TFLOP of other trials: more"
-    ):
+    with pytest.raises(ValueError, match=f"needs {needed}, and .*ledger.jsonl has 9 TFLOP of other trials"):
         require_room(study, scored)
     adaptive = replace(study.declaration, design=replace(study.declaration.design, adaptive=True))
     require_room(replace(study, declaration=adaptive), scored)
-    with pytest.raises(
-        ValueError, match=r"of other trials: more than the study budget of 10 TFLOP\. Give a changed"
-    ):
+    with NO_ROOM:
         require_room(replace(study, declaration=adaptive), replace(plan, charges=(charge("new", TERA + 1),)))
-    with pytest.raises(
-        ValueError, match=r"'scorer, for new' needs 1 TFLOP, but only 999\.9 GFLOP of the study"
-    ):
+    with pytest.raises(ValueError, match=r"'scorer, for new' needs 1 TFLOP, but only 999\.9 GFLOP"):
         Ledger(study.ledger, 10 * TERA - 10**8).charge(scored)
 
 
-def test_a_grid_that_waits_for_its_tuning_may_contain_what_has_ended(planned: tuple[Study, Plan]) -> None:
-    study, plan = planned
+def test_a_grid_that_waits_for_its_tuning_may_contain_what_has_ended(study: Study, plan: Plan) -> None:
     first, *grid = plan.trials
     ledger = Ledger(study.ledger, None)
     for trial in grid:  # under the ids that they will have
@@ -81,14 +77,14 @@ def test_a_grid_that_waits_for_its_tuning_may_contain_what_has_ended(planned: tu
     assert not list(lost_checkpoints(study, tuned, study.book()))
     with pytest.raises(ValueError, match="more than the study budget"):
         require_room(study, replace(tuned, study_flops=plan.train_flops - 1))
-    with pytest.raises(ValueError, match="of other trials: more than the study budget"):
+    with pytest.raises(ValueError, match="of other trials"):
         require_room(study, replace(tuned, tuning=replace(tuning, waiting=())))
     assert len(list(lost_checkpoints(study, plan, study.book()))) == 1
 
     ended = study.trial_folder(f"tuned {grid[0].trial_id}")
     ended.mkdir(parents=True)
     (ended / "curve.parquet").touch()
-    refused = pytest.raises(ValueError, match="of other trials: more than the study")
+    refused = pytest.raises(ValueError, match="of other trials")
     for strategy, expected in ((grid[0].cell.strategy, nullcontext()), ("flip-50", refused)):
         row = plan_row(replace(grid[0], cell=replace(grid[0].cell, strategy=strategy)))
         row |= {"trial": ended.name, "status": "finished", "reason": ""}
@@ -97,19 +93,17 @@ def test_a_grid_that_waits_for_its_tuning_may_contain_what_has_ended(planned: tu
             require_room(study, tuned)
 
 
-def test_a_charge_needs_room_beside_what_crashes_lost(planned: tuple[Study, Plan]) -> None:
-    study, plan = planned
+def test_a_charge_needs_room_beside_what_crashes_lost(study: Study, plan: Plan) -> None:
     first, ledger = plan.trials[0], Ledger(study.ledger, 10 * TERA)
     ledger.reserve(first.trial_id, first.paid_flops)
     ledger.waste(first.trial_id, 9 * TERA)
     ledger.charge(replace(plan, charges=(charge("scorer", TERA),)))  # beside the reservation
     dearer = replace(plan, charges=(charge("scorer", TERA), charge("ranker", 10**9)))
-    with pytest.raises(ValueError, match="; crashes lost 9 TFLOP: more than the study budget of 10 TFLOP"):
+    with pytest.raises(ValueError, match="crashes lost 9 TFLOP"):
         require_room(study, dearer)
 
 
-def test_losses_of_the_plans_own_trials_do_not_refuse_it(planned: tuple[Study, Plan]) -> None:
-    study, plan = planned
+def test_losses_of_the_plans_own_trials_do_not_refuse_it(study: Study, plan: Plan) -> None:
     first, ledger = plan.trials[0], Ledger(study.ledger, 10 * TERA)
     ledger.reserve(first.trial_id, first.paid_flops)
     ledger.waste(first.trial_id, 10 * TERA)
@@ -117,9 +111,9 @@ def test_losses_of_the_plans_own_trials_do_not_refuse_it(planned: tuple[Study, P
 
 
 def test_work_of_an_interrupted_trial_that_is_no_longer_declared_counts(
-    planned: tuple[Study, Plan],
+    study: Study,
+    plan: Plan,
 ) -> None:
-    study, plan = planned
     ledger = Ledger(study.ledger, 10 * TERA)
     ledger.reserve("interrupted", 10 * TERA)
     require_room(study, plan)  # it had not begun: its reservation gives way
@@ -128,19 +122,18 @@ def test_work_of_an_interrupted_trial_that_is_no_longer_declared_counts(
     Meter(folder).add(train_flops=10 * TERA - plan.train_flops)
     require_room(study, plan)
     Meter(folder).add(train_flops=TERA)
-    with pytest.raises(ValueError, match="of other trials: more than the study budget of 10 TFLOP"):
+    with NO_ROOM:
         require_room(study, plan)
     ledger.waste("interrupted", TERA)
-    with pytest.raises(ValueError, match="of other trials: more than the study budget of 10 TFLOP"):
+    with NO_ROOM:
         require_room(study, plan)
     with pytest.raises(ValueError, match=r"has 1 TFLOP of other trials"):  # the rest may be the grid's
         require_room(study, replace(plan, tuning=waiting_tuning(), study_flops=plan.train_flops))
 
 
 def test_a_meter_older_than_what_is_booked_as_wasted_keeps_the_whole_reservation(
-    planned: tuple[Study, Plan],
+    study: Study,
 ) -> None:
-    study, _ = planned
     ledger = Ledger(study.ledger, None)
     ledger.reserve("interrupted", 200)
     ledger.waste("interrupted", 90)
@@ -151,24 +144,17 @@ def test_a_meter_older_than_what_is_booked_as_wasted_keeps_the_whole_reservation
     assert ledger.book.open["interrupted"].left == 200
 
 
-def test_run_and_dry_run_are_refused_before_anything_is_written(pool: Path, tmp_path: Path, run: Run) -> None:
-    declaration = write_declaration(tmp_path, pool)
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    plan = plan_study(study_in(declaration=load_declaration(declaration), folder=folder, pools=tmp_path))
-    Ledger(folder / "ledger.jsonl", None).charge(
-        replace(plan, charges=(charge("an older scorer", 10 * TERA),))
-    )
-    before = sorted(folder.iterdir())
-    for command in ("run", "run --dry-run"):
-        said = run(f"{command} {declaration} --results {tmp_path} --backend local", code=2)
-        assert "has 10 TFLOP of other trials" in said
-        assert "more than the study budget of 10 TFLOP" in said
-    assert sorted(folder.iterdir()) == before
+def test_run_and_dry_run_are_refused_before_anything_is_written(tiny: TinyStudy) -> None:
+    tiny.folder.mkdir()
+    older = charge("an older scorer", 10 * TERA)
+    Ledger(tiny.study.ledger, None).charge(replace(tiny.plan, charges=(older,)))
+    before = sorted(tiny.folder.iterdir())
+    for options in ("", "--dry-run"):
+        assert "has 10 TFLOP of other trials" in tiny.run(options, code=2)
+    assert sorted(tiny.folder.iterdir()) == before
 
 
-def test_a_dry_run_lists_charges_and_the_work_that_a_run_gives_up(planned: tuple[Study, Plan]) -> None:
-    study, plan = planned
+def test_a_dry_run_lists_charges_and_the_work_that_a_run_gives_up(study: Study, plan: Plan) -> None:
     scored = replace(plan, charges=(charge("quality scorer", 3 * TERA),))
     lines = list(agenda_lines(study, scored, agenda(study, scored)))
     assert "3 TFLOP to be charged: quality scorer" in lines
@@ -182,16 +168,15 @@ def test_a_dry_run_lists_charges_and_the_work_that_a_run_gives_up(planned: tuple
     folder.mkdir(parents=True)
     (folder / "checkpoint-0000000040-abc.pt").touch()
     (line,) = lost_checkpoints(study, fewer, study.book())
-    assert line.startswith(f"trial {gone.trial_id} was interrupted and is not in this declaration")
-    assert line.endswith(f"its {format_flops(gone.paid_flops)} are booked as wasted")
+    assert gone.trial_id in line
+    assert f"its {format_flops(gone.paid_flops)} are booked as wasted" in line
     assert line in list(agenda_lines(study, fewer, agenda(study, fewer)))
     assert not list(lost_checkpoints(study, plan, study.book()))
     write_json(folder / "result.json", {})
     assert not list(lost_checkpoints(study, fewer, study.book()))
 
 
-def test_a_dry_run_says_that_some_of_its_trials_will_find_no_room(planned: tuple[Study, Plan]) -> None:
-    study, plan = planned
+def test_a_dry_run_says_that_some_of_its_trials_will_find_no_room(study: Study, plan: Plan) -> None:
     need = sum(trial.paid_flops for trial in plan.trials)
     begun, *_ = plan.trials
 
@@ -211,21 +196,12 @@ def test_a_dry_run_says_that_some_of_its_trials_will_find_no_room(planned: tuple
 
 
 @pytest.mark.slow
-def test_a_study_with_trunks_and_a_damaged_ledger_can_be_planned_and_repaired(
-    pool: Path, tmp_path: Path, run: Run
-) -> None:
-    declaration = write_declaration(tmp_path, pool, levels="5 GFLOP, 20 GFLOP")
-    text = declaration.read_text(encoding="utf-8")
-    trunk = "training:\n  schedule: trunk\n  warmup: 64 samples"
-    declaration.write_text(text.replace("training:", trunk), encoding="utf-8")
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    (folder / "ledger.jsonl").write_text("damage\n", encoding="utf-8")
+def test_a_study_with_trunks_and_a_damaged_ledger_can_be_planned_and_repaired(tiny: TinyStudy) -> None:
+    tiny.declare(levels="5 GFLOP, 20 GFLOP", training=TRUNK)
+    tiny.folder.mkdir()
+    tiny.study.ledger.write_text("damage\n", encoding="utf-8")
 
-    assert "2 trials" in run(f"plan {declaration} --results {tmp_path}")
-    said = run(f"run {declaration} --results {tmp_path} --backend local", code=2)
-    assert "`run --repair` rebuilds the ledger" in said
-    run(f"run {declaration} --results {tmp_path} --backend local --repair")
-    assert study_in(
-        declaration=load_declaration(declaration), folder=folder, pools=tmp_path
-    ).book().finished.keys() == {path.parent.name for path in folder.glob("trials/*/result.json")}
+    assert "2 trials" in tiny.says("plan")
+    assert "`run --repair`" in tiny.run(code=2)
+    tiny.run("--repair")
+    assert tiny.study.book().finished.keys() == {path.parent.name for path in tiny.trials("result.json")}

@@ -1,6 +1,5 @@
 """A trial's id follows from its pairs: further scores of a pool leave the ids of other trials as they are."""
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +12,10 @@ from budgets.quality import check_quality
 from runners.data.build import in_place
 from runners.data.build.rescore import set_score, use_score
 from runners.data.pool.pool import Pool, Scorer, tree_name
-from study.declare.load import load_declaration
 from study.state.plan_study import plan_study
-from study.state.study import find_study
 from tests.runners.data.indexed import column
-from tests.study.conftest import Run, write_declaration
+from tests.study.conftest import Run
+from tests.study.tiny_study import TinyStudy
 
 pytestmark = pytest.mark.slow
 
@@ -29,10 +27,10 @@ def scored(pool: Path, tmp_path: Path) -> Pool:
 
 def ids(pool: Path, folder: Path, *qualities: str) -> dict[str, str]:
     """Return the id of the trial of each quality."""
-    declaration = load_declaration(write_declaration(folder, pool))
-    (block,) = declaration.grid
-    changed = replace(declaration, grid=(replace(block, quality=tuple(map(check_quality, qualities))),))
-    plan = plan_study(find_study(changed, results=str(folder), pools=None))
+    study = TinyStudy(folder, pool).study
+    (block,) = study.declaration.grid
+    grid = (replace(block, quality=tuple(map(check_quality, qualities))),)
+    plan = plan_study(replace(study, declaration=replace(study.declaration, grid=grid)))
     return {trial.cell.quality: trial.trial_id for trial in plan.trials}
 
 
@@ -93,10 +91,7 @@ def test_a_large_folder_is_not_indexed_unasked_and_a_small_one_is_announced(
         shutil.copytree(scored.path / name, bare / name)
     with monkeypatch.context() as patch:
         patch.setattr(in_place, "LARGEST_UNASKED", 1_000_000)
-        with pytest.raises(
-            ValueError,
-            match=r"has no index \(1 tars, \d MB\)\. `python -m study data build .*bare --in-place`",
-        ):
+        with pytest.raises(ValueError, match=r"has no index .* data build .*bare --in-place`"):
             ids(bare, tmp_path, "all")
     assert not (bare / "pool.json").exists()
     # The generator writes each score into the shards, as `similarity`.
@@ -112,20 +107,14 @@ def test_a_score_is_computed_from_others_and_named(scored: Pool, tmp_path: Path,
     assert "computed: 0.25*first - other" in said
     found = column(Pool.open(scored.path), "score:both")
     assert np.allclose(found, 0.25 * first - other, atol=1e-6)
-    assert set(ids(scored.path, tmp_path, "top50 by both", "top50 by other")) == {
-        "top50 by both",
-        "top50 by other",
-    }
+    assert len(ids(scored.path, tmp_path, "top50 by both", "top50 by other")) == 2
     written = "top50 by 0.25 * first-other"
     named, by_name = ids(scored.path, tmp_path, written), ids(scored.path, tmp_path, "top50 by both")
     assert named == {"top50 by 0.25*first-other": by_name["top50 by both"]}
     pool = Pool.open(scored.path)
     best, same = (pool.subset(size=None, quality=each).rows() for each in ("top50 by both", *named))
     assert np.array_equal(best, same)
-    with pytest.raises(
-        ValueError,
-        match=r"unknown score 'first-2\*other'.*`data score POOL --with '=EXPRESSION' --name SCORE`",
-    ):
+    with pytest.raises(ValueError, match=r"unknown score 'first-2\*other'"):
         ids(scored.path, tmp_path, "top50 by first - 2*other")
     cut = "other > 0 and caption.str.len() > 5 and width < 3 * height"
     run(f"data score {scored.path} --with '=first if {cut}' --name some --workers 1")
@@ -133,14 +122,13 @@ def test_a_score_is_computed_from_others_and_named(scored: Pool, tmp_path: Path,
     pairs = next(pool.index.frames(["width", "height", "caption"]))
     kept = (other > 0) & (pairs["caption"].str.len() > 5) & (pairs["width"] < 3 * pairs["height"])
     assert 0 < kept.sum() < pool.count
-    np.testing.assert_array_equal(
-        column(pool, "score:some"), np.where(kept, first, np.nan).astype(np.float32)
-    )
+    some = np.where(kept, first, np.nan).astype(np.float32)
+    np.testing.assert_array_equal(column(pool, "score:some"), some)
     for words, output in {
         "=first if other --name x": "score 'first if other': 'other' is not true or false for each pair",
+        f'=first + @pd.io.common.os.system("touch {tmp_path}/canary") --name x': "cannot be parsed: invalid",
         "=frst --name x": "name 'frst' is not defined; scores of the pool: first, other, both, some; ",
         "=first > 1 --name x": "score 'first > 1' is not a number for each pair",
-        f'=first + @pd.io.common.os.system("touch {tmp_path}/canary") --name x': "cannot be parsed: invalid",
         "=first": "a computed score needs --name",
         "score:first --name x": "--name names a new score: leave it out with --with score:NAME",
         "score:first --metadata m.parquet": "--metadata needs --with column:NAME or --with =EXPRESSION",
@@ -155,23 +143,18 @@ def test_a_score_is_computed_from_others_and_named(scored: Pool, tmp_path: Path,
     assert (column(Pool.open(scored.path), "score:wide") == 2 * column(scored, "width")).all()
 
 
-def test_status_reports_a_ranking_that_has_changed_since_the_last_run(
-    scored: Pool, tmp_path: Path, run: Run
-) -> None:
-    words = f"{write_declaration(tmp_path, scored.path)} --results {tmp_path}"
-    run(f"run {words} --backend local")
-    assert "ranking" not in run(f"status {words}")
+def test_status_reports_a_ranking_that_has_changed_since_the_last_run(scored: Pool, tmp_path: Path) -> None:
+    study = TinyStudy(tmp_path, scored.path)
+    study.run()
+    assert "ranking" not in study.says("status")
     set_score(scored, np.arange(scored.count, dtype=np.float32), Scorer(name="other"))
 
-    assert run(f"run {words} --dry-run").startswith("1 trial: 1 to run")
-    assert (
-        "a score has changed the pool's ranking since the last run: the next run replaces "
-        "1 trial; `run --dry-run` lists them\n"
-    ) in run(f"status {words}")
+    assert study.says("run --dry-run").startswith("1 trial: 1 to run")
+    assert "since the last run: the next run replaces 1 trial" in study.says("status")
 
     use_score(Pool.open(scored.path), "first")
-    assert run(f"run {words} --dry-run").startswith("1 trial: 1 finished, 0 to run")
-    assert json.loads(run(f"status {words} --json"))["ranked_anew"] == 0
+    assert study.says("run --dry-run").startswith("1 trial: 1 finished, 0 to run")
+    assert study.status()["ranked_anew"] == 0
 
 
 def test_metadata_and_uid_files_that_are_ambiguous_or_of_another_kind_are_refused(

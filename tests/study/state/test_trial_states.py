@@ -9,18 +9,16 @@ import pytest
 from rich.console import Console
 
 from budgets.book import Book
-from budgets.ledger import Ledger, read_entries, readable_entries
+from budgets.ledger import Ledger, readable_entries
 from runners.host.files import write_json
 from runners.results import write_table
 from runners.trials.trial_files import Outcome, write_failure, write_outcome
-from study.declare.load import load_declaration
 from study.show.progress import Progress
-from study.state.plan_study import plan_study
-from study.state.study import find_study
-from study.state.trial_states import Stage, trial_states
+from study.state.trial_states import Stage, begun, trial_states
 from study.storage.lock import only_run
 from tests.progress import progress
-from tests.study.conftest import Run, write_declaration
+from tests.study.conftest import Run
+from tests.study.tiny_study import TinyStudy
 
 EVENTS = (
     {"event": "study-started", "slots": 1},
@@ -50,34 +48,29 @@ def unbook(folder: Path, trial: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
-def test_an_unbooked_result_is_finished_for_every_command(pool: Path, tmp_path: Path, run: Run) -> None:
-    path = write_declaration(tmp_path, pool, seeds="0, 1")
-    words, folder = f"{path} --results {tmp_path}", tmp_path / "tiny"
-    run(f"run {words} --backend local")
-    tables = {name: (folder / name).read_bytes() for name in ("results.parquet", "curves.parquet")}
-    study = find_study(load_declaration(path), results=str(tmp_path), pools=None)
-    plan = plan_study(study)
+def test_an_unbooked_result_is_finished_for_every_command(tiny: TinyStudy) -> None:
+    tiny.declare(seeds="0, 1")
+    tiny.run()
+    before, plan = tiny.tables(), tiny.plan
     first, second = plan.trials
-    unbook(folder, second.trial_id)
-    assert list(Book.of(read_entries(folder / "ledger.jsonl")).open) == [second.trial_id]
+    unbook(tiny.folder, second.trial_id)
+    assert list(Book.of(tiny.entries()).open) == [second.trial_id]
 
-    assert run(f"run {words} --dry-run").startswith("2 trials: 2 finished, 0 to run")
-    (level,) = json.loads(run(f"status {words} --json"))["levels"]
+    assert tiny.says("run --dry-run").startswith("2 trials: 2 finished, 0 to run")
+    (level,) = tiny.status()["levels"]
     assert level == {"name": "3 GFLOP", "done": 2, "running": 0, "failed": 0, "waiting": 0, "left_out": 0}
-    assert "no run is active, and no trial is waiting" in run(f"status {words}")
-    said = run(f"report {words}")
-    assert "note: the report lacks 1 trial without a row in the results; the next `run` adds it" in said
-    missing = (folder / "report" / "tables" / "missing.md").read_text()
+    assert "no run is active, and no trial is waiting" in tiny.says("status")
+    assert "note: the report lacks 1 trial without a row in the results" in tiny.says("report")
+    missing = (tiny.folder / "report" / "tables" / "missing.md").read_text()
     assert r"| 1 | finished; the next \`run\` adds it to the results |" in missing
     with Progress("held-out/top1", Console(file=io.StringIO(), force_terminal=True)) as progress:
-        progress.begin(folder, plan, spent_flops=0)
+        progress.begin(tiny.folder, plan, spent_flops=0)
         assert progress._levels()[0].done == 2  # noqa: SLF001 - what the bars are drawn of
 
-    run(f"run {words} --backend local")
-    assert {name: (folder / name).read_bytes() for name in tables} == tables
-    entries = read_entries(folder / "ledger.jsonl")
-    assert not Book.of(entries).open
-    spent = {entry.what: entry.train_flops for entry in entries if entry.entry == "spent"}
+    tiny.run()
+    assert tiny.tables() == before
+    assert tiny.settled()
+    spent = {entry.what: entry.train_flops for entry in tiny.entries() if entry.entry == "spent"}
     assert spent == {trial.trial_id: trial.train_flops for trial in (first, second)}
 
 
@@ -142,3 +135,30 @@ def test_a_published_study_is_done_and_its_dry_run_reports_missing_folders(run: 
     assert said.startswith("156 trials: 156 to run\n156 of them have a row in results/small-full/results.")
     levels = json.loads(run("status small-full --json"))["levels"]
     assert sum(level["done"] for level in levels) == 156
+
+
+def leave_trial(folder: Path, *, kept: int) -> None:
+    """Leave the files of a trial that has seen 500 samples, with a checkpoint at some of them."""
+    folder.mkdir(parents=True)
+    write_json(folder / "progress.json", progress(500))
+    if kept:
+        (folder / f"checkpoint-{kept // 10:010d}-0.pt").touch()
+
+
+def test_an_interrupted_trial_continues_from_its_checkpoint_or_starts_anew(tmp_path: Path) -> None:
+    leave_trial(tmp_path / "trials" / "a", kept=400)
+    leave_trial(tmp_path / "trials" / "b", kept=0)
+    assert begun(tmp_path, dict.fromkeys(["a", "b", "never"], 100)) == {
+        "a": "interrupted; continues from its checkpoint at 40% of its samples",
+        "b": "interrupted before its first checkpoint; starts anew",
+    }
+    with only_run(tmp_path):
+        assert begun(tmp_path, {"a": 100}) == {"a": "running; 50% of its samples seen"}
+
+
+def test_a_result_missing_in_the_tables_is_reported(tmp_path: Path) -> None:
+    leave_trial(tmp_path / "trials" / "a", kept=400)
+    row = {"trial": "a", "status": "finished", "reason": "", "samples_seen": 100}
+    (tmp_path / "trials" / "a" / "curve.parquet").touch()
+    write_outcome(tmp_path / "trials" / "a", Outcome(row=row, timing={}))
+    assert begun(tmp_path, {"a": 100})["a"].startswith("finished")

@@ -26,7 +26,7 @@ from study.storage import lease
 from study.storage.bucket_storage import BucketStorage
 from study.storage.lock import active_run
 from tests.runners.host.bucket import Bucket
-from tests.study.conftest import write_declaration
+from tests.study.tiny_study import TinyStudy, write_declaration
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
@@ -48,17 +48,16 @@ def begin(job: TrialJob) -> None:
 @pytest.fixture(params=["folder", "bucket"])
 def machine(request: pytest.FixtureRequest, pool: Path, tmp_path: Path) -> Iterator[Machine]:
     """Yield machines that share a folder, or only the URL of a bucket."""
-    path = write_declaration(tmp_path, pool)
     with pytest.MonkeyPatch.context() as environment:
         environment.setattr(lease, "_BEAT_S", 0.2)
         bucket = Bucket(environment) if request.param == "bucket" else None
-        with path.open("a") as file:
-            file.write(f"storage: {tmp_path / 'shared' if bucket is None else bucket.url}\n")
+        place = tmp_path / "shared" if bucket is None else bucket.url
+        declaration = load_declaration(write_declaration(tmp_path, pool, more=f"storage: {place}\n"))
 
         def see(name: str) -> Study:
             environment.setenv(CACHE, str(tmp_path / name / "cache"))
             results = None if bucket is None else str(tmp_path / name)
-            study = find_study(load_declaration(path), results=results, pools=None)
+            study = find_study(declaration, results=results, pools=None)
             (study.folder / "trials").mkdir(parents=True, exist_ok=True)
             return study
 
@@ -70,11 +69,10 @@ def machine(request: pytest.FixtureRequest, pool: Path, tmp_path: Path) -> Itera
 @pytest.fixture(scope="module")
 def quiet(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the row of the study's only trial on a shared folder."""
-    folder = tmp_path_factory.mktemp("quiet")
-    study = find_study(load_declaration(write_declaration(folder, pool)), results=str(folder), pools=None)
-    (study.folder / "trials").mkdir(parents=True)
-    (trial,) = plan_study(study).trials
-    return json.dumps(run_trial(trial_job(study, trial)).row, sort_keys=True)
+    tiny = TinyStudy(tmp_path_factory.mktemp("quiet"), pool)
+    (tiny.folder / "trials").mkdir(parents=True)
+    (trial,) = tiny.plan.trials
+    return json.dumps(run_trial(trial_job(tiny.study, trial)).row, sort_keys=True)
 
 
 def test_one_run_at_a_time(machine: Machine) -> None:

@@ -42,10 +42,7 @@ def hold(folder: Path) -> subprocess.Popen[str]:
 
 def test_the_second_run_is_refused_with_the_firsts_host_process_and_start(tmp_path: Path) -> None:
     with hold(tmp_path) as first:
-        with (
-            pytest.raises(ValueError, match=r"another run of .* is active: process") as refused,
-            only_run(tmp_path),
-        ):
+        with pytest.raises(ValueError, match="is active: process") as refused, only_run(tmp_path):
             pass
         holder = active_run(tmp_path)
         first.send_signal(signal.SIGKILL)
@@ -94,16 +91,6 @@ def test_stop_waits_for_the_runs_end(tmp_path: Path) -> None:
 
     assert said[0].startswith(f"asked process {process.pid} on {socket.gethostname()}, since 20")
     assert said[1:] == ["the run has ended; `run` continues it"]
-
-
-def test_a_request_to_stop_does_not_reach_the_next_run(tmp_path: Path) -> None:
-    with only_run(tmp_path):
-        asked = threading.Thread(target=lambda: list(FolderStorage(tmp_path).stop(wait_s=0)))
-        asked.start()
-        asked.join()
-        assert FolderStorage(tmp_path).stop_requested()
-    with only_run(tmp_path):
-        assert not FolderStorage(tmp_path).stop_requested()
 
 
 def test_a_run_of_this_machine_whose_process_ended_has_died() -> None:

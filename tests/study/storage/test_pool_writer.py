@@ -119,17 +119,3 @@ def test_a_lease_that_another_run_takes_over_at_the_same_time_is_given_up_at_onc
     )
     with pytest.raises(ValueError, match=r"^other$"):
         mine.claim(None, lambda _: None)
-
-
-@pytest.mark.parametrize(
-    ("url", "message"),
-    [
-        ("s3://no-such-bucket/p", "storage s3://no-such-bucket/p can't be used: .*[Bb]ucket"),
-        ("gs://bucket/p", "storage gs://bucket/p needs a package that is not installed: .*gcsfs"),
-    ],
-)
-@pytest.mark.usefixtures("bucket")
-def test_a_url_that_cannot_be_written_is_one_line(url: str, message: str) -> None:
-    with pytest.raises(ValueError, match=f"^{message}") as found, only_writer(url, lambda _: None):
-        pass
-    assert "\n" not in str(found.value)

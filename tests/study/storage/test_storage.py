@@ -4,56 +4,59 @@ import shutil
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from budgets.book import Book
 from budgets.hardware.machine_cache import CACHE
-from budgets.ledger import read_entries
 from runners.host.storage import Storage, cache_folder
-from runners.results import read_json_lines, read_table
 from runners.scheduling.backend import Job
 from runners.scheduling.local_backend import LocalBackend
 from runners.trials.trial_files import drop_milestone, is_milestone, milestone
 from study.declare.load import load_declaration
-from study.state.study import find_study
+from study.state.study import Study, find_study
 from study.storage import lease
 from study.storage.bucket_storage import BucketStorage, bring
 from study.storage.lease import Lease
 from study.storage.lock import Holder, active_run
 from tests.holding import hold
 from tests.runners.host.bucket import Bucket
-from tests.study.conftest import Run, start_study, write_declaration
-from tests.study.run.test_run_trunks import booked
-from tests.study.run.test_run_trunks import declare as declare_trunks
+from tests.study.tiny_study import TRUNK, TinyStudy
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
 OTHER = Holder(host="elsewhere", pid=1, since="2026-01-01 00:00:00+00:00")
-TABLES = ("results.parquet", "curves.parquet")
 LEVELS = ("4 GFLOP", "6 GFLOP", "8 GFLOP")
 
 
-def declare(folder: Path, pool: Path, bucket: Bucket, **changes: str) -> Path:
-    declaration = write_declaration(folder, pool, **changes)
-    with declaration.open("a") as file:
-        file.write(f"storage: {bucket.url}\n")
-    return declaration
+Machine = Callable[..., TinyStudy]
+"""A machine's name, and changes → the study in the bucket, declared there, with results of its own."""
+
+
+@pytest.fixture
+def machine(pool: Path, tmp_path: Path, bucket: Bucket) -> Machine:
+    def machine(name: str = "first", **changes: str) -> TinyStudy:
+        return TinyStudy(tmp_path / name, pool, more=f"storage: {bucket.url}\n", **changes)
+
+    return machine
+
+
+def opened(study: TinyStudy) -> Study:
+    """Return the study with the pools that its machine has."""
+    return find_study(load_declaration(study.declaration), results=str(study.place), pools=None)
 
 
 def test_another_machine_continues_a_dead_drivers_study_to_the_same_rows(
-    pool: Path, tmp_path: Path, bucket: Bucket, run: Run, monkeypatch: pytest.MonkeyPatch
+    tiny: TinyStudy, machine: Machine, tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = {"levels": "4 GFLOP, 25 GFLOP"}
-    paths = write_declaration(tmp_path, pool, **changes)
-    run(f"run {paths} --results {tmp_path / 'paths'} --backend local")
-    declaration, storage = declare(tmp_path, pool, bucket, **changes), Storage(bucket.url)
+    levels, storage = "4 GFLOP, 25 GFLOP", Storage(bucket.url)
+    tiny.declare(levels=levels)
+    tiny.run()
     monkeypatch.setenv(CACHE, str(tmp_path / "first cache"))
     hold(cache_folder(bucket.url) / "results" / "tiny", step=100)  # the longer trial alone gets there
-    words = ("run", declaration, "--results", tmp_path / "first", "--backend", "local")
-    with start_study(*words) as process:
+    with machine("first", levels=levels).start("--backend", "local") as process:
         deadline = time.monotonic() + 120
         while not (
             any(name.endswith("result.json") for name in storage.list("results/tiny"))
@@ -65,29 +68,27 @@ def test_another_machine_continues_a_dead_drivers_study_to_the_same_rows(
         process.kill()
     monkeypatch.setattr(lease, "_DEAD_S", 4)  # a few renewals
     monkeypatch.setenv(CACHE, str(tmp_path / "second cache"))
-    second = tmp_path / "second" / "tiny"
+    second, third = machine("second", levels=levels), machine("third", levels=levels)
 
-    said = run(f"run {declaration} --results {second.parent} --backend local")
+    said = second.run()
 
     assert f"process {process.pid} on {socket.gethostname()}" in said
     assert "checking whether it is still alive" in said
-    for table in TABLES:
-        assert (second / table).read_bytes() == (tmp_path / "paths" / "tiny" / table).read_bytes()
-    assert not Book.of(read_entries(second / "ledger.jsonl")).open
-    starts = read_json_lines(second / "events.jsonl").query("event == 'trial-started'")["trial"]
-    assert len(starts.unique()) == 2, "the first driver's events are there"
+    assert second.tables() == tiny.tables()
+    assert second.settled()
+    starts = [event["trial"] for event in second.events("trial-started")]
+    assert len(set(starts)) == 2, "the first driver's events are there"
     assert len(starts) <= 3, "what was finished was not started again"
-    elsewhere = f"{declaration} --results {tmp_path / 'third'}"
-    assert "all     2        0" in run(f"status {elsewhere}")
-    assert "2 of 2 trials finished" in run(f"report {elsewhere}")
+    assert "all     2        0" in third.says("status")
+    assert "2 of 2 trials finished" in third.says("report")
 
 
 def test_the_first_trial_starts_when_its_reservation_is_in_the_bucket(
-    pool: Path, tmp_path: Path, bucket: Bucket, run: Run, monkeypatch: pytest.MonkeyPatch
+    machine: Machine, tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "_BEAT_S", 600)  # no upload beside the run
     monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
-    declaration, reserved = declare(tmp_path, pool, bucket), []
+    reserved = list[bool]()
 
     def start(backend: LocalBackend, job: Job) -> None:
         ledger = Storage(bucket.url).read("results/tiny/ledger.jsonl") or b""
@@ -97,7 +98,7 @@ def test_the_first_trial_starts_when_its_reservation_is_in_the_bucket(
     start_job = LocalBackend.start
     monkeypatch.setattr(LocalBackend, "start", start)
 
-    run(f"run {declaration} --results {tmp_path / 'results'} --backend local")
+    machine().run()
 
     assert reserved == [True]
 
@@ -127,7 +128,7 @@ def test_lines_that_a_killed_run_had_not_uploaded_stay_and_those_of_another_mach
 
 
 def test_pool_and_evaluation_set_below_a_url_give_the_rows_of_a_folder(
-    pool: Path, tmp_path: Path, bucket: Bucket, run: Run, monkeypatch: pytest.MonkeyPatch
+    pool: Path, tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
     storage, apart = Storage(bucket.url), pool / "evaluation" / "retrieval"
@@ -136,32 +137,30 @@ def test_pool_and_evaluation_set_below_a_url_give_the_rows_of_a_folder(
             storage.put(path, f"pools/small/{path.relative_to(pool)}")
             if path.is_relative_to(apart):
                 storage.put(path, f"sets/again/{path.relative_to(apart)}")
-    places = {
-        "folder": (str(pool), str(shutil.copytree(apart, tmp_path / "again"))),
-        "url": (f"{bucket.url}/pools/small", f"{bucket.url}/sets/again"),
-    }
-    for name, (place, again) in places.items():
-        (tmp_path / name).mkdir()
-        declaration = write_declaration(tmp_path / name, Path("POOL"))
-        text = declaration.read_text().replace("POOL", f'"{place}"')
-        declaration.write_text(f'{text}evaluation: {{again: "{again}"}}\n')
-        words = f"{declaration} --results {tmp_path / name} --pools {tmp_path / name / 'pools'}"
-        assert "1 trial" in run(f"run {words} --backend local")
-    for table in TABLES:
-        expected = (tmp_path / "folder" / "tiny" / table).read_bytes()
-        assert (tmp_path / "url" / "tiny" / table).read_bytes() == expected
-    assert not list((tmp_path / "url" / "pools").rglob("shards"))
-    assert "all     1        0" in run(f"status {words}")
+
+    def ran(name: str, place: str | Path, again: str | Path) -> TinyStudy:
+        more = f'evaluation: {{again: "{again}"}}\n'
+        study = TinyStudy(tmp_path / name, Path("POOL"), more=more)
+        study.edit(("POOL", f'"{place}"'))
+        assert "1 trial" in study.run(f"--pools {study.place / 'pools'}")
+        return study
+
+    of_folder = ran("folder", pool, shutil.copytree(apart, tmp_path / "again"))
+    of_url = ran("url", f"{bucket.url}/pools/small", f"{bucket.url}/sets/again")
+
+    assert of_url.tables() == of_folder.tables()
+    assert not list((of_url.place / "pools").rglob("shards"))
+    assert "all     1        0" in of_url.says(f"status --pools {of_url.place / 'pools'}")
 
 
 def test_a_study_without_a_local_copy_is_not_shown_while_its_bucket_is_unreachable(
-    pool: Path, tmp_path: Path, bucket: Bucket, run: Run
+    machine: Machine, bucket: Bucket
 ) -> None:
-    words = f"status {declare(tmp_path, pool, bucket)} --results {tmp_path}"
-    assert "has no results; run `python -m study run" in run(words, code=2)
+    study = machine()
+    assert "has no results; run `python -m study run" in study.says("status", code=2)
     bucket.go_away()
 
-    said = run(words, code=2)
+    said = study.says("status", code=2)
 
     assert said.startswith(f"study: storage {bucket.url} is unreachable: ")
     assert "has no results" not in said
@@ -169,9 +168,9 @@ def test_a_study_without_a_local_copy_is_not_shown_while_its_bucket_is_unreachab
 
 
 def test_the_progress_of_a_running_trial_is_seen_from_another_machine(
-    pool: Path, tmp_path: Path, bucket: Bucket
+    machine: Machine, bucket: Bucket
 ) -> None:
-    study = find_study(load_declaration(declare(tmp_path, pool, bucket)), results=str(tmp_path), pools=None)
+    study = opened(machine())
     there, here = "results/tiny/trials/0123456789ab/progress.json", "trials/0123456789ab/progress.json"
     for progress in (b"{}", b'{"samples_seen": 1}'):
         Storage(bucket.url).write(there, progress)
@@ -186,10 +185,10 @@ def test_the_progress_of_a_running_trial_is_seen_from_another_machine(
 
 
 def test_the_second_driver_is_refused_and_can_stop_the_first_from_anywhere(
-    pool: Path, tmp_path: Path, bucket: Bucket, run: Run, monkeypatch: pytest.MonkeyPatch
+    machine: Machine, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    declaration = declare(tmp_path, pool, bucket)
-    study = find_study(load_declaration(declaration), results=str(tmp_path / "first"), pools=None)
+    study = opened(machine("first"))
+    second, third = machine("second"), machine("third")
     study.folder.mkdir(parents=True)
     monkeypatch.setattr(lease, "_BEAT_S", 0.2)
     turn, renew = threading.Lock(), Lease._renew  # noqa: SLF001 - it runs in a thread
@@ -201,9 +200,9 @@ def test_the_second_driver_is_refused_and_can_stop_the_first_from_anywhere(
     monkeypatch.setattr(Lease, "_renew", renew_in_turn)
     with study.storage.claim(lambda _text: None):
         holder = active_run(study.folder)
-        refused = run(f"run {declaration} --results {tmp_path / 'second'}", code=2)
-        assert f"another run of {bucket.url}/results/tiny is active: {holder}" in refused
-        assert f"asked {holder} to stop" in run(f"stop {declaration} --results {tmp_path / 'third'} --wait 0")
+        active = f"another run of {bucket.url}/results/tiny is active: {holder}"
+        assert active in second.says("run", code=2)
+        assert f"asked {holder} to stop" in third.says("stop --wait 0")
         wait_for(study.storage.stop_requested, seconds=60)
 
         name = "results/tiny/run.json"
@@ -213,53 +212,46 @@ def test_the_second_driver_is_refused_and_can_stop_the_first_from_anywhere(
         with pytest.raises(ValueError, match="is active: process 1 on elsewhere"):
             wait_for(lambda: not study.storage.stop_requested(), seconds=60)
     monkeypatch.setattr(Storage, "age_s", lambda *_: None)  # FTP can't tell it
-    output = run(f"stop {declaration} --results {tmp_path / 'third'} --wait 0")
+    output = third.says("stop --wait 0")
     assert output.startswith(f"asked {OTHER} to stop"), "what is another's is left alone"
 
 
 @pytest.mark.parametrize("damaged", [False, True])
 def test_trials_continue_on_another_machine_from_milestones_in_the_bucket(
-    pool: Path,
-    tmp_path: Path,
-    bucket: Bucket,
-    run: Run,
-    monkeypatch: pytest.MonkeyPatch,
-    damaged: bool,  # noqa: FBT001 - a parameter
+    tiny: TinyStudy, machine: Machine, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, *, damaged: bool
 ) -> None:
-    storage, first, second = Storage(bucket.url), tmp_path / "first", tmp_path / "second" / "tiny"
+    storage, trunk = Storage(bucket.url), {"levels": ", ".join(LEVELS), "training": TRUNK}
 
     def milestones() -> list[str]:
         return [name for name in storage.list("results/tiny/trials") if is_milestone(name.split("/")[-1])]
 
-    for results, levels in (("paths", LEVELS), ("first", LEVELS[:2]), ("second", LEVELS)):
-        monkeypatch.setenv(CACHE, str(tmp_path / f"{results} cache"))
-        declaration = declare_trunks(tmp_path, pool, "tiny", ", ".join(levels))
-        if results != "paths":
-            with declaration.open("a") as file:
-                file.write(f"storage: {bucket.url}\n")
-        if results == "second":
-            assert booked(first / "tiny")["wasted"] == 0
-            (kept,) = milestones()
-            if damaged:
-                storage.write(f"results/tiny/trials/{kept}", b"damaged")
-        run(f"run {declaration} --results {tmp_path / results} --backend local")
+    tiny.declare(**trunk)
+    tiny.run()
+    monkeypatch.setenv(CACHE, str(tiny.place / "first cache"))
+    first = machine("first", **trunk | {"levels": ", ".join(LEVELS[:2])})
+    first.run()
+    assert first.settled()["wasted"] == 0
+    (kept,) = milestones()
+    if damaged:
+        storage.write(f"results/tiny/trials/{kept}", b"damaged")
+    monkeypatch.setenv(CACHE, str(tiny.place / "second cache"))
+    second = machine("second", **trunk)
+    second.run()
 
-    for table in TABLES:
-        assert (second / table).read_bytes() == (tmp_path / "paths" / "tiny" / table).read_bytes()
-    rows = read_table(second / "results.parquet")
+    assert second.tables() == tiny.tables()
+    rows = second.table()
     assert len(set(rows["trunk"]) - {""}) == 1
     shared = rows["train_flops"].iloc[-1] - rows["paid_flops"].iloc[-1]
-    assert booked(second) == {"spent": rows["paid_flops"].sum(), "wasted": shared if damaged else 0}
+    assert second.settled() == {"spent": rows["paid_flops"].sum(), "wasted": shared if damaged else 0}
     (top,) = milestones()  # from which a further level would continue; the others are gone
     assert top.split("/")[0] == rows["trial"].iloc[-1]
-    assert not list((tmp_path / "second cache").rglob("*milestone-*"))
+    assert not list((tiny.place / "second cache").rglob("*milestone-*"))
 
 
 def test_the_milestone_of_a_trial_that_runs_is_seen_and_can_be_deleted(
-    pool: Path, tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    machine: Machine, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    declaration = load_declaration(declare(tmp_path, pool, bucket))
-    study = find_study(declaration, results=str(tmp_path / "first"), pools=None)
+    study = opened(machine())
     folder, name = study.folder / "trials" / "0123", "milestone-0000000012-0123456789abcdef.pt"
     folder.mkdir(parents=True)
     monkeypatch.setattr(lease, "_BEAT_S", 0.2)

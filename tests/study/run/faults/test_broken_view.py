@@ -3,7 +3,6 @@
 import io
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import cast
 
 import pytest
@@ -11,12 +10,11 @@ from rich.console import Console
 
 from runners.results import read_table
 from runners.trials.trial_files import Outcome
-from study.declare.load import load_declaration
 from study.run.run_study import run_study
 from study.show.progress import Progress
 from study.state.plan_study import plan_study
-from study.state.study import Study, find_study
-from tests.study.conftest import write_declaration
+from study.state.study import Study
+from tests.study.tiny_study import TinyStudy
 
 
 class BrokenView:
@@ -40,9 +38,9 @@ class BrokenView:
 
 
 @pytest.fixture
-def two_trials(pool: Path, tmp_path: Path) -> Study:
-    declaration = load_declaration(write_declaration(tmp_path, pool, seeds="0, 1"))
-    return find_study(declaration, results=str(tmp_path), pools=None)
+def two_trials(tiny: TinyStudy) -> Study:
+    tiny.declare(seeds="0, 1")
+    return tiny.study
 
 
 def test_a_view_that_raises_at_each_call_costs_a_run_no_row(

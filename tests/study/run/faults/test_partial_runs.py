@@ -5,133 +5,113 @@ import os
 import signal
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 
 from budgets.book import Book
-from budgets.ledger import read_entries
 from runners.trials.run_on_node import run_trial
 from runners.trials.trial_files import Outcome, kept_steps
 from runners.trials.trial_job import TrialJob
 from study.run import execution
 from tests.holding import hold, let_go
-from tests.study.conftest import write_declaration
-from tests.study.run.faults.local_study import (
-    Said,
-    at_work,
-    booked,
-    finished,
-    logged,
-    run,
-    start,
-    statuses,
-    wait_for,
-)
+from tests.root import ROOT
+from tests.study.tiny_study import TinyStudy, ended, read_json, wait_for
 
 pytestmark = pytest.mark.slow
 
 
-def test_a_changed_declaration_runs_only_changed_trials_and_reports_the_old_ones(
-    pool: Path, tmp_path: Path, capsys: Said
-) -> None:
-    declaration, folder = write_declaration(tmp_path, pool, seeds="0, 1"), tmp_path / "tiny"
-    assert run(declaration) == 0
-    first = finished(folder)
+def test_a_changed_declaration_runs_only_changed_trials_and_reports_the_old_ones(tiny: TinyStudy) -> None:
+    tiny.declare(seeds="0, 1")
+    tiny.run()
+    first = tiny.finished()
 
     # A level, a seed and a strategy more.
-    write_declaration(tmp_path, pool, seeds="0, 1, 2", levels="3 GFLOP, 4 GFLOP", strategies="clip, slip")
-    capsys.readouterr()
-    assert run(declaration, "--dry-run") == 0
-    assert "12 trials: 2 finished, 10 to run" in capsys.readouterr().out
-    assert run(declaration, "--only", "slipp") == 2
-    assert "'slipp' matches no trial of this plan" in capsys.readouterr().err
-    assert finished(folder) == first
-    assert run(declaration, "--only", "slip 4", "--only", "clip 3") == 0
-    results = pd.read_parquet(folder / "results.parquet")
+    tiny.declare(seeds="0, 1, 2", levels="3 GFLOP, 4 GFLOP", strategies="clip, slip")
+    assert "12 trials: 2 finished, 10 to run" in tiny.says("run --dry-run")
+    assert "'slipp' matches no trial" in tiny.run("--only slipp", code=2)
+    assert tiny.finished() == first
+    tiny.run("--only 'slip 4' --only 'clip 3'")
+    results = tiny.table()
     assert results.value_counts(["strategy", "level_flops"]).to_dict() == {("slip", 4e9): 3, ("clip", 3e9): 3}
-    assert {path: state for path, state in finished(folder).items() if path in first} == first
+    assert {path: state for path, state in tiny.finished().items() if path in first} == first
 
     # Another learning rate, and the second level gone: new trials, and old ones that no cell asks for.
-    text = declaration.read_text().replace("ViT-XXS-8: 2e-3", "ViT-XXS-8: 3e-3")
-    declaration.write_text(text.replace("3 GFLOP, 4 GFLOP", "3 GFLOP"))
-    spent = booked(folder, "spent")
-    capsys.readouterr()
-    assert run(declaration, "--only", "clip") == 0
-    assert "belong to trials that are not in this declaration" in capsys.readouterr().out
-    assert pd.read_parquet(folder / "results.parquet")["lr_peak"].tolist() == [3e-3] * 3
-    assert {path: state for path, state in finished(folder).items() if path in first} == first
-    assert booked(folder, "spent") > spent
+    tiny.edit(("ViT-XXS-8: 2e-3", "ViT-XXS-8: 3e-3"), ("3 GFLOP, 4 GFLOP", "3 GFLOP"))
+    spent = tiny.booked("spent")
+    assert "trials that are not in this declaration" in tiny.run("--only clip")
+    assert tiny.table()["lr_peak"].tolist() == [3e-3] * 3
+    assert {path: state for path, state in tiny.finished().items() if path in first} == first
+    assert tiny.booked("spent") > spent
 
 
-def test_a_failed_and_a_diverged_trial_do_not_stop_the_others(
-    pool: Path, tmp_path: Path, capsys: Said
-) -> None:
-    buggy = json.loads(Path("budgets/cost/catalogue/mini-ViT-XXS-8.json").read_text())
+def test_a_failed_and_a_diverged_trial_do_not_stop_the_others(tiny: TinyStudy) -> None:
+    buggy = read_json(ROOT / "budgets" / "cost" / "catalogue" / "mini-ViT-XXS-8.json")
     buggy["vision_cfg"]["act_kwargs"] = {"slope": 1}  # nothing checks it before the model is built
-    (tmp_path / "catalogue").mkdir()
-    (tmp_path / "catalogue" / "buggy.json").write_text(json.dumps(buggy))
-    architectures = "buggy, mini-ViT-XXS-8, mini-ViT-XS-8"
-    declaration = write_declaration(tmp_path, pool, architectures=architectures)
-    text = declaration.read_text().replace("mini-ViT-XXS-8: 2e-3", "buggy: 1e-3, mini-ViT-XXS-8: 10")
-    text = text.replace("batch_size: 16", "batch_size: 16\n  weight_decay: 1000\n  warmup: 0%")
-    declaration.write_text(text + f"catalogue: {tmp_path / 'catalogue'}\n")
-    folder = tmp_path / "tiny"
+    (tiny.place / "catalogue").mkdir()
+    (tiny.place / "catalogue" / "buggy.json").write_text(json.dumps(buggy))
+    tiny.declare(architectures="buggy, mini-ViT-XXS-8, mini-ViT-XS-8", lr_peak="10, buggy: 1e-3",
+        training="  weight_decay: 1000\n  warmup: 0%\n", more="catalogue: catalogue\n",
+    )  # fmt: skip
 
-    assert run(declaration) == 1
-    assert "FAILED buggy clip" in capsys.readouterr().out
+    assert "FAILED buggy clip" in tiny.run(code=1)
     expected = {"buggy": "failed", "mini-ViT-XXS-8": "diverged", "mini-ViT-XS-8": "finished"}
-    assert statuses(folder) == expected
-    reasons = pd.read_parquet(folder / "results.parquet").set_index("architecture")["reason"]
+    assert tiny.statuses() == expected
+    reasons = tiny.table().set_index("architecture")["reason"]
     assert "TypeError" in reasons["buggy"]
     assert "the loss is not finite" in reasons["mini-ViT-XXS-8"]
-    first, entries = finished(folder), read_entries(folder / "ledger.jsonl")
-    assert not Book.of(entries).open
+    assert tiny.settled()
+    first, entries = tiny.finished(), tiny.entries()
 
-    assert run(declaration) == 1
-    assert "1 failed in an earlier run; --retry-failed runs them again" in capsys.readouterr().out
-    assert read_entries(folder / "ledger.jsonl") == entries
+    assert "1 failed in an earlier run; --retry-failed" in tiny.run(code=1)
+    assert tiny.entries() == entries
 
-    assert run(declaration, "--only", "mini-ViT-XS-8") == 0, "the failed trial is not selected"
-    assert "--retry-failed" not in capsys.readouterr().out
-    assert statuses(folder) == expected
+    assert "--retry-failed" not in tiny.run("--only mini-ViT-XS-8"), "the failed trial is not selected"
+    assert tiny.statuses() == expected
 
-    assert run(declaration, "--retry-failed") == 1
-    assert statuses(folder) == expected
-    assert finished(folder) == first
-    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
-    assert [event["event"] for event in events].count("trial-started") == 4
-    assert "trial-retried" not in {event["event"] for event in events}
+    tiny.run("--retry-failed", code=1)
+    assert tiny.statuses() == expected
+    assert tiny.finished() == first
+    assert tiny.event_names().count("trial-started") == 4
+    assert "trial-retried" not in tiny.event_names()
 
 
-def test_a_trial_without_retries_left_keeps_checkpoint_and_log_for_retry_failed(
-    pool: Path, tmp_path: Path
-) -> None:
-    declaration, folder = write_declaration(tmp_path, pool, levels="25 GFLOP"), tmp_path / "tiny"
-    text = declaration.read_text().replace("checkpoint: 0.2 s", "checkpoint: 0.1 s, retries: 0")
-    declaration.write_text(text + "loggers: [tensorboard]\n")
-    hold(folder, step=100)
-    with start(declaration) as process:
-        wait_for(lambda: at_work(folder) and logged(folder))
-        (trial,) = at_work(folder)
-        os.kill(json.loads((trial / "progress.json").read_text())["pid"], signal.SIGKILL)
-        output, errors = process.communicate(timeout=240)
+def test_a_trial_without_retries_left_keeps_checkpoint_and_log_for_retry_failed(tiny: TinyStudy) -> None:
+    changes = {"resources": "checkpoint: 0.1 s, retries: 0", "more": "loggers: [tensorboard]\n"}
+    tiny.declare(levels="25 GFLOP", **changes)
+    hold(tiny.folder, step=100)
+    with tiny.start("--backend", "local") as process:
+        wait_for(lambda: tiny.at_work() and logged(tiny.folder))
+        (trial,) = tiny.at_work()
+        os.kill(read_json(trial / "progress.json")["pid"], signal.SIGKILL)
+        ended(process, code=1)
 
-    assert process.returncode == 1, output + errors
-    assert statuses(folder) == {"mini-ViT-XXS-8": "failed"}
-    lost, entries = booked(folder, "wasted"), read_entries(folder / "ledger.jsonl")
+    assert tiny.statuses() == {"mini-ViT-XXS-8": "failed"}
+    lost, entries = tiny.booked("wasted"), tiny.entries()
     assert list(Book.of(entries).open) == [trial.name]
-    kept = logged(folder)
+    kept = logged(tiny.folder)
 
-    let_go(folder)
-    assert run(declaration, "--retry-failed") == 0
-    assert statuses(folder) == {"mini-ViT-XXS-8": "finished"}
-    assert booked(folder, "wasted") == lost
-    assert booked(folder, "spent") == Book.of(entries).open[trial.name].left
-    curve = pd.read_parquet(folder / "curves.parquet")
-    assert logged(folder) == pytest.approx(dict(zip(curve["samples_seen"], curve["loss"], strict=True)))
-    assert kept.items() <= logged(folder).items()
+    let_go(tiny.folder)
+    tiny.run("--retry-failed")
+    assert tiny.statuses() == {"mini-ViT-XXS-8": "finished"}
+    assert tiny.booked("wasted") == lost
+    assert tiny.booked("spent") == Book.of(entries).open[trial.name].left
+    curve = tiny.table("curves")
+    assert logged(tiny.folder) == pytest.approx(dict(zip(curve["samples_seen"], curve["loss"], strict=True)))
+    assert kept.items() <= logged(tiny.folder).items()
     assert len(kept) < len(curve)
+
+
+def logged(folder: Path) -> dict[int, float]:
+    """Return the loss curve in TensorBoard of a study's only trial."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: PLC0415
+
+    for path in folder.glob("tensorboard/*"):
+        events = EventAccumulator(str(path)).Reload()
+        if "train/loss" in events.Tags()["scalars"]:
+            points = events.Scalars("train/loss")
+            assert len({point.step for point in points}) == len(points)
+            return {point.step: point.value for point in points}
+    return {}
 
 
 def _with_little_memory(job: TrialJob) -> Outcome:
@@ -149,23 +129,20 @@ def _with_little_memory(job: TrialJob) -> Outcome:
 
 
 def test_a_trial_out_of_gpu_memory_goes_on_from_its_checkpoint_with_accumulation(
-    pool: Path, tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+    tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(execution, "run_trial", _with_little_memory)
-    declaration, folder = write_declaration(tmp_path, pool), tmp_path / "tiny"
-    text = declaration.read_text().replace("checkpoint: 0.2 s", "checkpoint_steps: 10")
-    declaration.write_text(text)
+    tiny.declare(resources="checkpoint_steps: 10")
 
-    assert run(declaration) == 1
-    assert "training.accumulation, training.gradient_checkpointing" in capsys.readouterr().out
-    assert statuses(folder) == {"mini-ViT-XXS-8": "failed"}
-    (trial,) = at_work(folder)
+    assert "training.accumulation" in tiny.run(code=1)
+    assert tiny.statuses() == {"mini-ViT-XXS-8": "failed"}
+    (trial,) = tiny.at_work()
     assert kept_steps(trial) == 10
-    lost, entries = booked(folder, "wasted"), read_entries(folder / "ledger.jsonl")
+    lost, entries = tiny.booked("wasted"), tiny.entries()
     assert list(Book.of(entries).open) == [trial.name]
     assert lost > 0
 
-    declaration.write_text(text.replace("batch_size: 16", "batch_size: 16\n  accumulation: 2"))
-    assert run(declaration, "--retry-failed") == 0
-    assert statuses(folder) == {"mini-ViT-XXS-8": "finished"}
-    assert booked(folder, "wasted") == lost, "no step was repeated"
+    tiny.edit(("batch_size: 16", "batch_size: 16\n  accumulation: 2"))
+    tiny.run("--retry-failed")
+    assert tiny.statuses() == {"mini-ViT-XXS-8": "finished"}
+    assert tiny.booked("wasted") == lost, "no step was repeated"

@@ -1,0 +1,132 @@
+"""``python -m study calibrate``: its measurements are used by plans, prices and runs."""
+
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from budgets.declaration.recipe import Recipe
+from runners.host.files import write_json
+from runners.trials import measure_speed
+from runners.trials.throughput import Throughput, read_calibration
+from runners.trials.trial_job import TrialJob
+from study.declare.load import load_declaration
+from study.run import calibration
+from study.run.calibration import estimated_memory, require_named
+from study.state.plan_study import device_throughput, measured_throughput, plan_study
+from tests.runners.tiny import tiny_trial
+from tests.study.tiny_study import TinyStudy
+
+pytestmark = pytest.mark.slow
+
+FOUND = Throughput(
+    architecture="mini-ViT-XXS-8", strategy="clip", batch_size=16, precision="bf16", steps=10,
+    samples_per_s=1000.0, memory_bytes=1, gpus=1,
+)  # fmt: skip
+
+
+def test_the_plan_uses_the_measured_speed_of_every_kind_of_trial(tiny: TinyStudy) -> None:
+    tiny.declare(strategies="clip, flip-50", seeds="0, 1")
+
+    tiny.says("calibrate --seconds 1")
+
+    here = tiny.study
+    found = read_calibration(here.calibration)
+    assert found is not None
+    assert [(each.strategy, each.batch_size) for each in found.kinds] == [("clip", 16), ("flip-50", 32)]
+    # A process that has imported torch holds 200 MB and this small model hardly more.
+    assert all(each.steps >= 10 and 2e8 < each.memory_bytes < 2e9 for each in found.kinds)
+    assert not (tiny.folder / "trials").exists()
+
+    plan = plan_study(here)
+    assert measured_throughput(here, plan) == found.speeds
+    assert "4 of 4 trials by measured throughput" in tiny.says("plan")
+    # A price is that of a device: this was measured on a processor, or on another one.
+    priced = load_declaration(Path("study/declare/declarations/paper.yaml")).cluster
+    on_cluster = replace(here, declaration=replace(here.declaration, cluster=priced))
+    assert device_throughput(on_cluster) == {}
+    replace(found, device="h100-sxm").write(here.calibration)
+    assert device_throughput(on_cluster) == {(*pair, 1): speed for pair, speed in found.speeds.items()}
+
+
+def test_no_more_trials_run_at_once_than_the_one_with_most_cores_leaves_room_for(
+    tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = "rules: [{strategies: [flip-50], cpus: 3}]"
+    tiny.declare(strategies="clip, flip-50", resources=rules)
+    for cores, at_once in ((4, 1), (6, 2)):
+        monkeypatch.setattr(calibration, "usable_cores", lambda cores=cores: cores)
+        first = next(calibration.calibrate_study(tiny.study, device_name=None, seconds=1))
+        assert first.startswith("2 kinds of trials on ")
+        assert f", {at_once} at once, " in first
+
+
+def test_a_kind_that_cannot_be_measured_is_named_and_the_others_are_kept(
+    tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.declare(strategies="clip, flip-50")
+    monkeypatch.setattr(measure_speed, "measure_kind", fail_for_flip)
+
+    error = tiny.says("calibrate --seconds 1", code=2).splitlines()[-1]
+    assert error == "study: not measured: mini-ViT-XXS-8 flip-50: RuntimeError: the device is full"
+    found = read_calibration(tiny.study.calibration)
+    assert found is not None
+    assert [each.combination for each in found.kinds] == [("mini-ViT-XXS-8", "clip")]
+
+
+def test_the_estimate_of_memory_is_that_of_the_unmasked_tail() -> None:
+    def estimate(strategy: str, tail: float) -> int:
+        speed = replace(FOUND, strategy=strategy, batch_size=512)
+        return estimated_memory(tiny_trial(recipe=Recipe(unmasked_tail=tail)), speed)
+
+    assert estimate("flip-50", 0.0) < estimate("flip-50", 0.01) == estimate("clip", 0.0)
+
+
+def fail_for_flip(job: TrialJob, _seconds: float, *, below: str) -> Throughput:  # noqa: ARG001 - as the real one
+    if job.trial.cell.strategy != "clip":
+        raise RuntimeError("the device is full")
+    return FOUND
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("samples_per_s", 0.0, "a number above 0"),
+        ("samples_per_s", float("nan"), "a number above 0"),
+        ("samples_per_s", "fast", "a number above 0"),
+        ("memory_bytes", -1, "a number, 0 or more"),
+        ("architecture", ["mini-ViT-XXS-8"], "a text"),
+    ],
+)
+def test_a_measurement_that_no_forecast_can_use_is_named(
+    tmp_path: Path, field: str, value: object, allowed: str
+) -> None:
+    file, kind = tmp_path / "throughput.json", asdict(FOUND) | {field: value}
+    write_json(file, {"machine": "here", "device": None, "side_by_side": 1, "kinds": [kind]})
+    damage = re.escape(f"{file} is damaged (kinds[0].{field} is {value!r}, and must be {allowed}); delete it")
+    with pytest.raises(ValueError, match=f"^{damage}"):
+        read_calibration(file)
+
+
+def test_a_damaged_measurement_ends_plan_and_calibrate(tiny: TinyStudy) -> None:
+    file = tiny.study.calibration
+    file.parent.mkdir()
+    file.write_text("{}", encoding="utf-8")
+    for command in ("plan", "calibrate"):
+        assert f"{file} is damaged" in tiny.says(command, code=2)
+
+    file.unlink()
+    tiny.says("plan")
+
+
+def test_a_device_without_gpus_of_a_trial_is_refused(tiny: TinyStudy) -> None:
+    refused = tiny.says("calibrate --device h100", code=2)
+    assert refused.startswith("study: --device h100 needs a GPU, but resources.gpus is 0")
+
+
+def test_the_declared_device_must_fit_the_gpus_name() -> None:
+    assert require_named("h100-sxm", "NVIDIA H100 80GB HBM3") == "h100-sxm"
+    assert require_named("v100-sxm-32gb", "Tesla V100-SXM2-32GB") == "v100-sxm-32gb"
+    with pytest.raises(ValueError, match="a100-sxm-40gb, but this machine has NVIDIA H100"):
+        require_named("a100-sxm-40gb", "NVIDIA H100 PCIe")

@@ -1,0 +1,235 @@
+"""Tuning of the learning rate with real Ray Tune and trials, also with a killed driver."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from budgets.book import Book, reconcile
+from budgets.ledger import Ledger
+from budgets.planning.tuning_plan import TuningPlan, values_words
+from runners.results import write_table
+from runners.trials.meter import Meter, read_meter
+from runners.trials.trial_files import write_failure
+from tests.holding import hold, let_go
+from tests.study.conftest import Run
+from tests.study.events import require_documented
+from tests.study.tiny_study import TinyStudy, ended, read_json, wait_for
+
+pytestmark = pytest.mark.slow
+
+TUNING = "tuning: {{{}, fields: {{lr_peak: [1e-5, 1e-3]}}, seeds: [1000]}}\n"
+RANKS = "cpus: 2, ranks: 2, checkpoint: 0.1 s, backoff: 0.1 s"
+
+
+def declare(
+    tiny: TinyStudy, *, level: str = "30 GFLOP", resources: str = "checkpoint: 0.3 s", **tuning: str
+) -> None:
+    """Declare a tuning that tries two rates; its share or metric may be another."""
+    keys = ", ".join(f"{key}: {value}" for key, value in ({"share": "5%"} | tuning).items())
+    tiny.declare(levels=level, resources=resources, more=TUNING.format(keys))
+
+
+def require_reconciled(tiny: TinyStudy) -> None:
+    require_documented(tiny.folder / "events.jsonl")
+    book, entries = tiny.settled(), tiny.entries()
+    spent = [entry.what for entry in entries if entry.entry == "spent"]
+    assert len(spent) == len(set(spent)) == 4
+    counted = [read_meter(trial) for trial in tiny.trials()]
+    assert sum(count.train_flops for count in counted if count is not None) == sum(book.values())
+    assert not reconcile(tiny.plan, entries)
+
+
+def tuning_of(tiny: TinyStudy) -> TuningPlan:
+    tuning = tiny.plan.tuning
+    assert tuning is not None
+    return tuning
+
+
+def far_on(tiny: TinyStudy) -> list[Path]:
+    """Return the trials that have computed more than a few steps."""
+    counts = {trial: read_meter(trial) for trial in tiny.trials()}
+    return [trial for trial, count in counts.items() if count is not None and count.train_flops > 3e9]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("on_ray")
+def test_tuning_widens_its_values_at_the_edge_outlives_its_worker_and_decides_the_grid(
+    tiny: TinyStudy,
+) -> None:
+    declare(tiny, level="10 GFLOP", resources=RANKS)
+    hold(tiny.folder, step=60)
+    with tiny.start() as process:
+        wait_for(tiny.at_work)
+        os.kill(read_json(tiny.at_work()[0] / "progress.json")["pid"], signal.SIGKILL)
+        let_go(tiny.folder)
+        output = ended(process)
+
+    assert "Traceback" not in output
+    assert "╭" not in output, "Tune prints no tables"
+    assert "rank 0 of 2: the trial's process died by SIGKILL; retrying" in output
+    assert tiny.event_names().count("trial-retried") == 1
+    assert output.count("at once on 1 node") == 1, "of the tuning and of the grid"
+
+    tried = tiny.table("tuning")
+    assert tried["tuned_lr_peak"].tolist() == [1e-5, 1e-3, 1e-1], "the higher one won at the edge"
+    assert set(tried["level_flops"]) == {10e9}
+    (winner,) = read_json(tiny.folder / "tuning.json")["winners"]
+    assert (winner["values"], winner["widened"], winner["at_edge"]) == ({"lr_peak": 1e-3}, ["lr_peak"], [])
+    assert tiny.table()["lr_peak"].tolist() == [1e-3]
+    require_reconciled(tiny)
+    assert "tuning selects by held-out/top1, which the study also reports" in output
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("on_ray")
+def test_a_tuning_whose_driver_was_killed_continues_without_ray_and_repeats_nothing(
+    tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare(tiny, level="10 GFLOP")
+    scratch = tiny.place / "scratch"
+    scratch.mkdir()
+    with monkeypatch.context() as environment:
+        environment.setenv("TMPDIR", str(scratch))
+        first = tiny.start()
+    with first:
+        wait_for(lambda: tiny.trials("result.json"))
+        first.send_signal(signal.SIGKILL)
+    finished = {path: path.stat().st_mtime_ns for path in tiny.trials("result.json")}
+    assert finished
+    assert not list(scratch.glob("tun*")), "Tune's records are in memory and in Ray's own session"
+
+    tiny.run()
+
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished, "finished work was done again"
+    assert len(tiny.table("tuning")) == 3
+    require_reconciled(tiny)
+
+
+def test_a_tuning_whose_share_was_used_up_by_crashes_lists_the_remaining_trials(tiny: TinyStudy) -> None:
+    # Two trials, no more.
+    declare(tiny, resources="checkpoint: 1000 s", share="0.6%")
+    # The slowest learner ends early as diverged, which would leave room for the other.
+    slowest = min(tuning_of(tiny).trials, key=lambda trial: trial.lr_peak)
+    killed = tiny.folder / "trials" / slowest.trial_id
+    hold(tiny.folder, step=100)
+    with tiny.start("--backend", "local") as process:
+        wait_for(lambda: killed in far_on(tiny))
+        os.kill(read_json(killed / "progress.json")["pid"], signal.SIGKILL)
+        let_go(tiny.folder)
+        output = ended(process, code=3)
+
+    *_, first, which = output.splitlines()
+    assert first.startswith("1 of 2 trials of the tuning remain")
+    assert "share of 60 GFLOP" in first
+    assert which.endswith(f" at 30 GFLOP, {values_words({'lr_peak': slowest.lr_peak})}, seed 1000")
+    require_documented(tiny.folder / "events.jsonl")
+    assert tiny.event_names().count("trial-left-out") == 1
+    assert "study-started" not in tiny.event_names(), "the grid waits"
+    assert tiny.booked("spent") + tiny.booked("wasted") <= 60e9
+
+    assert "2 trials of the tuning: 1 finished, 1 to run" in tiny.says("run --dry-run")
+
+    for share, left in (("0.6%", {"waiting": 0, "left_out": 1}), ("5%", {"waiting": 1, "left_out": 0})):
+        tiny.edit(("share: 0.6%", f"share: {share}"))
+        level, *_ = tiny.status()["levels"]
+        assert level == {"name": "tuning", "done": 1, "running": 0, "failed": 0} | left
+
+
+def test_a_failed_trial_of_a_tuning_stops_the_grid_and_neither_the_others_nor_an_earlier_declaration(
+    tiny: TinyStudy,
+) -> None:
+    declare(tiny, level="3 GFLOP")
+    failed, other = tuning_of(tiny).trials
+    trials = tiny.folder / "trials"
+    (trials / failed.trial_id).mkdir(parents=True)
+    write_failure(trials / failed.trial_id, "made up")
+    (trials / "earlier").mkdir()
+    Meter(trials / "earlier").add(train_flops=10**9)
+    # The whole budget, before the tuning.
+    Ledger(tiny.folder / "ledger.jsonl", None).reserve("earlier", 10 * 10**12)
+
+    assert "2 trials of the tuning: 1 failed in an earlier run" in tiny.says("run --dry-run")
+    assert "the grid can't start" in tiny.run(code=1)
+    assert (trials / other.trial_id / "result.json").exists()
+    (held,) = Book.of(tiny.entries()).open.items()
+    assert (held[0], held[1].left) == ("earlier", 10**9), "the grid may need it"
+    assert "`run --retry-failed`" in tiny.says("status")
+    tiny.run("--retry-failed")
+    assert len(tiny.table()) == 1
+    assert tiny.settled()["wasted"] == 10**9
+
+
+def test_another_selecting_metric_without_anything_to_run_is_written(tiny: TinyStudy) -> None:
+    declare(tiny, level="3 GFLOP")
+    tiny.run()
+    entries, tried = tiny.entries(), tiny.table("tuning")
+    better = tried.assign(**{"held-out/top5": tried["held-out/top1"] + 0.5})
+    write_table(tiny.folder / "tuning.parquet", better)
+    (tiny.folder / "tuning-plan.parquet").unlink()
+    declare(tiny, level="3 GFLOP", metric="held-out/top5")
+
+    tiny.run()
+
+    assert tiny.entries() == entries, "nothing was run"
+    written, planned = read_json(tiny.folder / "tuning.json"), tuning_of(tiny)
+    assert (written["metric"], written["winners"][0]["score"]) == ("held-out/top5", planned.winners[0].score)
+    ids = [trial.trial_id for trial in planned.ready]
+    assert tiny.table("tuning-plan")["trial"].tolist() == ids
+
+
+def test_the_pools_validation_set_selects_if_there_is_one(tmp_path: Path, run: Run) -> None:
+    declaration = tmp_path / "tuned.yaml"
+    declaration.write_text(
+        "study: tuned\npool: {embedded: {pairs: 1024}}\nbudget: {levels: [25 GFLOP], study: 9 TFLOP}\n"
+        "grid: [{architectures: [mini-ViT-XXS-8]}]\ntraining: {batch_size: 16}\n" + TUNING.format("share: 5%")
+    )
+
+    printed = run(f"plan {declaration} --results {tmp_path}")
+
+    assert "tuning: 2 trials, 49.81 GFLOP, at most 74.72 GFLOP if all ranges are widened" in printed
+    assert "450 GFLOP of the study budget are set aside; validation/top1 selects" in printed
+
+
+@pytest.mark.parametrize("how", [pytest.param("SIGUSR1", marks=pytest.mark.ray), "study stop"])
+def test_a_stopped_tuning_keeps_its_work_and_continues(
+    tiny: TinyStudy, how: str, request: pytest.FixtureRequest
+) -> None:
+    declare(tiny)
+    by_signal = how == "SIGUSR1"  # which Ray Tune would take for itself
+    if by_signal:
+        request.getfixturevalue("on_ray")
+    backend = "ray" if by_signal else "local"
+    hold(tiny.folder, step=100)
+    with tiny.start("--backend", backend) as process:
+        wait_for(tiny.at_work)
+        if by_signal:
+            process.send_signal(signal.SIGUSR1)
+        else:
+            tiny.says("stop")
+        output = ended(process, code=4)
+
+    assert f"stopped by {how if by_signal else '`study stop`'}" in output
+    require_documented(tiny.folder / "events.jsonl")
+    assert tiny.event_names()[-1] == "tuning-ended"
+    let_go(tiny.folder)
+    assert tiny.at_work(), "it left a checkpoint"
+    assert tiny.booked("wasted") == 0
+    printed = tiny.says("run --dry-run")
+    assert "2 trials of the tuning: " in printed
+    assert "at 30 GFLOP, lr_peak 1e-05, seed 1000: " in printed
+    assert printed.count("continues at") == len(tiny.at_work())
+    assert "then the grid, with the winning values:\n1 trial: 1 to run" in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [("--backend local --address x:1", "--address is for"), ("--only clip", "--only can't be used before")],
+)
+def test_an_invalid_tuning_is_refused_before_anything_is_written(
+    tiny: TinyStudy, words: str, message: str
+) -> None:
+    declare(tiny)
+    assert message in tiny.says(f"run {words}", code=2)
+    assert not tiny.folder.exists()
