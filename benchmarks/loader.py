@@ -39,7 +39,8 @@ from budgets.declaration.recipe import Recipe
 from runners.data.build.in_place import open_pool
 from runners.data.pool.shards import close_shard, write_sample
 from runners.data.pool.tokenizer import tokenizer
-from runners.data.reading.in_memory_set import InMemory, InMemorySet, shared_images
+from runners.data.reading.in_memory_set import InMemory, InMemorySet
+from runners.data.reading.shared_images import shared_images
 from runners.data.reading.streamed_set import StreamedSet, open_data
 from runners.data.reading.training_data import Batches, Empty, Source, TrainingData
 from runners.embedded.embedded_pool import build_embedded_pool

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
-from runners.data.reading.in_memory_set import drop_idle
+from runners.data.reading.shared_images import drop_idle
 from runners.host.faults import lacks_device
 from runners.scheduling.backend import Backend, ClusterLostError, Ended, Job
 from runners.scheduling.schedule import (

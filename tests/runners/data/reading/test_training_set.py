@@ -25,8 +25,9 @@ from runners.data.pool.damage import Damage
 from runners.data.pool.pool import Pool
 from runners.data.pool.reader import Pairs, read_pairs
 from runners.data.reading import in_memory_set, streamed_set
-from runners.data.reading.in_memory_set import InMemorySet, drop_idle, shared_images
+from runners.data.reading.in_memory_set import InMemorySet
 from runners.data.reading.order import BLOCK, WINDOW, positions
+from runners.data.reading.shared_images import drop_idle, shared_images
 from runners.data.reading.streamed_set import StreamedSet, loading_ahead, open_data
 from runners.data.reading.training_data import Source, TrainingData
 from runners.embedded.embedded_pool import TrainingPairs
@@ -311,7 +312,7 @@ def test_damage_in_shared_memory_has_the_same_replacements(
 def test_pool_is_decoded_once_per_node_and_freed_when_unused(pool: Pool, tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path\n"
-        "from runners.data.reading.in_memory_set import shared_images\n"
+        "from runners.data.reading.shared_images import shared_images\n"
         "from runners.data.pool.pool import Pool\n"
         "shared_images(Pool.open(sys.argv[1]), 32, memory=Path(sys.argv[2]))\n"
         "print('open', flush=True); sys.stdin.read()\n"
