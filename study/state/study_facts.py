@@ -93,8 +93,9 @@ def _pool_facts(study: Study, name: str, pool: DeclaredPool) -> PoolFacts:
     if version and opened.unranked != version:
         raise DeclaredKeyError(
             key,
-            f"{folder} does not have index version {version}, on which {study.declaration.name} was planned. "
-            "Restore that version, declare the pool that has it, or change study: to start a new study",
+            f"{folder} does not have index version {version}, on which {study.declaration.name} was planned "
+            f"({study.folder / POOL_VERSION}). Restore that version, declare the pool that has it, or change "
+            "study: to start a new study",
         )
     if not version and (problem := not_indexed(opened)):
         raise DeclaredKeyError(key, problem)
