@@ -24,30 +24,19 @@ from runners.host.workers import Processes, Workers
 class Build:
     """Source of a pool, and options of building it.
 
-    Attributes:
-        source: A folder of tars, or a table of image paths and captions.
-        columns: Names of the columns or fields.
-        evaluation: Folders of evaluation sets; pairs with one of their images are left out.
-        workers: Workers that read the source and write shards.
-        in_place: True to index the source's tars without writing shards; the pool's folder is then the
-            source, unless ``url`` is set.
-        url: URL of tars, instead of ``source``.
-        to: URL that the pool is written to; its folder is then a copy (`runners.data.places.shared_folder`).
-        provenance: Additional facts to record about the source.
-        left_out: Samples left out before the build, for example because the download failed.
-        scores: Table of columns by ``hash`` that replace the source's columns.
+    ``left_out`` has samples left out before the build, for example because the download failed.
     """
 
-    source: Path
+    source: Path  # a folder of tars, or a table of image paths and captions
     columns: Columns = field(default_factory=Columns)
-    evaluation: Sequence[Path] = ()
-    workers: Workers = field(default_factory=Processes)
-    in_place: bool = False
-    url: str = ""
-    to: str = ""
-    provenance: Mapping[str, object] = field(default_factory=dict)
+    evaluation: Sequence[Path] = ()  # folders of evaluation sets; pairs with one of their images are left out
+    workers: Workers = field(default_factory=Processes)  # that read the source and write shards
+    in_place: bool = False  # no shards are written; the pool's folder is the source, unless ``url`` is set
+    url: str = ""  # of tars, instead of ``source``
+    to: str = ""  # URL of the pool; its folder is then a copy (`runners.data.places.shared_folder`)
+    provenance: Mapping[str, object] = field(default_factory=dict)  # additional facts about the source
     left_out: pd.DataFrame = field(default_factory=lambda: damage_table([]))
-    scores: Path | None = None
+    scores: Path | None = None  # table of columns by ``hash`` that replace the source's columns
 
     @property
     def recorded(self) -> bool:
@@ -71,17 +60,11 @@ _WORKING_FILES = ("source", "order", "parts/", "merge/", "kept/", "index/", "poo
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildFolders:
-    """Folders that a build writes to.
+    """Folders that a build writes to."""
 
-    Attributes:
-        shared: The folder that its workers share.
-        work: Folder for working files in it, with ``/`` at the end.
-        pool: Folder in it that becomes the pool or, if empty, is the pool.
-    """
-
-    shared: SharedFolder
-    work: str
-    pool: str
+    shared: SharedFolder  # that its workers share
+    work: str  # folder for working files in it, with ``/`` at the end
+    pool: str  # folder in it that becomes the pool or, if empty, is the pool
 
 
 @contextmanager

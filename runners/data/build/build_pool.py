@@ -90,9 +90,7 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
 def _new_in_place(path: Path, how: Build, parts: Sequence[SourcePart], before: Pool) -> list[SourcePart]:
     """Return the shards that a pool has not read, or read without finding a pair before they changed.
 
-    Raises:
-        ValueError: The pool was indexed with other options, or a shard with pairs has changed; its pairs are
-            not read again.
+    A changed shard with pairs is an error: its pairs are not read again.
     """
     named = {_names(path, part)[1]: part for part in parts}
     changed = {
@@ -125,11 +123,7 @@ def _new_in_place(path: Path, how: Build, parts: Sequence[SourcePart], before: P
 
 
 def _new_in_source(how: Build, parts: Sequence[SourcePart], before: Pool) -> list[SourcePart]:
-    """Return the parts of its source that a pool has not read.
-
-    Raises:
-        ValueError: The pool has another source, or has no record of what it has read.
-    """
+    """Return the parts of its source that a pool has not read."""
     place = before.copy_of or before.path
     if not before.sources or before.origin.provenance.get("source") != how.source_text:
         raise ValueError(
@@ -143,18 +137,14 @@ def _new_in_source(how: Build, parts: Sequence[SourcePart], before: Pool) -> lis
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Built:
-    """A build whose source has been read.
-
-    Attributes:
-        before: The pool that they are added to; None for a new pool.
-    """
+    """A build whose source has been read."""
 
     path: Path
     how: Build
     folders: BuildFolders
     parts: Sequence[SourcePart]
     files: Sequence[Path]
-    before: Pool | None
+    before: Pool | None  # the pool that the pairs are added to; None for a new pool
 
     @property
     def first_part(self) -> int:
@@ -184,11 +174,7 @@ class _Built:
         return "score" if scorer is None or own == source or hidden else source
 
     def merged(self, merge: Merge, report: Report) -> list[Path]:
-        """Merge the tables into parts of an index, and return the parts, without ``.parquet``.
-
-        Raises:
-            ValueError: Neither the source nor the pool has a pair.
-        """
+        """Merge the tables into parts of an index, and return the parts, without ``.parquet``."""
         before = self.before.index.files if self.before else []
         merge = replace(merge, work=f"{self.folders.work}merge/", before=before)
         found = merge_parts(self.files, merge, self.folders.shared, self.how.workers, report)

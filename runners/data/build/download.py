@@ -16,32 +16,24 @@ from runners.host.files import locked, new_file
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Download:
-    """Options of a download.
+    """Options of a download."""
 
-    Attributes:
-        program: Command of img2dataset, possibly of another environment.
-        image_size: Side in pixels that images are resized to.
-        user_agent: Name added to a browser's user agent.
-    """
-
-    program: str
+    program: str  # command of img2dataset, possibly of another environment
     url: str
     caption: str
-    image_size: int
+    image_size: int  # side in pixels that images are resized to
     resize_mode: str
     retries: int
     timeout_s: int
-    user_agent: str
+    user_agent: str  # added to a browser's user agent
     workers: int
 
 
 def download(table: Path, folder: Path, how: Download) -> pd.DataFrame:
-    """Download into shards; finished shards are not downloaded again.
+    """Download into shards; return failed downloads as ``shard`` (the URL), ``key`` and ``reason``.
 
-    The X-Robots-Tag values noai, noimageai, noindex and noimageindex are obeyed.
-
-    Returns:
-        Failed downloads: the URL as ``shard``, ``key`` and ``reason``.
+    Finished shards are not downloaded again. The X-Robots-Tag values noai, noimageai, noindex and
+    noimageindex are obeyed.
 
     Raises:
         ValueError: The table lacks a column, img2dataset is not installed or fails, or the folder has shards

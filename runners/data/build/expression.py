@@ -87,11 +87,7 @@ class Expression:
         self.compared = frozenset(quoted.get(name, name) for name in names - handled)
 
     def values(self, frame: pd.DataFrame) -> pd.Series:
-        """Return the value for each row of a frame whose columns have the expression's names.
-
-        Raises:
-            ValueError: pandas cannot compute it, with pandas' reason; or the frame lacks one of its names.
-        """
+        """Return the value for each row; ValueError if a name is missing or pandas can't compute it."""
         for name in sorted(self.names - {*frame.columns, "inf"}):
             raise ValueError(f"name '{name}' is not defined")
         columns = {plain: frame[name] for name, plain in self._plain.items() if name in frame}

@@ -130,11 +130,7 @@ def _writing_beside(path: Path) -> Iterator[None]:
 
 
 def shards_of(path: Path) -> list[Path]:
-    """List the tars of a folder that hold its pairs, without evaluation sets and hidden folders.
-
-    Raises:
-        ValueError: There are none.
-    """
+    """List the tars of a folder's pairs, at least one; evaluation sets and hidden folders do not count."""
     if not path.is_dir():
         raise ValueError(f"no such pool: {path} is not a folder")
     shards = dict[str, Path]()

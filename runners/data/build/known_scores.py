@@ -31,15 +31,12 @@ OF_PAIR = ("width", "height", "tokens", "caption")
 
 
 def expression_scores(pool: Pool, text: str, metadata: Path | None = None) -> Iterator[NDArray[np.float32]]:
-    """Yield a score that is computed from what the index has of each pair, some pairs at a time.
+    """Yield a score that is computed from what the index has of each pair, float32, some pairs at a time.
 
     The text is ``VALUE`` or ``VALUE if CONDITION``, expressions in pandas' syntax over the names of the
     pool's scores and subsets, the columns ``width``, ``height``, ``tokens`` and ``caption``, and those of
     metadata (a parquet file or a folder of them), such as ``0.5*clip + 0.5*mine if width > 200 and
-    caption.str.len() > 5``.
-
-    Yields:
-        float32 (some pairs,), NaN where one of the scores is missing or the condition is not met.
+    caption.str.len() > 5``. The score is NaN where one of its scores is missing or the condition is not met.
 
     Raises:
         ValueError: The expression is not valid, names a score that the pool lacks, needs other pairs' values,
@@ -91,9 +88,8 @@ def _brought(
 ) -> tuple[dict[str, Iterator[NDArray[Any]]], tuple[str, ...]]:
     """Return the columns of metadata that an expression uses, in the row groups of the index.
 
-    Returns:
-        Name → float64 or objects (texts), NaN or None where there is none; and the names of those that hold
-        true (1) and false (0).
+    These are name → float64 or objects (texts), NaN or None where there is none; and the names of those that
+    hold true (1) and false (0).
     """
     files, by = _metadata_files(pool, metadata)
     found, truths = {}, []
@@ -112,10 +108,9 @@ def _brought(
 
 
 def metadata_scores(pool: Pool, column: str, metadata: Path) -> Iterator[NDArray[np.float32]]:
-    """Return existing scores from tables of metadata by uid or, without one, by key; the first row counts.
+    """Yield scores from tables of metadata by uid or, without one, by key: float32, some pairs at a time.
 
-    Returns:
-        float32, some pairs at a time, NaN where there is none.
+    Of several rows with one id the first counts; NaN where there is none.
 
     Raises:
         ValueError: There is no metadata, or no column of numbers of that name.
@@ -151,9 +146,7 @@ def _require_numbers(file: Path, column: str) -> None:
 def _metadata_files(pool: Pool, metadata: Path) -> tuple[list[Path], str]:
     """Return the files of metadata and the column of their ids.
 
-    Raises:
-        ValueError: There are none; or they have keys of the shards that a pool was built from, which has keys
-            of its own.
+    Keys of the shards that a pool was built from are an error: the pool has keys of its own.
     """
     files = sorted(metadata.glob("*.parquet")) if metadata.is_dir() else [metadata]
     if not files or not metadata.exists():
@@ -181,10 +174,9 @@ def _as_scores(numbers: NDArray[np.float64]) -> NDArray[np.float32]:
 def column_scores(
     pool: Pool, column: str, workers: Workers, report: Report, shared: SharedFolder
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield existing scores from each sample's json; shards that were read before are not read again.
+    """Yield scores from each sample's json, float32, some pairs at a time, NaN where there is none.
 
-    Yields:
-        float32 (some pairs,), NaN where there is none.
+    Shards that were read before are not read again.
     """
     shards = list(pool.shards)
     facts = json.dumps([column, shards, pool.place.versions(shards)])

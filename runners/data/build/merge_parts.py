@@ -36,11 +36,8 @@ _REASONS = ("", "duplicate", ALIKE, SAME)
 class Merge:
     """Options of merging the scan's tables; folders are below the shared one, with ``/`` at the end.
 
-    Attributes:
-        names: For each table of the scan, the name of its shard there and in the index; empty to keep the
-            names and the columns `WORKING`.
-        before: Tables with the ``hash`` of pairs that the pool already has.
-        score: Column of the parts for the scores of the source.
+    ``names`` has the name of each table's shard, in the scan and in the index; if it is empty, the tables
+    keep their names and the columns `WORKING`.
     """
 
     work: str
@@ -48,8 +45,8 @@ class Merge:
     names: Sequence[tuple[str, str]] = ()
     first: int = 0
     known: EvaluationImages | None = None
-    before: Sequence[Path] = ()
-    score: str = "score"
+    before: Sequence[Path] = ()  # tables with the ``hash`` of pairs that the pool already has
+    score: str = "score"  # column of the parts for the scores of the source
 
 
 def merge_parts(

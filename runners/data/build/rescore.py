@@ -39,12 +39,10 @@ def set_score(
 ) -> Pool:
     """Rank a pool by a new score; older scores are kept in columns of their own.
 
-    Scores computed from an older score of this name stay, but no longer stand for their expressions.
-
-    The shards are not changed: subsets are read by offset, in longer runs after ``rewrite_shards``.
-
-    There is one score per pair in the index's order, higher is better, NaN for none: float32 (pairs,), or
-    some at a time.
+    The scores, one per pair in the index's order, higher is better, NaN for none, are float32 (pairs,), or
+    come some at a time. Scores computed from an older score of this name stay, but no longer stand for their
+    expressions. The shards are not changed: subsets are read by offset, in longer runs after
+    `rewrite_shards`.
 
     Raises:
         ValueError: The number of scores is not that of the pairs, all scores are NaN, or the name is that
@@ -93,11 +91,7 @@ def _require_apart(name: str, names: Iterable[str]) -> None:
 
 
 def use_score(pool: Pool, name: str) -> Pool:
-    """Rank a pool by a score that it already has.
-
-    Raises:
-        ValueError: The pool has no score of that name.
-    """
+    """Rank a pool by a score that it already has; ValueError if it has none of that name."""
     if name not in pool.scorers:
         raise ValueError(
             unknown("score", name, pool.scorers)

@@ -37,14 +37,12 @@ def scan(  # noqa: PLR0913 - independent options
     workers: Workers,
     report: Report,
 ) -> list[Path]:
-    """Read a source's parts in parallel; parts that were read before are not read again.
+    """Read a source's parts in parallel; return a table for each part, in the order of the source.
 
-    The tables of the parts go into the folder ``below`` in the shared one. ``recorded`` also hashes the tars,
-    which reads them a second time; ``thumbnails`` serve to compare images with evaluation sets.
-
-    Returns:
-        A table for each part, in the order of the source: the columns of the index, those of `OF_SCAN`,
-        ``kind`` and ``facts`` (JSON). The metadata of a hashed tar's table have its ``digest``.
+    Parts that were read before are not read again. The tables go into the folder ``below`` in the shared one.
+    They have the columns of the index, those of `OF_SCAN`, ``kind`` and ``facts`` (JSON). ``recorded`` also
+    hashes the tars, which reads them a second time; the ``digest`` is in the metadata of the table.
+    ``thumbnails`` serve to compare images with evaluation sets.
     """
     names = [f"{number:06d}.parquet" for number in range(len(parts))]
     done = shared.names(below)
@@ -69,13 +67,10 @@ def run(  # noqa: PLR0913 - what workers need, and options
     *,
     of: int = 0,
 ) -> None:
-    """Let workers call a task for each item, and report progress.
+    """Let workers call a task for each item, and report progress; errors are those of `Workers.map`.
 
     The task returns a number of pairs. ``items`` are those that are not finished, ``of`` is the number of all
     of them (by default the same); ``done`` takes the arguments of a `Report` after its first.
-
-    Raises:
-        ValueError: As `Workers.map`.
     """
     of = of or len(items)
     for finished, (_, pairs) in enumerate(workers.map(task, items, name), 1 + of - len(items)):

@@ -37,33 +37,23 @@ _OPTIONS = b"options"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Columns:
-    """Names of the columns of a table; of the score also the name of the field of a sample's json.
+    """Names of the columns of a table; of the score also the name of the field of a sample's json."""
 
-    Attributes:
-        image: The image's path, absolute or relative to the table's folder.
-    """
-
-    image: str = "image"
+    image: str = "image"  # a path, absolute or relative to the table's folder
     caption: str = "caption"
     score: str = SCORE_FIELD
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourcePart:
-    """A piece of a source that is read by one process: a tar, or some rows of a table.
-
-    Attributes:
-        stop: One after its last row; 0 for a tar.
-        url: URL that the tar lies below; empty if ``file`` is on this machine.
-        stamp: Time of its last change in nanoseconds; of a tar below a URL its ETag, hash or time.
-    """
+    """A piece of a source that is read by one process: a tar, or some rows of a table."""
 
     file: Path
     start: int = 0
-    stop: int = 0
-    url: str = ""
+    stop: int = 0  # one after its last row; 0 for a tar
+    url: str = ""  # that the tar lies below; empty if ``file`` is on this machine
     size: int
-    stamp: str
+    stamp: str  # time of its last change in nanoseconds; of a tar below a URL its ETag, hash or time
 
     def digest(self) -> str:
         """Return a hash of the file's content; empty if the file is not on this machine."""
@@ -82,25 +72,16 @@ class SourcePart:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourcePair:
-    """A pair of a source; ``entry.shard``, ``offset`` and ``length`` locate the image's bytes.
-
-    Attributes:
-        kind: The image's file ending.
-        facts: Other fields of the sample.
-    """
+    """A pair of a source; ``entry.shard``, ``offset`` and ``length`` locate the image's bytes."""
 
     entry: PairEntry
     image: bytes
-    kind: str
-    facts: Mapping[str, Any]
+    kind: str  # the image's file ending
+    facts: Mapping[str, Any]  # other fields of the sample
 
 
 def parts_of(source: Path) -> list[SourcePart]:
-    """Split a source into parts, always the same ones.
-
-    Raises:
-        ValueError: The source is neither a tar, a folder of tars, nor a table.
-    """
+    """Split a tar, folder of tars or table into parts, always the same; ValueError for anything else."""
     if source.is_dir():
         return [_part(shard) for shard in shards_of(source)]
     if not source.is_file():
@@ -122,11 +103,7 @@ def _part(file: Path, start: int = 0, stop: int = 0) -> SourcePart:
 
 
 def parts_at(url: str) -> list[SourcePart]:
-    """Return the tars below a URL.
-
-    Raises:
-        ValueError: The URL can't be read, or holds no tars.
-    """
+    """Return the tars below a URL; ValueError if it can't be read, or holds none."""
     found = objects_at("pool", url)
     shards = shards_at(found)
     if not shards:
@@ -148,12 +125,10 @@ def folders_of(source: Path, columns: Columns) -> tuple[Path, ...]:
 
 
 def pairs_of(part: SourcePart, columns: Columns, inspect: Inspect) -> Iterator[SourcePair | Damage]:
-    """Read a part; every image is decoded once.
+    """Read a part: yield each pair, or the damage of a sample that is not a pair; images are decoded once.
 
-    ``inspect`` is called with each opened image, to decode it, just before its pair is yielded.
-
-    Yields:
-        Each pair, or the damage of a sample that is not a pair. A truncated tar ends with its damage.
+    A truncated tar ends with its damage. ``inspect`` is called with each opened image, to decode it, just
+    before its pair is yielded.
     """
     if part.stop:
         yield from _table_pairs(part, columns, inspect)
@@ -217,29 +192,21 @@ def _image_file(path: Path) -> bytes | str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceFile:
-    """A tar or table as it was read.
-
-    Attributes:
-        stamp: Time of its last change in nanoseconds; of a tar below a URL its ETag, hash or time.
-        digest: Hash of its content; empty for a tar below a URL.
-    """
+    """A tar or table as it was read."""
 
     name: str
     size: int
-    stamp: str
-    digest: str = ""
+    stamp: str  # as in `SourcePart`
+    digest: str = ""  # of its content; empty for a tar below a URL
 
 
 def new_parts(
     record: Path, source: Path, parts: Sequence[SourcePart], options: Mapping[str, object]
 ) -> list[SourcePart]:
-    """Return the parts of a source that a pool has not read yet.
-
-    ``record`` is the pool's, ``parts`` are those of the source now; the options decide which pairs a part
-    has.
+    """Return the parts of a source that a pool, whose ``record`` is given, has not read yet.
 
     Raises:
-        ValueError: A file has changed, or the options are others.
+        ValueError: A file has changed, or the options, which decide which pairs a part has, are others.
     """
     difference = other_option(options_of(record), options)
     if difference:

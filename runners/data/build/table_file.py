@@ -28,11 +28,7 @@ _CLOSE = 'close it, or write it as "" within a quoted text'
 
 
 def count_rows(path: Path) -> int:
-    """Return the number of a table's rows.
-
-    Raises:
-        ValueError: As ``read_table``.
-    """
+    """Return the number of a table's rows; errors are those of `read_table`."""
     if path.suffix != ".parquet":
         return len(read_table(path))
     with _readable(path):
@@ -40,11 +36,7 @@ def count_rows(path: Path) -> int:
 
 
 def table_columns(path: Path) -> list[str]:
-    """Return the names of a table's columns.
-
-    Raises:
-        ValueError: As ``read_table``.
-    """
+    """Return the names of a table's columns; errors are those of `read_table`."""
     if path.suffix != ".parquet":
         return list(read_table(path).columns)
     with _readable(path):
@@ -52,12 +44,9 @@ def table_columns(path: Path) -> list[str]:
 
 
 def read_table(path: Path, texts: Sequence[str] = ()) -> pd.DataFrame:
-    """Read a table.
+    """Read a table; ValueError if the file is not one, or cannot be read.
 
     ``texts`` are columns of a csv or tsv file that hold texts, even if all of them look like numbers.
-
-    Raises:
-        ValueError: The file is not a table, or cannot be read.
     """
     with _readable(path):
         if path.suffix == ".parquet":
@@ -235,11 +224,7 @@ def check_columns(columns: Iterable[str], path: Path, *names: str) -> None:
 
 
 def read_rows(path: Path, start: int, stop: int, texts: tuple[str, ...] = ()) -> pd.DataFrame:
-    """Read some rows, as `read_table`; a parquet file is read by row group, as it may exceed the memory.
-
-    Raises:
-        ValueError: As `read_table`.
-    """
+    """Read some rows, as `read_table`; a parquet file is read by row group, as it may exceed the memory."""
     changed = path.stat().st_mtime_ns
     if path.suffix != ".parquet":
         return _kept_table(path, changed, texts).iloc[start:stop]

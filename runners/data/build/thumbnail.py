@@ -48,11 +48,7 @@ def file_hash(image: bytes) -> int:
 
 
 class EvaluationImages:
-    """The images of evaluation sets, given the folders of the sets or pools.
-
-    Raises:
-        ValueError: One of them cannot be read.
-    """
+    """The images of evaluation sets, given folders of sets or pools; ValueError if one can't be read."""
 
     def __init__(self, folders: Iterable[Path]) -> None:
         files, pixels, thumbnails = set[int](), set[int](), []

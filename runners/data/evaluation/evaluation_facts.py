@@ -31,28 +31,22 @@ _LONGEST_LABEL = 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SetFacts:
-    """Facts about a set that a plan needs.
+    """Facts about a set that a plan needs."""
 
-    Attributes:
-        images: Images that an evaluation encodes, including a probe's training split.
-        texts: Texts (prompts or captions) that it encodes.
-        content: A hash of everything that a result depends on.
-    """
-
-    images: int
-    texts: int
+    images: int  # that an evaluation encodes, including a probe's training split
+    texts: int  # that it encodes: prompts or captions
     metrics: tuple[str, ...]
-    content: str
+    content: str  # a hash of everything that a result depends on
 
 
 def describe_evaluation_set(path: str | Path, *, probe: bool = False) -> SetFacts:
     """Read a whole set without decoding its images; whatever would stop an evaluation is an error.
 
-    ``probe`` is True if linear and few-shot probes are fitted to its training split.
+    With ``probe``, linear and few-shot probes are fitted to its training split.
 
     Raises:
-        ValueError: The set does not exist, or one of its files is missing or not valid, as far as can be
-            known without decoding; or a training split is missing.
+        ValueError: The set, one of its files or a needed training split is missing or not valid, as far as
+            can be known without decoding.
     """
     path = Path(path)
     retrieval = is_retrieval(path)
@@ -89,12 +83,11 @@ def describe_evaluation_set(path: str | Path, *, probe: bool = False) -> SetFact
 def check_evaluation_set(path: str | Path) -> tuple[str, int, int]:
     """Read a whole set and decode its images one at a time, including a training split.
 
-    Returns:
-        ``classification`` or ``retrieval``, and the number of images and texts that an evaluation without
-        a probe encodes.
+    Returns ``classification`` or ``retrieval``, and the number of images and texts that an evaluation without
+    a probe encodes.
 
     Raises:
-        ValueError: As ``describe_evaluation_set``, or an image can't be decoded.
+        ValueError: As `describe_evaluation_set`, or an image can't be decoded.
     """
     path = Path(path)
     facts = describe_evaluation_set(path)

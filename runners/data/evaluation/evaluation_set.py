@@ -31,21 +31,13 @@ Decode = Callable[[bytes], NDArray[np.uint8]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationSet:
-    """Images with their classes (zero-shot classification) or their captions (retrieval).
+    """Images with their classes (zero-shot classification) or their captions (retrieval)."""
 
-    Attributes:
-        images: uint8 (n, 3, S, S), RGB.
-        labels: int64 (n,), indices into ``classnames``; ``None`` for retrieval.
-        classnames: Names of the classes; empty for retrieval.
-        templates: Prompts with ``{c}`` for the class name; empty for retrieval.
-        captions: One or more captions per image; ``None`` for classification.
-    """
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64] | None = None
+    images: NDArray[np.uint8]  # (n, 3, S, S), RGB
+    labels: NDArray[np.int64] | None = None  # (n,), indices into ``classnames``; None for retrieval
     classnames: tuple[str, ...] = ()
-    templates: tuple[str, ...] = ()
-    captions: tuple[tuple[str, ...], ...] | None = None
+    templates: tuple[str, ...] = ()  # prompts with ``{c}`` for the class name
+    captions: tuple[tuple[str, ...], ...] | None = None  # one or more per image; None for classification
 
 
 def write_evaluation_set(path: str | Path, data: EvaluationSet) -> None:
@@ -69,11 +61,7 @@ def write_evaluation_set(path: str | Path, data: EvaluationSet) -> None:
 
 
 def image_files(path: str | Path) -> Iterator[bytes]:
-    """Yield the unchanged bytes of each image of a set, or of a folder of shards.
-
-    Raises:
-        ValueError: The set does not exist, or one of its shards cannot be read.
-    """
+    """Yield the unchanged bytes of each image of a set, or of a folder of shards; ValueError as `samples`."""
     for shard in split_shards(Path(path), "test"):
         for _, members in read_samples(shard):
             yield from (members[kind][1] for kind in IMAGE_KINDS if kind in members)
@@ -91,11 +79,7 @@ def write_split(folder: Path, images: NDArray[np.uint8], truths: Sequence[dict[s
 
 
 def is_retrieval(path: Path) -> bool:
-    """Return whether a set is for retrieval, with captions as truth.
-
-    Raises:
-        ValueError: Its file of the type holds another word.
-    """
+    """Return whether a set has captions as truth; ValueError if its file of the type holds another word."""
     file = path / "dataset_type.txt"
     if file.is_file():
         kind = file.read_text(encoding="utf-8-sig", errors="replace").strip().lower()
@@ -132,11 +116,7 @@ def _truth(members: Mapping[str, tuple[int, bytes]], ending: str) -> str | None:
 
 
 def read_lines(path: Path) -> tuple[str, ...]:
-    """Return the lines of a set's text file, without empty ones.
-
-    Raises:
-        ValueError: The file is missing, empty or not UTF-8.
-    """
+    """Return the non-empty lines of a set's text file; ValueError if it is missing, empty or not UTF-8."""
     if not path.is_file():
         raise ValueError(f"an evaluation set for classification needs {path}, which is missing")
     try:
@@ -167,7 +147,7 @@ def read_templates(path: Path) -> tuple[str, ...]:
     """Return the prompt templates of a set for classification.
 
     Raises:
-        ValueError: The file is missing or empty, or a template has no place for the class name.
+        ValueError: As `read_lines`; or a template has no place for the class name.
     """
     file = path / "zeroshot_classification_templates.txt"
     templates = read_lines(file)
@@ -184,11 +164,7 @@ def read_templates(path: Path) -> tuple[str, ...]:
 
 
 def split_shards(path: Path, split: str) -> list[Path]:
-    """Return the shards of a split, in their order.
-
-    Raises:
-        ValueError: The set or split does not exist.
-    """
+    """Return the shards of a split, in their order; ValueError if the set or split does not exist."""
     folder = path / split
     count = folder / "nshards.txt"
     if count.is_file():

@@ -17,13 +17,10 @@ def found_sets(place: str) -> dict[str, str]:
     """Find the evaluation sets in a folder, including subfolders, or below a URL.
 
     A set is a folder with a split ``test`` or a ``dataset_type.txt``, or with shards outside of other sets.
-
-    Returns:
-        Name, without the prefix ``wds_`` → folder or URL.
+    Returns name, without the prefix ``wds_`` → folder or URL.
 
     Raises:
-        ValueError: The folder does not exist, or one in it can't be read; the URL can't be read, or nothing
-            is below it; there are no sets; or two sets have one name.
+        ValueError: The place does not exist or can't be read; there are no sets; or two have one name.
     """
     if is_url(place):
         files = [PurePosixPath(name) for name in something_at("folder of evaluation sets", place)]
@@ -76,10 +73,8 @@ def set_name(path: PurePath) -> str:
 def check_sets(sets: Mapping[str, str], workers: Workers) -> Iterator[tuple[str, bool]]:
     """Read each set and decode its images, then report what is missing of the paper's suite.
 
-    A set below a URL is copied into the cache of the machine that checks it.
-
-    Yields:
-        A line to print, and False if it is about a set that can't be used.
+    Yields a line to print, and False if it is about a set that can't be used. A set below a URL is copied
+    into the cache of the machine that checks it.
     """
     names, places, sizes = list(sets), list(sets.values()), dict[str, int]()
     found, reported = dict[int, tuple[str, int | None]](), 0

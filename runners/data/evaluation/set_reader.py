@@ -49,10 +49,8 @@ Images = NDArray[np.uint8]
 class SetReader:
     """An evaluation set on disk; images are uint8 (n, 3, S, S), RGB, with n up to `BATCH`.
 
-    Attributes:
-        decode: Decoder of images; or the side S in pixels of the result, as in
-            ``runners.data.pool.reader.decode_rows``.
-        cache: Keeps decoded batches if ``decode`` is a size; None to decode each time.
+    ``decode`` is a decoder of images; or the side S in pixels, as in `runners.data.pool.reader.decode_rows`.
+    Only in the latter case does the cache keep decoded batches.
     """
 
     path: Path
@@ -86,11 +84,7 @@ class SetReader:
             yield images, self._labels(truths, classes)
 
     def captioned(self) -> Iterator[tuple[Images, list[tuple[str, ...]]]]:
-        """Yield batches of images and their captions, one or more each.
-
-        Raises:
-            ValueError: As ``labelled``.
-        """
+        """Yield batches of images and their captions, one or more each; ValueError as `labelled`."""
         for images, truths in self._batches("test"):
             yield images, [tuple(truth.splitlines()) for truth in truths]
 
@@ -101,10 +95,7 @@ class SetReader:
     def fill(self, split: str = "test", *, wait: bool = True) -> None:
         """Decode a split into the cache, unless it is there; a killed process leaves whole batches.
 
-        While another process fills the split, it is waited for, or nothing is done.
-
-        Raises:
-            ValueError: As ``labelled``.
+        While another process fills the split, it is waited for, or nothing is done. ValueError as `labelled`.
         """
         if self.cache is None or not isinstance(self.decode, int):
             return

@@ -67,13 +67,11 @@ def look_up(  # noqa: PLR0913 - two groups of tables, and the column
 ) -> Iterator[NDArray[Any]]:
     """Yield for each row of some tables, in order, the value of a column in the row of others with its id.
 
-    ``by`` is the column of ids in both groups of tables. Ids of a column ``uid`` are compared in lower case.
-    In any other column an id that several rows of ``files`` share is ambiguous, and finds nothing; an empty
-    id finds nothing either. Of rows of ``others`` with the same id the first counts. Temporary files go into
+    Values come some rows at a time: float64, NaN where there is none; or objects, texts and None. ``by`` is
+    the column of ids in both groups of tables. Ids of a column ``uid`` are compared in lower case. In any
+    other column an id that several rows of ``files`` share is ambiguous, and finds nothing; an empty id finds
+    nothing either. Of rows of ``others`` with the same id the first counts. Temporary files go into
     ``folder``.
-
-    Yields:
-        (rows,), some rows at a time: float64, NaN where there is none; or objects, texts and None.
     """
     name = _quoted([by])
     known = f"nullif(CAST({name} AS VARCHAR), '')"
@@ -213,9 +211,7 @@ def _quoted(names: Sequence[str]) -> str:
 def _engine(folder: Path) -> Iterator["DuckDBPyConnection"]:
     """Context manager: a connection with a temporary folder below the given one.
 
-    Raises:
-        ValueError: A table holds other values than expected, or the memory is too small.
-        OSError: The disk is full.
+    A table with other values than expected or too small a memory is a ValueError, a full disk an OSError.
     """
     import duckdb  # noqa: PLC0415 - trials do not need it
 

@@ -44,21 +44,16 @@ _GROUPS_KEPT, _FILES_OPEN = 40, 64
 class Part:
     """A part of an index.
 
-    Attributes:
-        file: Its file below the pool's folder, without ``.parquet``.
-        shards: Shard → its bytes, of the shards that its pairs lie in and of shards without pairs.
-        hashes: Histogram of the hashes, int64 (256,); None if not known.
-        scores: Column of scores → its histogram.
-        added: Columns that were added to this part.
+    ``shards`` has the bytes of each shard that its pairs lie in, and of shards without pairs.
     """
 
-    file: str
+    file: str  # below the pool's folder, without ``.parquet``
     group_rows: Sequence[int]
     first_group: int = 0
     shards: Mapping[str, int] = field(default_factory=dict)
-    hashes: NDArray[np.int64] | None = None
-    scores: Mapping[str, Histogram] = field(default_factory=dict)
-    added: frozenset[str] = frozenset()
+    hashes: NDArray[np.int64] | None = None  # histogram, (256,); None if not known
+    scores: Mapping[str, Histogram] = field(default_factory=dict)  # column of scores → its histogram
+    added: frozenset[str] = frozenset()  # columns that were added to it
 
     @property
     def rows(self) -> int:
@@ -69,16 +64,11 @@ class Part:
 class Index:
     """The parts of a pool's index as one table.
 
-    Args:
-        columns: Names of the columns in the parts themselves.
-        added: Name of an added column → suffix of its files.
-        named: Further name of a column → its name in the files, such as ``score`` for the score in force.
-        url: URL that files are fetched from when the folder lacks them; or empty.
-
-    Attributes:
-        stored: ``columns`` of the arguments.
-        columns: Names of all columns.
-        starts: First row of each part, and the number of pairs, int64 (parts + 1,).
+    ``columns`` are those in the parts themselves, kept as ``stored``; the attribute ``columns`` has all
+    names. ``added`` is the name of an added column → suffix of its files; ``named`` a further name of a
+    column → its name in the files, such as ``score`` for the score in force. Files that the folder lacks are
+    fetched from the URL, if any. ``starts`` has the first row of each part, and the number of pairs, int64
+    (parts + 1,).
     """
 
     def __init__(  # noqa: PLR0913 - the fields of a manifest
@@ -132,8 +122,7 @@ class Index:
     def cut(self, values: Iterable[NDArray[Any]], *, by_group: bool = False) -> Iterator[NDArray[Any]]:
         """Cut a column that comes in stretches of any length into those of the parts, or of their row groups.
 
-        Raises:
-            ValueError: There are more or fewer values than pairs.
+        A number of values other than that of the pairs is a ValueError.
         """
         left, stretches = np.empty(0), iter(values)
         for rows in [rows for part in self.parts for rows in (part.group_rows if by_group else [part.rows])]:

@@ -96,16 +96,12 @@ def count_scored(index: Index, column: str) -> int:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Border:
-    """The last pair of the best N of an index, in the order of score, hash and row.
-
-    Attributes:
-        all_ties: True if all pairs with this score are among the best N; hash and row then do not count.
-    """
+    """The last pair of the best N of an index, in the order of score, hash and row."""
 
     rank: np.uint32
     hash: int = 0
     row: int = 0
-    all_ties: bool = True
+    all_ties: bool = True  # all pairs with this score are among the best N; hash and row then do not count
 
     def inside(
         self, rank: NDArray[np.uint32], start: int, hashes: Callable[[], NDArray[Any]]

@@ -26,11 +26,8 @@ class Subset:
     A subset of a pool that was built here is a run of whole prefixes, one for each tenth of quality: it takes
     four bytes for each 65,536 rows of the pool. Any other takes at most one bit a row.
 
-    Args:
-        counts: Number of the subset's rows in each block, uint32 (blocks,).
-        bits: The rows of each block that the subset has in part, uint8 (blocks in part, 8192); or those
-            of a file.
-        total: Number of rows of the pool.
+    ``counts`` has the number of the subset's rows in each block, (blocks,); ``bits`` the rows of each block
+    that the subset has in part, uint8 (blocks in part, 8192). ``total`` is the number of rows of the pool.
     """
 
     def __init__(
@@ -95,7 +92,6 @@ class Subset:
         """Open a file of `save`; its bits stay there, in the system's cache for all processes.
 
         Raises:
-            OSError: There is no such file.
             ValueError: It was cut short.
         """
         with path.open("rb") as file:

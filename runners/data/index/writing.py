@@ -133,11 +133,7 @@ def index_of_files(files: Sequence[Path]) -> Index:
 
 
 def index_of_pool(path: Path, facts: Mapping[str, Any]) -> Index:
-    """Return the index of a pool.
-
-    Raises:
-        ValueError: The manifest is missing or damaged.
-    """
+    """Return the index of a pool; ValueError as `read_manifest`."""
     oldest_first = sorted(facts["added"].items(), key=lambda each: (len(each[1]), each[1]))
     return Index(
         path,
@@ -189,11 +185,7 @@ def write_table(folder: Path, kind: str, table: pa.Table) -> str:
 
 
 def read_manifest(path: Path) -> list[Part]:
-    """Return the parts that a manifest lists.
-
-    Raises:
-        ValueError: The manifest is missing or damaged.
-    """
+    """Return the parts that a manifest lists; ValueError if it is missing or damaged."""
     try:
         table = pq.read_table(path, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:

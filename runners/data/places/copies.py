@@ -67,11 +67,7 @@ def copy_pool(url: str, folder: Path) -> Path:
 
 
 def begin_copy(url: str, folder: Path) -> list[str]:
-    """Begin the copy of a pool's description and whole index in a new folder, and return the files to fetch.
-
-    Raises:
-        ValueError: The URL can't be read.
-    """
+    """Begin the copy of a pool's description and whole index in a new folder; return the files to fetch."""
     found = listed("pool", url)
     folder.mkdir(parents=True)
     (folder / COPIED_FROM).write_text(_origin(url), encoding="utf-8")
@@ -86,11 +82,7 @@ def copied_from(folder: Path) -> str:
 
 
 def pool_at(place: str | Path) -> Path:
-    """Return a pool's folder: the place itself, or this machine's copy of the small files below a URL.
-
-    Raises:
-        ValueError: As `copy_pool`.
-    """
+    """Return a pool's folder: the place itself, or this machine's copy of the small files below a URL."""
     if not is_url(str(place)):
         return Path(place)
     return copy_pool(str(place), machine_cache() / "pools" / copy_name(str(place)))
@@ -101,21 +93,13 @@ def _origin(url: str) -> str:
 
 
 def copy_set(url: str, folder: Path) -> Path:
-    """Copy an evaluation set.
-
-    Raises:
-        ValueError: The URL can't be read, or holds nothing.
-    """
+    """Copy an evaluation set; ValueError if the URL can't be read, or holds nothing."""
     found = something_at("evaluation set", url)
     return _copied(Storage(url), folder, found, {})
 
 
 def something_at(what: str, url: str) -> Mapping[str, tuple[int, str]]:
-    """Return everything below a URL that is not hidden, at least one object, as `objects_at`.
-
-    Raises:
-        ValueError: The URL can't be read, or nothing is below it: there may be no such bucket.
-    """
+    """Return objects as `objects_at`; none at all is a ValueError too, since there may be no such bucket."""
     found = objects_at(what, url)
     if not found:
         raise ValueError(f"{what} {url} can't be read: {Storage(url).why_empty()}")
@@ -123,11 +107,7 @@ def something_at(what: str, url: str) -> Mapping[str, tuple[int, str]]:
 
 
 def listed(what: str, url: str) -> Mapping[str, int]:
-    """Return everything below a URL that is not hidden: name → bytes.
-
-    Raises:
-        ValueError: As `objects_at`.
-    """
+    """Return everything below a URL that is not hidden: name → bytes; ValueError as `objects_at`."""
     return {name: size for name, (size, _) in objects_at(what, url).items()}
 
 

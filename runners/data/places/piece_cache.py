@@ -130,20 +130,12 @@ class PieceCache:
 
 
 def piece_cache() -> PieceCache:
-    """Return this node's cache of remote shards with the size that the environment sets.
-
-    Raises:
-        ValueError: ``STUDY_CACHE_SIZE`` is not a number of bytes.
-    """
+    """Return this node's cache of remote shards; ValueError if ``STUDY_CACHE_SIZE`` is not valid."""
     return _cache("shards", CACHE_SIZE)
 
 
 def decoded_sets() -> PieceCache:
-    """Return this node's cache of decoded evaluation sets with the size that the environment sets.
-
-    Raises:
-        ValueError: ``STUDY_EVALUATION_CACHE_SIZE`` is not a number of bytes.
-    """
+    """Return this node's cache of decoded evaluation sets; ValueError if its variable is not valid."""
     return _cache("evaluation", EVALUATION_CACHE_SIZE)
 
 
@@ -153,11 +145,7 @@ def _cache(folder: str, variable: str) -> PieceCache:
 
 
 def set_by(variable: str, parse: Callable[[str], int]) -> int | None:
-    """Return the number that an environment variable sets; None if it is not set.
-
-    Raises:
-        ValueError: The variable's text is not valid; the message names the variable.
-    """
+    """Return the number that an environment variable sets, or None; a ValueError names the variable."""
     text = os.environ.get(variable)
     try:
         return parse(text) if text else None

@@ -48,26 +48,17 @@ Raises FileNotFoundError if the shard is missing, and another OSError if the pla
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardRanges:
-    """Ranges of a shard that are read together.
-
-    Attributes:
-        offsets: First byte of each range, ascending, int64 (n,).
-        lengths: Number of bytes of each range, int64 (n,).
-    """
+    """Ranges of a shard that are read together."""
 
     shard: str
-    offsets: NDArray[np.int64]
-    lengths: NDArray[np.int64]
+    offsets: NDArray[np.int64]  # first byte of each range, ascending, (n,)
+    lengths: NDArray[np.int64]  # bytes of each range, (n,)
 
 
 class Place(Protocol):
-    """The place of a pool's shards.
+    """The place of a pool's shards."""
 
-    Attributes:
-        ahead_bytes: Bytes that may be fetched ahead; 0 where `ahead` does nothing.
-    """
-
-    ahead_bytes: int
+    ahead_bytes: int  # that may be fetched ahead; 0 where `ahead` does nothing
 
     def path(self, shard: str) -> str:
         """Return a shard's path or URL for messages."""
@@ -82,11 +73,7 @@ class Place(Protocol):
         """Fetch ranges in the background, if that makes reading them faster."""
 
     def whole(self, shard: str) -> AbstractContextManager[Path]:
-        """Context manager: a shard as a file.
-
-        Raises:
-            FileNotFoundError: There is no such shard.
-        """
+        """Context manager: a shard as a file; FileNotFoundError if there is none."""
 
     def reading(self, wanted: Sequence[ShardRanges]) -> Iterator[Read]:
         """Yield a reader for each shard, valid until the next one."""

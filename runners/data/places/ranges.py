@@ -26,11 +26,7 @@ _REQUESTS, _MOST_REQUESTS = 16, 256
 
 
 def requests_at_once() -> int:
-    """Return the number of requests that a process makes at the same time.
-
-    Raises:
-        ValueError: ``STUDY_PREFETCH_REQUESTS`` is not valid.
-    """
+    """Return how many requests a process makes at once; ValueError if the variable for it is not valid."""
     return set_by(PREFETCH_REQUESTS, _parse_requests) or _REQUESTS
 
 
@@ -82,10 +78,9 @@ def read_range(storage: Storage, shard: str, start: int, stop: int, patience_s: 
 def ranges_at(url: str, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
     """Return ranges of shards below a URL, without a cache; fewer bytes where a shard is shorter or missing.
 
-    Ranges with less than `NEAR` bytes between them are fetched by one request of up to `LARGEST` bytes, with
-    what lies between them: another request would take longer.
-
-    Each range is a shard, an offset and a length; only neighbours in the list are fetched together.
+    Each range is a shard, an offset and a length. Neighbours in the list with less than `NEAR` bytes between
+    them are fetched by one request of up to `LARGEST` bytes, with what lies between: another request would
+    take longer.
 
     Raises:
         OSError: The place refuses, or is still unreachable after ten minutes.

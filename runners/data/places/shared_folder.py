@@ -30,17 +30,11 @@ _REQUESTS, _FILES_AT_ONCE = 16, 256
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SharedFolder:
-    """A folder whose files have names relative to it, with ``/``.
+    """A folder whose files have names relative to it, with ``/``."""
 
-    Attributes:
-        path: The folder; with a URL, what this process has fetched and written.
-        url: The URL; empty if all workers see the folder.
-        fetched: Files that were below the URL at the beginning → time of their copy, in nanoseconds.
-    """
-
-    path: Path
-    url: str = ""
-    fetched: Mapping[str, int] = field(default_factory=dict)
+    path: Path  # the folder; with a URL, what this process has fetched and written
+    url: str = ""  # empty if all workers see the folder
+    fetched: Mapping[str, int] = field(default_factory=dict)  # at the beginning → time of its copy in ns
 
     @contextmanager
     def here(self) -> Iterator["SharedFolder"]:

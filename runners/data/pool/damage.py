@@ -18,17 +18,11 @@ _MOST_SHOWN = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Damage:
-    """One damaged sample.
+    """One damaged sample."""
 
-    Attributes:
-        shard: The shard's path below the pool, or the source's file.
-        key: The sample's key; empty if the whole shard is damaged.
-        reason: A short text, the same for the same kind of damage, so that it can be counted.
-    """
-
-    shard: str
-    key: str
-    reason: str
+    shard: str  # its path below the pool, or the source's file
+    key: str  # empty if the whole shard is damaged
+    reason: str  # a short text, the same for the same kind of damage, so that it can be counted
 
     def __str__(self) -> str:
         return f"{self.key or 'all'} of shard {self.shard}: {self.reason}"
@@ -45,13 +39,7 @@ def damage_table(damage: Iterable[Damage]) -> pd.DataFrame:
 
 
 def check_tolerance(damage: Collection[Damage], *, pool: Path, of: int, tolerance: float) -> None:
-    """Raise an error if too much is damaged.
-
-    ``damage`` has each pair once; ``of`` is the number of all pairs.
-
-    Raises:
-        ValueError: More are damaged; the message names the pool, counts them by reason and names the first.
-    """
+    """Raise ValueError if more than tolerated of ``of`` pairs are damaged; ``damage`` has each pair once."""
     if len(damage) <= tolerance * of:
         return
     counts = ", ".join(f"{count:,} {reason}" for reason, count in by_reason(damage).items())

@@ -46,31 +46,21 @@ _ROWS_IN_MEMORY = 2_000_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scorer:
-    """The scorer of a pool's pairs, and its cost.
-
-    Attributes:
-        scoring_flops: Forward FLOPs spent on scoring the pool.
-        convention: Counting convention of these FLOPs.
-    """
+    """The scorer of a pool's pairs, and its cost."""
 
     name: str
     train_flops: int = 0
-    scoring_flops: int = 0
-    convention: str = ""
+    scoring_flops: int = 0  # forward FLOPs spent on scoring the pool
+    convention: str = ""  # of counting these FLOPs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Origin:
-    """Facts about a pool that do not follow from its pairs.
-
-    Attributes:
-        scorer: The scorer whose scores rank the pool; ``None`` if there is none or it is unknown.
-        provenance: Source of the pairs, as JSON.
-    """
+    """Facts about a pool that do not follow from its pairs."""
 
     name: str
-    scorer: Scorer | None = None
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    scorer: Scorer | None = None  # whose scores rank the pool; None if there is none or it is unknown
+    provenance: Mapping[str, Any] = field(default_factory=dict)  # source of the pairs, as JSON
 
 
 # Without slots: cached_property stores its value in the instance's dict.
@@ -78,34 +68,26 @@ class Origin:
 class Pool:
     """An opened pool.
 
-    Attributes:
-        scored: Number of pairs with a quality score.
-        fingerprint: A hash of all pairs, scores and their order.
-        left_out: Reason → number of samples that are not pairs.
-        scorers: Name → scorer of each score with a column of its own; the one in ``origin`` ranks the pool.
-        unranked: The fingerprint that the pool had before scores were added; adding scores keeps it.
-        rankings: Name of a score → fingerprint of the pool when this score ranks it, and number of pairs that
-            have the score.
-        subsets: Number of pairs in each named subset.
-        sources: Name of the record of the source files that were read into its own shards; empty if none.
-        copy_of: URL of the pool that this one is a copy of; empty if it is not a copy.
+    ``scorers`` has the scorer of each score with a column of its own; the one in ``origin`` ranks the pool.
+    ``rankings`` has, for each name of a score, the fingerprint of the pool when this score ranks it, and the
+    number of pairs that have the score.
     """
 
     path: Path
     origin: Origin
     count: int
-    scored: int
-    fingerprint: str
+    scored: int  # number of pairs with a quality score
+    fingerprint: str  # a hash of all pairs, scores and their order
     index: Index
     vocabulary_file: str = "vocabulary.txt"
     left_out_files: tuple[str, ...] = ()
-    left_out: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)  # reason → samples that are not pairs
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
-    unranked: str = ""
+    unranked: str = ""  # the fingerprint before scores were added; adding scores keeps it
     rankings: Mapping[str, tuple[str, int]] = field(default_factory=dict)
-    subsets: Mapping[str, int] = field(default_factory=dict)
-    sources: str = ""
-    copy_of: str = ""
+    subsets: Mapping[str, int] = field(default_factory=dict)  # number of pairs in each named subset
+    sources: str = ""  # name of the record of the source files read into its own shards; empty if none
+    copy_of: str = ""  # URL of the pool that this one is a copy of; empty if it is not a copy
 
     @cached_property
     def shards(self) -> Mapping[str, int]:

@@ -29,16 +29,11 @@ READ_COLUMNS = ("key", "shard", "offset", "length", "caption", "hash")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pairs:
-    """Decoded pairs.
+    """Decoded pairs."""
 
-    Attributes:
-        images: uint8 (n, 3, S, S), RGB.
-        damage: The pairs that could not be read, each once; other pairs of the subset replace them.
-    """
-
-    images: NDArray[np.uint8]
+    images: NDArray[np.uint8]  # (n, 3, S, S), RGB
     captions: list[str]
-    damage: tuple[Damage, ...]
+    damage: tuple[Damage, ...]  # pairs that could not be read, each once; others of the subset replace them
 
 
 def read_pairs(
@@ -158,10 +153,9 @@ def decode_rows(
 def in_shard_order(
     shards: NDArray[np.object_], offsets: NDArray[np.int64], lengths: NDArray[np.int64]
 ) -> tuple[list[NDArray[np.int64]], list[ShardRanges]]:
-    """Group ranges by shard, front to back: few open files, long sequential reads.
+    """Group ranges by shard, front to back, for few open files and long sequential reads.
 
-    Returns:
-        The positions in each group, and its ranges.
+    Returns the positions in each group, and its ranges.
     """
     order = np.lexsort((offsets, shards.astype(str)))
     ends = [*np.flatnonzero(shards[order][1:] != shards[order][:-1]) + 1, len(order)]

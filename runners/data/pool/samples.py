@@ -28,19 +28,12 @@ _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\x
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """Members of one key that lie side by side.
+    """Members of one key that lie side by side."""
 
-    Attributes:
-        key: The sample's key in webdataset: the common name of its members.
-        members: File ending → (offset in the shard, content).
-        faults: File ending → reason, of members that are not read.
-        whole: False if the sample lies beside unreadable bytes and lacks members that others have.
-    """
-
-    key: str
-    members: dict[str, tuple[int, bytes]] = field(default_factory=dict)
-    faults: dict[str, str] = field(default_factory=dict)
-    whole: bool = True
+    key: str  # the sample's key in webdataset: the common name of its members
+    members: dict[str, tuple[int, bytes]] = field(default_factory=dict)  # ending → (offset, content)
+    faults: dict[str, str] = field(default_factory=dict)  # ending → reason, of members that are not read
+    whole: bool = True  # False: lies beside unreadable bytes and lacks members that others have
 
     @property
     def endings(self) -> frozenset[str]:
@@ -55,13 +48,9 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UnreadableRange:
-    """A range of a shard's bytes that holds no readable sample.
+    """A range of a shard's bytes that holds no readable sample."""
 
-    Attributes:
-        key: The last sample before it, or the one that begins it.
-    """
-
-    key: str
+    key: str  # the last sample before it, or the one that begins it
     reason: str
 
 
@@ -75,39 +64,25 @@ class ShardError(ValueError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Member:
-    """One member of a tar.
+    """One member of a tar."""
 
-    Attributes:
-        name: Its name; bytes that are not UTF-8 as surrogates.
-        content: Its content; empty if ``fault`` is set.
-        fault: Reason why its content is not read, for example that it is a link; empty if it is read.
-    """
-
-    name: str
+    name: str  # bytes that are not UTF-8 as surrogates
     offset: int
-    content: bytes
-    fault: str = ""
+    content: bytes  # empty if ``fault`` is set
+    fault: str = ""  # why its content is not read, for example that it is a link; empty if it is read
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gap:
-    """A range of bytes that holds no readable member.
-
-    Attributes:
-        name: Name of the member that begins the gap, if its header can be read.
-        clean: True if the member before the gap is known to end there.
-    """
+    """A range of bytes that holds no readable member."""
 
     reason: str
-    name: str = ""
-    clean: bool = True
+    name: str = ""  # of the member that begins the gap, if its header can be read
+    clean: bool = True  # the member before the gap is known to end there
 
 
 def read_samples(path: Path) -> Iterator[tuple[str, dict[str, tuple[int, bytes]]]]:
-    """Read a sound tar sample by sample.
-
-    Yields:
-        The key and, for each file ending, the content with its offset: (offset, content).
+    """Read a sound tar: yield each sample's key and, by file ending, its members as (offset, content).
 
     Raises:
         ShardError: The file is missing, is not a tar, or some of its bytes hold no sample.
@@ -183,11 +158,7 @@ def _has_all(sample: Sample, usual: frozenset[str]) -> bool:
 
 
 def _members_of(path: Path) -> Iterator[Member | Gap]:
-    """Read a tar to its end, also one with damaged headers, holes, or another tar behind its end.
-
-    Raises:
-        OSError: The file cannot be read, or is not a regular file.
-    """
+    """Read a tar to its end, also one with damaged headers, holes, or another tar behind its end."""
     if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for a writer
         raise OSError("not a regular file")
     with path.open("rb") as file:

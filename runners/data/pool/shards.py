@@ -33,27 +33,18 @@ _LARGEST_SCORE = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairEntry:
-    """One pair of a shard: a row of the index before it is ranked.
+    """One pair of a shard: a row of the index before it is ranked."""
 
-    Attributes:
-        key: The sample's key in webdataset: the common name of its members.
-        offset: Offset of the image's bytes in the shard.
-        caption: The text on one line, with white space collapsed.
-        hash: 64-bit hash of the image's bytes and the caption.
-        score: Quality, higher is better; NaN without a score.
-        uid: Id given by a data set's authors (DataComp's 32 hexadecimal digits), or empty.
-    """
-
-    key: str
+    key: str  # the sample's key in webdataset: the common name of its members
     shard: str
-    offset: int
+    offset: int  # of the image's bytes in the shard
     length: int
-    caption: str
+    caption: str  # on one line, with white space collapsed
     width: int
     height: int
-    hash: int
-    score: float
-    uid: str = ""
+    hash: int  # 64 bits, of the image's bytes and the caption
+    score: float  # quality, higher is better; NaN without a score
+    uid: str = ""  # given by a data set's authors (DataComp's 32 hexadecimal digits), or empty
 
 
 _DTYPES = {
@@ -87,12 +78,9 @@ def content_hash(image: bytes, caption: str) -> int:
 
 
 def write_sample(file: IO[bytes], key: str, members: Mapping[str, bytes]) -> dict[str, int]:
-    """Append one sample to a tar; ``members`` maps file endings to contents.
+    """Append one sample to a tar; ``members`` maps file endings to contents, the result to their offsets.
 
     Owner, mode and time are fixed, so that the same samples give the same bytes.
-
-    Returns:
-        File ending → offset of the member's content in the file.
     """
     offsets = {}
     for ending, content in members.items():
@@ -114,14 +102,11 @@ def close_shard(file: IO[bytes]) -> None:
 def entries_of(
     path: Path, name: str, *, score_field: str, inspect: Inspect | None = None
 ) -> Iterator[tuple[PairEntry, Sample] | Damage]:
-    """Describe each sample of a shard.
+    """Describe each sample of a shard: an entry, or damage where it is not a pair or bytes hold no sample.
 
-    ``name`` is the shard's in the index, ``score_field`` the field of a sample's json that holds its score.
-    ``inspect`` is called with each opened image, just before its pair is yielded; None reads only headers.
-
-    Yields:
-        An entry with its sample; damage for a sample that is not a pair, and for bytes without a sample. A
-        sample whose members lie apart counts once.
+    A sample whose members lie apart counts once. ``name`` is the shard's in the index, ``score_field`` the
+    field of a sample's json that holds its score. ``inspect`` is called with each opened image, just before
+    its pair is yielded; None reads only headers.
     """
     yielded: dict[str, list[frozenset[str]]] = {}  # key → members of each sample that was yielded
     pieces: list[tuple[str, frozenset[str], str]] = []

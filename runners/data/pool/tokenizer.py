@@ -31,15 +31,11 @@ class Tokenizer:
     """One id per word: 0 is padding, then the words from 1, then *unknown*, then *end of text*.
 
     End of text has the highest id, because open_clip pools text features at the position of the highest id.
-
-    Attributes:
-        vocab_size: Number of ids; *end of text* is ``vocab_size - 1``, *unknown* ``vocab_size - 2``.
-        context_length: Tokens per text, including its end; longer texts lose their last words.
     """
 
     ids: dict[str, int]
-    vocab_size: int
-    context_length: int
+    vocab_size: int  # ids; *end of text* is ``vocab_size - 1``, *unknown* ``vocab_size - 2``
+    context_length: int  # in tokens, including its end; longer texts lose their last words
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Return the token ids of each text, int64 (texts, context length)."""

@@ -20,18 +20,14 @@ _POSITIONS_AT_ONCE = 65_536
 class InMemory:
     """A pool's part of the pairs in memory.
 
-    Attributes:
-        images: Decoded images, uint8, (N, 3, H, W); of a whole pool if ``rows`` selects from them.
-        tokens: Token ids, int64, (subset, context length).
-        rows: Index of each subset row's image, int64 (subset,); by default the row itself.
-        damage: The pairs that were replaced by others.
+    Images, uint8 (N, 3, H, W), are those of a whole pool if ``rows`` selects from them.
     """
 
     images: Tensor
-    tokens: Tensor
-    rows: Tensor | None = None
+    tokens: Tensor  # ids, int64 (subset, context length)
+    rows: Tensor | None = None  # each row's image, int64 (subset,); by default the row itself
     share: int = 1
-    damage: Sequence[Damage] = ()
+    damage: Sequence[Damage] = ()  # the pairs that were replaced by others
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,11 +81,7 @@ class InMemorySet(TrainingData):
 
 
 def decode(source: Source, image_size: int, tokens: Tokens, threads: int, tolerance: float) -> InMemory:
-    """Decode a pool's part of the pairs into memory, or find it in shared memory.
-
-    Raises:
-        ValueError: More pairs than tolerated are damaged.
-    """
+    """Decode a pool's part of the pairs into memory, or find it in shared memory."""
     pool, rows = source.pool, source.rows[np.arange(len(source.rows))]
     shared = shared_images(pool, image_size, threads=threads)
     if shared is None:

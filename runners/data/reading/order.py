@@ -29,15 +29,12 @@ _STREAM, _WINDOWED_STREAM, _CYCLE_STREAM = 0x0DDE5, 0x0DDE6, 0x0DDE7
 
 
 def positions(*, seed: int, count: int, start: int, stop: int, windowed: bool = False) -> NDArray[np.int64]:
-    """Return the row of the subset at each position of training.
+    """Return the row of the subset at each position of training, int64 (stop - start,), each in [0, count).
 
     Every epoch (``count`` positions) is its own permutation, derived from (seed, epoch). The row at a
     position does not depend on batches, workers or resumed runs. Positions count samples from the start of
     training. The windowed shuffle is that of data streamed from disk: blocks of 1,024 neighbours in random
     order, and all rows of 16 blocks mixed with each other; otherwise all rows are shuffled.
-
-    Returns:
-        int64 (stop - start,), each in [0, count).
     """
     assert count > 0
     assert 0 <= start <= stop
@@ -57,11 +54,7 @@ def positions(*, seed: int, count: int, start: int, stop: int, windowed: bool = 
 
 
 def windows(*, seed: int, count: int, start: int, stop: int) -> list[tuple[int, int]]:
-    """Return the windows that positions ``start`` to ``stop`` lie in, and the one that follows.
-
-    Returns:
-        Epoch and number of each window within it.
-    """
+    """Return the windows of some positions, and the one that follows, as (epoch, number within it)."""
     found: list[tuple[int, int]] = []
     for epoch in range(start // count, -(-stop // count)):
         first, last = max(start - epoch * count, 0), min(stop - epoch * count, count)
@@ -116,16 +109,12 @@ def _window(seed: int, count: int, epoch: int, window: int) -> NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stretch:
-    """Consecutive samples of one pool.
-
-    Attributes:
-        places: Their positions among the samples of all pools, int64 (stop - start,).
-    """
+    """Consecutive samples of one pool."""
 
     seed: int
     start: int
     stop: int
-    places: NDArray[np.int64]
+    places: NDArray[np.int64]  # among the samples of all pools, (stop - start,)
 
 
 def stretches(*, seed: int, shares: Sequence[int], start: int, stop: int) -> list[Stretch]:
@@ -164,12 +153,9 @@ def mixed_positions(
     start: int,
     stop: int,
 ) -> NDArray[np.int64]:
-    """Return the row at each position of training, of the rows of all pools one after another.
+    """Return the row at each position of training, of the rows of all pools, ``counts``, one after another.
 
-    The rows of each pool, ``counts`` in number, are shuffled as a whole; otherwise as `stretches`.
-
-    Returns:
-        int64 (stop - start,), each in [0, sum of counts).
+    The rows of each pool are shuffled as a whole; otherwise as `stretches`.
     """
     found, before = np.empty(stop - start, np.int64), 0
     for count, own in zip(counts, stretches(seed=seed, shares=shares, start=start, stop=stop), strict=True):

@@ -34,14 +34,12 @@ _IN_USE: dict[Path, int] = {}
 def shared_images(
     pool: Pool, image_size: int, *, threads: int = 1, memory: Path = SHARED_MEMORY
 ) -> tuple[NDArray[np.uint8], dict[int, Damage]] | None:
-    """Return a pool's images at a size, decoded by the first process that asks while others wait.
+    """Return a pool's images at a size, decoded by the first process that asks, and the damage by row.
 
-    They stay until the machine restarts, or until no process uses them and another pool needs the room or
-    ``drop_idle`` is called.
-
-    Returns:
-        uint8 (pairs, 3, S, S), RGB, in the order of the index, black where damaged, a write to which changes
-        a private copy; and the damage by row. ``None`` if the pool is too large or shared memory has no room.
+    Images are uint8 (pairs, 3, S, S), RGB, in the order of the index, black where damaged; a write to them
+    changes a private copy. Other processes wait. The images stay until the machine restarts, or until no
+    process uses them and another pool needs the room or `drop_idle` is called. None if the pool is too large
+    or shared memory has no room.
     """
     need = pool.count * 3 * image_size**2
     if need > LARGEST_CACHE_BYTES or not os.access(memory, os.W_OK):

@@ -46,16 +46,14 @@ _WORKERS_START = "fork"
 class StreamedSet(TrainingData):
     """Pairs that are read and decoded during training, those of each pool in windows; see `open_data`.
 
-    Attributes:
-        workers: Processes that read and decode; 0 to do it in the calling process.
-        damaged: Number of a source → its damage found so far, by any rank; it grows.
-        news: Damage that other ranks do not know yet, with the number of its source.
+    ``damaged`` is the damage found so far by any rank, by number of its source; ``news`` is what other ranks
+    do not know yet.
     """
 
     sources: Sequence[Source]
     image_size: int
     tokens: Tokens
-    workers: int = 0
+    workers: int = 0  # processes that read and decode; 0 to do it in the calling process
     rank: int = 0
     ranks: int = 1
     tolerance: float = DAMAGE_TOLERANCE
@@ -78,11 +76,7 @@ class StreamedSet(TrainingData):
             self._add(part, Damage(shard=shard, key=key, reason=reason))
 
     def exchange_damage(self, gather: GatherObjects) -> None:
-        """Learn the damage that other ranks have found, and judge the tolerance on all of it.
-
-        Raises:
-            ValueError: More pairs are damaged than tolerated.
-        """
+        """Learn the damage that other ranks have found, and judge the tolerance on all of it."""
         news = list(self.news)
         del self.news[: len(news)]  # a thread that loads ahead may have added to it
         for part, each in (each for found in gather(news) for each in found):
@@ -150,10 +144,7 @@ def _end_with_rank(_worker: int) -> None:
 def loading_ahead(size: int, image_size: int, workers: int, memory: int = LOADER_BYTES) -> tuple[int, int]:
     """Divide memory, in bytes, among workers, to load up to four batches of ``size`` pairs ahead.
 
-    Each worker has at least one pair.
-
-    Returns:
-        Pairs in a part of a batch, and number of parts that each worker loads ahead of training.
+    Returns the pairs, at least one, in a part of a batch, and how many parts each worker loads ahead.
     """
     workers = max(1, workers)
     most = memory // (3 * image_size**2)  # pairs

@@ -65,11 +65,7 @@ class TrainingData(ABC):
         return []
 
     def exchange_damage(self, gather: GatherObjects) -> None:  # noqa: B027 - nothing found, nothing exchanged
-        """Learn the damage that other ranks have found, and judge the tolerance on all of it.
-
-        Raises:
-            ValueError: More pairs are damaged than tolerated.
-        """
+        """Learn other ranks' damage and judge the tolerance on all of it; ValueError if it is exceeded."""
 
     def noted_damage(self) -> NotedDamage:
         """Return the damage that a later start would not find again, for `remember`."""
@@ -81,16 +77,11 @@ class TrainingData(ABC):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """A pool's part of a trial's pairs.
-
-    Attributes:
-        rows: The part: positions in the pool's index, ascending.
-        share: Its samples in each period of a mixture (`runners.data.reading.order`).
-    """
+    """A pool's part of a trial's pairs."""
 
     pool: Pool
-    rows: Subset | NDArray[np.int64]
-    share: int = 1
+    rows: Subset | NDArray[np.int64]  # positions in the pool's index, ascending
+    share: int = 1  # its samples in each period of a mixture (`runners.data.reading.order`)
 
 
 def rank_slice(batch_size: int, rank: int, ranks: int) -> slice:
