@@ -80,30 +80,23 @@ def without_form(reasons: Mapping[str, tuple[str, ...]]) -> set[str]:
     return {model for models in reasons.values() for model in models}
 
 
-def test_image_towers_cost_what_open_clip_publishes() -> None:
-    covered = {model: row for model, row in profile().items() if model not in without_form(NO_IMAGE_FORM)}
+@pytest.mark.parametrize(
+    ("part", "column", "excepted", "number"),
+    [("vision_cfg", "image", NO_IMAGE_FORM, 63), ("text_cfg", "text", NO_TEXT_FORM, 72)],
+)
+def test_towers_cost_what_open_clip_publishes(
+    part: str, column: str, excepted: Mapping[str, tuple[str, ...]], number: int
+) -> None:
+    covered = {model: row for model, row in profile().items() if model not in without_form(excepted)}
+    forward_macs = image_forward_macs if column == "image" else text_forward_macs
 
     for model, row in covered.items():
-        architecture = tower(model, "vision_cfg")
-        assert 2e-9 * image_forward_macs(architecture) == pytest.approx(
-            float(row["image_gflops"]), rel=0.005
-        ), model
-        millions = count_parameters(architecture, find_strategy("clip")).image / 1e6
-        assert millions == pytest.approx(float(row["image_mparams"]), rel=0.005), model
-    assert len(covered) == 63
-
-
-def test_text_towers_cost_what_open_clip_publishes() -> None:
-    covered = {model: row for model, row in profile().items() if model not in without_form(NO_TEXT_FORM)}
-
-    for model, row in covered.items():
-        architecture = tower(model, "text_cfg")
-        assert 2e-9 * text_forward_macs(architecture) == pytest.approx(
-            float(row["text_gflops"]), rel=0.005
-        ), model
-        millions = count_parameters(architecture, find_strategy("clip")).text / 1e6
-        assert millions == pytest.approx(float(row["text_mparams"]), rel=0.005), model
-    assert len(covered) == 72
+        architecture = tower(model, part)
+        gflops, millions = (float(row[f"{column}_{what}"]) for what in ("gflops", "mparams"))
+        assert 2e-9 * forward_macs(architecture) == pytest.approx(gflops, rel=0.005), model
+        parameters = getattr(count_parameters(architecture, find_strategy("clip")), column)
+        assert parameters / 1e6 == pytest.approx(millions, rel=0.005), model
+    assert len(covered) == number
 
 
 @pytest.mark.parametrize(("part", "reasons"), [("vision_cfg", NO_IMAGE_FORM), ("text_cfg", NO_TEXT_FORM)])

@@ -25,9 +25,11 @@ def test_trial_id_hashes_exactly_what_decides_the_result() -> None:
     assert trial.trial_id == hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def test_trial_id_depends_on_recipe_but_not_on_costs() -> None:
+def test_trial_id_depends_on_recipe_and_config_but_not_on_costs() -> None:
     trial = plan_of(declare()).trials[0]
+    other = {**trial.architecture_config, "embed_dim": 8}
 
+    assert dataclasses.replace(trial, architecture_config=other).trial_id != trial.trial_id
     assert dataclasses.replace(trial, train_flops_per_sample=1, parameters=1).trial_id == trial.trial_id
     assert dataclasses.replace(trial, recipe=Recipe(warmup=0.2)).trial_id != trial.trial_id
     assert dataclasses.replace(trial, seed=7).trial_id != trial.trial_id
@@ -50,13 +52,6 @@ def test_settings_that_change_a_trial_by_rounding_alone_are_not_part_of_its_id()
     assert plain[4] != others[4]
     assert plain[9] != others[9]
     assert plain == ids(Recipe(compile=True), 4)
-
-
-def test_same_name_with_another_config_gives_another_trial_id() -> None:
-    trial = plan_of(declare()).trials[0]
-    config = {**trial.architecture_config, "embed_dim": 8}
-
-    assert dataclasses.replace(trial, architecture_config=config).trial_id != trial.trial_id
 
 
 def test_adding_a_level_seed_or_block_keeps_other_trial_ids() -> None:

@@ -1,12 +1,10 @@
 """Prices are ranges of time and money, with their basis."""
 
-import inspect
 import itertools
 import json
 import math
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -21,27 +19,21 @@ from budgets.devices import find_device, measured_samples_per_s
 from budgets.planning.plan import Charge, Plan
 from budgets.planning.price import Range, device_hours, held_devices, kept_speed, makespan, price_plan
 from tests.budgets.plans import declare, plan_of
+from tests.root import ROOT
 
 
 def big_plan(charges: tuple[Charge, ...] = (), *, gpus: int = 1) -> Plan:
+    models = ("ViT-B-32", "ViT-B-16")
     block = GridBlock(
-        architectures=("ViT-B-32", "ViT-B-16"),
-        strategies=("clip", "slip"),
-        regime="equal-samples",
-        samples=(13_000_000_000,),
+        architectures=models, strategies=("clip", "slip"), regime="equal-samples", samples=(13_000_000_000,)
     )
-    training = Training(lr_peak={"ViT-B-32": 1e-3, "ViT-B-16": 1e-3}, batch_size=32_000)
-    return plan_of(
-        declare(block, levels=(), training=training, resources=Resources(gpus=gpus)),
-        pairs=2_000_000_000,
-        charges=charges,
-    )
+    training = Training(lr_peak=dict.fromkeys(models, 1e-3), batch_size=32_000)
+    declaration = declare(block, levels=(), training=training, resources=Resources(gpus=gpus))
+    return plan_of(declaration, pairs=2_000_000_000, charges=charges)
 
 
 def test_every_device_and_measurement_has_a_source() -> None:
-    table = json.loads(
-        Path(inspect.getfile(find_device)).with_name("devices.json").read_text(encoding="utf-8")
-    )
+    table = json.loads((ROOT / "budgets" / "devices.json").read_text(encoding="utf-8"))
     assert all(each["source"] for each in (*table["devices"].values(), table["utilisation"]))
     assert find_device("H100").peak_flops == 989 * 10**12
     assert find_device("h100") is find_device("h100-sxm")

@@ -69,13 +69,9 @@ def test_trials_dropped_from_a_trunk_save_what_they_add_to_it() -> None:
     # 2 seeds cost 920 GFLOP; without the second seed's top level 400 - 160 GFLOP less.
     plan = plan_with(TRUNK, levels=levels, seeds=(0, 1), study_flops=700 * GFLOP, fit="drop")
 
-    assert [(trial.seed, trial.cell.level_flops) for trial in plan.trials] == [
-        (0, levels[0]),
-        (1, levels[0]),
-        (0, levels[1]),
-        (1, levels[1]),
-        (0, levels[2]),
-    ]
+    low, middle, top = levels
+    kept = [(trial.seed, trial.cell.level_flops) for trial in plan.trials]
+    assert kept == [(0, low), (1, low), (0, middle), (1, middle), (0, top)]
     assert plan.train_flops == pytest.approx(680 * GFLOP, rel=2e-3)
 
 
@@ -98,5 +94,5 @@ def test_a_level_dropped_below_a_trial_without_level_saves_only_its_cooldown() -
     assert "the whole level 400 GFLOP: 1 trial, 79.9" in one.warnings[0]
     assert two.train_flops == pytest.approx((561 + 460) * GFLOP, rel=2e-3)
     assert "1 extra seed at 420.8 GFLOP: 1 trial, 101 GFLOP" in two.warnings[0]
-    with pytest.raises(ValueError, match="Dropping extra seeds and upper levels is not enough"):
+    with pytest.raises(ValueError, match="is not enough"):
         within(400, 0)
