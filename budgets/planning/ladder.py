@@ -23,14 +23,19 @@ _DIGITS = 900  # three-digit numbers from 100 to 999 per power of ten
 _PLACEHOLDER = (1,)  # any level will do: lasting reasons and seeds do not depend on it
 
 
-def choose_levels(grid: Grid, beside: int, study_flops: int) -> tuple[int, ...]:
+def choose_levels(grid: Grid, beside: int) -> tuple[int, ...]:
     """Return the levels in training FLOPs, rising, of a grid that declares none.
 
     ``beside`` are the training FLOPs that the study pays in addition to its trials.
 
     Raises:
-        ValueError: Charges and trials without a level already cost the whole study budget.
+        DeclaredKeyError: There is no study budget, or charges and trials without a level already cost it all.
     """
+    study_flops = grid.declaration.budget.study_flops
+    if study_flops is None:
+        raise DeclaredKeyError(
+            "budget", "declare budget levels, or a study budget (budget.study) to choose them from"
+        )
     # The cost of a ladder depends on the cells only through their setups: count the cells of each once,
     # so that a step of the bisection costs one sum over setups instead of a new grid.
     counts: Counter[int] = Counter()

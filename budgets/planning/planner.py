@@ -61,7 +61,7 @@ def make_plan(  # noqa: PLR0913 - each argument is a fact that the plan depends 
     levels, cap = declaration.budget.levels, declaration.budget.study_flops
     chosen = not levels and any(block.regime == "fixed-compute" for block in declaration.grid)
     if chosen:
-        levels = _chosen_levels(grid, beside)
+        levels = choose_levels(grid, beside)
         for key, problem in declaration.design_clashes(levels):
             raise DeclaredKeyError(key, problem)
         notes.append(
@@ -114,20 +114,6 @@ def make_plan(  # noqa: PLR0913 - each argument is a fact that the plan depends 
     # Link the trunks again: resources enter the ids of trials with batch norm.
     plan = replace(plan, trials=_linked(plan.trials, declaration))
     return replace(plan, warnings=(*plan.warnings, *_cores(plan, declaration)))
-
-
-def _chosen_levels(grid: Grid, beside: int) -> tuple[int, ...]:
-    """Return the levels of a grid that declares none.
-
-    Raises:
-        ValueError: There is no study budget to choose them from.
-    """
-    cap = grid.declaration.budget.study_flops
-    if cap is None:
-        raise DeclaredKeyError(
-            "budget", "declare budget levels, or a study budget (budget.study) to choose them from"
-        )
-    return choose_levels(grid, beside, cap)
 
 
 def _fitted(trials: tuple[Trial, ...], beside: int, cap: int, declaration: Declaration) -> Trimmed | None:
