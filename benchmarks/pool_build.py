@@ -29,7 +29,7 @@ from ray.cluster_utils import Cluster
 
 from benchmarks.loader import make_shards
 from benchmarks.measured import at_least, verdict
-from budgets.hardware.machine_cache import CACHE
+from budgets.machine_cache import CACHE
 from runners.evaluate import clip_score
 from runners.host.workers import Report
 from study.show.view import WorkProgress

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from budgets.cost.layers import ImageTower, TowerCost
-from budgets.hardware.machine_cache import machine_cache
+from budgets.machine_cache import machine_cache
 
 _BUILDERS = ("open_clip_torch", "timm")
 _VERSION = 2  # of the counting and of the file

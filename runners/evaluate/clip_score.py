@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from budgets.cost.architecture import Architecture
 from budgets.cost.flops import CONVENTION_NAME, encoding_flops
-from budgets.hardware.machine_cache import machine_cache
+from budgets.machine_cache import machine_cache
 from runners.data.build.scan import run
 from runners.data.evaluation.evaluation_set import Decode
 from runners.data.places.copies import pool_at

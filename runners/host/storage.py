@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from hashlib import blake2b
 from pathlib import Path
 
-from budgets.hardware.machine_cache import machine_cache
+from budgets.machine_cache import machine_cache
 from budgets.names import without_password
 from runners.host.faults import words_of
 from runners.host.files import is_hidden, locked, new_file, new_folder

@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from budgets.hardware.machine_cache import machine_cache
+from budgets.machine_cache import machine_cache
 from runners.data.places.copies import copy_name, is_url
 from runners.host.storage import Storage
 from study.storage.lock import UNKNOWN, Holder, only_run, parse_holder

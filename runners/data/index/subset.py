@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from budgets.hardware.machine_cache import machine_cache
+from budgets.machine_cache import machine_cache
 from runners.host.files import locked, new_file
 
 BLOCK = 65_536

@@ -11,7 +11,7 @@ from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from budgets.hardware.machine_cache import machine_cache
+from budgets.machine_cache import machine_cache
 from runners.host.faults import patiently
 from runners.host.files import is_hidden, locked, new_folder
 from runners.host.storage import Storage

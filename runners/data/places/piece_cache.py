@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 
-from budgets.hardware.machine_cache import machine_cache
+from budgets.machine_cache import machine_cache
 from budgets.quantity import parse_bytes
 from runners.host.files import locked, new_file
 

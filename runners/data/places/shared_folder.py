@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from budgets.hardware.machine_cache import machine_cache
+from budgets.machine_cache import machine_cache
 from runners.data.places.copies import COPIED_FROM, INDEX, begin_copy, copy_name, is_url, until_reached
 from runners.host.files import is_hidden, new_file
 from runners.host.storage import Storage

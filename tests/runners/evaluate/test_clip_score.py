@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from budgets.hardware.machine_cache import CACHE
+from budgets.machine_cache import CACHE
 from runners.data.build.in_place import open_pool
 from runners.data.places.shared_folder import open_shared
 from runners.data.pool.pool import Pool

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from budgets.hardware.machine_cache import CACHE
+from budgets.machine_cache import CACHE
 from runners.host.process import FreshProcess
 from runners.host.storage import Storage, cache_folder, fetch_tree, share_tree
 from runners.scheduling.local_backend import LocalBackend

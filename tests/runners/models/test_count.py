@@ -12,7 +12,7 @@ from budgets.cost.architecture import Architecture, load_architecture
 from budgets.cost.counted import count_file, read_count
 from budgets.cost.flops import count_parameters, sample_cost
 from budgets.cost.strategy import find_strategy, inapplicable
-from budgets.hardware.machine_cache import CACHE
+from budgets.machine_cache import CACHE
 from runners.models import count_by_torch
 from runners.models.count_by_torch import count_model, ensure_counted
 from runners.models.model import build_model

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from ray.experimental.internal_kv import _internal_kv_get
 
-from budgets.hardware.machine_cache import CACHE
+from budgets.machine_cache import CACHE
 from runners.host.storage import Storage, cache_folder
 from runners.host.workers import VISIBLE_DEVICES
 from runners.scheduling.backend import Backend, Ended, Job

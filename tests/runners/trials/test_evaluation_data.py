@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from budgets.hardware.machine_cache import CACHE
+from budgets.machine_cache import CACHE
 from runners.trials.meter import FlopCount, read_meter
 from runners.trials.trial import run_trial
 from runners.trials.trial_evaluation import EvaluationData

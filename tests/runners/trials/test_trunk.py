@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from budgets.declaration.recipe import Recipe
-from budgets.hardware.machine_cache import CACHE
+from budgets.machine_cache import CACHE
 from budgets.planning.planned_trial import Trial, share_trunks
 from runners.host import faults
 from runners.host.process import FreshProcess

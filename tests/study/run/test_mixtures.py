@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from budgets.hardware.machine_cache import CACHE
+from budgets.machine_cache import CACHE
 from runners.data.pool.pool import Pool
 from runners.data.pool.tokenizer import mixed_words
 from runners.embedded.embedded_pool import build_embedded_pool

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from budgets.hardware.machine_cache import CACHE
+from budgets.machine_cache import CACHE
 from runners.host.storage import Storage
 from runners.scheduling.local_backend import LocalBackend
 from runners.scheduling.storage_check import StorageCheck

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from budgets.hardware.machine_cache import CACHE
+from budgets.machine_cache import CACHE
 from runners.host.storage import Storage
 from study.storage import lease
 from study.storage.lease import Lease, holder_of, only_writer

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from budgets.hardware.machine_cache import CACHE
+from budgets.machine_cache import CACHE
 from runners.host.storage import Storage, cache_folder
 from runners.scheduling.backend import Job
 from runners.scheduling.local_backend import LocalBackend

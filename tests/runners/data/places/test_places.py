@@ -16,7 +16,7 @@ import torch
 from s3fs import S3FileSystem
 from torch import Tensor
 
-from budgets.hardware.machine_cache import CACHE
+from budgets.machine_cache import CACHE
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.build.in_place import not_indexed

@@ -12,7 +12,7 @@ from unittest.mock import patch
 import pytest
 from ray.cluster_utils import Cluster
 
-from budgets.hardware.machine_cache import CACHE
+from budgets.machine_cache import CACHE
 from runners.data.build import new_shards
 from runners.data.build.info import summarise
 from runners.evaluate import clip_score

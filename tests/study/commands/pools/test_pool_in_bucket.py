@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from budgets.hardware.machine_cache import CACHE
+from budgets.machine_cache import CACHE
 from runners.data.pool.pool import Pool
 from runners.host.storage import Storage
 from tests.runners.host.bucket import Bucket

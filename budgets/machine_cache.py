@@ -1,4 +1,7 @@
-"""This machine's cache: counted models, pieces of remote shards, decoded sets, subsets, copies of buckets."""
+"""This machine's cache: counted models, pieces of remote shards, decoded sets, subsets, copies of buckets.
+
+It lies in `budgets` because planning, which imports no runner, reads the counted models from it.
+"""
 
 import os
 from pathlib import Path

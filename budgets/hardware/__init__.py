@@ -1,1 +1,0 @@
-"""Devices, with their published and measured speeds."""
