@@ -43,17 +43,11 @@ _CURVE_POINTS = 200
 
 
 class TableColumn(NamedTuple):
-    """A column of a table.
+    """A column of a table."""
 
-    Attributes:
-        kind: Its pandas type.
-        unit: Unit of its values; empty for names and ratios.
-        meaning: Its meaning, for docs/results.md.
-    """
-
-    kind: str
-    unit: str
-    meaning: str
+    kind: str  # its pandas type
+    unit: str  # of its values; empty for names and ratios
+    meaning: str  # for docs/results.md
 
 
 _CELL = {

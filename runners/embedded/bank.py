@@ -17,16 +17,11 @@ TRAINING, HELD_OUT, STYLE = range(3)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Words:
-    """Words for one concept.
+    """Words for one concept."""
 
-    Attributes:
-        emoji: The emoji's name in the artwork's packages, such as ``dog face``.
-        category: Word in vague captions; near misses are drawn from the same category.
-    """
-
-    emoji: str
+    emoji: str  # its name in the artwork's packages, such as ``dog face``
     name: str
-    category: str
+    category: str  # word in vague captions; near misses are drawn from the same category
     tags: tuple[str, ...]
 
 
@@ -197,24 +192,15 @@ class Sprite:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Concept:
-    """One concept: its words in captions, and its sprites.
+    """One concept: its words in captions, and its sprites."""
 
-    Attributes:
-        name: Name in captions and class names, such as ``bunch of grapes``.
-        category: Word in vague captions, such as ``fruit``.
-        tags: Single words that replace the name in captions of medium detail.
-        held_out: Sprite of the rendition that never occurs in training.
-        style: Sprite by a maker whose artwork never occurs in training.
-        related: Numbers of the other concepts of the same category.
-    """
-
-    name: str
-    category: str
-    tags: tuple[str, ...]
+    name: str  # in captions and class names, such as ``bunch of grapes``
+    category: str  # word in vague captions, such as ``fruit``
+    tags: tuple[str, ...]  # single words that replace the name in captions of medium detail
     training: tuple[Sprite, ...]
-    held_out: Sprite
-    style: Sprite
-    related: tuple[int, ...]
+    held_out: Sprite  # the rendition that never occurs in training
+    style: Sprite  # by a maker whose artwork never occurs in training
+    related: tuple[int, ...]  # numbers of the other concepts of the same category
 
 
 Bank = tuple[Concept, ...]

@@ -95,18 +95,12 @@ _GRADIENTS = 0.5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pair:
-    """An image, its caption and the truth about both.
+    """An image, its caption and the truth about both."""
 
-    Attributes:
-        image: uint8 (32, 32, 3), RGB.
-        kind: Kind of caption, a key of ``SHARES``; only for checks, never for training or filtering.
-        things: Numbers of the concepts shown, one or two.
-    """
-
-    image: NDArray[np.uint8]
+    image: NDArray[np.uint8]  # (32, 32, 3), RGB
     caption: str
-    kind: str
-    things: tuple[int, ...]
+    kind: str  # of caption, a key of ``SHARES``; only for checks, never for training or filtering
+    things: tuple[int, ...]  # numbers of the concepts shown, one or two
     tint: str
 
     @property
@@ -168,13 +162,10 @@ def _kind(draw: float, *, true_only: bool) -> str:
 
 
 def evaluation_image(stream: str, seed: int, index: int, *, bank: Bank) -> tuple[NDArray[np.uint8], int]:
-    """Generate one labelled image of a zero-shot set: a single sprite, classes in turn.
+    """Generate one image of a zero-shot set, uint8 (32, 32, 3), and its label, the concept's number.
 
-    ``held-out`` and ``validation`` show held-out renditions, ``seen`` those of training, ``style`` those of a
-    maker unseen in training.
-
-    Returns:
-        uint8 (32, 32, 3) and the concept's number.
+    It shows a single sprite, classes in turn: for ``held-out`` and ``validation`` held-out renditions, for
+    ``seen`` those of training, for ``style`` those of a maker unseen in training.
     """
     rng = generator(stream, seed, index)
     label = index % len(bank)

@@ -36,19 +36,14 @@ _SCORED_AT_ONCE = 512
 
 
 def build_scored_pool(path: Path, *, pairs: int, seed: int) -> Pool:
-    """Generate an embedded pool, score it and write it.
-
-    Raises:
-        ValueError: `path` already exists.
-    """
+    """Generate an embedded pool, score it and write it; ValueError if the path exists."""
     return build_embedded_pool(path, pairs=pairs, seed=seed, score=train_scorer(), scorer=scorer(pairs))
 
 
 def train_scorer() -> ScorePairs:
     """Train the scorer, on one thread so that a pool's scores do not depend on the number of cores.
 
-    Returns:
-        A function of images, uint8 (N, 3, 32, 32), and captions that returns each pair's cosine, (N,).
+    It returns each pair's cosine, (N,), for images, uint8 (N, 3, 32, 32), and captions.
     """
     pairs = TrainingPairs(seed=SEED, count=CLEAN_PAIRS, noise="none")
     captions = [pair.caption for pair in pairs]

@@ -66,13 +66,12 @@ def clip_scores(  # noqa: PLR0913 - independent options
 ) -> tuple[Iterator[NDArray[np.float32]], Mapping[str, Any]]:
     """Score every pair; an interrupted run continues where it stopped.
 
+    Returns cosine similarities in the index's order, float32, some pairs at a time, NaN for a pair that
+    cannot be read; and the model's architecture, as open_clip's model-config.
+
     The model computes in bf16 on a GPU that has it, else in fp32; each process loads it once, and only if
     there is something left to score. By default it computes on a GPU if there is one, in this process, with
     as many decoding threads as torch computes with, and all processes see the pool's folder.
-
-    Returns:
-        Cosine similarities in the index's order, float32, some pairs at a time, NaN for a pair that cannot be
-        read; and the model's architecture, as open_clip's model-config.
 
     Raises:
         ValueError: There is no such model or checkpoint, or they cannot be loaded.
@@ -105,12 +104,7 @@ def clip_scores(  # noqa: PLR0913 - independent options
 
 
 def _shared_files(source: ModelSource, shared: SharedFolder, below: str) -> tuple[ModelSource, list[str]]:
-    """Upload the files of a model for workers that share a URL.
-
-    Returns:
-        The source with the names of the uploaded files, and these names; without a URL the unchanged source
-        and an empty list.
-    """
+    """Upload a model's files for workers that share a URL; return the source with their names, and these."""
     names: list[str] = []
 
     def name_of(kind: str, text: str) -> str:
@@ -137,21 +131,14 @@ def _shared_files(source: ModelSource, shared: SharedFolder, below: str) -> tupl
 # Without slots: cached_property stores its value in the instance's dict.
 @dataclass(frozen=True, kw_only=True)
 class _Scoring:
-    """Scores the part of a pool that begins at a row; each process loads the model at its first call.
-
-    Attributes: as in `clip_scores`, except:
-        source: The model; the names of files in the shared folder are relative.
-        files: Those files.
-        below: Folder in the shared one for the scores of each part, and for the model's config.
-        size: Pairs of a part.
-    """
+    """Scores the part of a pool that begins at a row; each process loads the model at its first call."""
 
     pool: Pool
-    source: ModelSource
-    files: Sequence[str]
+    source: ModelSource  # the names of files in the shared folder are relative
+    files: Sequence[str]  # of the model, in the shared folder
     shared: SharedFolder
-    below: str
-    size: int
+    below: str  # folder in the shared one for the scores of each part, and for the model's config
+    size: int  # pairs of a part
     batch_size: int
     device: str | None
     threads: int | None

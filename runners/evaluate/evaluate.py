@@ -90,7 +90,7 @@ def named_sets(folders: Sequence[Path]) -> dict[str, Path]:
     """Return name → folder of the sets; each folder is a set, or holds some.
 
     Raises:
-        ValueError: A folder does not exist or holds no set, or two sets have one name.
+        ValueError: As `found_sets`, or two sets of different folders have one name.
     """
     sets: dict[str, Path] = {}
     for folder in folders:
@@ -109,11 +109,7 @@ def evaluate_model(
     precision: str,
     device: torch.device,
 ) -> dict[str, float]:
-    """Return the metrics of a model, as ``<set>/<metric>``; each image and text is encoded once.
-
-    Raises:
-        ValueError: A set can't be read.
-    """
+    """Return the metrics of a model, as ``<set>/<metric>``; each image and text is encoded once."""
     context = partial(compute_context, precision, device)
     encoder = Encoder(
         model=loaded.model,

@@ -71,27 +71,16 @@ def _finite(features: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SetFeatures:
-    """A model's features of a set, which all metrics are computed from.
+    """A model's features of a set, all normalised, which all metrics are computed from."""
 
-    Attributes:
-        images: Normalised image features, (N, D).
-        labels: Class of each image, (N,); ``None`` for retrieval.
-        classnames: Names of the classes; empty for retrieval.
-        classifier: Zero-shot weights, (D, classes); ``None`` for retrieval.
-        texts: Normalised text features, (M, D); ``None`` for classification.
-        image_of_text: Index of the image that each text belongs to, (M,); ``None`` for classification.
-        train_images: Normalised features of the training split for probes; ``None`` without one.
-        train_labels: Class of each image of the training split.
-    """
-
-    images: Tensor
-    labels: Tensor | None = None
-    classnames: tuple[str, ...] = ()
-    classifier: Tensor | None = None
-    texts: Tensor | None = None
-    image_of_text: Tensor | None = None
-    train_images: Tensor | None = None
-    train_labels: Tensor | None = None
+    images: Tensor  # (N, D)
+    labels: Tensor | None = None  # class of each image, (N,); None for retrieval
+    classnames: tuple[str, ...] = ()  # empty for retrieval
+    classifier: Tensor | None = None  # zero-shot weights, (D, classes); None for retrieval
+    texts: Tensor | None = None  # (M, D); None for classification
+    image_of_text: Tensor | None = None  # index of each text's image, (M,); None for classification
+    train_images: Tensor | None = None  # of the training split for probes; None without one
+    train_labels: Tensor | None = None  # class of each image of the training split
 
 
 def encode_set(encoder: Encoder, data: SetReader, *, probe: bool = False) -> SetFeatures:

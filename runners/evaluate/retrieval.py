@@ -17,9 +17,8 @@ def retrieval(image_features: Tensor, text_features: Tensor, image_of_text: Tens
     are normalised, (N, D) of the images and (M, D) of the texts; an image may have several texts, each of
     which has its image's index in ``image_of_text``, (M,).
 
-    Returns:
-        ``image_to_text_r<K>`` and ``text_to_image_r<K>`` as shares, the standard error of each as
-        ``<name>_se``, and ``count``, the number of images. Texts of one image are treated as a cluster.
+    Returns ``image_to_text_r<K>`` and ``text_to_image_r<K>`` as shares, the standard error of each as
+    ``<name>_se``, and ``count``, the number of images. Texts of one image are treated as a cluster.
     """
     images, texts = image_features.float(), text_features.float()
     indices = torch.arange(len(images), device=images.device)

@@ -16,13 +16,12 @@ _LOGITS = 2**27  # in memory at once
 def zero_shot(image_features: Tensor, labels: Tensor, classifier: Tensor) -> dict[str, float]:
     """Classify images by the class of highest cosine similarity.
 
-    Classes whose weights are equal share their hits, whatever their order: of two such classes, each image
-    of either counts half. A vocabulary of a pool's words has one token for all words that it lacks. Features
-    are normalised, (N, D); the classifier has the weights of the classes, float32 (D, classes).
+    Classes whose weights are equal share their hits, whatever their order: of two such classes, each image of
+    either counts half. A vocabulary of a pool's words has one token for all words that it lacks. Features are
+    normalised, (N, D); the classifier has the weights of the classes, float32 (D, classes).
 
-    Returns:
-        ``top1`` and ``top5`` as shares of the images; ``mean_per_class``, the mean over classes of the share
-        of correct images; the standard error of each as ``<name>_se``; and ``count``, the number of images.
+    Returns ``top1`` and ``top5`` as shares of the images; ``mean_per_class``, the mean over classes of the
+    share of correct images; the standard error of each as ``<name>_se``; and ``count``, the number of images.
     """
     first, five = (torch.empty(len(labels), dtype=torch.float64, device=labels.device) for _ in range(2))
     # In float64, which neither TF32 nor autocast rounds.

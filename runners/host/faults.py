@@ -73,8 +73,7 @@ class Left(Exception):  # noqa: N818 - an outcome on request, not an error
 class ProcessEnded(Exception):  # noqa: N818 - may be an outcome on request
     """A process of the trial ended early, and the trial's other processes with it.
 
-    Attributes:
-        lost_peers: True if communication with other ranks broke.
+    ``lost_peers`` is True if communication with other ranks broke.
     """
 
     def __init__(self, fault: Fault, reason: str, *, lost_peers: bool = False) -> None:
@@ -152,9 +151,6 @@ def patiently(
 
     ``do`` must be safe to repeat; after ``patience_s`` seconds its error is raised, and at once if it is
     ``final`` or ``hurry`` says that there is no time left. ``say`` is called when the first attempt fails.
-
-    Raises:
-        OSError: The storage is still unreachable, or the error is final.
     """
     began = time.monotonic()
     attempt = 0
@@ -172,11 +168,7 @@ def patiently(
 
 
 class Notice:
-    """A request to this process to leave.
-
-    Attributes:
-        by: Name of the signal that requested it; empty before.
-    """
+    """A request to this process to leave; ``by`` is the name of the signal, empty before it came."""
 
     def __init__(self) -> None:
         self.by = ""
@@ -215,11 +207,7 @@ class Notice:
 
 @contextmanager
 def owned(lock: Path, notice: Notice) -> Iterator[None]:
-    """Context manager that holds a trial's lock; a notice ends the wait for another process.
-
-    Raises:
-        Left: The notice came first.
-    """
+    """Context manager that holds a trial's lock; a notice ends the wait for another process (`Left`)."""
     with locked(lock, given_up=lambda: bool(notice.by)) as held:
         if held is None:
             raise Left(f"{notice.by} while another process had {lock}")

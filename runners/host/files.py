@@ -142,8 +142,7 @@ def is_hidden(name: str) -> bool:
 def walk(path: Path) -> Iterator[tuple[str, list[str], list[str]]]:
     """Walk a folder as `os.walk` does, also through links; the folders of each step may be changed.
 
-    Raises:
-        ValueError: A folder can't be read, which `os.walk` passes over.
+    A folder that can't be read is a ValueError; `os.walk` passes over it.
     """
 
     def refuse(error: OSError) -> None:

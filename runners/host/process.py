@@ -25,19 +25,12 @@ _FORK = multiprocessing.get_context("fork")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Exit:
-    """End of a call.
-
-    Attributes:
-        how: ``finished`` with a value, or the fault (`runners.host.faults`); a process that died crashed.
-        pickled: The return value if finished, pickled so that forwarding it needs none of its imports.
-        reason: One line if not finished.
-        lost_peers: True if communication between ranks broke, possibly because another rank had ended.
-    """
+    """End of a call; a process that died has ``crashed``."""
 
     how: Literal["finished"] | Fault
-    pickled: bytes = b""
-    reason: str = ""
-    lost_peers: bool = False
+    pickled: bytes = b""  # the value if finished; forwarding it needs none of its imports
+    reason: str = ""  # one line if not finished
+    lost_peers: bool = False  # communication between ranks broke, possibly because another rank had ended
 
 
 LET_GO_S = 2.0

@@ -36,9 +36,6 @@ class Storage:
     Once a storage is open, every failure raises OSError, whatever the protocol's package raises: the storage
     is unreachable, and may come back.
 
-    Attributes:
-        url: The URL, such as ``s3://bucket/folder``, without a password.
-
     Raises:
         ValueError: The protocol's package is not installed, or does not take this URL.
     """
@@ -63,11 +60,7 @@ class Storage:
         self._creates = self._fs.async_impl or own
 
     def require(self) -> None:
-        """Write, read and remove an object, to test the storage.
-
-        Raises:
-            ValueError: One of these failed.
-        """
+        """Write, read and remove an object, to test the storage; ValueError if one of these fails."""
         mark = f".reached-{os.urandom(8).hex()}"
         try:
             self.write(mark, b"reached")
@@ -144,11 +137,7 @@ class Storage:
         return content
 
     def size(self, name: str) -> int:
-        """Return an object's bytes.
-
-        Raises:
-            FileNotFoundError: There is no such object.
-        """
+        """Return an object's bytes; FileNotFoundError if there is none."""
         with self._doing():
             self._fs.invalidate_cache()
             return int(self._fs.size(self._path(name)))
@@ -167,11 +156,7 @@ class Storage:
         return float(time.time() - written.timestamp())
 
     def sizes(self, names: Sequence[str]) -> dict[str, int]:
-        """Return the bytes of objects by name.
-
-        Raises:
-            FileNotFoundError: There is no such object.
-        """
+        """Return the bytes of objects by name; FileNotFoundError if one does not exist."""
         with self._doing():
             self._fs.invalidate_cache()
             return dict(zip(names, map(int, self._fs.sizes([*map(self._path, names)])), strict=True))
@@ -183,11 +168,9 @@ class Storage:
             self._fs.pipe_file(self._path(name), content)
 
     def create(self, name: str, content: bytes) -> bool:
-        """Write an object unless it exists.
+        """Write an object unless it exists, and return whether it was written.
 
-        Returns:
-            True if it was written. Of several simultaneous calls, one gets True, provided that `exclusive`
-            is true.
+        Of several simultaneous calls, one gets True, provided that `exclusive` is true.
         """
         return self.read(name) is None and self._create(name, content)
 
@@ -214,8 +197,7 @@ class Storage:
     def get(self, sizes: Mapping[str, int], below: str, folder: Path) -> None:
         """Download objects, by their names relative to ``below``, as files of these names, each whole or not.
 
-        Raises:
-            OSError: An object is missing or has another size.
+        An object that is missing or has another size is an OSError.
         """
         if not sizes:
             return
@@ -264,14 +246,7 @@ def cache_folder(url: str) -> Path:
 
 
 def share_tree(storage: Storage, folder: Path, name: str) -> bool:
-    """Upload a folder that never changes, without hidden files, unless the storage has it under that name.
-
-    Returns:
-        True if it was uploaded.
-
-    Raises:
-        OSError: The storage is unreachable.
-    """
+    """Upload a folder that never changes, without hidden files; return False if the storage has it."""
     if storage.read(_list_of(name)) is not None:
         return False
     sizes = {}
@@ -288,10 +263,7 @@ def share_tree(storage: Storage, folder: Path, name: str) -> bool:
 def fetch_tree(storage: Storage, name: str, here: Path) -> bool:
     """Download a folder that `share_tree` uploaded into ``here``, under the same name, whole or not at all.
 
-    Of several processes one downloads and the others wait.
-
-    Returns:
-        False if the storage does not have it.
+    Of several processes one downloads and the others wait. Returns False if the storage does not have it.
 
     Raises:
         OSError: A file did not arrive whole.

@@ -46,11 +46,8 @@ class Workers(Protocol):
     ) -> Iterator[tuple[int, T]]:
         """Call a task for each item, and yield items with their results as they are finished.
 
-        Args:
-            task: A picklable function. Each process keeps a copy of it, and with it what its first call
-                loaded.
-            items: The items.
-            name: Names of items in errors.
+        The task is picklable; each process keeps a copy of it, and with it what its first call loaded.
+        ``name`` names items in errors.
 
         Raises:
             ValueError: Processes were killed whenever they worked on one of the items. Errors of the task are
@@ -60,15 +57,10 @@ class Workers(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Processes:
-    """Processes of this machine; a single one is the calling process itself.
-
-    Attributes:
-        devices: GPUs of the processes, one each, named as in ``CUDA_VISIBLE_DEVICES``; none if they share
-            what there is.
-    """
+    """Processes of this machine; a single one is the calling process itself."""
 
     count: int = 1
-    devices: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()  # a GPU each, as in ``CUDA_VISIBLE_DEVICES``; none: they share all
 
     def map(
         self, task: Callable[[int], T], items: Sequence[int], name: Name = part_name

@@ -31,8 +31,7 @@ _DEFAULT_CONTEXT, _DEFAULT_IMAGE = 77, 224  # open_clip's
 def ensure_counted(architecture: Architecture) -> Architecture:
     """Count a model that has no closed form, unless this machine's cache has its count; return it.
 
-    Raises:
-        ValueError: open_clip cannot build the model; the message gives its reason.
+    If open_clip cannot build the model, a ValueError gives its reason.
     """
     if not architecture.closed_form and read_count(architecture.config) is None:
         counted = count_model(architecture)
@@ -43,11 +42,7 @@ def ensure_counted(architecture: Architecture) -> Architecture:
 
 
 def count_model(architecture: Architecture) -> Count:
-    """Count a model.
-
-    Raises:
-        ValueError: open_clip cannot build or run the model.
-    """
+    """Count a model; ValueError if open_clip cannot build or run it."""
     config = architecture.config
     vision, text = config["vision_cfg"], config["text_cfg"]
     name = vision.get("timm_model_name")

@@ -53,29 +53,17 @@ class LoadedModel:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSource:
-    """The model to load.
+    """The model to load."""
 
-    Attributes:
-        checkpoint: An exported folder, a checkpoint file, or a pretrained tag of open_clip.
-        model: A name of the catalogue or of open_clip, or a JSON file; empty for an exported folder.
-        words: The pool's words, for a model whose texts are split into them.
-        mean: Mean of each colour, for pixels from 0 to 1; by default the checkpoint's own, as the ``std``.
-        std: Standard deviation of each colour.
-    """
-
-    checkpoint: str
-    model: str = ""
-    words: Sequence[str] = ()
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
+    checkpoint: str  # an exported folder, a checkpoint file, or a pretrained tag of open_clip
+    model: str = ""  # of the catalogue or of open_clip, or a JSON file; empty for an exported folder
+    words: Sequence[str] = ()  # the pool's, for a model whose texts are split into them
+    mean: tuple[float, ...] = ()  # of each colour, for pixels from 0 to 1; by default the checkpoint's own
+    std: tuple[float, ...] = ()  # standard deviation, as the mean
 
 
 def load_model(source: ModelSource, device: torch.device) -> LoadedModel:
-    """Load a model.
-
-    Raises:
-        ValueError: The checkpoint or model does not exist, is damaged, or they do not match.
-    """
+    """Load a model; ValueError if a part of it does not exist or is damaged, or if they do not match."""
     path = Path(source.checkpoint)
     if path.is_dir():
         if source.model:
@@ -112,11 +100,7 @@ def load_model(source: ModelSource, device: torch.device) -> LoadedModel:
 
 
 def device_named(name: str | None) -> torch.device:
-    """Return a device of this machine by its name; None for the first GPU, or the processor without one.
-
-    Raises:
-        ValueError: There is no such device.
-    """
+    """Return a named device, or raise ValueError; None is the first GPU, or the processor without one."""
     gpus = torch.cuda.device_count()
     if name is None:
         return torch.device("cuda" if gpus else "cpu")
@@ -128,11 +112,7 @@ def device_named(name: str | None) -> torch.device:
 
 
 def by_pool_words(model: str) -> bool:
-    """Return whether a model of `ModelSource` splits its texts into the words of its training pool.
-
-    Raises:
-        ValueError: There is no such model.
-    """
+    """Return whether a model, as in `ModelSource`, splits its texts into the words of its training pool."""
     return _by_pool_words(_architecture(model)[1]["text_cfg"])
 
 

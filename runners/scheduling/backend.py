@@ -41,8 +41,7 @@ class Ended:
 class ClusterLostError(Exception):
     """Error of a backend that has died; a new run continues its trials from their checkpoints.
 
-    Attributes:
-        own: True if this process had started it, and can start another.
+    ``own`` is True if this process had started it, and can start another.
     """
 
     def __init__(self, reason: str, *, own: bool) -> None:
@@ -57,13 +56,9 @@ def ended_by(trial: str, end: Exit) -> Ended:
 
 
 class Backend(Protocol):
-    """Runs jobs on its nodes. Context manager; no job is running after exit.
+    """Runs jobs on its nodes. Context manager; no job is running after exit."""
 
-    Attributes:
-        binds: True if a job runs on exactly the nodes it names; False if on any with room for it.
-    """
-
-    binds: bool
+    binds: bool  # a job runs on exactly the nodes it names; False: on any with room for it
 
     @property
     def name(self) -> str:

@@ -16,10 +16,8 @@ class LiveCluster:
     """The nodes of a backend, as a schedule sees them.
 
     Trials may wait ``patience_s`` seconds for a node with room for them; None if no node can join. A node
-    must pass the storage check, if there is one, before it runs anything.
-
-    Attributes:
-        slots: Number of trials like the next one that fit on the nodes at once, as of the last look.
+    must pass the storage check, if there is one, before it runs anything. ``slots`` is the number of trials
+    like the next one that fit on the nodes at once, as of the last look.
     """
 
     def __init__(

@@ -43,11 +43,7 @@ class LocalBackend:
         return self._nodes
 
     def start(self, job: Job) -> None:
-        """Start a job's process, which sees only its own GPUs; a check, which declares none, sees all.
-
-        Raises:
-            ValueError: The job runs over several nodes.
-        """
+        """Start a job's process, which sees only its own GPUs; a check, which declares none, sees all."""
         if len(job.nodes) > 1:
             raise ValueError("resources.nodes: a trial over several nodes needs Ray")
         count = int(job.resources.get("gpus", 0))

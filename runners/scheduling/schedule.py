@@ -252,15 +252,12 @@ class Schedule:
         self._draining = True
 
     def instructions(self, room_flops: int | None) -> list[Instruction]:
-        """Return what to do now; every instruction is returned once.
+        """Return what to do now, in order; every instruction is returned once.
 
-        Args:
-            room_flops: Training FLOPs of the study budget that are neither spent nor reserved; None without a
-                budget. If below 0, because crashes lost work, nothing starts until a running trial leaves
-                room; if none runs, one trial that waits with a reservation is set back.
-
-        Returns:
-            The instructions, in order. The FLOPs of all started trials together fit into the room.
+        ``room_flops`` are the training FLOPs of the study budget that are neither spent nor reserved, None
+        without a budget; those of all started trials together fit into them. If they are below 0, because
+        crashes lost work, nothing starts until a running trial leaves room; if none runs, one trial that
+        waits with a reservation is set back.
         """
         if room_flops is not None and not self._draining:
             self._keep_within(room_flops)

@@ -151,11 +151,7 @@ class StorageCheck:
                 raise ValueError(why if self._crashes[node] >= _TRIES else why + self._place.advice)
 
     def seen_by(self, nodes: Iterable[str]) -> set[str]:
-        """Return the nodes that have passed; new nodes are asked, without waiting for their answer.
-
-        Raises:
-            OSError: The storage is unreachable.
-        """
+        """Return the nodes that have passed; new nodes are asked, without waiting for their answer."""
         for node in set(nodes) - self._why.keys() - self._looking.keys():
             self._ask(node)
         return {node for node in nodes if self._why.get(node) == ""}

@@ -20,11 +20,7 @@ from runners.strategies.row_loss import Gather, RowLoss, softmax_row_loss
 
 
 class Clip:
-    """The plain strategy, base class of the others.
-
-    Attributes:
-        head: Trainable parameters beyond the model's own, or None.
-    """
+    """The plain strategy, base class of the others; ``head`` has parameters of its own, or is None."""
 
     def __init__(self) -> None:
         self.head: nn.Module | None = None

@@ -23,11 +23,9 @@ from runners.strategies.clip import Clip
 
 
 class Clipa(Clip):
-    """CLIP on fewer tokens.
+    """CLIP on fewer tokens, ``text_tokens`` a text (`budgets.cost.flops.text_tokens`).
 
-    Args:
-        text_tokens: Length of the texts in tokens (`budgets.cost.flops.text_tokens`).
-        image_size: Side of the images in pixels, in whole patches; None for the model's own.
+    ``image_size`` is the side of the images in pixels, in whole patches; None for the model's own.
     """
 
     def __init__(self, text_tokens: int, image_size: int | None = None) -> None:

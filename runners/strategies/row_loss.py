@@ -25,19 +25,14 @@ Gather = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RowLoss:
-    """A rank's share of a loss, with its gradients.
-
-    Attributes:
-        share: The shares of all ranks sum to the loss of the batch.
-        features: Gradients of the loss of the batch with respect to this rank's features.
-        scale: This rank's share of the gradient with respect to the logit scale (not its logarithm).
-        bias: The same for the logit bias.
-    """
+    """A rank's share of a loss, with its gradients; the shares of all ranks sum to the loss of the batch."""
 
     share: Tensor
-    features: tuple[Tensor, ...]
-    scale: Tensor | float = 0.0
-    bias: Tensor | float = 0.0
+    features: tuple[Tensor, ...]  # gradients of the loss of the batch with respect to this rank's features
+    scale: Tensor | float = (
+        0.0  # this rank's share of that with respect to the logit scale (not its logarithm)
+    )
+    bias: Tensor | float = 0.0  # the same for the logit bias
 
 
 def softmax_row_loss(image: Tensor, text: Tensor, scale: Tensor, gather: Gather, first: int) -> RowLoss:

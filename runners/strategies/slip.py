@@ -27,9 +27,8 @@ _ORIGINAL_LEAST_AREA, _LEAST_AREA_OF_CLIP = 0.08, 0.5
 class Slip(Clip):
     """CLIP and SimCLR together.
 
-    Args:
-        head_dims: Widths of the self-supervised head: in, hidden, out (`budgets.cost.flops.slip_head_dims`).
-        original_views: True for the views of SLIP's code (facebookresearch/SLIP, ``main.py``).
+    ``head_dims`` are the widths of the self-supervised head (`budgets.cost.flops.slip_head_dims`): in,
+    hidden, out. ``original_views`` are those of SLIP's code (facebookresearch/SLIP, ``main.py``).
     """
 
     def __init__(self, head_dims: tuple[int, int, int], *, original_views: bool = False) -> None:

@@ -150,8 +150,7 @@ def wait_for_ends(processes: Sequence[FreshProcess], notice: Notice) -> dict[int
 def join_group(address: str, number: int, place: int, *, count: int, gpus: bool) -> None:
     """Join the group as rank ``number`` of ``count``, which is rank ``place`` of its node.
 
-    Raises:
-        TimeoutError: Ranks of other nodes are not reached.
+    TimeoutError if ranks of other nodes are not reached.
     """
     if address.startswith("file://"):
         # All ranks are on this node. gloo and NCCL would pick an interface by hostname, which may be

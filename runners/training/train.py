@@ -155,9 +155,6 @@ def check_divergence(  # noqa: PLR0913 - the state of a run
 
     ``losses`` has an entry for each step of the run, of which ``done`` are done, and those ``since`` a step
     were not checked before. ``chance`` is the loss of features without information.
-
-    Raises:
-        Diverged: The run has diverged.
     """
     steps = len(losses)
     if not bool(torch.isfinite(losses[since:done]).all()):

@@ -137,9 +137,6 @@ def run_on_data(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
     """Run a function, perhaps on several ranks, on this node's copies of a trial's data; upload nothing.
 
     The job's folder, which no other job may have, is only on this node, and rank 0 removes it.
-
-    Raises:
-        OSError: The storage is unreachable.
     """
     from runners.training.ranks import rank  # noqa: PLC0415 - loads torch
 
@@ -155,9 +152,6 @@ def upload_left(url: str, trials: Path) -> None:
     """Upload what trials that were killed with their uploads left on this node.
 
     ``trials`` is the folder of a study's trials below the URL.
-
-    Raises:
-        OSError: The storage is unreachable.
     """
     storage = Storage(url)
     for mark in sorted((cache_folder(url) / trials).glob(f"*/.{OWNER}")):
@@ -368,11 +362,7 @@ class TrialCopy:
             self._has_milestone = True
 
     def _require_ours(self) -> None:
-        """Check that this process still owns the trial.
-
-        Raises:
-            ProcessEnded: Another process has taken it over.
-        """
+        """Raise ProcessEnded if another process has taken the trial over."""
         self.taken = self._storage.read(self._object(OWNER)) != self._token
         if self.taken:
             raise ProcessEnded("crashed", "another process has taken the trial over")

@@ -78,11 +78,7 @@ class Calibration:
 
 
 def read_calibration(path: Path) -> Calibration | None:
-    """Read a calibration, or return None if there is none.
-
-    Raises:
-        ValueError: The file is damaged.
-    """
+    """Read a calibration, or return None if there is none; ValueError if the file is damaged."""
     if not path.exists():
         return None
     try:
@@ -98,11 +94,7 @@ def read_calibration(path: Path) -> Calibration | None:
 
 
 def _require_sound(kind: Throughput, where: str) -> None:
-    """Check that each field of a measurement is text, or a number that forecasts can use.
-
-    Raises:
-        ValueError: A field has another value; the message names the field.
-    """
+    """Check that each field of a measurement is text, or a number that forecasts can use; name it if not."""
     for field in fields(kind):
         value = getattr(kind, field.name)
         if field.type is str:

@@ -168,10 +168,8 @@ class Watch:
     """Count each step, write ``progress.json`` and checkpoints, and leave when asked to.
 
     Unreachable storage does not stop the training: a failed write is repeated later. ``notes`` returns the
-    trial's notes at the moment of a checkpoint.
-
-    Attributes:
-        waited_s: Seconds between steps, without the first one's: training waited for its data.
+    trial's notes at the moment of a checkpoint. ``waited_s`` are the seconds between steps, in which training
+    waited for its data, without the first step's.
     """
 
     def __init__(
@@ -210,10 +208,8 @@ class Watch:
     def after_step(self, done: int, *, evaluated_s: float = 0.0) -> None:
         """Write the files that are due after ``done`` steps, by this and earlier processes.
 
-        Evaluations on the way took ``evaluated_s`` seconds in this process so far.
-
-        Raises:
-            Left: The process was asked to leave; a checkpoint was written if the storage allowed it.
+        Evaluations on the way took ``evaluated_s`` seconds in this process so far. `Left` is raised if the
+        process was asked to leave; a checkpoint was then written if the storage allowed it.
         """
         self._done, self._evaluated_s = done, evaluated_s
         try:

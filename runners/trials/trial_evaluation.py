@@ -60,11 +60,7 @@ class EvaluationData:
 
     @contextmanager
     def decoding(self) -> Iterator[None]:
-        """Context manager: sets are decoded meanwhile, or on the processor before it begins.
-
-        Raises:
-            ValueError: A set can't be read.
-        """
+        """Context manager: sets are decoded meanwhile, or on the processor before it begins."""
         todo = [(reader, split) for reader, split in self._splits if not reader.is_filled(split)]
         if not self._beside:
             _fill(todo, wait=True)
@@ -82,11 +78,7 @@ class EvaluationData:
                 process.wait()
 
     def check(self) -> None:
-        """Raise an error that the processes found, so that it does not cost a whole training.
-
-        Raises:
-            ValueError: A set can't be read.
-        """
+        """Raise the ValueError of a set that can't be read, so that it does not cost a whole training."""
         for process in [process for process in self._processes if process.ended(0)]:
             self._processes.remove(process)
             end = process.wait()
@@ -105,11 +97,7 @@ def _fill(todo: Sequence[tuple[SetReader, str]], *, wait: bool) -> None:
 
 
 def evaluate_trial(job: TrialJob, setup: RankTraining, sets: EvaluationData) -> dict[str, float]:
-    """Return the metrics of the model as trained so far.
-
-    Raises:
-        NotFiniteError: The model's features are not finite.
-    """
+    """Return the metrics of the model as trained so far; NotFiniteError if its features are not finite."""
     learner = setup.learner
     device = learner.losses.device
     encoder = Encoder(
@@ -135,10 +123,8 @@ class Midway:
     """Evaluates at shares of a run, and keeps the metrics in the trial's folder, one row an evaluation.
 
     A resumed run keeps the rows up to its checkpoint, whose step is ``first_step``, and measures later ones
-    again. Unreachable storage does not stop the training: the rows are written later.
-
-    Attributes:
-        took_s: Seconds that evaluations took in this process, which are not seconds of training.
+    again. Unreachable storage does not stop the training: the rows are written later. ``took_s`` are the
+    seconds that evaluations took in this process, which are not seconds of training.
     """
 
     def __init__(

@@ -80,11 +80,7 @@ def read_outcome(folder: Path, trial_id: str | None = None) -> Outcome | None:
 
 
 def _checked(content: Mapping[str, Any], trial_id: str) -> tuple[Outcome, str]:
-    """Return a result and the digest of its curve, if its own digest fits and it is the trial's.
-
-    Raises:
-        ValueError, LookupError, TypeError, AttributeError: The result is damaged or of another trial.
-    """
+    """Return a result and the digest of its curve, if its own digest fits and it is the trial's."""
     if content.keys() != {"row", "timing", "curve", "digest"}:
         raise ValueError(f"its keys are {', '.join(sorted(content))}")
     row = content["row"]
@@ -108,11 +104,7 @@ def drop_scaffolding(folder: Path) -> None:
 
 
 def read_failure(folder: Path) -> str | None:
-    """Return the reason why a trial was given up in an earlier run, or None.
-
-    Raises:
-        ValueError: The file with the reason is damaged.
-    """
+    """Return why a trial was given up in an earlier run, or None; ValueError if the file is damaged."""
     path = folder / FAILURE
     if not path.exists():
         return None
@@ -216,11 +208,9 @@ def file_digest(path: Path) -> str:
 
 
 def read_progress(folder: Path, running_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Read the progress of running trials in a study's folder.
+    """Read the progress of running trials of a study: trial id → as written by `runners.trials.trial`.
 
-    Returns:
-        Trial id → progress as written by `runners.trials.trial`; a trial that has just started or ended, or
-        whose file is damaged, may be missing.
+    A trial that has just started or ended, or whose file is damaged, may be missing.
     """
     found = {}
     for trial in sorted(running_ids):

@@ -100,8 +100,7 @@ def set_up(job: TrialJob) -> RankTraining:
 def _precision(declared: str, device: torch.device, start: SavedState | None) -> str:
     """Return a trial's precision: with ``auto`` that of its start, else what rank 0's device has.
 
-    Raises:
-        ProcessEnded: This device does not have it; another node may.
+    A device that does not have it is a ProcessEnded, since another node may.
     """
     if declared != "auto":
         return declared
@@ -124,11 +123,7 @@ def architecture_of(trial: Trial) -> Architecture:
 
 
 def load_subset(job: TrialJob) -> tuple[TrainingData, Tokens]:
-    """Open a trial's pairs and build its tokenizer.
-
-    Raises:
-        ValueError: A pool can't be read, or more pairs are damaged than the study tolerates.
-    """
+    """Open a trial's pairs and build its tokenizer; ValueError for an unreadable pool or too much damage."""
     trial, architecture = job.trial, architecture_of(job.trial)
     pools = [
         open_pool(path, tolerance=job.damage_tolerance, holding=component.pool)

@@ -20,11 +20,7 @@ print(*{node.node_manager_address for node in nodes})
 def cluster_address(option: str | None, environment: Mapping[str, str] = os.environ) -> str | None:
     """Choose the cluster: ``--address``, then ``RAY_ADDRESS``, which ``ray job submit`` sets.
 
-    Returns:
-        Its address, or None for one on this machine (also for the address ``local``).
-
-    Raises:
-        ValueError: The option is empty.
+    None stands for one on this machine (also for the address ``local``); an empty option is a ValueError.
     """
     if option is not None and not option.strip():  # a variable of the shell that is not set
         raise ValueError("--address is empty; give the HOST:PORT of a cluster's head, or local")
@@ -35,8 +31,7 @@ def cluster_address(option: str | None, environment: Mapping[str, str] = os.envi
 def require_cluster(address: str, *, patience_s: float = 15) -> frozenset[str]:
     """Return the hosts of the Ray cluster that answers at ``HOST:PORT`` of its head and accepts this process.
 
-    Raises:
-        ValueError: No cluster answers; the message says what to do.
+    If none does, a ValueError says what to do.
     """
     host, colon, port = address.rpartition(":")
     if "://" in address or not (host and colon and port.isdigit()):

@@ -58,10 +58,7 @@ class RayBackend:
     """A connection to Ray, whose workers import ``modules`` before a job starts.
 
     Without an address it starts a cluster on this machine that ends with the study and listens only on
-    loopback.
-
-    Attributes:
-        lost: True if the cluster has died.
+    loopback. ``lost`` is True if the cluster has died.
 
     Raises:
         ValueError: No cluster answers at the address.

@@ -143,11 +143,7 @@ class _Here:
 
 
 class _Search(_Here, Searcher):
-    """Search algorithm that suggests the jobs the schedule starts.
-
-    Attributes:
-        jobs: Jobs to suggest; None when there will be no more.
-    """
+    """Search algorithm that suggests the schedule's jobs; None in ``jobs`` means that no more will come."""
 
     def __init__(self) -> None:
         super().__init__()
