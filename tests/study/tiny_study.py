@@ -83,14 +83,7 @@ def study_of(declaration: Path) -> Study:
 
 
 class TinyStudy:
-    """A study in a folder of its own, at first of one trial.
-
-    Args:
-        place: The folder of its declaration, and of its results.
-        pool: The pool.
-        name: Its name.
-        changes: Values of the braces in `STUDY`.
-    """
+    """A study whose declaration and results lie in one folder; without changes to `STUDY`, of one trial."""
 
     def __init__(self, place: Path, pool: Path, name: str = "tiny", **changes: str) -> None:
         self.place, self.pool, self.name = place, pool, name

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.metadata import version
 from inspect import signature
 from pathlib import Path
 
@@ -119,6 +120,13 @@ def test_the_console_script_names_itself_in_its_help(
 
     assert shown_help.startswith("usage: scaling-study data info [-h]")
     assert "\n  scaling-study data info pools/icons --sheet icons.png\n" in shown_help
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+
+    assert capsys.readouterr().out == f"clip-scaling-study {version('clip-scaling-study')}\n"
 
 
 def test_the_command_line_documents_every_exit_code() -> None:

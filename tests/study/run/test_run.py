@@ -24,9 +24,8 @@ LONG = {"levels": "15 GFLOP", "seeds": "0, 1, 2"}
 
 
 def test_every_strategy_learns_on_a_vit_and_on_a_cnn(tiny: TinyStudy) -> None:
-    tiny.declare(levels="15 GFLOP", architectures="mini-ViT-XXS-8, mini-ConvNeXt",
-        strategies="clip, clip-crop-flip, flip-50, slip",
-    )  # fmt: skip
+    strategies = "clip, clip-crop-flip, flip-50, slip"
+    tiny.declare(levels="15 GFLOP", architectures="mini-ViT-XXS-8, mini-ConvNeXt", strategies=strategies)
 
     output = tiny.run()
 

@@ -49,7 +49,8 @@ def test_a_failed_and_a_diverged_trial_do_not_stop_the_others(tiny: TinyStudy) -
     buggy["vision_cfg"]["act_kwargs"] = {"slope": 1}  # nothing checks it before the model is built
     (tiny.place / "catalogue").mkdir()
     (tiny.place / "catalogue" / "buggy.json").write_text(json.dumps(buggy))
-    tiny.declare(architectures="buggy, mini-ViT-XXS-8, mini-ViT-XS-8", lr_peak="10, buggy: 1e-3",
+    tiny.declare(
+        architectures="buggy, mini-ViT-XXS-8, mini-ViT-XS-8", lr_peak="10, buggy: 1e-3",
         training="  weight_decay: 1000\n  warmup: 0%\n", more="catalogue: catalogue\n",
     )  # fmt: skip
 
