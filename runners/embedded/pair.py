@@ -138,9 +138,9 @@ def _pair(stream: str, seed: int, index: int, bank: Bank) -> Pair:
     image = _draw_scene(rng, sprites, tint)
     said_tint = _TINT_NAMES[tint]
     if kind == "medium":
-        caption = _medium_caption(bank, things[0], tag_draw, draw)
+        caption = _choose(_MEDIUM, draw).format(tag=_choose(bank[things[0]].tags, tag_draw))
     elif kind == "vague":
-        caption = _vague_caption(bank, things[0], draw)
+        caption = _choose(_VAGUE, draw).format(category=bank[things[0]].category)
     elif kind == "near-miss":
         related = bank[things[0]].related
         named = (related[int(concept_draws[2] * len(related))], *things[1:])
@@ -205,17 +205,8 @@ def _full_caption(bank: Bank, things: Sequence[int], tint: str, draw: float) -> 
     )
 
 
-def _medium_caption(bank: Bank, thing: int, tag_draw: float, draw: float) -> str:
-    """Give one tag of the thing; the draws, in [0, 1), choose the tag and the template."""
-    return _choose(_MEDIUM, draw).format(tag=_choose(bank[thing].tags, tag_draw))
-
-
-def _vague_caption(bank: Bank, thing: int, draw: float) -> str:
-    """Give only the thing's category; ``draw`` in [0, 1) chooses the template."""
-    return _choose(_VAGUE, draw).format(category=bank[thing].category)
-
-
 def _choose(options: Sequence[str], draw: float) -> str:
+    """Return the option that a draw in [0, 1) chooses."""
     return options[int(draw * len(options))]
 
 

@@ -1,7 +1,4 @@
-"""Evaluation of a model: zero-shot, probes and retrieval, depending on the labels that a set has.
-
-`evaluate` measures features, a trial's or those of any open_clip model in `evaluate_model`.
-"""
+"""Evaluation of a model: zero-shot, probes and retrieval, depending on the labels that a set has."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext

@@ -263,10 +263,8 @@ def share_tree(storage: Storage, folder: Path, name: str) -> bool:
 def fetch_tree(storage: Storage, name: str, here: Path) -> bool:
     """Download a folder that `share_tree` uploaded into ``here``, under the same name, whole or not at all.
 
-    Of several processes one downloads and the others wait. Returns False if the storage does not have it.
-
-    Raises:
-        OSError: A file did not arrive whole.
+    Of several processes one downloads and the others wait. Returns False if the storage does not have it; a
+    file that does not arrive whole is an OSError.
     """
     target = here / name
     if target.exists():

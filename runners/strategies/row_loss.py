@@ -29,9 +29,7 @@ class RowLoss:
 
     share: Tensor
     features: tuple[Tensor, ...]  # gradients of the loss of the batch with respect to this rank's features
-    scale: Tensor | float = (
-        0.0  # this rank's share of that with respect to the logit scale (not its logarithm)
-    )
+    scale: Tensor | float = 0.0  # this rank's share, with respect to the logit scale (not its logarithm)
     bias: Tensor | float = 0.0  # the same for the logit bias
 
 

@@ -94,12 +94,8 @@ def run_on_copies(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
 def take_part_on_copies(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
     """Run a trial over several nodes on their copies, as one of its ranks; rank 0 uploads.
 
-    Its process is that of the training: if it is killed, the storage lacks the last seconds, as after the
-    end of a node.
-
-    Raises:
-        OSError: The storage is unreachable.
-        ProcessEnded: Another process has taken the trial over.
+    Its process is that of the training: if it is killed, the storage lacks the last seconds, as after the end
+    of a node. Errors are those of `run_on_copies`.
     """
     from runners.training.ranks import decided_by_first, rank  # noqa: PLC0415 - loads torch
 

@@ -42,9 +42,6 @@ class EvaluationData:
     On a GPU, training needs few cores: processes of the lowest priority decode meanwhile, so that they take
     what loader workers leave. On the processor, training takes every core, and decoding comes first. Trials
     of a node share the work: no two processes decode the same split.
-
-    Raises:
-        ValueError: ``STUDY_EVALUATION_CACHE_SIZE`` is not a number of bytes.
     """
 
     def __init__(self, job: TrialJob) -> None:

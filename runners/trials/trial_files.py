@@ -1,8 +1,7 @@
-"""Files in a trial's folder: result, reason of a failure, checkpoints, progress.
+"""Files in a trial's folder: result, reason of a failure, names of checkpoints, progress.
 
-A checkpoint is named ``checkpoint-<step>-<digest>.pt`` after its content, so that damage shows against its
-name; a result holds a digest of itself and of its curve. This module does not import torch, so that
-``status`` answers at once.
+A result holds a digest of itself and of its curve, so that damage shows. This module does not import torch,
+so that ``status`` answers at once.
 """
 
 import hashlib

@@ -46,8 +46,7 @@ _TEXT_OR_QUOTED = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|`([^`]*)`""
 class Expression:
     """An expression that gives a value for each pair from other values of that pair.
 
-    Attributes:
-        compared: The names in it whose missing values it does not handle itself, such as by ``isna()``.
+    ``compared`` are the names whose missing values it does not handle itself, such as by ``isna()``.
 
     Raises:
         ValueError: Python cannot parse it; or a part of it is not allowed, such as one that needs the values

@@ -96,10 +96,9 @@ def not_indexed(pool: Pool) -> str | None:
 def index_shards(path: str | Path, *, tolerance: float = DAMAGE_TOLERANCE) -> Pool:
     """Index a folder of tars. Samples that are not pairs are left out, counted and listed by shard and key.
 
-    Only the headers of images are checked; ``runners.data.build.build_pool`` decodes them.
-
-    Subfolders belong to it, except ``evaluation/`` and hidden ones. ``tolerance`` is the share of the shards
-    that may be truncated; samples before the damage are indexed.
+    Only the headers of images are checked; `runners.data.build.build_pool` decodes them. Subfolders belong to
+    it, except ``evaluation/`` and hidden ones. ``tolerance`` is the share of the shards that may be
+    truncated; samples before the damage are indexed.
 
     Raises:
         ValueError: The folder does not exist, has no tars or cannot be written to; too many tars are damaged;

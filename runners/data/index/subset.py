@@ -91,8 +91,7 @@ class Subset:
     def load(cls, path: Path) -> "Subset":
         """Open a file of `save`; its bits stay there, in the system's cache for all processes.
 
-        Raises:
-            ValueError: It was cut short.
+        A file that was cut short is a ValueError.
         """
         with path.open("rb") as file:
             total = int.from_bytes(file.read(8), "little")

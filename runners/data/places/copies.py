@@ -145,11 +145,9 @@ def fetched(path: Path, url: str, name: str) -> Path:
 
 
 def until_reached(do: Callable[[], T]) -> T:
-    """Call a function, and repeat it while the storage is unreachable.
+    """Call a function, and repeat it for up to ten minutes while the storage is unreachable.
 
-    Raises:
-        FileNotFoundError: A file does not exist.
-        OSError: The storage is still unreachable after ten minutes.
+    A file that does not exist is an error at once.
     """
     return patiently(do, patience_s=PATIENCE_S, final=(FileNotFoundError,))
 

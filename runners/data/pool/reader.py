@@ -106,14 +106,11 @@ def decode_rows(
     threads: int = 1,
     decode_to: Callable[[bytes], NDArray[np.uint8]] | None = None,
 ) -> tuple[NDArray[np.uint8], dict[int, Damage]]:
-    """Decode images; damaged ones are returned as damage instead of raising an error.
+    """Decode images, uint8 (rows, 3, S, S), black where damaged; return them and the damage by position.
 
     ``rows`` are `READ_COLUMNS` of the index. An image of another size than S is resized (bicubic) so that its
     shorter side is S, and centre-cropped, as open_clip does for evaluation; ``decode_to`` decodes and resizes
     a file to (3, S, S) in another way. Threads help with large images (small ones mostly hold Python's lock).
-
-    Returns:
-        uint8 (rows, 3, S, S), black where damaged, and the damage by position in ``rows``.
 
     Raises:
         OSError: The pool's storage cannot be read.
