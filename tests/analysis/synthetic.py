@@ -5,14 +5,29 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
+from analysis.cells.bootstrap import CellDraws, cell_draws
 from analysis.cells.study_frames import StudyFrames
+from analysis.cells.table import tidy
+from analysis.charts.figure_data import FigureData, Missing
 
 GIGA = 1e9
+METRIC = "held-out/top1"
 PER_SAMPLE = {"ViT-X": 13e6, "ViT-S": 39e6, "ViT-M": 72e6, "ConvNeXt-C": 19e6}
 STRATEGY_COST = {"clip": 1.0, "clip-crop-flip": 1.0, "flip-50": 0.7, "slip": 2.9}
 LEVELS = (200 * GIGA, 900 * GIGA, 3600 * GIGA)
 POOL = 8192
 QUALITIES = {"top20": 0.2, "top40": 0.4, "all": 1.0}
+
+
+def figure_of(figure: FigureData | Missing | None) -> FigureData:
+    """Return a figure that the data must support."""
+    assert isinstance(figure, FigureData), figure
+    return figure
+
+
+def cells_of(results: pd.DataFrame, *, question: str = "laws", draws: int = 2000) -> CellDraws:
+    """Return the cells of a results table with their draws."""
+    return cell_draws(tidy(results, metric=METRIC), question=question, draws=draws)
 
 
 def true_error(level: float, size: int, quality: str, architecture: str, strategy: str) -> float:

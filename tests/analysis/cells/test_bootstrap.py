@@ -4,13 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.cells.bootstrap import cell_draws, stream
+from analysis.cells.bootstrap import stream
 from analysis.cells.intervals import interval
 from analysis.cells.study_frames import StudyFrames
-from analysis.cells.table import tidy
 from analysis.laws.forms import FLOOR
 from analysis.laws.laws import laws
-from tests.analysis.synthetic import LEVELS, study, trial_row, true_error
+from tests.analysis.synthetic import LEVELS, METRIC, cells_of, study, trial_row, true_error
 
 CENTRE = (3276, "top40", "ViT-X", "clip")
 
@@ -36,8 +35,8 @@ def test_nine_in_ten_intervals_hold_the_true_error(seeds: int) -> None:
     held = []
     for repeat in range(150):
         # Noise well above the counting noise of 1,600 images, so that it is what is measured.
-        trials = tidy(one_curve(repeat, seeds=seeds, noise=0.03), metric="held-out/top1")
-        draws = cell_draws(trials, question=f"repeat {repeat}", draws=400)
+        rows = one_curve(repeat, seeds=seeds, noise=0.03)
+        draws = cells_of(rows, question=f"repeat {repeat}", draws=400)
         ends = np.array([interval(column) for column in draws.draws.T])
         held += ((ends[:, 0] <= true) & (true <= ends[:, 1])).tolist()
     assert 0.85 <= np.mean(held) <= 0.95
@@ -49,11 +48,9 @@ def test_the_exponents_interval_holds_the_true_one() -> None:
     held = []
     for repeat in range(40):
         rows = one_curve(repeat, seeds=3, noise=0.0, levels=levels)
-        unit = levels[0]
-        line = 0.3 + 0.5 * (rows["train_flops"] / unit) ** -0.4
+        line = 0.3 + 0.5 * (rows["train_flops"] / levels[0]) ** -0.4
         noise = 0.015 * np.random.default_rng(repeat).standard_normal(len(rows))
-        trials = tidy(rows.assign(**{"held-out/top1": 1 - line - noise}), metric="held-out/top1")
-        law = laws(cell_draws(trials, question="laws", draws=300), along="compute")[0]
+        law = laws(cells_of(rows.assign(**{METRIC: 1 - line - noise}), draws=300), along="compute")[0]
         if law.fit.form == FLOOR:  # the exponent of another form is another number
             held.append(law.alpha.low <= 0.4 <= law.alpha.high)
     assert len(held) >= 15
@@ -63,32 +60,28 @@ def test_the_exponents_interval_holds_the_true_one() -> None:
 def test_more_seeds_narrow_the_interval() -> None:
     widths = []
     for seeds in (2, 8):
-        trials = tidy(one_curve(0, seeds=seeds, noise=0.03), metric="held-out/top1")
-        low, high = interval(cell_draws(trials, question="q").draws[:, 0])
+        low, high = interval(cells_of(one_curve(0, seeds=seeds, noise=0.03)).draws[:, 0])
         widths.append(high - low)
     assert widths[1] < 0.7 * widths[0]
 
 
 def test_one_seed_per_cell_has_no_interval_but_the_counting_noise_and_says_so() -> None:
-    draws = cell_draws(tidy(study(seeds=1).results, metric="held-out/top1"), question="q")
+    draws = cells_of(study(seeds=1).results)
     assert draws.source == "evaluation"
     assert "no interval" in draws.explanation
-    assert "lower bound" in draws.explanation
     error = draws.cells["error"].to_numpy()
     np.testing.assert_allclose(draws.draws.std(axis=0), np.sqrt(error * (1 - error) / 1600), rtol=0.15)
 
 
 def test_one_seed_without_image_counts_has_no_draws() -> None:
-    results = study(seeds=1).results.drop(columns="held-out/count")
-    draws = cell_draws(tidy(results, metric="held-out/top1"), question="q")
+    draws = cells_of(study(seeds=1).results.drop(columns="held-out/count"))
     assert draws.source == "none"
     assert draws.draws.shape == (0, 33)
     assert np.isnan(interval(draws.draws[:, 0])).all()
 
 
 def test_seeds_that_agree_by_luck_still_have_the_counting_noise() -> None:
-    trials = tidy(one_curve(0, seeds=2, noise=0.0), metric="held-out/top1")
-    draws = cell_draws(trials, question="q")
+    draws = cells_of(one_curve(0, seeds=2, noise=0.0))
     error = draws.cells["error"].to_numpy()
     counting = np.sqrt(error * (1 - error) / 1600 / 2)
     assert (draws.draws.std(axis=0) > 0.9 * counting).all()
@@ -97,8 +90,7 @@ def test_seeds_that_agree_by_luck_still_have_the_counting_noise() -> None:
 def test_a_single_run_takes_its_noise_from_the_cells_that_have_several(frames: StudyFrames) -> None:
     first = frames.results["trial"] == frames.results["trial"].iloc[0]
     cell = frames.results["trial"].str.replace("-s[0-9]+$", "", regex=True)
-    alone = frames.results[(cell != cell.iloc[0]) | first]
-    draws = cell_draws(tidy(alone, metric="held-out/top1"), question="q")
+    draws = cells_of(frames.results[(cell != cell.iloc[0]) | first])
     spread = draws.draws.std(axis=0) / np.sqrt(draws.cells["error"] * (1 - draws.cells["error"]))
     single = (draws.cells["runs"] == 1).to_numpy()
     assert single.sum() == 1

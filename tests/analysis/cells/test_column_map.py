@@ -38,6 +38,12 @@ HOW = ColumnMap(
     better="higher",
     images=50_000,
 )  # fmt: skip
+LOSS = replace(HOW, metric="text/loss", better="lower", images=0, metric_column=Column(source="acc"))
+
+
+def with_columns(**columns: Column) -> ColumnMap:
+    """Return the map with other columns."""
+    return replace(HOW, columns={**HOW.columns, **columns})
 
 
 def test_rows_are_chosen_names_translated_and_flops_multiplied_out() -> None:
@@ -55,8 +61,7 @@ def test_a_fraction_that_is_better_when_lower_becomes_one_minus_itself() -> None
 
 
 def test_a_loss_stays_as_it_is() -> None:
-    how = replace(HOW, metric="text/loss", better="lower", images=0, metric_column=Column(source="acc"))
-    trials = tidy(import_table(TABLE, how), metric="text/loss")
+    trials = tidy(import_table(TABLE, LOSS), metric="text/loss")
     assert sorted(trials.frame["error"]) == [40, 45, 50, 60]
 
 
@@ -85,48 +90,45 @@ def test_two_different_values_of_one_cell_and_seed_are_refused() -> None:
     [
         (replace(HOW, metric_column=Column(source="accuracy")), "column 'accuracy'; did you mean 'acc'"),
         (replace(HOW, rows={"task": ("imagenet1k",)}), "no row has task imagenet1k; found: cifar, imagenet"),
-        (replace(HOW, columns={**HOW.columns, "sead": Column(value="0")}), "did you mean 'seed'"),
-        (replace(HOW, columns={}), "the column map lacks 'regime'; needed: regime, subset_size"),
-        (replace(HOW, columns={**HOW.columns, "samples_seen": Column(source="net")}),
-         "'net' must hold numbers for samples_seen"),
-        (replace(HOW, columns={**HOW.columns, "architecture": Column(source="net", names={"B/32": "b"})}),
+        (with_columns(sead=Column(value="0")), "did you mean 'seed'"),
+        (replace(HOW, columns={}), "the column map lacks 'regime'"),
+        (with_columns(samples_seen=Column(source="net")), "'net' must hold numbers for samples_seen"),
+        (with_columns(architecture=Column(source="net", names={"B/32": "b"})),
          "unknown architecture of the map 'L/14'"),
+        (replace(HOW, metric_column=Column(source="acc"), where={"metric": "mine.yaml:3"}),
+         r"mine\.yaml:3: column 'acc', row 1: .* found 40; .*`times: 0\.01`$"),
+        (replace(HOW, metric_column=Column(source="acc", times=100)), "found 4000$"),
+        (replace(LOSS, metric_column=Column(source="acc", times=-1)), "row 1: text/loss .* found -40"),
+        # In other units than the training FLOPs.
+        (with_columns(regime=Column(value="fixed-compute"),
+                      level_flops=Column(source="gmacs", times=6e-3, by="seen")),
+         r"row-1: level_flops is .+ where train_flops is 3e\+18"),
+        (with_columns(train_flops_per_sample=Column(source="gmacs", times=6e12)),
+         r"row-1: train_flops_per_sample is .+ where train_flops is 3e\+18"),
     ],
 )  # fmt: skip
-def test_a_wrong_map_or_table_gets_one_clear_answer(how: ColumnMap, message: str) -> None:
+def test_a_wrong_map_or_table_is_refused_with_the_column_row_or_value(how: ColumnMap, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         import_table(TABLE, how)
 
 
 def test_numbers_as_names_and_booleans_are_texts() -> None:
     table = TABLE.assign(net=[400_000_000, 400_000_000, 1.4, 1.4, 0.0], ema=[True, False, True, False, True])
-    columns = {**HOW.columns, "architecture": Column(source="net"), "strategy": Column(source="ema")}
-    frame = import_table(table, replace(HOW, columns=columns))
+    how = with_columns(architecture=Column(source="net"), strategy=Column(source="ema"))
+    frame = import_table(table, how)
     assert frame["architecture"].tolist() == ["400000000", "400000000", "1.4", "1.4"]
     assert frame["strategy"].tolist() == ["True", "False", "True", "False"]
-    chosen = import_table(
-        table, replace(HOW, columns=columns, rows={"ema": ("true",), "net": ("4e8", "1.4")})
-    )
+    chosen = import_table(table, replace(how, rows={"ema": ("true",), "net": ("4e8", "1.4")}))
     assert chosen["trial"].tolist() == ["row-1", "row-3"]
 
 
 def test_numbers_may_have_a_unit_in_the_table_and_in_the_map() -> None:
     table = TABLE.assign(seen=["100M", "1B", "1e8", "15T", "1"], acc=["40%", "50 %", "0.45", "0.6", "0"])
-    columns = {**HOW.columns, "subset_size": Column(value="15T")}
-    frame = import_table(table, replace(HOW, columns=columns, metric_column=Column(source="acc")))
+    how = with_columns(subset_size=Column(value="15T"))
+    frame = import_table(table, replace(how, metric_column=Column(source="acc")))
     assert frame["samples_seen"].tolist() == [1e8, 1e9, 1e8, 1.5e13]
     assert frame["subset_size"].tolist() == [1.5e13] * 4
     assert frame[HOW.metric].tolist() == [0.4, 0.5, 0.45, 0.6]
-
-
-def test_percents_are_answered_with_the_factor() -> None:
-    how = replace(HOW, metric_column=Column(source="acc"), where={"metric": "mine.yaml:3"})
-    with pytest.raises(
-        ValueError, match=r"mine\.yaml:3: column 'acc', row 1: .* found 40; .*`times: 0\.01`$"
-    ):
-        import_table(TABLE, how)
-    with pytest.raises(ValueError, match=r"found 4000$"):
-        import_table(TABLE, replace(HOW, metric_column=Column(source="acc", times=100)))
 
 
 def test_images_and_reading_error_may_be_columns_and_enter_the_noise() -> None:
@@ -167,17 +169,14 @@ def test_spaces_around_names_make_no_other_configuration() -> None:
         how=["clip", " clip", "clip ", "clip", ""],
         task=[" imagenet"] * 4 + ["cifar"],
     )
-    columns = {**dict(HOW.columns), "strategy": Column(source="how")}
-    trials = tidy(import_table(spaced, replace(HOW, columns=columns)), metric=HOW.metric)
+    how = with_columns(strategy=Column(source="how"))
+    trials = tidy(import_table(spaced, how), metric=HOW.metric)
     assert set(trials.frame["architecture"]) == {"ViT-B-32", "ViT-L-14"}
     assert set(trials.frame["strategy"]) == {"clip"}
 
 
 def test_a_reading_error_alone_is_noise_of_a_loss_too() -> None:
-    how = replace(
-        HOW, metric="text/loss", better="lower", images=0, metric_column=Column(source="acc"),
-        reading_error=Column(value="0.5"),
-    )  # fmt: skip
+    how = replace(LOSS, reading_error=Column(value="0.5"))
     draws = cell_draws(tidy(import_table(TABLE, how), metric="text/loss"), question="laws", draws=20_000)
     assert draws.source == "evaluation"
     np.testing.assert_allclose(draws.draws.std(axis=0), 0.5, rtol=0.03)
@@ -206,9 +205,8 @@ def test_three_scales_of_whole_batches_stay_three_budgets(regime: str) -> None:
 
 
 def test_one_epoch_trials_of_a_level_share_their_pairs() -> None:
-    columns = {**HOW.columns, "regime": Column(value="one-epoch"), "subset_size": Column(source="seen")}
-    table = TABLE.assign(seen=[0.99e8, 0.98e9, 1e8, 1e9, 1.0])
-    frame = import_table(table, replace(HOW, columns=columns))
+    how = with_columns(regime=Column(value="one-epoch"), subset_size=Column(source="seen"))
+    frame = import_table(TABLE.assign(seen=[0.99e8, 0.98e9, 1e8, 1e9, 1.0]), how)
     assert frame["subset_size"].tolist() == [1e8, 1e9, 1e8, 1e9]
     assert frame["samples_seen"].tolist() == [0.99e8, 0.98e9, 1e8, 1e9]
 
@@ -216,22 +214,14 @@ def test_one_epoch_trials_of_a_level_share_their_pairs() -> None:
 def test_a_row_without_a_name_or_a_number_fails_with_the_reason() -> None:
     table = TABLE.assign(net=["", *TABLE["net"][1:]], seen=[1e8, 0.0, 1e8, 1e9, 1e9])
     frame = import_table(table, HOW)
-    assert frame["reason"].tolist()[:2] == [
-        "no architecture",
-        "train_flops is not a finite number above zero",
-    ]
-    left = unselected(table, HOW)
-    assert left.to_dict("records") == [
-        {"trial": "row-5", "reason": "not selected: its task is not listed under rows:"}
-    ]
+    assert frame["reason"].tolist()[0] == "no architecture"
+    assert frame["reason"].tolist()[1].startswith("train_flops is not")
+    assert unselected(table, HOW)["trial"].tolist() == ["row-5"]
 
 
 def test_sizes_as_names_are_one_family_in_the_order_of_their_size() -> None:
-    assert sorted(["1125938688", "99620352", "1.4"], key=lambda name: sort_key("architecture", name)) == [
-        "1.4",
-        "99620352",
-        "1125938688",
-    ]
+    names = sorted(["1125938688", "99620352", "1.4"], key=lambda name: sort_key("architecture", name))
+    assert names == ["1.4", "99620352", "1125938688"]
     assert (count_text(999_970_000), metric_text("text/loss")) == ("1B", "loss (text)")
 
 
@@ -245,71 +235,45 @@ def test_sizes_at_three_budgets_without_levels_give_three_profiles_of_model_size
         "subset_size": Column(value="15T"), "samples_seen": Column(source="d"),
         "train_flops": Column(source="n", times=6, by="d"),
     }  # fmt: skip
-    how = replace(
-        HOW, rows={}, columns=columns, metric="text/loss", metric_column=Column(source="loss"), images=0
-    )
-    profiles = isoflop_curves(
-        cell_draws(tidy(import_table(table, how), metric="text/loss"), question="isoflop")
-    )
+    how = replace(LOSS, rows={}, columns=columns, metric_column=Column(source="loss"))
+    trials = tidy(import_table(table, how), metric="text/loss")
+    profiles = isoflop_curves(cell_draws(trials, question="isoflop"))
     assert [len(each.positions) for each in profiles] == [7, 7, 7]
     assert [each.identity["family"] for each in profiles] == ["model"] * 3
     np.testing.assert_allclose([each.identity["budget"] for each in profiles], [1e20, 3e20, 9e20], rtol=0.03)
 
 
 def test_a_model_of_no_parameters_has_an_unknown_number_of_them() -> None:
-    how = replace(HOW, columns={**HOW.columns, "parameters": Column(source="size")})
-    sizes = [0.0, -1.0, 3e8, 3e8, 1.0]
-    found = tidy(import_table(TABLE.assign(size=sizes), how), metric=HOW.metric).frame["parameters"]
-    assert sorted(found.fillna(0.0)) == [0.0, 0.0, 3e8, 3e8]
+    table = TABLE.assign(size=[0.0, -1.0, 3e8, 3e8, 1.0])
+    trials = tidy(import_table(table, with_columns(parameters=Column(source="size"))), metric=HOW.metric)
+    assert sorted(trials.frame["parameters"].fillna(0.0)) == [0.0, 0.0, 3e8, 3e8]
 
 
 def test_missing_epochs_and_flops_of_a_sample_follow_from_the_other_columns() -> None:
     table = TABLE.assign(epochs=[np.nan, 3.0, 0.0, 3.0, 3.0], cost=[3.1e10, np.nan, 4.9e11, np.inf, 1.0])
-    given = {"epochs": Column(source="epochs"), "train_flops_per_sample": Column(source="cost")}
-    found = import_table(table, replace(HOW, columns={**HOW.columns, **given}))
+    how = with_columns(epochs=Column(source="epochs"), train_flops_per_sample=Column(source="cost"))
+    found = import_table(table, how)
     assert found["epochs"].tolist() == [0.25, 3.0, 0.25, 3.0]
     assert found["train_flops_per_sample"].tolist() == pytest.approx([3.1e10, 3e10, 4.9e11, 4.8e11])
 
 
-def test_a_loss_below_zero_is_refused() -> None:
-    how = replace(HOW, metric="text/loss", better="lower", images=0, metric_column=Column(source="acc"))
-    with pytest.raises(ValueError, match=r"row 2: text/loss must be 0 or more; found -1"):
-        import_table(TABLE.assign(acc=[2.0, -1.0, 2.0, 2.0, 2.0]), how)
-
-
 def test_a_row_without_a_regime_and_one_of_no_pairs_are_dropped() -> None:
     table = TABLE.assign(regime=["", *["one-epoch"] * 4])
-    regime = Column(source="regime")
-    columns = {**HOW.columns, "regime": regime, "subset_size": Column(source="seen")}
-    found = import_table(table, replace(HOW, columns=columns))
+    how = with_columns(regime=Column(source="regime"), subset_size=Column(source="seen"))
+    found = import_table(table, how)
     assert found["reason"].iloc[0] == "no regime"
     assert tidy(found, metric=HOW.metric).excluded["reason"].tolist() == ["failed: no regime"]
-    none = {**HOW.columns, "quality": Column(value="top0")}
-    assert set(import_table(TABLE, replace(HOW, columns=none))["reason"]) == {"its quality keeps no pair"}
-
-
-@pytest.mark.parametrize(
-    ("name", "column"),
-    [
-        ("level_flops", Column(source="gmacs", times=6e-3, by="seen")),
-        ("train_flops_per_sample", Column(source="gmacs", times=6e12)),
-    ],
-)
-def test_columns_in_other_units_than_the_training_flops_are_refused(name: str, column: Column) -> None:
-    how = replace(HOW, columns={**HOW.columns, "regime": Column(value="fixed-compute"), name: column})
-    with pytest.raises(
-        ValueError, match=rf"row-1: {name} is .+ where train_flops is 3e\+18 .+Correct the units"
-    ):
-        import_table(TABLE, how)
+    none = import_table(TABLE, with_columns(quality=Column(value="top0")))
+    assert set(none["reason"]) == {"its quality keeps no pair"}
 
 
 def test_rows_of_one_epoch_with_other_samples_than_pairs_are_dropped() -> None:
-    pairs = [1e8, 2e8, 9e7, 1e9, 1e9]
-    columns = {**HOW.columns, "regime": Column(value="one-epoch"), "subset_size": Column(source="pairs")}
-    found = import_table(TABLE.assign(pairs=pairs), replace(HOW, columns=columns))
+    table = TABLE.assign(pairs=[1e8, 2e8, 9e7, 1e9, 1e9])
+    how = with_columns(regime=Column(value="one-epoch"), subset_size=Column(source="pairs"))
+    found = import_table(table, how)
     assert found["status"].tolist() == ["finished", "failed", "failed", "finished"]
     assert set(found["reason"]) == {"", "one-epoch, but its samples_seen are not its subset_size"}
 
-    in_batches = {**columns, "batch_size": Column(value="2e7")}
-    found = import_table(TABLE.assign(pairs=pairs), replace(HOW, columns=in_batches))
+    in_batches = {**how.columns, "batch_size": Column(value="2e7")}
+    found = import_table(table, replace(how, columns=in_batches))
     assert found["status"].tolist() == ["finished", "failed", "finished", "finished"], "within a batch"

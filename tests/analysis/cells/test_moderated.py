@@ -4,10 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.cells.bootstrap import cell_draws
 from analysis.cells.noise import moderated
-from analysis.cells.table import tidy
 from tests.analysis.made_up.two_configurations import NOISE, TWO, share_of_clear
+from tests.analysis.synthetic import METRIC, cells_of
 
 
 @pytest.mark.slow
@@ -32,9 +31,7 @@ def test_a_noisy_configuration_is_drawn_as_noisy_and_a_quiet_one_as_quiet() -> N
     generator = np.random.default_rng(3)
     first = (TWO["architecture"] == "ViT-X").to_numpy(bool)
     noise = NOISE * np.where(first, 8.0, 1.0) * generator.standard_normal(len(TWO))
-    draws = cell_draws(
-        tidy(TWO.assign(**{"held-out/top1": 0.5 + noise}), metric="held-out/top1"), question="q"
-    )
+    draws = cells_of(TWO.assign(**{METRIC: 0.5 + noise}))
     spread = pd.Series(draws.draws.std(axis=0)).groupby(draws.cells["architecture"]).mean()
     assert spread["ViT-X"] / spread["ViT-S"] > 3
 

@@ -5,18 +5,17 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from analysis.cells.bootstrap import cell_draws, curve_numbers
-from analysis.cells.table import tidy
+from analysis.cells.bootstrap import curve_numbers
 from tests.analysis.made_up.coverage import Held, ask, study
 from tests.analysis.made_up.valleys import KINDS
+from tests.analysis.synthetic import cells_of
 
 pytestmark = pytest.mark.slow
 
 
 def test_trunks_are_resampled_whole_and_left_out_whole() -> None:
     made = study("floor", 3, shared=0.9).results
-    alone = cell_draws(tidy(made.assign(trunk=""), metric="held-out/top1"), question="laws", draws=4000)
-    whole = cell_draws(tidy(made, metric="held-out/top1"), question="laws", draws=4000)
+    alone, whole = (cells_of(rows, draws=4000) for rows in (made.assign(trunk=""), made))
 
     assert alone.shared == 0
     assert 0.6 < whole.shared <= 1
@@ -38,7 +37,7 @@ def test_levels_of_a_trunk_without_residuals_of_their_own_are_drawn_apart() -> N
     lowest = made["level_flops"] == made["level_flops"].min()
     thin = made[lowest | (made["seed"] == 0)]
 
-    drawn = cell_draws(tidy(thin, metric="held-out/top1"), question="laws", draws=4000)
+    drawn = cells_of(thin, draws=4000)
 
     numbers = curve_numbers(drawn.cells)
     for number in np.unique(numbers):

@@ -1,136 +1,139 @@
-"""Validation of results tables: rows used, rows excluded, and errors."""
+"""Validation of results tables: rows used, rows excluded, planned cells of lost runs, and errors."""
+
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.cells.study_frames import StudyFrames
+from analysis.cells.study_frames import StudyFrames, as_planned, lost_cells
 from analysis.cells.table import CELL, levels, tidy
+from tests.analysis.synthetic import METRIC, study
+
+
+def column(results: pd.DataFrame, name: str) -> "pd.Series[float]":
+    """Return a column of the validated table by trial."""
+    return tidy(results, metric=METRIC).frame.set_index("trial")[name]
 
 
 def test_error_is_one_minus_the_declared_metric(frames: StudyFrames) -> None:
-    tidied = tidy(frames.results, metric="held-out/top1").frame.set_index("trial")["error"]
-    given = frames.results.set_index("trial")["held-out/top1"]
-    assert len(tidied) == len(given) == 99
-    np.testing.assert_allclose(tidied, 1 - given[tidied.index])
+    error = column(frames.results, "error")
+    given = frames.results.set_index("trial")[METRIC]
+    assert len(error) == len(given) == 99
+    np.testing.assert_allclose(error, 1 - given[error.index])
 
 
 def test_images_are_those_of_the_metrics_own_evaluation_set(frames: StudyFrames) -> None:
-    assert set(tidy(frames.results, metric="held-out/top1").frame["images"]) == {1600}
+    assert set(tidy(frames.results, metric=METRIC).frame["images"]) == {1600}
     assert set(tidy(frames.results, metric="style/top1").frame["images"]) == {800}
 
 
-def test_a_trial_that_did_not_finish_is_excluded_and_its_reason_kept(frames: StudyFrames) -> None:
+@pytest.mark.parametrize(
+    ("status", "reason", "told"),
+    [
+        ("diverged", "loss is not finite", "diverged: loss is not finite"),
+        ("finished", "", "the metric held-out/top1 is not a finite number"),
+    ],
+)
+def test_a_trial_without_a_number_is_excluded_and_its_reason_kept(
+    status: str, reason: str, told: str, frames: StudyFrames
+) -> None:
     results = frames.results.copy()
-    first = results.index[0]
-    for column, value in (
-        ("status", "diverged"),
-        ("reason", "loss is not finite"),
-        ("held-out/top1", np.nan),
-    ):
-        results.loc[first, column] = value
-    trials = tidy(results, metric="held-out/top1")
+    results.loc[5, ["status", "reason", METRIC]] = status, reason, np.nan
+    trials = tidy(results, metric=METRIC)
     assert len(trials.frame) == 98
-    trial = results["trial"].iloc[0]
     assert trials.excluded.to_dict("records") == [
-        {"trial": trial, "status": "diverged", "reason": "diverged: loss is not finite"}
+        {"trial": results["trial"][5], "status": status, "reason": told}
     ]
 
 
-def test_a_finished_trial_without_the_metric_is_excluded(frames: StudyFrames) -> None:
-    results = frames.results.copy()
-    results.loc[results.index[5], "held-out/top1"] = np.nan
-    trials = tidy(results, metric="held-out/top1")
-    assert len(trials.frame) == 98
-    assert trials.excluded["reason"].tolist() == ["the metric held-out/top1 is not a finite number"]
-
-
 def test_a_study_whose_trials_all_failed_has_reasons_and_no_metric(frames: StudyFrames) -> None:
-    failed = frames.results.drop(columns="held-out/top1").assign(status="failed", reason="out of memory")
-    trials = tidy(failed, metric="held-out/top1")
+    failed = frames.results.drop(columns=METRIC).assign(status="failed", reason="out of memory")
+    trials = tidy(failed, metric=METRIC)
     assert trials.frame.empty
     assert set(trials.excluded["reason"]) == {"failed: out of memory"}
 
 
 def test_a_run_without_a_number_counts_as_lost_in_its_cell(frames: StudyFrames) -> None:
     results = frames.results.copy()
-    whole = tidy(results, metric="held-out/top1").frame
-    cell = whole[[*CELL]].iloc[0]
-    trial = whole["trial"].iloc[0]
-    results.loc[results["trial"] == trial, "held-out/top1"] = np.nan
-    frame = tidy(results, metric="held-out/top1").frame
-    here = (frame[[*CELL]] == cell).all(axis=1)
-    assert frame["diverged"][here].tolist() == [1] * here.sum()
-    assert not frame["diverged"][~here].any()
+    lost = tidy(results, metric=METRIC).frame.iloc[0]
+    results.loc[results["trial"] == lost["trial"], METRIC] = np.nan
+    frame = tidy(results, metric=METRIC).frame
+    same_cell = (frame[[*CELL]] == lost[[*CELL]]).all(axis=1)
+    assert frame["diverged"][same_cell].tolist() == [1] * same_cell.sum()
+    assert not frame["diverged"][~same_cell].any()
 
 
-def test_the_same_trial_twice_is_refused(frames: StudyFrames) -> None:
-    with pytest.raises(ValueError, match="name each trial once; found 'vit-x-clip-"):
-        tidy(pd.concat([frames.results, frames.results.iloc[[0]]]), metric="held-out/top1")
+def test_a_run_that_diverged_early_outside_fixed_compute_counts_as_lost_by_its_planned_cell() -> None:
+    plan = study(levels=(2e11, 9e11)).results.assign(regime="equal-samples")
+    whole = tidy(plan, metric=METRIC).frame
+    cell = whole.groupby([*CELL]).ngroup()
+    one, gone = whole["trial"][cell == 0].iloc[0], whole["trial"][cell == 1]
+    early = plan["trial"].isin([one, *gone])
+    share = np.where(early, 0.25, 1.0)
+    results = plan.assign(
+        status=np.where(early, "diverged", "finished"), samples_seen=plan["samples_seen"] * share,
+        train_flops=plan["train_flops"] * share, **{METRIC: plan[METRIC].mask(early)},
+    )  # fmt: skip
+
+    trials = tidy(as_planned(results, plan), metric=METRIC)
+
+    lost = trials.frame.set_index("trial")["diverged"]
+    assert set(lost[whole["trial"][cell == 0].iloc[1:]]) == {1.0}
+    assert set(lost[whole["trial"][cell > 1]]) == {0.0}
+    cells = lost_cells(trials)
+    assert cells["runs"].tolist() == [len(gone)]
+    assert cells[[*CELL]].iloc[0].to_dict() == whole[cell == 1].iloc[0][[*CELL]].to_dict()
 
 
-def test_two_trials_of_one_cell_and_seed_are_refused(frames: StudyFrames) -> None:
-    copy = frames.results.iloc[[0]].assign(trial="again")
-    with pytest.raises(ValueError, match=r"'again'.* have the same cell and seed"):
-        tidy(pd.concat([frames.results, copy]), metric="held-out/top1")
+def close_budgets(results: pd.DataFrame) -> pd.DataFrame:
+    """Return two trials without level or batch size whose compute differs by 2 %."""
+    first = results.iloc[[0]].drop(columns="batch_size").assign(level_flops=np.nan)
+    return pd.concat([first, first.assign(trial="close", train_flops=0.98 * first["train_flops"])])
 
 
-def test_two_budgets_that_count_as_one_are_named_with_the_remedy(frames: StudyFrames) -> None:
-    results = frames.results.drop(columns="batch_size", errors="ignore").assign(level_flops=np.nan)
-    first = results.iloc[[0]]
-    close = first.assign(trial="close", train_flops=first["train_flops"] * 0.98)
-    with pytest.raises(ValueError, match=r"FLOPs count as one budget, .*: give level_flops or batch_size"):
-        tidy(pd.concat([first, close]), metric="held-out/top1")
-
-
-def test_an_unknown_metric_is_answered_with_the_nearest(frames: StudyFrames) -> None:
-    with pytest.raises(ValueError, match=r"unknown metric 'heldout/top1'; did you mean 'held-out/top1'\?"):
-        tidy(frames.results, metric="heldout/top1")
-
-
-def test_a_missing_column_is_named_with_those_needed(frames: StudyFrames) -> None:
-    with pytest.raises(ValueError, match="results have no column 'train_flops'; needed: trial, regime"):
-        tidy(frames.results.drop(columns="train_flops"), metric="held-out/top1")
-
-
-def test_a_finished_trial_without_a_setting_is_named(frames: StudyFrames) -> None:
-    results = frames.results.copy()
-    results.loc[results.index[4], "quality"] = None
-    with pytest.raises(ValueError, match=f"'quality' has no value in trial '{results['trial'].iloc[4]}'"):
-        tidy(results, metric="held-out/top1")
-
-
-def test_percentages_are_refused_where_fractions_are_due(frames: StudyFrames) -> None:
-    results = frames.results.assign(**{"held-out/top1": 100 * frames.results["held-out/top1"]})
-    with pytest.raises(ValueError, match=r"'held-out/top1' must hold fractions in \[0, 1\]; found"):
-        tidy(results, metric="held-out/top1")
-
-
-def test_an_unknown_regime_is_answered_with_the_allowed(frames: StudyFrames) -> None:
-    with pytest.raises(ValueError, match="did you mean 'fixed-compute'"):
-        tidy(frames.results.assign(regime="fixed_compute"), metric="held-out/top1")
-
-
-def test_outside_fixed_compute_the_budget_is_the_samples_seen(frames: StudyFrames) -> None:
-    results = frames.results.assign(regime="equal-samples", level_flops=np.nan)
-    tidied = tidy(results, metric="held-out/top1").frame
-    assert (tidied["budget"] == tidied["samples_seen"]).all()
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: pd.concat([rows, rows.iloc[[0]]]), "each trial once; found 'vit-x-clip-"),
+        (lambda rows: pd.concat([rows, rows.iloc[[0]].assign(trial="again")]),
+         "'again'.* same cell and seed"),
+        (close_budgets, "give level_flops or batch_size"),
+        (lambda rows: rows.rename(columns={METRIC: "held-outs/top1"}), "did you mean 'held-outs/top1'"),
+        (lambda rows: rows.drop(columns="train_flops"), "no column 'train_flops'"),
+        (lambda rows: rows.assign(quality=rows["quality"].mask(rows.index == 4)),
+         "'quality' has no value in trial 'vit-x-clip-top40-3276-900g-s1'"),
+        (lambda rows: rows.assign(**{METRIC: 100 * rows[METRIC]}), r"'held-out/top1' .*\[0, 1\]"),
+        (lambda rows: rows.assign(regime="fixed_compute"), "did you mean 'fixed-compute'"),
+    ],
+    ids=["trial twice", "cell and seed twice", "two budgets as one", "unknown metric", "missing column",
+         "no quality", "percent", "unknown regime"],
+)  # fmt: skip
+def test_a_wrong_table_is_refused_with_what_is_wrong_and_allowed(
+    change: Callable[[pd.DataFrame], pd.DataFrame], message: str, frames: StudyFrames
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        tidy(change(frames.results), metric=METRIC)
 
 
 def test_an_empty_table_is_a_study_without_finished_trials() -> None:
-    trials = tidy(pd.DataFrame(), metric="held-out/top1")
+    trials = tidy(pd.DataFrame(), metric=METRIC)
     assert trials.frame.empty
     assert trials.excluded.empty
 
 
+def test_outside_fixed_compute_the_budget_is_the_samples_seen(frames: StudyFrames) -> None:
+    results = frames.results.assign(regime="equal-samples", level_flops=np.nan)
+    tidied = tidy(results, metric=METRIC).frame
+    assert (tidied["budget"] == tidied["samples_seen"]).all()
+
+
 def test_equal_samples_that_differ_by_less_than_a_batch_are_one_budget(frames: StudyFrames) -> None:
-    results = frames.results.iloc[:3].copy()
-    results["regime"], results["level_flops"] = "equal-samples", np.nan
-    results["samples_seen"], results["batch_size"] = [10_048, 9_984, 20_032], [64, 128, 64]
-
-    budgets = tidy(results, metric="held-out/top1").frame.set_index("trial")["budget"]
-
-    assert budgets[results["trial"]].tolist() == [10_048, 10_048, 20_032]
+    results = frames.results.iloc[:3].assign(
+        regime="equal-samples", level_flops=np.nan,
+        samples_seen=[10_048, 9_984, 20_032], batch_size=[64, 128, 64],
+    )  # fmt: skip
+    assert column(results, "budget")[results["trial"]].tolist() == [10_048, 10_048, 20_032]
 
 
 def test_close_values_do_not_chain_into_one_level() -> None:
@@ -142,9 +145,8 @@ def test_close_values_do_not_chain_into_one_level() -> None:
 
 
 def test_under_fixed_compute_a_missing_level_follows_from_the_flops(frames: StudyFrames) -> None:
-    given = tidy(frames.results, metric="held-out/top1").frame.set_index("trial")["budget"]
-    results = frames.results.assign(level_flops=np.nan)
-    found = tidy(results, metric="held-out/top1").frame.set_index("trial")["budget"]
+    given = column(frames.results, "budget")
+    found = column(frames.results.assign(level_flops=np.nan), "budget")
     assert found.nunique() == given.nunique()
     assert len(pd.DataFrame({"found": found, "given": given}).drop_duplicates()) == given.nunique()
 
@@ -152,9 +154,7 @@ def test_under_fixed_compute_a_missing_level_follows_from_the_flops(frames: Stud
 def test_a_trial_without_a_level_joins_a_given_one_that_it_may_be_rounded_down_from(
     frames: StudyFrames,
 ) -> None:
-    given = tidy(frames.results, metric="held-out/top1").frame.set_index("trial")["budget"]
     lacking = frames.results["architecture"] == "ViT-S"
-    assert lacking.any()
     results = frames.results.assign(level_flops=frames.results["level_flops"].mask(lacking))
-    found = tidy(results, metric="held-out/top1").frame.set_index("trial")["budget"]
-    pd.testing.assert_series_equal(found, given)
+    assert results["level_flops"].isna().any()
+    pd.testing.assert_series_equal(column(results, "budget"), column(frames.results, "budget"))

@@ -11,13 +11,10 @@ from analysis.design.adaptive import FIRST_ROUND, decide
 from analysis.design.questions import Ask
 from tests.analysis.made_up.coverage import study as made_up_curves
 from tests.analysis.made_up.designs import grid as made_up
-from tests.analysis.synthetic import trial_row
-from tests.root import ROOT
+from tests.analysis.synthetic import METRIC, trial_row
 
 pytestmark = pytest.mark.slow
 
-METRIC = "held-out/top1"
-RESULTS = ROOT / "results" / "small-full" / "results.parquet"
 FLIP = "mini-ViT-XS-8, FLIP (50 %), 13,108 pairs, top 40 %"
 CROP = "mini-ViT-XS-8, CLIP + crop and flip, 13,108 pairs, top 40 %"
 CNN = "mini-ConvNeXt, CLIP, 13,108 pairs, top 40 %"
@@ -25,8 +22,8 @@ LEVELS = (2e11, 6e11, 1.8e12, 5.4e12)
 
 
 @pytest.fixture(scope="module")
-def grid() -> pd.DataFrame:
-    return pd.read_parquet(RESULTS)
+def grid(small_full: pd.DataFrame) -> pd.DataFrame:
+    return small_full
 
 
 def seen(grid: pd.DataFrame, rows: "pd.Series[bool]") -> Trials:

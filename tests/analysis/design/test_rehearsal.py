@@ -6,18 +6,14 @@ import pytest
 from analysis.design.adaptive import rehearse
 from analysis.design.questions import Ask
 from benchmarks.design import with_trunks
-from tests.root import ROOT
+from tests.analysis.synthetic import METRIC
 
 pytestmark = pytest.mark.slow
 
-METRIC = "held-out/top1"
-RESULTS = ROOT / "results" / "small-full" / "results.parquet"
-
 
 @pytest.fixture(scope="module")
-def grid() -> pd.DataFrame:
-    results = pd.read_parquet(RESULTS)
-    return results.drop(columns=[name for name in results.columns if "/" in str(name)])
+def grid(small_full: pd.DataFrame) -> pd.DataFrame:
+    return small_full.drop(columns=[name for name in small_full.columns if "/" in str(name)])
 
 
 def test_rehearsals_cost_more_than_the_first_round_and_less_than_the_grid(grid: pd.DataFrame) -> None:

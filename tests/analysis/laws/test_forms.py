@@ -3,24 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
-from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 
-from analysis.laws.forms import (
-    BOUNDED,
-    FLOOR,
-    FLOOR_SHIFT,
-    FORMS,
-    POWER,
-    SHIFT,
-    SHIFT_REACH,
-    SLOPE_BOUNDS,
-    Curves,
-    Form,
-)
+from analysis.arrays import Floats
+from analysis.laws import forms
+from analysis.laws.forms import BOUNDED, FLOOR, FLOOR_SHIFT, FORMS, POWER, SHIFT, Curves, Form
 from analysis.laws.least_squares import fit, restarts
-
-Floats = NDArray[np.float64]
 
 X = np.geomspace(2e11, 9e12, 6)
 WIDE = np.geomspace(1e10, 1e14, 9)
@@ -150,7 +138,7 @@ def test_the_shift_is_at_its_optimum_where_the_slope_is_at_its_bound() -> None:
 
     found = fit(SHIFT, x, y, weights=np.ones(len(x)))
 
-    unit, least = np.exp(np.log(x).mean()), SLOPE_BOUNDS[0]
+    unit, least = np.exp(np.log(x).mean()), forms.SLOPE_BOUNDS[0]
     rows = np.flatnonzero(found.at_bound & (found.shift > 0))
     assert len(rows) > 30
     for row in rows:
@@ -161,6 +149,6 @@ def test_the_shift_is_at_its_optimum_where_the_slope_is_at_its_bound() -> None:
             return float(((y - v * (v @ y) / (v @ v)) ** 2).sum())
 
         near = np.log(found.shift[row]) + np.array([-1.0, 1.0])
-        lowest, highest = np.log([x[0] * SHIFT_REACH[0], x[-1] * SHIFT_REACH[1]])
+        lowest, highest = np.log([x[0] * forms.SHIFT_REACH[0], x[-1] * forms.SHIFT_REACH[1]])
         best = minimize_scalar(objective, bounds=np.clip(near, lowest, highest), method="bounded")
         assert found.objective[row] <= best.fun * (1 + 2e-6)

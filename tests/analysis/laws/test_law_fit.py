@@ -1,37 +1,31 @@
 """Status of a curve's law: drawn, lack of fit, untested, or the reason for none."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats
 from analysis.laws.forms import BOUNDED, FLOOR, POWER, SHIFT, Form
 from analysis.laws.law_fit import LawFit, LawStatus, fit_laws
 
-Floats = NDArray[np.float64]
-
 X = np.geomspace(2e11, 9e12, 6)
-ONCE = np.ones(6, dtype=np.int64)
 LINE = 0.3 + 0.3 * (X / 1e12) ** -0.4
 
 
-def fit_law(
-    form: Form, x: Floats, y: Floats, *, runs: NDArray[np.int64], draws: Floats | None = None,
-    **known: Any,  # noqa: ANN401 - as `fit_laws` takes them
+def fitted(
+    y: Sequence[float] | Floats, form: Form = FLOOR, *, x: Floats = X, runs: Sequence[int] | None = None,
+    noise: float = 0.0, **known: Any,  # noqa: ANN401 - as `fit_laws` takes them
 ) -> LawFit:  # fmt: skip
-    several = None if draws is None else draws[:, None]
-    return fit_laws(form, x[None], y[None], runs=runs[None], draws=several, **known)[0]
-
-
-def fitted(y: list[float] | NDArray[np.float64]) -> LawFit:
-    y = np.asarray(y)
-    return fit_law(FLOOR, X[: len(y)], y, runs=ONCE[: len(y)])
-
-
-def draws(y: NDArray[np.float64], noise: float) -> NDArray[np.float64]:
-    return np.asarray(y + noise * np.random.default_rng(0).standard_normal((800, len(y))), np.float64)
+    """Fit one curve, with draws of its errors if there is noise, and one run at each x by default."""
+    error = np.asarray(y)
+    shifts = noise * np.random.default_rng(0).standard_normal((800, len(error)))
+    return fit_laws(
+        form, x[None, : len(error)], error[None], runs=np.array([runs or [1] * len(error)]),
+        draws=(error + shifts)[:, None] if noise else None, **known,
+    )[0]  # fmt: skip
 
 
 def test_the_law_that_made_the_data_is_ok_whatever_the_start() -> None:
@@ -41,7 +35,7 @@ def test_the_law_that_made_the_data_is_ok_whatever_the_start() -> None:
 
 
 def test_two_levels_are_too_few_for_a_law() -> None:
-    found = fit_law(POWER, X[[0, 0, 3]], np.array([0.9, 0.8, 0.5]), runs=np.array([1, 1, 3]))
+    found = fitted([0.9, 0.8, 0.5], POWER, x=X[[0, 0, 3]], runs=[1, 1, 3])
     assert (found.status, found.levels, found.rows) == ("too few levels", 2, 5)
     assert not found.supported
     assert np.isnan(found.alpha)
@@ -75,23 +69,23 @@ def test_curves_without_a_law_with_floor_get_the_status_that_says_why(
 
 
 def test_a_value_that_is_not_finite_is_refused() -> None:
-    with pytest.raises(ValueError, match="finite values and x above zero"):
+    with pytest.raises(ValueError, match="finite"):
         fitted([0.9, np.nan, 0.7, 0.6, 0.5, 0.4])
 
 
 def test_misses_of_more_than_two_points_are_a_misfit_whatever_the_noise() -> None:
     # A curve that falls ever faster: no sum of a floor and a power does that.
     y = np.array([0.97, 0.96, 0.93, 0.86, 0.74, 0.50])
-    found = fit_law(FLOOR, X, y, runs=ONCE, draws=draws(y, 0.10), source="runs", freedom=12)
+    found = fitted(y, noise=0.10, source="runs", freedom=12)
     assert (found.status, found.supported) == ("misfit", False)
     assert found.miss > 0.02
-    assert fit_law(SHIFT, X, y, runs=ONCE, draws=draws(y, 0.10), source="runs", freedom=12).supported
+    assert fitted(y, SHIFT, noise=0.10, source="runs", freedom=12).supported
 
 
 def test_a_law_no_better_than_carrying_levels_forward_is_a_misfit() -> None:
     steps = np.arange(24)
     y = 0.6 - 0.00625 * steps + 0.018 * np.sin(2 * np.pi * steps / 12)
-    found = fit_law(POWER, np.geomspace(2e11, 2e15, 24), y, runs=np.ones(24, np.int64))
+    found = fitted(y, POWER, x=np.geomspace(2e11, 2e15, 24))
     assert found.miss < 0.02
     assert found.status == "misfit"
     assert "carrying each level forward" in found.reason
@@ -99,14 +93,14 @@ def test_a_law_no_better_than_carrying_levels_forward_is_a_misfit() -> None:
 
 def test_misses_beyond_the_noise_are_a_lack_of_fit_that_is_drawn() -> None:
     y = LINE + np.array([0.012, -0.012, -0.012, 0.012, 0.012, -0.012])
-    found = fit_law(FLOOR, X, y, runs=ONCE, draws=draws(y, 0.003), source="runs", freedom=24)
+    found = fitted(y, noise=0.003, source="runs", freedom=24)
     assert (found.status, found.supported) == ("lack of fit", True)
     assert found.lack_of_fit < 0.001
-    loud = fit_law(FLOOR, X, y, runs=ONCE, draws=draws(y, 0.012), source="runs", freedom=24)
+    loud = fitted(y, noise=0.012, source="runs", freedom=24)
     assert loud.status == "ok"
     assert loud.lack_of_fit > 0.1
     # The same misses of few seeds prove nothing.
-    few = fit_law(FLOOR, X, y, runs=ONCE, draws=draws(y, 0.003), source="runs", freedom=2)
+    few = fitted(y, noise=0.003, source="runs", freedom=2)
     assert few.lack_of_fit > found.lack_of_fit
 
 
@@ -114,10 +108,7 @@ def test_misses_beyond_the_noise_are_a_lack_of_fit_that_is_drawn() -> None:
 def test_lack_of_fit_is_found_at_the_rate_of_its_level() -> None:
     generator = np.random.default_rng(2)
     y = LINE + 0.01 * generator.standard_normal((300, 6))
-    chances = [
-        fit_law(FLOOR, X, row, runs=ONCE, draws=draws(row, 0.01), source="evaluation").lack_of_fit
-        for row in y
-    ]
+    chances = [fitted(row, noise=0.01, source="evaluation").lack_of_fit for row in y]
     assert 0.02 <= np.mean(np.array(chances) < 0.05) <= 0.09
 
 
@@ -131,11 +122,10 @@ def test_without_measured_noise_at_most_one_in_twenty_curves_of_noise_gets_a_law
 
 def test_a_fall_within_the_noise_gets_no_law_and_the_reason_gives_its_chance() -> None:
     y = np.array([0.52, 0.51, 0.505, 0.50])
-    found = fit_law(FLOOR, X[:4], y, runs=ONCE[:4], draws=draws(y, 0.02), source="runs", freedom=8)
+    found = fitted(y, noise=0.02, source="runs", freedom=8)
     assert found.status == "no decrease"
-    assert re.search(r"errors without any trend fall as far with chance \d+%", found.reason)
+    assert re.search(r"with chance \d+%", found.reason)
 
 
 def test_a_bounded_law_that_does_not_fall_is_not_supported() -> None:
-    found = fit_law(BOUNDED, X, np.array([0.5, 0.5, 0.6, 0.6, 0.7, 0.7]), runs=ONCE, chance=0.99)
-    assert not found.supported
+    assert not fitted([0.5, 0.5, 0.6, 0.6, 0.7, 0.7], BOUNDED, chance=0.99).supported

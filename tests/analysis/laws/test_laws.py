@@ -10,19 +10,17 @@ from numpy.typing import NDArray
 from analysis.cells.bootstrap import CellDraws, cell_draws
 from analysis.cells.curves import X_COLUMNS
 from analysis.cells.table import CONFIGURATION, Trials, tidy
-from analysis.charts.figure_data import FigureData
 from analysis.charts.size_figures import over_epochs
 from analysis.laws.excess_variance import by_moments
 from analysis.laws.form_choice import MOST_MISSED, scores
-from analysis.laws.forms import FORMS
+from analysis.laws.forms import FORMS, Form
 from analysis.laws.laws import Law, laws, measure
 from analysis.laws.least_squares import fit
 from tests.analysis.paper_curves import draws_of, families, left_out
-from tests.analysis.synthetic import trial_row
+from tests.analysis.synthetic import METRIC, cells_of, figure_of, trial_row
 
 pytestmark = pytest.mark.slow
 
-METRIC = "held-out/top1"
 Family = tuple[str, Trials, CellDraws, list[Law]]
 
 
@@ -54,6 +52,13 @@ def test_a_family_has_one_form(paper: list[Family]) -> None:
         assert {law.choice.form.name for law in fitted} == {fitted[0].fit.form.name}
 
 
+def miss(form: Form, curve: pd.DataFrame, x_column: str) -> float:
+    """Return by how much a form misses the cells of a curve."""
+    x, y = (curve[name].to_numpy(np.float64) for name in (x_column, "error"))
+    law = fit(form, x, y[None], weights=np.ones(len(x)), chance=0.999)
+    return float(np.std(law(x) - y))
+
+
 def test_no_form_that_fits_had_a_lower_held_out_error(paper: list[Family]) -> None:
     for along, trials, draws, fitted in paper:
         choice = fitted[0].choice
@@ -61,17 +66,8 @@ def test_no_form_that_fits_had_a_lower_held_out_error(paper: list[Family]) -> No
         errors = found[found["compared"]].set_index("law")["error"]
         for form in FORMS:
             if form in errors and errors[form] < choice.error:
-                x, y = (draws.cells[name].to_numpy(np.float64) for name in (X_COLUMNS[along], "error"))
-                longest = [law.positions for law in fitted if len(law.positions) > FORMS[form].parameters]
-                misses = [
-                    float(
-                        np.std(
-                            fit(FORMS[form], x[p], y[None, p], weights=np.ones(len(p)), chance=0.999)(x[p])
-                            - y[p]
-                        )
-                    )
-                    for p in longest
-                ]
+                long = [law.positions for law in fitted if len(law.positions) > FORMS[form].parameters]
+                misses = [miss(FORMS[form], draws.cells.iloc[places], X_COLUMNS[along]) for places in long]
                 assert np.median(misses) > MOST_MISSED, (trials.metric, form)
 
 
@@ -95,14 +91,11 @@ def test_forecast_intervals_cover_the_largest_levels_nine_times_in_ten(paper: li
     assert 0.85 <= np.mean(held) <= 0.98
 
 
-def test_a_caption_says_what_laws_miss_and_what_the_noise_is() -> None:
-    results = pd.read_parquet("results/small-full/results.parquet")
-    drawn = over_epochs([measure(results, METRIC, question="figure")])
-    assert isinstance(drawn, FigureData)
-    law = r"\d laws E \+ \(c − E\)·q/\(1 \+ q\), q = \(C/C₀\)\^-α \(bounded law\)"
-    miss = r" with misses of 0\.\d\d points \(root mean square, 1\.\d\d points of noise\)"
-    assert re.search(law + miss, drawn.caption), drawn.caption
-    assert "have four levels or fewer and are not tested (dashed)" in drawn.caption
+def test_a_caption_says_what_laws_miss_and_what_the_noise_is(small_full: pd.DataFrame) -> None:
+    caption = figure_of(over_epochs([measure(small_full, METRIC, question="figure")])).caption
+    miss = r"\(bounded law\) with misses of 0\.\d\d points \(root mean square, 1\.\d\d points of noise\)"
+    assert re.search(miss, caption), caption
+    assert "not tested (dashed)" in caption
 
 
 def test_no_seeds_leave_all_misses_as_discrepancy(paper: list[Family]) -> None:
@@ -112,11 +105,8 @@ def test_no_seeds_leave_all_misses_as_discrepancy(paper: list[Family]) -> None:
         assert all(law.band["low"].notna().all() for law in fitted if law.fit.supported)
 
 
-def test_the_noise_between_seeds_is_subtracted_from_what_laws_miss() -> None:
-    draws = cell_draws(
-        tidy(pd.read_parquet("results/small-full/results.parquet"), metric=METRIC), question="laws"
-    )
-    found = laws(draws, along="compute")
+def test_the_noise_between_seeds_is_subtracted_from_what_laws_miss(small_full: pd.DataFrame) -> None:
+    found = laws(cells_of(small_full), along="compute")
     squares = sum(law.fit.miss**2 * law.fit.levels for law in found)
     left = squares / sum(law.fit.freedom for law in found) - found[0].discrepancy.noise
     assert found[0].discrepancy.sd == pytest.approx(max(0.0, left) ** 0.5)
@@ -136,13 +126,12 @@ def test_without_spare_levels_there_is_no_discrepancy() -> None:
     assert not by_moments(0.0, freedom=0, noise=0.0).drawn(5, np.random.default_rng(0)).any()
 
 
-def test_the_shipped_study_has_a_law_for_every_curve_over_compute() -> None:
-    results = pd.read_parquet("results/small-full/results.parquet")
-    found = [law for law in measure(results, METRIC, question="laws").laws if law.along == "compute"]
+def test_the_shipped_study_has_a_law_for_every_curve_over_compute(small_full: pd.DataFrame) -> None:
+    found = laws(cells_of(small_full), along="compute")
     assert len(found) == 13
     assert all(law.fit.supported for law in found)
     assert all(law.fit.status in ("untested", "lack of fit") and not law.fit.tested for law in found)
-    signs = [np.sign(residuals(law, results)) for law in found]
+    signs = [np.sign(residuals(law, small_full)) for law in found]
     assert len({tuple(row) for row in signs}) > 1  # −, +, −, + for every law by the power law with floor
 
 
@@ -155,22 +144,17 @@ def residuals(law: Law, results: pd.DataFrame) -> NDArray[np.float64]:
 @pytest.mark.parametrize("factor", [1e-3, 1e3])
 def test_the_laws_of_losses_do_not_depend_on_their_unit(factor: float) -> None:
     generator = np.random.default_rng(3)
-    rows = [
+    results = pd.DataFrame([
         trial_row((size, "all", "ViT-X", "clip"), level, seed, 0.5)
-        | {
-            "text/loss": 1.5
-            + 2 * (level / 1e11) ** -0.3
-            + size**-0.5
-            + 0.01 * float(generator.standard_normal())
-        }
         for size in (1000, 4000)
         for level in (1e11, 3e11, 9e11, 2.7e12, 8.1e12)
         for seed in range(3)
-    ]
-    results = pd.DataFrame(rows)
+    ])  # fmt: skip
+    law = 1.5 + 2 * (results["level_flops"] / 1e11) ** -0.3 + results["subset_size"] ** -0.5
+    loss = law + 0.01 * generator.standard_normal(len(results))
 
     def fitted(unit: float) -> list[tuple[str, str]]:
-        scaled = results.assign(**{"text/loss": unit * results["text/loss"]})
+        scaled = results.assign(**{"text/loss": unit * loss})
         draws = cell_draws(tidy(scaled, metric="text/loss"), question="laws")
         return [(law.fit.status, law.fit.form.name) for law in laws(draws, along="compute")]
 

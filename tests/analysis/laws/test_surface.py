@@ -5,37 +5,52 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
+from analysis.arrays import Floats
 from analysis.cells.intervals import bca, interval
 from analysis.laws.repeated import Points, best_size, effective, fit_repeated
-from analysis.laws.surface import fit, fit_draws
+from analysis.laws.surface import SurfaceFit, fit, fit_draws
 from analysis.laws.surface_forecast import PLAIN, SHARED, forecast
 from tests.published import DATA
 
-Floats = NDArray[np.float64]
+
+def crossed(sizes: Floats, data: Floats) -> tuple[Floats, Floats]:
+    """Return every model size with every number of samples."""
+    n, d = np.meshgrid(sizes, data)
+    return n.ravel(), d.ravel()
 
 
-def made_up(seed: int = 0, noise: float = 0.0) -> tuple[Floats, Floats, Floats]:
-    n, d = (grid.ravel() for grid in np.meshgrid(np.geomspace(1e6, 1e9, 6), np.geomspace(1e7, 1e10, 6)))
-    y = 0.2 + 30 * n**-0.35 + 60 * d**-0.3
-    return n, d, y * np.exp(noise * np.random.default_rng(seed).standard_normal(len(n)))
+def law(n: Floats, d: Floats) -> Floats:
+    """Return the true error of the simulated surfaces."""
+    return np.asarray(0.2 + 30 * n**-0.35 + 60 * d**-0.3)
+
+
+def noisy(n: Floats, d: Floats, noise: float, seed: int = 0) -> Floats:
+    return law(n, d) * np.exp(noise * np.random.default_rng(seed).standard_normal(len(n)))
+
+
+def made_up(noise: float = 0.0) -> tuple[Floats, Floats, Floats]:
+    n, d = crossed(np.geomspace(1e6, 1e9, 6), np.geomspace(1e7, 1e10, 6))
+    return n, d, noisy(n, d, noise)
+
+
+def parameters(surface: SurfaceFit) -> list[float]:
+    return [surface.floor, surface.a, surface.b, surface.alpha, surface.beta]
 
 
 @pytest.mark.parametrize("delta", [1e-3, np.inf])
 def test_a_surface_without_noise_is_found_again_under_either_loss(delta: float) -> None:
     found = fit(*made_up(), delta=delta)
     assert found.status == "ok"
-    np.testing.assert_allclose(
-        [found.floor, found.a, found.b, found.alpha, found.beta], [0.2, 30, 60, 0.35, 0.3], rtol=1e-4
-    )
+    assert parameters(found) == pytest.approx([0.2, 30, 60, 0.35, 0.3], rel=1e-4)
 
 
 @pytest.mark.slow
 def test_each_draw_of_a_surface_without_a_floor_ends_where_many_starts_end() -> None:
-    n, d = (grid.ravel() for grid in np.meshgrid(np.geomspace(1e6, 1e8, 4), np.geomspace(1e6, 1e8, 6)))
+    n, d = crossed(np.geomspace(1e6, 1e8, 4), np.geomspace(1e6, 1e8, 6))
     rng = np.random.default_rng(6)
     alpha, beta = rng.uniform(0.1, 0.6, 2)
-    law = 0.3 * (n / 1e7) ** -alpha + 0.3 * (d / 1e7) ** -beta
-    y = law * np.exp(rng.normal(0, 0.02, len(n)))
+    floorless = 0.3 * (n / 1e7) ** -alpha + 0.3 * (d / 1e7) ** -beta
+    y = floorless * np.exp(rng.normal(0, 0.02, len(n)))
     draws = y * np.exp(rng.normal(0, 0.03, (60, len(n))))
 
     drawn = fit_draws(n, d, draws, weights=np.ones((1, len(n))), around=fit(n, d, y))
@@ -62,8 +77,8 @@ def test_the_derivatives_are_those_of_the_objective() -> None:
 
 
 def test_a_term_that_the_data_do_not_show_is_undetermined() -> None:
-    n, d, _ = made_up()
-    found = fit(n, d, 30 * n**-0.35 + 60 * d**-0.3)
+    n, d, y = made_up()
+    found = fit(n, d, y - 0.2)
     assert found.status == "term undetermined"
     assert "the floor" in found.reason
 
@@ -81,9 +96,7 @@ def test_a_surface_with_one_exponent_is_found_again_and_needs_five_points() -> N
     y = 0.2 + 30 * n**-0.33 + 60 * d**-0.33
     found = fit(n, d, y, shared=True)
     assert (found.status, found.parameters) == ("ok", 4)
-    np.testing.assert_allclose(
-        [found.floor, found.a, found.b, found.alpha, found.beta], [0.2, 30, 60, 0.33, 0.33], rtol=1e-4
-    )
+    assert parameters(found) == pytest.approx([0.2, 30, 60, 0.33, 0.33], rel=1e-4)
     few = np.array([0, 1, 8, 15, 35])
     assert fit(n[few], d[few], y[few], shared=True).supported
     assert not fit(n[few], d[few], y[few]).supported
@@ -113,9 +126,9 @@ def test_the_largest_model_is_forecast_from_small_ones_about_as_well_as_publishe
 
     def missed(runs: pd.DataFrame, *, shared: bool = False, delta: float = 1e-3) -> float:
         n, d, y = (runs[name].to_numpy(np.float64) for name in ("parameters", "tokens", "c4_loss"))
-        law = fit(n, d, y, shared=shared, delta=delta)
+        fitted = fit(n, d, y, shared=shared, delta=delta)
         at = (np.array([large[name]], dtype=np.float64) for name in ("parameters", "tokens"))
-        return float(100 * abs(law(*at)[0] / large["c4_loss"] - 1))
+        return float(100 * abs(fitted(*at)[0] / large["c4_loss"] - 1))
 
     assert len(theirs) == 5
     assert missed(theirs, shared=True) == pytest.approx(published, abs=0.4)
@@ -154,28 +167,23 @@ def test_intervals_within_the_data_cover_held_out_cells_at_their_nominal_rate() 
         for place in range(0, len(table), 2)
     ]  # fmt: skip
     assert 0.85 <= np.concatenate(held).mean() <= 0.96
-    few = np.meshgrid(np.geomspace(1e6, 1e9, 4), np.geomspace(1e7, 1e10, 3))
-    n, d = (grid.ravel() for grid in few)
-    held = []
-    for seed in range(60):
-        noise = np.exp(0.04 * np.random.default_rng(seed).standard_normal(len(n)))
-        table = cells(n, d, (0.2 + 30 * n**-0.35 + 60 * d**-0.3) * noise)
-        held.append(inside(SHARED, table, np.array([seed % len(n)])))
+    n, d = crossed(np.geomspace(1e6, 1e9, 4), np.geomspace(1e7, 1e10, 3))
+    held = [
+        inside(SHARED, cells(n, d, noisy(n, d, 0.04, seed)), np.array([seed % len(n)])) for seed in range(60)
+    ]
     assert 0.83 <= np.concatenate(held).mean() <= 0.97
 
 
 @pytest.mark.slow
 def test_intervals_beyond_the_data_cover_the_largest_cells_when_the_law_bends_away() -> None:
-    grids = np.meshgrid(np.geomspace(1e6, 1e9, 6), np.geomspace(1e7, 1e10, 6))
-    n, d = (grid.ravel() for grid in grids)
+    n, d, error = made_up()
     largest = np.flatnonzero(n * d >= np.sort(n * d)[-6] * 0.97)
     held = []
     for seed in range(40):
         generator = np.random.default_rng(seed)
         bend = np.exp(generator.normal(0, 0.05) * np.log(n * d / 1e16) ** 2 / 20)
         noise = np.exp(0.01 * generator.standard_normal(len(n)))
-        table = cells(n, d, (0.2 + 30 * n**-0.35 + 60 * d**-0.3) * bend * noise)
-        held.append(inside(PLAIN, table, largest))
+        held.append(inside(PLAIN, cells(n, d, error * bend * noise), largest))
     assert 0.83 <= np.concatenate(held).mean() <= 0.97
 
 
@@ -193,35 +201,33 @@ def test_bca_corrects_a_skewed_interval() -> None:
     assert np.isnan(bca(values, estimate, jackknife[:7])).all()
 
 
+def repeated_grid(sizes: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return sizes, distinct pairs and samples seen of 1 to 64 epochs."""
+    n, unique = (np.repeat(values, 4) for values in crossed(sizes, np.geomspace(1e6, 1e8, 5)))
+    return n, unique, unique * np.tile([1.0, 4.0, 16.0, 64.0], len(n) // 4)
+
+
 def test_the_simulated_decay_of_repetition_is_recovered() -> None:
-    grids = np.meshgrid(np.geomspace(1e6, 1e9, 5), np.geomspace(1e6, 1e8, 5))
-    n, unique = (np.repeat(grid.ravel(), 4) for grid in grids)
-    seen = unique * np.tile([1.0, 4.0, 16.0, 64.0], 25)
-    y = 0.2 + 30 * n**-0.35 + 60 * effective(unique, seen, 15.4) ** -0.3
+    n, unique, seen = repeated_grid(np.geomspace(1e6, 1e9, 5))
+    y = law(n, effective(unique, seen, 15.4))
     found = fit_repeated(n, unique, seen, y)
     assert found.status == "ok"
     assert found.decay == pytest.approx(15.4, rel=1e-3)
     np.testing.assert_allclose(found(Points(n=n, unique=unique, seen=seen)), y, rtol=1e-5)
 
 
-def repeated_grid(sizes: int) -> tuple[Floats, Floats, Floats]:
-    grids = np.meshgrid(np.geomspace(1e6, 1e10, sizes), np.geomspace(1e6, 1e8, 5))
-    n, unique = (np.repeat(grid.ravel(), 4) for grid in grids)
-    return n, unique, unique * np.tile([1.0, 4.0, 16.0, 64.0], sizes * 5)
-
-
 @pytest.mark.slow
 def test_the_simulated_decay_of_parameters_is_recovered_if_the_data_determine_it() -> None:
-    n, unique, seen = repeated_grid(6)
-    law = fit(*made_up())
-    sizes = effective(best_size(law, unique), n, 5.3)
-    y = law(sizes, effective(unique, seen, 15.4))
+    n, unique, seen = repeated_grid(np.geomspace(1e6, 1e10, 6))
+    fitted = fit(*made_up())
+    sizes = effective(best_size(fitted, unique), n, 5.3)
+    y = fitted(sizes, effective(unique, seen, 15.4))
     found = fit_repeated(n, unique, seen, y, delta=np.inf)
     assert (found.decay, found.size_decay) == pytest.approx((15.4, 5.3), rel=1e-3)
-    assert found.surface.alpha == pytest.approx(law.alpha, rel=1e-3)
+    assert found.surface.alpha == pytest.approx(fitted.alpha, rel=1e-3)
     np.testing.assert_allclose(found(Points(n=n, unique=unique, seen=seen)), y, rtol=1e-5)
     noise = np.exp(0.03 * np.random.default_rng(0).standard_normal(len(y)))
-    vague = fit_repeated(n, unique, seen, law(n, effective(unique, seen, 15.4)) * noise, delta=np.inf)
+    vague = fit_repeated(n, unique, seen, fitted(n, effective(unique, seen, 15.4)) * noise, delta=np.inf)
     assert vague.decay == pytest.approx(15.4, rel=0.2)
     assert np.isinf(vague.size_decay)
     assert vague.size_reason.startswith("undecided")

@@ -14,23 +14,22 @@ from math import isfinite
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from analysis.answers.crossover import crossovers
 from analysis.answers.equivalence import equivalences
 from analysis.answers.frontier import frontier
 from analysis.answers.recommendation import recommend
-from analysis.cells.bootstrap import CellDraws, cell_draws, stream
+from analysis.arrays import Floats
+from analysis.cells.bootstrap import CellDraws, stream
 from analysis.cells.intervals import column_intervals, intervals
-from analysis.cells.table import records, tidy
+from analysis.cells.table import records
 from analysis.laws.forms import FLOOR, FLOOR_SHIFT, POWER, Form
 from analysis.laws.holdout import holdout
 from analysis.laws.laws import Law, laws
 from analysis.laws.surface import fit, fit_draws
 from tests.analysis.made_up.valleys import Kind
-from tests.analysis.synthetic import trial_row
+from tests.analysis.synthetic import cells_of, trial_row
 
-Floats = NDArray[np.float64]
 Truth = Callable[[Floats], Floats]
 Held = dict[str, list[bool]]
 
@@ -124,7 +123,7 @@ def ask(kind: Kind, number: int, *, draws: int = 400, shared: float = 0.0) -> He
         ``clear but wrong``: one bool per choice of the best, True if it is so.
     """
     made = study(kind, number, shared=shared)
-    found = cell_draws(tidy(made.results, metric="held-out/top1"), question="laws", draws=draws)
+    found = cells_of(made.results, draws=draws)
     fitted = tuple(laws(found, along="compute"))
     held: Held = defaultdict(list)
     for law in fitted:
@@ -213,8 +212,7 @@ def invented(number: int, *, draws: int = 400) -> bool:
         for level in np.geomspace(FIRST, 27 * FIRST, 4)
         for seed in range(SEEDS)
     ]
-    found = cell_draws(tidy(pd.DataFrame(rows), metric="held-out/top1"), question="laws", draws=draws)
-    return laws(found, along="compute")[0].fit.supported
+    return laws(cells_of(pd.DataFrame(rows), draws=draws), along="compute")[0].fit.supported
 
 
 def surface(number: int, *, draws: int = 400) -> dict[str, bool]:

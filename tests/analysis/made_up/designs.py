@@ -11,12 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from analysis.cells.bootstrap import stream
 from tests.analysis.synthetic import trial_row
-
-Floats = NDArray[np.float64]
 
 FIRST, LEVELS, SEEDS = 2e11, 4, 3
 PAIRS = 8192

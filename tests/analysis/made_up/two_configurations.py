@@ -4,9 +4,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.answers.choice import choose
-from analysis.cells.bootstrap import cell_draws
-from analysis.cells.table import tidy
-from tests.analysis.synthetic import trial_row
+from tests.analysis.synthetic import METRIC, cells_of, trial_row
 
 LEVELS = np.geomspace(2e11, 5.4e12, 4)
 TWO = pd.DataFrame([
@@ -36,8 +34,8 @@ def share_of_clear(
     clear = []
     for repeat in range(repeats):
         noise = NOISE * at_level * np.where(first, ratio, 1.0) * generator.standard_normal(len(TWO))
-        results = TWO.assign(**{"held-out/top1": 0.5 - np.where(first, 0.0, gap * NOISE) + noise})
-        draws = cell_draws(tidy(results, metric="held-out/top1"), question=str(repeat), draws=500)
+        results = TWO.assign(**{METRIC: 0.5 - np.where(first, 0.0, gap * NOISE) + noise})
+        draws = cells_of(results, question=str(repeat), draws=500)
         levels = [places for _, places in draws.groups(["budget"])]
         clear += [choose(draws.take(levels[level])).verdict == "clear" for level in counted]
     return float(np.mean(clear))

@@ -10,13 +10,12 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from analysis.arrays import Floats
 from analysis.cells.bootstrap import CellDraws, cell_draws, stream
 from analysis.cells.table import tidy
 from analysis.sizes.size_profile import IsoFlopCurve, isoflop_curves
 
-Floats = NDArray[np.float64]
 Kind = Literal["floor", "broken", "shifted"]
 KINDS: tuple[Kind, ...] = ("floor", "broken", "shifted")
 
