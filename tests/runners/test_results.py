@@ -19,103 +19,70 @@ from runners.trials.trial_files import (
 )
 
 
-@pytest.mark.parametrize(
-    ("content", "what"),
-    [("{", "JSONDecodeError"), ("[]", "AttributeError"), ('{"row": {}}', "ValueError: its keys are row")],
-)
-def test_damaged_result_and_failure_files_raise_and_are_named(
-    tmp_path: Path, content: str, what: str
-) -> None:
-    for name in ("result.json", "failed.json"):
-        (tmp_path / name).write_text(content)
-
-    with pytest.raises(ValueError, match=rf"result.json is damaged .{what}.*; delete {tmp_path} to run"):
-        read_outcome(tmp_path)
-    with pytest.raises(ValueError, match=r"failed.json .*; delete it"):
-        read_failure(tmp_path)
-
-
-def test_result_without_its_curve_raises_instead_of_rerunning(tmp_path: Path) -> None:
-    folder = finished(tmp_path / "a")
-    (folder / "curve.parquet").unlink()
-
-    with pytest.raises(ValueError, match=rf"curve.parquet .*; delete {folder}"):
-        read_outcome(folder)
-
-
-def test_damaged_table_error_advises_rerun_or_deletion_of_the_trial(tmp_path: Path) -> None:
-    trial = tmp_path / "trials" / "0123456789ab"
-    trial.mkdir(parents=True)
-    for path in (tmp_path / "results.parquet", trial / "curve.parquet"):
-        path.write_bytes(b"PAR1")
-
-    with pytest.raises(ValueError, match=r"results.parquet .*run the study again"):
-        read_table(tmp_path / "results.parquet")
-    with pytest.raises(ValueError, match=rf"curve.parquet .*; delete {trial}"):
-        read_table(trial / "curve.parquet")
-
-
 def finished(folder: Path) -> Path:
     """Write the result of a trial with a curve of one point."""
-    folder.mkdir()
-    point = {
-        "trial": folder.name,
-        "step": 5,
-        "samples_seen": 80,
-        "train_flops": 560.0,
-        "loss": 4.1,
-        "lr": 1e-3,
-    }
+    folder.mkdir(parents=True)
+    seen = {"trial": folder.name, "samples_seen": 80}
+    point = {**seen, "step": 5, "train_flops": 560.0, "loss": 4.1, "lr": 1e-3}
     write_table(folder / "curve.parquet", to_frame([point], CURVE_COLUMNS))
-    row = {"trial": folder.name, "status": "finished", "reason": "", "samples_seen": 80, "train_loss": 4.1}
-    write_outcome(folder, Outcome(row=row | {"held-out/top1": 0.125}, timing={"wall_s": 0.25}))
+    row = {**seen, "status": "finished", "reason": "", "train_loss": 4.1, "held-out/top1": 0.125}
+    write_outcome(folder, Outcome(row=row, timing={"wall_s": 0.25}))
     return folder
 
 
 @pytest.mark.parametrize(
     ("found", "put", "what"),
     [
+        ("", "{", "JSONDecodeError"),
+        ("", "[]", "AttributeError"),
+        ("", '{"row": {}}', "its keys are row"),
         ("0.125", "0.225", "its digest does not fit"),
         ('"finished"', '"diverged"', "its digest does not fit"),
         ("0.25", "0.26", "its digest does not fit"),
         ('"digest"', '"tigest"', "its keys are curve, row, tigest, timing"),
-        ('"trial": "a', '"trial": "b', "it is the result of trial b"),
+        ('"trial": "a', '"trial": "b', "trial b"),
     ],
 )
-def test_a_result_that_was_edited_is_refused_and_named(
+def test_a_result_that_was_damaged_or_edited_is_refused_and_named(
     tmp_path: Path, found: str, put: str, what: str
 ) -> None:
-    folder = finished(tmp_path / "a")
-    outcome = read_outcome(folder)
-    assert outcome is not None
-    assert outcome.row["held-out/top1"] == 0.125
-    path = folder / "result.json"
+    path = finished(tmp_path / "a") / "result.json"
     text = path.read_text()
     assert found in text
-    path.write_text(text.replace(found, put))
+    path.write_text(text.replace(found, put) if found else put)
 
-    with pytest.raises(ValueError, match=rf"result.json .*{what}.*; delete {folder}"):
-        read_outcome(folder)
+    with pytest.raises(ValueError, match=rf"result.json .*{what}.*; delete {path.parent}"):
+        read_outcome(path.parent)
 
 
-def test_the_result_or_the_curve_of_another_trial_is_refused(tmp_path: Path) -> None:
+def test_a_result_is_read_with_its_own_curve_alone(tmp_path: Path) -> None:
     one, other = finished(tmp_path / "one"), finished(tmp_path / "other")
+    outcome = read_outcome(one)
+    assert outcome is not None
+    assert outcome.row["held-out/top1"] == 0.125
     (one / "curve.parquet").write_bytes((other / "curve.parquet").read_bytes())
-    with pytest.raises(ValueError, match=r"one/curve.parquet was changed"):
+    with pytest.raises(ValueError, match=r"one/curve.parquet"):
         read_outcome(one)
-    (one / "result.json").write_bytes((other / "result.json").read_bytes())
-    with pytest.raises(ValueError, match=r"one/result.json .* trial other"):
-        read_outcome(one)
+    (other / "curve.parquet").unlink()
+    with pytest.raises(ValueError, match=rf"curve.parquet .*; delete {other}"):
+        read_outcome(other)
 
 
-def test_a_byte_changed_in_a_table_is_found(tmp_path: Path) -> None:
-    path = finished(tmp_path / "a") / "curve.parquet"
+def test_a_changed_byte_of_a_table_is_found_and_the_remedy_named(tmp_path: Path) -> None:
+    trial = finished(tmp_path / "trials" / "0123456789ab")
+    path = trial / "curve.parquet"
     content = path.read_bytes()
     place = content.index(np.float64(4.1).tobytes())
     path.write_bytes(content[:place] + b"\x00" + content[place + 1 :])
+    (tmp_path / "results.parquet").write_bytes(b"PAR1")
+    (tmp_path / "failed.json").write_text("{")
 
-    with pytest.raises(ValueError, match=r"curve.parquet .*CRC"):
+    with pytest.raises(ValueError, match=rf"curve.parquet .*CRC.*; delete {trial}"):
         read_table(path)
+    with pytest.raises(ValueError, match=r"results.parquet .*run the study again"):
+        read_table(tmp_path / "results.parquet")
+    with pytest.raises(ValueError, match=r"failed.json .*; delete it"):
+        read_failure(tmp_path)
 
 
 def test_a_checkpoint_or_milestone_without_its_digest_is_left_aside(tmp_path: Path) -> None:

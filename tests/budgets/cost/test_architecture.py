@@ -81,15 +81,17 @@ def test_kind_of_tower_by_config_is_that_of_the_closed_form() -> None:
         assert architecture.costs.drops_patches == (architecture.family == "ViT")
 
 
-def test_the_paper_s_and_the_small_models_have_one_text_tower_and_image_size_each() -> None:
+def test_each_ladder_has_one_image_size_and_one_text_tower() -> None:
     for name in catalogue():
         architecture = load_architecture(name)
         sizes, text = architecture.costs, architecture.config["text_cfg"]
         inputs = sizes.image_size, sizes.context_length, sizes.vocab_size
         if name.startswith("paper-"):
             assert (*inputs, text["width"], text["layers"]) == (224, 16, 32_000, 768, 12)
-        if name.startswith("mini-"):
+        elif name.startswith("mini-"):
             assert (*inputs, architecture.embed_dim) == (32, 16, 1024, 64)
+        else:
+            assert inputs == (224, 77, 49_408)
 
 
 def test_missing_settings_default_to_open_clips() -> None:

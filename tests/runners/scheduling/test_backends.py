@@ -122,22 +122,24 @@ def test_the_projects_packages_resolve_inside_the_checkout(backend: Backend) -> 
 
 
 @pytest.mark.parametrize(
-    ("error", "how"), [(ValueError("no such\nkey"), "failed"), (OSError("full"), "crashed"), (Left(), "left")]
-)
-def test_job_that_raises_ends_with_fault_and_one_line_reason(
-    backend: Backend, error: Exception, how: str
+    ("run", "how", "reason"),
+    [
+        *(
+            (partial(jobs.raise_this, error), how, words_of(error))
+            for error, how in (
+                (ValueError("no such\nkey"), "failed"), (OSError("full"), "crashed"), (Left(), "left")
+            )
+        ),
+        (jobs.die, "crashed", "the trial's process died by SIGKILL"),
+    ],
+)  # fmt: skip
+def test_job_that_raises_or_dies_ends_with_fault_and_one_line_reason(
+    backend: Backend, run: Callable[[], object], how: str, reason: str
 ) -> None:
-    start(backend, partial(jobs.raise_this, error))
+    start(backend, run)
     (ended,) = wait(backend)
-    assert (ended.how, ended.reason) == (how, words_of(error))
+    assert (ended.how, ended.reason, ended.dead_nodes) == (how, reason, ())
     assert "\n" not in ended.reason
-
-
-def test_job_whose_process_dies_has_crashed(backend: Backend) -> None:
-    start(backend, jobs.die)
-    (ended,) = wait(backend)
-    assert (ended.how, ended.dead_nodes) == ("crashed", ())
-    assert ended.reason == "the trial's process died by SIGKILL"
 
 
 def test_wait_returns_at_its_timeout(backend: Backend, tmp_path: Path) -> None:

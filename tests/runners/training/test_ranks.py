@@ -87,37 +87,33 @@ def test_features_are_joined_in_the_order_of_ranks() -> None:
     assert run_ranks(_joined, count=3, gpus=False) == (3, [0.0, 10.0, 1.0, 11.0, 2.0, 12.0])
 
 
-def _one_dies(how: str) -> None:
+def _one_dies(how: str, died: Path) -> None:
     if rank() == 1:
-        if how == "killed":
+        died.touch()
+        if how != "failed":
             os.kill(os.getpid(), signal.SIGKILL)
         raise ValueError("its shard is damaged")
+    if how == "killed while the other computes":
+        time.sleep(300)
     dist.barrier()
 
 
 @pytest.mark.parametrize(
     ("how", "reason", "fault"),
-    [("killed", "SIGKILL", "crashed"), ("failed", "ValueError: its shard is damaged", "failed")],
+    [
+        ("killed", "SIGKILL", "crashed"),
+        ("killed while the other computes", "SIGKILL", "crashed"),
+        ("failed", "ValueError: its shard is damaged", "failed"),
+    ],
 )
-def test_rank_that_dies_or_fails_is_named_with_its_own_reason(how: str, reason: str, fault: str) -> None:
+def test_rank_that_dies_or_fails_ends_the_others_within_seconds_and_is_named_with_its_own_reason(
+    tmp_path: Path, how: str, reason: str, fault: str
+) -> None:
+    died = tmp_path / "died"
     with pytest.raises(ProcessEnded, match=f"rank 1 of 2: .*{reason}") as raised:
-        run_ranks(partial(_one_dies, how), count=2, gpus=False)
+        run_ranks(partial(_one_dies, how, died), count=2, gpus=False)
 
     assert raised.value.fault == fault
-
-
-def _one_dies_while_the_other_computes(died: Path) -> None:
-    if rank() == 1:
-        died.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(300)
-
-
-def test_death_of_a_rank_ends_the_others_within_seconds(tmp_path: Path) -> None:
-    died = tmp_path / "died"
-    with pytest.raises(ProcessEnded, match=r"rank 1 of 2: .*SIGKILL"):
-        run_ranks(partial(_one_dies_while_the_other_computes, died), count=2, gpus=False)
-
     assert time.time() - died.stat().st_mtime < 20  # 2 s on an idle machine; the other would take 300 s
 
 
@@ -221,22 +217,16 @@ def test_first_rank_chooses_the_automatic_precision_of_all(jobs: Jobs) -> None:
     assert run_ranks(partial(_precisions, job), count=2, gpus=False) == [1, 1]
 
 
-@pytest.fixture
-def damaged(pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a pool with 8 damaged pairs among the 100 of a trial, which are streamed."""
-    monkeypatch.setattr(streamed_set, "IN_MEMORY_BYTES", 0)
-    copy = Pool.open(shutil.copytree(pool, tmp_path / "damaged"))
-    for row in copy.subset(size=100, quality="all")[np.arange(0, 100, 14)]:
-        flip_byte(copy, int(row))
-    return copy.path
-
-
 def test_damage_is_that_of_all_ranks_and_of_all_starts(
-    damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(streamed_set, "IN_MEMORY_BYTES", 0)
+    damaged = Pool.open(shutil.copytree(pool, tmp_path / "damaged"))
+    for row in damaged.subset(size=100, quality="all")[np.arange(0, 100, 14)]:
+        flip_byte(damaged, int(row))
     damage = []
-    for name, count in (("one", 1), ("two", 2), ("resumed", 1)):
-        job = tiny_job(tiny_trial(steps=6), damaged, tmp_path / name, ranks=count)
+    for name, count in (("one", 1), ("resumed", 1), ("two", 2)):
+        job = tiny_job(tiny_trial(steps=6), damaged.path, tmp_path / name, ranks=count)
         job = replace(job, damage_tolerance=0.08)
         if name == "resumed":
             stop_at(monkeypatch, partial(run_trial, job), 4)
@@ -246,13 +236,8 @@ def test_damage_is_that_of_all_ranks_and_of_all_starts(
 
     assert damage[0] == damage[1] == damage[2]
     assert damage[0][0] == len(damage[0][1]) > 4
-
-
-def test_damage_of_all_ranks_together_is_held_against_the_tolerance(damaged: Path, tmp_path: Path) -> None:
-    job = replace(tiny_job(tiny_trial(steps=6), damaged, tmp_path / "trial", ranks=2), damage_tolerance=0.05)
-
-    with pytest.raises(ProcessEnded, match=r"of 100 pairs .* 5\.00%"):
-        run_trial(job)
+    with pytest.raises(ProcessEnded, match=r"of 100 pairs .* 5\.00%"):  # of both ranks together
+        run_trial(replace(job, folder=tmp_path / "strict", damage_tolerance=0.05))
 
 
 def test_ranks_asked_to_leave_resume_together(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
