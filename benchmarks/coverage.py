@@ -13,16 +13,20 @@ import argparse
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
+
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from analysis.cells.bootstrap import cell_draws
 from analysis.laws.laws import laws
 from benchmarks.measured import Result, at_least, at_most, verdict
-from tests.analysis.made_up.coverage import NAMES, Held, ask, invented, share, surface
+from tests.analysis.made_up.coverage import NAMES, Held, ask, invented, surface
 from tests.analysis.made_up.two_configurations import share_of_clear
 from tests.analysis.made_up.valleys import KINDS, best_sizes
-from tests.analysis.paper_curves import draws_of, families, left_out
+from tests.analysis.paper_curves import families, left_out
 
 LOWEST, HIGHEST = 0.85, 0.95
 FAR_LOWEST = 0.80  # a break of the truth beyond the levels can't be forecast
@@ -57,13 +61,13 @@ def _studies(studies: int) -> list[Result]:
                 held[name] += answers
         print(f"{kind}: {', '.join(f'{name} {len(answers)}' for name, answers in held.items())}")
         lines += [
-            at_least(f"{name}_{kind}", share(held[name]), FAR_LOWEST if name == "far" else LOWEST)
+            at_least(f"{name}_{kind}", _share(held[name]), FAR_LOWEST if name == "far" else LOWEST)
             for name in NAMES
             if held[name]
         ]
         lines += [
-            at_least(f"right_or_tied_{kind}", share(held["right or tied"]), RIGHT),
-            at_most(f"clear_but_wrong_{kind}", share(held["clear but wrong"]), WRONG),
+            at_least(f"right_or_tied_{kind}", _share(held["right or tied"]), RIGHT),
+            at_most(f"clear_but_wrong_{kind}", _share(held["clear but wrong"]), WRONG),
         ]
     return lines
 
@@ -75,7 +79,7 @@ def _sizes(studies: int) -> list[Result]:
         found = [one for number in range(studies // 4) for one in best_sizes(kind, number, noise=0.3)]
         given = [one for one in found if one.given]
         print(f"{kind}: best sizes of {len(given)} of {len(found)} profiles")
-        lines.append(at_least(f"size_{kind}", share(one.held for one in given), LOWEST))
+        lines.append(at_least(f"size_{kind}", _share(one.held for one in given), LOWEST))
     return lines
 
 
@@ -87,24 +91,30 @@ def _equal(studies: int) -> list[Result]:
 
 
 def _noise(studies: int) -> list[Result]:
-    return [at_most("laws_invented", share(invented(number) for number in range(studies)), INVENTED)]
+    return [at_most("laws_invented", _share(invented(number) for number in range(studies)), INVENTED)]
 
 
 def _surfaces(studies: int) -> list[Result]:
     found = [surface(number) for number in range(studies)]
-    return [at_least(name, share(one[name] for one in found), LOWEST) for name in found[0]]
+    return [at_least(name, _share(one[name] for one in found), LOWEST) for name in found[0]]
+
+
+def _share(held: Iterable[bool]) -> float:
+    """Return the share of true values; NaN if there are none."""
+    listed = list(held)
+    return float(np.mean(listed)) if listed else float("nan")
 
 
 def _paper() -> Result:
     held = []
     for _, along, trials in families():
-        draws = draws_of(trials)
+        draws = cell_draws(trials, question="laws")
         for law in laws(draws, along=along):
             if law.fit.levels >= 4:  # noqa: PLR2004 (a law needs three besides the one left out)
                 for place in law.positions.tolist():
                     held += left_out(draws, [law], along, [place])
     print(f"the paper: {len(held)} cells left out in turn")
-    value = share(held)
+    value = _share(held)
     return Result("band_paper", value, f"{LOWEST}-{HIGHEST}", LOWEST <= value <= HIGHEST)
 
 

@@ -75,7 +75,9 @@ def main() -> int:
     return verdict(lines, ".3f")
 
 
-def replay(results: pd.DataFrame, *, metric: str, ask: Ask) -> tuple[Decision, float, pd.DataFrame]:
+def replay(
+    results: pd.DataFrame, *, metric: str, ask: Ask, slots: int = SLOTS
+) -> tuple[Decision, float, pd.DataFrame]:
     """Run a design on a grid whose results are known.
 
     Returns:
@@ -87,7 +89,7 @@ def replay(results: pd.DataFrame, *, metric: str, ask: Ask) -> tuple[Decision, f
     frame = everything.frame
     while True:
         seen = replace(everything, frame=frame[frame["trial"].isin(done)].reset_index(drop=True))
-        decision = decide(seen, results, ask=ask, slots=SLOTS)
+        decision = decide(seen, results, ask=ask, slots=slots)
         if decision.stop:
             share = spent / float(results["train_flops"].sum())
             return decision, share, results[results["trial"].isin(done)]

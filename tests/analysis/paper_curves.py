@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-from analysis.cells.bootstrap import CellDraws, cell_draws
+from analysis.cells.bootstrap import CellDraws
 from analysis.cells.curves import X_COLUMNS
 from analysis.cells.intervals import interval
 from analysis.cells.table import Trials, tidy
@@ -35,11 +35,6 @@ def families() -> Iterator[tuple[str, str, Trials]]:
         found = tables[PANELS[panel].reader]
         kept = found[found["regime"] == ("one-epoch" if panel in ("8b", "14a") else "equal-samples")]
         yield panel, along, tidy(kept, metric=PANELS[panel].metric)
-
-
-def draws_of(trials: Trials) -> CellDraws:
-    """Return a family's draws, for laws."""
-    return cell_draws(trials, question="laws")
 
 
 def left_out(draws: CellDraws, fitted: Iterable[Law], along: str, out: Iterable[int]) -> list[bool]:

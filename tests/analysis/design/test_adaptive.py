@@ -9,6 +9,7 @@ from analysis.cells.table import Trials, records, tidy
 from analysis.design import belief
 from analysis.design.adaptive import FIRST_ROUND, decide
 from analysis.design.questions import Ask
+from benchmarks.design import replay
 from tests.analysis.made_up.coverage import study as made_up_curves
 from tests.analysis.made_up.designs import grid as made_up
 from tests.analysis.synthetic import METRIC, trial_row
@@ -55,17 +56,10 @@ def test_configuration_behind_at_small_levels_survives_to_win_at_the_largest(gri
 def test_design_reaches_the_verdicts_of_the_full_grid_with_less_than_half_of_its_flops(
     grid: pd.DataFrame,
 ) -> None:
-    done: list[str] = []
-    spent = 0.0
-    while True:
-        decision = decide(seen(grid, grid["trial"].isin(done)), grid, ask=Ask(), slots=8)
-        if decision.stop:
-            break
-        assert not set(done) & {pick.trial for pick in decision.picks}
-        done += [pick.trial for pick in decision.picks]
-        spent += sum(pick.cost_flops for pick in decision.picks)
+    decision, spent, chosen = replay(grid, metric=METRIC, ask=Ask(), slots=8)
 
-    assert spent < 0.5 * grid["train_flops"].sum()
+    assert spent < 0.5
+    assert chosen["train_flops"].sum() == pytest.approx(spent * grid["train_flops"].sum()), "none twice"
     assert [answer.flops for answer in decision.answers] == list(LEVELS)
     assert [(answer.leader, answer.verdict) for answer in decision.answers[:3]] == [(CNN, "clear")] * 3
     assert decision.answers[3].verdict == "tie"
@@ -168,11 +162,7 @@ def test_clear_verdicts_of_a_design_are_right_on_simulated_grids() -> None:
     clear = []
     for number in range(4):
         made = made_up(number)
-        done: list[str] = []
-        while not (decision := decide(
-            seen(made.results, made.results["trial"].isin(done)), made.results, ask=Ask(), slots=8
-        )).stop:  # fmt: skip
-            done += [pick.trial for pick in decision.picks]
+        decision, *_ = replay(made.results, metric=METRIC, ask=Ask(), slots=8)
         for answer in decision.answers:
             errors = {name: error(answer.flops) for name, error in made.truth.items()}
             best = min(errors, key=lambda name: errors[name])

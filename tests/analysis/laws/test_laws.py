@@ -16,7 +16,7 @@ from analysis.laws.form_choice import MOST_MISSED, scores
 from analysis.laws.forms import FORMS, Form
 from analysis.laws.laws import Law, laws, measure
 from analysis.laws.least_squares import fit
-from tests.analysis.paper_curves import draws_of, families, left_out
+from tests.analysis.paper_curves import families, left_out
 from tests.analysis.synthetic import METRIC, cells_of, figure_of, trial_row
 
 pytestmark = pytest.mark.slow
@@ -27,7 +27,7 @@ Family = tuple[str, Trials, CellDraws, list[Law]]
 @pytest.fixture(scope="module")
 def paper() -> list[Family]:
     return [
-        (along, trials, draws := draws_of(trials), laws(draws, along=along))
+        (along, trials, draws := cell_draws(trials, question="laws"), laws(draws, along=along))
         for _, along, trials in families()
     ]
 

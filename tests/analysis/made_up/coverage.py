@@ -8,7 +8,7 @@ three times from configuration to configuration, and one cell is missing. Best m
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
@@ -234,9 +234,3 @@ def surface(number: int, *, draws: int = 400) -> dict[str, bool]:
         "surface_exponent": exponent.low <= SURFACE_ALPHA <= exponent.high,
         "surface_optimum": optimum.low <= best <= optimum.high,
     }
-
-
-def share(held: Iterable[bool]) -> float:
-    """Return the share of true values; NaN if there are none."""
-    listed = list(held)
-    return float(np.mean(listed)) if listed else float("nan")
