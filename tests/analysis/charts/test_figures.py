@@ -1,6 +1,6 @@
 """Figures draw exactly their data frame, and the CSV holds the same frame."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -42,11 +42,15 @@ def figures_of(frames: StudyFrames) -> tuple[FigureData | Missing, ...]:
     return report_figures(analyse(frames), frames)
 
 
+def supported(figures: Iterable[FigureData | Missing]) -> dict[str, FigureData]:
+    """Return the figures that the data support, by name."""
+    return {figure.name: figure for figure in figures if isinstance(figure, FigureData)}
+
+
 @pytest.fixture(scope="module")
 def drawn(frames: StudyFrames, analysed: Analysis) -> dict[str, FigureData]:
     ledger = pd.concat([frames.ledger, pd.DataFrame([LOST])], ignore_index=True)
-    lossy = replace(frames, ledger=ledger)
-    return {data.name: data for data in report_figures(analysed, lossy) if isinstance(data, FigureData)}
+    return supported(report_figures(analysed, replace(frames, ledger=ledger)))
 
 
 def test_a_full_study_supports_every_figure(drawn: dict[str, FigureData]) -> None:
@@ -121,7 +125,7 @@ def test_names_of_any_text_and_number_fit_a_figure_of_a_columns_width(
 
 
 def test_excess_error_is_the_error_above_the_floor_of_each_law() -> None:
-    drawn = {data.name: data for data in figures_of(falling()) if isinstance(data, FigureData)}
+    drawn = supported(figures_of(falling()))
     excess, error = drawn["error-compute-architecture-excess"], drawn["error-compute-architecture"]
     assert excess.view_of == error.name
     assert excess.y_scale == "log"
@@ -168,7 +172,7 @@ def test_a_figure_is_saved_in_three_formats_with_data_and_caption(
 
 
 def test_one_seed_draws_hollow_stars_and_a_caption_that_says_why() -> None:
-    data = next(data for data in figures_of(study(seeds=1)) if isinstance(data, FigureData))
+    data = supported(figures_of(study(seeds=1)))["error-compute-architecture"]
     marks = data.frame.groupby("mark")
     assert "best" not in marks.groups
     # What the laws miss bounds them without a second seed; what the cells have is the counting noise.
@@ -181,7 +185,7 @@ def test_what_is_not_supported_is_missing_with_a_reason(frames: StudyFrames) -> 
     cut = replace(frames, results=alone, curves=pd.DataFrame())
     figures = figures_of(cut)
     missing = {figure.title: figure.reason for figure in figures if isinstance(figure, Missing)}
-    assert {figure.name for figure in figures if isinstance(figure, FigureData)} == {
+    assert set(supported(figures)) == {
         "error-compute-architecture", "pareto", "forecasts", "residuals", "midway", "plan", "schedule"
     }  # fmt: skip
     assert len(missing) == 15
@@ -193,7 +197,7 @@ def test_what_is_not_supported_is_missing_with_a_reason(frames: StudyFrames) -> 
 
 def test_a_half_finished_study_has_no_filled_star(frames: StudyFrames) -> None:
     half = replace(frames, results=frames.results.iloc[:40])
-    data = next(data for data in figures_of(half) if isinstance(data, FigureData))
+    data = supported(figures_of(half))["error-compute-architecture"]
     assert {"point", "best, not clear"} <= set(data.frame["mark"])
     assert "best" not in set(data.frame["mark"])
 
@@ -201,9 +205,7 @@ def test_a_half_finished_study_has_no_filled_star(frames: StudyFrames) -> None:
 def test_plan_and_ledger_are_drawn_only_if_the_run_differed_from_the_plan(
     frames: StudyFrames, analysed: Analysis
 ) -> None:
-    as_planned = replace(frames, left_out=frames.left_out[:0])
-    figures = report_figures(analysed, as_planned)
-    names = {data.name for data in figures if isinstance(data, FigureData)}
+    names = set(supported(report_figures(analysed, replace(frames, left_out=frames.left_out[:0]))))
     assert not names & {"plan", "ledger"}
     assert "schedule" in names
 
@@ -225,8 +227,7 @@ def test_the_frontier_steps_down_through_the_lowest_cells_at_their_levels(
 
 def test_residuals_are_measured_minus_law() -> None:
     levels = tuple(200e9 * 3**step for step in range(5))
-    data = {one.name: one for one in figures_of(study(levels=levels)) if isinstance(one, FigureData)}
-    marks = data["residuals"].frame.query("mark == 'point'")
+    marks = supported(figures_of(study(levels=levels)))["residuals"].frame.query("mark == 'point'")
     assert len(marks) > 20
     assert abs(marks["y"].mean()) < 0.5
     assert (marks["low"] <= marks["y"]).all()
