@@ -37,6 +37,7 @@ def run(options: Namespace) -> int:
     Raises:
         ValueError: Map or table can't be read, or the name belongs to a study that was not imported.
     """
+    import filecmp
     import json
     import shutil
     import tempfile
@@ -83,7 +84,9 @@ def run(options: Namespace) -> int:
         write_table(new / "dropped.parquet", dropped)
         shutil.copyfile(map_path, new / "map.yaml")
         (new / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        same = _same_files(new, folder)
+        names = [path.name for path in new.iterdir()]
+        _, other, missing = filecmp.cmpfiles(new, folder, names, shallow=False)
+        same = not (other or missing)
         if not same:
             if folder.exists():
                 folder.rename(Path(scratch) / "old")
@@ -108,11 +111,3 @@ def _refuse_others(folder: Path, record: str) -> None:
             f"{folder} already exists and is not an imported study, so it is not overwritten; "
             "choose another name with --name NAME, or another --results FOLDER"
         )
-
-
-def _same_files(new: Path, old: Path) -> bool:
-    """Return whether each file of a folder has the same bytes in the other."""
-    return all(
-        (old / path.name).exists() and (old / path.name).read_bytes() == path.read_bytes()
-        for path in new.iterdir()
-    )

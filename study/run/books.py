@@ -149,14 +149,12 @@ class Books(ABC):
 
     def can_start(self, trial: Trial) -> bool:
         """Return whether a trial can start now: it need not wait for a milestone of its trunk."""
-        return self.site.with_storage(self._can_start, trial)
-
-    def _can_start(self, trial: Trial) -> bool:
         previous = self.trials.get(trial.previous)
+        look, folder = self.site.with_storage, self.study.trial_folder
         return (
             previous is None
-            or kept_steps(self.study.trial_folder(trial.trial_id)) > 0
-            or milestone(self.study.trial_folder(previous.trial_id)) is not None
+            or look(kept_steps, folder(trial.trial_id)) > 0
+            or look(milestone, folder(previous.trial_id)) is not None
             or (
                 previous.trial_id in self.outcomes
                 # The milestone existed and is lost: the trial computes its steps again.

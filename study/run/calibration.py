@@ -50,7 +50,8 @@ def calibrate_study(study: Study, *, device_name: str | None, seconds: float) ->
     jobs = _job_of_each_kind(study, plan)
     # Trials that share a processor slow each other, so as many run at once as in a study.
     at_once = 1 if gpus else max(1, min(usable_cores() // max(job.cpus for job in jobs), len(jobs)))
-    for width in _further_widths(study):
+    widest = torch.cuda.device_count() if study.declaration.resources.auto else 0
+    for width in (2**power for power in range(1, widest.bit_length())):
         with suppress(ValueError):  # no trial fits this width
             jobs += _job_of_each_kind(study, plan_study(_at_width(study, width)))
     yield f"{plural(len(jobs), 'kind')} of trials on {machine}, {at_once} at once, in about {seconds:g} s"
@@ -98,14 +99,6 @@ def _at_width(study: Study, gpus: int) -> Study:
             resources=replace(resources, rules=(*resources.rules, ResourceRule(gpus=gpus))),
         ),
     )
-
-
-def _further_widths(study: Study) -> Iterator[int]:
-    """Yield the other widths that this machine has GPUs for, if the planner chooses."""
-    width = 2
-    while study.declaration.resources.auto and width <= torch.cuda.device_count():
-        yield width
-        width *= 2
 
 
 def _device_names(study: Study, gpus: int, wanted: str | None) -> tuple[str | None, str]:

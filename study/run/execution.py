@@ -86,10 +86,6 @@ class Execution(Books):
         self._started_at: dict[str, tuple[int, float]] = {}
         self._tables_due = 0.0
 
-    @abstractmethod
-    def backend(self) -> Backend:
-        """Return the backend that runs the trials."""
-
     @property
     @abstractmethod
     def room_flops(self) -> int | None:
@@ -103,7 +99,7 @@ class Execution(Books):
     def write_tables(self) -> None:
         """Write the results so far as tables."""
 
-    def run(self, waiting: Sequence[Trial]) -> None:
+    def run(self, waiting: Sequence[Trial], backend: Backend) -> None:
         """Run trials until each has a result, has failed, has no room in the budget, or was stopped.
 
         Raises:
@@ -128,7 +124,6 @@ class Execution(Books):
 
         retries = self.study.declaration.resources.retries
         self._schedule = Schedule(map(scheduled, waiting), retries=retries)
-        backend = self.backend()
         self.site.listen()
         cluster = self.site.look_around(self._schedule, backend)
         slots = cluster.slots

@@ -1,16 +1,18 @@
 """Runs the grid of a study within its budget; keeps every result and never repeats a finished trial."""
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
 
 import pandas as pd
 
+from analysis.cells.table import tidy
+from analysis.design.adaptive import Decision, decide
 from analysis.design.course import CHOSEN, COURSE
 from budgets.book import left_behind_flops, reconcile
-from budgets.ledger import read_entries
+from budgets.ledger import read_entries, unpaid_charges
 from budgets.planning.plan import Plan
-from budgets.planning.planned_trial import Trial
+from budgets.planning.planned_trial import Trial, shorter_trials
 from budgets.quantity import format_flops
 from runners.host.files import new_file, write_json
 from runners.results import (
@@ -22,28 +24,18 @@ from runners.results import (
     to_frame,
     write_table,
 )
-from runners.scheduling.backend import Backend
 from runners.trials.trial_files import MIDWAY, Outcome, drop_milestone, milestone
 from study.declare.dump import dump_declaration
 from study.run.agenda import Agenda, agenda, lost_checkpoints, require_room
 from study.run.execution import Execution, RunSummary
 from study.run.site import Site
 from study.show.progress import Progress
-from study.state.design import course
+from study.state.bookkeeping import trials_of_event
+from study.state.design import ALL_SLOTS, choices_of, questions
 from study.state.environment import environment
 from study.state.plan_study import plan_tables
 from study.state.study import Study
 from study.state.study_facts import keep_rankings
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-from collections.abc import Collection, Mapping
-
-from analysis.cells.table import tidy
-from analysis.design.adaptive import Decision, decide
-from budgets.ledger import unpaid_charges
-from budgets.planning.planned_trial import shorter_trials
-from study.state.design import ALL_SLOTS, choices_of, chosen_trials, questions
 
 
 class Chooser:
@@ -61,7 +53,7 @@ class Chooser:
         self.trials = {trial.trial_id: trial for trial in plan.trials if trial.trial_id in known}
         self._grid = choices_of(tuple(self.trials.values()))
         self._state: tuple[int, ...] = ()
-        chosen = chosen_trials(study.folder)
+        chosen = {*trials_of_event(study.folder, CHOSEN)}
         self.begun = [trial for trial in todo.to_run if trial.trial_id in chosen]
         self.first_slots = 1 if todo.finished else ALL_SLOTS
 
@@ -172,7 +164,7 @@ class Run(Execution):
             first = self._chooser.first_slots
             to_run = self._chooser.begun or self.further(first, (), self.room_flops)
         if to_run:
-            self.run(to_run)
+            self.run(to_run, self.site.backend)
         self.site.with_storage(self.write_tables)
         self.site.with_storage(self._say_differences)
         # The exit code tells of the selected trials, the tables of all.
@@ -206,16 +198,14 @@ class Run(Execution):
         for pick in decision.picks:
             self.event(CHOSEN, trial=pick.trial, cost_flops=pick.cost_flops, reason=pick.reason)
         if decision.answers:
-            self.event(COURSE, **course(decision, self.ledger.book.spent_flops, self.plan.train_flops))
+            spent, answers = self.ledger.book.spent_flops, [asdict(answer) for answer in decision.answers]
+            grid = self.plan.train_flops
+            self.event(COURSE, spent_flops=spent, grid_flops=grid, answers=answers, stop=decision.stop)
         if decision.stop:
             self.progress.say(f"no further trial is chosen: {decision.stop}")
         trials = [self._chooser.trials[pick.trial] for pick in decision.picks]
         self.progress.add_trials(trials)
         return trials
-
-    def backend(self) -> Backend:
-        """Return the site's backend."""
-        return self.site.backend
 
     @property
     def room_flops(self) -> int | None:

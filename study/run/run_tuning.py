@@ -122,7 +122,7 @@ class Round(Execution):
             cost = format_flops(sum(trial.paid_flops for trial in todo.to_run))
             size = f"{plural(len(todo.to_run), 'trial')}, {cost}"
             self.progress.detail(f"{self._what}: {size}; {self._tuning.metric} selects")
-            self.run(todo.to_run)
+            self.run(todo.to_run, self._backend())
         self.site.with_storage(self.write_tables)
         return self.result
 
@@ -135,10 +135,6 @@ class Round(Execution):
         # again. Until then the tuning may use it, since grid and tuning fit in the budget together.
         for trial_id in sorted(self.ledger.book.open.keys() - self.trials.keys()):
             self.site.with_storage(self.keeper.set_aside, trial_id)
-
-    def backend(self) -> Backend:
-        """Return the tuning's backend, the same for all its rounds."""
-        return self._backend()
 
     @property
     def room_flops(self) -> int:

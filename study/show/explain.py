@@ -6,6 +6,7 @@ from budgets.cost.flops import SampleCost, count_parameters, sample_cost, text_t
 from budgets.cost.model_config import complete_config
 from budgets.cost.open_clip_towers import kept_patches
 from budgets.declaration.recipe import PLAIN_PASSES
+from budgets.declaration.sections import Cluster
 from budgets.planning.allocation import priced_options
 from budgets.planning.feasibility import all_reasons
 from budgets.planning.grid import Grid, GridCell, Setup
@@ -46,9 +47,9 @@ def explain_lines(grid: Grid, plan: Plan, wanted: str, own: Speeds) -> Iterator[
         yield from _trunk(trials[0])
     for trial in trials:
         yield f"trial {trial.trial_id}: seed {trial.seed}"
-    if trials and grid.declaration.cluster is not None:
-        yield from _chosen(grid, plan, trials[0], own)
-        yield from _price(grid, trials[0], own)
+    if trials and (cluster := grid.declaration.cluster) is not None:
+        yield from _chosen(grid, plan, trials[0], cluster, own)
+        yield from _price(trials[0], cluster, own)
 
 
 def _find(grid: Grid, plan: Plan, wanted: str) -> GridCell:
@@ -178,10 +179,10 @@ def _trunk(trial: Trial) -> Iterator[str]:
         )
 
 
-def _chosen(grid: Grid, plan: Plan, trial: Trial, own: Speeds) -> Iterator[str]:
+def _chosen(grid: Grid, plan: Plan, trial: Trial, cluster: Cluster, own: Speeds) -> Iterator[str]:
     """Yield the ways to run a trial that fit, and mark the chosen one, if the planner chooses."""
-    chosen, cluster, cell = plan.chosen.get(trial.trial_id), grid.declaration.cluster, trial.cell
-    if chosen is None or cluster is None:
+    chosen, cell = plan.chosen.get(trial.trial_id), trial.cell
+    if chosen is None:
         return
     memory = f"{(grid.device_bytes or 0) / 1e9:,.0f} GB"
     yield (
@@ -200,9 +201,7 @@ def _chosen(grid: Grid, plan: Plan, trial: Trial, own: Speeds) -> Iterator[str]:
         )
 
 
-def _price(grid: Grid, trial: Trial, own: Speeds) -> Iterator[str]:
-    cluster = grid.declaration.cluster
-    assert cluster is not None, "checked by the caller"
+def _price(trial: Trial, cluster: Cluster, own: Speeds) -> Iterator[str]:
     hours, shares = device_hours(trial, cluster, own), utilisation(cluster)
     basis = (
         "by measured throughput"

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from operator import attrgetter
 from pathlib import Path
 
 from budgets.cost.flops import CONVENTION
@@ -21,7 +22,7 @@ from budgets.planning.price import Speeds, device_hours, price_plan
 from budgets.planning.tuning_plan import TuningPlan
 from budgets.quantity import finite_or_none
 from runners.results import LEFT_OUT_COLUMNS, PLAN_COLUMNS, left_out_row, plan_row, to_frame, write_table
-from study.show.plan_view import plan_axes
+from study.show.plan_view import PLAN_AXES
 from study.state.study_facts import counted_models
 from study.state.tuning_table import tuning_facts
 
@@ -60,7 +61,7 @@ def plan_json(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str
         "train_flops": plan.train_flops,
         "most_flops": plan.most_flops,  # less than all trials cost if a design stops at the study budget
         "evaluation_flops": plan.evaluation_flops,
-        "train_flops_by": {axis: plan.train_flops_by(what) for axis, what in plan_axes().items()},
+        "train_flops_by": {axis: plan.train_flops_by(attrgetter(axis)) for axis in PLAN_AXES},
         "charges": [asdict(charge) for charge in plan.charges],
         "notes": list(plan.warnings),
         "measured_by_torch": counted_models(declaration),

@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import TypeVar
 
 from budgets.declaration.declaration import Declaration
+from budgets.declaration.sections import Cluster
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Cell, Trial
 from budgets.planning.price import Price, Range, Speeds, device_hours, price_plan, utilisation
@@ -18,6 +20,9 @@ from budgets.quantity import (
     plural,
 )
 from study.state.study_facts import counted_models
+
+PLAN_AXES = ("level", "strategy", "architecture")
+"""Properties of a cell by which the FLOPs of a plan are summed."""
 
 _TEXT_COLUMNS = ("architecture", "strategy", "quality", "seeds", "GPUs", "chosen for")
 _MOST_CELLS = 100
@@ -200,8 +205,8 @@ def _totals(
     declaration: Declaration, plan: Plan, seconds: Seconds, *, measured: int, own: Speeds
 ) -> Iterator[str]:
     levels = {trial.cell.level: trial.cell.level_flops or math.inf for trial in plan.all_trials}
-    for axis, what in plan_axes().items():
-        sums = plan.train_flops_by(what)
+    for axis in PLAN_AXES:
+        sums = plan.train_flops_by(attrgetter(axis))
         if axis == "level":
             sums = dict(sorted(sums.items(), key=lambda item: levels[item[0]]))
         if len(sums) > 1:
@@ -224,7 +229,7 @@ def _totals(
         yield f"{evaluation}; about {slot} of one slot{_whole(plan)} ({basis})"
     else:
         yield evaluation
-        yield from _price(declaration, plan, price_plan(plan, declaration.cluster, own_speeds=own))
+        yield from _price(declaration.cluster, plan, price_plan(plan, declaration.cluster, own_speeds=own))
     yield "FLOPs are 3 x 2 x forward multiply-adds of all that a sample passes through (budgets.cost.flops)"
 
 
@@ -247,18 +252,7 @@ def trials_words(plan: Plan) -> str:
     return plural(len(plan.trials), "trial") + (f" and {of_tuning:,} of the tuning" if of_tuning else "")
 
 
-def plan_axes() -> dict[str, Callable[[Cell], str]]:
-    """Return the ways to sum a plan's FLOPs: name → label of a cell."""
-    return {
-        "level": lambda cell: cell.level,
-        "strategy": lambda cell: cell.strategy,
-        "architecture": lambda cell: cell.architecture,
-    }
-
-
-def _price(declaration: Declaration, plan: Plan, cost: Price) -> Iterator[str]:
-    cluster = declaration.cluster
-    assert cluster is not None, "checked by the caller"
+def _price(cluster: Cluster, plan: Plan, cost: Price) -> Iterator[str]:
     shares = utilisation(cluster)
     basis = [f"{plural(cost.measured, 'trial')} by measured throughput"] if cost.measured else []
     if cost.assumed:

@@ -14,10 +14,10 @@ from rich.live import Live
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
 from budgets.planning.tuning_plan import values_words
-from budgets.quantity import format_count, format_flops, plural
+from budgets.quantity import format_count, format_flops, format_seconds_range, plural
 from runners.trials.trial_files import Outcome
 from study.show.plan_view import trials_words
-from study.show.view import can_update, has_bars, level_table, live_lines, range_words, running_lines
+from study.show.view import can_update, has_bars, level_table, live_lines, running_lines
 from study.state.plan_study import planned_row
 from study.state.running import Level, Speed, count_levels, running_trials, speed_of, time_left
 from study.state.trial_states import Stage, TrialState, trial_states
@@ -170,7 +170,7 @@ class Progress:
         at_work = ((self._rows[trial.trial], trial.samples_per_s) for trial in running)
         measured = (*self._speeds, *(speed_of(row, speed) for row, speed in at_work if speed is not None))
         left = time_left(self._rows, self._states, running, measured, slots=self._slots)
-        ahead = "" if left is None else f", about {range_words(left)} to go"
+        ahead = "" if left is None else f", about {format_seconds_range(left.low, left.high)} to go"
         summary = f"{self._sums(spent)}{self._budget}, {self._done} of {len(self._trials)} trials{ahead}"
         failures = list(self._failed.values())[-_FAILURES_SHOWN:]
         lines = live_lines(running_lines(running), (*failures, summary))

@@ -10,8 +10,8 @@ from rich.live import Live
 from rich.text import Text
 
 from budgets.cost.flops import CONVENTION
-from budgets.quantity import format_flops, plural
-from study.show.view import can_update, has_bars, level_table, live_lines, range_words, running_lines
+from budgets.quantity import format_flops, format_seconds_range, plural
+from study.show.view import can_update, has_bars, level_table, live_lines, running_lines
 from study.state.study import Study
 from study.state.study_status import StudyStatus, read_status
 
@@ -30,10 +30,11 @@ def show_status(console: Console, study: Study, *, watch: bool = False) -> None:
         study.await_run(*study.plan_tables, say=lambda line: console.print(Text(line)))
     status = read_status(study)
     if watch and can_update(console):
-        with Live(_live_view(status, console), console=console, auto_refresh=False) as live:
+        with Live(console=console, auto_refresh=False) as live:
+            live.update(_view(status, bars=has_bars(console), live=True), refresh=True)
             while status.run is not None:
                 status = _next_status(study)
-                live.update(_live_view(status, console), refresh=True)
+                live.update(_view(status, bars=has_bars(console), live=True), refresh=True)
         return
     console.print(_view(status, bars=has_bars(console)))
     while watch and status.run is not None:
@@ -57,18 +58,10 @@ def status_json(study: Study) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
 
 
-def _view(status: StudyStatus, *, bars: bool) -> RenderableType:
-    lines = (*_running(status), *_lines(status))
-    return Group(level_table(status.levels, bars=bars), *map(Text, lines))
-
-
-def _live_view(status: StudyStatus, console: Console) -> RenderableType:
-    table = level_table(status.levels, bars=has_bars(console))
-    return Group(table, *live_lines(_running(status), _lines(status)))
-
-
-def _running(status: StudyStatus) -> Iterator[str]:
-    return (f"  {line}" for line in running_lines(status.running))
+def _view(status: StudyStatus, *, bars: bool, live: bool = False) -> RenderableType:
+    running = [f"  {line}" for line in running_lines(status.running)]
+    lines = live_lines(running, _lines(status)) if live else map(Text, (*running, *_lines(status)))
+    return Group(level_table(status.levels, bars=bars), *lines)
 
 
 def _lines(status: StudyStatus) -> Iterator[str]:
@@ -96,7 +89,8 @@ def _lines(status: StudyStatus) -> Iterator[str]:
         share = "" if busy is None else f"{words} {busy:.0%} of {'this' if taken else 'the last'} run's time"
         if taken or share:
             yield ", ".join(part for part in (taken, share) if part)
-    left = "" if status.left_s is None else f"about {range_words(status.left_s)}"
+    ahead = status.left_s
+    left = "" if ahead is None else f"about {format_seconds_range(ahead.low, ahead.high)}"
     if status.run is not None:
         yield f"running: {status.run}" + (f"; {left} to go" if left else "")
     else:

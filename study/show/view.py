@@ -13,8 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from budgets.names import printable
-from budgets.planning.price import Range
-from budgets.quantity import format_count, format_flops, format_seconds, format_seconds_range
+from budgets.quantity import format_count, format_flops, format_seconds
 from study.state.running import Level, Running
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -82,11 +81,6 @@ def live_lines(running: Iterable[str], others: Iterable[str]) -> Iterator[Text]:
         yield Text(line, overflow="ellipsis", no_wrap=True)
     for line in others:
         yield Text(line, overflow="fold", no_wrap=False)
-
-
-def range_words(left: Range) -> str:
-    """Return a forecast in seconds as words."""
-    return format_seconds_range(left.low, left.high)
 
 
 class PlainConsole(Console):

@@ -231,7 +231,14 @@ def repair_ledger(study: Study, plan: Plan, say: Say) -> None:
     ledger, old = Ledger(new, None), defaultdict[str, list[Entry]](list)
     for entry in readable_entries(path):
         old[entry.what].append(entry)
-    charges = {charge.what: charge for charge in (*_old_charges(old.values()), *plan.charges)}
+    charges = {
+        entry.what: Charge(
+            what=entry.what, train_flops=entry.train_flops, evaluation_flops=entry.evaluation_flops
+        )
+        for entries in old.values()
+        for entry in entries
+        if entry.entry == "charged"
+    } | {charge.what: charge for charge in plan.charges}
     ledger.charge(replace(plan, charges=tuple(charges.values())))
     folders = [folder for folder in trial_folders(study) if not _computed_nothing(folder)]
     trials = {trial.trial_id: trial for trial in plan.all_trials}
@@ -329,16 +336,6 @@ def _book_foreign(
         keeper.set_aside(folder.name)
     else:
         keeper.left_behind(folder.name)
-
-
-def _old_charges(old: Iterable[Sequence[Entry]]) -> list[Charge]:
-    """Return the charges among the readable lines."""
-    return [
-        Charge(what=line.what, train_flops=line.train_flops, evaluation_flops=line.evaluation_flops)
-        for lines in old
-        for line in lines
-        if line.entry == "charged"
-    ]
 
 
 def _book_earlier(ledger: Ledger, old: Sequence[Entry]) -> None:

@@ -1,7 +1,6 @@
 """The adaptive design of a study: its questions, the trials that it chose, and its answers so far."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -69,25 +68,12 @@ def _room(plan: Plan) -> int | None:
     return None if plan.study_flops is None else plan.study_flops - _before(plan)
 
 
-def chosen_trials(folder: Path) -> set[str]:
-    """Return the trials that the runs of a study chose."""
-    return set(trials_of_event(folder, CHOSEN))
-
-
 def not_chosen(declaration: Declaration, folder: Path, plan: pd.DataFrame) -> pd.Series:
     """Return a mask of the plan's trials that an adaptive design has not chosen so far; shape (trials,)."""
     if not declaration.design.adaptive:
         return pd.Series(data=False, index=plan.index)
-    begun = {path.name for path in (folder / "trials").glob("*")}
-    return ~plan["trial"].isin(chosen_trials(folder) | begun)
-
-
-def course(decision: Decision, spent_flops: int, grid_flops: int) -> dict[str, Any]:
-    """Return a decision as the facts of an event ``COURSE``."""
-    answers = [asdict(answer) for answer in decision.answers]
-    return {
-        "spent_flops": spent_flops, "grid_flops": grid_flops, "answers": answers, "stop": decision.stop
-    }  # fmt: skip
+    begun = (path.name for path in (folder / "trials").glob("*"))
+    return ~plan["trial"].isin({*trials_of_event(folder, CHOSEN), *begun})
 
 
 def _verdict(answer: Mapping[str, Any]) -> str:

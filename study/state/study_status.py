@@ -35,13 +35,7 @@ from study.storage.lock import active_run
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failure:
-    """A failed trial.
-
-    Attributes:
-        trial: The trial's id.
-        what: Cell and seed in words.
-        reason: The reason of the failure.
-    """
+    """A failed trial; ``what`` is its cell, tuned values and seed in words."""
 
     trial: str
     what: str
@@ -111,7 +105,6 @@ def read_status(study: Study) -> StudyStatus:
     plan = planned[~apart].reset_index(drop=True)
     book = study.book()
     holder = active_run(folder)
-    this_run = _last_run(events)
     rows: dict[str, dict[str, Any]] = {str(row["trial"]): row for row in plan.to_dict("records")}  # type: ignore[misc]
     states = trial_states(folder, rows) | _decided_tuning(folder, rows)
     running = running_trials(rows, states)
@@ -122,7 +115,9 @@ def read_status(study: Study) -> StudyStatus:
     waiting = {trial: state for trial, state in states.items() if state.column == "waiting"}
     ahead = {trial: row for trial, row in rows.items() if trial not in without_room}
     slots = busy = None
-    if this_run is not None:
+    starts = [] if events.empty else events.index[events["event"].isin(STARTS)].tolist()
+    if starts:
+        this_run = events.loc[starts[-1] :]
         slots = int(this_run["slots"].dropna().iloc[-1])
         busy = run_time(this_run, now=None if holder is None else time.time()).busy
     return StudyStatus(
@@ -195,13 +190,6 @@ def _without_room(
             without.add(trial)
             ended |= {row["trunk"]} - {""}  # longer trials continue from this one
     return without
-
-
-def _last_run(events: pd.DataFrame) -> pd.DataFrame | None:
-    if events.empty:
-        return None
-    starts = events.index[events["event"].isin(STARTS)]
-    return events.loc[starts[-1] :] if len(starts) else None
 
 
 def _ordered_levels(plan: pd.DataFrame, states: Mapping[str, TrialState]) -> list[Level]:

@@ -140,11 +140,11 @@ def begun(folder: Path, steps: Mapping[str, int]) -> dict[str, str]:
         ValueError: A file of a trial is damaged.
     """
     under_way = active_run(folder) is not None
-    states = trial_states(folder, steps)
-    progress = {
-        trial: _progress_words(state, steps[trial], under_way=under_way) for trial, state in states.items()
+    return {
+        trial: words
+        for trial, state in trial_states(folder, steps).items()
+        if (words := _progress_words(state, steps[trial], under_way=under_way))
     }
-    return {trial: words for trial, words in progress.items() if words}
 
 
 def _progress_words(state: TrialState, steps: int, *, under_way: bool) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.design.course import CHOSEN
 from budgets.quantity import format_flops
 from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
 from runners.scheduling.backend import Ended, Job
@@ -19,7 +20,7 @@ from runners.scheduling.nodes import Amounts
 from runners.trials.trial_files import Outcome, write_outcome
 from runners.trials.trial_job import TrialJob
 from study.run import execution, site
-from study.state.design import chosen_trials
+from study.state.bookkeeping import trials_of_event
 from tests.study.tiny_study import TinyStudy
 
 pytestmark = pytest.mark.slow
@@ -142,7 +143,7 @@ def test_design_chooses_from_the_grid_until_its_questions_are_answered(tiny: Tin
 
 def test_a_design_whose_tuning_has_just_begun_has_chosen_no_trial(tmp_path: Path) -> None:
     (tmp_path / "events.jsonl").write_text('{"time": 0.0, "event": "tuning-started", "slots": 0}\n')
-    assert chosen_trials(tmp_path) == set()
+    assert trials_of_event(tmp_path, CHOSEN) == []
 
 
 @pytest.mark.usefixtures("undrawn")
