@@ -23,7 +23,7 @@ def run(options: Namespace) -> int:
     from study.state.plan_study import plan_study, select_trials
 
     study, target = refreshed_study(options), options.folder
-    matches = select_trials(plan_study(study), [options.trial])
+    matches = select_trials(plan_study(study).trials, [options.trial])
     if len(matches) > 1:
         listed = "\n".join(f"  {trial.trial_id}: {trial.cell}, seed {trial.seed}" for trial in matches)
         raise ValueError(f"'{options.trial}' matches {len(matches)} trials; name one by its id:\n{listed}")

@@ -9,7 +9,7 @@ from budgets.book import Book, left_behind_flops
 from budgets.ledger import read_entries, unpaid_charges
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial, shorter_trials
-from budgets.planning.tuning_plan import TuningPlan, values_words
+from budgets.planning.tuning_plan import values_words
 from budgets.quantity import format_flops, format_seconds, plural
 from runners.results import cell_row
 from runners.trials.meter import read_meter
@@ -73,34 +73,21 @@ class Agenda:
         return len(self.states) - len(self.finished) - self.failed_of_selected - len(self.to_run)
 
 
-def agenda(study: Study, plan: Plan, *, only: Sequence[str] = (), retry_failed: bool = False) -> Agenda:
-    """Return the agenda of a study's grid; change nothing.
+def agenda(
+    study: Study, trials: Sequence[Trial], *, only: Sequence[str] = (), retry_failed: bool = False
+) -> Agenda:
+    """Return the agenda of the trials of a study's grid or of its tuning; change nothing.
 
     ``only`` are ids of trials or words of cells, empty for all.
 
     Raises:
         ValueError: An entry of ``only`` matches no trial, or a result is damaged.
     """
-    chosen = {trial.trial_id for trial in select_trials(plan, only)}
-    known = {trial.trial_id: trial for trial in plan.trials}
+    known = {trial.trial_id: trial for trial in trials}
+    chosen = {trial.trial_id for trial in select_trials(trials, only)}
     # A trial needs the milestones of the shorter ones of its trunk.
     chosen |= {shorter.trial_id for trial in chosen for shorter in shorter_trials(known[trial], known)}
-    selected = [trial for trial in plan.trials if trial.trial_id in chosen]
-    return _sort(study, plan.trials, selected, retry_failed=retry_failed)
-
-
-def tuning_agenda(study: Study, tuning: TuningPlan, *, retry_failed: bool = False) -> Agenda:
-    """Return the agenda of a study's tuning, as `agenda` does for the grid; change nothing.
-
-    Raises:
-        ValueError: A result is damaged.
-    """
-    return _sort(study, tuning.ready, tuning.ready, retry_failed=retry_failed)
-
-
-def _sort(study: Study, trials: Sequence[Trial], selected: Sequence[Trial], *, retry_failed: bool) -> Agenda:
-    states = trial_states(study.folder, [trial.trial_id for trial in trials])
-    known = {trial.trial_id: trial for trial in trials}
+    states = trial_states(study.folder, known)
 
     def starts(trial: Trial) -> bool:
         state = states[trial.trial_id]
@@ -122,8 +109,8 @@ def _sort(study: Study, trials: Sequence[Trial], selected: Sequence[Trial], *, r
 
     return Agenda(
         states=states,
-        to_run=tuple(trial for trial in selected if starts(trial)),
-        selected=frozenset(trial.trial_id for trial in selected),
+        to_run=tuple(trial for trial in trials if trial.trial_id in chosen and starts(trial)),
+        selected=frozenset(chosen),
     )
 
 

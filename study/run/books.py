@@ -61,7 +61,12 @@ class Books(ABC):
             PaidBeforeError: Trials would be paid again, and the run may not do that.
             ValueError: The ledger contradicts a result.
         """
-        self._refuse_to_pay_again(todo)
+        paid = [trial for trial in todo.to_run if trial.trial_id in self.ledger.book.finished]
+        if paid and not self.site.pay_again:
+            raise PaidBeforeError(
+                f"{paid_again(paid)}: their results are no longer in {self.study.folder / 'trials'}. "
+                f"Restore the folders (such as {paid[0].trial_id}), or use --pay-again"
+            )
         drop_torn_line(self.study.folder / "events.jsonl")
         self.ledger.charge(self.plan)
         for trial in self.trials.values():
@@ -188,11 +193,3 @@ class Books(ABC):
             self.failures[trial_id] = reason
         self.event("trunk-ended", trunk=trunk, branches=list(branches), reason=reason)
         self.progress.trunk_ended([self.trials[trial_id] for trial_id in branches], reason)
-
-    def _refuse_to_pay_again(self, todo: Agenda) -> None:
-        paid = [trial for trial in todo.to_run if trial.trial_id in self.ledger.book.finished]
-        if paid and not self.site.pay_again:
-            raise PaidBeforeError(
-                f"{paid_again(paid)}: their results are no longer in {self.study.folder / 'trials'}. "
-                f"Restore the folders (such as {paid[0].trial_id}), or use --pay-again"
-            )

@@ -49,7 +49,6 @@ class RunSummary:
     """The trials that a run left without a result.
 
     Attributes:
-        plan: The plan of the run.
         failures: Trial id → reason, for trials that failed.
         remaining: Trials that the budget had no room for.
         stopped: Source of the request to stop the run early; empty if there was none.

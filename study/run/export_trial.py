@@ -65,5 +65,5 @@ def export_from(folder: Path, target: Path) -> None:
     if not declaration.is_file():
         raise ValueError(f"{folder} is a trial, but {declaration} is missing: name an exported folder")
     study = find_study(load_declaration(declaration, Path()), results=str(home.parent), pools=None)
-    (trial,) = select_trials(plan_study(study), [folder.resolve().name])
+    (trial,) = select_trials(plan_study(study).trials, [folder.resolve().name])
     export_trial(study, trial, target)

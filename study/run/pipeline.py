@@ -28,8 +28,6 @@ from runners.trials.trial_files import MIDWAY, Outcome, drop_milestone, mileston
 from study.declare.dump import dump_declaration
 from study.run.agenda import Agenda, agenda, lost_checkpoints, require_room
 from study.run.execution import Execution, RunSummary
-from study.run.site import Site
-from study.show.progress import Progress
 from study.state.bookkeeping import trials_of_event
 from study.state.design import ALL_SLOTS, choices_of, questions
 from study.state.environment import environment
@@ -113,38 +111,21 @@ def next_of_design(study: Study, plan: Plan, todo: Agenda) -> tuple[Agenda, str]
 
 
 class Run(Execution):
-    """One run of a study's grid, whose tuning is done.
-
-    ``only`` selects trials by id or by words of their cells; with ``retry_failed``, trials that failed in an
-    earlier run are run again.
-    """
+    """One run of a study's grid, whose tuning is done."""
 
     name = "study"
+    _chooser: Chooser | None = None  # of an adaptive design
 
-    def __init__(  # noqa: PLR0913 - the options of a command
-        self,
-        study: Study,
-        plan: Plan,
-        progress: Progress,
-        site: Site,
-        *,
-        only: Sequence[str] = (),
-        retry_failed: bool = False,
-    ) -> None:
-        super().__init__(study, plan, plan.trials, progress, site)
-        self._only, self._retry_failed = only, retry_failed
-        self._chooser: Chooser | None = None
+    def execute(self, *, only: Sequence[str], retry_failed: bool) -> RunSummary:
+        """Run the selected trials that have no result yet, and return those left without one.
 
-    def execute(self) -> RunSummary:
-        """Run every selected trial of the plan that has no result yet.
-
-        Returns:
-            The selected trials left without a result.
+        ``only`` has ids of trials or words of their cells, empty for all; with ``retry_failed``, trials that
+        failed in an earlier run are run again.
 
         Raises:
             ValueError: The plan does not fit in the rest of the budget, or a trial does not fit on the nodes.
         """
-        todo = agenda(self.study, self.plan, only=self._only, retry_failed=self._retry_failed)
+        todo = agenda(self.study, self.plan.trials, only=only, retry_failed=retry_failed)
         require_room(self.study, self.plan)
         self._write_inputs()
         self.resume(todo)

@@ -17,7 +17,7 @@ from budgets.planning.plan import Plan
 from runners.host.files import wait_until_free
 from runners.scheduling.ray_backend.address import cluster_address
 from runners.trials.loggers import Loggers
-from study.run.agenda import agenda, agenda_lines, require_room, tuning_agenda
+from study.run.agenda import agenda, agenda_lines, require_room
 from study.run.ensure_pools import ensure_pools
 from study.run.execution import RunSummary
 from study.run.pipeline import Run, next_of_design
@@ -37,10 +37,7 @@ class GuardedView:
 
     All calls go through here, also those of code that was given only ``say``. After an error the view is
     called again, because its next call may work: a number that cannot be drawn now may be gone by then.
-
-    Args:
-        view: The view, a context manager.
-        log: The file to which the tracebacks are added.
+    Tracebacks are added to the file ``log``.
     """
 
     def __init__(self, view: Progress, log: Path) -> None:
@@ -95,7 +92,7 @@ def run_study(  # noqa: PLR0913 - the options of a command
     """
     progress = cast("Progress", GuardedView(progress, study.folder / "view-errors.txt"))
     require_runnable(study.declaration)
-    select_trials(plan, only)
+    select_trials(plan.trials, only)
     _require_tuned(plan, only=only)
     Loggers(study.declaration.loggers, study.folder, progress.say)  # one that is not installed is refused
     if not repair:
@@ -129,7 +126,8 @@ def run_study(  # noqa: PLR0913 - the options of a command
                 return tuned
         elif plan.tuning is not None:  # another declaration may have other trials and winners
             write_tuning(study, plan.tuning)
-        summary = Run(study, plan, progress, site, only=only, retry_failed=retry_failed).execute()
+        run = Run(study, plan, plan.trials, progress, site)
+        summary = run.execute(only=only, retry_failed=retry_failed)
         return replace(summary, failures=failures | summary.failures)
 
 
@@ -147,8 +145,8 @@ def would_run(
     require_booked(study)
     tuning = None
     if plan.tuning is not None and _tunes(plan, only):
-        tuning = tuning_agenda(study, plan.tuning, retry_failed=retry_failed)
-    todo, further = agenda(study, plan, only=only, retry_failed=retry_failed), ""
+        tuning = agenda(study, plan.tuning.ready, retry_failed=retry_failed)
+    todo, further = agenda(study, plan.trials, only=only, retry_failed=retry_failed), ""
     if study.declaration.design.adaptive:
         todo, further = next_of_design(study, plan, todo)
     yield from agenda_lines(study, plan, todo, tuning)

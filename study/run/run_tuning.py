@@ -14,7 +14,7 @@ from runners.results import write_table
 from runners.scheduling.backend import Backend
 from runners.trials.trial_files import Outcome
 from study.declare.dump import dump_declaration
-from study.run.agenda import Agenda, tuning_agenda
+from study.run.agenda import Agenda, agenda
 from study.run.execution import Execution, RunSummary
 from study.run.site import Site
 from study.show.progress import Progress
@@ -43,13 +43,13 @@ def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retr
         # the check. Planning again from the results gives the next round.
         while tuning is not None and tuning.unfinished and not summary.incomplete:
             write_tuning(study, tuning)
-            todo = tuning_agenda(study, tuning, retry_failed=retry_failed)
+            todo = agenda(study, tuning.ready, retry_failed=retry_failed)
             if todo.failed:
                 _say_failed(tuning, todo, progress)
                 if not todo.to_run:
                     summary = replace(summary, failures=todo.failed)
                     break
-            summary = Round(study, summary.plan, progress, site, backend=backend).execute(todo)
+            summary = Round(study, summary.plan, progress, site).execute(todo, backend)
             summary = replace(summary, plan=plan_study(study))
             tuning = summary.plan.tuning
     assert tuning is not None, "planned again from the same declaration"
@@ -91,20 +91,20 @@ def _say_failed(tuning: TuningPlan, todo: Agenda, progress: Progress) -> None:
 
 
 class Round(Execution):
-    """One round of a tuning: the trials that the results so far ask for; ``backend`` opens their backend."""
+    """One round of a tuning: the trials that the results so far ask for."""
 
     name = "tuning"
 
-    def __init__(
-        self, study: Study, plan: Plan, progress: Progress, site: Site, *, backend: Callable[[], Backend]
-    ) -> None:
+    def __init__(self, study: Study, plan: Plan, progress: Progress, site: Site) -> None:
         assert plan.tuning is not None, "created only for plans with a tuning"
         super().__init__(study, plan, plan.tuning.ready, progress, site)
-        self._tuning, self._backend = plan.tuning, backend
+        self._tuning = plan.tuning
         self._what = "tuning" if plan.tuning.waiting else "check of the tuned rates"
 
-    def execute(self, todo: Agenda) -> RunSummary:
+    def execute(self, todo: Agenda, open_backend: Callable[[], Backend]) -> RunSummary:
         """Run the trials of an agenda that have no result, and return those left without one.
+
+        The backend is opened only if there are trials to run.
 
         Raises:
             ValueError: A trial does not fit on the nodes.
@@ -122,7 +122,7 @@ class Round(Execution):
             cost = format_flops(sum(trial.paid_flops for trial in todo.to_run))
             size = f"{plural(len(todo.to_run), 'trial')}, {cost}"
             self.progress.detail(f"{self._what}: {size}; {self._tuning.metric} selects")
-            self.run(todo.to_run, self._backend())
+            self.run(todo.to_run, open_backend())
         self.site.with_storage(self.write_tables)
         return self.result
 

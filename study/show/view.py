@@ -55,9 +55,10 @@ def level_table(levels: Sequence[Level], *, bars: bool) -> Table:
         table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
     every = Level(name="all", **{name: sum(getattr(level, name) for level in levels) for name in names})
     for level in (*levels, every):
-        bar = ProgressBar(total=max(1, level.total), completed=level.done, width=_BAR)
-        counts = [f"{getattr(level, name):,}" for name in names]
-        table.add_row(level.name, *([bar] if bars else []), *counts, style="bold" if level is every else None)
+        counts = [getattr(level, name) for name in names]
+        bar = ProgressBar(total=max(1, sum(counts)), completed=level.done, width=_BAR)
+        style = "bold" if level is every else None
+        table.add_row(level.name, *([bar] if bars else []), *(f"{count:,}" for count in counts), style=style)
     return table
 
 

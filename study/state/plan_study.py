@@ -322,8 +322,8 @@ def with_words(items: Iterable[T], wanted: str, text: Callable[[T], str]) -> lis
     return exact or matches
 
 
-def select_trials(plan: Plan, selections: Sequence[str]) -> list[Trial]:
-    """Return the trials that match any selection, an id or words of cells, in the plan's order.
+def select_trials(trials: Sequence[Trial], selections: Sequence[str]) -> list[Trial]:
+    """Return the trials that match any selection, an id or words of cells, in their order.
 
     Without selections, all trials are returned.
 
@@ -332,8 +332,8 @@ def select_trials(plan: Plan, selections: Sequence[str]) -> list[Trial]:
     """
     chosen: set[str] = set()
     for selection in selections:
-        matches = [trial for trial in plan.trials if trial.trial_id == selection] or with_words(
-            plan.trials, selection, lambda trial: cell_words(trial.cell, trial.samples_seen)
+        matches = [trial for trial in trials if trial.trial_id == selection] or with_words(
+            trials, selection, lambda trial: cell_words(trial.cell, trial.samples_seen)
         )
         if not matches:
             raise ValueError(
@@ -341,4 +341,4 @@ def select_trials(plan: Plan, selections: Sequence[str]) -> list[Trial]:
                 "`plan --format csv` the trials' ids"
             )
         chosen.update(trial.trial_id for trial in matches)
-    return [trial for trial in plan.trials if not selections or trial.trial_id in chosen]
+    return [trial for trial in trials if not selections or trial.trial_id in chosen]

@@ -43,11 +43,6 @@ class Level:
     waiting: int = 0
     left_out: int = 0
 
-    @property
-    def total(self) -> int:
-        """Number of trials in the level."""
-        return self.done + self.running + self.failed + self.waiting + self.left_out
-
 
 def count_levels(trials: Iterable[tuple[str, str]]) -> list[Level]:
     """Return the counts of trials, each given by the names of its level and of its state, in their order."""
@@ -62,10 +57,7 @@ class Running:
     """Progress of a running trial.
 
     Attributes:
-        trial: The trial's id.
-        what: Cell and seed in words.
-        samples_seen: Samples seen so far.
-        samples_planned: Samples to see in all.
+        what: Cell, tuned values and seed in words.
         train_flops: Training FLOPs so far.
         loss: Loss of the last step; None before the first.
         losses: Mean losses of equal parts of the steps so far.

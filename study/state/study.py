@@ -36,7 +36,6 @@ class Study:
     """A declared study and its folders.
 
     Attributes:
-        declaration: The declaration.
         source: The declaration's file; None if the declaration was made in code.
         folder: ``results/<name>``.
         pools: Folder of generated pools.
@@ -174,7 +173,6 @@ class Imported:
     and ``reason`` of each row of the table that was dropped.
 
     Attributes:
-        name: The study's name.
         folder: ``results/<name>``.
         record: Origin of the results: ``metric``, ``title``, ``table`` (file name), ``sha256`` of the table,
             ``map`` (file name), ``rows`` (number of rows in the table).

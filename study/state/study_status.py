@@ -47,14 +47,11 @@ class StudyStatus:
     """Status of a study. FLOPs are training FLOPs (`budgets.cost.flops.CONVENTION`).
 
     Attributes:
-        study: The study's name.
         run: The active run in words; None if there is none.
         levels: Counts of trials by level and state.
-        running: Progress of the running trials.
         interrupted: Number of waiting trials that continue from a checkpoint.
         no_room: Number of waiting trials that cost more than is left of the study budget, or of their share
             of it.
-        failures: The failed trials.
         planned_flops: FLOPs of all planned trials.
         spent_flops: FLOPs charged, spent and wasted.
         reserved_flops: FLOPs reserved for started trials.

@@ -45,7 +45,6 @@ class TrialState:
     """State of a trial.
 
     Attributes:
-        stage: The trial's stage.
         kept_steps: Steps of the newest checkpoint.
         progress: The last progress that `runners.trials.trial` wrote; None if the trial was never started or
             has a result.

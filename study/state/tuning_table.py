@@ -38,10 +38,11 @@ def with_values(trials: pd.DataFrame, tried: Mapping[str, Mapping[str, float]]) 
 
 def values_of(row: Mapping[str, Any]) -> dict[str, float]:
     """Return the tuned fields of a row of such a table; empty for any other row."""
-    values = {
-        name.removeprefix(TUNED_COLUMN): value for name, value in row.items() if name.startswith(TUNED_COLUMN)
+    return {
+        name.removeprefix(TUNED_COLUMN): value
+        for name, value in row.items()
+        if name.startswith(TUNED_COLUMN) and not math.isnan(value)
     }
-    return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
 def write_winners(path: Path, plan: TuningPlan) -> None:

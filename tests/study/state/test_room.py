@@ -156,7 +156,7 @@ def test_run_and_dry_run_are_refused_before_anything_is_written(tiny: TinyStudy)
 
 def test_a_dry_run_lists_charges_and_the_work_that_a_run_gives_up(study: Study, plan: Plan) -> None:
     scored = replace(plan, charges=(charge("quality scorer", 3 * TERA),))
-    lines = list(agenda_lines(study, scored, agenda(study, scored)))
+    lines = list(agenda_lines(study, scored, agenda(study, scored.trials)))
     assert "3 TFLOP to be charged: quality scorer" in lines
     assert lines[-1] == "7 TFLOP of the study budget of 10 TFLOP are left after 1 charge"
 
@@ -170,7 +170,7 @@ def test_a_dry_run_lists_charges_and_the_work_that_a_run_gives_up(study: Study, 
     (line,) = lost_checkpoints(study, fewer, study.book())
     assert gone.trial_id in line
     assert f"its {format_flops(gone.paid_flops)} are booked as wasted" in line
-    assert line in list(agenda_lines(study, fewer, agenda(study, fewer)))
+    assert line in list(agenda_lines(study, fewer, agenda(study, fewer.trials)))
     assert not list(lost_checkpoints(study, plan, study.book()))
     write_json(folder / "result.json", {})
     assert not list(lost_checkpoints(study, fewer, study.book()))
@@ -182,7 +182,7 @@ def test_a_dry_run_says_that_some_of_its_trials_will_find_no_room(study: Study, 
 
     def has_room(budget: int) -> bool:
         capped = replace(plan, study_flops=budget)
-        *_, last = agenda_lines(study, capped, agenda(study, capped))
+        *_, last = agenda_lines(study, capped, agenda(study, capped.trials))
         return "will be left out" not in last
 
     assert has_room(need)
