@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from functools import cached_property
 from typing import ParamSpec, Self, TypeVar
 
 from runners.host.faults import NOTICES, Notice, patiently
@@ -40,23 +41,19 @@ class Site:
         self.pay_again = pay_again
         self._study, self._progress = study, progress
         self._address, self._local = address, local
-        self._backend: Backend | None = None
-        self._storage_check: StorageCheck | None = None
         self._described = ""
         self._listens = False
         self._until_the_end = ExitStack()
         self.notice = Notice()
 
-    @property
+    @cached_property
     def backend(self) -> Backend:
         """The backend.
 
         Raises:
             ValueError: No cluster answers at the address.
         """
-        if self._backend is None:
-            self._backend = self._until_the_end.enter_context(open_backend(self._address, local=self._local))
-        return self._backend
+        return self._until_the_end.enter_context(open_backend(self._address, local=self._local))
 
     def listen(self) -> None:
         """Take signals such as SIGTERM as requests to stop from now on.
@@ -88,7 +85,7 @@ class Site:
         """
         resources = self._study.declaration.resources
         grows = not self._local and cluster_address(self._address) is not None
-        check = self._node_check(self.backend) if grows else None
+        check = self._node_check if grows else None
         if check is not None:
             check.require()
         cluster = LiveCluster(
@@ -130,14 +127,11 @@ class Site:
             look_and_do, patience_s=_PATIENCE_S, say=self._progress.say, hurry=lambda: bool(self.notice.by)
         )
 
-    def _node_check(self, backend: Backend) -> StorageCheck:
-        if self._storage_check is None:
-            study = self._study
-            read = tuple(
-                path.resolve() for path in (*study.pool_folders.values(), *study.evaluation.values())
-            )
-            self._storage_check = StorageCheck(backend, study.storage.seen_by_nodes(read), self.leave_out)
-        return self._storage_check
+    @cached_property
+    def _node_check(self) -> StorageCheck:
+        study = self._study
+        read = tuple(path.resolve() for path in (*study.pool_folders.values(), *study.evaluation.values()))
+        return StorageCheck(self.backend, study.storage.seen_by_nodes(read), self.leave_out)
 
     def leave_out(self, node: str, why: str, how: str = "it joined the cluster and is not used") -> None:
         """Record and say that a node runs nothing from now on."""

@@ -25,8 +25,6 @@ class OpenedStudy:
     frame with unit and meaning.
 
     Attributes:
-        name: Name of the study.
-        metric: Declared metric.
         results: One row per trial that ended, as in ``results.parquet``.
         curves: Training curves, as in ``curves.parquet``.
         plan: Planned trials, as in ``plan.parquet``.
