@@ -217,9 +217,11 @@ def with_kept_trunks(study: Study, plan: Plan) -> Plan:
         link = trial
         flops = paid.get(trial.trial_id, trial.paid_flops)
         if flops != trial.paid_flops:
-            link = _as_paid(study, trial, shorter_trials(trial, trials), flops)
+            # The shorter trial that it continued from is found by the FLOPs that were paid.
+            links = (link for link in _links(trial, trials) if link.paid_flops == flops)
+            link = next(links, None) or _from_undeclared(study, trial, flops)
         elif trial.trial_id in between and trial.previous:
-            link = _from_milestone(study, trial, shorter_trials(trial, trials), paid)
+            link = _from_milestone(study, trial, trials, paid)
             if link is not trial:
                 alone.append(link)
         linked.append(link)
@@ -231,12 +233,6 @@ def with_kept_trunks(study: Study, plan: Plan) -> Plan:
         f"ended, whose milestones are gone: steps are trained again, which costs {cost} in all"
     )
     return replace(plan, trials=tuple(linked), warnings=(*plan.warnings, note))
-
-
-def _as_paid(study: Study, trial: Trial, shorter: Iterable[Trial], flops: int) -> Trial:
-    """Return a trial with the shorter trial that it continued from, found by the FLOPs that were paid."""
-    declared = (link for link in _links(trial, shorter) if link.paid_flops == flops)
-    return next(declared, None) or _from_undeclared(study, trial, flops)
 
 
 def _from_undeclared(study: Study, trial: Trial, flops: int) -> Trial:
@@ -256,18 +252,20 @@ def _from_undeclared(study: Study, trial: Trial, flops: int) -> Trial:
     return link if whole and done * trial.batch_size > shared else trial
 
 
-def _from_milestone(study: Study, trial: Trial, shorter: Iterable[Trial], paid: Mapping[str, int]) -> Trial:
+def _from_milestone(
+    study: Study, trial: Trial, trials: Mapping[str, Trial], paid: Mapping[str, int]
+) -> Trial:
     """Return a trial that continues from the longest one that has its milestone, or has not ended."""
-    for link in _links(trial, shorter):
+    for link in _links(trial, trials):
         last = link.previous
         if not last or last not in paid or milestone(study.trial_folder(last)) is not None:
             return trial if last == trial.previous else link
     raise AssertionError("the last choice continues from no trial")
 
 
-def _links(trial: Trial, shorter: Iterable[Trial]) -> Iterator[Trial]:
-    """Yield a trial as it continues from each shorter one, and from none."""
-    return (continued_from(trial, previous) for previous in (*shorter, None))
+def _links(trial: Trial, trials: Mapping[str, Trial]) -> Iterator[Trial]:
+    """Yield a trial as it continues from each shorter one of its trunk, and from none."""
+    return (continued_from(trial, previous) for previous in (*shorter_trials(trial, trials), None))
 
 
 def measured_throughput(study: Study, plan: Plan) -> dict[Combination, float]:
