@@ -47,11 +47,7 @@ def _read_again() -> None:
 
 @contextmanager
 def simulated_cluster(variables: Mapping[str, str] | None = None) -> Iterator[Cluster]:
-    """Context manager: a cluster with a head that has no cores; its nodes are dead after exit.
-
-    Args:
-        variables: Further environment variables.
-    """
+    """Context manager: a cluster with a head that has no cores; its nodes are dead after exit."""
     with rays_environment({**CLUSTER, "RAY_AUTH_TOKEN": secrets.token_hex(32), **(variables or {})}):
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **SMALL})
         try:

@@ -28,6 +28,7 @@ from runners.scheduling.storage_check import Folders, StorageCheck
 from tests.root import ROOT
 from tests.runners.scheduling import jobs
 from tests.runners.scheduling.simulated import rays_environment
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -72,11 +73,9 @@ def wait(backend: Backend, count: int = 1) -> list[Ended]:
 
 
 def began(folder: Path) -> int:
-    deadline = time.monotonic() + 240
-    while not (files := list(folder.glob("began-*"))):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-    return int(files[0].name.removeprefix("began-"))
+    wait_for(lambda: list(folder.glob("began-*")), seconds=240)
+    (file,) = folder.glob("began-*")
+    return int(file.name.removeprefix("began-"))
 
 
 def test_a_job_finishes_in_a_process_of_its_own(backend: Backend) -> None:
@@ -261,7 +260,4 @@ def test_processes_end_with_their_parent(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", script, tmp_path], cwd=ROOT) as driver:
         pid = began(tmp_path)
         driver.kill()
-    deadline = time.monotonic() + 60
-    while Path(f"/proc/{pid}").exists():
-        assert time.monotonic() < deadline, "it lives on"
-        time.sleep(0.05)
+    wait_for(lambda: not Path(f"/proc/{pid}").exists(), seconds=60)

@@ -58,32 +58,33 @@ def test_a_trial_sees_exactly_its_samples_and_leaves_row_curve_and_weights_once(
     assert len({str(sorted(each.row.items())) for each in (outcome, again, stored)}) == 1
 
 
-def test_diverged_trial_counts_only_the_steps_done(job: TrialJob, tmp_path: Path) -> None:
-    wild = dataclasses.replace(
-        job.trial, lr_peak=1e30, recipe=Recipe(precision="fp32", gradient_clip=1e30, warmup=0.0)
-    )
+@pytest.mark.parametrize(
+    ("changes", "why", "ends"),
+    [
+        (
+            {"lr_peak": 1e30, "recipe": Recipe(precision="fp32", gradient_clip=1e30, warmup=0.0)},
+            "steps 0 to 25 of 30",
+            {25},
+        ),
+        # Its features collapse: the loss stays at chance, ln 16.
+        (
+            {"lr_peak": 0.3, "samples_seen": 4000, "recipe": Recipe(precision="fp32", diverged_after=0.4)},
+            "mean 2.77",
+            {*range(125, 250)},
+        ),
+    ],
+)
+def test_diverged_trial_ends_early_and_counts_only_the_steps_done(
+    job: TrialJob, changes: dict[str, Any], why: str, ends: set[int]
+) -> None:
+    row = run_trial(dataclasses.replace(job, trial=dataclasses.replace(job.trial, **changes))).row
 
-    outcome = run_trial(dataclasses.replace(job, trial=wild, folder=tmp_path / "wild"))
-
-    row = outcome.row
     assert row["status"] == "diverged"
-    assert "steps 0 to 25 of 30" in row["reason"]
-    assert (row["steps"], row["samples_seen"], row["train_flops"]) == (25, 400, 2800)
+    assert why in row["reason"]
+    assert row["steps"] in ends
+    assert (row["samples_seen"], row["train_flops"]) == (16 * row["steps"], 16 * 7 * row["steps"])
     assert not [name for name in row if name.startswith("held-out/")]
-    assert (tmp_path / "wild" / "result.json").exists()
-
-
-def test_trial_with_collapsed_features_ends_early_as_diverged(job: TrialJob, tmp_path: Path) -> None:
-    hot = dataclasses.replace(
-        job.trial, lr_peak=0.3, samples_seen=16 * 250, recipe=Recipe(precision="fp32", diverged_after=0.4)
-    )
-
-    outcome = run_trial(dataclasses.replace(job, trial=hot, folder=tmp_path / "hot"))
-
-    assert outcome.row["status"] == "diverged"
-    assert "mean 2.77" in outcome.row["reason"]
-    assert 125 <= outcome.row["steps"] < 250
-    assert outcome.row["train_flops"] == outcome.row["samples_seen"] * job.trial.train_flops_per_sample
+    assert (job.folder / "result.json").exists()
 
 
 def test_a_trial_whose_last_step_breaks_the_weights_has_diverged(
