@@ -1,6 +1,7 @@
 """Errors that a newcomer meets: each names file and line, and says what to write instead."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -31,10 +32,10 @@ def line_of(path: Path, start: str) -> int:
     [
         ("metric: held-out/top1", "metric: held-out/acc", "metric:", "did you mean 'held-out/top1'?"),
         ("metric: held-out/top1", "metric: heldout/top5", "metric:", "did you mean 'held-out/top5'?"),
-        ("study: 15 TFLOP", "study: 1 TFLOP", "  study: 1 TFLOP", "the grid costs 11.49 TFLOP (42 trials"),
-        ("embedded: {pairs: 8192}", "path: nowhere", "  path: nowhere", "nowhere is not a folder"),
+        ("study: 15 TFLOP", "study: 1 TFLOP", "  study: 1 TFLOP", "11.49 TFLOP (42 trials"),
+        ("embedded: {pairs: 8192}", "path: nowhere", "  path: nowhere", "nowhere"),
         ("[60 GFLOP, 180 GFLOP, 540 GFLOP]", "[60, 180, 540]", "grid:", "without a unit is in FLOPs"),
-        ("seeds: [0, 1]", "seeds: 3", "seeds:", "seeds: 3 is ambiguous: write [3]"),
+        ("seeds: [0, 1]", "seeds: 3", "seeds:", "write [3]"),
         ("# evaluation:\n#   imagenet: /d", "evaluation:\n  imagenet: /d", "  imagenet:", "/data/wds/imag"),
     ],
 )
@@ -52,13 +53,13 @@ def test_an_error_of_the_plan_names_file_and_line(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("run first.yaml --backend local --address h:1", "use only one of them"),
-        ("run first.yaml --backend local --address h:1 --dry-run", "use only one of them"),
-        ("check first.yaml --backend local --address h:1", "use only one of them"),
-        ("recommend small --flops 1e12 --pairs 8192 --table t.csv", "--table needs --prior MAP"),
-        ("data build p --from embedded:64 --without sets/a", "leave out --in-place and --without"),
-        ("data build p --from embedded:64 --in-place", "leave out --in-place and --without"),
-        ("data build p --from urls.csv --in-place", "have to be downloaded: leave out --in-place"),
+        ("run first.yaml --backend local --address h:1", "--address"),
+        ("run first.yaml --backend local --address h:1 --dry-run", "--address"),
+        ("check first.yaml --backend local --address h:1", "--address"),
+        ("recommend small --flops 1e12 --pairs 8192 --table t.csv", "--prior MAP"),
+        ("data build p --from embedded:64 --without sets/a", "--in-place and --without"),
+        ("data build p --from embedded:64 --in-place", "--in-place and --without"),
+        ("data build p --from urls.csv --in-place", "leave out --in-place"),
     ],
 )
 def test_an_option_that_would_have_no_effect_is_refused(
@@ -99,12 +100,12 @@ def test_a_model_that_torch_cannot_build_is_an_error_of_the_catalogue(template: 
     Path("models", "mine.json").write_text(json.dumps(mine))
     template.write_text(f"catalogue: models\n{template.read_text().replace('mini-ViT-XXS-8', 'mine')}")
     said = run("plan first.yaml", code=2)
-    assert "first.yaml:1: mine: vision_cfg.timm_model_name: unknown timm model 'vit_tny'" in said
+    assert re.search(r"first\.yaml:1: mine: vision_cfg\.timm_model_name: .*'vit_tny'", said)
 
 
 def test_a_level_read_without_its_unit_is_warned_of(template: Path, run: Run) -> None:
     edit(template, ("levels: [60 GFLOP, ", "levels: [60, "))
-    assert "note: a level of 60 FLOP is less than one image costs" in run("plan first.yaml")
+    assert "note: a level of 60 FLOP " in run("plan first.yaml")
 
 
 def test_a_warning_about_several_levels_is_given_once(template: Path, run: Run) -> None:
@@ -112,17 +113,19 @@ def test_a_warning_about_several_levels_is_given_once(template: Path, run: Run) 
     edit(template, (all_of_them, "mini-RN]"), ("mini-ConvNeXt: 1e-3", "mini-RN: 1e-3"))
     said = run("plan first.yaml")
     assert said.count("are needed to bracket the best size") == 1
-    assert "60 GFLOP, 180 GFLOP, 540 GFLOP: 1 model size per family" in said
+    assert "60 GFLOP, 180 GFLOP, 540 GFLOP: 1 model size" in said
 
 
 def test_advice_names_the_declaration_as_it_was_named(template: Path, run: Run) -> None:
     for command in ("status", "report", "recommend"):
         words = " --flops 1TFLOP --pairs 8192" if command == "recommend" else ""
-        assert "run `python -m study run first.yaml` first" in run(f"{command} {template}{words}", code=2)
-    assert "run `python -m study run demo` first" in run("status demo", code=2)
+        assert "`python -m study run first.yaml`" in run(f"{command} {template}{words}", code=2)
+    assert "`python -m study run demo`" in run("status demo", code=2)
     template.rename("my first.yaml")
-    assert "run `python -m study run 'my first.yaml'` first" in run("status 'my first.yaml'", code=2)
+    assert "`python -m study run 'my first.yaml'`" in run("status 'my first.yaml'", code=2)
 
 
-def test_a_dry_run_refuses_what_a_run_refuses(run: Run) -> None:
-    assert "only described" in run("run paper --dry-run", code=2)
+@pytest.mark.usefixtures("template")
+@pytest.mark.parametrize("words", ["run paper --backend local", "run paper --dry-run", "calibrate paper"])
+def test_a_pool_that_is_only_described_is_never_run(run: Run, words: str) -> None:
+    assert "webli-en is only described" in run(words, code=2)

@@ -73,13 +73,13 @@ def test_a_probe_can_be_the_metric_of_a_study(pool: Path, probed: Path, tmp_path
     study = declared(tmp_path, pool, f"{{mine: {{path: {probed}, probe: true}}}}")
     ranked = replace(study, declaration=replace(study.declaration, metric="mine/probe_top1"))
     assert len(plan_study(ranked).trials) == 1
-    with pytest.raises(ValueError, match="unknown metric 'mine/few_shot_10_top1'"):
+    with pytest.raises(ValueError, match="'mine/few_shot_10_top1'"):
         plan_study(replace(study, declaration=replace(study.declaration, metric="mine/few_shot_10_top1")))
 
 
 def test_a_probe_without_a_training_split_is_refused(pool: Path, tmp_path: Path) -> None:
     held_out, retrieval = pool / "evaluation" / "held-out", pool / "evaluation" / "retrieval"
-    with pytest.raises(ValueError, match=r"a probe needs a training split, but .*nshards\.txt is missing"):
+    with pytest.raises(ValueError, match=r"train/nshards\.txt"):
         plan_study(declared(tmp_path, pool, f"{{mine: {{path: {held_out}, probe: true}}}}"))
-    with pytest.raises(ValueError, match="is for retrieval; a probe needs classes"):
+    with pytest.raises(ValueError, match="is for retrieval"):
         plan_study(declared(tmp_path, pool, f"{{mine: {{path: {retrieval}, probe: true}}}}"))
