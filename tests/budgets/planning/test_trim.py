@@ -41,7 +41,7 @@ def test_questions_of_a_design_are_held_against_the_levels_that_were_chosen() ->
     assert asked(best=levels[:1], forecast=20 * levels[-1]).levels == levels
     with pytest.raises(DeclaredKeyError, match=r"design\.best: 7 GFLOP is not a level of the study"):
         asked(best=(7 * GFLOP,))
-    with pytest.raises(DeclaredKeyError, match="at most 30 times that"):
+    with pytest.raises(DeclaredKeyError, match="30 times"):
         asked(forecast=31 * levels[-1])
 
 
@@ -75,11 +75,11 @@ def test_ladder_ends_where_every_cell_exceeds_the_epochs_cap_and_says_how_much_s
     assert [trial.cell.level_flops for trial in one.trials] == list(one.levels)
     assert one.warnings[1].startswith("93.3% of the study budget stays unspent: higher levels would exceed ")
     assert three.warnings[1].startswith("57.8% ")
-    assert "5 of 12 are left out" in three.warnings[1]
+    assert "5 of 12" in three.warnings[1]
     small = declare(
         GridBlock(architectures=LADDER[:1]), levels=(), study_flops=GFLOP, ladder=Ladder(levels=1)
     )
-    with pytest.raises(ValueError, match=r"no cell .*\n.*\nThe levels were chosen from budget\.study"):
+    with pytest.raises(ValueError, match=r"no cell .*\n.*\n.*budget\.study"):
         plan_of(small)
 
 
@@ -89,7 +89,7 @@ def test_trials_without_a_level_are_paid_before_the_ladder() -> None:
     plan = plan_of(declaration)
 
     assert plan.train_flops <= 20_000 * GFLOP
-    with pytest.raises(DeclaredKeyError, match=r"cost 634.* GFLOP, but the study budget is 600 GFLOP"):
+    with pytest.raises(DeclaredKeyError, match=r"634.* GFLOP, .*600 GFLOP"):
         plan_of(declare(GridBlock(architectures=LADDER), one_epoch, levels=(), study_flops=600 * GFLOP))
 
 
@@ -104,8 +104,8 @@ def test_grid_over_budget_raises_with_excess_drops_and_alternatives() -> None:
 
     text = str(refusal.value)
     assert "(18 trials, and 100 GFLOP of charges), but the study budget is 3 TFLOP: 68" in text
-    assert "budget: {fit: drop} it would fit without 3 extra seeds at 300 GFLOP: 3 trials" in text
-    assert "raise budget.study, or remove seeds, levels or cells" in text
+    assert "3 extra seeds at 300 GFLOP: 3 trials" in text
+    assert "raise budget.study" in text
 
 
 def test_extra_seeds_are_dropped_costliest_and_last_declared_first() -> None:
@@ -119,7 +119,7 @@ def test_extra_seeds_are_dropped_costliest_and_last_declared_first() -> None:
         f"extra seeds are dropped to fit the study budget: seed 2, {cost} each (budget.fit: drop)"
         for cost in ("300 GFLOP", "299.4 GFLOP", "298.4 GFLOP")
     ]
-    assert plan.warnings[0].startswith("dropped to fit the study budget (budget.fit: drop): 3 extra seeds")
+    assert "(budget.fit: drop): 3 extra seeds" in plan.warnings[0]
 
 
 def test_nothing_more_is_dropped_than_needed() -> None:
@@ -139,7 +139,7 @@ def test_top_level_is_dropped_when_one_seed_per_cell_exceeds_the_budget() -> Non
 
 
 def test_grid_that_dropping_cannot_fit_raises() -> None:
-    with pytest.raises(ValueError, match="Dropping extra seeds and upper levels is not enough"):
+    with pytest.raises(ValueError, match="is not enough"):
         plan_of(three_seeds(200 * GFLOP))
 
 

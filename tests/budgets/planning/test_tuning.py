@@ -85,7 +85,7 @@ def test_values_are_widened_only_within_tunings_share() -> None:
     plan = tuned_plan(results, share=0.1)
 
     assert rates(plan) == list(RATES)
-    assert any("won at the edge" in warning for warning in plan.warnings)
+    assert any("at the edge" in warning for warning in plan.warnings)
 
 
 def test_every_combination_of_several_fields_is_tried() -> None:

@@ -133,8 +133,8 @@ def test_a_level_between_two_that_have_ended_costs_all_of_its_steps_and_wastes_n
         assert f"needs {format_flops(needed)}:" in tiny.run(options, code=2)
     tiny.declare(levels=LEVELS, training=TRUNK, study_flops=f"{needed}")
     said = tiny.says("plan")
-    assert "1 trial of trunks, such as " in said
-    assert f"{format_flops(needed)} of training in all" in said
+    assert "1 trial of trunks" in said
+    assert f"{format_flops(needed)} of training" in said
     if ledger == "deleted":
         (tiny.folder / "ledger.jsonl").unlink()
     repair = "--repair" if ledger == "deleted" else ""
@@ -164,7 +164,7 @@ def test_a_trunk_that_diverges_ends_its_longer_trials_once(tiny: TinyStudy) -> N
     assert said.count("its trunk ended") <= 1
 
     said = tiny.says("run --dry-run")
-    assert said.startswith("3 trials: 1 finished, 2 failed in an earlier run")
+    assert said.startswith("3 trials: 1 finished, 2 failed")
     # Without the level that diverged, the next one trains all of its steps.
     tiny.declare(levels="7 GFLOP, 10 GFLOP", **changes)
     tiny.run(code=1)

@@ -1,6 +1,7 @@
 """A study's files after edits and damage: the right table, or a refusal that names the file."""
 
 import io
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -56,7 +57,7 @@ def test_finished_trials_without_results_are_paid_again_only_on_request(tiny: Ti
     shutil.rmtree(trial)
     (other / "result.json").unlink()
 
-    assert "2 trials to run had finished before, and would cost 5.8" in tiny.run(code=2)
+    assert re.search(r"\b2 trials .*finished before.* 5\.8", tiny.run(code=2))
     assert "--pay-again" in tiny.run("--dry-run")
     for option in ("--pay-again", "--repair"):
         tiny.run(f"--dry-run {option}", code=2)
@@ -84,7 +85,7 @@ def test_a_damaged_ledger_is_rebuilt_from_results_and_meters(tiny: TinyStudy, da
     assert "`run --repair`" in tiny.says("status", code=0 if damage == "gone" else 2)
     if damage == "gone":
         said = tiny.says("report")
-        assert f"note: the report lacks costs, since {path} was deleted or cut: it lacks 2 of " in said
+        assert f"{path} was deleted or cut: it lacks 2 of" in said
 
     before = tiny.tables()
     said = tiny.run("--repair")
@@ -101,7 +102,7 @@ def test_a_deleted_ledger_is_rebuilt_with_trials_that_are_no_longer_declared(tin
     tiny.declare(seeds="0")
     tiny.study.ledger.unlink()
 
-    assert "it lacks 2 of the trials" in tiny.run(code=2)
+    assert "it lacks 2 of" in tiny.run(code=2)
     tiny.run("--repair")
     assert tiny.settled() == sound
 

@@ -95,7 +95,7 @@ def test_a_version_that_is_gone_is_one_clear_error(growing: Path, tmp_path: Path
     shutil.copytree(growing / "evaluation" / "retrieval" / "test", growing / "more")
     (growing / "pool.json").unlink()
     index(growing)
-    with pytest.raises(ValueError, match=r"does not have index version \w+, on which tiny was planned"):
+    with pytest.raises(ValueError, match=r"index version \w+, .*\btiny\b"):
         plan_study(study)
     (study.folder / POOL_VERSION).write_text("[]")
     with pytest.raises(ValueError, match=r"pool-version\.json"):

@@ -73,14 +73,14 @@ def test_another_machine_continues_a_dead_drivers_study_to_the_same_rows(
     said = second.run()
 
     assert f"process {process.pid} on {socket.gethostname()}" in said
-    assert "checking whether it is still alive" in said
+    assert "still alive" in said
     assert second.tables() == tiny.tables()
     assert second.settled()
     starts = [event["trial"] for event in second.events("trial-started")]
     assert len(set(starts)) == 2, "the first driver's events are there"
     assert len(starts) <= 3, "what was finished was not started again"
     assert "all     2        0" in third.says("status")
-    assert "2 of 2 trials finished" in third.says("report")
+    assert "2 of 2 trials" in third.says("report")
 
 
 def test_the_first_trial_starts_when_its_reservation_is_in_the_bucket(
@@ -157,7 +157,7 @@ def test_a_study_without_a_local_copy_is_not_shown_while_its_bucket_is_unreachab
     machine: Machine, bucket: Bucket
 ) -> None:
     study = machine()
-    assert "has no results; run `python -m study run" in study.says("status", code=2)
+    assert "has no results" in study.says("status", code=2)
     bucket.go_away()
 
     said = study.says("status", code=2)
