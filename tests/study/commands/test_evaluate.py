@@ -33,7 +33,7 @@ from tests.runners.data.indexed import column
 from tests.runners.data.whole_set import write_training_split
 from tests.study import shown
 from tests.study.conftest import Run
-from tests.study.tiny_study import edit, write_declaration
+from tests.study.tiny_study import edit, read_json, write_declaration
 
 pytestmark = pytest.mark.slow
 
@@ -86,10 +86,9 @@ def exported(user: Path, run: Run, architecture: str) -> Path:
         (result,) = (
             path.parent
             for path in (user / "results" / "my-study" / "trials").glob("*/result.json")
-            if json.loads(path.read_text())["row"]["architecture"] == architecture
+            if read_json(path)["row"]["architecture"] == architecture
         )
-        command = next(each for each in COMMANDS if each.startswith("export"))
-        said = run(command.replace("TRIAL", result.name).replace("exported", architecture))
+        said = run(command("export my").replace("TRIAL", result.name).replace("exported", architecture))
         assert said.startswith(f"{architecture}: {architecture} clip on 512 pairs")
         (folder / "trial").write_text(result.name)
     return folder
@@ -132,7 +131,7 @@ def test_clip_benchmark_measures_the_same(
     retrieval: Any = pytest.importorskip("clip_benchmark.metrics.zeroshot_retrieval")
     folder = exported(user, run, architecture)
     run(f"evaluate {folder} --sets sets --precision fp32 --json {architecture}.json")  # as CLIP_benchmark
-    ours = json.loads((user / f"{architecture}.json").read_text())["metrics"]
+    ours = read_json(user / f"{architecture}.json")["metrics"]
 
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
     encode = tokenizer(1024, 16, open_pool(pool).vocabulary)
@@ -184,16 +183,16 @@ def test_a_trials_weights_give_the_trials_metrics(user: Path, pool: Path, run: R
     (user / "my-pool").symlink_to(pool)
     words = command("--pool").replace("TRIAL", name)
     assert "earlier versions" not in run(f"{words} {pool}/evaluation/held-out --json own.json")
-    row = json.loads((user / "results/my-study/trials" / name / "result.json").read_text())["row"]
-    result = json.loads((user / "own.json").read_text())
+    row = read_json(user / "results/my-study/trials" / name / "result.json")["row"]
+    result = read_json(user / "own.json")
     ours = result["metrics"]
     assert (row["precision"], result["precision"]) == ("bf16", "fp32")
     assert result["evaluation_version"] == row["evaluation_version"]
     run(f"evaluate mini-ConvNeXt --sets {pool}/evaluation/held-out --json exported.json")
-    again = json.loads((user / "exported.json").read_text())
+    again = read_json(user / "exported.json")
     assert again["metrics"].items() <= ours.items()
     run(f"evaluate mini-ConvNeXt --sets {pool}/evaluation/held-out --precision bf16 --json coarse.json")
-    coarse = json.loads((user / "coarse.json").read_text())
+    coarse = read_json(user / "coarse.json")
     assert coarse["precision"] == "bf16"
     # Pixels reach -1 to 1 by another formula than in training, which bf16 would make visible.
     assert coarse["metrics"] != ours
@@ -204,7 +203,7 @@ def test_a_trials_weights_give_the_trials_metrics(user: Path, pool: Path, run: R
 def test_any_open_clip_checkpoint_is_evaluated_and_written_to_files(user: Path, run: Run) -> None:
     torch.save(open_clip.create_model("ViT-S-32-alt").state_dict(), user / "checkpoint.pt")
     run(command("mine.csv"))
-    result = json.loads((user / "mine.json").read_text())
+    result = read_json(user / "mine.json")
     table = pd.read_csv(user / "mine.csv").set_index("metric")
     ways = ("image_to_text", "text_to_image")
     assert list(table.index) == [f"{way}_r{k}" for way in ways for k in (1, 5, 10)]
@@ -324,7 +323,7 @@ def test_the_exported_tokenizer_gives_the_ids_of_training(user: Path, pool: Path
         theirs.enable_padding(length=16, pad_id=0, pad_token="[padding]")  # noqa: S106 - no secret
         expected = tokenizer(1024, 16, vocabulary)(texts)
         assert [each.ids for each in theirs.encode_batch(texts)] == expected.tolist()
-    config = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
+    config = read_json(folder / "open_clip_config.json")["model_cfg"]
     assert config["text_cfg"]["hf_tokenizer_name"] == str(folder)
 
 

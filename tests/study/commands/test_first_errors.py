@@ -10,7 +10,7 @@ import pytest
 from study.cli import main
 from tests.root import ROOT
 from tests.study.conftest import Run
-from tests.study.tiny_study import edit
+from tests.study.tiny_study import edit, read_json
 
 CATALOGUE = ROOT / "budgets" / "cost" / "catalogue"
 
@@ -95,7 +95,7 @@ def test_paths_are_relative_to_the_declaration(
 
 def test_a_model_that_torch_cannot_build_is_an_error_of_the_catalogue(template: Path, run: Run) -> None:
     Path("models").mkdir()
-    mine = json.loads((CATALOGUE / "mini-ViT-XXS-8.json").read_text())
+    mine = read_json(CATALOGUE / "mini-ViT-XXS-8.json")
     mine["vision_cfg"] = {"timm_model_name": "vit_tny", "image_size": 32}
     Path("models", "mine.json").write_text(json.dumps(mine))
     template.write_text(f"catalogue: models\n{template.read_text().replace('mini-ViT-XXS-8', 'mine')}")

@@ -1,6 +1,5 @@
 """``study import``: any table becomes a study that ``report`` and ``recommend`` can read."""
 
-import json
 import re
 import shlex
 import shutil
@@ -16,7 +15,7 @@ from study.declare import shipped_studies
 from tests.root import ROOT
 from tests.study import shown
 from tests.study.conftest import Run
-from tests.study.tiny_study import edit
+from tests.study.tiny_study import edit, read_json
 
 PAPER = ROOT / "results" / "paper" / "figures.csv"
 MAP = """\
@@ -219,7 +218,7 @@ def test_only_report_and_recommend_read_an_imported_study(
     named = Path(shutil.copy(shipped_studies()["demo"], tmp_path / "declared.yaml"))
     edit(named, ("study: demo", "study: mine"))
     assert "imported study" in run(f"plan {named} --results {results}", code=2)
-    record = json.loads((results / "mine" / "import.json").read_text())
+    record = read_json(results / "mine" / "import.json")
     assert (record["table"], record["map"], record["rows"]) == ("table.csv", "mine.yaml", 10)
 
 

@@ -31,7 +31,7 @@ from study.state.trial_states import Stage, TrialState
 from study.state.tuning_table import with_values
 from study.storage.lock import only_run
 from tests.progress import progress
-from tests.study.tiny_study import TRUNK, TinyStudy
+from tests.study.tiny_study import TRUNK, TinyStudy, read_json
 
 TUNING = "tuning: {share: 10%, fields: {lr_peak: [1e-3, 2e-3]}, levels: [5 GFLOP, 20 GFLOP]}\n"
 KIND = ("mini-ViT-XXS-8", "clip")
@@ -157,7 +157,7 @@ def test_a_first_run_without_a_plan_is_preparing(study: Study) -> None:
 @pytest.mark.parametrize("key", ["samples_planned", "train_flops", "loss", "losses", "curve"])
 def test_a_damaged_progress_file_is_left_aside(study: Study, plan: Plan, key: str) -> None:
     path = study.trial_folder(plan.trials[2].trial_id) / "progress.json"
-    write_json(path, {name: value for name, value in json.loads(path.read_text()).items() if name != key})
+    write_json(path, {name: value for name, value in read_json(path).items() if name != key})
     with only_run(study.folder):
         assert "1 trial just started" in shown(study)
 
