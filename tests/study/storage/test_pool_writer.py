@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import threading
 import time
 from pathlib import Path
@@ -41,14 +40,14 @@ def test_two_machines_do_not_write_one_pool(
     monkeypatch.setattr(lease, "_BEAT_S", 0.2)
     monkeypatch.setenv(CACHE, str(tmp_path / "first"))
     with only_writer(url, said.append):
-        refused = rf"^another command is writing {url}: process {os.getpid()} on .*, since .*\. Wait until"
+        refused = rf" {url}: process {os.getpid()} on .*, since "
         with pytest.raises(ValueError, match=refused), only_writer(url, said.append):
             pass
         assert not said, "this machine knows at once"
         monkeypatch.setenv(CACHE, str(tmp_path / "second"))
         with pytest.raises(ValueError, match=refused), only_writer(url, said.append):
             pass
-        assert re.search("checking whether it is still alive", said.pop())
+        assert "still alive" in said.pop()
     with only_writer(url, said.append):
         assert not said
     assert Storage(bucket.url).read(LEASE) is None
