@@ -17,7 +17,6 @@ from tests.analysis.synthetic import trial_row
 
 FIRST, LEVELS, SEEDS = 2e11, 4, 3
 PAIRS = 8192
-COLUMNS = ("architecture", "strategy", "quality", "subset_size")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,7 +20,6 @@ from runners.host.faults import Left, Notice, ProcessEnded, fault_of, lost_its_p
 from runners.host.files import locked
 from runners.host.process import FreshProcess
 from runners.results import read_table
-from runners.trials.meter import read_meter
 from runners.trials.trial import run_trial
 from runners.trials.trial_files import MIDWAY, Outcome, checkpoints, kept_steps
 from runners.trials.trial_job import TrialJob
@@ -36,7 +35,7 @@ from tests.runners.host.quiet_trial import (
     run_quietly,
     wait_for,
 )
-from tests.runners.tiny import tiny_pool
+from tests.runners.tiny import counted_flops, tiny_pool
 
 pytestmark = pytest.mark.slow
 
@@ -58,14 +57,8 @@ def start(job: TrialJob) -> FreshProcess:
     return FreshProcess(pickle.dumps(partial(run_trial, job)))
 
 
-def counted(folder: Path) -> int:
-    count = read_meter(folder)
-    assert count is not None
-    return count.train_flops
-
-
 def lost_flops(job: TrialJob, kept_steps: int = STEPS) -> int:
-    return counted(job.folder) - kept_steps * BATCH * FLOPS
+    return counted_flops(job.folder) - kept_steps * BATCH * FLOPS
 
 
 @pytest.mark.parametrize("notice", [signal.SIGTERM, signal.SIGUSR1])
@@ -141,7 +134,7 @@ def test_temporarily_unreachable_storage_does_not_stop_training(
     wait_for(lambda: checkpoints(job.folder))
     away = job.folder.parent.rename(job.folder.parent.with_name("away"))
     let_go(tmp_path)
-    wait_for(lambda: counted(away / "trial") == ALL)
+    wait_for(lambda: counted_flops(away / "trial") == ALL)
     time.sleep(0.5)
     assert not process.connection.poll(), "it waits with its result"
     away.rename(job.folder.parent)
@@ -156,7 +149,7 @@ def test_metrics_on_the_way_are_kept_while_the_storage_is_unreachable(job: Trial
     process = start(job)
     wait_for(lambda: checkpoints(job.folder))
     away = job.folder.parent.rename(job.folder.parent.with_name("away"))
-    wait_for(lambda: counted(away / "trial") == ALL)
+    wait_for(lambda: counted_flops(away / "trial") == ALL)
     away.rename(job.folder.parent)
 
     assert process.wait().how == "finished"
@@ -201,7 +194,7 @@ def test_full_disk_delays_the_result_but_does_not_stop_training(
     filler = small_disk / "filler"
     fill(filler, seconds=0.5)
     let_go(tmp_path)
-    wait_for(lambda: counted(job.folder) == ALL)
+    wait_for(lambda: counted_flops(job.folder) == ALL)
     time.sleep(0.3)
     assert not process.connection.poll(), "it waits with its result"
     filler.unlink()

@@ -159,3 +159,5 @@ def test_failing_logger_is_reported_once_and_does_not_end_the_study(tmp_path: Pa
     driver.finish()
 
     assert [message.partition(NAME)[0] for message in driver.said] == ["note: tensorboard: trial "] * 2
+    assert ["when the trial ends" in message for message in driver.said] == [True, False]
+    assert ["by the next run" in message for message in driver.said] == [False, True]

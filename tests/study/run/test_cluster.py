@@ -94,6 +94,7 @@ def test_the_trials_of_a_removed_node_continue_elsewhere(tiny: TinyStudy, on_ray
         let_go(tiny.folder)
         ended(process)
 
+    assert "trial-retried" in tiny.event_names()
     events = read_json_lines(tiny.folder / "events.jsonl")
     again = events[(events["event"] == "trial-started") & events["trial"].duplicated()]
     assert victim not in {node for each in again["nodes"].iloc[1:] for node in each}
