@@ -114,7 +114,9 @@ class Architecture:
         It is the kind of image tower, by the config. Models of open_clip without a closed form are known by
         their names instead: all of MobileCLIP is one family, whatever its towers are.
         """
-        if not self.closed_form and not self.own:
+        if self.closed_form:
+            return _FAMILIES[self.costs.family]
+        if not self.own:
             return _leading_letters(self.name)
         vision = self.config["vision_cfg"]
         kind = "resnet" if isinstance(vision.get("layers"), list | tuple) else "vit"
@@ -191,8 +193,10 @@ def load_architecture(name: str, folder: Path | None = None) -> Architecture:
 
 def own_architectures(folder: str | Path | None) -> dict[str, Architecture]:
     """Return the architectures of a user's own folder, by name; none without a folder."""
-    names = () if folder is None else sorted(path.stem for path in Path(folder).glob("*.json"))
-    return {name: load_architecture(name, Path(str(folder))) for name in names}
+    if folder is None:
+        return {}
+    place = Path(folder)
+    return {path.stem: load_architecture(path.stem, place) for path in sorted(place.glob("*.json"))}
 
 
 def family_of(name: str, own: Mapping[str, Architecture]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from budgets.book import Book, left_behind_flops
@@ -33,7 +33,7 @@ def paid_again(trials: Sequence[Trial]) -> str:
     return f"{plural(len(trials), 'trial')} to run had finished before, and would cost {flops} again"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: a run asks for each trial what is cached here
 class Agenda:
     """The states of a plan's trials, and the trials to run.
 
@@ -47,12 +47,12 @@ class Agenda:
     to_run: tuple[Trial, ...]
     selected: frozenset[str]
 
-    @property
+    @cached_property
     def finished(self) -> dict[str, Outcome]:
         """Results of earlier runs by trial id."""
         return {trial: state.outcome for trial, state in self.states.items() if state.outcome is not None}
 
-    @property
+    @cached_property
     def failed(self) -> dict[str, str]:
         """Trial id → reason, for trials that failed in earlier runs and are not run again."""
         again = {trial.trial_id for trial in self.to_run}

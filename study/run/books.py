@@ -176,7 +176,9 @@ class Books(ABC):
                 runs[trial.trial_id] = trial
                 continue
             shorter = [planned.trial_id for planned in shorter_trials(trial, self.trials)]
-            ended = next((name for name in shorter if name in {*self.outcomes, *self.failures}), shorter[0])
+            ended = next(
+                (name for name in shorter if name in self.outcomes or name in self.failures), shorter[0]
+            )
             lost.setdefault(ended, []).append(trial.trial_id)
         for ended, branches in lost.items():
             self.end_branches(ended, branches)

@@ -132,7 +132,11 @@ class Run(Execution):
         chosen: Sequence[Trial] | None = None
         if self.study.declaration.design.adaptive:
             self._chooser = Chooser(self.study, self.plan, todo)
-            ended = [trial for trial in self.plan.trials if trial.trial_id in {*todo.finished, *todo.failed}]
+            ended = [
+                trial
+                for trial in self.plan.trials
+                if trial.trial_id in todo.finished or trial.trial_id in todo.failed
+            ]
             chosen = [*ended, *self._chooser.begun]
         spent = self.ledger.book.spent_flops
         self.progress.begin(self.study.folder, self.plan, spent_flops=spent, chosen=chosen)

@@ -141,7 +141,7 @@ def _left_out(plan: Plan) -> Iterator[str]:
 def _design(declaration: Declaration, plan: Plan) -> Iterator[str]:
     if not declaration.design.adaptive:
         return
-    from study.state.design import (  # noqa: PLC0415 - pandas and numpy, which other plans do without
+    from study.state.design import (  # noqa: PLC0415 - the analysis, which other plans do without
         first_round,
         rehearsed,
     )
