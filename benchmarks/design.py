@@ -213,6 +213,7 @@ def _paper() -> list[Result]:
         frame = trials.frame.assign(level_flops=np.nan, batch_size=np.nan, status="finished", reason="")
         count, metric = f"{trials.metric.rpartition('/')[0]}/count", trials.metric
         results = frame.assign(**{metric: 1 - frame["error"], count: frame["images"]}).drop(columns="budget")
+        results["paid_flops"] = results["train_flops"]
         ends = results.groupby("architecture")["train_flops"].agg(["min", "max"])
         ask = Ask(best=tuple(np.geomspace(ends["min"].max(), ends["max"].max(), 6).tolist()))
         everything = decide(tidy(results, metric=metric), results, ask=ask)

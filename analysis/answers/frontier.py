@@ -100,7 +100,7 @@ def _choices(draws: CellDraws, cost: Floats) -> Iterator[tuple[float, int, CellD
         if regime == "fixed-compute":
             for (budget,), positions in of_regime.groups(["budget"]):
                 here = of_regime.take(positions)
-                choice = with_absent(of_regime, own_cost, positions, choose(here))
+                choice = _with_absent(of_regime, own_cost, positions, choose(here))
                 yield float(str(budget)), int(inside[positions[choice.leader]]), here, choice
             continue
         error = of_regime.column("error")
@@ -156,7 +156,7 @@ def _beaten(draws: CellDraws, cost: Floats, place: int, reason: str, *, named: b
     return {"verdict": "beaten", "tied": "", "reason": said}
 
 
-def with_absent(draws: CellDraws, cost: Floats, positions: Indices, choice: Choice) -> Choice:
+def _with_absent(draws: CellDraws, cost: Floats, positions: Indices, choice: Choice) -> Choice:
     """Return the choice at a level, not clear if a configuration that was not run there may be lower.
 
     One that was run at levels below and above is read off its own curve. One that was run at lower levels
@@ -166,15 +166,15 @@ def with_absent(draws: CellDraws, cost: Floats, positions: Indices, choice: Choi
         return choice
     curve, level = curve_numbers(draws.cells), float(cost[positions[0]])
     leader = np.flatnonzero(curve == curve[positions[choice.leader]])
-    between, ended = list[Indices](), list[Indices]()
+    around, ended = list[Indices](), list[Indices]()
     for other in cells_by_curve(draws, cost):
         if curve[other[0]] in curve[positions]:
             continue
         if cost[other[0]] < level < cost[other[-1]]:
-            between.append(other)
+            around.append(other)
         elif cost[other[-1]] < level and may_lead(draws, leader, other):
             ended.append(other)
-    if names := _near(draws, cost, positions, between):
+    if names := _near(draws, cost, positions, around):
         reason = f"{and_more(names)} measured at levels below and above only, and may be lower here"
     elif ended:
         names = [name_of(records(draws.cells.iloc[[other[-1]]])[0], own=True) for other in ended]
@@ -205,17 +205,17 @@ def cells_of(draws: CellDraws, configuration: Mapping[str, object]) -> Indices:
     return np.flatnonzero(same.to_numpy(bool))
 
 
-def _near(draws: CellDraws, cost: Floats, positions: Indices, between: list[Indices]) -> list[str]:
+def _near(draws: CellDraws, cost: Floats, positions: Indices, around: list[Indices]) -> list[str]:
     """Return the configurations run at levels below and above this one that may be the best here."""
-    if not between:
+    if not around:
         return []
-    cells = np.concatenate(between)
-    read = at_compute(draws.take(cells), cost[cells], float(cost[positions[0]]))
+    cells = np.concatenate(around)
+    interpolated = at_compute(draws.take(cells), cost[cells], float(cost[positions[0]]))
     here = draws.take(positions)
     both = replace(
-        read,
-        cells=pd.concat([here.cells, read.cells], ignore_index=True),
-        draws=np.concatenate([here.draws, read.draws], axis=1),
+        interpolated,
+        cells=pd.concat([here.cells, interpolated.cells], ignore_index=True),
+        draws=np.concatenate([here.draws, interpolated.draws], axis=1),
     )
     found = choose(both)
     near = sorted({found.leader, *found.members} - set(range(len(positions))))

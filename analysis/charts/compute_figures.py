@@ -78,7 +78,7 @@ def over_compute(
     if not series or (axis == "strategy" and len(series) < 2):  # noqa: PLR2004 (two are compared)
         return Missing(title=title, reason=f"no two finished trials differ only in {word}")
     drawn = _of_slice(measure, held)
-    rows = curve_rows(draws, drawn, positions, axis=axis, x=x)
+    rows = _curve_rows(draws, drawn, positions, axis=axis, x=x)
     shown = set(positions.tolist())
     regime = draws.cells["regime"].to_numpy()
     rest = [place for place in range(len(regime)) if regime[place] == held["regime"] and place not in shown]
@@ -163,15 +163,15 @@ def _of_slice(measure: Measure, held: Mapping[str, Any]) -> list[Law]:
     ]
 
 
-def curve_rows(
-    draws: CellDraws, laws: Sequence[Law], positions: Indices, *, axis: str, x: str
+def _curve_rows(
+    draws: CellDraws, drawn: Sequence[Law], positions: Indices, *, axis: str, x: str
 ) -> list[dict[str, Any]]:
     """Return the marks of some cells by their value along an axis, with the given laws through them."""
     rows: list[dict[str, Any]] = []
     values = draws.cells[axis].to_numpy(object)
     for value in sorted(set(values[positions]), key=lambda value: sort_key(axis, value)):
         mine = positions[values[positions] == value]
-        along = [law for law in laws if law.identity[axis] == value]
+        along = [law for law in drawn if law.identity[axis] == value]
         rows += _marks(draws, along, mine, x=x, series=axis_text(axis, value))
     return rows
 
@@ -182,9 +182,9 @@ def curve_marks(draws: CellDraws, law: Law, *, x: str, **fixed: object) -> list[
 
 
 def _marks(
-    draws: CellDraws, laws: Sequence[Law], positions: Indices, *, x: str, **fixed: object
+    draws: CellDraws, drawn: Sequence[Law], positions: Indices, *, x: str, **fixed: object
 ) -> list[dict[str, Any]]:
-    lines = [row for law in laws for row in _law_rows(draws, law, x=x, **fixed)]
+    lines = [row for law in drawn for row in _law_rows(draws, law, x=x, **fixed)]
     return [*lines, *cell_marks(draws, positions, x=x, line="" if lines else JOINED, **fixed)]
 
 
@@ -282,7 +282,7 @@ def over_compute_of(
         cut = draws.take(positions)
         mine = laws(cut, along="compute")
         every = np.arange(len(positions))
-        marks = curve_rows(cut, mine, every, axis="architecture", x="train_flops")
+        marks = _curve_rows(cut, mine, every, axis="architecture", x="train_flops")
         rows += [mark | {"panel": metric_text(metric)} for mark in marks]
         fitted += mine
         held_words.append(held_text(held))

@@ -1,8 +1,8 @@
 """The next trials of an adaptive study, chosen from the results so far.
 
 ``decide`` is a pure function: the same results, running trials and free slots give the same decision.
-It draws the true errors of all cells (``belief``), answers the questions (``questions``), and values further
-runs (``questions``):
+It draws the true errors of all cells (``belief``), answers the questions and values further runs
+(``questions``):
 
 1. First each curve is run once at its two smallest points and once more at the smallest, which shows its
    shape and the noise between seeds.

@@ -88,7 +88,7 @@ class Measured:
         return np.asarray(np.nansum(self.errors, axis=1) / np.maximum(self.runs, 1.0))
 
 
-def noise_of(measured: Measured) -> tuple[Floats, Floats, float]:
+def _noise_of(measured: Measured) -> tuple[Floats, Floats, float]:
     """Return the noise of runs.
 
     Returns:
@@ -251,7 +251,7 @@ def believe(measured: Measured, *, draws: int, generator: np.random.Generator, f
     ``far`` says that the draws are read beyond the levels that were run, where a law may break: some of the
     weights of s are then kept uniform.
     """
-    noise, freedom, shared = noise_of(measured)
+    noise, freedom, shared = _noise_of(measured)
     laws = law_grid(measured.x, chance=measured.chance)
     seen = measured.runs > 0
     estimate, covariance = estimates(measured, noise, shared)

@@ -34,8 +34,8 @@ class Prices:
 
     @classmethod
     def of(cls, grid: pd.DataFrame) -> "Prices":
-        """Return the costs of a grid with the columns of a plan; without ``paid_flops``, of all training."""
-        paid = grid["paid_flops" if "paid_flops" in grid else "train_flops"].to_numpy(np.float64)
+        """Return the costs of a grid with the columns of a plan."""
+        paid = grid["paid_flops"].to_numpy(np.float64)
         unit = trunks_of(grid)
         order = np.lexsort((np.arange(len(grid)), grid["train_flops"].to_numpy(np.float64), unit))
         first = np.diff(unit[order], prepend=-1) != 0

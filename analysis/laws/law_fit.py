@@ -37,10 +37,10 @@ LACK = 0.05
 
 _FEWEST_LEVELS = 3
 _DRAWN: frozenset[LawStatus] = frozenset({"ok", "lack of fit", "untested", "floor undetermined", "saturated"})
-LEVEL = 0.05
+_FALL_LEVEL = 0.05
 """Level of the test: share of curves of pure noise that count as falling."""
 _PERMUTATIONS = 720
-_FEWEST = 4
+_FEWEST_PERMUTED = 4
 _SAME = 1e-9
 
 
@@ -201,7 +201,7 @@ def _judged(  # noqa: PLR0913 (a curve, its law, and its noise)
     status, reason = _judge(
         law, levels=levels, slope=float((np.log(x) - np.log(x).mean()) @ y), miss=size,
         most=float(most_missed(error_unit, y)),
-        carried=_carried(x, y), lack=lack, chance=chance_of_no_fall(x, y, draws=draws, source=source),
+        carried=_carried(x, y), lack=lack, chance=_chance_of_no_fall(x, y, draws=draws, source=source),
         gap=error_unit.gap,
     )  # fmt: skip
     return LawFit(
@@ -254,7 +254,7 @@ def _judge(  # noqa: PLR0913 (a law, and what it is judged by)
         (not falls, "no decrease", "the error does not fall along the curve"),
         (bool(law.at_bound[0]), "exponent at bound",
          "the slope ended at a bound of the search, so the data do not show this law"),
-        (chance > LEVEL, "no decrease",
+        (chance > _FALL_LEVEL, "no decrease",
          f"the fall is within the noise: errors without any trend fall as far with chance {chance:.0%}"),
         (miss > most, "misfit", f"the law misses its points by {gap(miss)}"),
         (miss > carried, "misfit",
@@ -270,7 +270,7 @@ def _judge(  # noqa: PLR0913 (a law, and what it is judged by)
     return next(((status, reason) for holds, status, reason in found if holds), ("ok", "fitted"))
 
 
-def chance_of_no_fall(x: Floats, y: Floats, *, draws: Floats, source: NoiseSource) -> float:
+def _chance_of_no_fall(x: Floats, y: Floats, *, draws: Floats, source: NoiseSource) -> float:
     """Return the probability of a slope this far below zero if the error did not depend on x (p-value).
 
     NaN with fewer than four levels and no measured noise. The drawn errors are of shape (draws, cells).
@@ -279,7 +279,7 @@ def chance_of_no_fall(x: Floats, y: Floats, *, draws: Floats, source: NoiseSourc
     log_x = np.log(x) - np.log(x).mean()
     if source == "runs":
         return float((draws @ log_x >= 0).mean())
-    if len(np.unique(x)) < _FEWEST:
+    if len(np.unique(x)) < _FEWEST_PERMUTED:
         return float("nan")
     # The first permutation is the measured order, so the p-value is at least 1 / permutations.
     slopes = y[_orders(len(x))] @ log_x

@@ -11,6 +11,17 @@ from textwrap import wrap
 from analysis.report.tables import Table
 from budgets.names import neutral_cell
 
+_LINE = 20
+"""Longest text, in characters, that stays on one line."""
+_LETTER_CM = 0.17
+_LONGEST_WORD = 24
+_RAGGED = 1.15
+"""Factor by which line breaks between words lengthen a text."""
+_MOST_COLUMNS = 10
+_LINE_WIDTH_CM = 12.1
+_PAGE_LINES, _SHRUNK = 44, 1.25
+"""Lines of small print per page, and the largest factor by which shrinking a table raises that number."""
+
 
 def save(table: Table, folder: Path) -> None:
     """Write ``<name>.csv``, ``.md`` and ``.tex`` into a folder."""
@@ -64,18 +75,6 @@ def _put_in_place(new: Path, folder: Path) -> None:
                 path.rmdir()
         elif path.relative_to(folder) not in paths:
             path.unlink()
-
-
-_LINE = 20
-"""Longest text, in characters, that stays on one line."""
-_LETTER_CM = 0.17
-_LONGEST_WORD = 24
-_RAGGED = 1.15
-"""Factor by which line breaks between words lengthen a text."""
-_MOST_COLUMNS = 10
-_LINE_WIDTH_CM = 12.1
-_PAGE_LINES, _SHRUNK = 44, 1.25
-"""Lines of small print per page, and the largest factor by which shrinking a table raises that number."""
 
 
 def latex(table: Table) -> str:

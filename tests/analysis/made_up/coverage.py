@@ -201,7 +201,7 @@ def _recommend(held: Held, made: Study, draws: CellDraws, fitted: tuple[Law, ...
 def _row(architecture: str, strategy: str, level: float, seed: int, error: float) -> dict[str, object]:
     # x exactly at the level, and so many images that counting them is not the noise.
     row = trial_row((PAIRS, "all", architecture, strategy), level, seed, float(np.clip(error, 0.001, 0.999)))
-    return row | {"train_flops": level, "held-out/count": IMAGES}
+    return row | {"train_flops": level, "paid_flops": level, "held-out/count": IMAGES}
 
 
 def invented(number: int, *, draws: int = 400) -> bool:

@@ -52,6 +52,7 @@ def grid(number: int, *, shared: float = 0.0) -> Grid:
                 )
                 rows.append(row | {
                     "trial": f"{name}-{level:.3g}-{seed}", "architecture": name, "train_flops": level,
+                    "paid_flops": level,
                     "held-out/count": 5000.0, "trunk": f"{name}-{seed}" if shared else "",
                 })  # fmt: skip
     return Grid(results=pd.DataFrame(rows), truth=truth)
