@@ -7,7 +7,6 @@ import shlex
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,8 @@ from study.cli import main
 from study.declare.load import load_declaration
 from study.state.plan_study import plan_study
 from study.state.study import Study, find_study
-from tests import waiting
 from tests.child_processes import shared_server
 from tests.root import ROOT
-
-wait_for = partial(waiting.wait_for, seconds=240)
 
 STUDY = """
 study: {name}
@@ -154,9 +150,13 @@ class TinyStudy:
         """Return the training FLOPs in the ledger: those ``spent`` or ``wasted``."""
         return sum(entry.train_flops for entry in self.entries() if entry.entry == kind)
 
+    def reserved(self) -> set[str]:
+        """Return what has an open reservation."""
+        return set(Book.of(self.entries()).open)
+
     def settled(self) -> dict[str, int]:
         """Return what was spent and wasted, once no reservation is open."""
-        assert not Book.of(self.entries()).open
+        assert not self.reserved()
         return {kind: self.booked(kind) for kind in ("spent", "wasted")}
 
     def planned_flops(self) -> int:

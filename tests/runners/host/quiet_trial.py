@@ -3,20 +3,16 @@
 import json
 import pickle
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from runners.host.process import Exit
 from runners.trials.trial import run_trial
 from runners.trials.trial_job import TrialJob
-from tests import waiting
 from tests.runners.tiny import tiny_job, tiny_trial
 
 STEPS, BATCH, FLOPS = 200, 16, 7
 ALL = STEPS * BATCH * FLOPS
-
-wait_for = partial(waiting.wait_for, seconds=240)
 
 
 def run_quietly(pool: Path, folder: Path) -> TrialJob:

@@ -33,17 +33,16 @@ from tests.runners.host.quiet_trial import (
     quiet_row,
     row_of,
     run_quietly,
-    wait_for,
 )
-from tests.runners.tiny import counted_flops, tiny_pool
+from tests.runners.tiny import counted_flops
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def quiet(tmp_path_factory: pytest.TempPathFactory) -> TrialJob:
+def quiet(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> TrialJob:
     """Run the trial without faults."""
-    pool = tiny_pool(tmp_path_factory.mktemp("pools") / "tiny")
     return run_quietly(pool, tmp_path_factory.mktemp("quiet") / "trial")
 
 

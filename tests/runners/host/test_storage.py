@@ -31,9 +31,8 @@ from tests.runners.host.quiet_trial import (
     quiet_row,
     row_of,
     run_quietly,
-    wait_for,
 )
-from tests.runners.tiny import tiny_pool
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -95,9 +94,8 @@ def test_a_folder_is_fetched_whole_once_a_node_hidden_files_left_out(bucket: Buc
 
 
 @pytest.fixture(scope="module")
-def quiet(bucket: Bucket, tmp_path_factory: pytest.TempPathFactory) -> TrialJob:
+def quiet(bucket: Bucket, pool: Path, tmp_path_factory: pytest.TempPathFactory) -> TrialJob:
     """Run the trial on local paths, with its pool also in the bucket."""
-    pool = tiny_pool(tmp_path_factory.mktemp("pools") / "tiny")
     share_tree(Storage(bucket.url), pool, "pools/tiny")
     return run_quietly(pool, tmp_path_factory.mktemp("quiet") / "trial")
 

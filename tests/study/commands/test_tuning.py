@@ -16,7 +16,8 @@ from runners.trials.trial_files import write_failure
 from tests.holding import hold, let_go
 from tests.study.conftest import Run
 from tests.study.events import require_documented
-from tests.study.tiny_study import TinyStudy, ended, read_json, wait_for
+from tests.study.tiny_study import TinyStudy, ended, read_json
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 

@@ -176,7 +176,7 @@ def test_check_pays_no_more_than_its_share_and_the_grid_goes_on_without_what_is_
     assert read_json(tiny.folder / "tuning.json")["checks"] == []
     assert [said.count("left out, since crashes used up its share") for said in (first, again)] == [1, 1]
     assert len(tiny.table()) == 2
-    assert tiny.settled()
+    assert not tiny.reserved()
 
     def of_tuning() -> tuple[int, int]:
         level, *_ = tiny.status()["levels"]

@@ -16,7 +16,8 @@ from budgets.book import Book
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS
 from runners.trials.trial_files import kept_steps
 from tests.holding import hold, let_go
-from tests.study.tiny_study import TinyStudy, ended, marked, read_json, wait_for
+from tests.study.tiny_study import TinyStudy, ended, marked, read_json
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -213,7 +214,7 @@ def test_a_trial_that_fails_by_itself_is_reported_and_the_others_finish(tiny: Ti
     assert "FAILED" in output
     assert "tolerated 0.10%" in output
     assert tiny.table()["status"].tolist() == ["finished", "finished", "failed"]
-    assert tiny.settled()
+    assert not tiny.reserved()
 
 
 def test_work_lost_to_a_crash_is_booked_and_the_budget_never_exceeded(tiny: TinyStudy) -> None:

@@ -69,7 +69,7 @@ def test_an_unbooked_result_is_finished_for_every_command(tiny: TinyStudy) -> No
 
     tiny.run()
     assert tiny.tables() == before
-    assert tiny.settled()
+    assert not tiny.reserved()
     spent = {entry.what: entry.train_flops for entry in tiny.entries() if entry.entry == "spent"}
     assert spent == {trial.trial_id: trial.train_flops for trial in (first, second)}
 

@@ -24,7 +24,8 @@ from tests.holding import hold, let_go
 from tests.root import ROOT
 from tests.runners.host.test_faults import fill
 from tests.study import shown
-from tests.study.tiny_study import TRUNK, TinyStudy, ended, marked, read_json, wait_for
+from tests.study.tiny_study import TRUNK, TinyStudy, ended, marked, read_json
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -178,7 +179,7 @@ def test_unreachable_or_full_storage_delays_a_study_and_loses_nothing(
             ended(process)
 
         assert tiny.tables() == quiet
-        assert tiny.settled()
+        assert not tiny.reserved()
     finally:
         if not mounted.returncode:
             subprocess.run(["umount", "--lazy", results], check=True)  # noqa: S607

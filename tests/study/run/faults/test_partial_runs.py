@@ -16,7 +16,8 @@ from runners.trials.trial_job import TrialJob
 from study.run import execution
 from tests.holding import hold, let_go
 from tests.root import ROOT
-from tests.study.tiny_study import TinyStudy, ended, read_json, wait_for
+from tests.study.tiny_study import TinyStudy, ended, read_json
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +62,7 @@ def test_a_failed_and_a_diverged_trial_do_not_stop_the_others(tiny: TinyStudy) -
     reasons = tiny.table().set_index("architecture")["reason"]
     assert "TypeError" in reasons["buggy"]
     assert "not finite" in reasons["mini-ViT-XXS-8"]
-    assert tiny.settled()
+    assert not tiny.reserved()
     first, entries = tiny.finished(), tiny.entries()
 
     assert re.search("1 failed .*--retry-failed", tiny.run(code=1))
