@@ -19,14 +19,13 @@ TRAINING, HELD_OUT, STYLE = range(3)
 class Words:
     """Words for one concept."""
 
-    emoji: str  # its name in the artwork's packages, such as ``dog face``
     name: str
     category: str  # word in vague captions; near misses are drawn from the same category
     tags: tuple[str, ...]
 
 
-# Each line holds the emoji's name in the artwork's packages, the name in captions (at most three words), and
-# single words that replace the name in less exact captions.
+# Each line holds the emoji that was drawn, by its name in the packages of the artwork (a record), the name in
+# captions (at most three words), and single words that replace the name in less exact captions.
 _LINES = {
     "animal": """
         dog face: dog: puppy pet hound
@@ -172,8 +171,8 @@ _LINES = {
 
 
 def _read(category: str, line: str) -> Words:
-    emoji, name, tags = (part.strip() for part in line.split(":"))
-    return Words(emoji=emoji, name=name, category=category, tags=tuple(tags.split()))
+    _emoji, name, tags = (part.strip() for part in line.split(":"))
+    return Words(name=name, category=category, tags=tuple(tags.split()))
 
 
 CONCEPTS = tuple(

@@ -27,6 +27,11 @@ ORIGIN = "trial.json"
 PIXELS = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
 """Normalisation of images in trials: pixels from -1 to 1."""
 
+_FINAL_SIGMA = {"type": "Replace", "pattern": {"Regex": r"(?<=\p{L})Σ(?!\p{L})"}, "content": "ς"}
+"""Python lowers a Greek word's last letter so; `Lowercase` lowers each letter by itself."""
+
+PAD, UNKNOWN, END = "[padding]", "[unknown]", "[end of text]"
+
 
 def write_architecture(  # noqa: PLR0913 - the content of the files
     folder: Path,
@@ -104,12 +109,6 @@ def write_origin(folder: Path, *, trial: str, precision: str) -> None:
 
 def _write(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
-
-
-_FINAL_SIGMA = {"type": "Replace", "pattern": {"Regex": r"(?<=\p{L})Σ(?!\p{L})"}, "content": "ς"}
-"""Python lowers a Greek word's last letter so; `Lowercase` lowers each letter by itself."""
-
-PAD, UNKNOWN, END = "[padding]", "[unknown]", "[end of text]"
 
 
 def tokenizer_files(vocab_size: int, context_length: int, words: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -37,6 +37,10 @@ PACKAGES = ("torch", "open_clip_torch", "timm", "numpy")
 """Packages whose versions decide a trial's result."""
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where loader workers hand over batches
 _STORAGE_BYTES = 2**24
+_PAIRS_EACH, _WIDTH = 16, 32  # of each rank, in the loss that ranks compute together
+_EXACT = 1e-5  # relative difference of that loss and its gradients
+_WARM_STEPS, _STEPS = 2, 4
+_CHECKPOINT_PAIRS = 16  # the size of a checkpoint does not depend on the batch
 
 SLOW_BYTES_PER_S = 2**24
 """Rate of a storage below which checkpoints hold trials up."""
@@ -61,6 +65,16 @@ class PreflightCheck:
     def of(cls, what: str, problem: str, *, found: str, verdict: NodeVerdict = "failed") -> "PreflightCheck":
         """Return a check of this node; with a problem, which is the advice on it, it has the verdict."""
         return cls(what=what, verdict=verdict if problem else "ok", found=found, advice=problem)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KindFound:
+    """Measurements of a few steps of a kind of trial, and of a checkpoint if one was written."""
+
+    speed: Throughput
+    checkpoint_bytes: int = 0
+    write_s: float = 0.0  # to the storage
+    read_s: float = 0.0  # to check its hash and restore its state
 
 
 def package_versions() -> dict[str, str]:
@@ -151,22 +165,6 @@ def _storage(folder: Path) -> PreflightCheck:
     return PreflightCheck.of(
         "storage", problem if min(rates) < SLOW_BYTES_PER_S else "", found=found, verdict="slow"
     )
-
-
-_PAIRS_EACH, _WIDTH = 16, 32  # of each rank, in the loss that ranks compute together
-_EXACT = 1e-5  # relative difference of that loss and its gradients
-_WARM_STEPS, _STEPS = 2, 4
-_CHECKPOINT_PAIRS = 16  # the size of a checkpoint does not depend on the batch
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class KindFound:
-    """Measurements of a few steps of a kind of trial, and of a checkpoint if one was written."""
-
-    speed: Throughput
-    checkpoint_bytes: int = 0
-    write_s: float = 0.0  # to the storage
-    read_s: float = 0.0  # to check its hash and restore its state
 
 
 def check_ranks(count: int, *, gpus: bool) -> PreflightCheck:

@@ -40,7 +40,13 @@ from runners.trials.trial_files import (
 )
 from runners.trials.trial_job import TrialJob
 
-_LOOK_S = 0.2
+_LOOK_S, _PUSH_S = 0.2, 5.0
+
+_OWNER = "owner"
+"""Object with the mark of the only process that may upload a trial; here, the mark is in a file `.owner`."""
+
+# In the order of upload: result.json comes last, and implies that the others are there.
+_RESULT = ("curve.parquet", MIDWAY, "damage.jsonl", "weights.pt", "result.json")
 
 T = TypeVar("T")
 
@@ -76,7 +82,7 @@ def run_on_copies(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
             _bring_milestone(storage, job, local)
             process = FreshProcess(pickle.dumps(partial(run, local)), fork=True)
             with copy.following():
-                while not process.connection.poll(_LOOK_S):
+                while not process.ended(_LOOK_S):
                     if notice.by:
                         process.ask_to_leave()
                     if copy.taken:
@@ -150,7 +156,7 @@ def upload_left(url: str, trials: Path) -> None:
     ``trials`` is the folder of a study's trials below the URL.
     """
     storage = Storage(url)
-    for mark in sorted((cache_folder(url) / trials).glob(f"*/.{OWNER}")):
+    for mark in sorted((cache_folder(url) / trials).glob(f"*/.{_OWNER}")):
         folder = mark.parent
         with locked(_lock_of(folder), wait_s=0) as held:
             if held is not None:  # else a process still uploads it
@@ -211,14 +217,6 @@ def _drop_copies(local: TrialJob) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-OWNER = "owner"
-"""Object with the mark of the only process that may upload a trial; here, the mark is in a file `.owner`."""
-
-# In the order of upload: result.json comes last, and implies that the others are there.
-_RESULT = ("curve.parquet", MIDWAY, "damage.jsonl", "weights.pt", "result.json")
-_PUSH_S = 5.0
-
-
 class TrialCopy:
     """This node's copy of a trial's folder; only the last process that took the trial over may upload."""
 
@@ -235,9 +233,9 @@ class TrialCopy:
 
         If other nodes take part, ``alone`` is False: they have only what was uploaded.
         """
-        owner, mark = self._storage.read(self._object(OWNER)), self._folder / f".{OWNER}"
+        owner, mark = self._storage.read(self._object(_OWNER)), self._folder / f".{_OWNER}"
         ours = alone and owner is not None and self.is_at(owner)
-        self._storage.write(self._object(OWNER), self._token)
+        self._storage.write(self._object(_OWNER), self._token)
         objects = self._look()
         if not ours:  # else only this node worked on it, and holds what could not be uploaded
             for path in self._folder.iterdir():
@@ -253,7 +251,7 @@ class TrialCopy:
 
     def push_left(self) -> None:
         """Upload the rest if the last process that took the trial over was on this node."""
-        owner = self._storage.read(self._object(OWNER))
+        owner = self._storage.read(self._object(_OWNER))
         if owner is not None and self.is_at(owner):
             self._token = owner
             self._look()
@@ -268,7 +266,7 @@ class TrialCopy:
 
     def is_at(self, owner: bytes) -> bool:
         """Return whether the copy is on the node of the process that has this mark."""
-        mark = self._folder / f".{OWNER}"
+        mark = self._folder / f".{_OWNER}"
         return mark.exists() and mark.read_bytes() == owner
 
     def _fetch(self, objects: Mapping[str, int]) -> None:
@@ -321,7 +319,7 @@ class TrialCopy:
         for path in (self._folder / name for name in _RESULT):
             if path.exists():
                 self._storage.put(path, self._object(path.name))
-        self._storage.delete(map(self._object, (*self._there, PROGRESS, OWNER)))
+        self._storage.delete(map(self._object, (*self._there, PROGRESS, _OWNER)))
 
     def _push_count(self) -> None:
         """Upload the count, raised by the work of the last interval.
@@ -359,7 +357,7 @@ class TrialCopy:
 
     def _require_ours(self) -> None:
         """Raise ProcessEnded if another process has taken the trial over."""
-        self.taken = self._storage.read(self._object(OWNER)) != self._token
+        self.taken = self._storage.read(self._object(_OWNER)) != self._token
         if self.taken:
             raise ProcessEnded("crashed", "another process has taken the trial over")
 

@@ -112,7 +112,7 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
     trial = job.trial
     setup = set_up(job)
     # Before any step counts: the meter's file may be older than the checkpoint that was just read.
-    if "metered" in setup.notes:
+    if setup.notes:
         meter.raise_to(FlopCount(**setup.notes["metered"]))
     sets = EvaluationData(job)
     learner = setup.learner

@@ -33,8 +33,7 @@ Histogram = tuple[NDArray[np.int64], NDArray[np.int64]]
 ROWS_PER_GROUP = 16_384
 """Rows of a row group: small, so that reading a window of a large pool reads little else."""
 
-GROUPS_PER_PART = 64
-ROWS_PER_PART = GROUPS_PER_PART * ROWS_PER_GROUP
+ROWS_PER_PART = 64 * ROWS_PER_GROUP
 """Largest number of rows of a part."""
 
 _GROUPS_KEPT, _FILES_OPEN = 40, 64

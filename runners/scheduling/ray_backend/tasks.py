@@ -1,4 +1,4 @@
-"""Ray tasks that run a job in processes beside their workers, on one node or over several, and their ends."""
+"""Ray tasks that run a job in processes beside their workers, on one node or over several; Tune's jobs."""
 
 import pickle
 import signal
@@ -66,10 +66,10 @@ def on_node(node: str, amounts: Amounts) -> dict[str, Any]:
 def run_in_fresh_process(run: bytes, modules: Sequence[str]) -> Exit:
     """Run a job in a process beside the Ray worker; the worker imports no torch and keeps its fork server."""
     load_ahead(*modules, "ray")  # ray: the worker's main module, which every new process imports, needs it
-    return see_through(partial(FreshProcess, run))
+    return _see_through(partial(FreshProcess, run))
 
 
-def see_through(start: Callable[[], Call]) -> Exit:
+def _see_through(start: Callable[[], Call]) -> Exit:
     """Start a call, forward requests to leave, and wait for its end."""
     notice = Notice()
     # Ray cancels with SIGINT; processes started by a script in the background inherit that it is ignored.
@@ -163,7 +163,7 @@ def run_over_nodes(
     run: bytes, nodes: Sequence[str], ranks_per_node: int, resources: Amounts, modules: Sequence[str]
 ) -> Exit:
     """Run a job over several nodes, as a Ray task that holds no resources itself."""
-    return see_through(
+    return _see_through(
         partial(
             OverNodes, run, nodes=nodes, ranks_per_node=ranks_per_node, resources=resources, modules=modules
         )
