@@ -37,7 +37,7 @@ LACK = 0.05
 
 _FEWEST_LEVELS = 3
 _DRAWN: frozenset[LawStatus] = frozenset({"ok", "lack of fit", "untested", "floor undetermined", "saturated"})
-_FALL_LEVEL = 0.05
+FALL_LEVEL = 0.05
 """Level of the test: share of curves of pure noise that count as falling."""
 _PERMUTATIONS = 720
 _FEWEST_PERMUTED = 4
@@ -254,7 +254,7 @@ def _judge(  # noqa: PLR0913 (a law, and what it is judged by)
         (not falls, "no decrease", "the error does not fall along the curve"),
         (bool(law.at_bound[0]), "exponent at bound",
          "the slope ended at a bound of the search, so the data do not show this law"),
-        (chance > _FALL_LEVEL, "no decrease",
+        (chance > FALL_LEVEL, "no decrease",
          f"the fall is within the noise: errors without any trend fall as far with chance {chance:.0%}"),
         (miss > most, "misfit", f"the law misses its points by {gap(miss)}"),
         (miss > carried, "misfit",

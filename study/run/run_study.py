@@ -1,18 +1,11 @@
 """Runs a study: its tuning, then its grid. Only one run of a study is active at a time."""
 
-import sys
 import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
-from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path
-from typing import Self, cast
 
 from budgets.declaration.declaration import require_runnable
-from budgets.names import printable
 from budgets.planning.plan import Plan
 from runners.host.files import wait_until_free
 from runners.scheduling.ray_backend.address import cluster_address
@@ -23,50 +16,13 @@ from study.run.execution import RunSummary
 from study.run.pipeline import Run, next_of_design
 from study.run.run_tuning import tune_study, write_tuning
 from study.run.site import Site
-from study.show.progress import Progress
+from study.show.progress import Progress, guarded
 from study.state.bookkeeping import repair_ledger, require_booked, trial_folders
 from study.state.plan_study import plan_study, select_trials
 from study.state.study import Study, trial_job
 from study.state.study_facts import keep_pool_versions
 
 _DYING_S = 30.0  # time for a killed driver's workers to notice and exit
-
-
-class GuardedView:
-    """Passes a run's calls to its view; an error of the view is said once and logged, and the run goes on.
-
-    All calls go through here, also those of code that was given only ``say``. After an error the view is
-    called again, because its next call may work: a number that cannot be drawn now may be gone by then.
-    Tracebacks are added to the file ``log``.
-    """
-
-    def __init__(self, view: Progress, log: Path) -> None:
-        self._view, self._log = view, log
-        self._said: set[tuple[str, type[Exception]]] = set()
-
-    def __getattr__(self, method: str) -> Callable[..., None]:
-        return partial(self._call, method)
-
-    def __enter__(self) -> Self:
-        self._call("__enter__")
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._call("__exit__", *error)
-
-    def _call(self, method: str, *args: object, **kwargs: object) -> None:
-        try:
-            getattr(self._view, method)(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is not worth the trials of a run
-            if (method, type(error)) in self._said:
-                return
-            self._said.add((method, type(error)))
-            # Without the view, and without an error of its own: a full disk or a closed stderr.
-            with suppress(OSError), self._log.open("a", encoding="utf-8") as log:
-                log.write(f"{datetime.now(tz=UTC).isoformat(timespec='seconds')} {traceback.format_exc()}\n")
-            with suppress(OSError):
-                what = f"{type(error).__name__}: {error}".partition("\n")[0]
-                sys.stderr.write(printable(f"the view failed, the run goes on: {what} ({self._log})") + "\n")
 
 
 def run_study(  # noqa: PLR0913 - the options of a command
@@ -90,7 +46,7 @@ def run_study(  # noqa: PLR0913 - the options of a command
         PaidBeforeError: Trials would be paid again without ``pay_again``.
         ValueError: The study can't be run, or another run of it is active.
     """
-    progress = cast("Progress", GuardedView(progress, study.folder / "view-errors.txt"))
+    progress = guarded(progress, study.folder / "view-errors.txt")
     require_runnable(study.declaration)
     select_trials(plan.trials, only)
     _require_tuned(plan, only=only)

@@ -1,16 +1,21 @@
 """Progress of a run: a live view in a terminal, one plain line per trial in a pipe."""
 
 import os
+import sys
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import traceback
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 
+from budgets.names import printable
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
 from budgets.planning.tuning_plan import values_words
@@ -227,3 +232,44 @@ def remaining_text(remaining: Sequence[Trial], plan: Plan) -> list[str]:
             "no room for them. Raise budget.study and run again:"
         )
     return [first, *(f"  {which}, seed {', '.join(numbers)}" for which, numbers in seeds.items())]
+
+
+def guarded(view: Progress, log: Path) -> Progress:
+    """Return a view whose errors end no run: each is said once, with its traceback in the file ``log``."""
+    return cast("Progress", _Guarded(view, log))
+
+
+class _Guarded:
+    """Passes a run's calls to its view; an error of the view is said once and logged, and the run goes on.
+
+    All calls go through here, also those of code that was given only ``say``. After an error the view is
+    called again, because its next call may work: a number that cannot be drawn now may be gone by then.
+    """
+
+    def __init__(self, view: Progress, log: Path) -> None:
+        self._view, self._log = view, log
+        self._said: set[tuple[str, type[Exception]]] = set()
+
+    def __getattr__(self, method: str) -> Callable[..., None]:
+        return partial(self._call, method)
+
+    def __enter__(self) -> Self:
+        self._call("__enter__")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._call("__exit__", *error)
+
+    def _call(self, method: str, *args: object, **kwargs: object) -> None:
+        try:
+            getattr(self._view, method)(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is not worth the trials of a run
+            if (method, type(error)) in self._said:
+                return
+            self._said.add((method, type(error)))
+            # Without the view, and without an error of its own: a full disk or a closed stderr.
+            with suppress(OSError), self._log.open("a", encoding="utf-8") as log:
+                log.write(f"{datetime.now(tz=UTC).isoformat(timespec='seconds')} {traceback.format_exc()}\n")
+            with suppress(OSError):
+                what = f"{type(error).__name__}: {error}".partition("\n")[0]
+                sys.stderr.write(printable(f"the view failed, the run goes on: {what} ({self._log})") + "\n")
