@@ -32,15 +32,15 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from analysis.answers.frontier import frontier
-from analysis.cells.bootstrap import cell_draws, curve_numbers
-from analysis.cells.table import budgets, records, tidy
+from analysis.answers.best import best_at_budgets
+from analysis.belief.cell_draws import cell_draws
+from analysis.cells.table import CONFIGURATION, budgets, curve_numbers, records, tidy
 from analysis.design.adaptive import Decision, decide
 from analysis.design.questions import Ask
 from analysis.labels import configuration_text
 from benchmarks.measured import ROOT, Result, at_least, at_most, reported, verdict
-from tests.analysis.made_up.coverage import study
 from tests.analysis.made_up.designs import grid
+from tests.analysis.made_up.studies import study
 from tests.analysis.paper_curves import families
 
 METRIC = "held-out/top1"
@@ -108,7 +108,7 @@ def with_trunks(results: pd.DataFrame) -> pd.DataFrame:
 
 def _small_full(repeats: int) -> list[Result]:
     results = pd.read_parquet(ROOT / "results" / "small-full" / "results.parquet")
-    full = records(frontier(cell_draws(tidy(results, metric=METRIC), question="best")))
+    full = records(best_at_budgets(cell_draws(tidy(results, metric=METRIC), results)))
     lines = []
     for name, target in (("plain", 0.5), ("trunks", 0.35)):
         shares, agreed = [], []
@@ -183,9 +183,10 @@ def _simulated(kind: str, number: int) -> tuple[pd.DataFrame, Truth]:
 
 
 def _judge(results: pd.DataFrame, truth: Truth, decision: Decision, found: dict[str, list[float]]) -> None:
+    ends = results.groupby([*CONFIGURATION], as_index=False)["level_flops"].agg(["min", "max"])
     for answer in decision.answers:
-        here = records(results[results["level_flops"] == answer.flops])
-        errors = {configuration_text(row): truth(row, answer.flops) for row in here}
+        able = ends[(ends["min"] <= answer.flops) & (ends["max"] >= answer.flops)]
+        errors = {configuration_text(row): truth(row, answer.flops) for row in records(able)}
         best = min(errors, key=lambda name: errors[name])
         if answer.verdict == "clear":
             found["wrong"].append(answer.leader != best)

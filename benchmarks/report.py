@@ -2,8 +2,9 @@
 
 Run ``python benchmarks/report.py`` from the root of the checkout. The simulated study has 67 configurations,
 5 levels and 3 seeds. Each report is written in its own process. A time is the best of a few runs; the
-processor time beside it depends less on other load, and excludes the processes that draw figures. The last
-lines are name, value, upper limit, and pass or fail; the exit code is 1 if one fails.
+processor time beside it depends less on other load, and excludes the processes that draw figures. Beside
+them are the import of a report, and the analysis of 10,000 trials. The last lines are name, value, upper
+limit, and pass or fail; the exit code is 1 if one fails.
 """
 
 import argparse
@@ -20,8 +21,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from analysis.report.report import write_report
-from benchmarks.measured import ROOT, at_most, best_of, verdict
-from study.cli import collect_garbage_seldom
+from benchmarks.measured import ROOT, at_most, best_of, printed, verdict
 from tests.analysis.synthetic import (
     GIGA,
     PER_SAMPLE,
@@ -37,11 +37,29 @@ RUNS = 3
 LEVELS = tuple(200 * GIGA * 3**step for step in range(5))
 CONFIGURATIONS = 67
 SEEDS = 3
+WHOLE = """
+from study.cli import save_processor_time
+save_processor_time()
+import time
+import numpy as np, pandas as pd
+from analysis.report.analyse import analyse
+from analysis.cells.study_frames import StudyFrames
+from tests.analysis.synthetic import study
+
+base = study(levels=tuple(np.geomspace(2e11, 1e13, 6))).results
+copies = [
+    base.assign(trial=base["trial"] + f"-{k}", subset_size=base["subset_size"] + 10_000 * k)
+    for k in range(51)
+]
+many = pd.concat(copies, ignore_index=True).iloc[:10_000]
+began = time.process_time()
+analyse(StudyFrames(name="many", metric="held-out/top1", results=many))
+print(time.process_time() - began)
+"""
 
 
 def big_report(folder: str) -> None:
     """Write the report of the simulated study."""
-    collect_garbage_seldom()  # as `study report` does
     sizes = [(int(POOL * share), quality) for quality, share in QUALITIES.items()]
     data = [*sizes, (512, "top40"), (1024, "top40")]
     grid = (
@@ -70,7 +88,10 @@ def main() -> int:
         shutil.copytree(ROOT / "results" / "small-full", Path(scratch) / "small-full")
         embedded = [sys.executable, "-m", "study", "report", "small-full", "--results", scratch]
         # Import it instead of running this file: its drawing processes would import, and so run, this file.
-        code = "import sys; from benchmarks.report import big_report; big_report(sys.argv[1])"
+        code = (
+            "import sys; from study.cli import save_processor_time; save_processor_time(); "
+            "from benchmarks.report import big_report; big_report(sys.argv[1])"
+        )
         big = [sys.executable, "-c", code, str(Path(scratch) / "big")]
         for name, command, page, target in (
             ("embedded", embedded, "small-full/report/report.html", 10.0),
@@ -80,6 +101,10 @@ def main() -> int:
             size = (Path(scratch) / page).stat().st_size / 1e6
             print(f"{name}: best of {RUNS} {wall_s:.1f} s wall, {cpu_s:.1f} s processor; {size:.2f} MB")
             results += [at_most(f"report_{name}_s", wall_s, target), at_most(f"report_{name}_mb", size, 5.0)]
+    results += [
+        at_most("import_s", best_of(RUNS, [sys.executable, "-c", "import analysis.report.report"])[1], 1.0),
+        at_most("analyse_10000_trials_s", float(printed("-c", WHOLE)), 30.0),
+    ]
     return verdict(results)
 
 

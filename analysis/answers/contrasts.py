@@ -1,22 +1,24 @@
-"""Comparisons along one part of the configuration, with the other parts fixed.
+"""Options along one part of the configuration, with the other parts fixed: which has the lowest error?
 
 Quality is compared in two ways. At an equal number of pairs: is purer data better? Within one pool, where a
 purer subset is a smaller one: how much of the pool should be kept? The second way is the quality trade; it
 compares the largest subset of each quality.
 
-In an unfinished study each comparison lists the runs that it lacks, and is not clear before all have run.
+An option that was planned and not run yet takes part by its draws (``analysis.belief``), and each comparison
+lists the runs that it lacks. ``crossing`` follows the options over compute or data.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.answers.choice import choice_columns, choose
 from analysis.arrays import Indices
-from analysis.cells.bootstrap import CellDraws
+from analysis.belief.cell_draws import CellDraws
+from analysis.belief.verdict import Verdict, judge
+from analysis.cells.pareto import costs, undominated
 from analysis.cells.table import CELL, CONFIGURATION, records
 from analysis.error_unit import ErrorUnit
 from analysis.labels import POOL, are_mixed, axis_text, budget_text, held_text, sort_key
@@ -29,6 +31,7 @@ _TITLES = {
     "architecture": "Which architecture?",
     "strategy": "Which training strategy?",
 }
+_FEWEST = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +57,7 @@ class Comparison:
     positions: Indices
 
 
-def comparisons(draws: CellDraws, axis: str) -> list[Comparison]:
+def compared(draws: CellDraws, axis: str) -> list[Comparison]:
     """Return every group of at least two cells that differ only along one axis, at one budget."""
     others = [name for name in CONFIGURATION if name != axis]
     found = [
@@ -65,9 +68,18 @@ def comparisons(draws: CellDraws, axis: str) -> list[Comparison]:
         for key, positions in draws.groups(["regime", "budget", *others])
         if len(positions) > 1
     ]
-    if axis == "quality":
-        found += _pool_comparisons(draws)
-    return found
+    if axis != "quality":
+        return found
+    names, sizes = ["regime", "budget", "architecture", "strategy"], draws.column("subset_size")
+    largest = draws.cells.groupby([*names, "quality"])["subset_size"].idxmax().to_numpy(np.intp)
+    return found + [
+        Comparison(
+            held=dict(zip(names, key, strict=True)) | {"subset_size": POOL},
+            positions=along_axis(draws, "quality", largest[places]),
+        )
+        for key, places in draws.take(largest).groups(names)
+        if len(np.unique(sizes[largest[places]])) > 1
+    ]
 
 
 def along_axis(draws: CellDraws, axis: str, positions: Indices) -> Indices:
@@ -77,18 +89,12 @@ def along_axis(draws: CellDraws, axis: str, positions: Indices) -> Indices:
     return np.asarray(ordered, dtype=np.intp)
 
 
-def _pool_comparisons(draws: CellDraws) -> list[Comparison]:
-    names = ["regime", "budget", "architecture", "strategy"]
-    largest = draws.cells.groupby([*names, "quality"])["subset_size"].idxmax().to_numpy(np.intp)
-    sizes = draws.column("subset_size")
-    return [
-        Comparison(
-            held=dict(zip(names, key, strict=True)) | {"subset_size": POOL},
-            positions=along_axis(draws, "quality", largest[places]),
-        )
-        for key, places in draws.take(largest).groups(names)
-        if len(np.unique(sizes[largest[places]])) > 1
-    ]
+def decide(here: CellDraws, names: Sequence[str]) -> Verdict:
+    """Return the verdict on some cells, whose texts are the names."""
+    return judge(
+        here.draws, names, runs=here.column("runs"), diverged=here.column("diverged"),
+        measured=here.column("error"), unit=here.error_unit, confidence=here.confidence,
+    )  # fmt: skip
 
 
 def _fixed(comparison: Comparison) -> dict[str, Any]:
@@ -105,13 +111,9 @@ def densest(found: list[Comparison]) -> list[Comparison]:
 
     Ties go to the parts with more budgets, then to those with more pairs.
     """
-
-    def way(comparison: Comparison) -> tuple[str, ...]:
-        return tuple(f"{name}={value}" for name, value in _fixed(comparison).items())
-
-    ways: dict[tuple[str, ...], list[Comparison]] = {}
+    ways: dict[str, list[Comparison]] = {}
     for comparison in found:
-        ways.setdefault(way(comparison), []).append(comparison)
+        ways.setdefault(str(_fixed(comparison)), []).append(comparison)
 
     def worth(group: list[Comparison]) -> tuple[int, int, float]:
         size = group[0].held.get("subset_size", 0.0)
@@ -154,22 +156,23 @@ def lacking(plan: pd.DataFrame, axis: str) -> dict[tuple[Any, ...], Lacking]:
     return found
 
 
-def _lacking_text(lacks: Lacking, axis: str) -> str:
-    left, runs = (sum(counts[place] for counts in lacks.values()) for place in (0, 1))
-    if not left:
-        return ""
-    whole = [value for value, (missing, of) in lacks.items() if missing == of]
-    named = ", ".join(
-        axis_text(axis, value) for value in sorted(whole, key=lambda each: sort_key(axis, each))
-    )
-    return (f"not run: {named}; " if named else "") + f"{left} of {plural(runs, 'run')} missing"
-
-
 def _key(held: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(held.get(name) for name in CELL)
 
 
-def _values_by_comparison(lost: pd.DataFrame, axis: str) -> dict[tuple[Any, ...], str]:
+def _lacking_text(lacks: Lacking, axis: str) -> str:
+    left, runs = (sum(counts[place] for counts in lacks.values()) for place in (0, 1))
+    if not left:
+        return ""
+    whole = sorted(
+        (value for value, (missing, of) in lacks.items() if missing == of),
+        key=lambda value: sort_key(axis, value),
+    )
+    named = f"not run: {', '.join(axis_text(axis, value) for value in whole)}; " if whole else ""
+    return f"{named}{left} of {plural(runs, 'run')} missing"
+
+
+def _lost_texts(lost: pd.DataFrame, axis: str) -> dict[tuple[Any, ...], str]:
     """Return the values of lost cells along an axis as text, by the values of ``CELL`` without the axis."""
     found: dict[tuple[Any, ...], list[str]] = {}
     for cell in records(lost):
@@ -177,43 +180,62 @@ def _values_by_comparison(lost: pd.DataFrame, axis: str) -> dict[tuple[Any, ...]
     return {key: f"no run gave a number: {', '.join(values)}" for key, values in found.items()}
 
 
+def _with_planned(draws: CellDraws, plan: pd.DataFrame) -> CellDraws:
+    """Return the draws with those of the planned cells that have not run, which have 0 runs."""
+    if plan.empty or not draws.refits:
+        return draws
+    cells = plan[~plan.groupby([*CELL])["ended"].transform("any")].drop_duplicates([*CELL])
+    rows, drawn = [], []
+    for cell in records(cells[["trial", *CELL]]):
+        family = draws.families.get(cell["regime"])
+        if family is not None and cell["trial"] in family.place_of:
+            rows.append(cell | {"runs": 0, "diverged": 0})
+            drawn.append(family.belief.draws[:, *family.place_of[cell["trial"]]])
+    if not rows:
+        return draws
+    return replace(
+        draws, cells=pd.concat([draws.cells, pd.DataFrame(rows)], ignore_index=True),
+        draws=np.concatenate([draws.draws, np.stack(drawn, axis=1)], axis=1),
+    )  # fmt: skip
+
+
 def contrasts(
     draws: CellDraws, plan: pd.DataFrame | None = None, lost: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """Return every comparison along every axis.
+    """Return every comparison along every axis in which two options have run.
 
-    Without a plan (of ``study_frames.with_budgets``) no runs count as missing; without ``lost`` (of
+    Without a plan (of ``table.with_budgets``) no runs count as missing; without ``lost`` (of
     ``study_frames.lost_cells``) no cell has lost all of its runs.
 
     Returns:
         One row per comparison: ``axis``, ``regime``, ``budget``, ``held`` (text), ``values`` (texts along the
-        axis), ``best`` (text), ``place`` of the best along the axis (``first``, ``middle``, ``last``), the
-        columns of ``choice.choice_columns``, and ``lacking`` (planned runs without a result, and
-        values all of whose runs were lost, as text).
+        axis), ``best`` (text), ``place`` of the best along the axis (``first``, ``middle``, ``last``),
+        the columns of ``Verdict``, and ``lacking`` (planned runs without a result, and values all of whose
+        runs were lost, as text).
     """
     rows = []
+    plan = pd.DataFrame() if plan is None else plan
+    every = _with_planned(draws, plan)
     for axis in CONFIGURATION:
-        planned = lacking(pd.DataFrame() if plan is None else plan, axis)
-        gone = {} if lost is None else _values_by_comparison(lost, axis)
-        for comparison in comparisons(draws, axis):
-            here = draws.take(comparison.positions)
+        planned = lacking(plan, axis)
+        gone = {} if lost is None else _lost_texts(lost, axis)
+        for comparison in compared(every, axis):
+            here = every.take(comparison.positions)
+            if (here.column("runs") > 0).sum() < _FEWEST:
+                continue
             names = [axis_text(axis, value) for value in here.cells[axis]]
-            choice = choose(here)
-            place = {0: "first", len(names) - 1: "last"}.get(choice.leader, "middle")
+            without = gone.get(_key(comparison.held), "")
+            lacks = _lacking_text(planned.get(_key(comparison.held), {}), axis)
+            verdict = decide(here, names)
             row = {
                 "axis": axis, "regime": comparison.held["regime"], "budget": comparison.held["budget"],
                 "held": held_text(comparison.held), "values": " · ".join(names),
-                "best": names[choice.leader], "place": place,
-            } | choice_columns(here, choice, names)  # fmt: skip
-            lacks = planned.get(_key(comparison.held), {})
-            open_side = any(left == of for left, of in lacks.values())
-            own, _ = lacks.get(here.cells[axis].iloc[choice.leader], (0, 0))
-            without = gone.get(_key(comparison.held), "")
-            # What may still change a clear verdict: a side without any run, a missing run of the best itself.
-            if row["verdict"] == "clear" and (open_side or own or without):
-                row["verdict"] = "undecided"
-            row["lacking"] = "; ".join(filter(None, (_lacking_text(lacks, axis), without)))
-            rows.append(row)
+                "best": names[verdict.leader],
+                "place": {0: "first", len(names) - 1: "last"}.get(verdict.leader, "middle"),
+            } | verdict.columns(names)  # fmt: skip
+            if row["verdict"] == "clear" and without:
+                row |= {"verdict": "undecided", "reason": f"{row['reason']}, but {without}"}
+            rows.append(row | {"lacking": "; ".join(filter(None, (lacks, without)))})
     return pd.DataFrame(rows)
 
 
@@ -228,20 +250,16 @@ def statements(
     )
 
 
-def _title(draws: CellDraws, axis: str) -> str:
-    mixed = axis == "quality" and are_mixed(draws.cells["quality"])
-    return "Which mixture of pools?" if mixed else _TITLES[axis]
-
-
 def _state(draws: CellDraws, table: pd.DataFrame, axis: str, planned: int) -> Statement:
     rows = records(table[table["axis"] == axis]) if len(table) else []
+    mixed = axis == "quality" and are_mixed(draws.cells["quality"])
+    title = "Which mixture of pools?" if mixed else _TITLES[axis]
     if not rows:
         text = "No two finished trials differ only in this, so the study does not answer it."
         if planned:
             text = f"No answer yet: none of {plural(planned, 'planned comparison')} has two finished sides."
-        return Statement(title=_title(draws, axis), verdict="undecided", held="", steps=(), text=text)
-    dense = densest(comparisons(draws, axis))
-    held = held_text(_fixed(dense[0]))
+        return Statement(title=title, verdict="undecided", held="", steps=(), text=text)
+    dense = densest(compared(draws, axis))
     texts = {held_text(each.held) for each in dense}
     shown = [row for row in rows if row["held"] in texts and row["regime"] == dense[0].held["regime"]]
     steps = tuple(
@@ -261,7 +279,8 @@ def _state(draws: CellDraws, table: pd.DataFrame, axis: str, planned: int) -> St
         text += f"; {absent} more {'is' if absent == 1 else 'are'} planned and cannot be made yet"
     kinds = {str(row["verdict"]) for row in rows}
     verdict = kinds.pop() if len(kinds) == 1 else ("mixed" if clear else "undecided")
-    return Statement(title=_title(draws, axis), verdict=verdict, held=held, steps=steps, text=f"{text}.")
+    held = held_text(_fixed(dense[0]))
+    return Statement(title=title, verdict=verdict, held=held, steps=steps, text=f"{text}.")
 
 
 def _confidence(row: dict[str, Any], error_unit: ErrorUnit) -> str:
@@ -270,3 +289,18 @@ def _confidence(row: dict[str, Any], error_unit: ErrorUnit) -> str:
     else:
         said = f"{row['verdict']}: {error_unit.gap(row['gap'])} ahead of {row['runner_up']}"
     return f"so far {said}; {row['lacking']}" if row["lacking"] else said
+
+
+def pareto(draws: CellDraws) -> pd.DataFrame:
+    """Return the cells that no other beats at equal or lower cost, by regime and rising compute.
+
+    Returns:
+        The columns of ``CellDraws.cells``, and ``probability`` of being on the frontier, NaN without draws.
+    """
+    found = []
+    for _, places in draws.groups(["regime"]):
+        here = draws.take(places)
+        kept = undominated(costs(here.cells), here.with_measured())
+        share = kept[1:].mean(axis=0) if here.refits else np.full(len(places), np.nan)
+        found.append(here.cells.assign(probability=share)[kept[0]].sort_values("train_flops"))
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()

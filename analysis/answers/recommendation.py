@@ -1,44 +1,39 @@
 """The configuration to train for a compute and a data budget.
 
-Every configuration is read at the budget, see ``candidates``, and the best of those that fit is chosen. The
-run that would decide or confirm the choice is named with it.
+All configurations are read at the budget from the joint draws of their regime (``analysis.belief.family``):
+at their own cells there, and by the joint law elsewhere, within the data and beyond. A configuration whose
+pairs the pool lacks is read at the largest size that the pool holds: between its own sizes, or else by the
+law, which knows from the sizes that others were run with what fewer pairs cost. The verdict is that of the
+report, and the run that would decide or confirm it is named with it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from math import ceil
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.answers.candidates import (
-    Reading,
-    candidate_columns,
-    every_candidate,
-    read_at,
-    read_by_surfaces,
-    smallest_pool,
-    usable_flops,
-)
-from analysis.answers.choice import CLEAR, Choice, and_more, choose, lost_text, of_measured
-from analysis.answers.frontier import cells_of, may_lead
-from analysis.arrays import Floats
-from analysis.cells.bootstrap import CellDraws
-from analysis.cells.curves import Curve
+from analysis.answers.best import cheaper_text, lost_text
+from analysis.arrays import Floats, Indices
+from analysis.belief.cell_draws import CellDraws, stream
+from analysis.belief.curves import straight_lines
+from analysis.belief.family import Family
+from analysis.belief.verdict import CLEAR, Verdict, judge, named, ranked, shares
 from analysis.cells.intervals import column_intervals
 from analysis.cells.pareto import SAME_COST, costs, same_cost
-from analysis.cells.table import CELL, CONFIGURATION, records
-from analysis.labels import configuration_text, with_regime
-from analysis.laws.holdout import Holdout
-from analysis.laws.laws import Law
+from analysis.cells.table import CONFIGURATION, records
+from analysis.labels import configuration_text, quality_fraction, with_regime
 from budgets.declaration.sections import FARTHEST
 from budgets.quantity import format_flops, plural
 
 _NAMED = 3  # reasons in an error
-_MOST_SEEDS = 30
-_POWER = 0.8
-_SHOWN = NormalDist().inv_cdf((1 + CLEAR) / 2) + NormalDist().inv_cdf(_POWER)
+_SAME_SIZE, _WHOLE = 0.05, 100
+_MOST_SEEDS, _POWER = 30, 0.8
+_SHOWN = NormalDist().inv_cdf(CLEAR) + NormalDist().inv_cdf(_POWER)
 _REPEATED, _TIMES = 4.0, 2.0  # epochs that cost little (arXiv 2305.16264), and times beyond those measured
 
 
@@ -47,362 +42,360 @@ class Recommendation:
     """The configuration to train, and how sure that is.
 
     Attributes:
-        candidates: One row per configuration that fits, by rising error: ``name`` (in words), ``regime``,
-            ``architecture``, ``strategy``, ``quality``, ``subset_size``, ``flops`` (spent), ``error`` with
-            ``low`` and ``high``, ``probability`` of being the best, ``read`` (source of the error),
-            ``measured``, ``pool`` (pairs that its pool must have), ``factor`` (compute over its largest
-            measured compute), ``beyond`` (whether that is an extrapolation), ``share`` (of the budget that it
-            spends), ``uses_up`` (whether one epoch of the data ends before the budget does), ``law`` that it
-            was read by with ``law_error`` (its held-out error, a fraction) and ``law_reason``; these are
-            empty if it was measured; ``epochs``, and ``most_epochs`` (of its measured cells).
-        choice: Choice among the candidates.
-        left_out: Configurations that were not read: ``curve``, ``reason``.
+        candidates: One row per configuration that fits, the most probable one first: ``name`` (in words),
+            ``regime``, the columns of ``CONFIGURATION``, ``flops`` (spent), ``error`` (median of the draws)
+            with ``low`` and ``high``, ``probability`` of being the best, ``measured`` (whether it was run
+            there), ``sizes`` (those that it was read from, in words, if not its own), ``pool``
+            (pairs that its pool must have), ``factor`` (compute over its largest measured compute, infinite
+            if it was never run), ``beyond`` (whether that is an extrapolation), ``share`` (of the budget that
+            it spends), ``uses_up`` (whether one epoch of the data ends before the budget does), ``epochs``,
+            ``own_epochs`` (most of its own runs) and ``most_epochs`` (of all runs of its regime).
+        verdict: Verdict on the candidates, by their places.
+        left_out: Configurations that take no part: ``curve``, ``reason``.
         pool: Pairs of the largest measured pool.
         better: Best configuration on the next larger pool that allows a lower error, as a row of
             ``candidates``; None without one.
+        cheaper: Which measured cell is lower at a lower cost; empty without one.
         experiment: The run that would decide or confirm the choice.
         explanation: Source of the intervals.
     """
 
     candidates: pd.DataFrame
-    choice: Choice
+    verdict: Verdict
     left_out: pd.DataFrame
     pool: float
     better: Mapping[str, Any] | None
+    cheaper: str
     experiment: str
     explanation: str
 
 
-def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
-    draws: CellDraws,
-    laws: tuple[Law, ...],
-    held: Holdout,
-    *,
-    flops: float,
-    pairs: float,
-    limit: float = FARTHEST,
-    plan: pd.DataFrame | None = None,
-    lost: pd.DataFrame | None = None,
-    measured: CellDraws | None = None,
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Asked:
+    """A budget, and the curves that lost their runs on the way there, see `_lost`."""
+
+    flops: float
+    pairs: float
+    limit: float
+    gone: Mapping[tuple[Any, ...], tuple[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Candidates:
+    """Configurations with draws of their errors, those that take no part, and those that lack pairs."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    errors: list[Floats] = field(default_factory=list)
+    left_out: list[dict[str, str]] = field(default_factory=list)
+    too_large: list[dict[str, Any]] = field(default_factory=list)
+
+
+def kept_fraction(quality: str) -> Fraction:
+    """Return the share of its pool that a quality keeps."""
+    return Fraction(str(min(quality_fraction(quality), 1.0)))
+
+
+def smallest_pool(subset_size: float, quality: str) -> int:
+    """Return the pairs of the smallest pool that has a subset of a size and quality."""
+    # A pool of P pairs has a subset of s = ⌈share·P⌉; the smallest such P is ⌊(s − 1)/share⌋ + 1, in exact
+    # arithmetic: as floats 7/0.07 is below 100.
+    return int((int(subset_size) - 1) // kept_fraction(quality)) + 1
+
+
+def recommend(
+    draws: CellDraws, *, flops: float, pairs: float, limit: float = FARTHEST, lost: pd.DataFrame | None = None
 ) -> Recommendation:
     """Recommend a configuration for a trial's FLOPs and a pool's pairs before filtering.
 
     Args:
-        draws: Cells that the laws were fitted to.
-        laws: Laws of the curves; those along compute are read.
-        held: Held-out forecasts of the laws.
+        draws: The cells and families of a study.
         flops: Training FLOPs of one trial.
         pairs: Pairs in the pool before filtering; the top 20 % are a fifth of them.
-        limit: Largest factor of extrapolation.
-        plan: Plan from ``study_frames.with_budgets``, with a column ``chosen``, False for trials that an
-            adaptive design left out. Nothing is clear while configurations that bear on the answer, or chosen
-            seeds of the best one, have no result. By default all planned trials have ended.
+        limit: Largest factor of extrapolation beyond the measured compute of a regime.
         lost: Cells from ``study_frames.lost_cells``: a configuration is not recommended at a compute at
             which, or on the way to which, all of its runs were lost. By default there are none.
-        measured: The same cells with the draws of the report, which decide where all candidates were
-            measured; by default those of ``draws``.
 
     Raises:
-        ValueError: No configuration can be read within the limit.
+        ValueError: No configuration can be read at the budget.
     """
-    fitting: list[tuple[dict[str, Any], Reading]] = []
-    far: list[tuple[dict[str, Any], Reading]] = []
-    too_large: list[tuple[dict[str, Any], Reading]] = []
-    left_out: list[dict[str, str]] = []
-    gone = _lost_at(lost, flops, pairs)
-    found = every_candidate(draws, laws)
-    spent = np.array([usable_flops(draws, one, flops, pairs) for one in found])
-    surfaces = read_by_surfaces(draws, found, held, spent)
-    for one, at, surface in zip(found, spent, surfaces, strict=True):
-        reading = read_at(draws, one, surface, at=float(at), limit=limit)
-        name = configuration_text(candidate_columns(draws, one, float(at)))
-        if isinstance(reading, str):
-            limit_of_pool = ", one epoch of the pool" if at < flops / SAME_COST else ""
-            left_out.append({"curve": name, "reason": f"{reading}{limit_of_pool}"})
-            continue
-        row = _row(draws, one, reading, float(at), flops)
-        if reason := _lost_before(row, lost):
-            left_out.append({"curve": name, "reason": reason})
-            gone.append(name)
-            continue
-        # In one epoch an unmeasured candidate is read at the compute that the pairs allow, so it always fits.
-        # A measured one may have a few more pairs, as it may have a little more compute.
-        bought = "subset_size" not in one.identity and (
-            reading.cell is None or row["pool"] <= SAME_COST * pairs
-        )
-        if bought or row["pool"] <= np.ceil(pairs):
-            (far if reading.far else fitting).append((row, reading))
-            continue
-        left_out.append({"curve": name, "reason": f"needs a pool of {row['pool']:,} pairs"})
-        too_large.append((row, reading))
-    # A cell far below the budget says little of the budget, unless it is lower than all that was read there.
-    lowest = min((reading.error[0] for _, reading in fitting), default=-np.inf)
-    unread = []
-    for row, reading in far:
-        if reading.error[0] < lowest:
-            fitting.append((row, reading))
-        else:
-            unread.append(row)
-            reason = f"measured budgets end more than {limit:g} times from this one"
-            left_out.append({"curve": configuration_text(row), "reason": reason})
-    if not fitting:
-        why = [f"{row['curve']}: {row['reason']}" for row in left_out]
+    asked = _Asked(flops=flops, pairs=pairs, limit=limit, gone=_lost(draws, lost, flops, pairs))
+    found = _Candidates()
+    for family in draws.families.values():
+        _read(found, draws, family, asked)
+    if not found.rows:
+        why = [f"{row['curve']}: {row['reason']}" for row in found.left_out]
         more = f"; and {len(why) - _NAMED} more" if len(why) > _NAMED else ""
+        if pools := [row["pool"] for row in found.too_large]:
+            more += f"; the smallest pool that holds one has {min(pools):,} pairs"
         raise ValueError(
-            f"no curve can be forecast at {format_flops(flops)}: "
+            f"no configuration can be read at {format_flops(flops)}: "
             f"{'; '.join(why[:_NAMED]) or 'nothing was measured'}{more}"
         )
-    table = pd.DataFrame(left_out, columns=["curve", "reason"])
-    chosen = _choose(draws, measured, fitting, too_large, table)
-    chosen = _only_for_less(draws, _repeating(chosen), unread)
-    if gone:
-        names = list(dict.fromkeys(gone))
-        chosen = _not_clear(chosen, f"; {lost_text(names)}", f"find why {and_more(names)} without a number")
-    if plan is None or plan.empty:
-        return chosen
-    pools = [
-        smallest_pool(size, name) for size, name in zip(plan["subset_size"], plan["quality"], strict=True)
-    ]
-    return _so_far(chosen, plan[np.array(pools) <= np.ceil(pairs)], flops)
-
-
-def _repeating(chosen: Recommendation) -> Recommendation:
-    """Return a recommendation that is not clear if it repeats its pairs far more often than was measured.
-
-    Compute beyond the measured buys epochs, not pairs; what repeated pairs are worth depends on how often.
-    """
-    first = records(chosen.candidates)[0]
-    if first["epochs"] <= max(_REPEATED, _TIMES * first["most_epochs"]) or first["measured"]:
-        return chosen
-    times = f"{first['epochs']:.3g} times, and was measured up to {first['most_epochs']:.3g}"
-    return _not_clear(
-        chosen,
-        f", but it would see its pairs {times}",
-        f"run {configuration_text(first)} at {format_flops(first['flops'])}",
+    values = np.stack(found.errors, axis=1)
+    middle = np.median(values, axis=0)
+    if draws.refits:
+        order = ranked(shares(values), middle)
+    else:  # without noise the measured errors are all that is known
+        measured = _column(found.rows, "mean")
+        middle = np.where(np.isnan(measured), middle, measured)
+        order, values = np.argsort(middle, kind="stable"), np.empty((0, len(middle)))
+    rows, values, middle = [found.rows[place] for place in order], values[:, order], middle[order]
+    several = len({row["regime"] for row in rows}) > 1
+    names = [with_regime(configuration_text(row), row["regime"], named=several) for row in rows]
+    verdict = judge(
+        values, names, runs=_column(rows, "runs"), diverged=_column(rows, "diverged"), measured=middle,
+        unit=draws.error_unit, confidence=draws.confidence,
+    )  # fmt: skip
+    if verdict.runner_up is None:
+        of = f"only one of {plural(1 + len(found.left_out), 'configuration')} fits"
+        alone = of if found.left_out else "there is only one configuration"
+        verdict = replace(verdict, reason=f"{alone}, so there is nothing to compare it with")
+    low, high = column_intervals(values)
+    candidates = pd.DataFrame(rows).assign(
+        name=names, error=middle, low=low, high=high, probability=verdict.probability
     )
-
-
-def _not_clear(chosen: Recommendation, reason: str, experiment: str) -> Recommendation:
-    """Return a recommendation that is undecided for a further reason, if it was clear."""
-    choice = chosen.choice
-    if choice.verdict != "clear":
-        return chosen
-    choice = replace(choice, verdict="undecided", reason=f"{choice.reason}{reason}")
-    return replace(chosen, choice=choice, experiment=experiment)
-
-
-def _only_for_less(draws: CellDraws, chosen: Recommendation, unread: list[dict[str, Any]]) -> Recommendation:
-    """Return a recommendation that is not clear if others have a single cell, at less compute.
-
-    At a level of fixed compute this holds only for those that `may_lead`, as in `frontier`;
-    elsewhere also if it is the recommended one that is read by its only cell.
-    """
-    first, *others = (*records(chosen.candidates), *unread)
-    if first["regime"] != "fixed-compute":
-        others = [first, *others]
-    leader = cells_of(draws, first)
-    short = [
-        row
-        for row in others
-        if row["short"] and (not row["at_a_level"] or may_lead(draws, leader, cells_of(draws, row)))
-    ]
-    if not short:
-        return chosen
-    names = [configuration_text(row) for row in short]
-    # One that was run at the compute of the recommended one already has to be run nearer to the budget.
-    where = first["flops"] if short[0]["flops"] * SAME_COST < first["flops"] else short[0]["usable"]
-    return _not_clear(
-        chosen,
-        f", but {and_more(names)} run at only one, lower compute",
-        f"run {names[0]} at {format_flops(where)}",
-    )
-
-
-def _lost_at(lost: pd.DataFrame | None, flops: float, pairs: float) -> list[str]:
-    """Return the configurations that lost all of their runs at a compute, of pools that fit."""
-    if lost is None or lost.empty:
-        return []
-    return [
-        configuration_text(cell)
-        for cell in records(lost[same_cost(costs(lost), flops)])
-        if smallest_pool(cell["subset_size"], cell["quality"]) <= np.ceil(pairs)
-    ]
-
-
-def _lost_before(row: dict[str, Any], lost: pd.DataFrame | None) -> str:
-    """Return that all runs of a configuration were lost at its compute or on the way there, else nothing."""
-    if lost is None or lost.empty or row["measured"]:
-        return ""
-    free = {"subset_size"} if row["regime"] == "one-epoch" else set()
-    names = [name for name in ("regime", *CONFIGURATION) if name not in free]
-    own = lost[(lost[names] == [row[name] for name in names]).all(axis=1)]
-    flops = costs(own)
-    between = (flops > row["most_flops"]) & (flops <= row["flops"] * SAME_COST)
-    here = np.flatnonzero(same_cost(flops, row["flops"]) | between)
-    if not len(here):
-        return ""
-    runs, where = int(own["runs"].iloc[here[0]]), format_flops(float(flops[here[0]]))
-    return f"all of its {runs} runs at {where} diverged or gave no number"
-
-
-def _so_far(chosen: Recommendation, plan: pd.DataFrame, flops: float) -> Recommendation:
-    """Return a recommendation that is not clear while planned configurations or its own seeds have no result.
-
-    What was measured is compared with trials of its own compute, a prediction with all that cost no more.
-    """
-    first = records(chosen.candidates)[0]
-    near = plan[(plan["regime"] == first["regime"]) & (plan["train_flops"] <= flops * SAME_COST)]
-    if first["measured"]:
-        near = near[near["train_flops"] >= first["flops"] / SAME_COST]
-    own = (near[[*CONFIGURATION]] == [first[name] for name in CONFIGURATION]).all(axis=1) & near["chosen"]
-    lacking = near[~near["ended"].astype(bool) & (own | ~near.groupby([*CELL])["ended"].transform("any"))]
-    if lacking.empty:
-        return chosen
-    verdict = "undecided" if chosen.choice.verdict == "clear" else chosen.choice.verdict
-    ahead = lacking[lacking["chosen"].astype(bool)]
-    if ahead.empty:
-        count = plural(len(lacking[[*CONFIGURATION]].drop_duplicates()), "configuration")
-        reason = f"{chosen.choice.reason}; {count} of the grid that might be best not run here"
-        return replace(chosen, choice=replace(chosen.choice, verdict=verdict, reason=reason))
-    names = sorted({configuration_text(row) for row in records(ahead)})
-    what = "; ".join([*names[:_NAMED], *([f"{len(names) - _NAMED} more"] if len(names) > _NAMED else [])])
-    reason = f"so far {chosen.choice.reason}; {plural(len(ahead), 'planned trial')} without a result"
-    return replace(
-        chosen,
-        choice=replace(chosen.choice, verdict=verdict, reason=reason),
-        experiment=f"run what was planned and has no result: {what}",
-    )
-
-
-def _row(draws: CellDraws, one: Curve, reading: Reading, at: float, flops: float) -> dict[str, Any]:
-    cells = draws.cells.iloc[one.positions]
-    x = cells["train_flops"].to_numpy(np.float64)
-    factor = max(reading.flops / x.max(), x.min() / reading.flops)
-    behind = cells if reading.cell is None else cells.iloc[[reading.cell]]
-    row = candidate_columns(draws, one, reading.flops)
-    samples = reading.flops / float(cells["train_flops_per_sample"].mean())
-    at_a_level = row["regime"] == "fixed-compute" and same_cost(draws.column("train_flops"), at).any()
-    short = reading.falling is not None and len(x) == 1
-    return row | {
-        "short": short, "at_a_level": at_a_level, "most_flops": float(x.max()),
-        "place": -1 if reading.cell is None else int(one.positions[reading.cell]),
-        "epochs": samples / row["subset_size"], "most_epochs": float(cells["epochs"].max()),
-        "flops": reading.flops, "read": reading.read, "measured": reading.cell is not None,
-        "factor": factor if factor > 1 else reading.flops / x.max(), "beyond": factor > SAME_COST,
-        "share": reading.flops / flops, "usable": at, "ends": reading.falling is not None,
-        "uses_up": at < flops / SAME_COST and reading.flops > at / SAME_COST,
-        "runs": int(behind["runs"].min()), "diverged": int(behind["diverged"].sum()),
-        "law": reading.by.law, "law_error": reading.by.error, "law_reason": reading.by.reason,
-        "pool": smallest_pool(row["subset_size"], row["quality"]),
-    }  # fmt: skip
-
-
-def _choose(
-    draws: CellDraws,
-    measured: CellDraws | None,
-    fitting: list[tuple[dict[str, Any], Reading]],
-    too_large: list[tuple[dict[str, Any], Reading]],
-    left_out: pd.DataFrame,
-) -> Recommendation:
-    fitting = sorted(fitting, key=lambda one: float(one[1].error[0]))
-    errors = _stacked([reading.error for _, reading in fitting], draws)
-    if measured is not None and all(reading.cell is not None and not row["ends"] for row, reading in fitting):
-        places = [row["place"] for row, _ in fitting]
-        errors = np.concatenate([measured.column("error")[None, places], measured.draws[:, places]])
-    low, high = column_intervals(errors[1:])
-    wide = low < high  # an interval without width is that of a single error, which was repeated
-    ends = {"low": np.where(wide, low, np.nan), "high": np.where(wide, high, np.nan)}
-    cells = pd.DataFrame([row for row, _ in fitting]).assign(error=errors[0], **ends)
-    # `beyond` of a candidate is an extrapolation, not a curve that ended earlier as in `choose`.
-    choice = choose(replace(draws, cells=cells.drop(columns="beyond"), draws=errors[1:]))
-    if cells["ends"].any():
-        ends_before = replace(draws, cells=cells.assign(beyond=cells["ends"]))
-        falling = [reading.error if reading.falling is None else reading.falling for _, reading in fitting]
-        choice = of_measured(
-            ends_before, choose(replace(ends_before, draws=_stacked(falling, draws)[1:])), choice
-        )
-    if choice.runner_up is None:
-        of = f"only one of {plural(1 + len(left_out), 'configuration')} fits"
-        alone = of if len(left_out) else "there is only one configuration"
-        choice = replace(choice, reason=f"{alone}, so there is nothing to compare it with")
-    candidates = cells.assign(name=_names(cells), probability=choice.probability)
-    explanation = draws.explanation
-    if (~candidates["measured"] & candidates["low"].notna()).any():
-        explanation += "; that of a law includes the discrepancy of the laws"
-    sizes = draws.column("subset_size").tolist()
+    best_first = records(candidates)
+    held = np.array(list(map(smallest_pool, draws.column("subset_size").tolist(), draws.cells["quality"])))
+    cheaper = cheaper_text(
+        draws.take(np.flatnonzero(held <= np.ceil(pairs))), best_first[0]["flops"],
+        values[:, 0] if draws.refits else middle[:1],
+    )  # fmt: skip
+    unsure = _unsure(verdict, best_first[0], [name for name, _ in asked.gone.values()], cheaper)
+    verdict, experiment = unsure or (verdict, _next_experiment(draws, best_first, verdict))
     return Recommendation(
-        candidates=candidates, choice=choice, left_out=left_out,
-        pool=max(map(smallest_pool, sizes, draws.cells["quality"])),
-        better=_better(too_large, float(errors[0, 0])), explanation=explanation,
-        experiment=_next_experiment(draws, candidates, choice),
+        candidates=candidates, verdict=verdict, experiment=experiment, explanation=draws.explanation,
+        left_out=pd.DataFrame(found.left_out, columns=["curve", "reason"]),
+        pool=float(held.max()), better=_better(found.too_large, float(middle[0])), cheaper=cheaper,
     )  # fmt: skip
 
 
-def _names(cells: pd.DataFrame) -> list[str]:
-    """Return the configurations in words, with their regime if the cells have several."""
-    several = len(set(cells["regime"])) > 1
-    return [with_regime(configuration_text(row), row["regime"], named=several) for row in records(cells)]
+def _read(found: _Candidates, draws: CellDraws, family: Family, asked: _Asked) -> None:
+    """Add the configurations of a regime, read at a budget."""
+    one_epoch, pairs = family.regime == "one-epoch", np.ceil(asked.pairs)
+    cells = draws.cells[(draws.cells["regime"] == family.regime).to_numpy(bool)]
+    if cells.empty:
+        return
+    quality, sizes = family.configurations["quality"], family.configurations["subset_size"]
+    usable = np.full(len(sizes), asked.flops)
+    if one_epoch:  # the pairs limit the compute
+        kept = np.array([float(kept_fraction(name)) for name in quality])
+        usable = np.minimum(usable, asked.pairs * kept * family.measured.curves.per_sample)
+    fits = np.array(list(map(smallest_pool, sizes, quality))) <= (np.inf if one_epoch else pairs)
+    # In one epoch the pool says how far a curve goes, not the grid.
+    values, place = family.at(usable, beyond=one_epoch or asked.flops > family.limit.max() * SAME_COST)
+    if not np.isfinite(values[:, fits]).all(axis=0).any():  # what the grid leaves out is better than nothing
+        values, place = family.at(usable, beyond=True)
+    rows = _rows(family, cells, place, usable, asked.flops)
+    # Regimes are independent, so their draws are paired at random.
+    mixed = stream(f"pair/{family.regime}").permutation(len(values)) if found.rows else np.arange(len(values))
+    whole = dict[tuple[str, ...], list[int]]()
+    for curve, row in enumerate(rows):
+        reason = _unreadable(row, values[:, curve], asked.limit) or asked.gone.get(_key(row), ("", ""))[1]
+        if not reason:
+            whole.setdefault(tuple(row[name] for name in CONFIGURATION[1:]), []).append(curve)
+        if not reason and fits[curve]:
+            found.rows.append(row)
+            found.errors.append(values[mixed, curve])
+            continue
+        if not reason:
+            reason = f"needs a pool of {row['pool']:,} pairs"
+            found.too_large.append(row | {"error": float(np.median(values[:, curve]))})
+        found.left_out.append({"curve": configuration_text(row), "reason": reason})
+    for curves in whole.values() if not one_epoch else ():
+        smaller = _fewer(family, rows, values, curves, pairs)
+        if smaller is not None and smaller[0]["subset_size"] >= cells["subset_size"].min():
+            found.rows.append(smaller[0])
+            found.errors.append(smaller[1][mixed])
 
 
-def _stacked(errors: Sequence[Floats], draws: CellDraws) -> Floats:
-    """Return the errors of all candidates, shape (rows, candidates)."""
-    # Without measured noise a cell has a single error, while a law still has draws of its discrepancy.
-    longest = max(map(len, errors))
-    alike = [error if len(error) > 1 else np.repeat(error, longest) for error in errors]
-    return np.clip(np.stack(alike, axis=1), 0.0, draws.error_unit.most)
-
-
-def _better(too_large: list[tuple[dict[str, Any], Reading]], lowest: float) -> Mapping[str, Any] | None:
-    better = [
-        row | {"error": float(reading.error[0])} for row, reading in too_large if reading.error[0] < lowest
-    ]
-    if not better:
+def _fewer(
+    family: Family, rows: Sequence[Mapping[str, Any]], values: Floats, curves: Sequence[int], pairs: float
+) -> tuple[dict[str, Any], Floats] | None:
+    """Return a configuration read at the largest size that a pool holds; None if that was measured."""
+    ordered = sorted(curves, key=lambda curve: float(rows[curve]["subset_size"]))
+    allowed = float(ceil(kept_fraction(rows[ordered[0]]["quality"]) * int(pairs)))
+    above = int(np.searchsorted([rows[curve]["subset_size"] for curve in ordered], allowed))
+    if above == len(ordered) or rows[ordered[above]]["subset_size"] == allowed:
         return None
-    next_larger = min(row["pool"] for row in better) * SAME_COST
-    return min((row for row in better if row["pool"] <= next_larger), key=lambda row: float(row["error"]))
+    around = ordered[max(above - 1, 0) : above + 1]
+    first, last = (rows[around[place]] for place in (0, -1))
+    sizes = np.array([rows[curve]["subset_size"] for curve in around])
+    if len(around) > 1:
+        error = straight_lines(sizes, values[:, around], np.array([allowed]))[:, 0]
+        source, runs = f"between {sizes[0]:,.0f} and {sizes[1]:,.0f} pairs", min(first["runs"], last["runs"])
+    else:
+        error = family.read(np.array(around), np.array([[first["flops"]]]), np.array([allowed]))[:, 0, 0]
+        source, runs = f"by the law from {sizes[0]:,.0f} pairs", 0
+    return {
+        **last, "subset_size": allowed, "pool": smallest_pool(allowed, last["quality"]), "measured": False,
+        "sizes": source, "runs": runs, "mean": np.nan, "epochs": last["epochs"] * sizes[-1] / allowed,
+        **{name: max(first[name], last[name]) for name in ("factor", "beyond", "noise", "own_epochs")},
+        "diverged": max(first["diverged"], last["diverged"]),
+    }, error  # fmt: skip
 
 
-def _next_experiment(draws: CellDraws, candidates: pd.DataFrame, choice: Choice) -> str:
+def _rows(
+    family: Family, cells: pd.DataFrame, place: Indices, usable: Floats, flops: float
+) -> list[dict[str, Any]]:
+    """Return the curves of a family at their places (-1: none), or at the compute that each can use."""
+    curves, x, ran = np.arange(len(place)), family.x, family.measured.runs > 0
+    per_sample = family.measured.curves.per_sample
+    spent = np.where(place < 0, usable, x[curves, place])
+    most = np.where(ran, x, 0.0).max(axis=1)
+    with np.errstate(divide="ignore"):  # a curve that was never run is infinitely far from its runs
+        factor = np.maximum(spent / most, np.where(ran, x, np.inf).min(axis=1) / spent)
+    own = cells.set_index(["curve", "point"]).reindex(list(zip(curves, place, strict=True)))
+    sizes = family.configurations["subset_size"].to_numpy(np.float64)
+    if family.regime == "one-epoch":
+        sizes = own["subset_size"].fillna(pd.Series(spent / per_sample, index=own.index)).to_numpy()
+    # Where none was run, the runs that each is read from count.
+    asked = np.array([same_cost(cells["train_flops"].to_numpy(np.float64), each).any() for each in spent])
+    costs_vary = cells.groupby("curve")["train_flops_per_sample"].agg(lambda each: np.ptp(each) / each.mean())
+    nearest = np.abs(np.log(x / spent[:, None])).argmin(axis=1)
+    return records(
+        family.configurations.assign(
+            regime=family.regime, subset_size=sizes, flops=spent, share=spent / flops,
+            sizes="", measured=own["error"].notna().to_numpy(),
+            mean=own["error"].to_numpy(np.float64), diverged=own["diverged"].fillna(0).to_numpy(np.float64),
+            runs=np.where(asked, family.runs(place), family.measured.runs.sum(axis=1)),
+            factor=factor, beyond=factor > SAME_COST, least_flops=x[:, 0], most_flops=most.max(),
+            epochs=spent / per_sample / sizes, own_epochs=most / per_sample / sizes,
+            most_epochs=float(cells["epochs"].max()), noise=family.belief.noise[curves, nearest] ** 0.5,
+            uses_up=(usable < flops / SAME_COST) & (spent > usable / SAME_COST),
+            varies=costs_vary.reindex(curves).fillna(0).to_numpy(np.float64) > _SAME_SIZE,
+            pool=list(map(smallest_pool, sizes, family.configurations["quality"])),
+        )
+    )  # fmt: skip
+
+
+def _unreadable(row: Mapping[str, Any], error: Floats, limit: float) -> str:
+    """Return why a configuration cannot be read at a budget; empty if it can be."""
+    asked = row["flops"]
+    if row["varies"]:
+        return "the cost per sample of its architecture varies, so it is not one configuration"
+    if asked > limit * row["most_flops"] * SAME_COST:
+        return f"measured budgets end more than {limit:g} times from this one"
+    if np.isfinite(error).all():
+        return ""
+    if asked >= row["least_flops"]:
+        return "its grid ends before this budget"
+    pool = ", one epoch of the pool" if row["share"] < 1 / SAME_COST else ""
+    return f"all its budgets are above {format_flops(asked)}{pool}"
+
+
+def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what identifies the curve of a cell."""
+    size = 0.0 if row["regime"] == "one-epoch" else float(row["subset_size"])
+    return row["regime"], row["architecture"], row["strategy"], row["quality"], size
+
+
+def _lost(
+    draws: CellDraws, lost: pd.DataFrame | None, flops: float, pairs: float
+) -> dict[tuple[Any, ...], tuple[str, str]]:
+    """Return the curves that lost all runs at a compute, or after their last cell on the way there.
+
+    They come with the configuration in words, and what happened to it.
+    """
+    if lost is None or lost.empty:
+        return {}
+    most = dict[tuple[Any, ...], float]()
+    for cell in records(draws.cells):
+        most[_key(cell)] = max(most.get(_key(cell), 0.0), cell["train_flops"])
+    cost = costs(lost)
+    here = same_cost(cost, flops) | (cost <= flops)
+    return {
+        _key(cell): (
+            configuration_text(cell),
+            f"all of its {cell['runs']} runs at {format_flops(spent)} diverged or gave no number",
+        )
+        for cell, spent in zip(records(lost[here]), cost[here].tolist(), strict=True)
+        if smallest_pool(cell["subset_size"], cell["quality"]) <= np.ceil(pairs)
+        and (most.get(_key(cell), 0.0) < spent or same_cost(np.array([spent]), flops)[0])
+    }
+
+
+def _unsure(
+    verdict: Verdict, first: Mapping[str, Any], gone: list[str], cheaper: str
+) -> tuple[Verdict, str] | None:
+    """Return a clear verdict as undecided, with the run that would help, for what the draws do not know.
+
+    These are configurations that lost all of their runs, a cell that is lower at a lower cost, and pairs that
+    are repeated far more often than in any run.
+    """
+    if verdict.kind != "clear":
+        return None
+    if gone:
+        but, experiment = lost_text(gone), f"find why {named(gone)} gave no number"
+    elif cheaper:
+        but, experiment = cheaper, f"run {first['name']} at {_where(first)}, or take the cheaper one"
+    elif first["epochs"] > max(_REPEATED, _TIMES * first["most_epochs"]):
+        often, most = (times_text(first[name]) for name in ("epochs", "most_epochs"))
+        but = f"it would see its pairs {often}, and no run saw its own more than {most}"
+        experiment = f"run {first['name']} at {_where(first)}"
+    else:
+        return None
+    return replace(verdict, kind="undecided", reason=f"{verdict.reason}, but {but}"), experiment
+
+
+def _next_experiment(  # noqa: PLR0911 - an experiment for each case
+    draws: CellDraws, rows: Sequence[Mapping[str, Any]], verdict: Verdict
+) -> str:
     """Return what to run next: the leader, or leader and next one with enough seeds to resolve their gap."""
-    first = records(candidates)[0]
-    where = format_flops(first["flops"])
-    if choice.runner_up is None:
+    first = rows[0]
+    where = _where(first)
+    if verdict.runner_up is None:
         return f"run one more configuration at {where}"
-    if choice.verdict == "clear":
-        if first["measured"]:
-            return "nothing: it was measured and leads by more than the noise"
-        return f"to confirm, run {first['name']} at {where}"
-    tie = choice.verdict == "tie" and choice.runner_up not in choice.members
-    # A runner-up outside the tie is clearly behind: its runs would not decide the tie.
-    second = records(candidates)[choice.members[1] if tie else choice.runner_up]
-    gap, unit = second["error"] - first["error"], draws.error_unit
-    most = max(row["usable"] if row["ends"] else row["flops"] for row in (first, second))
-    # In one epoch the pairs may limit one of them to less compute.
-    at = [
-        format_flops(most if row["usable"] >= most / SAME_COST else row["usable"]) for row in (first, second)
-    ]
-    both = f"{first['name']}{'' if at[0] == at[1] else ' at ' + at[0]} and "
-    both += f"{second['name']} at {at[1]}"
+    if verdict.kind == "clear" and first["measured"]:
+        return "nothing: it was measured and leads by more than the noise"
+    if len(verdict.members) == 1 and not first["measured"] and draws.refits:
+        return f"{'to confirm, ' if verdict.kind == 'clear' else ''}run {first['name']} at {where}"
+    second, unit = rows[verdict.runner_up], draws.error_unit
+    at = [_where(row) for row in (first, second)]
+    both = f"{first['name']}{'' if at[0] == at[1] else ' at ' + at[0]} and {second['name']} at {at[1]}"
     if draws.source != "runs":
         return f"run {both} with three seeds each: the noise between seeds was not measured"
-    noise = float((draws.draws.std(axis=0) * np.sqrt(draws.column("runs"))).mean())
-    # The difference of two means varies by √(2/seeds)·noise. A gap as large as the measured one shows with
-    # probability ``_POWER`` if it exceeds that by the quantiles of the verdict and of the power.
+    noise = float(np.hypot(first["noise"], second["noise"]) / np.sqrt(2))
+    # The difference of two means varies by √(2/seeds)·noise. The gap shows with probability ``_POWER`` if it
+    # exceeds that by the quantiles of the verdict and of the power.
+    gap = abs(verdict.gap)
     seeds = int(np.ceil(2 * (_SHOWN * noise / max(gap, 1e-12)) ** 2))
     if seeds > _MOST_SEEDS:
         small, which = unit.gap(gap, fine=True), "either" if at[0] == at[1] else "the cheaper"
-        hopeless = (
+        if not (first["measured"] and second["measured"]):
+            return f"run {both} with two seeds each: the gap of {small} is a forecast"
+        return (
             f"a gap of {small} with a noise of {unit.number(noise, fine=True)} would need more than "
             f"{_MOST_SEEDS} seeds each: take {which} of {both}"
         )
-        less = any(row["ends"] for row in (first, second))
-        source = "was measured at less compute" if less else "is a forecast"
-        decisive = f"run {both} with two seeds each: the gap of {small} {source}"
-        return hopeless if first["measured"] and second["measured"] and not less else decisive
-    there = max(row["runs"] if row["measured"] and not row["ends"] else 0 for row in (first, second))
-    tied = len(choice.members) - 2
+    there = max(row["runs"] if row["measured"] else 0 for row in (first, second))
+    tied = len(verdict.members) - 2
     others = f"; {plural(tied, 'other')} {'is' if tied == 1 else 'are'} tied as well" if tied > 0 else ""
     return (
         f"run {both} until each has {plural(max(seeds, there + 1, 2), 'seed')}, which show a gap of "
         f"{unit.gap(gap)} {_POWER:.0%} of the time{others}"
     )
+
+
+def _where(row: Mapping[str, Any]) -> str:
+    """Return the compute that a configuration spends: the budget, up to the rounding to whole batches."""
+    whole = row["share"] >= 1 / SAME_COST
+    return format_flops(row["flops"] / row["share"] if whole else row["flops"])
+
+
+def times_text(epochs: float) -> str:
+    """Return how often pairs are seen: ``3.7 times``; ``2,050 times``."""
+    return f"{epochs:,.{0 if epochs >= _WHOLE else 1}f} times"
+
+
+def _better(too_large: Sequence[Mapping[str, Any]], lowest: float) -> Mapping[str, Any] | None:
+    better = [row for row in too_large if row["error"] < lowest]
+    next_larger = min((row["pool"] for row in better), default=0) * SAME_COST
+    return min(
+        (row for row in better if row["pool"] <= next_larger),
+        key=lambda row: float(row["error"]),
+        default=None,
+    )
+
+
+def _column(rows: Sequence[Mapping[str, Any]], name: str) -> Floats:
+    return np.array([row[name] for row in rows], dtype=np.float64)

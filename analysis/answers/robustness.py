@@ -3,6 +3,10 @@
 Models of one kind lie on a line if both accuracies are on a logit scale (Taori et al. 2020, §2; Miller et al.
 2021). The line is fitted to the plain CLIP cells of a study. The effective robustness of a group of cells is
 its height above the line, in points on the shifted set. Higher plain accuracy alone does not raise it.
+
+The noise is that of a run's distance from the line: both accuracies of a run vary together, so it is smaller
+than theirs. Distances are linear in the noise of all cells to first order, the line's included, and have the
+intervals of Student's t.
 """
 
 from collections.abc import Iterator
@@ -10,35 +14,61 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from analysis.answers.crossing import BASELINE
 from analysis.arrays import Floats, Indices, Mask
-from analysis.cells.bootstrap import stream
 from analysis.cells.intervals import COVERAGE
-from analysis.cells.noise import Trunks, find_trunks
+from analysis.cells.noise import level_excess
 from analysis.cells.table import CELL, tidy
 from runners.data.evaluation.paper_suite import MEANS, variant_sets
 
-BASELINE = "clip"
 FEWEST_CELLS = 4
 _OWN = ("validation", "seen")
-_DRAWS = 1000
 _AGREE = 1e-9  # noise of runs that differ by rounding alone
 COLUMNS = ("shifted", "slope", "r2", "axis", "value", "cells", "points", "low", "high", "verdict")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Cells:
-    """Cells with their accuracies on the plain and on the shifted set, shape (2, cells)."""
+class _Line:
+    """The line of a shifted set, and what the noise of runs does to the distances from it.
 
-    frame: pd.DataFrame
-    accuracy: Floats
-    runs: NDArray[np.int64]
-    residuals: Floats  # (2, runs of cells with several), in units of √(p(1−p))
-    freedom: int
-    place: Indices  # cell of each run
-    trunks: Trunks | None
-    counting: Floats  # (2,): counting noise of a run in units of √(p(1−p)), 1/√images; 0 if unknown
+    Attributes:
+        cells: One row per cell: the columns of ``CELL``, and ``plain`` and ``shifted`` accuracy.
+        slope: Slope on the logit scale.
+        r2: Its r².
+        above: Distance of each cell from the line, in accuracy.
+        moves: Change of each distance with the noise of each cell, shape (cells, cells), in the unit of
+            ``noise``.
+        cell: Cell of each run.
+        unit: Trunk of each run, or the run itself.
+        noise: Standard deviation of a run; NaN if unknown.
+        freedom: Its degrees of freedom.
+        shared: Correlation between the levels of a trunk.
+    """
+
+    cells: pd.DataFrame
+    slope: float
+    r2: float
+    above: Floats
+    moves: Floats
+    cell: Indices
+    unit: Indices
+    noise: float
+    freedom: float
+    shared: float
+
+    def interval(self, members: Mask) -> tuple[float, float]:
+        """Return the ends of the interval of the mean distance of some cells; NaN without noise."""
+        if np.isnan(self.noise):
+            return float("nan"), float("nan")
+        from scipy.special import stdtrit  # noqa: PLC0415 (a fifth of the report's import)
+
+        moves = self.moves[members].mean(axis=0)[self.cell] / np.bincount(self.cell)[self.cell]
+        apart, together = (moves**2).sum(), (np.bincount(self.unit, moves) ** 2).sum()
+        deviation = self.noise * np.sqrt((1 - self.shared) * apart + self.shared * together)
+        reach = float(stdtrit(self.freedom, (1 + COVERAGE) / 2)) * deviation
+        middle = float(self.above[members].mean())
+        return middle - reach, middle + reach
 
 
 def robustness(results: pd.DataFrame, *, metric: str) -> pd.DataFrame:
@@ -53,7 +83,16 @@ def robustness(results: pd.DataFrame, *, metric: str) -> pd.DataFrame:
         ``above``, ``below`` or ``on`` the line, or ``undecided`` without an interval. Empty if the metric is
         not top-1 or fewer than four plain CLIP cells have both accuracies.
     """
-    rows = [row for name, cells, base in _measured(results, metric) for row in _above_line(name, cells, base)]
+    rows = []
+    for name, line in _lines(results, metric):
+        for (axis, value), members in _groups(line.cells):
+            low, high = line.interval(members)
+            verdict = "undecided" if np.isnan(low) else "above" if low > 0 else "below" if high < 0 else "on"
+            rows.append({
+                "shifted": name, "slope": line.slope, "r2": line.r2, "axis": axis, "value": value,
+                "cells": int(members.sum()), "points": float(line.above[members].mean()), "low": low,
+                "high": high, "verdict": verdict,
+            })  # fmt: skip
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -64,15 +103,15 @@ def line_predictions(results: pd.DataFrame, *, metric: str) -> pd.DataFrame:
         The columns of ``CELL``, ``shifted_set``, ``plain``, ``shifted`` and ``predicted``, the accuracy on
         the shifted set by the line (fractions). Empty without a line.
     """
-    frames = []
-    for name, cells, base in _measured(results, metric):
-        above = _residuals(cells.accuracy[None], base)[2][0]
-        frames.append(cells.frame.assign(shifted_set=name, predicted=cells.accuracy[1] - above))
+    frames = [
+        line.cells.assign(shifted_set=name, predicted=line.cells["shifted"] - line.above)
+        for name, line in _lines(results, metric)
+    ]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
-def _measured(results: pd.DataFrame, metric: str) -> Iterator[tuple[str, _Cells, Mask]]:
-    """Yield each shifted set that has a line: its name, the cells, and which of them are plain CLIP."""
+def _lines(results: pd.DataFrame, metric: str) -> Iterator[tuple[str, _Line]]:
+    """Yield each shifted set that has a line, by its name."""
     place, _, what = metric.rpartition("/")
     trials = tidy(results, metric=metric).frame
     if what != "top1" or trials.empty:
@@ -80,11 +119,11 @@ def _measured(results: pd.DataFrame, metric: str) -> Iterator[tuple[str, _Cells,
     for name, accuracy, images in _shifted(results.set_index("trial"), place):
         shifted = accuracy.reindex(trials["trial"]).to_numpy(np.float64)
         both = trials[["trial", "trunk", *CELL]].assign(plain=1 - trials["error"], shifted=shifted)
-        counting = 1 / np.sqrt([float(trials["images"].mean()), float(images.mean())])
-        cells = _cells(both.dropna(subset=["shifted"]), np.nan_to_num(counting))
-        base = (cells.frame["strategy"] == BASELINE).to_numpy(bool)
-        if base.sum() >= FEWEST_CELLS and np.ptp(cells.accuracy[0, base]) > 0:
-            yield name, cells, base
+        both = both.dropna(subset=["shifted"]).reset_index(drop=True)
+        cells = both.groupby(list(CELL), dropna=False)[["plain", "shifted"]].mean().reset_index()
+        base = (cells["strategy"] == BASELINE).to_numpy(bool)
+        if base.sum() >= FEWEST_CELLS and np.ptp(cells["plain"][base]) > 0:
+            yield name, _line(both, cells, base, float(trials["images"].mean()), float(images.mean()))
 
 
 def _shifted(results: pd.DataFrame, plain: str) -> Iterator[tuple[str, pd.Series, pd.Series]]:
@@ -105,21 +144,51 @@ def _shifted(results: pd.DataFrame, plain: str) -> Iterator[tuple[str, pd.Series
             yield mean, results[[f"{name}/top1" for name in sets]].mean(axis=1, skipna=False), images
 
 
-def _above_line(name: str, cells: _Cells, base: Mask) -> list[dict[str, object]]:
-    slope, r2, above = _residuals(cells.accuracy[None], base)
-    draws = _draw(cells, name)
-    drawn = _residuals(draws, base)[2] if draws is not None else np.full((1, len(base)), np.nan)
-    tail = 100 * (1 - COVERAGE) / 2
-    rows = []
-    for (axis, value), members in _groups(cells.frame):
-        low, high = np.percentile(drawn[:, members].mean(axis=1), [tail, 100 - tail])
-        verdict = "undecided" if np.isnan(low) else "above" if low > 0 else "below" if high < 0 else "on"
-        rows.append({
-            "shifted": name, "slope": slope, "r2": r2, "axis": axis, "value": value,
-            "cells": int(members.sum()), "points": float(above[0, members].mean()), "low": low,
-            "high": high, "verdict": verdict,
-        })  # fmt: skip
-    return rows
+def _line(both: pd.DataFrame, cells: pd.DataFrame, base: Mask, plain: float, shifted: float) -> _Line:
+    """Fit a line to the cells of plain CLIP; ``plain`` and ``shifted`` are numbers of images, NaN unknown."""
+    x, y = (_logit(cells[name].to_numpy(np.float64)) for name in ("plain", "shifted"))
+    centred = x - x[base].mean()
+    lever = np.where(base, centred, 0.0) / (centred[base] ** 2).sum()
+    slope = float(lever @ y)
+    predicted = 1 / (1 + np.exp(-(y[base].mean() + slope * centred)))
+    hat = base / base.sum() + np.outer(centred, lever)
+    # The noise of a run's y − slope·x: at least that of counting, in whose units it is pooled. If the numbers
+    # of images are unknown, the unit is √(p(1 − p)) of the shifted set.
+    counted = _counting(y) / shifted + slope**2 * _counting(x) / plain
+    unit = np.sqrt(np.where(np.isfinite(counted), counted, _counting(y)))
+    cell = both.groupby(list(CELL), dropna=False).ngroup().to_numpy(np.intp).astype(np.intp)
+    runs = np.bincount(cell)
+    off = _logit(both["shifted"].to_numpy(np.float64)) - slope * _logit(both["plain"].to_numpy(np.float64))
+    off = off - (np.bincount(cell, off) / runs)[cell]
+    off *= np.sqrt(runs / np.maximum(runs - 1, 1))[cell] / unit[cell]
+    trunk = pd.factorize(both["trunk"].where(both["trunk"] != "", both["trial"]))[0].astype(np.intp)
+    several = runs[cell] > 1
+    noise = float(np.sqrt((off[several] ** 2).mean())) if several.any() else 0.0
+    shared, levels = _shared(off[several], trunk[several])
+    steep = predicted * (1 - predicted)
+    return _Line(
+        cells=cells, slope=slope, above=cells["shifted"].to_numpy(np.float64) - predicted,
+        r2=float(np.corrcoef(x[base], y[base])[0, 1] ** 2) if np.ptp(y[base]) > 0 else float("nan"),
+        moves=steep[:, None] * (np.eye(len(cells)) - hat) * unit, cell=cell, unit=trunk,
+        noise=float("nan") if noise * unit.max() < _AGREE else max(noise, float(np.isfinite(counted).all())),
+        freedom=float((runs - 1).sum() / level_excess(np.array(levels), shared)), shared=shared,
+    )  # fmt: skip
+
+
+def _shared(off: Floats, trunk: Indices) -> tuple[float, float]:
+    """Return the correlation of a trunk's deviations at different levels, and the mean number of levels."""
+    if not len(off):
+        return 0.0, 1.0
+    sums, squares, counts = (np.bincount(trunk, each) for each in (off, off**2, np.ones_like(off)))
+    # Σ rᵢrⱼ over the pairs of each trunk, over Σ (rᵢ² + rⱼ²)/2.
+    pairs = float(((counts - 1.0) * squares)[counts > 1].sum())
+    shared = float(np.clip((sums**2 - squares).sum() / pairs, 0.0, 1.0)) if pairs else 0.0
+    return shared, float(counts[counts > 0].mean())
+
+
+def _counting(logit: Floats) -> Floats:
+    """Return the variance of a logit that counts one image: 1 / (p(1 − p))."""
+    return np.asarray(2 + 2 * np.cosh(logit))
 
 
 def _groups(cells: pd.DataFrame) -> Iterator[tuple[tuple[str, str], Mask]]:
@@ -127,61 +196,6 @@ def _groups(cells: pd.DataFrame) -> Iterator[tuple[tuple[str, str], Mask]]:
     for axis, among in (("architecture", plain), ("strategy", ~plain)):
         for value in sorted(set(cells.loc[among, axis])):
             yield (axis, str(value)), (among & (cells[axis] == value)).to_numpy(bool)
-
-
-def _cells(measured: pd.DataFrame, counting: Floats) -> _Cells:
-    # Residuals as in `bootstrap`: times √(n/(n−1)), in units of √(p(1−p)), the standard deviation of one
-    # answer; the number of images cancels out.
-    grouped = measured.groupby(list(CELL), dropna=False)[["plain", "shifted"]]
-    means = grouped.mean().reset_index()
-    runs = np.asarray(grouped.size(), dtype=np.int64)
-    spread = np.sqrt(runs / np.maximum(runs - 1, 1))
-    at, place = grouped.transform("mean").to_numpy(np.float64), grouped.ngroup().to_numpy(np.intp)
-    several = runs[place] > 1
-    unit = np.sqrt(np.clip(at * (1 - at), 1e-6, None))
-    off = (measured[["plain", "shifted"]].to_numpy(np.float64) - at) / unit * spread[place, None]
-    return _Cells(
-        frame=means, accuracy=means[["plain", "shifted"]].to_numpy(np.float64).T, runs=runs,
-        residuals=off[several].T, freedom=int((runs - 1).sum()), place=place.astype(np.intp),
-        trunks=find_trunks(measured, several), counting=counting,
-    )  # fmt: skip
-
-
-def _draw(cells: _Cells, name: str) -> Floats | None:
-    """Return draws of the cells, shape (draws, 2, cells); both accuracies of a run are drawn together."""
-    rng = stream(f"robustness/{name}")
-    residuals = cells.residuals
-    noise = np.sqrt((residuals**2).mean(axis=1)) if residuals.size else np.zeros(2)
-    if noise.max() < _AGREE:  # single runs, or runs that agree exactly
-        return None
-    # Never less noise than the counting of the answers.
-    residuals = residuals * np.maximum(1.0, cells.counting / np.maximum(noise, 1e-12))[:, None]
-    pool = residuals.shape[1]
-    means = np.empty((_DRAWS, 2, len(cells.runs)))
-    if cells.trunks is not None:
-        # Runs sorted by cell, so that `reduceat` sums each cell's runs.
-        order, starts = np.argsort(cells.place, kind="stable"), np.cumsum(cells.runs) - cells.runs
-        picked = residuals[:, cells.trunks.picks(rng, _DRAWS)][:, :, order]
-        means[:] = (np.add.reduceat(picked, starts, axis=2) / cells.runs).transpose(1, 0, 2)
-    for runs in np.unique(cells.runs) if cells.trunks is None else ():
-        chosen = rng.integers(pool, size=(_DRAWS, int((cells.runs == runs).sum()), runs))
-        means[:, :, cells.runs == runs] = residuals[:, chosen].mean(axis=3).transpose(1, 0, 2)
-    # √(ν/χ²ν) as in `bootstrap`: few seeds give the wide intervals of Student's t.
-    stretch = np.sqrt(cells.freedom / rng.chisquare(cells.freedom, size=(_DRAWS, 1, 1)))
-    unit = np.sqrt(np.clip(cells.accuracy * (1 - cells.accuracy), 1e-6, None))
-    return cells.accuracy + means * stretch * unit
-
-
-def _residuals(accuracy: Floats, base: Mask) -> tuple[float, float, Floats]:
-    """Return slope and r² of the first draw's line, and the distance of all cells from each draw's line."""
-    x, y = _logit(accuracy[:, 0]), _logit(accuracy[:, 1])
-    x_base, y_base = x[:, base], y[:, base]
-    x_mean, y_mean = x_base.mean(axis=1, keepdims=True), y_base.mean(axis=1, keepdims=True)
-    together = ((x_base - x_mean) * (y_base - y_mean)).sum(axis=1, keepdims=True)
-    slope = together / np.square(x_base - x_mean).sum(axis=1, keepdims=True)
-    predicted = 1 / (1 + np.exp(-(y_mean + slope * (x - x_mean))))
-    r2 = float(np.corrcoef(x_base[0], y_base[0])[0, 1] ** 2) if np.ptp(y_base[0]) > 0 else float("nan")
-    return float(slope[0, 0]), r2, np.asarray(accuracy[:, 1] - predicted, dtype=np.float64)
 
 
 def _logit(share: Floats) -> Floats:

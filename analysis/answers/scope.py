@@ -4,6 +4,7 @@ The best configuration tried need not be the best possible. The report names unt
 that did well: parts of the leader, of configurations tied with it, and of the best along each axis.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from itertools import product
 from math import inf
@@ -11,8 +12,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from analysis.answers.contrasts import Comparison, comparisons
-from analysis.cells.bootstrap import CellDraws
+from analysis.belief.cell_draws import CellDraws
+from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import CONFIGURATION, records
 from analysis.labels import axis_text, listed
 from budgets.cost.architecture import Architecture, load_architecture
@@ -20,8 +21,6 @@ from budgets.cost.strategy import find_strategy, inapplicable
 from budgets.quantity import format_flops, plural
 
 _NAMED = 3
-_Compared = Mapping[str, list[Comparison]]
-"""The comparisons along each axis."""
 
 
 class _Subset(NamedTuple):
@@ -42,30 +41,45 @@ def with_scope(  # noqa: PLR0913 (the table, what it was made from, and what is 
     rates: Mapping[tuple[str, str], float] | None,
     own: Mapping[str, Architecture],
 ) -> pd.DataFrame:
-    """Return the table of `frontier` with the scope of each verdict.
+    """Return the table of `best_at_budgets` with the scope of each verdict.
 
-    Planned combinations do not count as untried. ``rates`` has, for each architecture and strategy with a
-    tuned peak learning rate, the level at which another rate was found to be better, infinite if none was;
-    None when unknown. ``own`` are the study's own architectures.
+    Planned combinations, with columns ``budget`` and ``ended``, do not count as untried. ``rates`` has, for
+    each architecture and strategy with a tuned peak learning rate, the level at which another rate was found
+    to be better, infinite if none was; None when unknown. ``own`` are the study's own architectures.
 
     Returns:
         ``best`` with ``not_run``, the untried combinations of the leaders' parts (text, may be empty), and
-        ``scope``, everything in one sentence.
+        ``scope``, everything in one sentence; its ``reason`` says what was planned and has no result.
     """
     if best.empty:
         return best
     rows = records(best)
-    compared = {axis: comparisons(draws, axis) for axis in CONFIGURATION}
-    not_run = [_not_run(row, draws, compared, plan, left_out, own) for row in rows]
+    not_run = [_not_run(row, draws, plan, left_out, own) for row in rows]
     scope = [
-        "; ".join(filter(None, (_tried(row["configurations"]), absent, _rates(row, draws, rates))))
+        "; ".join(filter(None, (_tried(row), absent, _rates(row, draws, rates))))
         for row, absent in zip(rows, not_run, strict=True)
     ]
-    return best.assign(not_run=not_run, scope=scope)
+    return best.assign(not_run=not_run, scope=scope, reason=[_so_far(row, plan) for row in rows])
 
 
-def _tried(count: int) -> str:
-    return "only 1 configuration tried" if count == 1 else f"best of {plural(count, 'configuration')} tried"
+def _tried(row: Mapping[str, Any]) -> str:
+    count, run = row["configurations"], row["measured"]
+    if count == 1:
+        return "only 1 configuration tried"
+    return f"best of {plural(count, 'configuration')}{'' if run == count else f', {run} of them run here'}"
+
+
+def _so_far(row: Mapping[str, Any], plan: pd.DataFrame) -> str:
+    """Return the reason of a verdict, with the planned trials that have no result yet."""
+    if plan.empty:
+        return str(row["reason"])
+    here = _at(plan, row)
+    if row["regime"] != "fixed-compute":
+        here = here[here["train_flops"] <= row["flops"] * SAME_COST]
+    left = int((~here["ended"].astype(bool)).sum())
+    if not left:
+        return str(row["reason"])
+    return f"{row['reason']}; {left} of {plural(len(here), 'planned trial')} here without a result"
 
 
 def _rates(row: Mapping[str, Any], draws: CellDraws, rates: Mapping[tuple[str, str], float] | None) -> str:
@@ -84,10 +98,9 @@ def _rates(row: Mapping[str, Any], draws: CellDraws, rates: Mapping[tuple[str, s
     return f"{said} (at {format_flops(int(min(moved)))} a neighbour of {len(moved)} of them was better)"
 
 
-def _not_run(  # noqa: PLR0913, PLR0917 (a row and what could have been run)
+def _not_run(
     row: Mapping[str, Any],
     draws: CellDraws,
-    compared: _Compared,
     plan: pd.DataFrame,
     left_out: pd.DataFrame,
     own: Mapping[str, Architecture],
@@ -106,7 +119,7 @@ def _not_run(  # noqa: PLR0913, PLR0917 (a row and what could have been run)
     }
     absent = [
         parts
-        for parts in product(*_options(row, draws, compared))
+        for parts in product(*_options(row, draws))
         if parts not in run and (parts in reasons or _can_train(parts[0], parts[1], own))
     ]
     absent.sort(key=lambda parts: sum(one != other for one, other in zip(parts, leader, strict=True)))
@@ -129,21 +142,23 @@ def _can_train(name: str, strategy: str, own: Mapping[str, Architecture]) -> boo
         return True
 
 
-def _options(row: Mapping[str, Any], draws: CellDraws, compared: _Compared) -> tuple[Collection[Any], ...]:
-    """Return the parts that did well at a budget, the leader's first: architectures, strategies, data."""
+def _options(row: Mapping[str, Any], draws: CellDraws) -> tuple[Collection[Any], ...]:
+    """Return the parts that did well at a budget, the leader's first: architectures, strategies, data.
+
+    They are those of the leaders, and along each axis that of the lowest of the cells that differ along it
+    alone, of the most such cells.
+    """
     good = [_parts(cell, row["regime"]) for cell in row["leaders"]]
     options: list[dict[Any, None]] = [dict.fromkeys(values) for values in zip(*good, strict=True)]
-    for axis, found in compared.items():
-        here = [
-            each.positions
-            for each in found
-            if (each.held["regime"], each.held["budget"]) == (row["regime"], row["budget"])
-        ]
-        if here:
-            cells = draws.cells.iloc[max(here, key=len)]
-            lowest = _parts(records(cells.nsmallest(1, "error"))[0], row["regime"])
-            place = {"architecture": 0, "strategy": 1}.get(axis, 2)
-            options[place][lowest[place]] = None
+    cells = [(cell["error"], _parts(cell, row["regime"])) for cell in records(_at(draws.cells, row))]
+    for place in range(len(options)):
+        groups = defaultdict[tuple[Any, ...], dict[Any, float]](dict)
+        for error, parts in cells:
+            of_part = groups[parts[:place] + parts[place + 1 :]]
+            of_part[parts[place]] = min(error, of_part.get(parts[place], inf))
+        most = max(groups.values(), key=len, default={})
+        if len(most) > 1:
+            options[place][min(most, key=lambda part: most[part])] = None
     return tuple(options)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.cells.table import CELL, CONFIGURATION, Trials, budgets, tidy
+from analysis.cells.table import CELL, CONFIGURATION, Trials, tidy
 from budgets.cost.architecture import Architecture
 
 TUNED_COLUMN = "tuned_"
@@ -99,6 +99,7 @@ class StudyFrames:
         metric: Declared metric, ``<evaluation set>/<metric>``.
         budget_flops: Declared cap on the training FLOPs of the whole study; None without one.
         price_per_hour: Declared price of one device for an hour; None without one.
+        confidence: Probability at which an adaptive study's verdicts are clear; None for the usual one.
         target_flops: Compute of a trial to which the scaling panels extrapolate; None for ten times the
             largest.
         results: One row per trial that ended, in the results schema.
@@ -114,7 +115,8 @@ class StudyFrames:
         tuned: The study's tuning; None without one.
         architectures: The study's own architectures, those of its ``catalogue:``. They decide families and
             which strategies can train a model; those of an imported table are known by name alone.
-        mixtures: Name of each declared mixture of pools → its parts in words, to compare it with another's.
+        settings: What was declared of the data and of the training, by its key, and each mixture's parts in
+            words, to say what another study declared otherwise.
         imported: For a study imported from a table, what was read of that table; empty for one that was run.
             An imported study has no plan and no cost.
     """
@@ -123,6 +125,7 @@ class StudyFrames:
     metric: str
     budget_flops: float | None = None
     price_per_hour: float | None = None
+    confidence: float | None = None
     target_flops: float | None = None
     results: pd.DataFrame
     curves: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -136,7 +139,7 @@ class StudyFrames:
     begun: Mapping[str, str] = field(default_factory=dict)
     tuned: Tuned | None = None
     architectures: Mapping[str, Architecture] = field(default_factory=dict)
-    mixtures: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
     imported: str = ""
 
     @property
@@ -150,26 +153,6 @@ class StudyFrames:
         if self.imported:
             return None
         return {} if self.tuned is None else self.tuned.rates
-
-
-def with_budgets(plan: pd.DataFrame, trials: Trials) -> pd.DataFrame:
-    """Return the plan with columns ``budget``, equal to that of finished trials, and ``ended``.
-
-    Finished and diverged trials have ended.
-    """
-    if plan.empty:
-        return plan
-    budget = budgets(plan)
-    # The budget of trials that were declared alike is that of the largest one, which an unfinished study may
-    # lack. So the measured budget replaces the planned one in all trials that share the latter.
-    measured = trials.frame.set_index("trial")["budget"].reindex(plan["trial"]).to_numpy(np.float64)
-    known = np.isfinite(measured)
-    same = dict(zip(budget[known], measured[known], strict=True))
-    diverged = trials.excluded["trial"][trials.excluded["status"] == "diverged"]
-    ended = {*trials.frame["trial"], *diverged}
-    return plan.assign(
-        budget=[same.get(value, value) for value in budget], ended=[trial in ended for trial in plan["trial"]]
-    )
 
 
 def as_planned(results: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:

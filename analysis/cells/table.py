@@ -141,6 +141,26 @@ def budgets(trials: pd.DataFrame) -> Floats:
     return found
 
 
+def with_budgets(plan: pd.DataFrame, trials: Trials) -> pd.DataFrame:
+    """Return the plan with columns ``budget``, equal to that of finished trials, and ``ended``.
+
+    Finished and diverged trials have ended.
+    """
+    if plan.empty:
+        return plan
+    budget = budgets(plan)
+    # The budget of trials that were declared alike is that of the largest one, which an unfinished study may
+    # lack. So the measured budget replaces the planned one in all trials that share the latter.
+    measured = trials.frame.set_index("trial")["budget"].reindex(plan["trial"]).to_numpy(np.float64)
+    known = np.isfinite(measured)
+    same = dict(zip(budget[known], measured[known], strict=True))
+    diverged = trials.excluded["trial"][trials.excluded["status"] == "diverged"]
+    ended = {*trials.frame["trial"], *diverged}
+    return plan.assign(
+        budget=[same.get(value, value) for value in budget], ended=[trial in ended for trial in plan["trial"]]
+    )
+
+
 def levels(values: Floats, step: Floats, given: Sequence[float] = ()) -> Floats:
     """Return the level of each value: a given one, or the largest value that it may be rounded down from.
 
@@ -171,6 +191,16 @@ def group_numbers(frame: pd.DataFrame, columns: Sequence[str]) -> Indices:
     rows = list(zip(*(frame[name].tolist() for name in columns), strict=True))
     number = {row: number for number, row in enumerate(sorted(set(rows)))}
     return np.array([number[row] for row in rows], dtype=np.intp)
+
+
+def curve_numbers(cells: pd.DataFrame) -> Indices:
+    """Return the number of each cell's curve: cells of one regime and configuration at any budget.
+
+    In the one-epoch regime more compute means more pairs, so its curves span subset sizes.
+    """
+    size = cells["subset_size"].where(cells["regime"] != "one-epoch", 0)
+    held = ("regime", "architecture", "strategy", "quality", "subset_size")
+    return group_numbers(cells.assign(subset_size=size), held)
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

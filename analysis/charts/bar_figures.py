@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.answers.choice import choose
-from analysis.answers.contrasts import along_axis, comparisons, densest
+from analysis.answers.contrasts import along_axis, compared, decide, densest
 from analysis.arrays import Indices
-from analysis.cells.bootstrap import CellDraws
+from analysis.belief.cell_draws import CellDraws
 from analysis.cells.pareto import best_for_no_more, costs
 from analysis.cells.table import REGIMES
 from analysis.charts.figure_data import (
@@ -75,7 +74,7 @@ def strategy_bars(measures: Sequence[Measure]) -> FigureData | Missing:
     title = "Training strategies on each data size"
     panels = []
     for measure in measures:
-        compared = comparisons(measure.draws, "strategy")
+        found = compared(measure.draws, "strategy")
         for regime in REGIMES:
             groups = [
                 _Group(
@@ -83,7 +82,7 @@ def strategy_bars(measures: Sequence[Measure]) -> FigureData | Missing:
                     held=each.held,
                     positions=each.positions,
                 )
-                for each in sorted(compared, key=lambda each: float(each.held["subset_size"]))
+                for each in sorted(found, key=lambda each: float(each.held["subset_size"]))
                 if each.held["regime"] == regime
             ]
             panels += [_BarPanel(measure=measure, regime=regime, groups=groups)] if groups else []
@@ -95,12 +94,12 @@ def strategy_bars(measures: Sequence[Measure]) -> FigureData | Missing:
 def _quality_groups(draws: CellDraws, regime: str) -> list[_Group]:
     if regime == "one-epoch":
         return _once(draws)
-    compared = [each for each in comparisons(draws, "quality") if each.held["regime"] == regime]
+    found = [each for each in compared(draws, "quality") if each.held["regime"] == regime]
     return [
         _Group(
             label=budget_text(regime, float(each.held["budget"])), held=each.held, positions=each.positions
         )
-        for each in densest(compared)
+        for each in densest(found)
     ]
 
 
@@ -242,14 +241,14 @@ def _marked(
     draws: CellDraws, bars: Sequence[str], *, held: Mapping[str, Any], waiting: pd.DataFrame | None
 ) -> tuple[Collection[int], str, str]:
     """Return the bars of a group that get a star, the kind of star, and the verdict in words."""
-    choice = choose(draws)
-    if choice.verdict == "tie":
+    choice = decide(draws, bars)
+    if choice.kind == "tie":
         members = sorted(choice.members)
         return members, "best, not clear", f"tie of {listed([bars[member] for member in members])}"
-    if choice.verdict == "clear" and _waits(held, waiting):
+    if choice.kind == "clear" and _waits(held, waiting):
         return [choice.leader], "best, not clear", f"{bars[choice.leader]} so far, others have no result yet"
-    mark = "best" if choice.verdict == "clear" else "best, not clear"
-    return [choice.leader], mark, f"{bars[choice.leader]}, {choice.verdict}"
+    mark = "best" if choice.kind == "clear" else "best, not clear"
+    return [choice.leader], mark, f"{bars[choice.leader]}, {choice.kind}"
 
 
 def _waits(held: Mapping[str, Any], waiting: pd.DataFrame | None) -> bool:

@@ -1,39 +1,35 @@
-"""Data of the figures that check the laws: residuals and held-out forecasts."""
+"""Data of the figures that check the joint law: residuals and forecasts of held-out levels."""
 
 from typing import Any
 
 import numpy as np
 
-from analysis.cells.bootstrap import CellDraws
-from analysis.cells.curves import X_COLUMNS
+from analysis.belief.curves import X_COLUMNS
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, Missing, cell_marks, mark_frame, runs_text
-from analysis.labels import capital, configuration_text, listed, metric_text
-from analysis.laws.form_choice import LAST, root_mean_square
-from analysis.laws.holdout import Holdout
-from analysis.laws.laws import Measure
+from analysis.error_unit import ErrorUnit
+from analysis.labels import budget_text, capital, metric_text
+from analysis.laws.holdout import JOINT, LAST, Holdout
+from analysis.laws.laws import Measure, root_mean_square
 from budgets.quantity import plural
 
 _MOST_BARS = 60
 _BARS = "Bars: interval of the cell."
 _NO_BARS = "Intervals are not drawn for so many cells."
-_LAWS = 4
 
 
 def residuals(measure: Measure) -> FigureData | Missing:
-    """Return the figure of measured error minus law, for supported laws over compute with spare levels."""
-    title = "Residuals of the laws over compute"
+    """Return the figure of measured error minus law over compute, for the curves that fall."""
+    title = "Residuals of the law over compute"
     draws, unit, laws = measure.draws, measure.draws.error_unit, measure.along("compute")
-    kept = [law for law in laws if law.fit.supported and law.fit.freedom]
+    kept = [law for law in laws if law.status == "ok"]
     if not kept:
-        reason = "no law over compute is both supported and has more levels than parameters"
-        return Missing(title=title, reason=reason)
+        return Missing(title=title, reason="no curve over compute falls by more than its noise")
     rows: list[dict[str, Any]] = []
-    x = draws.column(X_COLUMNS["compute"])
     for law in kept:
         series = str(law.identity["architecture"])
         marks = cell_marks(draws, law.positions, x=X_COLUMNS["compute"], series=series)
-        for mark, line in zip(marks, (unit.factor * law.fit(x[law.positions])).tolist(), strict=True):
+        for mark, line in zip(marks, (unit.factor * law.line).tolist(), strict=True):
             above = {name: mark[name] - line for name in ("y", "low", "high")}
             text = f"{mark['text']}; {above['y']:+{unit.fine}}{unit.points} from its law"
             rows.append(mark | above | {"x": line, "text": text})
@@ -53,37 +49,24 @@ def residuals(measure: Measure) -> FigureData | Missing:
         y_label=unit.gap_heading_of("measured − law"),
         frame=mark_frame([*zero, *rows]),
         caption=(
-            f"{capital(metric_text(measure.metric))} minus the law of its curve "
-            f"({listed([*dict.fromkeys(law.fit.form.name for law in kept)])}): "
-            f"{plural(len(kept), 'supported law')} with levels to spare, of {plural(len(laws), 'curve')}, "
-            f"{runs_text(draws, positions)}. Root mean square {unit.gap(size, fine=True)}. "
-            f"{_BARS if barred else _NO_BARS} {capital(draws.explanation)}."
+            f"{capital(metric_text(measure.metric))} minus the joint law of all trials: "
+            f"{plural(len(kept), 'curve')} of {len(laws)}, {runs_text(draws, positions)}. Root mean square "
+            f"{unit.gap(size, fine=True)}. {_BARS if barred else _NO_BARS} {capital(draws.explanation)}."
         ),
         alt=f"{title}: {plural(len(rows), 'cell')}, root mean square {unit.gap(size, fine=True)}.",
     )
 
 
-def forecasts(draws: CellDraws, found: Holdout, *, metric: str) -> FigureData | Missing:
-    """Return the figure of forecast against measured error of the held-out cells, by law."""
-    title, unit = "Held-out forecasts", draws.error_unit
+def forecasts(found: Holdout, *, metric: str) -> FigureData | Missing:
+    """Return the figure of forecast against measured error of the held-out cells."""
+    title, unit = "Forecasts of held-out levels", ErrorUnit.of(metric)
     if found.reason:
         return Missing(title=title, reason=found.reason)
-    compared = [row["law"] for row in records(found.scores) if row["compared"]]
-    # The chosen laws, the last level as a baseline, and the others with the smallest misses; drawn in the
-    # opposite order, so that the chosen ones lie on top.
-    chosen = {choice.form.name for choice in found.choices.values()}
-    shown = sorted(compared, key=lambda law: (law not in chosen, law != LAST))[:_LAWS]
-    shown.sort(key=lambda law: law in chosen)
-    rows: list[dict[str, Any]] = []
-    for law in shown:
-        rows += [_forecast(draws, point) for point in records(found.points[found.points["law"] == law])]
+    points = records(found.points)
+    rows = [_forecast(point, law, unit) for law in (LAST, JOINT) for point in points]
     values = [value for row in rows for value in (row["x"], row["y"])]
     same = [{"mark": "reference", "line": "same", "x": end, "y": end} for end in (min(values), max(values))]
-    held = found.points.loc[found.points["law"].isin(compared), "position"].nunique()
-    scores = {row["law"]: unit.gap(row["error"], fine=True) for row in records(found.scores)}
-    said = ", ".join(f"{law} {scores[law]}" for law in compared)
-    common = int(found.scores.loc[found.scores["compared"], "points"].min())
-    left = "" if len(shown) == len(compared) else f" Drawn: {', '.join(shown)}."
+    said = ", ".join(f"{row['law']} {unit.gap(row['error'], fine=True)}" for row in records(found.scores))
     return FigureData(
         name="forecasts",
         title=title,
@@ -92,23 +75,21 @@ def forecasts(draws: CellDraws, found: Holdout, *, metric: str) -> FigureData | 
         y_label=unit.heading_of("forecast"),
         frame=mark_frame([*same, *rows]),
         caption=(
-            f"{capital(metric_text(metric))} of {plural(held, 'cell')} at the largest budgets, as forecast "
-            "by laws that were fitted without them, against the measured value; dashed: equality. Root mean "
-            f"square miss on the {common} cells that all laws forecast: {said}.{left} "
-            f"Chosen: {'; '.join(f'{one.form.name}, {one.reason}' for one in found.choices.values())}."
+            f"{capital(metric_text(metric))} of {plural(len(points), 'cell')} of the largest levels, each "
+            "forecast from the levels below it, against the measured value; dashed: equality. Bars: 90 % "
+            f"intervals. Mean absolute miss: {said}."
         ),
-        alt=f"{title}: miss by law: {said}.",
+        alt=f"{title}: mean absolute miss: {said}.",
     )
 
 
-def _forecast(draws: CellDraws, point: dict[str, Any]) -> dict[str, Any]:
-    cell: Any = draws.cells.iloc[int(point["position"])]
-    unit = draws.error_unit
-    # A surface may be held out a cell at a compute that other cells of its family reach.
-    beyond = f", {point['factor']:.3g} times beyond" if point["factor"] > 1 else ", within the fitted compute"
+def _forecast(point: dict[str, Any], law: str, unit: ErrorUnit) -> dict[str, Any]:
+    forecast = point["forecast" if law == JOINT else "last"]
+    ends = (point["low"], point["high"]) if law == JOINT else (np.nan, np.nan)
     return {
-        "mark": "point", "series": point["law"],
-        "x": unit.factor * point["measured"], "y": unit.factor * point["forecast"],
-        "text": f"{configuration_text(cell)}{beyond}: {point['law']} forecast "
-        f"{unit.text(point['forecast'])}, measured {unit.text(point['measured'])}",
+        "mark": "point", "series": law, "x": unit.factor * point["measured"], "y": unit.factor * forecast,
+        "low": unit.factor * ends[0], "high": unit.factor * ends[1],
+        "text": f"{point['configuration']}, {budget_text(point['regime'], point['level'])}, "
+        f"{point['factor']:.3g} times beyond: {law} {unit.text(forecast)}, "
+        f"measured {unit.text(point['measured'])}",
     }  # fmt: skip

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.answers.envelope import Envelope
 from analysis.arrays import Indices
-from analysis.cells.bootstrap import CellDraws, cell_draws
-from analysis.cells.curves import X_COLUMNS, differing
+from analysis.belief.cell_draws import CellDraws, cell_draws
+from analysis.belief.curves import X_COLUMNS, differing
 from analysis.cells.pareto import costs
 from analysis.cells.table import CELL, Trials, metrics, records, tidy
 from analysis.charts.figure_data import (
@@ -36,11 +35,9 @@ from analysis.labels import (
     metric_text,
     sort_key,
 )  # fmt: skip
-from analysis.laws.form_choice import root_mean_square
-from analysis.laws.laws import Law, Measure, laws
+from analysis.laws.laws import Law, Measure, laws, root_mean_square
 from budgets.quantity import plural
 
-_CUT = 0.3  # of a value: no interval of an excess error goes lower, since a logarithm has no zero
 _COSTS = {
     "train_flops": ("compute", "training compute", "training compute of one trial (FLOPs)"),
     "samples_seen": ("samples", "samples seen", "samples seen in one trial"),
@@ -61,7 +58,7 @@ def slice_along(draws: CellDraws, axis: str) -> tuple[dict[str, Any], Indices]:
 
 
 def over_compute(
-    measure: Measure, frontier: pd.DataFrame, *, axis: str, x: str = "train_flops"
+    measure: Measure, best: pd.DataFrame, *, axis: str, x: str = "train_flops"
 ) -> FigureData | Missing:
     """Return the figure of error against cost, one curve per architecture or strategy, with the best marked.
 
@@ -83,16 +80,16 @@ def over_compute(
     regime = draws.cells["regime"].to_numpy()
     rest = [place for place in range(len(regime)) if regime[place] == held["regime"] and place not in shown]
     others = cell_marks(draws, rest, x=x, mark="other", series="other configurations")
-    best, ties = _best_rows(draws, frontier, axis, str(held["regime"]), x)
+    stars, ties = _best_rows(draws, best, axis, str(held["regime"]), x)
     lowest = f"Lowest measured {unit.word}: " + "; ".join(
-        f"{mark['label']}, {mark['y']:{unit.form}}{unit.sign}" for mark in best
+        f"{mark['label']}, {mark['y']:{unit.form}}{unit.sign}" for mark in stars
     )
     return FigureData(
         name=f"error-{short}-{axis}",
         title=title,
         x_label=x_label,
         y_label=error_label(metric),
-        frame=mark_frame([*({**mark, "low": np.nan, "high": np.nan} for mark in others), *rows, *best]),
+        frame=mark_frame([*({**mark, "low": np.nan, "high": np.nan} for mark in others), *rows, *stars]),
         caption=said_once(
             f"{metric_text(metric)} against {cost} in one trial, by {word}. Fixed: {held_text(held)}",
             f"{runs_text(draws, positions)}; other configurations in grey",
@@ -101,56 +98,6 @@ def over_compute(
             draws.explanation,
         ),
         alt=f"{title}: {', '.join(axis_text(axis, name) for name in series)}. {lowest}.",
-    )
-
-
-def excess_over_compute(measure: Measure, *, axis: str) -> FigureData | None:
-    """Return the view of `over_compute` above each law's floor E, in log-log; None if no law has a floor.
-
-    A law E + A·C^−α is a straight line there, whose slope is −α. Only curves with a law that is drawn have a
-    known floor; cells at or below it are left out.
-    """
-    draws, metric, unit = measure.draws, measure.metric, measure.draws.error_unit
-    held, _ = slice_along(draws, axis)
-    drawn = [law for law in _of_slice(measure, held) if law.fit.supported]
-    alone = axis == "strategy" and len({law.identity[axis] for law in drawn}) < 2  # noqa: PLR2004 (as above)
-    if alone or not any(law.fit.floor > 0 for law in drawn):
-        return None
-    rows, below, slopes = [], 0, []
-    for law in sorted(drawn, key=lambda law: sort_key(axis, law.identity[axis])):
-        floor, name = unit.factor * law.fit.floor, axis_text(axis, law.identity[axis])
-        marks = curve_marks(draws, law, x="train_flops", series=name)
-        above = [mark for mark in marks if mark["y"] > floor]
-        below += len(marks) - len(above)
-        rows += [
-            mark | {
-                "y": mark["y"] - floor, "high": mark["high"] - floor,
-                "low": max(mark["low"] - floor, _CUT * (mark["y"] - floor)),
-                "text": mark.get("text", "")
-                and f"{mark['text']}; {mark['y'] - floor:{unit.form}} above E",
-            }
-            for mark in above
-        ]  # fmt: skip
-        slopes.append(f"{name}: E = {unit.text(law.fit.floor)}, α = {law.fit.alpha:.2f}")
-    word = AXIS_WORDS[axis]
-    title = f"Excess {unit.word} against compute, by {word}"
-    return FigureData(
-        name=f"error-compute-{axis}-excess",
-        title=title,
-        x_label=_COSTS["train_flops"][2],
-        y_label=unit.gap_heading_of(f"{metric_text(metric)} above E"),
-        y_scale="log",
-        view_of=f"error-compute-{axis}",
-        frame=mark_frame(rows),
-        caption=said_once(
-            f"{metric_text(metric)} above the floor E of each curve's own law. Fixed: {held_text(held)}",
-            "; ".join(slopes),
-            f"Intervals and bands are those of the {unit.word}, with E as fitted, cut below 30 % of the "
-            "value",
-            f"Not drawn: {plural(below, 'mark')} at or below E" if below else "",
-            draws.explanation,
-        ),
-        alt=f"{title}: {'; '.join(slopes)}.",
     )
 
 
@@ -189,24 +136,22 @@ def _marks(
 
 
 def _law_rows(draws: CellDraws, law: Law, *, x: str, **fixed: object) -> list[dict[str, Any]]:
-    """Return the drawn points of a supported law in the unit of errors; ``tentative law`` if untested.
+    """Return the drawn points of a law in the unit of errors.
 
     The column of the cells for x is proportional to the law's own x along the curve.
     """
-    cells, mark = draws.cells.iloc[law.positions], "law" if law.fit.tested else "tentative law"
+    cells = draws.cells.iloc[law.positions]
     ratio = float((cells[x] / cells[X_COLUMNS[law.along]]).mean())
-    unit, ends = draws.error_unit, ["low", "high"]
-    band = law.band.assign(**law.band[ends].clip(0.0, unit.most))
-    factor = dict.fromkeys(("y", *ends), unit.factor) | {"x": ratio}
-    return [{"mark": mark} | point | fixed for point in records(band[list(factor)] * pd.Series(factor))]
+    factor = dict.fromkeys(("y", "low", "high"), draws.error_unit.factor) | {"x": ratio}
+    return [{"mark": "law"} | point | fixed for point in records(law.band[list(factor)] * pd.Series(factor))]
 
 
 def _best_rows(
-    draws: CellDraws, frontier: pd.DataFrame, axis: str, regime: str, x: str
+    draws: CellDraws, found: pd.DataFrame, axis: str, regime: str, x: str
 ) -> tuple[list[dict[str, Any]], str]:
     rows: list[dict[str, Any]] = []
     verdicts = []
-    for best in records(frontier):
+    for best in records(found):
         if best["regime"] != regime:
             continue
         verdict = str(best["verdict"])
@@ -231,35 +176,25 @@ def _best_rows(
     )
 
 
-def laws_text(drawn: Sequence[Law], unit: ErrorUnit, x: str = "C") -> str:
-    """Return a caption text: which laws over x are drawn, their misses, and why others are not drawn."""
+def laws_text(drawn: Sequence[Law], unit: ErrorUnit) -> str:
+    """Return a caption text: what the lines are, by how much they miss, and why others are not drawn."""
     if not drawn:
-        return "no law is drawn, since no curve has two levels"
-    shown = [law for law in drawn if law.fit.supported]
-    left = Counter(law.fit.status for law in drawn if not law.fit.supported)
+        return "no line is drawn, since no curve has two levels"
+    shown = [law for law in drawn if law.status == "ok"]
+    left = Counter(law.status for law in drawn if law.status != "ok")
     said = []
-    for form in dict.fromkeys(law.fit.form for law in shown):
-        mine = [law for law in shown if law.fit.form == form]
-        formula = f"{form.formula.replace('x', x)} ({form.name})"
-        said.append(f"{plural(len(mine), 'law')} {formula}{_misses_text(mine, unit)}")
-    untested = sum(not law.fit.tested for law in shown)
-    have = "has four levels or fewer and is" if untested == 1 else "have four levels or fewer and are"
-    said += [f"{untested} of them {have} not tested (dashed)"] if untested else []
-    said += [f"{count} not drawn ({status}); thin lines join their cells" for status, count in left.items()]
+    if shown:
+        miss, noise = (
+            unit.gap(root_mean_square(np.array([getattr(law, name) for law in shown])), fine=True)
+            for name in ("miss", "noise")
+        )
+        line = "the joint law of all trials" if shown[0].along == "compute" else "straight lines in ln x"
+        said.append(f"lines: {line}, with misses of {miss} (root mean square; noise of the means {noise})")
+    said += [
+        f"{plural(count, 'curve')} without one ({status}): thin lines join the cells"
+        for status, count in left.items()
+    ]
     return "; ".join(said)
-
-
-def _misses_text(drawn: Sequence[Law], unit: ErrorUnit) -> str:
-    """Return a caption text: the misses of the laws that have spare levels, and the part that is noise."""
-    tested = [law.fit for law in drawn if law.fit.freedom]
-    if not tested:
-        return ""
-    miss = unit.gap(root_mean_square(np.array([fit.miss for fit in tested])), fine=True)
-    noise = root_mean_square(np.array([fit.noise for fit in tested]))
-    said = f", {unit.gap(noise, fine=True)} of noise" if noise > 0 else ""
-    lacking = sum(fit.status == "lack of fit" for fit in tested)
-    more = f"; {lacking} of them by more than the noise allows" if lacking else ""
-    return f" with misses of {miss} (root mean square{said}{more})"
 
 
 def over_compute_of(
@@ -277,7 +212,7 @@ def over_compute_of(
     fitted: list[Law] = []
     held_words, counts, several = [], [], []
     for metric in found[:_PANELS]:
-        draws = cell_draws(tidy(results, metric=metric), question=f"figure/{metric}")
+        draws = cell_draws(tidy(results, metric=metric))
         held, positions = slice_along(draws, "architecture")
         cut = draws.take(positions)
         mine = laws(cut, along="compute")
@@ -306,19 +241,17 @@ def over_compute_of(
     )
 
 
-def pareto(trials: Trials, envelopes: Sequence[Envelope]) -> FigureData | Missing:
+def pareto(trials: Trials, frontier: pd.DataFrame) -> FigureData | Missing:
     """Return the figure of every trial's error against compute, with the frontier of the cells' means.
 
     If there are several regimes, the one with the most trials is drawn. Under fixed compute a trial lies at
     its level, not at the whole batches below it.
     """
     title = "All trials and the Pareto frontier"
-    if not envelopes:
+    if frontier.empty:
         return Missing(title=title, reason="no trial has finished")
     unit = ErrorUnit.of(trials.metric)
-    counts = trials.frame["regime"].value_counts()
-    one = max(envelopes, key=lambda envelope: int(counts.get(envelope.regime, 0)))
-    mine = trials.frame[trials.frame["regime"] == one.regime]
+    mine = trials.frame[trials.frame["regime"] == trials.frame["regime"].value_counts().idxmax()]
     names = sorted(mine["architecture"].unique(), key=lambda name: sort_key("architecture", name))
     rows: list[dict[str, Any]] = []
     for name in names:
@@ -331,7 +264,7 @@ def pareto(trials: Trials, envelopes: Sequence[Envelope]) -> FigureData | Missin
             }
             for row, x in zip(records(here), costs(here).tolist(), strict=True)
         ]  # fmt: skip
-    cells = one.pareto
+    cells = frontier[frontier["regime"] == mine["regime"].iloc[0]]
     steps = list(zip(costs(cells).tolist(), (unit.factor * cells["error"]).tolist(), strict=True))
     stairs = [steps[0], *(corner for (_, y), (x, low) in pairwise(steps) for corner in ((x, y), (x, low)))]
     stairs.append((max(row["x"] for row in rows), steps[-1][1]))

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from analysis.cells.bootstrap import CellDraws
+from analysis.belief.cell_draws import CellDraws
 from analysis.cells.intervals import column_intervals
 from analysis.cells.table import records
 from analysis.error_unit import ErrorUnit
@@ -16,7 +16,6 @@ from analysis.labels import (
     budget_text,
     capital,
     configuration_text,
-    listed,
     metric_text,
     regime_text,
 )  # fmt: skip
@@ -149,14 +148,8 @@ def runs_text(draws: CellDraws, positions: Iterable[int]) -> str:
 
 
 def intervals_text(several: Sequence[CellDraws]) -> str:
-    """Return the source of the intervals of several measures, once for those that differ only in noise."""
-    noises: dict[str, list[str]] = {}
-    for draws in several:
-        noise = f"vary {draws.noise:.2f} times"
-        noises.setdefault(draws.explanation.replace(noise, "vary {} times"), []).append(f"{draws.noise:.2f}")
-    return ". ".join(
-        capital(said.replace("{}", listed([*dict.fromkeys(values)]))) for said, values in noises.items()
-    )
+    """Return the sources of the intervals of several measures, each once."""
+    return ". ".join(dict.fromkeys(capital(draws.explanation) for draws in several))
 
 
 def runs_texts(panels: Iterable[tuple[CellDraws, Iterable[int]]]) -> list[str]:

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.answers.choice import CLEAR
 from analysis.answers.cost import EARLIER, TUNING, by_level, phases, run_time, tuning_trials
 from analysis.arrays import Floats
-from analysis.cells.bootstrap import CellDraws
+from analysis.belief.cell_draws import CellDraws
 from analysis.cells.table import CONFIGURATION, Trials, budgets, records
 from analysis.charts.compute_figures import slice_along
 from analysis.charts.figure_data import JOINED, FigureData, Missing, bar_place, mark_frame
@@ -326,8 +325,8 @@ def design_course(events: pd.DataFrame) -> tuple[FigureData, ...]:
             caption=(
                 f"Probability that a configuration is the best, at {plural(len(made), 'decision')}, "
                 "from joint draws of the errors of all configurations, run or not. A configuration is "
-                "shown while it belongs to the likeliest ones, which together are the best with "
-                f"{CLEAR:.1%}. Lines: configurations that led at some time. Crosses: configurations dropped "
+                "shown while it belongs to the likeliest ones, which together are the best with the declared "
+                "confidence. Lines: configurations that led at some time. Crosses: configurations dropped "
                 "because they are within the indifference of the best in fewer than 1 of 200 draws, even by "
                 f"the laws that fall fastest ({dropped}).{ended}"
             ),

@@ -1,134 +1,108 @@
-"""Data of the scaling panels: the best model size and its samples against compute, by three approaches."""
+"""Data of the scaling panels: the best model size and its samples against compute, by the joint law."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.arrays import Floats
 from analysis.cells.intervals import column_intervals
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, Missing, mark_frame, said_once
-from analysis.labels import count_text
-from analysis.sizes.compute_optimal import Slope
-from analysis.sizes.scaling_exponents import APPROACHES, Growth, judged
+from analysis.labels import count_text, held_text, regime_text
+from analysis.laws.best_size import Growth, Profile
 from budgets.quantity import format_flops, plural
 
-_LARGEST = 700.0  # of an exponent
 _BEYOND = 10.0
 """Factor of compute by which the lines are drawn beyond the data, without a target."""
-_WORDS = {"N": ("model size", "model-size"), "D": ("samples", "samples")}
+_POINTS = 24
+_WORDS = {
+    "N": ("model size", "model-size", "model size (training FLOPs per sample)"),
+    "D": ("samples", "samples", "samples seen"),
+}
 
 
 def scaling_panels(
-    found: Sequence[Growth], *, target_flops: float | None = None
-) -> tuple[FigureData | Missing, ...]:
-    """Return the figures of model size and of samples, see `scaling`, or the reason against both."""
-    both = tuple(scaling(found, what=what, target_flops=target_flops) for what in _WORDS)
-    return both if isinstance(both[0], FigureData) else both[:1]
+    growths: Sequence[Growth], profiles: Sequence[Profile], exponents: pd.DataFrame, *,
+    target_flops: float | None = None,
+) -> tuple[FigureData | Missing, ...]:  # fmt: skip
+    """Return the figures of the best model size (N) and of its samples (D) against compute.
 
-
-def scaling(found: Sequence[Growth], *, what: str, target_flops: float | None = None) -> FigureData | Missing:
-    """Return the figure of the best model size (N) or its samples (D) against compute, a panel per approach.
-
-    If there are several families, the one with the most exponents is drawn. The lines are drawn up to
-    ``target_flops``, by default ten times the largest compute.
+    The growth of the most sizes is drawn up to ``target_flops``, by default ten times the largest compute,
+    and under fixed compute the minima of the strategy, quality and pool that has most. ``exponents`` is the
+    table of ``best_size.scaling_exponents``, in the same order.
     """
-    word, short = _WORDS[what]
-    title = f"Best {word} against compute, by three approaches"
-    if not found:
-        return Missing(title=title, reason="no family has three model sizes")
-    one = max(found, key=lambda growth: sum(len(slope.levels) > 0 for slope in growth.slopes.values()))
-    drawn = {approach: slope for approach, slope in one.slopes.items() if len(slope.levels)}
-    absent = [
-        f"{approach}: {one.slopes[approach].reason}" for approach in APPROACHES if approach not in drawn
-    ]
-    if not drawn:
-        return Missing(
-            title=title, reason=f"{one.family}: no approach gives an exponent; {'; '.join(absent)}"
-        )
-    rows = [
-        row for approach, slope in drawn.items() for row in _panel(one, approach, slope, what, target_flops)
-    ]
-    said = [row["panel"] for row in rows if row["mark"] == "law"]
-    marks = {row["mark"] for row in rows}
-    formulas = "; ".join(dict.fromkeys(said))
-    left = len(found) - 1
-    to = f"{_BEYOND:g} times the largest compute" if target_flops is None else format_flops(target_flops)
-    size = "" if what == "D" else f"N is {one.size}"
-    return FigureData(
-        name=f"scaling-{short}",
-        title=title,
-        x_label="training compute of one trial (FLOPs)",
-        y_label="samples seen" if what == "D" else one.size,
-        y_scale="log",
-        frame=mark_frame(rows),
-        caption=said_once(
-            f"the {word} with the lowest error at each compute, of {one.family} ({one.held}), by the "
-            "approaches of Hoffmann et al. 2022, §3: the lower envelope of the curves, the minima of the "
-            "IsoFLOP profiles, and the surface, which is fitted to errors and so has no points here",
-            f"Solid: {formulas}; bands and brackets are 90 % intervals",
-            f"Dashed: extrapolated to {to}" if "extrapolation" in marks else "",
-            "Hollow: the draws do not agree on the minimum" if "undecided" in marks else "",
-            size,
-            f"Not drawn: {'; '.join(absent)}" if absent else "",
-            f"Not drawn, in the table: {plural(left, 'further family')}" if left == 1 else "",
-            f"Not drawn, in the table: {left} further families" if left > 1 else "",
-        ),
-        alt=f"{title}: {formulas}.",
-    )
+    title = "Best model size against compute"
+    if not growths:
+        return (Missing(title=title, reason="no regime has three model sizes and a dozen cells"),)
+    known = exponents[exponents["what"] == "N"].reset_index(drop=True)
+    firm = [place for place, status in enumerate(known["status"]) if status == "ok"]
+    if not firm:
+        return (Missing(title=title, reason=str(known["reason"].iloc[0])),)
+    place = max(firm, key=lambda one: growths[one].count)
+    one, largest = growths[place], growths[place].compute[1]
+    beyond = largest * _BEYOND if target_flops is None else float(target_flops)
+    compute = np.geomspace(one.compute[0], max(beyond, largest), _POINTS)
+    best = one.best(compute)
+    near = one.near(best) | (compute > largest)
+    compute, best = compute[near], best[:, near]
+    minima = _densest(profiles) if one.family.regime == "fixed-compute" else ()
+    found, series = [], regime_text(one.family.regime)
+    for what, (word, short, y_label) in _WORDS.items():
+        row = records(exponents[exponents["what"] == what])[place]
+        formula = f"{what} ∝ C^{row['exponent']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        drawn = best if what == "N" else compute / best
+        middle, (low, high) = np.median(drawn, axis=0), column_intervals(drawn)
+        lines = pd.DataFrame({"x": compute, "y": middle, "low": low, "high": high})
+        inside, outside = lines[lines["x"] <= largest], lines[lines["x"] >= largest]
+        if len(outside):
+            outside = pd.concat([inside.iloc[-1:], outside])
+        marks: list[dict[str, Any]] = [
+            {"mark": mark, "series": series} | point
+            for mark, part in (("law", inside), ("extrapolation", outside))
+            for point in records(part)
+        ]
+        marks += [{"series": series} | point for point in _minima(minima, what)]
+        left = len(growths) - 1
+        found.append(
+            FigureData(
+                name=f"scaling-{short}", title=f"Best {word} against compute",
+                x_label="training compute of one trial (FLOPs)", y_label=y_label, y_scale="log",
+                frame=mark_frame(marks),
+                caption=said_once(
+                    f"the {word} of lowest error at each compute, by the joint law of all trials, for data "
+                    f"of which no pair is seen twice ({series}, {plural(one.count, 'model size')})",
+                    f"Solid: {formula}; bands and brackets are 90 % intervals",
+                    f"Dashed: extrapolated to {format_flops(compute[-1])}" if len(outside) else "",
+                    f"Points: minima of the IsoFLOP profiles, {held_text(minima[0].identity)}"
+                    if minima else "",
+                    f"Not drawn, in the table: {plural(left, 'further regime')}" if left else "",
+                ),
+                alt=f"Best {word} against compute: {formula}.",
+            )
+        )  # fmt: skip
+    return tuple(found)
 
 
-def _panel(
-    one: Growth, approach: str, slope: Slope, what: str, target_flops: float | None
-) -> list[dict[str, Any]]:
-    found = judged(slope)
-    exponent, ends = float(found["exponent"]), (float(found["low"]), float(found["high"]))
-    if what == "D":
-        exponent, ends = 1 - exponent, (1 - ends[1], 1 - ends[0])
-    bracket = "" if np.isnan(ends[0]) else f" [{ends[0]:.2f}, {ends[1]:.2f}]"
-    fixed = {"panel": f"{approach}, {what} ∝ C^{exponent:.2f}{bracket}", "series": one.family}
-    low, high = slope.within
-    rows: list[dict[str, Any]] = []
-    beyond = high + np.log(_BEYOND) if target_flops is None else np.log(float(target_flops))
-    parts = [("law", low, high)]
-    if beyond > high and slope.firm:
-        parts.append(("extrapolation", high, beyond))
-    for mark, start, end in parts:
-        log_c = np.linspace(start, end, 40)
-        lines = _converted(slope.log_n(log_c), log_c, one, what)
-        below, above = column_intervals(lines[1:] if slope.firm else lines[:0])
-        for place, x in enumerate(np.exp(log_c).tolist()):
-            rows.append(fixed | {
-                "mark": mark, "x": x, "y": float(lines[0, place]), "low": float(below[place]),
-                "high": float(above[place]),
-            })  # fmt: skip
-    return rows + [fixed | _point(row, one, what) for row in records(_distinct(slope.behind))]
+def _densest(profiles: Sequence[Profile]) -> tuple[Profile, ...]:
+    """Return the profiles with a minimum of the family, strategy, quality and pool that have most of them."""
+    groups: dict[tuple[object, ...], list[Profile]] = {}
+    for one in profiles:
+        if one.status == "ok":
+            key = tuple(one.identity[name] for name in ("family", "strategy", "quality", "subset_size"))
+            groups.setdefault(key, []).append(one)
+    largest = sorted(groups.values(), key=lambda group: (len(group), str(group[0].identity)))
+    return tuple(largest[-1]) if largest else ()
 
 
-def _distinct(points: pd.DataFrame) -> pd.DataFrame:
-    """Return the points; without intervals, neighbouring computes with one best size become their mean."""
-    if points["low"].notna().any():
-        return points
-    runs = (points["log_n"].diff().abs() > 1e-9).cumsum()  # noqa: PLR2004 (the same size)
-    return points.groupby(runs, as_index=False).mean()
-
-
-def _point(row: dict[str, Any], one: Growth, what: str) -> dict[str, Any]:
-    log_c = np.array([row["log_c"]])
-    y, low, high = (
-        float(_converted(np.array([row[name]]), log_c, one, what)[0]) for name in ("log_n", "low", "high")
-    )
-    value = f"{count_text(y)} samples" if what == "D" else f"{count_text(y)} ({one.size})"
-    compute = float(np.exp(row["log_c"]))
-    return {
-        "mark": "point" if row["stable"] else "undecided", "x": compute, "y": y,
-        "low": min(low, high), "high": max(low, high), "text": f"{format_flops(compute)}: {value}",
-    }  # fmt: skip
-
-
-def _converted(log_n: Floats, log_c: Floats, one: Growth, what: str) -> Floats:
-    """Return N, or D = C ÷ (training FLOPs per sample of a model of size N)."""
-    found = log_c - np.log(one.flops_per_size) - log_n if what == "D" else log_n
-    return np.exp(np.clip(found, -_LARGEST, _LARGEST))
+def _minima(profiles: Sequence[Profile], what: str) -> Iterator[dict[str, Any]]:
+    for one in profiles:
+        compute = float(one.identity["budget"])
+        y, low, high = one.size, max(one.low, one.band["x"].min()), min(one.high, one.band["x"].max())
+        if what == "D":
+            y, low, high = compute / y, compute / high, compute / low
+        said = f"{count_text(y)} samples" if what == "D" else f"{format_flops(y)} per sample"
+        yield {
+            "mark": "point", "x": compute, "y": y, "low": low, "high": high,
+            "text": f"{format_flops(compute)}: {said}",
+        }  # fmt: skip

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.cells.bootstrap import CellDraws
-from analysis.cells.curves import alike, curve_text
+from analysis.belief.cell_draws import CellDraws
+from analysis.belief.curves import alike, curve_text
+from analysis.cells.table import records
 from analysis.charts.compute_figures import curve_marks, laws_text
 from analysis.charts.figure_data import (
     AXIS_WORDS,
@@ -25,8 +26,8 @@ from analysis.charts.figure_data import (
 )  # fmt: skip
 from analysis.error_unit import ErrorUnit
 from analysis.labels import axis_text, budget_text, held_text, metric_text, sort_key, with_regime
+from analysis.laws.best_size import Profile
 from analysis.laws.laws import Law, Measure
-from analysis.sizes.size_profile import IsoFlopCurve
 from budgets.quantity import format_flops, plural
 
 _PANELS = 3
@@ -64,8 +65,8 @@ def over_data(measure: Measure) -> FigureData | Missing:
         caption=said_once(
             f"{metric_text(metric)} against the number of unique pairs at each budget",
             runs_text(draws, _cells_of(used)),
-            laws_text(used, unit, "D"),
-            f"Not drawn, in the table of fits: {plural(left, 'further panel')}" if left > 0 else "",
+            laws_text(used, unit),
+            f"Not drawn, in the table of curves: {plural(left, 'further panel')}" if left > 0 else "",
             draws.explanation,
         ),
         alt=f"{title}: {len(used)} curves. " + _ends_alt(rows, unit),
@@ -178,8 +179,7 @@ def _drawn(  # noqa: PLR0913 (what is drawn, and its words)
             f"{', '.join(map(metric_text, metrics))} against {against}, by {AXIS_WORDS[axis]}. Fixed: "
             f"{'; '.join(held)}",
             *runs_texts((panel.measure.draws, _cells_of(panel.laws)) for panel in panels),
-            laws_text(used, unit, "D" if by_regime else "C"),
-            "" if by_regime else "C is compute, in proportion to a curve's epochs",
+            laws_text(used, unit),
             intervals_text([panel.measure.draws for panel in panels]),
         ),
         alt=f"{title}: {len(used)} curves. " + _ends_alt(rows, unit),
@@ -196,33 +196,31 @@ def _ends_alt(rows: list[dict[str, Any]], unit: ErrorUnit) -> str:
     return "; ".join(parts) + "."
 
 
-def isoflop(draws: CellDraws, curves: Sequence[IsoFlopCurve], *, metric: str) -> FigureData | Missing:
+def isoflop(draws: CellDraws, profiles: Sequence[Profile], *, metric: str) -> FigureData | Missing:
     """Return the figure of the IsoFLOP profiles of the slice with the most sizes."""
     title = f"IsoFLOP profiles: {draws.error_unit.word} against model size"
-    groups: dict[tuple[Any, ...], list[IsoFlopCurve]] = {}
-    for curve in curves:
-        key = tuple(curve.identity[name] for name in ("family", "strategy", "subset_size", "quality"))
-        groups.setdefault(key, []).append(curve)
+    groups: dict[tuple[Any, ...], list[Profile]] = {}
+    for one in profiles:
+        key = tuple(one.identity[name] for name in ("family", "strategy", "subset_size", "quality"))
+        groups.setdefault(key, []).append(one)
     complete = {
-        key: group
-        for key, group in groups.items()
-        if any(curve.profile.status != "too few sizes" for curve in group)
+        key: group for key, group in groups.items() if any(one.status != "too few sizes" for one in group)
     }
     if not complete:
-        most = max((len(curve.positions) for curve in curves), default=1)
+        most = max((len(one.positions) for one in profiles), default=1)
         return Missing(
             title=title,
             reason=f"{plural(most, 'model size')} of one family at a budget; a profile needs three",
         )
     key, group = max(
-        complete.items(), key=lambda item: (sum(len(curve.positions) for curve in item[1]), float(item[0][2]))
+        complete.items(), key=lambda item: (sum(len(one.positions) for one in item[1]), float(item[0][2]))
     )
     rows: list[dict[str, Any]] = []
     verdicts = []
-    for curve in group:
-        budget = budget_text("fixed-compute", float(curve.identity["budget"]))
-        rows += _profile_rows(draws, curve, budget)
-        verdicts.append(f"{budget}: {curve.profile.reason}")
+    for one in group:
+        budget = budget_text("fixed-compute", float(one.identity["budget"]))
+        rows += _profile_rows(draws, one, budget)
+        verdicts.append(f"{budget}: {one.reason}")
     name, strategy, size, quality = key
     return FigureData(
         name="isoflop",
@@ -233,25 +231,25 @@ def isoflop(draws: CellDraws, curves: Sequence[IsoFlopCurve], *, metric: str) ->
         caption=said_once(
             f"{metric_text(metric)} against model size at each budget: {name} family, "
             f"{held_text({'strategy': strategy, 'subset_size': size, 'quality': quality})}; the curves "
-            "are parabolas of bounded asymmetry in the logarithm of the size, drawn over the fitted sizes if "
-            "the minimum lies between these; the minimum is marked if the draws agree on it",
+            "are polynomials through the joint estimates of the sizes near the lowest; the minimum is marked "
+            "if the draws agree that it lies between these",
             *verdicts,
-            _repetition_text([curve for curve in group if max(curve.epochs) > 1]),
-            runs_text(draws, [place for curve in group for place in curve.positions]),
+            _repetition_text([one for one in group if max(one.epochs) > 1]),
+            runs_text(draws, [place for one in group for place in one.positions]),
             draws.explanation,
         ),
         alt=f"{title}. {'; '.join(verdicts)}.",
     )
 
 
-def _repetition_text(group: Sequence[IsoFlopCurve]) -> str:
+def _repetition_text(group: Sequence[Profile]) -> str:
     """Return a caption text: the epochs along the profiles, and their effect on the best size."""
     if not group:
         return ""
     epochs = [
-        f"{budget_text('fixed-compute', float(curve.identity['budget']))} "
-        f"{curve.epochs[0]:.2g} to {curve.epochs[1]:.2g}"
-        for curve in group
+        f"{budget_text('fixed-compute', float(one.identity['budget']))} "
+        f"{one.epochs[0]:.2g} to {one.epochs[1]:.2g}"
+        for one in group
     ]
     return (
         f"epochs along the profiles, from the smallest model to the largest: {', '.join(epochs)}; repeated "
@@ -259,29 +257,25 @@ def _repetition_text(group: Sequence[IsoFlopCurve]) -> str:
     )
 
 
-def _profile_rows(draws: CellDraws, curve: IsoFlopCurve, series: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    profile, factor = curve.profile, draws.error_unit.factor
-    if profile.status in ("ok", "one seed", "unstable"):
-        mark = "law" if profile.status == "ok" else "tentative law"
-        at = np.geomspace(*profile.sizes, 60)
-        rows += [
-            {"mark": mark, "series": series, "x": float(size), "y": factor * float(error)}
-            for size, error in zip(at, profile(at), strict=True)
-        ]
-    rows += cell_marks(draws, curve.positions, x="train_flops_per_sample", series=series)
-    if profile.status == "ok":
+def _profile_rows(draws: CellDraws, one: Profile, series: str) -> list[dict[str, Any]]:
+    unit = draws.error_unit
+    mark = "law" if one.status == "ok" else "tentative law"
+    rows: list[dict[str, Any]] = [
+        {"mark": mark, "series": series, "x": point["x"], "y": unit.factor * point["y"]}
+        for point in records(one.band)
+    ]
+    rows += cell_marks(draws, one.positions, x="train_flops_per_sample", series=series)
+    if one.status == "ok":
         # The interval is one of size, so it is drawn along x.
-        lowest = float(profile(np.array([profile.size]))[0])
-        first, last = profile.sizes
-        low, high = max(profile.ends.low, first), min(profile.ends.high, last)
+        first, last = float(one.band["x"].min()), float(one.band["x"].max())
         ends = (
-            f"{format_flops(low)}{' or less' if low == first else ''}",
-            f"{format_flops(high)}{' or more' if high == last else ''}",
+            f"{format_flops(max(one.low, first))}{' or less' if one.low == 0 else ''}",
+            f"{format_flops(min(one.high, last))}{' or more' if np.isinf(one.high) else ''}",
         )
         rows.append({
-            "mark": "minimum", "series": series, "x": profile.size, "y": factor * lowest,
-            "low": low, "high": high,
-            "text": f"{series}: lowest at {format_flops(profile.size)} per sample, [{ends[0]}, {ends[1]}]",
+            "mark": "minimum", "series": series, "x": one.size,
+            "y": unit.factor * float(np.interp(one.size, one.band["x"], one.band["y"])),
+            "low": max(one.low, first), "high": min(one.high, last),
+            "text": f"{series}: lowest at {format_flops(one.size)} per sample, [{ends[0]}, {ends[1]}]",
         })  # fmt: skip
     return rows

@@ -3,10 +3,12 @@
 from math import inf
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from analysis.answers.robustness import BASELINE, line_predictions
-from analysis.cells.bootstrap import CellDraws
+from analysis.answers.crossing import BASELINE
+from analysis.answers.robustness import line_predictions
+from analysis.belief.cell_draws import CellDraws
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, Missing, mark_frame, said_once
 from analysis.error_unit import PERCENT
@@ -20,7 +22,10 @@ _X_LABELS = {"compute": "training compute of one trial (FLOPs)", "data": "unique
 def equivalence(draws: CellDraws, table: pd.DataFrame, *, along: str) -> FigureData | Missing:
     """Return the figure of each strategy's worth in data or compute against plain CLIP, at each x."""
     title = f"What a strategy is worth in {along}"
-    here = table[table["along"] == along] if len(table) else table
+    plain = axis_text("strategy", BASELINE)
+    here = table
+    if len(table):
+        here = table[(table["along"] == along) & (table["axis"] == "strategy") & (table["other"] == plain)]
     if here.empty:
         reason = f"no strategy and plain CLIP both have a curve along {along}"
         return Missing(title=title, reason=reason)
@@ -33,7 +38,7 @@ def equivalence(draws: CellDraws, table: pd.DataFrame, *, along: str) -> FigureD
         fixed = {"panel": str(panel)}
         ends = (float(mine["x"].min()), float(mine["x"].max()))
         rows += [fixed | {"mark": "reference", "line": "one", "y": 1.0, "x": end} for end in ends]
-        ratios = map(_ratio, records(mine.sort_values(["strategy", "x"])))
+        ratios = map(_ratio, records(mine.sort_values(["option", "x"])))
         rows += [fixed | mark for marks in ratios for mark in marks]
     left = here["held"].nunique() - len(panels)
     return FigureData(
@@ -44,10 +49,9 @@ def equivalence(draws: CellDraws, table: pd.DataFrame, *, along: str) -> FigureD
         y_scale="log",
         frame=mark_frame(rows),
         caption=said_once(
-            "each strategy at x has the error that plain CLIP has at this multiple of x; both are read by "
-            "their laws, or from the best so far between their cells if one has no law; above 1 the strategy "
-            "is worth more",
-            "Hollow: undecided whether it is worth more or less",
+            "each strategy at x has the error that plain CLIP has at this multiple of x; above 1 the "
+            "strategy is worth more",
+            "Hollow: undecided which has the lower error at x",
             "Arrows: the ratio is there or beyond, at the end of the measured range of CLIP",
             f"Not drawn, in the table: {plural(left, 'further panel')}" if left else "",
             draws.explanation,
@@ -58,16 +62,16 @@ def equivalence(draws: CellDraws, table: pd.DataFrame, *, along: str) -> FigureD
 
 def _ratio(row: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the point of a ratio, and its arrow if it is a bound."""
-    lowest, highest = row["bound"]
-    ratio = min(max(float(row["ratio"]), lowest), highest)
-    sign, arrow = {0.0: ("at most ", "↓"), inf: ("at least ", "↑")}.get(float(row["ratio"]), ("", ""))
+    lowest, highest = row["lowest"], row["highest"]
+    ratio = float(np.clip(row["factor"], lowest, highest))
+    sign, arrow = {0.0: ("at most ", "↓"), inf: ("at least ", "↑")}.get(float(row["factor"]), ("", ""))
     at = format_flops(row["x"]) if row["along"] == "compute" else f"{count_text(row['x'])} pairs"
-    here = {"series": row["strategy"], "x": row["x"], "y": ratio}
+    here = {"series": row["option"], "x": row["x"], "y": ratio}
     point = here | {
         "mark": "undecided" if row["verdict"] == "undecided" else "point",
-        "low": max(row["low"], lowest) if pd.notna(row["low"]) else row["low"],
-        "high": min(row["high"], highest) if pd.notna(row["high"]) else row["high"],
-        "text": f"{row['strategy']} at {at}: {sign}{ratio:.2f} times, {row['verdict']}",
+        "low": np.clip(row["factor_low"], lowest, highest),
+        "high": np.clip(row["factor_high"], lowest, highest),
+        "text": f"{row['option']} at {at}: {sign}{ratio:.2f} times, {row['verdict']}",
     }
     return [point, here | {"mark": "bound", "label": arrow}] if arrow else [point]
 

@@ -31,12 +31,13 @@ import numpy as np
 import pandas as pd
 
 from analysis.arrays import Floats, Indices, Mask
-from analysis.cells.bootstrap import curve_numbers, stream
-from analysis.cells.table import Trials, budgets, tidy
-from analysis.design.belief import Belief, believe
-from analysis.design.layout import Layout, Prices, layouts, trunks_of
-from analysis.design.questions import Answer, Ask, Goal, answers_of, best_gains, forecast_gains, right, settle
-from analysis.error_unit import PERCENT
+from analysis.belief.cell_draws import stream
+from analysis.belief.family import Family, families
+from analysis.belief.verdict import shares
+from analysis.cells.table import Trials, budgets, curve_numbers, tidy
+from analysis.design.prices import Prices, trunks_of
+from analysis.design.questions import Answer, Ask, Goal, answers_of, best_gains, forecast_gains, settle
+from analysis.error_unit import PERCENT, ErrorUnit
 from budgets.quantity import format_flops, plural
 
 WORTH = 0.25
@@ -126,8 +127,8 @@ def decide(  # noqa: PLR0913 (what is known, what may be run, and at what price)
     taken = known | waiting | grid["trial"].isin(set(ended)).to_numpy(bool)
     prices = Prices.of(grid)
     now = prices.now(taken)
-    families = list(layouts(grid, best=ask.best, forecast=ask.forecast))
-    rows = [row for layout in families for row in _first_round(layout, known | waiting, taken)]
+    parts = [_Part.of(family, grid) for family in families(trials, grid, draws=draws).values()]
+    rows = [row for part in parts for row in _first_round(part, known | waiting, taken)]
     first = [
         _Option(rows=np.array([row]), cost=now[row], gain=np.nan, curve=row, what=FIRST_ROUND)
         for row in sorted(rows, key=lambda row: (now[row], row))
@@ -141,15 +142,13 @@ def decide(  # noqa: PLR0913 (what is known, what may be run, and at what price)
     generator = stream(f"design/{int(known.sum())}/{int(waiting.sum())}")
     answers: list[Answer] = []
     options: list[_Option] = []
-    for layout in families:
-        measured = layout.measured(trials, grid)
-        belief = believe(measured, draws=draws, generator=generator, far=ask.forecast is not None)
-        found, goals = answers_of(layout, belief, measured.runs, ask)
+    for part in parts:
+        found, goals = answers_of(part.family, ask, ErrorUnit.of(trials.metric))
         answers += found
         # After the answers, which rest on results alone; before the options, else several slots would be
         # filled with runs that tell the same.
-        _expect(layout, belief, measured.runs, waiting, generator)
-        options += _options(layout, belief, measured.runs, taken, goals, now, ask)
+        runs = _expect(part, goals, waiting, generator)
+        options += _options(part, runs, taken, goals, now, ask)
     if all(answer.settled for answer in answers):
         return _decision((), answers, waiting, "every question is answered")
     rate = np.array([option.gain / max(option.cost, 1.0) for option in options])
@@ -159,43 +158,63 @@ def decide(  # noqa: PLR0913 (what is known, what may be run, and at what price)
     return _decision(picks, answers, waiting, _NO_ROOM if worthy else "no further trial is worth its cost")
 
 
-def _first_round(layout: Layout, present: Mask, taken: Mask) -> list[int]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Part:
+    """A family, and the rows of the grid that belong to it with the curve and point of each."""
+
+    family: Family
+    rows: Indices
+    curve: Indices
+    point: Indices
+
+    @classmethod
+    def of(cls, family: Family, grid: pd.DataFrame) -> "_Part":
+        rows = np.flatnonzero((grid["regime"] == family.regime).to_numpy(bool))
+        places = np.array([family.place_of[trial] for trial in grid["trial"].iloc[rows]], dtype=np.intp)
+        return cls(family=family, rows=rows, curve=places[:, 0], point=places[:, 1])
+
+
+def _first_round(part: _Part, present: Mask, taken: Mask) -> list[int]:
     """Return the rows of the first round that are neither run nor waiting."""
     found = []
-    here = present[layout.rows]
+    here = present[part.rows]
     # `present` trials have a result or will have one; `taken` ones are those and the failed ones. A failed
     # seed is replaced by the next free one of its cell.
-    for curve in range(len(layout.names)):
-        of_curve = layout.curve == curve
-        points = np.unique(layout.point[of_curve])
+    for curve, points in enumerate(part.family.points):
+        of_curve = part.curve == curve
         for place, seed in _FIRST:
-            if place >= len(points):
+            if place >= points:
                 continue
-            cell = of_curve & (layout.point == points[place])
-            free = layout.rows[cell & ~taken[layout.rows]]
+            cell = of_curve & (part.point == place)
+            free = part.rows[cell & ~taken[part.rows]]
             missing = seed + 1 - int((cell & here).sum())
             found += free[max(0, seed - int((cell & here).sum())) : seed + 1][: max(0, missing)].tolist()
     return list(dict.fromkeys(found))
 
 
-def _expect(
-    layout: Layout, belief: Belief, runs: Floats, waiting: Mask, generator: np.random.Generator
-) -> None:
-    """Narrow the draws as the results of the running trials will, and count their runs."""
-    for row in np.flatnonzero(waiting[layout.rows]):
-        curve, point = int(layout.curve[row]), int(layout.point[row])
+def _expect(part: _Part, goals: list[Goal], waiting: Mask, generator: np.random.Generator) -> Floats:
+    """Narrow the draws as the results of the running trials will; return the runs with theirs counted."""
+    belief, runs = part.family.belief, part.family.measured.runs
+    for row in np.flatnonzero(waiting[part.rows]):
+        curve, point = int(part.curve[row]), int(part.point[row])
+        before = belief.draws[:, curve].copy()
         settle(belief.draws, curve, point, float(belief.noise[curve, point]), generator)
+        for goal in goals:  # at a compute between cells the draws move as at the nearest cell
+            near = int(goal.place[curve]) if goal.place[curve] >= 0 else -1
+            goal.errors[:, curve] += belief.draws[:, curve, near] - before[:, near]
         runs[curve, point] += 1
+    return runs
 
 
 def _options(  # noqa: PLR0913, PLR0917 (a family, what is known of it, what is asked, and prices)
-    layout: Layout, belief: Belief, runs: Floats, taken: Mask, goals: list[Goal], cost: Floats, ask: Ask
+    part: _Part, runs: Floats, taken: Mask, goals: list[Goal], cost: Floats, ask: Ask
 ) -> list[_Option]:
     """Return the options of a family: one further run of each cell, and all that are left of it."""
+    family = part.family
     # Free rows, sorted by cell and then by cost: a cell's further run is its cheapest free row.
-    free = np.flatnonzero(~taken[layout.rows])
-    key = layout.curve[free] * layout.x.shape[1] + layout.point[free]
-    cheapest = np.lexsort((free, cost[layout.rows[free]], key))
+    free = np.flatnonzero(~taken[part.rows])
+    key = part.curve[free] * family.x.shape[1] + part.point[free]
+    cheapest = np.lexsort((free, cost[part.rows[free]], key))
     free, key = free[cheapest], key[cheapest]
     if not len(free):
         return []
@@ -203,26 +222,26 @@ def _options(  # noqa: PLR0913, PLR0917 (a family, what is known of it, what is 
     rows, at = [], []
     for begin, end in zip(starts, [*starts[1:], len(key)], strict=True):
         for count in {1, end - begin}:
-            rows.append(layout.rows[free[begin : begin + count]])
+            rows.append(part.rows[free[begin : begin + count]])
             at.append(free[begin])
-    curve, point = layout.curve[at], layout.point[at]
+    curve, point = part.curve[at], part.point[at]
+    draws = family.belief.draws
     # The mean of n runs has 1/n of the variance of one.
-    variance = belief.noise[curve, point] / np.array([len(each) for each in rows])
+    variance = family.belief.noise[curve, point] / np.array([len(each) for each in rows])
     gains = np.zeros(len(rows))
     for goal in goals:
-        values = layout.values(belief.draws, goal.columns)  # as known once the running trials end
         if np.isnan(goal.indifference):
-            gains += forecast_gains(values.min(axis=1), belief.draws, variance, curve, point)
+            gains += forecast_gains(goal.errors.min(axis=1), draws, variance, curve, point)
             continue
-        gains += best_gains(values, belief.draws, variance, curve, point, indifference=goal.indifference)
+        gains += best_gains(goal.errors, draws, variance, curve, point, indifference=goal.indifference)
         # A leader is named only once it has a run at the level of the question.
-        leader = int(right(values, goal.indifference)[0].argmax())
-        unconfirmed = (curve == leader) & (point == goal.columns[leader]) & (runs[curve, point] == 0)
+        leader = int(shares(goal.errors).argmax())
+        unconfirmed = (curve == leader) & (point == goal.place[leader]) & (runs[curve, point] == 0)
         gains[unconfirmed] = np.maximum(gains[unconfirmed], 1 - ask.confidence)
     return [
         _Option(
-            rows=some, cost=float(cost[some].sum()), gain=gain, curve=(layout.regime, int(each)),
-            what=f"{layout.names[each]} at {format_flops(layout.x[each, place], digits=3)}",
+            rows=some, cost=float(cost[some].sum()), gain=gain, curve=(family.regime, int(each)),
+            what=f"{family.names[each]} at {format_flops(family.x[each, place], digits=3)}",
         )
         for some, gain, each, place in zip(rows, gains.tolist(), curve, point, strict=True)
     ]  # fmt: skip

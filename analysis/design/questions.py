@@ -20,16 +20,19 @@ draws, with t and y taken as normal, gives the distribution of t after each resu
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 
-from analysis.answers.choice import CLEAR
 from analysis.arrays import Floats, Indices
+from analysis.belief.family import Family, families
+from analysis.belief.verdict import CLEAR, VerdictKind, judge, shares
 from analysis.cells.intervals import interval
-from analysis.design.belief import Belief
-from analysis.design.layout import Layout
+from analysis.cells.pareto import same_cost
+from analysis.cells.table import Trials
+from analysis.error_unit import ErrorUnit
 
 HOPELESS = 0.005
 _LEADERS = 3
@@ -75,9 +78,8 @@ class Answer:
         error: Median of its true error.
         low: Lower end of its 90 % interval.
         high: Upper end of its 90 % interval.
-        verdict: ``clear`` or ``tie``, as in ``analysis.answers.frontier``.
-        tied: Configurations that together are the best with probability ``confidence``, the leader first. A
-            tie of the leader alone means that it was not run there.
+        verdict: Kind of the verdict, see ``analysis.belief.verdict``.
+        tied: Configurations that together are the best with probability ``confidence``, the leader first.
         chances: Probability of each of these that it is the best.
         dropped: Configurations that can no longer reach the best.
         settled: True if the question is answered.
@@ -92,7 +94,7 @@ class Answer:
     error: float
     low: float
     high: float
-    verdict: Literal["clear", "tie"]
+    verdict: VerdictKind
     tied: tuple[str, ...]
     chances: tuple[float, ...]
     dropped: tuple[str, ...]
@@ -102,44 +104,73 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Goal:
-    """An open question: the point at which each curve is read, and its indifference (NaN for a forecast)."""
+    """An open question.
 
-    columns: Indices
+    Attributes:
+        errors: Draws of all curves' errors at its compute, shape (draws, curves), infinite for curves that
+            do not take part.
+        place: Cell that each curve is read at, -1 if none.
+        indifference: NaN for a forecast.
+    """
+
+    errors: Floats
+    place: Indices
     indifference: float
 
 
-def answers_of(layout: Layout, belief: Belief, runs: Floats, ask: Ask) -> tuple[list[Answer], list[Goal]]:
+def computes(family: Family, best: Sequence[float] | None) -> list[float]:
+    """Return the computes at which a family is asked for the best, see ``Ask``.
+
+    These are the levels of fixed compute; elsewhere the given ones, or those of all cells.
+    """
+    own = np.unique(family.levels[np.isfinite(family.levels)])
+    if best is None:
+        return []
+    if family.regime == "fixed-compute":
+        return [one for one in own.tolist() if not best or same_cost(np.array(best), one).any()]
+    return sorted(best) if best else own.tolist()
+
+
+def answers_to(trials: Trials, grid: pd.DataFrame, ask: Ask) -> list[Answer]:
+    """Return the answers from the results so far and a grid with the columns of a plan."""
+    unit = ErrorUnit.of(trials.metric)
+    return [
+        answer
+        for family in families(trials, grid).values()
+        if family.measured.runs.any()
+        for answer in answers_of(family, ask, unit)[0]
+    ]
+
+
+def answers_of(family: Family, ask: Ask, unit: ErrorUnit) -> tuple[list[Answer], list[Goal]]:
     """Return the answers, and the open questions."""
     answers, goals = [], []
-    questions = [
-        (flops, columns, False) for flops, columns in zip(layout.computes, layout.columns, strict=True)
-        if (columns >= 0).any()  # else the regime has no cell there
-    ]  # fmt: skip
-    if ask.forecast is not None and (layout.target >= 0).any():
-        questions.append((ask.forecast, layout.target, True))
-    for flops, columns, forecast in questions:
-        values = layout.values(belief.draws, columns)
-        best, within = right(values, ask.indifference)
-        order = np.argsort(-best, kind="stable")
-        leader = int(order[0])
-        tied = order[: int(np.searchsorted(np.cumsum(best[order]), ask.confidence)) + 1]
-        seen = bool(runs[leader, columns[leader]])
-        # Distance from the leader to the lowest other configuration, in each draw.
-        gap = np.delete(values, leader, axis=1).min(axis=1, initial=np.inf) - values[:, leader]
-        near = float(np.median(gap)) <= ask.indifference
-        clear = bool(best[leader] >= ask.confidence and (seen or forecast))
-        error = values.min(axis=1) if forecast else values[:, leader]
-        low, high = interval(error)
-        settled = clear or bool(near and within[leader] >= ask.confidence and seen)
+    questions = [(flops, False) for flops in computes(family, ask.best)]
+    for flops, forecast in [*questions, *([] if ask.forecast is None else [(ask.forecast, True)])]:
+        values, place = family.at(flops)
+        if not np.isfinite(values).any():  # the regime has no cell there
+            continue
+        runs = family.runs(place)
+        found = judge(values, family.names, runs=runs, confidence=ask.confidence, unit=unit)
+        if family.source == "none":
+            found = replace(found, kind="undecided")
+        within = shares(values, ask.indifference)
+        near = not found.gap > ask.indifference
+        seen = bool(runs[found.leader])
+        lowest = values.min(axis=1) if forecast else values[:, found.leader]
+        low, high = interval(lowest)
+        settled = found.kind == "clear" or bool(near and within[found.leader] >= ask.confidence and seen)
         if forecast:
             settled = (high - low) / 2 <= ask.width
+        settled = settled and family.source != "none"
         answers.append(Answer(
-            regime=layout.regime, flops=flops, leader=layout.names[leader], probability=float(best[leader]),
-            right=float(within[leader]), error=float(np.median(error)), low=low, high=high,
-            verdict="clear" if clear else "tie", tied=tuple(layout.names[each] for each in tied),
-            chances=tuple(best[tied].tolist()),
+            regime=family.regime, flops=flops, leader=family.names[found.leader],
+            probability=float(found.probability[found.leader]), right=float(within[found.leader]),
+            error=float(np.median(lowest)), low=low, high=high, verdict=found.kind,
+            tied=tuple(family.names[each] for each in found.members),
+            chances=tuple(found.probability[[*found.members]].tolist()),
             dropped=tuple(
-                name for name, share in zip(layout.names, within, strict=True) if share < HOPELESS
+                name for name, share in zip(family.names, within, strict=True) if share < HOPELESS
             ),
             settled=settled, kind="forecast" if forecast else "best",
         ))  # fmt: skip
@@ -147,18 +178,8 @@ def answers_of(layout: Layout, belief: Belief, runs: Floats, ask: Ask) -> tuple[
             # If the next one is close, runs decide whether the leader is within the indifference; otherwise
             # they decide which is the best.
             indifference = np.nan if forecast else ask.indifference if near else 0.0
-            goals.append(Goal(columns=columns, indifference=indifference))
+            goals.append(Goal(errors=values, place=place, indifference=indifference))
     return answers, goals
-
-
-def right(values: Floats, indifference: float) -> tuple[Floats, Floats]:
-    """Return the probability that each curve is the best, and that it is so within the indifference.
-
-    The values are draws of the error at the compute of the question, shape (draws, curves), infinite for
-    curves that do not reach it.
-    """
-    best = np.bincount(values.argmin(axis=1), minlength=values.shape[1]) / len(values)
-    return best, (values <= values.min(axis=1, keepdims=True) + indifference).mean(axis=0)
 
 
 def best_gains(  # noqa: PLR0913 (a belief, options and what counts)
@@ -167,7 +188,8 @@ def best_gains(  # noqa: PLR0913 (a belief, options and what counts)
     """Return the drop in the probability of naming a wrong best that each option brings.
 
     Args:
-        values: As in ``right``.
+        values: Draws of the error at the compute of the question, shape (draws, curves), infinite for curves
+            that do not take part.
         draws: Draws of the errors of all points, shape (draws, curves, points).
         variance: Variance of the mean of the runs of each option, shape (options,).
         curve: Curve of each option.
@@ -176,7 +198,7 @@ def best_gains(  # noqa: PLR0913 (a belief, options and what counts)
     """
     gains = np.zeros(len(curve))
     count = values.shape[1]
-    likely = right(values, indifference)[1]
+    likely = shares(values, indifference)
     leaders = np.argsort(-likely, kind="stable")[:_LEADERS]
     first = values.argmin(axis=1)
     lowest = values.min(axis=1)

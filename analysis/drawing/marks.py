@@ -19,7 +19,7 @@ _HOLLOW: dict[str, Any] = {"linestyle": "none", "markerfacecolor": "white", "col
 _SPECIAL = {
     "other": _OTHER | {"label": "other configurations"},
     "dropped": _DROPPED | {"label": "dropped"},
-    "tentative law": {"linestyle": TENTATIVE, "color": "#555555", "label": "fit not tested"},
+    "tentative law": {"linestyle": TENTATIVE, "color": "#555555", "label": "minimum not marked"},
     "extrapolation": {"linestyle": TENTATIVE, "color": "#555555", "label": "extrapolated"},
     "undecided": _HOLLOW | {"marker": "o", "label": "undecided"},
     "bound": _HOLLOW | {"marker": "$↑$", "label": "there or beyond"},

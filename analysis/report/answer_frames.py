@@ -87,29 +87,57 @@ FRAMES: Mapping[str, tuple[str, ColumnMeanings]] = {
             **_VERDICT,
         },
     ),
+    "comparisons": (
+        "Two options that differ in one part of the configuration: difference, worth, and where they cross.",
+        {
+            "axis": ("The part that varies", ""),
+            "along": ("`compute`: x is training FLOPs; `data`: x is unique pairs", ""),
+            "held": ("The fixed parts, in words", ""),
+            "option": ("One value, in words", ""),
+            "other": ("The other: plain CLIP if it is one of them, else the one behind at the end", ""),
+            "x": ("Where the two are compared, an x of the option", "FLOPs or pairs"),
+            "gap": ("Error of the other minus error of the option; NaN beyond the other's x", "fraction"),
+            "gap_low": ("Lower end of the interval of the gap", "fraction"),
+            "gap_high": ("Upper end of the interval of the gap", "fraction"),
+            "probability": ("Share of the draws in which the option has the lower error", ""),
+            "verdict": ("`ahead`, `behind` or `undecided`: the option at x", ""),
+            "factor": ("k: the other needs k·x for the error of the option at x", ""),
+            "factor_low": ("Lower end of the interval of k; 0 if it lies below `lowest`", ""),
+            "factor_high": ("Upper end of the interval of k; infinite if it lies above `highest`", ""),
+            "lowest": ("Smallest k within the x of the other", ""),
+            "highest": ("Largest k within the x of the other", ""),
+            "x_from": ("Smallest x that both have", "FLOPs or pairs"),
+            "x_to": ("Largest x that both have", "FLOPs or pairs"),
+            "crossing": ("`overtakes`, `is overtaken`, `none within the data` or `undecided`", ""),
+            "crossing_x": ("Where they cross last", "FLOPs or pairs"),
+            "x_low": ("Lower end of its interval; 0 if open", "FLOPs or pairs"),
+            "x_high": ("Upper end of its interval; infinite if open", "FLOPs or pairs"),
+            "crossings": ("How often they cross", ""),
+            "reason": ("Reason of the verdict on the crossing, in words", ""),
+        },
+    ),
     "laws": (
-        "One law per curve of cells that differ only in compute or only in data.",
+        "Parameters of the joint law of each regime, see [Method](method.md#joint-law).",
+        {
+            "regime": _BUDGET["regime"],
+            "parameter": ("`E`, `alpha`, `beta`, `gamma`, `epochs` of repeats, or the part of an effect", ""),
+            "of": ("The architecture, strategy or quality of an effect; empty otherwise", ""),
+            "value": ("Median; an effect is a factor of q", ""),
+            "low": ("Lower end of its interval", ""),
+            "high": ("Upper end of its interval", ""),
+        },
+    ),
+    "bands": (
+        "Curves of cells that differ only in compute or only in data: points of the joint law along them.",
         {
             "along": ("`compute`: x is training FLOPs; `data`: x is unique pairs", ""),
             **_BUDGET,
             **_CONFIGURATION,
-            "form": ("Name of its form, see [Method](method.md#forms)", ""),
-            "status": ("`ok`, or what the data do not support", ""),
-            "floor": ("E: error at infinite x", "fraction"),
-            "floor_low": ("Lower end of the interval of E; NaN without E in the form", "fraction"),
-            "floor_high": ("Upper end of the interval of E", "fraction"),
-            "scale": ("A: error above E at x = `unit`; in a bounded law the error of chance", "fraction"),
-            "unit": ("The x at which A is given", "FLOPs or pairs"),
-            "shift": (
-                "x₀, added to x (0 in a form without it); in a bounded law the x half-way between A and E",
-                "FLOPs or pairs",
-            ),
-            "alpha": ("Exponent α", ""),
-            "alpha_low": ("Lower end of the interval of α", ""),
-            "alpha_high": ("Upper end of the interval of α", ""),
-            "miss": ("Root mean square of measured minus law", "fraction"),
-            "levels": ("Number of distinct x", ""),
-            "runs": ("Number of runs", ""),
+            "status": ("`ok`, `no decrease` or `no intervals`; only the first has points", ""),
+            "x": ("Place on the curve; NaN without points", "FLOPs or pairs"),
+            "y": ("Median of the error there", "fraction"),
+            "low": ("Lower end of its interval", "fraction"),
+            "high": ("Upper end of its interval", "fraction"),
         },
     ),
     "pareto": (
@@ -124,19 +152,16 @@ FRAMES: Mapping[str, tuple[str, ColumnMeanings]] = {
         },
     ),
     "exponents": (
-        "How the best model size N and the samples D grow with compute, by three approaches.",
+        "How the best model size N (training FLOPs of a sample) and the samples D grow with compute.",
         {
-            "family": ("Family of architectures", ""),
-            "held": ("The fixed parts, in words", ""),
-            "approach": ("`lower envelope`, `IsoFLOP minima` or `surface`", ""),
+            "regime": _BUDGET["regime"],
             "what": ("`N` or `D`", ""),
             "exponent": ("a in N ∝ C^a, or b in D ∝ C^b", ""),
             "low": ("Lower end of its interval", ""),
             "high": ("Upper end of its interval", ""),
-            "points": ("Number of points behind it", ""),
-            "status": ("`ok`, `no interval`, `unstable` or `none`", ""),
-            "reason": ("Reason of the status, in words", ""),
-            "size": ("What N is, in words", ""),
+            "sizes": ("Number of model sizes", ""),
+            "status": ("`ok`, `undetermined` or `none`", ""),
+            "reason": ("Reason of the status, in words; empty if it is `ok`", ""),
         },
     ),
     "cost": (
@@ -160,25 +185,20 @@ def answer_frame(name: str, found: Analysis) -> pd.DataFrame:
     columns = list(FRAMES[name][1])
     frame: pd.DataFrame = {
         "trials": lambda: found.trials.frame,
-        "best": lambda: found.frontier,
+        "best": lambda: found.best,
         "contrasts": lambda: found.contrasts,
-        "laws": lambda: pd.DataFrame([_law(law) for law in found.laws]),
-        "pareto": lambda: pd.concat([each.pareto for each in found.envelopes] or [pd.DataFrame()]),
+        "comparisons": lambda: found.comparisons,
+        "laws": lambda: found.parameters,
+        "bands": lambda: pd.concat([_curve(law) for law in found.laws] or [pd.DataFrame()]),
+        "pareto": lambda: found.pareto,
         "exponents": lambda: found.exponents,
         "cost": lambda: found.levels,
     }[name]()
     return frame.reindex(columns=columns).reset_index(drop=True)
 
 
-def _law(law: Law) -> dict[str, object]:
-    fit, identity = law.fit, law.identity
-    low, high = (law.floor.low, law.floor.high) if fit.form.floor else (float("nan"),) * 2
-    return {
-        "along": law.along,
-        **{name: identity.get(name) for name in ("regime", "budget", *CONFIGURATION)},
-        "form": fit.form.name, "status": fit.status,
-        "floor": fit.floor, "floor_low": low, "floor_high": high,
-        "scale": fit.scale, "unit": fit.unit, "shift": fit.shift,
-        "alpha": fit.alpha, "alpha_low": law.alpha.low, "alpha_high": law.alpha.high,
-        "miss": fit.miss, "levels": fit.levels, "runs": fit.rows,
-    }  # fmt: skip
+def _curve(law: Law) -> pd.DataFrame:
+    """Return the points of a curve, or one row without a point."""
+    fixed = {name: law.identity.get(name) for name in ("regime", "budget", *CONFIGURATION)}
+    points = law.band if len(law.band) else pd.DataFrame({"x": [float("nan")]})
+    return points.assign(along=law.along, status=law.status, **fixed)

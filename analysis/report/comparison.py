@@ -12,21 +12,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.cells.bootstrap import CellDraws, cell_draws, stream
+from analysis.answers.best import best_at_budgets
+from analysis.belief.cell_draws import CellDraws, cell_draws, stream
 from analysis.cells.intervals import interval
 from analysis.cells.pareto import SAME_COST, same_cost
-from analysis.cells.study_frames import StudyFrames
+from analysis.cells.study_frames import StudyFrames, lost_cells
 from analysis.cells.table import CELL, CONFIGURATION, records
 from analysis.error_unit import ErrorUnit
 from analysis.labels import budget_text, configuration_text, listed, metric_text
-from analysis.report.analyse import best_at_budgets
 from analysis.report.page import templates
 from analysis.report.table_files import replacing, save
 from analysis.report.tables import Table
 from budgets.quantity import plural
 
 _UNKNOWN = "unknown noise"
-"""Verdict where the noise between seeds was not measured in both studies."""
+"""Verdict where no noise is known in one of the studies."""
 
 
 def compare(studies: Sequence[StudyFrames]) -> tuple[Table, Table]:
@@ -43,7 +43,13 @@ def compare(studies: Sequence[StudyFrames]) -> tuple[Table, Table]:
         said = ", ".join(f"{name} measures {metric}" for name, metric in measures.items())
         raise ValueError(f"studies with different metrics can't be compared: {said}")
     trials = {study.name: study.trials for study in studies}
-    draws = {name: cell_draws(mine, question="frontier") for name, mine in trials.items()}
+    draws = {
+        study.name: cell_draws(
+            trials[study.name], pd.concat([study.plan, study.not_chosen]),
+            confidence=study.confidence,
+        )
+        for study in studies
+    }  # fmt: skip
     shared = {name: _shared(draws[names[0]], other) for name, other in draws.items() if name != names[0]}
     for name, cells in shared.items():
         if cells.empty:
@@ -51,19 +57,22 @@ def compare(studies: Sequence[StudyFrames]) -> tuple[Table, Table]:
                 f"{names[0]} and {name} can't be compared: no configuration ran in both at the same budget; "
                 f"{names[0]} has {_budgets(draws[names[0]])}, {name} has {_budgets(draws[name])}"
             )
-    best = {study.name: best_at_budgets(study, trials[study.name], draws[study.name]) for study in studies}
+    best = {name: best_at_budgets(mine, lost_cells(trials[name])) for name, mine in draws.items()}
     table = _differences(studies[0].metric, draws, shared)
-    return _answers(best), replace(table, note="; ".join([table.note, *_other_mixtures(studies)]))
+    return _answers(best), replace(table, note="; ".join([table.note, *_other_settings(studies)]))
 
 
-def _other_mixtures(studies: Sequence[StudyFrames]) -> Iterator[str]:
-    """Yield the mixtures that share only their name with one of the first study."""
+def _other_settings(studies: Sequence[StudyFrames]) -> Iterator[str]:
+    """Yield what was declared otherwise than in the first study, which may be why cells differ."""
     first, *others = studies
     for other in others:
-        for name, parts in first.mixtures.items():
-            theirs = other.mixtures.get(name, parts)
-            if theirs != parts:
-                yield f"mixture {name} is {parts} in {first.name}, but {theirs} in {other.name}"
+        apart = [
+            f"{name} {theirs} instead of {first.settings[name]}"
+            for name, theirs in other.settings.items()
+            if first.settings.get(name, theirs) != theirs
+        ]
+        if apart:
+            yield f"declared otherwise in {other.name} than in {first.name}: {', '.join(apart)}"
 
 
 def _budgets(draws: CellDraws) -> str:
@@ -144,7 +153,7 @@ def _differences(metric: str, draws: Mapping[str, CellDraws], shared: Mapping[st
             errors = (one.cells["error"].iloc[mine], other.cells["error"].iloc[theirs])
             said = [unit.text(float(error)) for error in errors]
             gaps = other.draws[order, theirs] - one.draws[:count, mine]
-            low, high = interval(gaps) if one.source == other.source == "runs" else (np.nan, np.nan)
+            low, high = interval(gaps)
             rows.append({
                 "Budget": budget_text(cell["regime"], cell["budget"]),
                 "Configuration": configuration_text(cell),
@@ -158,12 +167,12 @@ def _differences(metric: str, draws: Mapping[str, CellDraws], shared: Mapping[st
     apart = sum(row["Verdict"] in ("lower", "higher") for row in rows)
     judged = sum(row["Verdict"] != _UNKNOWN for row in rows)
     summary = f"{apart} of {plural(judged, 'cell')} {'differs' if apart == 1 else 'differ'}"
-    summary += f" by more than the noise between seeds; about {0.1 * judged:.2g} of equal studies would"
+    summary += f" by more than the noise; about {0.1 * judged:.2g} of equal studies would"
     unjudged = plural(len(rows) - judged, "cell")
     if not judged:
-        summary = f"{unjudged} not judged, since the noise between seeds is not known in both studies"
+        summary = f"{unjudged} not judged, since no noise is known in one of the studies"
     elif judged < len(rows):
-        summary += f"; {unjudged} not judged, since it is not known in both studies"
+        summary += f"; {unjudged} not judged, since it is not known in one of the studies"
     note = f"{metric_text(metric)}. Difference: its {unit.word} minus that of {first}. {summary}"
     for name, cells in shared.items():
         alone = {first: len(draws[first].cells) - len(cells), name: len(draws[name].cells) - len(cells)}

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.answers.best import turns
 from analysis.answers.cost import Cost
-from analysis.answers.frontier import turns
 from analysis.cells.table import CELL, records
 from analysis.labels import axis_text, configuration_text, count_text
 from analysis.report.analyse import Analysis
@@ -30,7 +30,7 @@ def first_screen(
         not shown, in words, may be empty; ``cost``, name → text of what the study cost; ``not_tried``, what
         was not tried, a sentence each.
     """
-    shown, more = turns(found.frontier)
+    shown, more = turns(found.best)
     rows = records(shown)
     return {
         "answer": answer(rows[-1], found.draws.error_unit.word) if rows else "",
@@ -42,7 +42,7 @@ def first_screen(
 
 
 def answer(row: Mapping[str, Any], word: str) -> str:
-    """Return what a row of the frontier says to train, and how sure that is, in one sentence.
+    """Return what a row of the best says to train, and how sure that is, in one sentence.
 
     ``word`` is ``error`` or ``loss``.
     """
@@ -82,12 +82,12 @@ def _either(leaders: Sequence[Mapping[str, Any]], *, one_epoch: bool) -> str:
 def _budget(
     row: Mapping[str, Any], found: Analysis, hours: Mapping[str, float], price_per_hour: float | None
 ) -> dict[str, str]:
-    source, unit = found.draws.source, found.draws.error_unit
-    ends = unit.interval(row["low"], row["high"]) if source == "runs" else ""
+    unit = found.draws.error_unit
+    ends = unit.interval(row["low"], row["high"])
     share = share_text(float(row["probability"]))
     sure = str(row["verdict"])
     if share != "–" and row["runner_up"]:
-        sure += f", P(best) {share}{'' if source == 'runs' else ' from counting noise alone'}"
+        sure += f", P(best) {share}"
     second = row["runner_up"]
     if second:
         second += f": {unit.text(row['runner_up_error'])}"

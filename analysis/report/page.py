@@ -10,13 +10,13 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from analysis.answers.choice import CLEAR_TEXT
+from analysis.answers.best import turns
 from analysis.answers.cost import trial_hours
-from analysis.answers.frontier import turns
+from analysis.answers.crossing import PAIR
+from analysis.belief.verdict import clear_text
 from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, Missing
-from analysis.error_unit import PERCENT
 from analysis.labels import (
     axis_text,
     budget_text,
@@ -26,11 +26,10 @@ from analysis.labels import (
     metric_text,
     quality_fraction,
 )  # fmt: skip
-from analysis.laws.form_choice import MOST_MISSED, MOST_MISSED_OF_LOSSES
+from analysis.laws.best_size import undecided
 from analysis.report.analyse import Analysis, TrialCounts
 from analysis.report.first_screen import first_screen
 from analysis.report.tables import Table, share_text
-from analysis.sizes.scaling_exponents import undecided
 from budgets.quantity import plural
 
 _SORT_COLUMNS = {
@@ -66,8 +65,8 @@ FIGURE_GROUPS = {
 """Title of a group of figures → beginnings of their names; the last group takes all others."""
 
 _TABLES = (
-    "best", "envelope", "contrasts", "quality-trade", "crossovers", "equivalence", "robustness",
-    "fits", "surfaces", "holdout", "isoflop", "exponents", "tuning", "carried-rates", "checked-rates",
+    "best", "pareto", "contrasts", "comparisons", "quality-trade", "robustness",
+    "laws", "curves", "holdout", "isoflop", "exponents", "tuning", "carried-rates", "checked-rates",
     "design", "choices", "cost",
 )  # fmt: skip
 _NOT_SHOWN = ("trials", "missing", "left-out")
@@ -87,7 +86,7 @@ def render(  # noqa: PLR0913 (a page shows as many things)
     reload_s: int | None = None,
 ) -> str:
     """Return the text of the page; takes what `report.write_report` does, and the drawn figures by name."""
-    shown, _ = turns(found.frontier)
+    shown, _ = turns(found.best)
     environment = templates()
     groups = _groups([data for data in figures if isinstance(data, FigureData)], svgs, found)
     order = [*_TABLES, *(name for name in tables if name not in {*_TABLES, *_NOT_SHOWN})]
@@ -111,7 +110,7 @@ def render(  # noqa: PLR0913 (a page shows as many things)
         "trial_keys": _sort_keys(found, tables["trials"]),
         "open_questions": open_questions(found, figures),
         "excluded": records(found.trials.excluded),
-        "clear": CLEAR_TEXT,
+        "clear": clear_text(found.draws.confidence),
         "seeds": ", ".join(str(int(seed)) for seed in sorted(found.trials.frame["seed"].unique()))
         or "none yet",
         "declaration_text": escape(declaration_text),
@@ -185,7 +184,7 @@ def _unbroken(value: object) -> object:
 
 def _card(row: Mapping[Any, Any], found: Analysis) -> dict[str, Any]:
     """Return a row of the best configurations with the texts of its card."""
-    source, unit = found.draws.source, found.draws.error_unit
+    unit = found.draws.error_unit
     probability = float(row["probability"])
     ends = unit.interval(row["low"], row["high"])
     return {
@@ -196,10 +195,10 @@ def _card(row: Mapping[Any, Any], found: Analysis) -> dict[str, Any]:
         "measured": unit.text(row["error"]),
         "what": unit.word,
         "ends": ends,
-        "ends_are": "90 % interval" if source == "runs" else "counting noise only, a lower bound",
+        "ends_are": "90 % interval",
         "share": share_text(probability),
         "width": 0.0 if pd.isna(probability) else 100 * probability,
-        "share_is": "P(best)" if source == "runs" else "P(best) from counting noise alone",
+        "share_is": "P(best)",
         "runner_up_error": unit.text(row["runner_up_error"]),
         "tied": [text for text in row["tied"].split("; ") if text],
         "runs": int(row["runs"]),
@@ -229,9 +228,9 @@ def _sort_keys(found: Analysis, table: Table) -> list[dict[str, float]]:
 def open_questions(found: Analysis, figures: Sequence[FigureData | Missing]) -> list[str]:
     """Return the questions that the study does not decide, a sentence each."""
     said = []
-    if found.draws.source != "runs" and len(found.draws.cells):
+    if found.draws.source == "none" and len(found.draws.cells):
         said.append(f"Uncertainty: {found.draws.explanation}.")
-    for row in records(turns(found.frontier)[0]):
+    for row in records(turns(found.best)[0]):
         where = f"The best at {row['at']}"
         if row["verdict"] != "clear":
             tied = f": {row['tied']}" if row["verdict"] == "tie" else ""
@@ -241,40 +240,22 @@ def open_questions(found: Analysis, figures: Sequence[FigureData | Missing]) -> 
         for missing in figures
         if isinstance(missing, Missing)
     ]
-    unit = found.draws.error_unit
-    most = unit.gap(MOST_MISSED) if unit == PERCENT else f"{MOST_MISSED_OF_LOSSES:.0%} of the loss"
     for along, word in (("compute", "over compute"), ("data", "over data")):
-        statuses = Counter(law.fit.status for law in found.laws if law.along == along)
-        said += [
-            f"Laws {word}: {count} of {plural(statuses.total(), 'curve')} with "
-            f"{_LAW_WORDS[status].format(most=most)}."
-            for status, count in statuses.items()
-            if status in _LAW_WORDS
-        ]
+        statuses = Counter(law.status for law in found.laws if law.along == along)
+        if count := statuses["no decrease"]:
+            said.append(f"Curves {word}: {count} of {plural(statuses.total(), 'curve')} with no fall.")
     if found.holdout.reason and len(found.draws.cells):
-        said.append(f"Which law forecasts best: {found.holdout.reason}.")
-    pending = Counter(row["along"] for row in records(found.crossovers) if row["verdict"] == "undecided")
+        said.append(f"How well the joint law forecasts: {found.holdout.reason}.")
+    pairs = found.comparisons.drop_duplicates([*PAIR]) if len(found.comparisons) else found.comparisons
+    pending = Counter(row["along"] for row in records(pairs) if row["crossing"] == "undecided")
     said += [
         f"Crossovers along {along}: {plural(count, 'pair')} of curves undecided."
         for along, count in pending.items()
     ]
     said += [
-        f"Best model size at {budget_text('fixed-compute', curve.identity['budget'])} "
-        f"({configuration_text({**curve.identity, 'architecture': curve.identity['family']})}): "
-        f"{curve.profile.reason}."
-        for curve in found.profiles
-        if curve.profile.status not in ("ok", "one seed", "too few sizes")
+        f"Best model size at {budget_text('fixed-compute', one.identity['budget'])} "
+        f"({configuration_text({**one.identity, 'architecture': one.identity['family']})}): {one.reason}."
+        for one in found.profiles
+        if one.status == "minimum at the edge"
     ]
     return said + undecided(found.exponents)
-
-
-_LAW_WORDS = {
-    "saturated": "as many levels as their law has parameters, so that it cannot be tested",
-    "untested": "four levels or fewer, too few to test their laws on held-out levels",
-    "lack of fit": "misses of more than the noise, which the intervals include",
-    "floor undetermined": "no floor",
-    "exponent at bound": "no power law whose exponent is within the bounds",
-    "no decrease": "no fall",
-    "misfit": "a law that misses by more than {most}, or by more than each level carried forward",
-    "too few levels": "fewer than three levels and no law",
-}

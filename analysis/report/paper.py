@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 
 import pandas as pd
 
-from analysis.answers.equivalence import equivalences
-from analysis.answers.frontier import frontier
+from analysis.answers.best import best_at_budgets
+from analysis.answers.crossing import comparisons
 from analysis.cells.imported_table import ColumnMap, import_table
 from analysis.cells.table import CELL
 from analysis.charts.bar_figures import quality_bars, strategy_bars
@@ -43,13 +43,12 @@ _IMAGES = {
 
 def _compute(measures: Sequence[Measure]) -> FigureData | Missing:
     (mine,) = measures
-    return over_compute(mine, frontier(mine.draws), axis="architecture")
+    return over_compute(mine, best_at_budgets(mine.draws), axis="architecture")
 
 
 def _worth(measures: Sequence[Measure]) -> FigureData | Missing:
     (mine,) = measures
-    table = equivalences(mine.draws, tuple(mine.laws), along="data")
-    return equivalence(mine.draws, table, along="data")
+    return equivalence(mine.draws, comparisons(mine.draws), along="data")
 
 
 _models, _strategies = partial(over_pairs, axis="architecture"), partial(over_pairs, axis="strategy")
@@ -150,7 +149,7 @@ def paper_figures(figures: pd.DataFrame, maps: Mapping[str, ColumnMap]) -> tuple
 
     @cache  # several figures show one metric of one table
     def measured(by: str, metric: str) -> Measure:
-        return measure(tables[by], metric, question=f"paper/{by}/{metric}")
+        return measure(tables[by], metric)
 
     drawn = []
     for _, named, metrics, subject, draw, kind in _FIGURES:

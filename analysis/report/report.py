@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.answers.frontier import turns
-from analysis.cells.curves import X_COLUMNS
+from analysis.answers.best import turns
+from analysis.belief.curves import X_COLUMNS
 from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import records
 from analysis.charts import (
@@ -80,7 +80,7 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
 
 def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Missing, ...]:
     """Return the figures of a report in their order, as data; those unsupported as ``Missing`` with why."""
-    metric, draws, best = found.trials.metric, found.draws, found.frontier
+    metric, draws, best = found.trials.metric, found.draws, found.best
     measured = Measure(metric=metric, draws=draws, laws=found.laws)
     course: tuple[FigureData | Missing, ...] = (
         run_figures.training_loss(found.trials, draws, study.curves),
@@ -101,17 +101,12 @@ def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Mi
         compute_figures.over_compute(measured, best, axis="architecture"),
         compute_figures.over_compute(measured, best, axis="strategy"),
         compute_figures.over_compute(measured, best, axis="strategy", x="samples_seen"),
-        *(
-            view
-            for axis in ("architecture", "strategy")
-            if (view := compute_figures.excess_over_compute(measured, axis=axis))
-        ),
-        compute_figures.pareto(found.trials, found.envelopes),
+        compute_figures.pareto(found.trials, found.pareto),
         size_figures.over_data(measured),
         size_figures.over_epochs([measured]),
         *(size_figures.over_pairs([measured], axis=axis) for axis in ("architecture", "strategy")),
         bar_figures.quality_bars([measured], waiting=found.missing),
-        *(worth_figures.equivalence(draws, found.equivalences, along=along) for along in X_COLUMNS),
+        *(worth_figures.equivalence(draws, found.comparisons, along=along) for along in X_COLUMNS),
         worth_figures.shift(study.results, metric=metric, draws=draws),
         compute_figures.over_compute_of(
             study.results,
@@ -126,9 +121,11 @@ def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Mi
             endings=("probe_top1", "few_shot_5_top1", "few_shot_10_top1"),
         ),
         size_figures.isoflop(draws, found.profiles, metric=metric),
-        *scaling_figures.scaling_panels(found.growths, target_flops=study.target_flops),
+        *scaling_figures.scaling_panels(
+            found.growths, found.profiles, found.exponents, target_flops=study.target_flops
+        ),
         check_figures.residuals(measured),
-        check_figures.forecasts(draws, found.holdout, metric=metric),
+        check_figures.forecasts(found.holdout, metric=metric),
         *(each for each in course if not _as_planned(each)),
     )
 
@@ -149,17 +146,21 @@ def report_tables(found: Analysis, study: StudyFrames) -> tuple[tables.Table, ..
     """Return the tables of a report."""
     unit = found.draws.error_unit
     return (
-        tables.best(found.frontier, metric=found.trials.metric, explanation=found.draws.explanation),
+        tables.best(
+            found.best,
+            metric=found.trials.metric,
+            explanation=found.draws.explanation,
+            confidence=found.draws.confidence,
+        ),
         tables.contrasts(found.contrasts, unit),
-        law_tables.fits(found.laws, unit),
-        tables.profiles(found.profiles, unit),
-        law_tables.crossovers(found.crossovers),
-        law_tables.equivalences(found.equivalences),
+        tables.comparisons(found.comparisons, unit),
+        law_tables.parameters(found.parameters, unit),
+        law_tables.curves(found.laws, unit),
+        tables.profiles(found.profiles),
         law_tables.holdout(found.holdout, unit),
-        law_tables.surfaces(found.surfaces, unit),
         law_tables.exponents(found.exponents),
-        law_tables.envelope(found.envelopes, unit),
-        law_tables.quality_trades(found.quality_trades),
+        tables.pareto(found.pareto, unit),
+        tables.quality_trades(found.quality_trades),
         tables.robustness(found.robustness),
         *(() if found.imported else (tables.cost(found.levels, found.cost),)),
         tables.trials(found.trials, study.results),
@@ -176,9 +177,9 @@ def summary_lines(found: Analysis) -> tuple[str, ...]:
     left = f", {progress.not_chosen} more not chosen" if progress.not_chosen else ""
     ran = f"{progress.finished} of {progress.planned} trials finished{unfinished}{left}; {spent} spent"
     lines = [found.imported or ran]
-    shown, more = turns(found.frontier)
+    shown, more = turns(found.best)
     for row in records(shown):
-        ends = unit.interval(row["low"], row["high"]) if found.draws.source == "runs" else ""
+        ends = unit.interval(row["low"], row["high"])
         tied = f" ({row['tied']})" if row["verdict"] == "tie" else ""
         lines.append(
             f"{row['at']}: {configuration_text(row)}: "
@@ -186,7 +187,7 @@ def summary_lines(found: Analysis) -> tuple[str, ...]:
             f"{row['verdict']}: {row['reason']}{tied}; {row['scope']}"
         )
     lines += [f"{more}: tables/best.md"] if more else []
-    if found.frontier.empty:
+    if found.best.empty:
         lines.append("no trial has finished, so there is nothing to compare yet")
     without = found.missing["reason"].isin(found.trials.excluded["reason"])
     for what, rows in (

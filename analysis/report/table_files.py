@@ -81,9 +81,9 @@ def latex(table: Table) -> str:
     r"""Return ``table`` environments in booktabs style; they need ``\usepackage{array,booktabs,graphicx}``.
 
     Long texts and headings are broken into lines, and numbers are right-aligned. A table of many columns is
-    narrowed: columns that are equal in all rows move to the caption, BCa intervals are left to the CSV, and a
-    single row is transposed. A table that is still wider than the line is shrunk to it. ``longtable`` cannot
-    be shrunk, so long tables are split into pages here.
+    narrowed: columns that are equal in all rows move to the caption, and a single row is transposed. A table
+    that is still wider than the line is shrunk to it. ``longtable`` cannot be shrunk, so long tables are
+    split into pages here.
     """
     columns = {
         str(name): [_one_unit(str(value)) for value in table.frame[name]] for name in table.frame.columns
@@ -94,9 +94,6 @@ def latex(table: Table) -> str:
         if shared:
             caption += f". In all rows: {'; '.join(f'{name} {text}' for name, text in shared.items())}"
         columns = {name: texts for name, texts in columns.items() if name not in shared}
-        if len(columns) > _MOST_COLUMNS and any(name.endswith("BCa") for name in columns):
-            columns = {name: texts for name, texts in columns.items() if not name.endswith("BCa")}
-            caption += ". BCa intervals: in the CSV"
     elif len(columns) > _MOST_COLUMNS and len(table.frame):
         columns = {"": list(columns), " ": [texts[0] or "–" for texts in columns.values()]}
     elif not table.frame.size:

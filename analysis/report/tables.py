@@ -1,13 +1,16 @@
 """The tables of a report: answers, trials and cost. `law_tables` and `tuning_tables` have the others."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isinf, isnan
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from analysis.answers.choice import CLEAR_TEXT
 from analysis.answers.cost import Cost
+from analysis.answers.crossing import PAIR
+from analysis.belief.verdict import clear_text
 from analysis.cells.table import Trials, records
 from analysis.error_unit import PERCENT, ErrorUnit
 from analysis.labels import (
@@ -17,11 +20,13 @@ from analysis.labels import (
     configuration_text,
     count_text,
     held_text,
+    interval_text,
     metric_text,
 )  # fmt: skip
-from analysis.sizes.size_profile import IsoFlopCurve
+from analysis.laws.best_size import Profile
 from budgets.quantity import format_flops, plural
 
+_MOST_COMPARED = 300  # rows of two options each, beyond which one row a pair is shown
 _AXES = {
     "quality": "quality", "subset_size": "data size", "architecture": "architecture", "strategy": "strategy",
 }  # fmt: skip
@@ -44,8 +49,8 @@ class Table:
     frame: pd.DataFrame
 
 
-def best(frontier: pd.DataFrame, *, metric: str, explanation: str) -> Table:
-    """Return the best configuration at each budget, from the table of ``frontier``."""
+def best(best: pd.DataFrame, *, metric: str, explanation: str, confidence: float) -> Table:
+    """Return the best configuration at each budget, from the table of ``best_at_budgets``."""
     unit = ErrorUnit.of(metric)
     rows = [
         {
@@ -61,49 +66,43 @@ def best(frontier: pd.DataFrame, *, metric: str, explanation: str) -> Table:
             "Runner-up": row["runner_up"] or "–",
             f"Its {unit.heading.lower()}": unit.number(row["runner_up_error"]),
             "Verdict": row["verdict"],
-            "Tried": str(row["configurations"]),
-            "Not run": row["not_run"].removesuffix(" was not run").removesuffix(" were not run") or "–",
+            "Compared": str(row["configurations"]),
+            "Run here": str(row["measured"]),
+            "Untried": row["not_run"].removesuffix(" was not run").removesuffix(" were not run") or "–",
         }
-        for row in records(frontier)
+        for row in records(best)
     ]
     note = (
         f"{capital(metric_text(metric))}. P(best) is the share of draws in which the configuration has the "
         f"lowest {unit.word} of its budget. {capital(explanation)}. "
-        f"Each interval is of one configuration; the winner's {unit.word} is biased low, because it is the "
-        f"lowest of many. {CLEAR_TEXT}; each budget is judged by itself. Beaten: another trial is lower at "
-        "no higher cost. "
-        "Tried: configurations compared; not run: combinations of the leaders' parts without a trial. Means "
-        "exclude runs that diverged or gave no number: a leader with such runs is not called clear."
+        f"{clear_text(confidence)}; each budget is judged by itself. Beaten: a cheaper trial is lower. "
+        "Compared: the configurations that can be run at the budget, run or not; untried: combinations of "
+        "the leaders' parts that are not among them. Runs that diverged or gave no number are left out: a "
+        "leader with such runs is not called clear."
     )
     return Table(name="best", title="Best configuration at each budget", note=note, frame=pd.DataFrame(rows))
 
 
-def profiles(curves: Sequence[IsoFlopCurve], unit: ErrorUnit) -> Table:
+def profiles(found: Sequence[Profile]) -> Table:
     """Return every IsoFLOP profile with its minimum, or why none is marked."""
     rows = [
         {
-            "Budget": budget_text("fixed-compute", curve.identity["budget"]),
-            "Family": str(curve.identity["family"]),
-            "Fixed": held_text(curve.identity),
-            "Sizes": f"{curve.profile.used} of {len(curve.positions)}",
-            "Epochs": f"{curve.epochs[0]:.3g} → {curve.epochs[1]:.3g}",
-            "Best size": x_text("compute", curve.profile.size),
-            "Interval": x_interval("compute", curve.profile.ends.low, curve.profile.ends.high),
-            "BCa": x_interval("compute", curve.profile.ends.bca_low, curve.profile.ends.bca_high),
-            unit.gap_heading_of("Form error"): unit.number(curve.profile.form, fine=True),
-            "Lack of fit (p)": share_text(curve.profile.chance),
-            "Status": curve.profile.status,
-            "Reason": curve.profile.reason,
+            "Budget": budget_text("fixed-compute", one.identity["budget"]),
+            "Family": str(one.identity["family"]),
+            "Fixed": held_text(one.identity),
+            "Sizes": f"{one.used} of {len(one.positions)}",
+            "Epochs": f"{one.epochs[0]:.3g} → {one.epochs[1]:.3g}",
+            "Best size": x_text("compute", one.size),
+            "Interval": x_interval("compute", one.low, one.high),
+            "Status": one.status,
+            "Reason": one.reason,
         }
-        for curve in curves
+        for one in found
     ]
     note = (
-        "size is training FLOPs per sample. The curve is a convex parabola in the logarithm of the size, "
-        "with a third-order term bounded by exponents between 0 and 1, fitted to the sizes within two of the "
-        "lowest measured one. Form error: standard deviation of the misses beyond the noise, common to all "
-        "budgets of a family and part of the intervals. Lack of fit: p-value of the misses if noise were "
-        "their only cause. Epochs: of the smallest and of the largest model. Intervals: percentile, and "
-        "bias-corrected and accelerated (BCa); an end beyond the fitted sizes is open"
+        "size is training FLOPs per sample. The curve of each draw is a polynomial in the logarithm of the "
+        "size, through the joint estimates of the sizes within two of the lowest. Epochs: of the smallest "
+        "and of the largest model. Intervals are 90 %; an end beyond these sizes is open"
     )
     return Table(name="isoflop", title="IsoFLOP profiles", note=note, frame=pd.DataFrame(rows))
 
@@ -148,6 +147,99 @@ def contrasts(table: pd.DataFrame, unit: ErrorUnit) -> Table:
     if unfinished:
         note += "; none is clear while a side of it, or a seed of the lowest, has no result"
     return Table(name="contrasts", title="One choice at a time", note=note, frame=pd.DataFrame(rows))
+
+
+def comparisons(found: pd.DataFrame, unit: ErrorUnit) -> Table:
+    """Return every two options at each x, from the table of ``crossing.comparisons``."""
+    last = (~found.duplicated([*PAIR], keep="last")).to_numpy(bool) if len(found) else np.zeros(0, dtype=bool)
+    shown = last | (len(found) <= _MOST_COMPARED)
+    rows = [
+        {
+            "Axis": _AXES[row["axis"]],
+            "Fixed": row["held"],
+            "Option": row["option"],
+            "Against": row["other"],
+            "At": x_text(row["along"], row["x"]),
+            unit.gap_heading_of("Ahead by"): unit.number(row["gap"]),
+            "Interval": unit.interval(row["gap_low"], row["gap_high"]),
+            "P(ahead)": share_text(row["probability"]),
+            "Verdict": row["verdict"],
+            "Worth": _factor(row["factor"], row),
+            "Its interval": _factors(row),
+            "Crossing": _crossing(row) if end else "",
+        }
+        for row, end in zip(records(found[shown]), last[shown], strict=True)
+    ]
+    note = (
+        f"ahead by: {unit.word} of the other minus that of the option. Worth ×k: the option at x has the "
+        f"{unit.word} of the other at k·x, so ×2 means that half of the compute, or data, suffices; < and >: "
+        "beyond what the other measured. Crossing: the last one within the x of both, in the row of the "
+        "largest x; an end beyond is open"
+    )
+    if not shown.all():
+        note += f". Of {len(found):,} rows the largest x of each pair; the frame `comparisons` has all"
+    return Table(
+        name="comparisons", title="Two options over compute and data", note=note, frame=pd.DataFrame(rows)
+    )
+
+
+def _crossing(row: Mapping[str, Any]) -> str:
+    if isnan(row["crossing_x"]):
+        return str(row["crossing"])
+    times = f", the last of {row['crossings']}" if row["crossings"] > 1 else ""
+    ends = x_interval(row["along"], row["x_low"], row["x_high"])
+    return f"{row['crossing']} at {x_text(row['along'], row['crossing_x'])} {ends}{times}"
+
+
+def _factors(row: Mapping[str, Any]) -> str:
+    ends = (row["factor_low"], row["factor_high"])
+    return "" if isnan(ends[0]) else f"[{_factor(ends[0], row)}, {_factor(ends[1], row)}]"
+
+
+def _factor(factor: float, row: Mapping[str, Any]) -> str:
+    """Return a factor as text; the end of an interval that was cut at a bound lies beyond it as well."""
+    if factor <= row["lowest"]:
+        return f"<×{row['lowest']:.2g}"
+    return f">×{row['highest']:.2g}" if factor >= row["highest"] else f"×{factor:.2f}"
+
+
+def pareto(found: pd.DataFrame, unit: ErrorUnit) -> Table:
+    """Return the Pareto frontier over compute, from the table of ``comparison.pareto``."""
+    rows = [
+        {
+            "FLOPs": format_flops(row["train_flops"]),
+            "Configuration": configuration_text(row),
+            unit.heading: unit.number(row["error"]),
+            "P(on the frontier)": share_text(row["probability"]),
+        }
+        for row in records(found)
+    ]
+    note = "cells that no other cell beats at equal or lower cost"
+    return Table(name="pareto", title="Pareto frontier over compute", note=note, frame=pd.DataFrame(rows))
+
+
+def quality_trades(found: pd.DataFrame) -> Table:
+    """Return the change of the best kept fraction, from the table of ``crossing.quality_trades``."""
+    rows = [
+        {
+            "As this grows": "compute" if row["along"] == "budget" else "the pool",
+            "Fixed": f"{row['architecture']}, {axis_text('strategy', row['strategy'])}, "
+            + (
+                budget_text(row["regime"], row["budget"])
+                if row["along"] == "pool"
+                # Of two digits: pools that differ by less count as one.
+                else f"a pool of about {count_text(float(format(row['pool'], '.2g')))} pairs"
+            ),
+            "Best fraction": ", ".join(f"{fraction:.0%}" for fraction in row["fractions"]),
+            "Slope": f"{row['slope']:+.2f}",
+            "Interval": interval_text(row["low"], row["high"], "+.2f"),
+            "Verdict": row["verdict"],
+            "Reason": row["reason"],
+        }
+        for row in records(found)
+    ]
+    note = "slope: of the logarithm of the best fraction over the logarithm of the compute or of the pool"
+    return Table(name="quality-trade", title="How much to filter", note=note, frame=pd.DataFrame(rows))
 
 
 def cost(levels: pd.DataFrame, totals: Cost) -> Table:

@@ -48,9 +48,9 @@ figure.savefig("figure-1.pdf")
 
 - `study.results`, `study.curves` and `study.plan` are the tables above; the last two are empty for an
   imported study.
-- `study.trials`, `study.best`, `study.contrasts`, `study.laws`, `study.pareto`, `study.exponents` and
-  `study.cost` are the answers of the report as numbers, with the columns below. Errors are fractions from 0
-  to 1, or values of a loss. Intervals are 90 %; NaN means unknown.
+- `study.trials`, `study.best`, `study.contrasts`, `study.comparisons`, `study.laws`, `study.bands`,
+  `study.pareto`, `study.exponents` and `study.cost` are the answers of the report as numbers, with the
+  columns below. Errors are fractions from 0 to 1, or values of a loss. Intervals are 90 %; NaN means unknown.
 - Under `fixed-compute`, `study.best` has a row per `budget`. In the other regimes it has a row per compute,
   `train_flops`, and `budget` is the samples of that row's trial, so it may repeat.
 - `study.tables` has every table of the report by name, with texts as cells.

@@ -2,15 +2,9 @@
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from budgets.quantity import parse_count, parse_flops
 from study.commands.command import add_study_options, amount, finished_study, number, show_all
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from study.state.study import Study
 
 NAME = "recommend"
 HELP = "recommend a configuration for a compute and a data budget, with its uncertainty"
@@ -58,15 +52,14 @@ def run(options: Namespace) -> int:
 
     from analysis.answers.recommendation import recommend
     from analysis.answers.recommendation_text import recommendation_lines
-    from analysis.cells.bootstrap import cell_draws
+    from analysis.belief.cell_draws import cell_draws
     from analysis.cells.imported_table import import_table
-    from analysis.cells.study_frames import as_planned, lost_cells, with_budgets
+    from analysis.cells.study_frames import as_planned, lost_cells
     from analysis.cells.table import tidy
-    from analysis.laws.holdout import holdout
-    from analysis.laws.laws import laws
     from budgets.cost.architecture import Architecture, own_architectures
     from runners.results import read_table
     from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
+    from study.state.design import declared_confidence
     from study.state.study import Study
 
     study, limit = finished_study(options), options.limit
@@ -79,7 +72,7 @@ def run(options: Namespace) -> int:
     for name, value in (("--flops", flops), ("--pairs", pairs), ("--limit", limit)):
         if not value >= 1:
             raise ValueError(f"{name} must be at least 1; found {value:g}")
-    plan, own = pd.DataFrame(), dict[str, Architecture]()
+    plan, own, confidence = pd.DataFrame(), dict[str, Architecture](), None
     if study is None:
         columns = load_column_map(find_column_map(options.prior))
         results = import_table(read_any_table(options.table or PAPER_FIGURES), columns)
@@ -87,34 +80,15 @@ def run(options: Namespace) -> int:
     else:
         if isinstance(study, Study):
             study.require_run("results.parquet")
-            plan = _planned(study, flops)
             own = own_architectures(study.declaration.catalogue)
+            confidence = declared_confidence(study.declaration)
+        if (study.folder / "plan.parquet").exists():
+            plan = read_table(study.folder / "plan.parquet")
         results = read_table(study.folder / "results.parquet")
         metric = study.declaration.metric if isinstance(study, Study) else study.metric
         source = str(study.folder)
     trials = tidy(as_planned(results, plan), metric=metric, own=own)
-    draws = cell_draws(trials, question="laws")
-    fitted = tuple(laws(draws, along="compute"))
-    recommendation = recommend(
-        draws, fitted, holdout(draws, fitted), flops=flops, pairs=pairs, limit=limit,
-        plan=with_budgets(plan, trials), lost=lost_cells(trials),
-        measured=cell_draws(trials, question="frontier"),
-    )  # fmt: skip
-    show_all(recommendation_lines(recommendation, flops=flops, pairs=pairs, source=source, metric=metric))
+    draws = cell_draws(trials, plan, confidence=confidence)
+    found = recommend(draws, flops=flops, pairs=pairs, limit=limit, lost=lost_cells(trials))
+    show_all(recommendation_lines(found, flops=flops, pairs=pairs, source=source, metric=metric))
     return 0
-
-
-def _planned(study: "Study", flops: float) -> "pd.DataFrame":
-    """Return the planned trials; those that a design left out only where they might be the best here."""
-    import pandas as pd
-
-    from analysis.design.course import unsettled
-    from runners.results import read_json_lines, read_table
-    from study.state.design import not_chosen
-
-    if not (study.folder / "plan.parquet").exists():
-        return pd.DataFrame()
-    plan = read_table(study.folder / "plan.parquet")
-    apart = not_chosen(study.declaration, study.folder, plan)
-    left = unsettled(plan[apart], read_json_lines(study.folder / "events.jsonl"), flops)
-    return pd.concat([plan[~apart].assign(chosen=True), left.assign(chosen=False)])

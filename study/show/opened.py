@@ -80,9 +80,19 @@ class OpenedStudy:
         return answer_frame("contrasts", self.analysis)
 
     @property
+    def comparisons(self) -> pd.DataFrame:
+        """Two options over compute or data: difference, worth and crossing."""
+        return answer_frame("comparisons", self.analysis)
+
+    @property
     def laws(self) -> pd.DataFrame:
-        """Fitted laws with their intervals."""
+        """Parameters of the joint law with their intervals."""
         return answer_frame("laws", self.analysis)
+
+    @property
+    def bands(self) -> pd.DataFrame:
+        """Curves over compute and over data, with their intervals."""
+        return answer_frame("bands", self.analysis)
 
     @property
     def pareto(self) -> pd.DataFrame:

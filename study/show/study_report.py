@@ -18,6 +18,7 @@ from budgets.book import Book
 from budgets.cost.architecture import own_architectures
 from budgets.cost.flops import CONVENTION
 from budgets.declaration.data_sections import FolderPool, MixedPool
+from budgets.declaration.declaration import Declaration
 from budgets.ledger import read_entries
 from budgets.names import without_password
 from budgets.quantity import format_flops, plural
@@ -32,8 +33,9 @@ from runners.results import (
 )
 from runners.trials.trial_files import MIDWAY
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
+from study.declare.dump import plain
 from study.state.bookkeeping import unbooked
-from study.state.design import not_chosen
+from study.state.design import declared_confidence, not_chosen
 from study.state.environment import own_version
 from study.state.study import RECORD, Imported, Study
 from study.state.study_facts import counted_models
@@ -137,8 +139,9 @@ def study_frames(study: Study | Imported) -> StudyFrames:
         price_per_hour=None if cluster is None else cluster.price_per_hour,
         budget_flops=study.declaration.budget.study_flops,
         architectures=own_architectures(study.declaration.catalogue),
-        mixtures={name: _parts(parts) for name, parts in study.declaration.mixtures.items()},
+        settings=_settings(study.declaration, results),
         target_flops=study.declaration.design.forecast,
+        confidence=declared_confidence(study.declaration),
         results=results,
         curves=_table_or_empty(study, "curves.parquet", CURVE_COLUMNS),
         midway=_table_or_empty(study, MIDWAY, MIDWAY_COLUMNS),
@@ -211,6 +214,25 @@ def _now() -> str:
 
 def _date(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="seconds")
+
+
+def _settings(declaration: Declaration, results: pd.DataFrame) -> dict[str, str]:
+    """Return what was declared of data and training by its key, and how runs were evaluated."""
+    declared = plain(declaration)
+    found: dict[str, str] = {}
+
+    def add(key: str, value: object) -> None:
+        if isinstance(value, Mapping):
+            for name, part in value.items():
+                add(f"{key}.{name}", part)
+        else:
+            found[key] = str(value)
+
+    for key in ("pool", "pools", "training"):
+        add(key, declared.get(key, {}))
+    found |= {f"mixture {name}": _parts(parts) for name, parts in declaration.mixtures.items()}
+    versions = sorted(results["evaluation_version"].dropna().unique())
+    return found | {"version of the evaluation": ", ".join(f"{version:g}" for version in versions)}
 
 
 def _parts(mixture: Mapping[str, MixedPool]) -> str:

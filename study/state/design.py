@@ -1,6 +1,10 @@
 """The adaptive design of a study: its questions, the trials that it chose, and its answers so far."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +12,25 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.belief.law import VERSION
+from analysis.cells.study_frames import as_planned
 from analysis.cells.table import tidy
 from analysis.design.adaptive import Decision, decide, rehearse
 from analysis.design.course import CHOSEN, decisions
-from analysis.design.questions import Ask
+from analysis.design.questions import Ask, answers_to
 from analysis.error_unit import PERCENT
+from budgets.cost.architecture import own_architectures
 from budgets.declaration.declaration import Declaration
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
 from budgets.quantity import format_flops, plural
-from runners.results import RESULT_COLUMNS, plan_row, to_frame
+from runners.host.files import write_json
+from runners.results import RESULT_COLUMNS, plan_row, read_table, to_frame
 from study.state.bookkeeping import trials_of_event
+from study.state.study import Study
 
 ALL_SLOTS = 10**9
+_ANSWERS = "answers.json"
 _REHEARSALS = 8
 _MOST_REHEARSED = 2000  # trials of all rehearsals together
 
@@ -34,6 +44,11 @@ def questions(declaration: Declaration) -> Ask:
         best=best, indifference=design.indifference, forecast=design.forecast, width=design.width,
         confidence=design.confidence,
     )  # fmt: skip
+
+
+def declared_confidence(declaration: Declaration) -> float | None:
+    """Return the probability at which an adaptive study's verdicts are clear; None for another study."""
+    return declaration.design.confidence if declaration.design.adaptive else None
 
 
 def choices_of(trials: tuple[Trial, ...]) -> pd.DataFrame:
@@ -76,25 +91,45 @@ def not_chosen(declaration: Declaration, folder: Path, plan: pd.DataFrame) -> pd
     return ~plan["trial"].isin({*trials_of_event(folder, CHOSEN), *begun})
 
 
-def _verdict(answer: Mapping[str, Any]) -> str:
-    if answer["verdict"] == "clear":
-        return "clear"
-    tied = len(answer["tied"])
-    return f"tie of {tied}" if tied > 1 else "not run there yet"
+def answers(study: Study, grid: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the answers to the questions of a design from the results so far, see `Answer`.
+
+    They are kept beside the results, ``answers.json``, with the digest of what they were read from: the same
+    results are not weighed twice, and results that changed since are.
+    """
+    results = study.folder / "results.parquet"
+    if not results.exists():
+        return []
+    table, ask = read_table(results), questions(study.declaration)
+    trials = tidy(
+        as_planned(table, grid), metric=study.declaration.metric,
+        own=own_architectures(study.declaration.catalogue),
+    )  # fmt: skip
+    values = trials.frame[["trial", "error"]].sort_values("trial")
+    read = [VERSION, asdict(ask), sorted(grid["trial"]), values.to_numpy().tolist()]
+    digest, kept = sha256(json.dumps(read).encode()).hexdigest(), study.folder / _ANSWERS
+    with suppress(OSError, ValueError, KeyError):
+        known = json.loads(kept.read_text(encoding="utf-8"))
+        if known["digest"] == digest:
+            return list(known["answers"])
+    found = [asdict(one) for one in answers_to(trials, grid, ask)] if len(values) else []
+    with suppress(OSError):  # of a study that may only be read
+        write_json(kept, {"digest": digest, "answers": found}, sync=False)
+    return found
 
 
-def answer_lines(events: pd.DataFrame, left: pd.DataFrame) -> list[str]:
-    """Return the answers of the last decision, and the trials that were not chosen, in words."""
-    lines, last = [], decisions(events)[-1:]
-    for answer in (answer for decision in last for answer in decision["answers"]):
+def answer_lines(found: Iterable[Mapping[str, Any]], events: pd.DataFrame, left: pd.DataFrame) -> list[str]:
+    """Return the answers so far, why the design stopped, and the trials that were not chosen, in words."""
+    lines = []
+    for answer in found:
         state = "answered" if answer["settled"] else "open"
-        if answer["kind"] == "forecast":
-            state += f": {PERCENT.named(answer['error'])} {PERCENT.interval(answer['low'], answer['high'])}"
+        error = f"{PERCENT.named(answer['error'])} {PERCENT.interval(answer['low'], answer['high'])}"
+        tied = f" of {len(answer['tied'])}" if answer["verdict"] == "tie" else ""
         lines.append(
-            f"{answer['kind']} at {format_flops(answer['flops'])}: {state}: {answer['leader']}, "
-            f"best with probability {100 * answer['probability']:.0f} %, {_verdict(answer)}"
+            f"{answer['kind']} at {format_flops(answer['flops'])}: {state}: {answer['leader']}, {error}, "
+            f"best with probability {100 * answer['probability']:.0f} %, {answer['verdict']}{tied}"
         )
-    lines.extend(f"the design stopped: {decision['stop']}" for decision in last if decision["stop"])
+    lines.extend(f"the design stopped: {last['stop']}" for last in decisions(events)[-1:] if last["stop"])
     if len(left):
         flops = format_flops(int(left["paid_flops"].sum()))
         lines.append(f"not chosen: {plural(len(left), 'trial')}, {flops}")

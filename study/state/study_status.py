@@ -15,7 +15,7 @@ from budgets.planning.tuning import tuning_reserves
 from budgets.quantity import format_flops
 from runners.results import STARTS, read_json_lines, read_table
 from study.state.bookkeeping import unbooked
-from study.state.design import answer_lines, not_chosen
+from study.state.design import answer_lines, answers, not_chosen
 from study.state.running import (
     Level,
     Running,
@@ -139,8 +139,16 @@ def read_status(study: Study) -> StudyStatus:
         left_s=time_left(ahead, states, running, _measured_speeds(rows, events, running), slots=slots or 1),
         ranked_anew=int(plan["quality"].isin(ranked_anew(study)).sum()),
         unbooked=unbooked(study, book) if holder is None else "",
-        design=tuple(answer_lines(events, planned[apart])) if study.declaration.design.adaptive else (),
+        design=_design(study, planned, apart, events),
     )
+
+
+def _design(study: Study, planned: pd.DataFrame, apart: pd.Series, events: pd.DataFrame) -> tuple[str, ...]:
+    """Return the answers of an adaptive design in words; none of another study."""
+    if not study.declaration.design.adaptive:
+        return ()
+    grid = planned[planned["phase"] == "grid"]
+    return tuple(answer_lines(answers(study, grid), events, planned[apart]))
 
 
 def _planned_trials(study: Study) -> pd.DataFrame:

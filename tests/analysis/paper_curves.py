@@ -1,16 +1,17 @@
 """The paper's digitised tables, and their curves by family."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pandas as pd
 
-from analysis.cells.bootstrap import CellDraws
-from analysis.cells.curves import X_COLUMNS
+from analysis.belief.cell_draws import CellDraws, cell_draws, stream
+from analysis.belief.curves import X_COLUMNS, curves, read
 from analysis.cells.intervals import interval
-from analysis.cells.table import Trials, tidy
-from analysis.laws.laws import Law, laws
+from analysis.cells.table import CELL, Trials, tidy
+from analysis.laws.laws import Law, run_variance
 from analysis.report.paper import PANELS, READERS, read_panels
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
 
@@ -37,18 +38,30 @@ def families() -> Iterator[tuple[str, str, Trials]]:
         yield panel, along, tidy(kept, metric=PANELS[panel].metric)
 
 
-def left_out(draws: CellDraws, fitted: Iterable[Law], along: str, out: Iterable[int]) -> list[bool]:
-    """Leave cells out of a study; return whether the intervals of the refitted laws contain them."""
-    x, error = (draws.cells[column].to_numpy(np.float64) for column in (X_COLUMNS[along], "error"))
-    left = set(out)
-    kept = np.array([place for place in range(len(x)) if place not in left])
-    again = {str(law.identity): law for law in laws(draws.take(kept), along=along)}
+def left_out(
+    trials: Trials, draws: CellDraws, fitted: Iterable[Law], along: str, out: Iterable[int]
+) -> list[bool]:
+    """Leave cells out of a study; return whether the intervals of the law without them hold these.
+
+    ``out`` are positions of cells, each of one run. The intervals are of the measured error, with the noise
+    of a run.
+    """
+    left, frame = set(out), trials.frame
+    trial = dict(zip(map(tuple, frame[[*CELL]].to_numpy(object)), frame["trial"], strict=True))
+    names = [trial[tuple(cell)] for cell in draws.cells[[*CELL]].to_numpy(object)]
+    kept = frame[~frame["trial"].isin([names[place] for place in left])]
+    without = cell_draws(replace(trials, frame=kept.reset_index(drop=True)))
+    again = {str(curve.identity): curve for curve in curves(without, along=along)}
     held = []
+    (family,) = without.families.values()
+    noise = np.sqrt(run_variance(family).mean())
     for law in fitted:
         one = again.get(str(law.identity))
-        if one is None or one.drawn is None or not one.informed:
+        if one is None:
             continue
         for place in sorted(left & set(law.positions.tolist())):
-            low, high = interval(one.drawn(x[[place]])[1 : 1 + one.refits, 0])
-            held.append(bool(low <= error[place] <= high))
+            x, error = draws.column(X_COLUMNS[along])[[place]], draws.column("error")[place]
+            drawn = read(without, one, x)[:, 0]
+            low, high = interval(drawn + noise * stream("left out").standard_normal(len(drawn)))
+            held.append(bool(low <= error <= high))
     return held

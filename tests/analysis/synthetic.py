@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from analysis.cells.bootstrap import CellDraws, cell_draws
+from analysis.belief.cell_draws import CellDraws, cell_draws
 from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import tidy
 from analysis.charts.figure_data import FigureData, Missing
@@ -25,9 +25,9 @@ def figure_of(figure: FigureData | Missing | None) -> FigureData:
     return figure
 
 
-def cells_of(results: pd.DataFrame, *, question: str = "laws", draws: int = 2000) -> CellDraws:
+def cells_of(results: pd.DataFrame, *, draws: int = 1000) -> CellDraws:
     """Return the cells of a results table with their draws."""
-    return cell_draws(tidy(results, metric=METRIC), question=question, draws=draws)
+    return cell_draws(tidy(results, metric=METRIC), draws=draws)
 
 
 def true_error(level: float, size: int, quality: str, architecture: str, strategy: str) -> float:

@@ -12,11 +12,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.answers.frontier import frontier
-from analysis.cells.bootstrap import cell_draws
 from analysis.cells.table import records, tidy
 from analysis.report.paper import PANELS, ZERO_SHOT
 from budgets.cost.architecture import load_architecture
@@ -114,12 +113,17 @@ def best_vit_never_shrinks() -> Effects:
 
 def frontier_of_8b() -> Effects:
     """Return how far the ends of each model's stretch of the frontier lie from those read off the figure."""
-    draws = cell_draws(tidy(paper_tables()["paper-one-epoch"], metric=ZERO_SHOT), question="claims")
-    best = frontier(draws).groupby("architecture", sort=False)["flops"]
+    cells = tidy(paper_tables()["paper-one-epoch"], metric=ZERO_SHOT).frame.sort_values("train_flops")
+    cells = cells[cells["regime"] == "one-epoch"].assign(x=lambda one: np.log(one["train_flops"]))
+    curves = [curve for _, curve in cells.groupby("architecture")]
+    lines = [
+        np.interp(cells["x"], one["x"], np.minimum.accumulate(one["error"]), left=np.inf) for one in curves
+    ]
+    best = cells[cells["error"] <= np.min(lines, axis=0)].groupby("architecture", sort=False)["train_flops"]
     first, last = best.min(), best.max()
     assert list(first.index) == [TINY, SMALL, "ViT-B/16", LARGE]
     ends = pd.Series([1.05e19, 1.2e20, 3.9e20], index=first.index[:-1])
-    return pd.concat([ends - last[:-1], first.shift(-1)[:-1] - ends], axis=1).min(axis=1)
+    return pd.Series(pd.concat([ends - last[:-1], first.shift(-1)[:-1] - ends], axis=1).min(axis=1))
 
 
 def compute_axis() -> Effects:

@@ -65,10 +65,9 @@ def test_every_reading_is_a_point_or_a_bar(table: pd.DataFrame, figures: tuple[P
         assert sorted(marks["y"].round(6)) == sorted(round(y, 6) for y in read), figure.data.title
 
 
-def test_nothing_is_clear_without_repeated_seeds(drawn: Mapping[str, FigureData]) -> None:
+def test_captions_say_that_there_is_one_run_per_cell(drawn: Mapping[str, FigureData]) -> None:
     for title, data in drawn.items():
-        assert "best" not in set(data.frame["mark"]), title
-        assert "a lower bound" in data.caption, title
+        assert "one run per cell" in data.caption.lower(), title
 
 
 def test_quality_has_bars_in_both_regimes(drawn: Mapping[str, FigureData]) -> None:

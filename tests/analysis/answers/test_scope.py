@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.answers.frontier import frontier
+from analysis.answers.best import best_at_budgets
 from analysis.answers.scope import with_scope
-from analysis.cells.bootstrap import CellDraws, cell_draws
+from analysis.belief.cell_draws import CellDraws, cell_draws
 from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import tidy
 from budgets.cost.architecture import Architecture, load_architecture
@@ -18,7 +18,7 @@ PAIRS = dict.fromkeys([("ConvNeXt", "clip"), ("ViT-S", "clip"), ("ViT-S", "flip-
 
 
 def drawn(rows: list[dict[str, object]]) -> CellDraws:
-    return cell_draws(tidy(pd.DataFrame(rows), metric="held-out/top1"), question="scope")
+    return cell_draws(tidy(pd.DataFrame(rows), metric="held-out/top1"))
 
 
 def cross() -> list[dict[str, object]]:
@@ -42,7 +42,7 @@ def scoped(
 ) -> pd.DataFrame:
     none = pd.DataFrame()
     return with_scope(
-        frontier(draws), draws, plan=none if plan is None else plan,
+        best_at_budgets(draws), draws, plan=none if plan is None else plan,
         left_out=none if left_out is None else left_out, rates=rates or {}, own=own or {},
     )  # fmt: skip
 
@@ -50,7 +50,7 @@ def scoped(
 def test_an_untried_combination_of_the_best_parts_is_named() -> None:
     row = scoped(drawn(cross())).iloc[0]
     assert row["scope"] == (
-        "best of 3 configurations tried; ConvNeXt with FLIP (50 %) was not run; "
+        "best of 3 configurations; ConvNeXt with FLIP (50 %) was not run; "
         "learning rates were not tuned for each"
     )
 
@@ -81,7 +81,7 @@ def test_config_of_the_users_own_architecture_says_what_can_train_it() -> None:
 def test_planned_combinations_do_not_count_as_untried() -> None:
     plan = pd.DataFrame([{
         "regime": "fixed-compute", "subset_size": 1024, "quality": "all", "architecture": "ConvNeXt",
-        "strategy": "flip-50", "budget": 2e11,
+        "strategy": "flip-50", "budget": 2e11, "ended": False,
     }])  # fmt: skip
     assert scoped(drawn(cross()), plan=plan)["not_run"].tolist() == [""]
 
@@ -112,7 +112,7 @@ def test_at_most_three_untried_combinations_are_named(frames: StudyFrames) -> No
     ]
     (said,) = scoped(drawn(rows))["not_run"]
     assert said.count(" with ") <= 3
-    draws = cell_draws(tidy(frames.results, metric="held-out/top1"), question="scope")
+    draws = cell_draws(tidy(frames.results, metric="held-out/top1"))
     assert all(text.count(" with ") <= 3 for text in scoped(draws)["not_run"])
 
 

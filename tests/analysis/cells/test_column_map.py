@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.cells.bootstrap import cell_draws
+from analysis.belief.cell_draws import cell_draws
+from analysis.belief.family import families
 from analysis.cells.imported_table import Column, ColumnMap, import_table, unselected
 from analysis.cells.table import tidy
 from analysis.labels import count_text, metric_text, sort_key
-from analysis.sizes.size_profile import isoflop_curves
+from analysis.laws.best_size import profiles
 
 TABLE = pd.DataFrame(
     {
@@ -136,11 +137,12 @@ def test_images_and_reading_error_may_be_columns_and_enter_the_noise() -> None:
     how = replace(HOW, images=Column(source="n"), reading_error=Column(source="half", times=0.01))
     trials = tidy(import_table(table, how), metric=HOW.metric)
     assert trials.metric == HOW.metric
-    draws = cell_draws(trials, question="laws", draws=20_000)
-    read = draws.cells["reading_error"].to_numpy(np.float64)
-    assert sorted(read) == [0.0, 0.0, 0.03, 0.04]
-    p = draws.cells["error"].to_numpy(np.float64)
-    np.testing.assert_allclose(draws.draws.std(axis=0), np.hypot(np.sqrt(p * (1 - p) / 1e4), read), rtol=0.03)
+    draws = cell_draws(trials)
+    assert sorted(draws.cells["reading_error"]) == [0.0, 0.0, 0.03, 0.04]
+    (family,) = draws.families.values()
+    p = family.measured.mean
+    least = np.sqrt(p * (1 - p) / 1e4 + (0.03**2 + 0.04**2) / 4)
+    np.testing.assert_allclose(np.sqrt(family.belief.noise), least, rtol=0.03)
 
 
 @pytest.mark.parametrize(
@@ -175,11 +177,10 @@ def test_spaces_around_names_make_no_other_configuration() -> None:
     assert set(trials.frame["strategy"]) == {"clip"}
 
 
-def test_a_reading_error_alone_is_noise_of_a_loss_too() -> None:
+def test_a_reading_error_is_noise_of_a_loss_too() -> None:
     how = replace(LOSS, reading_error=Column(value="0.5"))
-    draws = cell_draws(tidy(import_table(TABLE, how), metric="text/loss"), question="laws", draws=20_000)
-    assert draws.source == "evaluation"
-    np.testing.assert_allclose(draws.draws.std(axis=0), 0.5, rtol=0.03)
+    for family in families(tidy(import_table(TABLE, how), metric="text/loss")).values():
+        assert (family.belief.noise >= 0.5**2).all()
 
 
 @pytest.mark.parametrize("regime", ["equal-samples", "one-epoch", "fixed-compute"])
@@ -237,10 +238,10 @@ def test_sizes_at_three_budgets_without_levels_give_three_profiles_of_model_size
     }  # fmt: skip
     how = replace(LOSS, rows={}, columns=columns, metric_column=Column(source="loss"))
     trials = tidy(import_table(table, how), metric="text/loss")
-    profiles = isoflop_curves(cell_draws(trials, question="isoflop"))
-    assert [len(each.positions) for each in profiles] == [7, 7, 7]
-    assert [each.identity["family"] for each in profiles] == ["model"] * 3
-    np.testing.assert_allclose([each.identity["budget"] for each in profiles], [1e20, 3e20, 9e20], rtol=0.03)
+    found = profiles(cell_draws(trials))
+    assert [len(each.positions) for each in found] == [7, 7, 7]
+    assert [each.identity["family"] for each in found] == ["model"] * 3
+    np.testing.assert_allclose([each.identity["budget"] for each in found], [1e20, 3e20, 9e20], rtol=0.03)
 
 
 def test_a_model_of_no_parameters_has_an_unknown_number_of_them() -> None:

@@ -17,7 +17,7 @@ from analysis.drawing.save import helpers, save, save_all
 from analysis.drawing.style import COLUMN_IN, looks
 from analysis.report.analyse import Analysis, analyse
 from analysis.report.report import report_figures
-from tests.analysis.synthetic import study, trial_row
+from tests.analysis.synthetic import study
 
 pytestmark = pytest.mark.slow
 
@@ -124,32 +124,6 @@ def test_names_of_any_text_and_number_fit_a_figure_of_a_columns_width(
         assert f'data-series="{escape(name)}" aria-label="{escape(name)}: show"' in svg
 
 
-def test_excess_error_is_the_error_above_the_floor_of_each_law() -> None:
-    drawn = supported(figures_of(falling()))
-    excess, error = drawn["error-compute-architecture-excess"], drawn["error-compute-architecture"]
-    assert excess.view_of == error.name
-    assert excess.y_scale == "log"
-    at = ["series", "mark", "x"]
-    both = excess.frame.query("mark in ['law', 'tentative law']").merge(
-        error.frame, on=at, suffixes=("", "_error")
-    )
-    floors = (both["y_error"] - both["y"]).groupby(both["series"])
-    assert floors.std().max() < 1e-9
-    assert floors.mean().to_numpy() == pytest.approx([20.0, 20.0], abs=1.0)
-
-
-def falling() -> StudyFrames:
-    """Return a study of two curves with a floor of 20 %, without noise to speak of."""
-    error = {level: 3.0 ** (-level / 2) for level in range(7)}
-    rows = [
-        trial_row((8192, "all", name, "clip"), 1e11 * 3**level, seed, 0.2 + scale * error[level] + seed / 1e5)
-        for name, scale in (("ViT-X", 0.5), ("ViT-M", 0.7))
-        for level in range(7)
-        for seed in range(3)
-    ]  # fmt: skip
-    return StudyFrames(name="falling", metric="held-out/top1", results=pd.DataFrame(rows))
-
-
 @pytest.mark.parametrize(("name", "length"), [("ledger", "x"), ("quality", "y")])
 def test_bars_are_as_long_as_the_csv_says(
     name: str, length: str, drawn: dict[str, FigureData], tmp_path: Path
@@ -175,9 +149,9 @@ def test_one_seed_draws_hollow_stars_and_a_caption_that_says_why() -> None:
     data = supported(figures_of(study(seeds=1)))["error-compute-architecture"]
     marks = data.frame.groupby("mark")
     assert "best" not in marks.groups
-    # What the laws miss bounds them without a second seed; what the cells have is the counting noise.
-    assert marks.get_group("tentative law")[["low", "high"]].notna().all(axis=None)
-    assert "a lower bound" in data.caption
+    assert "law" not in marks.groups, "three levels don't show the noise of single runs"
+    assert marks.get_group("point")[["low", "high"]].isna().all(axis=None)
+    assert "there is one run per cell" in data.caption
 
 
 def test_what_is_not_supported_is_missing_with_a_reason(frames: StudyFrames) -> None:

@@ -4,16 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.answers.crossover import crossovers
-from analysis.answers.equivalence import equivalences
+from analysis.answers.crossing import comparisons
 from analysis.cells.study_frames import StudyFrames
 from analysis.charts.bar_figures import quality_bars, strategy_bars
 from analysis.charts.compute_figures import over_compute_of
 from analysis.charts.size_figures import over_data, over_epochs, over_pairs
 from analysis.charts.worth_figures import equivalence, shift
 from analysis.drawing.draw import draw
-from analysis.laws.laws import laws, measure
-from analysis.report.law_tables import fits
+from analysis.laws.laws import measure
+from analysis.report.law_tables import curves
 from tests.analysis.synthetic import METRIC, cells_of, figure_of, study
 
 
@@ -38,7 +37,7 @@ def regimes(frames: StudyFrames) -> pd.DataFrame:
 
 
 def test_error_over_data_has_a_panel_for_equal_samples_and_one_for_one_epoch(regimes: pd.DataFrame) -> None:
-    data = figure_of(over_pairs([measure(regimes, METRIC, question="figure")], axis="architecture"))
+    data = figure_of(over_pairs([measure(regimes, METRIC)], axis="architecture"))
     points = data.frame[data.frame["mark"] == "point"]
     assert set(points["panel"]) == {"equal samples", "one epoch"}
     assert "at 65,536 samples" in data.caption
@@ -56,21 +55,18 @@ def test_curves_of_two_regimes_are_told_apart(frames: StudyFrames) -> None:
         regime="equal-samples", level_flops=np.nan, batch_size=1, trial=fixed["trial"] + "-equal",
         samples_seen=seen, train_flops=seen * fixed["train_flops_per_sample"],
     )  # fmt: skip
-    mine = measure(pd.concat([fixed, equal], ignore_index=True), METRIC, question="figure")
+    mine = measure(pd.concat([fixed, equal], ignore_index=True), METRIC)
 
-    worth = equivalences(mine.draws, tuple(mine.laws), along="compute")
-    crossings = crossovers(mine.draws, tuple(mine.laws), along="compute")
-
-    for held in (worth["held"], crossings["held"]):
-        assert {text.rpartition(" (")[2] for text in held} == {"fixed compute)", "equal samples)"}
+    held = comparisons(mine.draws)["held"]
+    assert {text.rpartition(" (")[2] for text in held} == {"fixed compute)", "equal samples)"}
     panels = {f"ViT-X, top 40 %, CLIP ({regime})" for regime in ("fixed compute", "equal samples")}
     assert set(figure_of(over_data(mine)).frame["panel"]) == panels
-    table = fits(mine.laws, mine.draws.error_unit).frame
+    table = curves(mine.laws, mine.draws.error_unit).frame
     assert not table.duplicated(["Along", "Curve"]).any()
 
 
 def test_error_over_epochs_has_a_curve_for_each_data_size(frames: StudyFrames) -> None:
-    data = figure_of(over_epochs([measure(frames.results, METRIC, question="figure")]))
+    data = figure_of(over_epochs([measure(frames.results, METRIC)]))
     points = data.frame[data.frame["mark"] == "point"]
     assert list(dict.fromkeys(points["series"])) == ["512 pairs", "1,024 pairs", "3,276 pairs"]
     smallest = points[points["series"] == "512 pairs"]
@@ -82,11 +78,11 @@ def test_cells_without_a_law_are_joined_by_a_thin_line_and_the_caption_says_so()
     results = study(seeds=3, noise=0.001).results
     rising = results["subset_size"] == 512
     results.loc[rising, METRIC] = 1 - results.loc[rising, METRIC]
-    data = figure_of(over_epochs([measure(results, METRIC, question="figure")]))
+    data = figure_of(over_epochs([measure(results, METRIC)]))
     points = data.frame[data.frame["mark"] == "point"]
     assert set(points.loc[points["line"] == "joined", "series"]) == {"512 pairs"}
     assert "512 pairs" not in set(data.frame.loc[data.frame["mark"].str.contains("law"), "series"])
-    assert "1 not drawn (no decrease)" in data.caption
+    assert "1 curve without one (no decrease)" in data.caption
 
 
 def test_quality_is_bars_in_groups_of_one_budget_with_a_panel_for_each_regime(regimes: pd.DataFrame) -> None:
@@ -98,7 +94,7 @@ def test_quality_is_bars_in_groups_of_one_budget_with_a_panel_for_each_regime(re
         trial=once["trial"] + "-again",
     )  # fmt: skip
     both = pd.concat([regimes[regimes["regime"] == "fixed-compute"], once])
-    data = figure_of(quality_bars([measure(both, METRIC, question="figure")]))
+    data = figure_of(quality_bars([measure(both, METRIC)]))
     bars = data.frame[data.frame["mark"] == "column"]
     assert list(dict.fromkeys(bars["panel"])) == ["fixed compute", "one epoch"]
     fixed = bars[bars["panel"] == "fixed compute"]
@@ -118,7 +114,7 @@ def test_every_quality_that_ties_has_a_hollow_star_and_the_caption_names_the_tie
     pure = results["quality"].isin(["top20", "top40"]) & (results["subset_size"] > 1024)
     results.loc[pure, METRIC] = best[pure] + results.loc[pure, "seed"] / 100
     results.loc[pure & (results["quality"] == "top40"), METRIC] -= 1e-4  # a tie that is not exact
-    data = figure_of(quality_bars([measure(results, METRIC, question="figure")]))
+    data = figure_of(quality_bars([measure(results, METRIC)]))
     stars = data.frame[data.frame["mark"].str.startswith("best")]
     assert set(stars["mark"]) == {"best, not clear"}
     assert set(stars.loc[stars["label"] == "200 GFLOP", "series"]) == {"top 20 %", "top 40 %"}
@@ -129,7 +125,7 @@ def test_every_quality_that_ties_has_a_hollow_star_and_the_caption_names_the_tie
 def test_no_quality_is_clear_before_all_planned_trials_have_run() -> None:
     results = study().results
     results.loc[results["quality"] == "top20", METRIC] += 0.2
-    mine = measure(results, METRIC, question="figure")
+    mine = measure(results, METRIC)
     waits = results[results["quality"] == "all"].assign(budget=results["level_flops"], reason="not run yet")
     before, after, lost = (
         figure_of(quality_bars([mine], waiting=rows))
@@ -141,7 +137,7 @@ def test_no_quality_is_clear_before_all_planned_trials_have_run() -> None:
 
 
 def test_strategies_are_compared_on_each_number_of_pairs(frames: StudyFrames) -> None:
-    data = figure_of(strategy_bars([measure(frames.results, METRIC, question="figure")]))
+    data = figure_of(strategy_bars([measure(frames.results, METRIC)]))
     assert set(data.frame["label"]) == {"3,276 pairs"}
     assert {"CLIP", "SLIP", "FLIP (50 %)"} <= set(data.frame["series"])
 
@@ -155,7 +151,7 @@ def test_other_measures_are_drawn_one_panel_each_with_laws_where_supported(frame
     assert [panel.partition(" ")[0] for panel in dict.fromkeys(data.frame["panel"])] == [
         "image-to-text", "text-to-image"
     ]  # fmt: skip
-    assert {"point", "tentative law"} <= set(data.frame["mark"])
+    assert {"point", "law"} <= set(data.frame["mark"])
     assert "best" not in set(data.frame["mark"])
 
 
@@ -176,8 +172,7 @@ def test_cells_under_shift_are_drawn_with_the_line_of_plain_clip(frames: StudyFr
 
 def test_a_ratio_beyond_the_measured_range_of_clip_is_drawn_as_a_bound(frames: StudyFrames) -> None:
     draws = cells_of(frames.results)
-    table = equivalences(draws, tuple(laws(draws, along="compute")), along="compute")
-    data = figure_of(equivalence(draws, table, along="compute"))
+    data = figure_of(equivalence(draws, comparisons(draws), along="compute"))
     bounds = data.frame[data.frame["mark"] == "bound"]
     assert len(bounds)
     measured = data.frame[data.frame["mark"].isin(["point", "undecided"])]

@@ -4,14 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.answers.choice import CLEAR
+from analysis.belief.verdict import CLEAR
 from analysis.cells.table import Trials, records, tidy
-from analysis.design import belief
 from analysis.design.adaptive import FIRST_ROUND, decide
 from analysis.design.questions import Ask
 from benchmarks.design import replay
-from tests.analysis.made_up.coverage import study as made_up_curves
 from tests.analysis.made_up.designs import grid as made_up
+from tests.analysis.made_up.studies import study as made_up_curves
 from tests.analysis.synthetic import METRIC, trial_row
 
 pytestmark = pytest.mark.slow
@@ -64,24 +63,6 @@ def test_design_reaches_the_verdicts_of_the_full_grid_with_less_than_half_of_its
     assert [(answer.leader, answer.verdict) for answer in decision.answers[:3]] == [(CNN, "clear")] * 3
     assert decision.answers[3].verdict == "tie"
     assert {FLIP, CROP} <= set(decision.answers[3].tied)
-
-
-def test_kept_laws_and_sorted_draws_change_no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
-    def choices(number: int) -> list[str]:
-        results, done = made_up(number).results, list[str]()
-        while picks := decide(seen(results, results["trial"].isin(done)), results, ask=Ask(), slots=16).picks:
-            done += [pick.trial for pick in picks]
-        return done
-
-    kept = [choices(number) for number in (0, 1)]
-    monkeypatch.setattr(belief, "_law_grid", belief._law_grid.__wrapped__)  # noqa: SLF001 - not kept
-    monkeypatch.setattr(
-        belief, "_drawn", lambda ahead, uniform: (uniform[:, None, :] > ahead[None]).sum(axis=1)
-    )
-    plain = [choices(number) for number in (0, 1)]
-
-    assert kept == plain
-    assert all(len(done) > 20 for done in plain), "beyond the first round"
 
 
 def test_same_results_give_the_same_decision_and_running_trials_are_not_chosen_again(

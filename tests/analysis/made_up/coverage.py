@@ -4,115 +4,39 @@ A study has two architectures whose curves cross, and a strategy that is worth a
 curves are of one of three forms: a power law with floor, a smoothly broken power law (Caballero et al. 2023,
 eq. 1) or a shifted one. It has four to six levels spaced 3×, two or three seeds, noise that differs by up to
 three times from configuration to configuration, and one cell is missing. Best model sizes are asked of
-``valleys``, exponents of the surface of a table of 60 single runs over model size and data.
+``valleys``, and of a table of 60 single runs over model size and data.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from math import isfinite
 
 import numpy as np
 import pandas as pd
 
-from analysis.answers.crossover import crossovers
-from analysis.answers.equivalence import equivalences
-from analysis.answers.frontier import frontier
+from analysis.answers.best import best_at_budgets
+from analysis.answers.crossing import PAIR, comparisons
 from analysis.answers.recommendation import recommend
 from analysis.arrays import Floats
-from analysis.cells.bootstrap import CellDraws, stream
-from analysis.cells.intervals import column_intervals, intervals
+from analysis.belief.cell_draws import CellDraws, stream
+from analysis.belief.curves import read
+from analysis.cells.intervals import interval
 from analysis.cells.table import records
-from analysis.laws.forms import FLOOR, FLOOR_SHIFT, POWER, Form
-from analysis.laws.holdout import holdout
+from analysis.laws.best_size import growths
 from analysis.laws.laws import Law, laws
-from analysis.laws.surface import fit, fit_draws
+from tests.analysis.language_models import language_models
+from tests.analysis.made_up.studies import FIRST, PAIRS, Study, row_at, study
 from tests.analysis.made_up.valleys import Kind
-from tests.analysis.synthetic import cells_of, trial_row
+from tests.analysis.synthetic import cells_of
 
-Truth = Callable[[Floats], Floats]
 Held = dict[str, list[bool]]
 
-FIRST = 2e11
-PAIRS = 8192
-NAMES = ("band", "far", "crossover", "worth", "exponent", "forecast", "recommendation")
-"""Answers that have an interval; ``far`` is the law at `FAR` times the largest level."""
+NAMES = ("band", "far", "crossover", "worth", "slope", "forecast", "recommendation")
+"""Answers that have an interval; ``far``: the law `FAR` times beyond; ``slope``: its last step."""
 FAR = 10.0
-NOISE, SEEDS, IMAGES = 0.008, 3, 50_000.0
+NOISE, SEEDS = 0.008, 3
 SIZES, DATA = (g.ravel() for g in np.meshgrid(np.geomspace(1e6, 1e9, 10), np.geomspace(1e7, 1e10, 6)))
-SURFACE_ALPHA, COMPUTE = 0.35, 1e18
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Study:
-    """A simulated study.
-
-    Attributes:
-        results: Its table.
-        truth: Architecture and strategy → the true error at a compute in units of ``FIRST``.
-        worth: The factor of compute that the strategy is worth.
-        alpha: The true exponent; NaN where a broken law has several.
-        levels: Training FLOPs.
-    """
-
-    results: pd.DataFrame
-    truth: Mapping[tuple[str, str], Truth]
-    worth: float
-    alpha: float
-    levels: Floats
-
-    def at(self, identity: Mapping[str, object], flops: Floats) -> Floats:
-        """Return the true errors of a configuration."""
-        return self.truth[str(identity["architecture"]), str(identity["strategy"])](flops / FIRST)
-
-
-def study(kind: Kind, number: int, *, shared: float = 0.0) -> Study:
-    """Make a simulated study; ``shared`` is the correlation of the levels of a trunk, 0 for none."""
-    generator = stream(f"coverage/{kind}", number)
-    alpha = float(generator.uniform(0.3, 0.55)) * (1.5 if kind == "shifted" else 1.0)
-    floor, scale = generator.uniform(0.3, 0.45), generator.uniform(0.25, 0.4)
-    small = _curve(kind, generator, floor, scale, alpha)
-    large = _curve(
-        kind, generator, floor - generator.uniform(0.1, 0.18), scale + generator.uniform(0.2, 0.3), alpha
-    )
-    worth = float(np.exp(generator.uniform(-0.7, 0.9)))
-    truth: dict[tuple[str, str], Truth] = {
-        ("ViT-X", "clip"): small, ("ViT-M", "clip"): large, ("ViT-X", "flip-50"): lambda u: small(worth * u),
-    }  # fmt: skip
-    count = int(generator.integers(4, 7))
-    levels = np.geomspace(FIRST, FIRST * 3.0 ** (count - 1), count)
-    seeds, missing = int(generator.integers(2, 4)), int(generator.integers(3 * len(levels)))
-    rows = []
-    for place, (name, line) in enumerate(truth.items()):
-        noise = float(np.exp(generator.uniform(np.log(0.004), np.log(0.012))))
-        common = stream(f"coverage/{kind}/{place}", number).standard_normal(seeds)
-        for level in range(len(levels)):
-            own = generator.standard_normal(seeds)
-            errors = float(line(levels[[level]] / FIRST)[0]) + noise * (
-                np.sqrt(shared) * common + np.sqrt(1 - shared) * own
-            )
-            if place * len(levels) + level != missing:
-                rows += [
-                    _row(*name, levels[level], seed, error) | {"trunk": f"{name}-{seed}" if shared else ""}
-                    for seed, error in enumerate(errors)
-                ]
-    return Study(
-        results=pd.DataFrame(rows), truth=truth, worth=worth, levels=levels,
-        alpha=float("nan") if kind == "broken" else alpha,
-    )  # fmt: skip
-
-
-def _curve(kind: Kind, generator: np.random.Generator, floor: float, scale: float, alpha: float) -> Truth:
-    if kind == "floor":
-        return lambda u: np.asarray(floor + scale * u**-alpha)
-    if kind == "shifted":
-        shift = generator.uniform(1, 6)
-        return lambda u: np.asarray(floor + scale * ((u + shift) / (1 + shift)) ** -alpha)
-    change, at = generator.uniform(0.3, 0.8), 10 ** generator.uniform(0.5, 1.8)
-    bend = change * alpha
-    return lambda u: np.asarray(
-        floor + scale * u ** (-0.4 * alpha) * ((1 + (u / at) ** 2) / (1 + at**-2)) ** -bend
-    )
+SURFACE_ALPHA, SURFACE_BETA, COMPUTE = 0.35, 0.3, 1e18
 
 
 def ask(kind: Kind, number: int, *, draws: int = 400, shared: float = 0.0) -> Held:
@@ -127,39 +51,33 @@ def ask(kind: Kind, number: int, *, draws: int = 400, shared: float = 0.0) -> He
     fitted = tuple(laws(found, along="compute"))
     held: Held = defaultdict(list)
     for law in fitted:
-        if law.fit.supported:
+        if law.status == "ok":
             line = made.at(law.identity, law.band["x"].to_numpy(np.float64))
             held["band"] += ((law.band["low"] <= line) & (line <= law.band["high"])).tolist()
-            held["far"] += _far(made, law)
-            if law.fit.form in (FLOOR, FLOOR_SHIFT) and law.fit.form == _form(kind):
-                held["exponent"].append(law.alpha.low <= made.alpha <= law.alpha.high)
+            held["far"].append(_holds(found, made, law, FAR * made.levels[-1:]))
+            held["slope"].append(_holds(found, made, law, made.levels[-2:]))
     crossing = _crossing(made)
-    for row in records(crossovers(found, fitted, along="compute")):
-        if row["axis"] == "architecture" and row["verdict"] == "overtakes" and crossing:
-            held["crossover"].append(row["low"] <= crossing <= row["high"])
-    for row in records(equivalences(found, fitted, along="compute")):
-        if row["low"] > 0 and isfinite(row["high"]):
-            held["worth"].append(row["low"] <= made.worth <= row["high"])
-    for row in records(frontier(found)):
-        here = made.results[made.results["level_flops"] == row["budget"]]
-        tried = set(zip(here["architecture"], here["strategy"], strict=True))
-        _judge(held, made, tried, row["verdict"], row["leaders"], float(row["budget"]))
+    pairs = comparisons(found)
+    for row in records(pairs.drop_duplicates([*PAIR])):
+        if row["axis"] == "architecture" and row["crossing"] == "overtakes" and crossing:
+            held["crossover"].append(row["x_low"] <= crossing <= row["x_high"])
+    for row in records(pairs[pairs["axis"] == "strategy"]):
+        if row["factor_low"] > 0 and isfinite(row["factor_high"]):
+            held["worth"].append(row["factor_low"] <= made.worth <= row["factor_high"])
+    for row in records(best_at_budgets(found)):
+        _judge(held, made, row["verdict"], row["leaders"], float(row["budget"]))
     for flops in (0.6 * made.levels[-1], 2.0 * made.levels[-1]):
-        _recommend(held, made, found, fitted, flops=float(flops))
+        _recommend(held, made, found, flops=float(flops))
     return dict(held)
 
 
-def _form(kind: Kind) -> Form:
-    return {"floor": FLOOR, "shifted": FLOOR_SHIFT}.get(kind, POWER)
-
-
-def _far(made: Study, law: Law) -> list[bool]:
-    """Return whether the law's interval far beyond its levels holds; empty without an interval."""
-    if law.drawn is None or not law.informed:
-        return []
-    at = FAR * made.levels[-1:]
-    low, high = column_intervals(law.drawn(at)[1 : 1 + law.refits])
-    return [bool(low[0] <= made.at(law.identity, at)[0] <= high[0])]
+def _holds(draws: CellDraws, made: Study, law: Law, at: Floats) -> bool:
+    """Return whether the interval of a law holds at a compute, or that of its change between two."""
+    drawn, truth = read(draws, law, at), made.at(law.identity, at)
+    if len(at) > 1:
+        drawn, truth = np.diff(drawn), np.diff(truth)
+    low, high = interval(drawn[:, 0])
+    return bool(low <= truth[0] <= high)
 
 
 def _crossing(made: Study) -> float | None:
@@ -171,11 +89,10 @@ def _crossing(made: Study) -> float | None:
 
 
 def _judge(
-    held: Held, made: Study, tried: set[tuple[str, str]], verdict: str,
-    chosen: Sequence[Mapping[str, object]], flops: float,
+    held: Held, made: Study, verdict: str, chosen: Sequence[Mapping[str, object]], flops: float,
 ) -> None:  # fmt: skip
     """Count a choice of the best as right or tied with the right one, and as clear but wrong."""
-    errors = {name: float(made.truth[name](np.array([flops / FIRST]))[0]) for name in tried}
+    errors = {name: float(made.truth[name](np.array([flops / FIRST]))[0]) for name in made.truth}
     best = min(errors, key=lambda name: errors[name])
     names = [(str(one["architecture"]), str(one["strategy"])) for one in chosen]
     if verdict == "clear":
@@ -184,53 +101,41 @@ def _judge(
         held["right or tied"].append(best in names)
 
 
-def _recommend(held: Held, made: Study, draws: CellDraws, fitted: tuple[Law, ...], *, flops: float) -> None:
-    found = recommend(draws, fitted, holdout(draws, fitted), flops=flops, pairs=PAIRS)
+def _recommend(held: Held, made: Study, draws: CellDraws, *, flops: float) -> None:
+    found = recommend(draws, flops=flops, pairs=PAIRS)
     rows = records(found.candidates)
     for row in rows:
-        if not row["measured"]:
-            truth = float(made.at(row, np.array([row["flops"]]))[0])
-            held["forecast"].append(row["low"] <= truth <= row["high"])
-            if row is rows[0]:
-                held["recommendation"].append(row["low"] <= truth <= row["high"])
-    if all(row["flops"] == flops for row in rows):
-        members = found.choice.members if found.choice.verdict == "tie" else (found.choice.leader,)
-        _judge(held, made, set(made.truth), found.choice.verdict, [rows[place] for place in members], flops)
-
-
-def _row(architecture: str, strategy: str, level: float, seed: int, error: float) -> dict[str, object]:
-    # x exactly at the level, and so many images that counting them is not the noise.
-    row = trial_row((PAIRS, "all", architecture, strategy), level, seed, float(np.clip(error, 0.001, 0.999)))
-    return row | {"train_flops": level, "paid_flops": level, "held-out/count": IMAGES}
+        truth = float(made.at(row, np.array([flops]))[0])
+        held["forecast"].append(row["low"] <= truth <= row["high"])
+    held["recommendation"].append(held["forecast"][-len(rows)])
+    leaders = [rows[place] for place in found.verdict.members]
+    _judge(held, made, found.verdict.kind, leaders, flops)
 
 
 def invented(number: int, *, draws: int = 400) -> bool:
     """Return whether a law is found in four levels that differ only by noise."""
     generator = stream("coverage/flat", number)
     rows = [
-        _row("ViT-X", "clip", level, seed, 0.5 + NOISE * float(generator.standard_normal()))
+        row_at("ViT-X", "clip", level, seed, 0.5 + NOISE * float(generator.standard_normal()))
         for level in np.geomspace(FIRST, 27 * FIRST, 4)
         for seed in range(SEEDS)
     ]
-    return laws(cells_of(pd.DataFrame(rows), draws=draws), along="compute")[0].fit.supported
+    return laws(cells_of(pd.DataFrame(rows), draws=draws), along="compute")[0].status == "ok"
 
 
 def surface(number: int, *, draws: int = 400) -> dict[str, bool]:
-    """Return whether a surface's intervals contain the true exponent and best size, on 60 single runs."""
+    """Return whether the intervals of the exponent and of the best size hold, on 60 single runs."""
     generator = stream("coverage/surface", number)
-    truth = 0.2 + 30 * SIZES**-SURFACE_ALPHA + 60 * DATA**-0.3
-    y = truth * np.exp(0.01 * generator.standard_normal(len(SIZES)))
-    around = fit(SIZES, DATA, y)
-    resampled = generator.multinomial(len(y), np.full(len(y), 1 / len(y)), size=draws).astype(np.float64)
-    weights = [np.ones((1, len(y))), resampled, 1.0 - np.eye(len(y))]
-    stack = fit_draws(SIZES, DATA, y[None, :], weights=np.concatenate(weights), around=around)
-    best = (SURFACE_ALPHA * 30 / (0.3 * 60)) ** (1 / 0.65) * (COMPUTE / 6) ** (0.3 / 0.65)
-    # Hoffmann et al. 2022, eq. 4, of each draw.
-    power = 1 / (stack.alpha + stack.beta)
-    ratio = stack.alpha * stack.a / (stack.beta * stack.b)
-    sizes = ratio**power * (COMPUTE / 6) ** (stack.beta * power)
-    exponent, optimum = (intervals(values, draws) for values in (stack.alpha, sizes))
+    truth = 0.2 + 30 * SIZES**-SURFACE_ALPHA + 60 * DATA**-SURFACE_BETA
+    loss = truth * np.exp(0.01 * generator.standard_normal(len(SIZES)))
+    runs = pd.DataFrame({"parameters": SIZES, "tokens": DATA, "loss": loss})
+    (growth,) = growths(language_models(runs, draws=draws))
+    # Hoffmann et al. 2022, eq. 4.
+    power = 1 / (SURFACE_ALPHA + SURFACE_BETA)
+    ratio = SURFACE_ALPHA * 30 / (SURFACE_BETA * 60)
+    best = ratio**power * (COMPUTE / 6) ** (SURFACE_BETA * power)
+    (low, high), exponent = interval(growth.best(np.array([COMPUTE]))[:, 0]), interval(growth.exponent())
     return {
-        "surface_exponent": exponent.low <= SURFACE_ALPHA <= exponent.high,
-        "surface_optimum": optimum.low <= best <= optimum.high,
+        "surface_exponent": exponent[0] <= SURFACE_BETA * power <= exponent[1],
+        "surface_optimum": low <= 6 * best <= high,
     }

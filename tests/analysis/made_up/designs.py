@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.cells.bootstrap import stream
+from analysis.belief.cell_draws import stream
 from tests.analysis.synthetic import trial_row
 
 FIRST, LEVELS, SEEDS = 2e11, 4, 3

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from analysis.answers.choice import choose
+from analysis.belief.verdict import judge
 from tests.analysis.synthetic import METRIC, cells_of, trial_row
 
 LEVELS = np.geomspace(2e11, 5.4e12, 4)
@@ -32,10 +32,13 @@ def share_of_clear(
     generator = np.random.default_rng(int(10 * ratio))
     first = (TWO["architecture"] == "ViT-X").to_numpy(bool)
     clear = []
-    for repeat in range(repeats):
+    for _ in range(repeats):
         noise = NOISE * at_level * np.where(first, ratio, 1.0) * generator.standard_normal(len(TWO))
         results = TWO.assign(**{METRIC: 0.5 - np.where(first, 0.0, gap * NOISE) + noise})
-        draws = cells_of(results, question=str(repeat), draws=500)
+        draws = cells_of(results, draws=500)
         levels = [places for _, places in draws.groups(["budget"])]
-        clear += [choose(draws.take(levels[level])).verdict == "clear" for level in counted]
+        clear += [
+            judge(draws.draws[:, levels[level]], ("one", "other"), runs=np.full(2, 3.0)).kind == "clear"
+            for level in counted
+        ]
     return float(np.mean(clear))

@@ -1,7 +1,8 @@
 """Simulated IsoFLOP studies with known best sizes, to measure the coverage of their intervals.
 
 A study has four budgets spaced 3×, five model sizes spaced 2 to 3× and not centred on the best, two or three
-seeds, and noise that differs from cell to cell by up to four times. The truth has one of three forms.
+seeds, and noise that differs from cell to cell by up to four times. The truth has one of three forms, or a
+curvature that differs twofold between both sides of the best size (``lopsided``).
 """
 
 from collections.abc import Callable
@@ -12,12 +13,14 @@ import numpy as np
 import pandas as pd
 
 from analysis.arrays import Floats
-from analysis.cells.bootstrap import CellDraws, cell_draws, stream
+from analysis.belief.cell_draws import CellDraws, cell_draws, stream
 from analysis.cells.table import tidy
-from analysis.sizes.size_profile import IsoFlopCurve, isoflop_curves
+from analysis.laws.best_size import profiles
 
 Kind = Literal["floor", "broken", "shifted"]
+Shape = Kind | Literal["lopsided"]
 KINDS: tuple[Kind, ...] = ("floor", "broken", "shifted")
+SHAPES: tuple[Shape, ...] = (*KINDS, "lopsided")
 
 BUDGETS = 1e12 * 3.0 ** np.arange(4)
 SIZES = 5
@@ -42,7 +45,7 @@ class Best:
     width: float
 
 
-def error_of(kind: Kind, generator: np.random.Generator) -> Callable[[Floats, Floats | float], Floats]:
+def error_of(kind: Shape, generator: np.random.Generator) -> Callable[[Floats, Floats | float], Floats]:
     """Return the true error over relative model size and relative compute."""
     alpha, beta = generator.uniform(0.25, 0.6, 2)
     floor, scale = generator.uniform(0.1, 0.3), generator.uniform(0.06, 0.15)
@@ -64,6 +67,16 @@ def error_of(kind: Kind, generator: np.random.Generator) -> Callable[[Floats, Fl
             + scale * n**-alpha * (bend(n) if of_size else 1.0)
             + of_data * (c / n) ** -beta * (1.0 if of_size else bend(c / n))
         )
+    if kind == "lopsided":
+        ratio, growth = 2.0 ** generator.choice([-0.5, 0.5]), generator.uniform(0.4, 0.6)
+        curvature = generator.uniform(0.01, 0.025)
+
+        def lopsided(n: Floats, c: Floats | float) -> Floats:
+            t = np.log(n) - growth * np.log(c)
+            valley = curvature * np.where(t < 0, ratio, 1 / ratio) * t**2 / (1 + 0.1 * np.abs(t))
+            return np.asarray(floor + 2 * scale * c ** (-0.5 * alpha) + valley)
+
+        return lopsided
     size, data = np.exp(generator.uniform(-2, 1, 2))
     alpha, beta = 1.5 * alpha, 1.5 * beta
     return lambda n, c: np.asarray(
@@ -71,7 +84,7 @@ def error_of(kind: Kind, generator: np.random.Generator) -> Callable[[Floats, Fl
     )
 
 
-def study(kind: Kind, number: int, *, noise: float = 1.0, draws: int = 500) -> tuple[CellDraws, Floats]:
+def study(kind: Shape, number: int, *, noise: float = 1.0, draws: int = 500) -> tuple[CellDraws, Floats]:
     """Return the cells of one study, and the true best size at each budget in FLOPs per sample.
 
     Args:
@@ -113,19 +126,17 @@ def study(kind: Kind, number: int, *, noise: float = 1.0, draws: int = 500) -> t
                 "test/count": IMAGES / noise**2,
             })  # fmt: skip
     trials = tidy(pd.DataFrame(rows), metric="test/top1")
-    return cell_draws(trials, question=f"valleys/{number}", draws=draws), best * _UNIT
+    return cell_draws(trials, draws=draws), best * _UNIT
 
 
-def best_sizes(kind: Kind, number: int, *, noise: float = 1.0, draws: int = 500) -> list[Best]:
+def best_sizes(kind: Shape, number: int, *, noise: float = 1.0, draws: int = 500) -> list[Best]:
     """Return the best size of each budget's profile."""
     cells, truth = study(kind, number, noise=noise, draws=draws)
-    return [_best(curve, size) for curve, size in zip(isoflop_curves(cells), truth, strict=True)]
-
-
-def _best(curve: IsoFlopCurve, truth: float) -> Best:
-    ends = curve.profile.ends
-    return Best(
-        given=curve.profile.status == "ok",
-        held=bool(ends.low <= truth <= ends.high),
-        width=float(np.divide(ends.high, ends.low)) if ends.low > 0 else float("inf"),
-    )
+    return [
+        Best(
+            given=one.status == "ok",
+            held=bool(one.low <= size <= one.high),
+            width=one.high / one.low if one.low > 0 else float("inf"),
+        )
+        for one, size in zip(profiles(cells), truth, strict=True)
+    ]

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from analysis.answers.frontier import turns
+from analysis.answers.best import turns
 from analysis.report.first_screen import answer
 
 

@@ -54,9 +54,8 @@ def test_the_folder_holds_page_figures_and_tables(written: tuple[Written, Elemen
     assert sorted(path.name for path in folder.iterdir()) == ["figures", "report.html", "tables"]
     assert len(list((folder / "figures").glob("*.pdf"))) == 16
     assert {path.stem for path in (folder / "tables").iterdir()} == {
-        "best", "contrasts", "fits", "isoflop", "crossovers", "equivalence", "holdout", "cost",
-        "trials", "left-out", "missing", "envelope", "quality-trade", "robustness", "surfaces",
-        "exponents",
+        "best", "contrasts", "comparisons", "laws", "curves", "isoflop", "holdout", "cost",
+        "trials", "left-out", "missing", "pareto", "quality-trade", "robustness", "exponents",
     }  # fmt: skip
     assert [path.name for path in folder.parent.iterdir()] == ["report"]
 
@@ -81,9 +80,9 @@ def test_what_ends_most_captions_is_said_once_among_the_figures(
     written: tuple[Written, Elements],
 ) -> None:
     folder, text = written[0].page.parent, written[1].text
-    said = "intervals from resampled runs" + (folder / "figures" / "error-data.txt").read_text(
+    said = "intervals from the joint law of all runs" + (folder / "figures" / "error-data.txt").read_text(
         encoding="utf-8"
-    ).strip().rpartition("intervals from resampled runs")[2].removesuffix(".")
+    ).strip().rpartition("intervals from the joint law of all runs")[2].removesuffix(".")
     figures = text[
         text.rindex("Intervals, unless a caption says otherwise") : text.rindex("All finished trials")
     ]
@@ -167,9 +166,7 @@ def test_the_summary_answers_for_each_budget(written: tuple[Written, Elements]) 
         "ConvNeXt-C with CLIP on 1,638 pairs (top 20 %), ConvNeXt-C with FLIP (50 %) (patch dropout needs a "
     )
     more += "ViT; ConvNeXt-C has none) and ConvNeXt-C with FLIP (50 %) on 1,638 pairs (top 20 %) were not run"
-    assert lines[1].endswith(
-        f"; best of 11 configurations tried; {more}; learning rates were not tuned for each"
-    )
+    assert lines[1].endswith(f"; best of 11 configurations; {more}; learning rates were not tuned for each")
 
 
 def test_the_answers_come_before_everything_else(written: tuple[Written, Elements]) -> None:
@@ -204,7 +201,7 @@ def test_a_half_finished_study_says_what_is_missing(tmp_path: Path, frames: Stud
     assert summary.lines[0].startswith("30 of 99 trials finished; ")
     text = Elements(summary.page.read_text(encoding="utf-8")).text
     assert "69 not run yet" in text
-    assert "4 of 11 planned configurations finished" in text
+    assert "21 of 33 planned trials here without a result" in text
     missing = pd.read_csv(summary.page.parent / "tables" / "missing.csv")
     assert sum(len(seeds.split(",")) for seeds in missing["Seeds"]) == 69
     assert set(missing["Reason"]) == {"not run yet"}
@@ -236,7 +233,7 @@ def test_one_seed_gives_no_interval_in_the_answers(tmp_path: Path) -> None:
     summary = write(tmp_path / "report", study(seeds=1))
     assert all("[" not in line for line in summary.lines)
     assert all("undecided" in line or "tie" in line for line in summary.lines[1:])
-    assert "counting noise only, a lower bound" in summary.page.read_text(encoding="utf-8")
+    assert "no intervals: there is one run per cell" in summary.page.read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("undrawn")  # whose files test_figures compares
@@ -285,8 +282,8 @@ def test_the_analysis_imports_neither_torch_nor_ray() -> None:
     assert done.stdout == "[]\n"
 
 
-def test_a_winner_with_a_seed_without_result_is_undecided(frames: StudyFrames, analysed: Analysis) -> None:
-    whole = analysed.frontier.set_index("budget")
+def test_a_winner_with_a_seed_without_result_says_so(frames: StudyFrames, analysed: Analysis) -> None:
+    whole = analysed.best.set_index("budget")
     clear = whole[whole["verdict"] == "clear"]
     assert len(clear)
     budget, leader = clear.index[0], clear.iloc[0]
@@ -295,17 +292,17 @@ def test_a_winner_with_a_seed_without_result_is_undecided(frames: StudyFrames, a
     first = lost.index[same & (lost["level_flops"] == budget)][0]
     lost.loc[first, "status"], lost.loc[first, "held-out/top1"] = "failed", np.nan
 
-    row = analyse(replace(frames, results=lost)).frontier.set_index("budget").loc[budget]
+    row = analyse(replace(frames, results=lost)).best.set_index("budget").loc[budget]
 
-    assert row["verdict"] == "undecided"
-    assert row["reason"].startswith("so far ahead by ")
-    assert row["reason"].endswith("; 1 of its seeds has no result")
+    assert row["verdict"] == "clear"
+    assert row["runs"] == leader["runs"] - 1
+    assert re.search(r"; \d of 33 planned trials here without a result$", row["reason"])
 
 
 def test_a_configuration_that_lost_all_of_its_runs_leaves_the_best_undecided(
     frames: StudyFrames, analysed: Analysis
 ) -> None:
-    whole = analysed.frontier
+    whole = analysed.best
     place = whole["verdict"].tolist().index("clear")
     level, leader = whole["budget"].iloc[place], whole["architecture"].iloc[place]
     other = (frames.results["level_flops"] == level) & (frames.results["architecture"] != leader)
@@ -314,7 +311,7 @@ def test_a_configuration_that_lost_all_of_its_runs_leaves_the_best_undecided(
     results = frames.results.assign(status=np.where(lost, "diverged", frames.results["status"]))
     for study_frames in (frames, replace(frames, plan=frames.plan.iloc[:0])):
         found = analyse(replace(study_frames, results=results))
-        row = found.frontier.iloc[place]
+        row = found.best.iloc[place]
         assert row["verdict"] == "undecided"
         assert "all runs of " in row["reason"]
         assert row["reason"].endswith(" diverged or gave no number")

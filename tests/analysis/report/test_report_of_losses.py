@@ -43,14 +43,12 @@ def test_every_table_of_a_loss_shows_the_measured_losses(found: Analysis, by_los
 
     trials = tables["trials"].frame
     assert trials["Loss"].tolist() == [f"{loss:.4g}" for loss in found.trials.frame["error"]]
-    assert tables["best"].frame["Loss"].tolist() == [f"{loss:.4g}" for loss in found.frontier["error"]]
-    fits, supported = tables["fits"].frame, [law.fit for law in found.laws if law.fit.supported]
-    assert [text for text in fits["A"] if text != "–"] == [f"{fit.scale:.4g}" for fit in supported]
-    floors = [f"{fit.floor:.4g}" for fit in supported if fit.form.floor]
-    assert [text for text in fits["E"] if text != "–"] == floors
-    assert set(fits.loc[fits["Form"] == "power law", ["E", "E interval", "E BCa"]].to_numpy().ravel()) == {
-        "–"
-    }
+    assert tables["best"].frame["Loss"].tolist() == [f"{loss:.4g}" for loss in found.best["error"]]
+    assert tables["curves"].frame["Misses"].astype(float).tolist() == pytest.approx(
+        [law.miss for law in found.laws], rel=1e-3
+    )
+    (floor,) = found.parameters.loc[found.parameters["parameter"] == "E", "value"]
+    assert tables["laws"].frame["Value"].iloc[0] == f"{floor:.4g}"
     gaps = [f"{gap:.4g}" for gap in found.contrasts["gap"]]
     assert tables["contrasts"].frame["Ahead by"].tolist() == gaps
     for table in tables.values():
@@ -81,7 +79,7 @@ def test_every_figure_of_a_loss_is_drawn_in_losses(found: Analysis, by_loss: Stu
 
 def test_answers_by_a_loss_name_losses(found: Analysis, by_loss: StudyFrames) -> None:
     lines = summary_lines(found)
-    row = found.frontier.iloc[-1]
+    row = found.best.iloc[-1]
     answer = next(line for line in lines if line.startswith(f"{row['at']}: {row['architecture']}"))
     assert f"{count_text(row['subset_size'])} pairs" in answer
     assert f": loss {row['error']:.4g} [{row['low']:.4g}, {row['high']:.4g}], " in answer
@@ -90,7 +88,7 @@ def test_answers_by_a_loss_name_losses(found: Analysis, by_loss: StudyFrames) ->
 
 
 def test_the_page_of_a_loss_names_losses(found: Analysis, by_loss: StudyFrames) -> None:
-    (row,) = records(found.frontier.tail(1).assign(verdict="undecided"))
+    (row,) = records(found.best.tail(1).assign(verdict="undecided"))
     assert f"{row['architecture']} with" in answer(row, found.draws.error_unit.word)
     assert "has the lowest loss so far" in answer(row, found.draws.error_unit.word)
     tables = {table.name: table for table in report_tables(found, by_loss)}

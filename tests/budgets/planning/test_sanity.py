@@ -2,8 +2,7 @@
 
 import pytest
 
-from analysis.laws import law_fit
-from analysis.sizes import size_profile
+from analysis.laws import best_size, holdout
 from budgets.declaration.recipe import Recipe
 from budgets.declaration.sections import GridBlock, Training
 from budgets.planning.sanity import MIN_POINTS, MIN_SIZES
@@ -13,8 +12,8 @@ LEVELS = (100 * GFLOP, 300 * GFLOP, 900 * GFLOP)
 
 
 def test_minimum_points_equal_those_of_the_analysis() -> None:
-    assert vars(size_profile)["_SIZES"] == MIN_SIZES
-    assert vars(law_fit)["_FEWEST_LEVELS"] == MIN_POINTS
+    assert vars(best_size)["_SIZES"] == MIN_SIZES
+    assert holdout.FEWEST + 1 == MIN_POINTS, "levels below, and one to forecast"
 
 
 def test_three_sizes_three_levels_and_two_seeds_need_no_warning() -> None:

@@ -6,11 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.answers.equivalence import equivalences
-from analysis.cells.bootstrap import cell_draws
+from analysis.answers.crossing import comparisons
+from analysis.belief.cell_draws import cell_draws
 from analysis.cells.imported_table import import_table
 from analysis.cells.table import records, tidy
-from analysis.laws.laws import laws
 from study.cli import main
 from study.declare.column_maps import find_column_map, load_column_map, read_any_table
 from tests.published import DATA
@@ -57,14 +56,17 @@ def test_a_shipped_map_reads_its_table(
 def test_augmentation_is_worth_about_twice_the_data_from_50m_to_400m_pairs() -> None:
     how = load_column_map(find_column_map("paper-strategies"))
     trials = tidy(import_table(read_any_table(PAPER), how), metric=how.metric)
-    draws = cell_draws(trials, question="laws")
-    table = equivalences(draws, tuple(laws(draws, along="data")), along="data")
-    worth = {row["x"]: row for row in records(table) if row["strategy"] == "CLIP + augmentation"}
-    assert worth[25e6]["ratio"] == pytest.approx(1.6, abs=0.05)
+    table = comparisons(cell_draws(trials))
+    worth = {
+        row["x"]: row
+        for row in records(table[table["along"] == "data"])
+        if (row["option"], row["other"]) == ("CLIP + augmentation", "CLIP")
+    }
+    assert worth[25e6]["factor"] == pytest.approx(1.6, abs=0.05)
     sizes = (50e6, 100e6, 200e6, 400e6)
-    assert all(worth[size]["low"] < 2.05 < worth[size]["high"] for size in sizes)
-    # One seed each: what the laws miss their points by decides.
-    assert all(worth[size]["verdict"] == "worth more" for size in sizes[:3])
+    assert all(worth[size]["factor_low"] < 2.0 < worth[size]["factor_high"] for size in sizes)
+    # One seed each: what the runs miss the joint law by decides.
+    assert all(worth[size]["verdict"] == "ahead" for size in sizes[:3])
     assert worth[3.4e9]["verdict"] == "undecided"
 
 

@@ -216,9 +216,9 @@ def test_a_budget_that_ends_in_the_first_round_leaves_nothing_clear(tiny: TinySt
     reported = tiny.says("report").splitlines()
     best = [line for line in reported if "GFLOP: mini-" in line]
     assert best
-    assert all(" of the grid's 4 " in line and ", clear: " not in line for line in best)
+    assert all(", clear: " not in line for line in best)
     advice = tiny.says("recommend --flops 5e9 --pairs 1024")
-    assert "; 1 configuration of the grid" in advice
+    assert "not run here: " in advice
 
 
 def test_design_whose_budget_pays_for_no_trial_is_refused(tiny: TinyStudy) -> None:

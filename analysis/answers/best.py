@@ -1,0 +1,193 @@
+"""The best configuration at each budget.
+
+Under fixed compute the budgets are the levels at which something was run; elsewhere the computes of the cells
+that no other cell beats. All configurations of a regime that could be run there take part, run or not, by the
+joint draws of their true errors (``analysis.belief``).
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.arrays import Floats
+from analysis.belief.cell_draws import CellDraws
+from analysis.belief.family import Family
+from analysis.belief.verdict import Verdict, judge, named
+from analysis.cells.pareto import costs, same_cost, undominated
+from analysis.cells.table import CONFIGURATION, records
+from analysis.labels import budget_text, configuration_text, with_regime
+from budgets.quantity import format_flops, plural
+
+_SHOWN = ("runs", "diverged", "train_flops", "parameters", "samples_seen", "epochs")
+
+
+def best_at_budgets(draws: CellDraws, lost: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return the best configuration at each budget.
+
+    Without ``lost`` (of ``study_frames.lost_cells``) no configuration has lost all of its runs at a budget.
+
+    Returns:
+        One row per regime and compute: ``flops`` (of one trial: the level under fixed compute, otherwise the
+        leader's) and ``at`` (the same as text); ``configurations`` (number compared) and ``measured`` (number
+        of those run there); ``leaders`` (the configurations of the leader and of those tied with it, as
+        mappings); the leader's ``budget``, ``subset_size``, ``quality``, ``architecture``, ``strategy``,
+        ``runs``, ``diverged``, ``train_flops``, ``parameters``, ``samples_seen``, ``epochs``, ``error`` with
+        ``low`` and ``high``; ``probability``; ``runner_up`` (text), ``runner_up_error``,
+        ``runner_up_probability``; ``gap`` with ``gap_low`` and ``gap_high``; ``verdict`` (of
+        ``belief.verdict``, or ``beaten``: a cheaper trial is lower), ``tied`` (texts of the members, joined
+        by "; "), ``reason``. Errors are fractions.
+    """
+    cost = costs(draws.cells)
+    rows = []
+    for budget, flops, family in _budgets(draws, cost):
+        choice = Choice(draws, family, flops)
+        row = {"regime": family.regime, "budget": budget, "flops": flops}
+        row |= {"at": _at(family.regime, flops, named=draws.mixed)} | choice.columns()
+        if row["verdict"] == "clear" and (gone := _lost_here(lost, family.regime, flops)):
+            row |= {"verdict": "undecided", "reason": f"{row['reason']}, but {lost_text(gone)}"}
+        rows.append(row | _beaten(draws, row, choice))
+    return pd.DataFrame(rows)
+
+
+def turns(best: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Return the rows at which the leader changes, and the number of other rows in words.
+
+    Outside fixed compute there is a row for every cell that no other beats. Kept are the first and last row
+    of each regime, and rows from which on another configuration leads.
+    """
+    if best.empty:
+        return best, ""
+    # In one epoch more compute means more pairs, of the same leader.
+    pairs = best["subset_size"].where(best["regime"] != "one-epoch", 0)
+    leader = best[["regime", "architecture", "strategy", "quality"]].assign(pairs=pairs)
+    changes = (leader != leader.shift()).any(axis=1)
+    last = best["regime"] != best["regime"].shift(-1)
+    kept = best[changes | last | (best["regime"] == "fixed-compute")]
+    left = len(best) - len(kept)
+    said = f"{plural(left, 'further compute')} with the same leaders in the table" if left else ""
+    return kept, said
+
+
+def _budgets(draws: CellDraws, cost: Floats) -> Iterator[tuple[float, float, Family]]:
+    """Yield the budget, the compute and the family of each question."""
+    error = draws.column("error")
+    for (regime,), inside in draws.groups(["regime"]):
+        family, budget = draws.families[str(regime)], draws.column("budget")[inside]
+        if regime == "fixed-compute":
+            yield from ((float(level), float(level), family) for level in np.unique(budget))
+            continue
+        kept = np.flatnonzero(undominated(cost[inside], error[inside][None, :])[0])
+        for place in kept[np.argsort(cost[inside][kept], kind="stable")]:
+            yield float(budget[place]), float(cost[inside][place]), family
+
+
+class Choice:
+    """The verdict among the configurations of a family at a compute, and the cells that it rests on.
+
+    Without draws the configurations measured there are compared by their errors.
+    """
+
+    def __init__(self, draws: CellDraws, family: Family, flops: float) -> None:
+        cells = draws.cells[(draws.cells["regime"] == family.regime).to_numpy(bool)]
+        self.family, self.flops, self.unit = family, flops, draws.error_unit
+        self._cells = {
+            (int(row["curve"]), int(row["point"])): row for row in records(cells.assign(place=cells.index))
+        }
+        values, self.place = family.at(flops)
+        options = np.flatnonzero(
+            np.isfinite(values).all(axis=0) if draws.refits else family.runs(self.place) > 0
+        )
+        self.options = options
+        self.errors = values[:, options] if draws.refits else np.empty((0, len(options)))
+        diverged = np.array([self._of_cell(each, "diverged") for each in options.tolist()])
+        self.names = [family.names[each] for each in options.tolist()]
+        self.verdict: Verdict = judge(
+            self.errors, self.names, runs=family.runs(self.place)[options],
+            diverged=diverged, measured=np.array([self._of_cell(each, "error") for each in options.tolist()]),
+            unit=draws.error_unit, confidence=draws.confidence,
+        )  # fmt: skip
+
+    def _of_cell(self, curve: int, name: str) -> float:
+        cell = self._cells.get((int(curve), int(self.place[curve])))
+        return 0.0 if cell is None else float(cell[name])
+
+    def configuration(self, option: int) -> dict[str, Any]:
+        """Return an option's columns of ``CONFIGURATION``, and those of its cell or of what one would be."""
+        curve = int(self.options[option])
+        cell = self._cells.get((curve, int(self.place[curve])))
+        if cell is not None:
+            return {name: cell[name] for name in (*CONFIGURATION, *_SHOWN)}
+        one, per_sample = self.family.measured.curves, float(self.family.measured.curves.per_sample[curve])
+        row = records(self.family.configurations.iloc[[curve]])[0]
+        samples = self.flops / per_sample
+        sizes = [cell["parameters"] for key, cell in self._cells.items() if key[0] == curve]
+        pairs = min(samples, float(one.pairs[curve]))
+        return {name: row[name] for name in CONFIGURATION} | {
+            "subset_size": row["subset_size"] if np.isfinite(one.pairs[curve]) else pairs,
+            "runs": 0, "diverged": 0, "train_flops": self.flops, "samples_seen": samples,
+            "parameters": sizes[0] if sizes else np.nan, "epochs": samples / pairs,
+        }  # fmt: skip
+
+    def columns(self) -> dict[str, Any]:
+        """Return the verdict as columns."""
+        found = self.verdict
+        leaders = found.members if found.kind == "tie" else (found.leader,)
+        runs = self.family.runs(self.place)[self.options]
+        return {
+            "configurations": len(self.options), "measured": int((runs > 0).sum()),
+            "leaders": tuple(
+                {name: self.configuration(each)[name] for name in CONFIGURATION} for each in leaders
+            ),
+            **self.configuration(found.leader),
+            **found.columns(self.names),
+        }  # fmt: skip
+
+
+def _at(regime: str, flops: float, *, named: bool) -> str:
+    """Return a compute as text; outside fixed compute, where it was not declared, with three digits."""
+    said = budget_text(regime, flops) if regime == "fixed-compute" else format_flops(flops, digits=3)
+    return with_regime(said, regime, named=named)
+
+
+def _beaten(draws: CellDraws, row: Mapping[str, Any], choice: Choice) -> dict[str, str]:
+    """Return the verdict if a trial that costs less is lower than the leader; empty otherwise."""
+    leader = choice.errors[:, choice.verdict.leader] if draws.refits else np.array([row["error"]])
+    said = cheaper_text(draws, row["flops"], leader)
+    return (
+        {"verdict": "beaten", "tied": "", "reason": f"{said}; at this budget: {row['reason']}"}
+        if said
+        else {}
+    )
+
+
+def cheaper_text(draws: CellDraws, flops: float, leader: Floats) -> str:
+    """Return which cell is lower at a lower cost than a leader, of errors (draws,), empty without one."""
+    cost = costs(draws.cells)
+    cheaper = np.flatnonzero((cost <= flops) & ~same_cost(cost, flops))
+    if not len(cheaper):
+        return ""
+    errors = draws.draws if draws.refits else draws.column("error")[None, :]
+    lower = (errors[:, cheaper] < leader[:, None]).mean(axis=0)
+    place, chance = int(cheaper[lower.argmax()]), float(lower.max())
+    if chance < draws.confidence:
+        return ""
+    cell = records(draws.cells.iloc[[place]])[0]
+    return (
+        f"{configuration_text(cell)} at {_at(cell['regime'], cost[place], named=draws.mixed)} has "
+        f"{draws.error_unit.text(cell['error'])}, lower at a lower cost in {chance:.0%} of the draws"
+    )
+
+
+def _lost_here(lost: pd.DataFrame | None, regime: str, flops: float) -> list[str]:
+    """Return the configurations that lost all of their runs at a compute."""
+    if lost is None or lost.empty:
+        return []
+    here = lost[((lost["regime"] == regime) & same_cost(costs(lost), flops)).to_numpy(bool)]
+    return [configuration_text(cell) for cell in records(here)]
+
+
+def lost_text(names: list[str]) -> str:
+    """Return that configurations have no result because all of their runs were lost."""
+    return f"all runs of {named(names)} diverged or gave no number"

@@ -1,0 +1,138 @@
+"""The cells of a study, with their errors as measured and in each draw of what is known of them.
+
+The draws are those of the families (``analysis.belief.family``): joint draws of the true errors of all
+configurations, run or not.
+"""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+
+import numpy as np
+import pandas as pd
+
+from analysis.arrays import Floats, Indices
+from analysis.belief.family import DRAWS, Family, NoiseSource, families, noise_source
+from analysis.belief.verdict import CLEAR
+from analysis.cells.intervals import COVERAGE
+from analysis.cells.table import CELL, Trials, group_numbers, records
+from analysis.error_unit import ErrorUnit, chance_error
+from budgets.quantity import plural
+
+_MEANS = ("train_flops", "train_flops_per_sample", "parameters", "samples_seen", "epochs")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CellDraws:
+    """The error of every cell, as measured and in each draw.
+
+    Attributes:
+        cells: One row per cell: the columns of ``CELL``, ``family`` of its architecture, ``error`` (mean of
+            its runs), ``runs``, ``images``, ``reading_error``, ``diverged`` (number of its runs that
+            diverged; ``runs`` excludes them), the means of ``train_flops``, ``train_flops_per_sample``,
+            ``parameters``, ``samples_seen`` and ``epochs``, and its ``curve`` and ``point`` in its family.
+        draws: True errors of shape (draws, cells); no rows when ``source`` is ``none``.
+        families: The family of each regime with a run, which can be read anywhere.
+        source: Where the noise of a run is known from, see ``Family``.
+        chance: Error of a model that guesses; NaN when unknown.
+        error_unit: Unit that errors are shown in.
+        explanation: Source of the intervals in one sentence, or the reason why there are none.
+        confidence: Probability at which a verdict is clear.
+    """
+
+    cells: pd.DataFrame
+    draws: Floats
+    families: Mapping[str, Family]
+    source: NoiseSource
+    chance: float
+    error_unit: ErrorUnit
+    explanation: str
+    confidence: float = CLEAR
+
+    def column(self, name: str) -> Floats:
+        """Return a column of numbers of the cells, shape (cells,)."""
+        return self.cells[name].to_numpy(np.float64)
+
+    def take(self, positions: Indices) -> "CellDraws":
+        """Return the draws of the cells at some positions, in that order."""
+        return replace(
+            self, cells=self.cells.iloc[positions].reset_index(drop=True), draws=self.draws[:, positions]
+        )
+
+    def with_measured(self) -> Floats:
+        """Return the measured errors followed by the draws, shape (1 + draws, cells)."""
+        return np.concatenate([self.column("error")[None, :], self.draws])
+
+    @property
+    def refits(self) -> int:
+        """Number of draws."""
+        return len(self.draws)
+
+    @property
+    def mixed(self) -> bool:
+        """True if the cells are of several regimes, which texts then name."""
+        return len(self.cells["regime"].unique()) > 1
+
+    def groups(self, columns: list[str]) -> list[tuple[tuple[Hashable, ...], Indices]]:
+        """Return each combination of values of the columns with its cells' positions, in sorted order."""
+        found = self.cells.groupby(columns, sort=True).indices
+        return [
+            (key if isinstance(key, tuple) else (key,), np.asarray(positions, dtype=np.intp))
+            for key, positions in found.items()
+        ]
+
+
+def stream(question: str, number: int = 0) -> np.random.Generator:
+    """Return the random stream of one question; it does not depend on other questions or their order."""
+    return np.random.default_rng(int.from_bytes(sha256(f"{number}/{question}".encode()).digest()[:16], "big"))
+
+
+def cell_draws(
+    trials: Trials, grid: pd.DataFrame | None = None, *, draws: int = DRAWS, confidence: float | None = None
+) -> CellDraws:
+    """Group runs by cell and draw the true error of each, see `families` for the grid.
+
+    Without a confidence the usual one is asked of verdicts.
+    """
+    every = families(trials, grid, draws=draws)
+    found = {regime: family for regime, family in every.items() if family.measured.runs.any()}
+    cells = _cells(trials, found)
+    source = noise_source(trials)
+    drawn = np.empty((0 if source == "none" else draws, len(cells)))
+    for regime, family in found.items():
+        here = np.flatnonzero((cells["regime"] == regime).to_numpy(bool))
+        if len(drawn) and len(here):
+            curve, point = (cells[name].to_numpy(np.intp)[here] for name in ("curve", "point"))
+            drawn[:, here] = family.belief.draws[:, curve, point]
+    return CellDraws(
+        cells=cells, draws=drawn, families=found, source=source, chance=chance_error(trials.metric),
+        error_unit=ErrorUnit.of(trials.metric), explanation=_explanation(source, cells),
+        confidence=confidence or CLEAR,
+    )  # fmt: skip
+
+
+def _cells(trials: Trials, found: Mapping[str, Family]) -> pd.DataFrame:
+    position = group_numbers(trials.frame, CELL)
+    first, runs = np.unique(position, return_index=True, return_counts=True)[1:]
+    one = trials.frame[["trial", *CELL, "family", "diverged"]].iloc[first].reset_index(drop=True)
+    means = trials.frame[["error", "images", "reading_error", *_MEANS]].groupby(position).mean()
+    places = [found[row["regime"]].place_of[row["trial"]] for row in records(one)]
+    cells = pd.concat([one, means], axis=1).assign(
+        runs=runs, curve=[curve for curve, _ in places], point=[point for _, point in places]
+    )
+    names = [*CELL, "family", "error", "runs", "images", "reading_error", "diverged", *_MEANS, "curve"]
+    return cells[[*names, "point"]]
+
+
+def _explanation(source: NoiseSource, cells: pd.DataFrame) -> str:
+    """Return the source of the intervals in one sentence."""
+    if source == "runs":
+        seeds, single = int((cells["runs"] - 1).sum()), int((cells["runs"] == 1).sum())
+        borrowed = f"; {single} of {len(cells)} cells have one run" if single else ""
+        return (
+            f"{COVERAGE:.0%} intervals from the joint law of all runs: the noise between seeds, "
+            f"{plural(seeds, 'degree')} of freedom, and what the law misses{borrowed}"
+        )
+    if source == "laws":
+        return f"one run per cell: {COVERAGE:.0%} intervals from how far the runs miss the joint law of all"
+    return "no intervals: there is one run per cell, and too few cells to show its noise"

@@ -1,0 +1,138 @@
+"""Curves of a study: cells that differ only in compute or in pairs, and the interpolation between them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from analysis.arrays import Floats, Indices
+from analysis.belief.cell_draws import CellDraws, stream
+from analysis.belief.parameters import FORWARD, typical
+from analysis.cells.table import CELL
+from analysis.labels import budget_text, held_text, with_regime
+
+X_COLUMNS = {"compute": "train_flops", "data": "subset_size"}
+"""Direction of a curve → the column of the cells that is its x."""
+_PRIOR, _WALK = 2.0, 0.01  # of the random walk: the cells that it counts as, and its deviation
+_SAME = 1e-9  # smallest step in ln x, so that cells of equal x do not divide by zero
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Curve:
+    """A curve of cells.
+
+    Attributes:
+        along: ``compute`` (x is training FLOPs) or ``data`` (x is unique pairs).
+        identity: Cell columns that all its cells share, with their values.
+        positions: Positions of its cells in ``CellDraws.cells``, by rising x.
+    """
+
+    along: str
+    identity: Mapping[str, Any]
+    positions: Indices
+
+
+C = TypeVar("C", bound=Curve)
+
+
+def curves(draws: CellDraws, *, along: str) -> list[Curve]:
+    """Return every curve of at least two cells.
+
+    Along ``compute`` its cells differ only in budget, along ``data`` only in size.
+    """
+    x, found = draws.column(X_COLUMNS[along]), []
+    for held, positions in differing(draws, "budget" if along == "compute" else "subset_size"):
+        if len(positions) > 1:
+            ordered = positions[np.argsort(x[positions], kind="stable")]
+            found.append(Curve(along=along, identity=held, positions=ordered))
+    return found
+
+
+def differing(draws: CellDraws, *columns: str) -> Iterator[tuple[dict[str, Any], Indices]]:
+    """Yield each group of cells that differ in some columns alone: what they share, and their positions."""
+    one_epoch = draws.cells["regime"].to_numpy(object) == "one-epoch"
+    for kept in (np.flatnonzero(~one_epoch), np.flatnonzero(one_epoch)):
+        # In one epoch each pair is seen once: more compute means more pairs, so both vary together.
+        together = {"subset_size"} if "budget" in columns and one_epoch[kept].any() else set()
+        shared = [name for name in CELL if name not in {*columns, *together}]
+        for key, places in draws.take(kept).groups(shared):
+            yield dict(zip(shared, key, strict=True)), kept[places]
+
+
+def curve_text(curve: Curve, *, without: str = "", named: bool = False) -> str:
+    """Return the fixed parts of a curve in words: its budget too if that is fixed, its regime if named."""
+    regime = str(curve.identity["regime"])
+    said = held_text({name: value for name, value in curve.identity.items() if name != without})
+    if "budget" in curve.identity:
+        said += f" at {budget_text(regime, curve.identity['budget'])}"
+    return with_regime(said, regime, named=named)
+
+
+def alike(found: Sequence[C], *, along: str, axis: str) -> list[list[C]]:
+    """Group the curves along one x that differ only in one part of the configuration."""
+    groups: dict[tuple[tuple[str, Any], ...], list[C]] = {}
+    for curve in found:
+        if curve.along == along:
+            key = tuple((name, value) for name, value in curve.identity.items() if name != axis)
+            groups.setdefault(key, []).append(curve)
+    return list(groups.values())
+
+
+def read(draws: CellDraws, curve: Curve, at: Floats) -> Floats:
+    """Return draws of the true errors of a curve at x, shape (draws, points).
+
+    Along compute they are those of the joint law, without what single cells miss. Along data they are those
+    of the cells and, beside them, of the law of a typical configuration plus what the cells lie beside it:
+    between two cells this changes evenly but for a random walk (a Brownian bridge), beyond either end by one.
+    """
+    here, family = draws.take(curve.positions), draws.families[str(curve.identity["regime"])]
+    if curve.along == "compute":
+        one = here.cells["curve"].to_numpy(np.intp)[:1]
+        return family.read(one, at[None, :])[:, 0]
+    x, both = here.column("subset_size"), np.concatenate([here.column("subset_size"), at])
+    size, samples = (
+        np.full((1, len(both)), here.column(name).mean())
+        for name in ("train_flops_per_sample", "samples_seen")
+    )
+    law = typical(family, curve.identity, size / FORWARD, samples, both[None, :])[:, 0]
+    beside = here.draws - law[:, : len(x)]
+    walk = _walk(np.log(x), np.median(beside, axis=0), family.belief.scale)
+    generator = stream(f"data/{sorted(curve.identity.items(), key=str)}")
+    steps = generator.standard_normal((len(beside), len(x) + 1))
+    gap, variance = _gaps(np.log(x), np.log(at))
+    found = law[:, len(x) :] + straight_lines(x, beside, at) + walk * np.sqrt(variance) * steps[:, gap]
+    return np.asarray(np.clip(found, 0.0, family.most))
+
+
+def _walk(log_x: Floats, beside: Floats, scale: float) -> float:
+    """Return the deviation of the random walk of what cells lie beside their law, for one unit of ln x.
+
+    It is measured by how far each cell lies from the line between its neighbours.
+    """
+    left, right = np.diff(log_x)[:-1], np.diff(log_x)[1:]
+    middle = (beside[:-2] * right + beside[2:] * left) / (left + right)
+    squares = (beside[1:-1] - middle) ** 2 * (left + right) / (left * right)
+    return float(np.sqrt((squares.sum() + _PRIOR * (_WALK * scale) ** 2) / (len(squares) + _PRIOR)))
+
+
+def _gaps(log_x: Floats, log_at: Floats) -> tuple[Indices, Floats]:
+    """Return the number of cells below each x, and the variance of a unit random walk that the cells fix."""
+    gap = np.searchsorted(log_x, log_at)
+    before = log_at - np.concatenate([[-np.inf], log_x])[gap]
+    after = np.concatenate([log_x, [np.inf]])[gap] - log_at
+    shorter, longer = np.minimum(before, after), np.maximum(before, after)
+    return gap.astype(np.intp), np.asarray(shorter / (1 + shorter / longer))
+
+
+def straight_lines(x: Floats, error: Floats, at: Floats) -> Floats:
+    """Interpolate the cells of a curve linearly in ln x; beyond either end the end value is kept.
+
+    x rises and has at least one cell; errors are of shape (rows, cells), the result is of shape (rows,
+    points).
+    """
+    log_x, log_at = np.log(x), np.clip(np.log(at), np.log(x[0]), np.log(x[-1]))
+    above = np.clip(np.searchsorted(log_x, log_at), min(1, len(x) - 1), len(x) - 1)
+    below = np.maximum(above - 1, 0)
+    share = (log_at - log_x[below]) / np.maximum(log_x[above] - log_x[below], _SAME)
+    return np.asarray(error[:, below] + share * (error[:, above] - error[:, below]))

@@ -1,0 +1,234 @@
+"""The curves of a study, one family for each regime, with what its runs say of all of them.
+
+Every answer of a study is read from these draws: its tables, figures, forecasts and verdicts, its
+recommendation, and the next trials of an adaptive design. The draws depend on the results and the grid alone,
+so that whoever asks gets the same numbers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from analysis.arrays import Floats, Indices, Mask
+from analysis.belief.belief import Belief, Curves, Measured, believe, effects
+from analysis.cells.pareto import SAME_COST
+from analysis.cells.table import (
+    CELL,
+    CONFIGURATION,
+    Trials,
+    curve_numbers,
+    group_numbers,
+    records,
+    with_budgets,
+)
+from analysis.error_unit import ErrorUnit, chance_error
+from analysis.labels import configuration_text
+
+NoiseSource = Literal["runs", "laws", "none"]
+
+DRAWS = 1000
+FARTHEST = 30.0
+"""Factor below its smallest cell down to which a curve is read."""
+_UNTESTED, _FEWEST_MISSES = 3, 4
+"""Points of a curve that do not show how far runs miss the law, and fewest beyond these that do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """The curves of one regime: its configurations at all budgets of the grid.
+
+    In the one-epoch regime more compute means more pairs, so a curve spans subset sizes. The points of a
+    curve are its cells by rising compute; the last is repeated so that all curves have as many.
+
+    Attributes:
+        regime: The regime.
+        configurations: One row per curve: the columns of ``CONFIGURATION`` and ``family``.
+        names: Text of each curve.
+        place_of: Trial → its curve and point.
+        points: Number of points of each curve that are cells, shape (curves,).
+        limit: Largest compute of each curve, infinite if the grid does not limit it, shape (curves,).
+        levels: Compute of each point, the level under fixed compute, NaN where it is repeated; shape (curves,
+            points).
+        measured: The runs.
+        draws: Number of draws.
+        most: Largest possible error.
+        source: Where the noise of a run is known from: ``runs`` if seeds show it, ``laws`` if single runs
+            miss the law of their table by it, ``none`` if neither: then nothing is decided.
+    """
+
+    regime: str
+    configurations: pd.DataFrame
+    names: tuple[str, ...]
+    place_of: Mapping[str, tuple[int, int]]
+    points: Indices
+    limit: Floats
+    levels: Floats
+    measured: Measured
+    draws: int
+    most: float
+    source: NoiseSource
+
+    @cached_property
+    def belief(self) -> Belief:
+        """Joint draws of the true errors at all points."""
+        generator = np.random.default_rng(len(self.regime))
+        return believe(self.measured, draws=self.draws, generator=generator)
+
+    @property
+    def x(self) -> Floats:
+        """Training FLOPs of the points, shape (curves, points)."""
+        return self.measured.curves.x
+
+    def read(self, curves: Indices, x: Floats, pairs: Floats | None = None) -> Floats:
+        """Return draws of the true errors of some curves at FLOPs (curves, points), as the law has them.
+
+        ``pairs``, shape (curves,), replace the pairs of their training sets.
+        """
+        some = self.measured.curves.take(curves)
+        axes = (some if pairs is None else replace(some, pairs=pairs)).axes(x)
+        return np.clip(self.belief.errors(axes, curves), 0.0, self.most)
+
+    def at(self, flops: float | Floats, *, beyond: bool = False) -> tuple[Floats, Indices]:
+        """Return draws of all curves' errors at one compute, and the cell that each is read at, -1 if none.
+
+        A curve is read at its own cell there, if it has one, and by the law otherwise. It has an infinite
+        error where it can't be run: far below its smallest cell, or where the grid does not run it.
+
+        Args:
+            flops: The compute, or that of each curve.
+            beyond: True if curves can also be run where the grid does not.
+        """
+        curves = np.arange(len(self.names))
+        asked = np.broadcast_to(np.asarray(flops, dtype=np.float64), curves.shape)
+        apart = np.abs(np.log(self.x / asked[:, None]))
+        apart[np.arange(self.x.shape[1]) >= self.points[:, None]] = np.inf
+        nearest = apart.argmin(axis=1)
+        place = np.where(apart[curves, nearest] <= np.log(SAME_COST), nearest, -1)
+        if self.regime != "fixed-compute" and not beyond:  # one that can't spend more is read at its largest
+            place = np.where(asked > self.limit * SAME_COST, self.points - 1, place)
+        found = self.belief.draws[:, curves, np.maximum(place, 0)]
+        beside = np.flatnonzero((place < 0) & (self.lowest <= asked) & (beyond | self.reachable(asked)))
+        found[:, place < 0] = np.inf
+        if len(beside):
+            found[:, beside] = self.read(beside, asked[beside, None])[:, :, 0]
+        return found, place
+
+    @property
+    def lowest(self) -> Floats:
+        """Smallest compute at which each curve can be asked for, shape (curves,).
+
+        Without a grid a curve could also have been run with less than at its smallest cell.
+        """
+        return self.x[:, 0] / np.where(np.isinf(self.limit), FARTHEST, SAME_COST)
+
+    def reachable(self, flops: Floats) -> Mask:
+        """Return which curves may be asked for at a compute, shape (curves,).
+
+        At a level of fixed compute these are the ones that the grid runs at it or above; beyond all levels,
+        and in the other regimes, all: there a curve that can't spend more is read at its largest cell.
+        """
+        if self.regime != "fixed-compute":
+            return np.ones(len(self.names), dtype=bool)
+        return flops <= np.where(flops > self.limit.max() * SAME_COST, np.inf, self.limit * SAME_COST)
+
+    def runs(self, place: Indices) -> Floats:
+        """Return the number of runs at a point of each curve, 0 where it is -1."""
+        found = self.measured.runs[np.arange(len(place)), np.maximum(place, 0)]
+        return np.where(place >= 0, found, 0.0)
+
+
+def families(trials: Trials, grid: pd.DataFrame | None = None, *, draws: int = DRAWS) -> dict[str, Family]:
+    """Return the family of each regime.
+
+    Args:
+        trials: The trials with a result.
+        grid: All trials of the grid, run or not, with the columns of a plan; without
+            one, the trials alone, whose configurations could be run with any compute.
+        draws: Number of draws.
+    """
+    bounded = False
+    cells = trials.frame
+    if grid is not None and len(grid):
+        bounded = True
+        planned = with_budgets(grid, trials)
+        beside = cells[~cells["trial"].isin(planned["trial"])]
+        kinds = dict(zip(cells["architecture"], cells["family"], strict=True))
+        cells = pd.concat([planned.assign(family=planned["architecture"].map(kinds)), beside])
+    cells = cells.sort_values("trial", ignore_index=True)
+    source = noise_source(trials)
+    return {
+        str(regime): _family(
+            str(regime), here.reset_index(drop=True), trials, draws, bounded=bounded, source=source
+        )
+        for regime, here in cells.groupby("regime", sort=True)
+    }
+
+
+def noise_source(trials: Trials) -> NoiseSource:
+    """Return where the noise of a run is known from, see ``Family``."""
+    frame = trials.frame
+    if len(frame) > len(frame[[*CELL]].drop_duplicates()):
+        return "runs"
+    over_data = group_numbers(frame, [name for name in CELL if name != "subset_size"])
+    beyond = (np.maximum(np.bincount(of) - _UNTESTED, 0).sum() for of in (curve_numbers(frame), over_data))
+    return "laws" if max(beyond) >= _FEWEST_MISSES else "none"
+
+
+def _family(  # noqa: PLR0913 - the cells, and how they are read
+    regime: str, cells: pd.DataFrame, trials: Trials, draws: int, *, bounded: bool, source: NoiseSource
+) -> Family:
+    curve = curve_numbers(cells)
+    budgets, budget = np.unique(cells["budget"].to_numpy(np.float64), return_inverse=True)
+    keys, cell = np.unique(curve * len(budgets) + budget, return_inverse=True)
+    mean = np.bincount(cell, weights=cells["train_flops"].to_numpy(np.float64)) / np.bincount(cell)
+    # The cells of a curve by rising compute.
+    mine = keys // len(budgets)
+    points, order = np.bincount(mine), np.lexsort((mean, mine))
+    place = np.empty(len(keys), dtype=np.intp)
+    place[order] = np.arange(len(keys)) - np.repeat(np.cumsum(points) - points, points)
+    levels = np.full((len(points), points.max()), np.nan)
+    levels[mine, place] = mean
+    x = np.fmax.accumulate(levels, axis=1)
+    if regime == "fixed-compute":
+        levels[mine, place] = budgets[keys % len(budgets)]
+    first = cells.iloc[np.unique(curve, return_index=True)[1]].reset_index(drop=True)
+    pairs = first["subset_size"].to_numpy(np.float64)
+    one_epoch = regime == "one-epoch"
+    without = "subset_size" if one_epoch else ""
+    curves = Curves(
+        x=x, per_sample=first["train_flops_per_sample"].to_numpy(np.float64),
+        pairs=np.full_like(pairs, np.inf) if one_epoch else pairs,
+        shared=effects(*(pd.factorize(first[name])[0] for name in ("architecture", "strategy", "quality"))),
+    )  # fmt: skip
+    point = place[cell]
+    return Family(
+        regime=regime, configurations=first[[*CONFIGURATION, "family"]],
+        names=tuple(configuration_text(row, without=without) for row in records(first)),
+        place_of=dict(zip(cells["trial"], zip(curve.tolist(), point.tolist(), strict=True), strict=True)),
+        points=points, limit=x[:, -1] if bounded else np.full(len(points), np.inf), levels=levels,
+        measured=_measured(curves, cells, curve, point, trials), draws=draws,
+        most=ErrorUnit.of(trials.metric).most, source=source,
+    )  # fmt: skip
+
+
+def _measured(
+    curves: Curves, cells: pd.DataFrame, curve: Indices, point: Indices, trials: Trials
+) -> Measured:
+    frame = trials.frame.set_index("trial")
+    ran = frame.reindex(cells["trial"])
+    error = ran["error"].to_numpy(np.float64)
+    known = np.isfinite(error)
+    trunk = ran["trunk"].where(ran["trunk"] != "", ran.index.to_series())[known]
+    unit = trunk.groupby(curve[known]).rank(method="dense").to_numpy(np.intp) - 1
+    errors = np.full((len(curves.x), 1 + int(unit.max(initial=0)), curves.x.shape[1]), np.nan)
+    errors[curve[known], unit, point[known]] = error[known]
+    images, reading = (ran[name].to_numpy(np.float64)[known] for name in ("images", "reading_error"))
+    return Measured(
+        curves=curves, errors=errors, images=float(np.median(images)) if known.any() else float("nan"),
+        reading=float(np.sqrt((reading**2).mean())) if known.any() else 0.0,
+        loss=np.isinf(ErrorUnit.of(trials.metric).most), chance=chance_error(trials.metric),
+    )  # fmt: skip

@@ -1,0 +1,194 @@
+"""The verdict on which of several options has the lowest error, from joint draws of their true errors.
+
+Clear is a leader that is the lowest in a share ``CLEAR`` of the draws and was run. Options that were not run
+where the question lies count by their draws like all others, so one of them may be what keeps a leader from
+being clear. Each question is judged by itself.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from analysis.arrays import Floats, Indices
+from analysis.cells.intervals import interval
+from analysis.error_unit import PERCENT, ErrorUnit
+from analysis.labels import listed
+from budgets.quantity import plural
+
+VerdictKind = Literal["clear", "tie", "undecided"]
+
+CLEAR = 0.95
+"""Probability required of a clear leader, and of those that are tied together."""
+_SAME = 1e-12
+_NAMED = 2
+_SMALL = 1e-3  # a difference that is shown with a digit more
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """Which option has the lowest error, and how sure that is.
+
+    Attributes:
+        leader: Place of the option that is most probably the lowest.
+        probability: Probability that each is the lowest, shape (options,); NaN without draws.
+        members: Places of the leader and the most probable others that together reach the confidence.
+        kind: ``clear``, ``tie`` (several members), or ``undecided``: the data do not decide.
+        reason: The verdict in one sentence.
+        error: Median of the leader's true error, and its 90 % interval.
+        low: Lower end.
+        high: Upper end.
+        runner_up: Place of the next most probable option; None if there is one option.
+        runner_up_error: Median of its true error; NaN if there is none.
+        gap: Median of the distance of the runner-up to the leader, and its 90 % interval.
+        gap_low: Lower end.
+        gap_high: Upper end.
+    """
+
+    leader: int
+    probability: Floats
+    members: tuple[int, ...]
+    kind: VerdictKind
+    reason: str
+    error: float
+    low: float
+    high: float
+    runner_up: int | None
+    runner_up_error: float
+    gap: float
+    gap_low: float
+    gap_high: float
+
+    def columns(self, names: Sequence[str]) -> dict[str, Any]:
+        """Return the verdict as columns that tables share, with the options in words."""
+        other = self.runner_up
+        return {
+            "error": self.error, "low": self.low, "high": self.high,
+            "probability": float(self.probability[self.leader]),
+            "runner_up": "" if other is None else names[other], "runner_up_error": self.runner_up_error,
+            "runner_up_probability": np.nan if other is None else float(self.probability[other]),
+            "gap": self.gap, "gap_low": self.gap_low, "gap_high": self.gap_high, "verdict": self.kind,
+            "tied": "; ".join(names[each] for each in self.members) if self.kind == "tie" else "",
+            "reason": self.reason,
+        }  # fmt: skip
+
+
+def shares(values: Floats, indifference: float = 0.0) -> Floats:
+    """Return the share of the draws (draws, options) in which each is the lowest, or within so much of it.
+
+    Without an indifference equal options share a draw, and the shares sum to 1.
+    """
+    lowest = values <= values.min(axis=1, keepdims=True) + max(indifference, _SAME)
+    if not indifference:
+        lowest = lowest / lowest.sum(axis=1, keepdims=True)
+    return np.asarray(lowest.mean(axis=0), dtype=np.float64)
+
+
+def ranked(probability: Floats, middle: Floats) -> Indices:
+    """Return the places of options by falling probability in whole percents, then by rising median error."""
+    return np.lexsort((middle, -np.round(probability, 2)))
+
+
+def judge(  # noqa: PLR0913 - the draws, and what is known of the options
+    values: Floats,
+    names: Sequence[str],
+    *,
+    runs: Floats,
+    diverged: Floats | None = None,
+    measured: Floats | None = None,
+    confidence: float = CLEAR,
+    unit: ErrorUnit = PERCENT,
+) -> Verdict:
+    """Return the verdict on options.
+
+    Args:
+        values: Draws of their true errors, shape (draws, options), infinite for those that can't be run; no
+            draws if no noise is known.
+        names: The options in words.
+        runs: Runs of each where the question lies.
+        diverged: Runs of each that its mean excludes; none by default.
+        measured: Error of each as measured, which decides without draws.
+        confidence: Probability of a clear leader.
+        unit: Unit of the errors.
+    """
+    if not len(values):
+        assert measured is not None
+        return _without_noise(np.asarray(measured), unit)
+    probability = shares(values)
+    middle = np.median(values, axis=0)
+    order = ranked(probability, middle)
+    leader = int(order[0])
+    held = np.searchsorted(np.cumsum(probability[order]), confidence - _SAME)
+    members = tuple(int(place) for place in order[: int(held) + 1])
+    able = order[np.isfinite(middle[order])]
+    runner_up = int(able[1]) if len(able) > 1 else None
+    gaps = np.zeros(1) if runner_up is None else values[:, runner_up] - values[:, leader]
+    gap = float(np.median(gaps[np.isfinite(gaps)])) if np.isfinite(gaps).any() else float("inf")
+    lost = int(diverged[leader]) if diverged is not None else 0
+    kind, reason = _judged(
+        members, names, runs, probability, lost, unit.gap(gap, fine=abs(gap) < _SMALL), runner_up
+    )
+    low, high = interval(values[:, leader])
+    gap_low, gap_high = (np.nan, np.nan) if runner_up is None else interval(gaps)
+    return Verdict(
+        leader=leader, probability=probability, members=members, kind=kind, reason=reason,
+        error=float(middle[leader]), low=low, high=high, runner_up=runner_up,
+        runner_up_error=np.nan if runner_up is None else float(middle[runner_up]),
+        gap=np.nan if runner_up is None else gap, gap_low=gap_low, gap_high=gap_high,
+    )  # fmt: skip
+
+
+def _judged(  # noqa: PLR0913, PLR0917 - the draws in numbers, and what is known of the options
+    members: Sequence[int], names: Sequence[str], runs: Floats, probability: Floats, lost: int, gap: str,
+    runner_up: int | None,
+) -> tuple[VerdictKind, str]:  # fmt: skip
+    leader = members[0]
+    if runner_up is None:
+        return "undecided", "only one configuration was measured here, so there is nothing to compare it with"
+    absent = [names[place] for place in members if runs[place] == 0]
+    without = f"; not run here: {named(absent)}" if absent else ""
+    if len(members) > 1:
+        said = f"{len(members)} configurations cannot be told apart{without}"
+        return "tie", f"{said}; of the leader, {_lost_text(lost)}" if lost else said
+    chance = f"ahead by {gap}, the lowest in {probability[leader]:.0%} of the draws"
+    if absent:
+        return "undecided", f"{chance}, but it was not run here"
+    if lost:
+        return "undecided", f"{chance}, but {_lost_text(lost)}"
+    return "clear", chance
+
+
+def clear_text(confidence: float) -> str:
+    """Return what a clear verdict is."""
+    return (
+        f"Clear: lowest in {100 * confidence:g} % of the joint draws of all configurations (printed "
+        "intervals are 90 %)"
+    )
+
+
+def named(names: Sequence[str]) -> str:
+    """Return the first of some names, and the number of the others."""
+    more = [f"{len(names) - _NAMED} more"] if len(names) > _NAMED else []
+    return listed([*names[:_NAMED], *more])
+
+
+def _lost_text(lost: int) -> str:
+    return f"{plural(lost, 'run')} of it diverged or gave no number, which its mean excludes"
+
+
+def _without_noise(measured: Floats, unit: ErrorUnit) -> Verdict:
+    order = np.argsort(measured, kind="stable")
+    leader, runner_up = int(order[0]), int(order[1]) if len(order) > 1 else None
+    gap = np.nan if runner_up is None else float(measured[runner_up] - measured[leader])
+    ahead = "as low as the next" if gap == 0 else f"ahead by {unit.gap(gap, fine=gap < _SMALL)}"
+    reason = f"{ahead}, but no noise was measured"
+    if runner_up is None:
+        reason = "only one configuration was measured here, so there is nothing to compare it with"
+    nothing = float("nan")
+    return Verdict(
+        leader=leader, probability=np.full(len(measured), np.nan), members=(leader,), kind="undecided",
+        reason=reason, error=float(measured[leader]), low=nothing, high=nothing, runner_up=runner_up,
+        runner_up_error=nothing if runner_up is None else float(measured[runner_up]), gap=gap,
+        gap_low=nothing, gap_high=nothing,
+    )  # fmt: skip

@@ -1,1 +1,0 @@
-"""The best model size at each budget."""

@@ -1,0 +1,222 @@
+"""The best configuration at a budget: clear, a tie, or undecided, the same whoever asks."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.answers.best import best_at_budgets, turns
+from analysis.belief.cell_draws import CellDraws, cell_draws
+from analysis.cells.study_frames import lost_cells
+from analysis.cells.table import Trials, records, tidy
+from analysis.design.adaptive import decide
+from analysis.design.questions import Ask
+from analysis.labels import configuration_text
+from tests.analysis.synthetic import METRIC, trial_row
+
+LEVELS = (2e11, 6e11, 1.8e12)
+NOISE = 0.01
+
+
+def drawn(results: pd.DataFrame, grid: pd.DataFrame | None = None) -> CellDraws:
+    return cell_draws(tidy(results, metric=METRIC), grid)
+
+
+def runs(
+    name: str, level: float, error: float, *, seeds: int = 3, noise: float = NOISE
+) -> list[dict[str, object]]:
+    """Return seeds of a configuration at a level, around an error."""
+    offsets = noise * np.linspace(-1, 1, seeds) if seeds > 1 else np.zeros(1)
+    return [
+        trial_row((1024, "all", name, "clip"), level, seed, error + float(offset))
+        for seed, offset in enumerate(offsets)
+    ]
+
+
+def pair(gap: float, *, seeds: int = 3) -> pd.DataFrame:
+    """Return two architectures with errors ``gap`` apart at one level."""
+    rows = (runs(name, 2e11, 0.6 + more, seeds=seeds) for name, more in (("ViT-X", 0.0), ("ViT-S", gap)))
+    return pd.DataFrame([row for each in rows for row in each])
+
+
+def test_a_gap_far_outside_the_noise_is_clear() -> None:
+    row = best_at_budgets(drawn(pair(0.2))).iloc[0]
+    assert (row["verdict"], row["architecture"], row["tied"]) == ("clear", "ViT-X", "")
+    assert row["probability"] > 0.99
+    assert row["low"] < row["error"] < row["high"]
+    assert row["error"] == pytest.approx(0.6, abs=NOISE)
+    assert row["runner_up"] == "ViT-S, CLIP, 1,024 pairs, all"
+    assert row["gap"] == pytest.approx(0.2, abs=2 * NOISE)
+
+
+def test_a_gap_within_the_noise_is_a_tie_and_names_its_members() -> None:
+    row = best_at_budgets(drawn(pair(0.003))).iloc[0]
+    assert row["verdict"] == "tie"
+    assert set(row["tied"].split("; ")) == {"ViT-X, CLIP, 1,024 pairs, all", "ViT-S, CLIP, 1,024 pairs, all"}
+    assert row["gap_low"] < 0 < row["gap_high"]
+
+
+def test_single_runs_at_one_level_show_no_noise_and_decide_nothing() -> None:
+    row = best_at_budgets(drawn(pair(0.2, seeds=1))).iloc[0]
+    assert row["verdict"] == "undecided"
+    assert "no noise was measured" in row["reason"]
+    assert np.isnan([row["low"], row["probability"]]).all()
+
+
+def test_a_single_configuration_is_undecided() -> None:
+    row = best_at_budgets(drawn(pair(0.2).iloc[:3])).iloc[0]
+    assert row["verdict"] == "undecided"
+    assert "nothing to compare it with" in row["reason"]
+
+
+@pytest.mark.slow
+def test_of_ten_equal_configurations_one_is_rarely_called_clear() -> None:
+    generator = np.random.default_rng(0)
+    clear = 0
+    for _ in range(100):
+        rows = [
+            trial_row((100 + place, "all", "ViT-X", "clip"), 2e11, seed, 0.5 + 0.03 * float(shift))
+            for place in range(10)
+            for seed, shift in enumerate(generator.standard_normal(3))
+        ]
+        clear += best_at_budgets(drawn(pd.DataFrame(rows))).iloc[0]["verdict"] == "clear"
+    assert clear <= 10
+
+
+def test_a_leader_that_lost_a_run_to_divergence_is_not_clear() -> None:
+    results = pair(0.2, seeds=4)
+    results.loc[0, ["status", "reason"]] = "diverged", "loss is NaN"
+    row = best_at_budgets(drawn(results)).iloc[0]
+    assert (row["verdict"], row["runs"], row["diverged"]) == ("undecided", 3, 1)
+    assert "diverged" in row["reason"]
+
+
+def test_a_configuration_that_lost_all_runs_is_named() -> None:
+    results = pair(0.2)
+    results.loc[results["architecture"] == "ViT-S", ["status", "reason"]] = "diverged", "loss is NaN"
+    results = pd.concat([results, pd.DataFrame(runs("ViT-M", 2e11, 0.9))], ignore_index=True)
+    trials = tidy(results, metric=METRIC)
+    row = best_at_budgets(cell_draws(trials), lost_cells(trials)).iloc[0]
+    assert row["verdict"] == "undecided"
+    assert "all runs of ViT-S" in row["reason"]
+
+
+def test_a_level_whose_best_a_cheaper_trial_beats_says_so() -> None:
+    results = pd.DataFrame([
+        *runs("ViT-X", 2e11, 0.4), *runs("ViT-S", 2e11, 0.7), *runs("ViT-S", 6e11, 0.6),
+        *runs("ViT-M", 6e11, 0.65),
+    ])  # fmt: skip
+    trials = tidy(results, metric=METRIC)
+    rows = records(best_at_budgets(cell_draws(trials, results)))
+    assert [row["verdict"] for row in rows] == ["clear", "beaten"]
+    assert "ViT-X" in rows[1]["reason"]
+
+
+def steep(level: float) -> float:
+    """Return the error of a model that is behind at 200 GFLOP and overtakes at 1.8 TFLOP."""
+    return {2e11: 0.75, 6e11: 0.6, 1.8e12: 0.45}[level]
+
+
+def flat(level: float) -> float:
+    """Return the error of a model that falls slowly."""
+    return {2e11: 0.62, 6e11: 0.57, 1.8e12: 0.53}[level]
+
+
+def crossing(missing: tuple[str, float]) -> pd.DataFrame:
+    return pd.DataFrame([
+        row
+        for name, error in (("ViT-M", steep), ("ViT-X", flat), ("ConvNeXt-C", lambda at: flat(at) + 0.2))
+        for level in LEVELS
+        if (name, level) != missing
+        for row in runs(name, level, error(level))
+    ])  # fmt: skip
+
+
+def test_one_that_overtakes_and_was_not_run_there_keeps_the_others_from_being_clear() -> None:
+    row = best_at_budgets(drawn(crossing(("ViT-M", 1.8e12)))).iloc[-1]
+    assert (row["configurations"], row["measured"]) == (3, 2)
+    assert row["verdict"] in ("tie", "undecided")
+    assert "ViT-M, CLIP, 1,024 pairs, all" in (row["tied"] or row["reason"])
+
+
+def test_one_that_is_far_behind_and_was_not_run_there_leaves_the_best_clear() -> None:
+    row = best_at_budgets(drawn(crossing(("ConvNeXt-C", 1.8e12)))).iloc[-1]
+    assert (row["verdict"], row["architecture"]) == ("clear", "ViT-M")
+
+
+def plain() -> pd.DataFrame:
+    return crossing(("", 0.0))
+
+
+def of_trunks() -> pd.DataFrame:
+    results = plain()
+    return results.assign(trunk=results["architecture"] + "-" + results["seed"].astype(str))
+
+
+def first_round() -> pd.DataFrame:
+    """Return what an adaptive design runs first: two seeds at the lowest level, one at the next."""
+    results = plain()
+    lowest = (results["level_flops"] == LEVELS[0]) & (results["seed"] < 2)
+    return results[lowest | ((results["level_flops"] == LEVELS[1]) & (results["seed"] == 0))]
+
+
+def diverged() -> pd.DataFrame:
+    results = plain()
+    results.loc[4, ["status", "reason"]] = "diverged", "loss is NaN"
+    return results
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        plain, of_trunks, first_round, diverged, lambda: plain().query("seed == 0"),
+        lambda: crossing(("ConvNeXt-C", 6e11)), lambda: crossing(("ViT-M", 1.8e12)),
+    ],
+    ids=["full", "trunks", "first round", "diverged", "one seed", "missing cell", "absent at the top"],
+)  # fmt: skip
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_the_design_and_the_report_give_the_same_numbers(
+    made: Callable[[], pd.DataFrame], confidence: float
+) -> None:
+    results, grid = made(), plain().assign(paid_flops=lambda all_: all_["train_flops"])
+    trials: Trials = tidy(results, metric=METRIC)
+    draws = cell_draws(trials, grid, confidence=confidence)
+    best = {row["flops"]: row for row in records(best_at_budgets(draws))}
+
+    decision = decide(trials, grid, ask=Ask(confidence=confidence), ended=trials.excluded["trial"], slots=0)
+
+    asked = [answer for answer in decision.answers if answer.flops in best]
+    assert len(asked) == len(best)
+    for answer in asked:
+        row = best[answer.flops]
+        assert answer.leader == configuration_text(row)
+        assert answer.verdict in (row["verdict"], "clear" if row["diverged"] else row["verdict"])
+        if row["verdict"] == "undecided" and np.isnan(row["low"]):
+            continue  # no noise is known, so there is no interval
+        assert (answer.probability, answer.error, answer.low, answer.high) == (
+            row["probability"], row["error"], row["low"], row["high"],
+        )  # fmt: skip
+
+
+def test_the_order_of_rows_changes_no_number() -> None:
+    results = plain()
+    mixed = results.sample(frac=1.0, random_state=1)
+    one, other = (best_at_budgets(drawn(each, each)) for each in (results, mixed))
+    pd.testing.assert_frame_equal(one.drop(columns="leaders"), other.drop(columns="leaders"))
+
+
+def test_outside_fixed_compute_a_curve_that_cannot_spend_more_keeps_its_last_cell() -> None:
+    small, large = (
+        pd.DataFrame([row for level in levels for row in runs(name, level, error(level))])
+        for name, levels, error in (("ViT-X", LEVELS[:2], flat), ("ViT-M", LEVELS, steep))
+    )
+    results = pd.concat([small, large], ignore_index=True).assign(regime="equal-samples", level_flops=np.nan)
+    best = best_at_budgets(drawn(results, results))
+    assert best["architecture"].tolist() == ["ViT-X", "ViT-X", "ViT-M"]
+    shown, _ = turns(best)
+    assert shown["architecture"].tolist() == ["ViT-X", "ViT-M"]
+
+
+def test_an_empty_study_has_no_best() -> None:
+    assert best_at_budgets(drawn(plain().iloc[:0])).empty
