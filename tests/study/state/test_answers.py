@@ -1,0 +1,62 @@
+"""The answers of an adaptive study are kept beside its results, and made anew when these change."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.answers.best import best_at_budgets
+from analysis.belief.cell_draws import cell_draws
+from analysis.cells.table import records, tidy
+from analysis.labels import configuration_text
+from runners.results import read_table
+from study.declare.load import load_declaration
+from study.state import design
+from study.state.study import Study, find_study
+from tests.root import ROOT
+
+KEPT = "answers.json"
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Study:
+    """Return a copy of the shipped adaptive study, without its report."""
+    folder = tmp_path / "small"
+    ignored = shutil.ignore_patterns("report", KEPT)
+    shutil.copytree(ROOT / "results" / "small", folder, ignore=ignored)
+    return find_study(load_declaration(folder / "study.yaml"), results=str(tmp_path), pools=None)
+
+
+@pytest.fixture
+def grid(small: Study) -> pd.DataFrame:
+    return read_table(small.folder / "plan.parquet")
+
+
+def test_the_answers_are_those_of_the_report_to_the_digit(small: Study, grid: pd.DataFrame) -> None:
+    trials = tidy(read_table(small.folder / "results.parquet"), metric=small.declaration.metric)
+    draws = cell_draws(trials, grid, confidence=small.declaration.design.confidence)
+    answers = design.answers(small, grid)
+    for row, answer in zip(records(best_at_budgets(draws)), answers, strict=True):
+        assert answer["leader"] == configuration_text(row)
+        assert [answer[name] for name in ("flops", "error", "low", "high", "probability", "verdict")] == [
+            row[name] for name in ("flops", "error", "low", "high", "probability", "verdict")
+        ]
+
+
+def test_what_was_read_once_is_not_weighed_again(
+    small: Study, grid: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = design.answers(small, grid)
+    monkeypatch.setattr(design, "answers_to", lambda *_: pytest.fail("weighed again"))
+    assert design.answers(small, grid) == json.loads(json.dumps(first))
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"digest": "of other results", "answers": []}'])
+def test_a_damaged_file_or_one_of_other_results_is_made_anew(
+    small: Study, grid: pd.DataFrame, text: str
+) -> None:
+    (small.folder / KEPT).write_text(text, encoding="utf-8")
+    assert len(design.answers(small, grid)) == 4
+    assert len(json.loads((small.folder / KEPT).read_text(encoding="utf-8"))["answers"]) == 4
