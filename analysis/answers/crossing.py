@@ -37,6 +37,7 @@ PAIR = ("axis", "along", "held", "option", "other")
 BASELINE = "clip"
 """Strategy that the others are compared with."""
 _POINTS = 80
+_MOST_PAIRS = 2000  # of two options, beyond which they are compared at one x each
 _SAME = 1e-9
 _SEVERAL = 2
 _FEWEST = 2
@@ -147,8 +148,9 @@ def comparisons(draws: CellDraws) -> pd.DataFrame:
     """Compare every two curves that differ in one part of the configuration, along compute and along data.
 
     Returns:
-        One row per pair and x of the option: ``axis``, ``along``, ``held`` (text), ``option`` and ``other``
-        (texts; the other is plain CLIP if that is one of them, else the one that is behind at the end),
+        One row per pair and x of the option, of more than ``_MOST_PAIRS`` pairs at its largest x alone:
+        ``axis``, ``along``, ``held`` (text), ``option`` and ``other`` (texts; the other is plain CLIP if that
+        is one of them, else the one that is behind at the end),
         ``x``; ``gap`` (error of the other minus that of the option at x) with ``gap_low`` and ``gap_high``,
         and ``probability``, the share of the draws in which it is above 0; all NaN where x lies beyond what
         the other measured; ``verdict`` (``ahead``, ``behind`` or ``undecided``); ``factor`` (the worth of the
@@ -157,14 +159,18 @@ def comparisons(draws: CellDraws) -> pd.DataFrame:
         of x that both measured; ``crossing`` (verdict of ``Crossing``) and its other fields, with
         ``crossing_x`` for x.
     """
-    rows = []
+    groups = []
     for along in X_COLUMNS:
         found = curves(draws, along=along)
         for axis in CONFIGURATION:
             varied = [curve for curve in found if axis in curve.identity]
-            for group in (*alike(varied, along=along, axis=axis), *_of_a_pool(found, along, axis)):
-                lines = [_Side.of(draws, curve, axis) for curve in group]
-                rows += [row for pair in combinations(lines, 2) for row in _rows(draws, *pair, axis)]
+            alone = (*alike(varied, along=along, axis=axis), *_of_a_pool(found, along, axis))
+            groups += [(axis, group) for group in alone]
+    last = sum(len(group) * (len(group) - 1) // 2 for _, group in groups) > _MOST_PAIRS
+    rows = []
+    for axis, group in groups:
+        lines = [_Side.of(draws, curve, axis) for curve in group]
+        rows += [row for pair in combinations(lines, 2) for row in _rows(draws, *pair, axis, last=last)]
     return pd.DataFrame(rows)
 
 
@@ -231,7 +237,7 @@ class _Side:
         return straight_lines(self.at, self.errors, at)
 
 
-def _rows(draws: CellDraws, one: _Side, two: _Side, axis: str) -> Iterator[dict[str, Any]]:
+def _rows(draws: CellDraws, one: _Side, two: _Side, axis: str, *, last: bool) -> Iterator[dict[str, Any]]:
     low, high = max(one.x[0], two.x[0]), min(one.x[-1], two.x[-1])
     option, other = one, two
     if axis == "strategy" and BASELINE in (one.curve.identity[axis], two.curve.identity[axis]):
@@ -254,7 +260,8 @@ def _rows(draws: CellDraws, one: _Side, two: _Side, axis: str) -> Iterator[dict[
     }  # fmt: skip
     own = np.searchsorted(option.at, option.x)
     gaps = other.read(option.x) - option.errors[:, own]
-    for place, x in enumerate(option.x.tolist()):
+    for place in range(len(option.x) - 1 if last else 0, len(option.x)):
+        x = float(option.x[place])
         gap, row = gaps[:, place], dict.fromkeys(("gap", "gap_low", "gap_high", "probability"), np.nan)
         bound = (float(other.x[0] / x), float(other.x[-1] / x))
         ratio = matching(option.falling[:, own[place]], other.falling, other.at, x=x) / x
