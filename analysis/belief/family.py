@@ -104,8 +104,8 @@ class Family:
         """
         curves = np.arange(len(self.names))
         asked = np.broadcast_to(np.asarray(flops, dtype=np.float64), curves.shape)
-        apart = np.abs(np.log(self.x / asked[:, None]))
-        apart[np.arange(self.x.shape[1]) >= self.points[:, None]] = np.inf
+        # By levels, which a few large batches may miss by more than that.
+        apart = np.nan_to_num(np.abs(np.log(self.levels / asked[:, None])), nan=np.inf)
         nearest = apart.argmin(axis=1)
         place = np.where(apart[curves, nearest] <= np.log(SAME_COST), nearest, -1)
         if self.regime != "fixed-compute" and not beyond:  # one that can't spend more is read at its largest

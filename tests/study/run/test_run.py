@@ -245,7 +245,7 @@ def test_a_study_that_is_run_in_parts_is_shown_and_reported_with_what_is_missing
     tiny.run("--only mini-ViT-XXS-8")
     first, second, *_ = tiny.says("report").splitlines()
     assert first.startswith("6 of 12 trials")
-    assert "1 of 2 planned configurations" in second
+    assert "best of 2 configurations, 1 of them run here" in second
     missing = (report / "tables" / "missing.md").read_text()
     assert "| 3 GFLOP | mini-ConvNeXt, CLIP, 512 pairs, top 50 % | 0, 1 | not run yet |" in missing
 
