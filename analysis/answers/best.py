@@ -91,16 +91,14 @@ class Choice:
 
     def __init__(self, draws: CellDraws, family: Family, flops: float) -> None:
         cells = draws.cells[(draws.cells["regime"] == family.regime).to_numpy(bool)]
-        self.family, self.flops, self.unit = family, flops, draws.error_unit
-        self._cells = {
-            (int(row["curve"]), int(row["point"])): row for row in records(cells.assign(place=cells.index))
-        }
+        self.family, self.flops = family, flops
+        self._cells = {(int(row["curve"]), int(row["point"])): row for row in records(cells)}
         values, self.place = family.at(flops)
         options = np.flatnonzero(
-            np.isfinite(values).all(axis=0) if draws.refits else family.runs(self.place) > 0
+            np.isfinite(values).all(axis=0) if draws.known else family.runs(self.place) > 0
         )
         self.options = options
-        self.errors = values[:, options] if draws.refits else np.empty((0, len(options)))
+        self.errors = values[:, options] if draws.known else np.empty((0, len(options)))
         diverged = np.array([self._of_cell(each, "diverged") for each in options.tolist()])
         self.names = [family.names[each] for each in options.tolist()]
         self.verdict: Verdict = judge(
@@ -153,7 +151,7 @@ def _at(regime: str, flops: float, *, named: bool) -> str:
 
 def _beaten(draws: CellDraws, row: Mapping[str, Any], choice: Choice) -> dict[str, str]:
     """Return the verdict if a trial that costs less is lower than the leader; empty otherwise."""
-    leader = choice.errors[:, choice.verdict.leader] if draws.refits else np.array([row["error"]])
+    leader = choice.errors[:, choice.verdict.leader] if draws.known else np.array([row["error"]])
     said = cheaper_text(draws, row["flops"], leader)
     return (
         {"verdict": "beaten", "tied": "", "reason": f"{said}; at this budget: {row['reason']}"}
@@ -168,7 +166,7 @@ def cheaper_text(draws: CellDraws, flops: float, leader: Floats) -> str:
     cheaper = np.flatnonzero((cost <= flops) & ~same_cost(cost, flops))
     if not len(cheaper):
         return ""
-    errors = draws.draws if draws.refits else draws.column("error")[None, :]
+    errors = draws.draws if draws.known else draws.column("error")[None, :]
     lower = (errors[:, cheaper] < leader[:, None]).mean(axis=0)
     place, chance = int(cheaper[lower.argmax()]), float(lower.max())
     if chance < draws.confidence:

@@ -182,7 +182,7 @@ def _lost_texts(lost: pd.DataFrame, axis: str) -> dict[tuple[Any, ...], str]:
 
 def _with_planned(draws: CellDraws, plan: pd.DataFrame) -> CellDraws:
     """Return the draws with those of the planned cells that have not run, which have 0 runs."""
-    if plan.empty or not draws.refits:
+    if plan.empty or not draws.known:
         return draws
     cells = plan[~plan.groupby([*CELL])["ended"].transform("any")].drop_duplicates([*CELL])
     rows, drawn = [], []
@@ -301,6 +301,6 @@ def pareto(draws: CellDraws) -> pd.DataFrame:
     for _, places in draws.groups(["regime"]):
         here = draws.take(places)
         kept = undominated(costs(here.cells), here.with_measured())
-        share = kept[1:].mean(axis=0) if here.refits else np.full(len(places), np.nan)
+        share = kept[1:].mean(axis=0) if here.known else np.full(len(places), np.nan)
         found.append(here.cells.assign(probability=share)[kept[0]].sort_values("train_flops"))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()

@@ -220,7 +220,7 @@ class _Side:
     def of(cls, draws: CellDraws, curve: Curve, axis: str) -> "_Side":
         x = draws.column(X_COLUMNS[curve.along])[curve.positions]
         at = np.unique(np.concatenate([np.geomspace(x[0], x[-1], _POINTS), x]))
-        if draws.source == "none":
+        if not draws.known:
             errors = straight_lines(x, draws.column("error")[None, curve.positions], at)
         else:
             errors = read(draws, curve, at)
@@ -245,7 +245,7 @@ def _rows(draws: CellDraws, one: _Side, two: _Side, axis: str, *, last: bool) ->
             option, other = two, one
     elif low < high and np.median(one.read(np.array([high]))) > np.median(two.read(np.array([high]))):
         option, other = two, one
-    known = draws.source != "none"
+    known = draws.known
     at = np.unique(np.concatenate([np.geomspace(low, high, _POINTS), one.x, two.x])) if low < high else one.x
     at = at[(at >= low) & (at <= high)]
     ahead_by = other.read(at) - option.read(at)
@@ -321,7 +321,7 @@ def _trade(draws: CellDraws, along: str) -> dict[str, Any] | None:
     points, tried = _comparable([(key[0], places) for key, places in draws.groups([along])], fraction)
     if len(points) < _FEWEST:
         return None
-    known = draws.source != "none"
+    known = draws.known
     error = draws.draws if known else draws.column("error")[None]
     x, best = [], []
     for value, inside in points:

@@ -133,7 +133,7 @@ def recommend(
         )
     values = np.stack(found.errors, axis=1)
     middle = np.median(values, axis=0)
-    if draws.refits:
+    if draws.known:
         order = ranked(shares(values), middle)
     else:  # without noise the measured errors are all that is known
         measured = _column(found.rows, "mean")
@@ -158,7 +158,7 @@ def recommend(
     held = np.array(list(map(smallest_pool, draws.column("subset_size").tolist(), draws.cells["quality"])))
     cheaper = cheaper_text(
         draws.take(np.flatnonzero(held <= np.ceil(pairs))), best_first[0]["flops"],
-        values[:, 0] if draws.refits else middle[:1],
+        values[:, 0] if draws.known else middle[:1],
     )  # fmt: skip
     unsure = _unsure(verdict, best_first[0], [name for name, _ in asked.gone.values()], cheaper)
     verdict, experiment = unsure or (verdict, _next_experiment(draws, best_first, verdict))
@@ -347,7 +347,7 @@ def _next_experiment(  # noqa: PLR0911 - an experiment for each case
         return f"run one more configuration at {where}"
     if verdict.kind == "clear" and first["measured"]:
         return "nothing: it was measured and leads by more than the noise"
-    if len(verdict.members) == 1 and not first["measured"] and draws.refits:
+    if len(verdict.members) == 1 and not first["measured"] and draws.known:
         return f"{'to confirm, ' if verdict.kind == 'clear' else ''}run {first['name']} at {where}"
     second, unit = rows[verdict.runner_up], draws.error_unit
     at = [_where(row) for row in (first, second)]

@@ -64,9 +64,9 @@ class CellDraws:
         return np.concatenate([self.column("error")[None, :], self.draws])
 
     @property
-    def refits(self) -> int:
-        """Number of draws."""
-        return len(self.draws)
+    def known(self) -> bool:
+        """True if the noise of a run is known, so that there are draws."""
+        return self.source != "none"
 
     @property
     def mixed(self) -> bool:

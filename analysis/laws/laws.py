@@ -1,8 +1,9 @@
 """The curves of a study with their bands, read from the joint law of its family.
 
 Along compute a band is that of the joint law (``analysis.belief.law``), without what single cells miss.
-Along data it joins the draws of the cells by straight lines in ln x. A curve is drawn if its cells fall by
-more than their noise: the slope of the errors over ln x lies below zero by ``FALLS`` standard errors.
+Along data it passes through the draws of the cells, see ``analysis.belief.curves.read``. A curve is drawn
+if its cells fall by more than their noise: the slope of the errors over ln x lies below zero by ``FALLS``
+standard errors.
 """
 
 from collections.abc import Sequence
@@ -82,7 +83,7 @@ def _law(draws: CellDraws, curve: Curve, variance: Floats) -> Law:
     own, band = variance[place] / runs, pd.DataFrame({"x": [], "y": [], "low": [], "high": []})
     status: LawStatus = "no intervals"
     line = np.full(len(x), np.nan)
-    if draws.source != "none":
+    if draws.known:
         status = "ok" if _falls(x, error, own) else "no decrease"
         at = np.concatenate([x, np.geomspace(x[0], x[-1], _POINTS)])
         drawn = read(draws, curve, at)

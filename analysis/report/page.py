@@ -228,7 +228,7 @@ def _sort_keys(found: Analysis, table: Table) -> list[dict[str, float]]:
 def open_questions(found: Analysis, figures: Sequence[FigureData | Missing]) -> list[str]:
     """Return the questions that the study does not decide, a sentence each."""
     said = []
-    if found.draws.source == "none" and len(found.draws.cells):
+    if not found.draws.known and len(found.draws.cells):
         said.append(f"Uncertainty: {found.draws.explanation}.")
     for row in records(turns(found.best)[0]):
         where = f"The best at {row['at']}"
