@@ -54,7 +54,8 @@ class Walk:
             else:
                 found[key.field] = self._value(place, replace(key, name=last, default=default), dotted_inside)
         value = kind(**found)
-        for at, message in clashes(value, section.has):
+        # Beside a misspelt key, what seems to contradict it may not.
+        for at, message in () if section.misspelt() else clashes(value, section.has):
             around = f"{section.name}{'.' if at else ' '}" if section.name else ""
             section.error(f"{around}{message}", at or None)
         return value

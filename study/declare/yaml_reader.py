@@ -241,6 +241,10 @@ class Section:
         """Mark keys as known, so that `done` accepts them even if they are never taken."""
         self._asked.update(keys)
 
+    def misspelt(self) -> bool:
+        """Return whether a key here or in an inner section was not taken so far."""
+        return bool(self._keys.keys() - self._asked) or any(map(Section.misspelt, self._inner.values()))
+
     def done(self) -> None:
         """Record an error for every key that was never taken, also in inner sections.
 

@@ -132,6 +132,7 @@ def test_wrong_rule_is_reported_with_its_line(tmp_path: Path, resources: str, ex
         ("pool: {name", "pol: {name", "3: unknown key 'pol'; did you mean 'pool'?"),
         ("images: 5k", "image: 5k", "6: unknown key 'evaluation.imagenet.image'; did you mean 'evaluation"),
         ("lr_peak: {mini-ViT-XXS-8", "peak_lr: {mini-ViT-XXS-8", "27: unknown key 'training.peak_lr'; did"),
+        ("budget:", "budgett:", "7: unknown key 'budgett'; did you mean 'budget'?"),
         ("levels: [100 GFLOP, ", "level: [100 GFLOP, ", "8: unknown key 'budget.level'; did you mean"),
     ],
 )
@@ -140,7 +141,7 @@ def test_a_mistyped_key_is_one_error(tmp_path: Path, old: str, new: str, expecte
 
     found = problems(tmp_path, text)
 
-    assert [line for line in found if "missing" in line or "unknown key" in line] == found[:1]
+    assert len(found) == 1, found
     assert found[0].startswith(expected)
 
 
