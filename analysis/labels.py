@@ -22,6 +22,7 @@ _METRICS = {
 }
 _STRATEGIES = {
     "clip": "CLIP", "slip": "SLIP", "siglip": "SigLIP", "clipa": "CLIPA",
+    "mammut": "MaMMUT", "coca": "CoCa", "cap": "Cap",
     "clip-crop-flip": "CLIP + crop and flip",
     "clip-randaugment": "CLIP + RandAugment", "clip-stacked-randaugment": "CLIP + stacked RandAugment",
     "clip-random-crop": "CLIP + random crop", "clip-augmented": "CLIP + augmentation",

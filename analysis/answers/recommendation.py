@@ -201,11 +201,14 @@ def _read(found: _Candidates, draws: CellDraws, family: Family, asked: _Asked) -
             reason = f"needs a pool of {row['pool']:,} pairs"
             found.too_large.append(row | {"error": float(np.median(values[:, curve]))})
         found.left_out.append({"curve": configuration_text(row), "reason": reason})
-    for curves in whole.values() if not one_epoch else ():
-        smaller = _fewer(family, rows, values, curves, pairs)
-        if smaller is not None and smaller[0]["subset_size"] >= cells["subset_size"].min():
-            found.rows.append(smaller[0])
-            found.errors.append(smaller[1][mixed])
+    fewer = [_fewer(family, rows, values, curves, pairs) for curves in whole.values() if not one_epoch]
+    smallest, most = cells["subset_size"].min(), max(1.0, cells["epochs"].max()) * SAME_COST
+    # Below all sizes, the runs say what repeats cost as far as they repeated pairs.
+    known = any(one is not None and one[0]["epochs"] <= most for one in fewer)
+    for one in fewer:
+        if one is not None and (known or one[0]["subset_size"] >= smallest):
+            found.rows.append(one[0])
+            found.errors.append(one[1][mixed])
 
 
 def _fewer(
@@ -220,15 +223,18 @@ def _fewer(
     around = ordered[max(above - 1, 0) : above + 1]
     first, last = (rows[around[place]] for place in (0, -1))
     sizes = np.array([rows[curve]["subset_size"] for curve in around])
+    epochs = last["epochs"] * sizes[-1] / allowed
     if len(around) > 1:
         error = straight_lines(sizes, values[:, around], np.array([allowed]))[:, 0]
         source, runs = f"between {sizes[0]:,.0f} and {sizes[1]:,.0f} pairs", min(first["runs"], last["runs"])
     else:
         error = family.read(np.array(around), np.array([[first["flops"]]]), np.array([allowed]))[:, 0, 0]
         source, runs = f"by the law from {sizes[0]:,.0f} pairs", 0
+        if epochs <= 1:  # no pair is seen again, so it is the run with more pairs
+            source, runs = "", first["runs"]
     return {
         **last, "subset_size": allowed, "pool": smallest_pool(allowed, last["quality"]), "measured": False,
-        "sizes": source, "runs": runs, "mean": np.nan, "epochs": last["epochs"] * sizes[-1] / allowed,
+        "sizes": source, "runs": runs, "mean": np.nan, "epochs": epochs,
         **{name: max(first[name], last[name]) for name in ("factor", "beyond", "noise", "own_epochs")},
         "diverged": max(first["diverged"], last["diverged"]),
     }, error  # fmt: skip

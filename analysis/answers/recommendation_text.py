@@ -73,7 +73,7 @@ def _data_lines(found: Recommendation, pairs: float, unit: ErrorUnit) -> list[st
             f"  epochs: each pair is seen {times_text(first['epochs'])}; {own}"
             f"no run of the study more than {times_text(first['most_epochs'])}"
         )
-    if found.better is not None:
+    if found.better is not None and unit.named(found.better["error"]) != unit.named(first["error"]):
         lines.append(
             f"  data: a pool of {found.better['pool']:,.0f} pairs would allow "
             f"{configuration_text(found.better)}: {unit.named(found.better['error'])}"

@@ -10,7 +10,7 @@ NAME = "recommend"
 HELP = "recommend a configuration for a compute and a data budget, with its uncertainty"
 EXAMPLES: tuple[str, ...] = (
     "demo --flops 1e12 --pairs 8192",
-    "--prior paper-one-epoch --flops 4e19 --pairs 3.4B",
+    "--prior open-clip-scaling --flops 1e20 --pairs 1B",
 )
 
 
@@ -32,13 +32,13 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--prior",
         metavar="MAP",
-        help="use a table with this column map instead of a study, such as paper-one-epoch",
+        help="use a table with this column map instead of a study, such as open-clip-scaling",
     )
     parser.add_argument(
         "--table",
         type=Path,
         metavar="FILE",
-        help="table for --prior (default: the paper's digitised figures)",
+        help="table for --prior (default: the one that comes with the map)",
     )
 
 
@@ -58,7 +58,7 @@ def run(options: Namespace) -> int:
     from analysis.cells.table import tidy
     from budgets.cost.architecture import Architecture, own_architectures
     from runners.results import read_table
-    from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
+    from study.declare.column_maps import find_column_map, load_column_map, read_any_table, shipped_table
     from study.state.design import declared_confidence
     from study.state.study import Study
 
@@ -74,8 +74,9 @@ def run(options: Namespace) -> int:
             raise ValueError(f"{name} must be at least 1; found {value:g}")
     plan, own, confidence = pd.DataFrame(), dict[str, Architecture](), None
     if study is None:
-        columns = load_column_map(find_column_map(options.prior))
-        results = import_table(read_any_table(options.table or PAPER_FIGURES), columns)
+        path = find_column_map(options.prior)
+        columns = load_column_map(path)
+        results = import_table(read_any_table(options.table or shipped_table(path)), columns)
         metric, source = columns.metric, f"{columns.title}, as a prior"
     else:
         if isinstance(study, Study):

@@ -19,7 +19,7 @@ from study.declare.yaml_reader import Section, read_root
 
 _SHIPPED = Path(__file__).parent / "maps"
 PAPER_FIGURES = _SHIPPED / "paper" / "figures.csv"
-"""The paper's figures, digitised; in a checkout a link to ``results/paper/figures.csv``."""
+"""The paper's figures, digitised; in a checkout a link to ``results/paper/figures.csv``, as other tables."""
 
 _BETTER: dict[str, Literal["higher", "lower"]] = {"higher": "higher", "lower": "lower"}
 
@@ -36,6 +36,21 @@ def find_column_map(name: str) -> Path:
     if name not in shipped:
         raise ValueError(unknown("column map", name, shipped))
     return shipped[name]
+
+
+def shipped_table(path: Path) -> Path:
+    """Return the table that comes with a shipped map: the one in the map's folder.
+
+    Raises:
+        ValueError: There is none.
+    """
+    found = [*path.parent.glob("*.csv")] if path.parent.parent == _SHIPPED else []
+    if not found:
+        with_tables = sorted(table.stem for table in _SHIPPED.glob("*/*.yaml"))
+        raise ValueError(
+            f"the map {path.stem} needs --table FILE; maps with a table: {', '.join(with_tables)}"
+        )
+    return found[0]
 
 
 def load_column_map(path: Path) -> ColumnMap:

@@ -26,12 +26,12 @@ SHARED = ROOT.parent / "shared" / "data"
 """Folder of the tables that the project does not ship."""
 NEXT, TEN_TIMES = (1.9, 5.1), (8.0, 15.0)
 """Samples that are asked for, over the last ones of a curve before the cut: the next level, and ten times."""
-CLIP = "CLIP on DataComp"
+CLIP, ALL_OBJECTIVES = "CLIP on DataComp", "open_clip scaling"
 _FEWEST, _APART, _SAME = 3, 1.5, 1.001
 _LADDER = {
     f"{objective} ladder, {schedule}": (objective, schedule)
     for objective in ("clip", "mammut", "coca")
-    for schedule in ("all", "cosine")
+    for schedule in ("finished", "cosine")
 }
 _GEMSTONES = {"Gemstones, constant rate": "hot", "Gemstones, cooled down": "cool_end"}
 _SCALEBENCH = {"Farseer": "farseer", "data-constrained": "data_constrained"}
@@ -42,7 +42,7 @@ _PAPER = {
 }
 _FILES = {
     CLIP: ("laion_clip_datacomp_cosine.csv",),
-    **dict.fromkeys(_LADDER, ("open_clip_scaling_best_per_scale.csv",)),
+    **dict.fromkeys((ALL_OBJECTIVES, *_LADDER), ("open_clip_scaling.csv",)),
     **dict.fromkeys(_GEMSTONES, ("gemstones.csv",)),
     **{
         name: tuple(f"scalebench/{stem}_{part}.parquet" for part in ("train", "test"))
@@ -81,7 +81,8 @@ def missing(name: str) -> str:
 
 
 def _path(file: str) -> Path:
-    return DATA / file if (DATA / file).is_file() else SHARED / file
+    shipped = (DATA / file, ROOT / "results" / "open-clip-scaling" / file)
+    return next((path for path in shipped if path.is_file()), SHARED / file)
 
 
 def table(name: str) -> Table:
@@ -106,13 +107,15 @@ def column_map(name: str) -> ColumnMap:
         return load_column_map(find_column_map(f"paper-{_PAPER[name]}"))
     if name in _SCALEBENCH:
         return load_column_map(find_column_map(_SCALEBENCH[name].replace("_", "-")))
-    how = load_column_map(find_column_map("farseer" if name in _GEMSTONES else "open-clip-ladder"))
+    how = load_column_map(find_column_map("farseer" if name in _GEMSTONES else "open-clip-scaling"))
     if name == CLIP:
-        return replace(how, rows={}, columns={**how.columns, "architecture": Column(source="model")})
+        own = {"architecture": Column(source="model"), "strategy": Column(value="clip")}
+        return replace(how, rows={}, columns={**how.columns, **own})
     if name in _LADDER:
         objective, schedule = _LADDER[name]
-        rows = {"loss": (objective,), "downstream": ("imagenet1k",), "scheduler": (schedule,)}
-        return replace(how, rows=rows, columns={**how.columns, "strategy": Column(value=objective)})
+        return replace(how, rows={**how.rows, "loss": (objective,), "scheduler": (schedule,)})
+    if name == ALL_OBJECTIVES:
+        return how
     own = {
         "architecture": Column(source="run"), "subset_size": Column(source="tokens"),
         "samples_seen": Column(source="tokens"), "parameters": Column(source="params"),

@@ -30,7 +30,7 @@ sys.exit(main(sys.argv[1:]))
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the wheel from a copy, so that the checkout stays unchanged."""
     folder = tmp_path_factory.mktemp("wheel")
-    for name in (*PACKAGES, "results/paper"):
+    for name in (*PACKAGES, "results/paper", "results/open-clip-scaling"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / "source" / name, symlinks=True, ignore=ignored)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -92,11 +92,11 @@ def test_the_wheel_has_every_file_of_the_packages_and_no_other(wheel: Path) -> N
     }
 
 
-def test_the_wheel_contains_the_papers_figures(wheel: Path) -> None:
-    packaged = ROOT / "study" / "declare" / "maps" / "paper" / "figures.csv"
-    figures = ROOT / "results" / "paper" / "figures.csv"
-    assert packaged.resolve() == figures
-    assert ZipFile(wheel).read(str(packaged.relative_to(ROOT))) == figures.read_bytes()
+@pytest.mark.parametrize("name", ["paper/figures.csv", "open-clip-scaling/open_clip_scaling.csv"])
+def test_the_wheel_contains_the_tables_of_maps(wheel: Path, name: str) -> None:
+    packaged, table = ROOT / "study" / "declare" / "maps" / name, ROOT / "results" / name
+    assert packaged.resolve() == table
+    assert ZipFile(wheel).read(str(packaged.relative_to(ROOT))) == table.read_bytes()
 
 
 def test_the_console_script_is_the_module(installed: Installed) -> None:
@@ -125,3 +125,5 @@ def test_a_study_goes_from_new_to_recommend(installed: Installed, pool: Path, tm
     assert installed.python("-c", FEW_PANELS, "report", "--paper").startswith("the paper's figures: ")
     prior = installed("recommend", "--prior", "paper-one-epoch", "--flops", "4e19", "--pairs", "3.4B")
     assert "ViT-B/32, CLIP, 1.16B pairs" in prior
+    prior = installed("recommend", "--prior", "open-clip-scaling", "--flops", "1e21", "--pairs", "1B")
+    assert "train ViT-L-14, MaMMUT, 1B pairs" in prior

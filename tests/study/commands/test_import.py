@@ -69,8 +69,8 @@ def results(tmp_path: Path) -> Path:
 def test_documented_commands_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "results" / "paper").mkdir(parents=True)
-    shutil.copy(PAPER, tmp_path / "results" / "paper" / "figures.csv")
+    for name in ("paper", "open-clip-scaling"):
+        shutil.copytree(ROOT / "results" / name, tmp_path / "results" / name)
     monkeypatch.chdir(tmp_path)
     shown.draw_two_paper_figures(monkeypatch)
     said = []

@@ -15,6 +15,7 @@ from study.declare.column_maps import find_column_map, load_column_map, read_any
 from tests.published import DATA
 
 PAPER = Path("results/paper/figures.csv")
+LADDER = Path("results/open-clip-scaling/open_clip_scaling.csv")
 SHORT = """columns:
   regime: {value: one-epoch}
   subset_size: {value: 1000}
@@ -33,7 +34,7 @@ SHORT = """columns:
         ("paper-equal-samples", PAPER, 55, 0.2815, 1.29e21),
         ("paper-strategies", PAPER, 44, 0.3941, 2.35e20),
         ("paper-quality", PAPER, 10, 0.3436, 1.175e20),
-        ("open-clip-ladder", DATA / "open_clip_scaling_best_per_scale.csv", 138, 0.2250, 3.44e21),
+        ("open-clip-scaling", LADDER, 228, 0.1970, 8.058e21),
         ("clip-benchmark-probe", DATA / "clip_benchmark_probe_best.csv", 12, 0.151, 3.98e22),
         ("open-clip-models", DATA / "openclip_results.csv", 51, 0.1991, 1.247e23),
         ("open-clip-retrieval", DATA / "openclip_retrieval_results.csv", 51, 0.2506, 1.247e23),
@@ -174,7 +175,7 @@ def test_only_csv_and_parquet_are_tables(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "table", "budgets", "architecture", "quality"),
     [
-        ("open-clip-ladder", "open_clip_scaling_best_per_scale.csv", 12, "ViT-H-14", "all"),
+        ("open-clip-scaling", LADDER.resolve(), 12, "ViT-L-14", "all"),
         ("clip-benchmark-probe", "clip_benchmark_probe_best.csv", 5, "ViT-H-14", "LAION-2B"),
         ("open-clip-models", "openclip_results.csv", 9, "ViT-bigG-14", "LAION-2B"),
         ("open-clip-retrieval", "openclip_retrieval_results.csv", 9, "ViT-bigG-14", "LAION-2B"),

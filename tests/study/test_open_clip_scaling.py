@@ -1,0 +1,121 @@
+"""The published results of CLIP, MaMMUT, CoCa and Cap that the project ships, from a fresh checkout."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from runners.results import read_table
+from study.cli import main
+from tests.root import ROOT
+
+pytestmark = pytest.mark.slow
+
+FOLDER = ROOT / "results" / "open-clip-scaling"
+TABLE = FOLDER / "open_clip_scaling.csv"
+PRIOR = ["recommend", "--prior", "open-clip-scaling"]
+
+
+def said(capsys: pytest.CaptureFixture[str], flops: str, pairs: str, code: int = 0) -> list[str]:
+    assert main([*PRIOR, "--flops", flops, "--pairs", pairs]) == code
+    return "".join(capsys.readouterr()).splitlines()
+
+
+def test_the_study_is_what_import_makes_of_the_table_and_the_map(tmp_path: Path) -> None:
+    assert main(["import", str(TABLE), "--map", "open-clip-scaling", "--results", str(tmp_path)]) == 0
+    made = tmp_path / "open-clip-scaling"
+    for name in ("map.yaml", "import.json"):
+        assert (made / name).read_bytes() == (FOLDER / name).read_bytes()
+    for name in ("results.parquet", "dropped.parquet"):
+        pd.testing.assert_frame_equal(read_table(made / name), read_table(FOLDER / name))
+    assert len(read_table(made / "results.parquet")) == 228
+
+
+def test_the_licence_and_the_source_stand_beside_the_table() -> None:
+    licence = (FOLDER / "LICENSE").read_text(encoding="utf-8")
+    assert licence.startswith("MIT License\n\nCopyright (c) 2024 Scalable Learning and Multi-Purpose AI Lab")
+    readme = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert all(text in readme for text in ("SLAMPAI/open_clip_scaling", "9c108b8", "overview.ipynb"))
+
+
+def test_each_objective_costs_what_its_own_model_does_and_a_finished_run_is_one_of_the_others() -> None:
+    table = pd.read_csv(TABLE)
+    costs = table.drop_duplicates(["loss", "arch"]).set_index(["arch", "loss"])["gflops_per_sample"]
+    assert costs["ViT-B-32"].to_dict() == {"clip": 14.78, "mammut": 27.34, "cap": 27.34, "coca": 33.34}
+    ended = table[table["scheduler"].isin(["cosine", "const-cooldown"])]
+    key = ["loss", "arch", "samples_seen", "downstream"]
+    finished = table[table["scheduler"] == "finished"].set_index(key)["value"].sort_index()
+    pd.testing.assert_series_equal(finished, ended.groupby(key)["value"].max())
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_report_is_drawn_from_a_fresh_state(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(FOLDER, tmp_path / FOLDER.name, ignore=shutil.ignore_patterns("report", "answers.json"))
+    assert main(["report", FOLDER.name, "--results", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "228 of 2,944 rows of open_clip_scaling.csv, imported"
+    assert any(
+        re.match(r"8\.06 ZFLOP: ViT-L-14, MaMMUT, 1\.4B pairs, all: error (19|20)\.", line) for line in lines
+    )
+    page = (tmp_path / FOLDER.name / "report" / "report.html").read_text(encoding="utf-8")
+    assert "MaMMUT" in page
+    assert "mammut" not in page
+
+
+def test_the_prior_says_what_to_train_with_its_interval(capsys: pytest.CaptureFixture[str]) -> None:
+    """MaMMUT L/14 reaches 74.9 % at 1.28B samples (806 EFLOP) and 78.4 % at 3B (1.9 ZFLOP)."""
+    lines = said(capsys, "1e21", "1.4B")
+    assert lines[1].startswith("  train ViT-L-14, MaMMUT, 1.4B pairs, all (tied with ")
+    found = re.search(r"error ([\d.]+) % \[([\d.]+), ([\d.]+)\], within the measured budgets", lines[2])
+    assert found is not None
+    error, low, high = map(float, found.groups())
+    assert 21.6 < low < error < high < 25.1
+    assert said(capsys, "1e18", "1.4B")[1].startswith("  train ViT-S-32, CLIP, ")
+
+
+def test_fewer_pairs_are_read_as_far_as_runs_repeated_theirs(capsys: pytest.CaptureFixture[str]) -> None:
+    first = {pairs: said(capsys, "1e18", pairs)[1:4] for pairs in ("1B", "1.4B", "200M")}
+    for lines in first.values():  # no pair is seen twice
+        assert lines[1:] == first["1B"][1:]
+    once, often = said(capsys, "1e20", "1B"), said(capsys, "1e20", "100M")
+    assert "ViT-B-32, CLIP, 1B pairs, all" in once[1]
+    assert "by the law from 1,400,000,000 pairs" in once[2]
+    assert any(
+        re.match(r"  epochs: each pair is seen \d\.\d times; its runs saw .* than 9\.1 times", line)
+        for line in often
+    )
+    (error,) = said(capsys, "1e20", "1M", code=2)
+    assert error.endswith("; the smallest pool that holds one has 1,400,000,000 pairs")
+    assert any(
+        line.startswith("  data: your pool is 7.14 times as large") for line in said(capsys, "1e21", "10B")
+    )
+
+
+def test_a_map_without_a_table_names_those_that_have_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recommend", "--prior", "farseer", "--flops", "1e20", "--pairs", "1B"]) == 2
+    assert (
+        "the map farseer needs --table FILE; maps with a table: open-clip-scaling, paper-"
+        in capsys.readouterr().err
+    )
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_commands_of_the_readme_print_what_it_shows(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(FOLDER, tmp_path / "results" / FOLDER.name)
+    monkeypatch.chdir(tmp_path)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```\n(python -m study recommend --prior .+?)```", readme, re.DOTALL)
+    answers = [line for line in block.splitlines() if not line.startswith("python")]
+    for command in re.findall(r"^python -m study (.+)$", block, re.MULTILINE):
+        assert main(command.split()) == 0
+    printed = capsys.readouterr().out
+    assert len(answers) == 3
+    for line in answers:
+        said, _, error = line.partition(" (tied")[0].partition("error ")
+        found = re.search(rf"^{re.escape(said)}(?:error ([\d.]+))?", printed, re.MULTILINE)
+        assert found is not None, line
+        assert not error or float(found[1]) == pytest.approx(float(error.split()[0]), abs=0.5), line
