@@ -8,7 +8,7 @@ from typing import Any
 from budgets.quality import MIXTURE
 from budgets.quantity import format_count, format_flops
 
-_WRITTEN_OUT = 100_000
+_WRITTEN_OUT, _TENTH = 100_000, 0.1
 _ORDER = ("architecture", "strategy", "subset_size", "quality")
 _TOP = re.compile(r"top(\d+(?:\.\d+)?)( by .+)?")
 _METRICS = {
@@ -34,6 +34,11 @@ POOL = "largest subset of each quality"
 def count_text(count: float) -> str:
     """Return a count with three digits: ``4096`` → ``4,096``; ``12800000`` → ``12.8M``."""
     return format_count(count, digits=3, from_=_WRITTEN_OUT)
+
+
+def epochs_text(epochs: float) -> str:
+    """Return epochs with a digit after the point, or the first digit: ``9.1``; ``0.0009``."""
+    return f"{epochs:.1g}" if 0 < epochs < _TENTH else f"{epochs:,.1f}"
 
 
 def budget_text(regime: str, budget: float) -> str:

@@ -7,6 +7,7 @@ are read by column maps, and forecast from the draws that the commands read.
 * The next level of each curve, 2 to 5 times beyond a cut, at up to three cuts of a table; ten times beyond.
 * The best fixed form in hindsight: of several, the one that misses the next levels of a table by the least.
   Power laws are fitted to each curve, surfaces to all rows of the table at once, from 10M samples on.
+* The cells of 12.8B samples of open_clip_scaling, as the project ships it, from those of 3B and less.
 * The best configuration, named from the rows of at most a quarter of a compute: the largest at which three
   were run to within a factor of 2, and of these. Beside it DataDecide's baseline (Magnusson et al. 2025): the
   lowest at the largest common compute. Also, without a target since they were not all run near it, of all
@@ -33,10 +34,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from analysis.arrays import Floats
 from analysis.belief.cell_draws import cell_draws
 from analysis.belief.verdict import judge
+from analysis.cells.intervals import column_intervals
 from analysis.error_unit import chance_error
 from analysis.laws.best_size import growths, scaling_exponents
 from benchmarks.measured import Result, at_least, at_most, reported, verdict
 from tests.analysis.public_tables import (
+    ALL_OBJECTIVES,
     CLIP,
     NAMES,
     TEN_TIMES,
@@ -52,6 +55,7 @@ from tests.analysis.public_tables import (
 
 BIAS, LOWEST, HIGHEST, WIDTH, HINDSIGHT = 2 / 3, 0.85, 0.95, 2.5, 1.15
 CLIP_CUT, CLIP_MISS, CLIP_WIDTH = 1.28e9, 1.0, 2.5
+LARGEST_CUT = 3e9
 WORSE = 0.5  # points that the named may be worse than the baseline's, on any table
 CHOICE = "regret"
 _QUARTER, _NEAR, _CHOICES, _SURFACE_FROM = 4.0, 2.0, 3, 1e7
@@ -113,6 +117,8 @@ def main() -> int:
         one = table(name)
         _next_level(one, found)
         _far(one, found)
+        if name == ALL_OBJECTIVES:
+            found.clip += _largest(one)
         _regret(one, found, CHOICE, _NEAR, _CHOICES)
         _regret(one, found, "regret_of_all", np.inf, 1)
         print(f"  {time.process_time() - began:.0f} s of processor time", flush=True)
@@ -191,6 +197,27 @@ def _next_level(one: Table, found: Found) -> None:
             at_most("clip_3B_half", float(np.median(half)), CLIP_WIDTH),
             _size_exponent(one),
         ]
+
+
+def _largest(one: Table) -> list[Result]:
+    """Print the forecast of each cell of 12.8B samples, and return what they miss."""
+    last = asked(one, LARGEST_CUT)
+    assert last is not None
+    low, high = column_intervals(last.draws)
+    middle = np.median(last.draws, axis=0)
+    for own, *numbers, error in zip(last.own, middle, low, high, last.error, strict=True):
+        forecast, least, most = (100 * number for number in numbers)
+        print(
+            f"  {last.curves.names[own]}: {forecast:.1f} [{least:.1f}, {most:.1f}], measured "
+            f"{100 * error:.1f}, miss {forecast - 100 * error:+.1f}"
+        )
+    miss, half, held = last.misses(one.unit)
+    return [
+        reported("clip_12.8B_miss", float(np.abs(miss).mean())),
+        reported("clip_12.8B_bias", float(miss.mean())),
+        reported("clip_12.8B_half", float(np.median(half))),
+        reported("clip_12.8B_held", float(held.mean())),
+    ]
 
 
 def _size_exponent(one: Table) -> Result:

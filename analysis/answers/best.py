@@ -121,9 +121,9 @@ class Choice:
         row = records(self.family.configurations.iloc[[curve]])[0]
         samples = self.flops / per_sample
         sizes = [cell["parameters"] for key, cell in self._cells.items() if key[0] == curve]
-        pairs = min(samples, float(one.pairs[curve]))
+        pairs = row["subset_size"] if np.isfinite(one.pairs[curve]) else samples
         return {name: row[name] for name in CONFIGURATION} | {
-            "subset_size": row["subset_size"] if np.isfinite(one.pairs[curve]) else pairs,
+            "subset_size": pairs,
             "runs": 0, "diverged": 0, "train_flops": self.flops, "samples_seen": samples,
             "parameters": sizes[0] if sizes else np.nan, "epochs": samples / pairs,
         }  # fmt: skip

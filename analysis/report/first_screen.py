@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.answers.best import turns
 from analysis.answers.cost import Cost
 from analysis.cells.table import CELL, records
-from analysis.labels import axis_text, configuration_text, count_text
+from analysis.labels import axis_text, configuration_text, count_text, epochs_text
 from analysis.report.analyse import Analysis
 from analysis.report.tables import duration_text, share_text
 from budgets.quantity import format_flops, plural
@@ -95,7 +95,7 @@ def _budget(
     texts = {
         "Budget": str(row["at"]),
         "Train": f"{row['architecture']}, {axis_text('strategy', row['strategy'])}, {data}",
-        "Samples": f"{count_text(row['samples_seen'])}, {row['epochs']:,.1f} epochs",
+        "Samples": f"{count_text(row['samples_seen'])}, {epochs_text(row['epochs'])} epochs",
         unit.title: f"{unit.text(row['error'])} {ends}".strip(),
         "How sure": sure,
         "Runner-up": second or "–",

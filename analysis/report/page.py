@@ -23,6 +23,7 @@ from analysis.labels import (
     capital,
     configuration_text,
     count_text,
+    epochs_text,
     metric_text,
     quality_fraction,
 )  # fmt: skip
@@ -90,7 +91,7 @@ def render(  # noqa: PLR0913 (a page shows as many things)
     environment = templates()
     groups = _groups([data for data in figures if isinstance(data, FigureData)], svgs, found)
     order = [*_TABLES, *(name for name in tables if name not in {*_TABLES, *_NOT_SHOWN})]
-    shown_tables = [tables[name] for name in order if name in tables]
+    shown_tables = [tables[name] for name in order if name in tables and not tables[name].frame.empty]
     context = {
         "found": found,
         "name": study.name,
@@ -191,7 +192,7 @@ def _card(row: Mapping[Any, Any], found: Analysis) -> dict[str, Any]:
         **row,
         "parts": [axis_text(axis, row[axis]) for axis in ("strategy", "subset_size", "quality")],
         "samples": count_text(row["samples_seen"]),
-        "epochs": f"{row['epochs']:,.1f}",
+        "epochs": epochs_text(row["epochs"]),
         "measured": unit.text(row["error"]),
         "what": unit.word,
         "ends": ends,

@@ -62,6 +62,9 @@ def test_the_report_is_drawn_from_a_fresh_state(tmp_path: Path, capsys: pytest.C
     page = (tmp_path / FOLDER.name / "report" / "report.html").read_text(encoding="utf-8")
     assert "MaMMUT" in page
     assert "mammut" not in page
+    assert "Effective robustness" not in page  # a table without rows
+    assert "1.28M, 0.0009 epochs" in page
+    assert "1.0 epochs" not in page  # no configuration sees just its pairs
 
 
 def test_the_prior_says_what_to_train_with_its_interval(capsys: pytest.CaptureFixture[str]) -> None:
