@@ -14,30 +14,28 @@ import pandas as pd
 from analysis.arrays import Floats
 from analysis.belief.cell_draws import CellDraws
 from analysis.belief.family import Family
-from analysis.belief.verdict import Verdict, judge, named
+from analysis.belief.verdict import Verdict, apart_text, judge
 from analysis.cells.pareto import costs, same_cost, undominated
 from analysis.cells.table import CONFIGURATION, records
 from analysis.labels import budget_text, configuration_text, with_regime
 from budgets.quantity import format_flops, plural
 
-_SHOWN = ("runs", "diverged", "train_flops", "parameters", "samples_seen", "epochs")
+_SHOWN = ("runs", "train_flops", "parameters", "samples_seen", "epochs")
 
 
-def best_at_budgets(draws: CellDraws, lost: pd.DataFrame | None = None) -> pd.DataFrame:
+def best_at_budgets(draws: CellDraws) -> pd.DataFrame:
     """Return the best configuration at each budget.
-
-    Without ``lost`` (of ``study_frames.lost_cells``) no configuration has lost all of its runs at a budget.
 
     Returns:
         One row per regime and compute: ``flops`` (of one trial: the level under fixed compute, otherwise the
         leader's) and ``at`` (the same as text); ``configurations`` (number compared) and ``measured`` (number
         of those run there); ``leaders`` (the configurations of the leader and of those tied with it, as
         mappings); the leader's ``budget``, ``subset_size``, ``quality``, ``architecture``, ``strategy``,
-        ``runs``, ``diverged``, ``train_flops``, ``parameters``, ``samples_seen``, ``epochs``, ``error`` with
-        ``low`` and ``high``; ``probability``; ``runner_up`` (text), ``runner_up_error``,
-        ``runner_up_probability``; ``gap`` with ``gap_low`` and ``gap_high``; ``verdict`` (of
-        ``belief.verdict``, or ``beaten``: a cheaper trial is lower), ``tied`` (texts of the members, joined
-        by "; "), ``reason``. Errors are fractions.
+        ``runs``, ``train_flops``, ``parameters``, ``samples_seen``, ``epochs``, ``error`` with ``low`` and
+        ``high``; ``probability``; ``runner_up`` (text), ``runner_up_error``, ``runner_up_probability``;
+        ``gap`` with ``gap_low`` and ``gap_high``; ``verdict`` (of ``belief.verdict``, or ``beaten``: a
+        cheaper trial is lower), ``tied`` (texts of the members, joined by "; "), ``reason``. Errors are
+        fractions.
     """
     cost = costs(draws.cells)
     rows = []
@@ -45,8 +43,6 @@ def best_at_budgets(draws: CellDraws, lost: pd.DataFrame | None = None) -> pd.Da
         choice = Choice(draws, family, flops)
         row = {"regime": family.regime, "budget": budget, "flops": flops}
         row |= {"at": _at(family.regime, flops, named=draws.mixed)} | choice.columns()
-        if row["verdict"] == "clear" and (gone := _lost_here(lost, family.regime, flops)):
-            row |= {"verdict": "undecided", "reason": f"{row['reason']}, but {lost_text(gone)}"}
         rows.append(row | _beaten(draws, row, choice))
     return pd.DataFrame(rows)
 
@@ -83,6 +79,20 @@ def _budgets(draws: CellDraws, cost: Floats) -> Iterator[tuple[float, float, Fam
             yield float(budget[place]), float(cost[inside][place]), family
 
 
+def unranked(draws: CellDraws) -> list[str]:
+    """Return the budgets at which each configuration that ran lost runs, with what they lost."""
+    ran = set(zip(draws.cells["regime"], draws.cells["budget"], strict=True))
+    found = dict[str, list[dict[str, Any]]]()
+    for cell in records(draws.lost):
+        if (cell["regime"], cell["budget"]) not in ran:
+            found.setdefault(budget_text(cell["regime"], cell["budget"]), []).append(cell)
+    return [
+        f"{at}: nothing can be ranked: "
+        + apart_text(list(map(configuration_text, cells)), [cell["lost"] for cell in cells])
+        for at, cells in found.items()
+    ]
+
+
 class Choice:
     """The verdict among the configurations of a family at a compute, and the cells that it rests on.
 
@@ -94,22 +104,21 @@ class Choice:
         self.family, self.flops = family, flops
         self._cells = {(int(row["curve"]), int(row["point"])): row for row in records(cells)}
         values, self.place = family.at(flops)
-        options = np.flatnonzero(
-            np.isfinite(values).all(axis=0) if draws.known else family.runs(self.place) > 0
-        )
+        lost = np.array(family.apart(flops, self.place))
+        ran = (family.runs(self.place) > 0) | (lost != "")
+        options = np.flatnonzero(np.isfinite(values).all(axis=0) if draws.known else ran)
         self.options = options
         self.errors = values[:, options] if draws.known else np.empty((0, len(options)))
-        diverged = np.array([self._of_cell(each, "diverged") for each in options.tolist()])
         self.names = [family.names[each] for each in options.tolist()]
         self.verdict: Verdict = judge(
             self.errors, self.names, runs=family.runs(self.place)[options],
-            diverged=diverged, measured=np.array([self._of_cell(each, "error") for each in options.tolist()]),
+            lost=lost[options].tolist(), measured=np.array(list(map(self._error, options.tolist()))),
             unit=draws.error_unit, confidence=draws.confidence,
         )  # fmt: skip
 
-    def _of_cell(self, curve: int, name: str) -> float:
-        cell = self._cells.get((int(curve), int(self.place[curve])))
-        return 0.0 if cell is None else float(cell[name])
+    def _error(self, curve: int) -> float:
+        cell = self._cells.get((curve, int(self.place[curve])))
+        return np.inf if cell is None else float(cell["error"])
 
     def configuration(self, option: int) -> dict[str, Any]:
         """Return an option's columns of ``CONFIGURATION``, and those of its cell or of what one would be."""
@@ -123,8 +132,7 @@ class Choice:
         sizes = [cell["parameters"] for key, cell in self._cells.items() if key[0] == curve]
         pairs = row["subset_size"] if np.isfinite(one.pairs[curve]) else samples
         return {name: row[name] for name in CONFIGURATION} | {
-            "subset_size": pairs,
-            "runs": 0, "diverged": 0, "train_flops": self.flops, "samples_seen": samples,
+            "subset_size": pairs, "runs": 0, "train_flops": self.flops, "samples_seen": samples,
             "parameters": sizes[0] if sizes else np.nan, "epochs": samples / pairs,
         }  # fmt: skip
 
@@ -176,16 +184,3 @@ def cheaper_text(draws: CellDraws, flops: float, leader: Floats) -> str:
         f"{configuration_text(cell)} at {_at(cell['regime'], cost[place], named=draws.mixed)} has "
         f"{draws.error_unit.text(cell['error'])}, lower at a lower cost in {chance:.0%} of the draws"
     )
-
-
-def _lost_here(lost: pd.DataFrame | None, regime: str, flops: float) -> list[str]:
-    """Return the configurations that lost all of their runs at a compute."""
-    if lost is None or lost.empty:
-        return []
-    here = lost[((lost["regime"] == regime) & same_cost(costs(lost), flops)).to_numpy(bool)]
-    return [configuration_text(cell) for cell in records(here)]
-
-
-def lost_text(names: list[str]) -> str:
-    """Return that configurations have no result because all of their runs were lost."""
-    return f"all runs of {named(names)} diverged or gave no number"

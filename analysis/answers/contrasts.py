@@ -8,8 +8,8 @@ An option that was planned and not run yet takes part by its draws (``analysis.b
 lists the runs that it lacks. ``crossing`` follows the options over compute or data.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -89,11 +89,15 @@ def along_axis(draws: CellDraws, axis: str, positions: Indices) -> Indices:
     return np.asarray(ordered, dtype=np.intp)
 
 
-def decide(here: CellDraws, names: Sequence[str]) -> Verdict:
-    """Return the verdict on some cells, whose texts are the names."""
+def decide(here: CellDraws, axis: str, held: Mapping[str, Any]) -> Verdict:
+    """Return the verdict on some cells along an axis, with those of the same fixed parts that lost runs."""
+    same = [(here.lost[name] == value).to_numpy(bool) for name, value in held.items() if value != POOL]
+    gone = here.lost[np.logical_and.reduce(same) & ~here.lost[axis].isin(here.cells[axis]).to_numpy(bool)]
+    here = here.beside(gone.sort_values("subset_size").drop_duplicates(axis, keep="last"))
     return judge(
-        here.draws, names, runs=here.column("runs"), diverged=here.column("diverged"),
-        measured=here.column("error"), unit=here.error_unit, confidence=here.confidence,
+        here.draws, [axis_text(axis, value) for value in here.cells[axis]], runs=here.column("runs"),
+        lost=here.cells["lost"].tolist(), measured=here.column("error"), unit=here.error_unit,
+        confidence=here.confidence,
     )  # fmt: skip
 
 
@@ -172,70 +176,41 @@ def _lacking_text(lacks: Lacking, axis: str) -> str:
     return f"{named}{left} of {plural(runs, 'run')} missing"
 
 
-def _lost_texts(lost: pd.DataFrame, axis: str) -> dict[tuple[Any, ...], str]:
-    """Return the values of lost cells along an axis as text, by the values of ``CELL`` without the axis."""
-    found: dict[tuple[Any, ...], list[str]] = {}
-    for cell in records(lost):
-        found.setdefault(_key(cell | {axis: None}), []).append(axis_text(axis, cell[axis]))
-    return {key: f"no run gave a number: {', '.join(values)}" for key, values in found.items()}
-
-
-def _with_planned(draws: CellDraws, plan: pd.DataFrame) -> CellDraws:
-    """Return the draws with those of the planned cells that have not run, which have 0 runs."""
-    if plan.empty or not draws.known:
-        return draws
-    cells = plan[~plan.groupby([*CELL])["ended"].transform("any")].drop_duplicates([*CELL])
-    rows, drawn = [], []
-    for cell in records(cells[["trial", *CELL]]):
-        family = draws.families.get(cell["regime"])
-        if family is not None and cell["trial"] in family.place_of:
-            rows.append(cell | {"runs": 0, "diverged": 0})
-            drawn.append(family.belief.draws[:, *family.place_of[cell["trial"]]])
-    if not rows:
-        return draws
-    return replace(
-        draws, cells=pd.concat([draws.cells, pd.DataFrame(rows)], ignore_index=True),
-        draws=np.concatenate([draws.draws, np.stack(drawn, axis=1)], axis=1),
-    )  # fmt: skip
-
-
-def contrasts(
-    draws: CellDraws, plan: pd.DataFrame | None = None, lost: pd.DataFrame | None = None
-) -> pd.DataFrame:
+def contrasts(draws: CellDraws, plan: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return every comparison along every axis in which two options have run.
 
-    Without a plan (of ``table.with_budgets``) no runs count as missing; without ``lost`` (of
-    ``study_frames.lost_cells``) no cell has lost all of its runs.
+    Without a plan (of ``table.with_budgets``) no runs count as missing.
 
     Returns:
         One row per comparison: ``axis``, ``regime``, ``budget``, ``held`` (text), ``values`` (texts along the
         axis), ``best`` (text), ``place`` of the best along the axis (``first``, ``middle``, ``last``),
-        the columns of ``Verdict``, and ``lacking`` (planned runs without a result, and values all of whose
-        runs were lost, as text).
+        the columns of ``Verdict``, and ``lacking`` (planned runs without a result, and values that lost
+        runs, as text).
     """
     rows = []
     plan = pd.DataFrame() if plan is None else plan
-    every = _with_planned(draws, plan)
+    # Without draws a cell that has not run is not known at all.
+    waiting = (
+        plan if plan.empty or not draws.known else plan[~plan.groupby([*CELL])["ended"].transform("any")]
+    )
+    every = draws if waiting.empty else draws.beside(waiting[["trial", *CELL]].drop_duplicates([*CELL]))
     for axis in CONFIGURATION:
         planned = lacking(plan, axis)
-        gone = {} if lost is None else _lost_texts(lost, axis)
         for comparison in compared(every, axis):
             here = every.take(comparison.positions)
             if (here.column("runs") > 0).sum() < _FEWEST:
                 continue
             names = [axis_text(axis, value) for value in here.cells[axis]]
-            without = gone.get(_key(comparison.held), "")
             lacks = _lacking_text(planned.get(_key(comparison.held), {}), axis)
-            verdict = decide(here, names)
+            verdict = decide(here, axis, comparison.held)
             row = {
                 "axis": axis, "regime": comparison.held["regime"], "budget": comparison.held["budget"],
                 "held": held_text(comparison.held), "values": " · ".join(names),
                 "best": names[verdict.leader],
                 "place": {0: "first", len(names) - 1: "last"}.get(verdict.leader, "middle"),
             } | verdict.columns(names)  # fmt: skip
-            if row["verdict"] == "clear" and without:
-                row |= {"verdict": "undecided", "reason": f"{row['reason']}, but {without}"}
-            rows.append(row | {"lacking": "; ".join(filter(None, (lacks, without)))})
+            apart = verdict.apart and f"not ranked: {verdict.apart}"
+            rows.append(row | {"lacking": "; ".join(filter(None, (lacks, apart)))})
     return pd.DataFrame(rows)
 
 

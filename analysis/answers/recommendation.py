@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.answers.best import cheaper_text, lost_text
+from analysis.answers.best import cheaper_text
 from analysis.arrays import Floats, Indices
 from analysis.belief.cell_draws import CellDraws, stream
 from analysis.belief.curves import straight_lines
 from analysis.belief.family import Family
-from analysis.belief.verdict import CLEAR, Verdict, judge, named, ranked, shares
+from analysis.belief.verdict import CLEAR, Verdict, judge, ranked, shares
 from analysis.cells.intervals import column_intervals
-from analysis.cells.pareto import SAME_COST, costs, same_cost
+from analysis.cells.pareto import SAME_COST, same_cost
 from analysis.cells.table import CONFIGURATION, records
 from analysis.labels import configuration_text, quality_fraction, with_regime
 from budgets.declaration.sections import FARTHEST
@@ -72,12 +72,11 @@ class Recommendation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Asked:
-    """A budget, and the curves that lost their runs on the way there, see `_lost`."""
+    """A budget, and the largest factor of extrapolation to it."""
 
     flops: float
     pairs: float
     limit: float
-    gone: Mapping[tuple[Any, ...], tuple[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,9 +101,7 @@ def smallest_pool(subset_size: float, quality: str) -> int:
     return int((int(subset_size) - 1) // kept_fraction(quality)) + 1
 
 
-def recommend(
-    draws: CellDraws, *, flops: float, pairs: float, limit: float = FARTHEST, lost: pd.DataFrame | None = None
-) -> Recommendation:
+def recommend(draws: CellDraws, *, flops: float, pairs: float, limit: float = FARTHEST) -> Recommendation:
     """Recommend a configuration for a trial's FLOPs and a pool's pairs before filtering.
 
     Args:
@@ -112,17 +109,14 @@ def recommend(
         flops: Training FLOPs of one trial.
         pairs: Pairs in the pool before filtering; the top 20 % are a fifth of them.
         limit: Largest factor of extrapolation beyond the measured compute of a regime.
-        lost: Cells from ``study_frames.lost_cells``: a configuration is not recommended at a compute at
-            which, or on the way to which, all of its runs were lost. By default there are none.
 
     Raises:
         ValueError: No configuration can be read at the budget.
     """
-    asked = _Asked(flops=flops, pairs=pairs, limit=limit, gone=_lost(draws, lost, flops, pairs))
-    found = _Candidates()
+    asked, found = _Asked(flops=flops, pairs=pairs, limit=limit), _Candidates()
     for family in draws.families.values():
         _read(found, draws, family, asked)
-    if not found.rows:
+    if all(row["lost"] for row in found.rows):
         why = [f"{row['curve']}: {row['reason']}" for row in found.left_out]
         more = f"; and {len(why) - _NAMED} more" if len(why) > _NAMED else ""
         if pools := [row["pool"] for row in found.too_large]:
@@ -133,20 +127,22 @@ def recommend(
         )
     values = np.stack(found.errors, axis=1)
     middle = np.median(values, axis=0)
+    # Those that lost runs come last: they count by their draws, and are no candidates.
+    gone = np.array([bool(row["lost"]) for row in found.rows])
     if draws.known:
-        order = ranked(shares(values), middle)
+        order = ranked(shares(np.where(gone, np.inf, values)), np.where(gone, np.inf, middle))
     else:  # without noise the measured errors are all that is known
         measured = _column(found.rows, "mean")
         middle = np.where(np.isnan(measured), middle, measured)
-        order, values = np.argsort(middle, kind="stable"), np.empty((0, len(middle)))
+        order, values = np.argsort(np.where(gone, np.inf, middle), kind="stable"), np.empty((0, len(middle)))
     rows, values, middle = [found.rows[place] for place in order], values[:, order], middle[order]
     several = len({row["regime"] for row in rows}) > 1
     names = [with_regime(configuration_text(row), row["regime"], named=several) for row in rows]
     verdict = judge(
-        values, names, runs=_column(rows, "runs"), diverged=_column(rows, "diverged"), measured=middle,
+        values, names, runs=_column(rows, "runs"), lost=[row["lost"] for row in rows], measured=middle,
         unit=draws.error_unit, confidence=draws.confidence,
     )  # fmt: skip
-    if verdict.runner_up is None:
+    if verdict.runner_up is None and not verdict.apart:
         of = f"only one of {plural(1 + len(found.left_out), 'configuration')} fits"
         alone = of if found.left_out else "there is only one configuration"
         verdict = replace(verdict, reason=f"{alone}, so there is nothing to compare it with")
@@ -154,13 +150,14 @@ def recommend(
     candidates = pd.DataFrame(rows).assign(
         name=names, error=middle, low=low, high=high, probability=verdict.probability
     )
+    candidates = candidates[candidates.pop("lost") == ""]
     best_first = records(candidates)
     held = np.array(list(map(smallest_pool, draws.column("subset_size").tolist(), draws.cells["quality"])))
     cheaper = cheaper_text(
         draws.take(np.flatnonzero(held <= np.ceil(pairs))), best_first[0]["flops"],
         values[:, 0] if draws.known else middle[:1],
     )  # fmt: skip
-    unsure = _unsure(verdict, best_first[0], [name for name, _ in asked.gone.values()], cheaper)
+    unsure = _unsure(verdict, best_first[0], cheaper)
     verdict, experiment = unsure or (verdict, _next_experiment(draws, best_first, verdict))
     return Recommendation(
         candidates=candidates, verdict=verdict, experiment=experiment, explanation=draws.explanation,
@@ -190,17 +187,17 @@ def _read(found: _Candidates, draws: CellDraws, family: Family, asked: _Asked) -
     mixed = stream(f"pair/{family.regime}").permutation(len(values)) if found.rows else np.arange(len(values))
     whole = dict[tuple[str, ...], list[int]]()
     for curve, row in enumerate(rows):
-        reason = _unreadable(row, values[:, curve], asked.limit) or asked.gone.get(_key(row), ("", ""))[1]
-        if not reason:
-            whole.setdefault(tuple(row[name] for name in CONFIGURATION[1:]), []).append(curve)
+        reason = _unreadable(row, values[:, curve], asked.limit)
         if not reason and fits[curve]:
             found.rows.append(row)
             found.errors.append(values[mixed, curve])
-            continue
-        if not reason:
+        if not reason and not row["lost"]:
+            whole.setdefault(tuple(row[name] for name in CONFIGURATION[1:]), []).append(curve)
+            if fits[curve]:
+                continue
             reason = f"needs a pool of {row['pool']:,} pairs"
             found.too_large.append(row | {"error": float(np.median(values[:, curve]))})
-        found.left_out.append({"curve": configuration_text(row), "reason": reason})
+        found.left_out.append({"curve": configuration_text(row), "reason": reason or row["lost"]})
     fewer = [_fewer(family, rows, values, curves, pairs) for curves in whole.values() if not one_epoch]
     smallest, most = cells["subset_size"].min(), max(1.0, cells["epochs"].max()) * SAME_COST
     # Below all sizes, the runs say what repeats cost as far as they repeated pairs.
@@ -236,7 +233,6 @@ def _fewer(
         **last, "subset_size": allowed, "pool": smallest_pool(allowed, last["quality"]), "measured": False,
         "sizes": source, "runs": runs, "mean": np.nan, "epochs": epochs,
         **{name: max(first[name], last[name]) for name in ("factor", "beyond", "noise", "own_epochs")},
-        "diverged": max(first["diverged"], last["diverged"]),
     }, error  # fmt: skip
 
 
@@ -262,7 +258,7 @@ def _rows(
         family.configurations.assign(
             regime=family.regime, subset_size=sizes, flops=spent, share=spent / flops,
             sizes="", measured=own["error"].notna().to_numpy(),
-            mean=own["error"].to_numpy(np.float64), diverged=own["diverged"].fillna(0).to_numpy(np.float64),
+            mean=own["error"].to_numpy(np.float64), lost=family.apart(spent, place),
             runs=np.where(asked, family.runs(place), family.measured.runs.sum(axis=1)),
             factor=factor, beyond=factor > SAME_COST, least_flops=x[:, 0], most_flops=most.max(),
             epochs=spent / per_sample / sizes, own_epochs=most / per_sample / sizes,
@@ -289,50 +285,14 @@ def _unreadable(row: Mapping[str, Any], error: Floats, limit: float) -> str:
     return f"all its budgets are above {format_flops(asked)}{pool}"
 
 
-def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return what identifies the curve of a cell."""
-    size = 0.0 if row["regime"] == "one-epoch" else float(row["subset_size"])
-    return row["regime"], row["architecture"], row["strategy"], row["quality"], size
-
-
-def _lost(
-    draws: CellDraws, lost: pd.DataFrame | None, flops: float, pairs: float
-) -> dict[tuple[Any, ...], tuple[str, str]]:
-    """Return the curves that lost all runs at a compute, or after their last cell on the way there.
-
-    They come with the configuration in words, and what happened to it.
-    """
-    if lost is None or lost.empty:
-        return {}
-    most = dict[tuple[Any, ...], float]()
-    for cell in records(draws.cells):
-        most[_key(cell)] = max(most.get(_key(cell), 0.0), cell["train_flops"])
-    cost = costs(lost)
-    here = same_cost(cost, flops) | (cost <= flops)
-    return {
-        _key(cell): (
-            configuration_text(cell),
-            f"all of its {cell['runs']} runs at {format_flops(spent)} diverged or gave no number",
-        )
-        for cell, spent in zip(records(lost[here]), cost[here].tolist(), strict=True)
-        if smallest_pool(cell["subset_size"], cell["quality"]) <= np.ceil(pairs)
-        and (most.get(_key(cell), 0.0) < spent or same_cost(np.array([spent]), flops)[0])
-    }
-
-
-def _unsure(
-    verdict: Verdict, first: Mapping[str, Any], gone: list[str], cheaper: str
-) -> tuple[Verdict, str] | None:
+def _unsure(verdict: Verdict, first: Mapping[str, Any], cheaper: str) -> tuple[Verdict, str] | None:
     """Return a clear verdict as undecided, with the run that would help, for what the draws do not know.
 
-    These are configurations that lost all of their runs, a cell that is lower at a lower cost, and pairs that
-    are repeated far more often than in any run.
+    These are a cell that is lower at a lower cost, and pairs that are repeated far more often than in a run.
     """
     if verdict.kind != "clear":
         return None
-    if gone:
-        but, experiment = lost_text(gone), f"find why {named(gone)} gave no number"
-    elif cheaper:
+    if cheaper:
         but, experiment = cheaper, f"run {first['name']} at {_where(first)}, or take the cheaper one"
     elif first["epochs"] > max(_REPEATED, _TIMES * first["most_epochs"]):
         often, most = (times_text(first[name]) for name in ("epochs", "most_epochs"))
@@ -349,6 +309,8 @@ def _next_experiment(  # noqa: PLR0911 - an experiment for each case
     """Return what to run next: the leader, or leader and next one with enough seeds to resolve their gap."""
     first = rows[0]
     where = _where(first)
+    if len(verdict.members) == 1 and draws.known and verdict.probability[0] < draws.confidence:
+        return f"find why runs were lost: {verdict.apart}"
     if verdict.runner_up is None:
         return f"run one more configuration at {where}"
     if verdict.kind == "clear" and first["measured"]:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.arrays import Floats, Indices
-from analysis.belief.family import DRAWS, Family, NoiseSource, families, noise_source
+from analysis.belief.family import DRAWS, Family, NoiseSource, families
 from analysis.belief.verdict import CLEAR
 from analysis.cells.intervals import COVERAGE
 from analysis.cells.table import CELL, Trials, group_numbers, records
@@ -27,10 +27,12 @@ class CellDraws:
     """The error of every cell, as measured and in each draw.
 
     Attributes:
-        cells: One row per cell: the columns of ``CELL``, ``family`` of its architecture, ``error`` (mean of
-            its runs), ``runs``, ``images``, ``reading_error``, ``diverged`` (number of its runs that
-            diverged; ``runs`` excludes them), the means of ``train_flops``, ``train_flops_per_sample``,
-            ``parameters``, ``samples_seen`` and ``epochs``, and its ``curve`` and ``point`` in its family.
+        cells: One row per cell that lost no run: the columns of ``CELL``, ``family`` of its architecture,
+            ``error`` (mean of its runs), ``runs``, ``images``, ``reading_error``, the means of
+            ``train_flops``, ``train_flops_per_sample``, ``parameters``, ``samples_seen`` and ``epochs``, and
+            its ``curve`` and ``point`` in its family. ``lost`` is empty.
+        lost: One row per cell that lost runs: ``trial`` (one of those lost), the columns of ``CELL`` and
+            ``lost`` (how many, in words).
         draws: True errors of shape (draws, cells); no rows when ``source`` is ``none``.
         families: The family of each regime with a run, which can be read anywhere.
         source: Where the noise of a run is known from, see ``Family``.
@@ -41,6 +43,7 @@ class CellDraws:
     """
 
     cells: pd.DataFrame
+    lost: pd.DataFrame
     draws: Floats
     families: Mapping[str, Family]
     source: NoiseSource
@@ -58,6 +61,19 @@ class CellDraws:
         return replace(
             self, cells=self.cells.iloc[positions].reset_index(drop=True), draws=self.draws[:, positions]
         )
+
+    def beside(self, others: pd.DataFrame) -> "CellDraws":
+        """Return the draws with those of other cells, by a ``trial`` of each: no runs of theirs count."""
+        rows, drawn = [], [self.draws]
+        for cell in records(others[["trial", *CELL]]):
+            family = self.families.get(cell["regime"])
+            if family is not None and (place := family.place_of.get(cell["trial"])):
+                rows.append(cell | {"runs": 0, "lost": family.lost_at(*place, float(family.x[place]))})
+                drawn.append(family.belief.draws[: len(self.draws), *place, None])
+        if not rows:
+            return self
+        cells = pd.concat([self.cells, pd.DataFrame(rows)], ignore_index=True)
+        return replace(self, cells=cells, draws=np.concatenate(drawn, axis=1))
 
     def with_measured(self) -> Floats:
         """Return the measured errors followed by the draws, shape (1 + draws, cells)."""
@@ -96,8 +112,8 @@ def cell_draws(
     """
     every = families(trials, grid, draws=draws)
     found = {regime: family for regime, family in every.items() if family.measured.runs.any()}
-    cells = _cells(trials, found)
-    source = noise_source(trials)
+    cells = _cells(trials.sound, found)
+    source: NoiseSource = next((family.source for family in every.values()), "none")
     drawn = np.empty((0 if source == "none" else draws, len(cells)))
     for regime, family in found.items():
         here = np.flatnonzero((cells["regime"] == regime).to_numpy(bool))
@@ -105,23 +121,34 @@ def cell_draws(
             curve, point = (cells[name].to_numpy(np.intp)[here] for name in ("curve", "point"))
             drawn[:, here] = family.belief.draws[:, curve, point]
     return CellDraws(
-        cells=cells, draws=drawn, families=found, source=source, chance=chance_error(trials.metric),
-        error_unit=ErrorUnit.of(trials.metric), explanation=_explanation(source, cells),
-        confidence=confidence or CLEAR,
+        cells=cells, lost=_lost(trials, every), draws=drawn, families=found, source=source,
+        chance=chance_error(trials.metric), error_unit=ErrorUnit.of(trials.metric),
+        explanation=_explanation(source, cells), confidence=confidence or CLEAR,
     )  # fmt: skip
 
 
-def _cells(trials: Trials, found: Mapping[str, Family]) -> pd.DataFrame:
-    position = group_numbers(trials.frame, CELL)
+def _lost(trials: Trials, every: Mapping[str, Family]) -> pd.DataFrame:
+    one = trials.lost[["trial", *CELL]].drop_duplicates([*CELL])
+    texts = {
+        trial: family.lost[place]
+        for family in every.values()
+        for trial, place in family.place_of.items()
+        if place in family.lost
+    }
+    return one.assign(lost=one["trial"].map(texts)).dropna(subset="lost")
+
+
+def _cells(runs_of: pd.DataFrame, found: Mapping[str, Family]) -> pd.DataFrame:
+    position = group_numbers(runs_of, CELL)
     first, runs = np.unique(position, return_index=True, return_counts=True)[1:]
-    one = trials.frame[["trial", *CELL, "family", "diverged"]].iloc[first].reset_index(drop=True)
-    means = trials.frame[["error", "images", "reading_error", *_MEANS]].groupby(position).mean()
+    one = runs_of[["trial", *CELL, "family"]].iloc[first].reset_index(drop=True)
+    means = runs_of[["error", "images", "reading_error", *_MEANS]].groupby(position).mean()
     places = [found[row["regime"]].place_of[row["trial"]] for row in records(one)]
     cells = pd.concat([one, means], axis=1).assign(
-        runs=runs, curve=[curve for curve, _ in places], point=[point for _, point in places]
+        lost="", runs=runs, curve=[curve for curve, _ in places], point=[point for _, point in places]
     )
-    names = [*CELL, "family", "error", "runs", "images", "reading_error", "diverged", *_MEANS, "curve"]
-    return cells[[*names, "point"]]
+    names = [*CELL, "family", "error", "runs", "images", "reading_error", "lost", *_MEANS, "curve", "point"]
+    return cells[names]
 
 
 def _explanation(source: NoiseSource, cells: pd.DataFrame) -> str:

@@ -8,14 +8,14 @@ so that whoever asks gets the same numbers.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from analysis.arrays import Floats, Indices, Mask
 from analysis.belief.belief import Belief, Curves, Measured, believe, effects
-from analysis.cells.pareto import SAME_COST
+from analysis.cells.pareto import SAME_COST, costs
 from analysis.cells.table import (
     CELL,
     CONFIGURATION,
@@ -26,7 +26,8 @@ from analysis.cells.table import (
     with_budgets,
 )
 from analysis.error_unit import ErrorUnit, chance_error
-from analysis.labels import configuration_text
+from analysis.labels import budget_text, configuration_text
+from budgets.quantity import plural
 
 NoiseSource = Literal["runs", "laws", "none"]
 
@@ -53,7 +54,8 @@ class Family:
         limit: Largest compute of each curve, infinite if the grid does not limit it, shape (curves,).
         levels: Compute of each point, the level under fixed compute, NaN where it is repeated; shape (curves,
             points).
-        measured: The runs.
+        measured: The runs, without those left of cells that lost some: neither law nor noise rests on these.
+        lost: Curve and point of each cell that lost runs → how many, and what is left, in words.
         draws: Number of draws.
         most: Largest possible error.
         source: Where the noise of a run is known from: ``runs`` if seeds show it, ``laws`` if single runs
@@ -68,6 +70,7 @@ class Family:
     limit: Floats
     levels: Floats
     measured: Measured
+    lost: Mapping[tuple[int, int], str]
     draws: int
     most: float
     source: NoiseSource
@@ -140,6 +143,27 @@ class Family:
         found = self.measured.runs[np.arange(len(place)), np.maximum(place, 0)]
         return np.where(place >= 0, found, 0.0)
 
+    @cached_property
+    def _last(self) -> Floats:
+        return np.asarray(np.where(self.measured.runs > 0, self.x, 0.0).max(axis=1))
+
+    def lost_at(self, curve: int, point: int, flops: float) -> str:
+        """Return what a curve lost at a point, or after its last run on the way to a compute, in words.
+
+        Such a curve is named apart: no verdict ranks it by what survived. Empty if it lost nothing.
+        """
+        return next((
+            text for (each, lost), text in self.lost.items()
+            if each == curve and (lost == point or self._last[curve] < self.x[curve, lost] <= flops)
+        ), "")  # fmt: skip
+
+    def apart(self, flops: float | Floats, place: Indices) -> list[str]:
+        """Return what each curve lost, see `lost_at`, where `at` reads them at one compute."""
+        asked = np.broadcast_to(np.asarray(flops, dtype=np.float64), place.shape).tolist()
+        return [
+            self.lost_at(curve, *each) for curve, each in enumerate(zip(place.tolist(), asked, strict=True))
+        ]
+
 
 def families(trials: Trials, grid: pd.DataFrame | None = None, *, draws: int = DRAWS) -> dict[str, Family]:
     """Return the family of each regime.
@@ -151,7 +175,9 @@ def families(trials: Trials, grid: pd.DataFrame | None = None, *, draws: int = D
         draws: Number of draws.
     """
     bounded = False
-    cells = trials.frame
+    lost = trials.lost.assign(train_flops=costs(trials.lost))  # without a plan, those until it diverged
+    lost = lost[lost["train_flops"] > 0]
+    cells = pd.concat([trials.frame, lost]) if len(lost) else trials.frame
     if grid is not None and len(grid):
         bounded = True
         planned = with_budgets(grid, trials)
@@ -159,7 +185,7 @@ def families(trials: Trials, grid: pd.DataFrame | None = None, *, draws: int = D
         kinds = dict(zip(cells["architecture"], cells["family"], strict=True))
         cells = pd.concat([planned.assign(family=planned["architecture"].map(kinds)), beside])
     cells = cells.sort_values("trial", ignore_index=True)
-    source = noise_source(trials)
+    source = _noise_source(trials.sound)
     return {
         str(regime): _family(
             str(regime), here.reset_index(drop=True), trials, draws, bounded=bounded, source=source
@@ -168,9 +194,8 @@ def families(trials: Trials, grid: pd.DataFrame | None = None, *, draws: int = D
     }
 
 
-def noise_source(trials: Trials) -> NoiseSource:
+def _noise_source(frame: pd.DataFrame) -> NoiseSource:
     """Return where the noise of a run is known from, see ``Family``."""
-    frame = trials.frame
     if len(frame) > len(frame[[*CELL]].drop_duplicates()):
         return "runs"
     over_data = group_numbers(frame, [name for name in CELL if name != "subset_size"])
@@ -205,20 +230,38 @@ def _family(  # noqa: PLR0913 - the cells, and how they are read
         shared=effects(*(pd.factorize(first[name])[0] for name in ("architecture", "strategy", "quality"))),
     )  # fmt: skip
     point = place[cell]
+    place_of = dict(zip(cells["trial"], zip(curve.tolist(), point.tolist(), strict=True), strict=True))
     return Family(
         regime=regime, configurations=first[[*CONFIGURATION, "family"]],
         names=tuple(configuration_text(row, without=without) for row in records(first)),
-        place_of=dict(zip(cells["trial"], zip(curve.tolist(), point.tolist(), strict=True), strict=True)),
+        place_of=place_of,
         points=points, limit=x[:, -1] if bounded else np.full(len(points), np.inf), levels=levels,
-        measured=_measured(curves, cells, curve, point, trials), draws=draws,
+        measured=_measured(curves, cells, curve, point, trials), lost=_lost(trials, place_of), draws=draws,
         most=ErrorUnit.of(trials.metric).most, source=source,
     )  # fmt: skip
+
+
+def _lost(trials: Trials, place_of: Mapping[str, tuple[int, int]]) -> dict[tuple[int, int], str]:
+    """Return what each cell lost, in words, the largest compute of a curve first."""
+    unit, cells, found = ErrorUnit.of(trials.metric), dict[tuple[int, int], list[dict[str, Any]]](), {}
+    for run in records(pd.concat([trials.lost, trials.frame[trials.frame["lost"] > 0]])):
+        if run["trial"] in place_of:
+            cells.setdefault(place_of[run["trial"]], []).append(run)
+    for place, runs in sorted(cells.items(), reverse=True):
+        left = [run["error"] for run in runs if np.isfinite(run["error"])]
+        which = "the one left has" if len(left) == 1 else f"the {len(left)} left average"
+        found[place] = (
+            f"lost {len(runs) - len(left)} of {plural(len(runs), 'run')} at "
+            f"{budget_text(runs[0]['regime'], runs[0]['budget'])}"
+            + (f", {which} {unit.text(float(np.mean(left)))}" if left else "")
+        )
+    return found
 
 
 def _measured(
     curves: Curves, cells: pd.DataFrame, curve: Indices, point: Indices, trials: Trials
 ) -> Measured:
-    frame = trials.frame.set_index("trial")
+    frame = trials.sound.set_index("trial")
     ran = frame.reindex(cells["trial"])
     error = ran["error"].to_numpy(np.float64)
     known = np.isfinite(error)

@@ -2,20 +2,20 @@
 
 Clear is a leader that is the lowest in a share ``CLEAR`` of the draws and was run. Options that were not run
 where the question lies count by their draws like all others, so one of them may be what keeps a leader from
-being clear. Each question is judged by itself.
+being clear. So do options that lost runs there, but they are named apart: none leads, is the runner-up or
+among those that tie. Each question is judged by itself.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from analysis.arrays import Floats, Indices
+from analysis.arrays import Floats, Indices, Mask
 from analysis.cells.intervals import interval
 from analysis.error_unit import PERCENT, ErrorUnit
 from analysis.labels import listed
-from budgets.quantity import plural
 
 VerdictKind = Literal["clear", "tie", "undecided"]
 
@@ -23,6 +23,7 @@ CLEAR = 0.95
 """Probability required of a clear leader, and of those that are tied together."""
 _SAME = 1e-12
 _NAMED = 2
+_ALONE = "only one configuration can be ranked here, so there is nothing to compare it with"
 _SMALL = 1e-3  # a difference that is shown with a digit more
 
 
@@ -33,7 +34,8 @@ class Verdict:
     Attributes:
         leader: Place of the option that is most probably the lowest.
         probability: Probability that each is the lowest, shape (options,); NaN without draws.
-        members: Places of the leader and the most probable others that together reach the confidence.
+        members: Places of the leader and the most probable others that together reach the confidence, among
+            the options that lost no runs.
         kind: ``clear``, ``tie`` (several members), or ``undecided``: the data do not decide.
         reason: The verdict in one sentence.
         error: Median of the leader's true error, and its 90 % interval.
@@ -44,6 +46,7 @@ class Verdict:
         gap: Median of the distance of the runner-up to the leader, and its 90 % interval.
         gap_low: Lower end.
         gap_high: Upper end.
+        apart: The options that lost runs, with how many, in words; empty without any.
     """
 
     leader: int
@@ -59,6 +62,7 @@ class Verdict:
     gap: float
     gap_low: float
     gap_high: float
+    apart: str = ""
 
     def columns(self, names: Sequence[str]) -> dict[str, Any]:
         """Return the verdict as columns that tables share, with the options in words."""
@@ -95,7 +99,7 @@ def judge(  # noqa: PLR0913 - the draws, and what is known of the options
     names: Sequence[str],
     *,
     runs: Floats,
-    diverged: Floats | None = None,
+    lost: Sequence[str] = (),
     measured: Floats | None = None,
     confidence: float = CLEAR,
     unit: ErrorUnit = PERCENT,
@@ -107,28 +111,52 @@ def judge(  # noqa: PLR0913 - the draws, and what is known of the options
             draws if no noise is known.
         names: The options in words.
         runs: Runs of each where the question lies.
-        diverged: Runs of each that its mean excludes; none by default.
+        lost: Runs that each lost, in words, empty for none, see ``Family.apart``; at least one option lost
+            none. By default none did.
         measured: Error of each as measured, which decides without draws.
         confidence: Probability of a clear leader.
         unit: Unit of the errors.
     """
-    if not len(values):
+    ranks = np.array([not text for text in lost or [""] * len(names)])
+    able = np.isfinite(values).all(axis=0)
+    if len(values):
+        verdict = _judged(values, names, runs, ranks, confidence, unit)
+    else:
         assert measured is not None
-        return _without_noise(np.asarray(measured), unit)
-    probability = shares(values)
-    middle = np.median(values, axis=0)
-    order = ranked(probability, middle)
+        verdict = _without_noise(np.asarray(measured), ranks, unit)
+    apart = apart_text(names, np.where(able, lost, "") if len(lost) else [""] * len(names))
+    return replace(verdict, apart=apart, reason=verdict.reason + (apart and f"; not ranked: {apart}"))
+
+
+def _judged(  # noqa: PLR0913, PLR0917 - the draws, and what is known of the options
+    values: Floats, names: Sequence[str], runs: Floats, ranks: Mask, confidence: float, unit: ErrorUnit
+) -> Verdict:
+    probability, middle = shares(values), np.median(values, axis=0)
+    chances = shares(np.where(ranks, values, np.inf))
+    order = ranked(chances, middle)
+    order = order[ranks[order]]
     leader = int(order[0])
-    held = np.searchsorted(np.cumsum(probability[order]), confidence - _SAME)
-    members = tuple(int(place) for place in order[: int(held) + 1])
+    held = int(np.searchsorted(np.cumsum(chances[order]), confidence - _SAME))
+    members = tuple(order[: held + 1].tolist())
     able = order[np.isfinite(middle[order])]
     runner_up = int(able[1]) if len(able) > 1 else None
     gaps = np.zeros(1) if runner_up is None else values[:, runner_up] - values[:, leader]
     gap = float(np.median(gaps[np.isfinite(gaps)])) if np.isfinite(gaps).any() else float("inf")
-    lost = int(diverged[leader]) if diverged is not None else 0
-    kind, reason = _judged(
-        members, names, runs, probability, lost, unit.gap(gap, fine=abs(gap) < _SMALL), runner_up
-    )
+    absent = [names[place] for place in members if runs[place] == 0]
+    kind: VerdictKind = "undecided"
+    ahead = unit.gap(gap, fine=abs(gap) < _SMALL)
+    reason = f"ahead by {ahead}, the lowest in {probability[leader]:.0%} of the draws"
+    if runner_up is None:
+        reason = _ALONE
+    elif len(members) > 1:
+        without = f"; not run here: {named(absent)}" if absent else ""
+        kind, reason = "tie", f"{len(members)} configurations cannot be told apart{without}"
+    elif absent:
+        reason += ", but it was not run here"
+    elif probability[leader] < confidence - _SAME:
+        reason += ", but one that is not ranked may be lower"
+    else:
+        kind = "clear"
     low, high = interval(values[:, leader])
     gap_low, gap_high = (np.nan, np.nan) if runner_up is None else interval(gaps)
     return Verdict(
@@ -139,26 +167,6 @@ def judge(  # noqa: PLR0913 - the draws, and what is known of the options
     )  # fmt: skip
 
 
-def _judged(  # noqa: PLR0913, PLR0917 - the draws in numbers, and what is known of the options
-    members: Sequence[int], names: Sequence[str], runs: Floats, probability: Floats, lost: int, gap: str,
-    runner_up: int | None,
-) -> tuple[VerdictKind, str]:  # fmt: skip
-    leader = members[0]
-    if runner_up is None:
-        return "undecided", "only one configuration was measured here, so there is nothing to compare it with"
-    absent = [names[place] for place in members if runs[place] == 0]
-    without = f"; not run here: {named(absent)}" if absent else ""
-    if len(members) > 1:
-        said = f"{len(members)} configurations cannot be told apart{without}"
-        return "tie", f"{said}; of the leader, {_lost_text(lost)}" if lost else said
-    chance = f"ahead by {gap}, the lowest in {probability[leader]:.0%} of the draws"
-    if absent:
-        return "undecided", f"{chance}, but it was not run here"
-    if lost:
-        return "undecided", f"{chance}, but {_lost_text(lost)}"
-    return "clear", chance
-
-
 def clear_text(confidence: float) -> str:
     """Return what a clear verdict is."""
     return (
@@ -167,24 +175,24 @@ def clear_text(confidence: float) -> str:
     )
 
 
+def apart_text(names: Sequence[str], lost: Iterable[str]) -> str:
+    """Return the options that lost runs, with what they lost in words; empty if none did."""
+    gone = [f"{name} ({text})" for name, text in zip(names, lost, strict=True) if text]
+    return named(gone) if gone else ""
+
+
 def named(names: Sequence[str]) -> str:
     """Return the first of some names, and the number of the others."""
     more = [f"{len(names) - _NAMED} more"] if len(names) > _NAMED else []
     return listed([*names[:_NAMED], *more])
 
 
-def _lost_text(lost: int) -> str:
-    return f"{plural(lost, 'run')} of it diverged or gave no number, which its mean excludes"
-
-
-def _without_noise(measured: Floats, unit: ErrorUnit) -> Verdict:
-    order = np.argsort(measured, kind="stable")
+def _without_noise(measured: Floats, ranks: Mask, unit: ErrorUnit) -> Verdict:
+    order = np.argsort(np.where(ranks, measured, np.inf), kind="stable")[: int(ranks.sum())]
     leader, runner_up = int(order[0]), int(order[1]) if len(order) > 1 else None
     gap = np.nan if runner_up is None else float(measured[runner_up] - measured[leader])
     ahead = "as low as the next" if gap == 0 else f"ahead by {unit.gap(gap, fine=gap < _SMALL)}"
-    reason = f"{ahead}, but no noise was measured"
-    if runner_up is None:
-        reason = "only one configuration was measured here, so there is nothing to compare it with"
+    reason = _ALONE if runner_up is None else f"{ahead}, but no noise was measured"
     nothing = float("nan")
     return Verdict(
         leader=leader, probability=np.full(len(measured), np.nan), members=(leader,), kind="undecided",

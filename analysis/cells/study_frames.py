@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.cells.table import CELL, CONFIGURATION, Trials, tidy
+from analysis.cells.table import CONFIGURATION, Trials, tidy
 from budgets.cost.architecture import Architecture
 
 TUNED_COLUMN = "tuned_"
@@ -171,22 +171,6 @@ def as_planned(results: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
             for name in names
         }
     )
-
-
-def lost_cells(trials: Trials) -> pd.DataFrame:
-    """Return the cells all of whose runs diverged or gave no number.
-
-    Returns:
-        The columns of ``CELL``, ``train_flops`` of a trial and ``runs``, the number of those lost.
-    """
-    if trials.lost.empty:
-        return pd.DataFrame(columns=[*CELL, "train_flops", "runs"])
-    cells = trials.lost.groupby([*CELL], as_index=False).agg(
-        train_flops=("train_flops", "max"), runs=("trial", "size")
-    )
-    with_result = trials.frame[[*CELL]].drop_duplicates()
-    found = cells.merge(with_result, how="left", on=[*CELL], indicator="found")
-    return found[found["found"] == "left_only"].drop(columns="found").reset_index(drop=True)
 
 
 def missing(plan: pd.DataFrame, trials: Trials, begun: Mapping[str, str]) -> pd.DataFrame:

@@ -33,10 +33,8 @@ READING_ERROR = "reading_error"
 STATUSES = ("finished", "diverged", "failed")
 KEPT = (
     "trial", *CELL, "family", "seed", "train_flops", "train_flops_per_sample", "evaluation_flops",
-    "samples_seen", "epochs", "parameters", "train_loss", "error", "images", "reading_error", "diverged",
-    "trunk",
+    "samples_seen", "epochs", "parameters", "train_loss", "error", "images", "reading_error", "lost", "trunk",
 )  # fmt: skip
-_LOST = ("trial", *CELL, "train_flops")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,20 +46,25 @@ class Trials:
             `budgets.cost.architecture.family_of`), ``seed``, the compute columns of the
             results schema, ``error`` (1 − metric, a fraction; a loss stays as it is), ``images`` (number that
             the metric was counted over, NaN when unknown), ``reading_error`` (standard deviation with which
-            a published value was read off, 0 for exact values), ``diverged`` (number of runs of its cell that
-            diverged or gave no number) and ``trunk`` (id of the trunk that it shares with other levels; empty
-            without one). ``budget`` is the training FLOPs of the level under fixed compute and the samples
-            seen otherwise, see `budgets`.
+            a published value was read off, 0 for exact values), ``lost`` (number of runs of its cell that
+            were lost) and ``trunk`` (id of the trunk that it shares with other levels; empty without one).
+            ``budget`` is the training FLOPs of the level under fixed compute and the samples seen otherwise,
+            see `budgets`.
         metric: Results column that ``error`` was computed from, such as ``held-out/top1``.
         excluded: ``trial``, ``status`` and ``reason`` of each row of the results that is not in ``frame``.
-        lost: Of those, the runs that diverged or gave no number: ``trial``, the columns of ``CELL`` and
-            ``train_flops``.
+        lost: Of those, the runs that were lost, with the columns of ``frame``: they diverged, gave no number,
+            or continue a trunk that diverged. Other failed runs are missing, not lost.
     """
 
     frame: pd.DataFrame
     metric: str
     excluded: pd.DataFrame
     lost: pd.DataFrame
+
+    @property
+    def sound(self) -> pd.DataFrame:
+        """Rows of ``frame`` whose cell lost no run: the survivors of the others are a biased sample."""
+        return self.frame[self.frame["lost"] == 0]
 
 
 def tidy(
@@ -77,11 +80,12 @@ def tidy(
     """
     if results.empty:
         texts = {*TEXT, "family", "trunk"}
+        nothing = pd.DataFrame({name: pd.Series(dtype=object if name in texts else float) for name in KEPT})
         return Trials(
-            frame=pd.DataFrame({name: pd.Series(dtype=object if name in texts else float) for name in KEPT}),
+            frame=nothing,
             metric=metric,
             excluded=pd.DataFrame({name: pd.Series(dtype=object) for name in ("trial", "status", "reason")}),
-            lost=pd.DataFrame(columns=[*_LOST]),
+            lost=nothing,
         )
     if metric not in results and "status" in results and not (results["status"] == "finished").any():
         results = results.assign(**{metric: np.nan})  # all trials failed
@@ -100,17 +104,23 @@ def tidy(
         for status, reason in zip(excluded["status"], excluded["reason"], strict=True)
     ]
     count, reading = (f"{metric.rpartition('/')[0]}/{last}" for last in ("count", READING_ERROR))
-    lost = (results["status"] == "diverged").to_numpy(bool) | (finished & ~measured)
-    cells = results.assign(budget=budgets(results), diverged=lost.astype(np.float64))
+    diverged = (results["status"] == "diverged").to_numpy(bool)
+    trunk = results["trunk"].fillna("") if "trunk" in results else pd.Series("", index=results.index)
+    fallen = trunk.isin({*trunk[diverged]} - {""}).to_numpy(bool) & (results["status"] == "failed").to_numpy(
+        bool
+    )
+    lost = diverged | (finished & ~measured) | fallen
+    cells = results.assign(budget=budgets(results), lost=lost.astype(np.float64))
     if lost.any():
-        cells["diverged"] = cells.groupby(list(CELL), dropna=False)["diverged"].transform("sum")
-    frame = cells.assign(
+        cells["lost"] = cells.groupby(list(CELL), dropna=False)["lost"].transform("sum")
+    cells = cells.assign(
         family=results["architecture"].map(lambda name: family_of(str(name), own)),
         error=value if is_loss(metric) else 1.0 - value,
         images=_numbers(results, count) if count in results else np.nan,
         reading_error=np.nan_to_num(_numbers(results, reading)) if reading in results else 0.0,
-        trunk=results["trunk"].fillna("") if "trunk" in results else "",
-    )[[*KEPT]][measured]
+        trunk=trunk,
+    )[[*KEPT]]
+    frame = cells[measured]
     _check_cells(frame)
     cell = group_numbers(frame, CELL)
     _check_seeds(frame, cell)
@@ -118,7 +128,7 @@ def tidy(
         frame=frame.iloc[np.lexsort((frame["seed"], cell))].reset_index(drop=True),
         metric=metric,
         excluded=excluded.assign(reason=reasons).reset_index(drop=True),
-        lost=cells[[*_LOST]][lost].reset_index(drop=True),
+        lost=cells[lost].assign(error=np.nan).reset_index(drop=True),
     )
 
 
@@ -144,7 +154,7 @@ def budgets(trials: pd.DataFrame) -> Floats:
 def with_budgets(plan: pd.DataFrame, trials: Trials) -> pd.DataFrame:
     """Return the plan with columns ``budget``, equal to that of finished trials, and ``ended``.
 
-    Finished and diverged trials have ended.
+    Finished and lost trials have ended.
     """
     if plan.empty:
         return plan
@@ -154,8 +164,7 @@ def with_budgets(plan: pd.DataFrame, trials: Trials) -> pd.DataFrame:
     measured = trials.frame.set_index("trial")["budget"].reindex(plan["trial"]).to_numpy(np.float64)
     known = np.isfinite(measured)
     same = dict(zip(budget[known], measured[known], strict=True))
-    diverged = trials.excluded["trial"][trials.excluded["status"] == "diverged"]
-    ended = {*trials.frame["trial"], *diverged}
+    ended = {*trials.frame["trial"], *trials.lost["trial"]}
     return plan.assign(
         budget=[same.get(value, value) for value in budget], ended=[trial in ended for trial in plan["trial"]]
     )

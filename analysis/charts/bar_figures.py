@@ -224,7 +224,7 @@ def _group_marks(
 ) -> tuple[list[dict[str, Any]], str]:
     """Return the bars of a group with their stars, and its verdict in words."""
     bars = [axis_text(axis, value) for value in draws.cells[axis]]
-    best, star, verdict = _marked(draws, bars, held=group.held, waiting=waiting)
+    best, star, verdict = _marked(draws, bars, axis=axis, held=group.held, waiting=waiting)
     starred = {*best} - beaten
     if len(starred) < len({*best}):
         verdict += ", but another bar is lower at no higher cost"
@@ -238,10 +238,10 @@ def _group_marks(
 
 
 def _marked(
-    draws: CellDraws, bars: Sequence[str], *, held: Mapping[str, Any], waiting: pd.DataFrame | None
+    draws: CellDraws, bars: Sequence[str], *, axis: str, held: Mapping[str, Any], waiting: pd.DataFrame | None
 ) -> tuple[Collection[int], str, str]:
     """Return the bars of a group that get a star, the kind of star, and the verdict in words."""
-    choice = decide(draws, bars)
+    choice = decide(draws, axis, held)
     if choice.kind == "tie":
         members = sorted(choice.members)
         return members, "best, not clear", f"tie of {listed([bars[member] for member in members])}"

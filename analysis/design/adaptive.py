@@ -183,7 +183,7 @@ def _first_round(part: _Part, present: Mask, taken: Mask) -> list[int]:
     for curve, points in enumerate(part.family.points):
         of_curve = part.curve == curve
         for place, seed in _FIRST:
-            if place >= points:
+            if place >= points or (curve, place) in part.family.lost:
                 continue
             cell = of_curve & (part.point == place)
             free = part.rows[cell & ~taken[part.rows]]
@@ -197,6 +197,8 @@ def _expect(part: _Part, goals: list[Goal], waiting: Mask, generator: np.random.
     belief, runs = part.family.belief, part.family.measured.runs
     for row in np.flatnonzero(waiting[part.rows]):
         curve, point = int(part.curve[row]), int(part.point[row])
+        if (curve, point) in part.family.lost:
+            continue
         before = belief.draws[:, curve].copy()
         settle(belief.draws, curve, point, float(belief.noise[curve, point]), generator)
         for goal in goals:  # at a compute between cells the draws move as at the nearest cell
@@ -212,7 +214,12 @@ def _options(  # noqa: PLR0913, PLR0917 (a family, what is known of it, what is 
     """Return the options of a family: one further run of each cell, and all that are left of it."""
     family = part.family
     # Free rows, sorted by cell and then by cost: a cell's further run is its cheapest free row.
-    free = np.flatnonzero(~taken[part.rows])
+    lost = np.array(
+        [place in family.lost for place in zip(part.curve.tolist(), part.point.tolist(), strict=True)]
+    )
+    free = np.flatnonzero(
+        ~taken[part.rows] & ~lost
+    )  # a cell that lost runs is not ranked, whatever others say
     key = part.curve[free] * family.x.shape[1] + part.point[free]
     cheapest = np.lexsort((free, cost[part.rows[free]], key))
     free, key = free[cheapest], key[cheapest]

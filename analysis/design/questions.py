@@ -28,7 +28,7 @@ import pandas as pd
 
 from analysis.arrays import Floats, Indices
 from analysis.belief.family import Family, families
-from analysis.belief.verdict import CLEAR, VerdictKind, judge, shares
+from analysis.belief.verdict import CLEAR, VerdictKind, apart_text, judge, shares
 from analysis.cells.intervals import interval
 from analysis.cells.pareto import same_cost
 from analysis.cells.table import Trials
@@ -83,6 +83,7 @@ class Answer:
         chances: Probability of each of these that it is the best.
         dropped: Configurations that can no longer reach the best.
         settled: True if the question is answered.
+        apart: Configurations that lost runs, see ``Verdict.apart``.
         kind: ``best`` or ``forecast``.
     """
 
@@ -99,6 +100,7 @@ class Answer:
     chances: tuple[float, ...]
     dropped: tuple[str, ...]
     settled: bool
+    apart: str = ""
     kind: Literal["best", "forecast"] = "best"
 
 
@@ -148,16 +150,20 @@ def answers_of(family: Family, ask: Ask, unit: ErrorUnit) -> tuple[list[Answer],
     questions = [(flops, False) for flops in computes(family, ask.best)]
     for flops, forecast in [*questions, *([] if ask.forecast is None else [(ask.forecast, True)])]:
         values, place = family.at(flops)
-        if not np.isfinite(values).any():  # the regime has no cell there
+        runs, lost = family.runs(place), family.apart(flops, place)
+        # What lost runs there is neither the best nor worth further runs.
+        open_ = np.where([bool(text) for text in lost], np.inf, values)
+        if not np.isfinite(open_).any():
+            if np.isfinite(values).any():
+                answers.append(_nothing(family, flops, lost, forecast=forecast))
             continue
-        runs = family.runs(place)
-        found = judge(values, family.names, runs=runs, confidence=ask.confidence, unit=unit)
+        found = judge(values, family.names, runs=runs, lost=lost, confidence=ask.confidence, unit=unit)
         if family.source == "none":
             found = replace(found, kind="undecided")
         within = shares(values, ask.indifference)
         near = not found.gap > ask.indifference
         seen = bool(runs[found.leader])
-        lowest = values.min(axis=1) if forecast else values[:, found.leader]
+        lowest = open_.min(axis=1) if forecast else values[:, found.leader]
         low, high = interval(lowest)
         settled = found.kind == "clear" or bool(near and within[found.leader] >= ask.confidence and seen)
         if forecast:
@@ -172,14 +178,23 @@ def answers_of(family: Family, ask: Ask, unit: ErrorUnit) -> tuple[list[Answer],
             dropped=tuple(
                 name for name, share in zip(family.names, within, strict=True) if share < HOPELESS
             ),
-            settled=settled, kind="forecast" if forecast else "best",
+            settled=settled, apart=found.apart, kind="forecast" if forecast else "best",
         ))  # fmt: skip
         if not settled:
             # If the next one is close, runs decide whether the leader is within the indifference; otherwise
             # they decide which is the best.
             indifference = np.nan if forecast else ask.indifference if near else 0.0
-            goals.append(Goal(errors=values, place=place, indifference=indifference))
+            goals.append(Goal(errors=open_, place=place, indifference=indifference))
     return answers, goals
+
+
+def _nothing(family: Family, flops: float, lost: Sequence[str], *, forecast: bool) -> Answer:
+    """Return the answer where all that can be read lost runs."""
+    return Answer(
+        regime=family.regime, flops=flops, leader="nothing can be ranked", probability=0.0, right=0.0,
+        error=np.nan, low=np.nan, high=np.nan, verdict="undecided", tied=(), chances=(), dropped=(),
+        settled=False, apart=apart_text(family.names, lost), kind="forecast" if forecast else "best",
+    )  # fmt: skip
 
 
 def best_gains(  # noqa: PLR0913 (a belief, options and what counts)

@@ -64,7 +64,7 @@ def holdout(trials: Trials) -> Holdout:
 
 
 def _forecasts(trials: Trials, regime: str) -> Iterator[dict[str, Any]]:
-    frame = trials.frame[trials.frame["regime"] == regime].reset_index(drop=True)
+    frame = trials.sound[trials.sound["regime"] == regime].reset_index(drop=True)
     frame = frame.assign(curve=curve_numbers(frame))
     levels = np.unique(frame["budget"])
     for level in levels[FEWEST:][-ORIGINS:]:
@@ -76,7 +76,8 @@ def _forecasts(trials: Trials, regime: str) -> Iterator[dict[str, Any]]:
 
 
 def _at(trials: Trials, before: pd.DataFrame, asked: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    (family,) = families(replace(trials, frame=before.drop(columns="curve")), draws=_DRAWS).values()
+    known = replace(trials, frame=before.drop(columns="curve"), lost=trials.lost.iloc[:0])
+    (family,) = families(known, draws=_DRAWS).values()
     below = before.sort_values("train_flops").groupby("curve").agg(
         trial=("trial", "last"), x=("train_flops", "last"), level=("budget", "last")
     )  # fmt: skip

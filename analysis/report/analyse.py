@@ -14,7 +14,7 @@ from analysis.answers.scope import with_scope
 from analysis.belief.cell_draws import CellDraws, cell_draws
 from analysis.belief.curves import X_COLUMNS
 from analysis.belief.parameters import parameters
-from analysis.cells.study_frames import StudyFrames, lost_cells, missing
+from analysis.cells.study_frames import StudyFrames, missing
 from analysis.cells.table import Trials, with_budgets
 from analysis.laws.best_size import Growth, Profile, growths, profiles, scaling_exponents
 from analysis.laws.holdout import Holdout, holdout
@@ -81,13 +81,13 @@ def analyse(study: StudyFrames, progress: OnProgress = no_progress) -> Analysis:
     results, plan = study.results, study.plan
     trials = study.trials
     draws = cell_draws(trials, pd.concat([plan, study.not_chosen]), confidence=study.confidence)
-    planned, lost = with_budgets(plan, trials), lost_cells(trials)
+    planned = with_budgets(plan, trials)
     best = with_scope(
-        best_at_budgets(draws, lost), draws, plan=planned, left_out=study.left_out, rates=study.tuned_rates,
+        best_at_budgets(draws), draws, plan=planned, left_out=study.left_out, rates=study.tuned_rates,
         own=study.architectures,
     )  # fmt: skip
     progress("analysis", 1, _STEPS)
-    table = contrasts(draws, planned, lost)
+    table = contrasts(draws, planned)
     fitted = tuple(law for along in X_COLUMNS for law in laws(draws, along=along))
     progress("analysis", 2, _STEPS)
     held = holdout(trials)

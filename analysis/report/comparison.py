@@ -16,7 +16,7 @@ from analysis.answers.best import best_at_budgets
 from analysis.belief.cell_draws import CellDraws, cell_draws, stream
 from analysis.cells.intervals import interval
 from analysis.cells.pareto import SAME_COST, same_cost
-from analysis.cells.study_frames import StudyFrames, lost_cells
+from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import CELL, CONFIGURATION, records
 from analysis.error_unit import ErrorUnit
 from analysis.labels import budget_text, configuration_text, listed, metric_text
@@ -57,7 +57,7 @@ def compare(studies: Sequence[StudyFrames]) -> tuple[Table, Table]:
                 f"{names[0]} and {name} can't be compared: no configuration ran in both at the same budget; "
                 f"{names[0]} has {_budgets(draws[names[0]])}, {name} has {_budgets(draws[name])}"
             )
-    best = {name: best_at_budgets(mine, lost_cells(trials[name])) for name, mine in draws.items()}
+    best = {name: best_at_budgets(mine) for name, mine in draws.items()}
     table = _differences(studies[0].metric, draws, shared)
     return _answers(best), replace(table, note="; ".join([table.note, *_other_settings(studies)]))
 

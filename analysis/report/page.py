@@ -10,7 +10,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from analysis.answers.best import turns
+from analysis.answers.best import turns, unranked
 from analysis.answers.cost import trial_hours
 from analysis.answers.crossing import PAIR
 from analysis.belief.verdict import clear_text
@@ -236,6 +236,7 @@ def open_questions(found: Analysis, figures: Sequence[FigureData | Missing]) -> 
         if row["verdict"] != "clear":
             tied = f": {row['tied']}" if row["verdict"] == "tie" else ""
             said.append(f"{where}: {row['reason']}{tied}.")
+    said += [f"The best at {text}." for text in unranked(found.draws)]
     said += [
         f"{missing.title}: not drawn: {missing.reason}."
         for missing in figures

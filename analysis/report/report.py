@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.answers.best import turns
+from analysis.answers.best import turns, unranked
 from analysis.belief.curves import X_COLUMNS
 from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import records
@@ -187,7 +187,8 @@ def summary_lines(found: Analysis) -> tuple[str, ...]:
             f"{row['verdict']}: {row['reason']}{tied}; {row['scope']}"
         )
     lines += [f"{more}: tables/best.md"] if more else []
-    if found.best.empty:
+    lines += unranked(found.draws)
+    if found.best.empty and len(lines) == 1:
         lines.append("no trial has finished, so there is nothing to compare yet")
     without = found.missing["reason"].isin(found.trials.excluded["reason"])
     for what, rows in (

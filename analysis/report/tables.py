@@ -78,8 +78,8 @@ def best(best: pd.DataFrame, *, metric: str, explanation: str, confidence: float
         f"lowest {unit.word} of its budget. {capital(explanation)}. "
         f"{clear_text(confidence)}; each budget is judged by itself. Beaten: a cheaper trial is lower. "
         "Compared: the configurations that can be run at the budget, run or not; untried: combinations of "
-        "the leaders' parts that are not among them. Runs that diverged or gave no number are left out: a "
-        "leader with such runs is not called clear."
+        "the leaders' parts that are not among them. A configuration that lost runs there (they diverged or "
+        "gave no number) is not ranked, and no law rests on its other runs there."
     )
     return Table(name="best", title="Best configuration at each budget", note=note, frame=pd.DataFrame(rows))
 

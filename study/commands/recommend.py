@@ -54,7 +54,7 @@ def run(options: Namespace) -> int:
     from analysis.answers.recommendation_text import recommendation_lines
     from analysis.belief.cell_draws import cell_draws
     from analysis.cells.imported_table import import_table
-    from analysis.cells.study_frames import as_planned, lost_cells
+    from analysis.cells.study_frames import as_planned
     from analysis.cells.table import tidy
     from budgets.cost.architecture import Architecture, own_architectures
     from runners.results import read_table
@@ -90,6 +90,6 @@ def run(options: Namespace) -> int:
         source = str(study.folder)
     trials = tidy(as_planned(results, plan), metric=metric, own=own)
     draws = cell_draws(trials, plan, confidence=confidence)
-    found = recommend(draws, flops=flops, pairs=pairs, limit=limit, lost=lost_cells(trials))
+    found = recommend(draws, flops=flops, pairs=pairs, limit=limit)
     show_all(recommendation_lines(found, flops=flops, pairs=pairs, source=source, metric=metric))
     return 0

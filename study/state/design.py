@@ -106,7 +106,13 @@ def answers(study: Study, grid: pd.DataFrame) -> list[dict[str, Any]]:
         own=own_architectures(study.declaration.catalogue),
     )  # fmt: skip
     values = trials.frame[["trial", "error"]].sort_values("trial")
-    read = [VERSION, asdict(ask), sorted(grid["trial"]), values.to_numpy().tolist()]
+    read = [
+        VERSION,
+        asdict(ask),
+        sorted(grid["trial"]),
+        sorted(trials.lost["trial"]),
+        values.to_numpy().tolist(),
+    ]
     digest, kept = sha256(json.dumps(read).encode()).hexdigest(), study.folder / _ANSWERS
     with suppress(OSError, ValueError, KeyError):
         known = json.loads(kept.read_text(encoding="utf-8"))
@@ -125,9 +131,10 @@ def answer_lines(found: Iterable[Mapping[str, Any]], events: pd.DataFrame, left:
         state = "answered" if answer["settled"] else "open"
         error = f"{PERCENT.named(answer['error'])} {PERCENT.interval(answer['low'], answer['high'])}"
         tied = f" of {len(answer['tied'])}" if answer["verdict"] == "tie" else ""
+        apart = f"; not ranked: {answer['apart']}" if answer["apart"] else ""
         lines.append(
             f"{answer['kind']} at {format_flops(answer['flops'])}: {state}: {answer['leader']}, {error}, "
-            f"best with probability {100 * answer['probability']:.0f} %, {answer['verdict']}{tied}"
+            f"best with probability {100 * answer['probability']:.0f} %, {answer['verdict']}{tied}{apart}"
         )
     lines.extend(f"the design stopped: {last['stop']}" for last in decisions(events)[-1:] if last["stop"])
     if len(left):

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from analysis.answers.best import best_at_budgets, turns
+from analysis.answers.contrasts import contrasts, pareto
+from analysis.answers.recommendation import recommend
 from analysis.belief.cell_draws import CellDraws, cell_draws
-from analysis.cells.study_frames import lost_cells
 from analysis.cells.table import Trials, records, tidy
 from analysis.design.adaptive import decide
 from analysis.design.questions import Ask
@@ -84,22 +85,83 @@ def test_of_ten_equal_configurations_one_is_rarely_called_clear() -> None:
     assert clear <= 10
 
 
-def test_a_leader_that_lost_a_run_to_divergence_is_not_clear() -> None:
+def lose(results: pd.DataFrame, rows: "pd.Series[bool]") -> pd.DataFrame:
+    """Return results in which some runs diverged."""
+    status = np.where(rows, "diverged", "finished")
+    return results.assign(status=status, **{METRIC: results[METRIC].mask(rows)})
+
+
+def test_one_that_would_lead_and_lost_a_run_is_named_apart_and_nothing_is_clear() -> None:
     results = pair(0.2, seeds=4)
-    results.loc[0, ["status", "reason"]] = "diverged", "loss is NaN"
-    row = best_at_budgets(drawn(results)).iloc[0]
-    assert (row["verdict"], row["runs"], row["diverged"]) == ("undecided", 3, 1)
-    assert "diverged" in row["reason"]
+    row = best_at_budgets(drawn(lose(results, results["trial"] == results["trial"][0]))).iloc[0]
+    assert (row["verdict"], row["architecture"], row["runner_up"], row["measured"]) == (
+        "undecided",
+        "ViT-S",
+        "",
+        1,
+    )
+    assert "nothing to compare it with" in row["reason"]
+    left = "ViT-X, CLIP, 1,024 pairs, all (lost 1 of 4 runs at 200 GFLOP, the 3 left average 60.3 %)"
+    assert row["reason"].endswith(f"not ranked: {left}")
 
 
 def test_a_configuration_that_lost_all_runs_is_named() -> None:
-    results = pair(0.2)
-    results.loc[results["architecture"] == "ViT-S", ["status", "reason"]] = "diverged", "loss is NaN"
-    results = pd.concat([results, pd.DataFrame(runs("ViT-M", 2e11, 0.9))], ignore_index=True)
+    results = pd.concat([pair(0.2), pd.DataFrame(runs("ViT-M", 2e11, 0.9))], ignore_index=True)
+    row = best_at_budgets(drawn(lose(results, results["architecture"] == "ViT-S"))).iloc[0]
+    assert (row["verdict"], row["architecture"]) == ("undecided", "ViT-X")
+    assert "ViT-S, CLIP, 1,024 pairs, all (lost 3 of 3 runs at 200 GFLOP)" in row["reason"]
+
+
+def with_survivor(early: float, flip: float | None = None) -> pd.DataFrame:
+    """Return CLIP, SigLIP and FLIP with three seeds at two levels; at the larger, SigLIP lost two runs."""
+    errors = {"clip": (0.55, 0.5), "siglip": (early, 0.599)} | ({"flip-50": (flip, flip)} if flip else {})
+    results = pd.DataFrame([
+        row | {"strategy": strategy, "trial": f"{strategy}-{row['trial']}"}
+        for strategy, of_levels in errors.items()
+        for level, error in zip(LEVELS[:2], of_levels, strict=True)
+        for row in runs("ViT-X", level, error)
+    ]).assign(paid_flops=lambda every: every["train_flops"])  # fmt: skip
+    there = (results["strategy"] == "siglip") & (results["level_flops"] == LEVELS[1])
+    results.loc[there, METRIC] = 0.466
+    return lose(results, there & (results["seed"] > 0))
+
+
+@pytest.mark.parametrize("planned", [False, True])
+@pytest.mark.parametrize(
+    ("errors", "verdict", "said"),
+    [
+        ((0.7, 0.8), "clear", "ahead by"),
+        ((0.5, 0.8), "undecided", "but one that is not ranked may be lower"),
+        ((0.7,), "undecided", "only one configuration can be ranked here"),
+    ],
+)
+def test_the_survivor_of_lost_runs_is_nowhere_ranked(
+    errors: tuple[float, ...], verdict: str, said: str, *, planned: bool
+) -> None:
+    results, survivor = with_survivor(*errors), "SigLIP, 1,024 pairs, all"
     trials = tidy(results, metric=METRIC)
-    row = best_at_budgets(cell_draws(trials), lost_cells(trials)).iloc[0]
-    assert row["verdict"] == "undecided"
-    assert "all runs of ViT-S" in row["reason"]
+    draws = cell_draws(trials, results if planned else None)
+    apart = f"ViT-X, {survivor} (lost 2 of 3 runs at 600 GFLOP, the one left has 53.4 %)"
+
+    below, row = records(best_at_budgets(draws))
+    assert survivor in f"{below['runner_up']} {configuration_text(below)}", "nothing was lost at 200 GFLOP"
+    assert (row["strategy"], row["verdict"]) == ("clip", verdict)
+    assert survivor not in row["runner_up"]
+    assert said in row["reason"]
+    assert row["reason"].endswith(f"; not ranked: {apart}")
+    found = recommend(draws, flops=LEVELS[1], pairs=1024)
+    assert (found.verdict.kind, found.verdict.apart) == (verdict, apart)
+    assert "siglip" not in set(found.candidates["strategy"])
+    for each in records(contrasts(draws)):
+        above = each["budget"] == LEVELS[1]
+        assert above == ("SigLIP" not in f"{each['best']} {each['runner_up']}{each['tied']}{each['values']}")
+        assert above == ("SigLIP (lost 2 of 3 runs" in each["lacking"])
+    assert not {"siglip"} & set(pareto(draws).query(f"budget == {LEVELS[1]}")["strategy"])
+    decision = decide(trials, results, ask=Ask(), ended=trials.lost["trial"])
+    answer = decision.answers[-1]
+    assert (answer.verdict, answer.apart) == (verdict, apart)
+    assert "SigLIP" not in " ".join((answer.leader, *answer.tied))
+    assert not {pick.trial for pick in decision.picks} & set(trials.lost["trial"])
 
 
 def test_a_level_whose_best_a_cheaper_trial_beats_says_so() -> None:
@@ -191,7 +253,7 @@ def test_the_design_and_the_report_give_the_same_numbers(
     for answer in asked:
         row = best[answer.flops]
         assert answer.leader == configuration_text(row)
-        assert answer.verdict in (row["verdict"], "clear" if row["diverged"] else row["verdict"])
+        assert answer.verdict == row["verdict"]
         if row["verdict"] == "undecided" and np.isnan(row["low"]):
             continue  # no noise is known, so there is no interval
         assert (answer.probability, answer.error, answer.low, answer.high) == (

@@ -137,15 +137,25 @@ def test_nothing_is_clear_over_an_option_that_may_be_lower_and_has_not_run() -> 
     assert "not run here: ViT-M" in last["reason"] or "it was not run here" in last["reason"]
 
 
-def test_a_value_whose_runs_were_all_lost_leaves_the_answer_undecided(frames: StudyFrames) -> None:
-    draws = drawn(frames.results)
-    table = contrasts(draws)
-    clear = (table["axis"] == "architecture") & (table["verdict"] == "clear")
-    budget = table.loc[clear, "budget"].iloc[0]
-    same = (draws.cells["budget"] == budget) & (draws.cells["architecture"] == "ViT-S")
-    found = contrasts(draws, lost=draws.cells[same].assign(architecture="ViT-L"))
-    (row,) = records(found[clear & (found["budget"] == budget)])
-    assert (row["verdict"], row["lacking"]) == ("undecided", "no run gave a number: ViT-L")
+@pytest.mark.parametrize(
+    ("value", "seeds", "best", "verdict", "lost"),
+    [
+        ("ConvNeXt-C", 3, "ViT-S", "tie", "lost 3 of 3 runs at 900 GFLOP"),
+        ("ConvNeXt-C", 1, "ViT-S", "tie", "lost 1 of 3 runs at 900 GFLOP, the 2 left average 62.4 %"),
+        ("ViT-X", 3, "ConvNeXt-C", "clear", "lost 3 of 3 runs at 900 GFLOP"),
+    ],
+)
+def test_a_value_that_lost_runs_is_not_ranked(
+    frames: StudyFrames, value: str, seeds: int, best: str, verdict: str, lost: str
+) -> None:
+    results = frames.results
+    gone = (results["architecture"] == value) & (results["level_flops"] == 9e11) & (results["seed"] < seeds)
+    table = contrasts(drawn(results.assign(status=np.where(gone, "diverged", "finished"))))
+    (row,) = records(table[(table["axis"] == "architecture") & (table["budget"] == 9e11)].tail(1))
+    assert (row["best"], row["verdict"]) == (best, verdict)
+    assert value not in (row["best"], row["runner_up"], *row["tied"].split("; "))
+    assert row["lacking"] == f"not ranked: {value} ({lost})"
+    assert row["reason"].endswith(row["lacking"])
 
 
 def test_a_statement_on_one_epoch_lists_all_budgets_since_pairs_grow_with_them() -> None:

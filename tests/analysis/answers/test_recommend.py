@@ -8,7 +8,7 @@ from analysis.answers.best import best_at_budgets
 from analysis.answers.recommendation import Recommendation, recommend, smallest_pool
 from analysis.answers.recommendation_text import recommendation_lines
 from analysis.belief.cell_draws import CellDraws, cell_draws
-from analysis.cells.study_frames import as_planned, lost_cells
+from analysis.cells.study_frames import as_planned
 from analysis.cells.table import records, tidy
 from budgets.quality import count_available
 from tests.analysis.synthetic import study, trial_row
@@ -235,15 +235,16 @@ def test_what_lost_all_of_its_runs_is_not_recommended_from_there_on(planned: boo
     lost = results.assign(status=status, **{METRIC: results[METRIC].mask(gone)})
     plan = results if planned else pd.DataFrame()
     trials = tidy(as_planned(lost, plan), metric=METRIC)
-    draws, cells = cell_draws(trials, plan, draws=400), lost_cells(trials)
-    assert recommend(draws, flops=8e12, pairs=POOL, lost=cells).candidates["architecture"][0] == "ViT-M"
+    draws = cell_draws(trials, plan, draws=400)
+    assert recommend(draws, flops=8e12, pairs=POOL).candidates["architecture"][0] == "ViT-M"
     for flops in (LEVELS[-1], 1.1 * LEVELS[-1]):
-        found = recommend(draws, flops=flops, pairs=POOL, lost=cells)
+        found = recommend(draws, flops=flops, pairs=POOL)
         assert "ViT-M" not in set(found.candidates["architecture"])
-        assert found.left_out["reason"].item() == "all of its 3 runs at 10 TFLOP diverged or gave no number"
+        assert found.left_out["reason"].item() == "lost 3 of 3 runs at 10 TFLOP"
         assert found.verdict.kind == "undecided"
-        assert "all runs of ViT-M, CLIP, 90,000 pairs, all diverged" in found.verdict.reason
-        assert found.experiment == "find why ViT-M, CLIP, 90,000 pairs, all gave no number"
+        said = "ViT-M, CLIP, 90,000 pairs, all (lost 3 of 3 runs at 10 TFLOP)"
+        assert found.verdict.reason.endswith(f"not ranked: {said}")
+        assert found.experiment == f"find why runs were lost: {said}"
 
 
 def test_nothing_is_clear_where_another_configuration_lost_all_of_its_runs() -> None:
@@ -251,9 +252,10 @@ def test_nothing_is_clear_where_another_configuration_lost_all_of_its_runs() -> 
     gone = results["architecture"].eq("ConvNeXt-C")
     status = np.where(gone, "diverged", "finished")
     trials = tidy(results.assign(status=status, **{METRIC: results[METRIC].mask(gone)}), metric=METRIC)
-    draws = cell_draws(trials, draws=400)
-    assert recommend(draws, flops=LEVELS[-1], pairs=POOL, lost=lost_cells(trials)).verdict.kind == "undecided"
-    assert recommend(draws, flops=LEVELS[-1], pairs=POOL).verdict.kind == "clear"
+    without = tidy(results[~gone], metric=METRIC)
+    for these, kind in ((trials, "undecided"), (without, "clear")):
+        found = recommend(cell_draws(these, draws=400), flops=LEVELS[-1], pairs=POOL)
+        assert found.verdict.kind == kind, found.verdict.reason
 
 
 def test_epochs_beyond_those_measured_are_said_and_beyond_twice_as_many_nothing_is_clear() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.cells.study_frames import StudyFrames, as_planned, lost_cells
+from analysis.cells.study_frames import StudyFrames, as_planned
 from analysis.cells.table import CELL, levels, tidy
 from tests.analysis.synthetic import METRIC, study
 
@@ -60,8 +60,8 @@ def test_a_run_without_a_number_counts_as_lost_in_its_cell(frames: StudyFrames) 
     results.loc[results["trial"] == lost["trial"], METRIC] = np.nan
     frame = tidy(results, metric=METRIC).frame
     same_cell = (frame[[*CELL]] == lost[[*CELL]]).all(axis=1)
-    assert frame["diverged"][same_cell].tolist() == [1] * same_cell.sum()
-    assert not frame["diverged"][~same_cell].any()
+    assert frame["lost"][same_cell].tolist() == [1] * same_cell.sum()
+    assert not frame["lost"][~same_cell].any()
 
 
 def test_a_run_that_diverged_early_outside_fixed_compute_counts_as_lost_by_its_planned_cell() -> None:
@@ -78,11 +78,11 @@ def test_a_run_that_diverged_early_outside_fixed_compute_counts_as_lost_by_its_p
 
     trials = tidy(as_planned(results, plan), metric=METRIC)
 
-    lost = trials.frame.set_index("trial")["diverged"]
+    lost = trials.frame.set_index("trial")["lost"]
     assert set(lost[whole["trial"][cell == 0].iloc[1:]]) == {1.0}
     assert set(lost[whole["trial"][cell > 1]]) == {0.0}
-    cells = lost_cells(trials)
-    assert cells["runs"].tolist() == [len(gone)]
+    cells = trials.lost[trials.lost["trial"].isin(gone)]
+    assert len(cells) == len(gone)
     assert cells[[*CELL]].iloc[0].to_dict() == whole[cell == 1].iloc[0][[*CELL]].to_dict()
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from analysis.answers.cost import totals
 from analysis.cells.study_frames import StudyFrames
-from analysis.cells.table import CONFIGURATION
+from analysis.cells.table import CONFIGURATION, records
+from analysis.labels import configuration_text
 from analysis.report.analyse import Analysis, analyse
 from analysis.report.table_files import latex
 from analysis.report.tables import Table
@@ -299,23 +300,25 @@ def test_a_winner_with_a_seed_without_result_says_so(frames: StudyFrames, analys
     assert re.search(r"; \d of 33 planned trials here without a result$", row["reason"])
 
 
-def test_a_configuration_that_lost_all_of_its_runs_leaves_the_best_undecided(
+def test_a_configuration_that_lost_its_runs_is_ranked_nowhere(
     frames: StudyFrames, analysed: Analysis
 ) -> None:
-    whole = analysed.best
-    place = whole["verdict"].tolist().index("clear")
-    level, leader = whole["budget"].iloc[place], whole["architecture"].iloc[place]
-    other = (frames.results["level_flops"] == level) & (frames.results["architecture"] != leader)
-    cell = frames.results[other].groupby([*CONFIGURATION]).ngroup().eq(0)
-    lost = frames.results["trial"].isin(frames.results[other][cell]["trial"])
-    results = frames.results.assign(status=np.where(lost, "diverged", frames.results["status"]))
-    for study_frames in (frames, replace(frames, plan=frames.plan.iloc[:0])):
+    place = analysed.best["verdict"].tolist().index("clear")
+    best = analysed.best.iloc[place]
+    level = frames.results["level_flops"] == best["budget"]
+    leads = (frames.results[[*CONFIGURATION]] == best[[*CONFIGURATION]]).all(axis=1)
+    other = frames.results["architecture"] == "ViT-S"  # never the best
+    for study_frames, whose, verdicts in (
+        (frames, leads, {"tie", "undecided"}), (replace(frames, plan=frames.plan.iloc[:0]), other, {"clear"}),
+    ):  # fmt: skip
+        lost = level & whose
+        results = frames.results.assign(status=np.where(lost, "diverged", "finished"))
         found = analyse(replace(study_frames, results=results))
-        row = found.best.iloc[place]
-        assert row["verdict"] == "undecided"
-        assert "all runs of " in row["reason"]
-        assert row["reason"].endswith(" diverged or gave no number")
-        assert not row["reason"].startswith("so far")
-        told = found.contrasts[found.contrasts["lacking"].str.contains("no run gave a number: ")]
-        assert set(told["budget"]) == {level}
-        assert "clear" not in set(told["verdict"])
+        row, cells = found.best.iloc[place], frames.results[lost].drop_duplicates([*CONFIGURATION])
+        assert row["verdict"] in verdicts
+        (name,) = map(configuration_text, records(cells))
+        assert row["reason"].endswith(f"; not ranked: {name} (lost 3 of 3 runs at {row['at']})")
+        assert name not in (configuration_text(row), row["runner_up"], *row["tied"].split("; "))
+        told = found.contrasts[found.contrasts["lacking"].str.contains("(lost 3 of 3 runs", regex=False)]
+        assert set(told["budget"]) == {best["budget"]}
+        assert "clear" not in set(told["verdict"]) or verdicts == {"clear"}
