@@ -314,7 +314,7 @@ def test_a_configuration_that_lost_its_runs_is_ranked_nowhere(
         lost = level & whose
         results = frames.results.assign(status=np.where(lost, "diverged", "finished"))
         found = analyse(replace(study_frames, results=results))
-        row, cells = found.best.iloc[place], frames.results[lost].drop_duplicates([*CONFIGURATION])
+        row, cells = records(found.best)[place], frames.results[lost].drop_duplicates([*CONFIGURATION])
         assert row["verdict"] in verdicts
         (name,) = map(configuration_text, records(cells))
         assert row["reason"].endswith(f"; not ranked: {name} (lost 3 of 3 runs at {row['at']})")
