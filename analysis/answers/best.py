@@ -144,7 +144,7 @@ class Choice:
         return {
             "configurations": len(self.options), "measured": int((runs > 0).sum()),
             "leaders": tuple(
-                {name: self.configuration(each)[name] for name in CONFIGURATION} for each in leaders
+                {name: row[name] for name in CONFIGURATION} for row in map(self.configuration, leaders)
             ),
             **self.configuration(found.leader),
             **found.columns(self.names),

@@ -136,8 +136,8 @@ def _not_run(
 def _can_train(name: str, strategy: str, own: Mapping[str, Architecture]) -> bool:
     """Return whether a strategy can train an architecture; also True for names that this project lacks."""
     try:
-        architecture = own[name] if name in own else load_architecture(name)
-        return inapplicable(find_strategy(strategy), architecture) is None
+        trained = find_strategy(strategy)  # first, since it is quicker to say that there is none
+        return inapplicable(trained, own[name] if name in own else load_architecture(name)) is None
     except ValueError:
         return True
 

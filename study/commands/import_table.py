@@ -88,9 +88,7 @@ def run(options: Namespace) -> int:
         _, other, missing = filecmp.cmpfiles(new, folder, names, shallow=False)
         same = not (other or missing)
         if not same:
-            if folder.exists():
-                folder.rename(Path(scratch) / "old")
-            new.rename(folder)
+            _replace(folder, new, table)
     show(f"{name}: {kept:,} of {plural(len(frame), 'row')} of {table.name}, {columns.metric}")
     for line in counts:
         show(f"  dropped: {line}")
@@ -98,6 +96,15 @@ def run(options: Namespace) -> int:
         show(f"  list of dropped rows: {folder / 'dropped.parquet'}")
     show(f"{folder} is unchanged" if same else f"imported into {folder}")
     return 0
+
+
+def _replace(folder: Path, new: Path, table: Path) -> None:
+    """Replace the study's folder by a new one, unless the table would be lost with it."""
+    if folder.resolve() in table.resolve().parents:  # as in a study that ships with the project
+        raise ValueError(f"{table} lies in {folder}, which would be replaced; choose another --name NAME")
+    if folder.exists():
+        folder.rename(new.with_name("old"))
+    new.rename(folder)
 
 
 def _refuse_others(folder: Path, record: str) -> None:

@@ -33,6 +33,21 @@ def test_the_study_is_what_import_makes_of_the_table_and_the_map(tmp_path: Path)
     assert len(read_table(made / "results.parquet")) == 228
 
 
+def test_an_import_does_not_replace_the_folder_of_its_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / FOLDER.name
+    shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns("report"))
+    words = ["import", str(folder / TABLE.name), "--results", str(tmp_path), "--map"]
+    assert main([*words, "open-clip-scaling"]) == 0
+    assert capsys.readouterr().out.endswith("is unchanged\n")
+    edited = tmp_path / "open-clip-scaling.yaml"
+    edited.write_text((folder / "map.yaml").read_text(encoding="utf-8").replace("finished", "cosine"))
+    assert main([*words, str(edited)]) == 2
+    assert f"lies in {folder}, which would be replaced" in capsys.readouterr().err
+    assert (folder / TABLE.name).exists()
+
+
 def test_the_licence_and_the_source_stand_beside_the_table() -> None:
     licence = (FOLDER / "LICENSE").read_text(encoding="utf-8")
     assert licence.startswith("MIT License\n\nCopyright (c) 2024 Scalable Learning and Multi-Purpose AI Lab")
