@@ -74,7 +74,7 @@ class Recipe:
     compile: bool = False
     """Compile the towers with torch."""
     diverged_after: Annotated[float | None, values.share_or_off] = 0.5
-    """Share of the steps after which a trial whose loss stays no better than chance ends as diverged
+    """Share of the steps that must be flat, at chance and after the warm-up, for a trial to end as diverged
     (`runners.training.train`); ``off`` (None) ends it only at a loss that is not a number."""
 
     def clashes(self, given: Given) -> Clashes:

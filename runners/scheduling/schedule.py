@@ -7,7 +7,7 @@ skipped forever, because a study is finite; keeping a node free for it costs mor
 
 A trial that continues from the milestone of another trial waits until the milestone exists, and then runs
 beside the other trial. Its length is added to that of the other, so that trunks start first. If a trial ends
-without a milestone, the trials that wait for the milestone end as well.
+without a milestone, the one that waits for it is replaced: it continues from another trial, or from none.
 
 A trial whose worker died is retried with its old priority until its retries are used up. If crashes lost so
 much that the study budget is exceeded, and no running trial can leave room, the shortest trial with a
@@ -62,21 +62,13 @@ class GiveUp:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EndBranches:
-    """The trial ended without a milestone: trials that wait for it, directly or not, will have no result."""
-
-    trial: str
-    branches: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class LeaveOut:
     """The node gets no more trials: they found no usable device there."""
 
     node: str
 
 
-Instruction = Start | Retry | SetBack | GiveUp | EndBranches | LeaveOut
+Instruction = Start | Retry | SetBack | GiveUp | LeaveOut
 
 
 class State(StrEnum):
@@ -184,20 +176,32 @@ class Schedule:
         self._nodes.readmit_for(self._needs())
 
     def finish(self, trial: str, *, milestone: bool = True) -> None:
-        """Record that a running trial has its result; ``milestone`` is False if it diverged too early."""
+        """Record that a running trial has its result; ``milestone`` is False if it diverged too early.
+
+        Then the trial that waits for its milestone is to be replaced, as after `GiveUp`.
+        """
         record = self._running(trial)
         self._nodes.got_on(trial)
         self._leave(record, State.DONE, "finished")
         if milestone:
             self.milestone(trial)
-        else:
-            self._end_branches(trial)
 
     def milestone(self, trial: str) -> None:
         """Record that a trial's milestone exists; may be repeated."""
         record = self._records.get(self._next.get(trial, ""))
         if record is not None and record.state is State.BLOCKED:
             record.move(State.WAITING, "its milestone is there")
+            self._queue(record)
+
+    def replace(self, task: ScheduledTrial) -> None:
+        """Replace a trial whose milestone will not come by the same one with another ``after`` or none."""
+        record = self._record(task.trial, State.BLOCKED)
+        del self._next[record.task.after]
+        record.task = task
+        if task.after:
+            self._next[task.after] = task.trial
+        else:
+            record.move(State.WAITING, "continues without that milestone")
             self._queue(record)
 
     def fail(self, trial: str, *, full: bool = False) -> None:
@@ -272,6 +276,10 @@ class Schedule:
         """Return the waiting trials, in the order in which they would start."""
         orders = sorted(order for queue in self._waiting.values() for order in queue)
         return [self._records[trial].task for _, trial in orders]
+
+    def blocked(self) -> list[ScheduledTrial]:
+        """Return the trials that wait for a milestone."""
+        return [record.task for record in self._records.values() if record.state is State.BLOCKED]
 
     def delayed(self) -> list[ScheduledTrial]:
         """Return the trials that wait before a retry."""
@@ -378,25 +386,11 @@ class Schedule:
             self._unqueue(record)
         self._leave(record, State.GIVEN_UP, event)
         self._pending.append(GiveUp(trial=record.task.trial, cause=cause))
-        if cause != "budget":
-            self._end_branches(record.task.trial)
-            return
-        for branch in self._blocked_behind(record.task.trial):
-            self._records[branch].move(State.GIVEN_UP, event)
-            self._pending.append(GiveUp(trial=branch, cause=cause))
-
-    def _end_branches(self, trial: str) -> None:
-        branches = self._blocked_behind(trial)
-        for branch in branches:
-            self._records[branch].move(State.GIVEN_UP, "its trunk ended")
-        if branches:
-            self._pending.append(EndBranches(trial=trial, branches=branches))
-
-    def _blocked_behind(self, trial: str) -> tuple[str, ...]:
-        """Return the trials that wait for a trial's milestone, directly or not."""
-        following = tuple(self._following(trial))
-        blocked = following and self._records[following[0]].state is State.BLOCKED
-        return following if blocked else ()
+        if cause == "budget":  # longer trials would need more
+            for branch in self._following(record.task.trial):
+                if self._records[branch].state is State.BLOCKED:
+                    self._records[branch].move(State.GIVEN_UP, event)
+                    self._pending.append(GiveUp(trial=branch, cause=cause))
 
     def _following(self, trial: str) -> Iterator[str]:
         while trial in self._next:

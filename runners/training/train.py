@@ -1,6 +1,6 @@
 """The training loop: exactly the planned samples, each step a function of (seed, step) alone.
 
-A run ends early if it has diverged: its loss is not finite, or stays at chance level for long.
+A run ends early if it has diverged: its loss is not finite, or stays flat at chance level for long.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,9 @@ from runners.training.learner import Learner
 from runners.training.ranks import gather_objects, rank, rank_count
 
 _STEPS_BETWEEN_CHECKS = 25
-_OF_CHANCE = 0.998
+_FALL, _MARGIN = 0.002, 0.001  # of chance
+_BELOW, _SURE = 2.0, 4.0  # standard errors: for a sign of learning, and to exclude one
+_ROUNDING = 1e-5  # of a loss in fp32
 _FEWEST_STEPS = 100  # below which a loss at chance level may be a slow start
 
 
@@ -147,11 +149,21 @@ def check_divergence(  # noqa: PLR0913 - the state of a run
 ) -> None:
     """Raise `Diverged` for a run that cannot recover.
 
-    Chance level: over a stretch after the warm-up, as long as the share ``diverged_after`` of the run and at
-    least 100 steps, the mean loss is at least 99.8 % of the loss of features without information. CLIP runs
-    that diverge usually end there: all features become equal, and the loss is the logarithm of the batch
-    size. A slow start stays below: strong augmentation has 99.1 % over its first 100 steps, and none of the
-    156 trials of ``results/small-full`` has more than 96.4 % over any fifth of its run.
+    A loss that is not finite ends a run at once. A flat one ends it after a whole stretch of steps behind the
+    warm-up, as long as the share ``diverged_after`` of the run and at least 100 steps. It is flat if none of
+    this is true:
+
+    - The second half of the stretch is lower than the first by 0.2 % of chance. SigLIP's bias takes long.
+    - A half is below chance by two standard errors of its mean. Features without information have no expected
+      loss below chance, so something is learned.
+    - A half has so much noise that its loss could be 0.1 % below chance, within four standard errors.
+
+    Features that have collapsed are all equal: the loss is at chance, with next to no noise, in any batch. A
+    slow start has noise, most in small batches, where it takes more steps to tell. The standard error is that
+    of the differences of successive steps, in which a trend counts little.
+
+    A trial of a trunk is not ended by a flat loss before its milestone, because longer ones continue from it.
+    The schedule and the losses decide alone, so that a resumed run decides the same.
 
     ``losses`` has an entry for each step of the run, of which ``done`` are done, and those ``since`` a step
     were not checked before. ``chance`` is the loss of features without information.
@@ -159,16 +171,23 @@ def check_divergence(  # noqa: PLR0913 - the state of a run
     steps = len(losses)
     if not bool(torch.isfinite(losses[since:done]).all()):
         raise Diverged(done, f"the loss is not finite within steps {since} to {done} of {steps}")
-    if recipe.diverged_after is None:
+    if recipe.diverged_after is None or done <= recipe.trunk_steps(steps):
         return
     # The stretch must lie entirely after the warm-up.
     begin = done - max(_FEWEST_STEPS, round(recipe.diverged_after * steps))
     if begin < recipe.warmup_steps(steps, batch_size):
         return
-    mean = losses[begin:done].mean().item()
-    if mean >= _OF_CHANCE * chance:
-        raise Diverged(
-            done,
-            f"the loss is no better than chance: mean {mean:.3f} over steps {begin} to {done} of {steps}, "
-            f"where features without information have {chance:.3f}",
-        )
+    halves = losses[begin:done].double().tensor_split(2)
+    first, second = (half.mean().item() for half in halves)
+    if first - second >= _FALL * chance:
+        return
+    for half, mean in zip(halves, (first, second), strict=True):
+        error = (half.diff().square().mean().item() / 2 / len(half)) ** 0.5
+        learns = mean < chance - max(_BELOW * error, _ROUNDING * chance)
+        if learns or mean - _SURE * error < (1 - _MARGIN) * chance:
+            return
+    raise Diverged(
+        done,
+        f"the loss is flat and no better than chance: mean {first:.3f}, then {second:.3f} in the halves of "
+        f"steps {begin} to {done} of {steps}, where features without information have {chance:.3f}",
+    )

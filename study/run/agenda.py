@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 
 from budgets.book import Book, left_behind_flops
@@ -14,15 +14,12 @@ from budgets.quantity import format_flops, format_seconds, plural
 from runners.results import cell_row
 from runners.trials.meter import read_meter
 from runners.trials.throughput import predict_s
-from runners.trials.trial_files import Outcome, kept_steps, milestone, read_outcome
-from study.state.bookkeeping import passed_milestone, unbooked_flops
+from runners.trials.trial_files import Outcome, kept_steps, read_outcome
+from study.state.bookkeeping import unbooked_flops
 from study.state.plan_study import measured_throughput, select_trials
 from study.state.study import Study
 from study.state.trial_states import Stage, TrialState, trial_states
 from study.storage.lock import active_run
-
-TRUNK_ENDED = "its trunk ended"
-"""First words of the reason of trials that failed because a shorter trial of their trunk had."""
 
 _MOST_SHOWN = 20
 
@@ -91,21 +88,7 @@ def agenda(
 
     def starts(trial: Trial) -> bool:
         state = states[trial.trial_id]
-        if state.outcome is not None:
-            return False
-        if state.stage is not Stage.FAILED or retry_failed:
-            return True
-        # It failed because a shorter trial of its trunk had ended, which may have a milestone by now.
-        return state.reason.startswith(TRUNK_ENDED) and not has_ended(trial.previous)
-
-    @cache
-    def has_ended(trial_id: str) -> bool:
-        """Return whether a trial has ended and left no milestone to continue from."""
-        trial = known.get(trial_id)
-        if trial is None or milestone(study.trial_folder(trial_id)) is not None:
-            return False
-        outcome = states[trial_id].outcome
-        return not starts(trial) if outcome is None else not passed_milestone(trial, outcome)
+        return state.outcome is None and (state.stage is not Stage.FAILED or retry_failed)
 
     return Agenda(
         states=states,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from budgets.ledger import Ledger, drop_torn_line
 from budgets.planning.plan import Plan
-from budgets.planning.planned_trial import Trial, shorter_trials
+from budgets.planning.planned_trial import Trial
 from runners.trials.loggers import Loggers
 from runners.trials.meter import METER
 from runners.trials.trial_files import (
@@ -18,7 +18,7 @@ from runners.trials.trial_files import (
     milestone,
     write_failure,
 )
-from study.run.agenda import TRUNK_ENDED, Agenda, paid_again
+from study.run.agenda import Agenda, paid_again
 from study.run.site import Site
 from study.show.progress import Progress
 from study.state.bookkeeping import Bookkeeper, add_event, paid_by, passed_milestone
@@ -166,32 +166,3 @@ class Books(ABC):
                 and passed_milestone(previous, self.outcomes[previous.trial_id])
             )
         )
-
-    def end_lost_branches(self, waiting: Sequence[Trial]) -> list[Trial]:
-        """Return the trials that can run; the others wait for a trial that ended before its milestone."""
-        # Shortest first: a trial can run if the next shorter one of its trunk can.
-        runs, lost = dict[str, Trial](), dict[str, list[str]]()
-        for trial in sorted(waiting, key=lambda trial: trial.samples_seen):
-            if self.can_start(trial) or trial.previous in runs:
-                runs[trial.trial_id] = trial
-                continue
-            shorter = [planned.trial_id for planned in shorter_trials(trial, self.trials)]
-            ended = next(
-                (name for name in shorter if name in self.outcomes or name in self.failures), shorter[0]
-            )
-            lost.setdefault(ended, []).append(trial.trial_id)
-        for ended, branches in lost.items():
-            self.end_branches(ended, branches)
-        return [trial for trial in waiting if trial.trial_id in runs]
-
-    def end_branches(self, trunk: str, branches: Sequence[str]) -> None:
-        """Record trials as failed because a shorter trial of their trunk ended before its milestone."""
-        outcome = self.outcomes.get(trunk)
-        how = "failed" if outcome is None else "diverged"
-        reason = f"{TRUNK_ENDED}: {self.title(self.trials[trunk])} {how} before its milestone"
-        for trial_id in branches:
-            self.site.with_storage(write_failure, self.study.trial_folder(trial_id), reason)
-            self.publish(trial_id)
-            self.failures[trial_id] = reason
-        self.event("trunk-ended", trunk=trunk, branches=list(branches), reason=reason)
-        self.progress.trunk_ended([self.trials[trial_id] for trial_id in branches], reason)

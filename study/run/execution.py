@@ -17,7 +17,6 @@ from runners.data.reading.shared_images import drop_idle
 from runners.host.faults import lacks_device
 from runners.scheduling.backend import Backend, ClusterLostError, Ended, Job
 from runners.scheduling.schedule import (
-    EndBranches,
     GiveUp,
     LeaveOut,
     Retry,
@@ -83,6 +82,7 @@ class Execution(Books):
         self._kept: dict[str, int] = {}  # checkpointed steps at a trial's last crash
         self._ends: dict[str, tuple[dict[str, object], str]] = {}  # time span and reason of the last end
         self._started_at: dict[str, tuple[int, float]] = {}
+        self._run_ids = set[str]()  # trials that the schedule has or had
         self._tables_due = 0.0
 
     @property
@@ -104,25 +104,12 @@ class Execution(Books):
         Raises:
             ValueError: A trial does not fit on the nodes of the cluster.
         """
-        # Each round of the loop: choose further trials, carry out the schedule's decisions, look at the
+        # Each round of the loop: carry out the schedule's decisions, choose further trials, look at the
         # cluster, then wait for the backend. Ended trials are booked before the schedule decides again.
-        waiting = self.end_lost_branches(waiting)
-        ids = {trial.trial_id for trial in waiting}
-        measured = measured_throughput(self.study, self.plan)
-
-        def scheduled(trial: Trial) -> ScheduledTrial:
-            return ScheduledTrial(
-                trial=trial.trial_id,
-                predicted_s=predict_s(trial, measured),
-                resources=needs(self.study, trial),
-                nodes=trial.resources.nodes,
-                paid_flops=trial.paid_flops,
-                reserved=trial.trial_id in self.ledger.book.open,
-                after="" if self.can_start(trial) or trial.previous not in ids else trial.previous,
-            )
-
+        self.link()
+        self._measured = measured_throughput(self.study, self.plan)
         retries = self.study.declaration.resources.retries
-        self._schedule = Schedule(map(scheduled, waiting), retries=retries)
+        self._schedule = Schedule(self._scheduled(waiting), retries=retries)
         self.site.listen()
         cluster = self.site.look_around(self._schedule, backend)
         slots = cluster.slots
@@ -130,10 +117,10 @@ class Execution(Books):
         with self._left_on_error(backend):
             self._stop_if_requested(backend)  # perhaps while the pool was built
             while True:
-                further = self._further(slots)
-                ids.update(trial.trial_id for trial in further)
-                self._schedule.add([scheduled(trial) for trial in further])
-                self._carry_out(backend)
+                self._carry_out(backend)  # first, so that a trial given up is not chosen again
+                if further := self._scheduled(self._further(slots)):
+                    self._schedule.add(further)
+                    self._carry_out(backend)
                 if self._schedule.over:
                     break
                 cluster.look()
@@ -155,6 +142,33 @@ class Execution(Books):
         self.loggers.close()
         drop_idle()
 
+    def _scheduled(self, trials: Sequence[Trial]) -> list[ScheduledTrial]:
+        """Return trials as tasks; each waits for the shorter one of its trunk if that runs and it must."""
+        self._run_ids.update(trial.trial_id for trial in trials)
+        return [
+            ScheduledTrial(
+                trial=trial.trial_id,
+                predicted_s=predict_s(trial, self._measured),
+                resources=needs(self.study, trial),
+                nodes=trial.resources.nodes,
+                paid_flops=trial.paid_flops,
+                reserved=trial.trial_id in self.ledger.book.open,
+                after="" if self.can_start(trial) or trial.previous not in self._run_ids else trial.previous,
+            )
+            for trial in (self.trials[trial.trial_id] for trial in trials)
+        ]
+
+    def _link_again(self, ended: Trial) -> None:
+        """Have longer trials of a trunk go on without a trial that ended, if it left no milestone."""
+        if not ended.milestone_step:
+            return
+        self.link()
+        for task in self._schedule.blocked():
+            (linked,) = self._scheduled([self.trials[task.trial]])
+            if linked.after != task.after:
+                self._schedule.replace(linked)
+                self.progress.add_trials([self.trials[task.trial]])
+
     @contextmanager
     def _left_on_error(self, backend: Backend) -> Iterator[None]:
         """Context manager: before an error is raised, running trials write a checkpoint and leave."""
@@ -173,6 +187,9 @@ class Execution(Books):
                 while left and time.monotonic() < until:
                     left -= {ended.trial for ended in backend.wait(_WAIT_S)}
             raise
+
+    def link(self) -> None:
+        """Update which shorter trial of its trunk each trial continues from, if the trials have trunks."""
 
     def further(self, slots: int, waiting: Sequence[str], room_flops: int | None) -> Sequence[Trial]:  # noqa: ARG002
         """Return up to ``slots`` trials to add to those that run or wait; none by default.
@@ -230,8 +247,7 @@ class Execution(Books):
                     kept = self.site.with_storage(kept_steps, self.study.trial_folder(trial_id))
                     keep = cause == "crashed" or (cause == "full" and kept > 0)
                     self.give_up(self.trials[trial_id], *self._ends[trial_id], keep=keep)
-                case EndBranches(trial=trial_id, branches=branches):
-                    self.end_branches(trial_id, branches)
+                    self._link_again(self.trials[trial_id])
                 case LeaveOut(node=node):
                     why = f"node {node} has no usable GPU, as consecutive trials found"
                     self.site.leave_out(node, why, "it is no longer used")
@@ -278,6 +294,7 @@ class Execution(Books):
             self.event("trial-finished", **span, **timing)
             self.book_outcome(trial, ended.value)
             self.show_result(trial, ended.value)
+            self._link_again(trial)
             return
         self.book_lost(trial)
         if ended.how in {"failed", "full"}:

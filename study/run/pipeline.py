@@ -12,7 +12,7 @@ from analysis.design.course import CHOSEN, COURSE
 from budgets.book import left_behind_flops, reconcile
 from budgets.ledger import read_entries, unpaid_charges
 from budgets.planning.plan import Plan
-from budgets.planning.planned_trial import Trial, shorter_trials
+from budgets.planning.planned_trial import Trial, share_trunks
 from budgets.quantity import format_flops
 from runners.host.files import new_file, write_json
 from runners.results import (
@@ -31,7 +31,7 @@ from study.run.execution import Execution, RunSummary
 from study.state.bookkeeping import trials_of_event
 from study.state.design import ALL_SLOTS, choices_of, questions
 from study.state.environment import environment
-from study.state.plan_study import plan_tables
+from study.state.plan_study import plan_tables, with_kept_trunks
 from study.state.study import Study
 from study.state.study_facts import keep_rankings
 
@@ -49,7 +49,6 @@ class Chooser:
         self._study = study
         known = {*todo.finished, *todo.failed, *(trial.trial_id for trial in todo.to_run)}
         self.trials = {trial.trial_id: trial for trial in plan.trials if trial.trial_id in known}
-        self._grid = choices_of(tuple(self.trials.values()))
         self._state: tuple[int, ...] = ()
         chosen = {*trials_of_event(study.folder, CHOSEN)}
         self.begun = [trial for trial in todo.to_run if trial.trial_id in chosen]
@@ -76,15 +75,9 @@ class Chooser:
         rows = [outcome.row for trial, outcome in outcomes.items() if trial in self.trials]
         trials = tidy(to_frame(rows, RESULT_COLUMNS), metric=self._study.declaration.metric)
         lost = {*failures, *outcomes} - set(trials.frame["trial"])
-        # If a trial of a trunk failed or diverged, the trunk's longer trials can't run either.
-        ended = {
-            trial for trial, planned in self.trials.items()
-            if trial in lost
-            or any(shorter.trial_id in lost for shorter in shorter_trials(planned, self.trials))
-        }  # fmt: skip
         decision = decide(
-            trials, self._grid, ask=questions(self._study.declaration), running=running, ended=ended,
-            slots=slots, room_flops=room_flops,
+            trials, choices_of(tuple(self.trials.values())), ask=questions(self._study.declaration),
+            running=running, ended=lost, slots=slots, room_flops=room_flops,
         )  # fmt: skip
         if not decision.picks:
             self._state = state
@@ -170,6 +163,18 @@ class Run(Execution):
             if milestone(self.study.trial_folder(trial_id)) is not None:
                 drop_milestone(self.study.trial_folder(trial_id))
                 self.publish(trial_id)
+
+    def link(self) -> None:
+        """Link the trunks by what has ended so far, in the plan and its table."""
+        if not self.study.declaration.shares_trunks:
+            return
+        shared = replace(self.plan, trials=share_trunks(self.plan.trials))
+        self.plan = replace(self.plan, trials=with_kept_trunks(self.study, shared).trials)
+        self.trials |= {trial.trial_id: trial for trial in self.plan.trials}
+        write_table(self.study.folder / "plan.parquet", plan_tables(self.plan)[0])
+        if self._chooser is not None:
+            chosen_from = self._chooser.trials
+            chosen_from |= {trial: self.trials[trial] for trial in chosen_from}
 
     def further(self, slots: int, waiting: Sequence[str], room_flops: int | None) -> Sequence[Trial]:
         """Choose further trials of an adaptive study, and record the reasons as events."""

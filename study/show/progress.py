@@ -19,7 +19,7 @@ from budgets.names import printable
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
 from budgets.planning.tuning_plan import values_words
-from budgets.quantity import format_count, format_flops, format_seconds_range, plural
+from budgets.quantity import format_count, format_flops, format_seconds_range
 from runners.trials.trial_files import Outcome
 from study.show.plan_view import trials_words
 from study.show.view import can_update, has_bars, level_table, live_lines, running_lines
@@ -119,14 +119,6 @@ class Progress:
         """Count a trial as left out."""
         self._left_out[trial.trial_id] = reason
         self._look([trial.trial_id])
-
-    def trunk_ended(self, branches: Sequence[Trial], reason: str) -> None:
-        """Show that trials will not run because the trunk that they continue from ended."""
-        trials = plural(len(branches), "longer trial")
-        text = f"FAILED {trials} of a trunk, seed {branches[0].seed}: {reason}"
-        self._failed[branches[0].trial_id] = text
-        self._look([trial.trial_id for trial in branches])
-        self.say(text)
 
     def say(self, text: str) -> None:
         """Print a line above the live view, even if the view is quiet."""

@@ -1,6 +1,6 @@
 """A study's plan: made from its declaration and what its runs left, as tables, and by words of its cells."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -23,8 +23,9 @@ from budgets.quantity import format_flops, plural
 from runners.data.evaluation.evaluation_facts import METRICS
 from runners.results import LEFT_OUT_COLUMNS, PLAN_COLUMNS, left_out_row, plan_row, read_json_lines, to_frame
 from runners.trials.throughput import plain_speed, predict_s, read_calibration, slow_loading
-from runners.trials.trial_files import kept_steps, milestone, read_outcome
+from runners.trials.trial_files import kept_steps, milestone, read_failure, read_outcome
 from study.declare.yaml_reader import errors_with_line
+from study.state.bookkeeping import passed_milestone
 from study.state.study import Study
 from study.state.study_facts import count_models, study_facts
 from study.state.tuning_table import read_scores
@@ -194,10 +195,11 @@ def _scores(study: Study, evaluation: EvaluationFacts) -> Scores | None:
 def with_kept_trunks(study: Study, plan: Plan) -> Plan:
     """Return the plan with the steps that trials share in fact, which the declaration alone does not show.
 
-    A milestone is removed when the next longer trial of its trunk has reached its own. So a trial that is
-    declared later, between two that have ended, trains all of its steps. A trial that has been paid keeps the
-    cost in the ledger: it may have continued from a shorter trial than the plan now has before it, or from
-    one that is no longer declared.
+    A trial continues from the longest shorter one that did not end before its milestone. A milestone is
+    removed when the next longer trial of its trunk has reached its own. So a trial that is declared later,
+    between two that have ended, trains all of its steps. A trial that has been paid keeps the cost in the
+    ledger: it may have continued from a shorter trial than the plan now has before it, or from one that is
+    no longer declared.
     """
     if not any(trial.milestone_step for trial in plan.trials):
         return plan
@@ -212,25 +214,26 @@ def with_kept_trunks(study: Study, plan: Plan) -> Plan:
     between = {
         shorter.trial_id for what in finished for shorter in shorter_trials(trials[what], trials)
     } - paid.keys()
+    begun = {folder.name for folder in (study.folder / "trials").glob("*")} | paid.keys()
     linked, alone = [], []
     for trial in plan.trials:
-        link = trial
-        flops = paid.get(trial.trial_id, trial.paid_flops)
-        if flops != trial.paid_flops:
+        link, flops = trial, paid.get(trial.trial_id)
+        if flops != trial.paid_flops and trial.previous in begun:
+            link = _from_milestone(study, trial, trials, paid if trial.trial_id in between else {})
+        if flops not in {None, link.paid_flops}:
             # The shorter trial that it continued from is found by the FLOPs that were paid.
-            links = (link for link in _links(trial, trials) if link.paid_flops == flops)
-            link = next(links, None) or _from_undeclared(study, trial, flops)
-        elif trial.trial_id in between and trial.previous:
-            link = _from_milestone(study, trial, trials, paid)
-            if link is not trial:
-                alone.append(link)
+            same = (each for each in _links(trial, trials) if each.paid_flops == flops)
+            link = next(same, None) or _from_undeclared(study, link, flops)
+        elif link is not trial:
+            alone.append(link)
         linked.append(link)
     if not alone:
         return replace(plan, trials=tuple(linked))
     cost = format_flops(sum(trial.paid_flops for trial in alone))
     note = (
-        f"{plural(len(alone), 'trial')} of trunks, such as {alone[0].cell}, come between trials that have "
-        f"ended, whose milestones are gone: steps are trained again, which costs {cost} in all"
+        f"{plural(len(alone), 'trial')} of trunks, such as {alone[0].cell}, follow a shorter one that "
+        "ended before its milestone, or whose milestone is gone: steps are trained again, which costs "
+        f"{cost} in all"
     )
     return replace(plan, trials=tuple(linked), warnings=(*plan.warnings, note))
 
@@ -252,15 +255,24 @@ def _from_undeclared(study: Study, trial: Trial, flops: int) -> Trial:
     return link if whole and done * trial.batch_size > shared else trial
 
 
-def _from_milestone(
-    study: Study, trial: Trial, trials: Mapping[str, Trial], paid: Mapping[str, int]
-) -> Trial:
-    """Return a trial that continues from the longest one that has its milestone, or has not ended."""
+def _from_milestone(study: Study, trial: Trial, trials: Mapping[str, Trial], gone: Collection[str]) -> Trial:
+    """Return a trial that continues from the longest one that has its milestone, or may get one.
+
+    Those that are ``gone`` have lost theirs. One that is lost in another way is computed again, as waste.
+    """
     for link in _links(trial, trials):
         last = link.previous
-        if not last or last not in paid or milestone(study.trial_folder(last)) is not None:
+        kept = not last or milestone(study.trial_folder(last)) is not None
+        if kept or not (last in gone or _ended_early(study, trials[last])):
             return trial if last == trial.previous else link
     raise AssertionError("the last choice continues from no trial")
+
+
+def _ended_early(study: Study, trial: Trial) -> bool:
+    """Return whether a trial has failed, or ended before its milestone."""
+    folder = study.trial_folder(trial.trial_id)
+    outcome = read_outcome(folder)
+    return read_failure(folder) is not None if outcome is None else not passed_milestone(trial, outcome)
 
 
 def _links(trial: Trial, trials: Mapping[str, Trial]) -> Iterator[Trial]:

@@ -7,7 +7,6 @@ import pytest
 
 from runners.scheduling.nodes import Amounts
 from runners.scheduling.schedule import (
-    EndBranches,
     GiveUp,
     LeaveOut,
     Retry,
@@ -66,13 +65,20 @@ def test_a_trunk_goes_before_longer_trials_and_its_branches_start_at_their_miles
     assert schedule.over
 
 
-def test_a_trunk_that_ends_before_its_milestone_ends_its_branches_once() -> None:
+def test_a_trunk_that_ends_before_its_milestone_lets_the_next_trial_go_on_in_another_way() -> None:
     chain = task("a", 4, paid_flops=5), task("b", 4, after="a", paid_flops=5), task("c", 4, after="b")
     schedule = schedule_of(*chain)
     starts(schedule)
     schedule.finish("a", milestone=False)
-    assert schedule.instructions(None) == [EndBranches(trial="a", branches=("b", "c"))]
-    assert schedule.over
+    assert starts(schedule, 8) == []
+    schedule.replace(task("b", 4, paid_flops=9))  # from its first step
+    assert schedule.promised_flops == 9
+    assert starts(schedule, 8) == []
+    assert starts(schedule, 9) == [("b", "here")]
+    schedule.fail("b")
+    assert schedule.instructions(None) == [GiveUp(trial="b", cause="failed")]
+    schedule.replace(task("c", 4))
+    assert starts(schedule) == [("c", "here")]
 
     schedule = schedule_of(*chain)
     starts(schedule)
@@ -82,12 +88,6 @@ def test_a_trunk_that_ends_before_its_milestone_ends_its_branches_once() -> None
         GiveUp(trial="a", cause="failed"),
         Start(trial="b", nodes=("here",)),
     ]
-    schedule.crash("b")
-    assert schedule.instructions(None) == [
-        GiveUp(trial="b", cause="crashed"),
-        EndBranches(trial="b", branches=("c",)),
-    ]
-    assert schedule.over
 
     schedule = schedule_of(*chain)
     assert schedule.instructions(4) == [*(GiveUp(trial=each, cause="budget") for each in "abc")]

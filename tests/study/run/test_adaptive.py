@@ -4,9 +4,7 @@ import json
 import os
 import re
 import signal
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -15,49 +13,16 @@ import pytest
 from analysis.design.course import CHOSEN
 from budgets.quantity import format_flops
 from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
-from runners.scheduling.backend import Ended, Job
-from runners.scheduling.nodes import Amounts
 from runners.trials.trial_files import Outcome, write_outcome
 from runners.trials.trial_job import TrialJob
 from study.run import execution, site
 from study.state.bookkeeping import trials_of_event
+from tests.study.one_slot import OneSlot
 from tests.study.tiny_study import TinyStudy
 
 pytestmark = pytest.mark.slow
 
 EXIT_STOPPED = 4
-
-
-class OneSlot:
-    """A backend that runs one job at a time, in this process."""
-
-    binds = True
-    name = "one slot"
-
-    def __init__(self) -> None:
-        self._jobs: list[Job] = []
-
-    def nodes(self) -> dict[str, Amounts]:
-        return {"here": {"cpus": 1.0}}
-
-    def start(self, job: Job) -> None:
-        self._jobs.append(job)
-
-    def ask_to_leave(self, trial: str) -> None:
-        """Jobs are short."""
-
-    def wait(self, timeout_s: float) -> list[Ended]:  # noqa: ARG002
-        jobs, self._jobs = self._jobs, []
-        return [Ended(trial=job.trial, how="finished", value=job.run()) for job in jobs]
-
-    def announce(self, waiting: Sequence[tuple[Amounts, int]]) -> None:
-        """Nothing grows."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
 
 
 class MadeUpTraining:

@@ -1,5 +1,6 @@
 """A study with trunks, without Ray: the same results as without sharing, and every FLOP booked once."""
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -8,10 +9,13 @@ import pytest
 from analysis.answers.cost import totals
 from budgets.ledger import Ledger
 from budgets.quantity import format_flops
-from runners.results import read_json_lines
+from runners.results import CURVE_COLUMNS, plan_row, read_json_lines, to_frame, write_table
 from runners.trials.meter import read_meter
-from runners.trials.trial_files import milestone
+from runners.trials.trial_files import Outcome, milestone, write_outcome
+from runners.trials.trial_job import TrialJob
+from study.run import execution, site
 from study.state.plan_study import plan_study
+from tests.study.one_slot import OneSlot
 from tests.study.tiny_study import TRUNK, TinyStudy
 
 pytestmark = pytest.mark.slow
@@ -150,23 +154,71 @@ def test_a_level_between_two_that_have_ended_costs_all_of_its_steps_and_wastes_n
     assert tiny.table("plan")["paid_flops"].iloc[-1] == paid
 
 
-def test_a_trunk_that_diverges_ends_its_longer_trials_once(tiny: TinyStudy) -> None:
-    changes = {"training": f"{TRUNK}  weight_decay: 1000\n", "lr_peak": "10"}
-    tiny.declare(levels=LEVELS, **changes)
+def test_trials_of_a_trunk_that_diverges_each_pay_what_they_train(tiny: TinyStudy) -> None:
+    tiny.declare(levels=LEVELS, training=f"{TRUNK}  weight_decay: 1000\n", lr_peak="10")
 
-    said = tiny.run(code=1)
+    assert DIFFER not in tiny.run()
 
     results = tiny.table()
-    assert results["status"].tolist() == ["diverged", "failed", "failed"]
-    assert results["reason"].str.contains("its trunk ended").tolist() == [False, True, True]
+    assert results["status"].tolist() == ["diverged"] * 3
+    assert len({*results["steps"]}) == 1, "the trunk is the same"
+    assert (results["paid_flops"] == results["train_flops"]).all()
+    assert tiny.settled() == {"spent": results["paid_flops"].sum(), "wasted": 0}
     assert sum(tiny.settled().values()) == metered(tiny)
-    assert [len(each["branches"]) for each in tiny.events("trunk-ended")] == [2]
-    assert said.count("its trunk ended") <= 1
+    plan = tiny.table("plan")
+    assert (plan["paid_flops"] == plan["train_flops"]).all()
+    assert tiny.says("run --dry-run").startswith("3 trials: 3 finished, 0 to run")
 
-    said = tiny.says("run --dry-run")
-    assert said.startswith("3 trials: 1 finished, 2 failed")
-    # Without the level that diverged, the next one trains all of its steps.
-    tiny.declare(levels="7 GFLOP, 10 GFLOP", **changes)
-    tiny.run(code=1)
-    assert tiny.table()["status"].tolist() == ["diverged", "failed"]
-    assert sum(tiny.settled().values()) == metered(tiny)
+
+def made_up(job: TrialJob, *, fails: bool) -> Outcome:
+    """Return a made-up result; the shortest trial diverges or fails before its milestone."""
+    trial, steps = job.trial, job.trial.steps
+    job.folder.mkdir(parents=True, exist_ok=True)
+    short = trial.cell.level_flops == 5e9
+    if short and fails:
+        raise ValueError("a bug")
+    steps -= short * (steps - trial.milestone_step + 1)
+    flops = trial.train_flops_per_sample * trial.batch_size * steps
+    shared = trial.train_flops_per_sample * trial.shared_samples
+    row = plan_row(trial) | {
+        "steps": steps, "samples_seen": steps * trial.batch_size, "train_flops": float(flops),
+        "paid_flops": flops - shared, "precision": "fp32", "evaluation_version": 1, "reason": "",
+        "status": "diverged" if short else "finished", "train_loss": 1.0,
+    } | ({} if short else {"held-out/top1": 0.5, "held-out/count": 100.0})  # fmt: skip
+    outcome = Outcome(
+        row=row, timing={"wall_s": 0.1, "train_s": 0.1, "samples_per_s": 1e3, "damaged_pairs": 0}
+    )
+    write_table(job.folder / "curve.parquet", to_frame([], CURVE_COLUMNS))
+    write_outcome(job.folder, outcome)
+    return outcome
+
+
+@pytest.mark.parametrize("design", ["full", "adaptive"])
+@pytest.mark.parametrize("ends", ["diverged", "failed"])
+def test_a_short_trial_that_ends_early_decides_nothing_about_longer_ones(
+    tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch, design: str, ends: str
+) -> None:
+    monkeypatch.setattr(site, "open_backend", lambda *_, **__: OneSlot())
+    monkeypatch.setattr(execution, "run_trial", partial(made_up, fails=ends == "failed"))
+    tiny.declare(levels=LEVELS, training=TRUNK, seeds="0, 1", more=f"design: {design}\n")
+    code = int(ends == "failed")
+
+    assert DIFFER not in tiny.run(code=code)
+
+    results = tiny.table().set_index(["level_flops", "seed"]).sort_index()
+    assert len(results) == 6 or design == "adaptive"
+    assert set(results.loc[5e9, "status"]) == {ends}
+    assert set(results.loc[[7e9, 10e9], "status"]) == {"finished"}
+    second, third = results.loc[7e9], results.loc[10e9]
+    assert (second["paid_flops"] == second["train_flops"]).all()
+    assert (third["paid_flops"] < third["train_flops"]).all()
+    assert tiny.booked("spent") == results["paid_flops"].sum()
+    assert not tiny.reserved()
+    plan = tiny.table("plan").set_index(["level_flops", "seed"]).sort_index()["paid_flops"]
+    assert (plan[results.index] == results["paid_flops"])[[7e9, 10e9]].all()
+
+    # A later run has the same prices; another attempt at the short trial changes none of them.
+    assert " 0 to run\n" in tiny.says("run --dry-run")
+    assert DIFFER not in tiny.run("--retry-failed", code=code)
+    again = tiny.table("plan").set_index(["level_flops", "seed"]).sort_index()["paid_flops"]
+    assert again.equals(plan)
