@@ -73,7 +73,6 @@ def test_a_trunk_that_ends_before_its_milestone_lets_the_next_trial_go_on_in_ano
     assert starts(schedule, 8) == []
     schedule.replace(task("b", 4, paid_flops=9))  # from its first step
     assert schedule.promised_flops == 9
-    assert starts(schedule, 8) == []
     assert starts(schedule, 9) == [("b", "here")]
     schedule.fail("b")
     assert schedule.instructions(None) == [GiveUp(trial="b", cause="failed")]

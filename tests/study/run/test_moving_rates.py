@@ -15,7 +15,8 @@ from runners.trials.trial_job import TrialJob
 from study import Study
 from study.run import execution, site
 from tests.root import ROOT
-from tests.study.run.test_adaptive import MadeUpTraining, OneSlot
+from tests.study.one_slot import OneSlot
+from tests.study.run.test_adaptive import MadeUpTraining
 from tests.study.tiny_study import TRUNK, TinyStudy, read_json
 
 pytestmark = pytest.mark.slow
