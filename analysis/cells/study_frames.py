@@ -26,7 +26,9 @@ class Tuned:
         metric: Metric that selects the winners; higher is better.
         winners: Winners so far: ``architecture``, ``strategy``, ``values`` (field → value), ``score``,
             ``runner_up`` (values), ``runner_up_score`` (None if it diverged), ``tie``, ``widened`` and
-            ``at_edge`` (fields); at several levels also ``cell``.
+            ``at_edge`` (fields), ``serves`` (others of its family that take its values); at several levels
+            also ``cell``.
+        at_chance: Sentences about cells on which no value beat chance.
         carried: Lines that carry learning rates on: ``strategy``, ``along``, ``exponent``, ``low``, ``high``
             and ``rates`` (``architecture``, ``level_flops``, ``lr_peak``, ``low``, ``high``, ``tuned``).
         checks: Tuned rates beside their neighbours at a larger level: ``cell``, ``winner`` (None if training
@@ -39,6 +41,7 @@ class Tuned:
     tried: pd.DataFrame
     metric: str
     winners: Sequence[Mapping[str, Any]]
+    at_chance: Sequence[str] = ()
     carried: Sequence[Mapping[str, Any]] = ()
     checks: Sequence[Mapping[str, Any]] = ()
     check_flops: int = 0
@@ -73,9 +76,10 @@ class Tuned:
         That is the level at which the check found another rate to be better; infinite if it found none.
         """
         pairs = [
-            (str(won["architecture"]), str(won["strategy"]))
+            (str(name), str(won["strategy"]))
             for won in self.winners
             if "lr_peak" in won["values"]
+            for name in (won["architecture"], *won.get("serves", ()))
         ]
         pairs += [
             (str(each["architecture"]), str(line["strategy"]))

@@ -62,7 +62,7 @@ def _figure(tuned: Tuned, field: str) -> FigureData:
         fixed = {"series": name, "line": name}
         rows += [point | fixed | {"mark": mark} for mark in ("line", "point") for point in points]
         if won is None:
-            said.append(f"{name}: not decided yet")
+            said.append(f"{name}: none chosen")
             continue
         star = next(point for point in points if point["x"] == won["values"][field])
         mark = "best, not clear" if won["tie"] else "best"

@@ -10,7 +10,7 @@ from analysis.cells.table import records
 from analysis.charts.tuning_figures import field_label
 from analysis.design.course import CHOSEN, decisions, each_answer
 from analysis.error_unit import PERCENT
-from analysis.labels import axis_text, metric_text
+from analysis.labels import axis_text, capital, metric_text
 from analysis.report.tables import Table
 from budgets.planning.tuning_plan import values_words
 from budgets.quantity import format_flops, plural
@@ -19,6 +19,13 @@ from budgets.quantity import format_flops, plural
 def tuning_tables(tuned: Tuned) -> Iterator[Table]:
     """Yield the winners of a tuning, the rates that were carried on, and those that were checked."""
     yield tuning(tuned)
+    if tuned.at_chance:
+        yield Table(
+            name="tuning-at-chance",
+            title="Tuning at chance",
+            note="no value is chosen from results that a model which learned nothing could have",
+            frame=pd.DataFrame({"Results": list(map(capital, tuned.at_chance))}),
+        )
     if tuned.carried:
         yield Table(
             name="carried-rates",
@@ -106,6 +113,7 @@ def _tuning_notes(won: Mapping[str, Any]) -> list[str]:
     beyond = "the best value lies at the edge of those tried; the optimum may lie beyond"
     widened = "range widened, since the best value first lay at its edge"
     return [
+        *(f"also for {name}" for name in won.get("serves", ())),
         *(f"{field_label(name)}: {beyond}" for name in won["at_edge"]),
         *(f"{field_label(name)}: {widened}" for name in won["widened"]),
     ]

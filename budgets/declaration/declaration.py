@@ -6,6 +6,7 @@ are the whole and the checks that span sections.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, product
 from typing import Annotated, Any
 
 from budgets.declaration import values
@@ -18,7 +19,7 @@ from budgets.declaration.data_sections import (
     MixedPool,
 )
 from budgets.declaration.keys import RISING, At, Clashes, Given
-from budgets.declaration.rules import Rule, TrialResources, ruled_settings
+from budgets.declaration.rules import Rule, TrainingRule, TrialResources, ruled_settings
 from budgets.declaration.sections import (
     FARTHEST,
     Budget,
@@ -105,6 +106,21 @@ class Declaration:
     def described(self) -> bool:
         """True if the pools are only described."""
         return any(isinstance(pool, DescribedPool) for pool in self.sources.values())
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """The architectures of the grid with their strategies, in declared order."""
+        of_blocks = (product(block.architectures, block.strategies) for block in self.grid)
+        return tuple(dict.fromkeys(chain.from_iterable(of_blocks)))
+
+    def tunes(self, architecture: str, strategy: str) -> bool:
+        """Return whether tuning decides the values of a pair."""
+        tuning = self.tuning
+        if tuning is None:
+            return False
+        listed = TrainingRule(architectures=tuning.architectures, strategies=tuning.strategies, tune=True)
+        rules = listed, *self.training.rules
+        return bool(ruled_settings(rules, architecture, strategy, None).get("tune"))
 
     def qualities(self, block: GridBlock) -> tuple[str, ...]:
         """Return the qualities of a block, or its mixtures with their prefix."""
@@ -195,10 +211,21 @@ class Declaration:
         if self.budget.study_flops is None:
             yield "tuning.share", "tuning.share is a share of the study budget: declare budget.study"
         yield from self._unlisted("tuning.levels", tuning.levels)
-        used = dict.fromkeys(name for block in self.grid for name in block.architectures)
-        for name in tuning.sizes:
-            if name not in used:
-                yield "tuning.sizes", f"tuning.sizes: {unknown('architecture', name, used)}"
+        tuned = [pair for pair in self.pairs if self.tunes(*pair)]
+        axes = ("architectures", self.pairs, 0), ("strategies", self.pairs, 1), ("sizes", tuned, 0)
+        for key, pairs, place in axes:
+            used, kind = {pair[place] for pair in pairs}, ("architecture", "strategy")[place]
+            for name in getattr(tuning, key):
+                if name not in used:
+                    yield f"tuning.{key}", f"tuning.{key}: {unknown(kind, name, used)}"
+        rated = self.training.lr_peak or any(rule.lr_peak for rule in self.training.rules)
+        if "lr_peak" in tuning.fields and not rated and len(tuned) < len(self.pairs):
+            yield (
+                "training",
+                "training.lr_peak is missing: the peak learning rate of pairs that are not tuned",
+            )
+        if not tuned:
+            yield "tuning", "tuning has no pair of the grid that its lists and training.rules leave to it"
 
     @property
     def shares_trunks(self) -> bool:
@@ -249,13 +276,7 @@ class Declaration:
         levels = self.budget.levels if self.ruled_by_level else (None,)
         cells: dict[tuple[str, str, int | None], None] = {("", "", None): None}
         if self.resources.rules or self.training.rules:
-            cells = {
-                (architecture, strategy, level): None
-                for block in self.grid
-                for architecture in block.architectures
-                for strategy in block.strategies
-                for level in levels
-            }
+            cells = {(*pair, level): None for pair in self.pairs for level in levels}
         for cell in cells:
             problems = list(self._problems(*cell))
             if problems:

@@ -96,13 +96,23 @@ class ResourceRule(Rule):
 class TrainingRule(Rule):
     """A rule that gives another batch or rate to the trials that it matches on every axis that it names.
 
-    If several matching rules set a key, the last one wins; tuned values override all.
+    If several matching rules set a key, the last one wins; tuned values override all. ``tune`` excludes
+    ``levels``.
     """
 
     batch_size: Annotated[int | None, values.batch] = None
     """Pairs in a batch of plain CLIP; a strategy may multiply it."""
     lr_peak: Annotated[float | None, values.rate] = None
     """Peak learning rate."""
+    tune: bool | None = None
+    """With ``tuning``: whether it decides these pairs of architecture and strategy; by default those in its
+    lists."""
+
+    def clashes(self, given: Given) -> Clashes:
+        """Yield a rule that sets nothing, or that would tune a pair at some levels alone."""
+        yield from super(TrainingRule, self).clashes(given)
+        if given("tune") and given("levels"):
+            yield "tune", "tune is not allowed with levels: a pair is tuned for all levels, or not at all"
 
 
 def ruled_settings(

@@ -147,13 +147,18 @@ class Training:
 class Tuning:
     """Numbers of ``training`` that are tuned for each architecture with each strategy, before the grid runs.
 
-    Needs ``budget.study``. See [Presets](#presets) for the fields that can be tuned.
+    Needs ``budget.study``. See [Presets](#presets) for the fields that can be tuned. Pairs that are not tuned
+    keep their declared values.
     """
 
     share: Annotated[float, values.positive_share]
     """Share of the study budget that is set aside for tuning."""
     fields: dict[str, tuple[float, ...]]
     """Field of ``training`` → the values to try, at least two ([which](#presets))."""
+    architectures: tuple[Annotated[str, values.architecture], ...] = ()
+    """Architectures that are tuned; all by default. ``training.rules`` may except pairs (``tune: false``)."""
+    strategies: tuple[Annotated[str, values.strategy], ...] = ()
+    """Strategies that they are tuned with; all by default."""
     seeds: tuple[Annotated[int, values.positive_or_zero], ...] = (1000,)
     """Seeds of each value; different from the grid's, so that a lucky seed is not carried into it."""
     metric: Annotated[str | None, values.metric] = None
@@ -162,8 +167,9 @@ class Tuning:
     """Two levels at which the peak learning rate is tuned. It follows the line through both optima in
     logarithms at all others ([rates that move](declare.md#tuning))."""
     sizes: tuple[Annotated[str, values.architecture], ...] = ()
-    """Two architectures of one family whose peak learning rate is tuned with each strategy. The rest of the
-    family follows the line through both optima over training FLOPs per sample."""
+    """Architectures that are tuned with each strategy and decide for their families. With one of a family,
+    the rest of it takes that one's values; with two, whose only field is ``lr_peak``, the rest follows the
+    line through both optima over training FLOPs per sample."""
     check: Annotated[float, values.share_of_the_check] = 0.0
     """Share of the study budget, in addition to ``share``, for trying the neighbours of the tuned peak
     learning rates at a larger level; ``true`` means 10%. The report says where a tuned rate is not the best
@@ -173,11 +179,10 @@ class Tuning:
         """Yield keys that exclude or need each other."""
         if given("levels") and given("sizes"):
             yield "levels", "levels and sizes exclude each other: a rate is carried along one of them"
-        for key, names in (("levels", self.levels), ("sizes", self.sizes)):
-            if given(key) and len(set(names)) != 2:  # noqa: PLR2004 (a line through two points)
-                yield key, f"{key} needs two of them, found {len(set(names))}"
-            if given(key) and set(self.fields) - {"lr_peak"}:
-                yield key, f"{key} needs lr_peak as the only field, found {', '.join(self.fields)}"
+        if given("levels") and len(set(self.levels)) != 2:  # noqa: PLR2004 (a line through two points)
+            yield "levels", f"levels needs two of them, found {len(set(self.levels))}"
+        if given("levels") and set(self.fields) - {"lr_peak"}:
+            yield "levels", f"levels needs lr_peak as the only field, found {', '.join(self.fields)}"
         if self.check and "lr_peak" not in self.fields:
             yield "check", "check needs lr_peak among tuning.fields"
         # A share that could not be read is None here.

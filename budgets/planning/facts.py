@@ -170,9 +170,11 @@ class EvaluationFacts:
         names: Content id of each set; part of each trial's id, because its result row holds their metrics.
         images: Images encoded in one evaluation of a trial; ``texts`` likewise.
         metrics: Metrics, each as ``<evaluation set>/<metric>``; empty if unknown.
+        choices: Set → what a guess has to choose from: classes, or the images of a retrieval set.
     """
 
     names: tuple[str, ...]
     images: int
     texts: int
     metrics: tuple[str, ...] = ()
+    choices: Mapping[str, int] = field(default_factory=dict)

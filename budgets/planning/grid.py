@@ -246,7 +246,7 @@ class Grid:
                 memory = memory_bytes(
                     architecture, widest, recipe, batch_size=batch_size, devices=resources.devices
                 )
-        lr_peak = of_training.get("lr_peak", self._declared_lr_peak(architecture_name, batch_size))
+        lr_peak = of_training.get("lr_peak", self._declared_lr_peak(*combination, batch_size))
         return Setup(
             architecture=architecture,
             strategy=strategy,
@@ -263,13 +263,14 @@ class Grid:
             options=fitting,
         )
 
-    def _declared_lr_peak(self, architecture: str, batch_size: int) -> float | None:
-        """Return the declared peak learning rate, scaled to the batch, else the middle one of the tuning.
+    def _declared_lr_peak(self, architecture: str, strategy: str, batch_size: int) -> float | None:
+        """Return the declared peak learning rate, scaled to the batch, else the middle one of its tuning.
 
         The scaled rate is declared x (batch / declared batch) ^ exponent of the rule.
         """
         tuning, training = self.declaration.tuning, self.declaration.training
-        tried = () if tuning is None else tuning.fields.get("lr_peak", ())
+        tunes = self.declaration.tunes(architecture, strategy)
+        tried = tuning.fields.get("lr_peak", ()) if tuning and tunes else ()
         declared = training.lr_peak.get(architecture)
         if declared is None:
             return tried[len(tried) // 2] if tried else None

@@ -1,8 +1,8 @@
 """Learning rates that move with level or size: the cells they are tuned on, carried to and checked on.
 
 A rate is tuned for each architecture and strategy on its cheapest cell, and holds at every level. With
-``tuning.levels`` it is tuned at two levels, with ``tuning.sizes`` for two architectures of a family. The line
-through both optima in logarithms gives the other rates (`budgets.planning.winner`). With
+``tuning.levels`` it is tuned at two levels, with ``tuning.sizes`` for one or two architectures of a family.
+The line through two optima in logarithms gives the other rates (`budgets.planning.winner`). With
 ``tuning.check`` each tuned rate and its neighbours are tried at a larger level, as far as its share goes.
 """
 
@@ -32,32 +32,52 @@ from budgets.quantity import format_flops
 Values = dict[TuningPoint, dict[str, float] | None]
 
 
-def tuned_cells(grid: Grid, levels: tuple[int, ...]) -> dict[TuningPoint, GridCell]:
-    """Return the cell of each place that is tuned, combinations in declared order."""
+Rungs = Mapping[Combination, Sequence[GridCell]]
+"""The cells that each pair could be tuned on, one of each cost, rising; pairs in declared order."""
+
+
+def tuned_rungs(grid: Grid, levels: tuple[int, ...]) -> Rungs:
+    """Return the cells of each pair that the tuning decides; of equally cheap ones, that with most pairs."""
+    rungs: dict[Combination, dict[tuple[int, int], GridCell]] = {}
+    for candidate in grid.candidates(levels):
+        cell, flops = candidate.cell, candidate.setup.train_flops_per_sample
+        if grid.declaration.tunes(*cell.combination) and reason_against(candidate, grid) is None:
+            level = cell.level_flops
+            cost = (candidate.samples * flops, 0) if level is None else (level, level)
+            at = rungs.setdefault(cell.combination, {})
+            if cost not in at or cell.subset_size > at[cost].cell.subset_size:
+                at[cost] = candidate
+    return {pair: [at[cost] for cost in sorted(at)] for pair, at in rungs.items()}
+
+
+def tuned_cells(grid: Grid, rungs: Rungs) -> dict[TuningPoint, GridCell]:
+    """Return the cell of each place that is tuned, combinations in declared order.
+
+    Raises:
+        ValueError: ``tuning.sizes`` names two of a family and tunes other fields, or more of it.
+    """
     tuning = grid.declaration.tuning
     assert tuning is not None, "called only if something is tuned"
     if tuning.levels:
-        at = {level: _cheapest(grid, levels, (level,)) for level in tuning.levels}
-        return {
-            (*combination, level): tuned_there[combination]
-            for combination in _cheapest(grid, levels, levels)
-            for level, tuned_there in at.items()
-            if combination in tuned_there
-        }
-    cells = _cheapest(grid, levels, None)
-    families = {
-        combination[0]: _family(grid, combination) for combination in cells if combination[0] in tuning.sizes
-    }
-    if len(set(families.values())) > 1:
-        named = ", ".join(f"{name} ({family})" for name, family in families.items())
-        raise DeclaredKeyError(
-            "tuning.sizes", f"tuning.sizes: {named} are of different families, so no line joins their rates"
-        )
-    return {
-        (*combination, None): cell
-        for combination, cell in cells.items()
-        if combination[0] in tuning.sizes or _family(grid, combination) not in families.values()
-    }
+        at = {level: _at_level(rungs, level) for level in tuning.levels}
+        return {(*pair, level): at[level][pair] for pair in rungs for level in at if pair in at[level]}
+    groups, most = families(grid, rungs), 1 if set(tuning.fields) - {"lr_peak"} else 2
+    for (family, _), pairs in groups.items():
+        if len(sizes := [name for name, _ in pairs if name in tuning.sizes]) > most:
+            named = f"{', '.join(sizes)} are of one family ({family})"
+            allowed = "name one or two of it" if most > 1 else "name one of it, or tune lr_peak alone"
+            raise DeclaredKeyError("tuning.sizes", f"tuning.sizes: {named}: {allowed}")
+    apart = rungs.keys() - {pair for pairs in groups.values() for pair in pairs}
+    return {(*pair, None): on[0] for pair, on in rungs.items() if pair[0] in tuning.sizes or pair in apart}
+
+
+def families(grid: Grid, rungs: Rungs) -> dict[Combination, list[Combination]]:
+    """Return the pairs that ``tuning.sizes`` decides, by family and strategy."""
+    assert grid.declaration.tuning is not None, "called only if something is tuned"
+    sizes, groups = {*grid.declaration.tuning.sizes}, dict[Combination, list[Combination]]()
+    for pair in rungs:
+        groups.setdefault((grid.setup(*pair, None).architecture.family, pair[1]), []).append(pair)
+    return {key: pairs for key, pairs in groups.items() if sizes & {name for name, _ in pairs}}
 
 
 def trained_with(grid: Grid, on: GridCell, values: Mapping[str, float]) -> Tried | str:
@@ -73,7 +93,7 @@ def trained_with(grid: Grid, on: GridCell, values: Mapping[str, float]) -> Tried
     return Tried(values=dict(values), trials=tuple(changed.trial(candidate, seed) for seed in tuning.seeds))
 
 
-def optimum_rate(points: Sequence[Tried], scores: Mapping[str, Score]) -> Optimum:
+def _optimum_rate(points: Sequence[Tried], scores: Mapping[str, Score]) -> Optimum:
     """Return the best learning rate of those tried."""
     rising = sorted(points, key=lambda point: point.values["lr_peak"])
     return find_optimum(
@@ -83,40 +103,50 @@ def optimum_rate(points: Sequence[Tried], scores: Mapping[str, Score]) -> Optimu
     )
 
 
-def carry_rates(
-    grid: Grid, levels: tuple[int, ...], best: Mapping[TuningPoint, Optimum], tuned: Values
-) -> tuple[tuple[Carried, ...], Values]:
-    """Carry rates on along levels or sizes, through the optima where training did not always diverge.
+def carry_rates(  # noqa: PLR0913 - the plan and the results that a line follows from
+    grid: Grid,
+    levels: tuple[int, ...],
+    rungs: Rungs,
+    tuned: Values,
+    *,
+    best: Mapping[TuningPoint, Sequence[Tried]],
+    scores: Mapping[str, Score],
+) -> tuple[tuple[Carried, ...], dict[TuningPoint, tuple[str, ...]], Values]:
+    """Carry values on along levels or sizes, from the places that have a winner.
+
+    ``best`` has what was tried there; ``tuned`` also has None where training diverged at every value, and
+    lacks the places where no result beats chance.
 
     Returns:
-        The lines, and the values of all places. If one end has no optimum, the rate of the other holds
-        everywhere.
+        The lines, the architectures that take a place's values, and the values of all decided places. If
+        only one end has a winner, or there is one size of a family, its values hold everywhere.
     """
     tuning = grid.declaration.tuning
     assert tuning is not None, "called only if something is tuned"
-    combinations = list(_cheapest(grid, levels, None))
-    groups: dict[Combination, list[tuple[TuningPoint, float]]] = {}
+    groups: dict[Combination, list[tuple[TuningPoint, float]]]
     if tuning.levels:
         everywhere = sorted({*levels, *(level for block in grid.declaration.grid for level in block.levels)})
-        for combination in combinations:
-            groups[combination] = [((*combination, level), float(level)) for level in everywhere]
+        groups = {pair: [((*pair, level), float(level)) for level in everywhere] for pair in rungs}
     else:
-        families = {
-            _family(grid, combination) for combination in combinations if combination[0] in tuning.sizes
+        groups = {
+            key: [((*pair, None), float(grid.setup(*pair, None).train_flops_per_sample)) for pair in pairs]
+            for key, pairs in families(grid, rungs).items()
         }
-        for combination in combinations:
-            if (family := _family(grid, combination)) in families:
-                size = float(grid.setup(*combination, None).train_flops_per_sample)
-                groups.setdefault((family, combination[1]), []).append(((*combination, None), size))
-    lines, values = [], dict(tuned)
+    lines, values, cells = [], dict(tuned), tuned_cells(grid, rungs)
+    serves: dict[TuningPoint, tuple[str, ...]] = {}
     for (_, strategy), members in groups.items():
         ends = [(place, at) for place, at in members if place in best]
         if len(ends) < 2:  # noqa: PLR2004 (a line through two points)
-            kept = tuned[ends[0][0]] if ends else None
-            values |= {place: kept for place, _ in members}
+            tried = [place for place, _ in members if place in cells]
+            if ends or (tried and all(place in tuned for place in tried)):
+                kept = tuned[ends[0][0]] if ends else None
+                values |= {place: kept for place, _ in members}
+            if ends and not tuning.levels:
+                serves[ends[0][0]] = tuple(place[0] for place, _ in members if place != ends[0][0])
             continue
         (first, low), (second, high) = ends
-        line = RateLine(flops=(low, high), optima=(best[first], best[second]))
+        optima = _optimum_rate(best[first], scores), _optimum_rate(best[second], scores)
+        line = RateLine(flops=(low, high), optima=optima)
         rates = []
         for (architecture, of, level), at in sorted(members, key=lambda member: member[1]):
             rate, least, most = line.at(at)
@@ -130,35 +160,29 @@ def carry_rates(
             strategy=strategy, along="levels" if tuning.levels else "sizes", exponent=slope, low=least,
             high=most, rates=tuple(rates),
         ))  # fmt: skip
-    if tuning.levels:  # cells outside fixed compute have no level
-        lowest = {
-            combination: next(
-                (values[*combination, at] for at in tuning.levels if (*combination, at) in tuned), None
-            )
-            for combination in combinations
-        }
-        values |= {(*combination, None): rate for combination, rate in lowest.items()}
-    return tuple(lines), values
+    for level in reversed(tuning.levels):  # cells outside fixed compute have no level: the lowest decides
+        values |= {(*pair, None): values[*pair, level] for pair in rungs if (*pair, level) in tuned}
+    return tuple(lines), serves, values
 
 
 def choose_neighbours(
-    grid: Grid, levels: tuple[int, ...], tuned: Values, room: int, *, cells: Iterable[GridCell]
+    grid: Grid, rungs: Rungs, tuned: Values, room: int, *, cells: Iterable[GridCell]
 ) -> tuple[list[list[Tried]], list[str]]:
     """Return each combination's tuned rate with its neighbours, at the larger level where most of them fit.
 
     The level is above those of ``cells``, which were tuned on, and the trials cost at most ``room`` training
-    FLOPs. Rates that are still unknown are those of the grid.
+    FLOPs. ``rungs`` are the cells of the pairs to check; rates that are still unknown are those of the grid.
 
     Returns:
         Three rates for each combination, the tuned one in the middle; and sentences about those left out.
     """
     largest = max((on.cell.level_flops or 0 for on in cells), default=0)
+    levels = {on.cell.level_flops or 0 for ladder in rungs.values() for on in ladder}
     checked_points: list[list[Tried]] = []
     every: list[list[Tried]] = []  # of the level with most combinations; of several, of the lowest
-    above: set[Combination] = set()
     # From the top down: a lower level is taken only if more combinations fit there.
     for level in sorted((level for level in levels if level > largest), reverse=True):
-        at_level = [_around(grid, on, tuned) for on in _cheapest(grid, levels, (level,)).values()]
+        at_level = [_around(grid, on, tuned) for on in _at_level(rungs, level).values()]
         fits, left = [], room
         for points in at_level:
             if tried_flops(points) <= left:
@@ -166,26 +190,21 @@ def choose_neighbours(
                 left -= tried_flops(points)
         checked_points = max(checked_points, fits, key=len)  # of equal lengths, `max` takes the first
         every = max(at_level, every, key=len)
-        above.update(map(combination_of, at_level))
     checked = set(map(combination_of, checked_points))
     dear = [points for points in every if combination_of(points) not in checked]
-    others = [
-        combination
-        for combination in _cheapest(grid, levels, None)
-        if combination not in {*checked, *map(combination_of, dear)}
-    ]
-    small = [combination for combination in others if combination not in above]
-    sentences = [f"{_named(small)}: no cell at a level above those used for tuning"] if small else []
-    if elsewhere := [combination for combination in others if combination in above]:
-        sentences.append(f"{_named(elsewhere)}: no cell at the level at which most rates can be checked")
+    others = [pair for pair in rungs if pair not in {*checked, *map(combination_of, dear)}]
+    where = (
+        "at the level at which most rates can be checked"
+        if every
+        else "at a level above those used for tuning"
+    )
+    sentences = [f"{_named(others)}: no cell {where}"] if others else []
     if dear:
-        assert grid.declaration.budget.study_flops is not None, "the room is a share of it"
         cost = sum(map(tried_flops, every))
-        share = math.ceil(1000 * cost / grid.declaration.budget.study_flops) / 10
         sentences.append(
             f"{_named(map(combination_of, dear))}: tuning.check sets {format_flops(room)} aside, but all "
             f"combinations at {format_flops(every[0][0].trials[0].cell.level_flops or 0)} cost "
-            f"{format_flops(cost)}: raise it to at least {share:g}%"
+            f"{format_flops(cost)}: raise it to at least {share_of_study(grid, cost)}"
         )
     return checked_points, sentences
 
@@ -228,25 +247,17 @@ def judge_rate(points: Sequence[Tried], scores: Mapping[str, Score]) -> Check | 
     return Check(cell=cell, winner=best, lr_peak=rate, score=known, moved=moved)
 
 
+def share_of_study(grid: Grid, train_flops: int) -> str:
+    """Return compute as a share of the study budget, rounded up."""
+    assert grid.declaration.budget.study_flops is not None, "checked with the declaration"
+    return f"{math.ceil(1000 * train_flops / grid.declaration.budget.study_flops) / 10:g}%"
+
+
 def combination_of(points: Sequence[Tried]) -> Combination:
     """Return the architecture and strategy for which some values were tried."""
     return points[0].trials[0].cell.combination
 
 
-def _cheapest(
-    grid: Grid, levels: tuple[int, ...], among: tuple[int, ...] | None
-) -> dict[Combination, GridCell]:
-    """Return the cheapest cell of each combination, in declared order, or that at one of some levels."""
-    cells: dict[Combination, tuple[tuple[int, int], GridCell]] = {}
-    for candidate in grid.candidates(levels):
-        cell, flops = candidate.cell, candidate.setup.train_flops_per_sample
-        if (among is None or cell.level_flops in among) and reason_against(candidate, grid) is None:
-            level = cell.level_flops if cell.level_flops is not None else candidate.samples * flops
-            combination, rank = cell.combination, (level, -cell.subset_size)
-            if combination not in cells or rank < cells[combination][0]:
-                cells[combination] = rank, candidate
-    return {combination: candidate for combination, (_, candidate) in cells.items()}
-
-
-def _family(grid: Grid, combination: Combination) -> str:
-    return grid.setup(*combination, None).architecture.family
+def _at_level(rungs: Rungs, level: int) -> dict[Combination, GridCell]:
+    """Return each pair's cell at a level, if it has one."""
+    return {pair: cell for pair, on in rungs.items() for cell in on if cell.cell.level_flops == level}

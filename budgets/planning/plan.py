@@ -89,8 +89,8 @@ class Plan:
     def most_flops(self) -> int:
         """Most training FLOPs that the study costs; an adaptive one may not run all of its trials."""
         most, tuning = self.train_flops, self.tuning
-        if tuning is not None and tuning.waiting:  # ranges of values may still be widened
-            most += tuning.most_flops - sum(trial.paid_flops for trial in tuning.trials)
+        if tuning is not None and tuning.waiting:  # more values may be tried
+            most += tuning.reserve_flops - sum(trial.paid_flops for trial in tuning.trials)
         return most if self.study_flops is None else min(most, self.study_flops)
 
     @property

@@ -4,11 +4,14 @@ The results are winners, rates that are carried on along a line, and checks of t
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from budgets.planning.planned_trial import Cell, Trial
 from budgets.quantity import format_flops
+
+_MOST_NAMED = 6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,6 +24,7 @@ class Winner:
         tie: True if the 90 % interval of the difference contains zero.
         widened: Fields whose range was widened because the first winner lay at its edge.
         at_edge: Fields in which the winner lies at an edge that is not widened any further.
+        serves: Architectures of its family that take its values.
     """
 
     architecture: str
@@ -33,6 +37,7 @@ class Winner:
     tie: bool
     widened: tuple[str, ...]
     at_edge: tuple[str, ...]
+    serves: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,21 +97,21 @@ class TuningPlan:
         trials: The trials known so far; values beyond an edge are added once results call for them.
         values: Trial id → tuned field → value; also of ``neighbours``.
         reserve_flops: Training FLOPs of the study budget that are set aside for tuning, without the check.
-        most_flops: Upper bound of the cost of tuning, with every range widened on all sides.
         waiting: Undecided (architecture, strategy) pairs; the learning rates and ids of their trials in the
             plan are provisional.
         neighbours: Trials of the check: tuned rates and their neighbours at a larger level. Provisional while
             pairs are waiting.
+        at_chance: Sentences about cells on which no result beats chance.
         unfinished: True if a trial of the tuning or the check has no result.
     """
 
     trials: tuple[Trial, ...]
     values: Mapping[str, Mapping[str, float]]
     reserve_flops: int
-    most_flops: int
     metric: str
     winners: tuple[Winner, ...]
     waiting: tuple[tuple[str, str], ...]
+    at_chance: tuple[str, ...] = ()
     carried: tuple[Carried, ...] = ()
     neighbours: tuple[Trial, ...] = ()
     check_flops: int = 0
@@ -127,6 +132,7 @@ def tuning_notes(plan: TuningPlan, *, reported: str) -> Iterator[str]:
             f"tuning selects by {reported}, which the study also reports: the winners' values of it are "
             "biased upwards; declare another set for selection (tuning.metric)"
         )
+    yield from plan.at_chance
     for winner in plan.winners:
         name = f"tuning of {winner.architecture} with {winner.strategy}"
         for field in winner.at_edge:
@@ -150,6 +156,16 @@ def tuning_notes(plan: TuningPlan, *, reported: str) -> Iterator[str]:
 def values_words(values: Mapping[str, float]) -> str:
     """Format a combination of values."""
     return ", ".join(f"{name} {value:g}" for name, value in values.items())
+
+
+def cost_by_pair(trials: Iterable[Trial]) -> str:
+    """Format what the pairs of architecture and strategy cost, the dearest first."""
+    costs: Counter[str] = Counter()
+    for trial in trials:
+        costs[" ".join(trial.cell.combination)] += trial.train_flops
+    shown = [f"{pair} {format_flops(cost, digits=3)}" for pair, cost in costs.most_common(_MOST_NAMED)]
+    more = [f"and {len(costs) - _MOST_NAMED:,} more"] if len(costs) > _MOST_NAMED else []
+    return ", ".join(shown + more)
 
 
 def carried_words(line: Carried) -> str:

@@ -139,7 +139,7 @@ def _tuning(tuning: TuningPlan) -> dict[str, object]:
         for trial in (*tuning.trials, *tuning.neighbours)
         for row in [_exact_level(plan_row(trial), trial.cell)]
     ]
-    return tuning_facts(tuning) | {"most_flops": tuning.most_flops, "trials": tried}
+    return tuning_facts(tuning) | {"trials": tried}
 
 
 def _finite(row: Mapping[str, object]) -> dict[str, object]:

@@ -10,7 +10,7 @@ from budgets.declaration.sections import Cluster
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Cell, Trial
 from budgets.planning.price import Price, Range, Speeds, device_hours, price_plan, utilisation
-from budgets.planning.tuning_plan import TuningPlan, carried_words, check_words, values_words
+from budgets.planning.tuning_plan import TuningPlan, carried_words, check_words, cost_by_pair, values_words
 from budgets.quantity import (
     format_count,
     format_flops,
@@ -167,10 +167,10 @@ def _tuning(plan: Plan) -> Iterator[str]:
         return
     cost = format_flops(sum(trial.train_flops for trial in tuning.trials))
     yield (
-        f"tuning: {plural(len(tuning.trials), 'trial')}, {cost}, at most {format_flops(tuning.most_flops)} "
-        f"if all ranges are widened; {format_flops(tuning.reserve_flops)} of the study budget are set aside; "
-        f"{tuning.metric} selects"
+        f"tuning: {plural(len(tuning.trials), 'trial')}, {cost}; {format_flops(tuning.reserve_flops)} of the "
+        f"study budget are set aside, also for values further out and higher levels; {tuning.metric} selects"
     )
+    yield f"tuning by pair: {cost_by_pair(tuning.trials)}"
     if tuning.check_flops:
         yield _check(tuning)
     waiting = [
@@ -182,8 +182,9 @@ def _tuning(plan: Plan) -> Iterator[str]:
             "are provisional"
         )
     for winner in tuning.winners:
+        serves = f" (also for {', '.join(winner.serves)})" if winner.serves else ""
         yield (
-            f"tuned: {winner.architecture} {winner.strategy}: {values_words(winner.values)}, "
+            f"tuned: {winner.architecture} {winner.strategy}{serves}: {values_words(winner.values)}, "
             f"{winner.score:.1%}; next {values_words(winner.runner_up)}, {winner.runner_up_score:.1%}"
         )
     for line in tuning.carried:

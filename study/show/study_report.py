@@ -317,9 +317,9 @@ def _tuned(study: Study) -> Tuned | None:
     paid = [entry for entry in read_entries(study.ledger) if entry.what in checked]
     return Tuned(
         tried=tried, metric=metric, winners=known.get("winners", ()),
-        carried=known.get("carried", ()), checks=known.get("checks", ()),
-        check_flops=known.get("check_flops", 0), left_out=known.get("left_out", ()),
-        check_paid=Book.of(paid).spent_flops,
+        at_chance=known.get("at_chance", ()), carried=known.get("carried", ()),
+        checks=known.get("checks", ()), check_flops=known.get("check_flops", 0),
+        left_out=known.get("left_out", ()), check_paid=Book.of(paid).spent_flops,
     )  # fmt: skip
 
 

@@ -189,7 +189,8 @@ def _scores(study: Study, evaluation: EvaluationFacts) -> Scores | None:
             message = unknown("metric", tuning.metric, allowed, meant=_usual(tuning.metric))
             raise DeclaredKeyError("tuning.metric", f"tuning.metric: {message}")
     metric = study.declaration.tuning_metric(evaluation.metrics)
-    return Scores(metric=metric, of=read_scores(study.folder / "tuning.parquet", metric))
+    scores = read_scores(study.folder / "tuning.parquet", metric)
+    return Scores(metric=metric, of=scores, choices=evaluation.choices.get(metric.partition("/")[0], 0))
 
 
 def with_kept_trunks(study: Study, plan: Plan) -> Plan:

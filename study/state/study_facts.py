@@ -24,6 +24,7 @@ from runners.data.evaluation.evaluation_facts import (
 )
 from runners.data.index.writing import VERSIONS
 from runners.data.places.copies import copy_pool, copy_set, is_url
+from runners.embedded.bank import CONCEPTS
 from runners.embedded.embedded_pool import evaluation_counts, scorer
 from runners.host.files import write_json
 from study.state.study import Study, own_sets
@@ -45,7 +46,7 @@ def study_facts(study: Study) -> tuple[PoolFacts | MixtureFacts, EvaluationFacts
     facts = MixtureFacts(pools=pools, mixtures=declaration.mixtures) if declaration.mixtures else pools[""]
     if declaration.described:
         sets = {
-            name: SetFacts(images=images, texts=texts, metrics=(), content="")
+            name: SetFacts(images=images, texts=texts, metrics=(), choices=0, content="")
             for name, (images, texts) in declaration.evaluation_counts.items()
         }
         return facts, _evaluation(sets), ()
@@ -120,8 +121,11 @@ def _brought_sets(
     """Yield the evaluation sets that a pool brings; those of an embedded pool may not exist yet."""
     if isinstance(study.declaration.sources[pool], EmbeddedPool):
         for name, (images, texts) in evaluation_counts().items():
-            metrics = RETRIEVAL_METRICS if name == "retrieval" else ZERO_SHOT_METRICS
-            yield name, SetFacts(images=images, texts=texts, metrics=metrics, content="")
+            retrieval = name == "retrieval"
+            metrics, choices = (
+                (RETRIEVAL_METRICS, images) if retrieval else (ZERO_SHOT_METRICS, len(CONCEPTS))
+            )
+            yield name, SetFacts(images=images, texts=texts, metrics=metrics, choices=choices, content="")
         return
     for path in own_sets(study.pool_folders[pool]):
         yield path.name, declared.get(path.name) or describe_evaluation_set(path)
@@ -153,6 +157,7 @@ def _evaluation(sets: Mapping[str, SetFacts]) -> EvaluationFacts:
         images=sum(facts.images for facts in sets.values()),
         texts=sum(facts.texts for facts in sets.values()),
         metrics=tuple(f"{name}/{metric}" for name, facts in sets.items() for metric in facts.metrics),
+        choices={name: facts.choices for name, facts in sets.items()},
     )
 
 

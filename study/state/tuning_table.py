@@ -57,6 +57,7 @@ def tuning_facts(plan: TuningPlan) -> dict[str, Any]:
         "reserve_flops": plan.reserve_flops,
         "winners": [_plain_facts(winner) for winner in plan.winners],
         "waiting": plan.waiting,
+        "at_chance": plan.at_chance,
         "carried": [asdict(line) for line in plan.carried],
         "check_flops": plan.check_flops,
         "neighbours": [trial.trial_id for trial in plan.neighbours],

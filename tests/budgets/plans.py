@@ -40,14 +40,15 @@ def plan_of(
     scored_pairs: int | None = None,
     charges: tuple[Charge, ...] = (),
     scores: Mapping[str, Score] | None = None,
+    choices: int = 0,
 ) -> Plan:
-    """Plan a study on one pool, given the scores of a tuning's trials."""
+    """Plan a study on one pool, given the scores of a tuning's trials, among so many classes."""
     return make_plan(
         declaration,
         pool=PoolFacts(name="pool", pairs=pairs, scored=scored, scored_pairs=scored_pairs),
         evaluation=NO_EVALUATION,
         charges=charges,
-        scores=Scores(metric="validation/top1", of=scores or {}),
+        scores=Scores(metric="validation/top1", of=scores or {}, choices=choices),
     )
 
 

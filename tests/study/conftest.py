@@ -112,7 +112,7 @@ def on_ray(head: "Head") -> "Iterator[Head]":
 def waiting_tuning(*trials: Trial) -> TuningPlan:
     """Return a tuning of the tiny study's architecture that has no winner yet."""
     return TuningPlan(
-        trials=trials, values={}, reserve_flops=0, most_flops=0, metric="held-out/top1", winners=(),
+        trials=trials, values={}, reserve_flops=0, metric="held-out/top1", winners=(),
         waiting=(("mini-ViT-XXS-8", "clip"),),
     )  # fmt: skip
 

@@ -106,7 +106,8 @@ resources:
   loader_memory: 1 GiB
   wait: 10 min
 tuning:
-  {share: 10%, check: 5%, fields: {lr_peak: [1e-3, 2e-3]}, sizes: [mini-ViT-XXS-8, mini-ViT-XS-8]}
+  {share: 10%, check: 5%, fields: {lr_peak: [1e-3, 2e-3]}, sizes: [mini-ViT-XXS-8, mini-ViT-XS-8],
+   strategies: [clip], architectures: [mini-ViT-XXS-8, mini-ViT-XS-8]}
 """
 
 CHOSEN = """
@@ -122,6 +123,7 @@ training:
   lr_peak: {mini-ViT-XXS-8: 2e-3, mine: 1e-3}
   rules:
     - {architectures: mine, strategies: clip, levels: 300 GFLOP, batch_size: 128, lr_peak: 5e-4}
+    - {architectures: mine, strategies: clip, tune: false}
 resources:
   auto: true
   hours_factor: 1.25

@@ -36,6 +36,7 @@ class SetFacts:
     images: int  # that an evaluation encodes, including a probe's training split
     texts: int  # that it encodes: prompts or captions
     metrics: tuple[str, ...]
+    choices: int  # classes, or images of a retrieval set
     content: str  # a hash of everything that a result depends on
 
 
@@ -67,7 +68,7 @@ def describe_evaluation_set(path: str | Path, *, probe: bool = False) -> SetFact
         content.update(sha256(image).digest() + truth.encode())
     if not images:
         raise ValueError(f"evaluation set {path} holds no images")
-    metrics = RETRIEVAL_METRICS if retrieval else ZERO_SHOT_METRICS
+    metrics, choices = (RETRIEVAL_METRICS, images) if retrieval else (ZERO_SHOT_METRICS, len(classnames))
     if probe:
         counts = _training_counts(path, len(classnames), content)
         images += sum(counts)
@@ -76,6 +77,7 @@ def describe_evaluation_set(path: str | Path, *, probe: bool = False) -> SetFact
         images=images,
         texts=captions if retrieval else len(classnames) * len(templates),
         metrics=metrics,
+        choices=choices,
         content=content.hexdigest()[:12],
     )
 

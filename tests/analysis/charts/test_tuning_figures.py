@@ -62,7 +62,7 @@ def test_an_undecided_tuning_has_no_star_and_the_caption_says_so() -> None:
     rate, _ = figures(tuned(SCORES))
 
     assert set(rate.frame["mark"]) == {"line", "point"}
-    assert "ViT-X: not decided yet" in rate.caption
+    assert "ViT-X: none chosen" in rate.caption
     assert tuning(tuned(SCORES)).frame.empty
 
 

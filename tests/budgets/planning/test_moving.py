@@ -218,10 +218,50 @@ def test_levels_with_rates_of_their_own_share_no_trunk_and_are_paid_in_full() ->
     assert len(set(rates(plan).values())) == 3
 
 
-def test_sizes_of_two_families_are_refused() -> None:
-    sizes = ("mini-ViT-XXS-8", "mini-ConvNeXt")
-    with pytest.raises(DeclaredKeyError, match=r"mini-ViT-XXS-8 \(ViT\), mini-ConvNeXt \(ConvNeXt\)"):
-        plan_of(declared(architectures=sizes, sizes=sizes))
+def test_one_architecture_decides_all_values_of_its_family() -> None:
+    ladder = (*LADDER, "mini-ConvNeXt")
+    fields = {"lr_peak": RATES, "batch_size": (32.0, 64.0)}
+    declaration = declared(architectures=ladder, sizes=(LADDER[1], "mini-ConvNeXt"), fields=fields)
+
+    plan = tuned(declaration, lambda trial: 2e-3 if trial.cell.architecture == "mini-ConvNeXt" else 1e-3)
+
+    assert {trial.cell.architecture for trial in tuning_of(plan).trials} == {LADDER[1], "mini-ConvNeXt"}
+    of_family, alone = tuning_of(plan).winners
+    assert (of_family.architecture, of_family.serves) == (LADDER[1], (LADDER[0], LADDER[2]))
+    assert alone.serves == ()
+    settings = {(t.cell.architecture, t.lr_peak, t.batch_size) for t in plan.trials}
+    served = {(name, 1e-3, of_family.values["batch_size"]) for name in LADDER}
+    assert settings == {*served, ("mini-ConvNeXt", 2e-3, alone.values["batch_size"])}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "fields", "said"),
+    [(LADDER, {"lr_peak": RATES}, "name one or two of it"),
+     (LADDER[:2], {"beta2": (0.9, 0.98)}, "name one of it, or tune lr_peak alone")],
+)  # fmt: skip
+def test_sizes_that_no_line_joins_are_refused(
+    sizes: tuple[str, ...], fields: dict[str, tuple[float, ...]], said: str
+) -> None:
+    rated = replace(declared(architectures=LADDER), training=Training(lr_peak=dict.fromkeys(LADDER, 1e-3)))
+    tuning = Tuning(share=0.4, fields=fields, sizes=sizes)
+    with pytest.raises(DeclaredKeyError, match=rf"{sizes[-1]} are of one family \(ViT\): {said}"):
+        plan_of(replace(rated, tuning=tuning))
+
+
+def test_line_without_a_result_above_chance_at_one_end_takes_the_rate_of_the_other() -> None:
+    declaration = declared(levels=LEVELS[:2])
+    values = {LEVELS[0]: 0.01, LEVELS[1]: 0.4}
+    scores = {
+        trial.trial_id: Score(value=values[trial.cell.level_flops or 0] - abs(trial.lr_peak - 2e-3))
+        for trial in tuning_of(plan_of(declaration)).trials
+    }
+
+    plan = plan_of(declaration, scores=scores, choices=100)
+
+    assert (tuning_of(plan).waiting, tuning_of(plan).carried) == ((), ())
+    assert set(rates(plan).values()) == {2e-3}
+    (said,) = tuning_of(plan).at_chance
+    assert re.search(r"3 results at 100 GFLOP are at chance .* others beat chance at 200 GFLOP", said)
 
 
 def test_a_rate_with_a_cell_above_is_not_said_to_have_none() -> None:

@@ -1,11 +1,13 @@
 """Tuning: its cells and cost, the choice of the winner, and the widening of the values."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
 from budgets.declaration.keys import DeclaredKeyError
+from budgets.declaration.rules import TrainingRule
 from budgets.declaration.sections import GridBlock, Training, Tuning
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
@@ -49,7 +51,6 @@ def test_tuning_uses_smallest_level_and_largest_subset() -> None:
     assert rates(plan) == list(RATES)
     assert tuning_of(plan).waiting == (PAIR,)
     assert tuning_of(plan).reserve_flops == 900 * GFLOP
-    assert tuning_of(plan).most_flops == pytest.approx(400 * GFLOP, rel=0.01)
     assert plan.train_flops == sum(t.train_flops for t in (*tuning_of(plan).trials, *plan.trials))
 
 
@@ -126,6 +127,95 @@ def test_pair_that_diverges_at_every_value_is_left_out_with_reason() -> None:
 def test_too_small_tuning_share_raises_with_the_needed_share() -> None:
     with pytest.raises(DeclaredKeyError, match=r"29\d(\.\d+)? GFLOP .* at least (9|10)"):
         tuned_plan(share=0.05)
+
+
+TWO = (GridBlock(architectures=PAIR[:1]), GridBlock(architectures=("mini-ViT-XS-8",)))
+CHANCE = {1e-3: 0.016, 2e-3: 0.033, 4e-3: 0.02}  # of 64 classes
+
+
+def climbing(first_learns_at: int, *, share: float) -> Plan:
+    """Tune two architectures, of which the first one's results beat chance from a level on."""
+    training = Training(lr_peak={PAIR[0]: 1.5e-3})
+    declaration = declare(
+        *TWO, levels=(100 * GFLOP, 300 * GFLOP, 900 * GFLOP), study_flops=20_000 * GFLOP, training=training,
+        tuning=Tuning(share=share, fields={"lr_peak": RATES}),
+    )  # fmt: skip
+    scores: dict[str, Score] = {}
+    while tuning_of(plan := plan_of(declaration, scores=scores, choices=64)).waiting:
+        for trial in tuning_of(plan).trials:
+            low = (
+                trial.cell.architecture == PAIR[0] and (trial.cell.level_flops or 0) < first_learns_at * GFLOP
+            )
+            value = CHANCE[trial.lr_peak] if low else 0.5 - abs(trial.lr_peak - 2e-3)
+            scores[trial.trial_id] = Score(value=value, standard_error=0.002)
+        assert sum(trial.train_flops for trial in tuning_of(plan).trials) <= tuning_of(plan).reserve_flops
+    return plan
+
+
+def levels_of(plan: Plan, architecture: str) -> list[int]:
+    trials = tuning_of(plan).trials
+    return sorted({t.cell.level_flops or 0 for t in trials if t.cell.architecture == architecture})
+
+
+def test_values_at_chance_are_tried_at_higher_levels_until_one_beats_chance() -> None:
+    plan = climbing(900, share=0.3)
+
+    assert levels_of(plan, PAIR[0]) == [100 * GFLOP, 300 * GFLOP, 900 * GFLOP]
+    assert levels_of(plan, "mini-ViT-XS-8") == [100 * GFLOP]
+    first, _ = tuning_of(plan).winners
+    assert (first.cell.level_flops, first.values) == (900 * GFLOP, {"lr_peak": 2e-3})
+    low, high = (warning for warning in plan.warnings if "at chance" in warning)
+    assert low == (
+        "tuning of mini-ViT-XXS-8 with clip: all 3 results at 100 GFLOP are at chance (1.6% to 3.3%; chance "
+        "1.6%); the values were tried at 300 GFLOP instead"
+    )
+    assert high.endswith("the values were tried at 900 GFLOP instead")
+
+
+@pytest.mark.parametrize(
+    ("learns_at", "share", "reached", "why"),
+    [(900, 0.1, 300, r"to try the values at 900 GFLOP, raise tuning.share to 2[0-2]"),
+     (2000, 0.3, 900, "there is no higher level to try the values at")],
+)  # fmt: skip
+def test_no_value_is_chosen_from_results_at_chance(
+    learns_at: int, share: float, reached: int, why: str
+) -> None:
+    plan = climbing(learns_at, share=share)
+
+    assert levels_of(plan, PAIR[0])[-1] == reached * GFLOP
+    assert [winner.architecture for winner in tuning_of(plan).winners] == ["mini-ViT-XS-8"]
+    rates = {trial.cell.architecture: trial.lr_peak for trial in plan.trials}
+    assert rates == {PAIR[0]: 1.5e-3, "mini-ViT-XS-8": 2e-3}, "the declared rate holds"
+    last = [warning for warning in plan.warnings if "at chance" in warning][-1]
+    assert f"at {reached} GFLOP are at chance" in last
+    assert re.search(f"{why}.*; others beat chance at 100 GFLOP; undecided, .* lr_peak 0.0015$", last)
+
+
+def test_pairs_that_are_not_tuned_keep_their_declared_rates() -> None:
+    rule = TrainingRule(architectures=("mini-ViT-XS-8",), strategies=("slip",), tune=False, lr_peak=7e-4)
+    names, strategies = (PAIR[0], "mini-ViT-XS-8", "mini-RN"), ("clip", "slip")
+    changes: dict[str, Any] = {
+        "grid": (GridBlock(architectures=names, strategies=strategies),),
+        "tuning": Tuning(share=0.5, fields={"lr_peak": RATES}, architectures=names[:2]),
+        "training": Training(lr_peak={"mini-RN": 5e-4}, rules=(rule,)), "study_flops": 9000 * GFLOP,
+    }  # fmt: skip
+    scores = scored(tuned_plan(**changes), lambda trial: 0.5 - abs(trial.lr_peak - 2e-3))
+    plan = tuned_plan(scores, **changes)
+
+    of = {trial.cell.combination: trial.lr_peak for trial in plan.trials}
+    tuned = {(PAIR[0], "clip"), (PAIR[0], "slip"), ("mini-ViT-XS-8", "clip")}
+    assert {trial.cell.combination for trial in tuning_of(plan).trials} == tuned
+    assert {pair: rate for pair, rate in of.items() if pair not in tuned} == {
+        ("mini-ViT-XS-8", "slip"): 7e-4, ("mini-RN", "clip"): 5e-4, ("mini-RN", "slip"): 5e-4
+    }  # fmt: skip
+    assert {of[pair] for pair in tuned} == {2e-3}
+
+
+def test_too_dear_tuning_names_its_dearest_pairs_and_what_limits_it() -> None:
+    with pytest.raises(DeclaredKeyError) as error:
+        tuned_plan(grid=TWO, share=0.1)
+    assert "tuning.architectures, tuning.strategies" in str(error.value)
+    assert re.search(r"Cost by pair: mini-ViT-X+S-8 clip 299 GFLOP, mini-ViT-X+S-8 clip 29", str(error.value))
 
 
 def test_step_beyond_keeps_ratio_and_field_bounds() -> None:

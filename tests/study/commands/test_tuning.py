@@ -26,18 +26,19 @@ RANKS = "cpus: 2, ranks: 2, checkpoint: 0.1 s, backoff: 0.1 s"
 
 
 def declare(
-    tiny: TinyStudy, *, level: str = "30 GFLOP", resources: str = "checkpoint: 0.3 s", **tuning: str
-) -> None:
+    tiny: TinyStudy, *, level: str = "30 GFLOP", resources: str = "checkpoint: 0.3 s", rate: str = "2e-3",
+    **tuning: str,
+) -> None:  # fmt: skip
     """Declare a tuning that tries two rates; its share or metric may be another."""
     keys = ", ".join(f"{key}: {value}" for key, value in ({"share": "5%"} | tuning).items())
-    tiny.declare(levels=level, resources=resources, more=TUNING.format(keys))
+    tiny.declare(levels=level, resources=resources, lr_peak=rate, more=TUNING.format(keys))
 
 
-def require_reconciled(tiny: TinyStudy) -> None:
+def require_reconciled(tiny: TinyStudy, *, trials: int) -> None:
     require_documented(tiny.folder / "events.jsonl")
     book, entries = tiny.settled(), tiny.entries()
     spent = [entry.what for entry in entries if entry.entry == "spent"]
-    assert len(spent) == len(set(spent)) == 4
+    assert len(spent) == len(set(spent)) == trials
     counted = [read_meter(trial) for trial in tiny.trials()]
     assert sum(count.train_flops for count in counted if count is not None) == sum(book.values())
     assert not reconcile(tiny.plan, entries)
@@ -56,11 +57,11 @@ def far_on(tiny: TinyStudy) -> list[Path]:
 
 
 @pytest.mark.ray
-@pytest.mark.usefixtures("on_ray")
-def test_tuning_widens_its_values_at_the_edge_outlives_its_worker_and_decides_the_grid(
+@pytest.mark.usefixtures("on_ray", "undrawn")
+def test_tuning_at_chance_goes_on_at_the_next_level_outlives_its_worker_and_picks_no_winner_from_noise(
     tiny: TinyStudy,
 ) -> None:
-    declare(tiny, level="10 GFLOP", resources=RANKS)
+    declare(tiny, level="10 GFLOP, 11 GFLOP", resources=RANKS)
     hold(tiny.folder, step=60)
     with tiny.start() as process:
         wait_for(tiny.at_work)
@@ -75,12 +76,19 @@ def test_tuning_widens_its_values_at_the_edge_outlives_its_worker_and_decides_th
     assert output.count("at once on 1 node") == 1, "of the tuning and of the grid"
 
     tried = tiny.table("tuning")
-    assert tried["tuned_lr_peak"].tolist() == [1e-5, 1e-3, 1e-1], "the higher one won at the edge"
-    assert set(tried["level_flops"]) == {10e9}
-    (winner,) = read_json(tiny.folder / "tuning.json")["winners"]
-    assert (winner["values"], winner["widened"], winner["at_edge"]) == ({"lr_peak": 1e-3}, ["lr_peak"], [])
-    assert tiny.table()["lr_peak"].tolist() == [1e-3]
-    require_reconciled(tiny)
+    assert tried["tuned_lr_peak"].tolist() == [1e-5, 1e-3] * 2
+    assert tried["level_flops"].tolist() == [10e9, 10e9, 11e9, 11e9]
+    assert read_json(tiny.folder / "tuning.json")["winners"] == []
+    assert tiny.table()["lr_peak"].tolist() == [2e-3, 2e-3], "the declared rate"
+    require_reconciled(tiny, trials=6)
+    low, high = re.findall(r"note: tuning of mini-ViT-XXS-8 with clip: all 2 results at (.*)", output)
+    assert re.fullmatch(
+        r"10 GFLOP are at chance \(.*; chance 1\.0%\); the values were .* 11 GFLOP instead", low
+    )
+    assert high.endswith("to try the values at; undecided, the grid uses lr_peak 0.002")
+    tiny.says("report")
+    page = (tiny.folder / "report" / "report.html").read_text(encoding="utf-8")
+    assert "all 2 results at 11 GFLOP are at chance" in " ".join(page.split())
     assert "selects by held-out/top1" in output
 
 
@@ -105,8 +113,8 @@ def test_a_tuning_whose_driver_was_killed_continues_without_ray_and_repeats_noth
     tiny.run()
 
     assert {path: path.stat().st_mtime_ns for path in finished} == finished, "finished work was done again"
-    assert len(tiny.table("tuning")) == 3
-    require_reconciled(tiny)
+    assert len(tiny.table("tuning")) == 2
+    require_reconciled(tiny, trials=3)
 
 
 def test_a_tuning_whose_share_was_used_up_by_crashes_lists_the_remaining_trials(tiny: TinyStudy) -> None:
@@ -165,13 +173,14 @@ def test_a_failed_trial_of_a_tuning_stops_the_grid_and_neither_the_others_nor_an
 
 
 def test_another_selecting_metric_without_anything_to_run_is_written(tiny: TinyStudy) -> None:
-    declare(tiny, level="3 GFLOP")
+    # No room for values beyond the edge, and the rate of the grid is that which wins.
+    declare(tiny, level="3 GFLOP", share="0.06%", rate="1e-5")
     tiny.run()
     entries, tried = tiny.entries(), tiny.table("tuning")
     better = tried.assign(**{"held-out/top5": tried["held-out/top1"] + 0.5})
     write_table(tiny.folder / "tuning.parquet", better)
     (tiny.folder / "tuning-plan.parquet").unlink()
-    declare(tiny, level="3 GFLOP", metric="held-out/top5")
+    declare(tiny, level="3 GFLOP", share="0.06%", rate="1e-5", metric="held-out/top5")
 
     tiny.run()
 
@@ -191,7 +200,8 @@ def test_the_pools_validation_set_selects_if_there_is_one(tmp_path: Path, run: R
 
     printed = run(f"plan {declaration} --results {tmp_path}")
 
-    assert "tuning: 2 trials, 49.81 GFLOP, at most 74.72 GFLOP " in printed
+    assert "tuning: 2 trials, 49.81 GFLOP; 450 GFLOP " in printed
+    assert "tuning by pair: mini-ViT-XXS-8 clip 49.8 GFLOP\n" in printed
     assert re.search("450 GFLOP .* validation/top1 selects", printed)
 
 

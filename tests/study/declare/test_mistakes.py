@@ -237,6 +237,31 @@ def test_levels_of_moving_rates_are_not_chosen_from_the_study_budget(tmp_path: P
 
 
 @pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("seeds: [7]", "architectures: [mini-ViT-M-8]",
+         "41: tuning.architectures: unknown architecture 'mini-ViT-M-8'; did you mean 'mini-ViT-S-8'?"),
+        ("seeds: [7]", "strategies: [slp]",
+         "41: tuning.strategies: unknown strategy 'slp'; did you mean 'slip'?"),
+        ("seeds: [7]", "strategies: [flip-75]", "41: tuning.strategies: unknown strategy 'flip-75'; did you"),
+        ("seeds: [7]", "architectures: [mini-RN]\n  sizes: [mini-ViT-XS-8]",
+         "42: tuning.sizes: unknown architecture 'mini-ViT-XS-8'; did you mean 'mini-RN'? all"),
+        ("seeds: [7]", "architectures: [mini-ViT-S-8]\n  strategies: [slip]",
+         "38: tuning has no pair of the grid"),
+        ("batch_size: 64", "rules: [{levels: [100 GFLOP], tune: false}]",
+         "26: training.rules[1].tune is not allowed with levels"),
+        ("  lr_peak: {mini-ViT-XXS-8: 2e-3, mini-ViT-XS-8: 1.5e-3, mini-ViT-S-8: 1e-3, mini-RN: 1e-3}",
+         "  rules: [{architectures: [mini-RN], tune: false}]", "25: training.lr_peak is missing: the peak"),
+    ],
+)  # fmt: skip
+def test_pairs_that_are_tuned_must_be_in_the_grid_and_the_others_have_a_rate(
+    tmp_path: Path, old: str, new: str, expected: str
+) -> None:
+    found = problems(tmp_path, changed(old, new))
+    assert any(line.startswith(expected) for line in found), found
+
+
+@pytest.mark.parametrize(
     ("check", "expected"),
     [
         ("ture", "42: tuning.check: 'ture' is not a number; write it like 10%; or true for 10%, or false"),
