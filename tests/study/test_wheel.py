@@ -92,8 +92,10 @@ def test_the_wheel_has_every_file_of_the_packages_and_no_other(wheel: Path) -> N
     }
 
 
-@pytest.mark.parametrize("name", ["paper/figures.csv", "open-clip-scaling/open_clip_scaling.csv"])
-def test_the_wheel_contains_the_tables_of_maps(wheel: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["paper/figures.csv", "open-clip-scaling/open_clip_scaling.csv", "open-clip-scaling/LICENSE"]
+)
+def test_the_wheel_contains_the_tables_of_maps_and_their_licence(wheel: Path, name: str) -> None:
     packaged, table = ROOT / "study" / "declare" / "maps" / name, ROOT / "results" / name
     assert packaged.resolve() == table
     assert ZipFile(wheel).read(str(packaged.relative_to(ROOT))) == table.read_bytes()
