@@ -8,13 +8,16 @@ one seed is corrected by how this seed did at the other levels. The joint law (`
 estimates, and its draws are the belief.
 """
 
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from analysis.arrays import Floats, Indices
-from analysis.belief.law import Estimates, JointLaw, joint_law
-from analysis.belief.space import Axes
+from analysis.arrays import Floats, Indices, Mask
+from analysis.belief import outlying
+from analysis.belief.law import JointLaw, joint_law
+from analysis.belief.outlying import Outlying
+from analysis.belief.space import Axes, Estimates
 from analysis.cells.noise import agresti_coull, level_excess, moderated
 
 # Prior of the noise of a run: a multiple of the counting noise, at least this standard deviation, and the
@@ -145,7 +148,9 @@ def _noise_of(measured: Measured) -> tuple[Floats, Floats, float]:
     return unit * variance[:, None], degrees, shared
 
 
-def estimates(measured: Measured, noise: Floats, shared: float) -> tuple[Floats, Floats]:
+def estimates(
+    measured: Measured, noise: Floats, shared: float, extra: Floats
+) -> tuple[Floats, Floats, Floats]:
     """Return generalised least-squares estimates of the errors from the runs, and their covariance.
 
     Points without runs have a variance so large that they carry no information.
@@ -154,24 +159,24 @@ def estimates(measured: Measured, noise: Floats, shared: float) -> tuple[Floats,
         measured: The runs.
         noise: Variance of a run, shape (curves, points).
         shared: Correlation between the levels of a unit.
+        extra: Further variance of single runs, shape (curves, units, points).
 
     Returns:
-        Estimates, shape (curves, points), and covariances, shape (curves, points, points).
+        Estimates, shape (curves, points), covariances, shape (curves, points, points), and the inverse of the
+        covariance of the runs of each unit, 0 without, shape (curves, units, points, points).
     """
-    run = np.isfinite(measured.errors)
+    run, eye = np.isfinite(measured.errors), np.eye(measured.errors.shape[2])
     seen, deviation = np.asarray(run.any(axis=1)), np.sqrt(noise)
-    levels = run.sum(axis=2, keepdims=True)
-    # The inverse of (1 − r)·I + r·11ᵀ over k levels is (I − r/(1 + (k − 1)r)·11ᵀ)/(1 − r).
-    weight = shared / (1 + np.maximum(levels - 1, 0) * shared)
+    both = run[..., None] & run[..., None, :]
+    ratio = (shared + (1 - shared) * eye) + (extra / noise[:, None])[..., None] * eye
+    gain = np.linalg.inv(np.where(both, ratio, eye)) * both
     off = np.where(run, (measured.errors - measured.mean[:, None]) / deviation[:, None], 0.0)
-    pull = (off - weight * off.sum(axis=2, keepdims=True)) * run / (1 - shared)
-    weighted = weight * run
-    precision = (run.sum(axis=1)[:, None] * np.eye(run.shape[2])
-                 - np.einsum("cup,cuq->cpq", weighted, run)) / (1 - shared)  # fmt: skip
-    inverse = np.linalg.inv(precision + ~seen[:, None] * np.eye(run.shape[2]))
-    estimate = measured.mean + deviation * np.einsum("cpq,cq->cp", inverse, pull.sum(axis=1))
-    deviation = np.where(seen, deviation, 1e2)
-    return estimate, deviation[:, :, None] * inverse * deviation[:, None]
+    inverse = np.linalg.inv(gain.sum(axis=1) + ~seen[:, None] * eye)
+    pull = (gain @ off[..., None])[..., 0].sum(axis=1)
+    estimate = measured.mean + deviation * np.einsum("cpq,cq->cp", inverse, pull)
+    wide = np.where(seen, deviation, 1e2)
+    scale = deviation[:, :, None] * deviation[:, None]
+    return estimate, wide[:, :, None] * inverse * wide[:, None], gain / scale[:, None]
 
 
 def _shared(off: Floats) -> tuple[float, Floats]:
@@ -202,6 +207,7 @@ class Belief:
         freedom: Degrees of freedom by which the noise between seeds was measured; 0 without seeds.
         law: The joint law, whose errors are in units of ``scale``.
         scale: The typical loss; 1 of errors.
+        outlying: Runs that stand out, the farthest first.
     """
 
     draws: Floats
@@ -209,27 +215,107 @@ class Belief:
     freedom: int
     law: JointLaw
     scale: float
+    outlying: tuple[Outlying, ...]
 
     def errors(self, axes: Axes, curves: Indices) -> Floats:
         """Return draws of the true errors at other points, shape (draws, curves, points)."""
         return self.law.errors(axes, curves) * self.scale
 
 
+def _without(measured: Measured, runs: Mask) -> Measured:
+    """Return the other runs."""
+    return replace(measured, errors=np.where(runs, np.nan, measured.errors))
+
+
+def _noisy(measured: Measured, aside: Mask) -> Mask:
+    """Return the runs, at most one a curve, too far from others of their cell for the noise of the others."""
+    rest = _without(measured, aside)
+    alike = np.sqrt(rest.runs / np.maximum(rest.runs - 1, 1)) * (rest.runs > 1)
+    off = np.nan_to_num(np.abs(rest.errors - rest.mean[:, None])) * alike[:, None]
+    found: Mask = (off == off.max(axis=(1, 2), keepdims=True)) & (off > 0)
+    for _ in range(2):  # without the farthest of each curve, then without those that are too far
+        if found.any():
+            noise = _noise_of(_without(rest, found))[0]
+            found &= off > outlying.NOISY * np.sqrt(noise)[:, None]
+    return found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Fit:
+    """A fit of the law, and the predictions of the runs by it and all other runs.
+
+    Attributes:
+        aside: Runs that stand out, shape (curves, units, points).
+        noise: Variance of a run, shape (curves, points).
+        law: The joint law.
+        miss: Runs minus their predictions, NaN without a run, shape (curves, units, points).
+        deviation: Standard deviation of that.
+        far: The quotient of both, as that of a normal distribution which is as improbable.
+    """
+
+    aside: Mask
+    noise: Floats
+    law: JointLaw
+    miss: Floats
+    deviation: Floats
+    far: Floats
+
+    @property
+    def score(self) -> float:
+        """Ln evidence, less what the runs that stand out cost."""
+        return outlying.score(self.law.evidence, self.aside, self.miss)
+
+
 def believe(measured: Measured, *, draws: int, generator: np.random.Generator) -> Belief:
-    """Draw the true errors of all points of a family."""
-    seen = measured.runs > 0
-    noise, freedom, shared = _noise_of(measured)
-    estimate, covariance = estimates(measured, noise, shared)
+    """Draw the true errors of all points of a family.
+
+    Runs that stand out have a further variance, the square of what they miss their prediction by.
+    """
+    seen, points = measured.runs > 0, measured.curves.x.shape[1]
     scale = float(np.median(measured.mean[seen])) if measured.loss and seen.any() else 1.0
-    axes, points = measured.curves.axes(measured.curves.x), measured.curves.x.shape[1]
+    axes = measured.curves.axes(measured.curves.x)
     seeds = int(np.maximum(measured.runs - 1, 0).sum())
-    known = Estimates(
-        error=estimate / scale, covariance=covariance / scale**2, seen=seen, freedom=freedom[:, None]
-    )
-    law = joint_law(
-        axes, known, measured.curves.shared, chance=measured.chance, draws=draws, generator=generator
-    )
+
+    def fit(extra: Floats, silent: Mask) -> _Fit:
+        noise, freedom, shared = _noise_of(_without(measured, silent))
+        estimate, covariance, gain = estimates(measured, noise, shared, extra)
+        known = Estimates(
+            error=estimate / scale, covariance=covariance / scale**2, seen=seen, freedom=freedom[:, None]
+        )
+        law = joint_law(
+            axes, known, measured.curves.shared, chance=measured.chance, draws=draws,
+            generator=deepcopy(generator),
+        )  # fmt: skip
+        true = estimate - (covariance @ law.pull[..., None])[..., 0] / scale
+        rest = measured.errors - true[:, None]
+        miss, variance = outlying.left_out(rest, gain, covariance, law.precision / scale**2)
+        deviation = np.sqrt(variance - extra)
+        far = outlying.as_normal(miss / deviation, freedom[:, None, None])
+        return _Fit(aside=extra > 0, noise=noise, law=law, miss=miss, deviation=deviation, far=far)
+
+    def search(extra: Floats) -> _Fit:
+        """Set runs aside, at first those with a further variance, until the others all fit."""
+        barred = np.zeros(extra.shape, dtype=bool)
+        while True:
+            noisy = _noisy(measured, extra > 0)
+            found = fit(extra, (extra > 0) | noisy)
+            aside = outlying.chosen(found.miss / scale, found.far, found.aside, barred)
+            if (aside == found.aside).all():
+                return fit(extra, aside) if noisy.any() else found
+            barred |= found.aside & ~aside
+            extra = np.where(aside, found.miss**2, 0.0)
+
+    found = search(np.zeros(measured.errors.shape))
+    for curve in np.flatnonzero((found.aside & (found.miss < 0)).any(axis=(1, 2))):
+        # What looks too good may be the only run of its curve that is not broken.
+        others = np.isfinite(measured.errors) & ~found.aside
+        extra = np.where(found.aside, found.miss**2, 0.0)
+        extra[curve] = np.where(others[curve], extra[curve].max(), 0.0)
+        found = max(found, search(extra), key=lambda one: one.score)
     where = np.broadcast_to(np.arange(points), axes.samples.shape) if seeds else None
-    found = law.errors(axes, np.arange(len(estimate)), where) * scale
-    found = np.clip(found, 0.0, np.inf if measured.loss else 1.0)
-    return Belief(draws=found, noise=noise, freedom=seeds, law=law, scale=scale)
+    drawn = found.law.errors(axes, np.arange(len(seen)), where) * scale
+    drawn = np.clip(drawn, 0.0, np.inf if measured.loss else 1.0)
+    return Belief(
+        draws=drawn, noise=found.noise, freedom=seeds, law=found.law, scale=scale,
+        outlying=outlying.listed(measured.errors, found.aside, found.miss, found.deviation, found.far),
+    )  # fmt: skip

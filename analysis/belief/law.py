@@ -26,8 +26,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.arrays import Floats, Indices, Mask
-from analysis.belief.space import SURFACE, Axes, ErrorLink, Space, onward
+from analysis.arrays import Floats, Indices
+from analysis.belief.space import SURFACE, Axes, ErrorLink, Estimates, Space, onward
 
 VERSION = 1
 """Changes with the draws that the same runs give."""
@@ -60,23 +60,6 @@ _ROUNDS, _STEP, _FARTHEST, _CONVERGED = 30, 0.7, 2.0, 0.2
 _NEWTON = 6  # steps for the best deviations
 _NEGLIGIBLE = 1e-3  # weight beside the best at which components further out are left out
 _LEAST_ABOVE = 1e-3  # of errors above E and below chance, for a start
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Estimates:
-    """What the runs say of the errors at their points.
-
-    Attributes:
-        error: Estimates, shape (curves, points).
-        covariance: Covariance of their noise, shape (curves, points, points).
-        seen: Points with runs, shape (curves, points).
-        freedom: Degrees of freedom of the noise of each curve, shape (curves, 1); infinite if it is known.
-    """
-
-    error: Floats
-    covariance: Floats
-    seen: Mask
-    freedom: Floats
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,6 +152,8 @@ class _Component:
         common: Posterior mean of the common parameters, shape (parameters,).
         own: That of the own parameters, shape (curves, parameters).
         evidence: ln evidence, with the prior of the deviations.
+        pull: What the estimates miss the law by, times the inverse of the covariance of all estimates, shape
+            (curves, points).
     """
 
     def __init__(self, table: _Table, link: ErrorLink, mean: Floats, spread: Floats, point: _Point) -> None:
@@ -209,7 +194,8 @@ class _Component:
         alone = (self._inverse @ aim[..., None])[..., 0]
         self.common = moved.copy()
         self.common[:SURFACE] += mean
-        self.own = self._of_own * ((alone - self._weighted @ moved)[:, None] @ self._l)[:, 0]
+        self.pull = alone - self._weighted @ moved
+        self.own = self._of_own * (self.pull[:, None] @ self._l)[:, 0]
         explained = (aim * alone).sum() - right @ moved
         determinants = np.linalg.slogdet(precision)[1] - np.linalg.slogdet(self._inverse)[1].sum()
         usual = (np.log(point.scales / table.usual) / _LOG_SPREAD) ** 2
@@ -255,6 +241,12 @@ class _Component:
             slope, bend = ratio - determined - moved / _LOG_SPREAD**2, 2 * ratio + 1 / _LOG_SPREAD**2
             moved = moved + np.clip(slope / bend, -1.0, 1.0)
         return np.asarray(scales * np.exp(np.clip(moved - begun, -_STEP, _STEP)))
+
+    @property
+    def precision(self) -> Floats:
+        """Blocks of the inverse of the covariance of all estimates, shape (curves, points, points)."""
+        through = self._weighted @ self._root
+        return np.asarray(self._inverse - through @ through.transpose(0, 2, 1))
 
     def draw(self, count: int, generator: np.random.Generator) -> tuple[Floats, Floats]:
         """Return draws of the common and own parameters, (parameters, draws) and (curves, parameters, draws).
@@ -305,10 +297,13 @@ class Drawn:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JointLaw:
-    """Draws of the joint law of a table, component by component."""
+    """Draws of the joint law of a table, component by component; ``_Component`` describes the likeliest's."""
 
     space: Space
     parts: tuple[Drawn, ...]
+    pull: Floats
+    precision: Floats
+    evidence: float
 
     def errors(self, axes: Axes, curves: Indices, points: Indices | None = None) -> Floats:
         """Return draws of the true errors, shape (draws, curves, points).
@@ -397,4 +392,8 @@ def joint_law(  # noqa: PLR0913 - a table, its runs, and how it is drawn
                 link=component.link, weight=float(share), scales=component.point.scales,
                 around=component.point.common, common=common, own=own,
             ))  # fmt: skip
-    return JointLaw(space=table.space, parts=tuple(parts))
+    likely = max(components.values(), key=lambda component: component.evidence)
+    return JointLaw(
+        space=table.space, parts=tuple(parts), pull=likely.pull, precision=likely.precision,
+        evidence=likely.evidence,
+    )  # fmt: skip

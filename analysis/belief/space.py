@@ -40,6 +40,23 @@ class Axes:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Estimates:
+    """What the runs say of the errors at their points.
+
+    Attributes:
+        error: Estimates, shape (curves, points).
+        covariance: Covariance of their noise, shape (curves, points, points).
+        seen: Points with runs, shape (curves, points).
+        freedom: Degrees of freedom of the noise of each curve, shape (curves, 1); infinite if it is known.
+    """
+
+    error: Floats
+    covariance: Floats
+    seen: Mask
+    freedom: Floats
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Space:
     """The parameters that are linear in ln q, and where they act.
 

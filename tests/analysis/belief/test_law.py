@@ -7,8 +7,8 @@ import pytest
 
 from analysis.arrays import Floats
 from analysis.belief.belief import Belief, Curves, Measured, believe, effects
-from analysis.belief.law import Estimates, JointLaw, joint_law
-from analysis.belief.space import Axes, Space
+from analysis.belief.law import JointLaw, joint_law
+from analysis.belief.space import Axes, Estimates, Space
 
 CHANCE, FLOOR = 0.99, 0.2
 SIZES = np.geomspace(1e9, 3e10, 6)  # forward FLOPs of a sample
