@@ -124,9 +124,16 @@ class Family:
     def lowest(self) -> Floats:
         """Smallest compute at which each curve can be asked for, shape (curves,).
 
-        Without a grid a curve could also have been run with less than at its smallest cell.
+        Without a grid a curve could also have been run with less than at its smallest cell, of those with a
+        run that does not stand out.
         """
-        return self.x[:, 0] / np.where(np.isinf(self.limit), FARTHEST, SAME_COST)
+        if np.isfinite(self.limit).all():
+            return self.x[:, 0] / SAME_COST
+        left = self.measured.runs.copy()
+        for run in self.belief.outlying:
+            left[run.curve, run.point] -= 1
+        first = np.where(left > 0, self.x, np.inf).min(axis=1)
+        return np.where(np.isinf(first), self.x[:, 0], first) / FARTHEST
 
     def reachable(self, flops: Floats) -> Mask:
         """Return which curves may be asked for at a compute, shape (curves,).

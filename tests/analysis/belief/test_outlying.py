@@ -1,0 +1,115 @@
+"""Runs that stand out: broken ones are flagged and spoil nothing, steep or noisy ones are not flagged."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.answers.best import best_at_budgets
+from analysis.answers.outliers import outliers
+from analysis.answers.recommendation import recommend
+from analysis.belief.cell_draws import cell_draws
+from analysis.belief.family import families
+from analysis.cells.table import Trials, tidy
+from benchmarks.design import with_trunks
+from tests.analysis.belief.test_law import SAMPLES, SIZES, drawn, measured, noisy, surface
+from tests.analysis.made_up.designs import grid
+from tests.analysis.made_up.studies import study
+from tests.analysis.public_tables import ALL_OBJECTIVES, NAMES, family, missing, table
+from tests.analysis.synthetic import METRIC
+
+CHANCE = 0.985
+STUDIES = 20
+
+
+def test_run_at_chance_is_flagged_and_its_cell_is_what_neighbours_say() -> None:
+    truth = surface(SIZES[:, None], SAMPLES)
+    errors = noisy(truth, 1)
+    errors[2, 0, 2] = CHANCE
+    belief = drawn(measured(errors))
+    (run,) = belief.outlying
+    assert (run.curve, run.point, run.error) == (2, 2, CHANCE)
+    assert run.miss == pytest.approx(CHANCE - truth[2, 2], abs=0.02)
+    assert run.far > 8
+    assert np.median(belief.draws[:, 2, 2]) == pytest.approx(truth[2, 2], abs=0.015)
+
+
+def test_broken_one_of_two_seeds_is_told_by_the_law() -> None:
+    errors = noisy(surface(SIZES[:, None], SAMPLES), 2)
+    errors[3, 1, 1] += 0.1
+    (run,) = drawn(measured(errors)).outlying
+    assert (run.curve, run.point, run.error) == (3, 1, errors[3, 1, 1])
+
+
+def test_configuration_that_is_worse_throughout_and_a_steep_late_rise_do_not_stand_out() -> None:
+    errors = surface(SIZES[:, None], SAMPLES)
+    errors[1] = 0.985 - 0.3 * (0.985 - errors[1])
+    errors[4] = [0.98, 0.97, 0.93, 0.75, 0.4]
+    assert not drawn(measured(noisy(errors, 1))).outlying
+
+
+def test_outliers_of_a_published_table_are_flagged_and_its_answers_are_those_without_them() -> None:
+    trials = table(ALL_OBJECTIVES).trials
+    whole = cell_draws(trials)
+    far = outlying_trials(trials)
+    frame = trials.frame.set_index("trial")
+    early = frame[(frame["architecture"].str.contains("-16-alt|-32-alt|M-16")) & (frame["budget"] == 1.28e8)]
+    assert {*early.index} <= {*far}, "25 to 35 points off"
+    rest = cell_draws(replace(trials, frame=frame.drop(index=far).reset_index()))
+    with_, without = (best_at_budgets(draws).set_index("flops") for draws in (whole, rest))
+    assert np.abs(with_["error"] - without["error"]).max() < 0.005
+    for flops in (1e19, 1e20, 1e21):
+        one, other = (recommend(draws, flops=flops, pairs=1e9).candidates.iloc[0] for draws in (whole, rest))
+        assert one["name"] == other["name"]
+        assert one["error"] == pytest.approx(other["error"], abs=0.005)
+
+
+@pytest.mark.parametrize("name", sorted({*NAMES} - {ALL_OBJECTIVES}))
+def test_published_tables_have_few_runs_that_stand_out(name: str) -> None:
+    if missing(name):
+        pytest.skip(missing(name))
+    trials = table(name).trials
+    assert len(family(trials).belief.outlying) <= (0.1 if "finished" in name else 0.01) * len(trials.frame)
+
+
+def test_runs_of_the_shipped_study_do_not_stand_out(small_full: pd.DataFrame) -> None:
+    assert not outlying_trials(tidy(small_full, metric=METRIC))
+
+
+@pytest.mark.parametrize("kind", ["floor", "broken", "shifted", "one seed", "trunks"])
+def test_runs_of_clean_studies_do_not_stand_out(kind: str) -> None:
+    runs = far = 0
+    for number in range(STUDIES):
+        if kind in {"one seed", "trunks"}:
+            made = grid(number, shared=0.5 if kind == "trunks" else 0.0).results
+            results = with_trunks(made) if kind == "trunks" else made[made["seed"] == 0]
+        else:
+            results = study(kind, number).results  # type: ignore[arg-type]
+        runs += len(results)
+        far += len(outlying_trials(tidy(results, metric=METRIC)))
+    assert far <= 0.005 * runs
+
+
+@pytest.mark.parametrize("worse", [0.1, 0.9])
+def test_broken_run_of_a_study_is_flagged_and_costs_no_clear_verdict(worse: float) -> None:
+    """A broken run is worse by a tenth, or nine tenths of what it is below chance."""
+    flagged, clear = 0, np.zeros(2)
+    for number in range(STUDIES):
+        results = grid(number).results.reset_index(drop=True)
+        broken = int(np.random.default_rng(number).integers(len(results)))
+        accuracy = results[METRIC].to_numpy(np.float64).copy()
+        accuracy[broken] -= worse if worse < 0.5 else worse * (CHANCE - 1 + accuracy[broken])
+        spoilt = results.assign(**{METRIC: accuracy.clip(1 - CHANCE)})
+        flagged += results["trial"][broken] in outlying_trials(tidy(spoilt, metric=METRIC))
+        for place, one in enumerate((results.drop(index=broken), spoilt)):
+            best = best_at_budgets(cell_draws(tidy(one, metric=METRIC), results))
+            clear[place] += (best["verdict"] == "clear").sum()
+    assert flagged >= 0.9 * STUDIES
+    assert clear[1] >= clear[0] - 2
+
+
+def outlying_trials(trials: Trials) -> list[str]:
+    """Return the trials that stand out."""
+    found = outliers(families(trials), trials)
+    return list(found["trial"])
