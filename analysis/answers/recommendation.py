@@ -71,15 +71,6 @@ class Recommendation:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Asked:
-    """A budget, and the largest factor of extrapolation to it."""
-
-    flops: float
-    pairs: float
-    limit: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class _Candidates:
     """Configurations with draws of their errors, those that take no part, and those that lack pairs."""
 
@@ -113,9 +104,9 @@ def recommend(draws: CellDraws, *, flops: float, pairs: float, limit: float = FA
     Raises:
         ValueError: No configuration can be read at the budget.
     """
-    asked, found = _Asked(flops=flops, pairs=pairs, limit=limit), _Candidates()
+    found = _Candidates()
     for family in draws.families.values():
-        _read(found, draws, family, asked)
+        _read(found, draws, family, flops=flops, pool=pairs, limit=limit)
     if all(row["lost"] for row in found.rows):
         why = [f"{row['curve']}: {row['reason']}" for row in found.left_out]
         more = f"; and {len(why) - _NAMED} more" if len(why) > _NAMED else ""
@@ -166,28 +157,30 @@ def recommend(draws: CellDraws, *, flops: float, pairs: float, limit: float = FA
     )  # fmt: skip
 
 
-def _read(found: _Candidates, draws: CellDraws, family: Family, asked: _Asked) -> None:
+def _read(  # noqa: PLR0913 - a regime, and what is asked
+    found: _Candidates, draws: CellDraws, family: Family, *, flops: float, pool: float, limit: float
+) -> None:
     """Add the configurations of a regime, read at a budget."""
-    one_epoch, pairs = family.regime == "one-epoch", np.ceil(asked.pairs)
+    one_epoch, pairs = family.regime == "one-epoch", np.ceil(pool)
     cells = draws.cells[(draws.cells["regime"] == family.regime).to_numpy(bool)]
     if cells.empty:
         return
     quality, sizes = family.configurations["quality"], family.configurations["subset_size"]
-    usable = np.full(len(sizes), asked.flops)
+    usable = np.full(len(sizes), flops)
     if one_epoch:  # the pairs limit the compute
         kept = np.array([float(kept_fraction(name)) for name in quality])
-        usable = np.minimum(usable, asked.pairs * kept * family.measured.curves.per_sample)
+        usable = np.minimum(usable, pool * kept * family.measured.curves.per_sample)
     fits = np.array(list(map(smallest_pool, sizes, quality))) <= (np.inf if one_epoch else pairs)
     # In one epoch the pool says how far a curve goes, not the grid.
-    values, place = family.at(usable, beyond=one_epoch or asked.flops > family.limit.max() * SAME_COST)
+    values, place = family.at(usable, beyond=one_epoch or flops > family.limit.max() * SAME_COST)
     if not np.isfinite(values[:, fits]).all(axis=0).any():  # what the grid leaves out is better than nothing
         values, place = family.at(usable, beyond=True)
-    rows = _rows(family, cells, place, usable, asked.flops)
+    rows = _rows(family, cells, place, usable, flops)
     # Regimes are independent, so their draws are paired at random.
     mixed = stream(f"pair/{family.regime}").permutation(len(values)) if found.rows else np.arange(len(values))
     whole = dict[tuple[str, ...], list[int]]()
     for curve, row in enumerate(rows):
-        reason = _unreadable(row, values[:, curve], asked.limit)
+        reason = _unreadable(row, values[:, curve], limit)
         if not reason and fits[curve]:
             found.rows.append(row)
             found.errors.append(values[mixed, curve])

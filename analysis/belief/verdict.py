@@ -7,12 +7,12 @@ among those that tie. Each question is judged by itself.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from analysis.arrays import Floats, Indices, Mask
+from analysis.arrays import Floats, Indices
 from analysis.cells.intervals import interval
 from analysis.error_unit import PERCENT, ErrorUnit
 from analysis.labels import listed
@@ -23,7 +23,6 @@ CLEAR = 0.95
 """Probability required of a clear leader, and of those that are tied together."""
 _SAME = 1e-12
 _NAMED = 2
-_ALONE = "only one configuration can be ranked here, so there is nothing to compare it with"
 _SMALL = 1e-3  # a difference that is shown with a digit more
 
 
@@ -117,50 +116,45 @@ def judge(  # noqa: PLR0913 - the draws, and what is known of the options
         confidence: Probability of a clear leader.
         unit: Unit of the errors.
     """
+    known = len(values) > 0
+    if not known:
+        values = np.nan_to_num(np.asarray(measured, dtype=np.float64), nan=np.inf)[None, :]
     ranks = np.array([not text for text in lost or [""] * len(names)])
-    able = np.isfinite(values).all(axis=0)
-    if len(values):
-        verdict = _judged(values, names, runs, ranks, confidence, unit)
-    else:
-        assert measured is not None
-        verdict = _without_noise(np.asarray(measured), ranks, unit)
-    apart = apart_text(names, np.where(able, lost, "") if len(lost) else [""] * len(names))
-    return replace(verdict, apart=apart, reason=verdict.reason + (apart and f"; not ranked: {apart}"))
-
-
-def _judged(  # noqa: PLR0913, PLR0917 - the draws, and what is known of the options
-    values: Floats, names: Sequence[str], runs: Floats, ranks: Mask, confidence: float, unit: ErrorUnit
-) -> Verdict:
     probability, middle = shares(values), np.median(values, axis=0)
     chances = shares(np.where(ranks, values, np.inf))
     order = ranked(chances, middle)
     order = order[ranks[order]]
-    leader = int(order[0])
-    held = int(np.searchsorted(np.cumsum(chances[order]), confidence - _SAME))
+    leader, *others = order[np.isfinite(middle[order])].tolist() or order[:1].tolist()
+    held = int(np.searchsorted(np.cumsum(chances[order]), confidence - _SAME)) if known else 0
     members = tuple(order[: held + 1].tolist())
-    able = order[np.isfinite(middle[order])]
-    runner_up = int(able[1]) if len(able) > 1 else None
+    runner_up = others[0] if others else None
     gaps = np.zeros(1) if runner_up is None else values[:, runner_up] - values[:, leader]
     gap = float(np.median(gaps[np.isfinite(gaps)])) if np.isfinite(gaps).any() else float("inf")
-    absent = [names[place] for place in members if runs[place] == 0]
     kind: VerdictKind = "undecided"
-    ahead = unit.gap(gap, fine=abs(gap) < _SMALL)
-    reason = f"ahead by {ahead}, the lowest in {probability[leader]:.0%} of the draws"
+    reason = f"ahead by {unit.gap(gap, fine=abs(gap) < _SMALL)}"
+    absent = [names[place] for place in members if runs[place] == 0]
     if runner_up is None:
-        reason = _ALONE
+        reason = "only one configuration can be ranked here, so there is nothing to compare it with"
+    elif not known:
+        reason = f"{reason if gap else 'as low as the next'}, but no noise was measured"
     elif len(members) > 1:
         without = f"; not run here: {named(absent)}" if absent else ""
         kind, reason = "tie", f"{len(members)} configurations cannot be told apart{without}"
-    elif absent:
-        reason += ", but it was not run here"
-    elif probability[leader] < confidence - _SAME:
-        reason += ", but one that is not ranked may be lower"
     else:
-        kind = "clear"
-    low, high = interval(values[:, leader])
-    gap_low, gap_high = (np.nan, np.nan) if runner_up is None else interval(gaps)
+        reason += f", the lowest in {probability[leader]:.0%} of the draws"
+        if absent:
+            reason += ", but it was not run here"
+        elif probability[leader] < confidence - _SAME:
+            reason += ", but one that is not ranked may be lower"
+        else:
+            kind = "clear"
+    takes_part = np.isfinite(values).all(axis=0) if known else np.ones(len(names), dtype=bool)
+    apart = apart_text(names, np.where(takes_part & ~ranks, lost or "", "").tolist())
+    low, high = interval(values[:, leader]) if known else (np.nan, np.nan)
+    gap_low, gap_high = interval(gaps) if known and others else (np.nan, np.nan)
     return Verdict(
-        leader=leader, probability=probability, members=members, kind=kind, reason=reason,
+        leader=leader, probability=probability if known else np.full(len(names), np.nan), members=members,
+        kind=kind, reason=reason + (apart and f"; not ranked: {apart}"), apart=apart,
         error=float(middle[leader]), low=low, high=high, runner_up=runner_up,
         runner_up_error=np.nan if runner_up is None else float(middle[runner_up]),
         gap=np.nan if runner_up is None else gap, gap_low=gap_low, gap_high=gap_high,
@@ -185,18 +179,3 @@ def named(names: Sequence[str]) -> str:
     """Return the first of some names, and the number of the others."""
     more = [f"{len(names) - _NAMED} more"] if len(names) > _NAMED else []
     return listed([*names[:_NAMED], *more])
-
-
-def _without_noise(measured: Floats, ranks: Mask, unit: ErrorUnit) -> Verdict:
-    order = np.argsort(np.where(ranks, measured, np.inf), kind="stable")[: int(ranks.sum())]
-    leader, runner_up = int(order[0]), int(order[1]) if len(order) > 1 else None
-    gap = np.nan if runner_up is None else float(measured[runner_up] - measured[leader])
-    ahead = "as low as the next" if gap == 0 else f"ahead by {unit.gap(gap, fine=gap < _SMALL)}"
-    reason = _ALONE if runner_up is None else f"{ahead}, but no noise was measured"
-    nothing = float("nan")
-    return Verdict(
-        leader=leader, probability=np.full(len(measured), np.nan), members=(leader,), kind="undecided",
-        reason=reason, error=float(measured[leader]), low=nothing, high=nothing, runner_up=runner_up,
-        runner_up_error=nothing if runner_up is None else float(measured[runner_up]), gap=gap,
-        gap_low=nothing, gap_high=nothing,
-    )  # fmt: skip

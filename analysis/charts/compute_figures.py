@@ -212,7 +212,10 @@ def over_compute_of(
     fitted: list[Law] = []
     held_words, counts, several = [], [], []
     for metric in found[:_PANELS]:
-        draws = cell_draws(tidy(results, metric=metric))
+        # Trials that finished without this metric were not evaluated by it: they are not lost.
+        draws = cell_draws(
+            tidy(results[(results["status"] != "finished") | results[metric].notna()], metric=metric)
+        )
         held, positions = slice_along(draws, "architecture")
         cut = draws.take(positions)
         mine = laws(cut, along="compute")
@@ -242,7 +245,7 @@ def over_compute_of(
 
 
 def pareto(trials: Trials, frontier: pd.DataFrame) -> FigureData | Missing:
-    """Return the figure of every trial's error against compute, with the frontier of the cells' means.
+    """Return the figure of every ranked trial's error against compute, with the frontier of the cells' means.
 
     If there are several regimes, the one with the most trials is drawn. Under fixed compute a trial lies at
     its level, not at the whole batches below it.
@@ -251,7 +254,7 @@ def pareto(trials: Trials, frontier: pd.DataFrame) -> FigureData | Missing:
     if frontier.empty:
         return Missing(title=title, reason="no trial has finished")
     unit = ErrorUnit.of(trials.metric)
-    mine = trials.frame[trials.frame["regime"] == trials.frame["regime"].value_counts().idxmax()]
+    mine = trials.sound[trials.sound["regime"] == trials.sound["regime"].value_counts().idxmax()]
     names = sorted(mine["architecture"].unique(), key=lambda name: sort_key("architecture", name))
     rows: list[dict[str, Any]] = []
     for name in names:

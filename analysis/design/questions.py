@@ -150,12 +150,17 @@ def answers_of(family: Family, ask: Ask, unit: ErrorUnit) -> tuple[list[Answer],
     questions = [(flops, False) for flops in computes(family, ask.best)]
     for flops, forecast in [*questions, *([] if ask.forecast is None else [(ask.forecast, True)])]:
         values, place = family.at(flops)
+        if not np.isfinite(values).any():  # the regime has no cell there
+            continue
         runs, lost = family.runs(place), family.apart(flops, place)
-        # What lost runs there is neither the best nor worth further runs.
-        open_ = np.where([bool(text) for text in lost], np.inf, values)
-        if not np.isfinite(open_).any():
-            if np.isfinite(values).any():
-                answers.append(_nothing(family, flops, lost, forecast=forecast))
+        ranking = np.where([bool(text) for text in lost], np.inf, values)
+        # No further runs at a cell that lost some: it would not be ranked after them either.
+        open_ = np.where([cell in family.lost for cell in enumerate(place.tolist())], np.inf, values)
+        if not np.isfinite(ranking).any():
+            answers.append(_nothing(family, flops, lost, forecast=forecast))
+            if np.isfinite(open_).any():
+                indifference = np.nan if forecast else ask.indifference
+                goals.append(Goal(errors=open_, place=place, indifference=indifference))
             continue
         found = judge(values, family.names, runs=runs, lost=lost, confidence=ask.confidence, unit=unit)
         if family.source == "none":
@@ -163,7 +168,7 @@ def answers_of(family: Family, ask: Ask, unit: ErrorUnit) -> tuple[list[Answer],
         within = shares(values, ask.indifference)
         near = not found.gap > ask.indifference
         seen = bool(runs[found.leader])
-        lowest = open_.min(axis=1) if forecast else values[:, found.leader]
+        lowest = ranking.min(axis=1) if forecast else values[:, found.leader]
         low, high = interval(lowest)
         settled = found.kind == "clear" or bool(near and within[found.leader] >= ask.confidence and seen)
         if forecast:

@@ -52,6 +52,25 @@ def test_configuration_behind_at_small_levels_survives_to_win_at_the_largest(gri
     assert FLIP not in largest.dropped
 
 
+def test_a_cell_that_lost_a_run_gets_no_more_and_its_configuration_is_still_tried_above(
+    grid: pd.DataFrame,
+) -> None:
+    flip = (grid["strategy"] == "flip-50") & (grid["architecture"] == "mini-ViT-XS-8")
+    first = (grid["level_flops"] < 1e12) & (grid["seed"] < 2)
+    for level, phase in ((2e11, first & (grid["level_flops"] < 6e11) & (grid["seed"] < 1)), (6e11, first)):
+        cell = flip & (grid["level_flops"] == level)
+        lost = phase & cell & (grid["seed"] == 0)
+        results = grid.assign(status=np.where(lost, "diverged", "finished"))
+
+        found = decide(seen(results, phase), grid, ask=Ask(), ended=grid["trial"][lost], slots=1000)
+
+        chosen = {pick.trial for pick in found.picks}
+        assert not chosen & set(grid["trial"][cell]), "neither in the first round nor later"
+        assert chosen & set(grid["trial"][flip & ~cell])
+    apart = {answer.flops: answer.apart for answer in found.answers}
+    assert apart[6e11].startswith(f"{FLIP} (lost 1 of 2 runs at 600 GFLOP, the one left has ")
+
+
 def test_design_reaches_the_verdicts_of_the_full_grid_with_less_than_half_of_its_flops(
     grid: pd.DataFrame,
 ) -> None:
