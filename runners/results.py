@@ -38,6 +38,8 @@ STARTS = ("study-started", TUNING_STARTED)
 """Events with which a run begins: of its grid, of its tuning."""
 ENDS = ("trial-finished", "trial-retried", "trial-left", "trial-failed")
 """Events at which a trial leaves its slot."""
+AGAIN = "trial-again"
+"""Event, before a run begins, of a request for a further attempt of a trial; ``trial`` is the attempt."""
 
 _CURVE_POINTS = 200
 
@@ -67,6 +69,7 @@ _TRIAL = {
     "trial": TableColumn("str", "", "Id of the trial: a hash of its full description"),
     **_CELL,
     "seed": TableColumn("int64", "", "Seed of initial weights, sample order and augmentation"),
+    "attempt": TableColumn("int64", "", "1; from 2 for repetitions by `run --again`, whose `trial` ends so"),
     "train_flops": TableColumn("float64", "FLOPs", "Training FLOPs that the model is trained with"),
     "paid_flops": TableColumn(
         "float64",
@@ -153,6 +156,7 @@ def plan_row(trial: Trial) -> dict[str, object]:
         "trial": trial.trial_id,
         **cell_row(trial.cell),
         "seed": trial.seed,
+        "attempt": trial.attempt,
         "train_flops": float(trial.train_flops),
         "paid_flops": float(trial.paid_flops),
         "trunk": trunk_id(trial) if trial.milestone_step else "",

@@ -63,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # an encoding without … or × must not end a run
     options = make_parser().parse_args(arguments)
+    if _ONCE_MORE in os.environ and hasattr(options, "again"):
+        options.again = []  # recorded before Ray died: the attempts are in the plan
     # New processes would import it: a script that calls this would begin anew in each, and one read from
     # stdin would not be found.
     main_module = sys.modules["__main__"]
@@ -74,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except (ValueError, OSError) as error:
         print(f"study: {printable(without_password(str(error)))}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return getattr(error, "exit_code", EXIT_BAD_INPUT)
     except ClusterLostError as error:
         _leave_lost_cluster(error, once_more=error.own and arguments is None)
     except KeyboardInterrupt:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.cells.table import CONFIGURATION, Trials, tidy
+from analysis.cells.table import CONFIGURATION, Trials, tidy, used_attempts
 from budgets.cost.architecture import Architecture
 
 TUNED_COLUMN = "tuned_"
@@ -106,7 +106,9 @@ class StudyFrames:
         confidence: Probability at which an adaptive study's verdicts are clear; None for the usual one.
         target_flops: Compute of a trial to which the scaling panels extrapolate; None for ten times the
             largest.
-        results: One row per trial that ended, in the results schema.
+        results: One row per trial that ended, in the results schema; of several attempts the used one, with
+            the id of the first.
+        again: Values of the attempts of each trial that has several, in words, by the id of the first.
         curves: Training curves.
         midway: Metrics of trials at shares of their steps, one row an evaluation.
         plan: One row per planned trial; in an adaptive study only those that the design chose.
@@ -132,6 +134,7 @@ class StudyFrames:
     confidence: float | None = None
     target_flops: float | None = None
     results: pd.DataFrame
+    again: Mapping[str, str] = field(default_factory=dict)
     curves: pd.DataFrame = field(default_factory=pd.DataFrame)
     midway: pd.DataFrame = field(default_factory=pd.DataFrame)
     plan: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -162,8 +165,10 @@ class StudyFrames:
 def as_planned(results: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
     """Return results in which diverged trials have the samples and FLOPs of their plan, not those until then.
 
-    Outside fixed compute these are their budget, which joins them with the other runs of their cell.
+    Outside fixed compute these are their budget, which joins them with the other runs of their cell. Of
+    several attempts of a trial only the used one is left.
     """
+    results = used_attempts(results, results)
     if results.empty or plan.empty:
         return results
     names = ["samples_seen", "train_flops"]

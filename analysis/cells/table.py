@@ -132,6 +132,38 @@ def tidy(
     )
 
 
+def repeated(results: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of each trial with several attempts, by the id of the first one.
+
+    The last is the attempt that is used: the newest with a result, diverged or not.
+    """
+    rows: dict[str, list[dict[str, Any]]] = {}
+    if "attempt" in results and (results["attempt"] > 1).any():
+        for row in records(
+            results.assign(ended=results["status"] != "failed").sort_values(["ended", "attempt"])
+        ):
+            rows.setdefault(row["trial"].removesuffix(f"-{row['attempt']}"), []).append(row)
+    return {
+        first: attempts for first, attempts in rows.items() if any(row["attempt"] > 1 for row in attempts)
+    }
+
+
+def used_attempts(table: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
+    """Return a table without the attempts that are not used; the used one has the id of the first."""
+    several = repeated(results)
+    if not several:
+        return table
+    unused = {row["trial"] for attempts in several.values() for row in attempts[:-1]}
+    first = {attempts[-1]["trial"]: name for name, attempts in several.items()}
+    kept = table[~table["trial"].isin(unused)]
+    return kept.assign(trial=kept["trial"].replace(first))
+
+
+def first_attempts(plan: pd.DataFrame) -> pd.DataFrame:
+    """Return a plan with each trial once, however often it is run."""
+    return plan[plan["attempt"] == 1] if "attempt" in plan else plan
+
+
 def budgets(trials: pd.DataFrame) -> Floats:
     """Return the budget of each trial: FLOPs of its level under fixed compute, samples seen otherwise.
 
@@ -154,8 +186,9 @@ def budgets(trials: pd.DataFrame) -> Floats:
 def with_budgets(plan: pd.DataFrame, trials: Trials) -> pd.DataFrame:
     """Return the plan with columns ``budget``, equal to that of finished trials, and ``ended``.
 
-    Finished and lost trials have ended.
+    Finished and lost trials have ended. Further attempts are no trials of the plan.
     """
+    plan = first_attempts(plan)
     if plan.empty:
         return plan
     budget = budgets(plan)

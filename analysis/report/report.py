@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.answers.best import turns, unranked
 from analysis.belief.curves import X_COLUMNS
 from analysis.cells.study_frames import StudyFrames
-from analysis.cells.table import records
+from analysis.cells.table import first_attempts, records
 from analysis.charts import (
     bar_figures,
     check_figures,
@@ -89,7 +89,7 @@ def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Mi
             if study.midway.empty
             else (run_figures.midway_errors(found.trials, draws, study.midway, study.results),)
         ),
-        run_figures.plan_grid(study.plan, study.left_out, study.results),
+        run_figures.plan_grid(first_attempts(study.plan), study.left_out, study.results),
         run_figures.ledger_bars(study.plan, study.ledger, study.events),
         run_figures.schedule(study.plan, study.events),
         *run_figures.design_course(study.events),
@@ -163,7 +163,7 @@ def report_tables(found: Analysis, study: StudyFrames) -> tuple[tables.Table, ..
         tables.quality_trades(found.quality_trades),
         tables.robustness(found.robustness),
         *(() if found.imported else (tables.cost(found.levels, found.cost),)),
-        tables.trials(found.trials, study.results),
+        tables.trials(found.trials, study.results, study.again),
         tables.unread_rows(study.unread) if found.imported else tables.left_out(study.left_out),
         tables.missing(found.missing),
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isinf, isnan
+from math import isinf, isnan, nan
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,8 @@ import pandas as pd
 from analysis.answers.cost import Cost
 from analysis.answers.crossing import PAIR
 from analysis.belief.verdict import clear_text
-from analysis.cells.table import Trials, records
-from analysis.error_unit import PERCENT, ErrorUnit
+from analysis.cells.table import Trials, records, repeated
+from analysis.error_unit import PERCENT, ErrorUnit, is_loss
 from analysis.labels import (
     axis_text,
     budget_text,
@@ -283,8 +283,8 @@ def duration_text(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{seconds:.2g} s" if seconds < 10 else f"{rest} s"  # noqa: PLR2004
 
 
-def trials(trials: Trials, results: pd.DataFrame) -> Table:
-    """Return every finished trial, with its settings from the results that it was read from."""
+def trials(trials: Trials, results: pd.DataFrame, again: Mapping[str, str]) -> Table:
+    """Return every finished trial, with its settings from the results, and what `attempts` says of it."""
     settings, unit = {row["trial"]: row for row in records(results)}, ErrorUnit.of(trials.metric)
     rows = [
         {
@@ -304,10 +304,24 @@ def trials(trials: Trials, results: pd.DataFrame) -> Table:
             "FLOPs": format_flops(row["train_flops"]),
             "Trial": row["trial"],
         }
+        | ({"Attempts": again.get(row["trial"], "–")} if again else {})
         for row in records(trials.frame)
     ]
     note = f"{metric_text(trials.metric)}; training loss: mean of the last tenth of the training"
+    note = ". ".join([note, *(f"Trial {trial} was run again: {words}" for trial, words in again.items())])
     return Table(name="trials", title="All finished trials", note=note, frame=pd.DataFrame(rows))
+
+
+def attempts(results: pd.DataFrame, metric: str) -> dict[str, str]:
+    """Return the values of the attempts of each trial that has several, in words, by the id of the first."""
+    unit = ErrorUnit.of(metric)
+
+    def words(row: Mapping[str, Any]) -> str:
+        value = row.get(metric, nan)
+        value = row["status"] if isnan(value) else unit.named(value if is_loss(metric) else 1 - value)
+        return f"attempt {row['attempt']}: {value}"
+
+    return {first: f"{', '.join(map(words, rows))} (used)" for first, rows in repeated(results).items()}
 
 
 def _known(value: float | None, text: Callable[[float], str]) -> str:

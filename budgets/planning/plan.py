@@ -4,10 +4,10 @@
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
-from budgets.planning.planned_trial import Cell, Trial
+from budgets.planning.planned_trial import Cell, Trial, continued_from, share_trunks
 from budgets.planning.tuning_plan import TuningPlan
 
 
@@ -59,6 +59,14 @@ class Plan:
     warnings: tuple[str, ...] = ()
     tuning: TuningPlan | None = None
     chosen: Mapping[str, Chosen] = field(default_factory=dict)
+
+    def with_attempts(self, attempts: Iterable[str]) -> "Plan":
+        """Return the plan with further attempts of its trials, by ids such as ``3f2a91c05b7e-2``."""
+        known = {trial.trial_id: trial for trial in self.trials}
+        named = (name.split("-") for name in dict.fromkeys(attempts))
+        further = [replace(known[first], attempt=int(number)) for first, number in named if first in known]
+        alone = (continued_from(trial, None) for trial in further)
+        return replace(self, trials=share_trunks((*self.trials, *alone)) if further else self.trials)
 
     @property
     def all_trials(self) -> tuple[Trial, ...]:

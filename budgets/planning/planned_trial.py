@@ -90,6 +90,7 @@ class Trial:
         previous: Id of the next shorter trial of its trunk, whose
             milestone it continues from; empty without one. It does not change the result.
         shared_samples: Samples up to that milestone, which the shorter trials pay for.
+        attempt: 1, or the number of a repetition: the same trial with files and costs of its own.
     """
 
     cell: Cell
@@ -111,11 +112,22 @@ class Trial:
     previous: str = ""
     shared_samples: int = 0
     mixture: tuple[Component, ...] = ()
+    attempt: int = 1
     trial_id: str = field(init=False, compare=False, default="")
 
     def __post_init__(self) -> None:
         """Derive the id."""
         object.__setattr__(self, "trial_id", trial_id(self))
+
+    @property
+    def first_id(self) -> str:
+        """Id of its first attempt."""
+        return self.trial_id.partition("-")[0]
+
+    @property
+    def seed_words(self) -> str:
+        """The seed and a further attempt in words, such as ``seed 0, attempt 2``."""
+        return f"seed {self.seed}" + (f", attempt {self.attempt}" if self.attempt > 1 else "")
 
     @property
     def flops_per_evaluation(self) -> int:
@@ -180,12 +192,13 @@ def evaluated_steps(shares: Iterable[float], steps: int) -> set[int]:
 
 
 def trial_id(trial: Trial) -> str:
-    """Derive the id: 12 hexadecimal digits, the same in any study.
+    """Derive the id: 12 hexadecimal digits, the same in any study, and ``-2`` for the second attempt.
 
     Costs are not part of it, so that a correction of the FLOP accounting keeps the ids.
     """
     # ``top40 by mine`` is ``top40`` of the pool in the order of ``mine``, which ``trial.pool`` names.
-    return _digest(trial, _cell(trial.cell, _quality(trial).partition(BY)[0]), trial.samples_seen)
+    first = _digest(trial, _cell(trial.cell, _quality(trial).partition(BY)[0]), trial.samples_seen)
+    return first if trial.attempt == 1 else f"{first}-{trial.attempt}"
 
 
 def trunk_id(trial: Trial) -> str:
@@ -258,17 +271,20 @@ _text = cache(_json)
 
 
 def share_trunks(trials: Sequence[Trial]) -> tuple[Trial, ...]:
-    """Return the trials in the given order, each with the next shorter one of its trunk as ``previous``."""
-    trunks: dict[str, list[Trial]] = defaultdict(list)
+    """Return the trials in the given order, each with the next shorter one of its trunk as ``previous``.
+
+    The newest of the further attempts of trials share a trunk of their own; older ones stay as they are.
+    """
+    trunks: dict[tuple[str, bool], dict[str, Trial]] = defaultdict(dict)
     for trial in trials:
         if trial.milestone_step:
-            trunks[trunk_id(trial)].append(trial)
+            trunks[trunk_id(trial), trial.attempt > 1][trial.first_id] = trial
     if not trunks:
         return tuple(trials)
     linked: dict[str, Trial] = {}
     for trunk in trunks.values():
         shorter: Trial | None = None
-        for trial in sorted(trunk, key=lambda member: (member.samples_seen, member.trial_id)):
+        for trial in sorted(trunk.values(), key=lambda member: (member.samples_seen, member.trial_id)):
             linked[trial.trial_id] = continued_from(trial, shorter)
             shorter = trial
     return tuple(linked.get(trial.trial_id, trial) for trial in trials)

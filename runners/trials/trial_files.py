@@ -87,7 +87,8 @@ def _checked(content: Mapping[str, Any], trial_id: str) -> tuple[Outcome, str]:
         raise ValueError(f"it is the result of trial {row['trial']}")
     if _digest_of(content) != content["digest"]:
         raise ValueError("it was changed after the trial ended: its digest does not fit")
-    return Outcome(row=row, timing=content["timing"]), content["curve"]
+    # Results from before there were attempts are first ones.
+    return Outcome(row={"attempt": 1, **row}, timing=content["timing"]), content["curve"]
 
 
 def _digest_of(content: Mapping[str, Any]) -> str:

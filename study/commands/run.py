@@ -45,6 +45,13 @@ def add_options(parser: ArgumentParser) -> None:
         help="run only these trials: an id, or words of their cells such as 'slip top40'; repeatable",
     )
     parser.add_argument(
+        "--again",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="repeat a trial beside its first attempt; the newest one with a result is used; repeatable",
+    )
+    parser.add_argument(
         "--retry-failed", action="store_true", help="run trials again that failed in an earlier run"
     )
     parser.add_argument(
@@ -76,7 +83,7 @@ def run(options: Namespace) -> int:
     study = refreshed_study(options, needed=True)
     plan, only, retry_failed = plan_study(study), options.only, options.retry_failed
     if options.dry_run:
-        show_all(would_run(study, plan, only=only, retry_failed=retry_failed))
+        show_all(would_run(study, plan, only=only, again=options.again, retry_failed=retry_failed))
         return 0
     console = open_console()
 
@@ -88,6 +95,7 @@ def run(options: Namespace) -> int:
             address=options.address,
             local=local,
             only=only,
+            again=options.again,
             retry_failed=retry_failed,
             pay_again=pay_again,
             repair=options.repair,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from budgets.book import Book, left_behind_flops
 from budgets.ledger import read_entries, unpaid_charges
+from budgets.names import unknown
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial, shorter_trials
 from budgets.planning.tuning_plan import values_words
@@ -16,7 +17,7 @@ from runners.trials.meter import read_meter
 from runners.trials.throughput import predict_s
 from runners.trials.trial_files import Outcome, kept_steps, read_outcome
 from study.state.bookkeeping import unbooked_flops
-from study.state.plan_study import measured_throughput, select_trials
+from study.state.plan_study import measured_throughput, plan_study, select_trials
 from study.state.study import Study
 from study.state.trial_states import Stage, TrialState, trial_states
 from study.storage.lock import active_run
@@ -97,6 +98,58 @@ def agenda(
     )
 
 
+class NoRoomError(ValueError):
+    """The study budget has no room for further attempts."""
+
+    exit_code = 3  # as if a run had left them out
+
+
+def with_again(study: Study, plan: Plan, wanted: Sequence[str]) -> tuple[Plan, list[Trial], list[str]]:
+    """Return the plan with a further attempt of each wanted trial, the new attempts, and lines about them.
+
+    ``wanted`` are ids, or their beginnings. An attempt without a result is not new: a run continues it.
+
+    Raises:
+        ValueError: A trial has no result to repeat, or is not in the grid.
+        NoRoomError: The study budget has no room.
+    """
+    newest, new = {trial.first_id: trial for trial in plan.trials}, []  # further attempts come last
+    for each in wanted:
+        matches = [first for first in newest if first.startswith(each.partition("-")[0])]
+        if len(matches) != 1:
+            raise ValueError(f"--again: {unknown('trial of the grid', each, newest)}")
+        last = newest[matches[0]]
+        state = trial_states(study.folder, [last.trial_id])[last.trial_id]
+        if state.outcome is not None:
+            new.append(f"{last.first_id}-{last.attempt + 1}")
+        elif state.stage is Stage.FAILED or last.attempt == 1:
+            runs = "failed: `run --retry-failed`" if state.stage is Stage.FAILED else "has no result: `run`"
+            raise ValueError(f"--again {each}: nothing to repeat: trial {last.trial_id} {runs} runs it")
+    if not new:
+        return plan, [], []
+    planned = plan_study(study, further=new)
+    known = {trial.trial_id: trial for trial in planned.trials}
+    attempts = [known[name] for name in dict.fromkeys(new)]
+    try:
+        require_room(study, planned)
+    except ValueError as error:
+        needed = format_flops(sum(trial.paid_flops for trial in attempts))
+        raise NoRoomError(f"--again would cost {needed}, but {error}") from None
+    lines = [f"again: trial {trial.trial_id}, {trial.cell}, {trial.seed_words}" for trial in attempts]
+    firsts = {trial.first_id for trial in attempts}
+    longer = [
+        trial.trial_id for trial in plan.trials
+        if trial.attempt == 1 and trial.trial_id not in firsts
+        and any(shorter.first_id in firsts for shorter in shorter_trials(trial, known))
+    ]  # fmt: skip
+    if longer:
+        them = " --again ".join(longer)
+        lines.append(
+            f"note: longer trials grew from earlier attempts, and stay; to repeat them: --again {them}"
+        )
+    return planned, attempts, lines
+
+
 def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None = None) -> Iterator[str]:
     """Yield lines on a run that would start now, by the agendas of the grid and of an open tuning."""
     holder = active_run(study.folder)
@@ -167,7 +220,7 @@ def _agenda_trials(study: Study, of: str, todo: Agenda, values: Mapping[str, str
         steps = todo.states[trial.trial_id].kept_steps
         goes_on = f", continues at {steps / trial.steps:.0%}" if steps else ""
         value = values.get(trial.trial_id, "")
-        yield f"  {trial.cell}{value}, seed {trial.seed}: {format_flops(trial.paid_flops)}{goes_on}"
+        yield f"  {trial.cell}{value}, {trial.seed_words}: {format_flops(trial.paid_flops)}{goes_on}"
     if len(todo.to_run) > _MOST_SHOWN:
         yield f"  and {len(todo.to_run) - _MOST_SHOWN:,} more"
 
@@ -193,7 +246,7 @@ def require_room(study: Study, plan: Plan) -> None:
         grid = (*plan.trials, *plan.tuning.neighbours)
         known = replace(plan, trials=(), tuning=replace(plan.tuning, neighbours=()))
     adaptive = study.declaration.design.adaptive
-    ids = {trial.trial_id: 0 if adaptive else trial.paid_flops for trial in known.all_trials}
+    ids = {one.trial_id: one.paid_flops * (not adaptive or one.attempt > 1) for one in known.all_trials}
     needed = sum(charge.train_flops for charge in plan.charges)
     needed += sum(book.finished.get(what, ahead) for what, ahead in ids.items())
     rows = [cell_row(trial.cell) | {"seed": trial.seed} for trial in grid]

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from budgets.ledger import Ledger, drop_torn_line
+from budgets.ledger import Ledger
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
 from runners.trials.loggers import Loggers
@@ -67,7 +67,6 @@ class Books(ABC):
                 f"{paid_again(paid)}: their results are no longer in {self.study.folder / 'trials'}. "
                 f"Restore the folders (such as {paid[0].trial_id}), or use --pay-again"
             )
-        drop_torn_line(self.study.folder / "events.jsonl")
         self.ledger.charge(self.plan)
         for trial in self.trials.values():
             outcome = todo.finished.get(trial.trial_id)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.cells.table import tidy
+from analysis.cells.table import tidy, used_attempts
 from analysis.design.adaptive import Decision, decide
 from analysis.design.course import CHOSEN, COURSE
 from budgets.book import left_behind_flops, reconcile
@@ -41,17 +41,18 @@ class Chooser:
 
     Attributes:
         trials: Trials of the agenda by id, those that have ended included.
-        begun: Trials that earlier runs chose and that have no result yet.
+        begun: Trials that earlier runs chose, and further attempts, that have no result yet.
         first_slots: Number of trials to choose before the slots are known: the first round, or one.
     """
 
     def __init__(self, study: Study, plan: Plan, todo: Agenda) -> None:
         self._study = study
         known = {*todo.finished, *todo.failed, *(trial.trial_id for trial in todo.to_run)}
-        self.trials = {trial.trial_id: trial for trial in plan.trials if trial.trial_id in known}
+        grid = {trial.trial_id: trial for trial in plan.trials if trial.trial_id in known}
+        self.trials = {trial_id: trial for trial_id, trial in grid.items() if trial.attempt == 1}
         self._state: tuple[int, ...] = ()
         chosen = {*trials_of_event(study.folder, CHOSEN)}
-        self.begun = [trial for trial in todo.to_run if trial.trial_id in chosen]
+        self.begun = [trial for trial in todo.to_run if trial.trial_id in chosen or trial.attempt > 1]
         self.first_slots = 1 if todo.finished else ALL_SLOTS
 
     def choose(
@@ -72,8 +73,9 @@ class Chooser:
         state = len(outcomes), len(failures), len(running), -1 if room_flops is None else room_flops
         if state == self._state:
             return None
-        rows = [outcome.row for trial, outcome in outcomes.items() if trial in self.trials]
-        trials = tidy(to_frame(rows, RESULT_COLUMNS), metric=self._study.declaration.metric)
+        rows = to_frame([outcome.row for outcome in outcomes.values()], RESULT_COLUMNS)
+        used = used_attempts(rows, rows)
+        trials = tidy(used[used["trial"].isin(self.trials)], metric=self._study.declaration.metric)
         lost = {*failures, *outcomes} - set(trials.frame["trial"])
         decision = decide(
             trials, choices_of(tuple(self.trials.values())), ask=questions(self._study.declaration),

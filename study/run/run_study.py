@@ -6,18 +6,20 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from budgets.declaration.declaration import require_runnable
+from budgets.ledger import drop_torn_line
 from budgets.planning.plan import Plan
 from runners.host.files import wait_until_free
+from runners.results import AGAIN
 from runners.scheduling.ray_backend.address import cluster_address
 from runners.trials.loggers import Loggers
-from study.run.agenda import agenda, agenda_lines, require_room
+from study.run.agenda import agenda, agenda_lines, require_room, with_again
 from study.run.ensure_pools import ensure_pools
 from study.run.execution import RunSummary
 from study.run.pipeline import Run, next_of_design
 from study.run.run_tuning import tune_study, write_tuning
 from study.run.site import Site
 from study.show.progress import Progress, guarded
-from study.state.bookkeeping import repair_ledger, require_booked, trial_folders
+from study.state.bookkeeping import add_event, repair_ledger, require_booked, trial_folders
 from study.state.plan_study import plan_study, select_trials
 from study.state.study import Study, trial_job
 from study.state.study_facts import keep_pool_versions
@@ -33,6 +35,7 @@ def run_study(  # noqa: PLR0913 - the options of a command
     address: str | None = None,
     local: bool = False,
     only: Sequence[str] = (),
+    again: Sequence[str] = (),
     retry_failed: bool = False,
     pay_again: bool = False,
     repair: bool = False,
@@ -40,9 +43,10 @@ def run_study(  # noqa: PLR0913 - the options of a command
     """Run every trial that has no result yet; the options are those of the command.
 
     The view is entered and left here. ``local`` runs without Ray; ``only`` are ids of trials or words of
-    their cells, empty for all.
+    their cells, empty for all; ``again`` are ids of trials that get a further attempt.
 
     Raises:
+        NoRoomError: The study budget has no room for the further attempts.
         PaidBeforeError: Trials would be paid again without ``pay_again``.
         ValueError: The study can't be run, or another run of it is active.
     """
@@ -74,6 +78,11 @@ def run_study(  # noqa: PLR0913 - the options of a command
             repair_ledger(study, plan, progress.detail)
             plan = plan_study(study)  # what trunks share depends on the ledger
         require_booked(study)
+        drop_torn_line(study.folder / "events.jsonl")
+        plan, attempts, lines = with_again(study, plan, again)
+        for attempt in attempts:  # from here on each run has them in its plan
+            add_event(study, AGAIN, trial=attempt.trial_id)
+        progress.say("\n".join(lines)) if lines else None
         failures: dict[str, str] = {}
         if _tunes(plan, only):
             tuned = tune_study(study, plan, progress, site, retry_failed=retry_failed)
@@ -88,7 +97,7 @@ def run_study(  # noqa: PLR0913 - the options of a command
 
 
 def would_run(
-    study: Study, plan: Plan, *, only: Sequence[str] = (), retry_failed: bool = False
+    study: Study, plan: Plan, *, only: Sequence[str] = (), again: Sequence[str] = (), retry_failed: bool
 ) -> Iterator[str]:
     """Yield lines that describe what a run would do; change nothing.
 
@@ -99,6 +108,8 @@ def would_run(
     _require_tuned(plan, only=only)
     require_room(study, plan)
     require_booked(study)
+    plan, _, lines = with_again(study, plan, again)
+    yield from lines
     tuning = None
     if plan.tuning is not None and _tunes(plan, only):
         tuning = agenda(study, plan.tuning.ready, retry_failed=retry_failed)

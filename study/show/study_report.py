@@ -10,10 +10,12 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.cells.study_frames import StudyFrames, Tuned
+from analysis.cells.table import first_attempts, used_attempts
 from analysis.report.analyse import OnProgress, no_progress
 from analysis.report.comparison import write_comparison
 from analysis.report.paper import READERS, paper_figures, write_paper_page
 from analysis.report.report import write_report
+from analysis.report.tables import attempts
 from budgets.book import Book
 from budgets.cost.architecture import own_architectures
 from budgets.cost.flops import CONVENTION
@@ -80,6 +82,7 @@ def report_study(
         declaration_text=without_password(origin.read_text(encoding="utf-8")), made=_now(),
         reload_s=reload_s, progress=progress,
     )  # fmt: skip
+    yield from (f"trial {trial} was run again: {words}" for trial, words in frames.again.items())
     page = study.folder / "report" / "report.html"
     if target_flops is not None and not (page.parent / "figures" / "scaling-model-size.svg").exists():
         yield "--target has no effect: no scaling panel could be drawn; the report says why"
@@ -130,8 +133,9 @@ def study_frames(study: Study | Imported) -> StudyFrames:
     planned = read_table(folder / "plan.parquet")
     apart = not_chosen(study.declaration, folder, planned)
     plan = planned[~apart]
-    results = _table_or_empty(study, "results.parquet", RESULT_COLUMNS)
-    missing = plan[~plan["trial"].isin(results["trial"])]
+    every = _table_or_empty(study, "results.parquet", RESULT_COLUMNS)
+    results, missing = used_attempts(every, every), first_attempts(plan)
+    missing = missing[~missing["trial"].isin(results["trial"])]
     cluster = study.declaration.cluster
     return StudyFrames(
         name=study.declaration.name,
@@ -143,8 +147,9 @@ def study_frames(study: Study | Imported) -> StudyFrames:
         target_flops=study.declaration.design.forecast,
         confidence=declared_confidence(study.declaration),
         results=results,
-        curves=_table_or_empty(study, "curves.parquet", CURVE_COLUMNS),
-        midway=_table_or_empty(study, MIDWAY, MIDWAY_COLUMNS),
+        again=attempts(every, study.declaration.metric),
+        curves=used_attempts(_table_or_empty(study, "curves.parquet", CURVE_COLUMNS), every),
+        midway=used_attempts(_table_or_empty(study, MIDWAY, MIDWAY_COLUMNS), every),
         plan=plan,
         not_chosen=planned[apart],
         left_out=read_table(folder / "left-out.parquet"),

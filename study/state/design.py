@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from analysis.belief.law import VERSION
 from analysis.cells.study_frames import as_planned
-from analysis.cells.table import tidy
+from analysis.cells.table import first_attempts, tidy
 from analysis.design.adaptive import Decision, decide, rehearse
 from analysis.design.course import CHOSEN, decisions
 from analysis.design.questions import Ask, answers_to
@@ -25,7 +25,7 @@ from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
 from budgets.quantity import format_flops, plural
 from runners.host.files import write_json
-from runners.results import RESULT_COLUMNS, plan_row, read_table, to_frame
+from runners.results import AGAIN, RESULT_COLUMNS, plan_row, read_table, to_frame
 from study.state.bookkeeping import trials_of_event
 from study.state.study import Study
 
@@ -88,7 +88,8 @@ def not_chosen(declaration: Declaration, folder: Path, plan: pd.DataFrame) -> pd
     if not declaration.design.adaptive:
         return pd.Series(data=False, index=plan.index)
     begun = (path.name for path in (folder / "trials").glob("*"))
-    return ~plan["trial"].isin({*trials_of_event(folder, CHOSEN), *begun})
+    chosen = {*trials_of_event(folder, CHOSEN), *trials_of_event(folder, AGAIN), *begun}
+    return ~plan["trial"].isin(chosen)
 
 
 def answers(study: Study, grid: pd.DataFrame) -> list[dict[str, Any]]:
@@ -100,7 +101,7 @@ def answers(study: Study, grid: pd.DataFrame) -> list[dict[str, Any]]:
     results = study.folder / "results.parquet"
     if not results.exists():
         return []
-    table, ask = read_table(results), questions(study.declaration)
+    table, grid, ask = read_table(results), first_attempts(grid), questions(study.declaration)
     trials = tidy(
         as_planned(table, grid), metric=study.declaration.metric,
         own=own_architectures(study.declaration.catalogue),

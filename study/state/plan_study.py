@@ -21,11 +21,19 @@ from budgets.planning.tuning import Scores
 from budgets.quality import MIXTURE, NAMED, is_expression, score_of_quality
 from budgets.quantity import format_flops, plural
 from runners.data.evaluation.evaluation_facts import METRICS
-from runners.results import LEFT_OUT_COLUMNS, PLAN_COLUMNS, left_out_row, plan_row, read_json_lines, to_frame
+from runners.results import (
+    AGAIN,
+    LEFT_OUT_COLUMNS,
+    PLAN_COLUMNS,
+    left_out_row,
+    plan_row,
+    read_json_lines,
+    to_frame,
+)  # fmt: skip
 from runners.trials.throughput import plain_speed, predict_s, read_calibration, slow_loading
 from runners.trials.trial_files import kept_steps, milestone, read_failure, read_outcome
 from study.declare.yaml_reader import errors_with_line
-from study.state.bookkeeping import passed_milestone
+from study.state.bookkeeping import passed_milestone, trials_of_event
 from study.state.study import Study
 from study.state.study_facts import count_models, study_facts
 from study.state.tuning_table import read_scores
@@ -42,8 +50,10 @@ _USUAL = {
 }
 
 
-def plan_study(study: Study) -> Plan:
+def plan_study(study: Study, *, further: Iterable[str] = ()) -> Plan:
     """Plan a study; shards that have no index yet are indexed first.
+
+    ``further`` are ids of attempts in addition to those that its runs were asked for.
 
     Raises:
         ValueError: The pool or an evaluation set can't be read, the grid does not fit the budget, no
@@ -51,7 +61,8 @@ def plan_study(study: Study) -> Plan:
             begins with the file and line of the declared key.
     """
     with errors_with_line(study.source):
-        return _plan(study)
+        plan = _plan(study).with_attempts((*trials_of_event(study.folder, AGAIN), *further))
+        return with_kept_trunks(study, plan)
 
 
 def study_grid(study: Study) -> Grid:
@@ -113,7 +124,7 @@ def _plan(study: Study) -> Plan:
     )
     slow = slow_loading(plan.trials, read_calibration(study.calibration))
     wide = _too_wide(plan, declaration.cluster)
-    return with_kept_trunks(study, replace(plan, warnings=(*plan.warnings, *slow, *wide)))
+    return replace(plan, warnings=(*plan.warnings, *slow, *wide))
 
 
 def _too_wide(plan: Plan, cluster: Cluster | None) -> Iterator[str]:
@@ -198,9 +209,9 @@ def with_kept_trunks(study: Study, plan: Plan) -> Plan:
 
     A trial continues from the longest shorter one that did not end before its milestone. A milestone is
     removed when the next longer trial of its trunk has reached its own. So a trial that is declared later,
-    between two that have ended, trains all of its steps. A trial that has been paid keeps the cost in the
-    ledger: it may have continued from a shorter trial than the plan now has before it, or from one that is
-    no longer declared.
+    between two that have ended, trains all of its steps, as does a further attempt that finds none. A trial
+    that has been paid keeps the cost in the ledger: it may have continued from a shorter trial than the plan
+    now has before it, or from one that is no longer declared.
     """
     if not any(trial.milestone_step for trial in plan.trials):
         return plan
@@ -220,7 +231,8 @@ def with_kept_trunks(study: Study, plan: Plan) -> Plan:
     for trial in plan.trials:
         link, flops = trial, paid.get(trial.trial_id)
         if flops != trial.paid_flops and trial.previous in begun:
-            link = _from_milestone(study, trial, trials, paid if trial.trial_id in between else {})
+            gone = paid if trial.trial_id in between else finished if trial.attempt > 1 else ()
+            link = _from_milestone(study, trial, trials, gone)
         if flops not in {None, link.paid_flops}:
             # The shorter trial that it continued from is found by the FLOPs that were paid.
             same = (each for each in _links(trial, trials) if each.paid_flops == flops)

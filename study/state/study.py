@@ -219,8 +219,10 @@ def needs(study: Study, trial: Trial) -> Amounts:
 def trial_job(study: Study, trial: Trial, trials: Mapping[str, Trial] = MappingProxyType({})) -> TrialJob:
     """Return a trial's job: the paths of its data and its resources on one node.
 
-    ``trials`` are those whose milestones it may continue from, by id.
+    ``trials`` are those whose milestones it may continue from, by id; that of a newer attempt comes first.
     """
+    firsts = [shorter.first_id for shorter in shorter_trials(trial, trials)]
+    trunk = [each for first in firsts for each in reversed([*trials]) if each.startswith(first)]
     resources, declared = trial.resources, study.declaration.resources
     return TrialJob(
         trial=trial,
@@ -236,7 +238,5 @@ def trial_job(study: Study, trial: Trial, trials: Mapping[str, Trial] = MappingP
         checkpoint_steps=declared.checkpoint_steps,
         loader_bytes=declared.loader_memory,
         damage_tolerance=study.declaration.limits.damage,
-        trunk=tuple(
-            study.trial_folder(shorter.trial_id).resolve() for shorter in shorter_trials(trial, trials)
-        ),
+        trunk=tuple(study.trial_folder(each).resolve() for each in trunk),
     )

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from analysis.cells.study_frames import StudyFrames, as_planned
-from analysis.cells.table import CELL, levels, tidy
+from analysis.cells.table import CELL, levels, repeated, tidy, used_attempts
 from tests.analysis.synthetic import METRIC, study
 
 
@@ -45,6 +45,32 @@ def test_a_trial_without_a_number_is_excluded_and_its_reason_kept(
     assert trials.excluded.to_dict("records") == [
         {"trial": results["trial"][5], "status": status, "reason": told}
     ]
+
+
+def test_of_several_attempts_the_newest_with_a_result_has_the_place_of_the_first(frames: StudyFrames) -> None:
+    first = frames.results.assign(attempt=1)
+    one, two, three = (first.iloc[[row]] for row in range(3))
+
+    def attempt(row: pd.DataFrame, number: int, **values: float | str) -> pd.DataFrame:
+        return row.assign(trial=f"{row['trial'].item()}-{number}", attempt=number, **values)
+
+    again = [
+        attempt(one, 2, **{METRIC: 0.9}), attempt(one, 3, status="failed", **{METRIC: np.nan}),
+        attempt(two, 2, status="diverged", **{METRIC: np.nan}), attempt(three, 10, **{METRIC: 0.8}),
+        attempt(three, 2),
+    ]  # fmt: skip
+    results = pd.concat([first, *again], ignore_index=True)
+
+    used = {name: rows[-1]["trial"] for name, rows in repeated(results).items()}
+    names = [row["trial"].item() for row in (one, two, three)]
+    assert used == dict(zip(names, (f"{names[0]}-2", f"{names[1]}-2", f"{names[2]}-10"), strict=True))
+    trials = tidy(as_planned(results, frames.plan), metric=METRIC)
+    error = trials.frame.set_index("trial")["error"]
+    assert error[[names[0], names[2]]].tolist() == pytest.approx([0.1, 0.2])
+    assert trials.lost["trial"].tolist() == [names[1]]
+    assert len(trials.frame) + len(trials.excluded) == len(first)
+    assert used_attempts(first, first) is first
+    assert used_attempts(imported := first.drop(columns="attempt"), imported) is imported
 
 
 def test_a_study_whose_trials_all_failed_has_reasons_and_no_metric(frames: StudyFrames) -> None:

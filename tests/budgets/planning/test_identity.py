@@ -15,7 +15,7 @@ def test_trial_id_hashes_exactly_what_decides_the_result() -> None:
     costs = ("train_flops_per_sample", "tail_flops_per_sample", "evaluation_flops", "parameters")
     for derived in (
         "trial_id", "resources", "batch_norm", "evaluations", "previous", "shared_samples", "mixture",
-        *costs,
+        "attempt", *costs,
     ):  # fmt: skip
         del content[derived]
     content["recipe"] = {}  # all at their defaults
@@ -23,6 +23,7 @@ def test_trial_id_hashes_exactly_what_decides_the_result() -> None:
     text = json.dumps([1, content], sort_keys=True, separators=(",", ":"))
 
     assert trial.trial_id == hashlib.sha256(text.encode()).hexdigest()[:12]
+    assert dataclasses.replace(trial, attempt=2).trial_id == f"{trial.trial_id}-2"
 
 
 def test_trial_id_depends_on_recipe_and_config_but_not_on_costs() -> None:

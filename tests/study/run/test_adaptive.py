@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from analysis.design.course import CHOSEN
+from analysis.report.tables import attempts
 from budgets.quantity import format_flops
 from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
 from runners.trials.trial_files import Outcome, write_outcome
@@ -28,15 +29,17 @@ EXIT_STOPPED = 4
 class MadeUpTraining:
     """Training whose error falls with compute, with the noise of a trial's seed."""
 
-    def __init__(self, *, stop_after: int = 0) -> None:
-        self.stop_after, self.trials = stop_after, 0
+    def __init__(self, *, stop_after: int = 0, again: str = "finished") -> None:
+        self.stop_after, self.again, self.trials = stop_after, again, 0
 
     def __call__(self, job: TrialJob) -> Outcome:
         trial = job.trial
         self.trials += 1
         if self.trials == self.stop_after:
             os.kill(os.getpid(), signal.SIGTERM)
-        noise = np.random.default_rng(int(trial.trial_id, 16)).standard_normal()
+        if trial.attempt > 1 and self.again == "failed":
+            raise ValueError("a broken pair")
+        noise = np.random.default_rng(int(trial.first_id, 16)).standard_normal()
         better = 0.1 * (trial.cell.strategy == "clip") + 0.02 * (trial.cell.architecture == "mini-ConvNeXt")
         error = 0.3 + 0.5 * (trial.train_flops / 1e9) ** -0.4 - better + 0.01 * noise
         row = plan_row(trial) | {
@@ -44,6 +47,9 @@ class MadeUpTraining:
             "status": "finished", "reason": "", "train_loss": error,
             "held-out/top1": 1 - error, "held-out/count": 2000.0,
         }  # fmt: skip
+        if trial.attempt > 1 and self.again == "diverged":
+            row |= {"status": "diverged", "reason": "loss is not finite"}
+            del row["held-out/top1"]
         timing = {"wall_s": 0.1, "train_s": 0.1, "samples_per_s": 1000.0, "damaged_pairs": 0}
         job.folder.mkdir(parents=True, exist_ok=True)
         write_table(job.folder / "curve.parquet", to_frame([], CURVE_COLUMNS))
@@ -104,6 +110,32 @@ def test_design_chooses_from_the_grid_until_its_questions_are_answered(tiny: Tin
     assert pd.read_csv(report / "tables" / "choices.csv")["Trial"].tolist() == chosen(tiny)
     assert "Course of the adaptive design" in (report / "report.html").read_text(encoding="utf-8")
     assert not (report / "tables" / "missing.csv").read_text(encoding="utf-8").strip()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_newest_attempt_with_a_result_is_that_of_a_chosen_trial(
+    tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.run()
+    first = str(chosen(tiny)[0])
+    for options, how, code, told in (
+        (f"--again {first}", "diverged", 0, "attempt 2: diverged (used)"),
+        (f"--again {first}", "failed", 1, "attempt 3: failed, attempt 1: error "),
+        ("--retry-failed", "finished", 0, "attempt 2: diverged, attempt 3: error "),
+    ):
+        monkeypatch.setattr(execution, "run_trial", MadeUpTraining(again=how))
+        tiny.run(options, code=code)
+        said = attempts(tiny.table(), "held-out/top1")[first]
+        assert told in said
+        assert said.endswith("attempt 2: diverged (used)") == (how != "finished")
+
+    reported = tiny.says("report")
+    assert f"trial {first} was run again: {said}" in reported
+    assert "failed or diverged" not in reported
+    rows = tiny.table()
+    assert rows["attempt"].value_counts().to_dict() == {1: len(rows) - 2, 2: 1, 3: 1}
+    assert len(chosen(tiny)) == len(set(chosen(tiny))) == len(rows) - 2
+    assert tiny.settled()["spent"] == rows["paid_flops"].sum()
 
 
 def test_a_design_whose_tuning_has_just_begun_has_chosen_no_trial(tmp_path: Path) -> None:
