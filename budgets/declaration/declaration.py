@@ -275,7 +275,8 @@ class Declaration:
         """Yield the first trial whose amounts contradict each other, its batch, or the cluster."""
         levels = self.budget.levels if self.ruled_by_level else (None,)
         cells: dict[tuple[str, str, int | None], None] = {("", "", None): None}
-        if self.resources.rules or self.training.rules:
+        limited = self.tuning is not None and (self.tuning.architectures or self.tuning.strategies)
+        if self.resources.rules or self.training.rules or limited:
             cells = {(*pair, level): None for pair in self.pairs for level in levels}
         for cell in cells:
             problems = list(self._problems(*cell))
@@ -301,6 +302,8 @@ class Declaration:
         parts = ruled.get("accumulation", self.training.recipe.accumulation)
         shares = max(trial.gpus, trial.ranks) * parts
         tuned = () if self.tuning is None else self.tuning.fields.get("batch_size", ())
+        if architecture and not self.tunes(architecture, strategy):
+            tuned = ()
         of_training = ruled_settings(self.training.rules, architecture, strategy, level)
         declared = of_training.get("batch_size", self.training.batch_size)
         uneven = [size for size in tuned or (declared,) if size % shares]

@@ -166,23 +166,26 @@ def carry_rates(  # noqa: PLR0913 - the plan and the results that a line follows
 
 
 def choose_neighbours(
-    grid: Grid, rungs: Rungs, tuned: Values, room: int, *, cells: Iterable[GridCell]
+    grid: Grid, rungs: Rungs, tuned: Values, room: int, *, cells: Mapping[TuningPoint, GridCell]
 ) -> tuple[list[list[Tried]], list[str]]:
     """Return each combination's tuned rate with its neighbours, at the larger level where most of them fit.
 
-    The level is above those of ``cells``, which were tuned on, and the trials cost at most ``room`` training
-    FLOPs. ``rungs`` are the cells of the pairs to check; rates that are still unknown are those of the grid.
+    The level is above those of a pair's ``cells``, which were tuned on, and the trials cost at most ``room``
+    training FLOPs. ``rungs`` are the cells of the pairs to check; rates that are still unknown are those of
+    the grid.
 
     Returns:
         Three rates for each combination, the tuned one in the middle; and sentences about those left out.
     """
-    largest = max((on.cell.level_flops or 0 for on in cells), default=0)
+    tuned_at = {place[:2]: on.cell.level_flops or 0 for place, on in cells.items()}  # the last is the highest
+    lowest = min(tuned_at.values(), default=0)
     levels = {on.cell.level_flops or 0 for ladder in rungs.values() for on in ladder}
     checked_points: list[list[Tried]] = []
     every: list[list[Tried]] = []  # of the level with most combinations; of several, of the lowest
     # From the top down: a lower level is taken only if more combinations fit there.
-    for level in sorted((level for level in levels if level > largest), reverse=True):
-        at_level = [_around(grid, on, tuned) for on in _at_level(rungs, level).values()]
+    for level in sorted((level for level in levels if level > lowest), reverse=True):
+        at = {pair: on for pair, on in _at_level(rungs, level).items() if level > tuned_at.get(pair, lowest)}
+        at_level = [_around(grid, on, tuned) for on in at.values()]
         fits, left = [], room
         for points in at_level:
             if tried_flops(points) <= left:
@@ -193,12 +196,8 @@ def choose_neighbours(
     checked = set(map(combination_of, checked_points))
     dear = [points for points in every if combination_of(points) not in checked]
     others = [pair for pair in rungs if pair not in {*checked, *map(combination_of, dear)}]
-    where = (
-        "at the level at which most rates can be checked"
-        if every
-        else "at a level above those used for tuning"
-    )
-    sentences = [f"{_named(others)}: no cell {where}"] if others else []
+    where = "at the level at which most rates can be checked, " if every else ""
+    sentences = [f"{_named(others)}: no cell {where}above those used for tuning"] if others else []
     if dear:
         cost = sum(map(tried_flops, every))
         sentences.append(

@@ -117,7 +117,7 @@ def plan_tuning(
     if tuning.check:
         near_rungs = tuned_rungs(after, levels)
         rungs = {pair: on for pair, on in near_rungs.items() if waiting or pair in decided}
-        checked, left_out = choose_neighbours(after, rungs, tuned, of_check, cells=course.cells.values())
+        checked, left_out = choose_neighbours(after, rungs, tuned, of_check, cells=course.cells)
     values = [*course.passed, *(point for points in tried.values() for point in points)]
     near = [point for points in checked for point in points]
     plan = TuningPlan(

@@ -171,6 +171,9 @@ def _tuning(plan: Plan) -> Iterator[str]:
         f"study budget are set aside, also for values further out and higher levels; {tuning.metric} selects"
     )
     yield f"tuning by pair: {cost_by_pair(tuning.trials)}"
+    tried = {trial.cell.combination for trial in tuning.trials}
+    if served := [" ".join(pair) for pair in tuning.waiting if pair not in tried]:
+        yield f"tuning of their family decides for {', '.join(served)}"
     if tuning.check_flops:
         yield _check(tuning)
     waiting = [

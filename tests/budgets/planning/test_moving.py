@@ -195,9 +195,7 @@ def test_check_keeps_the_other_tuned_fields_and_needs_a_larger_level() -> None:
     assert {trial.batch_size for trial in tuning_of(plan).neighbours} == {winner.values["batch_size"]}
 
     plan = tuned(declared(check=0.1, levels=LEVELS[1:]), lambda _: 2e-3)
-    assert tuning_of(plan).left_out == (
-        f"{LADDER[0]} with clip: no cell at a level above those used for tuning",
-    )
+    assert tuning_of(plan).left_out == (f"{LADDER[0]} with clip: no cell above those used for tuning",)
 
 
 def test_levels_with_rates_of_their_own_share_no_trunk_and_are_paid_in_full() -> None:

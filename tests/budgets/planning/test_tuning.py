@@ -138,7 +138,7 @@ def climbing(first_learns_at: int, *, share: float) -> Plan:
     training = Training(lr_peak={PAIR[0]: 1.5e-3})
     declaration = declare(
         *TWO, levels=(100 * GFLOP, 300 * GFLOP, 900 * GFLOP), study_flops=20_000 * GFLOP, training=training,
-        tuning=Tuning(share=share, fields={"lr_peak": RATES}),
+        tuning=Tuning(share=share, check=0.3, fields={"lr_peak": RATES}),
     )  # fmt: skip
     scores: dict[str, Score] = {}
     while tuning_of(plan := plan_of(declaration, scores=scores, choices=64)).waiting:
@@ -170,6 +170,8 @@ def test_values_at_chance_are_tried_at_higher_levels_until_one_beats_chance() ->
         "1.6%); the values were tried at 300 GFLOP instead"
     )
     assert high.endswith("the values were tried at 900 GFLOP instead")
+    checked = {(trial.cell.architecture, trial.cell.level_flops) for trial in tuning_of(plan).neighbours}
+    assert checked == {("mini-ViT-XS-8", 900 * GFLOP)}, "a pair is checked above its own level"
 
 
 @pytest.mark.parametrize(
@@ -186,6 +188,7 @@ def test_no_value_is_chosen_from_results_at_chance(
     assert [winner.architecture for winner in tuning_of(plan).winners] == ["mini-ViT-XS-8"]
     rates = {trial.cell.architecture: trial.lr_peak for trial in plan.trials}
     assert rates == {PAIR[0]: 1.5e-3, "mini-ViT-XS-8": 2e-3}, "the declared rate holds"
+    assert {trial.cell.architecture for trial in tuning_of(plan).neighbours} == {"mini-ViT-XS-8"}
     last = [warning for warning in plan.warnings if "at chance" in warning][-1]
     assert f"at {reached} GFLOP are at chance" in last
     assert re.search(f"{why}.*; others beat chance at 100 GFLOP; undecided, .* lr_peak 0.0015$", last)

@@ -202,6 +202,15 @@ def test_a_tuned_batch_must_be_divisible_by_the_ranks(tmp_path: Path) -> None:
     assert problem.startswith("38: tuning.fields.batch_size = 7 can't be cut into 2 equal parts: ranks (reso")
 
 
+def test_the_declared_batch_of_a_pair_that_is_not_tuned_must_be_divisible_too(tmp_path: Path) -> None:
+    text = FULL.replace("gpus: 1", "gpus: 3").replace("lr_peak: [1e-3, 2e-3]", "batch_size: [6, 9]")
+
+    (problem,) = problems(tmp_path, text.replace("seeds: [7]", "architectures: [mini-ViT-XXS-8]"))
+    assert problem.startswith(
+        "25: training.batch_size = 64 (mini-ViT-XS-8 clip) can't be cut into 3 equal parts"
+    )
+
+
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
