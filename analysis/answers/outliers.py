@@ -24,20 +24,19 @@ def outliers(families: Mapping[str, Family], trials: Trials) -> pd.DataFrame:
         difference; and ``deviations``, that in standard deviations. None if no noise is known.
     """
     rows = []
-    frame = records(trials.frame[["trial", *CELL, "seed", "error"]])
-    for family in families.values():
-        for run in family.belief.outlying if family.source != "none" else ():
-            here = (run.curve, run.point), run.error
-            rows += [
-                row | {
-                    "expected": run.error - run.miss, "miss": run.miss, "deviations": run.far,
-                    "low": run.error - run.miss - QUANTILE * run.deviation,
-                    "high": run.error - run.miss + QUANTILE * run.deviation,
-                }
-                for row in frame if (family.place_of.get(row["trial"]), row["error"]) == here
-            ]  # fmt: skip
+    for row in records(trials.frame[["trial", *CELL, "seed", "error"]]):
+        family = families[row["regime"]]
+        curve, point = family.place_of[row["trial"]]
+        run = curve, int((family.measured.errors[curve, :, point] == row["error"]).argmax()), point
+        if family.source != "none" and family.belief.aside[run]:
+            miss, reach = float(family.belief.miss[run]), QUANTILE * float(family.belief.deviation[run])
+            expected = row["error"] - miss
+            rows.append(row | {
+                "expected": expected, "low": expected - reach, "high": expected + reach, "miss": miss,
+                "deviations": float(family.belief.far[run]),
+            })  # fmt: skip
     found = pd.DataFrame(rows, columns=[*_COLUMNS])
-    return found.sort_values("deviations", key=abs, ascending=False, ignore_index=True)
+    return found.sort_values("deviations", ascending=False, ignore_index=True)
 
 
 def outlier_lines(found: pd.DataFrame, unit: ErrorUnit) -> tuple[str, ...]:
@@ -54,5 +53,5 @@ def outlier_text(row: Mapping[str, Any], unit: ErrorUnit) -> str:
     return (
         f"{row['trial']} stands out ({cell}): {unit.named(row['error'])}, {off} the "
         f"{unit.text(row['expected'])} that all other runs predict "
-        f"({abs(row['deviations']):.0f} standard deviations)"
+        f"({row['deviations']:.0f} standard deviations)"
     )

@@ -16,7 +16,6 @@ import numpy as np
 from analysis.arrays import Floats, Indices, Mask
 from analysis.belief import outlying
 from analysis.belief.law import JointLaw, joint_law
-from analysis.belief.outlying import Outlying
 from analysis.belief.space import Axes, Estimates
 from analysis.cells.noise import agresti_coull, level_excess, moderated
 
@@ -207,7 +206,10 @@ class Belief:
         freedom: Degrees of freedom by which the noise between seeds was measured; 0 without seeds.
         law: The joint law, whose errors are in units of ``scale``.
         scale: The typical loss; 1 of errors.
-        outlying: Runs that stand out, the farthest first.
+        aside: Runs that stand out (`outlying`). They have a further variance, the square of what they miss.
+        miss: Runs minus their predictions by all others, NaN without a run, shape (curves, units, points).
+        deviation: Standard deviation of that.
+        far: Size of the quotient of both, as that of a normal distribution.
     """
 
     draws: Floats
@@ -215,7 +217,10 @@ class Belief:
     freedom: int
     law: JointLaw
     scale: float
-    outlying: tuple[Outlying, ...]
+    aside: Mask
+    miss: Floats
+    deviation: Floats
+    far: Floats
 
     def errors(self, axes: Axes, curves: Indices) -> Floats:
         """Return draws of the true errors at other points, shape (draws, curves, points)."""
@@ -223,7 +228,6 @@ class Belief:
 
 
 def _without(measured: Measured, runs: Mask) -> Measured:
-    """Return the other runs."""
     return replace(measured, errors=np.where(runs, np.nan, measured.errors))
 
 
@@ -232,7 +236,7 @@ def _noisy(measured: Measured, aside: Mask) -> Mask:
     rest = _without(measured, aside)
     alike = np.sqrt(rest.runs / np.maximum(rest.runs - 1, 1)) * (rest.runs > 1)
     off = np.nan_to_num(np.abs(rest.errors - rest.mean[:, None])) * alike[:, None]
-    found: Mask = (off == off.max(axis=(1, 2), keepdims=True)) & (off > 0)
+    found = _farthest(off)
     for _ in range(2):  # without the farthest of each curve, then without those that are too far
         if found.any():
             noise = _noise_of(_without(rest, found))[0]
@@ -240,43 +244,18 @@ def _noisy(measured: Measured, aside: Mask) -> Mask:
     return found
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Fit:
-    """A fit of the law, and the predictions of the runs by it and all other runs.
-
-    Attributes:
-        aside: Runs that stand out, shape (curves, units, points).
-        noise: Variance of a run, shape (curves, points).
-        law: The joint law.
-        miss: Runs minus their predictions, NaN without a run, shape (curves, units, points).
-        deviation: Standard deviation of that.
-        far: The quotient of both, as that of a normal distribution which is as improbable.
-    """
-
-    aside: Mask
-    noise: Floats
-    law: JointLaw
-    miss: Floats
-    deviation: Floats
-    far: Floats
-
-    @property
-    def score(self) -> float:
-        """Ln evidence, less what the runs that stand out cost."""
-        return outlying.score(self.law.evidence, self.aside, self.miss)
+def _farthest(far: Floats) -> Mask:
+    return np.asarray((far == far.max(axis=(1, 2), keepdims=True)) & (far > 0))
 
 
 def believe(measured: Measured, *, draws: int, generator: np.random.Generator) -> Belief:
-    """Draw the true errors of all points of a family.
-
-    Runs that stand out have a further variance, the square of what they miss their prediction by.
-    """
+    """Draw the true errors of all points of a family."""
     seen, points = measured.runs > 0, measured.curves.x.shape[1]
     scale = float(np.median(measured.mean[seen])) if measured.loss and seen.any() else 1.0
     axes = measured.curves.axes(measured.curves.x)
     seeds = int(np.maximum(measured.runs - 1, 0).sum())
 
-    def fit(extra: Floats, silent: Mask) -> _Fit:
+    def fit(extra: Floats, silent: Mask) -> Belief:
         noise, freedom, shared = _noise_of(_without(measured, silent))
         estimate, covariance, gain = estimates(measured, noise, shared, extra)
         known = Estimates(
@@ -288,34 +267,36 @@ def believe(measured: Measured, *, draws: int, generator: np.random.Generator) -
         )  # fmt: skip
         true = estimate - (covariance @ law.pull[..., None])[..., 0] / scale
         rest = measured.errors - true[:, None]
-        miss, variance = outlying.left_out(rest, gain, covariance, law.precision / scale**2)
-        deviation = np.sqrt(variance - extra)
-        far = outlying.as_normal(miss / deviation, freedom[:, None, None])
-        return _Fit(aside=extra > 0, noise=noise, law=law, miss=miss, deviation=deviation, far=far)
+        miss, deviation = outlying.left_out(rest, gain, covariance, law.precision / scale**2)
+        deviation = np.sqrt(deviation**2 - extra)
+        return Belief(
+            draws=np.empty(0), noise=noise, freedom=seeds, law=law, scale=scale, aside=extra > 0, miss=miss,
+            deviation=deviation, far=outlying.as_normal(miss / deviation, freedom[:, None, None]),
+        )  # fmt: skip
 
-    def search(extra: Floats) -> _Fit:
-        """Set runs aside, at first those with a further variance, until the others all fit."""
-        barred = np.zeros(extra.shape, dtype=bool)
+    def search(extra: Floats) -> Belief:
+        """Set the farthest run of each curve aside, which hides others, until all others are near."""
+        kept = np.zeros(extra.shape, dtype=bool)
         while True:
             noisy = _noisy(measured, extra > 0)
             found = fit(extra, (extra > 0) | noisy)
-            aside = outlying.chosen(found.miss / scale, found.far, found.aside, barred)
+            out = (found.far > outlying.FAR) & (np.abs(found.miss) > outlying.LEAST * scale)
+            kept |= found.aside & ~out
+            aside = found.aside & out | _farthest(np.where(out & ~found.aside & ~kept, found.far, 0.0))
             if (aside == found.aside).all():
                 return fit(extra, aside) if noisy.any() else found
-            barred |= found.aside & ~aside
             extra = np.where(aside, found.miss**2, 0.0)
+
+    def score(found: Belief) -> float:
+        better = found.miss[found.aside] < 0
+        return found.law.evidence - float(np.where(better, outlying.TOO_GOOD, outlying.ODDS).sum())
 
     found = search(np.zeros(measured.errors.shape))
     for curve in np.flatnonzero((found.aside & (found.miss < 0)).any(axis=(1, 2))):
         # What looks too good may be the only run of its curve that is not broken.
-        others = np.isfinite(measured.errors) & ~found.aside
         extra = np.where(found.aside, found.miss**2, 0.0)
-        extra[curve] = np.where(others[curve], extra[curve].max(), 0.0)
-        found = max(found, search(extra), key=lambda one: one.score)
+        extra[curve] = np.where(np.isfinite(found.miss) & ~found.aside, extra[curve].max(), 0.0)[curve]
+        found = max(found, search(extra), key=score)
     where = np.broadcast_to(np.arange(points), axes.samples.shape) if seeds else None
     drawn = found.law.errors(axes, np.arange(len(seen)), where) * scale
-    drawn = np.clip(drawn, 0.0, np.inf if measured.loss else 1.0)
-    return Belief(
-        draws=drawn, noise=found.noise, freedom=seeds, law=found.law, scale=scale,
-        outlying=outlying.listed(measured.errors, found.aside, found.miss, found.deviation, found.far),
-    )  # fmt: skip
+    return replace(found, draws=np.clip(drawn, 0.0, np.inf if measured.loss else 1.0))

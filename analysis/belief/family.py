@@ -129,11 +129,9 @@ class Family:
         """
         if np.isfinite(self.limit).all():
             return self.x[:, 0] / SAME_COST
-        left = self.measured.runs.copy()
-        for run in self.belief.outlying:
-            left[run.curve, run.point] -= 1
-        first = np.where(left > 0, self.x, np.inf).min(axis=1)
-        return np.where(np.isinf(first), self.x[:, 0], first) / FARTHEST
+        sound = np.isfinite(self.measured.errors) & ~self.belief.aside
+        first = np.argmax(sound.any(axis=1), axis=1)
+        return np.asarray(self.x[np.arange(len(sound)), first] / FARTHEST)
 
     def reachable(self, flops: Floats) -> Mask:
         """Return which curves may be asked for at a compute, shape (curves,).

@@ -29,7 +29,7 @@ import numpy as np
 from analysis.arrays import Floats, Indices
 from analysis.belief.space import SURFACE, Axes, ErrorLink, Estimates, Space, onward
 
-VERSION = 1
+VERSION = 2
 """Changes with the draws that the same runs give."""
 FLOORS = (0.0, 0.3, 0.55, 0.75, 0.88)
 """E as shares of the lowest error; the prior weight falls as the rest, 1 − share."""
@@ -152,8 +152,8 @@ class _Component:
         common: Posterior mean of the common parameters, shape (parameters,).
         own: That of the own parameters, shape (curves, parameters).
         evidence: ln evidence, with the prior of the deviations.
-        pull: What the estimates miss the law by, times the inverse of the covariance of all estimates, shape
-            (curves, points).
+        pull: The inverse of the covariance of all estimates times what they miss the law by, shape (curves,
+            points).
     """
 
     def __init__(self, table: _Table, link: ErrorLink, mean: Floats, spread: Floats, point: _Point) -> None:

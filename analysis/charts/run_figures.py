@@ -1,7 +1,7 @@
 """Data of the figures of a study's course: training curves, plan, ledger, schedule, choices of a design."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,21 +24,29 @@ _PANELS = 4
 _MOST_ROWS = 40
 
 
-def training_loss(trials: Trials, draws: CellDraws, curves: pd.DataFrame) -> FigureData | Missing:
-    """Return the figure of training loss over compute, by architecture, for the lowest seed of each cell."""
+def training_loss(
+    trials: Trials, draws: CellDraws, curves: pd.DataFrame, far: Sequence[str] = ()
+) -> FigureData | Missing:
+    """Return the figure of training loss over compute, by architecture, for the lowest seed of each cell.
+
+    The trials ``far``, which stand out, are drawn too, each as a series of its own.
+    """
     title = "Training loss"
     held, positions = slice_along(draws, "architecture")
     if curves.empty or not len(positions):
         return Missing(title=title, reason="no training curves were recorded")
     first = _lowest_seeds(trials, held)
     first = first[first["budget"].isin(sorted(first["budget"].unique())[-_PANELS:])]
+    outside = trials.frame["trial"].isin(far) & ~trials.frame["trial"].isin(first["trial"])
+    first = pd.concat([first, trials.frame[outside]])
     rows: list[dict[str, Any]] = []
     lines = 0
     for trial in records(first.sort_values(["budget", "architecture"], kind="stable")):
         curve = curves[curves["trial"] == trial["trial"]]
         points = _thin(curve["train_flops"].to_numpy(np.float64), curve["loss"].to_numpy(np.float64))
         panel = budget_text(str(trial["regime"]), float(trial["budget"]))
-        fixed = {"panel": panel, "mark": "line", "series": str(trial["architecture"]), "line": trial["trial"]}
+        name = f"{trial['trial']} stands out" if trial["trial"] in far else str(trial["architecture"])
+        fixed = {"panel": panel, "mark": "line", "series": name, "line": trial["trial"]}
         rows += [fixed | {"x": x, "y": y} for x, y in points]
         lines += bool(points)
     if not lines:
@@ -51,7 +59,8 @@ def training_loss(trials: Trials, draws: CellDraws, curves: pd.DataFrame) -> Fig
         frame=mark_frame(rows),
         caption=(
             f"Training loss over the compute spent, one panel per level (at most the {_PANELS} largest), one "
-            f"line per trial ({lines}; the lowest seed of each cell). Fixed: {held_text(held)}. Points are "
+            f"line per trial ({lines}; the lowest seed of each cell{', and what stands out' * bool(far)}). "
+            f"Fixed: {held_text(held)}. Points are "
             f"means over at most {_BINS} bins of equal width in log compute."
         ),
         alt=f"{title} falling over compute for {lines} trials.",

@@ -9,6 +9,7 @@ from analysis.answers.best import best_at_budgets
 from analysis.answers.contrasts import Statement, contrasts, pareto, statements
 from analysis.answers.cost import Cost, by_level, totals
 from analysis.answers.crossing import comparisons, quality_trades
+from analysis.answers.outliers import outliers
 from analysis.answers.robustness import robustness
 from analysis.answers.scope import with_scope
 from analysis.belief.cell_draws import CellDraws, cell_draws
@@ -56,6 +57,7 @@ class Analysis:
 
     trials: Trials
     draws: CellDraws
+    outliers: pd.DataFrame
     progress: TrialCounts
     missing: pd.DataFrame
     best: pd.DataFrame
@@ -97,6 +99,7 @@ def analyse(study: StudyFrames, progress: OnProgress = no_progress) -> Analysis:
     found = Analysis(
         trials=trials,
         draws=draws,
+        outliers=outliers(draws.families, trials),
         progress=TrialCounts(
             planned=max(len(planned), len(results)),
             finished=len(trials.frame),

@@ -8,11 +8,7 @@ import pandas as pd
 from analysis.belief.curves import curve_text
 from analysis.cells.table import records
 from analysis.error_unit import ErrorUnit
-from analysis.labels import (
-    axis_text,
-    capital,
-    interval_text,
-)  # fmt: skip
+from analysis.labels import axis_text, budget_text, capital, configuration_text, interval_text
 from analysis.laws.holdout import ORIGINS, Holdout
 from analysis.laws.laws import Law
 from analysis.report.tables import Table
@@ -122,3 +118,26 @@ def exponents(found: pd.DataFrame) -> Table:
         name="exponents", title="How model size and data grow with compute", note=note,
         frame=pd.DataFrame(rows),
     )  # fmt: skip
+
+
+def outliers(found: pd.DataFrame, unit: ErrorUnit) -> Table:
+    """Return the runs that stand out, from the table of ``outliers.outliers``."""
+    rows = [
+        {
+            "Trial": row["trial"],
+            "Configuration": configuration_text(row),
+            "Budget": budget_text(row["regime"], row["budget"]),
+            "Seed": str(int(row["seed"])),
+            unit.heading: unit.number(row["error"]),
+            "Predicted by all others": unit.number(row["expected"]),
+            "90 % interval of a run": unit.interval(row["low"], row["high"]),
+            unit.gap_heading_of("Off by"): unit.number(row["miss"]),
+            "Standard deviations": f"{row['deviations']:.0f}",
+        }
+        for row in records(found)
+    ]
+    note = (
+        "look for what is wrong with them; none is left out, but they have little weight in the noise, the "
+        "law and the errors of their cells"
+    )
+    return Table(name="outliers", title="Runs that stand out", note=note, frame=pd.DataFrame(rows))

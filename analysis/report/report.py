@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.answers.best import turns, unranked
+from analysis.answers.outliers import outlier_lines
 from analysis.belief.curves import X_COLUMNS
 from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import first_attempts, records
@@ -83,7 +84,7 @@ def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Mi
     metric, draws, best = found.trials.metric, found.draws, found.best
     measured = Measure(metric=metric, draws=draws, laws=found.laws)
     course: tuple[FigureData | Missing, ...] = (
-        run_figures.training_loss(found.trials, draws, study.curves),
+        run_figures.training_loss(found.trials, draws, study.curves, found.outliers["trial"].tolist()),
         *(
             ()
             if study.midway.empty
@@ -152,6 +153,7 @@ def report_tables(found: Analysis, study: StudyFrames) -> tuple[tables.Table, ..
             explanation=found.draws.explanation,
             confidence=found.draws.confidence,
         ),
+        *(() if found.outliers.empty else (law_tables.outliers(found.outliers, unit),)),
         tables.contrasts(found.contrasts, unit),
         tables.comparisons(found.comparisons, unit),
         law_tables.parameters(found.parameters, unit),
@@ -190,6 +192,7 @@ def summary_lines(found: Analysis) -> tuple[str, ...]:
     lines += unranked(found.draws)
     if found.best.empty and len(lines) == 1:
         lines.append("no trial has finished, so there is nothing to compare yet")
+    lines += outlier_lines(found.outliers, unit)
     without = found.missing["reason"].isin(found.trials.excluded["reason"])
     for what, rows in (
         ("no result yet", found.missing[~without]),

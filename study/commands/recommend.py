@@ -50,12 +50,14 @@ def run(options: Namespace) -> int:
     """
     import pandas as pd
 
+    from analysis.answers.outliers import outlier_lines, outliers
     from analysis.answers.recommendation import recommend
     from analysis.answers.recommendation_text import recommendation_lines
     from analysis.belief.cell_draws import cell_draws
     from analysis.cells.imported_table import import_table
     from analysis.cells.study_frames import as_planned
     from analysis.cells.table import tidy
+    from analysis.error_unit import ErrorUnit
     from budgets.cost.architecture import Architecture, own_architectures
     from runners.results import read_table
     from study.declare.column_maps import find_column_map, load_column_map, read_any_table, shipped_table
@@ -92,4 +94,7 @@ def run(options: Namespace) -> int:
     draws = cell_draws(trials, plan, confidence=confidence)
     found = recommend(draws, flops=flops, pairs=pairs, limit=limit)
     show_all(recommendation_lines(found, flops=flops, pairs=pairs, source=source, metric=metric))
+    leaders = found.candidates.iloc[[*found.verdict.members]][["architecture", "strategy", "quality"]]
+    far = outliers(draws.families, trials).merge(leaders.drop_duplicates())
+    show_all(f"  {line}" for line in outlier_lines(far, ErrorUnit.of(metric)))
     return 0

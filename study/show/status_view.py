@@ -82,6 +82,7 @@ def _lines(status: StudyStatus) -> Iterator[str]:
     if status.wasted_flops:
         yield f"{format_flops(status.wasted_flops)} of it was lost to crashes and repeated"
     yield from status.design
+    yield from status.outliers
     if status.slots is not None:
         taken = f"{running} of {status.slots} slots taken" if status.run else ""
         busy = status.slots_busy

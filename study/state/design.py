@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from analysis.belief.law import VERSION
 from analysis.cells.study_frames import as_planned
-from analysis.cells.table import first_attempts, tidy
+from analysis.cells.table import Trials, first_attempts, tidy
 from analysis.design.adaptive import Decision, decide, rehearse
 from analysis.design.course import CHOSEN, decisions
 from analysis.design.questions import Ask, answers_to
@@ -92,20 +92,26 @@ def not_chosen(declaration: Declaration, folder: Path, plan: pd.DataFrame) -> pd
     return ~plan["trial"].isin(chosen)
 
 
+def trials_so_far(study: Study, grid: pd.DataFrame) -> Trials | None:
+    """Return the trials with a result; None before the first."""
+    results = study.folder / "results.parquet"
+    if not results.exists():
+        return None
+    return tidy(
+        as_planned(read_table(results), grid), metric=study.declaration.metric,
+        own=own_architectures(study.declaration.catalogue),
+    )  # fmt: skip
+
+
 def answers(study: Study, grid: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the answers to the questions of a design from the results so far, see `Answer`.
 
     They are kept beside the results, ``answers.json``, with the digest of what they were read from: the same
     results are not weighed twice, and results that changed since are.
     """
-    results = study.folder / "results.parquet"
-    if not results.exists():
+    grid, ask = first_attempts(grid), questions(study.declaration)
+    if (trials := trials_so_far(study, grid)) is None:
         return []
-    table, grid, ask = read_table(results), first_attempts(grid), questions(study.declaration)
-    trials = tidy(
-        as_planned(table, grid), metric=study.declaration.metric,
-        own=own_architectures(study.declaration.catalogue),
-    )  # fmt: skip
     values = trials.frame[["trial", "error"]].sort_values("trial")
     read = [
         VERSION,

@@ -9,13 +9,17 @@ from typing import Any
 import pandas as pd
 
 from analysis.answers.cost import run_time
+from analysis.answers.outliers import outlier_lines, outliers
+from analysis.belief.family import families
+from analysis.cells.table import first_attempts
+from analysis.error_unit import ErrorUnit
 from budgets.book import Book
 from budgets.planning.price import Range
 from budgets.planning.tuning import tuning_reserves
 from budgets.quantity import format_flops
 from runners.results import STARTS, read_json_lines, read_table
 from study.state.bookkeeping import unbooked
-from study.state.design import answer_lines, answers, not_chosen
+from study.state.design import answer_lines, answers, not_chosen, trials_so_far
 from study.state.running import (
     Level,
     Running,
@@ -67,6 +71,7 @@ class StudyStatus:
             empty otherwise.
         design: Answers of an adaptive design so far and its open questions, one per line. Trials that it has
             not chosen are not counted in ``levels``.
+        outliers: Results that stand out from all others, one per line.
     """
 
     study: str
@@ -87,6 +92,7 @@ class StudyStatus:
     ranked_anew: int
     unbooked: str
     design: tuple[str, ...]
+    outliers: tuple[str, ...]
 
 
 def read_status(study: Study) -> StudyStatus:
@@ -140,6 +146,7 @@ def read_status(study: Study) -> StudyStatus:
         ranked_anew=int(plan["quality"].isin(ranked_anew(study)).sum()),
         unbooked=unbooked(study, book) if holder is None else "",
         design=_design(study, planned, apart, events),
+        outliers=_outliers(study, planned),
     )
 
 
@@ -149,6 +156,15 @@ def _design(study: Study, planned: pd.DataFrame, apart: pd.Series, events: pd.Da
         return ()
     grid = planned[planned["phase"] == "grid"]
     return tuple(answer_lines(answers(study, grid), events, planned[apart]))
+
+
+def _outliers(study: Study, planned: pd.DataFrame) -> tuple[str, ...]:
+    """Return the results so far that stand out, in words."""
+    grid = first_attempts(planned[planned["phase"] == "grid"])
+    trials = trials_so_far(study, grid)
+    if trials is None:
+        return ()
+    return outlier_lines(outliers(families(trials, grid), trials), ErrorUnit.of(trials.metric))
 
 
 def _planned_trials(study: Study) -> pd.DataFrame:

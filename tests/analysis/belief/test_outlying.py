@@ -1,9 +1,13 @@
 """Runs that stand out: broken ones are flagged and spoil nothing, steep or noisy ones are not flagged."""
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from analysis.answers.best import best_at_budgets
@@ -11,13 +15,19 @@ from analysis.answers.outliers import outliers
 from analysis.answers.recommendation import recommend
 from analysis.belief.cell_draws import cell_draws
 from analysis.belief.family import families
+from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import Trials, tidy
+from analysis.charts.run_figures import training_loss
+from analysis.report.analyse import analyse
+from analysis.report.report import report_tables, summary_lines
 from benchmarks.design import with_trunks
+from study.cli import main
 from tests.analysis.belief.test_law import SAMPLES, SIZES, drawn, measured, noisy, surface
 from tests.analysis.made_up.designs import grid
 from tests.analysis.made_up.studies import study
 from tests.analysis.public_tables import ALL_OBJECTIVES, NAMES, family, missing, table
-from tests.analysis.synthetic import METRIC
+from tests.analysis.synthetic import METRIC, figure_of
+from tests.root import ROOT
 
 CHANCE = 0.985
 STUDIES = 20
@@ -28,25 +38,23 @@ def test_run_at_chance_is_flagged_and_its_cell_is_what_neighbours_say() -> None:
     errors = noisy(truth, 1)
     errors[2, 0, 2] = CHANCE
     belief = drawn(measured(errors))
-    (run,) = belief.outlying
-    assert (run.curve, run.point, run.error) == (2, 2, CHANCE)
-    assert run.miss == pytest.approx(CHANCE - truth[2, 2], abs=0.02)
-    assert run.far > 8
+    assert np.argwhere(belief.aside).tolist() == [[2, 0, 2]]
+    assert belief.miss[2, 0, 2] == pytest.approx(CHANCE - truth[2, 2], abs=0.02)
+    assert belief.far[2, 0, 2] > 8
     assert np.median(belief.draws[:, 2, 2]) == pytest.approx(truth[2, 2], abs=0.015)
 
 
 def test_broken_one_of_two_seeds_is_told_by_the_law() -> None:
     errors = noisy(surface(SIZES[:, None], SAMPLES), 2)
     errors[3, 1, 1] += 0.1
-    (run,) = drawn(measured(errors)).outlying
-    assert (run.curve, run.point, run.error) == (3, 1, errors[3, 1, 1])
+    assert np.argwhere(drawn(measured(errors)).aside).tolist() == [[3, 1, 1]]
 
 
 def test_configuration_that_is_worse_throughout_and_a_steep_late_rise_do_not_stand_out() -> None:
     errors = surface(SIZES[:, None], SAMPLES)
     errors[1] = 0.985 - 0.3 * (0.985 - errors[1])
     errors[4] = [0.98, 0.97, 0.93, 0.75, 0.4]
-    assert not drawn(measured(noisy(errors, 1))).outlying
+    assert not drawn(measured(noisy(errors, 1))).aside.any()
 
 
 def test_outliers_of_a_published_table_are_flagged_and_its_answers_are_those_without_them() -> None:
@@ -70,7 +78,7 @@ def test_published_tables_have_few_runs_that_stand_out(name: str) -> None:
     if missing(name):
         pytest.skip(missing(name))
     trials = table(name).trials
-    assert len(family(trials).belief.outlying) <= (0.1 if "finished" in name else 0.01) * len(trials.frame)
+    assert family(trials).belief.aside.sum() <= (0.1 if "finished" in name else 0.01) * len(trials.frame)
 
 
 def test_runs_of_the_shipped_study_do_not_stand_out(small_full: pd.DataFrame) -> None:
@@ -107,6 +115,33 @@ def test_broken_run_of_a_study_is_flagged_and_costs_no_clear_verdict(worse: floa
             clear[place] += (best["verdict"] == "clear").sum()
     assert flagged >= 0.9 * STUDIES
     assert clear[1] >= clear[0] - 2
+
+
+def test_report_lists_the_run_and_draws_its_training_curve(frames: StudyFrames) -> None:
+    results = frames.results.copy()
+    trial = str(results["trial"][40])
+    results.loc[40, METRIC] = 1 - CHANCE
+    spoilt = replace(frames, results=results)
+    found = analyse(spoilt)
+    (listed,) = (table for table in report_tables(found, spoilt) if table.name == "outliers")
+    assert list(listed.frame["Trial"]) == [trial]
+    assert any(line.startswith(f"{trial} stands out") for line in summary_lines(found))
+    course = figure_of(training_loss(found.trials, found.draws, frames.curves, [trial]))
+    assert f"{trial} stands out" in set(course.frame["series"])
+
+
+def test_status_and_recommend_name_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(ROOT / "results" / "small-full", tmp_path / "small-full", ignore=lambda *_: ["report"])
+    path = tmp_path / "small-full" / "results.parquet"
+    table_ = pq.read_table(path)
+    results = table_.to_pandas()
+    broken = results.index[results["architecture"].eq("mini-ConvNeXt") & results["level_flops"].eq(5.4e12)][0]
+    results.loc[broken, METRIC] = 1 - CHANCE
+    pq.write_table(pa.Table.from_pandas(results, schema=table_.schema, preserve_index=False), path)
+    study_ = ["small-full", "--results", str(tmp_path)]
+    for command in (["status", *study_], ["recommend", *study_, "--flops", "1.8e12", "--pairs", "32768"]):
+        assert main(command) == 0
+        assert f"{results['trial'][broken]} stands out (mini-ConvNeXt, CLIP" in capsys.readouterr().out
 
 
 def outlying_trials(trials: Trials) -> list[str]:
