@@ -7,8 +7,11 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pandas.api.types import is_integer_dtype
 
 from analysis.arrays import Floats
+from analysis.cells.study_frames import TUNED_COLUMN
+from analysis.cells.sweeps import choose
 from analysis.cells.table import CELL, NUMBERS, READING_ERROR, REGIMES, TEXT, levels
 from analysis.error_unit import is_loss
 from analysis.labels import quality_fraction
@@ -63,6 +66,9 @@ class ColumnMap:
             1 − itself.
         images: Number of evaluation images or texts behind the metric, or its column; 0 when unknown.
         reading_error: Standard deviation with which the metric was read off a figure, in its own unit.
+        sweep: Hyper-parameters that the runs of a cell differ in → their definitions; without any, a cell's
+            runs are seeds.
+        mean: Take the mean of a sweep instead of its best run.
         where: Part of the map (``columns.NAME``, ``rows.NAME``) → its file and line, for error messages.
     """
 
@@ -74,6 +80,8 @@ class ColumnMap:
     better: Literal["higher", "lower"]
     images: int | Column = 0
     reading_error: Column | None = None
+    sweep: Mapping[str, Column] = field(default_factory=dict)
+    mean: bool = False
     where: Mapping[str, str] = field(default_factory=dict)
 
     def at(self, name: str) -> str:
@@ -82,17 +90,28 @@ class ColumnMap:
 
 
 def import_table(table: pd.DataFrame, how: ColumnMap) -> pd.DataFrame:
-    """Read a table into the results schema; each trial is named after its row in the table (``row-1``).
+    """Read a table into the results schema, as `import_sweeps`, which also tells what was tried."""
+    return import_sweeps(table, how)[0]
+
+
+def import_sweeps(table: pd.DataFrame, how: ColumnMap) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read a table into the results schema, and reduce sweeps to a trial per cell and seed (`sweeps.choose`).
+
+    Each trial is named after its row in the table (``row-1``); ``line`` is its place in the file, if the table
+    is indexed by places.
 
     A row without a required name or number, and the second of two equal rows, become failed trials with a
     reason: they are counted and reported, but not fitted. Under fixed compute a missing level follows from
     the FLOPs, see `table.budgets`; in the one-epoch regime the pairs are rounded to their level likewise.
 
+    Returns:
+        The results, and what was tried in each cell; empty if the map has no sweep.
+
     Raises:
         ValueError: The map lacks a column or names an unknown one; the table lacks a column that the map
             reads; a value cannot be read; or no row is selected.
     """
-    table = table.reset_index(drop=True)
+    table = table.reset_index(drop=True) if is_integer_dtype(table.index) else table
     for name in REQUIRED:
         if name not in how.columns:
             raise ValueError(
@@ -104,7 +123,8 @@ def import_table(table: pd.DataFrame, how: ColumnMap) -> pd.DataFrame:
                 how.at(f"columns.{name}")
                 + unknown("column of the results schema", name, (*REQUIRED, *OPTIONAL))
             )
-    kept = table[(_unselected(table, how) == "").to_numpy()]
+    selected = (_unselected(table, how) == "").to_numpy()
+    kept = table[selected]
     found = {name: _column(kept, name, column, how) for name, column in how.columns.items()}
     frame = pd.DataFrame(found, index=kept.index)
     value = _numbers(kept, how.metric_column, how.metric, how.at("metric"))
@@ -123,15 +143,37 @@ def import_table(table: pd.DataFrame, how: ColumnMap) -> pd.DataFrame:
         error = _numbers(kept, how.reading_error, READING_ERROR, how.at(READING_ERROR))
         _check_known(f"{how.at(READING_ERROR)}the reading error", error, value, kept, least=0)
         frame[f"{evaluated}/{READING_ERROR}"] = error
-    frame["trial"] = [f"row-{place + 1}" for place in kept.index]
-    return complete(frame.reset_index(drop=True), how)
+    for name, column in how.sweep.items():
+        frame[f"{TUNED_COLUMN}{name}"] = _setting(kept, name, column, how.at(f"sweep.{name}"))
+    frame["trial"] = [f"row-{place + 1}" for place in np.flatnonzero(selected)]
+    frame["line"] = [_line(kept, place) for place in range(len(kept))]
+    results = complete(frame.reset_index(drop=True), how)
+    return choose(results, metric=how.metric, mean=how.mean) if how.sweep else (results, pd.DataFrame())
 
 
 def unselected(table: pd.DataFrame, how: ColumnMap) -> pd.DataFrame:
-    """Return the rows that a map does not select, with columns ``trial`` (``row-7``) and ``reason``."""
+    """Return the rows that a map does not select, with columns ``trial`` (``row-7``), ``line``, ``reason``."""
     reasons = _unselected(table, how).to_numpy()
-    frame = pd.DataFrame({"trial": [f"row-{place + 1}" for place in range(len(table))], "reason": reasons})
+    rows = [(f"row-{place + 1}", _line(table, place)) for place in range(len(table))]
+    frame = pd.DataFrame(rows, columns=["trial", "line"]).assign(reason=reasons)
     return frame[frame["reason"] != ""].reset_index(drop=True)
+
+
+def _line(table: pd.DataFrame, place: int) -> str:
+    label = table.index[place]
+    return label if isinstance(label, str) else f"row {label + 1}"
+
+
+def _setting(table: pd.DataFrame, name: str, column: Column, at: str) -> NDArray[np.generic]:
+    """Read a hyper-parameter: numbers if all of its values are, else names."""
+    if column.source is not None:
+        _check(table, column.source, at)
+    try:
+        return _numbers(table, column, name, at)
+    except ValueError:
+        if column.times != 1 or column.by or column.over:
+            raise
+        return _each(table, str(column.source), _reader(column, name), f"{at}column '{column.source}'")
 
 
 def _unselected(table: pd.DataFrame, how: ColumnMap) -> "pd.Series[str]":
@@ -191,7 +233,7 @@ def _each(
         try:
             found[place] = read(value)
         except ValueError as error:
-            raise ValueError(f"{where}; row {table.index[place] + 1}: {error}") from None
+            raise ValueError(f"{where}; {_line(table, place)}: {error}") from None
     return found
 
 
@@ -233,7 +275,7 @@ def _find(value: object, names: Mapping[str, object] | tuple[str, ...]) -> str |
     text = _text(value)
     if text in names:
         return text
-    if isinstance(value, bool):
+    if text.lower() in {"true", "false"}:
         return next((name for name in names if name.lower() == text.lower()), None)
     if isinstance(value, (int, float)):
         return next((name for name in names if _same_number(name, value)), None)
@@ -270,8 +312,8 @@ def _check(table: pd.DataFrame, name: str, at: str) -> None:
 def _check_loss(value: Floats, table: pd.DataFrame, how: ColumnMap) -> None:
     below = np.flatnonzero(value < 0)
     if len(below):
-        row, found = table.index[below[0]] + 1, value[below[0]]
-        raise ValueError(f"{how.at('metric')}row {row}: {how.metric} must be 0 or more; found {found:g}")
+        line, found = _line(table, below[0]), value[below[0]]
+        raise ValueError(f"{how.at('metric')}{line}: {how.metric} must be 0 or more; found {found:g}")
 
 
 def _check_known(what: str, numbers: Floats, value: Floats, table: pd.DataFrame, *, least: int) -> None:
@@ -281,9 +323,9 @@ def _check_known(what: str, numbers: Floats, value: Floats, table: pd.DataFrame,
     """
     wrong = np.flatnonzero(np.isfinite(value) & ~(np.isfinite(numbers) & (numbers >= least)))
     if len(wrong):
-        row, found = table.index[wrong[0]] + 1, numbers[wrong[0]]
+        line, found = _line(table, wrong[0]), numbers[wrong[0]]
         shown = "none" if np.isnan(found) else f"{found:g}"
-        raise ValueError(f"{what} of row {row} must be {least} or more; found {shown}")
+        raise ValueError(f"{what} of {line} must be {least} or more; found {shown}")
 
 
 def _check_fraction(value: Floats, table: pd.DataFrame, how: ColumnMap) -> None:
@@ -294,7 +336,7 @@ def _check_fraction(value: Floats, table: pd.DataFrame, how: ColumnMap) -> None:
     found = value[outside[0]]
     percents = value[finite].min() >= 0 and value[finite].max() <= _PERCENT
     source = how.metric_column.source
-    where = f"column '{source}', row {table.index[outside[0]] + 1}: " if source else ""
+    where = f"column '{source}', {_line(table, outside[0])}: " if source else ""
     hint = "; if these are percents, add `times: 0.01`" if percents else ""
     raise ValueError(
         f"{how.at('metric')}{where}{how.metric} must be a fraction in [0, 1]; found {found:g}{hint}"
@@ -303,9 +345,9 @@ def _check_fraction(value: Floats, table: pd.DataFrame, how: ColumnMap) -> None:
 
 def complete(frame: pd.DataFrame, how: ColumnMap) -> pd.DataFrame:
     """Fill in derived numbers, NaN for unknown ones, and the reason of rows that cannot be fitted."""
-    for trial, regime in zip(frame["trial"], frame["regime"], strict=True):
+    for line, regime in zip(frame["line"], frame["regime"], strict=True):
         if pd.notna(regime) and regime not in REGIMES:
-            raise ValueError(f"{how.at('columns.regime')}{trial}: {unknown('regime', str(regime), REGIMES)}")
+            raise ValueError(f"{how.at('columns.regime')}{line}: {unknown('regime', str(regime), REGIMES)}")
     once = (frame["regime"] == "one-epoch").to_numpy(bool)
     pairs = frame["subset_size"].to_numpy(np.float64, copy=True)
     step = frame.get("batch_size", pd.Series(np.nan, index=frame.index)).to_numpy(np.float64)
@@ -341,7 +383,7 @@ def _check_units(frame: pd.DataFrame, how: ColumnMap) -> None:
         if len(far):
             row = frame.iloc[far[0]]
             raise ValueError(
-                f"{how.at(f'columns.{name}')}{row['trial']}: {name} is {row[name]:.4g} where train_flops is "
+                f"{how.at(f'columns.{name}')}{row['line']}: {name} is {row[name]:.4g} where train_flops is "
                 f"{row['train_flops']:.4g} and samples_seen {row['samples_seen']:.4g}: {factor[far[0]]:.3g} "
                 "times as many FLOPs. Correct the units (times, by)"
             )
@@ -373,6 +415,9 @@ def _reasons(frame: pd.DataFrame, how: ColumnMap) -> "pd.Series[str]":
     once = frame["regime"] == "one-epoch"
     reasons[once & other & (reasons == "")] = "one-epoch, but its samples_seen are not its subset_size"
     identity = [name for name in (*CELL, "seed") if name != "budget"]
-    again = frame.duplicated([*identity, "samples_seen", "train_flops", how.metric]) & (reasons == "")
+    settings = [f"{TUNED_COLUMN}{name}" for name in how.sweep]
+    again = frame.duplicated([*identity, *settings, "samples_seen", "train_flops", how.metric]) & (
+        reasons == ""
+    )
     reasons[again] = "duplicate of an earlier row"
     return reasons

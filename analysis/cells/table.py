@@ -123,7 +123,7 @@ def tidy(
     frame = cells[measured]
     _check_cells(frame)
     cell = group_numbers(frame, CELL)
-    _check_seeds(frame, cell)
+    _check_seeds(frame, cell, results.get("line", results["trial"])[measured])
     return Trials(
         frame=frame.iloc[np.lexsort((frame["seed"], cell))].reset_index(drop=True),
         metric=metric,
@@ -315,15 +315,17 @@ def _check_cells(frame: pd.DataFrame) -> None:
             raise ValueError(f"results column '{column}' must be above zero in finished trials")
 
 
-def _check_seeds(frame: pd.DataFrame, cell: Indices) -> None:
-    """Refuse a seed that appears twice in a cell, given the number of each trial's cell."""
+def _check_seeds(frame: pd.DataFrame, cell: Indices, places: "pd.Series[str]") -> None:
+    """Refuse a seed that appears twice in a cell, given each trial's number of its cell, and its place."""
     runs = pd.DataFrame({"cell": cell, "seed": frame["seed"].to_numpy()})
     repeated = runs.duplicated(keep=False).to_numpy(bool)
     if repeated.any():
-        same = frame[(runs == runs[repeated].iloc[0]).all(axis=1).to_numpy(bool)]
-        first, second, *_ = same["trial"]
-        one, other, *_ = same["train_flops"]
+        same = (runs == runs[repeated].iloc[0]).all(axis=1).to_numpy(bool)
+        first, second, *_ = places[same]
+        one, other, *_ = frame.loc[same, "train_flops"]
         remedy = "remove one of them or give it another seed"
+        if places.name == "line":
+            remedy += "; if they are runs of a sweep, name what they differ in under sweep: in the map"
         if one != other:
             remedy = (
                 f"their {one:.4g} and {other:.4g} FLOPs count as one budget, rounded to whole batches: give "

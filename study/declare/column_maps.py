@@ -4,9 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-import pandas as pd
-from pandas.api.types import is_numeric_dtype
-
 from analysis.cells.imported_table import OPTIONAL, REQUIRED, Column, ColumnMap
 from analysis.cells.table import READING_ERROR, TEXT
 from analysis.error_unit import is_loss
@@ -14,7 +11,6 @@ from budgets.declaration import values
 from budgets.declaration.keys import OneOf
 from budgets.names import unknown
 from budgets.quantity import parse_count, parse_number, parse_quantity
-from runners.data.build.table_file import read_separated
 from study.declare.yaml_reader import Section, read_root
 
 _SHIPPED = Path(__file__).parent / "maps"
@@ -160,31 +156,3 @@ def _factor(text: str) -> float:
     if factor == 0:
         raise ValueError(f"'{text}' makes every number 0; give another factor, or leave out times")
     return factor
-
-
-def read_any_table(path: Path) -> pd.DataFrame:
-    """Read a CSV or parquet file; words for a missing value, such as ``NA``, stay as text in columns of text.
-
-    Raises:
-        ValueError: The file does not exist, is damaged, or is of another kind.
-    """
-    if not path.exists():
-        raise ValueError(f"no such table: {path}")
-    readers: dict[str, Callable[[Path], pd.DataFrame]] = {".csv": _read_csv, ".parquet": pd.read_parquet}
-    if path.suffix not in readers:
-        raise ValueError(f"{path} must be a .csv or .parquet file")
-    try:
-        return readers[path.suffix](path)
-    except ValueError as error:
-        raise ValueError(f"{path} can't be read: {error}") from None
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    read_separated(path)  # refuses rows that are longer than the header, or lost in a text of another row
-    table = pd.read_csv(path)
-    header = pd.read_csv(path, header=None, nrows=1).iloc[0].dropna()
-    for name in header[header.duplicated()]:  # pandas would read the first as `acc`, the next as `acc.1`
-        raise ValueError(f"its header has two columns '{name}'")
-    text = [name for name in table if not is_numeric_dtype(table[name]) or table[name].isna().all()]
-    # pandas takes `None` for a missing value, also where it is the name of a strategy.
-    return table.assign(**pd.read_csv(path, usecols=text, keep_default_na=False, na_values=[""]))

@@ -24,6 +24,7 @@ from budgets.declaration.declaration import Declaration
 from budgets.ledger import read_entries
 from budgets.names import without_password
 from budgets.quantity import format_flops, plural
+from runners.data.build.any_table import read_any_table
 from runners.host.workers import usable_cores
 from runners.results import (
     CURVE_COLUMNS,
@@ -34,7 +35,7 @@ from runners.results import (
     to_frame,
 )
 from runners.trials.trial_files import MIDWAY
-from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
+from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map
 from study.declare.dump import plain
 from study.state.bookkeeping import unbooked
 from study.state.design import declared_confidence, not_chosen

@@ -9,7 +9,8 @@ import pytest
 
 from analysis.charts.figure_data import FigureData
 from analysis.report.paper import ACCURACIES, PANELS, READERS, PaperFigure, paper_figures, write_paper_page
-from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
+from runners.data.build.any_table import read_any_table
+from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map
 from tests.root import ROOT
 
 pytestmark = pytest.mark.slow

@@ -1,0 +1,126 @@
+"""Strict reader of tables of any kind, by DuckDB, which knows the line of each row."""
+
+import csv
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_TEXTS, _PACKED = (*_SEPARATORS, ".jsonl"), (".gz", ".zst")
+_MISSING = frozenset({"", "NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None"})
+_ZERO_FIRST = r"[-+]?0\d"
+_AT = re.compile(r"Error on Line: (\d+)\n")
+_ADVICE = {
+    "not utf-8": "its text is not UTF-8 (perhaps UTF-16); save it as UTF-8",
+    "unterminated quote": 'a quotation mark is not closed; close it, or write it as "" within a quoted text',
+    "invalid state": "its lines end in different ways; save it with one kind of line end",
+}
+
+
+def read_any_table(path: Path) -> pd.DataFrame:
+    """Read a csv, tsv or jsonl file, also packed (``.gz``, ``.zst``), or a parquet file.
+
+    The index has the place of each row: ``table.csv:7``, the line that it starts at, or ``table.parquet: row
+    7``. A column of a csv or tsv file holds numbers if all of its values are numbers or missing, otherwise
+    texts, of which an empty one is None: ``NA``, ``None`` and ``007`` are texts there.
+
+    Raises:
+        ValueError: The file does not exist, is of another kind, or is damaged: two columns have one name, a row
+            has more or fewer fields than the header, a quotation mark is not closed, or the text is not UTF-8.
+            The message names the file, and the line where there is one.
+    """
+    import duckdb  # noqa: PLC0415 - most commands do not need it
+
+    if not path.exists():
+        raise ValueError(f"no such table: {path}")
+    kind = Path(path.stem).suffix if path.suffix in _PACKED else path.suffix
+    if kind not in _TEXTS and path.suffix != ".parquet":
+        raise ValueError(
+            f"{path} must be a .parquet, {', '.join(_TEXTS)} file, or a text packed as .gz or .zst"
+        )
+    lines: Sequence[str | None] = ()
+    with duckdb.connect() as engine:
+        try:
+            if kind == ".parquet":
+                table = engine.read_parquet(str(path)).df()
+                return table.set_axis([f"{path.name}: row {row}" for row in range(1, len(table) + 1)])
+            lines = [line for (line,) in _read(engine, path, ["line"], sep="\x01", quotechar="")]
+            if kind == ".jsonl":
+                return _objects(path, lines)
+            return _fields(engine, path, lines, _SEPARATORS[kind])
+        except duckdb.Error as error:
+            what, found = str(error), _AT.search(str(error))
+            line = int(found[1]) if found else 0
+            while 0 < line <= len(lines) and not lines[line - 1]:  # it counts from the blank lines before
+                line += 1
+            told = [each for each in what.splitlines() if each.startswith(("Expected Number", "Value"))]
+            reason = next((text for key, text in _ADVICE.items() if key in what), (told or [what])[0])
+            where = f"{path}:{line}" if line else f"{path} can't be read"
+            raise ValueError(f"{where}: {reason}") from None
+
+
+def _read(
+    engine: "DuckDBPyConnection",
+    path: Path,
+    names: Sequence[str],
+    *,
+    sep: str,
+    quotechar: str = '"',
+    after: int = 0,
+) -> list[tuple[str | None, ...]]:
+    columns = {f"{place}": "VARCHAR" for place in range(len(names))}
+    return engine.read_csv(
+        str(path), header=False, sep=sep, quotechar=quotechar, escapechar=quotechar, skiprows=after,
+        columns=columns, auto_detect=False, strict_mode=True, null_padding=False,
+    ).fetchall()  # fmt: skip
+
+
+def _fields(engine: "DuckDBPyConnection", path: Path, lines: Sequence[str | None], sep: str) -> pd.DataFrame:
+    reader = csv.reader((f"{line or ''}\n" for line in lines), delimiter=sep)
+    header = next((fields for fields in reader if fields), None)
+    if header is None:
+        raise ValueError(f"{path} is empty")
+    for name in header:
+        if name and header.count(name) > 1:
+            raise ValueError(f"{path}:{reader.line_num}: its header has two columns '{name}'")
+    rows = _read(engine, path, header, sep=sep, after=reader.line_num)
+    at, places = reader.line_num, []
+    for row in rows:
+        while len(header) > 1 and not lines[at]:
+            at += 1
+        places.append(f"{path.name}:{at + 1}")
+        at += 1 + sum(text.count("\n") for text in row if text)
+    table = pd.DataFrame(rows, columns=header, index=places, dtype=object)
+    for place, name in enumerate(header):
+        table.isetitem(place, _numbers(table.iloc[:, place])) if name else None
+    return table
+
+
+def _numbers(texts: "pd.Series[str]") -> "pd.Series[Any]":
+    """Return a column as numbers if all of its texts are; missing values become NaN."""
+    there = ~(texts.isna() | texts.isin(_MISSING))
+    if not there.any() or texts[there].str.match(_ZERO_FIRST).any():
+        return texts
+    try:
+        return pd.to_numeric(texts.where(there))
+    except ValueError:
+        return texts
+
+
+def _objects(path: Path, lines: Sequence[str | None]) -> pd.DataFrame:
+    rows, places = [], []
+    for number, line in enumerate(lines, start=1):
+        if line:
+            try:
+                rows.append(dict(json.loads(line)))
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"{path}:{number}: not a JSON object: {error}") from None
+            places.append(f"{path.name}:{number}")
+    return pd.DataFrame(rows, index=places, dtype=object)
