@@ -97,8 +97,8 @@ def import_table(table: pd.DataFrame, how: ColumnMap) -> pd.DataFrame:
 def import_sweeps(table: pd.DataFrame, how: ColumnMap) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read a table into the results schema, and reduce sweeps to a trial per cell and seed (`sweeps.choose`).
 
-    Each trial is named after its row in the table (``row-1``); ``line`` is its place in the file, if the table
-    is indexed by places.
+    Each trial is named after its row in the table (``row-1``); ``line`` is the row's place in the file, if
+    the table is indexed by places.
 
     A row without a required name or number, and the second of two equal rows, become failed trials with a
     reason: they are counted and reported, but not fitted. Under fixed compute a missing level follows from
@@ -152,7 +152,7 @@ def import_sweeps(table: pd.DataFrame, how: ColumnMap) -> tuple[pd.DataFrame, pd
 
 
 def unselected(table: pd.DataFrame, how: ColumnMap) -> pd.DataFrame:
-    """Return the rows that a map does not select, with columns ``trial`` (``row-7``), ``line``, ``reason``."""
+    """Return the rows that a map does not select: ``trial`` (``row-7``), ``line`` and ``reason``."""
     reasons = _unselected(table, how).to_numpy()
     rows = [(f"row-{place + 1}", _line(table, place)) for place in range(len(table))]
     frame = pd.DataFrame(rows, columns=["trial", "line"]).assign(reason=reasons)

@@ -115,6 +115,7 @@ class StudyFrames:
         not_chosen: The other trials of an adaptive study's grid; empty otherwise.
         left_out: Cells left out of the plan, with ``reason``.
         unread: For an imported study, the rows of its table that were not read, with ``reason``.
+        sweeps: For an imported study, what was tried in each cell, see `sweeps.choose`; empty without.
         ledger: FLOPs reserved, spent, wasted and charged, one row per entry.
         events: Events of the study's runs, in order.
         begun: Trial → its progress in words, for trials that were begun and have no row in ``results``.
@@ -141,6 +142,7 @@ class StudyFrames:
     not_chosen: pd.DataFrame = field(default_factory=pd.DataFrame)
     left_out: pd.DataFrame = field(default_factory=pd.DataFrame)
     unread: pd.DataFrame = field(default_factory=pd.DataFrame)
+    sweeps: pd.DataFrame = field(default_factory=pd.DataFrame)
     ledger: pd.DataFrame = field(default_factory=pd.DataFrame)
     events: pd.DataFrame = field(default_factory=pd.DataFrame)
     begun: Mapping[str, str] = field(default_factory=dict)

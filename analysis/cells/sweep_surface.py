@@ -1,10 +1,10 @@
-"""The error of a sweep's runs as a surface over their hyper-parameters, fitted to all cells of a table at once.
+"""The error of a sweep's runs over their hyper-parameters, as a surface fitted to all cells of a table.
 
-In a cell, the error is a level, plus a cubic polynomial around the cell's expected optimum, plus a slope and a
-smooth deviation of the cell, plus noise. All cells share the polynomial and the variances, which maximise the
-restricted likelihood; the expected optimum is linear in what is known of a cell, such as the logarithms of its
-model's size and samples seen. It is fitted to the runs near the best of their cell: a polynomial does not hold
-far from it, and runs that diverged say nothing of it.
+In a cell, the error is a level, plus a cubic polynomial around the cell's expected optimum, plus a slope and
+a smooth deviation of the cell, plus noise. All cells share the polynomial and the variances, which maximise
+the restricted likelihood; the expected optimum is linear in what is known of a cell, such as the logarithms
+of its model's size and samples seen. It is fitted to the runs near the best of their cell: a polynomial does
+not hold far from it, and runs that diverged say nothing of it.
 
 The posterior mean at the best run of a cell has no bias of choosing: the noise in its own result is weighed
 against the runs around it and the surface of all cells.
@@ -19,12 +19,18 @@ from scipy.optimize import minimize
 
 from analysis.arrays import Floats, Indices, Mask
 
-_ROUNDS, _RIDGE = 6, 1e-4
-_OUTLIER, _WINDOW, _GAP = 4.0, 6.0, 4.0
+_ROUNDS, _RIDGE, _FARTHEST = 6, 1e-4, 4.0
+_SEVERAL, _PER_KNOWN = 3, 4
+"""Runs of a cell, and such cells for each coefficient of the expected optimum."""
+_OUTLIER, _WINDOW, _GAP = 4.0, 6.0, 2.0
 """Largest residual, and height above the best of the cell, in deviations; first height, in median heights."""
 _STARTS = [(smooth, slope) for smooth in (-6.0, -3.0, 0.0, 3.0) for slope in (-6.0, -3.0, 0.0)]
 
 
+_USUAL, _GIVE = np.array([-3.0, -2.0]), np.array([1.0, 2.0])
+"""Logarithms of the smooth and the slope's variance over the noise, as expected, and their deviations."""
+_REACH = 1.5
+"""Distance over which the smooth deviation changes."""
 _STEP = 0.3
 """Distance over which slopes are taken."""
 _Design = tuple[Floats, Floats, Floats, Floats]
@@ -38,7 +44,17 @@ class _Sums(NamedTuple):
     product: Floats
     squares: float
     determinant: float
-    count: int
+    freedom: int
+
+    @property
+    def weights(self) -> Floats:
+        """The coefficients."""
+        return np.asarray(np.linalg.solve(self.precision, self.product))
+
+    @property
+    def noise(self) -> float:
+        """The variance of a run."""
+        return max((self.squares - float(self.product @ self.weights)) / max(self.freedom, 1), 1e-24)
 
 
 class Surface:
@@ -64,19 +80,15 @@ class Surface:
             numbers: Number of hyper-parameters that are numbers.
         """
         self.rows = [np.flatnonzero(cell == place) for place in range(len(z))]
-        self._x, self._y, self._z, self._numbers = x, y, z, numbers
+        several = sum(len(rows) >= _SEVERAL for rows in self.rows)
+        self._x, self._y, self._z, self._numbers = x, y, z[:, : max(1, several // _PER_KNOWN)], numbers
         self._pairs = [
             each for power in (2, 3) for each in combinations_with_replacement(range(numbers), power)
         ]
-        self.law = np.zeros((z.shape[1], numbers))
+        self.law = np.zeros((self._z.shape[1], numbers))
         self._level = np.array([y[rows].min() for rows in self.rows])[cell]
         height = y - self._level
-        most = _GAP * np.median(height[height > 0]) if (height > 0).any() else 0.0
-        self.used = np.zeros(len(y), dtype=bool)
-        for rows in self.rows:
-            half = max(min(len(rows), 4), (len(rows) + 1) // 2)
-            self.used[rows[np.argsort(y[rows])[:half]]] = True
-        self.used &= height <= most
+        self.used = height <= _GAP * np.median(height[height > 0]) if height.any() else height <= 0
         self._starts = list(map(np.array, _STARTS))
         freedom = sum(max(int(self.used[rows].sum()) - 1, 0) for rows in self.rows)
         width = self.law.size + x.shape[1] - numbers
@@ -102,7 +114,7 @@ class Surface:
         return used
 
     def _fit(self, *, cubic: bool) -> None:
-        """Fit variances and coefficients, around an expected optimum that moves until it is the fitted one."""
+        """Fit variances and coefficients, and move the expected optimum until it is the fitted one."""
         self._terms = self._pairs[: None if cubic else self._numbers * (self._numbers + 1) // 2]
         self._prepare()
         self._starts = [min(self._starts, key=self._misfit)]
@@ -128,16 +140,13 @@ class Surface:
     def _misfit(self, ratios: Floats) -> float:
         """Return minus the restricted log likelihood, up to a constant."""
         total = self._with_ridge(ratios)
-        weights = np.linalg.solve(total.precision, total.product)
-        noise = (total.squares - total.product @ weights) / max(total.count, 1)
-        size = np.linalg.slogdet(total.precision)[1] + total.determinant
-        return float(0.5 * (total.count * np.log(max(noise, 1e-300)) + size))
+        size = float(np.linalg.slogdet(total.precision)[1]) + total.determinant
+        doubt = 0.5 * float((((ratios - _USUAL) / _GIVE) ** 2).sum())
+        return 0.5 * (total.freedom * float(np.log(total.noise)) + size) + doubt
 
     def _solve(self, ratios: Floats) -> None:
         total = self._total = self._with_ridge(ratios)
-        self._weights = np.linalg.solve(total.precision, total.product)
-        left = (total.squares - total.product @ self._weights) / max(total.count, 1)
-        self.noise = float(max(left, 1e-24))
+        self._weights, self.noise = total.weights, total.noise
         self._smooth, self._slope = self.noise * np.exp(np.clip(ratios, -14, 14))
 
     def _with_ridge(self, ratios: Floats) -> _Sums:
@@ -156,8 +165,11 @@ class Surface:
             rest = (white - one * ((one * white).sum(axis=1, keepdims=True) / square)).reshape(y.size, -1)
             known, told = rest[:, 1:-1], rest[:, -1]
             size = 2 * np.log(np.diagonal(root, axis1=1, axis2=2)).sum() + np.log(square).sum()
-            part = _Sums(known.T @ known, known.T @ told, told @ told, size, y.size - len(y))
-            total = _Sums(*(one + other for one, other in zip(total, part, strict=True)))
+            total = _Sums(
+                total.precision + known.T @ known, total.product + known.T @ told,
+                total.squares + float(told @ told), total.determinant + float(size),
+                total.freedom + y.size - len(y),
+            )  # fmt: skip
         return total
 
     def _design(self, rows: Sequence[tuple[int, Indices]]) -> _Design:
@@ -168,7 +180,7 @@ class Surface:
             terms.append(self._features(cell, x[-1]))
         found = np.array(x)
         y = self._y[np.array([runs for _, runs in rows])]
-        return np.array(terms), _near(found, found), found @ found.swapaxes(1, 2), y
+        return np.array(terms), _near(found, found), np.matmul(found, found.swapaxes(1, 2)), y
 
     def centre(self, cell: int) -> Floats:
         """Return the expected optimum of a cell."""
@@ -176,13 +188,12 @@ class Surface:
 
     def _around(self, cell: int, x: Floats) -> Floats:
         """Return hyper-parameters relative to the expected optimum of a cell."""
-        return np.c_[x[:, : self._numbers] - self.centre(cell), x[:, self._numbers :]]
+        return np.asarray(np.c_[x[:, : self._numbers] - self.centre(cell), x[:, self._numbers :]])
 
     def _features(self, cell: int, x: Floats) -> Floats:
         linear = np.einsum("q,nd->nqd", self._z[cell], x[:, : self._numbers]).reshape(len(x), -1)
-        return np.column_stack([
-            linear, x[:, self._numbers :], *(x[:, list(term)].prod(axis=1) for term in self._terms)
-        ])  # fmt: skip
+        shape = [x[:, list(term)].prod(axis=1) for term in self._terms]
+        return np.asarray(np.column_stack([linear, x[:, self._numbers :], *shape]))
 
     def curvature(self, weights: Floats) -> Floats:
         """Return the second derivatives at the expected optimum, shape (numbers, numbers)."""
@@ -202,12 +213,15 @@ class Surface:
 
     def _recentre(self) -> Floats:
         """Move the expected optimum to the fitted one, by at most one unit."""
-        value, vector = np.linalg.eigh(self.curvature(self._weights))
+        value, vector = np.linalg.eigh(np.asarray(self.curvature(self._weights)))
         value = np.maximum(value, 0.05 * np.abs(value).max(initial=1e-12))
         gradient = self._weights[: self.law.size].reshape(self.law.shape)
         step = np.clip(-(gradient @ vector / value) @ vector.T, -1.0, 1.0)
-        self.law = self.law + step
-        return step
+        law = self.law + step
+        if np.abs(self._z @ law).max(initial=0.0) > _FARTHEST:
+            return np.zeros(0)  # the runs do not show where it is
+        self.law = law
+        return np.asarray(step)
 
     def at(self, cell: int, x: Floats) -> tuple[Floats, Floats]:
         """Return the mean and the covariance of the errors without noise at points of a cell."""
@@ -229,10 +243,10 @@ class Surface:
 
     def _apart(self, one: Floats, other: Floats) -> Floats:
         """Return the covariance of a cell's deviations from the polynomial."""
-        return self._smooth * _near(one, other) + self._slope * one @ other.T
+        return np.asarray(self._smooth * _near(one, other) + self._slope * one @ other.T)
 
     def slopes(self, cell: int, names: Floats) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
-        """Return mean and covariance of a cell's slope at ``z @ law``, by all runs and by the other cells alone.
+        """Return mean and covariance of a cell's slope at its centre, by all runs and by the other cells.
 
         ``names`` are the 0 and 1 of a run.
         """
@@ -252,4 +266,4 @@ class Surface:
 
 def _near(one: Floats, other: Floats) -> Floats:
     apart = one[..., :, None, :] - other[..., None, :, :]
-    return np.asarray(np.exp(-0.5 * (apart**2).sum(axis=-1)))
+    return np.asarray(np.exp(-0.5 * (apart**2).sum(axis=-1) / _REACH**2))

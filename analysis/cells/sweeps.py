@@ -15,7 +15,7 @@ from analysis.error_unit import ErrorUnit, is_loss
 from budgets.quantity import plural
 
 _DRAWS, _FEWEST, _WIDEST = 300, 4, 3.0
-"""Draws; runs of a cell, and the width of an interval in deviations of the table, with which an optimum is shown."""
+"""Draws; runs of a cell, and widest interval in deviations of the table, with which an optimum is shown."""
 _LIKELY = 0.8
 _WORTH = 0.005
 """Smallest expected loss that is flagged: half a point, or this share of a loss."""
@@ -57,7 +57,7 @@ def choose(frame: pd.DataFrame, *, metric: str, mean: bool) -> tuple[pd.DataFram
     setting = group_numbers(runs.assign(cell=cell), ["cell", *fields])
     tried = []
     name = f"{metric.rpartition('/')[0]}/{READING_ERROR}"
-    frame[name] = frame[name] if name in frame else 0.0
+    frame[name] = frame.get(name, 0.0)
     left = np.isin(number, there) | pd.Series(number).duplicated().to_numpy()
     frame.loc[started.index[left], ["status", "reason"]] = [
         "failed", "in the mean of its sweep" if mean else "not the best run of its sweep"
@@ -68,10 +68,11 @@ def choose(frame: pd.DataFrame, *, metric: str, mean: bool) -> tuple[pd.DataFram
         same = rows[setting[rows] == setting[rows[np.argmin(means)]]]
         best, chosen = (error[rows].mean(), rows[:1]) if mean else (means.min(), same)
         value, spread = (best, sweeps.spread(rows)) if mean else sweeps.corrected(place, chosen, best)
+        away = int(lost[there[place]])
         tried.append({
-            **runs.iloc[chosen[0]][[*CELL]], "runs": len(rows) + int(lost[there[place]]),
-            "diverged": int(lost[there[place]] + sweeps.far[rows].sum()), "trial": runs["trial"].iloc[chosen[0]],
-            "best": best, "error": value, "standard_error": spread, "bias": value - best,
+            **runs.iloc[chosen[0]][[*CELL, "trial"]], "runs": len(rows) + away,
+            "diverged": int(sweeps.far[rows].sum()) + away, "best": best, "error": value,
+            "standard_error": spread, "bias": value - best,
             **({} if mean else sweeps.optimum(place, chosen[0])),
         })  # fmt: skip
         kept = runs.index[chosen]

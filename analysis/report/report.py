@@ -29,7 +29,7 @@ from analysis.report import law_tables, page, tables
 from analysis.report.analyse import Analysis, OnProgress, analyse, no_progress
 from analysis.report.table_files import replacing
 from analysis.report.table_files import save as save_table
-from analysis.report.tuning_tables import design_tables, tuning_tables
+from analysis.report.tuning_tables import design_tables, sweep_table, tuning_tables
 from budgets.quantity import format_flops, plural
 
 
@@ -168,6 +168,7 @@ def report_tables(found: Analysis, study: StudyFrames) -> tuple[tables.Table, ..
         tables.trials(found.trials, study.results, study.again),
         tables.unread_rows(study.unread) if found.imported else tables.left_out(study.left_out),
         tables.missing(found.missing),
+        *(() if study.sweeps.empty else (sweep_table(study.sweeps, unit),)),
     )
 
 

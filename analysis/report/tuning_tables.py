@@ -155,3 +155,38 @@ def design_tables(events: pd.DataFrame) -> Iterator[Table]:
             row["reason"]} for row in chosen
         ]),
     )  # fmt: skip
+
+
+def sweep_table(tried: pd.DataFrame, unit: ErrorUnit) -> Table:
+    """Return what was tried in each cell of an imported sweep, from the table of `sweeps.choose`."""
+    fields = [name for name in map(str, tried.columns) if name.startswith(TUNED_COLUMN)]
+    shown = {f"{name.removeprefix(TUNED_COLUMN)}_optimum": name.removeprefix(TUNED_COLUMN) for name in fields}
+    rows = [
+        {
+            "Budget": budget_text(row["regime"], row["budget"]),
+            "Configuration": configuration_text(row),
+            "Runs": f"{row['runs']:,}",
+            "Diverged": f"{row['diverged']:,}",
+            "Best as measured": unit.number(row["best"], fine=True),
+            "Without the bias": unit.number(row["error"], fine=True),
+            "Standard error": unit.number(row["standard_error"], fine=True),
+            **{name.removeprefix(TUNED_COLUMN): _setting(row[name]) for name in fields},
+            "Optimum": "; ".join(
+                f"{name} {row[key]:.3g} {interval_text(row[f'{name}_low'], row[f'{name}_high'], '.3g')}"
+                for key, name in shown.items()
+                if not isnan(row.get(key, float("nan")))
+            ) or "–",
+            "Undertuned": row.get("flag") or "–",
+        }
+        for row in records(tried)
+    ]  # fmt: skip
+    note = (
+        "the best of a cell's runs is too good by the noise that it was chosen for. Without the bias: the "
+        "mean of the surface over the hyper-parameters at the chosen run, given all runs. Optimum, where the "
+        "runs show it, with its 90 % interval"
+    )
+    return Table(name="sweep", title="What was tried", note=note, frame=pd.DataFrame(rows))
+
+
+def _setting(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, (int, float)) else str(value)

@@ -2,9 +2,13 @@
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from study.commands.command import show
 from study.declare import shipped_studies
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NAME = "import"
 HELP = "import any table of results as a study to report, by a map of its columns"
@@ -16,7 +20,9 @@ EXAMPLES: tuple[str, ...] = (
 
 def add_options(parser: ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("table", type=Path, help="a CSV or parquet file, one row per trial")
+    parser.add_argument(
+        "table", type=Path, help="a .csv, .tsv, .jsonl (also .gz, .zst) or .parquet file, one row per run"
+    )
     parser.add_argument(
         "--map",
         required=True,
@@ -45,7 +51,7 @@ def run(options: Namespace) -> int:
 
     import pandas as pd
 
-    from analysis.cells.imported_table import import_table, unselected
+    from analysis.cells.imported_table import import_sweeps, unselected
     from analysis.cells.table import tidy
     from budgets.declaration import values
     from budgets.quantity import plural
@@ -60,8 +66,9 @@ def run(options: Namespace) -> int:
     folder = results / name
     _refuse_others(folder, RECORD)
     columns, frame = load_column_map(map_path), read_any_table(table)
-    imported = import_table(frame, columns)
+    imported, sweeps = import_sweeps(frame, columns)
     excluded = tidy(imported, metric=columns.metric).excluded[["trial", "reason"]]
+    excluded = excluded.merge(imported[["trial", "line"]], on="trial")[["trial", "line", "reason"]]
     reasons = [str(reason).removeprefix("failed: ") for reason in excluded["reason"]]
     left = [unselected(frame, columns), excluded.assign(reason=reasons)]
     dropped = pd.concat([part.astype("str") for part in left], ignore_index=True)
@@ -83,6 +90,8 @@ def run(options: Namespace) -> int:
         new.mkdir()
         write_table(new / "results.parquet", imported)
         write_table(new / "dropped.parquet", dropped)
+        if len(sweeps):
+            write_table(new / "sweep.parquet", sweeps)
         shutil.copyfile(map_path, new / "map.yaml")
         (new / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         names = [path.name for path in new.iterdir()]
@@ -91,6 +100,8 @@ def run(options: Namespace) -> int:
         if not same:
             _replace(folder, new, table)
     show(f"{name}: {kept:,} of {plural(len(frame), 'row')} of {table.name}, {columns.metric}")
+    if len(sweeps):
+        show(_tried(sweeps, columns.metric))
     for line in counts:
         show(f"  dropped: {line}")
     if len(dropped):
@@ -106,6 +117,21 @@ def _replace(folder: Path, new: Path, table: Path) -> None:
     if folder.exists():
         folder.rename(new.with_name("old"))
     new.rename(folder)
+
+
+def _tried(sweeps: "pd.DataFrame", metric: str) -> str:
+    """Return what the cells of a sweep tried, in one line."""
+    from analysis.error_unit import ErrorUnit
+    from budgets.quantity import plural
+
+    runs = f"{plural(int(sweeps['runs'].sum()), 'run')} of {plural(len(sweeps), 'cell')}"
+    if "flag" not in sweeps:
+        return f"  sweep: the means of {runs}"
+    bias, flagged = sweeps["bias"], int((sweeps["flag"] != "").sum())
+    moved = [ErrorUnit.of(metric).gap(each, fine=True) for each in (bias.mean(), bias.max())]
+    told = f"bias of choosing removed, {moved[0]} on average, {moved[1]} at most"
+    told = told if bias.notna().all() else "too few to estimate the bias of choosing"
+    return f"  sweep: the best of {runs}; {told}; undertuned by the look of it: {plural(flagged, 'cell')}"
 
 
 def _refuse_others(folder: Path, record: str) -> None:

@@ -86,11 +86,26 @@ def load_column_map(path: Path) -> ColumnMap:
         where |= {"metric": root.where("metric")}
         where |= {name: inner.where(name) for name in ("images", READING_ERROR)}
         inner.done()
+    sweep: dict[str, Column] = {}
+    mean = False
+    inner = root.section("sweep")
+    if inner is not None:
+        mean = inner.take("choose", OneOf(kind="choice", allowed=("best", "mean")), "best") == "mean"
+        by = inner.section("by", required=True)
+        if by is not None:
+            for name in by.names():
+                setting = by.section(name)
+                if setting is not None:
+                    sweep[name] = _column(setting, read=lambda text: text)
+                    setting.done()
+            where |= {f"sweep.{name}": by.where(name) for name in sweep}
+            by.done()
+        inner.done()
     root.done()
     problems.raise_any()
     return ColumnMap(
         title=title or path.stem, rows=rows, columns=columns, metric=metric, metric_column=made_of,
-        better=_BETTER[better], images=images, reading_error=error, where=where,
+        better=_BETTER[better], images=images, reading_error=error, sweep=sweep, mean=mean, where=where,
     )  # fmt: skip
 
 

@@ -168,6 +168,7 @@ def _imported_frames(study: Imported) -> StudyFrames:
         metric=study.metric,
         results=read_table(study.folder / "results.parquet"),
         unread=dropped,
+        sweeps=read_table(tried) if (tried := study.folder / "sweep.parquet").exists() else pd.DataFrame(),
         imported=f"{record['rows'] - len(dropped):,} of {plural(record['rows'], 'row')} "
         f"of {record['table']}, imported",
     )

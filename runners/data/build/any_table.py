@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _TEXTS, _PACKED = (*_SEPARATORS, ".jsonl"), (".gz", ".zst")
+_NONE = "\x01"  # no text contains it
 _MISSING = frozenset({"", "NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None"})
 _ZERO_FIRST = r"[-+]?0\d"
 _AT = re.compile(r"Error on Line: (\d+)\n")
@@ -32,9 +33,9 @@ def read_any_table(path: Path) -> pd.DataFrame:
     texts, of which an empty one is None: ``NA``, ``None`` and ``007`` are texts there.
 
     Raises:
-        ValueError: The file does not exist, is of another kind, or is damaged: two columns have one name, a row
-            has more or fewer fields than the header, a quotation mark is not closed, or the text is not UTF-8.
-            The message names the file, and the line where there is one.
+        ValueError: The file does not exist, is of another kind, or is damaged: two columns have one name, a
+            row has more or fewer fields than the header, a quotation mark is not closed, or the text is not
+            UTF-8. The message names the file, and the line where there is one.
     """
     import duckdb  # noqa: PLC0415 - most commands do not need it
 
@@ -49,9 +50,9 @@ def read_any_table(path: Path) -> pd.DataFrame:
     with duckdb.connect() as engine:
         try:
             if kind == ".parquet":
-                table = engine.read_parquet(str(path)).df()
+                table: pd.DataFrame = engine.read_parquet(str(path)).df()
                 return table.set_axis([f"{path.name}: row {row}" for row in range(1, len(table) + 1)])
-            lines = [line for (line,) in _read(engine, path, ["line"], sep="\x01", quotechar="")]
+            lines = [line for (line,) in _read(engine, path, 1, _NONE)]
             if kind == ".jsonl":
                 return _objects(path, lines)
             return _fields(engine, path, lines, _SEPARATORS[kind])
@@ -67,18 +68,13 @@ def read_any_table(path: Path) -> pd.DataFrame:
 
 
 def _read(
-    engine: "DuckDBPyConnection",
-    path: Path,
-    names: Sequence[str],
-    *,
-    sep: str,
-    quotechar: str = '"',
-    after: int = 0,
+    engine: "DuckDBPyConnection", path: Path, count: int, sep: str, after: int = 0
 ) -> list[tuple[str | None, ...]]:
-    columns = {f"{place}": "VARCHAR" for place in range(len(names))}
+    """Read the fields of each row, or its whole line."""
+    quote = "" if sep == _NONE else '"'
     return engine.read_csv(
-        str(path), header=False, sep=sep, quotechar=quotechar, escapechar=quotechar, skiprows=after,
-        columns=columns, auto_detect=False, strict_mode=True, null_padding=False,
+        str(path), header=False, sep=sep, quotechar=quote, escapechar=quote, skiprows=after, strict_mode=True,
+        columns={str(place): "VARCHAR" for place in range(count)}, auto_detect=False, null_padding=False,
     ).fetchall()  # fmt: skip
 
 
@@ -90,17 +86,18 @@ def _fields(engine: "DuckDBPyConnection", path: Path, lines: Sequence[str | None
     for name in header:
         if name and header.count(name) > 1:
             raise ValueError(f"{path}:{reader.line_num}: its header has two columns '{name}'")
-    rows = _read(engine, path, header, sep=sep, after=reader.line_num)
+    rows = _read(engine, path, len(header), sep, reader.line_num)
     at, places = reader.line_num, []
     for row in rows:
         while len(header) > 1 and not lines[at]:
             at += 1
         places.append(f"{path.name}:{at + 1}")
         at += 1 + sum(text.count("\n") for text in row if text)
-    table = pd.DataFrame(rows, columns=header, index=places, dtype=object)
-    for place, name in enumerate(header):
-        table.isetitem(place, _numbers(table.iloc[:, place])) if name else None
-    return table
+    columns = list(zip(*rows, strict=True)) or [()] * len(header)
+    table = pd.DataFrame(
+        dict(enumerate(_numbers(pd.Series(column, index=places, dtype=object)) for column in columns))
+    )
+    return table.set_axis(header, axis=1)
 
 
 def _numbers(texts: "pd.Series[str]") -> "pd.Series[Any]":
