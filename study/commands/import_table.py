@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study.commands.command import show
+from study.commands.command import show_all
 from study.declare import shipped_studies
 
 if TYPE_CHECKING:
@@ -68,10 +68,12 @@ def run(options: Namespace) -> int:
     columns, frame = load_column_map(map_path), read_any_table(table)
     imported, sweeps = import_sweeps(frame, columns)
     excluded = tidy(imported, metric=columns.metric).excluded[["trial", "reason"]]
-    excluded = excluded.merge(imported[["trial", "line"]], on="trial")[["trial", "line", "reason"]]
-    reasons = [str(reason).removeprefix("failed: ") for reason in excluded["reason"]]
-    left = [unselected(frame, columns), excluded.assign(reason=reasons)]
-    dropped = pd.concat([part.astype("str") for part in left], ignore_index=True)
+    excluded = excluded.assign(
+        reason=excluded["reason"].astype("str").str.removeprefix("failed: "),
+        line=excluded["trial"].map(dict(zip(imported["trial"], imported["line"], strict=True))),
+    )
+    left = [part.astype("str") for part in (unselected(frame, columns), excluded)]
+    dropped = pd.concat(left, ignore_index=True)
     counts = [
         f"{plural(count, 'row')}: {reason}" for reason, count in dropped["reason"].value_counts().items()
     ]
@@ -99,14 +101,10 @@ def run(options: Namespace) -> int:
         same = not (other or missing)
         if not same:
             _replace(folder, new, table)
-    show(f"{name}: {kept:,} of {plural(len(frame), 'row')} of {table.name}, {columns.metric}")
-    if len(sweeps):
-        show(_tried(sweeps, columns.metric))
-    for line in counts:
-        show(f"  dropped: {line}")
-    if len(dropped):
-        show(f"  list of dropped rows: {folder / 'dropped.parquet'}")
-    show(f"{folder} is unchanged" if same else f"imported into {folder}")
+    said = [f"{name}: {kept:,} of {plural(len(frame), 'row')} of {table.name}, {columns.metric}"]
+    said += [*_tried(sweeps, columns.metric), *(f"  dropped: {line}" for line in counts)]
+    said += [f"  list of dropped rows: {folder / 'dropped.parquet'}"] if len(dropped) else []
+    show_all([*said, f"{folder} is unchanged" if same else f"imported into {folder}"])
     return 0
 
 
@@ -119,19 +117,21 @@ def _replace(folder: Path, new: Path, table: Path) -> None:
     new.rename(folder)
 
 
-def _tried(sweeps: "pd.DataFrame", metric: str) -> str:
-    """Return what the cells of a sweep tried, in one line."""
+def _tried(sweeps: "pd.DataFrame", metric: str) -> list[str]:
+    """Return what the cells of a sweep tried, in a line."""
     from analysis.error_unit import ErrorUnit
     from budgets.quantity import plural
 
+    if sweeps.empty:
+        return []
     runs = f"{plural(int(sweeps['runs'].sum()), 'run')} of {plural(len(sweeps), 'cell')}"
     if "flag" not in sweeps:
-        return f"  sweep: the means of {runs}"
+        return [f"  sweep: the means of {runs}"]
     bias, flagged = sweeps["bias"], int((sweeps["flag"] != "").sum())
     moved = [ErrorUnit.of(metric).gap(each, fine=True) for each in (bias.mean(), bias.max())]
     told = f"bias of choosing removed, {moved[0]} on average, {moved[1]} at most"
     told = told if bias.notna().all() else "too few to estimate the bias of choosing"
-    return f"  sweep: the best of {runs}; {told}; undertuned by the look of it: {plural(flagged, 'cell')}"
+    return [f"  sweep: the best of {runs}; {told}; undertuned by the look of it: {plural(flagged, 'cell')}"]
 
 
 def _refuse_others(folder: Path, record: str) -> None:

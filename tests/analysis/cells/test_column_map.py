@@ -82,7 +82,10 @@ def test_rows_that_are_not_finite_or_duplicated_are_excluded_and_counted() -> No
 def test_two_different_values_of_one_cell_and_seed_are_refused() -> None:
     twins = TABLE.iloc[[1, 0]].assign(acc=41.0)  # two pairs of them
     table = pd.concat([TABLE, twins], ignore_index=True)
-    with pytest.raises(ValueError, match="'row-1' and 'row-7'"):
+    with pytest.raises(
+        ValueError,
+        match=r"'row 1' and 'row 7' .*; if they are runs of a sweep, name what they differ in under sweep:",
+    ):
         tidy(import_table(table, HOW), metric=HOW.metric)
 
 
@@ -103,9 +106,9 @@ def test_two_different_values_of_one_cell_and_seed_are_refused() -> None:
         # In other units than the training FLOPs.
         (with_columns(regime=Column(value="fixed-compute"),
                       level_flops=Column(source="gmacs", times=6e-3, by="seen")),
-         r"row-1: level_flops is .+ where train_flops is 3e\+18"),
+         r"row 1: level_flops is .+ where train_flops is 3e\+18"),
         (with_columns(train_flops_per_sample=Column(source="gmacs", times=6e12)),
-         r"row-1: train_flops_per_sample is .+ where train_flops is 3e\+18"),
+         r"row 1: train_flops_per_sample is .+ where train_flops is 3e\+18"),
     ],
 )  # fmt: skip
 def test_a_wrong_map_or_table_is_refused_with_the_column_row_or_value(how: ColumnMap, message: str) -> None:

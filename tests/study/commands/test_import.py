@@ -6,12 +6,16 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.error_unit import ErrorUnit
+from analysis.report.tables import sweeps as report_table
 from runners.results import read_table
 from study.cli import main
 from study.declare import shipped_studies
+from tests.analysis.simulated_sweeps import STEP_LAW, simulate
 from tests.root import ROOT
 from tests.study import shown
 from tests.study.conftest import Run
@@ -178,7 +182,7 @@ UNCLOSED = [
     [
         (LINES[0], "no usable row"),
         (TABLE.replace("filtered,n", "filtered,n,acc").replace("00\n", "00,9\n"), "two columns 'acc'"),
-        ("".join(UNCLOSED), "row 2: "),
+        ("".join(UNCLOSED), "table.csv:3: a quotation mark is not closed"),
     ],
 )
 def test_a_damaged_table_is_refused_with_the_reason(
@@ -194,11 +198,11 @@ def test_a_damaged_table_is_refused_with_the_reason(
 @pytest.mark.parametrize(
     ("right", "wrong", "message"),
     [
-        ("times: 0.01, images: {from: n}", "images: {from: n}", "column 'acc', row 1: imagenet/top1 "),
+        ("times: 0.01, images: {from: n}", "images: {from: n}", "column 'acc', table.csv:2: imagenet/top1 "),
         ("from: size", "from: sise", "mine.yaml:6: unknown column 'sise'; did you mean 'size'?"),
         ("{from: n}", "{from: task}", "mine.yaml:3: column 'task' "),
         ("1.28B", "1.28X", "mine.yaml:9: columns.subset_size.value: '1.28X'"),
-        ("equal-samples", "equal-sample", "mine.yaml:5: row-1: "),
+        ("equal-samples", "equal-sample", "mine.yaml:5: table.csv:2: "),
         ("  quality:", "  qualty:", "mine.yaml:8: unknown column of the results schema 'qualty'"),
     ],
 )
@@ -244,3 +248,64 @@ def test_a_page_never_replaces_a_study(
         made_up(f"--name {study}")
     assert f"/{name} " in run(f"report {words} --results {results}", code=2)
     assert (results / name / "results.parquet").exists()
+
+
+@pytest.mark.skipif(not STEP_LAW.exists(), reason=f"no {STEP_LAW}")
+def test_the_sweep_of_step_law_is_imported_in_one_command_and_reported(
+    tmp_path: Path, results: Path, run: Run
+) -> None:
+    as_published = pd.read_csv(STEP_LAW).rename(
+        columns={"smooth_loss": "smooth loss", "batch_sequences": "bs"}
+    )
+    as_published.to_csv(tmp_path / "dense_lr_bs_loss.csv", index=False)
+    said = run(f"import {tmp_path}/dense_lr_bs_loss.csv --map step-law --results {results}").splitlines()
+    assert said[0] == "step-law: 17 of 1,911 rows of dense_lr_bs_loss.csv, text/loss"
+    assert re.fullmatch(
+        r"  sweep: the best of 1,911 runs of 17 cells; bias of choosing removed, 0\.00\d+ on average, "
+        r"0\.00\d+ at most; undertuned by the look of it: 0 cells",
+        said[1],
+    )
+    tried = read_table(results / "step-law" / "sweep.parquet")
+    law = np.polyfit(np.log(tried["budget"]), np.log(tried["batch_size_optimum"]), 1)[0]
+    assert law == pytest.approx(0.571, abs=0.06), "the batch of Li et al. 2025 grows as D to the .571"
+    table = report_table(tried, ErrorUnit.of("text/loss"))
+    assert table.frame["Optimum"].str.fullmatch(r"lr_peak .+ \[.+\]; batch_size .+ \[.+\]").all()
+
+
+def test_a_sweep_of_clip_is_imported_by_the_shipped_map(tmp_path: Path, results: Path, run: Run) -> None:
+    runs = simulate(0, noise=0.2, grid=True, cells=12)
+    pd.DataFrame({
+        "pretrain_dataset": "datacomp_1b", "model_simple": runs["size"], "namespace": "clip",
+        "samples_seen": runs["seen"], "gflops": runs["size"] * runs["seen"], "model_mparams": 50,
+        "acc1": runs["acc"], "lr": runs["lr"], "global_batch_size": runs["bs"], "warmup": 2000,
+    }).to_parquet(tmp_path / "runs.parquet")  # fmt: skip
+    said = run(f"import {tmp_path}/runs.parquet --map clip-sweep --results {results}")
+    assert f"clip-sweep: 12 of {len(runs)} rows" in said
+    dropped = read_table(results / "clip-sweep" / "dropped.parquet")
+    assert dropped["line"].str.startswith("runs.parquet: row ").all()
+    assert set(dropped["reason"]) == {"not the best run of its sweep"}
+
+
+def test_runs_of_one_cell_and_seed_are_named_by_their_lines(made_up: Import, tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text(TABLE + "1.4,51,1.27B,1 EFLOP,imagenet,True,50000\n")
+    said = made_up(code=2)
+    assert "'table.csv:7' and 'table.csv:12'" in said
+    assert "name what they differ in under sweep: in the map" in said
+
+
+@pytest.mark.parametrize(
+    ("sweep", "message"),
+    [
+        ("sweep: {by: {lr_peak: {from: lrr}}}", "mine.yaml:12: unknown column 'lrr'; allowed: acc, "),
+        (
+            "sweep: {choose: median, by: {size: {from: n}}}",
+            "mine.yaml:12: sweep.choose: unknown choice 'median'",
+        ),
+        ("sweep: {choose: best}", "mine.yaml:12: sweep.by is missing"),
+    ],
+)
+def test_a_wrong_sweep_is_an_error_with_its_line(
+    made_up: Import, tmp_path: Path, sweep: str, message: str
+) -> None:
+    (tmp_path / "mine.yaml").write_text(MAP + sweep + "\n")
+    assert message in made_up(code=2)

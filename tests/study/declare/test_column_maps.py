@@ -166,10 +166,10 @@ metric: {name: a/top1, from: acc}
     assert found["a/top1"].isna().tolist() == [False, True, True]
 
 
-def test_only_csv_and_parquet_are_tables(tmp_path: Path) -> None:
+def test_a_file_of_another_kind_is_no_table(tmp_path: Path) -> None:
     path = tmp_path / "table.xlsx"
     path.touch()
-    with pytest.raises(ValueError, match=r"must be a \.csv or \.parquet file"):
+    with pytest.raises(ValueError, match=r"must be a \.parquet, \.csv, \.tsv, \.jsonl file"):
         read_any_table(path)
 
 
