@@ -13,10 +13,10 @@ from analysis.arrays import Floats
 from analysis.cells.study_frames import TUNED_COLUMN
 from analysis.cells.sweeps import choose
 from analysis.cells.table import CELL, NUMBERS, READING_ERROR, REGIMES, TEXT, levels
+from analysis.cells.table_values import find_name, is_absent, name_text, scaled_number
 from analysis.error_unit import is_loss
 from analysis.labels import quality_fraction
 from budgets.names import unknown
-from budgets.quantity import parse_quantity
 
 REQUIRED = ("regime", "subset_size", "quality", "architecture", "strategy", "samples_seen", "train_flops")
 OPTIONAL = (
@@ -24,8 +24,6 @@ OPTIONAL = (
     "train_loss",
 )  # fmt: skip
 _PERCENT = 100.0
-_MISSING = frozenset({"", "NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "NULL", "null"})
-"""Words for a missing value; ``None`` is one only in place of a number, else it may be a name."""
 _ONE_EPOCH = 0.1
 """Largest share of its pairs that a trial of one epoch may see again, or not see."""
 
@@ -183,10 +181,10 @@ def _unselected(table: pd.DataFrame, how: ColumnMap) -> "pd.Series[str]":
         _check(table, name, how.at(f"rows.{name}"))
         left = reasons == ""
         values = table[name].tolist()
-        chosen = pd.Series([_find(value, allowed) is not None for value in values], index=table.index)
+        chosen = pd.Series([find_name(value, allowed) is not None for value in values], index=table.index)
         if not (left & chosen).any():
             there = ", ".join(
-                sorted({_text(value) for value, here in zip(values, left, strict=True) if here})
+                sorted({name_text(value) for value, here in zip(values, left, strict=True) if here})
             )
             raise ValueError(
                 f"{how.at(f'rows.{name}')}no row has {name} {' or '.join(allowed)}; found: {there[:400]}"
@@ -207,14 +205,14 @@ def _column(table: pd.DataFrame, name: str, column: Column, how: ColumnMap) -> N
 
 def _numbers(table: pd.DataFrame, column: Column, name: str, at: str) -> Floats:
     if column.source is None:
-        values = np.full(len(table), _scaled(column.value, column.times))
+        values = np.full(len(table), scaled_number(column.value, column.times))
     else:
         _check(table, column.source, at)
         named = _reader(column, name) if column.names else None
         values = _each(
             table,
             column.source,
-            lambda value: _scaled(value if named is None else named(value), column.times),
+            lambda value: scaled_number(value if named is None else named(value), column.times),
             f"{at}column '{column.source}' must hold numbers for {name}",
         ).astype(np.float64)
     for other, power in ((column.by, 1), (column.over, -1)):
@@ -237,71 +235,20 @@ def _each(
     return found
 
 
-def _scaled(value: object, times: float) -> float:
-    number = _number(value)
-    if times != 1 and isinstance(value, str) and value.rstrip().endswith("%"):
-        raise ValueError(f"'{value}' is read as {number:g}; leave out times: {times:g}")
-    return number * times
-
-
-def _number(value: object) -> float:
-    if _absent(value) or value == "None":
-        return float("nan")
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    return parse_quantity(str(value))
-
-
 def _reader(column: Column, name: str) -> Callable[[object], str | None]:
     """Return a reader of names, which translates them if the map does; an absent name becomes None."""
 
     def read(value: object) -> str | None:
-        found = _find(value, column.names)
+        found = find_name(value, column.names)
         if found is not None:
             return column.names[found]
-        if _absent(value):
+        if is_absent(value):
             return None
         if column.names:
-            raise ValueError(unknown(f"{name} of the map", _text(value), column.names))
-        return _text(value)
+            raise ValueError(unknown(f"{name} of the map", name_text(value), column.names))
+        return name_text(value)
 
     return read
-
-
-def _find(value: object, names: Mapping[str, object] | tuple[str, ...]) -> str | None:
-    """Return the map's text for a value, also ``true`` for True and ``4e8`` for 400000000."""
-    if str(value) in names:
-        return str(value)
-    text = _text(value)
-    if text in names:
-        return text
-    if text.lower() in {"true", "false"}:
-        return next((name for name in names if name.lower() == text.lower()), None)
-    if isinstance(value, (int, float)):
-        return next((name for name in names if _same_number(name, value)), None)
-    return None
-
-
-def _same_number(name: str, value: float) -> bool:
-    try:
-        return parse_quantity(name) == value
-    except ValueError:
-        return False
-
-
-def _text(value: object) -> str:
-    """Return a value as text: 400000000 instead of 4e+08, 20 for 20.0, 1.4, True, and no spaces around it."""
-    if isinstance(value, float) and np.isfinite(value):
-        if value.is_integer():
-            return str(int(value))
-        return np.format_float_positional(value, precision=12, fractional=False, trim="-")
-    return str(value).strip()
-
-
-def _absent(value: object) -> bool:
-    if isinstance(value, str):
-        return value.strip() in _MISSING
-    return value is None or value is pd.NaT or value is pd.NA or value != value  # noqa: PLR0124 (NaN)
 
 
 def _check(table: pd.DataFrame, name: str, at: str) -> None:

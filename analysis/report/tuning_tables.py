@@ -1,16 +1,17 @@
-"""The tables of a tuning (winners, rates carried on, rates checked at a larger level) and of a design."""
+"""The tables of a tuning (winners, rates carried on, rates checked), of an imported sweep and of a design."""
 
 from collections.abc import Iterator, Mapping
+from math import isnan
 from typing import Any
 
 import pandas as pd
 
-from analysis.cells.study_frames import Tuned
+from analysis.cells.study_frames import TUNED_COLUMN, Tuned
 from analysis.cells.table import records
 from analysis.charts.tuning_figures import field_label
 from analysis.design.course import CHOSEN, decisions, each_answer
-from analysis.error_unit import PERCENT
-from analysis.labels import axis_text, capital, metric_text
+from analysis.error_unit import PERCENT, ErrorUnit
+from analysis.labels import axis_text, budget_text, capital, configuration_text, interval_text, metric_text
 from analysis.report.tables import Table
 from budgets.planning.tuning_plan import values_words
 from budgets.quantity import format_flops, plural

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from analysis.error_unit import ErrorUnit
-from analysis.report.tables import sweeps as report_table
+from analysis.report.tuning_tables import sweep_table
 from runners.results import read_table
 from study.cli import main
 from study.declare import shipped_studies
@@ -268,7 +268,7 @@ def test_the_sweep_of_step_law_is_imported_in_one_command_and_reported(
     tried = read_table(results / "step-law" / "sweep.parquet")
     law = np.polyfit(np.log(tried["budget"]), np.log(tried["batch_size_optimum"]), 1)[0]
     assert law == pytest.approx(0.571, abs=0.06), "the batch of Li et al. 2025 grows as D to the .571"
-    table = report_table(tried, ErrorUnit.of("text/loss"))
+    table = sweep_table(tried, ErrorUnit.of("text/loss"))
     assert table.frame["Optimum"].str.fullmatch(r"lr_peak .+ \[.+\]; batch_size .+ \[.+\]").all()
 
 
