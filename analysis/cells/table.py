@@ -52,8 +52,8 @@ class Trials:
             see `budgets`.
         metric: Results column that ``error`` was computed from, such as ``held-out/top1``.
         excluded: ``trial``, ``status`` and ``reason`` of each row of the results that is not in ``frame``.
-        lost: Of those, the runs that were lost, with the columns of ``frame``: they diverged, gave no number,
-            or continue a trunk that diverged. Other failed runs are missing, not lost.
+        lost: Of those, the runs that were lost, with the columns of ``frame``: they diverged or gave no
+            number. Runs that failed otherwise are missing, not lost.
     """
 
     frame: pd.DataFrame
@@ -104,12 +104,7 @@ def tidy(
         for status, reason in zip(excluded["status"], excluded["reason"], strict=True)
     ]
     count, reading = (f"{metric.rpartition('/')[0]}/{last}" for last in ("count", READING_ERROR))
-    diverged = (results["status"] == "diverged").to_numpy(bool)
-    trunk = results["trunk"].fillna("") if "trunk" in results else pd.Series("", index=results.index)
-    fallen = trunk.isin({*trunk[diverged]} - {""}).to_numpy(bool) & (results["status"] == "failed").to_numpy(
-        bool
-    )
-    lost = diverged | (finished & ~measured) | fallen
+    lost = (results["status"] == "diverged").to_numpy(bool) | (finished & ~measured)
     cells = results.assign(budget=budgets(results), lost=lost.astype(np.float64))
     if lost.any():
         cells["lost"] = cells.groupby(list(CELL), dropna=False)["lost"].transform("sum")
@@ -118,7 +113,7 @@ def tidy(
         error=value if is_loss(metric) else 1.0 - value,
         images=_numbers(results, count) if count in results else np.nan,
         reading_error=np.nan_to_num(_numbers(results, reading)) if reading in results else 0.0,
-        trunk=trunk,
+        trunk=results["trunk"].fillna("") if "trunk" in results else "",
     )[[*KEPT]]
     frame = cells[measured]
     _check_cells(frame)

@@ -112,13 +112,6 @@ def test_a_run_that_diverged_early_outside_fixed_compute_counts_as_lost_by_its_p
     assert cells[[*CELL]].iloc[0].to_dict() == whole[cell == 1].iloc[0][[*CELL]].to_dict()
 
 
-def test_a_run_whose_trunk_diverged_is_lost_and_one_that_crashed_is_missing() -> None:
-    results = study(levels=(2e11, 9e11)).results.iloc[:6].assign(trunk=["a", "b", "c"] * 2)
-    results["status"] = ["diverged", "failed", "finished", "failed", "failed", "finished"]
-    lost = tidy(results, metric=METRIC).lost
-    assert lost["trial"].tolist() == results["trial"].iloc[[0, 3]].tolist()
-
-
 def close_budgets(results: pd.DataFrame) -> pd.DataFrame:
     """Return two trials without level or batch size whose compute differs by 2 %."""
     first = results.iloc[[0]].drop(columns="batch_size").assign(level_flops=np.nan)
