@@ -128,14 +128,9 @@ def cell_draws(
 
 
 def _lost(trials: Trials, every: Mapping[str, Family]) -> pd.DataFrame:
-    one = trials.lost[["trial", *CELL]].drop_duplicates([*CELL])
-    texts = {
-        trial: family.lost[place]
-        for family in every.values()
-        for trial, place in family.place_of.items()
-        if place in family.lost
-    }
-    return one.assign(lost=one["trial"].map(texts)).dropna(subset="lost")
+    cells = trials.lost[["trial", *CELL]].drop_duplicates([*CELL])
+    texts = {one: family.lost.get(at) for family in every.values() for one, at in family.place_of.items()}
+    return cells.assign(lost=cells["trial"].map(texts)).dropna(subset="lost")
 
 
 def _cells(runs_of: pd.DataFrame, found: Mapping[str, Family]) -> pd.DataFrame:

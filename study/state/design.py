@@ -112,14 +112,8 @@ def answers(study: Study, grid: pd.DataFrame) -> list[dict[str, Any]]:
     grid, ask = first_attempts(grid), questions(study.declaration)
     if (trials := trials_so_far(study, grid)) is None:
         return []
-    values = trials.frame[["trial", "error"]].sort_values("trial")
-    read = [
-        VERSION,
-        asdict(ask),
-        sorted(grid["trial"]),
-        sorted(trials.lost["trial"]),
-        values.to_numpy().tolist(),
-    ]
+    values = pd.concat([trials.frame, trials.lost])[["trial", "error"]].sort_values("trial")
+    read = [VERSION, asdict(ask), sorted(grid["trial"]), values.to_numpy().tolist()]
     digest, kept = sha256(json.dumps(read).encode()).hexdigest(), study.folder / _ANSWERS
     with suppress(OSError, ValueError, KeyError):
         known = json.loads(kept.read_text(encoding="utf-8"))
