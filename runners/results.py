@@ -38,8 +38,6 @@ STARTS = ("study-started", TUNING_STARTED)
 """Events with which a run begins: of its grid, of its tuning."""
 ENDS = ("trial-finished", "trial-retried", "trial-left", "trial-failed")
 """Events at which a trial leaves its slot."""
-AGAIN = "trial-again"
-"""Event, before a run begins, of a request for a further attempt of a trial; ``trial`` is the attempt."""
 
 _CURVE_POINTS = 200
 

@@ -12,15 +12,14 @@ from analysis.arrays import Floats
 from analysis.cells.table import budgets
 from analysis.labels import budget_text, with_regime
 from budgets.book import SPENDING
-from runners.results import AGAIN, ENDS, STARTS, TUNING_STARTED
+from budgets.planning.plan import AGAIN
+from runners.results import ENDS, STARTS, TUNING_STARTED
 
 _SPENT_COLUMNS = ("spent", "wasted", "evaluation", "hours")
 TUNING, EARLIER = "tuning", "earlier declarations"
 """Levels of trials that the plan lacks: those of a tuning, and those of the declaration before an edit."""
-_BESIDE = (
-    AGAIN,
-    "node-left-out",
-)  # recorded just before a run starts; counting it would lengthen the run before
+# Recorded just before a run starts; counting them would lengthen the run before.
+_BESIDE = (AGAIN, "node-left-out")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

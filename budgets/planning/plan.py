@@ -10,6 +10,9 @@ from dataclasses import dataclass, field, replace
 from budgets.planning.planned_trial import Cell, Trial, continued_from, share_trunks
 from budgets.planning.tuning_plan import TuningPlan
 
+AGAIN = "trial-again"
+"""Event of a request for a further attempt of a trial, before a run begins; ``trial`` is the attempt."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Charge:

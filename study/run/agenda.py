@@ -144,9 +144,7 @@ def with_again(study: Study, plan: Plan, wanted: Sequence[str]) -> tuple[Plan, l
     ]  # fmt: skip
     if longer:
         them = " --again ".join(longer)
-        lines.append(
-            f"note: longer trials grew from earlier attempts, and stay; to repeat them: --again {them}"
-        )
+        lines.append(f"note: longer trials grew from earlier attempts; to repeat them, too: --again {them}")
     return planned, attempts, lines
 
 

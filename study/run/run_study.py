@@ -7,9 +7,8 @@ from dataclasses import replace
 
 from budgets.declaration.declaration import require_runnable
 from budgets.ledger import drop_torn_line
-from budgets.planning.plan import Plan
+from budgets.planning.plan import AGAIN, Plan
 from runners.host.files import wait_until_free
-from runners.results import AGAIN
 from runners.scheduling.ray_backend.address import cluster_address
 from runners.trials.loggers import Loggers
 from study.run.agenda import agenda, agenda_lines, require_room, with_again

@@ -21,11 +21,11 @@ from analysis.design.questions import Ask, answers_to
 from analysis.error_unit import PERCENT
 from budgets.cost.architecture import own_architectures
 from budgets.declaration.declaration import Declaration
-from budgets.planning.plan import Plan
+from budgets.planning.plan import AGAIN, Plan
 from budgets.planning.planned_trial import Trial
 from budgets.quantity import format_flops, plural
 from runners.host.files import write_json
-from runners.results import AGAIN, RESULT_COLUMNS, plan_row, read_table, to_frame
+from runners.results import RESULT_COLUMNS, plan_row, read_table, to_frame
 from study.state.bookkeeping import trials_of_event
 from study.state.study import Study
 

@@ -13,7 +13,7 @@ from budgets.devices import find_device
 from budgets.names import unknown
 from budgets.planning.facts import EvaluationFacts, MixtureFacts, PoolFacts
 from budgets.planning.grid import Grid
-from budgets.planning.plan import Plan
+from budgets.planning.plan import AGAIN, Plan
 from budgets.planning.planned_trial import Cell, Combination, Trial, continued_from, shorter_trials
 from budgets.planning.planner import make_plan
 from budgets.planning.price import Speeds
@@ -21,15 +21,7 @@ from budgets.planning.tuning import Scores
 from budgets.quality import MIXTURE, NAMED, is_expression, score_of_quality
 from budgets.quantity import format_flops, plural
 from runners.data.evaluation.evaluation_facts import METRICS
-from runners.results import (
-    AGAIN,
-    LEFT_OUT_COLUMNS,
-    PLAN_COLUMNS,
-    left_out_row,
-    plan_row,
-    read_json_lines,
-    to_frame,
-)  # fmt: skip
+from runners.results import LEFT_OUT_COLUMNS, PLAN_COLUMNS, left_out_row, plan_row, read_json_lines, to_frame
 from runners.trials.throughput import plain_speed, predict_s, read_calibration, slow_loading
 from runners.trials.trial_files import kept_steps, milestone, read_failure, read_outcome
 from study.declare.yaml_reader import errors_with_line
