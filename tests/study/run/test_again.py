@@ -7,7 +7,6 @@ import pytest
 
 from analysis.answers.cost import phases
 from budgets.book import reconcile
-from runners.results import read_json_lines
 from runners.trials.meter import read_meter
 from study.state.study import trial_job
 from tests.holding import hold, let_go
@@ -47,11 +46,8 @@ def test_a_second_attempt_is_paid_kept_beside_the_first_and_used(tiny: TinyStudy
     assert book == {"spent": 2 * cost, "wasted": 0}
     assert reconcile(tiny.plan, tiny.entries()) == []
 
-    told = read_json_lines(tiny.folder / "events.jsonl")
-    assert "trial-again" in set(told["event"]) - {
-        name for _, phase in phases(told) for name in phase["event"]
-    }
-
+    of_runs = [name for _, phase in phases(pd.DataFrame(tiny.events())) for name in phase["event"]]
+    assert "trial-again" in {*tiny.event_names()} - {*of_runs}
     finished = tiny.finished()
     tiny.run()
     assert (tiny.finished(), tiny.settled()) == (finished, book)

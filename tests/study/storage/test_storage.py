@@ -247,6 +247,13 @@ def test_trials_continue_on_another_machine_from_milestones_in_the_bucket(
     assert top.split("/")[0] == rows["trial"].iloc[-1]
     assert not list((tiny.place / "second cache").rglob("*milestone-*"))
 
+    third = machine("third", **trunk)
+    third.run(f"--again {rows['trial'][0]}")
+    assert third.table()["attempt"].tolist() == [1, 1, 1, 2]
+    spent = third.settled()
+    second.run()
+    assert (second.tables(), second.settled()) == (third.tables(), spent)
+
 
 def test_the_milestone_of_a_trial_that_runs_is_seen_and_can_be_deleted(
     machine: Machine, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
