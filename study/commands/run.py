@@ -2,7 +2,7 @@
 
 import sys
 from argparse import ArgumentParser, Namespace
-from typing import TYPE_CHECKING
+from functools import partial
 
 from study.commands.command import (
     add_backend_options,
@@ -13,12 +13,8 @@ from study.commands.command import (
     without_ray,
 )
 
-if TYPE_CHECKING:
-    from study.run.execution import RunSummary
-
-
 NAME = "run"
-HELP = "run the trials on Ray; finished trials are never run again"
+HELP = "run the trials on Ray; finished trials are kept, and repeated only by --again"
 EXAMPLES: tuple[str, ...] = (
     "demo",
     "demo --only 'mini-ViT-XXS-8 clip' --dry-run",
@@ -86,27 +82,17 @@ def run(options: Namespace) -> int:
         show_all(would_run(study, plan, only=only, again=options.again, retry_failed=retry_failed))
         return 0
     console = open_console()
-
-    def execute(*, pay_again: bool) -> "RunSummary":
-        return run_study(
-            study,
-            plan,
-            Progress(study.declaration.metric, console, quiet=options.quiet),
-            address=options.address,
-            local=local,
-            only=only,
-            again=options.again,
-            retry_failed=retry_failed,
-            pay_again=pay_again,
-            repair=options.repair,
-        )
-
+    view = partial(Progress, study.declaration.metric, console, quiet=options.quiet)
+    execute = partial(
+        run_study, study, plan, address=options.address, local=local, only=only, again=options.again,
+        retry_failed=retry_failed, repair=options.repair,
+    )  # fmt: skip
     try:
-        result = execute(pay_again=options.pay_again)
+        result = execute(view(), pay_again=options.pay_again)
     except PaidBeforeError as error:
         if not sys.stdin.isatty() or not _agrees(f"study: {error}\nPay them again? [y/N] "):
             raise
-        result = execute(pay_again=True)
+        result = execute(view(), pay_again=True)
     if not options.quiet:
         console.print(f"results in {study.folder}")
     for line in remaining_text(result.remaining, result.plan):

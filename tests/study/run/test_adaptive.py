@@ -132,7 +132,7 @@ def test_the_newest_attempt_with_a_result_is_that_of_a_chosen_trial(
     reported = tiny.says("report")
     assert f"trial {first} was run again: {said}" in reported
     assert "failed or diverged" not in reported
-    assert "tiny: " in tiny.says("recommend --flops 5e9 --pairs 1024")
+    assert "/tiny:\n" in tiny.says("recommend --flops 5e9 --pairs 1024")
     rows = tiny.table()
     assert rows["attempt"].value_counts().to_dict() == {1: len(rows) - 2, 2: 1, 3: 1}
     assert len(chosen(tiny)) == len(set(chosen(tiny))) == len(rows) - 2
