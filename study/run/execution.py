@@ -106,7 +106,7 @@ class Execution(Books):
         """
         # Each round of the loop: carry out the schedule's decisions, choose further trials, look at the
         # cluster, then wait for the backend. Ended trials are booked before the schedule decides again.
-        self.link()
+        self.site.with_storage(self.link)
         self._measured = measured_throughput(self.study, self.plan)
         retries = self.study.declaration.resources.retries
         self._schedule = Schedule(self._scheduled(waiting), retries=retries)
@@ -160,9 +160,10 @@ class Execution(Books):
 
     def _link_again(self, ended: Trial) -> None:
         """Have longer trials of a trunk go on without a trial that ended, if it left no milestone."""
-        if not ended.milestone_step:
+        folder, look = self.study.trial_folder(ended.trial_id), self.site.with_storage
+        if not ended.milestone_step or look(milestone, folder) is not None:
             return
-        self.link()
+        look(self.link)
         for task in self._schedule.blocked():
             (linked,) = self._scheduled([self.trials[task.trial]])
             if linked.after != task.after:
