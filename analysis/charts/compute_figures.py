@@ -38,10 +38,6 @@ from analysis.labels import (
 from analysis.laws.laws import Law, Measure, laws, root_mean_square
 from budgets.quantity import plural
 
-_COSTS = {
-    "train_flops": ("compute", "training compute", "training compute of one trial (FLOPs)"),
-    "samples_seen": ("samples", "samples seen", "samples seen in one trial"),
-}
 _PANELS = 3
 
 
@@ -57,17 +53,11 @@ def slice_along(draws: CellDraws, axis: str) -> tuple[dict[str, Any], Indices]:
     return max(groups, key=lambda group: worth(group[1]), default=({}, np.empty(0, dtype=np.intp)))
 
 
-def over_compute(
-    measure: Measure, best: pd.DataFrame, *, axis: str, x: str = "train_flops"
-) -> FigureData | Missing:
-    """Return the figure of error against cost, one curve per architecture or strategy, with the best marked.
-
-    The cost is ``train_flops`` or ``samples_seen``.
-    """
+def over_compute(measure: Measure, best: pd.DataFrame, *, axis: str) -> FigureData | Missing:
+    """Return the figure of error against compute, by architecture or strategy, with the best marked."""
     word = AXIS_WORDS[axis]
-    short, cost, x_label = _COSTS[x]
     draws, metric, unit = measure.draws, measure.metric, measure.draws.error_unit
-    title = f"{unit.title} against {short}, by {word}"
+    title = f"{unit.title} against compute, by {word}"
     held, positions = slice_along(draws, axis)
     series = sorted(
         {str(value) for value in draws.cells[axis].iloc[positions]}, key=lambda value: sort_key(axis, value)
@@ -75,23 +65,24 @@ def over_compute(
     if not series or (axis == "strategy" and len(series) < 2):  # noqa: PLR2004 (two are compared)
         return Missing(title=title, reason=f"no two finished trials differ only in {word}")
     drawn = _of_slice(measure, held)
-    rows = _curve_rows(draws, drawn, positions, axis=axis, x=x)
+    rows = _curve_rows(draws, drawn, positions, axis=axis)
     shown = set(positions.tolist())
     regime = draws.cells["regime"].to_numpy()
     rest = [place for place in range(len(regime)) if regime[place] == held["regime"] and place not in shown]
-    others = cell_marks(draws, rest, x=x, mark="other", series="other configurations")
-    stars, ties = _best_rows(draws, best, axis, str(held["regime"]), x)
+    others = cell_marks(draws, rest, x="train_flops", mark="other", series="other configurations")
+    stars, ties = _best_rows(draws, best, axis, str(held["regime"]))
     lowest = f"Lowest measured {unit.word}: " + "; ".join(
         f"{mark['label']}, {mark['y']:{unit.form}}{unit.sign}" for mark in stars
     )
     return FigureData(
-        name=f"error-{short}-{axis}",
+        name=f"error-compute-{axis}",
         title=title,
-        x_label=x_label,
+        x_label="training compute of one trial (FLOPs)",
         y_label=error_label(metric),
         frame=mark_frame([*({**mark, "low": np.nan, "high": np.nan} for mark in others), *rows, *stars]),
         caption=said_once(
-            f"{metric_text(metric)} against {cost} in one trial, by {word}. Fixed: {held_text(held)}",
+            f"{metric_text(metric)} against training compute in one trial, by {word}",
+            f"Fixed: {held_text(held)}",
             f"{runs_text(draws, positions)}; other configurations in grey",
             laws_text(drawn, unit),
             f"Stars mark the best of all configurations at each budget{ties}",
@@ -111,7 +102,7 @@ def _of_slice(measure: Measure, held: Mapping[str, Any]) -> list[Law]:
 
 
 def _curve_rows(
-    draws: CellDraws, drawn: Sequence[Law], positions: Indices, *, axis: str, x: str
+    draws: CellDraws, drawn: Sequence[Law], positions: Indices, *, axis: str
 ) -> list[dict[str, Any]]:
     """Return the marks of some cells by their value along an axis, with the given laws through them."""
     rows: list[dict[str, Any]] = []
@@ -119,7 +110,7 @@ def _curve_rows(
     for value in sorted(set(values[positions]), key=lambda value: sort_key(axis, value)):
         mine = positions[values[positions] == value]
         along = [law for law in drawn if law.identity[axis] == value]
-        rows += _marks(draws, along, mine, x=x, series=axis_text(axis, value))
+        rows += _marks(draws, along, mine, x="train_flops", series=axis_text(axis, value))
     return rows
 
 
@@ -147,7 +138,7 @@ def _law_rows(draws: CellDraws, law: Law, *, x: str, **fixed: object) -> list[di
 
 
 def _best_rows(
-    draws: CellDraws, found: pd.DataFrame, axis: str, regime: str, x: str
+    draws: CellDraws, found: pd.DataFrame, axis: str, regime: str
 ) -> tuple[list[dict[str, Any]], str]:
     rows: list[dict[str, Any]] = []
     verdicts = []
@@ -162,7 +153,7 @@ def _best_rows(
         stars = cell_marks(
             draws,
             np.flatnonzero(np.logical_and.reduce(same)),
-            x=x,
+            x="train_flops",
             mark="best" if verdict == "clear" else "best, not clear",
             series=axis_text(axis, best[axis]),
             label=f"{best['at']}: {configuration_text(best)} ({verdict})",
@@ -220,7 +211,7 @@ def over_compute_of(
         cut = draws.take(positions)
         mine = laws(cut, along="compute")
         every = np.arange(len(positions))
-        marks = _curve_rows(cut, mine, every, axis="architecture", x="train_flops")
+        marks = _curve_rows(cut, mine, every, axis="architecture")
         rows += [mark | {"panel": metric_text(metric)} for mark in marks]
         fitted += mine
         held_words.append(held_text(held))

@@ -56,11 +56,11 @@ A section is rendered by ``templates/section_NAME.html.j2``, which is given all 
 """
 
 FIGURE_GROUPS = {
-    "Against compute": ("error-compute-", "error-samples-", "pareto"),
+    "Against compute": ("error-compute-", "pareto"),
     "Data": ("error-data", "error-epochs", "quality"),
     "Model size": ("scaling", "isoflop"),
     "What a strategy is worth, and other measures": ("equivalence-", "shift", "retrieval", "probe"),
-    "How well the laws hold": ("residuals", "forecasts"),
+    "How well the laws hold": ("forecasts",),
     "How the study ran": (),
 }
 """Title of a group of figures → beginnings of their names; the last group takes all others."""

@@ -101,7 +101,6 @@ def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Mi
     return (
         compute_figures.over_compute(measured, best, axis="architecture"),
         compute_figures.over_compute(measured, best, axis="strategy"),
-        compute_figures.over_compute(measured, best, axis="strategy", x="samples_seen"),
         compute_figures.pareto(found.trials, found.pareto),
         size_figures.over_data(measured),
         size_figures.over_epochs([measured]),
@@ -122,10 +121,9 @@ def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Mi
             endings=("probe_top1", "few_shot_5_top1", "few_shot_10_top1"),
         ),
         size_figures.isoflop(draws, found.profiles, metric=metric),
-        *scaling_figures.scaling_panels(
+        scaling_figures.scaling_figure(
             found.growths, found.profiles, found.exponents, target_flops=study.target_flops
         ),
-        check_figures.residuals(measured),
         check_figures.forecasts(found.holdout, metric=metric),
         *(each for each in course if not _as_planned(each)),
     )

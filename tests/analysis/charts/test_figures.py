@@ -22,8 +22,8 @@ from tests.analysis.synthetic import study
 pytestmark = pytest.mark.slow
 
 NAMES = [
-    "error-compute-architecture", "error-compute-strategy", "error-samples-strategy", "pareto", "error-data",
-    "error-epochs", "quality", "equivalence-compute", "shift", "isoflop", "residuals", "forecasts",
+    "error-compute-architecture", "error-compute-strategy", "pareto", "error-data",
+    "error-epochs", "quality", "equivalence-compute", "shift", "isoflop", "forecasts",
     "training-loss", "midway", "plan", "ledger", "schedule",
 ]  # fmt: skip
 
@@ -160,9 +160,9 @@ def test_what_is_not_supported_is_missing_with_a_reason(frames: StudyFrames) -> 
     figures = figures_of(cut)
     missing = {figure.title: figure.reason for figure in figures if isinstance(figure, Missing)}
     assert set(supported(figures)) == {
-        "error-compute-architecture", "pareto", "forecasts", "residuals", "midway", "plan", "schedule"
+        "error-compute-architecture", "pareto", "forecasts", "midway", "plan", "schedule"
     }  # fmt: skip
-    assert len(missing) == 15
+    assert len(missing) == 14
     assert all(missing.values())
     assert missing["Error against data size"] == "no two finished trials differ only in the number of pairs"
     assert "a profile needs three" in missing["IsoFLOP profiles: error against model size"]
@@ -197,15 +197,6 @@ def test_the_frontier_steps_down_through_the_lowest_cells_at_their_levels(
         "held-out/top1"
     ]
     assert stairs["y"].min() == pytest.approx(100 * (1 - best.mean().max()))
-
-
-def test_residuals_are_measured_minus_law() -> None:
-    levels = tuple(200e9 * 3**step for step in range(5))
-    marks = supported(figures_of(study(levels=levels)))["residuals"].frame.query("mark == 'point'")
-    assert len(marks) > 20
-    assert abs(marks["y"].mean()) < 0.5
-    assert (marks["low"] <= marks["y"]).all()
-    assert (marks["y"] <= marks["high"]).all()
 
 
 def test_the_same_data_give_the_same_files_in_any_process(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from analysis.belief.cell_draws import CellDraws
 from analysis.cells.table import records
-from analysis.charts.scaling_figures import scaling_panels
+from analysis.charts.scaling_figures import scaling_figure
 from analysis.charts.size_figures import isoflop
 from analysis.laws.best_size import Profile, growths, profiles, scaling_exponents, undecided
 from analysis.report.law_tables import exponents as exponents_table
@@ -96,18 +96,12 @@ def test_few_cells_and_few_sizes_give_no_exponent(small_full: pd.DataFrame) -> N
     assert exponents_table(table).frame["Status"].tolist() == ["undetermined"]
 
 
-def test_the_panels_show_size_and_samples_up_to_the_target() -> None:
-    draws = language_models(made_up(0.35, 0.35))
-    found = growths(draws)
-    sizes, samples = (
-        figure_of(each) for each in scaling_panels(found, (), scaling_exponents(found), target_flops=1e26)
-    )
-    for each in (sizes, samples):
-        assert {"law", "extrapolation"} == set(each.frame["mark"])
-        assert each.frame["x"].max() == pytest.approx(1e26)
-        assert (each.frame["low"] <= each.frame["high"]).all()
-    product = sizes.frame["y"].to_numpy(float) * samples.frame["y"].to_numpy(float)
-    np.testing.assert_allclose(product, sizes.frame["x"].to_numpy(float), rtol=0.1)
+def test_the_figure_shows_the_best_size_up_to_the_target() -> None:
+    found = growths(language_models(made_up(0.35, 0.35)))
+    drawn = figure_of(scaling_figure(found, (), scaling_exponents(found), target_flops=1e26)).frame
+    assert {"law", "extrapolation"} == set(drawn["mark"])
+    assert drawn["x"].max() == pytest.approx(1e26)
+    assert (drawn["low"] <= drawn["high"]).all()
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -63,7 +63,7 @@ def test_every_figure_of_a_loss_is_drawn_in_losses(found: Analysis, by_loss: Stu
     figures = [each for each in report_figures(found, by_loss) if isinstance(each, FigureData)]
     losses = found.trials.frame["error"]
     drawn = {figure.name: figure for figure in figures}
-    assert {"error-compute-architecture", "pareto", "residuals", "forecasts", "midway"} <= set(drawn)
+    assert {"error-compute-architecture", "pareto", "forecasts", "midway"} <= set(drawn)
     for figure in figures:
         said = f"{figure.title} {figure.x_label} {figure.y_label} {figure.caption} {figure.alt}"
         assert "(%)" not in said, figure.name
