@@ -120,6 +120,20 @@ def test_ladder_of_a_users_own_catalogue_is_one_family_in_tuning_and_report(
     assert len(opened.analysis.profiles) == 2
     assert "small-vit" in tiny.says("recommend --flops '20 GFLOP' --pairs 2k")
 
+    tiny.edit(("sizes: [small-vit, base-vit]", "sizes: [small-vit]"))
+    tiny.run()
+    of_family, _ = read_json(tiny.folder / "tuning.json")["winners"]
+    assert (of_family["architecture"], of_family["serves"]) == ("small-vit", ["base-vit"])
+    assert (
+        tiny.table().groupby("architecture")["lr_peak"].first()["base-vit"] == of_family["values"]["lr_peak"]
+    )
+    assert "tuned: small-vit clip (also for base-vit): lr_peak " in tiny.says("plan")
+    tiny.says("report")
+    page = (tiny.folder / "report" / "report.html").read_text(encoding="utf-8")
+    assert "learning rates were tuned for each" in " ".join(page.split())
+    of_report = pd.read_csv(tiny.folder / "report" / "tables" / "tuning.csv").set_index("Architecture")
+    assert of_report["Note"].str.contains("also for base-vit").tolist() == [True, False]
+
 
 class DiedError(Exception):
     """A made-up trial's process has died."""
