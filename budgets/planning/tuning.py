@@ -217,9 +217,7 @@ class _Course:
         beat = [won.cell.level_flops for won in self.won.values() if won and won.cell.level_flops]
         others = f"others beat chance at {format_flops(min(beat))}; " if beat else ""
         for place, said in self._stuck.items():
-            rate = f"lr_peak {grid.setup(*place).lr_peak:g}"
-            used = rate if "lr_peak" in self._tuning.fields else "the declared values"
-            yield f"{said}; {others}undecided, the grid uses {used}"
+            yield f"{said}; {others}undecided, the grid uses lr_peak {grid.setup(*place).lr_peak:g}"
 
     def _all_values(self, on: GridCell, fields: Fields) -> list[Tried]:
         """Return each combination of values with its trials, in the fields' order."""

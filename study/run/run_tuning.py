@@ -9,7 +9,7 @@ from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
 from budgets.planning.tuning_plan import TuningPlan, values_words
 from budgets.quantity import format_flops, plural
-from runners.host.files import new_file
+from runners.host.files import new_file, write_json
 from runners.results import write_table
 from runners.scheduling.backend import Backend
 from runners.trials.trial_files import Outcome
@@ -20,7 +20,7 @@ from study.run.site import Site
 from study.show.progress import Progress
 from study.state.plan_study import plan_study, planned_frame
 from study.state.study import Study
-from study.state.tuning_table import with_values, write_tried, write_winners
+from study.state.tuning_table import tuning_facts, with_values, write_tried
 
 
 def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retry_failed: bool) -> RunSummary:
@@ -74,7 +74,7 @@ def write_tuning(study: Study, tuning: TuningPlan) -> None:
 
     `status` needs both, to distinguish trials of the check from those of the tuning.
     """
-    write_winners(study.folder / "tuning.json", tuning)
+    write_json(study.folder / "tuning.json", tuning_facts(tuning))
     planned = with_values(planned_frame(tuning.ready), tuning.values)
     write_table(study.folder / "tuning-plan.parquet", planned)
 

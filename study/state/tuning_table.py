@@ -3,17 +3,16 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from analysis.cells.study_frames import TUNED_COLUMN
-from budgets.planning.tuning_plan import Check, TuningPlan, Winner
+from budgets.planning.tuning_plan import TuningPlan
 from budgets.planning.winner import Score
 from budgets.quantity import finite_or_none
-from runners.host.files import write_json
 from runners.results import RESULT_COLUMNS, read_table, to_frame, write_table
 
 
@@ -45,28 +44,18 @@ def values_of(row: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def write_winners(path: Path, plan: TuningPlan) -> None:
-    """Write the winners so far, and the architectures and strategies that still wait for one."""
-    write_json(path, tuning_facts(plan) | {"left_out": plan.left_out})
-
-
 def tuning_facts(plan: TuningPlan) -> dict[str, Any]:
-    """Return the winners of a tuning, and what it waits for, checks and reserves, as plain data."""
-    return {
-        "metric": plan.metric,
-        "reserve_flops": plan.reserve_flops,
-        "winners": [_plain_facts(winner) for winner in plan.winners],
-        "waiting": plan.waiting,
-        "at_chance": plan.at_chance,
-        "carried": [asdict(line) for line in plan.carried],
-        "check_flops": plan.check_flops,
-        "neighbours": [trial.trial_id for trial in plan.neighbours],
-        "checks": [_plain_facts(check) for check in plan.checks],
-    }
+    """Return the winners of a tuning, and what it waits for, checks and reserves, as plain data, no NaN."""
+    facts = asdict(
+        replace(plan, trials=(), values={}, neighbours=()),
+        dict_factory=lambda items: {name: finite_or_none(value) for name, value in items},
+    )
+    del facts["trials"], facts["values"], facts["unfinished"]
+    return facts | {"neighbours": [trial.trial_id for trial in plan.neighbours]}
 
 
 def read_winners(path: Path) -> dict[str, Any]:
-    """Read what `write_winners` wrote; empty if the file does not exist.
+    """Read a ``tuning.json`` of `tuning_facts`; empty if the file does not exist.
 
     Raises:
         ValueError: The file is damaged.
@@ -77,11 +66,6 @@ def read_winners(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_bytes()))
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}); run the study again to rewrite it") from None
-
-
-def _plain_facts(of: Winner | Check) -> dict[str, Any]:
-    """Return a winner or a check as plain data, with None in place of NaN."""
-    return asdict(of, dict_factory=lambda facts: {name: finite_or_none(value) for name, value in facts})
 
 
 def read_scores(path: Path, metric: str) -> dict[str, Score]:
