@@ -208,8 +208,7 @@ class Belief:
         scale: The typical loss; 1 of errors.
         aside: Runs that stand out (`outlying`). They have a further variance, the square of what they miss.
         miss: Runs minus their predictions by all others, NaN without a run, shape (curves, units, points).
-        deviation: Standard deviation of that.
-        far: Size of the quotient of both, as that of a normal distribution.
+        far: Their size in standard deviations.
     """
 
     draws: Floats
@@ -219,7 +218,6 @@ class Belief:
     scale: float
     aside: Mask
     miss: Floats
-    deviation: Floats
     far: Floats
 
     def errors(self, axes: Axes, curves: Indices) -> Floats:
@@ -267,11 +265,11 @@ def believe(measured: Measured, *, draws: int, generator: np.random.Generator) -
         )  # fmt: skip
         true = estimate - (covariance @ law.pull[..., None])[..., 0] / scale
         rest = measured.errors - true[:, None]
-        miss, deviation = outlying.left_out(rest, gain, covariance, law.precision / scale**2)
-        deviation = np.sqrt(deviation**2 - extra)
+        miss, variance = outlying.left_out(rest, gain, covariance, law.precision / scale**2)
+        far = outlying.as_normal(miss / np.sqrt(variance - extra), freedom[:, None, None])
         return Belief(
             draws=np.empty(0), noise=noise, freedom=seeds, law=law, scale=scale, aside=extra > 0, miss=miss,
-            deviation=deviation, far=outlying.as_normal(miss / deviation, freedom[:, None, None]),
+            far=far,
         )  # fmt: skip
 
     def search(extra: Floats) -> Belief:

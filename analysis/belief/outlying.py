@@ -20,7 +20,7 @@ ODDS, TOO_GOOD = 5.0, 15.0
 
 
 def left_out(rest: Floats, gain: Floats, covariance: Floats, precision: Floats) -> tuple[Floats, Floats]:
-    """Return what each run misses its prediction by the others by, and the standard deviation of that.
+    """Return what each run misses its prediction by the others by, and the variance of that.
 
     With C the covariance of all runs and d what they miss the law by, run i misses its prediction by
     (C⁻¹d)ᵢ/(C⁻¹)ᵢᵢ, of variance 1/(C⁻¹)ᵢᵢ (Rasmussen and Williams 2006, eq. 5.12).
@@ -35,7 +35,7 @@ def left_out(rest: Floats, gain: Floats, covariance: Floats, precision: Floats) 
     posterior = covariance - covariance @ precision @ covariance
     own = np.einsum("cupp->cup", gain) - ((gain @ posterior[:, None]) * gain).sum(axis=-1)
     own = np.where(np.isfinite(rest), own, np.nan)
-    return (gain @ np.nan_to_num(rest)[..., None])[..., 0] / own, 1 / np.sqrt(own)
+    return (gain @ np.nan_to_num(rest)[..., None])[..., 0] / own, 1 / own
 
 
 def as_normal(ratio: Floats, freedom: Floats) -> Floats:

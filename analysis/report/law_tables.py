@@ -6,6 +6,7 @@ from math import isnan
 import pandas as pd
 
 from analysis.belief.curves import curve_text
+from analysis.cells.intervals import QUANTILE
 from analysis.cells.table import records
 from analysis.error_unit import ErrorUnit
 from analysis.labels import axis_text, budget_text, capital, configuration_text, interval_text
@@ -122,22 +123,16 @@ def exponents(found: pd.DataFrame) -> Table:
 
 def outliers(found: pd.DataFrame, unit: ErrorUnit) -> Table:
     """Return the runs that stand out, from the table of ``outliers.outliers``."""
+    middle, reach = found["error"] - found["miss"], QUANTILE * found["deviation"]
     rows = [
         {
-            "Trial": row["trial"],
-            "Configuration": configuration_text(row),
-            "Budget": budget_text(row["regime"], row["budget"]),
-            "Seed": str(int(row["seed"])),
-            unit.heading: unit.number(row["error"]),
-            "Predicted by all others": unit.number(row["expected"]),
-            "90 % interval of a run": unit.interval(row["low"], row["high"]),
+            "Trial": row["trial"], "Configuration": configuration_text(row),
+            "Budget": budget_text(row["regime"], row["budget"]), unit.heading: unit.number(row["error"]),
+            "All others predict": f"{unit.number(row['at'])} {unit.interval(row['low'], row['high'])}",
             unit.gap_heading_of("Off by"): unit.number(row["miss"]),
             "Standard deviations": f"{row['deviations']:.0f}",
         }
-        for row in records(found)
-    ]
-    note = (
-        "look for what is wrong with them; none is left out, but they have little weight in the noise, the "
-        "law and the errors of their cells"
-    )
+        for row in records(found.assign(at=middle, low=middle - reach, high=middle + reach))
+    ]  # fmt: skip
+    note = "none is left out, but they have little weight in the noise, the law and the errors of their cells"
     return Table(name="outliers", title="Runs that stand out", note=note, frame=pd.DataFrame(rows))
