@@ -62,7 +62,7 @@ def test_impossible_recommendations_give_the_reason(
 def test_recommendations_use_a_studys_own_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     frames = study(levels=tuple(np.geomspace(2e11, 1e13, 5)))
     results = frames.results.assign(
-        precision="fp32", trunk="", paid_flops=frames.results["train_flops"], evaluation_version=1
+        precision="fp32", trunk="", attempt=1, paid_flops=frames.results["train_flops"], evaluation_version=1
     )
     (tmp_path / "demo").mkdir()
     write_table(tmp_path / "demo" / "results.parquet", to_frame(records(results), RESULT_COLUMNS))
