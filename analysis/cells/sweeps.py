@@ -26,8 +26,7 @@ _FAR = 10.0
 def choose(frame: pd.DataFrame, *, metric: str, mean: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Reduce the runs of each cell to one trial: the best, or with the mean of all.
 
-    Settings with several seeds are compared by their mean, and the best keep one trial of each seed. The
-    reading error of a trial is the standard error of its corrected value.
+    Settings with several seeds are compared by their mean, and the best keep one trial of each seed.
 
     Args:
         frame: All runs in the results schema, with their hyper-parameters in columns ``tuned_<name>``.
@@ -35,12 +34,12 @@ def choose(frame: pd.DataFrame, *, metric: str, mean: bool) -> tuple[pd.DataFram
         mean: Take the mean of a cell's runs instead of the best.
 
     Returns:
-        The frame, in which all other runs have failed, with the reason; and one row per cell: the columns of
-        ``CELL``, ``runs``, ``diverged``, ``trial``, ``best`` (its error as measured), ``error`` (without the
-        bias of choosing it), ``standard_error`` and ``bias`` (NaN where the table has too few runs to tell);
-        each ``tuned_<name>`` of the trial, and of numbers ``<name>_optimum``, ``<name>_low`` and
-        ``<name>_high``, the optimum with its 90 % interval (NaN where the runs do not show it); ``flag``, why
-        the cell looks undertuned.
+        The frame, in which all other runs have failed, with the reason, and the reading error of a trial is
+        the standard error of its corrected value; and one row per cell: the columns of ``CELL``, ``trial``,
+        ``runs``, ``diverged``, ``best`` (its error as measured), ``error`` (without the bias of choosing it),
+        ``standard_error`` (NaN if the table has too few runs to tell), ``bias``, each ``tuned_<name>``; of
+        numbers ``<name>_optimum`` with its 90 % interval ``<name>_low`` to ``<name>_high`` (NaN where the
+        runs do not show it); and ``flag``, why the cell looks undertuned.
     """
     fields = [str(name) for name in frame.columns if str(name).startswith(TUNED_COLUMN)]
     frame = frame.reset_index(drop=True).astype({metric: np.float64})
@@ -67,7 +66,9 @@ def choose(frame: pd.DataFrame, *, metric: str, mean: bool) -> tuple[pd.DataFram
         means = pd.Series(error[rows]).groupby(setting[rows]).transform("mean").to_numpy()
         same = rows[setting[rows] == setting[rows[np.argmin(means)]]]
         best, chosen = (error[rows].mean(), rows[:1]) if mean else (means.min(), same)
-        value, spread = (best, sweeps.spread(rows)) if mean else sweeps.corrected(place, chosen, best)
+        value, spread = best, sweeps.spread(rows) if mean else np.nan
+        if sweeps.surface.known and not mean:
+            value, spread = sweeps.corrected(place, chosen[0])
         away = int(lost[there[place]])
         tried.append({
             **runs.iloc[chosen[0]][[*CELL, "trial"]], "runs": len(rows) + away,
@@ -101,10 +102,10 @@ class _Sweeps:
         known = np.log(first[["train_flops_per_sample", "samples_seen"]].to_numpy(np.float64))
         known = np.c_[known, _indicators(first["strategy"])]
         known = (known - known.mean(axis=0)) / _unit(known)
-        self._surface = Surface(
+        self.surface = Surface(
             cell, self._x, error, np.c_[np.ones(len(known)), known], numbers=len(self._numbers)
         )
-        self._curvatures = self._surface.curvatures(_DRAWS) if self._surface.known else np.empty(0)
+        self._curvatures = self.surface.curvatures(_DRAWS) if self.surface.known else np.empty(0)
         height = error - np.array([error[rows].min() for rows in self.rows])[cell]
         self.far: Mask = height > _FAR * np.median(height[height > 0]) if height.any() else height > 0
         self._unit_of = ErrorUnit.of(metric)
@@ -115,11 +116,9 @@ class _Sweeps:
         squares = sum(((self._error[each] - self._error[each].mean()) ** 2).sum() for each in self.rows)
         return float(np.sqrt(squares / max(len(self._error) - len(self.rows), 1) / len(rows)))
 
-    def corrected(self, cell: int, chosen: Indices, best: float) -> tuple[float, float]:
-        """Return the expected error of the chosen settings, and its standard error."""
-        if not self._surface.known:
-            return best, float("nan")
-        mean, covariance = self._surface.at(cell, self._x[chosen[:1]])
+    def corrected(self, cell: int, run: int) -> tuple[float, float]:
+        """Return the expected error of a run's settings, and its standard error."""
+        mean, covariance = self.surface.at(cell, self._x[[run]])
         return float(mean[0]), float(np.sqrt(covariance[0, 0]))
 
     def optimum(self, cell: int, chosen: int) -> dict[str, Any]:
@@ -129,11 +128,11 @@ class _Sweeps:
         flags = []
         if self.far[rows].sum() == len(rows) - 1 > 0:
             flags.append(f"all of its {plural(len(rows), 'run')} but one diverged")
-        if not self._surface.known or not count:
+        if not self.surface.known or not count:
             return {**found, "flag": "; ".join(flags)}
         tried = self._x[rows, :count]
         (places, losses), (expected, others) = (
-            self._drawn(cell, tried, slope) for slope in self._surface.slopes(cell, self._x[chosen, count:])
+            self._drawn(cell, tried, slope) for slope in self.surface.slopes(cell)
         )
         if min(np.quantile(losses, 0.1), np.quantile(others, 0.1)) > self._worth:
             flags.append(
@@ -164,7 +163,7 @@ class _Sweeps:
         rises = value.min(axis=1) > 0
         value = np.where(rises[:, None], value, value.clip(1e-3 * value.max()))
         shift = np.einsum("sde,se,sfe,sf->sd", vector, 1 / value, vector, down)
-        places = self._surface.centre(cell) - shift
+        places = self.surface.centre(cell) - shift
         apart = tried - places[:, None]
         losses = 0.5 * np.einsum("snd,sde,sne->sn", apart, self._curvatures, apart).min(axis=1)
         return places, np.where(rises, losses, 0.0)

@@ -6,9 +6,7 @@ import numpy as np
 import pandas as pd
 
 from budgets.quantity import parse_quantity
-
-_MISSING = frozenset({"", "NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "NULL", "null"})
-"""Words for a missing value; ``None`` is one only in place of a number, else it may be a name."""
+from runners.data.build.any_table import MISSING
 
 
 def scaled_number(value: object, times: float) -> float:
@@ -60,5 +58,5 @@ def name_text(value: object) -> str:
 def is_absent(value: object) -> bool:
     """Return whether a value is missing."""
     if isinstance(value, str):
-        return value.strip() in _MISSING
+        return value.strip() in MISSING
     return value is None or value is pd.NaT or value is pd.NA or value != value  # noqa: PLR0124 (NaN)

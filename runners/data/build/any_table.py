@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _TEXTS, _PACKED = (*_SEPARATORS, ".jsonl"), (".gz", ".zst")
 _NONE = "\x01"  # no text contains it
-_MISSING = frozenset({"", "NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None"})
+MISSING = frozenset({"", "NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "NULL", "null"})
+"""Words for a missing value; ``None`` is one only in place of a number, else it may be a name."""
 _ZERO_FIRST = r"[-+]?0\d"
 _AT = re.compile(r"Error on Line: (\d+)\n")
+_COUNTS = re.compile("Expected Number of Columns.*")
 _ADVICE = {
     "not utf-8": "its text is not UTF-8 (perhaps UTF-16); save it as UTF-8",
     "unterminated quote": 'a quotation mark is not closed; close it, or write it as "" within a quoted text',
@@ -50,7 +52,7 @@ def read_any_table(path: Path) -> pd.DataFrame:
     with duckdb.connect() as engine:
         try:
             if kind == ".parquet":
-                table: pd.DataFrame = engine.read_parquet(str(path)).df()
+                table: pd.DataFrame = engine.execute("FROM read_parquet(?)", [str(path)]).df()
                 return table.set_axis([f"{path.name}: row {row}" for row in range(1, len(table) + 1)])
             lines = [line for (line,) in _read(engine, path, 1, _NONE)]
             if kind == ".jsonl":
@@ -61,21 +63,22 @@ def read_any_table(path: Path) -> pd.DataFrame:
             line = int(found[1]) if found else 0
             while 0 < line <= len(lines) and not lines[line - 1]:  # it counts from the blank lines before
                 line += 1
-            told = [each for each in what.splitlines() if each.startswith(("Expected Number", "Value"))]
-            reason = next((text for key, text in _ADVICE.items() if key in what), (told or [what])[0])
+            reason = next((text for key, text in _ADVICE.items() if key in what), what)
+            counts = _COUNTS.search(what)
             where = f"{path}:{line}" if line else f"{path} can't be read"
-            raise ValueError(f"{where}: {reason}") from None
+            raise ValueError(f"{where}: {counts[0] if counts else reason}") from None
 
 
 def _read(
     engine: "DuckDBPyConnection", path: Path, count: int, sep: str, after: int = 0
 ) -> list[tuple[str | None, ...]]:
     """Read the fields of each row, or its whole line."""
-    quote = "" if sep == _NONE else '"'
-    return engine.read_csv(
-        str(path), header=False, sep=sep, quotechar=quote, escapechar=quote, skiprows=after, strict_mode=True,
-        columns={str(place): "VARCHAR" for place in range(count)}, auto_detect=False, null_padding=False,
-    ).fetchall()  # fmt: skip
+    quote, columns = "" if sep == _NONE else '"', {str(place): "VARCHAR" for place in range(count)}
+    return engine.execute(
+        f"FROM read_csv(?, delim = ?, quote = ?, escape = ?, columns = {columns}, skip = {after}, "
+        "header = false, auto_detect = false, strict_mode = true, null_padding = false)",
+        [str(path), sep, quote, quote],
+    ).fetchall()
 
 
 def _fields(engine: "DuckDBPyConnection", path: Path, lines: Sequence[str | None], sep: str) -> pd.DataFrame:
@@ -102,7 +105,7 @@ def _fields(engine: "DuckDBPyConnection", path: Path, lines: Sequence[str | None
 
 def _numbers(texts: "pd.Series[str]") -> "pd.Series[Any]":
     """Return a column as numbers if all of its texts are; missing values become NaN."""
-    there = ~(texts.isna() | texts.isin(_MISSING))
+    there = ~(texts.isna() | texts.isin([*MISSING, "None"]))
     if not there.any() or texts[there].str.match(_ZERO_FIRST).any():
         return texts
     try:
