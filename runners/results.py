@@ -67,9 +67,7 @@ _TRIAL = {
     "trial": TableColumn("str", "", "Id of the trial: a hash of its full description"),
     **_CELL,
     "seed": TableColumn("int64", "", "Seed of initial weights, sample order and augmentation"),
-    "attempt": TableColumn(
-        "int64", "", "1; higher for repetitions by `run --again`, whose `trial` ends in it"
-    ),
+    "attempt": TableColumn("int64", "", "1; higher for a repetition (`run --again`), whose id ends in it"),
     "train_flops": TableColumn("float64", "FLOPs", "Training FLOPs that the model is trained with"),
     "paid_flops": TableColumn(
         "float64",
