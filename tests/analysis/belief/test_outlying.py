@@ -15,17 +15,19 @@ from analysis.answers.outliers import outliers
 from analysis.answers.recommendation import recommend
 from analysis.belief.cell_draws import cell_draws
 from analysis.belief.family import families
+from analysis.cells.imported_table import import_table
 from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import Trials, tidy
 from analysis.charts.run_figures import training_loss
 from analysis.report.analyse import analyse
 from analysis.report.report import report_tables, summary_lines
 from benchmarks.design import with_trunks
+from runners.data.build.any_table import read_any_table
 from study.cli import main
 from tests.analysis.belief.test_law import SAMPLES, SIZES, drawn, measured, noisy, surface
 from tests.analysis.made_up.designs import grid
 from tests.analysis.made_up.studies import study
-from tests.analysis.public_tables import ALL_OBJECTIVES, NAMES, family, missing, table
+from tests.analysis.public_tables import ALL_OBJECTIVES, NAMES, column_map, family, missing, table
 from tests.analysis.synthetic import METRIC, figure_of
 from tests.root import ROOT
 
@@ -57,18 +59,34 @@ def test_configuration_that_is_worse_throughout_and_a_steep_late_rise_do_not_sta
     assert not drawn(measured(noisy(errors, 1))).aside.any()
 
 
-def test_outliers_of_a_published_table_are_flagged_and_its_answers_are_those_without_them() -> None:
-    trials = table(ALL_OBJECTIVES).trials
+EARLY = {f"ViT-{size} clip 1.28e+08" for size in ("M-16", "M-16-alt", "M-32-alt", "S-16-alt", "S-32-alt")}
+BEST = {
+    *(f"ViT-H-14 cap {samples}" for samples in ("1.28e+08", "1.28e+09")),
+    "ViT-B-16 cap 3e+07", "ViT-B-16 clip 3e+08",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("scheduler", "known"), [("finished", EARLY), ("all", BEST)])
+def test_outliers_of_a_published_table_are_flagged_and_its_answers_are_those_without_them(
+    scheduler: str, known: set[str]
+) -> None:
+    """``known``: the cells that are ten points off or more."""
+    columns = column_map(ALL_OBJECTIVES)
+    rows = read_any_table(ROOT / "results" / "open-clip-scaling" / "open_clip_scaling.csv")
+    columns = replace(columns, rows={**columns.rows, "scheduler": (scheduler,)})
+    trials = tidy(import_table(rows, columns), metric=columns.metric)
     whole = cell_draws(trials)
-    far = outlying_trials(trials)
-    frame = trials.frame.set_index("trial")
-    early = frame[(frame["architecture"].str.contains("-16-alt|-32-alt|M-16")) & (frame["budget"] == 1.28e8)]
-    assert {*early.index} <= {*far}, "25 to 35 points off"
-    rest = cell_draws(replace(trials, frame=frame.drop(index=far).reset_index()))
-    with_, without = (best_at_budgets(draws).set_index("flops") for draws in (whole, rest))
-    assert np.abs(with_["error"] - without["error"]).max() < 0.005
+    far = outliers(whole.families, trials)
+    assert known <= {f"{row.architecture} {row.strategy} {row.budget:g}" for row in far.itertuples()}
+    assert len(far) <= 2 * len(known)
+    frame = trials.frame[~trials.frame["trial"].isin(far["trial"])].reset_index(drop=True)
+    rest = cell_draws(replace(trials, frame=frame))
+    answers = [best_at_budgets(draws).set_index("flops") for draws in (whole, rest)]
+    assert np.abs(answers[0]["error"] - answers[1]["error"]).max() < 0.005
     for flops in (1e19, 1e20, 1e21):
-        one, other = (recommend(draws, flops=flops, pairs=1e9).candidates.iloc[0] for draws in (whole, rest))
+        one, other = (
+            recommend(draws, flops=flops, pairs=1.4e9).candidates.iloc[0] for draws in (whole, rest)
+        )
         assert one["name"] == other["name"]
         assert one["error"] == pytest.approx(other["error"], abs=0.005)
 
@@ -88,7 +106,7 @@ def test_runs_of_the_shipped_study_do_not_stand_out(small_full: pd.DataFrame) ->
 @pytest.mark.parametrize("kind", ["floor", "broken", "shifted", "one seed", "trunks"])
 def test_runs_of_clean_studies_do_not_stand_out(kind: str) -> None:
     runs = far = 0
-    for number in range(STUDIES):
+    for number in range(STUDIES // 2):
         if kind in {"one seed", "trunks"}:
             made = grid(number, shared=0.5 if kind == "trunks" else 0.0).results
             results = with_trunks(made) if kind == "trunks" else made[made["seed"] == 0]
