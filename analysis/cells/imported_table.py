@@ -341,6 +341,9 @@ def _reasons(frame: pd.DataFrame, how: ColumnMap) -> "pd.Series[str]":
     reasons = pd.Series("", index=frame.index, dtype=object)
     for name in (name for name in TEXT if name in how.columns):
         reasons[frame[name].isna() & (reasons == "")] = f"no {name}"
+    settings = [f"{TUNED_COLUMN}{name}" for name in how.sweep]
+    for name in settings:
+        reasons[frame[name].isna() & (reasons == "")] = f"no {name.removeprefix(TUNED_COLUMN)}"
     empty = frame["quality"].map(str).map(quality_fraction) == 0
     reasons[empty & (reasons == "")] = "its quality keeps no pair"
     fixed = frame["regime"] == "fixed-compute"
@@ -362,7 +365,6 @@ def _reasons(frame: pd.DataFrame, how: ColumnMap) -> "pd.Series[str]":
     once = frame["regime"] == "one-epoch"
     reasons[once & other & (reasons == "")] = "one-epoch, but its samples_seen are not its subset_size"
     identity = [name for name in (*CELL, "seed") if name != "budget"]
-    settings = [f"{TUNED_COLUMN}{name}" for name in how.sweep]
     again = frame.duplicated([*identity, *settings, "samples_seen", "train_flops", how.metric]) & (
         reasons == ""
     )

@@ -96,14 +96,13 @@ class Surface:
     def _misfit(self, log_ratio: float) -> float:
         """Solve for the coefficients, and return minus the restricted log likelihood, up to a constant."""
         ratio = float(np.exp(log_ratio))
-        self._own = [self._normal(cell, ratio) for cell in range(len(self.rows))]
-        total = np.sum([own for own, _ in self._own], axis=0)
+        own = [self._normal(cell, ratio) for cell in range(len(self.rows))]
+        total = np.sum([normal for normal, _ in own], axis=0)
         self._precision = total[:-1, :-1] + _RIDGE * np.eye(len(total) - 1)
-        self._product = total[:-1, -1]
-        self._weights = np.linalg.solve(self._precision, self._product)
+        self._weights = np.linalg.solve(self._precision, total[:-1, -1])
         freedom = max(int(self.used.sum()) - len(self.rows) - len(self._weights), 1)
-        self.noise = max(float(total[-1, -1] - self._product @ self._weights) / freedom, 1e-24)
-        size = sum(size for _, size in self._own) + float(np.linalg.slogdet(self._precision)[1])
+        self.noise = max(float(total[-1, -1] - total[-1, :-1] @ self._weights) / freedom, 1e-24)
+        size = sum(size for _, size in own) + float(np.linalg.slogdet(self._precision)[1])
         doubt = ((log_ratio - _USUAL) / _GIVE) ** 2
         return 0.5 * (freedom * float(np.log(self.noise)) + size + doubt)
 
@@ -164,16 +163,12 @@ class Surface:
         spread = spread + through @ np.linalg.solve(self._precision, through.T)
         return wanted @ np.r_[own, self._weights], self.noise * spread
 
-    def slopes(self, cell: int) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
-        """Return mean and covariance of a cell's slope at its centre, by all runs and by the other cells."""
+    def slopes(self, cell: int) -> tuple[Floats, Floats]:
+        """Return mean and covariance of a cell's slope at its centre."""
         shared = np.zeros((self._numbers, len(self._weights)))
         shared[:, : self.law.size] = np.kron(self._z[cell], np.eye(self._numbers))
         alone = np.eye(self._numbers, 1 + self._x.shape[1] + self._squares, 1)
-        own = self._own[cell][0]
-        precision = self._precision - own[:-1, :-1]
-        mean = shared @ np.linalg.solve(precision, self._product - own[:-1, -1])
-        spread = shared @ np.linalg.solve(precision, shared.T) + self._ratio * np.eye(self._numbers)
-        return self._moments(cell, np.c_[alone, shared]), (mean, self.noise * spread)
+        return self._moments(cell, np.c_[alone, shared])
 
     def _penalty(self, ratio: float) -> Floats:
         return np.diag([0.0, *[1.0 / ratio] * self._x.shape[1], *[_BEND / ratio] * self._squares])

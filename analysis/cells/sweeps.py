@@ -131,13 +131,13 @@ class _Sweeps:
         if not self.surface.known or not count:
             return {**found, "flag": "; ".join(flags)}
         tried = self._x[rows, :count]
-        (places, losses), (expected, others) = (
-            self._drawn(cell, tried, slope) for slope in self.surface.slopes(cell)
-        )
-        if min(np.quantile(losses, 0.1), np.quantile(others, 0.1)) > self._worth:
+        places, losses = self._drawn(cell, tried)
+        if np.quantile(losses, 0.1) > self._worth:
+            values = np.exp(np.median(places, axis=0) * self._unit + self._middle)
+            named = zip(self._numbers, values, strict=True)
             flags.append(
-                f"no run near {self._written(np.median(expected, axis=0))}, the optimum by the other cells; "
-                f"expected loss {self._unit_of.gap(float(np.median(np.minimum(losses, others))))}"
+                f"no run near {', '.join(f'{name.removeprefix(TUNED_COLUMN)} {at:.2g}' for name, at in named)}, "
+                f"the optimum by all cells; expected loss {self._unit_of.gap(float(np.median(losses)))}"
             )
         for place, name in enumerate(self._numbers):
             short = name.removeprefix(TUNED_COLUMN)
@@ -156,24 +156,17 @@ class _Sweeps:
                     )
         return {**found, "flag": "; ".join(flags)}
 
-    def _drawn(self, cell: int, tried: Floats, slope: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
-        """Return draws of a cell's optimum, and of the least loss to it of the runs tried."""
-        down = np.random.default_rng(1).multivariate_normal(*slope, size=len(self._curvatures))
+    def _drawn(self, cell: int, tried: Floats) -> tuple[Floats, Floats]:
+        """Return draws of a cell's optimum, and of the loss to it of the nearest run."""
+        slopes = np.random.default_rng(1).multivariate_normal(*self.surface.slopes(cell), size=_DRAWS)
         value, vector = np.linalg.eigh(self._curvatures)
         rises = value.min(axis=1) > 0
         value = np.where(rises[:, None], value, value.clip(1e-3 * value.max()))
-        shift = np.einsum("sde,se,sfe,sf->sd", vector, 1 / value, vector, down)
+        shift = np.einsum("sde,se,sfe,sf->sd", vector, 1 / value, vector, slopes)
         places = self.surface.centre(cell) - shift
         apart = tried - places[:, None]
         losses = 0.5 * np.einsum("snd,sde,sne->sn", apart, self._curvatures, apart).min(axis=1)
         return places, np.where(rises, losses, 0.0)
-
-    def _written(self, point: Floats) -> str:
-        values = np.exp(point * self._unit + self._middle)
-        return ", ".join(
-            f"{name.removeprefix(TUNED_COLUMN)} {value:.2g}"
-            for name, value in zip(self._numbers, values, strict=True)
-        )
 
 
 def _indicators(names: "pd.Series[str]") -> Floats:

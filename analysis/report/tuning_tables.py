@@ -160,22 +160,22 @@ def design_tables(events: pd.DataFrame) -> Iterator[Table]:
 
 def sweep_table(tried: pd.DataFrame, unit: ErrorUnit) -> Table:
     """Return what was tried in each cell of an imported sweep, from the table of `sweeps.choose`."""
-    fields = [name for name in map(str, tried.columns) if name.startswith(TUNED_COLUMN)]
-    shown = {f"{name.removeprefix(TUNED_COLUMN)}_optimum": name.removeprefix(TUNED_COLUMN) for name in fields}
+    fields = {
+        name: str(name).removeprefix(TUNED_COLUMN) for name in tried if str(name).startswith(TUNED_COLUMN)
+    }
+    numbers = [name for name in fields.values() if f"{name}_optimum" in tried]
     rows = [
         {
-            "Budget": budget_text(row["regime"], row["budget"]),
-            "Configuration": configuration_text(row),
-            "Runs": f"{row['runs']:,}",
-            "Diverged": f"{row['diverged']:,}",
+            "Budget": budget_text(row["regime"], row["budget"]), "Configuration": configuration_text(row),
+            "Runs": f"{row['runs']:,}", "Diverged": f"{row['diverged']:,}",
             "Best as measured": unit.number(row["best"], fine=True),
             "Without the bias": unit.number(row["error"], fine=True),
             "Standard error": unit.number(row["standard_error"], fine=True),
-            **{name.removeprefix(TUNED_COLUMN): _setting(row[name]) for name in fields},
+            **{name: row[key] if isinstance(row[key], str) else f"{row[key]:.4g}" for key, name in fields.items()},
             "Optimum": "; ".join(
-                f"{name} {row[key]:.3g} {interval_text(row[f'{name}_low'], row[f'{name}_high'], '.3g')}"
-                for key, name in shown.items()
-                if not isnan(row.get(key, float("nan")))
+                f"{name} {row[f'{name}_optimum']:.3g} "
+                + interval_text(row[f"{name}_low"], row[f"{name}_high"], ".3g")
+                for name in numbers if not isnan(row[f"{name}_optimum"])
             ) or "–",
             "Undertuned": row.get("flag") or "–",
         }
@@ -187,7 +187,3 @@ def sweep_table(tried: pd.DataFrame, unit: ErrorUnit) -> Table:
         "runs show it, with its 90 % interval"
     )
     return Table(name="sweep", title="What was tried", note=note, frame=pd.DataFrame(rows))
-
-
-def _setting(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, (int, float)) else str(value)
