@@ -135,9 +135,10 @@ class _Sweeps:
         if np.quantile(losses, 0.1) > self._worth:
             values = np.exp(np.median(places, axis=0) * self._unit + self._middle)
             named = zip(self._numbers, values, strict=True)
+            where = ", ".join(f"{name.removeprefix(TUNED_COLUMN)} {value:.2g}" for name, value in named)
             flags.append(
-                f"no run near {', '.join(f'{name.removeprefix(TUNED_COLUMN)} {at:.2g}' for name, at in named)}, "
-                f"the optimum by all cells; expected loss {self._unit_of.gap(float(np.median(losses)))}"
+                f"no run near {where}, the optimum by all cells; expected loss "
+                f"{self._unit_of.gap(float(np.median(losses)))}"
             )
         for place, name in enumerate(self._numbers):
             short = name.removeprefix(TUNED_COLUMN)

@@ -160,10 +160,9 @@ def design_tables(events: pd.DataFrame) -> Iterator[Table]:
 
 def sweep_table(tried: pd.DataFrame, unit: ErrorUnit) -> Table:
     """Return what was tried in each cell of an imported sweep, from the table of `sweeps.choose`."""
-    fields = {
-        name: str(name).removeprefix(TUNED_COLUMN) for name in tried if str(name).startswith(TUNED_COLUMN)
-    }
-    numbers = [name for name in fields.values() if f"{name}_optimum" in tried]
+    keys = [name for name in map(str, tried.columns) if name.startswith(TUNED_COLUMN)]
+    fields = {key.removeprefix(TUNED_COLUMN): key for key in keys}
+    numbers = [name for name in fields if f"{name}_optimum" in tried]
     rows = [
         {
             "Budget": budget_text(row["regime"], row["budget"]), "Configuration": configuration_text(row),
@@ -171,7 +170,10 @@ def sweep_table(tried: pd.DataFrame, unit: ErrorUnit) -> Table:
             "Best as measured": unit.number(row["best"], fine=True),
             "Without the bias": unit.number(row["error"], fine=True),
             "Standard error": unit.number(row["standard_error"], fine=True),
-            **{name: row[key] if isinstance(row[key], str) else f"{row[key]:.4g}" for key, name in fields.items()},
+            **{
+                name: row[key] if isinstance(row[key], str) else f"{row[key]:.4g}"
+                for name, key in fields.items()
+            },
             "Optimum": "; ".join(
                 f"{name} {row[f'{name}_optimum']:.3g} "
                 + interval_text(row[f"{name}_low"], row[f"{name}_high"], ".3g")
