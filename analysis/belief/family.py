@@ -144,8 +144,11 @@ class Family:
         return flops <= np.where(flops > self.limit.max() * SAME_COST, np.inf, self.limit * SAME_COST)
 
     def runs(self, place: Indices) -> Floats:
-        """Return the number of runs at a point of each curve, 0 where it is -1."""
-        found = self.measured.runs[np.arange(len(place)), np.maximum(place, 0)]
+        """Return the number of runs at a point of each curve that do not stand out, 0 where it is -1."""
+        sound = np.isfinite(self.measured.errors)
+        if self.source != "none":
+            sound &= ~self.belief.aside
+        found = sound.sum(axis=1)[np.arange(len(place)), np.maximum(place, 0)]
         return np.where(place >= 0, found, 0.0)
 
     @cached_property

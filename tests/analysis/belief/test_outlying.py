@@ -82,6 +82,7 @@ def test_outliers_of_a_published_table_are_flagged_and_its_answers_are_those_wit
     frame = trials.frame[~trials.frame["trial"].isin(far["trial"])].reset_index(drop=True)
     rest = cell_draws(replace(trials, frame=frame))
     answers = [best_at_budgets(draws).set_index("flops") for draws in (whole, rest)]
+    assert (answers[0]["verdict"] == answers[1]["verdict"]).mean() >= 0.9
     assert np.abs(answers[0]["error"] - answers[1]["error"]).max() < 0.005
     for flops in (1e19, 1e20, 1e21):
         one, other = (
