@@ -115,8 +115,7 @@ class Declaration:
 
     def tunes(self, architecture: str, strategy: str) -> bool:
         """Return whether tuning decides the values of a pair."""
-        tuning = self.tuning
-        if tuning is None:
+        if (tuning := self.tuning) is None:
             return False
         listed = TrainingRule(architectures=tuning.architectures, strategies=tuning.strategies, tune=True)
         rules = listed, *self.training.rules
@@ -215,15 +214,12 @@ class Declaration:
         axes = ("architectures", self.pairs, 0), ("strategies", self.pairs, 1), ("sizes", tuned, 0)
         for key, pairs, place in axes:
             used, kind = {pair[place] for pair in pairs}, ("architecture", "strategy")[place]
-            for name in getattr(tuning, key):
-                if name not in used:
-                    yield f"tuning.{key}", f"tuning.{key}: {unknown(kind, name, used)}"
+            for name in (each for each in getattr(tuning, key) if each not in used):
+                yield f"tuning.{key}", f"tuning.{key}: {unknown(kind, name, used)}"
         rated = self.training.lr_peak or any(rule.lr_peak for rule in self.training.rules)
         if "lr_peak" in tuning.fields and not rated and len(tuned) < len(self.pairs):
-            yield (
-                "training",
-                "training.lr_peak is missing: the peak learning rate of pairs that are not tuned",
-            )
+            rates = "the peak learning rate of pairs that are not tuned"
+            yield "training", f"training.lr_peak is missing: {rates}"
         if not tuned:
             yield "tuning", "tuning has no pair of the grid that its lists and training.rules leave to it"
 
