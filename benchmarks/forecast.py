@@ -134,7 +134,8 @@ def _lines(found: Found) -> list[Result]:
             reported("next_rows", len(miss)),
             reported("next_miss", typical),
             at_most("next_bias_to_miss", abs(float(miss.mean())) / typical, BIAS),
-            *_share("next_held", held),
+            at_least("next_held", float(held.mean()), LOWEST),
+            at_most("next_held_at_most", float(held.mean()), HIGHEST),
             at_most("next_half_to_miss", float(np.median(half)) / typical, WIDTH),
             at_most("next_miss_to_hindsight", typical / float(np.mean(found.best)), HINDSIGHT),
             reported("next_miss_to_hindsight_median_table", float(np.median(found.ratios))),
@@ -144,13 +145,7 @@ def _lines(found: Found) -> list[Result]:
             "one form for all tables:", ", ".join(f"{name} {np.mean(one):.3g}" for name, one in whole.items())
         )
     if found.far:
-        miss, half, held = pooled(found.far)
-        lines += [
-            reported("ten_times_miss", float(np.abs(miss).mean())),
-            reported("ten_times_bias", float(miss.mean())),
-            reported("ten_times_half", float(np.median(half))),
-            reported("ten_times_held", float(held.mean())),
-        ]
+        lines += _reported("ten_times", *pooled(found.far))
     for name, regrets in found.regrets.items():
         ours, theirs = np.array(regrets).T
         mean, most = float((ours - theirs).mean()), float((ours - theirs).max())
@@ -163,9 +158,13 @@ def _lines(found: Found) -> list[Result]:
     return [*lines, *found.clip]
 
 
-def _share(name: str, held: Floats) -> list[Result]:
-    share = float(held.mean())
-    return [at_least(name, share, LOWEST), at_most(f"{name}_at_most", share, HIGHEST)]
+def _reported(name: str, miss: Floats, half: Floats, held: Floats) -> list[Result]:
+    return [
+        reported(f"{name}_miss", float(np.abs(miss).mean())),
+        reported(f"{name}_bias", float(miss.mean())),
+        reported(f"{name}_half", float(np.median(half))),
+        reported(f"{name}_held", float(held.mean())),
+    ]
 
 
 def _next_level(one: Table, found: Found) -> None:
@@ -211,13 +210,7 @@ def _largest(one: Table) -> list[Result]:
             f"  {last.curves.names[own]}: {forecast:.1f} [{least:.1f}, {most:.1f}], measured "
             f"{100 * error:.1f}, miss {forecast - 100 * error:+.1f}"
         )
-    miss, half, held = last.misses(one.unit)
-    return [
-        reported("clip_12.8B_miss", float(np.abs(miss).mean())),
-        reported("clip_12.8B_bias", float(miss.mean())),
-        reported("clip_12.8B_half", float(np.median(half))),
-        reported("clip_12.8B_held", float(held.mean())),
-    ]
+    return _reported("clip_12.8B", *last.misses(one.unit))
 
 
 def _size_exponent(one: Table) -> Result:

@@ -161,11 +161,8 @@ def _beaten(draws: CellDraws, row: Mapping[str, Any], choice: Choice) -> dict[st
     """Return the verdict if a trial that costs less is lower than the leader; empty otherwise."""
     leader = choice.errors[:, choice.verdict.leader] if draws.known else np.array([row["error"]])
     said = cheaper_text(draws, row["flops"], leader)
-    return (
-        {"verdict": "beaten", "tied": "", "reason": f"{said}; at this budget: {row['reason']}"}
-        if said
-        else {}
-    )
+    reason = f"{said}; at this budget: {row['reason']}"
+    return {"verdict": "beaten", "tied": "", "reason": reason} if said else {}
 
 
 def cheaper_text(draws: CellDraws, flops: float, leader: Floats) -> str:

@@ -8,7 +8,6 @@ from math import isnan
 import numpy as np
 import pandas as pd
 
-from analysis.arrays import Floats
 from analysis.cells.table import budgets
 from analysis.labels import budget_text, with_regime
 from budgets.book import SPENDING
@@ -81,7 +80,9 @@ def totals(
     """Sum up plan, ledger and events, each of which may be empty; the price is for one device and hour."""
     hours = sum(trial_hours(events).values()) if len(events) else float("nan")
     return Cost(
-        planned_flops=float(_planned(plan).sum()) + _beside(plan, ledger),
+        # What a trunk shares is paid once; as floats, since the sum may not fit into an integer.
+        planned_flops=_beside(plan, ledger)
+        + (float(plan["paid_flops"].to_numpy(np.float64).sum()) if len(plan) else 0.0),
         spent_flops=_sum(ledger, SPENDING, "train_flops"),
         wasted_flops=_sum(ledger, ("wasted",), "train_flops"),
         evaluation_flops=_sum(ledger, SPENDING, "evaluation_flops"),
@@ -180,7 +181,7 @@ def by_level(plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame) -> 
         return pd.DataFrame({name: [] for name in ("level", "trials", "planned", *_SPENT_COLUMNS)})
     planned = pd.DataFrame({
         "trial": plan["trial"].to_numpy(object), "regime": plan["regime"].to_numpy(object),
-        "budget": budgets(plan), "planned": _planned(plan),
+        "budget": budgets(plan), "planned": plan["paid_flops"].to_numpy(np.float64),
     })  # fmt: skip
     attempts = ("spent", "wasted")
     of_trial = {
@@ -218,13 +219,6 @@ def _beside(plan: pd.DataFrame, ledger: pd.DataFrame) -> float:
     if ledger.empty or plan.empty:
         return _sum(ledger, ("charged",), "train_flops")
     return _sum(ledger[~ledger["what"].isin(plan["trial"])], SPENDING, "train_flops")
-
-
-def _planned(plan: pd.DataFrame) -> Floats:
-    """Return the cost of each planned trial to the study, without the part that its trunk shares."""
-    if plan.empty:
-        return np.zeros(0)
-    return plan["paid_flops"].to_numpy(np.float64)
 
 
 def _by_what(ledger: pd.DataFrame, entries: tuple[str, ...], column: str) -> dict[str, float]:

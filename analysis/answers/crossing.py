@@ -189,10 +189,7 @@ def _of_a_pool(found: Sequence[Curve], along: str, axis: str) -> Iterator[list[C
     for largest in groups.values():
         if len({curve.identity["subset_size"] for curve in largest.values()}) > 1:
             yield [
-                Curve(
-                    along=along, identity={**curve.identity, "subset_size": POOL}, positions=curve.positions
-                )
-                for curve in largest.values()
+                replace(curve, identity={**curve.identity, "subset_size": POOL}) for curve in largest.values()
             ]
 
 

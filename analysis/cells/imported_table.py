@@ -123,13 +123,12 @@ def import_sweeps(table: pd.DataFrame, how: ColumnMap) -> tuple[pd.DataFrame, pd
             )
     selected = (_unselected(table, how) == "").to_numpy()
     kept = table[selected]
-    found = {name: _column(kept, name, column, how) for name, column in how.columns.items()}
-    frame = pd.DataFrame(found, index=kept.index)
+    frame = pd.DataFrame(index=kept.index)
+    for name, column in how.columns.items():
+        read = _names if name in TEXT else _numbers
+        frame[name] = read(kept, column, name, how.at(f"columns.{name}"))
     value = _numbers(kept, how.metric_column, how.metric, how.at("metric"))
-    if is_loss(how.metric):
-        _check_loss(value, kept, how)
-    else:
-        _check_fraction(value, kept, how)
+    _check_metric(value, kept, how)
     frame[how.metric] = 1.0 - value if how.better == "lower" and not is_loss(how.metric) else value
     evaluated = how.metric.rpartition("/")[0]
     if how.images:
@@ -164,14 +163,12 @@ def _line(table: pd.DataFrame, place: int) -> str:
 
 def _setting(table: pd.DataFrame, name: str, column: Column, at: str) -> NDArray[np.generic]:
     """Read a hyper-parameter: numbers if all of its values are, else names."""
-    if column.source is not None:
-        _check(table, column.source, at)
     try:
         return _numbers(table, column, name, at)
     except ValueError:
         if column.times != 1 or column.by or column.over:
             raise
-        return _each(table, str(column.source), _reader(column, name), f"{at}column '{column.source}'")
+        return _names(table, column, name, at)
 
 
 def _unselected(table: pd.DataFrame, how: ColumnMap) -> "pd.Series[str]":
@@ -193,27 +190,23 @@ def _unselected(table: pd.DataFrame, how: ColumnMap) -> "pd.Series[str]":
     return reasons
 
 
-def _column(table: pd.DataFrame, name: str, column: Column, how: ColumnMap) -> NDArray[np.generic]:
-    at = how.at(f"columns.{name}")
-    if name not in TEXT:
-        return _numbers(table, column, name, at)
+def _names(table: pd.DataFrame, column: Column, name: str, at: str) -> NDArray[np.object_]:
     if column.source is None:
         return np.full(len(table), column.value, dtype=object)
-    _check(table, column.source, at)
-    return _each(table, column.source, _reader(column, name), f"{at}column '{column.source}'")
+    return _each(table, column.source, _reader(column, name), at)
 
 
 def _numbers(table: pd.DataFrame, column: Column, name: str, at: str) -> Floats:
     if column.source is None:
         values = np.full(len(table), scaled_number(column.value, column.times))
     else:
-        _check(table, column.source, at)
         named = _reader(column, name) if column.names else None
         values = _each(
             table,
             column.source,
             lambda value: scaled_number(value if named is None else named(value), column.times),
-            f"{at}column '{column.source}' must hold numbers for {name}",
+            at,
+            f" must hold numbers for {name}",
         ).astype(np.float64)
     for other, power in ((column.by, 1), (column.over, -1)):
         if other is not None:
@@ -223,15 +216,17 @@ def _numbers(table: pd.DataFrame, column: Column, name: str, at: str) -> Floats:
 
 
 def _each(
-    table: pd.DataFrame, source: str, read: Callable[[object], object], where: str
+    table: pd.DataFrame, source: str, read: Callable[[object], object], at: str, what: str = ""
 ) -> NDArray[np.object_]:
     """Read a column value by value; an error names the column and the row."""
+    _check(table, source, at)
     found = np.empty(len(table), dtype=object)
     for place, value in enumerate(table[source].tolist()):
         try:
             found[place] = read(value)
         except ValueError as error:
-            raise ValueError(f"{where}; {_line(table, place)}: {error}") from None
+            line = _line(table, place)
+            raise ValueError(f"{at}column '{source}'{what}; {line}: {error}") from None
     return found
 
 
@@ -256,13 +251,6 @@ def _check(table: pd.DataFrame, name: str, at: str) -> None:
         raise ValueError(at + unknown("column", name, map(str, table.columns)))
 
 
-def _check_loss(value: Floats, table: pd.DataFrame, how: ColumnMap) -> None:
-    below = np.flatnonzero(value < 0)
-    if len(below):
-        line, found = _line(table, below[0]), value[below[0]]
-        raise ValueError(f"{how.at('metric')}{line}: {how.metric} must be 0 or more; found {found:g}")
-
-
 def _check_known(what: str, numbers: Floats, value: Floats, table: pd.DataFrame, *, least: int) -> None:
     """Check a number that every row with a value must have.
 
@@ -275,19 +263,17 @@ def _check_known(what: str, numbers: Floats, value: Floats, table: pd.DataFrame,
         raise ValueError(f"{what} of {line} must be {least} or more; found {shown}")
 
 
-def _check_fraction(value: Floats, table: pd.DataFrame, how: ColumnMap) -> None:
-    finite = np.isfinite(value)
-    outside = np.flatnonzero(finite & ((value < 0) | (value > 1)))
+def _check_metric(value: Floats, table: pd.DataFrame, how: ColumnMap) -> None:
+    loss, source, finite = is_loss(how.metric), how.metric_column.source, value[np.isfinite(value)]
+    outside = np.flatnonzero((value < 0) if loss else np.isfinite(value) & ((value < 0) | (value > 1)))
     if not len(outside):
         return
-    found = value[outside[0]]
-    percents = value[finite].min() >= 0 and value[finite].max() <= _PERCENT
-    source = how.metric_column.source
-    where = f"column '{source}', {_line(table, outside[0])}: " if source else ""
+    line, allowed = f"{_line(table, outside[0])}: ", "0 or more" if loss else "a fraction in [0, 1]"
+    where = line if loss else f"column '{source}', {line}" if source else ""
+    percents = not loss and finite.min() >= 0 and finite.max() <= _PERCENT
     hint = "; if these are percents, add `times: 0.01`" if percents else ""
-    raise ValueError(
-        f"{how.at('metric')}{where}{how.metric} must be a fraction in [0, 1]; found {found:g}{hint}"
-    )
+    found = f"{how.metric} must be {allowed}; found {value[outside[0]]:g}{hint}"
+    raise ValueError(f"{how.at('metric')}{where}{found}")
 
 
 def complete(frame: pd.DataFrame, how: ColumnMap) -> pd.DataFrame:
@@ -338,35 +324,25 @@ def _check_units(frame: pd.DataFrame, how: ColumnMap) -> None:
 
 def _reasons(frame: pd.DataFrame, how: ColumnMap) -> "pd.Series[str]":
     """Return why each row cannot be fitted; empty for rows that can."""
-    reasons = pd.Series("", index=frame.index, dtype=object)
-    for name in (name for name in TEXT if name in how.columns):
-        reasons[frame[name].isna() & (reasons == "")] = f"no {name}"
     settings = [f"{TUNED_COLUMN}{name}" for name in how.sweep]
-    for name in settings:
-        reasons[frame[name].isna() & (reasons == "")] = f"no {name.removeprefix(TUNED_COLUMN)}"
-    empty = frame["quality"].map(str).map(quality_fraction) == 0
-    reasons[empty & (reasons == "")] = "its quality keeps no pair"
+    needed = [*(name for name in TEXT if name in how.columns), *settings]
+    causes = {f"no {name.removeprefix(TUNED_COLUMN)}": frame[name].isna() for name in needed}
+    causes["its quality keeps no pair"] = frame["quality"].map(str).map(quality_fraction) == 0
     fixed = frame["regime"] == "fixed-compute"
-    needed = {
-        "subset_size": frame["subset_size"],
-        "train_flops": frame["train_flops"],
-        # A missing level follows from the FLOPs, so NaN is allowed here.
-        "level_flops": frame["level_flops"].where(fixed).fillna(1.0),
-        "samples_seen": frame["samples_seen"],
-    }
-    for name, values in needed.items():
-        bad = ~(np.isfinite(values) & (values > 0)) & (reasons == "")
-        reasons[bad] = f"{name} is not a finite number above zero"
-    reasons[(frame["seed"] % 1 != 0) & (reasons == "")] = "seed is not a whole number"
+    # A missing level follows from the FLOPs, so NaN is allowed here.
+    above = frame.assign(level_flops=frame["level_flops"].where(fixed).fillna(1.0))
+    for name in ("subset_size", "train_flops", "level_flops", "samples_seen"):
+        bad = ~(np.isfinite(above[name]) & (above[name] > 0))
+        causes[f"{name} is not a finite number above zero"] = bad
+    causes["seed is not a whole number"] = frame["seed"] % 1 != 0
     # The last batch of an epoch may be left out.
     batch = frame.get("batch_size", pd.Series(0.0, index=frame.index)).fillna(0.0)
     slack = np.maximum(_ONE_EPOCH * frame["subset_size"], batch)
     other = (frame["samples_seen"] - frame["subset_size"]).abs() > slack
     once = frame["regime"] == "one-epoch"
-    reasons[once & other & (reasons == "")] = "one-epoch, but its samples_seen are not its subset_size"
+    causes["one-epoch, but its samples_seen are not its subset_size"] = once & other
     identity = [name for name in (*CELL, "seed") if name != "budget"]
-    again = frame.duplicated([*identity, *settings, "samples_seen", "train_flops", how.metric]) & (
-        reasons == ""
-    )
-    reasons[again] = "duplicate of an earlier row"
-    return reasons
+    again = frame.duplicated([*identity, *settings, "samples_seen", "train_flops", how.metric])
+    causes["duplicate of an earlier row"] = again
+    reasons = np.select([*causes.values()], [*causes], "")  # the first that holds
+    return pd.Series(reasons, index=frame.index, dtype=object)

@@ -63,11 +63,8 @@ class Tuned:
     @property
     def fields(self) -> tuple[str, ...]:
         """Tuned fields."""
-        return tuple(
-            str(name).removeprefix(TUNED_COLUMN)
-            for name in self.tried.columns
-            if str(name).startswith(TUNED_COLUMN)
-        )
+        columns = map(str, self.tried.columns)
+        return tuple(name.removeprefix(TUNED_COLUMN) for name in columns if name.startswith(TUNED_COLUMN))
 
     @property
     def rates(self) -> dict[tuple[str, str], float]:

@@ -68,7 +68,8 @@ def choose(frame: pd.DataFrame, *, metric: str, mean: bool) -> tuple[pd.DataFram
         best, chosen = (error[rows].mean(), rows[:1]) if mean else (means.min(), same)
         value, spread = best, sweeps.spread(rows) if mean else np.nan
         if sweeps.surface.known and not mean:
-            value, spread = sweeps.corrected(place, chosen[0])
+            expected, covariance = sweeps.surface.at(place, sweeps.x[chosen[:1]])
+            value, spread = float(expected[0]), float(np.sqrt(covariance[0, 0]))
         away = int(lost[there[place]])
         tried.append({
             **runs.iloc[chosen[0]][[*CELL, "trial"]], "runs": len(rows) + away,
@@ -96,14 +97,14 @@ class _Sweeps:
         logs = np.log(np.reshape(values, (len(values), len(runs))))
         self._middle, self._unit = np.median(logs, axis=1), _unit(logs.T)
         names = [_indicators(runs[name]) for name in fields if name not in self._numbers]
-        self._x = np.column_stack([(logs.T - self._middle) / self._unit, *names])
+        self.x = np.column_stack([(logs.T - self._middle) / self._unit, *names])
         self.rows = [np.flatnonzero(cell == place) for place in range(1 + cell.max(initial=-1))]
         first = runs.iloc[[rows[0] for rows in self.rows]]
         known = np.log(first[["train_flops_per_sample", "samples_seen"]].to_numpy(np.float64))
         known = np.c_[known, _indicators(first["strategy"])]
         known = (known - known.mean(axis=0)) / _unit(known)
         self.surface = Surface(
-            cell, self._x, error, np.c_[np.ones(len(known)), known], numbers=len(self._numbers)
+            cell, self.x, error, np.c_[np.ones(len(known)), known], numbers=len(self._numbers)
         )
         self._curvatures = self.surface.curvatures(_DRAWS) if self.surface.known else np.empty(0)
         height = error - np.array([error[rows].min() for rows in self.rows])[cell]
@@ -116,11 +117,6 @@ class _Sweeps:
         squares = sum(((self._error[each] - self._error[each].mean()) ** 2).sum() for each in self.rows)
         return float(np.sqrt(squares / max(len(self._error) - len(self.rows), 1) / len(rows)))
 
-    def corrected(self, cell: int, run: int) -> tuple[float, float]:
-        """Return the expected error of a run's settings, and its standard error."""
-        mean, covariance = self.surface.at(cell, self._x[[run]])
-        return float(mean[0]), float(np.sqrt(covariance[0, 0]))
-
     def optimum(self, cell: int, chosen: int) -> dict[str, Any]:
         """Return the chosen settings, the optimum of each number, and why the cell looks undertuned."""
         rows, count = self.rows[cell], len(self._numbers)
@@ -130,7 +126,7 @@ class _Sweeps:
             flags.append(f"all of its {plural(len(rows), 'run')} but one diverged")
         if not self.surface.known or not count:
             return {**found, "flag": "; ".join(flags)}
-        tried = self._x[rows, :count]
+        tried = self.x[rows, :count]
         places, losses = self._drawn(cell, tried)
         if np.quantile(losses, 0.1) > self._worth:
             values = np.exp(np.median(places, axis=0) * self._unit + self._middle)
@@ -146,7 +142,7 @@ class _Sweeps:
             told = len(rows) >= _FEWEST and ends[2] - ends[0] < _WIDEST
             texts = np.exp(ends * self._unit[place] + self._middle[place]) if told else [np.nan] * 3
             found |= dict(zip((f"{short}_low", f"{short}_optimum", f"{short}_high"), texts, strict=True))
-            at, low, high = self._x[chosen, place], tried[:, place].min(), tried[:, place].max()
+            at, low, high = self.x[chosen, place], tried[:, place].min(), tried[:, place].max()
             for edge, sign, word in ((low, -1.0, "lowest"), (high, 1.0, "highest")):
                 beyond = sign * (places[:, place] - edge)
                 gain = float(np.median(0.5 * self._curvatures[:, place, place] * beyond.clip(0.0) ** 2))

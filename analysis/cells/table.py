@@ -81,12 +81,8 @@ def tidy(
     if results.empty:
         texts = {*TEXT, "family", "trunk"}
         nothing = pd.DataFrame({name: pd.Series(dtype=object if name in texts else float) for name in KEPT})
-        return Trials(
-            frame=nothing,
-            metric=metric,
-            excluded=pd.DataFrame({name: pd.Series(dtype=object) for name in ("trial", "status", "reason")}),
-            lost=nothing,
-        )
+        excluded = pd.DataFrame(columns=["trial", "status", "reason"], dtype=object)
+        return Trials(frame=nothing, metric=metric, excluded=excluded, lost=nothing)
     if metric not in results and "status" in results and not (results["status"] == "finished").any():
         results = results.assign(**{metric: np.nan})  # all trials failed
     _check_columns(results, metric)
@@ -271,13 +267,10 @@ def _check_columns(results: pd.DataFrame, metric: str) -> None:
             raise ValueError(f"results have no column '{name}'; needed: {', '.join((*TEXT, *NUMBERS))}")
     if metric not in results:
         raise ValueError(unknown("metric", metric, metrics(results)))
-    named = {
-        # A failed row of an imported table may lack its regime.
-        "regime": results.loc[results["status"] != "failed", "regime"],
-        "status": results["status"],
-    }
-    for name, allowed in (("regime", REGIMES), ("status", STATUSES)):
-        strange = sorted(set(map(str, named[name].unique())) - set(allowed))
+    # A failed row of an imported table may lack its regime.
+    regimes = results.loc[results["status"] != "failed", "regime"]
+    for name, found, allowed in (("regime", regimes, REGIMES), ("status", results["status"], STATUSES)):
+        strange = sorted(set(map(str, found.unique())) - set(allowed))
         if strange:
             raise ValueError(f"results column '{name}': " + unknown(name, strange[0], allowed))
     repeated = results.loc[results["trial"].duplicated(), "trial"]

@@ -11,18 +11,14 @@ from runners.data.build.any_table import MISSING
 
 def scaled_number(value: object, times: float) -> float:
     """Return a value as a number times a factor; NaN if it is missing."""
-    number = _number(value)
-    if times != 1 and isinstance(value, str) and value.rstrip().endswith("%"):
-        raise ValueError(f"'{value}' is read as {number:g}; leave out times: {times:g}")
-    return number * times
-
-
-def _number(value: object) -> float:
     if is_absent(value) or value == "None":
         return float("nan")
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    return parse_quantity(str(value))
+        return float(value) * times
+    number = parse_quantity(str(value))
+    if times != 1 and isinstance(value, str) and value.rstrip().endswith("%"):
+        raise ValueError(f"'{value}' is read as {number:g}; leave out times: {times:g}")
+    return number * times
 
 
 def find_name(value: object, names: Mapping[str, object] | tuple[str, ...]) -> str | None:

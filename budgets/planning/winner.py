@@ -16,7 +16,6 @@ from budgets.planning.tuning_plan import Winner
 
 Z90 = 1.645
 """Standard deviations to either end of a 90 % interval."""
-_DIGITS = 4
 _NEAR_ONE = {"beta1", "beta2", "ema"}
 _BELOW_ONE = {*_NEAR_ONE, "warmup", "cooldown", "unmasked_tail"}
 _WHOLE = {"batch_size", "warmup_samples"}
@@ -194,6 +193,5 @@ class RateLine:
         share = math.log(flops / self.flops[0]) / math.log(self.flops[1] / self.flops[0])
         middle = (1 - share) * first.middle + share * second.middle
         reach = Z90 * math.hypot((1 - share) * first.deviation, share * second.deviation)
-        rates = (math.exp(middle + sign * reach) for sign in (0, -1, 1))
-        rate, low, high = (float(f"{rate_found:.{_DIGITS}g}") for rate_found in rates)
+        rate, low, high = (float(f"{math.exp(middle + sign * reach):.4g}") for sign in (0, -1, 1))
         return rate, low, high
