@@ -190,11 +190,13 @@ def _next_level(one: Table, found: Found) -> None:
         last = asked(one, CLIP_CUT)
         assert last is not None
         miss, half, _ = last.misses(one.unit)
+        row = scaling_exponents(growths(cell_draws(one.trials))).iloc[0]  # of F*, the best forward FLOPs
+        print(f"  exponent of the best size: {row['exponent']:.3f} [{row['low']:.3f}, {row['high']:.3f}]")
         found.clip += [
             at_most("clip_3B_miss", float(np.abs(miss).mean()), CLIP_MISS),
             reported("clip_3B_bias", float(miss.mean())),
             at_most("clip_3B_half", float(np.median(half)), CLIP_WIDTH),
-            _size_exponent(one),
+            at_most("clip_size_exponent_half", float(row["high"] - row["low"]) / 2, 0.1),
         ]
 
 
@@ -211,14 +213,6 @@ def _largest(one: Table) -> list[Result]:
             f"{100 * error:.1f}, miss {forecast - 100 * error:+.1f}"
         )
     return _reported("clip_12.8B", *last.misses(one.unit))
-
-
-def _size_exponent(one: Table) -> Result:
-    """Return the half-width of the interval of the exponent of F*, the best forward FLOPs of a sample."""
-    table = scaling_exponents(growths(cell_draws(one.trials)))
-    row = table[table["what"] == table["what"].iloc[0]].iloc[0]
-    print(f"  exponent of the best size: {row['exponent']:.3f} [{row['low']:.3f}, {row['high']:.3f}]")
-    return at_most("clip_size_exponent_half", float(row["high"] - row["low"]) / 2, 0.1)
 
 
 def _far(one: Table, found: Found) -> None:

@@ -128,7 +128,7 @@ def densest(found: list[Comparison]) -> list[Comparison]:
     return sorted(best, key=lambda comparison: float(comparison.held["budget"]))
 
 
-def lacking(plan: pd.DataFrame, axis: str) -> dict[tuple[Any, ...], Lacking]:
+def lacking(plan: pd.DataFrame | None, axis: str) -> dict[tuple[Any, ...], Lacking]:
     """Return the missing runs of each planned comparison along an axis, a column of ``CONFIGURATION``.
 
     Returns:
@@ -136,27 +136,22 @@ def lacking(plan: pd.DataFrame, axis: str) -> dict[tuple[Any, ...], Lacking]:
         runs.
     """
     found: dict[tuple[Any, ...], Lacking] = {}
-    if plan.empty:
+    if plan is None or plan.empty:
         return found
     counts = plan.groupby([*CELL], as_index=False)["ended"].agg(["sum", "size"])
-    others = [name for name in CELL if name != axis]
-    ways = [(others, counts)]
+    ways: list[tuple[pd.DataFrame, str, dict[str, Any]]] = [(counts, axis, {axis: None})]
     if axis == "quality":
         # Within one pool a purer subset is a smaller one, so the sides also differ in size.
-        others = [name for name in others if name != "subset_size"]
-        largest = counts.groupby([*others, axis])["subset_size"].transform("max")
-        ways.append((others, counts[counts["subset_size"] == largest]))
-    for names, cells in ways:
+        same = [name for name in CELL if name != "subset_size"]
+        largest = counts[counts["subset_size"] == counts.groupby(same)["subset_size"].transform("max")]
+        ways.append((largest, "subset_size", {axis: None, "subset_size": POOL}))
+    for cells, differs, held in ways:
         groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
         for cell in records(cells):
-            groups.setdefault(tuple(cell[name] for name in names), []).append(cell)
+            groups.setdefault(_key(cell | held), []).append(cell)
         for key, sides in groups.items():
-            held = dict(zip(names, key, strict=True))
-            pooled = axis == "quality" and "subset_size" not in held
-            if pooled:
-                held["subset_size"] = POOL
-            if len({side["subset_size"] if pooled else side[axis] for side in sides}) > 1:
-                found[_key(held)] = {side[axis]: (side["size"] - side["sum"], side["size"]) for side in sides}
+            if len({side[differs] for side in sides}) > 1:
+                found[key] = {side[axis]: (side["size"] - side["sum"], side["size"]) for side in sides}
     return found
 
 
@@ -218,7 +213,6 @@ def statements(
     draws: CellDraws, table: pd.DataFrame, plan: pd.DataFrame | None = None
 ) -> tuple[Statement, ...]:
     """Return the joint result along each axis of `contrasts`, also along axes without a comparison."""
-    plan = pd.DataFrame() if plan is None else plan
     return tuple(
         _state(draws, table, axis, len(lacking(plan, axis)))
         for axis in ("quality", "subset_size", "architecture", "strategy")

@@ -60,10 +60,10 @@ class Crossing:
 
     verdict: CrossingVerdict
     reason: str
-    crossings: int
-    x: float
-    x_low: float
-    x_high: float
+    crossings: int = 0
+    x: float = np.nan
+    x_low: float = np.nan
+    x_high: float = np.nan
 
 
 def cross(ahead_by: Floats, at: Floats) -> Crossing:
@@ -74,12 +74,8 @@ def cross(ahead_by: Floats, at: Floats) -> Crossing:
             is known.
         at: Rising x, shape (points,).
     """
-    nothing = float("nan")
     if not len(ahead_by):
-        return Crossing(
-            verdict="undecided", reason="no noise was measured", crossings=0, x=nothing, x_low=nothing,
-            x_high=nothing,
-        )  # fmt: skip
+        return Crossing(verdict="undecided", reason="no noise was measured")
     ahead = ahead_by > 0
     changes = (ahead[:, 1:] != ahead[:, :-1]).sum(axis=1)
     up, down = (float(((changes > 0) & (ahead[:, -1] == ends)).mean()) for ends in (True, False))
@@ -87,7 +83,7 @@ def cross(ahead_by: Floats, at: Floats) -> Crossing:
     crossings = int(np.median(changes[changes > 0])) if changes.any() else 0
     share, said = max((up, "overtakes"), (down, "is overtaken"))
     verdict: CrossingVerdict = "undecided"
-    reason, x, ends = f"in {share:.0%} of the draws it {said}", nothing, (nothing, nothing)
+    reason, x, ends = f"in {share:.0%} of the draws it {said}", np.nan, (np.nan, np.nan)
     if share >= CLEAR:
         verdict = "overtakes" if up > down else "is overtaken"
         places = _last_change(ahead_by if up > down else -ahead_by, at)

@@ -180,11 +180,11 @@ class _Course:
                 name = f"tuning of {place[0]} with {place[1]}: {said}"
                 dearer = None if self._tuning.levels else self._dearer(place)
                 if dearer is None or (cost := tried_flops(dearer[1])) > self._left:
-                    self._stuck[place] = f"{name}; there is no higher level to try the values at"
+                    why = "there is no higher level to try the values at"
                     if dearer is not None:
                         share = share_of_study(self._grid, self._reserve - self._left + cost)
-                        then = f"to try the values at {_level(dearer[1])}, raise tuning.share to {share}"
-                        self._stuck[place] = f"{name}; {then}"
+                        why = f"to try the values at {_level(dearer[1])}, raise tuning.share to {share}"
+                    self._stuck[place] = f"{name}; {why}"
                     continue
                 self.at_chance.append(f"{name}; the values were tried at {_level(dearer[1])} instead")
                 self.passed += points
@@ -200,7 +200,10 @@ class _Course:
         of, fields = self._scores.of, self._tuning.fields
         for place in [place for place in self.tried if place not in self._stuck]:
             points, on = self.tried[place], self.cells[place]
-            wide = _widened(fields, best_first(points, of)[0].values)
+            best = best_first(points, of)[0].values
+            steps = ((name, step_beyond(name, values, best[name])) for name, values in fields.items())
+            beyond = {name: step for name, step in steps if step is not None}
+            wide = {**fields, **{name: tuple(sorted((*fields[name], step))) for name, step in beyond.items()}}
             known = [point.values for point in points]
             further = [point for point in self._all_values(on, wide) if point.values not in known]
             # If too little of tuning's share is left, the winner stays at the edge, which is reported.
@@ -209,7 +212,7 @@ class _Course:
             self._left -= tried_flops(further)
             self.tried[place] = [*points, *further]
             if all_scored(further, of):
-                widened = tuple(name for name in wide if further and wide[name] != fields[name])
+                widened = tuple(beyond) if further else ()
                 self.won[place] = find_winner(on.cell, self.tried[place], of, widened=widened)
 
     def undecided(self, grid: Grid) -> Iterator[str]:
@@ -239,15 +242,6 @@ class _Course:
             with suppress(DeclaredKeyError):  # such as a batch that is larger than its subset
                 return dearer, self._all_values(dearer, self._tuning.fields)
         return None
-
-
-def _widened(fields: Fields, best: Mapping[str, float]) -> dict[str, tuple[float, ...]]:
-    """Return each field's values, widened by one step on the side where the best value is at the edge."""
-    wide = {}
-    for name, values in fields.items():
-        beyond = step_beyond(name, values, best[name])
-        wide[name] = values if beyond is None else tuple(sorted((*values, beyond)))
-    return wide
 
 
 def _level(points: Sequence[Tried]) -> str:

@@ -85,7 +85,6 @@ def load_column_map(path: Path) -> ColumnMap:
         made_of = _column(inner, read=_quantity)
         where |= {"metric": root.where("metric")}
         where |= {name: inner.where(name) for name in ("images", READING_ERROR)}
-        inner.done()
     sweep: dict[str, Column] = {}
     mean = False
     inner = root.section("sweep")
@@ -97,7 +96,6 @@ def load_column_map(path: Path) -> ColumnMap:
                 setting = by.section(name)
                 if setting is not None:
                     sweep[name] = _column(setting, read=lambda text: text)
-                    setting.done()
             where |= {f"sweep.{name}": by.where(name) for name in sweep}
             by.done()
         inner.done()
@@ -119,7 +117,6 @@ def _columns(section: Section) -> dict[str, Column]:
         if inner is not None:
             number = _whole if name == "seed" else _quantity
             found[name] = _column(inner, read=str if name in TEXT else number)
-            inner.done()
     for name in REQUIRED:
         if name not in found:
             section.error(f"columns lack '{name}'; needed: {', '.join(REQUIRED)}")
@@ -134,16 +131,15 @@ def _column_or_number(section: Section, name: str, *, read: Callable[[str], str]
         return Column(value=section.take(name, read))
     inner = section.section(name)
     assert inner is not None, "is_section"
-    found = _column(inner, read=read)
-    inner.done()
-    return found
+    return _column(inner, read=read)
 
 
 def _column(section: Section, *, read: Callable[[str], str]) -> Column:
+    """Read a column, the last keys of a section."""
     if section.has("value") == section.has("from"):
         section.error("give either from: COLUMN or value: CONSTANT")
     scaled = read is not str  # a key that is not taken is an error
-    return Column(
+    found = Column(
         source=section.take("from", str, "") or None,
         value=section.take("value", read, ""),
         times=section.take("times", _factor, 1.0) if scaled else 1.0,
@@ -151,6 +147,8 @@ def _column(section: Section, *, read: Callable[[str], str]) -> Column:
         over=(section.take("over", str, "") if scaled else "") or None,
         names={} if section.has("value") else section.take_mapping("names", read),
     )
+    section.done()
+    return found
 
 
 def _as_written(parse: Callable[[str], object]) -> Callable[[str], str]:
