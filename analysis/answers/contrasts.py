@@ -163,11 +163,9 @@ def _lacking_text(lacks: Lacking, axis: str) -> str:
     left, runs = (sum(counts[place] for counts in lacks.values()) for place in (0, 1))
     if not left:
         return ""
-    whole = sorted(
-        (value for value, (missing, of) in lacks.items() if missing == of),
-        key=lambda value: sort_key(axis, value),
-    )
-    named = f"not run: {', '.join(axis_text(axis, value) for value in whole)}; " if whole else ""
+    whole = [value for value, (missing, of) in lacks.items() if missing == of]
+    names = [axis_text(axis, value) for value in sorted(whole, key=lambda value: sort_key(axis, value))]
+    named = f"not run: {', '.join(names)}; " if whole else ""
     return f"{named}{left} of {plural(runs, 'run')} missing"
 
 

@@ -351,11 +351,8 @@ def times_text(epochs: float) -> str:
 def _better(too_large: Sequence[Mapping[str, Any]], lowest: float) -> Mapping[str, Any] | None:
     better = [row for row in too_large if row["error"] < lowest]
     next_larger = min((row["pool"] for row in better), default=0) * SAME_COST
-    return min(
-        (row for row in better if row["pool"] <= next_larger),
-        key=lambda row: float(row["error"]),
-        default=None,
-    )
+    near = [row for row in better if row["pool"] <= next_larger]
+    return min(near, key=lambda row: float(row["error"]), default=None)
 
 
 def _column(rows: Sequence[Mapping[str, Any]], name: str) -> Floats:

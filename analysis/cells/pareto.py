@@ -38,9 +38,3 @@ def undominated(cost: Floats, error: Floats) -> Mask:
     no_more = np.searchsorted(cost[order], cost * SAME_COST, side="right")
     less = np.searchsorted(cost[order], cost / SAME_COST, side="left")
     return (error <= lowest[:, no_more]) & (error < lowest[:, less])
-
-
-def best_for_no_more(cost: Floats, error: Floats, place: int) -> int:
-    """Return the position of the cell with the lowest error that costs no more than the cell at ``place``."""
-    affordable = np.flatnonzero(cost <= cost[place] * SAME_COST)
-    return int(affordable[error[affordable].argmin()])

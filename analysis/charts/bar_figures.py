@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.answers.contrasts import along_axis, compared, decide, densest
 from analysis.arrays import Indices
 from analysis.belief.cell_draws import CellDraws
-from analysis.cells.pareto import best_for_no_more, costs
+from analysis.cells.pareto import SAME_COST, costs
 from analysis.cells.table import REGIMES
 from analysis.charts.figure_data import (
     FigureData,
@@ -205,12 +205,11 @@ def _beaten(panel: _BarPanel, group: _Group) -> set[int]:
     cells = panel.measure.draws.cells
     cost, error = costs(cells), cells["error"].to_numpy(np.float64)
     others = np.setdiff1d(np.asarray(_places(panel), dtype=np.intp), group.positions)
-
-    def lowest_for_no_more(place: int) -> float:
-        around = np.append(others, place)
-        return float(error[around[best_for_no_more(cost[around], error[around], len(others))]])
-
-    return {bar for bar, place in enumerate(group.positions) if lowest_for_no_more(place) < error[place]}
+    return {
+        bar
+        for bar, place in enumerate(group.positions)
+        if ((cost[others] <= cost[place] * SAME_COST) & (error[others] < error[place])).any()
+    }
 
 
 def _shared(groups: Sequence[_Group]) -> dict[str, Any]:

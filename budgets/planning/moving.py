@@ -30,8 +30,6 @@ from budgets.planning.winner import (
 from budgets.quantity import format_flops
 
 Values = dict[TuningPoint, dict[str, float] | None]
-
-
 Rungs = Mapping[Combination, Sequence[GridCell]]
 """The cells that each pair could be tuned on, one of each cost, rising; pairs in declared order."""
 
@@ -84,11 +82,9 @@ def trained_with(grid: Grid, on: GridCell, values: Mapping[str, float]) -> Tried
     """Return a cell's trials with tuned values, one per tuned seed; the reason if it can't be trained."""
     tuning = grid.declaration.tuning
     assert tuning is not None, "called only if something is tuned"
-    cell = on.cell
-    changed = grid.tuned({(*cell.combination, None): values})
-    candidate = changed.candidate(cell, on.declared_samples, tuning.seeds)
-    reason = reason_against(candidate, changed)
-    if reason is not None:
+    changed = grid.tuned({(*on.cell.combination, None): values})
+    candidate = changed.candidate(on.cell, on.declared_samples, tuning.seeds)
+    if (reason := reason_against(candidate, changed)) is not None:
         return reason
     return Tried(values=dict(values), trials=tuple(changed.trial(candidate, seed) for seed in tuning.seeds))
 

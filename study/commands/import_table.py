@@ -72,8 +72,7 @@ def run(options: Namespace) -> int:
         reason=excluded["reason"].astype("str").str.removeprefix("failed: "),
         line=excluded["trial"].map(dict(zip(imported["trial"], imported["line"], strict=True))),
     )
-    left = [part.astype("str") for part in (unselected(frame, columns), excluded)]
-    dropped = pd.concat(left, ignore_index=True)
+    dropped = pd.concat([unselected(frame, columns).astype("str"), excluded.astype("str")], ignore_index=True)
     counts = [
         f"{plural(count, 'row')}: {reason}" for reason, count in dropped["reason"].value_counts().items()
     ]
