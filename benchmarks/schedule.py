@@ -259,15 +259,13 @@ def over_nodes(address: str) -> tuple[tuple[float, float], tuple[float, float]]:
     def with_train() -> None:
         workers = ScalingConfig(num_workers=NODES, placement_strategy="STRICT_SPREAD")
         with tempfile.TemporaryDirectory() as folder:
-            TorchTrainer(do_nothing, scaling_config=workers, run_config=RunConfig(storage_path=folder)).fit()
+            TorchTrainer(
+                lambda: None, scaling_config=workers, run_config=RunConfig(storage_path=folder)
+            ).fit()
 
     with RayBackend(address) as backend:
         first, second, third, fourth = (seconds(do) for do in (ours, ours, with_train, with_train))
     return (first, second), (third, fourth)
-
-
-def do_nothing() -> None:
-    """Do nothing, as a rank of Ray Train."""
 
 
 def seconds(do: Callable[[], None]) -> float:

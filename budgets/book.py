@@ -190,19 +190,16 @@ def reconcile(plan: Plan, entries: Sequence[Entry]) -> list[str]:
         ValueError: An entry cannot follow those before it.
     """
     book = Book()
-    charged: dict[str, int] = {}
     held: dict[str, list[Reservation]] = defaultdict(list)
     for entry in entries:
         book.add(entry)
-        if entry.entry == "charged":
-            charged[entry.what] = entry.train_flops
-        elif entry.entry == "reserved":
+        if entry.entry == "reserved":
             held[entry.what].append(book.open[entry.what])
     return [
         *(
-            f"'{charge.what}' is charged {charged[charge.what]:,} FLOP, planned {charge.train_flops:,}"
+            f"'{charge.what}' is charged {book.charged[charge.what]:,} FLOP, planned {charge.train_flops:,}"
             for charge in plan.charges
-            if charged.get(charge.what, charge.train_flops) != charge.train_flops
+            if book.charged.get(charge.what, charge.train_flops) != charge.train_flops
         ),
         *(text for trial in plan.all_trials for text in _differences(trial, held[trial.trial_id])),
         *(

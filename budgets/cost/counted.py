@@ -95,10 +95,8 @@ def read_count(config: Mapping[str, Any]) -> Count | None:
         content["trunk_macs"] = {float(kept): macs for kept, macs in content["trunk_macs"].items()}
         content["text_macs"] = {int(tokens): macs for tokens, macs in content["text_macs"].items()}
         return Count(**content)
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None  # a damaged file is counted again
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # a model with a damaged file is counted again
 
 
 def _installed(name: str) -> str:

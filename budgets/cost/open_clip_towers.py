@@ -7,15 +7,7 @@ width of the shared embedding.
 from collections.abc import Mapping
 from typing import Any
 
-from budgets.cost.layers import (
-    ImageTower,
-    TowerCost,
-    attention,
-    convolution,
-    linear,
-    mlp,
-    norm,
-)
+from budgets.cost.layers import ImageTower, TowerCost, attention, convolution, linear, mlp, norm
 
 _RESNET_EXPANSION = 4
 
@@ -26,8 +18,6 @@ def kept_patches(config: Mapping[str, Any], kept_fraction: float) -> int:
     open_clip rounds down and keeps at least one.
     """
     patches = int(config["image_size"] // config["patch_size"]) ** 2
-    if kept_fraction == 1:
-        return patches
     # open_clip takes the share to drop and computes 1 - share; the same floating-point rounding is needed.
     return max(1, int(patches * (1 - (1 - kept_fraction))))
 
@@ -39,12 +29,7 @@ def vit_tower(config: Mapping[str, Any], embed_dim: int, kept_fraction: float) -
     """
     patch, width = config["patch_size"], config["width"]
     patches = kept_patches(config, 1)
-    block = _transformer_block(
-        kept_patches(config, kept_fraction) + 1,
-        width,
-        int(width * config["mlp_ratio"]),
-        layer_scale=config["ls_init_value"] is not None,
-    )
+    block = _transformer_block(config, kept_patches(config, kept_fraction) + 1)
     trunk = (
         linear(patches, 3 * patch * patch, width, bias=False)
         + TowerCost(0, width + (patches + 1) * width)  # class token and positions
@@ -55,14 +40,15 @@ def vit_tower(config: Mapping[str, Any], embed_dim: int, kept_fraction: float) -
     return ImageTower(trunk=trunk, projection=linear(1, width, embed_dim, bias=False), width=width)
 
 
-def _transformer_block(tokens: int, width: int, mlp_width: int, *, layer_scale: bool) -> TowerCost:
+def _transformer_block(config: Mapping[str, Any], tokens: int) -> TowerCost:
     """open_clip's pre-norm block: 12 tokens width² + 2 tokens² width MACs if the MLP is four widths wide."""
+    width, layer_scale = config["width"], config["ls_init_value"] is not None
     return (
         norm(width) * 2
         + linear(tokens, width, 3 * width)
         + attention(tokens, tokens, width)
         + linear(tokens, width, width)
-        + mlp(tokens, width, mlp_width, width)
+        + mlp(tokens, width, int(width * config["mlp_ratio"]), width)
         + TowerCost(0, 2 * width * layer_scale)
     )
 
@@ -72,14 +58,11 @@ def text_tower(config: Mapping[str, Any], embed_dim: int, tokens: int) -> TowerC
 
     ``tokens`` is the length in training; the parameters are always those of the full context.
     """
-    width = int(config["width"])
-    block = _transformer_block(
-        tokens, width, int(width * config["mlp_ratio"]), layer_scale=config["ls_init_value"] is not None
-    )
+    width = config["width"]
     embeddings = (config["vocab_size"] + config["context_length"]) * width
     return (
         TowerCost(0, embeddings)
-        + block * int(config["layers"])
+        + _transformer_block(config, tokens) * int(config["layers"])
         + norm(width)
         + linear(1, width, embed_dim, bias=config["proj_bias"])
     )

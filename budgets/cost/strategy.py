@@ -95,16 +95,15 @@ def find_strategy(name: str) -> Strategy:
 
 def inapplicable(strategy: Strategy, architecture: Architecture) -> str | None:
     """Return the reason why the strategy cannot train the architecture, or None if it can."""
+    name = architecture.name
     if strategy.kept_fraction < 1 and not architecture.costs.drops_patches:
-        return (
-            f"patch dropout needs a ViT, but {architecture.name} is a {architecture.costs.family} "
-            f"({strategy.name})"
-        )
-    if strategy.image_fraction < 1 and not (architecture.closed_form and architecture.costs.family == "vit"):
-        return (
-            f"smaller images need open_clip's plain ViT, but {architecture.name} is another tower "
-            f"({strategy.name})"
-        )
-    if strategy.text_fraction < 1 and not architecture.costs.shortens_texts:
-        return f"the text tower of {architecture.name} cannot read shortened texts ({strategy.name})"
-    return None
+        reason = f"patch dropout needs a ViT, but {name} is a {architecture.costs.family}"
+    elif strategy.image_fraction < 1 and not (
+        architecture.closed_form and architecture.costs.family == "vit"
+    ):
+        reason = f"smaller images need open_clip's plain ViT, but {name} is another tower"
+    elif strategy.text_fraction < 1 and not architecture.costs.shortens_texts:
+        reason = f"the text tower of {name} cannot read shortened texts"
+    else:
+        return None
+    return f"{reason} ({strategy.name})"

@@ -8,15 +8,7 @@ shared embedding.
 from collections.abc import Mapping
 from typing import Any
 
-from budgets.cost.layers import (
-    ImageTower,
-    TowerCost,
-    convolution,
-    depthwise_convolution,
-    linear,
-    mlp,
-    norm,
-)
+from budgets.cost.layers import ImageTower, TowerCost, convolution, depthwise_convolution, linear, mlp, norm
 
 CONVNEXTS: Mapping[str, Mapping[str, Any]] = {
     "convnext_atto": {"depths": (2, 2, 6, 2), "dims": (40, 80, 160, 320), "patch_size": 4},

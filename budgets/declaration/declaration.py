@@ -7,6 +7,7 @@ are the whole and the checks that span sections.
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, product
+from operator import attrgetter
 from typing import Annotated, Any
 
 from budgets.declaration import values
@@ -162,10 +163,8 @@ class Declaration:
         levelled = any(block.regime == "fixed-compute" for block in self.grid)
         declared = levels or self.budget.study_flops or given("budget.levels") or given("budget.study")
         if levelled and not declared:  # a faulty value has its own error
-            wanted = (
-                "levels (training FLOPs of a trial), a study budget (study:) to choose them from, or both"
-            )
-            yield "budget", f"budget needs {wanted}"
+            cap = "a study budget (study:) to choose them from"
+            yield "budget", f"budget needs levels (training FLOPs of a trial), {cap}, or both"
         yield from self.design_clashes(levels)
         if self.tuning is not None:
             yield from self._tuning(self.tuning)
@@ -188,22 +187,14 @@ class Declaration:
 
         Without declared levels nothing is known yet; the planner asks again with those that it has chosen.
         """
-        strange = [level for level in self.design.best if levels and level not in levels]
+        strange = [format_flops(level) for level in self.design.best if levels and level not in levels]
         if strange:
             listed = ", ".join(map(format_flops, levels))
-            yield (
-                "design.best",
-                f"design.best: {format_flops(strange[0])} is not a level of the study: {listed}",
-            )
+            yield "design.best", f"design.best: {strange[0]} is not a level of the study: {listed}"
         far = self.design.forecast
         if far is not None and levels and not 1 < far / levels[-1] <= FARTHEST:
-            yield (
-                "design.forecast",
-                (
-                    f"design.forecast: {format_flops(far)} must be beyond the largest level, "
-                    f"{format_flops(levels[-1])}, and at most {FARTHEST:g} times that"
-                ),
-            )
+            beyond = f"the largest level, {format_flops(levels[-1])}, and at most {FARTHEST:g} times that"
+            yield "design.forecast", f"design.forecast: {format_flops(far)} must be beyond {beyond}"
 
     def _tuning(self, tuning: Tuning) -> Clashes:
         """Yield errors of the tuning: no study budget, or levels and sizes that the grid does not have."""
@@ -231,13 +222,8 @@ class Declaration:
 
     def _rules(self) -> Iterator[tuple[str, Exclusion | Rule]]:
         """Yield every rule with its key, such as ``exclude[2]``."""
-        lists: dict[str, tuple[Exclusion | Rule, ...]] = {
-            "exclude": self.exclude,
-            "resources.rules": self.resources.rules,
-            "training.rules": self.training.rules,
-        }
-        for key, rules in lists.items():
-            for number, rule in enumerate(rules, start=1):
+        for key in ("exclude", "resources.rules", "training.rules"):
+            for number, rule in enumerate(attrgetter(key)(self), start=1):
                 yield f"{key}[{number}]", rule
 
     @property
@@ -270,15 +256,12 @@ class Declaration:
     def _amounts(self) -> Clashes:
         """Yield the first trial whose amounts contradict each other, its batch, or the cluster."""
         levels = self.budget.levels if self.ruled_by_level else (None,)
-        cells: dict[tuple[str, str, int | None], None] = {("", "", None): None}
+        cells: list[tuple[str, str, int | None]] = [("", "", None)]
         limited = self.tuning is not None and (self.tuning.architectures or self.tuning.strategies)
         if self.resources.rules or self.training.rules or limited:
-            cells = {(*pair, level): None for pair in self.pairs for level in levels}
-        for cell in cells:
-            problems = list(self._problems(*cell))
-            if problems:
-                yield from problems
-                return
+            cells = [(*pair, level) for pair in self.pairs for level in levels]
+        problems = (list(self._problems(*cell)) for cell in cells)
+        yield from next(filter(None, problems), [])
 
     def _problems(self, architecture: str, strategy: str, level: int | None) -> Clashes:
         """Yield contradictions in the settings of a cell; empty names mean a cell that no rule matches."""

@@ -242,9 +242,8 @@ def unusual(value: object, around: str = "") -> Iterator[str]:
             named = inside.items() if isinstance(inside, dict) else [("", inside)]
             for name, number in named:
                 if isinstance(number, int | float) and not low <= number <= high:
-                    yield (
-                        f"{at}{'.' * bool(name)}{name} = {number:g} is unusual: {low:g} to {high:g} is common"
-                    )
+                    place = f"{at}.{name}".strip(".")
+                    yield f"{place} = {number:g} is unusual: {low:g} to {high:g} is common"
 
 
 def clashes(value: object, given: Given) -> Clashes:

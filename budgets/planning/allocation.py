@@ -32,9 +32,8 @@ def allocate(plan: Plan, grid: Grid, own_speeds: Speeds) -> Plan:
         span = training_hours(trial, cluster, own_speeds)
         hours.setdefault(key, []).append((span.low + span.high) / 2)
     kinds = [Kind(options=ways[key], hours=tuple(hours[key])) for key in ways]
-    choices = dict(
-        zip(ways, choose_resources(kinds, cluster, hours_factor=resources.hours_factor), strict=True)
-    )
+    best = choose_resources(kinds, cluster, hours_factor=resources.hours_factor)
+    choices = dict(zip(ways, best, strict=True))
 
     chosen: dict[str, Chosen] = {}
 

@@ -30,13 +30,17 @@ def lasting_reasons(candidate: GridCell, grid: Grid) -> Iterator[str]:
         yield f"training.lr_peak declares no learning rate for {cell.architecture}"
     for component in candidate.components:
         yield from _reasons_of_the_pool(component, grid.pool.of_component(component.name))
-    yield from _reasons_of_the_batch(candidate)
+    parts, batch_size, pairs = setup.recipe.accumulation, setup.batch_size, cell.subset_size
+    if parts > batch_size:
+        yield f"training.accumulation = {parts:,} parts, but a batch has only {batch_size:,} pairs"
+    if batch_size > pairs:
+        yield f"a batch of {batch_size:,} is larger than the subset of {plural(pairs, 'pair')}"
     if grid.device_bytes is not None and setup.memory_bytes > grid.device_bytes:
         cluster = grid.declaration.cluster
         assert cluster is not None
         yield (
             f"about {setup.memory_bytes / 1e9:,.0f} GB on {setup.resources.each_device} for a batch of "
-            f"{setup.batch_size:,}, but {cluster.device} has {grid.device_bytes / 1e9:,.0f} GB"
+            f"{batch_size:,}, but {cluster.device} has {grid.device_bytes / 1e9:,.0f} GB"
         )
 
 
@@ -71,28 +75,16 @@ def _reasons_of_the_pool(component: Component, pool: PoolFacts) -> Iterator[str]
         yield f"its size leaves no pair of the {named}"
 
 
-def _reasons_of_the_batch(candidate: GridCell) -> Iterator[str]:
-    pairs, batch_size = candidate.cell.subset_size, candidate.setup.batch_size
-    parts = candidate.setup.recipe.accumulation
-    if parts > batch_size:
-        yield f"training.accumulation = {parts:,} parts, but a batch has only {batch_size:,} pairs"
-    if batch_size > pairs:
-        yield f"a batch of {batch_size:,} is larger than the subset of {plural(pairs, 'pair')}"
-
-
 def _reasons_of_length(candidate: GridCell, grid: Grid) -> Iterator[str]:
     cell, setup, limits = candidate.cell, candidate.setup, grid.declaration.limits
     batch_size, samples = setup.batch_size, candidate.samples
     steps = samples // batch_size
     if steps == 0:
+        buys = ""
         if cell.level_flops is not None:
-            bought = cell.level_flops // setup.train_flops_per_sample
-            yield (
-                f"{format_flops(cell.level_flops)} buys {plural(bought, 'sample')} of "
-                f"{format_flops(setup.train_flops_per_sample)}, less than one batch of {batch_size:,}"
-            )
-        else:
-            yield f"less than one batch of {batch_size:,}"
+            bought = plural(cell.level_flops // (price := setup.train_flops_per_sample), "sample")
+            buys = f"{format_flops(cell.level_flops)} buys {bought} of {format_flops(price)}, "
+        yield f"{buys}less than one batch of {batch_size:,}"
     if samples > MAX_COUNT:
         yield f"{samples:.3e} samples are more than the maximum of {MAX_COUNT:.0e}"
     if steps < limits.min_steps:

@@ -153,10 +153,8 @@ class Grid:
 
     def excluded_by(self, cell: Cell) -> int | None:
         """Return the number of the first rule that excludes the cell, counted from 1, or None."""
-        for number, rule in enumerate(self.declaration.exclude, start=1):
-            if self._matches(rule, cell):
-                return number
-        return None
+        rules = enumerate(self.declaration.exclude, start=1)
+        return next((number for number, rule in rules if self._matches(rule, cell)), None)
 
     @cached_property
     def device_bytes(self) -> int | None:
@@ -278,15 +276,13 @@ class Grid:
         return declared * ratio ** LR_EXPONENTS[training.lr_rule] if ratio != 1 else declared
 
     def _matches(self, rule: Exclusion, cell: Cell) -> bool:
-        if rule.sizes:
-            whole = self.pool.available(cell.quality)
-            if cell.subset_size not in {whole if size is None else size for size in rule.sizes}:
-                return False
+        sizes = {self.pool.available(cell.quality) if size is None else size for size in rule.sizes}
         return all(
             not allowed or value in allowed
             for allowed, value in (
                 (rule.architectures, cell.architecture),
                 (rule.strategies, cell.strategy),
+                (sizes, cell.subset_size),
                 (rule.quality, cell.quality),
                 (rule.mixtures, cell.quality.removeprefix(MIXTURE)),
                 (rule.levels, cell.level_flops),

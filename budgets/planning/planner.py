@@ -89,12 +89,8 @@ def make_plan(  # noqa: PLR0913 - each argument is a fact that the plan depends 
     if cap is not None and (fit := _fitted(trials, beside, cap, declaration)) is not None:
         notes.append(f"dropped to fit the study budget (budget.fit: drop): {fit.sentence()}")
         trials, left_out = fit.kept, left_out + fit.left_out()
-    architectures = {
-        trial.cell.architecture: grid.setup(
-            trial.cell.architecture, trial.cell.strategy, trial.cell.level_flops
-        ).architecture
-        for trial in trials
-    }
+    setups = (grid.setup(*trial.cell.combination, trial.cell.level_flops) for trial in trials)
+    architectures = {setup.architecture.name: setup.architecture for setup in setups}
     plan = Plan(
         trials=trials,
         left_out=left_out,

@@ -136,20 +136,20 @@ def price_plan(plan: Plan, cluster: Cluster, *, own_speeds: Speeds = UNMEASURED)
     )
 
     # The later of two ends: of trials that share the devices, and of trials of a trunk, one after the other.
-    def end(durations: list[float]) -> float:
-        return max(makespan(durations, held, cluster.count), _longest_trunk(plan.all_trials, durations))
+    def end(hours: list[float], of_charges: float) -> float:
+        durations = [span / width for span, width in zip(hours, widths, strict=True)]
+        trunk = _longest_trunk(plan.all_trials, durations)
+        return max(makespan(durations, held, cluster.count), trunk) + of_charges / cluster.count
 
-    span = Range(
-        low=end([span.low / width for span, width in zip(hours, widths, strict=True)])
-        + charges.low / cluster.count,
-        high=end([span.high / width for span, width in zip(hours, widths, strict=True)])
-        + charges.high / cluster.count,
+    low, high = (
+        end([span.low for span in hours], charges.low),
+        end([span.high for span in hours], charges.high),
     )
     rate = cluster.price_per_hour
     by_kind = Counter(is_measured(trial, cluster, own_speeds) for trial in plan.all_trials)
     return Price(
         device_hours=total,
-        makespan_hours=span,
+        makespan_hours=Range(low=low, high=high),
         money=None if rate is None else Range(low=total.low * rate, high=total.high * rate),
         measured=by_kind[True],
         assumed=by_kind[False],

@@ -174,9 +174,8 @@ def _recipes(
     every_part = [parts]
     if free and parts == 1 and "accumulation" not in ruled:
         # Powers of two that divide the pairs and leave enough of them in a part.
-        every_part = [
-            1 << k for k in range(20) if pairs % (1 << k) == 0 and pairs >> k >= min(pairs, _FEWEST_PAIRS)
-        ]
+        powers, least = (1 << k for k in range(20)), min(pairs, _FEWEST_PAIRS)
+        every_part = [power for power in powers if pairs % power == 0 and pairs // power >= least]
     either = (
         [False, True] if free and not recomputed and "gradient_checkpointing" not in ruled else [recomputed]
     )

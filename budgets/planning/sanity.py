@@ -33,16 +33,13 @@ def plan_warnings(trials: Sequence[Trial], architectures: Mapping[str, Architect
     """Return warnings about IsoFLOP profiles, curves, seeds and weights too small, and averages too slow."""
     cells = {trial.cell: trial for trial in trials}
     one_seed = len({(trial.cell, trial.samples_seen) for trial in trials}) == len(trials) > 0
+    lone = "every cell has one seed: no interval can be computed and no difference tested against chance"
     return (
         *_profiles(cells, architectures),
         *_curves(cells),
         *_slow_averages(trials),
         *_unseen_pools(trials),
-        *(
-            ["every cell has one seed: no interval can be computed and no difference tested against chance"]
-            if one_seed
-            else []
-        ),
+        *[lone] * one_seed,
     )
 
 

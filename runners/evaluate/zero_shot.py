@@ -34,8 +34,6 @@ def zero_shot(image_features: Tensor, labels: Tensor, classifier: Tensor) -> dic
         hits = best == labels[rows].unsqueeze(1)
         first[rows], five[rows] = hits[:, 0].double(), hits.any(1).double()
         for place in torch.nonzero(has_equals[labels[rows]]).flatten().split(_AT_ONCE):
-            if not len(place):
-                continue
             among = weights.T[labels[rows[place]]] @ weights > 1 - _ALIKE
             lowest = logits[place].masked_fill(~among, -math.inf).amax(1, keepdim=True)
             above = (~among & (logits[place] > lowest)).sum(1)

@@ -74,8 +74,7 @@ def _count(config: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[s
     projection = _projection(model.visual)
     trunk = {1.0: trunk_macs}
     for kept in sorted({strategy.kept_fraction for strategy in STRATEGIES.values()} - {1.0}):
-        macs = _masked(config, kept, images)
-        if macs is not None:
+        if (macs := _masked(config, kept, images)) is not None:
             trunk[kept] = macs
     tower = getattr(model, "text", None)
     lengths = {length}
@@ -131,9 +130,7 @@ def _masked(config: Mapping[str, Any], kept: float, images: Tensor) -> int | Non
         model = build_model(config, kept_fraction=kept).train()
     except (TypeError, AssertionError, RuntimeError, ValueError):
         return None
-    if not patch_dropouts(model):
-        return None
-    return _trunk(model, images)[0]
+    return _trunk(model, images)[0] if patch_dropouts(model) else None
 
 
 def _check_features(what: str, features: object, width: int) -> None:

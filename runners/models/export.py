@@ -67,10 +67,8 @@ def write_architecture(  # noqa: PLR0913 - the content of the files
     vocabulary, context = text.get("vocab_size", BPE_VOCABULARY), text.get("context_length", BPE_CONTEXT)
     if vocabulary != BPE_VOCABULARY and words and not text.get("hf_tokenizer_name"):
         known_words = words[: vocabulary - 3]
-        lines = (f"{word}\n" for word in known_words)
-        (folder / VOCABULARY).write_text("".join(lines), encoding="utf-8")
-        files = tokenizer_files(vocabulary, context, known_words)
-        for file, content in files.items():
+        (folder / VOCABULARY).write_text("".join(f"{word}\n" for word in known_words), encoding="utf-8")
+        for file, content in tokenizer_files(vocabulary, context, known_words).items():
             _write(folder / file, content)
         text["hf_tokenizer_name"] = str(place)
     _write(folder / CONFIG, {"model_cfg": plain, "preprocess_cfg": dict(pixels)})
@@ -83,10 +81,8 @@ def read_architecture(folder: Path) -> dict[str, Any]:
     trunk = folder / "trunk" / "config.json"
     if trunk.is_file():
         timm = json.loads(trunk.read_text(encoding="utf-8"))
-        config["vision_cfg"] |= {
-            "timm_model_name": timm["architecture"],
-            "timm_model_kwargs": timm["model_args"],
-        }
+        config["vision_cfg"]["timm_model_name"] = timm["architecture"]
+        config["vision_cfg"]["timm_model_kwargs"] = timm["model_args"]
     config.pop("init_logit_bias", None)
     if (folder / VOCABULARY).is_file():
         config["text_cfg"].pop("hf_tokenizer_name", None)

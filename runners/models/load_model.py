@@ -160,8 +160,9 @@ def _load(name: str, tag: str | None, source: ModelSource, device: torch.device)
     how = open_clip.get_model_preprocess_cfg(model)
     how |= {key: value for key, value in (("mean", source.mean), ("std", source.std)) if value}
     for key in ("mean", "std"):
-        if not isinstance(how[key], list | tuple) or [*map(_is_number, how[key])] != [True] * 3:
-            raise ValueError(f"{wanted}: preprocess_cfg.{key} must be three numbers; found {how[key]!r}")
+        given = how[key]
+        if not isinstance(given, list | tuple) or [type(n) in {int, float} for n in given] != [True] * 3:
+            raise ValueError(f"{wanted}: preprocess_cfg.{key} must be three numbers; found {given!r}")
     mean, std = (torch.tensor(how[key], device=device).view(-1, 1, 1) for key in ("mean", "std"))
     return LoadedModel(
         model=model,
@@ -170,10 +171,6 @@ def _load(name: str, tag: str | None, source: ModelSource, device: torch.device)
         normalise=lambda images: images.float().div_(255).sub_(mean).div_(std),
         tokenize=_tokenizer(name, config["text_cfg"], source),
     )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _architecture(model: str) -> tuple[str, Mapping[str, Any], bool]:

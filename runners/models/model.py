@@ -112,11 +112,9 @@ def encode_text(model: open_clip.CLIP, tokens: Tensor) -> Tensor:
     pool, end = ("text_pool_type", "text_eos_id") if tower is model else ("pool_type", "eos_id")
     pooled = text_global_pool(read, tokens, getattr(tower, pool), eos_token_id=getattr(tower, end))
     projection = tower.text_projection
-    if projection is None:
-        features = pooled
-    else:
-        features = projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
-    return nn.functional.normalize(features, dim=-1)
+    if projection is not None:
+        pooled = projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
+    return nn.functional.normalize(pooled, dim=-1)
 
 
 def model_tokenizer(architecture: Architecture, words: Sequence[str]) -> Tokenize:

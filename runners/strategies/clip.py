@@ -9,7 +9,7 @@ trial.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import open_clip
 import torch
@@ -25,6 +25,7 @@ class Clip:
     def __init__(self) -> None:
         self.head: nn.Module | None = None
         self._loss = open_clip.ClipLoss()
+        self._row_loss: Callable[..., RowLoss] = softmax_row_loss
 
     def views(self, images: Tensor, tokens: Tensor, _generator: torch.Generator) -> tuple[Tensor, ...]:
         """Return the inputs of the towers for a batch, each with N pairs: images and texts unchanged.
@@ -47,7 +48,7 @@ class Clip:
         image, text = (each.float() for each in features)
         # As over several ranks and in parts; in bf16 the logits would have eight bits of precision.
         with full_precision(image.device):
-            loss: Tensor = self._loss(image, text, model.logit_scale.exp())
+            loss: Tensor = self._loss(image, text, *self._scale_and_bias(model))
         return loss
 
     def row_loss(self, model: open_clip.CLIP, own: Sequence[Tensor], gather: Gather, first: int) -> RowLoss:
@@ -56,7 +57,11 @@ class Clip:
         ``own`` are the features of its pairs, the first of which has the number ``first`` in the batch.
         """
         image, text = (features.float() for features in own)
-        return softmax_row_loss(image, text, model.logit_scale.exp(), gather, first)
+        return self._row_loss(image, text, *self._scale_and_bias(model), gather, first)
+
+    def _scale_and_bias(self, model: open_clip.CLIP) -> tuple[Tensor, ...]:
+        """Return what turns cosines into logits: a scale, and a bias if the loss has one."""
+        return (model.logit_scale.exp(),)
 
     def chance(self, batch_size: int) -> float:
         """Return the loss of features without information: the cross-entropy of a uniform choice."""

@@ -111,9 +111,8 @@ def _moved(matrix: Callable[[float, float], tuple[tuple[float, ...], tuple[float
 
     @cache  # copied to the device once
     def both_ways(ratio: float, device: torch.device) -> tuple[Tensor, Tensor]:
-        return torch.tensor(matrix(1.0, ratio), device=device), torch.tensor(
-            matrix(-1.0, ratio), device=device
-        )
+        forth, back = (torch.tensor(matrix(sign, ratio), device=device) for sign in (1.0, -1.0))
+        return forth, back
 
     def move(pixels: Tensor, direction: Tensor) -> Tensor:
         ratio = pixels.shape[2] / pixels.shape[3]

@@ -163,20 +163,13 @@ def join_group(address: str, number: int, place: int, *, count: int, gpus: bool)
         try:
             store = dist.TCPStore(host, int(port), count, number == 0, limit)  # type: ignore[attr-defined]  # as above
         except dist.DistError as error:
-            advice = "let all ports through between the nodes"
-            raise TimeoutError(
-                f"the ranks did not meet at {host}:{port} within {_JOIN_S:.0f} s: {advice}"
-            ) from error
-    store.set_timeout(timedelta(seconds=GROUP_TIMEOUT_S))
+            reason = f"the ranks did not meet at {host}:{port} within {_JOIN_S:.0f} s"
+            raise TimeoutError(f"{reason}: let all ports through between the nodes") from error
+    patience, backend = timedelta(seconds=GROUP_TIMEOUT_S), "nccl" if gpus else "gloo"
+    store.set_timeout(patience)
     if gpus:
         torch.cuda.set_device(place)
-    dist.init_process_group(
-        "nccl" if gpus else "gloo",
-        store=store,
-        rank=number,
-        world_size=count,
-        timeout=timedelta(seconds=GROUP_TIMEOUT_S),
-    )
+    dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=patience)
 
 
 def _take_part(join: Callable[[], None], run: Callable[[], object]) -> object:

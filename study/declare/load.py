@@ -179,13 +179,10 @@ def load_declaration(path: Path, folder: Path | None = None) -> Declaration:
 
 def _is_saved(path: Path) -> bool:
     """Return whether a declaration is the copy that a run keeps in the study's folder."""
-    beside = {
-        each
-        for each in ("ledger.jsonl", "plan.parquet", "left-out.parquet")
-        if path.with_name(each).is_file()
-    }
+    files = ("ledger.jsonl", "plan.parquet", "left-out.parquet")
+    ledger, *tables = (path.with_name(each).is_file() for each in files)
     # A user may have written a plan of that name beside a declaration of that name.
-    return path.name == "study.yaml" and ("ledger.jsonl" in beside or len(beside) > 1)
+    return path.name == "study.yaml" and (ledger or all(tables))
 
 
 def _beside(declaration: Declaration, folder: Path) -> Declaration:
