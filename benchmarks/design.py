@@ -156,9 +156,7 @@ def _made_up(studies: int) -> list[Result]:
             found["share"].append(share)
             _judge(results, truth, decision, found)
             _forecast(results, truth, found)
-        wrong, held, forecast = (
-            float(np.mean(found[what] or [0.0])) for what in ("wrong", "held", "forecast")
-        )
+        mean = {what: float(np.mean(found[what] or [0.0])) for what in ("wrong", "held", "forecast")}
         print(
             f"  {kind}: {np.mean(found['share']):.0%} of the FLOPs, {np.mean(found['clear']):.0%} clear, "
             f"the best is among the tied in {np.mean(found['tied']):.1%}, its distance to the leader is at "
@@ -166,9 +164,9 @@ def _made_up(studies: int) -> list[Result]:
             flush=True,
         )
         lines += [
-            at_most(f"clear_but_wrong_{kind}", wrong, 0.10),
-            at_least(f"interval_{kind}", held, 0.85),
-            at_least(f"forecast_{kind}", forecast, 0.85),
+            at_most(f"clear_but_wrong_{kind}", mean["wrong"], 0.10),
+            at_least(f"interval_{kind}", mean["held"], 0.85),
+            at_least(f"forecast_{kind}", mean["forecast"], 0.85),
         ]
     return lines
 

@@ -71,13 +71,8 @@ def big_report(folder: str) -> None:
         for cell, level, seed in product(islice(grid, CONFIGURATIONS), LEVELS, range(SEEDS))
     ]
     frames = replace(frames_around(pd.DataFrame(rows)), name="big")
-    write_report(
-        Path(folder),
-        frames,
-        declaration_text="name: big\n",
-        provenance={},
-        processes=len(os.sched_getaffinity(0)),
-    )
+    cores = len(os.sched_getaffinity(0))
+    write_report(Path(folder), frames, declaration_text="name: big\n", provenance={}, processes=cores)
 
 
 def main() -> int:

@@ -67,13 +67,12 @@ def mixed_widths(seed: int) -> list[ScheduledTrial]:
     for number in range(MIXED):
         gpus = draw.choice((1, 2, 4, 8, 16))
         nodes = -(-gpus // NODE_GPUS)
+        length, needs = (
+            math.exp(draw.random() * math.log(SPREAD)),
+            dict.fromkeys(("cpus", "gpus"), gpus / nodes),
+        )
         tasks.append(
-            ScheduledTrial(
-                trial=f"mixed{number:03}",
-                predicted_s=math.exp(draw.random() * math.log(SPREAD)),
-                resources={"cpus": gpus / nodes, "gpus": gpus / nodes},
-                nodes=nodes,
-            )
+            ScheduledTrial(trial=f"mixed{number:03}", predicted_s=length, resources=needs, nodes=nodes)
         )
     return tasks
 

@@ -42,9 +42,8 @@ def decoded(samples: list[dict[str, Any]], size: int) -> tuple[Tensor, Tensor]:
         ]
     )
     images = [Image.open(BytesIO(sample["jpg"])).convert("RGB") for sample in samples]
-    return torch.stack([resize(image) for image in images]), torch.tensor(
-        [[len(sample["txt"])] for sample in samples]
-    )
+    lengths = torch.tensor([[len(sample["txt"])] for sample in samples])
+    return torch.stack([resize(image) for image in images]), lengths
 
 
 def read(url: str, pairs: int, size: int) -> float:

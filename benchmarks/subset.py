@@ -52,21 +52,17 @@ def make_index(folder: Path, rows: int) -> None:
         # Rounded, like many real scores, so that every threshold has ties.
         score = (rng.standard_normal(count, np.float32) * np.float32(0.05) + np.float32(0.28)).round(4)
         file = f"index/{len(parts):05d}"
-        table = pa.table({"hash": hashes, "score": score})
-        pq.write_table(
-            table, folder / f"{file}.parquet", row_group_size=ROWS_PER_GROUP, write_page_checksum=True
-        )
+        table, path = pa.table({"hash": hashes, "score": score}), folder / f"{file}.parquet"
+        pq.write_table(table, path, row_group_size=ROWS_PER_GROUP, write_page_checksum=True)
         parts.append(_part(file, count, hashes, score))
     (folder / "manifest").write_text(write_manifest(folder, parts), encoding="utf-8")
 
 
 def _part(file: str, rows: int, hashes: np.ndarray, score: np.ndarray) -> Part:
-    groups = [ROWS_PER_GROUP] * (rows // ROWS_PER_GROUP) + [rows % ROWS_PER_GROUP] * (
-        rows % ROWS_PER_GROUP > 0
-    )
+    whole, rest = divmod(rows, ROWS_PER_GROUP)
     return Part(
         file=file,
-        group_rows=groups,
+        group_rows=[ROWS_PER_GROUP] * whole + [rest] * (rest > 0),
         hashes=histogram_of_hashes(hashes),
         scores={"score": histogram_of_scores(score)},
     )

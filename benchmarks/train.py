@@ -108,31 +108,22 @@ class Setting:
     def tokens(self, texts: Iterable[str]) -> Tensor:
         """Return token ids of texts."""
         text: Any = self.architecture.config["text_cfg"]
-        pool = open_pool(self.folder)
-        return torch.from_numpy(
-            tokenizer(text["vocab_size"], text["context_length"], pool.vocabulary)(list(texts))
-        )
+        ids = tokenizer(text["vocab_size"], text["context_length"], open_pool(self.folder).vocabulary)
+        return torch.from_numpy(ids(list(texts)))
 
     def data(self) -> TrainingData:
         """Open the data of our loop, decoded before the timing starts, as in a study's trials."""
         pool = open_pool(self.folder)
-        size = self.architecture.costs.image_size
-        return open_data(
-            [Source(pool=pool, rows=np.arange(pool.count))], size, self.tokens, workers=self.workers
-        )
+        source, size = Source(pool=pool, rows=np.arange(pool.count)), self.architecture.costs.image_size
+        return open_data([source], size, self.tokens, workers=self.workers)
 
 
 def ours(setting: Setting) -> tuple[float, Tensor, float]:
     """Run our loop; return samples/s, the loss of each step, and the share of time it waited for data."""
     data, marks = setting.data(), list[float]()
     waited, ended, walls = 0.0, math.nan, list[float]()
-    learner = make_learner(
-        setting.model(),
-        build_strategy(CLIP, setting.architecture),
-        recipe=RECIPE,
-        lr_peak=LR_PEAK,
-        steps=setting.steps,
-    )
+    model, strategy = setting.model(), build_strategy(CLIP, setting.architecture)
+    learner = make_learner(model, strategy, recipe=RECIPE, lr_peak=LR_PEAK, steps=setting.steps)
 
     def before_step() -> None:
         nonlocal waited
@@ -165,12 +156,12 @@ def reference(setting: Setting, precision: str, batches: Batches) -> tuple[float
     model.train()
     plain = [p for name, p in model.named_parameters() if p.ndim < 2 or "logit_scale" in name]  # noqa: PLR2004
     decayed = [p for name, p in model.named_parameters() if p.ndim >= 2 and "logit_scale" not in name]  # noqa: PLR2004
-    optimizer = torch.optim.AdamW(
-        [{"params": plain, "weight_decay": 0.0}, {"params": decayed, "weight_decay": RECIPE.weight_decay}],
-        lr=LR_PEAK,
-        betas=(RECIPE.beta1, RECIPE.beta2),
-        eps=RECIPE.eps,
-    )
+    groups = [
+        {"params": plain, "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": RECIPE.weight_decay},
+    ]
+    betas = RECIPE.beta1, RECIPE.beta2
+    optimizer = torch.optim.AdamW(groups, lr=LR_PEAK, betas=betas, eps=RECIPE.eps)
     loss_of, schedule = open_clip.ClipLoss(cache_labels=True), setting.schedule
     gradient_clip = RECIPE.gradient_clip or math.inf
     for step, (images, texts) in enumerate(islice(batches, setting.steps)):
@@ -209,23 +200,14 @@ def usual_batches(setting: Setting) -> Iterator[tuple[Tensor, Tensor]]:
         webdataset.to_tuple("image", "text"),
         webdataset.batched(setting.batch, partial=False),
     )
-    loader: Iterator[tuple[Tensor, Tensor]] = iter(
-        webdataset.WebLoader(
-            pipeline, batch_size=None, num_workers=setting.workers, pin_memory=setting.device.type == "cuda"
-        )
-    )
-    return loader
+    workers, on_gpu = setting.workers, setting.device.type == "cuda"
+    return iter(webdataset.WebLoader(pipeline, batch_size=None, num_workers=workers, pin_memory=on_gpu))
 
 
 def our_batches(setting: Setting) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the batches of our loop in its order, as floats on its device."""
-    batches = setting.data().batches(
-        seed=SEED,
-        batch_size=setting.batch,
-        first_step=0,
-        steps=setting.steps,
-        empty=empty_for(setting.device),
-    )
+    size, steps, empty = setting.batch, setting.steps, empty_for(setting.device)
+    batches = setting.data().batches(seed=SEED, batch_size=size, first_step=0, steps=steps, empty=empty)
     for images, tokens in on_device(batches, setting.device):
         yield to_float(images), tokens
 

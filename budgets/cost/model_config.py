@@ -179,19 +179,14 @@ def _vision(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
             )
         return "resnet", vision
     vision = _checked("vision_cfg.", given, _VIT)
-    if vision["image_size"] < vision["patch_size"]:
-        raise ValueError(
-            f"vision_cfg: patch_size {vision['patch_size']} is over image_size {vision['image_size']}"
-        )
-    heads = vision["width"] // vision["head_width"]
-    if not heads or vision["width"] % heads:
-        raise ValueError(
-            f"vision_cfg: width {vision['width']} cannot be split into heads of {vision['head_width']}"
-        )
-    if vision["pos_embed_type"] == "sin_cos_2d" and vision["width"] % 4:
-        raise ValueError(
-            f"vision_cfg: sin_cos_2d needs a width that is a multiple of 4; found {vision['width']}"
-        )
+    size, patch, width = vision["image_size"], vision["patch_size"], vision["width"]
+    if size < patch:
+        raise ValueError(f"vision_cfg: patch_size {patch} is over image_size {size}")
+    heads = width // vision["head_width"]
+    if not heads or width % heads:
+        raise ValueError(f"vision_cfg: width {width} cannot be split into heads of {vision['head_width']}")
+    if vision["pos_embed_type"] == "sin_cos_2d" and width % 4:
+        raise ValueError(f"vision_cfg: sin_cos_2d needs a width that is a multiple of 4; found {width}")
     return "vit", vision
 
 

@@ -195,12 +195,11 @@ def _check_schedule(trials: tuple[Trial, ...]) -> None:
     """
     wrong = {str(trial.cell): problem for trial in trials if (problem := _no_room(trial)) is not None}
     if wrong:
-        shown = [f"  {cell}: {problem}" for cell, problem in list(wrong.items())[:_MOST_SHOWN]]
+        shown = ["the learning-rate schedule is longer than the run:"]
+        shown += [f"  {cell}: {problem}" for cell, problem in list(wrong.items())[:_MOST_SHOWN]]
         if len(wrong) > _MOST_SHOWN:
             shown.append(f"  and {len(wrong) - _MOST_SHOWN:,} more cells")
-        raise DeclaredKeyError(
-            "training", "\n".join(["the learning-rate schedule is longer than the run:", *shown])
-        )
+        raise DeclaredKeyError("training", "\n".join(shown))
 
 
 def _no_room(trial: Trial) -> str | None:
@@ -213,9 +212,8 @@ def _no_room(trial: Trial) -> str | None:
     takes = f"training.warmup = {warmup} takes {rise:,} of {steps:,} steps"
     if rise >= steps:
         return f"{takes}: no step is left after it"
-    return (
-        f"{takes}, training.cooldown = {recipe.cooldown:.0%} takes {fall:,}: together more than the run has"
-    )
+    cooldown = f"training.cooldown = {recipe.cooldown:.0%} takes {fall:,}"
+    return f"{takes}, {cooldown}: together more than the run has"
 
 
 def _nothing(left_out: tuple[LeftOut, ...], levels: tuple[int, ...], *, chosen: bool) -> str:

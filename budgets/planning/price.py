@@ -215,10 +215,9 @@ def _longest_trunk(trials: Sequence[Trial], durations: Sequence[float]) -> float
     ):
         begin = milestones.get(trial.previous, 0.0)
         longest = max(longest, begin + duration)
-        samples = trial.samples_seen - trial.shared_samples
-        milestones[trial.trial_id] = begin + duration * (
-            (trial.milestone_step * trial.batch_size - trial.shared_samples) / samples
-        )
+        until = trial.milestone_step * trial.batch_size - trial.shared_samples
+        share = until / (trial.samples_seen - trial.shared_samples)
+        milestones[trial.trial_id] = begin + duration * share
     return longest
 
 

@@ -84,14 +84,11 @@ class Trimmed:
 
     def _reason(self, trials: Sequence[Trial]) -> str:
         cost = format_flops(trials[0].paid_flops)
-        if self._of_dropped_level(trials[0]):
-            return (
-                f"the top level is dropped to fit the study budget: {len(trials)} × {cost} (budget.fit: drop)"
-            )
-        names = ", ".join(str(trial.seed) for trial in trials)
-        return (
-            f"extra seeds are dropped to fit the study budget: seed {names}, {cost} each (budget.fit: drop)"
-        )
+        reason = f"the top level is dropped to fit the study budget: {len(trials)} × {cost}"
+        if not self._of_dropped_level(trials[0]):
+            names = ", ".join(str(trial.seed) for trial in trials)
+            reason = f"extra seeds are dropped to fit the study budget: seed {names}, {cost} each"
+        return f"{reason} (budget.fit: drop)"
 
     def _of_dropped_level(self, trial: Trial) -> bool:
         return trial.cell.level_flops is not None and trial.cell.level_flops in self.whole_levels
