@@ -137,14 +137,9 @@ def waiting(data: TrainingData, clock: Callable[[], float]) -> tuple[float, floa
     device = torch.device("cpu")
     context = partial(compute_context, resolve_precision(recipe.precision, device), device)
     began = clock()
-    train(
-        make_learner(model, Clip(), recipe=recipe, lr_peak=1e-3, steps=STEPS),
-        timed,
-        StepSchedule(seed=0, steps=STEPS, batch_size=BATCH, lr_peak=1e-3, recipe=recipe),
-        first_step=0,
-        context=context,
-        after_step=lambda _done: None,
-    )
+    learner = make_learner(model, Clip(), recipe=recipe, lr_peak=1e-3, steps=STEPS)
+    schedule = StepSchedule(seed=0, steps=STEPS, batch_size=BATCH, lr_peak=1e-3, recipe=recipe)
+    train(learner, timed, schedule, first_step=0, context=context)
     return clock() - began, timed.waited
 
 

@@ -183,14 +183,10 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=10_000, help="trials that do nothing (10,000)")
     parser.add_argument("--simulated", action="store_true", help="only what needs no Ray")
     options = parser.parse_args()
-    mixed = [
-        at_least(
-            f"slots_busy_mixed_widths_{nodes}_nodes",
-            min(simulated_share(mixed_widths(seed), nodes) for seed in range(MIXED_DRAWS)),
-            0.97,
-        )
-        for nodes in (4, 8)
-    ]
+    mixed = []
+    for nodes in (4, 8):
+        share = min(simulated_share(mixed_widths(seed), nodes) for seed in range(MIXED_DRAWS))
+        mixed.append(at_least(f"slots_busy_mixed_widths_{nodes}_nodes", share, 0.97))
     return verdict(mixed if options.simulated else mixed + over_ray(options.trials))
 
 

@@ -33,11 +33,10 @@ def main() -> int:
             f"{counts['tortured_s']:.0f} s tortured"
         )
         tables = ("results.parquet", "curves.parquet")
-        same = sum(
-            (folder / "tortured" / t).read_bytes() == (folder / "quiet" / t).read_bytes() for t in tables
-        )
-        plan = pd.read_parquet(folder / "tortured" / "plan.parquet")
-        entries = read_entries(folder / "tortured" / "ledger.jsonl")
+        quiet, tortured = folder / "quiet", folder / "tortured"
+        same = sum((tortured / each).read_bytes() == (quiet / each).read_bytes() for each in tables)
+        plan = pd.read_parquet(tortured / "plan.parquet")
+        entries = read_entries(tortured / "ledger.jsonl")
     step_flops = int((plan["batch_size"] * plan["train_flops_per_sample"]).unique().item())
     booked = sum(entry.train_flops for entry in entries if entry.entry in {"spent", "wasted"})
     wasted = sum(entry.train_flops for entry in entries if entry.entry == "wasted")

@@ -1,6 +1,5 @@
 """Allocation: gives the trials of a plan the resources that the planner chooses for their kinds."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from budgets.declaration.recipe import PLAIN_PASSES
@@ -28,7 +27,10 @@ def allocate(plan: Plan, grid: Grid, own_speeds: Speeds) -> Plan:
         key = _key(trial, grid)
         if key not in ways:
             values = {} if plan.tuning is None else plan.tuning.values.get(trial.trial_id, {})
-            ways[key] = priced_options(_options(trial, grid, values), trial, cluster, own_speeds)
+            # A trial of the tuning may have its own batch.
+            of = grid.tuned({(*trial.cell.combination, None): values}) if values else grid
+            options = of.setup(*trial.cell.combination, trial.cell.level_flops).options
+            ways[key] = priced_options(options, trial, cluster, own_speeds)
         span = training_hours(trial, cluster, own_speeds)
         hours.setdefault(key, []).append((span.low + span.high) / 2)
     kinds = [Kind(options=ways[key], hours=tuple(hours[key])) for key in ways]
@@ -41,27 +43,17 @@ def allocate(plan: Plan, grid: Grid, own_speeds: Speeds) -> Plan:
         option, why = choices[_key(trial, grid)]
         # A trial that recomputes nothing and has the option's resources stays as it is, without a copy.
         if (trial.resources, trial.recipe.passes) != (option.resources, PLAIN_PASSES):
-            recipe = replace(
-                trial.recipe,
-                accumulation=option.recipe.accumulation,
-                gradient_checkpointing=option.recipe.gradient_checkpointing,
-            )
+            parts, recomputed = option.recipe.accumulation, option.recipe.gradient_checkpointing
+            recipe = replace(trial.recipe, accumulation=parts, gradient_checkpointing=recomputed)
             trial = replace(trial, recipe=recipe, resources=option.resources)
         chosen[trial.trial_id] = Chosen(words=option.words, why=why)
         return trial
 
-    tuning = plan.tuning
-    return replace(
-        plan,
-        trials=tuple(map(allocated, plan.trials)),
-        tuning=tuning
-        and replace(
-            tuning,
-            trials=tuple(map(allocated, tuning.trials)),
-            neighbours=tuple(map(allocated, tuning.neighbours)),
-        ),
-        chosen=chosen,
-    )
+    trials, tuning = tuple(map(allocated, plan.trials)), plan.tuning
+    if tuning is not None:
+        tried, neighbours = (tuple(map(allocated, each)) for each in (tuning.trials, tuning.neighbours))
+        tuning = replace(tuning, trials=tried, neighbours=neighbours)
+    return replace(plan, trials=trials, tuning=tuning, chosen=chosen)
 
 
 def priced_options(
@@ -81,10 +73,3 @@ def _key(trial: Trial, grid: Grid) -> _Key:
     cell = trial.cell
     level = cell.level_flops if grid.declaration.ruled_by_level else None
     return *cell.combination, level, trial.batch_size
-
-
-def _options(trial: Trial, grid: Grid, values: Mapping[str, float]) -> tuple[Option, ...]:
-    """Return the options of a trial; a trial of the tuning may have its own batch."""
-    cell = trial.cell
-    of = grid.tuned({(*cell.combination, None): values}) if values else grid
-    return of.setup(*cell.combination, cell.level_flops).options

@@ -9,11 +9,9 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import open_clip
 import timm
 import torch
-from numpy.typing import NDArray
 from open_clip.tokenizer import HFTokenizer
 from open_clip.transformer import PatchDropout, VisionTransformer, text_global_pool
 from timm.layers.patch_dropout import PatchDropout as TimmPatchDropout
@@ -138,12 +136,7 @@ def model_tokenizer(architecture: Architecture, words: Sequence[str]) -> Tokeniz
             f"{architecture.name}: text_cfg.hf_tokenizer_name {name} cannot be loaded: {reason}. Install "
             "transformers and download it, or remove the setting to split texts into the pool's words"
         ) from error
-
-    def encode(texts: Sequence[str]) -> NDArray[np.int64]:
-        tokens: NDArray[np.int64] = theirs(list(texts)).numpy()
-        return tokens
-
-    return encode
+    return lambda texts: theirs(list(texts)).numpy()
 
 
 @contextmanager

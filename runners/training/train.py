@@ -63,17 +63,13 @@ def train(  # noqa: PLR0913 - the parts of a run
     """
     model, strategy, optimizer, losses = learner.model, learner.strategy, learner.optimizer, learner.losses
     model.train()
-    recipe = schedule.recipe
-    masked_steps = schedule.steps - recipe.tail_steps(schedule.steps)
-    chance = strategy.chance(schedule.batch_size)
+    recipe, steps, size, device = schedule.recipe, schedule.steps, schedule.batch_size, losses.device
+    masked_steps = steps - recipe.tail_steps(steps)
+    chance = strategy.chance(size)
     batches = data.batches(
-        seed=schedule.seed,
-        batch_size=schedule.batch_size,
-        first_step=first_step,
-        steps=schedule.steps,
-        empty=empty_for(losses.device),
+        seed=schedule.seed, batch_size=size, first_step=first_step, steps=steps, empty=empty_for(device)
     )
-    for step, (images, ids) in enumerate(on_device(batches, losses.device), first_step):
+    for step, (images, ids) in enumerate(on_device(batches, device), first_step):
         floats = to_float(images)
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate(step)
@@ -89,7 +85,7 @@ def train(  # noqa: PLR0913 - the parts of a run
         del images, floats  # a large batch takes gigabytes
         optimizer.zero_grad(set_to_none=True)
         # A large matrix is computed in chunks of rows, by one rank as by several.
-        if recipe.accumulation == 1 and rank_count() == 1 and schedule.batch_size**2 <= CHUNK_ENTRIES:
+        if recipe.accumulation == 1 and rank_count() == 1 and size**2 <= CHUNK_ENTRIES:
             losses[step] = backward(learner, views, context)
         else:
             # Unique per step and rank.
@@ -98,17 +94,11 @@ def train(  # noqa: PLR0913 - the parts of a run
         del views
         _update(learner, recipe.gradient_clip)
         done = step + 1
-        if done % _STEPS_BETWEEN_CHECKS == 0 or done == schedule.steps:
+        if done % _STEPS_BETWEEN_CHECKS == 0 or done == steps:
             data.exchange_damage(gather_objects)
-            check_divergence(
-                losses,
-                # Depends on the schedule alone, so that a resumed run checks the same ranges.
-                since=max(0, done - _STEPS_BETWEEN_CHECKS),
-                done=done,
-                batch_size=schedule.batch_size,
-                chance=chance,
-                recipe=recipe,
-            )
+            # Depends on the schedule alone, so that a resumed run checks the same ranges.
+            since = max(0, done - _STEPS_BETWEEN_CHECKS)
+            check_divergence(losses, since=since, done=done, batch_size=size, chance=chance, recipe=recipe)
         after_step(done)
 
 
