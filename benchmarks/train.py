@@ -246,9 +246,7 @@ def measure(setting: Setting, turns: int) -> tuple[float, float]:
     name = setting.architecture.name
     bare, followed = reference(setting, "fp32", our_batches(setting))
     waits: list[float] = []
-
-    def its_batches() -> Batches:
-        return (our_batches if setting.device.type == "cuda" else usual_batches)(setting)
+    batches = our_batches if setting.device.type == "cuda" else usual_batches
 
     def ours_waiting() -> tuple[float, Tensor]:
         speed, losses, waited = ours(setting)
@@ -257,8 +255,8 @@ def measure(setting: Setting, turns: int) -> tuple[float, float]:
 
     runs: dict[str, Callable[[], tuple[float, Tensor]]] = {
         "ours": ours_waiting,
-        "reference, fp32": lambda: reference(setting, "fp32", its_batches()),
-        "reference, bf16": lambda: reference(setting, "bf16", its_batches()),
+        "reference, fp32": lambda: reference(setting, "fp32", batches(setting)),
+        "reference, bf16": lambda: reference(setting, "bf16", batches(setting)),
     }
     best, last, peak = dict.fromkeys(runs, 0.0), dict.fromkeys(runs, 0.0), 0.0
     off = float("nan")

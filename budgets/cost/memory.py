@@ -55,7 +55,10 @@ def memory_bytes(
     """Estimate the bytes on each of ``devices`` that share a whole batch of ``batch_size`` pairs."""
     cost = sample_cost(architecture, strategy, batch_size=batch_size)
     on_device = -(-batch_size // devices)
-    image = _image_bytes_per_mac(architecture) * (cost.image_macs + cost.head_macs)
+    per_mac = _BYTES_PER_MAC_OF_STAGES
+    if architecture.costs.family in _TRANSFORMERS:
+        per_mac = _transformer_bytes_per_mac(architecture.image_tower(1.0).width)
+    image = per_mac * (cost.image_macs + cost.head_macs)
     text = _transformer_bytes_per_mac(architecture.costs.text_width) * cost.text_macs
     pixels = 3 * architecture.costs.image_size**2
     views = 3 if strategy.self_supervised_head else 1
@@ -99,12 +102,6 @@ def _kept_of_image(architecture: Architecture) -> float:
     if family == "resnet" and "timm_model_name" not in architecture.config["vision_cfg"]:
         return 1
     return _CHECKPOINTED if family in _TRANSFORMERS else _CHECKPOINTED_STAGES
-
-
-def _image_bytes_per_mac(architecture: Architecture) -> float:
-    if architecture.costs.family in _TRANSFORMERS:
-        return _transformer_bytes_per_mac(architecture.image_tower(1.0).width)
-    return _BYTES_PER_MAC_OF_STAGES
 
 
 def _transformer_bytes_per_mac(width: int) -> float:

@@ -46,15 +46,9 @@ def evaluate(
                 values = zero_shot(data.images, data.labels, data.classifier)
             if data.train_images is not None:
                 assert data.train_labels is not None
-                classes = len(data.classnames)
-                probes[name] = fit_probe(data.train_images, data.train_labels, classes, seed=0)
-                values |= few_shot(
-                    data.train_images,
-                    data.train_labels,
-                    features=data.images,
-                    labels=data.labels,
-                    classes=classes,
-                )
+                train, classes = (data.train_images, data.train_labels), len(data.classnames)
+                probes[name] = fit_probe(*train, classes, seed=0)
+                values |= few_shot(*train, features=data.images, labels=data.labels, classes=classes)
         metrics |= {f"{name}/{metric}": value for metric, value in values.items()}
     # After the first loop: a probe may be tested on any set, so all must be fitted.
     for name in sets:

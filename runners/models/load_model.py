@@ -83,18 +83,12 @@ def load_model(source: ModelSource, device: torch.device) -> LoadedModel:
     name, config, known = _architecture(source.model)
     # Weights of trials, and of architectures that only this project trains, expect pixels from -1 to 1; other
     # checkpoints keep open_clip's mean and standard deviation.
-    ours = (path.parent / "result.json").is_file() or not known
+    pixels = PIXELS if (path.parent / "result.json").is_file() or not known else {}
     weights = WEIGHTS if path.suffix != ".safetensors" else Path(WEIGHTS).with_suffix(path.suffix).name
     with tempfile.TemporaryDirectory(prefix="model-") as scratch:
         folder = Path(scratch)
-        write_architecture(
-            folder,
-            name,
-            config,
-            pixels=PIXELS if ours else {},
-            words=(),
-            sigmoid_bias="init_logit_bias" in config or "logit_bias" in weight_names(path),
-        )
+        biased = "init_logit_bias" in config or "logit_bias" in weight_names(path)
+        write_architecture(folder, name, config, pixels=pixels, words=(), sigmoid_bias=biased)
         (folder / weights).symlink_to(path.resolve())
         return _load(f"{_LOCAL}{folder}", None, source, device)
 

@@ -70,13 +70,8 @@ class Learner:
             part.load_state_dict(state[name])
 
     def _parts(self) -> dict[str, Any]:
-        parts = {
-            "modules": self.modules,
-            "optimizer": self.optimizer,
-            "scaler": self.scaler,
-            "average": self.average,
-        }
-        return {name: part for name, part in parts.items() if part is not None}
+        names = "modules", "optimizer", "scaler", "average"
+        return {name: part for name in names if (part := getattr(self, name)) is not None}
 
 
 def batch_norm_of_all_ranks(modules: Modules) -> Modules:
