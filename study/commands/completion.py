@@ -58,16 +58,13 @@ def add_options(_parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Print the completion script."""
-    studies = shipped_studies()
-    arguments: list[str] = []
-    commands: list[str] = []
-    groups: list[str] = []
+    arguments, commands, groups = list[str](), list[str](), list[str]()
     for command, parser in _walk("", options.parser):
         words: list[str] = []
         for action in parser._actions:  # noqa: SLF001 - argparse has no other way to see what a parser takes
             words += action.option_strings or [str(each) for each in action.choices or ()]
             if action.dest == "study":
-                words += studies
+                words += shipped_studies()
                 if action.nargs == "?":  # see `add_study_options`
                     words.append("$(_study_imported)")
             if action.option_strings and action.nargs != 0:

@@ -150,8 +150,7 @@ def with_again(study: Study, plan: Plan, wanted: Sequence[str]) -> tuple[Plan, l
 
 def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None = None) -> Iterator[str]:
     """Yield lines on a run that would start now, by the agendas of the grid and of an open tuning."""
-    holder = active_run(study.folder)
-    if holder is not None:
+    if (holder := active_run(study.folder)) is not None:
         yield f"a run is active: {holder}"
     check: Sequence[Trial] = ()
     if tuning is not None:
@@ -161,9 +160,8 @@ def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None =
         if plan.tuning.waiting and plan.tuning.neighbours:
             check = plan.tuning.neighbours
             yield f"then the check of the tuned rates: {plural(len(check), 'trial')}"
-        yield "then the grid, with the winning values" + (
-            ", once all have a result:" if tuning.failed else ":"
-        )
+        once = ", once all have a result" if tuning.failed else ""
+        yield f"then the grid, with the winning values{once}:"
     yield from _agenda_trials(study, "", todo, {})
     to_run = [*(() if tuning is None else tuning.to_run), *check, *todo.to_run]
     flops = sum(trial.paid_flops for trial in to_run)

@@ -127,11 +127,8 @@ class Run(Execution):
         chosen: Sequence[Trial] | None = None
         if self.study.declaration.design.adaptive:
             self._chooser = Chooser(self.study, self.plan, todo)
-            ended = [
-                trial
-                for trial in self.plan.trials
-                if trial.trial_id in todo.finished or trial.trial_id in todo.failed
-            ]
+            known = todo.finished.keys() | todo.failed
+            ended = [trial for trial in self.plan.trials if trial.trial_id in known]
             chosen = [*ended, *self._chooser.begun]
         spent = self.ledger.book.spent_flops
         self.progress.begin(self.study.folder, self.plan, spent_flops=spent, chosen=chosen)
@@ -214,9 +211,7 @@ class Run(Execution):
 
     def write_tables(self) -> None:
         """Rewrite results and curves in the plan's order, so that the same trials give the same bytes."""
-        rows: list[Mapping[str, Any]] = []
-        curves: list[pd.DataFrame] = []
-        midway: list[pd.DataFrame] = []
+        rows, curves, midway = list[Mapping[str, Any]](), list[pd.DataFrame](), list[pd.DataFrame]()
         for trial_id, trial in self.trials.items():
             if trial_id in self.outcomes:
                 rows.append(self.outcomes[trial_id].row)
@@ -256,12 +251,8 @@ class Run(Execution):
 def _failed_row(trial: Trial, reason: str) -> dict[str, Any]:
     return {
         **plan_row(trial),
-        "samples_seen": 0,
-        "steps": 0,
-        "epochs": 0.0,
-        "train_flops": 0.0,
-        "paid_flops": 0.0,
-        "evaluation_flops": 0.0,
+        **dict.fromkeys(("samples_seen", "steps"), 0),
+        **dict.fromkeys(("epochs", "train_flops", "paid_flops", "evaluation_flops"), 0.0),
         "precision": trial.recipe.precision,
         "evaluation_version": EVALUATION_VERSION,
         "status": "failed",

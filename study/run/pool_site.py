@@ -64,7 +64,7 @@ class PoolSite:
         """
         on_gpus = device is None or device.startswith("cuda")
         if self._address is not None:
-            on_gpus = on_gpus and any(has.get("gpus") for has in self._opened(self._address).nodes().values())
+            on_gpus = on_gpus and any(has.get("gpus") for has in self._opened().nodes().values())
             return self._on_cluster(_a_gpu_each if on_gpus else _all_cores, read, written, self._count)
         from runners.scheduling.local_backend import gpu_names  # noqa: PLC0415 - torch takes seconds
 
@@ -86,8 +86,7 @@ class PoolSite:
     ) -> Workers:
         from runners.scheduling.ray_backend.ray_workers import RayWorkers  # noqa: PLC0415 - Ray's import takes seconds
 
-        assert self._address is not None
-        backend = self._opened(self._address)
+        backend = self._opened()
         seen = tuple(path.absolute() for path in read)
         place: Folders | Objects
         if is_url(str(written)):
@@ -104,11 +103,11 @@ class PoolSite:
         self._at_work = RayWorkers(backend, storage, parts, limit)
         return self._at_work
 
-    def _opened(self, address: str) -> "RayBackend":
+    def _opened(self) -> "RayBackend":
         if self._backend is None:
             from runners.scheduling.ray_backend.core import RayBackend  # noqa: PLC0415 - as above
 
-            self._backend = RayBackend(address, modules=())
+            self._backend = RayBackend(self._address, modules=())
             self._say(f"{self._backend.name}: {plural(len(self._backend.nodes()), 'node')}")
         return self._backend
 

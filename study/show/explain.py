@@ -74,13 +74,9 @@ def _words(candidate: GridCell) -> str:
 
 
 def _left_out(grid: Grid, plan: Plan, candidate: GridCell, trials: list[Trial]) -> Iterator[str]:
-    against = list(all_reasons(candidate, grid))
-    for reason in against:
-        yield f"left out: {reason}"
-    if not against:
-        for item in plan.left_out:
-            if item.cell == candidate.cell and len(trials) < len(candidate.seeds):
-                yield f"left out: {item.reason}"
+    planned = len(trials) >= len(candidate.seeds)
+    reasons = [item.reason for item in plan.left_out if item.cell == candidate.cell and not planned]
+    yield from (f"left out: {reason}" for reason in list(all_reasons(candidate, grid)) or reasons)
 
 
 def _sample(setup: Setup, cost: SampleCost) -> Iterator[str]:

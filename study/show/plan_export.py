@@ -27,13 +27,8 @@ from study.state.study_facts import counted_models
 from study.state.tuning_table import tuning_facts
 
 _ON_A_CLUSTER = {
-    "device_hours_low": "float64",
-    "device_hours_high": "float64",
-    "gpus": "int64",
-    "nodes": "int64",
-    "cpus": "int64",
-    "accumulation": "int64",
-    "gradient_checkpointing": "int64",
+    **dict.fromkeys(("device_hours_low", "device_hours_high"), "float64"),
+    **dict.fromkeys(("gpus", "nodes", "cpus", "accumulation", "gradient_checkpointing"), "int64"),
 }
 _TRIAL_COLUMNS = [name for name in PLAN_COLUMNS if name != "predicted_s"]
 
@@ -113,9 +108,7 @@ def _trial_row(trial: Trial, declaration: Declaration, own: Speeds) -> dict[str,
         row |= {
             "device_hours_low": hours.low,
             "device_hours_high": hours.high,
-            "gpus": trial.resources.gpus,
-            "nodes": trial.resources.nodes,
-            "cpus": trial.resources.cpus,
+            **{name: getattr(trial.resources, name) for name in ("gpus", "nodes", "cpus")},
             "accumulation": trial.recipe.accumulation,
             "gradient_checkpointing": int(trial.recipe.gradient_checkpointing),
         }

@@ -82,7 +82,6 @@ def _row(
     """Return one row of the table, from its trials."""
     first = trials[0]
     cell = first.cell
-    per_sample = format_flops(first.train_flops_per_sample)
     row = {
         "level": cell.level,
         "architecture": cell.architecture,
@@ -94,7 +93,7 @@ def _row(
         "samples": _span([trial.samples_seen for trial in trials], format_count),
         "epochs": _span([trial.epochs for trial in trials], _epochs),
         "steps": _span([trial.steps for trial in trials], lambda steps: f"{steps:,}"),
-        "FLOPs a sample": per_sample,
+        "FLOPs a sample": format_flops(first.train_flops_per_sample),
         "FLOPs a trial": _span([trial.train_flops for trial in trials], format_flops),
     }
     if any(trial.milestone_step for trial in plan.trials):
@@ -133,8 +132,7 @@ def _mixtures(plan: Plan) -> Iterator[str]:
 def _left_out(plan: Plan) -> Iterator[str]:
     for item in plan.left_out[:_MOST_LEFT_OUT]:
         yield f"left out: {item.cell}: {item.reason}"
-    more = len(plan.left_out) - _MOST_LEFT_OUT
-    if more > 0:
+    if (more := len(plan.left_out) - _MOST_LEFT_OUT) > 0:
         yield f"left out: {more:,} more cells; --format csv lists them all"
 
 
@@ -176,12 +174,9 @@ def _tuning(plan: Plan) -> Iterator[str]:
         yield f"tuning of their family decides for {', '.join(served)}"
     if tuning.check_flops:
         yield _check(tuning)
-    waiting = [
-        trial for trial in plan.trials if (trial.cell.architecture, trial.cell.strategy) in tuning.waiting
-    ]
-    if waiting:
+    if waiting := sum(trial.cell.combination in tuning.waiting for trial in plan.trials):
         yield (
-            f"waiting for the tuning: {plural(len(waiting), 'trial')}; until it ends, tuned values and ids "
+            f"waiting for the tuning: {plural(waiting, 'trial')}; until it ends, tuned values and ids "
             "are provisional"
         )
     for winner in tuning.winners:
@@ -310,10 +305,7 @@ def _span(values: Sequence[Number], write: Callable[[Number], str]) -> str:
 
 
 def text_table(rows: Sequence[Mapping[str, str]], *, left_aligned: Collection[str] = ()) -> Iterator[str]:
-    """Yield a heading and one line per row of the same columns, aligned right unless ``left_aligned``.
-
-    It takes a few milliseconds for hundreds of rows.
-    """
+    """Yield a heading and one line per row of the same columns, aligned right unless ``left_aligned``."""
     if not rows:
         return
     lines = [dict(zip(rows[0], rows[0], strict=True)), *rows]

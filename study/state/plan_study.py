@@ -101,9 +101,7 @@ def _plan(study: Study) -> Plan:
                     _check_qualities([mixed.quality], pool.pools[part], of=f" of the pool {part}")
     qualities = dict.fromkeys(name for block in declaration.grid for name in declaration.qualities(block))
     _refuse_twins(qualities, pool)
-    metric, allowed = declaration.metric, _metrics(declaration.metric, declaration, evaluation)
-    if metric not in allowed:
-        message = unknown("metric", metric, allowed, meant=_usual(metric))
+    if message := _unknown_metric(declaration.metric, declaration, evaluation):
         advice = ". Declare your own evaluation sets under evaluation: as NAME: FOLDER"
         raise DeclaredKeyError("metric", message + ("" if declaration.described else advice))
     plan = make_plan(
@@ -134,17 +132,15 @@ def _too_wide(plan: Plan, cluster: Cluster | None) -> Iterator[str]:
                 )
 
 
-def _metrics(metric: str, declaration: Declaration, evaluation: EvaluationFacts) -> tuple[str, ...]:
-    """Return the allowed metrics: those of the sets; for a described pool, all that a set may have."""
-    if declaration.described:
-        return tuple(f"{metric.partition('/')[0]}/{name}" for name in METRICS)
-    return evaluation.metrics
+def _unknown_metric(metric: str, declaration: Declaration, evaluation: EvaluationFacts) -> str:
+    """Return the error for a metric that no set has; for a described pool, that no set may have.
 
-
-def _usual(metric: str) -> str:
-    """Return a metric with a common synonym (`acc1`) replaced by this project's name (`top1`)."""
+    The nearest name is that of its synonym here: `top1` for `acc1`.
+    """
     name, _, measured = metric.partition("/")
-    return f"{name}/{_USUAL.get(measured.lower(), measured)}"
+    allowed = [f"{name}/{each}" for each in METRICS] if declaration.described else evaluation.metrics
+    usual = f"{name}/{_USUAL.get(measured.lower(), measured)}"
+    return "" if metric in allowed else unknown("metric", metric, allowed, meant=usual)
 
 
 def _check_qualities(qualities: Iterable[str], pool: PoolFacts, of: str = "") -> None:
@@ -186,11 +182,9 @@ def _scores(study: Study, evaluation: EvaluationFacts) -> Scores | None:
     tuning = study.declaration.tuning
     if tuning is None:
         return None
-    if tuning.metric is not None:
-        allowed = _metrics(tuning.metric, study.declaration, evaluation)
-        if tuning.metric not in allowed:
-            message = unknown("metric", tuning.metric, allowed, meant=_usual(tuning.metric))
-            raise DeclaredKeyError("tuning.metric", f"tuning.metric: {message}")
+    wanted = tuning.metric
+    if wanted is not None and (message := _unknown_metric(wanted, study.declaration, evaluation)):
+        raise DeclaredKeyError("tuning.metric", f"tuning.metric: {message}")
     metric = study.declaration.tuning_metric(evaluation.metrics)
     scores = read_scores(study.folder / "tuning.parquet", metric)
     return Scores(metric=metric, of=scores, choices=evaluation.choices.get(metric.partition("/")[0], 0))

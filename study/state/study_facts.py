@@ -8,7 +8,7 @@ from typing import Any
 
 from budgets.cost.architecture import Architecture, load_architecture
 from budgets.cost.counted import read_count
-from budgets.declaration.data_sections import DeclaredPool, DescribedPool, EmbeddedPool, FolderPool
+from budgets.declaration.data_sections import DeclaredPool, EmbeddedPool, FolderPool
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.keys import DeclaredKeyError, at_key
 from budgets.names import printable
@@ -80,10 +80,9 @@ def _score_charges(declaration: Declaration) -> Iterator[Charge]:
 
 def _pool_facts(study: Study, name: str, pool: DeclaredPool) -> PoolFacts:
     """Return the facts of a pool; the description of one below a URL is copied first."""
-    if isinstance(pool, DescribedPool):
-        return PoolFacts(name=pool.name, pairs=pool.pairs, scored=pool.scored)
-    if isinstance(pool, EmbeddedPool):
-        return PoolFacts(name=pool.name, pairs=pool.pairs, scored=True)
+    if not isinstance(pool, FolderPool):
+        scored = isinstance(pool, EmbeddedPool) or pool.scored
+        return PoolFacts(name=pool.name, pairs=pool.pairs, scored=scored)
     key, folder = f"pools.{name}" if name else "pool", study.pool_folders[name]
     version = pool_versions(study).get(name, "")
     with at_key(f"{key}.path"):

@@ -115,6 +115,9 @@ def _scored_by_index(pool: "Pool", options: Namespace) -> "Pool | None":
 
 
 def _scored_by_pairs(pool: "Pool", options: Namespace, shared: "SharedFolder") -> "Pool":
+    from runners.data.build.known_scores import column_scores
+    from runners.data.build.rescore import set_score
+    from runners.data.pool.pool import Scorer
     from study.run.pool_site import PoolSite
     from study.show.view import WorkProgress
 
@@ -125,21 +128,11 @@ def _scored_by_pairs(pool: "Pool", options: Namespace, shared: "SharedFolder") -
             "a trial's folder, column:NAME, score:NAME, =EXPRESSION or a .npy file"
         )
     with PoolSite(options, show) as site, WorkProgress(open_console()) as report:
-        score = _scored_by_column if kind == "column" else _scored_by_model
-        return score(pool, options, shared, site, report)
-
-
-def _scored_by_column(
-    pool: "Pool", options: Namespace, shared: "SharedFolder", site: "PoolSite", report: "Report"
-) -> "Pool":
-    from runners.data.build.known_scores import column_scores
-    from runners.data.build.rescore import set_score
-    from runners.data.pool.pool import Scorer
-
-    name = options.scorer.removeprefix("column:")
-    workers = site.workers(written=shared.url or pool.path)
-    scores = column_scores(pool, name, workers, report, shared)
-    return set_score(pool, scores, Scorer(name=options.name or name))
+        if kind != "column":
+            return _scored_by_model(pool, options, shared, site, report)
+        workers = site.workers(written=shared.url or pool.path)
+        scores = column_scores(pool, name, workers, report, shared)
+        return set_score(pool, scores, Scorer(name=options.name or name))
 
 
 def _scored_by_model(
