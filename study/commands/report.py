@@ -77,7 +77,6 @@ def run(options: Namespace) -> int:
 
 
 def _compare(options: Namespace) -> int:
-    """Write the page of a comparison and print what changed."""
     from study.show.study_report import report_comparison
 
     if options.watch or options.paper or options.target:

@@ -105,7 +105,6 @@ def run(options: Namespace) -> int:
 
 
 def _agrees(question: str) -> bool:
-    """Return whether the user answers with ``y``."""
     try:
         return input(question).lower() == "y"
     except EOFError:  # Ctrl-D

@@ -81,7 +81,6 @@ def _kind_and_width(trial: Trial) -> tuple[object, ...]:
 
 
 def _job_of_each_kind(study: Study, plan: Plan) -> list[TrialJob]:
-    """Return a job for each kind of trial."""
     kinds = {trial.cell.combination: trial for trial in reversed(plan.trials)}
     return [trial_job(study, trial) for trial in reversed(kinds.values())]
 

@@ -178,8 +178,7 @@ class Execution(Books):
         except ClusterLostError:
             raise
         except Exception:
-            left = set(self._started_at)
-            if left:
+            if left := set(self._started_at):
                 self.progress.say("the run ends with an error: running trials write a checkpoint and exit")
             with suppress(Exception):  # must not hide the first one
                 for trial_id in left:
@@ -230,7 +229,6 @@ class Execution(Books):
             backend.ask_to_leave(trial_id)
 
     def _carry_out(self, backend: Backend) -> None:
-        """Carry out the schedule's instructions."""
         for instruction in self._schedule.instructions(self.room_flops):
             match instruction:
                 case Start(trial=trial_id, nodes=nodes):

@@ -36,17 +36,13 @@ def export_trial(study: Study, trial: Trial, target: Path) -> None:
     biased = "logit_bias" in weight_names(weights)
     ensure_pools(study, lambda _line: None)  # of a study in a bucket, this machine may lack them
     with new_folder(target) as folder:
+        pools = [open_pool(study.pool_folders[part.name], holding=part.pool) for part in trial.components]
         write_architecture(
             folder,
             trial.cell.architecture,
             trial.architecture_config,
             pixels=PIXELS,
-            words=mixed_words(
-                [
-                    open_pool(study.pool_folders[part.name], holding=part.pool).vocabulary
-                    for part in trial.components
-                ]
-            ),
+            words=mixed_words([pool.vocabulary for pool in pools]),
             sigmoid_bias=biased,
             final=target,
         )

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import cast
 
 from budgets.declaration.declaration import require_runnable
 from budgets.ledger import drop_torn_line
@@ -17,7 +18,7 @@ from study.run.execution import RunSummary
 from study.run.pipeline import Run, next_of_design
 from study.run.run_tuning import tune_study, write_tuning
 from study.run.site import Site
-from study.show.progress import Progress, guarded
+from study.show.progress import Guarded, Progress
 from study.state.bookkeeping import add_event, repair_ledger, require_booked, trial_folders
 from study.state.plan_study import plan_study, select_trials
 from study.state.study import Study, trial_job
@@ -49,7 +50,7 @@ def run_study(  # noqa: PLR0913 - the options of a command
         PaidBeforeError: Trials would be paid again without ``pay_again``.
         ValueError: The study can't be run, or another run of it is active.
     """
-    progress = guarded(progress, study.folder / "view-errors.txt")
+    progress = cast("Progress", Guarded(progress, study.folder / "view-errors.txt"))
     require_runnable(study.declaration)
     select_trials(plan.trials, only)
     _require_tuned(plan, only=only)

@@ -31,11 +31,8 @@ def explain_lines(grid: Grid, plan: Plan, wanted: str, own: Speeds) -> Iterator[
         ValueError: The words match no cell, or more than one.
     """
     candidate = _find(grid, plan, wanted)
-    trials = [
-        trial
-        for trial in plan.trials
-        if trial.cell == candidate.cell and trial.samples_seen == candidate.samples
-    ]
+    at = candidate.cell, candidate.samples
+    trials = [trial for trial in plan.trials if (trial.cell, trial.samples_seen) == at]
     yield str(candidate.cell)
     yield from _left_out(grid, plan, candidate, trials)
     setup = candidate.setup
@@ -199,9 +196,6 @@ def _chosen(grid: Grid, plan: Plan, trial: Trial, cluster: Cluster, own: Speeds)
 
 def _price(trial: Trial, cluster: Cluster, own: Speeds) -> Iterator[str]:
     hours, shares = device_hours(trial, cluster, own), utilisation(cluster)
-    basis = (
-        "by measured throughput"
-        if is_measured(trial, cluster, own)
-        else f"at {share_range(shares)} of the peak"
-    )
+    measured = is_measured(trial, cluster, own)
+    basis = "by measured throughput" if measured else f"at {share_range(shares)} of the peak"
     yield f"price: {figure_range(hours)} hours of {cluster.device}, {basis}"

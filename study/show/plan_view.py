@@ -79,7 +79,6 @@ def _merged_sizes(cells: list[list[Trial]]) -> list[list[Trial]]:
 def _row(
     trials: list[Trial], declaration: Declaration, plan: Plan, seconds: Seconds, own: Speeds
 ) -> dict[str, str]:
-    """Return one row of the table, from its trials."""
     first = trials[0]
     cell = first.cell
     row = {

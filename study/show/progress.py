@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self, cast
+from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -39,10 +39,8 @@ class Progress:
         live = can_update(console) and not quiet
         self._live = Live(console=console, auto_refresh=False) if live else None
         self._ticked_at = 0.0
-        self._spent, self._planned = 0, 1
-        self._slots = 1
-        self._budget = ""
-        self._phase = ""
+        self._spent, self._planned, self._slots = 0, 1, 1
+        self._budget = self._phase = ""
         self._folder = Path()
         self._trials: dict[str, Trial] = {}
         self._rows: dict[str, dict[str, object]] = {}
@@ -226,12 +224,7 @@ def remaining_text(remaining: Sequence[Trial], plan: Plan) -> list[str]:
     return [first, *(f"  {which}, seed {', '.join(numbers)}" for which, numbers in seeds.items())]
 
 
-def guarded(view: Progress, log: Path) -> Progress:
-    """Return a view whose errors end no run: each is said once, with its traceback in the file ``log``."""
-    return cast("Progress", _Guarded(view, log))
-
-
-class _Guarded:
+class Guarded:
     """Passes a run's calls to its view; an error of the view is said once and logged, and the run goes on.
 
     All calls go through here, also those of code that was given only ``say``. After an error the view is

@@ -302,7 +302,6 @@ def _no_study(folder: Path) -> Path:
 
 
 def _processes() -> int:
-    """Return the number of processes that draw figures."""
     return min(_MOST_PROCESSES, usable_cores())
 
 

@@ -187,10 +187,7 @@ def unbooked(study: Study, book: Book) -> str:
     Such a ledger, of which ``book`` was made, lacks trials that have computed something.
     """
     # Of a driver that died, the ledger in a bucket may lack the last seconds: the next run books from meters.
-    if book.known and study.storage.lags:
-        return ""
-    missing = _missing_from(study, book)
-    if not missing:
+    if (book.known and study.storage.lags) or not (missing := _missing_from(study, book)):
         return ""
     return (
         f"{study.ledger} was deleted or cut: it lacks {len(missing):,} of the trials that have computed "
@@ -284,11 +281,9 @@ def _damage(path: Path, study: Study, plan: Plan) -> str:
         return f"{path} lacks the trial {missing[0]}"
     for trial in plan.all_trials:
         outcome = read_outcome(study.trial_folder(trial.trial_id))
-        if outcome is None:
-            continue
-        by_result = paid_by(outcome, trial)
-        if spent.get(trial.trial_id, by_result) != by_result:
-            return f"{path} has {spent[trial.trial_id]:,} FLOP spent by {trial.trial_id}, not {by_result:,}"
+        booked = spent.get(trial.trial_id)
+        if outcome is not None and booked not in {None, paid := paid_by(outcome, trial)}:
+            return f"{path} has {booked:,} FLOP spent by {trial.trial_id}, not {paid:,}"
     return ""
 
 

@@ -154,13 +154,12 @@ def find_study(
     away = is_url(place)
     shared = Path("" if away else place)
     folder = Path(results or shared / "results") / declaration.name
+    storage = BucketStorage(place, f"results/{declaration.name}", folder) if away else FolderStorage(folder)
     return Study(
         declaration=declaration,
         folder=folder,
         pools=Path(pools or (cache_folder(place) if away else shared) / "pools"),
-        storage=BucketStorage(place, f"results/{declaration.name}", folder)
-        if away
-        else FolderStorage(folder),
+        storage=storage,
         source=source,
     )
 

@@ -96,14 +96,11 @@ def _state(folder: Path, trial: str, *, runs: bool, left_out: str | None) -> Tri
         return TrialState(stage=stage, outcome=outcome, reason=outcome.row["reason"])
     failure, kept = read_failure(trial_folder), kept_steps(trial_folder)
     progress = read_progress(folder, [trial]).get(trial)
-    if failure is not None:
-        return TrialState(stage=Stage.FAILED, kept_steps=kept, progress=progress, reason=failure)
-    if runs:
-        return TrialState(stage=Stage.RUNNING, kept_steps=kept, progress=progress)
-    if kept or progress is not None:
-        return TrialState(stage=Stage.INTERRUPTED, kept_steps=kept, progress=progress)
-    stage = Stage.WAITING if left_out is None else Stage.LEFT_OUT
-    return TrialState(stage=stage, reason=left_out or "")
+    if failure is None and not (runs or kept or progress is not None):
+        stage = Stage.WAITING if left_out is None else Stage.LEFT_OUT
+        return TrialState(stage=stage, reason=left_out or "")
+    stage = Stage.FAILED if failure is not None else Stage.RUNNING if runs else Stage.INTERRUPTED
+    return TrialState(stage=stage, kept_steps=kept, progress=progress, reason=failure or "")
 
 
 def _from_events(folder: Path) -> tuple[set[str], dict[str, str]]:
