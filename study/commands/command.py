@@ -256,8 +256,7 @@ def finished_study(options: Namespace) -> "Study | Imported | None":
 
     if options.study is None:
         return None
-    imported = find_imported(options.study, Path(options.results or "results"))
-    return imported or refreshed_study(options)
+    return find_imported(options.study, Path(options.results or "results")) or refreshed_study(options)
 
 
 def open_console() -> "Console":

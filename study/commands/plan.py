@@ -58,8 +58,7 @@ def run(options: Namespace) -> int:
         with writing(output):
             plan_parquet(study.declaration, plan, output, device_throughput(study))
     elif output is not None:
-        lines = _lines(study, plan, form=options.format, cell=options.explain)
-        text = "".join(f"{line}\n" for line in lines)
+        text = "".join(f"{line}\n" for line in _lines(study, plan, form=options.format, cell=options.explain))
         with writing(output), new_file(output) as file:
             file.write_text(text, encoding="utf-8")
     else:

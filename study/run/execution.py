@@ -108,8 +108,7 @@ class Execution(Books):
         # cluster, then wait for the backend. Ended trials are booked before the schedule decides again.
         self.site.with_storage(self.link)
         self._measured = measured_throughput(self.study, self.plan)
-        retries = self.study.declaration.resources.retries
-        self._schedule = Schedule(self._scheduled(waiting), retries=retries)
+        self._schedule = Schedule(self._scheduled(waiting), retries=self.study.declaration.resources.retries)
         self.site.listen()
         cluster = self.site.look_around(self._schedule, backend)
         slots = cluster.slots
@@ -261,8 +260,7 @@ class Execution(Books):
         taken = {slot for slot, _ in self._started_at.values()}
         slot = next(number for number in range(len(taken) + 1) if number not in taken)
         where = {"nodes": nodes} if backend.binds else {}
-        devices = trial.resources.devices
-        self.event("trial-started", trial=trial_id, slot=slot, devices=devices, **where)
+        self.event("trial-started", trial=trial_id, slot=slot, devices=trial.resources.devices, **where)
         backend.start(
             Job(
                 trial=trial_id,

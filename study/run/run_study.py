@@ -91,8 +91,7 @@ def run_study(  # noqa: PLR0913 - the options of a command
                 return tuned
         elif plan.tuning is not None:  # another declaration may have other trials and winners
             write_tuning(study, plan.tuning)
-        run = Run(study, plan, plan.trials, progress, site)
-        summary = run.execute(only=only, retry_failed=retry_failed)
+        summary = Run(study, plan, plan.trials, progress, site).execute(only=only, retry_failed=retry_failed)
         return replace(summary, failures=failures | summary.failures)
 
 

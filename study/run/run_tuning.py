@@ -75,8 +75,7 @@ def write_tuning(study: Study, tuning: TuningPlan) -> None:
     `status` needs both, to distinguish trials of the check from those of the tuning.
     """
     write_json(study.folder / "tuning.json", tuning_facts(tuning))
-    planned = with_values(planned_frame(tuning.ready), tuning.values)
-    write_table(study.folder / "tuning-plan.parquet", planned)
+    write_table(study.folder / "tuning-plan.parquet", with_values(planned_frame(tuning.ready), tuning.values))
 
 
 def _say_failed(tuning: TuningPlan, todo: Agenda, progress: Progress) -> None:

@@ -350,6 +350,5 @@ def _book_lines(ledger: Ledger, old: Iterable[Entry]) -> bool:
         ledger.waste(
             what, sum(line.train_flops for line in wasted), sum(line.evaluation_flops for line in wasted)
         )
-        evaluation = sum(line.evaluation_flops for line in spent)
-        ledger.settle(what, train_flops=paid, evaluation_flops=evaluation)
+        ledger.settle(what, train_flops=paid, evaluation_flops=sum(line.evaluation_flops for line in spent))
     return bool(lines)

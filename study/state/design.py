@@ -94,8 +94,7 @@ def not_chosen(declaration: Declaration, folder: Path, plan: pd.DataFrame) -> pd
 
 def trials_so_far(study: Study, grid: pd.DataFrame) -> Trials | None:
     """Return the trials with a result; None before the first."""
-    results = study.folder / "results.parquet"
-    if not results.exists():
+    if not (results := study.folder / "results.parquet").exists():
         return None
     return tidy(
         as_planned(read_table(results), grid), metric=study.declaration.metric,

@@ -113,8 +113,7 @@ def _plan(study: Study) -> Plan:
         own_speeds=device_throughput(study),
     )
     slow = slow_loading(plan.trials, read_calibration(study.calibration))
-    wide = _too_wide(plan, declaration.cluster)
-    return replace(plan, warnings=(*plan.warnings, *slow, *wide))
+    return replace(plan, warnings=(*plan.warnings, *slow, *_too_wide(plan, declaration.cluster)))
 
 
 def _too_wide(plan: Plan, cluster: Cluster | None) -> Iterator[str]:

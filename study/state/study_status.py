@@ -154,15 +154,13 @@ def _design(study: Study, planned: pd.DataFrame, apart: pd.Series, events: pd.Da
     """Return the answers of an adaptive design in words; none of another study."""
     if not study.declaration.design.adaptive:
         return ()
-    grid = planned[planned["phase"] == "grid"]
-    return tuple(answer_lines(answers(study, grid), events, planned[apart]))
+    return tuple(answer_lines(answers(study, planned[planned["phase"] == "grid"]), events, planned[apart]))
 
 
 def _outliers(study: Study, planned: pd.DataFrame) -> tuple[str, ...]:
     """Return the results so far that stand out, in words."""
     grid = first_attempts(planned[planned["phase"] == "grid"])
-    trials = trials_so_far(study, grid)
-    if trials is None:
+    if (trials := trials_so_far(study, grid)) is None:
         return ()
     return outlier_lines(outliers(families(trials, grid), trials), ErrorUnit.of(trials.metric))
 
@@ -201,8 +199,7 @@ def _without_room(
     tuned = {trial for trial, row in rows.items() if row["phase"] == "tuning"} - near
     rooms = dict.fromkeys(rows, room)
     for trials, share in zip((tuned, near), tuning_reserves(study.declaration), strict=True):
-        left = share - sum(book.taken[trial] for trial in trials)
-        rooms |= dict.fromkeys(trials, min(room, left))
+        rooms |= dict.fromkeys(trials, min(room, share - sum(book.taken[trial] for trial in trials)))
     # By length, because a trial also has no room if a shorter one of its trunk has none.
     without, ended = set(), set()
     for trial, row in sorted(rows.items(), key=lambda item: item[1]["train_flops"]):

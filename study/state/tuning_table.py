@@ -22,8 +22,7 @@ def write_tried(path: Path, plan: TuningPlan, rows: Mapping[str, Mapping[str, An
     The columns are those of the results and one ``tuned_<field>`` for each tuned field.
     """
     done = [trial.trial_id for trial in plan.ready if trial.trial_id in rows]
-    frame = to_frame([rows[trial] for trial in done], RESULT_COLUMNS)
-    write_table(path, with_values(frame, plan.values))
+    write_table(path, with_values(to_frame([rows[trial] for trial in done], RESULT_COLUMNS), plan.values))
 
 
 def with_values(trials: pd.DataFrame, tried: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
