@@ -86,10 +86,7 @@ def _lines(study: "Study", plan: "Plan", *, form: str, cell: str | None) -> Iter
     if form == "json":
         return plan_json(study.declaration, plan, own)
     measured = measured_throughput(study, plan)
+    count = sum(trial.cell.combination in measured for trial in plan.all_trials)
     return plan_lines(
-        study.declaration,
-        plan,
-        lambda trial: predict_s(trial, measured),
-        measured=sum(trial.cell.combination in measured for trial in plan.all_trials),
-        own=own,
+        study.declaration, plan, lambda trial: predict_s(trial, measured), measured=count, own=own
     )

@@ -91,11 +91,8 @@ def agenda(
         state = states[trial.trial_id]
         return state.outcome is None and (state.stage is not Stage.FAILED or retry_failed)
 
-    return Agenda(
-        states=states,
-        to_run=tuple(trial for trial in trials if trial.trial_id in chosen and starts(trial)),
-        selected=frozenset(chosen),
-    )
+    to_run = tuple(trial for trial in trials if trial.trial_id in chosen and starts(trial))
+    return Agenda(states=states, to_run=to_run, selected=frozenset(chosen))
 
 
 class NoRoomError(ValueError):

@@ -90,14 +90,9 @@ def _at_width(study: Study, gpus: int) -> Study:
     declaration, resources = study.declaration, study.declaration.resources
     if not resources.auto or declaration.cluster is None:
         return study
-    return replace(
-        study,
-        declaration=replace(
-            declaration,
-            cluster=replace(declaration.cluster, count=gpus),
-            resources=replace(resources, rules=(*resources.rules, ResourceRule(gpus=gpus))),
-        ),
-    )
+    cluster = replace(declaration.cluster, count=gpus)
+    fixed = replace(resources, rules=(*resources.rules, ResourceRule(gpus=gpus)))
+    return replace(study, declaration=replace(declaration, cluster=cluster, resources=fixed))
 
 
 def _device_names(study: Study, gpus: int, wanted: str | None) -> tuple[str | None, str]:

@@ -110,12 +110,9 @@ class Round(Execution):
         """
         self.resume(todo)
         trials = self._tuning.ready
+        planned, spent = sum(trial.paid_flops for trial in trials), self.ledger.book.spent_flops
         self.progress.show_trials(
-            self.study.folder,
-            trials,
-            planned_flops=sum(trial.paid_flops for trial in trials),
-            spent_flops=self.ledger.book.spent_flops,
-            phase="tuning",
+            self.study.folder, trials, planned_flops=planned, spent_flops=spent, phase="tuning"
         )
         if todo.to_run:
             cost = format_flops(sum(trial.paid_flops for trial in todo.to_run))

@@ -98,11 +98,8 @@ def _all_rows(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[dic
 
 
 def _trial_row(trial: Trial, declaration: Declaration, own: Speeds) -> dict[str, object]:
-    row = _exact_level(plan_row(trial), trial.cell) | {
-        "train_flops": trial.train_flops,
-        "paid_flops": trial.paid_flops,
-        "evaluation_flops": trial.evaluation_flops,
-    }
+    exact = {name: getattr(trial, name) for name in ("train_flops", "paid_flops", "evaluation_flops")}
+    row = _exact_level(plan_row(trial), trial.cell) | exact
     if declaration.cluster is not None:
         hours = device_hours(trial, declaration.cluster, own)
         row |= {

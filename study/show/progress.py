@@ -58,12 +58,8 @@ class Progress:
         ``chosen`` are the trials that an adaptive design has chosen so far; None shows all trials of the
         plan.
         """
-        self.show_trials(
-            folder,
-            plan.trials if chosen is None else chosen,
-            planned_flops=plan.most_flops,
-            spent_flops=spent_flops,
-        )
+        trials = plan.trials if chosen is None else chosen
+        self.show_trials(folder, trials, planned_flops=plan.most_flops, spent_flops=spent_flops)
         done = f", {self._done} of them already finished" if self._done else ""
         if plan.study_flops is not None:
             self._budget = f" (study budget {format_flops(plan.study_flops)})"

@@ -168,11 +168,8 @@ class Bookkeeper:
             meter = FlopCount(train_flops=kept.train_flops + lost, evaluation_flops=kept.evaluation_flops)
             write_meter(folder, meter)  # the next start counts on from here
         if meter is not None:
-            ledger.waste(
-                trial_id,
-                meter.train_flops - kept.train_flops,
-                meter.evaluation_flops - kept.evaluation_flops,
-            )
+            lost = meter.train_flops - kept.train_flops
+            ledger.waste(trial_id, lost, meter.evaluation_flops - kept.evaluation_flops)
 
 
 def _is_lost(folder: Path) -> bool:

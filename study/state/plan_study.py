@@ -104,13 +104,9 @@ def _plan(study: Study) -> Plan:
     if message := _unknown_metric(declaration.metric, declaration, evaluation):
         advice = ". Declare your own evaluation sets under evaluation: as NAME: FOLDER"
         raise DeclaredKeyError("metric", message + ("" if declaration.described else advice))
+    scores, speeds = _scores(study, evaluation), device_throughput(study)
     plan = make_plan(
-        study.declaration,
-        pool=pool,
-        evaluation=evaluation,
-        charges=charges,
-        scores=_scores(study, evaluation),
-        own_speeds=device_throughput(study),
+        declaration, pool=pool, evaluation=evaluation, charges=charges, scores=scores, own_speeds=speeds
     )
     slow = slow_loading(plan.trials, read_calibration(study.calibration))
     return replace(plan, warnings=(*plan.warnings, *slow, *_too_wide(plan, declaration.cluster)))

@@ -155,13 +155,8 @@ def find_study(
     shared = Path("" if away else place)
     folder = Path(results or shared / "results") / declaration.name
     storage = BucketStorage(place, f"results/{declaration.name}", folder) if away else FolderStorage(folder)
-    return Study(
-        declaration=declaration,
-        folder=folder,
-        pools=Path(pools or (cache_folder(place) if away else shared) / "pools"),
-        storage=storage,
-        source=source,
-    )
+    generated = Path(pools or (cache_folder(place) if away else shared) / "pools")
+    return Study(declaration=declaration, folder=folder, pools=generated, storage=storage, source=source)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

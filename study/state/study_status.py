@@ -169,11 +169,8 @@ def _planned_trials(study: Study) -> pd.DataFrame:
     """Return the planned trials, tuning first; the column ``phase`` is ``tuning`` or ``grid``."""
     tables = study.plan_tables
     study.require_run(*tables)
-    parts = [
-        read_table(study.folder / name).assign(phase=phase)
-        for name, phase in tables.items()
-        if (study.folder / name).exists()
-    ]
+    written = [name for name in tables if (study.folder / name).exists()]
+    parts = [read_table(study.folder / name).assign(phase=tables[name]) for name in written]
     return pd.concat(parts, ignore_index=True).drop_duplicates("trial", keep="last", ignore_index=True)
 
 

@@ -200,12 +200,8 @@ def _build_from(shared: "SharedFolder", source: Path, options: Namespace, site: 
             user_agent=options.user_agent,
             workers=options.workers or usable_cores(),
         )
-        build = replace(
-            build,
-            source=shards,
-            left_out=download(source, shards, how),
-            provenance={"urls": str(source.resolve())},
-        )
+        origin = {"urls": str(source.resolve())}
+        build = replace(build, source=shards, left_out=download(source, shards, how), provenance=origin)
     seen = folders_of(build.source, build.columns) if site.on_cluster else ()
     written = shared.url or (path if options.in_place or path.exists() else path.parent)
     _build(shared, replace(build, workers=site.workers(*seen, written=written)))
