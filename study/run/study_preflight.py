@@ -80,13 +80,12 @@ def _check_nodes(
     except (ValueError, OSError) as error:
         yield PreflightCheck(node="all", what="storage", verdict="failed", found=str(error))
         return
+    loader_bytes = resources.ranks_per_node * study.declaration.resources.loader_memory
     check = partial(
         check_node,
         expected=package_versions(),
         gpus=resources.gpus // resources.nodes,
-        shared_bytes=resources.ranks_per_node * study.declaration.resources.loader_memory
-        if resources.gpus
-        else 0,
+        shared_bytes=loader_bytes if resources.gpus else 0,
         folder=shared.written if isinstance(shared, Folders) else None,
     )
     ranks = partial(check_ranks, resources.ranks_per_node, gpus=bool(resources.gpus))

@@ -321,11 +321,10 @@ def _tuned(study: Study) -> Tuned | None:
     metric = known.get("metric", study.declaration.tuning_metric(tried.columns))
     checked = {*known.get("neighbours", ())}
     paid = [entry for entry in read_entries(study.ledger) if entry.what in checked]
+    listed = {name: known.get(name, ()) for name in ("winners", "at_chance", "carried", "checks", "left_out")}
     return Tuned(
-        tried=tried, metric=metric, winners=known.get("winners", ()),
-        at_chance=known.get("at_chance", ()), carried=known.get("carried", ()),
-        checks=known.get("checks", ()), check_flops=known.get("check_flops", 0),
-        left_out=known.get("left_out", ()), check_paid=Book.of(paid).spent_flops,
+        tried=tried, metric=metric, **listed, check_flops=known.get("check_flops", 0),
+        check_paid=Book.of(paid).spent_flops,
     )  # fmt: skip
 
 

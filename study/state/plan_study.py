@@ -33,13 +33,8 @@ from study.state.tuning_table import read_scores
 T = TypeVar("T")
 
 _PUNCTUATION = str.maketrans("", "", ",()")
-_USUAL = {
-    "acc": "top1",
-    "acc1": "top1",
-    "accuracy": "top1",
-    "acc5": "top5",
-    "mean_per_class_recall": "mean_per_class",
-}
+_USUAL = dict.fromkeys(("acc", "acc1", "accuracy"), "top1")
+_USUAL |= {"acc5": "top5", "mean_per_class_recall": "mean_per_class"}
 
 
 def plan_study(study: Study, *, further: Iterable[str] = ()) -> Plan:
