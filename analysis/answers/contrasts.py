@@ -31,7 +31,6 @@ _TITLES = {
     "architecture": "Which architecture?",
     "strategy": "Which training strategy?",
 }
-_FEWEST = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -191,7 +190,7 @@ def contrasts(draws: CellDraws, plan: pd.DataFrame | None = None) -> pd.DataFram
         planned = lacking(plan, axis)
         for comparison in compared(every, axis):
             here = every.take(comparison.positions)
-            if (here.column("runs") > 0).sum() < _FEWEST:
+            if (here.column("runs") > 0).sum() <= 1:
                 continue
             names = [axis_text(axis, value) for value in here.cells[axis]]
             lacks = _lacking_text(planned.get(_key(comparison.held), {}), axis)
@@ -211,10 +210,7 @@ def statements(
     draws: CellDraws, table: pd.DataFrame, plan: pd.DataFrame | None = None
 ) -> tuple[Statement, ...]:
     """Return the joint result along each axis of `contrasts`, also along axes without a comparison."""
-    return tuple(
-        _state(draws, table, axis, len(lacking(plan, axis)))
-        for axis in ("quality", "subset_size", "architecture", "strategy")
-    )
+    return tuple(_state(draws, table, axis, len(lacking(plan, axis))) for axis in _TITLES)
 
 
 def _state(draws: CellDraws, table: pd.DataFrame, axis: str, planned: int) -> Statement:

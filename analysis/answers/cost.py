@@ -130,7 +130,7 @@ def run_time(events: pd.DataFrame, *, now: float | None = None) -> RunTime:
         return RunTime(wall_s=float("nan"), busy_s=float("nan"), slot_s=0.0, slots=0)
     wall = busy = slot = 0.0
     runs = int(events["event"].isin(STARTS).sum())
-    for number, counted in phases(events):
+    for number, counted in phases(events.reindex(columns=["time", "event", "trial", "slots", "wall_s"])):
         if not number:
             continue
         last = float(counted["time"].max())
@@ -140,18 +140,12 @@ def run_time(events: pd.DataFrame, *, now: float | None = None) -> RunTime:
         at = counted.dropna(subset=["slots"])
         until = np.append(at["time"].to_numpy(np.float64)[1:], last)
         slot += float((at["slots"].to_numpy(np.float64) * (until - at["time"].to_numpy(np.float64))).sum())
-        busy += _busy_s(counted, last)
+        ended = counted[counted["event"].isin(ENDS)]
+        changes = counted[counted["event"].isin([*ENDS, "trial-started"])]
+        latest = changes.drop_duplicates("trial", keep="last")
+        running = latest[latest["event"] == "trial-started"]
+        busy += float(ended["wall_s"].sum()) + float((last - running["time"]).sum())
     return RunTime(wall_s=wall, busy_s=busy, slot_s=slot, slots=int(events["slots"].max()))
-
-
-def _busy_s(phase: pd.DataFrame, last: float) -> float:
-    if "trial" not in phase:
-        return 0.0
-    ended = phase[phase["event"].isin(ENDS)]
-    latest = phase[phase["event"].isin([*ENDS, "trial-started"])].drop_duplicates("trial", keep="last")
-    running = latest[latest["event"] == "trial-started"]
-    seconds = float(ended["wall_s"].sum()) if "wall_s" in ended else 0.0
-    return seconds + float((last - running["time"]).sum())
 
 
 def tuning_trials(events: pd.DataFrame) -> set[str]:

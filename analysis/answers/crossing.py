@@ -39,9 +39,6 @@ BASELINE = "clip"
 _POINTS = 80
 _MOST_PAIRS = 2000  # of two options, beyond which they are compared at one x each
 _SAME = 1e-9
-_SEVERAL = 2
-_FEWEST = 2
-_FLAT = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +86,7 @@ def cross(ahead_by: Floats, at: Floats) -> Crossing:
         places = _last_change(ahead_by if up > down else -ahead_by, at)
         x, (low, high) = float(np.median(places)), interval(places)
         ends = (0.0 if low <= at[0] else low, np.inf if high >= at[-1] else high)
-        if crossings >= _SEVERAL:
+        if crossings > 1:
             reason += f"; they cross {crossings} times, this is the last"
     elif steady >= CLEAR:
         verdict, reason = "none within the data", f"one is ahead throughout in {steady:.0%} of the draws"
@@ -312,7 +309,7 @@ def quality_trades(draws: CellDraws) -> pd.DataFrame:
 def _trade(draws: CellDraws, along: str) -> dict[str, Any] | None:
     fraction, pairs = draws.column("fraction"), draws.column("pairs")
     points, tried = _comparable([(key[0], places) for key, places in draws.groups([along])], fraction)
-    if len(points) < _FEWEST:
+    if len(points) <= 1:
         return None
     known = draws.known
     error = draws.draws if known else draws.column("error")[None]
@@ -324,7 +321,7 @@ def _trade(draws: CellDraws, along: str) -> dict[str, Any] | None:
     chosen, centred = np.log(np.stack(best, axis=1)), np.log(x) - np.log(x).mean()
     weight = centred / (centred @ centred)
     slopes, likely = chosen @ weight, [Counter(one.tolist()).most_common(1)[0][0] for one in best]
-    rising, falling = float((slopes > _FLAT).mean()), float((slopes < -_FLAT).mean())
+    rising, falling = float((slopes > _SAME).mean()), float((slopes < -_SAME).mean())
     verdict = "undecided"
     reason = f"the best fraction rises in {rising:.0%} of the draws and falls in {falling:.0%}"
     if not known:
