@@ -1,7 +1,7 @@
 """Data of the figures of error over compute: by architecture, by metric, all trials with their frontier."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -27,14 +27,7 @@ from analysis.charts.figure_data import (
     said_once,
 )  # fmt: skip
 from analysis.error_unit import ErrorUnit
-from analysis.labels import (
-    axis_text,
-    budget_text,
-    configuration_text,
-    held_text,
-    metric_text,
-    sort_key,
-)  # fmt: skip
+from analysis.labels import axis_text, budget_text, configuration_text, held_text, metric_text, sort_key
 from analysis.laws.laws import Law, Measure, laws, root_mean_square
 from budgets.quantity import plural
 
@@ -64,7 +57,11 @@ def over_compute(measure: Measure, best: pd.DataFrame, *, axis: str) -> FigureDa
     )
     if not series or (axis == "strategy" and len(series) < 2):  # noqa: PLR2004 (two are compared)
         return Missing(title=title, reason=f"no two finished trials differ only in {word}")
-    drawn = _of_slice(measure, held)
+    drawn = [
+        law
+        for law in measure.along("compute")
+        if all(law.identity.get(name) == value for name, value in held.items())
+    ]
     rows = _curve_rows(draws, drawn, positions, axis=axis)
     shown = set(positions.tolist())
     regime = draws.cells["regime"].to_numpy()
@@ -92,15 +89,6 @@ def over_compute(measure: Measure, best: pd.DataFrame, *, axis: str) -> FigureDa
     )
 
 
-def _of_slice(measure: Measure, held: Mapping[str, Any]) -> list[Law]:
-    """Return the laws along compute of the curves with the given fixed parts."""
-    return [
-        law
-        for law in measure.along("compute")
-        if all(law.identity.get(name) == value for name, value in held.items())
-    ]
-
-
 def _curve_rows(
     draws: CellDraws, drawn: Sequence[Law], positions: Indices, *, axis: str
 ) -> list[dict[str, Any]]:
@@ -110,18 +98,14 @@ def _curve_rows(
     for value in sorted(set(values[positions]), key=lambda value: sort_key(axis, value)):
         mine = positions[values[positions] == value]
         along = [law for law in drawn if law.identity[axis] == value]
-        rows += _marks(draws, along, mine, x="train_flops", series=axis_text(axis, value))
+        rows += curve_marks(draws, along, mine, x="train_flops", series=axis_text(axis, value))
     return rows
 
 
-def curve_marks(draws: CellDraws, law: Law, *, x: str, **fixed: object) -> list[dict[str, Any]]:
-    """Return the marks of one curve over a column of its cells: its law, or a thin line, and its cells."""
-    return _marks(draws, [law], law.positions, x=x, **fixed)
-
-
-def _marks(
+def curve_marks(
     draws: CellDraws, drawn: Sequence[Law], positions: Indices, *, x: str, **fixed: object
 ) -> list[dict[str, Any]]:
+    """Return the marks of curves over a column of their cells: their laws, or a thin line, and the cells."""
     lines = [row for law in drawn for row in _law_rows(draws, law, x=x, **fixed)]
     return [*lines, *cell_marks(draws, positions, x=x, line="" if lines else JOINED, **fixed)]
 
@@ -145,8 +129,7 @@ def _best_rows(
     for best in records(found):
         if best["regime"] != regime:
             continue
-        verdict = str(best["verdict"])
-        verdicts.append(verdict)
+        verdicts.append(verdict := str(best["verdict"]))
         if verdict == "beaten":
             continue
         same = [(draws.cells[name] == best[name]).to_numpy(bool) for name in CELL]
@@ -210,8 +193,7 @@ def over_compute_of(
         held, positions = slice_along(draws, "architecture")
         cut = draws.take(positions)
         mine = laws(cut, along="compute")
-        every = np.arange(len(positions))
-        marks = _curve_rows(cut, mine, every, axis="architecture")
+        marks = _curve_rows(cut, mine, np.arange(len(positions)), axis="architecture")
         rows += [mark | {"panel": metric_text(metric)} for mark in marks]
         fitted += mine
         held_words.append(held_text(held))

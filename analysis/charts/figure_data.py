@@ -12,13 +12,7 @@ from analysis.belief.cell_draws import CellDraws
 from analysis.cells.intervals import column_intervals
 from analysis.cells.table import records
 from analysis.error_unit import ErrorUnit
-from analysis.labels import (
-    budget_text,
-    capital,
-    configuration_text,
-    metric_text,
-    regime_text,
-)  # fmt: skip
+from analysis.labels import budget_text, capital, configuration_text, metric_text, regime_text
 from budgets.quantity import plural
 
 MARKS = (

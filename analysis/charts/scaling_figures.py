@@ -10,7 +10,7 @@ from analysis.cells.intervals import column_intervals
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, Missing, mark_frame, said_once
 from analysis.labels import held_text, regime_text
-from analysis.laws.best_size import Growth, Profile
+from analysis.laws.best_size import Growth, Profile, slices
 from budgets.quantity import format_flops, plural
 
 _BEYOND = 10.0
@@ -42,7 +42,7 @@ def scaling_figure(
     best = one.best(compute)
     near = one.near(best) | (compute > largest)
     compute, best = compute[near], best[:, near]
-    minima = _densest(profiles) if one.family.regime == "fixed-compute" else ()
+    minima = _densest(profiles) if one.family.regime == "fixed-compute" else []
     series, row = regime_text(one.family.regime), known.iloc[place]
     formula = f"N ∝ C^{row['exponent']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
     middle, (low, high) = np.median(best, axis=0), column_intervals(best)
@@ -72,15 +72,10 @@ def scaling_figure(
     )  # fmt: skip
 
 
-def _densest(profiles: Sequence[Profile]) -> tuple[Profile, ...]:
+def _densest(profiles: Sequence[Profile]) -> list[Profile]:
     """Return the profiles with a minimum of the family, strategy, quality and pool that have most of them."""
-    groups: dict[tuple[object, ...], list[Profile]] = {}
-    for one in profiles:
-        if one.status == "ok":
-            key = tuple(one.identity[name] for name in ("family", "strategy", "quality", "subset_size"))
-            groups.setdefault(key, []).append(one)
-    largest = sorted(groups.values(), key=lambda group: (len(group), str(group[0].identity)))
-    return tuple(largest[-1]) if largest else ()
+    groups = slices([one for one in profiles if one.status == "ok"])
+    return max(groups, key=lambda group: (len(group), str(group[0].identity)), default=[])
 
 
 def _minima(profiles: Sequence[Profile]) -> Iterator[dict[str, Any]]:

@@ -26,7 +26,7 @@ from analysis.charts.figure_data import (
 )  # fmt: skip
 from analysis.error_unit import ErrorUnit
 from analysis.labels import axis_text, budget_text, held_text, metric_text, sort_key, with_regime
-from analysis.laws.best_size import Profile
+from analysis.laws.best_size import Profile, slices
 from analysis.laws.laws import Law, Measure
 from budgets.quantity import format_flops, plural
 
@@ -53,7 +53,7 @@ def over_data(measure: Measure) -> FigureData | Missing:
         panel = with_regime(", ".join(parts), str(regime), named=draws.mixed)
         for law in panel_laws:
             series = budget_text(str(regime), float(law.identity["budget"]))
-            rows += curve_marks(draws, law, x="subset_size", series=series, panel=panel)
+            rows += curve_marks(draws, [law], law.positions, x="subset_size", series=series, panel=panel)
     left = len(ranked) - _PANELS
     used = [law for _, group in ranked[:_PANELS] for law in group]
     return FigureData(
@@ -165,7 +165,9 @@ def _drawn(  # noqa: PLR0913 (what is drawn, and its words)
         )
         for law in panel.laws:
             series = axis_text(axis, law.identity[axis])
-            rows += curve_marks(panel.measure.draws, law, x=panel.x, series=series, panel=where)
+            rows += curve_marks(
+                panel.measure.draws, [law], law.positions, x=panel.x, series=series, panel=where
+            )
     used = [law for panel in panels for law in panel.laws]
     unit = panels[0].measure.draws.error_unit
     held = dict.fromkeys(curve_text(panel.laws[0], without=axis) for panel in panels)
@@ -199,21 +201,16 @@ def _ends_alt(rows: list[dict[str, Any]], unit: ErrorUnit) -> str:
 def isoflop(draws: CellDraws, profiles: Sequence[Profile], *, metric: str) -> FigureData | Missing:
     """Return the figure of the IsoFLOP profiles of the slice with the most sizes."""
     title = f"IsoFLOP profiles: {draws.error_unit.word} against model size"
-    groups: dict[tuple[Any, ...], list[Profile]] = {}
-    for one in profiles:
-        key = tuple(one.identity[name] for name in ("family", "strategy", "subset_size", "quality"))
-        groups.setdefault(key, []).append(one)
-    complete = {
-        key: group for key, group in groups.items() if any(one.status != "too few sizes" for one in group)
-    }
+    complete = [group for group in slices(profiles) if any(one.status != "too few sizes" for one in group)]
     if not complete:
         most = max((len(one.positions) for one in profiles), default=1)
         return Missing(
             title=title,
             reason=f"{plural(most, 'model size')} of one family at a budget; a profile needs three",
         )
-    key, group = max(
-        complete.items(), key=lambda item: (sum(len(one.positions) for one in item[1]), float(item[0][2]))
+    group = max(
+        complete,
+        key=lambda group: (sum(len(one.positions) for one in group), float(group[0].identity["subset_size"])),
     )
     rows: list[dict[str, Any]] = []
     verdicts = []
@@ -221,7 +218,7 @@ def isoflop(draws: CellDraws, profiles: Sequence[Profile], *, metric: str) -> Fi
         budget = budget_text("fixed-compute", float(one.identity["budget"]))
         rows += _profile_rows(draws, one, budget)
         verdicts.append(f"{budget}: {one.reason}")
-    name, strategy, size, quality = key
+    fixed = group[0].identity
     return FigureData(
         name="isoflop",
         title=title,
@@ -229,10 +226,9 @@ def isoflop(draws: CellDraws, profiles: Sequence[Profile], *, metric: str) -> Fi
         y_label=error_label(metric),
         frame=mark_frame(rows),
         caption=said_once(
-            f"{metric_text(metric)} against model size at each budget: {name} family, "
-            f"{held_text({'strategy': strategy, 'subset_size': size, 'quality': quality})}; the curves "
-            "are polynomials through the joint estimates of the sizes near the lowest; the minimum is marked "
-            "if the draws agree that it lies between these",
+            f"{metric_text(metric)} against model size at each budget: {fixed['family']} family, "
+            f"{held_text(fixed)}; the curves are polynomials through the joint estimates of the sizes near "
+            "the lowest; the minimum is marked if the draws agree that it lies between these",
             *verdicts,
             _repetition_text([one for one in group if max(one.epochs) > 1]),
             runs_text(draws, [place for one in group for place in one.positions]),

@@ -44,13 +44,13 @@ def columns(data: FigureData) -> Figure:
         groups = bars["label"].nunique()
         numbered = width * figure.get_figwidth() / len(by_panel) / (groups + _MARGIN) >= _NUMBER_IN
         for series, mine in bars.groupby("series", sort=False):
-            look, before = looks[str(series)], set(axes.get_children())
+            (colour, hatch), before = looks[str(series)], set(axes.get_children())
             axes.bar(
-                mine["x"], mine["y"], width=width, color=look.colour, hatch=look.hatch, edgecolor=_INK,
+                mine["x"], mine["y"], width=width, color=colour, hatch=hatch, edgecolor=_INK,
                 linewidth=0.4, zorder=2,
             )  # fmt: skip
             if numbered:
-                _numbers(axes, mine, look.colour, ".1f" if "%" in data.y_label else ".4g")
+                _numbers(axes, mine, colour, ".1f" if "%" in data.y_label else ".4g")
             name_series(axes, before, list(looks).index(str(series)))
         axes.vlines(bars["x"], bars["low"], bars["high"], color=_INK, linewidth=0.8, zorder=4)
         for star in records(rows[rows["mark"] != "column"]):
@@ -63,8 +63,8 @@ def columns(data: FigureData) -> Figure:
         axes.yaxis.set_major_locator(MaxNLocator(6))
     by_panel[0][0].set_ylim(bottom=0)  # all panels share the axis; all bars are drawn by now
     handles = [
-        Patch(facecolor=look.colour, hatch=look.hatch, edgecolor=_INK, linewidth=0.4, label=name)
-        for name, look in looks.items()
+        Patch(facecolor=colour, hatch=hatch, edgecolor=_INK, linewidth=0.4, label=name)
+        for name, (colour, hatch) in looks.items()
     ]
     legend(figure, [*handles, *star_handles(set(data.frame["mark"]), not_clear="may be lowest")])
     return figure
@@ -144,14 +144,9 @@ def grid(data: FigureData) -> Figure:
     axes.grid(visible=False)
     axes.tick_params(length=0)
     axes.set_xlabel(data.x_label)
-    seen = [name for name in _STATES if name in set(data.frame["series"])]
-    legend(
-        figure,
-        [
-            Patch(facecolor=_STATES[name][0], hatch=_STATES[name][1], edgecolor="#8a8a8a", label=name)
-            for name in seen
-        ],
-    )
+    seen = set(data.frame["series"])
+    states = [(name, colour, hatch) for name, (colour, hatch, _) in _STATES.items() if name in seen]
+    legend(figure, [Patch(facecolor=c, hatch=h, edgecolor="#8a8a8a", label=name) for name, c, h in states])
     return figure
 
 
@@ -162,18 +157,16 @@ def spans(data: FigureData) -> Figure:
     figure = Figure(figsize=(PAGE_IN, 0.7 + 1.4 * _ROW_IN * len(rows)), layout="constrained")
     axes = figure.subplots()
     handles = []
-    for name, look in by_series.items():
+    for name, (colour, _) in by_series.items():
         mine = data.frame[data.frame["series"] == name]
         for lost, part in mine.groupby("line"):
             axes.barh(
-                part["y"], part["x"] - part["low"], left=part["low"], height=0.8, color=look.colour,
+                part["y"], part["x"] - part["low"], left=part["low"], height=0.8, color=colour,
                 edgecolor=_EDGE, linewidth=0.15, hatch=_LOST if lost == "lost" else "",
             )  # fmt: skip
-        handles.append(Patch(facecolor=look.colour, edgecolor=_EDGE, linewidth=0.3, label=name))
+        handles.append(Patch(facecolor=colour, edgecolor=_EDGE, linewidth=0.3, label=name))
     if "lost" in set(data.frame["line"]):
-        handles.append(
-            Patch(facecolor="white", hatch=_LOST, edgecolor=_EDGE, linewidth=0.3, label="no result")
-        )
+        handles += [Patch(facecolor="white", hatch=_LOST, edgecolor=_EDGE, linewidth=0.3, label="no result")]
     axes.set_yticks(rows["y"], list(rows["label"]))
     axes.set_ylim(float(rows["y"].max()) + 0.5, -0.5)
     axes.grid(visible=False, axis="y")

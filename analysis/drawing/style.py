@@ -53,19 +53,11 @@ _LIGHT, _DARK = (0.95, 0.98, 1.0), (0.29, 0.56, 0.78)
 _HATCHES = ("", "///", "...", "\\\\\\", "xxx")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Fill:
-    """The look of one bar of a group: its shade and its hatch."""
-
-    colour: str
-    hatch: str
-
-
-def fills(series: list[str]) -> dict[str, Fill]:
-    """Return a fill per bar, from light to dark, light enough for the marks drawn over the bars."""
+def fills(series: list[str]) -> dict[str, tuple[str, str]]:
+    """Return the shade and hatch of each bar, from light to dark, light enough for the marks over them."""
     shades = np.linspace(_LIGHT, _DARK, len(series))
     return {
-        name: Fill(colour=to_hex(shade), hatch=_HATCHES[place % len(_HATCHES)])
+        name: (to_hex(shade), _HATCHES[place % len(_HATCHES)])
         for place, (name, shade) in enumerate(zip(series, shades, strict=True))
     }
 

@@ -10,7 +10,7 @@ through the sizes at most ``NEIGHBOURS`` sizes from the lowest one, so both side
 between the sizes is a guess; every fourth draw follows the joint law there.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -82,6 +82,15 @@ def profiles(draws: CellDraws) -> tuple[Profile, ...]:
             ordered = positions[np.argsort(size[positions], kind="stable")]
             found.append(_profile(draws, dict(zip(columns, key, strict=True)), ordered))
     return tuple(sorted(found, key=lambda one: float(one.identity["budget"])))
+
+
+def slices(profiles: Iterable[Profile]) -> list[list[Profile]]:
+    """Return profiles in groups of one family, strategy, pool and quality."""
+    groups: dict[tuple[object, ...], list[Profile]] = {}
+    for one in profiles:
+        key = tuple(one.identity[name] for name in ("family", "strategy", "subset_size", "quality"))
+        groups.setdefault(key, []).append(one)
+    return list(groups.values())
 
 
 def _profile(draws: CellDraws, identity: Mapping[str, Hashable], positions: Indices) -> Profile:

@@ -98,10 +98,7 @@ def render(  # noqa: PLR0913 (a page shows as many things)
         "metric": metric_text(found.trials.metric),
         "unfinished": _unfinished(found.progress),
         "first": first_screen(
-            found,
-            study.left_out,
-            hours=trial_hours(study.events),
-            price_per_hour=study.price_per_hour,
+            found, study.left_out, hours=trial_hours(study.events), price_per_hour=study.price_per_hour
         ),
         "cards": [_card(row, found) | {"id": f"best-{n}"} for n, row in enumerate(records(shown), 1)],
         "card_figure": next((each["data"].name for group in groups for each in group["figures"]), ""),
@@ -115,7 +112,7 @@ def render(  # noqa: PLR0913 (a page shows as many things)
         "seeds": ", ".join(str(int(seed)) for seed in sorted(found.trials.frame["seed"].unique()))
         or "none yet",
         "declaration_text": escape(declaration_text),
-        "provenance": dict(provenance),
+        "provenance": provenance,
         "made": made,
         "reload_s": reload_s,
     }
@@ -185,21 +182,16 @@ def _unbroken(value: object) -> object:
 
 def _card(row: Mapping[Any, Any], found: Analysis) -> dict[str, Any]:
     """Return a row of the best configurations with the texts of its card."""
-    unit = found.draws.error_unit
-    probability = float(row["probability"])
-    ends = unit.interval(row["low"], row["high"])
+    unit, probability = found.draws.error_unit, float(row["probability"])
     return {
         **row,
         "parts": [axis_text(axis, row[axis]) for axis in ("strategy", "subset_size", "quality")],
         "samples": count_text(row["samples_seen"]),
         "epochs": epochs_text(row["epochs"]),
         "measured": unit.text(row["error"]),
-        "what": unit.word,
-        "ends": ends,
-        "ends_are": "90 % interval",
+        "ends": unit.interval(row["low"], row["high"]),
         "share": share_text(probability),
         "width": 0.0 if pd.isna(probability) else 100 * probability,
-        "share_is": "P(best)",
         "runner_up_error": unit.text(row["runner_up_error"]),
         "tied": [text for text in row["tied"].split("; ") if text],
         "runs": int(row["runs"]),
