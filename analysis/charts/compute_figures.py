@@ -185,6 +185,7 @@ def over_compute_of(
     rows: list[dict[str, Any]] = []
     fitted: list[Law] = []
     held_words, counts, several = [], [], []
+    shown = ", ".join(map(metric_text, found[:_PANELS]))
     for metric in found[:_PANELS]:
         # Trials that finished without this metric were not evaluated by it: they are not lost.
         draws = cell_draws(
@@ -206,14 +207,13 @@ def over_compute_of(
         y_label=error_label(*found[:_PANELS]),
         frame=mark_frame(rows),
         caption=said_once(
-            f"{', '.join(map(metric_text, found[:_PANELS]))} against compute, by architecture. Fixed: "
-            f"{'; '.join(dict.fromkeys(held_words))}",
+            f"{shown} against compute, by architecture. Fixed: {'; '.join(dict.fromkeys(held_words))}",
             *counts,
             laws_text(fitted, several[0].error_unit),
             f"Not drawn: {', '.join(map(metric_text, found[_PANELS:]))}" if found[_PANELS:] else "",
             intervals_text(several),
         ),
-        alt=f"{title} against compute: {', '.join(map(metric_text, found[:_PANELS]))}.",
+        alt=f"{title} against compute: {shown}.",
     )
 
 

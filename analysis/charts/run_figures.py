@@ -188,12 +188,9 @@ def plan_grid(plan: pd.DataFrame, left_out: pd.DataFrame, results: pd.DataFrame)
         _cell(group, str(row), str(level)) | {"x": levels[str(level)], "y": names[str(row)]}
         for (row, level), group in cells.groupby(["row", "level"], sort=False)
     ]
-    states = cells["state"].value_counts()
-    planned = len(plan)
-    done = f"{plural(int(states.get('finished', 0)), 'trial')} of {planned:,} finished"
-    without = int(states.get("failed", 0) + states.get("diverged", 0))
+    finished, without, out = _states(cells)
+    done = f"{plural(finished, 'trial')} of {len(plan):,} finished"
     missing = f", {without} without a result" if without else ""
-    out = int(states.get("left out", 0))
     left = (
         f" {plural(out, 'cell')} left out of the plan, for the reasons listed in the report." if out else ""
     )
@@ -220,12 +217,16 @@ def _level_text(row: dict[str, Any]) -> str:
     return regime_text(str(row["regime"]))
 
 
+def _states(cells: pd.DataFrame) -> tuple[int, int, int]:
+    """Return how many finished, ended without a result, and were left out."""
+    states = cells["state"].value_counts()
+    without = states.get("failed", 0) + states.get("diverged", 0)
+    return int(states.get("finished", 0)), int(without), int(states.get("left out", 0))
+
+
 def _cell(group: pd.DataFrame, row: str, level: str) -> dict[str, Any]:
-    states = group["state"].value_counts()
-    planned = int((group["state"] != "left out").sum())
-    finished = int(states.get("finished", 0))
-    without = int(states.get("failed", 0) + states.get("diverged", 0))
-    state = "left out"
+    finished, without, out = _states(group)
+    planned, state = len(group) - out, "left out"
     if planned:
         state = "finished" if finished == planned else "partly finished" if finished else "not run"
         state = "without a result" if without and not finished else state
@@ -270,8 +271,7 @@ def schedule(plan: pd.DataFrame, events: pd.DataFrame) -> FigureData | Missing:
     order = list(dict.fromkeys([*level.values(), TUNING, EARLIER]))
     rows.sort(key=lambda row: (order.index(row["series"]), row["low"]))
     slots = len({row["y"] for row in rows})
-    share = run_time(events).busy or 0.0
-    count = runs[-1][0]
+    share, count = run_time(events).busy or 0.0, runs[-1][0]
     several = f" over {count} runs, one after the other" if count > 1 else ""
     return FigureData(
         name="schedule",

@@ -67,12 +67,9 @@ def _figure(tuned: Tuned, field: str) -> FigureData:
         star = next(point for point in points if point["x"] == won["values"][field])
         mark = "best, not clear" if won["tie"] else "best"
         edge = " at the edge of the values tried" if field in won["at_edge"] else ""
-        said.append(f"{name}: {won['values'][field]:g}{', a tie' if won['tie'] else ''}{edge}")
-        rows.append(
-            star
-            | fixed
-            | {"mark": mark, "text": f"{star['text']}; won{edge}{', a tie' if won['tie'] else ''}"}
-        )
+        tie = ", a tie" if won["tie"] else ""
+        said.append(f"{name}: {won['values'][field]:g}{tie}{edge}")
+        rows.append(star | fixed | {"mark": mark, "text": f"{star['text']}; won{edge}{tie}"})
     values = [row["x"] for row in rows]
     others = "" if len(tuned.fields) == 1 else " with the other fields at their winning values"
     diverged = f" {plural(lost, 'value')} not drawn: training diverged." if lost else ""

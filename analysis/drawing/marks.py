@@ -41,9 +41,9 @@ def draw_marks(axes: Axes, frame: DataFrame, looks: dict[str, Look]) -> None:
         if series not in looks:
             continue
         look, before = looks[str(series)], set(axes.get_children())
+        bounds = rows[rows["mark"] == "bound"]
         _draw_lines(axes, rows, look)
         _draw_points(axes, rows[rows["mark"] == "point"], look, face=look.colour)
-        bounds = rows[rows["mark"] == "bound"]
         _draw_points(axes, rows[rows["mark"] == "undecided"], look, face="white")
         for x, y, arrow in zip(bounds["x"], bounds["y"], bounds["label"], strict=True):
             axes.annotate(

@@ -80,7 +80,7 @@ def legend(figure: Figure, handles: Sequence[Artist | Container]) -> None:
     for handle in handles:
         handle.set_label(fill(str(handle.get_label()), int((width - _HANDLE_IN) / _LETTER_IN)))
     columns = max((n for n in range(1, len(handles) + 1) if _legend_width_in(handles, n) <= width), default=1)
-    rows = max(sum(map(_lines, column)) for column in _columns(handles, columns))
+    rows = max(map(len, _columns(handles, columns)))
     figure.set_figheight(figure.get_figheight() + rows * _ROW_IN)
     figure.legend(
         handles=handles,
@@ -92,19 +92,11 @@ def legend(figure: Figure, handles: Sequence[Artist | Container]) -> None:
 
 def _legend_width_in(handles: Sequence[Artist | Container], columns: int) -> float:
     """Return the width of a legend that fills column by column, from the usual width of a letter."""
-    longest = [max(map(_letters, column)) for column in _columns(handles, columns)]
+    longest = [max(map(len, lines)) for lines in _columns(handles, columns)]
     return sum(_HANDLE_IN + count * _LETTER_IN for count in longest)
 
 
 def _columns(handles: Sequence[Artist | Container], columns: int) -> list[list[str]]:
-    """Return the labels of each column of a legend."""
+    """Return the lines of the labels in each column of a legend."""
     labels = np.array([str(handle.get_label()) for handle in handles])
-    return [column.tolist() for column in np.array_split(labels, columns)]
-
-
-def _letters(label: str) -> int:
-    return max(map(len, label.split("\n")))
-
-
-def _lines(label: str) -> int:
-    return label.count("\n") + 1
+    return ["\n".join(column).split("\n") for column in np.array_split(labels, columns)]

@@ -104,9 +104,7 @@ def save_all(
             drawn[data.name] = save(data, folder)
             helped = sum(one.done() and not one.cancelled() for one in given.values())
             progress(len(drawn) + helped, len(figures))
-    found = {
-        data.name: drawn[data.name] if data.name in drawn else given[data.name].result() for data in figures
-    }
+    found = {data.name: drawn.get(data.name) or given[data.name].result() for data in figures}
     progress(len(figures), len(figures))
     return found
 

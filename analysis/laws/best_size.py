@@ -95,9 +95,9 @@ def slices(profiles: Iterable[Profile]) -> list[list[Profile]]:
 
 def _profile(draws: CellDraws, identity: Mapping[str, Hashable], positions: Indices) -> Profile:
     sizes, place = np.unique(draws.column("train_flops_per_sample")[positions], return_inverse=True)
-    epochs, nothing = draws.column("epochs")[positions], float("nan")
+    epochs = draws.column("epochs")[positions]
     status: ProfileStatus = "ok"
-    used, band, low, middle, high = len(sizes), _NO_BAND, nothing, nothing, nothing
+    used, band, low, middle, high = len(sizes), _NO_BAND, np.nan, np.nan, np.nan
     if len(sizes) < _SIZES:
         status, reason = "too few sizes", f"{plural(len(sizes), 'model size')}; a minimum needs {_SIZES}"
     elif not len(draws.draws):

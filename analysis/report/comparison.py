@@ -198,14 +198,15 @@ def write_comparison(folder: Path, studies: Sequence[StudyFrames], *, made: str)
         ValueError: The studies can't be compared.
     """
     tables = compare(studies)
-    environment = templates()
     names = [study.name for study in studies]
     with replacing(folder) as new:
         (new / "tables").mkdir()
         for table in tables:
             save(table, new / "tables")
-        text = environment.get_template("comparison.html.j2").render(
-            names=names, metric=metric_text(studies[0].metric), tables=tables, made=made
+        text = (
+            templates()
+            .get_template("comparison.html.j2")
+            .render(names=names, metric=metric_text(studies[0].metric), tables=tables, made=made)
         )
         (new / "comparison.html").write_text(text, encoding="utf-8")
     answers, cells = tables

@@ -85,20 +85,16 @@ def _budget(
     unit = found.draws.error_unit
     ends = unit.interval(row["low"], row["high"])
     share = share_text(float(row["probability"]))
-    sure = str(row["verdict"])
-    if share != "–" and row["runner_up"]:
-        sure += f", P(best) {share}"
     second = row["runner_up"]
-    if second:
-        second += f": {unit.text(row['runner_up_error'])}"
+    sure = f", P(best) {share}" if share != "–" and second else ""
     data = f"{axis_text('subset_size', row['subset_size'])}, {axis_text('quality', row['quality'])}"
     texts = {
         "Budget": str(row["at"]),
         "Train": f"{row['architecture']}, {axis_text('strategy', row['strategy'])}, {data}",
         "Samples": f"{count_text(row['samples_seen'])}, {epochs_text(row['epochs'])} epochs",
         unit.title: f"{unit.text(row['error'])} {ends}".strip(),
-        "How sure": sure,
-        "Runner-up": second or "–",
+        "How sure": f"{row['verdict']}{sure}",
+        "Runner-up": f"{second}: {unit.text(row['runner_up_error'])}" if second else "–",
     }
     if hours:
         trials = found.trials.frame
@@ -136,7 +132,9 @@ def _cost_texts(found: Analysis) -> dict[str, str]:
         said["Price"] = f"{_money_text(cost.price)}, the device time at the declared price of a device"
     time = cost.time
     if not isnan(time.wall_s):
-        said["Time"] = f"{duration_text(time.wall_s)} with {_slots_text(found)}"
+        up_to = "up to " if round(time.slot_s) < round(time.slots * time.wall_s) else ""
+        busy = "" if time.busy is None else f", {100 * time.busy:.0f} % busy"
+        said["Time"] = f"{duration_text(time.wall_s)} with {up_to}{plural(time.slots, 'slot')}{busy}"
     return said
 
 
@@ -146,22 +144,14 @@ def _money_text(amount: float) -> str:
 
 
 def _spent_text(cost: Cost) -> str:
+    share = f" of {format_flops(cost.planned_flops)} planned"
     if cost.budget_flops > 0:
-        share = f", {100 * cost.spent_flops / cost.budget_flops:.0f} % of the study budget of "
-        share += format_flops(cost.budget_flops)
-    else:
-        share = f" of {format_flops(cost.planned_flops)} planned"
+        percent = f"{100 * cost.spent_flops / cost.budget_flops:.0f} %"
+        share = f", {percent} of the study budget of {format_flops(cost.budget_flops)}"
     wasted = (
         f"; {format_flops(cost.wasted_flops)} of it lost with failed attempts" if cost.wasted_flops else ""
     )
     return f"{format_flops(cost.spent_flops)} of training{share}{wasted}"
-
-
-def _slots_text(found: Analysis) -> str:
-    time = found.cost.time
-    up_to = "up to " if round(time.slot_s) < round(time.slots * time.wall_s) else ""
-    busy = "" if time.busy is None else f", {100 * time.busy:.0f} % busy"
-    return f"{up_to}{plural(time.slots, 'slot')}{busy}"
 
 
 def _not_tried(rows: Sequence[Mapping[str, Any]], found: Analysis, left_out: pd.DataFrame) -> list[str]:

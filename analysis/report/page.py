@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 from analysis.answers.best import turns, unranked
 from analysis.answers.cost import trial_hours
 from analysis.answers.crossing import PAIR
+from analysis.belief.curves import X_COLUMNS
 from analysis.belief.verdict import clear_text
 from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import records
@@ -224,20 +225,19 @@ def open_questions(found: Analysis, figures: Sequence[FigureData | Missing]) -> 
     if not found.draws.known and len(found.draws.cells):
         said.append(f"Uncertainty: {found.draws.explanation}.")
     for row in records(turns(found.best)[0]):
-        where = f"The best at {row['at']}"
         if row["verdict"] != "clear":
             tied = f": {row['tied']}" if row["verdict"] == "tie" else ""
-            said.append(f"{where}: {row['reason']}{tied}.")
+            said.append(f"The best at {row['at']}: {row['reason']}{tied}.")
     said += [f"The best at {text}." for text in unranked(found.draws)]
     said += [
         f"{missing.title}: not drawn: {missing.reason}."
         for missing in figures
         if isinstance(missing, Missing)
     ]
-    for along, word in (("compute", "over compute"), ("data", "over data")):
+    for along in X_COLUMNS:
         statuses = Counter(law.status for law in found.laws if law.along == along)
         if count := statuses["no decrease"]:
-            said.append(f"Curves {word}: {count} of {plural(statuses.total(), 'curve')} with no fall.")
+            said.append(f"Curves over {along}: {count} of {plural(statuses.total(), 'curve')} with no fall.")
     if found.holdout.reason and len(found.draws.cells):
         said.append(f"How well the joint law forecasts: {found.holdout.reason}.")
     pairs = found.comparisons.drop_duplicates([*PAIR]) if len(found.comparisons) else found.comparisons

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
-
 from analysis.answers.best import turns, unranked
 from analysis.answers.outliers import outlier_lines
 from analysis.belief.curves import X_COLUMNS
@@ -31,6 +29,12 @@ from analysis.report.table_files import replacing
 from analysis.report.table_files import save as save_table
 from analysis.report.tuning_tables import design_tables, sweep_table, tuning_tables
 from budgets.quantity import format_flops, plural
+
+_OTHER_METRICS = (
+    ("retrieval", "Retrieval", ("image_to_text_r1", "text_to_image_r1")),
+    ("probe", "Linear probe and few-shot", ("probe_top1", "few_shot_5_top1", "few_shot_10_top1")),
+)
+"""Figures of further metrics over compute: name, title and metrics."""
 
 
 def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page says of itself)
@@ -81,15 +85,11 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
 
 def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Missing, ...]:
     """Return the figures of a report in their order, as data; those unsupported as ``Missing`` with why."""
-    metric, draws, best = found.trials.metric, found.draws, found.best
+    metric, draws, best, midway = found.trials.metric, found.draws, found.best, study.midway
     measured = Measure(metric=metric, draws=draws, laws=found.laws)
     course: tuple[FigureData | Missing, ...] = (
         run_figures.training_loss(found.trials, draws, study.curves, found.outliers["trial"].tolist()),
-        *(
-            ()
-            if study.midway.empty
-            else (run_figures.midway_errors(found.trials, draws, study.midway, study.results),)
-        ),
+        *([] if midway.empty else [run_figures.midway_errors(found.trials, draws, midway, study.results)]),
         run_figures.plan_grid(first_attempts(study.plan), study.left_out, study.results),
         run_figures.ledger_bars(study.plan, study.ledger, study.events),
         run_figures.schedule(study.plan, study.events),
@@ -99,8 +99,7 @@ def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Mi
         why = "the study was imported from a table, which does not record how it was run"
         course = tuple(Missing(title=each.title, reason=why) for each in course)
     return (
-        compute_figures.over_compute(measured, best, axis="architecture"),
-        compute_figures.over_compute(measured, best, axis="strategy"),
+        *(compute_figures.over_compute(measured, best, axis=axis) for axis in ("architecture", "strategy")),
         compute_figures.pareto(found.trials, found.pareto),
         size_figures.over_data(measured),
         size_figures.over_epochs([measured]),
@@ -108,17 +107,9 @@ def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Mi
         bar_figures.quality_bars([measured], waiting=found.missing),
         *(worth_figures.equivalence(draws, found.comparisons, along=along) for along in X_COLUMNS),
         worth_figures.shift(study.results, metric=metric, draws=draws),
-        compute_figures.over_compute_of(
-            study.results,
-            name="retrieval",
-            title="Retrieval",
-            endings=("image_to_text_r1", "text_to_image_r1"),
-        ),
-        compute_figures.over_compute_of(
-            study.results,
-            name="probe",
-            title="Linear probe and few-shot",
-            endings=("probe_top1", "few_shot_5_top1", "few_shot_10_top1"),
+        *(
+            compute_figures.over_compute_of(study.results, name=name, title=title, endings=endings)
+            for name, title, endings in _OTHER_METRICS
         ),
         size_figures.isoflop(draws, found.profiles, metric=metric),
         scaling_figures.scaling_figure(
@@ -193,18 +184,11 @@ def summary_lines(found: Analysis) -> tuple[str, ...]:
         lines.append("no trial has finished, so there is nothing to compare yet")
     lines += outlier_lines(found.outliers, unit)
     without = found.missing["reason"].isin(found.trials.excluded["reason"])
-    for what, rows in (
-        ("no result yet", found.missing[~without]),
-        ("failed or diverged", found.missing[without]),
-    ):
-        if not rows.empty:
-            lines.append(f"{what}: {_missing_text(rows)}; see tables/missing.md")
+    for what, rows in (("no result yet", ~without), ("failed or diverged", without)):
+        lacking = found.missing[rows].groupby(["regime", "budget"], as_index=False)[["trials"]].sum()
+        said = ", ".join(
+            f"{plural(row['trials'], 'trial')} at {budget_text(row['regime'], row['budget'])}"
+            for row in records(lacking)
+        )
+        lines += [f"{what}: {said}; see tables/missing.md"] if said else []
     return tuple(lines)
-
-
-def _missing_text(missing: pd.DataFrame) -> str:
-    lacking = missing.groupby(["regime", "budget"], as_index=False).agg(trials=("trials", "sum"))
-    return ", ".join(
-        f"{plural(row['trials'], 'trial')} at {budget_text(row['regime'], row['budget'])}"
-        for row in records(lacking)
-    )
