@@ -74,9 +74,8 @@ def midway_errors(
     title = f"{draws.error_unit.title} during training"
     held, positions = slice_along(draws, "architecture")
     if trials.metric not in midway or not len(positions):
-        return Missing(
-            title=title, reason=f"no trial was measured by {metric_text(trials.metric)} during training"
-        )
+        reason = f"no trial was measured by {metric_text(trials.metric)} during training"
+        return Missing(title=title, reason=reason)
     first, unit = _lowest_seeds(trials, held), draws.error_unit
     ends = results[results["trial"].isin(midway["trial"])]
     points = pd.concat([midway, ends], ignore_index=True)

@@ -99,10 +99,8 @@ def over_pairs(measures: Sequence[Measure], *, axis: str) -> FigureData | Missin
         if (laws := _most(measure, along=along, axis=axis, regimes=(regime,)))
     ]
     if not panels:
-        return Missing(
-            title=title,
-            reason="no curve over pairs at equal samples or over one epoch has two finished cells",
-        )
+        reason = "no curve over pairs at equal samples or over one epoch has two finished cells"
+        return Missing(title=title, reason=reason)
     if axis == "strategy" and len({law.identity[axis] for panel in panels for law in panel.laws}) < 2:  # noqa: PLR2004 (two are compared)
         return Missing(title=title, reason=f"no two finished trials differ only in {AXIS_WORDS[axis]}")
     return _drawn(
@@ -204,10 +202,8 @@ def isoflop(draws: CellDraws, profiles: Sequence[Profile], *, metric: str) -> Fi
     complete = [group for group in slices(profiles) if any(one.status != "too few sizes" for one in group)]
     if not complete:
         most = max((len(one.positions) for one in profiles), default=1)
-        return Missing(
-            title=title,
-            reason=f"{plural(most, 'model size')} of one family at a budget; a profile needs three",
-        )
+        reason = f"{plural(most, 'model size')} of one family at a budget; a profile needs three"
+        return Missing(title=title, reason=reason)
     group = max(
         complete,
         key=lambda group: (sum(len(one.positions) for one in group), float(group[0].identity["subset_size"])),
@@ -215,7 +211,7 @@ def isoflop(draws: CellDraws, profiles: Sequence[Profile], *, metric: str) -> Fi
     rows: list[dict[str, Any]] = []
     verdicts = []
     for one in group:
-        budget = budget_text("fixed-compute", float(one.identity["budget"]))
+        budget = format_flops(float(one.identity["budget"]))
         rows += _profile_rows(draws, one, budget)
         verdicts.append(f"{budget}: {one.reason}")
     fixed = group[0].identity
@@ -243,8 +239,7 @@ def _repetition_text(group: Sequence[Profile]) -> str:
     if not group:
         return ""
     epochs = [
-        f"{budget_text('fixed-compute', float(one.identity['budget']))} "
-        f"{one.epochs[0]:.2g} to {one.epochs[1]:.2g}"
+        f"{format_flops(float(one.identity['budget']))} {one.epochs[0]:.2g} to {one.epochs[1]:.2g}"
         for one in group
     ]
     return (

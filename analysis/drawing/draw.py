@@ -61,9 +61,8 @@ def _curves(data: FigureData) -> Figure:
             _logit(axes.xaxis, axes.set_xscale, rows["x"])
         if data.y_scale == "logit":
             _logit(axes.yaxis, axes.set_yscale, rows["y"])
-        else:
-            axes.set_yscale(data.y_scale)
         if data.y_scale == "log":
+            axes.set_yscale("log")
             low, high = axes.get_ylim()
             wide = log10(high / low) > _DECADES
             axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))

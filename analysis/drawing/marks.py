@@ -109,8 +109,8 @@ def legend_handles(frame: DataFrame, looks: dict[str, Look]) -> list[Line2D]:
     has = {str(name): _shapes(rows) for name, rows in frame.groupby("series")}
     handles = [
         Line2D(
-            [], [], color=look.colour, marker=look.marker if "point" in has[name] else "", label=name,
-            linestyle=look.dashes if "line" in has[name] else "none", markeredgecolor="white",
+            [], [], color=look.colour, marker=look.marker if has[name][0] else "", label=name,
+            linestyle=look.dashes if has[name][1] else "none", markeredgecolor="white",
             markeredgewidth=0.4,
         )
         for name, look in looks.items()
@@ -119,12 +119,11 @@ def legend_handles(frame: DataFrame, looks: dict[str, Look]) -> list[Line2D]:
     return [*handles, *star_handles(marks)]
 
 
-def _shapes(rows: DataFrame) -> set[str]:
-    """Return whether a series has points and a solid or thin line."""
+def _shapes(rows: DataFrame) -> tuple[bool, bool]:
+    """Return whether a series has points, and whether it has a solid or thin line."""
     marks = set(rows["mark"])
     lines = bool(marks & {"law", "line"}) or (rows["line"] == JOINED).sum() > 1
-    points = bool(marks & {"point", "undecided", "best", "best, not clear"})
-    return {name for name, there in (("line", lines), ("point", points)) if there}
+    return bool(marks & {"point", "undecided", "best", "best, not clear"}), bool(lines)
 
 
 def star_handles(marks: set[str], *, not_clear: str = "lowest, not clear") -> list[Line2D]:

@@ -208,15 +208,12 @@ def scaling_exponents(found: Sequence[Growth]) -> pd.DataFrame:
     for one in found:
         drawn, status, reason = one.exponent(), "ok", ""
         if not len(drawn):
-            status, reason = "none", "the best size is far from all sizes tried"
-            drawn = np.full(1, np.nan)
+            drawn, status, reason = np.full(1, np.nan), "none", "the best size is far from all sizes tried"
         elif np.subtract(*interval(drawn)) < -_UNDETERMINED:
             status, reason = "undetermined", "the sizes and computes that were tried do not determine it"
         for what, values in (("N", drawn), ("D", 1 - drawn)):
-            ends = interval(values)
-            rows.append((
-                one.family.regime, what, float(np.median(values)), *ends, one.count, status, reason
-            ))  # fmt: skip
+            numbers = (float(np.median(values)), *interval(values), one.count)
+            rows.append((one.family.regime, what, *numbers, status, reason))
     return pd.DataFrame(rows, columns=list(EXPONENTS))
 
 

@@ -51,16 +51,15 @@ class Holdout:
 def holdout(trials: Trials) -> Holdout:
     """Forecast the last levels of each regime from those below."""
     rows = [row for regime in sorted(trials.frame["regime"].unique()) for row in _forecasts(trials, regime)]
-    points = pd.DataFrame(rows, columns=list(POINTS))
+    points, scores, reason = pd.DataFrame(rows, columns=list(POINTS)), [], ""
     if points.empty:
         reason = f"no curve along compute has a level above {plural(FEWEST, 'other')}, so none was held out"
-        return Holdout(points=points, scores=pd.DataFrame(columns=list(SCORES)), reason=reason)
-    inside = (points["low"] <= points["measured"]) & (points["measured"] <= points["high"])
-    scores = []
-    for law, forecast, held in ((JOINT, "forecast", float(inside.mean())), (LAST, "last", float("nan"))):
-        miss = points[forecast] - points["measured"]
-        scores.append((law, len(points), float(miss.abs().mean()), float(miss.mean()), held))
-    return Holdout(points=points, scores=pd.DataFrame(scores, columns=list(SCORES)), reason="")
+    else:
+        inside = (points["low"] <= points["measured"]) & (points["measured"] <= points["high"])
+        for law, forecast, held in ((JOINT, "forecast", float(inside.mean())), (LAST, "last", np.nan)):
+            miss = points[forecast] - points["measured"]
+            scores.append((law, len(points), float(miss.abs().mean()), float(miss.mean()), held))
+    return Holdout(points=points, scores=pd.DataFrame(scores, columns=list(SCORES)), reason=reason)
 
 
 def _forecasts(trials: Trials, regime: str) -> Iterator[dict[str, Any]]:

@@ -150,17 +150,15 @@ def _differences(metric: str, draws: Mapping[str, CellDraws], shared: Mapping[st
         order = stream(f"comparison/{name}").permutation(count)
         for cell in records(cells):
             mine, theirs = int(cell["place_first"]), int(cell["place_other"])
-            errors = (one.cells["error"].iloc[mine], other.cells["error"].iloc[theirs])
-            said = [unit.text(float(error)) for error in errors]
-            gaps = other.draws[order, theirs] - one.draws[:count, mine]
-            low, high = interval(gaps)
+            error, its = float(one.cells["error"].iloc[mine]), float(other.cells["error"].iloc[theirs])
+            low, high = interval(other.draws[order, theirs] - one.draws[:count, mine])
             rows.append({
                 "Budget": budget_text(cell["regime"], cell["budget"]),
                 "Configuration": configuration_text(cell),
-                first: said[0],
+                first: unit.text(error),
                 "Study": name,
-                f"Its {unit.word}": said[1],
-                unit.gap_heading_of("Difference"): unit.number(float(errors[1] - errors[0])),
+                f"Its {unit.word}": unit.text(its),
+                unit.gap_heading_of("Difference"): unit.number(its - error),
                 "Interval": unit.interval(low, high) or "–",
                 "Verdict": _verdict(low, high),
             })  # fmt: skip

@@ -156,10 +156,7 @@ def paper_figures(figures: pd.DataFrame, maps: Mapping[str, ColumnMap]) -> tuple
         panels = tuple(named.split())
         reader = PANELS[panels[0]].reader
         measures = [measured(reader, metric) for metric in dict.fromkeys(metrics)]
-        if draw is None:
-            data = shift(tables[reader], metric=measures[0].metric, draws=measures[0].draws)
-        else:
-            data = draw(measures)
+        data = draw(measures) if draw else shift(tables[reader], metric=metrics[0], draws=measures[0].draws)
         if isinstance(data, FigureData):
             caption = f"{data.caption} {capital(_reading_text(figures, panels))}."
             data = replace(data, name="-".join(("figure", *panels, data.name)), caption=caption)
@@ -170,8 +167,8 @@ def paper_figures(figures: pd.DataFrame, maps: Mapping[str, ColumnMap]) -> tuple
 
 def _reading_text(figures: pd.DataFrame, panels: Sequence[str]) -> str:
     """Return a caption text on how panels were read, and how precisely."""
-    points = figures[(figures["source"] == "digitised")]
-    parts = points[(points["figure"].astype(str) + points["panel"]).isin(panels)]
+    shown = (figures["figure"].astype(str) + figures["panel"]).isin(panels)
+    parts = figures[shown & (figures["source"] == "digitised")]
     low, high = parts["precision"].min(), parts["precision"].max()
     notes = parts["note"].fillna("")
     said = f"{plural(len(parts), 'reading')} of {_panels_text(panels)}, made for this project, to within "
@@ -208,9 +205,8 @@ def write_paper_page(
             {"title": figure.data.title, "sides": list(_sides(figure, svgs, study, theirs))}
             for figure in figures
         ]
-        page = templates().get_template("paper.html.j2")
         title = f"Scaling (Down) CLIP beside {study}" if study else "Scaling (Down) CLIP, as digitised"
-        text = page.render(title=title, pairs=pairs, is_wide=_is_wide)
+        text = templates().get_template("paper.html.j2").render(title=title, pairs=pairs, is_wide=_is_wide)
         (new / "paper.html").write_text(text, encoding="utf-8")
     return folder / "paper.html"
 
@@ -223,15 +219,16 @@ def _sides(
     if isinstance(data, Missing):
         yield {"name": "The paper", "caption": f"Not drawn: {data.reason}."}
     else:
-        svg = inline_svg(svgs[data.name], data.name)
-        files = f"figures/{data.name}"
+        svg, files = inline_svg(svgs[data.name], data.name), f"figures/{data.name}"
         yield {"name": "The paper", "caption": data.caption, "svg": svg, "alt": data.alt, "files": files}
     if theirs is None or not figure.kind:
         return
     drawing, files = theirs / f"{figure.kind}.svg", f"../figures/{figure.kind}"
     if not drawing.exists():
-        said = f"{study} does not support this figure; its report gives the reason."
-        yield {"name": study, "caption": said}
+        yield {
+            "name": study,
+            "caption": f"{study} does not support this figure; its report gives the reason.",
+        }
         return
     svg = inline_svg(drawing.read_text(encoding="utf-8"), f"study.{figure.kind}")
     caption = drawing.with_suffix(".txt").read_text(encoding="utf-8").strip()
