@@ -140,13 +140,15 @@ def test_trials_keep_their_work_when_an_error_ends_the_run(
 
 
 def test_every_command_of_the_page_on_faults_does_what_it_says(tiny: TinyStudy) -> None:
-    described, ran, again, nothing = (
+    described, ran, again, repeated, nothing = (
         line.replace("STUDY ", "").replace("STUDY", "") for line in shown.commands("docs/faults.md")
     )
 
     assert "1 trial: 1 to run" in tiny.says(described)
     assert "[1/1] mini-ViT-XXS-8 clip" in tiny.says(f"{ran} --backend local")
     assert "1 of them" in tiny.says(f"{again} --backend local")
+    repeated = repeated.replace("3f2a91c05b7e", tiny.trials()[0].name)
+    assert f"{tiny.trials()[0].name}-2" in tiny.says(f"{repeated} --backend local --dry-run")
     assert "no run of " in tiny.says(nothing, code=2), "nothing runs that could be told to stop"
 
 
