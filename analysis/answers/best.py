@@ -147,6 +147,7 @@ class Choice:
                 {name: row[name] for name in CONFIGURATION} for row in map(self.configuration, leaders)
             ),
             **self.configuration(found.leader),
+            "runs": int(runs[found.leader]),
             **found.columns(self.names),
         }  # fmt: skip
 

@@ -130,7 +130,7 @@ def _best_rows(
         if best["regime"] != regime:
             continue
         verdicts.append(verdict := str(best["verdict"]))
-        if verdict == "beaten":
+        if verdict == "beaten" or not best["runs"]:  # its own run there may stand out, far from its error
             continue
         same = [(draws.cells[name] == best[name]).to_numpy(bool) for name in CELL]
         stars = cell_marks(
