@@ -8,14 +8,14 @@ one seed is corrected by how this seed did at the other levels. The joint law (`
 estimates, and its draws are the belief.
 """
 
-from copy import deepcopy
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from analysis.arrays import Floats, Indices, Mask
 from analysis.belief import outlying
-from analysis.belief.law import JointLaw, joint_law
+from analysis.belief.law import JointFit, JointLaw, fit_joint_law
 from analysis.belief.space import Axes, Estimates
 from analysis.cells.noise import agresti_coull, level_excess, moderated
 
@@ -225,6 +225,16 @@ class Belief:
         return self.law.errors(axes, curves) * self.scale
 
 
+class _Fit(NamedTuple):
+    """A fit of the law, and what of a `Belief` follows from it without draws."""
+
+    joint: JointFit
+    noise: Floats
+    aside: Mask
+    miss: Floats
+    far: Floats
+
+
 def _without(measured: Measured, runs: Mask) -> Measured:
     return replace(measured, errors=np.where(runs, np.nan, measured.errors))
 
@@ -253,26 +263,20 @@ def believe(measured: Measured, *, draws: int, generator: np.random.Generator) -
     axes = measured.curves.axes(measured.curves.x)
     seeds = int(np.maximum(measured.runs - 1, 0).sum())
 
-    def fit(extra: Floats, silent: Mask) -> Belief:
+    def fit(extra: Floats, silent: Mask) -> _Fit:
         noise, freedom, shared = _noise_of(_without(measured, silent))
         estimate, covariance, gain = estimates(measured, noise, shared, extra)
         known = Estimates(
             error=estimate / scale, covariance=covariance / scale**2, seen=seen, freedom=freedom[:, None]
         )
-        law = joint_law(
-            axes, known, measured.curves.shared, chance=measured.chance, draws=draws,
-            generator=deepcopy(generator),
-        )  # fmt: skip
-        true = estimate - (covariance @ law.pull[..., None])[..., 0] / scale
+        joint = fit_joint_law(axes, known, measured.curves.shared, chance=measured.chance)
+        true = estimate - (covariance @ joint.likely.pull[..., None])[..., 0] / scale
         rest = measured.errors - true[:, None]
-        miss, variance = outlying.left_out(rest, gain, covariance, law.precision / scale**2)
+        miss, variance = outlying.left_out(rest, gain, covariance, joint.likely.precision / scale**2)
         far = outlying.as_normal(miss / np.sqrt(variance - extra), freedom[:, None, None])
-        return Belief(
-            draws=np.empty(0), noise=noise, freedom=seeds, law=law, scale=scale, aside=extra > 0, miss=miss,
-            far=far,
-        )  # fmt: skip
+        return _Fit(joint, noise, extra > 0, miss, far)
 
-    def search(extra: Floats) -> Belief:
+    def search(extra: Floats) -> _Fit:
         """Set the farthest run of each curve aside, which hides others, until all others are near."""
         kept = np.zeros(extra.shape, dtype=bool)
         while True:
@@ -285,9 +289,9 @@ def believe(measured: Measured, *, draws: int, generator: np.random.Generator) -
                 return fit(extra, aside) if noisy.any() else found
             extra = np.where(aside, found.miss**2, 0.0)
 
-    def score(found: Belief) -> float:
+    def score(found: _Fit) -> float:
         better = found.miss[found.aside] < 0
-        return found.law.evidence - float(np.where(better, outlying.TOO_GOOD, outlying.ODDS).sum())
+        return found.joint.likely.evidence - float(np.where(better, outlying.TOO_GOOD, outlying.ODDS).sum())
 
     found = search(np.zeros(measured.errors.shape))
     for curve in np.flatnonzero((found.aside & (found.miss < 0)).any(axis=(1, 2))):
@@ -295,6 +299,12 @@ def believe(measured: Measured, *, draws: int, generator: np.random.Generator) -
         extra = np.where(found.aside, found.miss**2, 0.0)
         extra[curve] = np.where(np.isfinite(found.miss) & ~found.aside, extra[curve].max(), 0.0)[curve]
         found = max(found, search(extra), key=score)
+    law = found.joint.draw(draws, generator)
     where = np.broadcast_to(np.arange(points), axes.samples.shape) if seeds else None
-    drawn = found.law.errors(axes, np.arange(len(seen)), where) * scale
-    return replace(found, draws=np.clip(drawn, 0.0, np.inf if measured.loss else 1.0))
+    drawn = np.clip(
+        law.errors(axes, np.arange(len(seen)), where) * scale, 0.0, np.inf if measured.loss else 1.0
+    )
+    return Belief(
+        draws=drawn, noise=found.noise, freedom=seeds, law=law, scale=scale, aside=found.aside,
+        miss=found.miss, far=found.far,
+    )  # fmt: skip

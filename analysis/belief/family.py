@@ -129,9 +129,8 @@ class Family:
         """
         if np.isfinite(self.limit).all():
             return self.x[:, 0] / SAME_COST
-        sound = np.isfinite(self.measured.errors) & ~self.belief.aside
-        first = np.argmax(sound.any(axis=1), axis=1)
-        return np.asarray(self.x[np.arange(len(sound)), first] / FARTHEST)
+        first = np.argmax(self._sound > 0, axis=1)
+        return np.asarray(self.x[np.arange(len(first)), first] / FARTHEST)
 
     def reachable(self, flops: Floats) -> Mask:
         """Return which curves may be asked for at a compute, shape (curves,).
@@ -145,11 +144,13 @@ class Family:
 
     def runs(self, place: Indices) -> Floats:
         """Return the number of runs at a point of each curve that do not stand out, 0 where it is -1."""
-        sound = np.isfinite(self.measured.errors)
-        if self.source != "none":
-            sound &= ~self.belief.aside
-        found = sound.sum(axis=1)[np.arange(len(place)), np.maximum(place, 0)]
-        return np.where(place >= 0, found, 0.0)
+        return np.where(place >= 0, self._sound[np.arange(len(place)), np.maximum(place, 0)], 0.0)
+
+    @cached_property
+    def _sound(self) -> Indices:
+        """Number of runs that do not stand out, which takes a known noise; shape (curves, points)."""
+        run = np.isfinite(self.measured.errors)
+        return np.asarray((run if self.source == "none" else run & ~self.belief.aside).sum(axis=1))
 
     @cached_property
     def _last(self) -> Floats:

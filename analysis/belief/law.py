@@ -248,11 +248,10 @@ class _Component:
         through = self._weighted @ self._root
         return np.asarray(self._inverse - through @ through.transpose(0, 2, 1))
 
-    def draw(self, count: int, generator: np.random.Generator) -> tuple[Floats, Floats]:
-        """Return draws of the common and own parameters, (parameters, draws) and (curves, parameters, draws).
+    def draw(self, count: int, generator: np.random.Generator, weight: float) -> "Drawn":
+        """Return draws, in which the own parameters of a curve are stretched by √(ν/χ²ν).
 
-        The common ones are deviations from the point. The own ones of a curve are stretched by √(ν/χ²ν), ν
-        the degrees of freedom of its noise.
+        ν are the degrees of freedom of its noise.
         """
         table = self.table
         moved = self._root @ generator.standard_normal((len(self.common), count))
@@ -271,7 +270,11 @@ class _Component:
             own *= np.where(known, 1.0, stretch)[:, None]
         follow = self._of_own[:, None] * (self._l.transpose(0, 2, 1) @ self._weighted)
         own += self.own[..., None] - (follow.reshape(-1, len(moved)) @ moved).reshape(own.shape)
-        return self.common[:, None] + moved - self.point.common[:, None], own
+        around = self.point.common
+        return Drawn(
+            link=self.link, weight=weight, scales=self.point.scales, around=around,
+            common=self.common[:, None] + moved - around[:, None], own=own,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -297,13 +300,10 @@ class Drawn:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JointLaw:
-    """Draws of the joint law of a table, component by component; ``_Component`` describes the likeliest's."""
+    """Draws of the joint law of a table, component by component."""
 
     space: Space
     parts: tuple[Drawn, ...]
-    pull: Floats
-    precision: Floats
-    evidence: float
 
     def errors(self, axes: Axes, curves: Indices, points: Indices | None = None) -> Floats:
         """Return draws of the true errors, shape (draws, curves, points).
@@ -350,19 +350,34 @@ class JointLaw:
             log_q += wander[..., step, None] * own[curves, None]
 
 
-def joint_law(  # noqa: PLR0913 - a table, its runs, and how it is drawn
-    axes: Axes, estimates: Estimates, shared: Floats, *, chance: float, draws: int,
-    generator: np.random.Generator,
-) -> JointLaw:  # fmt: skip
-    """Fit the joint law of a table and draw it.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JointFit:
+    """The modes of the joint law of a table, with their weights."""
+
+    components: tuple[_Component, ...]
+    weight: Floats
+
+    @property
+    def likely(self) -> _Component:
+        """The component of the highest evidence."""
+        return max(self.components, key=lambda component: component.evidence)
+
+    def draw(self, draws: int, generator: np.random.Generator) -> JointLaw:
+        """Return so many draws of the law."""
+        counts = generator.multinomial(draws, self.weight).tolist()
+        each = zip(self.components, counts, self.weight.tolist(), strict=True)
+        parts = tuple(one.draw(count, generator, weight) for one, count, weight in each if count)
+        return JointLaw(space=self.components[0].table.space, parts=parts)
+
+
+def fit_joint_law(axes: Axes, estimates: Estimates, shared: Floats, *, chance: float) -> JointFit:
+    """Fit the joint law of a table.
 
     Args:
         axes: The points of the curves.
         estimates: What the runs say of their errors, in units of a typical one if they are losses.
         shared: Effects that curves share, shape (curves, effects).
         chance: Error of chance; NaN if unknown or unbounded, as of losses.
-        draws: Number of draws.
-        generator: Source of the draws.
     """
     seen = estimates.seen
     lowest = float(estimates.error[seen].min()) if seen.any() else 0.5
@@ -382,18 +397,4 @@ def joint_law(  # noqa: PLR0913 - a table, its runs, and how it is drawn
             best = max(best, components[bounded, place].evidence)
     evidence = np.array([component.evidence for component in components.values()])
     weight = np.array([1 - FLOORS[place] for _, place in components]) * np.exp(TEMPER * (evidence - best))
-    weight /= weight.sum()
-    parts = []
-    counts = generator.multinomial(draws, weight)
-    for component, share, count in zip(components.values(), weight, counts, strict=True):
-        if count:
-            common, own = component.draw(int(count), generator)
-            parts.append(Drawn(
-                link=component.link, weight=float(share), scales=component.point.scales,
-                around=component.point.common, common=common, own=own,
-            ))  # fmt: skip
-    likely = max(components.values(), key=lambda component: component.evidence)
-    return JointLaw(
-        space=table.space, parts=tuple(parts), pull=likely.pull, precision=likely.precision,
-        evidence=likely.evidence,
-    )  # fmt: skip
+    return JointFit(components=tuple(components.values()), weight=weight / weight.sum())

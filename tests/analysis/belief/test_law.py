@@ -7,7 +7,7 @@ import pytest
 
 from analysis.arrays import Floats
 from analysis.belief.belief import Belief, Curves, Measured, believe, effects
-from analysis.belief.law import JointLaw, joint_law
+from analysis.belief.law import JointLaw, fit_joint_law
 from analysis.belief.space import Axes, Estimates, Space
 
 CHANCE, FLOOR = 0.99, 0.2
@@ -165,10 +165,8 @@ def fitted() -> JointLaw:
         error=truth, covariance=np.broadcast_to(NOISE**2 * np.eye(5), (6, 5, 5)),
         seen=np.ones(truth.shape, dtype=bool), freedom=np.full((6, 1), np.inf),
     )  # fmt: skip
-    return joint_law(
-        axes_of(SIZES[:, None], SAMPLES), known, np.zeros((6, 0)), chance=CHANCE, draws=50,
-        generator=np.random.default_rng(0),
-    )  # fmt: skip
+    fit = fit_joint_law(axes_of(SIZES[:, None], SAMPLES), known, np.zeros((6, 0)), chance=CHANCE)
+    return fit.draw(50, np.random.default_rng(0))
 
 
 def test_readings_of_one_law_are_joint_also_far_beyond_its_runs() -> None:
