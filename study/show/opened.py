@@ -18,11 +18,6 @@ from study.show.study_report import study_frames
 from study.state.study import Imported, Study, find_imported, find_study, imported_names
 
 
-def _answer(name: str, meaning: str) -> property:
-    """Return the property of a study that is a frame of its answers."""
-    return property(lambda study: answer_frame(name, study.analysis), doc=meaning)
-
-
 class OpenedStudy:
     """A study with its results and answers; ``from study import Study`` names this class.
 
@@ -69,15 +64,50 @@ class OpenedStudy:
         """The analysis that the report shows."""
         return analyse(self._frames)
 
-    trials = _answer("trials", "Finished trials with their error.")
-    best = _answer("best", "Best configuration at each budget.")
-    contrasts = _answer("contrasts", "Comparisons of one choice at a time.")
-    comparisons = _answer("comparisons", "Two options over compute or data: difference, worth and crossing.")
-    laws = _answer("laws", "Parameters of the joint law with their intervals.")
-    bands = _answer("bands", "Curves over compute and over data, with their intervals.")
-    pareto = _answer("pareto", "Pareto frontier over compute.")
-    exponents = _answer("exponents", "Growth of model size and samples with compute.")
-    cost = _answer("cost", "FLOPs and device hours by budget level.")
+    @property
+    def trials(self) -> pd.DataFrame:
+        """Finished trials with their error."""
+        return answer_frame("trials", self.analysis)
+
+    @property
+    def best(self) -> pd.DataFrame:
+        """Best configuration at each budget."""
+        return answer_frame("best", self.analysis)
+
+    @property
+    def contrasts(self) -> pd.DataFrame:
+        """Comparisons of one choice at a time."""
+        return answer_frame("contrasts", self.analysis)
+
+    @property
+    def comparisons(self) -> pd.DataFrame:
+        """Two options over compute or data: difference, worth and crossing."""
+        return answer_frame("comparisons", self.analysis)
+
+    @property
+    def laws(self) -> pd.DataFrame:
+        """Parameters of the joint law with their intervals."""
+        return answer_frame("laws", self.analysis)
+
+    @property
+    def bands(self) -> pd.DataFrame:
+        """Curves over compute and over data, with their intervals."""
+        return answer_frame("bands", self.analysis)
+
+    @property
+    def pareto(self) -> pd.DataFrame:
+        """Pareto frontier over compute."""
+        return answer_frame("pareto", self.analysis)
+
+    @property
+    def exponents(self) -> pd.DataFrame:
+        """Growth of model size and samples with compute."""
+        return answer_frame("exponents", self.analysis)
+
+    @property
+    def cost(self) -> pd.DataFrame:
+        """FLOPs and device hours by budget level."""
+        return answer_frame("cost", self.analysis)
 
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
