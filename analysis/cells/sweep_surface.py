@@ -29,6 +29,7 @@ class Surface:
 
     Attributes:
         known: False if the table has too few runs; then nothing is fitted.
+        height: Errors above the best of their cell, shape (runs,).
         used: Runs that the surface is fitted to.
         law: Coefficients of the expected optimum, shape (known of a cell, numbers).
         noise: Variance of a run.
@@ -49,7 +50,7 @@ class Surface:
         several = sum(len(rows) >= _SEVERAL for rows in self.rows)
         self._x, self._y, self._z, self._numbers = x, y, z[:, : max(1, several // _PER_KNOWN)], numbers
         self.law = np.zeros((self._z.shape[1], numbers))
-        height = y - np.array([y[rows].min() for rows in self.rows])[cell]
+        height = self.height = y - np.array([y[rows].min() for rows in self.rows])[cell]
         self.used = height <= (_FIRST * np.median(height[height > 0]) if height.any() else 0.0)
         terms = [each for power in (2, 3) for each in combinations_with_replacement(range(numbers), power)]
         squares = self._squares = numbers * (numbers + 1) // 2

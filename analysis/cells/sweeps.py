@@ -91,7 +91,7 @@ class _Sweeps:
     def __init__(
         self, runs: pd.DataFrame, error: Floats, cell: Indices, fields: Sequence[str], metric: str
     ) -> None:
-        self._runs, self._error, self._fields = runs, error, fields
+        self._runs, self._fields = runs, fields
         self._numbers = [name for name in fields if is_numeric_dtype(runs[name])]
         values = [_positive(runs[name].to_numpy(np.float64)) for name in self._numbers]
         logs = np.log(np.reshape(values, (len(values), len(runs))))
@@ -99,6 +99,8 @@ class _Sweeps:
         names = [_indicators(runs[name]) for name in fields if name not in self._numbers]
         self.x = np.column_stack([(logs.T - self._middle) / self._unit, *names])
         self.rows = [np.flatnonzero(cell == place) for place in range(1 + cell.max(initial=-1))]
+        squares = sum(((error[rows] - error[rows].mean()) ** 2).sum() for rows in self.rows)
+        self._variance = squares / max(len(error) - len(self.rows), 1)
         first = runs.iloc[[rows[0] for rows in self.rows]]
         known = np.log(first[["train_flops_per_sample", "samples_seen"]].to_numpy(np.float64))
         known = np.c_[known, _indicators(first["strategy"])]
@@ -107,15 +109,14 @@ class _Sweeps:
             cell, self.x, error, np.c_[np.ones(len(known)), known], numbers=len(self._numbers)
         )
         self._curvatures = self.surface.curvatures(_DRAWS) if self.surface.known else np.empty(0)
-        height = error - np.array([error[rows].min() for rows in self.rows])[cell]
+        height = self.surface.height
         self.far: Mask = height > _FAR * np.median(height[height > 0]) if height.any() else height > 0
         self._unit_of = ErrorUnit.of(metric)
         self._worth = _WORTH * (float(np.median(error)) if is_loss(metric) else 1.0)
 
     def spread(self, rows: Indices) -> float:
         """Return the standard error of the mean of a cell's runs, by the noise of all cells."""
-        squares = sum(((self._error[each] - self._error[each].mean()) ** 2).sum() for each in self.rows)
-        return float(np.sqrt(squares / max(len(self._error) - len(self.rows), 1) / len(rows)))
+        return float(np.sqrt(self._variance / len(rows)))
 
     def optimum(self, cell: int, chosen: int) -> dict[str, Any]:
         """Return the chosen settings, the optimum of each number, and why the cell looks undertuned."""

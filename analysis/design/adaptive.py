@@ -217,9 +217,8 @@ def _options(  # noqa: PLR0913, PLR0917 (a family, what is known of it, what is 
     lost = np.array(
         [place in family.lost for place in zip(part.curve.tolist(), part.point.tolist(), strict=True)]
     )
-    free = np.flatnonzero(
-        ~taken[part.rows] & ~lost
-    )  # a cell that lost runs is not ranked, whatever others say
+    # A cell that lost runs is not ranked, whatever others say.
+    free = np.flatnonzero(~taken[part.rows] & ~lost)
     key = part.curve[free] * family.x.shape[1] + part.point[free]
     cheapest = np.lexsort((free, cost[part.rows[free]], key))
     free, key = free[cheapest], key[cheapest]

@@ -69,7 +69,6 @@ def load_column_map(path: Path) -> ColumnMap:
     if section is not None:
         columns = _columns(section)
         where |= {f"columns.{name}": section.where(name) for name in columns}
-        section.done()
     metric, better, made_of = "", "higher", Column()
     images: Column | int = 0
     error: Column | None = None
@@ -92,12 +91,8 @@ def load_column_map(path: Path) -> ColumnMap:
         mean = inner.take("choose", OneOf(kind="choice", allowed=("best", "mean")), "best") == "mean"
         by = inner.section("by", required=True)
         if by is not None:
-            for name in by.names():
-                setting = by.section(name)
-                if setting is not None:
-                    sweep[name] = _column(setting, read=lambda text: text)
+            sweep = _each_column(by, lambda _: _as_written(str))  # numbers or names, as the table has them
             where |= {f"sweep.{name}": by.where(name) for name in sweep}
-            by.done()
         inner.done()
     root.done()
     problems.raise_any()
@@ -109,17 +104,23 @@ def load_column_map(path: Path) -> ColumnMap:
 
 def _columns(section: Section) -> dict[str, Column]:
     """Read the source of each column of the results schema."""
-    found = {}
     for name in section.names():
         if name not in (*REQUIRED, *OPTIONAL):
             section.error(unknown("column of the results schema", name, (*REQUIRED, *OPTIONAL)), name)
-        inner = section.section(name)
-        if inner is not None:
-            number = _whole if name == "seed" else _quantity
-            found[name] = _column(inner, read=str if name in TEXT else number)
+    found = _each_column(
+        section, lambda name: str if name in TEXT else _whole if name == "seed" else _quantity
+    )
     for name in REQUIRED:
         if name not in found:
             section.error(f"columns lack '{name}'; needed: {', '.join(REQUIRED)}")
+    return found
+
+
+def _each_column(section: Section, reader: Callable[[str], Callable[[str], str]]) -> dict[str, Column]:
+    """Read the columns of a section, each with the reader of its name."""
+    inside = {name: section.section(name) for name in section.names()}
+    found = {name: _column(inner, read=reader(name)) for name, inner in inside.items() if inner is not None}
+    section.done()
     return found
 
 

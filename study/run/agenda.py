@@ -239,7 +239,10 @@ def require_room(study: Study, plan: Plan) -> None:
         grid = (*plan.trials, *plan.tuning.neighbours)
         known = replace(plan, trials=(), tuning=replace(plan.tuning, neighbours=()))
     adaptive = study.declaration.design.adaptive
-    ids = {one.trial_id: one.paid_flops * (not adaptive or one.attempt > 1) for one in known.all_trials}
+    ids = {
+        trial.trial_id: 0 if adaptive and trial.attempt == 1 else trial.paid_flops
+        for trial in known.all_trials
+    }
     needed = sum(charge.train_flops for charge in plan.charges)
     needed += sum(book.finished.get(what, ahead) for what, ahead in ids.items())
     rows = [cell_row(trial.cell) | {"seed": trial.seed} for trial in grid]

@@ -82,7 +82,8 @@ def run_study(  # noqa: PLR0913 - the options of a command
         plan, attempts, lines = with_again(study, plan, again)
         for attempt in attempts:  # from here on each run has them in its plan
             add_event(study, AGAIN, trial=attempt.trial_id)
-        progress.say("\n".join(lines)) if lines else None
+        if lines:
+            progress.say("\n".join(lines))
         failures: dict[str, str] = {}
         if _tunes(plan, only):
             tuned = tune_study(study, plan, progress, site, retry_failed=retry_failed)

@@ -216,7 +216,8 @@ def trial_job(study: Study, trial: Trial, trials: Mapping[str, Trial] = MappingP
     ``trials`` are those whose milestones it may continue from, by id; that of a newer attempt comes first.
     """
     firsts = [shorter.first_id for shorter in shorter_trials(trial, trials)]
-    trunk = [each for first in firsts for each in reversed([*trials]) if each.startswith(first)]
+    attempts = sorted(trials.values(), key=lambda each: -each.attempt) if firsts else []
+    trunk = [each.trial_id for first in firsts for each in attempts if each.first_id == first]
     resources, declared = trial.resources, study.declaration.resources
     return TrialJob(
         trial=trial,

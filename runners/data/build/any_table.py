@@ -1,13 +1,14 @@
 """Strict reader of tables of any kind, by DuckDB, which knows the line of each row."""
 
 import csv
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+
+from runners.data.build.table_file import ZERO_FIRST, json_row
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -17,7 +18,6 @@ _TEXTS, _PACKED = (*_SEPARATORS, ".jsonl"), (".gz", ".zst")
 _NONE = "\x01"  # no text contains it
 MISSING = frozenset({"", "NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "NULL", "null"})
 """Words for a missing value; ``None`` is one only in place of a number, else it may be a name."""
-_ZERO_FIRST = r"[-+]?0\d"
 _AT = re.compile(r"Error on Line: (\d+)\n")
 _COUNTS = re.compile("Expected Number of Columns.*")
 _ADVICE = {
@@ -106,7 +106,7 @@ def _fields(engine: "DuckDBPyConnection", path: Path, lines: Sequence[str | None
 def _numbers(texts: "pd.Series[str]") -> "pd.Series[Any]":
     """Return a column as numbers if all of its texts are; missing values become NaN."""
     there = ~(texts.isna() | texts.isin([*MISSING, "None"]))
-    if not there.any() or texts[there].str.match(_ZERO_FIRST).any():
+    if not there.any() or texts[there].str.match(ZERO_FIRST).any():
         return texts
     try:
         return pd.to_numeric(texts.where(there))
@@ -119,8 +119,8 @@ def _objects(path: Path, lines: Sequence[str | None]) -> pd.DataFrame:
     for number, line in enumerate(lines, start=1):
         if line:
             try:
-                rows.append(dict(json.loads(line)))
-            except (ValueError, TypeError) as error:
-                raise ValueError(f"{path}:{number}: not a JSON object: {error}") from None
+                rows.append(json_row(line))
+            except ValueError as error:
+                raise ValueError(f"{path}:{number}: {error}") from None
             places.append(f"{path.name}:{number}")
     return pd.DataFrame(rows, index=places, dtype=object)

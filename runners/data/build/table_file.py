@@ -23,7 +23,8 @@ NOT_UTF8 = "\ufdd0"
 
 _MARKING = "mark-not-utf8"
 _SEPARATORS = {",": "comma", "\t": "tab"}
-_ZERO_FIRST = r"[-+]?0\d"
+ZERO_FIRST = r"[-+]?0\d"
+"""Start of a text such as ``007``, which is no number."""
 _CLOSE = 'close it, or write it as "" within a quoted text'
 
 
@@ -69,24 +70,30 @@ def _read_text(
     """Read a table with its texts as they are: ``NA``, ``007`` and ``true`` may be captions or ids."""
     if path.suffix == ".jsonl":
         _refuse_utf_16(path)
+        rows: list[dict[str, Any]] = []
         with path.open(encoding="utf-8-sig", errors=errors) as file:
-            rows = [_json_row(line, number) for number, line in enumerate(file, start=1) if line.strip()]
+            for number, line in enumerate(file, start=1):
+                try:
+                    rows += [json_row(line)] if line.strip() else []
+                except ValueError as error:
+                    raise ValueError(f"line {number}: {error}") from None
         return pd.DataFrame(rows, dtype=object)
     table = read_separated(path, errors)
     for name in table.columns.difference(list(texts)):
-        if not table[name].str.match(_ZERO_FIRST).any():
+        if not table[name].str.match(ZERO_FIRST).any():
             with suppress(ValueError):
                 table[name] = pd.to_numeric(table[name])
     return table
 
 
-def _json_row(line: str, number: int) -> dict[str, Any]:
+def json_row(line: str) -> dict[str, Any]:
+    """Return the row of a line of a jsonl file; ValueError if it is no JSON object."""
     try:
         row = json.loads(line)
     except ValueError as error:
-        raise ValueError(f"line {number}: not valid JSON: {error}") from None
+        raise ValueError(f"not valid JSON: {error}") from None
     if not isinstance(row, dict):
-        raise ValueError(f"line {number}: not a JSON object")  # noqa: TRY004 - of a file
+        raise ValueError("not a JSON object")  # noqa: TRY004 - of a file
     return row
 
 
