@@ -1,7 +1,6 @@
 """Reader of an evaluation set: decoded batch by batch, each image once on a node.
 
-Decoded batches stay in a bounded cache on the node's disk that all trials share. Of a split larger than half
-of the cache, the first part is kept and the rest is decoded each time.
+Decoded batches stay in a bounded cache on the node's disk that all trials share.
 """
 
 import json
@@ -32,12 +31,6 @@ from runners.data.pool.reader import DECODING, decode_image
 
 BATCH = 256
 """Images that are decoded, kept and encoded at once; rows of features depend on it in their last bits."""
-
-_LARGEST_SHARE = 2  # a split takes at most half of the cache
-
-
-_Kept = tuple[int, bool]
-"""Number of a split's batches that the cache keeps, from the first on, and True if these are all."""
 
 _Undecoded = tuple[str, bytes, str]
 """A sample's location in words, its image's bytes and its truth."""
@@ -89,8 +82,8 @@ class SetReader:
             yield images, [tuple(truth.splitlines()) for truth in truths]
 
     def is_filled(self, split: str = "test") -> bool:
-        """Return whether some process has filled the cache with a split."""
-        return self.cache is not None and self._kept(self.cache, self._key(split)) is not None
+        """Return whether some process has read a split to its end into the cache."""
+        return self.cache is not None and self._batches_in(self.cache, self._key(split)) is not None
 
     def fill(self, split: str = "test", *, wait: bool = True) -> None:
         """Decode a split into the cache, unless it is there; a killed process leaves whole batches.
@@ -101,59 +94,38 @@ class SetReader:
             return
         key, classes, _ = self._key(split), len(self.classnames), self.templates
         with self.cache.turn(key, wait_s=math.inf if wait else 0) as mine:
-            if mine and self._kept(self.cache, key) is None:
-                self.cache.write(key, json.dumps(self._fill(self.cache, key, split, classes)).encode())
+            if mine and not self.is_filled(split):
+                for _, truths in self._batches(split, if_kept=True):
+                    if classes:
+                        self._labels(truths, classes)
 
-    def _fill(self, cache: PieceCache, key: str, split: str, classes: int) -> _Kept:
-        number = 0
-        for number, batch in enumerate(self._undecoded(split)):
-            truths = [truth for _, _, truth in batch]
-            if classes:
-                self._labels(truths, classes)
-            name = f"{key} {number}"
-            if not self._has_room(cache, number) or not (
-                cache.has(name) or cache.write(name, _packed(self._decoded(batch), truths))
-            ):
-                return number, False
-        return number + 1, True
-
-    def _batches(self, split: str) -> Iterator[tuple[Images, list[str]]]:
+    def _batches(self, split: str, *, if_kept: bool = False) -> Iterator[tuple[Images, list[str]]]:
         """Yield batches of images and their truths, from the cache or decoded and kept.
 
         It never waits for another process: a process of low priority may be filling the cache for a trial in
-        training.
+        training. With ``if_kept`` it ends where the cache takes no more.
         """
         cache, key = self.cache if isinstance(self.decode, int) else None, self._key(split)
-        kept = None if cache is None else self._kept(cache, key)
-        # ``at`` is the number of batches taken from ``source``; ``first`` that of batches in the cache
-        # without a gap.
-        source, at, first = self._undecoded(split), 0, 0
+        last = None if cache is None else self._batches_in(cache, key)
+        source, at = self._undecoded(split), 0  # ``at`` is the number of batches taken from ``source``
         for number in count():
-            if kept == (number, True):
+            if number == last:
                 return
-            keeps = cache is not None and (
-                self._has_room(cache, number) if kept is None else number < kept[0]
-            )
-            found = _unpacked(cache.whole(f"{key} {number}")) if cache is not None and keeps else None
-            # Without a mark in the cache only the shards show where the split ends, so they are read as well.
-            if found is None or kept is None:
+            name = f"{key} {number}"
+            found = None if cache is None else _unpacked(cache.whole(name))
+            # Until the number of batches is known, only the shards show where the split ends.
+            if found is None or last is None:
                 batch = next(islice(source, number - at, None), None)
-                if batch is None:
-                    if cache is not None and kept is None:
-                        cache.write(key, json.dumps([first, first == number]).encode())
-                    return
                 at = number + 1
+                if batch is None:
+                    if cache is not None:
+                        cache.write(key, str(number).encode())
+                    return
                 if found is None:
                     found = self._decoded(batch), [truth for _, _, truth in batch]
-                    if cache is not None and keeps:
-                        keeps = cache.write(f"{key} {number}", _packed(*found))
-            first += keeps and first == number
+                    if cache is not None and not cache.write(name, _packed(*found)) and if_kept:
+                        return
             yield found
-
-    def _has_room(self, cache: PieceCache, number: int) -> bool:
-        """Return whether a batch lies in the part of a split that the cache may keep."""
-        assert isinstance(self.decode, int)
-        return 3 * self.decode**2 * BATCH * (number + 1) * _LARGEST_SHARE <= cache.limit
 
     def _undecoded(self, split: str) -> Iterator[list[_Undecoded]]:
         """Yield a split's samples in batches."""
@@ -194,13 +166,10 @@ class SetReader:
         return blake2b(f"{self.path.resolve()} {split} {how} {shards}".encode(), digest_size=16).hexdigest()
 
     @staticmethod
-    def _kept(cache: PieceCache, key: str) -> _Kept | None:
-        """Return what a process that filled the cache kept; None before."""
-        try:
-            batches, whole = json.loads(cache.whole(key) or b"")
-        except (ValueError, TypeError):
-            return None
-        return batches, whole
+    def _batches_in(cache: PieceCache, key: str) -> int | None:
+        """Return the number of batches of a split; None before a process has read it to its end."""
+        found = cache.whole(key) or b""
+        return int(found) if found.isdigit() else None
 
 
 def _packed(images: Images, truths: Sequence[str]) -> bytes:
