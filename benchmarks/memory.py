@@ -32,9 +32,9 @@ from runners.data.index import merge
 from runners.data.index import parts as index_parts
 from runners.data.index.parts import ROWS_PER_PART
 from runners.data.index.writing import write_part
-from runners.data.places.copies import INDEX
 from runners.data.pool.describe import describe_pool
 from runners.data.pool.pool import Origin, Pool, Scorer
+from runners.store.copies import INDEX
 
 TARGET_GIB, TARGET_BYTES = 2.0, 1.0
 LIMIT = "250MB"

@@ -53,7 +53,7 @@ from runners.data.build.build_pool import build_pool
 from runners.data.pool.pool import Pool
 from runners.data.reading.streamed_set import StreamedSet
 from runners.data.reading.training_data import Source
-from runners.host.storage import Storage
+from runners.store.location import Location
 
 DELAY_S, FAILING, WORKERS = 0.03, 0.01, 1
 
@@ -128,7 +128,7 @@ def upload(files: S3FileSystem, folder: Path) -> None:
     """Upload a folder's files to a bucket with its name."""
     files.mkdir(folder.name)
     for path in sorted(folder.iterdir()):
-        Storage(f"s3://{folder.name}").put(path, path.name)
+        Location(f"s3://{folder.name}").put(path, path.name)
 
 
 def ours(pool: Pool, rows: int) -> Iterator[Any]:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from budgets.cost.flops import CONVENTION
 from budgets.planning.plan import LeftOut
 from budgets.planning.planned_trial import Cell, Trial, trunk_id
-from runners.host.files import new_file
+from runners.store.files import new_file
 
 SCHEMA_VERSION = 1
 

@@ -19,7 +19,7 @@ from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluati
 from runners.data.pool.pool import Origin, Pool, Scorer
 from runners.embedded.bank import BANK_FILE, CONCEPTS, Bank, load_bank
 from runners.embedded.pair import ZERO_SHOT, Pair, evaluation_image, retrieval_pair, training_pair
-from runners.host.files import new_folder
+from runners.store.files import new_folder
 
 # The scorer of quality: what a plan charges stands here, where no torch is imported; `scorer.py` does the
 # work.

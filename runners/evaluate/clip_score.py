@@ -19,16 +19,16 @@ from budgets.cost.flops import CONVENTION_NAME, encoding_flops
 from budgets.machine_cache import machine_cache
 from runners.data.build.scan import run
 from runners.data.evaluation.evaluation_set import Decode
-from runners.data.places.copies import pool_at
-from runners.data.places.shared_folder import SCORING, SharedFolder
 from runners.data.pool.damage import Damage
 from runners.data.pool.pool import Pool, Scorer
 from runners.data.pool.reader import READ_COLUMNS, decode_rows
 from runners.data.reading.training_data import ahead
-from runners.host.files import locked
 from runners.host.workers import Processes, Report, Workers
 from runners.models.count_by_torch import ensure_counted
 from runners.models.load_model import LoadedModel, ModelSource, device_named, load_model
+from runners.store.copies import pool_at
+from runners.store.files import locked
+from runners.store.shared_folder import SCORING, SharedFolder
 
 _ROWS_PER_PART, _MOST_PARTS = 8192, 50_000
 _CONFIG = "model.json"

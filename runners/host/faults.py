@@ -7,11 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Literal, TypeVar
 
 from budgets.names import without_password
-from runners.host.files import locked
 
 Fault = Literal["left", "crashed", "full", "failed"]
 """Consequence of an early end: ``left`` (stopped on request, state kept), ``crashed`` (the cause may be
@@ -203,15 +201,6 @@ class Notice:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-@contextmanager
-def owned(lock: Path, notice: Notice) -> Iterator[None]:
-    """Context manager that holds a trial's lock; a notice ends the wait for another process (`Left`)."""
-    with locked(lock, given_up=lambda: bool(notice.by)) as held:
-        if held is None:
-            raise Left(f"{notice.by} while another process had {lock}")
-        yield
 
 
 @contextmanager

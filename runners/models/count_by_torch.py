@@ -21,8 +21,8 @@ from budgets.cost.counted import Count, builder_versions, count_file, read_count
 from budgets.cost.flops import FLOPS_PER_MAC
 from budgets.cost.strategy import STRATEGIES
 from budgets.names import unknown
-from runners.host.files import write_json
 from runners.models.model import build_model, encode_text, patch_dropouts, unprojected
+from runners.store.files import write_json
 
 _PAIRS = 2  # batch norm in training needs two samples
 _DEFAULT_CONTEXT, _DEFAULT_IMAGE = 77, 224  # open_clip's

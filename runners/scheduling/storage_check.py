@@ -12,8 +12,8 @@ from pathlib import Path
 
 from budgets.names import without_password
 from budgets.quantity import format_seconds
-from runners.host.storage import Storage
 from runners.scheduling.backend import Backend, Ended, Job
+from runners.store.location import Location
 
 ANSWER_S = 120.0
 """Time that a node may take to look."""
@@ -82,19 +82,19 @@ class Objects:
 
     def mark(self, token: str) -> None:
         """Write the mark that a node looks for."""
-        Storage(self.url).write(f".seen-{token}", token.encode())
+        Location(self.url).write(f".seen-{token}", token.encode())
 
     def unmark(self, token: str) -> None:
         """Remove the mark; it stays if the storage is unreachable."""
         with suppress(OSError):
-            Storage(self.url).delete([f".seen-{token}"])
+            Location(self.url).delete([f".seen-{token}"])
 
     def look(self, token: str) -> str:
         """Return the reason why this node can't use the storage; empty if it can."""
         if unseen := _unseen(self.read):
             return f"{_NOT_SEEN.format(unseen[0])}: all nodes must see what is read beside {self}"
         try:
-            storage = Storage(self.url)
+            storage = Location(self.url)
             storage.require()
             seen = storage.read(f".seen-{token}")
         except (ValueError, OSError) as error:

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from runners.host.files import put
+from runners.store.files import put
 from runners.training.learner import Learner
 from runners.training.ranks import decided_by_first
 from runners.trials.trial_files import (

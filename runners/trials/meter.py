@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from runners.host.files import new_file
+from runners.store.files import new_file
 
 METER = "meter"
 """Name of the meter's file in the trial's folder."""

@@ -20,10 +20,10 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from runners.host.faults import Notice, ProcessEnded, owned
-from runners.host.files import locked
+from runners.host.faults import Notice, ProcessEnded
 from runners.host.process import FreshProcess
-from runners.host.storage import Storage, cache_folder, fetch_tree
+from runners.store.files import locked
+from runners.store.location import Location, cache_folder, fetch_tree
 from runners.trials.meter import METER, FlopCount, meter_text, read_meter
 from runners.trials.trial_files import (
     CHECKPOINTS_KEPT,
@@ -37,6 +37,7 @@ from runners.trials.trial_files import (
     is_milestone,
     is_whole,
     milestone,
+    owned,
 )
 from runners.trials.trial_job import TrialJob
 
@@ -73,7 +74,7 @@ def run_on_copies(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
         OSError: The storage is unreachable, or another process has taken the trial over.
     """
     notice = Notice()
-    storage = Storage(url)
+    storage = Location(url)
     with notice.listening():
         local = _on_this_node(url, job)
         with owned(_lock_of(local.folder), notice):
@@ -105,7 +106,7 @@ def take_part_on_copies(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -
     """
     from runners.training.ranks import decided_by_first, rank  # noqa: PLC0415 - loads torch
 
-    storage, trial = Storage(url), job.folder.as_posix()
+    storage, trial = Location(url), job.folder.as_posix()
     local = _on_this_node(url, job)
     copy = TrialCopy(storage, trial, local.folder)
     if rank() == 0:
@@ -155,7 +156,7 @@ def upload_left(url: str, trials: Path) -> None:
 
     ``trials`` is the folder of a study's trials below the URL.
     """
-    storage = Storage(url)
+    storage = Location(url)
     for mark in sorted((cache_folder(url) / trials).glob(f"*/.{_OWNER}")):
         folder = mark.parent
         with locked(_lock_of(folder), wait_s=0) as held:
@@ -170,7 +171,7 @@ def _lock_of(folder: Path) -> Path:
 
 def _on_this_node(url: str, job: TrialJob) -> TrialJob:
     """Return a job with this node's paths, after the data was downloaded once for all trials of the node."""
-    storage, cache = Storage(url), cache_folder(url)
+    storage, cache = Location(url), cache_folder(url)
     apart = (path for path in job.evaluation.values() if not set(job.pools) & set(path.parents))
     for tree in {*job.pools, *apart}:
         if not fetch_tree(storage, tree.as_posix(), cache):
@@ -187,7 +188,7 @@ def _on_this_node(url: str, job: TrialJob) -> TrialJob:
     return local
 
 
-def _bring_milestone(storage: Storage, job: TrialJob, local: TrialJob) -> None:
+def _bring_milestone(storage: Location, job: TrialJob, local: TrialJob) -> None:
     """Download the milestone that a trial without a checkpoint continues from, that of the longest trial."""
     if checkpoints(local.folder) or (local.folder / "result.json").exists():
         return
@@ -199,7 +200,7 @@ def _bring_milestone(storage: Storage, job: TrialJob, local: TrialJob) -> None:
                 path.unlink()
 
 
-def _sound_milestone(storage: Storage, trunk: Sequence[Path], folder: Path) -> str:
+def _sound_milestone(storage: Location, trunk: Sequence[Path], folder: Path) -> str:
     """Download the first undamaged milestone and return its name, or nothing; damaged ones are deleted."""
     for trial in map(Path.as_posix, trunk):
         for name, size in storage.list(trial).items():
@@ -220,7 +221,7 @@ def _drop_copies(local: TrialJob) -> None:
 class TrialCopy:
     """This node's copy of a trial's folder; only the last process that took the trial over may upload."""
 
-    def __init__(self, storage: Storage, name: str, folder: Path) -> None:
+    def __init__(self, storage: Location, name: str, folder: Path) -> None:
         self._storage, self._name, self._folder = storage, name, folder
         self._token = secrets.token_hex(8).encode()
         self._begun, self._begun_at, self._ahead = FlopCount(), time.monotonic(), 0

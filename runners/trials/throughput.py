@@ -11,7 +11,7 @@ from pathlib import Path
 
 from budgets.declaration.recipe import PLAIN_PASSES
 from budgets.planning.planned_trial import Combination, Trial
-from runners.host.files import write_json
+from runners.store.files import write_json
 
 # Measured on a CPU core with small models: a cost per sample and a cost per FLOP.
 _SECONDS_PER_SAMPLE = 60e-6

@@ -21,8 +21,7 @@ from torch import Tensor
 
 from budgets.planning.planned_trial import Trial
 from runners.evaluate.features import NotFiniteError
-from runners.host.faults import Left, Notice, owned
-from runners.host.files import new_file, write_json
+from runners.host.faults import Left, Notice
 from runners.results import (
     CURVE_COLUMNS,
     EVALUATION_VERSION,
@@ -32,6 +31,7 @@ from runners.results import (
     trial_curve,
     write_table,
 )
+from runners.store.files import new_file, write_json
 from runners.training.ranks import decided_by_first, rank, run_ranks
 from runners.training.train import Diverged, train
 from runners.trials.checkpoint import CheckpointWriter, Notes, save_hashed, save_milestone
@@ -41,6 +41,7 @@ from runners.trials.trial_files import (
     PROGRESS,
     Outcome,
     drop_scaffolding,
+    owned,
     read_outcome,
     write_outcome,
 )

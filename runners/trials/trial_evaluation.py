@@ -13,7 +13,6 @@ import torch
 
 from budgets.planning.planned_trial import evaluated_steps
 from runners.data.evaluation.set_reader import SetReader
-from runners.data.places.piece_cache import decoded_sets
 from runners.evaluate.evaluate import evaluate
 from runners.evaluate.features import Encoder, NotFiniteError, encode_set
 from runners.host.process import FreshProcess
@@ -26,6 +25,7 @@ from runners.results import (
     to_frame,
     write_table,
 )
+from runners.store.cache import decoded_sets
 from runners.training.train import to_float
 from runners.trials.meter import Meter
 from runners.trials.trial_files import MIDWAY

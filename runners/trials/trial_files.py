@@ -7,13 +7,14 @@ so that ``status`` answers at once.
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from runners.host.faults import words_of
-from runners.host.files import write_json
+from runners.host.faults import Left, Notice, words_of
+from runners.store.files import locked, write_json
 from runners.trials.meter import METER
 
 FAILURE = "failed.json"
@@ -232,3 +233,12 @@ def _is_whole(progress: Mapping[str, Any]) -> bool:
         and all(isinstance(value, int | float | None) for value in measured)
         and all(isinstance(each, list) and all(isinstance(x, int | float) for x in each) for each in lists)
     )
+
+
+@contextmanager
+def owned(lock: Path, notice: Notice) -> Iterator[None]:
+    """Context manager that holds a trial's lock; a notice ends the wait for another process (`Left`)."""
+    with locked(lock, given_up=lambda: bool(notice.by)) as held:
+        if held is None:
+            raise Left(f"{notice.by} while another process had {lock}")
+        yield

@@ -96,10 +96,10 @@ def run(options: Namespace) -> int:
     from runners.data.evaluation.evaluation_set import is_retrieval
     from runners.data.index.writing import VERSIONS
     from runners.evaluate.evaluate import evaluate_model, forward_flops, named_sets
-    from runners.host.files import new_file, write_json
     from runners.host.process import set_gpu_arithmetic
     from runners.models.load_model import ModelSource, device_named, load_model
     from runners.results import EVALUATION_PRECISION, EVALUATION_VERSION
+    from runners.store.files import new_file, write_json
 
     if options.threads:
         torch.set_num_threads(options.threads)

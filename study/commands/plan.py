@@ -44,7 +44,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Print the plan, or write it to a file and print the file's name."""
-    from runners.host.files import new_file
+    from runners.store.files import new_file
     from study.show.plan_export import plan_parquet
     from study.state.plan_study import device_throughput, plan_study
 

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from budgets.declaration.data_sections import EmbeddedPool
-from runners.host.files import locked
+from runners.store.files import locked
 from study.state.study import Study
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from budgets.planning.planned_trial import Trial
 from runners.data.build.in_place import open_pool
 from runners.data.pool.tokenizer import mixed_words
-from runners.host.files import new_folder
 from runners.models.export import PIXELS, WEIGHTS, write_architecture, write_origin
 from runners.models.load_model import weight_names
+from runners.store.files import new_folder
 from runners.trials.trial_files import read_outcome
 from study.declare.load import load_declaration
 from study.run.ensure_pools import ensure_pools

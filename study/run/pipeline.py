@@ -14,7 +14,6 @@ from budgets.ledger import read_entries, unpaid_charges
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial, share_trunks
 from budgets.quantity import format_flops
-from runners.host.files import new_file, write_json
 from runners.results import (
     CURVE_COLUMNS,
     EVALUATION_VERSION,
@@ -24,6 +23,7 @@ from runners.results import (
     to_frame,
     write_table,
 )
+from runners.store.files import new_file, write_json
 from runners.trials.trial_files import MIDWAY, Outcome, drop_milestone, milestone
 from study.declare.dump import dump_declaration
 from study.run.agenda import Agenda, agenda, lost_checkpoints, require_room

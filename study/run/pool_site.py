@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from budgets.quantity import plural
-from runners.data.places.copies import is_url
 from runners.host.workers import Processes, Workers, usable_cores
 from runners.scheduling.nodes import Amounts
 from runners.scheduling.ray_backend.address import cluster_address
 from runners.scheduling.storage_check import Folders, Objects, StorageCheck
+from runners.store.copies import is_url
 
 if TYPE_CHECKING:
     from runners.scheduling.ray_backend.core import RayBackend

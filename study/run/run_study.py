@@ -9,8 +9,8 @@ from typing import cast
 from budgets.declaration.declaration import require_runnable
 from budgets.ledger import drop_torn_line
 from budgets.planning.plan import AGAIN, Plan
-from runners.host.files import wait_until_free
 from runners.scheduling.ray_backend.address import cluster_address
+from runners.store.files import wait_until_free
 from runners.trials.loggers import Loggers
 from study.run.agenda import agenda, agenda_lines, require_room, with_again
 from study.run.ensure_pools import ensure_pools

@@ -9,9 +9,9 @@ from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
 from budgets.planning.tuning_plan import TuningPlan, values_words
 from budgets.quantity import format_flops, plural
-from runners.host.files import new_file, write_json
 from runners.results import write_table
 from runners.scheduling.backend import Backend
+from runners.store.files import new_file, write_json
 from runners.trials.trial_files import Outcome
 from study.declare.dump import dump_declaration
 from study.run.agenda import Agenda, agenda

@@ -24,8 +24,8 @@ from budgets.declaration.declaration import Declaration
 from budgets.planning.plan import AGAIN, Plan
 from budgets.planning.planned_trial import Trial
 from budgets.quantity import format_flops, plural
-from runners.host.files import write_json
 from runners.results import RESULT_COLUMNS, plan_row, read_table, to_frame
+from runners.store.files import write_json
 from study.state.bookkeeping import trials_of_event
 from study.state.study import Study
 

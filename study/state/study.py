@@ -15,9 +15,9 @@ from budgets.declaration.data_sections import FolderPool
 from budgets.declaration.declaration import Declaration
 from budgets.ledger import read_entries
 from budgets.planning.planned_trial import Trial, shorter_trials
-from runners.data.places.copies import copy_name, is_url
-from runners.host.storage import cache_folder
 from runners.scheduling.nodes import Amounts
+from runners.store.copies import copy_name, is_url
+from runners.store.location import cache_folder
 from runners.trials.trial_job import TrialJob
 from study.declare import DECLARATIONS
 from study.storage.bucket_storage import BucketStorage

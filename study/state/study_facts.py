@@ -23,10 +23,10 @@ from runners.data.evaluation.evaluation_facts import (
     describe_evaluation_set,
 )
 from runners.data.index.writing import VERSIONS
-from runners.data.places.copies import copy_pool, copy_set, is_url
 from runners.embedded.bank import CONCEPTS
 from runners.embedded.embedded_pool import evaluation_counts, scorer
-from runners.host.files import write_json
+from runners.store.copies import copy_pool, copy_set, is_url
+from runners.store.files import write_json
 from study.state.study import Study, own_sets
 
 POOL_VERSION = "pool-version.json"

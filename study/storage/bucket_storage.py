@@ -1,4 +1,4 @@
-"""Storage of a study in a bucket, for nodes and drivers that share no folder.
+"""Location of a study in a bucket, for nodes and drivers that share no folder.
 
 A driver works in a local folder of the study. A background thread uploads the files that the driver writes
 there (ledger, events, tables) within seconds. Nodes upload their trials (`runners.trials.run_on_node`);
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from budgets.names import without_password
 from runners.data.pool.pool import tree_name
 from runners.host.faults import patiently
-from runners.host.files import new_file
-from runners.host.storage import Storage, cache_folder, fetch_tree, share_tree
 from runners.scheduling.storage_check import Objects
+from runners.store.files import new_file
+from runners.store.location import Location, cache_folder, fetch_tree, share_tree
 from runners.trials.meter import METER
 from runners.trials.run_on_node import run_on_copies, run_on_data, take_part_on_copies, upload_left
 from runners.trials.trial_files import (
@@ -75,8 +75,8 @@ class BucketStorage(FolderStorage):
         self._stop_requested = False
 
     @cached_property
-    def _objects(self) -> Storage:
-        return Storage(self._url)
+    def _objects(self) -> Location:
+        return Location(self._url)
 
     def refresh(self) -> None:
         """Download the study without weights and checkpoints, unless a run on this machine is active."""
@@ -264,7 +264,7 @@ class BucketStorage(FolderStorage):
                 (folder / stand_in(each)).touch()
 
 
-def bring(storage: Storage, name: str, folder: Path, part: str = "") -> None:
+def bring(storage: Location, name: str, folder: Path, part: str = "") -> None:
     """Download a study from its folder in the storage; the caller must hold the study's lock.
 
     ``part`` is a subfolder, such as ``trials/0123456789ab``; empty for the whole study.
@@ -301,7 +301,7 @@ def bring(storage: Storage, name: str, folder: Path, part: str = "") -> None:
                 _bring_progress(storage, f"{name}/{where}", folder / where)
 
 
-def _bring_progress(storage: Storage, name: str, folder: Path) -> None:
+def _bring_progress(storage: Location, name: str, folder: Path) -> None:
     """Download a trial's progress whatever its size, which changes while the trial runs."""
     found = storage.read(f"{name}/{PROGRESS}")
     if found is not None and folder.is_dir():

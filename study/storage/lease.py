@@ -10,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from budgets.machine_cache import machine_cache
-from runners.data.places.copies import copy_name, is_url
-from runners.host.storage import Storage
+from runners.store.copies import copy_name, is_url
+from runners.store.location import Location
 from study.storage.lock import UNKNOWN, Holder, only_run, parse_holder
 
 _POOL_LEASE = ".writing.json"
@@ -36,7 +36,7 @@ class Lease:
     """
 
     def __init__(
-        self, storage: Storage, name: str, holder: Holder, refusal: Callable[[Holder], ValueError]
+        self, storage: Location, name: str, holder: Holder, refusal: Callable[[Holder], ValueError]
     ) -> None:
         self._refusal = refusal
         self._storage, self._name, self._holder = storage, name, holder
@@ -133,7 +133,7 @@ class Lease:
         return json.dumps(content).encode()
 
 
-def live_holder(storage: Storage, name: str, *, if_unknown: bool = False) -> Holder | None:
+def live_holder(storage: Location, name: str, *, if_unknown: bool = False) -> Holder | None:
     """Return the holder of a lease; None if there is none, or its run has died.
 
     A run has died if its process on this machine has ended, or if it has not renewed the lease for a minute.
@@ -168,7 +168,7 @@ def only_writer(pool: str, say: Callable[[str], None]) -> Iterator[None]:
         with only_run(Path(pool), refusal) if Path(pool).is_dir() else nullcontext():
             yield
         return
-    storage = Storage(pool)
+    storage = Location(pool)
     storage.require()
     here = machine_cache() / "written" / copy_name(pool)
     here.mkdir(parents=True, exist_ok=True)

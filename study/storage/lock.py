@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from runners.host.files import locked, write_json
+from runners.store.files import locked, write_json
 
 _LOCK_ATTEMPTS = 5
 _STOP, _ELSEWHERE = "stop", ".elsewhere.json"

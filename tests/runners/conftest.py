@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runners.host.bucket import Bucket
+from tests.runners.store.bucket import Bucket
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from study.cli import main
 from study.show import study_report
 from study.state.study import Study
 from study.storage.folder_storage import FolderStorage
-from tests.runners.host.bucket import Bucket
+from tests.runners.store.bucket import Bucket
 from tests.study.tiny_study import TinyStudy
 
 if TYPE_CHECKING:

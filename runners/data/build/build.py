@@ -12,12 +12,12 @@ import pandas as pd
 
 from runners.data.build.in_place import work_of
 from runners.data.build.source import Columns, SourcePart
-from runners.data.places.copies import listed
-from runners.data.places.shared_folder import SharedFolder
 from runners.data.pool.damage import damage_table
 from runners.data.pool.pool import Pool
-from runners.host.files import locked
 from runners.host.workers import Processes, Workers
+from runners.store.copies import listed
+from runners.store.files import locked
+from runners.store.shared_folder import SharedFolder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +33,7 @@ class Build:
     workers: Workers = field(default_factory=Processes)  # that read the source and write shards
     in_place: bool = False  # no shards are written; the pool's folder is the source, unless ``url`` is set
     url: str = ""  # of tars, instead of ``source``
-    to: str = ""  # URL of the pool; its folder is then a copy (`runners.data.places.shared_folder`)
+    to: str = ""  # URL of the pool; its folder is then a copy (`runners.store.shared_folder`)
     provenance: Mapping[str, object] = field(default_factory=dict)  # additional facts about the source
     left_out: pd.DataFrame = field(default_factory=lambda: damage_table([]))
     scores: Path | None = None  # table of columns by ``hash`` that replace the source's columns

@@ -28,12 +28,12 @@ from runners.data.build.thumbnail import EvaluationImages
 from runners.data.index.merge import join
 from runners.data.index.selection import SCORE_PREFIX
 from runners.data.index.writing import VERSIONS
-from runners.data.places.copies import INDEX, SHARDS_AT, listed
-from runners.data.places.place import UrlPlace, size_of
 from runners.data.pool.describe import describe_pool
 from runners.data.pool.pool import Origin, Pool, Scorer
 from runners.data.pool.shards import as_utf8
 from runners.host.workers import Report
+from runners.store.copies import INDEX, SHARDS_AT, listed
+from runners.store.place import UrlPlace, size_of
 
 _OPTIONS = "options"
 """Field of the provenance of a pool whose shards `build_pool` indexed in place."""

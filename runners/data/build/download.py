@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from runners.data.build.table_file import check_columns, table_columns
-from runners.host.files import locked, new_file
+from runners.store.files import locked, new_file
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

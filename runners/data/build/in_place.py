@@ -7,15 +7,15 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from budgets.quantity import format_seconds
 from runners.data.index.writing import discard_index, write_parts
-from runners.data.places.copies import SHARDS_AT, listed
-from runners.data.places.place import UrlPlace, size_of
 from runners.data.pool.damage import DAMAGE_TOLERANCE, NOT_READABLE, Damage, damage_table
 from runners.data.pool.describe import describe_pool
 from runners.data.pool.pool import Origin, Pool, Scorer
 from runners.data.pool.samples import IMAGE_KINDS, ShardError
 from runners.data.pool.shards import PairEntry, as_utf8, entries_of, frame_of
-from runners.host.files import finish_files, is_hidden, locked, walk
 from runners.host.workers import usable_cores
+from runners.store.copies import SHARDS_AT, listed
+from runners.store.files import finish_files, is_hidden, locked, walk
+from runners.store.place import UrlPlace, size_of
 
 LARGEST_UNASKED = 2 * 10**9
 """Bytes of shards up to which a folder is indexed when it is opened."""

@@ -14,11 +14,11 @@ from budgets.quality import count_available
 from budgets.quantity import format_flops, plural
 from runners.data.build.in_place import not_indexed
 from runners.data.index.selection import BINS, SCORE_PREFIX, bins, nth_values
-from runners.data.places.copies import pool_at
 from runners.data.pool.damage import NOT_READABLE
 from runners.data.pool.pool import Pool
 from runners.data.pool.reader import read_pairs
-from runners.host.files import new_file
+from runners.store.copies import pool_at
+from runners.store.files import new_file
 
 _BARS, _BAR_WIDTH = 12, 40
 _TILE, _TEXT, _ACROSS = 96, 36, 5

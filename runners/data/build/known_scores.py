@@ -19,12 +19,12 @@ from runners.data.build.scan import run
 from runners.data.build.table_file import check_columns, table_columns
 from runners.data.index.merge import look_up
 from runners.data.index.selection import SCORE_PREFIX, SUBSET_PREFIX
-from runners.data.places.place import Place
-from runners.data.places.shared_folder import SCORING, SharedFolder
 from runners.data.pool.pool import FIRST, Pool
 from runners.data.pool.samples import Sample, walk_samples
 from runners.data.pool.shards import facts_of, image_kind, score_of
 from runners.host.workers import Report, Workers
+from runners.store.place import Place
+from runners.store.shared_folder import SCORING, SharedFolder
 
 OF_PAIR = ("width", "height", "tokens", "caption")
 """Facts of each pair that an expression can use besides its scores and subsets."""

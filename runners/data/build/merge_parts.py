@@ -19,9 +19,9 @@ from runners.data.build.thumbnail import ALIKE, SAME, EvaluationImages
 from runners.data.index.merge import find_duplicates
 from runners.data.index.parts import ROWS_PER_PART
 from runners.data.index.writing import write_part
-from runners.data.places.shared_folder import SharedFolder
-from runners.host.files import new_file
 from runners.host.workers import Report, Workers
+from runners.store.files import new_file
+from runners.store.shared_folder import SharedFolder
 
 WORKING = ["kind", "facts"]
 """Columns of the scan that an index does not have."""

@@ -22,11 +22,11 @@ from runners.data.build.write import PAIRS_PER_SHARD
 from runners.data.index.merge import in_order, order_of_shards
 from runners.data.index.parts import ROWS_PER_PART, Index
 from runners.data.index.writing import index_of_files, write_part
-from runners.data.places.copies import INDEX
-from runners.data.places.ranges import ranges_at
 from runners.data.pool.shards import close_shard, write_sample
-from runners.host.files import new_file
 from runners.host.workers import Report, Workers
+from runners.store.copies import INDEX
+from runners.store.files import new_file
+from runners.store.ranges import ranges_at
 
 _SHARDS_PER_PART = ROWS_PER_PART // PAIRS_PER_SHARD
 _SHARD, _TABLE = re.compile(r"shards/(\d+)\.tar"), re.compile(r"\d+\.parquet")

@@ -22,11 +22,11 @@ from runners.data.index.merge import look_up
 from runners.data.index.parts import Index
 from runners.data.index.selection import SCORE_PREFIX, SUBSET_PREFIX, count_scored
 from runners.data.index.writing import VERSIONS, add_column
-from runners.data.places.copies import SHARDS_AT
 from runners.data.pool.describe import fingerprints, write_facts
 from runners.data.pool.pool import COMPUTED, FIRST, Pool, Scorer
-from runners.host.files import commit_files
 from runners.host.workers import Report, Workers
+from runners.store.copies import SHARDS_AT
+from runners.store.files import commit_files
 
 _ADDED = "added-"
 _UID_DIGITS = 32

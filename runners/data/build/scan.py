@@ -15,12 +15,12 @@ from PIL import Image
 
 from runners.data.build.source import Columns, SourcePart, pairs_of
 from runners.data.build.thumbnail import file_hash, thumbnail_of
-from runners.data.places.shared_folder import SharedFolder
 from runners.data.pool.damage import Damage, damage_table
 from runners.data.pool.pictures import load
 from runners.data.pool.shards import frame_of
-from runners.host.files import new_file
 from runners.host.workers import Report, Workers, part_name
+from runners.store.files import new_file
+from runners.store.shared_folder import SharedFolder
 
 OF_SCAN = ["image_hash", "pixels", "thumbnail"]
 """Columns of the tables that serve to find duplicates and images of evaluation sets."""

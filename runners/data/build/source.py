@@ -16,8 +16,6 @@ import pyarrow.parquet as pq
 from runners.data.build.in_place import SCORE_FIELD, name_in, shards_at, shards_of
 from runners.data.build.table_file import NOT_UTF8, check_columns, count_rows, read_rows
 from runners.data.index.writing import write_table
-from runners.data.places.copies import objects_at
-from runners.data.places.ranges import downloaded
 from runners.data.pool.damage import Damage
 from runners.data.pool.samples import IMAGE_KINDS, LARGEST_MEMBER
 from runners.data.pool.shards import (
@@ -29,7 +27,9 @@ from runners.data.pool.shards import (
     facts_of,
     image_kind,
 )
-from runners.host.storage import Storage
+from runners.store.copies import objects_at
+from runners.store.location import Location
+from runners.store.ranges import downloaded
 
 _ROWS_PER_PART = 2048
 _OPTIONS = b"options"
@@ -107,7 +107,7 @@ def parts_at(url: str) -> list[SourcePart]:
     found = objects_at("pool", url)
     shards = shards_at(found)
     if not shards:
-        why = "" if found else f": {Storage(url).why_empty()}"
+        why = "" if found else f": {Location(url).why_empty()}"
         raise ValueError(f"{url} holds no .tar shard{why}")
     return [
         SourcePart(file=Path(shard), url=url, size=found[shard][0], stamp=found[shard][1]) for shard in shards

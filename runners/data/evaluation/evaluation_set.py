@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from budgets.names import unknown
 from runners.data.pool.samples import IMAGE_KINDS, read_samples
 from runners.data.pool.shards import close_shard, encode_image, facts_of, image_kind, write_sample
-from runners.host.files import is_hidden, new_folder
+from runners.store.files import is_hidden, new_folder
 
 _TYPES = ("classification", "retrieval")
 

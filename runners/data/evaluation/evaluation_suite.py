@@ -8,9 +8,9 @@ from pathlib import Path, PurePath, PurePosixPath
 from budgets.machine_cache import machine_cache
 from runners.data.evaluation.evaluation_facts import check_evaluation_set
 from runners.data.evaluation.paper_suite import SUITE, suite_title
-from runners.data.places.copies import copy_name, copy_set, is_url, something_at
-from runners.host.files import is_hidden, walk
 from runners.host.workers import Workers
+from runners.store.copies import copy_name, copy_set, is_url, something_at
+from runners.store.files import is_hidden, walk
 
 
 def found_sets(place: str) -> dict[str, str]:

@@ -26,8 +26,8 @@ from runners.data.evaluation.evaluation_set import (
     samples,
     split_shards,
 )
-from runners.data.places.piece_cache import PieceCache
 from runners.data.pool.reader import DECODING, decode_image
+from runners.store.cache import PieceCache
 
 BATCH = 256
 """Images that are decoded, kept and encoded at once; rows of features depend on it in their last bits."""

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from runners.data.places.copies import fetched
+from runners.store.copies import fetched
 
 UNSCORED = np.uint32(0xFFFFFFFF)
 """Rank of a pair without a score, behind all others."""

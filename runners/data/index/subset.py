@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budgets.machine_cache import machine_cache
-from runners.host.files import locked, new_file
+from runners.store.files import locked, new_file
 
 BLOCK = 65_536
 """Rows of a block, so that a row within it takes 16 bits."""

@@ -31,8 +31,8 @@ from runners.data.index.parts import (
     histogram_of_scores,
 )
 from runners.data.index.selection import SCORE_PREFIX, SUBSET_PREFIX
-from runners.data.places.copies import INDEX, SHARDS_AT, copied_from
-from runners.host.files import new_file
+from runners.store.copies import INDEX, SHARDS_AT, copied_from
+from runners.store.files import new_file
 
 _WORD = re.compile(r"\w+")
 

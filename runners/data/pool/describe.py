@@ -20,11 +20,11 @@ from runners.data.index.merge import most_frequent
 from runners.data.index.parts import Index, Part
 from runners.data.index.selection import SCORE_PREFIX, bins, count_scored
 from runners.data.index.writing import UNKNOWN, VERSIONS, read_part, write_manifest, write_words
-from runners.data.places.place import FolderPlace
 from runners.data.pool.damage import damage_table
 from runners.data.pool.pool import FORMAT, Origin, Pool
 from runners.data.pool.tokenizer import VOCABULARY_LIMIT
-from runners.host.files import new_file
+from runners.store.files import new_file
+from runners.store.place import FolderPlace
 
 _RANGE = r"bytes [\d,]+ to [\d,]+ (are \w+)"
 

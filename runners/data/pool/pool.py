@@ -28,11 +28,11 @@ from runners.data.index.parts import Index
 from runners.data.index.selection import bins_of, select
 from runners.data.index.subset import Subset, kept_subset
 from runners.data.index.writing import VERSIONS, index_of_pool
-from runners.data.places.copies import SHARDS_AT, copied_from
-from runners.data.places.piece_cache import piece_cache
-from runners.data.places.place import FolderPlace, Place, UrlPlace
 from runners.data.pool.damage import DAMAGE_TOLERANCE
-from runners.host.files import finish_files
+from runners.store.cache import piece_cache
+from runners.store.copies import SHARDS_AT, copied_from
+from runners.store.files import finish_files
+from runners.store.place import FolderPlace, Place, UrlPlace
 
 FORMAT = 1
 FIRST = "first"

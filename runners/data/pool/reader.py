@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from runners.data.index.subset import Subset
-from runners.data.places.place import Read, ShardRanges
 from runners.data.pool.damage import Damage
 from runners.data.pool.pictures import DecodeError, open_image, to_rgb
 from runners.data.pool.pool import Pool
 from runners.data.pool.shards import content_hash
+from runners.store.place import Read, ShardRanges
 
 _MOST_RESIZED = 2**24
 """Pixels of a resized image up to which it is resized as a whole, before it is cropped."""

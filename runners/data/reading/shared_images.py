@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from runners.data.pool.damage import Damage
 from runners.data.pool.pool import Pool
 from runners.data.pool.reader import DECODING, READ_COLUMNS, decode_rows
-from runners.host.files import locked
+from runners.store.files import locked
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - its contents are checked for their owner by the mode
 LARGEST_CACHE_BYTES = 8 * 2**30

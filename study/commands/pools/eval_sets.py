@@ -21,7 +21,7 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Print one line per set; return 1 if any set can't be used."""
     from runners.data.evaluation.evaluation_suite import check_sets, found_sets
-    from runners.data.places.copies import is_url
+    from runners.store.copies import is_url
     from study.run.pool_site import PoolSite
 
     folders = [] if is_url(options.folder) else [Path(options.folder)]

@@ -10,7 +10,7 @@ from study.commands.command import add_pool_options, continuing, number, open_co
 
 if TYPE_CHECKING:
     from runners.data.build.build import Build
-    from runners.data.places.shared_folder import SharedFolder
+    from runners.store.shared_folder import SharedFolder
     from study.run.pool_site import PoolSite
 
 NAME = "build"
@@ -86,9 +86,9 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Build the pool, and print its size and the pairs left out by reason."""
     from runners.data.build.info import unreadable_lines
-    from runners.data.places.copies import is_url
-    from runners.data.places.shared_folder import open_shared
     from runners.data.pool.pool import Pool
+    from runners.store.copies import is_url
+    from runners.store.shared_folder import open_shared
     from study.run.pool_site import PoolSite
     from study.storage.lease import only_writer
 
@@ -147,7 +147,7 @@ def _build_embedded(path: Path, pairs: str, seed: int) -> None:
 
 
 def _build_from_url(shared: "SharedFolder", url: str, options: Namespace, site: "PoolSite") -> None:
-    from runners.data.places.copies import copy_pool, listed
+    from runners.store.copies import copy_pool, listed
 
     path = shared.path
     _refuse(options, _OF_TABLES | _OF_DOWNLOADS | _OF_EMBEDDED, url)

@@ -29,7 +29,7 @@ def run(options: Namespace) -> int:
     from functools import partial
 
     from runners.data.build.info import summarise
-    from runners.data.places.copies import is_url
+    from runners.store.copies import is_url
     from study.run.pool_site import PoolSite
 
     if options.sheet:

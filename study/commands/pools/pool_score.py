@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from study.commands.command import add_pool_options, continuing, number, open_console, show, show_all
 
 if TYPE_CHECKING:
-    from runners.data.places.shared_folder import SharedFolder
     from runners.data.pool.pool import Pool
     from runners.host.workers import Report
+    from runners.store.shared_folder import SharedFolder
     from study.run.pool_site import PoolSite
 
 NAME = "score"
@@ -57,8 +57,8 @@ def run(options: Namespace) -> int:
     """Score the pool, and print its contents afterwards."""
     from runners.data.build.info import info_lines
     from runners.data.build.rescore import require_rewritable, rewrite_shards
-    from runners.data.places.shared_folder import SCORING, open_shared
     from runners.data.pool.pool import Pool
+    from runners.store.shared_folder import SCORING, open_shared
     from study.run.pool_site import PoolSite
     from study.show.view import WorkProgress
     from study.storage.lease import only_writer
@@ -139,9 +139,9 @@ def _scored_by_model(
     pool: "Pool", options: Namespace, shared: "SharedFolder", site: "PoolSite", report: "Report"
 ) -> "Pool":
     from runners.data.build.rescore import set_score
-    from runners.data.places.shared_folder import SCORING
     from runners.evaluate.clip_score import clip_scorer, clip_scores, scoring_source
     from runners.models.load_model import by_pool_words
+    from runners.store.shared_folder import SCORING
 
     name, scorer = options.scorer, options.scorer
     if (Path(scorer) / "result.json").is_file():

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from runners.data.build.write import PairSource, fill_pool
 from runners.data.pool.pool import Origin, Pool
 from runners.data.pool.reader import READ_COLUMNS, decode_rows
-from runners.host.files import new_folder
+from runners.store.files import new_folder
 
 
 def read_images(

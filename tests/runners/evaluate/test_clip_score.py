@@ -19,20 +19,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from budgets.machine_cache import CACHE
 from runners.data.build.in_place import open_pool
-from runners.data.places.shared_folder import open_shared
 from runners.data.pool.pool import Pool
 from runners.data.pool.shards import encode_image
 from runners.embedded.embedded_pool import TrainingPairs
 from runners.evaluate import clip_score
 from runners.evaluate.clip_score import clip_scorer, clip_scores, scoring_source
-from runners.host.storage import Storage
 from runners.models.export import CONFIG, write_architecture
 from runners.models.load_model import ModelSource, load_model
+from runners.store.location import Location
+from runners.store.shared_folder import open_shared
 from runners.trials.trial import run_trial
 from tests.runners.data.images import write_pool
 from tests.runners.data.pool.test_pool import encoded, write_tar
-from tests.runners.host.bucket import Bucket
-from tests.runners.host.other_machines import OtherMachines
+from tests.runners.store.bucket import Bucket
+from tests.runners.store.other_machines import OtherMachines
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
 
 pytestmark = pytest.mark.slow
@@ -193,7 +193,7 @@ def test_a_trials_weights_score_its_pool_also_on_nodes_that_share_only_a_url(
 
     monkeypatch.setenv(CACHE, str(tmp_path / "driver"))
     for path in filter(Path.is_file, pool.rglob("*")):
-        Storage(bucket.url).put(path, path.relative_to(pool).as_posix())
+        Location(bucket.url).put(path, path.relative_to(pool).as_posix())
     with open_shared(bucket.url) as shared:
         opened = Pool.open(shared.path)
         scores, _ = clip_scores(

@@ -17,9 +17,9 @@ import torch
 import torch.distributed as dist
 
 from runners.host.faults import Left, Notice, ProcessEnded, fault_of, lost_its_peers, patiently, words_of
-from runners.host.files import locked
 from runners.host.process import FreshProcess
 from runners.results import read_table
+from runners.store.files import locked
 from runners.trials.trial import run_trial
 from runners.trials.trial_files import MIDWAY, Outcome, checkpoints, kept_steps
 from runners.trials.trial_job import TrialJob

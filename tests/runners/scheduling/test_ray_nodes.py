@@ -12,7 +12,6 @@ import pytest
 from ray.experimental.internal_kv import _internal_kv_get
 
 from budgets.machine_cache import CACHE
-from runners.host.storage import Storage, cache_folder
 from runners.host.workers import VISIBLE_DEVICES
 from runners.scheduling.backend import Backend, Ended, Job
 from runners.scheduling.cluster import LiveCluster
@@ -20,6 +19,7 @@ from runners.scheduling.ray_backend.core import RayBackend
 from runners.scheduling.ray_backend.tune import TuneBackend
 from runners.scheduling.schedule import Schedule, ScheduledTrial, Start
 from runners.scheduling.storage_check import Folders, StorageCheck
+from runners.store.location import Location, cache_folder
 from runners.trials.meter import read_meter
 from runners.trials.trial import run_trial, take_part
 from runners.trials.trial_files import kept_steps
@@ -126,7 +126,7 @@ def test_trial_over_two_nodes_equals_one_process_after_leaving(cluster: Any, tmp
     trial = tiny_trial(steps=60)
     one = tiny_job(trial, tiny_pool(tmp_path / "tiny"), tmp_path / "one")
     job = replace(one, folder=tmp_path / "wide")
-    bucket = Storage(f"file://{tmp_path / 'bucket'}")
+    bucket = Location(f"file://{tmp_path / 'bucket'}")
     uploaded = tmp_path / "bucket" / "study" / "trials" / "wide"
     alone = run_trial(one)
 

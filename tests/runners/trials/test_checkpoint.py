@@ -21,7 +21,7 @@ from torch import nn
 
 from budgets.declaration.recipe import Recipe
 from runners.host.faults import fault_of, patiently
-from runners.host.files import write_json
+from runners.store.files import write_json
 from runners.strategies.clip import Clip
 from runners.training.learner import Learner, make_learner
 from runners.trials import checkpoint, trial_files

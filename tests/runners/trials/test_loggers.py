@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from budgets.declaration.sections import LOGGERS
-from runners.host.files import write_json
 from runners.results import CURVE_COLUMNS, plan_row, to_frame, trial_curve, write_table
+from runners.store.files import write_json
 from runners.trials.loggers import Loggers
 from tests.progress import progress
 from tests.runners.tiny import tiny_trial

@@ -17,9 +17,9 @@ import torch
 
 from budgets.declaration.recipe import Recipe
 from runners.host.faults import ProcessEnded
-from runners.host.files import put
 from runners.models import model
 from runners.results import RESULT_COLUMNS, to_frame
+from runners.store.files import put
 from runners.training.learner import Learner
 from runners.training.train import train
 from runners.trials import checkpoint, trial

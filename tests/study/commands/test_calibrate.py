@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from budgets.declaration.recipe import Recipe
-from runners.host.files import write_json
+from runners.store.files import write_json
 from runners.trials import measure_speed
 from runners.trials.throughput import Throughput, read_calibration
 from runners.trials.trial_job import TrialJob

@@ -16,8 +16,8 @@ from budgets.ledger import Ledger
 from budgets.planning.plan import Plan
 from budgets.planning.price import Range
 from budgets.quantity import format_flops
-from runners.host.files import write_json
 from runners.results import write_table
+from runners.store.files import write_json
 from runners.trials.trial_files import Outcome, write_failure, write_outcome
 from study.show.progress import Progress
 from study.show.status_view import show_status, status_json

@@ -8,8 +8,8 @@ import pytest
 from budgets.ledger import Ledger
 from budgets.planning.plan import Charge, Plan
 from budgets.quantity import format_flops
-from runners.host.files import write_json
 from runners.results import plan_row
+from runners.store.files import write_json
 from runners.trials.meter import Meter
 from runners.trials.trial_files import Outcome, write_outcome
 from study.run.agenda import agenda, agenda_lines, lost_checkpoints, require_room

@@ -10,7 +10,7 @@ from budgets.machine_cache import CACHE
 from runners.data.pool.pool import Pool
 from runners.data.pool.tokenizer import mixed_words
 from runners.embedded.embedded_pool import build_embedded_pool
-from tests.runners.host.bucket import Bucket
+from tests.runners.store.bucket import Bucket
 from tests.study.conftest import SIZES
 from tests.study.tiny_study import TRUNK, TinyStudy, read_json
 

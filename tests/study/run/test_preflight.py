@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from budgets.machine_cache import CACHE
-from runners.host.storage import Storage
 from runners.scheduling.backend import Job
 from runners.scheduling.local_backend import LocalBackend
+from runners.store.location import Location
 from runners.trials.throughput import Calibration, Throughput, read_calibration
 from study.cli import main
 from study.run.study_preflight import preflight, run_tasks
-from tests.runners.host.bucket import Bucket
+from tests.runners.store.bucket import Bucket
 from tests.study.ray_head import Head
 from tests.study.tiny_study import TinyStudy
 
@@ -173,12 +173,12 @@ def test_check_of_a_study_in_a_bucket_needs_no_run_before_it_and_takes_no_trial_
     tiny.declare(more=f"storage: {bucket.url}\n")
     (trial,) = tiny.plan.trials
     owner = f"results/tiny/trials/{trial.trial_id}/owner"
-    Storage(bucket.url).write(owner, b"a run elsewhere")
+    Location(bucket.url).write(owner, b"a run elsewhere")
 
     assert verdicts(check(tiny)) <= {"ok", "slow"}
 
-    assert Storage(bucket.url).read(owner) == b"a run elsewhere"
-    assert list(Storage(bucket.url).list("results")) == [owner.removeprefix("results/")]
+    assert Location(bucket.url).read(owner) == b"a run elsewhere"
+    assert list(Location(bucket.url).list("results")) == [owner.removeprefix("results/")]
     assert not list((tiny.place / "cache").glob("*/results/tiny/trials/*"))
 
     bucket.go_away()

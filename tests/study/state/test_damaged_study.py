@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from budgets.book import Book, Entry
 from budgets.ledger import Ledger, read_entries
 from budgets.planning.plan import Charge
-from runners.host.files import write_json
+from runners.store.files import write_json
 from runners.trials.meter import FlopCount, read_meter
 from study.cli import main
 from study.state.bookkeeping import Bookkeeper, repair_ledger

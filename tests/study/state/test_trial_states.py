@@ -10,8 +10,8 @@ from rich.console import Console
 
 from budgets.book import Book
 from budgets.ledger import Ledger, readable_entries
-from runners.host.files import write_json
 from runners.results import write_table
+from runners.store.files import write_json
 from runners.trials.trial_files import Outcome, write_failure, write_outcome
 from study.show.progress import Progress
 from study.state.trial_states import Stage, begun, trial_states

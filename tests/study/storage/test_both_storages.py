@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from budgets.machine_cache import CACHE
-from runners.host.storage import Storage
 from runners.scheduling.local_backend import LocalBackend
 from runners.scheduling.storage_check import StorageCheck
+from runners.store.location import Location
 from runners.trials.meter import METER, FlopCount, Meter, read_meter, write_meter
 from runners.trials.trial import run_trial
 from runners.trials.trial_files import forget_failure, read_failure, read_outcome, write_failure
@@ -25,7 +25,7 @@ from study.state.study import Study, find_study, trial_job
 from study.storage import lease
 from study.storage.bucket_storage import BucketStorage
 from study.storage.lock import active_run
-from tests.runners.host.bucket import Bucket
+from tests.runners.store.bucket import Bucket
 from tests.study.tiny_study import TinyStudy, write_declaration
 from tests.waiting import wait_for
 
@@ -114,7 +114,7 @@ def test_a_meter_that_was_deleted_is_not_brought_back(machine: Machine) -> None:
         folder.mkdir(parents=True)
         write_meter(folder, FlopCount(train_flops=7))
         if isinstance(here.storage, BucketStorage):  # as a node does
-            bucket = Storage(str(here.declaration.storage))
+            bucket = Location(str(here.declaration.storage))
             bucket.put(folder / METER, f"results/{here.declaration.name}/trials/{folder.name}/{METER}")
         (folder / METER).unlink()
         here.storage.publish(folder.name)

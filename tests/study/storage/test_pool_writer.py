@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from budgets.machine_cache import CACHE
-from runners.host.storage import Storage
+from runners.store.location import Location
 from study.storage import lease
 from study.storage.lease import Lease, holder_of, only_writer
 from study.storage.lock import UNKNOWN, Holder
-from tests.runners.host.bucket import Bucket
+from tests.runners.store.bucket import Bucket
 
 pytestmark = pytest.mark.slow
 
@@ -50,13 +50,13 @@ def test_two_machines_do_not_write_one_pool(
         assert "still alive" in said.pop()
     with only_writer(url, said.append):
         assert not said
-    assert Storage(bucket.url).read(LEASE) is None
+    assert Location(bucket.url).read(LEASE) is None
 
 
 def test_a_dead_writer_is_replaced_and_a_writer_that_lost_its_lease_fails(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url, storage = f"{bucket.url}/p", Storage(bucket.url)
+    url, storage = f"{bucket.url}/p", Location(bucket.url)
     monkeypatch.setenv(CACHE, str(tmp_path))
     monkeypatch.setattr(lease, "_BEAT_S", 0.1)
     monkeypatch.setattr(lease, "_DEAD_S", 0.5)
@@ -80,7 +80,7 @@ def test_a_dead_writer_is_replaced_and_a_writer_that_lost_its_lease_fails(
 def test_a_lease_that_cannot_be_read_is_taken_over_like_that_of_a_dead_writer(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
-    url, storage, said = f"{bucket.url}/p", Storage(bucket.url), list[str]()
+    url, storage, said = f"{bucket.url}/p", Location(bucket.url), list[str]()
     monkeypatch.setenv(CACHE, str(tmp_path))
     monkeypatch.setattr(lease, "_DEAD_S", 0.5)
     storage.write(LEASE, content)
@@ -93,7 +93,7 @@ def test_a_free_lease_is_taken_without_a_wait(bucket: Bucket, monkeypatch: pytes
     waits = list[float]()
     monkeypatch.setattr(time, "sleep", waits.append)
     holder = Holder(host="here", pid=2, since="now")
-    Lease(Storage(bucket.url), LEASE, holder, lambda _: ValueError()).claim(None, lambda _: None)
+    Lease(Location(bucket.url), LEASE, holder, lambda _: ValueError()).claim(None, lambda _: None)
     assert not waits
 
 
@@ -101,7 +101,7 @@ def test_a_lease_that_another_run_takes_over_at_the_same_time_is_given_up_at_onc
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "_DEAD_S", 0.1)
-    storage = Storage(bucket.url)
+    storage = Location(bucket.url)
     dead, other = (
         json.dumps({"host": host, "pid": 1, "since": "now", "token": host}).encode()
         for host in ("dead", "other")

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from budgets.machine_cache import CACHE
-from runners.host.storage import Storage, cache_folder
 from runners.scheduling.backend import Job
 from runners.scheduling.local_backend import LocalBackend
+from runners.store.location import Location, cache_folder
 from runners.trials.trial_files import drop_milestone, is_milestone, milestone
 from study.declare.load import load_declaration
 from study.state.study import Study, find_study
@@ -21,7 +21,7 @@ from study.storage.bucket_storage import BucketStorage, bring
 from study.storage.lease import Lease
 from study.storage.lock import Holder, active_run
 from tests.holding import hold
-from tests.runners.host.bucket import Bucket
+from tests.runners.store.bucket import Bucket
 from tests.study.tiny_study import TRUNK, TinyStudy
 from tests.waiting import wait_for
 
@@ -51,7 +51,7 @@ def opened(study: TinyStudy) -> Study:
 def test_another_machine_continues_a_dead_drivers_study_to_the_same_rows(
     tiny: TinyStudy, machine: Machine, tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    levels, storage = "4 GFLOP, 25 GFLOP", Storage(bucket.url)
+    levels, storage = "4 GFLOP, 25 GFLOP", Location(bucket.url)
     tiny.declare(levels=levels)
     tiny.run()
     monkeypatch.setenv(CACHE, str(tmp_path / "first cache"))
@@ -91,7 +91,7 @@ def test_the_first_trial_starts_when_its_reservation_is_in_the_bucket(
     reserved = list[bool]()
 
     def start(backend: LocalBackend, job: Job) -> None:
-        ledger = Storage(bucket.url).read("results/tiny/ledger.jsonl") or b""
+        ledger = Location(bucket.url).read("results/tiny/ledger.jsonl") or b""
         reserved.append(job.trial in ledger.decode())
         start_job(backend, job)
 
@@ -113,13 +113,13 @@ def test_the_first_reservation_is_uploaded_though_the_ledger_was_before_with_cha
 
     study.announce()
 
-    assert Storage(bucket.url).read("results/charged/ledger.jsonl") == b"charged\nreserved\n"
+    assert Location(bucket.url).read("results/charged/ledger.jsonl") == b"charged\nreserved\n"
 
 
 def test_lines_that_a_killed_run_had_not_uploaded_stay_and_those_of_another_machine_come(
     bucket: Bucket, tmp_path: Path
 ) -> None:
-    storage, ledger = Storage(bucket.url), tmp_path / "ledger.jsonl"
+    storage, ledger = Location(bucket.url), tmp_path / "ledger.jsonl"
     storage.write("results/tiny/ledger.jsonl", b"1\n2\n")
     for here, kept in ((b"1\n", b"1\n2\n"), (b"1\n2\n3\n", b"1\n2\n3\n"), (b"1\n4\n5\n", b"1\n2\n")):
         ledger.write_bytes(here)
@@ -131,7 +131,7 @@ def test_pool_and_evaluation_set_below_a_url_give_the_rows_of_a_folder(
     pool: Path, tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
-    storage, apart = Storage(bucket.url), pool / "evaluation" / "retrieval"
+    storage, apart = Location(bucket.url), pool / "evaluation" / "retrieval"
     for path in pool.rglob("*"):
         if path.is_file():
             storage.put(path, f"pools/small/{path.relative_to(pool)}")
@@ -173,12 +173,12 @@ def test_the_progress_of_a_running_trial_is_seen_from_another_machine(
     study = opened(machine())
     there, here = "results/tiny/trials/0123456789ab/progress.json", "trials/0123456789ab/progress.json"
     for progress in (b"{}", b'{"samples_seen": 1}'):
-        Storage(bucket.url).write(there, progress)
+        Location(bucket.url).write(there, progress)
         study.storage.refresh()
         assert (study.folder / here).read_bytes() == progress
 
-    Storage(bucket.url).delete([there])
-    Storage(bucket.url).write("results/tiny/trials/0123456789ab/meter", b"")
+    Location(bucket.url).delete([there])
+    Location(bucket.url).write("results/tiny/trials/0123456789ab/meter", b"")
     study.storage.refresh()
 
     assert not (study.folder / here).exists(), "the trial has ended"
@@ -207,11 +207,11 @@ def test_the_second_driver_is_refused_and_can_stop_the_first_from_anywhere(
 
         name = "results/tiny/run.json"
         with turn:  # between two renewals
-            Storage(bucket.url).delete([name])  # as who takes it for dead does
-            Lease(Storage(bucket.url), name, OTHER, ValueError).claim(None, lambda _text: None)
+            Location(bucket.url).delete([name])  # as who takes it for dead does
+            Lease(Location(bucket.url), name, OTHER, ValueError).claim(None, lambda _text: None)
         with pytest.raises(ValueError, match="is active: process 1 on elsewhere"):
             wait_for(lambda: not study.storage.stop_requested(), seconds=60)
-    monkeypatch.setattr(Storage, "age_s", lambda *_: None)  # FTP can't tell it
+    monkeypatch.setattr(Location, "age_s", lambda *_: None)  # FTP can't tell it
     output = third.says("stop --wait 0")
     assert output.startswith(f"asked {OTHER} to stop"), "what is another's is left alone"
 
@@ -220,7 +220,7 @@ def test_the_second_driver_is_refused_and_can_stop_the_first_from_anywhere(
 def test_trials_continue_on_another_machine_from_milestones_in_the_bucket(
     tiny: TinyStudy, machine: Machine, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, *, damaged: bool
 ) -> None:
-    storage, trunk = Storage(bucket.url), {"levels": ", ".join(LEVELS), "training": TRUNK}
+    storage, trunk = Location(bucket.url), {"levels": ", ".join(LEVELS), "training": TRUNK}
 
     def milestones() -> list[str]:
         return [name for name in storage.list("results/tiny/trials") if is_milestone(name.split("/")[-1])]
@@ -266,13 +266,13 @@ def test_the_milestone_of_a_trial_that_runs_is_seen_and_can_be_deleted(
     monkeypatch.setattr(BucketStorage, "_follow", lambda storage: rounds.append(follow(storage)))
     with study.storage.claim(lambda _text: None):
         study.storage.watch(["0123"], ["0123"])
-        Storage(bucket.url).write(f"results/tiny/trials/0123/{name}", b"state")
+        Location(bucket.url).write(f"results/tiny/trials/0123/{name}", b"state")
         wait_for(lambda: milestone(folder), seconds=60)
         study.storage.watch(["0123"])
         before = len(rounds)
         wait_for(lambda: len(rounds) > before, seconds=60)  # one may have begun
         study.storage.publish("0123")
-        assert name in Storage(bucket.url).list("results/tiny/trials/0123")
+        assert name in Location(bucket.url).list("results/tiny/trials/0123")
         drop_milestone(folder)
         study.storage.publish("0123")
-        assert name not in Storage(bucket.url).list("results/tiny/trials/0123")
+        assert name not in Location(bucket.url).list("results/tiny/trials/0123")

@@ -14,9 +14,9 @@ from runners.data.build.expression import Expression
 from runners.data.build.in_place import index_shards, open_pool
 from runners.data.build.known_scores import column_scores, expression_scores, metadata_scores
 from runners.data.build.rescore import set_score
-from runners.data.places.shared_folder import SharedFolder
 from runners.data.pool.pool import COMPUTED, Pool, Scorer
 from runners.host.workers import Processes
+from runners.store.shared_folder import SharedFolder
 from tests.runners.data.build.test_damaged_sources import NAMES
 from tests.runners.data.pool.test_pool import Sample, encoded, sample, write_tar
 from tests.runners.tiny import tiny_pool

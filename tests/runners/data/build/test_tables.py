@@ -13,10 +13,10 @@ from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.build.known_scores import column_scores
 from runners.data.build.source import Columns
-from runners.data.places.shared_folder import SharedFolder
 from runners.data.pool.pool import Pool
 from runners.data.pool.samples import read_samples
 from runners.host.workers import Processes
+from runners.store.shared_folder import SharedFolder
 from tests.runners.data.pool.test_pool import encoded
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ from PIL import Image
 
 from runners.data.pool.pool import Origin, Pool, Scorer
 from runners.embedded.embedded_pool import TrainingPairs, build_embedded_pool
-from runners.host.files import new_folder
+from runners.store.files import new_folder
 from tests.runners.data.images import write_pool
 
 pytestmark = pytest.mark.slow

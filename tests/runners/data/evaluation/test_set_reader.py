@@ -16,7 +16,7 @@ import pytest
 from runners.data.evaluation import set_reader
 from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set, write_split
 from runners.data.evaluation.set_reader import BATCH, SetReader
-from runners.data.places.piece_cache import EVALUATION_CACHE_SIZE, PieceCache, decoded_sets
+from runners.store.cache import EVALUATION_CACHE_SIZE, PieceCache, decoded_sets
 from tests.runners.data.whole_set import write_training_split
 
 COUNT = 2 * BATCH + 40
@@ -219,7 +219,7 @@ READ_ALL = """
 import resource, sys
 from pathlib import Path
 from runners.data.evaluation.set_reader import SetReader
-from runners.data.places.piece_cache import PieceCache
+from runners.store.cache import PieceCache
 
 path, cache = map(Path, sys.argv[1:])
 reader = SetReader(path=path, decode=224, threads=2, cache=PieceCache(cache, 10**10) if cache.name else None)

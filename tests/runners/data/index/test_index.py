@@ -22,8 +22,8 @@ from runners.data.pool.pool import Pool, Scorer
 from runners.data.pool.shards import close_shard, encode_image, write_sample
 from runners.data.pool.tokenizer import vocabulary_of
 from runners.embedded.embedded_pool import TrainingPairs
-from runners.host.files import finish_files
 from runners.host.workers import Processes
+from runners.store.files import finish_files
 from tests.runners.data.indexed import column
 
 pytestmark = pytest.mark.slow

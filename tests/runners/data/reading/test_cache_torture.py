@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from budgets.machine_cache import CACHE
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
-from runners.data.places import piece_cache, place
-from runners.data.places.piece_cache import CACHE_SIZE
 from runners.data.pool.pool import Pool
 from runners.data.pool.shards import close_shard, encode_image, write_sample
 from runners.embedded.embedded_pool import TrainingPairs
-from runners.host.storage import Storage
+from runners.store import place
+from runners.store.cache import CACHE_SIZE
+from runners.store.location import Location
 from tests.runners.data.images import read_images
-from tests.runners.host.bucket import Bucket
+from tests.runners.store.bucket import Bucket
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +39,7 @@ def pools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path
     monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
     monkeypatch.setenv(CACHE_SIZE, str(LIMIT))
     monkeypatch.setattr(place, "PIECE", PIECE)
-    monkeypatch.setattr(piece_cache, "_FOLDERS", 2)
+    monkeypatch.setattr("runners.store.cache._FOLDERS", 2)
     bucket = Bucket(monkeypatch)
     paths = []
     for seed in (1, 2):
@@ -49,7 +49,7 @@ def pools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path
                 members = {"png": encode_image(pair.image), "txt": pair.caption.encode(), "json": b"{}"}
                 write_sample(file, f"{number:03d}", members)
             close_shard(file)
-        Storage(bucket.url).put(shard, f"{seed}/0.tar")
+        Location(bucket.url).put(shard, f"{seed}/0.tar")
         build = Build(source=tmp_path, url=f"{bucket.url}/{seed}", in_place=True)
         paths.append(build_pool(tmp_path / f"pool{seed}", build, lambda *_: None).path)
     yield paths

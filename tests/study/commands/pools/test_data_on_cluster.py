@@ -16,13 +16,13 @@ from budgets.machine_cache import CACHE
 from runners.data.build import new_shards
 from runners.data.build.info import summarise
 from runners.evaluate import clip_score
-from runners.host.storage import Storage
+from runners.store.location import Location
 from study.run.pool_site import PoolSite
 from study.show.view import WorkProgress
 from tests.child_processes import shared_server
-from tests.runners.host.bucket import Bucket
 from tests.runners.scheduling import jobs
 from tests.runners.scheduling.simulated import SMALL, simulated_cluster
+from tests.runners.store.bucket import Bucket
 from tests.study.commands.pools.pools_on_two_nodes import (
     content,
     killing,
@@ -50,7 +50,7 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         changed.setattr(clip_score, "_ROWS_PER_PART", 16)  # several parts
         bucket = Bucket(changed, BUCKET.partition("://")[2])
         for tar in (folder / "tars").iterdir():
-            Storage(BUCKET).put(tar, f"tars/{tar.name}")
+            Location(BUCKET).put(tar, f"tars/{tar.name}")
         yield folder
         bucket.go_away()
 
@@ -176,7 +176,7 @@ def test_nodes_that_share_a_bucket_alone_write_what_one_process_writes_to_a_fold
         run("build", url, "--from", source, "--address", cluster.address)
     run("score", url, *SCORE, "--address", cluster.address)
 
-    storage = Storage(url)
+    storage = Location(url)
     assert {name: storage.read(name) for name in storage.list()} == content(pool)
     left = [each.name for each in (user / "cache" / "written").rglob("*") if each.is_file()]
     assert left == [".lock"], "on the driver"

@@ -6,8 +6,8 @@ import pytest
 
 from budgets.machine_cache import CACHE
 from runners.data.pool.pool import Pool
-from runners.host.storage import Storage
-from tests.runners.host.bucket import Bucket
+from runners.store.location import Location
+from tests.runners.store.bucket import Bucket
 from tests.study.commands.pools.documented import command
 from tests.study.commands.pools.near_duplicates import write_retrieval_set
 from tests.study.conftest import Run
@@ -22,7 +22,7 @@ def test_shards_in_a_bucket_are_indexed_scored_and_shown(
     built = Pool.open(owner / "pools" / "icons")
     bucket = Bucket(monkeypatch, "bucket")
     try:
-        Storage("s3://bucket").put(built.path / "shards" / "00000.tar", "shards/00000.tar")
+        Location("s3://bucket").put(built.path / "shards" / "00000.tar", "shards/00000.tar")
 
         assert "pools/theirs: 300 pairs; left out: none" in run(command("pools/theirs --from"))
 
@@ -53,7 +53,9 @@ def test_shards_in_a_bucket_are_indexed_scored_and_shown(
 
         write_retrieval_set(owner / "cards", built.path / "shards" / "00000.tar")
         for file in filter(Path.is_file, (owner / "cards").rglob("*")):
-            Storage("s3://bucket").put(file, f"sets/wds_cards/{file.relative_to(owner / 'cards').as_posix()}")
+            Location("s3://bucket").put(
+                file, f"sets/wds_cards/{file.relative_to(owner / 'cards').as_posix()}"
+            )
         said = run("data eval-sets s3://bucket/sets --workers 1")
         assert said.startswith("cards: retrieval, 40 images, ")
         assert "in s3://bucket/sets/wds_cards\n" in said

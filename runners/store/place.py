@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budgets.quantity import parse_bytes
-from runners.data.places.copies import PATIENCE_S, listed
-from runners.data.places.piece_cache import PieceCache, set_by
-from runners.data.places.ranges import LARGEST, downloaded, read_range, requests_at_once
-from runners.host.storage import Storage
+from runners.store.cache import PieceCache, set_by
+from runners.store.copies import PATIENCE_S, listed
+from runners.store.location import Location
+from runners.store.ranges import LARGEST, downloaded, read_range, requests_at_once
 
 PIECE = 2**18
 """Bytes of a piece: what is cached, and what a range is rounded to."""
@@ -157,7 +157,7 @@ class UrlPlace:
         self._queued: dict[tuple[str, int], list[int]] = {}  # shard and request → pieces to fetch ahead
         self._lately: dict[tuple[str, int], None] = {}  # shard and piece, of the latest ones queued
         self._missing: dict[str, float] = {}  # shard → when it was last found to be missing
-        self._own: tuple[int, Storage, _Tasks] | None = None
+        self._own: tuple[int, Location, _Tasks] | None = None
 
     def path(self, shard: str) -> str:
         """Return a shard's URL."""
@@ -275,14 +275,14 @@ class UrlPlace:
     def _size(self, shard: str, piece: int) -> int:
         return min(PIECE, self._sizes[shard] - piece * PIECE)
 
-    def _of_this_process(self) -> tuple[int, Storage, _Tasks]:
+    def _of_this_process(self) -> tuple[int, Location, _Tasks]:
         # A forked process has neither the threads nor the connections of its parent.
         if self._own is None or self._own[0] != os.getpid():
             tasks: _Tasks = SimpleQueue()
             for _ in range(self._requests):
                 Thread(target=_work, args=(tasks,), daemon=True).start()
             finalize(self, _end, tasks, self._requests).atexit = False
-            self._own = os.getpid(), Storage(self.url), tasks
+            self._own = os.getpid(), Location(self.url), tasks
         return self._own
 
 

@@ -20,11 +20,6 @@ from budgets.machine_cache import CACHE
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.build.in_place import not_indexed
-from runners.data.places import piece_cache, place
-from runners.data.places.copies import copy_name, copy_pool, copy_set
-from runners.data.places.piece_cache import CACHE_SIZE, PieceCache
-from runners.data.places.place import PREFETCH_SIZE
-from runners.data.places.ranges import PREFETCH_REQUESTS
 from runners.data.pool.pool import Pool
 from runners.data.pool.reader import read_pairs
 from runners.data.pool.shards import close_shard, encode_image, write_sample
@@ -33,9 +28,14 @@ from runners.data.reading.streamed_set import StreamedSet
 from runners.data.reading.training_data import Source
 from runners.embedded.embedded_pool import TrainingPairs
 from runners.host import faults
-from runners.host.storage import Storage
+from runners.store import place
+from runners.store.cache import CACHE_SIZE, PieceCache
+from runners.store.copies import copy_name, copy_pool, copy_set
+from runners.store.location import Location
+from runners.store.place import PREFETCH_SIZE
+from runners.store.ranges import PREFETCH_REQUESTS
 from tests.runners.data.images import read_images
-from tests.runners.host.bucket import Bucket
+from tests.runners.store.bucket import Bucket
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
@@ -62,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Pool:
 @pytest.fixture(scope="module")
 def uploaded(bucket: Bucket, folder: Pool) -> str:
     """Return the URL of the shards alone."""
-    storage, url = Storage(bucket.url), f"{bucket.url}/theirs"
+    storage, url = Location(bucket.url), f"{bucket.url}/theirs"
     for shard in folder.shards:
         storage.put(folder.path / shard, f"theirs/{shard}")
     return url
@@ -135,13 +135,13 @@ class Requests:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.made: list[tuple[str, int, int]] = []
-        read = Storage.read_range
+        read = Location.read_range
 
-        def count(storage: Storage, name: str, start: int, stop: int) -> bytes:
+        def count(storage: Location, name: str, start: int, stop: int) -> bytes:
             self.made.append((name, start, stop))
             return read(storage, name, start, stop)
 
-        monkeypatch.setattr(Storage, "read_range", count)
+        monkeypatch.setattr(Location, "read_range", count)
 
 
 def test_the_index_is_the_same_and_the_shards_stay_away(away: Pool, folder: Pool) -> None:
@@ -185,9 +185,9 @@ def test_each_byte_is_fetched_once_for_all_trials_and_neighbours_come_together(
 
 def test_failing_requests_are_repeated(away: Pool, folder: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faults, "_PAUSES_S", (0.001,))
-    read, turn, calls = Storage.read_range, threading.Lock(), [0, 0]
+    read, turn, calls = Location.read_range, threading.Lock(), [0, 0]
 
-    def sometimes(storage: Storage, name: str, start: int, stop: int) -> bytes:
+    def sometimes(storage: Location, name: str, start: int, stop: int) -> bytes:
         with turn:
             calls[0] += 1
             failing = calls[0] % 3 == 0
@@ -197,7 +197,7 @@ def test_failing_requests_are_repeated(away: Pool, folder: Pool, monkeypatch: py
         content = read(storage, name, start, stop)
         return content[:-1] if calls[0] % 4 == 0 else content  # cut on its way
 
-    monkeypatch.setattr(Storage, "read_range", sometimes)
+    monkeypatch.setattr(Location, "read_range", sometimes)
     pairs = read_pairs(away, ALL, ALL, 32)
     assert pairs.damage == ()
     assert np.array_equal(pairs.images, read_images(folder, ALL, 32))
@@ -205,7 +205,7 @@ def test_failing_requests_are_repeated(away: Pool, folder: Pool, monkeypatch: py
 
 
 def test_missing_and_changed_shards_are_damage_and_counted(away: Pool, uploaded: str, folder: Pool) -> None:
-    storage = Storage(uploaded)
+    storage = Location(uploaded)
     content = (folder.path / "1.tar").read_bytes()
     other = bytearray(content)
     other[folder.frame["offset"][EACH + 7] + 100] ^= 1
@@ -294,7 +294,7 @@ def test_the_environment_sets_how_much_is_fetched_ahead(
 
 
 def test_the_least_recently_used_pieces_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(piece_cache, "_FOLDERS", 1)
+    monkeypatch.setattr("runners.store.cache._FOLDERS", 1)
     cache = PieceCache(tmp_path, 4000)
     for number in range(4):
         cache.write(str(number), bytes([number]) * 1000)
@@ -345,7 +345,7 @@ def test_the_copy_of_a_pool_has_its_index_and_evaluation_sets_and_follows_it(
     bucket: Bucket, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
-    storage, url = Storage(f"{bucket.url}/built"), f"{bucket.url}/built"
+    storage, url = Location(f"{bucket.url}/built"), f"{bucket.url}/built"
     with pytest.raises(ValueError, match=rf"^pool {url} can't be read: no file is below this URL$"):
         copy_pool(url, tmp_path / "none")
     storage.put(pool.path / "shards" / "00000.tar", "shards/00000.tar")

@@ -1,4 +1,4 @@
-"""Storage in a bucket: its guarantees, and trials whose nodes share only its URL."""
+"""Location in a bucket: its guarantees, and trials whose nodes share only its URL."""
 
 import os
 import pickle
@@ -11,9 +11,9 @@ import pytest
 
 from budgets.machine_cache import CACHE
 from runners.host.process import FreshProcess
-from runners.host.storage import Storage, cache_folder, fetch_tree, share_tree
 from runners.scheduling.local_backend import LocalBackend
 from runners.scheduling.storage_check import Objects, StorageCheck
+from runners.store.location import Location, cache_folder, fetch_tree, share_tree
 from runners.trials import run_on_node
 from runners.trials.meter import read_meter
 from runners.trials.run_on_node import run_on_copies, upload_left
@@ -21,7 +21,6 @@ from runners.trials.trial import run_trial
 from runners.trials.trial_files import Outcome, kept_steps
 from runners.trials.trial_job import TrialJob
 from tests.holding import hold, let_go
-from tests.runners.host.bucket import Bucket
 from tests.runners.host.quiet_trial import (
     ALL,
     BATCH,
@@ -32,13 +31,14 @@ from tests.runners.host.quiet_trial import (
     row_of,
     run_quietly,
 )
+from tests.runners.store.bucket import Bucket
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
 
 def test_objects_are_whole_and_one_of_several_creates(bucket: Bucket, tmp_path: Path) -> None:
-    storage = Storage(bucket.url)
+    storage = Location(bucket.url)
     storage.write("a/b/one", b"1")
     assert [storage.create("a/two", text) for text in (b"2", b"22")] == [True, False]
     assert storage.exclusive("a/two")
@@ -63,7 +63,7 @@ def test_objects_are_whole_and_one_of_several_creates(bucket: Bucket, tmp_path: 
 @pytest.mark.usefixtures("bucket")
 def test_a_storage_that_cannot_be_used_is_refused_with_the_reason(url: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"^storage {url} {message}"):
-        Storage(url).require()
+        Location(url).require()
 
 
 def test_a_node_that_does_not_see_what_the_driver_wrote_or_may_not_enter_is_named(
@@ -80,7 +80,7 @@ def test_a_node_that_does_not_see_what_the_driver_wrote_or_may_not_enter_is_name
 
 
 def test_a_folder_is_fetched_whole_once_a_node_hidden_files_left_out(bucket: Bucket, tmp_path: Path) -> None:
-    storage, here = Storage(bucket.url), tmp_path / "node"
+    storage, here = Location(bucket.url), tmp_path / "node"
     (tmp_path / "pool" / "shards").mkdir(parents=True)
     (tmp_path / "pool" / "shards" / "0.tar").write_bytes(b"tar")
     (tmp_path / "pool" / ".next").write_bytes(b"half")
@@ -96,7 +96,7 @@ def test_a_folder_is_fetched_whole_once_a_node_hidden_files_left_out(bucket: Buc
 @pytest.fixture(scope="module")
 def quiet(bucket: Bucket, pool: Path, tmp_path_factory: pytest.TempPathFactory) -> TrialJob:
     """Run the trial on local paths, with its pool also in the bucket."""
-    share_tree(Storage(bucket.url), pool, "pools/tiny")
+    share_tree(Location(bucket.url), pool, "pools/tiny")
     return run_quietly(pool, tmp_path_factory.mktemp("quiet") / "trial")
 
 
@@ -144,7 +144,7 @@ def folder_on(node: Path, job: InBucket) -> Path:
 
 def counted(job: InBucket, folder: Path) -> int:
     """Return the training FLOPs of the trial, as counted in the storage."""
-    found = Storage(job.url).read(f"{job.folder}/meter")
+    found = Location(job.url).read(f"{job.folder}/meter")
     assert found is not None
     (folder / "meter").write_bytes(found)
     count = read_meter(folder)
@@ -153,7 +153,7 @@ def counted(job: InBucket, folder: Path) -> int:
 
 
 def names(job: InBucket) -> set[str]:
-    return set(Storage(job.url).list(job.folder.as_posix()))
+    return set(Location(job.url).list(job.folder.as_posix()))
 
 
 def test_a_killed_trial_goes_on_on_another_node_from_the_storage_and_every_step_is_counted(
@@ -186,7 +186,7 @@ def test_what_a_killed_node_kept_is_uploaded_when_a_run_begins_there(
     process = start(job, tmp_path)
     wait_for(lambda: any(name.startswith("checkpoint") for name in names(job)))
     uploaded = max(name for name in names(job) if name.startswith("checkpoint"))
-    Storage(job.url).delete([f"{job.folder}/{uploaded}"])  # as if its upload had not ended
+    Location(job.url).delete([f"{job.folder}/{uploaded}"])  # as if its upload had not ended
     pid = pid_of(folder)
     process.kill()
     process.wait()
@@ -198,10 +198,10 @@ def test_what_a_killed_node_kept_is_uploaded_when_a_run_begins_there(
 
     assert counted(job, tmp_path) == begun.train_flops
     assert any(f"checkpoint-{kept_steps(folder):010}" in name for name in names(job))
-    Storage(job.url).write(f"{job.folder}/owner", b"another")
-    Storage(job.url).write(f"{job.folder}/meter", b"of another")
+    Location(job.url).write(f"{job.folder}/owner", b"another")
+    Location(job.url).write(f"{job.folder}/meter", b"of another")
     upload_left(job.url, job.folder.parent)
-    assert Storage(job.url).read(f"{job.folder}/meter") == b"of another"
+    assert Location(job.url).read(f"{job.folder}/meter") == b"of another"
 
 
 def test_unreachable_storage_does_not_stop_training_and_a_trial_that_left_resumes(
@@ -235,7 +235,7 @@ def test_a_process_whose_trial_was_taken_over_stops_and_uploads_no_result(
     hold(folder_on(tmp_path, job).parents[1], step=100)
     process = start(job, tmp_path)
     wait_for(lambda: any(name.startswith("checkpoint") for name in names(job)))
-    Storage(job.url).write(f"{job.folder}/owner", b"another")
+    Location(job.url).write(f"{job.folder}/owner", b"another")
 
     end = process.wait()
     assert (end.how, end.reason) == ("crashed", "another process has taken the trial over")

@@ -13,8 +13,8 @@ from typing import TypeVar
 
 from budgets.machine_cache import machine_cache
 from runners.host.faults import patiently
-from runners.host.files import is_hidden, locked, new_folder
-from runners.host.storage import Storage
+from runners.store.files import is_hidden, locked, new_folder
+from runners.store.location import Location
 
 SHARDS_AT = "shards_at"
 """Field of a pool's provenance with the URL of its shards, if they are not in its folder."""
@@ -60,7 +60,7 @@ def copy_pool(url: str, folder: Path) -> Path:
             f"{url} has no pool.json. Index its shards with `data build {url} --in-place`, or into a folder "
             f"with `data build FOLDER --from {url} --in-place`, and declare that folder as the pool"
         )
-    storage = Storage(url)
+    storage = Location(url)
     small = {name: facts for name, facts in found.items() if name.startswith((*_DESCRIPTION, "evaluation/"))}
     pool_json = (storage.read("pool.json") or b"").decode()
     return _copied(storage, folder, small, {"pool.json": pool_json, COPIED_FROM: _origin(url)})
@@ -95,14 +95,14 @@ def _origin(url: str) -> str:
 def copy_set(url: str, folder: Path) -> Path:
     """Copy an evaluation set; ValueError if the URL can't be read, or holds nothing."""
     found = something_at("evaluation set", url)
-    return _copied(Storage(url), folder, found, {})
+    return _copied(Location(url), folder, found, {})
 
 
 def something_at(what: str, url: str) -> Mapping[str, tuple[int, str]]:
     """Return objects as `objects_at`; none at all is a ValueError too, since there may be no such bucket."""
     found = objects_at(what, url)
     if not found:
-        raise ValueError(f"{what} {url} can't be read: {Storage(url).why_empty()}")
+        raise ValueError(f"{what} {url} can't be read: {Location(url).why_empty()}")
     return found
 
 
@@ -118,7 +118,7 @@ def objects_at(what: str, url: str) -> Mapping[str, tuple[int, str]]:
         ValueError: The URL can't be read, for example because a package or credentials are missing.
     """
     try:
-        found = Storage(url).objects()
+        found = Location(url).objects()
     except (OSError, ValueError) as error:
         raise ValueError(f"{what} {url} can't be read: {error}") from error
     return {name: facts for name, facts in found.items() if not is_hidden(name)}
@@ -135,7 +135,7 @@ def fetched(path: Path, url: str, name: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.with_name(f".{path.name}.lock")):
         if not path.exists():
-            storage = Storage(url)
+            storage = Location(url)
 
             def get() -> None:
                 storage.get({path.name: storage.size(name)}, name.rpartition("/")[0], path.parent)
@@ -153,7 +153,7 @@ def until_reached(do: Callable[[], T]) -> T:
 
 
 def _copied(
-    storage: Storage, folder: Path, found: Mapping[str, tuple[int, str]], added: Mapping[str, str]
+    storage: Location, folder: Path, found: Mapping[str, tuple[int, str]], added: Mapping[str, str]
 ) -> Path:
     """Bring a copy up to date, with some additional files, and return its folder."""
     mark = json.dumps([storage.url, dict(found), dict(added)], sort_keys=True)

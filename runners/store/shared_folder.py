@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budgets.machine_cache import machine_cache
-from runners.data.places.copies import COPIED_FROM, INDEX, begin_copy, copy_name, is_url, until_reached
-from runners.host.files import is_hidden, new_file
-from runners.host.storage import Storage
+from runners.store.copies import COPIED_FROM, INDEX, begin_copy, copy_name, is_url, until_reached
+from runners.store.files import is_hidden, new_file
+from runners.store.location import Location
 
 SCORING = ".scoring/"
 """Folder for the working files of scoring, below the pool."""
@@ -54,14 +54,14 @@ class SharedFolder:
     def names(self, below: str) -> set[str]:
         """Return the names of the files in a folder, relative to it."""
         if self.url:
-            return set(until_reached(partial(Storage(self.url).list, below.rstrip("/"))))
+            return set(until_reached(partial(Location(self.url).list, below.rstrip("/"))))
         folder = self.path / below
         return {path.name for path in folder.iterdir()} if folder.exists() else set()
 
     def text(self, name: str) -> str:
         """Return the content of a file; empty if there is none."""
         if self.url:
-            return (until_reached(partial(Storage(self.url).read, name)) or b"").decode()
+            return (until_reached(partial(Location(self.url).read, name)) or b"").decode()
         path = self.path / name
         return path.read_text(encoding="utf-8") if path.exists() else ""
 
@@ -82,18 +82,18 @@ class SharedFolder:
         if not self.url:
             return
         lacking = [name for name in names if not (self.path / name).exists()]
-        storage = Storage(self.url)
+        storage = Location(self.url)
         for start in range(0, len(lacking), _FILES_AT_ONCE):
             until_reached(partial(self._get, storage, lacking[start : start + _FILES_AT_ONCE]))
 
-    def _get(self, storage: Storage, names: Sequence[str]) -> None:
+    def _get(self, storage: Location, names: Sequence[str]) -> None:
         storage.get(storage.sizes(names), "", self.path)
 
     def keep(self, *names: str) -> None:
         """Upload files that were written, one after the other; does nothing without a URL."""
         if not self.url:
             return
-        storage = Storage(self.url)
+        storage = Location(self.url)
         for name in names:
             until_reached(partial(storage.put, self.path / name, name))
 
@@ -105,7 +105,7 @@ class SharedFolder:
 
     def delete(self, *names: str) -> None:
         """Delete files, and folders with all that is in them."""
-        storage, there = Storage(self.url) if self.url else None, list[str]()
+        storage, there = Location(self.url) if self.url else None, list[str]()
         for name in names:
             path = self.path / name
             if path.is_dir():
@@ -124,7 +124,7 @@ class SharedFolder:
         """Upload a pool's description and index; ``pool.json``, which makes it the present version, last."""
         if not self.url:
             return
-        there = until_reached(partial(Storage(self.url).list, INDEX.rstrip("/")))
+        there = until_reached(partial(Location(self.url).list, INDEX.rstrip("/")))
         files = {
             path.relative_to(self.path).as_posix(): path for path in self.path.rglob("*") if path.is_file()
         }

@@ -13,15 +13,15 @@ from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.build.known_scores import column_scores
 from runners.data.build.rescore import rewrite_shards, set_score
-from runners.data.places.copies import pool_at
-from runners.data.places.shared_folder import SCORING, SharedFolder, open_shared
 from runners.data.pool.pool import Pool, Scorer
 from runners.data.pool.reader import read_pairs
-from runners.host.storage import Storage
 from runners.host.workers import Processes, Report
+from runners.store.copies import pool_at
+from runners.store.location import Location
+from runners.store.shared_folder import SCORING, SharedFolder, open_shared
 from tests.runners.data.index.test_index import EACH, SHARDS, write_shards
-from tests.runners.host.bucket import Bucket
-from tests.runners.host.other_machines import OtherMachines
+from tests.runners.store.bucket import Bucket
+from tests.runners.store.other_machines import OtherMachines
 from tests.runners.tiny import tiny_pool
 
 pytestmark = pytest.mark.slow
@@ -40,7 +40,7 @@ def url(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "tars" / "6.tar").write_bytes((tmp_path / "tars" / "5.tar").read_bytes()[:-20_000])
     where = f"{bucket.url}/{tmp_path.name}"
     for tar in sorted((tmp_path / "tars").iterdir()):
-        Storage(where).put(tar, f"tars/{tar.name}")
+        Location(where).put(tar, f"tars/{tar.name}")
     return where
 
 
@@ -50,7 +50,7 @@ def machines(tmp_path: Path) -> OtherMachines:
 
 
 def below(url: str) -> dict[str, bytes]:
-    storage = Storage(url)
+    storage = Location(url)
     return {name: storage.read(name) or b"" for name in storage.list()}
 
 
@@ -109,7 +109,7 @@ def test_tars_are_indexed_in_their_bucket_and_later_ones_are_taken_up(
     assert below(place) == before, "there is nothing new"
 
     write_shards(tmp_path / "more", range(1), seed=9)
-    Storage(place).put(tmp_path / "more" / "0.tar", "later/0.tar")
+    Location(place).put(tmp_path / "more" / "0.tar", "later/0.tar")
     build(place, place, machines, in_place=True)
     second = Pool.open(pool_at(place))
     assert second.count == first.count + EACH
@@ -126,13 +126,13 @@ def test_the_command_that_wrote_a_pool_below_a_url_takes_up_later_shards(
     build(f"{url}/p", f"{url}/tars", machines)
     before = below(f"{url}/p")
     write_shards(tmp_path / "more", range(2), seed=9)
-    Storage(url).put(tmp_path / "more" / "1.tar", "tars/later/1.tar")
+    Location(url).put(tmp_path / "more" / "1.tar", "tars/later/1.tar")
     build(f"{url}/p", f"{url}/tars", machines)
     after = below(f"{url}/p")
     assert after == content(build_pool(tmp_path / "p", how, silent).path)
     assert len(after) > len(before)
     assert {name for name in before if after[name] != before[name]} == {"pool.json"}
-    Storage(url).put(tmp_path / "more" / "0.tar", "tars/later/1.tar")  # as long
+    Location(url).put(tmp_path / "more" / "0.tar", "tars/later/1.tar")  # as long
     with pytest.raises(ValueError, match=rf"^{url}/tars/later/1.tar has changed since .+other content"):
         build(f"{url}/p", f"{url}/tars", machines)
 
@@ -200,14 +200,14 @@ def test_a_score_is_uploaded_though_a_killed_command_left_a_file_of_its_name_and
             set_score(Pool.open(shared.path), scores, Scorer(name="mine"))
             shared.publish()
 
-    def killed(self: Storage, file: Path, name: str) -> None:
+    def killed(self: Location, file: Path, name: str) -> None:
         if name == "pool.json":
             raise KeyboardInterrupt
         put(self, file, name)
 
-    put = Storage.put
+    put = Location.put
     with monkeypatch.context() as patch:
-        patch.setattr(Storage, "put", killed)
+        patch.setattr(Location, "put", killed)
         with pytest.raises(KeyboardInterrupt):
             score_by(rising)
     (left,) = path.glob("index/*added-1*")

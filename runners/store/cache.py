@@ -15,7 +15,7 @@ from pathlib import Path
 
 from budgets.machine_cache import machine_cache
 from budgets.quantity import parse_bytes
-from runners.host.files import locked, new_file
+from runners.store.files import locked, new_file
 
 CACHE_SIZE = "STUDY_CACHE_SIZE"
 """Environment variable with the largest size of a node's cache of remote shards, such as ``500 GB``."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from budgets.machine_cache import machine_cache
 from budgets.names import without_password
 from runners.host.faults import words_of
-from runners.host.files import is_hidden, locked, new_file, new_folder
+from runners.store.files import is_hidden, locked, new_file, new_folder
 
 _STAMPS = ("ETag", "etag", "md5Hash", "content_md5", "LastModified", "updated", "last_modified", "mtime")
 """Names of an object's hash or time in the packages of the protocols."""
@@ -30,7 +30,7 @@ _NO_CREDENTIALS = (
 )
 
 
-class Storage:
+class Location:
     """The objects below a URL, by their names relative to it. Credentials come from the environment.
 
     Once a storage is open, every failure raises OSError, whatever the protocol's package raises: the storage
@@ -245,7 +245,7 @@ def cache_folder(url: str) -> Path:
     return machine_cache() / blake2b(url.rstrip("/").encode(), digest_size=6).hexdigest()
 
 
-def share_tree(storage: Storage, folder: Path, name: str) -> bool:
+def share_tree(storage: Location, folder: Path, name: str) -> bool:
     """Upload a folder that never changes, without hidden files; return False if the storage has it."""
     if storage.read(_list_of(name)) is not None:
         return False
@@ -260,7 +260,7 @@ def share_tree(storage: Storage, folder: Path, name: str) -> bool:
     return True
 
 
-def fetch_tree(storage: Storage, name: str, here: Path) -> bool:
+def fetch_tree(storage: Location, name: str, here: Path) -> bool:
     """Download a folder that `share_tree` uploaded into ``here``, under the same name, whole or not at all.
 
     Of several processes one downloads and the others wait. Returns False if the storage does not have it; a

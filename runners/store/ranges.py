@@ -8,10 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from budgets.quantity import parse_count
-from runners.data.places.copies import PATIENCE_S, until_reached
-from runners.data.places.piece_cache import set_by
 from runners.host.faults import patiently
-from runners.host.storage import Storage
+from runners.store.cache import set_by
+from runners.store.copies import PATIENCE_S, until_reached
+from runners.store.location import Location
 
 PREFETCH_REQUESTS = "STUDY_PREFETCH_REQUESTS"
 """Environment variable with the number of requests that a process makes at the same time (default: 16)."""
@@ -38,7 +38,7 @@ def downloaded(url: str, shard: str, size: int) -> Iterator[Path]:
         FileNotFoundError: There is no such shard.
         OSError: The place is still unreachable after ten minutes, or the shard has another size.
     """
-    storage = Storage(url)
+    storage = Location(url)
     with TemporaryDirectory() as folder:
         get = partial(storage.get, {shard: size}, "", Path(folder))
         try:
@@ -48,7 +48,7 @@ def downloaded(url: str, shard: str, size: int) -> Iterator[Path]:
         yield Path(folder) / shard
 
 
-def read_range(storage: Storage, shard: str, start: int, stop: int, patience_s: float) -> bytes:
+def read_range(storage: Location, shard: str, start: int, stop: int, patience_s: float) -> bytes:
     """Return a range of a shard, fewer bytes if the shard has become shorter.
 
     Raises:
@@ -85,7 +85,7 @@ def ranges_at(url: str, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
     Raises:
         OSError: The place refuses, or is still unreachable after ten minutes.
     """
-    storage = Storage(url)
+    storage = Location(url)
 
     def read(near: Sequence[tuple[str, int, int]]) -> list[bytes]:
         shard, start, _ = near[0]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from runners.host.files import commit_files, finish_files, locked, wait_until_free
+from runners.store.files import commit_files, finish_files, locked, wait_until_free
 
 pytestmark = pytest.mark.slow
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runners.data.places.ranges import NEAR, ranges_at
-from runners.host.storage import Storage
+from runners.store.location import Location
+from runners.store.ranges import NEAR, ranges_at
 
 SIZE = 12 * 2**20
 
@@ -16,15 +16,15 @@ SIZE = 12 * 2**20
 def requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
     """Return a list that takes the requests of two shards in a folder."""
     rng, found = np.random.default_rng(0), list[tuple[str, int, int]]()
-    read_range = Storage.read_range
+    read_range = Location.read_range
     for shard in ("a.tar", "b.tar"):
         (tmp_path / shard).write_bytes(rng.bytes(SIZE))
 
-    def counted(storage: Storage, name: str, start: int, stop: int) -> bytes:
+    def counted(storage: Location, name: str, start: int, stop: int) -> bytes:
         found.append((name, start, stop))
         return read_range(storage, name, start, stop)
 
-    monkeypatch.setattr(Storage, "read_range", counted)
+    monkeypatch.setattr(Location, "read_range", counted)
     return found
 
 

@@ -1,1 +1,0 @@
-"""Places of a pool's shards: a folder, or a URL with a cache on the node."""
