@@ -142,7 +142,7 @@ class Pool:
         identity = json.dumps(
             [self.unranked, self.fingerprint, self.index.added, self.index.named, size, quality]
         )
-        return kept_subset(identity, lambda: select(self.index, size=size, quality=quality))
+        return kept_subset(identity, self.count, lambda: select(self.index, size=size, quality=quality))
 
     @cached_property
     def vocabulary(self) -> tuple[str, ...]:
