@@ -21,7 +21,14 @@ import pyarrow.parquet as pq
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measured import Result, at_most, own_peak, printed, verdict
-from runners.data.index.parts import ROWS_PER_GROUP, ROWS_PER_PART, Index, Part
+from runners.data.index.parts import (
+    ROWS_PER_GROUP,
+    ROWS_PER_PART,
+    Index,
+    Part,
+    histogram_of_hashes,
+    histogram_of_scores,
+)
 from runners.data.index.selection import select
 from runners.data.index.subset import Subset
 from runners.data.index.writing import read_manifest, write_manifest
@@ -47,13 +54,18 @@ def make_index(folder: Path, rows: int) -> None:
         file = f"index/{len(parts):05d}"
         table, path = pa.table({"hash": hashes, "score": score}), folder / f"{file}.parquet"
         pq.write_table(table, path, row_group_size=ROWS_PER_GROUP, write_page_checksum=True)
-        parts.append(_part(file, count))
+        parts.append(_part(file, count, hashes, score))
     (folder / "manifest").write_text(write_manifest(folder, parts), encoding="utf-8")
 
 
-def _part(file: str, rows: int) -> Part:
+def _part(file: str, rows: int, hashes: np.ndarray, score: np.ndarray) -> Part:
     whole, rest = divmod(rows, ROWS_PER_GROUP)
-    return Part(file=file, group_rows=[ROWS_PER_GROUP] * whole + [rest] * (rest > 0))
+    return Part(
+        file=file,
+        group_rows=[ROWS_PER_GROUP] * whole + [rest] * (rest > 0),
+        hashes=histogram_of_hashes(hashes),
+        scores={"score": histogram_of_scores(score)},
+    )
 
 
 def open_index(folder: Path) -> Index:
@@ -63,32 +75,33 @@ def open_index(folder: Path) -> Index:
 
 
 def choose(folder: Path, quality: str, size: int | None) -> None:
-    """Choose one subset and keep it; print its pairs, the bytes of its file, wall and processor seconds."""
+    """Choose one subset and keep it; print its pairs, the bytes that it takes, wall and processor seconds."""
     began, cpu = time.perf_counter(), time.process_time()
     subset = select(open_index(folder), size=size, quality=quality)
     took = time.perf_counter() - began, time.process_time() - cpu
-    file = folder / f"{quality}-{size}.subset"
-    subset.save(file)
-    print(len(subset), file.stat().st_size, *took, own_peak())
+    subset.save(folder / f"{quality}-{size}.subset")
+    print(len(subset), subset.bytes, *took, own_peak())
 
 
-def read(file: Path, rows: int) -> None:
+def read(file: Path) -> None:
     """Look up windows of a trial's samples in a kept subset; print its pairs, bytes and seconds a window."""
-    subset = Subset.load(file, rows)
+    subset = Subset.load(file)
     began, cpu = time.perf_counter(), time.process_time()
     step = 16 * 1024
     for start in range(0, WINDOWS * step, step):
         subset[positions(seed=0, count=len(subset), start=start, stop=start + step, windowed=True)]
     wall, cpu = (time.perf_counter() - began) / WINDOWS, time.process_time() - cpu
-    print(len(subset), file.stat().st_size, wall, cpu, own_peak())
+    print(len(subset), subset.bytes, wall, cpu, own_peak())
 
 
 def make_planned(folder: Path) -> None:
     """Write the manifest of a pool of 3.4 billion pairs, and empty shards."""
+    rng = np.random.default_rng(0)
     shards = [f"{number:06d}.tar" for number in range(PLANNED // PER_SHARD)]
     for shard in shards:
         (folder / shard).touch()
-    like = _part("", ROWS_PER_PART)
+    hashes = rng.integers(0, 2**64, ROWS_PER_PART, np.uint64)
+    like = _part("", ROWS_PER_PART, hashes, rng.normal(0.28, 0.05, ROWS_PER_PART).astype(np.float32))
     parts = [
         replace(
             like,
@@ -137,7 +150,7 @@ def main() -> int:
         folder, quality, size = options.choose
         choose(Path(folder), quality, json.loads(size))
     elif options.read:
-        read(options.read, int(options.rows))
+        read(options.read)
     elif options.plan:
         plan(options.plan)
     elif options.rows <= FEW:
@@ -171,9 +184,7 @@ def run(rows: int, place: Path | None) -> int:
                         at_most(f"subset_{case}_growth", processor[case, rows] / processor[case, FEW], 1.3),
                     ]
             print(f"windows of {case}:", flush=True)
-            _, _, window, _, peak = measure(
-                "--read", folder / f"all-{int(0.25 * count)}.subset", "--rows", count
-            )
+            _, _, window, _, peak = measure("--read", folder / f"all-{int(0.25 * count)}.subset")
         results += [at_most("subset_window_s", window, 0.1), at_most("subset_trial_gib", peak, 0.3)]
     with tempfile.TemporaryDirectory(dir=place) as name:
         make_planned(Path(name))

@@ -39,6 +39,9 @@ STARTS = ("study-started", TUNING_STARTED)
 ENDS = ("trial-finished", "trial-retried", "trial-left", "trial-failed")
 """Events at which a trial leaves its slot."""
 
+RESIZED = "resized_images"
+"""Column of results and plans with the pixels of the shorter side, if any trial's images were resized."""
+
 _CURVE_POINTS = 200
 
 
@@ -166,6 +169,7 @@ def plan_row(trial: Trial) -> dict[str, object]:
         "batch_size": trial.batch_size,
         "lr_peak": trial.lr_peak,
         "parameters": trial.parameters,
+        **({} if trial.recipe.resized_images is None else {RESIZED: trial.recipe.resized_images}),
     }
 
 
@@ -201,11 +205,13 @@ def left_out_row(left_out: LeftOut) -> dict[str, object]:
 def to_frame(rows: Iterable[Mapping[str, object]], columns: Mapping[str, str]) -> pd.DataFrame:
     """Build a table with exactly the schema's columns and types, followed by the metric columns by name.
 
+    The column `RESIZED` is among these if a row has it.
+
     Raises:
         ValueError: A row lacks a column of the schema.
     """
     listed = list(rows)
-    metrics = sorted({name for row in listed for name in row if "/" in name})
+    metrics = sorted({name for row in listed for name in row if "/" in name or name == RESIZED})
     for row in listed:
         missing = [name for name in columns if name not in row]
         if missing:

@@ -73,6 +73,9 @@ class Recipe:
     but its ModifiedResNet."""
     compile: bool = False
     """Compile the towers with torch."""
+    resized_images: Annotated[int | None, values.side_or_off] = None
+    """Pixels of the shorter side to which larger images are resized, once, in a copy that all trials read
+    ([copies](data.md#copies-of-subsets)); ``off`` (None) reads them as they are."""
     diverged_after: Annotated[float | None, values.share_or_off] = 0.5
     """Share of the steps that must be flat, at chance and after the warm-up, for a trial to end as diverged
     (`runners.training.train`); ``off`` (None) ends it only at a loss that is not a number."""

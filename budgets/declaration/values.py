@@ -121,6 +121,13 @@ norm = Reader(
     why="a smaller norm stops the training, a larger one is never reached (off)", usual=(0.01, 100),
 )  # fmt: skip
 norm_or_off = replace(norm, word=("off", None))
+side_or_off = Reader(
+    parse=parse_count, noun="a number of pixels", examples=("256",), at_least=16, at_most=4096,
+    word=("off", None),
+)  # fmt: skip
+bytes_over_images = Reader(
+    parse=parse_number, noun="a factor", examples=("2",), at_least=1, word=("off", None)
+)
 retries = Reader(
     parse=parse_count, noun="a whole number", at_least=0, at_most=1000,
     why="each one starts the trial again", usual=(0, 30),

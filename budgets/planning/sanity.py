@@ -39,6 +39,7 @@ def plan_warnings(trials: Sequence[Trial], architectures: Mapping[str, Architect
         *_curves(cells),
         *_slow_averages(trials),
         *_unseen_pools(trials),
+        *_enlarged(trials, architectures),
         *[lone] * one_seed,
     )
 
@@ -122,6 +123,18 @@ def _unseen_pools(trials: Sequence[Trial]) -> Iterator[str]:
             f"{number} would see less than one sample of a pool, such as {samples:.2g} of {pool} in "
             f"{trial.cell}: raise the pool's weight, or leave it out"
         )
+
+
+def _enlarged(trials: Sequence[Trial], architectures: Mapping[str, Architecture]) -> Iterator[str]:
+    """Yield a warning on images that are made smaller than a model's input, and then enlarged again."""
+    for trial in trials:
+        side, needs = trial.recipe.resized_images, architectures[trial.cell.architecture].costs.image_size
+        if side is not None and side < needs:
+            yield (
+                f"training.resized_images = {side} is below the {needs} pixels of {trial.cell.architecture}, "
+                "which sees enlarged images"
+            )
+            return
 
 
 def _value(value: object) -> str:

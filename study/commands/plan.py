@@ -3,6 +3,7 @@
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from study.commands.command import add_study_options, declared_study, output_file, show, writing
@@ -77,6 +78,7 @@ def _lines(study: "Study", plan: "Plan", *, form: str, cell: str | None) -> Iter
     from study.show.plan_export import plan_csv, plan_json
     from study.show.plan_view import plan_lines
     from study.state.plan_study import device_throughput, measured_throughput, study_grid
+    from study.state.subset_copies import amplification_lines
 
     own = device_throughput(study)
     if cell is not None:
@@ -87,6 +89,7 @@ def _lines(study: "Study", plan: "Plan", *, form: str, cell: str | None) -> Iter
         return plan_json(study.declaration, plan, own)
     measured = measured_throughput(study, plan)
     count = sum(trial.cell.combination in measured for trial in plan.all_trials)
-    return plan_lines(
+    lines = plan_lines(
         study.declaration, plan, lambda trial: predict_s(trial, measured), measured=count, own=own
     )
+    return chain(lines, amplification_lines(study, plan))

@@ -23,14 +23,17 @@ _ADVICE = ": all nodes of the cluster must share it. Use a folder that they shar
 class PoolSite:
     """Context manager; the connection to a cluster is opened at its first use and closed at exit.
 
-    Workers on a cluster keep their cores until the next ones are requested.
+    Workers on a cluster keep their cores until the next ones are requested. A ``backend`` that is given
+    stays connected.
     """
 
-    def __init__(self, options: Namespace, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, options: Namespace, say: Callable[[str], None], backend: "RayBackend | None" = None
+    ) -> None:
         self._address = cluster_address(options.address)
         self._count: int | None = options.workers
         self._say = say
-        self._backend: RayBackend | None = None
+        self._backend, self._own = backend, backend is None
         self._at_work: RayWorkers | None = None
 
     @property
@@ -115,7 +118,9 @@ class PoolSite:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._backend is not None:
+        if self._at_work is not None:
+            self._at_work.end()
+        if self._backend is not None and self._own:
             self._backend.__exit__(*error)
 
 

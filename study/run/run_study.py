@@ -15,6 +15,7 @@ from runners.trials.loggers import Loggers
 from study.run.agenda import agenda, agenda_lines, require_room, with_again
 from study.run.ensure_pools import ensure_pools
 from study.run.execution import RunSummary
+from study.run.materialise import materialise
 from study.run.pipeline import Run, next_of_design
 from study.run.run_tuning import tune_study, write_tuning
 from study.run.site import Site
@@ -70,7 +71,11 @@ def run_study(  # noqa: PLR0913 - the options of a command
             _ = site.backend  # a wrong address is refused before a pool is built
         ensure_pools(study, progress.detail)
         keep_pool_versions(study)
-        for trial in {trial.pool: trial for trial in plan.all_trials}.values():  # all read the same sets
+        with site.for_pools() as workers:
+            materialise(study, plan, workers, say=progress.detail, show=progress.copying)
+        for trial in {
+            trial.components: trial for trial in plan.all_trials
+        }.values():  # all read the same sets
             study.storage.share(trial_job(study, trial), progress.say)
         (study.folder / "trials").mkdir(exist_ok=True)
         _outlast_workers(study, every=repair)

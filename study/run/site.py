@@ -1,6 +1,7 @@
 """The environment of a run: the backend, the storage and requests to stop; for tuning and grid alike."""
 
 import signal
+from argparse import Namespace
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from functools import cached_property
@@ -12,6 +13,7 @@ from runners.scheduling.cluster import LiveCluster
 from runners.scheduling.ray_backend.address import cluster_address
 from runners.scheduling.schedule import Schedule
 from runners.scheduling.storage_check import StorageCheck
+from study.run.pool_site import PoolSite
 from study.show.progress import Progress
 from study.state.bookkeeping import add_event
 from study.state.study import Study
@@ -74,6 +76,16 @@ class Site:
         assert isinstance(self.backend, RayBackend)
         return TuneBackend(self.backend)
 
+    def for_pools(self) -> PoolSite:
+        """Return the site of workers for pools: this cluster's, or processes of this machine."""
+        if self._local or cluster_address(self._address) is None:
+            return PoolSite(Namespace(address="local", workers=None), self._progress.detail)
+        from runners.scheduling.ray_backend.core import RayBackend  # noqa: PLC0415 - as above
+
+        assert isinstance(self.backend, RayBackend)
+        options = Namespace(address=self._address, workers=None)
+        return PoolSite(options, self._progress.detail, self.backend)
+
     def look_around(self, schedule: Schedule, backend: Backend) -> LiveCluster:
         """Return the cluster behind a backend (this site's, or the one for tuning); schedule its nodes.
 
@@ -130,7 +142,8 @@ class Site:
     @cached_property
     def _node_check(self) -> StorageCheck:
         study = self._study
-        read = tuple(path.resolve() for path in (*study.pool_folders.values(), *study.evaluation.values()))
+        folders = *study.pool_folders.values(), *study.copies.values(), *study.evaluation.values()
+        read = tuple(path.resolve() for path in folders)
         return StorageCheck(self.backend, study.storage.seen_by_nodes(read), self.leave_out)
 
     def leave_out(self, node: str, why: str, how: str = "it joined the cluster and is not used") -> None:

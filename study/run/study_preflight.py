@@ -31,6 +31,7 @@ from study.run.calibration import estimated_memory
 from study.run.ensure_pools import ensure_pools
 from study.state.plan_study import plan_study
 from study.state.study import Study, needs, trial_job
+from study.state.subset_copies import amplification_lines
 
 _WAIT_S = 1.0
 _MOST_OF_ESTIMATE = 1.2  # of memory: beyond it, a choice of devices by the estimate may not fit
@@ -64,6 +65,8 @@ def preflight(
         )
         ensure_pools(study, lambda _line: None)
         study.folder.mkdir(parents=True, exist_ok=True)
+        for line in amplification_lines(study, plan):
+            yield PreflightCheck(node="driver", what="subset", verdict="slow", found=line)
         yield from _check_nodes(study, plan, backend, nodes)
         yield from _check_kinds(study, plan, backend, nodes)
 
@@ -130,7 +133,7 @@ def _check_kinds(
     """Train a few steps of each kind, on the nodes in turn, and keep the speeds that were not calibrated."""
     kinds = _trial_of_each_kind(plan)
     try:
-        for trial in {trial.pool: trial for trial in plan.trials}.values():
+        for trial in {trial.components: trial for trial in plan.trials}.values():
             study.storage.share(trial_job(study, trial), lambda _line: None)
     except OSError as error:
         yield PreflightCheck(node="driver", what="pools", verdict="failed", found=str(error))

@@ -14,6 +14,8 @@ from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.text import Text
 
 from budgets.names import printable
 from budgets.planning.plan import Plan
@@ -25,9 +27,11 @@ from study.show.plan_view import trials_words
 from study.show.view import can_update, has_bars, level_table, live_lines, running_lines
 from study.state.plan_study import planned_row
 from study.state.running import Level, Speed, count_levels, running_trials, speed_of, time_left
+from study.state.subset_copies import Copying
 from study.state.trial_states import Stage, TrialState, trial_states
 
-_TICK_S = 0.5
+_TICK_S, _LINE_S = 0.5, 60.0
+_BAR = 24
 _FAILURES_SHOWN = 3
 
 
@@ -38,7 +42,7 @@ class Progress:
         self._metric, self._console, self._quiet = metric, console, quiet
         live = can_update(console) and not quiet
         self._live = Live(console=console, auto_refresh=False) if live else None
-        self._ticked_at = 0.0
+        self._ticked_at, self._copying_at = 0.0, -_LINE_S
         self._spent, self._planned, self._slots = 0, 1, 1
         self._budget = self._phase = ""
         self._folder = Path()
@@ -113,6 +117,17 @@ class Progress:
         """Count a trial as left out."""
         self._left_out[trial.trial_id] = reason
         self._look([trial.trial_id])
+
+    def copying(self, copying: Copying) -> None:
+        """Show how far a copy of subsets is: a bar in the live view, elsewhere a line each minute."""
+        text, now = f"copying {copying.words}", time.monotonic()
+        if self._live is not None:
+            bar = ProgressBar(total=copying.of, completed=copying.done, width=_BAR)
+            with self._tolerantly():
+                self._live.update(Group(Text(text), bar), refresh=True)
+        elif now - self._copying_at > _LINE_S:
+            self._copying_at = now
+            self.detail(text)
 
     def say(self, text: str) -> None:
         """Print a line above the live view, even if the view is quiet."""

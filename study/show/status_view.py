@@ -81,6 +81,8 @@ def _lines(status: StudyStatus) -> Iterator[str]:
     yield f"{format_flops(spent)} spent{declared}{reserved}"
     if status.wasted_flops:
         yield f"{format_flops(status.wasted_flops)} of it was lost to crashes and repeated"
+    if status.copying:
+        yield f"{'copied so far:' if status.run is None else 'copying'} {status.copying}"
     yield from status.design
     yield from status.outliers
     if status.slots is not None:

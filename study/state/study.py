@@ -14,6 +14,7 @@ from budgets.book import Book
 from budgets.declaration.data_sections import FolderPool
 from budgets.declaration.declaration import Declaration
 from budgets.ledger import read_entries
+from budgets.planning.facts import Component
 from budgets.planning.planned_trial import Trial, shorter_trials
 from runners.scheduling.nodes import Amounts
 from runners.store.copies import copy_name, is_url
@@ -25,6 +26,9 @@ from study.storage.folder_storage import FolderStorage
 from study.storage.lock import active_run
 
 _LOOK_S = 2.0
+COPIES = "copies.json"
+"""File of a study with the copy of each subset that its trials read from one, and how far copying is."""
+
 RECORD = "import.json"
 """The file that marks the folder of an imported study; it holds the origin of its results."""
 
@@ -58,9 +62,23 @@ class Study:
     def pool_folders(self) -> dict[str, Path]:
         """Folder of each pool, by name; for a pool below a URL, the folder of its description's copy."""
         return {
-            name: self._here(pool.path) if isinstance(pool, FolderPool) else self.pools / pool.name
+            name: self.place_here(pool.path) if isinstance(pool, FolderPool) else self.pools / pool.name
             for name, pool in self.declaration.sources.items()
         }
+
+    @property
+    def copies(self) -> Mapping[str, Path]:
+        """Folder of the copy of each subset that has one, by the subset's `subset_key`."""
+        with suppress(FileNotFoundError):
+            found = json.loads((self.folder / COPIES).read_text(encoding="utf-8"))["copies"]
+            places = {key: self.place_here(self.copy_place(name)) for key, name in found.items()}
+            return {key: folder for key, folder in places.items() if (folder / "pool.json").exists()}
+        return {}
+
+    def copy_place(self, name: str) -> str:
+        """Return the folder or URL, which all nodes see, of a copy of subsets of a pool."""
+        storage = self.declaration.storage or ""
+        return f"{storage}/copies/{name}" if is_url(storage) else str(self.pools / name)
 
     @property
     def calibration(self) -> Path:
@@ -72,7 +90,7 @@ class Study:
         """Evaluation sets by name: those in the pools' folders, then those of the declaration."""
         brought = (path for folder in self.pool_folders.values() for path in own_sets(folder))
         return {path.name: path for path in brought} | {
-            name: self._here(path) for name, path in self.declaration.evaluation.items()
+            name: self.place_here(path) for name, path in self.declaration.evaluation.items()
         }
 
     @property
@@ -133,7 +151,8 @@ class Study:
         """Return whether its folder has any of these tables."""
         return any((self.folder / table).exists() for table in tables)
 
-    def _here(self, place: str) -> Path:
+    def place_here(self, place: str) -> Path:
+        """Return the folder of a pool or set: its path, or that of the copy of its description."""
         return self.pools / copy_name(place) if is_url(place) else Path(place)
 
 
@@ -203,6 +222,11 @@ def imported_names(results: Path) -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in results.glob(f"*/{RECORD}")))
 
 
+def subset_key(part: Component, side: int | None) -> str:
+    """Return the text that identifies a subset of a pool, its images resized to ``side`` if it is given."""
+    return json.dumps([part.name, part.pool, part.quality, part.pairs, side])
+
+
 def needs(study: Study, trial: Trial) -> Amounts:
     """Return the resources that a trial needs on each of its nodes."""
     resources = trial.resources
@@ -219,9 +243,11 @@ def trial_job(study: Study, trial: Trial, trials: Mapping[str, Trial] = MappingP
     attempts = sorted(trials.values(), key=lambda each: -each.attempt) if firsts else []
     trunk = [each.trial_id for first in firsts for each in attempts if each.first_id == first]
     resources, declared = trial.resources, study.declaration.resources
+    copies, side = study.copies, trial.recipe.resized_images
+    pools = (copies.get(subset_key(part, side), study.pool_folders[part.name]) for part in trial.components)
     return TrialJob(
         trial=trial,
-        pools=tuple(study.pool_folders[part.name].resolve() for part in trial.components),
+        pools=tuple(folder.resolve() for folder in pools),
         evaluation={name: path.resolve() for name, path in study.evaluation.items()},
         probes=study.declaration.probes,
         evaluate_at=study.declaration.evaluate_at,

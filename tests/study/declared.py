@@ -76,6 +76,7 @@ SPREAD = """
 study: spread
 pool: {embedded: {pairs: 8k, seed: 3}}
 storage: /nfs/x
+materialise_from: 2
 budget: {study: 50 TFLOP, ladder: {levels: 3, ratio: 3.16}}
 grid:
   - {architectures: [mini-ViT-XXS-8, mini-ViT-XS-8]}
@@ -95,6 +96,7 @@ training:
   gradient_checkpointing: true
   compile: true
   diverged_after: 30%
+  resized_images: 256
 limits: {damage: 1%}
 resources:
   cpus: 2

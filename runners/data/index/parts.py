@@ -18,6 +18,18 @@ from numpy.typing import NDArray
 
 from runners.store.copies import fetched
 
+UNSCORED = np.uint32(0xFFFFFFFF)
+"""Rank of a pair without a score, behind all others."""
+
+RANK_DIGITS = 1 << 16
+"""Number of buckets of a histogram of scores: the upper half of a rank."""
+
+HASH_DIGITS = 1 << 8
+"""Number of buckets of a histogram of hashes: their first byte."""
+
+Histogram = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Histogram of scores: upper halves of the ranks that occur, ascending, and the number of pairs of each."""
+
 ROWS_PER_GROUP = 16_384
 """Rows of a row group: small, so that reading a window of a large pool reads little else."""
 
@@ -38,6 +50,8 @@ class Part:
     group_rows: Sequence[int]
     first_group: int = 0
     shards: Mapping[str, int] = field(default_factory=dict)
+    hashes: NDArray[np.int64] | None = None  # histogram, (256,); None if not known
+    scores: Mapping[str, Histogram] = field(default_factory=dict)  # column of scores → its histogram
     added: frozenset[str] = frozenset()  # columns that were added to it
 
     @property
@@ -139,6 +153,15 @@ class Index:
             for group in range(len(part.group_rows)):
                 yield self._read(part, self.columns if columns is None else columns, [group]).to_pandas()
 
+    def score_histogram(self, part: Part, name: str) -> Histogram:
+        """Return the histogram of a part's scores."""
+        known = part.scores.get(self.named.get(name, name))
+        return histogram_of_scores(self.read(part, name)) if known is None else known
+
+    def hash_histogram(self, part: Part) -> NDArray[np.int64]:
+        """Return the histogram of a part's hashes, int64 (256,)."""
+        return histogram_of_hashes(self.read(part, "hash")) if part.hashes is None else part.hashes
+
     def rows(self, rows: NDArray[np.int64], columns: Sequence[str], *, keep: bool) -> pd.DataFrame:
         """Return rows in the requested order; only their row groups are read.
 
@@ -198,3 +221,41 @@ class Index:
 def missing_of(column: str) -> np.generic:
     """Return the value of pairs that lack an added column: no score, or not in the subset."""
     return np.bool_(False) if column.startswith("in:") else np.float32(np.nan)  # noqa: FBT003 - a value
+
+
+def ranks(scores: NDArray[Any]) -> NDArray[np.uint32]:
+    """Return scores as ranks: the best score has the lowest, NaN the highest.
+
+    The bits of IEEE floats of one sign order like integers; inverting the bits of positive ones (with the
+    sign bit set) puts them below the negative ones, in falling order.
+    """
+    # Adding zero turns -0.0 into 0.0.
+    score = scores.astype(np.float32) + np.float32(0)
+    bits = score.view(np.uint32)
+    falling = np.where(bits >> 31, bits, ~(bits | np.uint32(1 << 31)))
+    return np.where(np.isnan(score), UNSCORED, falling)
+
+
+def score_of_rank(rank: np.uint32) -> np.float32:
+    """Return the score of a rank."""
+    inverted = ~np.uint32(rank)
+    bits = np.uint32(rank) if rank >> np.uint32(31) else inverted & np.uint32(0x7FFFFFFF)
+    return bits.view(np.float32)
+
+
+def hash_digits(hashes: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the first byte of each hash."""
+    digits: NDArray[np.int64] = (hashes >> np.uint64(56)).astype(np.int64)
+    return digits
+
+
+def histogram_of_hashes(hashes: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the histogram of some hashes, int64 (256,)."""
+    return np.bincount(hash_digits(hashes), minlength=HASH_DIGITS)
+
+
+def histogram_of_scores(scores: NDArray[Any]) -> Histogram:
+    """Return the histogram of some scores."""
+    counts = np.bincount(ranks(scores) >> np.uint32(16), minlength=RANK_DIGITS)
+    found = np.flatnonzero(counts)
+    return found, counts[found]

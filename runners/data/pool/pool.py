@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from budgets.quality import BY, score_of_quality, without_spaces
+from budgets.quality import BY, NAMED, score_of_quality, without_spaces
 from runners.data.index.parts import Index
 from runners.data.index.selection import bins_of, select
 from runners.data.index.subset import Subset, kept_subset
@@ -40,6 +40,9 @@ FIRST = "first"
 
 COMPUTED = "computed: "
 """Prefix of the convention of a score that was computed from others; its expression follows."""
+
+COPY_OF = "subsets_of"
+"""Field of the provenance of a copy (`runners.data.build.subset_copy`) with the place of the original."""
 
 _ROWS_IN_MEMORY = 2_000_000
 
@@ -132,7 +135,9 @@ class Pool:
     def subset(self, *, size: int | None, quality: str) -> Subset:
         """Return a subset as `select` does; a large pool's subset is kept on this machine for all trials."""
         score = score_of_quality(quality)
-        if score is not None:
+        if (copied := copied_subset(size, quality)) in self.subsets:
+            size, quality = None, NAMED + copied
+        elif score is not None:
             top, name = quality.partition(BY)[0], self.computed.get(score, score)
             in_force = self.origin.scorer is not None and name == self.origin.scorer.name
             quality = top if in_force else top + BY + name  # the score in force may have no column of its own
@@ -142,7 +147,7 @@ class Pool:
         identity = json.dumps(
             [self.unranked, self.fingerprint, self.index.added, self.index.named, size, quality]
         )
-        return kept_subset(identity, self.count, lambda: select(self.index, size=size, quality=quality))
+        return kept_subset(identity, lambda: select(self.index, size=size, quality=quality))
 
     @cached_property
     def vocabulary(self) -> tuple[str, ...]:
@@ -244,12 +249,19 @@ def _check_shards(pool: Pool, tolerance: float) -> None:
         )
 
 
+def copied_subset(size: int | None, quality: str) -> str:
+    """Return the name of a subset in a copy of subsets; the user's own names have no spaces."""
+    return f"{size} {quality}"
+
+
 def tree_name(path: Path, declared: str) -> str:
     """Return a name for copies of a pool, which differs between copies with different scores.
 
     ``declared`` is the pool's id in a trial, which is the name as long as the pool has one score.
     """
     facts = json.loads((path / "pool.json").read_text(encoding="utf-8"))
+    if COPY_OF in facts["provenance"]:
+        return str(facts["fingerprint"])
     names, found = sorted(facts["rankings"]), facts["fingerprint"]
     if len(names) <= 1 and facts["unranked"] == found:
         return declared

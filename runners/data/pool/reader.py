@@ -130,7 +130,7 @@ def decode_rows(
 
     def decode(read: Read, place: int) -> None:
         # Outside the try: another read error is a problem of the storage, maybe temporary, not of the image.
-        found = _payload(read, offsets[place], lengths[place], texts[place], hashes[place])
+        found = stored_image(read, offsets[place], lengths[place], texts[place], hashes[place])
         try:
             if isinstance(found, bytes):
                 images[place] = pixels(found)
@@ -163,8 +163,11 @@ def in_shard_order(
     ]
 
 
-def _payload(read: Read, offset: int, length: int, caption: str, content: int) -> bytes | str:
-    """Return an image file's bytes, or the reason why they are not the bytes that were indexed."""
+def stored_image(read: Read, offset: int, length: int, caption: str, content: int) -> bytes | str:
+    """Return an image file's bytes, or the reason why they are not the bytes that were indexed.
+
+    ``content`` is the hash of the pair in the index. Another error than of the image is an OSError.
+    """
     for again in (False, True):
         try:
             payload = read(int(offset), int(length), again=again)

@@ -3,12 +3,12 @@
 from argparse import ArgumentParser, Namespace
 
 from study.commands.command import Command, add_commands
-from study.commands.pools import eval_sets, pool_build, pool_info, pool_score
+from study.commands.pools import eval_sets, pool_build, pool_info, pool_materialise, pool_score
 
 NAME = "data"
 HELP = "build, inspect and score a pool of image-text pairs; check evaluation sets"
 EXAMPLES: tuple[str, ...] = ("build pools/emoji --from embedded:256", "info pools/emoji")
-COMMANDS: tuple[Command, ...] = (pool_build, pool_info, pool_score, eval_sets)
+COMMANDS: tuple[Command, ...] = (pool_build, pool_info, pool_score, pool_materialise, eval_sets)
 
 
 def add_options(parser: ArgumentParser) -> None:

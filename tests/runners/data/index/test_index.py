@@ -1,6 +1,7 @@
 """The index of a pool: parts, added columns, versions."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from runners.data.build.known_scores import expression_scores
 from runners.data.build.rescore import rewrite_shards, set_score, set_subset, use_score
 from runners.data.index import parts, writing
 from runners.data.index.selection import nth_values
+from runners.data.index.subset import BLOCK, Subset, subset_of
 from runners.data.pool import pool as pool_file
 from runners.data.pool.pool import Pool, Scorer
 from runners.data.pool.shards import close_shard, encode_image, write_sample
@@ -90,9 +92,7 @@ def test_a_pool_in_parts_is_the_pool_in_one(whole: Pool, divided: Pool, tmp_path
         again = Pool.open(divided.path).subset(size=size, quality=quality)  # kept on this machine
         assert np.array_equal(again.rows(), subset.rows())
     for file in (tmp_path / "cache" / "subsets").iterdir():
-        content = file.read_bytes()
-        file.unlink()  # the open subset keeps it
-        file.write_bytes(content[:-10])  # by a power failure
+        file.write_bytes(file.read_bytes()[:-10])  # by a power failure
     assert np.array_equal(divided.subset(size=size, quality=quality).rows(), subset.rows())
 
 
@@ -275,6 +275,42 @@ def test_values_in_order_and_cut_columns_are_those_of_whole_columns(divided: Poo
     for wrong, message in ((values[:-1], "there are fewer"), (np.append(values, 0), "there are more")):
         with pytest.raises(ValueError, match=message):
             list(divided.index.cut([wrong]))
+
+
+def test_a_kept_subset_reads_its_bits_when_they_are_asked_for(tmp_path: Path) -> None:
+    mask = np.random.default_rng(0).random(10 * BLOCK) < 0.3
+    subset_of([mask], len(mask)).save(tmp_path / "subset")
+    kept = Subset.load(tmp_path / "subset")
+    assert kept.bytes < 1_000
+    kept.save(tmp_path / "copy")
+    (tmp_path / "subset").unlink()  # another process may drop it
+    assert np.array_equal(kept.rows(), np.flatnonzero(mask))
+    assert np.array_equal(Subset.load(tmp_path / "copy").rows(), kept.rows())
+    os.truncate(tmp_path / "copy", 10 * BLOCK // 8)
+    with pytest.raises(ValueError, match="was cut short"):
+        Subset.load(tmp_path / "copy")
+
+
+def test_a_subset_takes_bits_or_less_and_never_eight_bytes_a_pair(tmp_path: Path) -> None:
+    total = 20_000_000
+    rng = np.random.default_rng(0)
+    stretches = [rng.random(1_000_003) < 0.3 for _ in range(total // 1_000_003)]
+    mask = np.concatenate([*stretches, np.zeros(total - 1_000_003 * len(stretches), bool)])
+    scattered = subset_of(iter([mask[:777], mask[777:9_000_000], mask[9_000_000:]]), total)
+    assert len(scattered) == np.count_nonzero(mask)
+    assert scattered.bytes <= total / 8 + 40 * (total / BLOCK + 2)
+    scattered.save(tmp_path / "subset")
+    places = rng.integers(0, len(scattered), 5_000)
+    expected = np.flatnonzero(mask)
+    assert np.array_equal(Subset.load(tmp_path / "subset")[places], expected[places])
+    # As in a pool that was built here: the lowest hashes of each tenth.
+    tenths = np.zeros((10, total // 10), bool)
+    tenths[:4, : total // 50] = True
+    prefixes = subset_of(tenths, total)
+    assert len(prefixes) == 4 * (total // 50)
+    assert prefixes.bytes < 80_000
+    assert np.array_equal(prefixes.rows(), np.flatnonzero(tenths))
+    assert np.array_equal(prefixes.mask(123, 456_789), tenths.ravel()[123:456_789])
 
 
 def test_a_build_that_is_killed_before_its_last_file_leaves_the_pool_as_it_was(

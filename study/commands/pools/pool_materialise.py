@@ -1,0 +1,44 @@
+"""``python -m study data materialise``: make the copies of subsets that a study's trials read."""
+
+from argparse import ArgumentParser, Namespace
+
+from study.commands.command import add_study_options, add_worker_options, open_console, refreshed_study
+
+NAME = "materialise"
+HELP = "copy the subsets that a study's trials read, before its run would do so"
+EXAMPLES: tuple[str, ...] = ("my-study.yaml", "my-study.yaml --address HEAD:6379")
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Add the command's options."""
+    add_study_options(parser)
+    add_worker_options(parser)
+
+
+def run(options: Namespace) -> int:
+    """Make the copies that do not exist yet, or continue an interrupted one.
+
+    Raises:
+        ValueError: The study declares no copies, or a pool can't be copied.
+    """
+    from budgets.declaration.declaration import require_runnable
+    from study.run.ensure_pools import ensure_pools
+    from study.run.materialise import materialise
+    from study.run.pool_site import PoolSite
+    from study.show.progress import Progress
+    from study.state.plan_study import plan_study
+
+    study = refreshed_study(options, needed=True)
+    declared = study.declaration
+    require_runnable(declared)
+    if declared.materialise_from is None and declared.training.recipe.resized_images is None:
+        raise ValueError(
+            f"{declared.name} declares no copies: add materialise_from: 2, or training.resized_images"
+        )
+    plan = plan_study(study)
+    with Progress(declared.metric, open_console()) as progress, PoolSite(options, progress.say) as site:
+        ensure_pools(study, progress.say)
+        study.folder.mkdir(parents=True, exist_ok=True)
+        if not materialise(study, plan, site, say=progress.say, show=progress.copying):
+            progress.say("nothing to copy: every subset that has to be copied has its copy")
+    return 0

@@ -1,0 +1,130 @@
+"""The subsets that trials of a study read: what reading them fetches, and the copies that it declares."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from budgets.declaration.data_sections import DescribedPool
+from budgets.planning.facts import Component
+from budgets.planning.plan import Plan
+from runners.data.build.in_place import open_pool
+from runners.data.build.subset_copy import SubsetCopy, amplification
+from runners.data.pool.pool import Pool
+from study.state.study import COPIES, Study, subset_key
+
+_NOTABLE = 1.5
+_MOST_PAIRS = 2_000_000  # of a pool whose subsets `plan` selects
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadSubset:
+    """A subset that trials read.
+
+    ``amplification`` are the bytes that reading it fetches, over the bytes of its images.
+    """
+
+    part: Component
+    pool: Pool
+    amplification: float
+
+    @property
+    def words(self) -> str:
+        """The subset in words."""
+        pairs = f"{self.part.pairs:,} of {self.pool.count:,} pairs of {self.pool.origin.name}"
+        return f"{pairs} ({self.part.quality})"
+
+
+def read_subsets(study: Study, plan: Plan, *, most_pairs: int | None = None) -> Iterator[ReadSubset]:
+    """Yield the subsets that the trials of a plan read, smallest first, of pools that exist.
+
+    Folders count only if copies are declared: they are not read in pieces by our cache, but a network's file
+    system has pieces of its own. ``most_pairs`` leaves out larger pools.
+    """
+    declared = study.declaration.materialise_from is not None
+    parts = {
+        (part.name, part.pool, part.quality, part.pairs): part
+        for trial in plan.all_trials
+        for part in trial.components
+    }
+    pools: dict[tuple[str, str], Pool] = {}
+    for part in sorted(parts.values(), key=lambda each: each.pairs):
+        folder = study.pool_folders[part.name]
+        described = isinstance(study.declaration.sources[part.name], DescribedPool)
+        if described or not (folder / "pool.json").exists():
+            continue
+        key = part.name, part.pool
+        if key not in pools:
+            tolerance = study.declaration.limits.damage
+            pools[key] = open_pool(folder, tolerance=tolerance, holding=part.pool)
+        pool = pools[key]
+        partial = part.pairs < pool.count and (declared or pool.place.ahead_bytes > 0)
+        small = most_pairs is None or pool.count <= most_pairs
+        subset = pool.subset(size=part.pairs, quality=part.quality) if partial and small else None
+        factor = 1.0 if subset is None else amplification(pool, subset)
+        yield ReadSubset(part=part, pool=pool, amplification=factor)
+
+
+def copies_of(study: Study, plan: Plan) -> Iterator[tuple[SubsetCopy, Mapping[str, ReadSubset]]]:
+    """Yield the copies that a study declares, each with its subsets by `subset_key`.
+
+    Resized images are copied for all subsets, others from the declared amplification on.
+    """
+    side, least = study.declaration.training.recipe.resized_images, study.declaration.materialise_from
+    if side is None and least is None:
+        return
+    by_pool: dict[str, list[ReadSubset]] = {}
+    for each in read_subsets(study, plan):
+        if side is not None or (least is not None and each.amplification >= least):
+            by_pool.setdefault(each.part.name, []).append(each)
+    for subsets in by_pool.values():
+        parts = [each.part for each in subsets]
+        copy = SubsetCopy(
+            pool=subsets[0].pool,
+            subsets=[(part.pool, part.pairs, part.quality) for part in parts],
+            side=side,
+            tolerance=study.declaration.limits.damage,
+        )
+        yield copy, {subset_key(each.part, side): each for each in subsets}
+
+
+def amplification_lines(study: Study, plan: Plan) -> Iterator[str]:
+    """Yield a line for each subset that is read at notably more than its size."""
+    declaration = study.declaration
+    least = declaration.materialise_from
+    for each in read_subsets(study, plan, most_pairs=_MOST_PAIRS):
+        if each.amplification < _NOTABLE:
+            continue
+        if declaration.training.recipe.resized_images is not None:
+            follows = "the run copies them first, with resized images"
+        elif least is None:
+            follows = "with materialise_from: 2, the run would copy them once, for all trials"
+        elif each.amplification < least:
+            follows = f"they are not copied: materialise_from is {least:g}"
+        else:
+            follows = "the run copies them first, once for all trials"
+        fetched = f"fetches {each.amplification:.1f} times the bytes of their images"
+        yield f"reading {each.words} {fetched}: {follows}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Copying:
+    """Progress of a copy: pairs that are copied, number of all, and their share of the pool."""
+
+    pool: str
+    done: int
+    of: int
+    share: float
+
+    @property
+    def words(self) -> str:
+        """The progress on one line, without a verb."""
+        return f"{self.done:,} of {self.of:,} pairs of the pool {self.pool} ({self.share:.0%} of it)"
+
+
+def read_copying(study: Study) -> Copying | None:
+    """Return the progress of a copy that is not finished; None without one."""
+    with suppress(FileNotFoundError):
+        found = json.loads((study.folder / COPIES).read_text(encoding="utf-8"))
+        return Copying(**found["copying"]) if "copying" in found else None
+    return None

@@ -1,0 +1,145 @@
+"""Copies of subsets: the same pairs in the same order as from the pool, read at about their size."""
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from budgets.machine_cache import CACHE
+from runners.data.build import subset_copy as module
+from runners.data.build.rescore import set_score
+from runners.data.build.subset_copy import SubsetCopy, amplification, copy_subsets
+from runners.data.pool.pool import Pool, Scorer, tree_name
+from runners.data.pool.reader import Pairs, read_pairs
+from runners.host.workers import Processes, Workers
+from runners.store.copies import copy_pool
+from runners.store.location import Location
+from runners.store.shared_folder import SharedFolder, open_shared
+from tests.runners.data.pool.test_damage import flip_byte
+from tests.runners.store.bucket import Bucket
+
+SUBSETS = (40, "top20 by mine"), (60, "all"), (150, "top50 by mine"), (252, "top50 by mine")
+
+pytestmark = pytest.mark.slow
+T = TypeVar("T")
+
+
+@pytest.fixture
+def pool(tmp_path: Path, build_again: Callable[[Path], Pool], monkeypatch: pytest.MonkeyPatch) -> Pool:
+    """Return a pool whose shards are in the order of another score than the one that selects."""
+    monkeypatch.setattr(module, "_SHARD_BYTES", 300_000)
+    built = build_again(tmp_path / "pool")
+    scores = np.random.default_rng(0).normal(size=built.count).astype(np.float32)
+    return set_score(built, scores, Scorer(name="mine"))
+
+
+def copied(
+    pool: Pool, to: SharedFolder, side: int | None = None, workers: Workers | None = None
+) -> tuple[Pool, list[tuple[int, int]]]:
+    """Copy the subsets, and return the copy and its progress."""
+    done: list[tuple[int, int]] = []
+    subsets = [(pool.fingerprint, size, quality) for size, quality in SUBSETS]
+    copy = SubsetCopy(pool=pool, subsets=subsets, side=side, tolerance=0.01)
+    copy_subsets(copy, to, workers or Processes(), lambda *counts: done.append(counts))
+    return Pool.open(to.path, holding=pool.fingerprint), done
+
+
+def read(pool: Pool, size: int, quality: str) -> Pairs:
+    """Read a subset in its order."""
+    subset = pool.subset(size=size, quality=quality)
+    return read_pairs(pool, subset, np.arange(len(subset)), 32)
+
+
+def test_trials_read_the_same_pairs_in_the_same_order_in_one_run_a_shard(pool: Pool, tmp_path: Path) -> None:
+    copy, done = copied(pool, SharedFolder(path=tmp_path / "copy"))
+    assert done[0] == (0, copy.count)
+    assert done[-1] == (copy.count, copy.count)
+    assert len(copy.shards) > 3
+    assert copy.vocabulary == pool.vocabulary
+    assert tree_name(copy.path, pool.fingerprint) != tree_name(pool.path, pool.fingerprint)
+    for size, quality in SUBSETS:
+        before, after = read(pool, size, quality), read(copy, size, quality)
+        assert (before.images == after.images).all()
+        assert before.captions == after.captions
+    smallest = copy.frame.loc[copy.subset(size=40, quality="top20 by mine").rows()]
+    for shard, rows in smallest.groupby("shard"):
+        theirs = np.sort(copy.frame["offset"][copy.frame["shard"] == shard])
+        assert (np.sort(rows["offset"]) == theirs[: len(rows)]).all()
+    assert not (tmp_path / "copy" / ".copying").exists()
+
+
+class Killed(Processes):
+    """Workers that are killed after two shards."""
+
+    def map(self, task: Callable[[int], T], items: Sequence[int], *_: object) -> Iterator[tuple[int, T]]:
+        yield from super().map(task, items[:2])
+        raise KeyboardInterrupt
+
+
+def test_a_copy_that_was_killed_continues_with_the_shards_that_it_lacks(pool: Pool, tmp_path: Path) -> None:
+    whole, _ = copied(pool, SharedFolder(path=tmp_path / "whole"))
+    to = SharedFolder(path=tmp_path / "copy")
+    with pytest.raises(KeyboardInterrupt):
+        copied(pool, to, workers=Killed())
+    kept = {path: path.stat().st_mtime_ns for path in to.path.glob("shards/*")}
+    copy, done = copied(pool, to)
+    assert len(kept) == 2
+    assert kept == {path: path.stat().st_mtime_ns for path in kept}
+    assert done[0][0] > 0
+    for name in ("pool.json", *copy.shards, "index/00000.parquet", "vocabulary.txt"):
+        assert (copy.path / name).read_bytes() == (whole.path / name).read_bytes(), name
+
+
+def test_a_damaged_pair_is_replaced_as_in_the_pool_and_too_many_are_read_again(
+    pool: Pool, tmp_path: Path
+) -> None:
+    rows = pool.frame.loc[pool.subset(size=40, quality="top20 by mine").rows()]
+    whole = {shard: (pool.path / shard).read_bytes() for shard in pool.shards}
+    flip_byte(pool, *rows.index[:8])
+    to = SharedFolder(path=tmp_path / "copy")
+    with pytest.raises(ValueError, match=r"8 of \d+ pairs are damaged, more than the tolerated 1\.00%"):
+        copied(pool, to)
+    for shard, content in whole.items():
+        (pool.path / shard).write_bytes(content)
+    flip_byte(pool, rows.index[5])
+    copy, _ = copied(pool, to)
+    assert copy.origin.provenance["damaged"] == 1
+    before, after = read(pool, 40, "top20 by mine"), read(copy, 40, "top20 by mine")
+    assert len(before.damage) == len(after.damage) == 1
+    assert (before.images == after.images).all()
+
+
+def test_resized_images_have_the_shorter_side_and_smaller_ones_stay(pool: Pool, tmp_path: Path) -> None:
+    stay, _ = copied(pool, SharedFolder(path=tmp_path / "stay"), side=32)
+    small, _ = copied(pool, SharedFolder(path=tmp_path / "small"), side=16)
+    assert set(stay.frame["hash"]) <= set(pool.frame["hash"])
+    assert set(small.frame["width"]) == {16}
+    place = small.frame.iloc[7]
+    content = (small.path / place["shard"]).read_bytes()[place["offset"] :][: place["length"]]
+    assert Image.open(io.BytesIO(content)).size == (16, 16)
+    before, after = (read(each, 60, "all").images.astype(float) for each in (pool, small))
+    assert not read(small, 60, "all").damage
+    assert 0 < np.abs(before - after).mean() < 30
+
+
+def test_a_copy_of_a_bucket_in_a_bucket_is_read_at_its_size(
+    pool: Pool, tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SHARD_BYTES", 2**27)
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+    for path in pool.path.rglob("*"):
+        if path.is_file():
+            Location(bucket.url).put(path, f"pool/{path.relative_to(pool.path)}")
+    there = Pool.open(copy_pool(f"{bucket.url}/pool", tmp_path / "described"))
+    with open_shared(f"{bucket.url}/copy") as shared:
+        copied(there, shared)
+    copy = Pool.open(copy_pool(f"{bucket.url}/copy", tmp_path / "copy"))
+    size, quality = SUBSETS[0]
+    factors = [amplification(each, each.subset(size=size, quality=quality)) for each in (there, copy)]
+    assert factors[0] > 15
+    assert factors[1] < 2.5, "a piece of 256 KiB for 40 pairs of 3 KB"
+    assert (read(pool, size, quality).images == read(copy, size, quality).images).all()

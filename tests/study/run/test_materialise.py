@@ -1,0 +1,101 @@
+"""Copies of subsets in a study: said by the plan, made by the run, read by the trials."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from budgets.machine_cache import CACHE
+from runners.data.build.rescore import set_score
+from runners.data.pool.pool import Pool, Scorer
+from runners.embedded.embedded_pool import build_embedded_pool
+from runners.store.location import Location
+from study.state.study import trial_job
+from tests.root import ROOT
+from tests.runners.store.bucket import Bucket
+from tests.study.conftest import Run
+from tests.study.tiny_study import TinyStudy
+
+pytestmark = pytest.mark.slow
+TOP = ("quality: [top50]", "quality: [top10 by mine, all]")
+
+
+@pytest.fixture(scope="module")
+def scattered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a pool whose shards are in the order of another score than ``mine``."""
+    path = tmp_path_factory.mktemp("pools") / "web"
+    drawn = np.random.default_rng(0)
+    build_embedded_pool(path, pairs=1024, seed=5, score=lambda images, _: images.mean(axis=(1, 2, 3)),
+                        evaluation_sizes={"held-out": 100, "retrieval": 32})  # fmt: skip
+    set_score(Pool.open(path), drawn.normal(size=1024).astype(np.float32), Scorer(name="mine"))
+    return path
+
+
+def results(study: TinyStudy) -> dict[str, bytes]:
+    weights = {str(path.relative_to(study.folder)): path.read_bytes() for path in study.trials("weights.pt")}
+    return study.tables() | weights
+
+
+KILLED = """
+import os, signal, sys
+from runners.data.build import subset_copy
+from study.cli import main
+from study.show.progress import Progress
+subset_copy._SHARD_BYTES = 100_000
+Progress.copying = lambda _, copying: copying.done and os.kill(os.getpid(), signal.SIGKILL)
+main(sys.argv[1:])
+"""
+"""A command that kills itself when the first shard of a copy is written."""
+
+
+def test_trials_on_a_copy_have_the_same_ids_and_weights_and_a_killed_copy_continues(
+    tmp_path: Path, scattered: Path
+) -> None:
+    plain = TinyStudy(tmp_path / "plain", scattered)
+    plain.edit(TOP)
+    plain.run()
+    study = TinyStudy(tmp_path / "copied", scattered, more="materialise_from: 2\n")
+    study.edit(TOP)
+    assert "pairs of web (top10 by mine) fetches" in study.says("plan"), study.says("plan")
+    words = ("run", study.declaration, "--results", study.place, "--pools", study.place, "--backend", "local")
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, *words], cwd=ROOT, check=False, capture_output=True
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    said = study.says("status")
+    assert "copied so far: " in said
+    assert "of 103 pairs of the pool web (10% of it)" in said
+
+    said = study.run(f"--pools {study.place}")
+
+    assert "copied 103 pairs of web" in said
+    assert results(study) == results(plain)
+    (copy,) = study.place.glob("web-copy-*")
+    jobs = [trial_job(study.study, trial).pools for trial in study.plan.trials]
+    assert sorted(jobs) == sorted([(copy,), (scattered,)])
+    assert study.status()["copying"] == ""
+    assert "copied 103" not in study.run(f"--pools {study.place}"), "made once"
+
+
+def test_resized_images_are_other_trials_on_a_copy_in_the_bucket_that_a_command_can_make(
+    tmp_path: Path, scattered: Path, bucket: Bucket, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+    plain = TinyStudy(tmp_path / "plain", scattered)
+    study = TinyStudy(tmp_path, scattered, training="  resized_images: 16\n", more=f"storage: {bucket.url}\n")
+    assert not {trial.trial_id for trial in plain.plan.trials} & {t.trial_id for t in study.plan.trials}
+    assert "below the 32 pixels of mini-ViT-XXS-8, which sees enlarged images" in study.says("plan")
+    command = f"data materialise {study.declaration} --results {study.place} --workers 1"
+    assert f"copied 512 pairs of web to {bucket.url}/copies/web-copy-" in run(command)
+    assert "nothing to copy" in run(command)
+
+    assert "copied 512" not in study.run()
+
+    assert any(name.startswith("pools/web-copy-") for name in Location(bucket.url).list()), "nodes have it"
+    assert study.table()["resized_images"].tolist() == [16.0]
+    assert study.statuses() == {"mini-ViT-XXS-8": "finished"}
+    refused = run(f"data materialise {plain.declaration} --results {plain.place}", code=2)
+    assert "tiny declares no copies: add materialise_from: 2, or training.resized_images" in refused
