@@ -119,7 +119,7 @@ def work(what: str, pool: str) -> None:
         scores = metadata_scores(opened, "clip", folder.with_name("metadata.parquet"))
         set_score(opened, scores, Scorer(name="clip"))
     elif what == "expression":
-        set_score(opened, expression_scores(opened, "2*clip if width > 8"), Scorer(name="twice"))
+        set_score(opened, expression_scores(opened, "2*clip WHERE width > 8"), Scorer(name="twice"))
     elif what == "uids":
         set_subset(opened, "basic", folder.with_name("uids.npy"))
 

@@ -1,167 +1,220 @@
-"""Expressions over what is known of each pair: the part of pandas' syntax that reads these values alone."""
+"""Scores that are computed pair by pair, in SQL that DuckDB parses and evaluates."""
 
-import ast
+import json
 import re
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
 
-import pandas as pd
+import duckdb
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
-_OF_NUMBER = frozenset({
-    "abs", "add", "between", "clip", "combine_first", "div", "divide", "eq", "fillna", "floordiv",
-    "ge", "gt", "isna", "isnull", "le", "lt", "mask", "mod", "mul", "multiply", "ne", "notna",
-    "notnull", "pow", "radd", "rdiv", "rmul", "round", "rpow", "rsub", "sub", "subtract",
-    "truediv", "where",
+_LOCKED: dict[str, str | bool | int | float | list[str]] = {
+    "enable_external_access": False,
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "allow_community_extensions": False,
+    "python_enable_replacements": False,
+    "temp_directory": "",
+    "memory_limit": "1GB",
+    "threads": 1,
+    "lock_configuration": True,
+}
+"""Settings of a connection that reaches no file, no other process and no variable of Python."""
+
+_LONGEST, _DEEPEST = 4_000, 100
+_NUMBERS = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|U?INTEGER|FLOAT|DOUBLE|DECIMAL.*")
+
+_OF_FIELDS = {
+    "COMPARE_EQUAL": "{left} = {right}", "COMPARE_NOTEQUAL": "{left} <> {right}",
+    "COMPARE_LESSTHAN": "{left} < {right}", "COMPARE_LESSTHANOREQUALTO": "{left} <= {right}",
+    "COMPARE_GREATERTHAN": "{left} > {right}", "COMPARE_GREATERTHANOREQUALTO": "{left} >= {right}",
+    "COMPARE_DISTINCT_FROM": "{left} IS DISTINCT FROM {right}",
+    "COMPARE_NOT_DISTINCT_FROM": "{left} IS NOT DISTINCT FROM {right}",
+    "COMPARE_BETWEEN": "{input} BETWEEN {lower} AND {upper}",
+}  # fmt: skip
+"""Part → how it is written of its fields."""
+_OF_PARTS = {
+    "CONJUNCTION_AND": ("", " AND ", ""), "CONJUNCTION_OR": ("", " OR ", ""),
+    "OPERATOR_NOT": ("NOT ", "", ""), "OPERATOR_COALESCE": ("coalesce(", ", ", ")"),
+    "OPERATOR_IS_NULL": ("", "", " IS NULL"), "OPERATOR_IS_NOT_NULL": ("", "", " IS NOT NULL"),
+    "OPERATOR_TRY": ("TRY(", "", ")"),
+}  # fmt: skip
+"""Part → what stands before, between and behind its own parts."""
+
+_OPERATORS = frozenset({
+    "+", "-", "*", "/", "//", "%", "^", "**", "||", "~~", "!~~", "~~*", "!~~*",
 })  # fmt: skip
-_OF_TEXT = frozenset({
-    "capitalize", "casefold", "contains", "count", "endswith", "find", "findall", "fullmatch", "get",
-    "isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "islower", "isnumeric", "isspace", "istitle",
-    "isupper", "len", "lower", "lstrip", "match", "normalize", "removeprefix", "removesuffix", "replace",
-    "rfind", "rsplit", "rstrip", "slice", "split", "startswith", "strip", "swapcase", "title", "upper",
-})  # fmt: skip
+# None makes a text much longer than those that it is given: their nesting would fill the memory.
 _FUNCTIONS = frozenset({
-    "abs", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "ceil", "cos", "cosh",
-    "exp", "expm1", "floor", "log", "log10", "log1p", "sin", "sinh", "sqrt", "tan", "tanh",
+    "abs", "acos", "asin", "atan", "atan2", "cbrt", "ceil", "contains", "cos", "cosh", "ends_with", "exp",
+    "floor", "greatest", "if", "isfinite", "isinf", "isnan", "least", "left", "length", "ln", "log", "log10",
+    "log2", "lower", "ltrim", "nullif", "pow", "power", "regexp_full_match", "regexp_matches", "replace",
+    "right", "round", "rtrim", "sign", "sin", "sinh", "sqrt", "starts_with", "strpos", "substr", "substring",
+    "tan", "tanh", "trim", "trunc", "upper",
 })  # fmt: skip
-# Other names of types are looked up, a time zone's in any file that it names.
-_TYPES = frozenset(
-    {"bool", "boolean", "float", "float32", "float64", "int", "int64", "Int64", "str", "string"}
+_TYPES = frozenset({
+    "BIGINT", "BOOLEAN", "DOUBLE", "FLOAT", "INTEGER", "STRING", "TEXT", "VARCHAR",
+})  # fmt: skip
+
+_ALLOWED = (
+    "names, numbers, 'texts', arithmetic, comparisons, AND, OR, NOT, IN (…), BETWEEN, LIKE, IS NULL, CASE, "
+    f"CAST, coalesce and {', '.join(sorted(_FUNCTIONS))}"
 )
-_OF_MISSING = frozenset({"fillna", "isna", "isnull", "notna", "notnull"})
-
-_ALLOWED = ", ".join([
-    *sorted({*_OF_NUMBER, "astype", "isin", "replace"}), *(f"str.{name}" for name in sorted(_OF_TEXT)),
-    *(f"{name}(x)" for name in sorted(_FUNCTIONS)), "numbers", "texts", "lists", "arithmetic", "comparisons",
-    "and", "or", "not",
-])  # fmt: skip
-_OPERATORS = (
-    ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.BitAnd, ast.BitOr,
-    ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE,
-)  # fmt: skip
-
-_TEXT_OR_QUOTED = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|`([^`]*)`""", re.DOTALL)
-"""A text, or pandas' `quoted name`, which may hold what is no name in Python."""
 
 
 class Expression:
-    """An expression that gives a value for each pair from other values of that pair.
+    """A number for each pair, ``VALUE`` or ``VALUE WHERE CONDITION``, in SQL over values of that pair.
 
-    ``compared`` are the names whose missing values it does not handle itself, such as by ``isna()``.
+    ``names`` are those that it uses. A pair has no value where the condition is not true, as where it
+    compares a missing value. DuckDB parses the text, and evaluates what is written anew from the parsed
+    parts, each of a kind that is allowed.
 
     Raises:
-        ValueError: Python cannot parse it; or a part of it is not allowed, such as one that needs the values
-            of other pairs, as ``mean()`` does: an index is read in parts, whose means differ.
+        ValueError: DuckDB cannot parse it; or a part of it is not allowed, as one that reads something else
+            than values of the pair itself.
     """
 
     def __init__(self, text: str) -> None:
         self.text = text
-        quoted = dict[str, str]()  # the plain name that stands for each quoted one
+        self.names: set[str] = set()
+        usual = self._select("0")
+        found = self._select(text)
+        parts = {
+            "select_list": found.pop("select_list", None),
+            "where_clause": found.pop("where_clause", None),
+        }
+        match parts["select_list"]:
+            case [value] if {**usual, **parts} == {**found, **parts}:
+                self._value = self._sql(value)
+            case _:
+                raise self._refused("it is not one value of each pair")
+        condition = parts["where_clause"]
+        self._condition = self._sql(condition) if condition else "true"
 
-        def plain(found: re.Match[str]) -> str:
-            if found[1] is None:
-                return found[0]
-            quoted[name := f"_quoted_{len(quoted)}"] = found[1]
-            return name
+    def values(self, pairs: pa.Table) -> NDArray[np.float64]:
+        """Return the value for each row of a table with the columns `names`, NaN for none, float64 (rows,).
 
+        Raises:
+            ValueError: DuckDB can't compute it; or it is not a number, or the condition not true or false.
+        """
         try:
-            with warnings.catch_warnings(action="ignore"):  # of escapes such as \d in a regular expression
-                tree = ast.parse(_TEXT_OR_QUOTED.sub(plain, text).strip(), mode="eval").body if text else None
-            if tree:
-                self._require_allowed(tree)
-            # pandas gets what was checked, not the text, which it might read in another way.
-            self._checked = ast.unparse(tree) if tree else ""
-        except (SyntaxError, RecursionError, MemoryError) as error:
-            reason = error.msg if isinstance(error, SyntaxError) else "it is nested too deeply"
-            raise ValueError(f"'{text[:200]}' cannot be parsed: {reason}") from None
-        nodes = [] if tree is None else list(ast.walk(tree))
-        functions = {node.func for node in nodes if isinstance(node, ast.Call)}
-        names = {node.id for node in nodes if isinstance(node, ast.Name) and node not in functions}
-        handled = {
-            name.id
-            for node in nodes if isinstance(node, ast.Attribute) and node.attr in _OF_MISSING
-            for name in ast.walk(node.value) if isinstance(name, ast.Name)
-        }  # fmt: skip
-        self._plain = {quoted.get(name, name): name for name in names}
-        self.names = frozenset(self._plain)
-        self.compared = frozenset(quoted.get(name, name) for name in names - handled)
+            _engine().register("pairs", pairs)
+            both = _engine().sql(f"SELECT {self._value}, {self._condition} FROM pairs")  # noqa: S608 - checked
+            kind, condition = map(str, both.types)
+            if not _NUMBERS.fullmatch(kind):
+                raise self._refused(f"its value is {kind}, not a number")
+            if condition != "BOOLEAN":
+                raise self._refused(f"its condition is {condition}, not true or false")
+            found = _engine().sql(
+                f"SELECT CASE WHEN {self._condition} THEN CAST({self._value} AS DOUBLE) END FROM pairs"  # noqa: S608
+            )
+            values: NDArray[np.float64] = found.to_arrow_table().column(0).to_numpy()
+        except duckdb.Error as error:
+            raise self._refused(str(error).splitlines()[0]) from None
+        return values
 
-    def values(self, frame: pd.DataFrame) -> pd.Series:
-        """Return the value for each row; ValueError if a name is missing or pandas can't compute it."""
-        for name in sorted(self.names - {*frame.columns, "inf"}):
-            raise ValueError(f"name '{name}' is not defined")
-        columns = {plain: frame[name] for name, plain in self._plain.items() if name in frame}
+    def _refused(self, why: str) -> ValueError:
+        return ValueError(
+            f"score '{self.text[:200]}': {why}; write VALUE or VALUE WHERE CONDITION, in SQL, with {_ALLOWED}"
+        )
+
+    def _select(self, text: str) -> dict[str, Any]:
+        """Return the fields of the only SELECT that a text is, without their places in the text."""
+        if len(text) > _LONGEST or sum(map(text.count, "([{")) > _DEEPEST:  # DuckDB's parser takes minutes
+            raise self._refused(f"it has more than {_LONGEST:,} characters or {_DEEPEST} brackets")
         try:
-            # Without a scope of its own, pandas looks names up in the modules that call it.
-            found = pd.eval(
-                self._checked, engine="python", local_dict={}, global_dict={}, resolvers=[columns]
-            )
-        except Exception as error:  # pandas' parser raises many types of errors
-            raise ValueError(str(error)) from error
-        return found if isinstance(found, pd.Series) else pd.Series([found] * len(frame), dtype=object)
+            found = _engine().execute("SELECT json_serialize_sql(?)", [f"FROM pairs SELECT {text}"])
+            ((answer,),) = found.fetchall()
+            parsed = json.loads(answer, object_hook=_without_places)
+        except (duckdb.Error, ValueError, RecursionError):
+            raise self._refused("it cannot be parsed, or is nested too deeply") from None
+        if parsed["error"]:
+            raise self._refused(parsed["error_message"])
+        if len(parsed["statements"]) != 1:
+            raise self._refused("it is more than one statement")
+        node: dict[str, Any] = parsed["statements"][0]["node"]
+        return node
 
-    def _require_allowed(self, node: ast.expr) -> None:
-        """Raise ValueError unless each part is of a kind that is listed, whatever else Python can parse."""
-        parts = _parts(node)
-        if parts is None:
-            refused = ast.unparse(node)
-            raise ValueError(
-                f"'{refused}' in '{self.text}' is not computed pair by pair; allowed: {_ALLOWED}"
-            )
-        for part in parts:
-            self._require_allowed(part)
+    def _sql(self, node: Mapping[str, Any]) -> str:
+        """Write a part anew; a kind or field of it that is not listed here is refused."""
+        fields = {name: value for name, value in node.items() if value and name not in {"class", "type"}}
+        kind, found = node["type"], None
+        if kind in _OF_FIELDS:
+            if set(re.findall(r"{(\w+)}", _OF_FIELDS[kind])) == fields.keys():
+                found = _OF_FIELDS[kind].format_map({name: self._sql(each) for name, each in fields.items()})
+        elif kind in _OF_PARTS:
+            before, between, behind = _OF_PARTS[kind]
+            if fields.keys() == {"children"}:
+                found = before + between.join(map(self._sql, fields["children"])) + behind
+        else:
+            found = self._special(kind, fields)
+        if found is None:
+            raise self._refused(f"it has a part ({fields.get('function_name', kind)}) that is not allowed")
+        return f"({found})"
 
+    def _special(self, kind: str, fields: Mapping[str, Any]) -> str | None:
+        """Write a part of another kind; None if it is not allowed."""
+        found: str | None = None
+        match kind, fields:
+            case "VALUE_CONSTANT", {"literal": literal, **rest} if not rest:
+                found = _constant(**literal)
+            case "COLUMN_REF", {"column_names": names, **rest} if not rest:
+                self.names.add(name := ".".join(names))  # of a score such as v1.2
+                found = 'pairs."' + name.replace('"', '""') + '"'
+            case "COMPARE_IN", {"children": [value, *others], **rest} if not rest:
+                found = f"{self._sql(value)} IN ({', '.join(map(self._sql, others))})"
+            case "CASE_EXPR", {"case_checks": checks, "else_expr": other, **rest} if not rest:
+                pairs = [(self._sql(each["when_expr"]), self._sql(each["then_expr"])) for each in checks]
+                cases = " ".join(f"WHEN {when} THEN {then}" for when, then in pairs)
+                found = f"CASE {cases} ELSE {self._sql(other)} END"
+            case "OPERATOR_CAST", {"child": value, "type_expr": {"type_name": name, **how}, **rest}:
+                if name.upper() in _TYPES and not how.get("children") and rest.keys() <= {"try_cast"}:
+                    found = f"{'TRY_CAST' if rest else 'CAST'}({self._sql(value)} AS {name.upper()})"
+            case "FUNCTION", {"function_name": str(name), "qualified_name": {"path": [_]}, **rest}:
+                found = self._call(name, rest)
+        return found
 
-def _parts(node: ast.expr) -> Sequence[ast.expr] | None:
-    """Return the parts of a node whose own kind is allowed; None if it is not."""
-    parts: Sequence[ast.expr] | None = None
-    match node:
-        case ast.Constant(value=bool() | int() | float() | str()) | ast.Name():
-            parts = []
-        case ast.List(elts=parts) | ast.Tuple(elts=parts) | ast.BoolOp(values=parts):
-            pass
-        case ast.UnaryOp(operand=operand):
-            parts = [operand]
-        case ast.BinOp(left=left, op=operator, right=right) if isinstance(operator, _OPERATORS):
-            parts = [left, right]
-        case ast.Compare(left=left, ops=operators, comparators=others):
-            for comparison, other in zip(operators, others, strict=True):
-                among = isinstance(comparison, ast.In | ast.NotIn) and _is_literal(other)
-                if not among and not isinstance(comparison, _OPERATORS):
-                    return None
-            parts = [left, *others]
-        case ast.Subscript(value=ast.Attribute(value=value, attr="str"), slice=place) if _is_literal(place):
-            inner = [place.lower, place.upper, place.step] if isinstance(place, ast.Slice) else [place]
-            parts = [value, *filter(None, inner)]
-        case ast.Call():
-            parts = _parts_of_call(node)
-    return parts
-
-
-def _parts_of_call(node: ast.Call) -> Sequence[ast.expr] | None:
-    """Return a call's arguments, and the value whose method it calls; None if it is not allowed."""
-    arguments = [*node.args, *(each.value for each in node.keywords)]
-    # ``method="ffill"`` takes values of the pairs before.
-    if any(each.arg in {None, "method"} for each in node.keywords):
-        return None
-    of: list[ast.expr] = []
-    match node.func:
-        case ast.Name(id=name):
-            allowed = name in _FUNCTIONS
-        case ast.Attribute(value=ast.Attribute(value=text, attr="str"), attr=name):
-            of, allowed = [text], name in _OF_TEXT
-        case ast.Attribute(value=value, attr="astype"):
-            of, allowed = (
-                [value],
-                all(isinstance(each, ast.Constant) and each.value in _TYPES for each in arguments),
-            )
-        case ast.Attribute(value=value, attr="isin" | "replace"):
-            of, allowed = [value], all(map(_is_literal, arguments))
-        case ast.Attribute(value=value, attr=name):
-            of, allowed = [value], name in _OF_NUMBER
-        case _:
-            allowed = False
-    return [*of, *arguments] if allowed else None
+    def _call(self, name: str, fields: Mapping[str, Any]) -> str | None:
+        """Write a call of a function or operator; None if it is not allowed."""
+        found: Sequence[Mapping[str, Any]] = fields.get("arguments", [])
+        arguments = [each["expression"] for each in found]
+        if (
+            any(each["name"] for each in found)
+            or not fields.keys() <= {"arguments", "order_bys", "is_operator"}
+            or fields["order_bys"]["orders"]
+            or (name == "replace" and not _shortens(arguments[1:]))
+        ):
+            return None
+        parts = list(map(self._sql, arguments))
+        if name in _OPERATORS:
+            return f"{parts[0]} {name} {parts[1]}" if parts[1:] else f"{name} {parts[0]}"
+        return f"{name}({', '.join(parts)})" if name in _FUNCTIONS else None
 
 
-def _is_literal(node: ast.AST) -> bool:
-    return not any(isinstance(each, ast.Name) for each in ast.walk(node))
+@cache
+def _engine() -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(":memory:", config=_LOCKED)
+
+
+def _constant(kind: str, text: str = "") -> str | None:
+    if kind in {"INTEGER", "NUMERIC"}:
+        return text if re.fullmatch(r"-?[\d_.]+([eE][+-]?\d+)?", text) else None
+    if kind == "STRING":
+        return "'" + text.replace("'", "''") + "'"
+    return {"NULL_LITERAL": "NULL", "BOOLEAN": "true" if text == "true" else "false"}.get(kind)
+
+
+def _shortens(arguments: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether two arguments are a text and one that is no longer."""
+    texts = [each.get("literal", {}) for each in arguments]
+    if [text.get("kind") for text in texts] != ["STRING", "STRING"]:
+        return False
+    old, new = (len(text.get("text", "").encode()) for text in texts)
+    return new <= old
+
+
+def _without_places(node: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in node.items() if not name.startswith("query_location")}

@@ -1,9 +1,9 @@
-"""Scores of a pool's pairs from what is known: an expression, metadata, or a field of each sample."""
+"""Scores of a pool's pairs from what is known: an expression, metadata, or fields of each sample's json."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from budgets.names import unknown
+from runners.data.build.any_table import MISSING
 from runners.data.build.expression import Expression
 from runners.data.build.scan import run
 from runners.data.build.table_file import check_columns, table_columns
@@ -23,88 +25,97 @@ from runners.data.pool.pool import FIRST, Pool
 from runners.data.pool.samples import Sample, walk_samples
 from runners.data.pool.shards import facts_of, image_kind, score_of
 from runners.host.workers import Report, Workers
+from runners.store.files import new_file
 from runners.store.place import Place
 from runners.store.shared_folder import SCORING, SharedFolder
 
 OF_PAIR = ("width", "height", "tokens", "caption")
 """Facts of each pair that an expression can use besides its scores and subsets."""
 
+_TYPES = {"DOUBLE": pa.float64(), "VARCHAR": pa.string(), "BOOLEAN": pa.bool_()}
+"""Types that expressions have, by their names in SQL."""
 
-def expression_scores(pool: Pool, text: str, metadata: Path | None = None) -> Iterator[NDArray[np.float32]]:
-    """Yield a score that is computed from what the index has of each pair, float32, some pairs at a time.
 
-    The text is ``VALUE`` or ``VALUE if CONDITION``, expressions in pandas' syntax over the names of the
-    pool's scores and subsets, the columns ``width``, ``height``, ``tokens`` and ``caption``, and those of
-    metadata (a parquet file or a folder of them), such as ``0.5*clip + 0.5*mine if width > 200 and
-    caption.str.len() > 5``. The score is NaN where one of its scores is missing or the condition is not met.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """Columns of another table that were asked for, in the row groups of the index.
+
+    ``there`` are the names of all of its columns; ``kinds`` has the type of each that was asked for and is
+    there, ``examples`` a value of each that holds something else than numbers.
+    """
+
+    columns: Mapping[str, Iterator[NDArray[Any]]]
+    kinds: Mapping[str, str]
+    there: Collection[str]
+    examples: Mapping[str, str]
+
+    def numbers(self, column: str, of: object) -> Iterator[NDArray[np.float32]]:
+        """Yield a column as scores; ValueError if it is not there or holds no number."""
+        if column not in self.kinds:
+            raise ValueError(f"{of}: {unknown('column', column, self.there)}")
+        some = False
+        for values in self.columns[column]:
+            numbers = values
+            if self.kinds[column] != "DOUBLE":
+                numbers = np.array([score_of(value) for value in values], np.float64)
+            some = some or bool(np.isfinite(numbers).any())
+            with np.errstate(over="ignore"):  # numbers beyond float32 become infinite, which is not a score
+                yield numbers.astype(np.float32)
+        if not some and column in self.examples:
+            raise ValueError(
+                f"{of}: column {column} holds no numbers but texts, such as '{self.examples[column]}', which "
+                f"the condition of an expression can use: --with '=SCORE WHERE {_quoted(column)} = …'"
+            )
+
+
+def expression_scores(
+    pool: Pool,
+    text: str,
+    metadata: Path | None = None,
+    fields: Callable[[Collection[str]], Facts] | None = None,
+) -> Iterator[NDArray[np.float32]]:
+    """Yield a score that is computed from what is known of each pair, float32, some pairs at a time.
+
+    The text is an `Expression` over the names of the pool's scores and subsets, the columns `OF_PAIR`, and
+    those of metadata (a parquet file or a folder of them) or, without any, ``fields`` of the samples' json,
+    such as ``0.5*clip + 0.5*mine WHERE width > 200 AND length(caption) > 5``. The score is NaN where it has
+    no value or the condition is not true, as where one of its values is missing.
 
     Raises:
-        ValueError: The expression is not valid, names a score that the pool lacks, needs other pairs' values,
-            or does not give a number for each pair.
+        ValueError: The expression is not valid, or names what is not known of the pairs.
     """
-    names = {
-        name.removeprefix(SCORE_PREFIX): name for name in pool.index.columns if name.startswith(SCORE_PREFIX)
-    }
-    if not names and pool.scored:
-        names = {pool.origin.scorer.name if pool.origin.scorer else FIRST: "score"}
-    subsets = {name: SUBSET_PREFIX + name for name in pool.subsets if name not in names}
-    # Apart, since pandas' syntax has no conditional expression, and a condition handles what is missing
-    # itself.
-    value, condition = (Expression(each) for each in text.partition(" if ")[::2])
-    known = {*names, *subsets, *OF_PAIR}
-    used = (value.names | condition.names) - known
-    brought, truths = ({}, ()) if metadata is None else _brought(pool, used, metadata)
-    may_lack = [name for name in (*names, *brought) if name in condition.compared]
-    also = ", ".join([*subsets, *OF_PAIR, *brought])
-    for part in pool.index.frames([*names.values(), *subsets.values(), *OF_PAIR]):
-        frame = pd.DataFrame({name: part[column].astype(np.float64) for name, column in names.items()})
-        for name, column in subsets.items():
-            frame[name] = part[column].astype(np.bool_)
-        frame[list(OF_PAIR)] = part[list(OF_PAIR)]
-        for name, stretches in brought.items():
-            frame[name] = next(stretches)
-        try:
-            found = value.values(frame)
-            true = {name: frame[name].astype("boolean") for name in truths}
-            kept = condition.values(frame.assign(**true)) if condition.text else None
-        except ValueError as error:
+    expression = Expression(text)
+    known = {name[len(SCORE_PREFIX) :]: name for name in pool.index.columns if name.startswith(SCORE_PREFIX)}
+    if not known and pool.scored:
+        known = {pool.origin.scorer.name if pool.origin.scorer else FIRST: "score"}
+    known = {name: SUBSET_PREFIX + name for name in pool.subsets} | known | {name: name for name in OF_PAIR}
+    used = [name for name in known if name in expression.names]
+    others = sorted(expression.names.difference(used))
+    facts = Facts(columns={}, kinds={}, there=(), examples={})
+    if others and metadata is not None:
+        facts = _facts_of(pool, others, metadata)
+    elif others and fields is not None:
+        facts = fields(others)
+    for name in others:
+        if name not in facts.kinds:
             raise ValueError(
-                f"score '{text}': {error}; scores of the pool: {', '.join(names) or 'none'}; also {also}; "
-                "quote texts"
-            ) from error
-        if not pd.api.types.is_numeric_dtype(found) or pd.api.types.is_bool_dtype(found):
-            raise ValueError(f"score '{text}' is not a number for each pair")
-        found = found.astype(np.float64)
-        if kept is not None:
-            if not pd.api.types.is_bool_dtype(kept):
-                raise ValueError(f"score '{text}': '{condition.text}' is not true or false for each pair")
-            # A comparison with a value that a pair lacks says nothing of the pair, `not` and `!=` included.
-            found = found.where(kept.fillna(value=False) & frame[may_lack].notna().all(axis=1))
-        yield found.to_numpy(np.float32)
+                f"score '{text}': {unknown('name', name, {*known, *facts.there})}; texts stand in single "
+                "quotation marks, names with special characters in double ones"
+            )
+    # A column of numbers is read in any case, as the pairs are counted by it.
+    for part in pool.index.frames(list(dict.fromkeys(["width", *(known[name] for name in used)]))):
+        columns = {"width": pa.array(part["width"])}
+        for name in used:
+            column = part[known[name]]
+            wide = column.astype(np.float64) if column.dtype == np.float32 else column
+            columns[name] = pa.array(wide, from_pandas=True)
+        for name in others:
+            columns[name] = pa.array(next(facts.columns[name]), _TYPES[facts.kinds[name]], from_pandas=True)
+        yield expression.values(pa.table(columns)).astype(np.float32)
 
 
-def _brought(
-    pool: Pool, names: Collection[str], metadata: Path
-) -> tuple[dict[str, Iterator[NDArray[Any]]], tuple[str, ...]]:
-    """Return the columns of metadata that an expression uses, in the row groups of the index.
-
-    These are name → float64 or objects (texts), NaN or None where there is none; and the names of those that
-    hold true (1) and false (0).
-    """
-    files, by = _metadata_files(pool, metadata)
-    found, truths = {}, []
-    for field in pq.read_schema(files[0]):
-        if field.name in names:
-            is_text = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
-            if pa.types.is_boolean(field.type):
-                truths.append(field.name)
-            elif not is_text:
-                _require_numbers(files[0], field.name)
-            for file in files:
-                _require_columns(file, by, field.name)
-            values = look_up(pool.index.files, by, files, field.name, pool.path, text=is_text)
-            found[field.name] = pool.index.cut(values, by_group=True)
-    return found, tuple(truths)
+def _quoted(name: str) -> str:
+    return name if name.isidentifier() else f'"{name}"'
 
 
 def metadata_scores(pool: Pool, column: str, metadata: Path) -> Iterator[NDArray[np.float32]]:
@@ -115,11 +126,33 @@ def metadata_scores(pool: Pool, column: str, metadata: Path) -> Iterator[NDArray
     Raises:
         ValueError: There is no metadata, or no column of numbers of that name.
     """
+    return _facts_of(pool, [column], metadata).numbers(column, metadata)
+
+
+def _facts_of(pool: Pool, names: Collection[str], metadata: Path) -> Facts:
+    """Return columns of metadata; ValueError if a pool's pairs cannot be found in them."""
     files, by = _metadata_files(pool, metadata)
-    for file in files:
-        _require_columns(file, by, column)
-        _require_numbers(file, column)
-    return map(_as_scores, look_up(pool.index.files, by, files, column, pool.path))
+    values, kinds, examples = {}, {}, {}
+    for field in pq.read_schema(files[0]):
+        if field.name not in names:
+            continue
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+            kind = "VARCHAR"
+            for batch in pq.ParquetFile(files[0]).iter_batches(1024, columns=[field.name]):
+                if texts := batch[0].drop_null().to_pylist():
+                    examples[field.name] = texts[0]
+                    break
+        elif pa.types.is_boolean(field.type):
+            kind, examples[field.name] = "BOOLEAN", "true"
+        elif pa.types.is_integer(field.type) or pa.types.is_floating(field.type):
+            kind = "DOUBLE"
+        else:
+            raise ValueError(f"{files[0]}: column {field.name} holds {field.type}, not numbers or texts")
+        for file in files:
+            _require_columns(file, by, field.name)
+        found = look_up(pool.index.files, by, files, field.name, pool.path, kind=kind)
+        kinds[field.name], values[field.name] = kind, pool.index.cut(found, by_group=True)
+    return Facts(columns=values, kinds=kinds, there=table_columns(files[0]), examples=examples)
 
 
 def _require_columns(file: Path, by: str, *names: str) -> None:
@@ -135,12 +168,6 @@ def _require_columns(file: Path, by: str, *names: str) -> None:
     for name in (by, *names):
         if other := next((each for each in columns if each != name and each.lower() == name.lower()), None):
             raise ValueError(f"{file}: columns {name} and {other} differ only in case; rename one of them")
-
-
-def _require_numbers(file: Path, column: str) -> None:
-    kind = pq.read_schema(file).field(column).type
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        raise ValueError(f"{file}: column {column} holds {kind}, not numbers")
 
 
 def _metadata_files(pool: Pool, metadata: Path) -> tuple[list[Path], str]:
@@ -166,57 +193,114 @@ def _metadata_files(pool: Pool, metadata: Path) -> tuple[list[Path], str]:
     return files, "key"
 
 
-def _as_scores(numbers: NDArray[np.float64]) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):  # numbers beyond float32 become infinite, which is not a score
-        return numbers.astype(np.float32)
-
-
 def column_scores(
     pool: Pool, column: str, workers: Workers, report: Report, shared: SharedFolder
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield scores from each sample's json, float32, some pairs at a time, NaN where there is none.
+    """Yield scores from a field of each sample's json, as `metadata_scores`.
 
-    Shards that were read before are not read again.
+    Raises:
+        ValueError: No sample has the field, or it holds texts.
     """
-    shards = list(pool.shards)
-    facts = json.dumps([column, shards, pool.place.versions(shards)])
+    facts = fields_of(pool, [column], workers, report, shared)
+    return facts.numbers(column, f"the pairs' json in {pool.copy_of or pool.path}")
+
+
+def fields_of(
+    pool: Pool, names: Collection[str], workers: Workers, report: Report, shared: SharedFolder
+) -> Facts:
+    """Return fields of each sample's json; shards that were read before are not read again.
+
+    A field of which all values are numbers, also those that are written as texts, holds numbers; of mixed
+    ones it holds texts.
+    """
+    shards, names = list(pool.shards), sorted(names)
+    facts = json.dumps([names, shards, pool.place.versions(shards)])
     below = f"{SCORING}{blake2b(facts.encode(), digest_size=8).hexdigest()}/"
-    files = {shard: f"{below}{number:06d}.npy" for number, shard in enumerate(shards)}
+    files = {shard: f"{below}{number:06d}.parquet" for number, shard in enumerate(shards)}
     done = shared.names(below)
-    todo = [number for number in range(len(shards)) if f"{number:06d}.npy" not in done]
-    task = partial(_keep_scores, replace(pool), column, shared, files)
+    todo = [number for number in range(len(shards)) if f"{number:06d}.parquet" not in done]
+    task = partial(_keep_fields, replace(pool), names, shared, files)
     run(task, todo, workers, partial(report, "reading"), shards.__getitem__, of=len(shards))
     shared.fetch(files.values())
-    shard, known = "", dict[int, float]()
+    there, kinds, examples = set[str](), dict[str, str](), dict[str, str]()
+    for file in files.values():
+        found = json.loads(pq.read_schema(shared.path / file).metadata[_FOUND])
+        there.update(found["there"])
+        examples = found["examples"] | examples
+        for name, kind in found["kinds"].items():
+            kinds[name] = kind if kinds.get(name, kind) == kind else "VARCHAR"
+    values = {name: _in_groups(pool, name, kinds[name], shared, files) for name in kinds}
+    return Facts(columns=values, kinds=kinds, there=there, examples=examples)
+
+
+_FOUND = b"found"
+
+
+def _in_groups(
+    pool: Pool, name: str, kind: str, shared: SharedFolder, files: Mapping[str, str]
+) -> Iterator[NDArray[Any]]:
+    """Yield a field of the pairs in the row groups of the index."""
+
     # The pairs of a shard are adjacent in the index, so each shard is read once.
-    # Keys may repeat, offsets do not.
+    @lru_cache(maxsize=1)
+    def texts(shard: str) -> "pd.Series[Any]":
+        table = pd.read_parquet(shared.path / files[shard], columns=["offset", name])
+        return table.set_index("offset")[name].astype(object)
+
     for part in pool.index.frames(["shard", "offset"]):
-        scores = np.full(len(part), np.nan, np.float32)
-        for place, (name, offset) in enumerate(zip(part["shard"], part["offset"], strict=True)):
-            if name != shard:
-                shard, known = name, dict(np.load(shared.path / files[name]).tolist())
-            scores[place] = known.get(offset, np.nan)
-        yield scores
+        # Keys may repeat, offsets do not.
+        found = [
+            texts(str(shard)).reindex(rows) for shard, rows in part.groupby("shard", sort=False)["offset"]
+        ]
+        column = pd.concat(found).where(lambda each: each.notna(), None)
+        if kind == "DOUBLE":
+            yield np.array([score_of(text) for text in column], np.float64)
+        elif kind == "BOOLEAN":
+            yield column.map({"true": True, "false": False}).to_numpy(object)
+        else:
+            yield column.to_numpy(object)
 
 
-def _keep_scores(pool: Pool, column: str, shared: SharedFolder, files: Mapping[str, str], number: int) -> int:
-    """Write the scores of a shard's readable samples as pairs of the image's offset and the score."""
+def _keep_fields(
+    pool: Pool, names: Sequence[str], shared: SharedFolder, files: Mapping[str, str], number: int
+) -> int:
+    """Write the fields of a shard's readable samples, as texts by the offset of the image."""
     shard, file = list(files.items())[number]
-    found = _scores_in(pool.place, shard, column)
-    scores = np.array([*found.items()], [("offset", np.int64), ("score", np.float64)])
+    rows = _fields_in(pool.place, shard)
+    there = sorted({name for _, facts in rows for name in facts})
+    columns: dict[str, list[str | None]] = {}
+    kinds, examples = dict[str, str](), dict[str, str]()
+    for name in names:
+        found = [facts.get(name) for _, facts in rows]
+        columns[name] = [
+            each if isinstance(each, str | None) else json.dumps(each, ensure_ascii=False) for each in found
+        ]
+        given = [each for each in found if each is not None and each != ""]
+        if given and all(isinstance(each, bool) for each in given):
+            kinds[name], examples[name] = "BOOLEAN", "true"
+        elif texts := [str(each) for each in given if np.isnan(score_of(each)) and str(each) not in MISSING]:
+            kinds[name], examples[name] = "VARCHAR", texts[0]
+        elif name in there:
+            kinds[name] = "DOUBLE"
+    table = pa.table({
+        "offset": pa.array([offset for offset, _ in rows], pa.int64()),
+        **{name: pa.array(column, pa.string()) for name, column in columns.items()},
+    }, metadata={_FOUND: json.dumps({"there": there, "kinds": kinds, "examples": examples})})  # fmt: skip
     with shared.here() as here:
-        here.write_array(file, scores)
-    return len(found)
+        with new_file(here.file(file)) as target:
+            pq.write_table(table, target)
+        here.keep(file)
+    return len(rows)
 
 
-def _scores_in(place: Place, shard: str, column: str) -> dict[int, float]:
-    """Return the score of each readable sample of a shard by the offset of its image."""
+def _fields_in(place: Place, shard: str) -> list[tuple[int, dict[str, Any]]]:
+    """Return the offset of the image, and the json, of each readable sample of a shard."""
     try:
         with place.whole(shard) as path:
-            return {
-                each.members[kind][0]: score_of(facts_of(each.members).get(column))
+            return [
+                (each.members[kind][0], facts_of(each.members))
                 for each in walk_samples(path)
                 if isinstance(each, Sample) and (kind := image_kind(each.members)) is not None
-            }
+            ]
     except FileNotFoundError:
-        return {}
+        return []

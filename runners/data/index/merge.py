@@ -63,20 +63,19 @@ def most_frequent(files: Sequence[Path], most: int) -> list[str]:
 
 
 def look_up(  # noqa: PLR0913 - two groups of tables, and the column
-    files: Sequence[Path], by: str, others: Sequence[Path], column: str, folder: Path, *, text: bool = False
+    files: Sequence[Path], by: str, others: Sequence[Path], column: str, folder: Path, *, kind: str = "DOUBLE"
 ) -> Iterator[NDArray[Any]]:
     """Yield for each row of some tables, in order, the value of a column in the row of others with its id.
 
-    Values come some rows at a time: float64, NaN where there is none; or objects, texts and None. ``by`` is
-    the column of ids in both groups of tables. Ids of a column ``uid`` are compared in lower case. In any
-    other column an id that several rows of ``files`` share is ambiguous, and finds nothing; an empty id finds
-    nothing either. Of rows of ``others`` with the same id the first counts. Temporary files go into
-    ``folder``.
+    Values come some rows at a time: float64, NaN where there is none; or, of another ``kind`` (a type of
+    SQL), objects, None where there is none. ``by`` is the column of ids in both groups of tables. Ids of a
+    column ``uid`` are compared in lower case. In any other column an id that several rows of ``files`` share
+    is ambiguous, and finds nothing; an empty id finds nothing either. Of rows of ``others`` with the same id
+    the first counts. Temporary files go into ``folder``.
     """
     name = _quoted([by])
     known = f"nullif(CAST({name} AS VARCHAR), '')"
     known = f"lower({known})" if by == "uid" else known
-    kind = "VARCHAR" if text else "DOUBLE"
     clear = "TRUE" if by == "uid" else f"count(*) OVER (PARTITION BY {known}) = 1"
 
     def values(mine: str) -> str:
@@ -97,7 +96,7 @@ def look_up(  # noqa: PLR0913 - two groups of tables, and the column
         found = pq.ParquetFile(target, pre_buffer=False)
         for group in range(found.num_row_groups):  # batches would read ahead
             some = found.read_row_group(group)["value"].to_numpy()
-            yield some if text else some.astype(np.float64)
+            yield some.astype(np.float64) if kind == "DOUBLE" else some
 
 
 def join(files: Sequence[Path], columns: Path, target: Path) -> Path:

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 from study.commands.command import add_pool_options, continuing, number, open_console, show, show_all
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from runners.data.build.known_scores import Facts
     from runners.data.pool.pool import Pool
     from runners.host.workers import Report
     from runners.store.shared_folder import SharedFolder
@@ -35,7 +38,7 @@ def add_options(parser: ArgumentParser) -> None:
         help="MODEL:PRETRAINED, where MODEL is a name of open_clip or of the catalogue or a JSON file, and "
         "PRETRAINED a tag or a checkpoint file; an exported folder; the folder of a study's trial; "
         "column:NAME of the pairs' json or of --metadata; score:NAME that the pool already has; =EXPRESSION "
-        "over the names of its scores; or a DataComp uid file .npy, as a named subset",
+        "in SQL, over its scores and other facts of a pair; or a DataComp uid file .npy, as a named subset",
     )
     parser.add_argument("--name", help="name of the score or subset")
     parser.add_argument(
@@ -63,76 +66,74 @@ def run(options: Namespace) -> int:
     from study.show.view import WorkProgress
     from study.storage.lease import only_writer
 
+    _check(options)
     with continuing(options.pool), only_writer(options.pool, show), open_shared(options.pool) as shared:
         before = Pool.open(shared.path)
         if options.rewrite_shards:
             require_rewritable(before)
-        known = _scored_by_index(before, options)
-        pool = _scored_by_pairs(before, options, shared) if known is None else known
-        shared.publish()
-        if known is None:
+        with PoolSite(options, show) as site, WorkProgress(open_console()) as report:
+            pool = _scored(before, options, shared, site, report)
+            shared.publish()
             shared.delete(SCORING)
-        if options.rewrite_shards:
-            with PoolSite(options, show) as site, WorkProgress(open_console()) as report:
+            if options.rewrite_shards:
                 workers = site.workers(pool.path, written=pool.path.parent)
                 pool = rewrite_shards(pool, workers=workers, report=report)
         show_all(info_lines(pool))
     return 0
 
 
-def _scored_by_index(pool: "Pool", options: Namespace) -> "Pool | None":
-    """Return the pool with a score or subset that its index can give; None if the pairs have to be read."""
-    from runners.data.build.known_scores import expression_scores, metadata_scores
-    from runners.data.build.rescore import set_score, set_subset, use_score
-    from runners.data.pool.pool import COMPUTED, Scorer
-
+def _check(options: Namespace) -> None:
+    """Raise ValueError for options that contradict each other, or a name that can't be one."""
     kind, _, name = options.scorer.partition(":")
-    is_subset = options.scorer.endswith(".npy")
+    is_subset, expression = options.scorer.endswith(".npy"), options.scorer.startswith("=")
     named = options.name or (Path(options.scorer).stem if is_subset else None)
     if named is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}", named):
         raise ValueError(
             f"--name {named[:100]}: names of scores and subsets have up to 100 letters, digits, '.', '_', "
             "'-' and ':', and start with a letter or digit"
         )
-    if options.metadata and kind != "column" and not options.scorer.startswith("="):
+    if options.metadata and kind != "column" and not expression:
         raise ValueError("--metadata needs --with column:NAME or --with =EXPRESSION")
     if options.name and kind == "score":
         raise ValueError("--name names a new score: leave it out with --with score:NAME")
-    if is_subset:
-        return set_subset(pool, str(named), Path(options.scorer))
-    if options.scorer.startswith("="):
-        if not options.name:
-            raise ValueError("a computed score needs --name, by which declarations and reports call it")
-        text = options.scorer[1:]
-        scorer = Scorer(name=options.name, convention=COMPUTED + text)
-        return set_score(pool, expression_scores(pool, text, options.metadata), scorer)
-    if kind == "score":
-        return use_score(pool, name)
-    if kind == "column" and options.metadata:
-        scores = metadata_scores(pool, name, options.metadata)
-        return set_score(pool, scores, Scorer(name=options.name or name))
-    return None
-
-
-def _scored_by_pairs(pool: "Pool", options: Namespace, shared: "SharedFolder") -> "Pool":
-    from runners.data.build.known_scores import column_scores
-    from runners.data.build.rescore import set_score
-    from runners.data.pool.pool import Scorer
-    from study.run.pool_site import PoolSite
-    from study.show.view import WorkProgress
-
-    kind, _, name = options.scorer.partition(":")
-    if not name and not Path(options.scorer).is_dir():
+    if expression and not options.name:
+        raise ValueError("a computed score needs --name, by which declarations and reports call it")
+    if not (name or is_subset or expression or Path(options.scorer).is_dir()):
         raise ValueError(
             f"--with {options.scorer} must be MODEL:PRETRAINED, an exported folder, "
             "a trial's folder, column:NAME, score:NAME, =EXPRESSION or a .npy file"
         )
-    with PoolSite(options, show) as site, WorkProgress(open_console()) as report:
-        if kind != "column":
-            return _scored_by_model(pool, options, shared, site, report)
+
+
+def _scored(
+    pool: "Pool", options: Namespace, shared: "SharedFolder", site: "PoolSite", report: "Report"
+) -> "Pool":
+    """Return the pool with the score or subset that the options ask for."""
+    from runners.data.build.known_scores import column_scores, expression_scores, fields_of, metadata_scores
+    from runners.data.build.rescore import set_score, set_subset, use_score
+    from runners.data.pool.pool import COMPUTED, Scorer
+
+    kind, _, name = options.scorer.partition(":")
+    if options.scorer.endswith(".npy"):
+        return set_subset(pool, options.name or Path(options.scorer).stem, Path(options.scorer))
+    if options.scorer.startswith("="):
+        text = options.scorer[1:]
+
+        def fields(names: "Collection[str]") -> "Facts":
+            return fields_of(pool, names, site.workers(written=shared.url or pool.path), report, shared)
+
+        scores = expression_scores(pool, text, options.metadata, fields)
+        return set_score(pool, scores, Scorer(name=options.name, convention=COMPUTED + text))
+    if kind == "score":
+        return use_score(pool, name)
+    if kind != "column":
+        return _scored_by_model(pool, options, shared, site, report)
+    if options.metadata:
+        scores = metadata_scores(pool, name, options.metadata)
+    else:
         workers = site.workers(written=shared.url or pool.path)
         scores = column_scores(pool, name, workers, report, shared)
-        return set_score(pool, scores, Scorer(name=options.name or name))
+    return set_score(pool, scores, Scorer(name=options.name or name))
 
 
 def _scored_by_model(

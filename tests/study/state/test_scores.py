@@ -116,8 +116,8 @@ def test_a_score_is_computed_from_others_and_named(scored: Pool, tmp_path: Path,
     assert np.array_equal(best, same)
     with pytest.raises(ValueError, match=r"unknown score 'first-2\*other'"):
         ids(scored.path, tmp_path, "top50 by first - 2*other")
-    cut = "other > 0 and caption.str.len() > 5 and width < 3 * height"
-    run(f"data score {scored.path} --with '=first if {cut}' --name some --workers 1")
+    cut = "other > 0 AND length(caption) > 5 AND width < 3 * height"
+    run(f"data score {scored.path} --with '=first WHERE {cut}' --name some --workers 1")
     pool = Pool.open(scored.path)
     pairs = next(pool.index.frames(["width", "height", "caption"]))
     kept = (other > 0) & (pairs["caption"].str.len() > 5) & (pairs["width"] < 3 * pairs["height"])
@@ -125,10 +125,10 @@ def test_a_score_is_computed_from_others_and_named(scored: Pool, tmp_path: Path,
     some = np.where(kept, first, np.nan).astype(np.float32)
     np.testing.assert_array_equal(column(pool, "score:some"), some)
     for words, output in {
-        "=first if other --name x": "score 'first if other': 'other' is not true or false for each pair",
-        f'=first + @pd.io.common.os.system("touch {tmp_path}/canary") --name x': "cannot be parsed: invalid",
-        "=frst --name x": "name 'frst' is not defined; scores of the pool: first, other, both, some; ",
-        "=first > 1 --name x": "score 'first > 1' is not a number for each pair",
+        "=first WHERE other --name x": "'first WHERE other': its condition is DOUBLE, not true or f",
+        "=first if other > 0 --name x": "score 'first if other > 0': syntax error at or near",
+        "=frst --name x": "unknown name 'frst'; did you mean 'first'? allowed: ",
+        "=first > 1 --name x": "score 'first > 1': its value is BOOLEAN, not a number; write VALUE or",
         "=first": "a computed score needs --name",
         "score:first --name x": "--name names a new score: leave it out with --with score:NAME",
         "score:first --metadata m.parquet": "--metadata needs --with column:NAME or --with =EXPRESSION",
@@ -161,7 +161,7 @@ def test_metadata_and_uid_files_that_are_ambiguous_or_of_another_kind_are_refuse
     scored: Pool, tmp_path: Path, run: Run
 ) -> None:
     keys = [key for frame in scored.index.frames(["key"]) for key in frame["key"]]
-    table = pd.DataFrame({"key": keys, "CLIP": 1.0, "clip": 2.0, "when": pd.Timestamp("2024-01-01")})
+    table = pd.DataFrame({"key": keys, "CLIP": 1.0, "clip": 2.0, "made": pd.Timestamp("2024-01-01")})
     table.to_parquet(tmp_path / "m.parquet")
     np.save(tmp_path / "scalar.npy", np.zeros((), "u8,u8"))
     np.save(tmp_path / "table.npy", np.zeros((2, 2), "u8,u8"))
@@ -169,7 +169,7 @@ def test_metadata_and_uid_files_that_are_ambiguous_or_of_another_kind_are_refuse
     (tmp_path / "archive.npz").rename(tmp_path / "archive.npy")
     for words, output in {
         f"column:clip --metadata {tmp_path}/m.parquet": "columns clip and CLIP differ only in case",
-        f"=when --metadata {tmp_path}/m.parquet --name x": "m.parquet: column when holds timestamp[",
+        f"=made --metadata {tmp_path}/m.parquet --name x": "m.parquet: column made holds timestamp[",
         f"{tmp_path}/scalar.npy": "not a list of pairs of u8 as DataComp's subset files",
         f"{tmp_path}/table.npy": "holds [('f0', '<u8'), ('f1', '<u8')] of shape (2, 2), not a list of",
         f"{tmp_path}/archive.npy": "archive.npy holds an archive, not a list of pairs of u8",

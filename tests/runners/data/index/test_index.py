@@ -130,15 +130,17 @@ def test_a_computed_score_may_use_columns_of_metadata_also_texts(divided: Pool, 
     })  # fmt: skip
     table[table["key"] != keys[6]].to_parquet(tmp_path / "facts.parquet")
 
-    text = "similarity + 2*aesthetic if lang == 'en' and aesthetic < 100"
+    text = "similarity + 2*aesthetic WHERE lang = 'en' AND aesthetic < 100"
     found = np.concatenate([*expression_scores(divided, text, tmp_path / "facts.parquet")])
 
     english = np.setdiff1d(np.arange(0, 100, 3), [6])
     assert np.flatnonzero(np.isfinite(found)).tolist() == english.tolist()
     own = column(divided, "score")
     assert np.allclose(found[english], own[english] + 2 * english)
-    with pytest.raises(ValueError, match=r"name 'en' is not defined; .* also .*lang; quote texts"):
-        next(expression_scores(divided, "similarity if lang == en", tmp_path / "facts.parquet"))
+    with pytest.raises(
+        ValueError, match=r"unknown name 'en'; .*lang, .*; texts stand in single quotation marks"
+    ):
+        next(expression_scores(divided, "similarity WHERE lang = en", tmp_path / "facts.parquet"))
 
 
 def test_scores_and_subsets_are_added_beside_the_parts(divided: Pool, tmp_path: Path) -> None:
@@ -155,10 +157,10 @@ def test_scores_and_subsets_are_added_beside_the_parts(divided: Pool, tmp_path: 
     named = set_subset(scored, "few", tmp_path / "uids.npy")
     assert named.subsets == {"few": 3}
     assert named.subset(size=None, quality="subset:few").rows().tolist() == [3, 150, 299]
-    few = np.concatenate([*expression_scores(named, "2*mine if few and mine > 100")])
+    few = np.concatenate([*expression_scores(named, "2*mine WHERE few AND mine > 100")])
     assert np.flatnonzero(np.isfinite(few)).tolist() == [150]
-    with pytest.raises(ValueError, match=r"name 'fw' is not defined; .* also few, width"):
-        next(expression_scores(named, "mine if fw"))
+    with pytest.raises(ValueError, match=r"unknown name 'fw'; did you mean 'few'\?"):
+        next(expression_scores(named, "mine WHERE fw"))
     again = set_score(named, -np.nan_to_num(mine), Scorer(name="mine"))  # of the same name
     assert again.subset(size=None, quality="top10").rows().tolist() != list(range(20, 50))
     assert use_score(again, "similarity").fingerprint == divided.fingerprint

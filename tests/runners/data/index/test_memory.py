@@ -29,7 +29,7 @@ from runners.data.pool.pool import Pool, Scorer
 path = Path(sys.argv[1])
 tracemalloc.start()
 pool = Pool.open(path)
-pool = set_score(pool, expression_scores(pool, "first + 1 if width > 20"), Scorer(name="mine"))
+pool = set_score(pool, expression_scores(pool, "first + 1 WHERE width > 20"), Scorer(name="mine"))
 pool = set_score(pool, metadata_scores(pool, "clip", path / "metadata.parquet"), Scorer(name="clip"))
 pool = use_score(set_subset(pool, "few", path / "uids.npy"), "first")
 lines = [*info_lines(pool)]

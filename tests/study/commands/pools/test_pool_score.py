@@ -118,8 +118,8 @@ def test_a_pool_keeps_all_scores_and_the_chosen_one_ranks(
     assert len(read_images(rewritten, np.arange(PAIRS), 48)) == PAIRS  # held to their hashes
 
     assert "ranked by the score of both; 300 pairs have one:" in run(command("popularity' --name both"))
-    large = run(command("caption.str.len() > 5' --name large"))
-    assert "computed: mine if width > 16" in large
+    large = run(command("length(caption) > 5' --name large"))
+    assert "computed: mine WHERE width > 16" in large
     run("data score pools/icons --with score:both")
     run(command("score:mine"))
     again = Pool.open(pool.path)
