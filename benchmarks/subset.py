@@ -1,5 +1,7 @@
 """Time and memory of choosing subsets from an index of 100 million pairs, and of planning on 3.4 billion.
 
+The last part reads the rows of the index for a window of 1 % of a scattered pool, as each loader worker does.
+
 Run ``python benchmarks/subset.py`` from the root of the checkout; ``--rows N`` takes another number of pairs,
 with 12 bytes of disk each, and ``--folder`` another place for them. Each subset is chosen in its own process,
 from ten million pairs first and then from all, to see that the time of a pair does not grow. The last lines
@@ -8,6 +10,7 @@ are name, value, upper limit, and pass or fail; the exit code is 1 if one fails.
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -21,24 +24,19 @@ import pyarrow.parquet as pq
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measured import Result, at_most, own_peak, printed, verdict
-from runners.data.index.parts import (
-    ROWS_PER_GROUP,
-    ROWS_PER_PART,
-    Index,
-    Part,
-    histogram_of_hashes,
-    histogram_of_scores,
-)
+from runners.data.index.parts import ROWS_PER_GROUP, ROWS_PER_PART, Index, Part
 from runners.data.index.selection import select
-from runners.data.index.subset import Subset
+from runners.data.index.subset import Subset, subset_of
 from runners.data.index.writing import read_manifest, write_manifest
 from runners.data.pool.describe import write_facts
 from runners.data.pool.pool import Origin, Pool
-from runners.data.reading.order import positions
+from runners.data.pool.reader import READ_COLUMNS
+from runners.data.reading.order import BLOCK, WINDOW, positions
 
 FEW = 10_000_000
 CASES = (("top40", 0.25), ("top20", None), ("all", 0.25))
 PLANNED, PER_SHARD, WINDOWS = 3_400_000_000, 10_000, 20
+SCATTERED = 4 * ROWS_PER_PART
 
 
 def make_index(folder: Path, rows: int) -> None:
@@ -54,18 +52,13 @@ def make_index(folder: Path, rows: int) -> None:
         file = f"index/{len(parts):05d}"
         table, path = pa.table({"hash": hashes, "score": score}), folder / f"{file}.parquet"
         pq.write_table(table, path, row_group_size=ROWS_PER_GROUP, write_page_checksum=True)
-        parts.append(_part(file, count, hashes, score))
+        parts.append(_part(file, count))
     (folder / "manifest").write_text(write_manifest(folder, parts), encoding="utf-8")
 
 
-def _part(file: str, rows: int, hashes: np.ndarray, score: np.ndarray) -> Part:
+def _part(file: str, rows: int) -> Part:
     whole, rest = divmod(rows, ROWS_PER_GROUP)
-    return Part(
-        file=file,
-        group_rows=[ROWS_PER_GROUP] * whole + [rest] * (rest > 0),
-        hashes=histogram_of_hashes(hashes),
-        scores={"score": histogram_of_scores(score)},
-    )
+    return Part(file=file, group_rows=[ROWS_PER_GROUP] * whole + [rest] * (rest > 0))
 
 
 def open_index(folder: Path) -> Index:
@@ -75,33 +68,32 @@ def open_index(folder: Path) -> Index:
 
 
 def choose(folder: Path, quality: str, size: int | None) -> None:
-    """Choose one subset and keep it; print its pairs, the bytes that it takes, wall and processor seconds."""
+    """Choose one subset and keep it; print its pairs, the bytes of its file, wall and processor seconds."""
     began, cpu = time.perf_counter(), time.process_time()
     subset = select(open_index(folder), size=size, quality=quality)
     took = time.perf_counter() - began, time.process_time() - cpu
-    subset.save(folder / f"{quality}-{size}.subset")
-    print(len(subset), subset.bytes, *took, own_peak())
+    file = folder / f"{quality}-{size}.subset"
+    subset.save(file)
+    print(len(subset), file.stat().st_size, *took, own_peak())
 
 
-def read(file: Path) -> None:
+def read(file: Path, rows: int) -> None:
     """Look up windows of a trial's samples in a kept subset; print its pairs, bytes and seconds a window."""
-    subset = Subset.load(file)
+    subset = Subset.load(file, rows)
     began, cpu = time.perf_counter(), time.process_time()
     step = 16 * 1024
     for start in range(0, WINDOWS * step, step):
         subset[positions(seed=0, count=len(subset), start=start, stop=start + step, windowed=True)]
     wall, cpu = (time.perf_counter() - began) / WINDOWS, time.process_time() - cpu
-    print(len(subset), subset.bytes, wall, cpu, own_peak())
+    print(len(subset), file.stat().st_size, wall, cpu, own_peak())
 
 
 def make_planned(folder: Path) -> None:
     """Write the manifest of a pool of 3.4 billion pairs, and empty shards."""
-    rng = np.random.default_rng(0)
     shards = [f"{number:06d}.tar" for number in range(PLANNED // PER_SHARD)]
     for shard in shards:
         (folder / shard).touch()
-    hashes = rng.integers(0, 2**64, ROWS_PER_PART, np.uint64)
-    like = _part("", ROWS_PER_PART, hashes, rng.normal(0.28, 0.05, ROWS_PER_PART).astype(np.float32))
+    like = _part("", ROWS_PER_PART)
     parts = [
         replace(
             like,
@@ -130,6 +122,45 @@ def plan(folder: Path) -> None:
     print(pool.count, len(pool.shards), time.perf_counter() - began, time.process_time() - cpu, own_peak())
 
 
+def make_scattered(folder: Path) -> None:
+    """Write parts of an index, all alike, with the strings that a trial reads."""
+    rng, numbers = np.random.default_rng(0), np.arange(ROWS_PER_PART)
+    columns = {
+        "key": np.char.mod("%09d", numbers),
+        "shard": np.char.mod("%05d.tar", numbers // PER_SHARD),
+        "offset": numbers % PER_SHARD * 40_000,
+        "length": rng.integers(1_000, 90_000, ROWS_PER_PART),
+        "caption": np.char.mod(
+            "a photograph of %06d cats in the street", rng.integers(0, 10**6, ROWS_PER_PART)
+        ),
+        "hash": rng.integers(0, 2**64, ROWS_PER_PART, np.uint64),
+    }
+    (folder / "index").mkdir()
+    file = folder / "index/00000.parquet"
+    pq.write_table(pa.table(columns), file, row_group_size=ROWS_PER_GROUP, write_page_checksum=True)
+    for number in range(1, SCATTERED // ROWS_PER_PART):
+        shutil.copy(file, folder / f"index/{number:05d}.parquet")
+
+
+def look_up(folder: Path) -> None:
+    """Look up the rows of a window in a random 1 % of the pairs; print the pairs, 0, and seconds a pair."""
+    from runners.data.reading.streamed_set import RowsByBlock  # noqa: PLC0415 - torch's memory would be measured
+    from runners.data.reading.training_data import Source  # noqa: PLC0415 - as above
+
+    parts = [_part(f"index/{number:05d}", ROWS_PER_PART) for number in range(SCATTERED // ROWS_PER_PART)]
+    index = Index(folder, parts, READ_COLUMNS)
+    pool = Pool(path=folder, origin=Origin(name=""), count=SCATTERED, scored=0, fingerprint="", index=index)
+    mask = np.random.default_rng(0).random(SCATTERED) < 0.01  # noqa: PLR2004 - 1 %
+    source = Source(pool=pool, rows=subset_of([mask]))
+    rows = RowsByBlock(source)
+    order = positions(seed=0, count=len(source.rows), start=0, stop=WINDOW * BLOCK, windowed=True)
+    began, cpu = time.perf_counter(), time.process_time()
+    for places in np.split(order, WINDOW * BLOCK // 256):
+        rows(places)
+    took = np.array([time.perf_counter() - began, time.process_time() - cpu]) / len(order)
+    print(len(order), 0, *took, own_peak())
+
+
 def measure(*words: object) -> tuple[int, int, float, float, float]:
     """Run this script for one measurement; return what it printed, and its peak memory in GiB."""
     pairs, size, wall, cpu, peak = printed(Path(__file__).resolve(), *words).split()
@@ -145,14 +176,17 @@ def main() -> int:
     parser.add_argument("--choose", nargs=3)
     parser.add_argument("--read", type=Path)
     parser.add_argument("--plan", type=Path)
+    parser.add_argument("--look-up", type=Path)
     options = parser.parse_args()
     if options.choose:
         folder, quality, size = options.choose
         choose(Path(folder), quality, json.loads(size))
     elif options.read:
-        read(options.read)
+        read(options.read, int(options.rows))
     elif options.plan:
         plan(options.plan)
+    elif options.look_up:
+        look_up(options.look_up)
     elif options.rows <= FEW:
         parser.error(f"--rows must be more than {FEW:,}, with which the time of a pair is compared")
     else:
@@ -184,13 +218,20 @@ def run(rows: int, place: Path | None) -> int:
                         at_most(f"subset_{case}_growth", processor[case, rows] / processor[case, FEW], 1.3),
                     ]
             print(f"windows of {case}:", flush=True)
-            _, _, window, _, peak = measure("--read", folder / f"all-{int(0.25 * count)}.subset")
+            _, _, window, _, peak = measure(
+                "--read", folder / f"all-{int(0.25 * count)}.subset", "--rows", count
+            )
         results += [at_most("subset_window_s", window, 0.1), at_most("subset_trial_gib", peak, 0.3)]
     with tempfile.TemporaryDirectory(dir=place) as name:
         make_planned(Path(name))
         print(f"opening {PLANNED:,} pairs:", flush=True)
         _, _, wall, _, peak = measure("--plan", name)
         results += [at_most("pool_of_3.4e9_s", wall, 10.0), at_most("pool_of_3.4e9_gib", peak, 1.0)]
+    with tempfile.TemporaryDirectory(dir=place) as name:
+        make_scattered(Path(name))
+        print("a window of 1 %:", flush=True)
+        _, _, _, cpu, _ = measure("--look-up", name)
+        results.append(at_most("index_ms_a_pair_of_a_worker", 1e3 * cpu, 0.1))  # 2.24 by row groups alone
     return verdict(results)
 
 

@@ -4,6 +4,7 @@ DuckDB holds at most a gigabyte in memory and the rest in files of a working fol
 """
 
 import errno
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from runners.data.index.parts import UNSCORED, Index, score_of_rank
-from runners.data.index.selection import tenths
+from runners.data.index.parts import Index
+from runners.data.index.selection import score_of, tenths
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -151,12 +152,12 @@ def order_of_shards(index: Index) -> str:
     # The tenth of a pair is the number of borders between tenths that it lies behind: by its score, or, among
     # pairs with the score of the border, by its hash.
     unscored = "coalesce(isnan(score), true)"
-    behind = []
+    behind = ["0"]
     for border in tenths(index, "score"):
-        score = f"{float(score_of_rank(border.rank))!r}::FLOAT"
-        ties = "" if border.all_ties else f" OR (score = {score} AND hash > {border.hash})"
-        behind.append("0" if border.rank == UNSCORED else f"(score < {score}{ties})::INT")
-    return f"CASE WHEN {unscored} THEN -1 ELSE {' + '.join(['0', *behind])} END, hash"
+        score = f"'{score_of(border)!r}'::FLOAT"
+        if not math.isnan(score_of(border)):
+            behind.append(f"(score < {score} OR (score = {score} AND hash > {border.hash}))::INT")
+    return f"CASE WHEN {unscored} THEN -1 ELSE {' + '.join(behind)} END, hash"
 
 
 def _by_shares(

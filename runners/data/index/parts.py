@@ -18,25 +18,13 @@ from numpy.typing import NDArray
 
 from runners.store.copies import fetched
 
-UNSCORED = np.uint32(0xFFFFFFFF)
-"""Rank of a pair without a score, behind all others."""
-
-RANK_DIGITS = 1 << 16
-"""Number of buckets of a histogram of scores: the upper half of a rank."""
-
-HASH_DIGITS = 1 << 8
-"""Number of buckets of a histogram of hashes: their first byte."""
-
-Histogram = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""Histogram of scores: upper halves of the ranks that occur, ascending, and the number of pairs of each."""
-
 ROWS_PER_GROUP = 16_384
 """Rows of a row group: small, so that reading a window of a large pool reads little else."""
 
 ROWS_PER_PART = 64 * ROWS_PER_GROUP
 """Largest number of rows of a part."""
 
-_GROUPS_KEPT, _FILES_OPEN = 40, 64
+_FILES_OPEN = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,8 +38,6 @@ class Part:
     group_rows: Sequence[int]
     first_group: int = 0
     shards: Mapping[str, int] = field(default_factory=dict)
-    hashes: NDArray[np.int64] | None = None  # histogram, (256,); None if not known
-    scores: Mapping[str, Histogram] = field(default_factory=dict)  # column of scores → its histogram
     added: frozenset[str] = frozenset()  # columns that were added to it
 
     @property
@@ -90,10 +76,9 @@ class Index:
         self._groups = np.array(groups, np.int64).reshape(-1, 2)
         self._group_starts = np.cumsum([0, *(rows for part in parts for rows in part.group_rows)])
         self._file = lru_cache(maxsize=_FILES_OPEN)(self._open)
-        self._kept_group = lru_cache(maxsize=_GROUPS_KEPT)(self._frame)
 
     def __reduce__(self) -> tuple[Callable[..., "Index"], tuple[object, ...]]:
-        # Another process starts without open files and kept row groups.
+        # Another process starts without open files.
         index = partial(Index, added=self.added, named=self.named, url=self._url)
         return index, (self.folder, self.parts, self.stored)
 
@@ -153,32 +138,17 @@ class Index:
             for group in range(len(part.group_rows)):
                 yield self._read(part, self.columns if columns is None else columns, [group]).to_pandas()
 
-    def score_histogram(self, part: Part, name: str) -> Histogram:
-        """Return the histogram of a part's scores."""
-        known = part.scores.get(self.named.get(name, name))
-        return histogram_of_scores(self.read(part, name)) if known is None else known
-
-    def hash_histogram(self, part: Part) -> NDArray[np.int64]:
-        """Return the histogram of a part's hashes, int64 (256,)."""
-        return histogram_of_hashes(self.read(part, "hash")) if part.hashes is None else part.hashes
-
-    def rows(self, rows: NDArray[np.int64], columns: Sequence[str], *, keep: bool) -> pd.DataFrame:
-        """Return rows in the requested order; only their row groups are read.
-
-        ``keep`` is False if these columns of the row groups are not soon needed again.
-        """
-        groups = np.searchsorted(self._group_starts, rows, "right") - 1
-        needed, which = np.unique(groups, return_inverse=True)
-        read = self._kept_group if keep else self._frame
-        frames = [read(int(group), tuple(columns)) for group in needed]
-        sizes = np.array([len(frame) for frame in frames])
-        inside = rows - self._group_starts[groups]
-        found: pd.DataFrame = pd.concat(frames).iloc[(np.cumsum(sizes) - sizes)[which] + inside]
-        return found
-
-    def _frame(self, group: int, columns: tuple[str, ...]) -> pd.DataFrame:
-        part, within = self._groups[group]
-        frame: pd.DataFrame = self._read(self.parts[part], columns, [int(within)]).to_pandas()
+    def rows(self, rows: NDArray[np.int64], columns: Sequence[str]) -> pd.DataFrame:
+        """Return rows in the requested order; only their row groups are read."""
+        order = np.argsort(rows)
+        groups = np.searchsorted(self._group_starts, rows[order], "right") - 1
+        needed, firsts = np.unique(groups, return_index=True)
+        found = []
+        for group, mine in zip(needed.tolist(), np.split(rows[order], firsts[1:]), strict=True):
+            part, within = self._groups[group]
+            table = self._read(self.parts[part], columns, [int(within)])
+            found.append(table.take(mine - self._group_starts[group]))  # few rows become Python objects
+        frame: pd.DataFrame = pa.concat_tables(found).to_pandas().iloc[np.argsort(order)]
         return frame
 
     def _read(self, part: Part, columns: Sequence[str], groups: Sequence[int]) -> pa.Table:
@@ -221,41 +191,3 @@ class Index:
 def missing_of(column: str) -> np.generic:
     """Return the value of pairs that lack an added column: no score, or not in the subset."""
     return np.bool_(False) if column.startswith("in:") else np.float32(np.nan)  # noqa: FBT003 - a value
-
-
-def ranks(scores: NDArray[Any]) -> NDArray[np.uint32]:
-    """Return scores as ranks: the best score has the lowest, NaN the highest.
-
-    The bits of IEEE floats of one sign order like integers; inverting the bits of positive ones (with the
-    sign bit set) puts them below the negative ones, in falling order.
-    """
-    # Adding zero turns -0.0 into 0.0.
-    score = scores.astype(np.float32) + np.float32(0)
-    bits = score.view(np.uint32)
-    falling = np.where(bits >> 31, bits, ~(bits | np.uint32(1 << 31)))
-    return np.where(np.isnan(score), UNSCORED, falling)
-
-
-def score_of_rank(rank: np.uint32) -> np.float32:
-    """Return the score of a rank."""
-    inverted = ~np.uint32(rank)
-    bits = np.uint32(rank) if rank >> np.uint32(31) else inverted & np.uint32(0x7FFFFFFF)
-    return bits.view(np.float32)
-
-
-def hash_digits(hashes: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the first byte of each hash."""
-    digits: NDArray[np.int64] = (hashes >> np.uint64(56)).astype(np.int64)
-    return digits
-
-
-def histogram_of_hashes(hashes: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the histogram of some hashes, int64 (256,)."""
-    return np.bincount(hash_digits(hashes), minlength=HASH_DIGITS)
-
-
-def histogram_of_scores(scores: NDArray[Any]) -> Histogram:
-    """Return the histogram of some scores."""
-    counts = np.bincount(ranks(scores) >> np.uint32(16), minlength=RANK_DIGITS)
-    found = np.flatnonzero(counts)
-    return found, counts[found]

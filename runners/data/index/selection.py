@@ -1,30 +1,19 @@
 """Selection of a subset by size and quality, in a few passes over the columns of an index.
 
-Memory holds one bit per row, and the rows that tie at the end of the subset. A pass skips parts of the index
-that their histograms rule out. The selection is identical on every machine.
+Memory holds one bit per row, and the pairs near the end of the subset. The selection is identical on every
+machine.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from budgets.quality import NAMED, count_available, score_of_quality
-from runners.data.index.parts import (
-    HASH_DIGITS,
-    RANK_DIGITS,
-    UNSCORED,
-    Histogram,
-    Index,
-    hash_digits,
-    histogram_of_hashes,
-    ranks,
-    score_of_rank,
-)
-from runners.data.index.subset import Subset, subset_of, whole
+from runners.data.index.parts import Index
+from runners.data.index.subset import Subset, subset_of
 
 SCORE_PREFIX = "score:"
 """Prefix of a column ``score:NAME`` of the index: the scores given by NAME."""
@@ -34,7 +23,14 @@ SUBSET_PREFIX = "in:"
 
 BINS = 10
 
-_LOW = np.uint32(RANK_DIGITS - 1)
+UNSCORED = np.uint32(0xFFFFFFFF)
+"""Rank of a pair without a score, behind all others."""
+
+_FEW = 1 << 18
+"""Pairs that are sorted in memory."""
+
+Keys = Callable[[], Iterator[NDArray[np.uint64]]]
+"""Yields a key for each pair, part by part: a lower one comes first, and hash and row decide among equals."""
 
 
 def select(index: Index, *, size: int | None, quality: str) -> Subset:
@@ -53,217 +49,144 @@ def select(index: Index, *, size: int | None, quality: str) -> Subset:
     Raises:
         ValueError: The pool has fewer pairs of that quality than requested, or lacks the scores or subset.
     """
-    is_named = quality.startswith(NAMED)
-    if is_named:
+    found = None  # all pairs
+    if quality.startswith(NAMED):
         named = SUBSET_PREFIX + quality.removeprefix(NAMED)
         if named not in index.columns:
             raise ValueError(f"the pool has no named subset for quality '{quality}'")
-        found = subset_of((np.asarray(each, np.bool_) for each in index.chunks(named)), index.count)
-        kept = len(found)
-    else:
-        found, kept = whole(index.count), count_available(index.count, quality)
+        found = subset_of(np.asarray(each, np.bool_) for each in index.chunks(named))
+    kept = count_available(index.count, quality) if found is None else len(found)
     if size is not None and not 1 <= size <= kept:
         raise ValueError(
             f"{size:,} pairs of quality '{quality}' requested, but "
             f"the pool has {kept:,} of that quality, {index.count:,} in all"
         )
-    if not is_named and quality != "all":
-        found = _best(index, kept, quality)
-    return found if size is None or size == kept else _lowest(index, found, size)
-
-
-def _best(index: Index, kept: int, quality: str) -> Subset:
-    name = score_of_quality(quality)
-    column = SCORE_PREFIX + name if name else "score"
-    (border,) = borders(index, column, [kept])
-    if border.rank == UNSCORED:
-        scored = count_scored(index, column)
-        raise ValueError(
-            f"quality '{quality}' needs scores, but {scored:,} of the pool's {index.count:,} pairs have one; "
-            "score the pool, or use quality 'all'"
-        )
-    return subset_of(_better(index, column, border), index.count)
+    if found is None and quality != "all":
+        name = score_of_quality(quality)
+        column = SCORE_PREFIX + name if name else "score"
+        if kept > (scored := count_scored(index, column)):
+            raise ValueError(
+                f"quality '{quality}' needs scores, but {scored:,} of the pool's {index.count:,} pairs have "
+                "one; score the pool, or use quality 'all'"
+            )
+        found = _first(index, by_score(index, column), kept)
+    if size is None or size == kept:
+        return subset_of(np.ones(part.rows, np.bool_) for part in index.parts) if found is None else found
+    return _first(index, _by_hash(index, found), size)
 
 
 def count_scored(index: Index, column: str) -> int:
     """Count the pairs that have a score."""
-    unscored = 0
-    for part in index.parts:
-        digits, counts = index.score_histogram(part, column)
-        unscored += int(counts[digits == RANK_DIGITS - 1].sum())
-    return index.count - unscored
+    return sum(int(np.count_nonzero(~np.isnan(scores))) for scores in index.chunks(column))
+
+
+def by_score(index: Index, column: str) -> Keys:
+    """Return the keys of the order by score, best first; their upper half is the score's rank."""
+
+    def keys() -> Iterator[NDArray[np.uint64]]:
+        for scores, hashes in zip(index.chunks(column), index.chunks("hash"), strict=True):
+            yield ranks(scores).astype(np.uint64) << np.uint64(32) | hashes >> np.uint64(32)
+
+    return keys
+
+
+def _by_hash(index: Index, chosen: Subset | None) -> Keys:
+    """Return the keys of the order by hash in a subset, which the other pairs follow."""
+
+    def keys() -> Iterator[NDArray[np.uint64]]:
+        for start, hashes in zip(index.starts.tolist(), index.chunks("hash"), strict=False):
+            outside = 0 if chosen is None else ~chosen.mask(start, start + len(hashes))
+            yield np.asarray(outside, np.uint64) << np.uint64(63) | hashes >> np.uint64(1)
+
+    return keys
+
+
+def _first(index: Index, keys: Keys, number: int) -> Subset:
+    """Return the first N pairs of an order."""
+    (border,) = borders(index, keys, [number])
+    return subset_of(
+        border.inside(key, start) for start, key in zip(index.starts.tolist(), keys(), strict=False)
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Border:
-    """The last pair of the best N of an index, in the order of score, hash and row."""
+    """The end of the first N pairs of an order.
 
-    rank: np.uint32
-    hash: int = 0
-    row: int = 0
-    all_ties: bool = True  # all pairs with this score are among the best N; hash and row then do not count
+    Inside are the pairs whose keys have lower upper bits than ``upper``, and of those with these bits the
+    ``rows``, ascending.
+    """
 
-    def inside(
-        self, rank: NDArray[np.uint32], start: int, hashes: Callable[[], NDArray[Any]]
-    ) -> NDArray[np.bool_]:
-        """Return for each row from ``start`` on whether it is among the best N."""
-        if self.all_ties:
-            return rank <= self.rank
-        found = rank < self.rank
-        tied = np.flatnonzero(rank == self.rank)
-        if len(tied):
-            mine = hashes()[tied]
-            found[tied] = (mine < np.uint64(self.hash)) | (
-                (mine == np.uint64(self.hash)) & (tied + start <= self.row)
-            )
+    key: int  # of the last pair inside
+    hash: int  # of the same
+    bits: np.uint64  # number of lower bits, which the upper ones lack
+    upper: np.uint64
+    rows: NDArray[np.int64]
+
+    def inside(self, keys: NDArray[np.uint64], start: int) -> NDArray[np.bool_]:
+        """Return for each row from ``start`` on, given their keys, whether it is among the first N."""
+        found = keys >> self.bits < self.upper
+        first, stop = np.searchsorted(self.rows, [start, start + len(keys)])
+        found[self.rows[first:stop] - start] = True
         return found
 
 
-def borders(index: Index, column: str, numbers: list[int]) -> list[Border]:
-    """Return the last of the best N pairs for each of several N (1 to the number of pairs)."""
-    histograms = [index.score_histogram(part, column) for part in index.parts]
-    found = []
-    for value, left, ties in _ranks_of(index, column, numbers, histograms):
-        if value == UNSCORED or left == ties:
-            found.append(Border(rank=value))
-            continue
-        holding = [value >> np.uint32(16) in digits for digits, _ in histograms]
-        found.append(_among_ties(index, column, value, left, holding))
-    return found
+def borders(index: Index, keys: Keys, numbers: Sequence[int]) -> list[Border]:
+    """Return the end of the first N pairs for each of several N (1 to the number of pairs).
 
-
-def nth_values(index: Index, column: str, numbers: list[int]) -> list[float]:
-    """Return the N-th highest value of a column of numbers for each of several N, to 24 bits."""
-    histograms = [index.score_histogram(part, column) for part in index.parts]
-    return [float(score_of_rank(value)) for value, _, _ in _ranks_of(index, column, numbers, histograms)]
-
-
-def _ranks_of(
-    index: Index, column: str, numbers: list[int], histograms: list[Histogram]
-) -> Iterator[tuple[np.uint32, int, int]]:
-    """Yield the rank of the N-th best, its number among those of that rank, and how many these are.
-
-    A radix selection: the histograms give the upper 16 bits of each rank; one pass over the parts that have
-    such pairs gives the lower 16 bits.
+    A radix selection: each pass over the keys finds 16 more upper bits of those of the last pairs, until few
+    pairs have these bits.
     """
-    total = np.zeros(RANK_DIGITS, np.int64)
-    for digits, counts in histograms:
-        total[digits] += counts
-    high = [_digit(total, number) for number in numbers]
-    wanted = np.unique([digit for digit, _ in high])
-    low = {int(digit): np.zeros(RANK_DIGITS, np.int64) for digit in wanted}
-    for part, (digits, _) in zip(index.parts, histograms, strict=True):
-        if (some := np.intersect1d(digits, wanted)).size:
-            rank = ranks(index.read(part, column))
-            for digit in some:
-                mine = rank[rank >> np.uint32(16) == digit] & _LOW
-                low[int(digit)] += np.bincount(mine, minlength=RANK_DIGITS)
-    for digit, left in high:
-        lowest, ties_left = _digit(low[digit], left)
-        yield np.uint32(digit << 16 | lowest), ties_left, int(low[digit][lowest])
-
-
-def _digit(counts: NDArray[np.int64], number: int) -> tuple[int, int]:
-    """Return the bucket that holds the N-th value (from 1), and its number within the bucket."""
-    ends = np.cumsum(counts)
-    digit = int(np.searchsorted(ends, number))
-    return digit, number - int(ends[digit] - counts[digit])
-
-
-def _among_ties(index: Index, column: str, rank: np.uint32, number: int, holding: list[bool]) -> Border:
-    """Return the border that is the N-th of the pairs with one score, by hash and row."""
-
-    def tied() -> Iterator[tuple[int, NDArray[np.int64], NDArray[Any]]]:
-        for part, start, some in zip(index.parts, index.starts[:-1].tolist(), holding, strict=True):
-            rows = np.flatnonzero(ranks(index.read(part, column)) == rank) if some else np.empty(0, np.int64)
+    found = [(0, number, index.count) for number in numbers]  # upper bits; N-th of so many pairs with them
+    bits = np.uint64(64)
+    while bits and sum({upper: count for upper, _, count in found}.values()) > _FEW:
+        bits -= np.uint64(16)
+        counts = {upper: np.zeros(1 << 16, np.int64) for upper, _, _ in found}
+        for key in keys():
+            high = key >> bits
+            for upper, total in counts.items():
+                digits = high[high >> np.uint64(16) == np.uint64(upper)] & np.uint64(0xFFFF)
+                total += np.bincount(digits.astype(np.int64), minlength=1 << 16)  # noqa: PLW2901 - in place
+        for place, (upper, number, _) in enumerate(found):
+            ends = np.cumsum(counts[upper])
+            digit = int(np.searchsorted(ends, number))
+            count = int(counts[upper][digit])
+            found[place] = upper << 16 | digit, number - int(ends[digit]) + count, count
+    near: dict[int, list[NDArray[Any]]] = {upper: [] for upper, _, _ in found}  # keys, hashes and rows
+    for part, start, key in zip(index.parts, index.starts.tolist(), keys(), strict=False):
+        for upper, some in near.items():
+            rows = np.flatnonzero(key >> bits == np.uint64(upper))
             if len(rows):
-                yield start, rows, index.read(part, "hash")[rows]
-
-    content, row = _nth_hash(tied, number)
-    return Border(rank=rank, hash=content, row=row, all_ties=False)
-
-
-_Hashes = Callable[[], Iterator[tuple[int, NDArray[np.int64], NDArray[Any]]]]
-"""Yields some rows of the index by part: the part's first row, rows within the part, and their hashes."""
-
-
-def _nth_hash(chosen: _Hashes, number: int, counts: NDArray[np.int64] | None = None) -> tuple[int, int]:
-    """Return hash and row of the N-th of some rows, by hash and row; ``counts`` is their histogram."""
-    if counts is None:
-        counts = np.zeros(HASH_DIGITS, np.int64)
-        for _, _, hashes in chosen():
-            counts += histogram_of_hashes(hashes)
-    digit, number = _digit(counts, number)
-    rows, few = [], []
-    for start, inside, hashes in chosen():
-        mine = hash_digits(hashes) == digit
-        rows.append(start + inside[mine])
-        few.append(hashes[mine])
-    joined = np.concatenate(few)
-    place = np.argsort(joined, kind="stable")[number - 1]
-    return int(joined[place]), int(np.concatenate(rows)[place])
+                some.append(np.array([key[rows], index.read(part, "hash")[rows], start + rows], np.uint64))
+    ends_found = []
+    for upper, number, _ in found:
+        each = np.concatenate(near[upper], axis=1)
+        order = np.lexsort(each[::-1])[:number]
+        key, content, _ = each[:, order[-1]].tolist()
+        rows = np.sort(each[2, order]).astype(np.int64)
+        ends_found.append(Border(key=key, hash=content, bits=bits, upper=np.uint64(upper), rows=rows))
+    return ends_found
 
 
-def _better(index: Index, column: str, border: Border) -> Iterator[NDArray[np.bool_]]:
-    """Yield for each pair whether it is among the best, part by part."""
-    high = int(border.rank) >> 16
-    for part, start in zip(index.parts, index.starts[:-1].tolist(), strict=True):
-        digits, _ = index.score_histogram(part, column) if part.scores else (np.array([high]), None)
-        if digits[-1] < high or digits[0] > high:
-            yield np.full(part.rows, digits[-1] < high)
-            continue
-        yield border.inside(ranks(index.read(part, column)), start, partial(index.read, part, "hash"))
-
-
-def _lowest(index: Index, chosen: Subset, size: int) -> Subset:
-    """Return the pairs of a subset with the lowest hashes."""
-    bounds = list(zip(index.parts, index.starts[:-1].tolist(), index.starts[1:].tolist(), strict=True))
-
-    def hashes() -> Iterator[tuple[int, NDArray[np.int64], NDArray[Any]]]:
-        for part, start, stop in bounds:
-            if chosen.has(start, stop) is not False:
-                inside = np.flatnonzero(chosen.mask(start, stop))
-                yield start, inside, index.read(part, "hash")[inside]
-
-    counts = np.zeros(HASH_DIGITS, np.int64)
-    for part, start, stop in bounds:
-        has = chosen.has(start, stop)
-        if has:
-            counts += index.hash_histogram(part)
-        elif has is None:
-            mine = index.read(part, "hash")[chosen.mask(start, stop)]
-            counts += histogram_of_hashes(mine)
-    content, row = _nth_hash(hashes, size, counts)
-    last = np.uint64(content)
-
-    def masks() -> Iterator[NDArray[np.bool_]]:
-        for part, start, stop in bounds:
-            mask = chosen.mask(start, stop)
-            if chosen.has(start, stop) is not False:
-                mine = index.read(part, "hash")
-                mask &= mine <= last
-                (tied,) = np.nonzero(mine == last)
-                mask[tied[tied + start > row]] = False
-            yield mask
-
-    return subset_of(masks(), index.count)
+def nth_values(index: Index, column: str, numbers: Sequence[int]) -> list[float]:
+    """Return the N-th highest value of a column of numbers for each of several N, to 24 bits."""
+    return [score_of(border) for border in borders(index, by_score(index, column), numbers)]
 
 
 def tenths(index: Index, column: str) -> list[Border]:
-    """Return the last pair of each tenth but the last, best first."""
+    """Return the end of each tenth by score but the last, best first."""
     ends = [-(-tenth * index.count // BINS) for tenth in range(1, BINS)]
-    return borders(index, column, ends)
+    return borders(index, by_score(index, column), ends)
 
 
 def bins(index: Index, column: str) -> Iterator[NDArray[np.int8]]:
     """Yield each pair's tenth, part by part: ``10 r // n`` for rank ``r`` (from 0) of ``n``; -1 unscored."""
-    ends = tenths(index, column)
-    for part, start in zip(index.parts, index.starts[:-1].tolist(), strict=True):
-        rank = ranks(index.read(part, column))
-        found = np.zeros(len(rank), np.int8)
+    ends, starts = tenths(index, column), index.starts.tolist()
+    for start, keys in zip(starts, by_score(index, column)(), strict=False):
+        found = np.zeros(len(keys), np.int8)
         for end in ends:
-            found += ~end.inside(rank, start, partial(index.read, part, "hash"))
-        found[rank == UNSCORED] = -1
+            found += ~end.inside(keys, start)
+        found[keys >> np.uint64(32) == UNSCORED] = -1
         yield found
 
 
@@ -278,3 +201,22 @@ def bins_of(score: NDArray[np.float32], content: NDArray[np.uint64]) -> NDArray[
     bins[order] = np.arange(len(score)) * BINS // max(len(score), 1)
     bins[np.isnan(score)] = -1
     return bins
+
+
+def ranks(scores: NDArray[Any]) -> NDArray[np.uint32]:
+    """Return scores as ranks: the best score has the lowest, NaN the highest.
+
+    The bits of IEEE floats of one sign order like integers; inverting the bits of positive ones but for the
+    sign puts them below the negative ones, in falling order.
+    """
+    # Adding zero turns -0.0 into 0.0.
+    score = scores.astype(np.float32) + np.float32(0)
+    bits = score.view(np.uint32)
+    falling = np.where(bits >> 31, bits, bits ^ np.uint32(0x7FFFFFFF))
+    return np.where(np.isnan(score), UNSCORED, falling)
+
+
+def score_of(border: Border) -> float:
+    """Return the score of the last pair of an order by score."""
+    rank = np.uint32(border.key >> 32)
+    return float((rank if rank >> 31 else rank ^ np.uint32(0x7FFFFFFF)).view(np.float32))

@@ -3,7 +3,7 @@
 index/00000.parquet             the pairs of a group of shards: the columns of ``runners.data.pool.shards``
 index/00000.words.parquet       words of their captions, and the number of times that each occurs
 index/00000.added-1.parquet     a column that was added to the part
-index/manifest-….parquet        one row a part, with the shards and histograms; named by its content
+index/manifest-….parquet        one row a part, with its shards; named by its content
 index/sources-….parquet         the source files of its shards (``runners.data.build.source``)
 """
 
@@ -16,20 +16,12 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from runners.data.index.parts import (
-    ROWS_PER_GROUP,
-    ROWS_PER_PART,
-    Index,
-    Part,
-    histogram_of_hashes,
-    histogram_of_scores,
-)
+from runners.data.index.parts import ROWS_PER_GROUP, ROWS_PER_PART, Index, Part
 from runners.data.index.selection import SCORE_PREFIX, SUBSET_PREFIX
 from runners.store.copies import INDEX, SHARDS_AT, copied_from
 from runners.store.files import new_file
@@ -42,8 +34,6 @@ VERSIONS = "versions"
 
 UNKNOWN = -1
 """Size of a shard before it is looked at."""
-
-_DIGITS, _COUNTS = "digits:", "counts:"
 
 
 def split_words(text: str) -> list[str]:
@@ -98,25 +88,16 @@ def add_column(index: Index, name: str, suffix: str, values: Iterator[NDArray[An
             for rows in part.group_rows:  # row groups as in the part, so that both are read alike
                 writer.write_table(table.slice(start, rows))
                 start += rows
-        scores = {} if column.dtype == np.bool_ else {name: histogram_of_scores(column)}
-        parts.append(replace(part, added=part.added | {name}, scores={**part.scores, **scores}))
+        parts.append(replace(part, added=part.added | {name}))
     return parts
 
 
 def read_part(folder: Path, file: str) -> tuple[Part, list[str]]:
     """Return a part that was written, and its columns; the sizes of its shards are unknown."""
     opened = pq.ParquetFile(folder / f"{file}.parquet")
-    columns = list(opened.schema_arrow.names)
-    scores = [name for name in columns if name.startswith("score")]
-    table = opened.read(["shard", "hash", *scores], use_threads=False)
-    part = Part(
-        file=file,
-        group_rows=_group_rows(opened.metadata),
-        shards=dict.fromkeys(table["shard"].unique().to_pylist(), UNKNOWN),
-        hashes=histogram_of_hashes(table["hash"].to_numpy()),
-        scores={name: histogram_of_scores(table[name].to_numpy()) for name in scores},
-    )
-    return part, columns
+    shards = opened.read(["shard"], use_threads=False)["shard"].unique().to_pylist()
+    part = Part(file=file, group_rows=_group_rows(opened.metadata), shards=dict.fromkeys(shards, UNKNOWN))
+    return part, opened.schema_arrow.names
 
 
 def index_of_files(files: Sequence[Path]) -> Index:
@@ -162,13 +143,8 @@ def write_manifest(folder: Path, parts: Sequence[Part]) -> str:
         "group_rows": [list(part.group_rows) for part in parts],
         "shards": [list(part.shards) for part in parts],
         "sizes": [list(part.shards.values()) for part in parts],
-        "hashes": [part.hashes for part in parts],
         "added": [sorted(part.added) for part in parts],
     }
-    for name in dict.fromkeys(name for part in parts for name in part.scores):
-        found = [part.scores.get(name) for part in parts]
-        columns[_DIGITS + name] = [None if each is None else each[0] for each in found]
-        columns[_COUNTS + name] = [None if each is None else each[1] for each in found]
     return write_table(folder, "manifest", pa.table(columns))
 
 
@@ -193,18 +169,11 @@ def read_manifest(path: Path) -> list[Part]:
             f"{path}, which lists the parts of the pool's index, can't be read ({error}); restore it, or "
             "index the pool again without its pool.json"
         ) from error
-    scores = [name.removeprefix(_DIGITS) for name in table.column_names if name.startswith(_DIGITS)]
     return [
         Part(
             file=row["file"],
             group_rows=tuple(row["group_rows"].tolist()),
             shards=dict(zip(row["shards"], row["sizes"].tolist(), strict=True)),
-            hashes=row["hashes"],
-            scores={
-                name: (row[_DIGITS + name], row[_COUNTS + name])
-                for name in scores
-                if row[_DIGITS + name] is not None
-            },
             added=frozenset(row["added"]),
         )
         for row in table.to_pandas().to_dict("records")

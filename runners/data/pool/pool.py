@@ -114,15 +114,12 @@ class Pool:
         if self.count <= _ROWS_IN_MEMORY:
             _ = self.frame
 
-    def rows(self, rows: NDArray[np.int64], columns: Sequence[str], *, keep: bool = True) -> pd.DataFrame:
-        """Return rows of the index in the requested order; of a large one, only their row groups are read.
-
-        ``keep`` is False if these columns of the row groups are not soon needed again.
-        """
+    def rows(self, rows: NDArray[np.int64], columns: Sequence[str]) -> pd.DataFrame:
+        """Return rows of the index in the requested order; of a large one, only their row groups are read."""
         if self.count <= _ROWS_IN_MEMORY:
             frame: pd.DataFrame = self.frame[list(columns)].iloc[rows]
             return frame
-        return self.index.rows(rows, columns, keep=keep)
+        return self.index.rows(rows, columns)
 
     @property
     def computed(self) -> dict[str, str]:
@@ -147,7 +144,7 @@ class Pool:
         identity = json.dumps(
             [self.unranked, self.fingerprint, self.index.added, self.index.named, size, quality]
         )
-        return kept_subset(identity, lambda: select(self.index, size=size, quality=quality))
+        return kept_subset(identity, self.count, lambda: select(self.index, size=size, quality=quality))
 
     @cached_property
     def vocabulary(self) -> tuple[str, ...]:

@@ -36,13 +36,14 @@ class Pairs:
     damage: tuple[Damage, ...]  # pairs that could not be read, each once; others of the subset replace them
 
 
-def read_pairs(
+def read_pairs(  # noqa: PLR0913 - independent options
     pool: Pool,
     subset: Subset | NDArray[np.int64],
     places: NDArray[np.int64],
     image_size: int,
     *,
     threads: int = 1,
+    look_up: Callable[[NDArray[np.int64]], pd.DataFrame] | None = None,
 ) -> Pairs:
     """Read pairs of a subset; a damaged pair is replaced by the next undamaged one of the subset.
 
@@ -50,7 +51,8 @@ def read_pairs(
     always the requested one.
 
     ``subset`` has positions in the pool's index, ascending; ``places`` are positions in the subset, in any
-    order, repeats allowed. Images are decoded as by `decode_rows`.
+    order, repeats allowed. Images are decoded as by `decode_rows`. ``look_up`` returns `READ_COLUMNS` of the
+    index for some of these positions; by default they are read from it.
 
     Raises:
         ValueError: No pair of the subset can be read.
@@ -60,7 +62,7 @@ def read_pairs(
     captions = [""] * len(places)
     damage: dict[int, Damage] = {}
     while len(todo):
-        rows = pool.rows(subset[chosen[todo]], READ_COLUMNS)
+        rows = look_up(chosen[todo]) if look_up else pool.rows(subset[chosen[todo]], READ_COLUMNS)
         decoded, found = decode_rows(pool, rows, image_size, threads)
         damage |= {int(chosen[todo[place]]): each for place, each in found.items()}
         if len(damage) >= len(subset):

@@ -3,17 +3,20 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from runners.data.pool.damage import DAMAGE_TOLERANCE, Damage, check_tolerance
-from runners.data.pool.reader import Pairs, in_shard_order, read_pairs
+from runners.data.pool.reader import READ_COLUMNS, Pairs, in_shard_order, read_pairs
 from runners.data.reading.in_memory_set import InMemorySet, decode
-from runners.data.reading.order import Stretch, positions, rows_of_window, stretches, windows
+from runners.data.reading.order import BLOCK, WINDOW, Stretch, positions, rows_of_window, stretches, windows
 from runners.data.reading.training_data import (
     Batches,
     Empty,
@@ -34,6 +37,9 @@ LOADER_BYTES = 2 * 2**30
 """Memory that loader workers of a rank fill with decoded pairs, by default."""
 
 _WINDOWS_REMEMBERED = 16
+_BLOCKS_KEPT = (
+    3 * WINDOW
+)  # of a source: those of a window, of the next one, and of what replaced damaged pairs
 _BATCHES_AHEAD = 4
 _PAIRS_AT_ONCE = 256  # that a worker hands over: cheap beside decoding them, while a batch may be huge
 
@@ -153,12 +159,32 @@ def loading_ahead(size: int, image_size: int, workers: int, memory: int = LOADER
     return pairs, max(1, min(wanted, most // (pairs * workers)))
 
 
+class RowsByBlock:
+    """Rows of a pool's index by their places in a subset; those of the latest blocks are kept."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._kept = lru_cache(maxsize=_BLOCKS_KEPT)(self._block)
+
+    def __call__(self, places: NDArray[np.int64]) -> pd.DataFrame:
+        """Return `READ_COLUMNS` of the index for some places, in their order."""
+        blocks, which = np.unique(places // BLOCK, return_inverse=True)
+        # Only the last block of the subset may be shorter.
+        frame: pd.DataFrame = pd.concat(map(self._kept, blocks.tolist())).iloc[which * BLOCK + places % BLOCK]
+        return frame
+
+    def _block(self, number: int) -> pd.DataFrame:
+        places = np.arange(number * BLOCK, min((number + 1) * BLOCK, len(self._source.rows)))
+        return self._source.pool.rows(self._source.rows[places], READ_COLUMNS)
+
+
 class _Parts(Dataset[Any]):
     """Parts of this rank's batches by number: images, tokens and damage; the same in any process."""
 
     def __init__(self, data: StreamedSet, seed: int, batch_size: int, mine: slice, pairs: int) -> None:
         self._data, self._seed, self._batch_size, self._mine = data, seed, batch_size, mine
         self._starts = range(mine.start, mine.stop, pairs)
+        self._rows = [RowsByBlock(source) for source in data.sources]
         self._queued: deque[tuple[int, int, int]] = deque(maxlen=_WINDOWS_REMEMBERED * len(data.sources))
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor, tuple[tuple[int, Damage], ...]]:
@@ -186,7 +212,8 @@ class _Parts(Dataset[Any]):
         places = positions(
             seed=own.seed, count=len(source.rows), start=own.start, stop=own.stop, windowed=True
         )
-        return read_pairs(source.pool, source.rows, places, self._data.image_size)
+        size, look_up = self._data.image_size, self._rows[part]
+        return read_pairs(source.pool, source.rows, places, size, look_up=look_up)
 
     def _fetch_ahead(self, part: int, own: Stretch) -> None:
         """Queue the shards' bytes of the windows of some positions, and of the window that follows."""
@@ -196,9 +223,8 @@ class _Parts(Dataset[Any]):
             if (part, epoch, window) in self._queued:
                 continue
             self._queued.append((part, epoch, window))
-            rows = source.rows[rows_of_window(seed=own.seed, count=count, epoch=epoch, window=window)]
-            found = source.pool.rows(rows, ("shard", "offset", "length"), keep=False)
-            _, wanted = in_shard_order(*(found[name].to_numpy() for name in found.columns))
+            found = self._rows[part](rows_of_window(seed=own.seed, count=count, epoch=epoch, window=window))
+            _, wanted = in_shard_order(*(found[name].to_numpy() for name in ("shard", "offset", "length")))
             sizes = np.cumsum([int(each.lengths.sum()) for each in wanted])
             wanted = wanted[: int(np.searchsorted(sizes, place.ahead_bytes))]
             # Each worker begins at another place, so that they rarely wait for each other's fetches.

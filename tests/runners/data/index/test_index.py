@@ -1,7 +1,6 @@
 """The index of a pool: parts, added columns, versions."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -15,12 +14,14 @@ from runners.data.build.build_pool import build_pool
 from runners.data.build.known_scores import expression_scores
 from runners.data.build.rescore import rewrite_shards, set_score, set_subset, use_score
 from runners.data.index import parts, writing
+from runners.data.index.parts import Index
 from runners.data.index.selection import nth_values
-from runners.data.index.subset import BLOCK, Subset, subset_of
 from runners.data.pool import pool as pool_file
 from runners.data.pool.pool import Pool, Scorer
 from runners.data.pool.shards import close_shard, encode_image, write_sample
 from runners.data.pool.tokenizer import vocabulary_of
+from runners.data.reading.streamed_set import RowsByBlock
+from runners.data.reading.training_data import Source
 from runners.embedded.embedded_pool import TrainingPairs
 from runners.host.workers import Processes
 from runners.store.files import finish_files
@@ -92,7 +93,9 @@ def test_a_pool_in_parts_is_the_pool_in_one(whole: Pool, divided: Pool, tmp_path
         again = Pool.open(divided.path).subset(size=size, quality=quality)  # kept on this machine
         assert np.array_equal(again.rows(), subset.rows())
     for file in (tmp_path / "cache" / "subsets").iterdir():
-        file.write_bytes(file.read_bytes()[:-10])  # by a power failure
+        content = file.read_bytes()
+        file.unlink()  # the open subset keeps it
+        file.write_bytes(content[:-10])  # by a power failure
     assert np.array_equal(divided.subset(size=size, quality=quality).rows(), subset.rows())
 
 
@@ -105,6 +108,13 @@ def test_only_the_parts_that_are_needed_are_read(divided: Pool) -> None:
     assert Pool.open(divided.path).rows(first, ["key"])["key"].tolist() == expected
     with pytest.raises(ValueError, match=r"index/00001\.parquet, a part of the pool's index, is damaged"):
         Pool.open(divided.path).rows(np.array([150]), ["key"])
+
+
+def test_rows_of_a_block_of_a_subset_are_read_once(divided: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    look_up = RowsByBlock(Source(pool=divided, rows=np.arange(10, 290, 2)))
+    assert look_up(np.array([139, 0, 139]))["key"].tolist() == ["0288", "0010", "0288"]
+    monkeypatch.setattr(Index, "rows", _stop)
+    assert look_up(np.array([70]))["key"].tolist() == ["0150"]
 
 
 def test_a_damaged_part_is_one_clear_error(divided: Pool) -> None:
@@ -277,42 +287,6 @@ def test_values_in_order_and_cut_columns_are_those_of_whole_columns(divided: Poo
     for wrong, message in ((values[:-1], "there are fewer"), (np.append(values, 0), "there are more")):
         with pytest.raises(ValueError, match=message):
             list(divided.index.cut([wrong]))
-
-
-def test_a_kept_subset_reads_its_bits_when_they_are_asked_for(tmp_path: Path) -> None:
-    mask = np.random.default_rng(0).random(10 * BLOCK) < 0.3
-    subset_of([mask], len(mask)).save(tmp_path / "subset")
-    kept = Subset.load(tmp_path / "subset")
-    assert kept.bytes < 1_000
-    kept.save(tmp_path / "copy")
-    (tmp_path / "subset").unlink()  # another process may drop it
-    assert np.array_equal(kept.rows(), np.flatnonzero(mask))
-    assert np.array_equal(Subset.load(tmp_path / "copy").rows(), kept.rows())
-    os.truncate(tmp_path / "copy", 10 * BLOCK // 8)
-    with pytest.raises(ValueError, match="was cut short"):
-        Subset.load(tmp_path / "copy")
-
-
-def test_a_subset_takes_bits_or_less_and_never_eight_bytes_a_pair(tmp_path: Path) -> None:
-    total = 20_000_000
-    rng = np.random.default_rng(0)
-    stretches = [rng.random(1_000_003) < 0.3 for _ in range(total // 1_000_003)]
-    mask = np.concatenate([*stretches, np.zeros(total - 1_000_003 * len(stretches), bool)])
-    scattered = subset_of(iter([mask[:777], mask[777:9_000_000], mask[9_000_000:]]), total)
-    assert len(scattered) == np.count_nonzero(mask)
-    assert scattered.bytes <= total / 8 + 40 * (total / BLOCK + 2)
-    scattered.save(tmp_path / "subset")
-    places = rng.integers(0, len(scattered), 5_000)
-    expected = np.flatnonzero(mask)
-    assert np.array_equal(Subset.load(tmp_path / "subset")[places], expected[places])
-    # As in a pool that was built here: the lowest hashes of each tenth.
-    tenths = np.zeros((10, total // 10), bool)
-    tenths[:4, : total // 50] = True
-    prefixes = subset_of(tenths, total)
-    assert len(prefixes) == 4 * (total // 50)
-    assert prefixes.bytes < 80_000
-    assert np.array_equal(prefixes.rows(), np.flatnonzero(tenths))
-    assert np.array_equal(prefixes.mask(123, 456_789), tenths.ravel()[123:456_789])
 
 
 def test_a_build_that_is_killed_before_its_last_file_leaves_the_pool_as_it_was(

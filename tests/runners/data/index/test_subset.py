@@ -1,13 +1,17 @@
 """Subsets by size and quality have the exact size, are nested, and do not depend on the order of rows."""
 
+import os
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from budgets.quality import count_available, quality_percent
+from runners.data.index import selection
 from runners.data.index.selection import bins, bins_of
+from runners.data.index.subset import BLOCK, Subset, subset_of
 from tests.runners.data.indexed import in_parts, rows_of
 
 COUNT = 1037
@@ -76,15 +80,24 @@ def test_a_subset_does_not_depend_on_the_order_of_rows(index: pd.DataFrame) -> N
     assert set(order[rows_of(shuffled, size=200, quality="top30")]) == set(rows)
 
 
-def test_subsets_are_what_sorting_everything_gives(index: pd.DataFrame) -> None:
+@pytest.mark.parametrize("few", [selection._FEW, 5, 0])  # noqa: SLF001 - passes over the keys
+def test_subsets_are_what_sorting_everything_gives(
+    index: pd.DataFrame, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # By score, ties by hash; then by hash: said plainly, at the price of sorting the whole pool twice.
-    coarse = index.assign(hash=index["hash"] % 50, score=np.where(index["score"] > 20, 0.0, -index["score"]))
+    monkeypatch.setattr(selection, "_FEW", few)
+    odd = np.tile(np.array([0.0, -0.0, np.inf, -np.inf, 1e-40, -3e38, 0.5], np.float32), COUNT)[:COUNT]
+    coarse = index.assign(hash=index["hash"] % 50, score=np.where(index["score"] > 20, odd, -index["score"]))
     best = coarse.sort_values(["score", "hash"], ascending=[False, True], kind="stable").head(
         count_available(COUNT, "top40")
     )
     lowest = best.assign(row=best.index).sort_values(["hash", "row"]).head(100)
     assert rows_of(coarse, size=None, quality="top40").tolist() == sorted(best.index)
     assert rows_of(coarse, size=100, quality="top40").tolist() == sorted(lowest.index)
+    assert np.array_equal(
+        np.concatenate([*bins(in_parts(coarse), "score")]),
+        bins_of(coarse["score"].to_numpy(np.float32), coarse["hash"].to_numpy()),
+    )
 
 
 def test_a_named_subset_is_a_quality_of_its_own(index: pd.DataFrame) -> None:
@@ -128,3 +141,21 @@ def test_more_pairs_than_available_raises(index: pd.DataFrame, size: int) -> Non
         match=rf"{size} pairs of quality 'top10' requested, but the pool has 104 of that quality, 1,037",
     ):
         rows_of(index, size=size, quality="top10")
+
+
+def test_a_subset_is_one_bit_a_row_in_memory_and_in_its_file(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    mask = rng.random(10 * BLOCK + 777) < np.repeat([0.3, 0, 1], [5 * BLOCK, 2 * BLOCK, 3 * BLOCK + 777])
+    subset_of(iter([mask[:777], mask[777:500_003], mask[500_003:]])).save(tmp_path / "subset")
+    assert (tmp_path / "subset").stat().st_size == 11 * (BLOCK // 8 + 8)
+    kept, rows = Subset.load(tmp_path / "subset", len(mask)), np.flatnonzero(mask)
+    kept.save(tmp_path / "copy")
+    (tmp_path / "subset").unlink()  # another process may drop it
+    assert len(kept) == len(rows)
+    assert np.array_equal(kept.rows(), rows)
+    places = rng.integers(0, len(rows), 5_000)
+    assert np.array_equal(kept[places], rows[places])
+    assert np.array_equal(kept.mask(123, 456_789), mask[123:456_789])
+    os.truncate(tmp_path / "copy", 10 * BLOCK // 8)
+    with pytest.raises(ValueError, match="was cut short"):
+        Subset.load(tmp_path / "copy", len(mask))

@@ -28,7 +28,7 @@ from runners.data.reading import in_memory_set, streamed_set
 from runners.data.reading.in_memory_set import InMemorySet
 from runners.data.reading.order import BLOCK, WINDOW, positions
 from runners.data.reading.shared_images import drop_idle, shared_images
-from runners.data.reading.streamed_set import StreamedSet, loading_ahead, open_data
+from runners.data.reading.streamed_set import RowsByBlock, StreamedSet, loading_ahead, open_data
 from runners.data.reading.training_data import Source, TrainingData
 from runners.embedded.embedded_pool import TrainingPairs
 from runners.host.process import FreshProcess
@@ -130,9 +130,11 @@ def test_batches_in_small_parts_are_the_same(
     whole = seen(streamed(pool, rank=1, ranks=2), 1, 5)
     handed: list[int] = []
 
-    def read(pool: Pool, rows: NDArray[np.int64], places: NDArray[np.int64], image_size: int) -> Pairs:
+    def read(
+        pool: Pool, rows: NDArray[np.int64], places: NDArray[np.int64], size: int, *, look_up: RowsByBlock
+    ) -> Pairs:
         handed.append(len(places))
-        return read_pairs(pool, rows, places, image_size)
+        return read_pairs(pool, rows, places, size, look_up=look_up)
 
     monkeypatch.setattr(streamed_set, "read_pairs", read)
     small = replace(streamed(pool, rank=1, ranks=2, workers=workers), loader_bytes=seven_each)
