@@ -80,7 +80,7 @@ def amplification(pool: Pool, subset: Subset) -> float:
     starts = range(0, pool.count, ROWS_PER_GROUP)
     for start in starts[:: -(-len(starts) // _GROUPS_SAMPLED)]:
         inside = np.flatnonzero(subset.mask(start, min(start + ROWS_PER_GROUP, pool.count)))
-        rows = pool.rows(start + inside, ("shard", "offset", "length"), keep=False)
+        rows = pool.rows(start + inside, ("shard", "offset", "length"))
         _, wanted = in_shard_order(*(rows[name].to_numpy() for name in ("shard", "offset", "length")))
         for each in wanted:
             first, last = each.offsets // PIECE, (each.offsets + each.lengths - 1) // PIECE
@@ -151,7 +151,7 @@ def _rows(copy: SubsetCopy) -> Iterator[pd.DataFrame]:
         masks = {name: subset.mask(start, stop) for name, subset in subsets.items()}
         inside = np.flatnonzero(np.logical_or.reduce([*masks.values()]))
         if len(inside):
-            rows = pool.rows(start + inside, columns, keep=False)
+            rows = pool.rows(start + inside, columns)
             yield rows.assign(**{name: mask[inside] for name, mask in masks.items()})
 
 
