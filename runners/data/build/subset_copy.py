@@ -80,6 +80,8 @@ def amplification(pool: Pool, subset: Subset) -> float:
     starts = range(0, pool.count, ROWS_PER_GROUP)
     for start in starts[:: -(-len(starts) // _GROUPS_SAMPLED)]:
         inside = np.flatnonzero(subset.mask(start, min(start + ROWS_PER_GROUP, pool.count)))
+        if not len(inside):
+            continue
         rows = pool.rows(start + inside, ("shard", "offset", "length"))
         _, wanted = in_shard_order(*(rows[name].to_numpy() for name in ("shard", "offset", "length")))
         for each in wanted:
