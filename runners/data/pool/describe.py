@@ -26,7 +26,8 @@ from runners.data.pool.tokenizer import VOCABULARY_LIMIT
 from runners.store.files import new_file
 from runners.store.place import FolderPlace
 
-_RANGE = r"bytes [\d,]+ to [\d,]+ (are \w+)"
+_RANGE = r"bytes [\d,]+ to [\d,]+ are (\w+).*"
+_RANGES = r"a range of bytes is \1, with an unknown number of samples"
 
 
 def describe_pool(  # noqa: PLR0913 - the parts of a description
@@ -199,7 +200,7 @@ def _write_left_out(path: Path, tables: Iterable[pd.DataFrame], reasons: Counter
         for table in tables:
             writer.write_table(pa.Table.from_pandas(table, schema, preserve_index=False))
             # Ranges of bytes differ, but are the same kind of damage.
-            reasons.update(table["reason"].str.replace(_RANGE, r"\1", regex=True).tolist())
+            reasons.update(table["reason"].str.replace(_RANGE, _RANGES, regex=True).tolist())
             count += len(table)
     if not count:
         path.unlink()

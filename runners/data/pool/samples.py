@@ -4,7 +4,9 @@ A tar is read to the end of the file by its size, and bytes that hold no member 
 alone takes the first empty block for the end, and a damaged header for the end as well.
 """
 
+import io
 import os
+import re
 import stat
 import tarfile
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ LARGEST_MEMBER = 2**30
 _BLOCK = tarfile.BLOCKSIZE
 _CHUNK = 2**20
 _MAGIC, _MAGIC_AT = b"ustar", 257
+_EXTENSIONS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
@@ -52,6 +55,7 @@ class UnreadableRange:
 
     key: str  # the last sample before it, or the one that begins it
     reason: str
+    ends_archive: bool = False  # True: zeros that may be the end of a tar before another one, and hold none
 
 
 class ShardError(ValueError):
@@ -79,6 +83,8 @@ class Gap:
     reason: str
     name: str = ""  # of the member that begins the gap, if its header can be read
     clean: bool = True  # the member before the gap is known to end there
+    zeros: int = 0  # its length, if it is all zeros and a header follows
+    ends_archive: bool = False  # may be the end of a tar before another one
 
 
 def read_samples(path: Path) -> Iterator[tuple[str, dict[str, tuple[int, bytes]]]]:
@@ -89,12 +95,12 @@ def read_samples(path: Path) -> Iterator[tuple[str, dict[str, tuple[int, bytes]]
     """
     for each in walk_samples(path):
         if isinstance(each, UnreadableRange):
-            raise ShardError(path, each.key, each.reason)
-        if not each.whole:
-            continue  # the unreadable bytes beside it are an error
-        if each.fault:
+            if not each.ends_archive:
+                raise ShardError(path, each.key, each.reason)
+        elif each.fault:
             raise ShardError(path, each.key, each.fault)
-        yield each.key, each.members
+        elif each.whole:  # otherwise, the unreadable bytes beside it are an error
+            yield each.key, each.members
 
 
 def walk_samples(path: Path) -> Iterator[Sample | UnreadableRange]:
@@ -112,10 +118,11 @@ def walk_samples(path: Path) -> Iterator[Sample | UnreadableRange]:
                 # The member that begins the gap belongs to the present sample, or shows that it had ended.
                 ended = its_key != now.key if each.name else each.clean and _has_all(now, usual)
                 if now.endings:
-                    yield replace(now, whole=ended and (not beside or _has_all(now, usual)))
+                    whole = (ended or each.ends_archive) and (not beside or _has_all(now, usual))
+                    yield replace(now, whole=whole)
                 key = its_key or key
-                yield UnreadableRange(key=key, reason=each.reason)
-                now, beside = Sample(key=""), True
+                yield UnreadableRange(key=key, reason=each.reason, ends_archive=each.ends_archive)
+                now, beside = Sample(key=""), not each.ends_archive
                 continue
             key = its_key
             if now.endings and (key != now.key or ending in now.members or ending in now.faults):
@@ -139,11 +146,32 @@ def walk_samples(path: Path) -> Iterator[Sample | UnreadableRange]:
 
 def _members_of_samples(path: Path) -> Iterator[tuple[str, str, Member | Gap]]:
     """Yield key, ending and member, or gap, of a tar, without the members that belong to no sample."""
+    before, end = "", None
     for each in _members_of(path):
         key, ending = _key_of(each.name)
+        if isinstance(each, Gap) and each.ends_archive:
+            end = each
+            continue
         # Such as README, and the ``._a.png`` that macOS puts beside each file.
-        if isinstance(each, Gap) or (ending and key and not key.endswith("/")):
-            yield key, ending, each
+        if isinstance(each, Member) and (not ending or not key or key.endswith("/")):
+            continue
+        if end:
+            yield "", "", replace(end, ends_archive=not _lacks_number(before, key, end.zeros))
+        end, before = None, key or before
+        yield key, ending, each
+
+
+def _lacks_number(before: str, after: str, zeros: int) -> bool:
+    """Return whether numbered keys beside zeros lack some numbers, no more than samples that fit into them.
+
+    A hole that ends with a record of the tar looks like the end of a tar before another one.
+    """
+    if not before:
+        return True
+    first, second = (re.fullmatch(r"(.*?)(\d+)", key, re.DOTALL) for key in (before, after))
+    if not first or not second or first[1] != second[1]:
+        return False
+    return 1 < int(second[2]) - int(first[2]) <= 1 + zeros // (2 * _BLOCK)
 
 
 def _key_of(name: str) -> tuple[str, str]:
@@ -159,76 +187,74 @@ def _has_all(sample: Sample, usual: frozenset[str]) -> bool:
 
 def _members_of(path: Path) -> Iterator[Member | Gap]:
     """Read a tar to its end, also one with damaged headers, holes, or another tar behind its end."""
-    if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for a writer
-        raise OSError("not a regular file")
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):  # opening a pipe would wait for a writer
+        raise OSError("a folder, not a file" if stat.S_ISDIR(mode) else "not a regular file")
     with path.open("rb") as file:
+        # Opened for reading, a TarFile begins with the first header, which may be damaged.
+        tar = tarfile.TarFile(fileobj=io.BytesIO(), mode="w")
+        tar.fileobj = file
         size = os.fstat(file.fileno()).st_size
         at = archive = 0  # the next header; the beginning of this archive
         last = b""
         while True:
-            cut = None
-            for found in _readable(file, at, size):
-                if isinstance(found, str):
-                    cut = found
-                    break
+            found = _member_at(tar, file, at, size)
+            if isinstance(found, tuple):
                 member, at = found
-                last = member.content
-                yield member
+                if member:
+                    last = member.content
+                    yield member
+                continue
             start, at = at, _zeros_end(file, at, size)
-            gap = at > start and not _ends_archive(start - archive, at - start, final=at == size)
-            # A header with a valid checksum that tarfile could not use is passed over as well.
-            if at < size and (at == start or cut is not None or not _is_header(_block(file, at))):
-                gap, at = True, _next_header(file, at + _BLOCK, size)
-            elif at <= start:  # the end of the file, without the mark of an end
-                gap = True
-            if gap:
-                yield _gap(file, start, at, size, cut=cut, last=last)
+            if at == start or (at < size and not _is_header(_block(file, at))):
+                at = _next_header(file, at + _BLOCK, size)
+                yield _gap(file, start, at, size, cut=found)
+            else:
+                ends = _ends_archive((start, start - archive), at - start, final=at == size)
+                if at < size or not ends:
+                    # A hole may begin within the content before it.
+                    clean, zeros = not last.endswith(b"\0"), at - start
+                    where = f"bytes {start:,} to {at:,} are zeros: a stretch of {zeros:,} bytes"
+                    yield Gap(reason=where, clean=clean, zeros=zeros, ends_archive=ends)
+                archive = at if ends else archive
             if at >= size:
                 return
-            archive = archive if gap else at
 
 
-def _readable(file: IO[bytes], at: int, size: int) -> Iterator[tuple[Member, int] | str]:
-    """Yield each member with the offset of the next header; end with the name of one that is not whole."""
+def _member_at(
+    tar: tarfile.TarFile, file: IO[bytes], at: int, size: int
+) -> tuple[Member | None, int] | str | None:
+    """Read the member whose header is at an offset, and return it with the offset of the next header.
+
+    The member is None for a folder. In its place the name of a member that is not whole is returned, or None
+    if there is no valid header.
+    """
     file.seek(at)
     try:
-        tar = tarfile.TarFile(fileobj=file)
+        info = tar.tarinfo.fromtarfile(tar)
     except Exception:  # noqa: BLE001 - damaged headers raise many types of errors
-        return
-    while True:
-        try:
-            info = tar.next()
-        except Exception:  # noqa: BLE001 - as above
-            return
-        if info is None:
-            return
-        after, regular = tar.offset, info.isreg() or info.type not in tarfile.SUPPORTED_TYPES
-        if info.size < 0 or after <= at:
-            return
-        if regular and info.offset_data + info.size > size:
-            yield info.name
-            return
-        fault = _fault(info, regular=regular)
-        content = b""
-        if not fault:
-            file.seek(info.offset_data)
-            content = file.read(info.size)
-            if _swallows(content, info.name):
-                yield info.name
-                return
-        if not info.isdir():
-            yield Member(name=info.name, offset=info.offset_data, content=content, fault=fault), after
-        at = after
-        # tarfile would keep every member it has read.
-        tar.members = []  # type: ignore[attr-defined]
+        return None
+    after = tar.offset
+    if info.size < 0 or after <= at:
+        return None
+    if after > size and (info.issparse() or info.offset_data + info.size > size):
+        return info.name
+    fault, content = _fault(info), b""
+    if not fault and not info.isdir():
+        file.seek(at)
+        extensions, content = file.read(info.offset_data - at)[:-_BLOCK], file.read(info.size)
+        if _swallows(extensions, "") or _swallows(content, info.name):
+            return info.name
+    member = Member(name=info.name, offset=info.offset_data, content=content, fault=fault)
+    return None if info.isdir() else member, min(after, size)
 
 
-def _fault(info: tarfile.TarInfo, *, regular: bool) -> str:
+def _fault(info: tarfile.TarInfo) -> str:
     if info.issym() or info.islnk():
         return "a link, which is not followed"
     if info.issparse():
         return "a sparse file"
-    if not regular:
+    if not info.isreg() and not info.isdir() and info.type in tarfile.SUPPORTED_TYPES:
         return "not a file"
     return "larger than 1 GiB" if info.size > LARGEST_MEMBER else ""
 
@@ -240,21 +266,20 @@ def _swallows(content: bytes, name: str) -> bool:
     place = content.find(_MAGIC, _MAGIC_AT)
     while place >= 0:
         start = place - _MAGIC_AT
-        if start % _BLOCK == 0 and _is_header(content[start : start + _BLOCK]):
+        if start % _BLOCK == 0 and _is_header(content[start : start + _BLOCK], but=_EXTENSIONS):
             return True
         place = content.find(_MAGIC, place + 1)
     return False
 
 
-def _is_header(block: bytes) -> bool:
-    """Return whether a block is a header by its checksum."""
+def _is_header(block: bytes, but: tuple[bytes, ...] = ()) -> bool:
+    """Return whether a block is a header by its checksum, and not of one of some types."""
     if len(block) < _BLOCK or not set(block[148:156]) <= set(b"01234567 \0"):
         return False
     try:
-        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape").type not in but
     except (tarfile.TarError, ValueError, OverflowError):
         return False
-    return True
 
 
 def _next_header(file: IO[bytes], at: int, size: int) -> int:
@@ -283,13 +308,13 @@ def _zeros_end(file: IO[bytes], at: int, size: int) -> int:
     return size
 
 
-def _ends_archive(length: int, zeros: int, *, final: bool) -> bool:
-    """Return whether empty blocks are the end of an archive of some length, not a hole.
+def _ends_archive(lengths: tuple[int, ...], zeros: int, *, final: bool) -> bool:
+    """Return whether empty blocks may be the end of an archive of one of some lengths.
 
     Writers append two empty blocks, or fill the last record of 20 blocks; some append only one.
     """
-    to_record = -(length + 2 * _BLOCK) % tarfile.RECORDSIZE + 2 * _BLOCK
-    return zeros in {2 * _BLOCK, to_record} or (final and zeros <= _BLOCK)
+    to_record = {-(length + 2 * _BLOCK) % tarfile.RECORDSIZE + 2 * _BLOCK for length in lengths}
+    return zeros in {2 * _BLOCK, *to_record} or (final and zeros <= _BLOCK)
 
 
 def _block(file: IO[bytes], at: int) -> bytes:
@@ -297,20 +322,14 @@ def _block(file: IO[bytes], at: int) -> bytes:
     return file.read(_BLOCK)
 
 
-def _gap(  # noqa: PLR0913 - what is known about it
-    file: IO[bytes], start: int, stop: int, size: int, *, cut: str | None, last: bytes
-) -> Gap:
+def _gap(file: IO[bytes], start: int, stop: int, size: int, *, cut: str | None) -> Gap:
     block = _block(file, start)
     where = f"bytes {start:,} to {stop:,} are damaged"
-    name = cut or ""
     if start == 0 and not size:
         where = "empty file"
     elif packed := next((kind for mark, kind in _COMPRESSED.items() if block.startswith(mark)), None):
         where = f"compressed with {packed}; unpack it" if start == 0 else where
     elif stop == size and (cut is not None or size - start < _BLOCK):
         where = "unexpected end of data"
-    elif not any(block):
-        # A hole may begin within the content before it.
-        return Gap(reason=f"bytes {start:,} to {stop:,} are zeros", clean=not last.endswith(b"\0"))
     clean = start >= size or cut is not None or block[_MAGIC_AT:].startswith(_MAGIC)
-    return Gap(reason=where, name=name, clean=clean)
+    return Gap(reason=where, name=cut or "", clean=clean)

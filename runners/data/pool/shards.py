@@ -5,7 +5,8 @@ import json
 import math
 import tarfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import blake2b
@@ -108,54 +109,57 @@ def entries_of(
     field of a sample's json that holds its score. ``inspect`` is called with each opened image, just before
     its pair is yielded; None reads only headers.
     """
-    yielded: dict[str, list[frozenset[str]]] = {}  # key → members of each sample that was yielded
-    pieces: list[tuple[str, frozenset[str], str]] = []
-    some = False
+    members: dict[str, tuple[frozenset[str], ...]] = {}  # key → members of each of its samples
+    described, lost = Counter[str](), dict[str, list[str]]()
+    end: Damage | None = None  # zeros like the end of a tar before another one
+    sound = some = False
     if as_utf8(name) != name:
         yield Damage(shard=as_utf8(name), key="", reason="name is not UTF-8")
         return
     for each in walk_samples(path):
         some = True
         if isinstance(each, UnreadableRange):
-            yield Damage(shard=name, key=as_utf8(each.key), reason=f"{NOT_READABLE}: {each.reason}")
+            hole = Damage(shard=name, key=as_utf8(each.key), reason=f"{NOT_READABLE}: {each.reason}")
+            end = hole if each.ends_archive and sound else None
+            if end is None:
+                yield hole
             continue
         found = describe(each, name, score_field=score_field, inspect=inspect) if each.whole else INCOMPLETE
+        sound = not isinstance(found, str)
+        if end and not sound:
+            yield end  # beside a sample that is not a pair, zeros are a hole
+        end = None
+        members[each.key] = (*members.get(each.key, ()), each.endings)
         if isinstance(found, str) and (each.fault or found in (*_LACKING, INCOMPLETE)):
-            pieces.append((each.key, each.endings, found))
+            lost.setdefault(each.key, []).append(found)
             continue
-        yielded.setdefault(each.key, []).append(each.endings)
+        described[each.key] += 1
         if isinstance(found, str):
             yield Damage(shard=name, key=as_utf8(each.key), reason=found)
         else:
             yield found, each
-    for key, reason in _once(pieces, yielded):
+    for key, reason in _lost(lost, members, described):
         yield Damage(shard=name, key=as_utf8(key), reason=reason)
     if not some:
         yield Damage(shard=name, key="", reason="shard without samples")
 
 
-def _once(
-    pieces: Sequence[tuple[str, frozenset[str], str]], yielded: dict[str, list[frozenset[str]]]
+def _lost(
+    pieces: Mapping[str, list[str]],
+    members: Mapping[str, tuple[frozenset[str], ...]],
+    described: Counter[str],
 ) -> Iterator[tuple[str, str]]:
-    """Yield the key and reason of incomplete samples, each once.
+    """Yield the key and reason of incomplete samples, given the reason of each piece, each sample once.
 
-    Pieces of one key whose members differ are parts of one sample whose members lie apart. A piece that fits
-    a sample that was yielded already is not counted again.
+    Pieces of one key whose members differ are parts of one sample whose members lie apart, or of one that was
+    described already.
     """
-    reasons: list[tuple[str, str]] = []
-    counted: dict[tuple[str, int], int] = {}
-    for key, endings, reason in pieces:
-        samples = yielded.setdefault(key, [])
-        place = next((n for n, sample in enumerate(samples) if not sample & endings), len(samples))
-        if place == len(samples):
-            samples.append(endings)
-            counted[key, place] = len(reasons)
-            reasons.append((key, reason))
-            continue
-        samples[place] |= endings
-        if (key, place) in counted and reasons[counted[key, place]][1] in _LACKING:
-            reasons[counted[key, place]] = key, "members apart" if reason in _LACKING else reason
-    yield from reasons
+    for key, reasons in pieces.items():
+        samples = max(Counter(ending for piece in members[key] for ending in piece).values())
+        apart = "members apart" if len(reasons) > 1 else reasons[0]
+        reason = next((each for each in reasons if each not in _LACKING), apart)
+        for _ in range(samples - described[key]):
+            yield key, reason
 
 
 def describe(sample: Sample, name: str, *, score_field: str, inspect: Inspect | None) -> PairEntry | str:

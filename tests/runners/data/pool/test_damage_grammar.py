@@ -1,18 +1,17 @@
-"""Random damage of a tar: each of its samples is used, or counted by its key, or lies in a counted range."""
+"""Tars from a grammar of damage: each sample is used, or counted by its key, or lies in a counted range."""
 
 import io
+import itertools
 import math
 import re
 import tarfile
 import warnings
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from hypothesis import HealthCheck, assume, given, settings
-from hypothesis import strategies as st
+import numpy as np
+import pytest
 
 from runners.data.pool.damage import NOT_READABLE, Damage
 from runners.data.pool.pictures import load
@@ -20,189 +19,178 @@ from runners.data.pool.reader import decode_image
 from runners.data.pool.shards import entries_of, image_size
 from tests.runners.data.pool.test_pool import encoded
 
-_BLOCK = tarfile.BLOCKSIZE
-_IMAGE = encoded(16, 16, "PNG")
-_ENDINGS = ("png", "json", "txt")
-_IMAGES = {kind: encoded(40, 30, kind) for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")}
+_BLOCK, _RECORD, _PAGE = tarfile.BLOCKSIZE, tarfile.RECORDSIZE, 4096
+_FORMATS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
+_LAYOUTS = (("png", "json", "txt"), ("txt", "png"), ("json", "png", "txt"), ("png", "npy", "txt"))
+_NAMES = ("{:06d}", "sub/{:09d}", "x" * 120 + "/{:05d}", "img_{}")
+_OVERWRITTEN = ("page hole", "page junk", "samples of zeros", "zeros to a record", "blocks of zeros", "junk")
+_KINDS = (*_OVERWRITTEN, "cut", "header byte", "wrong size", "behind each other", "appended", "twice")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stretch:
-    """The bytes of one sample in the sound tar."""
+class Tar:
+    """A tar, with the ranges of its samples when it was sound and the range of bytes that were changed."""
 
-    key: str
-    start: int
-    stop: int
-
-
-def sound(count: int, first: int = 0) -> tuple[bytes, list[Stretch]]:
-    file, stretches = io.BytesIO(), []
-    with tarfile.open(fileobj=file, mode="w") as tar:
-        for number in range(first, first + count):
-            start = tar.offset
-            contents = {"png": _IMAGE, "json": b'{"similarity": 0.5}', "txt": f"number {number}".encode()}
-            for ending in _ENDINGS:
-                member = tarfile.TarInfo(f"{number:06d}.{ending}")
-                member.size = len(contents[ending])
-                tar.addfile(member, io.BytesIO(contents[ending]))
-            stretches.append(Stretch(key=f"{number:06d}", start=start, stop=tar.offset))
-    return file.getvalue(), stretches
+    content: bytes
+    samples: list[tuple[str, int, int]]
+    touched: tuple[int, int]  # empty in a sound tar
 
 
-def accounts_of(content: bytes) -> tuple[Counter[str], Counter[str], list[tuple[int, int]]]:
-    """Returns how often each key is used, how often it is counted, and the ranges that are counted."""
-    used, counted, ranges = Counter[str](), Counter[str](), []
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "0.tar"
-        path.write_bytes(content)
-        for found in entries_of(path, "0.tar", score_field="similarity", inspect=load):
-            if not isinstance(found, Damage):
-                assert found[0].score == 0.5
-                assert found[0].caption == f"number {int(found[0].key)}"
-                used[found[0].key] += 1
-            elif not found.reason.startswith(NOT_READABLE):
-                counted[found.key] += 1
-            elif span := re.search(r"bytes ([\d,]+) to ([\d,]+) are", found.reason):
-                first, last = (int(each.replace(",", "")) for each in span.groups())
-                ranges.append((first, last))
-            else:
-                assert found.reason.endswith("unexpected end of data")
-                ranges.append((-1, -1))
-    return used, counted, ranges
+def samples_of(rng: np.random.Generator, first: int, count: int) -> list[tuple[str, bytes]]:
+    layout, name, how = (options[rng.integers(len(options))] for options in (_LAYOUTS, _NAMES, _FORMATS))
+    found = []
+    for key in map(name.format, range(first, first + count)):
+        size = int(rng.integers(1, 90))
+        contents = {
+            "png": encoded(8 + size % 40, 16, "PNG", size),
+            "json": b'{"similarity": 0.5}',
+            "txt": f"number {key}".encode(),
+            "npy": bytes([7]) * size * 37,
+        }
+        members = (member_of(f"{key}.{ending}", contents[ending], how) for ending in layout)
+        found.append((key, b"".join(members)))
+    return found
 
 
-def check(content: bytes, samples: list[Stretch], touched: Callable[[Stretch], bool], end: int) -> None:
-    used, counted, ranges = accounts_of(content)
-    for each in samples:
-        accounts = used[each.key] + counted[each.key]
-        in_range = any(first < each.stop and last > each.start for first, last in ranges) or (
-            (-1, -1) in ranges and each.stop > end
-        )
-        assert accounts <= 1, (each, used, counted, ranges)
-        assert accounts or in_range, (each, used, counted, ranges)
-        if not touched(each):
-            assert used[each.key] or any(each.stop == s for s, _ in ranges) or in_range or counted[each.key]
-    lost = sum(not used[each.key] for each in samples)
-    # Beside a damaged stretch, at most its two neighbours are given up.
-    assert lost <= sum(map(touched, samples)) + 2
+def member_of(name: str, content: bytes, how: int = tarfile.USTAR_FORMAT) -> bytes:
+    header = tarfile.TarInfo(name)
+    header.size = len(content)
+    return header.tobuf(how) + content + bytes(-header.size % _BLOCK)
 
 
-places = st.floats(0, 1, exclude_max=True)
-few = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def closed(samples: list[tuple[str, bytes]], *, records: bool) -> list[tuple[str, bytes]]:
+    size = sum(len(content) for _, content in samples) + 2 * _BLOCK
+    return [*samples, ("", bytes(2 * _BLOCK + (-size % _RECORD if records else 0)))]
 
 
-@few
-@given(
-    count=st.integers(2, 12), at=places, length=st.integers(1, 9000), fill=st.sampled_from([b"\0", b"\xa5"])
-)
-def test_overwritten_bytes_lose_no_sample_unsaid(count: int, at: float, length: int, fill: bytes) -> None:
-    content, samples = sound(count)
-    end = samples[-1].stop
-    start = int(at * end)
-    stop = min(start + length, end)
-    check(
-        content[:start] + fill * (stop - start) + content[stop:],
-        samples,
-        lambda each: each.start < stop and each.stop > start,
-        len(content),
-    )
+def tar_of(seed: int) -> Tar:
+    """Returns a tar of at least three samples with one kind of damage, or none."""
+    rng, kind = np.random.default_rng(seed), _KINDS[seed % len(_KINDS)]
+    count, records = int(rng.integers(3, 15)), bool(rng.random() < 0.6)
+    pieces = samples_of(rng, 0, count)
+    first, last = sorted(rng.integers(0, count, 2).tolist())
+    if kind == "twice":
+        pieces.insert(first, pieces[last])
+    elif kind == "appended":
+        pieces += samples_of(rng, 50, 4)
+    elif kind == "zeros to a record":  # from one sample to another, as long as the end of a tar
+        size = -sum(len(content) for _, content in pieces[:last]) % _RECORD
+        pieces.insert(0, ("", member_of("README", b"r" * ((size or _RECORD) - _BLOCK))))
+    pieces = closed(pieces, records=records)
+    for number in range(1, int(rng.integers(2, 5)) if kind == "behind each other" else 0):
+        pieces += closed(samples_of(rng, 100 * number, int(rng.integers(1, 5))), records=records)
+    stops = itertools.accumulate(len(content) for _, content in pieces)
+    samples = [
+        (key, stop - len(content), stop) for (key, content), stop in zip(pieces, stops, strict=True) if key
+    ]
+    return damaged(rng, kind, b"".join(content for _, content in pieces), samples, first, last)
 
 
-@few
-@given(count=st.integers(2, 12), at=places)
-def test_cut_tars_lose_no_sample_unsaid(count: int, at: float) -> None:
-    content, samples = sound(count)
-    cut = 1 + int(at * samples[-1].stop)
-    check(content[:cut], samples, lambda each: each.stop > cut, cut)
+def damaged(
+    rng: np.random.Generator,
+    kind: str,
+    content: bytes,
+    samples: list[tuple[str, int, int]],
+    first: int,
+    last: int,
+) -> Tar:
+    start, end = samples[first][1], samples[-1][2]
+    page, byte = _PAGE * int(rng.integers(end // _PAGE + 1)), int(rng.integers(1, end))
+    block = int(rng.integers(start, samples[first][2])) // _BLOCK * _BLOCK
+    begin, stop = {
+        "page hole": (page, page + _PAGE * int(rng.integers(1, 4))),
+        "page junk": (page, page + _PAGE * int(rng.integers(1, 4))),
+        "samples of zeros": (start, samples[last][2]),
+        "zeros to a record": (start, samples[last][1]),
+        "blocks of zeros": (block, block + _BLOCK * int(rng.integers(1, 9))),
+        "junk": (byte, min(end, byte + int(rng.integers(1, 9000)))),
+        "cut": (byte, len(content)),
+        "header byte": (start + byte % _BLOCK, start + byte % _BLOCK + 1),
+        "wrong size": (start, start + _BLOCK),
+    }.get(kind, (0, 0))
+    now = content[begin:stop]
+    if kind == "cut":
+        now = b""
+    elif kind == "wrong size":
+        header = tarfile.TarInfo.frombuf(now, "utf-8", "strict")
+        header.size += _BLOCK * int(rng.integers(1, 40))
+        now = header.tobuf(tarfile.GNU_FORMAT)
+    else:
+        now = bytes(len(now)) if "hole" in kind or "zeros" in kind else bytes(each ^ 0xA5 for each in now)
+    return Tar(content=content[:begin] + now + content[stop:], samples=samples, touched=(begin, stop))
 
 
-@few
-@given(count=st.integers(1, 8), at=places, place=st.integers(0, _BLOCK - 1), value=st.integers(1, 255))
-def test_changed_header_bytes_lose_no_sample_unsaid(count: int, at: float, place: int, value: int) -> None:
-    content, samples = sound(count)
-    hit = samples[int(at * count)]
-    changed = bytearray(content)
-    changed[hit.start + place] ^= value
-    check(bytes(changed), samples, lambda each: each is hit, len(content))
+@pytest.mark.parametrize("seed", range(8 * len(_KINDS)))
+def test_damaged_tars_lose_no_sample_unsaid(tmp_path: Path, seed: int) -> None:
+    check(tar_of(seed), tmp_path / "0.tar")
 
 
-@few
-@given(
-    count=st.integers(2, 8),
-    at=places,
-    size=st.one_of(st.integers(0, 20_000), st.just(8**11 - 1)),
-    ending=st.integers(0, 2),
-)
-def test_wrong_sizes_with_a_valid_checksum_lose_no_sample_unsaid(
-    count: int, at: float, size: int, ending: int
-) -> None:
-    content, samples = sound(count)
-    hit = samples[int(at * count)]
-    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-        member = tar.getmember(f"{hit.key}.{_ENDINGS[ending]}")
-    # A size that ends within the content's own blocks changes the content, not the tar.
-    assume(size > member.size and -(-size // _BLOCK) != -(-member.size // _BLOCK))
-    offset, member.size = member.offset, size
-    changed = content[:offset] + member.tobuf(tarfile.USTAR_FORMAT) + content[offset + _BLOCK :]
-    check(changed, samples, lambda each: each is hit, len(content))
+def check(tar: Tar, path: Path) -> None:
+    path.write_bytes(tar.content)
+    used, counted, ranges = Counter[str](), Counter[str](), list[tuple[float, float]]()
+    end = len(tar.content)
+    for found in entries_of(path, "0.tar", score_field="similarity", inspect=load):
+        if not isinstance(found, Damage):
+            assert found[0].caption == f"number {found[0].key}"
+            used[found[0].key] += 1
+        elif not found.reason.startswith(NOT_READABLE):
+            counted[found.key] += 1
+        elif span := re.search(r"bytes ([\d,]+) to ([\d,]+) are", found.reason):
+            first, last = (int(place.replace(",", "")) for place in span.groups())
+            ranges.append((first, math.inf if last == end else last))
+        else:
+            assert found.reason.endswith("unexpected end of data")
+            ranges.append((end - _BLOCK, math.inf))
+    there = Counter(key for key, _, _ in tar.samples)
+    begin, stop = tar.touched
+    zeros = end - len(tar.content.rstrip(b"\0"))
+    for key, first, last in tar.samples:
+        what = key, first, last, used, counted, ranges, tar.samples, tar.touched
+        accounts = used[key] + counted[key]
+        in_range = any(start < last and stop > first for start, stop in ranges)
+        # Samples of zeros before the end of a tar, all in its last record, leave no trace.
+        traceless = first >= end - zeros and zeros < _RECORD + 2 * _BLOCK
+        assert accounts <= there[key], ("counted too often", what)
+        assert accounts == there[key] or in_range or traceless, ("lost unsaid", what)
+        assert used[key] or (begin - _RECORD < last and stop + _RECORD > first), ("intact, not used", what)
+    if begin == stop:
+        assert (used, counted, ranges) == (there, {}, []), ("counted though intact", counted, ranges)
 
 
-@few
-@given(
-    order=st.permutations([(key, ending) for key in range(4) for ending in _ENDINGS]),
-    links=st.sets(st.integers(0, 11), max_size=3),
-)
-def test_members_in_any_order_and_links_count_each_sample_once(
-    order: list[tuple[int, str]], links: set[int]
-) -> None:
-    file = io.BytesIO()
-    contents = {"png": _IMAGE, "json": b'{"similarity": 0.5}', "txt": b""}
-    with tarfile.open(fileobj=file, mode="w") as tar:
-        for place, (key, ending) in enumerate(order):
-            member = tarfile.TarInfo(f"{key:06d}.{ending}")
-            content = contents[ending] or f"number {key}".encode()
-            member.size = len(content)
-            if place in links:
+@pytest.mark.parametrize("seed", range(20))
+def test_members_in_any_order_and_links_count_each_sample_once(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    contents = {"png": encoded(16, 16, "PNG"), "json": b'{"similarity": 0.5}', "txt": b"words"}
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for place in rng.permutation(12).tolist():
+            ending = [*contents][place % 3]
+            member = tarfile.TarInfo(f"{place // 3:06d}.{ending}")
+            member.size = len(contents[ending])
+            if rng.random() < 0.2:
                 member.type, member.linkname, member.size = tarfile.SYMTYPE, "/etc/passwd", 0
-            tar.addfile(member, io.BytesIO(content))
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "0.tar"
-        path.write_bytes(file.getvalue())
-        found = list(entries_of(path, "0.tar", score_field="similarity", inspect=load))
+            tar.addfile(member, io.BytesIO(contents[ending]))
+    found = entries_of(tmp_path / "0.tar", "0.tar", score_field="similarity", inspect=load)
     keys = Counter(each.key if isinstance(each, Damage) else each[0].key for each in found)
     assert keys == {f"{key:06d}": 1 for key in range(4)}
 
 
-@settings(max_examples=200, deadline=None)
-@given(
-    kind=st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"]),
-    edits=st.lists(st.tuples(places, st.integers(1, 255)), min_size=1, max_size=8),
-    kept=st.floats(0.1, 1),
-)
-def test_damaged_images_have_a_size_or_a_reason(
-    kind: str, edits: list[tuple[float, int]], kept: float
-) -> None:
-    changed = bytearray(_IMAGES[kind])
-    for at, value in edits:
-        changed[int(at * len(changed))] ^= value
-    content = bytes(changed[: math.ceil(kept * len(changed))])
-    found = image_size(content, load)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            assert decode_image(content, 24).shape == (3, 24, 24)
-        except OSError as error:
-            assert re.match("unreadable image|image too (large|narrow)", str(error))  # noqa: PT017
-    assert isinstance(found, tuple) or found in {"unreadable image", "image too large", "image too narrow"}
-
-
-@few
-@given(counts=st.lists(st.integers(1, 5), min_size=2, max_size=4))
-def test_tars_behind_each_other_are_read_to_the_last(counts: list[int]) -> None:
-    content, keys = b"", list[str]()
-    for count in counts:
-        more, samples = sound(count, first=len(keys))
-        content += more
-        keys += [each.key for each in samples]
-    used, counted, ranges = accounts_of(content)
-    assert (used, counted, ranges) == (dict.fromkeys(keys, 1), {}, [])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+def test_damaged_images_have_a_size_or_a_reason(kind: str) -> None:
+    rng, whole = np.random.default_rng(len(kind)), encoded(40, 30, kind)
+    for _ in range(30):
+        changed = bytearray(whole)
+        for at in rng.integers(0, len(changed), int(rng.integers(1, 9))).tolist():
+            changed[at] ^= int(rng.integers(1, 256))
+        content = bytes(changed[: math.ceil(rng.uniform(0.1, 1) * len(changed))])
+        found = image_size(content, load)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                assert decode_image(content, 24).shape == (3, 24, 24)
+            except OSError as error:
+                assert re.match("unreadable image|image too (large|narrow)", str(error))  # noqa: PT017
+        assert isinstance(found, tuple) or found in {
+            "unreadable image",
+            "image too large",
+            "image too narrow",
+        }
