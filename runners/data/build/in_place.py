@@ -1,6 +1,8 @@
 """Indexing of existing webdataset or img2dataset shards; only small files are added beside them."""
 
 import os
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath, PurePosixPath
@@ -16,6 +18,14 @@ from runners.host.workers import usable_cores
 from runners.store.copies import SHARDS_AT, listed
 from runners.store.files import finish_files, is_hidden, locked, walk
 from runners.store.place import UrlPlace, size_of
+
+_PACKED = re.compile(r"\.(tar\.(gz|bz2|xz|zstd?|lz4|z|zip)|tgz|tbz2?|txz|tzst|zip)$", re.IGNORECASE)
+"""Names of compressed tars."""
+
+_OWN = re.compile(r"\..*|pool\.json|index|versions|vocabulary.*\.txt|left-out.*\.parquet")
+"""Names of hidden files and of those that a pool consists of."""
+
+_MOST_SHOWN = 5
 
 LARGEST_UNASKED = 2 * 10**9
 """Bytes of shards up to which a folder is indexed when it is opened."""
@@ -105,7 +115,7 @@ def index_shards(path: str | Path, *, tolerance: float = DAMAGE_TOLERANCE) -> Po
             or one holds no pair.
     """
     path, damage = Path(path), list[Damage]()
-    shards = shards_of(path)
+    shards = shards_of(path, packed=True)
     frame = frame_of(_entries(path, shards, tolerance, damage))
     scorer = Scorer(name=SCORE_FIELD) if frame["score"].notna().any() else None
     with _writing_beside(path):
@@ -128,25 +138,45 @@ def _writing_beside(path: Path) -> Iterator[None]:
         raise ValueError(f"cannot write the index of {path} beside its shards: {error}") from error
 
 
-def shards_of(path: Path) -> list[Path]:
-    """List the tars of a folder's pairs, at least one; evaluation sets and hidden folders do not count."""
+def shards_of(path: Path, *, packed: bool = False) -> list[Path]:
+    """List the tars of a folder's pairs, at least one; evaluation sets and hidden folders do not count.
+
+    With ``packed`` also what takes the place of a tar, and is read as a shard without samples: compressed
+    tars, and folders with the name of a tar.
+    """
     if not path.is_dir():
         raise ValueError(f"no such pool: {path} is not a folder")
+    found = [*_shards(path)]
     shards = dict[str, Path]()
-    for shard in sorted(_tars(path), key=lambda each: (each.is_symlink(), each)):
-        shards.setdefault(os.path.realpath(shard), shard)  # a file and a link to it hold the same pairs
-    if not shards:
-        raise ValueError(f"{path} is not a pool: it has neither a pool.json nor any .tar shard")
+    for shard in sorted(found, key=lambda each: (each.is_symlink(), each)):
+        if packed or (_is_tar(shard) and not shard.is_dir()):
+            shards.setdefault(os.path.realpath(shard), shard)  # a file and a link to it hold the same pairs
+    if all(shard.is_dir() or not _is_tar(shard) for shard in shards.values()):
+        other = f"; {min(found).name} is not one: unpack it" if found else ""
+        raise ValueError(f"{path} is not a pool: it has neither a pool.json nor any .tar shard{other}")
     return sorted(shards.values())
 
 
-def shards_at(found: Iterable[str]) -> list[str]:
-    """Return the tars below a URL that hold pairs, without evaluation sets and hidden folders."""
-    return sorted(
-        name
-        for name in found
-        if name.lower().endswith(".tar") and _is_training(PurePosixPath(name).parent / "x")
-    )
+def shards_at(found: Iterable[str], *, packed: bool = False) -> list[str]:
+    """Return the tars below a URL that hold pairs, as `shards_of` does for a folder."""
+    paths = map(PurePosixPath, found)
+    named = (each for each in paths if _is_tar(each) or (packed and _PACKED.search(each.name)))
+    return sorted(str(each) for each in named if _is_training(each.parent / "x"))
+
+
+def not_pairs(path: Path) -> str:
+    """Say which files, by ending, and folders lie beside a folder's shards and are not read; or nothing."""
+    files, folders = Counter[str](), list[str]()
+    for folder, inside, names in walk(path):
+        below = Path(folder).relative_to(path)
+        folders += [f"{each}/" for each in inside if not below.parts and each == "evaluation"]
+        inside[:] = [each for each in inside if _is_training(below / each) and not _OWN.fullmatch(each)]
+        other = (each for each in map(Path, names) if not _is_tar(each) and not _PACKED.search(each.name))
+        files.update(each.suffix or each.name for each in other if not _OWN.fullmatch(each.name))
+    most = sorted(f"{count:,} {ending}" for ending, count in files.most_common(_MOST_SHOWN))
+    more = ["…"] if len(files) > _MOST_SHOWN else []
+    found = ", ".join([*most, *more, *folders])
+    return f"not read as pairs, which only tars hold, in {path}: {found}" if found else ""
 
 
 def name_in(path: Path, shard: Path) -> str:
@@ -154,8 +184,8 @@ def name_in(path: Path, shard: Path) -> str:
     return as_utf8(shard.relative_to(path).as_posix())
 
 
-def _tars(path: Path) -> Iterator[Path]:
-    """Yield the tars of a folder's pairs, also in linked folders, each folder once."""
+def _shards(path: Path) -> Iterator[Path]:
+    """Yield the shards of a folder's pairs, also in linked folders, each folder once."""
     seen = set[str]()
     for folder, folders, files in walk(path):
         here = Path(folder)
@@ -167,7 +197,14 @@ def _tars(path: Path) -> Iterator[Path]:
             if real not in seen and _is_training((here / each).relative_to(path))
         )
         seen |= {os.path.realpath(here / each) for each in folders}
-        yield from (here / each for each in files if each.lower().endswith(".tar"))
+        shards = [each for each in files if _is_tar(Path(each)) or _PACKED.search(each)]
+        yield from (here / each for each in shards)
+        if _is_tar(here) and not shards and here != path:
+            yield here
+
+
+def _is_tar(path: PurePath) -> bool:
+    return path.suffix.lower() == ".tar"
 
 
 def _entries(path: Path, shards: list[Path], tolerance: float, damage: list[Damage]) -> Iterator[PairEntry]:
@@ -182,7 +219,7 @@ def _entries(path: Path, shards: list[Path], tolerance: float, damage: list[Dama
                 continue
             damage.append(found)
             if found.reason.startswith(NOT_READABLE) and not unreadable:
-                unreadable, cut = True, cut + 1
+                unreadable, cut = True, cut + (_is_tar(shard) and not shard.is_dir())
                 if cut > tolerance * len(shards):
                     raise ShardError(shard, found.key, found.reason.removeprefix(f"{NOT_READABLE}: "))
         if not any_pair and not unreadable:

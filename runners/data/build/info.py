@@ -12,13 +12,14 @@ from PIL import Image, ImageDraw
 
 from budgets.quality import count_available
 from budgets.quantity import format_flops, plural
-from runners.data.build.in_place import not_indexed
+from runners.data.build.in_place import not_indexed, not_pairs
 from runners.data.index.selection import BINS, SCORE_PREFIX, bins, nth_values
 from runners.data.pool.damage import NOT_READABLE
 from runners.data.pool.pool import Pool
 from runners.data.pool.reader import read_pairs
 from runners.store.copies import pool_at
 from runners.store.files import new_file
+from runners.store.place import FolderPlace
 
 _BARS, _BAR_WIDTH = 12, 40
 _TILE, _TEXT, _ACROSS = 96, 36, 5
@@ -42,6 +43,8 @@ def info_lines(pool: Pool) -> Iterator[str]:
     yield f"pool {name}: {pool.count:,} pairs in {plural(len(pool.shards), 'shard')}, {size / 1e6:,.1f} MB"
     yield f"fingerprint {pool.fingerprint}"
     if message := not_indexed(pool):
+        yield message
+    if not pool.copy_of and isinstance(pool.place, FolderPlace) and (message := not_pairs(pool.path)):
         yield message
     for name, value in pool.origin.provenance.items():
         yield f"{name.replace('_', ' ')}: {value}"

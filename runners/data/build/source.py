@@ -83,7 +83,7 @@ class SourcePair:
 def parts_of(source: Path) -> list[SourcePart]:
     """Split a tar, folder of tars or table into parts, always the same; ValueError for anything else."""
     if source.is_dir():
-        return [_part(shard) for shard in shards_of(source)]
+        return [_part(shard) for shard in shards_of(source, packed=True)]
     if not source.is_file():
         raise ValueError(f"no such source: {source}")
     if source.suffix.lower() == ".tar":
@@ -105,7 +105,7 @@ def _part(file: Path, start: int = 0, stop: int = 0) -> SourcePart:
 def parts_at(url: str) -> list[SourcePart]:
     """Return the tars below a URL; ValueError if it can't be read, or holds none."""
     found = objects_at("pool", url)
-    shards = shards_at(found)
+    shards = shards_at(found, packed=True)
     if not shards:
         why = "" if found else f": {Location(url).why_empty()}"
         raise ValueError(f"{url} holds no .tar shard{why}")

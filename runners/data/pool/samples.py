@@ -26,7 +26,8 @@ _BLOCK = tarfile.BLOCKSIZE
 _CHUNK = 2**20
 _MAGIC, _MAGIC_AT = b"ustar", 257
 _EXTENSIONS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x04\x22\x4d\x18": "lz4", b"PK\x03\x04": "zip"}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

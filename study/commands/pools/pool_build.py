@@ -166,6 +166,7 @@ def _build_from_url(shared: "SharedFolder", url: str, options: Namespace, site: 
 
 def _build_from(shared: "SharedFolder", source: Path, options: Namespace, site: "PoolSite") -> None:
     from runners.data.build.download import Download, download
+    from runners.data.build.in_place import not_pairs
     from runners.data.build.source import folders_of
     from runners.data.build.table_file import table_columns
     from runners.host.workers import usable_cores
@@ -204,6 +205,8 @@ def _build_from(shared: "SharedFolder", source: Path, options: Namespace, site: 
         build = replace(build, source=shards, left_out=download(source, shards, how), provenance=origin)
     seen = folders_of(build.source, build.columns) if site.on_cluster else ()
     written = shared.url or (path if options.in_place or path.exists() else path.parent)
+    if source.is_dir() and (message := not_pairs(source)):
+        show(message)
     _build(shared, replace(build, workers=site.workers(*seen, written=written)))
     if build.source != source:
         show(f"the downloaded shards stay in {build.source}; delete them when they are no longer needed")

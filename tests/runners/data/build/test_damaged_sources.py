@@ -69,9 +69,10 @@ def test_samples_behind_a_hole_are_used_and_the_hole_is_counted_as_a_range(tmp_p
     pool = built(tmp_path / "x")
     captions = {f"number {n}" for n in (*range(50), *range(80, 100))}
     assert set(pool.frame["caption"]) == captions
-    reason = f"{NOT_READABLE}: bytes {start:,} to {stop:,} are zeros"
-    assert left_out(pool) == [("0.tar", NAMES[49], reason)]
-    assert pool.left_out == {f"{NOT_READABLE}: are zeros": 1}
+    reason = f"bytes {start:,} to {stop:,} are zeros: a stretch of {stop - start:,} bytes"
+    assert left_out(pool) == [("0.tar", NAMES[49], f"{NOT_READABLE}: {reason}")]
+    summary = "a range of bytes is zeros, with an unknown number of samples"
+    assert pool.left_out == {f"{NOT_READABLE}: {summary}": 1}
 
 
 @pytest.mark.parametrize(
@@ -79,9 +80,10 @@ def test_samples_behind_a_hole_are_used_and_the_hole_is_counted_as_a_range(tmp_p
     [
         (b"", f"{NOT_READABLE}: empty file"),
         (bytes(10240), "shard without samples"),
-        (bytes(100_352), f"{NOT_READABLE}: bytes 0 to 100,352 are zeros"),
+        (bytes(100_352), f"{NOT_READABLE}: bytes 0 to 100,352 are zeros: a stretch of 100,352 bytes"),
         (gzip.compress(bytes(50_000), mtime=0), f"{NOT_READABLE}: compressed with gzip; unpack it"),
     ],
+    ids=["empty", "end of a tar", "zeros", "gzip"],
 )
 def test_shards_without_a_sample_are_counted(tmp_path: Path, content: bytes, reason: str) -> None:
     write_tar(tmp_path / "x" / "0.tar", [small(1)])
@@ -89,16 +91,6 @@ def test_shards_without_a_sample_are_counted(tmp_path: Path, content: bytes, rea
     pool = built(tmp_path / "x")
     assert pool.count == 1
     assert left_out(pool) == [("1.tar", "", reason)]
-
-
-def test_second_tar_behind_the_end_of_the_first_is_read(tmp_path: Path) -> None:
-    write_tar(tmp_path / "a.tar", [small(n) for n in range(3)])
-    write_tar(tmp_path / "b.tar", [small(n) for n in range(3, 7)])
-    (tmp_path / "x").mkdir()
-    both = (tmp_path / "a.tar").read_bytes() + (tmp_path / "b.tar").read_bytes()
-    (tmp_path / "x" / "0.tar").write_bytes(both)
-    pool = built(tmp_path / "x")
-    assert (pool.count, pool.left_out) == (7, {})
 
 
 def test_upper_case_endings_and_linked_folders_belong_to_a_source(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Indexing of tars where they lie: links, tars that change, builds that were killed."""
 
+import gzip
 import multiprocessing
 import os
 from dataclasses import replace
@@ -11,7 +12,8 @@ import pytest
 from runners.data.build import build_pool as module
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
-from runners.data.build.in_place import index_shards, open_pool
+from runners.data.build.in_place import index_shards, not_indexed, open_pool
+from runners.data.build.info import info_lines
 from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
 from runners.data.pool.damage import NOT_READABLE
 from runners.data.pool.pool import Pool
@@ -20,26 +22,43 @@ from tests.runners.data.pool.test_pool import write_tar
 
 
 @pytest.mark.slow
-def test_links_to_nowhere_and_pipes_among_shards_are_left_out(tmp_path: Path) -> None:
+def test_what_is_no_tar_among_shards_is_left_out_and_counted(tmp_path: Path) -> None:
     folder = tmp_path / "x"
     write_tar(folder / "0.tar", [small(1), small(2)])
     (folder / "1.tar").symlink_to(folder / "gone.tar")
     (folder / "2.tar").symlink_to(folder / "2.tar")
     os.mkfifo(folder / "3.tar")
     (folder / "4.tar").symlink_to("/dev/zero")
+    (folder / "5.tar").mkdir()
+    (folder / "6.tgz").write_bytes(gzip.compress(bytes(9000)))
+    (folder / "7.TAR.zst").write_bytes(b"\x28\xb5\x2f\xfd" + bytes(900))
+    for name in ("0.json", "5.tar/a.png", "notes"):
+        (folder / name).write_bytes(b"{}")
     expected = [
         (f"{NOT_READABLE}: No such file or directory"),
         (f"{NOT_READABLE}: Too many levels of symbolic links"),
         (f"{NOT_READABLE}: not a regular file"),
         (f"{NOT_READABLE}: not a regular file"),
+        (f"{NOT_READABLE}: a folder, not a file"),
+        (f"{NOT_READABLE}: compressed with gzip; unpack it"),
+        (f"{NOT_READABLE}: compressed with zstd; unpack it"),
     ]
     assert [reason for _, _, reason in left_out(built(folder))] == expected
     pool = build_pool(folder, Build(source=folder, in_place=True), lambda *_: None)
     assert pool.count == 2
     assert [reason for _, _, reason in left_out(pool)] == expected
     assert Pool.open(folder).count == 2
+    assert not_indexed(pool) is None
+    beside = f"not read as pairs, which only tars hold, in {folder}: 1 .json, 1 .png, 1 notes"
+    assert beside in list(info_lines(pool))
     (folder / "pool.json").unlink()
     assert index_shards(folder, tolerance=1.0).count == 2
+
+
+def test_a_folder_of_compressed_tars_alone_is_an_error_that_says_so(tmp_path: Path) -> None:
+    (tmp_path / "1.tar.gz").write_bytes(gzip.compress(bytes(9000)))
+    with pytest.raises(ValueError, match=r"nor any \.tar shard; 1\.tar\.gz is not one: unpack it"):
+        open_pool(tmp_path)
 
 
 def test_pairs_of_a_linked_tar_belong_to_the_file_and_not_to_the_link(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import io
 import os
-import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -158,31 +157,21 @@ def test_truncated_tar_does_not_stop_a_build_and_is_reported(tmp_path: Path) -> 
         assert not_indexed(pool) is None
 
 
-@pytest.mark.parametrize("where", ["in a member", "between members", "in a header"])
-def test_samples_around_tolerated_damage_in_a_tar_are_kept(tmp_path: Path, where: str) -> None:
+def test_samples_around_tolerated_damage_in_a_tar_are_kept(tmp_path: Path) -> None:
     folder = tmp_path / "x"
     write_tar(folder / "0.tar", [sample(n) for n in range(10)])
     with tarfile.open(folder / "0.tar") as tar:
         member = tar.getmember("000000006.jpg")
     content = bytearray((folder / "0.tar").read_bytes())
-    if where == "in a header":
-        content[member.offset + 3] ^= 1
-    else:
-        content = content[: member.offset_data + 9 if where == "in a member" else member.offset]
+    content[member.offset + 3] ^= 1
     (folder / "0.tar").write_bytes(content)
-    shutil.copytree(folder, tmp_path / "strict")
-    with pytest.raises(ValueError, match=r"cannot read shard .*0\.tar after sample 00000000[56]"):
-        index_shards(tmp_path / "strict")
+    with pytest.raises(ValueError, match=r"cannot read shard .*0\.tar after sample 000000005"):
+        index_shards(folder)
     pool = index_shards(folder, tolerance=1.0)
-    kept = [0, 1, 2, 3, 4, 5] + ([7, 8, 9] if where == "in a header" else [])
-    assert pool.frame["key"].tolist() == [f"{n:09d}" for n in kept]
+    assert pool.frame["key"].tolist() == [f"{n:09d}" for n in (0, 1, 2, 3, 4, 5, 7, 8, 9)]
     left_out = pd.read_parquet(pool.path / "left-out.parquet")
-    assert set(left_out["shard"]) == {"0.tar"}
-    if where == "in a header":
-        gap = f"bytes {member.offset:,} to {member.offset_data + 1024:,} are damaged"
-        assert left_out[["key", "reason"]].to_numpy().tolist() == [
-            ["000000005", f"shard not readable after this: {gap}"],
-            ["000000006", "incomplete beside unreadable bytes"],
-        ]
-    else:
-        assert left_out["reason"].tolist() == ["shard not readable after this: unexpected end of data"]
+    gap = f"bytes {member.offset:,} to {member.offset_data + 1024:,} are damaged"
+    assert left_out[["key", "reason"]].to_numpy().tolist() == [
+        ["000000005", f"shard not readable after this: {gap}"],
+        ["000000006", "incomplete beside unreadable bytes"],
+    ]

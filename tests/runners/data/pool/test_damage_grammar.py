@@ -9,6 +9,7 @@ import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from runners.data.pool.shards import entries_of, image_size
 from tests.runners.data.pool.test_pool import encoded
 
 _BLOCK, _RECORD, _PAGE = tarfile.BLOCKSIZE, tarfile.RECORDSIZE, 4096
-_FORMATS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
+_FORMATS: tuple[Literal[0, 1, 2], ...] = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
 _LAYOUTS = (("png", "json", "txt"), ("txt", "png"), ("json", "png", "txt"), ("png", "npy", "txt"))
 _NAMES = ("{:06d}", "sub/{:09d}", "x" * 120 + "/{:05d}", "img_{}")
 _OVERWRITTEN = ("page hole", "page junk", "samples of zeros", "zeros to a record", "blocks of zeros", "junk")
@@ -37,7 +38,8 @@ class Tar:
 
 
 def samples_of(rng: np.random.Generator, first: int, count: int) -> list[tuple[str, bytes]]:
-    layout, name, how = (options[rng.integers(len(options))] for options in (_LAYOUTS, _NAMES, _FORMATS))
+    layout, name = _LAYOUTS[rng.integers(len(_LAYOUTS))], _NAMES[rng.integers(len(_NAMES))]
+    how = _FORMATS[rng.integers(len(_FORMATS))]
     found = []
     for key in map(name.format, range(first, first + count)):
         size = int(rng.integers(1, 90))
@@ -52,7 +54,7 @@ def samples_of(rng: np.random.Generator, first: int, count: int) -> list[tuple[s
     return found
 
 
-def member_of(name: str, content: bytes, how: int = tarfile.USTAR_FORMAT) -> bytes:
+def member_of(name: str, content: bytes, how: Literal[0, 1, 2] = tarfile.USTAR_FORMAT) -> bytes:
     header = tarfile.TarInfo(name)
     header.size = len(content)
     return header.tobuf(how) + content + bytes(-header.size % _BLOCK)
