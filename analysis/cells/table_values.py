@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from budgets.quantity import parse_quantity
-from runners.data.build.any_table import MISSING
+from runners.data.build.table_file import MISSING
 
 
 def scaled_number(value: object, times: float) -> float:

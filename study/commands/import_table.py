@@ -55,7 +55,7 @@ def run(options: Namespace) -> int:
     from analysis.cells.table import tidy
     from budgets.declaration import values
     from budgets.quantity import plural
-    from runners.data.build.any_table import read_any_table
+    from runners.data.build.table_file import read_any_table
     from runners.results import write_table
     from study.declare.column_maps import find_column_map, load_column_map
     from study.state.study import RECORD

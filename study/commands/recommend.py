@@ -59,7 +59,7 @@ def run(options: Namespace) -> int:
     from analysis.cells.table import tidy
     from analysis.error_unit import ErrorUnit
     from budgets.cost.architecture import Architecture, own_architectures
-    from runners.data.build.any_table import read_any_table
+    from runners.data.build.table_file import read_any_table
     from runners.results import read_table
     from study.declare.column_maps import find_column_map, load_column_map, shipped_table
     from study.state.design import declared_confidence

@@ -24,7 +24,7 @@ from budgets.declaration.declaration import Declaration
 from budgets.ledger import read_entries
 from budgets.names import without_password
 from budgets.quantity import format_flops, plural
-from runners.data.build.any_table import read_any_table
+from runners.data.build.table_file import read_any_table
 from runners.host.workers import usable_cores
 from runners.results import (
     CURVE_COLUMNS,

@@ -13,7 +13,7 @@ from analysis.cells.intervals import interval
 from analysis.cells.table import CELL, Trials, tidy
 from analysis.laws.laws import Law, run_variance
 from analysis.report.paper import PANELS, READERS, read_panels
-from runners.data.build.any_table import read_any_table
+from runners.data.build.table_file import read_any_table
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map
 
 # Panel → along what its curves run: ImageNet errors of every table with curves of four levels or more.

@@ -18,7 +18,7 @@ from analysis.cells.imported_table import Column, ColumnMap, import_table
 from analysis.cells.intervals import column_intervals
 from analysis.cells.table import Trials, tidy
 from analysis.error_unit import PERCENT, ErrorUnit
-from runners.data.build.any_table import read_any_table
+from runners.data.build.table_file import read_any_table
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map
 from tests.published import DATA
 from tests.root import ROOT

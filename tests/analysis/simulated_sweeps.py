@@ -6,7 +6,7 @@ import pandas as pd
 from analysis.arrays import Floats
 from analysis.cells.imported_table import Column, ColumnMap, import_sweeps
 from analysis.cells.sweep_surface import Surface
-from runners.data.build.any_table import read_any_table
+from runners.data.build.table_file import read_any_table
 from tests.analysis.public_tables import SHARED
 
 STEP_LAW = SHARED / "steplaw_dense.csv"

@@ -9,7 +9,7 @@ import pytest
 
 from analysis.charts.figure_data import FigureData
 from analysis.report.paper import ACCURACIES, PANELS, READERS, PaperFigure, paper_figures, write_paper_page
-from runners.data.build.any_table import read_any_table
+from runners.data.build.table_file import read_any_table
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map
 from tests.root import ROOT
 

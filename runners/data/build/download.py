@@ -50,7 +50,7 @@ def download(table: Path, folder: Path, how: Download) -> pd.DataFrame:
         )
     options = {
         "url_list": table.resolve(),
-        "input_format": table.suffix[1:],
+        "input_format": table.name.partition(".")[2] if table.suffix == ".gz" else table.suffix[1:],
         "url_col": how.url,
         "caption_col": how.caption,
         "output_format": "webdataset",

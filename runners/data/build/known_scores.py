@@ -15,10 +15,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from budgets.names import unknown
-from runners.data.build.any_table import MISSING
 from runners.data.build.expression import Expression
 from runners.data.build.scan import run
-from runners.data.build.table_file import check_columns, table_columns
+from runners.data.build.table_file import MISSING, check_columns, table_columns
 from runners.data.index.merge import look_up
 from runners.data.index.selection import SCORE_PREFIX, SUBSET_PREFIX
 from runners.data.pool.pool import FIRST, Pool

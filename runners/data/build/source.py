@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from runners.data.build.in_place import SCORE_FIELD, name_in, shards_at, shards_of
-from runners.data.build.table_file import NOT_UTF8, check_columns, count_rows, read_rows
+from runners.data.build.table_file import check_columns, count_rows, read_rows
 from runners.data.index.writing import write_table
 from runners.data.pool.damage import Damage
 from runners.data.pool.samples import IMAGE_KINDS, LARGEST_MEMBER
@@ -166,8 +166,6 @@ def _table_pairs(part: SourcePart, columns: Columns, inspect: Inspect) -> Iterat
             found = image
         elif kind not in IMAGE_KINDS:
             found = f"no {', '.join(IMAGE_KINDS)} file"
-        elif NOT_UTF8 in str(caption):
-            found = "caption is not UTF-8"
         else:
             key, shard = f"{number:09d}", os.path.realpath(path)
             found = entry_of(key, shard, (0, image), caption, row, score_field=columns.score, inspect=inspect)
@@ -180,7 +178,7 @@ def _table_pairs(part: SourcePart, columns: Columns, inspect: Inspect) -> Iterat
 def _image_file(path: Path) -> bytes | str:
     """Return an image file's bytes, or the reason why it cannot be read."""
     try:
-        if NOT_UTF8 in str(path) or as_utf8(os.path.realpath(path)) != os.path.realpath(path):
+        if as_utf8(os.path.realpath(path)) != os.path.realpath(path):
             return "name is not UTF-8"
         facts = path.stat()
         if not stat.S_ISREG(facts.st_mode):  # reading a pipe would wait for a writer

@@ -22,7 +22,7 @@ from analysis.charts.run_figures import training_loss
 from analysis.report.analyse import analyse
 from analysis.report.report import report_tables, summary_lines
 from benchmarks.design import with_trunks
-from runners.data.build.any_table import read_any_table
+from runners.data.build.table_file import read_any_table
 from study.cli import main
 from tests.analysis.belief.test_law import SAMPLES, SIZES, drawn, measured, noisy, surface
 from tests.analysis.made_up.designs import grid

@@ -10,7 +10,7 @@ from analysis.answers.crossing import comparisons
 from analysis.belief.cell_draws import cell_draws
 from analysis.cells.imported_table import import_table
 from analysis.cells.table import records, tidy
-from runners.data.build.any_table import read_any_table
+from runners.data.build.table_file import read_any_table
 from study.cli import main
 from study.declare.column_maps import find_column_map, load_column_map
 from tests.published import DATA

@@ -144,7 +144,7 @@ def test_a_quotation_mark_that_is_not_closed_takes_no_other_rows(tmp_path: Path,
         lines = [sep.join(row) for row in zip(["image", *images], ["caption", *captions], strict=True)]
         (tmp_path / f"t.{ending}").write_text("\n".join(lines) + "\n")
     assert built(tmp_path / "t.tsv").count == len(ODD)
-    with pytest.raises(ValueError, match=r"t\.csv: row 3: a text holds the rows after it"):
+    with pytest.raises(ValueError, match=r"t\.csv:4: a quotation mark is not closed"):
         built(tmp_path / "t.csv")
     quoted = pd.DataFrame({"image": images, "caption": [f"{each},\nand, more" for each in ODD]})
     quoted.to_csv(tmp_path / "lines.csv", index=False)
@@ -152,28 +152,22 @@ def test_a_quotation_mark_that_is_not_closed_takes_no_other_rows(tmp_path: Path,
 
 
 @pytest.mark.parametrize(
-    ("row", "rows"),
+    ("line", "rows"),
     [
-        (2, ["id,image,caption", "1,0.png,one", '2,1.png,"two', "3,2.png,three", '4,3.png,a 5" screen']),
-        (1, ["caption,image", '"one,0.png', "two,1.png", 'a 5" screen,2.png', "four,3.png"]),
-        (1, ["caption,image", '"one,0.png', "two,1.png", 'the 5",2.png', "four,3.png"]),
-        (2, ["id,image,caption", '1,0.png,"a', 'b"', "", '2,1.png,"two', '3,2.png,the 5"', "4,3.png,four"]),
+        (4, ["id,image,caption", "1,0.png,one", "", '2,1.png,"two', "3,2.png,three", '4,3.png,a 5" screen']),
+        (2, ["caption,image", '"one,0.png', "two,1.png", 'the 5",2.png', "four,3.png"]),
+        (5, ["id,image,caption", '1,0.png,"a', 'b"', "", '2,1.png,"two', '3,2.png,the 5"', "4,3.png,four"]),
+        (3, ["image,caption", "0.png,one", '1.png,"two']),
     ],
-    ids=["id first", "caption first", "caption first, ends a field", "after a text of two lines"],
+    ids=["id first", "ends a field", "after a text of two lines", "last row"],
 )
-def test_the_row_whose_quotation_mark_is_not_closed_is_named_wherever_its_columns_are(
-    tmp_path: Path, row: int, rows: list[str]
+def test_the_line_whose_quotation_mark_is_not_closed_is_named(
+    tmp_path: Path, line: int, rows: list[str]
 ) -> None:
     (tmp_path / "t.csv").write_text("\n".join(rows) + "\n")
     with pytest.raises(
-        ValueError, match=rf't\.csv: row {row}: a text holds the rows after it.* write it as ""'
+        ValueError, match=rf't\.csv:{line}: .*a quotation mark is not closed.* write it as ""'
     ):
-        built(tmp_path / "t.csv")
-
-
-def test_a_last_row_whose_quotation_mark_is_not_closed_is_named(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text('image,caption\n0.png,one\n1.png,"two\n')
-    with pytest.raises(ValueError, match=r"t\.csv: the last row has a quotation mark that is not closed"):
         built(tmp_path / "t.csv")
 
 
@@ -210,40 +204,11 @@ def test_blanks_after_a_quoted_text_and_lines_of_numbers_do_not_count_as_other_r
     assert sorted(built(tmp_path / "t.csv").frame["caption"]) == ["two lines", "x, y z, w, 0.5 q, r"]
 
 
-@pytest.mark.parametrize(("ending", "sep", "what"), [("csv", ",", "comma"), ("tsv", "\t", "tab")])
-@pytest.mark.parametrize("surplus", [1, 2])
-def test_a_first_row_with_more_fields_than_the_header_is_refused(
-    tmp_path: Path, ending: str, sep: str, what: str, surplus: int
-) -> None:
-    caption = sep.join(["a dog", *["running"] * surplus])
-    rows = [f"caption{sep}image", f"{caption}{sep}0.png", f"a cat{sep}1.png"]
-    (tmp_path / f"t.{ending}").write_text("\n".join(rows) + "\n")
-    said = rf"t\.{ending}: row 1 has more fields than the header; quote texts that hold a {what}$"
-    with pytest.raises(ValueError, match=said):
-        built(tmp_path / f"t.{ending}")
-
-
-@pytest.mark.parametrize(
-    ("line", "message"), [("{oops", "line 2: not valid JSON"), ("[1]", "line 2: not a JSON object")]
-)
-def test_a_wrong_line_of_a_table_is_named(tmp_path: Path, line: str, message: str) -> None:
-    (tmp_path / "t.jsonl").write_text('{"path": "a.png", "caption": "a"}\n' + line + "\n")
-    with pytest.raises(ValueError, match=rf"cannot read table .*t\.jsonl: {message}"):
-        built(tmp_path / "t.jsonl")
-
-
 def test_a_damaged_page_of_a_parquet_names_the_file(tmp_path: Path, images: list[str]) -> None:
     table = tmp_path / "t.parquet"
     pd.DataFrame({"image": images, "caption": ODD}).to_parquet(table, compression=None)
     content = bytearray(table.read_bytes())
     content[4:34] = b"\xff" * 30  # the first page's header
     table.write_bytes(content)
-    with pytest.raises(ValueError, match=r"cannot read table .*/t\.parquet: "):
+    with pytest.raises(ValueError, match=r"/t\.parquet can't be read: "):
         built(table)
-
-
-@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl"])
-def test_a_table_in_utf_16_says_so(ending: str, tmp_path: Path) -> None:
-    (tmp_path / f"t.{ending}").write_text("image,caption\na.jpg,one\n", encoding="utf-16")
-    with pytest.raises(ValueError, match="its text is UTF-16; save it as UTF-8"):
-        built(tmp_path / f"t.{ending}")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from runners.data.build.any_table import read_any_table
+from runners.data.build.table_file import read_any_table
 
 ODD = 'name,note,n\n"a","two\nlines",1\n\n007,None,NA\nNA,"say ""hi""",2.5\n'
 
