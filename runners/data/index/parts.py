@@ -7,6 +7,7 @@ written is never changed. Parts of a pool below a URL are fetched when they are 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class Part:
     group_rows: Sequence[int]
     first_group: int = 0
     shards: Mapping[str, int] = field(default_factory=dict)
-    added: frozenset[str] = frozenset()  # columns that were added to it
+    added: Sequence[str] = ()  # columns that were added to it
 
     @property
     def rows(self) -> int:
@@ -93,6 +94,10 @@ class Index:
         names = dict.fromkeys(f"{part.file}.parquet" for part in self.parts)
         return [fetched(self.folder / name, self._url, name) for name in names]
 
+    def spans(self) -> Iterator[tuple[Part, int]]:
+        """Yield each part and its first row."""
+        return zip(self.parts, self.starts[:-1].tolist(), strict=True)
+
     def read(self, part: Part, name: str) -> NDArray[Any]:
         """Return a column of numbers of one part."""
         column: NDArray[Any] = self._read(part, [name], range(len(part.group_rows)))[name].to_numpy()
@@ -108,18 +113,16 @@ class Index:
 
         A number of values other than that of the pairs is a ValueError.
         """
-        left, stretches = np.empty(0), iter(values)
+        stretches, some = iter(values), list[NDArray[Any]]()
         for rows in [rows for part in self.parts for rows in (part.group_rows if by_group else [part.rows])]:
-            some, length = ([left] if len(left) else []), len(left)
-            while length < rows and (each := next(stretches, None)) is not None:
+            while sum(map(len, some)) < rows and (each := next(stretches, None)) is not None:
                 some.append(each)
-                length += len(each)
-            joined = np.concatenate(some) if some else left
-            if length < rows:
+            joined = np.concatenate(some or [np.empty(0)])
+            if len(joined) < rows:
                 raise ValueError(f"{self.count:,} pairs need a value each, but there are fewer")
-            left = joined[rows:]
             yield joined[:rows]
-        if len(left) or next(stretches, None) is not None:
+            some = [joined[rows:]]
+        if any(map(len, chain(some, stretches))):
             raise ValueError(f"{self.count:,} pairs need a value each, but there are more")
 
     def frames(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budgets.quality import NAMED, count_available, score_of_quality
-from runners.data.index.parts import Index
+from runners.data.index.parts import Index, Part
 from runners.data.index.subset import Subset, subset_of
 
 SCORE_PREFIX = "score:"
@@ -29,8 +29,8 @@ UNSCORED = np.uint32(0xFFFFFFFF)
 _FEW = 1 << 18
 """Pairs that are sorted in memory."""
 
-Keys = Callable[[], Iterator[NDArray[np.uint64]]]
-"""Yields a key for each pair, part by part: a lower one comes first, and hash and row decide among equals."""
+Keys = Callable[[Part, int], NDArray[np.uint64]]
+"""The keys of a part's pairs, given its first row: a lower one comes first, among equals hash and row."""
 
 
 def select(index: Index, *, size: int | None, quality: str) -> Subset:
@@ -83,9 +83,9 @@ def count_scored(index: Index, column: str) -> int:
 def by_score(index: Index, column: str) -> Keys:
     """Return the keys of the order by score, best first; their upper half is the score's rank."""
 
-    def keys() -> Iterator[NDArray[np.uint64]]:
-        for scores, hashes in zip(index.chunks(column), index.chunks("hash"), strict=True):
-            yield ranks(scores).astype(np.uint64) << np.uint64(32) | hashes >> np.uint64(32)
+    def keys(part: Part, _start: int) -> NDArray[np.uint64]:
+        rank, hashes = ranks(index.read(part, column)), index.read(part, "hash")
+        return rank.astype(np.uint64) << np.uint64(32) | hashes >> np.uint64(32)
 
     return keys
 
@@ -93,10 +93,9 @@ def by_score(index: Index, column: str) -> Keys:
 def _by_hash(index: Index, chosen: Subset | None) -> Keys:
     """Return the keys of the order by hash in a subset, which the other pairs follow."""
 
-    def keys() -> Iterator[NDArray[np.uint64]]:
-        for start, hashes in zip(index.starts.tolist(), index.chunks("hash"), strict=False):
-            outside = 0 if chosen is None else ~chosen.mask(start, start + len(hashes))
-            yield np.asarray(outside, np.uint64) << np.uint64(63) | hashes >> np.uint64(1)
+    def keys(part: Part, start: int) -> NDArray[np.uint64]:
+        outside = np.zeros(part.rows, bool) if chosen is None else ~chosen.mask(start, start + part.rows)
+        return outside.astype(np.uint64) << np.uint64(63) | index.read(part, "hash") >> np.uint64(1)
 
     return keys
 
@@ -104,9 +103,7 @@ def _by_hash(index: Index, chosen: Subset | None) -> Keys:
 def _first(index: Index, keys: Keys, number: int) -> Subset:
     """Return the first N pairs of an order."""
     (border,) = borders(index, keys, [number])
-    return subset_of(
-        border.inside(key, start) for start, key in zip(index.starts.tolist(), keys(), strict=False)
-    )
+    return subset_of(border.inside(keys(part, start), start) for part, start in index.spans())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,8 +139,8 @@ def borders(index: Index, keys: Keys, numbers: Sequence[int]) -> list[Border]:
     while bits and sum({upper: count for upper, _, count in found}.values()) > _FEW:
         bits -= np.uint64(16)
         counts = {upper: np.zeros(1 << 16, np.int64) for upper, _, _ in found}
-        for key in keys():
-            high = key >> bits
+        for part, start in index.spans():
+            high = keys(part, start) >> bits
             for upper, total in counts.items():
                 digits = high[high >> np.uint64(16) == np.uint64(upper)] & np.uint64(0xFFFF)
                 total += np.bincount(digits.astype(np.int64), minlength=1 << 16)  # noqa: PLW2901 - in place
@@ -153,7 +150,8 @@ def borders(index: Index, keys: Keys, numbers: Sequence[int]) -> list[Border]:
             count = int(counts[upper][digit])
             found[place] = upper << 16 | digit, number - int(ends[digit]) + count, count
     near: dict[int, list[NDArray[Any]]] = {upper: [] for upper, _, _ in found}  # keys, hashes and rows
-    for part, start, key in zip(index.parts, index.starts.tolist(), keys(), strict=False):
+    for part, start in index.spans():
+        key = keys(part, start)
         for upper, some in near.items():
             rows = np.flatnonzero(key >> bits == np.uint64(upper))
             if len(rows):
@@ -181,13 +179,11 @@ def tenths(index: Index, column: str) -> list[Border]:
 
 def bins(index: Index, column: str) -> Iterator[NDArray[np.int8]]:
     """Yield each pair's tenth, part by part: ``10 r // n`` for rank ``r`` (from 0) of ``n``; -1 unscored."""
-    ends, starts = tenths(index, column), index.starts.tolist()
-    for start, keys in zip(starts, by_score(index, column)(), strict=False):
-        found = np.zeros(len(keys), np.int8)
-        for end in ends:
-            found += ~end.inside(keys, start)
-        found[keys >> np.uint64(32) == UNSCORED] = -1
-        yield found
+    ends, keys = tenths(index, column), by_score(index, column)
+    for part, start in index.spans():
+        key = keys(part, start)
+        found = np.add.reduce([~end.inside(key, start) for end in ends], dtype=np.int8)
+        yield np.where(key >> np.uint64(32) == UNSCORED, np.int8(-1), found)
 
 
 def bins_of(score: NDArray[np.float32], content: NDArray[np.uint64]) -> NDArray[np.int8]:

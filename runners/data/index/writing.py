@@ -3,15 +3,16 @@
 index/00000.parquet             the pairs of a group of shards: the columns of ``runners.data.pool.shards``
 index/00000.words.parquet       words of their captions, and the number of times that each occurs
 index/00000.added-1.parquet     a column that was added to the part
-index/manifest-….parquet        one row a part, with its shards; named by its content
+index/manifest-….json           the parts, with their shards; named by its content
 index/sources-….parquet         the source files of its shards (``runners.data.build.source``)
 """
 
+import json
 import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,6 @@ from runners.store.copies import INDEX, SHARDS_AT, copied_from
 from runners.store.files import new_file
 
 _WORD = re.compile(r"\w+")
-
 
 VERSIONS = "versions"
 """Folder of the earlier versions of a pool."""
@@ -88,7 +88,7 @@ def add_column(index: Index, name: str, suffix: str, values: Iterator[NDArray[An
             for rows in part.group_rows:  # row groups as in the part, so that both are read alike
                 writer.write_table(table.slice(start, rows))
                 start += rows
-        parts.append(replace(part, added=part.added | {name}))
+        parts.append(replace(part, added=sorted({*part.added, name})))
     return parts
 
 
@@ -138,22 +138,18 @@ def discard_index(folder: Path) -> None:
 
 def write_manifest(folder: Path, parts: Sequence[Part]) -> str:
     """Write the manifest, and return its name below the folder."""
-    columns: dict[str, list[object]] = {
-        "file": [part.file for part in parts],
-        "group_rows": [list(part.group_rows) for part in parts],
-        "shards": [list(part.shards) for part in parts],
-        "sizes": [list(part.shards.values()) for part in parts],
-        "added": [sorted(part.added) for part in parts],
-    }
-    return write_table(folder, "manifest", pa.table(columns))
+    return _write_named(folder, "manifest", "json", json.dumps([asdict(part) for part in parts]).encode())
 
 
 def write_table(folder: Path, kind: str, table: pa.Table) -> str:
     """Write a table of some kind, named by its content, and return its name below the folder."""
     file = pa.BufferOutputStream()
     pq.write_table(table, file, write_page_checksum=True)
-    content = file.getvalue()
-    name = f"{INDEX}{kind}-{blake2b(content, digest_size=8).hexdigest()}.parquet"
+    return _write_named(folder, kind, "parquet", file.getvalue())
+
+
+def _write_named(folder: Path, kind: str, ending: str, content: bytes | pa.Buffer) -> str:
+    name = f"{INDEX}{kind}-{blake2b(content, digest_size=8).hexdigest()}.{ending}"
     (folder / INDEX).mkdir(parents=True, exist_ok=True)
     with new_file(folder / name) as partial:
         partial.write_bytes(content)
@@ -163,21 +159,15 @@ def write_table(folder: Path, kind: str, table: pa.Table) -> str:
 def read_manifest(path: Path) -> list[Part]:
     """Return the parts that a manifest lists; ValueError if it is missing or damaged."""
     try:
-        table = pq.read_table(path, page_checksum_verification=True)
-    except (OSError, pa.ArrowException) as error:
+        content, reason = path.read_bytes(), "it does not have the hash in its name"
+    except OSError as error:
+        content, reason = b"", str(error)
+    if blake2b(content, digest_size=8).hexdigest() not in path.name:
         raise ValueError(
-            f"{path}, which lists the parts of the pool's index, can't be read ({error}); restore it, or "
+            f"{path}, which lists the parts of the pool's index, can't be read ({reason}); restore it, or "
             "index the pool again without its pool.json"
-        ) from error
-    return [
-        Part(
-            file=row["file"],
-            group_rows=tuple(row["group_rows"].tolist()),
-            shards=dict(zip(row["shards"], row["sizes"].tolist(), strict=True)),
-            added=frozenset(row["added"]),
         )
-        for row in table.to_pandas().to_dict("records")
-    ]
+    return [Part(**part) for part in json.loads(content)]
 
 
 def _write(path: Path, table: pa.Table) -> None:
