@@ -13,7 +13,7 @@ from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.build.known_scores import expression_scores
 from runners.data.build.rescore import rewrite_shards, set_score, set_subset, use_score
-from runners.data.index import parts, writing
+from runners.data.index import writing
 from runners.data.index.parts import Index
 from runners.data.index.selection import nth_values
 from runners.data.pool import pool as pool_file
@@ -78,7 +78,7 @@ def divided(tmp_path: Path, small_parts: None, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_pool_in_parts_is_the_pool_in_one(whole: Pool, divided: Pool, tmp_path: Path) -> None:
     assert len(whole.index.parts) == 1
-    assert [part.rows for part in divided.index.parts] == [100, 100, 100]
+    assert [[*part.group_rows] for part in divided.index.parts] == [[40, 40, 20]] * 3
     assert divided.fingerprint == whole.fingerprint
     assert divided.vocabulary == whole.vocabulary == tuple(vocabulary_of(whole.frame["caption"]))
     assert divided.shards == whole.shards
@@ -307,9 +307,3 @@ def test_a_build_that_is_killed_before_its_last_file_leaves_the_pool_as_it_was(
 
 def _stop(*_words: object) -> None:
     raise RuntimeError("stopped")
-
-
-def test_row_groups_have_their_declared_size(divided: Pool) -> None:
-    assert parts.ROWS_PER_PART == 64 * parts.ROWS_PER_GROUP
-    assert divided.index.parts[0].group_rows == (40, 40, 20)
-    assert isinstance(next(divided.index.frames(["key"])), pd.DataFrame)

@@ -1,0 +1,23 @@
+"""Qualities of a pool: their names and the pairs that they keep."""
+
+import pytest
+
+from budgets.quality import count_available, quality_percent
+
+
+@pytest.mark.parametrize(
+    ("count", "quality", "kept"),
+    [(1000, "top20", 200), (1001, "top20", 201), (7, "top1", 1), (32768, "top40", 13108), (5, "all", 5)],
+)
+def test_a_quality_keeps_its_percentage_rounded_up(count: int, quality: str, kept: int) -> None:
+    assert count_available(count, quality) == kept
+
+
+def test_qualities_are_fractions() -> None:
+    assert [quality_percent(quality) for quality in ("top5", "top20", "all")] == [5, 20, 100]
+
+
+@pytest.mark.parametrize("quality", ["top0", "top100", "best", "top 20", "top20%", "TOP20", "", "top020"])
+def test_an_unknown_quality_is_answered_with_what_is_allowed(quality: str) -> None:
+    with pytest.raises(ValueError, match=rf"unknown quality '{quality}'; allowed: 'all', 'top1' to 'top99'"):
+        count_available(10, quality)
