@@ -36,7 +36,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.measured import at_least, verdict
 from budgets.cost.architecture import load_architecture
 from budgets.declaration.recipe import Recipe
-from runners.data.build.in_place import open_pool
+from runners.data.build.build import Build
+from runners.data.build.build_pool import build_pool
 from runners.data.pool.shards import close_shard, write_sample
 from runners.data.pool.tokenizer import tokenizer
 from runners.data.reading.in_memory_set import InMemory, InMemorySet
@@ -172,7 +173,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "pool"
         make_shards(folder, count)
-        pool = open_pool(folder)
+        pool = build_pool(folder, Build(source=folder, in_place=True), lambda *_: None)
         rows = np.arange(count)
         length = sum(path.stat().st_size for path in folder.glob("*.tar"))
         print(f"{count:,} JPEGs of {length / count / 1000:.0f} kB")

@@ -49,7 +49,7 @@ from budgets.cost.architecture import Architecture, load_architecture
 from budgets.cost.flops import sample_cost
 from budgets.cost.strategy import find_strategy
 from budgets.declaration.recipe import Recipe
-from runners.data.build.in_place import open_pool
+from runners.data.pool.pool import Pool
 from runners.data.pool.tokenizer import tokenizer
 from runners.data.reading.streamed_set import open_data
 from runners.data.reading.training_data import Source, TrainingData, empty_for, on_device
@@ -108,12 +108,12 @@ class Setting:
     def tokens(self, texts: Iterable[str]) -> Tensor:
         """Return token ids of texts."""
         text: Any = self.architecture.config["text_cfg"]
-        ids = tokenizer(text["vocab_size"], text["context_length"], open_pool(self.folder).vocabulary)
+        ids = tokenizer(text["vocab_size"], text["context_length"], Pool.open(self.folder).vocabulary)
         return torch.from_numpy(ids(list(texts)))
 
     def data(self) -> TrainingData:
         """Open the data of our loop, decoded before the timing starts, as in a study's trials."""
-        pool = open_pool(self.folder)
+        pool = Pool.open(self.folder)
         source, size = Source(pool=pool, rows=np.arange(pool.count)), self.architecture.costs.image_size
         return open_data([source], size, self.tokens, workers=self.workers)
 
@@ -188,7 +188,7 @@ def usual_batches(setting: Setting) -> Iterator[tuple[Tensor, Tensor]]:
         setting.architecture.costs.image_size, is_train=False, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
     )
     text: Any = setting.architecture.config["text_cfg"]
-    ids = tokenizer(text["vocab_size"], text["context_length"], open_pool(setting.folder).vocabulary)
+    ids = tokenizer(text["vocab_size"], text["context_length"], Pool.open(setting.folder).vocabulary)
     shards = sorted(str(path) for path in setting.folder.rglob("*.tar") if "evaluation" not in path.parts)
     pipeline = webdataset.DataPipeline(
         webdataset.ResampledShards(shards, seed=SEED),

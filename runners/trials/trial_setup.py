@@ -10,7 +10,7 @@ from torch import Tensor
 from budgets.cost.architecture import Architecture
 from budgets.cost.strategy import find_strategy as strategy_cost
 from budgets.planning.planned_trial import Trial
-from runners.data.build.in_place import open_pool
+from runners.data.pool.pool import Pool
 from runners.data.pool.tokenizer import mixed_words
 from runners.data.reading.streamed_set import open_data
 from runners.data.reading.training_data import Source, Tokens, TrainingData
@@ -126,7 +126,7 @@ def load_subset(job: TrialJob) -> tuple[TrainingData, Tokens]:
     """Open a trial's pairs and build its tokenizer; ValueError for an unreadable pool or too much damage."""
     trial, architecture = job.trial, architecture_of(job.trial)
     pools = [
-        open_pool(path, tolerance=job.damage_tolerance, holding=component.pool)
+        Pool.open(path, tolerance=job.damage_tolerance, holding=component.pool)
         for path, component in zip(job.pools, trial.components, strict=True)
     ]
     to_ids = model_tokenizer(architecture, mixed_words([pool.vocabulary for pool in pools]))

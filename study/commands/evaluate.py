@@ -91,10 +91,10 @@ def run(options: Namespace) -> int:
 
     from budgets.cost.flops import CONVENTION
     from budgets.quantity import format_flops, plural
-    from runners.data.build.in_place import open_pool
     from runners.data.evaluation.evaluation_facts import describe_evaluation_set
     from runners.data.evaluation.evaluation_set import is_retrieval
     from runners.data.index.writing import VERSIONS
+    from runners.data.pool.pool import Pool
     from runners.evaluate.evaluate import evaluate_model, forward_flops, named_sets
     from runners.host.process import set_gpu_arithmetic
     from runners.models.load_model import ModelSource, device_named, load_model
@@ -113,7 +113,7 @@ def run(options: Namespace) -> int:
         )
         for name, path in sets.items()
     }
-    pool = open_pool(options.pool) if options.pool else None
+    pool = Pool.open(options.pool) if options.pool else None
     if pool is not None and any((pool.path / VERSIONS).glob("*.json")):
         show(
             f"{options.pool} has earlier versions: texts are split into the words of the present one; export "

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from budgets.planning.planned_trial import Trial
-from runners.data.build.in_place import open_pool
+from runners.data.pool.pool import Pool
 from runners.data.pool.tokenizer import mixed_words
 from runners.models.export import PIXELS, WEIGHTS, write_architecture, write_origin
 from runners.models.load_model import weight_names
@@ -36,7 +36,7 @@ def export_trial(study: Study, trial: Trial, target: Path) -> None:
     biased = "logit_bias" in weight_names(weights)
     ensure_pools(study, lambda _line: None)  # of a study in a bucket, this machine may lack them
     with new_folder(target) as folder:
-        pools = [open_pool(study.pool_folders[part.name], holding=part.pool) for part in trial.components]
+        pools = [Pool.open(study.pool_folders[part.name], holding=part.pool) for part in trial.components]
         write_architecture(
             folder,
             trial.cell.architecture,

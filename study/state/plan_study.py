@@ -38,7 +38,7 @@ _USUAL |= {"acc5": "top5", "mean_per_class_recall": "mean_per_class"}
 
 
 def plan_study(study: Study, *, further: Iterable[str] = ()) -> Plan:
-    """Plan a study; shards that have no index yet are indexed first.
+    """Plan a study.
 
     ``further`` are ids of attempts in addition to those that its runs were asked for.
 

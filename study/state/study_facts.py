@@ -1,7 +1,6 @@
 """What planning needs to know of a study's pools, evaluation sets and models, in the versions it keeps to."""
 
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,10 @@ from budgets.cost.counted import read_count
 from budgets.declaration.data_sections import DeclaredPool, EmbeddedPool, FolderPool
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.keys import DeclaredKeyError, at_key
-from budgets.names import printable
 from budgets.planning.facts import EvaluationFacts, MixtureFacts, PoolFacts, Ranking
 from budgets.planning.plan import Charge, Plan
 from budgets.quality import score_of_quality
-from runners.data.build.in_place import not_indexed, open_pool
+from runners.data.build.in_place import not_indexed
 from runners.data.evaluation.evaluation_facts import (
     RETRIEVAL_METRICS,
     ZERO_SHOT_METRICS,
@@ -23,6 +21,7 @@ from runners.data.evaluation.evaluation_facts import (
     describe_evaluation_set,
 )
 from runners.data.index.writing import VERSIONS
+from runners.data.pool.pool import Pool
 from runners.embedded.bank import CONCEPTS
 from runners.embedded.embedded_pool import evaluation_counts, scorer
 from runners.store.copies import copy_pool, copy_set, is_url
@@ -89,7 +88,7 @@ def _pool_facts(study: Study, name: str, pool: DeclaredPool) -> PoolFacts:
         if is_url(pool.path):
             copy_pool(pool.path, folder)
         tolerance = study.declaration.limits.damage
-        opened = open_pool(folder, tolerance=tolerance, holding=version, say=_say_aside)
+        opened = Pool.open(folder, tolerance=tolerance, holding=version)
     if version and opened.unranked != version:
         raise DeclaredKeyError(
             key,
@@ -158,10 +157,6 @@ def _evaluation(sets: Mapping[str, SetFacts]) -> EvaluationFacts:
         metrics=tuple(f"{name}/{metric}" for name, facts in sets.items() for metric in facts.metrics),
         choices={name: facts.choices for name, facts in sets.items()},
     )
-
-
-def _say_aside(text: str) -> None:
-    sys.stderr.write(f"{printable(text)}\n")
 
 
 def pool_versions(study: Study) -> dict[str, str]:

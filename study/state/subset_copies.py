@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from budgets.declaration.data_sections import DescribedPool
 from budgets.planning.facts import Component
 from budgets.planning.plan import Plan
-from runners.data.build.in_place import open_pool
 from runners.data.build.subset_copy import SubsetCopy, amplification
 from runners.data.pool.pool import Pool
 from study.state.study import COPIES, Study, subset_key
@@ -56,7 +55,7 @@ def read_subsets(study: Study, plan: Plan, *, most_pairs: int | None = None) -> 
         key = part.name, part.pool
         if key not in pools:
             tolerance = study.declaration.limits.damage
-            pools[key] = open_pool(folder, tolerance=tolerance, holding=part.pool)
+            pools[key] = Pool.open(folder, tolerance=tolerance, holding=part.pool)
         pool = pools[key]
         partial = part.pairs < pool.count and (declared or pool.place.ahead_bytes > 0)
         small = most_pairs is None or pool.count <= most_pairs

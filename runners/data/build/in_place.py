@@ -1,23 +1,16 @@
-"""Indexing of existing webdataset or img2dataset shards; only small files are added beside them."""
+"""The shards of a pool, and what lies beside them, in a folder or below a URL."""
 
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath, PurePosixPath
 
-from budgets.quantity import format_seconds
-from runners.data.index.writing import discard_index, write_parts
-from runners.data.pool.damage import DAMAGE_TOLERANCE, NOT_READABLE, Damage, damage_table
-from runners.data.pool.describe import describe_pool
-from runners.data.pool.pool import Origin, Pool, Scorer
-from runners.data.pool.samples import IMAGE_KINDS, ShardError
-from runners.data.pool.shards import PairEntry, as_utf8, entries_of, frame_of
-from runners.host.workers import usable_cores
+from runners.data.pool.pool import Pool
+from runners.data.pool.shards import as_utf8
 from runners.store.copies import SHARDS_AT, listed
-from runners.store.files import finish_files, is_hidden, locked, walk
-from runners.store.place import UrlPlace, size_of
+from runners.store.files import is_hidden, walk
+from runners.store.place import UrlPlace
 
 _PACKED = re.compile(r"\.(tar\.(gz|bz2|xz|zstd?|lz4|z|zip)|tgz|tbz2?|txz|tzst|zip)$", re.IGNORECASE)
 """Names of compressed tars."""
@@ -27,55 +20,8 @@ _OWN = re.compile(r"\..*|pool\.json|index|versions|vocabulary.*\.txt|left-out.*\
 
 _MOST_SHOWN = 5
 
-LARGEST_UNASKED = 2 * 10**9
-"""Bytes of shards up to which a folder is indexed when it is opened."""
-
-_INDEXED_PER_S = 25e6  # bytes by one process; measured on JPEGs of 33 kB: 30 MB and 890 pairs a second
-
 SCORE_FIELD = "similarity"
 """Default field of a sample's json that holds its score."""
-
-
-def open_pool(
-    path: str | Path,
-    *,
-    tolerance: float = DAMAGE_TOLERANCE,
-    holding: str = "",
-    say: Callable[[str], None] = lambda _text: None,
-) -> Pool:
-    """Open a pool; a small folder of shards without an index is indexed first.
-
-    ``tolerance`` and ``holding`` are those of ``Pool.open``; ``say`` is called with a line before the folder
-    is indexed.
-
-    Raises:
-        ValueError: As ``Pool.open`` and ``index_shards``; or the folder has no index, and is large or being
-            indexed by a build.
-    """
-    path = Path(path)
-    finish_files(path)
-    if path.is_dir() and not (path / "pool.json").exists():
-        shards = shards_of(path)
-        size = sum(max(0, size_of(shard)) for shard in shards)
-        extent = f"{len(shards):,} tars, {size / 1e6:,.0f} MB"
-        if size > LARGEST_UNASKED:
-            workers = usable_cores()
-            takes = format_seconds(size / _INDEXED_PER_S / workers)
-            raise ValueError(
-                f"{path} has no index ({extent}). `python -m study data build {path} --in-place` writes it, "
-                f"in about {takes} with {workers} processes on this machine, and can be interrupted"
-            )
-        work = path / work_of(path)
-        if work.exists():
-            raise ValueError(
-                f"{path} is being indexed, or was until its `data build` was stopped: wait for it, or run "
-                f"the same command again; to begin anew, delete {work}"
-            )
-        say(f"{path} has no index yet: indexing it ({extent}) …")
-        with _writing_beside(path), locked(path / ".indexing"):
-            if not (path / "pool.json").exists():  # else another process has indexed it meanwhile
-                return index_shards(path, tolerance=tolerance)
-    return Pool.open(path, tolerance=tolerance, holding=holding)
 
 
 def work_of(path: Path) -> str:
@@ -101,41 +47,6 @@ def not_indexed(pool: Pool) -> str | None:
         f"`python -m study data build {pool.copy_of or pool.path}{source} --in-place` takes them up; "
         "otherwise move them away"
     )
-
-
-def index_shards(path: str | Path, *, tolerance: float = DAMAGE_TOLERANCE) -> Pool:
-    """Index a folder of tars. Samples that are not pairs are left out, counted and listed by shard and key.
-
-    Only the headers of images are checked; `runners.data.build.build_pool` decodes them. Subfolders belong to
-    it, except ``evaluation/`` and hidden ones. ``tolerance`` is the share of the shards that may be
-    truncated; samples before the damage are indexed.
-
-    Raises:
-        ValueError: The folder does not exist, has no tars or cannot be written to; too many tars are damaged;
-            or one holds no pair.
-    """
-    path, damage = Path(path), list[Damage]()
-    shards = shards_of(path, packed=True)
-    frame = frame_of(_entries(path, shards, tolerance, damage))
-    scorer = Scorer(name=SCORE_FIELD) if frame["score"].notna().any() else None
-    with _writing_beside(path):
-        discard_index(path)
-        describe_pool(
-            path,
-            write_parts(path, frame),
-            Origin(name=path.resolve().name, scorer=scorer),
-            [damage_table(damage)],
-            shards=(name_in(path, shard) for shard in shards),
-        )
-    return Pool.open(path)
-
-
-@contextmanager
-def _writing_beside(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ValueError(f"cannot write the index of {path} beside its shards: {error}") from error
 
 
 def shards_of(path: Path, *, packed: bool = False) -> list[Path]:
@@ -205,28 +116,6 @@ def _shards(path: Path) -> Iterator[Path]:
 
 def _is_tar(path: PurePath) -> bool:
     return path.suffix.lower() == ".tar"
-
-
-def _entries(path: Path, shards: list[Path], tolerance: float, damage: list[Damage]) -> Iterator[PairEntry]:
-    """Yield pairs, and append everything else to ``damage``."""
-    cut = 0
-    for shard in shards:
-        name, any_pair, unreadable = name_in(path, shard), False, False
-        for found in entries_of(shard, name, score_field=SCORE_FIELD):
-            if not isinstance(found, Damage):
-                any_pair = True
-                yield found[0]
-                continue
-            damage.append(found)
-            if found.reason.startswith(NOT_READABLE) and not unreadable:
-                unreadable, cut = True, cut + (_is_tar(shard) and not shard.is_dir())
-                if cut > tolerance * len(shards):
-                    raise ShardError(shard, found.key, found.reason.removeprefix(f"{NOT_READABLE}: "))
-        if not any_pair and not unreadable:
-            raise ValueError(
-                f"shard {shard} holds no pair: each sample needs an image ({', '.join(IMAGE_KINDS)}) "
-                "and a caption (txt, or 'caption' in its json) under one key"
-            )
 
 
 def _is_training(folder: PurePath) -> bool:

@@ -9,7 +9,6 @@ index/sources-….parquet         the source files of its shards (``runners.data
 
 import json
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -128,12 +127,6 @@ def index_of_pool(path: Path, facts: Mapping[str, Any]) -> Index:
 
 def _group_rows(facts: pq.FileMetaData) -> tuple[int, ...]:
     return tuple(facts.row_group(group).num_rows for group in range(facts.num_row_groups))
-
-
-def discard_index(folder: Path) -> None:
-    """Remove the index of a pool whose ``pool.json`` was deleted, with its earlier versions."""
-    for name in (INDEX, VERSIONS):
-        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def write_manifest(folder: Path, parts: Sequence[Part]) -> str:

@@ -185,7 +185,10 @@ def _read(path: Path, file: Path) -> Pool:
         facts = json.loads(file.read_text(encoding="utf-8"))
         found = facts["format"]
     except FileNotFoundError:
-        raise ValueError(f"{path} is not a pool: it has no pool.json") from None
+        raise ValueError(
+            f"{path} is not a pool: it has no pool.json; if it holds tar shards, `python -m study data build "
+            f"{path} --in-place` indexes them"
+        ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} does not describe a pool: {error!r}") from error
     if found != FORMAT:

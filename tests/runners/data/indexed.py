@@ -1,4 +1,4 @@
-"""Tables of scores and hashes as indices of pools."""
+"""Tables of scores and hashes, and folders of tars, as indices of pools."""
 
 from pathlib import Path
 from tempfile import mkdtemp
@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from runners.data.build.build import Build
+from runners.data.build.build_pool import build_pool
 from runners.data.index.parts import Index
 from runners.data.index.selection import select
 from runners.data.index.writing import read_part
@@ -28,6 +30,11 @@ def in_parts(frame: pd.DataFrame, rows: int = 300, group: int = 100) -> Index:
 def rows_of(frame: pd.DataFrame, *, size: int | None, quality: str) -> NDArray[np.int64]:
     """Return the rows of a subset of a table."""
     return select(in_parts(frame), size=size, quality=quality).rows()
+
+
+def indexed(folder: Path) -> Pool:
+    """Index a folder of tars in place, and return the pool."""
+    return build_pool(folder, Build(source=folder, in_place=True), lambda *_: None)
 
 
 def column(pool: Pool, name: str) -> NDArray[Any]:

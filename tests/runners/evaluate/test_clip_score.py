@@ -18,7 +18,6 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from budgets.machine_cache import CACHE
-from runners.data.build.in_place import open_pool
 from runners.data.pool.pool import Pool
 from runners.data.pool.shards import encode_image
 from runners.embedded.embedded_pool import TrainingPairs
@@ -30,6 +29,7 @@ from runners.store.location import Location
 from runners.store.shared_folder import open_shared
 from runners.trials.trial import run_trial
 from tests.runners.data.images import write_pool
+from tests.runners.data.indexed import indexed
 from tests.runners.data.pool.test_pool import encoded, write_tar
 from tests.runners.store.bucket import Bucket
 from tests.runners.store.other_machines import OtherMachines
@@ -99,7 +99,7 @@ def test_images_are_scored_as_the_models_own_preprocessing_resizes_them(tmp_path
     edges[:, :20] = edges[:, 70:] = 255  # what a centre crop cuts off
     wide.append(("9", {"png": encode_image(edges), "txt": b"edges"}))
     write_tar(tmp_path / "wide" / "0.tar", wide)
-    pool = open_pool(tmp_path / "wide")
+    pool = indexed(tmp_path / "wide")
     folder = tmp_path / "model"
     folder.mkdir()
     config = open_clip.get_model_config(MODEL)

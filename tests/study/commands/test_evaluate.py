@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader
 from budgets.cost.architecture import load_architecture
 from budgets.cost.flops import image_forward_macs, text_forward_macs
 from budgets.quantity import format_flops
-from runners.data.build.in_place import open_pool
 from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
 from runners.data.index.writing import split_words
 from runners.data.pool.pool import Pool
@@ -29,7 +28,7 @@ from runners.trials.trial import run_trial
 from study.declare.load import load_declaration
 from study.state.plan_study import plan_study
 from study.state.study import find_study, trial_job
-from tests.runners.data.indexed import column
+from tests.runners.data.indexed import column, indexed
 from tests.runners.data.whole_set import write_training_split
 from tests.study import shown
 from tests.study.conftest import Run
@@ -134,7 +133,7 @@ def test_clip_benchmark_measures_the_same(
     ours = read_json(user / f"{architecture}.json")["metrics"]
 
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
-    encode = tokenizer(1024, 16, open_pool(pool).vocabulary)
+    encode = tokenizer(1024, 16, indexed(pool).vocabulary)
 
     def tokenize(texts: list[str]) -> torch.Tensor:
         return torch.from_numpy(encode(texts))
@@ -310,7 +309,7 @@ def test_export_refuses_an_unknown_trial_and_an_existing_folder(user: Path, run:
 def test_the_exported_tokenizer_gives_the_ids_of_training(user: Path, pool: Path, run: Run) -> None:
     tokenizers: Any = pytest.importorskip("tokenizers", reason="a test dependency")
     folder = exported(user, run, "mini-ConvNeXt")
-    opened = open_pool(pool)
+    opened = indexed(pool)
     texts = [*opened.frame["caption"][:200], "A Dog, on_red!", "straße 日本語 ÜBER don't", "", "a " * 40]
     texts += ["नमस्ते दुनिया", "ภาษาไทย ดี", "ΔΡΟΜΟΣ, ΣΟΦΟΣ ς Σ"]
     # As if the pool had such captions: otherwise their words are all unknown.

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from budgets.quality import check_quality
-from runners.data.build import in_place
 from runners.data.build.rescore import set_score, use_score
 from runners.data.pool.pool import Pool, Scorer, tree_name
 from study.state.plan_study import plan_study
@@ -83,20 +82,18 @@ def test_a_partly_scored_pool_limits_only_the_qualities_of_that_score(scored: Po
     assert set(ids(few.path, tmp_path, "top50", "top50 by first")) == {"top50 by first"}
 
 
-def test_a_large_folder_is_not_indexed_unasked_and_a_small_one_is_announced(
-    scored: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_folder_without_index_is_refused_until_it_is_indexed(
+    scored: Pool, tmp_path: Path, run: Run
 ) -> None:
     bare = tmp_path / "bare"
     for name in ("shards", "evaluation"):
         shutil.copytree(scored.path / name, bare / name)
-    with monkeypatch.context() as patch:
-        patch.setattr(in_place, "LARGEST_UNASKED", 1_000_000)
-        with pytest.raises(ValueError, match=r"has no index .* data build .*bare --in-place`"):
-            ids(bare, tmp_path, "all")
-    assert not (bare / "pool.json").exists()
+    with pytest.raises(ValueError, match=r"has no pool\.json; .* data build .*bare --in-place` indexes them"):
+        ids(bare, tmp_path, "all")
+    assert sorted(path.name for path in bare.iterdir()) == ["evaluation", "shards"]
+    run(f"data build {bare} --in-place --workers 1")
     # The generator writes each score into the shards, as `similarity`.
     assert set(ids(bare, tmp_path, "all", "top50 by similarity")) == {"all", "top50 by similarity"}
-    assert "indexing it (1 tars, " in capsys.readouterr().err
 
 
 def test_a_score_is_computed_from_others_and_named(scored: Pool, tmp_path: Path, run: Run) -> None:

@@ -1,7 +1,6 @@
 """Indexing of tars where they lie: links, tars that change, builds that were killed."""
 
 import gzip
-import multiprocessing
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +11,13 @@ import pytest
 from runners.data.build import build_pool as module
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
-from runners.data.build.in_place import index_shards, not_indexed, open_pool
+from runners.data.build.in_place import not_indexed
 from runners.data.build.info import info_lines
 from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
 from runners.data.pool.damage import NOT_READABLE
 from runners.data.pool.pool import Pool
 from tests.runners.data.build.test_damaged_sources import built, left_out, small
+from tests.runners.data.indexed import indexed
 from tests.runners.data.pool.test_pool import write_tar
 
 
@@ -51,14 +51,12 @@ def test_what_is_no_tar_among_shards_is_left_out_and_counted(tmp_path: Path) -> 
     assert not_indexed(pool) is None
     beside = f"not read as pairs, which only tars hold, in {folder}: 1 .json, 1 .png, 1 notes"
     assert beside in list(info_lines(pool))
-    (folder / "pool.json").unlink()
-    assert index_shards(folder, tolerance=1.0).count == 2
 
 
 def test_a_folder_of_compressed_tars_alone_is_an_error_that_says_so(tmp_path: Path) -> None:
     (tmp_path / "1.tar.gz").write_bytes(gzip.compress(bytes(9000)))
     with pytest.raises(ValueError, match=r"nor any \.tar shard; 1\.tar\.gz is not one: unpack it"):
-        open_pool(tmp_path)
+        indexed(tmp_path)
 
 
 def test_pairs_of_a_linked_tar_belong_to_the_file_and_not_to_the_link(tmp_path: Path) -> None:
@@ -130,18 +128,6 @@ def test_a_file_is_not_indexed_in_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_processes_that_open_a_folder_without_an_index_wait_for_each_other(tmp_path: Path) -> None:
-    write_tar(tmp_path / "x" / "0.tar", [small(n) for n in range(50)])
-    with multiprocessing.get_context("forkserver").Pool(4) as processes:
-        counts = processes.map(count_of, [tmp_path / "x"] * 8, chunksize=1)
-    assert counts == [50] * 8
-
-
-def count_of(folder: Path) -> int:
-    return open_pool(folder).count
-
-
-@pytest.mark.slow
 def test_other_options_for_a_folder_that_is_indexed_are_refused(tmp_path: Path) -> None:
     write_tar(tmp_path / "x" / "0.tar", [small(n) for n in range(3)])
     write_evaluation_set(
@@ -157,7 +143,7 @@ def test_other_options_for_a_folder_that_is_indexed_are_refused(tmp_path: Path) 
         build_pool(tmp_path / "x", without, lambda *_: None)
 
     (tmp_path / "x" / "pool.json").unlink()
-    assert index_shards(tmp_path / "x").count == 3  # as on opening
+    assert indexed(tmp_path / "x").count == 3
     with pytest.raises(ValueError, match=r"indexed with --without none, not ev"):
         build_pool(tmp_path / "x", without, lambda *_: None)
 
@@ -168,13 +154,3 @@ def test_other_options_for_a_folder_that_is_indexed_are_refused(tmp_path: Path) 
     with pytest.raises(ValueError, match=r"x was indexed with --without ev, not none"):
         build_pool(tmp_path / "x", plain, lambda *_: None)
     assert build_pool(tmp_path / "x", without, lambda *_: None).count == 5
-
-
-def test_a_folder_whose_build_was_stopped_is_not_indexed_on_opening(tmp_path: Path) -> None:
-    write_tar(tmp_path / "x" / "0.tar", [small(n) for n in range(3)])
-    work = tmp_path / "x" / ".x.building"
-    work.mkdir()
-    with pytest.raises(ValueError, match=r"x is being indexed, or was until its `data build` was stopped"):
-        open_pool(tmp_path / "x")
-    work.rmdir()
-    assert open_pool(tmp_path / "x").count == 3

@@ -11,13 +11,13 @@ import pytest
 
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
-from runners.data.build.in_place import index_shards, open_pool
 from runners.data.build.known_scores import column_scores, expression_scores, fields_of, metadata_scores
 from runners.data.build.rescore import set_score
 from runners.data.pool.pool import COMPUTED, Pool, Scorer
 from runners.host.workers import Processes
 from runners.store.shared_folder import SharedFolder
 from tests.runners.data.build.test_damaged_sources import NAMES
+from tests.runners.data.indexed import indexed
 from tests.runners.data.pool.test_pool import Sample, encoded, sample, write_tar
 from tests.runners.tiny import tiny_pool
 
@@ -28,7 +28,7 @@ def test_scores_of_repeated_keys_go_to_their_own_pairs(tmp_path: Path) -> None:
         for n in range(4)
     ]
     write_tar(tmp_path / "x" / "0.tar", samples)
-    pool = open_pool(tmp_path / "x")
+    pool = indexed(tmp_path / "x")
     scores = column_scores(pool, "mine", Processes(), lambda *_: None, SharedFolder(path=pool.path))
     assert np.concatenate([*scores]).tolist() == [0, 1, 2, 3]
 
@@ -39,7 +39,7 @@ def test_shard_cut_short_is_scored_up_to_there(tmp_path: Path) -> None:
     with tarfile.open(folder / "0.tar") as tar:
         end = tar.getmember(f"{NAMES[4]}.jpg").offset_data + 9
     os.truncate(folder / "0.tar", end)
-    pool = index_shards(folder, tolerance=1.0)
+    pool = indexed(folder)
     assert pool.count == 4
     scores = column_scores(pool, "mine", Processes(), lambda *_: None, SharedFolder(path=pool.path))
     assert np.concatenate([*scores]).tolist() == [0, 1, 2, 3]
@@ -59,7 +59,7 @@ def test_metadata_by_a_repeated_key_or_of_booleans_scores_no_pair(tmp_path: Path
     write_tar(tmp_path / "x" / "0.tar", samples)
     table = pd.DataFrame({"key": ["a", "b"], "mine": [0.5, 0.25], "truth": [True, False]})
     table.to_parquet(tmp_path / "m.parquet")
-    pool = open_pool(tmp_path / "x")
+    pool = indexed(tmp_path / "x")
     assert np.concatenate([*metadata_scores(pool, "mine", tmp_path / "m.parquet")]).tolist() == pytest.approx(
         [np.nan, 0.25, np.nan], nan_ok=True
     )
@@ -150,7 +150,7 @@ def test_fields_of_the_samples_are_scores_or_texts_of_an_expression(tmp_path: Pa
     write_tar(
         tmp_path / "x" / "1.tar", [sample(n, mine="0.5", lang=None, mixed=2, good=True) for n in range(3, 5)]
     )
-    pool = open_pool(tmp_path / "x")
+    pool = indexed(tmp_path / "x")
     how: Any = Processes(), lambda *_: None, SharedFolder(path=pool.path)
 
     def found(text: str) -> list[float]:
@@ -188,7 +188,7 @@ def test_metadata_by_key_are_refused_for_a_pool_whose_shards_were_written_anew(t
     ):
         metadata_scores(pool, "mine", tmp_path / "m.parquet")
 
-    place = index_shards(tmp_path / "x")
+    place = indexed(tmp_path / "x")
     assert np.concatenate([*metadata_scores(place, "mine", tmp_path / "m.parquet")]).tolist() == [0, 1, 2, 3]
 
 
@@ -197,9 +197,7 @@ def test_a_new_score_with_the_name_of_the_shards_own_replaces_it(tmp_path: Path)
         (str(n), {"png": encoded(8, 8, "PNG", n), "txt": b"t", "json": f'{{"similarity": {n}}}'.encode()})
         for n in range(4)
     ])  # fmt: skip
-    pool = set_score(
-        index_shards(tmp_path / "x"), np.array([3, 2, 1, 0], np.float32), Scorer(name="similarity")
-    )
+    pool = set_score(indexed(tmp_path / "x"), np.array([3, 2, 1, 0], np.float32), Scorer(name="similarity"))
     assert pool.frame["score"].tolist() == [3, 2, 1, 0]
     assert pool.subset(size=None, quality="top25").rows().tolist() == [0]
     assert pool.subset(size=None, quality="top25 by similarity").rows().tolist() == [0]

@@ -12,11 +12,12 @@ from PIL import Image
 
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
-from runners.data.build.in_place import index_shards, not_indexed, open_pool
+from runners.data.build.in_place import not_indexed
 from runners.data.pool.pool import Pool
 from runners.data.pool.shards import content_hash
 from runners.embedded.embedded_pool import TrainingPairs
 from tests.runners.data.images import captions, read_images, write_pool
+from tests.runners.data.indexed import indexed
 
 Sample = tuple[str, dict[str, bytes]]
 
@@ -55,7 +56,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_folder_of_shards_is_indexed_in_place_on_opening(folder: Path) -> None:
     before = {path: path.read_bytes() for path in folder.rglob("*.tar")}
-    pool = open_pool(folder)
+    pool = indexed(folder)
     assert {path: path.read_bytes() for path in folder.rglob("*.tar")} == before
     assert (pool.origin.name, pool.count, pool.scored) == ("web", 10, 10)
     row = pool.frame.iloc[7]
@@ -67,7 +68,7 @@ def test_folder_of_shards_is_indexed_in_place_on_opening(folder: Path) -> None:
 
 
 def test_an_indexed_folder_reads_like_any_pool(folder: Path) -> None:
-    pool = open_pool(folder)
+    pool = indexed(folder)
     best = pool.subset(size=None, quality="top20").rows()
     assert best.tolist() == [8, 9]
     assert captions(pool, best) == ["Number 8!", "Number 9!"]
@@ -75,17 +76,16 @@ def test_an_indexed_folder_reads_like_any_pool(folder: Path) -> None:
     assert red == pytest.approx([80, 90], abs=3)
 
 
-def test_opening_again_does_not_index_again(folder: Path) -> None:
-    open_pool(folder)
-    stamp = (folder / "index/00000.parquet").stat().st_mtime_ns
-    open_pool(folder)
-    assert (folder / "index/00000.parquet").stat().st_mtime_ns == stamp
-    assert not [path for path in folder.iterdir() if "partial" in path.name]
+def test_a_folder_without_index_is_not_opened_and_nothing_is_written(folder: Path) -> None:
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(ValueError, match=r"it has no pool\.json; .*build .*/web --in-place` indexes them"):
+        Pool.open(folder)
+    assert sorted(folder.rglob("*")) == before
 
 
 def test_without_scores_only_quality_all_is_offered(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", [sample(n) for n in range(5)])
-    pool = open_pool(tmp_path)
+    pool = indexed(tmp_path)
     assert not pool.scored
     assert set(pool.frame["bin"]) == {-1}
     assert len(pool.subset(size=None, quality="all")) == 5
@@ -95,7 +95,7 @@ def test_without_scores_only_quality_all_is_offered(tmp_path: Path) -> None:
 
 def test_a_pool_knows_how_many_of_its_pairs_have_a_score(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", [sample(1), sample(2, similarity=0.2), sample(3, similarity=0.1)])
-    assert (open_pool(tmp_path).scored, Pool.open(tmp_path).scored) == (2, 2)
+    assert (indexed(tmp_path).scored, Pool.open(tmp_path).scored) == (2, 2)
 
 
 def test_png_webp_and_captions_in_json_alone_count_as_pairs(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_png_webp_and_captions_in_json_alone_count_as_pairs(tmp_path: Path) -> N
         ("c", {"jpeg": encoded(8, 8), "json": b"not json", "txt": b"three"}),
     ]
     write_tar(tmp_path / "0.tar", samples)
-    assert open_pool(tmp_path).frame["caption"].tolist() == ["one", "from json", "three"]
+    assert indexed(tmp_path).frame["caption"].tolist() == ["one", "from json", "three"]
 
 
 def test_samples_that_are_not_pairs_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_samples_that_are_not_pairs_are_left_out_and_counted(tmp_path: Path) -> 
         ("e", {"jpg": b"no image", "txt": b"words"}),
     ]
     write_tar(tmp_path / "0.tar", samples)
-    pool = open_pool(tmp_path)
+    pool = indexed(tmp_path)
     assert pool.count == 1
     assert pool.left_out == {"no caption": 2, "no image": 1, "unreadable image": 1}
 
@@ -127,59 +127,37 @@ def test_indexing_a_written_pool_anew_gives_the_same_pool(tmp_path: Path) -> Non
     scores = np.linspace(-1, 1, 25).astype(np.float32)
     written = write_pool(tmp_path / "p", TrainingPairs(seed=5, count=25), scores)
     (written.path / "pool.json").unlink()
-    indexed = index_shards(written.path)
-    assert indexed.fingerprint == written.fingerprint
-    assert indexed.frame.equals(written.frame)
-    assert indexed.vocabulary == written.vocabulary
+    again = indexed(written.path)
+    assert again.fingerprint == written.fingerprint
+    assert again.frame.equals(written.frame)
+    assert again.vocabulary == written.vocabulary
 
 
 def test_evaluation_sets_and_hidden_folders_are_not_part_of_a_pool(folder: Path) -> None:
     write_tar(folder / "evaluation" / "mine" / "test" / "0.tar", [sample(50)])
     write_tar(folder / ".other.partial-x" / "0.tar", [sample(60)])
-    assert open_pool(folder).count == 10
+    assert indexed(folder).count == 10
 
 
 def test_missing_folder_raises(tmp_path: Path) -> None:
-    for function in (open_pool, Pool.open, index_shards):
-        with pytest.raises(ValueError, match=r"no such pool: .*nowhere is not a folder"):
-            function(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"no such pool: .*nowhere is not a folder"):
+        Pool.open(tmp_path / "nowhere")
 
 
 def test_folder_without_shards_raises(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"neither a pool\.json nor any \.tar shard"):
-        open_pool(tmp_path)
-
-
-def test_a_tar_without_pairs_is_named(folder: Path) -> None:
-    write_tar(folder / "odd.tar", [("readme", {"md": b"nothing here"})])
-    with pytest.raises(ValueError, match=r"odd\.tar holds no pair: each sample needs an image \(jpg"):
-        open_pool(folder)
-    assert not (folder / "pool.json").exists()
-
-
-@pytest.mark.parametrize("content", [b"this is not a tar" * 100, b""])
-def test_file_that_is_not_a_tar_raises_and_is_named(folder: Path, content: bytes) -> None:
-    (folder / "broken.tar").write_bytes(content)
-    with pytest.raises(ValueError, match=r"broken\.tar"):
-        open_pool(folder)
-
-
-def test_truncated_tar_raises_and_is_named(folder: Path) -> None:
-    whole = (folder / "00000.tar").read_bytes()
-    (folder / "00000.tar").write_bytes(whole[:900])
-    with pytest.raises(ValueError, match=r"cannot read shard .*00000\.tar"):
-        open_pool(folder)
+        indexed(tmp_path)
 
 
 def test_shards_that_changed_since_they_were_indexed_are_not_read(folder: Path) -> None:
-    open_pool(folder)
+    indexed(folder)
     (folder / "00000.tar").write_bytes(b"\0" * 512)
     with pytest.raises(ValueError, match=r"00000\.tar is missing or not as it was indexed .*delete"):
-        open_pool(folder)
+        Pool.open(folder)
 
 
 def test_tars_added_after_indexing_are_reported_with_advice(folder: Path) -> None:
-    pool = open_pool(folder)
+    pool = indexed(folder)
     assert not_indexed(pool) is None
     write_tar(folder / "more" / "00002.tar", [sample(20)])
     write_tar(folder / "evaluation" / "mine" / "test" / "0.tar", [sample(50)])
@@ -187,7 +165,7 @@ def test_tars_added_after_indexing_are_reported_with_advice(folder: Path) -> Non
     assert message is not None
     assert message.startswith(f"1 tars in {folder} are not in its index, the first is more/00002.tar")
     (folder / "pool.json").unlink()
-    assert open_pool(folder).count == 11
+    assert indexed(folder).count == 11
 
 
 def test_built_index_includes_tars_without_pairs_and_links(folder: Path) -> None:
@@ -205,22 +183,22 @@ def test_built_index_includes_tars_without_pairs_and_links(folder: Path) -> None
 def test_a_broken_pool_json_is_named(folder: Path, content: str) -> None:
     (folder / "pool.json").write_text(content, encoding="utf-8")
     with pytest.raises(ValueError, match=r"pool\.json does not describe a pool"):
-        open_pool(folder)
+        Pool.open(folder)
 
 
 def test_a_pool_json_without_one_of_its_keys_is_named(folder: Path) -> None:
-    open_pool(folder)
+    indexed(folder)
     file = folder / "pool.json"
     whole = json.loads(file.read_text(encoding="utf-8"))
     for key in ("manifest", "scorer", "provenance", "columns"):
         file.write_text(json.dumps({name: each for name, each in whole.items() if name != key}))
         with pytest.raises(ValueError, match=rf"pool\.json does not describe a pool: KeyError\('{key}'\)"):
-            open_pool(folder)
+            Pool.open(folder)
 
 
 def test_a_pool_of_another_format_says_which(folder: Path) -> None:
-    open_pool(folder)
+    indexed(folder)
     facts = json.loads((folder / "pool.json").read_text(encoding="utf-8"))
     (folder / "pool.json").write_text(json.dumps(facts | {"format": 99}), encoding="utf-8")
     with pytest.raises(ValueError, match="a pool of format 99; this version reads 1"):
-        open_pool(folder)
+        Pool.open(folder)

@@ -1,7 +1,6 @@
 """Reading of images and captions by row."""
 
 import io
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision import transforms
 
-from runners.data.build.in_place import open_pool
 from runners.data.pool.pool import Pool
 from runners.data.pool.reader import decode_image
 from runners.embedded.embedded_pool import TrainingPairs
@@ -84,16 +82,3 @@ def test_large_jpegs_come_out_close_to_their_full_decoding() -> None:
     pixels = np.stack([np.tile(gradient, (400, 1))] * 3, axis=-1)
     image = decode_image(encoded(pixels, "JPEG"), 32)
     assert image[0].mean(axis=0) == pytest.approx(np.linspace(4, 251, 32), abs=6)
-
-
-def test_an_image_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
-    whole = encoded(np.zeros((32, 32, 3), np.uint8))
-    with tarfile.open(tmp_path / "0.tar", "w") as tar:
-        for key, image in (("good", whole), ("torn", whole[:60])):
-            for name, content in ((f"{key}.png", image), (f"{key}.txt", b"words")):
-                member = tarfile.TarInfo(name)
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
-    pool = open_pool(tmp_path)
-    with pytest.raises(ValueError, match=r"cannot decode image torn of shard .*0\.tar"):
-        read_images(pool, np.arange(2), 32)

@@ -16,12 +16,12 @@ import pytest
 import webdataset
 from PIL import Image
 
-from runners.data.build.in_place import open_pool
 from runners.data.pool.pool import Pool
 from runners.embedded import scorer
 from study.cli import main
 from tests.root import ROOT
 from tests.runners.data.images import read_images
+from tests.runners.data.indexed import indexed
 from tests.study.commands.pools.conftest import PAIRS
 from tests.study.commands.pools.documented import command
 from tests.study.commands.pools.near_duplicates import write_retrieval_set
@@ -79,7 +79,7 @@ def test_rebuilt_shards_leave_out_images_of_evaluation_sets(owner: Path, run: Ru
     before = (owner / "my-shards" / "00000.tar").read_bytes()
     assert "my-shards: 300 pairs; left out: none" in run(command("data build my-shards"))
     assert (owner / "my-shards" / "00000.tar").read_bytes() == before
-    assert open_pool(owner / "my-shards").count == PAIRS
+    assert indexed(owner / "my-shards").count == PAIRS
 
     said = run("data score my-shards --with column:popularity --rewrite-shards", code=2)
     assert "shards in my-shards were not written by `data build`" in said
