@@ -8,7 +8,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -62,31 +62,6 @@ def put(written: Path, path: Path) -> None:
     _sync(written)
     written.replace(path)
     _sync(path.parent)
-
-
-def commit_files(staged: Path, folder: Path) -> None:
-    """Move the files and folders in ``staged``, on the same disk, into ``folder``, all or none."""
-    finish_files(folder)
-    _sync(staged)
-    staged.rename(folder / ".next")  # the commit: from here on, this or a later process completes the move
-    _sync(folder)
-    finish_files(folder)
-
-
-def finish_files(folder: Path) -> None:
-    """Complete a move that ``commit_files`` began before it was killed; does nothing if there is none."""
-    staged, old = folder / ".next", folder / ".old"
-    with suppress(FileNotFoundError, NotADirectoryError):  # another process completes the same move
-        # Each file is moved by one rename, so a repeated call continues where a killed one stopped.
-        for path in sorted(staged.iterdir()):
-            place = folder / path.name
-            # rename cannot replace a folder that is not empty: move the old one aside first.
-            if place.is_dir():
-                old.mkdir(exist_ok=True)
-                place.rename(old / path.name)
-            path.replace(place)
-        shutil.rmtree(old, ignore_errors=True)
-        staged.rmdir()
 
 
 def write_json(path: Path, content: Mapping[str, object], *, sync: bool = True) -> None:

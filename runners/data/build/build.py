@@ -36,12 +36,11 @@ class Build:
     to: str = ""  # URL of the pool; its folder is then a copy (`runners.store.shared_folder`)
     provenance: Mapping[str, object] = field(default_factory=dict)  # additional facts about the source
     left_out: pd.DataFrame = field(default_factory=lambda: damage_table([]))
-    scores: Path | None = None  # table of columns by ``hash`` that replace the source's columns
 
     @property
     def recorded(self) -> bool:
         """True if the pool records the source's files, so that a later build can add new ones."""
-        return not self.in_place and self.scores is None and "urls" not in self.provenance
+        return not self.in_place and "urls" not in self.provenance
 
     @property
     def source_text(self) -> str:

@@ -25,7 +25,6 @@ from runners.data.build.source import (
     write_record,
 )
 from runners.data.build.thumbnail import EvaluationImages
-from runners.data.index.merge import join
 from runners.data.index.selection import SCORE_PREFIX
 from runners.data.index.writing import VERSIONS
 from runners.data.pool.describe import describe_pool
@@ -215,8 +214,6 @@ def _write_new(built: _Built, known: EvaluationImages | None, report: Report) ->
     shared, pool = folders.shared, folders.shared.path / folders.pool
     kept = built.merged(Merge(work="", parts=f"{folders.work}kept/", known=known), report)
     tables = [part.with_name(f"{part.name}.parquet") for part in kept]
-    if how.scores:
-        tables = [join(tables, how.scores, shared.path / folders.work / "kept" / "joined.parquet")]
     if before is None:  # parts that a killed build left would be described as parts of this pool
         shared.delete(f"{folders.pool}{INDEX}", f"{folders.pool}{VERSIONS}/")
     write_shards(tables, folders, url=how.url, first=built.first_shard, workers=how.workers, report=report)

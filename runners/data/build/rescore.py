@@ -1,7 +1,6 @@
 """Additional scores of a pool: stored beside the existing ones, or used to rank its pairs."""
 
 import re
-import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,19 +13,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from budgets.names import unknown
-from runners.data.build.build import Build
-from runners.data.build.build_pool import build_pool
-from runners.data.build.in_place import name_in, not_indexed, shards_of
 from runners.data.build.known_scores import OF_PAIR
 from runners.data.index.merge import look_up
 from runners.data.index.parts import Index
 from runners.data.index.selection import SCORE_PREFIX, SUBSET_PREFIX, count_scored
-from runners.data.index.writing import VERSIONS, add_column
+from runners.data.index.writing import add_column
 from runners.data.pool.describe import fingerprints, write_facts
 from runners.data.pool.pool import COMPUTED, FIRST, Pool, Scorer
-from runners.host.workers import Report, Workers
-from runners.store.copies import SHARDS_AT
-from runners.store.files import commit_files
 
 _ADDED = "added-"
 _UID_DIGITS = 32
@@ -41,8 +34,7 @@ def set_score(
 
     The scores, one per pair in the index's order, higher is better, NaN for none, are float32 (pairs,), or
     come some at a time. Scores computed from an older score of this name stay, but no longer stand for their
-    expressions. The shards are not changed: subsets are read by offset, in longer runs after
-    `rewrite_shards`.
+    expressions. The shards are not changed: subsets are read by offset.
 
     Raises:
         ValueError: The number of scores is not that of the pairs, all scores are NaN, or the name is that
@@ -174,108 +166,3 @@ def _uid_table(file: Path, uids: np.memmap, folder: Path) -> Path:
             )
             writer.write_table(pa.table([text, np.ones(len(some), np.int8)], schema=schema))
     return target
-
-
-def require_rewritable(pool: Pool) -> None:
-    """Raise ValueError unless a pool's shards were written by this project, and are those of its index."""
-    made = pool.origin.provenance
-    theirs = not all(shard.startswith("shards/") for shard in pool.shards)  # added later
-    if theirs or made.get("in_place") or SHARDS_AT in made or not {"source", "generator"} & made.keys():
-        raise ValueError(
-            f"shards in {pool.path} were not written by `data build` and are not rewritten; "
-            f"build another pool from them with `data build NEW --from {pool.path}`"
-        )
-    if pool.copy_of:
-        raise ValueError(
-            f"shards in {pool.copy_of} are not rewritten there; build another pool from them with "
-            f"`data build NEW --from {pool.copy_of}`"
-        )
-    if message := not_indexed(pool):
-        raise ValueError(f"shards in {pool.path} are not rewritten: {message}")
-    names = [name_in(pool.path, shard) for shard in shards_of(pool.path)]
-    if being_written := [name for name in names if name not in pool.shards]:
-        raise ValueError(
-            f"shards in {pool.path} are not rewritten: {len(being_written):,} of them are not in its index, "
-            f"the first is {being_written[0]}; repeat the `data build` that was adding them until it was "
-            "stopped, or move them away"
-        )
-
-
-def rewrite_shards(pool: Pool, *, workers: Workers, report: Report) -> Pool:
-    """Rewrite a pool's shards in the order of its bins; all new shards replace the old ones at the end.
-
-    Raises:
-        ValueError: As ``require_rewritable``; or the shards no longer hold exactly the pool's pairs.
-    """
-    require_rewritable(pool)
-    path, new = pool.path, pool.path.with_name(f".{pool.path.name}.rewritten")
-    shutil.rmtree(new, ignore_errors=True)
-    # Of a name of its own, not a random one: what a killed process leaves is replaced.
-    columns = path.with_name(f".{path.name}.columns.parquet")
-    try:
-        _write_columns(pool, columns)
-        written = build_pool(new, Build(source=path, workers=workers, scores=columns), report)
-    finally:
-        columns.unlink(missing_ok=True)
-    if (written.count, _sum_of_hashes(written)) != (pool.count, _sum_of_hashes(pool)):
-        difference = _difference(pool, written)
-        shutil.rmtree(new)
-        raise ValueError(
-            f"shards of {path} stay as they are, because rewriting them {difference}; restore the shards "
-            f"from a copy, or build another pool of what they hold with `data build NEW --from {path}`"
-        )
-    for file in (*pool.left_out_files, *([pool.sources] if pool.sources else ())):
-        shutil.copy(path / file, new / file)
-    write_facts(
-        replace(
-            written,
-            origin=pool.origin,
-            scorers=pool.scorers,
-            left_out=pool.left_out,
-            left_out_files=pool.left_out_files,
-            sources=pool.sources,
-            subsets=pool.subsets,
-        )
-    )
-    shutil.rmtree(path / VERSIONS, ignore_errors=True)  # of the shards that are replaced
-    commit_files(new, path)
-    return Pool.open(path)
-
-
-def _write_columns(pool: Pool, target: Path) -> None:
-    """Write the hash, scores and named subsets of a pool's pairs as a table, some at a time."""
-    carried = [
-        name
-        for name in pool.index.columns
-        if name.startswith((SCORE_PREFIX, SUBSET_PREFIX)) or name == "score"
-    ]
-    schema = pa.Schema.from_pandas(next(pool.index.frames(["hash", *carried])))
-    with pq.ParquetWriter(target, schema) as writer:
-        for part in pool.index.frames(["hash", *carried]):
-            writer.write_table(pa.Table.from_pandas(part, schema, preserve_index=False))
-
-
-def _sum_of_hashes(pool: Pool) -> int:
-    """Return a number that differs between pools of other pairs, whatever their order."""
-    return sum(int(chunk.sum(dtype=np.uint64)) for chunk in pool.index.chunks("hash")) % 2**64
-
-
-def _difference(pool: Pool, written: Pool) -> str:
-    """Return what a pool would lose and gain by other shards, in words, with the first pairs and reasons."""
-    lost, first = 0, list[str]()
-    found = look_up(pool.index.files, "hash", written.index.files, "hash", written.path)
-    missing = pool.index.cut(map(np.isnan, found), by_group=True)
-    for part, gone in zip(pool.index.frames(["shard", "key"]), missing, strict=True):
-        rows = part[gone].head(_MOST_NAMED - len(first))
-        first += [f"{key} in {shard}" for shard, key in zip(rows["shard"], rows["key"], strict=True)]
-        lost += int(np.count_nonzero(gone))
-    why = ", ".join(f"{count:,} {reason}" for reason, count in written.left_out.items())
-    named = f"{', '.join(first)}{' …' if lost > len(first) else ''}"
-    other = written.count - (pool.count - lost)
-    words = [
-        f"would lose {lost:,} of {pool.count:,} pairs ({why or 'they have changed'}): {named}"
-        if lost
-        else "",
-        f"would take up {other:,} other pairs" if other else "",
-    ]
-    return ", and ".join(filter(None, words))

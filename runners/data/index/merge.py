@@ -100,28 +100,6 @@ def look_up(  # noqa: PLR0913 - two groups of tables, and the column
             yield some.astype(np.float64) if kind == "DOUBLE" else some
 
 
-def join(files: Sequence[Path], columns: Path, target: Path) -> Path:
-    """Write several tables as one, with the columns of another table by ``hash``, which replace their own.
-
-    Of rows of ``columns`` with the same hash the first counts.
-    """
-    names = [name for name in pq.read_schema(columns).names if name != "hash"]
-    own = [name for name in pq.read_schema(files[0]).names if name in names]
-
-    def joined(mine: str) -> str:
-        return f"""
-            SELECT own.* EXCLUDE ({_quoted(own)}), other.* EXCLUDE (hash) FROM (
-                SELECT *, file_index AS part, file_row_number AS row FROM {_read("files")} WHERE {mine}
-            ) AS own LEFT JOIN (
-                SELECT DISTINCT ON (hash) * FROM {_read("columns")} WHERE {mine}
-                ORDER BY hash, file_row_number
-            ) AS other USING (hash)
-        """
-
-    _by_shares(joined, "hash", {"files": files, "columns": [columns]}, target, "* EXCLUDE (part, row)")
-    return target
-
-
 def in_order(files: Sequence[Path], order: str, folder: Path, rows: int) -> Iterator[pa.Table]:
     """Yield the rows of several tables in an order, in tables of ``rows`` rows; the last may be shorter.
 

@@ -162,8 +162,7 @@ class Index:
         found = self._read_file(f"{part.file}.parquet", numbers, own) if own else None
         columns_found = {}
         for name, each in stored.items():
-            # Scores and named subsets of a pool whose shards were rewritten are columns of its parts, which
-            # later parts lack.
+            # Scores of the shards of an earlier build and subsets of a copy are columns of some parts alone.
             if found is not None and each in own and (":" not in each or each in found.column_names):
                 columns_found[name] = found[each]
             elif each in part.added:

@@ -103,13 +103,8 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
 
 def _new_names(folder: Path) -> tuple[str, str]:
     """Return names of a vocabulary and a table of left-out samples that no version of a pool has."""
-    # Rewritten shards begin with no earlier versions, but keep their tables.
     number = 2 + len(list((folder / VERSIONS).glob("*.json")))
-    while True:
-        names = f"vocabulary-{number}.txt", f"left-out-{number}.parquet"
-        if not any((folder / name).exists() for name in names):
-            return names
-        number += 1
+    return f"vocabulary-{number}.txt", f"left-out-{number}.parquet"
 
 
 def write_facts(pool: Pool) -> None:

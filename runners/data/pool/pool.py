@@ -31,7 +31,6 @@ from runners.data.index.writing import VERSIONS, index_of_pool
 from runners.data.pool.damage import DAMAGE_TOLERANCE
 from runners.store.cache import piece_cache
 from runners.store.copies import SHARDS_AT, copied_from
-from runners.store.files import finish_files
 from runners.store.place import FolderPlace, Place, UrlPlace
 
 FORMAT = 1
@@ -165,7 +164,6 @@ class Pool:
         path = Path(path)
         if not path.is_dir():
             raise ValueError(f"no such pool: {path} is not a folder")
-        finish_files(path)
         pool = _read(path, path / "pool.json")
         if holding and holding not in pool.ids:
             earlier = (_read(path, each) for each in sorted((path / VERSIONS).glob("*.json")))

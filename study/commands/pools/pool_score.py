@@ -21,7 +21,7 @@ NAME = "score"
 HELP = "set the quality score of the pairs, or add a named subset"
 EXAMPLES: tuple[str, ...] = (
     "pools/web --with ViT-B-32:openai --name clip",
-    "pools/icons --with column:popularity --rewrite-shards",
+    "pools/icons --with column:popularity",
     "pools/web --with '=0.5*clip + 0.5*aesthetic' --name both",
     "pools/web --with subset.npy --name basic",
 )
@@ -51,15 +51,11 @@ def add_options(parser: ArgumentParser) -> None:
         "--batch-size", type=number(1, 65_536, int), default=256, help="pairs per batch (default: 256)"
     )
     parser.add_argument("--device", help="cpu or cuda (default: cuda if available)")
-    parser.add_argument(
-        "--rewrite-shards", action="store_true", help="also write the shards in the new order"
-    )
 
 
 def run(options: Namespace) -> int:
     """Score the pool, and print its contents afterwards."""
     from runners.data.build.info import info_lines
-    from runners.data.build.rescore import require_rewritable, rewrite_shards
     from runners.data.pool.pool import Pool
     from runners.store.shared_folder import SCORING, open_shared
     from study.run.pool_site import PoolSite
@@ -69,15 +65,10 @@ def run(options: Namespace) -> int:
     _check(options)
     with continuing(options.pool), only_writer(options.pool, show), open_shared(options.pool) as shared:
         before = Pool.open(shared.path)
-        if options.rewrite_shards:
-            require_rewritable(before)
         with PoolSite(options, show) as site, WorkProgress(open_console()) as report:
             pool = _scored(before, options, shared, site, report)
             shared.publish()
             shared.delete(SCORING)
-            if options.rewrite_shards:
-                workers = site.workers(pool.path, written=pool.path.parent)
-                pool = rewrite_shards(pool, workers=workers, report=report)
         show_all(info_lines(pool))
     return 0
 

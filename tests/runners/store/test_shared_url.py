@@ -12,7 +12,7 @@ from runners.data.build import merge_parts, new_shards
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.build.known_scores import column_scores
-from runners.data.build.rescore import rewrite_shards, set_score
+from runners.data.build.rescore import set_score
 from runners.data.pool.pool import Pool, Scorer
 from runners.data.pool.reader import read_pairs
 from runners.host.workers import Processes, Report
@@ -175,11 +175,6 @@ def test_a_pool_below_a_url_is_scored_there_and_a_stopped_scoring_goes_on(
     assert below(f"{url}/p") == {
         name: text for name, text in content(scored.path).items() if not name.startswith(SCORING)
     }
-    with (
-        open_shared(f"{url}/p") as shared,
-        pytest.raises(ValueError, match=rf"are not rewritten there; build .+ --from {url}/p"),
-    ):
-        rewrite_shards(Pool.open(shared.path), workers=Processes(), report=silent)
 
 
 def test_other_objects_below_a_url_are_left_alone(url: str, machines: OtherMachines) -> None:

@@ -127,7 +127,7 @@ def test_bash_completes_commands_studies_options_and_their_values(tmp_path: Path
         ("python -m study plan --format par", "python -m study plan --format parquet "),
         ("python -m study run demo --retr", "python -m study run demo --retry-failed "),
         ("python -m study data bu", "python -m study data build "),
-        ("python -m study data score p --rew", "python -m study data score p --rewrite-shards "),
+        ("python -m study data score p --meta", "python -m study data score p --metadata "),
         ("python -m study plan --output mi", "python -m study plan --output mine.yaml "),
         ("python mi", "python mine.yaml "),  # other commands of Python's complete as before
     ):

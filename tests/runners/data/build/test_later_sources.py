@@ -12,14 +12,13 @@ from runners.data.build import new_shards
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.build.in_place import not_indexed
-from runners.data.build.rescore import rewrite_shards, set_score, use_score
+from runners.data.build.rescore import set_score, use_score
 from runners.data.build.source import Columns, SourcePart
 from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
 from runners.data.pool.pool import Pool, Scorer
 from runners.data.pool.reader import read_pairs
 from runners.data.pool.shards import close_shard, encode_image, write_sample
 from runners.embedded.embedded_pool import TrainingPairs
-from runners.host.workers import Processes
 from tests.runners.data.index.test_index import EACH, in_place, write_shards
 from tests.runners.data.indexed import column
 
@@ -173,43 +172,25 @@ def test_another_source_or_other_options_are_refused(pool: Pool, source: Path, t
         build(pool.path, tmp_path / "other")
 
 
-def test_scores_and_rewritten_shards_go_with_later_shards(pool: Pool, source: Path, tmp_path: Path) -> None:
+def test_scores_go_with_later_shards(pool: Pool, source: Path) -> None:
     set_score(pool, np.arange(pool.count, dtype=np.float32), Scorer(name="mine"))
     write_shards(source, range(3))
     grown = build(pool.path, source)
     assert (grown.scored, grown.count) == (2 * EACH, 3 * EACH), "new pairs have no score of a model"
-    rewritten = rewrite_shards(grown, workers=Processes(), report=lambda *_: None)
-    assert build(rewritten.path, source).count == 3 * EACH
-    write_shards(source, range(4))
-    again = build(rewritten.path, source)
-    assert sorted(again.frame["hash"]) == sorted(build(tmp_path / "whole", source).frame["hash"])
-    assert again.frame["key"].is_unique
-    assert (again.scored, again.count) == (2 * EACH, 4 * EACH), (
-        "a score of the shards is not one of the model"
-    )
-    similar = use_score(again, "similarity")
-    assert np.isfinite(column(similar, "score")).sum() == 4 * EACH
-    write_shards(again.path / "later", range(4, 5))
-    assert (in_place(again.path).count, in_place(again.path).scored) == (5 * EACH, 5 * EACH)
-    assert use_score(in_place(again.path), "mine").scored == 2 * EACH
+    similar = use_score(grown, "similarity")
+    assert np.isfinite(column(similar, "score")).sum() == 3 * EACH
+    write_shards(grown.path / "later", range(4, 5))
+    assert (in_place(grown.path).count, in_place(grown.path).scored) == (4 * EACH, 4 * EACH)
+    assert use_score(in_place(grown.path), "mine").scored == 2 * EACH
 
 
-def test_an_interrupted_rewriting_of_shards_loses_no_score_that_was_added_since(
-    pool: Pool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = set_score(pool, np.arange(pool.count, dtype=np.float32), Scorer(name="first"))
-    with monkeypatch.context() as patch:
-        patch.setattr("runners.data.build.build_pool.write_index", _stop)
-        with pytest.raises(RuntimeError, match="stopped"):
-            rewrite_shards(first, workers=Processes(), report=lambda *_: None)
-    set_score(first, -np.arange(pool.count, dtype=np.float32), Scorer(name="second"))
-    again = use_score(Pool.open(pool.path), "first")
-
-    rewritten = rewrite_shards(again, workers=Processes(), report=lambda *_: None)
-
-    scores = dict(zip(again.frame["hash"], -np.arange(pool.count, dtype=np.float32), strict=True))
-    found = use_score(rewritten, "second").frame
-    assert found["score"].tolist() == [scores[each] for each in found["hash"]]
+def test_no_score_is_named_like_the_first_one_in_another_case(pool: Pool) -> None:
+    scores = np.arange(pool.count, dtype=np.float32)
+    for again in range(2):
+        with pytest.raises(ValueError, match=r"^Similarity differs .+ similarity only in case"):
+            set_score(Pool.open(pool.path), scores, Scorer(name="Similarity"))
+        mine = set_score(Pool.open(pool.path), scores + again, Scorer(name="mine"))
+    assert mine.frame["score"].tolist() == (scores + 1).tolist(), "a score can be given again"
 
 
 def test_a_table_that_was_touched_is_the_same_and_one_with_other_rows_is_an_error(tmp_path: Path) -> None:

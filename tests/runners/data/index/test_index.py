@@ -12,7 +12,7 @@ from runners.data.build import merge_parts
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.build.known_scores import expression_scores
-from runners.data.build.rescore import rewrite_shards, set_score, set_subset, use_score
+from runners.data.build.rescore import set_score, set_subset, use_score
 from runners.data.index import writing
 from runners.data.index.parts import Index
 from runners.data.index.selection import nth_values
@@ -23,8 +23,6 @@ from runners.data.pool.tokenizer import vocabulary_of
 from runners.data.reading.streamed_set import RowsByBlock
 from runners.data.reading.training_data import Source
 from runners.embedded.embedded_pool import TrainingPairs
-from runners.host.workers import Processes
-from runners.store.files import finish_files
 from tests.runners.data.indexed import column
 
 pytestmark = pytest.mark.slow
@@ -267,8 +265,6 @@ def test_a_pool_written_from_a_source_takes_up_later_shards_in_a_folder_of_its_o
     expected = whole.rows(whole.subset(size=30, quality="top40").rows(), ["hash"])["hash"]
     assert sorted(best) == sorted(expected)
     assert Pool.open(path, holding=first.fingerprint).count == first.count
-    with pytest.raises(ValueError, match=f"are not rewritten; build another pool .+ --from {path}"):
-        rewrite_shards(second, workers=Processes(), report=lambda *_: None)
     again = build_pool(tmp_path / "sorted", Build(source=path), lambda *_: None)
     assert (
         again.fingerprint == build_pool(tmp_path / "new", Build(source=source), lambda *_: None).fingerprint
@@ -300,7 +296,6 @@ def test_a_build_that_is_killed_before_its_last_file_leaves_the_pool_as_it_was(
         patch.setattr("runners.data.pool.describe.write_facts", _stop)
         with pytest.raises(RuntimeError, match="stopped"):
             in_place(folder)
-    finish_files(folder)
     assert Pool.open(folder).frame.equals(first.frame)
     assert in_place(folder).count == 3 * EACH
 

@@ -63,28 +63,6 @@ def test_pairs_that_repeat_earlier_or_known_ones_are_found_in_order(tmp_path: Pa
     assert [*zip(found["part"].to_pylist(), found["row"].to_pylist(), strict=True)] == expected
 
 
-@pytest.mark.usefixtures("_shares")
-def test_columns_of_another_table_replace_own_ones_by_hash_and_the_order_stays(tmp_path: Path) -> None:
-    rng = np.random.default_rng(2)
-    hashes = [rng.permutation(90)[:60].astype(np.uint64) for _ in range(2)]
-    files = [
-        write(tmp_path, f"own{n}", hash=each, score=-1.0, key=[str(one) for one in each])
-        for n, each in enumerate(hashes)
-    ]
-    theirs = rng.integers(0, 70, 150).astype(np.uint64)
-    columns = write(tmp_path, "columns", hash=theirs, score=np.arange(150.0))
-    first = {one: float(np.flatnonzero(theirs == one)[0]) for one in set(theirs.tolist())}
-
-    found = pq.read_table(merge.join(files, columns, tmp_path / "joined.parquet"))
-
-    order = np.concatenate(hashes).tolist()
-    assert sorted(found.column_names) == ["hash", "key", "score"]
-    assert found["hash"].to_pylist() == order
-    assert found["key"].to_pylist() == [*map(str, order)]
-    assert found["score"].to_pylist() == [first.get(one) for one in order]
-    assert not [*tmp_path.glob(".merge-*")]
-
-
 @pytest.mark.slow
 def test_a_join_compares_no_more_rows_at_once_than_the_memory_holds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -94,12 +72,12 @@ def test_a_join_compares_no_more_rows_at_once_than_the_memory_holds(
     monkeypatch.setattr(merge, "_ROWS_AT_ONCE", rows // 10)
     monkeypatch.setattr(merge, "_MEMORY", "60MB")
     hashes = np.random.default_rng(3).permutation(rows).astype(np.uint64)
-    own = write(tmp_path, "own", hash=hashes, score=-1.0)
+    own = write(tmp_path, "own", hash=hashes)
     columns = write(tmp_path, "columns", hash=np.arange(rows, dtype=np.uint64), score=np.arange(rows) + 0.5)
 
-    found = pq.read_table(merge.join([own], columns, tmp_path / "joined.parquet"))
+    found = np.concatenate([*merge.look_up([own], "hash", [columns], "score", tmp_path)])
 
-    np.testing.assert_array_equal(found["score"].to_numpy(), hashes + 0.5)
+    np.testing.assert_array_equal(found, hashes + 0.5)
 
 
 def test_a_folder_named_like_a_column_is_not_read_as_one(tmp_path: Path) -> None:

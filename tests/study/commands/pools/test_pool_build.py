@@ -81,11 +81,6 @@ def test_rebuilt_shards_leave_out_images_of_evaluation_sets(owner: Path, run: Ru
     assert (owner / "my-shards" / "00000.tar").read_bytes() == before
     assert indexed(owner / "my-shards").count == PAIRS
 
-    said = run("data score my-shards --with column:popularity --rewrite-shards", code=2)
-    assert "shards in my-shards were not written by `data build`" in said
-    assert "popularity" not in run("data info my-shards"), "it is refused before anything is scored"
-    assert (owner / "my-shards" / "00000.tar").read_bytes() == before
-
 
 def test_options_without_effect_on_the_source_are_refused(user: Path, run: Run) -> None:
     (user / "my-shards").mkdir()
