@@ -28,6 +28,7 @@ class Entry:
             ``spent`` (the trial finished), ``released`` (the rest of its reservation was returned),
             ``wasted`` (work that was lost, usually to a crash).
         what: Trial id, or the name of a charge.
+        train_flops: Training FLOPs; of a charge also forward FLOPs, which then are part of the cap.
         evaluation_flops: Forward FLOPs of evaluation; reported, but not part of the cap.
         convention: Counting convention of the FLOPs, see `budgets.cost.flops.CONVENTION`.
 
@@ -78,10 +79,10 @@ class Book:
     Attributes:
         open: Trial id → open reservation.
         finished: Trial id → FLOPs of its ``spent`` entry, unless it was reserved again since.
-        charged: Paid charge → its training FLOPs.
+        charged: Paid charge → its FLOPs.
         wasted: Trial id → (training FLOPs, evaluation FLOPs) lost; a trial that is paid again starts at 0.
         taken: Trial id → training FLOPs spent, wasted or still reserved.
-        spent_flops: Training FLOPs charged, spent and wasted.
+        spent_flops: FLOPs charged, spent and wasted.
     """
 
     open: dict[str, Reservation] = field(default_factory=dict)
@@ -197,9 +198,9 @@ def reconcile(plan: Plan, entries: Sequence[Entry]) -> list[str]:
             held[entry.what].append(book.open[entry.what])
     return [
         *(
-            f"'{charge.what}' is charged {book.charged[charge.what]:,} FLOP, planned {charge.train_flops:,}"
+            f"'{charge.what}' is charged {book.charged[charge.what]:,} FLOP, planned {charge.flops:,}"
             for charge in plan.charges
-            if book.charged.get(charge.what, charge.train_flops) != charge.train_flops
+            if book.charged.get(charge.what, charge.flops) != charge.flops
         ),
         *(text for trial in plan.all_trials for text in _differences(trial, held[trial.trial_id])),
         *(

@@ -45,8 +45,8 @@ class Ledger:
         """
         for charge in unpaid_charges(self.book, plan):
             # Reservations of an earlier declaration, which are still open, give way.
-            self._check_room(f"'{charge.what}'", charge.train_flops, besides=self.book.reserved_flops)
-            self._append(Entry(entry="charged", **asdict(charge)))
+            self._check_room(f"'{charge.what}'", charge.flops, besides=self.book.reserved_flops)
+            self._append(Entry(entry="charged", what=charge.what, train_flops=charge.flops))
 
     def reserve(self, what: str, train_flops: int) -> None:
         """Reserve a trial's FLOPs before it starts; an open reservation is kept as it is.

@@ -7,7 +7,8 @@ whole numbers in the ledger.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from budgets.cost.flops import CONVENTION
-from budgets.planning.plan import LeftOut
+from budgets.planning.plan import LeftOut, Plan
 from budgets.planning.planned_trial import Cell, Trial, trunk_id
 from runners.store.files import new_file
 
@@ -128,6 +129,18 @@ TABLES: Mapping[str, Mapping[str, TableColumn]] = MappingProxyType(
             **_CELL,
             "reason": TableColumn("str", "", "Reason why the cell is not run, with its numbers"),
         },
+        "scores.parquet": {
+            "quality": _CELL["quality"],
+            "score": TableColumn("str", "", "Score that the quality, or a part of its score, ranks by"),
+            "model": TableColumn("str", "", "Model that gave the score"),
+            "pool": TableColumn("str", "", "Content id of the pool"),
+            "pairs": TableColumn("int64", "pairs", "Pairs that the model scored"),
+            "train_flops": TableColumn(
+                "float64", "FLOPs", "Training FLOPs of the model; 0 unless it is a trial of this project"
+            ),
+            "scoring_flops": TableColumn("float64", "FLOPs", "Forward FLOPs of scoring; 0 if not counted"),
+            "counted": TableColumn("bool", "", "Whether the study budget pays them (`budget.count_scoring`)"),
+        },
     }
 )  # after its columns, `results.parquet` has a float64 for each `<evaluation set>/<metric>` and its `…_se`
 
@@ -136,7 +149,9 @@ def _kinds(columns: Mapping[str, TableColumn]) -> dict[str, str]:
     return {name: column.kind for name, column in columns.items()}
 
 
-RESULT_COLUMNS, CURVE_COLUMNS, MIDWAY_COLUMNS, PLAN_COLUMNS, LEFT_OUT_COLUMNS = map(_kinds, TABLES.values())
+(
+    RESULT_COLUMNS, CURVE_COLUMNS, MIDWAY_COLUMNS, PLAN_COLUMNS, LEFT_OUT_COLUMNS, SCORE_COLUMNS,
+) = map(_kinds, TABLES.values())  # fmt: skip
 
 
 def cell_row(cell: Cell) -> dict[str, object]:
@@ -200,6 +215,13 @@ def steps_per_point(steps: int) -> int:
 def left_out_row(left_out: LeftOut) -> dict[str, object]:
     """Return a left-out cell's columns of `LEFT_OUT_COLUMNS`."""
     return {**cell_row(left_out.cell), "reason": left_out.reason}
+
+
+def score_rows(plan: Plan) -> Iterator[dict[str, object]]:
+    """Yield the rows of `SCORE_COLUMNS`: each quality with each of the scores behind it."""
+    for quality, costs in plan.score_costs.items():
+        for cost in dict.fromkeys(costs):
+            yield {"quality": quality, **asdict(cost), "counted": bool(plan.charges)}
 
 
 def to_frame(rows: Iterable[Mapping[str, object]], columns: Mapping[str, str]) -> pd.DataFrame:

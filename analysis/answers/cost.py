@@ -8,12 +8,15 @@ from math import isnan
 import numpy as np
 import pandas as pd
 
-from analysis.cells.table import budgets
+from analysis.cells.table import budgets, records
 from analysis.labels import budget_text, with_regime
 from budgets.book import SPENDING
+from budgets.planning.facts import ScoreCost
 from budgets.planning.plan import AGAIN
+from budgets.quantity import format_flops
 from runners.results import ENDS, STARTS, TUNING_STARTED
 
+_NOTABLE = 0.01  # share of the study's compute
 _SPENT_COLUMNS = ("spent", "wasted", "evaluation", "hours")
 TUNING, EARLIER = "tuning", "earlier declarations"
 """Levels of trials that the plan lacks: those of a tuning, and those of the declaration before an edit."""
@@ -50,9 +53,9 @@ class Cost:
 
     Attributes:
         planned_flops: FLOPs of all planned trials, of the tuning as far as it was paid, and of charges.
-        spent_flops: FLOPs of trials and other charges, such as quality scoring, waste included.
+        spent_flops: FLOPs of trials, waste included, and of quality scores if the budget counts them.
         wasted_flops: The part of ``spent_flops`` that was lost with failed attempts.
-        evaluation_flops: Forward FLOPs of evaluations and of scoring, which no budget counts.
+        evaluation_flops: Forward FLOPs of evaluations, which no budget counts.
         budget_flops: Declared cap on ``spent_flops``; NaN without one.
         device_hours: Hours in trials, lost attempts included, times the devices of each; NaN without events.
         price: Price of the device hours; NaN if no price is declared.
@@ -85,7 +88,7 @@ def totals(
         + (float(plan["paid_flops"].to_numpy(np.float64).sum()) if len(plan) else 0.0),
         spent_flops=_sum(ledger, SPENDING, "train_flops"),
         wasted_flops=_sum(ledger, ("wasted",), "train_flops"),
-        evaluation_flops=_sum(ledger, SPENDING, "evaluation_flops"),
+        evaluation_flops=_sum(ledger, ("spent", "wasted"), "evaluation_flops"),
         budget_flops=float(budget_flops) if budget_flops is not None else float("nan"),
         device_hours=hours,
         price=float("nan") if price_per_hour is None else hours * price_per_hour,
@@ -163,8 +166,8 @@ def tuning_trials(events: pd.DataFrame) -> set[str]:
 def by_level(plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
     """Return training FLOPs and hours by budget level.
 
-    Charges for other work, tuning trials and trials of earlier declarations, which are not in the plan, have
-    rows of their own.
+    Charges, tuning trials and trials of earlier declarations, which are not in the plan, have rows of their
+    own.
 
     Returns:
         Columns ``level`` (text, with the regime if there are several), ``trials``, ``planned``, ``spent``
@@ -199,13 +202,39 @@ def by_level(plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame) -> 
         if trials:
             sums = {kind: sum(known.get(trial, 0.0) for trial in trials) for kind, known in of_trial.items()}
             rows.append({"level": name, "trials": len(trials), "planned": sums["spent"]} | sums)
-    scored = _by_what(ledger, ("charged",), "evaluation_flops")
     for what, flops in _by_what(ledger, ("charged",), "train_flops").items():
         rows.append({
             "level": str(what), "trials": 0, "planned": flops, "spent": flops, "wasted": 0.0,
-            "evaluation": scored[what], "hours": 0.0,
+            "evaluation": 0.0, "hours": 0.0,
         })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def score_costs(scores: pd.DataFrame, quality: str | None = None) -> list[ScoreCost]:
+    """Return the costs in a table of scores, of all qualities or of one."""
+    rows = scores if quality is None or scores.empty else scores[scores["quality"] == quality]
+    costs = (
+        ScoreCost(
+            score=row["score"], model=row["model"], pool=row["pool"], pairs=row["pairs"],
+            train_flops=int(row["train_flops"]), scoring_flops=int(row["scoring_flops"]),
+        )
+        for row in records(rows)
+    )  # fmt: skip
+    return list(dict.fromkeys(costs))
+
+
+def score_text(flops: float, cost: Cost) -> str:
+    """Return what scores cost, and the share of what the study spent; empty for nothing."""
+    if not (flops and cost.spent_flops):
+        return format_flops(flops) if flops else ""
+    percent = 100 * flops / cost.spent_flops
+    return f"{format_flops(flops)}, {percent:.{0 if percent >= 10 else 1}f} % of the study's"  # noqa: PLR2004 (two digits)
+
+
+def notable_score(flops: float, cost: Cost) -> str:
+    """Return what the score of a winner's quality cost, to end a sentence with; empty if that is little."""
+    said = score_text(flops, cost)
+    return f"; its score cost {said}" if said and flops >= _NOTABLE * cost.spent_flops else ""
 
 
 def _beside(plan: pd.DataFrame, ledger: pd.DataFrame) -> float:

@@ -113,6 +113,7 @@ class StudyFrames:
         left_out: Cells left out of the plan, with ``reason``.
         unread: For an imported study, the rows of its table that were not read, with ``reason``.
         sweeps: For an imported study, what was tried in each cell, see `sweeps.choose`; empty without.
+        scores: Models behind the score of each quality, with what they cost.
         ledger: FLOPs reserved, spent, wasted and charged, one row per entry.
         events: Events of the study's runs, in order.
         begun: Trial → its progress in words, for trials that were begun and have no row in ``results``.
@@ -140,6 +141,7 @@ class StudyFrames:
     left_out: pd.DataFrame = field(default_factory=pd.DataFrame)
     unread: pd.DataFrame = field(default_factory=pd.DataFrame)
     sweeps: pd.DataFrame = field(default_factory=pd.DataFrame)
+    scores: pd.DataFrame = field(default_factory=pd.DataFrame)
     ledger: pd.DataFrame = field(default_factory=pd.DataFrame)
     events: pd.DataFrame = field(default_factory=pd.DataFrame)
     begun: Mapping[str, str] = field(default_factory=dict)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from analysis.answers.best import best_at_budgets
 from analysis.answers.contrasts import Statement, contrasts, pareto, statements
-from analysis.answers.cost import Cost, by_level, totals
+from analysis.answers.cost import Cost, by_level, score_costs, totals
 from analysis.answers.crossing import comparisons, quality_trades
 from analysis.answers.outliers import outliers
 from analysis.answers.robustness import robustness
@@ -16,10 +16,11 @@ from analysis.belief.cell_draws import CellDraws, cell_draws
 from analysis.belief.curves import X_COLUMNS
 from analysis.belief.parameters import parameters
 from analysis.cells.study_frames import StudyFrames, missing
-from analysis.cells.table import Trials, with_budgets
+from analysis.cells.table import Trials, records, with_budgets
 from analysis.laws.best_size import Growth, Profile, growths, profiles, scaling_exponents
 from analysis.laws.holdout import Holdout, holdout
 from analysis.laws.laws import Law, laws
+from budgets.planning.scoring import score_flops
 
 OnProgress = Callable[[str, int, int], None]
 """Takes a kind of work, the number of its steps that are done, and the number of all."""
@@ -51,8 +52,9 @@ class Analysis:
     """Everything that is computed from the frames of a study.
 
     The function of a frame's name describes it (``missing``: `study_frames.missing`; ``best``:
-    `best_at_budgets` and `with_scope`; ``levels``: cost by budget level). ``laws`` run along compute,
-    then along data. ``imported`` says what was read of an imported study's table.
+    `best_at_budgets` and `with_scope`, with the cost of its scores; ``levels``: cost by budget level).
+    ``laws`` run along compute, then along data. ``scores``: what the study's quality scores cost.
+    ``imported`` says what was read of an imported study's table.
     """
 
     trials: Trials
@@ -75,6 +77,7 @@ class Analysis:
     robustness: pd.DataFrame
     cost: Cost
     levels: pd.DataFrame
+    scores: pd.DataFrame
     imported: str
 
 
@@ -88,6 +91,9 @@ def analyse(study: StudyFrames, progress: OnProgress = no_progress) -> Analysis:
         best_at_budgets(draws), draws, plan=planned, left_out=study.left_out, rates=study.tuned_rates,
         own=study.architectures,
     )  # fmt: skip
+    best = best.assign(
+        score_flops=[score_flops(score_costs(study.scores, row["quality"])) for row in records(best)]
+    )
     progress("analysis", 1, _STEPS)
     table = contrasts(draws, planned)
     fitted = tuple(law for along in X_COLUMNS for law in laws(draws, along=along))
@@ -129,6 +135,7 @@ def analyse(study: StudyFrames, progress: OnProgress = no_progress) -> Analysis:
             price_per_hour=study.price_per_hour,
         ),
         levels=by_level(plan, study.ledger, study.events),
+        scores=study.scores,
         imported=study.imported,
     )
     progress("analysis", _STEPS, _STEPS)

@@ -73,6 +73,7 @@ FRAMES: Mapping[str, tuple[str, ColumnMeanings]] = {
             **_VERDICT,
             "verdict": ("`clear`, `tie`, `undecided` or `beaten`", ""),
             "not_run": ("Untried combinations of the leaders' parts, in words", ""),
+            "score_flops": ("What the score of its quality cost: training of its models, scoring", "FLOPs"),
         },
     ),
     "contrasts": (
@@ -167,12 +168,12 @@ FRAMES: Mapping[str, tuple[str, ColumnMeanings]] = {
     "cost": (
         "Training FLOPs and device hours by budget level; empty for an imported study.",
         {
-            "level": ("Budget level, tuning, earlier declarations or other charge, in words", ""),
+            "level": ("Budget level, tuning, earlier declarations or a quality score, in words", ""),
             "trials": ("Number of planned trials", ""),
             "planned": ("Planned training FLOPs", "FLOPs"),
             "spent": ("Training FLOPs spent, waste included", "FLOPs"),
             "wasted": ("The part lost with failed attempts", "FLOPs"),
-            "evaluation": ("Forward FLOPs of evaluation and scoring, outside the budget", "FLOPs"),
+            "evaluation": ("Forward FLOPs of evaluation, outside the budget", "FLOPs"),
             "hours": ("Hours in trials times the devices of each", "hours"),
         },
     ),

@@ -7,11 +7,12 @@ from typing import Any
 import pandas as pd
 
 from analysis.answers.best import turns
-from analysis.answers.cost import Cost
+from analysis.answers.cost import Cost, notable_score, score_costs, score_text
 from analysis.cells.table import CELL, records
 from analysis.labels import axis_text, configuration_text, count_text, epochs_text
 from analysis.report.analyse import Analysis
 from analysis.report.tables import duration_text, share_text
+from budgets.planning.scoring import score_flops, score_words
 from budgets.quantity import format_flops, plural
 
 _NAMED = 3
@@ -33,7 +34,11 @@ def first_screen(
     shown, more = turns(found.best)
     rows = records(shown)
     return {
-        "answer": answer(rows[-1], found.draws.error_unit.word) if rows else "",
+        "answer": answer(
+            rows[-1], found.draws.error_unit.word, notable_score(rows[-1]["score_flops"], found.cost)
+        )
+        if rows
+        else "",
         "budgets": [_budget(row, found, hours, price_per_hour) for row in rows],
         "more": more,
         "cost": {} if found.imported else _cost_texts(found),
@@ -41,12 +46,12 @@ def first_screen(
     }
 
 
-def answer(row: Mapping[str, Any], word: str) -> str:
+def answer(row: Mapping[str, Any], word: str, score: str = "") -> str:
     """Return what a row of the best says to train, and how sure that is, in one sentence.
 
-    ``word`` is ``error`` or ``loss``.
+    ``word`` is ``error`` or ``loss``; ``score`` is that of `notable_score`.
     """
-    tried = str(row["scope"]).partition(";")[0]
+    tried = str(row["scope"]).partition(";")[0] + score
     if row["verdict"] == "tie":
         leaders = _either(row["leaders"], one_epoch=row["regime"] == "one-epoch")
         return f"At {row['at']} train {leaders}; the data can't tell them apart; {tried}."
@@ -96,6 +101,8 @@ def _budget(
         "How sure": f"{row['verdict']}{sure}",
         "Runner-up": f"{second}: {unit.text(row['runner_up_error'])}" if second else "–",
     }
+    if found.best["score_flops"].any():
+        texts["Its quality score cost"] = score_text(row["score_flops"], found.cost) or "–"
     if hours:
         trials = found.trials.frame
         mine = trials[(trials[[*CELL]] == [row[name] for name in CELL]).all(axis=1)]["trial"]
@@ -119,6 +126,11 @@ def _cost_texts(found: Analysis) -> dict[str, str]:
         "Trials finished": "; ".join([f"{progress.finished} of {progress.planned}", *notes]),
         "Compute spent": _spent_text(cost),
     }
+    if costs := score_costs(found.scores):
+        budget = "part of it" if found.scores["counted"].any() else "outside the budget"
+        said["Quality scores"] = (
+            f"{score_text(score_flops(costs), cost)}, {budget}: {'; '.join(score_words(costs))}"
+        )
     if cost.evaluation_flops > 0:
         said["Evaluation"] = (
             f"{format_flops(cost.evaluation_flops)} more, forward passes that no budget counts"

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from analysis.answers.best import turns, unranked
+from analysis.answers.cost import notable_score
 from analysis.answers.outliers import outlier_lines
 from analysis.belief.curves import X_COLUMNS
 from analysis.cells.study_frames import StudyFrames
@@ -138,6 +139,7 @@ def report_tables(found: Analysis, study: StudyFrames) -> tuple[tables.Table, ..
     return (
         tables.best(
             found.best,
+            found.cost,
             metric=found.trials.metric,
             explanation=found.draws.explanation,
             confidence=found.draws.confidence,
@@ -153,7 +155,7 @@ def report_tables(found: Analysis, study: StudyFrames) -> tuple[tables.Table, ..
         tables.pareto(found.pareto, unit),
         tables.quality_trades(found.quality_trades),
         tables.robustness(found.robustness),
-        *(() if found.imported else (tables.cost(found.levels, found.cost),)),
+        *(() if found.imported else (tables.cost(found.levels, found.cost, found.scores),)),
         tables.trials(found.trials, study.results, study.again),
         tables.unread_rows(study.unread) if found.imported else tables.left_out(study.left_out),
         tables.missing(found.missing),
@@ -177,6 +179,7 @@ def summary_lines(found: Analysis) -> tuple[str, ...]:
             f"{row['at']}: {configuration_text(row)}: "
             f"{unit.named(row['error'])}{' ' if ends else ''}{ends}, "
             f"{row['verdict']}: {row['reason']}{tied}; {row['scope']}"
+            f"{notable_score(row['score_flops'], found.cost)}"
         )
     lines += [f"{more}: tables/best.md"] if more else []
     lines += unranked(found.draws)

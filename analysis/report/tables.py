@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.answers.cost import Cost
+from analysis.answers.cost import Cost, score_costs, score_text
 from analysis.answers.crossing import PAIR
 from analysis.belief.verdict import clear_text
 from analysis.cells.table import Trials, records, repeated
@@ -25,6 +25,7 @@ from analysis.labels import (
     metric_text,
 )  # fmt: skip
 from analysis.laws.best_size import Profile
+from budgets.planning.scoring import score_charges
 from budgets.quantity import format_flops, plural
 
 _MOST_COMPARED = 300  # rows of two options each, beyond which one row a pair is shown
@@ -50,9 +51,9 @@ class Table:
     frame: pd.DataFrame
 
 
-def best(best: pd.DataFrame, *, metric: str, explanation: str, confidence: float) -> Table:
+def best(best: pd.DataFrame, spent: Cost, *, metric: str, explanation: str, confidence: float) -> Table:
     """Return the best configuration at each budget, from the table of ``best_at_budgets``."""
-    unit = ErrorUnit.of(metric)
+    unit, scored = ErrorUnit.of(metric), best["score_flops"].any()
     rows = [
         {
             "Budget": row["at"],
@@ -70,6 +71,7 @@ def best(best: pd.DataFrame, *, metric: str, explanation: str, confidence: float
             "Compared": str(row["configurations"]),
             "Run here": str(row["measured"]),
             "Untried": row["not_run"].removesuffix(" was not run").removesuffix(" were not run") or "–",
+            **({"Its score cost": score_text(row["score_flops"], spent) or "–"} if scored else {}),
         }
         for row in records(best)
     ]
@@ -243,8 +245,8 @@ def quality_trades(found: pd.DataFrame) -> Table:
     return Table(name="quality-trade", title="How much to filter", note=note, frame=pd.DataFrame(rows))
 
 
-def cost(levels: pd.DataFrame, totals: Cost) -> Table:
-    """Return FLOPs and device hours by budget level and in total."""
+def cost(levels: pd.DataFrame, totals: Cost, scores: pd.DataFrame) -> Table:
+    """Return FLOPs and device hours by budget level and in total, then scores outside the budget."""
     total = {
         "level": "all", "trials": int(levels["trials"].sum()), "planned": totals.planned_flops,
         "spent": totals.spent_flops, "wasted": totals.wasted_flops, "evaluation": totals.evaluation_flops,
@@ -262,10 +264,15 @@ def cost(levels: pd.DataFrame, totals: Cost) -> Table:
         }
         for row in [*records(levels), total]
     ]
+    outside = () if scores.empty or scores["counted"].any() else score_charges(score_costs(scores))
+    for charge in outside:
+        row = dict.fromkeys(rows[-1], "–")
+        rows.append(row | {"Level": f"not in all: {charge.what}", "Spent": format_flops(charge.flops)})
     note = (
         "planned, spent and wasted are training FLOPs, as `status` and the study budget count them; wasted: "
         "lost with attempts that failed. Evaluation: forward FLOPs that no budget counts. Device time: that "
-        "in trials, lost attempts and evaluation included, times the devices of each"
+        "in trials, lost attempts and evaluation included, times the devices of each. Training and scoring "
+        "of quality scores have rows of their own, which the study budget and all count if declared so"
     )
     return Table(name="cost", title="Cost", note=note, frame=pd.DataFrame(rows))
 

@@ -35,7 +35,7 @@ class Ladder:
 class Budget:
     """The compute that may be spent: ``levels``, ``study``, or both.
 
-    ``ladder`` and ``fit`` need ``study``.
+    ``ladder``, ``fit`` and ``count_scoring`` need ``study``.
     """
 
     levels: Annotated[tuple[Annotated[int, values.compute], ...], RISING] = ()
@@ -48,12 +48,15 @@ class Budget:
     fit: Literal["refuse", "drop"] = "refuse"
     """Response to a grid that exceeds the study budget: ``refuse`` it, or ``drop`` trials until it fits,
     extra seeds of the costliest cells first; where those are not enough, whole levels from the top."""
+    count_scoring: bool = False
+    """Let the study budget pay for the quality scores that the grid uses: the scoring, and the training of
+    scorers that are trials ([what a score costs](data.md#what-a-score-costs))."""
 
     def clashes(self, given: Given) -> Clashes:
         """Yield keys that need or exclude another one."""
         if given("ladder") and given("levels"):
             yield "ladder", "ladder lets the planner choose levels, budget.levels declares them: give one"
-        for key in ("ladder", "fit"):
+        for key in ("ladder", "fit", "count_scoring"):
             if given(key) and not given("study"):
                 yield key, f"{key} needs budget.study, the cap on the whole study"
 

@@ -44,6 +44,27 @@ class Ranking:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ScoreCost:
+    """The cost of the scores that a model gave to a pool's pairs.
+
+    Attributes:
+        score: Name of the score.
+        model: The model: a trial by its id, else as it was named to ``data score``.
+        pool: Content id of the pool, which later scores do not change.
+        pairs: Number of pairs that it scored.
+        train_flops: Training FLOPs of the model, 0 unless it is a trial of this project.
+        scoring_flops: Forward FLOPs of scoring the pairs, 0 if they can't be counted.
+    """
+
+    score: str
+    model: str
+    pool: str
+    pairs: int
+    train_flops: int
+    scoring_flops: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PoolFacts:
     """Facts about a pool.
 
@@ -53,6 +74,7 @@ class PoolFacts:
             Empty for ``name``.
         scored_pairs: Number of pairs that have a score; ``None`` for all.
         rankings: Name of a score, or the expression that computed it → the order by it.
+        score_costs: The same names, and empty for the score in force → the costs of all models behind it.
     """
 
     name: str
@@ -62,6 +84,7 @@ class PoolFacts:
     subsets: Mapping[str, int] = field(default_factory=dict)
     unranked: str = ""
     rankings: Mapping[str, Ranking] = field(default_factory=dict)
+    score_costs: Mapping[str, tuple[ScoreCost, ...]] = field(default_factory=dict)
 
     def components(self, quality: str, size: int) -> tuple[Component, ...]:
         """Return the one component of a subset."""
@@ -90,6 +113,10 @@ class PoolFacts:
         if score is not None:
             return self.rankings[score].scored_pairs
         return 0 if not self.scored else self.pairs if self.scored_pairs is None else self.scored_pairs
+
+    def costs_of(self, quality: str) -> tuple[ScoreCost, ...]:
+        """Return the costs of the score that a quality ranks by."""
+        return self.score_costs.get(score_of_quality(quality) or "", ()) if quality.startswith("top") else ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,6 +164,11 @@ class MixtureFacts:
     def of_component(self, name: str) -> PoolFacts:
         """Return the pool of a component."""
         return self.pools[name]
+
+    def costs_of(self, mixture: str) -> tuple[ScoreCost, ...]:
+        """Return the costs of all scores that the pools of a mixture are ranked by."""
+        parts = self._parts(mixture)
+        return tuple(cost for name, part, _ in parts for cost in self.pools[name].costs_of(part.quality))
 
     def _parts(self, mixture: str) -> list[tuple[str, MixedPool, int]]:
         """Return each pool of a mixture, and its pairs, in the order of their content."""

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from budgets.planning.facts import ScoreCost
 from budgets.planning.planned_trial import Cell, Trial, continued_from, share_trunks
 from budgets.planning.tuning_plan import TuningPlan
 
@@ -16,11 +17,10 @@ AGAIN = "trial-again"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Charge:
-    """Compute that the study pays once, in addition to its trials: training and forward FLOPs."""
+    """Compute that the study budget pays once, in addition to the trials: training or forward FLOPs."""
 
     what: str
-    train_flops: int
-    evaluation_flops: int
+    flops: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +49,8 @@ class Plan:
     Attributes:
         trials: The trials, in declared order, levels rising.
         study_flops: The study's cap in training FLOPs, or None.
+        score_costs: Quality, or mixture → costs of its scores; ``charges`` has them if the budget counts
+            them.
         levels: Budget levels in training FLOPs, declared or chosen, rising.
         warnings: Conclusions that this plan cannot support, and decisions of the planner.
         chosen: Trial id → the resources that were chosen; empty if resources are declared.
@@ -58,6 +60,7 @@ class Plan:
     left_out: tuple[LeftOut, ...]
     charges: tuple[Charge, ...]
     study_flops: int | None
+    score_costs: Mapping[str, tuple[ScoreCost, ...]] = field(default_factory=dict)
     levels: tuple[int, ...] = ()
     warnings: tuple[str, ...] = ()
     tuning: TuningPlan | None = None
@@ -93,8 +96,8 @@ class Plan:
 
     @property
     def train_flops(self) -> int:
-        """Training FLOPs of all trials (including tuning) and charges; steps of a trunk count once."""
-        return sum(t.paid_flops for t in self.all_trials) + sum(c.train_flops for c in self.charges)
+        """Training FLOPs of all trials (including tuning), and charges; steps of a trunk count once."""
+        return sum(t.paid_flops for t in self.all_trials) + sum(c.flops for c in self.charges)
 
     @property
     def most_flops(self) -> int:
@@ -106,9 +109,8 @@ class Plan:
 
     @property
     def evaluation_flops(self) -> int:
-        """Forward FLOPs of all evaluations and charges."""
-        of_trials = sum(trial.evaluation_flops for trial in self.all_trials)
-        return of_trials + sum(charge.evaluation_flops for charge in self.charges)
+        """Forward FLOPs of all evaluations."""
+        return sum(trial.evaluation_flops for trial in self.all_trials)
 
     def train_flops_by(self, what: Callable[[Cell], str]) -> dict[str, int]:
         """Sum the FLOPs that the trials cost the study by a property of their cells, in the plan's order."""

@@ -57,7 +57,7 @@ def make_plan(  # noqa: PLR0913 - each argument is a fact that the plan depends 
     notes: list[str] = []
     # The reserve for tuning and check stays set aside after both have ended: the grid must not depend on what
     # they have cost.
-    beside = sum(charge.train_flops for charge in charges) + sum(tuning_reserves(declaration))
+    beside = sum(charge.flops for charge in charges) + sum(tuning_reserves(declaration))
     levels, cap = declaration.budget.levels, declaration.budget.study_flops
     chosen = not levels and any(block.regime == "fixed-compute" for block in declaration.grid)
     if chosen:

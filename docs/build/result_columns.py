@@ -72,6 +72,8 @@ standard error, `<evaluation set>/<metric>_se`: `held-out/top1`, `held-out/top1_
 evaluation before the end, whose metrics follow as in `results.parquet`. Written if there are any.""",
     "plan.parquet": "One row per planned trial, written when a run starts.",
     "left-out.parquet": "One row per cell that the plan leaves out, in whole or for some of its seeds.",
+    "scores.parquet": """What the [quality scores cost](data.md#what-a-score-costs): a row for each quality or
+mixture with each model behind its score.""",
 }
 
 

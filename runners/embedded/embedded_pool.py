@@ -156,4 +156,7 @@ def scorer(pairs: int) -> Scorer:
     architecture = load_architecture(ARCHITECTURE)
     train = SAMPLES * sample_cost(architecture, find_strategy("clip"), batch_size=BATCH).train_flops
     score = encoding_flops(architecture, images=pairs, texts=pairs)
-    return Scorer(name=_SCORER_NAME, train_flops=train, scoring_flops=score, convention=CONVENTION)
+    return Scorer(
+        name=_SCORER_NAME, model=_SCORER_NAME, pairs=pairs,
+        train_flops=train, scoring_flops=score, convention=CONVENTION,
+    )  # fmt: skip

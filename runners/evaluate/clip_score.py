@@ -185,17 +185,24 @@ class _Scoring:
         return len(rows)
 
 
-def clip_scorer(name: str, config: Mapping[str, Any], count: int) -> Scorer:
+def clip_scorer(
+    name: str, config: Mapping[str, Any], count: int, *, model: str, train_flops: int = 0
+) -> Scorer:
     """Describe a scorer, whose architecture is in open_clip's form, and the cost of scoring some pairs.
 
-    Its FLOPs are 0, with a note, if they cannot be counted.
+    ``model`` and ``train_flops`` are those of `Scorer`. The FLOPs of scoring are 0, with a note, if they
+    cannot be counted.
     """
+    flops, convention = 0, CONVENTION
     try:
         architecture = ensure_counted(Architecture(name=name, config=dict(config)))
         flops = encoding_flops(architecture, images=count, texts=count)
     except ValueError as error:
-        return Scorer(name=name, convention=f"not counted: {error}")
-    return Scorer(name=name, scoring_flops=flops, convention=CONVENTION)
+        convention = f"not counted: {error}"
+    return Scorer(
+        name=name, model=model, pairs=count,
+        train_flops=train_flops, scoring_flops=flops, convention=convention,
+    )  # fmt: skip
 
 
 _Batch = tuple[pd.DataFrame, NDArray[np.uint8], dict[int, Damage]]

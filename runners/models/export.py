@@ -5,7 +5,7 @@ open_clip_pytorch_model.bin     weights
 <architecture>.json             architecture alone, for ``open_clip.add_model_config``
 trunk/config.json               only if the image tower is a timm model with its own settings
 vocabulary.txt                  only if texts are split into a pool's words; one per line, the first has id 1
-trial.json                      only of a trial: its id, and the precision that it was trained in
+trial.json                      only of a trial: its id, its training FLOPs and the precision of its training
 tokenizer.json, …_config.json   the same for ``open_clip.get_tokenizer``, which reads it with transformers
 
 ``open_clip.create_model_and_transforms("local-dir:FOLDER")`` reads the first two.
@@ -98,9 +98,16 @@ def read_vocabulary(folder: Path) -> tuple[str, ...]:
         raise ValueError(f"{path} is not UTF-8") from None
 
 
-def write_origin(folder: Path, *, trial: str, precision: str) -> None:
-    """Write which trial a model is of, and the precision that it was trained in."""
-    _write(folder / ORIGIN, {"trial": trial, "precision": precision})
+def write_origin(folder: Path, *, trial: str, train_flops: int, precision: str) -> None:
+    """Write which trial a model is of, the FLOPs that it was trained with, and the precision."""
+    _write(folder / ORIGIN, {"trial": trial, "train_flops": train_flops, "precision": precision})
+
+
+def read_origin(folder: Path) -> dict[str, Any]:
+    """Read what `write_origin` wrote; empty for a model of other origin."""
+    path = folder / ORIGIN
+    origin: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return origin
 
 
 def _write(path: Path, content: object) -> None:

@@ -172,9 +172,9 @@ def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None =
     yield from lost_checkpoints(study, plan, book)
     charges = unpaid_charges(book, plan)
     for charge in charges:
-        yield f"{format_flops(charge.train_flops)} to be charged: {charge.what}"
+        yield f"{format_flops(charge.flops)} to be charged: {charge.what}"
     if plan.study_flops is not None:
-        left = max(0, plan.study_flops - book.spent_flops - sum(charge.train_flops for charge in charges))
+        left = max(0, plan.study_flops - book.spent_flops - sum(charge.flops for charge in charges))
         after = f" after {plural(len(charges), 'charge')}" if charges else ""
         yield f"{format_flops(left)} of the study budget of {format_flops(plan.study_flops)} are left{after}"
         if flops > left:
@@ -243,7 +243,7 @@ def require_room(study: Study, plan: Plan) -> None:
         trial.trial_id: 0 if adaptive and trial.attempt == 1 else trial.paid_flops
         for trial in known.all_trials
     }
-    needed = sum(charge.train_flops for charge in plan.charges)
+    needed = sum(charge.flops for charge in plan.charges)
     needed += sum(book.finished.get(what, ahead) for what, ahead in ids.items())
     rows = [cell_row(trial.cell) | {"seed": trial.seed} for trial in grid]
     if grid and not adaptive:
@@ -257,7 +257,7 @@ def require_room(study: Study, plan: Plan) -> None:
     for what in book.open.keys() - ids.keys():  # interrupted: its work is lost, unless the grid needs it
         if not (grid and _may_be_of(rows, study.trial_folder(what))):
             others += unbooked_flops(study.trial_folder(what), book)
-    charges = sum(charge.train_flops for charge in unpaid_charges(book, plan))
+    charges = sum(charge.flops for charge in unpaid_charges(book, plan))
     if others + needed > cap or (charges and book.spent_flops + charges > cap):
         besides = f", and {study.ledger} has {format_flops(others)} of other trials" if others else ""
         lost = "" if others + needed > cap else f"; crashes lost {format_flops(book.wasted_flops)}"

@@ -46,7 +46,9 @@ def export_trial(study: Study, trial: Trial, target: Path) -> None:
             sigmoid_bias=biased,
             final=target,
         )
-        write_origin(folder, trial=trial_id, precision=outcome.row["precision"])
+        write_origin(
+            folder, trial=trial_id, train_flops=trial.train_flops, precision=outcome.row["precision"]
+        )
         shutil.copyfile(weights, folder / WEIGHTS)
 
 

@@ -92,7 +92,7 @@ def next_of_design(study: Study, plan: Plan, todo: Agenda) -> tuple[Agenda, str]
     first, follows = chooser.begun, "the design chooses further trials by the results of these"
     if not first:
         book = study.book()
-        charges = sum(charge.train_flops for charge in unpaid_charges(book, plan))
+        charges = sum(charge.flops for charge in unpaid_charges(book, plan))
         held = book.spent_flops + book.reserved_flops + charges
         decision = chooser.choose(
             todo.finished, todo.failed, (), slots=chooser.first_slots,
@@ -240,9 +240,10 @@ class Run(Execution):
         folder = self.study.folder
         with new_file(folder / "study.yaml") as file:
             file.write_text(dump_declaration(self.study.declaration), encoding="utf-8")
-        planned, left_out = plan_tables(self.plan)
+        planned, left_out, scores = plan_tables(self.plan)
         write_table(folder / "plan.parquet", planned)
         write_table(folder / "left-out.parquet", left_out)
+        write_table(folder / "scores.parquet", scores)
         keep_rankings(self.study, self.plan)
         pools = dict.fromkeys(part.pool for trial in self.plan.all_trials for part in trial.components)
         write_json(folder / "environment.json", environment() | {"pool fingerprint": ", ".join(pools)})

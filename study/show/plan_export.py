@@ -21,7 +21,15 @@ from budgets.planning.planned_trial import Cell, Trial
 from budgets.planning.price import Speeds, device_hours, price_plan
 from budgets.planning.tuning_plan import TuningPlan
 from budgets.quantity import finite_or_none
-from runners.results import LEFT_OUT_COLUMNS, PLAN_COLUMNS, left_out_row, plan_row, to_frame, write_table
+from runners.results import (
+    LEFT_OUT_COLUMNS,
+    PLAN_COLUMNS,
+    left_out_row,
+    plan_row,
+    score_rows,
+    to_frame,
+    write_table,
+)
 from study.show.plan_view import PLAN_AXES
 from study.state.study_facts import counted_models
 from study.state.tuning_table import tuning_facts
@@ -58,6 +66,7 @@ def plan_json(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str
         "evaluation_flops": plan.evaluation_flops,
         "train_flops_by": {axis: plan.train_flops_by(attrgetter(axis)) for axis in PLAN_AXES},
         "charges": [asdict(charge) for charge in plan.charges],
+        "scores": list(score_rows(plan)),
         "notes": list(plan.warnings),
         "measured_by_torch": counted_models(declaration),
         "price": None

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import chain
 from operator import attrgetter
 from typing import TypeVar
 
@@ -10,6 +11,7 @@ from budgets.declaration.sections import Cluster
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Cell, Trial
 from budgets.planning.price import Price, Range, Speeds, device_hours, price_plan, utilisation
+from budgets.planning.scoring import score_words
 from budgets.planning.tuning_plan import TuningPlan, carried_words, check_words, cost_by_pair, values_words
 from budgets.quantity import (
     format_count,
@@ -56,8 +58,9 @@ def plan_lines(
     yield from _left_out(plan)
     yield from _design(declaration, plan)
     yield from _tuning(plan)
-    for charge in plan.charges:
-        yield f"charged once: {format_flops(charge.train_flops)} for the quality score ({charge.what})"
+    paid = "charged once" if declaration.budget.count_scoring else "outside the budget"
+    for words in score_words(chain(*plan.score_costs.values())):
+        yield f"quality score {words}: {paid}"
     yield from _totals(declaration, plan, seconds, measured=measured, own=own)
     if counted := counted_models(declaration):
         yield f"measured by torch's FLOP counter, without closed form: {counted}"
@@ -238,7 +241,7 @@ def _left(plan: Plan, *, adaptive: bool) -> str:
     if tuning is None or adaptive:
         return f"{format_flops(plan.study_flops - plan.train_flops)} left"
     aside = tuning.reserve_flops + tuning.check_flops
-    paid = sum(trial.paid_flops for trial in plan.trials) + sum(charge.train_flops for charge in plan.charges)
+    paid = sum(trial.paid_flops for trial in plan.trials) + sum(charge.flops for charge in plan.charges)
     what = "tuning and check" if tuning.check_flops else "tuning"
     left = format_flops(plan.study_flops - aside - paid)
     return f"of which {format_flops(aside)} are set aside for {what}, {left} left"

@@ -226,9 +226,7 @@ def repair_ledger(study: Study, plan: Plan, say: Say) -> None:
     for entry in readable_entries(path):
         old[entry.what].append(entry)
     charges = {
-        entry.what: Charge(
-            what=entry.what, train_flops=entry.train_flops, evaluation_flops=entry.evaluation_flops
-        )
+        entry.what: Charge(what=entry.what, flops=entry.train_flops)
         for entries in old.values()
         for entry in entries
         if entry.entry == "charged"

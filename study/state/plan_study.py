@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import TypeVar
 
 import pandas as pd
@@ -17,11 +18,21 @@ from budgets.planning.plan import AGAIN, Plan
 from budgets.planning.planned_trial import Cell, Combination, Trial, continued_from, shorter_trials
 from budgets.planning.planner import make_plan
 from budgets.planning.price import Speeds
+from budgets.planning.scoring import score_charges
 from budgets.planning.tuning import Scores
 from budgets.quality import MIXTURE, NAMED, is_expression, score_of_quality
 from budgets.quantity import format_flops, plural
 from runners.data.evaluation.evaluation_facts import METRICS
-from runners.results import LEFT_OUT_COLUMNS, PLAN_COLUMNS, left_out_row, plan_row, read_json_lines, to_frame
+from runners.results import (
+    LEFT_OUT_COLUMNS,
+    PLAN_COLUMNS,
+    SCORE_COLUMNS,
+    left_out_row,
+    plan_row,
+    read_json_lines,
+    score_rows,
+    to_frame,
+)
 from runners.trials.throughput import plain_speed, predict_s, read_calibration, slow_loading
 from runners.trials.trial_files import kept_steps, milestone, read_failure, read_outcome
 from study.declare.yaml_reader import errors_with_line
@@ -59,16 +70,17 @@ def study_grid(study: Study) -> Grid:
         ValueError: The pool or an evaluation set can't be read.
     """
     with errors_with_line(study.source):
-        pool, evaluation, _ = study_facts(study)
+        pool, evaluation = study_facts(study)
     return Grid(study.declaration, pool, evaluation)
 
 
-def plan_tables(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the plan's trials and left-out cells as tables; the same plan gives the same tables.
+def plan_tables(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Return the plan's trials, left-out cells and scores as tables; the same plan gives the same tables.
 
     Therefore the predicted seconds do not use the study's own measurements (`measured_throughput`).
     """
-    return planned_frame(plan.trials), to_frame(map(left_out_row, plan.left_out), LEFT_OUT_COLUMNS)
+    left_out = to_frame(map(left_out_row, plan.left_out), LEFT_OUT_COLUMNS)
+    return planned_frame(plan.trials), left_out, to_frame(score_rows(plan), SCORE_COLUMNS)
 
 
 def planned_frame(trials: Sequence[Trial]) -> pd.DataFrame:
@@ -83,7 +95,7 @@ def planned_row(trial: Trial) -> dict[str, object]:
 
 def _plan(study: Study) -> Plan:
     count_models(study.declaration)
-    pool, evaluation, charges = study_facts(study)
+    pool, evaluation = study_facts(study)
     declaration = study.declaration
     if isinstance(pool, PoolFacts):
         for number, block in enumerate(declaration.grid, start=1):
@@ -100,11 +112,14 @@ def _plan(study: Study) -> Plan:
         advice = ". Declare your own evaluation sets under evaluation: as NAME: FOLDER"
         raise DeclaredKeyError("metric", message + ("" if declaration.described else advice))
     scores, speeds = _scores(study, evaluation), device_throughput(study)
+    costs = {quality: found for quality in qualities if (found := pool.costs_of(quality))}
+    charges = score_charges(chain(*costs.values())) if declaration.budget.count_scoring else ()
     plan = make_plan(
         declaration, pool=pool, evaluation=evaluation, charges=charges, scores=scores, own_speeds=speeds
     )
     slow = slow_loading(plan.trials, read_calibration(study.calibration))
-    return replace(plan, warnings=(*plan.warnings, *slow, *_too_wide(plan, declaration.cluster)))
+    warnings = (*plan.warnings, *slow, *_too_wide(plan, declaration.cluster))
+    return replace(plan, score_costs=costs, warnings=warnings)
 
 
 def _too_wide(plan: Plan, cluster: Cluster | None) -> Iterator[str]:

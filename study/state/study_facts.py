@@ -11,7 +11,7 @@ from budgets.declaration.data_sections import DeclaredPool, EmbeddedPool, Folder
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.keys import DeclaredKeyError, at_key
 from budgets.planning.facts import EvaluationFacts, MixtureFacts, PoolFacts, Ranking
-from budgets.planning.plan import Charge, Plan
+from budgets.planning.plan import Plan
 from budgets.quality import score_of_quality
 from runners.data.build.in_place import not_indexed
 from runners.data.evaluation.evaluation_facts import (
@@ -21,7 +21,7 @@ from runners.data.evaluation.evaluation_facts import (
     describe_evaluation_set,
 )
 from runners.data.index.writing import VERSIONS
-from runners.data.pool.pool import Pool
+from runners.data.pool.pool import Pool, scorer_costs
 from runners.embedded.bank import CONCEPTS
 from runners.embedded.embedded_pool import evaluation_counts, scorer
 from runners.store.copies import copy_pool, copy_set, is_url
@@ -34,8 +34,8 @@ POOL_VERSION = "pool-version.json"
 _RANKINGS = "rankings.json"
 
 
-def study_facts(study: Study) -> tuple[PoolFacts | MixtureFacts, EvaluationFacts, tuple[Charge, ...]]:
-    """Return the facts of the pool or of the mixtures, of all evaluation sets, and earlier charges.
+def study_facts(study: Study) -> tuple[PoolFacts | MixtureFacts, EvaluationFacts]:
+    """Return the facts of the pool or of the mixtures, and of all evaluation sets.
 
     Raises:
         ValueError: A pool or a set can't be read, or is not what was declared.
@@ -48,7 +48,7 @@ def study_facts(study: Study) -> tuple[PoolFacts | MixtureFacts, EvaluationFacts
             name: SetFacts(images=images, texts=texts, metrics=(), choices=0, content="")
             for name, (images, texts) in declaration.evaluation_counts.items()
         }
-        return facts, _evaluation(sets), ()
+        return facts, _evaluation(sets)
     for name, path in declaration.evaluation.items():
         if is_url(path):
             with at_key(f"evaluation.{name}"):
@@ -63,25 +63,16 @@ def study_facts(study: Study) -> tuple[PoolFacts | MixtureFacts, EvaluationFacts
                     f"the pools contain different evaluation sets named {name}; declare which to use: "
                     f"evaluation: {{{name}: {study.pool_folders[pool] / 'evaluation' / name}}}",
                 )
-    return facts, _evaluation(sets | declared), tuple(_score_charges(declaration))
-
-
-def _score_charges(declaration: Declaration) -> Iterator[Charge]:
-    """Yield the cost of each embedded pool's score; a pool with two names is scored once."""
-    pools = (pool for pool in declaration.sources.values() if isinstance(pool, EmbeddedPool))
-    for pool in dict.fromkeys(pools):
-        paid = scorer(pool.pairs)
-        yield Charge(
-            what=f"{paid.name}, for {pool.name}", train_flops=paid.train_flops,
-            evaluation_flops=paid.scoring_flops,
-        )  # fmt: skip
+    return facts, _evaluation(sets | declared)
 
 
 def _pool_facts(study: Study, name: str, pool: DeclaredPool) -> PoolFacts:
     """Return the facts of a pool; the description of one below a URL is copied first."""
+    if isinstance(pool, EmbeddedPool):  # it may not be built yet
+        costs = {"": scorer_costs(scorer(pool.pairs), pool.name)}
+        return PoolFacts(name=pool.name, pairs=pool.pairs, scored=True, score_costs=costs)
     if not isinstance(pool, FolderPool):
-        scored = isinstance(pool, EmbeddedPool) or pool.scored
-        return PoolFacts(name=pool.name, pairs=pool.pairs, scored=scored)
+        return PoolFacts(name=pool.name, pairs=pool.pairs, scored=pool.scored)
     key, folder = f"pools.{name}" if name else "pool", study.pool_folders[name]
     version = pool_versions(study).get(name, "")
     with at_key(f"{key}.path"):
@@ -110,6 +101,7 @@ def _pool_facts(study: Study, name: str, pool: DeclaredPool) -> PoolFacts:
         subsets=opened.subsets,
         unranked=opened.unranked,
         rankings=rankings | {text: rankings[name] for text, name in opened.computed.items()},
+        score_costs=opened.score_costs,
     )
 
 

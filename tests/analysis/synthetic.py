@@ -85,7 +85,7 @@ def frames_around(results: pd.DataFrame) -> StudyFrames:
         columns=[name for name in results if "/" in str(name)] + ["status", "reason", "train_loss"]
     )
     plan = plan.assign(predicted_s=plan["train_flops"] / 100e9, paid_flops=plan["train_flops"])
-    ledger = [{"entry": "charged", "what": "quality scorer", "train_flops": 1e12, "evaluation_flops": 1e11}]
+    ledger = [{"entry": "charged", "what": "quality scorer", "train_flops": 1e12, "evaluation_flops": 0.0}]
     curves, events = [], [{"time": 1000.0, "event": "study-started", "slots": 2}]
     for place, row in enumerate(results.to_dict("records")):
         flops = {"train_flops": row["train_flops"], "evaluation_flops": row["evaluation_flops"]}

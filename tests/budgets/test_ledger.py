@@ -17,7 +17,7 @@ from budgets.ledger import Ledger, read_entries, readable_entries
 from budgets.planning.plan import Charge
 from tests.budgets.plans import declare, plan_of
 
-CHARGE = Charge(what="quality scorer", train_flops=1_000, evaluation_flops=10)
+CHARGE = Charge(what="quality scorer", flops=1_000)
 
 
 def write(path: Path, *lines: str | dict[str, object]) -> Path:

@@ -19,6 +19,7 @@ budget:
   levels: [100 GFLOP, 300 GFLOP, 900 GFLOP]
   study: 50 TFLOP
   fit: drop
+  count_scoring: true
 seeds: [0, 1]
 grid:
   - architectures: [mini-ViT-XXS-8, mini-ViT-XS-8, mini-RN]

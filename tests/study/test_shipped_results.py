@@ -28,11 +28,12 @@ def test_declaration_is_written_as_a_run_would_and_its_plan_is_the_stored_one(
     study, plan = shipped
     assert (study.folder / "study.yaml").read_text(encoding="utf-8") == dump_declaration(study.declaration)
 
-    planned, left_out = plan_tables(plan)
+    planned, left_out, scores = plan_tables(plan)
 
     assert len(planned) == 156
     assert read_table(study.folder / "plan.parquet").equals(planned)
     assert read_table(study.folder / "left-out.parquet").equals(left_out)
+    assert read_table(study.folder / "scores.parquet").equals(scores)
 
 
 @pytest.mark.parametrize("name", sorted(TABLES.keys() - {"midway.parquet"}))  # of studies with evaluation.at

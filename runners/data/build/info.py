@@ -10,12 +10,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
+from budgets.planning.scoring import score_flops, score_words
 from budgets.quality import count_available
 from budgets.quantity import format_flops, plural
 from runners.data.build.in_place import not_indexed, not_pairs
 from runners.data.index.selection import BINS, SCORE_PREFIX, bins, nth_values
 from runners.data.pool.damage import NOT_READABLE
-from runners.data.pool.pool import Pool
+from runners.data.pool.pool import Pool, scorer_costs
 from runners.data.pool.reader import read_pairs
 from runners.store.copies import pool_at
 from runners.store.files import new_file
@@ -113,9 +114,9 @@ def _scores(pool: Pool) -> Iterator[str]:
         yield f"other scores: {', '.join(others)}"
     for scorer in ([ranking] if ranking else []) + [*others.values()]:
         if scorer.convention:
-            trained = f"{format_flops(scorer.train_flops)} of training, " if scorer.train_flops else ""
-            yield f"score {scorer.name} took {trained}{format_flops(scorer.scoring_flops)} of scoring"
-            yield f"  {scorer.convention}"
+            costs = scorer_costs(scorer, pool.unranked)
+            yield f"score {scorer.name} cost {format_flops(score_flops(costs))}"
+            yield from (f"  {words}" for words in (*score_words(costs), scorer.convention))
 
 
 def contact_sheet(pool: Pool, path: Path) -> None:

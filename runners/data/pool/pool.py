@@ -12,7 +12,7 @@ Existing shards are indexed in place, in their own order (`runners.data.build.in
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from budgets.planning.facts import ScoreCost
 from budgets.quality import BY, NAMED, score_of_quality, without_spaces
 from runners.data.index.parts import Index
 from runners.data.index.selection import bins_of, select
@@ -48,12 +49,35 @@ _ROWS_IN_MEMORY = 2_000_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scorer:
-    """The scorer of a pool's pairs, and its cost."""
+    """The scorer of a pool's pairs, and its cost.
+
+    Attributes:
+        name: Name of the score.
+        model: The model that gave it: a trial by its id, else as it was named; empty if none did.
+        pairs: Number of pairs that the model scored.
+        train_flops: Training FLOPs of the model, 0 unless it is a trial of this project.
+        scoring_flops: Forward FLOPs spent on scoring these pairs.
+        convention: Convention of counting these FLOPs, or the expression that computed the score.
+        sources: Scorers with a model whose scores the expression used.
+    """
 
     name: str
+    model: str = ""
+    pairs: int = 0
     train_flops: int = 0
-    scoring_flops: int = 0  # forward FLOPs spent on scoring the pool
-    convention: str = ""  # of counting these FLOPs
+    scoring_flops: int = 0
+    convention: str = ""
+    sources: tuple["Scorer", ...] = ()
+
+    @property
+    def models(self) -> tuple["Scorer", ...]:
+        """The scorers with a model behind this score: itself, or those that it was computed from."""
+        return (self,) if self.model else self.sources
+
+    @classmethod
+    def read(cls, facts: Mapping[str, Any]) -> "Scorer":
+        """Return a scorer from its facts in ``pool.json``."""
+        return cls(**{**facts, "sources": tuple(map(cls.read, facts.get("sources", ())))})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,6 +152,24 @@ class Pool:
             for name, scorer in self.scorers.items() if scorer.convention.startswith(COMPUTED)
         }  # fmt: skip
 
+    @property
+    def named_scorers(self) -> dict[str, Scorer]:
+        """The scorer of each score by name, also of the one in force if it has no column of its own."""
+        own = self.origin.scorer
+        return {**({own.name: own} if own and self.scored else {}), **self.scorers}
+
+    def models_behind(self, names: Collection[str]) -> tuple[Scorer, ...]:
+        """Return the scorers with a model behind some scores, each once."""
+        used = (scorer for name, scorer in self.named_scorers.items() if name in names)
+        return tuple(dict.fromkeys(model for scorer in used for model in scorer.models))
+
+    @property
+    def score_costs(self) -> dict[str, tuple[ScoreCost, ...]]:
+        """Name or expression of each score, empty for the one in force → costs of the models behind it."""
+        own, named = self.origin.scorer, self.named_scorers
+        known = {"": own, **named, **{text: named[name] for text, name in self.computed.items()}}
+        return {name: scorer_costs(scorer, self.unranked) for name, scorer in known.items() if scorer}
+
     def subset(self, *, size: int | None, quality: str) -> Subset:
         """Return a subset as `select` does; a large pool's subset is kept on this machine for all trials."""
         score = score_of_quality(quality)
@@ -177,6 +219,17 @@ class Pool:
         return {self.fingerprint, self.unranked, *(name for name, _ in self.rankings.values())}
 
 
+def scorer_costs(scorer: Scorer, pool: str) -> tuple[ScoreCost, ...]:
+    """Return the costs of the models behind a score of the pool with a content id."""
+    return tuple(
+        ScoreCost(
+            score=by.name, model=by.model, pool=pool, pairs=by.pairs,
+            train_flops=by.train_flops, scoring_flops=by.scoring_flops,
+        )
+        for by in scorer.models
+    )  # fmt: skip
+
+
 def _read(path: Path, file: Path) -> Pool:
     """Read the facts of a pool, or of an earlier version of it."""
     try:
@@ -204,7 +257,7 @@ def _described(path: Path, name: str, facts: Mapping[str, Any]) -> Pool:
     index = index_of_pool(path, facts)
     if index.count != facts["count"]:
         raise ValueError(f"the index of {path} has {index.count} rows, {name} says {facts['count']}")
-    scorer = Scorer(**facts["scorer"]) if facts["scorer"] else None
+    scorer = Scorer.read(facts["scorer"]) if facts["scorer"] else None
     return Pool(
         path=path,
         origin=Origin(name=facts["name"], scorer=scorer, provenance=facts["provenance"]),
@@ -217,7 +270,7 @@ def _described(path: Path, name: str, facts: Mapping[str, Any]) -> Pool:
         vocabulary_file=facts["vocabulary"],
         left_out_files=tuple(facts["left_out_files"]),
         left_out=dict(facts["left_out"]),
-        scorers={name: Scorer(**scorer) for name, scorer in facts["scorers"].items()},
+        scorers={name: Scorer.read(scorer) for name, scorer in facts["scorers"].items()},
         unranked=facts["unranked"],
         rankings={
             name: (each["fingerprint"], each["scored_pairs"]) for name, each in facts["rankings"].items()

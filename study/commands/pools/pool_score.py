@@ -100,6 +100,7 @@ def _scored(
     pool: "Pool", options: Namespace, shared: "SharedFolder", site: "PoolSite", report: "Report"
 ) -> "Pool":
     """Return the pool with the score or subset that the options ask for."""
+    from runners.data.build.expression import Expression
     from runners.data.build.known_scores import column_scores, expression_scores, fields_of, metadata_scores
     from runners.data.build.rescore import set_score, set_subset, use_score
     from runners.data.pool.pool import COMPUTED, Scorer
@@ -114,7 +115,9 @@ def _scored(
             return fields_of(pool, names, site.workers(written=shared.url or pool.path), report, shared)
 
         scores = expression_scores(pool, text, options.metadata, fields)
-        return set_score(pool, scores, Scorer(name=options.name, convention=COMPUTED + text))
+        models = pool.models_behind(Expression(text).names)
+        scorer = Scorer(name=options.name, convention=COMPUTED + text, sources=models)
+        return set_score(pool, scores, scorer)
     if kind == "score":
         return use_score(pool, name)
     if kind != "column":
@@ -140,6 +143,7 @@ def _scored_by_model(
         name = Path(scorer).resolve().name
         scorer = str(_exported(Path(scorer), shared.path / SCORING / name))
     source = scoring_source(scorer, pool)
+    trial, train_flops = _trial_of(Path(source.checkpoint))
     if source.model and by_pool_words(source.model):
         show(
             f"note: texts are split into the {len(pool.vocabulary):,} words of {options.pool}; weights that "
@@ -159,7 +163,21 @@ def _scored_by_model(
         workers=workers,
         report=report,
     )
-    return set_score(pool, scores, clip_scorer(options.name or name, config, pool.count))
+    made = clip_scorer(
+        options.name or name, config, pool.count, model=trial or options.scorer, train_flops=train_flops
+    )
+    return set_score(pool, scores, made)
+
+
+def _trial_of(checkpoint: Path) -> tuple[str, int]:
+    """Return the trial that an exported folder or weights are of, in words, and its training FLOPs, or 0."""
+    from runners.models.export import read_origin
+    from runners.trials.trial_files import read_outcome
+
+    origin = read_origin(checkpoint)
+    if checkpoint.name == "weights.pt" and (outcome := read_outcome(checkpoint.parent)) is not None:
+        origin = dict(outcome.row)
+    return (f"trial {origin['trial']}" if origin else ""), int(origin.get("train_flops", 0))
 
 
 def _exported(trial: Path, target: Path) -> Path:

@@ -87,7 +87,7 @@ def test_scaling_is_measured_up_to_the_widest_run_and_assumed_beyond() -> None:
 
 
 def test_price_includes_evaluation_and_charges_and_counts_measured_trials() -> None:
-    charge = Charge(what="scorer", train_flops=10**22, evaluation_flops=10**21)
+    charge = Charge(what="scorer", flops=11 * 10**21)
     cluster = Cluster(device="a100-sxm-40gb", count=256, price_per_hour=1.5)
     cost = price_plan(big_plan((charge,), gpus=64), cluster)
     without = price_plan(big_plan(gpus=64), cluster)

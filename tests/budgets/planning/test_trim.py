@@ -10,7 +10,7 @@ from budgets.declaration.sections import Design, GridBlock, Ladder
 from budgets.planning.plan import Charge, Plan
 from tests.budgets.plans import GFLOP, LADDER, declare, plan_of
 
-CHARGE = Charge(what="quality scorer", train_flops=100 * GFLOP, evaluation_flops=0)
+CHARGE = Charge(what="quality scorer", flops=100 * GFLOP)
 
 
 def cost_of(levels: tuple[int, ...], **changes: object) -> int:

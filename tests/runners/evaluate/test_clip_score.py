@@ -163,13 +163,13 @@ def test_scoring_flops_equal_torchs_count() -> None:
     ):
         network.encode_image(torch.zeros(1, 3, side, side))
         network.encode_text(torch.zeros(1, context, dtype=torch.int64))
-    scorer = clip_scorer("mine", open_clip.get_model_config(MODEL), 1000)
+    scorer = clip_scorer("mine", open_clip.get_model_config(MODEL), 1000, model=MODEL)
     assert scorer.scoring_flops == 1000 * counted.get_total_flops()
     assert scorer.convention.startswith("2 x forward MACs")
 
 
 def test_scorer_without_closed_form_says_not_counted() -> None:
-    scorer = clip_scorer("mine", open_clip.get_model_config("coca_ViT-B-32"), 1000)
+    scorer = clip_scorer("mine", open_clip.get_model_config("coca_ViT-B-32"), 1000, model="coca")
     assert scorer.scoring_flops == 0
     assert scorer.convention.startswith("not counted: ")
 
@@ -189,7 +189,7 @@ def test_a_trials_weights_score_its_pool_also_on_nodes_that_share_only_a_url(
     expected = np.concatenate([*stretches])
     assert np.isfinite(expected).all()
     assert np.ptp(expected) > 0
-    assert clip_scorer("own", config, opened.count).scoring_flops > 0
+    assert clip_scorer("own", config, opened.count, model="own").scoring_flops > 0
 
     monkeypatch.setenv(CACHE, str(tmp_path / "driver"))
     for path in filter(Path.is_file, pool.rglob("*")):

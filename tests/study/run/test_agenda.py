@@ -37,7 +37,7 @@ def plan(study: Study) -> Plan:
 
 
 def charge(name: str, flops: int) -> Charge:
-    return Charge(what=name, train_flops=flops, evaluation_flops=0)
+    return Charge(what=name, flops=flops)
 
 
 def test_charges_and_losses_of_an_earlier_declaration_count(study: Study, plan: Plan) -> None:

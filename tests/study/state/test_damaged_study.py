@@ -130,7 +130,7 @@ def test_a_rebuilt_ledger_keeps_facts_that_only_its_old_lines_hold(tiny: TinyStu
     path, (again, gone) = tiny.study.ledger, sorted(tiny.trials())
     shutil.rmtree(again)
     tiny.run("--pay-again")
-    charge = Charge(what="scores of a pool that is no longer declared", train_flops=11, evaluation_flops=7)
+    charge = Charge(what="scores of a pool that is no longer declared", flops=11)
     Ledger(path, None).charge(replace(tiny.plan, charges=(charge,)))
     sound = read_entries(path)
     shutil.rmtree(gone)

@@ -3,7 +3,10 @@
 from math import ceil
 from pathlib import Path
 
-from budgets.planning.plan import Charge
+import pytest
+
+from budgets.planning.plan import Plan
+from budgets.planning.scoring import score_flops
 from runners.embedded.embedded_pool import scorer
 from study.state.plan_study import plan_study
 from study.state.study import Study, needs, trial_job
@@ -46,20 +49,30 @@ def test_each_trial_occupies_what_its_rules_say(tmp_path: Path) -> None:
     assert (first.trial.recipe.accumulation, second.trial.recipe.accumulation) == (1, 2)
 
 
-def test_a_pool_with_two_names_is_scored_and_paid_once(tmp_path: Path) -> None:
+def test_scores_are_paid_once_if_the_budget_counts_them_and_only_those_that_are_used(tmp_path: Path) -> None:
     again, other = "{embedded: {pairs: 1024}}", "{embedded: {pairs: 1024, seed: 3}}"
-    mixture = "mixtures: {m: {good: {quality: top10, weight: 1}, rest: {quality: all, weight: 1}}}"
 
-    def charges(rest: str) -> tuple[Charge, ...]:
-        pools = f"pools: {{good: {again}, rest: {rest}}}\n{mixture}"
-        return plan_study(ruled(tmp_path, (f"pool: {again}", pools))).charges
+    def plan(rest: str, quality: str = "top20", counted: str = "true") -> Plan:
+        mixture = f"{{m: {{good: {{quality: top10, weight: 1}}, rest: {{quality: {quality}, weight: 1}}}}}}"
+        pools = f"pools: {{good: {again}, rest: {rest}}}\nmixtures: {mixture}"
+        budget = ("4 GFLOP]}", f"4 GFLOP], study: 1 TFLOP, count_scoring: {counted}}}")
+        return plan_study(ruled(tmp_path, (f"pool: {again}", pools), budget))
 
-    (charge,), two = charges(again), charges(other)
     paid = scorer(1024)
-    assert (charge.train_flops, charge.evaluation_flops) == (paid.train_flops, paid.scoring_flops)
-    assert [each.train_flops for each in two] == [charge.train_flops] * 2
-    assert two[0].what == charge.what
-    assert two[1].what.endswith("-1024-seed3")
+    trained, scored = paid.train_flops, paid.scoring_flops
+    one, two = plan(again), plan(other)
+    assert [charge.flops for charge in one.charges] == [trained, scored]
+    assert [charge.flops for charge in two.charges] == [trained, scored, scored], "the model is trained once"
+    assert two.charges[2].what.endswith("-1024-seed3")
+    assert two.train_flops == sum(trial.paid_flops for trial in two.trials) + trained + 2 * scored
+    assert [charge.flops for charge in plan(other, quality="all").charges] == [trained, scored]
+
+    outside = plan(other, counted="false")
+    assert outside.charges == ()
+    assert score_flops(outside.score_costs["mixture:m"]) == trained + 2 * scored
+    edit(tmp_path / "ruled.yaml", ("1 TFLOP, count_scoring: false", "500 GFLOP, count_scoring: true"))
+    with pytest.raises(ValueError, match=r"GFLOP of charges\), but the study budget is 500 GFLOP: .* over"):
+        plan_study(study_of(tmp_path / "ruled.yaml"))
 
 
 def test_evaluations_on_the_way_are_paid_as_often_as_they_run(tmp_path: Path) -> None:
