@@ -38,18 +38,18 @@ def test_a_trial_that_scored_is_named_with_its_flops_from_the_pool_to_the_report
     said = run(f"data score {path} --with {folder} --name mine --device cpu")
     assert f"score mine cost {format_flops(trained + scored)}\n" in said
     assert f"  mine by {by}: {words}\n" in said
-    run(f"data score {path} --with '=0.5*mine + 0.1*first' --name both")
+    run(f"data score {path} --with '=0.5*mine + 0.1*first' --name half")
     run(f"data score {path} --with {last.cell.architecture}:{folder}/weights.pt --name other --device cpu")
-    run(f"data score {path} --with '=mine WHERE other > -1 AND both > -9' --name some")
-    mine, both, some = (Pool.open(path).scorers[name] for name in ("mine", "both", "some"))
+    run(f"data score {path} --with '=mine WHERE other > -1 AND half > -9' --name some")
+    mine, half, some = (Pool.open(path).scorers[name] for name in ("mine", "half", "some"))
     assert (mine.model, mine.train_flops, mine.scoring_flops) == (by, trained, scored)
-    assert both.sources == (mine,)
+    assert half.sources == (mine,)
     assert {each.name for each in some.sources} == {"mine", "other"}
 
     tiny = TinyStudy(tmp_path, path, levels="3 GFLOP, 5 GFLOP", strategies=STRATEGIES, study_flops="50 GFLOP")
     tiny.edit(("top50", "top50 by mine, top30 by some"))
     assert f"quality score other by {by}: {words}: outside the budget" in tiny.says("plan")
-    tiny.edit(("top50 by mine, top30 by some", "top50 by both"), ("study: 50 GFLOP", "study: 30 GFLOP"))
+    tiny.edit(("top50 by mine, top30 by some", "top50 by half"), ("study: 50 GFLOP", "study: 30 GFLOP"))
     assert f"quality score mine by {by}: {words}: outside the budget\n" in tiny.says("plan")
     tiny.run()
     said = tiny.says("report")
