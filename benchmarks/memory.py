@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
@@ -144,7 +145,7 @@ def main() -> int:
     if options.do:
         if options.limited:
             merge._MEMORY, merge._ROWS_AT_ONCE = LIMIT, merge._ROWS_AT_ONCE // 4  # noqa: SLF001 - as documented
-            index_parts._FILES_OPEN = 4  # noqa: SLF001 - as well
+            index_parts._opened = lru_cache(maxsize=4)(index_parts._opened.__wrapped__)  # noqa: SLF001 - as well
         work(*options.do)
         print(own_peak())
         return 0

@@ -52,13 +52,8 @@ def make_index(folder: Path, rows: int) -> None:
         file = f"index/{len(parts):05d}"
         table, path = pa.table({"hash": hashes, "score": score}), folder / f"{file}.parquet"
         pq.write_table(table, path, row_group_size=ROWS_PER_GROUP, write_page_checksum=True)
-        parts.append(_part(file, count))
+        parts.append(Part(file=file, rows=count))
     (folder / "manifest").write_text(write_manifest(folder, parts), encoding="utf-8")
-
-
-def _part(file: str, rows: int) -> Part:
-    whole, rest = divmod(rows, ROWS_PER_GROUP)
-    return Part(file=file, group_rows=[ROWS_PER_GROUP] * whole + [rest] * (rest > 0))
 
 
 def open_index(folder: Path) -> Index:
@@ -93,17 +88,16 @@ def make_planned(folder: Path) -> None:
     shards = [f"{number:06d}.tar" for number in range(PLANNED // PER_SHARD)]
     for shard in shards:
         (folder / shard).touch()
-    like = _part("", ROWS_PER_PART)
     parts = [
-        replace(
-            like,
+        Part(
+            rows=ROWS_PER_PART,
             file=f"index/{number:05d}",
             shards=dict.fromkeys(shards[start // PER_SHARD : (start + ROWS_PER_PART) // PER_SHARD], 0),
         )
         for number, start in enumerate(range(0, PLANNED, ROWS_PER_PART))
     ]
     left = PLANNED - (len(parts) - 1) * ROWS_PER_PART
-    parts[-1] = replace(parts[-1], group_rows=(left,))
+    parts[-1] = replace(parts[-1], rows=left)
     pool = Pool(
         path=folder,
         origin=Origin(name="made up"),
@@ -147,7 +141,9 @@ def look_up(folder: Path) -> None:
     from runners.data.reading.streamed_set import RowsByBlock  # noqa: PLC0415 - torch's memory would be measured
     from runners.data.reading.training_data import Source  # noqa: PLC0415 - as above
 
-    parts = [_part(f"index/{number:05d}", ROWS_PER_PART) for number in range(SCATTERED // ROWS_PER_PART)]
+    parts = [
+        Part(file=f"index/{number:05d}", rows=ROWS_PER_PART) for number in range(SCATTERED // ROWS_PER_PART)
+    ]
     index = Index(folder, parts, READ_COLUMNS)
     pool = Pool(path=folder, origin=Origin(name=""), count=SCATTERED, scored=0, fingerprint="", index=index)
     mask = np.random.default_rng(0).random(SCATTERED) < 0.01  # noqa: PLR2004 - 1 %

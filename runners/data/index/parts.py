@@ -4,9 +4,9 @@ A column that was added later, such as a further score, is a file of its own bes
 written is never changed. Parts of a pool below a URL are fetched when they are first read.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from functools import cached_property, lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -36,52 +36,50 @@ class Part:
     """
 
     file: str  # below the pool's folder, without ``.parquet``
-    group_rows: Sequence[int]
-    first_group: int = 0
+    rows: int
+    group: int = ROWS_PER_GROUP  # rows of each of its row groups but the last, which may be smaller
+    first_group: int = 0  # number of its first row group in the file
     shards: Mapping[str, int] = field(default_factory=dict)
     added: Sequence[str] = ()  # columns that were added to it
 
     @property
-    def rows(self) -> int:
-        """Number of pairs."""
-        return sum(self.group_rows)
+    def group_rows(self) -> list[int]:
+        """Number of rows of each row group."""
+        return [min(self.group, self.rows - start) for start in range(0, self.rows, self.group)]
 
 
+@dataclass(frozen=True, eq=False)
 class Index:
     """The parts of a pool's index as one table.
 
-    ``columns`` are those in the parts themselves, kept as ``stored``; the attribute ``columns`` has all
-    names. ``added`` is the name of an added column → suffix of its files; ``named`` a further name of a
-    column → its name in the files, such as ``score`` for the score in force. Files that the folder lacks are
-    fetched from the URL, if any. ``starts`` has the first row of each part, and the number of pairs, int64
-    (parts + 1,).
+    ``stored`` are the columns in the parts themselves, ``added`` is the name of an added column → suffix of
+    its files; ``named`` a further name of a column → its name in the files, such as ``score`` for the score
+    in force. Files that the folder lacks are fetched from the URL, if any.
     """
 
-    def __init__(  # noqa: PLR0913 - the fields of a manifest
-        self,
-        folder: Path,
-        parts: Sequence[Part],
-        columns: Sequence[str],
-        *,
-        added: Mapping[str, str] | None = None,
-        named: Mapping[str, str] | None = None,
-        url: str = "",
-    ) -> None:
-        self.folder, self.parts, self._url = folder, parts, url
-        self.stored, self.added, self.named = tuple(columns), dict(added or {}), dict(named or {})
-        self.columns = tuple(dict.fromkeys([*columns, *self.named, *self.added]))
-        self.starts = np.cumsum([0, *(part.rows for part in parts)])
-        groups = [
-            (number, group) for number, part in enumerate(parts) for group in range(len(part.group_rows))
-        ]
-        self._groups = np.array(groups, np.int64).reshape(-1, 2)
-        self._group_starts = np.cumsum([0, *(rows for part in parts for rows in part.group_rows)])
-        self._file = lru_cache(maxsize=_FILES_OPEN)(self._open)
+    folder: Path
+    parts: Sequence[Part]
+    stored: Sequence[str]
+    _: KW_ONLY
+    added: dict[str, str] = field(default_factory=dict)
+    named: dict[str, str] = field(default_factory=dict)
+    url: str = ""
 
-    def __reduce__(self) -> tuple[Callable[..., "Index"], tuple[object, ...]]:
-        # Another process starts without open files.
-        index = partial(Index, added=self.added, named=self.named, url=self._url)
-        return index, (self.folder, self.parts, self.stored)
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """All names of columns."""
+        return tuple(dict.fromkeys([*self.stored, *self.named, *self.added]))
+
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """The first row of each part, and the number of pairs, int64 (parts + 1,)."""
+        return np.cumsum([0, *(part.rows for part in self.parts)])
+
+    @cached_property
+    def _groups(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The number of the first row group of each part, and the first row of each row group."""
+        rows = [part.group_rows for part in self.parts]
+        return np.cumsum([0, *map(len, rows)]), np.cumsum([0, *chain(*rows)])
 
     @property
     def count(self) -> int:
@@ -92,7 +90,7 @@ class Index:
     def files(self) -> list[Path]:
         """The parts' own files, in the order of the pairs; from below the URL where the folder lacks them."""
         names = dict.fromkeys(f"{part.file}.parquet" for part in self.parts)
-        return [fetched(self.folder / name, self._url, name) for name in names]
+        return [fetched(self.folder / name, self.url, name) for name in names]
 
     def spans(self) -> Iterator[tuple[Part, int]]:
         """Yield each part and its first row."""
@@ -143,53 +141,47 @@ class Index:
 
     def rows(self, rows: NDArray[np.int64], columns: Sequence[str]) -> pd.DataFrame:
         """Return rows in the requested order; only their row groups are read."""
+        first_groups, group_starts = self._groups
         order = np.argsort(rows)
-        groups = np.searchsorted(self._group_starts, rows[order], "right") - 1
+        groups = np.searchsorted(group_starts, rows[order], "right") - 1
         needed, firsts = np.unique(groups, return_index=True)
         found = []
         for group, mine in zip(needed.tolist(), np.split(rows[order], firsts[1:]), strict=True):
-            part, within = self._groups[group]
-            table = self._read(self.parts[part], columns, [int(within)])
-            found.append(table.take(mine - self._group_starts[group]))  # few rows become Python objects
+            part = int(np.searchsorted(first_groups, group, "right")) - 1
+            table = self._read(self.parts[part], columns, [group - int(first_groups[part])])
+            found.append(table.take(mine - group_starts[group]))  # few rows become Python objects
         frame: pd.DataFrame = pa.concat_tables(found).to_pandas().iloc[np.argsort(order)]
         return frame
 
     def _read(self, part: Part, columns: Sequence[str], groups: Sequence[int]) -> pa.Table:
-        """Read some row groups of a part; a column that was not added to it is empty."""
-        stored = {name: self.named.get(name, name) for name in columns}
-        own = [each for each in dict.fromkeys(stored.values()) if each not in self.added]
-        numbers = [part.first_group + group for group in groups]
-        found = self._read_file(f"{part.file}.parquet", numbers, own) if own else None
-        columns_found = {}
-        for name, each in stored.items():
-            # Scores of the shards of an earlier build and subsets of a copy are columns of some parts alone.
-            if found is not None and each in own and (":" not in each or each in found.column_names):
-                columns_found[name] = found[each]
-            elif each in part.added:
-                file = f"{part.file}.{self.added[each]}.parquet"
-                columns_found[name] = self._read_file(file, numbers, [each])[each]
-            else:
-                rows = sum(part.group_rows[group] for group in groups)
-                columns_found[name] = pa.array(np.full(rows, missing_of(each)))
-        return pa.table(columns_found, schema=None)
+        """Read some row groups of a part."""
+        names = {name: self.named.get(name, name) for name in columns}
+        return pa.table({name: self._column(part, each, groups) for name, each in names.items()})
 
-    def _read_file(self, name: str, groups: Sequence[int], columns: Sequence[str]) -> pa.Table:
+    def _column(self, part: Part, name: str, groups: Sequence[int]) -> pa.Array | pa.ChunkedArray:
+        """Read a column of some row groups; of a part without it no scores, and no pair in the subset."""
+        added = name in part.added
+        file = f"{part.file}.{self.added[name]}.parquet" if added else f"{part.file}.parquet"
         try:
+            opened = _opened(self, file)
+            # Scores of the shards of an earlier build and subsets of a copy are columns of some parts alone.
+            if not added and (name in self.added or (":" in name and name not in opened.schema_arrow.names)):
+                rows = sum(part.group_rows[group] for group in groups)
+                no_scores = np.full(rows, np.nan, np.float32)
+                return pa.array(np.zeros(rows, np.bool_) if name.startswith("in:") else no_scores)
             # Without threads: loader workers are forked, and Arrow's threads do not survive a fork.
-            return self._file(name).read_row_groups(groups, columns, use_threads=False)
+            numbers = [part.first_group + group for group in groups]
+            return opened.read_row_groups(numbers, [name], use_threads=False)[name]
         except (pa.ArrowException, OSError, KeyError) as error:
             raise ValueError(
-                f"{self.folder / name}, a part of the pool's index, is damaged ({error}); restore it, or "
+                f"{self.folder / file}, a part of the pool's index, is damaged ({error}); restore it, or "
                 f"index the pool again without {self.folder / 'pool.json'}"
             ) from error
 
-    def _open(self, name: str) -> pq.ParquetFile:
-        path = fetched(self.folder / name, self._url, name)
-        # Not memory-mapped: mapped pages count as memory of each process. Not pre-buffered: the buffers
-        # would stay as long as the file is open.
-        return pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
 
-
-def missing_of(column: str) -> np.generic:
-    """Return the value of pairs that lack an added column: no score, or not in the subset."""
-    return np.bool_(False) if column.startswith("in:") else np.float32(np.nan)  # noqa: FBT003 - a value
+@lru_cache(maxsize=_FILES_OPEN)
+def _opened(index: Index, file: str) -> pq.ParquetFile:
+    path = fetched(index.folder / file, index.url, file)
+    # Not memory-mapped: mapped pages count as memory of each process. Not pre-buffered: the buffers would
+    # stay as long as the file is open.
+    return pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)

@@ -77,16 +77,9 @@ def add_column(index: Index, name: str, suffix: str, values: Iterator[NDArray[An
     """
     parts = []
     for part, column in zip(index.parts, values, strict=True):
-        path, table = index.folder / f"{part.file}.{suffix}.parquet", pa.table({name: column})
+        path = index.folder / f"{part.file}.{suffix}.parquet"
         path.parent.mkdir(exist_ok=True)
-        with (
-            new_file(path) as partial,
-            pq.ParquetWriter(partial, table.schema, write_page_checksum=True) as writer,
-        ):
-            start = 0
-            for rows in part.group_rows:  # row groups as in the part, so that both are read alike
-                writer.write_table(table.slice(start, rows))
-                start += rows
+        _write(path, pa.table({name: column}), part.group)  # row groups as in the part, to be read alike
         parts.append(replace(part, added=sorted({*part.added, name})))
     return parts
 
@@ -95,7 +88,9 @@ def read_part(folder: Path, file: str) -> tuple[Part, list[str]]:
     """Return a part that was written, and its columns; the sizes of its shards are unknown."""
     opened = pq.ParquetFile(folder / f"{file}.parquet")
     shards = opened.read(["shard"], use_threads=False)["shard"].unique().to_pylist()
-    part = Part(file=file, group_rows=_group_rows(opened.metadata), shards=dict.fromkeys(shards, UNKNOWN))
+    group = opened.metadata.row_group(0).num_rows
+    sizes = dict.fromkeys(shards, UNKNOWN)
+    part = Part(file=file, rows=opened.metadata.num_rows, group=group, shards=sizes)
     return part, opened.schema_arrow.names
 
 
@@ -103,9 +98,10 @@ def index_of_files(files: Sequence[Path]) -> Index:
     """Return tables of pairs in one folder as an index of their ``hash``, scores and named subsets."""
     # Row groups of other writers may be large: one at a time.
     parts = [
-        Part(file=file.stem, group_rows=(rows,), first_group=group)
+        Part(file=file.stem, rows=rows, group=rows, first_group=number)
         for file in files
-        for group, rows in enumerate(_group_rows(pq.read_metadata(file)))
+        for facts in [pq.read_metadata(file)]
+        for number, rows in enumerate(facts.row_group(each).num_rows for each in range(facts.num_row_groups))
     ]
     carried = ("hash", "score", SCORE_PREFIX, SUBSET_PREFIX)
     names = [name for name in pq.read_schema(files[0]).names if name.startswith(carried)]
@@ -123,10 +119,6 @@ def index_of_pool(path: Path, facts: Mapping[str, Any]) -> Index:
         named=facts["named"],
         url=copied_from(path) or facts["provenance"].get(SHARDS_AT, ""),
     )
-
-
-def _group_rows(facts: pq.FileMetaData) -> tuple[int, ...]:
-    return tuple(facts.row_group(group).num_rows for group in range(facts.num_row_groups))
 
 
 def write_manifest(folder: Path, parts: Sequence[Part]) -> str:
@@ -163,6 +155,6 @@ def read_manifest(path: Path) -> list[Part]:
     return [Part(**part) for part in json.loads(content)]
 
 
-def _write(path: Path, table: pa.Table) -> None:
+def _write(path: Path, table: pa.Table, group: int | None = None) -> None:
     with new_file(path) as partial:
-        pq.write_table(table, partial, row_group_size=ROWS_PER_GROUP, write_page_checksum=True)
+        pq.write_table(table, partial, row_group_size=group or ROWS_PER_GROUP, write_page_checksum=True)
