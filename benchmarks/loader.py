@@ -54,8 +54,8 @@ BATCH, SIZE, SIDE, ROUNDS = 64, 224, 256, 3
 FASTEST, PAIRS, STEPS = "mini-ViT-XXS-8", 4096, 300
 
 
-def make_shards(folder: Path, pairs: int) -> None:
-    """Write shards of 1,000 JPEGs with the usual size of downloaded web images."""
+def make_shards(folder: Path, pairs: int, side: int = SIDE) -> None:
+    """Write shards of 1,000 JPEGs with a shorter side, by default the usual one of downloaded web images."""
     rng = np.random.default_rng(0)
     folder.mkdir()
     for start in range(0, pairs, 1000):
@@ -64,7 +64,7 @@ def make_shards(folder: Path, pairs: int) -> None:
                 # Soft noise compresses to about the size of a photograph.
                 coarse = Image.fromarray(rng.integers(0, 255, (40, 54, 3), np.uint8))
                 image = BytesIO()
-                coarse.resize((SIDE * 4 // 3, SIDE), Image.Resampling.BICUBIC).save(image, "JPEG", quality=90)
+                coarse.resize((side * 4 // 3, side), Image.Resampling.BICUBIC).save(image, "JPEG", quality=90)
                 caption = f"picture {number} of soft noise".encode()
                 write_sample(file, f"{number:09d}", {"jpg": image.getvalue(), "txt": caption})
             close_shard(file)

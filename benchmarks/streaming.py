@@ -16,6 +16,9 @@ dependencies exclude versions that this project's need.
 The server counts the requests and bytes of a ``top20`` of a pool that `data build` wrote, whose pairs are
 neighbours. Bytes used are those of its images.
 
+`benchmarks/streaming_copies.py` adds the bytes that trials fetch from a scattered pool of ``--scattered``
+pairs and from a copy of its subsets, and the speed of a copy whose images were resized.
+
 The last lines are name, value, target, and pass or fail; the exit code is 1 if one fails. Bytes and requests
 must not exceed their target; the others must reach it.
 """
@@ -47,6 +50,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.loader import BATCH, SIZE, make_shards, pipeline, some_of, speed, tokens
 from benchmarks.measured import at_least, at_most, verdict
+from benchmarks.streaming_copies import fetches, resized_speed
 from budgets.machine_cache import CACHE
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
@@ -152,6 +156,7 @@ def main() -> int:
     """Run the benchmark and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=8000)
+    parser.add_argument("--scattered", type=int, default=250_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--mosaic", metavar="PYTHON", help="compare with MosaicML's streaming as well")
     parser.add_argument("--port", type=int, default=5917)
@@ -201,6 +206,11 @@ def main() -> int:
             if options.mosaic:
                 found = float(from_mosaic(options.mosaic, "read", "s3://mosaic", str(count), str(SIZE)))
                 best["mosaic"] = max(best.get("mosaic", 0.0), found)
+        files.mkdir("scattered")
+        of_copies = [
+            *fetches(Path(name), partial(counted, options.port), options.scattered),
+            *resized_speed(Path(name), count // 4),
+        ]
     for kind, pairs_per_s in best.items():
         print(f"{kind}: {pairs_per_s:,.0f} pairs/s, best of {options.rounds}")
     results = [
@@ -209,6 +219,7 @@ def main() -> int:
         at_least("streaming_cache_over_folder", best["cache"] / best["folder"], 0.9),
         at_most("streaming_bytes_over_used", fetched / used, 1.1),
         at_most("streaming_requests_per_pair", requests / seen, 0.05),
+        *of_copies,
     ]
     if options.mosaic:
         results.append(at_least("streaming_over_mosaic", best["bucket"] / best["mosaic"], 1.0))

@@ -8,6 +8,7 @@ from pathlib import Path
 from budgets.planning.plan import Plan
 from runners.data.build.subset_copy import SubsetCopy, copy_subsets
 from runners.data.pool.pool import Pool
+from runners.host.workers import Processes, Workers, usable_cores
 from runners.results import write_table
 from runners.store.copies import copy_pool, is_url
 from runners.store.files import write_json
@@ -87,5 +88,9 @@ def _make(
     if not is_url(place):
         Path(place).mkdir(parents=True, exist_ok=True)
     with only_writer(place, say), open_shared(place) as shared:
-        seen = () if copy.pool.place.ahead_bytes else (copy.pool.path,)
-        copy_subsets(copy, shared, site.workers(*seen, written=shared.url or shared.path), report)
+        in_folder = copy.pool.place.ahead_bytes == 0
+        if in_folder and shared.url:  # nodes that share only a bucket do not see the folder
+            workers: Workers = Processes(count=usable_cores())
+        else:
+            workers = site.workers(*[copy.pool.path] * in_folder, written=shared.url or shared.path)
+        copy_subsets(copy, shared, workers, report)
