@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from runners.data.build.scan import OF_SCAN, damage_of, run
-from runners.data.build.thumbnail import ALIKE, SAME, EvaluationImages
+from runners.data.build.thumbnail import EvaluationImages
 from runners.data.index.merge import find_duplicates
 from runners.data.index.parts import ROWS_PER_PART
 from runners.data.index.writing import write_part
@@ -29,7 +29,6 @@ WORKING = ["kind", "facts"]
 _KNOWN, _LEFT_OUT = "known.npz", ".left-out.parquet"
 _PART = (".words.parquet", ".parquet")
 """Endings of a part's files."""
-_REASONS = ("", "duplicate", ALIKE, SAME)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,17 +146,16 @@ def _merged(
     kept, left_out = [], []
     for place, file in enumerate(files, first):
         found = pd.read_parquet(file)
-        out = np.zeros(len(found), np.int8)  # position in the reasons
-        out[repeated["row"][repeated["part"] == place]] = 1
+        reasons = np.full(len(found), "", object)
+        reasons[repeated["row"][repeated["part"] == place]] = "duplicate"
         if known is not None:
             alike = known.reasons(
                 found["image_hash"].to_numpy(), found["pixels"].to_numpy(), found["thumbnail"]
             )
-            for reason in (2, 3):
-                out[alike == _REASONS[reason]] = reason
-        reasons = found[["shard", "key"]].assign(reason=np.array(_REASONS, object)[out])
-        left_out += [damage_of(file), reasons[out > 0]]
-        kept.append(found[out == 0])
+            reasons = np.where(alike == "", reasons, alike)
+        out = reasons != ""
+        left_out += [damage_of(file), found[["shard", "key"]].assign(reason=reasons)[out]]
+        kept.append(found[~out])
     rows = pd.concat(kept, ignore_index=True).drop(columns=OF_SCAN)
     without = pd.concat(left_out, ignore_index=True).astype("str")
     if names:

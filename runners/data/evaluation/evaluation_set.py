@@ -60,11 +60,14 @@ def write_evaluation_set(path: str | Path, data: EvaluationSet) -> None:
         write_split(folder / "test", data.images, truths)
 
 
-def image_files(path: str | Path) -> Iterator[bytes]:
-    """Yield the unchanged bytes of each image of a set, or of a folder of shards; ValueError as `samples`."""
-    for shard in split_shards(Path(path), "test"):
-        for _, members in read_samples(shard):
-            yield from (members[kind][1] for kind in IMAGE_KINDS if kind in members)
+def image_files(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and unchanged bytes of each image of a set or folder of shards; errors of `samples`."""
+    for shard in split_shards(path, "test"):
+        name = shard.relative_to(path).as_posix()
+        for key, members in read_samples(shard):
+            for kind in IMAGE_KINDS:
+                if kind in members:
+                    yield f"{key}.{kind} of {path.name}/{name}", members[kind][1]
 
 
 def write_split(folder: Path, images: NDArray[np.uint8], truths: Sequence[dict[str, bytes]]) -> None:

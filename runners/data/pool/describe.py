@@ -27,6 +27,7 @@ from runners.store.files import new_file
 from runners.store.place import FolderPlace
 
 _RANGE = r"bytes [\d,]+ to [\d,]+ are (\w+).*"
+_MATCH = r"^(.*an evaluation set): .*"
 _RANGES = r"a range of bytes is \1, with an unknown number of samples"
 
 
@@ -194,8 +195,9 @@ def _write_left_out(path: Path, tables: Iterable[pd.DataFrame], reasons: Counter
     with new_file(path) as partial, pq.ParquetWriter(partial, schema) as writer:
         for table in tables:
             writer.write_table(pa.Table.from_pandas(table, schema, preserve_index=False))
-            # Ranges of bytes differ, but are the same kind of damage.
-            reasons.update(table["reason"].str.replace(_RANGE, _RANGES, regex=True).tolist())
+            # Ranges of bytes and images of evaluation sets differ, but are the same kind of reason.
+            kinds = table["reason"].str.replace(_RANGE, _RANGES, regex=True)
+            reasons.update(kinds.str.replace(_MATCH, r"\1", regex=True).tolist())
             count += len(table)
     if not count:
         path.unlink()

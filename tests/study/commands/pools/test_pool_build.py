@@ -67,7 +67,8 @@ def test_rebuilt_shards_leave_out_images_of_evaluation_sets(owner: Path, run: Ru
         "20 nearly the same as an image of an evaluation set\n"
     )
     out = pd.read_parquet(owner / "pools" / "web" / "left-out.parquet").set_index("key")["reason"]
-    assert out[[f"{n:09d}" for n in range(20)]].unique().tolist() == ["in an evaluation set"]
+    names = [f"{n:09d}" for n in range(20)]
+    assert out[names].tolist() == [f"in an evaluation set: {n}.png of icons/test/0.tar" for n in names]
 
     uids = sorted(int(uid, 16) for uid in Pool.open(owner / "pools" / "web").frame["uid"])[:25]
     np.save(owner / "subset.npy", np.array([(0, uid) for uid in uids], np.dtype("u8,u8")))
