@@ -23,7 +23,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measured import at_most, own_peak, printed, verdict
-from runners.data.build.build import Build, working_folder
+from runners.data.build.build import Build, folders_of, working
 from runners.data.build.build_pool import build_pool
 from runners.data.build.info import info_lines
 from runners.data.build.known_scores import expression_scores, metadata_scores
@@ -89,7 +89,8 @@ def make_parts(folder: Path, path: Path) -> None:
     """Write the intermediate files of a build, as if its source had just been read."""
     how = Build(source=folder)
     count = len(list(folder.glob("*.tar")))
-    with working_folder(path, how, parts_of(folder)) as folders:
+    folders = folders_of(path, how, adding=False)
+    with working(folders, how, parts_of(folder)):
         parts = folders.shared.path / folders.work / "parts"
         parts.mkdir()
         for number, part in enumerate(made_up(count * PER_SHARD)):

@@ -13,9 +13,7 @@ import pandas as pd
 from runners.data.build.in_place import work_of
 from runners.data.build.source import Columns, SourcePart
 from runners.data.pool.damage import damage_table
-from runners.data.pool.pool import Pool
 from runners.host.workers import Processes, Workers
-from runners.store.copies import listed
 from runners.store.files import locked
 from runners.store.shared_folder import SharedFolder
 
@@ -38,11 +36,6 @@ class Build:
     left_out: pd.DataFrame = field(default_factory=lambda: damage_table([]))
 
     @property
-    def recorded(self) -> bool:
-        """True if the pool records the source's files, so that a later build can add new ones."""
-        return not self.in_place and "urls" not in self.provenance
-
-    @property
     def source_text(self) -> str:
         """The source as the pool's provenance records it."""
         return self.url or str(self.source.resolve())
@@ -51,6 +44,8 @@ class Build:
     def options(self) -> dict[str, object]:
         """The options that decide which pairs a part of the source has."""
         columns = {f"--{name}": value for name, value in asdict(self.columns).items()}
+        if self.url or self.source.is_dir():  # of samples, not of the columns of a table
+            columns = {"--score": self.columns.score}
         return {**columns, "--without": sorted(path.resolve().name for path in self.evaluation)}
 
 
@@ -66,22 +61,22 @@ class BuildFolders:
     pool: str  # folder in it that becomes the pool or, if empty, is the pool
 
 
-@contextmanager
-def working_folder(
-    path: Path, how: Build, parts: Sequence[SourcePart], before: Pool | None = None
-) -> Iterator[BuildFolders]:
-    """Context manager: lock this build's folder, and delete files in it that another source left."""
+def folders_of(path: Path, how: Build, *, adding: bool) -> BuildFolders:
+    """Return the folders of a build, perhaps one that adds to a pool."""
     work = work_of(path)
-    if how.in_place or how.to or before is not None:
-        folders = BuildFolders(shared=SharedFolder(path=path, url=how.to), work=work, pool="")
-    else:
-        folders = BuildFolders(shared=SharedFolder(path=path.parent), work=work, pool=f"{work}pool/")
-    shared = folders.shared
+    if how.in_place or how.to or adding:
+        return BuildFolders(shared=SharedFolder(path=path, url=how.to), work=work, pool="")
+    return BuildFolders(shared=SharedFolder(path=path.parent), work=work, pool=f"{work}pool/")
+
+
+@contextmanager
+def working(folders: BuildFolders, how: Build, parts: Sequence[SourcePart]) -> Iterator[None]:
+    """Context manager: lock the working folder, and delete files in it that another source left."""
+    shared, work = folders.shared, folders.work
     facts = [
         (part.name if part.url else os.path.realpath(part.file), part.size, part.stamp) for part in parts
     ]
-    columns = [how.columns.image, how.columns.caption, how.columns.score]
-    scanned = json.dumps([facts, columns, bool(how.evaluation)])  # everything that the scan depends on
+    scanned = json.dumps([facts, asdict(how.columns), bool(how.evaluation)])  # all that the scan depends on
     mark = blake2b(scanned.encode(), digest_size=16).hexdigest()
     with locked(shared.file(f"{work}lock"), wait_s=0) as held:
         if held is None:
@@ -90,29 +85,8 @@ def working_folder(
             shared.delete(*(f"{work}{name}" for name in _WORKING_FILES))
             shared.write(f"{work}source", mark)
         try:
-            yield folders
+            yield
         except ValueError:
             if not any(name.endswith(".parquet") for name in shared.names(f"{work}parts/")):
                 shared.delete(work)  # an error before any work
             raise
-
-
-def check_free(path: Path, how: Build) -> None:
-    """Raise ValueError unless the path is free or holds an interrupted build."""
-    if not how.to:
-        free = not path.exists()
-    else:
-        free = not listed("pool", how.to) or bool(
-            SharedFolder(path=path, url=how.to).text(work_of(path) + "source")
-        )
-    if not free:
-        raise ValueError(f"{how.to or path} already exists; remove it or choose another path")
-
-
-def delete_leftovers(path: Path, how: Build) -> None:
-    """Delete the working folder that a build left if it was killed after its last other step."""
-    if not how.in_place and not how.to and (path.parent / work_of(path)).is_dir():
-        shared = SharedFolder(path=path.parent)
-        with locked(shared.file(f"{work_of(path)}lock"), wait_s=0) as held:
-            if held is not None:
-                shared.delete(work_of(path))

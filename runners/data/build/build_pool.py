@@ -9,33 +9,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from runners.data.build.build import Build, BuildFolders, check_free, delete_leftovers, working_folder
-from runners.data.build.in_place import name_in
+from runners.data.build.build import Build, BuildFolders, folders_of, working
 from runners.data.build.merge_parts import Merge, left_out_of, merge_parts
 from runners.data.build.new_shards import number_of, write_index, write_shards
 from runners.data.build.scan import scan
-from runners.data.build.source import (
-    SourcePart,
-    new_parts,
-    options_of,
-    other_option,
-    parts_at,
-    parts_of,
-    write_record,
-)
+from runners.data.build.source import SourcePart, name_of, parts_at, parts_of
 from runners.data.build.thumbnail import EvaluationImages
 from runners.data.index.selection import SCORE_PREFIX
-from runners.data.index.writing import VERSIONS
+from runners.data.index.writing import VERSIONS, write_table
 from runners.data.pool.describe import describe_pool
 from runners.data.pool.pool import Origin, Pool, Scorer
 from runners.data.pool.shards import as_utf8
 from runners.host.workers import Report
 from runners.store.copies import INDEX, SHARDS_AT, listed
-from runners.store.place import UrlPlace, size_of
+from runners.store.place import UrlPlace
 
 _OPTIONS = "options"
-"""Field of the provenance of a pool whose shards `build_pool` indexed in place."""
+"""Field of a pool's provenance."""
 
 
 def build_pool(path: Path, how: Build, report: Report) -> Pool:
@@ -47,35 +40,21 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
         ValueError: Something else is at the path, the source has changed, cannot be read or holds no pair.
     """
     before = Pool.open(path) if (path / "pool.json").exists() else None
-    here = before.place if before is not None else None
-    if how.in_place and here is not None and (here.url if isinstance(here, UrlPlace) else "") != how.url:
-        raise ValueError(f"{how.to or path} is the index of other shards; choose another path")
-    if how.in_place and not how.url and how.source.is_file():
-        raise ValueError(f"--in-place indexes a folder of tar shards; {how.source} is a file")
-    if how.in_place and not how.url and how.source.resolve() != path.resolve():
-        raise ValueError(
-            f"--in-place indexes {how.to or path} itself; leave out --from, or copy the shards there"
-        )
-    if not how.in_place and before is None:
-        check_free(path, how)
-    parts = parts_at(how.url) if how.url else parts_of(path if how.in_place else how.source)
-    if before is not None:
-        parts = (
-            _new_in_place(path, how, parts, before) if how.in_place else _new_in_source(how, parts, before)
-        )
-        if not parts:
-            delete_leftovers(path, how)
-            return before
+    folders = folders_of(path, how, adding=before is not None)
+    _check(path, how, before, folders)
+    parts = parts_at(how.url) if how.url else parts_of(how.source)
+    if before is not None and not (parts := _new_parts(how, parts, before)):
+        folders.shared.delete(folders.work)  # which a build left that was killed after its last other step
+        return before
     # Read before the scan, so that an unreadable set is reported before the long work.
     known = EvaluationImages(how.evaluation) if how.evaluation else None
-    with working_folder(path, how, parts, before) as folders:
+    with working(folders, how, parts):
         files = scan(
             parts,
             how.columns,
             folders.shared,
             f"{folders.work}parts/",
             thumbnails=known is not None,
-            recorded=how.recorded,
             workers=how.workers,
             report=report,
         )
@@ -86,52 +65,66 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
     return Pool.open(path)
 
 
-def _new_in_place(path: Path, how: Build, parts: Sequence[SourcePart], before: Pool) -> list[SourcePart]:
-    """Return the shards that a pool has not read, or read without finding a pair before they changed.
+def _check(path: Path, how: Build, before: Pool | None, folders: BuildFolders) -> None:
+    """Raise ValueError unless the path is free, or holds what the build can continue or add to."""
+    name, place = how.to or path, before.place if before else None
+    if not how.in_place:
+        there = bool(listed("pool", how.to)) if how.to else path.exists()
+        if before is None and there and not (how.to and folders.shared.text(f"{folders.work}source")):
+            raise ValueError(f"{name} already exists; remove it or choose another path")
+    elif place is not None and (place.url if isinstance(place, UrlPlace) else "") != how.url:
+        raise ValueError(f"{name} is the index of other shards; choose another path")
+    elif not how.url and how.source.is_file():
+        raise ValueError(f"--in-place indexes a folder of tar shards; {how.source} is a file")
+    elif not how.url and how.source.resolve() != path.resolve():
+        raise ValueError(f"--in-place indexes {name} itself; leave out --from, or copy the shards there")
 
-    A changed shard with pairs is an error: its pairs are not read again.
+
+def _new_parts(how: Build, parts: Sequence[SourcePart], before: Pool) -> list[SourcePart]:
+    """Return the parts of its source that a pool has not read; in place also those that now may have pairs.
+
+    A file of another size is an error, unless it is read in place and had no pair.
     """
-    named = {_names(path, part)[1]: part for part in parts}
-    changed = {
-        name
-        for name, part in named.items()
-        if before.shards.get(name, part.size) != (part.size if part.url else size_of(part.file))
-    }
-    with_pairs = before.index.frames(["shard"], having=changed) if changed else ()
-    read = sorted(changed & {str(shard) for frame in with_pairs for shard in frame["shard"].unique()})
-    new = [part for name, part in named.items() if name not in before.shards or name in changed]
-    made, place = before.origin.provenance, before.copy_of or path
-    anew = f"; to index {place} anew, delete its pool.json and index"
+    place, made = before.copy_of or before.path, before.origin.provenance
+    anew = f"to index {place} anew, delete its pool.json and index" if how.in_place else "build another pool"
+    if not how.in_place and (not before.sources or made.get("source") != how.source_text):
+        raise ValueError(
+            f"{place} already exists; to add later shards to this pool, put them below it, such as into "
+            f"{place}/later, and run `python -m study data build {place} --in-place`; otherwise remove it or "
+            "choose another path"
+        )
+    for name, value in how.options.items():
+        if (was := made.get(_OPTIONS, {}).get(name, value)) != value:
+            raise ValueError(
+                f"{place} was built with {name} {_words(was)}, not {_words(value)}: repeat the first "
+                f"command, or {anew}"
+            )
+    known = before.shards if how.in_place else _recorded(before)
+    named = [(name_of(how.source, part), part) for part in parts]
+    changed = {name: part for name, part in named if known.get(name, part.size) != part.size}
+    read = set(changed)
+    if changed and how.in_place:
+        frames = before.index.frames(["shard"], having=changed)
+        read &= {str(shard) for frame in frames for shard in frame["shard"].unique()}
     if read:
+        part = changed[name := min(read)]
         raise ValueError(
-            f"{place}/{read[0]} has changed since its pairs were read, perhaps before it was complete. New "
-            f"pairs must come in further tars: restore it{anew}"
+            f"{part.name if part.url else part.file} has changed since the pool read it ({known[name]:,} "
+            f"bytes, now {part.size:,}). New pairs must come in further tars: restore this file, or {anew}"
         )
-    recorded: object = {"--without": []}  # of a folder that was indexed on opening
-    if before.sources:
-        recorded = options_of(before.path / before.sources)
-    elif made:
-        recorded = made.get(_OPTIONS, {})  # none, if the pool was built from a table
-    assert isinstance(recorded, dict), "it was written so"
-    difference = other_option(recorded, how.options)
-    if difference:
-        raise ValueError(
-            f"{place} was indexed with {difference}: repeat the first command{'' if before.sources else anew}"
-        )
-    return new
+    return [part for name, part in named if name not in known or name in changed]
 
 
-def _new_in_source(how: Build, parts: Sequence[SourcePart], before: Pool) -> list[SourcePart]:
-    """Return the parts of its source that a pool has not read."""
-    place = before.copy_of or before.path
-    if not before.sources or before.origin.provenance.get("source") != how.source_text:
-        raise ValueError(
-            f"{place} already exists"
-            + ("" if before.sources else ", and does not record which shards it has read")
-            + f"; to add later shards to this pool, put them below it, such as into {place}/later, and run "
-            f"`python -m study data build {place} --in-place`; otherwise remove it or choose another path"
-        )
-    return new_parts(before.path / before.sources, how.source, parts, how.options)
+def _recorded(pool: Pool | None) -> dict[str, int]:
+    """Return the bytes of each file of its source that a pool has read into shards of its own."""
+    if pool is None or not pool.sources:
+        return {}
+    table = pq.read_table(pool.path / pool.sources)
+    return dict(zip(*(table[name].to_pylist() for name in ("name", "size")), strict=True))
+
+
+def _words(value: object) -> str:
+    return (", ".join(map(str, value)) if isinstance(value, list) else str(value)) or "none"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -193,7 +186,11 @@ class _Built:
 
 def _index_in_place(built: _Built, known: EvaluationImages | None, report: Report) -> None:
     path, how, before = built.path, built.how, built.before
-    names = [_names(path, part) for part in built.parts]
+    # A shard may be a link to a file elsewhere.
+    names = [
+        (str(part.file) if part.url else as_utf8(os.path.realpath(part.file)), name_of(how.source, part))
+        for part in built.parts
+    ]
     if before is None:
         built.folders.shared.delete(INDEX, f"{VERSIONS}/")
     merge = Merge(work="", parts=INDEX, names=names, first=built.first_part, known=known, score=built.score)
@@ -220,18 +217,11 @@ def _write_new(built: _Built, known: EvaluationImages | None, report: Report) ->
     files = write_index(
         folders, first=built.first_part, score=built.score, workers=how.workers, report=report
     )
-    sources = (
-        write_record(
-            pool,
-            how.source,
-            built.parts,
-            built.files,
-            how.options,
-            before.path / before.sources if before else None,
-        )
-        if how.recorded
-        else ""
-    )
+    sources = ""
+    if "urls" not in how.provenance:
+        sizes = _recorded(before) | {name_of(how.source, part): part.size for part in built.parts}
+        columns = {"name": pa.array(sizes, pa.string()), "size": pa.array(sizes.values(), pa.int64())}
+        sources = write_table(pool, "sources", pa.table(columns))
     describe_pool(
         pool,
         files,
@@ -255,15 +245,7 @@ def _origin(path: Path, how: Build) -> Origin:
             "source": how.source_text,
             **({"in_place": True} if how.in_place else {}),
             **({SHARDS_AT: how.url} if how.in_place and how.url != how.to else {}),
-            **({_OPTIONS: how.options} if how.in_place else {}),
+            _OPTIONS: how.options,
             **how.provenance,
         },
     )
-
-
-def _names(path: Path, part: SourcePart) -> tuple[str, str]:
-    """Return a shard's name in the tables of the scan, and in the index."""
-    if part.url:
-        return str(part.file), str(part.file)
-    # A shard may be a link to a file elsewhere.
-    return as_utf8(os.path.realpath(part.file)), name_in(path, part.file)

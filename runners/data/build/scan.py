@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from runners.data.build.source import Columns, SourcePart, pairs_of
@@ -33,21 +31,19 @@ def scan(  # noqa: PLR0913 - independent options
     below: str,
     *,
     thumbnails: bool,
-    recorded: bool,
     workers: Workers,
     report: Report,
 ) -> list[Path]:
     """Read a source's parts in parallel; return a table for each part, in the order of the source.
 
     Parts that were read before are not read again. The tables go into the folder ``below`` in the shared one.
-    They have the columns of the index, those of `OF_SCAN`, ``kind`` and ``facts`` (JSON). ``recorded`` also
-    hashes the tars, which reads them a second time; the ``digest`` is in the metadata of the table.
-    ``thumbnails`` serve to compare images with evaluation sets.
+    They have the columns of the index, those of `OF_SCAN`, ``kind`` and ``facts`` (JSON). ``thumbnails``
+    serve to compare images with evaluation sets.
     """
     names = [f"{number:06d}.parquet" for number in range(len(parts))]
     done = shared.names(below)
     run(
-        partial(_scan_part, parts, columns, shared, below, thumbnails, recorded),
+        partial(_scan_part, parts, columns, shared, below, thumbnails),
         [number for number, name in enumerate(names) if name not in done],
         workers,
         partial(report, "reading"),
@@ -83,7 +79,6 @@ def _scan_part(  # noqa: PLR0913, PLR0917 - what a scan needs
     shared: SharedFolder,
     below: str,
     thumbnails: bool,  # noqa: FBT001 - private
-    recorded: bool,  # noqa: FBT001 - as above
     number: int,
 ) -> int:
     part, entries, kinds, facts, hashes = parts[number], [], [], [], []
@@ -111,15 +106,12 @@ def _scan_part(  # noqa: PLR0913, PLR0917 - what a scan needs
         pixels=pd.Series([pixels for pixels, _ in made], dtype="uint64"),
         thumbnail=pd.Series([thumbnail for _, thumbnail in made], dtype="object"),
     )
-    table = pa.Table.from_pandas(frame, preserve_index=False)
-    digest = part.digest() if recorded and not part.stop else ""
-    table = table.replace_schema_metadata({**table.schema.metadata, b"digest": digest})
     name = f"{below}{number:06d}"
     with shared.here() as here:
         # The table is written last: its existence marks the part as done.
         here.write(f"{name}.jsonl", "".join(json.dumps(asdict(each)) + "\n" for each in left_out))
         with new_file(here.file(f"{name}.parquet")) as file:
-            pq.write_table(table, file)
+            frame.to_parquet(file, index=False)
         here.keep(f"{name}.parquet")
     return len(entries) + len(left_out)
 

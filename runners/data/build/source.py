@@ -1,21 +1,14 @@
 """Sources of pools, read part by part: tars of samples, or a table of image paths and captions."""
 
-import json
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
-from hashlib import blake2b, file_digest
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from runners.data.build.in_place import SCORE_FIELD, name_in, shards_at, shards_of
 from runners.data.build.table_file import check_columns, count_rows, read_rows
-from runners.data.index.writing import write_table
 from runners.data.pool.damage import Damage
 from runners.data.pool.samples import IMAGE_KINDS, LARGEST_MEMBER
 from runners.data.pool.shards import (
@@ -29,10 +22,10 @@ from runners.data.pool.shards import (
 )
 from runners.store.copies import objects_at
 from runners.store.location import Location
+from runners.store.place import size_of
 from runners.store.ranges import downloaded
 
 _ROWS_PER_PART = 2048
-_OPTIONS = b"options"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,15 +45,8 @@ class SourcePart:
     start: int = 0
     stop: int = 0  # one after its last row; 0 for a tar
     url: str = ""  # that the tar lies below; empty if ``file`` is on this machine
-    size: int
+    size: int  # -1 if it is no file
     stamp: str  # time of its last change in nanoseconds; of a tar below a URL its ETag, hash or time
-
-    def digest(self) -> str:
-        """Return a hash of the file's content; empty if the file is not on this machine."""
-        if self.url or not self.file.is_file():
-            return ""
-        with self.file.open("rb") as file:
-            return file_digest(file, partial(blake2b, digest_size=16)).hexdigest()
 
     @property
     def name(self) -> str:
@@ -98,8 +84,8 @@ def parts_of(source: Path) -> list[SourcePart]:
 
 def _part(file: Path, start: int = 0, stop: int = 0) -> SourcePart:
     # A link that leads nowhere is left out by the build.
-    facts = file.stat() if file.exists() else file.lstat()
-    return SourcePart(file=file, start=start, stop=stop, size=facts.st_size, stamp=str(facts.st_mtime_ns))
+    stamp = (file.stat() if file.exists() else file.lstat()).st_mtime_ns
+    return SourcePart(file=file, start=start, stop=stop, size=size_of(file), stamp=str(stamp))
 
 
 def parts_at(url: str) -> list[SourcePart]:
@@ -188,94 +174,8 @@ def _image_file(path: Path) -> bytes | str:
         return "no such image file"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SourceFile:
-    """A tar or table as it was read."""
-
-    name: str
-    size: int
-    stamp: str  # as in `SourcePart`
-    digest: str = ""  # of its content; empty for a tar below a URL
-
-
-def new_parts(
-    record: Path, source: Path, parts: Sequence[SourcePart], options: Mapping[str, object]
-) -> list[SourcePart]:
-    """Return the parts of a source that a pool, whose ``record`` is given, has not read yet.
-
-    Raises:
-        ValueError: A file has changed, or the options, which decide which pairs a part has, are others.
-    """
-    difference = other_option(options_of(record), options)
-    if difference:
-        raise ValueError(
-            f"the pool was built with {difference}; repeat the first command, or build another pool"
-        )
-    known = {file.name: file for file in _read(record)}
-    new, touched = list[SourcePart](), set[str]()
-    for part in parts:
-        was = known.get(_name(source, part))
-        if was is None:
-            new.append(part)
-        elif (part.size, part.stamp) != (was.size, was.stamp) and was.name not in touched:
-            if part.size == was.size and was.digest and part.digest() == was.digest:
-                touched.add(was.name)  # its time has changed, for example by a copy, but not its content
-                continue
-            how = f"{was.size:,} bytes, now {part.size:,}" if part.size != was.size else "other content"
-            raise ValueError(
-                f"{part.name if part.url else part.file} has changed since the pool read it ({how}). New "
-                "pairs must come in further tars: restore this file, or build another pool"
-            )
-    return new
-
-
-def options_of(record: Path) -> dict[str, object]:
-    """Return the options of the build that a record is of."""
-    options: dict[str, object] = json.loads(pq.read_schema(record).metadata[_OPTIONS])
-    return options
-
-
-def other_option(before: Mapping[str, object], now: Mapping[str, object]) -> str:
-    """Return the first option in which a build differs from an earlier one, in words; empty if none does."""
-    for name, value in before.items():
-        if now[name] != value:
-            return f"{name} {_words(value)}, not {_words(now[name])}"
-    return ""
-
-
-def write_record(  # noqa: PLR0913, PLR0917 - what a record has
-    folder: Path,
-    source: Path,
-    parts: Sequence[SourcePart],
-    tables: Sequence[Path],
-    options: Mapping[str, object],
-    before: Path | None,
-) -> str:
-    """Write a record below a pool's folder, named by its content, and return its name there.
-
-    ``tables`` are those of the parts that were read now (`runners.data.build.scan`); ``before`` is the record
-    of the parts that were read before.
-    """
-    files = {file.name: file for file in (_read(before) if before else ())}
-    for part, table in zip(parts, tables, strict=True):
-        if part.start == 0:
-            kept = pq.read_schema(table).metadata.get(b"digest", b"").decode()
-            name, digest = _name(source, part), part.digest() if part.stop else kept
-            files[name] = SourceFile(name=name, size=part.size, stamp=part.stamp, digest=digest)
-    columns = [asdict(file) for file in files.values()]
-    table = pa.Table.from_pylist(columns).replace_schema_metadata({_OPTIONS: json.dumps(options)})
-    return write_table(folder, "sources", table)
-
-
-def _read(record: Path) -> Iterator[SourceFile]:
-    return (SourceFile(**row) for row in pq.read_table(record).to_pylist())
-
-
-def _name(source: Path, part: SourcePart) -> str:
+def name_of(source: Path, part: SourcePart) -> str:
+    """Return the name of a part's file in its source."""
     if part.url:
         return str(part.file)
     return name_in(source, part.file) if source.is_dir() else part.file.name
-
-
-def _words(value: object) -> str:
-    return (", ".join(map(str, value)) if isinstance(value, list) else str(value)) or "none"

@@ -132,8 +132,8 @@ def test_the_command_that_wrote_a_pool_below_a_url_takes_up_later_shards(
     assert after == content(build_pool(tmp_path / "p", how, silent).path)
     assert len(after) > len(before)
     assert {name for name in before if after[name] != before[name]} == {"pool.json"}
-    Location(url).put(tmp_path / "more" / "0.tar", "tars/later/1.tar")  # as long
-    with pytest.raises(ValueError, match=rf"^{url}/tars/later/1.tar has changed since .+other content"):
+    Location(url).put(tmp_path / "tars" / "6.tar", "tars/later/1.tar")  # shorter
+    with pytest.raises(ValueError, match=rf"^{url}/tars/later/1.tar has changed since .+ bytes, now "):
         build(f"{url}/p", f"{url}/tars", machines)
 
 

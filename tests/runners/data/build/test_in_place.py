@@ -90,7 +90,7 @@ def test_a_shard_that_was_read_before_it_was_complete_is_refused_and_not_passed_
     build_pool(folder, how, lambda *_: None)
     write_tar(folder / "b.tar", [small(number) for number in range(1000, 1030)])
     with pytest.raises(
-        ValueError, match=r"x/b\.tar has changed since its pairs were read.+pool\.json and index$"
+        ValueError, match=r"x/b\.tar has changed since the pool read it.+pool\.json and index$"
     ):
         build_pool(folder, how, lambda *_: None)
     assert Pool.open(folder).count == 1001
@@ -138,19 +138,19 @@ def test_other_options_for_a_folder_that_is_indexed_are_refused(tmp_path: Path) 
     build_pool(tmp_path / "x", plain, lambda *_: None)
 
     with pytest.raises(
-        ValueError, match=r"x was indexed with --without none, not ev: .* delete its pool.json and index"
+        ValueError, match=r"x was built with --without none, not ev: .* delete its pool.json and index"
     ):
         build_pool(tmp_path / "x", without, lambda *_: None)
 
     (tmp_path / "x" / "pool.json").unlink()
     assert indexed(tmp_path / "x").count == 3
-    with pytest.raises(ValueError, match=r"indexed with --without none, not ev"):
+    with pytest.raises(ValueError, match=r"built with --without none, not ev"):
         build_pool(tmp_path / "x", without, lambda *_: None)
 
     (tmp_path / "x" / "pool.json").unlink()
     build_pool(tmp_path / "x", without, lambda *_: None)
     build_pool(tmp_path / "x", without, lambda *_: None)
     write_tar(tmp_path / "x" / "1.tar", [small(n) for n in range(3, 5)])
-    with pytest.raises(ValueError, match=r"x was indexed with --without ev, not none"):
+    with pytest.raises(ValueError, match=r"x was built with --without ev, not none"):
         build_pool(tmp_path / "x", plain, lambda *_: None)
     assert build_pool(tmp_path / "x", without, lambda *_: None).count == 5

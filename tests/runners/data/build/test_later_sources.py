@@ -13,7 +13,7 @@ from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.build.in_place import not_indexed
 from runners.data.build.rescore import set_score, use_score
-from runners.data.build.source import Columns, SourcePart
+from runners.data.build.source import Columns
 from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
 from runners.data.pool.pool import Pool, Scorer
 from runners.data.pool.reader import read_pairs
@@ -35,26 +35,6 @@ def source(tmp_path: Path) -> Path:
     """Return a folder of two shards."""
     write_shards(tmp_path / "source", range(2))
     return tmp_path / "source"
-
-
-def test_shards_that_are_indexed_in_place_are_not_read_again_for_a_hash(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hashed: list[str] = []
-    digest = SourcePart.digest
-
-    def counted(part: SourcePart) -> str:
-        hashed.append(part.name)
-        return digest(part)
-
-    monkeypatch.setattr(SourcePart, "digest", counted)
-    write_shards(tmp_path / "theirs", range(2))
-
-    in_place(tmp_path / "theirs")
-    assert hashed == []
-
-    build(tmp_path / "pool", tmp_path / "theirs")
-    assert len(hashed) == 2
 
 
 @pytest.fixture
@@ -134,16 +114,10 @@ def _stop(*_words: object, **_named: object) -> None:
 def test_a_source_shard_that_changed_is_one_clear_error(pool: Pool, source: Path) -> None:
     before = written(pool)
     write_shards(source, range(3))
-    content = bytearray((source / "1.tar").read_bytes())
-    content[1000] ^= 1
-    (source / "1.tar").write_bytes(content)
-    with pytest.raises(
-        ValueError, match=rf"^{source}/1\.tar has changed since .+ \(other content\)\. New pairs must"
-    ):
-        build(pool.path, source)
+    content = (source / "1.tar").read_bytes()
     (source / "1.tar").write_bytes(content[:-512])
     size = f"{len(content):,} bytes, now {len(content) - 512:,}"
-    with pytest.raises(ValueError, match=rf"1\.tar has changed since the pool read it \({size}\)"):
+    with pytest.raises(ValueError, match=rf"^{source}/1\.tar has changed since the pool read it \({size}\)"):
         build(pool.path, source)
     assert written(Pool.open(pool.path)) == before
     (source / "1.tar").unlink()  # a shard that is gone is not missed
@@ -152,7 +126,7 @@ def test_a_source_shard_that_changed_is_one_clear_error(pool: Pool, source: Path
 
 def test_another_source_or_other_options_are_refused(pool: Pool, source: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"^the pool was built with --score similarity, not clip; repeat the first"
+        ValueError, match=rf"^{pool.path} was built with --score similarity, not clip: repeat the first"
     ):
         build(pool.path, source, columns=Columns(score="clip"))
     write_evaluation_set(
@@ -164,7 +138,7 @@ def test_another_source_or_other_options_are_refused(pool: Pool, source: Path, t
             templates=("{c}",),
         ),
     )
-    with pytest.raises(ValueError, match=r"^the pool was built with --without none, not shapes"):
+    with pytest.raises(ValueError, match=rf"^{pool.path} was built with --without none, not shapes"):
         build(pool.path, source, evaluation=[tmp_path / "shapes"])
     write_shards(tmp_path / "other", range(3))
     message = rf"^{pool.path} already exists; .+ such as into {pool.path}/later, and run `.+ --in-place`"
