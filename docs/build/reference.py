@@ -14,7 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from budgets.cost.architecture import catalogue
+from budgets.cost.architecture import catalogue, load_architecture
+from budgets.cost.model_config import complete_config
 from budgets.cost.strategy import STRATEGIES, Strategy
 from budgets.declaration import values
 from budgets.declaration.declaration import Declaration
@@ -238,12 +239,23 @@ def _loss(each: Strategy) -> str:
 
 
 def _architectures() -> str:
-    names = ", ".join(f"`{name}`" for name in catalogue())
-    return (
-        "## Architectures\n\nThose of `budgets/cost/catalogue/`; each JSON file (open_clip's model-config) "
-        "in the folder that `catalogue:` names; also open_clip's own model configs, by their names. Torch "
-        f"counts those without a closed form.\n\n{names}"
+    inputs: dict[tuple[int, int, int], list[str]] = {}
+    for name in catalogue():
+        config = complete_config(load_architecture(name).config)
+        sizes = config.vision["image_size"], config.text["context_length"], config.text["vocab_size"]
+        inputs.setdefault(sizes, []).append(f"`{name}`")
+    rows = [
+        f"| {', '.join(names)} | {side} × {side} | {tokens} | {words:,} |"
+        for (side, tokens, words), names in sorted(inputs.items())
+    ]
+    about = (
+        "Those of `budgets/cost/catalogue/`; each JSON file (open_clip's model-config) in the folder that "
+        "`catalogue:` names; also open_clip's own model configs, by their names. Torch counts those without "
+        "a closed form. Images are resized and cropped to a model's pixels, and captions cut to its tokens. "
+        "A vocabulary of 49,408 is CLIP's; a smaller one holds the pool's most frequent words."
     )
+    header = "| architectures | pixels | tokens | vocabulary |\n" + "|---" * 4 + "|"
+    return "\n".join(["## Architectures", "", about, "", header, *rows])
 
 
 if __name__ == "__main__":

@@ -23,6 +23,12 @@ from runners.data.pool.samples import IMAGE_KINDS, read_samples
 from runners.data.pool.shards import close_shard, encode_image, facts_of, image_kind, write_sample
 from runners.store.files import is_hidden, new_folder
 
+LAYOUT = (
+    "a set is a folder with test/0.tar, test/1.tar …, their number in test/nshards.txt, and either "
+    "classnames.txt and zeroshot_classification_templates.txt, or dataset_type.txt with the word retrieval"
+)
+"""The layout in a sentence, for errors; `docs/data.md` describes it."""
+
 _TYPES = ("classification", "retrieval")
 
 Decode = Callable[[bytes], NDArray[np.uint8]]
@@ -121,7 +127,10 @@ def _truth(members: Mapping[str, tuple[int, bytes]], ending: str) -> str | None:
 def read_lines(path: Path) -> tuple[str, ...]:
     """Return the non-empty lines of a set's text file; ValueError if it is missing, empty or not UTF-8."""
     if not path.is_file():
-        raise ValueError(f"an evaluation set for classification needs {path}, which is missing")
+        raise ValueError(
+            f"an evaluation set for classification needs {path}, which is missing; if this one has captions, "
+            f"write the word retrieval into {path.with_name('dataset_type.txt')}"
+        )
     try:
         lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
     except UnicodeDecodeError:
@@ -186,12 +195,14 @@ def split_shards(path: Path, split: str) -> list[Path]:
                 )
         return numbered
     if split != "test" or folder.is_dir():
-        raise ValueError(f"{count} is missing: the number of shards in {folder}, as one line")
+        raise ValueError(f"{count} is missing: the number of shards in {folder}, as one line; {LAYOUT}")
     shards = sorted(
         shard for shard in path.rglob("*.[tT][aA][rR]") if not is_hidden(shard.relative_to(path).as_posix())
     )
     if not shards:
-        raise ValueError(f"{path} is not an evaluation set: it has neither {count} nor any .tar shard")
+        raise ValueError(
+            f"{path} is not an evaluation set: it has neither {count} nor any .tar shard; {LAYOUT}"
+        )
     return shards
 
 

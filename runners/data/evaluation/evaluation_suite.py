@@ -7,6 +7,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from budgets.machine_cache import machine_cache
 from runners.data.evaluation.evaluation_facts import check_evaluation_set
+from runners.data.evaluation.evaluation_set import LAYOUT
 from runners.data.evaluation.paper_suite import SUITE, suite_title
 from runners.host.workers import Workers
 from runners.store.copies import copy_name, copy_set, is_url, something_at
@@ -30,7 +31,9 @@ def found_sets(place: str) -> dict[str, str]:
         raise ValueError(f"no folder of evaluation sets at {place}")
     tests = sorted(_set_folders(files))
     if not tests:
-        raise ValueError(f"{place} holds no evaluation set: neither test/nshards.txt nor any .tar shard")
+        raise ValueError(
+            f"{place} holds no evaluation set: neither test/nshards.txt nor any .tar shard; {LAYOUT}"
+        )
     own = PurePosixPath(place).name if is_url(place) else Path(place).resolve().name
     sets = dict[str, str]()
     for test in tests:

@@ -1,5 +1,6 @@
 """docs/declaration.md and the template's last part list exactly the keys of the data classes."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Annotated
 import pytest
 import yaml
 
+from budgets.cost.architecture import catalogue
 from budgets.declaration import values
 from budgets.declaration.keys import OneOf, Reader, keys
 from docs.build import reference as page
@@ -102,3 +104,9 @@ def paths(prefix: str, content: object) -> Iterator[str]:
         yield path
         if path not in VALUES:
             yield from paths(path, value)
+
+
+def test_the_inputs_of_each_architecture_stand_beside_its_name() -> None:
+    lines = page.PAGE.read_text(encoding="utf-8").splitlines()
+    (row,) = (line for line in lines if line.endswith("| 32 × 32 | 16 | 1,024 |"))
+    assert re.findall("`(.*?)`", row) == [name for name in catalogue() if name.startswith("mini-")]

@@ -157,7 +157,8 @@ def test_webdataset_reads_a_set_as_clip_benchmark_does(evaluation: Path) -> None
 
 def test_missing_set_raises(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"nowhere is not an evaluation set: it has neither .*nshards\.txt nor"
+        ValueError,
+        match=r"nowhere is not an evaluation set: it has neither .*nshards\.txt nor.* dataset_type\.txt",
     ):
         whole_set(tmp_path / "nowhere", 32)
 
@@ -174,6 +175,14 @@ def test_labels_beyond_the_class_names_raise(tmp_path: Path) -> None:
     (tmp_path / "s" / "classnames.txt").write_text("dog\ncat\n", encoding="utf-8")
     with pytest.raises(ValueError, match="a label is outside the 2 classes"):
         whole_set(tmp_path / "s", 32)
+
+
+def test_a_set_of_captions_without_its_type_is_an_error_that_says_what_to_write(tmp_path: Path) -> None:
+    captions = EvaluationSet(images=np.zeros((2, 3, 8, 8), np.uint8), captions=(("a",), ("b",)))
+    write_evaluation_set(tmp_path / "s", captions)
+    (tmp_path / "s" / "dataset_type.txt").unlink()
+    with pytest.raises(ValueError, match=r"write the word retrieval into .*s/dataset_type\.txt"):
+        describe_evaluation_set(tmp_path / "s")
 
 
 @pytest.fixture
@@ -291,7 +300,7 @@ def test_every_folder_of_shards_is_a_set_or_part_of_one(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"without_count/test/nshards\.txt is missing: the number of shards"):
         describe_evaluation_set(tmp_path / "without_count")
     (tmp_path / "retrieval/of/empty").mkdir()
-    with pytest.raises(ValueError, match=r"retrieval/of/empty holds no evaluation set: neither"):
+    with pytest.raises(ValueError, match=r"retrieval/of/empty holds no evaluation set: .*test/0\.tar"):
         found_sets(str(tmp_path / "retrieval/of/empty"))
 
 
