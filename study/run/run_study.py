@@ -22,7 +22,7 @@ from study.run.site import Site
 from study.show.progress import Guarded, Progress
 from study.state.bookkeeping import add_event, repair_ledger, require_booked, trial_folders
 from study.state.plan_study import plan_study, select_trials
-from study.state.study import Study, trial_job
+from study.state.study import Study, jobs_by_pools
 from study.state.study_facts import keep_pool_versions
 
 _DYING_S = 30.0  # time for a killed driver's workers to notice and exit
@@ -72,11 +72,9 @@ def run_study(  # noqa: PLR0913 - the options of a command
         ensure_pools(study, progress.detail)
         keep_pool_versions(study)
         with site.for_pools() as workers:
-            materialise(study, plan, workers, say=progress.detail, show=progress.copying)
-        for trial in {
-            trial.components: trial for trial in plan.all_trials
-        }.values():  # all read the same sets
-            study.storage.share(trial_job(study, trial), progress.say)
+            materialise(study, plan, workers, progress)
+        for job in jobs_by_pools(study, plan.all_trials):
+            study.storage.share(job, progress.say)
         (study.folder / "trials").mkdir(exist_ok=True)
         _outlast_workers(study, every=repair)
         if repair:

@@ -27,7 +27,6 @@ from study.show.plan_view import trials_words
 from study.show.view import can_update, has_bars, level_table, live_lines, running_lines
 from study.state.plan_study import planned_row
 from study.state.running import Level, Speed, count_levels, running_trials, speed_of, time_left
-from study.state.subset_copies import Copying
 from study.state.trial_states import Stage, TrialState, trial_states
 
 _TICK_S, _LINE_S = 0.5, 60.0
@@ -42,7 +41,7 @@ class Progress:
         self._metric, self._console, self._quiet = metric, console, quiet
         live = can_update(console) and not quiet
         self._live = Live(console=console, auto_refresh=False) if live else None
-        self._ticked_at, self._copying_at = 0.0, -_LINE_S
+        self._ticked_at, self._step_at = 0.0, -_LINE_S
         self._spent, self._planned, self._slots = 0, 1, 1
         self._budget = self._phase = ""
         self._folder = Path()
@@ -118,15 +117,13 @@ class Progress:
         self._left_out[trial.trial_id] = reason
         self._look([trial.trial_id])
 
-    def copying(self, copying: Copying) -> None:
-        """Show how far a copy of subsets is: a bar in the live view, elsewhere a line each minute."""
-        text, now = f"copying {copying.words}", time.monotonic()
+    def step(self, text: str, share: float) -> None:
+        """Show a step before the trials, and its share that is done, as a bar; elsewhere a line a minute."""
         if self._live is not None:
-            bar = ProgressBar(total=copying.of, completed=copying.done, width=_BAR)
             with self._tolerantly():
-                self._live.update(Group(Text(text), bar), refresh=True)
-        elif now - self._copying_at > _LINE_S:
-            self._copying_at = now
+                self._live.update(Group(Text(text), ProgressBar(1.0, share, width=_BAR)), refresh=True)
+        elif time.monotonic() - self._step_at > _LINE_S:
+            self._step_at = time.monotonic()
             self.detail(text)
 
     def say(self, text: str) -> None:

@@ -82,7 +82,7 @@ def _lines(status: StudyStatus) -> Iterator[str]:
     if status.wasted_flops:
         yield f"{format_flops(status.wasted_flops)} of it was lost to crashes and repeated"
     if status.copying:
-        yield f"{'copied so far:' if status.run is None else 'copying'} {status.copying}"
+        yield status.copying + ("; `run` continues it" if status.run is None else "")
     yield from status.design
     yield from status.outliers
     if status.slots is not None:

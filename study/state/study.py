@@ -3,7 +3,7 @@
 import json
 import shlex
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,10 +69,19 @@ class Study:
     @property
     def copies(self) -> Mapping[str, Path]:
         """Folder of the copy of each subset that has one, by the subset's `subset_key`."""
+        found = self._copies_record.get("copies", {})
+        places = {key: self.place_here(self.copy_place(name)) for key, name in found.items()}
+        return {key: folder for key, folder in places.items() if (folder / "pool.json").exists()}
+
+    @property
+    def copying(self) -> str:
+        """The copy of subsets that is not finished, and how far it is, in words; empty if there is none."""
+        return str(self._copies_record.get("copying", ""))
+
+    @property
+    def _copies_record(self) -> Mapping[str, Any]:
         with suppress(FileNotFoundError):
-            found = json.loads((self.folder / COPIES).read_text(encoding="utf-8"))["copies"]
-            places = {key: self.place_here(self.copy_place(name)) for key, name in found.items()}
-            return {key: folder for key, folder in places.items() if (folder / "pool.json").exists()}
+            return dict(json.loads((self.folder / COPIES).read_text(encoding="utf-8")))
         return {}
 
     def copy_place(self, name: str) -> str:
@@ -261,3 +270,9 @@ def trial_job(study: Study, trial: Trial, trials: Mapping[str, Trial] = MappingP
         damage_tolerance=study.declaration.limits.damage,
         trunk=tuple(study.trial_folder(each).resolve() for each in trunk),
     )
+
+
+def jobs_by_pools(study: Study, trials: Iterable[Trial]) -> Collection[TrialJob]:
+    """Return a job for each combination of pools that trials read; all read the same evaluation sets."""
+    of_subsets = {trial.components: trial for trial in trials}.values()
+    return {job.pools: job for job in (trial_job(study, trial) for trial in of_subsets)}.values()

@@ -32,7 +32,6 @@ from study.state.running import (
 )
 from study.state.study import Study
 from study.state.study_facts import ranked_anew
-from study.state.subset_copies import read_copying
 from study.state.trial_states import Stage, TrialState, table_states, trial_states
 from study.state.tuning_table import read_winners
 from study.storage.lock import active_run
@@ -73,7 +72,7 @@ class StudyStatus:
         design: Answers of an adaptive design so far and its open questions, one per line. Trials that it has
             not chosen are not counted in ``levels``.
         outliers: Results that stand out from all others, one per line.
-        copying: The copy of subsets that is not finished, in words; empty if there is none.
+        copying: The copy of subsets that is not finished, and how far it is; empty if there is none.
     """
 
     study: str
@@ -150,7 +149,7 @@ def read_status(study: Study) -> StudyStatus:
         unbooked=unbooked(study, book) if holder is None else "",
         design=_design(study, planned, apart, events),
         outliers=_outliers(study, planned),
-        copying="" if (copying := read_copying(study)) is None else copying.words,
+        copying=study.copying,
     )
 
 

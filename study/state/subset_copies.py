@@ -1,16 +1,15 @@
 """The subsets that trials of a study read: what reading them fetches, and the copies that it declares."""
 
-import json
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 
 from budgets.declaration.data_sections import DescribedPool
 from budgets.planning.facts import Component
 from budgets.planning.plan import Plan
 from runners.data.build.subset_copy import SubsetCopy, amplification
 from runners.data.pool.pool import Pool
-from study.state.study import COPIES, Study, subset_key
+from study.state.study import Study, subset_key
 
 _NOTABLE = 1.5
 _MOST_PAIRS = 2_000_000  # of a pool whose subsets `plan` selects
@@ -89,41 +88,16 @@ def copies_of(study: Study, plan: Plan) -> Iterator[tuple[SubsetCopy, Mapping[st
 
 def amplification_lines(study: Study, plan: Plan) -> Iterator[str]:
     """Yield a line for each subset that is read at notably more than its size."""
-    declaration = study.declaration
-    least = declaration.materialise_from
+    least = study.declaration.materialise_from
     for each in read_subsets(study, plan, most_pairs=_MOST_PAIRS):
-        if each.amplification < _NOTABLE:
-            continue
-        if declaration.training.recipe.resized_images is not None:
-            follows = "the run copies them first, with resized images"
+        if study.declaration.training.recipe.resized_images is not None or each.amplification >= (
+            least or inf
+        ):
+            follows = "the run copies them first, once for all trials"
         elif least is None:
             follows = "with materialise_from: 2, the run would copy them once, for all trials"
-        elif each.amplification < least:
-            follows = f"they are not copied: materialise_from is {least:g}"
         else:
-            follows = "the run copies them first, once for all trials"
-        fetched = f"fetches {each.amplification:.1f} times the bytes of their images"
-        yield f"reading {each.words} {fetched}: {follows}"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Copying:
-    """Progress of a copy: pairs that are copied, number of all, and their share of the pool."""
-
-    pool: str
-    done: int
-    of: int
-    share: float
-
-    @property
-    def words(self) -> str:
-        """The progress on one line, without a verb."""
-        return f"{self.done:,} of {self.of:,} pairs of the pool {self.pool} ({self.share:.0%} of it)"
-
-
-def read_copying(study: Study) -> Copying | None:
-    """Return the progress of a copy that is not finished; None without one."""
-    with suppress(FileNotFoundError):
-        found = json.loads((study.folder / COPIES).read_text(encoding="utf-8"))
-        return Copying(**found["copying"]) if "copying" in found else None
-    return None
+            follows = f"they are not copied: materialise_from is {least:g}"
+        if each.amplification >= _NOTABLE:
+            fetched = f"fetches {each.amplification:.1f} times the bytes of their images"
+            yield f"reading {each.words} {fetched}: {follows}"

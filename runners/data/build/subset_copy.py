@@ -11,13 +11,13 @@ size and quality (`Pool.subset`).
 
 import io
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -26,9 +26,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from runners.data.index.parts import ROWS_PER_GROUP, ROWS_PER_PART, Index, Part
-from runners.data.index.selection import SUBSET_PREFIX
+from runners.data.index.selection import SUBSET_PREFIX, count_scored
 from runners.data.index.subset import Subset
-from runners.data.index.writing import read_part
 from runners.data.pool.damage import DAMAGE_TOLERANCE, Damage, check_tolerance
 from runners.data.pool.describe import write_facts
 from runners.data.pool.pictures import DecodeError, open_image, to_rgb
@@ -46,8 +45,6 @@ _SHARD_BYTES = 128 * 2**20  # large, so that also a small part of a shard is a l
 _MEMBERS_BYTES = 2048  # of headers, padding and caption of a pair
 _GROUPS_SAMPLED = 64
 _JPEG_QUALITY = 95
-_REPLACED = ("key", "offset", "length", "hash", "width", "height")
-_NEW = "new:"  # prefix of the columns of a table that replace those of the original
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +59,12 @@ class SubsetCopy:
     subsets: Sequence[tuple[str, int, str]]  # content id of the pool in a trial, pairs and quality
     side: int | None = None
     tolerance: float = DAMAGE_TOLERANCE
+
+    @property
+    def words(self) -> str:
+        """The subsets in words."""
+        subsets = ", ".join(f"{pairs:,} ({quality})" for _, pairs, quality in self.subsets)
+        return f"pairs of {self.pool.origin.name}: {subsets}"
 
     @property
     def name(self) -> str:
@@ -97,17 +100,16 @@ def amplification(pool: Pool, subset: Subset) -> float:
 
 def copy_subsets(
     copy: SubsetCopy, shared: SharedFolder, workers: Workers, report: Callable[[int, int], None]
-) -> None:
+) -> int:
     """Write a copy into an empty folder or below an empty URL, or continue an interrupted copy.
 
-    ``report`` is called with the pairs that are copied, and the number of all.
+    Return the number of damaged pairs. ``report`` is called with the number of pairs that are copied, and of
+    all.
 
     Raises:
         ValueError: More pairs are damaged than tolerated; the next attempt reads these again.
         OSError: The place of the pool or of the copy can't be reached.
     """
-    if shared.text("pool.json"):
-        return
     counts = _counts(copy, shared)
     tables = [f"{_WORK}{number:05d}.parquet" for number in range(len(counts))]
     there = shared.names(_WORK)
@@ -119,10 +121,17 @@ def copy_subsets(
         done += pairs
         report(done, sum(counts))
     shared.fetch(tables)
-    _require_sound(copy, shared, tables)
-    _describe(copy, shared, tables)
+    damaged = [[*_damage(shared.path / name)] for name in tables]
+    try:
+        every = [*chain(*damaged)]
+        check_tolerance(every, pool=copy.pool.path, of=done, tolerance=copy.tolerance)
+    except ValueError:
+        shared.delete(*(name for name, some in zip(tables, damaged, strict=True) if some))
+        raise
+    _describe(copy, shared, tables, len(every))
     shared.publish()
     shared.delete(_WORK)
+    return len(every)
 
 
 def _counts(copy: SubsetCopy, shared: SharedFolder) -> list[int]:
@@ -132,8 +141,7 @@ def _counts(copy: SubsetCopy, shared: SharedFolder) -> list[int]:
     counts = []
     for number, rows in enumerate(_cut(_rows(copy))):
         name = f"{_WORK}{number:05d}.todo.parquet"
-        with new_file(shared.file(name)) as file:
-            rows.to_parquet(file, index=False)
+        rows.to_parquet(shared.file(name), index=False)
         shared.keep(name)
         counts.append(len(rows))
     shared.write(f"{_WORK}counts.json", json.dumps(counts))  # last: all tables are there
@@ -170,46 +178,47 @@ def _cut(stretches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
 
 
 def _write_shard(pool: Pool, side: int | None, shared: SharedFolder, number: int) -> int:
-    name, table = _shard(number), f"{_WORK}{number:05d}"
+    """Write a shard, and then its pairs as rows of the index, with their damage; return their number."""
+    name, table = f"shards/{number:05d}.tar", f"{_WORK}{number:05d}"
     with shared.here() as here:
         here.fetch([f"{table}.todo.parquet"])
         rows = pd.read_parquet(here.path / f"{table}.todo.parquet")
-        with new_file(here.file(name)) as file:
-            rows = rows.assign(**_write_tar(file, pool, rows, side, f"{number:05d}"))
+        with new_file(here.file(name)) as path, path.open("wb") as file:
+            columns = _write_tar(file, pool, rows, side, f"{number:05d}")
         here.keep(name)
-        with new_file(here.file(f"{table}.parquet")) as file:  # last: it marks the shard as done
-            rows.to_parquet(file, index=False)
+        with new_file(here.file(f"{table}.parquet")) as path:
+            rows.assign(shard=name, **columns).to_parquet(path, index=False)
         here.keep(f"{table}.parquet")
     return len(rows)
 
 
 def _write_tar(
-    path: Path, pool: Pool, rows: pd.DataFrame, side: int | None, prefix: str
+    file: IO[bytes], pool: Pool, rows: pd.DataFrame, side: int | None, prefix: str
 ) -> Mapping[str, Any]:
-    """Write the pairs of a shard; return the columns that replace those of the original, and the damage."""
+    """Write the pairs of a shard; return the columns that differ from those of the original."""
     images, damage = _read(pool, rows)
     captions = rows["caption"].tolist()
-    new = {name: rows[name].to_numpy().copy() for name in _REPLACED}
+    names = ("key", "offset", "length", "hash", "width", "height")
+    new = {name: rows[name].to_numpy().copy() for name in names}
     # Pairs of the smallest subset first: its column is the first, and lexsort's last key is the first one.
     members = [~rows[name].to_numpy() for name in rows.columns if name.startswith(SUBSET_PREFIX)]
-    with path.open("wb") as file:
-        for place, row in enumerate(np.lexsort(members[::-1]).tolist()):
-            image, key = images[row], f"{prefix}{place:06d}"
-            if side is not None and not damage[row] and (small := _resized(image, side)) is not None:
-                image, (new["width"][row], new["height"][row]) = small
-                new["hash"][row] = content_hash(image, captions[row])
-            kind = _kind(image)
-            offsets = write_sample(file, key, {kind: image, "txt": captions[row].encode()})
-            new["key"][row], new["offset"][row], new["length"][row] = key, offsets[kind], len(image)
-        close_shard(file)
-    return {_NEW + name: column for name, column in new.items()} | {"damage": damage}
+    for place, row in enumerate(np.lexsort(members[::-1]).tolist()):
+        image, key = images[row], f"{prefix}{place:06d}"
+        if side is not None and not damage[row] and (small := _resized(image, side)) is not None:
+            image, (new["width"][row], new["height"][row]) = small
+            new["hash"][row] = content_hash(image, captions[row])
+        kind = "png" if image.startswith(b"\x89PNG") else "webp" if image[8:12] == b"WEBP" else "jpg"
+        offsets = write_sample(file, key, {kind: image, "txt": captions[row].encode()})
+        new["key"][row], new["offset"][row], new["length"][row] = key, offsets[kind], len(image)
+    close_shard(file)
+    return new | {"damage": damage}
 
 
 def _read(pool: Pool, rows: pd.DataFrame) -> tuple[list[bytes], list[str]]:
-    """Return images of rows, empty where damaged, and the reasons of the damage."""
+    """Return images of rows, empty where damaged, and the damage as JSON, empty elsewhere."""
     images, damage = [b""] * len(rows), [""] * len(rows)
-    shards, offsets, lengths, texts, hashes = (
-        rows[name].to_numpy() for name in ("shard", "offset", "length", "caption", "hash")
+    shards, keys, offsets, lengths, texts, hashes = (
+        rows[name].to_numpy() for name in ("shard", "key", "offset", "length", "caption", "hash")
     )
     groups, wanted = in_shard_order(shards, offsets, lengths)
     for places, read in zip(groups, pool.place.reading(wanted), strict=True):
@@ -218,8 +227,15 @@ def _read(pool: Pool, rows: pd.DataFrame) -> tuple[list[bytes], list[str]]:
             if isinstance(found, bytes):
                 images[place] = found
             else:
-                damage[place] = found
+                damage[place] = json.dumps(asdict(Damage(shard=shards[place], key=keys[place], reason=found)))
     return images, damage
+
+
+def _damage(table: Path) -> Iterator[Damage]:
+    """Yield the damaged pairs of a shard."""
+    return (
+        Damage(**json.loads(each)) for each in pd.read_parquet(table, columns=["damage"])["damage"] if each
+    )
 
 
 def _resized(content: bytes, side: int) -> tuple[bytes, tuple[int, int]] | None:
@@ -241,70 +257,34 @@ def _resized(content: bytes, side: int) -> tuple[bytes, tuple[int, int]] | None:
     return file.getvalue(), size
 
 
-def _kind(image: bytes) -> str:
-    """Return the file ending of an image."""
-    if image.startswith(b"\x89PNG"):
-        return "png"
-    return "webp" if image[8:12] == b"WEBP" else "jpg"
-
-
-def _shard(number: int) -> str:
-    return f"shards/{number:05d}.tar"
-
-
-def _require_sound(copy: SubsetCopy, shared: SharedFolder, tables: Sequence[str]) -> None:
-    """Raise ValueError if more pairs are damaged than tolerated, after deleting what has to be read again."""
-    damage, pairs, torn = list[Damage](), 0, list[str]()
-    for name in tables:
-        found = pd.read_parquet(shared.path / name, columns=["shard", "key", "damage"])
-        mine = found[found["damage"] != ""]
-        damage += [Damage(shard=shard, key=key, reason=reason) for shard, key, reason in mine.to_numpy()]
-        pairs, torn = pairs + len(found), torn + [name] * (len(mine) > 0)
-    try:
-        check_tolerance(damage, pool=copy.pool.path, of=pairs, tolerance=copy.tolerance)
-    except ValueError:
-        shared.delete(*torn)
-        raise
-
-
-def _describe(copy: SubsetCopy, shared: SharedFolder, tables: Sequence[str]) -> None:
+def _describe(copy: SubsetCopy, shared: SharedFolder, tables: Sequence[str], damaged: int) -> None:
     """Write the index of a copy in parts, and its facts, which make it a pool."""
     pool, parts, waiting = copy.pool, list[Part](), list[pd.DataFrame]()
-    shards = map(_shard, range(len(tables)))
-    sizes = listed("copy", shared.url) if shared.url else FolderPlace(shared.path).sizes([*shards])
-    scored = damaged = 0
-    counts = Counter[str]()
-    columns = list[str]()
-    for number, name in enumerate(tables):
-        frame = pd.read_parquet(shared.path / name).assign(shard=_shard(number))
-        damaged += int((frame.pop("damage") != "").sum())
-        frame = frame.assign(**{each: frame.pop(_NEW + each) for each in _REPLACED})
-        scored += int(frame["score"].notna().sum())
-        counts.update(
-            {each: int(frame[each].sum()) for each in map(str, frame) if each.startswith(SUBSET_PREFIX)}
-        )
-        waiting.append(frame)
-        if sum(map(len, waiting)) >= ROWS_PER_PART or number == len(tables) - 1:
-            file = f"{INDEX}{len(parts):05d}"
-            with new_file(shared.file(f"{file}.parquet")) as partial_file:
-                table = pa.Table.from_pandas(pd.concat(waiting), preserve_index=False)
-                pq.write_table(table, partial_file, row_group_size=ROWS_PER_GROUP, write_page_checksum=True)
-            part, columns = read_part(shared.path, file)
-            parts.append(replace(part, shards={shard: sizes[shard] for shard in part.shards}))
+    shards = [f"shards/{number:05d}.tar" for number in range(len(tables))]
+    sizes = listed("copy", shared.url) if shared.url else FolderPlace(shared.path).sizes(shards)
+    for name in tables:
+        waiting.append(pd.read_parquet(shared.path / name).drop(columns="damage"))
+        if sum(map(len, waiting)) >= ROWS_PER_PART or name == tables[-1]:
+            file, rows = f"{INDEX}{len(parts):05d}", pd.concat(waiting)
+            table = pa.Table.from_pandas(rows, preserve_index=False)
+            with new_file(shared.file(f"{file}.parquet")) as path:
+                pq.write_table(table, path, row_group_size=ROWS_PER_GROUP, write_page_checksum=True)
+            inside = {shard: sizes[shard] for shard in rows["shard"].unique()}
+            parts.append(Part(file=file, rows=len(rows), shards=inside))
             waiting.clear()
-    vocabulary = "\n".join(pool.vocabulary)
-    shared.file("vocabulary.txt").write_text(f"{vocabulary}\n", encoding="utf-8")
-    index = Index(shared.path, parts, columns)
+    vocabulary = "".join(f"{word}\n" for word in pool.vocabulary)
+    shared.file("vocabulary.txt").write_text(vocabulary, encoding="utf-8")
+    index = Index(shared.path, parts, table.column_names)
     provenance = {COPY_OF: pool.copy_of or str(pool.path), "side": copy.side, "damaged": damaged}
     write_facts(
         Pool(
             path=shared.path,
             origin=Origin(name=copy.name, scorer=pool.origin.scorer, provenance=provenance),
             count=index.count,
-            scored=scored,
+            scored=count_scored(index, "score"),
             fingerprint=copy.name,
             unranked=copy.name,
             index=index,
-            subsets={name.removeprefix(SUBSET_PREFIX): count for name, count in counts.items()},
+            subsets={copied_subset(pairs, quality): pairs for _, pairs, quality in copy.subsets},
         )
     )

@@ -39,6 +39,6 @@ def run(options: Namespace) -> int:
     with Progress(declared.metric, open_console()) as progress, PoolSite(options, progress.say) as site:
         ensure_pools(study, progress.say)
         study.folder.mkdir(parents=True, exist_ok=True)
-        if not materialise(study, plan, site, say=progress.say, show=progress.copying):
+        if not materialise(study, plan, site, progress):
             progress.say("nothing to copy: every subset that has to be copied has its copy")
     return 0

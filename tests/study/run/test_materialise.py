@@ -45,7 +45,7 @@ from runners.data.build import subset_copy
 from study.cli import main
 from study.show.progress import Progress
 subset_copy._SHARD_BYTES = 100_000
-Progress.copying = lambda _, copying: copying.done and os.kill(os.getpid(), signal.SIGKILL)
+Progress.step = lambda _view, _text, share: share and os.kill(os.getpid(), signal.SIGKILL)
 main(sys.argv[1:])
 """
 """A command that kills itself when the first shard of a copy is written."""
@@ -66,18 +66,17 @@ def test_trials_on_a_copy_have_the_same_ids_and_weights_and_a_killed_copy_contin
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     said = study.says("status")
-    assert "copied so far: " in said
-    assert "of 103 pairs of the pool web (10% of it)" in said
+    assert "of 103 pairs of the pool web (10% of it); `run` continues it" in said
 
     said = study.run(f"--pools {study.place}")
 
-    assert "copied 103 pairs of web" in said
+    assert "copied pairs of web: 103 (top10 by mine); to " in said
     assert results(study) == results(plain)
     (copy,) = study.place.glob("web-copy-*")
     jobs = [trial_job(study.study, trial).pools for trial in study.plan.trials]
     assert sorted(jobs) == sorted([(copy,), (scattered,)])
     assert study.status()["copying"] == ""
-    assert "copied 103" not in study.run(f"--pools {study.place}"), "made once"
+    assert "copied pairs" not in study.run(f"--pools {study.place}"), "made once"
 
 
 def test_resized_images_are_other_trials_on_a_copy_in_the_bucket_that_a_command_can_make(
@@ -89,10 +88,10 @@ def test_resized_images_are_other_trials_on_a_copy_in_the_bucket_that_a_command_
     assert not {trial.trial_id for trial in plain.plan.trials} & {t.trial_id for t in study.plan.trials}
     assert "below the 32 pixels of mini-ViT-XXS-8, which sees enlarged images" in study.says("plan")
     command = f"data materialise {study.declaration} --results {study.place} --workers 1"
-    assert f"copied 512 pairs of web to {bucket.url}/copies/web-copy-" in run(command)
+    assert f"copied pairs of web: 512 (top50); to {bucket.url}/copies/web-copy-" in run(command)
     assert "nothing to copy" in run(command)
 
-    assert "copied 512" not in study.run()
+    assert "copied pairs" not in study.run()
 
     assert any(name.startswith("pools/web-copy-") for name in Location(bucket.url).list()), "nodes have it"
     assert study.table()["resized_images"].tolist() == [16.0]
