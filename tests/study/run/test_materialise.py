@@ -83,12 +83,19 @@ def test_resized_images_are_other_trials_on_a_copy_in_the_bucket_that_a_command_
     tmp_path: Path, scattered: Path, bucket: Bucket, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+    for path in scattered.rglob("*.*"):
+        Location(bucket.url).put(path, f"web/{path.relative_to(scattered)}")
     plain = TinyStudy(tmp_path / "plain", scattered)
     study = TinyStudy(tmp_path, scattered, training="  resized_images: 16\n", more=f"storage: {bucket.url}\n")
+    for each in (plain, study):
+        each.edit((str(scattered), f"{bucket.url}/web"), ("[top50]", "[top50 by mine]"))
+    said = plain.says(f"plan --pools {plain.place}")
+    assert "(top50 by mine) fetches" in said
+    assert "with materialise_from: 2, the run would copy them once, for all trials" in said
     assert not {trial.trial_id for trial in plain.plan.trials} & {t.trial_id for t in study.plan.trials}
     assert "below the 32 pixels of mini-ViT-XXS-8, which sees enlarged images" in study.says("plan")
     command = f"data materialise {study.declaration} --results {study.place} --workers 1"
-    assert f"copied pairs of web: 512 (top50); to {bucket.url}/copies/web-copy-" in run(command)
+    assert f"copied pairs of web: 512 (top50 by mine); to {bucket.url}/copies/web-copy-" in run(command)
     assert "nothing to copy" in run(command)
 
     assert "copied pairs" not in study.run()
