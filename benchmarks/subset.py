@@ -30,7 +30,6 @@ from runners.data.index.subset import Subset, subset_of
 from runners.data.index.writing import read_manifest, write_manifest
 from runners.data.pool.describe import write_facts
 from runners.data.pool.pool import Origin, Pool
-from runners.data.pool.reader import READ_COLUMNS
 from runners.data.reading.order import BLOCK, WINDOW, positions
 
 FEW = 10_000_000
@@ -138,7 +137,8 @@ def make_scattered(folder: Path) -> None:
 
 def look_up(folder: Path) -> None:
     """Look up the rows of a window in a random 1 % of the pairs; print the pairs, 0, and seconds a pair."""
-    from runners.data.reading.streamed_set import RowsByBlock  # noqa: PLC0415 - torch's memory would be measured
+    from runners.data.pool.reader import READ_COLUMNS  # noqa: PLC0415 - torch's memory would be measured
+    from runners.data.reading.streamed_set import RowsByBlock  # noqa: PLC0415 - as above
     from runners.data.reading.training_data import Source  # noqa: PLC0415 - as above
 
     parts = [

@@ -124,20 +124,16 @@ class Index:
             raise ValueError(f"{self.count:,} pairs need a value each, but there are more")
 
     def frames(
-        self, columns: Sequence[str] | None = None, *, file: str = "", having: Collection[str] = ()
+        self, columns: Sequence[str] | None = None, *, having: Collection[str] = ()
     ) -> Iterator[pd.DataFrame]:
         """Yield the table, or some columns of it, row group by row group.
 
-        With ``file``, parts that are not in that file are left out; with ``having``, parts that have none of
-        these shards.
+        With ``having``, parts that have none of these shards are left out.
         """
         for part in self.parts:
-            if file and part.file != file:
-                continue
-            if having and part.shards.keys().isdisjoint(having):
-                continue
-            for group in range(len(part.group_rows)):
-                yield self._read(part, self.columns if columns is None else columns, [group]).to_pandas()
+            if not having or not part.shards.keys().isdisjoint(having):
+                for group in range(len(part.group_rows)):
+                    yield self._read(part, columns or self.columns, [group]).to_pandas()
 
     def rows(self, rows: NDArray[np.int64], columns: Sequence[str]) -> pd.DataFrame:
         """Return rows in the requested order; only their row groups are read."""

@@ -10,7 +10,7 @@ index/sources-….parquet         the source files of its shards (``runners.data
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -55,19 +55,11 @@ def write_part(path: Path, frame: pd.DataFrame) -> None:
     The path has no ``.parquet``; the pairs are at most some million.
     """
     path.parent.mkdir(exist_ok=True)
-    write_words(path, frame["caption"])
+    words = Counter(word for caption in frame["caption"] for word in split_words(caption))
+    columns = {"word": pa.array(words.keys(), pa.string()), "count": pa.array(words.values(), pa.int64())}
+    _write(path.with_name(f"{path.name}.words.parquet"), pa.table(columns))
     # The part is written last: its file marks both as done.
     _write(path.with_name(f"{path.name}.parquet"), pa.Table.from_pandas(frame, preserve_index=False))
-
-
-def write_words(path: Path, captions: Iterable[str]) -> Path:
-    """Write the words of a part's captions, and return their file."""
-    words = Counter(word for caption in captions for word in split_words(caption))
-    names = sorted(words)
-    counts = pa.array([words[each] for each in names], pa.int64())
-    target = path.with_name(f"{path.name}.words.parquet")
-    _write(target, pa.table({"word": pa.array(names, pa.string()), "count": counts}))
-    return target
 
 
 def add_column(index: Index, name: str, suffix: str, values: Iterator[NDArray[Any]]) -> list[Part]:

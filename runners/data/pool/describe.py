@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from runners.data.index.merge import most_frequent
 from runners.data.index.parts import Index, Part
 from runners.data.index.selection import SCORE_PREFIX, bins, count_scored
-from runners.data.index.writing import UNKNOWN, VERSIONS, read_part, write_manifest, write_words
+from runners.data.index.writing import UNKNOWN, VERSIONS, read_part, write_manifest
 from runners.data.pool.damage import damage_table
 from runners.data.pool.pool import FORMAT, Origin, Pool
 from runners.data.pool.tokenizer import VOCABULARY_LIMIT
@@ -61,7 +61,7 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
         named=old.named if old else {},
     )
     vocabulary, name = _new_names(folder) if before else ("vocabulary.txt", "left-out.parquet")
-    words = most_frequent(_words(index), VOCABULARY_LIMIT)
+    words = most_frequent([folder / f"{part.file}.words.parquet" for part in index.parts], VOCABULARY_LIMIT)
     with new_file(folder / vocabulary) as file:
         file.write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
     reasons = Counter(before.left_out if before else {})
@@ -172,20 +172,6 @@ def _with_sizes(
         )
         for part in parts
     ]
-
-
-def _words(index: Index) -> list[Path]:
-    """Return the words of the parts' files, those of an index of one file after counting them."""
-    found = {}
-    for part in index.parts:
-        path = index.folder / part.file
-        found[path] = path.with_name(f"{path.name}.words.parquet")
-        if not found[path].exists():
-            write_words(
-                path,
-                (text for frame in index.frames(["caption"], file=part.file) for text in frame["caption"]),
-            )
-    return list(found.values())
 
 
 def _write_left_out(path: Path, tables: Iterable[pd.DataFrame], reasons: Counter[str]) -> bool:
