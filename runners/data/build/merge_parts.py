@@ -3,12 +3,10 @@
 Duplicates, which DuckDB finds among all pairs, and images of evaluation sets are left out.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,7 +24,7 @@ from runners.store.shared_folder import SharedFolder
 WORKING = ["kind", "facts"]
 """Columns of the scan that an index does not have."""
 
-_KNOWN, _LEFT_OUT = "known.npz", ".left-out.parquet"
+_LEFT_OUT = ".left-out.parquet"
 _PART = (".words.parquet", ".parquet")
 """Endings of a part's files."""
 
@@ -58,31 +56,17 @@ def merge_parts(
     duplicates = shared.file(f"{how.work}duplicates.parquet")
     find_duplicates(files, how.before, duplicates)
     groups = list(_groups(files))
-    inputs = [how.work + _KNOWN] if how.known else []
-    if how.known:
-        with new_file(shared.file(how.work + _KNOWN)) as file:
-            how.known.save(file)
-    for number, mine in enumerate(groups):
-        # The input of a group is in files, so that a task is small to send however many shards there are.
-        group = {
-            "first": mine.start,
-            "files": [file.relative_to(shared.path).as_posix() for file in files[mine.start : mine.stop]],
-            "names": dict(how.names[mine.start : mine.stop]),
-            "part": f"{how.parts}{how.first + number:05d}",
-            "score": how.score,
-            "known": how.work + _KNOWN if how.known else "",
-        }
-        stem = f"{how.work}{number:05d}"
-        shared.file(f"{stem}.json").write_text(json.dumps(group), encoding="utf-8")
-        within = [("part", ">=", mine.start), ("part", "<", mine.stop)]
-        pq.write_table(pq.read_table(duplicates, filters=within), shared.file(f"{stem}.duplicates"))
-        inputs += [f"{stem}.json", f"{stem}.duplicates"]
-    shared.keep_all(inputs)
+    for number, group in enumerate(groups):
+        within = [("part", ">=", group.start), ("part", "<", group.stop)]
+        mine = shared.file(f"{how.work}{number:05d}.duplicates")
+        pq.write_table(pq.read_table(duplicates, filters=within), mine)
+    shared.keep_all(f"{how.work}{number:05d}.duplicates" for number in range(len(groups)))
     numbers = [f"{how.first + number:05d}" for number in range(len(groups))]
     # A group without pairs writes no part: one that a killed build left there would enter the pool.
     shared.delete(*(f"{how.parts}{number}{end}" for number in numbers for end in _PART))
+    names = [file.relative_to(shared.path).as_posix() for file in files]
     run(
-        partial(_merge_group, shared, how.work),
+        partial(_merge_group, shared, how, names, groups),
         range(len(groups)),
         workers,
         partial(report, "merging"),
@@ -113,43 +97,37 @@ def _groups(files: Sequence[Path]) -> Iterator[range]:
     yield range(start, len(files))
 
 
-def _merge_group(shared: SharedFolder, work: str, number: int) -> int:
+def _merge_group(
+    shared: SharedFolder, how: Merge, names: Sequence[str], groups: Sequence[range], number: int
+) -> int:
+    stem, part, group = f"{how.work}{number:05d}", f"{how.parts}{how.first + number:05d}", groups[number]
+    mine = names[group.start : group.stop]
     with shared.here() as here:
-        stem = f"{work}{number:05d}"
-        here.fetch([f"{stem}.json", f"{stem}.duplicates"])
-        group = json.loads((here.path / f"{stem}.json").read_text(encoding="utf-8"))
-        files = [here.path / name for name in group["files"]]
-        here.fetch(
-            each for name in group["files"] for each in (name, f"{name.removesuffix('.parquet')}.jsonl")
-        )
+        damage = [f"{name.removesuffix('.parquet')}.jsonl" for name in mine]
+        here.fetch([f"{stem}.duplicates", *mine, *damage])
         repeated = pq.read_table(here.path / f"{stem}.duplicates").to_pandas()
-        known = None
-        if group["known"]:
-            here.fetch([group["known"]])
-            images = here.path / group["known"]
-            known = _known(images, images.stat().st_mtime_ns)
-        rows, without = _merged(files, group, repeated, known)
+        files = {place: here.path / names[place] for place in group}
+        rows, without = _merged(files, how, repeated)
         with new_file(here.file(stem + _LEFT_OUT)) as target:
             without.to_parquet(target, index=False)
         here.keep(stem + _LEFT_OUT)
         if len(rows):
-            write_part(here.file(group["part"]), rows)
-            here.keep(*(group["part"] + end for end in _PART))
+            write_part(here.file(part), rows)
+            here.keep(*(part + end for end in _PART))
     return len(rows)
 
 
 def _merged(
-    files: Sequence[Path], group: Mapping[str, Any], repeated: pd.DataFrame, known: EvaluationImages | None
+    files: Mapping[int, Path], how: Merge, repeated: pd.DataFrame
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the pairs of a group, and what is left out of it."""
-    first, names = group["first"], group["names"]
+    """Return the pairs of a group of tables by their places, and what is left out of it."""
     kept, left_out = [], []
-    for place, file in enumerate(files, first):
+    for place, file in files.items():
         found = pd.read_parquet(file)
         reasons = np.full(len(found), "", object)
         reasons[repeated["row"][repeated["part"] == place]] = "duplicate"
-        if known is not None:
-            alike = known.reasons(
+        if how.known is not None:
+            alike = how.known.reasons(
                 found["image_hash"].to_numpy(), found["pixels"].to_numpy(), found["thumbnail"]
             )
             reasons = np.where(alike == "", reasons, alike)
@@ -158,9 +136,10 @@ def _merged(
         kept.append(found[~out])
     rows = pd.concat(kept, ignore_index=True).drop(columns=OF_SCAN)
     without = pd.concat(left_out, ignore_index=True).astype("str")
-    if names:
+    if how.names:
+        names = dict(how.names[place] for place in files)
         rows = rows.assign(shard=rows["shard"].map(names).astype("str")).drop(columns=WORKING)
-        rows = with_scores_as(group["score"], rows)
+        rows = with_scores_as(how.score, rows)
         without = without.assign(shard=without["shard"].map(names).astype("str"))
     return rows, without
 
@@ -172,9 +151,3 @@ def with_scores_as(column: str, rows: pd.DataFrame) -> pd.DataFrame:
         rows[column] = rows["score"]
         rows["score"] = np.full(len(rows), np.nan, np.float32)
     return rows
-
-
-# A process works on many groups with the same sets.
-@lru_cache(maxsize=1)
-def _known(path: Path, _changed_ns: int) -> EvaluationImages:
-    return EvaluationImages.load(path)

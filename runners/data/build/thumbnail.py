@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from hashlib import blake2b
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,40 +62,11 @@ class EvaluationImages:
     def __init__(self, folders: Iterable[Path]) -> None:
         rows = [(name, *_described(image)) for folder in folders for name, image in image_files(folder)]
         names, files, pixels, thumbnails = zip(*rows, strict=True) if rows else ((), (), (), ())
-        self._take(
-            np.array(names, str), np.array(files, np.uint64), np.array(pixels, np.uint64), _rows(thumbnails)
-        )
-
-    def _take(
-        self,
-        names: NDArray[np.str_],
-        files: NDArray[np.uint64],
-        pixels: NDArray[np.uint64],
-        thumbnails: NDArray[np.uint8],
-    ) -> None:
-        self._names, self._files, self._pixels, self._thumbnails = names, files, pixels, thumbnails
-        self._colours, self._greys, deviation = _parts(thumbnails)
+        self._names, self._files = np.array(names, str), np.array(files, np.uint64)
+        self._pixels, self._thumbnails = np.array(pixels, np.uint64), _rows(thumbnails)
+        self._colours, self._greys, deviation = _parts(self._thumbnails)
         noise = _NOISE / np.maximum(deviation, _FLAT)
         self._least = np.maximum(_OF_NOISY, _LEAST_CORRELATION - noise**2)
-
-    def save(self, path: Path) -> None:
-        """Write what `load` reads."""
-        with path.open("wb") as file:
-            np.savez(
-                file,
-                names=self._names,
-                files=self._files,
-                pixels=self._pixels,
-                thumbnails=self._thumbnails,
-            )
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read what `save` wrote."""
-        known = cls([])
-        with np.load(path) as found:
-            known._take(**found)
-        return known
 
     def reasons(
         self, files: NDArray[np.uint64], pixels: NDArray[np.uint64], thumbnails: Iterable[bytes]

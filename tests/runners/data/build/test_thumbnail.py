@@ -63,8 +63,6 @@ def test_images_of_a_set_are_found_in_other_files_and_other_drawings_are_not(
     names = tuple((f"number {number}",) for number in range(len(inside)))
     write_evaluation_set(tmp_path / "icons", EvaluationSet(images=stacked, captions=names))
     known = EvaluationImages([tmp_path / "icons"])
-    known.save(tmp_path / "known.npz")
-    known = EvaluationImages.load(tmp_path / "known.npz")
 
     found = [reasons(known, list(changed(image))) for image in inside]
     expected = [[f"{ALIKE}: {n:09d}.png of icons/test/0.tar"] * len(each) for n, each in enumerate(found)]
