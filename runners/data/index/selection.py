@@ -108,28 +108,22 @@ def _first(index: Index, keys: Keys, number: int) -> Subset:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Border:
-    """The end of the first N pairs of an order.
+    """The last of the first N pairs of an order: its key, its hash, and the rows inside that have its key."""
 
-    Inside are the pairs whose keys have lower upper bits than ``upper``, and of those with these bits the
-    ``rows``, ascending.
-    """
-
-    key: int  # of the last pair inside
-    hash: int  # of the same
-    bits: np.uint64  # number of lower bits, which the upper ones lack
-    upper: np.uint64
-    rows: NDArray[np.int64]
+    key: np.uint64
+    hash: int
+    rows: NDArray[np.int64]  # ascending
 
     def inside(self, keys: NDArray[np.uint64], start: int) -> NDArray[np.bool_]:
         """Return for each row from ``start`` on, given their keys, whether it is among the first N."""
-        found = keys >> self.bits < self.upper
+        found = keys < self.key
         first, stop = np.searchsorted(self.rows, [start, start + len(keys)])
         found[self.rows[first:stop] - start] = True
         return found
 
 
 def borders(index: Index, keys: Keys, numbers: Sequence[int]) -> list[Border]:
-    """Return the end of the first N pairs for each of several N (1 to the number of pairs).
+    """Return the last of the first N pairs for each of several N (1 to the number of pairs).
 
     A radix selection: each pass over the keys finds 16 more upper bits of those of the last pairs, until few
     pairs have these bits.
@@ -156,14 +150,14 @@ def borders(index: Index, keys: Keys, numbers: Sequence[int]) -> list[Border]:
             rows = np.flatnonzero(key >> bits == np.uint64(upper))
             if len(rows):
                 some.append(np.array([key[rows], index.read(part, "hash")[rows], start + rows], np.uint64))
-    ends_found = []
+    last = []
     for upper, number, _ in found:
         each = np.concatenate(near[upper], axis=1)
-        order = np.lexsort(each[::-1])[:number]
-        key, content, _ = each[:, order[-1]].tolist()
-        rows = np.sort(each[2, order]).astype(np.int64)
-        ends_found.append(Border(key=key, hash=content, bits=bits, upper=np.uint64(upper), rows=rows))
-    return ends_found
+        each = each[:, np.lexsort(each[::-1])[:number]]
+        key, content, _ = each[:, -1]
+        rows = np.sort(each[2, each[0] == key]).astype(np.int64)
+        last.append(Border(key=key, hash=int(content), rows=rows))
+    return last
 
 
 def nth_values(index: Index, column: str, numbers: Sequence[int]) -> list[float]:
@@ -172,7 +166,7 @@ def nth_values(index: Index, column: str, numbers: Sequence[int]) -> list[float]
 
 
 def tenths(index: Index, column: str) -> list[Border]:
-    """Return the end of each tenth by score but the last, best first."""
+    """Return the last pair of each tenth by score but the last, best first."""
     ends = [-(-tenth * index.count // BINS) for tenth in range(1, BINS)]
     return borders(index, by_score(index, column), ends)
 
@@ -214,5 +208,5 @@ def ranks(scores: NDArray[Any]) -> NDArray[np.uint32]:
 
 def score_of(border: Border) -> float:
     """Return the score of the last pair of an order by score."""
-    rank = np.uint32(border.key >> 32)
+    rank = np.uint32(border.key >> np.uint64(32))
     return float((rank if rank >> 31 else rank ^ np.uint32(0x7FFFFFFF)).view(np.float32))
