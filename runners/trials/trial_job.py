@@ -30,3 +30,4 @@ class TrialJob:
     ranks: int = 1  # processes of this node that train the model together
     evaluate_at: tuple[float, ...] = ()  # shares of the steps after which the model is evaluated, too
     trunk: tuple[Path, ...] = ()
+    subsets: str = ""  # URL below which subsets of large pools are kept for all trials of a study

@@ -133,7 +133,7 @@ def load_subset(job: TrialJob) -> tuple[TrainingData, Tokens]:
     sources = [
         Source(
             pool=pool,
-            rows=pool.subset(size=component.pairs, quality=component.quality),
+            rows=pool.subset(size=component.pairs, quality=component.quality, shared=job.subsets),
             share=component.share,
         )
         for pool, component in zip(pools, trial.components, strict=True)

@@ -1,13 +1,18 @@
-"""Builds the embedded pools that a run does not find."""
+"""Makes the data of a study ready for its trials: embedded pools, copies in its storage, chosen subsets."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from functools import cache, partial
 from pathlib import Path
 
 from budgets.declaration.data_sections import EmbeddedPool
+from budgets.planning.planned_trial import Trial
+from runners.data.pool.pool import Pool
 from runners.store.files import locked
-from study.state.study import Study
+from study.state.study import Study, trial_job
+
+_LONG_S = 2.0
 
 
 def ensure_pools(study: Study, say: Callable[[str], None]) -> None:
@@ -30,6 +35,28 @@ def ensure_pools(study: Study, say: Callable[[str], None]) -> None:
                 until_built.enter_context(locked(lock))
             if not (folder / "pool.json").exists() and not study.storage.bring_pool(f"pools/{pool.name}"):
                 _build(pool, folder, say)
+
+
+def share_data(study: Study, trials: Iterable[Trial], say: Callable[[str], None]) -> None:
+    """Make the data of trials visible to all nodes; choose their subsets of large pools, once for all.
+
+    Raises:
+        ValueError: A pool can't be read, or lacks pairs.
+        OSError: A pool's place or the study's storage can't be reached.
+    """
+    jobs = [trial_job(study, trial) for trial in {trial.components: trial for trial in trials}.values()]
+    for job in {job.pools: job for job in jobs}.values():  # all read the same evaluation sets
+        study.storage.share(job, say)
+    opened = cache(partial(Pool.open, tolerance=study.declaration.limits.damage))
+    for job in jobs:
+        for folder, part in zip(job.pools, job.trial.components, strict=True):
+            began, pool = time.monotonic(), opened(folder, holding=part.pool)
+            pool.subset(size=part.pairs, quality=part.quality, shared=job.subsets)
+            if (took := time.monotonic() - began) > _LONG_S:
+                name = pool.origin.name
+                say(
+                    f"chose {part.pairs:,} of {pool.count:,} pairs of {name} ({part.quality}) in {took:.0f} s"
+                )
 
 
 def _build(pool: EmbeddedPool, folder: Path, say: Callable[[str], None]) -> None:

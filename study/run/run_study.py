@@ -13,7 +13,7 @@ from runners.scheduling.ray_backend.address import cluster_address
 from runners.store.files import wait_until_free
 from runners.trials.loggers import Loggers
 from study.run.agenda import agenda, agenda_lines, require_room, with_again
-from study.run.ensure_pools import ensure_pools
+from study.run.ensure_pools import ensure_pools, share_data
 from study.run.execution import RunSummary
 from study.run.materialise import materialise
 from study.run.pipeline import Run, next_of_design
@@ -22,7 +22,7 @@ from study.run.site import Site
 from study.show.progress import Guarded, Progress
 from study.state.bookkeeping import add_event, repair_ledger, require_booked, trial_folders
 from study.state.plan_study import plan_study, select_trials
-from study.state.study import Study, jobs_by_pools
+from study.state.study import Study
 from study.state.study_facts import keep_pool_versions
 
 _DYING_S = 30.0  # time for a killed driver's workers to notice and exit
@@ -73,8 +73,7 @@ def run_study(  # noqa: PLR0913 - the options of a command
         keep_pool_versions(study)
         with site.for_pools() as workers:
             materialise(study, plan, workers, progress)
-        for job in jobs_by_pools(study, plan.all_trials):
-            study.storage.share(job, progress.say)
+        share_data(study, plan.all_trials, progress.say)
         (study.folder / "trials").mkdir(exist_ok=True)
         _outlast_workers(study, every=repair)
         if repair:

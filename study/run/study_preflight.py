@@ -28,9 +28,9 @@ from runners.trials.preflight import (
 )
 from runners.trials.throughput import Calibration, Throughput, read_calibration, slow_loading
 from study.run.calibration import estimated_memory
-from study.run.ensure_pools import ensure_pools
+from study.run.ensure_pools import ensure_pools, share_data
 from study.state.plan_study import plan_study
-from study.state.study import Study, jobs_by_pools, needs, trial_job
+from study.state.study import Study, needs, trial_job
 from study.state.subset_copies import amplification_lines
 
 _WAIT_S = 1.0
@@ -133,8 +133,7 @@ def _check_kinds(
     """Train a few steps of each kind, on the nodes in turn, and keep the speeds that were not calibrated."""
     kinds = _trial_of_each_kind(plan)
     try:
-        for job in jobs_by_pools(study, plan.trials):
-            study.storage.share(job, lambda _line: None)
+        share_data(study, plan.trials, lambda _line: None)
     except OSError as error:
         yield PreflightCheck(node="driver", what="pools", verdict="failed", found=str(error))
         return

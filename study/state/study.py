@@ -3,7 +3,7 @@
 import json
 import shlex
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -261,6 +261,7 @@ def trial_job(study: Study, trial: Trial, trials: Mapping[str, Trial] = MappingP
         probes=study.declaration.probes,
         evaluate_at=study.declaration.evaluate_at,
         folder=study.trial_folder(trial.trial_id).resolve(),
+        subsets=study.storage.subsets,
         cpus=resources.cpus // resources.nodes,
         gpus=resources.gpus // resources.nodes,
         ranks=resources.ranks_per_node,
@@ -270,9 +271,3 @@ def trial_job(study: Study, trial: Trial, trials: Mapping[str, Trial] = MappingP
         damage_tolerance=study.declaration.limits.damage,
         trunk=tuple(study.trial_folder(each).resolve() for each in trunk),
     )
-
-
-def jobs_by_pools(study: Study, trials: Iterable[Trial]) -> Collection[TrialJob]:
-    """Return a job for each combination of pools that trials read; all read the same evaluation sets."""
-    of_subsets = {trial.components: trial for trial in trials}.values()
-    return {job.pools: job for job in (trial_job(study, trial) for trial in of_subsets)}.values()

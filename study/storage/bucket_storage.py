@@ -78,6 +78,11 @@ class BucketStorage(FolderStorage):
     def _objects(self) -> Location:
         return Location(self._url)
 
+    @property
+    def subsets(self) -> str:
+        """The URL, which all nodes see, of the subsets of large pools."""
+        return f"{self._url.rstrip('/')}/{self._name}/subsets"
+
     def refresh(self) -> None:
         """Download the study without weights and checkpoints, unless a run on this machine is active."""
 

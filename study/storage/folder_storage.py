@@ -28,6 +28,11 @@ class FolderStorage:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
+    @property
+    def subsets(self) -> str:
+        """The URL, which all nodes see, of the subsets of large pools."""
+        return f"file://{self._folder.resolve() / 'subsets'}"
+
     def refresh(self) -> None:
         """Update the study's folder from the storage, unless a run on this machine is active."""
 

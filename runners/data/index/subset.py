@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import blake2b
 from pathlib import Path
 
@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budgets.machine_cache import machine_cache
+from runners.store.copies import until_reached
 from runners.store.files import locked, new_file
+from runners.store.location import Location
 
 BLOCK = 65_536
 """Rows of a block, so that a row within it takes 16 bits."""
@@ -59,7 +61,7 @@ class Subset:
 
     def save(self, path: Path) -> None:
         """Write the subset to a file."""
-        with new_file(path, sync=False) as partial, partial.open("wb") as file:
+        with new_file(path) as new, new.open("wb") as file:
             self._counts.tofile(file)
             self._bits.tofile(file)
 
@@ -71,7 +73,7 @@ class Subset:
         ValueError.
         """
         content, blocks = np.memmap(path, np.uint8, "r"), -(-total // BLOCK)
-        if len(content) != blocks * (8 + BLOCK // 8):
+        if len(content) != _bytes_of(total):
             raise ValueError(f"{path} was cut short")
         return cls(np.array(content[: 8 * blocks]).view(np.int64), content[8 * blocks :].reshape(blocks, -1))
 
@@ -93,25 +95,40 @@ def subset_of(masks: Iterable[NDArray[np.bool_]]) -> Subset:
     return Subset(np.array(counts, np.int64), blocks)
 
 
-def kept_subset(identity: str, total: int, choose: Callable[[], Subset]) -> Subset:
-    """Return a subset that this machine keeps, or choose it; of several processes one chooses it.
+def kept_subset(identity: str, total: int, choose: Callable[[], Subset], shared: str = "") -> Subset:
+    """Return a subset that is kept on this machine or below a shared URL, or choose it and keep it in both.
 
-    ``identity`` is everything that determines the subset, ``total`` the number of rows of the pool.
+    ``identity`` is everything that determines the subset, ``total`` the number of rows of the pool. Of
+    several processes of a machine one chooses it, and the others wait.
     """
-    folder = machine_cache() / "subsets"
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / blake2b(identity.encode(), digest_size=16).hexdigest()
-    with locked(file.with_name(f"{file.name}.lock")):
-        with suppress(OSError, ValueError):  # there is none, or a power failure has cut it
-            os.utime(file)
-            return Subset.load(file, total)
-        found = choose()
-        try:
-            found.save(file)
-        except OSError:  # the disk is full
-            return found
-        _drop_unused(folder)
+    name = blake2b(identity.encode(), digest_size=16).hexdigest()
+    file, place = machine_cache() / "subsets" / name, Location(shared) if shared else None
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with locked(file.with_name(f"{name}.lock")):
+        is_there = place is not None and _is_there(place, name, total)
+        if not file.exists() or file.stat().st_size != _bytes_of(total):  # cut by a power failure
+            try:
+                if place is not None and is_there:
+                    until_reached(partial(place.get, {name: _bytes_of(total)}, "", file.parent))
+                else:
+                    choose().save(file)
+            except OSError:  # the disk is full
+                return choose()
+            _drop_unused(file.parent)
+        os.utime(file)
+        if place is not None and not is_there:
+            until_reached(partial(place.write, name, file.read_bytes()))
         return Subset.load(file, total)
+
+
+def _is_there(place: Location, name: str, total: int) -> bool:
+    with suppress(FileNotFoundError):
+        return until_reached(partial(place.size, name)) == _bytes_of(total)
+    return False
+
+
+def _bytes_of(total: int) -> int:
+    return -(-total // BLOCK) * (8 + BLOCK // 8)
 
 
 def _drop_unused(folder: Path) -> None:

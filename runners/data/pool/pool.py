@@ -14,7 +14,7 @@ Existing shards are indexed in place, in their own order (`runners.data.build.in
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -170,8 +170,8 @@ class Pool:
         known = {"": own, **named, **{text: named[name] for text, name in self.computed.items()}}
         return {name: scorer_costs(scorer, self.unranked) for name, scorer in known.items() if scorer}
 
-    def subset(self, *, size: int | None, quality: str) -> Subset:
-        """Return a subset as `select` does; a large pool's subset is kept on this machine for all trials."""
+    def subset(self, *, size: int | None, quality: str, shared: str = "") -> Subset:
+        """Return a subset as `select` does; a large pool's is kept on this machine and below a shared URL."""
         score = score_of_quality(quality)
         if (copied := copied_subset(size, quality)) in self.subsets:
             size, quality = None, NAMED + copied
@@ -185,7 +185,8 @@ class Pool:
         identity = json.dumps(
             [self.unranked, self.fingerprint, self.index.added, self.index.named, size, quality]
         )
-        return kept_subset(identity, self.count, lambda: select(self.index, size=size, quality=quality))
+        choose = partial(select, self.index, size=size, quality=quality)
+        return kept_subset(identity, self.count, choose, shared)
 
     @cached_property
     def vocabulary(self) -> tuple[str, ...]:

@@ -10,9 +10,11 @@ import pytest
 
 from budgets.machine_cache import CACHE
 from runners.data.build.rescore import set_score
+from runners.data.pool import pool as pool_file
 from runners.data.pool.pool import Pool, Scorer
 from runners.embedded.embedded_pool import build_embedded_pool
 from runners.store.location import Location
+from study.run.ensure_pools import share_data
 from study.state.study import trial_job
 from tests.root import ROOT
 from tests.runners.store.bucket import Bucket
@@ -105,3 +107,23 @@ def test_resized_images_are_other_trials_on_a_copy_in_the_bucket_that_a_command_
     assert study.statuses() == {"mini-ViT-XXS-8": "finished"}
     refused = run(f"data materialise {plain.declaration} --results {plain.place}", code=2)
     assert "tiny declares no copies: add materialise_from: 2, or training.resized_images" in refused
+
+
+@pytest.mark.parametrize("in_bucket", [False, True])
+def test_subsets_of_large_pools_are_chosen_by_the_driver_for_all_nodes(
+    tmp_path: Path, scattered: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, *, in_bucket: bool
+) -> None:
+    monkeypatch.setattr(pool_file, "_ROWS_IN_MEMORY", 0)
+    monkeypatch.setenv(CACHE, str(tmp_path / "driver"))
+    study = TinyStudy(tmp_path, scattered, more=f"storage: {bucket.url}\n" if in_bucket else "")
+    trial = study.plan.trials[0]
+    (part,) = trial.components
+    for _ in range(2):
+        share_data(study.study, [trial], lambda _line: None)
+    monkeypatch.setenv(CACHE, str(tmp_path / "node"))
+    monkeypatch.setattr(pool_file, "select", lambda *_, **__: pytest.fail("the whole index would be read"))
+
+    shared = trial_job(study.study, trial).subsets
+    chosen = Pool.open(scattered).subset(size=part.pairs, quality=part.quality, shared=shared)
+
+    assert len(chosen) == part.pairs
