@@ -93,6 +93,8 @@ class Expression:
                 raise self._refused("it is not one value of each pair")
         condition = parts["where_clause"]
         self._condition = self._sql(condition) if condition else "true"
+        if len({name.lower() for name in self.names}) < len(self.names):  # DuckDB does not tell them apart
+            raise self._refused(f"some of its names, {', '.join(sorted(self.names))}, differ only in case")
 
     def values(self, pairs: pa.Table) -> NDArray[np.float64]:
         """Return the value for each row of a table with the columns `names`, NaN for none, float64 (rows,).

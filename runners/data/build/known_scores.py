@@ -101,16 +101,18 @@ def expression_scores(
                 f"score '{text}': {unknown('name', name, {*known, *facts.there})}; texts stand in single "
                 "quotation marks, names with special characters in double ones"
             )
-    # A column of numbers is read in any case, as the pairs are counted by it.
-    for part in pool.index.frames(list(dict.fromkeys(["width", *(known[name] for name in used)]))):
-        columns = {"width": pa.array(part["width"])}
-        for name in used:
-            column = part[known[name]]
-            wide = column.astype(np.float64) if column.dtype == np.float32 else column
-            columns[name] = pa.array(wide, from_pandas=True)
+    # Without any name, a column is read all the same: the pairs are counted by it.
+    for part in pool.index.frames([known[name] for name in used] or ["width"]):
+        columns = {name: pa.array(_wide(part[known[name]]), from_pandas=True) for name in used}
         for name in others:
             columns[name] = pa.array(next(facts.columns[name]), _TYPES[facts.kinds[name]], from_pandas=True)
-        yield expression.values(pa.table(columns)).astype(np.float32)
+        pairs = pa.table(columns or {"width": pa.array(part["width"])})
+        yield expression.values(pairs).astype(np.float32)
+
+
+def _wide(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Return numbers with 64 bits, so that sums and products of them do not overflow."""
+    return column.astype({"f": np.float64, "i": np.int64, "u": np.int64}.get(column.dtype.kind, column.dtype))
 
 
 def _quoted(name: str) -> str:

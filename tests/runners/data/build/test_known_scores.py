@@ -131,6 +131,11 @@ def test_a_pair_that_the_metadata_lack_meets_no_condition_on_them(paired: Pool, 
     assert kept("good IS NULL") == kept("lower(lang) IS NULL") == kept("nsfw IS NULL") == others
     assert kept("good IS NOT NULL") == [1, 2, 3]
     assert kept("coalesce(good, true)") == [place for place in range(paired.count) if place != 2]
+    table.assign(A=1, Width=7).to_parquet(tmp_path / "case.parquet")
+    with pytest.raises(ValueError, match="some of its names, A, a, differ only in case"):
+        next(expression_scores(paired, "a + A", tmp_path / "case.parquet"))
+    wide = expression_scores(paired, '"Width" * 1000000000', tmp_path / "case.parquet")
+    assert np.nanmax(np.concatenate([*wide])) == 7e9
     with pytest.raises(ValueError, match=r"unknown name 'lagn'; did you mean 'lang'\? allowed: .*, nsfw, "):
         kept("lagn = 'en'")
     with pytest.raises(
