@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from budgets.planning.plan import Plan
@@ -33,7 +34,11 @@ def materialise(study: Study, plan: Plan, site: PoolSite, progress: Progress) ->
     names, made = dict[str, str](), False
     for copy, keys in copies_of(study, plan):
         place = study.copy_place(copy.name)
-        if not (study.place_here(place) / "pool.json").exists():
+        folder = study.place_here(place)
+        if is_url(place) and not folder.exists():
+            with suppress(ValueError):  # it does not exist; else another machine made it
+                copy_pool(place, folder)
+        if not (folder / "pool.json").exists():
             if plan.tuning is None:  # `status` shows the trials that wait; those of a tuning come first
                 write_table(study.folder / "plan.parquet", plan_tables(plan)[0])
             began, made = time.monotonic(), True

@@ -98,6 +98,7 @@ def test_resized_images_are_other_trials_on_a_copy_in_the_bucket_that_a_command_
     assert "below the 32 pixels of mini-ViT-XXS-8, which sees enlarged images" in study.says("plan")
     command = f"data materialise {study.declaration} --results {study.place} --workers 1"
     assert f"copied pairs of web: 512 (top50 by mine); to {bucket.url}/copies/web-copy-" in run(command)
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache of another machine"))
     assert "nothing to copy" in run(command)
 
     assert "copied pairs" not in study.run()
