@@ -41,9 +41,10 @@ class Subset:
         """Return the rows of the pool at some places of the subset, int64, in their order."""
         blocks = np.searchsorted(self._starts, places, "right") - 1
         found = blocks * BLOCK
-        for block in np.unique(blocks):
-            mine = blocks == block
-            found[mine] += self._kept_block(int(block))[places[mine] - self._starts[block]]
+        order = np.argsort(blocks, kind="stable")
+        needed, firsts = np.unique(blocks[order], return_index=True)
+        for block, mine in zip(needed.tolist(), np.split(order, firsts[1:]), strict=False):
+            found[mine] += self._kept_block(block)[places[mine] - self._starts[block]]
         return found
 
     def rows(self) -> NDArray[np.int64]:
