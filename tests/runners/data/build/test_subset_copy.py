@@ -160,7 +160,7 @@ def test_amplification_is_what_a_server_counted_of_images_of_25_kilobytes(tmp_pa
     origin = Origin(
         name="web", scorer=Scorer(name="mine"), provenance={SHARDS_AT: f"file://{tmp_path}/shards"}
     )
-    sizes = {"0.tar": int(columns["offset"][-1]) + 50_000}
+    sizes = {"0.tar": int((lengths + 2500).sum()) + 50_000}
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards" / "0.tar").touch()
     os.truncate(tmp_path / "shards" / "0.tar", sizes["0.tar"])
