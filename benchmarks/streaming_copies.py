@@ -33,7 +33,7 @@ from runners.data.pool.shards import close_shard, content_hash, write_sample
 from runners.data.reading.streamed_set import StreamedSet
 from runners.data.reading.training_data import Source
 from runners.host.workers import Processes
-from runners.store.copies import SHARDS_AT, copy_pool
+from runners.store.copies import SHARDS_AT, pool_at
 from runners.store.location import Location
 from runners.store.shared_folder import SharedFolder
 
@@ -114,7 +114,7 @@ def fetches(name: Path, counted: Callable[[], tuple[int, int]], pairs: int) -> I
     made = counted()[1]
     for path in (name / "made").rglob("*.*"):
         Location("s3://scattered").put(path, f"copy/{path.relative_to(name / 'made').as_posix()}")
-    copy = copy_pool("s3://scattered/copy", name / "copy")
+    copy = pool_at("s3://scattered/copy", name / "copy")
     for subset, before in zip(subsets, today, strict=True):
         rows = pool.frame.iloc[pool.subset(size=subset[0], quality=subset[1]).rows()]
         images, texts = rows["length"], rows["caption"].str.len()

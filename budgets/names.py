@@ -8,6 +8,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _PASSWORD = re.compile(r"(://[^/@:\s'\"]*):[^/\s]*@")
+_QUERY = re.compile(r"(?<=\?)(?:[^\s'\"?#=&]+=[^\s'\"#&]*&?)+")
 _FORMULA = re.compile(r"[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-][\d.,]+(?:e[+-]?\d+)?\s?%?", re.IGNORECASE)
 
@@ -49,9 +50,14 @@ def neutral_cell(value: T) -> T | str:
     return printable(f"'{value}" if formula else value)
 
 
-def without_password(text: str) -> str:
-    """Return a text without the passwords of the URLs in it: ``ftp://me:secret@host`` → ``ftp://me@host``."""
-    return _PASSWORD.sub(r"\1@", text)
+def without_secrets(text: str) -> str:
+    """Return a text without the passwords and the values of the queries of the URLs in it.
+
+    ``ftp://me:secret@host`` → ``ftp://me@host``, and ``https://host/pool?token=secret`` →
+    ``https://host/pool?token=…``.
+    """
+    hidden = _QUERY.sub(lambda query: re.sub("=[^&]*", "=…", query[0]), text)
+    return _PASSWORD.sub(r"\1@", hidden)
 
 
 def printable(text: str) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
-from budgets.names import printable, without_password
+from budgets.names import printable, without_secrets
 from runners.scheduling.backend import ClusterLostError
 from study.commands import (
     calibrate,
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError) as error:
-        print(f"study: {printable(without_password(str(error)))}", file=sys.stderr)
+        print(f"study: {printable(without_secrets(str(error)))}", file=sys.stderr)
         return getattr(error, "exit_code", EXIT_BAD_INPUT)
     except ClusterLostError as error:
         _leave_lost_cluster(error, once_more=error.own and arguments is None)

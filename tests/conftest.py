@@ -24,7 +24,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 )
 
 # What tests decode into this machine's cache stays small.
-os.environ.setdefault("STUDY_EVALUATION_CACHE_SIZE", "100 MB")
+os.environ.setdefault("STUDY_CACHE_SIZE", "100 MB")
 
 # Views are tested as in a usual terminal.
 os.environ["TERM"] = "xterm"

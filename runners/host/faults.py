@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Literal, TypeVar
 
-from budgets.names import without_password
+from budgets.names import without_secrets
 
 Fault = Literal["left", "crashed", "full", "failed"]
 """Consequence of an early end: ``left`` (stopped on request, state kept), ``crashed`` (the cause may be
@@ -123,12 +123,12 @@ def lost_its_peers(error: BaseException) -> bool:
 
 def words_of(error: BaseException) -> str:
     """Format an error as one line, with advice where there is any."""
-    name, lines = type(error).__name__, without_password(str(error)).splitlines()
+    name, lines = type(error).__name__, without_secrets(str(error)).splitlines()
     if _is_gpu_full(error):
         first = lines[0].partition(". ")[0] if lines else name
         return f"{first}. {_LESS_MEMORY}"
     if isinstance(error, ProcessEnded):
-        return without_password(str(error))
+        return without_secrets(str(error))
     return f"{name}: {lines[0]}" if lines else name
 
 
@@ -160,7 +160,7 @@ def patiently(
             if ended or isinstance(error, final) or error.errno == errno.EFBIG:
                 raise
             if attempt == 0:
-                say(f"{without_password(str(error))}; trying again for up to {patience_s:.0f} s")
+                say(f"{without_secrets(str(error))}; trying again for up to {patience_s:.0f} s")
         time.sleep(_PAUSES_S[min(attempt, len(_PAUSES_S) - 1)])
         attempt += 1
 

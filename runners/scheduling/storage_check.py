@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from budgets.names import without_password
 from budgets.quantity import format_seconds
 from runners.scheduling.backend import Backend, Ended, Job
 from runners.store.location import Location
@@ -22,14 +21,14 @@ _TRIES = 3  # of a node whose process died as it looked
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Folders:
-    """Folders that nodes share: one that trials write to, unless they write none, and those that they read.
+class Seen:
+    """What every node must see: a location that it writes to, unless it writes to none, and folders.
 
-    ``advice`` continues the error if a node does not see one of them.
+    ``advice`` continues the error if a node does not see a folder.
     """
 
-    written: Path | None
-    read: tuple[Path, ...]
+    written: Location | None
+    read: tuple[Path, ...] = ()
     advice: str = (
         ": all nodes of a cluster must share it. Name a folder that they share as storage: in the declaration"
     )
@@ -40,66 +39,46 @@ class Folders:
     def mark(self, token: str) -> None:
         """Write the mark that a node looks for."""
         if self.written is not None:
-            _mark(self.written, token).write_text(token, encoding="utf-8")
+            self.written.write(_mark(token), token.encode())
 
     def unmark(self, token: str) -> None:
-        """Remove the mark; it stays if the storage is unreachable."""
+        """Remove the mark and the node's answer; they stay if the location is unreachable."""
         if self.written is not None:
             with suppress(OSError):
-                _mark(self.written, token).unlink()
+                self.written.delete([_mark(token), _answer(token)])
 
     def look(self, token: str) -> str:
-        """Return in words what this node does not see; empty if it sees everything."""
-        unseen = _unseen(self.read)
+        """Return in words what this node does not see or can't use; empty if there is nothing."""
         if self.written is not None:
-            mark = _mark(self.written, token)
-            if not mark.exists() or mark.read_text(encoding="utf-8") != token:
-                unseen.insert(0, self.written)
-        return _NOT_SEEN.format(unseen[0]) if unseen else ""
+            try:
+                if self.written.local is None:
+                    self.written.require()
+                if self.written.read(_mark(token)) != token.encode():
+                    return self._not_seen(self.written)
+                self.written.write(_answer(token), token.encode())
+            except (ValueError, OSError) as error:
+                return f": {error}"
+        unseen = [path for path in self.read if not path.exists()]
+        return self._not_seen(Location(unseen[0])) if unseen else ""
+
+    def answered(self, token: str) -> str:
+        """Return in words what the driver does not see of a node that sees everything."""
+        if self.written is None or self.written.read(_answer(token)) == token.encode():
+            return ""
+        return f" writes to another {self.written} than the driver reads"
+
+    def _not_seen(self, place: Location) -> str:
+        if place.local is None:
+            return f": {place} is another storage than the driver's, or one that no other process can read"
+        return f" does not see {place}, or sees another folder of that name{self.advice}"
 
 
-_NOT_SEEN = " does not see {}, or sees another folder of that name"
+def _mark(token: str) -> str:
+    return f".seen-{token}"
 
 
-def _unseen(paths: Iterable[Path]) -> list[Path]:
-    return [path for path in paths if not path.exists()]
-
-
-def _mark(folder: Path, token: str) -> Path:
-    return folder / f".seen-{token}"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Objects:
-    """A storage in a bucket, and folders that nodes read besides it."""
-
-    url: str
-    read: tuple[Path, ...] = ()
-    advice = ""
-
-    def __str__(self) -> str:
-        return without_password(self.url)
-
-    def mark(self, token: str) -> None:
-        """Write the mark that a node looks for."""
-        Location(self.url).write(f".seen-{token}", token.encode())
-
-    def unmark(self, token: str) -> None:
-        """Remove the mark; it stays if the storage is unreachable."""
-        with suppress(OSError):
-            Location(self.url).delete([f".seen-{token}"])
-
-    def look(self, token: str) -> str:
-        """Return the reason why this node can't use the storage; empty if it can."""
-        if unseen := _unseen(self.read):
-            return f"{_NOT_SEEN.format(unseen[0])}: all nodes must see what is read beside {self}"
-        try:
-            storage = Location(self.url)
-            storage.require()
-            seen = storage.read(f".seen-{token}")
-        except (ValueError, OSError) as error:
-            return f": {error}"
-        return "" if seen == token.encode() else f": {self} is another storage than the driver's"
+def _answer(token: str) -> str:
+    return f".answer-{token}"
 
 
 class StorageCheck:
@@ -111,7 +90,7 @@ class StorageCheck:
     def __init__(
         self,
         backend: Backend,
-        place: Folders | Objects,
+        place: Seen,
         leave_out: Callable[[str, str], None] = lambda _node, _why: None,
     ) -> None:
         self._backend, self._place, self._leave_out = backend, place, leave_out
@@ -148,7 +127,7 @@ class StorageCheck:
             self.seen_by(nodes)
         for node in sorted(nodes):
             if why := self._why.get(node):
-                raise ValueError(why if self._crashes[node] >= _TRIES else why + self._place.advice)
+                raise ValueError(why)
 
     def seen_by(self, nodes: Iterable[str]) -> set[str]:
         """Return the nodes that have passed; new nodes are asked, without waiting for their answer."""
@@ -178,18 +157,19 @@ class StorageCheck:
         self._backend.start(Job(trial=node, run=look, nodes=(node,), resources={}))
 
     def _note(self, ended: Ended) -> None:
-        self._place.unmark(self._looking.pop(ended.trial))
-        if ended.trial in ended.dead_nodes:
-            return  # the cluster lists a dead node for some seconds; if it lives, it is asked again
+        token = self._looking.pop(ended.trial)
         if isinstance(ended.value, tuple):
             host, why = ended.value
+            why = why or self._place.answered(token)
             self._why[ended.trial] = f"node {host}{why}" if why else ""
-            return
+        self._place.unmark(token)
+        if isinstance(ended.value, tuple) or ended.trial in ended.dead_nodes:
+            return  # the cluster lists a dead node for some seconds; if it lives, it is asked again
         self._crashes[ended.trial] += 1
         if self._crashes[ended.trial] >= _TRIES:  # until then it is asked again
             self._why[ended.trial] = f"node {ended.trial} can't look for {self._place}: {ended.reason}"
 
 
-def _look(place: Folders | Objects, token: str) -> tuple[str, str]:
+def _look(place: Seen, token: str) -> tuple[str, str]:
     """Return this node's name and, in words, what it does not see."""
     return socket.gethostname(), place.look(token)

@@ -1,20 +1,21 @@
-"""Copies of small files below a URL: the description of a pool, and whole evaluation sets.
+"""Copies of small files of a location: the description of a pool, and whole evaluation sets.
 
-A copy is compared with the URL by the names, sizes, and hashes or times of its objects, and replaced as a
+A copy is compared with the location by the names, sizes, and hashes or times of its files, and replaced as a
 whole.
 """
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from hashlib import blake2b
-from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from pathlib import Path
 
 from budgets.machine_cache import machine_cache
-from runners.host.faults import patiently
-from runners.store.files import is_hidden, locked, new_folder
-from runners.store.location import Location
+from runners.store.cache import local_cache
+from runners.store.files import locked, new_file, new_folder
+from runners.store.location import Location, until_reached
 
 SHARDS_AT = "shards_at"
 """Field of a pool's provenance with the URL of its shards, if they are not in its folder."""
@@ -29,48 +30,54 @@ _COPIED = ".copied.json"
 _DESCRIPTION = ("pool.json", "versions/", "vocabulary", "left-out", f"{INDEX}manifest-")
 """Beginnings of the names of files that describe a pool."""
 
-PATIENCE_S = 600.0
-"""Seconds to wait for an unreachable place; a trial then ends as crashed, and is retried."""
 
-T = TypeVar("T")
+def pool_at(place: str | Path | Location, folder: Path | None = None) -> Path:
+    """Return a pool's folder: the place itself, or for a URL a copy of its description and evaluation sets.
 
-
-def is_url(text: str) -> bool:
-    """Return whether a text is a URL, not a path."""
-    return "://" in text
-
-
-def copy_name(url: str) -> str:
-    """Return the name of the folder with the copy of a URL."""
-    digest = blake2b(url.rstrip("/").encode(), digest_size=4).hexdigest()
-    return f"{PurePosixPath(url).name}-{digest}"
-
-
-def copy_pool(url: str, folder: Path) -> Path:
-    """Copy a pool's description and evaluation sets; its shards stay below the URL.
-
-    The parts of the index are fetched when they are read (`fetched`).
+    The copy is in ``folder``, or in this machine's cache. Its shards stay below the URL, and the parts of the
+    index are fetched when they are read (`fetched`).
 
     Raises:
         ValueError: The URL can't be read, or holds no pool that has an index.
     """
-    found = something_at("pool", url)
-    if "pool.json" not in found:
+    pool = Location(place)
+    if pool.local is not None:
+        return pool.local
+    found = pool.contents("pool")
+    text = pool.read("pool.json")
+    if text is None:
+        pool.contents("pool", some=True)
         raise ValueError(
-            f"{url} has no pool.json. Index its shards with `data build {url} --in-place`, or into a folder "
-            f"with `data build FOLDER --from {url} --in-place`, and declare that folder as the pool"
+            f"{pool} has no pool.json. Index its shards with `data build {pool} --in-place`, or into a "
+            f"folder with `data build FOLDER --from {pool} --in-place`, and declare that folder as the pool"
         )
-    storage = Location(url)
     small = {name: facts for name, facts in found.items() if name.startswith((*_DESCRIPTION, "evaluation/"))}
-    pool_json = (storage.read("pool.json") or b"").decode()
-    return _copied(storage, folder, small, {"pool.json": pool_json, COPIED_FROM: _origin(url)})
+    with suppress(ValueError, KeyError, TypeError):  # opening it says what is wrong with it
+        facts = json.loads(text)
+        # A list may lack what was written lately, which the pool names.
+        late = {"pool.json", facts["manifest"], facts["vocabulary"], *facts["left_out_files"]} - found.keys()
+        small |= {name: (size, "") for name, size in pool.sizes([*late]).items()}
+    return _copied(pool, folder, small, {"pool.json": text.decode(), COPIED_FROM: _origin(pool)})
 
 
-def begin_copy(url: str, folder: Path) -> list[str]:
+def set_at(place: str | Path | Location, folder: Path | None = None) -> Path:
+    """Return an evaluation set's folder: the place itself, or for a URL a copy, as `pool_at` does.
+
+    Raises:
+        ValueError: The URL can't be read, or holds nothing.
+    """
+    there = Location(place)
+    if there.local is not None:
+        return there.local
+    found = there.contents("evaluation set", some=True)
+    return _copied(there, folder, found, {})
+
+
+def begin_copy(pool: Location, folder: Path) -> list[str]:
     """Begin the copy of a pool's description and whole index in a new folder; return the files to fetch."""
-    found = listed("pool", url)
+    found = pool.contents("pool")
     folder.mkdir(parents=True)
-    (folder / COPIED_FROM).write_text(_origin(url), encoding="utf-8")
+    (folder / COPIED_FROM).write_text(_origin(pool), encoding="utf-8")
     own = [name for name in found if name.startswith((*_DESCRIPTION, INDEX))]
     return own if "pool.json" in found else []
 
@@ -81,82 +88,72 @@ def copied_from(folder: Path) -> str:
     return str(json.loads(file.read_text(encoding="utf-8"))["url"]) if file.exists() else ""
 
 
-def pool_at(place: str | Path) -> Path:
-    """Return a pool's folder: the place itself, or this machine's copy of the small files below a URL."""
-    if not is_url(str(place)):
-        return Path(place)
-    return copy_pool(str(place), machine_cache() / "pools" / copy_name(str(place)))
+def _origin(pool: Location) -> str:
+    return json.dumps({"url": pool.address}) + "\n"
 
 
-def _origin(url: str) -> str:
-    return json.dumps({"url": url.rstrip("/")}) + "\n"
-
-
-def copy_set(url: str, folder: Path) -> Path:
-    """Copy an evaluation set; ValueError if the URL can't be read, or holds nothing."""
-    found = something_at("evaluation set", url)
-    return _copied(Location(url), folder, found, {})
-
-
-def something_at(what: str, url: str) -> Mapping[str, tuple[int, str]]:
-    """Return objects as `objects_at`; none at all is a ValueError too, since there may be no such bucket."""
-    found = objects_at(what, url)
-    if not found:
-        raise ValueError(f"{what} {url} can't be read: {Location(url).why_empty()}")
-    return found
-
-
-def listed(what: str, url: str) -> Mapping[str, int]:
-    """Return everything below a URL that is not hidden: name → bytes; ValueError as `objects_at`."""
-    return {name: size for name, (size, _) in objects_at(what, url).items()}
-
-
-def objects_at(what: str, url: str) -> Mapping[str, tuple[int, str]]:
-    """Return everything below a URL that is not hidden: name → bytes, and a hash or time of the content.
-
-    Raises:
-        ValueError: The URL can't be read, for example because a package or credentials are missing.
-    """
-    try:
-        found = Location(url).objects()
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{what} {url} can't be read: {error}") from error
-    return {name: facts for name, facts in found.items() if not is_hidden(name)}
+def listed(what: str, place: str | Location) -> dict[str, int]:
+    """Return the files of a location: name → bytes; ValueError as `Location.contents`."""
+    return {name: size for name, (size, _) in Location(place).contents(what).items()}
 
 
 def fetched(path: Path, url: str, name: str) -> Path:
-    """Return a file of a pool's index; fetch it from the pool's URL, if any, where the folder lacks it.
+    """Return a file of a pool's index; by way of the cache from the pool's URL, if any, if there is none.
 
     Raises:
         OSError: The file is nowhere, or the place is still unreachable after ten minutes.
     """
     if path.exists() or not url:
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.with_name(f".{path.name}.lock")):
-        if not path.exists():
-            storage = Location(url)
+    pool, folder = Location(url), path.parents[name.count("/")]
+    # A pool that was indexed anew, or got a score, has another description.
+    version = blake2b((folder / "pool.json").read_bytes(), digest_size=8).hexdigest()
 
-            def get() -> None:
-                storage.get({path.name: storage.size(name)}, name.rpartition("/")[0], path.parent)
+    def get(target: Path) -> None:
+        with new_file(target, sync=False) as partial, pool.file(name, pool.size(name)) as file:
+            shutil.copyfile(file, partial)
 
-            until_reached(get)
-    return path
+    return local_cache().keep(
+        f"{pool.copy_name}-{version}/{name}", lambda target: until_reached(partial(get, target))
+    )
 
 
-def until_reached(do: Callable[[], T]) -> T:
-    """Call a function, and repeat it for up to ten minutes while the storage is unreachable.
+def fetch_tree(storage: Location, name: str, folder: Path) -> bool:
+    """Make a folder of one that `Location.share_tree` has copied, whole or not; False if there is none.
 
-    A file that does not exist is an error at once.
+    A file that does not arrive whole is an OSError.
     """
-    return patiently(do, patience_s=PATIENCE_S, final=(FileNotFoundError,))
+    sizes = storage.tree(name)
+    if sizes is None:
+        return False
+    with new_folder(folder) as new:
+        storage.get(sizes, name, new)
+    return True
+
+
+def trial_copies(storage: Location) -> Path:
+    """Return this machine's folder of the trials that it runs on copies: they are no part of the cache."""
+    return machine_cache() / blake2b(storage.address.encode(), digest_size=6).hexdigest()
 
 
 def _copied(
-    storage: Location, folder: Path, found: Mapping[str, tuple[int, str]], added: Mapping[str, str]
+    there: Location, folder: Path | None, found: Mapping[str, tuple[int, str]], added: Mapping[str, str]
 ) -> Path:
-    """Bring a copy up to date, with some additional files, and return its folder."""
-    mark = json.dumps([storage.url, dict(found), dict(added)], sort_keys=True)
+    """Return a copy of files with some additional ones, in the cache or in a folder that is updated."""
+    mark = json.dumps([str(there), dict(found), dict(added)], sort_keys=True)
+
+    def fill(target: Path) -> None:
+        try:
+            with new_folder(target) as new:
+                there.get({name: size for name, (size, _) in found.items()}, "", new)
+                for name, text in {**added, _COPIED: mark}.items():
+                    (new / name).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise ValueError(f"{there} can't be copied to {target}: {error}") from error
+
+    if folder is None:
+        digest = blake2b(mark.encode(), digest_size=8).hexdigest()
+        return local_cache().keep(f"{there.copy_name}-{digest}", fill)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.with_name(f".{folder.name}.lock")):
         copied = folder / _COPIED
@@ -164,18 +161,11 @@ def _copied(
             return folder
         for torn in folder.parent.glob(f".{folder.name}.partial-*"):
             shutil.rmtree(torn)
-        fresh = folder.with_name(f".{folder.name}.partial-new")
-        try:
-            with new_folder(fresh) as new:
-                storage.get({name: size for name, (size, _) in found.items()}, "", new)
-                for name, text in added.items():
-                    (new / name).write_text(text, encoding="utf-8")
-                (new / _COPIED).write_text(mark, encoding="utf-8")
-        except OSError as error:
-            raise ValueError(f"{storage.url} can't be copied to {folder}: {error}") from error
+        fresh, old = (folder.with_name(f".{folder.name}.partial-{each}") for each in ("new", "old"))
+        fill(fresh)
         # A process killed in between leaves no copy, and the next one copies again.
         if folder.exists():
-            folder.rename(folder.with_name(f".{folder.name}.partial-old"))
+            folder.rename(old)
         fresh.rename(folder)
-        shutil.rmtree(folder.with_name(f".{folder.name}.partial-old"), ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
     return folder

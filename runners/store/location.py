@@ -1,27 +1,30 @@
-"""Objects below an fsspec URL, each read and written whole; and folders that never change, such as pools.
+"""Locations of files: a folder's path, or the URL of a folder that an fsspec protocol reads and writes.
 
-fsspec is imported when a storage is opened. The user installs the package of the protocol, such as s3fs for
-s3://.
+fsspec is imported when a location is first read. The user installs the package of the protocol, such as s3fs
+for s3://.
 """
 
 import json
 import os
-import shutil
-import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from hashlib import blake2b
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import TypeVar
 
-from budgets.machine_cache import machine_cache
-from budgets.names import without_password
-from runners.host.faults import words_of
-from runners.store.files import is_hidden, locked, new_file, new_folder
+from budgets.names import without_secrets
+from runners.host.faults import patiently, words_of
+from runners.store.file_system import OpenedFiles, open_files
+from runners.store.files import is_hidden, new_file
+
+PATIENCE_S = 600.0
+"""Seconds to wait for an unreachable location; a trial then ends as crashed, and is retried."""
 
 _STAMPS = ("ETag", "etag", "md5Hash", "content_md5", "LastModified", "updated", "last_modified", "mtime")
-"""Names of an object's hash or time in the packages of the protocols."""
-
+"""Names of a file's hash or time in the packages of the protocols."""
 
 _NO_CREDENTIALS = (
     "no credentials were found; set the environment variables that the protocol's package reads "
@@ -29,175 +32,239 @@ _NO_CREDENTIALS = (
     "log in with the provider's program"
 )
 
+T = TypeVar("T")
+
 
 class Location:
-    """The objects below a URL, by their names relative to it. Credentials come from the environment.
+    """A folder, whose files have names relative to it, with ``/``; hidden ones are read by name alone.
 
-    Once a storage is open, every failure raises OSError, whatever the protocol's package raises: the storage
-    is unreachable, and may come back.
+    A plain value, opened at its first use in a process. Credentials come from the environment; messages show
+    neither passwords nor secrets (`str`). Once it is open, every failure raises OSError, whatever the
+    protocol's package raises: the location is unreachable, and may come back.
+
+    Attributes:
+        address: The path or URL, with what it has of secrets.
+        local: The path; None for a URL.
 
     Raises:
-        ValueError: The protocol's package is not installed, or does not take this URL.
+        ValueError: At first use: the protocol's package is not installed, or does not take this URL.
     """
 
-    def __init__(self, url: str) -> None:
-        from fsspec.core import url_to_fs  # noqa: PLC0415 - most studies need none of it
-        from fsspec.spec import AbstractFileSystem  # noqa: PLC0415
+    def __init__(self, place: "str | Path | Location") -> None:
+        text = place.address if isinstance(place, Location) else str(place)
+        self.local = None if "://" in text else Path(text)
+        self.address: str = text if self.local is not None else text.rstrip("/")
+        self._base, mark, query = self.address.partition("?" if self.local is None else "\0")
+        self._query = mark + query  # such as a token, which each file's URL needs
+        self._opened: OpenedFiles | None = None
 
-        self.url = without_password(url.rstrip("/"))  # for messages
-        try:
-            self._fs, self._root = url_to_fs(url.rstrip("/"))
-        except ImportError as error:
-            raise ValueError(f"storage {self.url} needs a package that is not installed: {error}") from error
-        except Exception as error:  # such as a server that must answer before anything is read
-            raise ValueError(f"storage {self.url} can't be opened: {words_of(error)}") from error
-        # File systems that are not asynchronous inside may have a single connection.
-        self._turn: AbstractContextManager[object] = (
-            nullcontext() if self._fs.async_impl else threading.RLock()
-        )
-        # fsspec's default for mode="create" looks first and then writes, so two writers can both succeed.
-        own = type(self._fs).pipe_file is not AbstractFileSystem.pipe_file
-        self._creates = self._fs.async_impl or own
+    def __str__(self) -> str:
+        return without_secrets(self.address)
+
+    def __truediv__(self, name: object) -> "Location":
+        if self.local is not None:
+            return Location(self.local / str(name))
+        return Location(f"{self._base.rstrip('/')}/{name}".rstrip("/") + self._query) if str(name) else self
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Location) and other.address == self.address
+
+    def __hash__(self) -> int:
+        return hash(self.address)
+
+    def __reduce__(self) -> "tuple[Callable[..., Location], tuple[str]]":
+        return Location, (self.address,)
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self.local.resolve().name if self.local is not None else PurePosixPath(self._base).name
+
+    @property
+    def copy_name(self) -> str:
+        """The name of a folder with a copy of it, which no other location has."""
+        return f"{self.name}-{blake2b(self.address.encode(), digest_size=4).hexdigest()}"
 
     def require(self) -> None:
-        """Write, read and remove an object, to test the storage; ValueError if one of these fails."""
+        """Write, read and remove a file, to test the location; ValueError if one of these fails."""
         mark = f".reached-{os.urandom(8).hex()}"
         try:
             self.write(mark, b"reached")
             found = self.read(mark)
             self.delete([mark])
         except OSError as error:
-            raise ValueError(f"storage {self.url} can't be used: {error}") from error
+            raise ValueError(f"storage {self} can't be used: {error}") from error
         if found != b"reached":
-            raise ValueError(f"storage {self.url} can't be used: it does not give back what it was given")
+            raise ValueError(f"storage {self} can't be used: it does not give back what it was given")
 
     def list(self, below: str = "") -> dict[str, int]:
-        """Return all objects below a name: name relative to it → bytes."""
+        """Return all files below a name that are not hidden: name relative to it → bytes."""
         return {name: size for name, (size, _) in self.objects(below).items()}
 
     def objects(self, below: str = "") -> dict[str, tuple[int, str]]:
-        """Return all objects below a name: name relative to it → bytes, and what changes with the content.
+        """Return all files below a name: name relative to it → bytes, and what changes with the content.
 
-        The latter is the object's ETag, hash or time, or nothing.
+        The latter is the file's ETag, hash or time, or nothing.
         """
-        top = self._path(below)
-        with self._doing():
-            self._fs.invalidate_cache()
+        with self._doing() as at:
+            at.files.invalidate_cache()
             try:
-                found = self._fs.find(top, detail=True)
+                found = at.files.find(self._path(at, below), detail=True)
             except FileNotFoundError:
                 return {}
-        prefix = top.rstrip("/") + "/"
-        with self._doing():
+            prefix = f"{at.root}/{below}".rstrip("/") + "/"
+            names = {path: path.removeprefix(prefix) for path in found if path.startswith(prefix)}
             return {
-                name.removeprefix(prefix): (
+                name: (
                     # A web server lists names alone.
-                    int(self._fs.size(name) if info["size"] is None else info["size"]),
-                    next((str(info[key]) for key in _STAMPS if info.get(key)), ""),
+                    int(at.files.size(path) if found[path]["size"] is None else found[path]["size"]),
+                    next((str(found[path][key]) for key in _STAMPS if found[path].get(key)), ""),
                 )
-                for name, info in found.items()
-                if name.startswith(prefix)
+                for path, name in names.items()
+                if not is_hidden(name)
             }
 
+    def contents(self, what: str, *, some: bool = False) -> dict[str, tuple[int, str]]:
+        """Return its files as `objects` does, for a user who named it as the place of ``what``.
+
+        Raises:
+            ValueError: It can't be read, for example because a package or credentials are missing; or,
+                with ``some``, it has no file, since there may be no such bucket.
+        """
+        try:
+            found = self.objects()
+            why = "" if found or not some else self.why_empty()
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{what} {self} can't be read: {error}") from error
+        if why:
+            raise ValueError(f"{what} {self} can't be read: {why}")
+        return found
+
     def why_empty(self) -> str:
-        """Return why no object is below the URL, in the words of the protocol's package if it has any."""
-        try:
-            with self._doing():
-                self._fs.find(self._root)
-        except FileNotFoundError as error:
-            return str(error)
-        try:
-            with self._doing(), suppress(FileNotFoundError):
-                self._fs.ls(self._root)  # find passes over a server that does not answer
-        except OSError as error:
-            return str(error)
-        return "no file is below this URL"
+        """Return why it has no file, in the words of the protocol's package if it has any."""
+        with self._doing() as at:
+            try:
+                at.files.find(at.root)
+            except FileNotFoundError as error:
+                return str(error)
+        with suppress(FileNotFoundError), self._doing() as at:
+            at.files.ls(at.root)  # find passes over a server that does not answer
+        return f"no file is below this {'folder' if self.local else 'URL'}"
 
     def read(self, name: str) -> bytes | None:
-        """Return an object's content, or None if there is no such object."""
-        with self._doing():
-            self._fs.invalidate_cache()
+        """Return a file's content, or None if there is no such file."""
+        with self._doing() as at:
+            at.files.invalidate_cache()
             try:
-                content: bytes = self._fs.cat_file(self._path(name))
+                content: bytes = at.files.cat_file(self._path(at, name))
             except FileNotFoundError:
                 return None
         return content
 
     def read_range(self, name: str, start: int, stop: int) -> bytes:
-        """Return some bytes of an object, fewer if it ends before.
+        """Return a range of a file, by one request.
 
         Raises:
-            FileNotFoundError: There is no such object.
-            ValueError: The server always sends whole objects.
+            FileNotFoundError: There is no such file.
+            ValueError: The server always sends whole files.
         """
-        with self._doing():
-            content: bytes = self._fs.cat_file(self._path(name), start=start, end=stop)
+        with self._doing() as at:
+            content: bytes = at.files.cat_file(self._path(at, name), start=start, end=stop)
         if len(content) > stop - start:
-            raise ValueError(f"{self.url} does not send parts of files, which reading from there needs")
+            raise ValueError(f"{self} does not send parts of files, which reading from there needs")
         return content
 
+    def await_range(self, name: str, start: int, stop: int, patience_s: float) -> bytes:
+        """Return a range of a file, fewer bytes if the file is shorter; requests that fail are repeated.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            PermissionError: The location refuses.
+            OSError: It is still unreachable after ``patience_s`` seconds.
+        """
+        final = (FileNotFoundError, PermissionError)
+
+        def request() -> bytes:
+            try:
+                content = self.read_range(name, start, stop)
+            except final:
+                raise
+            except OSError:
+                # A range behind the end of a file is another error with each protocol.
+                if self.size(name) > start:
+                    raise
+                content = b""
+            if len(content) < stop - start and self.size(name) >= stop:
+                raise OSError(f"{self / name} was cut short on its way")
+            return content
+
+        return patiently(request, patience_s=patience_s, final=final)
+
     def size(self, name: str) -> int:
-        """Return an object's bytes; FileNotFoundError if there is none."""
-        with self._doing():
-            self._fs.invalidate_cache()
-            return int(self._fs.size(self._path(name)))
+        """Return a file's bytes; FileNotFoundError if there is none."""
+        return self.sizes([name])[name]
+
+    def sizes(self, names: Sequence[str]) -> dict[str, int]:
+        """Return the bytes of files by name; FileNotFoundError if one does not exist."""
+        with self._doing() as at:
+            at.files.invalidate_cache()
+            found = at.files.sizes([self._path(at, name) for name in names])
+            return dict(zip(names, map(int, found), strict=True))
 
     def age_s(self, name: str) -> float | None:
-        """Return the seconds since an object was written; None if there is none, or the storage can't tell.
+        """Return the seconds since a file was written; None if there is none, or the storage can't tell.
 
         The time is the storage's, now is this machine's: clocks that differ add to it.
         """
-        with self._doing():
-            self._fs.invalidate_cache()
+        with self._doing() as at:
+            at.files.invalidate_cache()
             try:
-                written = self._fs.modified(self._path(name))
+                written = at.files.modified(self._path(at, name))
             except (FileNotFoundError, NotImplementedError):
                 return None
         return float(time.time() - written.timestamp())
 
-    def sizes(self, names: Sequence[str]) -> dict[str, int]:
-        """Return the bytes of objects by name; FileNotFoundError if one does not exist."""
-        with self._doing():
-            self._fs.invalidate_cache()
-            return dict(zip(names, map(int, self._fs.sizes([*map(self._path, names)])), strict=True))
-
     def write(self, name: str, content: bytes) -> None:
-        """Write an object."""
-        with self._doing():
-            self._make_parent(name)
-            self._fs.pipe_file(self._path(name), content)
+        """Write a file, which appears complete or not at all."""
+        self._pipe(name, content, mode="overwrite")
 
     def create(self, name: str, content: bytes) -> bool:
-        """Write an object unless it exists, and return whether it was written.
+        """Write a file unless it exists, and return whether it was written.
 
         Of several simultaneous calls, one gets True, provided that `exclusive` is true.
         """
-        return self.read(name) is None and self._create(name, content)
+        if self.read(name) is not None:
+            return False
+        with suppress(FileExistsError):
+            self._pipe(name, content, mode="create")
+            return True
+        return False
 
     def exclusive(self, name: str) -> bool:
-        """Return whether the storage refuses a second `create` of an object just created."""
+        """Return whether the location refuses a second `create` of a file just created."""
         content = self.read(name)
-        return self._creates and content is not None and not self._create(name, content)
-
-    def _create(self, name: str, content: bytes) -> bool:
-        with self._doing():
-            self._make_parent(name)
-            try:
-                self._fs.pipe_file(self._path(name), content, mode="create")
-            except FileExistsError:
-                return False
+        if content is None or not self._open().creates:
+            return False
+        with suppress(FileExistsError):
+            self._pipe(name, content, mode="create")
+            return False
         return True
 
+    def _pipe(self, name: str, content: bytes, *, mode: str) -> None:
+        with self._doing() as at:
+            self._make_parent(at, name)
+            at.files.pipe_file(self._path(at, name), content, mode=mode)
+
     def put(self, path: Path, name: str) -> None:
-        """Upload a file as an object."""
-        with self._doing():
-            self._make_parent(name)
-            self._fs.put_file(str(path), self._path(name))
+        """Copy a local file there."""
+        with self._doing() as at:
+            self._make_parent(at, name)
+            at.files.put_file(str(path), self._path(at, name))
 
     def get(self, sizes: Mapping[str, int], below: str, folder: Path) -> None:
-        """Download objects, by their names relative to ``below``, as files of these names, each whole or not.
+        """Copy files, by their names relative to ``below``, into a local folder, each whole or not.
 
-        An object that is missing or has another size is an OSError.
+        A file that is missing or has another size is an OSError.
         """
         if not sizes:
             return
@@ -205,83 +272,88 @@ class Location:
             each.mkdir(parents=True, exist_ok=True)
         with ExitStack() as files:
             partial = [files.enter_context(new_file(folder / name, sync=False)) for name in sizes]
-            with self._doing():
-                self._fs.invalidate_cache()
-                theirs = [self._path(f"{below}/{name}".lstrip("/")) for name in sizes]
-                self._fs.get(theirs, list(map(str, partial)))
+            with self._doing() as at:
+                at.files.invalidate_cache()
+                theirs = [self._path(at, f"{below}/{name}".lstrip("/")) for name in sizes]
+                at.files.get(theirs, list(map(str, partial)))
             for path, (name, size) in zip(partial, sizes.items(), strict=True):
                 if path.stat().st_size != size:
-                    raise OSError(f"{self.url}/{below}/{name} was cut short on its way")
+                    raise OSError(f"{self / below / name} was cut short on its way")
 
     def delete(self, names: Iterable[str]) -> None:
-        """Remove objects; missing ones are ignored."""
+        """Remove files; missing ones are ignored."""
         for name in names:
-            with self._doing(), suppress(FileNotFoundError):
-                self._fs.rm_file(self._path(name))
-
-    def _make_parent(self, name: str) -> None:
-        """Create the folder of an object on servers that have folders; object stores have none."""
-        if not self._fs.async_impl:
-            self._fs.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
-
-    def _path(self, name: str) -> str:
-        return f"{self._root}/{name}" if name else self._root
+            with self._doing() as at, suppress(FileNotFoundError):
+                at.files.rm_file(self._path(at, name))
 
     @contextmanager
-    def _doing(self) -> Iterator[None]:
-        with self._turn:
+    def file(self, name: str, size: int) -> Iterator[Path]:
+        """Context manager: a file as a local one, a temporary copy of ``size`` bytes if it is below a URL.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            OSError: The location is still unreachable after ten minutes, or the file has another size.
+        """
+        if self.local is not None:
+            yield self.local / name
+            return
+        with TemporaryDirectory() as folder:
             try:
-                yield
+                until_reached(partial(self.get, {name: size}, "", Path(folder)))
+            except FileNotFoundError as error:
+                raise FileNotFoundError(str(self / name)) from error
+            yield Path(folder) / name
+
+    def share_tree(self, folder: Path, name: str) -> bool:
+        """Copy a local folder that never changes there, unless it is there; return whether it was copied."""
+        if self.read(_list_of(name)) is not None:
+            return False
+        sizes = Location(folder).list()
+        for each in sorted(sizes):
+            self.put(folder / each, f"{name}/{each}")
+        # Written last: a folder without a list of its files does not exist.
+        self.write(_list_of(name), json.dumps(sizes).encode())
+        return True
+
+    def tree(self, name: str) -> dict[str, int] | None:
+        """Return the files of a folder that `share_tree` has copied: name → bytes; None if there is none."""
+        sizes = self.read(_list_of(name))
+        return None if sizes is None else json.loads(sizes)
+
+    def _path(self, at: OpenedFiles, name: str) -> str:
+        return (f"{at.root}/{name}" if name else at.root) + self._query
+
+    def _make_parent(self, at: OpenedFiles, name: str) -> None:
+        """Create the folder of a file on servers that have folders; object stores have none."""
+        if not at.files.async_impl:
+            at.files.makedirs(self._path(at, name).rpartition("/")[0], exist_ok=True)
+
+    def _open(self) -> OpenedFiles:
+        # A forked process has neither the threads nor the connections of its parent.
+        if self._opened is None or self._opened.process != os.getpid():
+            self._opened = open_files(self.address, self.local)
+        return self._opened
+
+    @contextmanager
+    def _doing(self) -> Iterator[OpenedFiles]:
+        opened = self._open()
+        with opened.turn:
+            try:
+                yield opened
             except OSError:
                 raise
             except Exception as error:  # each protocol's package has errors of its own
                 if "Credentials" in type(error).__name__:  # botocore's and Google's
-                    raise OSError(f"storage {self.url}: {_NO_CREDENTIALS} ({words_of(error)})") from error
-                raise OSError(f"storage {self.url} is unreachable: {words_of(error)}") from error
+                    raise OSError(f"storage {self}: {_NO_CREDENTIALS} ({words_of(error)})") from error
+                raise OSError(f"storage {self} is unreachable: {words_of(error)}") from error
 
 
-def cache_folder(url: str) -> Path:
-    """Return this node's folder for downloads from a storage."""
-    return machine_cache() / blake2b(url.rstrip("/").encode(), digest_size=6).hexdigest()
+def until_reached(do: Callable[[], T]) -> T:
+    """Call a function, and repeat it for up to ten minutes while the location is unreachable.
 
-
-def share_tree(storage: Location, folder: Path, name: str) -> bool:
-    """Upload a folder that never changes, without hidden files; return False if the storage has it."""
-    if storage.read(_list_of(name)) is not None:
-        return False
-    sizes = {}
-    for path in sorted(folder.rglob("*")):
-        each = path.relative_to(folder).as_posix()
-        if path.is_file() and not is_hidden(each):
-            storage.put(path, f"{name}/{each}")
-            sizes[each] = path.stat().st_size
-    # Written last: a folder without a list of its files does not exist.
-    storage.write(_list_of(name), json.dumps(sizes).encode())
-    return True
-
-
-def fetch_tree(storage: Location, name: str, here: Path) -> bool:
-    """Download a folder that `share_tree` uploaded into ``here``, under the same name, whole or not at all.
-
-    Of several processes one downloads and the others wait. Returns False if the storage does not have it; a
-    file that does not arrive whole is an OSError.
+    A file that does not exist is an error at once.
     """
-    target = here / name
-    if target.exists():
-        return True
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with locked(target.with_name(f".{target.name}.lock")):
-        for torn in target.parent.glob(f".{target.name}.partial-*"):
-            shutil.rmtree(torn)
-        if target.exists():
-            return True
-        sizes = storage.read(_list_of(name))
-        if sizes is None:
-            return False
-        target.unlink(missing_ok=True)  # a link whose target is gone
-        with new_folder(target) as folder:
-            storage.get(json.loads(sizes), name, folder)
-    return True
+    return patiently(do, patience_s=PATIENCE_S, final=(FileNotFoundError,))
 
 
 def _list_of(name: str) -> str:

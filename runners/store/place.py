@@ -6,32 +6,41 @@ import stat
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
-from typing import Protocol
 from weakref import finalize
 
 import numpy as np
 from numpy.typing import NDArray
 
-from budgets.quantity import parse_bytes
-from runners.store.cache import PieceCache, set_by
-from runners.store.copies import PATIENCE_S, listed
-from runners.store.location import Location
-from runners.store.ranges import LARGEST, downloaded, read_range, requests_at_once
+from budgets.quantity import parse_bytes, parse_count
+from runners.store.cache import local_cache, set_by
+from runners.store.location import PATIENCE_S, Location
 
 PIECE = 2**18
 """Bytes of a piece: what is cached, and what a range is rounded to."""
+
+PREFETCH_REQUESTS = "STUDY_PREFETCH_REQUESTS"
+"""Environment variable with the number of requests that a process makes at the same time (default: 16)."""
 
 PREFETCH_SIZE = "STUDY_PREFETCH_SIZE"
 """Environment variable with the bytes that a process fetches ahead (default: 256 MiB where shards are read
 one after the other, a quarter of the cache in training)."""
 
+LARGEST = 8 * 2**20
+"""Bytes that one request fetches at most."""
+
+NEAR = 2**18
+"""Bytes between two ranges from which on they are fetched by two requests."""
+
+_REQUESTS, _MOST_REQUESTS = 16, 256
+_LATE = 100  # shards that are looked for by name, one request each
 _PIECES_PER_REQUEST = LARGEST // PIECE
 _MOST_LATELY = 2**16  # pieces: 16 GiB, remembered in some 10 MiB
 _AHEAD_BYTES = 256 * 2**20
@@ -55,72 +64,53 @@ class ShardRanges:
     lengths: NDArray[np.int64]  # bytes of each range, (n,)
 
 
-class Place(Protocol):
-    """The place of a pool's shards."""
+class Place:
+    """A folder with a pool's shards, and the interface of every place of them.
 
-    ahead_bytes: int  # that may be fetched ahead; 0 where `ahead` does nothing
+    Attributes:
+        location: The folder or URL.
+        ahead_bytes: Bytes that may be fetched ahead; 0 where `ahead` does nothing.
+    """
+
+    def __init__(self, location: Location) -> None:
+        self.location, self.ahead_bytes = location, 0
 
     def path(self, shard: str) -> str:
         """Return a shard's path or URL for messages."""
+        return str(self.location / shard)
 
     def sizes(self, shards: Sequence[str]) -> Mapping[str, int]:
         """Return the bytes of each shard; -1 if there is none, or it is not a regular file."""
-
-    def versions(self, shards: Sequence[str]) -> list[int]:
-        """Return numbers that change when a shard is replaced or repaired."""
-
-    def ahead(self, wanted: Sequence[ShardRanges]) -> None:
-        """Fetch ranges in the background, if that makes reading them faster."""
-
-    def whole(self, shard: str) -> AbstractContextManager[Path]:
-        """Context manager: a shard as a file; FileNotFoundError if there is none."""
-
-    def reading(self, wanted: Sequence[ShardRanges]) -> Iterator[Read]:
-        """Yield a reader for each shard, valid until the next one."""
-
-
-class FolderPlace:
-    """Shards below a folder."""
-
-    ahead_bytes = 0
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def path(self, shard: str) -> str:
-        """Return a shard's path."""
-        return str(self._folder / shard)
-
-    def sizes(self, shards: Sequence[str]) -> Mapping[str, int]:
-        """Return the bytes of each shard; -1 if there is none, or it is not a regular file."""
-        folder = str(self._folder)  # a Path for each of some 100,000 shards would take most of the time
+        folder = self.location.address  # a Path for each of some 100,000 shards would take most of the time
         return {shard: size_of(os.path.join(folder, shard)) for shard in shards}  # noqa: PTH118
 
     def versions(self, shards: Sequence[str]) -> list[int]:
-        """Return the time of each shard's last change in nanoseconds; 0 if it is missing."""
-        paths = [self._folder / shard for shard in shards]
+        """Return numbers that change when a shard is replaced or repaired: times of its last change in ns."""
+        paths = [Path(self.location.address, shard) for shard in shards]
         return [path.stat().st_mtime_ns if path.exists() else 0 for path in paths]
 
     def ahead(self, wanted: Sequence[ShardRanges]) -> None:
-        """Do nothing: the system reads files ahead."""
-
-    def whole(self, shard: str) -> AbstractContextManager[Path]:
-        """Context manager: a shard as a file."""
-        return nullcontext(self._folder / shard)
+        """Fetch ranges in the background, if that makes reading them faster; the system reads files ahead."""
 
     def reading(self, wanted: Sequence[ShardRanges]) -> Iterator[Read]:
         """Yield a reader for each shard, valid until the next one."""
+        folder = Path(self.location.address)
         for each in wanted:
             file = None
             with suppress(FileNotFoundError):
-                file = os.open(self._folder / each.shard, os.O_RDONLY)
-            if file is None and not self._folder.exists():  # unreachable; the shard is not damaged
-                raise FileNotFoundError(f"{self._folder} is unreachable")
+                file = os.open(folder / each.shard, os.O_RDONLY)
+            if file is None and not folder.exists():  # unreachable; the shard is not damaged
+                raise FileNotFoundError(f"{folder} is unreachable")
             try:
                 yield partial(_read, file)
             finally:
                 if file is not None:
                     os.close(file)
+
+
+def place_of(location: Location, sizes: Mapping[str, int]) -> Place:
+    """Return the place of a pool's shards, given their bytes when they were indexed."""
+    return Place(location) if location.local is not None else UrlPlace(location, sizes)
 
 
 def size_of(path: Path | str) -> int:
@@ -138,34 +128,34 @@ def _read(file: int | None, offset: int, length: int, *, again: bool = False) ->
     return os.pread(file, length, offset)
 
 
-class UrlPlace:
+class UrlPlace(Place):
     """Shards below a URL, with their bytes when they were indexed. Safe to use after a fork.
 
     Raises:
-        ValueError: ``STUDY_PREFETCH_REQUESTS`` or ``STUDY_PREFETCH_SIZE`` is not valid.
+        ValueError: ``STUDY_PREFETCH_REQUESTS``, ``STUDY_PREFETCH_SIZE`` or ``STUDY_CACHE_SIZE`` is not valid.
     """
 
-    def __init__(self, url: str, sizes: Mapping[str, int], cache: PieceCache) -> None:
-        self.url = url.rstrip("/")
-        self._sizes, self._cache = sizes, cache
+    def __init__(self, location: Location, sizes: Mapping[str, int]) -> None:
+        super().__init__(location)
+        self._sizes, self._cache = sizes, local_cache()
         self._requests = requests_at_once()
         ahead = set_by(PREFETCH_SIZE, parse_bytes)
         # A quarter: two windows of samples, what they replace, and those of another trial.
-        self.ahead_bytes = cache.limit // 4 if ahead is None else min(ahead, cache.limit // 2)
+        self.ahead_bytes = self._cache.limit // 4 if ahead is None else min(ahead, self._cache.limit // 2)
         self._most_lately = min(self.ahead_bytes // PIECE, _MOST_LATELY)
         self._in_turn_bytes = _AHEAD_BYTES if ahead is None else self.ahead_bytes
         self._queued: dict[tuple[str, int], list[int]] = {}  # shard and request → pieces to fetch ahead
         self._lately: dict[tuple[str, int], None] = {}  # shard and piece, of the latest ones queued
         self._missing: dict[str, float] = {}  # shard → when it was last found to be missing
-        self._own: tuple[int, Location, _Tasks] | None = None
-
-    def path(self, shard: str) -> str:
-        """Return a shard's URL."""
-        return f"{self.url}/{shard}"
+        self._own: tuple[int, _Tasks] | None = None
 
     def sizes(self, shards: Sequence[str]) -> Mapping[str, int]:
         """Return the bytes of each shard; -1 if there is none."""
-        found = listed("pool", self.url)
+        found = {name: size for name, (size, _) in self.location.contents("pool").items()}
+        # A list may lack what was written lately, which is known by its name.
+        for shard in [shard for shard in shards if shard not in found][:_LATE]:
+            with suppress(FileNotFoundError):
+                found[shard] = self.location.size(shard)
         return {shard: found.get(shard, -1) for shard in shards}
 
     def versions(self, shards: Sequence[str]) -> list[int]:
@@ -184,14 +174,10 @@ class UrlPlace:
                     self._queued[each.shard, number] = sorted(
                         {*self._queued.get((each.shard, number), []), *new}
                     )
-                    self._of_this_process()[2].put(partial(self._fetch_quietly, each.shard, number))
+                    self._tasks().put(partial(self._fetch_quietly, each.shard, number))
         # Forget the oldest: the cache may have removed them, so they may be queued again.
         for piece in [*islice(self._lately, max(0, len(self._lately) - self._most_lately))]:
             del self._lately[piece]
-
-    def whole(self, shard: str) -> AbstractContextManager[Path]:
-        """Context manager: a copy of a shard as a file."""
-        return downloaded(self.url, shard, self._sizes[shard])
 
     def reading(self, wanted: Sequence[ShardRanges]) -> Iterator[Read]:
         """Yield a reader for each shard; the next shards are fetched in the background meanwhile."""
@@ -244,7 +230,7 @@ class UrlPlace:
         """
         found: dict[int, bytes] = {}
         longest_s, patience_s = (_LONGEST_FETCH_S, PATIENCE_S) if wait else (0.0, 0.0)
-        name = f"{self.path(shard)} {pieces[0] // _PIECES_PER_REQUEST}"
+        name = f"{self.location.address}/{shard} {pieces[0] // _PIECES_PER_REQUEST}"
         with self._cache.turn(name, wait_s=longest_s) as mine:
             if not mine and not wait:
                 return found
@@ -256,9 +242,8 @@ class UrlPlace:
             for run in _runs(missing):
                 start = run.start * PIECE
                 stop = min(run.stop * PIECE, self._sizes[shard])
-                storage = self._of_this_process()[1]
                 try:
-                    content = read_range(storage, shard, start, stop, patience_s)
+                    content = self.location.await_range(shard, start, stop, patience_s)
                 except FileNotFoundError:
                     self._missing[shard] = time.monotonic()
                     raise
@@ -270,20 +255,19 @@ class UrlPlace:
         return found
 
     def _name(self, shard: str, piece: int) -> str:
-        return f"{self.path(shard)} {self._sizes[shard]} {piece}"
+        return f"{self.location.address}/{shard} {self._sizes[shard]} {piece}"
 
     def _size(self, shard: str, piece: int) -> int:
         return min(PIECE, self._sizes[shard] - piece * PIECE)
 
-    def _of_this_process(self) -> tuple[int, Location, _Tasks]:
-        # A forked process has neither the threads nor the connections of its parent.
-        if self._own is None or self._own[0] != os.getpid():
+    def _tasks(self) -> _Tasks:
+        if self._own is None or self._own[0] != os.getpid():  # a forked process has not its parent's threads
             tasks: _Tasks = SimpleQueue()
             for _ in range(self._requests):
                 Thread(target=_work, args=(tasks,), daemon=True).start()
             finalize(self, _end, tasks, self._requests).atexit = False
-            self._own = os.getpid(), Location(self.url), tasks
-        return self._own
+            self._own = os.getpid(), tasks
+        return self._own[1]
 
 
 def _work(tasks: _Tasks) -> None:
@@ -321,3 +305,56 @@ def _runs(numbers: Sequence[int]) -> Iterator[range]:
         if ended or place - start == _PIECES_PER_REQUEST:
             yield range(numbers[start], numbers[place - 1] + 1)
             start = place
+
+
+def requests_at_once() -> int:
+    """Return how many requests a process makes at once; ValueError if the variable for it is not valid."""
+    return set_by(PREFETCH_REQUESTS, _parse_requests) or _REQUESTS
+
+
+def ranges_at(url: str | Location, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
+    """Return ranges of shards below a URL, without a cache; fewer bytes where a shard is shorter or missing.
+
+    Each range is a shard, an offset and a length. Neighbours in the list with less than `NEAR` bytes between
+    them are fetched by one request of up to `LARGEST` bytes, with what lies between: another request would
+    take longer.
+
+    Raises:
+        OSError: The place refuses, or is still unreachable after ten minutes.
+    """
+    location = Location(url)
+
+    def read(near: Sequence[tuple[str, int, int]]) -> list[bytes]:
+        shard, start, _ = near[0]
+        stop = max(offset + length for _, offset, length in near)
+        try:
+            content = location.await_range(shard, start, stop, PATIENCE_S)
+        except FileNotFoundError:
+            content = b""
+        return [content[offset - start : offset - start + length] for _, offset, length in near]
+
+    with ThreadPoolExecutor(requests_at_once()) as threads:
+        return [each for contents in threads.map(read, _near(ranges)) for each in contents]
+
+
+def _near(ranges: Sequence[tuple[str, int, int]]) -> list[list[tuple[str, int, int]]]:
+    """Group ranges that one request fetches."""
+    groups: list[list[tuple[str, int, int]]] = []
+    stop = 0  # of the last group
+    for shard, offset, length in ranges:
+        first, start, _ = groups[-1][0] if groups else ("", 0, 0)
+        size = offset + length - start
+        if first == shard and start <= offset < stop + NEAR and size <= LARGEST:
+            groups[-1].append((shard, offset, length))
+            stop = max(stop, offset + length)
+        else:
+            groups.append([(shard, offset, length)])
+            stop = offset + length
+    return groups
+
+
+def _parse_requests(text: str) -> int:
+    count = parse_count(text)
+    if not 1 <= count <= _MOST_REQUESTS:
+        raise ValueError(f"'{text}' must be from 1 to {_MOST_REQUESTS}")
+    return count

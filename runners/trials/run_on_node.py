@@ -7,13 +7,14 @@ and uploads count, progress, checkpoints, milestone and result, so a killed tria
 shared folder.
 """
 
+import json
 import os
 import pickle
 import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -22,11 +23,14 @@ from typing import TypeVar
 
 from runners.host.faults import Notice, ProcessEnded
 from runners.host.process import FreshProcess
+from runners.store.cache import local_cache
+from runners.store.copies import fetch_tree, trial_copies
 from runners.store.files import locked
-from runners.store.location import Location, cache_folder, fetch_tree
+from runners.store.location import Location
 from runners.trials.meter import METER, FlopCount, meter_text, read_meter
 from runners.trials.trial_files import (
     CHECKPOINTS_KEPT,
+    FILES,
     MIDWAY,
     PROGRESS,
     SMALL,
@@ -66,17 +70,16 @@ def take_part(job: TrialJob) -> Outcome | None:
     return trial.take_part(job)
 
 
-def run_on_copies(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
-    """Run a trial, with paths relative to the URL of a storage, on this node's copies.
+def run_on_copies(storage: Location, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
+    """Run a trial, with paths relative to the location of a storage, on this node's copies.
 
     Raises:
         ProcessEnded: The trial did not finish; its work is in the storage.
         OSError: The storage is unreachable, or another process has taken the trial over.
     """
     notice = Notice()
-    storage = Location(url)
     with notice.listening():
-        local = _on_this_node(url, job)
+        local = _on_this_node(storage, job)
         with owned(_lock_of(local.folder), notice):
             copy = TrialCopy(storage, job.folder.as_posix(), local.folder)
             copy.take_over()
@@ -98,7 +101,7 @@ def run_on_copies(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
     return result
 
 
-def take_part_on_copies(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
+def take_part_on_copies(storage: Location, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
     """Run a trial over several nodes on their copies, as one of its ranks; rank 0 uploads.
 
     Its process is that of the training: if it is killed, the storage lacks the last seconds, as after the end
@@ -106,8 +109,8 @@ def take_part_on_copies(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -
     """
     from runners.training.ranks import decided_by_first, rank  # noqa: PLC0415 - loads torch
 
-    storage, trial = Location(url), job.folder.as_posix()
-    local = _on_this_node(url, job)
+    trial = job.folder.as_posix()
+    local = _on_this_node(storage, job)
     copy = TrialCopy(storage, trial, local.folder)
     if rank() == 0:
         notice = Notice()  # requests to leave are repeated, also while the rest is uploaded
@@ -136,14 +139,14 @@ def take_part_on_copies(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -
     return result
 
 
-def run_on_data(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
+def run_on_data(storage: Location, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
     """Run a function, perhaps on several ranks, on this node's copies of a trial's data; upload nothing.
 
     The job's folder, which no other job may have, is only on this node, and rank 0 removes it.
     """
     from runners.training.ranks import rank  # noqa: PLC0415 - loads torch
 
-    local = _on_this_node(url, job)
+    local = _on_this_node(storage, job)
     try:
         return run(local)
     finally:
@@ -151,13 +154,12 @@ def run_on_data(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
             _drop_copies(local)
 
 
-def upload_left(url: str, trials: Path) -> None:
+def upload_left(storage: Location, trials: Path) -> None:
     """Upload what trials that were killed with their uploads left on this node.
 
-    ``trials`` is the folder of a study's trials below the URL.
+    ``trials`` is the folder of a study's trials in the storage.
     """
-    storage = Location(url)
-    for mark in sorted((cache_folder(url) / trials).glob(f"*/.{_OWNER}")):
+    for mark in sorted((trial_copies(storage) / trials).glob(f"*/.{_OWNER}")):
         folder = mark.parent
         with locked(_lock_of(folder), wait_s=0) as held:
             if held is not None:  # else a process still uploads it
@@ -169,23 +171,32 @@ def _lock_of(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.lock")
 
 
-def _on_this_node(url: str, job: TrialJob) -> TrialJob:
+def _on_this_node(storage: Location, job: TrialJob) -> TrialJob:
     """Return a job with this node's paths, after the data was downloaded once for all trials of the node."""
-    storage, cache = Location(url), cache_folder(url)
-    apart = (path for path in job.evaluation.values() if not set(job.pools) & set(path.parents))
-    for tree in {*job.pools, *apart}:
-        if not fetch_tree(storage, tree.as_posix(), cache):
-            raise OSError(f"{url} has no {tree}")
+
+    def tree(path: Path, of: Sequence[Path] = ()) -> Path:
+        around = next((pool for pool in of if path.is_relative_to(pool)), path)
+        copy = local_cache().keep(
+            f"{storage.copy_name}/{around}", partial(_fetch_tree, storage, around.as_posix())
+        )
+        return copy / path.relative_to(around)
+
+    trials = trial_copies(storage)
     local = replace(
         job,
-        pools=tuple(cache / pool for pool in job.pools),
-        evaluation={name: cache / path for name, path in job.evaluation.items()},
-        folder=cache / job.folder,
+        pools=tuple(map(tree, job.pools)),
+        evaluation={name: tree(path, job.pools) for name, path in job.evaluation.items()},
+        folder=trials / job.folder,
         # Not the folders of the other trials, which may run on this node.
-        trunk=tuple(cache / job.folder.parent / f".{job.folder.name}.trunk" for _ in job.trunk[:1]),
+        trunk=tuple(trials / job.folder.parent / f".{job.folder.name}.trunk" for _ in job.trunk[:1]),
     )
     local.folder.mkdir(parents=True, exist_ok=True)
     return local
+
+
+def _fetch_tree(storage: Location, name: str, folder: Path) -> None:
+    if not fetch_tree(storage, name, folder):
+        raise OSError(f"{storage} has no {name}")
 
 
 def _bring_milestone(storage: Location, job: TrialJob, local: TrialJob) -> None:
@@ -203,9 +214,10 @@ def _bring_milestone(storage: Location, job: TrialJob, local: TrialJob) -> None:
 def _sound_milestone(storage: Location, trunk: Sequence[Path], folder: Path) -> str:
     """Download the first undamaged milestone and return its name, or nothing; damaged ones are deleted."""
     for trial in map(Path.as_posix, trunk):
-        for name, size in storage.list(trial).items():
-            if is_milestone(name):
-                storage.get({name: size}, trial, folder)
+        for name in filter(is_milestone, objects_of(storage, trial)):
+            with suppress(FileNotFoundError):  # deleted meanwhile
+                # Its size as it is: if that is wrong, so is the content.
+                storage.get({name: storage.size(f"{trial}/{name}")}, trial, folder)
                 if is_whole(folder / name):
                     return name
                 storage.delete([f"{trial}/{name}"])
@@ -218,6 +230,21 @@ def _drop_copies(local: TrialJob) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def objects_of(storage: Location, trial: str) -> dict[str, int]:
+    """Return the bytes of a trial's objects by name, as its `FILES` has them; empty if it was never begun."""
+    found: dict[str, int] = json.loads(storage.read(f"{trial}/{FILES}") or b"{}")
+    return found
+
+
+def drop_objects(storage: Location, trial: str, names: Iterable[str]) -> None:
+    """Delete a trial's objects; no process may be running it."""
+    names, found = set(names), objects_of(storage, trial)
+    if names & found.keys():
+        left = {name: size for name, size in found.items() if name not in names}
+        storage.write(f"{trial}/{FILES}", json.dumps(left).encode())
+    storage.delete(f"{trial}/{name}" for name in names)
+
+
 class TrialCopy:
     """This node's copy of a trial's folder; only the last process that took the trial over may upload."""
 
@@ -225,8 +252,8 @@ class TrialCopy:
         self._storage, self._name, self._folder = storage, name, folder
         self._token = secrets.token_hex(8).encode()
         self._begun, self._begun_at, self._ahead = FlopCount(), time.monotonic(), 0
-        self._there: list[str] = []  # checkpoints in the storage, the newest first
-        self._has_milestone = False
+        self._there: dict[str, int] = {}  # objects as in `FILES`
+        self._changing = threading.Lock()
         self.taken = False
 
     def take_over(self, *, alone: bool = True) -> None:
@@ -237,11 +264,11 @@ class TrialCopy:
         owner, mark = self._storage.read(self._object(_OWNER)), self._folder / f".{_OWNER}"
         ours = alone and owner is not None and self.is_at(owner)
         self._storage.write(self._object(_OWNER), self._token)
-        objects = self._look()
+        self._there = objects_of(self._storage, self._name)
         if not ours:  # else only this node worked on it, and holds what could not be uploaded
             for path in self._folder.iterdir():
                 path.unlink()
-            self._fetch(objects)
+            self._fetch()
         mark.write_bytes(self._token)
         self._begun = read_meter(self._folder) or FlopCount()
 
@@ -254,32 +281,45 @@ class TrialCopy:
         """Upload the rest if the last process that took the trial over was on this node."""
         owner = self._storage.read(self._object(_OWNER))
         if owner is not None and self.is_at(owner):
-            self._token = owner
-            self._look()
+            self._token, self._there = owner, objects_of(self._storage, self._name)
             self.push_last()
-
-    def _look(self) -> dict[str, int]:
-        """Return the trial's objects, after noting its checkpoints and milestone."""
-        objects = self._storage.list(self._name)
-        self._there = sorted(filter(is_checkpoint, objects), reverse=True)
-        self._has_milestone = any(map(is_milestone, objects))
-        return objects
 
     def is_at(self, owner: bytes) -> bool:
         """Return whether the copy is on the node of the process that has this mark."""
         mark = self._folder / f".{_OWNER}"
         return mark.exists() and mark.read_bytes() == owner
 
-    def _fetch(self, objects: Mapping[str, int]) -> None:
-        small = {name: objects[name] for name in SMALL if name in objects}
+    def _fetch(self) -> None:
+        if (count := self._storage.read(self._object(METER))) is not None:
+            (self._folder / METER).write_bytes(count)
+        small = {name: self._there[name] for name in SMALL if name in self._there}
         self._storage.get(small, self._name, self._folder)
-        while self._there and "result.json" not in objects:
-            newest = self._there[0]
-            self._storage.get({newest: objects[newest]}, self._name, self._folder)
+        for newest in [] if "result.json" in self._there else self._checkpoints():
+            self._storage.get({newest: self._storage.size(self._object(newest))}, self._name, self._folder)
             if not drop_damaged(self._folder):
                 break
-            self._storage.delete([self._object(newest)])
-            del self._there[0]
+            self._drop(newest)
+
+    def _checkpoints(self) -> list[str]:
+        """Return the names of the checkpoints in the storage, the newest first."""
+        return sorted(filter(is_checkpoint, self._there), reverse=True)
+
+    def _put(self, name: str) -> None:
+        size = (self._folder / name).stat().st_size
+        self._storage.put(self._folder / name, self._object(name))
+        self._note({name: size})
+
+    def _drop(self, *names: str) -> None:
+        self._note({}, without=names)
+        self._storage.delete(map(self._object, names))
+
+    def _note(self, new: Mapping[str, int], without: Collection[str] = ()) -> None:
+        """Change the list of the trial's objects."""
+        with self._changing:
+            self._require_ours()
+            there = {name: size for name, size in self._there.items() if name not in without}
+            self._there = {**there, **new}
+            self._storage.write(self._object(FILES), json.dumps(self._there).encode())
 
     @contextmanager
     def following(self, taken: Callable[[], None] = lambda: None) -> Iterator[None]:
@@ -317,10 +357,12 @@ class TrialCopy:
         self._storage.write(self._object(METER), meter_text(read_meter(self._folder) or FlopCount()))
         if not done:
             return
-        for path in (self._folder / name for name in _RESULT):
-            if path.exists():
-                self._storage.put(path, self._object(path.name))
-        self._storage.delete(map(self._object, (*self._there, PROGRESS, _OWNER)))
+        for name in _RESULT:
+            if (self._folder / name).exists():
+                self._put(name)
+        # Also those whose process was killed before it noted them.
+        old = filter(is_checkpoint, {*self._there, *self._storage.list(self._name)})
+        self._drop(*old, PROGRESS, _OWNER)
 
     def _push_count(self) -> None:
         """Upload the count, raised by the work of the last interval.
@@ -343,18 +385,16 @@ class TrialCopy:
             if path.name not in self._there:
                 self._push_count()  # the count must cover the checkpoint
                 if (self._folder / MIDWAY).exists():  # so must the metrics on the way
-                    self._storage.put(self._folder / MIDWAY, self._object(MIDWAY))
-                self._storage.put(path, self._object(path.name))
-                self._there.insert(0, path.name)
-        self._storage.delete(map(self._object, self._there[CHECKPOINTS_KEPT:]))
-        del self._there[CHECKPOINTS_KEPT:]
+                    self._put(MIDWAY)
+                self._put(path.name)
+        if old := self._checkpoints()[CHECKPOINTS_KEPT:]:
+            self._drop(*old)
 
     def _push_milestone(self) -> None:
         path = milestone(self._folder)
-        if path is not None and not self._has_milestone:
+        if path is not None and not any(map(is_milestone, self._there)):
             self._push_count()  # the count must cover it
-            self._storage.put(path, self._object(path.name))
-            self._has_milestone = True
+            self._put(path.name)
 
     def _require_ours(self) -> None:
         """Raise ProcessEnded if another process has taken the trial over."""

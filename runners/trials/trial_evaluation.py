@@ -25,7 +25,7 @@ from runners.results import (
     to_frame,
     write_table,
 )
-from runners.store.cache import decoded_sets
+from runners.store.cache import local_cache
 from runners.training.train import to_float
 from runners.trials.meter import Meter
 from runners.trials.trial_files import MIDWAY
@@ -45,7 +45,7 @@ class EvaluationData:
     """
 
     def __init__(self, job: TrialJob) -> None:
-        size, cache = architecture_of(job.trial).costs.image_size, decoded_sets()
+        size, cache = architecture_of(job.trial).costs.image_size, local_cache()
         self.readers = {
             name: SetReader(path=path, decode=size, threads=max(1, job.cpus), cache=cache)
             for name, path in job.evaluation.items()

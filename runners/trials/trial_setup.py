@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -122,11 +123,20 @@ def architecture_of(trial: Trial) -> Architecture:
     return ensure_counted(Architecture(name=trial.cell.architecture, config=trial.architecture_config))
 
 
+def _opened(job: TrialJob, path: Path, pairs: str) -> Pool:
+    """Open a pool; rank 0 alone looks at its shards, of which there may be very many."""
+
+    def open_pool() -> Pool:
+        return Pool.open(path, tolerance=job.damage_tolerance, holding=pairs).at(path)
+
+    return decided_by_first(open_pool).at(path)
+
+
 def load_subset(job: TrialJob) -> tuple[TrainingData, Tokens]:
     """Open a trial's pairs and build its tokenizer; ValueError for an unreadable pool or too much damage."""
     trial, architecture = job.trial, architecture_of(job.trial)
     pools = [
-        Pool.open(path, tolerance=job.damage_tolerance, holding=component.pool)
+        _opened(job, path, component.pool)
         for path, component in zip(job.pools, trial.components, strict=True)
     ]
     to_ids = model_tokenizer(architecture, mixed_words([pool.vocabulary for pool in pools]))

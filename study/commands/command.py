@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from budgets.names import printable
+from budgets.names import printable, without_secrets
 from study.declare import shipped_studies
 
 if TYPE_CHECKING:
@@ -268,8 +268,8 @@ def open_console() -> "Console":
 
 
 def show(line: object) -> None:
-    """Print a line now; control characters in it, such as the escape codes of a name, are written out."""
-    print(printable(str(line)), flush=True)
+    """Print a line now; control characters are written out, and secrets of URLs left out."""
+    print(printable(without_secrets(str(line))), flush=True)
 
 
 def show_all(lines: Iterable[str]) -> None:

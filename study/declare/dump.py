@@ -7,14 +7,14 @@ import yaml
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.keys import Key, clashes, keys
 from budgets.declaration.recipe import Recipe
-from budgets.names import without_password
+from budgets.names import without_secrets
 
 
 def dump_declaration(declaration: Declaration) -> str:
     """Return the resolved declaration as the YAML that would declare it, without the storage's password."""
     content = plain(declaration)
     if declaration.storage is not None:
-        content["storage"] = without_password(declaration.storage)
+        content["storage"] = without_secrets(declaration.storage)
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 

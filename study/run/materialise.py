@@ -3,13 +3,12 @@
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 
 from budgets.planning.plan import Plan
 from runners.data.build.subset_copy import SubsetCopy, copy_subsets
 from runners.host.workers import Processes, Workers, usable_cores
 from runners.results import write_table
-from runners.store.copies import copy_pool, is_url
+from runners.store.copies import pool_at
 from runners.store.files import write_json
 from runners.store.shared_folder import open_shared
 from study.run.pool_site import PoolSite
@@ -35,9 +34,9 @@ def materialise(study: Study, plan: Plan, site: PoolSite, progress: Progress) ->
     for copy, keys in copies_of(study, plan):
         place = study.copy_place(copy.name)
         folder = study.place_here(place)
-        if is_url(place) and not folder.exists():
+        if not folder.exists():
             with suppress(ValueError):  # it does not exist; else another machine made it
-                copy_pool(place, folder)
+                pool_at(place, folder)
         if not (folder / "pool.json").exists():
             if plan.tuning is None:  # `status` shows the trials that wait; those of a tuning come first
                 write_table(study.folder / "plan.parquet", plan_tables(plan)[0])
@@ -67,8 +66,8 @@ def _make(
             due = time.monotonic() + _RECORD_S
             write_json(study.folder / COPIES, {"copies": names, "copying": text})
 
-    if not is_url(place):
-        Path(place).mkdir(parents=True, exist_ok=True)
+    if place.local is not None:
+        place.local.mkdir(parents=True, exist_ok=True)
     with only_writer(place, progress.say), open_shared(place) as shared:
         in_folder = pool.place.ahead_bytes == 0
         if in_folder and shared.url:  # nodes that share only a bucket do not see the folder
@@ -76,6 +75,5 @@ def _make(
         else:
             workers = site.workers(*[pool.path] * in_folder, written=shared.url or shared.path)
         damaged = copy_subsets(copy, shared, workers, report)
-    if is_url(place):
-        copy_pool(place, study.place_here(place))
+    pool_at(place, study.place_here(place))
     return damaged

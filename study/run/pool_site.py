@@ -9,8 +9,8 @@ from budgets.quantity import plural
 from runners.host.workers import Processes, Workers, usable_cores
 from runners.scheduling.nodes import Amounts
 from runners.scheduling.ray_backend.address import cluster_address
-from runners.scheduling.storage_check import Folders, Objects, StorageCheck
-from runners.store.copies import is_url
+from runners.scheduling.storage_check import Seen, StorageCheck
+from runners.store.location import Location
 
 if TYPE_CHECKING:
     from runners.scheduling.ray_backend.core import RayBackend
@@ -41,7 +41,7 @@ class PoolSite:
         """True if the workers are on a cluster."""
         return self._address is not None
 
-    def workers(self, *read: Path, written: str | Path | None = None) -> Workers:
+    def workers(self, *read: str | Path, written: str | Path | None = None) -> Workers:
         """Return workers with a core each.
 
         They read the folders and files ``read``, and write to the folder or URL ``written``.
@@ -53,11 +53,11 @@ class PoolSite:
             return Processes(count=self._count or usable_cores())
         return self._on_cluster(_a_core_each, read, written, self._count)
 
-    def one(self, *read: Path) -> Workers:
+    def one(self, *read: str | Path) -> Workers:
         """Return a single worker, for work that can't be divided: this process, or one on the cluster."""
         return Processes() if self._address is None else self._on_cluster(_a_core_each, read, None, 1)
 
-    def models(self, device: str | None, *read: Path, written: str | Path) -> Workers:
+    def models(self, device: str | None, *read: str | Path, written: str | Path) -> Workers:
         """Return workers for a model: one per GPU, or without GPUs one per node.
 
         Without a device they use GPUs where there are any; the other arguments are those of `workers`.
@@ -83,22 +83,19 @@ class PoolSite:
     def _on_cluster(
         self,
         parts: Callable[[Amounts], list[Amounts]],
-        read: tuple[Path, ...],
+        read: tuple[str | Path, ...],
         written: str | Path | None,
         limit: int | None,
     ) -> Workers:
         from runners.scheduling.ray_backend.ray_workers import RayWorkers  # noqa: PLC0415 - Ray's import takes seconds
 
         backend = self._opened()
-        seen = tuple(path.absolute() for path in read)
-        place: Folders | Objects
-        if is_url(str(written)):
-            place = Objects(url=str(written), read=seen)
-        else:
-            folder = None if written is None else Path(written).absolute()
-            if folder is not None:
-                folder.mkdir(parents=True, exist_ok=True)
-            place = Folders(written=folder, read=seen, advice=_ADVICE)
+        seen = tuple(path.absolute() for each in read if (path := Location(each).local) is not None)
+        there = None if written is None else Location(written)
+        if there is not None and there.local is not None:
+            there = Location(there.local.absolute())
+            Path(there.address).mkdir(parents=True, exist_ok=True)
+        place = Seen(written=there, read=seen, advice=_ADVICE)
         storage = StorageCheck(backend, place, lambda _node, why: self._say(f"{why}: it is not used"))
         storage.require()
         if self._at_work is not None:

@@ -15,7 +15,7 @@ from budgets.planning.planned_trial import Trial
 from budgets.quantity import plural
 from runners.scheduling.backend import Backend, Job
 from runners.scheduling.nodes import Amounts, has_room, no_room_text
-from runners.scheduling.storage_check import Folders, StorageCheck
+from runners.scheduling.storage_check import StorageCheck
 from runners.trials.preflight import (
     SLOW_BYTES_PER_S,
     KindFound,
@@ -89,7 +89,7 @@ def _check_nodes(
         expected=package_versions(),
         gpus=resources.gpus // resources.nodes,
         shared_bytes=loader_bytes if resources.gpus else 0,
-        folder=shared.written if isinstance(shared, Folders) else None,
+        folder=shared.written.local if shared.written is not None else None,
     )
     ranks = partial(check_ranks, resources.ranks_per_node, gpus=bool(resources.gpus))
     tasks = [Job(trial=f"node {node}", nodes=(node,), run=check, resources={}) for node in nodes]

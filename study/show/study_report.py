@@ -22,7 +22,7 @@ from budgets.cost.flops import CONVENTION
 from budgets.declaration.data_sections import FolderPool, MixedPool
 from budgets.declaration.declaration import Declaration
 from budgets.ledger import read_entries
-from budgets.names import without_password
+from budgets.names import without_secrets
 from budgets.quantity import format_flops, plural
 from runners.data.build.table_file import read_any_table
 from runners.host.workers import usable_cores
@@ -81,7 +81,7 @@ def report_study(
     origin = study.folder / ("map.yaml" if isinstance(study, Imported) else "study.yaml")
     yield from write_report(
         study.folder / "report", frames, provenance=_provenance(study, frames), processes=_processes(),
-        declaration_text=without_password(origin.read_text(encoding="utf-8")), made=_now(),
+        declaration_text=without_secrets(origin.read_text(encoding="utf-8")), made=_now(),
         reload_s=reload_s, progress=progress,
     )  # fmt: skip
     yield from (f"trial {trial} was run again: {words}" for trial, words in frames.again.items())
@@ -192,7 +192,7 @@ def _provenance(study: Study | Imported, frames: StudyFrames) -> dict[str, str]:
     counted = counted_models(study.declaration)
     measured = f" Measured by torch's FLOP counter, without closed form: {counted}." if counted else ""
     name = ", ".join(
-        without_password(pool.path) if isinstance(pool, FolderPool) else pool.name
+        without_secrets(pool.path) if isinstance(pool, FolderPool) else pool.name
         for pool in study.declaration.sources.values()
     )
     events = frames.events

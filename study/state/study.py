@@ -17,8 +17,8 @@ from budgets.ledger import read_entries
 from budgets.planning.facts import Component
 from budgets.planning.planned_trial import Trial, shorter_trials
 from runners.scheduling.nodes import Amounts
-from runners.store.copies import copy_name, is_url
-from runners.store.location import cache_folder
+from runners.store.copies import trial_copies
+from runners.store.location import Location
 from runners.trials.trial_job import TrialJob
 from study.declare import DECLARATIONS
 from study.storage.bucket_storage import BucketStorage
@@ -84,10 +84,10 @@ class Study:
             return dict(json.loads((self.folder / COPIES).read_text(encoding="utf-8")))
         return {}
 
-    def copy_place(self, name: str) -> str:
-        """Return the folder or URL, which all nodes see, of a copy of subsets of a pool."""
-        storage = self.declaration.storage or ""
-        return f"{storage}/copies/{name}" if is_url(storage) else str(self.pools / name)
+    def copy_place(self, name: str) -> Location:
+        """Return the place, which all nodes see, of a copy of subsets of a pool."""
+        storage = Location(self.declaration.storage or "")
+        return Location(self.pools / name) if storage.local is not None else storage / "copies" / name
 
     @property
     def calibration(self) -> Path:
@@ -160,9 +160,10 @@ class Study:
         """Return whether its folder has any of these tables."""
         return any((self.folder / table).exists() for table in tables)
 
-    def place_here(self, place: str) -> Path:
+    def place_here(self, place: str | Location) -> Path:
         """Return the folder of a pool or set: its path, or that of the copy of its description."""
-        return self.pools / copy_name(place) if is_url(place) else Path(place)
+        there = Location(place)
+        return self.pools / there.copy_name if there.local is None else there.local
 
 
 def own_sets(pool: Path) -> list[Path]:
@@ -178,12 +179,12 @@ def find_study(
     ``results`` is the folder of studies: by default below the declared storage folder, if any, else below the
     working directory. ``pools`` likewise, but for a bucket it is in this machine's cache.
     """
-    place = declaration.storage or ""
-    away = is_url(place)
-    shared = Path("" if away else place)
-    folder = Path(results or shared / "results") / declaration.name
-    storage = BucketStorage(place, f"results/{declaration.name}", folder) if away else FolderStorage(folder)
-    generated = Path(pools or (cache_folder(place) if away else shared) / "pools")
+    place = Location(declaration.storage or "")
+    folder = Path(results or (place.local or Path()) / "results") / declaration.name
+    storage = (
+        FolderStorage(folder) if place.local else BucketStorage(place, f"results/{declaration.name}", folder)
+    )
+    generated = Path(pools or (place.local or trial_copies(place)) / "pools")
     return Study(declaration=declaration, folder=folder, pools=generated, storage=storage, source=source)
 
 

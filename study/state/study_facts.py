@@ -24,7 +24,7 @@ from runners.data.index.writing import VERSIONS
 from runners.data.pool.pool import Pool, scorer_costs
 from runners.embedded.bank import CONCEPTS
 from runners.embedded.embedded_pool import evaluation_counts, scorer
-from runners.store.copies import copy_pool, copy_set, is_url
+from runners.store.copies import pool_at, set_at
 from runners.store.files import write_json
 from study.state.study import Study, own_sets
 
@@ -50,9 +50,8 @@ def study_facts(study: Study) -> tuple[PoolFacts | MixtureFacts, EvaluationFacts
         }
         return facts, _evaluation(sets)
     for name, path in declaration.evaluation.items():
-        if is_url(path):
-            with at_key(f"evaluation.{name}"):
-                copy_set(path, study.evaluation[name])
+        with at_key(f"evaluation.{name}"):
+            set_at(path, study.evaluation[name])
     declared = {name: _declared_set(study, name) for name in declaration.evaluation}
     sets = {}
     for pool in declaration.sources:
@@ -76,8 +75,7 @@ def _pool_facts(study: Study, name: str, pool: DeclaredPool) -> PoolFacts:
     key, folder = f"pools.{name}" if name else "pool", study.pool_folders[name]
     version = pool_versions(study).get(name, "")
     with at_key(f"{key}.path"):
-        if is_url(pool.path):
-            copy_pool(pool.path, folder)
+        pool_at(pool.path, folder)
         tolerance = study.declaration.limits.damage
         opened = Pool.open(folder, tolerance=tolerance, holding=version)
     if version and opened.unranked != version:

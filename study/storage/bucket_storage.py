@@ -5,25 +5,36 @@ there (ledger, events, tables) within seconds. Nodes upload their trials (`runne
 the driver downloads the small files of each trial.
 """
 
+import json
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from budgets.names import without_password
 from runners.data.pool.pool import tree_name
 from runners.host.faults import patiently
-from runners.scheduling.storage_check import Objects
+from runners.scheduling.storage_check import Seen
+from runners.store.cache import local_cache
+from runners.store.copies import fetch_tree, trial_copies
 from runners.store.files import new_file
-from runners.store.location import Location, cache_folder, fetch_tree, share_tree
+from runners.store.location import Location
 from runners.trials.meter import METER
-from runners.trials.run_on_node import run_on_copies, run_on_data, take_part_on_copies, upload_left
+from runners.trials.run_on_node import (
+    drop_objects,
+    objects_of,
+    run_on_copies,
+    run_on_data,
+    take_part_on_copies,
+    upload_left,
+)
 from runners.trials.trial_files import (
     FAILURE,
+    FILES,
     PROGRESS,
     SMALL,
     is_checkpoint,
@@ -53,7 +64,7 @@ STOP = "stop"
 LEDGER = "ledger.jsonl"
 _APPENDED = {LEDGER, "events.jsonl"}
 _HERE_ALONE = {"throughput.json", STOP}  # about this machine only; never uploaded
-_WEIGHTS = "weights.pt"
+_WEIGHTS, _REQUESTS = "weights.pt", 16
 _PATIENCE_S = 300.0  # longest wait for an unreachable bucket at the end of a run
 _LOOK_PATIENCE_S = 10.0  # the same for commands that only read
 
@@ -63,10 +74,11 @@ class BucketStorage(FolderStorage):
 
     lags = True
 
-    def __init__(self, url: str, name: str, folder: Path) -> None:
+    def __init__(self, place: Location, name: str, folder: Path) -> None:
         super().__init__(folder)
-        self._url, self._name = url, name
+        self._objects, self._name = place, name
         self._pushed: dict[str, tuple[int, int]] = {}
+        self._noted: set[str] | None = None  # trials in the study's `FILES`
         self._pushing = Lock()
         self._announced = False
         self._watched: Collection[str] = ()
@@ -74,14 +86,10 @@ class BucketStorage(FolderStorage):
         self._lease: Lease | None = None
         self._stop_requested = False
 
-    @cached_property
-    def _objects(self) -> Location:
-        return Location(self._url)
-
     @property
     def subsets(self) -> str:
         """The URL, which all nodes see, of the subsets of large pools."""
-        return f"{self._url.rstrip('/')}/{self._name}/subsets"
+        return (self._objects / self._name / "subsets").address
 
     def refresh(self) -> None:
         """Download the study without weights and checkpoints, unless a run on this machine is active."""
@@ -98,21 +106,20 @@ class BucketStorage(FolderStorage):
         """Download a trial's weights."""
         folder, name = self._trial(trial_id)
         if not (folder / _WEIGHTS).exists():
-            found = self._objects.list(name)
+            found = objects_of(self._objects, name)
             self._objects.get({_WEIGHTS: found[_WEIGHTS]} if _WEIGHTS in found else {}, name, folder)
 
     def bring_pool(self, name: str) -> bool:
-        """Download a pool into this machine's cache."""
-        return fetch_tree(self._objects, name, cache_folder(self._url))
+        """Download a pool into this machine's folder of the storage's pools."""
+        return fetch_tree(self._objects, name, trial_copies(self._objects) / name)
 
     def stop(self, *, wait_s: float) -> Iterator[str]:
         """Ask the run to stop: by the file ``stop`` on this machine, else by an object in the bucket."""
         if running_here(self._folder) is not None:
             return super().stop(wait_s=wait_s)
-        where = f"{without_password(self._url)}/{self._name}"
         holder = partial(live_holder, self._objects, f"{self._name}/{LEASE}", if_unknown=True)
         request = partial(self._objects.write, f"{self._name}/{STOP}", b"stop")
-        return stop_run(where, holder, request, wait_s=wait_s)
+        return stop_run(str(self._objects / self._name), holder, request, wait_s=wait_s)
 
     @contextmanager
     def claim(self, say: Callable[[str], None]) -> Iterator[None]:
@@ -121,7 +128,7 @@ class BucketStorage(FolderStorage):
             with after_downloads(self._folder):
                 holder, before = until_the_end.enter_context(only_run(self._folder))
             self._objects.require()
-            refusal = run_is_active(f"{self._objects.url}/{self._name}")
+            refusal = run_is_active(self._objects / self._name)
             lease = self._lease = Lease(self._objects, f"{self._name}/{LEASE}", holder, refusal)
             lease.claim(before, say)
             note_elsewhere(self._folder, None)
@@ -129,42 +136,42 @@ class BucketStorage(FolderStorage):
                 # A request to stop that is older than this run was meant for an earlier run.
                 self._objects.delete([f"{self._name}/{STOP}"])
                 # What a run that was killed on this machine had not uploaded is not lost.
-                upload_left(self._url, Path(self._name, "trials"))
+                upload_left(self._objects, Path(self._name, "trials"))
                 bring(self._objects, self._name, self._folder)
                 with self._following(lease, say):
                     yield
             finally:
                 lease.release()
 
-    def seen_by_nodes(self, read: tuple[Path, ...]) -> Objects:  # noqa: ARG002 - trials read copies from the bucket
+    def seen_by_nodes(self, read: tuple[Path, ...]) -> Seen:  # noqa: ARG002 - trials read copies from the bucket
         """Return the bucket, which every node must reach."""
-        return Objects(url=self._url)
+        return Seen(written=self._objects)
 
     def call(
         self, run: "Callable[[TrialJob], object]", job: "TrialJob", *, nodes: int = 1
     ) -> Callable[[], object]:
         """Return the call with which a node, or each rank on several, runs a trial on copies of the data."""
-        return partial(run_on_copies if nodes == 1 else take_part_on_copies, self._url, self._there(job), run)
+        return partial(
+            run_on_copies if nodes == 1 else take_part_on_copies, self._objects, self._there(job), run
+        )
 
     def call_on_data(self, run: "Callable[[TrialJob], object]", job: "TrialJob") -> Callable[[], object]:
         """Return the call with which a node runs a function on copies of the data; it uploads nothing."""
-        return partial(run_on_data, self._url, self._there(job), run)
+        return partial(run_on_data, self._objects, self._there(job), run)
 
     def share(self, job: "TrialJob", say: Callable[[str], None]) -> None:
         """Upload the pools, and evaluation sets outside of them, unless the bucket already has them."""
-        here, there = cache_folder(self._url), self._there(job)
+        there, cache = self._there(job), local_cache()
         folders = dict(zip(there.pools, job.pools, strict=True)) | {
             path: job.evaluation[name]
             for name, path in there.evaluation.items()
             if not set(there.pools) & set(path.parents)
         }
         for path, folder in folders.items():
-            if not (here / path).exists():  # a link into the cache saves a node on this machine the download
-                (here / path).parent.mkdir(parents=True, exist_ok=True)
-                (here / path).unlink(missing_ok=True)
-                (here / path).symlink_to(folder)
-            if share_tree(self._objects, folder, path.as_posix()):
-                say(f"uploaded {folder} to {without_password(self._url)}/{path.as_posix()}")
+            # A link into the cache saves a node on this machine the download.
+            cache.keep(f"{self._objects.copy_name}/{path}", partial(_link, folder.absolute()))
+            if self._objects.share_tree(folder, path.as_posix()):
+                say(f"uploaded {folder} to {self._objects / path}")
 
     def announce(self) -> None:
         """Upload the ledger and the run's other files, once."""
@@ -178,18 +185,19 @@ class BucketStorage(FolderStorage):
 
     def fetch(self, trial_id: str) -> None:
         """Download a trial, without weights and checkpoints."""
-        bring(self._objects, self._name, self._folder, f"trials/{trial_id}")
+        folder, name = self._trial(trial_id)
+        _bring_trial(self._objects, name, folder, objects_of(self._objects, name))
 
     def publish(self, trial_id: str) -> None:
         """Upload a trial's failure, and delete from the bucket the trial's files that were deleted here."""
         folder, name = self._trial(trial_id)
         left = {each for each in (FAILURE, METER) if not (folder / each).exists()}
-        found = self._objects.list(name)
+        found = objects_of(self._objects, name)
         if not any(folder.glob("checkpoint-*")):
             left |= {"owner", PROGRESS, *filter(is_checkpoint, found)}
         if milestone(folder) is None:
             left.update(filter(is_milestone, found))
-        self._objects.delete(f"{name}/{each}" for each in left)
+        drop_objects(self._objects, name, left)
         if (folder / FAILURE).exists():
             self._objects.put(folder / FAILURE, f"{name}/{FAILURE}")
 
@@ -253,6 +261,7 @@ class BucketStorage(FolderStorage):
     def _push(self) -> None:
         """Upload the driver's files that have changed since their last upload; the ledger first."""
         with self._pushing:
+            before = dict(self._pushed)
             for path in sorted(self._folder.iterdir(), key=lambda path: path.name != LEDGER):
                 if path.is_file() and not path.name.startswith(".") and path.name not in _HERE_ALONE:
                     facts = path.stat()
@@ -260,71 +269,83 @@ class BucketStorage(FolderStorage):
                     if self._pushed.get(path.name) != version:
                         self._objects.put(path, f"{self._name}/{path.name}")
                         self._pushed[path.name] = version
+            trials = {each.name for each in (self._folder / "trials").glob("*/")} | set(self._watched)
+            if before != self._pushed or trials != self._noted:
+                files = {name: size for name, (_, size) in self._pushed.items()}
+                content = {"files": files, "trials": sorted(trials)}
+                self._objects.write(f"{self._name}/{FILES}", json.dumps(content).encode())
+                self._noted = trials
 
     def _fetch_progress(self) -> None:
         for folder, name in map(self._trial, self._watched):
-            _bring_progress(self._objects, name, folder)
+            _bring_by_name(self._objects, name, folder, PROGRESS)
         for folder, name in map(self._trial, self._awaited):
-            for each in filter(is_milestone, self._objects.list(name)):
+            for each in filter(is_milestone, objects_of(self._objects, name)):
                 (folder / stand_in(each)).touch()
 
 
-def bring(storage: Location, name: str, folder: Path, part: str = "") -> None:
+def bring(storage: Location, name: str, folder: Path) -> None:
     """Download a study from its folder in the storage; the caller must hold the study's lock.
 
-    ``part`` is a subfolder, such as ``trials/0123456789ab``; empty for the whole study.
+    A list of a bucket may be some seconds out of date. What runs and nodes have written is found by `FILES`.
     """
     parts: dict[str, dict[str, int]] = defaultdict(dict)
-    for path, size in storage.list(f"{name}/{part}".rstrip("/")).items():
-        where, _, file = f"{part}/{path}".lstrip("/").rpartition("/")
+    for path, size in storage.list(name).items():
+        where, _, file = path.rpartition("/")
         parts[where][file] = size
-    own = {file: size for file, size in parts.pop("", {}).items() if file not in {LEASE, STOP}}
+    known = json.loads(storage.read(f"{name}/{FILES}") or b'{"files": {}, "trials": []}')
+    own = {**parts[""], **known["files"]}
+    own = {file: size for file, size in own.items() if file not in {LEASE, STOP, FILES}}
     for file in own.keys() & _APPENDED:
         here = folder / file
         there = storage.read(f"{name}/{file}") if here.exists() else None
         if there is not None and here.read_bytes().startswith(there):
             del own[file]
     storage.get(own, name, folder)
-    # Results never change: a trial with a result in both places is not downloaded again.
-    new = {
-        where: files
-        for where, files in parts.items()
-        if where.startswith("trials/")
-        and not ("result.json" in files and (folder / where / "result.json").exists())
-    }
-    small = {
-        f"{where}/{file}": files[file]
-        for where, files in new.items()
-        for file in (*SMALL, FAILURE)
-        if file in files
-    }
-    storage.get(small, name, folder)
-    for where, files in parts.items():
-        if where.startswith("trials/"):
-            _agree(folder / where, files)
-            if PROGRESS in files:
-                _bring_progress(storage, f"{name}/{where}", folder / where)
+
+    def bring_trial(where: str) -> None:
+        listed, there = parts[where], f"{name}/{where}"
+        noted = {} if "result.json" in listed else objects_of(storage, there)
+        _bring_trial(storage, there, folder / where, noted or listed)
+
+    trials = {where for where in parts if where.startswith("trials/")}
+    trials |= {f"trials/{each}" for each in known["trials"]}
+    with ThreadPoolExecutor(_REQUESTS) as threads:
+        list(threads.map(bring_trial, sorted(trials)))
 
 
-def _bring_progress(storage: Location, name: str, folder: Path) -> None:
-    """Download a trial's progress whatever its size, which changes while the trial runs."""
-    found = storage.read(f"{name}/{PROGRESS}")
-    if found is not None and folder.is_dir():
-        with new_file(folder / PROGRESS) as file:
-            file.write_bytes(found)
-
-
-def _agree(folder: Path, files: Mapping[str, int]) -> None:
-    """Make a trial's folder list exactly the checkpoints and milestones that are in the storage."""
+def _bring_trial(storage: Location, name: str, folder: Path, files: Mapping[str, int]) -> None:
+    """Download a trial, given the bytes of its objects by name, except those that change while it runs."""
     folder.mkdir(parents=True, exist_ok=True)
+    ended = "result.json" in files
+    # Results never change: a trial with a result in both places is not downloaded again.
+    if not (ended and (folder / "result.json").exists()):
+        storage.get({file: files[file] for file in SMALL if file in files and file != METER}, name, folder)
+        _bring_by_name(storage, name, folder, METER)
+    for file in (FAILURE, PROGRESS):
+        if ended or not _bring_by_name(storage, name, folder, file):
+            (folder / file).unlink(missing_ok=True)
+    _agree(folder, files)
+
+
+def _bring_by_name(storage: Location, name: str, folder: Path, file: str) -> bool:
+    """Download a file whatever its size, which changes while the trial runs; return whether it is there."""
+    content = storage.read(f"{name}/{file}")
+    if content is not None and folder.is_dir():
+        with new_file(folder / file) as new:
+            new.write_bytes(content)
+    return content is not None
+
+
+def _agree(folder: Path, files: Iterable[str]) -> None:
+    """Make a trial's folder list exactly the checkpoints and milestones that are in the storage."""
     kept = {stand_in(name) for name in files if is_checkpoint(name) or is_milestone(name)}
-    for path in (
-        *folder.glob("checkpoint-*"),
-        *folder.glob("milestone-*"),
-        folder / FAILURE,
-        folder / PROGRESS,
-    ):
+    for path in (*folder.glob("checkpoint-*"), *folder.glob("milestone-*")):
         if path.name not in kept and path.name not in files:
             path.unlink(missing_ok=True)
     for name in kept:
         (folder / name).touch()
+
+
+def _link(folder: Path, link: Path) -> None:
+    link.symlink_to(folder)

@@ -6,7 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runners.scheduling.storage_check import Folders, Objects
+from runners.scheduling.storage_check import Seen
+from runners.store.location import Location
 from study.storage.lock import active_run, only_run, stop_mark, stop_run
 
 if TYPE_CHECKING:
@@ -62,9 +63,9 @@ class FolderStorage:
         with only_run(self._folder):
             yield
 
-    def seen_by_nodes(self, read: tuple[Path, ...]) -> Folders | Objects:
-        """Return the folders or objects that every node must see, given the folders that trials read."""
-        return Folders(written=self._folder.resolve(), read=read)
+    def seen_by_nodes(self, read: tuple[Path, ...]) -> Seen:
+        """Return what every node must see, given the folders that trials read."""
+        return Seen(written=Location(self._folder.resolve()), read=read)
 
     def call(
         self,

@@ -7,10 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
-from pathlib import Path
 
 from budgets.machine_cache import machine_cache
-from runners.store.copies import copy_name, is_url
 from runners.store.location import Location
 from study.storage.lock import UNKNOWN, Holder, only_run, parse_holder
 
@@ -104,7 +102,7 @@ class Lease:
         if seen is None:
             return
         if holder_of(seen) != dead:
-            say(f"{holder_of(seen)} holds {self._storage.url}; checking whether it is still alive")
+            say(f"{holder_of(seen)} holds {self._storage}; checking whether it is still alive")
             until = time.monotonic() + _DEAD_S
             while found == seen and time.monotonic() < until:
                 time.sleep(_LOOK_S)
@@ -123,7 +121,7 @@ class Lease:
         found = self._storage.read(self._name)
         if found is None:
             raise ValueError(
-                f"{self._storage.url}/{self._name}, this run's lease, was deleted; run again to continue"
+                f"{self._storage / self._name}, this run's lease, was deleted; run again to continue"
             )
         if f'"token": "{self._token}"'.encode() not in found:
             raise self._refusal(holder_of(found))
@@ -151,7 +149,7 @@ def holder_of(content: bytes) -> Holder:
 
 
 @contextmanager
-def only_writer(pool: str, say: Callable[[str], None]) -> Iterator[None]:
+def only_writer(pool: str | Location, say: Callable[[str], None]) -> Iterator[None]:
     """Context manager that keeps other commands from writing a pool, a folder or a URL.
 
     Raises:
@@ -161,16 +159,16 @@ def only_writer(pool: str, say: Callable[[str], None]) -> Iterator[None]:
     """
 
     def refusal(writer: Holder) -> ValueError:
-        return ValueError(f"another command is writing {pool}: {writer}. Wait until it has ended")
+        return ValueError(f"another command is writing {storage}: {writer}. Wait until it has ended")
 
-    if not is_url(pool):
+    storage = Location(pool)
+    if storage.local is not None:
         # A new pool has no folder yet; a build locks its own working folder.
-        with only_run(Path(pool), refusal) if Path(pool).is_dir() else nullcontext():
+        with only_run(storage.local, refusal) if storage.local.is_dir() else nullcontext():
             yield
         return
-    storage = Location(pool)
     storage.require()
-    here = machine_cache() / "written" / copy_name(pool)
+    here = machine_cache() / "written" / storage.copy_name
     here.mkdir(parents=True, exist_ok=True)
     with only_run(here, refusal) as (holder, before):
         lease = Lease(storage, _POOL_LEASE, holder, refusal)

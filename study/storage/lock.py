@@ -93,7 +93,7 @@ def only_run(
         yield holder, before
 
 
-def run_is_active(study: Path | str) -> Callable[[Holder], ValueError]:
+def run_is_active(study: object) -> Callable[[Holder], ValueError]:
     """Return the function that makes the error for another active run, given the study's folder or URL."""
     return lambda holder: ValueError(
         f"another run of {study} is active: {holder}. The command `status` with the same study watches it, "

@@ -25,7 +25,7 @@ from runners.data.pool.pool import Origin, Pool, Scorer
 from runners.data.pool.shards import as_utf8
 from runners.host.workers import Report
 from runners.store.copies import INDEX, SHARDS_AT, listed
-from runners.store.place import UrlPlace
+from runners.store.location import Location
 
 _OPTIONS = "options"
 """Field of a pool's provenance."""
@@ -72,7 +72,7 @@ def _check(path: Path, how: Build, before: Pool | None, folders: BuildFolders) -
         there = bool(listed("pool", how.to)) if how.to else path.exists()
         if before is None and there and not (how.to and folders.shared.text(f"{folders.work}source")):
             raise ValueError(f"{name} already exists; remove it or choose another path")
-    elif place is not None and (place.url if isinstance(place, UrlPlace) else "") != how.url:
+    elif place is not None and place.location != Location(how.url or path):
         raise ValueError(f"{name} is the index of other shards; choose another path")
     elif not how.url and how.source.is_file():
         raise ValueError(f"--in-place indexes a folder of tar shards; {how.source} is a file")

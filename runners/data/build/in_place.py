@@ -8,9 +8,8 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from runners.data.pool.pool import Pool
 from runners.data.pool.shards import as_utf8
-from runners.store.copies import SHARDS_AT, listed
+from runners.store.copies import SHARDS_AT
 from runners.store.files import is_hidden, walk
-from runners.store.place import UrlPlace
 
 _PACKED = re.compile(r"\.(tar\.(gz|bz2|xz|zstd?|lz4|z|zip)|tgz|tbz2?|txz|tzst|zip)$", re.IGNORECASE)
 """Names of compressed tars."""
@@ -31,8 +30,8 @@ def work_of(path: Path) -> str:
 
 def not_indexed(pool: Pool) -> str | None:
     """Return a message if the pool's place has tars that its index does not contain, else None."""
-    if isinstance(pool.place, UrlPlace):
-        names = shards_at(listed("pool", pool.place.url))
+    if pool.place.location.local is None:
+        names = shards_at(pool.place.location.contents("pool"))
     else:
         names = [name_in(pool.path, shard) for shard in shards_of(pool.path)]
     # A build that is adding shards of its own has not described them yet.

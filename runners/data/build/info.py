@@ -20,7 +20,6 @@ from runners.data.pool.pool import Pool, scorer_costs
 from runners.data.pool.reader import read_pairs
 from runners.store.copies import pool_at
 from runners.store.files import new_file
-from runners.store.place import FolderPlace
 
 _BARS, _BAR_WIDTH = 12, 40
 _TILE, _TEXT, _ACROSS = 96, 36, 5
@@ -45,7 +44,7 @@ def info_lines(pool: Pool) -> Iterator[str]:
     yield f"fingerprint {pool.fingerprint}"
     if message := not_indexed(pool):
         yield message
-    if not pool.copy_of and isinstance(pool.place, FolderPlace) and (message := not_pairs(pool.path)):
+    if not pool.copy_of and pool.place.location.local is not None and (message := not_pairs(pool.path)):
         yield message
     for name, value in pool.origin.provenance.items():
         yield f"{name.replace('_', ' ')}: {value}"

@@ -267,7 +267,7 @@ def _keep_fields(
 ) -> int:
     """Write the fields of a shard's readable samples, as texts by the offset of the image."""
     shard, file = list(files.items())[number]
-    rows = _fields_in(pool.place, shard)
+    rows = _fields_in(pool.place, shard, pool.shards[shard])
     there = sorted({name for _, facts in rows for name in facts})
     columns: dict[str, list[str | None]] = {}
     kinds, examples = dict[str, str](), dict[str, str]()
@@ -294,10 +294,10 @@ def _keep_fields(
     return len(rows)
 
 
-def _fields_in(place: Place, shard: str) -> list[tuple[int, dict[str, Any]]]:
+def _fields_in(place: Place, shard: str, size: int) -> list[tuple[int, dict[str, Any]]]:
     """Return the offset of the image, and the json, of each readable sample of a shard."""
     try:
-        with place.whole(shard) as path:
+        with place.location.file(shard, size) as path:
             return [
                 (each.members[kind][0], facts_of(each.members))
                 for each in walk_samples(path)

@@ -26,7 +26,7 @@ from runners.data.pool.shards import close_shard, write_sample
 from runners.host.workers import Report, Workers
 from runners.store.copies import INDEX
 from runners.store.files import new_file
-from runners.store.ranges import ranges_at
+from runners.store.place import ranges_at
 
 _SHARDS_PER_PART = ROWS_PER_PART // PAIRS_PER_SHARD
 _SHARD, _TABLE = re.compile(r"shards/(\d+)\.tar"), re.compile(r"\d+\.parquet")

@@ -20,10 +20,8 @@ from runners.data.pool.shards import (
     facts_of,
     image_kind,
 )
-from runners.store.copies import objects_at
 from runners.store.location import Location
 from runners.store.place import size_of
-from runners.store.ranges import downloaded
 
 _ROWS_PER_PART = 2048
 
@@ -52,7 +50,7 @@ class SourcePart:
     def name(self) -> str:
         """Name in messages."""
         if self.url:
-            return f"{self.url}/{self.file}"
+            return str(Location(self.url) / self.file)
         return f"rows {self.start:,} to {self.stop:,} of {self.file}" if self.stop else str(self.file)
 
 
@@ -90,11 +88,11 @@ def _part(file: Path, start: int = 0, stop: int = 0) -> SourcePart:
 
 def parts_at(url: str) -> list[SourcePart]:
     """Return the tars below a URL; ValueError if it can't be read, or holds none."""
-    found = objects_at("pool", url)
+    there = Location(url)
+    found = there.contents("pool")
     shards = shards_at(found, packed=True)
     if not shards:
-        why = "" if found else f": {Location(url).why_empty()}"
-        raise ValueError(f"{url} holds no .tar shard{why}")
+        raise ValueError(f"{there} holds no .tar shard" + ("" if found else f": {there.why_empty()}"))
     return [
         SourcePart(file=Path(shard), url=url, size=found[shard][0], stamp=found[shard][1]) for shard in shards
     ]
@@ -119,7 +117,7 @@ def pairs_of(part: SourcePart, columns: Columns, inspect: Inspect) -> Iterator[S
     if part.stop:
         yield from _table_pairs(part, columns, inspect)
     elif part.url:
-        with downloaded(part.url, str(part.file), part.size) as file:
+        with Location(part.url).file(str(part.file), part.size) as file:
             yield from _pairs_in(file, str(part.file), columns, inspect)
     else:
         yield from _pairs_in(part.file, os.path.realpath(part.file), columns, inspect)

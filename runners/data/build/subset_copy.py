@@ -35,9 +35,9 @@ from runners.data.pool.pool import COPY_OF, Origin, Pool, copied_subset
 from runners.data.pool.reader import in_shard_order, stored_image
 from runners.data.pool.shards import close_shard, content_hash, write_sample
 from runners.host.workers import Workers
-from runners.store.copies import INDEX, listed
+from runners.store.copies import INDEX
 from runners.store.files import new_file
-from runners.store.place import PIECE, FolderPlace
+from runners.store.place import PIECE
 from runners.store.shared_folder import SharedFolder
 
 _WORK = ".copying/"
@@ -85,7 +85,7 @@ def amplification(pool: Pool, subset: Subset) -> float:
         inside = np.flatnonzero(subset.mask(start, min(start + ROWS_PER_GROUP, pool.count)))
         if not len(inside):
             continue
-        rows = pool.index.rows(start + inside, ("shard", "offset", "length"))
+        rows = pool.rows(start + inside, ("shard", "offset", "length"))
         _, wanted = in_shard_order(*(rows[name].to_numpy() for name in ("shard", "offset", "length")))
         for each in wanted:
             first, last = each.offsets // PIECE, (each.offsets + each.lengths - 1) // PIECE
@@ -161,7 +161,7 @@ def _rows(copy: SubsetCopy) -> Iterator[pd.DataFrame]:
         masks = {name: subset.mask(start, stop) for name, subset in subsets.items()}
         inside = np.flatnonzero(np.logical_or.reduce([*masks.values()]))
         if len(inside):
-            rows = pool.index.rows(start + inside, columns)
+            rows = pool.rows(start + inside, columns)
             yield rows.assign(**{name: mask[inside] for name, mask in masks.items()})
 
 
@@ -261,7 +261,7 @@ def _describe(copy: SubsetCopy, shared: SharedFolder, tables: Sequence[str], dam
     """Write the index of a copy in parts, and its facts, which make it a pool."""
     pool, parts, waiting = copy.pool, list[Part](), list[pd.DataFrame]()
     shards = [f"shards/{number:05d}.tar" for number in range(len(tables))]
-    sizes = listed("copy", shared.url) if shared.url else FolderPlace(shared.path).sizes(shards)
+    sizes = shared.at.sizes(shards)
     for name in tables:
         waiting.append(pd.read_parquet(shared.path / name).drop(columns="damage"))
         if sum(map(len, waiting)) >= ROWS_PER_PART or name == tables[-1]:

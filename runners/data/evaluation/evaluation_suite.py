@@ -1,17 +1,15 @@
 """Check of evaluation sets, including what is missing of the suite of "Scaling (Down) CLIP"."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import PurePath, PurePosixPath
 
-from budgets.machine_cache import machine_cache
 from runners.data.evaluation.evaluation_facts import check_evaluation_set
 from runners.data.evaluation.evaluation_set import LAYOUT
 from runners.data.evaluation.paper_suite import SUITE, suite_title
 from runners.host.workers import Workers
-from runners.store.copies import copy_name, copy_set, is_url, something_at
-from runners.store.files import is_hidden, walk
+from runners.store.copies import set_at
+from runners.store.location import Location
 
 
 def found_sets(place: str) -> dict[str, str]:
@@ -23,38 +21,22 @@ def found_sets(place: str) -> dict[str, str]:
     Raises:
         ValueError: The place does not exist or can't be read; there are no sets; or two have one name.
     """
-    if is_url(place):
-        files = [PurePosixPath(name) for name in something_at("folder of evaluation sets", place)]
-    elif Path(place).is_dir():
-        files = list(_files_below(place))
-    else:
-        raise ValueError(f"no folder of evaluation sets at {place}")
-    tests = sorted(_set_folders(files))
+    there = Location(place)
+    some = there.local is None or not there.local.is_dir()
+    found = there.contents("folder of evaluation sets", some=some)
+    tests = sorted(_set_folders([*map(PurePosixPath, found)]))
     if not tests:
         raise ValueError(
             f"{place} holds no evaluation set: neither test/nshards.txt nor any .tar shard; {LAYOUT}"
         )
-    own = PurePosixPath(place).name if is_url(place) else Path(place).resolve().name
     sets = dict[str, str]()
     for test in tests:
-        name = set_name(test if test.parts else PurePosixPath(own))
-        path = f"{place.rstrip('/')}/{test}" if is_url(place) else str(Path(place) / test)
+        name = set_name(test if test.parts else PurePosixPath(there.name))
+        path = (there / test).address
         if name in sets:
             raise ValueError(f"{sets[name]} and {path} are both called '{name}'; rename one of them")
         sets[name] = path
     return sets
-
-
-def _files_below(place: str) -> Iterator[PurePosixPath]:
-    """Yield all files that are not hidden, also through links to folders."""
-    for folder, folders, names in walk(Path(place)):
-        below = PurePosixPath(Path(folder).relative_to(place))
-        around = {os.path.realpath(Path(place) / parent) for parent in below.parents}
-        if os.path.realpath(folder) in around:  # a link to a folder that it lies in
-            folders.clear()
-            continue
-        folders[:] = [name for name in folders if not is_hidden(name)]
-        yield from (below / name for name in names if not is_hidden(name))
 
 
 def _set_folders(files: Sequence[PurePosixPath]) -> set[PurePosixPath]:
@@ -105,9 +87,7 @@ def _check(names: Sequence[str], places: Sequence[str], number: int) -> tuple[st
     """Return the line for a set, and its number of images; None if it can't be used."""
     name, place = names[number], places[number]
     try:
-        # This machine's copy of a set below a URL.
-        copy = machine_cache() / "sets" / copy_name(place)
-        kind, images, texts = check_evaluation_set(copy_set(place, copy) if is_url(place) else place)
+        kind, images, texts = check_evaluation_set(set_at(place))
     except ValueError as error:
         return f"{name}: {error}", None
     return f"{name}: {kind}, {images:,} images, {texts:,} texts, in {place}", images

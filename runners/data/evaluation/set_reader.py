@@ -27,7 +27,7 @@ from runners.data.evaluation.evaluation_set import (
     split_shards,
 )
 from runners.data.pool.reader import DECODING, decode_image
-from runners.store.cache import PieceCache
+from runners.store.cache import Cache
 
 BATCH = 256
 """Images that are decoded, kept and encoded at once; rows of features depend on it in their last bits."""
@@ -49,7 +49,7 @@ class SetReader:
     path: Path
     decode: Decode | int
     threads: int = 1
-    cache: PieceCache | None = None
+    cache: Cache | None = None
 
     @property
     def is_retrieval(self) -> bool:
@@ -166,7 +166,7 @@ class SetReader:
         return blake2b(f"{self.path.resolve()} {split} {how} {shards}".encode(), digest_size=16).hexdigest()
 
     @staticmethod
-    def _batches_in(cache: PieceCache, key: str) -> int | None:
+    def _batches_in(cache: Cache, key: str) -> int | None:
         """Return the number of batches of a split; None before a process has read it to its end."""
         found = cache.whole(key) or b""
         return int(found) if found.isdigit() else None

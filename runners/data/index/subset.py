@@ -1,6 +1,5 @@
 """A subset of a pool's rows: one bit per row, and the number of the subset's rows in each block."""
 
-import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import lru_cache, partial
@@ -10,15 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from budgets.machine_cache import machine_cache
-from runners.store.copies import until_reached
-from runners.store.files import locked, new_file
-from runners.store.location import Location
+from runners.store.cache import local_cache
+from runners.store.files import new_file
+from runners.store.location import Location, until_reached
 
 BLOCK = 65_536
 """Rows of a block, so that a row within it takes 16 bits."""
 
-_BLOCKS_KEPT, _SUBSETS_KEPT = 256, 64
+_BLOCKS_KEPT = 256
 
 
 class Subset:
@@ -99,38 +97,32 @@ def kept_subset(identity: str, total: int, choose: Callable[[], Subset], shared:
     ``identity`` is everything that determines the subset, ``total`` the number of rows of the pool. Of
     several processes of a machine one chooses it, and the others wait.
     """
-    name = blake2b(identity.encode(), digest_size=16).hexdigest()
-    file, place = machine_cache() / "subsets" / name, Location(shared) if shared else None
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with locked(file.with_name(f"{name}.lock")):
-        is_there = place is not None and _is_there(place, name, total)
-        if not file.exists() or file.stat().st_size != _bytes_of(total):  # cut by a power failure
-            try:
-                if place is not None and is_there:
-                    until_reached(partial(place.get, {name: _bytes_of(total)}, "", file.parent))
-                else:
-                    choose().save(file)
-            except OSError:  # the disk is full
-                return choose()
-            _drop_unused(file.parent)
-        os.utime(file)
-        if place is not None and not is_there:
-            until_reached(partial(place.write, name, file.read_bytes()))
-        return Subset.load(file, total)
+    name, place = blake2b(identity.encode(), digest_size=16).hexdigest(), Location(shared) if shared else None
+    size, cache = _bytes_of(total), local_cache()
+
+    def make(path: Path) -> None:
+        if place is not None and _is_there(place, name, size):
+            until_reached(partial(place.get, {name: size}, "", path.parent))
+        else:
+            choose().save(path)
+
+    try:
+        path = cache.keep(f"subsets/{name}", make)
+        if path.stat().st_size != size:  # cut by a power failure
+            path.unlink()
+            cache.keep(f"subsets/{name}", make)
+    except OSError:  # the disk is full
+        return choose()
+    if place is not None and not _is_there(place, name, size):
+        until_reached(partial(place.write, name, path.read_bytes()))
+    return Subset.load(path, total)
 
 
-def _is_there(place: Location, name: str, total: int) -> bool:
+def _is_there(place: Location, name: str, size: int) -> bool:
     with suppress(FileNotFoundError):
-        return until_reached(partial(place.size, name)) == _bytes_of(total)
+        return until_reached(partial(place.size, name)) == size
     return False
 
 
 def _bytes_of(total: int) -> int:
     return -(-total // BLOCK) * (8 + BLOCK // 8)
-
-
-def _drop_unused(folder: Path) -> None:
-    """Remove all but the subsets that were used last."""
-    files = [path for path in folder.iterdir() if path.suffix != ".lock"]
-    for path in sorted(files, key=lambda each: each.stat().st_mtime_ns)[:-_SUBSETS_KEPT]:
-        path.unlink(missing_ok=True)

@@ -24,7 +24,8 @@ from runners.data.pool.damage import damage_table
 from runners.data.pool.pool import FORMAT, Origin, Pool
 from runners.data.pool.tokenizer import VOCABULARY_LIMIT
 from runners.store.files import new_file
-from runners.store.place import FolderPlace
+from runners.store.location import Location
+from runners.store.place import Place
 
 _RANGE = r"bytes [\d,]+ to [\d,]+ are (\w+).*"
 _MATCH = r"^(.*an evaluation set): .*"
@@ -164,7 +165,7 @@ def _with_sizes(
     last = dict.fromkeys((shard for shard in shards if shard not in with_pairs), UNKNOWN)
     parts = [*parts[:-1], replace(parts[-1], shards={**parts[-1].shards, **last})]
     wanted = [shard for part in parts for shard, size in part.shards.items() if size == UNKNOWN]
-    found = sizes or FolderPlace(folder).sizes(wanted)
+    found = sizes or Place(Location(folder)).sizes(wanted)
     return [
         replace(
             part,

@@ -13,7 +13,7 @@ Existing shards are indexed in place, in their own order (`runners.data.build.in
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from hashlib import blake2b
 from pathlib import Path
@@ -30,9 +30,9 @@ from runners.data.index.selection import bins_of, select
 from runners.data.index.subset import Subset, kept_subset
 from runners.data.index.writing import VERSIONS, index_of_pool
 from runners.data.pool.damage import DAMAGE_TOLERANCE
-from runners.store.cache import piece_cache
 from runners.store.copies import SHARDS_AT, copied_from
-from runners.store.place import FolderPlace, Place, UrlPlace
+from runners.store.location import Location
+from runners.store.place import Place, place_of
 
 FORMAT = 1
 FIRST = "first"
@@ -123,8 +123,8 @@ class Pool:
     @cached_property
     def place(self) -> Place:
         """The place of the shards: the folder itself, or a URL."""
-        url = self.origin.provenance.get(SHARDS_AT) or self.copy_of
-        return UrlPlace(url, self.shards, piece_cache()) if url else FolderPlace(self.path)
+        location = Location(self.origin.provenance.get(SHARDS_AT) or self.copy_of or self.path)
+        return place_of(location, self.shards)
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -213,6 +213,10 @@ class Pool:
             pool = next((each for each in earlier if holding in each.ids), pool)
         _check_shards(pool, tolerance)
         return pool
+
+    def at(self, path: Path) -> "Pool":
+        """Return this pool in another folder with the same files, as another node has it."""
+        return replace(self, path=path, index=replace(self.index, folder=path))
 
     @property
     def ids(self) -> set[str]:

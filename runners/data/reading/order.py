@@ -5,7 +5,8 @@ pool requires, in random order. The samples of a pool have an order of their own
 pool that is the whole order.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -38,19 +39,27 @@ def positions(*, seed: int, count: int, start: int, stop: int, windowed: bool = 
     """
     assert count > 0
     assert 0 <= start <= stop
+    if windowed:
+        return np.concatenate(
+            [np.empty(0, np.int64), *(rows for rows, _ in _stretches_of(seed, count, start, stop))]
+        )
     parts = [np.empty(0, np.int64)]
     # Every epoch that [start, stop) touches, with the part of it that is needed.
     for epoch in range(start // count, -(-stop // count)):
         first, last = max(start - epoch * count, 0), min(stop - epoch * count, count)
-        if windowed:
-            starts = _window_starts(seed, count, epoch)
-            parts += [
-                _window(seed, count, epoch, window)[max(first - starts[window], 0) : last - starts[window]]
-                for window in _windows_of(seed, count, epoch, first, last)
-            ]
-        else:
-            parts.append(_permutation(seed, count, epoch)[first:last])
+        parts.append(_permutation(seed, count, epoch)[first:last])
     return np.concatenate(parts)
+
+
+def batch_positions(*, seed: int, count: int, start: int, stop: int) -> NDArray[np.int64]:
+    """Return the rows at some positions of the windowed shuffle, in an order in which ranks can share them.
+
+    The first half of them lies in the lower half of each window, and so on for any part: a rank, or a node,
+    reads its part of a batch from its part of each window (`rows_of_window`).
+    """
+    parts = [(np.empty(0, np.int64), np.empty(0)), *_stretches_of(seed, count, start, stop)]
+    rows, heights = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return rows[np.argsort(heights, kind="stable")]
 
 
 def windows(*, seed: int, count: int, start: int, stop: int) -> list[tuple[int, int]]:
@@ -64,11 +73,14 @@ def windows(*, seed: int, count: int, start: int, stop: int) -> list[tuple[int, 
     return [*found, (epoch + 1, 0) if ended else (epoch, window + 1)]
 
 
-def rows_of_window(*, seed: int, count: int, epoch: int, window: int) -> NDArray[np.int64]:
-    """Return the rows of the subset in a window, block by block, int64 (rows,)."""
-    blocks = _blocks(seed, count, epoch)[window * WINDOW : (window + 1) * WINDOW]
+def rows_of_window(
+    *, seed: int, count: int, epoch: int, window: int, part: tuple[float, float] = (0.0, 1.0)
+) -> NDArray[np.int64]:
+    """Return the rows of the subset in a part of a window, ascending, int64 (rows,)."""
+    blocks = np.sort(_blocks(seed, count, epoch)[window * WINDOW : (window + 1) * WINDOW])
     # The last block of the subset is cut at `count`.
-    return np.concatenate([np.arange(each * BLOCK, min((each + 1) * BLOCK, count)) for each in blocks])
+    rows = np.concatenate([np.arange(each * BLOCK, min((each + 1) * BLOCK, count)) for each in blocks])
+    return rows[math.floor(part[0] * len(rows)) : math.ceil(part[1] * len(rows))]
 
 
 # A batch needs a slice of its epoch, or of two epochs if it spans both, of each pool of a mixture.
@@ -99,12 +111,29 @@ def _window_starts(seed: int, count: int, epoch: int) -> NDArray[np.int64]:
     return (np.cumsum(sizes) - sizes)[::WINDOW]
 
 
+def _stretches_of(
+    seed: int, count: int, start: int, stop: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """Yield the rows that some positions have of each window, and the height of each row in its window."""
+    for epoch in range(start // count, -(-stop // count)):
+        first, last = max(start - epoch * count, 0), min(stop - epoch * count, count)
+        starts = _window_starts(seed, count, epoch)
+        for window in _windows_of(seed, count, epoch, first, last):
+            inside = slice(max(first - starts[window], 0), last - starts[window])
+            rows, heights = _window(seed, count, epoch, window)
+            yield rows[inside], heights[inside]
+
+
 @lru_cache(maxsize=16)
-def _window(seed: int, count: int, epoch: int, window: int) -> NDArray[np.int64]:
-    rows = rows_of_window(seed=seed, count=count, epoch=epoch, window=window)
+def _window(seed: int, count: int, epoch: int, window: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the rows of a window in random order, and the share of its rows that are below each."""
+    blocks = _blocks(seed, count, epoch)[window * WINDOW : (window + 1) * WINDOW]
+    rows = np.concatenate([np.arange(each * BLOCK, min((each + 1) * BLOCK, count)) for each in blocks])
     order = np.random.default_rng((_WINDOWED_STREAM, seed, epoch, window)).permutation(rows)
-    order.setflags(write=False)
-    return order
+    heights = np.searchsorted(np.sort(rows), order) / len(rows)
+    for each in (order, heights):
+        each.setflags(write=False)
+    return order, heights
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,7 +16,15 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from runners.data.pool.damage import DAMAGE_TOLERANCE, Damage, check_tolerance
 from runners.data.pool.reader import READ_COLUMNS, Pairs, in_shard_order, read_pairs
 from runners.data.reading.in_memory_set import InMemorySet, decode
-from runners.data.reading.order import BLOCK, WINDOW, Stretch, positions, rows_of_window, stretches, windows
+from runners.data.reading.order import (
+    BLOCK,
+    WINDOW,
+    Stretch,
+    batch_positions,
+    rows_of_window,
+    stretches,
+    windows,
+)
 from runners.data.reading.training_data import (
     Batches,
     Empty,
@@ -185,45 +193,58 @@ class _Parts(Dataset[Any]):
         self._data, self._seed, self._batch_size, self._mine = data, seed, batch_size, mine
         self._starts = range(mine.start, mine.stop, pairs)
         self._rows = [RowsByBlock(source) for source in data.sources]
+        # A batch is a sample of its windows: this rank's part may reach a little beyond the same of theirs.
+        beyond = 0.5 * batch_size**-0.5 if data.ranks > 1 else 0.0
+        self._part = max(0.0, mine.start / batch_size - beyond), min(1.0, mine.stop / batch_size + beyond)
+        self._batch = lru_cache(maxsize=2)(self._arranged)
         self._queued: deque[tuple[int, int, int]] = deque(maxlen=_WINDOWS_REMEMBERED * len(data.sources))
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor, tuple[tuple[int, Damage], ...]]:
         data = self._data
         step, part = divmod(number, len(self._starts))
-        start = step * self._batch_size + self._starts[part]
-        stop = min(start + self._starts.step, step * self._batch_size + self._mine.stop)
-        shares = [source.share for source in data.sources]
-        every = enumerate(stretches(seed=self._seed, shares=shares, start=start, stop=stop))
-        read = {part: (own, self._read(part, own)) for part, own in every if own.start < own.stop}
+        start = self._starts[part]
+        stop = min(start + self._starts.step, self._mine.stop)
+        read: dict[int, tuple[NDArray[np.int64], Pairs]] = {}
+        for source, (own, rows) in enumerate(self._batch(step)):
+            first, last = np.searchsorted(own.places, [start, stop])
+            if first < last:
+                read[source] = own.places[first:last] - start, self._read(source, own, rows[first:last])
         damage = tuple((part, each) for part, (_, pairs) in read.items() for each in pairs.damage)
         if len(read) == 1:
             ((_, pairs),) = read.values()
             return torch.from_numpy(pairs.images), data.tokens(pairs.captions), damage
         images = np.empty((stop - start, 3, data.image_size, data.image_size), np.uint8)
         texts = np.empty(stop - start, object)
-        for own, pairs in read.values():
-            images[own.places], texts[own.places] = pairs.images, pairs.captions
+        for places, pairs in read.values():
+            images[places], texts[places] = pairs.images, pairs.captions
         return torch.from_numpy(images), data.tokens(texts.tolist()), damage
 
-    def _read(self, part: int, own: Stretch) -> Pairs:
+    def _arranged(self, step: int) -> list[tuple[Stretch, NDArray[np.int64]]]:
+        """Return what each source has of a batch of all ranks, and its rows in the order of its places."""
+        start, shares = step * self._batch_size, [source.share for source in self._data.sources]
+        every = stretches(seed=self._seed, shares=shares, start=start, stop=start + self._batch_size)
+        return [
+            (own, batch_positions(seed=own.seed, count=len(source.rows), start=own.start, stop=own.stop))
+            for own, source in zip(every, self._data.sources, strict=True)
+        ]
+
+    def _read(self, part: int, own: Stretch, places: NDArray[np.int64]) -> Pairs:
         source = self._data.sources[part]
         if source.pool.place.ahead_bytes:
             self._fetch_ahead(part, own)
-        places = positions(
-            seed=own.seed, count=len(source.rows), start=own.start, stop=own.stop, windowed=True
-        )
         size, look_up = self._data.image_size, self._rows[part]
         return read_pairs(source.pool, source.rows, places, size, look_up=look_up)
 
     def _fetch_ahead(self, part: int, own: Stretch) -> None:
-        """Queue the shards' bytes of the windows of some positions, and of the window that follows."""
+        """Queue this rank's part of the windows of a batch, and of the window that follows."""
         source = self._data.sources[part]
         count, place = len(source.rows), source.pool.place
         for epoch, window in windows(seed=own.seed, count=count, start=own.start, stop=own.stop):
             if (part, epoch, window) in self._queued:
                 continue
             self._queued.append((part, epoch, window))
-            found = self._rows[part](rows_of_window(seed=own.seed, count=count, epoch=epoch, window=window))
+            mine = rows_of_window(seed=own.seed, count=count, epoch=epoch, window=window, part=self._part)
+            found = self._rows[part](mine)
             _, wanted = in_shard_order(*(found[name].to_numpy() for name in ("shard", "offset", "length")))
             sizes = np.cumsum([int(each.lengths.sum()) for each in wanted])
             wanted = wanted[: int(np.searchsorted(sizes, place.ahead_bytes))]

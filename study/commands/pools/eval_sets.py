@@ -1,7 +1,6 @@
 """``python -m study data eval-sets``: check evaluation sets; list what the paper's suite lacks."""
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 
 from study.commands.command import add_worker_options, show
 
@@ -21,13 +20,11 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Print one line per set; return 1 if any set can't be used."""
     from runners.data.evaluation.evaluation_suite import check_sets, found_sets
-    from runners.store.copies import is_url
     from study.run.pool_site import PoolSite
 
-    folders = [] if is_url(options.folder) else [Path(options.folder)]
     sets, good = found_sets(options.folder), True
     with PoolSite(options, show) as site:
-        for line, usable in check_sets(sets, site.workers(*folders)):
+        for line, usable in check_sets(sets, site.workers(options.folder)):
             show(line)
             good = good and usable
     return 0 if good else EXIT_UNUSABLE

@@ -153,10 +153,12 @@ def _build(shared: "SharedFolder", source: str, kind: str, options: Namespace, s
     from runners.data.build.build_pool import build_pool
     from runners.data.build.in_place import not_pairs
     from runners.data.build.source import Columns, folders_of
-    from runners.store.copies import copy_pool, is_url, listed
+    from runners.store.copies import listed, pool_at
+    from runners.store.location import Location
     from study.show.view import WorkProgress
 
-    path, url = shared.path, source.rstrip("/") if is_url(source) else ""
+    path, there = shared.path, Location(source)
+    url = "" if there.local is not None else there.address
     if options.in_place and url and url != shared.url and "pool.json" in listed("pool", url):
         if shared.url:
             raise ValueError(f"{url} is already an indexed pool; declare or score it without `data build`")
@@ -164,7 +166,7 @@ def _build(shared: "SharedFolder", source: str, kind: str, options: Namespace, s
             raise ValueError(f"{options.pool} already exists; remove it or choose another path")
         if options.without:
             raise ValueError(f"{url} is already an indexed pool, whose pairs stay: leave out --without")
-        copy_pool(url, path)
+        pool_at(url, path)
         return
     build = Build(
         source=path if url else Path(source),

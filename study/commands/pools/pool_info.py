@@ -29,13 +29,11 @@ def run(options: Namespace) -> int:
     from functools import partial
 
     from runners.data.build.info import summarise
-    from runners.store.copies import is_url
     from study.run.pool_site import PoolSite
 
     if options.sheet:
         _check_replaceable(options.sheet)
-    folders = [] if is_url(options.pool) else [Path(options.pool)]
-    folders += [options.sheet.parent] if options.sheet else []
+    folders = [options.pool, *([options.sheet.parent] if options.sheet else [])]
     with continuing(options.sheet or options.pool), PoolSite(options, show) as site:
         task = partial(summarise, options.pool, options.sheet)
         for _, lines in site.one(*folders).map(task, range(1), lambda _item: options.pool):

@@ -24,7 +24,8 @@ from runners.scheduling.ray_backend.core import RayBackend
 from runners.scheduling.ray_backend.tasks import run_in_fresh_process
 from runners.scheduling.ray_backend.tune import TuneBackend
 from runners.scheduling.schedule import Schedule, ScheduledTrial, Start
-from runners.scheduling.storage_check import Folders, StorageCheck
+from runners.scheduling.storage_check import Seen, StorageCheck
+from runners.store.location import Location
 from tests.root import ROOT
 from tests.runners.scheduling import jobs
 from tests.runners.scheduling.simulated import rays_environment
@@ -240,9 +241,9 @@ def test_slots_are_counted_and_a_trial_wider_than_every_node_is_refused(backend:
 def test_every_node_is_checked_for_access_to_the_storage(backend: Backend, tmp_path: Path) -> None:
     (tmp_path / "pool").mkdir()
 
-    StorageCheck(backend, Folders(written=tmp_path, read=(tmp_path / "pool",))).require()
+    StorageCheck(backend, Seen(written=Location(tmp_path), read=(tmp_path / "pool",))).require()
 
-    folders = Folders(written=tmp_path, read=(tmp_path / "pool", tmp_path / "elsewhere"))
+    folders = Seen(written=Location(tmp_path), read=(tmp_path / "pool", tmp_path / "elsewhere"))
     with pytest.raises(ValueError, match=f"node .+ {tmp_path / 'elsewhere'}, .* storage:"):
         StorageCheck(backend, folders).require()
     assert [path.name for path in tmp_path.iterdir()] == ["pool"]

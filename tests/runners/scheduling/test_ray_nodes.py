@@ -18,8 +18,9 @@ from runners.scheduling.cluster import LiveCluster
 from runners.scheduling.ray_backend.core import RayBackend
 from runners.scheduling.ray_backend.tune import TuneBackend
 from runners.scheduling.schedule import Schedule, ScheduledTrial, Start
-from runners.scheduling.storage_check import Folders, StorageCheck
-from runners.store.location import Location, cache_folder
+from runners.scheduling.storage_check import Seen, StorageCheck
+from runners.store.copies import trial_copies
+from runners.store.location import Location
 from runners.trials.meter import read_meter
 from runners.trials.trial import run_trial, take_part
 from runners.trials.trial_files import kept_steps
@@ -62,7 +63,7 @@ def test_trial_of_a_dead_node_restarts_on_a_joining_node(cluster: Any, tmp_path:
     first = cluster.add_node(num_cpus=1, resources={"licence": 1}, **SMALL)
     cluster.wait_for_nodes()
     with RayBackend(cluster.address, modules=()) as backend:
-        storage = StorageCheck(backend, Folders(written=tmp_path, read=(tmp_path,)))
+        storage = StorageCheck(backend, Seen(written=Location(tmp_path), read=(tmp_path,)))
         storage.require()
         live = LiveCluster(backend, schedule, patience_s=99, storage_check=storage)
         live.look()
@@ -134,12 +135,10 @@ def test_trial_over_two_nodes_equals_one_process_after_leaving(cluster: Any, tmp
     with RayBackend(cluster.address) as backend:
         assert wide(backend, partial(take_part, job)).how == "finished"  # in a folder that the nodes share
 
-        study = BucketStorage(bucket.url, "study", tmp_path / "driver")  # with copies on each node
+        study = BucketStorage(bucket, "study", tmp_path / "driver")  # with copies on each node
         study.share(job, lambda _line: None)
         call = study.call(take_part, job, nodes=2)
-        copies = [
-            tmp_path / f"cache{number}" / cache_folder(bucket.url).name / "study" for number in range(2)
-        ]
+        copies = [tmp_path / f"cache{number}" / trial_copies(bucket).name / "study" for number in range(2)]
         for copy in copies:
             hold(copy, step=30)
         assert wide(backend, call, until=lambda: begun(tmp_path)).how == "left"

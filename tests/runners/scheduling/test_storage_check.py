@@ -14,7 +14,8 @@ from runners.scheduling.cluster import LiveCluster
 from runners.scheduling.local_backend import LocalBackend
 from runners.scheduling.nodes import Amounts
 from runners.scheduling.schedule import Schedule, ScheduledTrial, Start
-from runners.scheduling.storage_check import Folders, StorageCheck
+from runners.scheduling.storage_check import Seen, StorageCheck
+from runners.store.location import Location
 from tests.runners.scheduling import jobs
 
 
@@ -45,7 +46,7 @@ class WithADeadNode(LocalBackend):
 def test_node_that_died_does_not_need_to_see_the_storage(tmp_path: Path) -> None:
     has = {"cpus": 1.0}
     with WithADeadNode({"first": has, "dead": has}, modules=()) as backend:
-        storage = StorageCheck(backend, Folders(written=tmp_path, read=()))
+        storage = StorageCheck(backend, Seen(written=Location(tmp_path), read=()))
 
         storage.require()
 
@@ -63,7 +64,7 @@ def test_joining_node_without_the_storage_is_not_used(tmp_path: Path) -> None:
     schedule = Schedule(tasks, retries=0)
     with WithABlindNode({"first": has}, folder) as backend:
         storage = StorageCheck(
-            backend, Folders(written=folder, read=()), lambda *message: left_out.append(message)
+            backend, Seen(written=Location(folder), read=()), lambda *message: left_out.append(message)
         )
         storage.require()
         cluster = LiveCluster(backend, schedule, patience_s=0, storage_check=storage)
@@ -96,7 +97,7 @@ def test_a_node_joins_although_its_mark_cannot_be_removed(
 
     has = {"cpus": 1.0}
     with LocalBackend({"here": has}, modules=()) as backend:
-        storage = StorageCheck(backend, Folders(written=tmp_path, read=()))
+        storage = StorageCheck(backend, Seen(written=Location(tmp_path), read=()))
         cluster = LiveCluster(backend, Schedule([], retries=0), patience_s=0, storage_check=storage)
         cluster.look()
         monkeypatch.setattr(Path, "unlink", away)
@@ -121,7 +122,7 @@ class WithCrashes(LocalBackend):
 def test_a_node_whose_process_dies_is_asked_again_and_its_death_is_not_called_a_missing_folder(
     tmp_path: Path,
 ) -> None:
-    place = Folders(written=tmp_path, read=())
+    place = Seen(written=Location(tmp_path), read=())
     with WithCrashes(2) as backend:
         StorageCheck(backend, place).require()
     with WithCrashes(3) as backend, pytest.raises(ValueError, match=r"node here .*SIGKILL") as raised:
@@ -140,5 +141,5 @@ def test_a_node_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytes
         Silent({"deaf": {"cpus": 1.0}}, modules=()) as backend,
         pytest.raises(ValueError, match="deaf: look"),
     ):
-        StorageCheck(backend, Folders(written=tmp_path, read=())).require()
+        StorageCheck(backend, Seen(written=Location(tmp_path), read=())).require()
     assert list(tmp_path.iterdir()) == [], "its mark is removed"

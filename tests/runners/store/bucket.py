@@ -1,7 +1,12 @@
 """A real S3 server on loopback with a bucket; it can be stopped and restarted with its content."""
 
+import re
 import secrets
 import threading
+import time
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any
 
 import pytest
 from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
@@ -23,7 +28,10 @@ class Bucket:
 
     Attributes:
         url: A folder in the bucket.
+        lag_s: Seconds until a list of the bucket has what was written.
     """
+
+    lag_s = 0.0
 
     def __init__(self, environment: pytest.MonkeyPatch, name: str = "") -> None:
         self._port = 0
@@ -40,10 +48,27 @@ class Bucket:
     def come_back(self) -> None:
         # S3 alone: moto's own server lists the folders of all its services at each request.
         app = create_backend_app("s3")
-        self._server = make_server("127.0.0.1", self._port, app, threaded=True, request_handler=_Quiet)
+
+        def lagging(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+            if not self.lag_s or "list-type" not in environ["QUERY_STRING"]:
+                found: Iterable[bytes] = app(environ, start)
+                return found
+            headers: list[Any] = []
+            listed = b"".join(app(environ, lambda *words: headers.extend(words))).decode()
+            answer = re.sub(r"<Contents>.*?</Contents>", self._if_old, listed, flags=re.DOTALL).encode()
+            start(headers[0], [each for each in headers[1] if each[0].lower() != "content-length"])
+            return [answer]
+
+        self._server = make_server("127.0.0.1", self._port, lagging, threaded=True, request_handler=_Quiet)
         self._port = self._server.port
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
+
+    def _if_old(self, listed: re.Match[str]) -> str:
+        written = re.search("<LastModified>(.*?)</LastModified>", listed[0])
+        assert written is not None
+        old = time.time() - datetime.fromisoformat(written[1]).timestamp() > self.lag_s
+        return listed[0] if old else ""
 
     def go_away(self) -> None:
         self._server.shutdown()

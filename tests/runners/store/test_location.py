@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 
 from budgets.machine_cache import CACHE
+from runners.data.evaluation.evaluation_suite import found_sets
+from runners.host.faults import words_of
 from runners.host.process import FreshProcess
 from runners.scheduling.local_backend import LocalBackend
-from runners.scheduling.storage_check import Objects, StorageCheck
-from runners.store.location import Location, cache_folder, fetch_tree, share_tree
+from runners.scheduling.storage_check import Seen, StorageCheck
+from runners.store.copies import fetch_tree, pool_at, set_at, trial_copies
+from runners.store.location import Location
 from runners.trials import run_on_node
 from runners.trials.meter import read_meter
 from runners.trials.run_on_node import run_on_copies, upload_left
@@ -37,19 +40,49 @@ from tests.waiting import wait_for
 pytestmark = pytest.mark.slow
 
 
-def test_objects_are_whole_and_one_of_several_creates(bucket: Bucket, tmp_path: Path) -> None:
-    storage = Location(bucket.url)
-    storage.write("a/b/one", b"1")
-    assert [storage.create("a/two", text) for text in (b"2", b"22")] == [True, False]
-    assert storage.exclusive("a/two")
-    assert storage.list("a") == {"b/one": 1, "two": 1}
-    assert (storage.read("a/two"), storage.read("a/three"), storage.list("b")) == (b"2", None, {})
+@pytest.fixture(params=["folder", "bucket"])
+def location(request: pytest.FixtureRequest, bucket: Bucket, tmp_path: Path) -> Location:
+    return Location(tmp_path / "there" if request.param == "folder" else f"{bucket.url}/{tmp_path.name}")
+
+
+def test_files_are_whole_and_one_of_several_creates(location: Location, tmp_path: Path) -> None:
+    location.write("a/b/one", b"123")
+    assert [location.create("a/two", text) for text in (b"2", b"22")] == [True, False]
+    assert location.exclusive("a/two")
+    location.write("a/.hidden", b"")
+    assert location.list("a") == {"b/one": 3, "two": 1}
+    assert (location / "a").list() == pickle.loads(pickle.dumps(location / "a")).list() == location.list("a")  # noqa: S301
+    assert (location.read("a/two"), location.read("a/three"), location.list("b")) == (b"2", None, {})
+    assert (location.read_range("a/b/one", 1, 2), location.await_range("a/b/one", 2, 9, 0)) == (b"2", b"3")
+    assert location.await_range("a/b/one", 5, 9, 0) == b""
 
     with pytest.raises(OSError, match="a/two was cut short on its way"):
-        storage.get({"b/one": 1, "two": 2}, "a", tmp_path)
+        location.get({"b/one": 3, "two": 2}, "a", tmp_path)
     assert not (tmp_path / "two").exists()
-    storage.delete(["a/two", "a/three"])
-    assert storage.list("a") == {"b/one": 1}
+    with location.file("a/b/one", 3) as file:
+        location.put(file, "again")
+    facts = location.contents("pool")
+    location.write("again", b"321")
+    assert facts["again"] != location.contents("pool")["again"], "a change without a change of size is seen"
+    location.delete(["a/two", "a/three"])
+    assert location.list("a") == {"b/one": 3}
+    with pytest.raises(FileNotFoundError):
+        location.size("a/two")
+    location.require()
+
+
+def test_no_message_shows_a_password_or_a_secret_of_the_query(tmp_path: Path) -> None:
+    pool = "http://me:SECRET@127.0.0.1:1/pool?token=SECRET&X-Amz-Signature=SECRET"
+    place = Location(pool)
+    assert str(place / "a.tar") == "http://me@127.0.0.1:1/pool/a.tar?token=…&X-Amz-Signature=…"
+    assert (place / "a.tar").address.count("SECRET") == 3
+    for refused in (partial(pool_at, pool), partial(set_at, pool, tmp_path), partial(found_sets, pool)):
+        with pytest.raises(ValueError, match=r"/pool\?token=…") as error:
+            refused()
+        assert "SECRET" not in str(error.value)
+    with pytest.raises(OSError, match=r"a\.tar") as failed:
+        place.await_range("a.tar", 0, 1, 0)
+    assert "SECRET" not in words_of(failed.value)
 
 
 @pytest.mark.parametrize(
@@ -70,33 +103,32 @@ def test_a_node_that_does_not_see_what_the_driver_wrote_or_may_not_enter_is_name
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with LocalBackend() as backend:
-        StorageCheck(backend, Objects(url=bucket.url)).require()
+        StorageCheck(backend, Seen(written=Location(bucket.url))).require()
         with pytest.raises(ValueError, match=r"node \S+: memory://x is another storage than the driver's"):
-            StorageCheck(backend, Objects(url="memory://x")).require()
+            StorageCheck(backend, Seen(written=Location("memory://x"))).require()
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         with pytest.raises(ValueError, match=r"node \S+: storage \S+ can't be used: .* credentials"):
-            StorageCheck(backend, Objects(url=bucket.url)).require()
+            StorageCheck(backend, Seen(written=Location(bucket.url))).require()
 
 
-def test_a_folder_is_fetched_whole_once_a_node_hidden_files_left_out(bucket: Bucket, tmp_path: Path) -> None:
+def test_a_folder_is_fetched_whole_hidden_files_left_out(bucket: Bucket, tmp_path: Path) -> None:
     storage, here = Location(bucket.url), tmp_path / "node"
     (tmp_path / "pool" / "shards").mkdir(parents=True)
     (tmp_path / "pool" / "shards" / "0.tar").write_bytes(b"tar")
     (tmp_path / "pool" / ".next").write_bytes(b"half")
 
     assert not fetch_tree(storage, "pools/x", here)
-    assert share_tree(storage, tmp_path / "pool", "pools/x")
-    assert not share_tree(storage, tmp_path / "pool", "pools/x")
+    assert storage.share_tree(tmp_path / "pool", "pools/x")
+    assert not storage.share_tree(tmp_path / "pool", "pools/x")
     assert fetch_tree(storage, "pools/x", here)
-    found = [path.relative_to(here).as_posix() for path in sorted(here.rglob("*")) if path.is_file()]
-    assert found == ["pools/.x.lock", "pools/x/shards/0.tar"]
+    assert [path.relative_to(here).as_posix() for path in here.rglob("*.*")] == ["shards/0.tar"]
 
 
 @pytest.fixture(scope="module")
 def quiet(bucket: Bucket, pool: Path, tmp_path_factory: pytest.TempPathFactory) -> TrialJob:
     """Run the trial on local paths, with its pool also in the bucket."""
-    share_tree(Location(bucket.url), pool, "pools/tiny")
+    Location(bucket.url).share_tree(pool, "pools/tiny")
     return run_quietly(pool, tmp_path_factory.mktemp("quiet") / "trial")
 
 
@@ -128,7 +160,7 @@ def job(quiet: TrialJob, bucket: Bucket, request: pytest.FixtureRequest) -> InBu
 
 def run_and_push_often(job: InBucket) -> Outcome:
     run_on_node._PUSH_S = 0.1  # noqa: SLF001 - what takes a node minutes is to take seconds here
-    return run_on_copies(job.url, job.job, run_trial)
+    return run_on_copies(Location(job.url), job.job, run_trial)
 
 
 def start(job: InBucket, node: Path) -> FreshProcess:
@@ -139,7 +171,7 @@ def start(job: InBucket, node: Path) -> FreshProcess:
 def folder_on(node: Path, job: InBucket) -> Path:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv(CACHE, str(node))
-        return cache_folder(job.url) / job.folder
+        return trial_copies(Location(job.url)) / job.folder
 
 
 def counted(job: InBucket, folder: Path) -> int:
@@ -173,7 +205,7 @@ def test_a_killed_trial_goes_on_on_another_node_from_the_storage_and_every_step_
     assert counted(job, tmp_path) == begun.train_flops
     assert row_of(start(job, second).wait()) == quiet_row(quiet)
     assert counted(job, tmp_path) == begun.train_flops + (STEPS - kept) * BATCH * FLOPS
-    assert names(job) == {"curve.parquet", "meter", "result.json", "weights.pt"}
+    assert names(job) == {"curve.parquet", "files.json", "meter", "result.json", "weights.pt"}
     assert not folder_on(second, job).exists()
 
 
@@ -194,13 +226,13 @@ def test_what_a_killed_node_kept_is_uploaded_when_a_run_begins_there(
     begun = read_meter(folder)
     assert begun is not None
 
-    upload_left(job.url, job.folder.parent)
+    upload_left(Location(job.url), job.folder.parent)
 
     assert counted(job, tmp_path) == begun.train_flops
     assert any(f"checkpoint-{kept_steps(folder):010}" in name for name in names(job))
     Location(job.url).write(f"{job.folder}/owner", b"another")
     Location(job.url).write(f"{job.folder}/meter", b"of another")
-    upload_left(job.url, job.folder.parent)
+    upload_left(Location(job.url), job.folder.parent)
     assert Location(job.url).read(f"{job.folder}/meter") == b"of another"
 
 

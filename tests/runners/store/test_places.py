@@ -29,13 +29,13 @@ from runners.data.reading.training_data import Source
 from runners.embedded.embedded_pool import TrainingPairs
 from runners.host import faults
 from runners.store import place
-from runners.store.cache import CACHE_SIZE, PieceCache
-from runners.store.copies import copy_name, copy_pool, copy_set
+from runners.store.cache import CACHE_SIZE, Cache
+from runners.store.copies import pool_at, set_at
 from runners.store.location import Location
-from runners.store.place import PREFETCH_SIZE
-from runners.store.ranges import PREFETCH_REQUESTS
+from runners.store.place import PREFETCH_REQUESTS, PREFETCH_SIZE
 from tests.runners.data.images import read_images
 from tests.runners.store.bucket import Bucket
+from tests.runners.tiny import tiny_pool
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
@@ -183,6 +183,33 @@ def test_each_byte_is_fetched_once_for_all_trials_and_neighbours_come_together(
     assert len(requests.made) < 140 / 7
 
 
+def test_two_nodes_fetch_their_parts_of_the_windows_alone(
+    away: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(order, "BLOCK", 32)
+    monkeypatch.setattr(order, "WINDOW", 6)
+    monkeypatch.setattr(place, "PIECE", 2**12)
+    monkeypatch.setattr(place, "SimpleQueue", AtOnce)
+    requests = Requests(monkeypatch)
+
+    def fetched(*, rank: int, ranks: int) -> tuple[int, list[Tensor]]:
+        """Return the bytes that a node with an empty cache fetches in an epoch, and its images."""
+        monkeypatch.setenv(CACHE, str(tmp_path / f"{rank} of {ranks}"))
+        requests.made.clear()
+        source = Source(pool=Pool.open(away.path), rows=ALL)
+        data = StreamedSet(sources=[source], image_size=32, tokens=lengths, rank=rank, ranks=ranks)
+        batches = data.batches(seed=5, batch_size=200, first_step=0, steps=2)
+        images = [images for images, _ in batches]
+        return sum(stop - start for _, start, stop in requests.made), images
+
+    whole, every = fetched(rank=0, ranks=1)
+    nodes = [fetched(rank=rank, ranks=2) for rank in range(2)]
+    assert whole >= sum(away.shards.values()) * 0.9
+    assert max(size for size, _ in nodes) <= 0.65 * whole
+    for batch, *halves in zip(every, *(images for _, images in nodes), strict=True):
+        assert torch.equal(batch, torch.cat(halves))
+
+
 def test_failing_requests_are_repeated(away: Pool, folder: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faults, "_PAUSES_S", (0.001,))
     read, turn, calls = Location.read_range, threading.Lock(), [0, 0]
@@ -236,13 +263,13 @@ def test_batches_do_not_look_up_pieces_that_their_window_has_queued(
     away: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[str] = []
-    has = PieceCache.has
+    has = Cache.has
 
-    def count(cache: PieceCache, name: str, size: int | None = None) -> bool:
+    def count(cache: Cache, name: str, size: int | None = None) -> bool:
         looked.append(name)
         return has(cache, name, size)
 
-    monkeypatch.setattr(PieceCache, "has", count)
+    monkeypatch.setattr(Cache, "has", count)
     requests = Requests(monkeypatch)
     images = len(seen(away))
     pieces = sum(-(-(stop - start) // PIECE) for _, start, stop in requests.made)
@@ -275,6 +302,7 @@ def test_a_small_cache_keeps_its_size_and_gives_the_same_samples(
 def test_the_environment_sets_how_much_is_fetched_ahead(
     away: Pool, folder: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv(CACHE_SIZE)
     assert Pool.open(away.path).place.ahead_bytes == 25 * 10**9  # a quarter of the cache
     for size, expected in (("3 MB", 3_000_000), ("900 GB", 50 * 10**9), ("0", 0)):
         monkeypatch.setenv(PREFETCH_SIZE, size)
@@ -291,18 +319,6 @@ def test_the_environment_sets_how_much_is_fetched_ahead(
         monkeypatch.setenv(variable, text)
         with pytest.raises(ValueError, match=f"^{message}"):
             _ = Pool.open(away.path).place
-
-
-def test_the_least_recently_used_pieces_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runners.store.cache._FOLDERS", 1)
-    cache = PieceCache(tmp_path, 4000)
-    for number in range(4):
-        cache.write(str(number), bytes([number]) * 1000)
-        os.utime(cache._path(str(number)), (number, number))  # noqa: SLF001 - the file's time is what counts
-    assert cache.read("0", 1000, 5, 7) == b"\0\0"
-    for number in range(4, 6):
-        cache.write(str(number), bytes(1000))
-    assert [cache.has(str(number), 1000) for number in range(6)] == [True, False, False, True, True, True]
 
 
 def test_a_full_disk_only_costs_the_cache(away: Pool, folder: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,39 +358,45 @@ def test_killed_readers_leave_a_cache_that_gives_the_same_samples(
 
 
 def test_the_copy_of_a_pool_has_its_index_and_evaluation_sets_and_follows_it(
-    bucket: Bucket, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pool = Pool.open(tiny_pool(tmp_path / "tiny"))
     monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
     storage, url = Location(f"{bucket.url}/built"), f"{bucket.url}/built"
     with pytest.raises(ValueError, match=rf"^pool {url} can't be read: no file is below this URL$"):
-        copy_pool(url, tmp_path / "none")
+        pool_at(url, tmp_path / "none")
     storage.put(pool.path / "shards" / "00000.tar", "shards/00000.tar")
     with pytest.raises(
         ValueError, match=rf"^{url} has no pool.json. Index its shards with `data build {url} "
     ):
-        copy_pool(url, tmp_path / "none")
+        pool_at(url, tmp_path / "none")
     for path in pool.path.rglob("*"):
         if path.is_file():
             storage.put(path, path.relative_to(pool.path).as_posix())
-    copy = tmp_path / copy_name(url)
-    found = Pool.open(copy_pool(url, copy))
+    copy = tmp_path / Location(url).copy_name
+    found = Pool.open(pool_at(url, copy))
     assert (found.fingerprint, found.copy_of) == (pool.fingerprint, url)
     assert not (copy / "shards").exists()
-    assert not list(copy.glob("index/0*")), "parts of the index are fetched when they are read"
     assert (copy / "evaluation" / "held-out" / "test" / "0.tar").exists()
     rows = np.arange(pool.count)
     assert np.array_equal(read_images(found, rows, 32), read_images(pool, rows, 32))
-    assert [path.name for path in copy.glob("index/0*")] == ["00000.parquet"]
+    (part,) = Path(os.environ[CACHE]).rglob("00000.parquet")
+    assert not list(copy.glob("index/0*")), "the cache has the parts, and may remove them"
+    assert part.stat().st_size
+
+    with pytest.MonkeyPatch.context() as late:
+        late.setattr(bucket, "lag_s", 3600)
+        assert Pool.open(pool_at(url, tmp_path / "late")).fingerprint == pool.fingerprint
 
     (copy / "vocabulary.txt").unlink()
-    copy_pool(url, copy)
+    pool_at(url, copy)
     assert not (copy / "vocabulary.txt").exists(), "an unchanged copy is not copied again"
     storage.write("shards/new.tar", b"tar")
     storage.write("left-out.parquet", b"new")
-    assert (copy_pool(url, copy) / "vocabulary.txt").exists()
+    assert (pool_at(url, copy) / "vocabulary.txt").exists()
     message = not_indexed(Pool.open(copy))
     assert message is not None
-    assert message.startswith(f"1 tars in {url}/ are not in its index, the first is shards/new.tar")
+    assert message.startswith(f"1 tars in {url} are not in its index, the first is shards/new.tar")
 
 
 @pytest.mark.parametrize(
@@ -390,7 +412,7 @@ def test_the_copy_of_a_pool_has_its_index_and_evaluation_sets_and_follows_it(
 @pytest.mark.usefixtures("bucket")
 def test_a_pool_that_cannot_be_read_is_one_line(url: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
-        copy_pool(url, tmp_path / "copy")
+        pool_at(url, tmp_path / "copy")
 
 
 def test_missing_credentials_are_one_line(away: Pool, uploaded: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -409,10 +431,10 @@ def test_a_copied_set_is_copied_again_if_a_file_changes_without_a_change_of_size
     there = tmp_path / "there" / "test"
     there.mkdir(parents=True)
     (there / "labels").write_text("0 1")
-    copy = copy_set(f"file://{there.parent}", tmp_path / "copy")
+    copy = set_at(f"file://{there.parent}", tmp_path / "copy")
     assert (copy / "test" / "labels").read_text() == "0 1"
 
     (there / "labels").write_text("1 0")
     os.utime(there / "labels", (1e9, 1e9))
 
-    assert (copy_set(f"file://{there.parent}", tmp_path / "copy") / "test" / "labels").read_text() == "1 0"
+    assert (set_at(f"file://{there.parent}", tmp_path / "copy") / "test" / "labels").read_text() == "1 0"

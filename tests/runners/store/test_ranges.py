@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from runners.store.location import Location
-from runners.store.ranges import NEAR, ranges_at
+from runners.store.place import NEAR, ranges_at
 
 SIZE = 12 * 2**20
 

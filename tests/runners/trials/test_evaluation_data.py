@@ -80,7 +80,7 @@ def test_a_row_is_the_same_with_and_without_decoded_sets(
     first, second, without = (replace(on_processor, folder=job.folder / name) for name in "abc")
     job.folder.mkdir()
     rows = [run_trial(first).row, run_trial(second).row]
-    monkeypatch.setenv("STUDY_EVALUATION_CACHE_SIZE", "0")
+    monkeypatch.setenv("STUDY_CACHE_SIZE", "0")
     rows.append(run_trial(without).row)
     assert str(rows[0]) == str(rows[1]) == str(rows[2])
     assert rows[0]["held-out/count"] == 100

@@ -17,6 +17,7 @@ from budgets.planning.planned_trial import Trial, share_trunks
 from runners.host import faults
 from runners.host.process import FreshProcess
 from runners.results import read_table
+from runners.store.location import Location
 from runners.training.ranks import rank, run_ranks
 from runners.trials.trial import run_trial, take_part
 from runners.trials.trial_evaluation import Midway
@@ -151,7 +152,10 @@ def test_nodes_with_copies_of_their_own_continue_from_the_milestone_below_a_url(
 ) -> None:
     first, second, _ = trunk_of()
     monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
-    study, there = BucketStorage(f"file://{tmp_path}", "study", tmp_path / "driver"), tmp_path / "study"
+    study, there = (
+        BucketStorage(Location(f"file://{tmp_path}"), "study", tmp_path / "driver"),
+        tmp_path / "study",
+    )
     job = tiny_job(first, pool, tmp_path / "driver" / "trials" / first.trial_id)
     study.share(job, lambda _line: None)
     # It forks a process of its own: from this one, which has computed, that one's memory may be damaged.

@@ -1,5 +1,6 @@
 """A study in a bucket: machines that share only its URL give the same rows as a shared folder."""
 
+import json
 import shutil
 import socket
 import threading
@@ -12,8 +13,9 @@ import pytest
 from budgets.machine_cache import CACHE
 from runners.scheduling.backend import Job
 from runners.scheduling.local_backend import LocalBackend
-from runners.store.location import Location, cache_folder
-from runners.trials.trial_files import drop_milestone, is_milestone, milestone
+from runners.store.copies import trial_copies
+from runners.store.location import Location
+from runners.trials.trial_files import FILES, drop_milestone, is_milestone, milestone
 from study.declare.load import load_declaration
 from study.state.study import Study, find_study
 from study.storage import lease
@@ -55,7 +57,9 @@ def test_another_machine_continues_a_dead_drivers_study_to_the_same_rows(
     tiny.declare(levels=levels)
     tiny.run()
     monkeypatch.setenv(CACHE, str(tmp_path / "first cache"))
-    hold(cache_folder(bucket.url) / "results" / "tiny", step=100)  # the longer trial alone gets there
+    hold(
+        trial_copies(Location(bucket.url)) / "results" / "tiny", step=100
+    )  # the longer trial alone gets there
     with machine("first", levels=levels).start("--backend", "local") as process:
         deadline = time.monotonic() + 120
         while not (
@@ -83,6 +87,34 @@ def test_another_machine_continues_a_dead_drivers_study_to_the_same_rows(
     assert "2 of 2 trials" in third.says("report")
 
 
+def test_a_list_of_the_bucket_that_is_out_of_date_changes_nothing(
+    tiny: TinyStudy, machine: Machine, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trunk = {"levels": ", ".join(LEVELS[:2]), "training": TRUNK}
+    tiny.declare(**trunk)
+    tiny.run()
+    monkeypatch.setattr(bucket, "lag_s", 3600)
+    monkeypatch.setenv(CACHE, str(tmp_path / "first cache"))
+    first, second = (machine(name, **trunk) for name in ("first", "second"))
+    first.run()
+    assert not Location(bucket.url).list("results"), "it lists nothing"
+
+    assert first.tables() == tiny.tables()
+    assert "all     2        0" in second.says("status")
+    second.run()
+    assert second.tables() == tiny.tables()
+    assert not second.events("trial-started")[2:], "what was finished was not started again"
+
+
+def test_a_storage_that_no_other_process_reads_is_refused_before_anything_is_spent(
+    pool: Path, tmp_path: Path
+) -> None:
+    study = TinyStudy(tmp_path, pool, more="storage: memory://clip\n")
+    said = study.run(code=2)
+    assert "memory://clip is another storage than the driver's, or one that no other process can read" in said
+    assert not (study.folder / "ledger.jsonl").exists()
+
+
 def test_the_first_trial_starts_when_its_reservation_is_in_the_bucket(
     machine: Machine, tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,7 +124,8 @@ def test_the_first_trial_starts_when_its_reservation_is_in_the_bucket(
 
     def start(backend: LocalBackend, job: Job) -> None:
         ledger = Location(bucket.url).read("results/tiny/ledger.jsonl") or b""
-        reserved.append(job.trial in ledger.decode())
+        if job.resources:  # a trial, not a look at the storage
+            reserved.append(job.trial in ledger.decode())
         start_job(backend, job)
 
     start_job = LocalBackend.start
@@ -106,7 +139,7 @@ def test_the_first_trial_starts_when_its_reservation_is_in_the_bucket(
 def test_the_first_reservation_is_uploaded_though_the_ledger_was_before_with_charges_alone(
     bucket: Bucket, tmp_path: Path
 ) -> None:
-    study = BucketStorage(bucket.url, "results/charged", tmp_path)
+    study = BucketStorage(Location(bucket.url), "results/charged", tmp_path)
     (tmp_path / "ledger.jsonl").write_text("charged\n")
     study._push()  # noqa: SLF001 - as beside the run, every few seconds
     (tmp_path / "ledger.jsonl").write_text("charged\nreserved\n")
@@ -267,6 +300,7 @@ def test_the_milestone_of_a_trial_that_runs_is_seen_and_can_be_deleted(
     with study.storage.claim(lambda _text: None):
         study.storage.watch(["0123"], ["0123"])
         Location(bucket.url).write(f"results/tiny/trials/0123/{name}", b"state")
+        Location(bucket.url).write(f"results/tiny/trials/0123/{FILES}", json.dumps({name: 5}).encode())
         wait_for(lambda: milestone(folder), seconds=60)
         study.storage.watch(["0123"])
         before = len(rounds)

@@ -16,7 +16,7 @@ import pytest
 from runners.data.evaluation import set_reader
 from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set, write_split
 from runners.data.evaluation.set_reader import BATCH, SetReader
-from runners.store.cache import EVALUATION_CACHE_SIZE, PieceCache, decoded_sets
+from runners.store.cache import Cache
 from tests.runners.data.whole_set import write_training_split
 
 COUNT = 2 * BATCH + 40
@@ -42,7 +42,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def reader(written: Path, tmp_path: Path) -> SetReader:
-    return SetReader(path=written, decode=16, cache=PieceCache(tmp_path / "cache", 10**9))
+    return SetReader(path=written, decode=16, cache=Cache(tmp_path / "cache", 10**9))
 
 
 def read(reader: SetReader, split: str = "test") -> tuple[list[int], bytes, list[int]]:
@@ -84,7 +84,7 @@ def test_captions_are_kept_with_their_images(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 3, 8, 8), dtype=np.uint8)
     captions = (("one", "two words"), ("três\u2028",), ("x",))
     write_evaluation_set(tmp_path / "r", EvaluationSet(images=images, captions=captions))
-    reader = SetReader(path=tmp_path / "r", decode=8, cache=PieceCache(tmp_path / "cache", 10**9))
+    reader = SetReader(path=tmp_path / "r", decode=8, cache=Cache(tmp_path / "cache", 10**9))
     for _ in range(2):
         ((pixels, texts),) = reader.captioned()
         assert np.array_equal(pixels, images)
@@ -98,7 +98,7 @@ def test_labels_in_the_cache_are_not_taken_for_captions(tmp_path: Path) -> None:
     write_split(folder / "test", images, [{"cls": b"1", "txt": b"a cat"}, {"cls": b"0", "txt": b"a dog"}])
     (folder / "classnames.txt").write_text("\ufeffdog\ncat\n", encoding="utf-8")
     (folder / "zeroshot_classification_templates.txt").write_text("{c}\n", encoding="utf-8")
-    cache = PieceCache(tmp_path / "cache", 10**9)
+    cache = Cache(tmp_path / "cache", 10**9)
     labelled = SetReader(path=folder, decode=8, cache=cache)
     assert labelled.classnames == ("dog", "cat"), "without the byte-order mark"
     ((_, labels),) = labelled.labelled()
@@ -117,7 +117,7 @@ def test_labels_in_the_cache_are_not_taken_for_captions(tmp_path: Path) -> None:
 def test_a_set_that_changed_is_decoded_again(written: Path, tmp_path: Path) -> None:
     changed = tmp_path / "changed"
     shutil.copytree(written, changed)
-    reader = SetReader(path=changed, decode=16, cache=PieceCache(tmp_path / "cache", 10**9))
+    reader = SetReader(path=changed, decode=16, cache=Cache(tmp_path / "cache", 10**9))
     before = read(reader)
     shard = changed / "test" / "0.tar"
     content = bytearray(shard.read_bytes())
@@ -145,7 +145,7 @@ def test_a_cut_or_removed_batch_is_decoded_and_kept_again(reader: SetReader) -> 
 def test_a_cache_too_small_gives_the_same_images(
     reader: SetReader, tmp_path: Path, limit: int, batches: int
 ) -> None:
-    small = replace(reader, cache=PieceCache(tmp_path / "small", limit))
+    small = replace(reader, cache=Cache(tmp_path / "small", limit))
     small.fill()
     assert read(small) == read(reader)
     assert len(files(small)) <= batches
@@ -154,7 +154,7 @@ def test_a_cache_too_small_gives_the_same_images(
 
 def test_a_disk_that_cannot_be_written_costs_the_cache_alone(written: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    reader = SetReader(path=written, decode=16, cache=PieceCache(tmp_path / "file" / "cache", 10**9))
+    reader = SetReader(path=written, decode=16, cache=Cache(tmp_path / "file" / "cache", 10**9))
     assert read(reader) == read(replace(reader, cache=None))
     assert not reader.is_filled()
 
@@ -163,7 +163,7 @@ def fill_forever(reader: SetReader) -> None:
     """Fill one cache after another until killed."""
     number = 0
     while reader.cache is not None:
-        replace(reader, cache=PieceCache(reader.cache._folder / str(number), 10**9)).fill()  # noqa: SLF001
+        replace(reader, cache=Cache(reader.cache._folder / str(number), 10**9)).fill()  # noqa: SLF001
         number += 1
 
 
@@ -173,7 +173,7 @@ def test_a_killed_process_leaves_whole_batches_with_which_the_next_goes_on(reade
     assert reader.cache is not None
     folder = reader.cache._folder  # noqa: SLF001
     for kill in range(3):
-        begun = replace(reader, cache=PieceCache(folder / f"round {kill}", 10**9))
+        begun = replace(reader, cache=Cache(folder / f"round {kill}", 10**9))
         process = get_context("forkserver").Process(target=fill_forever, args=(begun,))
         process.start()
         while not files(begun):
@@ -182,7 +182,7 @@ def test_a_killed_process_leaves_whole_batches_with_which_the_next_goes_on(reade
         process.kill()
         process.join()
         for cache in (folder / f"round {kill}").iterdir():
-            again = replace(reader, cache=PieceCache(cache, 10**9))
+            again = replace(reader, cache=Cache(cache, 10**9))
             again.fill()
             assert again.is_filled()
             assert len(files(again)) == 3
@@ -207,22 +207,14 @@ def test_a_split_that_another_process_decodes_is_waited_for_or_left_to_it(reader
     assert reader.is_filled()
 
 
-def test_the_environment_bounds_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(EVALUATION_CACHE_SIZE, "33 GB")
-    assert decoded_sets().limit == 33 * 10**9
-    monkeypatch.setenv(EVALUATION_CACHE_SIZE, "large")
-    with pytest.raises(ValueError, match=r"STUDY_EVALUATION_CACHE_SIZE: 'large'"):
-        decoded_sets()
-
-
 READ_ALL = """
 import resource, sys
 from pathlib import Path
 from runners.data.evaluation.set_reader import SetReader
-from runners.store.cache import PieceCache
+from runners.store.cache import Cache
 
 path, cache = map(Path, sys.argv[1:])
-reader = SetReader(path=path, decode=224, threads=2, cache=PieceCache(cache, 10**10) if cache.name else None)
+reader = SetReader(path=path, decode=224, threads=2, cache=Cache(cache, 10**10) if cache.name else None)
 next(reader.labelled("train"))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 images = sum(len(images) for _ in range(2) for images, _ in reader.labelled())

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runners.data.reading.order import positions
+from runners.data.reading.order import batch_positions, positions, rows_of_window, windows
 
 
 def test_each_epoch_is_a_permutation_of_its_own() -> None:
@@ -36,6 +36,20 @@ def test_order_does_not_depend_on_how_positions_are_split(count: int, cuts: list
 def test_an_epoch_does_not_depend_on_those_before() -> None:
     late = positions(seed=3, count=10, start=1000, stop=1010)
     assert np.array_equal(late, positions(seed=3, count=10, start=0, stop=1010)[1000:])
+
+
+def test_parts_of_a_batch_are_parts_of_its_windows() -> None:
+    count, size = 100 * 1024 + 7, 8192
+    for step in (0, 1, 3, 12):  # the last ones reach into further windows and the next epoch
+        where = {"seed": 4, "count": count, "start": step * size, "stop": (step + 1) * size}
+        rows = batch_positions(**where)
+        assert sorted(rows) == sorted(positions(**where, windowed=True))
+        for half, part in enumerate(((0.0, 0.54), (0.46, 1.0))):
+            around = [
+                rows_of_window(seed=4, count=count, epoch=epoch, window=window, part=part)
+                for epoch, window in windows(**where)
+            ]
+            assert np.isin(rows[half * size // 2 :][: size // 2], np.concatenate(around)).all()
 
 
 def test_changing_returned_positions_does_not_affect_later_calls() -> None:

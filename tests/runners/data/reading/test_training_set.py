@@ -26,7 +26,7 @@ from runners.data.pool.pool import Pool
 from runners.data.pool.reader import Pairs, read_pairs
 from runners.data.reading import in_memory_set, streamed_set
 from runners.data.reading.in_memory_set import InMemorySet
-from runners.data.reading.order import BLOCK, WINDOW, positions
+from runners.data.reading.order import BLOCK, WINDOW, batch_positions, positions
 from runners.data.reading.shared_images import drop_idle, shared_images
 from runners.data.reading.streamed_set import RowsByBlock, StreamedSet, loading_ahead, open_data
 from runners.data.reading.training_data import Source, TrainingData
@@ -89,7 +89,10 @@ def list_keys(kind: str, path: str, first_step: int, workers: int) -> None:
 def planned(kind: str, pool: Pool, steps: int) -> list[str]:
     """Return the keys in the planned order, from the start."""
     rows = np.arange(0, pool.count, 2)
-    order = positions(seed=5, count=len(rows), start=0, stop=steps * BATCH, windowed=kind == "streamed")
+    in_order = batch_positions if kind == "streamed" else positions
+    starts = [step * BATCH for step in range(steps)]
+    each = [in_order(seed=5, count=len(rows), start=start, stop=start + BATCH) for start in starts]
+    order = np.concatenate(each)
     keys: list[str] = pool.frame["key"].iloc[rows[order]].tolist()
     return keys
 
