@@ -131,6 +131,7 @@ def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pool:
     return pool
 
 
+@pytest.mark.slow
 def test_no_text_reads_or_writes_a_file_starts_a_process_or_does_more_than_compute(pool: Pool) -> None:
     os.mkfifo("secret")  # would keep its reader waiting
     pipe = os.open("secret", os.O_RDONLY | os.O_NONBLOCK)

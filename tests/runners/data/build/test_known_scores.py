@@ -85,6 +85,7 @@ def test_a_computed_score_whose_input_was_replaced_is_no_longer_found_by_its_exp
     assert Pool.open(pool.path).computed == {"a+other": "ab"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("condition", ["NOT (b > 0)", "b <> 7", "b IN (-1)"])
 def test_a_condition_on_a_score_that_a_pair_lacks_is_not_met(tmp_path: Path, condition: str) -> None:
     pool = Pool.open(tiny_pool(tmp_path / "pool"))
@@ -112,6 +113,7 @@ def test_names_and_texts_may_hold_what_sql_gives_a_meaning(paired: Pool, tmp_pat
     assert found.tolist() == (np.arange(1, paired.count + 1) + 0.5).tolist()
 
 
+@pytest.mark.slow
 def test_a_pair_that_the_metadata_lack_meets_no_condition_on_them(paired: Pool, tmp_path: Path) -> None:
     key = paired.frame["key"].to_numpy()
     table = pd.DataFrame(
@@ -148,6 +150,7 @@ def test_a_pair_that_the_metadata_lack_meets_no_condition_on_them(paired: Pool, 
         list(metadata_scores(paired, "lang", tmp_path / "m.parquet"))
 
 
+@pytest.mark.slow
 def test_fields_of_the_samples_are_scores_or_texts_of_an_expression(tmp_path: Path) -> None:
     write_tar(
         tmp_path / "x" / "0.tar", [sample(n, mine=n, lang="ende"[n:][:2], mixed="5%") for n in range(3)]
