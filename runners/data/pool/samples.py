@@ -207,7 +207,7 @@ def _members_of(path: Path) -> Iterator[Member | Gap]:
                     yield member
                 continue
             start, at = at, _zeros_end(file, at, size)
-            if at == start or (at < size and not _is_header(_block(file, at))):
+            if at == start or (at < size and not _is_header(_read(file, at))):
                 at = _next_header(file, at + _BLOCK, size)
                 yield _gap(file, start, at, size, cut=found)
             else:
@@ -242,8 +242,10 @@ def _member_at(
         return info.name
     fault, content = _fault(info), b""
     if not fault and not info.isdir():
-        file.seek(at)
-        extensions, content = file.read(info.offset_data - at)[:-_BLOCK], file.read(info.size)
+        extensions = (
+            _read(file, at, info.offset_data - _BLOCK - at) if info.offset_data > at + _BLOCK else b""
+        )
+        content = _read(file, info.offset_data, info.size)
         if _swallows(extensions, "") or _swallows(content, info.name):
             return info.name
     member = Member(name=info.name, offset=info.offset_data, content=content, fault=fault)
@@ -318,13 +320,13 @@ def _ends_archive(lengths: tuple[int, ...], zeros: int, *, final: bool) -> bool:
     return zeros in {2 * _BLOCK, *to_record} or (final and zeros <= _BLOCK)
 
 
-def _block(file: IO[bytes], at: int) -> bytes:
+def _read(file: IO[bytes], at: int, size: int = _BLOCK) -> bytes:
     file.seek(at)
-    return file.read(_BLOCK)
+    return file.read(size)
 
 
 def _gap(file: IO[bytes], start: int, stop: int, size: int, *, cut: str | None) -> Gap:
-    block = _block(file, start)
+    block = _read(file, start)
     where = f"bytes {start:,} to {stop:,} are damaged"
     if start == 0 and not size:
         where = "empty file"
