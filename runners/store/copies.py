@@ -131,6 +131,21 @@ def fetch_tree(storage: Location, name: str, folder: Path) -> bool:
     return True
 
 
+def tree_at(storage: Location, name: str, folder: Path | None = None) -> Path:
+    """Return the copy, in this machine's cache, of a folder that `Location.share_tree` has copied.
+
+    Where the machine has the folder itself, the cache has a link to that. If there is none, it is an OSError.
+    """
+
+    def make(target: Path) -> None:
+        if folder is not None:
+            target.symlink_to(folder.absolute())
+        elif not fetch_tree(storage, name, target):
+            raise OSError(f"{storage} has no {name}")
+
+    return local_cache().keep(f"{storage.copy_name}/{name}", make)
+
+
 def trial_copies(storage: Location) -> Path:
     """Return this machine's folder of the trials that it runs on copies: they are no part of the cache."""
     return machine_cache() / blake2b(storage.address.encode(), digest_size=6).hexdigest()

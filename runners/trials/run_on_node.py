@@ -23,8 +23,7 @@ from typing import TypeVar
 
 from runners.host.faults import Notice, ProcessEnded
 from runners.host.process import FreshProcess
-from runners.store.cache import local_cache
-from runners.store.copies import fetch_tree, trial_copies
+from runners.store.copies import tree_at, trial_copies
 from runners.store.files import locked
 from runners.store.location import Location
 from runners.trials.meter import METER, FlopCount, meter_text, read_meter
@@ -176,10 +175,7 @@ def _on_this_node(storage: Location, job: TrialJob) -> TrialJob:
 
     def tree(path: Path, of: Sequence[Path] = ()) -> Path:
         around = next((pool for pool in of if path.is_relative_to(pool)), path)
-        copy = local_cache().keep(
-            f"{storage.copy_name}/{around}", partial(_fetch_tree, storage, around.as_posix())
-        )
-        return copy / path.relative_to(around)
+        return tree_at(storage, around.as_posix()) / path.relative_to(around)
 
     trials = trial_copies(storage)
     local = replace(
@@ -192,11 +188,6 @@ def _on_this_node(storage: Location, job: TrialJob) -> TrialJob:
     )
     local.folder.mkdir(parents=True, exist_ok=True)
     return local
-
-
-def _fetch_tree(storage: Location, name: str, folder: Path) -> None:
-    if not fetch_tree(storage, name, folder):
-        raise OSError(f"{storage} has no {name}")
 
 
 def _bring_milestone(storage: Location, job: TrialJob, local: TrialJob) -> None:

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING
 from runners.data.pool.pool import tree_name
 from runners.host.faults import patiently
 from runners.scheduling.storage_check import Seen
-from runners.store.cache import local_cache
-from runners.store.copies import fetch_tree, trial_copies
+from runners.store.copies import fetch_tree, tree_at, trial_copies
 from runners.store.files import new_file
 from runners.store.location import Location
 from runners.trials.meter import METER
@@ -161,15 +160,14 @@ class BucketStorage(FolderStorage):
 
     def share(self, job: "TrialJob", say: Callable[[str], None]) -> None:
         """Upload the pools, and evaluation sets outside of them, unless the bucket already has them."""
-        there, cache = self._there(job), local_cache()
+        there = self._there(job)
         folders = dict(zip(there.pools, job.pools, strict=True)) | {
             path: job.evaluation[name]
             for name, path in there.evaluation.items()
             if not set(there.pools) & set(path.parents)
         }
         for path, folder in folders.items():
-            # A link into the cache saves a node on this machine the download.
-            cache.keep(f"{self._objects.copy_name}/{path}", partial(_link, folder.absolute()))
+            tree_at(self._objects, path.as_posix(), folder)  # a node on this machine need not download it
             if self._objects.share_tree(folder, path.as_posix()):
                 say(f"uploaded {folder} to {self._objects / path}")
 
@@ -345,7 +343,3 @@ def _agree(folder: Path, files: Iterable[str]) -> None:
             path.unlink(missing_ok=True)
     for name in kept:
         (folder / name).touch()
-
-
-def _link(folder: Path, link: Path) -> None:
-    link.symlink_to(folder)

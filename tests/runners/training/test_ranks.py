@@ -9,7 +9,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -29,13 +29,14 @@ from runners.data.reading import streamed_set
 from runners.host.faults import Notice, ProcessEnded, fault_of
 from runners.host.process import Exit, FreshProcess, first_cause
 from runners.models import model
+from runners.store.place import Place
 from runners.training import ranks as ranks_module
 from runners.training.learner import batch_norm_of_all_ranks
 from runners.training.ranks import decided_by_first, gather, rank, rank_count, run_ranks
 from runners.trials import checkpoint
 from runners.trials.trial import Watch, run_trial
 from runners.trials.trial_job import TrialJob
-from runners.trials.trial_setup import set_up
+from runners.trials.trial_setup import load_subset, set_up
 from tests.runners.data.pool.test_damage import flip_byte
 from tests.runners.tiny import stop_at, tiny_job, tiny_trial
 
@@ -215,6 +216,26 @@ def test_first_rank_chooses_the_automatic_precision_of_all(jobs: Jobs) -> None:
     job = jobs("clip", Recipe(precision="auto"), 2)
 
     assert run_ranks(partial(_precisions, job), count=2, gpus=False) == [1, 1]
+
+
+def _opened(job: TrialJob, looked: Path) -> list[float]:
+    sizes = Place.sizes
+
+    def look(place: Place, shards: Sequence[str]) -> Mapping[str, int]:
+        with looked.open("a") as file:
+            file.write("x")
+        return sizes(place, shards)
+
+    pytest.MonkeyPatch().setattr(Place, "sizes", look)
+    load_subset(job)
+    return gather(torch.tensor([float(rank())])).tolist()
+
+
+def test_the_first_rank_alone_looks_at_the_shards(jobs: Jobs, tmp_path: Path) -> None:
+    job = jobs("clip", Recipe(), 2)
+
+    assert run_ranks(partial(_opened, job, tmp_path / "looked"), count=2, gpus=False) == [0, 1]
+    assert (tmp_path / "looked").read_text() == "x"
 
 
 def test_damage_is_that_of_all_ranks_and_of_all_starts(
