@@ -1,8 +1,7 @@
 """The subsets that trials of a study read: what reading them fetches, and the copies that it declares."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from math import inf
 
 from budgets.declaration.data_sections import DescribedPool
 from budgets.planning.facts import Component
@@ -63,40 +62,37 @@ def read_subsets(study: Study, plan: Plan, *, most_pairs: int | None = None) -> 
         yield ReadSubset(part=part, pool=pool, amplification=factor)
 
 
-def copies_of(study: Study, plan: Plan) -> Iterator[tuple[SubsetCopy, Mapping[str, ReadSubset]]]:
-    """Yield the copies that a study declares, each with its subsets by `subset_key`.
+def _is_copied(study: Study, each: ReadSubset) -> bool:
+    """Return whether trials read a copy: of all subsets if images are resized, else from a factor on."""
+    least = study.declaration.materialise_from
+    resized = study.declaration.training.recipe.resized_images is not None
+    return resized or (least is not None and each.amplification >= least)
 
-    Resized images are copied for all subsets, others from the declared amplification on.
-    """
-    side, least = study.declaration.training.recipe.resized_images, study.declaration.materialise_from
-    if side is None and least is None:
+
+def copies_of(study: Study, plan: Plan) -> Iterator[tuple[SubsetCopy, Collection[str]]]:
+    """Yield the copies that a study declares, each with the `subset_key` of its subsets."""
+    side, tolerance = study.declaration.training.recipe.resized_images, study.declaration.limits.damage
+    if side is None and study.declaration.materialise_from is None:
         return
     by_pool: dict[str, list[ReadSubset]] = {}
     for each in read_subsets(study, plan):
-        if side is not None or (least is not None and each.amplification >= least):
+        if _is_copied(study, each):
             by_pool.setdefault(each.part.name, []).append(each)
-    for subsets in by_pool.values():
-        parts = [each.part for each in subsets]
-        copy = SubsetCopy(
-            pool=subsets[0].pool,
-            subsets=[(part.pool, part.pairs, part.quality) for part in parts],
-            side=side,
-            tolerance=study.declaration.limits.damage,
-        )
-        yield copy, {subset_key(each.part, side): each for each in subsets}
+    for found in by_pool.values():
+        parts = [each.part for each in found]
+        subsets = [(part.pool, part.pairs, part.quality) for part in parts]
+        copy = SubsetCopy(pool=found[0].pool, subsets=subsets, side=side, tolerance=tolerance)
+        yield copy, [subset_key(part, side) for part in parts]
 
 
 def amplification_lines(study: Study, plan: Plan) -> Iterator[str]:
     """Yield a line for each subset that is read at notably more than its size."""
     least = study.declaration.materialise_from
     for each in read_subsets(study, plan, most_pairs=_MOST_PAIRS):
-        if study.declaration.training.recipe.resized_images is not None or each.amplification >= (
-            least or inf
-        ):
+        follows = "with materialise_from: 2, the run would copy them once, for all trials"
+        if _is_copied(study, each):
             follows = "the run copies them first, once for all trials"
-        elif least is None:
-            follows = "with materialise_from: 2, the run would copy them once, for all trials"
-        else:
+        elif least is not None:
             follows = f"they are not copied: materialise_from is {least:g}"
         if each.amplification >= _NOTABLE:
             fetched = f"fetches {each.amplification:.1f} times the bytes of their images"
