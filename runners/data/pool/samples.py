@@ -59,14 +59,6 @@ class UnreadableRange:
     ends_archive: bool = False  # True: zeros that may be the end of a tar before another one, and hold none
 
 
-class ShardError(ValueError):
-    """A shard that cannot be read to its end; ``key`` is that of the incomplete sample, or empty."""
-
-    def __init__(self, path: Path, key: str, reason: str) -> None:
-        super().__init__(f"cannot read shard {path}{f' after sample {key}' if key else ''}: {reason}")
-        self.key, self.reason = key, reason
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Member:
     """One member of a tar."""
@@ -92,15 +84,14 @@ def read_samples(path: Path) -> Iterator[tuple[str, dict[str, tuple[int, bytes]]
     """Read a sound tar: yield each sample's key and, by file ending, its members as (offset, content).
 
     Raises:
-        ShardError: The file is missing, is not a tar, or some of its bytes hold no sample.
+        ValueError: The file is missing, is not a tar, or some of its bytes hold no sample.
     """
     for each in walk_samples(path):
-        if isinstance(each, UnreadableRange):
-            if not each.ends_archive:
-                raise ShardError(path, each.key, each.reason)
-        elif each.fault:
-            raise ShardError(path, each.key, each.fault)
-        elif each.whole:  # otherwise, the unreadable bytes beside it are an error
+        reason = each.fault if isinstance(each, Sample) else "" if each.ends_archive else each.reason
+        if reason:
+            after = f" after sample {each.key}" if each.key else ""
+            raise ValueError(f"cannot read shard {path}{after}: {reason}")
+        if isinstance(each, Sample) and each.whole:  # otherwise, the unreadable bytes beside it are an error
             yield each.key, each.members
 
 
