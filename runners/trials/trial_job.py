@@ -6,6 +6,7 @@ from pathlib import Path
 
 from budgets.planning.planned_trial import Trial
 from runners.data.pool.damage import DAMAGE_TOLERANCE
+from runners.store.location import Location
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,4 +31,4 @@ class TrialJob:
     ranks: int = 1  # processes of this node that train the model together
     evaluate_at: tuple[float, ...] = ()  # shares of the steps after which the model is evaluated, too
     trunk: tuple[Path, ...] = ()
-    subsets: str = ""  # URL below which subsets of large pools are kept for all trials of a study
+    subsets: Location | None = None  # where subsets of large pools are kept for all trials of a study

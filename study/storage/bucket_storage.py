@@ -86,9 +86,9 @@ class BucketStorage(FolderStorage):
         self._stop_requested = False
 
     @property
-    def subsets(self) -> str:
-        """The URL, which all nodes see, of the subsets of large pools."""
-        return (self._objects / self._name / "subsets").address
+    def subsets(self) -> Location:
+        """The place, which all nodes see, of the subsets of large pools."""
+        return self._objects / self._name / "subsets"
 
     def refresh(self) -> None:
         """Download the study without weights and checkpoints, unless a run on this machine is active."""

@@ -30,9 +30,9 @@ class FolderStorage:
         self._folder = folder
 
     @property
-    def subsets(self) -> str:
-        """The URL, which all nodes see, of the subsets of large pools."""
-        return f"file://{self._folder.resolve() / 'subsets'}"
+    def subsets(self) -> Location:
+        """The place, which all nodes see, of the subsets of large pools."""
+        return Location(self._folder.resolve() / "subsets")
 
     def refresh(self) -> None:
         """Update the study's folder from the storage, unless a run on this machine is active."""

@@ -91,18 +91,20 @@ def subset_of(masks: Iterable[NDArray[np.bool_]]) -> Subset:
     return Subset(np.array(counts, np.int64), blocks)
 
 
-def kept_subset(identity: str, total: int, choose: Callable[[], Subset], shared: str = "") -> Subset:
-    """Return a subset that is kept on this machine or below a shared URL, or choose it and keep it in both.
+def kept_subset(
+    identity: str, total: int, choose: Callable[[], Subset], shared: Location | None = None
+) -> Subset:
+    """Return a subset that is kept on this machine or in a shared place, or choose it and keep it in both.
 
     ``identity`` is everything that determines the subset, ``total`` the number of rows of the pool. Of
     several processes of a machine one chooses it, and the others wait.
     """
-    name, place = blake2b(identity.encode(), digest_size=16).hexdigest(), Location(shared) if shared else None
+    name = blake2b(identity.encode(), digest_size=16).hexdigest()
     size, cache = _bytes_of(total), local_cache()
 
     def make(path: Path) -> None:
-        if place is not None and _is_there(place, name, size):
-            until_reached(partial(place.get, {name: size}, "", path.parent))
+        if shared is not None and _is_there(shared, name, size):
+            until_reached(partial(shared.get, {name: size}, "", path.parent))
         else:
             choose().save(path)
 
@@ -113,8 +115,8 @@ def kept_subset(identity: str, total: int, choose: Callable[[], Subset], shared:
             cache.keep(f"subsets/{name}", make)
     except OSError:  # the disk is full
         return choose()
-    if place is not None and not _is_there(place, name, size):
-        until_reached(partial(place.write, name, path.read_bytes()))
+    if shared is not None and not _is_there(shared, name, size):
+        until_reached(partial(shared.write, name, path.read_bytes()))
     return Subset.load(path, total)
 
 

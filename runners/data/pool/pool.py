@@ -170,8 +170,8 @@ class Pool:
         known = {"": own, **named, **{text: named[name] for text, name in self.computed.items()}}
         return {name: scorer_costs(scorer, self.unranked) for name, scorer in known.items() if scorer}
 
-    def subset(self, *, size: int | None, quality: str, shared: str = "") -> Subset:
-        """Return a subset as `select` does; a large pool's is kept on this machine and below a shared URL."""
+    def subset(self, *, size: int | None, quality: str, shared: Location | None = None) -> Subset:
+        """Return a subset as `select` does; a large pool's is kept on this machine and in a shared place."""
         score = score_of_quality(quality)
         if (copied := copied_subset(size, quality)) in self.subsets:
             size, quality = None, NAMED + copied
