@@ -19,7 +19,6 @@ budget:
   levels: [100 GFLOP, 300 GFLOP, 900 GFLOP]
   study: 50 TFLOP
   fit: drop
-  count_scoring: true
 seeds: [0, 1]
 grid:
   - architectures: [mini-ViT-XXS-8, mini-ViT-XS-8, mini-RN]
@@ -78,7 +77,7 @@ study: spread
 pool: {embedded: {pairs: 8k, seed: 3}}
 storage: /nfs/x
 materialise_from: 2
-budget: {study: 50 TFLOP, ladder: {levels: 3, ratio: 3.16}}
+budget: {study: 50 TFLOP, ladder: {levels: 3, ratio: 3.16}, count_scoring: true}
 grid:
   - {architectures: [mini-ViT-XXS-8, mini-ViT-XS-8]}
 training:
