@@ -89,10 +89,10 @@ def _part(file: Path, start: int = 0, stop: int = 0) -> SourcePart:
 def parts_at(url: str) -> list[SourcePart]:
     """Return the tars below a URL; ValueError if it can't be read, or holds none."""
     there = Location(url)
-    found = there.contents("pool")
+    found = there.contents("pool", some=True)
     shards = shards_at(found, packed=True)
     if not shards:
-        raise ValueError(f"{there} holds no .tar shard" + ("" if found else f": {there.why_empty()}"))
+        raise ValueError(f"{there} holds no .tar shard")
     return [
         SourcePart(file=Path(shard), url=url, size=found[shard][0], stamp=found[shard][1]) for shard in shards
     ]

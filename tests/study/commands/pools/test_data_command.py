@@ -100,7 +100,7 @@ training: {batch_size: 16, lr_peak: {mini-ViT-XXS-8: 2e-3}}
         ("data build pools/x --from nowhere", "no such source: nowhere"),
         (
             "data build pools/x --from http://127.0.0.1:1/x",
-            "x holds no .tar shard: Cannot connect to host 127",
+            "x can't be read: Cannot connect to host 127",
         ),
         ("data build pools/x", "--from SOURCE, or --in-place"),
         ("data build pools/x --from icons.csv --caption captoin", "did you mean 'caption'"),
@@ -114,7 +114,7 @@ training: {batch_size: 16, lr_peak: {mini-ViT-XXS-8: 2e-3}}
             "data eval-sets gs://bucket/sets",
             "gs://bucket/sets can't be read: storage gs://bucket/sets needs a package",
         ),
-        ("data eval-sets nowhere", "no folder of evaluation sets at nowhere"),
+        ("data eval-sets nowhere", "folder of evaluation sets nowhere can't be read: no such folder"),
     ],
 )
 def test_a_mistake_ends_with_one_line_and_code_2(user: Path, run: Run, words: str, message: str) -> None:

@@ -34,7 +34,9 @@ def test_shards_in_a_bucket_are_indexed_scored_and_shown(
         assert sorted(theirs.frame["hash"]) == sorted(built.frame["hash"])
         files = sorted(path.name for path in theirs.path.iterdir())
         assert files == [".lock", "index", "pool.json", "vocabulary.txt"]
-        assert "holds no .tar shard" in run("data build pools/x --from s3://bucket/no --in-place", code=2)
+        assert "no can't be read: no file is below" in run(
+            "data build pools/x --from s3://bucket/no --in-place", code=2
+        )
         assert "s3://bucket/shards has no pool.json" in run("data info s3://bucket/shards", code=2)
 
         assert "s3://bucket/pool: 300 pairs; left out: none" in run(
@@ -45,7 +47,7 @@ def test_shards_in_a_bucket_are_indexed_scored_and_shown(
         assert "ranked by the score of popular; 300 pairs have one:" in said
         assert run("data info s3://bucket/pool --workers 1") == said
         exists = run("data build s3://bucket/pool --from s3://bucket/other --workers 1", code=2)
-        assert exists.startswith("study: s3://bucket/other holds no .tar shard")
+        assert exists.startswith("study: pool s3://bucket/other can't be read: no file is below")
         table = run("data build s3://bucket/new --from icons.csv --workers 1")
         assert table.startswith("s3://bucket/new: 300 pairs; left out: ")
 
