@@ -76,7 +76,7 @@ def test_a_plan_is_a_table_with_totals_against_the_budget(run: Run) -> None:
 
     assert lines[0].split()[:4] == ["level", "architecture", "strategy", "pairs"]
     assert len([line for line in lines if line.startswith("100 GFLOP")]) == 10
-    assert "demo: 38 trials, 15.17 TFLOP of training in all; study budget 20 TFLOP, 4.83 TFLOP left" in lines
+    assert "demo: 38 trials, 14.58 TFLOP of training in all; study budget 20 TFLOP, 5.423 TFLOP left" in lines
 
 
 def test_the_papers_grid_is_planned_and_priced(run: Run, tmp_path: Path) -> None:
