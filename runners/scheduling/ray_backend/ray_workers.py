@@ -227,6 +227,7 @@ class _Worker:
     def __init__(self, folder: str, threads: int) -> None:
         # Not in a runtime environment of the actor, for which Ray would start another process.
         os.environ["OMP_NUM_THREADS"] = str(threads)
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # else torch's threads spin between batches
         with suppress(OSError):  # relative paths are those of the driver, if they exist here
             os.chdir(folder)
 

@@ -55,6 +55,8 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Score the pool, and print its contents afterwards."""
+    # Between batches torch's threads would spin; OpenMP reads this when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from runners.data.build.info import info_lines
     from runners.data.pool.pool import Pool
     from runners.store.shared_folder import SCORING, open_shared

@@ -3,6 +3,9 @@
 import errno
 import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import open_clip
@@ -10,7 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
+from budgets.cost.architecture import load_architecture
 from runners.data.pool.pool import Pool
+from runners.models.model import build_model
+from tests.root import ROOT
 from tests.study.commands.pools.documented import command
 from tests.study.conftest import Run
 
@@ -113,3 +119,32 @@ def test_a_pool_keeps_all_scores_and_the_chosen_one_ranks(
     again = Pool.open(pool.path)
     assert again.frame.set_index("hash")["score"].to_dict() == mine.to_dict()
     assert "score:popularity" in again.index.columns
+
+
+_SCORES = """
+import sys, time
+from study.cli import main
+
+def seconds(threads):
+    if threads:
+        torch.set_num_threads(threads)
+    began = time.process_time()
+    how = f"--name mine --device cpu --workers {threads or 1}"
+    assert main(["data", "score", sys.argv[1], "--with", f"mini-ViT-XXS-8:{sys.argv[2]}", *how.split()]) == 0
+    return time.process_time() - began
+
+seconds(0)  # imports torch, after the command has set what torch reads then
+import torch
+print(seconds(1), seconds(2))
+"""
+
+
+def test_more_threads_take_no_more_processor_time(pool: Path, tmp_path: Path) -> None:
+    shutil.copytree(pool, tmp_path / "pool")
+    model = build_model(load_architecture("mini-ViT-XXS-8").config)
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
+    words = [sys.executable, "-c", _SCORES, str(tmp_path / "pool"), str(tmp_path / "model.pt")]
+    child = subprocess.run(words, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
+    one, two = map(float, child.stdout.split()[-2:])
+    assert two < 2 * one, f"{two:.1f} s of processor time with two threads, {one:.1f} s with one"
