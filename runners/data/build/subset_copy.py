@@ -85,7 +85,7 @@ def amplification(pool: Pool, subset: Subset) -> float:
         inside = np.flatnonzero(subset.mask(start, min(start + ROWS_PER_GROUP, pool.count)))
         if not len(inside):
             continue
-        rows = pool.rows(start + inside, ("shard", "offset", "length"))
+        rows = pool.index.rows(start + inside, ("shard", "offset", "length"))
         _, wanted = in_shard_order(*(rows[name].to_numpy() for name in ("shard", "offset", "length")))
         for each in wanted:
             first, last = each.offsets // PIECE, (each.offsets + each.lengths - 1) // PIECE
@@ -161,7 +161,7 @@ def _rows(copy: SubsetCopy) -> Iterator[pd.DataFrame]:
         masks = {name: subset.mask(start, stop) for name, subset in subsets.items()}
         inside = np.flatnonzero(np.logical_or.reduce([*masks.values()]))
         if len(inside):
-            rows = pool.rows(start + inside, columns)
+            rows = pool.index.rows(start + inside, columns)
             yield rows.assign(**{name: mask[inside] for name, mask in masks.items()})
 
 

@@ -1,11 +1,13 @@
 """Copies of subsets: the same pairs in the same order as from the pool, read at about their size."""
 
 import io
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -13,10 +15,12 @@ from budgets.machine_cache import CACHE
 from runners.data.build import subset_copy as module
 from runners.data.build.rescore import set_score
 from runners.data.build.subset_copy import SubsetCopy, amplification, copy_subsets
-from runners.data.pool.pool import Pool, Scorer, tree_name
+from runners.data.index.writing import write_parts
+from runners.data.pool.describe import describe_pool
+from runners.data.pool.pool import Origin, Pool, Scorer, tree_name
 from runners.data.pool.reader import Pairs, read_pairs
 from runners.host.workers import Processes, Workers
-from runners.store.copies import pool_at
+from runners.store.copies import SHARDS_AT, pool_at
 from runners.store.location import Location
 from runners.store.shared_folder import SharedFolder, open_shared
 from tests.runners.data.pool.test_damage import flip_byte
@@ -143,3 +147,24 @@ def test_a_copy_of_a_bucket_in_a_bucket_is_read_at_its_size(
     assert factors[0] > 15
     assert factors[1] < 2.5, "a piece of 256 KiB for 40 pairs of 3 KB"
     assert (read(pool, size, quality).images == read(copy, size, quality).images).all()
+
+
+def test_amplification_is_what_a_server_counted_of_images_of_25_kilobytes(tmp_path: Path) -> None:
+    count, rng = 30_000, np.random.default_rng(0)
+    lengths = rng.integers(10_000, 40_000, count)
+    columns = {
+        "key": "x", "shard": "0.tar", "offset": np.cumsum(lengths + 2500), "length": lengths, "caption": "a",
+        "width": 1, "height": 1, "hash": rng.integers(2**63, size=count).astype(np.uint64),
+        "score": rng.normal(size=count).astype(np.float32),
+    }  # fmt: skip
+    origin = Origin(
+        name="web", scorer=Scorer(name="mine"), provenance={SHARDS_AT: f"file://{tmp_path}/shards"}
+    )
+    sizes = {"0.tar": int((lengths + 2500).sum()) + 50_000}
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "0.tar").touch()
+    os.truncate(tmp_path / "shards" / "0.tar", sizes["0.tar"])
+    describe_pool(tmp_path, write_parts(tmp_path, pd.DataFrame(columns)), origin, sizes=sizes)
+    pool = Pool.open(tmp_path)
+    found = [amplification(pool, pool.subset(size=None, quality=each)) for each in ("top1", "top10", "top25")]
+    assert found == pytest.approx([11.8, 8.6, 4.2], rel=0.1)
