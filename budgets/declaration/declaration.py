@@ -63,9 +63,10 @@ class Declaration:
     """Pools to mix, each a section like ``pool`` or only its ``path``."""
     mixtures: dict[Annotated[str, values.name], dict[str, MixedPool]] = field(default_factory=dict)
     """Mixtures of ``pools``, an axis of the grid ([mixtures](data.md#mixtures))."""
-    materialise_from: Annotated[float | None, values.bytes_over_images] = None
+    materialise_from: Annotated[float | None, values.bytes_over_images] = 2.0
     """Bytes that reading a subset fetches, over the bytes of its images, from which on the run first copies
-    the subset, once for all trials ([copies](data.md#copies-of-subsets)); ``off`` (None) copies none."""
+    the subset, once for all trials ([copies](data.md#copies-of-subsets)). Folders are read without excess:
+    1 copies their subsets too; ``off`` (None) copies none."""
     storage: Annotated[str | None, values.storage] = None
     """Folder that all nodes share, for results and generated pools, or an fsspec URL in its place; by default
     ``results`` and ``pools`` in the working directory."""

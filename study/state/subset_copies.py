@@ -35,10 +35,8 @@ class ReadSubset:
 def read_subsets(study: Study, plan: Plan, *, most_pairs: int | None = None) -> Iterator[ReadSubset]:
     """Yield the subsets that the trials of a plan read, smallest first, of pools that exist.
 
-    Folders count only if copies are declared: they are not read in pieces by our cache, but a network's file
-    system has pieces of its own. ``most_pairs`` leaves out larger pools.
+    ``most_pairs`` leaves out larger pools.
     """
-    declared = study.declaration.materialise_from is not None
     parts = {
         (part.name, part.pool, part.quality, part.pairs): part
         for trial in plan.all_trials
@@ -55,9 +53,10 @@ def read_subsets(study: Study, plan: Plan, *, most_pairs: int | None = None) -> 
             tolerance = study.declaration.limits.damage
             pools[key] = Pool.open(folder, tolerance=tolerance, holding=part.pool)
         pool = pools[key]
-        partial = part.pairs < pool.count and (declared or pool.place.ahead_bytes > 0)
+        # Of a folder, exactly the images' bytes are read.
+        in_pieces = part.pairs < pool.count and pool.place.ahead_bytes > 0
         small = most_pairs is None or pool.count <= most_pairs
-        subset = pool.subset(size=part.pairs, quality=part.quality) if partial and small else None
+        subset = pool.subset(size=part.pairs, quality=part.quality) if in_pieces and small else None
         factor = 1.0 if subset is None else amplification(pool, subset)
         yield ReadSubset(part=part, pool=pool, amplification=factor)
 
@@ -65,8 +64,9 @@ def read_subsets(study: Study, plan: Plan, *, most_pairs: int | None = None) -> 
 def _is_copied(study: Study, each: ReadSubset) -> bool:
     """Return whether trials read a copy: of all subsets if images are resized, else from a factor on."""
     least = study.declaration.materialise_from
-    resized = study.declaration.training.recipe.resized_images is not None
-    return resized or (least is not None and each.amplification >= least)
+    if study.declaration.training.recipe.resized_images is not None:
+        return True
+    return least is not None and each.part.pairs < each.pool.count and each.amplification >= least
 
 
 def copies_of(study: Study, plan: Plan) -> Iterator[tuple[SubsetCopy, Collection[str]]]:
@@ -89,7 +89,7 @@ def amplification_lines(study: Study, plan: Plan) -> Iterator[str]:
     """Yield a line for each subset that is read at notably more than its size."""
     least = study.declaration.materialise_from
     for each in read_subsets(study, plan, most_pairs=_MOST_PAIRS):
-        follows = "with materialise_from: 2, the run would copy them once, for all trials"
+        follows = "they are not copied: materialise_from is off"
         if _is_copied(study, each):
             follows = "the run copies them first, once for all trials"
         elif least is not None:

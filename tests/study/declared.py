@@ -76,7 +76,7 @@ SPREAD = """
 study: spread
 pool: {embedded: {pairs: 8k, seed: 3}}
 storage: /nfs/x
-materialise_from: 2
+materialise_from: 4
 budget: {study: 50 TFLOP, ladder: {levels: 3, ratio: 3.16}, count_scoring: true}
 grid:
   - {architectures: [mini-ViT-XXS-8, mini-ViT-XS-8]}

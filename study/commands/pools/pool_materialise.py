@@ -33,7 +33,7 @@ def run(options: Namespace) -> int:
     require_runnable(declared)
     if declared.materialise_from is None and declared.training.recipe.resized_images is None:
         raise ValueError(
-            f"{declared.name} declares no copies: add materialise_from: 2, or training.resized_images"
+            f"{declared.name} declares no copies: materialise_from and training.resized_images are off"
         )
     plan = plan_study(study)
     with Progress(declared.metric, open_console()) as progress, PoolSite(options, progress.say) as site:

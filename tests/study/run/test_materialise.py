@@ -59,9 +59,8 @@ def test_trials_on_a_copy_have_the_same_ids_and_weights_and_a_killed_copy_contin
     plain = TinyStudy(tmp_path / "plain", scattered)
     plain.edit(TOP)
     plain.run()
-    study = TinyStudy(tmp_path / "copied", scattered, more="materialise_from: 2\n")
+    study = TinyStudy(tmp_path / "copied", scattered, more="materialise_from: 1\n")
     study.edit(TOP)
-    assert "pairs of web (top10 by mine) fetches" in study.says("plan"), study.says("plan")
     words = ("run", study.declaration, "--results", study.place, "--pools", study.place, "--backend", "local")
     killed = subprocess.run(
         [sys.executable, "-c", KILLED, *words], cwd=ROOT, check=False, capture_output=True
@@ -87,13 +86,16 @@ def test_resized_images_are_other_trials_on_a_copy_in_the_bucket_that_a_command_
     monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
     for path in scattered.rglob("*.*"):
         Location(bucket.url).put(path, f"web/{path.relative_to(scattered)}")
-    plain = TinyStudy(tmp_path / "plain", scattered)
+    plain = TinyStudy(tmp_path / "plain", scattered, more="materialise_from: off\n")
     study = TinyStudy(tmp_path, scattered, training="  resized_images: 16\n", more=f"storage: {bucket.url}\n")
     for each in (plain, study):
         each.edit((str(scattered), f"{bucket.url}/web"), ("[top50]", "[top50 by mine]"))
     said = plain.says(f"plan --pools {plain.place}")
     assert "(top50 by mine) fetches" in said
-    assert "with materialise_from: 2, the run would copy them once, for all trials" in said
+    assert "they are not copied: materialise_from is off" in said
+    plain.edit(("materialise_from: off", "materialise_from: 2"))
+    assert "the run copies them first, once for all trials" in plain.says(f"plan --pools {plain.place}")
+    plain.edit(("materialise_from: 2", "materialise_from: off"))
     assert not {trial.trial_id for trial in plain.plan.trials} & {t.trial_id for t in study.plan.trials}
     assert "below the 32 pixels of mini-ViT-XXS-8, which sees enlarged images" in study.says("plan")
     command = f"data materialise {study.declaration} --results {study.place} --workers 1"
@@ -107,7 +109,7 @@ def test_resized_images_are_other_trials_on_a_copy_in_the_bucket_that_a_command_
     assert study.table()["resized_images"].tolist() == [16.0]
     assert study.statuses() == {"mini-ViT-XXS-8": "finished"}
     refused = run(f"data materialise {plain.declaration} --results {plain.place}", code=2)
-    assert "tiny declares no copies: add materialise_from: 2, or training.resized_images" in refused
+    assert "tiny declares no copies: materialise_from and" in refused
 
 
 @pytest.mark.parametrize("in_bucket", [False, True])
