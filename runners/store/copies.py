@@ -44,7 +44,10 @@ def pool_at(place: str | Path | Location, folder: Path | None = None) -> Path:
     if pool.local is not None:
         return pool.local
     found = pool.contents("pool")
-    text = pool.read("pool.json")
+    try:
+        text = pool.read("pool.json")
+    except OSError as error:
+        raise ValueError(f"pool {pool} can't be read: {error}") from error
     if text is None:
         pool.contents("pool", some=True)
         raise ValueError(

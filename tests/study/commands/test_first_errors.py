@@ -32,7 +32,7 @@ def line_of(path: Path, start: str) -> int:
     [
         ("metric: held-out/top1", "metric: held-out/acc", "metric:", "did you mean 'held-out/top1'?"),
         ("metric: held-out/top1", "metric: heldout/top5", "metric:", "did you mean 'held-out/top5'?"),
-        ("study: 15 TFLOP", "study: 1 TFLOP", "  study: 1 TFLOP", "11.49 TFLOP (42 trials"),
+        ("study: 15 TFLOP", "study: 1 TFLOP", "  study: 1 TFLOP", "10.9 TFLOP (42 trials"),
         ("embedded: {pairs: 8192}", "path: nowhere", "  path: nowhere", "nowhere"),
         ("[60 GFLOP, 180 GFLOP, 540 GFLOP]", "[60, 180, 540]", "grid:", "without a unit is in FLOPs"),
         ("seeds: [0, 1]", "seeds: 3", "seeds:", "write [3]"),
