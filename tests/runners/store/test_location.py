@@ -218,7 +218,7 @@ def test_what_a_killed_node_kept_is_uploaded_when_a_run_begins_there(
     process = start(job, tmp_path)
     wait_for(lambda: any(name.startswith("checkpoint") for name in names(job)))
     uploaded = max(name for name in names(job) if name.startswith("checkpoint"))
-    Location(job.url).delete([f"{job.folder}/{uploaded}"])  # as if its upload had not ended
+    Location(job.url).delete([f"{job.folder}/{each}" for each in (uploaded, "files.json")])  # not ended
     pid = pid_of(folder)
     process.kill()
     process.wait()
