@@ -251,7 +251,7 @@ def test_a_window_reads_few_long_stretches_and_mixes_them(pool: Pool) -> None:
     blocks = np.unique(order // BLOCK)
     assert len(blocks) == WINDOW
     assert np.diff(blocks).max() > 1  # not neighbours of each other
-    assert len(np.unique(order[:BATCH] // BLOCK)) > WINDOW // 2
+    assert len(np.unique(order[:WINDOW] // BLOCK)) > WINDOW // 2
     assert pool.count == 503
 
 
