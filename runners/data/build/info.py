@@ -44,7 +44,8 @@ def info_lines(pool: Pool) -> Iterator[str]:
     yield f"fingerprint {pool.fingerprint}"
     if message := not_indexed(pool):
         yield message
-    if not pool.copy_of and pool.place.location.local is not None and (message := not_pairs(pool.path)):
+    indexed = pool.origin.provenance.get("in_place") and not pool.copy_of and pool.place.location.local
+    if indexed and (message := not_pairs(pool.path)):
         yield message
     for name, value in pool.origin.provenance.items():
         yield f"{name.replace('_', ' ')}: {value}"
