@@ -70,7 +70,7 @@ def parts_of(source: Path) -> list[SourcePart]:
         return [_part(shard) for shard in shards_of(source, packed=True)]
     if not source.is_file():
         raise ValueError(f"no such source: {source}")
-    if source.suffix.lower() == ".tar":
+    if shards_at([source.name], packed=True):
         return [_part(source)]
     count = count_rows(source)
     if not count:

@@ -104,12 +104,13 @@ def run(options: Namespace) -> int:
 
 def _kind_of(source: str, options: Namespace) -> str:
     """Return the kind of a source: ``embedded``, ``tars``, a ``table`` of images, or one of ``urls``."""
+    from runners.data.build.in_place import shards_at
     from runners.data.build.table_file import table_columns
 
     path = Path(source)
     if source.startswith("embedded:"):
         return "embedded"
-    if not path.is_file() or path.suffix.lower() == ".tar":
+    if not path.is_file() or shards_at([path.name], packed=True):
         return "tars"
     return "urls" if options.url in table_columns(path) else "table"
 

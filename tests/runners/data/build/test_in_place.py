@@ -57,6 +57,8 @@ def test_a_folder_of_compressed_tars_alone_is_an_error_that_says_so(tmp_path: Pa
     (tmp_path / "1.tar.gz").write_bytes(gzip.compress(bytes(9000)))
     with pytest.raises(ValueError, match=r"nor any \.tar shard; 1\.tar\.gz is not one: unpack it"):
         indexed(tmp_path)
+    with pytest.raises(ValueError, match=r"holds no pair: .+ compressed with gzip; unpack it"):
+        build_pool(tmp_path / "pool", Build(source=tmp_path / "1.tar.gz"), lambda *_: None)
 
 
 def test_pairs_of_a_linked_tar_belong_to_the_file_and_not_to_the_link(tmp_path: Path) -> None:
