@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from budgets.quantity import parse_bytes, parse_count
 from runners.store.cache import local_cache, set_by
+from runners.store.copies import listed
 from runners.store.location import PATIENCE_S, Location
 
 PIECE = 2**18
@@ -151,7 +152,7 @@ class UrlPlace(Place):
 
     def sizes(self, shards: Sequence[str]) -> Mapping[str, int]:
         """Return the bytes of each shard; -1 if there is none."""
-        found = {name: size for name, (size, _) in self.location.contents("pool").items()}
+        found = listed("pool", self.location)
         # A list may lack what was written lately, which is known by its name.
         for shard in [shard for shard in shards if shard not in found][:_LATE]:
             with suppress(FileNotFoundError):
@@ -165,7 +166,7 @@ class UrlPlace(Place):
     def ahead(self, wanted: Sequence[ShardRanges]) -> None:
         """Fetch the missing pieces of ranges in the background."""
         for each in wanted:
-            for number, pieces in _requests(each).items():
+            for number, pieces in pieces_by_request(each).items():
                 # Each batch reads a part of a window that was queued before, so its pieces are in the cache
                 # or on their way. Looking for each in the cache again would take a tenth of a worker's time.
                 new = [piece for piece in pieces if (each.shard, piece) not in self._lately]
@@ -282,8 +283,8 @@ def _end(tasks: _Tasks, threads: int) -> None:
         tasks.put(None)
 
 
-def _requests(wanted: ShardRanges) -> Mapping[int, list[int]]:
-    """Group the pieces of ranges by request: number of the request in the shard → pieces."""
+def pieces_by_request(wanted: ShardRanges) -> Mapping[int, list[int]]:
+    """Return the pieces that are fetched for ranges: number of the request in the shard → pieces."""
     firsts, lasts = wanted.offsets // PIECE, (wanted.offsets + wanted.lengths - 1) // PIECE
     groups: dict[int, list[int]] = defaultdict(list)
     known = -math.inf

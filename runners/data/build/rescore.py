@@ -24,7 +24,6 @@ from runners.data.pool.pool import COMPUTED, FIRST, Pool, Scorer
 _ADDED = "added-"
 _UID_DIGITS = 32
 _UIDS_AT_ONCE = 1_000_000
-_MOST_NAMED = 3
 
 
 def set_score(

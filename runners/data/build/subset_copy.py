@@ -37,7 +37,7 @@ from runners.data.pool.shards import close_shard, content_hash, write_sample
 from runners.host.workers import Workers
 from runners.store.copies import INDEX
 from runners.store.files import new_file
-from runners.store.place import PIECE
+from runners.store.place import PIECE, pieces_by_request
 from runners.store.shared_folder import SharedFolder
 
 _WORK = ".copying/"
@@ -88,11 +88,7 @@ def amplification(pool: Pool, subset: Subset) -> float:
         rows = pool.index.rows(start + inside, ("shard", "offset", "length"))
         _, wanted = in_shard_order(*(rows[name].to_numpy() for name in ("shard", "offset", "length")))
         for each in wanted:
-            first, last = each.offsets // PIECE, (each.offsets + each.lengths - 1) // PIECE
-            before = np.concatenate([[-9], np.maximum.accumulate(last)[:-1]])
-            # A gap of one piece is fetched as well (`runners.store.place`).
-            begin = np.maximum(before + 1, np.where(first - before == 2, first - 1, first))  # noqa: PLR2004
-            pieces = int(np.maximum(last - begin + 1, 0).sum())
+            pieces = sum(map(len, pieces_by_request(each).values()))
             fetched += min(pieces * PIECE, pool.shards[each.shard])
             used += int(each.lengths.sum())
     return fetched / used if used else 1.0

@@ -133,10 +133,9 @@ def _stretches_of(
 @lru_cache(maxsize=16)
 def _window(seed: int, count: int, epoch: int, window: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return the rows of a window in random order, and the share of its rows that are below each."""
-    blocks = _blocks(seed, count, epoch)[window * WINDOW : (window + 1) * WINDOW]
-    rows = np.concatenate([np.arange(each * BLOCK, min((each + 1) * BLOCK, count)) for each in blocks])
-    order = np.random.default_rng((_WINDOWED_STREAM, seed, epoch, window)).permutation(rows)
-    heights = np.searchsorted(np.sort(rows), order) / len(rows)
+    rows = rows_of_window(seed=seed, count=count, epoch=epoch, window=window)
+    places = np.random.default_rng((_WINDOWED_STREAM, seed, epoch, window)).permutation(len(rows))
+    order, heights = rows[places], places / len(rows)
     for each in (order, heights):
         each.setflags(write=False)
     return order, heights
