@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from runners.data.build.table_file import check_columns, table_columns
+from runners.data.build.table_file import check_columns, columns_and_rows
 from runners.store.files import locked, new_file
 
 
@@ -39,7 +39,7 @@ def download(table: Path, folder: Path, how: Download) -> pd.DataFrame:
         ValueError: The table lacks a column, img2dataset is not installed or fails, or the folder has shards
             of another table or of other options.
     """
-    names = table_columns(table)
+    names, _ = columns_and_rows(table)
     check_columns(names, table, how.url, how.caption)
     others = [name for name in names if name not in {how.url, how.caption, "key", "width", "height"}]
     program = shutil.which(how.program) or shutil.which(how.program, path=str(Path(sys.executable).parent))

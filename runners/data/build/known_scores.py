@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from budgets.names import unknown
 from runners.data.build.expression import Expression
 from runners.data.build.scan import run
-from runners.data.build.table_file import MISSING, check_columns, table_columns
+from runners.data.build.table_file import MISSING, check_columns, columns_and_rows
 from runners.data.index.merge import look_up
 from runners.data.index.selection import SCORE_PREFIX, SUBSET_PREFIX
 from runners.data.pool.pool import FIRST, Pool
@@ -153,7 +153,7 @@ def _facts_of(pool: Pool, names: Collection[str], metadata: Path) -> Facts:
             _require_columns(file, by, field.name)
         found = look_up(pool.index.files, by, files, field.name, pool.path, kind=kind)
         kinds[field.name], values[field.name] = kind, pool.index.cut(found, by_group=True)
-    return Facts(columns=values, kinds=kinds, there=table_columns(files[0]), examples=examples)
+    return Facts(columns=values, kinds=kinds, there=columns_and_rows(files[0])[0], examples=examples)
 
 
 def _require_columns(file: Path, by: str, *names: str) -> None:
@@ -161,7 +161,7 @@ def _require_columns(file: Path, by: str, *names: str) -> None:
 
     DuckDB, which joins the tables, does not tell such columns apart, and finds no number among a pool's ids.
     """
-    columns = table_columns(file)
+    columns = columns_and_rows(file)[0]
     check_columns(columns, file, by, *names)
     kind = pq.read_schema(file).field(by).type
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
@@ -181,7 +181,7 @@ def _metadata_files(pool: Pool, metadata: Path) -> tuple[list[Path], str]:
         raise ValueError(f"no parquet file of metadata at {metadata}")
     if files[0].suffix != ".parquet":
         raise ValueError(f"{files[0]} is not a .parquet file: convert it, as metadata are read from parquet")
-    if "uid" in table_columns(files[0]):
+    if "uid" in columns_and_rows(files[0])[0]:
         return files, "uid"
     made = pool.origin.provenance
     if "source" in made and not made.get("in_place"):

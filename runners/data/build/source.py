@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from runners.data.build.in_place import SCORE_FIELD, name_in, shards_at, shards_of
-from runners.data.build.table_file import check_columns, count_rows, read_rows
+from runners.data.build.table_file import check_columns, columns_and_rows, read_rows
 from runners.data.pool.damage import Damage
 from runners.data.pool.samples import IMAGE_KINDS, LARGEST_MEMBER
 from runners.data.pool.shards import (
@@ -72,7 +72,7 @@ def parts_of(source: Path) -> list[SourcePart]:
         raise ValueError(f"no such source: {source}")
     if shards_at([source.name], packed=True):
         return [_part(source)]
-    count = count_rows(source)
+    count = columns_and_rows(source)[1]
     if not count:
         raise ValueError(f"table {source} has no rows")
     return [

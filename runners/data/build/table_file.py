@@ -4,11 +4,13 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -16,20 +18,17 @@ import pyarrow.parquet as pq
 
 from budgets.names import unknown
 
+T = TypeVar("T")
+Row = tuple[int, dict[str, Any]]
+"""First line of a row, and its values by column."""
+
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _TEXTS, _PACKED = (*_SEPARATORS, ".jsonl"), (".gz", ".zst")
-_NONE = "\x01"  # no text contains it
 MISSING = frozenset({"", "NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "NULL", "null"})
 """Words for a missing value; ``None`` is one only in place of a number, else it may be a name."""
 _ZERO_FIRST = r"[-+]?0\d"  # of a text such as 007, which is no number
-_AT = re.compile(r"Error on Line: (\d+)\n")
-_COUNTS = re.compile("Expected Number of Columns.*")
+_BLANKS = re.compile(r'(?<!")" +(?=[,\t\r\n])')  # after a quoted text
 _OPEN = 'a quotation mark is not closed; close it, or write it as "" within a quoted text'
-_ADVICE = {
-    "not utf-8": "its text is not UTF-8 (perhaps UTF-16); save it as UTF-8",
-    "unterminated quote": _OPEN,
-    "invalid state": "its lines end in different ways; save it with one kind of line end",
-}
 
 csv.field_size_limit(sys.maxsize)  # a text may be long
 
@@ -48,24 +47,18 @@ def read_any_table(path: Path, texts: Sequence[str] = ()) -> pd.DataFrame:
             row has more or fewer fields than the header, a quotation mark is not closed, or the text is not
             UTF-8. The message names the file, and the line where there is one.
     """
-    import duckdb  # noqa: PLC0415 - most commands do not need it
-
     kind = _kind_of(path)
     if kind == ".parquet":
-        table = read_rows(path, 0, count_rows(path))
+        table = read_rows(path, 0, columns_and_rows(path)[1])
         return table.set_axis([f"{path.name}: row {row}" for row in range(1, len(table) + 1)])
-    lines: list[str | None] = []
-    try:
-        lines += [line for (line,) in _rows(path, 1, _NONE, quote="")]
-        return _objects(path, lines) if kind == ".jsonl" else _fields(path, lines, _SEPARATORS[kind], texts)
-    except duckdb.Error as error:
-        what, at, counts = str(error), _AT.search(str(error)), _COUNTS.search(str(error))
-        line = int(at[1]) if at else 0
-        while 0 < line <= len(lines) and not lines[line - 1]:  # it counts from the blank lines before
-            line += 1
-        reason = next((text for key, text in _ADVICE.items() if key in what), what)
-        where = f"{path}:{line}" if line else f"{path} can't be read"
-        raise ValueError(f"{where}: {counts[0] if counts else reason}") from None
+    rows = _with_all(path, kind, list)
+    if not rows:
+        raise ValueError(f"table {path} has no rows")
+    places = [f"{path.name}:{line}" for line, _ in rows]
+    frame = pd.DataFrame([row for _, row in rows], places, dtype=object)
+    for name in [] if kind == ".jsonl" else frame.columns.difference([*texts]):
+        frame[name] = _numbers(frame[name])
+    return frame
 
 
 def _kind_of(path: Path) -> str:
@@ -79,69 +72,64 @@ def _kind_of(path: Path) -> str:
     return kind
 
 
-def _rows(
-    path: Path, count: int, sep: str, *, quote: str = '"', after: int = 0
-) -> list[tuple[str | None, ...]]:
-    """Read the fields of each row, or its whole line."""
-    import duckdb  # noqa: PLC0415 - as above
-
-    columns = {str(place): "VARCHAR" for place in range(count)}
-    with duckdb.connect() as engine:
-        return engine.execute(
-            f"FROM read_csv(?, delim = ?, quote = ?, escape = ?, columns = {columns}, skip = {after}, "
-            "header = false, auto_detect = false, strict_mode = true, null_padding = false)",
-            [str(path), sep, quote, quote],
-        ).fetchall()
-
-
-def _fields(path: Path, lines: Sequence[str | None], sep: str, texts: Sequence[str]) -> pd.DataFrame:
-    import duckdb  # noqa: PLC0415 - as above
-
-    reader = csv.reader((f"{line or ''}\n" for line in lines), delimiter=sep)
-    header = next((fields for fields in reader if fields), None)
-    if header is None:
-        raise ValueError(f"{path} is empty")
-    for name in header:
-        if name and header.count(name) > 1:
-            raise ValueError(f"{path}:{reader.line_num}: its header has two columns '{name}'")
-    first = reader.line_num
+def _with_all(path: Path, kind: str, use: Callable[[Iterator[Row]], T]) -> T:
+    """Return what a function makes of all rows of a text."""
+    if kind == ".jsonl":
+        return use(_objects(path))
     try:
-        rows = _rows(path, len(header), sep, after=first)
-        places = _places(path, lines, rows, first, sep)
-    except (duckdb.Error, ValueError):
-        if sep == ",":
+        return use(_fields(path, _SEPARATORS[kind], quoted=True))
+    except ValueError:
+        if kind != ".tsv":
             raise
-        rows = _rows(path, len(header), sep, quote="", after=first)
-        places = _places(path, lines, rows, first, sep)
-    columns = list(zip(*rows, strict=True)) or [()] * len(header)
-    series = (pd.Series(column, index=places, dtype=object) for column in columns)
-    found = (each if name in texts else _numbers(each) for name, each in zip(header, series, strict=True))
-    return pd.DataFrame(dict(enumerate(found)), index=places).set_axis(header, axis=1)
+    return use(_fields(path, _SEPARATORS[kind], quoted=False))
 
 
-def _places(
-    path: Path, lines: Sequence[str | None], rows: Sequence[tuple[str | None, ...]], start: int, sep: str
-) -> list[str]:
-    """Return the file and line of each row; ValueError if a text has taken the rows after it."""
-    at, places = start, []
-    for row in rows:
-        while len(row) > 1 and not lines[at]:
-            at += 1
-        places.append(f"{path.name}:{at + 1}")
-        height = 1 + sum(text.count("\n") for text in row if text)
-        if height > 1 and _are_rows(lines[at : at + height], row, sep):
-            raise ValueError(f"{path}:{at + 1}: a text holds the rows after it, as after {_OPEN}")
-        at += height
-    return places
+def _lines(path: Path) -> Iterator[str]:
+    with _opened(path, pa.input_stream) as stream:
+        for number, line in enumerate(BufferedReader(stream), start=1):
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError:
+                reason = "its text is not UTF-8 (perhaps UTF-16); save it as UTF-8"
+                raise ValueError(f"{path}:{number}: {reason}") from None
 
 
-def _are_rows(lines: Sequence[str | None], fields: Sequence[str | None], sep: str) -> bool:
+def _fields(path: Path, sep: str, *, quoted: bool) -> Iterator[Row]:
+    """Yield the first line of each row of a csv or tsv file, and its fields, None where empty, by column."""
+    header, lines = list[str](), list[str]()  # the lines of the row
+
+    def noted() -> Iterator[str]:
+        for line in _lines(path):
+            lines.append(line)
+            yield _BLANKS.sub('"', line)
+
+    reader = csv.reader(
+        noted(), delimiter=sep, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE, strict=True
+    )
+    try:
+        for fields in reader:
+            line = reader.line_num - len(lines) + 1
+            if not header and (twice := [name for name, count in Counter(fields).items() if count > 1]):
+                raise ValueError(f"{path}:{line}: its header has two columns '{twice[0]}'")
+            if header and fields:
+                if len(fields) != len(header):
+                    raise ValueError(f"{path}:{line}: {len(fields)} fields, but {len(header)} in the header")
+                if len(lines) > 1 and _are_rows(lines, fields, sep):
+                    raise ValueError(f"{path}:{line}: a text holds the rows after it, as after {_OPEN}")
+                yield line, dict(zip(header, (field or None for field in fields), strict=True))
+            header = header or fields
+            lines.clear()
+    except csv.Error as error:
+        raise ValueError(f"{path}:{reader.line_num - len(lines) + 1}: {_OPEN} ({error})") from None
+
+
+def _are_rows(lines: Sequence[str], fields: Sequence[str], sep: str) -> bool:
     """Return whether several lines of a row are rows by themselves: with a path or URL where the row has it.
 
     The text that took them ended at a quotation mark which happened to be the last character of a field.
     """
-    kinds = [_kind_of_text(field or "") for field in fields]
-    alone = csv.reader([line or "" for line in lines], delimiter=sep, quoting=csv.QUOTE_NONE)
+    kinds = list(map(_kind_of_text, fields))
+    alone = csv.reader(lines, delimiter=sep, quoting=csv.QUOTE_NONE)
     alike = (
         len(row) == len(fields)
         and any(kind and kind == _kind_of_text(field) for kind, field in zip(kinds, row, strict=True))
@@ -168,35 +156,33 @@ def _numbers(texts: "pd.Series[str]") -> "pd.Series[Any]":
         return texts
 
 
-def _objects(path: Path, lines: Sequence[str | None]) -> pd.DataFrame:
-    rows, places = [], []
-    for number, line in enumerate(lines, start=1):
-        if line and line.strip():
+def _objects(path: Path) -> Iterator[Row]:
+    for number, line in enumerate(_lines(path), start=1):
+        if line.strip():
             try:
                 row = json.loads(line)
             except ValueError as error:
                 raise ValueError(f"{path}:{number}: not valid JSON: {error}") from None
             if not isinstance(row, dict):
                 raise ValueError(f"{path}:{number}: not a JSON object")
-            rows.append(row)
-            places.append(f"{path.name}:{number}")
-    return pd.DataFrame(rows, index=places, dtype=object)
+            yield number, row
 
 
-def count_rows(path: Path) -> int:
-    """Return the number of a table's rows; errors are those of `read_any_table`."""
-    if _kind_of(path) != ".parquet":
-        return len(read_any_table(path))
-    with _opened(path) as file:
-        return int(file.metadata.num_rows)
+def columns_and_rows(path: Path) -> tuple[list[str], int]:
+    """Return the names of a table's columns, and the number of its rows; errors as of `read_any_table`."""
+    kind = _kind_of(path)
+    if kind != ".parquet":
+        return _with_all(path, kind, _counted)
+    with _opened(path, pq.ParquetFile) as file:
+        return list(file.schema_arrow.names), int(file.metadata.num_rows)
 
 
-def table_columns(path: Path) -> list[str]:
-    """Return the names of a table's columns; errors are those of `read_any_table`."""
-    if _kind_of(path) != ".parquet":
-        return list(read_any_table(path).columns)
-    with _opened(path) as file:
-        return list(file.schema_arrow.names)
+def _counted(rows: Iterator[Row]) -> tuple[list[str], int]:
+    names, count = dict[str, None](), 0
+    for _, row in rows:
+        names |= dict.fromkeys(row)
+        count += 1
+    return list(names), count
 
 
 def check_columns(columns: Iterable[str], path: Path, *names: str) -> None:
@@ -213,7 +199,7 @@ def read_rows(path: Path, start: int, stop: int, texts: tuple[str, ...] = ()) ->
     if _kind_of(path) != ".parquet":
         return _kept_table(path, changed, texts).iloc[start:stop]
     found, begin = [], 0
-    with _opened(path) as file:
+    with _opened(path, pq.ParquetFile) as file:
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         for group, count in enumerate(sizes):
             first, last = max(start - begin, 0), min(stop - begin, count)
@@ -231,15 +217,15 @@ def _kept_table(path: Path, _changed_ns: int, texts: tuple[str, ...]) -> pd.Data
 
 @lru_cache(maxsize=1)
 def _kept_group(path: Path, _changed_ns: int, group: int) -> pd.DataFrame:
-    with _opened(path) as file:
+    with _opened(path, pq.ParquetFile) as file:
         frame: pd.DataFrame = file.read_row_group(group).to_pandas()
         return frame
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+def _opened(path: Path, opener: Callable[[str], Any]) -> Iterator[Any]:
     try:
-        with pq.ParquetFile(path) as file:
+        with opener(str(path)) as file:
             yield file
     except (OSError, pa.ArrowException) as error:
         raise ValueError(f"{path} can't be read: {error}") from error

@@ -105,14 +105,14 @@ def run(options: Namespace) -> int:
 def _kind_of(source: str, options: Namespace) -> str:
     """Return the kind of a source: ``embedded``, ``tars``, a ``table`` of images, or one of ``urls``."""
     from runners.data.build.in_place import shards_at
-    from runners.data.build.table_file import table_columns
+    from runners.data.build.table_file import columns_and_rows
 
     path = Path(source)
     if source.startswith("embedded:"):
         return "embedded"
     if not path.is_file() or shards_at([path.name], packed=True):
         return "tars"
-    return "urls" if options.url in table_columns(path) else "table"
+    return "urls" if options.url in columns_and_rows(path)[0] else "table"
 
 
 def _check(source: str, kind: str, options: Namespace, url: str) -> None:
