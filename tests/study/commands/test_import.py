@@ -180,7 +180,7 @@ UNCLOSED = [
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (LINES[0], "no usable row"),
+        (LINES[0], "has no rows"),
         (TABLE.replace("filtered,n", "filtered,n,acc").replace("00\n", "00,9\n"), "two columns 'acc'"),
         ("".join(UNCLOSED), "table.csv:3: a quotation mark is not closed"),
     ],
