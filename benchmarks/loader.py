@@ -40,8 +40,7 @@ from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.pool.shards import close_shard, write_sample
 from runners.data.pool.tokenizer import tokenizer
-from runners.data.reading.in_memory_set import InMemory, InMemorySet
-from runners.data.reading.shared_images import shared_images
+from runners.data.reading.in_memory_set import InMemorySet, decode
 from runners.data.reading.streamed_set import StreamedSet, open_data
 from runners.data.reading.training_data import Batches, Empty, Source, TrainingData
 from runners.embedded.embedded_pool import build_embedded_pool
@@ -178,15 +177,7 @@ def main() -> int:
         length = sum(path.stat().st_size for path in folder.glob("*.tar"))
         print(f"{count:,} JPEGs of {length / count / 1000:.0f} kB")
         streamed = StreamedSet(sources=[Source(pool=pool, rows=rows)], image_size=SIZE, tokens=tokens)
-        (Path(name) / "memory").mkdir()
-        shared = shared_images(pool, SIZE, memory=Path(name) / "memory")
-        if shared is None:
-            raise SystemExit("not enough shared memory for the cache; use fewer --pairs")
-        held = InMemory(
-            images=torch.from_numpy(shared[0]),
-            tokens=tokens(pool.frame["caption"].tolist()),
-            rows=torch.from_numpy(rows),
-        )
+        held = decode(Source(pool=pool, rows=rows), SIZE, tokens, 1, tolerance=0)
         cached = InMemorySet(parts=[held])
         steps = count // BATCH
         runs: dict[str, Callable[[], Iterator[Any]]] = {

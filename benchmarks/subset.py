@@ -30,7 +30,7 @@ from runners.data.index.subset import Subset, subset_of
 from runners.data.index.writing import read_manifest, write_manifest
 from runners.data.pool.describe import write_facts
 from runners.data.pool.pool import Origin, Pool
-from runners.data.reading.order import BLOCK, WINDOW, positions
+from runners.data.reading.order import BLOCK, WINDOW, batch_positions
 
 FEW = 10_000_000
 CASES = (("top40", 0.25), ("top20", None), ("all", 0.25))
@@ -77,7 +77,7 @@ def read(file: Path, rows: int) -> None:
     began, cpu = time.perf_counter(), time.process_time()
     step = 16 * 1024
     for start in range(0, WINDOWS * step, step):
-        subset[positions(seed=0, count=len(subset), start=start, stop=start + step, windowed=True)]
+        subset[batch_positions(seed=0, count=len(subset), start=start, stop=start + step)]
     wall, cpu = (time.perf_counter() - began) / WINDOWS, time.process_time() - cpu
     print(len(subset), file.stat().st_size, wall, cpu, own_peak())
 
@@ -149,12 +149,16 @@ def look_up(folder: Path) -> None:
     mask = np.random.default_rng(0).random(SCATTERED) < 0.01  # noqa: PLR2004 - 1 %
     source = Source(pool=pool, rows=subset_of([mask]))
     rows = RowsByBlock(source)
-    order = positions(seed=0, count=len(source.rows), start=0, stop=WINDOW * BLOCK, windowed=True)
+    count = len(source.rows)
+    order = [
+        batch_positions(seed=0, count=count, start=start, stop=start + 256)
+        for start in range(0, WINDOW * BLOCK, 256)
+    ]
     began, cpu = time.perf_counter(), time.process_time()
-    for places in np.split(order, WINDOW * BLOCK // 256):
+    for places in order:
         rows(places)
-    took = np.array([time.perf_counter() - began, time.process_time() - cpu]) / len(order)
-    print(len(order), 0, *took, own_peak())
+    took = np.array([time.perf_counter() - began, time.process_time() - cpu]) / (WINDOW * BLOCK)
+    print(WINDOW * BLOCK, 0, *took, own_peak())
 
 
 def measure(*words: object) -> tuple[int, int, float, float, float]:

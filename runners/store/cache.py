@@ -1,8 +1,9 @@
 """Bounded cache on a machine's disk, of what can be made or fetched again, shared by all its processes.
 
-    pieces/07/1f…   pieces of remote shards and decoded images, each a file named by a hash
+    pieces/07/1f…   pieces of remote shards, each a file named by a hash
     kept/…          files and folders with names of their own: copies of pools and evaluation sets, parts of
-                    indexes, selected subsets; beside each, ``.NAME.use`` with its bytes and its last use
+                    indexes, selected subsets, decoded images; beside each, ``.NAME.use`` with its bytes and
+                    its last use
     counts/…        counted models (`budgets.cost.counted`)
 
 Each is written under another name and then renamed: a killed process leaves nothing that is read. What was
@@ -63,17 +64,6 @@ class Cache:
             return os.pread(file, stop - start, start)
         finally:
             os.close(file)
-
-    def whole(self, name: str) -> bytearray | None:
-        """Return a whole piece, and mark it as used; None if it is not there."""
-        try:
-            with self._path(name).open("rb", buffering=0) as file:
-                content = bytearray(os.fstat(file.fileno()).st_size)
-                file.readinto(content)
-            os.utime(self._path(name))
-        except OSError:
-            return None
-        return content
 
     def write(self, name: str, content: bytes) -> bool:
         """Keep a piece, if the disk has room for it; return whether it was written."""
@@ -141,6 +131,14 @@ class Cache:
         else:
             os.close(record)
         return path
+
+    def kept(self, name: str) -> Path | None:
+        """Return a file that `keep` has made, which can be opened for a minute; None if it is not there."""
+        path = self._folder / "kept" / name
+        with suppress(OSError):
+            os.utime(_record(path))
+            return path if path.exists() else None
+        return None
 
     def _make(self, path: Path, record: int, make: Callable[[Path], object]) -> None:
         for torn in path.parent.glob(f".{path.name}.partial-*"):

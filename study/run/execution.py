@@ -13,7 +13,6 @@ from typing import ClassVar
 
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
-from runners.data.reading.shared_images import drop_idle
 from runners.host.faults import lacks_device
 from runners.scheduling.backend import Backend, ClusterLostError, Ended, Job
 from runners.scheduling.schedule import (
@@ -139,7 +138,6 @@ class Execution(Books):
                     self._write_tables()
         self.event(f"{self.name}-ended")
         self.loggers.close()
-        drop_idle()
 
     def _scheduled(self, trials: Sequence[Trial]) -> list[ScheduledTrial]:
         """Return trials as tasks; each waits for the shorter one of its trunk if that runs and it must."""

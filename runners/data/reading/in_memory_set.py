@@ -1,27 +1,31 @@
-"""Pairs of a trial decoded in memory, or in the node's shared memory, where all trials use small pools."""
+"""Pairs of a trial that are decoded before training, into the machine's cache or into memory."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass
+from hashlib import blake2b
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from runners.data.pool.damage import Damage, check_tolerance
-from runners.data.pool.reader import read_pairs
-from runners.data.reading.order import mixed_positions
-from runners.data.reading.shared_images import shared_images
+from runners.data.pool.decoded import Images, decoded_images
+from runners.data.pool.pool import Pool
+from runners.data.pool.reader import READ_COLUMNS, decode_rows
+from runners.data.reading.order import positions, stretches
 from runners.data.reading.training_data import Batches, Empty, Source, Tokens, TrainingData, rank_slice
+from runners.store.cache import local_cache
 
-_POSITIONS_AT_ONCE = 65_536
+IN_MEMORY_BYTES = 8 * 2**30
+"""Decoded size above which a subset is streamed; fixed, because the order of samples depends on it."""
+
+_DECODED_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InMemory:
-    """A pool's part of the pairs in memory.
-
-    Images, uint8 (N, 3, H, W), are those of a whole pool if ``rows`` selects from them.
-    """
+    """A pool's part of the pairs; ``images``, uint8 (N, 3, S, S), may hold others, or fewer where damaged."""
 
     images: Tensor
     tokens: Tensor  # ids, int64 (subset, context length)
@@ -48,64 +52,68 @@ class InMemorySet(TrainingData):
     ) -> Batches:
         """Yield this rank's images and tokens of each step."""
         mine = rank_slice(batch_size, self.rank, self.ranks)
-        block = max(1, _POSITIONS_AT_ONCE // batch_size)  # number of steps whose order is drawn at once
-        for start in range(first_step, steps, block):
-            stop = min(start + block, steps)
-            order = mixed_positions(
-                seed=seed,
-                counts=[len(part.tokens) for part in self.parts],
-                shares=[part.share for part in self.parts],
-                start=start * batch_size,
-                stop=stop * batch_size,
-            )
-            # One row per step; each rank takes a contiguous range of its columns.
-            for places in torch.from_numpy(order.reshape(-1, batch_size)[:, mine]):
-                yield self._gather(places, empty)
-
-    def _gather(self, places: Tensor, empty: Empty) -> tuple[Tensor, Tensor]:
-        first = self.parts[0]
-        images = empty(len(places), *first.images.shape[1:], dtype=torch.uint8)
-        if len(self.parts) == 1:
-            rows = places if first.rows is None else first.rows.index_select(0, places)
-            torch.index_select(first.images, 0, rows, out=images)
-            return images, first.tokens.index_select(0, places)
-        tokens = first.tokens.new_empty(len(places), *first.tokens.shape[1:])
-        before = 0
-        for part in self.parts:
-            here = torch.nonzero((places >= before) & (places < before + len(part.tokens))).squeeze(1)
-            own = places[here] - before
-            images[here] = part.images[own if part.rows is None else part.rows[own]]
-            tokens[here] = part.tokens[own]
-            before += len(part.tokens)
-        return images, tokens
+        first, shares = self.parts[0], [part.share for part in self.parts]
+        for start in range(first_step * batch_size, steps * batch_size, batch_size):
+            images = empty(mine.stop - mine.start, *first.images.shape[1:], dtype=torch.uint8)
+            tokens = first.tokens.new_empty(len(images), *first.tokens.shape[1:])
+            every = stretches(seed=seed, shares=shares, start=start, stop=start + batch_size)
+            for part, own in zip(self.parts, every, strict=True):
+                inside = slice(*np.searchsorted(own.places, [mine.start, mine.stop]))
+                order = positions(seed=own.seed, count=len(part.tokens), start=own.start, stop=own.stop)
+                rows, places = torch.from_numpy(order[inside]), own.places[inside] - mine.start
+                chosen = rows if part.rows is None else part.rows[rows]
+                if len(rows) == len(images):  # at once where they belong
+                    torch.index_select(part.images, 0, chosen, out=images)
+                else:
+                    images[places] = part.images[chosen]
+                tokens[places] = part.tokens[rows]
+            yield images, tokens
 
 
 def decode(source: Source, image_size: int, tokens: Tokens, threads: int, tolerance: float) -> InMemory:
-    """Decode a pool's part of the pairs into memory, or find it in shared memory."""
+    """Decode a pool, or of a large one the pairs of the source; all trials of a machine share the images.
+
+    Without room in the cache, they are decoded into this process's memory.
+    """
     pool, rows = source.pool, source.rows[np.arange(len(source.rows))]
-    shared = shared_images(pool, image_size, threads=threads)
-    if shared is None:
-        pairs = read_pairs(pool, rows, np.arange(len(rows)), image_size, threads=threads)
-        check_tolerance(pairs.damage, pool=pool.path, of=len(rows), tolerance=tolerance)
-        return InMemory(
-            images=torch.from_numpy(pairs.images),
-            tokens=tokens(pairs.captions),
-            share=source.share,
-            damage=pairs.damage,
-        )
-    images, damaged = shared
-    sound = np.array([row not in damaged for row in rows.tolist()], bool)
-    damage = [damaged[row] for row in rows[~sound].tolist()]
+    places = np.arange(len(rows))
+    decoded, which = rows, blake2b(rows.tobytes(), digest_size=16).hexdigest()
+    if pool.count * 3 * image_size**2 <= IN_MEMORY_BYTES:
+        decoded, places, which = np.arange(pool.count), rows, "all"
+    # The versions of the shards change when one is damaged or repaired.
+    identity = f"{pool.fingerprint} {which} {pool.place.versions(list(pool.shards))}"
+    kept = decoded_images(
+        local_cache(), identity, image_size, lambda: _decoded(pool, decoded, image_size, threads)
+    )
+    if kept is None:
+        places = np.arange(len(rows))
+        kept = np.empty((len(rows), 3, image_size, image_size), np.uint8), []
+        for start, (images, found) in enumerate(_decoded(pool, rows, image_size, threads)):
+            kept[0][start * _DECODED_AT_ONCE :][: len(images)] = images
+            kept[1].extend(found)
+    images, damaged = kept[0], {place: Damage(shard=a, key=b, reason=c) for place, a, b, c in kept[1]}
+    sound = np.array([place not in damaged for place in places.tolist()], bool)
+    damage = [damaged[place] for place in places[~sound].tolist()]
     check_tolerance(damage, pool=pool.path, of=len(rows), tolerance=tolerance)
     if not sound.any():
         raise ValueError(f"no pair of the subset can be read; {damage[0]}")
     # The next undamaged pair of the subset replaces a damaged one, cyclically, as in `read_pairs`.
     stand_in = np.flatnonzero(sound)
-    chosen = rows[stand_in[np.searchsorted(stand_in, np.arange(len(rows))) % len(stand_in)]]
+    chosen = stand_in[np.searchsorted(stand_in, np.arange(len(rows))) % len(stand_in)]
     return InMemory(
         images=torch.from_numpy(images),
-        tokens=tokens(pool.rows(chosen, ("caption",))["caption"].tolist()),
-        rows=torch.from_numpy(chosen),
+        tokens=tokens(pool.rows(rows[chosen], ("caption",))["caption"].tolist()),
+        rows=torch.from_numpy(places[chosen]),
         share=source.share,
         damage=damage,
     )
+
+
+def _decoded(
+    pool: Pool, rows: NDArray[np.int64], image_size: int, threads: int
+) -> Iterator[tuple[Images, list[tuple[int, str, str, str]]]]:
+    """Yield the images of some rows at a time, and the damage of each place among all of them."""
+    for start in range(0, len(rows), _DECODED_AT_ONCE):
+        frame = pool.rows(rows[start : start + _DECODED_AT_ONCE], READ_COLUMNS)
+        images, found = decode_rows(pool, frame, image_size, threads)
+        yield images, [(start + place, *astuple(damage)) for place, damage in found.items()]

@@ -35,45 +35,39 @@ CYCLE = 4096
 _STREAM, _WINDOWED_STREAM, _CYCLE_STREAM = 0x0DDE5, 0x0DDE6, 0x0DDE7
 
 
-def positions(*, seed: int, count: int, start: int, stop: int, windowed: bool = False) -> NDArray[np.int64]:
+def positions(*, seed: int, count: int, start: int, stop: int) -> NDArray[np.int64]:
     """Return the row of the subset at each position of training, int64 (stop - start,), each in [0, count).
 
     Every epoch (``count`` positions) is its own permutation, derived from (seed, epoch). The row at a
     position does not depend on batches, workers or resumed runs. Positions count samples from the start of
-    training. The windowed shuffle is that of data streamed from disk: blocks of 256 neighbours in random
-    order, and all rows of 128 blocks mixed with each other; otherwise all rows are shuffled.
+    training. Pairs that are streamed from disk have another order (`batch_positions`).
     """
     assert count > 0
     assert 0 <= start <= stop
-    if windowed:
-        return np.concatenate(
-            [np.empty(0, np.int64), *(rows for rows, _ in _stretches_of(seed, count, start, stop))]
-        )
-    parts = [np.empty(0, np.int64)]
-    # Every epoch that [start, stop) touches, with the part of it that is needed.
-    for epoch in range(start // count, -(-stop // count)):
-        first, last = max(start - epoch * count, 0), min(stop - epoch * count, count)
-        parts.append(_permutation(seed, count, epoch)[first:last])
-    return np.concatenate(parts)
+    parts = [
+        _permutation(seed, count, epoch)[first:last] for epoch, first, last in _epochs(count, start, stop)
+    ]
+    return np.concatenate([np.empty(0, np.int64), *parts])
 
 
 def batch_positions(*, seed: int, count: int, start: int, stop: int) -> NDArray[np.int64]:
-    """Return the rows at some positions of the windowed shuffle, in an order in which ranks can share them.
+    """Return the rows at some positions of the order of streamed pairs, arranged so that ranks share them.
 
-    The first half of them lies in the lower half of each window, and so on for any part: a rank, or a node,
-    reads its part of a batch from its part of each window (`rows_of_window`).
+    Every epoch is a permutation: blocks of 256 neighbours in random order, and all rows of 128 blocks mixed
+    with each other. The first half of the result lies in the lower half of each window, and so on for any
+    part: a rank, or a node, reads its part of a batch from its part of each window (`rows_of_window`).
     """
-    parts = [(np.empty(0, np.int64), np.empty(0)), *_stretches_of(seed, count, start, stop)]
+    parts = [(np.empty(0, np.int64), np.empty(0))]
+    for epoch, window, inside in _windows(seed, count, start, stop):
+        rows, heights = _window(seed, count, epoch, window)
+        parts.append((rows[inside], heights[inside]))
     rows, heights = (np.concatenate(each) for each in zip(*parts, strict=True))
     return rows[np.argsort(heights, kind="stable")]
 
 
 def windows(*, seed: int, count: int, start: int, stop: int) -> list[tuple[int, int]]:
     """Return the windows of some positions, and the one that follows, as (epoch, number within it)."""
-    found: list[tuple[int, int]] = []
-    for epoch in range(start // count, -(-stop // count)):
-        first, last = max(start - epoch * count, 0), min(stop - epoch * count, count)
-        found += [(epoch, window) for window in _windows_of(seed, count, epoch, first, last)]
+    found = [(epoch, window) for epoch, window, _ in _windows(seed, count, start, stop)]
     epoch, window = found[-1]
     ended = window + 1 == -(-count // (BLOCK * WINDOW))
     return [*found, (epoch + 1, 0) if ended else (epoch, window + 1)]
@@ -89,19 +83,27 @@ def rows_of_window(
     return rows[math.floor(part[0] * len(rows)) : math.ceil(part[1] * len(rows))]
 
 
+def _epochs(count: int, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    """Yield each epoch that some positions touch, with the part of it that they need."""
+    for epoch in range(start // count, -(-stop // count)):
+        yield epoch, max(start - epoch * count, 0), min(stop - epoch * count, count)
+
+
+def _windows(seed: int, count: int, start: int, stop: int) -> Iterator[tuple[int, int, slice]]:
+    """Yield the epoch and number of each window that some positions touch, and the part that they need."""
+    for epoch, first, last in _epochs(count, start, stop):
+        starts = _window_starts(seed, count, epoch)
+        begin, end = np.searchsorted(starts, [first, last - 1], side="right") - 1
+        for window in range(begin, end + 1):
+            yield epoch, window, slice(max(first - starts[window], 0), last - starts[window])
+
+
 # A batch needs a slice of its epoch, or of two epochs if it spans both, of each pool of a mixture.
 @lru_cache(maxsize=8)
 def _permutation(seed: int, count: int, epoch: int) -> NDArray[np.int64]:
     order = np.random.default_rng((_STREAM, seed, epoch)).permutation(count)
     order.setflags(write=False)
     return order
-
-
-def _windows_of(seed: int, count: int, epoch: int, first: int, last: int) -> range:
-    """Return the numbers of the windows that hold positions ``first`` to ``last`` of an epoch."""
-    starts = _window_starts(seed, count, epoch)
-    begin, end = np.searchsorted(starts, [first, last - 1], side="right") - 1
-    return range(begin, end + 1)
 
 
 @lru_cache(maxsize=8)
@@ -115,19 +117,6 @@ def _window_starts(seed: int, count: int, epoch: int) -> NDArray[np.int64]:
     blocks = _blocks(seed, count, epoch)
     sizes = np.minimum(BLOCK, count - blocks * BLOCK)
     return (np.cumsum(sizes) - sizes)[::WINDOW]
-
-
-def _stretches_of(
-    seed: int, count: int, start: int, stop: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
-    """Yield the rows that some positions have of each window, and the height of each row in its window."""
-    for epoch in range(start // count, -(-stop // count)):
-        first, last = max(start - epoch * count, 0), min(stop - epoch * count, count)
-        starts = _window_starts(seed, count, epoch)
-        for window in _windows_of(seed, count, epoch, first, last):
-            inside = slice(max(first - starts[window], 0), last - starts[window])
-            rows, heights = _window(seed, count, epoch, window)
-            yield rows[inside], heights[inside]
 
 
 @lru_cache(maxsize=16)
@@ -177,26 +166,6 @@ def stretches(*, seed: int, shares: Sequence[int], start: int, stop: int) -> lis
         Stretch(seed=own, start=before, stop=before + len(places), places=places)
         for own, before, places in zip(seeds, begun.tolist(), each, strict=True)
     ]
-
-
-def mixed_positions(
-    *,
-    seed: int,
-    counts: Sequence[int],
-    shares: Sequence[int],
-    start: int,
-    stop: int,
-) -> NDArray[np.int64]:
-    """Return the row at each position of training, of the rows of all pools, ``counts``, one after another.
-
-    The rows of each pool are shuffled as a whole; otherwise as `stretches`.
-    """
-    found, before = np.empty(stop - start, np.int64), 0
-    for count, own in zip(counts, stretches(seed=seed, shares=shares, start=start, stop=stop), strict=True):
-        rows = positions(seed=own.seed, count=count, start=own.start, stop=own.stop)
-        found[own.places] = before + rows
-        before += count
-    return found
 
 
 def _before(shares: tuple[int, ...], position: int) -> NDArray[np.int64]:

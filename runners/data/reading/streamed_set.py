@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from runners.data.pool.damage import DAMAGE_TOLERANCE, Damage, check_tolerance
 from runners.data.pool.reader import READ_COLUMNS, Pairs, in_shard_order, read_pairs
-from runners.data.reading.in_memory_set import InMemorySet, decode
+from runners.data.reading.in_memory_set import IN_MEMORY_BYTES, InMemorySet, decode
 from runners.data.reading.order import (
     BLOCK,
     WINDOW,
@@ -37,9 +37,6 @@ from runners.data.reading.training_data import (
 )
 from runners.host.faults import shielded
 from runners.host.process import end_with_parent
-
-IN_MEMORY_BYTES = 8 * 2**30
-"""Decoded size above which a subset is streamed; fixed, because the order of samples depends on it."""
 
 LOADER_BYTES = 2 * 2**30
 """Memory that loader workers of a rank fill with decoded pairs, by default."""
@@ -266,7 +263,7 @@ def open_data(  # noqa: PLR0913 - independent options
     tolerance: float = DAMAGE_TOLERANCE,
     loader_bytes: int = LOADER_BYTES,
 ) -> TrainingData:
-    """Open a trial's pairs for training: from shared memory, from memory, or streamed, by their size.
+    """Open a trial's pairs for training: decoded before it, or streamed, by their size.
 
     Ranks together see the same batches as a single process would; each takes its part of every batch.
     Threads decode data held in memory, workers (processes) read and decode streamed data, and fill

@@ -57,19 +57,21 @@ def read(reader: SetReader, split: str = "test") -> tuple[list[int], bytes, list
 
 
 def files(reader: SetReader) -> list[Path]:
-    """Return the batches in the cache, without marks of what is there and locks."""
+    """Return the splits in the cache."""
     assert reader.cache is not None
     folder = reader.cache._folder  # noqa: SLF001 - a test of what is on the disk
-    return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size > 1000]
+    return [path for path in folder.rglob("[!.]*") if path.is_file() and path.stat().st_size]
 
 
 @pytest.mark.parametrize("split", ["test", "train"])
-def test_kept_batches_equal_decoded_ones_and_no_shard_is_read_again(
+def test_kept_images_equal_decoded_ones_and_no_shard_is_read_again(
     reader: SetReader, split: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = read(replace(reader, cache=None), split)
     assert expected[0] == [BATCH, BATCH, 40]
     assert read(replace(reader, threads=3), split) == expected
+    assert not reader.is_filled(split)
+    reader.fill(split)
 
     def no_more(*_: object) -> Iterator[tuple[str, bytes, str]]:
         raise AssertionError("a shard was read again")
@@ -85,10 +87,12 @@ def test_captions_are_kept_with_their_images(tmp_path: Path) -> None:
     captions = (("one", "two words"), ("três\u2028",), ("x",))
     write_evaluation_set(tmp_path / "r", EvaluationSet(images=images, captions=captions))
     reader = SetReader(path=tmp_path / "r", decode=8, cache=Cache(tmp_path / "cache", 10**9))
-    for _ in range(2):
+    for filled in (False, True):
+        assert reader.is_filled() == filled
         ((pixels, texts),) = reader.captioned()
         assert np.array_equal(pixels, images)
         assert texts == [("one", "two words"), ("três",), ("x",)]
+        reader.fill()
 
 
 def test_labels_in_the_cache_are_not_taken_for_captions(tmp_path: Path) -> None:
@@ -103,6 +107,7 @@ def test_labels_in_the_cache_are_not_taken_for_captions(tmp_path: Path) -> None:
     assert labelled.classnames == ("dog", "cat"), "without the byte-order mark"
     ((_, labels),) = labelled.labelled()
     assert labels.tolist() == [1, 0]
+    labelled.fill()
 
     (folder / "dataset_type.txt").write_text("retrieval", encoding="utf-8")
     ((_, captions),) = SetReader(path=folder, decode=8, cache=cache).captioned()
@@ -118,6 +123,7 @@ def test_a_set_that_changed_is_decoded_again(written: Path, tmp_path: Path) -> N
     changed = tmp_path / "changed"
     shutil.copytree(written, changed)
     reader = SetReader(path=changed, decode=16, cache=Cache(tmp_path / "cache", 10**9))
+    reader.fill()
     before = read(reader)
     shard = changed / "test" / "0.tar"
     content = bytearray(shard.read_bytes())
@@ -125,68 +131,50 @@ def test_a_set_that_changed_is_decoded_again(written: Path, tmp_path: Path) -> N
     shard.write_bytes(content)
     os.utime(shard, (1, 1))
     with pytest.raises(ValueError, match="cannot decode image 000000000 of"):  # PNG has a checksum
-        read(reader)
+        reader.fill()
     (changed / "test" / "0.tar").write_bytes((written / "train" / "0.tar").read_bytes())
+    reader.fill()
     assert read(reader)[1] != before[1]
 
 
-def test_a_cut_or_removed_batch_is_decoded_and_kept_again(reader: SetReader) -> None:
+def test_a_split_that_was_cut_is_decoded_again(reader: SetReader) -> None:
+    reader.fill()
     expected = read(reader)
-    kept = sorted(files(reader))
-    assert len(kept) == 3
-    kept[0].write_bytes(kept[0].read_bytes()[:-7])  # after a power failure
-    kept[1].write_bytes(b"")
-    kept[2].unlink()
+    (kept,) = files(reader)
+    kept.write_bytes(kept.read_bytes()[:-7])  # after a power failure
     assert read(reader) == expected
-    assert len(files(reader)) == 3
-
-
-@pytest.mark.parametrize(("limit", "batches"), [(0, 0), (64 * 250_000, 3), (64 * 196_700, 3)])
-def test_a_cache_too_small_gives_the_same_images(
-    reader: SetReader, tmp_path: Path, limit: int, batches: int
-) -> None:
-    small = replace(reader, cache=Cache(tmp_path / "small", limit))
-    small.fill()
-    assert read(small) == read(reader)
-    assert len(files(small)) <= batches
-    assert sum(path.stat().st_size for path in files(small)) <= limit
-
-
-def test_a_disk_that_cannot_be_written_costs_the_cache_alone(written: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    reader = SetReader(path=written, decode=16, cache=Cache(tmp_path / "file" / "cache", 10**9))
-    assert read(reader) == read(replace(reader, cache=None))
     assert not reader.is_filled()
+    reader.fill()
+    assert reader.is_filled()
+    assert read(reader) == expected
 
 
-def fill_forever(reader: SetReader) -> None:
-    """Fill one cache after another until killed."""
-    number = 0
-    while reader.cache is not None:
-        replace(reader, cache=Cache(reader.cache._folder / str(number), 10**9)).fill()  # noqa: SLF001
-        number += 1
+@pytest.mark.parametrize("cache", [Cache(Path("/dev/null/cache"), 10**9), "cache of 500 kB"])
+def test_a_cache_too_small_or_a_disk_that_cannot_be_written_costs_the_cache_alone(
+    reader: SetReader, cache: Cache | str, tmp_path: Path
+) -> None:
+    small = replace(reader, cache=Cache(tmp_path / cache, 500_000) if isinstance(cache, str) else cache)
+    small.fill()
+    assert not small.is_filled()
+    assert not files(small)
+    assert read(small) == read(reader)
 
 
 @pytest.mark.slow
-def test_a_killed_process_leaves_whole_batches_with_which_the_next_goes_on(reader: SetReader) -> None:
-    expected = read(replace(reader, cache=None))
+def test_a_killed_process_leaves_nothing_or_a_whole_split(reader: SetReader) -> None:
     assert reader.cache is not None
-    folder = reader.cache._folder  # noqa: SLF001
     for kill in range(3):
-        begun = replace(reader, cache=Cache(folder / f"round {kill}", 10**9))
-        process = get_context("forkserver").Process(target=fill_forever, args=(begun,))
+        process = get_context("forkserver").Process(target=reader.fill)
         process.start()
-        while not files(begun):
+        while not reader.cache._folder.exists():  # noqa: SLF001 - a test of what is on the disk
             time.sleep(0.001)
-        time.sleep(0.02 * kill)
+        time.sleep(0.01 * kill)
         process.kill()
         process.join()
-        for cache in (folder / f"round {kill}").iterdir():
-            again = replace(reader, cache=Cache(cache, 10**9))
-            again.fill()
-            assert again.is_filled()
-            assert len(files(again)) == 3
-            assert read(again) == expected
+        assert read(reader) == read(replace(reader, cache=None))
+        reader.fill()
+        (whole,) = files(reader)
+        whole.unlink()
 
 
 @pytest.mark.slow
@@ -208,7 +196,7 @@ def test_a_split_that_another_process_decodes_is_waited_for_or_left_to_it(reader
 
 
 READ_ALL = """
-import resource, sys
+import sys
 from pathlib import Path
 from runners.data.evaluation.set_reader import SetReader
 from runners.store.cache import Cache
@@ -216,9 +204,14 @@ from runners.store.cache import Cache
 path, cache = map(Path, sys.argv[1:])
 reader = SetReader(path=path, decode=224, threads=2, cache=Cache(cache, 10**10) if cache.name else None)
 next(reader.labelled("train"))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-images = sum(len(images) for _ in range(2) for images, _ in reader.labelled())
-print(images, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+own = lambda: int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0])
+before = own()
+read, most = 0, 0
+for _ in range(2):
+    for images, _ in reader.labelled():
+        read, most = read + len(images), max(most, own() - before)
+    reader.fill()
+print(read, most // 1024)
 """
 
 

@@ -9,12 +9,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from budgets.quantity import divide_count
 from runners.data.pool.pool import Pool
 from runners.data.pool.tokenizer import mixed_words
 from runners.data.reading import streamed_set
-from runners.data.reading.order import CYCLE, mixed_positions, positions, stretches
+from runners.data.reading.order import CYCLE, positions, stretches
 from runners.data.reading.streamed_set import StreamedSet, open_data
 from runners.data.reading.training_data import Source, TrainingData
 from runners.embedded.embedded_pool import build_embedded_pool
@@ -22,6 +23,17 @@ from tests.runners.data.conftest import brightness
 from tests.runners.data.reading.test_training_set import BATCH, lengths, seen
 
 SHARES = st.lists(st.integers(1, 3 * CYCLE), min_size=1, max_size=4)
+
+
+def mixed_positions(
+    *, seed: int, counts: list[int], shares: list[int], start: int, stop: int
+) -> NDArray[np.int64]:
+    """Return the row at each position of training, of the rows of all pools one after another."""
+    found, before = np.full(stop - start, -1), 0
+    for count, own in zip(counts, stretches(seed=seed, shares=shares, start=start, stop=stop), strict=True):
+        found[own.places] = before + positions(seed=own.seed, count=count, start=own.start, stop=own.stop)
+        before += count
+    return found
 
 
 @pytest.fixture(scope="module")

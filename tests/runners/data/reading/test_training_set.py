@@ -1,17 +1,13 @@
 """Training data: the same samples in the same order, cached or streamed, on any number of ranks."""
 
-import os
 import pickle
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from budgets.machine_cache import CACHE
 from runners.data.pool.damage import Damage
 from runners.data.pool.pool import Pool
 from runners.data.pool.reader import Pairs, read_pairs
 from runners.data.reading import in_memory_set, streamed_set
-from runners.data.reading.in_memory_set import InMemorySet
-from runners.data.reading.order import BLOCK, WINDOW, batch_positions, positions
-from runners.data.reading.shared_images import drop_idle, shared_images
+from runners.data.reading.in_memory_set import InMemorySet, decode
+from runners.data.reading.order import batch_positions, positions
 from runners.data.reading.streamed_set import RowsByBlock, StreamedSet, loading_ahead, open_data
 from runners.data.reading.training_data import Source, TrainingData
 from runners.embedded.embedded_pool import TrainingPairs
@@ -230,31 +226,6 @@ def test_images_and_tokens_belong_together(pool: Pool) -> None:
         assert [len(by_image[image.numpy().tobytes()]) for image in batch] == tokens[:, 0].tolist()
 
 
-@pytest.mark.parametrize("count", [1, 1023, BLOCK * WINDOW, BLOCK * WINDOW * 2 + 700])
-def test_windowed_epoch_is_a_permutation_independent_of_splits(count: int) -> None:
-    whole = positions(seed=7, count=count, start=0, stop=2 * count, windowed=True)
-    first, second = whole[:count], whole[count:]
-    assert np.array_equal(np.sort(first), np.arange(count))
-    assert np.array_equal(np.sort(second), np.arange(count))
-    assert count == 1 or not np.array_equal(first, second)
-    cuts = [0, *np.sort(np.random.default_rng(0).integers(0, 2 * count, 9)).tolist(), 2 * count]
-    pieces = [
-        positions(seed=7, count=count, start=start, stop=stop, windowed=True)
-        for start, stop in pairwise(cuts)
-    ]
-    assert np.array_equal(np.concatenate(pieces), whole)
-
-
-def test_a_window_reads_few_long_stretches_and_mixes_them(pool: Pool) -> None:
-    count = 200 * BLOCK
-    order = positions(seed=0, count=count, start=0, stop=WINDOW * BLOCK, windowed=True)
-    blocks = np.unique(order // BLOCK)
-    assert len(blocks) == WINDOW
-    assert np.diff(blocks).max() > 1  # not neighbours of each other
-    assert len(np.unique(order[:WINDOW] // BLOCK)) > WINDOW // 2
-    assert pool.count == 503
-
-
 @pytest.mark.slow
 def test_streamed_damage_is_reported_once_with_replacements_independent_of_workers(tmp_path: Path) -> None:
     damaged = write_pool(tmp_path / "p", TrainingPairs(seed=1, count=100), None)
@@ -274,82 +245,47 @@ def test_streamed_damage_is_reported_once_with_replacements_independent_of_worke
         seen(streamed(damaged), 0, 4)
 
 
-def test_memory_shared_memory_and_streaming_give_the_same_samples(
+def without_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE, "/dev/null/cache")
+
+
+def of_a_large_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_memory_set, "IN_MEMORY_BYTES", 100)
+
+
+@pytest.mark.parametrize("otherwise", [without_a_cache, of_a_large_pool])
+def test_images_of_the_cache_of_a_subset_and_of_own_memory_are_the_same_with_the_same_replacements(
+    otherwise: Callable[[pytest.MonkeyPatch], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+    damaged = write_pool(tmp_path / "p", TrainingPairs(seed=1, count=100), None)
+    for row in (3, 4, 98):
+        flip_byte(damaged, row)
+    source, tokens = Source(pool=damaged, rows=np.arange(2, 99)), lengths
+    whole = decode(source, 32, tokens, 1, 0.04)
+    otherwise(monkeypatch)
+    own = decode(source, 32, tokens, 1, 0.04)
+    assert (len(whole.images), len(own.images)) == (100, 97)
+    assert seen(InMemorySet(parts=[whole]), 0, 3) == seen(InMemorySet(parts=[own]), 0, 3)
+    assert torch.equal(whole.tokens, own.tokens)
+    assert [each.key for each in whole.damage] == ["000000003", "000000004", "000000098"]
+    assert whole.damage == own.damage
+    with pytest.raises(ValueError, match=r"3 of 97 pairs are damaged"):
+        decode(source, 32, tokens, 1, 0.03)
+
+
+def test_a_pool_is_decoded_once_and_again_when_its_file_was_cut(
     pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = np.arange(100, 300)
-    (tmp_path / "shm").mkdir()
-    monkeypatch.setattr(
-        in_memory_set, "shared_images", lambda *a, **k: shared_images(*a, **k, memory=tmp_path / "shm")
-    )
-    shared = open_data([Source(pool=pool, rows=rows)], 32, lengths)
-    monkeypatch.setattr(in_memory_set, "shared_images", lambda *_a, **_k: None)
-    private = open_data([Source(pool=pool, rows=rows)], 32, lengths)
-    assert isinstance(shared, InMemorySet)
-    assert isinstance(private, InMemorySet)
-    assert (shared.parts[0].rows is None, private.parts[0].rows is None) == (False, True)
-    assert seen(shared, 2, 9) == seen(private, 2, 9)
-    assert torch.equal(shared.parts[0].tokens, private.parts[0].tokens)
-    monkeypatch.setattr(streamed_set, "IN_MEMORY_BYTES", 1000)
-    assert isinstance(open_data([Source(pool=pool, rows=rows)], 32, lengths), StreamedSet)
-
-
-def test_damage_in_shared_memory_has_the_same_replacements(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    damaged = write_pool(tmp_path / "p", TrainingPairs(seed=1, count=100), None)
-    for row in (3, 4, 99):
-        flip_byte(damaged, row)
-    monkeypatch.setattr(
-        in_memory_set, "shared_images", lambda *a, **k: shared_images(*a, **k, memory=tmp_path)
-    )
-    shared = open_data([Source(pool=damaged, rows=np.arange(100))], 32, lengths, tolerance=0.03)
-    monkeypatch.setattr(in_memory_set, "shared_images", lambda *_a, **_k: None)
-    private = open_data([Source(pool=damaged, rows=np.arange(100))], 32, lengths, tolerance=0.03)
-    assert seen(shared, 0, 2) == seen(private, 0, 2)
-    keys = {each.key for each in shared.damage}
-    assert keys == {each.key for each in private.damage} == {"000000003", "000000004", "000000099"}
-    with pytest.raises(ValueError, match=r"3 of 100 pairs are damaged"):
-        open_data([Source(pool=damaged, rows=np.arange(100))], 32, lengths, tolerance=0.02)
-
-
-@pytest.mark.slow
-def test_pool_is_decoded_once_per_node_and_freed_when_unused(pool: Pool, tmp_path: Path) -> None:
-    script = (
-        "import sys; from pathlib import Path\n"
-        "from runners.data.reading.shared_images import shared_images\n"
-        "from runners.data.pool.pool import Pool\n"
-        "shared_images(Pool.open(sys.argv[1]), 32, memory=Path(sys.argv[2]))\n"
-        "print('open', flush=True); sys.stdin.read()\n"
-    )
-    command = [sys.executable, "-c", script, str(pool.path), str(tmp_path)]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "open\n"
-        (file,) = tmp_path.glob("*/*.npy")
-        decoded = file.stat().st_ino
-        drop_idle(memory=tmp_path)
-        assert file.exists()  # the other process uses it
-        second = subprocess.run(
-            [*command], cwd=ROOT, stdin=subprocess.DEVNULL, check=True, capture_output=True
-        )
-        assert second.stdout == b"open\n"
-        assert file.stat().st_ino == decoded
-        os.kill(other.pid, signal.SIGKILL)
-        other.wait()
-    drop_idle(memory=tmp_path)
-    assert not file.exists()
-
-
-def test_several_studies_that_end_at_once_drop_each_cache_once(tmp_path: Path) -> None:
-    drop_idle(memory=tmp_path)
-    (folder,) = tmp_path.iterdir()
-    for number in range(300):
-        (folder / f"{number}.npy").touch()
-    with ThreadPoolExecutor(max_workers=4) as threads:
-        list(threads.map(lambda _: drop_idle(memory=tmp_path), range(4)))
-    assert list(folder.glob("*.npy")) == []
+    monkeypatch.setenv(CACHE, str(tmp_path))
+    expected = seen(opened("in memory", pool), 0, 4)
+    (file,) = (tmp_path / "kept" / "decoded").glob("[!.]*")
+    decoded = file.stat().st_ino
+    assert seen(opened("in memory", pool), 0, 4) == expected
+    assert file.stat().st_ino == decoded
+    file.write_bytes(file.read_bytes()[:-7])  # after a power failure
+    assert seen(opened("in memory", pool), 0, 4) == expected
+    assert len(file.read_bytes()) > 503 * 3 * 32**2
 
 
 def test_a_pool_of_a_large_index_reads_the_same_rows_by_row_group(
