@@ -1,6 +1,6 @@
 """Evaluation of a model: zero-shot, probes and retrieval, depending on the labels that a set has."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,6 @@ import torch
 from budgets.cost.architecture import Architecture
 from budgets.cost.flops import encoding_flops
 from runners.data.evaluation.evaluation_facts import SetFacts
-from runners.data.evaluation.evaluation_suite import found_sets
 from runners.data.evaluation.paper_suite import variant_means
 from runners.data.evaluation.set_reader import SetReader
 from runners.evaluate.features import Encoder, SetFeatures, encode_set
@@ -75,21 +74,6 @@ def _places(names: tuple[str, ...], among: tuple[str, ...]) -> list[int] | None:
     if len(places) < len(among) or not set(names) <= set(places):
         return list(range(len(among))) if names == among else None
     return [places[name] for name in names]
-
-
-def named_sets(folders: Sequence[Path]) -> dict[str, Path]:
-    """Return name → folder of the sets; each folder is a set, or holds some.
-
-    Raises:
-        ValueError: As `found_sets`, or two sets of different folders have one name.
-    """
-    sets: dict[str, Path] = {}
-    for folder in folders:
-        for name, path in found_sets(str(folder)).items():
-            if name in sets:
-                raise ValueError(f"--sets: {sets[name]} and {path} are both called '{name}'")
-            sets[name] = Path(path)
-    return sets
 
 
 def evaluate_model(

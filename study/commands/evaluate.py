@@ -92,10 +92,11 @@ def run(options: Namespace) -> int:
     from budgets.cost.flops import CONVENTION
     from budgets.quantity import format_flops, plural
     from runners.data.evaluation.evaluation_facts import describe_evaluation_set
-    from runners.data.evaluation.evaluation_set import is_retrieval
+    from runners.data.evaluation.evaluation_set import SetFolder
+    from runners.data.evaluation.evaluation_suite import found_sets
     from runners.data.index.writing import VERSIONS
     from runners.data.pool.pool import Pool
-    from runners.evaluate.evaluate import evaluate_model, forward_flops, named_sets
+    from runners.evaluate.evaluate import evaluate_model, forward_flops
     from runners.host.process import set_gpu_arithmetic
     from runners.models.load_model import ModelSource, device_named, load_model
     from runners.results import EVALUATION_PRECISION, EVALUATION_VERSION
@@ -106,10 +107,10 @@ def run(options: Namespace) -> int:
     if options.csv is not None and options.csv == options.json:
         raise ValueError(f"--csv and --json both name {options.csv}; name two files")
     # Check the sets before the slow step of loading a model.
-    sets = named_sets(options.sets)
+    sets = {name: Path(place) for name, place in found_sets(*options.sets).items()}
     facts = {
         name: describe_evaluation_set(
-            path, probe=options.probe and (path / "train").is_dir() and not is_retrieval(path)
+            path, probe=options.probe and (path / "train").is_dir() and not SetFolder(path=path).is_retrieval
         )
         for name, path in sets.items()
     }

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from runners.data.evaluation.evaluation_set import image_files
+from runners.data.evaluation.evaluation_set import SetFolder
 from runners.data.pool.pictures import DecodeError, open_image, to_rgb
 
 SAME = "in an evaluation set"
@@ -60,7 +60,8 @@ class EvaluationImages:
     """The images of evaluation sets, given folders of sets or pools; ValueError if one can't be read."""
 
     def __init__(self, folders: Iterable[Path]) -> None:
-        rows = [(name, *_described(image)) for folder in folders for name, image in image_files(folder)]
+        sets = (SetFolder(path=folder) for folder in folders)
+        rows = [(name, *_described(image)) for each in sets for name, image in each.image_files()]
         names, files, pixels, thumbnails = zip(*rows, strict=True) if rows else ((), (), (), ())
         self._names, self._files = np.array(names, str), np.array(files, np.uint64)
         self._pixels, self._thumbnails = np.array(pixels, np.uint64), _rows(thumbnails)

@@ -13,6 +13,7 @@ pool, is a retrieval set too.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,8 @@ LAYOUT = (
 """The layout in a sentence, for errors; `docs/data.md` describes it."""
 
 _TYPES = ("classification", "retrieval")
+_TEMPLATES = "zeroshot_classification_templates.txt"
+_LONGEST_LABEL = 20
 
 Decode = Callable[[bytes], NDArray[np.uint8]]
 """Image file → uint8 (3, S, S), RGB; raises OSError if it cannot be decoded."""
@@ -62,18 +65,8 @@ def write_evaluation_set(path: str | Path, data: EvaluationSet) -> None:
         (folder / "dataset_type.txt").write_text(kind + "\n", encoding="utf-8")
         if data.captions is None:
             _write_lines(folder / "classnames.txt", data.classnames)
-            _write_lines(folder / "zeroshot_classification_templates.txt", data.templates)
+            _write_lines(folder / _TEMPLATES, data.templates)
         write_split(folder / "test", data.images, truths)
-
-
-def image_files(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the name and unchanged bytes of each image of a set or folder of shards; errors of `samples`."""
-    for shard in split_shards(path, "test"):
-        name = shard.relative_to(path).as_posix()
-        for key, members in read_samples(shard):
-            for kind in IMAGE_KINDS:
-                if kind in members:
-                    yield f"{key}.{kind} of {path.name}/{name}", members[kind][1]
 
 
 def write_split(folder: Path, images: NDArray[np.uint8], truths: Sequence[dict[str, bytes]]) -> None:
@@ -87,33 +80,109 @@ def write_split(folder: Path, images: NDArray[np.uint8], truths: Sequence[dict[s
         close_shard(file)
 
 
-def is_retrieval(path: Path) -> bool:
-    """Return whether a set has captions as truth; ValueError if its file of the type holds another word."""
-    file = path / "dataset_type.txt"
-    if file.is_file():
+# Without slots: cached_property stores its value in the instance's dict.
+@dataclass(frozen=True, kw_only=True)
+class SetFolder:
+    """An evaluation set on disk, or a folder of shards. Whatever is missing or not valid is a ValueError."""
+
+    path: Path
+
+    @cached_property
+    def is_retrieval(self) -> bool:
+        """True if the truth of an image is its captions, False if it is a class."""
+        file = self.path / "dataset_type.txt"
+        if not file.is_file():
+            return not (self.path / "test").is_dir()
         kind = file.read_text(encoding="utf-8-sig", errors="replace").strip().lower()
         if kind not in _TYPES:
             raise ValueError(f"{file}: {unknown('type', kind, _TYPES)}")
         return kind == "retrieval"
-    return not (path / "test").is_dir()
 
+    @cached_property
+    def classnames(self) -> tuple[str, ...]:
+        """Names of the classes by label; empty for retrieval."""
+        found = self._lines("classnames.txt")
+        for number, line in enumerate(found):
+            if not line:
+                where = f"{self.path / 'classnames.txt'}:{number + 1}"
+                raise ValueError(f"{where}: the line is empty; label {number} needs a name")
+        return found
 
-def samples(path: Path, split: str, truth_ending: str) -> Iterator[tuple[str, bytes, str]]:
-    """Yield each sample's location in words, its image's bytes and its truth.
-
-    Raises:
-        ValueError: The set or split does not exist, or one of its shards or samples is not valid.
-    """
-    for shard in split_shards(path, split):
-        for key, members in read_samples(shard):
-            ending = image_kind(members)
+    @cached_property
+    def templates(self) -> tuple[str, ...]:
+        """Prompts with ``{c}`` for the class name, once; empty for retrieval."""
+        templates = tuple(filter(None, self._lines(_TEMPLATES)))
+        for template in templates:
             try:
-                truth = _truth(members, truth_ending)
-            except UnicodeDecodeError:
-                raise ValueError(f"the .{truth_ending} of sample {key} of {shard} is not UTF-8") from None
-            if ending is None or truth is None:
-                raise ValueError(f"sample {key} of {shard} lacks an image or its .{truth_ending}")
-            yield f"{key} of {shard}", members[ending][1], truth
+                names = {template.replace("{c}", "{}").format(each) for each in "ab"}
+            except (IndexError, KeyError, ValueError):
+                names = set()
+            if len(names) < 2:  # noqa: PLR2004 - the prompts of two names differ
+                raise ValueError(
+                    f"{self.path / _TEMPLATES}: template '{template}' needs {{c}} for the class name, once, "
+                    "and no other braces"
+                )
+        return templates
+
+    def _lines(self, name: str) -> tuple[str, ...]:
+        """Return the lines of a text file, without empty ones at its end; none for retrieval."""
+        path = self.path / name
+        if self.is_retrieval:
+            return ()
+        if not path.is_file():
+            raise ValueError(
+                f"an evaluation set for classification needs {path}, which is missing; if this one has "
+                f"captions, write the word retrieval into {path.with_name('dataset_type.txt')}"
+            )
+        try:
+            text = path.read_text(encoding="utf-8-sig").rstrip()
+        except UnicodeDecodeError:
+            raise ValueError(f"{path} is not UTF-8") from None
+        if not text:
+            raise ValueError(f"an evaluation set for classification needs lines in {path}, which is empty")
+        return tuple(line.strip() for line in text.splitlines())
+
+    def samples(self, split: str) -> Iterator[tuple[str, bytes, str]]:
+        """Yield each sample's location in words, its image's bytes and its truth.
+
+        The truth is the number of a class, or captions, one a line.
+        """
+        some, ending = False, "txt" if self.is_retrieval else "cls"
+        for shard in split_shards(self.path, split):
+            for key, members in read_samples(shard):
+                some, kind = True, image_kind(members)
+                try:
+                    truth = _truth(members, ending)
+                except UnicodeDecodeError:
+                    raise ValueError(f"the .{ending} of sample {key} of {shard} is not UTF-8") from None
+                if kind is None or truth is None:
+                    raise ValueError(f"sample {key} of {shard} lacks an image or its .{ending}")
+                if fault := self._fault(truth):
+                    raise ValueError(f"image {key} of {shard}: {fault}")
+                yield f"{key} of {shard}", members[kind][1], truth
+        if not some:
+            raise ValueError(f"evaluation set {self.path} holds no images")
+
+    def _fault(self, truth: str) -> str:
+        """Return what is wrong with a truth, or an empty string."""
+        label = truth.strip()
+        if not self.is_retrieval:
+            classes = len(self.classnames)
+            sound = label.isdecimal() and len(label) < _LONGEST_LABEL and int(label) < classes
+            return "" if sound else f"its label '{label[:_LONGEST_LABEL]}' is outside the {classes} classes"
+        if not label:
+            return "it has no caption"
+        sound = all(map(str.strip, truth.splitlines()))
+        return "" if sound else "it has an empty caption: a line between or after others"
+
+    def image_files(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the name and unchanged bytes of each image of the split ``test``."""
+        for shard in split_shards(self.path, "test"):
+            name = shard.relative_to(self.path).as_posix()
+            for key, members in read_samples(shard):
+                for kind in IMAGE_KINDS:
+                    if kind in members:
+                        yield f"{key}.{kind} of {self.path.name}/{name}", members[kind][1]
 
 
 def _truth(members: Mapping[str, tuple[int, bytes]], ending: str) -> str | None:
@@ -122,57 +191,6 @@ def _truth(members: Mapping[str, tuple[int, bytes]], ending: str) -> str | None:
         return members[ending][1].decode()
     caption = facts_of(members).get("caption") if ending == "txt" else None
     return " ".join(caption.split()) if isinstance(caption, str) else None
-
-
-def read_lines(path: Path) -> tuple[str, ...]:
-    """Return the non-empty lines of a set's text file; ValueError if it is missing, empty or not UTF-8."""
-    if not path.is_file():
-        raise ValueError(
-            f"an evaluation set for classification needs {path}, which is missing; if this one has captions, "
-            f"write the word retrieval into {path.with_name('dataset_type.txt')}"
-        )
-    try:
-        lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not UTF-8") from None
-    found = tuple(line for line in lines if line)
-    if not found:
-        raise ValueError(f"an evaluation set for classification needs lines in {path}, which is empty")
-    return found
-
-
-def read_classnames(path: Path) -> tuple[str, ...]:
-    """Return the class names of a set in its folder, by label.
-
-    Raises:
-        ValueError: As `read_lines`; or a line between others is empty, which would shift the labels.
-    """
-    file = path / "classnames.txt"
-    found = read_lines(file)
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig").rstrip().splitlines(), start=1):
-        if not line.strip():
-            raise ValueError(f"{file}:{number}: the line is empty; label {number - 1} needs a name")
-    return found
-
-
-def read_templates(path: Path) -> tuple[str, ...]:
-    """Return the prompt templates of a set for classification.
-
-    Raises:
-        ValueError: As `read_lines`; or a template has no place for the class name.
-    """
-    file = path / "zeroshot_classification_templates.txt"
-    templates = read_lines(file)
-    for template in templates:
-        try:
-            names = {template.replace("{c}", "{}").format(each) for each in "ab"}
-        except (IndexError, KeyError, ValueError):
-            names = set()
-        if len(names) < 2:  # noqa: PLR2004 - the prompts of two names differ
-            raise ValueError(
-                f"{file}: template '{template}' needs {{c}} for the class name, once, and no other braces"
-            )
-    return templates
 
 
 def split_shards(path: Path, split: str) -> list[Path]:

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import PurePath, PurePosixPath
+from pathlib import Path, PurePosixPath
 
-from runners.data.evaluation.evaluation_facts import check_evaluation_set
+from runners.data.evaluation.evaluation_facts import RETRIEVAL_METRICS, describe_evaluation_set
 from runners.data.evaluation.evaluation_set import LAYOUT
 from runners.data.evaluation.paper_suite import SUITE, suite_title
 from runners.host.workers import Workers
@@ -12,30 +12,32 @@ from runners.store.copies import set_at
 from runners.store.location import Location
 
 
-def found_sets(place: str) -> dict[str, str]:
-    """Find the evaluation sets in a folder, including subfolders, or below a URL.
+def found_sets(*places: str | Path) -> dict[str, str]:
+    """Find the evaluation sets in folders, including subfolders, or below URLs.
 
     A set is a folder with a split ``test`` or a ``dataset_type.txt``, or with shards outside of other sets.
-    Returns name, without the prefix ``wds_`` → folder or URL.
+    Returns name → folder or URL; the set ``a/wds_b`` is called ``a_b``.
 
     Raises:
-        ValueError: The place does not exist or can't be read; there are no sets; or two have one name.
+        ValueError: A place does not exist, can't be read or has no sets; or two sets have one name.
     """
-    there = Location(place)
-    some = there.local is None or not there.local.is_dir()
-    found = there.contents("folder of evaluation sets", some=some)
-    tests = sorted(_set_folders([*map(PurePosixPath, found)]))
-    if not tests:
-        raise ValueError(
-            f"{place} holds no evaluation set: neither test/nshards.txt nor any .tar shard; {LAYOUT}"
-        )
     sets = dict[str, str]()
-    for test in tests:
-        name = set_name(test if test.parts else PurePosixPath(there.name))
-        path = (there / test).address
-        if name in sets:
-            raise ValueError(f"{sets[name]} and {path} are both called '{name}'; rename one of them")
-        sets[name] = path
+    for place in places:
+        there = Location(place)
+        some = there.local is None or not there.local.is_dir()
+        found = there.contents("folder of evaluation sets", some=some)
+        tests = sorted(_set_folders([*map(PurePosixPath, found)]))
+        if not tests:
+            raise ValueError(
+                f"{place} holds no evaluation set: neither test/nshards.txt nor any .tar shard; {LAYOUT}"
+            )
+        for test in tests:
+            named = test if test.parts else PurePosixPath(there.name)
+            name = "_".join(part.removeprefix("wds_") or part for part in named.parts)
+            path = (there / test).address
+            if name in sets:
+                raise ValueError(f"{sets[name]} and {path} are both called '{name}'; rename one of them")
+            sets[name] = path
     return sets
 
 
@@ -48,11 +50,6 @@ def _set_folders(files: Sequence[PurePosixPath]) -> set[PurePosixPath]:
     around = {parent for folder in sets for parent in folder.parents}
     within = sets | (shards - around)
     return sets | {folder for folder in shards - around if not within.intersection(folder.parents)}
-
-
-def set_name(path: PurePath) -> str:
-    """Return the name of a set at a path below a folder of sets: ``a/wds_b`` is called ``a_b``."""
-    return "_".join(part.removeprefix("wds_") or part for part in path.parts)
 
 
 def check_sets(sets: Mapping[str, str], workers: Workers) -> Iterator[tuple[str, bool]]:
@@ -87,7 +84,8 @@ def _check(names: Sequence[str], places: Sequence[str], number: int) -> tuple[st
     """Return the line for a set, and its number of images; None if it can't be used."""
     name, place = names[number], places[number]
     try:
-        kind, images, texts = check_evaluation_set(set_at(place))
+        facts = describe_evaluation_set(set_at(place), decode=True)
     except ValueError as error:
         return f"{name}: {error}", None
-    return f"{name}: {kind}, {images:,} images, {texts:,} texts, in {place}", images
+    kind = "retrieval" if facts.metrics == RETRIEVAL_METRICS else "classification"
+    return f"{name}: {kind}, {facts.images:,} images, {facts.texts:,} texts, in {place}", facts.images

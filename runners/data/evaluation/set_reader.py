@@ -7,19 +7,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from runners.data.evaluation.evaluation_set import (
-    Decode,
-    is_retrieval,
-    read_classnames,
-    read_templates,
-    samples,
-    split_shards,
-)
+from runners.data.evaluation.evaluation_set import Decode, SetFolder, split_shards
 from runners.data.pool.decoded import Images, decoded_images, kept_images
 from runners.data.pool.reader import decode_image
 from runners.store.cache import Cache
@@ -31,45 +23,25 @@ _Undecoded = tuple[str, bytes, str]
 """A sample's location in words, its image's bytes and its truth."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SetReader:
-    """An evaluation set on disk; images are uint8 (n, 3, S, S), RGB, with n up to `BATCH`.
+@dataclass(frozen=True, kw_only=True)
+class SetReader(SetFolder):
+    """An evaluation set as a model sees it; images are uint8 (n, 3, S, S), RGB, with n up to `BATCH`.
 
     ``decode`` is a decoder of images; or the side S in pixels, as in `runners.data.pool.reader.decode_rows`.
     Only in the latter case does the cache keep decoded splits.
     """
 
-    path: Path
     decode: Decode | int
     threads: int = 1
     cache: Cache | None = None
 
-    @property
-    def is_retrieval(self) -> bool:
-        """True if the truth of an image is its captions, False if it is a class."""
-        return is_retrieval(self.path)
-
-    @property
-    def classnames(self) -> tuple[str, ...]:
-        """Names of the classes; empty for retrieval."""
-        return () if self.is_retrieval else read_classnames(self.path)
-
-    @property
-    def templates(self) -> tuple[str, ...]:
-        """Prompts with ``{c}`` for the class name; empty for retrieval."""
-        return () if self.is_retrieval else read_templates(self.path)
-
     def labelled(self, split: str = "test") -> Iterator[tuple[Images, NDArray[np.int64]]]:
-        """Yield batches of a split's images and their classes, as indices into ``classnames``.
-
-        Raises:
-            ValueError: The set or split does not exist, or one of its files is missing or not valid.
-        """
+        """Yield batches of a split's images and their classes, as indices into ``classnames``."""
         for images, truths in self._batches(split):
-            yield images, self._labels(truths)
+            yield images, np.array([*map(int, truths)], np.int64)
 
     def captioned(self) -> Iterator[tuple[Images, list[tuple[str, ...]]]]:
-        """Yield batches of images and their captions, one or more each; ValueError as `labelled`."""
+        """Yield batches of images and their captions, one or more each."""
         for images, truths in self._batches("test"):
             yield images, [tuple(truth.splitlines()) for truth in truths]
 
@@ -80,7 +52,7 @@ class SetReader:
     def fill(self, split: str = "test", *, wait: bool = True) -> None:
         """Decode a split into the cache, unless it is there.
 
-        While another process fills the split, it is waited for, or nothing is done. ValueError as `labelled`.
+        While another process fills the split, it is waited for, or nothing is done.
         """
         if self.cache is None or not isinstance(self.decode, int):
             return
@@ -110,9 +82,8 @@ class SetReader:
 
     def _decoded(self, split: str) -> Iterator[tuple[Images, list[str]]]:
         """Yield a split's images and truths in batches."""
-        source = samples(self.path, split, "txt" if self.is_retrieval else "cls")
+        source = self.samples(split)
         how = partial(decode_image, image_size=self.decode) if isinstance(self.decode, int) else self.decode
-        some = False
 
         def decoded(sample: _Undecoded) -> Images:
             try:
@@ -122,18 +93,8 @@ class SetReader:
 
         with ThreadPoolExecutor(self.threads) if self.threads > 1 else nullcontext() as workers:
             while batch := list(islice(source, BATCH)):
-                some, truths = True, [truth for _, _, truth in batch]
-                if not self.is_retrieval:
-                    self._labels(truths)
-                yield np.stack(list((workers.map if workers else map)(decoded, batch))), truths
-        if not some:
-            raise ValueError(f"evaluation set {self.path} holds no images")
-
-    def _labels(self, truths: Sequence[str]) -> NDArray[np.int64]:
-        labels, classes = np.array([int(truth) for truth in truths], np.int64), len(self.classnames)
-        if labels.min() < 0 or labels.max() >= classes:
-            raise ValueError(f"{self.path}: a label is outside the {classes} classes of classnames.txt")
-        return labels
+                images = np.stack(list((workers.map if workers else map)(decoded, batch)))
+                yield images, [truth for _, _, truth in batch]
 
     def _key(self, split: str) -> str:
         """Return what determines a split's images and truths."""
@@ -142,4 +103,5 @@ class SetReader:
             for shard in split_shards(self.path, split)
             for facts in [shard.stat()]
         ]
-        return f"{self.path.resolve()} {split} {'captions' if self.is_retrieval else 'labels'} {shards}"
+        truths = "captions" if self.is_retrieval else f"labels of {len(self.classnames)} classes"
+        return f"{self.path.resolve()} {split} {truths} {shards}"

@@ -13,7 +13,7 @@ from runners.data.build.in_place import shards_of
 from runners.data.evaluation.evaluation_facts import describe_evaluation_set
 from runners.data.evaluation.evaluation_set import (
     EvaluationSet,
-    read_classnames,
+    SetFolder,
     split_shards,
     write_evaluation_set,
 )
@@ -29,7 +29,6 @@ from runners.embedded.embedded_pool import (
     evaluation_counts,
     evaluation_set,
 )
-from runners.evaluate.evaluate import named_sets
 from tests.runners.data.whole_set import whole_set
 
 
@@ -99,7 +98,7 @@ def test_hidden_tars_are_not_shards_of_a_retrieval_set_but_tars_in_capitals_are(
     for name in ("a/0.TAR", "a/.old/1.tar", "a/._0.tar"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(shard)
-    assert found_sets(str(tmp_path)) == {"a": str(tmp_path / "a")}
+    assert found_sets(tmp_path) == {"a": str(tmp_path / "a")}
     assert split_shards(tmp_path / "a", "test") == [tmp_path / "a" / "0.TAR"]
 
 
@@ -173,7 +172,7 @@ def test_set_without_class_names_raises(tmp_path: Path) -> None:
 def test_labels_beyond_the_class_names_raise(tmp_path: Path) -> None:
     write_evaluation_set(tmp_path / "s", evaluation_set("seen", 100))
     (tmp_path / "s" / "classnames.txt").write_text("dog\ncat\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="a label is outside the 2 classes"):
+    with pytest.raises(ValueError, match="its label '2' is outside the 2 classes"):
         whole_set(tmp_path / "s", 32)
 
 
@@ -247,12 +246,13 @@ def test_hole_in_a_set_and_image_without_header_are_found_before_anything_trains
 
 
 def test_empty_lines_may_only_follow_the_class_names(tmp_path: Path) -> None:
+    (tmp_path / "test").mkdir()
     names = tmp_path / "classnames.txt"
     names.write_text("cat\ndog\n\n \n")
-    assert read_classnames(tmp_path) == ("cat", "dog")
+    assert SetFolder(path=tmp_path).classnames == ("cat", "dog")
     names.write_text("cat\n\ndog\n")
     with pytest.raises(ValueError, match=r"classnames\.txt:2: the line is empty; label 1 needs a name"):
-        read_classnames(tmp_path)
+        _ = SetFolder(path=tmp_path).classnames
 
 
 def test_sets_below_a_folder_are_named_without_wds_and_two_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -261,7 +261,6 @@ def test_sets_below_a_folder_are_named_without_wds_and_two_of_one_name_are_refus
         (tmp_path / "sets" / name / "test" / "0.tar").touch()
     assert list(found_sets(str(tmp_path / "sets"))) == ["vtab_cars", "imagenet-a"]
     assert list(found_sets(str(tmp_path / "sets" / "wds_imagenet-a"))) == ["imagenet-a"]
-    assert list(named_sets([tmp_path / "sets" / "wds_imagenet-a"])) == ["imagenet-a"]
 
     (tmp_path / "sets" / "vtab_cars" / "test").mkdir(parents=True)
     (tmp_path / "sets" / "vtab_cars" / "test" / "0.tar").touch()
@@ -285,7 +284,7 @@ def test_every_folder_of_shards_is_a_set_or_part_of_one(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
 
-    assert found_sets(str(tmp_path)) == {
+    assert found_sets(tmp_path) == {
         name: str(tmp_path / folder)
         for name, folder in {
             "heldout": "heldout",
@@ -295,7 +294,7 @@ def test_every_folder_of_shards_is_a_set_or_part_of_one(tmp_path: Path) -> None:
             "without_count": "without_count",
         }.items()
     }
-    assert list(named_sets([tmp_path / "heldout", tmp_path / "wds_a"])) == ["heldout", "a"]
+    assert list(found_sets(tmp_path / "heldout", tmp_path / "wds_a")) == ["heldout", "a"]
     (tmp_path / "without_count" / "dataset_type.txt").write_text("retrieval\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"without_count/test/nshards\.txt is missing: the number of shards"):
         describe_evaluation_set(tmp_path / "without_count")
@@ -324,7 +323,7 @@ def test_sets_are_found_through_links_to_folders(tmp_path: Path) -> None:
     (one / "around").symlink_to(tmp_path / "sets")
     (tmp_path / "sets" / "two").symlink_to(one)
 
-    assert list(named_sets([one])) == ["one"]
+    assert list(found_sets(one)) == ["one"]
     assert set(found_sets(str(tmp_path / "sets"))) == {"one", "two"}
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runners.data.evaluation import set_reader
 from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set, write_split
 from runners.data.evaluation.set_reader import BATCH, SetReader
 from runners.store.cache import Cache
@@ -77,7 +76,7 @@ def test_kept_images_equal_decoded_ones_and_no_shard_is_read_again(
         raise AssertionError("a shard was read again")
         yield
 
-    monkeypatch.setattr(set_reader, "samples", no_more)
+    monkeypatch.setattr(SetReader, "samples", no_more)
     assert reader.is_filled(split)
     assert read(reader, split) == expected
 
