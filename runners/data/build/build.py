@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from runners.data.build.in_place import work_of
+from runners.data.build.new_shards import PoolFolders
 from runners.data.build.source import Columns, SourcePart
 from runners.data.pool.damage import damage_table
 from runners.host.workers import Processes, Workers
@@ -49,28 +49,19 @@ class Build:
         return {**columns, "--without": sorted(path.resolve().name for path in self.evaluation)}
 
 
-_WORKING_FILES = ("source", "order", "parts/", "merge/", "kept/", "index/", "pool/")
+_WORKING_FILES = ("source", "plan.json", "parts/", "merge/", "kept/", "shards/", "pool/")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BuildFolders:
-    """Folders that a build writes to."""
-
-    shared: SharedFolder  # that its workers share
-    work: str  # folder for working files in it, with ``/`` at the end
-    pool: str  # folder in it that becomes the pool or, if empty, is the pool
-
-
-def folders_of(path: Path, how: Build, *, adding: bool) -> BuildFolders:
+def folders_of(path: Path, how: Build, *, adding: bool) -> PoolFolders:
     """Return the folders of a build, perhaps one that adds to a pool."""
-    work = work_of(path)
+    work = f".{path.resolve().name}.building/"
     if how.in_place or how.to or adding:
-        return BuildFolders(shared=SharedFolder(path=path, url=how.to), work=work, pool="")
-    return BuildFolders(shared=SharedFolder(path=path.parent), work=work, pool=f"{work}pool/")
+        return PoolFolders(shared=SharedFolder(path=path, url=how.to), work=work)
+    return PoolFolders(shared=SharedFolder(path=path.parent), work=work, pool=f"{work}pool/")
 
 
 @contextmanager
-def working(folders: BuildFolders, how: Build, parts: Sequence[SourcePart]) -> Iterator[None]:
+def working(folders: PoolFolders, how: Build, parts: Sequence[SourcePart]) -> Iterator[None]:
     """Context manager: lock the working folder, and delete files in it that another source left."""
     shared, work = folders.shared, folders.work
     facts = [

@@ -3,29 +3,38 @@
 A build that was stopped at any point continues where it stopped (`runners.data.build.build`).
 """
 
-import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from hashlib import blake2b
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
+from typing import IO
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from runners.data.build.build import Build, BuildFolders, folders_of, working
+from runners.data.build.build import Build, folders_of, working
 from runners.data.build.merge_parts import Merge, left_out_of, merge_parts
-from runners.data.build.new_shards import number_of, write_index, write_shards
+from runners.data.build.new_shards import PoolFolders, plan_shards, write_index, write_pairs, write_shards
 from runners.data.build.scan import scan
-from runners.data.build.source import SourcePart, name_of, parts_at, parts_of
+from runners.data.build.source import SourcePart, parts_at, parts_of
 from runners.data.build.thumbnail import EvaluationImages
+from runners.data.build.write import PAIRS_PER_SHARD
+from runners.data.index.merge import in_order, order_of_shards
 from runners.data.index.selection import SCORE_PREFIX
-from runners.data.index.writing import VERSIONS, write_table
+from runners.data.index.writing import VERSIONS, index_of_files, write_table
 from runners.data.pool.describe import describe_pool
 from runners.data.pool.pool import Origin, Pool, Scorer
 from runners.data.pool.shards import as_utf8
 from runners.host.workers import Report
 from runners.store.copies import INDEX, SHARDS_AT, listed
 from runners.store.location import Location
+from runners.store.place import ranges_at
+
+_SHARD = re.compile(r"shards/(\d+)\.tar")
 
 _OPTIONS = "options"
 """Field of a pool's provenance."""
@@ -41,31 +50,43 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
     """
     before = Pool.open(path) if (path / "pool.json").exists() else None
     folders = folders_of(path, how, adding=before is not None)
+    shared, work = folders.shared, folders.work
     _check(path, how, before, folders)
     parts = parts_at(how.url) if how.url else parts_of(how.source)
     if before is not None and not (parts := _new_parts(how, parts, before)):
-        folders.shared.delete(folders.work)  # which a build left that was killed after its last other step
+        shared.delete(work)  # which a build left that was killed after its last other step
         return before
-    # Read before the scan, so that an unreadable set is reported before the long work.
-    known = EvaluationImages(how.evaluation) if how.evaluation else None
+    merge = Merge(
+        work=f"{work}merge/",
+        parts=INDEX if how.in_place else f"{work}kept/",
+        in_place=how.in_place,
+        first=_first_part(before),
+        # Read before the scan, so that an unreadable set is reported before the long work.
+        known=EvaluationImages(how.evaluation) if how.evaluation else None,
+        before=before.index.files if before else (),
+        score=_column_of_scores(how, before) if before else "score",
+    )
     with working(folders, how, parts):
+        below, thumbnails = f"{work}parts/", merge.known is not None
         files = scan(
-            parts,
-            how.columns,
-            folders.shared,
-            f"{folders.work}parts/",
-            thumbnails=known is not None,
-            workers=how.workers,
-            report=report,
+            parts, how.columns, shared, below, thumbnails=thumbnails, workers=how.workers, report=report
         )
-        built = _Built(path=path, how=how, folders=folders, parts=parts, files=files, before=before)
-        (_index_in_place if how.in_place else _write_new)(built, known, report)
-        folders.shared.publish()
-        folders.shared.delete(folders.work)
+        if before is None:  # parts that a killed build left would be described as parts of this pool
+            shared.delete(f"{folders.pool}{INDEX}", f"{folders.pool}{VERSIONS}/")
+        written = merge_parts(files, merge, shared, how.workers, report)
+        if not written and before is None:
+            reasons = sorted({reason for table in _left_out(how, folders) for reason in table["reason"]})
+            shared.delete(work)
+            raise ValueError(f"{how.url or how.source} holds no pair: {', '.join(reasons) or 'it is empty'}")
+        if not how.in_place:
+            written = _write_new(how, folders, written, before, report)
+        _describe(path, how, folders, parts, written, before)
+        shared.publish()
+        shared.delete(work)
     return Pool.open(path)
 
 
-def _check(path: Path, how: Build, before: Pool | None, folders: BuildFolders) -> None:
+def _check(path: Path, how: Build, before: Pool | None, folders: PoolFolders) -> None:
     """Raise ValueError unless the path is free, or holds what the build can continue or add to."""
     name, place = how.to or path, before.place if before else None
     if not how.in_place:
@@ -100,7 +121,7 @@ def _new_parts(how: Build, parts: Sequence[SourcePart], before: Pool) -> list[So
                 f"command, or {anew}"
             )
     known = before.shards if how.in_place else _recorded(before)
-    named = [(name_of(how.source, part), part) for part in parts]
+    named = [(as_utf8(part.shard), part) for part in parts]
     changed = {name: part for name, part in named if known.get(name, part.size) != part.size}
     read = set(changed)
     if changed and how.in_place:
@@ -127,114 +148,109 @@ def _words(value: object) -> str:
     return (", ".join(map(str, value)) if isinstance(value, list) else str(value)) or "none"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Built:
-    """A build whose source has been read."""
-
-    path: Path
-    how: Build
-    folders: BuildFolders
-    parts: Sequence[SourcePart]
-    files: Sequence[Path]
-    before: Pool | None  # the pool that the pairs are added to; None for a new pool
-
-    @property
-    def first_part(self) -> int:
-        """Number of the first new part of the index."""
-        old = self.before.index.parts if self.before else ()
-        return 1 + max((int(part.file.removeprefix(INDEX)) for part in old), default=-1)
-
-    @property
-    def first_shard(self) -> int:
-        """Number of the first new shard."""
-        return 1 + max(map(number_of, self.before.shards if self.before else ()), default=-1)
-
-    @property
-    def score(self) -> str:
-        """The index's column for scores of the source.
-
-        It is ``score`` unless the pool is ranked by another scorer, whose scores then are in that column.
-        """
-        if self.before is None:
-            return "score"
-        named, scorer = self.before.index.named, self.before.origin.scorer
-        in_force = SCORE_PREFIX + scorer.name if scorer and "score" not in named else ""
-        own = next((name for name, column in named.items() if column == "score"), in_force)
-        source = SCORE_PREFIX + self.how.columns.score
-        # A given score of the source's name hides the source's, also those of new pairs.
-        hidden = source in self.before.index.added
-        return "score" if scorer is None or own == source or hidden else source
-
-    def merged(self, merge: Merge, report: Report) -> list[Path]:
-        """Merge the tables into parts of an index, and return the parts, without ``.parquet``."""
-        before = self.before.index.files if self.before else []
-        merge = replace(merge, work=f"{self.folders.work}merge/", before=before)
-        found = merge_parts(self.files, merge, self.folders.shared, self.how.workers, report)
-        if not found and not before:
-            reasons = sorted({reason for table in self.left_out() for reason in table["reason"].unique()})
-            self.folders.shared.delete(self.folders.work)
-            raise ValueError(
-                f"{self.how.url or self.how.source} holds no pair: {', '.join(reasons) or 'it is empty'}"
-            )
-        return found
-
-    def left_out(self) -> Iterator[pd.DataFrame]:
-        """Yield the samples that are not pairs, in tables."""
-        yield self.how.left_out
-        yield from left_out_of(self.folders.shared.path / self.folders.work / "merge")
+def _first_part(before: Pool | None) -> int:
+    """Return the number of the first new part of an index."""
+    old = before.index.parts if before else ()
+    return 1 + max((int(part.file.removeprefix(INDEX)) for part in old), default=-1)
 
 
-def _index_in_place(built: _Built, known: EvaluationImages | None, report: Report) -> None:
-    path, how, before = built.path, built.how, built.before
-    # A shard may be a link to a file elsewhere.
-    names = [
-        (str(part.file) if part.url else as_utf8(os.path.realpath(part.file)), name_of(how.source, part))
-        for part in built.parts
-    ]
-    if before is None:
-        built.folders.shared.delete(INDEX, f"{VERSIONS}/")
-    merge = Merge(work="", parts=INDEX, names=names, first=built.first_part, known=known, score=built.score)
-    written = built.merged(merge, report)
-    describe_pool(
-        path,
-        [f"{INDEX}{part.name}" for part in written],
-        before.origin if before else _origin(path, how),
-        built.left_out(),
-        shards=[name for _, name in names],
-        sizes={str(part.file): part.size for part in built.parts} if how.url else None,
-        before=before,
-    )
+def _own_score(pool: Pool) -> str:
+    """Return the column of the score that a pool's shards had when they were indexed; empty if replaced."""
+    named, scorer = pool.index.named, pool.origin.scorer
+    in_force = SCORE_PREFIX + scorer.name if scorer and "score" not in named else ""
+    return next((name for name, column in named.items() if column == "score"), in_force)
 
 
-def _write_new(built: _Built, known: EvaluationImages | None, report: Report) -> None:
-    folders, how, before = built.folders, built.how, built.before
-    shared, pool = folders.shared, folders.shared.path / folders.pool
-    kept = built.merged(Merge(work="", parts=f"{folders.work}kept/", known=known), report)
-    tables = [part.with_name(f"{part.name}.parquet") for part in kept]
-    if before is None:  # parts that a killed build left would be described as parts of this pool
-        shared.delete(f"{folders.pool}{INDEX}", f"{folders.pool}{VERSIONS}/")
-    write_shards(tables, folders, url=how.url, first=built.first_shard, workers=how.workers, report=report)
-    files = write_index(
-        folders, first=built.first_part, score=built.score, workers=how.workers, report=report
-    )
-    sources = ""
-    if "urls" not in how.provenance:
-        sizes = _recorded(before) | {name_of(how.source, part): part.size for part in built.parts}
+def _column_of_scores(how: Build, before: Pool) -> str:
+    """Return the index's column for scores of the source.
+
+    It is ``score`` unless the pool is ranked by another scorer, whose scores then are in that column.
+    """
+    source = SCORE_PREFIX + how.columns.score
+    # A given score of the source's name hides the source's, also those of new pairs.
+    own = before.origin.scorer is None or _own_score(before) == source or source in before.index.added
+    return "score" if own else source
+
+
+def _left_out(how: Build, folders: PoolFolders) -> Iterator[pd.DataFrame]:
+    """Yield the samples that are not pairs, in tables."""
+    yield how.left_out
+    yield from left_out_of(folders.shared.path / folders.work / "merge")
+
+
+def _write_new(
+    how: Build, folders: PoolFolders, merged: Sequence[str], before: Pool | None, report: Report
+) -> list[str]:
+    """Write the pairs of merged parts as new shards, in order; return the parts of their index."""
+    tables = [folders.shared.path / f"{name}.parquet" for name in merged]
+
+    def rows() -> Iterator[pa.Table]:
+        if tables:
+            order, folder = order_of_shards(index_of_files(tables)), folders.shared.path / folders.work
+            yield from in_order(tables, order, folder, PAIRS_PER_SHARD)
+
+    mark = blake2b(b"".join(blake2b(table.read_bytes()).digest() for table in tables)).hexdigest()
+    numbers = (_SHARD.fullmatch(name) for name in (before.shards if before else ()))
+    first = 1 + max((int(found[1]) for found in numbers if found), default=-1)
+    plan = plan_shards(folders, mark, rows(), first)
+    place = how.url or (how.source if how.source.is_dir() else how.source.parent)
+    fill = partial(_fill, place, PAIRS_PER_SHARD)
+    write_shards(folders, plan, fill, how.workers, partial(report, "writing"))
+    return write_index(folders, plan, _first_part(before), how.workers, partial(report, "indexing"))
+
+
+def _fill(place: str | Path, most: int, file: IO[bytes], rows: pd.DataFrame, number: int) -> pd.DataFrame:
+    """Write the pairs of a shard of up to so many, with images from a URL or folder; see `Fill`."""
+    order = rows.sort_values(["shard", "offset"])
+    ranges = list(zip(order["shard"], order["offset"], order["length"], strict=True))
+    images = [b""] * len(rows)
+    read = _ranges_in(place, ranges) if isinstance(place, Path) else ranges_at(place, ranges)
+    for row, (shard, _, length), content in zip(order.index, ranges, read, strict=True):
+        images[row] = content
+        if len(content) != length:
+            raise ValueError(f"{shard} changed during the build; start the build again")
+    return write_pairs(file, rows, images, number * most)
+
+
+def _ranges_in(folder: Path, ranges: Iterable[tuple[str, int, int]]) -> Iterator[bytes]:
+    """Yield ranges of files, file by file and front to back."""
+    for shard, some in groupby(ranges, itemgetter(0)):
+        with (folder / shard).open("rb") as file:
+            for _, offset, length in some:
+                file.seek(offset)
+                yield file.read(length)
+
+
+def _describe(  # noqa: PLR0913, PLR0917 - all that a build knows
+    path: Path,
+    how: Build,
+    folders: PoolFolders,
+    parts: Sequence[SourcePart],
+    written: Sequence[str],
+    before: Pool | None,
+) -> None:
+    """Describe the parts of an index that were written, and move a new pool to its path."""
+    pool, sources = folders.shared.path / folders.pool, ""
+    of_source = {as_utf8(part.shard): part.size for part in parts}
+    if not how.in_place and "urls" not in how.provenance:
+        sizes = _recorded(before) | of_source
         columns = {"name": pa.array(sizes, pa.string()), "size": pa.array(sizes.values(), pa.int64())}
         sources = write_table(pool, "sources", pa.table(columns))
+    at_url = of_source if how.in_place and how.url else listed("pool", how.to) if how.to else None
     describe_pool(
         pool,
-        files,
-        before.origin if before else _origin(built.path, how),
-        built.left_out(),
-        sizes=listed("pool", how.to) if how.to else None,
+        written,
+        before.origin if before else _origin(path, how),
+        _left_out(how, folders),
+        shards=of_source if how.in_place else (),
+        sizes=at_url,
         before=before,
         sources=sources,
     )
-    if pool != built.path:
+    if pool != path:
         for leftover in pool.rglob(".*.partial-*"):  # left by a killed process
             leftover.unlink()
-        pool.rename(built.path)
+        pool.rename(path)
 
 
 def _origin(path: Path, how: Build) -> Origin:

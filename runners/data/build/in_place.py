@@ -23,17 +23,12 @@ SCORE_FIELD = "similarity"
 """Default field of a sample's json that holds its score."""
 
 
-def work_of(path: Path) -> str:
-    """Return the name of the folder of a build's working files, below the pool or beside it."""
-    return f".{path.resolve().name}.building/"
-
-
 def not_indexed(pool: Pool) -> str | None:
     """Return a message if the pool's place has tars that its index does not contain, else None."""
     if pool.place.location.local is None:
         names = shards_at(pool.place.location.contents("pool"))
     else:
-        names = [name_in(pool.path, shard) for shard in shards_of(pool.path)]
+        names = [as_utf8(shard.relative_to(pool.path).as_posix()) for shard in shards_of(pool.path)]
     # A build that is adding shards of its own has not described them yet.
     being_written = "shards/" if pool.sources else "\0"
     new = [name for name in names if name not in pool.shards and not name.startswith(being_written)]
@@ -87,11 +82,6 @@ def not_pairs(path: Path) -> str:
     more = ["…"] if len(files) > _MOST_SHOWN else []
     found = ", ".join([*most, *more, *folders])
     return f"not read as pairs, which only tars hold, in {path}: {found}" if found else ""
-
-
-def name_in(path: Path, shard: Path) -> str:
-    """Return a shard's name in the index of a pool."""
-    return as_utf8(shard.relative_to(path).as_posix())
 
 
 def _shards(path: Path) -> Iterator[Path]:

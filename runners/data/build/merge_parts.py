@@ -3,7 +3,7 @@
 Duplicates, which DuckDB finds among all pairs, and images of evaluation sets are left out.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from runners.data.build.scan import OF_SCAN, damage_of, run
+from runners.data.build.scan import NOT_INDEXED, OF_SCAN, damage_of, run
 from runners.data.build.thumbnail import EvaluationImages
 from runners.data.index.merge import find_duplicates
 from runners.data.index.parts import ROWS_PER_PART
@@ -21,9 +21,6 @@ from runners.host.workers import Report, Workers
 from runners.store.files import new_file
 from runners.store.shared_folder import SharedFolder
 
-WORKING = ["kind", "facts"]
-"""Columns of the scan that an index does not have."""
-
 _LEFT_OUT = ".left-out.parquet"
 _PART = (".words.parquet", ".parquet")
 """Endings of a part's files."""
@@ -31,15 +28,11 @@ _PART = (".words.parquet", ".parquet")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Merge:
-    """Options of merging the scan's tables; folders are below the shared one, with ``/`` at the end.
-
-    ``names`` has the name of each table's shard, in the scan and in the index; if it is empty, the tables
-    keep their names and the columns `WORKING`.
-    """
+    """Options of merging the scan's tables; folders are below the shared one, with ``/`` at the end."""
 
     work: str
     parts: str
-    names: Sequence[tuple[str, str]] = ()
+    in_place: bool  # the parts are those of the pool's index; else they keep `NOT_INDEXED` for new shards
     first: int = 0
     known: EvaluationImages | None = None
     before: Sequence[Path] = ()  # tables with the ``hash`` of pairs that the pool already has
@@ -48,14 +41,14 @@ class Merge:
 
 def merge_parts(
     files: Sequence[Path], how: Merge, shared: SharedFolder, workers: Workers, report: Report
-) -> list[Path]:
-    """Write the parts, and return those that have pairs, without ``.parquet``.
+) -> list[str]:
+    """Write the parts, and return the names of those that have pairs, without ``.parquet``.
 
     The scan's tables lie in the shared folder, in the order of the source.
     """
     duplicates = shared.file(f"{how.work}duplicates.parquet")
     find_duplicates(files, how.before, duplicates)
-    groups = list(_groups(files))
+    groups = groups_of([pq.read_metadata(file).num_rows for file in files])
     for number, group in enumerate(groups):
         within = [("part", ">=", group.start), ("part", "<", group.stop)]
         mine = shared.file(f"{how.work}{number:05d}.duplicates")
@@ -76,7 +69,7 @@ def merge_parts(
     found = [number for number in numbers if f"{number}.parquet" in there]
     shared.fetch(f"{how.parts}{name}{end}" for name in found for end in _PART)
     shared.fetch(f"{how.work}{number:05d}{_LEFT_OUT}" for number in range(len(groups)))
-    return [shared.path / how.parts / name for name in found]
+    return [how.parts + name for name in found]
 
 
 def left_out_of(work: Path) -> Iterator[pd.DataFrame]:
@@ -85,16 +78,16 @@ def left_out_of(work: Path) -> Iterator[pd.DataFrame]:
         yield pd.read_parquet(file)
 
 
-def _groups(files: Sequence[Path]) -> Iterator[range]:
-    """Yield the tables that become one part."""
-    start, rows = 0, 0
-    for number, file in enumerate(files):
-        count = pq.read_metadata(file).num_rows
-        if rows and rows + count > ROWS_PER_PART:
-            yield range(start, number)
-            start, rows = number, 0
+def groups_of(counts: Iterable[int]) -> list[range]:
+    """Return the tables that become one part each, given the number of pairs in every table."""
+    groups, rows = list[range](), 0
+    for number, count in enumerate(counts):
+        if not groups or (rows and rows + count > ROWS_PER_PART):
+            groups.append(range(number, number))
+            rows = 0
+        groups[-1] = range(groups[-1].start, number + 1)
         rows += count
-    yield range(start, len(files))
+    return groups
 
 
 def _merge_group(
@@ -135,19 +128,9 @@ def _merged(
         left_out += [damage_of(file), found[["shard", "key"]].assign(reason=reasons)[out]]
         kept.append(found[~out])
     rows = pd.concat(kept, ignore_index=True).drop(columns=OF_SCAN)
-    without = pd.concat(left_out, ignore_index=True).astype("str")
-    if how.names:
-        names = dict(how.names[place] for place in files)
-        rows = rows.assign(shard=rows["shard"].map(names).astype("str")).drop(columns=WORKING)
-        rows = with_scores_as(how.score, rows)
-        without = without.assign(shard=without["shard"].map(names).astype("str"))
-    return rows, without
-
-
-def with_scores_as(column: str, rows: pd.DataFrame) -> pd.DataFrame:
-    """Return pairs with their scores in a column; ``score`` is then empty unless it is that column."""
-    if column != "score":
-        rows = rows.copy()
-        rows[column] = rows["score"]
+    if how.in_place:
+        rows = rows.drop(columns=NOT_INDEXED, errors="ignore")
+    if how.score != "score":
+        rows[how.score] = rows["score"]
         rows["score"] = np.full(len(rows), np.nan, np.float32)
-    return rows
+    return rows, pd.concat(left_out, ignore_index=True).astype("str")

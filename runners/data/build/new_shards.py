@@ -1,169 +1,131 @@
-"""Last step of a build that writes a pool: the pairs as shards, best first, and the parts of their index.
+"""The writer of shards: rows of an index become shards, some rows each, and then the parts of an index.
 
-Each image's bytes are read from the source again.
+Builds (`runners.data.build.build_pool`) and copies of subsets (`runners.data.build.subset_copy`) use it. A
+table of a shard's pairs is written after the shard: a writer that was stopped at any point continues with the
+shards that lack theirs.
 """
 
 import json
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from hashlib import blake2b
-from itertools import groupby
-from operator import itemgetter
-from pathlib import Path
+from typing import IO
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from runners.data.build.build import BuildFolders
-from runners.data.build.merge_parts import WORKING, with_scores_as
-from runners.data.build.scan import run
-from runners.data.build.write import PAIRS_PER_SHARD
-from runners.data.index.merge import in_order, order_of_shards
-from runners.data.index.parts import ROWS_PER_PART, Index
-from runners.data.index.writing import index_of_files, write_part
+from runners.data.build.merge_parts import groups_of
+from runners.data.build.scan import NOT_INDEXED, ReportPart, run
+from runners.data.index.writing import write_part
 from runners.data.pool.shards import close_shard, write_sample
-from runners.host.workers import Report, Workers
+from runners.host.workers import Workers
 from runners.store.copies import INDEX
 from runners.store.files import new_file
-from runners.store.place import ranges_at
+from runners.store.shared_folder import SharedFolder
 
-_SHARDS_PER_PART = ROWS_PER_PART // PAIRS_PER_SHARD
-_SHARD, _TABLE = re.compile(r"shards/(\d+)\.tar"), re.compile(r"\d+\.parquet")
+Fill = Callable[[IO[bytes], pd.DataFrame, int], pd.DataFrame]
+"""Writes the pairs of a shard, given its file, their rows and its number; returns their rows of the index.
 
-
-def number_of(shard: str) -> int:
-    """Return the number of a shard from its name in the index; -1 if it was not written by a build."""
-    found = _SHARD.fullmatch(shard)
-    return int(found[1]) if found else -1
+These may have columns `NOT_INDEXED`."""
 
 
-def write_shards(  # noqa: PLR0913 - independent options
-    tables: Sequence[Path], folders: BuildFolders, *, url: str, first: int, workers: Workers, report: Report
-) -> None:
-    """Write shards, and tables of their pairs for `write_index`.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoolFolders:
+    """Folders that a new pool is written to."""
 
-    ``url`` is that of the source's tars; empty if they are on this machine. ``first`` is the number of the
-    first shard. Without tables there is nothing to write.
+    shared: SharedFolder  # that its workers share
+    work: str  # folder for working files in it, with ``/`` at the end
+    pool: str = ""  # folder in it that becomes the pool or, if empty, is the pool
+
+    def table(self, number: int, ending: str = "") -> str:
+        """Return the name of the table of a shard."""
+        return f"{self.work}shards/{number:05d}{ending}.parquet"
+
+
+def plan_shards(folders: PoolFolders, mark: str, rows: Iterable[pa.Table], first: int) -> dict[int, int]:
+    """Write the rows of each shard for `write_shards`; return the pairs of each, by number from the first on.
+
+    Of an earlier plan with the same mark nothing is done again; shards of another one are deleted.
     """
-    shared, work, shards = folders.shared, folders.work, f"{folders.pool}shards/"
-    todo = f"{work}index/"
-    table = index_of_files(tables) if tables else None
-    mark = "" if table is None else _mark(table)
-    written = {name for name in shared.names(shards) if number_of(f"shards/{name}") >= first}
-    if shared.text(f"{work}order") != mark:
-        shared.delete(todo, *(shards + name for name in written))
-        written.clear()
-        shared.write(f"{work}order", mark)
-    shared.file(f"{shards}x")
-    if table is None:
-        return
-    numbers = range(first, first - (-table.count // PAIRS_PER_SHARD))
-    rows = in_order(tables, order_of_shards(table), shared.path / work, PAIRS_PER_SHARD)
-    for number, mine in zip(numbers, rows, strict=True):
-        pq.write_table(mine, shared.file(f"{todo}{number:05d}.todo.parquet"))
-    shared.keep_all(f"{todo}{number:05d}.todo.parquet" for number in numbers)
-    done = shared.names(todo)
-    run(
-        partial(_write_shard, folders, url, PAIRS_PER_SHARD),
-        [n for n in numbers if f"{n:05d}.parquet" not in done or f"{n:05d}.tar" not in written],
-        workers,
-        partial(report, "writing"),
-        "new shard {}".format,
-        of=len(numbers),
-    )
+    shared, plan = folders.shared, f"{folders.work}plan.json"
+    known, counts = json.loads(shared.text(plan) or "[0, 0]")
+    if known != mark:
+        below = f"{folders.pool}shards/"
+        written = {name: name.removesuffix(".tar") for name in shared.names(below)}
+        later = [name for name, stem in written.items() if stem.isdigit() and int(stem) >= first]
+        shared.delete(plan, f"{folders.work}shards/", *(below + name for name in later))
+        counts = []
+        for number, mine in enumerate(rows, first):
+            pq.write_table(mine, shared.file(folders.table(number, ".todo")))
+            counts.append(len(mine))
+        shared.keep_all(folders.table(number, ".todo") for number in range(first, first + len(counts)))
+        shared.write(plan, json.dumps([mark, counts]))
+    return dict(enumerate(counts, first))
 
 
-def _mark(table: Index) -> str:
-    """Return a hash of everything that is written besides the samples: shards of another are not kept."""
-    digest = blake2b(digest_size=16)
-    for name in table.columns:
-        digest.update(name.encode())
-        for chunk in table.chunks(name):
-            digest.update(pd.Series(chunk, dtype=None if name == "hash" else "float64").to_numpy().tobytes())
-    return digest.hexdigest()
+def write_shards(
+    folders: PoolFolders, plan: Collection[int], fill: Fill, workers: Workers, report: ReportPart
+) -> None:
+    """Write the shards of a plan that are not written yet."""
+    there = folders.shared.names(f"{folders.work}shards/")
+    left = [number for number in plan if f"{number:05d}.parquet" not in there]
+    run(partial(_write_shard, folders, fill), left, workers, report, "new shard {}".format, of=len(plan))
+
+
+def _write_shard(folders: PoolFolders, fill: Fill, number: int) -> int:
+    name, table, todo = f"shards/{number:05d}.tar", folders.table(number), folders.table(number, ".todo")
+    with folders.shared.here() as here:
+        here.fetch([todo])
+        rows = pd.read_parquet(here.path / todo)
+        with new_file(here.file(folders.pool + name)) as path, path.open("wb") as file:
+            index = fill(file, rows, number).assign(shard=name)
+            close_shard(file)
+        here.keep(folders.pool + name)
+        with new_file(here.file(table)) as path:
+            index.to_parquet(path, index=False)
+        here.keep(table)
+    return len(rows)
+
+
+def write_pairs(file: IO[bytes], rows: pd.DataFrame, images: Iterable[bytes], first: int) -> pd.DataFrame:
+    """Append pairs to a tar, and return their rows with keys, which count from the first, and offsets.
+
+    The rows have the columns of an index, ``kind`` (the ending of the image) and ``facts`` (JSON).
+    """
+    keys, offsets = [], []
+    for number, (row, image) in enumerate(zip(rows.to_dict("records"), images, strict=True), first):
+        keys.append(f"{number:09d}")
+        facts = {"key": keys[-1], **{name: row[name] for name in ("caption", "width", "height")}}
+        members = {
+            row["kind"]: image,
+            "txt": row["caption"].encode(),
+            "json": json.dumps(json.loads(row["facts"]) | facts).encode(),
+        }
+        offsets.append(write_sample(file, keys[-1], members)[row["kind"]])
+    return rows.assign(key=keys, offset=offsets)
 
 
 def write_index(
-    folders: BuildFolders, *, first: int, score: str, workers: Workers, report: Report
+    folders: PoolFolders, plan: Mapping[int, int], first: int, workers: Workers, report: ReportPart
 ) -> list[str]:
-    """Write the parts of the index of new shards, and return the parts' files as in `Part`.
-
-    ``first`` is the number of the first part, ``score`` the index's column for the scores of the source.
-    """
-    tables = sorted(name for name in folders.shared.names(f"{folders.work}index/") if _TABLE.fullmatch(name))
-    numbers = range(first, first - (-len(tables) * PAIRS_PER_SHARD // ROWS_PER_PART))
-    starts = {number: tables[(number - first) * _SHARDS_PER_PART :][:_SHARDS_PER_PART] for number in numbers}
-    run(partial(_write_index_part, folders, starts, score), numbers, workers, partial(report, "indexing"))
-    files = [f"{INDEX}{number:05d}" for number in numbers]
-    folders.shared.fetch(
-        f"{folders.pool}{file}{end}" for file in files for end in (".parquet", ".words.parquet")
-    )
-    return files
+    """Write the parts of the index of a plan's shards, numbered from the first; return them as in `Part`."""
+    tables = [folders.table(number) for number in plan]
+    groups = [tables[group.start : group.stop] for group in groups_of(plan.values())]
+    parts = [f"{INDEX}{number:05d}" for number in range(first, first + len(groups))]
+    run(partial(_write_index_part, folders, parts, groups), range(len(parts)), workers, report)
+    ends = (".parquet", ".words.parquet")
+    folders.shared.fetch(f"{folders.pool}{part}{end}" for part in parts for end in ends)
+    return parts
 
 
 def _write_index_part(
-    folders: BuildFolders, tables: Mapping[int, Sequence[str]], score: str, number: int
+    folders: PoolFolders, parts: Sequence[str], groups: Sequence[Sequence[str]], number: int
 ) -> int:
+    part = folders.pool + parts[number]
     with folders.shared.here() as here:
-        names = [f"{folders.work}index/{name}" for name in tables[number]]
-        here.fetch(names)
-        rows = pd.concat([pd.read_parquet(here.path / name) for name in names], ignore_index=True)
-        part = f"{folders.pool}{INDEX}{number:05d}"
-        write_part(here.file(part), with_scores_as(score, rows))
+        here.fetch(groups[number])
+        rows = pd.concat([pd.read_parquet(here.path / name) for name in groups[number]], ignore_index=True)
+        write_part(here.file(part), rows.drop(columns=NOT_INDEXED, errors="ignore"))
         here.keep(f"{part}.words.parquet", f"{part}.parquet")
     return len(rows)
-
-
-def _write_shard(folders: BuildFolders, url: str, most: int, number: int) -> int:
-    name, table = f"shards/{number:05d}.tar", f"{folders.work}index/{number:05d}"
-    with folders.shared.here() as here:
-        here.fetch([f"{table}.todo.parquet"])
-        rows = pd.read_parquet(here.path / f"{table}.todo.parquet")
-        with new_file(here.file(folders.pool + name)) as partial_file:
-            index = _write_tar(partial_file, rows, url, number * most).assign(shard=name)
-        here.keep(folders.pool + name)
-        with new_file(here.file(f"{table}.parquet")) as file_name:
-            index.to_parquet(file_name, index=False)
-        here.keep(f"{table}.parquet")
-    return len(rows)
-
-
-def _write_tar(path: Path, rows: pd.DataFrame, url: str, first_key: int) -> pd.DataFrame:
-    """Write the pairs of a shard, and return their rows of the index, without the shard's name."""
-    images = _read_all(rows, url)
-    offsets, keys = [], []
-    with path.open("wb") as file:
-        for place, row in enumerate(rows.to_dict("records")):
-            key = f"{first_key + place:09d}"
-            facts = {"key": key, **{name: row[name] for name in ("caption", "width", "height")}}
-            members = {
-                row["kind"]: images[place],
-                "txt": row["caption"].encode(),
-                "json": json.dumps(json.loads(row["facts"]) | facts).encode(),
-            }
-            offsets.append(write_sample(file, key, members)[row["kind"]])
-            keys.append(key)
-        close_shard(file)
-    return rows.drop(columns=WORKING).assign(key=keys, offset=offsets)
-
-
-def _read_all(rows: pd.DataFrame, url: str) -> list[bytes]:
-    """Read images from the source; those of tars on this machine file by file and front to back."""
-    order = rows.sort_values(["shard", "offset"])
-    ranges = list(zip(order["shard"], order["offset"], order["length"], strict=True))
-    images = [b""] * len(rows)
-    read = ranges_at(url, ranges) if url else _ranges_in(ranges)
-    for place, (shard, _, length), content in zip(order.index, ranges, read, strict=True):
-        images[place] = content
-        if len(content) != length:
-            raise ValueError(f"{shard} changed during the build; start the build again")
-    return images
-
-
-def _ranges_in(ranges: Iterable[tuple[str, int, int]]) -> Iterator[bytes]:
-    for shard, some in groupby(ranges, itemgetter(0)):
-        with Path(shard).open("rb") as file:
-            for _, offset, length in some:
-                file.seek(offset)
-                yield file.read(length)

@@ -23,6 +23,12 @@ from runners.store.shared_folder import SharedFolder
 OF_SCAN = ["image_hash", "pixels", "thumbnail"]
 """Columns of the tables that serve to find duplicates and images of evaluation sets."""
 
+NOT_INDEXED = ["kind", "facts", "damage"]
+"""Columns of the tables of pairs that an index does not have."""
+
+ReportPart = Callable[[int, int, int], None]
+"""Called with the number of finished parts, the total, and the number of pairs just processed."""
+
 
 def scan(  # noqa: PLR0913 - independent options
     parts: Sequence[SourcePart],
@@ -58,7 +64,7 @@ def run(  # noqa: PLR0913 - what workers need, and options
     task: Callable[[int], int],
     items: Sequence[int],
     workers: Workers,
-    done: Callable[[int, int, int], None],
+    done: ReportPart,
     name: Callable[[int], str] = part_name,
     *,
     of: int = 0,
@@ -66,7 +72,7 @@ def run(  # noqa: PLR0913 - what workers need, and options
     """Let workers call a task for each item, and report progress; errors are those of `Workers.map`.
 
     The task returns a number of pairs. ``items`` are those that are not finished, ``of`` is the number of all
-    of them (by default the same); ``done`` takes the arguments of a `Report` after its first.
+    of them (by default the same).
     """
     of = of or len(items)
     for finished, (_, pairs) in enumerate(workers.map(task, items, name), 1 + of - len(items)):

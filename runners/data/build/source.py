@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from runners.data.build.in_place import SCORE_FIELD, name_in, shards_at, shards_of
+from runners.data.build.in_place import SCORE_FIELD, shards_at, shards_of
 from runners.data.build.table_file import check_columns, columns_and_rows, read_rows
 from runners.data.pool.damage import Damage
 from runners.data.pool.samples import IMAGE_KINDS, LARGEST_MEMBER
@@ -40,6 +40,7 @@ class SourcePart:
     """A piece of a source that is read by one process: a tar, or some rows of a table."""
 
     file: Path
+    shard: str  # name of the file in its source; not UTF-8 where the file's is not
     start: int = 0
     stop: int = 0  # one after its last row; 0 for a tar
     url: str = ""  # that the tar lies below; empty if ``file`` is on this machine
@@ -67,23 +68,23 @@ class SourcePair:
 def parts_of(source: Path) -> list[SourcePart]:
     """Split a tar, folder of tars or table into parts, always the same; ValueError for anything else."""
     if source.is_dir():
-        return [_part(shard) for shard in shards_of(source, packed=True)]
+        shards = shards_of(source, packed=True)
+        return [_part(shard, shard.relative_to(source).as_posix()) for shard in shards]
     if not source.is_file():
         raise ValueError(f"no such source: {source}")
     if shards_at([source.name], packed=True):
-        return [_part(source)]
+        return [_part(source, source.name)]
     count = columns_and_rows(source)[1]
     if not count:
         raise ValueError(f"table {source} has no rows")
-    return [
-        _part(source, start, min(start + _ROWS_PER_PART, count)) for start in range(0, count, _ROWS_PER_PART)
-    ]
+    starts = range(0, count, _ROWS_PER_PART)
+    return [_part(source, source.name, start, min(start + _ROWS_PER_PART, count)) for start in starts]
 
 
-def _part(file: Path, start: int = 0, stop: int = 0) -> SourcePart:
+def _part(file: Path, shard: str, start: int = 0, stop: int = 0) -> SourcePart:
     # A link that leads nowhere is left out by the build.
     stamp = (file.stat() if file.exists() else file.lstat()).st_mtime_ns
-    return SourcePart(file=file, start=start, stop=stop, size=size_of(file), stamp=str(stamp))
+    return SourcePart(file=file, shard=shard, start=start, stop=stop, size=size_of(file), stamp=str(stamp))
 
 
 def parts_at(url: str) -> list[SourcePart]:
@@ -94,7 +95,8 @@ def parts_at(url: str) -> list[SourcePart]:
     if not shards:
         raise ValueError(f"{there} holds no .tar shard")
     return [
-        SourcePart(file=Path(shard), url=url, size=found[shard][0], stamp=found[shard][1]) for shard in shards
+        SourcePart(file=Path(shard), shard=shard, url=url, size=found[shard][0], stamp=found[shard][1])
+        for shard in shards
     ]
 
 
@@ -118,9 +120,9 @@ def pairs_of(part: SourcePart, columns: Columns, inspect: Inspect) -> Iterator[S
         yield from _table_pairs(part, columns, inspect)
     elif part.url:
         with Location(part.url).file(str(part.file), part.size) as file:
-            yield from _pairs_in(file, str(part.file), columns, inspect)
+            yield from _pairs_in(file, part.shard, columns, inspect)
     else:
-        yield from _pairs_in(part.file, os.path.realpath(part.file), columns, inspect)
+        yield from _pairs_in(part.file, part.shard, columns, inspect)
 
 
 def _pairs_in(file: Path, name: str, columns: Columns, inspect: Inspect) -> Iterator[SourcePair | Damage]:
@@ -170,10 +172,3 @@ def _image_file(path: Path) -> bytes | str:
         return path.read_bytes() if facts.st_size <= LARGEST_MEMBER else "larger than 1 GiB"
     except (OSError, ValueError):  # ValueError: a NUL in the name
         return "no such image file"
-
-
-def name_of(source: Path, part: SourcePart) -> str:
-    """Return the name of a part's file in its source."""
-    if part.url:
-        return str(part.file)
-    return name_in(source, part.file) if source.is_dir() else part.file.name

@@ -11,32 +11,31 @@ size and quality (`Pool.subset`).
 
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
-from runners.data.index.parts import ROWS_PER_GROUP, ROWS_PER_PART, Index, Part
+from runners.data.build.new_shards import PoolFolders, plan_shards, write_index, write_shards
+from runners.data.index.parts import ROWS_PER_GROUP, Index
 from runners.data.index.selection import SUBSET_PREFIX, count_scored
 from runners.data.index.subset import Subset
+from runners.data.index.writing import read_part
 from runners.data.pool.damage import DAMAGE_TOLERANCE, Damage, check_tolerance
 from runners.data.pool.describe import write_facts
 from runners.data.pool.pictures import DecodeError, open_image, to_rgb
 from runners.data.pool.pool import COPY_OF, Origin, Pool, copied_subset
-from runners.data.pool.reader import in_shard_order, stored_image
-from runners.data.pool.shards import close_shard, content_hash, write_sample
+from runners.data.pool.reader import in_shard_order, stored_images
+from runners.data.pool.shards import content_hash, write_sample
 from runners.host.workers import Workers
-from runners.store.copies import INDEX
-from runners.store.files import new_file
 from runners.store.place import PIECE, pieces_by_request
 from runners.store.shared_folder import SharedFolder
 
@@ -100,48 +99,35 @@ def copy_subsets(
     """Write a copy into an empty folder or below an empty URL, or continue an interrupted copy.
 
     Return the number of damaged pairs. ``report`` is called with the number of pairs that are copied, and of
-    all.
+    all, as far as the shards that are finished say it.
 
     Raises:
         ValueError: More pairs are damaged than tolerated; the next attempt reads these again.
         OSError: The place of the pool or of the copy can't be reached.
     """
-    counts = _counts(copy, shared)
-    tables = [f"{_WORK}{number:05d}.parquet" for number in range(len(counts))]
-    there = shared.names(_WORK)
-    left = [number for number, name in enumerate(tables) if name.removeprefix(_WORK) not in there]
-    done = sum(counts) - sum(counts[number] for number in left)
-    report(done, sum(counts))
-    write = partial(_write_shard, replace(copy.pool), copy.side, shared)  # a pool without what it has read
-    for _, pairs in workers.map(write, left, "shard {} of the copy".format):
-        done += pairs
-        report(done, sum(counts))
+    folders = PoolFolders(shared=shared, work=_WORK)
+    plan = plan_shards(folders, copy.name, map(_table, _cut(_rows(copy))), first=0)
+    count = sum(plan.values())
+    report(0, count)
+    fill = partial(_fill, replace(copy.pool), copy.side)  # a pool without what it has read
+    write_shards(folders, plan, fill, workers, lambda done, of, _: report(count * done // of, count))
+    tables = [folders.table(number) for number in plan]
     shared.fetch(tables)
-    damaged = [[*_damage(shared.path / name)] for name in tables]
+    damaged = {name: [*_damage(shared.path / name)] for name in tables}
+    every = [*chain(*damaged.values())]
     try:
-        every = [*chain(*damaged)]
-        check_tolerance(every, pool=copy.pool.path, of=done, tolerance=copy.tolerance)
+        check_tolerance(every, pool=copy.pool.path, of=count, tolerance=copy.tolerance)
     except ValueError:
-        shared.delete(*(name for name, some in zip(tables, damaged, strict=True) if some))
+        shared.delete(*(name for name, some in damaged.items() if some))
         raise
-    _describe(copy, shared, tables, len(every))
+    _describe(copy, shared, write_index(folders, plan, 0, workers, lambda *_: None), len(every))
     shared.publish()
     shared.delete(_WORK)
     return len(every)
 
 
-def _counts(copy: SubsetCopy, shared: SharedFolder) -> list[int]:
-    """Return the number of pairs of each shard, after writing a table of them, in the pool's order."""
-    if known := shared.text(f"{_WORK}counts.json"):
-        return [int(count) for count in json.loads(known)]
-    counts = []
-    for number, rows in enumerate(_cut(_rows(copy))):
-        name = f"{_WORK}{number:05d}.todo.parquet"
-        rows.to_parquet(shared.file(name), index=False)
-        shared.keep(name)
-        counts.append(len(rows))
-    shared.write(f"{_WORK}counts.json", json.dumps(counts))  # last: all tables are there
-    return counts
+def _table(rows: pd.DataFrame) -> pa.Table:
+    return pa.Table.from_pandas(rows, preserve_index=False)
 
 
 def _rows(copy: SubsetCopy) -> Iterator[pd.DataFrame]:
@@ -173,58 +159,29 @@ def _cut(stretches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         yield waiting
 
 
-def _write_shard(pool: Pool, side: int | None, shared: SharedFolder, number: int) -> int:
-    """Write a shard, and then its pairs as rows of the index, with their damage; return their number."""
-    name, table = f"shards/{number:05d}.tar", f"{_WORK}{number:05d}"
-    with shared.here() as here:
-        here.fetch([f"{table}.todo.parquet"])
-        rows = pd.read_parquet(here.path / f"{table}.todo.parquet")
-        with new_file(here.file(name)) as path, path.open("wb") as file:
-            columns = _write_tar(file, pool, rows, side, f"{number:05d}")
-        here.keep(name)
-        with new_file(here.file(f"{table}.parquet")) as path:
-            rows.assign(shard=name, **columns).to_parquet(path, index=False)
-        here.keep(f"{table}.parquet")
-    return len(rows)
-
-
-def _write_tar(
-    file: IO[bytes], pool: Pool, rows: pd.DataFrame, side: int | None, prefix: str
-) -> Mapping[str, Any]:
-    """Write the pairs of a shard; return the columns that differ from those of the original."""
-    images, damage = _read(pool, rows)
+def _fill(pool: Pool, side: int | None, file: IO[bytes], rows: pd.DataFrame, number: int) -> pd.DataFrame:
+    """Write the pairs of a shard; see `Fill`."""
+    images, damage = [b""] * len(rows), [""] * len(rows)
+    for places, stored in stored_images(pool.place, rows):
+        for row in places:
+            if isinstance(found := stored(row), bytes):
+                images[row] = found
+            else:
+                damage[row] = json.dumps(asdict(found))
     captions = rows["caption"].tolist()
     names = ("key", "offset", "length", "hash", "width", "height")
     new = {name: rows[name].to_numpy().copy() for name in names}
     # Pairs of the smallest subset first: its column is the first, and lexsort's last key is the first one.
     members = [~rows[name].to_numpy() for name in rows.columns if name.startswith(SUBSET_PREFIX)]
     for place, row in enumerate(np.lexsort(members[::-1]).tolist()):
-        image, key = images[row], f"{prefix}{place:06d}"
+        image, key = images[row], f"{number:05d}{place:06d}"
         if side is not None and not damage[row] and (small := _resized(image, side)) is not None:
             image, (new["width"][row], new["height"][row]) = small
             new["hash"][row] = content_hash(image, captions[row])
         kind = "png" if image.startswith(b"\x89PNG") else "webp" if image[8:12] == b"WEBP" else "jpg"
         offsets = write_sample(file, key, {kind: image, "txt": captions[row].encode()})
         new["key"][row], new["offset"][row], new["length"][row] = key, offsets[kind], len(image)
-    close_shard(file)
-    return new | {"damage": damage}
-
-
-def _read(pool: Pool, rows: pd.DataFrame) -> tuple[list[bytes], list[str]]:
-    """Return images of rows, empty where damaged, and the damage as JSON, empty elsewhere."""
-    images, damage = [b""] * len(rows), [""] * len(rows)
-    shards, keys, offsets, lengths, texts, hashes = (
-        rows[name].to_numpy() for name in ("shard", "key", "offset", "length", "caption", "hash")
-    )
-    groups, wanted = in_shard_order(shards, offsets, lengths)
-    for places, read in zip(groups, pool.place.reading(wanted), strict=True):
-        for place in places.tolist():
-            found = stored_image(read, offsets[place], lengths[place], texts[place], hashes[place])
-            if isinstance(found, bytes):
-                images[place] = found
-            else:
-                damage[place] = json.dumps(asdict(Damage(shard=shards[place], key=keys[place], reason=found)))
-    return images, damage
+    return rows.assign(**new, damage=damage)
 
 
 def _damage(table: Path) -> Iterator[Damage]:
@@ -253,24 +210,15 @@ def _resized(content: bytes, side: int) -> tuple[bytes, tuple[int, int]] | None:
     return file.getvalue(), size
 
 
-def _describe(copy: SubsetCopy, shared: SharedFolder, tables: Sequence[str], damaged: int) -> None:
-    """Write the index of a copy in parts, and its facts, which make it a pool."""
-    pool, parts, waiting = copy.pool, list[Part](), list[pd.DataFrame]()
-    shards = [f"shards/{number:05d}.tar" for number in range(len(tables))]
-    sizes = shared.at.sizes(shards)
-    for name in tables:
-        waiting.append(pd.read_parquet(shared.path / name).drop(columns="damage"))
-        if sum(map(len, waiting)) >= ROWS_PER_PART or name == tables[-1]:
-            file, rows = f"{INDEX}{len(parts):05d}", pd.concat(waiting)
-            table = pa.Table.from_pandas(rows, preserve_index=False)
-            with new_file(shared.file(f"{file}.parquet")) as path:
-                pq.write_table(table, path, row_group_size=ROWS_PER_GROUP, write_page_checksum=True)
-            inside = {shard: sizes[shard] for shard in rows["shard"].unique()}
-            parts.append(Part(file=file, rows=len(rows), shards=inside))
-            waiting.clear()
+def _describe(copy: SubsetCopy, shared: SharedFolder, parts: Sequence[str], damaged: int) -> None:
+    """Write the facts of a copy, which make it a pool."""
+    pool = copy.pool
+    found = [read_part(shared.path, name) for name in parts]
+    sizes = shared.at.sizes([shard for part, _ in found for shard in part.shards])
+    with_sizes = [replace(part, shards={each: sizes[each] for each in part.shards}) for part, _ in found]
     vocabulary = "".join(f"{word}\n" for word in pool.vocabulary)
     shared.file("vocabulary.txt").write_text(vocabulary, encoding="utf-8")
-    index = Index(shared.path, parts, table.column_names)
+    index = Index(shared.path, with_sizes, found[0][1])
     provenance = {COPY_OF: pool.copy_of or str(pool.path), "side": copy.side, "damaged": damaged}
     write_facts(
         Pool(

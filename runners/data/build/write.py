@@ -1,26 +1,21 @@
-"""Writing of a new pool in (quality bin, hash) order, so that subsets are runs of whole prefixes."""
+"""Writing of a new pool from pairs in memory, best first, so that subsets are runs of whole prefixes."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from runners.data.build.in_place import SCORE_FIELD
+from runners.data.build.new_shards import write_pairs
 from runners.data.index.selection import bins_of
 from runners.data.index.writing import write_parts
 from runners.data.pool.describe import describe_pool
 from runners.data.pool.pool import Origin
-from runners.data.pool.shards import (
-    PairEntry,
-    close_shard,
-    content_hash,
-    encode_image,
-    frame_of,
-    write_sample,
-)
+from runners.data.pool.shards import PairEntry, close_shard, content_hash, encode_image, frame_of
 
 PAIRS_PER_SHARD = 4096
 
@@ -66,37 +61,33 @@ def fill_pool(folder: Path, pairs: PairSource, scores: NDArray[np.float32] | Non
         raise ValueError(
             f"a pool needs pairs, one score each; found {len(pairs)} pairs, scores of shape {scores.shape}"
         )
-    scores = np.where(np.isfinite(scores), scores, np.nan).astype(np.float32)
-    every = (pairs[place] for place in range(len(pairs)))
-    hashes = np.array([content_hash(encode_image(pair.image), pair.caption) for pair in every], np.uint64)
-    order = np.lexsort((hashes, bins_of(scores, hashes)))
+    finite = [float(score) if np.isfinite(score) else np.nan for score in scores]
+    described = [_described(pairs[place], score) for place, score in enumerate(finite)]
+    frame = frame_of(entry for entry, _ in described).assign(
+        kind="png", facts=[facts for _, facts in described]
+    )
+    frame = frame.iloc[
+        np.lexsort((frame["hash"], bins_of(frame["score"].to_numpy(), frame["hash"].to_numpy())))
+    ]
     (folder / "shards").mkdir()
-    entries: list[PairEntry] = []
-    for start in range(0, len(order), PAIRS_PER_SHARD):
-        shard = f"shards/{start // PAIRS_PER_SHARD:05d}.tar"
-        with (folder / shard).open("wb") as file:
-            for row in order[start : start + PAIRS_PER_SHARD]:
-                place = f"{len(entries):09d}"
-                entries.append(_write_pair(file, shard, place, pairs[row], float(scores[row])))
+    written = []
+    for start in range(0, len(frame), PAIRS_PER_SHARD):
+        rows, name = frame[start : start + PAIRS_PER_SHARD], f"shards/{start // PAIRS_PER_SHARD:05d}.tar"
+        images = (encode_image(pairs[place].image) for place in rows.index)
+        with (folder / name).open("wb") as file:
+            written.append(write_pairs(file, rows, images, start).assign(shard=name))
             close_shard(file)
-    describe_pool(folder, write_parts(folder, frame_of(entries)), origin)
+    index = pd.concat(written, ignore_index=True).drop(columns=["kind", "facts"])
+    describe_pool(folder, write_parts(folder, index), origin)
 
 
-def _write_pair(file: IO[bytes], shard: str, key: str, pair: ImageText, score: float) -> PairEntry:
+def _described(pair: ImageText, score: float) -> tuple[PairEntry, str]:
+    """Return a pair's entry, which has no place yet, and the other fields of its json."""
     image = encode_image(pair.image)
     height, width = pair.image.shape[:2]
-    facts = {"key": key, "caption": pair.caption, "width": width, "height": height, **pair.facts}
-    if not np.isnan(score):
-        facts[SCORE_FIELD] = score
-    members = {"png": image, "txt": pair.caption.encode(), "json": json.dumps(facts).encode()}
-    return PairEntry(
-        key=key,
-        shard=shard,
-        offset=write_sample(file, key, members)["png"],
-        length=len(image),
-        caption=pair.caption,
-        width=width,
-        height=height,
-        hash=content_hash(image, pair.caption),
-        score=score,
-    )
+    facts = pair.facts if np.isnan(score) else {**pair.facts, SCORE_FIELD: score}
+    entry = PairEntry(
+        key="", shard="", offset=0, length=len(image), caption=pair.caption, width=width, height=height,
+        hash=content_hash(image, pair.caption), score=score,
+    )  # fmt: skip
+    return entry, json.dumps(facts)

@@ -1,9 +1,10 @@
 """Reading of a pool's pairs by row: images directly from their offset in the shards, checked by hash."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise, repeat
 
 import numpy as np
@@ -16,13 +17,16 @@ from runners.data.pool.damage import Damage
 from runners.data.pool.pictures import DecodeError, open_image, to_rgb
 from runners.data.pool.pool import Pool
 from runners.data.pool.shards import content_hash
-from runners.store.place import Read, ShardRanges
+from runners.store.place import Place, Read, ShardRanges
 
 _MOST_RESIZED = 2**24
 """Pixels of a resized image up to which it is resized as a whole, before it is cropped."""
 
 DECODING = 2
 """Version of `decode_image`: increased when it gives other pixels."""
+
+Stored = Callable[[int], bytes | Damage]
+"""Position of a row → its image file, or the damage."""
 
 READ_COLUMNS = ("key", "shard", "offset", "length", "caption", "hash")
 
@@ -119,10 +123,6 @@ def decode_rows(
     """
     images = np.zeros((len(rows), 3, image_size, image_size), np.uint8)
     damage: dict[int, Damage] = {}
-    shards, offsets, lengths, hashes, texts = (
-        rows[name].to_numpy() for name in ("shard", "offset", "length", "hash", "caption")
-    )
-    groups, wanted = in_shard_order(shards, offsets, lengths)
 
     def pixels(content: bytes) -> NDArray[np.uint8]:
         if decode_to is None:
@@ -130,23 +130,52 @@ def decode_rows(
         with open_image(content):  # any error of the decoder is one of the image
             return decode_to(content)
 
-    def decode(read: Read, place: int) -> None:
+    def decode(stored: Stored, place: int) -> None:
         # Outside the try: another read error is a problem of the storage, maybe temporary, not of the image.
-        found = stored_image(read, offsets[place], lengths[place], texts[place], hashes[place])
+        found = stored(place)
+        if isinstance(found, Damage):
+            damage[place] = found
+            return
         try:
-            if isinstance(found, bytes):
-                images[place] = pixels(found)
-                return
-            reason = found
+            images[place] = pixels(found)
         except DecodeError as error:
-            reason = error.reason
-        damage[place] = Damage(shard=shards[place], key=rows["key"].iloc[place], reason=reason)
+            of = rows.iloc[place]
+            damage[place] = Damage(shard=of["shard"], key=of["key"], reason=error.reason)
 
     with ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as workers:
         run = workers.map if workers else map
-        for places, read in zip(groups, pool.place.reading(wanted), strict=True):
-            list(run(decode, repeat(read), places.tolist()))
+        for places, stored in stored_images(pool.place, rows):
+            list(run(decode, repeat(stored), places))
     return images, damage
+
+
+def stored_images(place: Place, rows: pd.DataFrame) -> Iterator[tuple[list[int], Stored]]:
+    """Yield, shard by shard, positions of rows of an index, and what reads their images until the next shard.
+
+    It returns an image file's bytes, or the damage where they are not the bytes that were indexed. Another
+    error than of the image is an OSError.
+    """
+    shards, keys, offsets, lengths, hashes, texts = (
+        rows[name].to_numpy() for name in ("shard", "key", "offset", "length", "hash", "caption")
+    )
+
+    def stored(read: Read, row: int) -> bytes | Damage:
+        reason = ""
+        for again in (False, True):
+            try:
+                payload = read(int(offsets[row]), int(lengths[row]), again=again)
+            except FileNotFoundError:
+                reason = "shard missing"
+                break
+            if len(payload) == lengths[row] and content_hash(payload, texts[row]) == hashes[row]:
+                return payload
+            short = len(payload) < lengths[row]
+            reason = "shard cut short" if short else "not the bytes that were indexed"
+        return Damage(shard=shards[row], key=keys[row], reason=reason)
+
+    groups, wanted = in_shard_order(shards, offsets, lengths)
+    for places, read in zip(groups, place.reading(wanted), strict=True):
+        yield places.tolist(), partial(stored, read)
 
 
 def in_shard_order(
@@ -163,18 +192,3 @@ def in_shard_order(
         ShardRanges(shard=shards[places[0]], offsets=offsets[places], lengths=lengths[places])
         for places in groups
     ]
-
-
-def stored_image(read: Read, offset: int, length: int, caption: str, content: int) -> bytes | str:
-    """Return an image file's bytes, or the reason why they are not the bytes that were indexed.
-
-    ``content`` is the hash of the pair in the index. Another error than of the image is an OSError.
-    """
-    for again in (False, True):
-        try:
-            payload = read(int(offset), int(length), again=again)
-        except FileNotFoundError:
-            return "shard missing"
-        if len(payload) == length and content_hash(payload, caption) == content:
-            return payload
-    return "shard cut short" if len(payload) < length else "not the bytes that were indexed"

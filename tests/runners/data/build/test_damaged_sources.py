@@ -277,7 +277,7 @@ def test_rows_of_a_table_that_cannot_be_used_are_left_out_alone(tmp_path: Path) 
     ("name", "content", "message"),
     [
         ("t.csv", "image,caption\n", r"t\.csv has no rows"),
-        ("t.csv", "", r"t\.csv is empty"),
+        ("t.csv", "", r"t\.csv has no rows"),
         ("t.jsonl", "1\n2\n", r"t\.jsonl:1: not a JSON object"),
         ("t.jsonl", "[1, 2]\n[3, 4]\n", r"t\.jsonl:1: not a JSON object"),
         ("t.jsonl", "", r"t\.jsonl has no rows"),

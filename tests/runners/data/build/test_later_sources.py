@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runners.data.build import new_shards
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.build.in_place import not_indexed
@@ -27,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(new_shards, "PAIRS_PER_SHARD", 32)
+    monkeypatch.setattr("runners.data.build.build_pool.PAIRS_PER_SHARD", 32)
 
 
 @pytest.fixture
@@ -100,7 +99,7 @@ def test_a_killed_addition_leaves_the_pool_as_it_was_and_goes_on(
         assert Pool.open(pool.path).fingerprint == pool.fingerprint
         assert not_indexed(Pool.open(pool.path)) is None, "what is being written is not reported as new"
     with monkeypatch.context() as patch:
-        for done in ("scan.pairs_of", "new_shards._write_tar"):
+        for done in ("scan.pairs_of", "new_shards.write_pairs"):
             patch.setattr(f"runners.data.build.{done}", _stop)
         grown = build(pool.path, source)
     assert grown.count == 4 * EACH

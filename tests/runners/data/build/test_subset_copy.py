@@ -60,8 +60,7 @@ def read(pool: Pool, size: int, quality: str) -> Pairs:
 
 def test_trials_read_the_same_pairs_in_the_same_order_in_one_run_a_shard(pool: Pool, tmp_path: Path) -> None:
     copy, done = copied(pool, SharedFolder(path=tmp_path / "copy"))
-    assert done[0] == (0, copy.count)
-    assert done[-1] == (copy.count, copy.count)
+    assert (done[0], done[-1]) == ((0, copy.count), (copy.count, copy.count))
     assert len(copy.shards) > 3
     assert copy.vocabulary == pool.vocabulary
     assert tree_name(copy.path, pool.fingerprint) != tree_name(pool.path, pool.fingerprint)
@@ -93,7 +92,7 @@ def test_a_copy_that_was_killed_continues_with_the_shards_that_it_lacks(pool: Po
     copy, done = copied(pool, to)
     assert len(kept) == 2
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
-    assert done[0][0] > 0
+    assert done[1][0] > copy.count // 3
     for name in ("pool.json", *copy.shards, "index/00000.parquet", "vocabulary.txt"):
         assert (copy.path / name).read_bytes() == (whole.path / name).read_bytes(), name
 

@@ -151,10 +151,7 @@ def test_truncated_tar_does_not_stop_a_build_and_is_reported(tmp_path: Path) -> 
         pool = build_pool(path, how, lambda *_: None)
         assert pool.count == 16
         (line,) = unreadable_lines(pool)
-        shard = "0.tar" if how.in_place else tmp_path / "x" / "0.tar"
-        assert (
-            line == f"{shard}, after sample 000000006: shard not readable after this: unexpected end of data"
-        )
+        assert line == "0.tar, after sample 000000006: shard not readable after this: unexpected end of data"
         assert not_indexed(pool) is None
 
 

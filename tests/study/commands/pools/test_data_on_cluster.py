@@ -13,7 +13,6 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from budgets.machine_cache import CACHE
-from runners.data.build import new_shards
 from runners.data.build.info import summarise
 from runners.evaluate import clip_score
 from runners.store.location import Location
@@ -46,7 +45,7 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     write_model(folder)
     with pytest.MonkeyPatch.context() as changed:
         changed.setenv(CACHE, str(folder / "cache"))
-        changed.setattr(new_shards, "PAIRS_PER_SHARD", 64)  # several new shards
+        changed.setattr("runners.data.build.build_pool.PAIRS_PER_SHARD", 64)  # several new shards
         changed.setattr(clip_score, "_ROWS_PER_PART", 16)  # several parts
         bucket = Bucket(changed, BUCKET.partition("://")[2])
         for tar in (folder / "tars").iterdir():
