@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from budgets.names import unknown
 
 T = TypeVar("T")
-Row = tuple[int, dict[str, Any]]
+TableRow = tuple[int, dict[str, Any]]
 """First line of a row, and its values by column."""
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -72,7 +72,7 @@ def _kind_of(path: Path) -> str:
     return kind
 
 
-def _with_all(path: Path, kind: str, use: Callable[[Iterator[Row]], T]) -> T:
+def _with_all(path: Path, kind: str, use: Callable[[Iterator[TableRow]], T]) -> T:
     """Return what a function makes of all rows of a text."""
     if kind == ".jsonl":
         return use(_objects(path))
@@ -94,7 +94,7 @@ def _lines(path: Path) -> Iterator[str]:
                 raise ValueError(f"{path}:{number}: {reason}") from None
 
 
-def _fields(path: Path, sep: str, *, quoted: bool) -> Iterator[Row]:
+def _fields(path: Path, sep: str, *, quoted: bool) -> Iterator[TableRow]:
     """Yield the first line of each row of a csv or tsv file, and its fields, None where empty, by column."""
     header, lines = list[str](), list[str]()  # the lines of the row
 
@@ -156,7 +156,7 @@ def _numbers(texts: "pd.Series[str]") -> "pd.Series[Any]":
         return texts
 
 
-def _objects(path: Path) -> Iterator[Row]:
+def _objects(path: Path) -> Iterator[TableRow]:
     for number, line in enumerate(_lines(path), start=1):
         if line.strip():
             try:
@@ -177,7 +177,7 @@ def columns_and_rows(path: Path) -> tuple[list[str], int]:
         return list(file.schema_arrow.names), int(file.metadata.num_rows)
 
 
-def _counted(rows: Iterator[Row]) -> tuple[list[str], int]:
+def _counted(rows: Iterator[TableRow]) -> tuple[list[str], int]:
     names, count = dict[str, None](), 0
     for _, row in rows:
         names |= dict.fromkeys(row)
