@@ -13,12 +13,14 @@ from functools import partial
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from budgets.names import without_secrets
 from runners.host.faults import patiently, words_of
-from runners.store.file_system import OpenedFiles, open_files
 from runners.store.files import is_hidden, new_file
+
+if TYPE_CHECKING:
+    from runners.store.file_system import OpenedFiles
 
 PATIENCE_S = 600.0
 """Seconds to wait for an unreachable location; a trial then ends as crashed, and is retried."""
@@ -161,32 +163,20 @@ class Location:
                 return None
         return content
 
-    def read_range(self, name: str, start: int, stop: int) -> bytes:
-        """Return a range of a file, by one request.
-
-        Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: The server always sends whole files.
-        """
-        with self._doing() as at:
-            content: bytes = at.files.cat_file(self._path(at, name), start=start, end=stop)
-        if len(content) > stop - start:
-            raise ValueError(f"{self} does not send parts of files, which reading from there needs")
-        return content
-
     def await_range(self, name: str, start: int, stop: int, patience_s: float) -> bytes:
         """Return a range of a file, fewer bytes if the file is shorter; requests that fail are repeated.
 
         Raises:
             FileNotFoundError: There is no such file.
             PermissionError: The location refuses.
+            ValueError: The server always sends whole files.
             OSError: It is still unreachable after ``patience_s`` seconds.
         """
         final = (FileNotFoundError, PermissionError)
 
         def request() -> bytes:
             try:
-                content = self.read_range(name, start, stop)
+                content = self._range(name, start, stop)
             except final:
                 raise
             except OSError:
@@ -194,11 +184,18 @@ class Location:
                 if self.size(name) > start:
                     raise
                 content = b""
+            if len(content) > stop - start:
+                raise ValueError(f"{self} does not send parts of files, which reading from there needs")
             if len(content) < stop - start and self.size(name) >= stop:
                 raise OSError(f"{self / name} was cut short on its way")
             return content
 
         return patiently(request, patience_s=patience_s, final=final)
+
+    def _range(self, name: str, start: int, stop: int) -> bytes:
+        with self._doing() as at:
+            content: bytes = at.files.cat_file(self._path(at, name), start=start, end=stop)
+        return content
 
     def size(self, name: str) -> int:
         """Return a file's bytes; FileNotFoundError if there is none."""
@@ -231,7 +228,7 @@ class Location:
     def create(self, name: str, content: bytes) -> bool:
         """Write a file unless it exists, and return whether it was written.
 
-        Of several simultaneous calls, one gets True, provided that `exclusive` is true.
+        Of several simultaneous calls, one gets True, if the storage's protocol can create exclusively.
         """
         if self.read(name) is not None:
             return False
@@ -239,16 +236,6 @@ class Location:
             self._pipe(name, content, mode="create")
             return True
         return False
-
-    def exclusive(self, name: str) -> bool:
-        """Return whether the location refuses a second `create` of a file just created."""
-        content = self.read(name)
-        if content is None or not self._open().creates:
-            return False
-        with suppress(FileExistsError):
-            self._pipe(name, content, mode="create")
-            return False
-        return True
 
     def _pipe(self, name: str, content: bytes, *, mode: str) -> None:
         with self._doing() as at:
@@ -320,22 +307,24 @@ class Location:
         sizes = self.read(_list_of(name))
         return None if sizes is None else json.loads(sizes)
 
-    def _path(self, at: OpenedFiles, name: str) -> str:
+    def _path(self, at: "OpenedFiles", name: str) -> str:
         return (f"{at.root}/{name}" if name else at.root) + self._query
 
-    def _make_parent(self, at: OpenedFiles, name: str) -> None:
+    def _make_parent(self, at: "OpenedFiles", name: str) -> None:
         """Create the folder of a file on servers that have folders; object stores have none."""
         if not at.files.async_impl:
             at.files.makedirs(self._path(at, name).rpartition("/")[0], exist_ok=True)
 
-    def _open(self) -> OpenedFiles:
+    def _open(self) -> "OpenedFiles":
         # A forked process has neither the threads nor the connections of its parent.
         if self._opened is None or self._opened.process != os.getpid():
+            from runners.store.file_system import open_files  # noqa: PLC0415 - fsspec; most commands need none
+
             self._opened = open_files(self.address, self.local)
         return self._opened
 
     @contextmanager
-    def _doing(self) -> Iterator[OpenedFiles]:
+    def _doing(self) -> "Iterator[OpenedFiles]":
         opened = self._open()
         with opened.turn:
             try:

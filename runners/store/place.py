@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
-from weakref import finalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,8 +46,6 @@ _MOST_LATELY = 2**16  # pieces: 16 GiB, remembered in some 10 MiB
 _AHEAD_BYTES = 256 * 2**20
 _MISSING_S = 60.0  # until a missing shard is requested again; a request for each of its pairs would take long
 _LONGEST_FETCH_S = 120.0  # time that another process may take for a fetch before this one fetches as well
-
-_Tasks = SimpleQueue[Callable[[], None] | None]
 
 Read = Callable[..., bytes]
 """Offset and length → bytes of a shard, fewer if it ends before; ``again=True`` bypasses any cache.
@@ -148,7 +145,6 @@ class UrlPlace(Place):
         self._queued: dict[tuple[str, int], list[int]] = {}  # shard and request → pieces to fetch ahead
         self._lately: dict[tuple[str, int], None] = {}  # shard and piece, of the latest ones queued
         self._missing: dict[str, float] = {}  # shard → when it was last found to be missing
-        self._own: tuple[int, _Tasks] | None = None
 
     def sizes(self, shards: Sequence[str]) -> Mapping[str, int]:
         """Return the bytes of each shard; -1 if there is none."""
@@ -165,6 +161,7 @@ class UrlPlace(Place):
 
     def ahead(self, wanted: Sequence[ShardRanges]) -> None:
         """Fetch the missing pieces of ranges in the background."""
+        tasks = _tasks(os.getpid(), self._requests)
         for each in wanted:
             for number, pieces in pieces_by_request(each).items():
                 # Each batch reads a part of a window that was queued before, so its pieces are in the cache
@@ -175,7 +172,7 @@ class UrlPlace(Place):
                     self._queued[each.shard, number] = sorted(
                         {*self._queued.get((each.shard, number), []), *new}
                     )
-                    self._tasks().put(partial(self._fetch_quietly, each.shard, number))
+                    tasks.put(partial(self._fetch_quietly, each.shard, number))
         # Forget the oldest: the cache may have removed them, so they may be queued again.
         for piece in [*islice(self._lately, max(0, len(self._lately) - self._most_lately))]:
             del self._lately[piece]
@@ -261,26 +258,19 @@ class UrlPlace(Place):
     def _size(self, shard: str, piece: int) -> int:
         return min(PIECE, self._sizes[shard] - piece * PIECE)
 
-    def _tasks(self) -> _Tasks:
-        if self._own is None or self._own[0] != os.getpid():  # a forked process has not its parent's threads
-            tasks: _Tasks = SimpleQueue()
-            for _ in range(self._requests):
-                Thread(target=_work, args=(tasks,), daemon=True).start()
-            finalize(self, _end, tasks, self._requests).atexit = False
-            self._own = os.getpid(), tasks
-        return self._own[1]
 
+@cache
+def _tasks(_process: int, threads: int) -> SimpleQueue[Callable[[], None]]:
+    """Return a queue of what threads of this process do; a forked one has not its parent's threads."""
+    tasks: SimpleQueue[Callable[[], None]] = SimpleQueue()
 
-def _work(tasks: _Tasks) -> None:
-    """Do tasks until the place that gives them is no longer used."""
-    while (task := tasks.get()) is not None:
-        task()
-        del task  # which keeps its place in use
+    def work() -> None:
+        while True:
+            tasks.get()()
 
-
-def _end(tasks: _Tasks, threads: int) -> None:
     for _ in range(threads):
-        tasks.put(None)
+        Thread(target=work, daemon=True).start()
+    return tasks
 
 
 def pieces_by_request(wanted: ShardRanges) -> Mapping[int, list[int]]:

@@ -48,13 +48,11 @@ class Lease:
             ValueError: Another run has the lease; the message names it.
             OSError: The storage can't be reached.
         """
-        buried = False
         while not self._storage.create(self._name, self._text()):
             self._bury(dead, say)
-            buried = True
-        # A run that buries the same lease at the same time would delete this one.
-        if buried or not self._storage.exclusive(self._name):
-            time.sleep(_SETTLE_S)
+        # A run that buries the same lease at the same time would delete this one, and without exclusive
+        # creation replace it.
+        time.sleep(_SETTLE_S)
         self._require_ours()
 
     @contextmanager

@@ -1,6 +1,5 @@
 """A pool whose shards stay below a URL: the same samples as from a folder, through a bounded cache."""
 
-import gc
 import os
 import shutil
 import threading
@@ -36,7 +35,6 @@ from runners.store.place import PREFETCH_REQUESTS, PREFETCH_SIZE
 from tests.runners.data.images import read_images
 from tests.runners.store.bucket import Bucket
 from tests.runners.tiny import tiny_pool
-from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -102,32 +100,11 @@ def seen(pool: Pool, *, workers: int = 0, rank: int = 0, ranks: int = 1, first: 
     return [image for images, _ in batches for image in images]
 
 
-def test_a_pool_that_is_no_longer_used_leaves_no_thread(away: Pool) -> None:
-    pool, before = Pool.open(away.path), at_work()
-    read_pairs(pool, ALL[:2], np.arange(2), 32)
-    started = at_work() - before
-    assert started
-
-    del pool
-    gc.collect()
-
-    wait_for(lambda: not any(each.is_alive() for each in started), seconds=60)
-
-
-def at_work() -> set[threading.Thread]:
-    """Return the threads that fetch for the pools of this process."""
-    return {each for each in threading.enumerate() if "_work" in each.name}
-
-
 class AtOnce:
     """A queue whose tasks are done as they come, so that their number and order are always the same."""
 
-    def put(self, task: Callable[[], None] | None) -> None:
-        if task is not None:
-            task()
-
-    def get(self) -> None:
-        """End the threads that would do the tasks."""
+    def put(self, task: Callable[[], None]) -> None:
+        task()
 
 
 class Requests:
@@ -135,13 +112,13 @@ class Requests:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.made: list[tuple[str, int, int]] = []
-        read = Location.read_range
+        read = Location._range  # noqa: SLF001 - each call is a request
 
         def count(storage: Location, name: str, start: int, stop: int) -> bytes:
             self.made.append((name, start, stop))
             return read(storage, name, start, stop)
 
-        monkeypatch.setattr(Location, "read_range", count)
+        monkeypatch.setattr(Location, "_range", count)
 
 
 def test_the_index_is_the_same_and_the_shards_stay_away(away: Pool, folder: Pool) -> None:
@@ -177,7 +154,7 @@ def test_each_byte_is_fetched_once_for_all_trials_and_neighbours_come_together(
 
     shutil.rmtree(os.environ[CACHE])
     requests.made.clear()
-    monkeypatch.setattr(place, "SimpleQueue", AtOnce)
+    monkeypatch.setattr(place, "_tasks", lambda *_: AtOnce())
     assert all(map(torch.equal, seen(Pool.open(away.path)), first))
     # The windows of 64 of 200 pairs divide the 140 pieces of 16 kB, up to 32 of which are one request.
     assert len(requests.made) < 140 / 7
@@ -189,7 +166,7 @@ def test_two_nodes_fetch_their_parts_of_the_windows_alone(
     monkeypatch.setattr(order, "BLOCK", 32)
     monkeypatch.setattr(order, "WINDOW", 6)
     monkeypatch.setattr(place, "PIECE", 2**12)
-    monkeypatch.setattr(place, "SimpleQueue", AtOnce)
+    monkeypatch.setattr(place, "_tasks", lambda *_: AtOnce())
     requests = Requests(monkeypatch)
 
     def fetched(*, rank: int, ranks: int) -> tuple[int, list[Tensor]]:
@@ -212,7 +189,7 @@ def test_two_nodes_fetch_their_parts_of_the_windows_alone(
 
 def test_failing_requests_are_repeated(away: Pool, folder: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faults, "_PAUSES_S", (0.001,))
-    read, turn, calls = Location.read_range, threading.Lock(), [0, 0]
+    read, turn, calls = Location._range, threading.Lock(), [0, 0]  # noqa: SLF001 - each call is a request
 
     def sometimes(storage: Location, name: str, start: int, stop: int) -> bytes:
         with turn:
@@ -224,7 +201,7 @@ def test_failing_requests_are_repeated(away: Pool, folder: Pool, monkeypatch: py
         content = read(storage, name, start, stop)
         return content[:-1] if calls[0] % 4 == 0 else content  # cut on its way
 
-    monkeypatch.setattr(Location, "read_range", sometimes)
+    monkeypatch.setattr(Location, "_range", sometimes)
     pairs = read_pairs(away, ALL, ALL, 32)
     assert pairs.damage == ()
     assert np.array_equal(pairs.images, read_images(folder, ALL, 32))
@@ -307,11 +284,11 @@ def test_the_environment_sets_how_much_is_fetched_ahead(
     for size, expected in (("3 MB", 3_000_000), ("900 GB", 50 * 10**9), ("0", 0)):
         monkeypatch.setenv(PREFETCH_SIZE, size)
         assert Pool.open(away.path).place.ahead_bytes == expected
-    before = at_work()
+    before = set(threading.enumerate())
     monkeypatch.setenv(PREFETCH_REQUESTS, "3")
     pool = Pool.open(away.path)
     assert np.array_equal(read_images(pool, ALL, 32), read_images(folder, ALL, 32))
-    assert len(at_work() - before) == 3
+    assert len(set(threading.enumerate()) - before) == 3
     for variable, text, message in (
         (PREFETCH_SIZE, "3 pears", "STUDY_PREFETCH_SIZE: .*pears"),
         (PREFETCH_REQUESTS, "0", "STUDY_PREFETCH_REQUESTS: '0' must be from 1 to 256"),
