@@ -8,13 +8,12 @@ import json
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
 from budgets.machine_cache import machine_cache
 from runners.store.cache import local_cache
-from runners.store.files import locked, new_file, new_folder
+from runners.store.files import locked, new_folder
 from runners.store.location import Location, until_reached
 
 SHARDS_AT = "shards_at"
@@ -23,11 +22,11 @@ SHARDS_AT = "shards_at"
 INDEX = "index/"
 """Folder of the parts of a pool's index, below the pool."""
 
-COPIED_FROM = "copied-from.json"
+COPIED_FROM = "copied-from.txt"
 """File in a copy of a pool with the URL of the pool."""
 
-_COPIED = ".copied.json"
-_DESCRIPTION = ("pool.json", "versions/", "vocabulary", "left-out", f"{INDEX}manifest-")
+_COPIED, _LIST = ".copied.json", ".files.json"
+DESCRIPTION = ("pool.json", "versions/", "vocabulary", "left-out", f"{INDEX}manifest-")
 """Beginnings of the names of files that describe a pool."""
 
 
@@ -54,13 +53,13 @@ def pool_at(place: str | Path | Location, folder: Path | None = None) -> Path:
             f"{pool} has no pool.json. Index its shards with `data build {pool} --in-place`, or into a "
             f"folder with `data build FOLDER --from {pool} --in-place`, and declare that folder as the pool"
         )
-    small = {name: facts for name, facts in found.items() if name.startswith((*_DESCRIPTION, "evaluation/"))}
+    small = {name: facts for name, facts in found.items() if name.startswith((*DESCRIPTION, "evaluation/"))}
     with suppress(ValueError, KeyError, TypeError):  # opening it says what is wrong with it
         facts = json.loads(text)
         # A list may lack what was written lately, which the pool names.
         late = {"pool.json", facts["manifest"], facts["vocabulary"], *facts["left_out_files"]} - found.keys()
         small |= {name: (size, "") for name, size in pool.sizes([*late]).items()}
-    return _copied(pool, folder, small, {"pool.json": text.decode(), COPIED_FROM: _origin(pool)})
+    return _copied(pool, folder, small, {"pool.json": text.decode(), COPIED_FROM: pool.address})
 
 
 def set_at(place: str | Path | Location, folder: Path | None = None) -> Path:
@@ -76,23 +75,10 @@ def set_at(place: str | Path | Location, folder: Path | None = None) -> Path:
     return _copied(there, folder, found, {})
 
 
-def begin_copy(pool: Location, folder: Path) -> list[str]:
-    """Begin the copy of a pool's description and whole index in a new folder; return the files to fetch."""
-    found = pool.contents("pool")
-    folder.mkdir(parents=True)
-    (folder / COPIED_FROM).write_text(_origin(pool), encoding="utf-8")
-    own = [name for name in found if name.startswith((*_DESCRIPTION, INDEX))]
-    return own if "pool.json" in found else []
-
-
 def copied_from(folder: Path) -> str:
     """Return the URL of the pool that a folder is a copy of; empty if it is not a copy."""
     file = folder / COPIED_FROM
-    return str(json.loads(file.read_text(encoding="utf-8"))["url"]) if file.exists() else ""
-
-
-def _origin(pool: Location) -> str:
-    return json.dumps({"url": pool.address}) + "\n"
+    return file.read_text(encoding="utf-8") if file.exists() else ""
 
 
 def listed(what: str, place: str | Location) -> dict[str, int]:
@@ -113,29 +99,38 @@ def fetched(path: Path, url: str, name: str) -> Path:
     version = blake2b((folder / "pool.json").read_bytes(), digest_size=8).hexdigest()
 
     def get(target: Path) -> None:
-        with new_file(target, sync=False) as partial, pool.file(name, pool.size(name)) as file:
-            shutil.copyfile(file, partial)
+        until_reached(lambda: pool.get(pool.sizes([name]), target.parents[name.count("/")]))
 
-    return local_cache().keep(
-        f"{pool.copy_name}-{version}/{name}", lambda target: until_reached(partial(get, target))
-    )
+    return local_cache().keep(f"{pool.copy_name}-{version}/{name}", get)
+
+
+def share_tree(storage: Location, name: str, folder: Path) -> bool:
+    """Copy a local folder that never changes to a storage, unless it is there; return whether it was."""
+    if storage.read(f"{name}{_LIST}") is not None:
+        return False
+    sizes = Location(folder).list()
+    for each in sorted(sizes):
+        storage.put(folder / each, f"{name}/{each}")
+    # Written last: a folder without a list of its files does not exist.
+    storage.write(f"{name}{_LIST}", json.dumps(sizes).encode())
+    return True
 
 
 def fetch_tree(storage: Location, name: str, folder: Path) -> bool:
-    """Make a folder of one that `Location.share_tree` has copied, whole or not; False if there is none.
+    """Make a folder of one that `share_tree` has copied, whole or not; False if there is none.
 
     A file that does not arrive whole is an OSError.
     """
-    sizes = storage.tree(name)
+    sizes = storage.read(f"{name}{_LIST}")
     if sizes is None:
         return False
     with new_folder(folder) as new:
-        storage.get(sizes, name, new)
+        (storage / name).get(json.loads(sizes), new)
     return True
 
 
 def tree_at(storage: Location, name: str, folder: Path | None = None) -> Path:
-    """Return the copy, in this machine's cache, of a folder that `Location.share_tree` has copied.
+    """Return the copy, in this machine's cache, of a folder that `share_tree` has copied.
 
     Where the machine has the folder itself, the cache has a link to that. If there is none, it is an OSError.
     """
@@ -151,7 +146,7 @@ def tree_at(storage: Location, name: str, folder: Path | None = None) -> Path:
 
 def trial_copies(storage: Location) -> Path:
     """Return this machine's folder of the trials that it runs on copies: they are no part of the cache."""
-    return machine_cache() / blake2b(storage.address.encode(), digest_size=6).hexdigest()
+    return machine_cache() / storage.copy_name
 
 
 def _copied(
@@ -163,7 +158,7 @@ def _copied(
     def fill(target: Path) -> None:
         try:
             with new_folder(target) as new:
-                there.get({name: size for name, (size, _) in found.items()}, "", new)
+                there.get({name: size for name, (size, _) in found.items()}, new)
                 for name, text in {**added, _COPIED: mark}.items():
                     (new / name).write_text(text, encoding="utf-8")
         except OSError as error:

@@ -4,6 +4,7 @@ import os
 import shutil
 import threading
 from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,9 +37,13 @@ def open_files(address: str, local: Path | None) -> OpenedFiles:
         ) from error
     except Exception as error:  # such as a server that must answer before anything is read
         raise ValueError(f"storage {without_secrets(address)} can't be opened: {words_of(error)}") from error
-    # File systems that are not asynchronous inside may have a single connection.
-    turn: AbstractContextManager[object] = nullcontext() if files.async_impl else threading.RLock()
-    return OpenedFiles(os.getpid(), files, root, turn)
+    return OpenedFiles(os.getpid(), files, root, nullcontext() if files.async_impl else _turn(files))
+
+
+@cache
+def _turn(_files: object) -> AbstractContextManager[object]:
+    """Return the lock of a file system that is not asynchronous inside: it may have a single connection."""
+    return threading.RLock()
 
 
 def _folder() -> Any:  # noqa: ANN401 - fsspec's file system

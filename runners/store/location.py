@@ -4,7 +4,6 @@ fsspec is imported when a location is first read. The user installs the package 
 for s3://.
 """
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -248,8 +247,8 @@ class Location:
             self._make_parent(at, name)
             at.files.put_file(str(path), self._path(at, name))
 
-    def get(self, sizes: Mapping[str, int], below: str, folder: Path) -> None:
-        """Copy files, by their names relative to ``below``, into a local folder, each whole or not.
+    def get(self, sizes: Mapping[str, int], folder: Path) -> None:
+        """Copy files of these bytes into a local folder, each whole or not.
 
         A file that is missing or has another size is an OSError.
         """
@@ -261,11 +260,10 @@ class Location:
             partial = [files.enter_context(new_file(folder / name, sync=False)) for name in sizes]
             with self._doing() as at:
                 at.files.invalidate_cache()
-                theirs = [self._path(at, f"{below}/{name}".lstrip("/")) for name in sizes]
-                at.files.get(theirs, list(map(str, partial)))
+                at.files.get([self._path(at, name) for name in sizes], list(map(str, partial)))
             for path, (name, size) in zip(partial, sizes.items(), strict=True):
                 if path.stat().st_size != size:
-                    raise OSError(f"{self / below / name} was cut short on its way")
+                    raise OSError(f"{self / name} was cut short on its way")
 
     def delete(self, names: Iterable[str]) -> None:
         """Remove files; missing ones are ignored."""
@@ -286,26 +284,10 @@ class Location:
             return
         with TemporaryDirectory() as folder:
             try:
-                until_reached(partial(self.get, {name: size}, "", Path(folder)))
+                until_reached(partial(self.get, {name: size}, Path(folder)))
             except FileNotFoundError as error:
                 raise FileNotFoundError(str(self / name)) from error
             yield Path(folder) / name
-
-    def share_tree(self, folder: Path, name: str) -> bool:
-        """Copy a local folder that never changes there, unless it is there; return whether it was copied."""
-        if self.read(_list_of(name)) is not None:
-            return False
-        sizes = Location(folder).list()
-        for each in sorted(sizes):
-            self.put(folder / each, f"{name}/{each}")
-        # Written last: a folder without a list of its files does not exist.
-        self.write(_list_of(name), json.dumps(sizes).encode())
-        return True
-
-    def tree(self, name: str) -> dict[str, int] | None:
-        """Return the files of a folder that `share_tree` has copied: name → bytes; None if there is none."""
-        sizes = self.read(_list_of(name))
-        return None if sizes is None else json.loads(sizes)
 
     def _path(self, at: "OpenedFiles", name: str) -> str:
         return (f"{at.root}/{name}" if name else at.root) + self._query
@@ -343,7 +325,3 @@ def until_reached(do: Callable[[], T]) -> T:
     A file that does not exist is an error at once.
     """
     return patiently(do, patience_s=PATIENCE_S, final=(FileNotFoundError,))
-
-
-def _list_of(name: str) -> str:
-    return f"{name}.files.json"

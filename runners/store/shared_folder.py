@@ -5,10 +5,10 @@ The driver has a copy of the pool's description and index, which it uploads when
 """
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budgets.machine_cache import machine_cache
-from runners.store.copies import COPIED_FROM, INDEX, begin_copy
+from runners.store.copies import COPIED_FROM, DESCRIPTION, INDEX
 from runners.store.files import new_file
 from runners.store.location import Location, until_reached
 
@@ -34,7 +34,7 @@ class SharedFolder:
 
     path: Path  # the folder; with a URL, what this process has fetched and written
     url: str = ""  # empty if all workers see the folder
-    fetched: Mapping[str, int] = field(default_factory=dict)  # at the beginning → time of its copy in ns
+    fetched: dict[str, int] = field(default_factory=dict)  # file → time of its copy in ns
 
     @property
     def at(self) -> Location:
@@ -81,9 +81,10 @@ class SharedFolder:
         lacking = [name for name in names if not (self.path / name).exists()] if self.url else []
         for start in range(0, len(lacking), _FILES_AT_ONCE):
             until_reached(partial(self._get, lacking[start : start + _FILES_AT_ONCE]))
+        self.fetched.update((name, (self.path / name).stat().st_mtime_ns) for name in lacking)
 
     def _get(self, names: Sequence[str]) -> None:
-        self.at.get(self.at.sizes(names), "", self.path)
+        self.at.get(self.at.sizes(names), self.path)
 
     def keep(self, *names: str) -> None:
         """Upload files that were written, one after the other; does nothing without a URL."""
@@ -110,17 +111,14 @@ class SharedFolder:
         """Upload a pool's description and index; ``pool.json``, which makes it the present version, last."""
         if not self.url:
             return
-        there = until_reached(partial(self.at.list, INDEX.rstrip("/")))
 
         def is_there(name: str) -> bool:
-            """Return whether a file of the index is below the URL; such files are never changed."""
-            facts = (self.path / name).stat()
+            """Return whether a file is below the URL: files of an index never change."""
             # A killed command may have left another file of this name, also of the same size.
-            written = self.fetched.get(name, facts.st_mtime_ns) != facts.st_mtime_ns
-            return there.get(name.removeprefix(INDEX)) == facts.st_size and not written
+            return name.startswith(INDEX) and self.fetched.get(name) == (self.path / name).stat().st_mtime_ns
 
         files = Location(self.path).list().keys() - {COPIED_FROM, "pool.json"}
-        self.keep_all(sorted(name for name in files if not (name.startswith(INDEX) and is_there(name))))
+        self.keep_all(sorted(name for name in files if not is_there(name)))
         self.keep("pool.json")
 
 
@@ -148,8 +146,10 @@ def open_shared(place: str | Location) -> Iterator[SharedFolder]:
     shutil.rmtree(folder, ignore_errors=True)  # left by a killed command
     try:
         shared = SharedFolder(path=folder, url=pool.address)
-        names = begin_copy(pool, folder)
-        shared.fetch(names)
-        yield replace(shared, fetched={name: (folder / name).stat().st_mtime_ns for name in names})
+        shared.file(COPIED_FROM).write_text(pool.address, encoding="utf-8")
+        found = pool.contents("pool")
+        if "pool.json" in found:
+            shared.fetch(name for name in found if name.startswith((*DESCRIPTION, INDEX)))
+        yield shared
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -80,7 +80,7 @@ def run_on_copies(storage: Location, job: TrialJob, run: Callable[[TrialJob], T]
     with notice.listening():
         local = _on_this_node(storage, job)
         with owned(_lock_of(local.folder), notice):
-            copy = TrialCopy(storage, job.folder.as_posix(), local.folder)
+            copy = TrialCopy(storage / job.folder, local.folder)
             copy.take_over()
             _bring_milestone(storage, job, local)
             process = FreshProcess(pickle.dumps(partial(run, local)), fork=True)
@@ -108,9 +108,8 @@ def take_part_on_copies(storage: Location, job: TrialJob, run: Callable[[TrialJo
     """
     from runners.training.ranks import decided_by_first, rank  # noqa: PLC0415 - loads torch
 
-    trial = job.folder.as_posix()
     local = _on_this_node(storage, job)
-    copy = TrialCopy(storage, trial, local.folder)
+    copy = TrialCopy(storage / job.folder, local.folder)
     if rank() == 0:
         notice = Notice()  # requests to leave are repeated, also while the rest is uploaded
         with notice.listening(), owned(_lock_of(local.folder), notice):
@@ -129,7 +128,7 @@ def take_part_on_copies(storage: Location, job: TrialJob, run: Callable[[TrialJo
         if alone and not all((local.folder / name).exists() for name in checkpoint):
             shutil.rmtree(local.folder)  # of an earlier attempt
             local.folder.mkdir()
-            storage.get(checkpoint, trial, local.folder)
+            (storage / job.folder).get(checkpoint, local.folder)
         if alone:
             _bring_milestone(storage, job, local)
     result = run(local)
@@ -162,7 +161,7 @@ def upload_left(storage: Location, trials: Path) -> None:
         folder = mark.parent
         with locked(_lock_of(folder), wait_s=0) as held:
             if held is not None:  # else a process still uploads it
-                TrialCopy(storage, (trials / folder.name).as_posix(), folder).push_left()
+                TrialCopy(storage / trials / folder.name, folder).push_left()
 
 
 def _lock_of(folder: Path) -> Path:
@@ -204,14 +203,14 @@ def _bring_milestone(storage: Location, job: TrialJob, local: TrialJob) -> None:
 
 def _sound_milestone(storage: Location, trunk: Sequence[Path], folder: Path) -> str:
     """Download the first undamaged milestone and return its name, or nothing; damaged ones are deleted."""
-    for trial in map(Path.as_posix, trunk):
-        for name in filter(is_milestone, objects_of(storage, trial)):
+    for trial in (storage / each for each in trunk):
+        for name in filter(is_milestone, objects_of(trial)):
             with suppress(FileNotFoundError):  # deleted meanwhile
                 # Its size as it is: if that is wrong, so is the content.
-                storage.get({name: storage.size(f"{trial}/{name}")}, trial, folder)
+                trial.get(trial.sizes([name]), folder)
                 if is_whole(folder / name):
                     return name
-                storage.delete([f"{trial}/{name}"])
+                trial.delete([name])
     return ""
 
 
@@ -221,26 +220,26 @@ def _drop_copies(local: TrialJob) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def objects_of(storage: Location, trial: str) -> dict[str, int]:
+def objects_of(trial: Location) -> dict[str, int]:
     """Return the bytes of a trial's objects by name, as its `FILES` has them; empty if it was never begun."""
-    found: dict[str, int] = json.loads(storage.read(f"{trial}/{FILES}") or b"{}")
+    found: dict[str, int] = json.loads(trial.read(FILES) or b"{}")
     return found
 
 
-def drop_objects(storage: Location, trial: str, names: Iterable[str]) -> None:
+def drop_objects(trial: Location, names: Iterable[str]) -> None:
     """Delete a trial's objects; no process may be running it."""
-    names, found = set(names), objects_of(storage, trial)
+    names, found = set(names), objects_of(trial)
     if names & found.keys():
         left = {name: size for name, size in found.items() if name not in names}
-        storage.write(f"{trial}/{FILES}", json.dumps(left).encode())
-    storage.delete(f"{trial}/{name}" for name in names)
+        trial.write(FILES, json.dumps(left).encode())
+    trial.delete(names)
 
 
 class TrialCopy:
     """This node's copy of a trial's folder; only the last process that took the trial over may upload."""
 
-    def __init__(self, storage: Location, name: str, folder: Path) -> None:
-        self._storage, self._name, self._folder = storage, name, folder
+    def __init__(self, trial: Location, folder: Path) -> None:
+        self._trial, self._folder = trial, folder
         self._token = secrets.token_hex(8).encode()
         self._begun, self._begun_at, self._ahead = FlopCount(), time.monotonic(), 0
         self._there: dict[str, int] = {}  # objects as in `FILES`
@@ -252,10 +251,10 @@ class TrialCopy:
 
         If other nodes take part, ``alone`` is False: they have only what was uploaded.
         """
-        owner, mark = self._storage.read(self._object(_OWNER)), self._folder / f".{_OWNER}"
+        owner, mark = self._trial.read(_OWNER), self._folder / f".{_OWNER}"
         ours = alone and owner is not None and self.is_at(owner)
-        self._storage.write(self._object(_OWNER), self._token)
-        self._there = objects_of(self._storage, self._name)
+        self._trial.write(_OWNER, self._token)
+        self._there = objects_of(self._trial)
         if not ours:  # else only this node worked on it, and holds what could not be uploaded
             for path in self._folder.iterdir():
                 path.unlink()
@@ -270,9 +269,9 @@ class TrialCopy:
 
     def push_left(self) -> None:
         """Upload the rest if the last process that took the trial over was on this node."""
-        owner = self._storage.read(self._object(_OWNER))
+        owner = self._trial.read(_OWNER)
         if owner is not None and self.is_at(owner):
-            self._token, self._there = owner, objects_of(self._storage, self._name)
+            self._token, self._there = owner, objects_of(self._trial)
             self.push_last()
 
     def is_at(self, owner: bytes) -> bool:
@@ -281,12 +280,12 @@ class TrialCopy:
         return mark.exists() and mark.read_bytes() == owner
 
     def _fetch(self) -> None:
-        if (count := self._storage.read(self._object(METER))) is not None:
+        if (count := self._trial.read(METER)) is not None:
             (self._folder / METER).write_bytes(count)
         small = {name: self._there[name] for name in SMALL if name in self._there}
-        self._storage.get(small, self._name, self._folder)
+        self._trial.get(small, self._folder)
         for newest in [] if "result.json" in self._there else self._checkpoints():
-            self._storage.get({newest: self._storage.size(self._object(newest))}, self._name, self._folder)
+            self._trial.get(self._trial.sizes([newest]), self._folder)
             if not drop_damaged(self._folder):
                 break
             self._drop(newest)
@@ -297,12 +296,12 @@ class TrialCopy:
 
     def _put(self, name: str) -> None:
         size = (self._folder / name).stat().st_size
-        self._storage.put(self._folder / name, self._object(name))
+        self._trial.put(self._folder / name, name)
         self._note({name: size})
 
     def _drop(self, *names: str) -> None:
         self._note({}, without=names)
-        self._storage.delete(map(self._object, names))
+        self._trial.delete(names)
 
     def _note(self, new: Mapping[str, int], without: Collection[str] = ()) -> None:
         """Change the list of the trial's objects."""
@@ -310,7 +309,7 @@ class TrialCopy:
             self._require_ours()
             there = {name: size for name, size in self._there.items() if name not in without}
             self._there = {**there, **new}
-            self._storage.write(self._object(FILES), json.dumps(self._there).encode())
+            self._trial.write(FILES, json.dumps(self._there).encode())
 
     @contextmanager
     def following(self, taken: Callable[[], None] = lambda: None) -> Iterator[None]:
@@ -345,14 +344,14 @@ class TrialCopy:
         self._push_milestone()
         if not done:
             self._push_checkpoint()
-        self._storage.write(self._object(METER), meter_text(read_meter(self._folder) or FlopCount()))
+        self._trial.write(METER, meter_text(read_meter(self._folder) or FlopCount()))
         if not done:
             return
         for name in _RESULT:
             if (self._folder / name).exists():
                 self._put(name)
         # Also those whose process was killed before it noted them.
-        old = filter(is_checkpoint, {*self._there, *self._storage.list(self._name)})
+        old = filter(is_checkpoint, {*self._there, *self._trial.list()})
         self._drop(*old, PROGRESS, _OWNER)
 
     def _push_count(self) -> None:
@@ -366,10 +365,10 @@ class TrialCopy:
             self._ahead = now.train_flops - self._begun.train_flops
             self._begun, self._begun_at = now, time.monotonic()
         count = FlopCount(train_flops=now.train_flops + self._ahead, evaluation_flops=now.evaluation_flops)
-        self._storage.write(self._object(METER), meter_text(count))
+        self._trial.write(METER, meter_text(count))
         progress = self._folder / PROGRESS
         if progress.exists():
-            self._storage.put(progress, self._object(progress.name))
+            self._trial.put(progress, progress.name)
 
     def _push_checkpoint(self) -> None:
         for path in checkpoints(self._folder)[:1]:
@@ -389,9 +388,6 @@ class TrialCopy:
 
     def _require_ours(self) -> None:
         """Raise ProcessEnded if another process has taken the trial over."""
-        self.taken = self._storage.read(self._object(_OWNER)) != self._token
+        self.taken = self._trial.read(_OWNER) != self._token
         if self.taken:
             raise ProcessEnded("crashed", "another process has taken the trial over")
-
-    def _object(self, name: str) -> str:
-        return f"{self._name}/{name}"

@@ -253,7 +253,7 @@ class Execution(Books):
         # Reserve before the start: if the driver dies in between, the next run finds the reservation and
         # books the trial's FLOPs, so that no computed FLOP is missing from the ledger.
         self.site.with_storage(self.ledger.reserve, trial_id, trial.paid_flops)
-        self.site.with_storage(self.study.storage.announce)
+        self.site.with_storage(self.study.storage.announce, trial_id)
         # The lowest free number: events use it to show which trials ran one after the other.
         taken = {slot for slot, _ in self._started_at.values()}
         slot = next(number for number in range(len(taken) + 1) if number not in taken)

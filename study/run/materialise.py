@@ -16,7 +16,7 @@ from study.show.progress import Progress
 from study.state.plan_study import plan_tables
 from study.state.study import COPIES, Study
 from study.state.subset_copies import copies_of
-from study.storage.lease import only_writer
+from study.storage.lock import only_writer
 
 _RECORD_S = 2.0
 

@@ -6,8 +6,7 @@ the driver downloads the small files of each trial.
 """
 
 import json
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -18,8 +17,7 @@ from typing import TYPE_CHECKING
 
 from runners.data.pool.pool import tree_name
 from runners.host.faults import patiently
-from runners.scheduling.storage_check import Seen
-from runners.store.copies import fetch_tree, tree_at, trial_copies
+from runners.store.copies import fetch_tree, share_tree, tree_at, trial_copies
 from runners.store.files import new_file
 from runners.store.location import Location
 from runners.trials.meter import METER
@@ -42,27 +40,23 @@ from runners.trials.trial_files import (
     stand_in,
 )
 from study.storage.folder_storage import FolderStorage
-from study.storage.lease import Lease, live_holder
 from study.storage.lock import (
+    LEASE,
+    STOP,
+    Holder,
+    Lease,
     after_downloads,
-    between_runs,
-    note_elsewhere,
+    live_holder,
     only_run,
     run_is_active,
     running_here,
-    stop_run,
 )
 
 if TYPE_CHECKING:
     from runners.trials.trial_job import TrialJob
 
-LEASE = "run.json"
-"""Name of the object that the active run of a study keeps renewing (`study.storage.lease`)."""
-STOP = "stop"
-"""Name of the object whose existence asks the run to stop."""
 LEDGER = "ledger.jsonl"
-_APPENDED = {LEDGER, "events.jsonl"}
-_HERE_ALONE = {"throughput.json", STOP}  # about this machine only; never uploaded
+_HERE_ALONE = {"throughput.json", LEASE}  # about this machine only; never uploaded
 _WEIGHTS, _REQUESTS = "weights.pt", 16
 _PATIENCE_S = 300.0  # longest wait for an unreachable bucket at the end of a run
 _LOOK_PATIENCE_S = 10.0  # the same for commands that only read
@@ -74,51 +68,41 @@ class BucketStorage(FolderStorage):
     lags = True
 
     def __init__(self, place: Location, name: str, folder: Path) -> None:
-        super().__init__(folder)
+        super().__init__(folder, place / name)
         self._objects, self._name = place, name
         self._pushed: dict[str, tuple[int, int]] = {}
-        self._noted: set[str] | None = None  # trials in the study's `FILES`
+        self._noted: dict[str, list[str]] = {}  # the study's `FILES`
         self._pushing = Lock()
-        self._announced = False
         self._watched: Collection[str] = ()
         self._awaited: Collection[str] = ()
         self._lease: Lease | None = None
         self._stop_requested = False
 
-    @property
-    def subsets(self) -> Location:
-        """The place, which all nodes see, of the subsets of large pools."""
-        return self._objects / self._name / "subsets"
-
     def refresh(self) -> None:
         """Download the study without weights and checkpoints, unless a run on this machine is active."""
 
         def look() -> None:
-            bring(self._objects, self._name, self._folder)
-            note_elsewhere(self._folder, live_holder(self._objects, f"{self._name}/{LEASE}"))
+            bring(self._place, self._folder)
+            if not _bring_by_name(self._place, self._folder, LEASE):
+                (self._folder / LEASE).unlink(missing_ok=True)
 
-        with between_runs(self._folder) as free:
-            if free:  # a list of objects is stale if a driver writes meanwhile; so retry
+        with after_downloads(self._folder) as free:
+            if free and running_here(self._folder) is None:
                 patiently(look, patience_s=_LOOK_PATIENCE_S)
 
     def bring_weights(self, trial_id: str) -> None:
         """Download a trial's weights."""
-        folder, name = self._trial(trial_id)
+        folder, place = self._trial(trial_id)
         if not (folder / _WEIGHTS).exists():
-            found = objects_of(self._objects, name)
-            self._objects.get({_WEIGHTS: found[_WEIGHTS]} if _WEIGHTS in found else {}, name, folder)
+            found = objects_of(place)
+            place.get({_WEIGHTS: found[_WEIGHTS]} if _WEIGHTS in found else {}, folder)
 
     def bring_pool(self, name: str) -> bool:
         """Download a pool into this machine's folder of the storage's pools."""
         return fetch_tree(self._objects, name, trial_copies(self._objects) / name)
 
-    def stop(self, *, wait_s: float) -> Iterator[str]:
-        """Ask the run to stop: by the file ``stop`` on this machine, else by an object in the bucket."""
-        if running_here(self._folder) is not None:
-            return super().stop(wait_s=wait_s)
-        holder = partial(live_holder, self._objects, f"{self._name}/{LEASE}", if_unknown=True)
-        request = partial(self._objects.write, f"{self._name}/{STOP}", b"stop")
-        return stop_run(str(self._objects / self._name), holder, request, wait_s=wait_s)
+    def _holder(self) -> Holder | None:
+        return live_holder(self._place.read(LEASE))
 
     @contextmanager
     def claim(self, say: Callable[[str], None]) -> Iterator[None]:
@@ -127,24 +111,15 @@ class BucketStorage(FolderStorage):
             with after_downloads(self._folder):
                 holder, before = until_the_end.enter_context(only_run(self._folder))
             self._objects.require()
-            refusal = run_is_active(self._objects / self._name)
-            lease = self._lease = Lease(self._objects, f"{self._name}/{LEASE}", holder, refusal)
-            lease.claim(before, say)
-            note_elsewhere(self._folder, None)
-            try:
-                # A request to stop that is older than this run was meant for an earlier run.
-                self._objects.delete([f"{self._name}/{STOP}"])
-                # What a run that was killed on this machine had not uploaded is not lost.
-                upload_left(self._objects, Path(self._name, "trials"))
-                bring(self._objects, self._name, self._folder)
-                with self._following(lease, say):
-                    yield
-            finally:
-                lease.release()
-
-    def seen_by_nodes(self, read: tuple[Path, ...]) -> Seen:  # noqa: ARG002 - trials read copies from the bucket
-        """Return the bucket, which every node must reach."""
-        return Seen(written=self._objects)
+            lease = self._lease = Lease(self._place, holder, run_is_active(self._place))
+            until_the_end.enter_context(lease.held(before, say))
+            (self._folder / LEASE).unlink(missing_ok=True)
+            self._place.delete([STOP])  # an older request to stop was meant for an earlier run
+            # What a run that was killed on this machine had not uploaded is not lost.
+            upload_left(self._objects, Path(self._name, "trials"))
+            bring(self._place, self._folder)
+            with self._following(lease, say):
+                yield
 
     def call(
         self, run: "Callable[[TrialJob], object]", job: "TrialJob", *, nodes: int = 1
@@ -168,14 +143,13 @@ class BucketStorage(FolderStorage):
         }
         for path, folder in folders.items():
             tree_at(self._objects, path.as_posix(), folder)  # a node on this machine need not download it
-            if self._objects.share_tree(folder, path.as_posix()):
+            if share_tree(self._objects, path.as_posix(), folder):
                 say(f"uploaded {folder} to {self._objects / path}")
 
-    def announce(self) -> None:
-        """Upload the ledger and the run's other files, once."""
-        if not self._announced:
-            self._push()
-            self._announced = True
+    def announce(self, trial_id: str) -> None:
+        """Upload the ledger and the run's other files, with the trial's name."""
+        self._watched = {*self._watched, trial_id}
+        self._push()
 
     def watch(self, trials: Collection[str], milestones: Collection[str] = ()) -> None:
         """Set the trials whose progress is downloaded from now on, and those whose milestone is awaited."""
@@ -183,30 +157,30 @@ class BucketStorage(FolderStorage):
 
     def fetch(self, trial_id: str) -> None:
         """Download a trial, without weights and checkpoints."""
-        folder, name = self._trial(trial_id)
-        _bring_trial(self._objects, name, folder, objects_of(self._objects, name))
+        folder, place = self._trial(trial_id)
+        _bring_trial(place, folder, objects_of(place))
 
     def publish(self, trial_id: str) -> None:
         """Upload a trial's failure, and delete from the bucket the trial's files that were deleted here."""
-        folder, name = self._trial(trial_id)
+        folder, place = self._trial(trial_id)
         left = {each for each in (FAILURE, METER) if not (folder / each).exists()}
-        found = objects_of(self._objects, name)
+        found = objects_of(place)
         if not any(folder.glob("checkpoint-*")):
             left |= {"owner", PROGRESS, *filter(is_checkpoint, found)}
         if milestone(folder) is None:
             left.update(filter(is_milestone, found))
-        drop_objects(self._objects, name, left)
+        drop_objects(place, left)
         if (folder / FAILURE).exists():
-            self._objects.put(folder / FAILURE, f"{name}/{FAILURE}")
+            place.put(folder / FAILURE, FAILURE)
 
     def stop_requested(self) -> bool:
-        """Return whether the run was asked to stop, by the local file or by the object in the bucket."""
+        """Return whether the run was asked to stop."""
         if self._lease is not None and self._lease.lost is not None:
             raise self._lease.lost
-        return self._stop_requested or super().stop_requested()
+        return self._stop_requested
 
-    def _trial(self, trial_id: str) -> tuple[Path, str]:
-        return self._folder / "trials" / trial_id, f"{self._name}/trials/{trial_id}"
+    def _trial(self, trial_id: str) -> tuple[Path, Location]:
+        return self._folder / "trials" / trial_id, self._place / "trials" / trial_id
 
     def _there(self, job: "TrialJob") -> "TrialJob":
         """Return the job with its paths below the URL; pools and evaluation sets are named by content."""
@@ -253,93 +227,80 @@ class BucketStorage(FolderStorage):
 
     def _follow(self) -> None:
         self._push()
-        self._stop_requested = self._stop_requested or self._objects.read(f"{self._name}/{STOP}") is not None
-        self._fetch_progress()
+        self._stop_requested = self._stop_requested or self._place.read(STOP) is not None
+        for folder, place in map(self._trial, self._watched):
+            _bring_by_name(place, folder, PROGRESS)
+        for folder, place in map(self._trial, self._awaited):
+            for each in filter(is_milestone, objects_of(place)):
+                (folder / stand_in(each)).touch()
 
     def _push(self) -> None:
         """Upload the driver's files that have changed since their last upload; the ledger first."""
         with self._pushing:
-            before = dict(self._pushed)
             for path in sorted(self._folder.iterdir(), key=lambda path: path.name != LEDGER):
                 if path.is_file() and not path.name.startswith(".") and path.name not in _HERE_ALONE:
                     facts = path.stat()
                     version = facts.st_mtime_ns, facts.st_size
                     if self._pushed.get(path.name) != version:
-                        self._objects.put(path, f"{self._name}/{path.name}")
+                        self._place.put(path, path.name)
                         self._pushed[path.name] = version
             trials = {each.name for each in (self._folder / "trials").glob("*/")} | set(self._watched)
-            if before != self._pushed or trials != self._noted:
-                files = {name: size for name, (_, size) in self._pushed.items()}
-                content = {"files": files, "trials": sorted(trials)}
-                self._objects.write(f"{self._name}/{FILES}", json.dumps(content).encode())
-                self._noted = trials
-
-    def _fetch_progress(self) -> None:
-        for folder, name in map(self._trial, self._watched):
-            _bring_by_name(self._objects, name, folder, PROGRESS)
-        for folder, name in map(self._trial, self._awaited):
-            for each in filter(is_milestone, objects_of(self._objects, name)):
-                (folder / stand_in(each)).touch()
+            names = {"files": sorted(self._pushed), "trials": sorted(trials)}
+            if names != self._noted:
+                self._place.write(FILES, json.dumps(names).encode())
+                self._noted = names
 
 
-def bring(storage: Location, name: str, folder: Path) -> None:
-    """Download a study from its folder in the storage; the caller must hold the study's lock.
+def bring(place: Location, folder: Path) -> None:
+    """Download a study; the caller must hold the study's lock.
 
-    A list of a bucket may be some seconds out of date. What runs and nodes have written is found by `FILES`.
+    What runs and nodes have written is found by `FILES`: a list of a bucket may be out of date.
     """
-    parts: dict[str, dict[str, int]] = defaultdict(dict)
-    for path, size in storage.list(name).items():
-        where, _, file = path.rpartition("/")
-        parts[where][file] = size
-    known = json.loads(storage.read(f"{name}/{FILES}") or b'{"files": {}, "trials": []}')
-    own = {**parts[""], **known["files"]}
-    own = {file: size for file, size in own.items() if file not in {LEASE, STOP, FILES}}
-    for file in own.keys() & _APPENDED:
-        here = folder / file
-        there = storage.read(f"{name}/{file}") if here.exists() else None
-        if there is not None and here.read_bytes().startswith(there):
-            del own[file]
-    storage.get(own, name, folder)
+    names = json.loads(place.read(FILES) or b'{"files": [], "trials": []}')
 
-    def bring_trial(where: str) -> None:
-        listed, there = parts[where], f"{name}/{where}"
-        noted = {} if "result.json" in listed else objects_of(storage, there)
-        _bring_trial(storage, there, folder / where, noted or listed)
+    def bring_file(name: str) -> None:
+        # Lines that a run that was killed here had not uploaded stay.
+        content, here = place.read(name), folder / name
+        if content is not None and not (here.exists() and here.read_bytes().startswith(content)):
+            with new_file(here) as new:
+                new.write_bytes(content)
 
-    trials = {where for where in parts if where.startswith("trials/")}
-    trials |= {f"trials/{each}" for each in known["trials"]}
+    def bring_trial(name: str) -> None:
+        there, here = place / "trials" / name, folder / "trials" / name
+        if not (here / "result.json").exists() or milestone(here) is not None:
+            _bring_trial(there, here, objects_of(there))
+
     with ThreadPoolExecutor(_REQUESTS) as threads:
-        list(threads.map(bring_trial, sorted(trials)))
+        list(threads.map(bring_file, names["files"]))
+        list(threads.map(bring_trial, names["trials"]))
 
 
-def _bring_trial(storage: Location, name: str, folder: Path, files: Mapping[str, int]) -> None:
-    """Download a trial, given the bytes of its objects by name, except those that change while it runs."""
+def _bring_trial(place: Location, folder: Path, files: Mapping[str, int]) -> None:
+    """Download a trial, given the bytes of its objects by name, except those that change while it runs.
+
+    The folder then lists exactly the checkpoints and milestones that are in the storage.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     ended = "result.json" in files
     # Results never change: a trial with a result in both places is not downloaded again.
     if not (ended and (folder / "result.json").exists()):
-        storage.get({file: files[file] for file in SMALL if file in files and file != METER}, name, folder)
-        _bring_by_name(storage, name, folder, METER)
+        place.get({file: files[file] for file in SMALL if file in files and file != METER}, folder)
+        _bring_by_name(place, folder, METER)
     for file in (FAILURE, PROGRESS):
-        if ended or not _bring_by_name(storage, name, folder, file):
+        if ended or not _bring_by_name(place, folder, file):
             (folder / file).unlink(missing_ok=True)
-    _agree(folder, files)
-
-
-def _bring_by_name(storage: Location, name: str, folder: Path, file: str) -> bool:
-    """Download a file whatever its size, which changes while the trial runs; return whether it is there."""
-    content = storage.read(f"{name}/{file}")
-    if content is not None and folder.is_dir():
-        with new_file(folder / file) as new:
-            new.write_bytes(content)
-    return content is not None
-
-
-def _agree(folder: Path, files: Iterable[str]) -> None:
-    """Make a trial's folder list exactly the checkpoints and milestones that are in the storage."""
     kept = {stand_in(name) for name in files if is_checkpoint(name) or is_milestone(name)}
     for path in (*folder.glob("checkpoint-*"), *folder.glob("milestone-*")):
         if path.name not in kept and path.name not in files:
             path.unlink(missing_ok=True)
     for name in kept:
         (folder / name).touch()
+
+
+def _bring_by_name(place: Location, folder: Path, file: str) -> bool:
+    """Download a file whatever its size, which changes while the trial runs; return whether it is there."""
+    content = place.read(file)
+    if content is not None and folder.is_dir():
+        with new_file(folder / file) as new:
+            new.write_bytes(content)
+    return content is not None

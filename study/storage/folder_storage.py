@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from runners.scheduling.storage_check import Seen
 from runners.store.location import Location
-from study.storage.lock import active_run, only_run, stop_mark, stop_run
+from study.storage.lock import STOP, Holder, active_run, only_run, stop_run
 
 if TYPE_CHECKING:
     from runners.trials.trial_job import TrialJob
@@ -26,13 +26,13 @@ class FolderStorage:
 
     lags = False
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, place: Location | None = None) -> None:
+        self._folder, self._place = folder, place or Location(folder.resolve())
 
     @property
     def subsets(self) -> Location:
         """The place, which all nodes see, of the subsets of large pools."""
-        return Location(self._folder.resolve() / "subsets")
+        return self._place / "subsets"
 
     def refresh(self) -> None:
         """Update the study's folder from the storage, unless a run on this machine is active."""
@@ -50,8 +50,10 @@ class FolderStorage:
         Raises:
             ValueError: No run of the study is active.
         """
-        request = stop_mark(self._folder).touch
-        return stop_run(str(self._folder), partial(active_run, self._folder), request, wait_s=wait_s)
+        return stop_run(self._place, self._holder, partial(self._place.write, STOP, b""), wait_s=wait_s)
+
+    def _holder(self) -> Holder | None:
+        return active_run(self._folder)
 
     @contextmanager
     def claim(self, say: Callable[[str], None]) -> Iterator[None]:  # noqa: ARG002 - nothing to wait for
@@ -61,11 +63,12 @@ class FolderStorage:
             ValueError: Another run is active, or the storage can't be used.
         """
         with only_run(self._folder):
+            self._place.delete([STOP])  # an older request to stop was meant for an earlier run
             yield
 
     def seen_by_nodes(self, read: tuple[Path, ...]) -> Seen:
         """Return what every node must see, given the folders that trials read."""
-        return Seen(written=Location(self._folder.resolve()), read=read)
+        return Seen(written=self._place, read=read if self._place.local is not None else ())
 
     def call(
         self,
@@ -89,11 +92,8 @@ class FolderStorage:
     def share(self, job: "TrialJob", say: Callable[[str], None]) -> None:
         """Make the data that a trial reads visible to all nodes."""
 
-    def announce(self) -> None:
-        """Show the run's ledger to drivers elsewhere, before its first trial computes.
-
-        A driver that found trials without any ledger would take it for deleted.
-        """
+    def announce(self, trial_id: str) -> None:
+        """Show a trial and its reservation in the ledger to drivers elsewhere, before it computes."""
 
     def watch(self, trials: Collection[str], milestones: Collection[str] = ()) -> None:
         """Set the trials whose progress, or whose milestone, is kept up to date in the study's folder."""
@@ -110,4 +110,4 @@ class FolderStorage:
         Raises:
             ValueError: Another run has taken the study over.
         """
-        return stop_mark(self._folder).exists()
+        return (self._folder / STOP).exists()

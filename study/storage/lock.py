@@ -1,23 +1,33 @@
-"""The lock of a study in a folder: one run at a time, its holder, and requests to stop it."""
+"""The right to run a study or to write a pool: a folder's lock, a bucket's lease, and requests to stop."""
 
 import fcntl
 import json
 import os
+import secrets
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from runners.store.files import locked, write_json
+from budgets.machine_cache import machine_cache
+from runners.store.files import locked
+from runners.store.location import Location
 
-_LOCK_ATTEMPTS = 5
-_STOP, _ELSEWHERE = "stop", ".elsewhere.json"
-_ELSEWHERE_S = 60.0  # time after which a run that was seen elsewhere may have ended
-_LOOK_S = 0.2
+LEASE = "run.json"
+"""Object that the run of a study in a bucket keeps renewing; in the study's folder, a copy of another's."""
+STOP = "stop"
+"""File or object whose existence asks the run of a study to stop."""
+
+_LOCK, _POOL_LEASE = ".lock", ".writing.json"
+_LOOKS, _LOCK_S, _LOOK_S = 5, 0.5, 0.2
 _DOWNLOAD_S = 60.0
+_DEAD_S = 60.0  # a lease that is not renewed for so long belongs to a dead run
+_BEAT_S = 3.0  # interval of the renewals
+_SETTLE_S = 2.0  # time in which what a concurrent run does to the lease becomes visible
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,10 +64,19 @@ UNKNOWN = Holder(host="a machine", pid=0, since="a moment ago")
 """The holder of a lock or a lease whose content can't be read."""
 
 
+def holder_of(content: str | bytes) -> Holder:
+    """Return the holder of a lock or a lease, given its content; `UNKNOWN` if that is damaged."""
+    try:
+        found = json.loads(content)
+        return Holder(host=found["host"], pid=found["pid"], since=found["since"])
+    except (ValueError, TypeError, KeyError):
+        return UNKNOWN
+
+
 @contextmanager
 def only_run(
     folder: Path, refusal: Callable[[Holder], ValueError] | None = None
-) -> Iterator[tuple[Holder, Holder | None]]:
+) -> Iterator[tuple[Holder, Holder]]:
     """Context manager that holds a folder's lock; the system frees the lock when the process dies.
 
     Args:
@@ -65,28 +84,20 @@ def only_run(
         refusal: Returns the error if another process holds the lock; by default for a study's folder.
 
     Yields:
-        This run, and the run before it (None for the first), which has ended.
+        This run, and the run before it (`UNKNOWN` for the first), which has ended.
 
     Raises:
         ValueError: Another run holds the lock; the message names it.
     """
-    with (folder / ".lock").open("a+", encoding="utf-8") as file:
-        for attempt in range(_LOCK_ATTEMPTS):  # `status` holds the lock for an instant, too
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if attempt == _LOCK_ATTEMPTS - 1:
-                    raise (refusal or run_is_active(folder))(_read(folder / ".lock")) from None
-                time.sleep(0.1)
-        # A request to stop that is older than this run was meant for an earlier run.
-        stop_mark(folder).unlink(missing_ok=True)
+    lock = folder / _LOCK
+    with locked(lock, wait_s=_LOCK_S) as file:  # `status` holds the lock for an instant, too
+        if file is None:
+            raise (refusal or run_is_active(folder))(_read(lock))
         now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
         holder = Holder(host=socket.gethostname(), pid=os.getpid(), since=now)
         # The file is overwritten in place: the lock belongs to this open file, so it can't be replaced by a
         # rename. A reader that finds it half written tries again (`_read`).
-        file.seek(0)
-        before = parse_holder(file.read())
+        before = holder_of(lock.read_bytes())
         file.truncate(0)
         json.dump(asdict(holder), file)
         file.flush()
@@ -102,46 +113,25 @@ def run_is_active(study: object) -> Callable[[Holder], ValueError]:
 
 
 @contextmanager
-def between_runs(folder: Path) -> Iterator[bool]:
-    """Context manager that keeps other downloads out, and runs that begin `after_downloads`.
+def after_downloads(folder: Path) -> Iterator[bool]:
+    """Context manager that waits for a download into a folder; False if it has not ended after a minute.
 
-    The lock is not that of a run: a download must not look like one.
-
-    Yields:
-        True if the study's folder may be changed; False if a run is active.
+    A download holds it too. The lock is not that of a run: a download must not look like one.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with after_downloads(folder) as free:
-        yield free and running_here(folder) is None
-
-
-@contextmanager
-def after_downloads(folder: Path) -> Iterator[bool]:
-    """Context manager that waits for a download into a folder; False if it has not ended after a minute."""
     with locked(folder / ".download.lock", wait_s=_DOWNLOAD_S) as held:
         yield held is not None
 
 
 def active_run(folder: Path) -> Holder | None:
     """Return the active run of the study, if any, here or on another machine with the same bucket."""
-    mark = folder / _ELSEWHERE
-    if (here := running_here(folder)) is not None or not mark.exists():
-        return here
-    return parse_holder(mark.read_bytes()) if time.time() - mark.stat().st_mtime < _ELSEWHERE_S else None
-
-
-def note_elsewhere(folder: Path, holder: Holder | None) -> None:
-    """Record the run that was just seen on another machine, or that there is none, for `active_run`."""
-    mark = folder / _ELSEWHERE
-    if holder is None:
-        mark.unlink(missing_ok=True)
-    else:
-        write_json(mark, asdict(holder))
+    copy = folder / LEASE
+    return running_here(folder) or live_holder(copy.read_bytes() if copy.exists() else None)
 
 
 def running_here(folder: Path) -> Holder | None:
     """Return the active run that holds the lock of the study's folder, if any."""
-    lock = folder / ".lock"
+    lock = folder / _LOCK
     if not lock.exists():
         return None
     with lock.open() as file:
@@ -152,8 +142,16 @@ def running_here(folder: Path) -> Holder | None:
     return None
 
 
+def _read(lock: Path) -> Holder:
+    for _ in range(_LOOKS):
+        if (found := holder_of(lock.read_bytes())) != UNKNOWN:
+            return found
+        time.sleep(0.1)  # the holder has not finished writing it
+    return UNKNOWN
+
+
 def stop_run(
-    where: str, running: Callable[[], Holder | None], request: Callable[[], object], *, wait_s: float
+    where: object, running: Callable[[], Holder | None], request: Callable[[], object], *, wait_s: float
 ) -> Iterator[str]:
     """Ask a run to stop, and wait until it has ended.
 
@@ -179,24 +177,156 @@ def stop_run(
     yield "the run has ended; `run` continues it"
 
 
-def stop_mark(folder: Path) -> Path:
-    """Return the path of the file whose existence asks the study's run to stop."""
-    return folder / _STOP
+class Lease:
+    """The exclusive right to write below a location, which nodes and drivers without a folder share.
+
+    A run takes the lease by creating an object, which succeeds for only one of several runs. Where the
+    storage's protocol can't create exclusively, the last writer has the lease, after a short wait.
+
+    A lease that is not renewed for a minute, measured by the clock of the run that wants it, belongs to a
+    dead run and is taken over. If the other run was alive after all (it was suspended, or could not reach
+    the bucket), it finds another token at its next renewal and stops.
+
+    Attributes:
+        lost: The error of a renewal that found another run's lease; None while the lease is held.
+    """
+
+    def __init__(
+        self, place: Location, holder: Holder, refusal: Callable[[Holder], ValueError], name: str = LEASE
+    ) -> None:
+        self._refusal = refusal
+        self._place, self._name, self._holder = place, name, holder
+        self._token = secrets.token_hex(8)
+        self.lost: ValueError | None = None
+
+    @contextmanager
+    def held(self, dead: Holder, say: Callable[[str], None]) -> Iterator[None]:
+        """Context manager that has the lease; that of a run that is known to be ``dead`` is taken at once.
+
+        If the storage can't be reached at exit, the lease stays, and expires like that of a dead run.
+
+        Raises:
+            ValueError: Another run has the lease; the message names it.
+            OSError: The storage can't be reached.
+        """
+        while not self._place.create(self._name, self._text()):
+            self._bury(dead, say)
+        # A run that buries the same lease at the same time would delete this one, and without exclusive
+        # creation replace it.
+        time.sleep(_SETTLE_S)
+        self._require_ours()
+        try:
+            yield
+        finally:
+            with suppress(OSError, ValueError):
+                self._require_ours()
+                self._place.delete([self._name])
+
+    @contextmanager
+    def kept(self, also: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Context manager that renews the lease in a thread, as a sign that this run is alive.
+
+        If the storage can't be reached, the next round tries again. The thread ends once the lease is lost.
+        ``also`` is called after each renewal, in the thread; it may raise OSError.
+        """
+        over = threading.Event()
+
+        def beat() -> None:
+            while self.lost is None and not over.wait(_BEAT_S):
+                with suppress(OSError):
+                    try:
+                        self._renew()
+                    except ValueError as error:
+                        self.lost = error
+                    else:
+                        also()
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _bury(self, dead: Holder, say: Callable[[str], None]) -> None:
+        """Delete the lease of another run if that run is dead.
+
+        Raises:
+            ValueError: The other run is alive.
+        """
+        # A live run changes the object at each renewal; so an object that stays the same belongs to a dead
+        # run.
+        seen = found = self._place.read(self._name)
+        if seen is None:
+            return
+        if (other := holder_of(seen)) != dead or other == UNKNOWN:
+            say(f"{other} holds {self._place}; checking whether it is still alive")
+            until = time.monotonic() + _DEAD_S
+            while found == seen and time.monotonic() < until:
+                time.sleep(_LOOK_S)
+                found = self._place.read(self._name)
+        if found == seen:
+            self._place.delete([self._name])
+        elif found is not None:
+            raise self._refusal(holder_of(found))
+
+    def _renew(self) -> None:
+        self._require_ours()
+        self._place.write(self._name, self._text())
+
+    def _require_ours(self) -> None:
+        found = self._place.read(self._name)
+        if found is None:
+            raise ValueError(
+                f"{self._place / self._name}, this run's lease, was deleted; run again to continue"
+            )
+        if f'"token": "{self._token}"'.encode() not in found:
+            raise self._refusal(holder_of(found))
+
+    def _text(self) -> bytes:
+        content = {**asdict(self._holder), "token": self._token, "renewed": time.time()}
+        return json.dumps(content).encode()
 
 
-def _read(lock: Path) -> Holder:
-    for _ in range(_LOCK_ATTEMPTS):
-        found = parse_holder(lock.read_text(encoding="utf-8"))
-        if found is not None:
-            return found
-        time.sleep(0.1)  # the holder has not finished writing it
-    return UNKNOWN
+def live_holder(lease: bytes | None) -> Holder | None:
+    """Return the holder of a study's lease, given its content; None if there is none, or its run has died.
+
+    A run has died if its process on this machine has ended, or if it has not renewed the lease for a minute,
+    by its clock and this machine's.
+    """
+    with suppress(ValueError, TypeError, KeyError):
+        if lease is not None and time.time() - json.loads(lease)["renewed"] < _DEAD_S:
+            holder = holder_of(lease)
+            return None if holder.has_died else holder
+    return None
 
 
-def parse_holder(text: str | bytes) -> Holder | None:
-    """Return the holder of a lock or a lease, given its content; None if that is damaged."""
-    try:
-        found = json.loads(text)
-        return Holder(host=found["host"], pid=found["pid"], since=found["since"])
-    except (ValueError, TypeError, KeyError):
-        return None
+@contextmanager
+def only_writer(pool: str | Location, say: Callable[[str], None]) -> Iterator[None]:
+    """Context manager that keeps other commands from writing a pool, a folder or a URL.
+
+    Raises:
+        ValueError: Another command writes the pool; or, at exit, one has taken over while this one was
+            suspended for more than a minute.
+        OSError: The storage can't be reached.
+    """
+
+    def refusal(writer: Holder) -> ValueError:
+        return ValueError(f"another command is writing {storage}: {writer}. Wait until it has ended")
+
+    storage = Location(pool)
+    if storage.local is not None:
+        # A new pool has no folder yet; a build locks its own working folder.
+        with only_run(storage.local, refusal) if storage.local.is_dir() else nullcontext():
+            yield
+        return
+    storage.require()
+    here = machine_cache() / "written" / storage.copy_name
+    here.mkdir(parents=True, exist_ok=True)
+    with only_run(here, refusal) as (holder, before):
+        lease = Lease(storage, holder, refusal, _POOL_LEASE)
+        with lease.held(before, say), lease.kept():
+            yield
+        if lease.lost is not None:
+            raise lease.lost

@@ -104,7 +104,7 @@ def kept_subset(
 
     def make(path: Path) -> None:
         if shared is not None and _is_there(shared, name, size):
-            until_reached(partial(shared.get, {name: size}, "", path.parent))
+            until_reached(partial(shared.get, {name: size}, path.parent))
         else:
             choose().save(path)
 

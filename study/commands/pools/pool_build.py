@@ -78,7 +78,7 @@ def run(options: Namespace) -> int:
     from runners.data.pool.pool import Pool
     from runners.store.shared_folder import open_shared
     from study.run.pool_site import PoolSite
-    from study.storage.lease import only_writer
+    from study.storage.lock import only_writer
 
     source = options.source or (options.pool if options.in_place else None)
     if source is None:

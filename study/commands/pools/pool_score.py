@@ -62,7 +62,7 @@ def run(options: Namespace) -> int:
     from runners.store.shared_folder import SCORING, open_shared
     from study.run.pool_site import PoolSite
     from study.show.view import WorkProgress
-    from study.storage.lease import only_writer
+    from study.storage.lock import only_writer
 
     _check(options)
     with continuing(options.pool), only_writer(options.pool, show), open_shared(options.pool) as shared:

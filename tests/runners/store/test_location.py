@@ -15,7 +15,7 @@ from runners.host.faults import words_of
 from runners.host.process import FreshProcess
 from runners.scheduling.local_backend import LocalBackend
 from runners.scheduling.storage_check import Seen, StorageCheck
-from runners.store.copies import fetch_tree, pool_at, set_at, trial_copies
+from runners.store.copies import fetch_tree, pool_at, set_at, share_tree, trial_copies
 from runners.store.location import Location
 from runners.trials import run_on_node
 from runners.trials.meter import read_meter
@@ -59,8 +59,8 @@ def test_files_are_whole_and_one_of_several_creates(location: Location, tmp_path
     assert location.await_range("a/b/one", 5, 9, 0) == b""
 
     with pytest.raises(OSError, match="a/two was cut short on its way"):
-        location.get({"b/one": 3, "two": 2}, "a", tmp_path)
-    assert not (tmp_path / "two").exists()
+        location.get({"a/b/one": 3, "a/two": 2}, tmp_path)
+    assert not (tmp_path / "a" / "two").exists()
     with location.file("a/b/one", 3) as file:
         location.put(file, "again")
     facts = location.contents("pool")
@@ -121,8 +121,8 @@ def test_a_folder_is_fetched_whole_hidden_files_left_out(bucket: Bucket, tmp_pat
     (tmp_path / "pool" / ".next").write_bytes(b"half")
 
     assert not fetch_tree(storage, "pools/x", here)
-    assert storage.share_tree(tmp_path / "pool", "pools/x")
-    assert not storage.share_tree(tmp_path / "pool", "pools/x")
+    assert share_tree(storage, "pools/x", tmp_path / "pool")
+    assert not share_tree(storage, "pools/x", tmp_path / "pool")
     assert fetch_tree(storage, "pools/x", here)
     assert [path.relative_to(here).as_posix() for path in here.rglob("*.*")] == ["shards/0.tar"]
 
@@ -130,7 +130,7 @@ def test_a_folder_is_fetched_whole_hidden_files_left_out(bucket: Bucket, tmp_pat
 @pytest.fixture(scope="module")
 def quiet(bucket: Bucket, pool: Path, tmp_path_factory: pytest.TempPathFactory) -> TrialJob:
     """Run the trial on local paths, with its pool also in the bucket."""
-    Location(bucket.url).share_tree(pool, "pools/tiny")
+    share_tree(Location(bucket.url), "pools/tiny", pool)
     return run_quietly(pool, tmp_path_factory.mktemp("quiet") / "trial")
 
 

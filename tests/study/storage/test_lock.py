@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from study.storage.folder_storage import FolderStorage
-from study.storage.lock import Holder, active_run, between_runs, only_run
+from study.storage.lock import Holder, active_run, after_downloads, only_run
 from tests.root import ROOT
 
 pytestmark = pytest.mark.slow
@@ -62,16 +62,14 @@ def test_the_second_run_is_refused_with_the_firsts_host_process_and_start(tmp_pa
 
 
 def test_a_download_does_not_look_like_a_run_and_others_wait_for_it(tmp_path: Path) -> None:
-    with only_run(tmp_path), between_runs(tmp_path) as free:
-        assert not free
     order = list[str]()
 
     def download() -> None:
-        with between_runs(tmp_path) as free:
+        with after_downloads(tmp_path) as free:
             assert free
             order.append("second")
 
-    with between_runs(tmp_path) as free:
+    with after_downloads(tmp_path) as free:
         assert free
         assert active_run(tmp_path) is None
         other = threading.Thread(target=download)

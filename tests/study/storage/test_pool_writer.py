@@ -10,9 +10,8 @@ import pytest
 
 from budgets.machine_cache import CACHE
 from runners.store.location import Location
-from study.storage import lease
-from study.storage.lease import Lease, holder_of, only_writer
-from study.storage.lock import UNKNOWN, Holder
+from study.storage import lock
+from study.storage.lock import UNKNOWN, Holder, Lease, holder_of, only_writer
 from tests.runners.store.bucket import Bucket
 
 pytestmark = pytest.mark.slow
@@ -37,7 +36,7 @@ def test_two_machines_do_not_write_one_pool(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, said = f"{bucket.url}/p", list[str]()
-    monkeypatch.setattr(lease, "_BEAT_S", 0.2)
+    monkeypatch.setattr(lock, "_BEAT_S", 0.2)
     monkeypatch.setenv(CACHE, str(tmp_path / "first"))
     with only_writer(url, said.append):
         refused = rf" {url}: process {os.getpid()} on .*, since "
@@ -58,8 +57,8 @@ def test_a_dead_writer_is_replaced_and_a_writer_that_lost_its_lease_fails(
 ) -> None:
     url, storage = f"{bucket.url}/p", Location(bucket.url)
     monkeypatch.setenv(CACHE, str(tmp_path))
-    monkeypatch.setattr(lease, "_BEAT_S", 0.1)
-    monkeypatch.setattr(lease, "_DEAD_S", 0.5)
+    monkeypatch.setattr(lock, "_BEAT_S", 0.1)
+    monkeypatch.setattr(lock, "_DEAD_S", 0.5)
     other = json.dumps({"host": "elsewhere", "pid": 1, "since": "yesterday", "token": "x", "renewed": 3})
     storage.write(LEASE, other.encode())
 
@@ -82,25 +81,17 @@ def test_a_lease_that_cannot_be_read_is_taken_over_like_that_of_a_dead_writer(
 ) -> None:
     url, storage, said = f"{bucket.url}/p", Location(bucket.url), list[str]()
     monkeypatch.setenv(CACHE, str(tmp_path))
-    monkeypatch.setattr(lease, "_DEAD_S", 0.5)
+    monkeypatch.setattr(lock, "_DEAD_S", 0.5)
     storage.write(LEASE, content)
     with only_writer(url, said.append):
         assert holder_of(storage.read(LEASE) or b"").pid == os.getpid()
     assert said == [f"{UNKNOWN} holds {url}; checking whether it is still alive"]
 
 
-def test_a_free_lease_is_taken_without_a_wait(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    waits = list[float]()
-    monkeypatch.setattr(time, "sleep", waits.append)
-    holder = Holder(host="here", pid=2, since="now")
-    Lease(Location(bucket.url), LEASE, holder, lambda _: ValueError()).claim(None, lambda _: None)
-    assert not waits
-
-
 def test_a_lease_that_another_run_takes_over_at_the_same_time_is_given_up_at_once(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "_DEAD_S", 0.1)
+    monkeypatch.setattr(lock, "_DEAD_S", 0.1)
     storage = Location(bucket.url)
     dead, other = (
         json.dumps({"host": host, "pid": 1, "since": "now", "token": host}).encode()
@@ -113,8 +104,7 @@ def test_a_lease_that_another_run_takes_over_at_the_same_time_is_given_up_at_onc
             storage.write(LEASE, other)
 
     monkeypatch.setattr(time, "sleep", wait)
-    mine = Lease(
-        storage, LEASE, Holder(host="here", pid=2, since="now"), lambda holder: ValueError(holder.host)
-    )
-    with pytest.raises(ValueError, match=r"^other$"):
-        mine.claim(None, lambda _: None)
+    here = Holder(host="here", pid=2, since="now")
+    mine = Lease(storage, here, lambda holder: ValueError(holder.host), LEASE)
+    with pytest.raises(ValueError, match=r"^other$"), mine.held(UNKNOWN, lambda _: None):
+        pass

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,9 @@ from runners.store.location import Location
 from runners.trials.trial_files import FILES, drop_milestone, is_milestone, milestone
 from study.declare.load import load_declaration
 from study.state.study import Study, find_study
-from study.storage import lease
+from study.storage import lock
 from study.storage.bucket_storage import BucketStorage, bring
-from study.storage.lease import Lease
-from study.storage.lock import Holder, active_run
+from study.storage.lock import Holder, Lease, active_run
 from tests.holding import hold
 from tests.runners.store.bucket import Bucket
 from tests.study.tiny_study import TRUNK, TinyStudy
@@ -70,7 +70,7 @@ def test_another_machine_continues_a_dead_drivers_study_to_the_same_rows(
             assert time.monotonic() < deadline, "no trial ended"
             time.sleep(0.05)
         process.kill()
-    monkeypatch.setattr(lease, "_DEAD_S", 4)  # a few renewals
+    monkeypatch.setattr(lock, "_DEAD_S", 4)  # a few renewals
     monkeypatch.setenv(CACHE, str(tmp_path / "second cache"))
     second, third = machine("second", levels=levels), machine("third", levels=levels)
 
@@ -111,14 +111,14 @@ def test_a_storage_that_no_other_process_reads_is_refused_before_anything_is_spe
 ) -> None:
     study = TinyStudy(tmp_path, pool, more="storage: memory://clip\n")
     said = study.run(code=2)
-    assert "memory://clip is another storage than the driver's, or one that no other process can read" in said
+    assert "memory://clip/results/tiny is another storage than the driver's, or one that no other" in said
     assert not (study.folder / "ledger.jsonl").exists()
 
 
 def test_the_first_trial_starts_when_its_reservation_is_in_the_bucket(
     machine: Machine, tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "_BEAT_S", 600)  # no upload beside the run
+    monkeypatch.setattr(lock, "_BEAT_S", 600)  # no upload beside the run
     monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
     reserved = list[bool]()
 
@@ -144,7 +144,7 @@ def test_the_first_reservation_is_uploaded_though_the_ledger_was_before_with_cha
     study._push()  # noqa: SLF001 - as beside the run, every few seconds
     (tmp_path / "ledger.jsonl").write_text("charged\nreserved\n")
 
-    study.announce()
+    study.announce("0123456789ab")
 
     assert Location(bucket.url).read("results/charged/ledger.jsonl") == b"charged\nreserved\n"
 
@@ -152,11 +152,12 @@ def test_the_first_reservation_is_uploaded_though_the_ledger_was_before_with_cha
 def test_lines_that_a_killed_run_had_not_uploaded_stay_and_those_of_another_machine_come(
     bucket: Bucket, tmp_path: Path
 ) -> None:
-    storage, ledger = Location(bucket.url), tmp_path / "ledger.jsonl"
-    storage.write("results/tiny/ledger.jsonl", b"1\n2\n")
+    study, ledger = Location(bucket.url) / "results/tiny", tmp_path / "ledger.jsonl"
+    study.write("ledger.jsonl", b"1\n2\n")
+    study.write(FILES, b'{"files": ["ledger.jsonl"], "trials": []}')
     for here, kept in ((b"1\n", b"1\n2\n"), (b"1\n2\n3\n", b"1\n2\n3\n"), (b"1\n4\n5\n", b"1\n2\n")):
         ledger.write_bytes(here)
-        bring(storage, "results/tiny", tmp_path)
+        bring(study, tmp_path)
         assert ledger.read_bytes() == kept
 
 
@@ -195,7 +196,7 @@ def test_a_study_without_a_local_copy_is_not_shown_while_its_bucket_is_unreachab
 
     said = study.says("status", code=2)
 
-    assert said.startswith(f"study: storage {bucket.url} is unreachable: ")
+    assert said.startswith(f"study: storage {bucket.url}/results/tiny is unreachable: ")
     assert "has no results" not in said
     assert "local copy" not in said
 
@@ -205,6 +206,7 @@ def test_the_progress_of_a_running_trial_is_seen_from_another_machine(
 ) -> None:
     study = opened(machine())
     there, here = "results/tiny/trials/0123456789ab/progress.json", "trials/0123456789ab/progress.json"
+    Location(bucket.url).write(f"results/tiny/{FILES}", b'{"files": [], "trials": ["0123456789ab"]}')
     for progress in (b"{}", b'{"samples_seen": 1}'):
         Location(bucket.url).write(there, progress)
         study.storage.refresh()
@@ -223,7 +225,7 @@ def test_the_second_driver_is_refused_and_can_stop_the_first_from_anywhere(
     study = opened(machine("first"))
     second, third = machine("second"), machine("third")
     study.folder.mkdir(parents=True)
-    monkeypatch.setattr(lease, "_BEAT_S", 0.2)
+    monkeypatch.setattr(lock, "_BEAT_S", 0.2)
     turn, renew = threading.Lock(), Lease._renew  # noqa: SLF001 - it runs in a thread
 
     def renew_in_turn(kept: Lease) -> None:
@@ -240,11 +242,10 @@ def test_the_second_driver_is_refused_and_can_stop_the_first_from_anywhere(
 
         name = "results/tiny/run.json"
         with turn:  # between two renewals
-            Location(bucket.url).delete([name])  # as who takes it for dead does
-            Lease(Location(bucket.url), name, OTHER, ValueError).claim(None, lambda _text: None)
+            other = {**asdict(OTHER), "token": "other", "renewed": time.time()}
+            Location(bucket.url).write(name, json.dumps(other).encode())  # as who takes it for dead does
         with pytest.raises(ValueError, match="is active: process 1 on elsewhere"):
             wait_for(lambda: not study.storage.stop_requested(), seconds=60)
-    monkeypatch.setattr(Location, "age_s", lambda *_: None)  # FTP can't tell it
     output = third.says("stop --wait 0")
     assert output.startswith(f"asked {OTHER} to stop"), "what is another's is left alone"
 
@@ -294,7 +295,7 @@ def test_the_milestone_of_a_trial_that_runs_is_seen_and_can_be_deleted(
     study = opened(machine())
     folder, name = study.folder / "trials" / "0123", "milestone-0000000012-0123456789abcdef.pt"
     folder.mkdir(parents=True)
-    monkeypatch.setattr(lease, "_BEAT_S", 0.2)
+    monkeypatch.setattr(lock, "_BEAT_S", 0.2)
     rounds, follow = list[None](), BucketStorage._follow  # noqa: SLF001 - it runs in a thread
     monkeypatch.setattr(BucketStorage, "_follow", lambda storage: rounds.append(follow(storage)))
     with study.storage.claim(lambda _text: None):

@@ -19,7 +19,7 @@ from runners.scheduling.local_backend import LocalBackend
 from study.run import execution, run_study, site
 from study.run.pipeline import Run
 from study.state.study import Study
-from study.storage.lock import stop_mark
+from study.storage.lock import STOP
 from tests.holding import hold, let_go
 from tests.root import ROOT
 from tests.runners.host.test_faults import fill
@@ -104,7 +104,7 @@ def test_a_run_that_is_stopped_while_it_builds_its_pool_starts_no_trial(
     def build(study: Study, _say: object) -> None:
         if by == "SIGINT":
             signal.raise_signal(signal.SIGINT)
-        stop_mark(study.folder).touch()
+        (study.folder / STOP).touch()
 
     monkeypatch.setattr(run_study, "ensure_pools", build)
     monkeypatch.setattr(run_study, "cluster_address", lambda _address: "a cluster")
