@@ -14,6 +14,7 @@ _NUMBER = re.compile(r"[+-][\d.,]+(?:e[+-]?\d+)?\s?%?", re.IGNORECASE)
 
 _MOST_SHOWN = 100
 _NEAREST_SHOWN = 12
+_LONGEST_SHOWN = 200
 
 
 def unknown(kind: str, found: str, allowed: Iterable[str], *, meant: str | None = None) -> str:
@@ -22,7 +23,7 @@ def unknown(kind: str, found: str, allowed: Iterable[str], *, meant: str | None 
     Such as ``unknown architecture 'ViT-B32'; did you mean 'ViT-B-32'? allowed: …``. If there are very many
     names, only the nearest are listed. The hint is for ``meant`` if that is given.
     """
-    names = sorted(allowed)
+    names, found = sorted(allowed), shortened(found)
     if not names:
         return f"unknown {kind} '{found}'; no {kind} is defined"
     if len(names) > _MOST_SHOWN:
@@ -33,6 +34,11 @@ def unknown(kind: str, found: str, allowed: Iterable[str], *, meant: str | None 
     near_one = nearest_name(meant or found, names)
     hint = ";" if near_one is None else f"; did you mean '{near_one}'?"
     return f"unknown {kind} '{found}'{hint} allowed: {shown}"
+
+
+def shortened(text: str) -> str:
+    """Return a text for a message: cut if it is very long."""
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 def nearest_name(mistyped: str, names: Iterable[str]) -> str | None:

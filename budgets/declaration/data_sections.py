@@ -1,10 +1,11 @@
 """Sections of a declaration about data: pools, their parts of a mixture, and evaluation sets."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from budgets.declaration import values
-from budgets.declaration.keys import Clashes, Given
+from budgets.declaration.keys import A_VALUE, Clashes, Given
 
 EMBEDDED_VERSION = 1
 """Version of the embedded pool's generator; raised if the same (seed, index) gives another pair."""
@@ -31,6 +32,8 @@ class FolderPool:
 
     path: Annotated[str, values.place]
     """The folder of a pool of webdataset shards, or the fsspec URL of one that has an index."""
+
+    in_short: ClassVar[Mapping[str, str]] = {A_VALUE: "path"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +66,8 @@ class MixedPool:
     pairs: Annotated[int | None, values.pairs_or_all] = None
     """Number of these pairs; ``all`` (None) takes all."""
 
+    in_short: ClassVar[Mapping[str, str]] = {A_VALUE: "weight"}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeclaredSet:
@@ -79,6 +84,8 @@ class DeclaredSet:
     """Number of images, if the pool is only described."""
     texts: Annotated[int | None, values.positive_or_zero] = None
     """Number of texts, if the pool is only described."""
+
+    in_short: ClassVar[Mapping[str, str]] = {A_VALUE: "path"}
 
     def clashes(self, given: Given) -> Clashes:
         """Yield keys that are missing or contradict another."""

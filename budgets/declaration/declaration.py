@@ -19,7 +19,8 @@ from budgets.declaration.data_sections import (
     FolderPool,
     MixedPool,
 )
-from budgets.declaration.keys import RISING, At, Clashes, Given
+from budgets.declaration.keys import At, Clashes, Given
+from budgets.declaration.recipe import PRESETS
 from budgets.declaration.rules import Rule, TrainingRule, TrialResources, ruled_settings
 from budgets.declaration.sections import (
     FARTHEST,
@@ -34,6 +35,7 @@ from budgets.declaration.sections import (
     Training,
     Tuning,
 )
+from budgets.declaration.value_forms import LISTED, RISING
 from budgets.names import unknown
 from budgets.quality import MIXTURE
 from budgets.quantity import format_flops
@@ -81,14 +83,14 @@ class Declaration:
     part of the budget."""
     budget: Budget = field(default_factory=Budget)
     """The compute that may be spent; ``fixed-compute`` blocks need it."""
-    seeds: tuple[Annotated[int, values.positive_or_zero], ...] = (0,)
+    seeds: Annotated[tuple[Annotated[int, values.positive_or_zero], ...], LISTED] = (0,)
     """Seeds of every cell; a block may name others."""
     grid: tuple[GridBlock, ...]
     """Blocks of cells."""
     exclude: tuple[Exclusion, ...] = ()
     """Rules that leave out cells of the grid."""
     design: Design = field(default_factory=Design)
-    """Choice of the trials to run."""
+    """OneKind of the trials to run."""
     tuning: Tuning | None = None
     """Numbers that are tuned before the grid runs."""
     training: Training
@@ -169,6 +171,11 @@ class Declaration:
         if levelled and not declared:  # a faulty value has its own error
             cap = "a study budget (study:) to choose them from"
             yield "budget", f"budget needs levels (training FLOPs of a trial), {cap}, or both"
+        ruled = any(rule.lr_peak is not None for rule in self.training.rules)
+        tuned = self.tuning is not None and "lr_peak" in self.tuning.fields
+        if not (given("training.lr_peak") or ruled or tuned or PRESETS[self.training.preset].lr_peak):
+            missing = "training.lr_peak is missing: the peak learning rate of each architecture"
+            yield "training.lr_peak", missing
         yield from self.design_clashes(levels)
         if self.tuning is not None:
             yield from self._tuning(self.tuning)
@@ -342,7 +349,9 @@ def _pool_clashes(
     elif not (pools and mixtures):
         missing = "mixtures" if pools else "pools" if mixtures else "pool"
         yield missing, f"{missing} is missing: declare a pool, or pools and mixtures of them"
-    described = [isinstance(each, DescribedPool) for each in (pools.values() if pool is None else (pool,))]
+    described = [
+        isinstance(each, DescribedPool) for each in (pools.values() if pool is None else (pool,)) if each
+    ]
     if any(described) and not all(described):
         yield "pools", "pools: either all of them are described (name, pairs, scored), or none"
     for name, parts in mixtures.items():
@@ -359,7 +368,7 @@ def _clashes_of_parts(at: str, parts: Mapping[str, MixedPool], pools: Mapping[st
     bare = [pool for pool, part in parts.items() if part.weight is None]
     if bare and len(bare) < len(parts):
         key = f"{at}.{bare[0]}"
-        yield key, f"{key}.weight is missing: give each pool of the mixture one, or none of them"
+        yield f"{key}.weight", f"{key}.weight is missing: give each pool of the mixture one, or none of them"
 
 
 def _mixture_clashes(mixtures: Mixtures, grid: Sequence[GridBlock], exclude: Sequence[Exclusion]) -> Clashes:

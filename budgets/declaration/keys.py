@@ -1,18 +1,26 @@
-"""Keys of a declaration: the fields of its data classes, each with reader, default and description.
+"""Keys of a declaration: the fields of its data classes, each with the form of its value.
 
 A key is one field: ``name: Annotated[TYPE, READER] = DEFAULT``, with its description as a docstring below it.
-Loading, dumping and docs/declaration.md follow from that. No reader is needed if the type says everything:
-``bool``, a ``Literal``, a data class (a section), a tuple of one (a list of sections), a dict of one.
+`form_of` interprets the type; loading, dumping, warnings, the JSON schema and docs/declaration.md ask the
+form that it returns. No reader is needed if the type says everything: ``bool``, a ``Literal``, a data class
+(a section), a tuple of one (a list of sections), a dict of one, a union of some (a section of one kind).
+
+A section's class may have ``clashes(given)``, its contradictions; ``in_short``, what it takes in place of a
+mapping; and ``defaults(top)``, an instance with the defaults where these depend on other keys.
 """
 
+import ast
+import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from functools import cache
+from inspect import cleandoc, getdoc, getsource
+from itertools import pairwise
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
-from budgets.names import unknown
+from budgets.declaration.marked_file import Node
+from budgets.declaration.value_forms import YES_OR_NO, Form, Named, OneOf, Reader, Schema, Several
 
 Given = Callable[[str], bool]
 """Returns whether a key was given in the file."""
@@ -20,129 +28,8 @@ Given = Callable[[str], bool]
 Clashes = Iterator[tuple[str, str]]
 """Keys that contradict others, each with the error from the key on."""
 
-
-class DeclaredKeyError(ValueError):
-    """A declared value that does not fit the pool, the evaluation sets or the budget.
-
-    Args:
-        key: The key, such as ``budget.study`` or ``grid[2].quality``.
-        message: The error, without the place.
-    """
-
-    def __init__(self, key: str, message: str) -> None:
-        super().__init__(message)
-        self.key = key
-
-
-@contextmanager
-def at_key(key: str) -> Iterator[None]:
-    """Context manager that turns a `ValueError` into a `DeclaredKeyError` at a key."""
-    try:
-        yield
-    except ValueError as error:
-        raise DeclaredKeyError(key, str(error)) from error
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Reader:
-    """The reader of one value: its text → the value, or a `ValueError` that says what is allowed.
-
-    Attributes:
-        parse: Reads the text.
-        noun: The value in words, such as ``a share``.
-        examples: Texts that it takes.
-        above: Exclusive lower bound.
-        at_least: Lower bound.
-        below: Exclusive upper bound.
-        at_most: Upper bound.
-        word: A further word that is allowed, and its value, such as ``off`` and None.
-        why: The reason for the bounds, in words.
-        usual: Lowest and highest value that needs no warning.
-    """
-
-    parse: Callable[[str], Any]
-    noun: str
-    examples: tuple[str, ...] = ()
-    above: float | None = None
-    at_least: float | None = None
-    below: float | None = None
-    at_most: float | None = None
-    word: tuple[str, Any] | None = None
-    why: str = ""
-    usual: tuple[float, float] | None = None
-
-    @property
-    def bounds(self) -> str:
-        """The bounds in words; empty where there are none."""
-        said = (
-            ("more than {:,}", self.above),
-            ("{:,} or more", self.at_least),
-            ("below {:,}", self.below),
-            ("at most {:,}", self.at_most),
-        )
-        return ", ".join(text.format(bound) for text, bound in said if bound is not None)
-
-    def __call__(self, text: str) -> Any:  # noqa: ANN401 - of the type that the field has
-        """Read a value.
-
-        Raises:
-            ValueError: The text can't be read, or the value is outside the bounds.
-        """
-        if self.word is not None and text == self.word[0]:
-            return self.word[1]
-        value = self.parse(text)
-        if (
-            (self.above is not None and not value > self.above)
-            or (self.at_least is not None and not value >= self.at_least)
-            or (self.below is not None and not value < self.below)
-            or (self.at_most is not None and not value <= self.at_most)
-        ):
-            raise ValueError(f"'{text}' must be {self.bounds}" + f": {self.why}" * bool(self.why))
-        return value
-
-    @property
-    def takes(self) -> str:
-        """Allowed values in words, as Markdown."""
-        text = ", ".join(filter(None, (self.noun, self.bounds)))
-        text += ": " * bool(self.examples) + ", ".join(f"`{example}`" for example in self.examples)
-        return text if self.word is None else f"{text}; or `{self.word[0]}`"
-
-    def write(self, value: object) -> object:
-        """Return the value as it is written in YAML."""
-        return self.word[0] if self.word is not None and value == self.word[1] else value
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OneOf:
-    """The reader of a name that is one of several.
-
-    Attributes:
-        kind: Kind of thing that is named, such as ``strategy``.
-        allowed: All names; empty if only the loader knows them.
-    """
-
-    kind: str
-    allowed: tuple[str, ...] = ()
-
-    def __call__(self, text: str) -> str:
-        """Return the name.
-
-        Raises:
-            ValueError: The name is not allowed.
-        """
-        if text not in self.allowed:
-            raise ValueError(unknown(self.kind, text, self.allowed))
-        return text
-
-    @property
-    def takes(self) -> str:
-        """Allowed values in words, as Markdown."""
-        plural = f"{self.kind[:-1]}ies" if self.kind.endswith("y") else f"{self.kind}s"
-        return ", ".join(f"`{name}`" for name in self.allowed) or f"[names](#{plural})"
-
-    def write(self, value: object) -> object:
-        """Return the name."""
-        return value
+A_VALUE, A_LIST = "a value", "a list"
+"""In ``in_short``: any single value, or any list, is the value of the key."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,17 +41,166 @@ class At:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tunable:
-    """Mark of a field that can be tuned, with the reader of the values to try if not the field's own."""
+    """Mark of a field that can be tuned, with the reader of the values to try if not the field's own.
 
-    read: Reader | None = None
+    A field that is tuned ``alone`` is no key.
+    """
+
+    read: "Reader | None" = None
+    alone: bool = False
 
 
-RISING = object()
-"""Mark of a list whose values are sorted."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Section(Form):
+    """A mapping with known keys, the fields of a data class."""
 
-KeyForm = Literal[
-    "value", "list", "range", "mapping", "section", "sections", "named", "inline", "choice", "special", "none"
-]
+    is_section: ClassVar[bool] = True
+    kind: Any
+
+    @property
+    def names(self) -> list[str]:
+        """Its keys, with those of inline sections."""
+        each = ([key.name] if key.name else key.form.names for key in keys(self.kind))
+        return [name for names in each for name in names]
+
+    def read(self, node: Node, instead: Any) -> Any:  # noqa: ANN401, ARG002 - of the class
+        """Return an instance; beside a misspelt key, what seems to contradict it is not reported."""
+        short = getattr(self.kind, "in_short", {})
+        text = node.value if isinstance(node.value, str) else ""
+        key, _, value = short.get(text, "").partition(": ")
+        key = key or short.get(A_LIST if isinstance(node.value, list) else A_VALUE if text else "", "")
+        if key:
+            inside = replace(node, value=value or node.value, around=node, name="" if text else key)
+            for item in inside.value if isinstance(inside.value, list) else ():
+                item.around = inside
+            node.value = {key: inside}
+        if not isinstance(node.value, dict):
+            node.must_be("a mapping (key: value)")
+            node.value = {}
+        for name in self.names:  # such as `evaluation.at`, which lies in another key's section
+            around, _, last = name.rpartition(".")
+            if around in node.value and last in node.value[around].inside:
+                rest = dict(node.value[around].inside)
+                node.value = {name: rest.pop(last), **node.value}
+                node.value[around].value = rest
+        node.check_keys(self.names)
+        return self.build(node)
+
+    def build(self, node: Node, instead: object = None) -> Any:  # noqa: ANN401 - of the class
+        """Return an instance from a checked mapping; ``instead`` has the defaults, if not the class."""
+        by_rule = getattr(self.kind, "defaults", None)
+        instead = by_rule(node.file.top) if by_rule else instead
+        found: dict[str, Any] = {}
+        for key in keys(self.kind):
+            default = key.default if instead is None else getattr(instead, key.field)
+            inside = node.inside.get(key.name)
+            if not key.name:
+                found[key.field] = key.form.build(node, None if default is MISSING else default)
+                continue
+            if inside is None and default is MISSING:
+                node.clash(key.name, f"{key.name} is missing")
+            if inside is None and isinstance(key.form, Section) and default is not None:
+                found[key.field] = key.form.build(Node(value={}, file=node.file, line=node.line))
+            else:
+                default = key.form.empty if default is MISSING else default
+                found[key.field] = default if inside is None else key.form.read(inside, default)
+        value = self.kind(**found)
+        for at, message in () if node.misspelt else clashes(value, node.given):
+            node.clash(at, message)
+        return value
+
+    def write(self, value: Any) -> dict[str, Any] | None:  # noqa: ANN401 - of the class
+        """Return a mapping with every default, but without keys that contradict others."""
+        if value is None:
+            return None
+        content: dict[str, Any] = {}
+        for key in keys(self.kind):
+            written = key.form.write(getattr(value, key.field))
+            if not key.name:
+                content |= written
+            elif written not in ({}, [], None):
+                around, _, name = key.name.rpartition(".")
+                (content.setdefault(around, {}) if around else content)[name] = written
+        for name, _ in list(clashes(value, content.__contains__)):
+            content.pop(name, None)
+        return content
+
+    def schema(self) -> Schema:
+        """Return the schema of a mapping, with the class's docstring as a comment, and of its short forms."""
+        inside: Schema = {}
+        required: list[str] = []
+        for key in keys(self.kind):
+            schema = key.form.schema()
+            around, _, name = key.name.rpartition(".")
+            if not key.name:
+                inside |= properties(schema)
+                continue
+            required += [name] if key.default is MISSING else []
+            written = None if key.default is MISSING else key.form.write(key.default)
+            plain = not isinstance(key.form, Section) and written not in (None, [], {})
+            place = inside[around].setdefault("properties", {}) if around else inside
+            place[name] = {**schema, "description": key.words, **({"default": written} if plain else {})}
+        short = getattr(self.kind, "in_short", {})
+        alone = [inside[key] for word, key in short.items() if word in {A_VALUE, A_LIST}]
+        words = [word for word in short if word not in {A_VALUE, A_LIST}]
+        alone += [{"enum": words}] if words else []
+        whole = {"type": "object", "properties": inside, "required": required, "additionalProperties": False}
+        first = f"a section, or only its `{short[A_VALUE]}`" if A_VALUE in short else "a section"
+        return {"anyOf": [whole, *alone], "takes": first, "$comment": getdoc(self.kind) or ""}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OneKind(Form):
+    """A section of one kind of several; the keys that are given say which.
+
+    Attributes:
+        options: Each kind, with the key that it is below; empty if its keys are those of the section.
+    """
+
+    options: tuple[tuple[str, Section], ...]
+
+    def read(self, node: Node, instead: Any) -> Any:  # noqa: ANN401 - of one of the classes
+        """Return an instance of the kind whose keys are given."""
+        for name, section in self.options:
+            if isinstance(node.value, str) and node.value and not name and hasattr(section.kind, "in_short"):
+                return section.read(node, instead)
+        if not isinstance(node.value, dict):
+            node.must_be("a mapping (key: value)")
+            return None
+        names = {section.kind: [name] if name else section.names for name, section in self.options}
+        allowed = [name for each in names.values() for name in each]
+        given = [each for each in self.options if any(name in node.value for name in names[each[1].kind])]
+        node.check_keys(allowed)
+        if len(given) != 1:
+            kinds = [
+                f"{name}: {{{', '.join(each.names)}}}" if name else ", ".join(each.names)
+                for name, each in self.options
+            ]
+            node.error(f"{node.at} needs one of {'; or '.join(kinds)}")
+            return None
+        ((name, section),) = given
+        return section.read(node.value[name], instead) if name else section.build(node)
+
+    def write(self, value: Any) -> dict[str, Any] | None:  # noqa: ANN401 - of one of the classes
+        """Return a mapping."""
+        for name, section in self.options:
+            if type(value) is section.kind:
+                written = section.write(value)
+                return {name: written} if name else written
+        return None
+
+    def schema(self) -> Schema:
+        """Return the schema of all kinds' keys."""
+        inside: Schema = {}
+        required, shorts = list[Schema](), list[Schema]()
+        for name, section in self.options:
+            schema = section.schema()
+            words = plain_words(schema["$comment"].partition("\n\n")[0])
+            inside |= {name: schema | {"description": words}} if name else properties(schema)
+            required.append({"required": [name] if name else schema["anyOf"][0]["required"]})
+            shorts += [] if name else schema["anyOf"][1:]
+        whole = {"type": "object", "properties": inside, "oneOf": required, "additionalProperties": False}
+        return {"anyOf": [whole, *shorts], "takes": "a section"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,41 +208,43 @@ class Key:
     """A key of a section, taken from a field of the section's data class.
 
     Attributes:
-        name: The key in the file.
+        name: The key in the file; empty if the keys of its section belong to the enclosing one.
         field: The field. A unit at its end (``_s``, ``_flops``) is not part of the key.
-        form: ``value``, ``list``, ``range`` (one value, or the lowest and the highest), ``mapping`` of names
-            to values, ``section``, ``sections`` (a list of them), ``named`` (a section for each name),
-            ``inline`` (a section whose keys belong to the enclosing one), ``choice`` (a section of one kind
-            of several), ``special`` (read by a function of its own), or ``none`` (no key, but it can be
-            tuned).
-        read: The reader of a value, or of each value.
-        read_name: The reader of a mapping's names.
-        kind: The data class of a section.
-        options: Of a choice, each kind as a key of the section, ``section`` or ``inline``.
+        kind: The data class.
+        form: The form of its value.
         default: The default; `dataclasses.MISSING` if the key is required.
         tuned: The reader of values to try in tuning; None if the field can't be tuned.
-        rising: True if a list is sorted.
     """
 
-    name: str = ""
-    field: str = ""
-    form: KeyForm = "none"
-    read: Reader | OneOf | None = None
-    read_name: Reader | OneOf | None = None
-    kind: Any = None
-    options: tuple["Key", ...] = ()
-    default: Any = MISSING
-    tuned: Reader | None = None
-    rising: bool = False
+    name: str
+    field: str
+    kind: Any
+    form: Any
+    default: Any
+    tuned: Reader | None
+
+    @property
+    def words(self) -> str:
+        """The field's docstring, as Markdown.
+
+        Raises:
+            ValueError: There is none.
+        """
+        for kind in self.kind.__mro__[:-1]:  # without `object`
+            body = ast.parse(cleandoc(getsource(kind))).body[0]
+            assert isinstance(body, ast.ClassDef)
+            for each, below in pairwise(body.body):
+                match each, below:
+                    case ast.AnnAssign(target=ast.Name(id=self.field)), ast.Expr(
+                        ast.Constant(value=str(text))
+                    ):
+                        return plain_words(text)
+        raise ValueError(f"{self.kind.__name__}.{self.field} has no docstring; write one below the field")
 
 
-def _yes_or_no(text: str) -> bool:
-    if text not in {"true", "false"}:
-        raise ValueError(f"'{text}' is not true or false")
-    return text == "true"
-
-
-_YES_OR_NO = Reader(parse=_yes_or_no, noun="`true` or `false`")
+def plain_words(text: str) -> str:
+    """Return a docstring on one line, without Python values such as ``(None)`` that YAML does not use."""
+    return re.sub(r" \((None|0)\)", "", " ".join(text.split())).replace("``", "`").rstrip(".")
 
 
 def keys(kind: type) -> tuple[Key, ...]:
@@ -215,7 +253,13 @@ def keys(kind: type) -> tuple[Key, ...]:
     Raises:
         TypeError: A field has no reader.
     """
-    return tuple(key for key in _of_fields(kind) if key.form != "none")
+    return tuple(key for key in _of_fields(kind) if key.form is not None)
+
+
+def properties(schema: Schema) -> Schema:
+    """Return the keys of a section's schema, whatever its short forms."""
+    inside: Schema = schema["properties"] if "properties" in schema else properties(schema["anyOf"][0])
+    return inside
 
 
 def tunable(kind: type) -> dict[str, Reader]:
@@ -223,27 +267,29 @@ def tunable(kind: type) -> dict[str, Reader]:
     found: dict[str, Reader] = {}
     for key in _of_fields(kind):
         found |= {key.field: key.tuned} if key.tuned is not None else {}
-        found |= tunable(key.kind) if key.form == "inline" else {}
+        found |= tunable(key.form.kind) if not key.name else {}
     return found
 
 
 def unusual(value: object, around: str = "") -> Iterator[str]:
     """Yield a warning for each implausible number of a section and of the sections inside it."""
     for key in keys(type(value)):
-        inside = getattr(value, key.field)
-        at = f"{around}.{key.name}".strip(".")
-        if key.form in {"section", "inline", "choice"} and inside is not None:
-            yield from unusual(inside, at)
-        elif key.form == "sections":
-            for number, each in enumerate(inside, start=1):
-                yield from unusual(each, f"{at}[{number}]")
-        elif isinstance(key.read, Reader) and key.read.usual is not None:
-            low, high = key.read.usual
-            named = inside.items() if isinstance(inside, dict) else [("", inside)]
-            for name, number in named:
-                if isinstance(number, int | float) and not low <= number <= high:
-                    place = f"{at}.{name}".strip(".")
-                    yield f"{place} = {number:g} is unusual: {low:g} to {high:g} is common"
+        at, inside = f"{around}.{key.name}".strip("."), getattr(value, key.field)
+        reader = key.form.item if isinstance(key.form, Named) else key.form
+        named = (
+            {f"{at}.{name}": each for name, each in inside.items()}
+            if isinstance(inside, dict)
+            else {at: inside}
+        )
+        if isinstance(inside, tuple):
+            named = {f"{at}[{number}]": each for number, each in enumerate(inside, start=1)}
+        for place, each in named.items():
+            if is_dataclass(each):
+                yield from unusual(each, place)
+            elif isinstance(reader, Reader) and reader.usual and isinstance(each, int | float):
+                low, high = reader.usual
+                if not low <= each <= high:
+                    yield f"{place} = {each:g} is unusual: {low:g} to {high:g} is common"
 
 
 def clashes(value: object, given: Given) -> Clashes:
@@ -254,53 +300,44 @@ def clashes(value: object, given: Given) -> Clashes:
 
 @cache
 def _of_fields(kind: Any) -> tuple[Key, ...]:  # noqa: ANN401 - mypy takes no `type` as hashable
-    return tuple(map(_key, fields(kind)))
+    return tuple(_key(field, kind) for field in fields(kind))
 
 
-def _key(field: "Field[Any]") -> Key:
+def _key(field: "Field[Any]", kind: type) -> Key:
     default = field.default if field.default_factory is MISSING else field.default_factory()
+    marks: tuple[object, ...] = getattr(field.type, "__metadata__", ())
     name = field.name.removesuffix("_s").removesuffix("_flops")
-    key = _typed(field.type, Key(name=name, field=field.name, default=default))
-    if key.form in {"value", "list", "range", "mapping"} and key.read is None:
-        raise TypeError(f"the field '{field.name}' has no reader; write Annotated[{field.type}, READER]")
-    return key
+    name = next((mark.name for mark in marks if isinstance(mark, At)), name)
+    tuned = next((mark for mark in marks if isinstance(mark, Tunable)), None)
+    form = None if tuned and tuned.alone else form_of(field.type, name)
+    read = None if tuned is None else tuned.read or getattr(form, "item", form)
+    return Key(name=name, field=field.name, kind=kind, form=form, default=default, tuned=read)
 
 
-def _typed(hint: Any, key: Key) -> Key:  # noqa: ANN401, PLR0911 - types have no common type; one a form
-    """Complete a key from its type."""
+def form_of(hint: Any, name: str, marks: tuple[object, ...] = ()) -> Any:  # noqa: ANN401, PLR0911 - types
+    """Return the form of a type with marks; of a ``Literal``, the key's name says what it lists.
+
+    Raises:
+        TypeError: A single value has no reader.
+    """
     origin, inner = get_origin(hint), [each for each in get_args(hint) if each is not NoneType]
     if origin is Annotated:
-        key = _typed(inner[0], key)
-        for mark in hint.__metadata__:
-            key = _marked(mark, key)
-        return key
+        return form_of(inner[0], name, hint.__metadata__)
+    if form := next((mark for mark in marks if isinstance(mark, Form)), None):
+        return form
     if origin in {Union, UnionType} and len(inner) == 1:
-        return _typed(inner[0], key)
+        return form_of(inner[0], name, marks)
     if origin in {Union, UnionType}:
-        return replace(key, form="choice", options=tuple(_typed(each, key) for each in inner))
+        named = [(next(mark.name for mark in each.__metadata__), form_of(each, name)) for each in inner]
+        return OneKind(options=tuple(named))
     if origin is tuple:
-        inside = _typed(inner[0], key)
-        return replace(inside, form="sections" if inside.kind else "list" if Ellipsis in inner else "range")
+        return Several(item=form_of(inner[0], name), marks=marks)
     if origin is dict:
-        inside = _typed(inner[1], key)
-        kinds: dict[KeyForm, KeyForm] = {"section": "named", "value": "mapping"}
-        form = kinds.get(inside.form, "special")
-        return replace(inside, form=form, read_name=_typed(inner[0], key).read)
+        return Named(name=None if inner[0] is str else form_of(inner[0], name), item=form_of(inner[1], name))
     if origin is Literal:
-        return replace(key, form="value", read=OneOf(kind=key.name.removesuffix("s"), allowed=tuple(inner)))
+        return OneOf(kind=name.removesuffix("s"), allowed=tuple(inner))
     if is_dataclass(hint):
-        return replace(key, form="section", kind=hint)
-    return replace(key, form="value", read=_YES_OR_NO if hint is bool else None)
-
-
-def _marked(mark: object, key: Key) -> Key:
-    """Complete a key from a mark of its annotation."""
-    if isinstance(mark, Reader | OneOf):
-        return replace(key, read=mark)
-    if isinstance(mark, Tunable):
-        tuned = mark.read or key.read
-        assert isinstance(tuned, Reader), f"'{key.field}' is tuned, but has no reader of values to try"
-        return replace(key, tuned=tuned, form="none" if key.read is None else key.form)
-    if isinstance(mark, At):
-        return replace(key, name=mark.name, form=key.form if mark.name else "inline")
-    return replace(key, rising=mark is RISING)
+        return Section(kind=hint)
+    if hint is bool:
+        return YES_OR_NO
+    raise TypeError(f"the field '{name}' has no reader; write Annotated[{hint}, READER]")

@@ -33,7 +33,7 @@ class Recipe:
     warmup: Annotated[float, values.warmup, Tunable(read=values.share_below_one)] = 0.1
     """Share of the steps, or number of samples, in which the learning rate rises linearly to its peak;
     samples are rounded up to whole batches."""
-    warmup_samples: Annotated[int | None, Tunable(read=values.positive)] = None
+    warmup_samples: Annotated[int | None, Tunable(read=values.positive, alone=True)] = None
     """The warm-up in samples seen, if it was declared in samples; replaces ``warmup``."""
     gradient_clip: Annotated[float | None, values.norm_or_off, Tunable(read=values.norm)] = 1.0
     """Largest norm of the gradient; ``off`` (None) does not clip."""

@@ -1,17 +1,20 @@
 """Sections of a declaration: each class is a section of the YAML file, each field a key (`keys.py`).
 
 A new key is a new field, here or in `data_sections.py`, `recipe.py` or `rules.py`: loading, dumping,
-docs/declaration.md and the template follow. A class's ``clashes`` yields each key that contradicts another,
-with the error from the key on.
+the JSON schema and docs/declaration.md follow. A class's ``clashes`` yields each key that contradicts
+another, with the error from the key on.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 from budgets.declaration import values
-from budgets.declaration.keys import RISING, At, Clashes, Given, OneOf, Tunable, keys
+from budgets.declaration.keys import A_LIST, At, Clashes, Given, Tunable, keys, tunable
+from budgets.declaration.marked_file import Node
 from budgets.declaration.recipe import PRESETS, LrRule, Recipe
 from budgets.declaration.rules import ResourceRule, TrainingRule, TrialResources
+from budgets.declaration.value_forms import RISING, Named, OneOf, Several
 
 Regime = Literal["fixed-compute", "one-epoch", "equal-samples"]
 LoggerName = Literal["tensorboard", "wandb"]
@@ -44,7 +47,7 @@ class Budget:
     study_flops: Annotated[int | None, values.compute] = None
     """Cap on the training FLOPs of the whole study."""
     ladder: Ladder = field(default_factory=Ladder)
-    """Choice of levels if none are declared."""
+    """OneKind of levels if none are declared."""
     fit: Literal["refuse", "drop"] = "refuse"
     """Response to a grid that exceeds the study budget: ``refuse`` it, or ``drop`` trials until it fits,
     extra seeds of the costliest cells first; where those are not enough, whole levels from the top."""
@@ -145,6 +148,22 @@ class Training:
     recipe: Annotated[Recipe, At(name="")] = field(default_factory=Recipe)
     """The optimisation."""
 
+    @staticmethod
+    def defaults(top: Node) -> "Training":
+        """Return the settings of the declared preset."""
+        name = top.text("training.preset")
+        preset = PRESETS.get(name, PRESETS["default"])
+        return Training(
+            preset=name if name in PRESETS else "default",
+            lr_peak={},
+            batch_size=preset.batch_size,
+            lr_rule=preset.lr_rule,
+            recipe=preset.recipe,
+        )
+
+
+_TUNED_FIELDS = {name: Several(item=read, marks=(RISING,)) for name, read in tunable(Training).items()}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tuning:
@@ -156,7 +175,10 @@ class Tuning:
 
     share: Annotated[float, values.positive_share]
     """Share of the study budget that is set aside for tuning."""
-    fields: dict[str, tuple[float, ...]]
+    fields: Annotated[
+        dict[str, tuple[float, ...]],
+        Named(name=OneOf(kind="field", allowed=tuple(_TUNED_FIELDS)), item=_TUNED_FIELDS),
+    ]
     """Field of ``training`` → the values to try, at least two ([which](#presets))."""
     architectures: tuple[Annotated[str, values.architecture], ...] = ()
     """Architectures that are tuned; all by default. ``training.rules`` may except pairs (``tune: false``)."""
@@ -180,6 +202,11 @@ class Tuning:
 
     def clashes(self, given: Given) -> Clashes:
         """Yield keys that exclude or need each other."""
+        if given("fields") and not self.fields:
+            yield "fields", "fields names no field to tune"
+        for name, values_to_try in self.fields.items():
+            if len(values_to_try) < 2:  # noqa: PLR2004 - a choice needs two values
+                yield f"fields.{name}", f"fields.{name} needs at least two values to choose from"
         if given("levels") and given("sizes"):
             yield "levels", "levels and sizes exclude each other: a rate is carried along one of them"
         if given("levels") and len(set(self.levels)) != 2:  # noqa: PLR2004 (a line through two points)
@@ -216,6 +243,8 @@ class Design:
     """Half of the 90 % interval that the forecast may have."""
     confidence: Annotated[float, values.share_below_one] = 0.95
     """Probability at which a question counts as answered."""
+
+    in_short: ClassVar[Mapping[str, str]] = {"adaptive": "adaptive: true", "full": "adaptive: false"}
 
     def clashes(self, given: Given) -> Clashes:
         """Yield keys that need an adaptive design."""
@@ -280,6 +309,14 @@ class Resources:
     wait_s: Annotated[float, values.seconds] = 0.0
     """Longest wait of trials for a node that has room for them."""
 
+    in_short: ClassVar[Mapping[str, str]] = {"auto": "auto: true", A_LIST: "rules"}
+
+    @staticmethod
+    def defaults(top: Node) -> "Resources":
+        """Return the defaults: with a cluster, amounts that are not declared are chosen."""
+        declared = any(top.given(f"resources.{key}") for key in ("cpus", "gpus", "nodes", "ranks"))
+        return Resources(auto=top.given("cluster") and not declared)
+
     def clashes(self, given: Given) -> Clashes:
         """Yield amounts that can't be spread over the nodes, and amounts that the planner chooses."""
         if self.gpus and self.ranks > 1:
@@ -309,13 +346,19 @@ class Cluster:
     """Processor cores of one node, which its devices share."""
     scaling: Annotated[float, values.positive_share] = 0.97
     """Share of each device's samples/s that remains if a trial has twice as many devices."""
-    utilisation: (
-        tuple[Annotated[float, values.share_of_the_peak], Annotated[float, values.share_of_the_peak]] | None
-    ) = None
-    """Lowest and highest share of the device's peak that training reaches, if no throughput of the
-    architecture and strategy was measured; by default `budgets.devices.usual_utilisation`."""
+    utilisation: tuple[Annotated[float, values.share_of_the_peak], ...] = ()
+    """Share of the device's peak that training reaches, or the lowest and the highest, if no throughput of
+    the architecture and strategy was measured; by default `budgets.devices.usual_utilisation`."""
     price_per_hour: Annotated[float | None, values.price] = None
     """Price of one device for an hour, in any currency."""
+
+    def clashes(self, given: Given) -> Clashes:  # noqa: ARG002
+        """Yield a utilisation of more than two values, or with the highest first."""
+        if len(self.utilisation) > 2:  # noqa: PLR2004 - the ends of a range
+            yield "utilisation", "utilisation is one share of the peak, or the lowest and the highest"
+        elif (low_high := self.utilisation) and low_high[0] > low_high[-1]:
+            found = f"found {low_high[0]:g} before {low_high[1]:g}"
+            yield "utilisation", f"utilisation: the lowest comes first, {found}"
 
     @property
     def cpus_per_gpu(self) -> int | None:

@@ -3,7 +3,7 @@
 import re
 from dataclasses import replace
 
-from budgets.declaration.keys import OneOf, Reader
+from budgets.declaration.value_forms import OneOf, Reader
 from budgets.devices import devices, find_device
 from budgets.names import unknown
 from budgets.quality import check_quality
@@ -175,22 +175,28 @@ seconds = Reader(
     why="longer than a year", usual=(0, 7 * 86400.0),
 )  # fmt: skip
 
-name = Reader(parse=_name, noun="letters, digits, `.`, `_`, `-`")
-resource = Reader(parse=_resource, noun="a resource's name")
-metric = Reader(parse=_metric, noun="`<evaluation set>/<metric>`", examples=("held-out/top1",))
+name = Reader(parse=_name, json="string", noun="letters, digits, `.`, `_`, `-`")
+resource = Reader(parse=_resource, json="string", noun="a resource's name")
+metric = Reader(parse=_metric, json="string", noun="`<evaluation set>/<metric>`", examples=("held-out/top1",))
 quality = Reader(
     parse=check_quality,
+    json="string",
     noun="`all`, `topNN`, `topNN by SCORE`, `topNN by EXPRESSION`, or `subset:NAME`",
     examples=("top40",),
 )
-path = Reader(parse=_path, noun="a folder")
-place = Reader(parse=_place, noun="a folder, or an fsspec URL", examples=("pools/web", "s3://bucket/web"))
+path = Reader(parse=_path, noun="a folder", json="string", relative=True)
+place = Reader(
+    parse=_place, noun="a folder, or an fsspec URL", examples=("pools/web", "s3://bucket/web"), json="string",
+    relative=True,
+)  # fmt: skip
 storage = Reader(
-    parse=_storage, noun="an absolute path, or an fsspec URL", examples=("/shared/clip", "s3://bucket/clip")
-)
+    parse=_storage, noun="an absolute path, or an fsspec URL", examples=("/shared/clip", "s3://bucket/clip"),
+    json="string",
+)  # fmt: skip
 device = Reader(
     parse=lambda text: find_device(text).name,
     noun=", ".join(f"`{each}`" for each in sorted({d.name for d in devices().values()})),
+    json="string",
 )
 architecture = OneOf(kind="architecture")
 strategy = OneOf(kind="strategy")

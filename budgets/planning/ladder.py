@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from budgets.declaration.keys import DeclaredKeyError
+from budgets.declaration.marked_file import DeclaredKeyError
 from budgets.declaration.sections import Ladder
 from budgets.planning.feasibility import lasting_reasons, most_samples
 from budgets.planning.grid import Grid, Setup

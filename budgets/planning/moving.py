@@ -9,7 +9,7 @@ The line through two optima in logarithms gives the other rates (`budgets.planni
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from budgets.declaration.keys import DeclaredKeyError
+from budgets.declaration.marked_file import DeclaredKeyError
 from budgets.planning.feasibility import reason_against
 from budgets.planning.grid import Grid, GridCell, TuningPoint
 from budgets.planning.planned_trial import Combination

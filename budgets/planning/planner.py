@@ -9,7 +9,8 @@ from dataclasses import replace
 from functools import partial
 
 from budgets.declaration.declaration import Declaration
-from budgets.declaration.keys import DeclaredKeyError, unusual
+from budgets.declaration.keys import unusual
+from budgets.declaration.marked_file import DeclaredKeyError
 from budgets.planning.allocation import allocate
 from budgets.planning.facts import EvaluationFacts, MixtureFacts, PoolFacts
 from budgets.planning.feasibility import reason_against

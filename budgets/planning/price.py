@@ -64,8 +64,8 @@ class Price:
 
 def utilisation(cluster: Cluster) -> Range:
     """Return the utilisation range assumed without a measurement."""
-    low, high = cluster.utilisation or usual_utilisation()
-    return Range(low=low, high=high)
+    shares = cluster.utilisation or usual_utilisation()
+    return Range(low=shares[0], high=shares[-1])
 
 
 def is_measured(trial: Trial, cluster: Cluster, own_speeds: Speeds = UNMEASURED) -> bool:

@@ -17,7 +17,7 @@ from itertools import product
 from statistics import NormalDist
 
 from budgets.declaration.declaration import Declaration
-from budgets.declaration.keys import DeclaredKeyError
+from budgets.declaration.marked_file import DeclaredKeyError
 from budgets.planning.grid import Grid, GridCell, TuningPoint
 from budgets.planning.moving import (
     Rungs,

@@ -1,23 +1,132 @@
 """Reader of column maps: YAML files that map the columns of any table to a study's results."""
 
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 from analysis.cells.imported_table import OPTIONAL, REQUIRED, Column, ColumnMap
 from analysis.cells.table import READING_ERROR, TEXT
 from analysis.error_unit import is_loss
 from budgets.declaration import values
-from budgets.declaration.keys import OneOf
+from budgets.declaration.keys import A_VALUE, At, Clashes, Given, Section
+from budgets.declaration.value_forms import OneOf, Reader
 from budgets.names import unknown
 from budgets.quantity import parse_count, parse_number, parse_quantity
-from study.declare.yaml_reader import Section, read_root
+from study.declare.yaml_reader import read_top
 
 _SHIPPED = Path(__file__).parent / "maps"
 PAPER_FIGURES = _SHIPPED / "paper" / "figures.csv"
 """The paper's figures, digitised; in a checkout a link to ``results/paper/figures.csv``, as other tables."""
 
-_BETTER: dict[str, Literal["higher", "lower"]] = {"higher": "higher", "lower": "lower"}
+
+def _factor(text: str) -> float:
+    factor = parse_number(text)
+    if factor == 0:
+        raise ValueError(f"'{text}' makes every number 0; give another factor, or leave out times")
+    return factor
+
+
+_text = Reader(parse=str, noun="a text", json="string")
+_times = Reader(parse=_factor, noun="a factor")
+_direction = OneOf(kind="direction", allowed=("higher", "lower"))
+_column = OneOf(kind="column of the results schema", allowed=(*REQUIRED, *OPTIONAL))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Column(Column):
+    """A column as a map has it."""
+
+    source: Annotated[str | None, _text, At(name="from")] = None
+    value: Annotated[str, _text] = ""
+    times: Annotated[float, _times] = 1.0
+    by: Annotated[str | None, _text] = None
+    over: Annotated[str | None, _text] = None
+    names: dict[str, Annotated[str, _text]] = field(default_factory=dict)
+
+    def clashes(self, given: Given) -> Clashes:
+        """Yield a column that is made from nothing, or from two things."""
+        if given("value") == given("from"):
+            yield "", "needs one of from: COLUMN and value: CONSTANT"
+        if given("value") and given("names"):
+            yield "names", "names is not allowed with value"
+
+    def unread(self, at: str) -> Clashes:
+        """Yield keys and values that do not fit the column's name, the last part of its key."""
+        name = at.rpartition(".")[2]
+        for key in ("times", "by", "over") if name in TEXT else ():
+            if getattr(self, key) not in {None, 1.0}:
+                yield f"{at}.{key}", f"{at}.{key} is not allowed: {name} is a text"
+        read = str if name in TEXT else parse_count if name in {"seed", "images"} else parse_quantity
+        for key, text in (
+            ("value", self.value),
+            *((f"names.{each}", self.names[each]) for each in self.names),
+        ):
+            try:
+                _ = text and read(text)
+            except ValueError as error:
+                yield f"{at}.{key}", f"{at}.{key}: {error}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Number(_Column):
+    """A column, or a number alone: its value in every row."""
+
+    in_short: ClassVar[Mapping[str, str]] = {A_VALUE: "value"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Metric:
+    """The metric: its name, its column, and what is known of its values."""
+
+    name: Annotated[str, values.metric]
+    better: Annotated[Literal["higher", "lower"] | None, _direction] = None
+    images: _Number | None = None
+    reading_error: _Number | None = None
+    column: Annotated[_Column, At(name="")]
+
+    def clashes(self, given: Given) -> Clashes:  # noqa: ARG002
+        """Yield a loss that is better when higher."""
+        if self.name and is_loss(self.name) and self.better == "higher":
+            yield "better", f"better: {self.name} is a loss, which is better when lower"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Sweep:
+    """What the runs of a cell differ in."""
+
+    choose: Annotated[str, OneOf(kind="choice", allowed=("best", "mean"))] = "best"
+    by: dict[str, _Column]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Map:
+    """A column map as its file has it."""
+
+    title: Annotated[str, _text] = ""
+    rows: dict[str, tuple[Annotated[str, _text], ...]] = field(default_factory=dict)
+    columns: dict[Annotated[str, _column], _Column]
+    metric: _Metric
+    sweep: _Sweep | None = None
+
+    def clashes(self, given: Given) -> Clashes:
+        """Yield columns that are missing, and keys of columns that do not fit their names."""
+        for name in REQUIRED if given("columns") else ():
+            if name not in self.columns:
+                yield "columns", f"columns lack '{name}'; needed: {', '.join(REQUIRED)}"
+        for at, column in self.parts():
+            yield from () if at.startswith("sweep") else column.unread(at)
+
+    def parts(self) -> Iterator[tuple[str, _Column]]:
+        """Yield each column with its key."""
+        yield "metric", self.metric.column
+        for name in ("images", READING_ERROR):
+            if (column := getattr(self.metric, name)) is not None:
+                yield f"metric.{name}", column
+        for name, column in self.columns.items():
+            yield f"columns.{name}", column
+        for name, column in self.sweep.by.items() if self.sweep else ():
+            yield f"sweep.by.{name}", column
 
 
 def find_column_map(name: str) -> Path:
@@ -55,118 +164,18 @@ def load_column_map(path: Path) -> ColumnMap:
     Raises:
         DeclarationError: The file is not a valid map; every error names its line.
     """
-    root, problems = read_root(path)
-    title = root.take("title", str, "")
-    where = {"columns": root.where("columns")}
-    rows: dict[str, tuple[str, ...]] = {}
-    selected = root.section("rows")
-    if selected is not None:
-        rows = {name: selected.take_list(name, str) for name in selected.names()}
-        where |= {f"rows.{name}": selected.where(name) for name in rows}
-        selected.done()
-    columns: dict[str, Column] = {}
-    section = root.section("columns", required=True)
-    if section is not None:
-        columns = _columns(section)
-        where |= {f"columns.{name}": section.where(name) for name in columns}
-    metric, better, made_of = "", "higher", Column()
-    images: Column | int = 0
-    error: Column | None = None
-    inner = root.section("metric", required=True)
-    if inner is not None:
-        metric = inner.take("name", values.metric) or ""  # an error is recorded
-        usual = "lower" if is_loss(metric) else "higher"
-        better = inner.take("better", OneOf(kind="direction", allowed=tuple(_BETTER)), usual)
-        if is_loss(metric) and better == "higher":
-            inner.error(f"metric.better: {metric} is a loss, which is better when lower", "better")
-        images = _column_or_number(inner, "images", read=_whole) or 0
-        error = _column_or_number(inner, READING_ERROR, read=_quantity)
-        made_of = _column(inner, read=_quantity)
-        where |= {"metric": root.where("metric")}
-        where |= {name: inner.where(name) for name in ("images", READING_ERROR)}
-    sweep: dict[str, Column] = {}
-    mean = False
-    inner = root.section("sweep")
-    if inner is not None:
-        mean = inner.take("choose", OneOf(kind="choice", allowed=("best", "mean")), "best") == "mean"
-        by = inner.section("by", required=True)
-        if by is not None:
-            sweep = _each_column(by, lambda _: _as_written(str))  # numbers or names, as the table has them
-            where |= {f"sweep.{name}": by.where(name) for name in sweep}
-        inner.done()
-    root.done()
-    problems.raise_any()
+    top = read_top(path)
+    read: _Map = Section(kind=_Map).read(top, None)
+    top.file.raise_any()
+    metric, sweep = read.metric, read.sweep
+    usual: Literal["higher", "lower"] = "lower" if is_loss(metric.name) else "higher"
+    places = {"columns": "columns", **{f"rows.{name}": f"rows.{name}" for name in read.rows}}
+    for at, _ in read.parts():
+        places[at.removeprefix("metric.").replace("sweep.by.", "sweep.")] = at
     return ColumnMap(
-        title=title or path.stem, rows=rows, columns=columns, metric=metric, metric_column=made_of,
-        better=_BETTER[better], images=images, reading_error=error, sweep=sweep, mean=mean, where=where,
+        title=read.title or path.stem, rows=read.rows, columns=read.columns, metric=metric.name,
+        metric_column=metric.column, better=metric.better or usual, images=metric.images or 0,
+        reading_error=metric.reading_error, sweep=sweep.by if sweep else {},
+        mean=sweep is not None and sweep.choose == "mean",
+        where={name: f"{path}:{top.find(key)[0].key_line}" for name, key in places.items()},
     )  # fmt: skip
-
-
-def _columns(section: Section) -> dict[str, Column]:
-    """Read the source of each column of the results schema."""
-    for name in section.names():
-        if name not in (*REQUIRED, *OPTIONAL):
-            section.error(unknown("column of the results schema", name, (*REQUIRED, *OPTIONAL)), name)
-    found = _each_column(
-        section, lambda name: str if name in TEXT else _whole if name == "seed" else _quantity
-    )
-    for name in REQUIRED:
-        if name not in found:
-            section.error(f"columns lack '{name}'; needed: {', '.join(REQUIRED)}")
-    return found
-
-
-def _each_column(section: Section, reader: Callable[[str], Callable[[str], str]]) -> dict[str, Column]:
-    """Read the columns of a section, each with the reader of its name."""
-    inside = {name: section.section(name) for name in section.names()}
-    found = {name: _column(inner, read=reader(name)) for name, inner in inside.items() if inner is not None}
-    section.done()
-    return found
-
-
-def _column_or_number(section: Section, name: str, *, read: Callable[[str], str]) -> Column | None:
-    """Read a column, or one number for every row; None if the key is absent."""
-    if not section.has(name):
-        return None
-    if not section.is_section(name):
-        return Column(value=section.take(name, read))
-    inner = section.section(name)
-    assert inner is not None, "is_section"
-    return _column(inner, read=read)
-
-
-def _column(section: Section, *, read: Callable[[str], str]) -> Column:
-    """Read a column, the last keys of a section."""
-    if section.has("value") == section.has("from"):
-        section.error("give either from: COLUMN or value: CONSTANT")
-    scaled = read is not str  # a key that is not taken is an error
-    found = Column(
-        source=section.take("from", str, "") or None,
-        value=section.take("value", read, ""),
-        times=section.take("times", _factor, 1.0) if scaled else 1.0,
-        by=(section.take("by", str, "") if scaled else "") or None,
-        over=(section.take("over", str, "") if scaled else "") or None,
-        names={} if section.has("value") else section.take_mapping("names", read),
-    )
-    section.done()
-    return found
-
-
-def _as_written(parse: Callable[[str], object]) -> Callable[[str], str]:
-    """Return a reader that checks a text and returns it as it is written."""
-
-    def read(text: str) -> str:
-        parse(text)
-        return text
-
-    return read
-
-
-_quantity, _whole = _as_written(parse_quantity), _as_written(parse_count)
-
-
-def _factor(text: str) -> float:
-    factor = parse_number(text)
-    if factor == 0:
-        raise ValueError(f"'{text}' makes every number 0; give another factor, or leave out times")
-    return factor

@@ -8,7 +8,7 @@ from typing import TypeVar
 import pandas as pd
 
 from budgets.declaration.declaration import Declaration
-from budgets.declaration.keys import DeclaredKeyError, at_key
+from budgets.declaration.marked_file import DeclaredKeyError, at_key
 from budgets.declaration.sections import Cluster
 from budgets.devices import find_device
 from budgets.names import unknown

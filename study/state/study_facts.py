@@ -9,7 +9,7 @@ from budgets.cost.architecture import Architecture, load_architecture
 from budgets.cost.counted import read_count
 from budgets.declaration.data_sections import DeclaredPool, EmbeddedPool, FolderPool
 from budgets.declaration.declaration import Declaration
-from budgets.declaration.keys import DeclaredKeyError, at_key
+from budgets.declaration.marked_file import DeclaredKeyError, at_key
 from budgets.planning.facts import EvaluationFacts, MixtureFacts, PoolFacts, Ranking
 from budgets.planning.plan import Plan
 from budgets.quality import score_of_quality

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from budgets.declaration.marked_file import DeclarationError
 from study.declare.load import load_declaration
-from study.declare.yaml_reader import DeclarationError
 
 FULL = """
 study: full

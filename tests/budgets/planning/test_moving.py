@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from budgets.declaration.declaration import Declaration
-from budgets.declaration.keys import DeclaredKeyError
+from budgets.declaration.marked_file import DeclaredKeyError
 from budgets.declaration.recipe import Recipe
 from budgets.declaration.sections import GridBlock, Training, Tuning
 from budgets.planning.plan import Plan

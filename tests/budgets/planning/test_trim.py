@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budgets.declaration.declaration import Declaration
-from budgets.declaration.keys import DeclaredKeyError
+from budgets.declaration.marked_file import DeclaredKeyError
 from budgets.declaration.sections import Design, GridBlock, Ladder
 from budgets.planning.plan import Charge, Plan
 from tests.budgets.plans import GFLOP, LADDER, declare, plan_of

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from budgets.declaration.keys import DeclaredKeyError
+from budgets.declaration.marked_file import DeclaredKeyError
 from budgets.declaration.rules import TrainingRule
 from budgets.declaration.sections import GridBlock, Training, Tuning
 from budgets.planning.plan import Plan

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from budgets.declaration.data_sections import DescribedPool, EmbeddedPool, FolderPool
+from budgets.declaration.marked_file import DeclarationError
 from budgets.declaration.recipe import Recipe
 from budgets.declaration.rules import ResourceRule, TrainingRule
 from budgets.declaration.sections import Exclusion, Ladder
 from study.declare import shipped_studies
 from study.declare.dump import dump_declaration
 from study.declare.load import find_declaration, load_declaration
-from study.declare.yaml_reader import DeclarationError
 from study.state.plan_study import plan_study
 from tests.root import ROOT
 from tests.study.conftest import study_in

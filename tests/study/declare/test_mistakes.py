@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from budgets.declaration.marked_file import DeclarationError
 from study.declare.load import load_declaration
-from study.declare.yaml_reader import DeclarationError
 from tests.study.declared import FULL, changed, problems
 
 RESOURCES = "{cpus: 2, gpus: 1, retries: 1, checkpoint: 2 min}"
@@ -19,7 +19,7 @@ RESOURCES = "{cpus: 2, gpus: 1, retries: 1, checkpoint: 2 min}"
         ("study: 50 TFLOP", "study: 40 TFLIP",
          "9: budget.study: '40 TFLIP': unknown unit of compute 'TFLIP'; did you"),
         ("seeds: [0, 1]", "seeds: [0, -1]", "11: seeds: '-1' is negative"),
-        ("seeds: [0, 1]", "seeds: []", "11: seeds is empty; give at least one value"),
+        ("seeds: [0, 1]", "seeds: []", "11: seeds is empty; it must be at least one value"),
         ("mini-ViT-XS-8, mini-RN]", "mini-ViT-X-8, mini-RN]",
          "13: grid[1].architectures: unknown architecture 'mini-ViT-X-8'; did you"),
         ("[clip, flip-50, slip]", "[clip, flip50]",
@@ -54,7 +54,7 @@ RESOURCES = "{cpus: 2, gpus: 1, retries: 1, checkpoint: 2 min}"
         ("gpus: 1", "gpus: 16", "37: cluster.count = 8 is fewer than resources.gpus = 16 of one trial"),
         ("scored: true", "scored: maybe", "3: pool.scored: 'maybe' is not true or false"),
         ("scored: true}", "path: here}",
-         "3: pool needs one of embedded: {pairs, seed}, path: FOLDER, or name: NAME"),
+         "3: pool needs one of embedded: {pairs, seed}; or path; or name, pairs, scored"),
         ("images: 5k, ", "", "6: evaluation.imagenet.images is missing"),
         ("images: 5k", "path: here, images: 5k",
          "6: evaluation.imagenet.images is not allowed with path or probe"),

@@ -60,8 +60,7 @@ def test_pools_and_mixtures_are_read_and_written_back(tmp_path: Path) -> None:
         ("web: pools/web", "web: {name: web, pairs: 10M}",
          "3: pools: either all of them are described (name, pairs, scored), or none"),
         ("web: pools/web", "web: {path: web, name: web}",
-         ("4: pools.web needs one of embedded: {pairs, seed}, path: FOLDER, or name: NAME with pairs and "
-          "scored for a pool that is only described")),
+         "4: pools.web needs one of embedded: {pairs, seed}; or path; or name, pairs, scored"),
         ("web: pools/web", "we b: pools/web", "4: pools: 'we b' names a folder"),
     ],
 )  # fmt: skip

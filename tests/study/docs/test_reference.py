@@ -1,4 +1,4 @@
-"""docs/declaration.md and the template's last part list exactly the keys of the data classes."""
+"""docs/declaration.md lists exactly the keys of the data classes."""
 
 import re
 from collections.abc import Iterator
@@ -11,12 +11,12 @@ import yaml
 
 from budgets.cost.architecture import catalogue
 from budgets.declaration import values
-from budgets.declaration.keys import OneOf, Reader, keys
+from budgets.declaration.keys import Section, keys, properties
+from budgets.declaration.value_forms import OneOf, Reader
 from docs.build import reference as page
 from docs.build import source_map as house
-from study.declare.dump import plain
-from study.declare.load import Walk
-from study.declare.yaml_reader import read_root
+from study.declare.schema import declaration_schema
+from study.declare.yaml_reader import read_top
 from tests.study.declared import DECLARATIONS
 
 
@@ -27,16 +27,11 @@ class Pauses:
     pause_s: Annotated[float, values.seconds] = 60.0
     """Time between two trials; 0 starts them at once."""
     colour: Annotated[str, OneOf(kind="colour", allowed=("red", "green"))] = "red"
+    """Colour of the lamp."""
 
 
 def test_the_reference_is_up_to_date() -> None:
     assert page.PAGE.read_text(encoding="utf-8") == page.reference(), "run `python -m docs.build.reference`"
-
-
-def test_the_template_is_up_to_date() -> None:
-    assert page.TEMPLATE.read_text(encoding="utf-8") == page.template(), (
-        "run `python -m docs.build.reference`"
-    )
 
 
 def test_the_map_has_every_file() -> None:
@@ -46,22 +41,26 @@ def test_the_map_has_every_file() -> None:
 def test_a_new_field_is_a_key_that_is_read_checked_written_and_explained(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text("pause: 2 min\ncolour: gren\n")
-    root, problems = read_root(path)
-    found = Walk(names={}, special={}).read(root, Pauses)
+    section, top = Section(kind=Pauses), read_top(path)
+    found = section.read(top, None)
 
     assert found == Pauses(pause_s=120.0)
     with pytest.raises(ValueError, match=r"2: colour: unknown colour 'gren'; did you mean 'green'\?"):
-        problems.raise_any()
-    assert plain(found) == {"pause": 120.0, "colour": "red"}
-    row, _ = next(page.sections("pauses", Pauses))[2]
-    assert row.name == "pauses.pause"
-    assert page.words(row) == "Time between two trials; 0 starts them at once"
+        top.file.raise_any()
+    assert section.write(found) == {"pause": 120.0, "colour": "red"}
+    pause = properties(section.schema())["pause"]
+    assert pause["description"] == "Time between two trials; 0 starts them at once"
+    assert (pause["default"], pause["maximum"]) == (60.0, 365 * 86400)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Silent:
+    colour: Annotated[str, OneOf(kind="colour", allowed=("red", "green"))] = "red"
 
 
 def test_a_field_without_a_docstring_is_an_error() -> None:
-    _, row = next(page.sections("pauses", Pauses))[2]
-    with pytest.raises(ValueError, match=r"Pauses\.colour has no docstring; write one below the field"):
-        page.words(row)
+    with pytest.raises(ValueError, match=r"Silent\.colour has no docstring; write one below the field"):
+        Section(kind=Silent).schema()
 
 
 def test_a_field_without_a_reader_is_an_error() -> None:
@@ -82,7 +81,7 @@ def test_the_examples_of_values_are_read() -> None:
 
 
 def test_the_declarations_of_the_tests_have_every_key_of_the_reference() -> None:
-    known = {row.name for _, _, rows in page.sections() for row in rows}
+    known = {name for each in page.sections("", declaration_schema()) for name, _ in page.rows(*each)}
     declared = {path for text in DECLARATIONS for path in paths("", yaml.safe_load(text))}
     assert declared - {"evaluation.NAME", "mixtures.NAME", "mixtures.NAME.POOL"} == known
 
