@@ -26,7 +26,7 @@ from benchmarks.measured import at_most, own_peak, printed, verdict
 from runners.data.build.build import Build, folders_of, working
 from runners.data.build.build_pool import build_pool
 from runners.data.build.info import info_lines
-from runners.data.build.known_scores import expression_scores, metadata_scores
+from runners.data.build.known_scores import expression_scores, metadata_facts
 from runners.data.build.rescore import set_score, set_subset, use_score
 from runners.data.build.source import parts_of
 from runners.data.index import merge
@@ -118,7 +118,7 @@ def work(what: str, pool: str) -> None:
     elif what == "score:NAME":
         use_score(opened, "clip")
     elif what == "column:NAME":
-        scores = metadata_scores(opened, "clip", folder.with_name("metadata.parquet"))
+        scores = metadata_facts(opened, folder.with_name("metadata.parquet"), ["clip"]).numbers("clip")
         set_score(opened, scores, Scorer(name="clip"))
     elif what == "expression":
         set_score(opened, expression_scores(opened, "2*clip WHERE width > 8"), Scorer(name="twice"))

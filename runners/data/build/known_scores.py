@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from budgets.names import unknown
 from runners.data.build.expression import Expression
 from runners.data.build.scan import run
-from runners.data.build.table_file import MISSING, check_columns, columns_and_rows
+from runners.data.build.table_file import MISSING, check_columns, columns_and_rows, read_any_table
 from runners.data.index.merge import look_up
 from runners.data.index.selection import SCORE_PREFIX, SUBSET_PREFIX
 from runners.data.pool.pool import FIRST, Pool
@@ -39,46 +39,49 @@ _TYPES = {"DOUBLE": pa.float64(), "VARCHAR": pa.string(), "BOOLEAN": pa.bool_()}
 class Facts:
     """Columns of another table that were asked for, in the row groups of the index.
 
-    ``there`` are the names of all of its columns; ``kinds`` has the type of each that was asked for and is
-    there, ``examples`` a value of each that holds something else than numbers.
+    ``of`` names the table in errors, ``there`` are the names of all of its columns, ``kinds`` has the type of
+    each that was asked for and is there.
     """
 
+    of: object
     columns: Mapping[str, Iterator[NDArray[Any]]]
     kinds: Mapping[str, str]
     there: Collection[str]
-    examples: Mapping[str, str]
 
-    def numbers(self, column: str, of: object) -> Iterator[NDArray[np.float32]]:
-        """Yield a column as scores; ValueError if it is not there or holds no number."""
+    def numbers(self, column: str) -> Iterator[NDArray[np.float32]]:
+        """Yield a column as scores, NaN where there is none, float32, some pairs at a time.
+
+        Raises:
+            ValueError: The column is not there, or holds no number.
+        """
         if column not in self.kinds:
-            raise ValueError(f"{of}: {unknown('column', column, self.there)}")
-        some = False
+            raise ValueError(f"{self.of}: {unknown('column', column, self.there)}")
+        some, texts = False, list[object]()
         for values in self.columns[column]:
             numbers = values
             if self.kinds[column] != "DOUBLE":
                 numbers = np.array([score_of(value) for value in values], np.float64)
+                texts = texts or [value for value in values if value is not None][:1]
             some = some or bool(np.isfinite(numbers).any())
             with np.errstate(over="ignore"):  # numbers beyond float32 become infinite, which is not a score
                 yield numbers.astype(np.float32)
-        if not some and column in self.examples:
+        if texts and not some:
+            name = column if column.isidentifier() else f'"{column}"'
             raise ValueError(
-                f"{of}: column {column} holds no numbers but texts, such as '{self.examples[column]}', which "
-                f"the condition of an expression can use: --with '=SCORE WHERE {_quoted(column)} = …'"
+                f"{self.of}: column {column} holds no numbers but texts, such as '{texts[0]}', which "
+                f"the condition of an expression can use: --with '=SCORE WHERE {name} = …'"
             )
 
 
 def expression_scores(
-    pool: Pool,
-    text: str,
-    metadata: Path | None = None,
-    fields: Callable[[Collection[str]], Facts] | None = None,
+    pool: Pool, text: str, facts_of: Callable[[Collection[str]], Facts] | None = None
 ) -> Iterator[NDArray[np.float32]]:
     """Yield a score that is computed from what is known of each pair, float32, some pairs at a time.
 
     The text is an `Expression` over the names of the pool's scores and subsets, the columns `OF_PAIR`, and
-    those of metadata (a parquet file or a folder of them) or, without any, ``fields`` of the samples' json,
-    such as ``0.5*clip + 0.5*mine WHERE width > 200 AND length(caption) > 5``. The score is NaN where it has
-    no value or the condition is not true, as where one of its values is missing.
+    those of ``facts_of``, which is given all other names, such as
+    ``0.5*clip + 0.5*mine WHERE width > 200 AND length(caption) > 5``. The score is NaN where it has no value
+    or the condition is not true, as where one of its values is missing.
 
     Raises:
         ValueError: The expression is not valid, or names what is not known of the pairs.
@@ -90,11 +93,8 @@ def expression_scores(
     known = {name: SUBSET_PREFIX + name for name in pool.subsets} | known | {name: name for name in OF_PAIR}
     used = [name for name in known if name in expression.names]
     others = sorted(expression.names.difference(used))
-    facts = Facts(columns={}, kinds={}, there=(), examples={})
-    if others and metadata is not None:
-        facts = _facts_of(pool, others, metadata)
-    elif others and fields is not None:
-        facts = fields(others)
+    nothing = Facts(of="", columns={}, kinds={}, there=())
+    facts = facts_of(others) if others and facts_of is not None else nothing
     for name in others:
         if name not in facts.kinds:
             raise ValueError(
@@ -115,45 +115,31 @@ def _wide(column: "pd.Series[Any]") -> "pd.Series[Any]":
     return column.astype({"f": np.float64, "i": np.int64, "u": np.int64}.get(column.dtype.kind, column.dtype))
 
 
-def _quoted(name: str) -> str:
-    return name if name.isidentifier() else f'"{name}"'
+def metadata_facts(pool: Pool, metadata: Path, names: Collection[str]) -> Facts:
+    """Return columns of tables of metadata by uid or, without one, by key.
 
-
-def metadata_scores(pool: Pool, column: str, metadata: Path) -> Iterator[NDArray[np.float32]]:
-    """Yield scores from tables of metadata by uid or, without one, by key: float32, some pairs at a time.
-
-    Of several rows with one id the first counts; NaN where there is none.
+    The tables are one of any kind that `read_any_table` reads, or all parquet files of a folder. Of several
+    rows with one id the first counts.
 
     Raises:
-        ValueError: There is no metadata, or no column of numbers of that name.
+        ValueError: There is no metadata, a pool's pairs cannot be found in them, or a column holds something
+            else than numbers, texts, or true and false.
     """
-    return _facts_of(pool, [column], metadata).numbers(column, metadata)
-
-
-def _facts_of(pool: Pool, names: Collection[str], metadata: Path) -> Facts:
-    """Return columns of metadata; ValueError if a pool's pairs cannot be found in them."""
     files, by = _metadata_files(pool, metadata)
-    values, kinds, examples = {}, {}, {}
+    values, kinds = {}, {}
     for field in pq.read_schema(files[0]):
         if field.name not in names:
             continue
-        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
-            kind = "VARCHAR"
-            for batch in pq.ParquetFile(files[0]).iter_batches(1024, columns=[field.name]):
-                if texts := batch[0].drop_null().to_pylist():
-                    examples[field.name] = texts[0]
-                    break
-        elif pa.types.is_boolean(field.type):
-            kind, examples[field.name] = "BOOLEAN", "true"
-        elif pa.types.is_integer(field.type) or pa.types.is_floating(field.type):
-            kind = "DOUBLE"
-        else:
+        is_text = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+        is_number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+        if not (is_text or is_number or pa.types.is_boolean(field.type)):
             raise ValueError(f"{files[0]}: column {field.name} holds {field.type}, not numbers or texts")
+        kind = "VARCHAR" if is_text else "DOUBLE" if is_number else "BOOLEAN"
         for file in files:
             _require_columns(file, by, field.name)
         found = look_up(pool.index.files, by, files, field.name, pool.path, kind=kind)
         kinds[field.name], values[field.name] = kind, pool.index.cut(found, by_group=True)
-    return Facts(columns=values, kinds=kinds, there=columns_and_rows(files[0])[0], examples=examples)
+    return Facts(of=metadata, columns=values, kinds=kinds, there=columns_and_rows(files[0])[0])
 
 
 def _require_columns(file: Path, by: str, *names: str) -> None:
@@ -180,7 +166,10 @@ def _metadata_files(pool: Pool, metadata: Path) -> tuple[list[Path], str]:
     if not files or not metadata.exists():
         raise ValueError(f"no parquet file of metadata at {metadata}")
     if files[0].suffix != ".parquet":
-        raise ValueError(f"{files[0]} is not a .parquet file: convert it, as metadata are read from parquet")
+        table = pool.path / SCORING / f"{metadata.name}.parquet"
+        table.parent.mkdir(exist_ok=True)
+        read_any_table(metadata, ("uid", "key")).to_parquet(table)
+        files = [table]
     if "uid" in columns_and_rows(files[0])[0]:
         return files, "uid"
     made = pool.origin.provenance
@@ -194,20 +183,8 @@ def _metadata_files(pool: Pool, metadata: Path) -> tuple[list[Path], str]:
     return files, "key"
 
 
-def column_scores(
-    pool: Pool, column: str, workers: Workers, report: Report, shared: SharedFolder
-) -> Iterator[NDArray[np.float32]]:
-    """Yield scores from a field of each sample's json, as `metadata_scores`.
-
-    Raises:
-        ValueError: No sample has the field, or it holds texts.
-    """
-    facts = fields_of(pool, [column], workers, report, shared)
-    return facts.numbers(column, f"the pairs' json in {pool.copy_of or pool.path}")
-
-
-def fields_of(
-    pool: Pool, names: Collection[str], workers: Workers, report: Report, shared: SharedFolder
+def json_facts(
+    pool: Pool, workers: Workers, report: Report, shared: SharedFolder, names: Collection[str]
 ) -> Facts:
     """Return fields of each sample's json; shards that were read before are not read again.
 
@@ -223,18 +200,21 @@ def fields_of(
     task = partial(_keep_fields, replace(pool), names, shared, files)
     run(task, todo, workers, partial(report, "reading"), shards.__getitem__, of=len(shards))
     shared.fetch(files.values())
-    there, kinds, examples = set[str](), dict[str, str](), dict[str, str]()
+    there, kinds = set[str](), dict[str, str]()
     for file in files.values():
         found = json.loads(pq.read_schema(shared.path / file).metadata[_FOUND])
         there.update(found["there"])
-        examples = found["examples"] | examples
         for name, kind in found["kinds"].items():
             kinds[name] = kind if kinds.get(name, kind) == kind else "VARCHAR"
     values = {name: _in_groups(pool, name, kinds[name], shared, files) for name in kinds}
-    return Facts(columns=values, kinds=kinds, there=there, examples=examples)
+    of = f"the pairs' json in {pool.copy_of or pool.path}"
+    return Facts(of=of, columns=values, kinds=kinds, there=there)
 
 
 _FOUND = b"found"
+_READ: Mapping[str, Callable[[str], object]] = {
+    "DOUBLE": score_of, "BOOLEAN": {"true": True, "false": False}.get, "VARCHAR": str,
+}  # fmt: skip
 
 
 def _in_groups(
@@ -253,13 +233,9 @@ def _in_groups(
         found = [
             texts(str(shard)).reindex(rows) for shard, rows in part.groupby("shard", sort=False)["offset"]
         ]
-        column = pd.concat(found).where(lambda each: each.notna(), None)
-        if kind == "DOUBLE":
-            yield np.array([score_of(text) for text in column], np.float64)
-        elif kind == "BOOLEAN":
-            yield column.map({"true": True, "false": False}).to_numpy(object)
-        else:
-            yield column.to_numpy(object)
+        read = _READ[kind]
+        column = [None if pd.isna(text) else read(text) for text in pd.concat(found)]
+        yield np.array(column, np.float64 if kind == "DOUBLE" else object)
 
 
 def _keep_fields(
@@ -270,7 +246,7 @@ def _keep_fields(
     rows = _fields_in(pool.place, shard, pool.shards[shard])
     there = sorted({name for _, facts in rows for name in facts})
     columns: dict[str, list[str | None]] = {}
-    kinds, examples = dict[str, str](), dict[str, str]()
+    kinds = dict[str, str]()
     for name in names:
         found = [facts.get(name) for _, facts in rows]
         columns[name] = [
@@ -278,15 +254,14 @@ def _keep_fields(
         ]
         given = [each for each in found if each is not None and each != ""]
         if given and all(isinstance(each, bool) for each in given):
-            kinds[name], examples[name] = "BOOLEAN", "true"
-        elif texts := [str(each) for each in given if np.isnan(score_of(each)) and str(each) not in MISSING]:
-            kinds[name], examples[name] = "VARCHAR", texts[0]
+            kinds[name] = "BOOLEAN"
         elif name in there:
-            kinds[name] = "DOUBLE"
+            texts = any(np.isnan(score_of(each)) and str(each) not in MISSING for each in given)
+            kinds[name] = "VARCHAR" if texts else "DOUBLE"
     table = pa.table({
         "offset": pa.array([offset for offset, _ in rows], pa.int64()),
         **{name: pa.array(column, pa.string()) for name, column in columns.items()},
-    }, metadata={_FOUND: json.dumps({"there": there, "kinds": kinds, "examples": examples})})  # fmt: skip
+    }, metadata={_FOUND: json.dumps({"there": there, "kinds": kinds})})  # fmt: skip
     with shared.here() as here:
         with new_file(here.file(file)) as target:
             pq.write_table(table, target)

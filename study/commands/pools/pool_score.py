@@ -44,8 +44,8 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--metadata",
         type=Path,
-        help="parquet file, or a folder of them, that holds column:NAME or columns of =EXPRESSION, joined "
-        "by uid or key",
+        help="table of metadata (.parquet, .csv, .tsv or .jsonl), or a folder of .parquet ones, that holds "
+        "column:NAME or columns of =EXPRESSION, joined by uid or key",
     )
     parser.add_argument(
         "--batch-size", type=number(1, 65_536, int), default=256, help="pairs per batch (default: 256)"
@@ -103,33 +103,30 @@ def _scored(
 ) -> "Pool":
     """Return the pool with the score or subset that the options ask for."""
     from runners.data.build.expression import Expression
-    from runners.data.build.known_scores import column_scores, expression_scores, fields_of, metadata_scores
+    from runners.data.build.known_scores import expression_scores, json_facts, metadata_facts
     from runners.data.build.rescore import set_score, set_subset, use_score
     from runners.data.pool.pool import COMPUTED, Scorer
 
     kind, _, name = options.scorer.partition(":")
     if options.scorer.endswith(".npy"):
         return set_subset(pool, options.name or Path(options.scorer).stem, Path(options.scorer))
-    if options.scorer.startswith("="):
-        text = options.scorer[1:]
-
-        def fields(names: "Collection[str]") -> "Facts":
-            return fields_of(pool, names, site.workers(written=shared.url or pool.path), report, shared)
-
-        scores = expression_scores(pool, text, options.metadata, fields)
-        models = pool.models_behind(Expression(text).names)
-        scorer = Scorer(name=options.name, convention=COMPUTED + text, sources=models)
-        return set_score(pool, scores, scorer)
     if kind == "score":
         return use_score(pool, name)
-    if kind != "column":
+    is_expression = options.scorer.startswith("=")
+    if kind != "column" and not is_expression:
         return _scored_by_model(pool, options, shared, site, report)
-    if options.metadata:
-        scores = metadata_scores(pool, name, options.metadata)
-    else:
-        workers = site.workers(written=shared.url or pool.path)
-        scores = column_scores(pool, name, workers, report, shared)
-    return set_score(pool, scores, Scorer(name=options.name or name))
+
+    def facts(names: "Collection[str]") -> "Facts":
+        if options.metadata:
+            return metadata_facts(pool, options.metadata, names)
+        return json_facts(pool, site.workers(written=shared.url or pool.path), report, shared, names)
+
+    if not is_expression:
+        return set_score(pool, facts([name]).numbers(name), Scorer(name=options.name or name))
+    text = options.scorer[1:]
+    models = pool.models_behind(Expression(text).names)
+    made = Scorer(name=options.name, convention=COMPUTED + text, sources=models)
+    return set_score(pool, expression_scores(pool, text, facts), made)
 
 
 def _scored_by_model(

@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
+from runners.data.build.known_scores import json_facts
 from runners.data.index.parts import Index
 from runners.data.index.selection import select
 from runners.data.index.writing import read_part
 from runners.data.pool.pool import Pool
+from runners.host.workers import Processes
+from runners.store.shared_folder import SharedFolder
 
 
 def in_parts(frame: pd.DataFrame, rows: int = 300, group: int = 100) -> Index:
@@ -40,3 +43,9 @@ def indexed(folder: Path) -> Pool:
 def column(pool: Pool, name: str) -> NDArray[Any]:
     """Return a whole column of numbers of a pool's index."""
     return np.concatenate([*pool.index.chunks(name)])
+
+
+def field(pool: Pool, name: str) -> NDArray[np.float32]:
+    """Return a field of the samples' json as a score of each pair."""
+    facts = json_facts(pool, Processes(), lambda *_: None, SharedFolder(path=pool.path), [name])
+    return np.concatenate([*facts.numbers(name)])

@@ -11,15 +11,16 @@ from budgets.machine_cache import CACHE
 from runners.data.build import merge_parts
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
-from runners.data.build.known_scores import column_scores
+from runners.data.build.known_scores import json_facts
 from runners.data.build.rescore import set_score
 from runners.data.pool.pool import Pool, Scorer
 from runners.data.pool.reader import read_pairs
-from runners.host.workers import Processes, Report
+from runners.host.workers import Report
 from runners.store.copies import pool_at
 from runners.store.location import Location
-from runners.store.shared_folder import SCORING, SharedFolder, open_shared
+from runners.store.shared_folder import SCORING, open_shared
 from tests.runners.data.index.test_index import EACH, SHARDS, write_shards
+from tests.runners.data.indexed import field
 from tests.runners.store.bucket import Bucket
 from tests.runners.store.other_machines import OtherMachines
 from tests.runners.tiny import tiny_pool
@@ -70,8 +71,8 @@ def build(to: str, source: str, machines: OtherMachines, report: Report = silent
 
 def score(to: str, machines: OtherMachines) -> None:
     with open_shared(to) as shared:
-        scores = column_scores(Pool.open(shared.path), "similarity", machines, silent, shared)
-        set_score(Pool.open(shared.path), scores, Scorer(name="mine"))
+        facts = json_facts(Pool.open(shared.path), machines, silent, shared, ["similarity"])
+        set_score(Pool.open(shared.path), facts.numbers("similarity"), Scorer(name="mine"))
         shared.publish()
         shared.delete(SCORING)
 
@@ -168,8 +169,7 @@ def test_a_pool_below_a_url_is_scored_there_and_a_stopped_scoring_goes_on(
     machines.calls.clear()
     score(f"{url}/p", machines)
     assert machines.calls == [3, 4]
-    scores = column_scores(folder, "similarity", Processes(), silent, SharedFolder(path=folder.path))
-    scored = set_score(folder, scores, Scorer(name="mine"))
+    scored = set_score(folder, field(folder, "similarity"), Scorer(name="mine"))
     assert below(f"{url}/p") == {
         name: text for name, text in content(scored.path).items() if not name.startswith(SCORING)
     }

@@ -1,6 +1,7 @@
 """Expressions: what they compute, and that no text makes them do anything else."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from runners.data.build.expression import Expression, _engine
-from runners.data.build.known_scores import expression_scores
+from runners.data.build.known_scores import expression_scores, metadata_facts
 from runners.data.pool.pool import Pool
 from tests.runners.tiny import tiny_pool
 
@@ -139,9 +140,9 @@ def test_no_text_reads_or_writes_a_file_starts_a_process_or_does_more_than_compu
     assert len(set(ATTACKS)) > 250
     for attack in ATTACKS:
         text = attack.replace("SECRET", "secret").replace("CANARY", "canary")
-        for metadata in (None, Path("metadata.parquet")):
+        for facts in (None, partial(metadata_facts, pool, Path("metadata.parquet"))):
             with pytest.raises(ValueError, match=r"^score '") as refusal:
-                list(expression_scores(pool, text, metadata))
+                list(expression_scores(pool, text, facts))
             assert len(str(refusal.value)) < 2_000, attack
     assert {path: path.stat().st_mtime_ns for path in Path().rglob("*")} == before
     os.close(pipe)

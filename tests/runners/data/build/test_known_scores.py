@@ -2,8 +2,8 @@
 
 import os
 import tarfile
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,13 +11,13 @@ import pytest
 
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
-from runners.data.build.known_scores import column_scores, expression_scores, fields_of, metadata_scores
+from runners.data.build.known_scores import expression_scores, json_facts, metadata_facts
 from runners.data.build.rescore import set_score
 from runners.data.pool.pool import COMPUTED, Pool, Scorer
 from runners.host.workers import Processes
 from runners.store.shared_folder import SharedFolder
 from tests.runners.data.build.test_damaged_sources import NAMES
-from tests.runners.data.indexed import indexed
+from tests.runners.data.indexed import field, indexed
 from tests.runners.data.pool.test_pool import Sample, encoded, sample, write_tar
 from tests.runners.tiny import tiny_pool
 
@@ -29,8 +29,7 @@ def test_scores_of_repeated_keys_go_to_their_own_pairs(tmp_path: Path) -> None:
     ]
     write_tar(tmp_path / "x" / "0.tar", samples)
     pool = indexed(tmp_path / "x")
-    scores = column_scores(pool, "mine", Processes(), lambda *_: None, SharedFolder(path=pool.path))
-    assert np.concatenate([*scores]).tolist() == [0, 1, 2, 3]
+    assert field(pool, "mine").tolist() == [0, 1, 2, 3]
 
 
 def test_shard_cut_short_is_scored_up_to_there(tmp_path: Path) -> None:
@@ -41,15 +40,18 @@ def test_shard_cut_short_is_scored_up_to_there(tmp_path: Path) -> None:
     os.truncate(folder / "0.tar", end)
     pool = indexed(folder)
     assert pool.count == 4
-    scores = column_scores(pool, "mine", Processes(), lambda *_: None, SharedFolder(path=pool.path))
-    assert np.concatenate([*scores]).tolist() == [0, 1, 2, 3]
+    assert field(pool, "mine").tolist() == [0, 1, 2, 3]
 
 
-def test_metadata_that_are_not_parquet_are_refused_by_name(tmp_path: Path) -> None:
+def test_metadata_may_be_any_table(tmp_path: Path) -> None:
     pool = Pool.open(tiny_pool(tmp_path / "x"))
-    pd.DataFrame({"uid": ["a"], "aes": [0.5]}).to_csv(tmp_path / "m.csv", index=False)
-    with pytest.raises(ValueError, match=r"/m\.csv is not a \.parquet file: convert it"):
-        metadata_scores(pool, "aes", tmp_path / "m.csv")
+    keys = pool.frame["key"].tolist()
+    table = pd.DataFrame({"key": keys, "aes": np.arange(len(keys)) / 2, "lang": "en"})
+    table.to_csv(tmp_path / "m.csv", index=False)
+    facts = metadata_facts(pool, tmp_path / "m.csv", ["aes", "lang"])
+    assert np.concatenate([*facts.numbers("aes")]).tolist() == table["aes"].tolist()
+    with pytest.raises(ValueError, match=r"/m\.csv: column lang holds no numbers but texts, such as 'en'"):
+        list(facts.numbers("lang"))
 
 
 def test_metadata_by_a_repeated_key_or_of_booleans_scores_no_pair(tmp_path: Path) -> None:
@@ -60,14 +62,14 @@ def test_metadata_by_a_repeated_key_or_of_booleans_scores_no_pair(tmp_path: Path
     table = pd.DataFrame({"key": ["a", "b"], "mine": [0.5, 0.25], "truth": [True, False]})
     table.to_parquet(tmp_path / "m.parquet")
     pool = indexed(tmp_path / "x")
-    assert np.concatenate([*metadata_scores(pool, "mine", tmp_path / "m.parquet")]).tolist() == pytest.approx(
-        [np.nan, 0.25, np.nan], nan_ok=True
-    )
-    with pytest.raises(ValueError, match=r"column truth holds no numbers but texts, such as 'true'"):
-        list(metadata_scores(pool, "truth", tmp_path / "m.parquet"))
+    assert np.concatenate(
+        [*metadata_facts(pool, tmp_path / "m.parquet", ["mine"]).numbers("mine")]
+    ).tolist() == pytest.approx([np.nan, 0.25, np.nan], nan_ok=True)
+    with pytest.raises(ValueError, match=r"column truth holds no numbers but texts, such as 'False'"):
+        list(metadata_facts(pool, tmp_path / "m.parquet", ["truth"]).numbers("truth"))
     table.assign(key=[1, 2]).to_parquet(tmp_path / "m.parquet")
     with pytest.raises(ValueError, match=r"m\.parquet: column key holds int64, but a pool's keys are texts"):
-        metadata_scores(pool, "mine", tmp_path / "m.parquet")
+        metadata_facts(pool, tmp_path / "m.parquet", ["mine"]).numbers("mine")
 
 
 def test_a_computed_score_whose_input_was_replaced_is_no_longer_found_by_its_expression(
@@ -109,7 +111,9 @@ def test_names_and_texts_may_hold_what_sql_gives_a_meaning(paired: Pool, tmp_pat
     table = pd.DataFrame({"key": paired.frame["key"], 'a "&" b;': 0.5, "it's": 'say "hi" -- it\'s'})
     table.to_parquet(tmp_path / "m.parquet")
     text = """"a ""&"" b;" + a WHERE "it's" = 'say "hi" -- it''s' AND width > 0"""
-    found = np.concatenate([*expression_scores(paired, text, tmp_path / "m.parquet")])
+    found = np.concatenate(
+        [*expression_scores(paired, text, partial(metadata_facts, paired, tmp_path / "m.parquet"))]
+    )
     assert found.tolist() == (np.arange(1, paired.count + 1) + 0.5).tolist()
 
 
@@ -122,7 +126,9 @@ def test_a_pair_that_the_metadata_lack_meets_no_condition_on_them(paired: Pool, 
     table.to_parquet(tmp_path / "m.parquet")
 
     def kept(condition: str) -> list[int]:
-        scores = expression_scores(paired, f"a WHERE {condition}", tmp_path / "m.parquet")
+        scores = expression_scores(
+            paired, f"a WHERE {condition}", partial(metadata_facts, paired, tmp_path / "m.parquet")
+        )
         return np.flatnonzero(np.isfinite(np.concatenate([*scores]))).tolist()
 
     assert kept("nsfw <> 1") == kept("NOT nsfw = 1") == [2, 3]
@@ -135,19 +141,21 @@ def test_a_pair_that_the_metadata_lack_meets_no_condition_on_them(paired: Pool, 
     assert kept("coalesce(good, true)") == [place for place in range(paired.count) if place != 2]
     table.assign(A=1, Width=7).to_parquet(tmp_path / "case.parquet")
     with pytest.raises(ValueError, match="some of its names, A, a, differ only in case"):
-        next(expression_scores(paired, "a + A", tmp_path / "case.parquet"))
-    wide = expression_scores(paired, '"Width" * 1000000000', tmp_path / "case.parquet")
+        next(expression_scores(paired, "a + A", partial(metadata_facts, paired, tmp_path / "case.parquet")))
+    wide = expression_scores(
+        paired, '"Width" * 1000000000', partial(metadata_facts, paired, tmp_path / "case.parquet")
+    )
     assert np.nanmax(np.concatenate([*wide])) == 7e9
     with pytest.raises(ValueError, match=r"unknown name 'lagn'; did you mean 'lang'\? allowed: .*, nsfw, "):
         kept("lagn = 'en'")
     with pytest.raises(
         ValueError, match=r"m\.parquet: unknown column 'nfsw'; did you mean 'nsfw'\? allowed: g"
     ):
-        next(metadata_scores(paired, "nfsw", tmp_path / "m.parquet"))
+        next(metadata_facts(paired, tmp_path / "m.parquet", ["nfsw"]).numbers("nfsw"))
     with pytest.raises(
         ValueError, match=r"column lang holds no numbers but texts, such as 'en', which .* lang ="
     ):
-        list(metadata_scores(paired, "lang", tmp_path / "m.parquet"))
+        list(metadata_facts(paired, tmp_path / "m.parquet", ["lang"]).numbers("lang"))
 
 
 @pytest.mark.slow
@@ -159,23 +167,23 @@ def test_fields_of_the_samples_are_scores_or_texts_of_an_expression(tmp_path: Pa
         tmp_path / "x" / "1.tar", [sample(n, mine="0.5", lang=None, mixed=2, good=True) for n in range(3, 5)]
     )
     pool = indexed(tmp_path / "x")
-    how: Any = Processes(), lambda *_: None, SharedFolder(path=pool.path)
+    facts = partial(json_facts, pool, Processes(), lambda *_: None, SharedFolder(path=pool.path))
 
     def found(text: str) -> list[float]:
-        scores = expression_scores(pool, text, None, lambda names: fields_of(pool, names, *how))
+        scores = expression_scores(pool, text, facts)
         return [*map(float, np.nan_to_num(np.concatenate([*scores]), nan=-1))]
 
     assert found("mine + 1 WHERE lang = 'en' OR lang IS NULL") == [1, -1, -1, 1.5, 1.5]
     assert found("width WHERE good") == [-1, -1, -1, 43, 44]
-    assert np.concatenate([*column_scores(pool, "mixed", *how)]).tolist()[3:] == [2, 2]
+    assert field(pool, "mixed").tolist()[3:] == [2, 2]
     with pytest.raises(
         ValueError, match=r"json in .*/x: unknown column 'mne'; did you mean 'mine'\? allowed: "
     ):
-        list(column_scores(pool, "mne", *how))
+        field(pool, "mne")
     with pytest.raises(
         ValueError, match=r"column lang holds no numbers but texts, such as 'en', which the cond"
     ):
-        list(column_scores(pool, "lang", *how))
+        field(pool, "lang")
     with pytest.raises(
         ValueError, match=r"score 'mne': unknown name 'mne'; did you mean 'mine'\? allowed: cap"
     ):
@@ -194,10 +202,12 @@ def test_metadata_by_key_are_refused_for_a_pool_whose_shards_were_written_anew(t
     with pytest.raises(
         ValueError, match=r"m\.parquet has no column uid. Its keys may be those of the source"
     ):
-        metadata_scores(pool, "mine", tmp_path / "m.parquet")
+        metadata_facts(pool, tmp_path / "m.parquet", ["mine"]).numbers("mine")
 
     place = indexed(tmp_path / "x")
-    assert np.concatenate([*metadata_scores(place, "mine", tmp_path / "m.parquet")]).tolist() == [0, 1, 2, 3]
+    assert np.concatenate(
+        [*metadata_facts(place, tmp_path / "m.parquet", ["mine"]).numbers("mine")]
+    ).tolist() == [0, 1, 2, 3]
 
 
 def test_a_new_score_with_the_name_of_the_shards_own_replaces_it(tmp_path: Path) -> None:

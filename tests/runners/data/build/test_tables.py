@@ -11,12 +11,10 @@ import pytest
 
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
-from runners.data.build.known_scores import column_scores
 from runners.data.build.source import Columns
 from runners.data.pool.pool import Pool
 from runners.data.pool.samples import read_samples
-from runners.host.workers import Processes
-from runners.store.shared_folder import SharedFolder
+from tests.runners.data.indexed import field
 from tests.runners.data.pool.test_pool import encoded
 
 pytestmark = pytest.mark.slow
@@ -81,8 +79,7 @@ def test_columns_of_bytes_and_dates_do_not_stop_a_build(tmp_path: Path, images: 
     assert pool.frame.set_index("caption").loc[ODD, "score"].tolist() == [n + 0.5 for n in range(10)]
     first = facts(pool)[0]
     assert (first["preview"], first["painted"], first["words"]) == (None, "1600-01-01", ["a", "b"])
-    shared = SharedFolder(path=pool.path)
-    ratings = np.concatenate([*column_scores(pool, "rating", Processes(), lambda *_: None, shared)])
+    ratings = field(pool, "rating")
     assert sorted(ratings[np.isfinite(ratings)].tolist()) == list(range(9))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from runners.data.build import merge_parts
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
-from runners.data.build.known_scores import expression_scores
+from runners.data.build.known_scores import expression_scores, metadata_facts
 from runners.data.build.rescore import set_score, set_subset, use_score
 from runners.data.index import writing
 from runners.data.index.parts import Index
@@ -134,7 +135,8 @@ def test_a_computed_score_may_use_columns_of_metadata_also_texts(divided: Pool, 
     table[table["key"] != keys[6]].to_parquet(tmp_path / "facts.parquet")
 
     text = "similarity + 2*aesthetic WHERE lang = 'en' AND aesthetic < 100"
-    found = np.concatenate([*expression_scores(divided, text, tmp_path / "facts.parquet")])
+    facts = partial(metadata_facts, divided, tmp_path / "facts.parquet")
+    found = np.concatenate([*expression_scores(divided, text, facts)])
 
     english = np.setdiff1d(np.arange(0, 100, 3), [6])
     assert np.flatnonzero(np.isfinite(found)).tolist() == english.tolist()
@@ -143,7 +145,7 @@ def test_a_computed_score_may_use_columns_of_metadata_also_texts(divided: Pool, 
     with pytest.raises(
         ValueError, match=r"unknown name 'en'; .*lang, .*; texts stand in single quotation marks"
     ):
-        next(expression_scores(divided, "similarity WHERE lang = en", tmp_path / "facts.parquet"))
+        next(expression_scores(divided, "similarity WHERE lang = en", facts))
 
 
 def test_scores_and_subsets_are_added_beside_the_parts(divided: Pool, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ import sys, tracemalloc
 from pathlib import Path
 import pyarrow as pa
 from runners.data.build.info import _shown, info_lines
-from runners.data.build.known_scores import expression_scores, metadata_scores
+from runners.data.build.known_scores import expression_scores, metadata_facts
 from runners.data.build.rescore import set_score, set_subset, use_score
 from runners.data.pool.pool import Pool, Scorer
 
@@ -30,7 +30,8 @@ path = Path(sys.argv[1])
 tracemalloc.start()
 pool = Pool.open(path)
 pool = set_score(pool, expression_scores(pool, "first + 1 WHERE width > 20"), Scorer(name="mine"))
-pool = set_score(pool, metadata_scores(pool, "clip", path / "metadata.parquet"), Scorer(name="clip"))
+facts = metadata_facts(pool, path / "metadata.parquet", ["clip"])
+pool = set_score(pool, facts.numbers("clip"), Scorer(name="clip"))
 pool = use_score(set_subset(pool, "few", path / "uids.npy"), "first")
 lines = [*info_lines(pool)]
 assert len(_shown(pool)) == 50
