@@ -48,7 +48,6 @@ from study.storage.lock import (
     after_downloads,
     live_holder,
     only_run,
-    run_is_active,
     running_here,
 )
 
@@ -76,7 +75,7 @@ class BucketStorage(FolderStorage):
         self._watched: Collection[str] = ()
         self._awaited: Collection[str] = ()
         self._lease: Lease | None = None
-        self._stop_requested = False
+        self._follows = self._stop_requested = False
 
     def refresh(self) -> None:
         """Download the study without weights and checkpoints, unless a run on this machine is active."""
@@ -111,15 +110,25 @@ class BucketStorage(FolderStorage):
             with after_downloads(self._folder):
                 holder, before = until_the_end.enter_context(only_run(self._folder))
             self._objects.require()
-            lease = self._lease = Lease(self._place, holder, run_is_active(self._place))
-            until_the_end.enter_context(lease.held(before, say))
+            lease = self._lease = Lease(self._place, holder)
+            until_the_end.enter_context(lease.held(before, say, self._follow))
             (self._folder / LEASE).unlink(missing_ok=True)
             self._place.delete([STOP])  # an older request to stop was meant for an earlier run
             # What a run that was killed on this machine had not uploaded is not lost.
             upload_left(self._objects, Path(self._name, "trials"))
             bring(self._place, self._folder)
-            with self._following(lease, say):
+            # While the bucket can't be reached, the run waits, and then fails, where it can't continue
+            # without it (`Site.with_storage`).
+            self._follows = failed = True
+            try:
                 yield
+                failed = False
+            finally:
+                # A run that lost its lease must not overwrite files of the run that took over.
+                if lease.lost is None:
+                    # If the run ends with an error, that error must not be hidden by one of the last upload.
+                    with suppress(OSError) if failed else nullcontext():
+                        patiently(self._push, patience_s=0 if failed else _PATIENCE_S, say=say)
 
     def call(
         self, run: "Callable[[TrialJob], object]", job: "TrialJob", *, nodes: int = 1
@@ -206,26 +215,9 @@ class BucketStorage(FolderStorage):
             trunk=tuple(Path(self._name, "trials", each.name) for each in job.trunk),
         )
 
-    @contextmanager
-    def _following(self, lease: Lease, say: Callable[[str], None]) -> Iterator[None]:
-        """Context manager that follows the bucket after each renewal, and uploads the last changes at exit.
-
-        While the bucket can't be reached, the run itself waits, and then fails, where it can't continue
-        without it (`Site.with_storage`).
-        """
-        failed = True
-        try:
-            with lease.kept(self._follow):
-                yield
-            failed = False
-        finally:
-            # A run that lost its lease must not overwrite files of the run that took over.
-            if lease.lost is None:
-                # If the run ends with an error, that error must not be hidden by one of the last upload.
-                with suppress(OSError) if failed else nullcontext():
-                    patiently(self._push, patience_s=0 if failed else _PATIENCE_S, say=say)
-
     def _follow(self) -> None:
+        if not self._follows:  # what this machine has may be older than the bucket's
+            return
         self._push()
         self._stop_requested = self._stop_requested or self._place.read(STOP) is not None
         for folder, place in map(self._trial, self._watched):

@@ -23,6 +23,11 @@ STOP = "stop"
 """File or object whose existence asks the run of a study to stop."""
 
 _LOCK, _POOL_LEASE = ".lock", ".writing.json"
+_RUNS = (
+    "another run of {where} is active: {holder}. The command `status` with the same study watches it, `stop` "
+    "stops it"
+)
+_WRITES = "another command is writing {where}: {holder}. Wait until it has ended"
 _LOOKS, _LOCK_S, _LOOK_S = 5, 0.5, 0.2
 _DOWNLOAD_S = 60.0
 _DEAD_S = 60.0  # a lease that is not renewed for so long belongs to a dead run
@@ -74,25 +79,19 @@ def holder_of(content: str | bytes) -> Holder:
 
 
 @contextmanager
-def only_run(
-    folder: Path, refusal: Callable[[Holder], ValueError] | None = None
-) -> Iterator[tuple[Holder, Holder]]:
+def only_run(folder: Path, refusal: str = _RUNS, where: object = None) -> Iterator[tuple[Holder, Holder]]:
     """Context manager that holds a folder's lock; the system frees the lock when the process dies.
-
-    Args:
-        folder: The folder.
-        refusal: Returns the error if another process holds the lock; by default for a study's folder.
 
     Yields:
         This run, and the run before it (`UNKNOWN` for the first), which has ended.
 
     Raises:
-        ValueError: Another run holds the lock; the message names it.
+        ValueError: Another run holds the lock; ``refusal`` with ``where``, by default the folder, names it.
     """
     lock = folder / _LOCK
     with locked(lock, wait_s=_LOCK_S) as file:  # `status` holds the lock for an instant, too
         if file is None:
-            raise (refusal or run_is_active(folder))(_read(lock))
+            raise ValueError(refusal.format(where=where or folder, holder=_read(lock)))
         now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
         holder = Holder(host=socket.gethostname(), pid=os.getpid(), since=now)
         # The file is overwritten in place: the lock belongs to this open file, so it can't be replaced by a
@@ -102,14 +101,6 @@ def only_run(
         json.dump(asdict(holder), file)
         file.flush()
         yield holder, before
-
-
-def run_is_active(study: object) -> Callable[[Holder], ValueError]:
-    """Return the function that makes the error for another active run, given the study's folder or URL."""
-    return lambda holder: ValueError(
-        f"another run of {study} is active: {holder}. The command `status` with the same study watches it, "
-        "`stop` stops it"
-    )
 
 
 @contextmanager
@@ -191,22 +182,23 @@ class Lease:
         lost: The error of a renewal that found another run's lease; None while the lease is held.
     """
 
-    def __init__(
-        self, place: Location, holder: Holder, refusal: Callable[[Holder], ValueError], name: str = LEASE
-    ) -> None:
-        self._refusal = refusal
-        self._place, self._name, self._holder = place, name, holder
+    def __init__(self, place: Location, holder: Holder, name: str = LEASE, refusal: str = _RUNS) -> None:
+        self._place, self._holder, self._name, self._refusal = place, holder, name, refusal
         self._token = secrets.token_hex(8)
         self.lost: ValueError | None = None
 
     @contextmanager
-    def held(self, dead: Holder, say: Callable[[str], None]) -> Iterator[None]:
-        """Context manager that has the lease; that of a run that is known to be ``dead`` is taken at once.
+    def held(
+        self, dead: Holder, say: Callable[[str], None], also: Callable[[], None] = lambda: None
+    ) -> Iterator[None]:
+        """Context manager that takes the lease, renews it in a thread, and deletes it at exit.
 
-        If the storage can't be reached at exit, the lease stays, and expires like that of a dead run.
+        The lease of a run that is known to be ``dead`` is taken at once. ``also`` is called after each
+        renewal, in the thread; it may raise OSError. If the storage can't be reached, the next round tries
+        again. At exit, the lease then stays, and expires like that of a dead run.
 
         Raises:
-            ValueError: Another run has the lease; the message names it.
+            ValueError: Another run has the lease, or at exit has taken it over; the message names it.
             OSError: The storage can't be reached.
         """
         while not self._place.create(self._name, self._text()):
@@ -215,20 +207,6 @@ class Lease:
         # creation replace it.
         time.sleep(_SETTLE_S)
         self._require_ours()
-        try:
-            yield
-        finally:
-            with suppress(OSError, ValueError):
-                self._require_ours()
-                self._place.delete([self._name])
-
-    @contextmanager
-    def kept(self, also: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Context manager that renews the lease in a thread, as a sign that this run is alive.
-
-        If the storage can't be reached, the next round tries again. The thread ends once the lease is lost.
-        ``also`` is called after each renewal, in the thread; it may raise OSError.
-        """
         over = threading.Event()
 
         def beat() -> None:
@@ -248,6 +226,11 @@ class Lease:
         finally:
             over.set()
             thread.join()
+            with suppress(OSError, ValueError):
+                self._require_ours()
+                self._place.delete([self._name])
+        if self.lost is not None:
+            raise self.lost
 
     def _bury(self, dead: Holder, say: Callable[[str], None]) -> None:
         """Delete the lease of another run if that run is dead.
@@ -269,7 +252,7 @@ class Lease:
         if found == seen:
             self._place.delete([self._name])
         elif found is not None:
-            raise self._refusal(holder_of(found))
+            raise self._taken(found)
 
     def _renew(self) -> None:
         self._require_ours()
@@ -282,7 +265,10 @@ class Lease:
                 f"{self._place / self._name}, this run's lease, was deleted; run again to continue"
             )
         if f'"token": "{self._token}"'.encode() not in found:
-            raise self._refusal(holder_of(found))
+            raise self._taken(found)
+
+    def _taken(self, content: bytes) -> ValueError:
+        return ValueError(self._refusal.format(where=self._place, holder=holder_of(content)))
 
     def _text(self) -> bytes:
         content = {**asdict(self._holder), "token": self._token, "renewed": time.time()}
@@ -311,22 +297,17 @@ def only_writer(pool: str | Location, say: Callable[[str], None]) -> Iterator[No
             suspended for more than a minute.
         OSError: The storage can't be reached.
     """
-
-    def refusal(writer: Holder) -> ValueError:
-        return ValueError(f"another command is writing {storage}: {writer}. Wait until it has ended")
-
     storage = Location(pool)
     if storage.local is not None:
         # A new pool has no folder yet; a build locks its own working folder.
-        with only_run(storage.local, refusal) if storage.local.is_dir() else nullcontext():
+        with only_run(storage.local, _WRITES) if storage.local.is_dir() else nullcontext():
             yield
         return
     storage.require()
     here = machine_cache() / "written" / storage.copy_name
     here.mkdir(parents=True, exist_ok=True)
-    with only_run(here, refusal) as (holder, before):
-        lease = Lease(storage, holder, refusal, _POOL_LEASE)
-        with lease.held(before, say), lease.kept():
-            yield
-        if lease.lost is not None:
-            raise lease.lost
+    with (
+        only_run(here, _WRITES, storage) as (holder, before),
+        Lease(storage, holder, _POOL_LEASE, _WRITES).held(before, say),
+    ):
+        yield

@@ -233,7 +233,8 @@ def test_the_second_driver_is_refused_and_can_stop_the_first_from_anywhere(
             renew(kept)
 
     monkeypatch.setattr(Lease, "_renew", renew_in_turn)
-    with study.storage.claim(lambda _text: None):
+    lost = pytest.raises(ValueError, match="is active: process 1 on elsewhere")
+    with lost, study.storage.claim(lambda _text: None):
         holder = active_run(study.folder)
         active = f"another run of {bucket.url}/results/tiny is active: {holder}"
         assert active in second.says("run", code=2)
@@ -244,8 +245,7 @@ def test_the_second_driver_is_refused_and_can_stop_the_first_from_anywhere(
         with turn:  # between two renewals
             other = {**asdict(OTHER), "token": "other", "renewed": time.time()}
             Location(bucket.url).write(name, json.dumps(other).encode())  # as who takes it for dead does
-        with pytest.raises(ValueError, match="is active: process 1 on elsewhere"):
-            wait_for(lambda: not study.storage.stop_requested(), seconds=60)
+        wait_for(lambda: not study.storage.stop_requested(), seconds=60)
     output = third.says("stop --wait 0")
     assert output.startswith(f"asked {OTHER} to stop"), "what is another's is left alone"
 
