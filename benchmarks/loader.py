@@ -20,6 +20,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -110,29 +111,31 @@ def speed(batches: Iterator[Any], clock: Callable[[], float]) -> float:
     return seen / (clock() - began)
 
 
+@dataclass(frozen=True, kw_only=True)
 class TimedData(TrainingData):
     """A training set that measures the time until each batch is ready."""
 
-    def __init__(self, data: TrainingData, clock: Callable[[], float]) -> None:
-        self._data, self._clock, self.waited = data, clock, 0.0
+    data: TrainingData
+    clock: Callable[[], float]
+    waited: list[float] = field(default_factory=list)
 
     def batches(
         self, *, seed: int, batch_size: int, first_step: int, steps: int, empty: Empty = torch.empty
     ) -> Batches:
-        """Yield the set's batches and add up the time waited for them."""
-        batches = self._data.batches(
+        """Yield the set's batches and note the time waited for each."""
+        batches = self.data.batches(
             seed=seed, batch_size=batch_size, first_step=first_step, steps=steps, empty=empty
         )
         for _ in range(first_step, steps):
-            began = self._clock()
+            began = self.clock()
             batch = next(batches)
-            self.waited += self._clock() - began
+            self.waited.append(self.clock() - began)
             yield batch
 
 
 def waiting(data: TrainingData, clock: Callable[[], float]) -> tuple[float, float]:
     """Train; return the time of training, and the part of it spent waiting for batches."""
-    recipe, timed = Recipe(), TimedData(data, clock)
+    recipe, timed = Recipe(), TimedData(data=data, clock=clock)
     model = build_model(load_architecture(FASTEST).config)
     device = torch.device("cpu")
     context = partial(compute_context, resolve_precision(recipe.precision, device), device)
@@ -140,7 +143,7 @@ def waiting(data: TrainingData, clock: Callable[[], float]) -> tuple[float, floa
     learner = make_learner(model, Clip(), recipe=recipe, lr_peak=1e-3, steps=STEPS)
     schedule = StepSchedule(seed=0, steps=STEPS, batch_size=BATCH, lr_peak=1e-3, recipe=recipe)
     train(learner, timed, schedule, first_step=0, context=context)
-    return clock() - began, timed.waited
+    return clock() - began, sum(timed.waited)
 
 
 def waits(folder: Path) -> tuple[float, float, float]:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from budgets.planning.facts import ScoreCost
 from budgets.quality import BY, NAMED, score_of_quality, without_spaces
 from runners.data.index.parts import Index
-from runners.data.index.selection import bins_of, select
+from runners.data.index.selection import select
 from runners.data.index.subset import Subset, kept_subset
 from runners.data.index.writing import VERSIONS, index_of_pool
 from runners.data.pool.damage import DAMAGE_TOLERANCE
@@ -128,9 +128,8 @@ class Pool:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """The index with one row per pair, and ``bin``, its tenth; for up to some million pairs."""
-        frame = pd.concat(self.index.frames(), ignore_index=True)
-        return frame.assign(bin=bins_of(frame["score"].to_numpy(), frame["hash"].to_numpy()))
+        """The index with one row per pair, for up to some million pairs."""
+        return pd.concat(self.index.frames(), ignore_index=True)
 
     def warm(self) -> None:
         """Read the index of a small pool now, so that forked processes share it."""

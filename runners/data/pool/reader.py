@@ -63,20 +63,17 @@ def read_pairs(  # noqa: PLR0913 - independent options
     """
     chosen, todo = places.copy(), np.arange(len(places))
     images = np.empty((len(places), 3, image_size, image_size), np.uint8)
-    captions = [""] * len(places)
-    damage: dict[int, Damage] = {}
+    captions, damage = [""] * len(places), dict[int, Damage]()
     while len(todo):
         rows = look_up(chosen[todo]) if look_up else pool.rows(subset[chosen[todo]], READ_COLUMNS)
-        decoded, found = decode_rows(pool, rows, image_size, threads)
+        images[todo], found = decode_rows(pool, rows, image_size, threads)
+        for place, text in zip(todo.tolist(), rows["caption"], strict=True):
+            captions[place] = text
         damage |= {int(chosen[todo[place]]): each for place, each in found.items()}
         if len(damage) >= len(subset):
             raise ValueError(f"no pair of the subset can be read; {next(iter(damage.values()))}")
-        sound = np.array([place not in found for place in range(len(todo))], bool)
-        images[todo[sound]] = decoded[sound]
-        for place, text in zip(todo.tolist(), rows["caption"], strict=True):
-            captions[place] = text
-        todo = todo[~sound]
-        for place in todo:
+        todo = todo[sorted(found)]
+        for place in todo.tolist():
             while int(chosen[place]) in damage:
                 chosen[place] = (chosen[place] + 1) % len(subset)
     return Pairs(images=images, captions=captions, damage=tuple(damage.values()))

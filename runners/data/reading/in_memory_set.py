@@ -39,13 +39,6 @@ class InMemorySet(TrainingData):
     """Pairs in memory, those of each pool shuffled as a whole; each rank has read, and judged, them all."""
 
     parts: Sequence[InMemory]
-    rank: int = 0
-    ranks: int = 1
-
-    @property
-    def damage(self) -> list[Damage]:
-        """The pairs that were replaced by others."""
-        return [each for part in self.parts for each in part.damage]
 
     def batches(
         self, *, seed: int, batch_size: int, first_step: int, steps: int, empty: Empty = torch.empty

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from runners.data.pool.damage import DAMAGE_TOLERANCE, Damage, check_tolerance
+from runners.data.pool.damage import DAMAGE_TOLERANCE, Damage
 from runners.data.pool.reader import READ_COLUMNS, Pairs, in_shard_order, read_pairs
 from runners.data.reading.in_memory_set import IN_MEMORY_BYTES, InMemorySet, decode
 from runners.data.reading.order import (
@@ -28,8 +28,6 @@ from runners.data.reading.order import (
 from runners.data.reading.training_data import (
     Batches,
     Empty,
-    GatherObjects,
-    NotedDamage,
     Source,
     Tokens,
     TrainingData,
@@ -42,9 +40,7 @@ LOADER_BYTES = 2 * 2**30
 """Memory that loader workers of a rank fill with decoded pairs, by default."""
 
 _WINDOWS_REMEMBERED = 16
-_BLOCKS_KEPT = (
-    3 * WINDOW
-)  # of a source: those of a window, of the next one, and of what replaced damaged pairs
+_BLOCKS_KEPT = 3 * WINDOW  # of a source: of a window, of the next one, and of what replaced damaged pairs
 _BATCHES_AHEAD = 4
 _PAIRS_AT_ONCE = 256  # that a worker hands over: cheap beside decoding them, while a batch may be huge
 
@@ -55,60 +51,12 @@ _WORKERS_START = "fork"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StreamedSet(TrainingData):
-    """Pairs that are read and decoded during training, those of each pool in windows; see `open_data`.
+    """Pairs that are read and decoded during training, those of each pool in windows; see `open_data`."""
 
-    ``damaged`` is the damage found so far by any rank, by number of its source; ``news`` is what other ranks
-    do not know yet.
-    """
-
-    sources: Sequence[Source]
     image_size: int
     tokens: Tokens
     workers: int = 0  # processes that read and decode; 0 to do it in the calling process
-    rank: int = 0
-    ranks: int = 1
-    tolerance: float = DAMAGE_TOLERANCE
     loader_bytes: int = LOADER_BYTES
-    damaged: dict[int, dict[Damage, None]] = field(default_factory=dict)
-    news: list[tuple[int, Damage]] = field(default_factory=list)
-
-    @property
-    def damage(self) -> list[Damage]:
-        """Damage found so far."""
-        return [each for _, each in self._found()]
-
-    def noted_damage(self) -> NotedDamage:
-        """Return all damage: a later start reads only the pairs of its own steps."""
-        return [(part, *astuple(each)) for part, each in self._found()]
-
-    def remember(self, noted: NotedDamage) -> None:
-        """Add the damage that an earlier start of the trial has noted."""
-        for part, shard, key, reason in noted:
-            self._add(part, Damage(shard=shard, key=key, reason=reason))
-
-    def exchange_damage(self, gather: GatherObjects) -> None:
-        """Learn the damage that other ranks have found, and judge the tolerance on all of it."""
-        news = list(self.news)
-        del self.news[: len(news)]  # a thread that loads ahead may have added to it
-        for part, each in (each for found in gather(news) for each in found):
-            self._add(part, each)
-        for part in list(self.damaged):
-            self._check(part)
-
-    def _found(self) -> list[tuple[int, Damage]]:
-        # Copied at once, since a thread may load ahead.
-        return [(part, each) for part, found in list(self.damaged.items()) for each in list(found)]
-
-    def _add(self, part: int, damage: Damage) -> bool:
-        """Add damage of a source; return whether it is new."""
-        known = self.damaged.setdefault(part, {})
-        new = damage not in known
-        known[damage] = None
-        return new
-
-    def _check(self, part: int) -> None:
-        found, source = list(self.damaged[part]), self.sources[part]
-        check_tolerance(found, pool=source.pool.path, of=len(source.rows), tolerance=self.tolerance)
 
     def batches(
         self, *, seed: int, batch_size: int, first_step: int, steps: int, empty: Empty = torch.empty
@@ -139,10 +87,9 @@ class StreamedSet(TrainingData):
                 decoded, ids, found = next(arrived)
                 images[start : start + len(decoded)] = decoded  # at once, to free the worker's shared memory
                 tokens.append(ids)
-                for part, each in found:
-                    if self._add(part, each):
-                        self.news.append((part, each))
-                        self._check(part)
+                news = [(source, each) for source, each in found if (source, each) not in self.damaged]
+                self.news.extend(news)
+                self.found(news)
             yield images, torch.cat(tokens)
 
 
@@ -196,24 +143,19 @@ class _Parts(Dataset[Any]):
         self._batch = lru_cache(maxsize=2)(self._arranged)
         self._queued: deque[tuple[int, int, int]] = deque(maxlen=_WINDOWS_REMEMBERED * len(data.sources))
 
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor, tuple[tuple[int, Damage], ...]]:
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor, list[tuple[int, Damage]]]:
         data = self._data
         step, part = divmod(number, len(self._starts))
         start = self._starts[part]
         stop = min(start + self._starts.step, self._mine.stop)
-        read: dict[int, tuple[NDArray[np.int64], Pairs]] = {}
-        for source, (own, rows) in enumerate(self._batch(step)):
-            first, last = np.searchsorted(own.places, [start, stop])
-            if first < last:
-                read[source] = own.places[first:last] - start, self._read(source, own, rows[first:last])
-        damage = tuple((part, each) for part, (_, pairs) in read.items() for each in pairs.damage)
-        if len(read) == 1:
-            ((_, pairs),) = read.values()
-            return torch.from_numpy(pairs.images), data.tokens(pairs.captions), damage
         images = np.empty((stop - start, 3, data.image_size, data.image_size), np.uint8)
-        texts = np.empty(stop - start, object)
-        for places, pairs in read.values():
-            images[places], texts[places] = pairs.images, pairs.captions
+        texts, damage = np.empty(len(images), object), list[tuple[int, Damage]]()
+        for source, (own, rows) in enumerate(self._batch(step)):
+            inside = slice(*np.searchsorted(own.places, [start, stop]))
+            if inside.start < inside.stop:
+                places, pairs = own.places[inside] - start, self._read(source, own, rows[inside])
+                images[places], texts[places] = pairs.images, pairs.captions
+                damage += [(source, each) for each in pairs.damage]
         return torch.from_numpy(images), data.tokens(texts.tolist()), damage
 
     def _arranged(self, step: int) -> list[tuple[Stretch, NDArray[np.int64]]]:
@@ -285,4 +227,5 @@ def open_data(  # noqa: PLR0913 - independent options
             loader_bytes=loader_bytes,
         )
     held = [decode(source, image_size, tokens, threads, tolerance) for source in sources]
-    return InMemorySet(parts=held, rank=rank, ranks=ranks)
+    damaged = {(number, each): None for number, part in enumerate(held) for each in part.damage}
+    return InMemorySet(parts=held, rank=rank, ranks=ranks, damaged=damaged)

@@ -1,9 +1,9 @@
 """Interface of a trial's training data, the pools that it comes from, and its way to a device."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from runners.data.index.subset import Subset
-from runners.data.pool.damage import Damage
+from runners.data.pool.damage import DAMAGE_TOLERANCE, Damage, check_tolerance
 from runners.data.pool.pool import Pool
 
 Tokens = Callable[[Sequence[str]], Tensor]
@@ -40,10 +40,29 @@ NotedDamage = Sequence[tuple[int, str, str, str]]
 T = TypeVar("T")
 
 
-class TrainingData(ABC):
-    """The data that training reads; by default it finds no damage after it was opened."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """A pool's part of a trial's pairs."""
 
-    __slots__ = ()
+    pool: Pool
+    rows: Subset | NDArray[np.int64]  # positions in the pool's index, ascending
+    share: int = 1  # its samples in each period of a mixture (`runners.data.reading.order`)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingData(ABC):
+    """The data that training reads: this rank's part of every batch.
+
+    ``damaged`` has the damaged pairs found so far by any rank, each with the number of its source; others
+    replaced them. ``news`` are those that other ranks do not know yet.
+    """
+
+    rank: int = 0
+    ranks: int = 1
+    sources: Sequence[Source] = ()
+    tolerance: float = DAMAGE_TOLERANCE
+    damaged: dict[tuple[int, Damage], None] = field(default_factory=dict)
+    news: list[tuple[int, Damage]] = field(default_factory=list)
 
     @abstractmethod
     def batches(
@@ -61,27 +80,31 @@ class TrainingData(ABC):
 
     @property
     def damage(self) -> list[Damage]:
-        """The damaged pairs found so far, by any rank; others replaced them."""
-        return []
+        """The damaged pairs found so far."""
+        return [each for _, each in list(self.damaged)]  # copied at once, since a thread may load ahead
 
-    def exchange_damage(self, gather: GatherObjects) -> None:  # noqa: B027 - nothing found, nothing exchanged
+    def found(self, damage: Collection[tuple[int, Damage]]) -> None:
+        """Add damage, and judge the tolerance on all of it; ValueError if it is exceeded."""
+        self.damaged.update(dict.fromkeys(damage))
+        for number in {number for number, _ in damage}:
+            mine = [each for source, each in list(self.damaged) if source == number]
+            pool, count = self.sources[number].pool, len(self.sources[number].rows)
+            check_tolerance(mine, pool=pool.path, of=count, tolerance=self.tolerance)
+
+    def exchange_damage(self, gather: GatherObjects) -> None:
         """Learn other ranks' damage and judge the tolerance on all of it; ValueError if it is exceeded."""
+        news = list(self.news)
+        del self.news[: len(news)]  # a thread that loads ahead may have added to it
+        self.found([each for some in gather(news) for each in some])
 
     def noted_damage(self) -> NotedDamage:
-        """Return the damage that a later start would not find again, for `remember`."""
-        return ()
+        """Return all damage, for `remember`: a later start reads only the pairs of its own steps."""
+        return [(number, *astuple(each)) for number, each in list(self.damaged)]
 
-    def remember(self, noted: NotedDamage) -> None:  # noqa: B027 - nothing noted, nothing remembered
+    def remember(self, noted: NotedDamage) -> None:
         """Add the damage that an earlier start has noted."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
-    """A pool's part of a trial's pairs."""
-
-    pool: Pool
-    rows: Subset | NDArray[np.int64]  # positions in the pool's index, ascending
-    share: int = 1  # its samples in each period of a mixture (`runners.data.reading.order`)
+        for number, shard, key, reason in noted:
+            self.damaged[number, Damage(shard=shard, key=key, reason=reason)] = None
 
 
 def rank_slice(batch_size: int, rank: int, ranks: int) -> slice:

@@ -13,6 +13,7 @@ import webdataset
 from numpy.typing import NDArray
 from PIL import Image
 
+from runners.data.index.selection import bins
 from runners.data.pool.pool import Origin, Pool, Scorer
 from runners.embedded.embedded_pool import TrainingPairs, build_embedded_pool
 from runners.store.files import new_folder
@@ -33,11 +34,11 @@ def test_two_builds_give_the_same_bytes_in_every_file(
 
 
 def test_rows_are_sorted_by_quality_bin_then_hash(pool: Pool) -> None:
-    bins, hashes = pool.frame["bin"].to_numpy(), pool.frame["hash"].to_numpy()
-    assert np.array_equal(np.lexsort((hashes, bins)), np.arange(503))
-    assert np.bincount(bins).tolist() == [51, 50, 50, 51, 50, 50, 51, 50, 50, 50]
-    best_of_next = pool.frame.groupby("bin")["score"].max()[1:].to_numpy()
-    assert (pool.frame.groupby("bin")["score"].min()[:-1].to_numpy() >= best_of_next).all()
+    tenths = np.concatenate([*bins(pool.index, "score")])
+    assert np.array_equal(np.lexsort((pool.frame["hash"], tenths)), np.arange(503))
+    assert np.bincount(tenths).tolist() == [51, 50, 50, 51, 50, 50, 51, 50, 50, 50]
+    scores = pool.frame.groupby(tenths)["score"]
+    assert (scores.min()[:-1].to_numpy() >= scores.max()[1:].to_numpy()).all()
 
 
 def test_index_offsets_agree_with_tarfile(pool: Pool) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.build.in_place import not_indexed
+from runners.data.index.selection import bins
 from runners.data.pool.pool import Pool
 from runners.data.pool.shards import content_hash
 from runners.embedded.embedded_pool import TrainingPairs
@@ -63,7 +64,7 @@ def test_folder_of_shards_is_indexed_in_place_on_opening(folder: Path) -> None:
     assert (row["key"], row["shard"], row["caption"]) == ("000000007", "more/00001.tar", "Number 7!")
     assert (row["width"], row["height"]) == (47, 30)
     assert row["hash"] == content_hash(encoded(47, 30, colour=70), "Number 7!")
-    assert pool.frame["bin"].tolist() == [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
+    assert np.concatenate([*bins(pool.index, "score")]).tolist() == [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
     assert pool.vocabulary[0] == "number"
 
 
@@ -87,7 +88,7 @@ def test_without_scores_only_quality_all_is_offered(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", [sample(n) for n in range(5)])
     pool = indexed(tmp_path)
     assert not pool.scored
-    assert set(pool.frame["bin"]) == {-1}
+    assert set(np.concatenate([*bins(pool.index, "score")])) == {-1}
     assert len(pool.subset(size=None, quality="all")) == 5
     with pytest.raises(ValueError, match=r"'top20' needs scores, but 0 of the pool's 5 pairs have one"):
         pool.subset(size=1, quality="top20")
