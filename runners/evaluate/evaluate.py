@@ -1,6 +1,6 @@
 """Evaluation of a model: zero-shot, probes and retrieval, depending on the labels that a set has."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -9,7 +9,6 @@ import torch
 
 from budgets.cost.architecture import Architecture
 from budgets.cost.flops import encoding_flops
-from runners.data.evaluation.evaluation_facts import SetFacts
 from runners.data.evaluation.paper_suite import variant_means
 from runners.data.evaluation.set_reader import SetReader
 from runners.evaluate.features import Encoder, SetFeatures, encode_set
@@ -21,7 +20,16 @@ from runners.models.load_model import LoadedModel
 from runners.models.model import compute_context
 
 
-def evaluate(
+def evaluate(encoder: Encoder, sets: Mapping[str, SetReader], probes: Collection[str]) -> dict[str, float]:
+    """Measure a model, as `measure`; each image and text is encoded once.
+
+    ``probes`` are the sets with a training split that probes are fitted to.
+    """
+    features = {name: encode_set(encoder, data, probe=name in probes) for name, data in sets.items()}
+    return measure(features, context=encoder.context)
+
+
+def measure(
     sets: Mapping[str, SetFeatures], *, context: Callable[[], AbstractContextManager[object]] = nullcontext
 ) -> dict[str, float]:
     """Measure a model: zero-shot classification on sets with classes, retrieval on sets with captions.
@@ -34,20 +42,15 @@ def evaluate(
     metrics: dict[str, float] = {}
     probes: dict[str, Probe] = {}
     for name, data in sets.items():
-        if data.labels is None:
-            assert data.texts is not None
-            assert data.image_of_text is not None
-            with context():
-                values = retrieval(data.images, data.texts, data.image_of_text)
-        else:
-            assert data.classifier is not None
-            with context():
-                values = zero_shot(data.images, data.labels, data.classifier)
-            if data.train_images is not None:
-                assert data.train_labels is not None
-                train, classes = (data.train_images, data.train_labels), len(data.classnames)
-                probes[name] = fit_probe(*train, classes, seed=0)
-                values |= few_shot(*train, features=data.images, labels=data.labels, classes=classes)
+        with context():
+            if data.classnames:
+                values = zero_shot(data.images, data.truth, data.texts)
+            else:
+                values = retrieval(data.images, data.texts, data.truth)
+        if data.train is not None:
+            classes = len(data.classnames)
+            probes[name] = fit_probe(*data.train, classes, seed=0)
+            values |= few_shot(*data.train, features=data.images, labels=data.truth, classes=classes)
         metrics |= {f"{name}/{metric}": value for metric, value in values.items()}
     # After the first loop: a probe may be tested on any set, so all must be fitted.
     for name in sets:
@@ -58,13 +61,11 @@ def evaluate(
 def _probed(name: str, sets: Mapping[str, SetFeatures], probes: Mapping[str, Probe]) -> dict[str, float]:
     """Test a set's own probe on it, or the first probe whose classes include the set's."""
     data = sets[name]
-    if data.labels is None:
-        return {}
-    for fitted in [name] if name in probes else probes:
+    for fitted in [name] if name in probes else probes if data.classnames else ():
         among = _places(data.classnames, sets[fitted].classnames)
         if among is not None:
-            columns = torch.tensor(among, device=data.labels.device)
-            return probe_accuracy(probes[fitted].classes(data.images, columns) == data.labels)
+            columns = torch.tensor(among, device=data.truth.device)
+            return probe_accuracy(probes[fitted].classes(data.images, columns) == data.truth)
     return {}
 
 
@@ -79,25 +80,24 @@ def _places(names: tuple[str, ...], among: tuple[str, ...]) -> list[int] | None:
 def evaluate_model(
     loaded: LoadedModel,
     sets: Mapping[str, Path],
-    facts: Mapping[str, SetFacts],
+    probes: Collection[str],
     *,
     precision: str,
     device: torch.device,
 ) -> dict[str, float]:
-    """Return the metrics of a model, as ``<set>/<metric>``; each image and text is encoded once."""
-    context = partial(compute_context, precision, device)
+    """Return the metrics of a model, as `evaluate`, and their means over the paper's sets."""
     encoder = Encoder(
         model=loaded.model,
         tokenize=loaded.tokenize,
         normalise=loaded.normalise,
         device=device,
-        context=context,
+        context=partial(compute_context, precision, device),
     )
-    threads, features = torch.get_num_threads(), {}
-    for name, path in sets.items():
-        data = SetReader(path=path, decode=loaded.decode, threads=threads)
-        features[name] = encode_set(encoder, data, probe="probe_top1" in facts[name].metrics)
-    metrics = evaluate(features, context=context)
+    threads = torch.get_num_threads()
+    readers = {
+        name: SetReader(path=path, decode=loaded.decode, threads=threads) for name, path in sets.items()
+    }
+    metrics = evaluate(encoder, readers, probes)
     return metrics | variant_means(metrics)
 
 

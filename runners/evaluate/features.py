@@ -74,13 +74,10 @@ class SetFeatures:
     """A model's features of a set, all normalised, which all metrics are computed from."""
 
     images: Tensor  # (N, D)
-    labels: Tensor | None = None  # class of each image, (N,); None for retrieval
+    truth: Tensor  # class of each image, (N,); for retrieval the index of each text's image, (M,)
+    texts: Tensor  # zero-shot weights, (D, classes); for retrieval the features of the texts, (M, D)
     classnames: tuple[str, ...] = ()  # empty for retrieval
-    classifier: Tensor | None = None  # zero-shot weights, (D, classes); None for retrieval
-    texts: Tensor | None = None  # (M, D); None for classification
-    image_of_text: Tensor | None = None  # index of each text's image, (M,); None for classification
-    train_images: Tensor | None = None  # of the training split for probes; None without one
-    train_labels: Tensor | None = None  # class of each image of the training split
+    train: tuple[Tensor, Tensor] | None = None  # images and classes of the training split for probes
 
 
 def encode_set(encoder: Encoder, data: SetReader, *, probe: bool = False) -> SetFeatures:
@@ -89,26 +86,24 @@ def encode_set(encoder: Encoder, data: SetReader, *, probe: bool = False) -> Set
     Raises:
         ValueError: The set, or a training split for a probe, does not exist or is not valid.
     """
-    if data.is_retrieval:
-        images, captions = [], []
-        for batch, texts in ahead(data.captioned()):
-            images.append(encoder.images(batch))
-            captions += texts
-        of_text = [image for image, texts in enumerate(captions) for _ in texts]
+    if not data.is_retrieval:
+        images, labels = _encode_split(encoder, data, "test")
         return SetFeatures(
-            images=torch.cat(images),
-            texts=encoder.texts([caption for texts in captions for caption in texts]),
-            image_of_text=torch.tensor(of_text, device=encoder.device),
+            images=images,
+            truth=labels,
+            texts=encoder.classifier(data.classnames, data.templates),
+            classnames=data.classnames,
+            train=_encode_split(encoder, data, "train") if probe else None,
         )
-    features, labels = _encode_split(encoder, data, "test")
-    train = _encode_split(encoder, data, "train") if probe else (None, None)
+    parts, captions = [], []
+    for batch, texts in ahead(data.captioned()):
+        parts.append(encoder.images(batch))
+        captions += texts
+    of_text = [image for image, texts in enumerate(captions) for _ in texts]
     return SetFeatures(
-        images=features,
-        labels=labels,
-        classnames=data.classnames,
-        classifier=encoder.classifier(data.classnames, data.templates),
-        train_images=train[0],
-        train_labels=train[1],
+        images=torch.cat(parts),
+        truth=torch.tensor(of_text, device=encoder.device),
+        texts=encoder.texts([caption for texts in captions for caption in texts]),
     )
 
 

@@ -70,12 +70,17 @@ def probe_accuracy(right: Tensor) -> dict[str, float]:
 def _split(labels: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
     """Hold out a fifth of each class at random, at least one image if there are two; bool (N,)."""
     held_out = np.zeros(len(labels), bool)
+    for mine in _shuffled_by_class(labels, seed):
+        held_out[mine[: max(len(mine) // _HELD_OUT, min(len(mine) - 1, 1))]] = True
+    return held_out
+
+
+def _shuffled_by_class(labels: NDArray[np.int64], seed: int) -> list[NDArray[np.int64]]:
+    """Return the indices of each class's images in random order."""
     order = np.random.default_rng(seed).permutation(len(labels))
     grouped = order[np.argsort(labels[order], kind="stable")]
-    _, starts, counts = np.unique(labels[grouped], return_index=True, return_counts=True)
-    for start, count in zip(starts, counts, strict=True):
-        held_out[grouped[start : start + max(count // _HELD_OUT, min(count - 1, 1))]] = True
-    return held_out
+    _, starts = np.unique(labels[grouped], return_index=True)
+    return np.split(grouped, starts[1:])
 
 
 def _fit(features: Tensor, labels: Tensor, start: Tensor, strength: float) -> Tensor:
@@ -147,10 +152,5 @@ def few_shot(
 
 def _draw(labels: Tensor, shots: int, *, seed: int) -> Tensor:
     """Choose ``shots`` images of each class at random; returns their indices, ascending."""
-    classes = labels.cpu().numpy()
-    # A stable sort by class of a random permutation: the first `shots` of each class are a random sample.
-    order = np.random.default_rng(seed).permutation(len(classes))
-    grouped = order[np.argsort(classes[order], kind="stable")]
-    _, starts = np.unique(classes[grouped], return_index=True)
-    chosen = np.concatenate([grouped[start : start + shots] for start in starts])
-    return torch.from_numpy(np.sort(chosen)).to(labels.device)
+    chosen = [mine[:shots] for mine in _shuffled_by_class(labels.cpu().numpy(), seed)]
+    return torch.from_numpy(np.sort(np.concatenate(chosen))).to(labels.device)

@@ -14,7 +14,7 @@ import torch
 from budgets.planning.planned_trial import evaluated_steps
 from runners.data.evaluation.set_reader import SetReader
 from runners.evaluate.evaluate import evaluate
-from runners.evaluate.features import Encoder, NotFiniteError, encode_set
+from runners.evaluate.features import Encoder, NotFiniteError
 from runners.host.process import FreshProcess
 from runners.models.model import compute_context
 from runners.results import (
@@ -107,11 +107,7 @@ def evaluate_trial(job: TrialJob, setup: RankTraining, sets: EvaluationData) -> 
     try:
         # Evaluation has batches of many sizes, for which compiling does not pay off.
         with torch.compiler.set_stance("force_eager") if job.trial.recipe.compile else nullcontext():
-            features = {
-                name: encode_set(encoder, data, probe=name in job.probes)
-                for name, data in sets.readers.items()
-            }
-            return evaluate(features, context=encoder.context)
+            return evaluate(encoder, sets.readers, job.probes)
     finally:
         learner.model.train()
 

@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 
 from runners.data.evaluation.paper_suite import variant_means
 from runners.evaluate import standard_error
-from runners.evaluate.evaluate import evaluate
+from runners.evaluate.evaluate import measure
 from runners.evaluate.features import SetFeatures
 from runners.evaluate.probe import few_shot, fit_probe
 from runners.evaluate.retrieval import retrieval
@@ -148,23 +148,22 @@ def test_probe_is_tested_on_sets_whose_classes_it_covers() -> None:
     sets = {
         "plain": SetFeatures(
             images=images,
-            labels=labels,
+            truth=labels,
+            texts=classifier,
             classnames=names,
-            classifier=classifier,
-            train_images=train,
-            train_labels=train_labels,
+            train=(train, train_labels),
         ),
         "shifted": SetFeatures(
             images=shifted[some],
-            labels=order.argsort()[labels[some]],
+            truth=order.argsort()[labels[some]],
             classnames=tuple(names[place] for place in order),
-            classifier=classifier[:, :4],
+            texts=classifier[:, :4],
         ),
         "strange": SetFeatures(
-            images=images[:4], labels=labels[:4] * 0, classnames=("other",), classifier=classifier[:, :1]
+            images=images[:4], truth=labels[:4] * 0, texts=classifier[:, :1], classnames=("other",)
         ),
     }
-    found = evaluate(sets)
+    found = measure(sets)
     assert found["plain/probe_top1"] > 0.8
     assert 0.5 < found["shifted/probe_top1"] < 1
     assert "strange/probe_top1" not in found
