@@ -101,7 +101,7 @@ def fetches(name: Path, counted: Callable[[], tuple[int, int]], pairs: int) -> I
     def fetched(folder: Path, pairs: int, quality: str) -> int:
         os.environ[CACHE] = str(name / f"cache of {folder.name} {quality}")
         opened = Pool.open(folder)
-        opened.warm()
+        _ = opened.index.files  # fetched before anything is counted
         counted()
         assert sum(len(images) for images, _ in epoch(opened, pairs, quality, 32, workers=1)) > 0
         return counted()[1]

@@ -214,7 +214,7 @@ def _decoded(
     """Yield rows, images and damage of each batch; the next one is decoded meanwhile."""
 
     def decode(rows: NDArray[np.int64]) -> _Batch:
-        frame = pool.rows(rows, READ_COLUMNS)
+        frame = pool.index.rows(rows, READ_COLUMNS)
         return frame, *decode_rows(pool, frame, side, threads, decode_to)
 
     return ahead(map(decode, batches))

@@ -127,7 +127,7 @@ def contact_sheet(pool: Pool, path: Path) -> None:
     """
     shown = _shown(pool)
     rows = shown["row"].to_numpy(np.int64)
-    scores = pool.rows(rows, ["score"])["score"]
+    scores = pool.index.rows(rows, ["score"])["score"]
     headings = [
         f"{f'top{10 * tenth + 10}' if tenth + 1 < BINS else 'all'} {score:.4f}\n" if pool.scored else ""
         for tenth, score in zip(shown["tenth"], scores, strict=True)

@@ -18,7 +18,7 @@ from runners.data.index.merge import look_up
 from runners.data.index.parts import Index
 from runners.data.index.selection import SCORE_PREFIX, SUBSET_PREFIX, count_scored
 from runners.data.index.writing import add_column
-from runners.data.pool.describe import fingerprints, write_facts
+from runners.data.pool.describe import fingerprint_by, write_facts
 from runners.data.pool.pool import COMPUTED, FIRST, Pool, Scorer
 
 _ADDED = "added-"
@@ -62,7 +62,7 @@ def set_score(
     scorers[scorer.name] = scorer
     for name in [name for name in scorers if name not in rankings or name == scorer.name]:
         column = SCORE_PREFIX + name
-        rankings[name] = next(fingerprints(index, [column])), count_scored(index, column)
+        rankings[name] = fingerprint_by(index, column), count_scored(index, column)
     return _in_force(replace(pool, index=index, scorers=scorers, rankings=rankings), scorer.name)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from decimal import Decimal
 from functools import partial
+from operator import methodcaller
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,6 @@ from PIL import Image
 from runners.data.build.source import Columns, SourcePart, pairs_of
 from runners.data.build.thumbnail import file_hash, thumbnail_of
 from runners.data.pool.damage import Damage, damage_table
-from runners.data.pool.pictures import load
 from runners.data.pool.shards import frame_of
 from runners.host.workers import Report, Workers, part_name
 from runners.store.files import new_file
@@ -96,7 +96,7 @@ def _scan_part(  # noqa: PLR0913, PLR0917 - what a scan needs
         nonlocal last
         last = thumbnail_of(image)
 
-    for each in pairs_of(part, columns, inspect if thumbnails else load):
+    for each in pairs_of(part, columns, inspect if thumbnails else methodcaller("load")):
         if isinstance(each, Damage):
             left_out.append(each)
             continue

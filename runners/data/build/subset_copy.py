@@ -215,10 +215,9 @@ def _describe(copy: SubsetCopy, shared: SharedFolder, parts: Sequence[str], dama
     pool = copy.pool
     found = [read_part(shared.path, name) for name in parts]
     sizes = shared.at.sizes([shard for part, _ in found for shard in part.shards])
-    with_sizes = [replace(part, shards={each: sizes[each] for each in part.shards}) for part, _ in found]
     vocabulary = "".join(f"{word}\n" for word in pool.vocabulary)
     shared.file("vocabulary.txt").write_text(vocabulary, encoding="utf-8")
-    index = Index(shared.path, with_sizes, found[0][1])
+    index = Index(shared.path, [part.sized(sizes) for part, _ in found], found[0][1])
     provenance = {COPY_OF: pool.copy_of or str(pool.path), "side": copy.side, "damaged": damaged}
     write_facts(
         Pool(

@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from operator import methodcaller
 from pathlib import Path
 
 from runners.data.evaluation.evaluation_set import SetFolder
-from runners.data.pool.pictures import load
 from runners.data.pool.shards import image_size
 
 ZERO_SHOT_METRICS = ("top1", "top5", "mean_per_class")
@@ -50,7 +50,7 @@ def describe_evaluation_set(path: str | Path, *, probe: bool = False, decode: bo
 
     def read(split: str) -> Iterator[str]:
         for where, image, truth in data.samples(split):
-            size = image_size(image, load if decode else None)
+            size = image_size(image, methodcaller("load") if decode else None)
             if isinstance(size, str):
                 raise ValueError(f"image {where}: {size}")  # noqa: TRY004 - a reason, not a type
             content.update(sha256(image).digest() + truth.encode())

@@ -5,7 +5,7 @@ written is never changed. Parts of a pool below a URL are fetched when they are 
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import chain
 from pathlib import Path
@@ -41,6 +41,10 @@ class Part:
     first_group: int = 0  # number of its first row group in the file
     shards: Mapping[str, int] = field(default_factory=dict)
     added: Sequence[str] = ()  # columns that were added to it
+
+    def sized(self, sizes: Mapping[str, int]) -> "Part":
+        """Return the part with other sizes of its shards."""
+        return replace(self, shards={shard: sizes[shard] for shard in self.shards})
 
     @property
     def group_rows(self) -> list[int]:

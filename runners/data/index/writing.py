@@ -31,9 +31,6 @@ _WORD = re.compile(r"\w+")
 VERSIONS = "versions"
 """Folder of the earlier versions of a pool."""
 
-UNKNOWN = -1
-"""Size of a shard before it is looked at."""
-
 
 def split_words(text: str) -> list[str]:
     """Return the lower-case words of a text, without punctuation."""
@@ -77,12 +74,13 @@ def add_column(index: Index, name: str, suffix: str, values: Iterator[NDArray[An
 
 
 def read_part(folder: Path, file: str) -> tuple[Part, list[str]]:
-    """Return a part that was written, and its columns; the sizes of its shards are unknown."""
+    """Return a part that was written, and its columns; the sizes of its shards are 0 (`Part.sized`)."""
     opened = pq.ParquetFile(folder / f"{file}.parquet")
     shards = opened.read(["shard"], use_threads=False)["shard"].unique().to_pylist()
-    group = opened.metadata.row_group(0).num_rows
-    sizes = dict.fromkeys(shards, UNKNOWN)
-    part = Part(file=file, rows=opened.metadata.num_rows, group=group, shards=sizes)
+    facts = opened.metadata
+    part = Part(
+        file=file, rows=facts.num_rows, group=facts.row_group(0).num_rows, shards=dict.fromkeys(shards, 0)
+    )
     return part, opened.schema_arrow.names
 
 

@@ -28,11 +28,6 @@ class Damage:
         return f"{self.key or 'all'} of shard {self.shard}: {self.reason}"
 
 
-def by_reason(damage: Iterable[Damage]) -> dict[str, int]:
-    """Count the damage by reason, most frequent first."""
-    return dict(Counter(each.reason for each in damage).most_common())
-
-
 def damage_table(damage: Iterable[Damage]) -> pd.DataFrame:
     """Return damage as a table of ``shard``, ``key`` and ``reason``."""
     return pd.DataFrame([asdict(each) for each in damage], columns=["shard", "key", "reason"], dtype="str")
@@ -42,7 +37,8 @@ def check_tolerance(damage: Collection[Damage], *, pool: Path, of: int, toleranc
     """Raise ValueError if more than tolerated of ``of`` pairs are damaged; ``damage`` has each pair once."""
     if len(damage) <= tolerance * of:
         return
-    counts = ", ".join(f"{count:,} {reason}" for reason, count in by_reason(damage).items())
+    reasons = Counter(each.reason for each in damage).most_common()
+    counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
     first = "; ".join(str(each) for each in list(damage)[:_MOST_SHOWN])
     more = f"; and {len(damage) - _MOST_SHOWN:,} more" if len(damage) > _MOST_SHOWN else ""
     raise ValueError(

@@ -6,7 +6,7 @@ killed process leaves either the old or the new version of the pool.
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from runners.data.index.merge import most_frequent
-from runners.data.index.parts import Index, Part
+from runners.data.index.parts import Index
 from runners.data.index.selection import SCORE_PREFIX, bins, count_scored
-from runners.data.index.writing import UNKNOWN, VERSIONS, read_part, write_manifest
+from runners.data.index.writing import VERSIONS, read_part, write_manifest
 from runners.data.pool.damage import damage_table
 from runners.data.pool.pool import FORMAT, Origin, Pool
 from runners.data.pool.tokenizer import VOCABULARY_LIMIT
@@ -50,14 +50,17 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
     in the folder. The facts of the version ``before``, to which the parts are added, are kept in
     ``versions/``. The origin's scorer is recorded only if there are scores.
     """
-    found = [read_part(folder, file) for file in files]
-    old = before.index if before else None
-    parts = [*(old.parts if old else ()), *(part for part, _ in found)]
+    new, old = [read_part(folder, file) for file in files], before.index if before else None
+    with_pairs = {shard: None for part, _ in new for shard in part.shards}
+    without = [shard for shard in shards if shard not in with_pairs]
+    known = sizes or Place(Location(folder)).sizes([*with_pairs, *without])
+    parts = [*(old.parts if old else ()), *(part.sized(known) for part, _ in new)]
     assert parts, "a pool has pairs"
+    parts[-1] = replace(parts[-1], shards={**parts[-1].shards, **{each: known[each] for each in without}})
     index = Index(
         folder,
-        _with_sizes(parts, {shard for part, _ in found for shard in part.shards}, shards, folder, sizes),
-        old.stored if old else found[-1][1],
+        parts,
+        old.stored if old else new[-1][1],
         added=old.added if old else {},
         named=old.named if old else {},
     )
@@ -68,17 +71,16 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
     reasons = Counter(before.left_out if before else {})
     any_left_out = _write_left_out(folder / name, left_out, reasons)
     scorers = before.scorers if before else {}
-    names = [column for column in index.columns if column.startswith(SCORE_PREFIX)]
-    fingerprint, *others = fingerprints(index, ["score", *names])
-    scored = {column: count_scored(index, column) for column in ("score", *names)}
-    if not scored["score"]:
+    fingerprint, scored = fingerprint_by(index, "score"), count_scored(index, "score")
+    if not scored:
         origin = replace(origin, scorer=None)
     rankings = {
-        column.removeprefix(SCORE_PREFIX): (found, scored[column])
-        for column, found in zip(names, others, strict=True)
+        column.removeprefix(SCORE_PREFIX): (fingerprint_by(index, column), count_scored(index, column))
+        for column in index.columns
+        if column.startswith(SCORE_PREFIX)
     }
     if origin.scorer:
-        rankings.setdefault(origin.scorer.name, (fingerprint, scored["score"]))
+        rankings.setdefault(origin.scorer.name, (fingerprint, scored))
     if before:
         (folder / VERSIONS).mkdir(exist_ok=True)
         with new_file(folder / VERSIONS / f"{before.unranked}.json") as file:
@@ -88,7 +90,7 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
             path=folder,
             origin=origin,
             count=index.count,
-            scored=scored["score"],
+            scored=scored,
             fingerprint=fingerprint,
             unranked=fingerprint,
             index=index,
@@ -137,42 +139,19 @@ def write_facts(pool: Pool) -> None:
         file.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def fingerprints(index: Index, columns: Sequence[str]) -> Iterator[str]:
-    """Yield a pool's fingerprint in the order of each of some columns of scores.
+def fingerprint_by(index: Index, column: str) -> str:
+    """Return a pool's fingerprint in the order of a column of scores.
 
     It is a hash of content, score and tenth of every row, so copies of a pool have the same one.
     """
-    content = blake2b(digest_size=16)
+    digest = blake2b(digest_size=16)
     for chunk in index.chunks("hash"):
-        content.update(np.ascontiguousarray(chunk).tobytes())
-    for column in columns:
-        digest = content.copy()
-        for chunk in index.chunks(column):
-            digest.update(np.ascontiguousarray(chunk, np.float32).tobytes())
-        for tenths in bins(index, column):
-            digest.update(tenths.tobytes())
-        yield digest.hexdigest()
-
-
-def _with_sizes(
-    parts: Sequence[Part],
-    with_pairs: Collection[str],
-    shards: Iterable[str],
-    folder: Path,
-    sizes: Mapping[str, int] | None,
-) -> list[Part]:
-    """Return the parts with the sizes of their shards; the last one also has the shards without pairs."""
-    last = dict.fromkeys((shard for shard in shards if shard not in with_pairs), UNKNOWN)
-    parts = [*parts[:-1], replace(parts[-1], shards={**parts[-1].shards, **last})]
-    wanted = [shard for part in parts for shard, size in part.shards.items() if size == UNKNOWN]
-    found = sizes or Place(Location(folder)).sizes(wanted)
-    return [
-        replace(
-            part,
-            shards={each: found[each] if size == UNKNOWN else size for each, size in part.shards.items()},
-        )
-        for part in parts
-    ]
+        digest.update(np.ascontiguousarray(chunk).tobytes())
+    for chunk in index.chunks(column):
+        digest.update(np.ascontiguousarray(chunk, np.float32).tobytes())
+    for tenths in bins(index, column):
+        digest.update(tenths.tobytes())
+    return digest.hexdigest()
 
 
 def _write_left_out(path: Path, tables: Iterable[pd.DataFrame], reasons: Counter[str]) -> bool:

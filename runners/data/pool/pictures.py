@@ -48,11 +48,6 @@ def open_image(content: bytes) -> Iterator[Image.Image]:
             raise DecodeError("unreadable image", str(error)) from error
 
 
-def load(image: Image.Image) -> None:
-    """Decode an opened image."""
-    image.load()
-
-
 def to_rgb(image: Image.Image, smallest: int | None = None) -> Image.Image:
     """Decode an opened image to RGB, 16-bit grey by its upper 8 bits.
 

@@ -12,16 +12,14 @@ Existing shards are indexed in place, in their own order (`runners.data.build.in
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from budgets.planning.facts import ScoreCost
 from budgets.quality import BY, NAMED, score_of_quality, without_spaces
@@ -44,7 +42,8 @@ COMPUTED = "computed: "
 COPY_OF = "subsets_of"
 """Field of the provenance of a copy (`runners.data.build.subset_copy`) with the place of the original."""
 
-_ROWS_IN_MEMORY = 2_000_000
+_FEW = 2_000_000
+"""Pairs of a pool whose subsets are chosen anew each time, in a second."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,18 +130,6 @@ class Pool:
         """The index with one row per pair, for up to some million pairs."""
         return pd.concat(self.index.frames(), ignore_index=True)
 
-    def warm(self) -> None:
-        """Read the index of a small pool now, so that forked processes share it."""
-        if self.count <= _ROWS_IN_MEMORY:
-            _ = self.frame
-
-    def rows(self, rows: NDArray[np.int64], columns: Sequence[str]) -> pd.DataFrame:
-        """Return rows of the index in the requested order; of a large one, only their row groups are read."""
-        if self.count <= _ROWS_IN_MEMORY:
-            frame: pd.DataFrame = self.frame[list(columns)].iloc[rows]
-            return frame
-        return self.index.rows(rows, columns)
-
     @property
     def computed(self) -> dict[str, str]:
         """Expression → name of each score that was computed from others."""
@@ -178,7 +165,7 @@ class Pool:
             top, name = quality.partition(BY)[0], self.computed.get(score, score)
             in_force = self.origin.scorer is not None and name == self.origin.scorer.name
             quality = top if in_force else top + BY + name  # the score in force may have no column of its own
-        if self.count <= _ROWS_IN_MEMORY:
+        if self.count <= _FEW:
             return select(self.index, size=size, quality=quality)
         # Named subsets and scores may be replaced by others of the same name: their files then differ.
         identity = json.dumps(

@@ -65,7 +65,7 @@ def read_pairs(  # noqa: PLR0913 - independent options
     images = np.empty((len(places), 3, image_size, image_size), np.uint8)
     captions, damage = [""] * len(places), dict[int, Damage]()
     while len(todo):
-        rows = look_up(chosen[todo]) if look_up else pool.rows(subset[chosen[todo]], READ_COLUMNS)
+        rows = look_up(chosen[todo]) if look_up else pool.index.rows(subset[chosen[todo]], READ_COLUMNS)
         images[todo], found = decode_rows(pool, rows, image_size, threads)
         for place, text in zip(todo.tolist(), rows["caption"], strict=True):
             captions[place] = text

@@ -26,7 +26,7 @@ from runners.data.pool.tokenizer import caption_tokens
 _LACKING = ("no image", "no caption")
 
 Inspect = Callable[[Image.Image], object]
-"""Called with each opened image, to decode it, for example `runners.data.pool.pictures.load`."""
+"""Called with each opened image, for example to decode it."""
 
 _BLOCK = tarfile.BLOCKSIZE
 _LARGEST_SCORE = float(np.finfo(np.float32).max)

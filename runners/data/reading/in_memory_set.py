@@ -95,7 +95,7 @@ def decode(source: Source, image_size: int, tokens: Tokens, threads: int, tolera
     chosen = stand_in[np.searchsorted(stand_in, np.arange(len(rows))) % len(stand_in)]
     return InMemory(
         images=torch.from_numpy(images),
-        tokens=tokens(pool.rows(rows[chosen], ("caption",))["caption"].tolist()),
+        tokens=tokens(pool.index.rows(rows[chosen], ("caption",))["caption"].tolist()),
         rows=torch.from_numpy(places[chosen]),
         share=source.share,
         damage=damage,
@@ -107,6 +107,6 @@ def _decoded(
 ) -> Iterator[tuple[Images, list[tuple[int, str, str, str]]]]:
     """Yield the images of some rows at a time, and the damage of each place among all of them."""
     for start in range(0, len(rows), _DECODED_AT_ONCE):
-        frame = pool.rows(rows[start : start + _DECODED_AT_ONCE], READ_COLUMNS)
+        frame = pool.index.rows(rows[start : start + _DECODED_AT_ONCE], READ_COLUMNS)
         images, found = decode_rows(pool, frame, image_size, threads)
         yield images, [(start + place, *astuple(damage)) for place, damage in found.items()]

@@ -66,9 +66,6 @@ class StreamedSet(TrainingData):
         size = mine.stop - mine.start
         pairs, per_worker = loading_ahead(size, self.image_size, self.workers, self.loader_bytes)
         parts = -(-size // pairs)
-        # Read before the fork of the workers.
-        for source in self.sources if self.workers else ():
-            source.pool.warm()
         loader: Any = DataLoader(
             _Parts(self, seed, batch_size, mine, pairs),
             batch_size=None,
@@ -127,7 +124,7 @@ class RowsByBlock:
 
     def _block(self, number: int) -> pd.DataFrame:
         places = np.arange(number * BLOCK, min((number + 1) * BLOCK, len(self._source.rows)))
-        return self._source.pool.rows(self._source.rows[places], READ_COLUMNS)
+        return self._source.pool.index.rows(self._source.rows[places], READ_COLUMNS)
 
 
 class _Parts(Dataset[Any]):

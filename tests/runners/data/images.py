@@ -15,7 +15,7 @@ def read_images(
     pool: Pool, rows: NDArray[np.int64], image_size: int, *, threads: int = 1
 ) -> NDArray[np.uint8]:
     """Decode images of a pool; a damaged one is an error that names its shard and key."""
-    images, damage = decode_rows(pool, pool.rows(rows, READ_COLUMNS), image_size, threads)
+    images, damage = decode_rows(pool, pool.index.rows(rows, READ_COLUMNS), image_size, threads)
     for each in damage.values():
         raise ValueError(
             f"cannot decode image {each.key} of shard {pool.place.path(each.shard)}: {each.reason}"
@@ -25,7 +25,7 @@ def read_images(
 
 def captions(pool: Pool, rows: NDArray[np.int64]) -> list[str]:
     """Return the captions of rows of a pool's index, in their order."""
-    texts: list[str] = pool.rows(rows, ("caption",))["caption"].tolist()
+    texts: list[str] = pool.index.rows(rows, ("caption",))["caption"].tolist()
     return texts
 
 

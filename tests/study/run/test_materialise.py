@@ -116,7 +116,7 @@ def test_resized_images_are_other_trials_on_a_copy_in_the_bucket_that_a_command_
 def test_subsets_of_large_pools_are_chosen_by_the_driver_for_all_nodes(
     tmp_path: Path, scattered: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, *, in_bucket: bool
 ) -> None:
-    monkeypatch.setattr(pool_file, "_ROWS_IN_MEMORY", 0)
+    monkeypatch.setattr(pool_file, "_FEW", 0)
     monkeypatch.setenv(CACHE, str(tmp_path / "driver"))
     study = TinyStudy(tmp_path, scattered, more=f"storage: {bucket.url}\n" if in_bucket else "")
     trial = study.plan.trials[0]

@@ -6,6 +6,7 @@ import json
 import os
 import struct
 import tarfile
+from operator import methodcaller
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,6 @@ from PIL import Image
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.pool.damage import NOT_READABLE
-from runners.data.pool.pictures import load
 from runners.data.pool.pool import Pool
 from runners.data.pool.reader import decode_image, read_pairs
 from runners.data.pool.shards import image_size, score_of
@@ -212,7 +212,7 @@ def dds(width: int = 8, height: int = 8) -> bytes:
 def test_cut_avif_and_unknown_dds_are_unreadable(tmp_path: Path) -> None:
     avif = encoded(64, 64, "AVIF")
     for content in (avif[: len(avif) // 2], avif[:-9], dds()):
-        assert image_size(content, load) == "unreadable image"
+        assert image_size(content, methodcaller("load")) == "unreadable image"
         with pytest.raises(OSError, match="unreadable image"):
             decode_image(content, 32)
     write_tar(tmp_path / "x" / "0.tar", [small(1), ("d", {"png": dds(), "txt": b"words"})])
@@ -229,7 +229,7 @@ def test_sixteen_bit_grey_keeps_its_shades() -> None:
 
 
 def test_strips_are_left_out_and_long_images_cropped_before_they_are_enlarged() -> None:
-    assert image_size(encoded(20_000, 1, "PNG"), load) == "image too narrow"
+    assert image_size(encoded(20_000, 1, "PNG"), methodcaller("load")) == "image too narrow"
     with pytest.raises(OSError, match="image too narrow"):
         decode_image(encoded(20_000, 1, "PNG"), 224)
     long = decode_image(encoded(900, 1, "PNG"), 224)

@@ -57,7 +57,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make parts of two shards, of row groups of 40 rows, and no pool small enough to be held in memory."""
     monkeypatch.setattr(merge_parts, "ROWS_PER_PART", 2 * EACH)
     monkeypatch.setattr(writing, "ROWS_PER_GROUP", 40)
-    monkeypatch.setattr(pool_file, "_ROWS_IN_MEMORY", 0)
+    monkeypatch.setattr(pool_file, "_FEW", 0)
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_a_pool_in_parts_is_the_pool_in_one(whole: Pool, divided: Pool) -> None:
     assert divided.frame.equals(whole.frame)
     rows = np.random.default_rng(0).integers(0, whole.count, 90)
     columns = ["key", "caption", "score"]
-    found = divided.rows(rows, columns).reset_index(drop=True)
+    found = divided.index.rows(rows, columns).reset_index(drop=True)
     assert found.equals(whole.frame[columns].iloc[rows].reset_index(drop=True))
     for quality, size in (("all", 70), ("top37", None), ("top60", 31)):
         subset = divided.subset(size=size, quality=quality)
@@ -96,12 +96,12 @@ def test_a_pool_in_parts_is_the_pool_in_one(whole: Pool, divided: Pool) -> None:
 def test_only_the_parts_that_are_needed_are_read(divided: Pool) -> None:
     rows = divided.subset(size=40, quality="all").rows()
     first = rows[rows < 100]
-    expected = divided.rows(first, ["key"])["key"].tolist()
+    expected = divided.index.rows(first, ["key"])["key"].tolist()
     for file in ("index/00001.parquet", "index/00002.parquet"):
         (divided.path / file).unlink()
-    assert Pool.open(divided.path).rows(first, ["key"])["key"].tolist() == expected
+    assert Pool.open(divided.path).index.rows(first, ["key"])["key"].tolist() == expected
     with pytest.raises(ValueError, match=r"index/00001\.parquet, a part of the pool's index, is damaged"):
-        Pool.open(divided.path).rows(np.array([150]), ["key"])
+        Pool.open(divided.path).index.rows(np.array([150]), ["key"])
 
 
 def test_rows_of_a_block_of_a_subset_are_read_once(divided: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,8 +258,8 @@ def test_a_pool_written_from_a_source_takes_up_later_shards_in_a_folder_of_its_o
     assert sorted(second.frame["hash"]) == sorted(whole.frame["hash"])
     assert {shard.split("/")[0] for shard in second.shards} == {"shards", "later"}
     assert (second.origin, in_place(path).unranked) == (first.origin, second.unranked)
-    best = second.rows(second.subset(size=30, quality="top40").rows(), ["hash"])["hash"]
-    expected = whole.rows(whole.subset(size=30, quality="top40").rows(), ["hash"])["hash"]
+    best = second.index.rows(second.subset(size=30, quality="top40").rows(), ["hash"])["hash"]
+    expected = whole.index.rows(whole.subset(size=30, quality="top40").rows(), ["hash"])["hash"]
     assert sorted(best) == sorted(expected)
     assert Pool.open(path, holding=first.fingerprint).count == first.count
     again = build_pool(tmp_path / "sorted", Build(source=path), lambda *_: None)

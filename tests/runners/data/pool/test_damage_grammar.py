@@ -8,6 +8,7 @@ import tarfile
 import warnings
 from collections import Counter
 from dataclasses import dataclass
+from operator import methodcaller
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,6 @@ import numpy as np
 import pytest
 
 from runners.data.pool.damage import NOT_READABLE, Damage
-from runners.data.pool.pictures import load
 from runners.data.pool.reader import decode_image
 from runners.data.pool.shards import entries_of, image_size
 from tests.runners.data.pool.test_pool import encoded
@@ -131,7 +131,7 @@ def check(tar: Tar, path: Path) -> None:
     path.write_bytes(tar.content)
     used, counted, ranges = Counter[str](), Counter[str](), list[tuple[float, float]]()
     end = len(tar.content)
-    for found in entries_of(path, "0.tar", score_field="similarity", inspect=load):
+    for found in entries_of(path, "0.tar", score_field="similarity", inspect=methodcaller("load")):
         if not isinstance(found, Damage):
             assert found[0].caption == f"number {found[0].key}"
             used[found[0].key] += 1
@@ -171,7 +171,7 @@ def test_members_in_any_order_and_links_count_each_sample_once(tmp_path: Path, s
             if rng.random() < 0.2:
                 member.type, member.linkname, member.size = tarfile.SYMTYPE, "/etc/passwd", 0
             tar.addfile(member, io.BytesIO(contents[ending]))
-    found = entries_of(tmp_path / "0.tar", "0.tar", score_field="similarity", inspect=load)
+    found = entries_of(tmp_path / "0.tar", "0.tar", score_field="similarity", inspect=methodcaller("load"))
     keys = Counter(each.key if isinstance(each, Damage) else each[0].key for each in found)
     assert keys == {f"{key:06d}": 1 for key in range(4)}
 
@@ -184,7 +184,7 @@ def test_damaged_images_have_a_size_or_a_reason(kind: str) -> None:
         for at in rng.integers(0, len(changed), int(rng.integers(1, 9))).tolist():
             changed[at] ^= int(rng.integers(1, 256))
         content = bytes(changed[: math.ceil(rng.uniform(0.1, 1) * len(changed))])
-        found = image_size(content, load)
+        found = image_size(content, methodcaller("load"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:

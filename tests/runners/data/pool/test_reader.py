@@ -38,10 +38,6 @@ def test_threads_change_nothing(pool: Pool) -> None:
     assert np.array_equal(read_images(pool, rows, 32, threads=3), read_images(pool, rows, 32))
 
 
-def test_no_rows_give_no_images(pool: Pool) -> None:
-    assert read_images(pool, np.empty(0, np.int64), 32).shape == (0, 3, 32, 32)
-
-
 def encoded(pixels: NDArray[np.uint8], kind: str = "PNG") -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind)

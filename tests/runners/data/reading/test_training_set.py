@@ -288,16 +288,6 @@ def test_a_pool_is_decoded_once_and_again_when_its_file_was_cut(
     assert len(file.read_bytes()) > 503 * 3 * 32**2
 
 
-def test_a_pool_of_a_large_index_reads_the_same_rows_by_row_group(
-    pool: Pool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows = np.array([502, 3, 3, 77, 0])
-    expected = pool.rows(rows, ["key", "caption"])
-    monkeypatch.setattr("runners.data.pool.pool._ROWS_IN_MEMORY", 10)
-    found = Pool.open(pool.path).rows(rows, ["key", "caption"])
-    assert found.to_numpy().tolist() == expected.to_numpy().tolist()
-
-
 def test_damage_is_plain_data() -> None:
     assert str(Damage(shard="a.tar", key="", reason="shard missing")) == "all of shard a.tar: shard missing"
 
