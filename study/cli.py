@@ -35,6 +35,7 @@ from study.commands import (
     recommend,
     report,
     run,
+    schema,
     status,
     stop,
 )
@@ -42,7 +43,7 @@ from study.commands.command import Command, add_commands, help_with
 from study.commands.pools import data, pool_build, pool_score
 
 COMMANDS: tuple[Command, ...] = (
-    new, plan, check, calibrate, run, stop, status, report, recommend, export, import_table,
+    new, schema, plan, check, calibrate, run, stop, status, report, recommend, export, import_table,
     data, evaluate, completion,
 )  # fmt: skip
 EXIT_BAD_INPUT = 2

@@ -133,7 +133,7 @@ class Section(Form):
             schema = key.form.schema()
             around, _, name = key.name.rpartition(".")
             if not key.name:
-                inside |= properties(schema)
+                inside |= mapping_of(schema)["properties"]
                 continue
             required += [name] if key.default is MISSING else []
             written = None if key.default is MISSING else key.form.write(key.default)
@@ -146,7 +146,8 @@ class Section(Form):
         alone += [{"enum": words}] if words else []
         whole = {"type": "object", "properties": inside, "required": required, "additionalProperties": False}
         first = f"a section, or only its `{short[A_VALUE]}`" if A_VALUE in short else "a section"
-        return {"anyOf": [whole, *alone], "takes": first, "$comment": getdoc(self.kind) or ""}
+        told = {"takes": first, "$comment": getdoc(self.kind) or ""}
+        return ({"anyOf": [whole, *alone]} if alone else whole) | told
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -196,9 +197,10 @@ class OneKind(Form):
         for name, section in self.options:
             schema = section.schema()
             words = plain_words(schema["$comment"].partition("\n\n")[0])
-            inside |= {name: schema | {"description": words}} if name else properties(schema)
-            required.append({"required": [name] if name else schema["anyOf"][0]["required"]})
-            shorts += [] if name else schema["anyOf"][1:]
+            whole = mapping_of(schema)
+            inside |= {name: schema | {"description": words}} if name else whole["properties"]
+            required.append({"required": [name] if name else whole["required"]})
+            shorts += schema.get("anyOf", [])[1:]
         whole = {"type": "object", "properties": inside, "oneOf": required, "additionalProperties": False}
         return {"anyOf": [whole, *shorts], "takes": "a section"}
 
@@ -256,10 +258,10 @@ def keys(kind: type) -> tuple[Key, ...]:
     return tuple(key for key in _of_fields(kind) if key.form is not None)
 
 
-def properties(schema: Schema) -> Schema:
-    """Return the keys of a section's schema, whatever its short forms."""
-    inside: Schema = schema["properties"] if "properties" in schema else properties(schema["anyOf"][0])
-    return inside
+def mapping_of(schema: Schema) -> Schema:
+    """Return the schema of a section's mapping, without its short forms."""
+    whole: Schema = schema.get("anyOf", [schema])[0]
+    return whole
 
 
 def tunable(kind: type) -> dict[str, Reader]:

@@ -136,7 +136,9 @@ class Training:
 
     preset: Annotated[str, OneOf(kind="preset", allowed=tuple(PRESETS))] = "default"
     """Named [settings](#presets); declared keys override them."""
-    lr_peak: Annotated[dict[Annotated[str, values.architecture], Annotated[float, values.rate]], Tunable()]
+    lr_peak: Annotated[
+        dict[Annotated[str, values.architecture], Annotated[float, values.rate]], Tunable()
+    ] = field(default_factory=dict)
     """Peak learning rate of each architecture; a preset or tuning may give it instead."""
     batch_size: Annotated[int, values.batch, Tunable()] = 64
     """Pairs in a batch of plain CLIP; a strategy may multiply it."""
@@ -155,7 +157,6 @@ class Training:
         preset = PRESETS.get(name, PRESETS["default"])
         return Training(
             preset=name if name in PRESETS else "default",
-            lr_peak={},
             batch_size=preset.batch_size,
             lr_rule=preset.lr_rule,
             recipe=preset.recipe,

@@ -13,7 +13,7 @@ from budgets.cost.architecture import catalogue, load_architecture
 from budgets.cost.model_config import complete_config
 from budgets.cost.strategy import STRATEGIES, Strategy
 from budgets.declaration import values
-from budgets.declaration.keys import properties, tunable
+from budgets.declaration.keys import mapping_of, tunable
 from budgets.declaration.recipe import PRESETS, Recipe
 from budgets.declaration.sections import Training
 from budgets.declaration.value_forms import Schema
@@ -26,7 +26,7 @@ PAGE = ROOT / "docs" / "declaration.md"
 _INTRODUCTION = """
 # The declaration
 
-Every key of a study's YAML file. `python -m study new NAME` writes a commented file to start from;
+Every key of a study's YAML file. `python -m study new NAME` writes a short one to start from;
 `python -m study plan FILE` checks one and shows what it asks for. An unknown key, a value that is not allowed
 and keys that contradict each other are errors with file, line and the nearest valid name, all at once. Errors
 that need the pools, evaluation sets or metrics are found once none of these is left.
@@ -56,7 +56,7 @@ def reference() -> str:
 
 def rows(path: str, schema: Schema) -> Iterator[tuple[str, Schema]]:
     """Yield the keys of a section with their full names, and those that stand beside a user's own names."""
-    for name, key in properties(schema).items():
+    for name, key in mapping_of(schema)["properties"].items():
         at = f"{path}.{name}".lstrip(".")
         yield at, key
         if isinstance(key.get("additionalProperties"), dict):
@@ -66,19 +66,19 @@ def rows(path: str, schema: Schema) -> Iterator[tuple[str, Schema]]:
 def sections(path: str, schema: Schema) -> Iterator[tuple[str, Schema]]:
     """Yield each section of a schema with its path, such as ``grid[]`` or ``evaluation.NAME``."""
     yield path, schema
-    for name, key in properties(schema).items():
+    for name, key in mapping_of(schema)["properties"].items():
         at, inside = f"{path}.{name}".lstrip("."), key
         for place in ("NAME", "POOL"):
             if isinstance(named := inside.get("additionalProperties"), dict):
                 at, inside = f"{at}.{place}", named
         at, inside = (f"{at}[]", key["items"]) if "items" in key else (at, inside)
-        if "properties" in inside.get("anyOf", [{}])[0] and (inside is key or "$comment" in inside):
+        if "$comment" in inside or (inside is key and "oneOf" in mapping_of(key)):
             yield from sections(at, inside)
 
 
 def _default(schema: Schema, name: str, key: Schema) -> str:
     """Return a default as it would be declared."""
-    whole, name = schema["anyOf"][0], name.rpartition(".")[2]
+    whole, name = mapping_of(schema), name.rpartition(".")[2]
     if name in whole.get("required", ()):
         return "required"
     if "default" not in key:

@@ -17,8 +17,12 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Write ``NAME.yaml`` into the working directory, and print the next step."""
+    """Write ``NAME.yaml`` and the schema that it names into the working directory, and print the next step.
+
+    The schema lies beside it, so that an editor finds it offline, on any machine and in any checkout.
+    """
     from budgets.declaration import values
+    from study.declare import schema
 
     name = values.name(options.name.removesuffix(".yaml"))
     if name in shipped_studies():
@@ -32,8 +36,9 @@ def run(options: Namespace) -> int:
     try:
         with writing(path):
             path.write_text(text, encoding="utf-8")
+            Path(schema.FILE).write_text(schema.schema_text(), encoding="utf-8")
     except OSError:
         path.unlink()  # a part of it
         raise
-    show(f"{path} written; edit it, then: python -m study plan {path}")
+    show(f"{path} and its schema written; edit it, then: python -m study plan {path}")
     return 0

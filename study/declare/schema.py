@@ -31,4 +31,4 @@ def declaration_schema() -> Schema:
 
 def schema_text() -> str:
     """Return the schema as the text of its file."""
-    return json.dumps(declaration_schema(), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(declaration_schema(), ensure_ascii=False) + "\n"

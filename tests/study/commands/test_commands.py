@@ -49,7 +49,7 @@ def test_every_command_module_has_the_same_interface() -> None:
     listed = (*cli.COMMANDS, *data.COMMANDS)
 
     assert {each.__name__ for each in listed} == found  # type: ignore[attr-defined]
-    assert len(found) == 19
+    assert len(found) == 20
     for module in map(import_module, found):
         own = {name for name in vars(module) if name in {"NAME", "HELP", "EXAMPLES", "add_options", "run"}}
         assert own == {"NAME", "HELP", "EXAMPLES", "add_options", "run"}, module.__name__

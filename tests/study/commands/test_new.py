@@ -3,6 +3,7 @@
 import errno
 import os
 import pty
+import re
 import shutil
 import subprocess
 import time
@@ -35,22 +36,30 @@ def test_a_new_declaration_can_be_planned_at_once(folder: Path, run: Run) -> Non
     assert load_declaration(folder / "mine.yaml").name == "mine"
 
 
-def test_every_commented_line_of_a_new_declaration_is_valid(folder: Path) -> None:
+def test_a_new_declaration_is_short_and_every_commented_key_of_it_is_valid(folder: Path) -> None:
     assert main(["new", "mine"]) == 0
     path = folder / "mine.yaml"
-    lines = path.read_text(encoding="utf-8").splitlines()
-    keys = ("evaluation:", "  imagenet:", "exclude:", "  - {strategies", "tuning:", "cluster:")
-    wanted = [line.removeprefix("# ").startswith(keys) for line in lines]
-    assert sum(wanted) == len(keys)
-    lines = [line.removeprefix("# ") if want else line for line, want in zip(lines, wanted, strict=True)]
-    path.write_text("\n".join(lines))
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 40
+    whole, count = re.subn(r"^( *)# ([a-z_]+: )", r"\1\2", text, flags=re.MULTILINE)
+    assert count == 6
+    path.write_text(whole)
 
     declaration = load_declaration(path)
 
     assert declaration.cluster is not None
     assert declaration.tuning is not None
-    assert declaration.exclude
+    assert (declaration.storage, declaration.training.preset) == ("s3://bucket/folder", "paper")
+    assert declaration.grid[1].sizes == (2_000, None)
     assert list(declaration.evaluation) == ["imagenet"]
+
+
+def test_the_schema_that_a_new_declaration_names_lies_beside_it(folder: Path, run: Run) -> None:
+    assert main(["new", "mine"]) == 0
+    first = (folder / "mine.yaml").read_text(encoding="utf-8").splitlines()[0]
+
+    named = folder / first.partition("$schema=")[2]
+    assert named.read_text(encoding="utf-8") == run("schema")
 
 
 @pytest.mark.parametrize("command", ["new mine", "plan demo --output mine.yaml"])

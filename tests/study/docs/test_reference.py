@@ -11,7 +11,7 @@ import yaml
 
 from budgets.cost.architecture import catalogue
 from budgets.declaration import values
-from budgets.declaration.keys import Section, keys, properties
+from budgets.declaration.keys import Section, keys, mapping_of
 from budgets.declaration.value_forms import OneOf, Reader
 from docs.build import reference as page
 from docs.build import source_map as house
@@ -48,7 +48,7 @@ def test_a_new_field_is_a_key_that_is_read_checked_written_and_explained(tmp_pat
     with pytest.raises(ValueError, match=r"2: colour: unknown colour 'gren'; did you mean 'green'\?"):
         top.file.raise_any()
     assert section.write(found) == {"pause": 120.0, "colour": "red"}
-    pause = properties(section.schema())["pause"]
+    pause = mapping_of(section.schema())["properties"]["pause"]
     assert pause["description"] == "Time between two trials; 0 starts them at once"
     assert (pause["default"], pause["maximum"]) == (60.0, 365 * 86400)
 
