@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import isnan
 from typing import Any
 
+from budgets.cost.strategy import strategies
 from budgets.quality import MIXTURE
 from budgets.quantity import format_count, format_flops
 
@@ -20,13 +21,8 @@ _METRICS = {
     "probe_top1": "linear-probe error",
     **{f"few_shot_{shots}_top1": f"{shots}-shot error" for shots in (5, 10)},
 }
-_STRATEGIES = {
-    "clip": "CLIP", "slip": "SLIP", "siglip": "SigLIP", "clipa": "CLIPA",
-    "mammut": "MaMMUT", "coca": "CoCa", "cap": "Cap",
-    "clip-crop-flip": "CLIP + crop and flip",
-    "clip-randaugment": "CLIP + RandAugment", "clip-stacked-randaugment": "CLIP + stacked RandAugment",
-    "clip-random-crop": "CLIP + random crop", "clip-augmented": "CLIP + augmentation",
-    "clipa-resize": "CLIPA in two resolutions",
+_IMPORTED_STRATEGIES = {
+    "mammut": "MaMMUT", "coca": "CoCa", "cap": "Cap", "clip-augmented": "CLIP + augmentation"
 }  # fmt: skip
 POOL = "largest subset of each quality"
 
@@ -88,8 +84,8 @@ def are_mixed(qualities: Iterable[object]) -> bool:
 
 def strategy_text(strategy: str) -> str:
     """Return a strategy's usual name, ``flip-50`` → ``FLIP (50 %)``; an unknown name stays as it is."""
-    match = re.fullmatch(r"flip-(\d+)", strategy)
-    return f"FLIP ({match[1]} %)" if match else _STRATEGIES.get(strategy, strategy)
+    known = strategies().get(strategy)
+    return (known.label if known else _IMPORTED_STRATEGIES.get(strategy, "")) or strategy
 
 
 def axis_text(axis: str, value: object) -> str:

@@ -36,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measured import at_least, verdict
 from budgets.cost.architecture import load_architecture
+from budgets.cost.strategy import find_strategy
 from budgets.declaration.recipe import Recipe
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
@@ -46,7 +47,6 @@ from runners.data.reading.streamed_set import StreamedSet, open_data
 from runners.data.reading.training_data import Batches, Empty, Source, TrainingData
 from runners.embedded.embedded_pool import build_embedded_pool
 from runners.models.model import build_model, compute_context, resolve_precision
-from runners.strategies.clip import Clip
 from runners.training.learner import make_learner
 from runners.training.train import StepSchedule, train
 
@@ -140,7 +140,7 @@ def waiting(data: TrainingData, clock: Callable[[], float]) -> tuple[float, floa
     device = torch.device("cpu")
     context = partial(compute_context, resolve_precision(recipe.precision, device), device)
     began = clock()
-    learner = make_learner(model, Clip(), recipe=recipe, lr_peak=1e-3, steps=STEPS)
+    learner = make_learner(model, find_strategy("clip"), recipe=recipe, lr_peak=1e-3, steps=STEPS)
     schedule = StepSchedule(seed=0, steps=STEPS, batch_size=BATCH, lr_peak=1e-3, recipe=recipe)
     train(learner, timed, schedule, first_step=0, context=context)
     return clock() - began, sum(timed.waited)

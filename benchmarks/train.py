@@ -55,7 +55,6 @@ from runners.data.reading.streamed_set import open_data
 from runners.data.reading.training_data import Source, TrainingData, empty_for, on_device
 from runners.embedded.embedded_pool import build_embedded_pool
 from runners.models.model import build_model, compute_context, resolve_precision
-from runners.strategies.registry import build_strategy
 from runners.training.learner import make_learner
 from runners.training.train import StepSchedule, to_float, train
 
@@ -122,8 +121,7 @@ def ours(setting: Setting) -> tuple[float, Tensor, float]:
     """Run our loop; return samples/s, the loss of each step, and the share of time it waited for data."""
     data, marks = setting.data(), list[float]()
     waited, ended, walls = 0.0, math.nan, list[float]()
-    model, strategy = setting.model(), build_strategy(CLIP, setting.architecture)
-    learner = make_learner(model, strategy, recipe=RECIPE, lr_peak=LR_PEAK, steps=setting.steps)
+    learner = make_learner(setting.model(), CLIP, recipe=RECIPE, lr_peak=LR_PEAK, steps=setting.steps)
 
     def before_step() -> None:
         nonlocal waited

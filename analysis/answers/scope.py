@@ -17,7 +17,7 @@ from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import CONFIGURATION, records
 from analysis.labels import axis_text, listed
 from budgets.cost.architecture import Architecture, load_architecture
-from budgets.cost.strategy import find_strategy, inapplicable
+from budgets.cost.strategy import find_strategy
 from budgets.quantity import format_flops, plural
 
 _NAMED = 3
@@ -137,7 +137,7 @@ def _can_train(name: str, strategy: str, own: Mapping[str, Architecture]) -> boo
     """Return whether a strategy can train an architecture; also True for names that this project lacks."""
     try:
         trained = find_strategy(strategy)  # first, since it is quicker to say that there is none
-        return inapplicable(trained, own[name] if name in own else load_architecture(name)) is None
+        return trained.inapplicable(own[name] if name in own else load_architecture(name)) is None
     except ValueError:
         return True
 

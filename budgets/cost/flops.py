@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cache
 
 from budgets.cost.architecture import Architecture
-from budgets.cost.layers import TowerCost, linear, norm
 from budgets.cost.strategy import Strategy
 
 CONVENTION = (
@@ -56,7 +55,7 @@ class SampleCost:
 class Parameters:
     """Number of parameters: of the towers with their embeddings and projections, and of the head.
 
-    The head has those of the loss (temperature; SigLIP's bias) and the self-supervised head.
+    The head has those of the loss (temperature; SigLIP's bias) and what the strategy trains beside the model.
     """
 
     image: int
@@ -76,20 +75,13 @@ def sample_cost(architecture: Architecture, strategy: Strategy, *, batch_size: i
     ``batch_size`` is that of the trial's actual batch, the strategy's factor included.
     """
     tower = architecture.smaller(strategy.image_fraction).image_tower(strategy.kept_fraction)
-    text = architecture.costs.text_tower(text_tokens(architecture, strategy))
-    augmented_views = strategy.image_views - 1
-    similarity = (1 if strategy.sigmoid_loss else 2) * batch_size * architecture.embed_dim
-    head = TowerCost()
-    if strategy.self_supervised_head:
-        head = _slip_head(architecture)
-        # SimCLR compares two views with two views: 4 matrices of batch x batch, divided over the batch.
-        similarity += 4 * batch_size * slip_head_dims(architecture)[2]
+    text = architecture.costs.text_tower(strategy.text_tokens(architecture.costs.context_length))
     return SampleCost(
-        # The SimCLR head reads the trunk's features, so only the contrastive view is projected.
+        # A head reads the trunk's features, so only the contrastive view is projected.
         image_macs=tower.trunk.macs * strategy.image_views + tower.projection.macs,
         text_macs=text.macs * strategy.text_views,
-        head_macs=head.macs * augmented_views,
-        similarity_macs=similarity,
+        head_macs=strategy.head_cost(architecture).macs,
+        similarity_macs=strategy.similarity_macs(architecture, batch_size),
     )
 
 
@@ -110,38 +102,13 @@ def encoding_flops(architecture: Architecture, *, images: int, texts: int) -> in
     return FLOPS_PER_MAC * macs
 
 
-def text_tokens(architecture: Architecture, strategy: Strategy) -> int:
-    """Length of the texts that a strategy trains on, in tokens."""
-    return max(1, int(architecture.costs.context_length * strategy.text_fraction))
-
-
-def slip_head_dims(architecture: Architecture) -> tuple[int, int, int]:
-    """Widths of SLIP's self-supervised MLP: of its input, of both hidden layers, of its output.
-
-    The input is the trunk's features before the projection. SLIP has 4096-4096-256 on a width of 768 (Mu et
-    al. 2022, ViT-B); other widths keep these ratios, hidden layers in steps of 8 and the output at least 64.
-    """
-    width = architecture.image_tower(1.0).width
-    return width, 8 * (2 * width // 3), max(64, width // 3)
-
-
 @cache
 def count_parameters(architecture: Architecture, strategy: Strategy) -> Parameters:
     """Count the parameters that a strategy trains, in closed form."""
     tower = architecture.image_tower(1.0)
-    head = 2 if strategy.sigmoid_loss else 1
-    if strategy.self_supervised_head:
-        head += _slip_head(architecture).parameters
     return Parameters(
         image=tower.trunk.parameters + tower.projection.parameters,
         text=architecture.costs.text_tower(architecture.costs.context_length).parameters,
-        head=head,
-    )
-
-
-def _slip_head(architecture: Architecture) -> TowerCost:
-    """Cost of linear, batch norm, ReLU, linear, batch norm, ReLU, linear on one view."""
-    inputs, hidden, outputs = slip_head_dims(architecture)
-    return (
-        linear(1, inputs, hidden) + linear(1, hidden, hidden) + norm(hidden) * 2 + linear(1, hidden, outputs)
+        # The temperature, and the bias of a loss that has one.
+        head=1 + (strategy.init_logit_bias is not None) + strategy.head_cost(architecture).parameters,
     )

@@ -9,11 +9,10 @@ term). A block has about 12 x width² MACs a token, hence 34 / (12 x width) byte
 the same shape. ConvNeXt, Swin and ResNet have narrow stages with large maps: 0.012 bytes a MAC (computed by
 hand: ConvNeXt-T 0.0124, Swin-T 0.0117, ResNet-50 0.011).
 
-The loss of one device without accumulation holds similarity matrices of the batch against itself: 16 bytes an
-entry in CLIP, 20 in SigLIP, and SimCLR's matrix is twice as high and wide. Beyond `CHUNK_ENTRIES` entries,
-with accumulation, or over several devices, the loss is computed in chunks of that many entries
-(`runners.strategies.row_loss`), of which five are in memory at once, beside the features of the whole batch
-in fp32 and the gradients of the device's own.
+The loss holds similarity matrices of the device's own pairs against the batch: 16 bytes an entry in CLIP, 20
+in SigLIP, and SimCLR's matrix is twice as high and wide. Beyond `CHUNK_ENTRIES` entries it is computed in
+chunks of that many (`runners.training.over_pairs`), of which five are in memory at once. Beside them are the
+features of the whole batch in fp32 and their gradients, twice where ranks or chunks add theirs.
 
 With accumulation, only one part of the batch has activations in memory. With gradient checkpointing, a
 transformer layer keeps only its input, 2 of the 34 bytes, and one layer of about twelve is recomputed at a
@@ -39,9 +38,6 @@ _CHECKPOINTED = 2 / 34 + 1 / 12
 _CHECKPOINTED_STAGES = 0.3
 _BYTES_PER_MAC_OF_STAGES = 0.012
 _TRANSFORMERS = frozenset({"vit", "mixer", "mlp_mixer", "eva", "deit", "beit", "vision_transformer_relpos"})
-# Bytes per entry of the batch's own matrix: four or five fp32 matrices at once. SimCLR's loss holds three,
-# each with four times as many entries.
-_LOGIT_BYTES = {"softmax": 16, "sigmoid": 20, "simclr": 4 * 12}
 _CHUNKS_AT_ONCE = 5
 _FP32 = 2
 
@@ -61,7 +57,7 @@ def memory_bytes(
     image = per_mac * (cost.image_macs + cost.head_macs)
     text = _transformer_bytes_per_mac(architecture.costs.text_width) * cost.text_macs
     pixels = 3 * architecture.costs.image_size**2
-    views = 3 if strategy.self_supervised_head else 1
+    views = strategy.image_views
     if recipe.gradient_checkpointing:
         text *= _CHECKPOINTED
         image *= _kept_of_image(architecture)
@@ -73,27 +69,15 @@ def memory_bytes(
         per_parameter * count_parameters(architecture, strategy).total
         + on_device * (2 + 4 * views) * pixels
         + -(-on_device // recipe.accumulation) * kept
-        + _loss_bytes(architecture, strategy, recipe, batch_size=batch_size, on_device=on_device)
+        + _loss_bytes(architecture, strategy, batch_size=batch_size, on_device=on_device)
     )
 
 
-def _loss_bytes(
-    architecture: Architecture, strategy: Strategy, recipe: Recipe, *, batch_size: int, on_device: int
-) -> int:
+def _loss_bytes(architecture: Architecture, strategy: Strategy, *, batch_size: int, on_device: int) -> int:
     """Estimate the bytes of the loss, beside the towers' activations, for the pairs on this device."""
-    entries = batch_size**2
-    # The whole matrix at once; SimCLR's is (2 x batch)², so an entry of CLIP's counts for four of its own.
-    if on_device == batch_size and recipe.accumulation == 1 and entries <= CHUNK_ENTRIES:
-        bytes_per_entry = _LOGIT_BYTES["sigmoid" if strategy.sigmoid_loss else "softmax"]
-        return entries * (bytes_per_entry + (_LOGIT_BYTES["simclr"] if strategy.self_supervised_head else 0))
-    # In chunks: as many rows of this device as fit into `CHUNK_ENTRIES`, each as long as the whole batch.
-    views = 2 if strategy.self_supervised_head else 1
-    rows = min(views * on_device, max(1, CHUNK_ENTRIES // batch_size))
-    widest = views * batch_size
-    width = architecture.embed_dim
-    # Both towers, in fp32: the features of the whole batch, and this device's own with their gradients.
-    features = 2 * (batch_size + 2 * on_device) * width * 4
-    return _CHUNKS_AT_ONCE * min(rows * widest, CHUNK_ENTRIES) * 4 + features
+    matrices = strategy.bytes_per_entry * on_device * batch_size
+    features = 2 * batch_size * architecture.embed_dim * 4
+    return min(matrices, _CHUNKS_AT_ONCE * CHUNK_ENTRIES * 4) + 3 * features
 
 
 def _kept_of_image(architecture: Architecture) -> float:

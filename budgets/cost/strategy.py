@@ -1,33 +1,66 @@
-"""Training strategies by their cost per sample: views, kept tokens, batch, extra heads.
+"""A training strategy: what it costs, and what it computes, in one class; the registry of all strategies.
 
-``runners/strategies`` implements them. Augmentation costs no FLOPs here.
+A strategy goes from a batch of images and texts to a loss in three steps: views, features of the views, and
+the loss of the features of all pairs. Features of parts of a batch are computed separately (accumulation,
+several devices): ``runners/training/backward.py`` splits and joins them. The files of ``runners/strategies``
+hold the shipped strategies.
+
+Costs are numbers and closed forms: plans read them without torch, which is imported by the methods that
+compute.
 """
 
+import pkgutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from budgets.cost.architecture import Architecture
+from budgets.cost.layers import TowerCost
+from budgets.declaration.recipe import Recipe
 from budgets.names import unknown
 
+if TYPE_CHECKING:
+    import torch
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+    Tensor = torch.Tensor
+    Module = torch.nn.Module
+    Generator = torch.Generator
+else:
+    Tensor, Module, Generator = Any, Any, Any
+Model = Any  # open_clip.CLIP, which has no annotations
+
+_SHIPPED, _GROUP = "runners.strategies", "scaling_study.strategies"
+_OF_STRATEGIES = {"randaugment", "slip_views"}  # settings of the recipe that only some read
+
+
+@dataclass(frozen=True, kw_only=True)
 class Strategy:
-    """The computation that a strategy runs on each sample.
+    """A strategy; subclasses replace the methods that differ, and their instances give the numbers.
+
+    A field that has the name of a setting of the recipe is set by the recipe (`configured`).
 
     Attributes:
-        image_views: Passes through the image tower; all but the first are views for the self-supervised head.
+        label: Its name in figures and tables; by default ``name``.
+        paper: Its source.
+        image_views: Passes through the image tower; all but the first are not projected.
         kept_fraction: Share of the image patches that are kept, in (0, 1]; below 1 is patch dropout.
         text_fraction: Share of the text's context that is kept, in (0, 1].
         image_fraction: Side of the images as a share of the full one, in (0, 1]; below 1, training starts
             on smaller images and ends on full ones.
+        batch_factor: Factor of the declared batch.
         unmasked_tail: Share of the training, at its end, that its paper leaves unmasked; 0 if it never masks.
-        self_supervised_head: True if a SimCLR head is trained on the two augmented views.
-        sigmoid_loss: True for SigLIP's loss: one product of the embeddings instead of two, and a learned
-            bias.
+        init_logit_scale: Initial logarithm of the factor of the cosines; None for the model's own.
+        init_logit_bias: Initial bias of the logits, which is trained; None for a loss without one.
+        bytes_per_entry: Memory of the loss, for each entry of the batch's similarity matrix.
     """
 
     name: str
+    label: str = ""
+    paper: str = ""
     image_views: int = 1
     text_views: int = 1
     kept_fraction: float = 1.0
@@ -35,9 +68,16 @@ class Strategy:
     image_fraction: float = 1.0
     batch_factor: int = 1
     unmasked_tail: float = 0.0
-    randaugment: bool = False
-    self_supervised_head: bool = False
-    sigmoid_loss: bool = False
+    init_logit_scale: float | None = None
+    init_logit_bias: float | None = None
+    bytes_per_entry: int = 16
+
+    def __init_subclass__(cls, **arguments: Any) -> None:  # noqa: ANN401 - passed on
+        """Refuse a number in the body of a class, which its instances would not have."""
+        super().__init_subclass__(**arguments)
+        numbers = {field.name for field in fields(Strategy)} & vars(cls).keys()
+        for name in numbers - cls.__annotations__.keys():
+            raise TypeError(f"{cls.__name__}.{name}: give it to the instance, {cls.__name__}({name}=…)")
 
     @property
     def masks(self) -> bool:
@@ -49,37 +89,109 @@ class Strategy:
         """The strategy during an unmasked tail: all tokens, with the batch size unchanged."""
         return replace(self, kept_fraction=1.0, text_fraction=1.0, image_fraction=1.0)
 
+    def text_tokens(self, context_length: int) -> int:
+        """Length of the texts in training, in tokens."""
+        return max(1, int(context_length * self.text_fraction))
 
-_CLIPA_TAIL = 0.36 / 6.36
+    def similarity_macs(self, architecture: Architecture, batch_size: int) -> int:
+        """Multiply-accumulates of the loss for a sample: here of a matrix of images and one of texts."""
+        return 2 * batch_size * architecture.embed_dim
 
-STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
-    {
-        strategy.name: strategy
-        for strategy in (
-            # Radford et al. 2021.
-            Strategy(name="clip"),
-            # CLIP with augmented images (Li, Xie and Cubuk 2024, section 7): augmentation adds no FLOPs.
-            Strategy(name="clip-crop-flip"),
-            Strategy(name="clip-randaugment", randaugment=True),
-            Strategy(name="clip-stacked-randaugment", randaugment=True),
-            # CLIP's only augmentation, a random crop of the resized image, as open_clip has it.
-            Strategy(name="clip-random-crop"),
-            # FLIP (Li et al. 2023): the tokens that masking saves go into a larger batch; 32 epochs are
-            # followed by 0.32 without masking.
-            Strategy(name="flip-50", kept_fraction=0.5, batch_factor=2, unmasked_tail=0.01),
-            Strategy(name="flip-25", kept_fraction=0.25, batch_factor=4, unmasked_tail=0.01),
-            # SLIP (Mu et al. 2022): CLIP's own view and two augmented ones for SimCLR.
-            Strategy(name="slip", image_views=3, self_supervised_head=True),
-            # SigLIP (Zhai et al. 2023).
-            Strategy(name="siglip", sigmoid_loss=True),
-            # CLIPA (Li, Wang and Xie 2023): fewer tokens in both towers, the batch unchanged; 6 epochs are
-            # followed by 0.36 with all tokens.
-            Strategy(name="clipa", kept_fraction=0.25, text_fraction=0.5, unmasked_tail=_CLIPA_TAIL),
-            # Its own choice for images: half the side instead of patch dropout, such as 112 of 224 pixels.
-            Strategy(name="clipa-resize", image_fraction=0.5, text_fraction=0.5, unmasked_tail=_CLIPA_TAIL),
-        )
-    }
-)
+    def head_cost(self, _architecture: Architecture) -> TowerCost:
+        """Cost of a sample in the head: the multiply-accumulates of all its views, and its parameters."""
+        return TowerCost()
+
+    def inapplicable(self, architecture: Architecture) -> str | None:
+        """Return the reason why the strategy cannot train the architecture, or None if it can."""
+        name = architecture.name
+        if self.kept_fraction < 1 and not architecture.costs.drops_patches:
+            reason = f"patch dropout needs a ViT, but {name} is a {architecture.costs.family}"
+        elif self.image_fraction < 1 and not (
+            architecture.closed_form and architecture.costs.family == "vit"
+        ):
+            reason = f"smaller images need open_clip's plain ViT, but {name} is another tower"
+        elif self.text_fraction < 1 and not architecture.costs.shortens_texts:
+            reason = f"the text tower of {name} cannot read shortened texts"
+        else:
+            return None
+        return f"{reason} ({self.name})"
+
+    def recipe(self, declared: Recipe, _architecture: Architecture) -> Recipe:
+        """Return the recipe of its trials: its own tail if none is declared, defaults of what it ignores.
+
+        With smaller images the tail can't be 0: a model can't be evaluated at a resolution that it never saw.
+        """
+        ignored = _OF_STRATEGIES - {field.name for field in fields(self)}
+        recipe = replace(declared, **{name: getattr(Recipe(), name) for name in ignored})
+        tail = recipe.unmasked_tail if self.masks else 0.0
+        own = tail is None or (self.image_fraction < 1 and not tail)
+        return replace(recipe, unmasked_tail=self.unmasked_tail if own else tail)
+
+    def configured(self, recipe: Recipe) -> "Strategy":
+        """Return the strategy with the settings of a trial's recipe."""
+        own = {field.name for field in fields(self)} & {field.name for field in fields(recipe)}
+        return replace(self, **{name: getattr(recipe, name) for name in own})
+
+    def head(self, _architecture: Architecture) -> Module | None:
+        """Build what is trained beside the model; None if there is nothing."""
+        return None
+
+    def views(self, images: Tensor, tokens: Tensor, _generator: Generator) -> tuple[Tensor, ...]:
+        """Return the inputs of the towers for a batch, each with N pairs: here images and texts unchanged.
+
+        Images are floats in [-1, 1], (N, 3, H, W), tokens (N, context length). The generator, on the CPU, is
+        the source of the step's augmentation.
+        """
+        return images, tokens
+
+    def features(self, model: Model, head: Module | None, *views: Tensor) -> tuple[Tensor, ...]:
+        """Return features of the views of some pairs, with a row for each; towers in training mode.
+
+        What needs no gradient, such as ids, may be among them.
+        """
+        raise NotImplementedError
+
+    def loss(self, model: Model, *features: Tensor) -> Tensor:
+        """Return the loss of the whole batch, a scalar, from the features of all its pairs, in fp32.
+
+        Its gradients follow by autograd. `runners.training.over_pairs` sums over pairs in chunks, each rank
+        its own ones.
+        """
+        raise NotImplementedError
+
+    def chance(self, batch_size: int) -> float:
+        """Return the loss of features without information."""
+        raise NotImplementedError
+
+    def enlarge(self, model: Model) -> None:
+        """Prepare a model that saw smaller images for full ones, before the tail's first step.
+
+        All state of this change is in the weights, so that a checkpoint of the tail needs nothing else.
+        """
+
+
+@cache
+def strategies() -> Mapping[str, Strategy]:
+    """Return all strategies by name: the shipped ones, and those of installed packages.
+
+    A module of ``runners/strategies`` lists its own in ``STRATEGIES``. The entry points of a package, in the
+    group ``scaling_study.strategies``, are instances.
+
+    Raises:
+        ValueError: A package's strategy cannot be loaded, or its name is taken.
+    """
+    places = import_module(_SHIPPED).__path__
+    modules = [import_module(f"{_SHIPPED}.{module.name}") for module in pkgutil.iter_modules(places)]
+    found = {strategy.name: strategy for module in modules for strategy in module.STRATEGIES}
+    for entry in entry_points(group=_GROUP):
+        try:
+            strategy = entry.load()
+            if strategy.name in found:
+                raise ValueError(f"the name {strategy.name} is taken")  # noqa: TRY301 - the same message
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ValueError(f"strategy {entry.name} of {entry.value}: {error}") from error
+        found[strategy.name] = strategy
+    return MappingProxyType(found)
 
 
 def find_strategy(name: str) -> Strategy:
@@ -88,22 +200,6 @@ def find_strategy(name: str) -> Strategy:
     Raises:
         ValueError: The name is unknown; the message gives the nearest name and all valid ones.
     """
-    if name not in STRATEGIES:
-        raise ValueError(unknown("strategy", name, STRATEGIES))
-    return STRATEGIES[name]
-
-
-def inapplicable(strategy: Strategy, architecture: Architecture) -> str | None:
-    """Return the reason why the strategy cannot train the architecture, or None if it can."""
-    name = architecture.name
-    if strategy.kept_fraction < 1 and not architecture.costs.drops_patches:
-        reason = f"patch dropout needs a ViT, but {name} is a {architecture.costs.family}"
-    elif strategy.image_fraction < 1 and not (
-        architecture.closed_form and architecture.costs.family == "vit"
-    ):
-        reason = f"smaller images need open_clip's plain ViT, but {name} is another tower"
-    elif strategy.text_fraction < 1 and not architecture.costs.shortens_texts:
-        reason = f"the text tower of {name} cannot read shortened texts"
-    else:
-        return None
-    return f"{reason} ({strategy.name})"
+    if name not in strategies():
+        raise ValueError(unknown("strategy", name, strategies()))
+    return strategies()[name]

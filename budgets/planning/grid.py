@@ -6,12 +6,11 @@ from functools import cache, cached_property
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from budgets.cost.architecture import Architecture, load_architecture
 from budgets.cost.flops import count_parameters, encoding_flops, sample_cost
 from budgets.cost.memory import memory_bytes
-from budgets.cost.strategy import Strategy, find_strategy, inapplicable
+from budgets.cost.strategy import Strategy, find_strategy
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.recipe import LR_EXPONENTS, Recipe
 from budgets.declaration.rules import TrialResources, ruled_settings
@@ -21,8 +20,6 @@ from budgets.planning.facts import Component, EvaluationFacts, MixtureFacts, Poo
 from budgets.planning.planned_trial import Cell, Trial, evaluated_steps
 from budgets.planning.resources import Option, resource_options
 from budgets.quality import MIXTURE
-
-_ORIGINAL_VIEWS_FROM = 64  # pixels; SLIP's blur and its crops of 8 % would leave little of smaller images
 
 TuningPoint = tuple[str, str, int | None]
 """An architecture and a strategy at a budget level; None for all levels."""
@@ -211,14 +208,16 @@ class Grid:
         resources = declaration.trial_resources(of_resources)
         folder = None if declaration.catalogue is None else Path(declaration.catalogue)
         architecture, strategy = load_architecture(architecture_name, folder), find_strategy(strategy_name)
-        training, reason = declaration.training, inapplicable(strategy, architecture)
+        training, reason = declaration.training, strategy.inapplicable(architecture)
         combination = architecture_name, strategy_name
         values = self._tuned.get((*combination, level), self._tuned.get((*combination, None), {}))
         if values is None:
             values, reason = {}, "tuning: training diverged at every value tried"
         declared = of_training.get("batch_size", training.batch_size)
         batch_size = int(values.get("batch_size", declared)) * strategy.batch_factor
-        recipe = _recipe_of(training.recipe, {**of_resources, **values}, architecture, strategy)
+        plain = training.recipe
+        settings = {name: value for name, value in {**of_resources, **values}.items() if hasattr(plain, name)}
+        recipe = strategy.recipe(replace(plain, **settings), architecture)
         images, texts = self.evaluation.images, self.evaluation.texts
         # The unmasked tail needs the most memory.
         widest, ways = strategy.unmasked if recipe.unmasked_tail else strategy, tuple[Option, ...]()
@@ -289,24 +288,3 @@ class Grid:
                 (rule.regimes, cell.regime),
             )
         )
-
-
-def _recipe_of(
-    declared: Recipe, values: Mapping[str, Any], architecture: Architecture, strategy: Strategy
-) -> Recipe:
-    """Return the recipe of a setup: as declared, with the fields that rules and tuning set.
-
-    Settings that the strategy does not use stay at their defaults, so that a trial's id does not depend on
-    them.
-    """
-    recipe = replace(declared, **{name: value for name, value in values.items() if hasattr(declared, name)})
-    # Without masking there is no tail. With smaller images the tail can't be 0, because a model can't be
-    # evaluated at a resolution that it has never seen.
-    by_strategy = recipe.unmasked_tail is None or (strategy.image_fraction < 1 and not recipe.unmasked_tail)
-    tail = strategy.unmasked_tail if by_strategy else recipe.unmasked_tail
-    recipe = replace(recipe, unmasked_tail=tail if strategy.masks else 0.0)
-    if not strategy.randaugment:
-        recipe = replace(recipe, randaugment=Recipe().randaugment)
-    if not strategy.self_supervised_head or architecture.costs.image_size < _ORIGINAL_VIEWS_FROM:
-        recipe = replace(recipe, slip_views=Recipe().slip_views)
-    return recipe

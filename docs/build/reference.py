@@ -11,7 +11,7 @@ from pathlib import Path
 
 from budgets.cost.architecture import catalogue, load_architecture
 from budgets.cost.model_config import complete_config
-from budgets.cost.strategy import STRATEGIES, Strategy
+from budgets.cost.strategy import strategies
 from budgets.declaration import values
 from budgets.declaration.keys import mapping_of, tunable
 from budgets.declaration.recipe import PRESETS, Recipe
@@ -119,19 +119,15 @@ def _written(value: object) -> str:
 
 def _strategies() -> str:
     rows = [
-        f"| `{each.name}` | {each.image_views} | {each.image_fraction:.0%} | {each.kept_fraction:.0%} "
-        f"| {each.text_fraction:.0%} | ×{each.batch_factor} | {_loss(each)} |"
-        for each in STRATEGIES.values()
+        f"| `{each.name}` | {each.label} | {each.image_views} | {each.image_fraction:.0%} "
+        f"| {each.kept_fraction:.0%} | {each.text_fraction:.0%} | ×{each.batch_factor} | {each.paper} |"
+        for each in strategies().values()
     ]
     header = [
-        "| strategy | image views | image side | image tokens kept | text tokens kept | batch | loss |",
-        "|---" * 7 + "|",
+        "| strategy | called | image views | image side | image tokens | text tokens | batch | source |",
+        "|---" * 8 + "|",
     ]
     return "\n".join(["## Strategies", "", *header, *rows])
-
-
-def _loss(each: Strategy) -> str:
-    return "CLIP + SimCLR" if each.self_supervised_head else "sigmoid" if each.sigmoid_loss else "CLIP"
 
 
 def _architectures() -> str:

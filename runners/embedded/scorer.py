@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from budgets.cost.architecture import load_architecture
+from budgets.cost.strategy import find_strategy
 from runners.data.pool.pool import Pool
 from runners.data.pool.tokenizer import tokenizer, vocabulary_of
 from runners.data.reading.in_memory_set import InMemory, InMemorySet
@@ -28,7 +29,6 @@ from runners.embedded.embedded_pool import (
 )
 from runners.host.seeds import derive_seed
 from runners.models.model import build_model, compute_context, resolve_precision
-from runners.strategies.clip import Clip
 from runners.training.learner import make_learner
 from runners.training.train import StepSchedule, to_float, train
 
@@ -58,7 +58,7 @@ def train_scorer() -> ScorePairs:
         torch.manual_seed(derive_seed(SEED, "initial weights"))
         model = build_model(config)
         train(
-            make_learner(model, Clip(), recipe=RECIPE, lr_peak=LR_PEAK, steps=steps),
+            make_learner(model, find_strategy("clip"), recipe=RECIPE, lr_peak=LR_PEAK, steps=steps),
             InMemorySet(
                 parts=[
                     InMemory(

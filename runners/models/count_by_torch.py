@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from budgets.cost.architecture import Architecture
 from budgets.cost.counted import Count, builder_versions, count_file, read_count
 from budgets.cost.flops import FLOPS_PER_MAC
-from budgets.cost.strategy import STRATEGIES
+from budgets.cost.strategy import Strategy, strategies
 from budgets.names import unknown
 from runners.models.model import build_model, encode_text, patch_dropouts, unprojected
 from runners.store.files import write_json
@@ -73,7 +73,7 @@ def _count(config: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[s
     trunk_macs, unprojected_features = _trunk(model, images)
     projection = _projection(model.visual)
     trunk = {1.0: trunk_macs}
-    for kept in sorted({strategy.kept_fraction for strategy in STRATEGIES.values()} - {1.0}):
+    for kept in sorted({strategy.kept_fraction for strategy in strategies().values()} - {1.0}):
         if (macs := _masked(config, kept, images)) is not None:
             trunk[kept] = macs
     tower = getattr(model, "text", None)
@@ -81,7 +81,7 @@ def _count(config: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[s
     # Another tokenizer's end of text need not have the highest id, by which CLIPA's cut finds it.
     shortens = tower is None or (isinstance(tower, TextTransformer) and tower.cls_emb is None)
     if shortens and not text.get("hf_tokenizer_name"):
-        lengths |= {max(1, int(length * strategy.text_fraction)) for strategy in STRATEGIES.values()}
+        lengths |= {strategy.text_tokens(length) for strategy in strategies().values()}
     texts = {}
     for tokens in sorted(lengths):
         ids = torch.zeros(_PAIRS, tokens, dtype=torch.long)
@@ -127,7 +127,7 @@ def _trunk(model: open_clip.CLIP, images: Tensor) -> tuple[int, Tensor]:
 def _masked(config: Mapping[str, Any], kept: float, images: Tensor) -> int | None:
     """Return the trunk's MACs where only a share of the patches is kept; None if it cannot drop any."""
     try:
-        model = build_model(config, kept_fraction=kept).train()
+        model = build_model(config, Strategy(name="masked", kept_fraction=kept)).train()
     except (TypeError, AssertionError, RuntimeError, ValueError):
         return None
     return _trunk(model, images)[0] if patch_dropouts(model) else None

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -20,38 +19,37 @@ from torch.amp import is_autocast_available
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from budgets.cost.architecture import Architecture
+from budgets.cost.strategy import Strategy
 from runners.data.pool.tokenizer import Tokenize, tokenizer
 
 # CLIP's clamp of the temperature: logits are scaled by at most 100 = exp(4.6052).
 _LOGIT_SCALE_MAX = 4.6052
-# Initial scale and bias of SigLIP (arXiv 2303.15343, section 3.2).
-_SIGMOID = {"init_logit_scale": math.log(10), "init_logit_bias": -10.0}
 
+_PLAIN = Strategy(name="plain")
 _BF16_CAPABILITY = (8, 0)  # Ampere; V100 has 7.0, T4 7.5
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def build_model(
-    config: Mapping[str, Any], *, kept_fraction: float = 1.0, sigmoid_loss: bool = False
-) -> open_clip.CLIP:
+def build_model(config: Mapping[str, Any], strategy: Strategy = _PLAIN) -> open_clip.CLIP:
     """Build a model with open_clip's own initialisation, from torch's current random state.
 
-    Training keeps a share of the image patches (FLIP); evaluation keeps all. With the sigmoid loss the model
-    has SigLIP's bias and starts at SigLIP's temperature.
+    Training keeps the strategy's share of the image patches; evaluation keeps all. The temperature starts at
+    the strategy's value, and there is a bias if the strategy has one.
     """
     vision = dict(config["vision_cfg"])
     if "timm_model_kwargs" in vision:
         vision["timm_model_name"] = _timm_entry(vision["timm_model_name"], vision.pop("timm_model_kwargs"))
-    if kept_fraction < 1:
-        vision["patch_dropout"] = 1 - kept_fraction
+    if strategy.kept_fraction < 1:
+        vision["patch_dropout"] = 1 - strategy.kept_fraction
     text = dict(config["text_cfg"])
     kind = open_clip.CLIP
     if config.get("custom_text") or "hf_model_name" in text:
         kind, text["hf_model_pretrained"] = open_clip.CustomTextCLIP, False
     not_arguments = {"vision_cfg", "text_cfg", "custom_text", "init_logit_bias"}
     rest = {name: value for name, value in config.items() if name not in not_arguments}
-    if sigmoid_loss:
-        rest |= _SIGMOID
+    for name in ("init_logit_scale", "init_logit_bias"):
+        if (value := getattr(strategy, name)) is not None:
+            rest[name] = value
     model = kind(vision_cfg=vision, text_cfg=text, **rest)
     for module in model.visual.modules():
         if type(module) is PatchDropout:
@@ -60,6 +58,12 @@ def build_model(
     return (
         model if isinstance(model.visual, VisionTransformer) else model.to(memory_format=torch.channels_last)
     )
+
+
+def keep_all_patches(model: open_clip.CLIP) -> None:
+    """Switch off patch dropout, as in the unmasked tail of FLIP."""
+    for layer in patch_dropouts(model.visual):
+        layer.prob = 0.0  # type: ignore[assignment] # a number, not a module
 
 
 def patch_dropouts(model: nn.Module) -> list[nn.Module]:

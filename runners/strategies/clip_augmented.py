@@ -1,193 +1,67 @@
 """CLIP on augmented images: cropped and mirrored, with RandAugment, or both ("stacked").
 
 "Scaling (Down) CLIP" (arXiv 2404.08197, section 7) names stacked RandAugment without defining it; here it is
-crop & flip followed by RandAugment.
-
-RandAugment (arXiv 1909.13719) has timm's operations at timm's strengths, on whole batches of tensors; timm's
-own implementation processes one PIL image at a time and draws from the global state of Python and numpy. This
-one reproduces its ``rand-m9-n2-inc1``: two layers; in each, with a probability (timm's: 1/2), an image gets
-one of fifteen operations at magnitude 9 of 10. A test compares each operation with timm's.
+crop & flip followed by RandAugment. Augmentation costs no FLOPs.
 """
 
-import math
-from collections.abc import Callable, Mapping
-from functools import cache, partial
-from types import MappingProxyType
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-from torch.nn import functional
-from torchvision.transforms.v2 import functional as vision
-
-from runners.models.model import full_precision
-from runners.strategies.augment import crop_and_flip, to_device
+from budgets.cost.strategy import Generator, Tensor
 from runners.strategies.clip import Clip
 
-LEAST_AREA = 0.5
-"""Smallest share of the area that a crop keeps, as in SLIP's CLIP view (arXiv 2112.12750).
 
-A caption describes the whole image, so more is kept than for self-supervised views.
-"""
-
-LEAST_AREA_OF_CLIP = 0.9
-"""The same for CLIP's own random crop, unmirrored: open_clip's ``scale`` of 0.9 to 1."""
-
-Augmentation = Callable[[Tensor, torch.Generator], Tensor]
-"""Float images in [-1, 1], (N, 3, H, W), and the step's random generator → images of the same shape."""
-
-
-_LAYERS = 2
-_MAGNITUDE = 0.9
-_FILL = 128.0  # grey of the area that moves in from outside
-
-_crop_flip = partial(crop_and_flip, least_area=LEAST_AREA)
-
-AUGMENTATIONS: Mapping[str, Augmentation] = MappingProxyType(
-    {
-        "clip-crop-flip": _crop_flip,
-        "clip-random-crop": partial(crop_and_flip, least_area=LEAST_AREA_OF_CLIP, flip=False),
-        "clip-randaugment": lambda images, _generator: images,
-        "clip-stacked-randaugment": _crop_flip,
-    }
-)
-"""Strategy → augmentation of its images, before RandAugment if the strategy has it."""
-
-
+@dataclass(frozen=True, kw_only=True)
 class ClipAugmented(Clip):
-    """CLIP's contrastive loss on augmented images.
+    """CLIP's contrastive loss on cropped images.
 
-    RandAugment follows the augmentation, each of its two operations with a probability; 0 is without it.
+    Attributes:
+        least_area: Smallest share of the area that a crop keeps; 1 crops and mirrors nothing.
+        flip: Whether half of the images are mirrored.
     """
 
-    def __init__(self, augment: Augmentation, randaugment: float = 0.0) -> None:
-        super().__init__()
-        self._augment, self._randaugment = augment, randaugment
+    least_area: float = 1.0
+    flip: bool = True
 
-    def views(self, images: Tensor, tokens: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+    def views(self, images: Tensor, tokens: Tensor, generator: Generator) -> tuple[Tensor, ...]:
         """Return augmented images, and texts unchanged."""
-        images = self._augment(images, generator)
-        if self._randaugment:
-            images = rand_augment(images, generator, probability=self._randaugment)
+        from runners.training.augment import crop_and_flip
+
+        if self.least_area < 1:
+            images = crop_and_flip(images, generator, least_area=self.least_area, flip=self.flip)
         return images, tokens
 
 
-Operation = Callable[[Tensor, Tensor], Tensor]
-"""uint8 images (N, 3, H, W) and the direction of each, 1 or -1 → images of the same shape."""
+@dataclass(frozen=True, kw_only=True)
+class ClipRandAugment(ClipAugmented):
+    """The same, followed by RandAugment, each of its two operations with the probability ``randaugment``."""
+
+    randaugment: float = 1.0
+
+    def views(self, images: Tensor, tokens: Tensor, generator: Generator) -> tuple[Tensor, ...]:
+        """Return augmented images, and texts unchanged."""
+        from runners.training.randaugment import rand_augment
+
+        images, tokens = super().views(images, tokens, generator)
+        return rand_augment(images, generator, probability=self.randaugment), tokens
 
 
-def rand_augment(images: Tensor, generator: torch.Generator, *, probability: float = 0.5) -> Tensor:
-    """Apply two random operations to each image, each with a probability.
+_PAPER = "Li, Xie and Cubuk 2024"
+# As in SLIP's CLIP view (arXiv 2112.12750). A caption describes the whole image, so more of it is kept than
+# for self-supervised views.
+_LEAST_AREA = 0.5
 
-    Images are floats in [-1, 1], (N, 3, H, W), and have 256 levels afterwards; the generator is on the CPU.
-    """
-    count = len(images)
-    pixels = images.add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
-    rows: list[Tensor] = []
-    directions: list[Tensor] = []
-    for _ in range(_LAYERS):
-        drawn = torch.randint(len(OPERATIONS), (count,), generator=generator)
-        left_alone = torch.rand(count, generator=generator) >= probability
-        direction = torch.randint(2, (count,), generator=generator) * 2.0 - 1
-        drawn[left_alone] = -1
-        for number in range(len(OPERATIONS)):
-            rows.append((drawn == number).nonzero().squeeze(1))
-            directions.append(direction[rows[-1]])
-    # One copy for all operations: each copy from pageable memory waits for the GPU.
-    sizes = [len(chosen) for chosen in rows]
-    plan = to_device(torch.stack([torch.cat(rows), torch.cat(directions).long()]), images.device)
-    there, which_way = plan[0].split(sizes), plan[1].to(images.dtype).split(sizes)
-    for operation, chosen, signs in zip(list(OPERATIONS.values()) * _LAYERS, there, which_way, strict=True):
-        if len(chosen):
-            pixels[chosen] = operation(pixels[chosen], signs)
-    return pixels.to(images.dtype).div_(127.5).sub_(1)
-
-
-def _moved(matrix: Callable[[float, float], tuple[tuple[float, ...], tuple[float, ...]]]) -> Operation:
-    """Build an operation that moves pixels by an affine map.
-
-    ``matrix``: (direction, height / width) → 2 x 3 matrix from coordinates of the new image, from -1 to 1, to
-    those of the old one.
-    """
-
-    @cache  # copied to the device once
-    def both_ways(ratio: float, device: torch.device) -> tuple[Tensor, Tensor]:
-        forth, back = (torch.tensor(matrix(sign, ratio), device=device) for sign in (1.0, -1.0))
-        return forth, back
-
-    def move(pixels: Tensor, direction: Tensor) -> Tensor:
-        ratio = pixels.shape[2] / pixels.shape[3]
-        affine = torch.where(direction.view(-1, 1, 1) > 0, *both_ways(ratio, pixels.device))
-        with full_precision(pixels.device):  # bf16 cannot resolve single pixels of a 224-pixel image
-            grid = functional.affine_grid(affine, list(pixels.shape), align_corners=False)
-            # grid_sample fills with zeros: subtracting grey before and adding it after fills with grey.
-            moved = functional.grid_sample(pixels.float() - _FILL, grid, align_corners=False)
-        return (moved + _FILL).round_().to(torch.uint8)
-
-    return move
-
-
-def _rotated(sign: float, ratio: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    angle = math.radians(30 * _MAGNITUDE) * sign
-    cos, sin = math.cos(angle), math.sin(angle)
-    return (cos, -sin * ratio, 0), (sin / ratio, cos, 0)
-
-
-def _sheared_x(sign: float, ratio: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    slope = 0.3 * _MAGNITUDE * sign * ratio  # around the upper left corner, as PIL does
-    return (1, slope, slope), (0, 1, 0)
-
-
-def _sheared_y(sign: float, ratio: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    slope = 0.3 * _MAGNITUDE * sign / ratio
-    return (1, 0, 0), (slope, 1, slope)
-
-
-def _translated_x(sign: float, _ratio: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    return (1, 0, 2 * 0.45 * _MAGNITUDE * sign), (0, 1, 0)
-
-
-def _translated_y(sign: float, _ratio: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    return (1, 0, 0), (0, 1, 2 * 0.45 * _MAGNITUDE * sign)
-
-
-def _enhanced(adjust: Callable[[Tensor, float], Tensor]) -> Operation:
-    """Build an operation from torchvision's ``adjust``, with factor 1 ± 0.9 x magnitude."""
-
-    def enhance(pixels: Tensor, direction: Tensor) -> Tensor:
-        least = adjust(pixels, 0.0).float()
-        factor = 1 + 0.9 * _MAGNITUDE * direction.view(-1, 1, 1, 1)
-        return least.lerp(pixels.float(), factor).clamp_(0, 255).to(torch.uint8)
-
-    return enhance
-
-
-def _whole(operation: Callable[[Tensor], Tensor]) -> Operation:
-    """Build an operation from a function that ignores the direction."""
-    return lambda pixels, _direction: operation(pixels)
-
-
-def _solarized_by_addition(pixels: Tensor) -> Tensor:
-    lighter = pixels + int(110 * _MAGNITUDE)  # used only below 128, so it stays below 256
-    return torch.where(pixels < 128, lighter, pixels)  # noqa: PLR2004 - half
-
-
-OPERATIONS: Mapping[str, Operation] = MappingProxyType(
-    {
-        "AutoContrast": _whole(vision.autocontrast),
-        "Equalize": _whole(vision.equalize),
-        "Invert": _whole(vision.invert),
-        "Rotate": _moved(_rotated),
-        "PosterizeIncreasing": _whole(lambda pixels: vision.posterize(pixels, 4 - int(4 * _MAGNITUDE))),
-        "SolarizeIncreasing": _whole(lambda pixels: vision.solarize(pixels, 256 - int(256 * _MAGNITUDE))),
-        "SolarizeAdd": _whole(_solarized_by_addition),
-        "ColorIncreasing": _enhanced(vision.adjust_saturation),
-        "ContrastIncreasing": _enhanced(vision.adjust_contrast),
-        "BrightnessIncreasing": _enhanced(vision.adjust_brightness),
-        "SharpnessIncreasing": _enhanced(vision.adjust_sharpness),
-        "ShearX": _moved(_sheared_x),
-        "ShearY": _moved(_sheared_y),
-        "TranslateXRel": _moved(_translated_x),
-        "TranslateYRel": _moved(_translated_y),
-    }
-)
-"""timm's name → the operation at magnitude 9."""
+STRATEGIES = (
+    ClipAugmented(
+        name="clip-crop-flip", label="CLIP + crop and flip", paper=_PAPER, least_area=_LEAST_AREA
+    ),
+    ClipRandAugment(name="clip-randaugment", label="CLIP + RandAugment", paper=_PAPER),
+    ClipRandAugment(
+        name="clip-stacked-randaugment", label="CLIP + stacked RandAugment", paper=_PAPER,
+        least_area=_LEAST_AREA,
+    ),
+    # CLIP's only augmentation, a random crop of the resized image: open_clip's ``scale`` of 0.9 to 1.
+    ClipAugmented(
+        name="clip-random-crop", label="CLIP + random crop", paper="Radford et al. 2021",
+        least_area=0.9, flip=False,
+    ),
+)  # fmt: skip

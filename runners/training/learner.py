@@ -15,8 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from budgets.cost.strategy import Strategy
 from budgets.declaration.recipe import Recipe
-from runners.strategies.clip import Clip
 from runners.training.ranks import rank_count
 
 Modules = TypeVar("Modules", bound=nn.Module)
@@ -36,7 +36,7 @@ class Learner:
     """
 
     model: open_clip.CLIP
-    strategy: Clip
+    strategy: Strategy
     modules: nn.ModuleDict  # all that is trained: the model and the strategy's head
     optimizer: torch.optim.Optimizer
     scaler: GradScaler | None  # the loss scale of fp16
@@ -51,9 +51,8 @@ class Learner:
 
     def features(self, *views: Tensor) -> tuple[Tensor, ...]:
         """Run the strategy's towers on the views of some pairs of this rank."""
-        if self.across is None:
-            return self.strategy.features(self.model, *views)
-        features: tuple[Tensor, ...] = self.across(*views)
+        towers = _Towers(self.modules) if self.across is None else self.across
+        features: tuple[Tensor, ...] = towers(self.strategy, *views)
         return features
 
     def before_exchange(self) -> AbstractContextManager[None]:
@@ -83,21 +82,21 @@ def batch_norm_of_all_ranks(modules: Modules) -> Modules:
 
 def make_learner(  # noqa: PLR0913 - the parts of a run
     model: open_clip.CLIP,
-    strategy: Clip,
+    strategy: Strategy,
+    head: nn.Module | None = None,
     *,
     recipe: Recipe,
     lr_peak: float,
     steps: int,
     precision: str = "fp32",
 ) -> Learner:
-    """Prepare a model, on its device, for a run; the strategy's head is moved there.
+    """Prepare a model, on its device, for a run; the strategy's head, if it has one, is moved there.
 
     Raises:
         ValueError: The model has batch norm and several ranks, but no GPUs.
     """
     device = model.logit_scale.device
-    head = {} if strategy.head is None else {"head": strategy.head.to(device)}
-    modules = nn.ModuleDict({"model": model} | head)
+    modules = nn.ModuleDict({"model": model} | ({} if head is None else {"head": head.to(device)}))
     if rank_count() > 1 and any(isinstance(layer, _BatchNorm) for layer in modules.modules()):
         if device.type != "cuda":
             raise ValueError("batch norm over several ranks needs GPUs; declare one rank for the trial")
@@ -119,7 +118,7 @@ def make_learner(  # noqa: PLR0913 - the parts of a run
             # By default torch splits a graph where gradients are exchanged; it cannot split one that
             # recomputes activations, and raises an error. Whole graphs exchange gradients at their end.
             torch._dynamo.config.optimize_ddp = False  # noqa: SLF001 - the setting that torch's error names
-        across = DistributedDataParallel(_Towers(strategy, modules))
+        across = DistributedDataParallel(_Towers(modules))
     return Learner(
         model=model,
         strategy=strategy,
@@ -133,17 +132,15 @@ def make_learner(  # noqa: PLR0913 - the parts of a run
 
 
 class _Towers(nn.Module):
-    """The strategy's forward pass as a module, as DistributedDataParallel requires."""
+    """A strategy's forward pass as a module, as DistributedDataParallel requires."""
 
-    def __init__(self, strategy: Clip, modules: nn.ModuleDict) -> None:
+    def __init__(self, modules: nn.ModuleDict) -> None:
         super().__init__()
         self.modules_trained = modules
-        self._strategy = strategy
 
-    def forward(self, *views: Tensor) -> tuple[Tensor, ...]:
-        model = self.modules_trained["model"]
-        assert isinstance(model, open_clip.CLIP)
-        return self._strategy.features(model, *views)
+    def forward(self, strategy: Strategy, *views: Tensor) -> tuple[Tensor, ...]:
+        model, *head = self.modules_trained.values()
+        return strategy.features(model, head[0] if head else None, *views)
 
 
 def make_optimizer(modules: nn.Module, recipe: Recipe, *, lr_peak: float) -> torch.optim.Optimizer:

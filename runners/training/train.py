@@ -4,17 +4,16 @@ A run ends early if it has diverged: its loss is not finite, or stays flat at ch
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from budgets.cost.memory import CHUNK_ENTRIES
 from budgets.declaration.recipe import Recipe
 from runners.data.reading.training_data import TrainingData, empty_for, on_device
 from runners.host.seeds import derive_seed, step_generator
-from runners.models.model import clamp_logit_scale
-from runners.training.backward import Context, backward, backward_in_parts
+from runners.models.model import clamp_logit_scale, keep_all_patches
+from runners.training.backward import Context, backward
 from runners.training.learner import Learner
 from runners.training.ranks import gather_objects, rank, rank_count
 
@@ -77,20 +76,18 @@ def train(  # noqa: PLR0913 - the parts of a run
             for grown in (model, *(() if learner.average is None else (learner.average.module,))):
                 strategy.enlarge(grown)
         if step >= masked_steps:
-            strategy.unmask(model)
+            strategy = strategy.unmasked
+            learner = replace(learner, strategy=strategy)
+            keep_all_patches(model)
         before_step()  # counts the step: one that is killed in its middle was computed, too
         generator = step_generator(schedule.seed, step, rank=rank())
         with context():
             views = strategy.views(floats, ids, generator)
         del images, floats  # a large batch takes gigabytes
         optimizer.zero_grad(set_to_none=True)
-        # A large matrix is computed in chunks of rows, by one rank as by several.
-        if recipe.accumulation == 1 and rank_count() == 1 and size**2 <= CHUNK_ENTRIES:
-            losses[step] = backward(learner, views, context)
-        else:
-            # Unique per step and rank.
-            seed = derive_seed(schedule.seed, "parts", step * rank_count() + rank())
-            losses[step] = backward_in_parts(learner, views, context, parts=recipe.accumulation, seed=seed)
+        # Unique per step and rank.
+        seed = derive_seed(schedule.seed, "parts", step * rank_count() + rank())
+        losses[step] = backward(learner, views, context, parts=recipe.accumulation, seed=seed)
         del views
         _update(learner, recipe.gradient_clip)
         done = step + 1

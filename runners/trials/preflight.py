@@ -16,14 +16,16 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from budgets.cost.strategy import find_strategy
 from runners.models.model import resolve_precision
-from runners.strategies.row_loss import softmax_row_loss
+from runners.training.backward import joint_loss
 from runners.training.ranks import gather, rank, rank_count, run_ranks, sum_over_ranks
 from runners.training.train import train
 from runners.trials.checkpoint import load_checkpoint, save_checkpoint
@@ -251,9 +253,12 @@ def _joint_loss(*, gpus: bool) -> tuple[float, float, Tensor]:
     """Return, in each rank, the sum of all ranks' numbers and the loss that they compute together."""
     device = torch.device("cuda" if gpus else "cpu")
     first = rank() * _PAIRS_EACH
-    image, text = (
-        side[first : first + _PAIRS_EACH].to(device) for side in _pairs(rank_count() * _PAIRS_EACH)
-    )
-    rows = softmax_row_loss(image, text, torch.tensor(10.0, device=device), gather, first)
+    own = [
+        side[first : first + _PAIRS_EACH].to(device).requires_grad_()
+        for side in _pairs(rank_count() * _PAIRS_EACH)
+    ]
+    model = SimpleNamespace(logit_scale=torch.tensor(10.0, device=device).log(), logit_bias=None)
+    loss, (gradient, _), _ = joint_loss(find_strategy("clip"), model, own, ())
+    assert gradient is not None
     summed = sum_over_ranks(torch.tensor(float(rank()), device=device))
-    return summed.item(), sum_over_ranks(rows.share).item(), gather(rows.features[0]).cpu()
+    return summed.item(), loss.item(), gather(gradient).cpu()

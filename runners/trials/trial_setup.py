@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from budgets.cost.architecture import Architecture
-from budgets.cost.strategy import find_strategy as strategy_cost
+from budgets.cost.strategy import find_strategy
 from budgets.planning.planned_trial import Trial
 from runners.data.pool.pool import Pool
 from runners.data.pool.tokenizer import mixed_words
@@ -26,7 +26,6 @@ from runners.models.model import (
     model_tokenizer,
     resolve_precision,
 )
-from runners.strategies.registry import build_strategy
 from runners.training.backward import Context
 from runners.training.learner import Learner, make_learner
 from runners.training.ranks import decided_by_first, rank, rank_count
@@ -65,13 +64,12 @@ def set_up(job: TrialJob) -> RankTraining:
     precision = _precision(trial.recipe.precision, device, start)
     # After all that may draw numbers, so that every rank and every attempt has the same initial weights.
     torch.manual_seed(derive_seed(trial.seed, "initial weights"))
-    cost = strategy_cost(trial.cell.strategy)
-    model = build_model(
-        trial.architecture_config, kept_fraction=cost.kept_fraction, sigmoid_loss=cost.sigmoid_loss
-    ).to(device)
+    strategy = find_strategy(trial.cell.strategy).configured(trial.recipe)
+    model = build_model(trial.architecture_config, strategy).to(device)
     learner = make_learner(
         model,
-        build_strategy(cost, architecture_of(trial), trial.recipe),
+        strategy,
+        strategy.head(architecture_of(trial)),
         recipe=trial.recipe,
         lr_peak=trial.lr_peak,
         steps=trial.steps,

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from budgets.cost.architecture import catalogue, load_architecture, open_clip_configs
-from budgets.cost.strategy import STRATEGIES
+from budgets.cost.strategy import strategies
 from budgets.declaration import values
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.keys import Section
@@ -52,7 +52,7 @@ def load_declaration(path: Path, folder: Path | None = None) -> Declaration:
     if folder is None:
         folder = Path() if _is_saved(path) else path.parent
     top = read_top(path, folder)
-    top.file.names = {"architecture": _architectures(top), "strategy": tuple(STRATEGIES)}
+    top.file.names = {"architecture": _architectures(top), "strategy": tuple(strategies())}
     declaration: Declaration = Section(kind=Declaration).read(top, None)
     # An error of reading may have left an axis incomplete.
     if all(

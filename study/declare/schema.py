@@ -3,7 +3,7 @@
 import json
 
 from budgets.cost.architecture import catalogue, open_clip_configs
-from budgets.cost.strategy import STRATEGIES
+from budgets.cost.strategy import strategies
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.keys import Section
 from budgets.declaration.value_forms import Schema
@@ -17,7 +17,7 @@ def declaration_schema() -> Schema:
 
     A user's own architecture is none of the names that are completed, so any name is allowed.
     """
-    names = {"architecture": {*catalogue(), *open_clip_configs()}, "strategy": STRATEGIES}
+    names = {"architecture": {*catalogue(), *open_clip_configs()}, "strategy": strategies()}
     whole = Section(kind=Declaration).schema()
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from budgets.cost.flops import SampleCost, count_parameters, sample_cost, text_tokens
+from budgets.cost.flops import SampleCost, count_parameters, sample_cost
 from budgets.cost.model_config import complete_config
 from budgets.cost.open_clip_towers import kept_patches
 from budgets.declaration.recipe import PLAIN_PASSES
@@ -93,13 +93,13 @@ def _sample(setup: Setup, cost: SampleCost) -> Iterator[str]:
         f"{tower.trunk.macs:,} MACs x {plural(how.image_views, 'view')} "
         f"+ {tower.projection.macs:,} of its projection = {cost.image_macs:,}"
     )
-    text = text_tokens(architecture, how)
+    text = how.text_tokens(architecture.costs.context_length)
     yield (
         f"text tower, {text} of {architecture.costs.context_length} tokens: "
         f"{cost.text_macs // how.text_views:,} MACs x {plural(how.text_views, 'view')} = {cost.text_macs:,}"
     )
-    if how.self_supervised_head:
-        yield f"self-supervised head on {how.image_views - 1} augmented views: {cost.head_macs:,} MACs"
+    if cost.head_macs:
+        yield f"head on {plural(how.image_views - 1, 'augmented view')}: {cost.head_macs:,} MACs"
     yield f"similarity matrices of the loss, batch {setup.batch_size:,}: {cost.similarity_macs:,} MACs"
     yield (
         f"a sample: {cost.forward_macs:,} MACs forward x 2 FLOPs a MAC x 3 passes = "

@@ -2,11 +2,11 @@
 
 from analysis.error_unit import LOSS, PERCENT
 from analysis.labels import strategy_text
-from budgets.cost.strategy import STRATEGIES
+from budgets.cost.strategy import strategies
 
 
 def test_every_strategy_is_called_as_its_authors_call_it() -> None:
-    names = {name: strategy_text(name) for name in STRATEGIES}
+    names = {name: strategy_text(name) for name in strategies()}
 
     assert not [name for name, text in names.items() if text == name]
     assert len(set(names.values())) == len(names)

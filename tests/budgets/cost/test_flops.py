@@ -12,10 +12,10 @@ from budgets.cost.flops import (
     count_parameters,
     image_forward_macs,
     sample_cost,
-    slip_head_dims,
     text_forward_macs,
 )
-from budgets.cost.strategy import STRATEGIES, find_strategy, inapplicable
+from budgets.cost.strategy import find_strategy, strategies
+from runners.strategies.slip import head_dims
 from tests.root import ROOT
 
 
@@ -70,9 +70,9 @@ def test_slip_s_views_go_through_the_trunk_and_its_head_and_are_compared_among_t
 
 
 def test_slip_s_head_is_the_paper_s_on_a_vit_b_and_scales_with_the_tower() -> None:
-    assert slip_head_dims(load_architecture("paper-ViT-B-32")) == (768, 4096, 256)
-    assert slip_head_dims(load_architecture("ViT-L-16")) == (1024, 5456, 341)
-    assert slip_head_dims(load_architecture("mini-ViT-XS-8")) == (48, 256, 64)
+    assert head_dims(load_architecture("paper-ViT-B-32")) == (768, 4096, 256)
+    assert head_dims(load_architecture("ViT-L-16")) == (1024, 5456, 341)
+    assert head_dims(load_architecture("mini-ViT-XS-8")) == (48, 256, 64)
 
 
 def test_clipa_runs_shorter_texts() -> None:
@@ -102,8 +102,8 @@ def test_the_small_ladder_climbs_in_steps_that_bracket_a_minimum() -> None:
 def test_every_count_is_a_whole_number() -> None:
     for name in catalogue():
         architecture = load_architecture(name)
-        for each in STRATEGIES.values():
-            if inapplicable(each, architecture) is None:
+        for each in strategies().values():
+            if each.inapplicable(architecture) is None:
                 cost = sample_cost(architecture, each, batch_size=64)
                 size = count_parameters(architecture, each)
                 assert type(cost.train_flops) is int

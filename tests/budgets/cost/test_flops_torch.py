@@ -8,15 +8,14 @@ from typing import Any
 import open_clip
 import pytest
 import torch
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from budgets.cost.architecture import Architecture, catalogue, load_architecture
 from budgets.cost.flops import count_parameters, image_forward_macs, sample_cost, text_forward_macs
-from budgets.cost.strategy import find_strategy, inapplicable
+from budgets.cost.strategy import find_strategy
 from runners.models.model import build_model
-from runners.strategies.clip import Clip
-from runners.strategies.registry import build_strategy
 
 # Augmentation has no counted cost: each of these represents the strategies of equal cost (test_strategy.py).
 DISTINCT = ("clip", "flip-50", "flip-25", "slip", "siglip", "clipa", "clipa-resize")
@@ -50,24 +49,21 @@ def shallow(name: str) -> Architecture:
 @cache
 def build(
     architecture: Architecture, strategy_name: str, device: str = "meta"
-) -> tuple[open_clip.CLIP, Clip]:
-    """Build model and strategy as a trial does."""
-    cost = find_strategy(strategy_name)
+) -> tuple[open_clip.CLIP, nn.Module | None]:
+    """Build model and head as a trial does."""
+    strategy = find_strategy(strategy_name)
     with torch.device(device):
-        model = build_model(
-            architecture.config, kept_fraction=cost.kept_fraction, sigmoid_loss=cost.sigmoid_loss
-        )
-        return model.train(), build_strategy(cost, architecture)
+        return build_model(architecture.config, strategy).train(), strategy.head(architecture)
 
 
 def train_forward(architecture: Architecture, strategy_name: str, batch: int, device: str = "meta") -> None:
     """Run the forward pass of a training step, loss included."""
-    model, how = build(architecture, strategy_name, device)
+    (model, head), how = build(architecture, strategy_name, device), find_strategy(strategy_name)
     images = torch.zeros(batch, 3, architecture.costs.image_size, architecture.costs.image_size)
     texts = torch.zeros(batch, architecture.costs.context_length, dtype=torch.long)
     with torch.no_grad():
         views = how.views(images, texts, torch.Generator())
-        how.loss(model, *how.features(model, *views))
+        how.loss(model, *how.features(model, head, *views))
 
 
 def grid() -> list[Any]:
@@ -75,7 +71,7 @@ def grid() -> list[Any]:
         pytest.param(name, each, id=f"{name}-{each}")
         for name in EVERY_STRATEGY
         for each in DISTINCT
-        if inapplicable(find_strategy(each), load_architecture(name)) is None
+        if find_strategy(each).inapplicable(load_architecture(name)) is None
     ]
 
 
@@ -119,9 +115,9 @@ def test_an_evaluated_image_and_text_cost_what_torch_counts_and_the_parameters_a
 @pytest.mark.parametrize("strategy_name", ["slip", "siglip"])
 def test_strategys_own_parameters_are_counted(name: str, strategy_name: str) -> None:
     architecture = load_architecture(name)
-    model, how = build(architecture, strategy_name)
+    model, head = build(architecture, strategy_name)
 
-    trained = [*model.parameters(), *(() if how.head is None else how.head.parameters())]
+    trained = [*model.parameters(), *(() if head is None else head.parameters())]
 
     counted = count_parameters(architecture, find_strategy(strategy_name))
     assert counted.total == sum(each.numel() for each in trained)

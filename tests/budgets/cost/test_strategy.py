@@ -3,8 +3,8 @@
 import pytest
 
 from budgets.cost.architecture import load_architecture
-from budgets.cost.flops import sample_cost, text_tokens
-from budgets.cost.strategy import STRATEGIES, find_strategy, inapplicable
+from budgets.cost.flops import sample_cost
+from budgets.cost.strategy import find_strategy, strategies
 
 
 def test_clip_sees_one_whole_image_and_one_whole_text() -> None:
@@ -45,8 +45,8 @@ def test_clipa_keeps_fewer_tokens_of_both() -> None:
     clipa = find_strategy("clipa")
 
     assert clipa.kept_fraction < 1
-    assert text_tokens(load_architecture("ViT-L-16"), clipa) == 38
-    assert text_tokens(load_architecture("mini-ViT-XS-8"), clipa) == 8
+    assert clipa.text_tokens(77) == 38
+    assert clipa.text_tokens(16) == 8
 
 
 def test_clipa_on_smaller_images_trains_on_half_the_side_in_whole_patches() -> None:
@@ -63,7 +63,7 @@ def test_clipa_on_smaller_images_trains_on_half_the_side_in_whole_patches() -> N
     assert whole == sample_cost(load_architecture("ViT-B-16"), find_strategy("clip"), batch_size=64)
     assert 0.24 < small.image_macs / whole.image_macs < 0.26
     for name in ("mini-ConvNeXt", "RN50", "EVA02-B-16"):
-        reason = inapplicable(resized, load_architecture(name))
+        reason = resized.inapplicable(load_architecture(name))
         assert reason is not None
         assert name in reason
 
@@ -76,16 +76,16 @@ def test_unknown_strategy_raises_with_nearest_name() -> None:
 @pytest.mark.parametrize("name", ["flip-50", "flip-25", "clipa"])
 @pytest.mark.parametrize("architecture", ["mini-ConvNeXt", "RN50", "Swin-T", "Mixer-B-32"])
 def test_patch_dropout_needs_a_vit(name: str, architecture: str) -> None:
-    reason = inapplicable(find_strategy(name), load_architecture(architecture))
+    reason = find_strategy(name).inapplicable(load_architecture(architecture))
 
     assert reason is not None
     assert reason.startswith(f"patch dropout needs a ViT, but {architecture} is a ")
-    assert inapplicable(find_strategy(name), load_architecture("ViT-B-32")) is None
+    assert find_strategy(name).inapplicable(load_architecture("ViT-B-32")) is None
 
 
 def test_strategies_without_masking_apply_to_any_architecture() -> None:
-    whole = [each for each in STRATEGIES.values() if not each.masks]
+    whole = [each for each in strategies().values() if not each.masks]
 
     for architecture in ("mini-ViT-XXS-8", "mini-ConvNeXt", "mini-RN", "Swin-T", "Mixer-B-32"):
-        assert all(inapplicable(each, load_architecture(architecture)) is None for each in whole)
+        assert all(each.inapplicable(load_architecture(architecture)) is None for each in whole)
     assert {"clip", "clip-crop-flip", "slip", "siglip"} <= {each.name for each in whole}

@@ -11,12 +11,11 @@ import torch
 from budgets.cost.architecture import Architecture, load_architecture
 from budgets.cost.counted import count_file, read_count
 from budgets.cost.flops import count_parameters, sample_cost
-from budgets.cost.strategy import find_strategy, inapplicable
+from budgets.cost.strategy import find_strategy
 from budgets.machine_cache import CACHE
 from runners.models import count_by_torch
 from runners.models.count_by_torch import count_model, ensure_counted
-from runners.models.model import build_model
-from runners.strategies.clip import Clip
+from runners.models.model import build_model, keep_all_patches
 from runners.trials.trial import run_trial
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
 
@@ -79,7 +78,7 @@ def test_counted_model_is_counted_once_and_then_read_unless_damaged(monkeypatch:
     pooling = 64**2 + 16 * 2 * 64**2 + 2 * 16 * 64 + 64**2 + 8 * 64**2
     assert architecture.image_tower(1.0).trunk.macs == blocks + pooling
     assert architecture.image_tower(0.5).trunk.macs < 0.7 * (blocks + pooling)
-    model = build_model(SIGLIP, sigmoid_loss=True)
+    model = build_model(SIGLIP, find_strategy("siglip"))
     assert count_parameters(architecture, find_strategy("siglip")).total == sum(
         p.numel() for p in model.parameters()
     )
@@ -109,7 +108,7 @@ def test_model_that_open_clip_cannot_build_is_refused_with_its_reason(
 def test_trial_of_a_counted_model_trains_as_costed(tmp_path: Path) -> None:
     pool = tiny_pool(tmp_path / "pool")
     architecture, how = ensure_counted(Architecture(name="siglip", config=SIGLIP)), find_strategy("clipa")
-    assert inapplicable(how, architecture) is None
+    assert how.inapplicable(architecture) is None
     cost = sample_cost(architecture, how, batch_size=16).train_flops
     first = tiny_trial(strategy="clipa", steps=3)
     trial = replace(
@@ -126,13 +125,13 @@ def test_trial_of_a_counted_model_trains_as_costed(tmp_path: Path) -> None:
 
 
 def test_the_unmasked_tail_switches_off_the_patch_dropout_of_a_timm_tower() -> None:
-    model = build_model(SIGLIP, kept_fraction=0.5).train()
+    model = build_model(SIGLIP, find_strategy("flip-50")).train()
     seen: list[int] = []
     model.visual.trunk.blocks[0].register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
     images = torch.zeros(2, 3, 32, 32)
 
     model.encode_image(images)
-    Clip().unmask(model)
+    keep_all_patches(model)
     model.encode_image(images)
 
     assert seen == [8, 16]

@@ -28,7 +28,6 @@ from runners.models.model import (
     patch_dropouts,
     resolve_precision,
 )
-from runners.strategies.registry import build_strategy
 from runners.training import learner
 from runners.training.learner import make_learner
 from runners.training.train import to_float
@@ -69,11 +68,11 @@ def test_pixels_are_scaled_to_minus_one_to_one() -> None:
 @pytest.mark.parametrize(("name", "tokens"), [("paper-ViT-Ti-16", 16), ("ViT-Ti-16", 77)])
 def test_a_step_at_224_pixels_trains_both_towers(name: str, tokens: int) -> None:
     architecture = load_architecture(name)
-    model, how = build_model(architecture.config), build_strategy(find_strategy("clip"), architecture)
+    model, how = build_model(architecture.config), find_strategy("clip")
     texts = torch.ones(2, tokens, dtype=torch.long)
     texts[0, 3], texts[1, -1] = 9, 9  # where they end
 
-    how.loss(model, *how.features(model, torch.rand(2, 3, 224, 224) * 2 - 1, texts)).backward()
+    how.loss(model, *how.features(model, None, torch.rand(2, 3, 224, 224) * 2 - 1, texts)).backward()
 
     assert all(each.grad is not None and each.grad.isfinite().all() for each in model.parameters())
     # The last text reaches to the end of the context.
@@ -143,9 +142,7 @@ def test_compiled_checkpointed_towers_over_ranks_are_not_split(monkeypatch: pyte
         recipe = Recipe(compile=True, gradient_checkpointing=checkpointing)
         model = build_model(architecture.config)
 
-        make_learner(
-            model, build_strategy(find_strategy("clip"), architecture), recipe=recipe, lr_peak=1e-3, steps=1
-        )
+        make_learner(model, find_strategy("clip"), recipe=recipe, lr_peak=1e-3, steps=1)
 
         assert torch._dynamo.config.optimize_ddp != checkpointing  # noqa: SLF001 - the same
 
@@ -176,7 +173,7 @@ def test_patch_dropout_keeps_open_clips_patches(prob: float, *, class_token: boo
 
     assert torch.equal(*kept)
     assert kept[0].shape[1] == class_token + max(1, int((17 - class_token) * (1 - prob)))
-    model = build_model(load_architecture("mini-ViT-XXS-8").config, kept_fraction=0.5)
+    model = build_model(load_architecture("mini-ViT-XXS-8").config, find_strategy("flip-50"))
     dropped = [module for module in model.visual.modules() if isinstance(module, PatchDropout)]
     assert [type(module) for module in dropped] == [DevicePatchDropout]
 
@@ -208,17 +205,17 @@ def test_patches_are_drawn_on_the_images_device() -> None:
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # torch._dynamo imports it
 def test_compiled_model_keeps_weight_names_and_outputs() -> None:
     architecture = load_architecture("mini-ViT-XXS-8")
-    how = build_strategy(find_strategy("clip"), architecture)
+    how = find_strategy("clip")
     torch.manual_seed(0)
     model = build_model(architecture.config)
     images, texts = torch.rand(2, 3, 32, 32), torch.tensor([[1, 9, *[0] * 14], [1, 2, 9, *[0] * 13]])
-    names, plain = list(model.state_dict()), how.features(model, images, texts)
+    names, plain = list(model.state_dict()), how.features(model, None, images, texts)
 
     make_learner(model, how, recipe=Recipe(compile=True), lr_peak=1e-3, steps=1)
 
     assert list(model.state_dict()) == names
     with torch.compiler.set_stance("force_eager"):  # compiling takes minutes
-        compiled = how.features(model, images, texts)
+        compiled = how.features(model, None, images, texts)
     assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(plain, compiled, strict=True))
     compiled_parts = [each for each in model.modules() if getattr(each, "_compiled_call_impl", None)]
     assert [type(each).__name__ for each in compiled_parts] == ["VisionTransformer", "Transformer"]
@@ -229,9 +226,9 @@ def test_compiled_model_keeps_weight_names_and_outputs() -> None:
 def test_compiled_patch_dropout_keeps_the_same_patches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch._inductor.config, "fallback_random", False)  # noqa: SLF001 - torch's own name
     architecture, how = load_architecture("mini-ViT-XXS-8"), find_strategy("flip-50")
-    model = build_model(architecture.config, kept_fraction=how.kept_fraction)
+    model = build_model(architecture.config, how)
     recipe = Recipe(compile=True)
-    make_learner(model, build_strategy(how, architecture), recipe=recipe, lr_peak=1e-3, steps=1)
+    make_learner(model, how, how.head(architecture), recipe=recipe, lr_peak=1e-3, steps=1)
     (dropout,) = patch_dropouts(model.visual)  # alone, because compiling a tower takes minutes
     images, kept = torch.rand(8, 17, 4), []
     for drop in (dropout, torch.compile(dropout)):

@@ -11,12 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from budgets.cost.architecture import load_architecture
-from budgets.cost.strategy import STRATEGIES, find_strategy
+from budgets.cost.strategy import find_strategy, strategies
 from budgets.declaration.recipe import PRESETS, Recipe
 from runners.data.reading.in_memory_set import InMemory, InMemorySet
-from runners.models.model import build_model, compute_context
-from runners.strategies.registry import build_strategy
-from runners.training.backward import backward, backward_in_parts
+from runners.models.model import build_model, compute_context, keep_all_patches
+from runners.training.backward import backward
 from runners.training.learner import make_learner, make_optimizer
 from runners.training.train import Diverged, StepSchedule, to_float, train
 from runners.trials.checkpoint import load_checkpoint, save_checkpoint
@@ -30,14 +29,13 @@ class Run:
 
     def __init__(self, name: str, *, lr_peak: float = 1e-3, recipe: Recipe | None = None) -> None:
         self.recipe = recipe or Recipe(precision="fp32")
-        architecture, cost = load_architecture("mini-ViT-XXS-8"), find_strategy(name)
+        architecture, strategy = load_architecture("mini-ViT-XXS-8"), find_strategy(name)
         torch.manual_seed(1)
-        model = build_model(
-            architecture.config, kept_fraction=cost.kept_fraction, sigmoid_loss=cost.sigmoid_loss
-        )
+        model = build_model(architecture.config, strategy)
         self.learner = make_learner(
             model,
-            build_strategy(cost, architecture),
+            strategy.configured(self.recipe),
+            strategy.head(architecture),
             recipe=self.recipe,
             lr_peak=lr_peak,
             steps=STEPS,
@@ -92,7 +90,7 @@ RECIPES = {
 @pytest.mark.parametrize(
     ("name", "recipe"),
     [
-        *((name, "default") for name in STRATEGIES),
+        *((name, "default") for name in strategies()),
         *(("clip", recipe) for recipe in RECIPES if not recipe.endswith("tail")),
         ("flip-50", "parts"),
         ("flip-50", "tail"),
@@ -202,13 +200,13 @@ def test_accumulated_batch_equals_whole_batch_in_loss_and_gradients(name: str) -
     for run in (whole, parts):
         run.learner.model.train()
         if name == "flip-50":  # which patches are dropped depends on the part
-            run.learner.strategy.unmask(run.learner.model)
+            keep_all_patches(run.learner.model)
     images, tokens = next(whole.data.batches(seed=0, batch_size=BATCH, first_step=0, steps=1))
     views = to_float(images), tokens
     context = partial(compute_context, "fp32", CPU)
 
     at_once = backward(whole.learner, views, context)
-    in_parts = backward_in_parts(parts.learner, views, context, parts=3, seed=0)
+    in_parts = backward(parts.learner, views, context, parts=3, seed=0)
 
     torch.testing.assert_close(in_parts, at_once)
     for (parameter, expected), found in zip(
@@ -229,7 +227,7 @@ def test_both_passes_of_a_part_drop_the_same_patches() -> None:
     images, tokens = next(run.data.batches(seed=0, batch_size=BATCH, first_step=0, steps=1))
 
     context = partial(compute_context, "fp32", CPU)
-    backward_in_parts(run.learner, (to_float(images), tokens), context, parts=2, seed=5)
+    backward(run.learner, (to_float(images), tokens), context, parts=2, seed=5)
 
     first, second, *again = seen
     assert torch.equal(torch.stack([first, second]), torch.stack(again))

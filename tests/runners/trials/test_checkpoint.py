@@ -19,10 +19,10 @@ import pytest
 import torch
 from torch import nn
 
+from budgets.cost.strategy import find_strategy
 from budgets.declaration.recipe import Recipe
 from runners.host.faults import fault_of, patiently
 from runners.store.files import write_json
-from runners.strategies.clip import Clip
 from runners.training.learner import Learner, make_learner
 from runners.trials import checkpoint, trial_files
 from runners.trials.checkpoint import (
@@ -44,7 +44,7 @@ class State:
         torch.manual_seed(seed)
         model = nn.Linear(5, 3)
         model.register_buffer("logit_scale", torch.zeros(()))  # it says where the model is
-        self.learner = make_learner(model, Clip(), recipe=Recipe(), lr_peak=1e-3, steps=40)
+        self.learner = make_learner(model, find_strategy("clip"), recipe=Recipe(), lr_peak=1e-3, steps=40)
         self.modules, self.losses = self.learner.modules, self.learner.losses
         self.losses.copy_(torch.rand(40))
         model(torch.rand(2, 5)).sum().backward()

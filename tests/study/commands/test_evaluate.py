@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from budgets.cost.architecture import load_architecture
 from budgets.cost.flops import image_forward_macs, text_forward_macs
+from budgets.cost.strategy import find_strategy
 from budgets.quantity import format_flops
 from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
 from runners.data.index.writing import split_words
@@ -328,7 +329,7 @@ def test_the_exported_tokenizer_gives_the_ids_of_training(user: Path, pool: Path
 
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_a_siglip_model_is_loaded_with_its_bias(user: Path, pool: Path, run: Run, *, wrapped: bool) -> None:
-    model = build_model(load_architecture("mini-ViT-XXS-8").config, sigmoid_loss=True)
+    model = build_model(load_architecture("mini-ViT-XXS-8").config, find_strategy("siglip"))
     content = model.state_dict()
     if wrapped:  # as open_clip's own training with several GPUs writes it
         content = {"epoch": 1, "state_dict": {f"module.{name}": each for name, each in content.items()}}

@@ -10,8 +10,8 @@ from PIL import Image
 from timm.data.auto_augment import _RAND_INCREASING_TRANSFORMS, AugmentOp
 from torch import Tensor
 
-from runners.strategies import clip_augmented
-from runners.strategies.clip_augmented import OPERATIONS, rand_augment
+from runners.training import randaugment
+from runners.training.randaugment import OPERATIONS, rand_augment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +61,7 @@ def test_a_batch_is_augmented_with_one_copy_to_the_device(monkeypatch: pytest.Mo
         copied.append(tuple(drawn.shape))
         return drawn
 
-    monkeypatch.setattr(clip_augmented, "to_device", copy)
+    monkeypatch.setattr(randaugment, "to_device", copy)
     rand_augment(torch.rand(64, 3, 16, 16), torch.Generator().manual_seed(3))
 
     # Of 64 images in each of two layers, half get an operation: their rows and directions.
@@ -107,7 +107,7 @@ def test_probability_one_applies_two_operations_to_every_image(monkeypatch: pyte
         applied.append(len(pixels))
         return pixels
 
-    monkeypatch.setattr(clip_augmented, "OPERATIONS", dict.fromkeys(OPERATIONS, counting))
+    monkeypatch.setattr(randaugment, "OPERATIONS", dict.fromkeys(OPERATIONS, counting))
     images = torch.zeros(64, 3, 8, 8)
 
     rand_augment(images, torch.Generator().manual_seed(3), probability=1.0)

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as vision
 
-from runners.strategies import augment
-from runners.strategies.augment import blur, crop_and_flip, jitter_colour, jitter_colour_and_hue, turn_hue
+from runners.training import augment
+from runners.training.augment import blur, crop_and_flip, jitter_colour, jitter_colour_and_hue, turn_hue
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -1,0 +1,15 @@
+"""FLIP (arXiv 2212.00794): CLIP on a share of the image patches, and a batch that is larger instead.
+
+The model drops the patches in training (`runners.models.model.build_model`). 32 epochs are followed by 0.32
+without masking.
+"""
+
+from runners.strategies.clip import Clip
+
+STRATEGIES = tuple(
+    Clip(
+        name=f"flip-{kept}", label=f"FLIP ({kept} %)", paper="Li et al. 2023",
+        kept_fraction=kept / 100, batch_factor=100 // kept, unmasked_tail=0.01,
+    )
+    for kept in (50, 25)
+)  # fmt: skip
