@@ -51,19 +51,11 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class UnreadableRange:
-    """A range of a shard's bytes that holds no readable sample."""
-
-    key: str  # the last sample before it, or the one that begins it
-    reason: str
-    ends_archive: bool = False  # True: zeros that may be the end of a tar before another one, and hold none
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Member:
     """One member of a tar."""
 
-    name: str  # bytes that are not UTF-8 as surrogates
+    key: str  # bytes that are not UTF-8 as surrogates
+    ending: str
     offset: int
     content: bytes  # empty if ``fault`` is set
     fault: str = ""  # why its content is not read, for example that it is a link; empty if it is read
@@ -71,13 +63,14 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gap:
-    """A range of bytes that holds no readable member."""
+    """A range of a shard's bytes that holds no readable member."""
 
     reason: str
-    name: str = ""  # of the member that begins the gap, if its header can be read
+    key: str = ""  # of the member that begins the gap; if none can be told, of the last sample before it
+    begun: bool = False  # a header of a member begins it
     clean: bool = True  # the member before the gap is known to end there
     zeros: int = 0  # its length, if it is all zeros and a header follows
-    ends_archive: bool = False  # may be the end of a tar before another one
+    ends_archive: bool = False  # may be the end of a tar before another one, and hold no sample
 
 
 def read_samples(path: Path) -> Iterator[tuple[str, dict[str, tuple[int, bytes]]]]:
@@ -95,7 +88,7 @@ def read_samples(path: Path) -> Iterator[tuple[str, dict[str, tuple[int, bytes]]
             yield each.key, each.members
 
 
-def walk_samples(path: Path) -> Iterator[Sample | UnreadableRange]:
+def walk_samples(path: Path) -> Iterator[Sample | Gap]:
     """Read a tar sample by sample, as webdataset groups its members, past everything that is damaged.
 
     A member that repeats begins a new sample, so adjacent samples may have the same key. A member without a
@@ -105,52 +98,50 @@ def walk_samples(path: Path) -> Iterator[Sample | UnreadableRange]:
     key, now, usual = "", Sample(key=""), frozenset[str]()
     beside = False  # True if the present sample follows unreadable bytes, and may lack its first members
     try:
-        for its_key, ending, each in _members_of_samples(path):
+        for each in _members_of_samples(path):
+            key = each.key or key
             if isinstance(each, Gap):
                 # The member that begins the gap belongs to the present sample, or shows that it had ended.
-                ended = its_key != now.key if each.name else each.clean and _has_all(now, usual)
+                ended = each.key != now.key if each.begun else each.clean and _has_all(now, usual)
                 if now.endings:
                     whole = (ended or each.ends_archive) and (not beside or _has_all(now, usual))
                     yield replace(now, whole=whole)
-                key = its_key or key
-                yield UnreadableRange(key=key, reason=each.reason, ends_archive=each.ends_archive)
+                yield replace(each, key=key)
                 now, beside = Sample(key=""), not each.ends_archive
                 continue
-            key = its_key
-            if now.endings and (key != now.key or ending in now.members or ending in now.faults):
+            if now.endings and (key != now.key or each.ending in now.members or each.ending in now.faults):
                 yield replace(now, whole=not beside or _has_all(now, usual))
                 usual, beside = usual if beside else now.endings, False
                 now = Sample(key=key)
             elif not now.endings:
                 now = Sample(key=key)
             if each.fault:
-                now.faults[ending] = each.fault
+                now.faults[each.ending] = each.fault
             else:
-                now.members[ending] = each.offset, each.content
+                now.members[each.ending] = each.offset, each.content
     except OSError as error:
         if now.endings:
             yield replace(now, whole=False)
-        yield UnreadableRange(key=key, reason=error.strerror or str(error))
+        yield Gap(key=key, reason=error.strerror or str(error))
         return
     if now.endings:
         yield replace(now, whole=not beside or _has_all(now, usual))
 
 
-def _members_of_samples(path: Path) -> Iterator[tuple[str, str, Member | Gap]]:
-    """Yield key, ending and member, or gap, of a tar, without the members that belong to no sample."""
+def _members_of_samples(path: Path) -> Iterator[Member | Gap]:
+    """Yield the members and gaps of a tar, without the members that belong to no sample."""
     before, end = "", None
     for each in _members_of(path):
-        key, ending = _key_of(each.name)
         if isinstance(each, Gap) and each.ends_archive:
             end = each
             continue
         # Such as README, and the ``._a.png`` that macOS puts beside each file.
-        if isinstance(each, Member) and (not ending or not key or key.endswith("/")):
+        if isinstance(each, Member) and (not each.ending or not each.key or each.key.endswith("/")):
             continue
         if end:
-            yield "", "", replace(end, ends_archive=not _lacks_number(before, key, end.zeros))
-        end, before = None, key or before
-        yield key, ending, each
+            yield replace(end, ends_archive=not _lacks_number(before, each.key, end.zeros))
+        end, before = None, each.key or before
+        yield each
 
 
 def _lacks_number(before: str, after: str, zeros: int) -> bool:
@@ -239,7 +230,8 @@ def _member_at(
         content = _read(file, info.offset_data, info.size)
         if _swallows(extensions, "") or _swallows(content, info.name):
             return info.name
-    member = Member(name=info.name, offset=info.offset_data, content=content, fault=fault)
+    key, ending = _key_of(info.name)
+    member = Member(key=key, ending=ending, offset=info.offset_data, content=content, fault=fault)
     return None if info.isdir() else member, min(after, size)
 
 
@@ -326,4 +318,4 @@ def _gap(file: IO[bytes], start: int, stop: int, size: int, *, cut: str | None) 
     elif stop == size and (cut is not None or size - start < _BLOCK):
         where = "unexpected end of data"
     clean = start >= size or cut is not None or block[_MAGIC_AT:].startswith(_MAGIC)
-    return Gap(reason=where, name=cut or "", clean=clean)
+    return Gap(reason=where, key=_key_of(cut or "")[0], begun=bool(cut), clean=clean)

@@ -20,7 +20,7 @@ from PIL import Image
 
 from runners.data.pool.damage import NOT_READABLE, Damage
 from runners.data.pool.pictures import DecodeError, open_image
-from runners.data.pool.samples import IMAGE_KINDS, INCOMPLETE, Sample, UnreadableRange, walk_samples
+from runners.data.pool.samples import IMAGE_KINDS, INCOMPLETE, Gap, Sample, walk_samples
 from runners.data.pool.tokenizer import caption_tokens
 
 _LACKING = ("no image", "no caption")
@@ -118,7 +118,7 @@ def entries_of(
         return
     for each in walk_samples(path):
         some = True
-        if isinstance(each, UnreadableRange):
+        if isinstance(each, Gap):
             hole = Damage(shard=name, key=as_utf8(each.key), reason=f"{NOT_READABLE}: {each.reason}")
             end = hole if each.ends_archive and sound else None
             if end is None:
