@@ -25,7 +25,7 @@ from runners.data.pool.reader import READ_COLUMNS, decode_rows
 from runners.data.reading.training_data import ahead
 from runners.host.workers import Processes, Report, Workers
 from runners.models.count_by_torch import ensure_counted
-from runners.models.load_model import LoadedModel, ModelSource, device_named, load_model
+from runners.models.load_model import Encoder, LoadedModel, ModelSource, device_named, load_model
 from runners.store.copies import pool_at
 from runners.store.files import locked
 from runners.store.shared_folder import SCORING, SharedFolder
@@ -149,10 +149,6 @@ class _Scoring:
         return Pool.open(pool_at(self.shared.url)) if self.shared.url else self.pool
 
     @cached_property
-    def where(self) -> torch.device:
-        return device_named(self.device)
-
-    @cached_property
     def loaded(self) -> LoadedModel:
         # One after the other: open_clip writes the weights that it downloads in place.
         machine_cache().mkdir(parents=True, exist_ok=True)
@@ -162,9 +158,14 @@ class _Scoring:
                 str(here.path / text) if text.startswith(self.below) else text
                 for text in (self.source.checkpoint, self.source.model)
             )
-            loaded = load_model(replace(self.source, checkpoint=checkpoint, model=model), self.where)
+            source, device = (
+                replace(self.source, checkpoint=checkpoint, model=model),
+                device_named(self.device),
+            )
+            loaded = load_model(source, device)
             here.write(self.below + _CONFIG, json.dumps(loaded.config, indent=1, sort_keys=True) + "\n")
-        return loaded
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return replace(loaded, context=partial(torch.autocast, device.type, torch.bfloat16, enabled=fast))
 
     def __call__(self, start: int) -> int:
         rows = np.arange(start, min(start + self.size, self.pool.count))
@@ -179,7 +180,7 @@ class _Scoring:
             self.threads or torch.get_num_threads(),
             None if usual else self.loaded.decode,
         )
-        scores = np.concatenate([_score(self.loaded, *batch, self.where) for batch in read])
+        scores = np.concatenate([_score(self.loaded, *batch) for batch in read])
         with self.shared.here() as here:
             here.write_array(f"{self.below}{start:012d}.npy", scores)
         return len(rows)
@@ -220,20 +221,10 @@ def _decoded(
     return ahead(map(decode, batches))
 
 
-@torch.no_grad()
 def _score(
-    loaded: LoadedModel,
-    frame: pd.DataFrame,
-    pixels: NDArray[np.uint8],
-    damage: Mapping[int, Damage],
-    device: torch.device,
+    encoder: Encoder, frame: pd.DataFrame, pixels: NDArray[np.uint8], damage: Mapping[int, Damage]
 ) -> NDArray[np.float32]:
-    images = loaded.normalise(torch.from_numpy(pixels).to(device))
-    texts = loaded.tokenize(frame["caption"].tolist()).to(device)
-    fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    with torch.autocast(device.type, torch.bfloat16, enabled=fast):
-        model: Any = loaded.model
-        image, text = model.encode_image(images, normalize=True), model.encode_text(texts, normalize=True)
+    image, text = encoder.images(pixels), encoder.texts(frame["caption"].tolist())
     scores: NDArray[np.float32] = (image.float() * text.float()).sum(-1).cpu().numpy()
     scores[list(damage)] = np.nan
     return scores

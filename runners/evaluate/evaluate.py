@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,12 +12,12 @@ from budgets.cost.architecture import Architecture
 from budgets.cost.flops import encoding_flops
 from runners.data.evaluation.paper_suite import variant_means
 from runners.data.evaluation.set_reader import SetReader
-from runners.evaluate.features import Encoder, SetFeatures, encode_set
+from runners.evaluate.features import SetFeatures, encode_set
 from runners.evaluate.probe import Probe, few_shot, fit_probe, probe_accuracy
 from runners.evaluate.retrieval import retrieval
 from runners.evaluate.zero_shot import zero_shot
 from runners.models.count_by_torch import ensure_counted
-from runners.models.load_model import LoadedModel
+from runners.models.load_model import Encoder, LoadedModel
 from runners.models.model import compute_context
 
 
@@ -83,16 +84,9 @@ def evaluate_model(
     probes: Collection[str],
     *,
     precision: str,
-    device: torch.device,
 ) -> dict[str, float]:
     """Return the metrics of a model, as `evaluate`, and their means over the paper's sets."""
-    encoder = Encoder(
-        model=loaded.model,
-        tokenize=loaded.tokenize,
-        normalise=loaded.normalise,
-        device=device,
-        context=partial(compute_context, precision, device),
-    )
+    encoder = replace(loaded, context=partial(compute_context, precision, loaded.device))
     threads = torch.get_num_threads()
     readers = {
         name: SetReader(path=path, decode=loaded.decode, threads=threads) for name, path in sets.items()

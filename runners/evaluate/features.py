@@ -1,72 +1,17 @@
 """Features of an evaluation set: every image and text is encoded once and shared by all metrics."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-import numpy as np
-import open_clip
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from runners.data.evaluation.set_reader import BATCH, SetReader
 from runners.data.reading.training_data import ahead
+from runners.models.load_model import Encoder
 
 
 class NotFiniteError(ValueError):
     """A model gives features that are NaN or infinite, which no metric can be computed from."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Encoder:
-    """An open_clip model, which the caller puts into evaluation mode, with its preprocessing and precision.
-
-    ``normalise`` turns uint8 images, (n, 3, S, S), into the model's input.
-    """
-
-    model: nn.Module
-    tokenize: Callable[[list[str]], Tensor]
-    normalise: Callable[[Tensor], Tensor]
-    device: torch.device
-    context: Callable[[], AbstractContextManager[object]]
-
-    @torch.no_grad()
-    def images(self, images: NDArray[np.uint8]) -> Tensor:
-        """Return normalised features (n, D) of a batch of uint8 images (n, 3, S, S)."""
-        encode: Callable[..., Tensor] = self.model.encode_image  # type: ignore[assignment]
-        with self.context():
-            return _finite(encode(self.normalise(torch.from_numpy(images).to(self.device)), normalize=True))
-
-    @torch.no_grad()
-    def texts(self, texts: list[str]) -> Tensor:
-        """Return normalised features (n, D) of texts."""
-        encode: Callable[..., Tensor] = self.model.encode_text  # type: ignore[assignment]
-        with self.context():
-            tokens = self.tokenize(texts).to(self.device).split(BATCH)
-            return _finite(torch.cat([encode(part, normalize=True) for part in tokens]))
-
-    @torch.no_grad()
-    def classifier(self, classnames: tuple[str, ...], templates: tuple[str, ...]) -> Tensor:
-        """Return the classes' normalised mean prompts, the weights of zero-shot; float32 (D, classes).
-
-        Templates are prompts with ``{c}`` where the class name goes, as CLIP_benchmark writes them.
-        """
-        with self.context():
-            weights: Tensor = open_clip.build_zero_shot_classifier(
-                self.model,
-                tokenizer=self.tokenize,
-                classnames=classnames,
-                templates=[template.replace("{c}", "{}") for template in templates],
-                device=self.device,
-            )
-            return _finite(weights.float())
-
-
-def _finite(features: Tensor) -> Tensor:
-    if not torch.isfinite(features).all():
-        raise NotFiniteError("the model's features are not finite: its weights are NaN or too large")
-    return features
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,19 +36,21 @@ def encode_set(encoder: Encoder, data: SetReader, *, probe: bool = False) -> Set
         return SetFeatures(
             images=images,
             truth=labels,
-            texts=encoder.classifier(data.classnames, data.templates),
+            texts=_finite(encoder.classifier(data.classnames, data.templates)),
             classnames=data.classnames,
             train=_encode_split(encoder, data, "train") if probe else None,
         )
-    parts, captions = [], []
-    for batch, texts in ahead(data.captioned()):
+    parts, captions = [], list[tuple[str, ...]]()
+    for batch, some in ahead(data.captioned()):
         parts.append(encoder.images(batch))
-        captions += texts
-    of_text = [image for image, texts in enumerate(captions) for _ in texts]
+        captions += some
+    of_text = [image for image, own in enumerate(captions) for _ in own]
+    texts = [text for own in captions for text in own]
+    batches = (texts[start : start + BATCH] for start in range(0, len(texts), BATCH))
     return SetFeatures(
-        images=torch.cat(parts),
+        images=_finite(torch.cat(parts)),
         truth=torch.tensor(of_text, device=encoder.device),
-        texts=encoder.texts([caption for texts in captions for caption in texts]),
+        texts=_finite(torch.cat([encoder.texts(some) for some in batches])),
     )
 
 
@@ -112,4 +59,11 @@ def _encode_split(encoder: Encoder, data: SetReader, split: str) -> tuple[Tensor
     parts = [
         (encoder.images(images), torch.from_numpy(labels)) for images, labels in ahead(data.labelled(split))
     ]
-    return torch.cat([part for part, _ in parts]), torch.cat([part for _, part in parts]).to(encoder.device)
+    features, labels = (torch.cat(each) for each in zip(*parts, strict=True))
+    return _finite(features), labels.to(encoder.device)
+
+
+def _finite(features: Tensor) -> Tensor:
+    if not torch.isfinite(features).all():
+        raise NotFiniteError("the model's features are not finite: its weights are NaN or too large")
+    return features

@@ -5,6 +5,7 @@ import re
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -37,18 +38,60 @@ _LOCAL, _TOWERS = "local-dir:", ("vision_cfg", "text_cfg")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LoadedModel:
-    """A model in evaluation mode, with its preprocessing.
+class Encoder:
+    """A model in evaluation mode, with its preprocessing and precision.
 
-    ``config`` is its architecture in open_clip's model-config form. ``decode`` turns an image file into uint8
-    (3, S, S), resized to the model's input, and ``normalise`` such images, (n, 3, S, S), into the input.
+    ``normalise`` turns uint8 images, (n, 3, S, S), into the model's input.
     """
 
-    model: torch.nn.Module
-    config: Mapping[str, Any]
-    decode: Decode
+    model: Any  # of open_clip, which is not annotated
     normalise: Callable[[Tensor], Tensor]
     tokenize: Callable[[list[str]], Tensor]
+    device: torch.device
+    context: Callable[[], AbstractContextManager[object]] = nullcontext
+
+    @torch.no_grad()
+    def images(self, images: NDArray[np.uint8]) -> Tensor:
+        """Return normalised features (n, D) of a batch of uint8 images (n, 3, S, S)."""
+        with self.context():
+            inputs = self.normalise(torch.from_numpy(images).to(self.device))
+            features: Tensor = self.model.encode_image(inputs, normalize=True)
+            return features
+
+    @torch.no_grad()
+    def texts(self, texts: list[str]) -> Tensor:
+        """Return normalised features (n, D) of a batch of texts."""
+        with self.context():
+            features: Tensor = self.model.encode_text(self.tokenize(texts).to(self.device), normalize=True)
+            return features
+
+    @torch.no_grad()
+    def classifier(self, classnames: tuple[str, ...], templates: tuple[str, ...]) -> Tensor:
+        """Return the classes' normalised mean prompts, the weights of zero-shot; float32 (D, classes).
+
+        Templates are prompts with ``{c}`` where the class name goes, as CLIP_benchmark writes them.
+        """
+        with self.context():
+            weights: Tensor = open_clip.build_zero_shot_classifier(
+                self.model,
+                tokenizer=self.tokenize,
+                classnames=classnames,
+                templates=[template.replace("{c}", "{}") for template in templates],
+                device=self.device,
+            )
+            return weights.float()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedModel(Encoder):
+    """A model that was not trained in this process.
+
+    ``config`` is its architecture in open_clip's model-config form. ``decode`` turns an image file into uint8
+    (3, S, S), resized to the model's input.
+    """
+
+    config: Mapping[str, Any]
+    decode: Decode
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,6 +207,7 @@ def _load(name: str, tag: str | None, source: ModelSource, device: torch.device)
         decode=_decoder(how),
         normalise=lambda images: images.float().div_(255).sub_(mean).div_(std),
         tokenize=_tokenizer(name, config["text_cfg"], source),
+        device=device,
     )
 
 

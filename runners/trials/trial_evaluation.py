@@ -14,8 +14,9 @@ import torch
 from budgets.planning.planned_trial import evaluated_steps
 from runners.data.evaluation.set_reader import SetReader
 from runners.evaluate.evaluate import evaluate
-from runners.evaluate.features import Encoder, NotFiniteError
+from runners.evaluate.features import NotFiniteError
 from runners.host.process import FreshProcess
+from runners.models.load_model import Encoder
 from runners.models.model import compute_context
 from runners.results import (
     EVALUATION_PRECISION,

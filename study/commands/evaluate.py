@@ -132,7 +132,7 @@ def run(options: Namespace) -> int:
     loaded = load_model(source, device)
     set_gpu_arithmetic(device.type)
     probes = [name for name, each in facts.items() if "probe_top1" in each.metrics]
-    metrics = evaluate_model(loaded, sets, probes, precision=precision, device=device)
+    metrics = evaluate_model(loaded, sets, probes, precision=precision)
     images, texts = (sum(getattr(each, what) for each in facts.values()) for what in ("images", "texts"))
     flops = forward_flops(loaded, images=images, texts=texts)
     rows = list(_rows(metrics))
