@@ -95,15 +95,13 @@ def make_parts(folder: Path, path: Path) -> None:
         parts.mkdir()
         for number, part in enumerate(made_up(count * PER_SHARD)):
             some = part.assign(
-                shard=str((folder / f"{number:05d}.tar").resolve()),
+                shard=f"{number:05d}.tar",
                 kind="jpg",
                 facts='{"similarity": 0.28, "url": "https://example.org/some/picture.jpg", "key": "0"}',
                 image_hash=part["hash"],
-                pixels=part["hash"],
-                thumbnail=b"",
+                reason="",
             )
             some.to_parquet(parts / f"{number:06d}.parquet")
-            (parts / f"{number:06d}.jsonl").touch()
 
 
 def work(what: str, pool: str) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from budgets.cost.architecture import Architecture
 from budgets.cost.flops import CONVENTION_NAME, encoding_flops
 from budgets.machine_cache import machine_cache
-from runners.data.build.scan import run
+from runners.data.build.scan import make_files
 from runners.data.evaluation.evaluation_set import Decode
 from runners.data.pool.damage import Damage
 from runners.data.pool.pool import Pool, Scorer
@@ -94,13 +94,10 @@ def clip_scores(  # noqa: PLR0913 - independent options
         device=device,
         threads=threads,
     )
-    names = {start: f"{start:012d}.npy" for start in range(0, pool.count, size)}
-    done = shared.names(below)
-    todo = [start for start, name in names.items() if not {_CONFIG, name} <= done]
-    run(task, todo, workers or Processes(), partial(report, "scoring"), of=len(names))
-    shared.fetch(below + name for name in (_CONFIG, *names.values()))
+    names = {start: f"{below}{start:012d}.npy" for start in range(0, pool.count, size)}
+    make_files(task, names, shared, workers or Processes(), partial(report, "scoring"))
     config = json.loads(shared.text(below + _CONFIG))
-    return (np.load(shared.path / below / name) for name in names.values()), config
+    return (np.load(shared.path / name) for name in names.values()), config
 
 
 def _shared_files(source: ModelSource, shared: SharedFolder, below: str) -> tuple[ModelSource, list[str]]:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from runners.data.build.new_shards import PoolFolders
 from runners.data.build.source import Columns, SourcePart
 from runners.data.pool.damage import damage_table
 from runners.host.workers import Processes, Workers
@@ -52,6 +51,19 @@ class Build:
 _WORKING_FILES = ("source", "plan.json", "parts/", "merge/", "kept/", "shards/", "pool/")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoolFolders:
+    """Folders that a new pool is written to."""
+
+    shared: SharedFolder  # that its workers share
+    work: str  # folder for working files in it, with ``/`` at the end
+    pool: str = ""  # folder in it that becomes the pool or, if empty, is the pool
+
+    def table(self, number: int, ending: str = "") -> str:
+        """Return the name of the table of a shard."""
+        return f"{self.work}shards/{number:05d}{ending}.parquet"
+
+
 def folders_of(path: Path, how: Build, *, adding: bool) -> PoolFolders:
     """Return the folders of a build, perhaps one that adds to a pool."""
     work = f".{path.resolve().name}.building/"
@@ -61,13 +73,16 @@ def folders_of(path: Path, how: Build, *, adding: bool) -> PoolFolders:
 
 
 @contextmanager
-def working(folders: PoolFolders, how: Build, parts: Sequence[SourcePart]) -> Iterator[None]:
-    """Context manager: lock the working folder, and delete files in it that another source left."""
+def working(folders: PoolFolders, how: Build, parts: Sequence[SourcePart], known: str = "") -> Iterator[None]:
+    """Context manager: lock the working folder, and delete files in it that another source left.
+
+    ``known`` is the digest of the images of the evaluation sets, if any.
+    """
     shared, work = folders.shared, folders.work
     facts = [
         (part.name if part.url else os.path.realpath(part.file), part.size, part.stamp) for part in parts
     ]
-    scanned = json.dumps([facts, asdict(how.columns), bool(how.evaluation)])  # all that the scan depends on
+    scanned = json.dumps([facts, asdict(how.columns), known])  # all that the scan depends on
     mark = blake2b(scanned.encode(), digest_size=16).hexdigest()
     with locked(shared.file(f"{work}lock"), wait_s=0) as held:
         if held is None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from hashlib import blake2b
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import IO
@@ -16,15 +16,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from runners.data.build.build import Build, folders_of, working
-from runners.data.build.merge_parts import Merge, left_out_of, merge_parts
-from runners.data.build.new_shards import PoolFolders, plan_shards, write_index, write_pairs, write_shards
+from runners.data.build.build import Build, PoolFolders, folders_of, working
+from runners.data.build.merge_parts import first_part, left_out_of, merge_parts
+from runners.data.build.new_shards import plan_shards, write_index, write_pairs, write_shards
 from runners.data.build.scan import scan
 from runners.data.build.source import SourcePart, parts_at, parts_of
 from runners.data.build.thumbnail import EvaluationImages
 from runners.data.build.write import PAIRS_PER_SHARD
 from runners.data.index.merge import in_order, order_of_shards
-from runners.data.index.selection import SCORE_PREFIX
 from runners.data.index.writing import VERSIONS, index_of_files, write_table
 from runners.data.pool.describe import describe_pool
 from runners.data.pool.pool import Origin, Pool, Scorer
@@ -56,26 +55,15 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
     if before is not None and not (parts := _new_parts(how, parts, before)):
         shared.delete(work)  # which a build left that was killed after its last other step
         return before
-    merge = Merge(
-        work=f"{work}merge/",
-        parts=INDEX if how.in_place else f"{work}kept/",
-        in_place=how.in_place,
-        first=_first_part(before),
-        # Read before the scan, so that an unreadable set is reported before the long work.
-        known=EvaluationImages(how.evaluation) if how.evaluation else None,
-        before=before.index.files if before else (),
-        score=_column_of_scores(how, before) if before else "score",
-    )
-    with working(folders, how, parts):
-        below, thumbnails = f"{work}parts/", merge.known is not None
-        files = scan(
-            parts, how.columns, shared, below, thumbnails=thumbnails, workers=how.workers, report=report
-        )
+    # Read before the scan, so that an unreadable set is reported before the long work.
+    known = EvaluationImages(how.evaluation) if how.evaluation else None
+    with working(folders, how, parts, known.digest if known else ""):
+        tables = scan(parts, how, folders, known, report)
         if before is None:  # parts that a killed build left would be described as parts of this pool
             shared.delete(f"{folders.pool}{INDEX}", f"{folders.pool}{VERSIONS}/")
-        written = merge_parts(files, merge, shared, how.workers, report)
+        written = merge_parts(tables, how, folders, before, report)
         if not written and before is None:
-            reasons = sorted({reason for table in _left_out(how, folders) for reason in table["reason"]})
+            reasons = sorted({reason for table in left_out_of(folders) for reason in table["reason"]})
             shared.delete(work)
             raise ValueError(f"{how.url or how.source} holds no pair: {', '.join(reasons) or 'it is empty'}")
         if not how.in_place:
@@ -148,36 +136,6 @@ def _words(value: object) -> str:
     return (", ".join(map(str, value)) if isinstance(value, list) else str(value)) or "none"
 
 
-def _first_part(before: Pool | None) -> int:
-    """Return the number of the first new part of an index."""
-    old = before.index.parts if before else ()
-    return 1 + max((int(part.file.removeprefix(INDEX)) for part in old), default=-1)
-
-
-def _own_score(pool: Pool) -> str:
-    """Return the column of the score that a pool's shards had when they were indexed; empty if replaced."""
-    named, scorer = pool.index.named, pool.origin.scorer
-    in_force = SCORE_PREFIX + scorer.name if scorer and "score" not in named else ""
-    return next((name for name, column in named.items() if column == "score"), in_force)
-
-
-def _column_of_scores(how: Build, before: Pool) -> str:
-    """Return the index's column for scores of the source.
-
-    It is ``score`` unless the pool is ranked by another scorer, whose scores then are in that column.
-    """
-    source = SCORE_PREFIX + how.columns.score
-    # A given score of the source's name hides the source's, also those of new pairs.
-    own = before.origin.scorer is None or _own_score(before) == source or source in before.index.added
-    return "score" if own else source
-
-
-def _left_out(how: Build, folders: PoolFolders) -> Iterator[pd.DataFrame]:
-    """Yield the samples that are not pairs, in tables."""
-    yield how.left_out
-    yield from left_out_of(folders.shared.path / folders.work / "merge")
-
-
 def _write_new(
     how: Build, folders: PoolFolders, merged: Sequence[str], before: Pool | None, report: Report
 ) -> list[str]:
@@ -196,7 +154,7 @@ def _write_new(
     place = how.url or (how.source if how.source.is_dir() else how.source.parent)
     fill = partial(_fill, place, PAIRS_PER_SHARD)
     write_shards(folders, plan, fill, how.workers, partial(report, "writing"))
-    return write_index(folders, plan, _first_part(before), how.workers, partial(report, "indexing"))
+    return write_index(folders, plan, first_part(before), how.workers, partial(report, "indexing"))
 
 
 def _fill(place: str | Path, most: int, file: IO[bytes], rows: pd.DataFrame, number: int) -> pd.DataFrame:
@@ -241,7 +199,7 @@ def _describe(  # noqa: PLR0913, PLR0917 - all that a build knows
         pool,
         written,
         before.origin if before else _origin(path, how),
-        _left_out(how, folders),
+        chain([how.left_out], left_out_of(folders)),
         shards=of_source if how.in_place else (),
         sizes=at_url,
         before=before,

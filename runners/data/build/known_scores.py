@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from budgets.names import unknown
 from runners.data.build.expression import Expression
-from runners.data.build.scan import run
+from runners.data.build.scan import make_files
 from runners.data.build.table_file import MISSING, check_columns, columns_and_rows, read_any_table
 from runners.data.index.merge import look_up
 from runners.data.index.selection import SCORE_PREFIX, SUBSET_PREFIX
@@ -195,11 +195,8 @@ def json_facts(
     facts = json.dumps([names, shards, pool.place.versions(shards)])
     below = f"{SCORING}{blake2b(facts.encode(), digest_size=8).hexdigest()}/"
     files = {shard: f"{below}{number:06d}.parquet" for number, shard in enumerate(shards)}
-    done = shared.names(below)
-    todo = [number for number in range(len(shards)) if f"{number:06d}.parquet" not in done]
-    task = partial(_keep_fields, replace(pool), names, shared, files)
-    run(task, todo, workers, partial(report, "reading"), shards.__getitem__, of=len(shards))
-    shared.fetch(files.values())
+    task, tables = partial(_keep_fields, replace(pool), names, shared, files), dict(enumerate(files.values()))
+    make_files(task, tables, shared, workers, partial(report, "reading"), shards.__getitem__)
     there, kinds = set[str](), dict[str, str]()
     for file in files.values():
         found = json.loads(pq.read_schema(shared.path / file).metadata[_FOUND])

@@ -7,7 +7,6 @@ shards that lack theirs.
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import IO
 
@@ -15,32 +14,19 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from runners.data.build.merge_parts import groups_of
-from runners.data.build.scan import NOT_INDEXED, ReportPart, run
+from runners.data.build.build import PoolFolders
+from runners.data.build.merge_parts import PART, groups_of
+from runners.data.build.scan import NOT_INDEXED, ReportPart, make_files
 from runners.data.index.writing import write_part
 from runners.data.pool.shards import close_shard, write_sample
 from runners.host.workers import Workers
 from runners.store.copies import INDEX
 from runners.store.files import new_file
-from runners.store.shared_folder import SharedFolder
 
 Fill = Callable[[IO[bytes], pd.DataFrame, int], pd.DataFrame]
 """Writes the pairs of a shard, given its file, their rows and its number; returns their rows of the index.
 
 These may have columns `NOT_INDEXED`."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PoolFolders:
-    """Folders that a new pool is written to."""
-
-    shared: SharedFolder  # that its workers share
-    work: str  # folder for working files in it, with ``/`` at the end
-    pool: str = ""  # folder in it that becomes the pool or, if empty, is the pool
-
-    def table(self, number: int, ending: str = "") -> str:
-        """Return the name of the table of a shard."""
-        return f"{self.work}shards/{number:05d}{ending}.parquet"
 
 
 def plan_shards(folders: PoolFolders, mark: str, rows: Iterable[pa.Table], first: int) -> dict[int, int]:
@@ -68,9 +54,8 @@ def write_shards(
     folders: PoolFolders, plan: Collection[int], fill: Fill, workers: Workers, report: ReportPart
 ) -> None:
     """Write the shards of a plan that are not written yet."""
-    there = folders.shared.names(f"{folders.work}shards/")
-    left = [number for number in plan if f"{number:05d}.parquet" not in there]
-    run(partial(_write_shard, folders, fill), left, workers, report, "new shard {}".format, of=len(plan))
+    task, tables = partial(_write_shard, folders, fill), {number: folders.table(number) for number in plan}
+    make_files(task, tables, folders.shared, workers, report, "new shard {}".format)
 
 
 def _write_shard(folders: PoolFolders, fill: Fill, number: int) -> int:
@@ -113,9 +98,11 @@ def write_index(
     tables = [folders.table(number) for number in plan]
     groups = [tables[group.start : group.stop] for group in groups_of(plan.values())]
     parts = [f"{INDEX}{number:05d}" for number in range(first, first + len(groups))]
-    run(partial(_write_index_part, folders, parts, groups), range(len(parts)), workers, report)
-    ends = (".parquet", ".words.parquet")
-    folders.shared.fetch(f"{folders.pool}{part}{end}" for part in parts for end in ends)
+    files = {number: f"{folders.pool}{part}.parquet" for number, part in enumerate(parts)}
+    folders.shared.delete(*files.values())  # of a build that was killed
+    task = partial(_write_index_part, folders, parts, groups)
+    make_files(task, files, folders.shared, workers, report)
+    folders.shared.fetch(f"{folders.pool}{part}.words.parquet" for part in parts)
     return parts
 
 
@@ -127,5 +114,5 @@ def _write_index_part(
         here.fetch(groups[number])
         rows = pd.concat([pd.read_parquet(here.path / name) for name in groups[number]], ignore_index=True)
         write_part(here.file(part), rows.drop(columns=NOT_INDEXED, errors="ignore"))
-        here.keep(f"{part}.words.parquet", f"{part}.parquet")
+        here.keep(*(part + end for end in PART))
     return len(rows)

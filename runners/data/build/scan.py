@@ -1,125 +1,117 @@
 """First step of building a pool: find, check and hash every pair, into one table per part."""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from decimal import Decimal
 from functools import partial
 from operator import methodcaller
-from pathlib import Path
+from pathlib import PurePosixPath
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
+from runners.data.build.build import Build, PoolFolders
 from runners.data.build.source import Columns, SourcePart, pairs_of
-from runners.data.build.thumbnail import file_hash, thumbnail_of
-from runners.data.pool.damage import Damage, damage_table
-from runners.data.pool.shards import frame_of
+from runners.data.build.thumbnail import EvaluationImages, file_hash, thumbnail_of
+from runners.data.pool.damage import Damage
+from runners.data.pool.shards import PairEntry, frame_of
 from runners.host.workers import Report, Workers, part_name
 from runners.store.files import new_file
 from runners.store.shared_folder import SharedFolder
 
-OF_SCAN = ["image_hash", "pixels", "thumbnail"]
-"""Columns of the tables that serve to find duplicates and images of evaluation sets."""
+_OTHERS = {"kind": "str", "facts": "str", "image_hash": "uint64", "reason": "str"}
 
-NOT_INDEXED = ["kind", "facts", "damage"]
+NOT_INDEXED = [*_OTHERS, "damage"]
 """Columns of the tables of pairs that an index does not have."""
 
 ReportPart = Callable[[int, int, int], None]
 """Called with the number of finished parts, the total, and the number of pairs just processed."""
 
 
-def scan(  # noqa: PLR0913 - independent options
+def scan(
     parts: Sequence[SourcePart],
-    columns: Columns,
-    shared: SharedFolder,
-    below: str,
-    *,
-    thumbnails: bool,
-    workers: Workers,
+    how: Build,
+    folders: PoolFolders,
+    known: EvaluationImages | None,
     report: Report,
-) -> list[Path]:
-    """Read a source's parts in parallel; return a table for each part, in the order of the source.
+) -> list[str]:
+    """Read a source's parts in parallel; return the name of a table for each, in the order of the source.
 
-    Parts that were read before are not read again. The tables go into the folder ``below`` in the shared one.
-    They have the columns of the index, those of `OF_SCAN`, ``kind`` and ``facts`` (JSON). ``thumbnails``
-    serve to compare images with evaluation sets.
+    Parts that were read before are not read again. The tables have a row for each sample, with the columns of
+    the index and ``kind``, ``facts`` (JSON), ``image_hash`` and ``reason``: why the sample is left out, as
+    images of the evaluation sets ``known`` are; empty for a pair.
     """
-    names = [f"{number:06d}.parquet" for number in range(len(parts))]
-    done = shared.names(below)
-    run(
-        partial(_scan_part, parts, columns, shared, below, thumbnails),
-        [number for number, name in enumerate(names) if name not in done],
-        workers,
-        partial(report, "reading"),
-        lambda number: parts[number].name,
-        of=len(parts),
-    )
-    shared.fetch(below + name for name in names)
-    return [shared.path / below / name for name in names]
+    files = {number: f"{folders.work}parts/{number:06d}.parquet" for number in range(len(parts))}
+    task = partial(_scan_part, parts, how.columns, folders.shared, files, known)
+    names = [part.name for part in parts]
+    make_files(task, files, folders.shared, how.workers, partial(report, "reading"), names.__getitem__)
+    return list(files.values())
 
 
-def run(  # noqa: PLR0913 - what workers need, and options
+def make_files(  # noqa: PLR0913, PLR0917 - what workers need
     task: Callable[[int], int],
-    items: Sequence[int],
+    files: Mapping[int, str],
+    shared: SharedFolder,
     workers: Workers,
     done: ReportPart,
     name: Callable[[int], str] = part_name,
-    *,
-    of: int = 0,
 ) -> None:
-    """Let workers call a task for each item, and report progress; errors are those of `Workers.map`.
+    """Let workers make those files of a shared folder that do not exist, and fetch all of them.
 
-    The task returns a number of pairs. ``items`` are those that are not finished, ``of`` is the number of all
-    of them (by default the same).
+    The task is called with the key of a file, writes the file as its last step, and returns a number of
+    pairs. All files are in one folder. Errors are those of `Workers.map`.
     """
-    of = of or len(items)
-    for finished, (_, pairs) in enumerate(workers.map(task, items, name), 1 + of - len(items)):
-        done(finished, of, pairs)
+    paths = {item: PurePosixPath(file) for item, file in files.items()}
+    there = {folder: shared.names(f"{folder}/") for folder in {path.parent for path in paths.values()}}
+    left = [item for item, path in paths.items() if path.name not in there[path.parent]]
+    for finished, (_, pairs) in enumerate(workers.map(task, left, name), 1 + len(files) - len(left)):
+        done(finished, len(files), pairs)
+    shared.fetch(files.values())
 
 
 def _scan_part(  # noqa: PLR0913, PLR0917 - what a scan needs
     parts: Sequence[SourcePart],
     columns: Columns,
     shared: SharedFolder,
-    below: str,
-    thumbnails: bool,  # noqa: FBT001 - private
+    files: Mapping[int, str],
+    known: EvaluationImages | None,
     number: int,
 ) -> int:
-    part, entries, kinds, facts, hashes = parts[number], [], [], [], []
-    left_out: list[Damage] = []
-    made: list[tuple[int, bytes]] = []
-    last = 0, b""
+    last, made = (0, b""), list[tuple[int, bytes]]()
+    rows = list[tuple[PairEntry, str, str, int, str]]()
 
     def inspect(image: Image.Image) -> None:
         nonlocal last
         last = thumbnail_of(image)
 
-    for each in pairs_of(part, columns, inspect if thumbnails else methodcaller("load")):
+    for each in pairs_of(parts[number], columns, methodcaller("load") if known is None else inspect):
         if isinstance(each, Damage):
-            left_out.append(each)
-            continue
-        entries.append(each.entry)
-        kinds.append(each.kind)
-        facts.append(_json(each.facts))
-        hashes.append(file_hash(each.image))
-        made.append(last)
-    frame = frame_of(entries).assign(
-        kind=pd.Series(kinds, dtype="str"),
-        facts=pd.Series(facts, dtype="str"),
-        image_hash=pd.Series(hashes, dtype="uint64"),
-        pixels=pd.Series([pixels for pixels, _ in made], dtype="uint64"),
-        thumbnail=pd.Series([thumbnail for _, thumbnail in made], dtype="object"),
-    )
-    name = f"{below}{number:06d}"
+            rows.append((_no_pair(each), "", "", 0, each.reason))
+        else:
+            entry, image, kind, facts = each
+            rows.append((entry, kind, _json(facts), file_hash(image), ""))
+            made.append(last)
+    others = pd.DataFrame([other for _, *other in rows], columns=[*_OTHERS]).astype(_OTHERS)
+    frame = pd.concat([frame_of(entry for entry, *_ in rows), others], axis=1)
+    if known is not None:
+        pairs = frame["reason"] == ""
+        frame.loc[pairs, "reason"] = known.reasons(frame["image_hash"][pairs].to_numpy(), made)
     with shared.here() as here:
-        # The table is written last: its existence marks the part as done.
-        here.write(f"{name}.jsonl", "".join(json.dumps(asdict(each)) + "\n" for each in left_out))
-        with new_file(here.file(f"{name}.parquet")) as file:
+        with new_file(here.file(files[number])) as file:
             frame.to_parquet(file, index=False)
-        here.keep(f"{name}.parquet")
-    return len(entries) + len(left_out)
+        here.keep(files[number])
+    return len(frame)
+
+
+def _no_pair(damage: Damage) -> PairEntry:
+    """Return the entry of a sample that is not a pair."""
+    place = file_hash(f"{damage.shard}/{damage.key}".encode())
+    return PairEntry(
+        key=damage.key, shard=damage.shard, offset=0, length=0, caption="", width=0, height=0, hash=place,
+        score=math.nan,
+    )  # fmt: skip
 
 
 def _json(facts: Mapping[str, object]) -> str:
@@ -134,9 +126,3 @@ def _plain(value: object) -> object:
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     return None if isinstance(value, bytes) else float(value) if isinstance(value, Decimal) else str(value)
-
-
-def damage_of(file: Path) -> pd.DataFrame:
-    """Return shard, key and reason of the samples of a part that are not pairs."""
-    lines = file.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()
-    return damage_table(Damage(**json.loads(line)) for line in lines)

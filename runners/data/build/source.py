@@ -55,14 +55,8 @@ class SourcePart:
         return f"rows {self.start:,} to {self.stop:,} of {self.file}" if self.stop else str(self.file)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SourcePair:
-    """A pair of a source; ``entry.shard``, ``offset`` and ``length`` locate the image's bytes."""
-
-    entry: PairEntry
-    image: bytes
-    kind: str  # the image's file ending
-    facts: Mapping[str, Any]  # other fields of the sample
+SourcePair = tuple[PairEntry, bytes, str, Mapping[str, Any]]
+"""A pair's entry, whose shard, offset and length locate the image; the image, its ending, other fields."""
 
 
 def parts_of(source: Path) -> list[SourcePart]:
@@ -133,8 +127,7 @@ def _pairs_in(file: Path, name: str, columns: Columns, inspect: Inspect) -> Iter
         entry, sample = each
         kind = image_kind(sample.members)
         assert kind is not None, "described as a pair"
-        facts = facts_of(sample.members)
-        yield SourcePair(entry=entry, image=sample.members[kind][1], kind=kind, facts=facts)
+        yield entry, sample.members[kind][1], kind, facts_of(sample.members)
 
 
 def _table_pairs(part: SourcePart, columns: Columns, inspect: Inspect) -> Iterator[SourcePair | Damage]:
@@ -158,7 +151,7 @@ def _table_pairs(part: SourcePart, columns: Columns, inspect: Inspect) -> Iterat
         if isinstance(image, str) or isinstance(found, str):
             yield Damage(shard=as_utf8(str(path)), key=f"row {number}", reason=str(found))
         else:
-            yield SourcePair(entry=found, image=image, kind=kind, facts=row)
+            yield found, image, kind, row
 
 
 def _image_file(path: Path) -> bytes | str:

@@ -24,7 +24,8 @@ import pandas as pd
 import pyarrow as pa
 from PIL import Image
 
-from runners.data.build.new_shards import PoolFolders, plan_shards, write_index, write_shards
+from runners.data.build.build import PoolFolders
+from runners.data.build.new_shards import plan_shards, write_index, write_shards
 from runners.data.index.parts import ROWS_PER_GROUP, Index
 from runners.data.index.selection import SUBSET_PREFIX, count_scored
 from runners.data.index.subset import Subset

@@ -1,6 +1,6 @@
 """Perceptual comparison of images, to recognise images of evaluation sets in other files."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
@@ -68,20 +68,21 @@ class EvaluationImages:
         self._colours, self._greys, deviation = _parts(self._thumbnails)
         noise = _NOISE / np.maximum(deviation, _FLAT)
         self._least = np.maximum(_OF_NOISY, _LEAST_CORRELATION - noise**2)
+        self.digest = blake2b(
+            b"".join(thumbnails) + repr((names, files)).encode(), digest_size=16
+        ).hexdigest()
 
-    def reasons(
-        self, files: NDArray[np.uint64], pixels: NDArray[np.uint64], thumbnails: Iterable[bytes]
-    ) -> NDArray[np.object_]:
+    def reasons(self, files: NDArray[np.uint64], made: Sequence[tuple[int, bytes]]) -> NDArray[np.object_]:
         """Return for each image ``SAME`` or ``ALIKE`` with the name of its match, or an empty string.
 
-        Images are given by their `file_hash`, and by the hash of pixels and the thumbnail of `thumbnail_of`.
+        Images are given by their `file_hash` and what `thumbnail_of` makes of them.
         """
         found = np.full(len(files), "", object)
         if not len(self._names) or not len(files):
             return found
         for reason, match in (
-            (ALIKE, self._alike(_rows(thumbnails))),
-            (SAME, _places(self._pixels, pixels)),
+            (ALIKE, self._alike(_rows(thumbnail for _, thumbnail in made))),
+            (SAME, _places(self._pixels, np.array([pixels for pixels, _ in made], np.uint64))),
             (SAME, _places(self._files, files)),
         ):
             found[match >= 0] = [f"{reason}: {name}" for name in self._names[match[match >= 0]]]
