@@ -159,7 +159,7 @@ def waits(folder: Path) -> tuple[float, float, float]:
     def streamed(workers: int) -> StreamedSet:
         return StreamedSet(sources=[Source(pool=pool, rows=rows)], image_size=32, tokens=ids, workers=workers)
 
-    took, waited = waiting(open_data([Source(pool=pool, rows=rows)], 32, ids), time.process_time)
+    took, waited = waiting(open_data(streamed(0)), time.process_time)
     both, loading = waiting(streamed(0), time.process_time)
     by_clock, without = waiting(streamed(1), time.perf_counter)
     return waited / took, (both - loading) / loading, without / by_clock

@@ -51,7 +51,7 @@ from budgets.cost.strategy import find_strategy
 from budgets.declaration.recipe import Recipe
 from runners.data.pool.pool import Pool
 from runners.data.pool.tokenizer import tokenizer
-from runners.data.reading.streamed_set import open_data
+from runners.data.reading.streamed_set import StreamedSet, open_data
 from runners.data.reading.training_data import Source, TrainingData, empty_for, on_device
 from runners.embedded.embedded_pool import build_embedded_pool
 from runners.models.model import build_model, compute_context, resolve_precision
@@ -114,7 +114,9 @@ class Setting:
         """Open the data of our loop, decoded before the timing starts, as in a study's trials."""
         pool = Pool.open(self.folder)
         source, size = Source(pool=pool, rows=np.arange(pool.count)), self.architecture.costs.image_size
-        return open_data([source], size, self.tokens, workers=self.workers)
+        return open_data(
+            StreamedSet(sources=[source], image_size=size, tokens=self.tokens, workers=self.workers)
+        )
 
 
 def ours(setting: Setting) -> tuple[float, Tensor, float]:

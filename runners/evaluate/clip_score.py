@@ -1,7 +1,7 @@
 """Image-text similarity of a pool's pairs by a trained CLIP, which `scoring_source` names."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from hashlib import blake2b
@@ -18,7 +18,6 @@ from budgets.cost.architecture import Architecture
 from budgets.cost.flops import CONVENTION_NAME, encoding_flops
 from budgets.machine_cache import machine_cache
 from runners.data.build.scan import make_files
-from runners.data.evaluation.evaluation_set import Decode
 from runners.data.pool.damage import Damage
 from runners.data.pool.pool import Pool, Scorer
 from runners.data.pool.reader import READ_COLUMNS, decode_rows
@@ -102,27 +101,17 @@ def clip_scores(  # noqa: PLR0913 - independent options
 
 def _shared_files(source: ModelSource, shared: SharedFolder, below: str) -> tuple[ModelSource, list[str]]:
     """Upload a model's files for workers that share a URL; return the source with their names, and these."""
-    names: list[str] = []
-
-    def name_of(kind: str, text: str) -> str:
-        path = Path(text)
-        if not (shared.url and text and path.exists()):
-            return text
-        folder = path if path.is_dir() else path.parent
-        # A result.json beside weights marks them as those of a trial.
-        files = path.rglob("*") if path.is_dir() else (path, folder / "result.json")
-        for file in filter(Path.is_file, files):
-            names.append(f"{below}{kind}/{file.relative_to(folder)}")
-            shared.file(names[-1]).symlink_to(file.resolve())
-        return f"{below}{kind}" if path.is_dir() else f"{below}{kind}/{path.name}"
-
-    source = replace(
-        source,
-        checkpoint=name_of("checkpoint", source.checkpoint),
-        model=name_of("architecture", source.model),
-    )
+    named, names = {"checkpoint": source.checkpoint, "model": source.model}, list[str]()
+    for kind, path in ((kind, Path(text)) for kind, text in named.items() if text and shared.url):
+        if path.exists():
+            # A result.json beside weights marks them as those of a trial.
+            for file in path.rglob("*") if path.is_dir() else (path, path.with_name("result.json")):
+                if file.is_file():
+                    names.append(f"{below}{kind}/{file.relative_to(path.parent)}")
+                    shared.file(names[-1]).symlink_to(file.resolve())
+            named[kind] = f"{below}{kind}/{path.name}"
     shared.keep_all(names)
-    return source, names
+    return replace(source, checkpoint=named["checkpoint"], model=named["model"]), names
 
 
 # Without slots: cached_property stores its value in the instance's dict.
@@ -155,32 +144,28 @@ class _Scoring:
                 str(here.path / text) if text.startswith(self.below) else text
                 for text in (self.source.checkpoint, self.source.model)
             )
-            source, device = (
-                replace(self.source, checkpoint=checkpoint, model=model),
-                device_named(self.device),
-            )
-            loaded = load_model(source, device)
+            device = device_named(self.device)
+            loaded = load_model(replace(self.source, checkpoint=checkpoint, model=model), device)
             here.write(self.below + _CONFIG, json.dumps(loaded.config, indent=1, sort_keys=True) + "\n")
         fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return replace(loaded, context=partial(torch.autocast, device.type, torch.bfloat16, enabled=fast))
 
     def __call__(self, start: int) -> int:
-        rows = np.arange(start, min(start + self.size, self.pool.count))
-        how = open_clip.get_model_preprocess_cfg(self.loaded.model)
-        side = how["size"]
+        stop, loaded = min(start + self.size, self.pool.count), self.loaded
+        how = open_clip.get_model_preprocess_cfg(loaded.model)
         usual = (how["resize_mode"], how["interpolation"]) == ("shortest", "bicubic")
-        batches = (rows[first : first + self.batch_size] for first in range(0, len(rows), self.batch_size))
-        read = _decoded(
-            self.here,
-            batches,
-            side[0] if isinstance(side, tuple | list) else side,
-            self.threads or torch.get_num_threads(),
-            None if usual else self.loaded.decode,
-        )
-        scores = np.concatenate([_score(self.loaded, *batch) for batch in read])
+        side = how["size"][0] if isinstance(how["size"], tuple | list) else how["size"]
+
+        def read(first: int) -> tuple[pd.DataFrame, NDArray[np.uint8], dict[int, Damage]]:
+            rows = np.arange(first, min(first + self.batch_size, stop))
+            frame, threads = self.here.index.rows(rows, READ_COLUMNS), self.threads or torch.get_num_threads()
+            return frame, *decode_rows(self.here, frame, side, threads, None if usual else loaded.decode)
+
+        batches = ahead(map(read, range(start, stop, self.batch_size)))
+        scores = np.concatenate([_score(loaded, *batch) for batch in batches])
         with self.shared.here() as here:
             here.write_array(f"{self.below}{start:012d}.npy", scores)
-        return len(rows)
+        return stop - start
 
 
 def clip_scorer(
@@ -201,21 +186,6 @@ def clip_scorer(
         name=name, model=model, pairs=count,
         train_flops=train_flops, scoring_flops=flops, convention=convention,
     )  # fmt: skip
-
-
-_Batch = tuple[pd.DataFrame, NDArray[np.uint8], dict[int, Damage]]
-
-
-def _decoded(
-    pool: Pool, batches: Iterable[NDArray[np.int64]], side: int, threads: int, decode_to: Decode | None
-) -> Iterator[_Batch]:
-    """Yield rows, images and damage of each batch; the next one is decoded meanwhile."""
-
-    def decode(rows: NDArray[np.int64]) -> _Batch:
-        frame = pool.index.rows(rows, READ_COLUMNS)
-        return frame, *decode_rows(pool, frame, side, threads, decode_to)
-
-    return ahead(map(decode, batches))
 
 
 def _score(

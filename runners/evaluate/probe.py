@@ -141,16 +141,11 @@ def few_shot(
     for shots in (shots for shots in SHOTS if shots <= fewest):
         right = []
         for draw in range(DRAWS):
-            chosen = _draw(train_labels, shots, seed=draw)
+            by_class = _shuffled_by_class(train_labels.cpu().numpy(), draw)
+            chosen = torch.from_numpy(np.sort(np.concatenate([mine[:shots] for mine in by_class])))
             probe = fit_probe(train_features[chosen], train_labels[chosen], classes, seed=draw)
             right.append(probe.classes(features) == labels)
         hits = torch.stack(right)
         metrics[f"few_shot_{shots}_top1"] = hits.double().mean().item()
         metrics[f"few_shot_{shots}_top1_se"] = standard_error.of_crossed(hits)
     return metrics
-
-
-def _draw(labels: Tensor, shots: int, *, seed: int) -> Tensor:
-    """Choose ``shots`` images of each class at random; returns their indices, ascending."""
-    chosen = [mine[:shots] for mine in _shuffled_by_class(labels.cpu().numpy(), seed)]
-    return torch.from_numpy(np.sort(np.concatenate(chosen))).to(labels.device)

@@ -13,7 +13,7 @@ from budgets.cost.strategy import find_strategy
 from budgets.planning.planned_trial import Trial
 from runners.data.pool.pool import Pool
 from runners.data.pool.tokenizer import mixed_words
-from runners.data.reading.streamed_set import open_data
+from runners.data.reading.streamed_set import StreamedSet, open_data
 from runners.data.reading.training_data import Source, Tokens, TrainingData
 from runners.host.faults import ProcessEnded
 from runners.host.process import set_gpu_arithmetic
@@ -150,15 +150,14 @@ def load_subset(job: TrialJob) -> tuple[TrainingData, Tokens]:
     def tokenize(texts: Sequence[str]) -> Tensor:
         return torch.from_numpy(to_ids(texts))
 
-    data = open_data(
-        sources,
-        architecture.costs.image_size,
-        tokenize,
-        threads=job.cpus,
+    data = StreamedSet(
+        sources=sources,
+        image_size=architecture.costs.image_size,
+        tokens=tokenize,
         workers=job.cpus // job.ranks if job.gpus else 0,
         rank=rank(),
         ranks=rank_count(),
         tolerance=job.damage_tolerance,
         loader_bytes=job.loader_bytes,
     )
-    return data, tokenize
+    return open_data(data, threads=job.cpus), tokenize

@@ -114,15 +114,8 @@ def in_order(files: Sequence[Path], order: str, folder: Path, rows: int) -> Iter
                 f"TO {_text(target)} (FORMAT parquet)",
                 {"files": _paths(files)},
             )
-        waiting: list[pa.RecordBatch] = []
         for batch in pq.ParquetFile(target, pre_buffer=False).iter_batches(rows):
-            waiting.append(batch)
-            joined = pa.Table.from_batches(waiting)
-            if len(joined) >= rows:
-                yield joined.slice(0, rows)
-                waiting = joined.slice(rows).to_batches()
-        if waiting:
-            yield pa.Table.from_batches(waiting)
+            yield pa.Table.from_batches([batch])
 
 
 def order_of_shards(index: Index) -> str:

@@ -1,7 +1,6 @@
 """A trial's pairs, opened by their size: few are decoded in memory, many are streamed in bounded memory."""
 
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from runners.data.pool.damage import DAMAGE_TOLERANCE, Damage
+from runners.data.pool.damage import Damage
 from runners.data.pool.reader import READ_COLUMNS, Pairs, in_shard_order, read_pairs
 from runners.data.reading.in_memory_set import IN_MEMORY_BYTES, InMemorySet, decode
 from runners.data.reading.order import (
@@ -56,7 +55,7 @@ class StreamedSet(TrainingData):
     image_size: int
     tokens: Tokens
     workers: int = 0  # processes that read and decode; 0 to do it in the calling process
-    loader_bytes: int = LOADER_BYTES
+    loader_bytes: int = LOADER_BYTES  # of a rank's memory, which workers fill ahead of training
 
     def batches(
         self, *, seed: int, batch_size: int, first_step: int, steps: int, empty: Empty = torch.empty
@@ -190,39 +189,17 @@ class _Parts(Dataset[Any]):
             place.ahead(wanted[first:] + wanted[:first])
 
 
-def open_data(  # noqa: PLR0913 - independent options
-    sources: Sequence[Source],
-    image_size: int,
-    tokens: Tokens,
-    *,
-    threads: int = 1,
-    workers: int = 0,
-    rank: int = 0,
-    ranks: int = 1,
-    tolerance: float = DAMAGE_TOLERANCE,
-    loader_bytes: int = LOADER_BYTES,
-) -> TrainingData:
-    """Open a trial's pairs for training: decoded before it, or streamed, by their size.
+def open_data(data: StreamedSet, *, threads: int = 1) -> TrainingData:
+    """Return a trial's pairs for training: streamed as given, or if they are few, decoded now.
 
     Ranks together see the same batches as a single process would; each takes its part of every batch.
-    Threads decode data held in memory, workers (processes) read and decode streamed data, and fill
-    ``loader_bytes`` of a rank's memory ahead of training. ``tolerance`` is the share of a pool's part that
-    may be damaged.
+    Threads decode now, workers (processes) what is streamed.
 
     Raises:
-        ValueError: More of a part held in memory is damaged.
+        ValueError: More of a source that is decoded now is damaged than tolerated.
     """
-    if sum(len(source.rows) for source in sources) * 3 * image_size**2 > IN_MEMORY_BYTES:
-        return StreamedSet(
-            sources=sources,
-            image_size=image_size,
-            tokens=tokens,
-            workers=workers,
-            rank=rank,
-            ranks=ranks,
-            tolerance=tolerance,
-            loader_bytes=loader_bytes,
-        )
-    held = [decode(source, image_size, tokens, threads, tolerance) for source in sources]
+    if sum(len(source.rows) for source in data.sources) * 3 * data.image_size**2 > IN_MEMORY_BYTES:
+        return data
+    held = [decode(each, data.image_size, data.tokens, threads, data.tolerance) for each in data.sources]
     damaged = {(number, each): None for number, part in enumerate(held) for each in part.damage}
-    return InMemorySet(parts=held, rank=rank, ranks=ranks, damaged=damaged)
+    return InMemorySet(parts=held, rank=data.rank, ranks=data.ranks, damaged=damaged)

@@ -121,7 +121,10 @@ def opened(
 ) -> TrainingData:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streamed_set, "IN_MEMORY_BYTES", 0 if kind == "streamed" else 2**30)
-        data = open_data(sources, 32, lengths, workers=workers, rank=rank, ranks=ranks)
+        streamed = StreamedSet(
+            sources=sources, image_size=32, tokens=lengths, workers=workers, rank=rank, ranks=ranks
+        )
+        data = open_data(streamed)
     assert isinstance(data, StreamedSet) == (kind == "streamed")
     return data
 

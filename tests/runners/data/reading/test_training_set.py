@@ -68,7 +68,7 @@ def opened(kind: str, pool: Pool, **how: int) -> TrainingData:
     """Open every second pair of a pool, as a trial does."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streamed_set, "IN_MEMORY_BYTES", 0 if kind == "streamed" else 2**30)
-        data = open_data([Source(pool=pool, rows=np.arange(0, pool.count, 2))], 32, lengths, **how)
+        data = open_data(streamed(pool, **how))
     assert isinstance(data, StreamedSet) == (kind == "streamed")
     return data
 
