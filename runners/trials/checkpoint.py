@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import torch
 from torch import Tensor
@@ -58,33 +58,27 @@ def save_checkpoint(folder: Path, learner: Learner, *, step: int, notes: Notes |
     write_checkpoint(folder, _state(learner, step, notes))
 
 
-def copied_state(learner: Learner, *, step: int, notes: Notes | None = None) -> dict[str, Any]:
-    """Return a copy of a trial's state in main memory, which further training does not change."""
-    state: dict[str, Any] = _copied(_state(learner, step, notes))
-    return state
-
-
 def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     """Write a state as `save_checkpoint` does."""
-    partial = folder / f".checkpoint.partial-{secrets.token_hex(4)}"
-    try:
-        put(partial, folder / state_name("checkpoint", state["step"], save_hashed(state, partial)))
-    finally:
-        partial.unlink(missing_ok=True)
+    _write(folder, "checkpoint", state)
     for old in checkpoints(folder)[CHECKPOINTS_KEPT:]:
         old.unlink(missing_ok=True)
 
 
 def save_milestone(folder: Path, learner: Learner, *, step: int, notes: Notes | None = None) -> None:
     """Write a trial's state at its milestone, and keep it as a checkpoint as well; one that exists stays."""
-    if milestone(folder) is not None:
-        return
-    partial = folder / f".milestone.partial-{secrets.token_hex(4)}"
+    if milestone(folder) is None:
+        _write(folder, "milestone", _state(learner, step, notes))
+
+
+def _write(folder: Path, kind: Literal["checkpoint", "milestone"], state: Mapping[str, Any]) -> None:
+    partial = folder / f".{kind}.partial-{secrets.token_hex(4)}"
     try:
-        written = save_hashed(_state(learner, step, notes), partial)
-        with suppress(OSError):  # without hard links the trial continues from an earlier checkpoint
-            os.link(partial, folder / state_name("checkpoint", step, written))
-        put(partial, folder / state_name("milestone", step, written))
+        digest = save_hashed(state, partial)
+        if kind == "milestone":
+            with suppress(OSError):  # without hard links the trial continues from an earlier checkpoint
+                os.link(partial, folder / state_name("checkpoint", state["step"], digest))
+        put(partial, folder / state_name(kind, state["step"], digest))
     finally:
         partial.unlink(missing_ok=True)
 
@@ -250,12 +244,12 @@ class CheckpointWriter:
         began = time.monotonic()
         self.settle()
         try:
+            state = _state(self._learner, done, self._notes())
             if self._thread is None:
-                save_checkpoint(self._folder, self._learner, step=done, notes=self._notes())
+                write_checkpoint(self._folder, state)
                 self.step = done
-            else:
-                state = copied_state(self._learner, step=done, notes=self._notes())
-                self._writing = done, self._thread.submit(write_checkpoint, self._folder, state)
+            else:  # further training does not change a copy
+                self._writing = done, self._thread.submit(write_checkpoint, self._folder, _copied(state))
         except OSError:
             self._try_again()
             return

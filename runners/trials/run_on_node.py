@@ -14,9 +14,10 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -69,8 +70,43 @@ def take_part(job: TrialJob) -> Outcome | None:
     return trial.take_part(job)
 
 
-def run_on_copies(storage: Location, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
-    """Run a trial, with paths relative to the location of a storage, on this node's copies.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Copies:
+    """Where a study's trials and the folders that they read lie, for nodes that do not see them."""
+
+    storage: Location
+    study: str  # the study's name below it
+    trees: Mapping[Path, str]  # folder as the driver sees it → name below the storage (`share_tree`)
+
+    def of_trial(self, folder: Path) -> Location:
+        """Return the location of a trial, given its folder."""
+        return self.storage / self.study / "trials" / folder.name
+
+    def on_this_node(self, job: TrialJob) -> TrialJob:
+        """Return a job with this node's paths, after the data was downloaded once for all its trials."""
+        here = {folder: tree_at(self.storage, name) for folder, name in self.trees.items()}
+
+        def moved(path: Path) -> Path:
+            around = max(
+                (each for each in here if path.is_relative_to(each)), key=lambda each: len(each.parts)
+            )
+            return here[around] / path.relative_to(around)
+
+        trials = trial_copies(self.storage) / self.study / "trials"
+        local = replace(
+            job,
+            pools=tuple(map(moved, job.pools)),
+            evaluation={name: moved(path) for name, path in job.evaluation.items()},
+            folder=trials / job.folder.name,
+            # Not the folders of the other trials, which may run on this node.
+            trunk=tuple(trials / f".{job.folder.name}.trunk" for _ in job.trunk[:1]),
+        )
+        local.folder.mkdir(parents=True, exist_ok=True)
+        return local
+
+
+def run_on_copies(copies: Copies, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
+    """Run a trial on this node's copies.
 
     Raises:
         ProcessEnded: The trial did not finish; its work is in the storage.
@@ -78,11 +114,11 @@ def run_on_copies(storage: Location, job: TrialJob, run: Callable[[TrialJob], T]
     """
     notice = Notice()
     with notice.listening():
-        local = _on_this_node(storage, job)
+        local = copies.on_this_node(job)
         with owned(_lock_of(local.folder), notice):
-            copy = TrialCopy(storage / job.folder, local.folder)
+            copy = TrialCopy(copies.of_trial(job.folder), local.folder)
             copy.take_over()
-            _bring_milestone(storage, job, local)
+            _bring_milestone(copies, job, local)
             process = FreshProcess(pickle.dumps(partial(run, local)), fork=True)
             with copy.following():
                 while not process.ended(_LOOK_S):
@@ -100,7 +136,7 @@ def run_on_copies(storage: Location, job: TrialJob, run: Callable[[TrialJob], T]
     return result
 
 
-def take_part_on_copies(storage: Location, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
+def take_part_on_copies(copies: Copies, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
     """Run a trial over several nodes on their copies, as one of its ranks; rank 0 uploads.
 
     Its process is that of the training: if it is killed, the storage lacks the last seconds, as after the end
@@ -108,13 +144,13 @@ def take_part_on_copies(storage: Location, job: TrialJob, run: Callable[[TrialJo
     """
     from runners.training.ranks import decided_by_first, rank  # noqa: PLC0415 - loads torch
 
-    local = _on_this_node(storage, job)
-    copy = TrialCopy(storage / job.folder, local.folder)
+    local = copies.on_this_node(job)
+    copy = TrialCopy(copies.of_trial(job.folder), local.folder)
     if rank() == 0:
         notice = Notice()  # requests to leave are repeated, also while the rest is uploaded
         with notice.listening(), owned(_lock_of(local.folder), notice):
             decided_by_first(copy.take_over_for_all)
-            _bring_milestone(storage, job, local)
+            _bring_milestone(copies, job, local)
             try:
                 with copy.following(taken=partial(os._exit, 1)):
                     result = run(local)
@@ -128,23 +164,23 @@ def take_part_on_copies(storage: Location, job: TrialJob, run: Callable[[TrialJo
         if alone and not all((local.folder / name).exists() for name in checkpoint):
             shutil.rmtree(local.folder)  # of an earlier attempt
             local.folder.mkdir()
-            (storage / job.folder).get(checkpoint, local.folder)
+            copies.of_trial(job.folder).get(checkpoint, local.folder)
         if alone:
-            _bring_milestone(storage, job, local)
+            _bring_milestone(copies, job, local)
     result = run(local)
     if alone:
         _drop_copies(local)
     return result
 
 
-def run_on_data(storage: Location, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
+def run_on_data(copies: Copies, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
     """Run a function, perhaps on several ranks, on this node's copies of a trial's data; upload nothing.
 
     The job's folder, which no other job may have, is only on this node, and rank 0 removes it.
     """
     from runners.training.ranks import rank  # noqa: PLC0415 - loads torch
 
-    local = _on_this_node(storage, job)
+    local = copies.on_this_node(job)
     try:
         return run(local)
     finally:
@@ -152,16 +188,13 @@ def run_on_data(storage: Location, job: TrialJob, run: Callable[[TrialJob], T]) 
             _drop_copies(local)
 
 
-def upload_left(storage: Location, trials: Path) -> None:
-    """Upload what trials that were killed with their uploads left on this node.
-
-    ``trials`` is the folder of a study's trials in the storage.
-    """
-    for mark in sorted((trial_copies(storage) / trials).glob(f"*/.{_OWNER}")):
+def upload_left(storage: Location, study: str) -> None:
+    """Upload what trials of a study that were killed with their uploads left on this node."""
+    for mark in sorted((trial_copies(storage) / study).glob(f"trials/*/.{_OWNER}")):
         folder = mark.parent
         with locked(_lock_of(folder), wait_s=0) as held:
             if held is not None:  # else a process still uploads it
-                TrialCopy(storage / trials / folder.name, folder).push_left()
+                TrialCopy(storage / study / "trials" / folder.name, folder).push_left()
 
 
 def _lock_of(folder: Path) -> Path:
@@ -169,41 +202,21 @@ def _lock_of(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.lock")
 
 
-def _on_this_node(storage: Location, job: TrialJob) -> TrialJob:
-    """Return a job with this node's paths, after the data was downloaded once for all trials of the node."""
-
-    def tree(path: Path, of: Sequence[Path] = ()) -> Path:
-        around = next((pool for pool in of if path.is_relative_to(pool)), path)
-        return tree_at(storage, around.as_posix()) / path.relative_to(around)
-
-    trials = trial_copies(storage)
-    local = replace(
-        job,
-        pools=tuple(map(tree, job.pools)),
-        evaluation={name: tree(path, job.pools) for name, path in job.evaluation.items()},
-        folder=trials / job.folder,
-        # Not the folders of the other trials, which may run on this node.
-        trunk=tuple(trials / job.folder.parent / f".{job.folder.name}.trunk" for _ in job.trunk[:1]),
-    )
-    local.folder.mkdir(parents=True, exist_ok=True)
-    return local
-
-
-def _bring_milestone(storage: Location, job: TrialJob, local: TrialJob) -> None:
+def _bring_milestone(copies: Copies, job: TrialJob, local: TrialJob) -> None:
     """Download the milestone that a trial without a checkpoint continues from, that of the longest trial."""
     if checkpoints(local.folder) or (local.folder / "result.json").exists():
         return
     for folder in local.trunk:
         folder.mkdir(exist_ok=True)
-        kept = _sound_milestone(storage, job.trunk, folder)
+        kept = _sound_milestone(map(copies.of_trial, job.trunk), folder)
         for path in folder.iterdir():  # of an earlier attempt, or damaged
             if path.name != kept:
                 path.unlink()
 
 
-def _sound_milestone(storage: Location, trunk: Sequence[Path], folder: Path) -> str:
+def _sound_milestone(trunk: Iterable[Location], folder: Path) -> str:
     """Download the first undamaged milestone and return its name, or nothing; damaged ones are deleted."""
-    for trial in (storage / each for each in trunk):
+    for trial in trunk:
         for name in filter(is_milestone, objects_of(trial)):
             with suppress(FileNotFoundError):  # deleted meanwhile
                 # Its size as it is: if that is wrong, so is the content.
@@ -284,15 +297,12 @@ class TrialCopy:
             (self._folder / METER).write_bytes(count)
         small = {name: self._there[name] for name in SMALL if name in self._there}
         self._trial.get(small, self._folder)
-        for newest in [] if "result.json" in self._there else self._checkpoints():
+        kept = sorted(filter(is_checkpoint, self._there), reverse=True)
+        for newest in [] if "result.json" in self._there else kept:
             self._trial.get(self._trial.sizes([newest]), self._folder)
             if not drop_damaged(self._folder):
                 break
             self._drop(newest)
-
-    def _checkpoints(self) -> list[str]:
-        """Return the names of the checkpoints in the storage, the newest first."""
-        return sorted(filter(is_checkpoint, self._there), reverse=True)
 
     def _put(self, name: str) -> None:
         size = (self._folder / name).stat().st_size
@@ -327,15 +337,13 @@ class TrialCopy:
                     taken()
 
         pushes = self._push_count, self._push_checkpoint, self._push_milestone
-        threads = [threading.Thread(target=again, args=(push,)) for push in pushes]
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            for thread in threads:
-                thread.join()
+        with ThreadPoolExecutor(len(pushes)) as threads:
+            for push in pushes:
+                threads.submit(again, push)
+            try:
+                yield
+            finally:
+                over.set()
 
     def push_last(self) -> None:
         """Upload the rest: the exact count, and the result or the newest checkpoint."""
@@ -377,7 +385,7 @@ class TrialCopy:
                 if (self._folder / MIDWAY).exists():  # so must the metrics on the way
                     self._put(MIDWAY)
                 self._put(path.name)
-        if old := self._checkpoints()[CHECKPOINTS_KEPT:]:
+        if old := sorted(filter(is_checkpoint, self._there))[:-CHECKPOINTS_KEPT]:
             self._drop(*old)
 
     def _push_milestone(self) -> None:

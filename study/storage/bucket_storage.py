@@ -9,7 +9,6 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -22,6 +21,7 @@ from runners.store.files import new_file
 from runners.store.location import Location
 from runners.trials.meter import METER
 from runners.trials.run_on_node import (
+    Copies,
     drop_objects,
     objects_of,
     run_on_copies,
@@ -115,7 +115,7 @@ class BucketStorage(FolderStorage):
             (self._folder / LEASE).unlink(missing_ok=True)
             self._place.delete([STOP])  # an older request to stop was meant for an earlier run
             # What a run that was killed on this machine had not uploaded is not lost.
-            upload_left(self._objects, Path(self._name, "trials"))
+            upload_left(self._objects, self._name)
             bring(self._place, self._folder)
             # While the bucket can't be reached, the run waits, and then fails, where it can't continue
             # without it (`Site.with_storage`).
@@ -134,26 +134,18 @@ class BucketStorage(FolderStorage):
         self, run: "Callable[[TrialJob], object]", job: "TrialJob", *, nodes: int = 1
     ) -> Callable[[], object]:
         """Return the call with which a node, or each rank on several, runs a trial on copies of the data."""
-        return partial(
-            run_on_copies if nodes == 1 else take_part_on_copies, self._objects, self._there(job), run
-        )
+        return partial(run_on_copies if nodes == 1 else take_part_on_copies, self._copies(job), job, run)
 
     def call_on_data(self, run: "Callable[[TrialJob], object]", job: "TrialJob") -> Callable[[], object]:
         """Return the call with which a node runs a function on copies of the data; it uploads nothing."""
-        return partial(run_on_data, self._objects, self._there(job), run)
+        return partial(run_on_data, self._copies(job), job, run)
 
     def share(self, job: "TrialJob", say: Callable[[str], None]) -> None:
         """Upload the pools, and evaluation sets outside of them, unless the bucket already has them."""
-        there = self._there(job)
-        folders = dict(zip(there.pools, job.pools, strict=True)) | {
-            path: job.evaluation[name]
-            for name, path in there.evaluation.items()
-            if not set(there.pools) & set(path.parents)
-        }
-        for path, folder in folders.items():
-            tree_at(self._objects, path.as_posix(), folder)  # a node on this machine need not download it
-            if share_tree(self._objects, path.as_posix(), folder):
-                say(f"uploaded {folder} to {self._objects / path}")
+        for folder, name in self._copies(job).trees.items():
+            tree_at(self._objects, name, folder)  # a node on this machine need not download it
+            if share_tree(self._objects, name, folder):
+                say(f"uploaded {folder} to {self._objects / name}")
 
     def announce(self, trial_id: str) -> None:
         """Upload the ledger and the run's other files, with the trial's name."""
@@ -191,29 +183,15 @@ class BucketStorage(FolderStorage):
     def _trial(self, trial_id: str) -> tuple[Path, Location]:
         return self._folder / "trials" / trial_id, self._place / "trials" / trial_id
 
-    def _there(self, job: "TrialJob") -> "TrialJob":
-        """Return the job with its paths below the URL; pools and evaluation sets are named by content."""
+    def _copies(self, job: "TrialJob") -> Copies:
+        """Return where the data of a trial lie below the URL: pools and evaluation sets, named by content."""
         both = zip(job.pools, job.trial.components, strict=True)
-        pools = {path: Path("pools", tree_name(path, component.pool)) for path, component in both}
+        trees = {path: f"pools/{tree_name(path, component.pool)}" for path, component in both}
         named = {name.partition("@")[0]: name for name in job.trial.evaluation_sets}
-        sets = {
-            name: next(
-                (
-                    there / path.relative_to(here)
-                    for here, there in pools.items()
-                    if path.is_relative_to(here)
-                ),
-                Path("evaluation", named[name]),
-            )
-            for name, path in job.evaluation.items()
-        }
-        return replace(
-            job,
-            pools=tuple(pools[path] for path in job.pools),
-            evaluation=sets,
-            folder=Path(self._name, "trials", job.folder.name),
-            trunk=tuple(Path(self._name, "trials", each.name) for each in job.trunk),
-        )
+        for name, path in job.evaluation.items():
+            if not trees.keys() & set(path.parents):
+                trees[path] = f"evaluation/{named[name]}"
+        return Copies(storage=self._objects, study=self._name, trees=trees)
 
     def _follow(self) -> None:
         if not self._follows:  # what this machine has may be older than the bucket's

@@ -3,7 +3,7 @@
 import os
 import pickle
 import signal
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from runners.store.copies import fetch_tree, pool_at, set_at, share_tree, trial_
 from runners.store.location import Location
 from runners.trials import run_on_node
 from runners.trials.meter import read_meter
-from runners.trials.run_on_node import run_on_copies, upload_left
+from runners.trials.run_on_node import Copies, run_on_copies, upload_left
 from runners.trials.trial import run_trial
 from runners.trials.trial_files import Outcome, kept_steps
 from runners.trials.trial_job import TrialJob
@@ -136,33 +136,29 @@ def quiet(bucket: Bucket, pool: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InBucket:
-    """A trial with paths below a URL."""
+    """A trial whose study is below a URL."""
 
     url: str
+    study: str
     job: TrialJob
 
     @property
     def folder(self) -> Path:
         """The trial's folder in the bucket."""
-        return self.job.folder
+        return Path(self.study, "trials", self.job.folder.name)
 
 
 @pytest.fixture
 def job(quiet: TrialJob, bucket: Bucket, request: pytest.FixtureRequest) -> InBucket:
     """Return the same trial in the bucket, not started there."""
-    pool = Path("pools", "tiny")
-    there = replace(
-        quiet,
-        pools=(pool,),
-        evaluation={"held-out": pool / "evaluation" / "held-out"},
-        folder=Path("results", request.node.name, "trial"),
-    )
-    return InBucket(url=bucket.url, job=there)
+    return InBucket(url=bucket.url, study=f"results/{request.node.name}", job=quiet)
 
 
 def run_and_push_often(job: InBucket) -> Outcome:
     run_on_node._PUSH_S = 0.1  # noqa: SLF001 - what takes a node minutes is to take seconds here
-    return run_on_copies(Location(job.url), job.job, run_trial)
+    (pool,) = job.job.pools
+    copies = Copies(storage=Location(job.url), study=job.study, trees={pool: "pools/tiny"})
+    return run_on_copies(copies, job.job, run_trial)
 
 
 def start(job: InBucket, node: Path) -> FreshProcess:
@@ -228,13 +224,13 @@ def test_what_a_killed_node_kept_is_uploaded_when_a_run_begins_there(
     begun = read_meter(folder)
     assert begun is not None
 
-    upload_left(Location(job.url), job.folder.parent)
+    upload_left(Location(job.url), job.study)
 
     assert counted(job, tmp_path) == begun.train_flops
     assert any(f"checkpoint-{kept_steps(folder):010}" in name for name in names(job))
     Location(job.url).write(f"{job.folder}/owner", b"another")
     Location(job.url).write(f"{job.folder}/meter", b"of another")
-    upload_left(Location(job.url), job.folder.parent)
+    upload_left(Location(job.url), job.study)
     assert Location(job.url).read(f"{job.folder}/meter") == b"of another"
 
 
