@@ -98,9 +98,8 @@ class Site:
         resources = self._study.declaration.resources
         grows = not self._local and cluster_address(self._address) is not None
         check = self._node_check if grows else None
-        if (
-            grows or self._study.storage.lags
-        ):  # a bucket must be the same for all processes of this machine, too
+        # A bucket must be the same for all processes of this machine, too.
+        if grows or self._study.storage.place.local is None:
             self._node_check.require()
         cluster = LiveCluster(
             backend, schedule, patience_s=resources.wait_s if grows else None, storage_check=check

@@ -177,9 +177,10 @@ def _training_task(study: Study, name: str, trial: Trial, nodes: tuple[str, ...]
     return Job(
         trial=name,
         nodes=nodes,
-        run=study.storage.call_on_data(
+        run=study.storage.call(
             check_kind if resources.nodes == 1 else over_nodes,
             replace(trial_job(study, trial), folder=scratch),
+            checks=True,
         ),
         resources=needs(study, trial),
         ranks=resources.ranks_per_node,

@@ -183,8 +183,7 @@ def unbooked(study: Study, book: Book) -> str:
 
     Such a ledger, of which ``book`` was made, lacks trials that have computed something.
     """
-    # Of a driver that died, the ledger in a bucket may lack the last seconds: the next run books from meters.
-    if (book.known and study.storage.lags) or not (missing := _missing_from(study, book)):
+    if not (missing := _missing_from(study, book)):
         return ""
     return (
         f"{study.ledger} was deleted or cut: it lacks {len(missing):,} of the trials that have computed "

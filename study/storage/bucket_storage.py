@@ -64,8 +64,6 @@ _LOOK_PATIENCE_S = 10.0  # the same for commands that only read
 class BucketStorage(FolderStorage):
     """The storage of one study, in the folder ``name`` below an fsspec URL; a run holds a lease on it."""
 
-    lags = True
-
     def __init__(self, place: Location, name: str, folder: Path) -> None:
         super().__init__(folder, place / name)
         self._objects, self._name = place, name
@@ -81,8 +79,8 @@ class BucketStorage(FolderStorage):
         """Download the study without weights and checkpoints, unless a run on this machine is active."""
 
         def look() -> None:
-            bring(self._place, self._folder)
-            if not _bring_by_name(self._place, self._folder, LEASE):
+            bring(self.place, self._folder)
+            if not _bring_by_name(self.place, self._folder, LEASE):
                 (self._folder / LEASE).unlink(missing_ok=True)
 
         with after_downloads(self._folder) as free:
@@ -101,7 +99,7 @@ class BucketStorage(FolderStorage):
         return fetch_tree(self._objects, name, trial_copies(self._objects) / name)
 
     def _holder(self) -> Holder | None:
-        return live_holder(self._place.read(LEASE))
+        return live_holder(self.place.read(LEASE))
 
     @contextmanager
     def claim(self, say: Callable[[str], None]) -> Iterator[None]:
@@ -110,13 +108,13 @@ class BucketStorage(FolderStorage):
             with after_downloads(self._folder):
                 holder, before = until_the_end.enter_context(only_run(self._folder))
             self._objects.require()
-            lease = self._lease = Lease(self._place, holder)
+            lease = self._lease = Lease(self.place, holder)
             until_the_end.enter_context(lease.held(before, say, self._follow))
             (self._folder / LEASE).unlink(missing_ok=True)
-            self._place.delete([STOP])  # an older request to stop was meant for an earlier run
+            self.place.delete([STOP])  # an older request to stop was meant for an earlier run
             # What a run that was killed on this machine had not uploaded is not lost.
             upload_left(self._objects, self._name)
-            bring(self._place, self._folder)
+            bring(self.place, self._folder)
             # While the bucket can't be reached, the run waits, and then fails, where it can't continue
             # without it (`Site.with_storage`).
             self._follows = failed = True
@@ -131,14 +129,11 @@ class BucketStorage(FolderStorage):
                         patiently(self._push, patience_s=0 if failed else _PATIENCE_S, say=say)
 
     def call(
-        self, run: "Callable[[TrialJob], object]", job: "TrialJob", *, nodes: int = 1
+        self, run: "Callable[[TrialJob], object]", job: "TrialJob", *, nodes: int = 1, checks: bool = False
     ) -> Callable[[], object]:
         """Return the call with which a node, or each rank on several, runs a trial on copies of the data."""
-        return partial(run_on_copies if nodes == 1 else take_part_on_copies, self._copies(job), job, run)
-
-    def call_on_data(self, run: "Callable[[TrialJob], object]", job: "TrialJob") -> Callable[[], object]:
-        """Return the call with which a node runs a function on copies of the data; it uploads nothing."""
-        return partial(run_on_data, self._copies(job), job, run)
+        way = run_on_data if checks else run_on_copies if nodes == 1 else take_part_on_copies
+        return partial(way, self._copies(job), job, run)
 
     def share(self, job: "TrialJob", say: Callable[[str], None]) -> None:
         """Upload the pools, and evaluation sets outside of them, unless the bucket already has them."""
@@ -181,7 +176,7 @@ class BucketStorage(FolderStorage):
         return self._stop_requested
 
     def _trial(self, trial_id: str) -> tuple[Path, Location]:
-        return self._folder / "trials" / trial_id, self._place / "trials" / trial_id
+        return self._folder / "trials" / trial_id, self.place / "trials" / trial_id
 
     def _copies(self, job: "TrialJob") -> Copies:
         """Return where the data of a trial lie below the URL: pools and evaluation sets, named by content."""
@@ -197,7 +192,7 @@ class BucketStorage(FolderStorage):
         if not self._follows:  # what this machine has may be older than the bucket's
             return
         self._push()
-        self._stop_requested = self._stop_requested or self._place.read(STOP) is not None
+        self._stop_requested = self._stop_requested or self.place.read(STOP) is not None
         for folder, place in map(self._trial, self._watched):
             _bring_by_name(place, folder, PROGRESS)
         for folder, place in map(self._trial, self._awaited):
@@ -212,12 +207,12 @@ class BucketStorage(FolderStorage):
                     facts = path.stat()
                     version = facts.st_mtime_ns, facts.st_size
                     if self._pushed.get(path.name) != version:
-                        self._place.put(path, path.name)
+                        self.place.put(path, path.name)
                         self._pushed[path.name] = version
             trials = {each.name for each in (self._folder / "trials").glob("*/")} | set(self._watched)
             names = {"files": sorted(self._pushed), "trials": sorted(trials)}
             if names != self._noted:
-                self._place.write(FILES, json.dumps(names).encode())
+                self.place.write(FILES, json.dumps(names).encode())
                 self._noted = names
 
 

@@ -21,18 +21,11 @@ class FolderStorage:
     nothing. Every method raises OSError if the storage can't be reached.
 
     Attributes:
-        lags: True if the storage may lack what a driver that died wrote in its last seconds.
+        place: The study's folder as all nodes see it.
     """
 
-    lags = False
-
     def __init__(self, folder: Path, place: Location | None = None) -> None:
-        self._folder, self._place = folder, place or Location(folder.resolve())
-
-    @property
-    def subsets(self) -> Location:
-        """The place, which all nodes see, of the subsets of large pools."""
-        return self._place / "subsets"
+        self._folder, self.place = folder, place or Location(folder.resolve())
 
     def refresh(self) -> None:
         """Update the study's folder from the storage, unless a run on this machine is active."""
@@ -50,7 +43,7 @@ class FolderStorage:
         Raises:
             ValueError: No run of the study is active.
         """
-        return stop_run(self._place, self._holder, partial(self._place.write, STOP, b""), wait_s=wait_s)
+        return stop_run(self.place, self._holder, partial(self.place.write, STOP, b""), wait_s=wait_s)
 
     def _holder(self) -> Holder | None:
         return active_run(self._folder)
@@ -63,12 +56,12 @@ class FolderStorage:
             ValueError: Another run is active, or the storage can't be used.
         """
         with only_run(self._folder):
-            self._place.delete([STOP])  # an older request to stop was meant for an earlier run
+            self.place.delete([STOP])  # an older request to stop was meant for an earlier run
             yield
 
     def seen_by_nodes(self, read: tuple[Path, ...]) -> Seen:
         """Return what every node must see, given the folders that trials read."""
-        return Seen(written=self._place, read=read if self._place.local is not None else ())
+        return Seen(written=self.place, read=read if self.place.local is not None else ())
 
     def call(
         self,
@@ -76,14 +69,12 @@ class FolderStorage:
         job: "TrialJob",
         *,
         nodes: int = 1,  # noqa: ARG002 - they share the folder
+        checks: bool = False,  # noqa: ARG002 - as above
     ) -> Callable[[], object]:
-        """Return the call with which a node runs a trial, given the function that runs it on local paths."""
-        return partial(run, job)
+        """Return the call with which a node runs a trial, given the function that runs it on local paths.
 
-    def call_on_data(self, run: "Callable[[TrialJob], object]", job: "TrialJob") -> Callable[[], object]:
-        """Return the call with which a node runs a function on a trial's data alone, as a check does.
-
-        ``job`` has a folder of its own, so that the trial itself can run meanwhile.
+        A call that ``checks`` uses a trial's data alone. Its job has a folder of its own, so that the trial
+        itself can run meanwhile.
         """
         return partial(run, job)
 
