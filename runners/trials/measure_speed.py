@@ -1,16 +1,12 @@
 """Speed measurement of a kind of trial: the first steps of a real one in a fresh process."""
 
 import dataclasses
-import pickle
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
 from functools import partial
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from budgets.planning.planned_trial import Trial
-from runners.host.process import FreshProcess, kill_all, load_ahead
 from runners.training.ranks import decided_by_first, run_ranks
 from runners.trials.throughput import Throughput
 from runners.trials.trial import take_part
@@ -21,32 +17,6 @@ from runners.trials.trial_setup import load_subset
 _WARM_STEPS = 5
 _FEWEST_STEPS = 10
 _LOADING_S = 2.0
-
-
-def calibrate(
-    jobs: Sequence[TrialJob], *, side_by_side: int, seconds: float
-) -> Iterator[tuple[TrialJob, Throughput | str]]:
-    """Yield a measurement of each job, or the reason why there is none, in order of completion.
-
-    Jobs are a trial of each kind, whose folders and evaluation sets are not used. They run ``side_by_side``
-    as in a run of the study, each for about some seconds of timed steps, at least ten.
-    """
-    load_ahead(__name__)
-    waiting, running = list(jobs), dict[Connection, tuple[TrialJob, FreshProcess]]()
-    with tempfile.TemporaryDirectory() as folder:  # a process that is killed leaves its files
-        try:
-            while waiting or running:
-                while waiting and len(running) < side_by_side:
-                    job = waiting.pop(0)
-                    process = FreshProcess(pickle.dumps(partial(measure_kind, job, seconds, below=folder)))
-                    running[process.connection] = job, process
-                for connection in wait(list(running)):
-                    assert isinstance(connection, Connection)
-                    job, process = running.pop(connection)
-                    end = process.wait()
-                    yield job, pickle.loads(end.pickled) if end.how == "finished" else end.reason  # noqa: S301 - our own
-        finally:
-            kill_all([process for _, process in running.values()])
 
 
 def measure_kind(

@@ -3,15 +3,14 @@
 The result is ``throughput.json`` in the study's folder. ``plan`` uses it for prices, ``run`` to order trials.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from tempfile import TemporaryDirectory
 
 import torch
 
-from budgets.cost.architecture import Architecture
-from budgets.cost.memory import memory_bytes
-from budgets.cost.strategy import find_strategy
 from budgets.declaration.declaration import require_runnable
 from budgets.declaration.rules import ResourceRule
 from budgets.devices import find_device
@@ -19,10 +18,13 @@ from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
 from budgets.quantity import plural
 from runners.host.workers import usable_cores
-from runners.trials.measure_speed import calibrate
+from runners.scheduling.backend import Job
+from runners.scheduling.local_backend import LocalBackend
+from runners.trials.measure_speed import measure_kind
 from runners.trials.throughput import Calibration, Throughput
 from runners.trials.trial_job import TrialJob
 from study.run.ensure_pools import ensure_pools
+from study.run.study_preflight import estimated_memory, run_tasks
 from study.show.plan_view import text_table
 from study.state.environment import environment
 from study.state.plan_study import plan_study
@@ -58,10 +60,10 @@ def calibrate_study(study: Study, *, device_name: str | None, seconds: float) ->
     seconds_each = max(0.5, seconds * at_once / len(jobs) - _START_S)
     measured, failed = dict[tuple[object, ...], Throughput](), list[str]()
     for job, speed in calibrate(jobs, side_by_side=at_once, seconds=seconds_each):
-        if isinstance(speed, str):  # the reason why there is none
-            failed.append(f"{' '.join(job.trial.cell.combination)}: {speed}")
-        else:
+        if isinstance(speed, Throughput):
             measured[_kind_and_width(job.trial)] = speed
+        else:  # the reason why there is none
+            failed.append(f"{' '.join(job.trial.cell.combination)}: {speed}")
     done = [job.trial for job in jobs if _kind_and_width(job.trial) in measured]
     if not done:
         raise ValueError(f"not measured: {'; '.join(failed)}")
@@ -74,6 +76,23 @@ def calibrate_study(study: Study, *, device_name: str | None, seconds: float) ->
     yield f"written to {study.calibration}; plan and run use it from now on"
     if failed:
         raise ValueError(f"not measured: {'; '.join(failed)}")
+
+
+def calibrate(
+    jobs: Sequence[TrialJob], *, side_by_side: int, seconds: float
+) -> Iterator[tuple[TrialJob, object]]:
+    """Yield a measurement of each job, or the reason why there is none, in order of completion.
+
+    Jobs are a trial of each kind, whose folders and evaluation sets are not used. They run ``side_by_side``
+    as in a run of the study, each for about some seconds of timed steps, at least ten.
+    """
+    with TemporaryDirectory() as folder, LocalBackend(modules=("runners.trials.measure_speed",)) as backend:
+        # A process that is killed leaves its files, in the folder.
+        calls = [partial(measure_kind, job, seconds, below=folder) for job in jobs]
+        node = tuple(backend.nodes())
+        tasks = [Job(trial=f"{place}", nodes=node, run=run, resources={}) for place, run in enumerate(calls)]
+        for task, speed in run_tasks(backend, tasks, at_once=side_by_side):
+            yield jobs[int(task.trial)], speed
 
 
 def _kind_and_width(trial: Trial) -> tuple[object, ...]:
@@ -124,14 +143,6 @@ def require_named(name: str, machine: str) -> str:
     if name.split("-", maxsplit=1)[0] not in machine.lower():
         raise ValueError(f"the device is declared as {name}, but this machine has {machine}")
     return name
-
-
-def estimated_memory(trial: Trial, speed: Throughput) -> int:
-    """Return the planner's estimate, in bytes of each device, for a trial whose memory was measured."""
-    architecture = Architecture(name=speed.architecture, config=trial.architecture_config)
-    masked = find_strategy(speed.strategy)
-    widest = masked.unmasked if trial.recipe.unmasked_tail else masked
-    return memory_bytes(architecture, widest, trial.recipe, batch_size=speed.batch_size, devices=speed.gpus)
 
 
 def _measured_row(trial: Trial, speed: Throughput) -> dict[str, str]:

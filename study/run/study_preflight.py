@@ -1,6 +1,7 @@
 """Preflight of a study: tries every node and every kind of trial before anything is spent."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -9,6 +10,9 @@ from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from budgets.cost.architecture import Architecture
+from budgets.cost.memory import memory_bytes
+from budgets.cost.strategy import find_strategy
 from budgets.declaration.declaration import require_runnable
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
@@ -27,7 +31,6 @@ from runners.trials.preflight import (
     package_versions,
 )
 from runners.trials.throughput import Calibration, Throughput, read_calibration, slow_loading
-from study.run.calibration import estimated_memory
 from study.run.ensure_pools import ensure_pools, share_data
 from study.state.plan_study import plan_study
 from study.state.study import Study, needs, trial_job
@@ -227,6 +230,14 @@ def _speed_check(name: str, trial: Trial, measured: KindFound) -> PreflightCheck
     )
 
 
+def estimated_memory(trial: Trial, speed: Throughput) -> int:
+    """Return the planner's estimate, in bytes of each device, for a trial whose memory was measured."""
+    architecture = Architecture(name=speed.architecture, config=trial.architecture_config)
+    masked = find_strategy(speed.strategy)
+    widest = masked.unmasked if trial.recipe.unmasked_tail else masked
+    return memory_bytes(architecture, widest, trial.recipe, batch_size=speed.batch_size, devices=speed.gpus)
+
+
 def _keep_speeds(study: Study, measured: list[Throughput]) -> None:
     """Add speeds of kinds that were not calibrated to what ``plan`` and ``run`` read."""
     known = read_calibration(study.calibration)
@@ -242,22 +253,22 @@ def _keep_speeds(study: Study, measured: list[Throughput]) -> None:
 
 
 def run_tasks(
-    backend: Backend, tasks: Iterable[Job], *, answer_s: float = inf
+    backend: Backend, tasks: Iterable[Job], *, at_once: int = 1, answer_s: float = inf
 ) -> Iterator[tuple[Job, object]]:
-    """Run jobs, one at a time on each node; yield each with its value, or the reason why it has none.
+    """Run jobs, some at once on each node; yield each with its value, or the reason why it has none.
 
     If no running job ends for ``answer_s`` seconds, the remaining ones are given up.
     """
     waiting, running = list(tasks), dict[str, Job]()
 
     def start() -> None:
-        busy = {node for task in running.values() for node in task.nodes}
+        busy = Counter(node for task in running.values() for node in task.nodes)
         for task in list(waiting):
-            if not busy & set(task.nodes):
+            if all(busy[node] < at_once for node in task.nodes):
                 waiting.remove(task)
                 running[task.trial] = task
                 backend.start(task)
-            busy |= set(task.nodes)  # what comes later waits for its turn on these nodes
+            busy.update(task.nodes)  # what comes later waits for its turn on these nodes
 
     start()
     heard = time.monotonic()

@@ -1,9 +1,6 @@
 """Speed of loading, measured and held against the speed of training."""
 
-import os
 import re
-import signal
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,15 +9,13 @@ import pytest
 
 from budgets.declaration.recipe import Recipe
 from budgets.declaration.rules import TrialResources
-from runners.host.faults import ProcessEnded
 from runners.training.ranks import rank
 from runners.trials import measure_speed
-from runners.trials.measure_speed import calibrate, loading_speed, measure_kind
+from runners.trials.measure_speed import loading_speed, measure_kind
 from runners.trials.throughput import Calibration, Throughput, read_calibration, slow_loading
 from runners.trials.trial_files import Outcome
 from runners.trials.trial_job import TrialJob
 from tests.runners.tiny import tiny_job, tiny_trial
-from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -100,47 +95,3 @@ def test_what_ranks_do_once_is_not_part_of_their_speed(
     found = measure_kind(job, 1.0)
 
     assert found.samples_per_s == pytest.approx(job.trial.batch_size / 0.01)
-
-
-def _measured(job: TrialJob, _seconds: float, *, below: str) -> str:  # noqa: ARG001 - as the real one
-    if job.ranks > 1:
-        raise ProcessEnded("failed", "rank 1 of 2: CUDA out of memory")
-    if job.cpus > 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return "measured"
-
-
-def test_a_kind_that_fails_or_is_killed_leaves_the_others_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(measure_speed, "measure_kind", _measured)
-    sound = tiny_job(tiny_trial(), tmp_path, tmp_path)
-    jobs = [replace(sound, ranks=2), replace(sound, cpus=2), sound]
-
-    found = list(calibrate(jobs, side_by_side=1, seconds=1.0))
-
-    assert found == [
-        (jobs[0], "rank 1 of 2: CUDA out of memory"),
-        (jobs[1], "the trial's process died by SIGKILL"),
-        (jobs[2], "measured"),
-    ]
-
-
-def _measured_soon(job: TrialJob, _seconds: float, *, below: str) -> str:
-    if job.cpus > 1:
-        (Path(below) / "files").mkdir()
-        time.sleep(60)
-    wait_for((Path(below) / "files").exists, seconds=60)
-    return "measured"
-
-
-def test_an_interrupted_calibration_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure_speed, "measure_kind", _measured_soon)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    sound = tiny_job(tiny_trial(), tmp_path, tmp_path)
-
-    found = calibrate([sound, replace(sound, cpus=2)], side_by_side=2, seconds=1.0)
-    assert next(found)[1] == "measured"
-    found.close()  # type: ignore[attr-defined]  # a generator
-
-    assert list(tmp_path.iterdir()) == []

@@ -1,22 +1,28 @@
 """``python -m study calibrate``: its measurements are used by plans, prices and runs."""
 
+import os
 import re
+import signal
+import tempfile
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from budgets.declaration.recipe import Recipe
+from runners.host.faults import ProcessEnded
 from runners.store.files import write_json
-from runners.trials import measure_speed
 from runners.trials.throughput import Throughput, read_calibration
 from runners.trials.trial_job import TrialJob
 from study.declare.load import load_declaration
 from study.run import calibration
-from study.run.calibration import estimated_memory, require_named
+from study.run.calibration import calibrate, require_named
+from study.run.study_preflight import estimated_memory
 from study.state.plan_study import device_throughput, measured_throughput, plan_study
-from tests.runners.tiny import tiny_trial
+from tests.runners.tiny import tiny_job, tiny_trial
 from tests.study.tiny_study import TinyStudy
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -66,7 +72,7 @@ def test_a_kind_that_cannot_be_measured_is_named_and_the_others_are_kept(
     tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny.declare(strategies="clip, flip-50")
-    monkeypatch.setattr(measure_speed, "measure_kind", fail_for_flip)
+    monkeypatch.setattr(calibration, "measure_kind", fail_for_flip)
 
     error = tiny.says("calibrate --seconds 1", code=2).splitlines()[-1]
     assert error.endswith(" mini-ViT-XXS-8 flip-50: RuntimeError: the device is full")
@@ -131,3 +137,47 @@ def test_the_declared_device_must_fit_the_gpus_name() -> None:
     assert require_named("v100-sxm-32gb", "Tesla V100-SXM2-32GB") == "v100-sxm-32gb"
     with pytest.raises(ValueError, match=r"a100-sxm-40gb, .* NVIDIA H100"):
         require_named("a100-sxm-40gb", "NVIDIA H100 PCIe")
+
+
+def _measured(job: TrialJob, _seconds: float, *, below: str) -> str:  # noqa: ARG001 - as the real one
+    if job.ranks > 1:
+        raise ProcessEnded("failed", "rank 1 of 2: CUDA out of memory")
+    if job.cpus > 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "measured"
+
+
+def test_a_kind_that_fails_or_is_killed_leaves_the_others_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "measure_kind", _measured)
+    sound = tiny_job(tiny_trial(), tmp_path, tmp_path)
+    jobs = [replace(sound, ranks=2), replace(sound, cpus=2), sound]
+
+    found = list(calibrate(jobs, side_by_side=1, seconds=1.0))
+
+    assert found == [
+        (jobs[0], "rank 1 of 2: CUDA out of memory"),
+        (jobs[1], "the trial's process died by SIGKILL"),
+        (jobs[2], "measured"),
+    ]
+
+
+def _measured_soon(job: TrialJob, _seconds: float, *, below: str) -> str:
+    if job.cpus > 1:
+        (Path(below) / "files").mkdir()
+        time.sleep(60)
+    wait_for((Path(below) / "files").exists, seconds=60)
+    return "measured"
+
+
+def test_an_interrupted_calibration_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "measure_kind", _measured_soon)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    sound = tiny_job(tiny_trial(), tmp_path, tmp_path)
+
+    found = calibrate([sound, replace(sound, cpus=2)], side_by_side=2, seconds=1.0)
+    assert next(found)[1] == "measured"
+    found.close()  # type: ignore[attr-defined]  # a generator
+
+    assert list(tmp_path.iterdir()) == []
