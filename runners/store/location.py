@@ -102,17 +102,23 @@ class Location:
         """Return all files below a name that are not hidden: name relative to it → bytes."""
         return {name: size for name, (size, _) in self.objects(below).items()}
 
-    def objects(self, below: str = "") -> dict[str, tuple[int, str]]:
+    def objects(self, below: str = "", *, some: bool = False) -> dict[str, tuple[int, str]]:
         """Return all files below a name: name relative to it → bytes, and what changes with the content.
 
-        The latter is the file's ETag, hash or time, or nothing.
+        The latter is the file's ETag, hash or time, or nothing. With ``some``, no file at all is an OSError.
         """
         with self._doing() as at:
             at.files.invalidate_cache()
             try:
                 found = at.files.find(self._path(at, below), detail=True)
             except FileNotFoundError:
+                if some:
+                    raise  # there may be no such bucket
                 return {}
+            if some and not found:
+                with suppress(FileNotFoundError):
+                    at.files.ls(at.root)  # find passes over a server that does not answer
+                raise FileNotFoundError(f"no file is below this {'folder' if self.local else 'URL'}")
             prefix = f"{at.root}/{below}".rstrip("/") + "/"
             names = {path: path.removeprefix(prefix) for path in found if path.startswith(prefix)}
             return {
@@ -130,27 +136,12 @@ class Location:
 
         Raises:
             ValueError: It can't be read, for example because a package or credentials are missing; or,
-                with ``some``, it has no file, since there may be no such bucket.
+                with ``some``, it has no file.
         """
         try:
-            found = self.objects()
-            why = "" if found or not some else self.why_empty()
+            return self.objects(some=some)
         except (OSError, ValueError) as error:
             raise ValueError(f"{what} {self} can't be read: {error}") from error
-        if why:
-            raise ValueError(f"{what} {self} can't be read: {why}")
-        return found
-
-    def why_empty(self) -> str:
-        """Return why it has no file, in the words of the protocol's package if it has any."""
-        with self._doing() as at:
-            try:
-                at.files.find(at.root)
-            except FileNotFoundError as error:
-                return str(error)
-        with suppress(FileNotFoundError), self._doing() as at:
-            at.files.ls(at.root)  # find passes over a server that does not answer
-        return f"no file is below this {'folder' if self.local else 'URL'}"
 
     def read(self, name: str) -> bytes | None:
         """Return a file's content, or None if there is no such file."""

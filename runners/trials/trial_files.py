@@ -37,7 +37,7 @@ CHECKPOINTS_KEPT = 2
 DIGITS = 16  # of the content's SHA-256
 _AWAY = ".away"
 _STATE = re.compile(
-    r"(?P<kind>checkpoint|milestone)-(?P<step>[0-9]+)-(?P<digest>[0-9a-f]+)" rf"(\.pt|{re.escape(_AWAY)})"
+    r"(checkpoint|milestone)-(?P<step>[0-9]+)-(?P<digest>[0-9a-f]+)" rf"(\.pt|{re.escape(_AWAY)})"
 )
 
 
@@ -141,14 +141,12 @@ def state_name(kind: Literal["checkpoint", "milestone"], step: int, digest: str)
 
 def is_checkpoint(name: str) -> bool:
     """Return whether a name is that of a checkpoint, on this node or away."""
-    parts = _STATE.fullmatch(name)
-    return parts is not None and parts["kind"] == "checkpoint"
+    return name.startswith("checkpoint") and _STATE.fullmatch(name) is not None
 
 
 def is_milestone(name: str) -> bool:
     """Return whether a name is that of a milestone, on this node or away."""
-    parts = _STATE.fullmatch(name)
-    return parts is not None and parts["kind"] == "milestone"
+    return name.startswith("milestone") and _STATE.fullmatch(name) is not None
 
 
 def step_of(state: Path) -> int:

@@ -1,5 +1,6 @@
 """Storage of a study in a folder that all nodes share; also the interface of every storage."""
 
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -8,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from runners.scheduling.storage_check import Seen
 from runners.store.location import Location
-from study.storage.lock import STOP, Holder, active_run, only_run, stop_run
+from study.storage.lock import STOP, Holder, active_run, only_run
 
 if TYPE_CHECKING:
     from runners.trials.trial_job import TrialJob
+
+_LOOK_S = 0.2
 
 
 class FolderStorage:
@@ -43,7 +46,18 @@ class FolderStorage:
         Raises:
             ValueError: No run of the study is active.
         """
-        return stop_run(self.place, self._holder, partial(self.place.write, STOP, b""), wait_s=wait_s)
+        holder = self._holder()
+        if holder is None:
+            raise ValueError(f"no run of {self.place} is active")
+        self.place.write(STOP, b"")
+        yield f"asked {holder} to stop: its trials write checkpoints and exit"
+        until = time.monotonic() + wait_s
+        while self._holder() == holder:  # with another holder, this run has ended and a new one has begun
+            if time.monotonic() >= until:
+                yield f"the run has not ended after {wait_s:.0f} s; the request to stop remains"
+                return
+            time.sleep(_LOOK_S)
+        yield "the run has ended; `run` continues it"
 
     def _holder(self) -> Holder | None:
         return active_run(self._folder)

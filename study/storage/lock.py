@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import secrets
 import socket
 import threading
 import time
@@ -141,33 +140,6 @@ def _read(lock: Path) -> Holder:
     return UNKNOWN
 
 
-def stop_run(
-    where: object, running: Callable[[], Holder | None], request: Callable[[], object], *, wait_s: float
-) -> Iterator[str]:
-    """Ask a run to stop, and wait until it has ended.
-
-    ``request`` leaves the request to stop; ``where`` is the study's folder or URL, for messages.
-
-    Yields:
-        Lines to print.
-
-    Raises:
-        ValueError: No run is active.
-    """
-    holder = running()
-    if holder is None:
-        raise ValueError(f"no run of {where} is active")
-    request()
-    yield f"asked {holder} to stop: its trials write checkpoints and exit"
-    until = time.monotonic() + wait_s
-    while running() == holder:  # with another holder, this run has ended and a new one has begun
-        if time.monotonic() >= until:
-            yield f"the run has not ended after {wait_s:.0f} s; the request to stop remains"
-            return
-        time.sleep(_LOOK_S)
-    yield "the run has ended; `run` continues it"
-
-
 class Lease:
     """The exclusive right to write below a location, which nodes and drivers without a folder share.
 
@@ -176,7 +148,7 @@ class Lease:
 
     A lease that is not renewed for a minute, measured by the clock of the run that wants it, belongs to a
     dead run and is taken over. If the other run was alive after all (it was suspended, or could not reach
-    the bucket), it finds another token at its next renewal and stops.
+    the bucket), it finds another holder at its next renewal and stops.
 
     Attributes:
         lost: The error of a renewal that found another run's lease; None while the lease is held.
@@ -184,7 +156,6 @@ class Lease:
 
     def __init__(self, place: Location, holder: Holder, name: str = LEASE, refusal: str = _RUNS) -> None:
         self._place, self._holder, self._name, self._refusal = place, holder, name, refusal
-        self._token = secrets.token_hex(8)
         self.lost: ValueError | None = None
 
     @contextmanager
@@ -264,15 +235,14 @@ class Lease:
             raise ValueError(
                 f"{self._place / self._name}, this run's lease, was deleted; run again to continue"
             )
-        if f'"token": "{self._token}"'.encode() not in found:
+        if holder_of(found) != self._holder:
             raise self._taken(found)
 
     def _taken(self, content: bytes) -> ValueError:
         return ValueError(self._refusal.format(where=self._place, holder=holder_of(content)))
 
     def _text(self) -> bytes:
-        content = {**asdict(self._holder), "token": self._token, "renewed": time.time()}
-        return json.dumps(content).encode()
+        return json.dumps({**asdict(self._holder), "renewed": time.time()}).encode()
 
 
 def live_holder(lease: bytes | None) -> Holder | None:
