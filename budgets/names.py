@@ -23,7 +23,7 @@ def unknown(kind: str, found: str, allowed: Iterable[str], *, meant: str | None 
     Such as ``unknown architecture 'ViT-B32'; did you mean 'ViT-B-32'? allowed: …``. If there are very many
     names, only the nearest are listed. The hint is for ``meant`` if that is given.
     """
-    names, found = sorted(allowed), shortened(found)
+    names, found = sorted(map(shortened, allowed)), shortened(found)
     if not names:
         return f"unknown {kind} '{found}'; no {kind} is defined"
     if len(names) > _MOST_SHOWN:

@@ -16,8 +16,10 @@ from budgets.names import unknown
 
 T = TypeVar("T")
 
-_NUMBER = r"[+-]?(?:\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d[\d_]*\.?[\d_]*|\.\d+)(?:[eE][+-]?\d+)?"
-_QUANTITY = re.compile(rf"\s*({_NUMBER})\s*([^\s\d].*?)?\s*")
+_DIGITS = "[0-9]+(?:_[0-9]+)*"
+_MANTISSA = rf"[0-9]{{1,3}}(?:,[0-9]{{3}})+(?:\.[0-9]*)?|{_DIGITS}\.?(?:{_DIGITS})?|\.[0-9]+"
+_NUMBER = rf"[+-]?(?:{_MANTISSA})(?:[eE][+-]?[0-9]+)?"
+_QUANTITY = re.compile(rf"\s*({_NUMBER})\s*([^\s0-9_].*?)?\s*")
 
 _COUNT_UNITS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9, "T": 10**12}
 _LARGE = ("T", 10**12), ("B", 10**9), ("M", 10**6), ("k", 10**3)

@@ -80,9 +80,9 @@ class DeclaredSet:
     """Its folder in CLIP_benchmark's webdataset layout, or an fsspec URL of one."""
     probe: bool = False
     """Fit linear and few-shot probes to its training split."""
-    images: Annotated[int | None, values.positive_or_zero] = None
+    images: Annotated[int | None, values.positive] = None
     """Number of images, if the pool is only described."""
-    texts: Annotated[int | None, values.positive_or_zero] = None
+    texts: Annotated[int | None, values.positive] = None
     """Number of texts, if the pool is only described."""
 
     in_short: ClassVar[Mapping[str, str]] = {A_VALUE: "path"}

@@ -242,7 +242,7 @@ class Design:
     configuration."""
     width: Annotated[float, values.positive_share] = 0.02
     """Half of the 90 % interval that the forecast may have."""
-    confidence: Annotated[float, values.share_below_one] = 0.95
+    confidence: Annotated[float, values.share_within] = 0.95
     """Probability at which a question counts as answered."""
 
     in_short: ClassVar[Mapping[str, str]] = {"adaptive": "adaptive: true", "full": "adaptive: false"}

@@ -1,5 +1,6 @@
 """Readers of a declaration's single values, named by the fields of its data classes."""
 
+import os
 import re
 from dataclasses import replace
 
@@ -83,12 +84,18 @@ def _storage(text: str) -> str:
             raise ValueError(f"'{text}' can't be written to: {scheme}:// is read-only")
         if not rest.strip("/"):
             raise ValueError(f"'{text}' has no bucket; write {scheme}://BUCKET or {scheme}://BUCKET/FOLDER")
+        if {".", ".."} & set(rest.split("/")):
+            raise ValueError(f"'{text}': a URL has no . or .. in its path; write the folder itself")
         return _path(text.rstrip("/"))
     found = _path(rest if separator else text)
     if found.startswith("/") and not found.strip("/."):
         raise ValueError(f"'{text}' is the top of the file system; name a folder, such as /shared/clip")
     if not found.startswith("/"):
         raise ValueError(f"'{text}' must be an absolute path, the same on every node")
+    if os.path.normpath(found).lstrip("/").split("/")[0] in {"proc", "sys"}:
+        raise ValueError(
+            f"'{text}' can't be written to: it is the kernel's; name a folder, such as /shared/clip"
+        )
     return found
 
 

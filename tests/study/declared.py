@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -146,6 +147,13 @@ _CONTENT: dict[str, object] = yaml.load(FULL, Loader=yaml.BaseLoader)  # noqa: S
 def full() -> dict[str, object]:
     """Return a copy of `FULL` as plain data, every value as text."""
     return copy.deepcopy(_CONTENT)
+
+
+def places(content: object, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the way to each value inside plain data."""
+    inner: Any = content.items() if isinstance(content, dict) else ()
+    inner = enumerate(content) if isinstance(content, list) else inner
+    return [path] * bool(path) + [place for key, value in inner for place in places(value, (*path, key))]
 
 
 def write(folder: Path, text: str) -> Path:

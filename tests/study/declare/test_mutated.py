@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from unittest.mock import patch
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from study.cli import main
 from study.state import design
-from tests.study.declared import full
+from tests.study.declared import full, places
 
 pytestmark = pytest.mark.slow
 
@@ -39,13 +39,6 @@ _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 VALUES: st.SearchStrategy[Any] = st.recursive(
     JUNK, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(JUNK, inner, max_size=3), max_leaves=4
 )
-
-
-def places(content: object, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    inner: Iterable[tuple[Any, object]] = ()
-    if isinstance(content, dict | list):
-        inner = content.items() if isinstance(content, dict) else enumerate(content)
-    return [path] * bool(path) + [place for key, value in inner for place in places(value, (*path, key))]
 
 
 @st.composite

@@ -1,14 +1,18 @@
 """Nonsense is refused with the reason, unusual values are warned about, and errors are bounded."""
 
 import io
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from budgets.declaration.keys import unusual
+from budgets.declaration.marked_file import DeclarationError
 from budgets.names import neutral_cell, printable
 from runners.host.faults import words_of
 from study.cli import main
@@ -18,7 +22,7 @@ from study.declare.load import load_declaration
 from study.show.progress import Progress
 from study.show.view import PlainConsole, level_table
 from study.state.running import Level
-from tests.study.declared import FULL, changed, problems, write
+from tests.study.declared import FULL, changed, full, places, problems, write
 
 
 @pytest.mark.parametrize(
@@ -39,6 +43,14 @@ from tests.study.declared import FULL, changed, problems, write
         ("metric: imagenet/top1", "metric: imagnet/top1",
          "metric: unknown evaluation set 'imagnet'; did you"),
         ("price_per_hour: 2.5", "price_per_hour: 1e300", "at most 1,000,000,000"),
+        ("precision: bf16", "diverged_after: false", "34: training.diverged_after: 'false'"),
+        ("gradient_clip: 1.0", "gradient_clip: null", "write off"),
+        ("images: 5k", "images: ١٢", "6: evaluation.imagenet.images: '١٢' is not a number"),
+        ("images: 5k", "images: 1__0", "6: evaluation.imagenet.images: '1__0' is not a number"),
+        ("images: 5k", "images: 0", "6: evaluation.imagenet.images: '0' must be more than 0"),
+        ("confidence: 95%", "confidence: 0", "44: design.confidence: '0' must be more than 0, below 1"),
+        ("study: full", "study: full\nstorage: /proc/x", "3: storage: '/proc/x' can't be written to"),
+        ("study: full", "study: full\nstorage: s3://b/../x", "3: storage: 's3://b/../x': a URL has no ."),
     ],
 )  # fmt: skip
 def test_a_value_that_no_one_can_mean_is_refused_with_the_reason(
@@ -60,6 +72,25 @@ def test_unusual_values_are_warned_about(tmp_path: Path) -> None:
         "training.unmasked_tail = 0.9999 is unusual: 0 to 0.5 is common",
         "resources.retries = 500 is unusual: 0 to 30 is common",
     ]
+
+
+def test_no_message_repeats_a_very_long_value_or_key(tmp_path: Path) -> None:
+    long = "x" * 5000
+    for place in places(full()):
+        for key in (False, True):
+            content: Any = full()
+            *way, last = place
+            around = reduce(lambda inside, each: inside[each], way, content)
+            if key and isinstance(around, dict):
+                around[long] = around.pop(last)
+            else:
+                around[last] = long
+            path, said = write(tmp_path, yaml.safe_dump(content)), ""
+            try:
+                load_declaration(path)
+            except DeclarationError as error:
+                said = str(error)
+            assert "x" * 201 not in said, place
 
 
 @pytest.mark.slow
