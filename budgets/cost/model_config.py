@@ -204,6 +204,7 @@ def _timm(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
             f"vision_cfg.timm_model_kwargs.{min(fixed)}: timm's {name} fixes it; leave it out, or choose "
             "another timm_model_name"
         )
+    model = {**model, "img_size": size} if "img_size" in model else model  # as `build_model` builds it
     model = _checked("vision_cfg.timm_model_kwargs.", vision["timm_model_kwargs"], model)
     vision["timm_model_kwargs"] = model
     if family == "convnext" and (model["patch_size"] not in CONVNEXT_STEMS or size < SMALLEST_CONVNEXT_IMAGE):
@@ -213,8 +214,8 @@ def _timm(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
         )
     if model.get("img_size", size) != size:
         raise ValueError(
-            f"vision_cfg.image_size: found {size}, but {name} is built for {model['img_size']}; "
-            f'give "timm_model_kwargs": {{"img_size": {size}}} as well'
+            f"vision_cfg.timm_model_kwargs.img_size: found {model['img_size']}, but image_size is {size}; "
+            "leave img_size out"
         )
     return family, vision
 

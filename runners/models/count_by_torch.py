@@ -57,10 +57,18 @@ def count_model(architecture: Architecture) -> Count:
             return _count(config, vision, text)
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = " ".join(lines[:2])[:300] or type(error).__name__
+        reason = " ".join(lines[:2])[:300].rstrip(".") or type(error).__name__
+        advice = ""
+        if name:
+            usual = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+            size = "" if usual is None else f", such as timm's own, {usual.input_size[-1]}"
+            advice = (
+                f". Give vision_cfg an image_size that the trunk takes{size}; "
+                '"timm_proj": "", with which the trunk\'s own head projects; or another timm_model_name'
+            )
         raise ValueError(
             f"{architecture.name} has no closed form ({architecture.why_counted}), "
-            f"and torch cannot count it: {reason}"
+            f"and torch cannot count it: {reason}{advice}"
         ) from error
 
 

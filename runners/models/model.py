@@ -37,8 +37,8 @@ def build_model(config: Mapping[str, Any], strategy: Strategy = _PLAIN) -> open_
     the strategy's value, and there is a bias if the strategy has one.
     """
     vision = dict(config["vision_cfg"])
-    if "timm_model_kwargs" in vision:
-        vision["timm_model_name"] = _timm_entry(vision["timm_model_name"], vision.pop("timm_model_kwargs"))
+    if settings := {**_timm_size(vision), **vision.pop("timm_model_kwargs", {})}:
+        vision["timm_model_name"] = _timm_entry(vision["timm_model_name"], settings)
     if strategy.kept_fraction < 1:
         vision["patch_dropout"] = 1 - strategy.kept_fraction
     text = dict(config["text_cfg"])
@@ -204,6 +204,14 @@ def full_precision(device: torch.device) -> AbstractContextManager[Any]:
     if not is_autocast_available(device.type):  # the meta device, used to count FLOPs
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
+
+
+def _timm_size(vision: Mapping[str, Any]) -> dict[str, int]:
+    """Return the setting that builds a timm model for the config's images, if it is built for others."""
+    name, size = vision.get("timm_model_name", ""), vision.get("image_size")
+    usual = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    fixed = usual is not None and usual.fixed_input_size and size and usual.input_size[-1] != size
+    return {"img_size": size} if fixed else {}
 
 
 def _timm_entry(name: str, settings: Mapping[str, Any]) -> str:

@@ -176,8 +176,8 @@ def test_broken_file_raises_and_is_named(tmp_path: Path, text: str, message: str
          "timm_model_kwargs.embed_dim: timm's mixer_s16_224 fixes it; leave it out, or choose another"),
         (changed(CONVNEXT, "vision_cfg", timm_model_kwargs={"dims": [8, 16]}),
          "dims: .*a list of 4 whole numbers"),
-        (changed(CONVNEXT, "vision_cfg", timm_model_name="mixer_b32_224"),
-         "image_size: found 64, .*built for 224"),
+        (changed(CONVNEXT, "vision_cfg", timm_model_name="mixer_b32_224", timm_model_kwargs={"img_size": 9}),
+         "timm_model_kwargs.img_size: found 9, but image_size is 64; leave img_size out"),
         (changed(VIT, "text_cfg", output_tokens=True), "output_tokens: only a captioning decoder reads them"),
         ({**VIT, "multimodal_cfg": {}}, "multimodal_cfg: a captioning decoder"),
     ],
@@ -223,8 +223,7 @@ def test_timm_model_accepts_other_sizes() -> None:
     smaller = changed(
         CONVNEXT, "vision_cfg", timm_model_kwargs={"dims": [8, 16, 32, 64], "depths": [1, 1, 1, 1]}
     )
-    mixer = {"timm_model_name": "mixer_b32_224", "timm_model_kwargs": {"img_size": 64}}
-    larger_image = mixer | {"image_size": 64}
+    larger_image = {"timm_model_name": "mixer_b32_224", "image_size": 64}
 
     assert Architecture(name="smaller", config=smaller).image_tower(1.0).width == 64
     assert Architecture(name="m", config={**CONVNEXT, "vision_cfg": larger_image}).costs.image_size == 64

@@ -93,6 +93,8 @@ def test_counted_model_is_counted_once_and_then_read_unless_damaged(monkeypatch:
         ({"timm_model_name": "vitamin_smal_224"}, {},
          "unknown timm model .*did you mean 'vitamin_small_224'"),
         ({"timm_model_kwargs": {"depht": 2}}, {}, "torch cannot count it: .*unexpected keyword .*'depht'"),
+        ({"timm_model_name": "mobilenetv3_small_050", "timm_model_kwargs": {}, "timm_proj": "linear"}, {},
+         "cannot count it: .*image_size that the trunk takes, such as timm's own, 224; \"timm_proj\": \"\""),
         ({}, {"hf_model_name": "roberta-base"}, "torch cannot count it: .*transformers"),
     ],
 )  # fmt: skip
@@ -103,6 +105,20 @@ def test_model_that_open_clip_cannot_build_is_refused_with_its_reason(
 
     with pytest.raises(ValueError, match=message):
         ensure_counted(Architecture(name="wrong", config=config))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "closed"),
+    [("swin_tiny_patch4_window7_224", 64, True), ("vit_tiny_patch16_224", 48, False)],
+)
+def test_timm_models_are_built_for_the_images_of_the_config(name: str, size: int, closed: bool) -> None:  # noqa: FBT001
+    vision = {"timm_model_name": name, "image_size": size, "timm_proj": "linear"}
+    architecture = ensure_counted(Architecture(name="mine", config=SIGLIP | {"vision_cfg": vision}))
+
+    assert architecture.closed_form == closed
+    counted = count_model(architecture).image_tower(1.0)
+    assert architecture.image_tower(1.0) == counted
+    assert (architecture.costs.image_size, counted.trunk.macs > 0) == (size, True)
 
 
 def test_trial_of_a_counted_model_trains_as_costed(tmp_path: Path) -> None:
