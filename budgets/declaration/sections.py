@@ -280,8 +280,6 @@ class Resources:
     """Let the planner choose GPUs, nodes, accumulation and gradient checkpointing of each architecture,
     strategy and batch, unless a rule sets them; the default if a cluster is declared and none of ``cpus``,
     ``gpus``, ``nodes`` and ``ranks``."""
-    hours_factor: Annotated[float, values.factor] = 1.25
-    """With ``auto``: GPU-hours allowed for ending the study sooner, over the fewest possible."""
     rules: tuple[ResourceRule, ...] = ()
     """Rules that give some trials other amounts than the rest."""
     cpus: Annotated[int | None, values.device_count] = None
@@ -327,8 +325,6 @@ class Resources:
                 yield key, f"{key} is not allowed with auto, which chooses it; resources.rules may set it"
         if self.auto and any(rule.gpus == 0 for rule in self.rules):
             yield "rules", "rules: gpus = 0 is not allowed with auto, which gives each trial at least one GPU"
-        if given("hours_factor") and not self.auto:
-            yield "hours_factor", "hours_factor needs auto"
         cpus = self.nodes if self.cpus is None else self.cpus
         yield from TrialResources(cpus=cpus, gpus=self.gpus, nodes=self.nodes, ranks=self.ranks).problems()
 

@@ -156,8 +156,6 @@ amount = Reader(parse=parse_number, noun="a number", examples=("1",), above=0, a
 positive_number = Reader(parse=parse_number, noun="a number", examples=("2.5", "1e-3"), above=0)
 ratio = Reader(parse=parse_number, noun="a number", examples=("2",), at_least=1.01, at_most=10**6)
 
-factor = Reader(parse=parse_number, noun="a number", examples=("1.25",), at_least=1, at_most=100)
-
 share = Reader(parse=parse_share, noun="a share from 0 to 1", examples=("10%", "0.1"))
 positive_share = Reader(parse=parse_share, noun="a share", examples=("10%",), above=0, at_most=1)
 share_within = Reader(parse=parse_share, noun="a share", examples=("25%",), above=0, below=1)

@@ -34,7 +34,7 @@ def allocate(plan: Plan, grid: Grid, own_speeds: Speeds) -> Plan:
         span = training_hours(trial, cluster, own_speeds)
         hours.setdefault(key, []).append((span.low + span.high) / 2)
     kinds = [Kind(options=ways[key], hours=tuple(hours[key])) for key in ways]
-    best = choose_resources(kinds, cluster, hours_factor=resources.hours_factor)
+    best = choose_resources(kinds, cluster)
     choices = dict(zip(ways, best, strict=True))
 
     chosen: dict[str, Chosen] = {}

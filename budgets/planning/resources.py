@@ -4,7 +4,7 @@ A kind is an architecture with a strategy and a batch. For each width (1, 2, 4 â
 nodes) that divides the batch, the quickest of the settings that fit the memory of a GPU is an option. Its GPU
 hours are the hours on one GPU without recomputation, times the extra passes (`Recipe.passes`), divided by the
 scaling efficiency of several GPUs (`cluster.scaling`). Of the choices whose GPU hours stay within
-``resources.hours_factor`` of the cheapest, the one that ends the whole study first is taken.
+`HOURS_FACTOR` of the cheapest, the one that ends the whole study first is taken.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +26,8 @@ CPUS_PER_GPU = 6
 
 _FEWEST_PAIRS = 64
 """Fewest pairs of a part on a GPU; fewer do not fill the GPU."""
+HOURS_FACTOR = 1.25
+"""GPU-hours allowed for ending the study sooner, over the fewest possible."""
 _MOST_BOUNDS = 64  # longest trials that are tried
 _SIMULATED = 4  # choices whose makespan is simulated
 _MOST_SIMULATED = 20_000  # trials
@@ -113,7 +115,7 @@ def resource_options(  # noqa: PLR0913 - one a fact that the estimate needs
 
 
 def choose_resources(
-    kinds: Sequence[Kind], cluster: Cluster, *, hours_factor: float
+    kinds: Sequence[Kind], cluster: Cluster, *, hours_factor: float = HOURS_FACTOR
 ) -> tuple[tuple[Option, str], ...]:
     """Return each kind's option and why, in a few words; at most ``hours_factor`` times the fewest GPU hours.
 

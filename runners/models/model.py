@@ -208,10 +208,11 @@ def full_precision(device: torch.device) -> AbstractContextManager[Any]:
 
 def _timm_size(vision: Mapping[str, Any]) -> dict[str, int]:
     """Return the setting that builds a timm model for the config's images, if it is built for others."""
-    name, size = vision.get("timm_model_name", ""), vision.get("image_size")
+    name, size = vision.get("timm_model_name", ""), int(vision.get("image_size", 0))
     usual = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
-    fixed = usual is not None and usual.fixed_input_size and size and usual.input_size[-1] != size
-    return {"img_size": size} if fixed else {}
+    if not size or usual is None or not usual.fixed_input_size or usual.input_size[-1] == size:
+        return {}
+    return {"img_size": size}
 
 
 def _timm_entry(name: str, settings: Mapping[str, Any]) -> str:

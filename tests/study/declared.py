@@ -129,7 +129,6 @@ training:
     - {architectures: mine, strategies: clip, tune: false}
 resources:
   auto: true
-  hours_factor: 1.25
   rules:
     - {architectures: mine, strategies: clip, levels: 300 GFLOP, cpus: 4, gpus: 4, nodes: 2}
     - {architectures: mini-ViT-XXS-8, accumulation: 4, gradient_checkpointing: true}

@@ -142,7 +142,7 @@ def test_with_a_cluster_resources_are_chosen_unless_they_are_declared(tmp_path: 
 
     assert auto("auto")
     assert auto("{checkpoint: 2 min}")
-    assert auto("{auto: true, hours_factor: 1.5}")
+    assert auto("{auto: true, checkpoint: 2 min}")
     assert not auto("{gpus: 1}")
     assert not auto("{auto: false}")
 

@@ -111,8 +111,6 @@ def test_a_mistake_gives_file_line_what_was_found_and_what_is_allowed(
         ("[{gpus: 4, accumulation: 3}]", "25: training.batch_size = 64 (mini-ViT-XXS-8 clip) can't be cut"),
         ("{auto: true, gpus: 1}", "36: resources.gpus is not allowed with auto, which chooses it"),
         ("[{gpus: 0}]", "36: resources.rules: gpus = 0 is not allowed with auto, which gives each trial at"),
-        ("{gpus: 1, hours_factor: 2}", "36: resources.hours_factor needs auto"),
-        ("{hours_factor: 0.5}", "36: resources.hours_factor: '0.5' must be 1 or more, at most 100"),
         ("automatic", "36: resources must be a mapping (key: value)"),
         ("", "36: resources is empty; it must be a mapping (key: value)"),
         ("{gpus: }", "36: resources.gpus is empty; it must be a single value"),
