@@ -9,7 +9,7 @@ import os
 import re
 import stat
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
@@ -188,9 +188,9 @@ def _members_of(path: Path) -> Iterator[Member | Gap]:
                     last = member.content
                     yield member
                 continue
-            start, at = at, _zeros_end(file, at, size)
+            start, at = at, _first_block(file, at, size, _is_some)
             if at == start or (at < size and not _is_header(_read(file, at))):
-                at = _next_header(file, at + _BLOCK, size)
+                at = _first_block(file, at + _BLOCK, size, _is_header)
                 yield _gap(file, start, at, size, cut=found)
             else:
                 ends = _ends_archive((start, start - archive), at - start, final=at == size)
@@ -268,30 +268,18 @@ def _is_header(block: bytes, but: tuple[bytes, ...] = ()) -> bool:
         return False
 
 
-def _next_header(file: IO[bytes], at: int, size: int) -> int:
-    """Return the offset of the next block that is a header, or the file's size."""
-    while at < size:
-        file.seek(at)
-        chunk = file.read(_CHUNK)
-        if not chunk:
-            return size
+def _first_block(file: IO[bytes], at: int, size: int, wanted: Callable[[bytes], bool]) -> int:
+    """Return the offset of the first block from an offset on that is wanted, or the file's size."""
+    while at < size and (chunk := _read(file, at, _CHUNK)):
         for place in range(0, len(chunk), _BLOCK):
-            if chunk[place] and _is_header(chunk[place : place + _BLOCK]):
+            if wanted(chunk[place : place + _BLOCK]):
                 return at + place
         at += len(chunk)
     return size
 
 
-def _zeros_end(file: IO[bytes], at: int, size: int) -> int:
-    """Return the end of the empty blocks that begin at an offset."""
-    while at < size:
-        file.seek(at)
-        chunk = file.read(_CHUNK)
-        rest = len(chunk.lstrip(b"\0"))
-        if rest or not chunk:
-            return at + (len(chunk) - rest) // _BLOCK * _BLOCK
-        at += len(chunk)
-    return size
+def _is_some(block: bytes) -> bool:
+    return block != bytes(len(block))
 
 
 def _ends_archive(lengths: tuple[int, ...], zeros: int, *, final: bool) -> bool:
