@@ -100,7 +100,6 @@ def make_planned(folder: Path) -> None:
     pool = Pool(
         path=folder,
         origin=Origin(name="made up"),
-        count=PLANNED,
         scored=PLANNED,
         fingerprint="none",
         index=Index(folder, parts, ["hash", "score"]),
@@ -145,7 +144,7 @@ def look_up(folder: Path) -> None:
         Part(file=f"index/{number:05d}", rows=ROWS_PER_PART) for number in range(SCATTERED // ROWS_PER_PART)
     ]
     index = Index(folder, parts, READ_COLUMNS)
-    pool = Pool(path=folder, origin=Origin(name=""), count=SCATTERED, scored=0, fingerprint="", index=index)
+    pool = Pool(path=folder, origin=Origin(name=""), scored=0, fingerprint="", index=index)
     mask = np.random.default_rng(0).random(SCATTERED) < 0.01  # noqa: PLR2004 - 1 %
     source = Source(pool=pool, rows=subset_of([mask]))
     rows = RowsByBlock(source)

@@ -7,7 +7,6 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,13 @@ import open_clip
 import torch
 from numpy.typing import NDArray
 from open_clip.transform import PreprocessCfg, image_transform_v2
-from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 
 from budgets.cost.architecture import catalogue, load_architecture
 from budgets.names import unknown
 from runners.data.evaluation.evaluation_set import Decode
+from runners.data.pool.pictures import open_image
 from runners.data.pool.tokenizer import BPE_CONTEXT, BPE_VOCABULARY, tokenizer
 from runners.host.faults import words_of
 from runners.models.export import (
@@ -255,7 +254,7 @@ def _decoder(how: Mapping[str, Any]) -> Decode:
     resize = whole[:-2]  # the last two make the tensor and normalise it
 
     def decode(payload: bytes) -> NDArray[np.uint8]:
-        with Image.open(BytesIO(payload)) as image:
+        with open_image(payload) as image:
             for step in resize:
                 image = step(image)  # noqa: PLW2901 - a chain of transforms
             return np.asarray(image.convert("RGB")).transpose(2, 0, 1)

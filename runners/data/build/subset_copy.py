@@ -224,7 +224,6 @@ def _describe(copy: SubsetCopy, shared: SharedFolder, parts: Sequence[str], dama
         Pool(
             path=shared.path,
             origin=Origin(name=copy.name, scorer=pool.origin.scorer, provenance=provenance),
-            count=index.count,
             scored=count_scored(index, "score"),
             fingerprint=copy.name,
             unranked=copy.name,

@@ -89,7 +89,6 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
         Pool(
             path=folder,
             origin=origin,
-            count=index.count,
             scored=scored,
             fingerprint=fingerprint,
             unranked=fingerprint,

@@ -100,7 +100,6 @@ class Pool:
 
     path: Path
     origin: Origin
-    count: int
     scored: int  # number of pairs with a quality score
     fingerprint: str  # a hash of all pairs, scores and their order
     index: Index
@@ -113,6 +112,11 @@ class Pool:
     subsets: Mapping[str, int] = field(default_factory=dict)  # number of pairs in each named subset
     sources: str = ""  # name of the record of the source files read into its own shards; empty if none
     copy_of: str = ""  # URL of the pool that this one is a copy of; empty if it is not a copy
+
+    @property
+    def count(self) -> int:
+        """Number of pairs."""
+        return self.index.count
 
     @cached_property
     def shards(self) -> Mapping[str, int]:
@@ -252,7 +256,6 @@ def _described(path: Path, name: str, facts: Mapping[str, Any]) -> Pool:
     return Pool(
         path=path,
         origin=Origin(name=facts["name"], scorer=scorer, provenance=facts["provenance"]),
-        count=index.count,
         scored=facts["scored_pairs"],
         fingerprint=facts["fingerprint"],
         index=index,

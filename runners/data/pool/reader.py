@@ -113,7 +113,8 @@ def decode_rows(
 
     ``rows`` are `READ_COLUMNS` of the index. An image of another size than S is resized (bicubic) so that its
     shorter side is S, and centre-cropped, as open_clip does for evaluation; ``decode_to`` decodes and resizes
-    a file to (3, S, S) in another way. Threads help with large images (small ones mostly hold Python's lock).
+    a file to (3, S, S) in another way, or raises a DecodeError. Threads help with large images (small ones
+    mostly hold Python's lock).
 
     Raises:
         OSError: The pool's storage cannot be read.
@@ -121,11 +122,7 @@ def decode_rows(
     images = np.zeros((len(rows), 3, image_size, image_size), np.uint8)
     damage: dict[int, Damage] = {}
 
-    def pixels(content: bytes) -> NDArray[np.uint8]:
-        if decode_to is None:
-            return decode_image(content, image_size)
-        with open_image(content):  # any error of the decoder is one of the image
-            return decode_to(content)
+    pixels = decode_to or partial(decode_image, image_size=image_size)
 
     def decode(stored: Stored, place: int) -> None:
         # Outside the try: another read error is a problem of the storage, maybe temporary, not of the image.
