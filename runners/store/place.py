@@ -6,7 +6,6 @@ import stat
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
@@ -33,15 +32,9 @@ PREFETCH_SIZE = "STUDY_PREFETCH_SIZE"
 """Environment variable with the bytes that a process fetches ahead (default: 256 MiB where shards are read
 one after the other, a quarter of the cache in training)."""
 
-LARGEST = 8 * 2**20
-"""Bytes that one request fetches at most."""
-
-NEAR = 2**18
-"""Bytes between two ranges from which on they are fetched by two requests."""
-
 _REQUESTS, _MOST_REQUESTS = 16, 256
 _LATE = 100  # shards that are looked for by name, one request each
-_PIECES_PER_REQUEST = LARGEST // PIECE
+_PIECES_PER_REQUEST = 32
 _MOST_LATELY = 2**16  # pieces: 16 GiB, remembered in some 10 MiB
 _AHEAD_BYTES = 256 * 2**20
 _MISSING_S = 60.0  # until a missing shard is requested again; a request for each of its pairs would take long
@@ -136,7 +129,7 @@ class UrlPlace(Place):
     def __init__(self, location: Location, sizes: Mapping[str, int]) -> None:
         super().__init__(location)
         self._sizes, self._cache = sizes, local_cache()
-        self._requests = requests_at_once()
+        self._requests = set_by(PREFETCH_REQUESTS, _parse_requests) or _REQUESTS
         ahead = set_by(PREFETCH_SIZE, parse_bytes)
         # A quarter: two windows of samples, what they replace, and those of another trial.
         self.ahead_bytes = self._cache.limit // 4 if ahead is None else min(ahead, self._cache.limit // 2)
@@ -296,52 +289,6 @@ def _runs(numbers: Sequence[int]) -> Iterator[range]:
         if ended or place - start == _PIECES_PER_REQUEST:
             yield range(numbers[start], numbers[place - 1] + 1)
             start = place
-
-
-def requests_at_once() -> int:
-    """Return how many requests a process makes at once; ValueError if the variable for it is not valid."""
-    return set_by(PREFETCH_REQUESTS, _parse_requests) or _REQUESTS
-
-
-def ranges_at(url: str | Location, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
-    """Return ranges of shards below a URL, without a cache; fewer bytes where a shard is shorter or missing.
-
-    Each range is a shard, an offset and a length. Neighbours in the list with less than `NEAR` bytes between
-    them are fetched by one request of up to `LARGEST` bytes, with what lies between: another request would
-    take longer.
-
-    Raises:
-        OSError: The place refuses, or is still unreachable after ten minutes.
-    """
-    location = Location(url)
-
-    def read(near: Sequence[tuple[str, int, int]]) -> list[bytes]:
-        shard, start, _ = near[0]
-        stop = max(offset + length for _, offset, length in near)
-        try:
-            content = location.await_range(shard, start, stop, PATIENCE_S)
-        except FileNotFoundError:
-            content = b""
-        return [content[offset - start : offset - start + length] for _, offset, length in near]
-
-    with ThreadPoolExecutor(requests_at_once()) as threads:
-        return [each for contents in threads.map(read, _near(ranges)) for each in contents]
-
-
-def _near(ranges: Sequence[tuple[str, int, int]]) -> list[list[tuple[str, int, int]]]:
-    """Group ranges that one request fetches."""
-    groups: list[list[tuple[str, int, int]]] = []
-    stop = 0  # of the last group
-    for shard, offset, length in ranges:
-        first, start, _ = groups[-1][0] if groups else ("", 0, 0)
-        size = offset + length - start
-        if first == shard and start <= offset < stop + NEAR and size <= LARGEST:
-            groups[-1].append((shard, offset, length))
-            stop = max(stop, offset + length)
-        else:
-            groups.append([(shard, offset, length)])
-            stop = offset + length
-    return groups
 
 
 def _parse_requests(text: str) -> int:

@@ -4,11 +4,10 @@ A build that was stopped at any point continues where it stopped (`runners.data.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
-from itertools import chain, groupby
-from operator import itemgetter
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -27,11 +26,12 @@ from runners.data.index.merge import in_order, order_of_shards
 from runners.data.index.writing import VERSIONS, index_of_files, write_table
 from runners.data.pool.describe import describe_pool
 from runners.data.pool.pool import Origin, Pool, Scorer
+from runners.data.pool.reader import stored_images
 from runners.data.pool.shards import as_utf8
 from runners.host.workers import Report
 from runners.store.copies import INDEX, SHARDS_AT, listed
 from runners.store.location import Location
-from runners.store.place import ranges_at
+from runners.store.place import place_of
 
 _SHARD = re.compile(r"shards/(\d+)\.tar")
 
@@ -67,7 +67,7 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
             shared.delete(work)
             raise ValueError(f"{how.url or how.source} holds no pair: {', '.join(reasons) or 'it is empty'}")
         if not how.in_place:
-            written = _write_new(how, folders, written, before, report)
+            written = _write_new(how, folders, parts, written, before, report)
         _describe(path, how, folders, parts, written, before)
         shared.publish()
         shared.delete(work)
@@ -136,8 +136,13 @@ def _words(value: object) -> str:
     return (", ".join(map(str, value)) if isinstance(value, list) else str(value)) or "none"
 
 
-def _write_new(
-    how: Build, folders: PoolFolders, merged: Sequence[str], before: Pool | None, report: Report
+def _write_new(  # noqa: PLR0913, PLR0917 - all that a build knows
+    how: Build,
+    folders: PoolFolders,
+    parts: Sequence[SourcePart],
+    merged: Sequence[str],
+    before: Pool | None,
+    report: Report,
 ) -> list[str]:
     """Write the pairs of merged parts as new shards, in order; return the parts of their index."""
     tables = [folders.shared.path / f"{name}.parquet" for name in merged]
@@ -151,32 +156,25 @@ def _write_new(
     numbers = (_SHARD.fullmatch(name) for name in (before.shards if before else ()))
     first = 1 + max((int(found[1]) for found in numbers if found), default=-1)
     plan = plan_shards(folders, mark, rows(), first)
-    place = how.url or (how.source if how.source.is_dir() else how.source.parent)
-    fill = partial(_fill, place, PAIRS_PER_SHARD)
+    place = Location(how.url or (how.source if how.source.is_dir() else how.source.parent))
+    fill = partial(_fill, place, {as_utf8(part.shard): part.size for part in parts}, PAIRS_PER_SHARD)
     write_shards(folders, plan, fill, how.workers, partial(report, "writing"))
     return write_index(folders, plan, first_part(before), how.workers, partial(report, "indexing"))
 
 
-def _fill(place: str | Path, most: int, file: IO[bytes], rows: pd.DataFrame, number: int) -> pd.DataFrame:
-    """Write the pairs of a shard of up to so many, with images from a URL or folder; see `Fill`."""
-    order = rows.sort_values(["shard", "offset"])
-    ranges = list(zip(order["shard"], order["offset"], order["length"], strict=True))
+def _fill(  # noqa: PLR0913, PLR0917 - the last ones are those of `Fill`
+    place: Location, sizes: Mapping[str, int], most: int, file: IO[bytes], rows: pd.DataFrame, number: int
+) -> pd.DataFrame:
+    """Write the pairs of a shard of up to so many, given the source and its files' bytes; see `Fill`."""
     images = [b""] * len(rows)
-    read = _ranges_in(place, ranges) if isinstance(place, Path) else ranges_at(place, ranges)
-    for row, (shard, _, length), content in zip(order.index, ranges, read, strict=True):
-        images[row] = content
-        if len(content) != length:
-            raise ValueError(f"{shard} changed during the build; start the build again")
+    for some, stored in stored_images(place_of(place, sizes), rows):
+        for row in some:
+            match stored(row):
+                case bytes(content):
+                    images[row] = content
+                case damage:
+                    raise ValueError(f"{damage.shard} changed during the build; start the build again")
     return write_pairs(file, rows, images, number * most)
-
-
-def _ranges_in(folder: Path, ranges: Iterable[tuple[str, int, int]]) -> Iterator[bytes]:
-    """Yield ranges of files, file by file and front to back."""
-    for shard, some in groupby(ranges, itemgetter(0)):
-        with (folder / shard).open("rb") as file:
-            for _, offset, length in some:
-                file.seek(offset)
-                yield file.read(length)
 
 
 def _describe(  # noqa: PLR0913, PLR0917 - all that a build knows
