@@ -3,6 +3,7 @@
 import os
 import re
 from dataclasses import replace
+from functools import partial
 
 from budgets.declaration.value_forms import OneOf, Reader
 from budgets.devices import devices, find_device
@@ -14,6 +15,7 @@ CHECK_SHARE = 0.1
 """Share of the study budget that ``tuning.check: true`` means."""
 _LONGEST_PATH, _LONGEST_NAME = 4000, 255  # bytes, as Linux has it
 _MAX_BATCH, _MAX_DEVICES = 10**8, 10**6
+_DAY_S = 86400.0
 _READ_ONLY = {"http", "https", "data", "github", "git", "zip", "tar", "libarchive", "reference"}
 
 
@@ -99,109 +101,87 @@ def _storage(text: str) -> str:
     return found
 
 
-positive = Reader(parse=parse_count, noun="a whole number", examples=("4096", "10M"), above=0)
-positive_or_zero = Reader(parse=parse_count, noun="a whole number", at_least=0)
-pairs_or_all = Reader(
-    parse=parse_count, noun="a number of pairs", examples=("10M",), above=0, word=("all", None)
-)
+_number = partial(Reader, parse=parse_number, noun="a number")
+_share = partial(Reader, parse=parse_share, noun="a share")
+_count = partial(Reader, parse=parse_count, noun="a whole number")
+_text = partial(Reader, json="string")
+
+positive = _count(examples=("4096", "10M"), above=0)
+positive_or_zero = _count(at_least=0)
+pairs_or_all = _count(noun="a number of pairs", examples=("10M",), above=0, word=("all", None))
 batch = Reader(parse=positive, noun="a whole number above 0", at_most=_MAX_BATCH)
 device_count = Reader(parse=positive, noun="a whole number above 0", at_most=_MAX_DEVICES)
-devices_of_a_trial = Reader(parse=parse_count, noun="a whole number from 0", at_most=_MAX_DEVICES)
+devices_of_a_trial = _count(noun="a whole number from 0", at_most=_MAX_DEVICES)
 level_count = Reader(parse=positive, noun="a whole number above 0", at_most=100)
+side_or_off = _count(
+    noun="a number of pixels", examples=("256",), at_least=16, at_most=4096, word=("off", None)
+)
+retries = _count(at_least=0, at_most=1000, why="each one starts the trial again", usual=(0, 30))
 
-_YEAR_S = 365 * 86400.0
-rate = Reader(
-    parse=parse_number, noun="a number", examples=("1e-3",), above=0, at_most=10,
-    why="a step of Adam moves each weight by about the learning rate", usual=(1e-7, 0.1),
+rate = _number(
+    examples=("1e-3",), above=0, at_most=10, usual=(1e-7, 0.1),
+    why="a step of Adam moves each weight by about the learning rate",
 )  # fmt: skip
-decay = Reader(
-    parse=parse_number, noun="a number", at_least=0, at_most=1000,
+decay = _number(
+    at_least=0, at_most=1000, usual=(0, 2),
     why="it is multiplied by the learning rate, and a product of 1 clears the weights at each step",
-    usual=(0, 2),
 )  # fmt: skip
-epsilon = Reader(
-    parse=parse_number, noun="a number", examples=("1e-6",), at_least=1e-37, at_most=1,
-    why="32-bit floats are no smaller, and above 1 AdamW no longer adapts", usual=(1e-12, 1e-3),
+epsilon = _number(
+    examples=("1e-6",), at_least=1e-37, at_most=1, usual=(1e-12, 1e-3),
+    why="32-bit floats are no smaller, and above 1 AdamW no longer adapts",
 )  # fmt: skip
-norm = Reader(
-    parse=parse_number, noun="a number", examples=("1",), at_least=1e-6, at_most=1e6,
-    why="a smaller norm stops the training, a larger one is never reached (off)", usual=(0.01, 100),
+norm = _number(
+    examples=("1",), at_least=1e-6, at_most=1e6, usual=(0.01, 100),
+    why="a smaller norm stops the training, a larger one is never reached (off)",
 )  # fmt: skip
 norm_or_off = replace(norm, word=("off", None))
-side_or_off = Reader(
-    parse=parse_count, noun="a number of pixels", examples=("256",), at_least=16, at_most=4096,
-    word=("off", None),
-)  # fmt: skip
-bytes_over_images = Reader(
-    parse=parse_number, noun="a factor", examples=("2",), at_least=1, word=("off", None)
-)
-retries = Reader(
-    parse=parse_count, noun="a whole number", at_least=0, at_most=1000,
-    why="each one starts the trial again", usual=(0, 30),
-)  # fmt: skip
-memory = Reader(parse=parse_bytes, noun="an amount of memory", examples=("2 GiB", "500 MB"), above=0)
-pause = Reader(
-    parse=parse_seconds, noun="a time", examples=("5 s",), at_most=86400.0,
-    why="each further retry waits four times as long", usual=(0, 600),
-)  # fmt: skip
-tail = Reader(parse=parse_share, noun="a share", examples=("10%",), at_least=0, below=1, usual=(0, 0.5))
+bytes_over_images = _number(noun="a factor", examples=("2",), at_least=1, word=("off", None))
+price = _number(examples=("2.5",), above=0, at_most=1e9, why="no device costs more an hour")
+epochs = _number(examples=("1000",), above=0, at_most=1e9)
+amount = _number(examples=("1",), above=0, at_most=1e9)
+positive_number = _number(examples=("2.5", "1e-3"), above=0)
+ratio = _number(examples=("2",), at_least=1.01, at_most=10**6)
+
+share = _share(noun="a share from 0 to 1", examples=("10%", "0.1"))
+positive_share = _share(examples=("10%",), above=0, at_most=1)
+share_within = _share(examples=("25%",), above=0, below=1)
+share_or_off = replace(positive_share, word=("off", None))
+share_of_the_check = _share(parse=_check, examples=("5%", "true"), above=0, at_most=1, word=("false", 0.0))
+share_of_the_peak = _share(noun="a share of the peak", examples=("40%",), above=0, at_most=1)
+share_below_one = _share(examples=("0.98", "98%"), at_least=0, below=1)
+decay_or_off = _share(examples=("0.999",), at_least=0, below=1, word=("off", 0.0))
+tail = _share(examples=("10%",), at_least=0, below=1, usual=(0, 0.5))
 tail_or_strategys = replace(tail, word=("strategy", None))
-price = Reader(
-    parse=parse_number, noun="a number", examples=("2.5",), above=0, at_most=1e9,
-    why="no device costs more an hour",
-)  # fmt: skip
-epochs = Reader(parse=parse_number, noun="a number", examples=("1000",), above=0, at_most=1e9)
-amount = Reader(parse=parse_number, noun="a number", examples=("1",), above=0, at_most=1e9)
-
-positive_number = Reader(parse=parse_number, noun="a number", examples=("2.5", "1e-3"), above=0)
-ratio = Reader(parse=parse_number, noun="a number", examples=("2",), at_least=1.01, at_most=10**6)
-
-share = Reader(parse=parse_share, noun="a share from 0 to 1", examples=("10%", "0.1"))
-positive_share = Reader(parse=parse_share, noun="a share", examples=("10%",), above=0, at_most=1)
-share_within = Reader(parse=parse_share, noun="a share", examples=("25%",), above=0, below=1)
-share_or_off = Reader(
-    parse=parse_share, noun="a share", examples=("10%",), above=0, at_most=1, word=("off", None)
-)
-share_of_the_check = Reader(
-    parse=_check, noun="a share", examples=("5%", "true"), above=0, at_most=1, word=("false", 0.0)
-)
-share_of_the_peak = Reader(
-    parse=parse_share, noun="a share of the peak", examples=("40%",), above=0, at_most=1
-)
-share_below_one = Reader(parse=parse_share, noun="a share", examples=("0.98", "98%"), at_least=0, below=1)
-decay_or_off = Reader(
-    parse=parse_share, noun="a share", examples=("0.999",), at_least=0, below=1, word=("off", 0.0)
-)
 warmup = Reader(parse=_warmup, noun="a share, or samples", examples=("10%", "10k samples"))
 
 compute = Reader(parse=parse_flops, noun="compute", examples=("900 GFLOP", "1e18"), above=0)
+memory = Reader(parse=parse_bytes, noun="an amount of memory", examples=("2 GiB", "500 MB"), above=0)
 seconds = Reader(
-    parse=parse_seconds, noun="a time", examples=("30 s", "2 min"), at_most=_YEAR_S,
-    why="longer than a year", usual=(0, 7 * 86400.0),
+    parse=parse_seconds, noun="a time", examples=("30 s", "2 min"), at_most=365 * _DAY_S,
+    why="longer than a year", usual=(0, 7 * _DAY_S),
+)  # fmt: skip
+pause = Reader(
+    parse=parse_seconds, noun="a time", examples=("5 s",), at_most=_DAY_S, usual=(0, 600),
+    why="each further retry waits four times as long",
 )  # fmt: skip
 
-name = Reader(parse=_name, json="string", noun="letters, digits, `.`, `_`, `-`")
-resource = Reader(parse=_resource, json="string", noun="a resource's name")
-metric = Reader(parse=_metric, json="string", noun="`<evaluation set>/<metric>`", examples=("held-out/top1",))
-quality = Reader(
-    parse=check_quality,
-    json="string",
+name = _text(parse=_name, noun="letters, digits, `.`, `_`, `-`")
+resource = _text(parse=_resource, noun="a resource's name")
+metric = _text(parse=_metric, noun="`<evaluation set>/<metric>`", examples=("held-out/top1",))
+quality = _text(
+    parse=check_quality, examples=("top40",),
     noun="`all`, `topNN`, `topNN by SCORE`, `topNN by EXPRESSION`, or `subset:NAME`",
-    examples=("top40",),
+)  # fmt: skip
+path = _text(parse=_path, noun="a folder", relative=True)
+place = _text(
+    parse=_place, noun="a folder, or an fsspec URL", examples=("pools/web", "s3://bucket/web"), relative=True
 )
-path = Reader(parse=_path, noun="a folder", json="string", relative=True)
-place = Reader(
-    parse=_place, noun="a folder, or an fsspec URL", examples=("pools/web", "s3://bucket/web"), json="string",
-    relative=True,
-)  # fmt: skip
-storage = Reader(
-    parse=_storage, noun="an absolute path, or an fsspec URL", examples=("/shared/clip", "s3://bucket/clip"),
-    json="string",
-)  # fmt: skip
-device = Reader(
+storage = _text(
+    parse=_storage, noun="an absolute path, or an fsspec URL", examples=("/shared/clip", "s3://bucket/clip")
+)
+device = _text(
     parse=lambda text: find_device(text).name,
     noun=", ".join(f"`{each}`" for each in sorted({d.name for d in devices().values()})),
-    json="string",
 )
 architecture = OneOf(kind="architecture")
 strategy = OneOf(kind="strategy")
