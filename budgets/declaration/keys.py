@@ -28,6 +28,9 @@ Given = Callable[[str], bool]
 Clashes = Iterator[tuple[str, str]]
 """Keys that contradict others, each with the error from the key on."""
 
+NO_KEY = object()
+"""Mark of a field that is no key of its own."""
+
 A_VALUE, A_LIST = "a value", "a list"
 """In ``in_short``: any single value, or any list, is the value of the key."""
 
@@ -37,17 +40,6 @@ class At:
     """Mark of a field whose key has another name; if empty, its keys belong to the enclosing section."""
 
     name: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Tunable:
-    """Mark of a field that can be tuned, with the reader of the values to try if not the field's own.
-
-    A field that is tuned ``alone`` is no key.
-    """
-
-    read: "Reader | None" = None
-    alone: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -215,7 +207,6 @@ class Key:
         kind: The data class.
         form: The form of its value.
         default: The default; `dataclasses.MISSING` if the key is required.
-        tuned: The reader of values to try in tuning; None if the field can't be tuned.
     """
 
     name: str
@@ -223,7 +214,6 @@ class Key:
     kind: Any
     form: Any
     default: Any
-    tuned: Reader | None
 
     @property
     def words(self) -> str:
@@ -255,22 +245,19 @@ def keys(kind: type) -> tuple[Key, ...]:
     Raises:
         TypeError: A field has no reader.
     """
-    return tuple(key for key in _of_fields(kind) if key.form is not None)
+    return _keys(kind)
+
+
+@cache
+def _keys(kind: Any) -> tuple[Key, ...]:  # noqa: ANN401 - mypy takes no `type` as hashable
+    marked = ((field, getattr(field.type, "__metadata__", ())) for field in fields(kind))
+    return tuple(_key(field, kind, marks) for field, marks in marked if NO_KEY not in marks)
 
 
 def mapping_of(schema: Schema) -> Schema:
     """Return the schema of a section's mapping, without its short forms."""
     whole: Schema = schema.get("anyOf", [schema])[0]
     return whole
-
-
-def tunable(kind: type) -> dict[str, Reader]:
-    """Return the fields of a data class, and of those inside it, that can be tuned, with their readers."""
-    found: dict[str, Reader] = {}
-    for key in _of_fields(kind):
-        found |= {key.field: key.tuned} if key.tuned is not None else {}
-        found |= tunable(key.form.kind) if not key.name else {}
-    return found
 
 
 def unusual(value: object, around: str = "") -> Iterator[str]:
@@ -300,20 +287,11 @@ def clashes(value: object, given: Given) -> Clashes:
     yield from () if check is None else check(given)
 
 
-@cache
-def _of_fields(kind: Any) -> tuple[Key, ...]:  # noqa: ANN401 - mypy takes no `type` as hashable
-    return tuple(_key(field, kind) for field in fields(kind))
-
-
-def _key(field: "Field[Any]", kind: type) -> Key:
+def _key(field: "Field[Any]", kind: type, marks: tuple[object, ...]) -> Key:
     default = field.default if field.default_factory is MISSING else field.default_factory()
-    marks: tuple[object, ...] = getattr(field.type, "__metadata__", ())
     name = field.name.removesuffix("_s").removesuffix("_flops")
     name = next((mark.name for mark in marks if isinstance(mark, At)), name)
-    tuned = next((mark for mark in marks if isinstance(mark, Tunable)), None)
-    form = None if tuned and tuned.alone else form_of(field.type, name)
-    read = None if tuned is None else tuned.read or getattr(form, "item", form)
-    return Key(name=name, field=field.name, kind=kind, form=form, default=default, tuned=read)
+    return Key(name=name, field=field.name, kind=kind, form=form_of(field.type, name), default=default)
 
 
 def form_of(hint: Any, name: str, marks: tuple[object, ...] = ()) -> Any:  # noqa: ANN401, PLR0911 - types

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Annotated, Literal
 
 from budgets.declaration import values
-from budgets.declaration.keys import Clashes, Given, Tunable
+from budgets.declaration.keys import NO_KEY, Clashes, Given
 
 LrRule = Literal["none", "linear", "sqrt"]
 LR_EXPONENTS: Mapping[LrRule, float] = MappingProxyType({"none": 0.0, "linear": 1.0, "sqrt": 0.5})
@@ -21,21 +21,21 @@ PLAIN_PASSES = 3
 class Recipe:
     """The optimisation that all trials share."""
 
-    weight_decay: Annotated[float, values.decay, Tunable()] = 0.1
+    weight_decay: Annotated[float, values.decay] = 0.1
     """Decay of matrices at the peak learning rate: AdamW's is multiplied by the learning rate, Adafactor's by
     the learning rate over its peak."""
-    beta1: Annotated[float, values.share_below_one, Tunable()] = 0.9
+    beta1: Annotated[float, values.share_below_one] = 0.9
     """Decay of the first moment."""
-    beta2: Annotated[float, values.share_below_one, Tunable()] = 0.98
+    beta2: Annotated[float, values.share_below_one] = 0.98
     """Decay of the second moment; Adafactor's highest."""
-    eps: Annotated[float, values.epsilon, Tunable()] = 1e-6
+    eps: Annotated[float, values.epsilon] = 1e-6
     """AdamW's epsilon."""
-    warmup: Annotated[float, values.warmup, Tunable(read=values.share_below_one)] = 0.1
+    warmup: Annotated[float, values.warmup] = 0.1
     """Share of the steps, or number of samples, in which the learning rate rises linearly to its peak;
     samples are rounded up to whole batches."""
-    warmup_samples: Annotated[int | None, Tunable(read=values.positive, alone=True)] = None
+    warmup_samples: Annotated[int | None, NO_KEY] = None
     """The warm-up in samples seen, if it was declared in samples; replaces ``warmup``."""
-    gradient_clip: Annotated[float | None, values.norm_or_off, Tunable(read=values.norm)] = 1.0
+    gradient_clip: Annotated[float | None, values.norm_or_off] = 1.0
     """Largest norm of the gradient; ``off`` (None) does not clip."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """``bf16`` autocast, ``fp16`` autocast with a loss scale, ``fp32``, or ``auto``: bf16 where the hardware
@@ -47,16 +47,16 @@ class Recipe:
     """The learning rate after the warm-up: ``cosine`` to zero, ``constant``, ``constant-with-cooldown``,
     which ends in a linear fall to zero, or ``trunk``: the same, where all levels of a curve and seed share
     their steps before the cooldown, so that each level costs only what it adds."""
-    cooldown: Annotated[float, values.positive_share, Tunable(read=values.share_below_one)] = 0.2
+    cooldown: Annotated[float, values.positive_share] = 0.2
     """Share of the steps, at the end, in which the learning rate falls to zero."""
     accumulation: Annotated[int, values.batch] = 1
     """Parts in which a batch is computed. The loss is that of the whole batch: features of all parts first,
     then each part once more for its gradients (Gao et al. 2021, arXiv 2101.06983). Only batch norm sees
     parts. The second forward pass is recomputation, which is not counted."""
-    ema: Annotated[float, values.decay_or_off, Tunable(read=values.share_below_one)] = 0.0
+    ema: Annotated[float, values.decay_or_off] = 0.0
     """Decay of the moving average of the weights that is evaluated; ``off`` (0) evaluates the weights. The
     plan warns of trials so short that more than 5 % of the average are the initial weights."""
-    unmasked_tail: Annotated[float | None, values.tail_or_strategys, Tunable(read=values.tail)] = 0.0
+    unmasked_tail: Annotated[float | None, values.tail_or_strategys] = 0.0
     """Share of the steps, at the end, in which masking strategies see all tokens; ``strategy`` (None) takes
     each strategy's own share from its paper (`budgets.cost.strategy`). Strategies that train on smaller
     images use their own share even if this is 0."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal, get_args
 
 from budgets.declaration import values
-from budgets.declaration.keys import A_LIST, At, Clashes, Given, Tunable, keys, tunable
+from budgets.declaration.keys import A_LIST, At, Clashes, Given, keys
 from budgets.declaration.marked_file import Node
 from budgets.declaration.recipe import PRESETS, LrRule, Recipe
 from budgets.declaration.rules import ResourceRule, TrainingRule, TrialResources
@@ -136,11 +136,11 @@ class Training:
 
     preset: Annotated[str, OneOf(kind="preset", allowed=tuple(PRESETS))] = "default"
     """Named [settings](#presets); declared keys override them."""
-    lr_peak: Annotated[
-        dict[Annotated[str, values.architecture], Annotated[float, values.rate]], Tunable()
-    ] = field(default_factory=dict)
+    lr_peak: dict[Annotated[str, values.architecture], Annotated[float, values.rate]] = field(
+        default_factory=dict
+    )
     """Peak learning rate of each architecture; a preset or tuning may give it instead."""
-    batch_size: Annotated[int, values.batch, Tunable()] = 64
+    batch_size: Annotated[int, values.batch] = 64
     """Pairs in a batch of plain CLIP; a strategy may multiply it."""
     lr_rule: LrRule = "none"
     """Scaling of the peak learning rate with the batch, relative to ``batch_size``: ``linear`` as in FLIP,
@@ -163,7 +163,24 @@ class Training:
         )
 
 
-_TUNED_FIELDS = {name: Several(item=read, marks=(RISING,)) for name, read in tunable(Training).items()}
+TUNED_FIELDS: Mapping[str, Several] = {
+    name: Several(item=read, marks=(RISING,))
+    for name, read in {
+        "lr_peak": values.rate,
+        "batch_size": values.batch,
+        "weight_decay": values.decay,
+        "beta1": values.share_below_one,
+        "beta2": values.share_below_one,
+        "eps": values.epsilon,
+        "warmup": values.share_below_one,
+        "warmup_samples": values.positive,
+        "gradient_clip": values.norm,
+        "cooldown": values.share_below_one,
+        "ema": values.share_below_one,
+        "unmasked_tail": values.tail,
+    }.items()
+}
+"""Fields of the training and its recipe that can be tuned, each with the form of the values to try."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,7 +195,7 @@ class Tuning:
     """Share of the study budget that is set aside for tuning."""
     fields: Annotated[
         dict[str, tuple[float, ...]],
-        Named(name=OneOf(kind="field", allowed=tuple(_TUNED_FIELDS)), item=_TUNED_FIELDS),
+        Named(name=OneOf(kind="field", allowed=tuple(TUNED_FIELDS)), item=TUNED_FIELDS),
     ]
     """Field of ``training`` → the values to try, at least two ([which](#presets))."""
     architectures: tuple[Annotated[str, values.architecture], ...] = ()

@@ -13,9 +13,9 @@ from budgets.cost.architecture import catalogue, load_architecture
 from budgets.cost.model_config import complete_config
 from budgets.cost.strategy import strategies
 from budgets.declaration import values
-from budgets.declaration.keys import mapping_of, tunable
+from budgets.declaration.keys import mapping_of
 from budgets.declaration.recipe import PRESETS, Recipe
-from budgets.declaration.sections import Training
+from budgets.declaration.sections import TUNED_FIELDS
 from budgets.declaration.value_forms import Schema
 from docs.build import result_columns
 from docs.build import source_map as house
@@ -106,7 +106,7 @@ def _presets() -> str:
         settings |= {} if preset.lr_rule == "none" else {"lr_rule": preset.lr_rule}
         said = ", ".join(f"{key} {_written(value)}" for key, value in settings.items())
         lines.append(f"- `{name}`: {said}")
-    tuned = ", ".join(f"`{name}`" for name in tunable(Training))
+    tuned = ", ".join(f"`{name}`" for name in TUNED_FIELDS)
     return "\n".join(["## Presets", "", *lines, "", f"`tuning.fields` takes {tuned}."])
 
 

@@ -1,13 +1,15 @@
 """Keys of a declaration from the types and annotations of data classes."""
 
+from dataclasses import fields
+
 import pytest
 
 from budgets.declaration import values
 from budgets.declaration.data_sections import DeclaredSet
 from budgets.declaration.declaration import Declaration
-from budgets.declaration.keys import OneKind, Section, clashes, keys, tunable
+from budgets.declaration.keys import OneKind, Section, clashes, keys
 from budgets.declaration.recipe import Recipe
-from budgets.declaration.sections import Budget, GridBlock, Resources, Training
+from budgets.declaration.sections import TUNED_FIELDS, Budget, GridBlock, Resources, Training
 from budgets.declaration.value_forms import Named, OneOf, Reader, Several
 from budgets.quantity import parse_number
 from tests.budgets.plans import declare
@@ -55,16 +57,10 @@ def test_the_unit_of_a_field_is_not_part_of_its_key() -> None:
     assert {key.field: key.name for key in keys(Declaration)}["name"] == "study"
 
 
-def test_numbers_of_the_training_are_tuned_by_the_readers_of_their_keys() -> None:
-    readers = tunable(Training)
-
-    assert set(readers) == {
-        "lr_peak", "batch_size", "weight_decay", "beta1", "beta2", "eps", "warmup", "warmup_samples",
-        "cooldown", "gradient_clip", "ema", "unmasked_tail",
-    }  # fmt: skip
-    assert readers["warmup_samples"]("10k") == 10_000
+def test_tuned_numbers_are_fields_of_the_training_and_have_no_words() -> None:
+    assert set(TUNED_FIELDS) <= {field.name for kind in (Training, Recipe) for field in fields(kind)}
     with pytest.raises(ValueError, match="'off' is not a number"):
-        readers["gradient_clip"]("off")
+        values.norm("off")
     assert "warmup_samples" not in {key.name for key in keys(Recipe)}
 
 
