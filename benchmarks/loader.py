@@ -105,7 +105,8 @@ def reference(folder: Path, pairs: int) -> Iterator[Any]:
 def speed(batches: Iterator[Any], clock: Callable[[], float]) -> float:
     """Return pairs per second of a clock."""
     began, seen = clock(), 0
-    for images, _ in batches:
+    for batch in batches:
+        images = getattr(batch, "images", batch[0])
         assert images.shape[1:] == (3, SIZE, SIZE)
         seen += len(images)
     return seen / (clock() - began)

@@ -188,7 +188,7 @@ def main() -> int:
             return ours(emptied(number), count)
 
         counted(options.port)
-        seen = sum(len(images) for images, _ in ours(emptied(-1), few))
+        seen = sum(len(batch.ids) for batch in ours(emptied(-1), few))
         requests, fetched = counted(options.port)
         used = int(away.frame["length"][:few].sum())
         print(

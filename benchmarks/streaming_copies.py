@@ -103,7 +103,7 @@ def fetches(name: Path, counted: Callable[[], tuple[int, int]], pairs: int) -> I
         opened = Pool.open(folder)
         _ = opened.index.files  # fetched before anything is counted
         counted()
-        assert sum(len(images) for images, _ in epoch(opened, pairs, quality, 32, workers=1)) > 0
+        assert sum(len(batch.ids) for batch in epoch(opened, pairs, quality, 32, workers=1)) > 0
         return counted()[1]
 
     today = [fetched(pool.path, *subset) for subset in subsets]

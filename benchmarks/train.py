@@ -208,8 +208,8 @@ def our_batches(setting: Setting) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the batches of our loop in its order, as floats on its device."""
     size, steps, empty = setting.batch, setting.steps, empty_for(setting.device)
     batches = setting.data().batches(seed=SEED, batch_size=size, first_step=0, steps=steps, empty=empty)
-    for images, tokens in on_device(batches, setting.device):
-        yield to_float(images), tokens
+    for batch in on_device(batches, setting.device):
+        yield to_float(batch.images), batch.tokens
 
 
 def matmul_peak(setting: Setting) -> float:

@@ -10,8 +10,8 @@ compute.
 """
 
 import pkgutil
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -38,6 +38,32 @@ _OF_STRATEGIES = {"randaugment", "slip_views"}  # settings of the recipe that on
 
 
 @dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Some pairs, N of them.
+
+    Attributes:
+        images: Floats in [-1, 1], (N, 3, H, W); as they are read, uint8.
+        tokens: Token ids of the captions, int64 (N, context length).
+        ids: Place of each pair in the trial's subset, int64 (N,). In a mixture the places of a pool follow
+            those of the pools before it.
+        columns: The columns of the pool's index that the strategy names: numbers, (N,); arrays, float16
+            (N, width); or token ids of texts, like ``tokens``, those of the caption where a text is missing.
+    """
+
+    images: Tensor
+    tokens: Tensor
+    ids: Tensor
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """Return the batch with each of its tensors changed."""
+        columns = {name: change(column) for name, column in self.columns.items()}
+        return Batch(
+            images=change(self.images), tokens=change(self.tokens), ids=change(self.ids), columns=columns
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Strategy:
     """A strategy; subclasses replace the methods that differ, and their instances give the numbers.
 
@@ -56,6 +82,7 @@ class Strategy:
         init_logit_scale: Initial logarithm of the factor of the cosines; None for the model's own.
         init_logit_bias: Initial bias of the logits, which is trained; None for a loss without one.
         bytes_per_entry: Memory of the loss, for each entry of the batch's similarity matrix.
+        columns: Columns of the pool's index that its batches have.
     """
 
     name: str
@@ -71,6 +98,7 @@ class Strategy:
     init_logit_scale: float | None = None
     init_logit_bias: float | None = None
     bytes_per_entry: int = 16
+    columns: tuple[str, ...] = ()
 
     def __init_subclass__(cls, **arguments: Any) -> None:  # noqa: ANN401 - passed on
         """Refuse a number in the body of a class, which its instances would not have."""
@@ -136,13 +164,12 @@ class Strategy:
         """Build what is trained beside the model; None if there is nothing."""
         return None
 
-    def views(self, images: Tensor, tokens: Tensor, _generator: Generator) -> tuple[Tensor, ...]:
+    def views(self, batch: Batch, _generator: Generator) -> tuple[Tensor, ...]:
         """Return the inputs of the towers for a batch, each with N pairs: here images and texts unchanged.
 
-        Images are floats in [-1, 1], (N, 3, H, W), tokens (N, context length). The generator, on the CPU, is
-        the source of the step's augmentation.
+        The generator, on the CPU, is the source of the step's augmentation.
         """
-        return images, tokens
+        return batch.images, batch.tokens
 
     def features(self, model: Model, head: Module | None, *views: Tensor) -> tuple[Tensor, ...]:
         """Return features of the views of some pairs, with a row for each; towers in training mode.

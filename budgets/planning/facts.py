@@ -65,6 +65,17 @@ class ScoreCost:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ColumnFacts:
+    """A column of a pool's index: a hash of its values, and the costs of the model that computed it.
+
+    The hash is empty for a column that the pool's content id stands for.
+    """
+
+    content: str = ""
+    costs: tuple[ScoreCost, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PoolFacts:
     """Facts about a pool.
 
@@ -75,6 +86,7 @@ class PoolFacts:
         scored_pairs: Number of pairs that have a score; ``None`` for all.
         rankings: Name of a score, or the expression that computed it → the order by it.
         score_costs: The same names, and empty for the score in force → the costs of all models behind it.
+        columns: The columns that all pairs have in its index; ``None`` if they are not known.
     """
 
     name: str
@@ -85,6 +97,7 @@ class PoolFacts:
     unranked: str = ""
     rankings: Mapping[str, Ranking] = field(default_factory=dict)
     score_costs: Mapping[str, tuple[ScoreCost, ...]] = field(default_factory=dict)
+    columns: Mapping[str, ColumnFacts] | None = None
 
     def components(self, quality: str, size: int) -> tuple[Component, ...]:
         """Return the one component of a subset."""

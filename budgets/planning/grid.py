@@ -170,6 +170,7 @@ class Grid:
             seed=seed,
             pool="+".join([part.pool for part in candidate.components]),
             mixture=candidate.components if self.declaration.mixtures else (),
+            columns=self._columns_of(candidate),
             evaluation_sets=self.evaluation.names,
             architecture_config=setup.architecture.config,
             batch_norm=setup.architecture.costs.batch_norm,
@@ -184,6 +185,14 @@ class Grid:
             parameters=setup.parameters,
             resources=setup.resources,
         )
+
+    def _columns_of(self, candidate: GridCell) -> dict[str, str]:
+        """Return the hashes of the columns that a cell's strategy reads."""
+        pools = [self.pool.of_component(part.name).columns or {} for part in candidate.components]
+        return {
+            name: "+".join(pool[name].content for pool in pools if name in pool)
+            for name in candidate.setup.strategy.columns
+        }
 
     def _points(self, block: GridBlock, levels: tuple[int, ...]) -> Iterator[tuple[Cell, int]]:
         """Yield a block's cells, each with its declared samples, or 0 if they follow from the level."""

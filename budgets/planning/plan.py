@@ -49,8 +49,8 @@ class Plan:
     Attributes:
         trials: The trials, in declared order, levels rising.
         study_flops: The study's cap in training FLOPs, or None.
-        score_costs: Quality, or mixture → costs of its scores; ``charges`` has them if the budget counts
-            them.
+        score_costs: Quality, mixture, or strategy → costs of its scores, or of the columns that it reads;
+            ``charges`` has them if the budget counts them.
         levels: Budget levels in training FLOPs, declared or chosen, rising.
         warnings: Conclusions that this plan cannot support, and decisions of the planner.
         chosen: Trial id → the resources that were chosen; empty if resources are declared.

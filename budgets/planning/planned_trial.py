@@ -90,6 +90,7 @@ class Trial:
         previous: Id of the next shorter trial of its trunk, whose
             milestone it continues from; empty without one. It does not change the result.
         shared_samples: Samples up to that milestone, which the shorter trials pay for.
+        columns: Columns of the index that its strategy reads → hashes of their values in its pools.
         attempt: 1, or the number of a repetition: the same trial with files and costs of its own.
     """
 
@@ -112,6 +113,7 @@ class Trial:
     previous: str = ""
     shared_samples: int = 0
     mixture: tuple[Component, ...] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
     attempt: int = 1
     trial_id: str = field(init=False, compare=False, default="")
 
@@ -213,9 +215,10 @@ def trunk_id(trial: Trial) -> str:
 def _digest(trial: Trial, cell: str, samples: int) -> str:
     # The text is what `_json` gives for the whole content, with sorted keys. It is put together from cached
     # parts that trials share, because large grids have very many trials.
+    columns = f'"columns":{_json(dict(trial.columns))},' if trial.columns else ""
     content = (
         f'[{_VERSION},{{"architecture_config":{_config(trial.cell.architecture, trial.architecture_config)},'
-        f'"batch_size":{trial.batch_size},"cell":{cell},"evaluation_sets":{_text(trial.evaluation_sets)},'
+        f'"batch_size":{trial.batch_size},"cell":{cell},{columns}"evaluation_sets":{_text(trial.evaluation_sets)},'
         f'"lr_peak":{trial.lr_peak!r},"pool":{_text(trial.pool)},'
         f'"recipe":{_recipe(trial.recipe, trial.batch_norm)},"samples_seen":{samples},"seed":{trial.seed}}}]'
     )

@@ -6,7 +6,7 @@ crop & flip followed by RandAugment. Augmentation costs no FLOPs.
 
 from dataclasses import dataclass
 
-from budgets.cost.strategy import Generator, Tensor
+from budgets.cost.strategy import Batch, Generator, Tensor
 from runners.strategies.clip import Clip
 
 
@@ -22,13 +22,14 @@ class ClipAugmented(Clip):
     least_area: float = 1.0
     flip: bool = True
 
-    def views(self, images: Tensor, tokens: Tensor, generator: Generator) -> tuple[Tensor, ...]:
+    def views(self, batch: Batch, generator: Generator) -> tuple[Tensor, ...]:
         """Return augmented images, and texts unchanged."""
         from runners.training.augment import crop_and_flip
 
+        images = batch.images
         if self.least_area < 1:
             images = crop_and_flip(images, generator, least_area=self.least_area, flip=self.flip)
-        return images, tokens
+        return images, batch.tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +38,11 @@ class ClipRandAugment(ClipAugmented):
 
     randaugment: float = 1.0
 
-    def views(self, images: Tensor, tokens: Tensor, generator: Generator) -> tuple[Tensor, ...]:
+    def views(self, batch: Batch, generator: Generator) -> tuple[Tensor, ...]:
         """Return augmented images, and texts unchanged."""
         from runners.training.randaugment import rand_augment
 
-        images, tokens = super().views(images, tokens, generator)
+        images, tokens = super().views(batch, generator)
         return rand_augment(images, generator, probability=self.randaugment), tokens
 
 

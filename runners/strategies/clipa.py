@@ -13,16 +13,16 @@ covers. Before the tail it is interpolated to the full grid, as CLIPA does betwe
 import math
 from functools import partial
 
-from budgets.cost.strategy import Generator, Model, Module, Tensor
+from budgets.cost.strategy import Batch, Generator, Model, Module, Tensor
 from runners.strategies.clip import Clip
 
 
 class Clipa(Clip):
     """CLIP on fewer tokens."""
 
-    def views(self, images: Tensor, tokens: Tensor, _generator: Generator) -> tuple[Tensor, ...]:
+    def views(self, batch: Batch, _generator: Generator) -> tuple[Tensor, ...]:
         """Return images unchanged, and texts cut to their length."""
-        return images, cut_texts(tokens, self.text_tokens(tokens.shape[1]))
+        return batch.images, cut_texts(batch.tokens, self.text_tokens(batch.tokens.shape[1]))
 
     def features(self, model: Model, head: Module | None, *views: Tensor) -> tuple[Tensor, ...]:
         """Return the normalised features of images, perhaps made smaller, and of texts."""

@@ -10,7 +10,7 @@ from typing import Literal
 
 from budgets.cost.architecture import Architecture
 from budgets.cost.layers import TowerCost, linear, norm
-from budgets.cost.strategy import Generator, Model, Module, Tensor
+from budgets.cost.strategy import Batch, Generator, Model, Module, Tensor
 from budgets.declaration.recipe import Recipe
 from runners.strategies.clip import Clip
 
@@ -57,7 +57,7 @@ class Slip(Clip):
             nn.Linear(hidden, out),
         )
 
-    def views(self, images: Tensor, tokens: Tensor, generator: Generator) -> tuple[Tensor, ...]:
+    def views(self, batch: Batch, generator: Generator) -> tuple[Tensor, ...]:
         """Return images, with the original views cropped, texts, and two augmented views of the images."""
         from runners.training.augment import blur, crop_and_flip, jitter_colour, jitter_colour_and_hue
 
@@ -68,10 +68,11 @@ class Slip(Clip):
             cropped = crop_and_flip(images, generator, least_area=_ORIGINAL_LEAST_AREA)
             return blur(jitter_colour_and_hue(cropped, generator), generator)
 
+        images = batch.images
         if self.slip_views == "small":
-            return images, tokens, small(images), small(images)
+            return images, batch.tokens, small(images), small(images)
         cropped = crop_and_flip(images, generator, least_area=_LEAST_AREA_OF_CLIP, flip=False)
-        return cropped, tokens, original(images), original(images)
+        return cropped, batch.tokens, original(images), original(images)
 
     def features(self, model: Model, head: Module | None, *views: Tensor) -> tuple[Tensor, ...]:
         """Return CLIP's features, and the head's features of both augmented views."""

@@ -68,8 +68,8 @@ def train(  # noqa: PLR0913 - the parts of a run
     batches = data.batches(
         seed=schedule.seed, batch_size=size, first_step=first_step, steps=steps, empty=empty_for(device)
     )
-    for step, (images, ids) in enumerate(on_device(batches, device), first_step):
-        floats = to_float(images)
+    for step, batch in enumerate(on_device(batches, device), first_step):
+        pairs = replace(batch, images=to_float(batch.images))
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate(step)
         if step == masked_steps:
@@ -82,8 +82,8 @@ def train(  # noqa: PLR0913 - the parts of a run
         before_step()  # counts the step: one that is killed in its middle was computed, too
         generator = step_generator(schedule.seed, step, rank=rank())
         with context():
-            views = strategy.views(floats, ids, generator)
-        del images, floats  # a large batch takes gigabytes
+            views = strategy.views(pairs, generator)
+        del batch, pairs  # a large batch takes gigabytes
         optimizer.zero_grad(set_to_none=True)
         # Unique per step and rank.
         seed = derive_seed(schedule.seed, "parts", step * rank_count() + rank())

@@ -101,10 +101,10 @@ def loading_speed(job: TrialJob, seconds: float) -> float:
     trial, (data, _) = job.trial, load_subset(job)
     middle = trial.steps // 2
     began, seen = time.perf_counter(), 0
-    for images, _ in data.batches(
+    for batch in data.batches(
         seed=trial.seed, batch_size=trial.batch_size, first_step=middle, steps=trial.steps
     ):
-        seen += len(images)
+        seen += len(batch.ids)
         took = time.perf_counter() - began
         if took >= seconds:
             break

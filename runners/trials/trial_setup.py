@@ -154,6 +154,7 @@ def load_subset(job: TrialJob) -> tuple[TrainingData, Tokens]:
         sources=sources,
         image_size=architecture.costs.image_size,
         tokens=tokenize,
+        columns=find_strategy(trial.cell.strategy).columns,
         workers=job.cpus // job.ranks if job.gpus else 0,
         rank=rank(),
         ranks=rank_count(),

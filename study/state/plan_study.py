@@ -7,12 +7,13 @@ from typing import TypeVar
 
 import pandas as pd
 
+from budgets.cost.strategy import find_strategy
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.marked_file import DeclaredKeyError, at_key
 from budgets.declaration.sections import Cluster
 from budgets.devices import find_device
 from budgets.names import unknown
-from budgets.planning.facts import EvaluationFacts, MixtureFacts, PoolFacts
+from budgets.planning.facts import EvaluationFacts, MixtureFacts, PoolFacts, ScoreCost
 from budgets.planning.grid import Grid
 from budgets.planning.plan import AGAIN, Plan
 from budgets.planning.planned_trial import Cell, Combination, Trial, continued_from, shorter_trials
@@ -106,6 +107,12 @@ def _plan(study: Study) -> Plan:
             for part, mixed in parts.items():
                 with at_key(f"mixtures.{name}.{part}"):
                     _check_qualities([mixed.quality], pool.pools[part], of=f" of the pool {part}")
+    pools = {"": pool} if isinstance(pool, PoolFacts) else pool.pools
+    of_columns: dict[str, list[ScoreCost]] = {}
+    for number, block in enumerate(declaration.grid, start=1):
+        with at_key(f"grid[{number}].strategies"):
+            for strategy in block.strategies:
+                of_columns[strategy] = _column_costs(strategy, pools)
     qualities = dict.fromkeys(name for block in declaration.grid for name in declaration.qualities(block))
     _refuse_twins(qualities, pool)
     if message := _unknown_metric(declaration.metric, declaration, evaluation):
@@ -113,6 +120,7 @@ def _plan(study: Study) -> Plan:
         raise DeclaredKeyError("metric", message + ("" if declaration.described else advice))
     scores, speeds = _scores(study, evaluation), device_throughput(study)
     costs = {quality: found for quality in qualities if (found := pool.costs_of(quality))}
+    costs |= {strategy: tuple(found) for strategy, found in of_columns.items() if found}
     charges = score_charges(chain(*costs.values())) if declaration.budget.count_scoring else ()
     plan = make_plan(
         declaration, pool=pool, evaluation=evaluation, charges=charges, scores=scores, own_speeds=speeds
@@ -159,6 +167,21 @@ def _check_qualities(qualities: Iterable[str], pool: PoolFacts, of: str = "") ->
             advice = "; `data score POOL --with '=EXPRESSION' --name SCORE` computes a score from others"
             problem = _unknown_or_none("score", score, pool.rankings)
             raise ValueError(f"quality {quality}{of}: {problem}{advice if is_expression(score) else ''}")
+
+
+def _column_costs(strategy: str, pools: Mapping[str, PoolFacts]) -> list[ScoreCost]:
+    """Return the costs of the columns that a strategy reads; ValueError for one that a pool does not have."""
+    found: list[ScoreCost] = []
+    for pool, facts in pools.items():
+        for name in find_strategy(strategy).columns:
+            if facts.columns is None:  # a pool that is only described
+                continue
+            if name not in facts.columns:
+                of = f" of the pool {pool}" if pool else ""
+                problem = unknown("column", name, facts.columns)
+                raise ValueError(f"{strategy} reads columns of the index{of}: {problem}")
+            found += facts.columns[name].costs
+    return found
 
 
 def _refuse_twins(qualities: Iterable[str], pool: PoolFacts | MixtureFacts) -> None:

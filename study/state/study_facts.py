@@ -69,7 +69,9 @@ def _pool_facts(study: Study, name: str, pool: DeclaredPool) -> PoolFacts:
     """Return the facts of a pool; the description of one below a URL is copied first."""
     if isinstance(pool, EmbeddedPool):  # it may not be built yet
         costs = {"": scorer_costs(scorer(pool.pairs), pool.name)}
-        return PoolFacts(name=pool.name, pairs=pool.pairs, scored=True, score_costs=costs)
+        folder = study.pool_folders[name]
+        columns = Pool.open(folder).column_facts if (folder / "pool.json").exists() else {}
+        return PoolFacts(name=pool.name, pairs=pool.pairs, scored=True, score_costs=costs, columns=columns)
     if not isinstance(pool, FolderPool):
         return PoolFacts(name=pool.name, pairs=pool.pairs, scored=pool.scored)
     key, folder = f"pools.{name}" if name else "pool", study.pool_folders[name]
@@ -100,6 +102,7 @@ def _pool_facts(study: Study, name: str, pool: DeclaredPool) -> PoolFacts:
         unranked=opened.unranked,
         rankings=rankings | {text: rankings[name] for text, name in opened.computed.items()},
         score_costs=opened.score_costs,
+        columns=opened.column_facts,
     )
 
 

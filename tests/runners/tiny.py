@@ -5,8 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from budgets.cost.architecture import load_architecture
+from budgets.cost.strategy import Batch, Strategy
 from budgets.declaration.recipe import Recipe
 from budgets.planning.planned_trial import Cell, Trial
 from runners.embedded.embedded_pool import build_embedded_pool
@@ -23,6 +26,17 @@ def tiny_pool(path: Path) -> Path:
     """Build a pool of 128 pairs, and 100 drawings to evaluate on."""
     build_embedded_pool(path, pairs=128, seed=0, score=None, evaluation_sizes={"held-out": 100})
     return path
+
+
+def batch_of(strategy: Strategy, images: Tensor, tokens: Tensor) -> Batch:
+    """Return a batch with the columns of a strategy: arrays for the embeddings of a teacher, else texts."""
+    columns = {
+        name: nn.functional.normalize(torch.randn(len(tokens), 64), dim=1).half()
+        if name.startswith("teacher")
+        else tokens
+        for name in strategy.columns
+    }
+    return Batch(images=images, tokens=tokens, ids=torch.arange(len(tokens)), columns=columns)
 
 
 def tiny_trial(*, strategy: str = "clip", recipe: Recipe | None = None, steps: int = 30) -> Trial:

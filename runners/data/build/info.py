@@ -136,7 +136,9 @@ def contact_sheet(pool: Pool, path: Path) -> None:
     down = -(-len(rows) // _ACROSS)
     sheet = Image.new("RGB", (_ACROSS * (_TILE + 8) + 8, down * (_TILE + _TEXT + 8) + 8), "white")
     draw = ImageDraw.Draw(sheet)
-    for place, (image, caption, above) in enumerate(zip(pairs.images, pairs.captions, headings, strict=True)):
+    for place, (image, caption, above) in enumerate(
+        zip(pairs.images, pairs.rows["caption"], headings, strict=True)
+    ):
         x, y = 8 + place % _ACROSS * (_TILE + 8), 8 + place // _ACROSS * (_TILE + _TEXT + 8)
         sheet.paste(Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))), (x, y))
         draw.multiline_text(

@@ -1,8 +1,9 @@
 """Additional scores of a pool: stored beside the existing ones, or used to rank its pairs."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,7 +20,7 @@ from runners.data.index.parts import Index
 from runners.data.index.selection import SCORE_PREFIX, SUBSET_PREFIX, count_scored
 from runners.data.index.writing import add_column
 from runners.data.pool.describe import fingerprint_by, write_facts
-from runners.data.pool.pool import COMPUTED, FIRST, Pool, Scorer
+from runners.data.pool.pool import COMPUTED, FIRST, AddedColumn, Pool, Scorer
 
 _ADDED = "added-"
 _UID_DIGITS = 32
@@ -64,6 +65,39 @@ def set_score(
         column = SCORE_PREFIX + name
         rankings[name] = fingerprint_by(index, column), count_scored(index, column)
     return _in_force(replace(pool, index=index, scorers=scorers, rankings=rankings), scorer.name)
+
+
+def set_column(
+    pool: Pool, columns: Mapping[str, Iterable[NDArray[Any]]], scorer: Scorer | None = None
+) -> Pool:
+    """Add columns for strategies to a pool's index, or replace such columns, one after the other.
+
+    Their values come some pairs at a time, in the index's order: numbers or texts, (pairs,), or arrays,
+    (pairs, width), which become float16. ``scorer`` is the model that computed them.
+
+    Raises:
+        ValueError: The number of values is not that of the pairs, or a name is that of another column.
+    """
+    index, known = pool.index, dict(pool.columns)
+    for name, stretches in columns.items():
+        others = [each for each in index.columns if each not in known]
+        if taken := next((each for each in others if each.lower() == name.lower()), None):
+            raise ValueError(
+                f"{pool.copy_of or pool.path} has a column {taken}; choose another name than {name}"
+            )
+        digest = blake2b(digest_size=8)
+
+        def hashed(
+            stretches: Iterable[NDArray[Any]] = stretches, digest: blake2b = digest
+        ) -> Iterator[NDArray[Any]]:
+            for each in stretches:
+                digest.update(repr(each.tolist()).encode() if each.dtype == object else each.tobytes())
+                yield each
+
+        index = _with_column(index, name, hashed())
+        known[name] = AddedColumn(content=digest.hexdigest(), scorer=scorer)
+    write_facts(replace(pool, index=index, columns=known))
+    return Pool.open(pool.path)
 
 
 def _only_scorer(pool: Pool) -> Scorer | None:

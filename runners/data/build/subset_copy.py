@@ -69,7 +69,8 @@ class SubsetCopy:
     @property
     def name(self) -> str:
         """A name that identifies the content."""
-        content = json.dumps([sorted(self.subsets), self.side]).encode()
+        columns = {name: column.content for name, column in self.pool.columns.items()}
+        content = json.dumps([sorted(self.subsets), self.side, *([columns] if columns else [])]).encode()
         digest = blake2b(content, digest_size=8).hexdigest()
         return f"{self.pool.origin.name}-copy-{digest}"
 
@@ -228,6 +229,7 @@ def _describe(copy: SubsetCopy, shared: SharedFolder, parts: Sequence[str], dama
             fingerprint=copy.name,
             unranked=copy.name,
             index=index,
+            columns=pool.columns,
             subsets={copied_subset(pairs, quality): pairs for _, pairs, quality in copy.subsets},
         )
     )

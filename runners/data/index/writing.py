@@ -16,6 +16,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -62,15 +63,23 @@ def write_part(path: Path, frame: pd.DataFrame) -> None:
 def add_column(index: Index, name: str, suffix: str, values: Iterator[NDArray[Any]]) -> list[Part]:
     """Write a column beside each part, and return the parts with it.
 
-    Its files end in ``suffix``; the values come part by part.
+    Its files end in ``suffix``; the values come part by part: numbers or texts, (pairs,), or arrays, (pairs,
+    width), which are stored as the bytes of float16.
     """
     parts = []
     for part, column in zip(index.parts, values, strict=True):
         path = index.folder / f"{part.file}.{suffix}.parquet"
         path.parent.mkdir(exist_ok=True)
-        _write(path, pa.table({name: column}), part.group)  # row groups as in the part, to be read alike
+        stored = column if column.ndim == 1 else _rows_as_bytes(column)
+        _write(path, pa.table({name: stored}), part.group)  # row groups as in the part, to be read alike
         parts.append(replace(part, added=sorted({*part.added, name})))
     return parts
+
+
+def _rows_as_bytes(rows: NDArray[Any]) -> pa.Array:
+    # Lists of float16 are read 15 times slower.
+    content = pa.py_buffer(np.ascontiguousarray(rows, np.float16))
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(2 * rows.shape[1]), len(rows), [None, content])
 
 
 def read_part(folder: Path, file: str) -> tuple[Part, list[str]]:

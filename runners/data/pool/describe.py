@@ -99,6 +99,7 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
             scorers=scorers,
             rankings=rankings,
             subsets=before.subsets if before else {},
+            columns=before.columns if before else {},
             sources=sources or (before.sources if before else ""),
         )
     )
@@ -127,6 +128,7 @@ def write_facts(pool: Pool) -> None:
         "left_out_files": pool.left_out_files,
         "scorers": {name: asdict(scorer) for name, scorer in pool.scorers.items()},
         "subsets": dict(pool.subsets),
+        "data_columns": {name: asdict(column) for name, column in pool.columns.items()},
         "vocabulary": pool.vocabulary_file,
         "sources": pool.sources,
         "manifest": write_manifest(pool.path, pool.index.parts),

@@ -21,10 +21,10 @@ from typing import Any
 
 import pandas as pd
 
-from budgets.planning.facts import ScoreCost
+from budgets.planning.facts import ColumnFacts, ScoreCost
 from budgets.quality import BY, NAMED, score_of_quality, without_spaces
 from runners.data.index.parts import Index
-from runners.data.index.selection import select
+from runners.data.index.selection import SCORE_PREFIX, select
 from runners.data.index.subset import Subset, kept_subset
 from runners.data.index.writing import VERSIONS, index_of_pool
 from runners.data.pool.damage import DAMAGE_TOLERANCE
@@ -80,6 +80,14 @@ class Scorer:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AddedColumn:
+    """A column of the index that was added for strategies."""
+
+    content: str  # a hash of its values
+    scorer: Scorer | None = None  # the model that computed it, and its cost
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Origin:
     """Facts about a pool that do not follow from its pairs."""
 
@@ -95,7 +103,8 @@ class Pool:
 
     ``scorers`` has the scorer of each score with a column of its own; the one in ``origin`` ranks the pool.
     ``rankings`` has, for each name of a score, the fingerprint of the pool when this score ranks it, and the
-    number of pairs that have the score.
+    number of pairs that have the score. ``columns`` has the columns that were added to the index for
+    strategies.
     """
 
     path: Path
@@ -110,6 +119,7 @@ class Pool:
     unranked: str = ""  # the fingerprint before scores were added; adding scores keeps it
     rankings: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     subsets: Mapping[str, int] = field(default_factory=dict)  # number of pairs in each named subset
+    columns: Mapping[str, AddedColumn] = field(default_factory=dict)
     sources: str = ""  # name of the record of the source files read into its own shards; empty if none
     copy_of: str = ""  # URL of the pool that this one is a copy of; empty if it is not a copy
 
@@ -159,6 +169,24 @@ class Pool:
         own, named = self.origin.scorer, self.named_scorers
         known = {"": own, **named, **{text: named[name] for text, name in self.computed.items()}}
         return {name: scorer_costs(scorer, self.unranked) for name, scorer in known.items() if scorer}
+
+    @property
+    def column_facts(self) -> dict[str, ColumnFacts]:
+        """The columns that all pairs have in the index: later shards may lack some that were added before."""
+        facts = {
+            "score": ColumnFacts(content=self.fingerprint),
+            **{SCORE_PREFIX + name: ColumnFacts(content=of) for name, (of, _) in self.rankings.items()},
+            **{
+                name: ColumnFacts(
+                    content=column.content,
+                    costs=scorer_costs(column.scorer, self.unranked) if column.scorer else (),
+                )
+                for name, column in self.columns.items()
+            },
+        }
+        lacking = {name for name in self.index.added for part in self.index.parts if name not in part.added}
+        names = (name for name in self.index.columns if name not in lacking)
+        return {name: facts.get(name, ColumnFacts()) for name in names}
 
     def subset(self, *, size: int | None, quality: str, shared: Location | None = None) -> Subset:
         """Return a subset as `select` does; a large pool's is kept on this machine and in a shared place."""
@@ -270,6 +298,10 @@ def _described(path: Path, name: str, facts: Mapping[str, Any]) -> Pool:
             name: (each["fingerprint"], each["scored_pairs"]) for name, each in facts["rankings"].items()
         },
         subsets=dict(facts["subsets"]),
+        columns={
+            name: AddedColumn(content=each["content"], scorer=each["scorer"] and Scorer.read(each["scorer"]))
+            for name, each in facts.get("data_columns", {}).items()
+        },
     )
 
 

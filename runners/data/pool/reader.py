@@ -36,7 +36,10 @@ class Pairs:
     """Decoded pairs."""
 
     images: NDArray[np.uint8]  # (n, 3, S, S), RGB
-    captions: list[str]
+    places: NDArray[
+        np.int64
+    ]  # in the subset, (n,): those asked for, or of the pairs that replace damaged ones
+    rows: pd.DataFrame  # of the index
     damage: tuple[Damage, ...]  # pairs that could not be read, each once; others of the subset replace them
 
 
@@ -55,20 +58,20 @@ def read_pairs(  # noqa: PLR0913 - independent options
     always the requested one.
 
     ``subset`` has positions in the pool's index, ascending; ``places`` are positions in the subset, in any
-    order, repeats allowed. Images are decoded as by `decode_rows`. ``look_up`` returns `READ_COLUMNS` of the
-    index for some of these positions; by default they are read from it.
+    order, repeats allowed. Images are decoded as by `decode_rows`. ``look_up`` returns `READ_COLUMNS`, and
+    perhaps others, of the index for some of these positions; by default they are read from it.
 
     Raises:
         ValueError: No pair of the subset can be read.
     """
     chosen, todo = places.copy(), np.arange(len(places))
     images = np.empty((len(places), 3, image_size, image_size), np.uint8)
-    captions, damage = [""] * len(places), dict[int, Damage]()
+    read, last, damage = list[pd.DataFrame](), todo.copy(), dict[int, Damage]()
     while len(todo):
         rows = look_up(chosen[todo]) if look_up else pool.index.rows(subset[chosen[todo]], READ_COLUMNS)
         images[todo], found = decode_rows(pool, rows, image_size, threads)
-        for place, text in zip(todo.tolist(), rows["caption"], strict=True):
-            captions[place] = text
+        last[todo] = sum(map(len, read)) + np.arange(len(todo))
+        read.append(rows)
         damage |= {int(chosen[todo[place]]): each for place, each in found.items()}
         if len(damage) >= len(subset):
             raise ValueError(f"no pair of the subset can be read; {next(iter(damage.values()))}")
@@ -76,7 +79,8 @@ def read_pairs(  # noqa: PLR0913 - independent options
         for place in todo.tolist():
             while int(chosen[place]) in damage:
                 chosen[place] = (chosen[place] + 1) % len(subset)
-    return Pairs(images=images, captions=captions, damage=tuple(damage.values()))
+    rows = read[0] if len(read) == 1 else pd.concat(read).iloc[last]
+    return Pairs(images=images, places=chosen, rows=rows, damage=tuple(damage.values()))
 
 
 def decode_image(payload: bytes, image_size: int) -> NDArray[np.uint8]:

@@ -1,7 +1,7 @@
 """Pairs of a trial that are decoded before training, into the machine's cache or into memory."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
 from hashlib import blake2b
 
 import numpy as np
@@ -9,12 +9,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from budgets.cost.strategy import Batch
 from runners.data.pool.damage import Damage, check_tolerance
 from runners.data.pool.decoded import Images, decoded_images
 from runners.data.pool.pool import Pool
 from runners.data.pool.reader import READ_COLUMNS, decode_rows
 from runners.data.reading.order import positions, stretches
-from runners.data.reading.training_data import Batches, Empty, Source, Tokens, TrainingData, rank_slice
+from runners.data.reading.training_data import (
+    Batches,
+    Empty,
+    Source,
+    Tokens,
+    TrainingData,
+    column_tensors,
+    rank_slice,
+)
 from runners.store.cache import local_cache
 
 IN_MEMORY_BYTES = 8 * 2**30
@@ -30,6 +39,8 @@ class InMemory:
     images: Tensor
     tokens: Tensor  # ids, int64 (subset, context length)
     rows: Tensor | None = None  # each row's image, int64 (subset,); by default the row itself
+    places: Tensor | None = None  # each row's place in the subset, int64 (subset,); by default the row itself
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
     share: int = 1
     damage: Sequence[Damage] = ()  # the pairs that were replaced by others
 
@@ -43,14 +54,22 @@ class InMemorySet(TrainingData):
     def batches(
         self, *, seed: int, batch_size: int, first_step: int, steps: int, empty: Empty = torch.empty
     ) -> Batches:
-        """Yield this rank's images and tokens of each step."""
+        """Yield this rank's pairs of each step."""
         mine = rank_slice(batch_size, self.rank, self.ranks)
-        first, shares = self.parts[0], [part.share for part in self.parts]
+        shares, before = [part.share for part in self.parts], 0
+        held = list[dict[str, Tensor]]()
+        for part in self.parts:
+            ids = torch.arange(len(part.tokens)) if part.places is None else part.places
+            held.append({"tokens": part.tokens, "ids": ids + before, **part.columns})
+            before += len(ids)
+        first = self.parts[0]
         for start in range(first_step * batch_size, steps * batch_size, batch_size):
             images = empty(mine.stop - mine.start, *first.images.shape[1:], dtype=torch.uint8)
-            tokens = first.tokens.new_empty(len(images), *first.tokens.shape[1:])
+            batch = {
+                name: column.new_empty(len(images), *column.shape[1:]) for name, column in held[0].items()
+            }
             every = stretches(seed=seed, shares=shares, start=start, stop=start + batch_size)
-            for part, own in zip(self.parts, every, strict=True):
+            for part, columns, own in zip(self.parts, held, every, strict=True):
                 inside = slice(*np.searchsorted(own.places, [mine.start, mine.stop]))
                 order = positions(seed=own.seed, count=len(part.tokens), start=own.start, stop=own.stop)
                 rows, places = torch.from_numpy(order[inside]), own.places[inside] - mine.start
@@ -59,11 +78,20 @@ class InMemorySet(TrainingData):
                     torch.index_select(part.images, 0, chosen, out=images)
                 else:
                     images[places] = part.images[chosen]
-                tokens[places] = part.tokens[rows]
-            yield images, tokens
+                for name, column in columns.items():
+                    batch[name][places] = column[rows]
+            yield Batch(images=images, tokens=batch.pop("tokens"), ids=batch.pop("ids"), columns=batch)
 
 
-def decode(source: Source, image_size: int, tokens: Tokens, threads: int, tolerance: float) -> InMemory:
+def decode(  # noqa: PLR0913 - as `open_data`
+    source: Source,
+    image_size: int,
+    tokens: Tokens,
+    threads: int,
+    tolerance: float,
+    *,
+    columns: Sequence[str] = (),
+) -> InMemory:
     """Decode a pool, or of a large one the pairs of the source; all trials of a machine share the images.
 
     Without room in the cache, they are decoded into this process's memory.
@@ -93,10 +121,13 @@ def decode(source: Source, image_size: int, tokens: Tokens, threads: int, tolera
     # The next undamaged pair of the subset replaces a damaged one, cyclically, as in `read_pairs`.
     stand_in = np.flatnonzero(sound)
     chosen = stand_in[np.searchsorted(stand_in, np.arange(len(rows))) % len(stand_in)]
+    frame = pool.index.rows(rows[chosen], tuple(dict.fromkeys(["caption", *columns])))
     return InMemory(
         images=torch.from_numpy(images),
-        tokens=tokens(pool.index.rows(rows[chosen], ("caption",))["caption"].tolist()),
+        tokens=tokens(frame["caption"].tolist()),
         rows=torch.from_numpy(places[chosen]),
+        places=torch.from_numpy(chosen),
+        columns=column_tensors(frame, columns, tokens),
         share=source.share,
         damage=damage,
     )

@@ -1,6 +1,7 @@
 """A trial's pairs, opened by their size: few are decoded in memory, many are streamed in bounded memory."""
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from budgets.cost.strategy import Batch
 from runners.data.pool.damage import Damage
 from runners.data.pool.reader import READ_COLUMNS, Pairs, in_shard_order, read_pairs
 from runners.data.reading.in_memory_set import IN_MEMORY_BYTES, InMemorySet, decode
@@ -30,6 +32,7 @@ from runners.data.reading.training_data import (
     Source,
     Tokens,
     TrainingData,
+    column_tensors,
     rank_slice,
 )
 from runners.host.faults import shielded
@@ -54,13 +57,14 @@ class StreamedSet(TrainingData):
 
     image_size: int
     tokens: Tokens
+    columns: Sequence[str] = ()
     workers: int = 0  # processes that read and decode; 0 to do it in the calling process
     loader_bytes: int = LOADER_BYTES  # of a rank's memory, which workers fill ahead of training
 
     def batches(
         self, *, seed: int, batch_size: int, first_step: int, steps: int, empty: Empty = torch.empty
     ) -> Batches:
-        """Yield this rank's images and tokens of each step."""
+        """Yield this rank's pairs of each step."""
         mine = rank_slice(batch_size, self.rank, self.ranks)
         size = mine.stop - mine.start
         pairs, per_worker = loading_ahead(size, self.image_size, self.workers, self.loader_bytes)
@@ -78,15 +82,16 @@ class StreamedSet(TrainingData):
             arrived = iter(loader)
         for _ in range(first_step, steps):
             images = empty(size, 3, self.image_size, self.image_size, dtype=torch.uint8)
-            tokens: list[Tensor] = []
+            some = list[dict[str, Tensor]]()
             for start in range(0, size, pairs):
-                decoded, ids, found = next(arrived)
+                decoded, columns, found = next(arrived)
                 images[start : start + len(decoded)] = decoded  # at once, to free the worker's shared memory
-                tokens.append(ids)
+                some.append(columns)
                 news = [(source, each) for source, each in found if (source, each) not in self.damaged]
                 self.news.extend(news)
                 self.found(news)
-            yield images, torch.cat(tokens)
+            batch = {name: torch.cat([columns[name] for columns in some]) for name in some[0]}
+            yield Batch(images=images, tokens=batch.pop("tokens"), ids=batch.pop("ids"), columns=batch)
 
 
 def _end_with_rank(_worker: int) -> None:
@@ -110,12 +115,12 @@ def loading_ahead(size: int, image_size: int, workers: int, memory: int = LOADER
 class RowsByBlock:
     """Rows of a pool's index by their places in a subset; those of the latest blocks are kept."""
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
+    def __init__(self, source: Source, columns: Sequence[str] = ()) -> None:
+        self._source, self._columns = source, tuple(dict.fromkeys([*READ_COLUMNS, *columns]))
         self._kept = lru_cache(maxsize=_BLOCKS_KEPT)(self._block)
 
     def __call__(self, places: NDArray[np.int64]) -> pd.DataFrame:
-        """Return `READ_COLUMNS` of the index for some places, in their order."""
+        """Return `READ_COLUMNS` and the others of the index for some places, in their order."""
         blocks, which = np.unique(places // BLOCK, return_inverse=True)
         # Only the last block of the subset may be shorter.
         frame: pd.DataFrame = pd.concat(map(self._kept, blocks.tolist())).iloc[which * BLOCK + places % BLOCK]
@@ -123,36 +128,42 @@ class RowsByBlock:
 
     def _block(self, number: int) -> pd.DataFrame:
         places = np.arange(number * BLOCK, min((number + 1) * BLOCK, len(self._source.rows)))
-        return self._source.pool.index.rows(self._source.rows[places], READ_COLUMNS)
+        return self._source.pool.index.rows(self._source.rows[places], self._columns)
 
 
 class _Parts(Dataset[Any]):
-    """Parts of this rank's batches by number: images, tokens and damage; the same in any process."""
+    """Parts of this rank's batches by number: images, all else of the pairs, and damage, in any process."""
 
     def __init__(self, data: StreamedSet, seed: int, batch_size: int, mine: slice, pairs: int) -> None:
         self._data, self._seed, self._batch_size, self._mine = data, seed, batch_size, mine
         self._starts = range(mine.start, mine.stop, pairs)
-        self._rows = [RowsByBlock(source) for source in data.sources]
+        self._rows = [RowsByBlock(source, data.columns) for source in data.sources]
+        self._before = np.cumsum([0, *(len(source.rows) for source in data.sources)])
         # A batch is a sample of its windows: this rank's part may reach a little beyond the same of theirs.
         beyond = 0.5 * batch_size**-0.5 if data.ranks > 1 else 0.0
         self._part = max(0.0, mine.start / batch_size - beyond), min(1.0, mine.stop / batch_size + beyond)
         self._batch = lru_cache(maxsize=2)(self._arranged)
         self._queued: deque[tuple[int, int, int]] = deque(maxlen=_WINDOWS_REMEMBERED * len(data.sources))
 
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor, list[tuple[int, Damage]]]:
+    def __getitem__(self, number: int) -> tuple[Tensor, dict[str, Tensor], list[tuple[int, Damage]]]:
         data = self._data
         step, part = divmod(number, len(self._starts))
         start = self._starts[part]
         stop = min(start + self._starts.step, self._mine.stop)
         images = np.empty((stop - start, 3, data.image_size, data.image_size), np.uint8)
-        texts, damage = np.empty(len(images), object), list[tuple[int, Damage]]()
+        ids, damage = np.empty(len(images), np.int64), list[tuple[int, Damage]]()
+        order, frames = list[NDArray[np.int64]](), list[pd.DataFrame]()
         for source, (own, rows) in enumerate(self._batch(step)):
             inside = slice(*np.searchsorted(own.places, [start, stop]))
             if inside.start < inside.stop:
                 places, pairs = own.places[inside] - start, self._read(source, own, rows[inside])
-                images[places], texts[places] = pairs.images, pairs.captions
+                images[places], ids[places] = pairs.images, self._before[source] + pairs.places
+                order.append(places)
+                frames.append(pairs.rows)
                 damage += [(source, each) for each in pairs.damage]
-        return torch.from_numpy(images), data.tokens(texts.tolist()), damage
+        frame = pd.concat(frames).iloc[np.argsort(np.concatenate(order))] if len(frames) > 1 else frames[0]
+        columns = {"tokens": data.tokens(frame["caption"].tolist()), "ids": torch.from_numpy(ids)}
+        return torch.from_numpy(images), columns | column_tensors(frame, data.columns, data.tokens), damage
 
     def _arranged(self, step: int) -> list[tuple[Stretch, NDArray[np.int64]]]:
         """Return what each source has of a batch of all ranks, and its rows in the order of its places."""
@@ -200,6 +211,9 @@ def open_data(data: StreamedSet, *, threads: int = 1) -> TrainingData:
     """
     if sum(len(source.rows) for source in data.sources) * 3 * data.image_size**2 > IN_MEMORY_BYTES:
         return data
-    held = [decode(each, data.image_size, data.tokens, threads, data.tolerance) for each in data.sources]
+    held = [
+        decode(each, data.image_size, data.tokens, threads, data.tolerance, columns=data.columns)
+        for each in data.sources
+    ]
     damaged = {(number, each): None for number, part in enumerate(held) for each in part.damage}
     return InMemorySet(parts=held, rank=data.rank, ranks=data.ranks, damaged=damaged)

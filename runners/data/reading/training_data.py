@@ -8,10 +8,12 @@ from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from budgets.cost.strategy import Batch
 from runners.data.index.subset import Subset
 from runners.data.pool.damage import DAMAGE_TOLERANCE, Damage, check_tolerance
 from runners.data.pool.pool import Pool
@@ -22,12 +24,8 @@ Tokens = Callable[[Sequence[str]], Tensor]
 Empty = Callable[..., Tensor]
 """Memory for a tensor, as `torch.empty` makes it of sizes and ``dtype``."""
 
-Batches = Iterator[tuple[Tensor, Tensor]]
-"""Images, uint8 (batch, 3, S, S), and token ids, int64 (batch, context length), step by step."""
-
-
-Batch = tuple[Tensor, ...]
-"""Tensors of some samples, such as images and token ids."""
+Batches = Iterator[Batch]
+"""Pairs step by step; images are uint8."""
 
 GatherObjects = Callable[[Any], Sequence[Any]]
 """An object of this rank → those of all ranks."""
@@ -70,7 +68,7 @@ class TrainingData(ABC):
     ) -> Batches:
         """Return this rank's part of the steps from ``first_step`` on, in the global order of samples.
 
-        A step's images and tokens are a function of (seed, step, rank) alone. ``batch_size`` is that of all
+        A step's pairs are a function of (seed, step, rank) alone. ``batch_size`` is that of all
         ranks together, ``steps`` are those of the whole run, and ``empty`` makes the memory that images are
         gathered in, for example pinned memory for a GPU.
 
@@ -107,6 +105,22 @@ class TrainingData(ABC):
             self.damaged[number, Damage(shard=shard, key=key, reason=reason)] = None
 
 
+def column_tensors(rows: pd.DataFrame, names: Sequence[str], tokens: Tokens) -> dict[str, Tensor]:
+    """Return columns of the index of some pairs, which come with their captions, as in a batch."""
+
+    def tensor(column: "pd.Series[Any]") -> Tensor:
+        if column.dtype.kind in "biuf":
+            return torch.from_numpy(
+                column.to_numpy(np.float32 if column.dtype.kind == "f" else None, copy=True)
+            )
+        if isinstance(column.iloc[0], bytes):
+            stored = bytearray().join(column)
+            return torch.frombuffer(stored, dtype=torch.float16).view(len(column), -1)
+        return tokens(column.fillna(rows["caption"]).tolist())
+
+    return {name: tensor(rows[name]) for name in names}
+
+
 def rank_slice(batch_size: int, rank: int, ranks: int) -> slice:
     """Return a rank's slice of a batch; the whole batch does not depend on the number of ranks."""
     if batch_size % ranks:
@@ -115,7 +129,7 @@ def rank_slice(batch_size: int, rank: int, ranks: int) -> slice:
     return slice(rank * size, (rank + 1) * size)
 
 
-def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+def on_device(batches: Batches, device: torch.device) -> Batches:
     """Yield batches on a device; for a GPU, the next batch is gathered and pinned in the background.
 
     A copy from unpinned memory would wait until the GPU has finished all queued work.
@@ -125,7 +139,7 @@ def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]
         return
     # A new thread uses the first GPU by default, so without this each rank would open a context there.
     for batch in ahead(_pinned(batches), before=partial(torch.cuda.set_device, device)):
-        yield tuple(each.to(device, non_blocking=True) for each in batch)
+        yield batch.changed(lambda each: each.to(device, non_blocking=True))
 
 
 def ahead(batches: Iterator[T], *, before: Callable[[], None] = lambda: None) -> Iterator[T]:
@@ -146,6 +160,6 @@ def empty_for(device: torch.device) -> Callable[..., Tensor]:
     return partial(torch.empty, pin_memory=True) if device.type == "cuda" else torch.empty
 
 
-def _pinned(batches: Iterator[Batch]) -> Iterator[Batch]:
+def _pinned(batches: Batches) -> Batches:
     for batch in batches:
-        yield tuple(each if each.is_pinned() else each.pin_memory() for each in batch)
+        yield batch.changed(lambda each: each if each.is_pinned() else each.pin_memory())

@@ -16,6 +16,7 @@ from budgets.cost.architecture import Architecture, catalogue, load_architecture
 from budgets.cost.flops import count_parameters, image_forward_macs, sample_cost, text_forward_macs
 from budgets.cost.strategy import find_strategy
 from runners.models.model import build_model
+from tests.runners.tiny import batch_of
 
 # Augmentation has no counted cost: each of these represents the strategies of equal cost (test_strategy.py).
 DISTINCT = ("clip", "flip-50", "flip-25", "slip", "siglip", "clipa", "clipa-resize")
@@ -62,8 +63,8 @@ def train_forward(architecture: Architecture, strategy_name: str, batch: int, de
     images = torch.zeros(batch, 3, architecture.costs.image_size, architecture.costs.image_size)
     texts = torch.zeros(batch, architecture.costs.context_length, dtype=torch.long)
     with torch.no_grad():
-        views = how.views(images, texts, torch.Generator())
-        how.loss(model, *how.features(model, head, *views))
+        views = how.views(batch_of(how, images, texts), torch.Generator())
+        how.loss(model, *(each.float() for each in how.features(model, head, *views)))
 
 
 def grid() -> list[Any]:

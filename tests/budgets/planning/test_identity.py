@@ -18,6 +18,7 @@ def test_trial_id_hashes_exactly_what_decides_the_result() -> None:
         "attempt", *costs,
     ):  # fmt: skip
         del content[derived]
+    assert not content.pop("columns")
     content["recipe"] = {}  # all at their defaults
 
     text = json.dumps([1, content], sort_keys=True, separators=(",", ":"))
@@ -34,6 +35,7 @@ def test_trial_id_depends_on_recipe_and_config_but_not_on_costs() -> None:
     assert dataclasses.replace(trial, train_flops_per_sample=1, parameters=1).trial_id == trial.trial_id
     assert dataclasses.replace(trial, recipe=Recipe(warmup=0.2)).trial_id != trial.trial_id
     assert dataclasses.replace(trial, seed=7).trial_id != trial.trial_id
+    assert dataclasses.replace(trial, columns={"caption_2": "1a2b"}).trial_id != trial.trial_id
 
 
 def test_settings_that_change_a_trial_by_rounding_alone_are_not_part_of_its_id() -> None:

@@ -97,7 +97,7 @@ def seen(pool: Pool, *, workers: int = 0, rank: int = 0, ranks: int = 1, first: 
         ranks=ranks,
     )
     batches = data.batches(seed=5, batch_size=BATCH, first_step=first, steps=8)
-    return [image for images, _ in batches for image in images]
+    return [image for batch in batches for image in batch.images]
 
 
 class AtOnce:
@@ -176,7 +176,7 @@ def test_two_nodes_fetch_their_parts_of_the_windows_alone(
         source = Source(pool=Pool.open(away.path), rows=ALL)
         data = StreamedSet(sources=[source], image_size=32, tokens=lengths, rank=rank, ranks=ranks)
         batches = data.batches(seed=5, batch_size=200, first_step=0, steps=2)
-        images = [images for images, _ in batches]
+        images = [batch.images for batch in batches]
         return sum(stop - start for _, start, stop in requests.made), images
 
     whole, every = fetched(rank=0, ranks=1)

@@ -91,7 +91,7 @@ def test_a_pool_below_a_url_has_the_bytes_of_a_folder(
     rows = copy.subset(size=40, quality="top60").rows()
     pairs = [read_pairs(pool, rows, np.arange(40), 32) for pool in (copy, folder)]
     assert np.array_equal(pairs[0].images, pairs[1].images)
-    assert pairs[0].captions == pairs[1].captions
+    assert pairs[0].rows.equals(pairs[1].rows)
 
 
 def test_tars_are_indexed_in_their_bucket_and_later_ones_are_taken_up(

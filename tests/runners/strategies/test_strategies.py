@@ -1,6 +1,7 @@
 """Every training strategy costs the FLOPs that `budgets` counts, and learns."""
 
 import math
+from dataclasses import replace
 
 import open_clip
 import pytest
@@ -11,12 +12,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from budgets.cost.architecture import catalogue, load_architecture
 from budgets.cost.flops import sample_cost
-from budgets.cost.strategy import Strategy, find_strategy, strategies
+from budgets.cost.strategy import Batch, Strategy, find_strategy, strategies
 from budgets.declaration.recipe import Recipe
 from runners.models.model import build_model, encode_text, unprojected
 from runners.strategies.clipa import cut_texts
 from runners.strategies.slip import simclr_loss
 from runners.training.learner import make_optimizer
+from tests.runners.tiny import batch_of
 
 BATCH = 8
 LADDER = [name for name in catalogue() if name.startswith("mini-")]
@@ -41,9 +43,10 @@ def test_forward_pass_of_a_strategy_equals_the_budgets_flops(architecture_name: 
 
     # Making the views runs no model and is no part of the convention: RandAugment's two rotations compute
     # grids that are 0.5 % of the smallest model's pass.
-    views = how.views(images, tokens, torch.Generator().manual_seed(0))
+    views = how.views(batch_of(how, images, tokens), torch.Generator().manual_seed(0))
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        how.loss(model, *how.features(model, how.head(architecture), *views))
+        features = [each.float() for each in how.features(model, how.head(architecture), *views)]
+        how.loss(model, *features)
 
     counted = counter.get_total_flops()
     planned = 2 * sample_cost(architecture, how, batch_size=BATCH).forward_macs * BATCH
@@ -59,7 +62,10 @@ def test_features_without_information_have_chance_loss(name: str) -> None:
         model.logit_scale.fill_(0.0)
         if model.logit_bias is not None:
             model.logit_bias.fill_(-1.0 - math.log(BATCH - 1))  # a cosine of 1, and odds of 1 to all others
-        loss = how.loss(model, *[same] * (how.image_views + how.text_views))
+        features = [same] * (how.image_views + how.text_views)
+        if name == "reinforced":  # whatever its teacher says
+            features += nn.functional.normalize(torch.randn(2, BATCH, 64), dim=-1)
+        loss = how.loss(model, *features)
 
     assert loss.item() == pytest.approx(how.chance(BATCH))
 
@@ -84,11 +90,11 @@ def test_clipa_cuts_texts_like_the_tokenizer_until_unmasked() -> None:
     images = torch.randn(2, 3, 32, 32)
     texts = torch.tensor([[1, 5, 99, *[0] * 13], [1, *range(2, 16), 99]])
 
-    _, short = how.views(images, texts, torch.Generator())
+    _, short = how.views(batch_of(how, images, texts), torch.Generator())
     assert short.tolist() == [[1, 5, 99, 0, 0, 0, 0, 0], [1, 2, 3, 4, 5, 6, 7, 99]]
     assert torch.equal(cut_texts(texts, 16), texts)
 
-    assert torch.equal(how.unmasked.views(images, texts, torch.Generator())[1], texts)
+    assert torch.equal(how.unmasked.views(batch_of(how, images, texts), torch.Generator())[1], texts)
 
 
 def test_slips_original_views_crop_the_image_of_its_clip_part_without_mirroring_it() -> None:
@@ -96,7 +102,7 @@ def test_slips_original_views_crop_the_image_of_its_clip_part_without_mirroring_
     ramp = torch.linspace(-1, 1, 64).view(1, 1, 1, 64).expand(64, 3, 64, 64)
     texts = torch.ones(64, 77, dtype=torch.long)
 
-    image, tokens, first, second = how.views(ramp, texts, torch.Generator().manual_seed(0))
+    image, tokens, first, second = how.views(batch_of(how, ramp, texts), torch.Generator().manual_seed(0))
 
     rises = image[:, 0, 32, 8:-8].diff(dim=1)
     assert (rises >= -1e-4).all()
@@ -108,6 +114,37 @@ def test_slips_original_views_crop_the_image_of_its_clip_part_without_mirroring_
     # Half of the augmented views are mirrored, and crops keep down to 8 % of the area.
     falls = first[:, 0, 32, -9] < first[:, 0, 32, 8]
     assert 0.3 < falls.float().mean() < 0.7
+
+
+def test_distillation_has_the_divergence_from_the_teacher_as_its_gradient() -> None:
+    model, how = build("mini-ViT-XXS-8", "reinforced")
+    image, text, their_image, their_text = nn.functional.normalize(torch.randn(4, BATCH, 64), dim=-1)
+    image.requires_grad_()
+    (found,) = torch.autograd.grad(how.loss(model, image, text, their_image, their_text), image)
+
+    # Equations 1 to 3 of arXiv 2311.17049 with one teacher.
+    ours, theirs = model.logit_scale.exp() * image @ text.T, their_image @ their_text.T / 0.01
+    distilled = hard = torch.zeros(())
+    for mine, teacher in ((ours, theirs), (ours.T, theirs.T)):
+        choices = teacher.softmax(1)
+        distilled = distilled + (choices * (choices.log() - mine.log_softmax(1))).sum(1).mean() / 2
+        hard = hard + nn.functional.cross_entropy(mine, torch.arange(BATCH)) / 2
+    (expected,) = torch.autograd.grad(0.25 * hard + 0.75 * distilled, image)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_recaptions_are_a_share_of_the_texts_drawn_by_the_steps_generator() -> None:
+    how = replace(find_strategy("recaptions"), columns=("one", "two"))
+    own, one, two = (torch.full((3000, 4), number) for number in range(3))
+    batch = Batch(images=own, tokens=own, ids=own[:, 0], columns={"one": one, "two": two})
+
+    first, again, later = (how.views(batch, torch.Generator().manual_seed(seed))[1] for seed in (5, 5, 6))
+
+    assert torch.equal(first, again)
+    assert not torch.equal(first, later)
+    assert (first == first[:, :1]).all()  # whole texts
+    for number, share in enumerate((0.5, 0.25, 0.25)):
+        assert (first[:, 0] == number).float().mean().item() == pytest.approx(share, abs=0.03)
 
 
 def test_text_features_do_not_depend_on_padding() -> None:

@@ -201,8 +201,8 @@ def test_accumulated_batch_equals_whole_batch_in_loss_and_gradients(name: str) -
         run.learner.model.train()
         if name == "flip-50":  # which patches are dropped depends on the part
             keep_all_patches(run.learner.model)
-    images, tokens = next(whole.data.batches(seed=0, batch_size=BATCH, first_step=0, steps=1))
-    views = to_float(images), tokens
+    batch = next(whole.data.batches(seed=0, batch_size=BATCH, first_step=0, steps=1))
+    views = to_float(batch.images), batch.tokens
     context = partial(compute_context, "fp32", CPU)
 
     at_once = backward(whole.learner, views, context)
@@ -224,10 +224,10 @@ def test_both_passes_of_a_part_drop_the_same_patches() -> None:
         lambda _module, inputs: seen.append(inputs[0].detach().clone())
     )
     run.learner.model.train()
-    images, tokens = next(run.data.batches(seed=0, batch_size=BATCH, first_step=0, steps=1))
+    batch = next(run.data.batches(seed=0, batch_size=BATCH, first_step=0, steps=1))
 
     context = partial(compute_context, "fp32", CPU)
-    backward(run.learner, (to_float(images), tokens), context, parts=2, seed=5)
+    backward(run.learner, (to_float(batch.images), batch.tokens), context, parts=2, seed=5)
 
     first, second, *again = seen
     assert torch.equal(torch.stack([first, second]), torch.stack(again))

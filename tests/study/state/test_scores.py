@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from budgets.planning.scoring import score_charges
 from budgets.quality import check_quality
-from runners.data.build.rescore import set_score, use_score
+from runners.data.build.rescore import set_column, set_score, use_score
 from runners.data.pool.pool import Pool, Scorer, tree_name
 from study.state.plan_study import plan_study
 from tests.runners.data.indexed import column
@@ -73,6 +74,34 @@ def test_a_score_that_the_pool_lacks_and_one_pair_of_names_for_the_same_pairs_ar
         ids(other.path, tmp_path, "top50", "top50 by other")
     with pytest.raises(ValueError, match="quality subset:basic: "):
         ids(other.path, tmp_path, "subset:basic")
+
+
+def test_columns_that_a_strategy_reads_are_part_of_its_trials_ids_and_costs(
+    scored: Pool, tmp_path: Path
+) -> None:
+    study = TinyStudy(tmp_path, scored.path).study
+    (block,) = study.declaration.grid
+    grid = (replace(block, strategies=("clip", "reinforced")),)
+    study = replace(study, declaration=replace(study.declaration, grid=grid))
+    arrays = {f"teacher_{side}": [np.ones((scored.count, 4), np.float16)] for side in ("image", "text")}
+    teacher = Scorer(name="teacher", model="a trial", pairs=scored.count, train_flops=70, scoring_flops=5)
+
+    problem = r"reinforced reads columns of the index: unknown column 'teacher_image'; allowed"
+    with pytest.raises(ValueError, match=problem):
+        plan_study(study)
+    set_column(scored, {"teacher_images": arrays["teacher_image"]})
+    with pytest.raises(ValueError, match="did you mean 'teacher_images'"):
+        plan_study(study)
+    set_column(Pool.open(scored.path), arrays, teacher)
+    first = plan_study(study)
+    set_column(Pool.open(scored.path), {"teacher_text": [2 * arrays["teacher_text"][0]]}, teacher)
+    second = plan_study(study)
+
+    of = [{trial.cell.strategy: trial.trial_id for trial in plan.trials} for plan in (first, second)]
+    assert of[0]["clip"] == of[1]["clip"] == ids(scored.path, tmp_path / "other", "top50")["top50"]
+    assert of[0]["reinforced"] != of[1]["reinforced"]
+    assert {cost.model: cost.scoring_flops for cost in first.score_costs["reinforced"]} == {"a trial": 5}
+    assert sum(charge.flops for charge in score_charges(first.score_costs["reinforced"])) == 75
 
 
 def test_a_partly_scored_pool_limits_only_the_qualities_of_that_score(scored: Pool, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_damaged_pair_is_replaced_by_the_next_undamaged_one(
     sound = [row for row in range(60) if row not in rows]
     stand_in = [next(s for s in [*sound, *(s + 60 for s in sound)] if s >= row) % 60 for row in range(60)]
     assert np.array_equal(pairs.images, whole[stand_in])
-    assert pairs.captions == [texts[row] for row in stand_in]
+    assert pairs.rows["caption"].tolist() == [texts[row] for row in stand_in]
     assert [int(each.key) for each in sorted(pairs.damage, key=lambda d: d.key)] == rows
     assert all(each.reason.startswith(reason) for each in pairs.damage)
 
@@ -86,7 +86,7 @@ def test_tolerated_missing_shard_is_reported_per_pair(pool: Pool) -> None:
     pairs = read_pairs(opened, np.arange(4090, 4100), np.arange(10), 32)
     assert {each.reason for each in pairs.damage} == {"shard missing"}
     assert len(pairs.damage) == 4
-    assert len(pairs.captions) == 10
+    assert len(pairs.rows) == 10
     assert len(before) == 60
 
 

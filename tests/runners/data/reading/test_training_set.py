@@ -56,7 +56,7 @@ def streamed(
 
 def seen(data: TrainingData, first_step: int, steps: int) -> list[bytes]:
     batches = data.batches(seed=5, batch_size=BATCH, first_step=first_step, steps=steps)
-    return [image.numpy().tobytes() for images, _ in batches for image in images]
+    return [image.numpy().tobytes() for batch in batches for image in batch.images]
 
 
 @pytest.fixture(params=["in memory", "streamed"])
@@ -78,8 +78,8 @@ def list_keys(kind: str, path: str, first_step: int, workers: int) -> None:
     pool = Pool.open(path)
     keys = dict(zip(map(bytes, read_images(pool, np.arange(pool.count), 32)), pool.frame["key"], strict=True))
     data = opened(kind, pool, workers=workers)
-    for images, _ in data.batches(seed=5, batch_size=BATCH, first_step=first_step, steps=10**9):
-        print(*(keys[image.numpy().tobytes()] for image in images), flush=True)  # noqa: T201 - to be read
+    for batch in data.batches(seed=5, batch_size=BATCH, first_step=first_step, steps=10**9):
+        print(*(keys[image.numpy().tobytes()] for image in batch.images), flush=True)  # noqa: T201 - to be read
 
 
 def planned(kind: str, pool: Pool, steps: int) -> list[str]:
@@ -222,8 +222,10 @@ def test_images_and_tokens_belong_together(pool: Pool) -> None:
     by_image = dict(
         zip(map(bytes, read_images(pool, np.arange(pool.count), 32)), pool.frame["caption"], strict=True)
     )
-    for batch, tokens in streamed(pool).batches(seed=1, batch_size=32, first_step=2, steps=4):
-        assert [len(by_image[image.numpy().tobytes()]) for image in batch] == tokens[:, 0].tolist()
+    for batch in streamed(pool).batches(seed=1, batch_size=32, first_step=2, steps=4):
+        assert [len(by_image[image.numpy().tobytes()]) for image in batch.images] == batch.tokens[
+            :, 0
+        ].tolist()
 
 
 @pytest.mark.slow
@@ -301,7 +303,7 @@ def test_images_are_gathered_once_in_the_memory_that_is_asked_for(pool: Pool, ki
 
     data = opened(kind, pool)
     batches = data.batches(seed=5, batch_size=BATCH, first_step=1, steps=4, empty=empty)
-    images = [images for images, _ in batches]
+    images = [batch.images for batch in batches]
 
     assert [each.data_ptr() for each in images] == [each.data_ptr() for each in made]
     assert [image.numpy().tobytes() for each in images for image in each] == seen(data, 1, 4)
