@@ -199,25 +199,27 @@ class Strategy:
 
 @cache
 def strategies() -> Mapping[str, Strategy]:
-    """Return all strategies by name: the shipped ones, and those of installed packages.
+    """Return all strategies by name: those that the modules of ``runners/strategies`` and of packages list.
 
-    A module of ``runners/strategies`` lists its own in ``STRATEGIES``. The entry points of a package, in the
-    group ``scaling_study.strategies``, are instances.
+    A module lists its own in ``STRATEGIES``. An installed package names its module by an entry point of the
+    group ``scaling_study.strategies``.
 
     Raises:
-        ValueError: A package's strategy cannot be loaded, or its name is taken.
+        ValueError: A package's module cannot be loaded, or a name is taken.
     """
     places = import_module(_SHIPPED).__path__
     modules = [import_module(f"{_SHIPPED}.{module.name}") for module in pkgutil.iter_modules(places)]
-    found = {strategy.name: strategy for module in modules for strategy in module.STRATEGIES}
+    found = dict[str, Strategy]()
     for entry in entry_points(group=_GROUP):
         try:
-            strategy = entry.load()
+            modules.append(entry.load())
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"{entry.value}: its strategies cannot be loaded: {error}") from error
+    for module in modules:
+        for strategy in module.STRATEGIES:
             if strategy.name in found:
-                raise ValueError(f"the name {strategy.name} is taken")  # noqa: TRY301 - the same message
-        except (ImportError, AttributeError, ValueError) as error:
-            raise ValueError(f"strategy {entry.name} of {entry.value}: {error}") from error
-        found[strategy.name] = strategy
+                raise ValueError(f"{module.__name__}: the strategy {strategy.name} is there already")
+            found[strategy.name] = strategy
     return MappingProxyType(found)
 
 

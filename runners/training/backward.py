@@ -47,9 +47,8 @@ def backward(
         own = [
             torch.cat(each).requires_grad_(each[0].is_floating_point()) for each in zip(*cached, strict=True)
         ]
-    parameters = [each for each in learner.modules.parameters() if each.requires_grad]
     loss, of_features, direct = joint_loss(
-        learner.strategy, learner.model, own, parameters, scaler=learner.scaler
+        learner.strategy, learner.model, own, learner.parameters, scaler=learner.scaler
     )
     # DistributedDataParallel takes the mean of the ranks' gradients: of their pairs' it has to be the sum.
     slopes = [() if slope is None else (rank_count() * slope).chunk(parts) for slope in of_features]

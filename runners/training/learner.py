@@ -49,6 +49,11 @@ class Learner:
         """Model whose weights are the run's result."""
         return self.model if self.average is None else self.average.module
 
+    @property
+    def parameters(self) -> list[Tensor]:
+        """All that is trained."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
     def features(self, *views: Tensor) -> tuple[Tensor, ...]:
         """Run the strategy's towers on the views of some pairs of this rank."""
         towers = _Towers(self.modules) if self.across is None else self.across

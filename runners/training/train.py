@@ -111,8 +111,7 @@ def _update(learner: Learner, clip: float | None) -> None:
         # Clipping needs the true gradients.
         scaler.unscale_(optimizer)
     if clip is not None:
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        nn.utils.clip_grad_norm_(parameters, clip)
+        nn.utils.clip_grad_norm_(learner.parameters, clip)
     if scaler is None:
         optimizer.step()
     else:

@@ -1,10 +1,12 @@
 """Views and tokens that training strategies run per sample, and the architectures they support."""
 
+from pathlib import Path
+
 import pytest
 
 from budgets.cost.architecture import load_architecture
 from budgets.cost.flops import sample_cost
-from budgets.cost.strategy import find_strategy, strategies
+from budgets.cost.strategy import Strategy, find_strategy, strategies
 
 
 def test_clip_sees_one_whole_image_and_one_whole_text() -> None:
@@ -66,6 +68,38 @@ def test_clipa_on_smaller_images_trains_on_half_the_side_in_whole_patches() -> N
         reason = resized.inapplicable(load_architecture(name))
         assert reason is not None
         assert name in reason
+
+
+def test_a_number_in_the_body_of_a_class_is_refused_since_its_instances_would_not_have_it() -> None:
+    with pytest.raises(TypeError, match=r"Masked\.kept_fraction: give it to the instance"):
+        type("Masked", (Strategy,), {"kept_fraction": 0.5})
+
+
+def test_an_installed_package_brings_its_strategies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_losses.py").write_text(
+        "from runners.strategies.clip import Clip\nSTRATEGIES = (Clip(name='mine', batch_factor=2),)\n"
+    )
+    installed = tmp_path / "my_losses-1.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: my-losses\nVersion: 1\n")
+    points = "[scaling_study.strategies]\nlosses = my_losses\n"
+    (installed / "entry_points.txt").write_text(points)
+    monkeypatch.syspath_prepend(tmp_path)
+    strategies.cache_clear()
+    try:
+        assert find_strategy("mine").batch_factor == 2
+        assert find_strategy("clip").batch_factor == 1
+        for wrong, message in (
+            ("none_such", "none_such: .* cannot be loaded"),
+            ("runners.strategies.flip", "flip-50 is there"),
+        ):
+            (installed / "entry_points.txt").write_text(points.replace("my_losses", wrong))
+            strategies.cache_clear()
+            with pytest.raises(ValueError, match=message):
+                strategies()
+    finally:
+        monkeypatch.undo()
+        strategies.cache_clear()
 
 
 def test_unknown_strategy_raises_with_nearest_name() -> None:
