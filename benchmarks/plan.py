@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measured import Result, at_most, best_of, own_peak, verdict
 from budgets.book import Book, Entry
-from budgets.declaration.data_sections import DescribedPool
+from budgets.declaration.data_sections import DeclaredPool
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.sections import Budget, GridBlock, Training
 from budgets.planning.facts import EvaluationFacts, PoolFacts
@@ -31,7 +31,7 @@ def big_plan() -> Plan:
     names = ("ViT-Ti-16", "ViT-S-32", "ViT-S-16", "ViT-B-32", "ViT-B-16")
     declaration = Declaration(
         name="big",
-        pool=DescribedPool(name="big", pairs=10**9, scored=True),
+        pool=DeclaredPool(name="big", pairs=10**9, scored=True),
         budget=Budget(levels=tuple(10**17 * 2**step for step in range(10)), study_flops=10**26),
         grid=(
             GridBlock(

@@ -13,7 +13,7 @@ EMBEDDED_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EmbeddedPool:
-    """The pool that comes with the project: captioned emoji scenes, generated from a seed."""
+    """The pool that comes with the project."""
 
     pairs: Annotated[int, values.positive]
     """Number of image-text pairs."""
@@ -27,28 +27,46 @@ class EmbeddedPool:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FolderPool:
-    """A pool of webdataset shards, in the layout that img2dataset writes, in a folder or below a URL."""
+class DeclaredPool:
+    """A pool of one kind: ``embedded``, ``path``, or only described by ``name``, ``pairs`` and ``scored``.
 
-    path: Annotated[str, values.place]
+    A folder alone is its ``path``.
+    """
+
+    embedded: EmbeddedPool | None = None
+    """The pool that comes with the project: captioned emoji scenes, generated from a seed."""
+    path: Annotated[str | None, values.place] = None
     """The folder of a pool of webdataset shards, or the fsspec URL of one that has an index."""
-
-    in_short: ClassVar[Mapping[str, str]] = {A_VALUE: "path"}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DescribedPool:
-    """A pool that is only described: enough to plan and price a study, not to run it."""
-
-    name: Annotated[str, values.name]
-    """Name that identifies the content of a pool that is only described; part of each trial's id."""
-    pairs: Annotated[int, values.positive]
-    """Number of its image-text pairs."""
+    name: Annotated[str | None, values.name] = None
+    """Name that identifies the content of a pool that is only described, which is enough to plan and price a
+    study, not to run it; part of each trial's id."""
+    pairs: Annotated[int | None, values.positive] = None
+    """Number of its image-text pairs; required with ``name``."""
     scored: bool = False
     """True if its pairs have a quality score."""
 
+    in_short: ClassVar[Mapping[str, str]] = {A_VALUE: "path"}
 
-DeclaredPool = EmbeddedPool | FolderPool | DescribedPool
+    def clashes(self, given: Given) -> Clashes:
+        """Yield a pool of no kind or of several."""
+        if sum(map(given, ("embedded", "path", "name"))) != 1:
+            kinds = "embedded: {pairs, seed}, path: FOLDER, or name: NAME with pairs and scored"
+            yield "", f"needs one of {kinds} for a pool that is only described"
+        elif given("name") and not given("pairs"):
+            yield "pairs", "pairs is missing"
+        for key in () if given("name") else ("pairs", "scored"):
+            if given(key):
+                yield key, f"{key} needs name: it is for a pool that is only described"
+
+    @property
+    def described(self) -> bool:
+        """True if the pool is only described."""
+        return self.embedded is None and self.path is None
+
+    @property
+    def content(self) -> str:
+        """Name of the content of a pool that is generated or described."""
+        return (self.name or "") if self.embedded is None else self.embedded.name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

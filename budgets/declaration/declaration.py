@@ -11,14 +11,7 @@ from operator import attrgetter
 from typing import Annotated, Any
 
 from budgets.declaration import values
-from budgets.declaration.data_sections import (
-    DeclaredPool,
-    DeclaredSet,
-    DescribedPool,
-    EmbeddedPool,
-    FolderPool,
-    MixedPool,
-)
+from budgets.declaration.data_sections import DeclaredPool, DeclaredSet, MixedPool
 from budgets.declaration.keys import At, Clashes, Given
 from budgets.declaration.recipe import PRESETS
 from budgets.declaration.rules import Rule, TrainingRule, TrialResources, ruled_settings
@@ -40,11 +33,6 @@ from budgets.names import unknown
 from budgets.quality import MIXTURE
 from budgets.quantity import format_flops
 
-_Pool = (
-    Annotated[EmbeddedPool, At(name="embedded")]
-    | Annotated[FolderPool, At(name="")]
-    | Annotated[DescribedPool, At(name="")]
-)
 Mixtures = Mapping[str, Mapping[str, MixedPool]]
 """Name → the pools of a mixture."""
 
@@ -58,10 +46,10 @@ class Declaration:
     catalogue: Annotated[str | None, values.path] = None
     """Folder of the user's own architectures, one JSON file each. Like the paths of pools and evaluation
     sets, it is relative to the declaration's folder."""
-    pool: _Pool | None = None
+    pool: DeclaredPool | None = None
     """Source of the pairs: ``embedded``, ``path``, or ``name``, ``pairs`` and ``scored`` of a pool that is
     only described. A study has either ``pool`` or ``pools``."""
-    pools: dict[Annotated[str, values.name], _Pool] = field(default_factory=dict)
+    pools: dict[Annotated[str, values.name], DeclaredPool] = field(default_factory=dict)
     """Pools to mix, each a section like ``pool`` or only its ``path``."""
     mixtures: dict[Annotated[str, values.name], dict[str, MixedPool]] = field(default_factory=dict)
     """Mixtures of ``pools``, an axis of the grid ([mixtures](data.md#mixtures))."""
@@ -112,7 +100,7 @@ class Declaration:
     @property
     def described(self) -> bool:
         """True if the pools are only described."""
-        return any(isinstance(pool, DescribedPool) for pool in self.sources.values())
+        return any(pool.described for pool in self.sources.values())
 
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:
@@ -331,8 +319,8 @@ def require_runnable(declaration: Declaration) -> None:
         ValueError: The pool is only described.
     """
     for pool in declaration.sources.values():
-        if isinstance(pool, DescribedPool):
-            raise ValueError(  # noqa: TRY004 - of a declaration
+        if pool.described:
+            raise ValueError(
                 f"the pool {pool.name} is only described (name, pairs, scored): the study can be "
                 "planned and priced, not run; to run it, give pool: {path: FOLDER} or pool: {embedded: {…}}"
             )
@@ -349,9 +337,7 @@ def _pool_clashes(
     elif not (pools and mixtures):
         missing = "mixtures" if pools else "pools" if mixtures else "pool"
         yield missing, f"{missing} is missing: declare a pool, or pools and mixtures of them"
-    described = [
-        isinstance(each, DescribedPool) for each in (pools.values() if pool is None else (pool,)) if each
-    ]
+    described = [each.described for each in (pools.values() if pool is None else (pool,))]
     if any(described) and not all(described):
         yield "pools", "pools: either all of them are described (name, pairs, scored), or none"
     for name, parts in mixtures.items():

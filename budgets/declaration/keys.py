@@ -3,7 +3,7 @@
 A key is one field: ``name: Annotated[TYPE, READER] = DEFAULT``, with its description as a docstring below it.
 `form_of` interprets the type; loading, dumping, warnings, the JSON schema and docs/declaration.md ask the
 form that it returns. No reader is needed if the type says everything: ``bool``, a ``Literal``, a data class
-(a section), a tuple of one (a list of sections), a dict of one, a union of some (a section of one kind).
+(a section), a tuple of one (a list of sections), a dict of one; or one of these or None.
 
 A section's class may have ``clashes(given)``, its contradictions; ``in_short``, what it takes in place of a
 mapping; and ``defaults(top)``, an instance with the defaults where these depend on other keys.
@@ -143,61 +143,6 @@ class Section(Form):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OneKind(Form):
-    """A section of one kind of several; the keys that are given say which.
-
-    Attributes:
-        options: Each kind, with the key that it is below; empty if its keys are those of the section.
-    """
-
-    options: tuple[tuple[str, Section], ...]
-
-    def read(self, node: Node, instead: Any) -> Any:  # noqa: ANN401 - of one of the classes
-        """Return an instance of the kind whose keys are given."""
-        for name, section in self.options:
-            if isinstance(node.value, str) and node.value and not name and hasattr(section.kind, "in_short"):
-                return section.read(node, instead)
-        if not isinstance(node.value, dict):
-            node.must_be("a mapping (key: value)")
-            return None
-        names = {section.kind: [name] if name else section.names for name, section in self.options}
-        allowed = [name for each in names.values() for name in each]
-        given = [each for each in self.options if any(name in node.value for name in names[each[1].kind])]
-        node.check_keys(allowed)
-        if len(given) != 1:
-            kinds = [
-                f"{name}: {{{', '.join(each.names)}}}" if name else ", ".join(each.names)
-                for name, each in self.options
-            ]
-            node.error(f"{node.at} needs one of {'; or '.join(kinds)}")
-            return None
-        ((name, section),) = given
-        return section.read(node.value[name], instead) if name else section.build(node)
-
-    def write(self, value: Any) -> dict[str, Any] | None:  # noqa: ANN401 - of one of the classes
-        """Return a mapping."""
-        for name, section in self.options:
-            if type(value) is section.kind:
-                written = section.write(value)
-                return {name: written} if name else written
-        return None
-
-    def schema(self) -> Schema:
-        """Return the schema of all kinds' keys."""
-        inside: Schema = {}
-        required, shorts = list[Schema](), list[Schema]()
-        for name, section in self.options:
-            schema = section.schema()
-            words = plain_words(schema["$comment"].partition("\n\n")[0])
-            whole = mapping_of(schema)
-            inside |= {name: schema | {"description": words}} if name else whole["properties"]
-            required.append({"required": [name] if name else whole["required"]})
-            shorts += schema.get("anyOf", [])[1:]
-        whole = {"type": "object", "properties": inside, "oneOf": required, "additionalProperties": False}
-        return {"anyOf": [whole, *shorts], "takes": "a section"}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Key:
     """A key of a section, taken from a field of the section's data class.
 
@@ -305,11 +250,8 @@ def form_of(hint: Any, name: str, marks: tuple[object, ...] = ()) -> Any:  # noq
         return form_of(inner[0], name, hint.__metadata__)
     if form := next((mark for mark in marks if isinstance(mark, Form)), None):
         return form
-    if origin in {Union, UnionType} and len(inner) == 1:
-        return form_of(inner[0], name, marks)
     if origin in {Union, UnionType}:
-        named = [(next(mark.name for mark in each.__metadata__), form_of(each, name)) for each in inner]
-        return OneKind(options=tuple(named))
+        return form_of(inner[0], name, marks)
     if origin is tuple:
         return Several(item=form_of(inner[0], name), marks=marks)
     if origin is dict:

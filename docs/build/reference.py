@@ -72,7 +72,7 @@ def sections(path: str, schema: Schema) -> Iterator[tuple[str, Schema]]:
             if isinstance(named := inside.get("additionalProperties"), dict):
                 at, inside = f"{at}.{place}", named
         at, inside = (f"{at}[]", key["items"]) if "items" in key else (at, inside)
-        if "$comment" in inside or (inside is key and "oneOf" in mapping_of(key)):
+        if "$comment" in inside and name != "pools":  # each is as `pool`
             yield from sections(at, inside)
 
 
@@ -82,8 +82,7 @@ def _default(schema: Schema, name: str, key: Schema) -> str:
     if name in whole.get("required", ()):
         return "required"
     if "default" not in key:
-        kinds = [each["required"] for each in whole.get("oneOf", ())]
-        return "required of its kind" if any(name in each for each in kinds) else "–"
+        return "–"
     if key["takes"] == values.memory.takes:
         return f"`{key['default'] / 2**30:g} GiB`"
     several = key["default"] if isinstance(key["default"], list) else [key["default"]]

@@ -23,9 +23,9 @@ def ensure_pools(study: Study, say: Callable[[str], None]) -> None:
     Raises:
         OSError: The storage can't be reached.
     """
-    for name, pool in study.declaration.sources.items():
-        folder = study.pool_folders[name]
-        if not isinstance(pool, EmbeddedPool) or (folder / "pool.json").exists():
+    for name, declared in study.declaration.sources.items():
+        folder, pool = study.pool_folders[name], declared.embedded
+        if pool is None or (folder / "pool.json").exists():
             continue
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = folder.with_name(f".{folder.name}.lock")

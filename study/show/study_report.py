@@ -19,7 +19,7 @@ from analysis.report.tables import attempts
 from budgets.book import Book
 from budgets.cost.architecture import own_architectures
 from budgets.cost.flops import CONVENTION
-from budgets.declaration.data_sections import FolderPool, MixedPool
+from budgets.declaration.data_sections import MixedPool
 from budgets.declaration.declaration import Declaration
 from budgets.ledger import read_entries
 from budgets.names import without_secrets
@@ -192,7 +192,7 @@ def _provenance(study: Study | Imported, frames: StudyFrames) -> dict[str, str]:
     counted = counted_models(study.declaration)
     measured = f" Measured by torch's FLOP counter, without closed form: {counted}." if counted else ""
     name = ", ".join(
-        without_secrets(pool.path) if isinstance(pool, FolderPool) else pool.name
+        without_secrets(pool.path) if pool.path is not None else pool.content
         for pool in study.declaration.sources.values()
     )
     events = frames.events

@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import Any
 
 from budgets.book import Book
-from budgets.declaration.data_sections import FolderPool
 from budgets.declaration.declaration import Declaration
 from budgets.ledger import read_entries
 from budgets.planning.facts import Component
@@ -62,7 +61,7 @@ class Study:
     def pool_folders(self) -> dict[str, Path]:
         """Folder of each pool, by name; for a pool below a URL, the folder of its description's copy."""
         return {
-            name: self.place_here(pool.path) if isinstance(pool, FolderPool) else self.pools / pool.name
+            name: self.place_here(pool.path) if pool.path is not None else self.pools / pool.content
             for name, pool in self.declaration.sources.items()
         }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from budgets.cost.architecture import Architecture, load_architecture
 from budgets.cost.counted import read_count
-from budgets.declaration.data_sections import DeclaredPool, EmbeddedPool, FolderPool
+from budgets.declaration.data_sections import DeclaredPool
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.marked_file import DeclaredKeyError, at_key
 from budgets.planning.facts import EvaluationFacts, MixtureFacts, PoolFacts, Ranking
@@ -67,13 +67,14 @@ def study_facts(study: Study) -> tuple[PoolFacts | MixtureFacts, EvaluationFacts
 
 def _pool_facts(study: Study, name: str, pool: DeclaredPool) -> PoolFacts:
     """Return the facts of a pool; the description of one below a URL is copied first."""
-    if isinstance(pool, EmbeddedPool):  # it may not be built yet
-        costs = {"": scorer_costs(scorer(pool.pairs), pool.name)}
+    if (embedded := pool.embedded) is not None:  # it may not be built yet
+        costs = {"": scorer_costs(scorer(embedded.pairs), embedded.name)}
         folder = study.pool_folders[name]
         columns = Pool.open(folder).column_facts if (folder / "pool.json").exists() else {}
-        return PoolFacts(name=pool.name, pairs=pool.pairs, scored=True, score_costs=costs, columns=columns)
-    if not isinstance(pool, FolderPool):
-        return PoolFacts(name=pool.name, pairs=pool.pairs, scored=pool.scored)
+        pairs = embedded.pairs
+        return PoolFacts(name=pool.content, pairs=pairs, scored=True, score_costs=costs, columns=columns)
+    if pool.path is None:
+        return PoolFacts(name=pool.content, pairs=pool.pairs or 0, scored=pool.scored)
     key, folder = f"pools.{name}" if name else "pool", study.pool_folders[name]
     version = pool_versions(study).get(name, "")
     with at_key(f"{key}.path"):
@@ -110,7 +111,7 @@ def _brought_sets(
     study: Study, pool: str, declared: Mapping[str, SetFacts]
 ) -> Iterator[tuple[str, SetFacts]]:
     """Yield the evaluation sets that a pool brings; those of an embedded pool may not exist yet."""
-    if isinstance(study.declaration.sources[pool], EmbeddedPool):
+    if study.declaration.sources[pool].embedded is not None:
         for name, (images, texts) in evaluation_counts().items():
             retrieval = name == "retrieval"
             metrics, choices = (
@@ -181,7 +182,7 @@ def keep_pool_versions(study: Study) -> None:
 def _folder_pools(study: Study) -> dict[str, str]:
     """Return the declared path of each pool that has a folder or a URL, by its name."""
     sources = study.declaration.sources
-    return {name: pool.path for name, pool in sources.items() if isinstance(pool, FolderPool)}
+    return {name: pool.path for name, pool in sources.items() if pool.path is not None}
 
 
 def _recorded(study: Study) -> dict[str, dict[str, str]]:
@@ -249,7 +250,7 @@ def _id_now(facts: Mapping[str, Any], quality: str, known: str) -> str:
 
 def _kept_facts(study: Study, name: str) -> Mapping[str, Any]:
     """Return the facts of a pool in the version that the study keeps to; empty without such a file."""
-    if not isinstance(study.declaration.sources[name], FolderPool):
+    if study.declaration.sources[name].path is None:
         return {}
     folder, version = study.pool_folders[name], pool_versions(study).get(name)
     for file in (folder / "pool.json", *sorted((folder / VERSIONS).glob("*.json"))):

@@ -3,7 +3,6 @@
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from budgets.declaration.data_sections import DescribedPool
 from budgets.planning.facts import Component
 from budgets.planning.plan import Plan
 from runners.data.build.subset_copy import SubsetCopy, amplification
@@ -45,7 +44,7 @@ def read_subsets(study: Study, plan: Plan, *, most_pairs: int | None = None) -> 
     pools: dict[tuple[str, str], Pool] = {}
     for part in sorted(parts.values(), key=lambda each: each.pairs):
         folder = study.pool_folders[part.name]
-        described = isinstance(study.declaration.sources[part.name], DescribedPool)
+        described = study.declaration.sources[part.name].described
         if described or not (folder / "pool.json").exists():
             continue
         key = part.name, part.pool

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from budgets.declaration.data_sections import DescribedPool
+from budgets.declaration.data_sections import DeclaredPool
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.sections import Budget, GridBlock, Training
 from budgets.planning.facts import EvaluationFacts, PoolFacts
@@ -22,7 +22,7 @@ NO_EVALUATION = EvaluationFacts(names=(), images=0, texts=0)
 def declare(*blocks: GridBlock, **changes: object) -> Declaration:
     values: dict[str, Any] = {
         "name": "test",
-        "pool": DescribedPool(name="pool", pairs=10_000, scored=True),
+        "pool": DeclaredPool(name="pool", pairs=10_000, scored=True),
         "levels": (100 * GFLOP, 300 * GFLOP),
         "grid": blocks or (GridBlock(architectures=LADDER),),
         "training": Training(lr_peak=dict.fromkeys((*LADDER, "mini-ConvNeXt", "mini-RN"), 1e-3)),

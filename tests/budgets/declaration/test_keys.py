@@ -7,7 +7,7 @@ import pytest
 from budgets.declaration import values
 from budgets.declaration.data_sections import DeclaredSet
 from budgets.declaration.declaration import Declaration
-from budgets.declaration.keys import OneKind, Section, clashes, keys
+from budgets.declaration.keys import Section, clashes, keys
 from budgets.declaration.recipe import Recipe
 from budgets.declaration.sections import TUNED_FIELDS, Budget, GridBlock, Resources, Training
 from budgets.declaration.value_forms import Named, OneOf, Reader, Several
@@ -46,7 +46,7 @@ def test_a_fields_type_says_the_form_of_its_key() -> None:
     forms = {key.name: type(key.form) for kind in (Declaration, Training) for key in keys(kind)}
 
     assert {name: forms[name] for name in ("study", "pool", "evaluation", "budget", "grid")} == {
-        "study": Reader, "pool": OneKind, "evaluation": Named, "budget": Section, "grid": Several
+        "study": Reader, "pool": Section, "evaluation": Named, "budget": Section, "grid": Several
     }  # fmt: skip
     assert (forms["lr_peak"], forms["preset"]) == (Named, OneOf)
 

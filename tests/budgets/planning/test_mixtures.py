@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from budgets.declaration.data_sections import DescribedPool, MixedPool
+from budgets.declaration.data_sections import DeclaredPool, MixedPool
 from budgets.declaration.sections import Exclusion, GridBlock
 from budgets.planning.facts import Component, MixtureFacts, PoolFacts, Ranking
 from budgets.planning.plan import Plan
@@ -33,7 +33,7 @@ def planned(
     declaration = declare(
         *(blocks or (GridBlock(architectures=LADDER[:1]),)),
         pool=None,
-        pools={name: DescribedPool(name=each.name, pairs=each.pairs) for name, each in pools.items()},
+        pools={name: DeclaredPool(name=each.name, pairs=each.pairs) for name, each in pools.items()},
         mixtures=mixtures,
         **changes,
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from budgets.declaration.data_sections import DescribedPool, EmbeddedPool, FolderPool
+from budgets.declaration.data_sections import DeclaredPool, EmbeddedPool
 from budgets.declaration.marked_file import DeclarationError
 from budgets.declaration.recipe import Recipe
 from budgets.declaration.rules import ResourceRule, TrainingRule
@@ -32,7 +32,7 @@ def test_every_key_is_read_and_written_back(tmp_path: Path, text: str) -> None:
 def test_values_are_read_in_their_units(tmp_path: Path) -> None:
     declaration = load_declaration(write(tmp_path, FULL))
 
-    assert declaration.pool == DescribedPool(name="described", pairs=100_000, scored=True)
+    assert declaration.pool == DeclaredPool(name="described", pairs=100_000, scored=True)
     assert declaration.evaluation_counts == {"imagenet": (5_000, 8_000)}
     assert declaration.budget.levels == (10**11, 3 * 10**11, 9 * 10**11)
     assert declaration.grid[0].sizes == (20_000, None)
@@ -52,7 +52,7 @@ def test_a_ladder_is_read_instead_of_levels(tmp_path: Path) -> None:
     declaration = load_declaration(write(tmp_path, text + grid))
 
     assert (declaration.budget.levels, declaration.budget.ladder) == ((), Ladder(levels=3, ratio=3.16))
-    assert declaration.pool == FolderPool(path=str(tmp_path / "b"))
+    assert declaration.pool == DeclaredPool(path=str(tmp_path / "b"))
 
 
 @pytest.mark.parametrize("name", sorted(shipped_studies()))
@@ -239,7 +239,7 @@ def test_only_fixed_compute_blocks_need_levels_or_a_study_budget(tmp_path: Path)
 
 
 def test_a_declaration_is_found_by_its_name_or_its_path(tmp_path: Path) -> None:
-    assert load_declaration(find_declaration("demo")).pool == EmbeddedPool(pairs=8192)
+    assert load_declaration(find_declaration("demo")).pool == DeclaredPool(embedded=EmbeddedPool(pairs=8192))
     assert find_declaration(str(write(tmp_path, FULL))).name == "study.yaml"
     with pytest.raises(
         DeclarationError, match=r"unknown study 'demmo'; did you mean 'demo'\? allowed: .*paper"

@@ -54,7 +54,7 @@ RESOURCES = "{cpus: 2, gpus: 1, retries: 1, checkpoint: 2 min}"
         ("gpus: 1", "gpus: 16", "37: cluster.count = 8 is fewer than resources.gpus = 16 of one trial"),
         ("scored: true", "scored: maybe", "3: pool.scored: 'maybe' is not true or false"),
         ("scored: true}", "path: here}",
-         "3: pool needs one of embedded: {pairs, seed}; or path; or name, pairs, scored"),
+         "3: pool needs one of embedded: {pairs, seed}, path: FOLDER, or name: NAME"),
         ("images: 5k, ", "", "6: evaluation.imagenet.images is missing"),
         ("images: 5k", "path: here, images: 5k",
          "6: evaluation.imagenet.images is not allowed with path or probe"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from budgets.declaration.data_sections import EmbeddedPool, FolderPool, MixedPool
+from budgets.declaration.data_sections import DeclaredPool, EmbeddedPool, MixedPool
 from budgets.planning.facts import MixtureFacts, PoolFacts
 from study.declare.dump import dump_declaration
 from study.declare.load import load_declaration
@@ -17,8 +17,8 @@ def test_pools_and_mixtures_are_read_and_written_back(tmp_path: Path) -> None:
     declaration = load_declaration(write(tmp_path, MIXED))
 
     assert declaration.pools == {
-        "web": FolderPool(path=str(tmp_path / "pools/web")),
-        "icons": EmbeddedPool(pairs=4_000, seed=3),
+        "web": DeclaredPool(path=str(tmp_path / "pools/web")),
+        "icons": DeclaredPool(embedded=EmbeddedPool(pairs=4_000, seed=3)),
     }
     assert declaration.mixtures == {
         "union": {"web": MixedPool(quality="top20"), "icons": MixedPool(pairs=1_000)},
@@ -60,7 +60,7 @@ def test_pools_and_mixtures_are_read_and_written_back(tmp_path: Path) -> None:
         ("web: pools/web", "web: {name: web, pairs: 10M}",
          "3: pools: either all of them are described (name, pairs, scored), or none"),
         ("web: pools/web", "web: {path: web, name: web}",
-         "4: pools.web needs one of embedded: {pairs, seed}; or path; or name, pairs, scored"),
+         "4: pools.web needs one of embedded: {pairs, seed}, path: FOLDER, or name: NAME"),
         ("web: pools/web", "we b: pools/web", "4: pools: 'we b' names a folder"),
     ],
 )  # fmt: skip

@@ -36,7 +36,6 @@ def test_every_declaration_is_valid() -> None:
         ("beta1: 0.9", "beta1: 1.5", "training.beta1"),
         ("eps: 1e-6", "eps: small", "training.eps"),
         ("study: full\n", "", ""),
-        ("scored: true}", "path: here}", "pool"),
         ("seeds: [0, 1]", "seeds: []", "seeds"),
         ("beta2: [0.95, 98%]", "beta3: [0.95, 98%]", "tuning.fields"),
         ("checkpoint: 2 min", "checkpoint: {a: b}", "resources"),

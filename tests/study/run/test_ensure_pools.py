@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from budgets.declaration.data_sections import EmbeddedPool
 from runners.embedded import scorer
 from runners.results import plan_row
 from runners.trials.trial_files import Outcome, write_outcome
@@ -38,8 +37,8 @@ def study(tmp_path: Path) -> Study:
 def test_a_second_run_waits_for_the_pool_that_the_first_one_builds(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (pool,) = study.declaration.sources.values()
-    assert isinstance(pool, EmbeddedPool)
+    pool = next(iter(study.declaration.sources.values())).embedded
+    assert pool is not None
     building, go_on = threading.Event(), threading.Event()
 
     def build(folder: Path, **_options: int) -> None:

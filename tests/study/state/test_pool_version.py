@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from budgets.declaration.data_sections import DeclaredPool, FolderPool, MixedPool
+from budgets.declaration.data_sections import DeclaredPool, MixedPool
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.pool.pool import Pool
@@ -67,7 +67,9 @@ def test_a_renamed_pool_keeps_its_version(growing: Path, pool: Path, tmp_path: P
     study.folder.mkdir(parents=True)
 
     def mixed(**pools: Path) -> Study:
-        sources: dict[str, DeclaredPool] = {name: FolderPool(path=str(path)) for name, path in pools.items()}
+        sources: dict[str, DeclaredPool] = {
+            name: DeclaredPool(path=str(path)) for name, path in pools.items()
+        }
         mixtures = {"it": {name: MixedPool() for name in pools}}
         grid = tuple(replace(block, quality=("all",)) for block in study.declaration.grid)
         declaration = replace(study.declaration, pool=None, pools=sources, mixtures=mixtures, grid=grid)
