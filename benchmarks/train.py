@@ -16,8 +16,12 @@ last losses must agree.
 
 With ``--device cuda`` the model is ViT-B/32 with batches of 1,024 simulated JPEGs, timed by wall clock, with
 eight loader processes, and both loops read the same batches in the same way; `benchmarks/loader.py` compares
-the ways of reading. The last lines are name, value, lower limit, and pass or fail; the exit code is 1 if one
-fails.
+the ways of reading.
+
+On the processor the loss alone is measured too, at a batch of 8,192 and a width of 512, on one rank and on
+two: its time in products of a rank's rows of the similarity matrix, and its peak of memory in GiB. Limits are
+those of gradients derived by hand (docs/dev/log.md). The last lines are name, value, limit, and pass or fail;
+the exit code is 1 if one fails.
 """
 
 import argparse
@@ -32,6 +36,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -44,7 +49,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measured import at_least, verdict
+from benchmarks.measured import Result, at_least, at_most, own_peak, verdict
 from budgets.cost.architecture import Architecture, load_architecture
 from budgets.cost.flops import sample_cost
 from budgets.cost.strategy import find_strategy
@@ -55,7 +60,9 @@ from runners.data.reading.streamed_set import StreamedSet, open_data
 from runners.data.reading.training_data import Source, TrainingData, empty_for, on_device
 from runners.embedded.embedded_pool import build_embedded_pool
 from runners.models.model import build_model, compute_context, resolve_precision
+from runners.training.backward import joint_loss
 from runners.training.learner import make_learner
+from runners.training.ranks import rank, rank_count, run_ranks
 from runners.training.train import StepSchedule, to_float, train
 
 # Batch sizes of the shipped studies; larger for the largest model, so that its matrix products are large.
@@ -70,6 +77,8 @@ _LONG_PRODUCT_S = 0.1
 WARM = 8  # warm-up steps of each turn, not timed
 SAME_CURVE, SAME_LAST = 0.01, 0.05  # of the loss; bf16 rounds to 0.4 %
 RATIO, SHARE = 1.5, 0.5
+LOSSES = {"clip": (14.0, 0.81), "siglip": (12.0, 0.93)}  # most products of a rank's rows, and GiB
+_LOSS_WIDTH, _ROWS = 512, 1024
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -288,6 +297,32 @@ def measure(setting: Setting, turns: int) -> tuple[float, float]:
     return best["ours"] / faster, best["ours"] * cost / peak
 
 
+def loss_cost(name: str, pairs: int) -> tuple[float, float]:
+    """Return the time of a rank's share of a loss, in products of its rows, and its peak memory in GiB."""
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(SEED)
+    sides = nn.functional.normalize(torch.randn(2, pairs, _LOSS_WIDTH, generator=generator), dim=2)
+    own = [side.chunk(rank_count())[rank()].clone().requires_grad_() for side in sides]
+    scale, bias = torch.tensor(2.6).requires_grad_(), torch.tensor(-10.0).requires_grad_()
+    model, held = SimpleNamespace(logit_scale=scale, logit_bias=bias), own_peak()
+    began = time.process_time()
+    joint_loss(find_strategy(name), model, own, (scale, bias))
+    seconds, grown = time.process_time() - began, own_peak() - held
+    began = time.process_time()
+    for rows in own[0].detach().split(_ROWS):
+        rows @ sides[1].T
+    return seconds / (time.process_time() - began), grown
+
+
+def measure_losses(pairs: int) -> Iterator[Result]:
+    """Measure losses on one rank and on two, each in processes of their own."""
+    for name, (most_products, most_gib) in LOSSES.items():
+        for ranks in (1, 2):
+            products, gib = run_ranks(partial(loss_cost, name, pairs), count=ranks, gpus=False)
+            yield at_most(f"train_loss_{name}_{ranks}_products", products, most_products)
+            yield at_most(f"train_loss_{name}_{ranks}_gib", gib, most_gib)
+
+
 def main() -> int:
     """Run the benchmark and return the exit code."""
     parser = argparse.ArgumentParser(description="Measure the speed of training.")
@@ -302,6 +337,9 @@ def main() -> int:
         "--steps", type=int, default=48, help=f"steps per turn, the first {WARM} not timed (default: 48)"
     )
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument(
+        "--loss-pairs", type=int, default=8192, help="batch of which the loss is measured (default: 8192)"
+    )
     options = parser.parse_args()
     if options.steps <= WARM:
         parser.error(f"--steps must be above {WARM}")
@@ -334,6 +372,8 @@ def main() -> int:
             lines.append(at_least(f"train_{model}_ratio", ratio, RATIO))
             if model == (models[-1] if on_gpu else max(LADDER, key=lambda name: LADDER[name])):
                 lines.append(at_least(f"train_{model}_matmul_share", share, SHARE))
+    if not on_gpu:
+        lines += measure_losses(options.loss_pairs)
     return verdict(lines)
 
 

@@ -23,7 +23,7 @@ def test_bf16_loop_follows_a_plain_fp32_loop(
 ) -> None:
     monkeypatch.setattr(train, "build_embedded_pool", smaller_pool)
     monkeypatch.setattr(train, "_LONG_PRODUCT_S", 0)  # the smallest product is enough
-    words = ["train.py", "--models", "mini-ViT-XXS-8", "--steps", "10", "--turns", "1"]
+    words = ["train.py", "--models", "mini-ViT-XXS-8", "--steps", "10", "--turns", "1", "--loss-pairs", "64"]
     monkeypatch.setattr(sys, "argv", words)
 
     with warnings.catch_warnings():
@@ -35,4 +35,5 @@ def test_bf16_loop_follows_a_plain_fp32_loop(
     off = re.search(r"its curve in fp32 is (\S+)% off ours at most", printed)
     assert off is not None, printed
     assert float(off[1]) < 1
+    assert len(re.findall(r"^train_loss_(?:clip|siglip)_[12]_(?:products|gib) ", printed, re.MULTILINE)) == 8
     assert re.search(r"^train_mini-ViT-XXS-8_ratio \S+ 1\.5 (pass|fail)$", printed, re.MULTILINE)
