@@ -8,7 +8,7 @@ the driver downloads the small files of each trial.
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from runners.data.pool.pool import tree_name
 from runners.host.faults import patiently
 from runners.store.copies import fetch_tree, share_tree, tree_at, trial_copies
-from runners.store.files import new_file
+from runners.store.files import locked, new_file
 from runners.store.location import Location
 from runners.trials.meter import METER
 from runners.trials.run_on_node import (
@@ -45,7 +45,6 @@ from study.storage.lock import (
     STOP,
     Holder,
     Lease,
-    after_downloads,
     live_holder,
     only_run,
     running_here,
@@ -58,6 +57,7 @@ LEDGER = "ledger.jsonl"
 _HERE_ALONE = {"throughput.json", LEASE}  # about this machine only; never uploaded
 _WEIGHTS, _REQUESTS = "weights.pt", 16
 _PATIENCE_S = 300.0  # longest wait for an unreachable bucket at the end of a run
+_DOWNLOAD_S = 60.0  # longest wait for another download
 _LOOK_PATIENCE_S = 10.0  # the same for commands that only read
 
 
@@ -83,8 +83,8 @@ class BucketStorage(FolderStorage):
             if not _bring_by_name(self.place, self._folder, LEASE):
                 (self._folder / LEASE).unlink(missing_ok=True)
 
-        with after_downloads(self._folder) as free:
-            if free and running_here(self._folder) is None:
+        with self._downloading() as free:
+            if free is not None and running_here(self._folder) is None:
                 patiently(look, patience_s=_LOOK_PATIENCE_S)
 
     def bring_weights(self, trial_id: str) -> None:
@@ -105,9 +105,8 @@ class BucketStorage(FolderStorage):
     def claim(self, say: Callable[[str], None]) -> Iterator[None]:
         """Context manager that holds the folder's lock and the bucket's lease, and keeps both in step."""
         with ExitStack() as until_the_end:
-            with after_downloads(self._folder):
+            with self._downloading():
                 holder, before = until_the_end.enter_context(only_run(self._folder))
-            self._objects.require()
             lease = self._lease = Lease(self.place, holder)
             until_the_end.enter_context(lease.held(before, say, self._follow))
             (self._folder / LEASE).unlink(missing_ok=True)
@@ -174,6 +173,11 @@ class BucketStorage(FolderStorage):
         if self._lease is not None and self._lease.lost is not None:
             raise self._lease.lost
         return self._stop_requested
+
+    def _downloading(self) -> AbstractContextManager[object]:
+        """Return the lock of a download, which no run begins beside; it must not look like that of a run."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return locked(self._folder / ".download.lock", wait_s=_DOWNLOAD_S)
 
     def _trial(self, trial_id: str) -> tuple[Path, Location]:
         return self._folder / "trials" / trial_id, self.place / "trials" / trial_id

@@ -28,7 +28,6 @@ _RUNS = (
 )
 _WRITES = "another command is writing {where}: {holder}. Wait until it has ended"
 _LOOKS, _LOCK_S, _LOOK_S = 5, 0.5, 0.2
-_DOWNLOAD_S = 60.0
 _DEAD_S = 60.0  # a lease that is not renewed for so long belongs to a dead run
 _BEAT_S = 3.0  # interval of the renewals
 _SETTLE_S = 2.0  # time in which what a concurrent run does to the lease becomes visible
@@ -102,17 +101,6 @@ def only_run(folder: Path, refusal: str = _RUNS, where: object = None) -> Iterat
         yield holder, before
 
 
-@contextmanager
-def after_downloads(folder: Path) -> Iterator[bool]:
-    """Context manager that waits for a download into a folder; False if it has not ended after a minute.
-
-    A download holds it too. The lock is not that of a run: a download must not look like one.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / ".download.lock", wait_s=_DOWNLOAD_S) as held:
-        yield held is not None
-
-
 def active_run(folder: Path) -> Holder | None:
     """Return the active run of the study, if any, here or on another machine with the same bucket."""
     copy = folder / LEASE
@@ -169,9 +157,9 @@ class Lease:
         again. At exit, the lease then stays, and expires like that of a dead run.
 
         Raises:
-            ValueError: Another run has the lease, or at exit has taken it over; the message names it.
-            OSError: The storage can't be reached.
+            ValueError: The storage can't be used; or another run has the lease, or at exit has taken it over.
         """
+        self._place.require()
         while not self._place.create(self._name, self._text()):
             self._bury(dead, say)
         # A run that buries the same lease at the same time would delete this one, and without exclusive
@@ -273,7 +261,6 @@ def only_writer(pool: str | Location, say: Callable[[str], None]) -> Iterator[No
         with only_run(storage.local, _WRITES) if storage.local.is_dir() else nullcontext():
             yield
         return
-    storage.require()
     here = machine_cache() / "written" / storage.copy_name
     here.mkdir(parents=True, exist_ok=True)
     with (

@@ -5,8 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from study.storage.folder_storage import FolderStorage
-from study.storage.lock import Holder, active_run, after_downloads, only_run
+from study.storage.lock import Holder, active_run, only_run
 from tests.root import ROOT
 
 pytestmark = pytest.mark.slow
@@ -59,25 +57,6 @@ def test_the_second_run_is_refused_with_the_firsts_host_process_and_start(tmp_pa
         holder = active_run(tmp_path)
         assert holder is not None
         assert holder.pid == os.getpid()
-
-
-def test_a_download_does_not_look_like_a_run_and_others_wait_for_it(tmp_path: Path) -> None:
-    order = list[str]()
-
-    def download() -> None:
-        with after_downloads(tmp_path) as free:
-            assert free
-            order.append("second")
-
-    with after_downloads(tmp_path) as free:
-        assert free
-        assert active_run(tmp_path) is None
-        other = threading.Thread(target=download)
-        other.start()
-        time.sleep(0.2)
-        order.append("first")
-    other.join()
-    assert order == ["first", "second"]
 
 
 def test_stop_waits_for_the_runs_end(tmp_path: Path) -> None:
