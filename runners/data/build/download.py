@@ -5,7 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -14,24 +14,10 @@ from runners.data.build.table_file import check_columns, columns_and_rows
 from runners.store.files import locked, new_file
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Download:
-    """Options of a download."""
-
-    program: str  # command of img2dataset, possibly of another environment
-    url: str
-    caption: str
-    image_size: int  # side in pixels that images are resized to
-    resize_mode: str
-    retries: int
-    timeout_s: int
-    user_agent: str  # added to a browser's user agent
-    workers: int
-
-
-def download(table: Path, folder: Path, how: Download) -> pd.DataFrame:
+def download(table: Path, folder: Path, program: str, how: Mapping[str, object]) -> pd.DataFrame:
     """Download into shards; return failed downloads as ``shard`` (the URL), ``key`` and ``reason``.
 
+    ``program`` is the command of img2dataset, possibly of another environment, and ``how`` its options.
     Finished shards are not downloaded again. The X-Robots-Tag values noai, noimageai, noindex and
     noimageindex are obeyed.
 
@@ -40,34 +26,30 @@ def download(table: Path, folder: Path, how: Download) -> pd.DataFrame:
             of another table or of other options.
     """
     names, _ = columns_and_rows(table)
-    check_columns(names, table, how.url, how.caption)
-    others = [name for name in names if name not in {how.url, how.caption, "key", "width", "height"}]
-    program = shutil.which(how.program) or shutil.which(how.program, path=str(Path(sys.executable).parent))
-    if program is None:
+    own = [str(how[name]) for name in ("url_col", "caption_col")]
+    check_columns(names, table, *own)
+    found = shutil.which(program) or shutil.which(program, path=str(Path(sys.executable).parent))
+    if found is None:
         raise ValueError(
-            f"{how.program} is not installed; pip install 'img2dataset>=1.47' (from Python 3.13 on also "
+            f"{program} is not installed; pip install 'img2dataset>=1.47' (from Python 3.13 on also "
             "standard-imghdr), here or in a separate environment, and give its command with --img2dataset"
         )
     options = {
+        **how,
         "url_list": table.resolve(),
         "input_format": table.name.partition(".")[2] if table.suffix == ".gz" else table.suffix[1:],
-        "url_col": how.url,
-        "caption_col": how.caption,
         "output_format": "webdataset",
         "output_folder": folder.resolve(),
-        "processes_count": how.workers,
         "thread_count": 32,
-        "image_size": how.image_size,
-        "resize_mode": how.resize_mode,
+        "resize_mode": "keep_ratio",
         "resize_only_if_bigger": True,
-        "retries": how.retries,
-        "timeout": how.timeout_s,
-        "user_agent_token": how.user_agent,
-        "save_additional_columns": json.dumps(others),
+        "save_additional_columns": json.dumps(
+            [name for name in names if name not in {*own, "key", "width", "height"}]
+        ),
         "incremental_mode": "incremental",
     }
     folder.mkdir(parents=True, exist_ok=True)
-    command = [program, *(f"--{name}={value}" for name, value in options.items())]
+    command = [found, *(f"--{name}={value}" for name, value in options.items())]
     with locked(folder / ".lock", wait_s=0) as lock:
         if lock is None:
             raise ValueError(f"an earlier download into {folder} is still running; wait for it, or end it")
@@ -89,14 +71,12 @@ def download(table: Path, folder: Path, how: Download) -> pd.DataFrame:
     return pd.DataFrame({"shard": failed["url"], "key": failed["key"], "reason": reason}, dtype="str")
 
 
-def _require_same(folder: Path, table: Path, how: Download) -> None:
+def _require_same(folder: Path, table: Path, how: Mapping[str, object]) -> None:
     """Record what a folder is a download of, since img2dataset keeps finished shards of any other."""
     with table.open("rb") as file:
         digest = hashlib.file_digest(file, "blake2b").hexdigest()
-    facts = {
-        "content of the table": digest, "--url": how.url, "--caption": how.caption,
-        "--image-size": how.image_size, "--resize-mode": how.resize_mode,
-    }  # fmt: skip
+    options = {"--url": "url_col", "--caption": "caption_col", "--image-size": "image_size"}
+    facts = {"content of the table": digest, **{option: how[name] for option, name in options.items()}}
     before, record = facts, folder / "download-options"  # not *.json, all of which img2dataset reads
     if record.exists() and any(folder.glob("*.tar")):
         try:

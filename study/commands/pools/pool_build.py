@@ -1,7 +1,7 @@
 """``python -m study data build``: build a pool from shards, files, URLs or the embedded generator."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +24,7 @@ EXAMPLES: tuple[str, ...] = (
     "pools/emoji --from embedded:256",
 )
 
-_RESIZE_MODES = ("no", "keep_ratio", "keep_ratio_largest", "center_crop", "border")  # of img2dataset
-_OPTIONS: Mapping[str, tuple[Any, str, dict[str, Any], frozenset[str]]] = {
+_OPTIONS: Mapping[str, tuple[Any, str, dict[str, Any], Collection[str]]] = {
     name: (default, words, how, frozenset(kinds.split()))
     for name, default, words, how, kinds in (
         ("image", "image", "column of image paths", {}, "table"),
@@ -35,7 +34,6 @@ _OPTIONS: Mapping[str, tuple[Any, str, dict[str, Any], frozenset[str]]] = {
         ("seed", 0, "seed of the embedded pool", {"type": number(0, 2**32 - 1, int)}, "embedded"),
         ("img2dataset", "img2dataset", "command that downloads", {"metavar": "COMMAND"}, "urls"),
         ("image_size", 256, "side of downloaded images in pixels", {"type": number(8, 8192, int)}, "urls"),
-        ("resize_mode", "keep_ratio", "img2dataset's resize mode", {"choices": _RESIZE_MODES}, "urls"),
         ("retries", 2, "retries of a failed URL", {"type": number(0, 1000, int)}, "urls"),
         ("timeout", 10, "seconds to wait for a server", {"type": number(1, 3600, int)}, "urls"),
         ("user_agent", "clip-scaling-study", "user agent sent to servers", {}, "urls"),
@@ -117,22 +115,13 @@ def _kind_of(source: str, options: Namespace) -> str:
 
 def _check(source: str, kind: str, options: Namespace, url: str) -> None:
     """Raise ValueError for options that have no effect, and pools that can't be built from the source."""
-    for name, (default, *_, kinds) in _OPTIONS.items():
+    fitting = [(name, default, kinds) for name, (default, *_, kinds) in _OPTIONS.items()]
+    fitting += [("in_place", False, {"tars", "table"}), ("without", [], {"tars", "table", "urls"})]
+    for name, default, kinds in fitting:
         if kind not in kinds and getattr(options, name) != default:
             raise ValueError(f"--{name.replace('_', '-')} has no effect on {source}: leave it out")
-    if kind == "embedded" and (options.in_place or options.without):
-        raise ValueError(
-            f"{source} has no shards and holds no evaluation images: leave out --in-place and --without"
-        )
-    if kind == "embedded" and url:
+    if url and kind in {"embedded", "urls"}:
         raise ValueError(f"{source} can only be built in a folder; upload that folder to {url} afterwards")
-    if kind == "urls" and options.in_place:
-        raise ValueError(f"{source} names URLs of images, which have to be downloaded: leave out --in-place")
-    if kind == "urls" and url:
-        raise ValueError(
-            f"{source} names URLs of images, which are downloaded into a folder beside the pool; build the "
-            f"pool in a folder, or download them first and build {url} from their shards"
-        )
 
 
 def _build_embedded(path: Path, pairs: str, seed: int) -> None:
@@ -154,21 +143,11 @@ def _build(shared: "SharedFolder", source: str, kind: str, options: Namespace, s
     from runners.data.build.build_pool import build_pool
     from runners.data.build.in_place import not_pairs
     from runners.data.build.source import Columns, folders_of
-    from runners.store.copies import listed, pool_at
     from runners.store.location import Location
     from study.show.view import WorkProgress
 
     path, there = shared.path, Location(source)
     url = "" if there.local is not None else there.address
-    if options.in_place and url and url != shared.url and "pool.json" in listed("pool", url):
-        if shared.url:
-            raise ValueError(f"{url} is already an indexed pool; declare or score it without `data build`")
-        if (path / "pool.json").exists():
-            raise ValueError(f"{options.pool} already exists; remove it or choose another path")
-        if options.without:
-            raise ValueError(f"{url} is already an indexed pool, whose pairs stay: leave out --without")
-        pool_at(url, path)
-        return
     build = Build(
         source=path if url else Path(source),
         to=shared.url,
@@ -191,21 +170,19 @@ def _build(shared: "SharedFolder", source: str, kind: str, options: Namespace, s
 
 def _downloaded(path: Path, build: "Build", options: Namespace) -> "Build":
     """Download the images of a table of URLs, and return the build of a pool from their shards."""
-    from runners.data.build.download import Download, download
+    from runners.data.build.download import download
     from runners.host.workers import usable_cores
 
     table, shards = build.source, path.parent / f".{path.name}.downloaded"
     show(f"downloading into {shards} …")
-    how = Download(
-        program=options.img2dataset,
-        url=options.url,
-        caption=options.caption,
-        image_size=options.image_size,
-        resize_mode=options.resize_mode,
-        retries=options.retries,
-        timeout_s=options.timeout,
-        user_agent=options.user_agent,
-        workers=options.workers or usable_cores(),
-    )
-    origin = {"urls": str(table.resolve())}
-    return replace(build, source=shards, left_out=download(table, shards, how), provenance=origin)
+    how = {
+        "url_col": options.url,
+        "caption_col": options.caption,
+        "image_size": options.image_size,
+        "retries": options.retries,
+        "timeout": options.timeout,
+        "user_agent_token": options.user_agent,
+        "processes_count": options.workers or usable_cores(),
+    }
+    left_out = download(table, shards, options.img2dataset, how)
+    return replace(build, source=shards, left_out=left_out, provenance={"urls": str(table.resolve())})

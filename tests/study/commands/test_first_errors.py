@@ -57,9 +57,9 @@ def test_an_error_of_the_plan_names_file_and_line(
         ("run first.yaml --backend local --address h:1 --dry-run", "--address"),
         ("check first.yaml --backend local --address h:1", "--address"),
         ("recommend small --flops 1e12 --pairs 8192 --table t.csv", "--prior MAP"),
-        ("data build p --from embedded:64 --without sets/a", "--in-place and --without"),
-        ("data build p --from embedded:64 --in-place", "--in-place and --without"),
-        ("data build p --from urls.csv --in-place", "leave out --in-place"),
+        ("data build p --from embedded:64 --without sets/a", "--without has no effect on embedded:64"),
+        ("data build p --from embedded:64 --in-place", "--in-place has no effect on embedded:64"),
+        ("data build p --from urls.csv --in-place", "--in-place has no effect on urls.csv"),
     ],
 )
 def test_an_option_that_would_have_no_effect_is_refused(

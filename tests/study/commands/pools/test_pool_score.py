@@ -41,7 +41,7 @@ def test_a_sheet_replaces_a_png_alone_and_a_full_disk_leaves_the_old_one(owner: 
     before = record.read_bytes()
     for other in (record, owner / "pools"):
         said = run(f"data info pools/icons --sheet {other}", code=2)
-        assert said == f"study: --sheet {other} exists and is not a PNG: name a new file\n"
+        assert said == f"study: --sheet {other} is drawn as a PNG: name a file that ends in .png\n"
     assert record.read_bytes() == before
 
     sheet = owner / "sheet.png"
