@@ -48,7 +48,7 @@ class Build:
         return {**columns, "--without": sorted(path.resolve().name for path in self.evaluation)}
 
 
-_WORKING_FILES = ("source", "plan.json", "parts/", "merge/", "kept/", "shards/", "pool/")
+_WORKING_FILES = ("source", "plan.json", "parts/", "kept/", "shards/", "pool/")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

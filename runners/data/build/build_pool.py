@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from runners.data.build.build import Build, PoolFolders, folders_of, working
-from runners.data.build.merge_parts import first_part, left_out_of, merge_parts
+from runners.data.build.keep_pairs import keep_pairs, left_out_of
 from runners.data.build.new_shards import plan_shards, write_index, write_pairs, write_shards
-from runners.data.build.scan import scan
+from runners.data.build.scan import ReportPart, scan
 from runners.data.build.source import SourcePart, parts_at, parts_of
 from runners.data.build.thumbnail import EvaluationImages
 from runners.data.build.write import PAIRS_PER_SHARD
@@ -61,13 +61,18 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
         tables = scan(parts, how, folders, known, report)
         if before is None:  # parts that a killed build left would be described as parts of this pool
             shared.delete(f"{folders.pool}{INDEX}", f"{folders.pool}{VERSIONS}/")
-        written = merge_parts(tables, how, folders, before, report)
-        if not written and before is None:
+        kept = keep_pairs(tables, how, folders, before)
+        if not kept and before is None:
             reasons = sorted({reason for table in left_out_of(folders) for reason in table["reason"]})
             shared.delete(work)
             raise ValueError(f"{how.url or how.source} holds no pair: {', '.join(reasons) or 'it is empty'}")
-        if not how.in_place:
-            written = _write_new(how, folders, parts, written, before, report)
+        if how.in_place:
+            shared.keep_all(kept)
+        else:
+            kept = _new_shards(how, folders, parts, kept, before, partial(report, "writing"))
+        parts_before = before.index.parts if before else ()
+        first = 1 + max((int(part.file.removeprefix(INDEX)) for part in parts_before), default=-1)
+        written = write_index(folders, kept, first, how.workers, partial(report, "indexing"))
         _describe(path, how, folders, parts, written, before)
         shared.publish()
         shared.delete(work)
@@ -136,16 +141,16 @@ def _words(value: object) -> str:
     return (", ".join(map(str, value)) if isinstance(value, list) else str(value)) or "none"
 
 
-def _write_new(  # noqa: PLR0913, PLR0917 - all that a build knows
+def _new_shards(  # noqa: PLR0913, PLR0917 - all that a build knows
     how: Build,
     folders: PoolFolders,
     parts: Sequence[SourcePart],
-    merged: Sequence[str],
+    kept: Iterable[str],
     before: Pool | None,
-    report: Report,
-) -> list[str]:
-    """Write the pairs of merged parts as new shards, in order; return the parts of their index."""
-    tables = [folders.shared.path / f"{name}.parquet" for name in merged]
+    report: ReportPart,
+) -> dict[str, int]:
+    """Write pairs as new shards, in order; return the tables of their pairs with the number of these."""
+    tables = [folders.shared.path / name for name in kept]
 
     def rows() -> Iterator[pa.Table]:
         if tables:
@@ -158,8 +163,8 @@ def _write_new(  # noqa: PLR0913, PLR0917 - all that a build knows
     plan = plan_shards(folders, mark, rows(), first)
     place = Location(how.url or (how.source if how.source.is_dir() else how.source.parent))
     fill = partial(_fill, place, {as_utf8(part.shard): part.size for part in parts}, PAIRS_PER_SHARD)
-    write_shards(folders, plan, fill, how.workers, partial(report, "writing"))
-    return write_index(folders, plan, first_part(before), how.workers, partial(report, "indexing"))
+    write_shards(folders, plan, fill, how.workers, report)
+    return {folders.table(number): pairs for number, pairs in plan.items()}
 
 
 def _fill(  # noqa: PLR0913, PLR0917 - the last ones are those of `Fill`

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from runners.data.build.build import PoolFolders
-from runners.data.build.merge_parts import PART, groups_of
+from runners.data.build.keep_pairs import groups_of
 from runners.data.build.scan import NOT_INDEXED, ReportPart, make_files
 from runners.data.index.writing import write_part
 from runners.data.pool.shards import close_shard, write_sample
@@ -92,27 +92,30 @@ def write_pairs(file: IO[bytes], rows: pd.DataFrame, images: Iterable[bytes], fi
 
 
 def write_index(
-    folders: PoolFolders, plan: Mapping[int, int], first: int, workers: Workers, report: ReportPart
+    folders: PoolFolders, tables: Mapping[str, int], first: int, workers: Workers, report: ReportPart
 ) -> list[str]:
-    """Write the parts of the index of a plan's shards, numbered from the first; return them as in `Part`."""
-    tables = [folders.table(number) for number in plan]
-    groups = [tables[group.start : group.stop] for group in groups_of(plan.values())]
+    """Write the parts of an index, numbered from the first; return them as in `Part`.
+
+    ``tables`` has the names of tables of pairs, and their number of pairs.
+    """
+    names = [*tables]
+    groups = [names[group.start : group.stop] for group in groups_of(tables.values())]
     parts = [f"{INDEX}{number:05d}" for number in range(first, first + len(groups))]
     files = {number: f"{folders.pool}{part}.parquet" for number, part in enumerate(parts)}
     folders.shared.delete(*files.values())  # of a build that was killed
-    task = partial(_write_index_part, folders, parts, groups)
-    make_files(task, files, folders.shared, workers, report)
+    task = partial(_write_index_part, folders, groups, files)
+    make_files(task, files, folders.shared, workers, report, "part {} of the index".format)
     folders.shared.fetch(f"{folders.pool}{part}.words.parquet" for part in parts)
     return parts
 
 
 def _write_index_part(
-    folders: PoolFolders, parts: Sequence[str], groups: Sequence[Sequence[str]], number: int
+    folders: PoolFolders, groups: Sequence[Sequence[str]], files: Mapping[int, str], number: int
 ) -> int:
-    part = folders.pool + parts[number]
+    part = files[number].removesuffix(".parquet")
     with folders.shared.here() as here:
         here.fetch(groups[number])
         rows = pd.concat([pd.read_parquet(here.path / name) for name in groups[number]], ignore_index=True)
         write_part(here.file(part), rows.drop(columns=NOT_INDEXED, errors="ignore"))
-        here.keep(*(part + end for end in PART))
+        here.keep(f"{part}.words.parquet", f"{part}.parquet")
     return len(rows)

@@ -113,8 +113,7 @@ def copy_subsets(
     report(0, count)
     fill = partial(_fill, replace(copy.pool), copy.side)  # a pool without what it has read
     write_shards(folders, plan, fill, workers, lambda done, of, _: report(count * done // of, count))
-    tables = [folders.table(number) for number in plan]
-    shared.fetch(tables)
+    tables = {folders.table(number): pairs for number, pairs in plan.items()}
     damaged = {name: [*_damage(shared.path / name)] for name in tables}
     every = [*chain(*damaged.values())]
     try:
@@ -122,7 +121,7 @@ def copy_subsets(
     except ValueError:
         shared.delete(*(name for name, some in damaged.items() if some))
         raise
-    _describe(copy, shared, write_index(folders, plan, 0, workers, lambda *_: None), len(every))
+    _describe(copy, shared, write_index(folders, tables, 0, workers, lambda *_: None), len(every))
     shared.publish()
     shared.delete(_WORK)
     return len(every)
