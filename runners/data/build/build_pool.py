@@ -4,7 +4,9 @@ A build that was stopped at any point continues where it stopped (`runners.data.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
 from itertools import chain
@@ -16,20 +18,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from runners.data.build.build import Build, PoolFolders, folders_of, working
-from runners.data.build.keep_pairs import keep_pairs, left_out_of
+from runners.data.build.in_place import SCORE_FIELD
+from runners.data.build.keep_pairs import keep_pairs, left_out_of, own_score
 from runners.data.build.new_shards import plan_shards, write_index, write_pairs, write_shards
 from runners.data.build.scan import ReportPart, scan
 from runners.data.build.source import SourcePart, parts_at, parts_of
 from runners.data.build.thumbnail import EvaluationImages
 from runners.data.build.write import PAIRS_PER_SHARD
 from runners.data.index.merge import in_order, order_of_shards
+from runners.data.index.selection import SCORE_PREFIX
 from runners.data.index.writing import VERSIONS, index_of_files, write_table
 from runners.data.pool.describe import describe_pool
 from runners.data.pool.pool import Origin, Pool, Scorer
 from runners.data.pool.reader import stored_images
 from runners.data.pool.shards import as_utf8
 from runners.host.workers import Report
-from runners.store.copies import INDEX, SHARDS_AT, listed
+from runners.store.copies import INDEX, SHARDS_AT, listed, pool_at
 from runners.store.location import Location
 from runners.store.place import place_of
 
@@ -214,10 +218,23 @@ def _describe(  # noqa: PLR0913, PLR0917 - all that a build knows
         pool.rename(path)
 
 
+def _scorer(how: Build) -> Scorer:
+    """Return the scorer of the source's scores, with its cost if the source is a pool that records it."""
+    place = Location(how.url or how.source)
+    with suppress(KeyError, OSError, ValueError):  # no pool, or one that can't be opened
+        if place.read("pool.json") is not None:
+            pool = Pool.open(pool_at(place), tolerance=1)
+            own = pool.named_scorers[own_score(pool).removeprefix(SCORE_PREFIX)]
+            field = own.name if "source" in pool.origin.provenance else SCORE_FIELD
+            if field == how.columns.score:
+                return replace(own, name=field)
+    return Scorer(name=how.columns.score)
+
+
 def _origin(path: Path, how: Build) -> Origin:
     return Origin(
         name=path.resolve().name,
-        scorer=Scorer(name=how.columns.score),
+        scorer=_scorer(how),
         provenance={
             "source": how.source_text,
             **({"in_place": True} if how.in_place else {}),

@@ -77,17 +77,13 @@ def _require_same(folder: Path, table: Path, how: Mapping[str, object]) -> None:
         digest = hashlib.file_digest(file, "blake2b").hexdigest()
     options = {"--url": "url_col", "--caption": "caption_col", "--image-size": "image_size"}
     facts = {"content of the table": digest, **{option: how[name] for option, name in options.items()}}
-    before, record = facts, folder / "download-options"  # not *.json, all of which img2dataset reads
-    if record.exists() and any(folder.glob("*.tar")):
-        try:
-            before = dict(json.loads(record.read_text(encoding="utf-8")))
-        except ValueError as error:
-            raise ValueError(f"{record} is damaged ({error}); delete {folder}") from error
-    for name, value in facts.items():
-        if before.get(name) != value:
-            raise ValueError(
-                f"{folder} holds shards that were downloaded with another {name} ({before.get(name)}, now "
-                f"{value}); delete the folder, or choose another path of the pool"
-            )
+    record = folder / "download-options"  # not *.json, all of which img2dataset reads
+    finished = record.exists() and any(folder.glob("*.tar"))
+    before = json.loads(record.read_text(encoding="utf-8")) if finished else facts
+    if changed := next((name for name, value in facts.items() if before.get(name) != value), None):
+        raise ValueError(
+            f"{folder} holds shards that were downloaded with another {changed} ({before.get(changed)}, now "
+            f"{facts[changed]}); delete the folder, or choose another path of the pool"
+        )
     with new_file(record) as path:
         path.write_text(json.dumps(facts), encoding="utf-8")

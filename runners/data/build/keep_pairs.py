@@ -4,6 +4,7 @@ Duplicates are left out, which DuckDB finds among all pairs, and what the scan h
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from runners.data.pool.pool import Pool
 
 
 def keep_pairs(names: Sequence[str], how: Build, folders: PoolFolders, before: Pool | None) -> dict[str, int]:
-    """Write the pairs of the scan's tables, in their order, as tables of up to `ROWS_PER_PART` pairs.
+    """Write the pairs of the scan's tables, in their order, as tables of about `ROWS_PER_PART` pairs.
 
     Return the names of those that are not empty, and their number of pairs. What is left out is written
     beside them, for `left_out_of`.
@@ -33,20 +34,17 @@ def keep_pairs(names: Sequence[str], how: Build, folders: PoolFolders, before: P
     for number, group in enumerate(groups_of(counts)):
         within = [("part", ">=", group.start), ("part", "<", group.stop)]
         repeated = pq.read_table(duplicates, filters=within).to_pandas()
-        samples = pa.concat_tables(
-            [pq.read_table(files[place]) for place in group], promote_options="permissive"
-        )
-        reasons = samples["reason"].to_pandas()
-        again = reasons.index.isin(starts[repeated["part"]] - starts[group.start] + repeated["row"])
-        reasons[again & (reasons == "")] = "duplicate"
-        samples = samples.set_column(samples.column_names.index("reason"), "reason", pa.array(reasons))
-        pairs, name = samples.filter(pa.array(reasons == "")), f"{work}{number:05d}"
-        left_out = samples.select(["shard", "key", "reason"]).filter(pa.array(reasons != ""))
+        some = [pq.read_table(files[place]) for place in group]
+        samples, name = pa.concat_tables(some, promote_options="permissive"), f"{work}{number:05d}"
+        left_out = samples.select(["shard", "key", "reason"]).to_pandas().astype("str")
+        again = left_out.index.isin(starts[repeated["part"]] - starts[group.start] + repeated["row"])
+        left_out.loc[again & (left_out["reason"] == ""), "reason"] = "duplicate"
+        is_pair = left_out["reason"] == ""
+        pairs = samples.filter(pa.array(is_pair))
         if score != "score":
-            none = pa.array(np.full(len(pairs), np.nan, np.float32))
-            pairs = pairs.append_column(score, pairs["score"])
-            pairs = pairs.set_column(pairs.column_names.index("score"), "score", none)
-        pq.write_table(left_out, shared.file(f"{name}.left-out"))
+            pairs = pairs.rename_columns([score if each == "score" else each for each in pairs.column_names])
+            pairs = pairs.append_column("score", pa.array(np.full(len(pairs), np.nan, np.float32)))
+        left_out[~is_pair].to_parquet(shared.file(f"{name}.left-out"), index=False)
         if len(pairs):
             pq.write_table(pairs, shared.file(f"{name}.parquet"))
             kept[f"{name}.parquet"] = len(pairs)
@@ -56,19 +54,14 @@ def keep_pairs(names: Sequence[str], how: Build, folders: PoolFolders, before: P
 def left_out_of(folders: PoolFolders) -> Iterator[pd.DataFrame]:
     """Yield what `keep_pairs` left out, in the order of the source."""
     for file in sorted((folders.shared.path / folders.work).glob("kept/*.left-out")):
-        yield pq.read_table(file).to_pandas().astype("str")
+        yield pd.read_parquet(file).astype("str")
 
 
 def groups_of(counts: Iterable[int]) -> list[range]:
     """Return the tables that become one part each, given the number of pairs in every table."""
-    groups, rows = list[range](), 0
-    for number, count in enumerate(counts):
-        if not groups or (rows and rows + count > ROWS_PER_PART):
-            groups.append(range(number, number))
-            rows = 0
-        groups[-1] = range(groups[-1].start, number + 1)
-        rows += count
-    return groups
+    starts = np.cumsum([0, *counts])
+    _, firsts = np.unique(starts[:-1] // ROWS_PER_PART, return_index=True)
+    return [range(*ends) for ends in pairwise([*firsts.tolist(), len(starts) - 1])]
 
 
 def own_score(pool: Pool) -> str:
@@ -85,10 +78,6 @@ def _column_of_scores(how: Build, before: Pool | None) -> str:
     """
     source = SCORE_PREFIX + how.columns.score
     # A given score of the source's name hides the source's, also those of new pairs.
-    own = (
-        before is None
-        or before.origin.scorer is None
-        or own_score(before) == source
-        or source in before.index.added
-    )
-    return "score" if own else source
+    if before is None or before.origin.scorer is None or source in {own_score(before), *before.index.added}:
+        return "score"
+    return source

@@ -241,24 +241,21 @@ def _keep_fields(
     """Write the fields of a shard's readable samples, as texts by the offset of the image."""
     shard, file = list(files.items())[number]
     rows = _fields_in(pool.place, shard, pool.shards[shard])
-    there = sorted({name for _, facts in rows for name in facts})
-    columns: dict[str, list[str | None]] = {}
-    kinds = dict[str, str]()
+    there, kinds = sorted({name for _, facts in rows for name in facts}), dict[str, str]()
+    columns = {"offset": pa.array([offset for offset, _ in rows], pa.int64())}
     for name in names:
         found = [facts.get(name) for _, facts in rows]
-        columns[name] = [
+        texts = [
             each if isinstance(each, str | None) else json.dumps(each, ensure_ascii=False) for each in found
         ]
+        columns[name] = pa.array(texts, pa.string())
         given = [each for each in found if each is not None and each != ""]
         if given and all(isinstance(each, bool) for each in given):
             kinds[name] = "BOOLEAN"
         elif name in there:
-            texts = any(np.isnan(score_of(each)) and str(each) not in MISSING for each in given)
-            kinds[name] = "VARCHAR" if texts else "DOUBLE"
-    table = pa.table({
-        "offset": pa.array([offset for offset, _ in rows], pa.int64()),
-        **{name: pa.array(column, pa.string()) for name, column in columns.items()},
-    }, metadata={_FOUND: json.dumps({"there": there, "kinds": kinds})})  # fmt: skip
+            is_text = any(np.isnan(score_of(each)) and str(each) not in MISSING for each in given)
+            kinds[name] = "VARCHAR" if is_text else "DOUBLE"
+    table = pa.table(columns, metadata={_FOUND: json.dumps({"there": there, "kinds": kinds})})
     with shared.here() as here:
         with new_file(here.file(file)) as target:
             pq.write_table(table, target)

@@ -192,10 +192,7 @@ def _uid_table(file: Path, uids: np.memmap, folder: Path) -> Path:
             # Of a file that is mapped, all that was read would count as memory of this process.
             count = min(_UIDS_AT_ONCE, len(uids) - start)
             some = np.fromfile(file, uids.dtype, count, offset=uids.offset + start * uids.itemsize)
-            digits = some.view("u8").astype(">u8").tobytes().hex().encode()
-            ends = np.arange(len(some) + 1, dtype=np.int32) * _UID_DIGITS
-            text = pa.Array.from_buffers(
-                pa.string(), len(some), [None, pa.py_buffer(ends), pa.py_buffer(digits)]
-            )
-            writer.write_table(pa.table([text, np.ones(len(some), np.int8)], schema=schema))
+            digits = pa.py_buffer(some.view("u8").astype(">u8").tobytes().hex().encode())
+            text = pa.Array.from_buffers(pa.binary(_UID_DIGITS), count, [None, digits]).cast(pa.string())
+            writer.write_table(pa.table([text, np.ones(count, np.int8)], schema=schema))
     return target

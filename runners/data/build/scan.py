@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
 from operator import methodcaller
-from pathlib import PurePosixPath
 
 import numpy as np
 import pandas as pd
@@ -61,11 +60,11 @@ def make_files(  # noqa: PLR0913, PLR0917 - what workers need
     """Let workers make those files of a shared folder that do not exist, and fetch all of them.
 
     The task is called with the key of a file, writes the file as its last step, and returns a number of
-    pairs. All files are in one folder. Errors are those of `Workers.map`.
+    pairs. Errors are those of `Workers.map`.
     """
-    paths = {item: PurePosixPath(file) for item, file in files.items()}
-    there = {folder: shared.names(f"{folder}/") for folder in {path.parent for path in paths.values()}}
-    left = [item for item, path in paths.items() if path.name not in there[path.parent]]
+    folders = {file.rpartition("/")[0] for file in files.values()}
+    there = {f"{folder}/{each}" for folder in folders for each in shared.names(folder)}
+    left = [item for item, file in files.items() if file not in there]
     for finished, (_, pairs) in enumerate(workers.map(task, left, name), 1 + len(files) - len(left)):
         done(finished, len(files), pairs)
     shared.fetch(files.values())

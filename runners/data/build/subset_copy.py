@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import blake2b
 from itertools import chain
-from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -108,13 +107,15 @@ def copy_subsets(
         OSError: The place of the pool or of the copy can't be reached.
     """
     folders = PoolFolders(shared=shared, work=_WORK)
-    plan = plan_shards(folders, copy.name, map(_table, _cut(_rows(copy))), first=0)
+    rows = (pa.Table.from_pandas(some, preserve_index=False) for some in _cut(_rows(copy)))
+    plan = plan_shards(folders, copy.name, rows, first=0)
     count = sum(plan.values())
     report(0, count)
     fill = partial(_fill, replace(copy.pool), copy.side)  # a pool without what it has read
     write_shards(folders, plan, fill, workers, lambda done, of, _: report(count * done // of, count))
     tables = {folders.table(number): pairs for number, pairs in plan.items()}
-    damaged = {name: [*_damage(shared.path / name)] for name in tables}
+    columns = {name: pd.read_parquet(shared.path / name, columns=["damage"])["damage"] for name in tables}
+    damaged = {name: [Damage(**json.loads(each)) for each in some if each] for name, some in columns.items()}
     every = [*chain(*damaged.values())]
     try:
         check_tolerance(every, pool=copy.pool.path, of=count, tolerance=copy.tolerance)
@@ -125,10 +126,6 @@ def copy_subsets(
     shared.publish()
     shared.delete(_WORK)
     return len(every)
-
-
-def _table(rows: pd.DataFrame) -> pa.Table:
-    return pa.Table.from_pandas(rows, preserve_index=False)
 
 
 def _rows(copy: SubsetCopy) -> Iterator[pd.DataFrame]:
@@ -183,13 +180,6 @@ def _fill(pool: Pool, side: int | None, file: IO[bytes], rows: pd.DataFrame, num
         offsets = write_sample(file, key, {kind: image, "txt": captions[row].encode()})
         new["key"][row], new["offset"][row], new["length"][row] = key, offsets[kind], len(image)
     return rows.assign(**new, damage=damage)
-
-
-def _damage(table: Path) -> Iterator[Damage]:
-    """Yield the damaged pairs of a shard."""
-    return (
-        Damage(**json.loads(each)) for each in pd.read_parquet(table, columns=["damage"])["damage"] if each
-    )
 
 
 def _resized(content: bytes, side: int) -> tuple[bytes, tuple[int, int]] | None:

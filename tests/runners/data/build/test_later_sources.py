@@ -4,6 +4,7 @@ import os
 import shutil
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +15,11 @@ from runners.data.build.in_place import not_indexed
 from runners.data.build.rescore import set_score, use_score
 from runners.data.build.source import Columns
 from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
-from runners.data.pool.pool import Pool, Scorer
+from runners.data.pool.pool import Origin, Pool, Scorer
 from runners.data.pool.reader import read_pairs
 from runners.data.pool.shards import close_shard, encode_image, write_sample
 from runners.embedded.embedded_pool import TrainingPairs
+from tests.runners.data.images import write_pool
 from tests.runners.data.index.test_index import EACH, in_place, write_shards
 from tests.runners.data.indexed import column
 
@@ -143,6 +145,19 @@ def test_another_source_or_other_options_are_refused(pool: Pool, source: Path, t
     message = rf"^{pool.path} already exists; .+ such as into {pool.path}/later, and run `.+ --in-place`"
     with pytest.raises(ValueError, match=message):
         build(pool.path, tmp_path / "other")
+
+
+def test_scores_of_a_pool_keep_their_cost_in_a_pool_that_is_built_from_it(tmp_path: Path) -> None:
+    cost: dict[str, Any] = {"model": "trial x", "pairs": 20, "train_flops": 10**12, "scoring_flops": 10**9}
+    origin = Origin(name="first", scorer=Scorer(name="small CLIP", **cost))
+    rising = np.arange(20, dtype=np.float32)
+    first = write_pool(tmp_path / "first", TrainingPairs(seed=0, count=20), rising, origin)
+    set_score(first, -rising, Scorer(name="mine", model="other", pairs=20))
+    second = build(tmp_path / "second", first.path)
+    assert second.origin.scorer == Scorer(name="similarity", **cost)
+    assert build(tmp_path / "third", second.path).origin.scorer == second.origin.scorer
+    other = build(tmp_path / "other", first.path, columns=Columns(score="kind"))
+    assert other.origin.scorer is None
 
 
 def test_scores_go_with_later_shards(pool: Pool, source: Path) -> None:

@@ -127,7 +127,3 @@ def test_a_folder_of_another_download_is_refused(
     assert ".pool.downloaded holds shards that were downloaded with another content of the table" in (
         capsys.readouterr().err
     )
-
-    (tmp_path / ".pool.downloaded" / "download-options").write_text("")
-    assert main(words) == 2
-    assert "download-options is damaged (Expecting value: line 1" in capsys.readouterr().err
