@@ -5,7 +5,7 @@ The convention is that of `budgets.cost.flops`: products and convolutions of a f
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 import open_clip
 import timm
@@ -24,7 +24,10 @@ from budgets.names import unknown
 from runners.models.model import build_model, encode_text, patch_dropouts, unprojected
 from runners.store.files import write_json
 
-_PAIRS = 2  # batch norm in training needs two samples
+COUNTED_PAIRS = 2
+"""Pairs that are counted; batch norm in training needs two."""
+
+T = TypeVar("T")
 _DEFAULT_CONTEXT, _DEFAULT_IMAGE = 77, 224  # open_clip's
 
 
@@ -75,8 +78,8 @@ def count_model(architecture: Architecture) -> Count:
 def _count(config: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[str, Any]) -> Count:
     model = build_model(config).train()
     size, length = vision.get("image_size", _DEFAULT_IMAGE), text.get("context_length", _DEFAULT_CONTEXT)
-    images = torch.zeros(_PAIRS, 3, size, size)
-    all_macs, features = _macs(lambda: model.encode_image(images))
+    images = torch.zeros(COUNTED_PAIRS, 3, size, size)
+    all_macs, features = count_macs(lambda: model.encode_image(images))
     _check_features("image", features, config["embed_dim"])
     trunk_macs, unprojected_features = _trunk(model, images)
     projection = _projection(model.visual)
@@ -92,8 +95,8 @@ def _count(config: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[s
         lengths |= {strategy.text_tokens(length) for strategy in strategies().values()}
     texts = {}
     for tokens in sorted(lengths):
-        ids = torch.zeros(_PAIRS, tokens, dtype=torch.long)
-        texts[tokens], features = _macs(lambda ids=ids: encode_text(model, ids))  # type: ignore[misc]
+        ids = torch.zeros(COUNTED_PAIRS, tokens, dtype=torch.long)
+        texts[tokens], features = count_macs(lambda ids=ids: encode_text(model, ids))  # type: ignore[misc]
         _check_features("text", features, config["embed_dim"])
     of_loss = sum(part.numel() for part in (model.logit_scale, model.logit_bias) if part is not None)
     image_parameters = _parameters(model.visual)
@@ -117,17 +120,17 @@ def _count(config: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[s
     )
 
 
-def _macs(run: Callable[[], Tensor]) -> tuple[int, Tensor]:
-    """Return the multiply-accumulates of one sample, and what was computed."""
+def count_macs(run: Callable[[], T], pairs: int = COUNTED_PAIRS) -> tuple[int, T]:
+    """Return the multiply-accumulates of one of the pairs, and what was computed."""
     with FlopCounterMode(display=False) as counter:
         result = run()
-    return counter.get_total_flops() // (FLOPS_PER_MAC * _PAIRS), result
+    return counter.get_total_flops() // (FLOPS_PER_MAC * pairs), result
 
 
 def _trunk(model: open_clip.CLIP, images: Tensor) -> tuple[int, Tensor]:
     with unprojected(model.visual):
-        macs, features = _macs(lambda: model.visual(images))
-    if features.ndim != _PAIRS:
+        macs, features = count_macs(lambda: model.visual(images))
+    if features.ndim != COUNTED_PAIRS:
         raise ValueError(f"the image tower's features have the shape {tuple(features.shape)}, not (N, width)")
     return macs, features
 
@@ -144,8 +147,9 @@ def _masked(config: Mapping[str, Any], kept: float, images: Tensor) -> int | Non
 def _check_features(what: str, features: object, width: int) -> None:
     """Raise an error unless a tower returns one vector of the embedding's width for each sample."""
     shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-    if shape != (_PAIRS, width):
-        raise ValueError(f"its {what} tower returns {shape}, not ({_PAIRS}, {width}) for {_PAIRS} samples")
+    if shape != (COUNTED_PAIRS, width):
+        wanted = COUNTED_PAIRS, width
+        raise ValueError(f"its {what} tower returns {shape}, not {wanted} for {COUNTED_PAIRS} samples")
 
 
 def _projection(visual: nn.Module) -> int:
