@@ -50,27 +50,23 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
     in the folder. The facts of the version ``before``, to which the parts are added, are kept in
     ``versions/``. The origin's scorer is recorded only if there are scores.
     """
-    new, old = [read_part(folder, file) for file in files], before.index if before else None
+    new = [read_part(folder, file) for file in files]
+    assert new or before, "a pool has pairs"
+    former = before or Pool(
+        path=folder, origin=origin, scored=0, fingerprint="", index=Index(folder, (), new[-1][1])
+    )
     with_pairs = {shard: None for part, _ in new for shard in part.shards}
     without = [shard for shard in shards if shard not in with_pairs]
     known = sizes or Place(Location(folder)).sizes([*with_pairs, *without])
-    parts = [*(old.parts if old else ()), *(part.sized(known) for part, _ in new)]
-    assert parts, "a pool has pairs"
+    parts = [*former.index.parts, *(part.sized(known) for part, _ in new)]
     parts[-1] = replace(parts[-1], shards={**parts[-1].shards, **{each: known[each] for each in without}})
-    index = Index(
-        folder,
-        parts,
-        old.stored if old else new[-1][1],
-        added=old.added if old else {},
-        named=old.named if old else {},
-    )
+    index = replace(former.index, folder=folder, parts=parts)
     vocabulary, name = _new_names(folder) if before else ("vocabulary.txt", "left-out.parquet")
     words = most_frequent([folder / f"{part.file}.words.parquet" for part in index.parts], VOCABULARY_LIMIT)
     with new_file(folder / vocabulary) as file:
         file.write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
-    reasons = Counter(before.left_out if before else {})
+    reasons = Counter(former.left_out)
     any_left_out = _write_left_out(folder / name, left_out, reasons)
-    scorers = before.scorers if before else {}
     fingerprint, scored = fingerprint_by(index, "score"), count_scored(index, "score")
     if not scored:
         origin = replace(origin, scorer=None)
@@ -86,7 +82,8 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
         with new_file(folder / VERSIONS / f"{before.unranked}.json") as file:
             file.write_bytes((folder / "pool.json").read_bytes())
     write_facts(
-        Pool(
+        replace(
+            former,
             path=folder,
             origin=origin,
             scored=scored,
@@ -94,13 +91,10 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
             unranked=fingerprint,
             index=index,
             vocabulary_file=vocabulary,
-            left_out_files=(*(before.left_out_files if before else ()), *((name,) if any_left_out else ())),
+            left_out_files=(*former.left_out_files, *((name,) if any_left_out else ())),
             left_out=dict(reasons.most_common()),
-            scorers=scorers,
             rankings=rankings,
-            subsets=before.subsets if before else {},
-            columns=before.columns if before else {},
-            sources=sources or (before.sources if before else ""),
+            sources=sources or former.sources,
         )
     )
 

@@ -160,23 +160,6 @@ def test_a_cache_too_small_or_a_disk_that_cannot_be_written_costs_the_cache_alon
 
 
 @pytest.mark.slow
-def test_a_killed_process_leaves_nothing_or_a_whole_split(reader: SetReader) -> None:
-    assert reader.cache is not None
-    for kill in range(3):
-        process = get_context("forkserver").Process(target=reader.fill)
-        process.start()
-        while not reader.cache._folder.exists():  # noqa: SLF001 - a test of what is on the disk
-            time.sleep(0.001)
-        time.sleep(0.01 * kill)
-        process.kill()
-        process.join()
-        assert read(reader) == read(replace(reader, cache=None))
-        reader.fill()
-        (whole,) = files(reader)
-        whole.unlink()
-
-
-@pytest.mark.slow
 def test_a_split_that_another_process_decodes_is_waited_for_or_left_to_it(reader: SetReader) -> None:
     assert reader.cache is not None
     with reader.cache.turn(reader._key("test"), wait_s=0) as mine:  # noqa: SLF001 - as that process holds it

@@ -44,19 +44,6 @@ def encoded(pixels: NDArray[np.uint8], kind: str = "PNG") -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize(("height", "width"), [(64, 32), (32, 64), (50, 33), (8, 20)])
-def test_the_shorter_side_is_resized_and_the_middle_cut_out(height: int, width: int) -> None:
-    pixels = np.zeros((height, width, 3), np.uint8)
-    # The middle square is green, what lies outside of it is black.
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    pixels[top : top + side, left : left + side, 1] = 200
-    image = decode_image(encoded(pixels), 32)
-    assert image.shape == (3, 32, 32)
-    assert image[1].mean() > 190
-    assert image[0].max() == 0
-
-
 @pytest.mark.parametrize(("height", "width"), [(90, 61), (61, 90), (1, 300), (33, 32), (20, 31)])
 def test_resizing_is_open_clips_evaluation_transform_to_the_pixel(height: int, width: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)

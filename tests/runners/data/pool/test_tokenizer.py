@@ -11,24 +11,26 @@ from runners.data.pool.tokenizer import caption_tokens, tokenizer, vocabulary_of
 WORDS = ("a", "dog", "red", "cat")
 
 
-def test_words_are_ids_from_one_then_unknown_then_end_of_text() -> None:
-    tokens = tokenizer(7, 8, WORDS)(["A dog, RED!", "a zebra"])
+@pytest.mark.parametrize(
+    ("sizes", "texts", "expected"),
+    [
+        ((7, 8), ["A dog, RED!", "a zebra"], [[1, 2, 3, 6, 0, 0, 0, 0], [1, 5, 6, 0, 0, 0, 0, 0]]),
+        ((7, 4), ["a dog red cat"], [[1, 2, 3, 6]]),  # the last words are lost, the end stays
+        ((5, 5), ["a dog red cat"], [[1, 2, 3, 3, 4]]),  # only the most frequent words fit
+    ],
+)
+def test_words_are_ids_from_one_then_unknown_then_end_of_text(
+    sizes: tuple[int, int], texts: list[str], expected: list[list[int]]
+) -> None:
+    tokens = tokenizer(*sizes, WORDS)(texts)
     assert tokens.dtype == np.int64
-    assert tokens.tolist() == [[1, 2, 3, 6, 0, 0, 0, 0], [1, 5, 6, 0, 0, 0, 0, 0]]
+    assert tokens.tolist() == expected
 
 
 def test_open_clip_finds_the_end_of_text_by_argmax() -> None:
     texts = ["", "a", "a dog", "zebra cat zebra", "a " * 50]
     tokens = tokenizer(7, 6, WORDS)(texts)
     assert tokens.argmax(axis=1).tolist() == [0, 1, 2, 3, 5]
-
-
-def test_long_texts_lose_their_last_words_and_keep_their_end() -> None:
-    assert tokenizer(7, 4, WORDS)(["a dog red cat"]).tolist() == [[1, 2, 3, 6]]
-
-
-def test_only_the_most_frequent_words_fit_into_a_small_vocabulary() -> None:
-    assert tokenizer(5, 5, WORDS)(["a dog red cat"]).tolist() == [[1, 2, 3, 3, 4]]
 
 
 @pytest.mark.parametrize(("vocab_size", "context_length"), [(3, 16), (100, 1)])

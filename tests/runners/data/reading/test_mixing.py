@@ -92,13 +92,6 @@ def test_mixed_order_does_not_depend_on_how_positions_are_split(
         before += count
 
 
-@given(count=st.integers(1, 500), share=st.integers(1, 10**9), start=st.integers(0, 10**6))
-def test_one_pool_has_the_order_of_a_pool_alone(count: int, share: int, start: int) -> None:
-    alone = positions(seed=5, count=count, start=start, stop=start + 64)
-    mixed = mixed_positions(seed=5, counts=[count], shares=[share], start=start, stop=start + 64)
-    assert np.array_equal(mixed, alone)
-
-
 def test_pairs_that_are_seen_equally_often_are_all_seen_once_an_epoch() -> None:
     counts = [300, 9_000, 41]
     epochs = mixed_positions(seed=2, counts=counts, shares=counts, start=0, stop=3 * sum(counts))

@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from budgets.machine_cache import CACHE
-from runners.data.pool.damage import Damage
 from runners.data.pool.pool import Pool
 from runners.data.pool.reader import Pairs, read_pairs
 from runners.data.reading import in_memory_set, streamed_set
@@ -218,16 +217,6 @@ def test_batch_that_cannot_be_split_equally_raises(pool: Pool, kind: str) -> Non
         next(opened(kind, pool, ranks=3).batches(seed=0, batch_size=64, first_step=0, steps=1))
 
 
-def test_images_and_tokens_belong_together(pool: Pool) -> None:
-    by_image = dict(
-        zip(map(bytes, read_images(pool, np.arange(pool.count), 32)), pool.frame["caption"], strict=True)
-    )
-    for batch in streamed(pool).batches(seed=1, batch_size=32, first_step=2, steps=4):
-        assert [len(by_image[image.numpy().tobytes()]) for image in batch.images] == batch.tokens[
-            :, 0
-        ].tolist()
-
-
 @pytest.mark.slow
 def test_streamed_damage_is_reported_once_with_replacements_independent_of_workers(tmp_path: Path) -> None:
     damaged = write_pool(tmp_path / "p", TrainingPairs(seed=1, count=100), None)
@@ -288,10 +277,6 @@ def test_a_pool_is_decoded_once_and_again_when_its_file_was_cut(
     file.write_bytes(file.read_bytes()[:-7])  # after a power failure
     assert seen(opened("in memory", pool), 0, 4) == expected
     assert len(file.read_bytes()) > 503 * 3 * 32**2
-
-
-def test_damage_is_plain_data() -> None:
-    assert str(Damage(shard="a.tar", key="", reason="shard missing")) == "all of shard a.tar: shard missing"
 
 
 def test_images_are_gathered_once_in_the_memory_that_is_asked_for(pool: Pool, kind: str) -> None:
