@@ -59,17 +59,13 @@ def check_sets(sets: Mapping[str, str], workers: Workers) -> Iterator[tuple[str,
     into the cache of the machine that checks it.
     """
     names, places, sizes = list(sets), list(sets.values()), dict[str, int]()
-    found, reported = dict[int, tuple[str, int | None]](), 0
-    for number, checked in workers.map(partial(_check, names, places), range(len(names)), names.__getitem__):
-        found[number] = checked
-        while reported in found:  # workers finish in any order; results are reported in that of the sets
-            line, images = found[reported]
-            yield line, images is not None
-            if images is not None:
-                sizes[names[reported]] = images
-            reported += 1
+    check = partial(_check, names, places)
+    for number, (line, images) in workers.map(check, range(len(names)), names.__getitem__):
+        yield line, images is not None
+        if images is not None:
+            sizes[names[number]] = images
     for member in SUITE:
-        present = [name for name in sizes if suite_title(name) == member.title]
+        present = [name for name in sorted(sizes) if suite_title(name) == member.title]
         if not present:
             yield f"missing of the paper's suite: {member.title} ({member.names[0]})", True
         for name in present:

@@ -63,10 +63,9 @@ def variant_means(metrics: Mapping[str, float]) -> dict[str, float]:
             continue
         members = [sets[title] for title in titles]
         for metric in ("top1", "top5", "mean_per_class", "probe_top1"):
-            values = [metrics.get(f"{member}/{metric}") for member in members]
+            values = [metrics[each] for member in members if (each := f"{member}/{metric}") in metrics]
             errors = [metrics.get(f"{member}/{metric}_se", float("nan")) for member in members]
-            known = [value for value in values if value is not None]
-            if len(known) == len(members):
-                means[f"{name}/{metric}"] = sum(known) / len(known)
-                means[f"{name}/{metric}_se"] = sum(error**2 for error in errors) ** 0.5 / len(known)
+            if len(values) == len(members):
+                means[f"{name}/{metric}"] = sum(values) / len(values)
+                means[f"{name}/{metric}_se"] = sum(error**2 for error in errors) ** 0.5 / len(values)
     return means

@@ -102,8 +102,4 @@ def caption_tokens(texts: Sequence[str]) -> NDArray[np.int16]:
 def _byte_pair_encoding(context_length: int) -> Tokenize:
     from runners.data.pool.byte_pairs import ENCODER  # noqa: PLC0415 - takes 2 s
 
-    def encode(texts: Sequence[str]) -> NDArray[np.int64]:
-        tokens: NDArray[np.int64] = ENCODER(list(texts), context_length).numpy()
-        return tokens
-
-    return encode
+    return lambda texts: ENCODER(list(texts), context_length).numpy()

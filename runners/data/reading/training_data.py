@@ -138,7 +138,10 @@ def on_device(batches: Batches, device: torch.device) -> Batches:
         yield from batches
         return
     # A new thread uses the first GPU by default, so without this each rank would open a context there.
-    for batch in ahead(_pinned(batches), before=partial(torch.cuda.set_device, device)):
+    pinned = (
+        batch.changed(lambda each: each if each.is_pinned() else each.pin_memory()) for batch in batches
+    )
+    for batch in ahead(pinned, before=partial(torch.cuda.set_device, device)):
         yield batch.changed(lambda each: each.to(device, non_blocking=True))
 
 
@@ -158,8 +161,3 @@ def ahead(batches: Iterator[T], *, before: Callable[[], None] = lambda: None) ->
 def empty_for(device: torch.device) -> Callable[..., Tensor]:
     """Return a function that allocates batches for a device, pinned for a GPU to avoid a second copy."""
     return partial(torch.empty, pin_memory=True) if device.type == "cuda" else torch.empty
-
-
-def _pinned(batches: Batches) -> Batches:
-    for batch in batches:
-        yield batch.changed(lambda each: each if each.is_pinned() else each.pin_memory())
