@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
-from runners.data.evaluation.evaluation_facts import SHOTS
-from runners.evaluate import standard_error
+from runners.data.evaluation.evaluation_set import SHOTS
+from runners.evaluate.metrics import error_of_crossed, error_of_mean
 
 STRENGTHS = tuple(10.0**-exponent for exponent in range(1, 11))
 """Weights of half the squared norm relative to the mean cross-entropy, strongest first."""
@@ -64,7 +64,7 @@ def fit_probe(features: Tensor, labels: Tensor, classes: int, *, seed: int) -> P
 
 def probe_accuracy(right: Tensor) -> dict[str, float]:
     """Return ``probe_top1`` and its standard error from the correctness of each test image, bool (N,)."""
-    return {"probe_top1": right.sum().item() / len(right), "probe_top1_se": standard_error.of_mean(right)}
+    return {"probe_top1": right.sum().item() / len(right), "probe_top1_se": error_of_mean(right)}
 
 
 def _split(labels: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
@@ -147,5 +147,5 @@ def few_shot(
             right.append(probe.classes(features) == labels)
         hits = torch.stack(right)
         metrics[f"few_shot_{shots}_top1"] = hits.double().mean().item()
-        metrics[f"few_shot_{shots}_top1_se"] = standard_error.of_crossed(hits)
+        metrics[f"few_shot_{shots}_top1_se"] = error_of_crossed(hits)
     return metrics

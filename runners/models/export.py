@@ -115,7 +115,7 @@ def _write(path: Path, content: object) -> None:
 
 
 def tokenizer_files(vocab_size: int, context_length: int, words: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Describe a tokenizer with the same ids as `runners.data.pool.tokenizer.Tokenizer`.
+    """Describe a tokenizer with the same ids as `runners.data.pool.tokenizer.tokenizer`.
 
     The words are the vocabulary's, the most frequent first. Returns file name → content.
     """

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from budgets.planning.planned_trial import Trial
-from runners.evaluate.features import NotFiniteError
+from runners.evaluate.evaluate import NotFiniteError
 from runners.host.faults import Left, Notice
 from runners.results import (
     CURVE_COLUMNS,

@@ -13,8 +13,7 @@ import torch
 
 from budgets.planning.planned_trial import evaluated_steps
 from runners.data.evaluation.set_reader import SetReader
-from runners.evaluate.evaluate import evaluate
-from runners.evaluate.features import NotFiniteError
+from runners.evaluate.evaluate import NotFiniteError, evaluate
 from runners.host.process import FreshProcess
 from runners.models.load_model import Encoder
 from runners.models.model import compute_context

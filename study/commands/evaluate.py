@@ -91,8 +91,7 @@ def run(options: Namespace) -> int:
 
     from budgets.cost.flops import CONVENTION
     from budgets.quantity import format_flops, plural
-    from runners.data.evaluation.evaluation_facts import describe_evaluation_set
-    from runners.data.evaluation.evaluation_set import SetFolder
+    from runners.data.evaluation.evaluation_set import SetFolder, describe_evaluation_set
     from runners.data.evaluation.evaluation_suite import found_sets
     from runners.data.index.writing import VERSIONS
     from runners.data.pool.pool import Pool

@@ -23,7 +23,7 @@ from budgets.planning.scoring import score_charges
 from budgets.planning.tuning import Scores
 from budgets.quality import MIXTURE, NAMED, is_expression, score_of_quality
 from budgets.quantity import format_flops, plural
-from runners.data.evaluation.evaluation_facts import METRICS
+from runners.data.evaluation.evaluation_set import METRICS
 from runners.results import (
     LEFT_OUT_COLUMNS,
     PLAN_COLUMNS,

@@ -14,7 +14,7 @@ from budgets.planning.facts import EvaluationFacts, MixtureFacts, PoolFacts, Ran
 from budgets.planning.plan import Plan
 from budgets.quality import score_of_quality
 from runners.data.build.in_place import not_indexed
-from runners.data.evaluation.evaluation_facts import (
+from runners.data.evaluation.evaluation_set import (
     RETRIEVAL_METRICS,
     ZERO_SHOT_METRICS,
     SetFacts,

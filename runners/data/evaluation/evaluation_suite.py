@@ -4,8 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from runners.data.evaluation.evaluation_facts import RETRIEVAL_METRICS, describe_evaluation_set
-from runners.data.evaluation.evaluation_set import LAYOUT
+from runners.data.evaluation.evaluation_set import LAYOUT, RETRIEVAL_METRICS, describe_evaluation_set
 from runners.data.evaluation.paper_suite import SUITE, suite_title
 from runners.host.workers import Workers
 from runners.store.copies import set_at

@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,47 +25,37 @@ Tokenize = Callable[[Sequence[str]], NDArray[np.int64]]
 """Texts → token ids, int64 (texts, context length)."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Tokenizer:
-    """One id per word: 0 is padding, then the words from 1, then *unknown*, then *end of text*.
-
-    End of text has the highest id, because open_clip pools text features at the position of the highest id.
-    """
-
-    ids: dict[str, int]
-    vocab_size: int  # ids; *end of text* is ``vocab_size - 1``, *unknown* ``vocab_size - 2``
-    context_length: int  # in tokens, including its end; longer texts lose their last words
-
-    def __call__(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """Return the token ids of each text, int64 (texts, context length)."""
-        tokens = np.zeros((len(texts), self.context_length), np.int64)
-        unknown = self.vocab_size - 2
-        for row, text in zip(tokens, texts, strict=True):
-            found = [self.ids.get(word, unknown) for word in split_words(text)[: self.context_length - 1]]
-            row[: len(found)] = found
-            row[len(found)] = self.vocab_size - 1
-        return tokens
-
-
 def tokenizer(vocab_size: int, context_length: int, words: Sequence[str]) -> Tokenize:
     """Return the tokenizer for a model.
 
-    A vocabulary of 49408 is open_clip's byte-pair encoding; any other size is for the pool's words, given by
-    falling frequency: as many as fit are known.
+    A vocabulary of 49408 is open_clip's byte-pair encoding. Any other size is for the pool's words, given by
+    falling frequency, of which as many as fit are known: 0 is padding, then come the words from 1, then
+    *unknown*, then *end of text*. The latter has the highest id, because open_clip pools text features at the
+    position of the highest id. Longer texts lose their last words.
 
     Raises:
         ValueError: The vocabulary or the context has no room for a word.
     """
     if vocab_size == BPE_VOCABULARY:
-        return _byte_pair_encoding(context_length)
-    room = vocab_size - 3  # without padding, unknown and end of text
-    if min(room, context_length - 1) < 1:
+        from runners.data.pool.byte_pairs import ENCODER  # noqa: PLC0415 - takes 2 s
+
+        return lambda texts: ENCODER(list(texts), context_length).numpy()
+    unknown, end = vocab_size - 2, vocab_size - 1
+    if min(unknown - 1, context_length - 1) < 1:
         raise ValueError(
             f"vocabulary size {vocab_size} and context length {context_length} leave no room for words; "
             "at least 4 and 2 are needed"
         )
-    ids = {word: number for number, word in enumerate(words[:room], start=1)}
-    return Tokenizer(ids=ids, vocab_size=vocab_size, context_length=context_length)
+    ids = {word: number for number, word in enumerate(words[: unknown - 1], start=1)}
+
+    def encode(texts: Sequence[str]) -> NDArray[np.int64]:
+        tokens = np.zeros((len(texts), context_length), np.int64)
+        for row, text in zip(tokens, texts, strict=True):
+            found = [ids.get(word, unknown) for word in split_words(text)[: context_length - 1]]
+            row[: len(found) + 1] = [*found, end]
+        return tokens
+
+    return encode
 
 
 def vocabulary_of(captions: Iterable[str]) -> list[str]:
@@ -97,9 +86,3 @@ def caption_tokens(texts: Sequence[str]) -> NDArray[np.int16]:
         special = [ENCODER.decoder[number] for number in ENCODER.all_special_ids]
         ENCODER.cache = {word: word for word in special}
     return np.array(counts, np.int16)
-
-
-def _byte_pair_encoding(context_length: int) -> Tokenize:
-    from runners.data.pool.byte_pairs import ENCODER  # noqa: PLC0415 - takes 2 s
-
-    return lambda texts: ENCODER(list(texts), context_length).numpy()

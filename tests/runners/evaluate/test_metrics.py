@@ -9,12 +9,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from runners.data.evaluation.paper_suite import variant_means
-from runners.evaluate import standard_error
-from runners.evaluate.evaluate import measure
-from runners.evaluate.features import SetFeatures
+from runners.evaluate.evaluate import SetFeatures, measure
+from runners.evaluate.metrics import error_of_clusters, error_of_crossed, error_of_mean, retrieval, zero_shot
 from runners.evaluate.probe import few_shot, fit_probe
-from runners.evaluate.retrieval import retrieval
-from runners.evaluate.zero_shot import zero_shot
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +53,7 @@ def test_zero_shot_of_a_few_images_at_once_is_that_of_all(monkeypatch: pytest.Mo
     classifier = normalize(torch.randn(WIDTH, CLASSES, generator=torch.Generator().manual_seed(7)), dim=0)
     classifier[:, 3] = classifier[:, 5]
     whole = zero_shot(images, labels, classifier)
-    monkeypatch.setattr("runners.evaluate.zero_shot._LOGITS", 7 * CLASSES)
+    monkeypatch.setattr("runners.evaluate.metrics._LOGITS", 7 * CLASSES)
     assert zero_shot(images, labels, classifier) == pytest.approx(whole, abs=1e-12)
 
 
@@ -91,12 +88,12 @@ def test_clustered_error_equals_spread_of_resampled_images() -> None:
 
     cluster = torch.arange(images).repeat_interleave(captions)
     spread = np.std([draw().double().mean() for _ in range(2000)])
-    estimated = np.mean([standard_error.of_clusters(draw(), cluster, images) for _ in range(20)])
+    estimated = np.mean([error_of_clusters(draw(), cluster, images) for _ in range(20)])
     assert estimated == pytest.approx(spread, rel=0.05)
-    assert standard_error.of_mean(draw()) < 0.6 * spread
+    assert error_of_mean(draw()) < 0.6 * spread
     alone = draw()
-    assert standard_error.of_clusters(alone, torch.arange(len(alone)), len(alone)) == pytest.approx(
-        standard_error.of_mean(alone)
+    assert error_of_clusters(alone, torch.arange(len(alone)), len(alone)) == pytest.approx(
+        error_of_mean(alone)
     )
 
 
@@ -108,7 +105,7 @@ def test_crossed_error_equals_spread_of_resampled_draws_and_images() -> None:
         return torch.from_numpy(rng.random((3, 200)) < chance)
 
     spread = np.std([draw().double().mean() for _ in range(4000)])
-    estimated = np.sqrt(np.mean([standard_error.of_crossed(draw()) ** 2 for _ in range(4000)]))
+    estimated = np.sqrt(np.mean([error_of_crossed(draw()) ** 2 for _ in range(4000)]))
     assert estimated == pytest.approx(spread, rel=0.05)
 
 

@@ -10,9 +10,9 @@ import webdataset
 from PIL import Image
 
 from runners.data.build.in_place import shards_of
-from runners.data.evaluation.evaluation_facts import describe_evaluation_set
 from runners.data.evaluation.evaluation_set import (
     EvaluationSet,
+    describe_evaluation_set,
     split_shards,
     write_evaluation_set,
 )
