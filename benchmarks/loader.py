@@ -42,9 +42,8 @@ from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.pool.shards import close_shard, write_sample
 from runners.data.pool.tokenizer import tokenizer
-from runners.data.reading.in_memory_set import InMemorySet, decode
-from runners.data.reading.streamed_set import StreamedSet, open_data
 from runners.data.reading.training_data import Batches, Empty, Source, TrainingData
+from runners.data.reading.training_set import StreamedSet, open_data
 from runners.embedded.embedded_pool import build_embedded_pool
 from runners.models.model import build_model, compute_context, resolve_precision
 from runners.training.learner import make_learner
@@ -181,8 +180,9 @@ def main() -> int:
         length = sum(path.stat().st_size for path in folder.glob("*.tar"))
         print(f"{count:,} JPEGs of {length / count / 1000:.0f} kB")
         streamed = StreamedSet(sources=[Source(pool=pool, rows=rows)], image_size=SIZE, tokens=tokens)
-        held = decode(Source(pool=pool, rows=rows), SIZE, tokens, 1, tolerance=0)
-        cached = InMemorySet(parts=[held])
+        cached = open_data(streamed)
+        if cached is streamed:
+            raise SystemExit("too large to be decoded in advance; use fewer --pairs")
         steps = count // BATCH
         runs: dict[str, Callable[[], Iterator[Any]]] = {
             "webdataset": lambda: reference(folder, count),

@@ -55,8 +55,8 @@ from budgets.machine_cache import CACHE
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.pool.pool import Pool
-from runners.data.reading.streamed_set import StreamedSet
 from runners.data.reading.training_data import Source
+from runners.data.reading.training_set import StreamedSet
 from runners.store.location import Location
 
 DELAY_S, FAILING, WORKERS = 0.03, 0.01, 1

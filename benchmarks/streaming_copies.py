@@ -30,8 +30,8 @@ from runners.data.index.writing import write_parts
 from runners.data.pool.describe import describe_pool
 from runners.data.pool.pool import Origin, Pool, Scorer
 from runners.data.pool.shards import close_shard, content_hash, write_sample
-from runners.data.reading.streamed_set import StreamedSet
 from runners.data.reading.training_data import Source
+from runners.data.reading.training_set import StreamedSet
 from runners.host.workers import Processes
 from runners.store.copies import SHARDS_AT, pool_at
 from runners.store.location import Location

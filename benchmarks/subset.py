@@ -137,8 +137,8 @@ def make_scattered(folder: Path) -> None:
 def look_up(folder: Path) -> None:
     """Look up the rows of a window in a random 1 % of the pairs; print the pairs, 0, and seconds a pair."""
     from runners.data.pool.reader import READ_COLUMNS  # noqa: PLC0415 - torch's memory would be measured
-    from runners.data.reading.streamed_set import RowsByBlock  # noqa: PLC0415 - as above
     from runners.data.reading.training_data import Source  # noqa: PLC0415 - as above
+    from runners.data.reading.training_set import RowsByBlock  # noqa: PLC0415 - as above
 
     parts = [
         Part(file=f"index/{number:05d}", rows=ROWS_PER_PART) for number in range(SCATTERED // ROWS_PER_PART)

@@ -56,8 +56,8 @@ from budgets.cost.strategy import find_strategy
 from budgets.declaration.recipe import Recipe
 from runners.data.pool.pool import Pool
 from runners.data.pool.tokenizer import tokenizer
-from runners.data.reading.streamed_set import StreamedSet, open_data
 from runners.data.reading.training_data import Source, TrainingData, empty_for, on_device
+from runners.data.reading.training_set import StreamedSet, open_data
 from runners.embedded.embedded_pool import build_embedded_pool
 from runners.models.model import build_model, compute_context, resolve_precision
 from runners.training.backward import joint_loss

@@ -13,7 +13,7 @@ from budgets.cost.architecture import load_architecture
 from budgets.cost.strategy import find_strategy
 from runners.data.pool.pool import Pool
 from runners.data.pool.tokenizer import tokenizer, vocabulary_of
-from runners.data.reading.in_memory_set import InMemory, InMemorySet
+from runners.data.reading.training_set import InMemory, InMemorySet
 from runners.embedded.embedded_pool import (
     ARCHITECTURE,
     BATCH,

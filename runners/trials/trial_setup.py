@@ -13,8 +13,8 @@ from budgets.cost.strategy import find_strategy
 from budgets.planning.planned_trial import Trial
 from runners.data.pool.pool import Pool
 from runners.data.pool.tokenizer import mixed_words
-from runners.data.reading.streamed_set import StreamedSet, open_data
 from runners.data.reading.training_data import Source, Tokens, TrainingData
+from runners.data.reading.training_set import StreamedSet, open_data
 from runners.host.faults import ProcessEnded
 from runners.host.process import set_gpu_arithmetic
 from runners.host.seeds import derive_seed

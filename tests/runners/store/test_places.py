@@ -23,8 +23,8 @@ from runners.data.pool.pool import Pool
 from runners.data.pool.reader import read_pairs
 from runners.data.pool.shards import close_shard, encode_image, write_sample
 from runners.data.reading import order
-from runners.data.reading.streamed_set import StreamedSet
 from runners.data.reading.training_data import Source
+from runners.data.reading.training_set import StreamedSet
 from runners.embedded.embedded_pool import TrainingPairs
 from runners.host import faults
 from runners.store import place

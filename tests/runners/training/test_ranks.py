@@ -25,7 +25,7 @@ from torch import nn
 
 from budgets.declaration.recipe import Recipe
 from runners.data.pool.pool import Pool
-from runners.data.reading import streamed_set
+from runners.data.reading import training_set
 from runners.host.faults import Notice, ProcessEnded, fault_of
 from runners.host.process import Exit, FreshProcess, first_cause
 from runners.models import model
@@ -241,7 +241,7 @@ def test_the_first_rank_alone_looks_at_the_shards(jobs: Jobs, tmp_path: Path) ->
 def test_damage_is_that_of_all_ranks_and_of_all_starts(
     pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streamed_set, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(training_set, "IN_MEMORY_BYTES", 0)
     damaged = Pool.open(shutil.copytree(pool, tmp_path / "damaged"))
     for row in damaged.subset(size=100, quality="all")[np.arange(0, 100, 14)]:
         flip_byte(damaged, int(row))

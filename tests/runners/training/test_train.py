@@ -13,7 +13,7 @@ from torch.nn import functional
 from budgets.cost.architecture import load_architecture
 from budgets.cost.strategy import find_strategy, strategies
 from budgets.declaration.recipe import PRESETS, Recipe
-from runners.data.reading.in_memory_set import InMemory, InMemorySet
+from runners.data.reading.training_set import InMemory, InMemorySet
 from runners.models.model import build_model, compute_context, keep_all_patches
 from runners.training.backward import backward
 from runners.training.learner import make_learner, make_optimizer

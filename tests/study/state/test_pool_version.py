@@ -11,7 +11,7 @@ from budgets.declaration.data_sections import DeclaredPool, MixedPool
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.pool.pool import Pool
-from runners.data.reading.in_memory_set import InMemorySet
+from runners.data.reading.training_set import InMemorySet
 from runners.trials.trial_setup import load_subset
 from study.state.plan_study import plan_study
 from study.state.study import Study, trial_job

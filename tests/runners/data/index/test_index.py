@@ -21,8 +21,8 @@ from runners.data.pool import pool as pool_file
 from runners.data.pool.pool import Pool, Scorer
 from runners.data.pool.shards import close_shard, encode_image, write_sample
 from runners.data.pool.tokenizer import vocabulary_of
-from runners.data.reading.streamed_set import RowsByBlock
 from runners.data.reading.training_data import Source
+from runners.data.reading.training_set import RowsByBlock
 from runners.embedded.embedded_pool import TrainingPairs
 from tests.runners.data.indexed import column
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from runners.data.build.rescore import set_column
 from runners.data.pool.pool import Pool
-from runners.data.reading import streamed_set
-from runners.data.reading.streamed_set import StreamedSet, open_data
+from runners.data.reading import training_set
 from runners.data.reading.training_data import Source
+from runners.data.reading.training_set import StreamedSet, open_data
 from tests.runners.data.pool.test_damage import flip_byte
 
 NAMES = ("width", "score", "recaption", "teacher_image")
@@ -44,7 +44,7 @@ def lengths(texts: Sequence[str]) -> Tensor:
 def test_batches_have_ids_and_columns_of_the_pairs_that_were_read(
     pools: list[Pool], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streamed_set, "IN_MEMORY_BYTES", 0 if kind == "streamed" else 2**30)
+    monkeypatch.setattr(training_set, "IN_MEMORY_BYTES", 0 if kind == "streamed" else 2**30)
     sources = [Source(pool=each, rows=np.arange(0, 200, 2), share=1) for each in pools]
     streamed = StreamedSet(sources=sources, image_size=32, tokens=lengths, columns=NAMES, tolerance=0.05)
     data = open_data(streamed)

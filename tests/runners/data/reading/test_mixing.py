@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from budgets.quantity import divide_count
 from runners.data.pool.pool import Pool
 from runners.data.pool.tokenizer import mixed_words
-from runners.data.reading import streamed_set
+from runners.data.reading import training_set
 from runners.data.reading.order import CYCLE, positions, stretches
-from runners.data.reading.streamed_set import StreamedSet, open_data
 from runners.data.reading.training_data import Source, TrainingData
+from runners.data.reading.training_set import StreamedSet, open_data
 from runners.embedded.embedded_pool import build_embedded_pool
 from tests.runners.data.conftest import brightness
 from tests.runners.data.reading.test_training_set import BATCH, lengths, seen
@@ -113,7 +113,7 @@ def opened(
     kind: str, sources: list[Source], *, workers: int = 0, rank: int = 0, ranks: int = 1
 ) -> TrainingData:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streamed_set, "IN_MEMORY_BYTES", 0 if kind == "streamed" else 2**30)
+        patch.setattr(training_set, "IN_MEMORY_BYTES", 0 if kind == "streamed" else 2**30)
         streamed = StreamedSet(
             sources=sources, image_size=32, tokens=lengths, workers=workers, rank=rank, ranks=ranks
         )

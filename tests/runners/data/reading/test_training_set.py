@@ -20,11 +20,16 @@ from torch.utils.data import DataLoader, Dataset
 from budgets.machine_cache import CACHE
 from runners.data.pool.pool import Pool
 from runners.data.pool.reader import Pairs, read_pairs
-from runners.data.reading import in_memory_set, streamed_set
-from runners.data.reading.in_memory_set import InMemorySet, decode
+from runners.data.reading import training_set
 from runners.data.reading.order import batch_positions, positions
-from runners.data.reading.streamed_set import RowsByBlock, StreamedSet, loading_ahead, open_data
 from runners.data.reading.training_data import Source, TrainingData
+from runners.data.reading.training_set import (
+    InMemorySet,
+    RowsByBlock,
+    StreamedSet,
+    loading_ahead,
+    open_data,
+)
 from runners.embedded.embedded_pool import TrainingPairs
 from runners.host.process import FreshProcess
 from tests.root import ROOT
@@ -66,7 +71,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 def opened(kind: str, pool: Pool, **how: int) -> TrainingData:
     """Open every second pair of a pool, as a trial does."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streamed_set, "IN_MEMORY_BYTES", 0 if kind == "streamed" else 2**30)
+        patch.setattr(training_set, "IN_MEMORY_BYTES", 0 if kind == "streamed" else 2**30)
         data = open_data(streamed(pool, **how))
     assert isinstance(data, StreamedSet) == (kind == "streamed")
     return data
@@ -134,7 +139,7 @@ def test_batches_in_small_parts_are_the_same(
         handed.append(len(places))
         return read_pairs(pool, rows, places, size, look_up=look_up)
 
-    monkeypatch.setattr(streamed_set, "read_pairs", read)
+    monkeypatch.setattr(training_set, "read_pairs", read)
     small = replace(streamed(pool, rank=1, ranks=2, workers=workers), loader_bytes=seven_each)
 
     assert seen(small, 1, 5) == whole
@@ -170,7 +175,7 @@ def test_workers_start_in_the_named_way(pool: Pool, monkeypatch: pytest.MonkeyPa
         options.update(how)
         return DataLoader(data, **how)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(streamed_set, "DataLoader", loader)
+    monkeypatch.setattr(training_set, "DataLoader", loader)
     assert len(seen(streamed(pool, workers=2), 0, 2)) == 2 * BATCH
     assert (options["multiprocessing_context"], options["num_workers"]) == ("fork", 2)
 
@@ -236,12 +241,18 @@ def test_streamed_damage_is_reported_once_with_replacements_independent_of_worke
         seen(streamed(damaged), 0, 4)
 
 
+def decoded(data: StreamedSet) -> InMemorySet:
+    found = open_data(data)
+    assert isinstance(found, InMemorySet)
+    return found
+
+
 def without_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CACHE, "/dev/null/cache")
 
 
 def of_a_large_pool(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(in_memory_set, "IN_MEMORY_BYTES", 100)
+    monkeypatch.setattr(training_set, "IN_MEMORY_BYTES", 97 * 3 * 32**2)  # the size of the subset
 
 
 @pytest.mark.parametrize("otherwise", [without_a_cache, of_a_large_pool])
@@ -252,17 +263,19 @@ def test_images_of_the_cache_of_a_subset_and_of_own_memory_are_the_same_with_the
     damaged = write_pool(tmp_path / "p", TrainingPairs(seed=1, count=100), None)
     for row in (3, 4, 98):
         flip_byte(damaged, row)
-    source, tokens = Source(pool=damaged, rows=np.arange(2, 99)), lengths
-    whole = decode(source, 32, tokens, 1, 0.04)
+    data = StreamedSet(
+        sources=[Source(pool=damaged, rows=np.arange(2, 99))], image_size=32, tokens=lengths, tolerance=0.04
+    )
+    whole = decoded(data)
     otherwise(monkeypatch)
-    own = decode(source, 32, tokens, 1, 0.04)
-    assert (len(whole.images), len(own.images)) == (100, 97)
-    assert seen(InMemorySet(parts=[whole]), 0, 3) == seen(InMemorySet(parts=[own]), 0, 3)
-    assert torch.equal(whole.tokens, own.tokens)
+    own = decoded(data)
+    assert [len(each.parts[0].images) for each in (whole, own)] == [100, 97]
+    assert seen(whole, 0, 3) == seen(own, 0, 3)
+    assert torch.equal(whole.parts[0].tokens, own.parts[0].tokens)
     assert [each.key for each in whole.damage] == ["000000003", "000000004", "000000098"]
     assert whole.damage == own.damage
     with pytest.raises(ValueError, match=r"3 of 97 pairs are damaged"):
-        decode(source, 32, tokens, 1, 0.03)
+        decoded(replace(data, tolerance=0.03))
 
 
 def test_a_pool_is_decoded_once_and_again_when_its_file_was_cut(
