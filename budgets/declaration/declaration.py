@@ -161,7 +161,9 @@ class Declaration:
             yield "budget", f"budget needs levels (training FLOPs of a trial), {cap}, or both"
         ruled = any(rule.lr_peak is not None for rule in self.training.rules)
         tuned = self.tuning is not None and "lr_peak" in self.tuning.fields
-        if not (given("training.lr_peak") or ruled or tuned or PRESETS[self.training.preset].lr_peak):
+        if given("training") and not (
+            given("training.lr_peak") or ruled or tuned or PRESETS[self.training.preset].lr_peak
+        ):
             missing = "training.lr_peak is missing: the peak learning rate of each architecture"
             yield "training.lr_peak", missing
         yield from self.design_clashes(levels)

@@ -92,7 +92,10 @@ class Section(Form):
             if inside is None and default is MISSING:
                 node.clash(key.name, f"{key.name} is missing")
             if inside is None and isinstance(key.form, Section) and default is not None:
-                found[key.field] = key.form.build(Node(value={}, file=node.file, line=node.line))
+                # What a missing section lacks is not reported beside it.
+                unsaid = key.form.names if default is MISSING else ()
+                empty = Node(value={}, file=node.file, line=node.line, meant=unsaid)
+                found[key.field] = key.form.build(empty)
             else:
                 default = key.form.empty if default is MISSING else default
                 found[key.field] = default if inside is None else key.form.read(inside, default)

@@ -166,20 +166,12 @@ class Training:
 TUNED_FIELDS: Mapping[str, Several] = {
     name: Several(item=read, marks=(RISING,))
     for name, read in {
-        "lr_peak": values.rate,
-        "batch_size": values.batch,
-        "weight_decay": values.decay,
-        "beta1": values.share_below_one,
-        "beta2": values.share_below_one,
-        "eps": values.epsilon,
-        "warmup": values.share_below_one,
-        "warmup_samples": values.positive,
-        "gradient_clip": values.norm,
-        "cooldown": values.share_below_one,
-        "ema": values.share_below_one,
-        "unmasked_tail": values.tail,
+        "lr_peak": values.rate, "batch_size": values.batch, "weight_decay": values.decay,
+        "beta1": values.share_below_one, "beta2": values.share_below_one, "eps": values.epsilon,
+        "warmup": values.share_below_one, "warmup_samples": values.positive, "gradient_clip": values.norm,
+        "cooldown": values.share_below_one, "ema": values.share_below_one, "unmasked_tail": values.tail,
     }.items()
-}
+}  # fmt: skip
 """Fields of the training and its recipe that can be tuned, each with the form of the values to try."""
 
 

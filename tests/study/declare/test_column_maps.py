@@ -126,6 +126,13 @@ def test_a_row_whose_seed_is_no_whole_number_is_left_out_with_the_reason(tmp_pat
     assert rows["reason"].tolist() == ["", *["seed is not a whole number"] * 2]
 
 
+def test_a_map_without_a_metric_is_one_error(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(SHORT)
+    with pytest.raises(ValueError, match=r"^[^\n]*mine\.yaml:1: metric is missing$"):
+        load_column_map(path)
+
+
 def test_a_loss_is_better_when_lower(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("metric: {name: a/loss, from: y, better: higher}\n")

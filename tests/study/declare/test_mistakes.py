@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from budgets.declaration.marked_file import DeclarationError
 from study.declare.load import load_declaration
-from tests.study.declared import FULL, changed, problems
+from tests.study.declared import FULL, changed, full, problems
 
 RESOURCES = "{cpus: 2, gpus: 1, retries: 1, checkpoint: 2 min}"
 
@@ -141,6 +142,14 @@ def test_a_mistyped_key_is_one_error(tmp_path: Path, old: str, new: str, expecte
 
     assert len(found) == 1, found
     assert found[0].startswith(expected)
+
+
+@pytest.mark.parametrize("key", ["training", "study"])
+def test_a_missing_key_is_one_error(tmp_path: Path, key: str) -> None:
+    content = full()
+    del content[key]
+
+    assert problems(tmp_path, yaml.safe_dump(content)) == [f"1: {key} is missing"]
 
 
 def test_a_wrong_weight_of_a_mixture_is_one_error(tmp_path: Path) -> None:
