@@ -36,7 +36,7 @@ def line_of(path: Path, start: str) -> int:
         ("embedded: {pairs: 8192}", "path: nowhere", "  path: nowhere", "nowhere"),
         ("[60 GFLOP, 180 GFLOP, 540 GFLOP]", "[60, 180, 540]", "grid:", "without a unit is in FLOPs"),
         ("seeds: [0, 1]", "seeds: 3", "seeds:", "write [3]"),
-        ("# evaluation:\n#   imagenet: /d", "evaluation:\n  imagenet: /d", "  imagenet:", "/data/wds/imag"),
+        ("# evaluation: {imagenet: /d", "evaluation: {imagenet: /d", "evaluation:", "/data/wds/imag"),
     ],
 )
 def test_an_error_of_the_plan_names_file_and_line(
