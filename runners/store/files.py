@@ -102,13 +102,6 @@ def _try_lock(file: IO[str], *, wait: bool) -> bool:
     return True
 
 
-def wait_until_free(path: Path, seconds: float) -> None:
-    """Wait until no process holds the lock, at most ``seconds`` seconds."""
-    if path.exists():
-        with locked(path, wait_s=seconds):
-            pass
-
-
 def is_hidden(name: str) -> bool:
     """Return whether a relative path has a part that begins with a dot."""
     return any(part.startswith(".") for part in name.split("/"))

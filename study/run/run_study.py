@@ -10,7 +10,7 @@ from budgets.declaration.declaration import require_runnable
 from budgets.ledger import drop_torn_line
 from budgets.planning.plan import AGAIN, Plan
 from runners.scheduling.ray_backend.address import cluster_address
-from runners.store.files import wait_until_free
+from runners.store.files import locked
 from runners.trials.loggers import Loggers
 from study.run.agenda import agenda, agenda_lines, require_room, with_again
 from study.run.ensure_pools import ensure_pools, share_data
@@ -136,7 +136,9 @@ def _outlast_workers(study: Study, *, every: bool) -> None:
     deadline = time.monotonic() + _DYING_S
     held = () if every else study.book().open
     for folder in trial_folders(study) if every else map(study.trial_folder, held):
-        wait_until_free(folder / ".lock", deadline - time.monotonic())
+        if (lock := folder / ".lock").exists():
+            with locked(lock, wait_s=deadline - time.monotonic()):
+                pass
 
 
 def _require_tuned(plan: Plan, *, only: Sequence[str]) -> None:

@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
 
 from runners.data.pool.pool import tree_name
 from runners.host.faults import patiently
@@ -39,19 +38,9 @@ from runners.trials.trial_files import (
     milestone,
     stand_in,
 )
+from runners.trials.trial_job import TrialJob
 from study.storage.folder_storage import FolderStorage
-from study.storage.lock import (
-    LEASE,
-    STOP,
-    Holder,
-    Lease,
-    live_holder,
-    only_run,
-    running_here,
-)
-
-if TYPE_CHECKING:
-    from runners.trials.trial_job import TrialJob
+from study.storage.lock import LEASE, STOP, Holder, Lease, live_holder, only_run, running_here
 
 LEDGER = "ledger.jsonl"
 _HERE_ALONE = {"throughput.json", LEASE}  # about this machine only; never uploaded
@@ -128,13 +117,13 @@ class BucketStorage(FolderStorage):
                         patiently(self._push, patience_s=0 if failed else _PATIENCE_S, say=say)
 
     def call(
-        self, run: "Callable[[TrialJob], object]", job: "TrialJob", *, nodes: int = 1, checks: bool = False
+        self, run: Callable[[TrialJob], object], job: TrialJob, *, nodes: int = 1, checks: bool = False
     ) -> Callable[[], object]:
         """Return the call with which a node, or each rank on several, runs a trial on copies of the data."""
         way = run_on_data if checks else run_on_copies if nodes == 1 else take_part_on_copies
         return partial(way, self._copies(job), job, run)
 
-    def share(self, job: "TrialJob", say: Callable[[str], None]) -> None:
+    def share(self, job: TrialJob, say: Callable[[str], None]) -> None:
         """Upload the pools, and evaluation sets outside of them, unless the bucket already has them."""
         for folder, name in self._copies(job).trees.items():
             tree_at(self._objects, name, folder)  # a node on this machine need not download it
@@ -182,7 +171,7 @@ class BucketStorage(FolderStorage):
     def _trial(self, trial_id: str) -> tuple[Path, Location]:
         return self._folder / "trials" / trial_id, self.place / "trials" / trial_id
 
-    def _copies(self, job: "TrialJob") -> Copies:
+    def _copies(self, job: TrialJob) -> Copies:
         """Return where the data of a trial lie below the URL: pools and evaluation sets, named by content."""
         both = zip(job.pools, job.trial.components, strict=True)
         trees = {path: f"pools/{tree_name(path, component.pool)}" for path, component in both}
@@ -227,20 +216,13 @@ def bring(place: Location, folder: Path) -> None:
     """
     names = json.loads(place.read(FILES) or b'{"files": [], "trials": []}')
 
-    def bring_file(name: str) -> None:
-        # Lines that a run that was killed here had not uploaded stay.
-        content, here = place.read(name), folder / name
-        if content is not None and not (here.exists() and here.read_bytes().startswith(content)):
-            with new_file(here) as new:
-                new.write_bytes(content)
-
     def bring_trial(name: str) -> None:
         there, here = place / "trials" / name, folder / "trials" / name
         if not (here / "result.json").exists() or milestone(here) is not None:
             _bring_trial(there, here, objects_of(there))
 
     with ThreadPoolExecutor(_REQUESTS) as threads:
-        list(threads.map(bring_file, names["files"]))
+        list(threads.map(partial(_bring_by_name, place, folder), names["files"]))
         list(threads.map(bring_trial, names["trials"]))
 
 
@@ -267,9 +249,14 @@ def _bring_trial(place: Location, folder: Path, files: Mapping[str, int]) -> Non
 
 
 def _bring_by_name(place: Location, folder: Path, file: str) -> bool:
-    """Download a file whatever its size, which changes while the trial runs; return whether it is there."""
-    content = place.read(file)
-    if content is not None and folder.is_dir():
-        with new_file(folder / file) as new:
+    """Download a file whatever its size, which changes during a run; return whether it is there.
+
+    Lines that a run that was killed here had not uploaded stay.
+    """
+    content, here = place.read(file), folder / file
+    if content is None:
+        return False
+    if folder.is_dir() and not (here.exists() and here.read_bytes().startswith(content)):
+        with new_file(here) as new:
             new.write_bytes(content)
-    return content is not None
+    return True

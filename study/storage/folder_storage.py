@@ -5,14 +5,11 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from runners.scheduling.storage_check import Seen
 from runners.store.location import Location
+from runners.trials.trial_job import TrialJob
 from study.storage.lock import STOP, Holder, active_run, only_run
-
-if TYPE_CHECKING:
-    from runners.trials.trial_job import TrialJob
 
 _LOOK_S = 0.2
 
@@ -79,8 +76,8 @@ class FolderStorage:
 
     def call(
         self,
-        run: "Callable[[TrialJob], object]",
-        job: "TrialJob",
+        run: Callable[[TrialJob], object],
+        job: TrialJob,
         *,
         nodes: int = 1,  # noqa: ARG002 - they share the folder
         checks: bool = False,  # noqa: ARG002 - as above
@@ -94,7 +91,7 @@ class FolderStorage:
 
     # The methods below are only for the run that has claimed the study.
 
-    def share(self, job: "TrialJob", say: Callable[[str], None]) -> None:
+    def share(self, job: TrialJob, say: Callable[[str], None]) -> None:
         """Make the data that a trial reads visible to all nodes."""
 
     def announce(self, trial_id: str) -> None:
