@@ -80,18 +80,12 @@ class Expression:
     def __init__(self, text: str) -> None:
         self.text = text
         self.names: set[str] = set()
-        usual = self._select("0")
         found = self._select(text)
-        parts = {
-            "select_list": found.pop("select_list", None),
-            "where_clause": found.pop("where_clause", None),
-        }
-        match parts["select_list"]:
-            case [value] if {**usual, **parts} == {**found, **parts}:
-                self._value = self._sql(value)
-            case _:
-                raise self._refused("it is not one value of each pair")
-        condition = parts["where_clause"]
+        values, condition = found.get("select_list") or [], found.get("where_clause")
+        parts = {"select_list": values, "where_clause": condition}
+        if len(values) != 1 or {**found, **parts} != {**self._select("0"), **parts}:
+            raise self._refused("it is not one value of each pair")
+        self._value = self._sql(values[0])
         self._condition = self._sql(condition) if condition else "true"
         if len({name.lower() for name in self.names}) < len(self.names):  # DuckDB does not tell them apart
             raise self._refused(f"some of its names, {', '.join(sorted(self.names))}, differ only in case")

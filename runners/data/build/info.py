@@ -66,18 +66,14 @@ def info_lines(pool: Pool) -> Iterator[str]:
 
 def unreadable_lines(pool: Pool) -> Iterator[str]:
     """Yield the shards that could not be read to their end, each with the last readable sample."""
-    shown, count = list[str](), 0
-    for name in pool.left_out_files:
-        for table in pq.ParquetFile(pool.path / name).iter_batches():
-            cut = table.filter(pc.starts_with(table["reason"], NOT_READABLE))
-            count += len(cut)
-            for each in cut.slice(0, _MOST_SHOWN - len(shown)).to_pylist():
-                last = f", after sample {each['key']}" if each["key"] else ""
-                shown.append(f"{each['shard']}{last}: {each['reason']}")
-    yield from shown
-    if count > len(shown):
-        files = ", ".join(str(pool.path / name) for name in pool.left_out_files)
-        yield f"and {count - len(shown):,} more, listed in {files}"
+    files = [pool.path / name for name in pool.left_out_files]
+    cut = pc.starts_with(pc.field("reason"), NOT_READABLE)
+    found = [each for file in files for each in pq.read_table(file, filters=cut).to_pylist()]
+    for each in found[:_MOST_SHOWN]:
+        last = f", after sample {each['key']}" if each["key"] else ""
+        yield f"{each['shard']}{last}: {each['reason']}"
+    if (more := len(found) - _MOST_SHOWN) > 0:
+        yield f"and {more:,} more, listed in {', '.join(map(str, files))}"
 
 
 def _scores(pool: Pool) -> Iterator[str]:

@@ -206,3 +206,11 @@ def test_a_shard_without_any_new_pair_is_recorded(pool: Pool, source: Path) -> N
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("runners.data.build.scan.pairs_of", _stop)  # it is not read again
         assert build(pool.path, source).count == 2 * EACH
+
+
+def test_second_build_of_the_same_pool_raises(source: Path, tmp_path: Path) -> None:
+    def meanwhile(*_: object) -> None:
+        with pytest.raises(ValueError, match=r"another build of the same pool is running in .*\.p\.building"):
+            build(tmp_path / "p", source)
+
+    assert build_pool(tmp_path / "p", Build(source=source), meanwhile).count == 2 * EACH
