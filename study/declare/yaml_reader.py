@@ -14,8 +14,8 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _LARGEST_BYTES = 4_000_000
 """Largest file that is parsed; a hundred thousand values take less."""
-_MOST_NODES = 1_000_000
-"""Most values of a file, each alias counted with all that it repeats."""
+_MOST_REPEATED = 100_000
+"""Most values that the aliases of a file repeat."""
 
 
 @contextmanager
@@ -94,16 +94,18 @@ class _Nodes:
     def __init__(self, file: MarkedFile) -> None:
         self._file = file
         self._open: set[int] = set()
-        self._count = count()
+        self._seen: set[int] = set()
+        self._repeated = count()
 
     def node(self, found: yaml.Node, around: Node | None = None, name: str = "", key_line: int = 0) -> Node:
         """Return a node with all inside; an alias of what it is in is empty."""
-        if next(self._count) > _MOST_NODES:
+        if id(found) in self._seen and next(self._repeated) > _MOST_REPEATED:
             raise DeclarationError(f"{self._file.path}: its aliases (*NAME) repeat too many values")
         line = found.start_mark.line + 1
         node = Node(value="", file=self._file, around=around, name=name, line=line, key_line=key_line or line)
         if id(found) not in self._open:
             self._open.add(id(found))
+            self._seen.add(id(found))
             node.value = self._content(found, node)
             self._open.remove(id(found))
         return node

@@ -117,6 +117,12 @@ def test_a_file_of_another_shape_is_one_error(tmp_path: Path, text: str, message
     assert problems(tmp_path, text) == [message]
 
 
+def test_aliases_that_repeat_each_other_without_end_are_refused(tmp_path: Path) -> None:
+    lines = [f"k{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]\n" for n in range(1, 12)]
+    (found,) = problems(tmp_path, "".join(["study: &l0 [x, x]\n", *lines]))
+    assert found.endswith("its aliases (*NAME) repeat too many values")
+
+
 def test_a_file_too_large_for_a_declaration_is_refused(tmp_path: Path) -> None:
     (found,) = problems(tmp_path, FULL + "#" * 4_000_000)
     assert found.endswith("larger than 4 MB, the limit for a declaration")
