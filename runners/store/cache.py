@@ -132,6 +132,11 @@ class Cache:
             os.close(record)
         return path
 
+    def has_room(self, written: int, more: int) -> bool:
+        """Return whether a file may grow by some bytes: to half of the limit, while the disk has room."""
+        disk = shutil.disk_usage(self._folder)
+        return written + more <= self.limit // 2 and disk.free - more >= _FREE * disk.total
+
     def kept(self, name: str) -> Path | None:
         """Return a file that `keep` has made, which can be opened for a minute; None if it is not there."""
         path = self._folder / "kept" / name

@@ -19,9 +19,6 @@ from runners.store.cache import Cache
 BATCH = 256
 """Images that are decoded and encoded at once; rows of features depend on it in their last bits."""
 
-_Undecoded = tuple[str, bytes, str]
-"""A sample's location in words, its image's bytes and its truth."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class SetReader(SetFolder):
@@ -85,7 +82,7 @@ class SetReader(SetFolder):
         source = self.samples(split)
         how = partial(decode_image, image_size=self.decode) if isinstance(self.decode, int) else self.decode
 
-        def decoded(sample: _Undecoded) -> Images:
+        def decoded(sample: tuple[str, bytes, str]) -> Images:
             try:
                 return how(sample[1])
             except Exception as error:  # decoders raise many types of errors

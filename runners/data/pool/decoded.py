@@ -40,7 +40,7 @@ def decoded_images(
         notes: list[Any] = []
         with new_file(path, sync=False) as partial, partial.open("wb") as file:
             for images, some in make():
-                if file.tell() + images.nbytes > cache.limit // 2:
+                if not cache.has_room(file.tell(), images.nbytes):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
                 file.write(np.ascontiguousarray(images).data)
                 notes += some

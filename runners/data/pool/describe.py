@@ -61,7 +61,9 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
     parts = [*former.index.parts, *(part.sized(known) for part, _ in new)]
     parts[-1] = replace(parts[-1], shards={**parts[-1].shards, **{each: known[each] for each in without}})
     index = replace(former.index, folder=folder, parts=parts)
-    vocabulary, name = _new_names(folder) if before else ("vocabulary.txt", "left-out.parquet")
+    # Names that no version of the pool has.
+    mark = f"-{2 + len(list((folder / VERSIONS).glob('*.json')))}" if before else ""
+    vocabulary, name = f"vocabulary{mark}.txt", f"left-out{mark}.parquet"
     words = most_frequent([folder / f"{part.file}.words.parquet" for part in index.parts], VOCABULARY_LIMIT)
     with new_file(folder / vocabulary) as file:
         file.write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
@@ -97,12 +99,6 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
             sources=sources or former.sources,
         )
     )
-
-
-def _new_names(folder: Path) -> tuple[str, str]:
-    """Return names of a vocabulary and a table of left-out samples that no version of a pool has."""
-    number = 2 + len(list((folder / VERSIONS).glob("*.json")))
-    return f"vocabulary-{number}.txt", f"left-out-{number}.parquet"
 
 
 def write_facts(pool: Pool) -> None:

@@ -36,9 +36,7 @@ class Pairs:
     """Decoded pairs."""
 
     images: NDArray[np.uint8]  # (n, 3, S, S), RGB
-    places: NDArray[
-        np.int64
-    ]  # in the subset, (n,): those asked for, or of the pairs that replace damaged ones
+    places: NDArray[np.int64]  # in the subset, (n,): those asked for, or of pairs that replace damaged ones
     rows: pd.DataFrame  # of the index
     damage: tuple[Damage, ...]  # pairs that could not be read, each once; others of the subset replace them
 

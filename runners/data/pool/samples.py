@@ -188,7 +188,7 @@ def _members_of(path: Path) -> Iterator[Member | Gap]:
                     last = member.content
                     yield member
                 continue
-            start, at = at, _first_block(file, at, size, _is_some)
+            start, at = at, _first_block(file, at, size, lambda block: block != bytes(len(block)))
             if at == start or (at < size and not _is_header(_read(file, at))):
                 at = _first_block(file, at + _BLOCK, size, _is_header)
                 yield _gap(file, start, at, size, cut=found)
@@ -276,10 +276,6 @@ def _first_block(file: IO[bytes], at: int, size: int, wanted: Callable[[bytes], 
                 return at + place
         at += len(chunk)
     return size
-
-
-def _is_some(block: bytes) -> bool:
-    return block != bytes(len(block))
 
 
 def _ends_archive(lengths: tuple[int, ...], zeros: int, *, final: bool) -> bool:

@@ -30,10 +30,8 @@ Batches = Iterator[Batch]
 GatherObjects = Callable[[Any], Sequence[Any]]
 """An object of this rank → those of all ranks."""
 
-
 NotedDamage = Sequence[tuple[int, str, str, str]]
 """Damage as plain data: number of the source, and shard, key and reason."""
-
 
 T = TypeVar("T")
 
@@ -109,13 +107,10 @@ def column_tensors(rows: pd.DataFrame, names: Sequence[str], tokens: Tokens) -> 
     """Return columns of the index of some pairs, which come with their captions, as in a batch."""
 
     def tensor(column: "pd.Series[Any]") -> Tensor:
-        if column.dtype.kind in "biuf":
-            return torch.from_numpy(
-                column.to_numpy(np.float32 if column.dtype.kind == "f" else None, copy=True)
-            )
+        if (kind := column.dtype.kind) in "biuf":
+            return torch.from_numpy(column.to_numpy(np.float32 if kind == "f" else None, copy=True))
         if isinstance(column.iloc[0], bytes):
-            stored = bytearray().join(column)
-            return torch.frombuffer(stored, dtype=torch.float16).view(len(column), -1)
+            return torch.frombuffer(bytearray().join(column), dtype=torch.float16).view(len(column), -1)
         return tokens(column.fillna(rows["caption"]).tolist())
 
     return {name: tensor(rows[name]) for name in names}

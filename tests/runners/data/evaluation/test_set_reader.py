@@ -148,11 +148,14 @@ def test_a_split_that_was_cut_is_decoded_again(reader: SetReader) -> None:
     assert read(reader) == expected
 
 
-@pytest.mark.parametrize("cache", [Cache(Path("/dev/null/cache"), 10**9), "cache of 500 kB"])
-def test_a_cache_too_small_or_a_disk_that_cannot_be_written_costs_the_cache_alone(
-    reader: SetReader, cache: Cache | str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("folder", "limit", "free"), [("/dev/null/x", 10**9, 0), ("", 5e5, 0), ("", 10**9, 1)]
+)
+def test_a_small_cache_or_a_disk_that_is_full_or_cannot_be_written_costs_the_cache_alone(
+    reader: SetReader, folder: str, limit: int, free: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = replace(reader, cache=Cache(tmp_path / cache, 500_000) if isinstance(cache, str) else cache)
+    monkeypatch.setattr("runners.store.cache._FREE", free)
+    small = replace(reader, cache=Cache(Path(folder or tmp_path / "small"), limit))
     small.fill()
     assert not small.is_filled()
     assert not files(small)
