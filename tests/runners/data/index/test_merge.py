@@ -80,22 +80,17 @@ def test_a_join_compares_no_more_rows_at_once_than_the_memory_holds(
     np.testing.assert_array_equal(found, hashes + 0.5)
 
 
-def test_a_folder_named_like_a_column_is_not_read_as_one(tmp_path: Path) -> None:
+def test_a_folder_named_like_a_column_is_not_one_and_an_empty_id_finds_nothing(
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / "value=9" / "hash=9"
     folder.mkdir(parents=True)
-    own = write(folder, "own", uid=["a", "b"], hash=np.arange(2, dtype=np.uint64), image_hash=[1, 2])
-    other = write(folder, "other", uid=["b", "a"], value=[0.5, 0.25])
+    own = write(folder, "own", uid=["a", "", "b"], hash=np.arange(3, dtype=np.uint64), image_hash=[1, 2, 3])
+    other = write(folder, "other", uid=["b", "", "a"], value=[0.5, 1, 0.25])
     found = np.concatenate([*merge.look_up([own], "uid", [other], "value", folder)])
-    assert found.tolist() == [0.25, 0.5]
+    np.testing.assert_array_equal(found, [0.25, np.nan, 0.5])
     merge.find_duplicates([own], [], folder / "found.parquet")
     assert pq.read_table(folder / "found.parquet").num_rows == 0
-
-
-def test_an_empty_id_finds_nothing(tmp_path: Path) -> None:
-    own = write(tmp_path, "own", uid=["", "a"])
-    other = write(tmp_path, "other", uid=["", "a"], value=[0.5, 0.25])
-    found = np.concatenate([*merge.look_up([own], "uid", [other], "value", tmp_path)])
-    np.testing.assert_array_equal(found, [np.nan, 0.25])
 
 
 def test_values_that_are_not_numbers_are_one_clear_error(tmp_path: Path) -> None:

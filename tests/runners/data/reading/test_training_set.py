@@ -1,8 +1,6 @@
 """Training data: the same samples in the same order, cached or streamed, on any number of ranks."""
 
 import pickle
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,7 +13,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from budgets.machine_cache import CACHE
 from runners.data.pool.pool import Pool
@@ -32,7 +29,6 @@ from runners.data.reading.training_set import (
 )
 from runners.embedded.embedded_pool import TrainingPairs
 from runners.host.process import FreshProcess
-from tests.root import ROOT
 from tests.runners.data.images import read_images, write_pool
 from tests.runners.data.pool.test_damage import flip_byte
 from tests.waiting import wait_for
@@ -75,15 +71,6 @@ def opened(kind: str, pool: Pool, **how: int) -> TrainingData:
         data = open_data(streamed(pool, **how))
     assert isinstance(data, StreamedSet) == (kind == "streamed")
     return data
-
-
-def list_keys(kind: str, path: str, first_step: int, workers: int) -> None:
-    """Print the keys of each step's pairs until killed."""
-    pool = Pool.open(path)
-    keys = dict(zip(map(bytes, read_images(pool, np.arange(pool.count), 32)), pool.frame["key"], strict=True))
-    data = opened(kind, pool, workers=workers)
-    for batch in data.batches(seed=5, batch_size=BATCH, first_step=first_step, steps=10**9):
-        print(*(keys[image.numpy().tobytes()] for image in batch.images), flush=True)  # noqa: T201 - to be read
 
 
 def planned(kind: str, pool: Pool, steps: int) -> list[str]:
@@ -166,36 +153,6 @@ def test_loader_fills_at_most_two_gibibytes(
     assert found == (pairs, parts)
     if pairs > 1:
         assert found[0] * found[1] * workers * 3 * image_size**2 <= 2 * 2**30
-
-
-def test_workers_start_in_the_named_way(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    options: dict[str, object] = {}
-
-    def loader(data: Dataset[object], **how: object) -> DataLoader[object]:
-        options.update(how)
-        return DataLoader(data, **how)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(training_set, "DataLoader", loader)
-    assert len(seen(streamed(pool, workers=2), 0, 2)) == 2 * BATCH
-    assert (options["multiprocessing_context"], options["num_workers"]) == ("fork", 2)
-
-
-@pytest.mark.slow
-def test_repeatedly_killed_run_continues_with_the_planned_pairs(pool: Pool, kind: str) -> None:
-    found: list[str] = []
-    for workers in (1, 0):
-        call = f"list_keys({kind!r}, {str(pool.path)!r}, {len(found) // BATCH}, {workers})"
-        script = f"from tests.runners.data.reading.test_training_set import list_keys; {call}"
-        with subprocess.Popen(
-            [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True
-        ) as process:
-            assert process.stdout is not None
-            for _ in range(5):
-                found += process.stdout.readline().split()
-            process.kill()
-    assert len(found) == 10 * BATCH
-    found += keys_seen(kind, pool, 10, 14, workers=0, ranks=2)
-    assert found == planned(kind, pool, 14)
 
 
 def hold(path: str, mark: str) -> None:
