@@ -233,18 +233,16 @@ def _drop_copies(local: TrialJob) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def objects_of(trial: Location) -> dict[str, int]:
-    """Return the bytes of a trial's objects by name, as its `FILES` has them; empty if it was never begun."""
-    found: dict[str, int] = json.loads(trial.read(FILES) or b"{}")
-    return found
+def objects_of(trial: Location) -> set[str]:
+    """Return the names of a trial's objects, as its `FILES` has them; empty if it was never begun."""
+    return set(json.loads(trial.read(FILES) or b"[]"))
 
 
-def drop_objects(trial: Location, names: Iterable[str]) -> None:
+def drop_objects(trial: Location, names: set[str]) -> None:
     """Delete a trial's objects; no process may be running it."""
-    names, found = set(names), objects_of(trial)
-    if names & found.keys():
-        left = {name: size for name, size in found.items() if name not in names}
-        trial.write(FILES, json.dumps(left).encode())
+    found = objects_of(trial)
+    if names & found:
+        trial.write(FILES, json.dumps(sorted(found - names)).encode())
     trial.delete(names)
 
 
@@ -255,7 +253,7 @@ class TrialCopy:
         self._trial, self._folder = trial, folder
         self._token = secrets.token_hex(8).encode()
         self._begun, self._begun_at, self._ahead = FlopCount(), time.monotonic(), 0
-        self._there: dict[str, int] = {}  # objects as in `FILES`
+        self._there = set[str]()  # objects as in `FILES`
         self._changing = threading.Lock()
         self.taken = False
 
@@ -295,8 +293,8 @@ class TrialCopy:
     def _fetch(self) -> None:
         if (count := self._trial.read(METER)) is not None:
             (self._folder / METER).write_bytes(count)
-        small = {name: self._there[name] for name in SMALL if name in self._there}
-        self._trial.get(small, self._folder)
+        small = [name for name in SMALL if name in self._there]
+        self._trial.get(self._trial.sizes(small), self._folder)
         kept = sorted(filter(is_checkpoint, self._there), reverse=True)
         for newest in [] if "result.json" in self._there else kept:
             self._trial.get(self._trial.sizes([newest]), self._folder)
@@ -305,21 +303,19 @@ class TrialCopy:
             self._drop(newest)
 
     def _put(self, name: str) -> None:
-        size = (self._folder / name).stat().st_size
         self._trial.put(self._folder / name, name)
-        self._note({name: size})
+        self._note({name})
 
     def _drop(self, *names: str) -> None:
-        self._note({}, without=names)
+        self._note((), without=names)
         self._trial.delete(names)
 
-    def _note(self, new: Mapping[str, int], without: Collection[str] = ()) -> None:
+    def _note(self, new: Collection[str], without: Collection[str] = ()) -> None:
         """Change the list of the trial's objects."""
         with self._changing:
             self._require_ours()
-            there = {name: size for name, size in self._there.items() if name not in without}
-            self._there = {**there, **new}
-            self._trial.write(FILES, json.dumps(self._there).encode())
+            self._there = self._there.difference(without).union(new)
+            self._trial.write(FILES, json.dumps(sorted(self._there)).encode())
 
     @contextmanager
     def following(self, taken: Callable[[], None] = lambda: None) -> Iterator[None]:

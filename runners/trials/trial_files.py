@@ -25,7 +25,7 @@ SMALL = (METER, "curve.parquet", MIDWAY, "damage.jsonl", "result.json")
 """Small files of a trial, which the driver downloads from a bucket."""
 
 FILES = "files.json"
-"""Object with the bytes of a trial's other objects by name, but for the count, the failure and the progress.
+"""Object with the names of a trial's other objects, but for the count, the failure and the progress.
 
 It is written after each of them, so that nobody depends on a list of the bucket, which may be out of date.
 """

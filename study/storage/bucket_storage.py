@@ -6,7 +6,7 @@ the driver downloads the small files of each trial.
 """
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
@@ -226,8 +226,8 @@ def bring(place: Location, folder: Path) -> None:
         list(threads.map(bring_trial, names["trials"]))
 
 
-def _bring_trial(place: Location, folder: Path, files: Mapping[str, int]) -> None:
-    """Download a trial, given the bytes of its objects by name, except those that change while it runs.
+def _bring_trial(place: Location, folder: Path, files: Collection[str]) -> None:
+    """Download a trial, given the names of its objects, except those that change while it runs.
 
     The folder then lists exactly the checkpoints and milestones that are in the storage.
     """
@@ -235,7 +235,7 @@ def _bring_trial(place: Location, folder: Path, files: Mapping[str, int]) -> Non
     ended = "result.json" in files
     # Results never change: a trial with a result in both places is not downloaded again.
     if not (ended and (folder / "result.json").exists()):
-        place.get({file: files[file] for file in SMALL if file in files and file != METER}, folder)
+        place.get(place.sizes([file for file in SMALL if file in files and file != METER]), folder)
         _bring_by_name(place, folder, METER)
     for file in (FAILURE, PROGRESS):
         if ended or not _bring_by_name(place, folder, file):

@@ -146,7 +146,10 @@ def test_the_first_reservation_is_uploaded_though_the_ledger_was_before_with_cha
 
     study.announce("0123456789ab")
 
-    assert Location(bucket.url).read("results/charged/ledger.jsonl") == b"charged\nreserved\n"
+    uploaded = Location(bucket.url) / "results/charged"
+    assert uploaded.read("ledger.jsonl") == b"charged\nreserved\n"
+    names = json.loads(uploaded.read(FILES) or b"")
+    assert names["trials"] == ["0123456789ab"], "found elsewhere although its driver dies now"
 
 
 def test_lines_that_a_killed_run_had_not_uploaded_stay_and_those_of_another_machine_come(
