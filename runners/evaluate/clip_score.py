@@ -56,17 +56,19 @@ def clip_scores(  # noqa: PLR0913 - independent options
     pool: Pool,
     source: ModelSource,
     *,
+    embeddings: bool = False,
     batch_size: int = 256,
     device: str | None = None,
     threads: int | None = None,
     shared: SharedFolder | None = None,
     workers: Workers | None = None,
     report: Report,
-) -> tuple[Iterator[NDArray[np.float32]], Mapping[str, Any]]:
+) -> tuple[Iterator[NDArray[Any]], Mapping[str, Any]]:
     """Score every pair; an interrupted run continues where it stopped.
 
     Returns cosine similarities in the index's order, float32, some pairs at a time, NaN for a pair that
-    cannot be read; and the model's architecture, as open_clip's model-config.
+    cannot be read; and the model's architecture, as open_clip's model-config. With ``embeddings`` there are
+    the normalised features of images and texts instead, float16 (pairs, 2, width), zero for such a pair.
 
     The model computes in bf16 on a GPU that has it, else in fp32; each process loads it once, and only if
     there is something left to score. By default it computes on a GPU if there is one, in this process, with
@@ -76,7 +78,7 @@ def clip_scores(  # noqa: PLR0913 - independent options
         ValueError: There is no such model or checkpoint, or they cannot be loaded.
     """
     size = max(_ROWS_PER_PART, -(-pool.count // _MOST_PARTS))
-    facts = f"{_VERSION} {pool.unranked} {source.model} {source.checkpoint} {size}"
+    facts = f"{_VERSION} {pool.unranked} {source.model} {source.checkpoint} {size}{' both' * embeddings}"
     if Path(source.checkpoint).exists():
         facts += f" {Path(source.checkpoint).stat().st_mtime_ns}"
     shared = shared or SharedFolder(path=pool.path)
@@ -88,6 +90,7 @@ def clip_scores(  # noqa: PLR0913 - independent options
         files=files,
         shared=shared,
         below=below,
+        embeddings=embeddings,
         size=size,
         batch_size=batch_size,
         device=device,
@@ -124,6 +127,7 @@ class _Scoring:
     files: Sequence[str]  # of the model, in the shared folder
     shared: SharedFolder
     below: str  # folder in the shared one for the scores of each part, and for the model's config
+    embeddings: bool  # in place of scores
     size: int  # pairs of a part
     batch_size: int
     device: str | None
@@ -162,7 +166,7 @@ class _Scoring:
             return frame, *decode_rows(self.here, frame, side, threads, None if usual else loaded.decode)
 
         batches = ahead(map(read, range(start, stop, self.batch_size)))
-        scores = np.concatenate([_score(loaded, *batch) for batch in batches])
+        scores = np.concatenate([_score(loaded, *batch, embeddings=self.embeddings) for batch in batches])
         with self.shared.here() as here:
             here.write_array(f"{self.below}{start:012d}.npy", scores)
         return stop - start
@@ -189,9 +193,18 @@ def clip_scorer(
 
 
 def _score(
-    encoder: Encoder, frame: pd.DataFrame, pixels: NDArray[np.uint8], damage: Mapping[int, Damage]
-) -> NDArray[np.float32]:
+    encoder: Encoder,
+    frame: pd.DataFrame,
+    pixels: NDArray[np.uint8],
+    damage: Mapping[int, Damage],
+    *,
+    embeddings: bool = False,
+) -> NDArray[Any]:
     image, text = encoder.images(pixels), encoder.texts(frame["caption"].tolist())
+    if embeddings:
+        both: NDArray[np.float16] = torch.stack([image, text], dim=1).half().cpu().numpy()
+        both[list(damage)] = 0
+        return both
     scores: NDArray[np.float32] = (image.float() * text.float()).sum(-1).cpu().numpy()
     scores[list(damage)] = np.nan
     return scores

@@ -1,6 +1,6 @@
 """CLIP that also learns a teacher's similarities, from stored embeddings (MobileCLIP, arXiv 2311.17049).
 
-``data score --embeddings teacher`` stores the embeddings of a pool's pairs.
+``data score --with MODEL --column teacher`` stores the embeddings of a pool's pairs.
 """
 
 from dataclasses import dataclass

@@ -108,6 +108,8 @@ def _scores(pool: Pool) -> Iterator[str]:
     }
     if others:
         yield f"other scores: {', '.join(others)}"
+    if pool.columns:
+        yield f"columns for strategies: {', '.join(pool.columns)}"
     for scorer in ([ranking] if ranking else []) + [*others.values()]:
         if scorer.convention:
             costs = scorer_costs(scorer, pool.unranked)

@@ -72,6 +72,14 @@ class Facts:
                 f"the condition of an expression can use: --with '=SCORE WHERE {name} = …'"
             )
 
+    def values(self, column: str) -> Iterator[NDArray[Any]]:
+        """Yield a column for strategies: texts, on one line each, None for none; or numbers, as `numbers`."""
+        if self.kinds.get(column) != "VARCHAR":
+            yield from self.numbers(column)
+            return
+        for some in self.columns[column]:
+            yield np.array([" ".join(text.split()) or None if text else None for text in some], object)
+
 
 def expression_scores(
     pool: Pool, text: str, facts_of: Callable[[Collection[str]], Facts] | None = None

@@ -70,7 +70,9 @@ def add_column(index: Index, name: str, suffix: str, values: Iterator[NDArray[An
     for part, column in zip(index.parts, values, strict=True):
         path = index.folder / f"{part.file}.{suffix}.parquet"
         path.parent.mkdir(exist_ok=True)
-        stored = column if column.ndim == 1 else _rows_as_bytes(column)
+        stored = _rows_as_bytes(column) if column.ndim > 1 else column
+        if column.dtype == object:  # texts, perhaps none in this part
+            stored = pa.array(column, pa.string())
         _write(path, pa.table({name: stored}), part.group)  # row groups as in the part, to be read alike
         parts.append(replace(part, added=sorted({*part.added, name})))
     return parts

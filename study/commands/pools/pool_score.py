@@ -3,13 +3,16 @@
 import os
 import re
 from argparse import ArgumentParser, Namespace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from study.commands.command import add_pool_options, continuing, number, open_console, show, show_all
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
+
+    from numpy.typing import NDArray
 
     from runners.data.build.known_scores import Facts
     from runners.data.pool.pool import Pool
@@ -18,12 +21,14 @@ if TYPE_CHECKING:
     from study.run.pool_site import PoolSite
 
 NAME = "score"
-HELP = "set the quality score of the pairs, or add a named subset"
+HELP = "set the quality score of the pairs, or add a named subset or columns for strategies"
 EXAMPLES: tuple[str, ...] = (
     "pools/web --with ViT-B-32:openai --name clip",
     "pools/icons --with column:popularity",
     "pools/web --with '=0.5*clip + 0.5*aesthetic' --name both",
     "pools/web --with subset.npy --name basic",
+    "pools/web --with ViT-B-32:openai --column teacher",
+    "pools/web --with column:recaption --column recaption",
 )
 
 
@@ -41,6 +46,12 @@ def add_options(parser: ArgumentParser) -> None:
         "in SQL, over its scores and other facts of a pair; or a DataComp uid file .npy, as a named subset",
     )
     parser.add_argument("--name", help="name of the score or subset")
+    parser.add_argument(
+        "--column",
+        metavar="NAME",
+        help="store what SCORER gives as a column NAME of the pool's index, for strategies that read it, and "
+        "not as a score: texts or numbers, or the embeddings of a model, NAME_image and NAME_text",
+    )
     parser.add_argument(
         "--metadata",
         type=Path,
@@ -79,11 +90,13 @@ def _check(options: Namespace) -> None:
     """Raise ValueError for options that contradict each other, or a name that can't be one."""
     kind, _, name = options.scorer.partition(":")
     is_subset, expression = options.scorer.endswith(".npy"), options.scorer.startswith("=")
-    named = options.name or (Path(options.scorer).stem if is_subset else None)
+    if options.column and (options.name or is_subset or expression or kind == "score"):
+        raise ValueError("--column stores a model's embeddings or column:NAME, without --name")
+    named = options.name or options.column or (Path(options.scorer).stem if is_subset else None)
     if named is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}", named):
         raise ValueError(
-            f"--name {named[:100]}: names of scores and subsets have up to 100 letters, digits, '.', '_', "
-            "'-' and ':', and start with a letter or digit"
+            f"--{'column' if options.column else 'name'} {named[:100]}: names of scores, subsets and columns "
+            "have up to 100 letters, digits, '.', '_', '-' and ':', and start with a letter or digit"
         )
     if options.metadata and kind != "column" and not expression:
         raise ValueError("--metadata needs --with column:NAME or --with =EXPRESSION")
@@ -104,7 +117,7 @@ def _scored(
     """Return the pool with the score or subset that the options ask for."""
     from runners.data.build.expression import Expression
     from runners.data.build.known_scores import expression_scores, json_facts, metadata_facts
-    from runners.data.build.rescore import set_score, set_subset, use_score
+    from runners.data.build.rescore import set_column, set_score, set_subset, use_score
     from runners.data.pool.pool import COMPUTED, Scorer
 
     kind, _, name = options.scorer.partition(":")
@@ -122,7 +135,10 @@ def _scored(
         return json_facts(pool, site.workers(written=shared.url or pool.path), report, shared, names)
 
     if not is_expression:
-        return set_score(pool, facts([name]).numbers(name), Scorer(name=options.name or name))
+        known = facts([name])
+        if options.column:
+            return set_column(pool, {options.column: known.values(name)})
+        return set_score(pool, known.numbers(name), Scorer(name=options.name or name))
     text = options.scorer[1:]
     models = pool.models_behind(Expression(text).names)
     made = Scorer(name=options.name, convention=COMPUTED + text, sources=models)
@@ -132,7 +148,7 @@ def _scored(
 def _scored_by_model(
     pool: "Pool", options: Namespace, shared: "SharedFolder", site: "PoolSite", report: "Report"
 ) -> "Pool":
-    from runners.data.build.rescore import set_score
+    from runners.data.build.rescore import set_column, set_score
     from runners.evaluate.clip_score import clip_scorer, clip_scores, scoring_source
     from runners.models.load_model import by_pool_words
     from runners.store.shared_folder import SCORING
@@ -152,9 +168,11 @@ def _scored_by_model(
     # Nodes that share a URL get the model's files from there.
     seen = () if shared.url else files
     workers = site.models(options.device, *seen, written=shared.url or pool.path)
-    scores, config = clip_scores(
+    score = partial(
+        clip_scores,
         pool,
         source,
+        embeddings=bool(options.column),
         batch_size=options.batch_size,
         device=options.device,
         threads=site.threads(workers),
@@ -162,9 +180,19 @@ def _scored_by_model(
         workers=workers,
         report=report,
     )
+    scores, config = score()
     made = clip_scorer(
-        options.name or name, config, pool.count, model=trial or options.scorer, train_flops=train_flops
-    )
+        options.name or options.column or name, config, pool.count,
+        model=trial or options.scorer, train_flops=train_flops,
+    )  # fmt: skip
+    if options.column:
+
+        def arrays(side: int) -> "Iterator[NDArray[Any]]":
+            """Yield the embeddings of images or texts, in a pass of its own over what has been computed."""
+            return (both[:, side] for both in score()[0])
+
+        sides = ("image", "text")
+        return set_column(pool, {f"{options.column}_{side}": arrays(n) for n, side in enumerate(sides)}, made)
     return set_score(pool, scores, made)
 
 

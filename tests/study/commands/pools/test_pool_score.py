@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -119,6 +120,40 @@ def test_a_pool_keeps_all_scores_and_the_chosen_one_ranks(
     again = Pool.open(pool.path)
     assert again.frame.set_index("hash")["score"].to_dict() == mine.to_dict()
     assert "score:popularity" in again.index.columns
+
+
+def test_columns_for_strategies_are_texts_of_a_table_and_the_embeddings_of_a_model(
+    pool: Path, tmp_path: Path, run: Run
+) -> None:
+    mine = Pool.open(shutil.copytree(pool, tmp_path / "pool", ignore=shutil.ignore_patterns("evaluation")))
+    table = mine.frame[["key"]].assign(recaption=[f"a  drawing\n{n}" if n else "" for n in range(mine.count)])
+    model = build_model(load_architecture("mini-ViT-XXS-8").config)
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    table.to_csv(tmp_path / "recaptions.csv", index=False)
+    score, how = f"data score {mine.path}", f"mini-ViT-XXS-8:{tmp_path / 'model.pt'} --device cpu --workers 1"
+
+    said = run(f"{score} --with column:recaption --metadata {tmp_path / 'recaptions.csv'} --column recaption")
+    assert "columns for strategies: recaption\n" in said
+    assert "columns for strategies: own_image, own_text, recaption" in run(
+        f"{score} --with {how} --column own"
+    )
+    run(f"{score} --with {how} --name own")
+
+    after = Pool.open(mine.path)
+    texts = after.frame["recaption"]
+    assert texts.isna().tolist() == [True] + [False] * (mine.count - 1)
+    assert texts[1:].tolist() == [f"a drawing {n}" for n in range(1, mine.count)]
+    image, text = (
+        np.stack([np.frombuffer(each, np.float16) for each in after.frame[f"own_{side}"]]).astype(np.float32)
+        for side in ("image", "text")
+    )
+    assert image.shape == (mine.count, 64)
+    assert (image * text).sum(1) == pytest.approx(after.frame["score"].to_numpy(), abs=2e-3)
+    cost = after.columns["own_image"].scorer
+    assert cost == after.columns["own_text"].scorer == after.origin.scorer
+    assert cost is not None
+    assert cost.scoring_flops > 0
+    assert "--column stores" in run(f"{score} --with {how} --column own --name own", code=2)
 
 
 _SCORES = """
